@@ -1,0 +1,28 @@
+"""Errors of the user's making: each says what is wrong, where, and what to do about it.
+
+The command line prints the message alone and exits with 1; a traceback is a fault of corank's.
+"""
+
+
+class CorankError(Exception):
+    """A mistake that the user can mend."""
+
+
+class ConfigError(CorankError):
+    """The config contradicts itself or DESIGN's rules; the message begins with the path of the key."""
+
+
+class DataError(CorankError):
+    """A table, or packed data, cannot be used; the message names file, column, row or key."""
+
+
+class CheckpointError(CorankError):
+    """A checkpoint is damaged or belongs to another config."""
+
+
+class BundleError(CorankError):
+    """A bundle is truncated, altered, or mixes parts of two model versions."""
+
+
+class RequestError(CorankError):
+    """A ranking request cannot be answered; the message names the field."""
