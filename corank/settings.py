@@ -2,8 +2,9 @@
 
 import difflib
 import re
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
@@ -21,19 +22,20 @@ class Settings(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _refuse_unknown_keys(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
+        if not isinstance(value, dict) or cls.model_config.get("extra") != "forbid":
             return value
         known = {field.alias or name for name, field in cls.model_fields.items()} | set(cls.model_fields)
         for key in value:
             if key not in known:
-                near = difflib.get_close_matches(str(key), sorted(known), n=1)
-                hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(sorted(known))}"
-                raise PydanticCustomError("unknown_key", "unknown key '{key}'; {hint}", {"key": key, "hint": hint})
+                raise PydanticCustomError("unknown_key", "{message}", {"message": unknown(key, known)})
         return value
 
-    def with_defaults(self) -> Self:
-        """The same settings, every default written out."""
-        return type(self).model_validate(self.model_dump(by_alias=True))
+
+def unknown(key: Any, known: Iterable[str]) -> str:
+    """What to say of a key that is not among the known ones."""
+    near = difflib.get_close_matches(str(key), sorted(known), n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(sorted(known))}"
+    return f"unknown key '{key}'; {hint}"
 
 
 def _duration(value: Any) -> Any:
@@ -61,13 +63,31 @@ def validated(model: type[_Model], value: Any, source: str) -> _Model:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        lines = [_line(fault) for fault in error.errors(include_url=False)]
+        lines = [_line(fault, value) for fault in error.errors(include_url=False)]
         raise ConfigError("\n".join(f"{source}: {line}" for line in lines)) from None
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from None
 
 
-def _line(fault: Any) -> str:
-    path = ".".join(str(part) for part in fault["loc"]) or "(top level)"
+def _line(fault: Any, value: Any) -> str:
+    path = _path(fault["loc"], value, missing=fault["type"] == "missing") or "(top level)"
     message = fault["msg"].removeprefix("Value error, ")
-    if fault["type"] in ("unknown_key", "value_error", "missing"):
+    if fault["type"] == "missing":
+        return f"{path}: required, but not given"
+    if fault["type"] in ("unknown_key", "value_error"):
         return f"{path}: {message}"
     return f"{path}: {message}; received {fault['input']!r}"
+
+
+def _path(location: Sequence[str | int], value: Any, missing: bool) -> str:
+    """The keys as the user wrote them: pydantic names the member of a union in between, which no file holds."""
+    path: list[str] = []
+    for n, part in enumerate(location):
+        if isinstance(value, dict | list):
+            try:
+                value = value[part]
+            except (KeyError, IndexError, TypeError):
+                if not (missing and n == len(location) - 1):
+                    continue
+            path.append(str(part))
+    return ".".join(path)

@@ -1,0 +1,251 @@
+"""Packed arrays → Batch: whole requests, each query and each distinct item once, all indices made ready.
+
+Letters: R requests · C candidates · I distinct items · B bags · V table rows read · U distinct table rows.
+"""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from corank.layout import Bags, Layout
+from corank.pack import Packed, Shard
+from corank.rows import Floats, Ints, Rows
+from corank.sampling import Population, chosen
+from corank.schema import PLACEMENTS, Placement
+
+
+@dataclass(frozen=True)
+class Csr:
+    """B sums of rows of some matrix: output b = Σ weight[j]·matrix[row[j]], start[b] ≤ j < start[b+1]."""
+
+    row: Tensor  # (V,) int32
+    start: Tensor | None  # (B + 1,) int32; None where every output is one row
+    weight: Tensor | None  # (V,) float32
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """All reads of one table by a batch, and the way back for their gradients."""
+
+    reads: dict[Placement, Csr]
+    touched: Tensor
+    """Distinct table rows read, ascending: (U,)."""
+    back: Csr
+    """Sums the gradients of all placements' bags, stacked in the order of `reads`, by touched row."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    lookups: dict[int, Lookup]
+    """By table dimension."""
+    numbers: dict[Placement, Tensor]
+    request_of: Tensor  # (C,) int32, ascending
+    requests: Csr
+    """Candidates summed by request."""
+    item_of: Tensor  # (C,) int32
+    items: Csr
+    """Candidates summed by distinct item."""
+    pairs: Csr
+    """For each candidate its request's row and its item's, in a stack of the R and the I."""
+    level: Tensor  # (C,) uint8
+    exposed: int
+    """The deepest level."""
+    weight: Tensor  # (C,) float32
+    labels: dict[str, Tensor]
+    """(C,) float32: 0, 1, or -1 where unknown."""
+
+    def __len__(self) -> int:
+        return len(self.request_of)
+
+    def to(self, device: torch.device) -> "Batch":
+        moved: Batch = _moved(self, device)
+        return moved
+
+    def known(self, label: str) -> Tensor:
+        """Weight of the exposed candidates with a known label, 0 elsewhere: (C,)."""
+        return self.weight * (self.labels[label] >= 0) * (self.level == self.exposed)
+
+    def at(self, levels: Sequence[int]) -> Tensor:
+        """1 for candidates of these levels, 0 elsewhere: (C,)."""
+        return torch.isin(self.level, torch.tensor(levels, dtype=torch.uint8, device=self.level.device)).float()
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if isinstance(value, dict):
+        return {key: _moved(part, device) for key, part in value.items()}
+    if is_dataclass(value) and not isinstance(value, type):
+        return type(value)(**{f.name: _moved(getattr(value, f.name), device) for f in fields(value)})
+    return value
+
+
+def _csr(bags: Bags) -> Csr:
+    return Csr(
+        torch.from_numpy(bags.row),
+        None if bags.start is None else torch.from_numpy(bags.start),
+        None if bags.weight is None else torch.from_numpy(bags.weight),
+    )
+
+
+def grouped(keys: Ints) -> tuple[Ints, Ints, Ints]:
+    """Distinct keys ascending (U,), their starts (U + 1,), and the positions of each, in order: (V,)."""
+    # torch's stable sort is a radix sort, several times faster than numpy's here
+    ascending, order = torch.sort(torch.from_numpy(keys), stable=True)
+    key = ascending.numpy()
+    first = np.flatnonzero(np.diff(key, prepend=-1))
+    start = np.append(first, len(keys)).astype(np.int32)
+    return key[first], start, order.numpy().astype(np.int32)
+
+
+def _lookup(bags: dict[Placement, Bags]) -> Lookup:
+    parts, offset = [], 0
+    for part in bags.values():
+        parts.append(part.bag_of() + np.int32(offset))
+        offset += part.count
+    bag = np.concatenate(parts)
+    touched, start, order = grouped(np.concatenate([part.row for part in bags.values()]))
+    weight = None
+    if any(part.weight is not None for part in bags.values()):
+        ones = [np.ones(len(p.row), dtype=np.float32) if p.weight is None else p.weight for p in bags.values()]
+        weight = np.concatenate(ones)[order]
+    return Lookup(
+        {placement: _csr(part) for placement, part in bags.items()},
+        torch.from_numpy(touched),
+        _csr(Bags(bag[order], start, weight, len(touched))),
+    )
+
+
+def _pairs(first: Ints, second: Ints) -> Bags:
+    start = np.arange(0, 2 * len(first) + 1, 2, dtype=np.int32)
+    return Bags(np.stack((first, second), axis=1).ravel(), start, None, len(first))
+
+
+def _ranges(start: NDArray[np.int64], length: NDArray[np.int64]) -> NDArray[np.int64]:
+    ends = np.cumsum(length)
+    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(start - (ends - length), length)
+
+
+def assemble(
+    layout: Layout,
+    query: Rows,
+    item: Rows,
+    cross: Rows,
+    request_of: Ints,
+    item_of: Ints,
+    items: Bags,
+    level: NDArray[np.uint8],
+    exposed: int,
+    weight: Floats,
+    labels: dict[str, Floats],
+) -> Batch:
+    """A batch from encoded rows: R of the query, I of distinct items, C of crosses; `items` groups the C by I."""
+    rows: dict[Placement, Rows] = {"query": query, "item": item, "cross": cross}
+    bags: dict[int, dict[Placement, Bags]] = {dim: {} for dim in layout.table_rows}
+    for placement in PLACEMENTS:
+        for group in layout.groups[placement]:
+            bags[group.dim][placement] = group.bags(rows[placement])
+    request_start = np.searchsorted(request_of, np.arange(len(query) + 1)).astype(np.int32)
+    return Batch(
+        lookups={dim: _lookup(parts) for dim, parts in bags.items()},
+        numbers={p: torch.from_numpy(np.ascontiguousarray(rows[p].numbers)) for p in PLACEMENTS},
+        request_of=torch.from_numpy(request_of),
+        requests=_csr(Bags(np.arange(len(request_of), dtype=np.int32), request_start, None, len(query))),
+        item_of=torch.from_numpy(item_of),
+        items=_csr(items),
+        pairs=_csr(_pairs(request_of, item_of + np.int32(len(query)))),
+        level=torch.from_numpy(level),
+        exposed=exposed,
+        weight=torch.from_numpy(weight),
+        labels={name: torch.from_numpy(values) for name, values in labels.items()},
+    )
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Batches of whole requests from the shards of a split.
+
+    Shards are read in a drawn order, their requests shuffled within; packing spread requests over shards by a hash,
+    so this mixes well and touches one shard's pages at a time. Each of `world` readers takes every world-th batch.
+    """
+
+    packed: Packed
+    split: str
+    requests: int
+    """Requests a batch."""
+    population: Population | None = None
+    """Candidates to read; all unless given."""
+    seed: int = 0
+    rank: int = 0
+    world: int = 1
+    layout: Layout = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "layout", Layout(self.packed.schema, self.packed.encoders.sizes))
+
+    @property
+    def shards(self) -> tuple[Shard, ...]:
+        return self.packed.splits[self.split]
+
+    def __len__(self) -> int:
+        """Batches an epoch, of all ranks."""
+        return sum(-(-len(shard) // self.requests) for shard in self.shards)
+
+    def shuffled(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
+        """The batches of a training epoch in a drawn order, from the `skip`-th on."""
+        plan = self._plan(np.random.default_rng([self.seed, epoch]))
+        yield from self._read([(n, *part) for n, part in enumerate(plan)][skip:], epoch)
+
+    def ordered(self) -> Iterator[Batch]:
+        """All batches in log order."""
+        yield from self._read([(n, *part) for n, part in enumerate(self._plan(None))], 0)
+
+    def _plan(self, rng: np.random.Generator | None) -> Iterator[tuple[Shard, NDArray[np.int64]]]:
+        order = np.arange(len(self.shards)) if rng is None else rng.permutation(len(self.shards))
+        for shard in (self.shards[n] for n in order):
+            index = np.arange(len(shard)) if rng is None else rng.permutation(len(shard))
+            for first in range(0, len(index), self.requests):
+                yield shard, np.sort(index[first : first + self.requests])
+
+    def _read(self, plan: list[tuple[int, Shard, NDArray[np.int64]]], epoch: int) -> Iterator[Batch]:
+        mine = [part for part in plan if part[0] % self.world == self.rank]
+        with ThreadPoolExecutor(1) as ahead:
+            waiting = [ahead.submit(self._batch, epoch, *part) for part in mine[:2]]
+            for following in [*mine[2:], None, None][: len(mine)]:
+                batch = waiting.pop(0).result()
+                if following is not None:
+                    waiting.append(ahead.submit(self._batch, epoch, *following))
+                yield batch
+
+    def _batch(self, epoch: int, number: int, shard: Shard, requests: NDArray[np.int64]) -> Batch:
+        start, stop = shard.request_start[requests], shard.request_start[requests + 1]
+        candidate = _ranges(start, stop - start)
+        request_of = np.repeat(np.arange(len(requests), dtype=np.int32), stop - start)
+        level = shard.level[candidate]
+        if self.population is not None:
+            rng = np.random.default_rng([self.seed, epoch, number])
+            keep = chosen(self.population, request_of, level, rng)
+            candidate, request_of, level = candidate[keep], request_of[keep], level[keep]
+        item, item_start, order = grouped(shard.item[candidate])
+        item_of = np.empty(len(candidate), dtype=np.int32)
+        item_of[order] = np.repeat(np.arange(len(item), dtype=np.int32), np.diff(item_start))
+        weight = shard.weight[candidate] if shard.weight is not None else np.ones(len(candidate), np.float32)
+        return assemble(
+            self.layout,
+            shard.query.take(requests),
+            self.packed.items.take(item),
+            shard.cross.take(candidate),
+            request_of,
+            item_of,
+            Bags(order, item_start, None, len(item)),
+            level,
+            len(self.packed.data.levels) - 1,
+            weight,
+            {name: values[candidate].astype(np.float32) for name, values in shard.labels.items()},
+        )

@@ -1,0 +1,187 @@
+"""YAML → one frozen, checked config."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from annotated_types import Gt, Lt
+from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
+
+from corank.embedding import TableOptimiser
+from corank.errors import ConfigError
+from corank.joint import Stage
+from corank.losses import Loss, Scope, Total
+from corank.optimise import DenseOptimiser
+from corank.schema import Feature, Schema
+from corank.settings import Settings, unknown, validated
+from corank.tables import DataSettings
+
+
+STOP_METRICS = ("auc", "gauc", "logloss")
+
+
+class EarlyStop(Settings):
+    """Stop when a validation metric has not bettered for `patience` epochs; the best epoch's weights are kept."""
+
+    metric: str = "rank.click.auc"
+    """stage.label.metric, with metric one of auc, gauc, logloss."""
+    patience: PositiveInt = 1
+
+
+class TrainSettings(Settings):
+    """How a run trains. A key named as a stage (`rank: {lr: 0.001}`) sets that stage's optimiser."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    __pydantic_extra__: dict[str, DenseOptimiser] = Field(init=False)
+
+    epochs: PositiveInt = 1
+    requests: PositiveInt = 256
+    """Requests a batch."""
+    seed: NonNegativeInt = 0
+    table: TableOptimiser = TableOptimiser()
+    average: Annotated[float, Gt(0), Lt(1)] | None = None
+    """Decay of an exponential average of the weights, which is then what is evaluated and shipped."""
+    early_stop: EarlyStop | None = None
+    checkpoint_every: PositiveInt = 1000
+    """Optimiser steps between checkpoints; one is written after every epoch, too."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """Of the matrix products in training; auto is bf16 where the processor has it. Evaluation is fp32."""
+
+    @property
+    def stages(self) -> dict[str, DenseOptimiser]:
+        return dict(self.__pydantic_extra__ or {})
+
+
+class Config(Settings):
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    data: DataSettings
+    features: dict[str, Feature] = Field(min_length=1)
+    stages: list[Stage] = Field(min_length=1)
+    """In the order of the cascade, the first to cut first."""
+    losses: list[Loss] = Field(min_length=1)
+    train: TrainSettings = TrainSettings()
+
+    @property
+    def declared(self) -> Schema:
+        return Schema(self.features)
+
+    @property
+    def total(self) -> Total:
+        stages = {stage.name: stage.labels for stage in self.stages}
+        return Total(self.losses, Scope(self.data.levels, list(self.data.labels), stages))
+
+    def stage(self, name: str) -> Stage:
+        return next(stage for stage in self.stages if stage.name == name)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        schema = self.declared
+        names = [stage.name for stage in self.stages]
+        for n, stage in enumerate(self.stages):
+            if stage.name in names[:n]:
+                raise ConfigError(f"stages.{n}.name: two stages are called '{stage.name}'")
+            self._check_stage(stage, n)
+            stage.check(schema)
+        self._check_histories(schema)
+        self.total.check()
+        self._check_train(names)
+        return self
+
+    def _check_stage(self, stage: Stage, n: int) -> None:
+        for level in stage.cuts:
+            if level not in self.data.levels:
+                raise ConfigError(
+                    f"stages.{n}.cuts: no level '{level}'; data.levels are {', '.join(self.data.levels)}"
+                )
+        for label in stage.labels:
+            if label not in self.data.labels:
+                raise ConfigError(
+                    f"stages.{n}.labels: no label '{label}'; data.labels are {', '.join(self.data.labels)}"
+                )
+        if n and stage.keep > self.stages[n - 1].keep:
+            raise ConfigError(
+                f"stages.{n}.keep: '{stage.name}' would keep {stage.keep} of the {self.stages[n - 1].keep} that "
+                f"'{self.stages[n - 1].name}' leaves it; quotas fall along the cascade"
+            )
+
+    def _check_histories(self, schema: Schema) -> None:
+        for name, history in schema.histories().items():
+            if history.event is not None and history.event not in self.data.labels:
+                raise ConfigError(
+                    f"features.{name}.event: no label '{history.event}'; "
+                    f"data.labels are {', '.join(self.data.labels)}"
+                )
+            if schema.column(history.of or "") != self.data.item:
+                raise ConfigError(
+                    f"features.{name}.of: a history holds items, so it must be of the feature over "
+                    f"data.item ('{self.data.item}'); received '{history.of}'"
+                )
+
+    def _check_train(self, names: list[str]) -> None:
+        for key in self.train.stages:
+            if key not in names:
+                raise ConfigError(f"train: {unknown(key, [*TrainSettings.model_fields, *names])}")
+        stop = self.train.early_stop
+        if stop is not None:
+            known = [f"{s.name}.{label}.{m}" for s in self.stages for label in s.labels for m in STOP_METRICS]
+            if stop.metric not in known:
+                raise ConfigError(f"train.early_stop.metric: {unknown(stop.metric, known)}")
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's booleans: `on` is a key of losses, not the value true."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in rules if tag != "tag:yaml.org,2002:bool"]
+    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("true|True|TRUE|false|False|FALSE"), list("tTfF"))
+
+
+def read(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """The config of a YAML file, with `a.b=c` overrides (list items by number) whose values are YAML.
+
+    Raises ConfigError, which names the key, what was received and what is expected.
+    """
+    try:
+        value = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path}: expected keys such as name, data and features at the top level")
+    for override in overrides:
+        _set(value, override)
+    return validated(Config, value, str(path))
+
+
+def _set(value: Any, override: str) -> None:
+    path, equals, text = override.partition("=")
+    if not equals or not path:
+        raise ConfigError(f"--set {override}: expected a.b=value")
+    *parents, last = path.split(".")
+    try:
+        for part in parents:
+            value = value[int(part)] if isinstance(value, list) else value.setdefault(part, {})
+        if isinstance(value, list):
+            value[int(last)] = yaml.load(text, _Loader)
+        elif isinstance(value, dict):
+            value[last] = yaml.load(text, _Loader)
+        else:
+            raise TypeError
+    except (ValueError, IndexError, TypeError, AttributeError):
+        raise ConfigError(f"--set {override}: the config has no such place") from None
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {override}: '{text}' is not valid YAML") from None
+
+
+def plain(config: Config) -> dict[str, Any]:
+    """The config as YAML or JSON values, every default written out."""
+    plain: dict[str, Any] = config.model_dump(mode="json", by_alias=True)
+    return plain

@@ -1,0 +1,174 @@
+"""Where each feature lies: its rows in the embedding tables, its columns in the dense input of a placement.
+
+One concatenated table a dimension. A placement's input is, dimension by dimension, the embeddings of its id
+features, its pooled lists, and last its numbers. Training and serving both build their inputs from here.
+
+Letters: N rows · f features of a group · B = N·f bags · V table rows read · d dimension.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corank.rows import Floats, Ints, Rows
+from corank.schema import FIRST_KNOWN, PLACEMENTS, IdsFeature, Placement, Schema
+
+Columns = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Bags:
+    """B sums of weighted table rows: bag b is Σ weight[j]·table[row[j]], start[b] ≤ j < start[b+1]."""
+
+    row: Ints  # (V,)
+    start: Ints | None  # (B + 1,); None where every bag is one row
+    weight: Floats | None  # (V,); None where all are 1
+    count: int  # B
+
+    def bag_of(self) -> Ints:
+        """The bag of every row read: (V,)."""
+        bags = np.arange(self.count, dtype=np.int32)
+        return bags if self.start is None else np.repeat(bags, np.diff(self.start))
+
+
+@dataclass(frozen=True)
+class ListColumn:
+    index: int
+    """Position in `Rows.lists`."""
+    offset: int
+    mean: bool
+
+
+@dataclass(frozen=True)
+class Group:
+    """The features of one placement that share a table dimension: ids first, then lists."""
+
+    dim: int
+    ids: Columns
+    """Columns of `Rows.ids`."""
+    offsets: Ints
+    """First table row of each id feature."""
+    lists: tuple[ListColumn, ...]
+
+    @property
+    def width(self) -> int:
+        return self.dim * (len(self.ids) + len(self.lists))
+
+    def bags(self, rows: Rows) -> Bags:
+        """The table rows that `rows` reads, bag by bag in the order (row, feature)."""
+        single = rows.ids[:, self.ids] + self.offsets
+        if not self.lists:
+            return Bags(single.ravel(), None, None, single.size)
+        length = self._lengths(rows)
+        start = np.zeros(length.size + 1, dtype=np.int32)
+        np.cumsum(length.ravel(), out=start[1:])
+        first = start[:-1].reshape(length.shape)
+        row = np.empty(start[-1], dtype=np.int32)
+        weight = np.ones(start[-1], dtype=np.float32)
+        row[first[:, : len(self.ids)]] = single
+        for column, listed in enumerate(self.lists, start=len(self.ids)):
+            ragged = rows.lists[listed.index]
+            place = np.repeat(first[:, column] - (np.cumsum(ragged.length) - ragged.length), ragged.length)
+            place += np.arange(len(place), dtype=place.dtype)
+            row[place] = ragged.flat() + listed.offset
+            if listed.mean:
+                weight[place] = np.repeat(1 / np.maximum(ragged.length, 1), ragged.length)
+        return Bags(row, start, weight, length.size)
+
+    def _lengths(self, rows: Rows) -> Ints:
+        length = np.ones((len(rows), len(self.ids) + len(self.lists)), dtype=np.int32)
+        for column, listed in enumerate(self.lists, start=len(self.ids)):
+            length[:, column] = rows.lists[listed.index].length
+        return length
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Tables and inputs of a schema, given the rows that each feature's encoder needs (`Encoders.sizes`)."""
+
+    schema: Schema
+    sizes: Mapping[str, int]
+    table_rows: dict[int, int] = field(init=False)
+    """Rows of the concatenated table of each dimension."""
+    offset: dict[str, int] = field(init=False)
+    """First row of each feature that owns a table."""
+    groups: dict[Placement, tuple[Group, ...]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        rows: dict[int, int] = {}
+        offset: dict[str, int] = {}
+        for name, feature in self.schema.embedded().items():
+            if self.schema.table_of(name) == name:
+                offset[name] = rows.get(feature.dim, 0)
+                rows[feature.dim] = offset[name] + self.sizes[name]
+        object.__setattr__(self, "table_rows", rows)
+        object.__setattr__(self, "offset", offset)
+        object.__setattr__(self, "groups", {p: self._groups(p) for p in PLACEMENTS})
+
+    def _groups(self, placement: Placement) -> tuple[Group, ...]:
+        placed, embedded = self.schema.placed(placement), self.schema.embedded()
+        groups = []
+        for dim in sorted({embedded[n].dim for n in placed.ids + placed.lists}):
+            ids = [i for i, n in enumerate(placed.ids) if embedded[n].dim == dim]
+            lists = [i for i, n in enumerate(placed.lists) if embedded[n].dim == dim]
+            groups.append(
+                Group(
+                    dim,
+                    np.array(ids, dtype=np.int64),
+                    np.array([self.offset[placed.ids[i]] for i in ids], dtype=np.int32),
+                    tuple(self._list_column(i, placed.lists[i]) for i in lists),
+                )
+            )
+        return tuple(groups)
+
+    def _list_column(self, index: int, name: str) -> ListColumn:
+        feature = self.schema.features[name]
+        mean = isinstance(feature, IdsFeature) and feature.pool == "mean"
+        return ListColumn(index, self.offset[self.schema.table_of(name)], mean)
+
+    def width(self, placement: Placement) -> int:
+        """Columns of the placement's dense input."""
+        return sum(g.width for g in self.groups[placement]) + len(self.schema.placed(placement).numbers)
+
+    def columns(self, placement: Placement, names: Iterable[str]) -> Columns:
+        """The input columns of the named features, ascending."""
+        wanted, placed, at = set(names), self.schema.placed(placement), 0
+        chosen: list[int] = []
+        for group in self.groups[placement]:
+            listed = [placed.lists[column.index] for column in group.lists]
+            for name in [placed.ids[i] for i in group.ids] + listed:
+                chosen += range(at, at + group.dim) if name in wanted else ()
+                at += group.dim
+        for name in placed.numbers:
+            chosen += [at] if name in wanted else ()
+            at += 1
+        return np.array(chosen, dtype=np.int64)
+
+    def untrained(self) -> dict[int, Ints]:
+        """Rows of each table for missing and unknown values, which begin at zero."""
+        rows: dict[int, list[int]] = {dim: [] for dim in self.table_rows}
+        for name, first in self.offset.items():
+            rows[self.schema.embedded()[name].dim] += range(first, first + FIRST_KNOWN)
+        return {dim: np.array(found, dtype=np.int32) for dim, found in rows.items()}
+
+
+def pooled(table: Floats, bags: Bags) -> Floats:
+    """The bags' sums, without torch: (B, d). `table` may be memory-mapped."""
+    read = np.asarray(table[bags.row], dtype=np.float32)
+    if bags.start is None:
+        return read
+    if bags.weight is not None:
+        read = read * bags.weight[:, None]
+    summed = np.zeros((bags.count, table.shape[1]), dtype=np.float32)
+    filled = np.flatnonzero(np.diff(bags.start))
+    if len(filled):
+        summed[filled] = np.add.reduceat(read, bags.start[filled], axis=0)
+    return summed
+
+
+def dense(rows: Rows, groups: Iterable[Group], tables: Mapping[int, Floats]) -> Floats:
+    """The dense input of N encoded rows of one placement: (N, width)."""
+    parts = [pooled(tables[g.dim], g.bags(rows)).reshape(len(rows), g.width) for g in groups]
+    return np.concatenate([*parts, rows.numbers], axis=1)

@@ -1,0 +1,15 @@
+"""What the stages learn from; a new loss is a file here and a name in `Loss`."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from corank.losses.click import Click
+from corank.losses.distill import Distill
+from corank.losses.total import Total
+from corank.losses.term import Scope
+from corank.losses.unexposed import Unexposed
+
+Loss = Annotated[Click | Unexposed | Distill, Field(discriminator="kind")]
+
+__all__ = ["Click", "Distill", "Loss", "Scope", "Total", "Unexposed"]

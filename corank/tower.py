@@ -1,0 +1,133 @@
+"""What towers and rankers are made of: linear layers, and sums over (request, item) pairs.
+
+The input decides the precision: weights are cast to its dtype, so bf16 inputs give bf16 products of fp32 weights.
+
+Letters: N rows · R requests · I distinct items · C candidates · h width.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Literal
+
+import torch
+from annotated_types import Ge, Lt, MinLen
+from pydantic import PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional
+
+from corank.batch import Batch
+from corank.embedding import sum_rows
+from corank.settings import Settings
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": functional.relu,
+    "gelu": functional.gelu,
+    "silu": functional.silu,
+}
+Widths = Annotated[list[PositiveInt], MinLen(1)]
+
+
+class StageSettings(Settings):
+    """What every stage of the cascade has."""
+
+    name: str
+    cuts: list[str] = []
+    """Levels of the log whose candidates this stage cut."""
+    keep: PositiveInt
+    """Quota: how many candidates go on to the next stage."""
+    activation: Literal["relu", "gelu", "silu"] = "relu"
+    normalisation: Literal["none", "layer"] = "none"
+    """After the first linear layer. Never by batch: statistics over distinct items differ from those over candidates."""
+    dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
+
+
+class _LinearRelu(torch.autograd.Function):
+    """relu(x Wᵀ + b) in one oneDNN call; the backward needs the output alone to know where relu passed."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "relu", [], "")
+        ctx.save_for_backward(x, weight, out)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+        x, weight, out = ctx.saved_tensors
+        passed = torch.ops.aten.threshold_backward(gradient, out, 0)
+        down = passed @ weight if ctx.needs_input_grad[0] else None
+        return down, passed.t() @ x, passed.sum(0)
+
+
+def linear(x: Tensor, layer: nn.Linear) -> Tensor:
+    bias = None if layer.bias is None else layer.bias.to(x.dtype)
+    return functional.linear(x, layer.weight.to(x.dtype), bias)
+
+
+def activated(x: Tensor, layer: nn.Linear, activation: str) -> Tensor:
+    """activation(linear(x)): (N, h)."""
+    if activation == "relu" and x.dtype == torch.bfloat16 and x.device.type == "cpu" and torch.is_grad_enabled():
+        fused: Tensor = _LinearRelu.apply(x, layer.weight.to(x.dtype), layer.bias.to(x.dtype))
+        return fused
+    return ACTIVATIONS[activation](linear(x, layer))
+
+
+class _PairSum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, item: Tensor, batch: Batch) -> Tensor:
+        ctx.batch = batch
+        return sum_rows(torch.cat((query, item)), batch.pairs)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        gradient = gradient.contiguous()
+        return sum_rows(gradient, ctx.batch.requests), sum_rows(gradient, ctx.batch.items), None
+
+
+def pair_sum(query: Tensor, item: Tensor, batch: Batch) -> Tensor:
+    """query[request_of] + item[item_of]: (R, h), (I, h) → (C, h)."""
+    summed: Tensor = _PairSum.apply(query, item, batch)
+    return summed
+
+
+class _PairDot(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, item: Tensor, batch: Batch) -> Tensor:
+        left, right = query.index_select(0, batch.request_of), item.index_select(0, batch.item_of)
+        ctx.save_for_backward(left, right)
+        ctx.batch = batch
+        return torch.linalg.vecdot(left, right)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        left, right = ctx.saved_tensors
+        gradient = gradient.unsqueeze(1)
+        return (
+            sum_rows(gradient * right, ctx.batch.requests),
+            sum_rows(gradient * left, ctx.batch.items),
+            None,
+        )
+
+
+def pair_dot(query: Tensor, item: Tensor, batch: Batch) -> Tensor:
+    """⟨query[request_of], item[item_of]⟩ in fp32: (R, h), (I, h) → (C,)."""
+    dot: Tensor = _PairDot.apply(query.float(), item.float(), batch)
+    return dot
+
+
+class Tower(nn.Module):
+    """An MLP whose last layer is linear: (N, width) → (N, widths[-1])."""
+
+    def __init__(self, width: int, widths: Sequence[int], settings: StageSettings) -> None:
+        super().__init__()
+        self.activation, self.dropout = settings.activation, settings.dropout
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip([width, *widths], widths, strict=False))
+        self.norm = nn.LayerNorm(widths[0]) if settings.normalisation == "layer" else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        *hidden, last = self.layers
+        for depth, layer in enumerate(hidden):
+            if depth == 0 and self.norm is not None:
+                x = ACTIVATIONS[self.activation](self.norm(linear(x, layer).float()).to(x.dtype))
+            else:
+                x = activated(x, layer, self.activation)
+            x = functional.dropout(x, self.dropout, self.training)
+        return linear(x, last)
