@@ -1,0 +1,1 @@
+"""Public logs as corank's tables: a module a source."""
