@@ -1,0 +1,213 @@
+"""The bundle: what is shipped. One manifest names one content folder, and every part's size and checksum.
+
+    BUNDLE/manifest.json                     the pointer: written last, switched in one rename
+    BUNDLE/<model_version>-<items_seq>/      encoders/  tables/  items/  query.onnx  item.onnx  <stage>.onnx
+
+A reader sees the old content or the new, never half; the content before the newest stays for those still reading it.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, ValidationError
+
+from corank.arrays import write_bytes
+from corank.errors import BundleError, ConfigError
+from corank.schema import Feature, Schema
+from corank.settings import Settings, validated
+
+FORMAT = 1
+CHUNK = 1 << 22
+
+
+class Calibration(Settings):
+    slope: float
+    intercept: float
+
+
+class StageFacts(Settings):
+    """What serving must know of a stage beside its graphs."""
+
+    name: str
+    model: Literal["towers", "mlp"]
+    keep: int
+    labels: list[str]
+    value: str
+    calibrators: dict[str, Calibration]
+    scale: float | None = None
+    """Of towers: logit = scale · ⟨q, v⟩ + bias."""
+    bias: float | None = None
+
+
+class Part(Settings):
+    bytes: int
+    sha256: str
+
+
+class Manifest(Settings):
+    format: int
+    name: str
+    model_version: str
+    """Hash of weights, encoders and schema: two bundles that share it score alike."""
+    items_seq: int
+    """Counts changes of the items under one model version."""
+    content: str
+    user: str
+    """The column of the user's id; requests call it `id`."""
+    item: str
+    features: dict[str, Feature]
+    stages: list[StageFacts]
+    parts: dict[str, Part]
+    digest: str = ""
+    """Of the manifest itself."""
+
+    @property
+    def declared(self) -> Schema:
+        return Schema(self.features)
+
+    def plain(self) -> dict[str, Any]:
+        plain: dict[str, Any] = self.model_dump(mode="json", by_alias=True)
+        return plain
+
+
+@dataclass(frozen=True)
+class Bundle:
+    folder: Path
+    """The content that the manifest names."""
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Read the manifest and prove every part. Raises BundleError if one is absent, cut short or altered."""
+        manifest = _manifest(path)
+        folder = path / manifest.content
+        for name, part in manifest.parts.items():
+            _prove(folder / name, part, manifest.model_version)
+        return cls(folder, manifest)
+
+
+def _manifest(path: Path) -> Manifest:
+    file = path / "manifest.json"
+    try:
+        held = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        raise BundleError(f"{path}: not a bundle (it has no manifest.json); `corank export` makes one") from None
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{file}: cannot be read ({error}); export the bundle again") from None
+    if isinstance(held, dict) and held.get("format", FORMAT) != FORMAT:
+        raise BundleError(f"{file}: format {held['format']}; this corank reads format {FORMAT}")
+    try:
+        manifest = validated(Manifest, held, str(file))
+    except ConfigError as error:
+        raise BundleError(f"{error}; export the bundle again") from None
+    if manifest.digest != _digest(held):
+        raise BundleError(f"{file}: altered since it was written; export the bundle again")
+    return manifest
+
+
+def _digest(plain: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(plain | {"digest": ""}, sort_keys=True).encode()).hexdigest()
+
+
+def _prove(path: Path, part: Part, model_version: str) -> None:
+    try:
+        size = path.stat().st_size
+        if size == part.bytes and sha256(path) == part.sha256:
+            return
+    except OSError as error:
+        raise BundleError(f"{path}: missing from the bundle ({error.strerror}); export it again") from None
+    found = f"{size} bytes in place of {part.bytes}" if size != part.bytes else "its checksum differs"
+    raise BundleError(
+        f"{path}: damaged, or a part of another model version than {model_version} ({found}); export the bundle again"
+    )
+
+
+def sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def write(path: Path, manifest: Manifest, fill: Callable[[Path], None]) -> Bundle:
+    """Write a bundle whole or not at all: `fill` puts the parts into a new folder, then the manifest switches.
+
+    `content`, `parts` and `digest` of the manifest are filled in here. Raises BundleError if the disk refuses or the
+    path holds something else.
+    """
+    _refuse_foreign(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=path))
+        try:
+            fill(partial)
+            return _publish(path, partial, manifest)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be written: {error}; what was there before is untouched") from None
+
+
+def _refuse_foreign(path: Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise BundleError(f"{path}: exists and is no folder; name another")
+    if path.is_dir() and not (path / "manifest.json").exists():
+        foreign = [p.name for p in path.iterdir() if not p.name.startswith(".partial-")]
+        foreign = [name for name in foreign if not (path / name / "encoders" / "encoders.json").is_file()]
+        if foreign:
+            raise BundleError(f"{path}: holds other files ({foreign[0]}) and is no bundle; name another folder")
+
+
+def _publish(path: Path, partial: Path, manifest: Manifest) -> Bundle:
+    files = sorted(p for p in partial.rglob("*") if p.is_file())
+    parts = {str(p.relative_to(partial)): Part(bytes=p.stat().st_size, sha256=sha256(p)) for p in files}
+    for file in files:
+        _sync(file)
+    # a name of its own each time, so that no reader's content is ever replaced under it
+    tag = os.urandom(4).hex()
+    content = f"{manifest.model_version}-{manifest.items_seq}-{tag}"
+    before = _current(path)
+    partial.rename(path / content)
+    _sync(path)
+    plain = manifest.model_copy(update={"content": content, "parts": parts}).plain()
+    plain["digest"] = _digest(plain)
+    pointer = path / f".manifest-{tag}"
+    write_bytes(pointer, json.dumps(plain, indent=1).encode())
+    pointer.replace(path / "manifest.json")
+    _sync(path)
+    for old in path.iterdir():
+        if old.name not in (content, before, "manifest.json"):
+            shutil.rmtree(old, ignore_errors=True) if old.is_dir() else old.unlink(missing_ok=True)
+    return Bundle(path / content, Manifest.model_validate(plain))
+
+
+def _current(path: Path) -> str | None:
+    try:
+        return _manifest(path).content
+    except (BundleError, ValidationError):
+        return None
+
+
+def next_seq(path: Path, model_version: str) -> int:
+    """1 for a new model version, one more than before for one that the bundle already holds."""
+    try:
+        held = _manifest(path)
+    except BundleError:
+        return 1
+    return held.items_seq + 1 if held.model_version == model_version else 1
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,157 @@
+"""The command line: parses, calls, prints. Exit 0; 1 for a mistake of the user's, named; 2 for wrong usage."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from corank.errors import CorankError
+from corank.settings import unknown
+from corank.world import PRESETS
+
+app = typer.Typer(
+    help="Train the pre-ranker and the ranker of a funnel as one model, measure them, ship them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+importer = typer.Typer(help="Turn public logs into tables and a config.", no_args_is_help=True)
+app.add_typer(importer, name="import")
+
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="Override a key: a.b=value.", metavar="KEY=VALUE")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A config in YAML.")]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a training run.")]
+BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE")]
+
+
+def _print_json(document: Any) -> None:
+    sys.stdout.write(json.dumps(document, indent=1, allow_nan=False) + "\n")
+
+
+@app.command()
+def simulate(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the tables and the config.")],
+    preset: Annotated[str, typer.Option(help=f"One of {', '.join(PRESETS)}.")] = "medium",
+    seed: int = 0,
+    requests: Annotated[int, typer.Option(min=1)] = 10_000,
+    candidates: Annotated[int, typer.Option(min=1, help="Candidates a request.")] = 200,
+    users: Annotated[int, typer.Option(min=1)] = 2_000,
+    items: Annotated[int, typer.Option(min=1)] = 5_000,
+    overwrite: Annotated[bool, typer.Option(help="Replace the world in OUT.")] = False,
+) -> None:
+    """Write a funnel's logs with known truth, and a config that trains on them."""
+    from corank import screen
+    from corank.simulate import simulate as simulated
+
+    if preset not in PRESETS:
+        raise CorankError(f"--preset: {unknown(preset, PRESETS)}")
+    found = simulated(out, preset, seed, requests, candidates, users, items, overwrite=overwrite)
+    screen.say(f"{found.candidates:,} candidates, {found.exposed:,} exposed, {found.clicks:,} clicks")
+    screen.say(f"next: corank train {out / 'config.yaml'}")
+
+
+@importer.command("kuairand")
+def import_kuairand(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the release's CSV files lie.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the tables and the config.")],
+) -> None:
+    """Import KuaiRand-Pure in its official layout, whole or in part."""
+    from corank import screen
+    from corank.importers.kuairand import import_kuairand as imported
+
+    imported(folder, out, screen.say)
+    screen.say(f"next: corank train {out / 'config.yaml'}")
+
+
+@app.command()
+def check(config: ConfigPath, overrides: Overrides = None) -> None:
+    """Show which feature enters which tower, and every row count, before anything is trained."""
+    from corank import screen, verbs
+
+    screen.show_check(verbs.check(config, overrides or []))
+
+
+@app.command()
+def pack(config: ConfigPath, overrides: Overrides = None) -> None:
+    """Pack the logs, request by request, into memory-mapped arrays."""
+    from corank import screen, verbs
+
+    packed = verbs.pack(config, overrides or [], screen.say)
+    screen.say(f"packed: {packed.folder}")
+
+
+@app.command()
+def train(
+    config: ConfigPath,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the latest checkpoint.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew over an earlier run.")] = False,
+    run: Annotated[Path | None, typer.Option(help="The run's folder [default: runs/NAME beside CONFIG].")] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Train all stages as one model; packs first where needed."""
+    from corank import screen, verbs
+
+    with screen.Watch() as watch:
+        done, figures = verbs.train(config, watch, overrides or [], resume, overwrite, run, screen.say)
+    screen.say(f"kept epoch {figures['epoch']}; run: {done.folder}")
+
+
+@app.command()
+def evaluate(
+    run: RunPath,
+    split: Annotated[str, typer.Option(help="train, valid or test.")] = "test",
+    as_json: Json = False,
+) -> None:
+    """Judge the stages alone and as a cascade, with 95 % intervals."""
+    from corank import screen, verbs
+
+    document = verbs.evaluate(run, split)
+    _print_json(document) if as_json else screen.show_evaluation(document)
+
+
+@app.command()
+def export(run: RunPath, bundle: BundlePath) -> None:
+    """Write the bundle that a service runs."""
+    from corank import screen, verbs
+
+    written = verbs.export(run, bundle)
+    screen.say(f"bundle: {bundle}  model {written.manifest.model_version}  items {written.manifest.items_seq}")
+
+
+@app.command()
+def request(
+    run: RunPath,
+    number: Annotated[int, typer.Option(min=0, help="Which request of the split.")] = 0,
+    split: Annotated[str, typer.Option(help="train, valid or test.")] = "test",
+) -> None:
+    """Print a logged request as the REQUEST.json that `corank rank` takes."""
+    from corank.replay import logged_request
+    from corank.run import Run
+
+    _print_json(logged_request(Run.open(run), split, number))
+
+
+@app.command()
+def rank(
+    bundle: BundlePath,
+    request: Annotated[Path, typer.Argument(metavar="REQUEST.json")],
+    as_json: Json = False,
+) -> None:
+    """Rank one request's candidates, in process, and show where each was cut."""
+    from corank import screen
+    from corank.funnel import Funnel, Request
+
+    answer = Funnel.open(bundle).rank(Request.read(request))
+    _print_json(answer) if as_json else screen.show_answer(answer)
+
+
+def main() -> None:
+    """The entry point: a CorankError becomes its message and exit 1."""
+    try:
+        app()
+    except CorankError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(1)

@@ -1,0 +1,148 @@
+"""What the commands show: progress on stderr, tables on stdout."""
+
+import time
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from corank.verbs import Checked
+
+out = Console()
+err = Console(stderr=True)
+
+COLUMNS = ("auc", "gauc", "logloss", "pcoc", "pcoc_calibrated", "ece", "ece_calibrated")
+
+
+def say(line: str) -> None:
+    err.print(line, highlight=False)
+
+
+class Watch:
+    """A progress bar with losses and candidates a second; without a terminal, a line now and then."""
+
+    def __init__(self) -> None:
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.completed}/{task.total}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[figures]}"),
+            console=err,
+            disable=not err.is_terminal,
+        )
+        self._task: TaskID | None = None
+        self._epoch, self._said = 1, time.monotonic()
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._bar.stop()
+
+    def step(self, done: int, steps: int, losses: dict[str, float], candidates_per_second: float) -> None:
+        figures = "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
+        figures += f"  {candidates_per_second:,.0f} candidates/s"
+        if self._task is None:
+            self._task = self._bar.add_task(f"epoch {self._epoch}", total=steps, figures="")
+        self._bar.update(self._task, completed=done, figures=figures)
+        if not err.is_terminal and time.monotonic() - self._said > 10:
+            self._said = time.monotonic()
+            say(f"epoch {self._epoch} step {done}/{steps}  {figures}")
+
+    def epoch(self, epoch: int, figures: dict[str, float | None]) -> None:
+        shown = "  ".join(f"{n} {_number(v)}" for n, v in figures.items() if not n.endswith("logloss"))
+        say(f"epoch {epoch} valid  {shown}")
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+        self._task, self._epoch = None, epoch + 1
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def show_check(checked: Checked) -> None:
+    table = Table(title=f"{checked.config.name}: which feature enters which tower")
+    for column in checked.features[0]:
+        table.add_column(column, justify="center" if "." in column else "left")
+    for row in checked.features:
+        table.add_row(*row.values())
+    out.print(table)
+    for name, rows in checked.rows.items():
+        out.print(f"{name}: {rows:,} rows", highlight=False)
+    for split, candidates in checked.splits.items():
+        out.print(f"{split}: {candidates:,} candidates", highlight=False)
+
+
+def show_evaluation(document: dict[str, Any]) -> None:
+    """The stages side by side, then the cascade, with 95 % intervals."""
+    out.print(f"{document['split']}: {document['requests']:,} requests, {document['candidates']:,} candidates")
+    labels = {(p, label) for s in document["stages"].values() for p, found in s.items() for label in found}
+    for population, label in sorted(labels, key=lambda part: (part[0] != "exposed", part[1])):
+        _show_stages(document, population, label)
+    if document["cascade"] is not None:
+        _show_cascade(document)
+
+
+def _show_stages(document: dict[str, Any], population: str, label: str) -> None:
+    stages = {n: s[population].get(label) for n, s in document["stages"].items()}
+    figures = [m for m in next(f for f in stages.values() if f) if m != "n"]
+    figures = [m for m in figures if any(f and f[m] is not None for f in stages.values())]
+    if not figures:
+        return
+    table = Table(title=f"{population} · {label}", title_justify="left")
+    table.add_column("metric")
+    for name in stages:
+        table.add_column(name, justify="right")
+        table.add_column("95 %", style="dim")
+    for metric in figures:
+        cells: list[str] = []
+        for name, found in stages.items():
+            bounds = document["interval"]["stages"][name][population].get(label, {}).get(metric)
+            cells += [_number(found[metric] if found else None), _bounds(bounds)]
+        table.add_row(metric, *cells)
+    out.print(table)
+
+
+def _show_cascade(document: dict[str, Any]) -> None:
+    cascade, bounds = document["cascade"], document["interval"]["cascade"]
+    table = Table(title="cascade", title_justify="left")
+    for column in ("metric", "value", "95 %", "random order", "requests"):
+        table.add_column(column, justify="left" if column == "metric" else "right")
+    for metric, value in cascade.items():
+        if metric not in ("eligible", "random"):
+            eligible = f"{cascade['eligible'][metric]:,}"
+            table.add_row(metric, _number(value), _bounds(bounds[metric]), _number(cascade["random"][metric]), eligible)
+    out.print(table)
+
+
+def _bounds(bounds: list[float] | None) -> str:
+    return "" if bounds is None else f"{bounds[0]:.4f}-{bounds[1]:.4f}"
+
+
+def show_answer(answer: dict[str, Any]) -> None:
+    """The order, and where the candidates were cut."""
+    out.print(f"model {answer['model_version']}  items {answer['items_seq']}", highlight=False)
+    trace = {entry["id"]: entry for entry in answer.get("trace", [])}
+    stages = list(next((e["stages"] for e in trace.values() if e["cut"] is None), {}))
+    table = Table(title="ranked", title_justify="left")
+    for column in ("place", "item", "score", *(f"{s} place" for s in stages)):
+        table.add_column(column, justify="left" if column == "item" else "right")
+    for place, item in enumerate(answer["items"], start=1):
+        places = [str(trace[item["id"]]["stages"][s]["place"]) for s in stages]
+        table.add_row(str(place), str(item["id"]), f"{item['score']:.5f}", *places)
+    out.print(table)
+    for stage in sorted({e["cut"] for e in trace.values() if e["cut"]}):
+        cut = [entry for entry in trace.values() if entry["cut"] == stage]
+        out.print(f"{stage} cut {len(cut)} of {sum(stage in e['stages'] for e in trace.values())}", highlight=False)
+    for key in ("unknown", "missing"):
+        if answer[key]:
+            out.print(f"{key}: {', '.join(map(str, answer[key]))}", highlight=False)
