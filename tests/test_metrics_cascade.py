@@ -1,4 +1,3 @@
-import time
 from itertools import pairwise
 
 import numpy as np
@@ -12,7 +11,6 @@ from corank.metrics import (
     Ratio,
     Requests,
     click_recall,
-    gauc,
     interval,
     kendall_tau,
     overlap,
@@ -138,23 +136,6 @@ def test_recall_is_that_of_plain_sets(lists, k, m):
     measure = recall(some, some.places(reference), some.places(stage), k, m)
     assert measure.n == len(shares)
     assert measure.value() == (pytest.approx(np.mean(shares)) if shares else None)
-
-
-def test_a_million_candidates_take_seconds():
-    generator = np.random.default_rng(0)
-    big = requests(*[200] * 5000, user=generator.integers(1000, size=5000))
-    one, other = generator.random((2, 1_000_000), dtype=np.float32)
-    clicked = (generator.random(1_000_000) < one).astype(np.int8)
-    for limit, metric in [
-        (2, lambda: recall(big, big.places(one), big.places(other), k=10, m=50)),
-        (2, lambda: click_recall(big, clicked, big.places(other), m=50)),
-        (2, lambda: score_loss(big, one, big.places(other), n=10)),
-        (4, lambda: kendall_tau(big, one, other)),
-        (2, lambda: gauc(big.user_of(), one, clicked)),
-    ]:
-        begun = time.process_time()
-        assert metric().value() is not None
-        assert time.process_time() - begun < limit
 
 
 def test_parts_by_request_merge_to_the_whole():
