@@ -15,15 +15,15 @@ import harness
 import numpy as np
 import polars as pl
 import torch
+from corank.pack import Packed, pack
 from per_row import PerRowReader, per_row
 
 from corank.batch import Batch, Reader
+from corank.embedding import TableOptimiser
 from corank.joint import JointModel
 from corank.layout import Layout
 from corank.losses import Click, Distill, Scope, Total
 from corank.optimise import optimisers
-from corank.embedding import TableOptimiser
-from corank.pack import Packed, pack
 from corank.prerank import TowersSettings
 from corank.rank import MlpSettings
 from corank.schema import IdFeature, Schema
@@ -33,7 +33,10 @@ from corank.train import device, keep_freed_memory, precision
 ITEMS, CANDIDATES, DIM = 100_000, 50, 16
 QUERY, ITEM, CROSS = 6, 4, 2
 DAY = datetime(2026, 1, 1)
-STAGES = [TowersSettings(name="prerank", model="towers", keep=20), MlpSettings(name="rank", model="mlp", keep=10)]
+STAGES = [
+    TowersSettings(name="prerank", model="towers", keep=20),
+    MlpSettings(name="rank", model="mlp", keep=10),
+]
 TOTAL = Total(
     [
         Click(kind="click", stage="rank"),
@@ -54,7 +57,12 @@ def packed_log(folder: Path, requests: int) -> Packed:
     place = np.tile(np.arange(CANDIDATES), requests)
     item = (np.minimum(item, ITEMS - 1) // CANDIDATES * CANDIDATES + place) % ITEMS  # distinct in a request
     log = pl.DataFrame(
-        {"request": request, "item": item, "time": DAY, "click": (rng.random(len(item)) < 0.1).astype(np.int8)}
+        {
+            "request": request,
+            "item": item,
+            "time": DAY,
+            "click": (rng.random(len(item)) < 0.1).astype(np.int8),
+        }
         | {f"q{n}": rng.integers(0, 100_000 // 10**n + 2, requests)[request] for n in range(QUERY)}
         | {f"x{n}": rng.integers(0, 200_000, len(item)) for n in range(CROSS)}
     )
@@ -65,7 +73,9 @@ def packed_log(folder: Path, requests: int) -> Packed:
     pl.concat([log.with_columns(pl.col("request", "time")), ends], how="vertical_relaxed").write_parquet(
         folder / "log.parquet"
     )
-    items = {"item": np.arange(ITEMS)} | {f"i{n}": rng.integers(0, ITEMS // 10**n, ITEMS) for n in range(1, ITEM)}
+    items = {"item": np.arange(ITEMS)} | {
+        f"i{n}": rng.integers(0, ITEMS // 10**n, ITEMS) for n in range(1, ITEM)
+    }
     pl.DataFrame(items).write_parquet(folder / "items.parquet")
     features = {f"q{n}": IdFeature(side="user", kind="id", dim=DIM) for n in range(QUERY)}
     features |= {"item": IdFeature(side="item", kind="id", dim=DIM)}
@@ -94,7 +104,8 @@ def products(requests: int, items: int, candidates: int) -> list[Product]:
     hidden = STAGES[1].hidden
     layers = tower(requests, QUERY * DIM, query) + tower(items, ITEM * DIM, item)
     layers += [(requests, QUERY * DIM, hidden[0]), (items, ITEM * DIM, hidden[0])]
-    return layers + [(candidates, CROSS * DIM, hidden[0])] + tower(candidates, hidden[0], [*hidden[1:], 1])
+    layers += [(candidates, CROSS * DIM, hidden[0])]
+    return layers + tower(candidates, hidden[0], [*hidden[1:], 1])
 
 
 def multiply_adds(layers: list[Product]) -> int:
@@ -164,7 +175,11 @@ def measure(packed: Packed, requests: int, rounds: int, steps: int) -> dict[str,
         timed(warm, 3)
     found = np.array(
         [
-            (timed(lambda: next(joint), steps), timed(run_floor, steps), timed(lambda: next(rows), max(1, steps // 3)))
+            (
+                timed(lambda: next(joint), steps),
+                timed(run_floor, steps),
+                timed(lambda: next(rows), max(1, steps // 3)),
+            )
             for _ in range(rounds)
         ]
     )
@@ -188,14 +203,19 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[512, 128, 1024])
     arguments = parser.parse_args()
     keep_freed_memory()
-    figures: dict[str, float] = {"threads": torch.get_num_threads(), "dtype": str(precision("auto", device()))}
+    figures: dict[str, float] = {
+        "threads": torch.get_num_threads(),
+        "dtype": str(precision("auto", device())),
+    }
     with tempfile.TemporaryDirectory() as folder:
         packed = packed_log(Path(folder), requests=24_576)
         for size in arguments.sizes:
             found = measure(packed, size, arguments.rounds, max(2, arguments.steps * 512 // size))
             figures |= {name if size == 512 else f"{name}@{size}": value for name, value in found.items()}
     aims = {"times_floor": ("<=", 1.6), "times_floor@1024": ("<=", 1.5), "times_per_row": (">=", 3.3)}
-    harness.report("train_throughput", figures, {k: a for k, a in aims.items() if k in figures}, arguments.json)
+    harness.report(
+        "train_throughput", figures, {k: a for k, a in aims.items() if k in figures}, arguments.json
+    )
 
 
 if __name__ == "__main__":

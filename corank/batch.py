@@ -73,7 +73,9 @@ class Batch:
 
     def at(self, levels: Sequence[int]) -> Tensor:
         """1 for candidates of these levels, 0 elsewhere: (C,)."""
-        return torch.isin(self.level, torch.tensor(levels, dtype=torch.uint8, device=self.level.device)).float()
+        return torch.isin(
+            self.level, torch.tensor(levels, dtype=torch.uint8, device=self.level.device)
+        ).float()
 
 
 def _moved(value: Any, device: torch.device) -> Any:
@@ -113,7 +115,9 @@ def _lookup(bags: dict[Placement, Bags]) -> Lookup:
     touched, start, order = grouped(np.concatenate([part.row for part in bags.values()]))
     weight = None
     if any(part.weight is not None for part in bags.values()):
-        ones = [np.ones(len(p.row), dtype=np.float32) if p.weight is None else p.weight for p in bags.values()]
+        ones = [
+            np.ones(len(p.row), dtype=np.float32) if p.weight is None else p.weight for p in bags.values()
+        ]
         weight = np.concatenate(ones)[order]
     return Lookup(
         {placement: _csr(part) for placement, part in bags.items()},

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from corank.arrays import write_bytes
 from corank.errors import BundleError, ConfigError
@@ -98,7 +98,9 @@ def _manifest(path: Path) -> Manifest:
     try:
         held = json.loads(file.read_bytes())
     except FileNotFoundError:
-        raise BundleError(f"{path}: not a bundle (it has no manifest.json); `corank export` makes one") from None
+        raise BundleError(
+            f"{path}: not a bundle (it has no manifest.json); `corank export` makes one"
+        ) from None
     except (OSError, ValueError) as error:
         raise BundleError(f"{file}: cannot be read ({error}); export the bundle again") from None
     if isinstance(held, dict) and held.get("format", FORMAT) != FORMAT:
@@ -163,7 +165,9 @@ def _refuse_foreign(path: Path) -> None:
         foreign = [p.name for p in path.iterdir() if not p.name.startswith(".partial-")]
         foreign = [name for name in foreign if not (path / name / "encoders" / "encoders.json").is_file()]
         if foreign:
-            raise BundleError(f"{path}: holds other files ({foreign[0]}) and is no bundle; name another folder")
+            raise BundleError(
+                f"{path}: holds other files ({foreign[0]}) and is no bundle; name another folder"
+            )
 
 
 def _publish(path: Path, partial: Path, manifest: Manifest) -> Bundle:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -56,7 +57,9 @@ def load(path: Path) -> Checkpoint:
             held = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: damaged or no checkpoint ({error}); delete it and train again") from None
+        raise CheckpointError(
+            f"{path}: damaged or no checkpoint ({error}); delete it and train again"
+        ) from None
     if held.get("digest") != _digest(tensors, held.get("facts", "")):
         raise CheckpointError(f"{path}: its contents do not match its digest; delete it and train again")
     return Checkpoint(tensors, json.loads(held["facts"]))
@@ -67,5 +70,5 @@ def _digest(tensors: Mapping[str, Tensor], facts: str) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(memoryview(tensor.reshape(-1).numpy()))
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

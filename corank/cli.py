@@ -20,7 +20,9 @@ app = typer.Typer(
 importer = typer.Typer(help="Turn public logs into tables and a config.", no_args_is_help=True)
 app.add_typer(importer, name="import")
 
-Overrides = Annotated[list[str] | None, typer.Option("--set", help="Override a key: a.b=value.", metavar="KEY=VALUE")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", help="Override a key: a.b=value.", metavar="KEY=VALUE")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A config in YAML.")]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a training run.")]
@@ -88,7 +90,9 @@ def train(
     config: ConfigPath,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the latest checkpoint.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew over an earlier run.")] = False,
-    run: Annotated[Path | None, typer.Option(help="The run's folder [default: runs/NAME beside CONFIG].")] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="The run's folder [default: runs/NAME beside CONFIG].")
+    ] = None,
     overrides: Overrides = None,
 ) -> None:
     """Train all stages as one model; packs first where needed."""
@@ -118,7 +122,9 @@ def export(run: RunPath, bundle: BundlePath) -> None:
     from corank import screen, verbs
 
     written = verbs.export(run, bundle)
-    screen.say(f"bundle: {bundle}  model {written.manifest.model_version}  items {written.manifest.items_seq}")
+    screen.say(
+        f"bundle: {bundle}  model {written.manifest.model_version}  items {written.manifest.items_seq}"
+    )
 
 
 @app.command()

@@ -18,7 +18,6 @@ from corank.schema import Feature, Schema
 from corank.settings import Settings, unknown, validated
 from corank.tables import DataSettings
 
-
 STOP_METRICS = ("auc", "gauc", "logloss")
 
 
@@ -138,7 +137,9 @@ _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in rules if tag != "tag:yaml.org,2002:bool"]
     for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("true|True|TRUE|false|False|FALSE"), list("tTfF"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile("true|True|TRUE|false|False|FALSE"), list("tTfF")
+)
 
 
 def read(path: Path, overrides: Sequence[str] = ()) -> Config:

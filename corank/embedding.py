@@ -27,7 +27,8 @@ def sum_rows(matrix: Tensor, csr: Csr) -> Tensor:
     if csr.start is None:
         return matrix.index_select(0, csr.row)
     # positional: scale_grad_by_freq, mode (0 = sum), sparse, per_sample_weights, include_last_offset
-    return torch.ops.aten.embedding_bag(matrix, csr.row, csr.start, False, 0, False, csr.weight, True)[0]
+    out: Tensor = torch.ops.aten.embedding_bag(matrix, csr.row, csr.start, False, 0, False, csr.weight, True)[0]
+    return out
 
 
 class _LookUp(torch.autograd.Function):
@@ -41,7 +42,9 @@ class _LookUp(torch.autograd.Function):
         lookup: Lookup = ctx.lookup
         summed = sum_rows(torch.cat(gradients), lookup.back)
         rows = lookup.touched.long().unsqueeze(0)
-        return torch.sparse_coo_tensor(rows, summed, ctx.shape, is_coalesced=True, check_invariants=False), None
+        return torch.sparse_coo_tensor(
+            rows, summed, ctx.shape, is_coalesced=True, check_invariants=False
+        ), None
 
 
 class Tables(nn.Module):

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import expit
 
 from corank import metrics
 from corank.calibrate import Platt
 from corank.joint import Stage
-from corank.metrics import Measure, Requests
+from corank.metrics import Measure
 from corank.pack import Packed
 from corank.predict import Predictions
 from corank.rows import Floats
@@ -30,7 +29,9 @@ def truth_of(packed: Packed, split: str) -> Truth:
     return {label: np.concatenate([shard.truth[label] for shard in shards]) for label in shards[0].truth}
 
 
-def exposed_measures(predictions: Predictions, stage: str, label: str, calibrator: Platt) -> dict[str, Measure]:
+def exposed_measures(
+    predictions: Predictions, stage: str, label: str, calibrator: Platt
+) -> dict[str, Measure]:
     """The point metrics of a stage on exposed candidates, raw and calibrated."""
     rows = predictions.exposed
     user = predictions.requests.user_of()[rows]
@@ -52,11 +53,13 @@ def exposed_measures(predictions: Predictions, stage: str, label: str, calibrato
 def candidate_measures(
     predictions: Predictions, stage: str, label: str, cuts: Sequence[int], truth: Floats | None
 ) -> dict[str, Measure | None]:
-    """`auc` on all candidates against the truth, `cut_auc` of the kept against those that the stage's forerunner cut."""
+    """`auc` on all candidates against the truth, `cut_auc` of kept against cut candidates."""
     user, logits = predictions.requests.user_of(), predictions.logits[stage][label]
     return {
         "auc": None if truth is None else metrics.truth_auc(user, logits, truth, predictions.weight),
-        "cut_auc": metrics.cut_auc(user, logits, predictions.level, cuts, predictions.weight) if cuts else None,
+        "cut_auc": metrics.cut_auc(user, logits, predictions.level, cuts, predictions.weight)
+        if cuts
+        else None,
     }
 
 
@@ -101,7 +104,9 @@ def evaluate(
         cuts = [levels.index(level) for level in stage.cuts]
         for label in stage.labels:
             calibrator = calibrators[stage.name][label]
-            by_population["exposed"][label] = dict(exposed_measures(predictions, stage.name, label, calibrator))
+            by_population["exposed"][label] = dict(
+                exposed_measures(predictions, stage.name, label, calibrator)
+            )
             by_population["candidates"][label] = candidate_measures(
                 predictions, stage.name, label, cuts, truth.get(label)
             )
@@ -127,7 +132,9 @@ def evaluate(
 
 
 def _each(by_population: dict[str, dict[str, Any]], apply: Any) -> dict[str, dict[str, Any]]:
-    return {p: {label: apply(found) for label, found in labels.items()} for p, labels in by_population.items()}
+    return {
+        p: {label: apply(found) for label, found in labels.items()} for p, labels in by_population.items()
+    }
 
 
 def _figures(found: dict[str, Measure | None], n: bool = True) -> dict[str, Any]:

@@ -63,16 +63,14 @@ class RankGraph(nn.Module):
         self.stage = stage
 
     def forward(self, query: Tensor, item: Tensor, cross: Tensor | None = None) -> Tensor:
-        parts = self.stage.first.weight.split(self.stage.widths, dim=1)
+        parts = torch.split(self.stage.first.weight, self.stage.widths, dim=1)
         first = functional.linear(query, parts[0], self.stage.first.bias) + functional.linear(item, parts[1])
         if cross is not None:
             first = first + functional.linear(cross, parts[2])
         return torch.stack(list(self.stage.above(first).values()), dim=1)
 
 
-def export(
-    path: Path, config: Config, packed: Packed, model: JointModel, calibrators: Calibrators
-) -> Bundle:
+def export(path: Path, config: Config, packed: Packed, model: JointModel, calibrators: Calibrators) -> Bundle:
     """Write the bundle of a trained model. Raises BundleError; what was at `path` before is untouched then."""
     model = model.cpu().eval()
     version = model_version(config, packed, model)
@@ -106,7 +104,7 @@ def model_version(config: Config, packed: Packed, model: JointModel) -> str:
 
 def _facts(config: Config, model: JointModel, calibrators: Calibrators, name: str) -> StageFacts:
     settings, stage = config.stage(name), model.stages[name]
-    towers = isinstance(stage, Towers)
+    scale, bias = (float(stage.scale.exp()), float(stage.bias)) if isinstance(stage, Towers) else (None, None)
     return StageFacts(
         name=name,
         model=settings.model,
@@ -114,8 +112,8 @@ def _facts(config: Config, model: JointModel, calibrators: Calibrators, name: st
         labels=settings.labels,
         value=settings.value,
         calibrators={n: Calibration(**asdict(platt)) for n, platt in calibrators[name].items()},
-        scale=float(stage.scale.exp()) if towers else None,
-        bias=float(stage.bias) if towers else None,
+        scale=scale,
+        bias=bias,
     )
 
 
@@ -149,7 +147,11 @@ def _write_graph(path: Path, graph: nn.Module, inputs: dict[str, Tensor], output
     n = torch.export.Dim("n", min=1)
     shapes = {name: {} if name == "query" else {0: n} for name in inputs}
     # the exporter tells its progress on stdout and in logs, where a user looks for corank's own words
-    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(), _quiet("torch.onnx", "onnxscript"):
+    with (
+        contextlib.redirect_stdout(io.StringIO()),
+        warnings.catch_warnings(),
+        _quiet("torch.onnx", "onnxscript"),
+    ):
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             graph.eval(),
@@ -204,5 +206,7 @@ def item_vectors(graph: Path, layout: Layout, rows: Rows, tables: dict[int, Floa
     vectors = {name: np.concatenate([part[n] for part in parts]) for n, name in enumerate(names)}
     for name, found in vectors.items():
         if not np.isfinite(found).all():
-            raise BundleError(f"stage '{name}': {(~np.isfinite(found)).any(1).sum()} item vectors are not finite")
+            raise BundleError(
+                f"stage '{name}': {(~np.isfinite(found)).any(1).sum()} item vectors are not finite"
+            )
     return vectors

@@ -88,7 +88,9 @@ class Funnel:
         try:
             self._encoders = Encoders.load(folder / "encoders", schema)
             self._layout = Layout(schema, self._encoders.sizes)
-            self._tables = {dim: read_array(folder / "tables" / f"{dim}.npy") for dim in self._layout.table_rows}
+            self._tables = {
+                dim: read_array(folder / "tables" / f"{dim}.npy") for dim in self._layout.table_rows
+            }
             self._records = read_rows(folder / "items", [None] * len(schema.placed("item").lists))
             self._keys = Keys(read_frame(folder / "items" / "keys.arrow").to_series())
         except DataError as error:
@@ -185,9 +187,17 @@ class Funnel:
         try:
             return Encoded(
                 ids=ids,
-                query=dense(self._encoders.rows(self.schema, "query", query), self._layout.groups["query"], self._tables),
+                query=dense(
+                    self._encoders.rows(self.schema, "query", query),
+                    self._layout.groups["query"],
+                    self._tables,
+                ),
                 items=self._items(ids, columns, record),
-                cross=dense(self._encoders.rows(self.schema, "cross", cross), self._layout.groups["cross"], self._tables),
+                cross=dense(
+                    self._encoders.rows(self.schema, "cross", cross),
+                    self._layout.groups["cross"],
+                    self._tables,
+                ),
                 record=record,
                 unknown=[given[n] for n in np.flatnonzero(unknown)],
                 missing=missing,
@@ -206,7 +216,9 @@ class Funnel:
             record = self._keys.find(identifiers(_series("id", given, "candidates"), "candidates.id"))
         except (DataError, TypeError):
             sample = self._keys.values[0] if len(self._keys) else None
-            raise RequestError(f"candidates: ids are of another type than the bundle's, such as {sample!r}") from None
+            raise RequestError(
+                f"candidates: ids are of another type than the bundle's, such as {sample!r}"
+            ) from None
         bare = np.array([known.isdisjoint(columns) for columns in described], dtype=bool)
         return record, (record < 0) & bare
 
@@ -230,7 +242,9 @@ class Funnel:
                     raise RequestError(f"{side}: {_unknown_column(column, wanted)}")
             missing += sorted(f"{side}.{column}" for column in wanted - given.keys())
             values |= {column: given[column] for column in wanted & given.keys()}
-        return pl.DataFrame([_series(c, [v], "request") for c, v in values.items()] or [pl.Series("_", [None])])
+        return pl.DataFrame(
+            [_series(c, [v], "request") for c, v in values.items()] or [pl.Series("_", [None])]
+        )
 
     def _frame(self, side: str, rows: list[dict[str, Any]], missing: list[str]) -> pl.DataFrame:
         columns = sorted(self._columns(side) | ({self.manifest.item} if side == "item" else set()))
@@ -250,7 +264,9 @@ def _candidates(request: Request) -> tuple[list[Any], list[dict[str, Any]]]:
     for n, candidate in enumerate(request.candidates):
         columns = dict(candidate) if isinstance(candidate, dict) else {"id": candidate}
         if not isinstance(columns.get("id"), int | str):
-            raise RequestError(f"candidates.{n}: needs an `id`, a whole number or text; received {candidate!r}")
+            raise RequestError(
+                f"candidates.{n}: needs an `id`, a whole number or text; received {candidate!r}"
+            )
         ids.append(columns.pop("id"))
         described.append(columns)
     if len(set(ids)) < len(ids):
@@ -294,7 +310,9 @@ def _session(path: Path) -> onnxruntime.InferenceSession:
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except (Fail, InvalidArgument, InvalidProtobuf) as error:
-        raise BundleError(f"{path}: no graph that the runtime reads ({error}); export the bundle again") from None
+        raise BundleError(
+            f"{path}: no graph that the runtime reads ({error}); export the bundle again"
+        ) from None
 
 
 def _trace(

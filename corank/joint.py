@@ -44,7 +44,8 @@ class JointModel(nn.Module):
         for placement in PLACEMENTS:
             numbers = batch.numbers[placement]
             parts = [
-                next(sums[group.dim]).reshape(len(numbers), group.width) for group in self.layout.groups[placement]
+                next(sums[group.dim]).reshape(len(numbers), group.width)
+                for group in self.layout.groups[placement]
             ]
             inputs[placement] = torch.cat([*parts, numbers], dim=1).to(self.dtype)
         return inputs

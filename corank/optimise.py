@@ -59,8 +59,8 @@ class Average:
     def after(self) -> None:
         """Take in the layers' weights that the step has changed."""
         self.step += 1
-        averaged = list(self._averaged.stages.parameters())
-        torch._foreach_lerp_(averaged, list(self._model.stages.parameters()), 1 - self.decay)
+        averaged: list[Tensor] = list(self._averaged.stages.parameters())
+        torch._foreach_lerp_(averaged, [*self._model.stages.parameters()], 1 - self.decay)
 
     def _catch_up(self, name: str, table: Tensor, rows: Tensor) -> None:
         target = self._averaged.tables.get_parameter(name)

@@ -48,7 +48,9 @@ def predict(
             }
             columns = {"level": batch.level.numpy(), "weight": batch.weight.numpy()}
             columns |= {f"label.{n}": v.numpy().astype(np.int8) for n, v in batch.labels.items()}
-            counts = np.diff(batch.requests.start.numpy()) if batch.requests.start is not None else np.empty(0)
+            counts = (
+                np.diff(batch.requests.start.numpy()) if batch.requests.start is not None else np.empty(0)
+            )
             parts.append((logits, counts.astype(np.int32), columns))
     model.dtype = precision
     model.train(training)
@@ -57,7 +59,9 @@ def predict(
     user = np.concatenate([shard.user for shard in packed.splits[split]])
     return Predictions(
         logits={
-            stage: {label: np.concatenate([logits[stage][label] for logits, _, _ in parts]) for label in by_label}
+            stage: {
+                label: np.concatenate([logits[stage][label] for logits, _, _ in parts]) for label in by_label
+            }
             for stage, by_label in parts[0][0].items()
         },
         requests=Requests(np.concatenate(([0], np.cumsum(size, dtype=np.int64))), user),

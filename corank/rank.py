@@ -3,13 +3,16 @@
 Letters: R requests · I distinct items · C candidates · h first width.
 """
 
-from typing import Literal
 
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Annotated, Literal, Self, cast
+
+import torch
 from annotated_types import MinLen
 from pydantic import model_validator
 from torch import Tensor, nn
 from torch.nn import functional
-from typing import Annotated, Self
 
 from corank.batch import Batch
 from corank.layout import Layout
@@ -28,7 +31,9 @@ class MlpSettings(StageSettings):
     @model_validator(mode="after")
     def _value_is_a_label(self) -> Self:
         if self.value not in self.labels:
-            raise ValueError(f"value must be one of the stage's labels {self.labels}; received {self.value!r}")
+            raise ValueError(
+                f"value must be one of the stage's labels {self.labels}; received {self.value!r}"
+            )
         return self
 
     def check(self, schema: Schema) -> None:
@@ -43,7 +48,7 @@ class Mlp(nn.Module):
         widths = settings.hidden
         self.first = nn.Linear(sum(self.widths), widths[0])
         self.norm = nn.LayerNorm(widths[0]) if settings.normalisation == "layer" else None
-        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.heads = nn.Linear(widths[-1], len(settings.labels))
 
     def forward(self, inputs: dict[Placement, Tensor], batch: Batch) -> dict[str, Tensor]:
@@ -61,14 +66,14 @@ class Mlp(nn.Module):
         return functional.linear(inputs["cross"], self._split(inputs["cross"])[2])
 
     def _split(self, like: Tensor) -> tuple[Tensor, ...]:
-        return self.first.weight.to(like.dtype).split(self.widths, dim=1)
+        return torch.split(self.first.weight.to(like.dtype), self.widths, dim=1)
 
     def above(self, first: Tensor) -> dict[str, Tensor]:
         """Logits from the first layer's sums (C, h): {label: (C,)}."""
         if self.norm is not None:
             first = self.norm(first.float()).to(first.dtype)
         x = functional.dropout(ACTIVATIONS[self.activation](first), self.dropout, self.training)
-        for layer in self.hidden:
+        for layer in cast(Sequence[nn.Linear], self.hidden):
             x = functional.dropout(activated(x, layer, self.activation), self.dropout, self.training)
         logits = linear(x, self.heads).float()
         return dict(zip(self.labels, logits.unbind(1), strict=True))

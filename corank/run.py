@@ -1,10 +1,10 @@
 """A run: the folder of one training, and what can be read of it.
 
-    run.json                config, and where the data and their packing lie
-    latest.safetensors      the training state, from which --resume goes on
-    best.safetensors        the weights of the best epoch so far
-    model.safetensors       the trained model with its calibrators: written last, so a run that has it is finished
-    events/                 TensorBoard
+run.json                config, and where the data and their packing lie
+latest.safetensors      the training state, from which --resume goes on
+best.safetensors        the weights of the best epoch so far
+model.safetensors       the trained model with its calibrators: written last, so a run that has it is finished
+events/                 TensorBoard
 """
 
 import json
@@ -51,7 +51,9 @@ class Run:
         try:
             held = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise CheckpointError(f"{folder}: not a run (it has no run.json); `corank train` makes one") from None
+            raise CheckpointError(
+                f"{folder}: not a run (it has no run.json); `corank train` makes one"
+            ) from None
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{path}: cannot be read: {error}") from None
         return cls(folder, validated(Config, held.get("config"), str(path)), folder / held["base"])
@@ -72,7 +74,9 @@ class Run:
         """The trained model and its calibrators. Raises CheckpointError if training has not finished."""
         path = self.folder / "model.safetensors"
         if not path.is_file():
-            raise CheckpointError(f"{self.folder}: training has not finished; go on with `corank train --resume`")
+            raise CheckpointError(
+                f"{self.folder}: training has not finished; go on with `corank train --resume`"
+            )
         held = load(path)
         refuse_other_config(held, self.config, path)
         model = JointModel(self.config.stages, Layout(packed.schema, packed.encoders.sizes))
@@ -113,5 +117,7 @@ def refuse_other_config(held: Checkpoint, config: Config, path: Path) -> None:
 def _flat(value: Any, path: str = "") -> dict[str, Any]:
     if isinstance(value, dict | list) and value:
         items = value.items() if isinstance(value, dict) else enumerate(value)
-        return {k: v for key, part in items for k, v in _flat(part, f"{path}.{key}" if path else str(key)).items()}
+        return {
+            k: v for key, part in items for k, v in _flat(part, f"{path}.{key}" if path else str(key)).items()
+        }
     return {path: value}

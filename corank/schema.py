@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from corank.errors import ConfigError
 from corank.settings import Duration, Settings
@@ -29,7 +29,7 @@ class FeatureSettings(Settings):
 
     @property
     def placement(self) -> Placement:
-        return "query" if self.side in ("user", "context") else self.side
+        return "query" if self.side == "user" or self.side == "context" else self.side
 
 
 class IdFeature(FeatureSettings):
@@ -69,9 +69,13 @@ class IdsFeature(FeatureSettings):
             raise ValueError("event, lag and every describe a history; write `of: <item id feature>` too")
         if self.of is not None:
             if self.side != "user":
-                raise ValueError(f"a history belongs to the user; write `side: user` in place of `{self.side}`")
+                raise ValueError(
+                    f"a history belongs to the user; write `side: user` in place of `{self.side}`"
+                )
             if self.hash or self.separator or self.min_count > 1:
-                raise ValueError("a history is encoded by the feature it is `of`; drop hash, separator, min_count")
+                raise ValueError(
+                    "a history is encoded by the feature it is `of`; drop hash, separator, min_count"
+                )
         return self
 
 

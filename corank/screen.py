@@ -2,13 +2,11 @@
 
 import time
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
-
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from corank.verbs import Checked
@@ -44,7 +42,9 @@ class Watch:
         self._bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
         self._bar.stop()
 
     def step(self, done: int, steps: int, losses: dict[str, float], candidates_per_second: float) -> None:
@@ -84,7 +84,9 @@ def show_check(checked: Checked) -> None:
 
 def show_evaluation(document: dict[str, Any]) -> None:
     """The stages side by side, then the cascade, with 95 % intervals."""
-    out.print(f"{document['split']}: {document['requests']:,} requests, {document['candidates']:,} candidates")
+    out.print(
+        f"{document['split']}: {document['requests']:,} requests, {document['candidates']:,} candidates"
+    )
     labels = {(p, label) for s in document["stages"].values() for p, found in s.items() for label in found}
     for population, label in sorted(labels, key=lambda part: (part[0] != "exposed", part[1])):
         _show_stages(document, population, label)
@@ -120,7 +122,9 @@ def _show_cascade(document: dict[str, Any]) -> None:
     for metric, value in cascade.items():
         if metric not in ("eligible", "random"):
             eligible = f"{cascade['eligible'][metric]:,}"
-            table.add_row(metric, _number(value), _bounds(bounds[metric]), _number(cascade["random"][metric]), eligible)
+            table.add_row(
+                metric, _number(value), _bounds(bounds[metric]), _number(cascade["random"][metric]), eligible
+            )
     out.print(table)
 
 
@@ -142,7 +146,9 @@ def show_answer(answer: dict[str, Any]) -> None:
     out.print(table)
     for stage in sorted({e["cut"] for e in trace.values() if e["cut"]}):
         cut = [entry for entry in trace.values() if entry["cut"] == stage]
-        out.print(f"{stage} cut {len(cut)} of {sum(stage in e['stages'] for e in trace.values())}", highlight=False)
+        out.print(
+            f"{stage} cut {len(cut)} of {sum(stage in e['stages'] for e in trace.values())}", highlight=False
+        )
     for key in ("unknown", "missing"):
         if answer[key]:
             out.print(f"{key}: {', '.join(map(str, answer[key]))}", highlight=False)

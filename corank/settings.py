@@ -85,7 +85,7 @@ def _path(location: Sequence[str | int], value: Any, missing: bool) -> str:
     for n, part in enumerate(location):
         if isinstance(value, dict | list):
             try:
-                value = value[part]
+                value = value[part]  # type: ignore[index]
             except (KeyError, IndexError, TypeError):
                 if not (missing and n == len(location) - 1):
                     continue

@@ -6,7 +6,7 @@ Letters: N rows · R requests · I distinct items · C candidates · h width.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import torch
 from annotated_types import Ge, Lt, MinLen
@@ -36,7 +36,7 @@ class StageSettings(Settings):
     """Quota: how many candidates go on to the next stage."""
     activation: Literal["relu", "gelu", "silu"] = "relu"
     normalisation: Literal["none", "layer"] = "none"
-    """After the first linear layer. Never by batch: statistics over distinct items differ from those over candidates."""
+    """After the first linear layer. Never by batch: distinct items and candidates differ in their statistics."""
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
 
 
@@ -57,6 +57,9 @@ class _LinearRelu(torch.autograd.Function):
         return down, passed.t() @ x, passed.sum(0)
 
 
+_fused: Callable[..., Tensor] = _LinearRelu.apply
+
+
 def linear(x: Tensor, layer: nn.Linear) -> Tensor:
     bias = None if layer.bias is None else layer.bias.to(x.dtype)
     return functional.linear(x, layer.weight.to(x.dtype), bias)
@@ -64,9 +67,13 @@ def linear(x: Tensor, layer: nn.Linear) -> Tensor:
 
 def activated(x: Tensor, layer: nn.Linear, activation: str) -> Tensor:
     """activation(linear(x)): (N, h)."""
-    if activation == "relu" and x.dtype == torch.bfloat16 and x.device.type == "cpu" and torch.is_grad_enabled():
-        fused: Tensor = _LinearRelu.apply(x, layer.weight.to(x.dtype), layer.bias.to(x.dtype))
-        return fused
+    if (
+        activation == "relu"
+        and x.dtype == torch.bfloat16
+        and x.device.type == "cpu"
+        and torch.is_grad_enabled()
+    ):
+        return _fused(x, layer.weight.to(x.dtype), layer.bias.to(x.dtype))
     return ACTIVATIONS[activation](linear(x, layer))
 
 
@@ -82,10 +89,12 @@ class _PairSum(torch.autograd.Function):
         return sum_rows(gradient, ctx.batch.requests), sum_rows(gradient, ctx.batch.items), None
 
 
+_pair_sum: Callable[..., Tensor] = _PairSum.apply
+
+
 def pair_sum(query: Tensor, item: Tensor, batch: Batch) -> Tensor:
     """query[request_of] + item[item_of]: (R, h), (I, h) → (C, h)."""
-    summed: Tensor = _PairSum.apply(query, item, batch)
-    return summed
+    return _pair_sum(query, item, batch)
 
 
 class _PairDot(torch.autograd.Function):
@@ -94,7 +103,8 @@ class _PairDot(torch.autograd.Function):
         left, right = query.index_select(0, batch.request_of), item.index_select(0, batch.item_of)
         ctx.save_for_backward(left, right)
         ctx.batch = batch
-        return torch.linalg.vecdot(left, right)
+        dot: Tensor = torch.linalg.vecdot(left, right)
+        return dot
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
@@ -107,10 +117,12 @@ class _PairDot(torch.autograd.Function):
         )
 
 
+_pair_dot: Callable[..., Tensor] = _PairDot.apply
+
+
 def pair_dot(query: Tensor, item: Tensor, batch: Batch) -> Tensor:
     """⟨query[request_of], item[item_of]⟩ in fp32: (R, h), (I, h) → (C,)."""
-    dot: Tensor = _PairDot.apply(query.float(), item.float(), batch)
-    return dot
+    return _pair_dot(query.float(), item.float(), batch)
 
 
 class Tower(nn.Module):
@@ -123,7 +135,7 @@ class Tower(nn.Module):
         self.norm = nn.LayerNorm(widths[0]) if settings.normalisation == "layer" else None
 
     def forward(self, x: Tensor) -> Tensor:
-        *hidden, last = self.layers
+        *hidden, last = cast(Sequence[nn.Linear], self.layers)
         for depth, layer in enumerate(hidden):
             if depth == 0 and self.norm is not None:
                 x = ACTIVATIONS[self.activation](self.norm(linear(x, layer).float()).to(x.dtype))

@@ -11,12 +11,11 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from corank.batch import Batch, Reader
-from corank.calibrate import fit
+from corank.calibrate import Platt, fit
 from corank.checkpoint import Checkpoint, load, save
 from corank.config import plain
 from corank.errors import CorankError
 from corank.evaluate import Calibrators, exposed_measures
-from corank.calibrate import Platt
 from corank.joint import JointModel
 from corank.layout import Layout
 from corank.optimise import Average, optimisers
@@ -116,7 +115,10 @@ class Trainer:
                 tensors |= {f"optimiser.{name}.{n}.{key}": torch.as_tensor(v) for key, v in state.items()}
         if self.average is not None:
             tensors |= {f"average.{n}": t for n, t in self.average.state().items()}
-        save(self.run.latest, Checkpoint(tensors, {"config": plain(self.config), "progress": asdict(self.progress)}))
+        save(
+            self.run.latest,
+            Checkpoint(tensors, {"config": plain(self.config), "progress": asdict(self.progress)}),
+        )
 
     def load(self) -> None:
         """Go on from the latest checkpoint. Raises CheckpointError if it is of another config."""
@@ -161,7 +163,7 @@ def _ended(trainer: Trainer) -> bool:
 def _epoch(trainer: Trainer, watcher: Watcher, board: SummaryWriter) -> None:
     progress, every = trainer.progress, trainer.config.train.checkpoint_every
     trainer.model.train()
-    for batch, means, speed in _steps(trainer):
+    for means, speed in _steps(trainer):
         progress.batch += 1
         if progress.step % LOG_EVERY == 0 or progress.batch == len(trainer.reader):
             losses = {name: float(value) for name, value in means.items()}
@@ -182,13 +184,13 @@ def _epoch(trainer: Trainer, watcher: Watcher, board: SummaryWriter) -> None:
     watcher.epoch(progress.epoch, figures)
 
 
-def _steps(trainer: Trainer) -> Iterator[tuple[Batch, dict[str, torch.Tensor], float]]:
+def _steps(trainer: Trainer) -> Iterator[tuple[dict[str, torch.Tensor], float]]:
     """The steps that are left of the epoch, with the candidates a second since its start."""
     began, candidates = time.perf_counter(), 0
     for batch in trainer.reader.shuffled(trainer.progress.epoch, trainer.progress.batch):
         means = trainer.step(batch.to(trainer.device))
         candidates += len(batch)
-        yield batch, means, candidates / (time.perf_counter() - began)
+        yield means, candidates / (time.perf_counter() - began)
 
 
 def _refuse_divergence(losses: dict[str, float], trainer: Trainer) -> None:
@@ -234,7 +236,9 @@ def _finish(trainer: Trainer) -> dict[str, Any]:
     calibrators: Calibrators = {
         stage.name: {
             label: fit(
-                predictions.logits[stage.name][label][rows], predictions.labels[label][rows], predictions.weight[rows]
+                predictions.logits[stage.name][label][rows],
+                predictions.labels[label][rows],
+                predictions.weight[rows],
             )
             for label in stage.labels
         }

@@ -47,7 +47,9 @@ def check(config: Path, overrides: Sequence[str] = ()) -> Checked:
         table.require(_columns(settings, name, tables))
     time, log = tables["log"].moment(data.time), tables["log"]
     counts = log.collect(
-        log.frame.select(((time >= a) & (time < b)).sum().alias(split) for split, (a, b) in data.splits().items())
+        log.frame.select(
+            ((time >= a) & (time < b)).sum().alias(split) for split, (a, b) in data.splits().items()
+        )
     )
     return Checked(
         settings,
@@ -73,7 +75,9 @@ def _columns(settings: Config, table: str, tables: dict[str, Table]) -> set[str]
         here = mine if table == "items" else mine & set(tables["users"].types)
         return here | {key}
     users = set(tables["users"].types) if "users" in tables else set()
-    logged = {schema.column(n) for n, f in settings.features.items() if f.side != "item" and not _history(f)} - users
+    logged = {
+        schema.column(n) for n, f in settings.features.items() if f.side != "item" and not _history(f)
+    } - users
     own = {*data.request, data.user, data.item, data.time, *(label.column for label in data.labels.values())}
     return logged | own | {c for c in (data.level, data.weight) if c is not None}
 
@@ -100,7 +104,9 @@ def _feature_row(settings: Config, name: str) -> dict[str, str]:
 def pack(config: Path, overrides: Sequence[str] = (), report: Report = lambda line: None) -> Packed:
     """Pack the logs of a config to `packed/<name>` beside it. Raises ConfigError, DataError."""
     settings = read(config, overrides)
-    return packed(settings.data, settings.declared, config.parent, packed_folder(settings, config.parent), report)
+    return packed(
+        settings.data, settings.declared, config.parent, packed_folder(settings, config.parent), report
+    )
 
 
 def train(
@@ -114,14 +120,17 @@ def train(
 ) -> tuple[Run, dict[str, Any]]:
     """Train a config, in `runs/<name>` beside it unless `folder` is given, packing first where needed.
 
-    Returns the run and the validation figures of the epoch that was kept. Raises ConfigError, DataError, CheckpointError.
+    Returns the run and the validation figures of the epoch that was kept. Raises ConfigError, DataError,
+    CheckpointError.
     """
     settings = read(config, overrides)
     folder = folder or config.parent / "runs" / settings.name
     run = Run(folder, settings, config.parent)
     held = any(folder.glob("*.safetensors"))
     if held and not (resume or overwrite):
-        raise CheckpointError(f"{folder}: holds a training; go on with --resume, or begin anew with --overwrite")
+        raise CheckpointError(
+            f"{folder}: holds a training; go on with --resume, or begin anew with --overwrite"
+        )
     data = _packed(settings, config, overrides, report)
     if not (resume and held):
         run = Run.create(folder, settings, config.parent)

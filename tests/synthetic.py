@@ -50,7 +50,11 @@ def rows(rng: np.random.Generator, requests: int, items: int, candidates: int) -
 
 
 def batch(
-    sides: tuple[Rows, Rows, Rows], request_of: np.ndarray, item_of: np.ndarray, level: np.ndarray, click: np.ndarray
+    sides: tuple[Rows, Rows, Rows],
+    request_of: np.ndarray,
+    item_of: np.ndarray,
+    level: np.ndarray,
+    click: np.ndarray,
 ) -> Batch:
     """A batch with levels 0 (cut), 1 (kept), 2 (exposed)."""
     query, item, cross = sides

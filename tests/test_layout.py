@@ -44,7 +44,9 @@ def test_pooling_by_hand_and_by_torch_agree(seed: int, n: int) -> None:
 
 def test_mean_and_sum_pooling_by_hand() -> None:
     query, item, _ = rows(np.random.default_rng(3), 4, 4, 4)
-    tables = {dim: np.arange(n * dim, dtype=np.float32).reshape(n, dim) for dim, n in LAYOUT.table_rows.items()}
+    tables = {
+        dim: np.arange(n * dim, dtype=np.float32).reshape(n, dim) for dim, n in LAYOUT.table_rows.items()
+    }
     x = dense(query, LAYOUT.groups["query"], tables)[:, LAYOUT.columns("query", ["seen"])]
     y = dense(item, LAYOUT.groups["item"], tables)[:, LAYOUT.columns("item", ["tags"])]
     for n in range(4):

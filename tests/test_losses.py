@@ -1,9 +1,9 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from synthetic import batch, rows
-import numpy as np
 
 from corank.batch import Batch
 from corank.errors import ConfigError
@@ -21,7 +21,10 @@ def hand_made(level: list[int], click: list[int]) -> Batch:
 
 def logits(prerank: list[float], rank: list[float]) -> dict[str, dict[str, torch.Tensor]]:
     made = {"prerank": prerank, "rank": rank}
-    return {stage: {"click": torch.tensor(z, dtype=torch.float32, requires_grad=True)} for stage, z in made.items()}
+    return {
+        stage: {"click": torch.tensor(z, dtype=torch.float32, requires_grad=True)}
+        for stage, z in made.items()
+    }
 
 
 def bce(z: float, y: float) -> float:

@@ -11,7 +11,9 @@ def test_merge_takes_what_every_loss_needs() -> None:
 
 
 @given(st.integers(0, 10_000), st.integers(1, 8), st.integers(1, 12))
-def test_a_cap_holds_in_every_request_and_takes_all_where_there_are_few(seed: int, cap: int, size: int) -> None:
+def test_a_cap_holds_in_every_request_and_takes_all_where_there_are_few(
+    seed: int, cap: int, size: int
+) -> None:
     rng = np.random.default_rng(seed)
     request_of = np.repeat(np.arange(20, dtype=np.int32), rng.integers(0, size + 1, 20))
     level = rng.integers(0, 3, len(request_of)).astype(np.uint8)

@@ -6,8 +6,8 @@ from pydantic import Field
 
 from corank.losses.click import Click
 from corank.losses.distill import Distill
-from corank.losses.total import Total
 from corank.losses.term import Scope
+from corank.losses.total import Total
 from corank.losses.unexposed import Unexposed
 
 Loss = Annotated[Click | Unexposed | Distill, Field(discriminator="kind")]

@@ -4,7 +4,7 @@ Letters: C candidates · L levels.
 """
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +23,7 @@ class Scope:
 
     levels: Sequence[str]
     labels: Sequence[str]
-    stages: dict[str, Sequence[str]]
+    stages: Mapping[str, Sequence[str]]
     """Stage → the labels it predicts, in the order of the cascade."""
 
     def level(self, name: str, key: str) -> int:

@@ -51,5 +51,7 @@ class Total:
     def __call__(self, logits: Logits, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """The total, and each term's mean before its factor, by name."""
         means = [mean(*term.values(logits, batch, self.scope)) for term in self.terms]
-        total = torch.stack([term.factor(step) * value for term, value in zip(self.terms, means, strict=True)]).sum()
+        total = torch.stack(
+            [term.factor(step) * value for term, value in zip(self.terms, means, strict=True)]
+        ).sum()
         return total, dict(zip(self.names, (value.detach() for value in means), strict=True))
