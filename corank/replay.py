@@ -1,0 +1,108 @@
+"""A logged request as a service would receive it: raw columns, and what was known at its time."""
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from corank.errors import DataError
+from corank.history import Events
+from corank.pack import Shard
+from corank.run import Run
+from corank.schema import IdsFeature, Schema
+from corank.tables import DataSettings, Table
+from corank.versions import Versions
+
+
+def logged_request(run: Run, split: str, number: int) -> dict[str, Any]:
+    """The REQUEST of the `number`-th request of a split, in the order of its packing. Raises DataError."""
+    packed = run.packed()
+    if split not in packed.splits:
+        raise DataError(f"no split '{split}'; the packed data have {', '.join(packed.splits)}")
+    shard, row = _place(packed.splits[split], split, number)
+    data, schema = run.config.data, run.config.declared
+    log = Table.scan("log", data.log, run.base)
+    key = shard.request_key(row)
+    same = [log.key(column) == value for column, value in key.items()]
+    rows = log.collect(log.frame.filter(same).unique(subset=[data.item], keep="first", maintain_order=True))
+    first = rows.row(0, named=True)
+    time = int(shard.time[row])
+    user = (
+        {"id": first[data.user]}
+        | _user(run, schema, first, time)
+        | _histories(log, data, schema, first, time)
+    )
+    context = {c: first[c] for c in _columns(schema, "context")}
+    cross = _columns(schema, "cross")
+    described = [{"id": c[data.item]} | {name: c[name] for name in cross} for c in rows.iter_rows(named=True)]
+    return {
+        "user": user,
+        "context": context,
+        "time": time,
+        "candidates": described if cross else [c["id"] for c in described],
+        "trace": True,
+    }
+
+
+def _place(shards: tuple[Shard, ...], split: str, number: int) -> tuple[Shard, int]:
+    ahead = number
+    for shard in shards:
+        if ahead < len(shard):
+            return shard, ahead
+        ahead -= len(shard)
+    raise DataError(f"no request {number} in '{split}': it has {sum(map(len, shards))}, numbered from 0")
+
+
+def _columns(schema: Schema, side: str) -> list[str]:
+    """Columns of the side's features but histories."""
+    histories = schema.histories()
+    found = [schema.column(n) for n, f in schema.features.items() if f.side == side and n not in histories]
+    return list(dict.fromkeys(found))
+
+
+def _user(run: Run, schema: Schema, first: dict[str, Any], time: int) -> dict[str, Any]:
+    """The user's columns as of a time, from `users` where it has them, else from the log."""
+    data = run.config.data
+    wanted = [c for c in _columns(schema, "user") if c != data.user]
+    found = {c: first[c] for c in wanted if c in first}
+    if data.users is None:
+        return found
+    users = Table.scan("users", data.users, run.base)
+    columns = [c for c in wanted if c in users.types]
+    id_ = pl.select(pl.lit(pl.Series([first[data.user]])).alias("id"))["id"]
+    id_ = pl.LazyFrame({data.user: id_}).select(_like(users, data.user)).collect().to_series()
+    versions, _ = Versions.of(users, data.user, columns, id_, only=True)
+    row = int(versions.at(id_, np.array([time]))[0])
+    return found | versions.frame.select(columns).row(row, named=True)
+
+
+def _like(table: Table, column: str) -> pl.Expr:
+    """A column cast as the table's key is."""
+    return pl.col(column).cast(pl.String if table.types[column] == pl.String else pl.Int64)
+
+
+def _histories(
+    log: Table, data: DataSettings, schema: Schema, first: dict[str, Any], time: int
+) -> dict[str, list[Any]]:
+    """By history, the item ids of the user's events before its cut, the newest last."""
+    return {
+        name: _history(log, data, history, first[data.user], time)
+        for name, history in schema.histories().items()
+    }
+
+
+def _history(log: Table, data: DataSettings, history: IdsFeature, user: Any, time: int) -> list[Any]:
+    shown = pl.lit(True) if data.level is None else pl.col(data.level) == data.levels[-1]
+    happened = pl.lit(True) if history.event is None else pl.col(data.labels[history.event].column) == 1
+    mine = log.frame.filter(pl.col(data.user) == user, shown, happened)
+    keys = [*data.request, data.item, data.time]
+    events = log.collect(
+        mine.unique(subset=list(dict.fromkeys(keys)), keep="first", maintain_order=True).select(
+            log.moment(data.time).alias("@time"), pl.col(data.item).alias("@item")
+        )
+    ).sort("@time", maintain_order=True)
+    held = Events(np.empty(0, np.int32), events["@time"].to_numpy(), np.array([0, len(events)]))
+    start, length = held.slices(
+        np.zeros(1, np.int64), np.array([time]), history.lag, history.every, data.timezone, history.last
+    )
+    return events["@item"][int(start[0]) : int(start[0] + length[0])].to_list()
