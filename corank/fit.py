@@ -1,0 +1,91 @@
+"""Tables → encoders, from training rows alone: distinct values are counted, numbers measured."""
+
+from typing import Literal
+
+import polars as pl
+
+from corank.encode import Encoder, Encoders
+from corank.scale import Bucket, Doubles, Scale, numbers
+from corank.schema import BucketFeature, Feature, IdFeature, IdsFeature, Schema
+from corank.survey import Source
+from corank.tables import DataSettings, Table
+from corank.vocabulary import Hash, Vocabulary, identifiers
+
+SAMPLE = 2**20
+"""Values, at most, from which quantiles are taken."""
+
+
+Tables = Mapping[Source, Table | None]
+
+
+def fit(schema: Schema, data: DataSettings, found: dict[str, Source], tables: Tables) -> Encoders:
+    """Encoders of every feature that has its own.
+
+    Raises DataError, which names the feature, for values that its kind cannot encode.
+    """
+    _, end = data.splits()["train"]
+    log = tables["log"]
+    assert log is not None
+    training = log.frame.filter(log.moment(data.time) < end)
+    fitted: dict[str, Encoder] = {}
+    for name, source in found.items():
+        column = schema.column(name)
+        own_id = (source, column) in {("items", data.item), ("users", data.user)}
+        table = (None if own_id else tables[source]) or log
+        rows = training if table is log else table.frame
+        fitted[name] = _fit(name, schema.features[name], table, rows.select(pl.col(column).alias("value")))
+    return Encoders(schema, fitted)
+
+
+def _fit(name: str, feature: Feature, table: Table, values: pl.LazyFrame) -> Encoder:
+    """`values`: the training rows' column `value`."""
+    if isinstance(feature, IdFeature | IdsFeature):
+        return _fit_ids(name, feature, table, values)
+    if isinstance(feature, BucketFeature):
+        return Bucket.fit(_sample(name, table, values), feature.buckets)
+    if feature.scale == "quantile":
+        return Scale.from_sample(_sample(name, table, values))
+    if feature.scale == "none":
+        return Scale("none")
+    return _moments(feature.scale, table, values)
+
+
+def _fit_ids(
+    name: str, feature: IdFeature | IdsFeature, table: Table, values: pl.LazyFrame
+) -> Vocabulary | Hash:
+    if isinstance(feature, IdsFeature):
+        values = _exploded(feature, values)
+    if feature.hash is not None:
+        first = identifiers(table.collect(values.drop_nulls().head(1))["value"], name)
+        return Hash(feature.hash, text=first.dtype == pl.String)
+    counts = table.collect(values.group_by("value").agg(pl.len().alias("count")))
+    return Vocabulary.fit(counts, name, feature.min_count)
+
+
+def _exploded(feature: IdsFeature, values: pl.LazyFrame) -> pl.LazyFrame:
+    value = pl.col("value")
+    if feature.separator is None:
+        return values.select(value.explode())
+    texts = values.select(value.cast(pl.String).str.split(feature.separator).explode().str.strip_chars())
+    return texts.filter(value != "")
+
+
+def _sample(name: str, table: Table, values: pl.LazyFrame) -> Doubles:
+    """At most SAMPLE values, drawn by a hash of their places, so as not to fall in step with the requests."""
+    known = values.drop_nulls()
+    stride = -(-table.collect(known.select(pl.len())).item() // SAMPLE)
+    if stride > 1:
+        place = pl.col("place").cast(pl.UInt64)
+        drawn = place * pl.lit(0x9E3779B97F4A7C15, pl.UInt64) // 2**32 % stride == 0
+        known = known.with_row_index("place").filter(drawn).select("value")
+    return numbers(table.collect(known)["value"], name)
+
+
+def _moments(form: Literal["standard", "log"], table: Table, values: pl.LazyFrame) -> Scale:
+    value = pl.col("value").cast(pl.Float64)
+    if form == "log":
+        value = value.sign() * value.abs().log1p()
+    mean, std = table.collect(values.select(value.mean().alias("mean"), value.std(ddof=0).alias("std"))).row(
+        0
+    )
+    return Scale.from_moments(form, mean, std)

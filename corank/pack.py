@@ -1,0 +1,251 @@
+"""Tables → packed data, in two passes: encoders, items and users first; then the log, partition by partition."""
+
+import errno
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from corank.arrays import read_frame, write_bytes, write_frame, write_rows
+from corank.encode import assemble
+from corank.errors import DataError
+from corank.fit import fit
+from corank.history import Events
+from corank.packed import FORMAT, MANIFEST, Manifest, Packed, Shard, ShardCount, events_name, fingerprint
+from corank.requests import Requests, columns, constant, gather, keys, request_columns
+from corank.schema import Schema
+from corank.shards import ShardWriter, encoded, write_histories
+from corank.survey import Source, Survey, feature_columns, sources, spell
+from corank.tables import DataSettings, Table
+from corank.versions import Versions
+
+__all__ = ["Packed", "Shard", "fingerprint", "pack"]
+
+Report = Callable[[str], None]
+
+BATCH = 2**19
+"""Rows read at a time."""
+PARTITION = 2**20
+"""Rows of a partition, about; as many are sorted in memory."""
+PARTITIONS = 256
+"""At most; their files are open together."""
+_FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
+
+
+def pack(
+    data: DataSettings, schema: Schema, base: Path, out: Path, report: Report = lambda line: None
+) -> Packed:
+    """Pack the tables of `data`, whose paths are relative to `base`, into the folder `out`.
+
+    `out` is replaced at the end, or not at all. Time columns are datetimes (without a zone: UTC), dates, or
+    integers in ms. `valid_from`, an optional column of items and users, is the time from which a row holds.
+    Memory is bounded by the tables of items and users and PARTITION, not by the log.
+    Raises DataError for input that cannot be packed, ConfigError for settings that contradict it.
+    """
+    mark = fingerprint(data, schema, base)
+    log = Table.scan("log", data.log, base)
+    items, users, truth = (
+        Table.scan(name, source, base) if source else None
+        for name, source in (("items", data.items), ("users", data.users), ("truth", data.truth))
+    )
+    found = sources(schema, data, log, items, users)
+    survey = Survey.of(log, data, feature_columns(schema, found, "log"))
+    report(f"log: {survey.rows:,} candidates, {spell(survey.first)} to {spell(survey.last)}")
+    inputs = _Inputs(data, schema, found, log, items, users, truth, survey)
+    with _disk_errors(out, inputs), _replacing(out) as folder:
+        spill = folder / "spill"
+        spill.mkdir()
+        writer, absent = _first_pass(inputs, folder, spill, report)
+        splits, duplicates = _second_pass(inputs, writer, report)
+        _write_events(inputs, writer, splits)
+        shutil.rmtree(spill)
+        dropped = {"duplicates": duplicates, "users_without_row": absent}
+        _write_manifest(folder, mark, data, schema, splits, dropped)
+    return Packed.open(out, expect=mark)
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    data: DataSettings
+    schema: Schema
+    found: dict[str, Source]
+    log: Table
+    items: Table | None
+    users: Table | None
+    truth: Table | None
+    survey: Survey
+
+    def columns(self) -> list[pl.Expr]:
+        return columns(self.log, self.data, self.schema, self.found)
+
+    def needed(self) -> int:
+        """Bytes that packing takes on disk, about: a copy of the log's columns, and what is made of it."""
+        some = self.log.collect(self.log.frame.select(self.columns()).head(1000))
+        return int(some.estimated_size() / len(some) * self.survey.rows * 1.3)
+
+
+def _first_pass(inputs: _Inputs, folder: Path, spill: Path, report: Report) -> tuple[ShardWriter, int]:
+    """Fit encoders, encode items and users; the number of users without a row in `users`."""
+    data, schema, found, log = inputs.data, inputs.schema, inputs.found, inputs.log
+    items, users, absent = _items(inputs), *_users(inputs)
+    if absent:
+        report(
+            f"users: {absent:,} of {len(users.ids):,} users of the log have no row; their features are missing"
+        )
+    encoders = fit(schema, data, found, {"log": log, "items": inputs.items, "users": inputs.users})
+    encoders.save(folder / "encoders")
+    for name, size in encoders.sizes.items():
+        report(f"{name}: {size:,} embedding rows")
+    names = [name for name, source in found.items() if source == "items"]
+    rows = assemble(schema.placed("item"), encoded(encoders, names, items, data.item), len(items.frame))
+    write_rows(folder / "items", rows)
+    write_frame(folder / "items" / "keys.arrow", items.frame.select(item="@id", valid_from="@from"))
+    write_frame(folder / "users.arrow", users.ids.values.alias("user").to_frame())
+    return ShardWriter(data, schema, found, encoders, items.without_features(), users, folder, spill), absent
+
+
+def _items(inputs: _Inputs) -> Versions:
+    data, log, table = inputs.data, inputs.log, inputs.items
+    seen = log.distinct(data.item)
+    if table is None:
+        return Versions.of_ids(seen)
+    names = [c for c in feature_columns(inputs.schema, inputs.found, "items") if c != data.item]
+    items, absent = Versions.of(table, data.item, names, seen, only=False)
+    if len(absent):
+        shown = ", ".join(map(repr, absent.head(5).to_list()))
+        raise DataError(f"data.items: {len(absent)} items of the log have no row, such as {shown}; add them")
+    return items
+
+
+def _users(inputs: _Inputs) -> tuple[Versions, int]:
+    data, log, table = inputs.data, inputs.log, inputs.users
+    seen = log.distinct(data.user)
+    if table is None:
+        return Versions.of_ids(seen), 0
+    names = [c for c in feature_columns(inputs.schema, inputs.found, "users") if c != data.user]
+    users, absent = Versions.of(table, data.user, names, seen, only=True)
+    return users, len(absent)
+
+
+def _second_pass(
+    inputs: _Inputs, writer: ShardWriter, report: Report
+) -> tuple[dict[str, list[ShardCount]], int]:
+    """Spread the log over partitions, and write the shards of each; shards by split, and duplicates dropped."""
+    data, rows = inputs.data, inputs.survey.rows
+    count = min(max(-(-rows // PARTITION), 1), PARTITIONS)
+    request = request_columns(data).values()
+    parts = gather(inputs.log.batches(inputs.columns(), rows, BATCH), request, count, writer.spill / "log")
+    truth = _gather_truth(inputs, writer.spill, count)
+    fixed = constant(data, inputs.schema, inputs.found)
+    splits: dict[str, list[ShardCount]] = {split: [] for split in data.splits()}
+    dropped = 0
+    for n, part in enumerate(parts):
+        frame = read_frame(part)
+        if len(frame):
+            requests = Requests.of(frame, data, fixed)
+            dropped += requests.dropped
+            shards = writer.write(f"{n:05d}", requests, read_frame(truth[n]) if truth else None)
+            for split, shard in shards.items():
+                splits[split].append(shard)
+        part.unlink()
+        report(f"packed: partition {n + 1} of {count}")
+    if dropped:
+        report(f"log: {dropped:,} exact duplicates of a candidate dropped")
+    return splits, dropped
+
+
+def _gather_truth(inputs: _Inputs, spill: Path, count: int) -> list[Path]:
+    truth, data = inputs.truth, inputs.data
+    if truth is None:
+        return []
+    labels = [name for name in data.labels if name in truth.types]
+    if not labels:
+        truth.require(list(data.labels)[:1])
+    chosen = [*keys(truth, data), *(pl.col(name).cast(pl.Float32) for name in labels)]
+    rows = truth.collect(truth.frame.select(pl.len())).item()
+    request = request_columns(data).values()
+    return gather(truth.batches(chosen, rows, BATCH), request, count, spill / "truth")
+
+
+def _write_events(inputs: _Inputs, writer: ShardWriter, splits: dict[str, list[ShardCount]]) -> None:
+    """Sort the events of all partitions, and cut each request's histories out of them."""
+    folder = writer.folder / "events"
+    folder.mkdir()
+    for name in {events_name(history) for history in inputs.schema.histories().values()}:
+        Events.write(folder, name, sorted(writer.spill.glob(f"{name}.*.arrow")), len(writer.users.ids))
+    write_histories(writer.folder, inputs.data, inputs.schema, splits)
+
+
+def _write_manifest(
+    folder: Path,
+    mark: str,
+    data: DataSettings,
+    schema: Schema,
+    splits: dict[str, list[ShardCount]],
+    dropped: dict[str, int],
+) -> None:
+    levels = np.zeros(len(data.levels), dtype=np.int64)
+    for path in folder.glob("*/*/level.npy"):
+        levels += np.bincount(np.load(path), minlength=len(levels))
+    manifest = Manifest(
+        format=FORMAT,
+        fingerprint=mark,
+        data=data,
+        features=schema.features,
+        splits=splits,
+        levels=dict(zip(data.levels, levels.tolist(), strict=True)),
+        dropped=dropped,
+        files={
+            str(p.relative_to(folder)): p.stat().st_size for p in sorted(folder.rglob("*")) if p.is_file()
+        },
+    )
+    write_bytes(folder / MANIFEST, manifest.model_dump_json(indent=1).encode())
+
+
+@contextmanager
+def _replacing(out: Path) -> Iterator[Path]:
+    """A folder beside `out` that takes its place once the block has gone well, and is removed if it has not."""
+    if out.exists() and not (out / MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise DataError(f"{out}: exists, but is no packed data; move it away or pack to another folder")
+    partial, old = out.with_name(f".{out.name}.packing"), out.with_name(f".{out.name}.old")
+    for left in (partial, old):
+        shutil.rmtree(left, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        for folder in (*(path for path in partial.rglob("*") if path.is_dir()), partial):
+            _flush(folder)
+        if out.exists():
+            out.rename(old)
+        partial.rename(out)
+        _flush(out.parent)
+    finally:
+        for left in (partial, old):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _flush(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _disk_errors(out: Path, inputs: _Inputs) -> Iterator[None]:
+    """Raise DataError where the disk is full."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise DataError(
+            f"{out.parent}: {os.strerror(error.errno)} while packing, which takes about "
+            f"{inputs.needed():,} bytes there; free some or pack to another folder"
+        ) from None

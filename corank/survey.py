@@ -1,0 +1,195 @@
+"""Where each feature comes from, and whether the log is sound: what packing asks before it begins."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal, Self
+
+import polars as pl
+
+from corank.errors import ConfigError, DataError
+from corank.schema import BucketFeature, IdFeature, IdsFeature, NumberFeature, Schema
+from corank.tables import DataSettings, Table
+
+Source = Literal["log", "items", "users"]
+
+
+def spell(ms: int) -> str:
+    return f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def sources(
+    schema: Schema, data: DataSettings, log: Table, items: Table | None, users: Table | None
+) -> dict[str, Source]:
+    """The table of each feature but histories; the item's id is of items, the user's of users.
+
+    Raises DataError for a column that is nowhere, ConfigError for an item feature without a table of items.
+    """
+    found: dict[str, Source] = {}
+    for name, feature in schema.features.items():
+        column = schema.column(name)
+        if name in schema.histories():
+            continue
+        if feature.side == "item":
+            found[name] = "items"
+            if column != data.item:
+                if items is None:
+                    raise ConfigError(
+                        f"features.{name}: an item feature is read from `data.items`, which is not given; "
+                        f"without it only the item id ('{data.item}') can be one"
+                    )
+                items.require([column])
+        elif feature.side == "user" and (
+            column == data.user or (users is not None and column in users.types)
+        ):
+            found[name] = "users"
+        else:
+            found[name] = "log"
+            if column not in log.types and feature.side == "user" and users is not None:
+                users.require([column])
+            log.require([column])
+        _check_type(name, feature, column, {"log": log, "items": items, "users": users}[found[name]])
+    return found
+
+
+def _check_type(name: str, feature: object, column: str, table: Table | None) -> None:
+    if table is None or column not in table.types:
+        return
+    kind = table.types[column]
+    if isinstance(feature, NumberFeature | BucketFeature) and not (
+        kind.is_numeric() or kind in (pl.Boolean, pl.Null)
+    ):
+        raise table.unfit(column, f"numbers, as features.{name} is of kind {feature.kind}")
+    if isinstance(feature, IdFeature) and (kind.is_nested() or kind.is_temporal()):
+        raise table.unfit(column, f"whole numbers or text, as features.{name} is of kind id")
+    if isinstance(feature, IdsFeature) and (feature.separator is not None) == kind.is_nested():
+        expected = "text, as it has a separator" if feature.separator else "lists, as it has no separator"
+        raise table.unfit(column, f"{expected} in features.{name}")
+
+
+def feature_columns(schema: Schema, found: dict[str, Source], source: Source) -> list[str]:
+    """The distinct columns that features read from a table."""
+    return list(dict.fromkeys(schema.column(name) for name, s in found.items() if s == source))
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What the log holds."""
+
+    rows: int
+    first: int
+    """ms since 1970 UTC, as is `last`."""
+    last: int
+    splits: dict[str, int]
+    """Rows of each."""
+
+    @classmethod
+    def of(cls, log: Table, data: DataSettings, columns: list[str]) -> Self:
+        """Read keys, time, labels, level and weight once. Raises DataError for what cannot be packed.
+
+        `columns` are the features' columns of the log.
+        """
+        keys = [*data.request, data.user, data.item]
+        log.require([*keys, data.time, *(c for c in (data.level, data.weight) if c)])
+        log.require(label.column for label in data.labels.values())
+        log.check_whole(keys)
+        time = log.moment(data.time)
+        facts = log.collect(
+            log.frame.select(
+                pl.len().alias("rows"),
+                time.min().alias("first"),
+                time.max().alias("last"),
+                *(
+                    time.is_between(a, b, closed="left").sum().alias(f"split {s}")
+                    for s, (a, b) in data.splits().items()
+                ),
+                *(pl.col(c).null_count().alias(f"null {c}") for c in dict.fromkeys([*keys, data.time])),
+            )
+        ).row(0, named=True)
+        if not facts["rows"]:
+            raise DataError("data.log: the log is empty")
+        for column in dict.fromkeys([*keys, data.time]):
+            if facts[f"null {column}"]:
+                raise DataError(
+                    f"data.log: column '{column}' is null in {facts[f'null {column}']} rows; "
+                    "every candidate needs one"
+                )
+        survey = cls(
+            facts["rows"], facts["first"], facts["last"], {s: facts[f"split {s}"] for s in data.splits()}
+        )
+        survey._check_splits(data)
+        _check_labels(log, data)
+        check_numbers(log, columns, data.request)
+        _check_weight(log, data)
+        return survey
+
+    def _check_splits(self, data: DataSettings) -> None:
+        for split, rows in self.splits.items():
+            if not rows:
+                raise DataError(
+                    f"data.split: no row of the log is in '{split}' (valid from {data.split.valid}, "
+                    f"test from {data.split.test}, {data.timezone}); "
+                    f"the log is from {spell(self.first)} to {spell(self.last)}"
+                )
+
+
+def _check_labels(log: Table, data: DataSettings) -> None:
+    columns = {label.column: name for name, label in data.labels.items()}
+    for column, name in columns.items():
+        if not (log.types[column].is_numeric() or log.types[column] in (pl.Boolean, pl.Null)):
+            raise log.unfit(column, f"0, 1 or null, as data.labels.{name} reads it")
+    level = [pl.col(data.level).cast(pl.String)] if data.level else []
+    kinds = log.collect(log.frame.select(*level, *columns).unique())
+    for column, name in columns.items():
+        wrong = kinds[column].drop_nulls().cast(pl.Float64)
+        wrong = wrong.filter(~wrong.is_in([0.0, 1.0]))
+        if len(wrong):
+            raise DataError(
+                f"data.labels.{name}: column '{column}' holds {wrong[0]:g}; expected 0, 1, or null if unknown"
+            )
+    if data.level:
+        wrong = kinds[data.level].unique().sort()
+        wrong = wrong.filter(~wrong.is_in(data.levels).fill_null(False))
+        if len(wrong):
+            raise DataError(
+                f"data.level: column '{data.level}' holds {wrong[0]!r}; "
+                f"data.levels are {', '.join(data.levels)}"
+            )
+
+
+def check_numbers(table: Table, columns: list[str], key: list[str]) -> None:
+    """Raise DataError for NaN or an infinity in a feature's column, naming the row by its key."""
+    floats = [column for column in columns if table.types[column].is_float()]
+    bad = (
+        table.collect(table.frame.select((~pl.col(c).is_finite()).any().alias(c) for c in floats))
+        if floats
+        else None
+    )
+    for column in floats:
+        if bad is not None and bad[column].item():
+            row = table.collect(
+                table.frame.filter(~pl.col(column).is_finite())
+                .select(*key, pl.col(column).alias("@"))
+                .head(1)
+            )
+            where = ", ".join(
+                f"{name}={value!r}" for name, value in row.select(key).row(0, named=True).items()
+            )
+            raise DataError(
+                f"data.{table.name}: column '{column}' is {row['@'].item()} at {where}; "
+                "write null for a missing value"
+            )
+
+
+def _check_weight(log: Table, data: DataSettings) -> None:
+    if data.weight is None:
+        return
+    if not log.types[data.weight].is_numeric():
+        raise log.unfit(data.weight, "positive numbers, as data.weight reads it")
+    weight = pl.col(data.weight).cast(pl.Float64)
+    wrong = log.collect(
+        log.frame.filter(~(weight.is_finite() & (weight > 0)).fill_null(False)).select(data.weight).head(1)
+    )
+    if len(wrong):
+        raise DataError(
+            f"data.weight: column '{data.weight}' holds {wrong.item()}; expected positive numbers"
+        )
