@@ -1,5 +1,6 @@
 """Tables → encoders, from training rows alone: distinct values are counted, numbers measured."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 import polars as pl
@@ -13,7 +14,6 @@ from corank.vocabulary import Hash, Vocabulary, identifiers
 
 SAMPLE = 2**20
 """Values, at most, from which quantiles are taken."""
-
 
 Tables = Mapping[Source, Table | None]
 
