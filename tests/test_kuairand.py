@@ -8,13 +8,10 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-import yaml
-from pydantic import TypeAdapter
 
+from corank.config import read
 from corank.errors import DataError
 from corank.importers.kuairand import LOGS, USERS, VIDEOS, import_kuairand
-from corank.schema import Feature, Schema
-from corank.tables import DataSettings
 
 EARLY, STANDARD, RANDOM = LOGS
 SLICE = os.environ.get("CORANK_KUAIRAND")
@@ -43,10 +40,12 @@ VIDEO_ROWS = [
 ]
 
 
-def exposure(user: int, video: int, china: str, click: int = 0, long_view: int = 0, hourmin: int = 0) -> str:
+def exposure(
+    user: int, video: int, china: str, click: int = 0, long_view: int = 0, hourmin: int = 0, tab: int = 1
+) -> str:
     """A row of a log, at a time of China (UTC+8)."""
     time = int((datetime.fromisoformat(china + "+08:00")).timestamp() * 1000)
-    return f"{user},{video},20220429,{hourmin},{time},{click},0,0,0,0,0,{long_view},900,5000,0,0,0,0,1"
+    return f"{user},{video},20220429,{hourmin},{time},{click},0,0,0,0,0,{long_view},900,5000,0,0,0,0,{tab}"
 
 
 @dataclass
@@ -101,6 +100,7 @@ def test_repeats_are_dropped_counted_and_said(tmp_path: Path) -> None:
         exposure(0, 11, "2022-04-28T12:00:00"),
         exposure(0, 10, "2022-04-28T12:00:00", click=1, hourmin=1300),
         exposure(7, 10, "2022-04-28T12:00:00"),
+        exposure(7, 11, "2022-04-28T12:00:00", tab=6),
         exposure(0, 10, "2022-04-28T12:00:00", click=0, hourmin=1200),
     ]
     said: list[str] = []
@@ -109,8 +109,14 @@ def test_repeats_are_dropped_counted_and_said(tmp_path: Path) -> None:
     )
 
     log = pl.read_parquet(tmp_path / "out/log.parquet")
-    assert log.select("user_id", "video_id", "is_click").rows() == [(0, 10, 1), (0, 11, 0), (7, 10, 0)]
-    assert (imported.rows, imported.repeats, imported.requests) == (3, 2, 2)
+    assert log.select("user_id", "video_id", "is_click").rows() == [
+        (0, 10, 1),
+        (0, 11, 0),
+        (7, 10, 0),
+        (7, 11, 0),
+    ]
+    # User 7's two rows are two requests: they come from two tabs.
+    assert (imported.rows, imported.repeats, imported.requests) == (4, 2, 3)
     assert any("2 rows dropped" in line for line in said)
 
 
@@ -148,36 +154,29 @@ def test_split(tmp_path: Path, days: list[str], split: tuple[str, str], trainabl
     imported = import_kuairand(release.write(tmp_path / "in"), tmp_path / "out", said.append)
     valid, test = (date.fromisoformat(f"2022-{day}") for day in split)
     assert (imported.valid, imported.test) == (valid, test)
-    config = yaml.safe_load((tmp_path / "out/config.yaml").read_text(encoding="utf-8"))
-    assert config["data"]["split"] == {"valid": valid, "test": test}
+    split_read = read(tmp_path / "out/config.yaml").data.split
+    assert (split_read.valid, split_read.test) == (valid, test)
     assert any("nothing to train on" in line for line in said) is not trainable
 
 
 def test_config_declares_every_feature_of_the_tables(tmp_path: Path) -> None:
     import_kuairand(Release().write(tmp_path / "in"), tmp_path / "out")
-    config = yaml.safe_load((tmp_path / "out/config.yaml").read_text(encoding="utf-8"))
-    data = DataSettings.model_validate(config["data"])
-    assert data.request == ["user_id", "time"]
-    assert (data.labels["click"].column, data.labels["long_view"].column) == ("is_click", "long_view")
-
-    declared = {"user": set[str](), "context": set[str](), "item": set[str]()}
-    for name, feature in config["features"].items():
-        if "of" in feature:
-            assert (feature["of"], feature["event"] in data.labels) == ("video_id", True)
-        else:
-            declared[feature["side"]].add(name)
-    assert declared["user"] == set(pl.read_parquet_schema(tmp_path / "out/users.parquet"))
-    assert declared["item"] == set(pl.read_parquet_schema(tmp_path / "out/items.parquet"))
-    assert declared["context"] == {"tab", "hour"}
-    assert declared["context"] < set(pl.read_parquet_schema(tmp_path / "out/log.parquet"))
-
-
-def test_config_histories_share_the_videos_table(tmp_path: Path) -> None:
-    import_kuairand(Release().write(tmp_path / "in"), tmp_path / "out")
-    config = yaml.safe_load((tmp_path / "out/config.yaml").read_text(encoding="utf-8"))
-    schema = Schema(TypeAdapter(dict[str, Feature]).validate_python(config["features"]))
-    assert {schema.table_of(name) for name in schema.histories()} == {"video_id"}
-    assert set(schema.histories()) == {"click_history", "long_view_history"}
+    config = read(tmp_path / "out/config.yaml")
+    assert config.data.request == ["user_id", "time", "tab"]
+    assert {name: label.column for name, label in config.data.labels.items()} == {
+        "click": "is_click",
+        "long_view": "long_view",
+    }
+    histories = config.declared.histories()
+    assert {name: history.event for name, history in histories.items()} == {
+        "click_history": "click",
+        "long_view_history": "long_view",
+    }
+    for side, table in (("user", "users"), ("item", "items")):
+        declared = {n for n, feature in config.features.items() if feature.side == side}
+        assert declared - set(histories) == set(pl.read_parquet_schema(tmp_path / f"out/{table}.parquet"))
+    context = {n for n, feature in config.features.items() if feature.side == "context"}
+    assert context == {"tab", "hour"} <= set(pl.read_parquet_schema(tmp_path / "out/log.parquet"))
 
 
 def without_column(release: Release) -> None:
@@ -282,7 +281,7 @@ def test_out_must_be_new_or_empty(tmp_path: Path) -> None:
 def test_the_slice(tmp_path: Path) -> None:
     imported = import_kuairand(Path(str(SLICE)), tmp_path / "out")
     assert (imported.rows, imported.repeats, imported.random_rows) == (94_784 - 2_979, 2_979, 0)
-    assert (imported.users, imported.items, imported.requests) == (27_285, 7_583, 91_142)
+    assert (imported.users, imported.items, imported.requests) == (27_285, 7_583, 91_176)
     assert (imported.valid, imported.test) == (date(2022, 4, 29), date(2022, 4, 30))
     log = pl.read_parquet(tmp_path / "out/log.parquet")
     assert log.select("user_id", "video_id", "time").is_unique().all()

@@ -29,6 +29,8 @@ TIMEZONE = "Asia/Shanghai"
 SPLIT = (date(2022, 4, 29), date(2022, 4, 30))
 """First days of validation and test, the split of the published references."""
 CANDIDATE = ["time_ms", "user_id", "video_id"]
+REQUEST = ["user_id", "time", "tab"]
+"""Now and then two pages of the app (tab) ask for a user within one millisecond: two requests."""
 
 _LABELS = ["is_click", "long_view", "is_like", "is_follow", "is_comment", "is_forward", "is_hate"]
 _COUNTED = ["follow_user_num", "fans_user_num", "friend_user_num", "register_days"]
@@ -200,7 +202,7 @@ def _summary(log: Path, read: int, users: int, items: int) -> Imported:
     counts = rows.select(
         pl.len(),
         (pl.col("policy") == "random").sum().alias("random"),
-        pl.struct("user_id", "time").n_unique().alias("requests"),
+        pl.struct(REQUEST).n_unique().alias("requests"),
         day.unique().sort().implode().alias("days"),
     ).collect()
     kept, random, requests, listed = counts.row(0)

@@ -1,0 +1,69 @@
+"""What every benchmark prints: its figures and its aims, as a table or as one JSON document."""
+
+import json
+import operator
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+COMPARE = {
+    "<": operator.lt,
+    "<=": operator.le,
+    "==": operator.eq,
+    ">=": operator.ge,
+    ">": operator.gt,
+}
+Figure = float | int | str
+
+
+def report(
+    name: str, figures: Mapping[str, Figure], aims: Mapping[str, tuple[str, float]], as_json: bool = False
+) -> None:
+    """Print `figures`, and whether each of `aims` (figure → operator and value) is met, to stdout.
+
+    An aim that is not met is said, and is no error; one without a figure is a fault of the benchmark.
+    """
+    met = {key: COMPARE[op](figures[key], value) for key, (op, value) in aims.items()}
+    if as_json:
+        judged = {key: [op, value, met[key]] for key, (op, value) in aims.items()}
+        document = {"name": name, "machine": machine(), "figures": dict(figures), "aims": judged}
+        sys.stdout.write(json.dumps(document, indent=1, allow_nan=False) + "\n")
+        return
+    table = Table("figure", title=name, title_justify="left")
+    table.add_column("value", justify="right")
+    if aims:
+        table.add_column("aim")
+    for key, figure in figures.items():
+        aim = "{} {}: {}".format(*aims[key], "met" if met[key] else "NOT met") if key in aims else ""
+        table.add_row(key, shown(figure), *([aim] if aims else []))
+    console = Console()
+    console.print(table)
+    console.print(machine(), highlight=False)
+
+
+def shown(figure: Figure) -> str:
+    """A figure as people read it: thousands apart, four digits that count."""
+    if isinstance(figure, str):
+        return figure
+    if isinstance(figure, int) or abs(figure) >= 1000:
+        return f"{figure:,.0f}"
+    return f"{figure:.4g}"
+
+
+def machine() -> str:
+    """Processor, cores that this process may use, and the versions that speed depends on."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{_processor()}, {cores} cores, Python {platform.python_version()}, torch {torch.__version__}"
+
+
+def _processor() -> str:
+    described = Path("/proc/cpuinfo")
+    lines = described.read_text(encoding="utf-8").splitlines() if described.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
