@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -58,7 +59,8 @@ def fingerprint(data: DataSettings, schema: Schema, base: Path) -> str:
     for source in (data.log, data.items, data.users, data.truth):
         for path in files(source, base) if source else ():
             stat = None if "://" in path else Path(path).stat()
-            inputs[path] = stat and [stat.st_size, stat.st_mtime_ns]
+            # relative, so that a project's folder may move
+            inputs[os.path.relpath(path, base) if stat else path] = stat and [stat.st_size, stat.st_mtime_ns]
     said = json.dumps([FORMAT, data.model_dump(mode="json"), features, inputs], sort_keys=True)
     return hashlib.sha256(said.encode()).hexdigest()
 

@@ -56,7 +56,7 @@ class Run:
             ) from None
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{path}: cannot be read: {error}") from None
-        return cls(folder, validated(Config, held.get("config"), str(path)), folder / held["base"])
+        return cls(folder, validated(Config, held.get("config"), str(path)), (folder / held["base"]).resolve())
 
     @property
     def latest(self) -> Path:

@@ -4,17 +4,18 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from corank.verbs import Checked
+    from corank.check import Checked
 
 out = Console()
 err = Console(stderr=True)
 
-COLUMNS = ("auc", "gauc", "logloss", "pcoc", "pcoc_calibrated", "ece", "ece_calibrated")
+NAMES = ("feature", "side", "kind", "from", "table")
 
 
 def say(line: str) -> None:
@@ -69,10 +70,10 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-def show_check(checked: Checked) -> None:
-    table = Table(title=f"{checked.config.name}: which feature enters which tower")
+def show_check(checked: "Checked") -> None:
+    table = Table(title=f"{checked.config.name}: which feature enters which tower", title_justify="left", box=box.SIMPLE)
     for column in checked.features[0]:
-        table.add_column(column, justify="center" if "." in column else "left")
+        table.add_column(column, justify="center" if column not in NAMES else "left", overflow="fold")
     for row in checked.features:
         table.add_row(*row.values())
     out.print(table)
@@ -100,7 +101,7 @@ def _show_stages(document: dict[str, Any], population: str, label: str) -> None:
     figures = [m for m in figures if any(f and f[m] is not None for f in stages.values())]
     if not figures:
         return
-    table = Table(title=f"{population} · {label}", title_justify="left")
+    table = Table(title=f"{population} · {label}", title_justify="left", box=box.SIMPLE)
     table.add_column("metric")
     for name in stages:
         table.add_column(name, justify="right")
@@ -116,7 +117,7 @@ def _show_stages(document: dict[str, Any], population: str, label: str) -> None:
 
 def _show_cascade(document: dict[str, Any]) -> None:
     cascade, bounds = document["cascade"], document["interval"]["cascade"]
-    table = Table(title="cascade", title_justify="left")
+    table = Table(title="cascade", title_justify="left", box=box.SIMPLE)
     for column in ("metric", "value", "95 %", "random order", "requests"):
         table.add_column(column, justify="left" if column == "metric" else "right")
     for metric, value in cascade.items():
@@ -137,7 +138,7 @@ def show_answer(answer: dict[str, Any]) -> None:
     out.print(f"model {answer['model_version']}  items {answer['items_seq']}", highlight=False)
     trace = {entry["id"]: entry for entry in answer.get("trace", [])}
     stages = list(next((e["stages"] for e in trace.values() if e["cut"] is None), {}))
-    table = Table(title="ranked", title_justify="left")
+    table = Table(title="ranked", title_justify="left", box=box.SIMPLE)
     for column in ("place", "item", "score", *(f"{s} place" for s in stages)):
         table.add_column(column, justify="left" if column == "item" else "right")
     for place, item in enumerate(answer["items"], start=1):

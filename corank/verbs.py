@@ -1,11 +1,11 @@
 """The verbs of the command line, as functions on paths. Each raises a CorankError for a mistake of the user's."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from corank.bundle import Bundle
+from corank.check import Checked, checked
 from corank.config import Config, read
 from corank.errors import CheckpointError, DataError
 from corank.evaluate import evaluate as evaluated
@@ -16,89 +16,15 @@ from corank.pack import Packed
 from corank.pack import pack as packed
 from corank.predict import predict
 from corank.run import Run, packed_folder, packed_of
-from corank.schema import IdsFeature
-from corank.tables import Table
 from corank.train import Watcher
 from corank.train import train as trained
 
 Report = Callable[[str], object]
 
 
-@dataclass(frozen=True)
-class Checked:
-    """What a config would train on."""
-
-    config: Config
-    features: list[dict[str, str]]
-    """name, side, kind, table, and a mark for each tower and stage that the feature enters."""
-    rows: dict[str, int]
-    """Rows of each table."""
-    splits: dict[str, int]
-    """Candidates of the log in each split."""
-
-
 def check(config: Path, overrides: Sequence[str] = ()) -> Checked:
-    """Read a config and its tables, without packing or training anything. Raises ConfigError, DataError."""
-    settings = read(config, overrides)
-    base, data = config.parent, settings.data
-    sources = {"log": data.log, "items": data.items, "users": data.users, "truth": data.truth}
-    tables = {n: Table.scan(n, source, base) for n, source in sources.items() if source is not None}
-    for name, table in tables.items():
-        table.require(_columns(settings, name, tables))
-    time, log = tables["log"].moment(data.time), tables["log"]
-    counts = log.collect(
-        log.frame.select(
-            ((time >= a) & (time < b)).sum().alias(split) for split, (a, b) in data.splits().items()
-        )
-    )
-    return Checked(
-        settings,
-        [_feature_row(settings, name) for name in settings.features],
-        {n: int(t.collect(t.frame.select(n=_len())).item()) for n, t in tables.items()},
-        {split: int(count or 0) for split, count in counts.row(0, named=True).items()},
-    )
-
-
-def _len() -> Any:
-    import polars as pl
-
-    return pl.len()
-
-
-def _columns(settings: Config, table: str, tables: dict[str, Table]) -> set[str]:
-    data, schema = settings.data, settings.declared
-    if table == "truth":
-        return {*data.request, data.item}
-    if table in ("items", "users"):
-        side, key = ("item", data.item) if table == "items" else ("user", data.user)
-        mine = {schema.column(n) for n, f in settings.features.items() if f.side == side and not _history(f)}
-        here = mine if table == "items" else mine & set(tables["users"].types)
-        return here | {key}
-    users = set(tables["users"].types) if "users" in tables else set()
-    logged = {
-        schema.column(n) for n, f in settings.features.items() if f.side != "item" and not _history(f)
-    } - users
-    own = {*data.request, data.user, data.item, data.time, *(label.column for label in data.labels.values())}
-    return logged | own | {c for c in (data.level, data.weight) if c is not None}
-
-
-def _history(feature: Any) -> bool:
-    return isinstance(feature, IdsFeature) and feature.of is not None
-
-
-def _feature_row(settings: Config, name: str) -> dict[str, str]:
-    feature, schema = settings.features[name], settings.declared
-    row = {"feature": name, "side": feature.side, "kind": feature.kind, "table": "-"}
-    if name in schema.embedded():
-        row["table"] = schema.table_of(name)
-    for stage in settings.stages:
-        if stage.model == "towers":
-            for placement, names in (("query", stage.query_features), ("item", stage.item_features)):
-                enters = feature.placement == placement and (names is None or name in names)
-                row[f"{stage.name}.{placement}"] = "x" if enters else ""
-        else:
-            row[stage.name] = "x"
-    return row
+    """Read a config and survey its tables, packing and training nothing. Raises ConfigError, DataError."""
+    return checked(read(config, overrides), config.parent)
 
 
 def pack(config: Path, overrides: Sequence[str] = (), report: Report = lambda line: None) -> Packed:
