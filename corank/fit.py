@@ -19,7 +19,7 @@ Tables = Mapping[Source, Table | None]
 
 
 def fit(schema: Schema, data: DataSettings, found: dict[str, Source], tables: Tables) -> Encoders:
-    """Encoders of every feature that has its own.
+    """Encoders of every feature that has its own. Rows are counted before duplicates are dropped.
 
     Raises DataError, which names the feature, for values that its kind cannot encode.
     """
