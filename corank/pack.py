@@ -86,7 +86,7 @@ class _Inputs:
     def needed(self) -> int:
         """Bytes that packing takes on disk, about: a copy of the log's columns, and what is made of it."""
         some = self.log.collect(self.log.frame.select(self.columns()).head(1000))
-        return int(some.estimated_size() / len(some) * self.survey.rows * 1.3)
+        return int(some.estimated_size() / len(some) * self.survey.rows * 2)
 
 
 def _first_pass(inputs: _Inputs, folder: Path, spill: Path, report: Report) -> tuple[ShardWriter, int]:
