@@ -1,0 +1,23 @@
+"""One small world a session, packed, and one finished run of it; tests read them and write elsewhere."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from worlds import make_world, trained_run
+
+from corank.run import Run
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with config.yaml, log/, truth/, items.parquet, users.parquet and packed/."""
+    return make_world(tmp_path_factory.mktemp("world")).parent
+
+
+@pytest.fixture(scope="session")
+def trained(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A finished run of `world`; it lies outside the world's folder."""
+    return trained_run(world / "config.yaml", tmp_path_factory.mktemp("trained") / "run")
