@@ -74,6 +74,22 @@ class Config(Settings):
     def stage(self, name: str) -> Stage:
         return next(stage for stage in self.stages if stage.name == name)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _train_keys(cls, value: Any) -> Any:
+        """A key of `train` that is neither a setting nor a stage, before its value is read as an optimiser."""
+        match value:
+            case {"train": {**train}, "stages": [*stages]}:
+                names = {
+                    str(stage["name"]) for stage in stages if isinstance(stage, dict) and "name" in stage
+                }
+                known = [*TrainSettings.model_fields, *sorted(names)]
+                strange = [key for key in train if key not in known]
+                # stages that are themselves wrong are told of instead
+                if strange and names and len(names) == len(stages):
+                    raise ConfigError(f"train: {unknown(strange[0], known)}")
+        return value
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         schema = self.declared
@@ -85,7 +101,7 @@ class Config(Settings):
             stage.check(schema)
         self._check_histories(schema)
         self.total.check()
-        self._check_train(names)
+        self._check_early_stop()
         return self
 
     def _check_stage(self, stage: Stage, n: int) -> None:
@@ -118,10 +134,7 @@ class Config(Settings):
                     f"data.item ('{self.data.item}'); received '{history.of}'"
                 )
 
-    def _check_train(self, names: list[str]) -> None:
-        for key in self.train.stages:
-            if key not in names:
-                raise ConfigError(f"train: {unknown(key, [*TrainSettings.model_fields, *names])}")
+    def _check_early_stop(self) -> None:
         stop = self.train.early_stop
         if stop is not None:
             known = [f"{s.name}.{label}.{m}" for s in self.stages for label in s.labels for m in STOP_METRICS]

@@ -1,0 +1,203 @@
+"""The config: what is wrong in it is said with the key's path, before anything is read or trained."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from corank.config import plain, read
+from corank.embedding import TableOptimiser
+from corank.errors import ConfigError
+from corank.optimise import DenseOptimiser
+from corank.schema import IdsFeature
+
+TEXT = """\
+name: shop
+data:
+  log: log/*.parquet
+  items: items.parquet
+  request: [request_id]
+  user: user_id
+  item: item_id
+  time: time
+  level: level
+  levels: [retrieved, preranked, ranked, exposed]
+  labels: {click: {column: is_click}, order: {column: is_order}}
+  split: {valid: 2026-04-29, test: 2026-04-30}
+features:
+  user_id: {side: user, kind: id}
+  history: {side: user, kind: ids, of: item_id, event: click, every: 1d}
+  tab: {side: context, kind: id}
+  item_id: {side: item, kind: id}
+  brand: {side: item, kind: id}
+  brand_seen: {side: cross, kind: number}
+stages:
+  - {name: prerank, model: towers, cuts: [retrieved], keep: 100, query: [16, 8], item: [32, 8]}
+  - {name: rank, model: mlp, cuts: [preranked], keep: 10, hidden: [16], labels: [click, order], value: click}
+losses:
+  - {kind: click, stage: rank}
+  - {kind: unexposed, stage: prerank, from: [retrieved], per_request: 10, weight: 0.5}
+  - {kind: distill, teacher: rank, student: prerank, on: [exposed, ranked], warm_up: 500}
+train: {epochs: 2, table: {lr: 0.1}, rank: {lr: 0.01}}
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    file = tmp_path / "shop.yaml"
+    file.write_text(TEXT, encoding="utf-8")
+    return file
+
+
+def refused(path: Path, *overrides: str) -> str:
+    """The message without the file that begins it."""
+    with pytest.raises(ConfigError) as caught:
+        read(path, overrides)
+    return str(caught.value).removeprefix(f"{path}: ")
+
+
+def test_a_config_is_read_as_it_is_written(path: Path) -> None:
+    config = read(path)
+    assert [stage.name for stage in config.stages] == ["prerank", "rank"]
+    assert config.stage("rank").labels == ["click", "order"]
+    assert config.stage("prerank").labels == ["click"]
+    assert config.train.stages == {"rank": DenseOptimiser(lr=0.01)}
+    assert config.train.table == TableOptimiser(lr=0.1)
+    history = config.features["history"]
+    assert isinstance(history, IdsFeature) and history.every == timedelta(days=1)
+    assert config.total.names == ["rank.click", "prerank.unexposed", "prerank.distill"]
+
+
+def test_its_plain_form_reads_back(path: Path) -> None:
+    config = read(path)
+    assert type(config).model_validate(plain(config)) == config
+
+
+def test_on_is_a_key_and_true_is_a_value(path: Path) -> None:
+    """YAML 1.1 reads `on` as true, which would lose a key of `distill`."""
+    assert plain(read(path))["losses"][2]["on"] == ["exposed", "ranked"]
+    assert "train.early_stop" in refused(path, "train.early_stop=true")
+    assert read(path, ["name=yes"]).name == "yes"
+
+
+# what the user overrides → the message
+WRONG = {
+    "trian=1": "(top level): unknown key 'trian'; did you mean 'train'?",
+    "data.lvel=x": "data: unknown key 'lvel'; did you mean 'level'?",
+    "features.tab.dims=8": "features.tab: unknown key 'dims'; did you mean 'dim'?",
+    "stages.0.keeps=1": "stages.0: unknown key 'keeps'; did you mean 'keep'?",
+    "losses.1.wieght=2": "losses.1: unknown key 'wieght'; did you mean 'weight'?",
+    "train.epoch=3": "train: unknown key 'epoch'; did you mean 'epochs'?",
+    "train.tabel={optimiser: lazy_adam}": "train: unknown key 'tabel'; did you mean 'table'?",
+    "train.rank=3": "train.rank: Input should be a valid dictionary",
+    "train.table.rate=1": "train.table: unknown key 'rate'",
+    "train.epochs=many": "train.epochs: Input should be a valid integer",
+    "train.epochs=0": "train.epochs: Input should be greater than 0; received 0",
+    "train.average=1.0": "train.average: Input should be less than 1; received 1.0",
+    "train.table.lr=-1": "train.table.lr: Input should be greater than 0; received -1",
+    "train.rank.lr=fast": "train.rank.lr: Input should be a valid number",
+    "train.precision=fp16": "train.precision: Input should be 'auto', 'bf16' or 'fp32'; received 'fp16'",
+    "train.early_stop.metric=rank.click.acu": "train.early_stop.metric: unknown key 'rank.click.acu'; "
+    "did you mean 'rank.click.auc'?",
+    "features.tab.dim=wide": "features.tab.dim: Input should be a valid integer",
+    "features.tab.side=left": "features.tab.side: Input should be 'user', 'context', 'item' or 'cross'",
+    "features.tab.kind=colour": "features.tab: Input tag 'colour'",
+    "stages.0.query=wide": "stages.0.query: Input should be a valid list",
+    "stages.1.hidden=[16, 0]": "stages.1.hidden.1: Input should be greater than 0; received 0",
+    "stages.0.dropout=1": "stages.0.dropout: Input should be less than 1; received 1",
+    "stages.1.model=tree": "stages.1: Input tag 'tree'",
+    "name=a/b": "name: String should match pattern",
+    "data.split.valid=soon": "data.split.valid: ",
+    "data.timezone=Mars": "data: timezone: expected a name such as UTC or Asia/Shanghai; received 'Mars'",
+    "data.split.valid=2026-05-01": "data: split: valid (2026-05-01) must begin before test (2026-04-30)",
+    "stages.0.query_features=[tab, brand_seen]": "stages.prerank.query_features: 'brand_seen' is a cross feature "
+    "and cannot enter the query tower: at serving time the query tower runs once a request and does not know the "
+    "item; leave it to a ranker stage",
+    "stages.0.query_features=[item_id]": "stages.prerank.query_features: 'item_id' is a item feature and cannot "
+    "enter the query tower",
+    "stages.0.item_features=[brand_seen]": "stages.prerank.item_features: 'brand_seen' is a cross feature and "
+    "cannot enter the item tower: item vectors are computed ahead of any request and do not know the query",
+    "stages.0.item_features=[history]": "stages.prerank.item_features: 'history' is a query feature and cannot "
+    "enter the item tower",
+    "stages.0.query_features=[nobody]": "stages.prerank.query_features: no feature 'nobody' is declared",
+    "stages.0.query=[16, 4]": "stages.0: the towers of 'prerank' meet in a dot product, so their last widths must "
+    "be equal; received query 4 and item 8",
+    "stages.1.value=share": "stages.1: value must be one of the stage's labels ['click', 'order']; received 'share'",
+    "stages.1.keep=200": "stages.1.keep: 'rank' would keep 200 of the 100 that 'prerank' leaves it",
+    "stages.1.name=prerank": "stages.1.name: two stages are called 'prerank'",
+    "stages.0.cuts=[recalled]": "stages.0.cuts: no level 'recalled'; data.levels are retrieved, preranked,",
+    "stages.1.labels=[click, share]": "stages.1.labels: no label 'share'; data.labels are click, order",
+    "losses.0.stage=rerank": "losses.0.stage: no stage 'rerank'; stages are prerank, rank",
+    "losses.0.label=share": "losses.0.stage: stage 'rank' does not predict the label 'share'; it predicts click",
+    "losses.1.label=order": "losses.1.stage: stage 'prerank' does not predict the label 'order'; it predicts click",
+    "losses.1.from=[recalled]": "losses.1.from: no level 'recalled'; data.levels are retrieved",
+    "losses.2.on=[shown]": "losses.2.on: no level 'shown'",
+    "losses.2.teacher=reranker": "losses.2.teacher: no stage 'reranker'",
+    "losses.2.teacher=prerank": "losses.2: teacher and student must be two stages; received 'prerank' for both",
+    "losses.2.on=[exposed, retrieved]": "losses.2.on: candidates of level retrieved are also hard negatives of "
+    "'prerank' (unexposed.from); a row gets a hard 0 or a teacher's target, never both",
+    "features.history.event=share": "features.history.event: no label 'share'; data.labels are click, order",
+    "features.history.of=brand": "features.history.of: a history holds items, so it must be of the feature over "
+    "data.item ('item_id'); received 'brand'",
+    "features.history.of=tab": "features.history.of: must name an item id feature (item_id, brand); received 'tab'",
+    "features.history.dim=8": "features.history.dim: a history shares the table of 'item_id', whose dim is 16; "
+    "received 8",
+    "features.history.side=context": "features.history: a history belongs to the user; write `side: user`",
+    "stages=[]": "stages: List should have at least 1 item",
+    "losses=[]": "losses: List should have at least 1 item",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("override", WRONG)
+def test_what_is_wrong_is_said_where_it_is(path: Path, override: str) -> None:
+    assert refused(path, override).startswith(WRONG[override])
+
+
+@pytest.mark.parametrize(
+    "override", ["stages.0.keep", "=3", "", "name.x=1", "stages.9.keep=1", "stages.first=1"]
+)
+def test_an_override_of_nonsense_is_named(path: Path, override: str) -> None:
+    message = refused(path, override)
+    assert message.startswith(f"--set {override}: "), message
+    assert "expected a.b=value" in message or "the config has no such place" in message
+
+
+def test_an_override_must_be_yaml(path: Path) -> None:
+    assert refused(path, "name={a") == "--set name={a: '{a' is not valid YAML"
+
+
+def test_overrides_add_what_was_not_there(path: Path) -> None:
+    config = read(path, ["train.prerank.lr=0.5", "train.seed=3", "stages.0.dropout=0.25", "data.weight=w=x"])
+    assert config.train.stages["prerank"].lr == 0.5 and config.train.seed == 3
+    assert config.stages[0].dropout == 0.25
+    assert config.data.weight == "w=x"
+
+
+def test_a_config_that_is_not_there(tmp_path: Path) -> None:
+    assert refused(tmp_path / "absent.yaml") == "no such file"
+    assert refused(tmp_path).startswith("cannot be read: ")
+
+
+@pytest.mark.parametrize("text", ["a: [", "a: b: c", "\t- x", "a: &x *y"])
+def test_what_is_not_yaml(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+    assert refused(path).startswith("not valid YAML: ")
+
+
+@pytest.mark.parametrize("text", ["", "- a", "shop", "3"])
+def test_yaml_that_is_no_mapping(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+    assert refused(path) == "expected keys such as name, data and features at the top level"
+
+
+def test_text_that_is_not_utf_8(path: Path) -> None:
+    path.write_bytes(b"name: caf\xe9")
+    assert refused(path).startswith("cannot be read: ")
+
+
+def test_a_config_of_nothing_names_what_is_required(path: Path) -> None:
+    path.write_text("name: x", encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        read(path)
+    missing = [line.split(": ")[1] for line in str(caught.value).splitlines()]
+    assert missing == ["data", "features", "stages", "losses"]
