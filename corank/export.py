@@ -104,7 +104,7 @@ def model_version(config: Config, packed: Packed, model: JointModel) -> str:
 
 def _facts(config: Config, model: JointModel, calibrators: Calibrators, name: str) -> StageFacts:
     settings, stage = config.stage(name), model.stages[name]
-    scale, bias = (float(stage.scale.exp()), float(stage.bias)) if isinstance(stage, Towers) else (None, None)
+    scale, bias = (stage.scale.exp().item(), stage.bias.item()) if isinstance(stage, Towers) else (None, None)
     return StageFacts(
         name=name,
         model=settings.model,
