@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from annotated_types import Gt, Lt
-from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
+from annotated_types import Ge, Gt, Lt
+from pydantic import ConfigDict, Field, PositiveInt, model_validator
 
 from corank.embedding import TableOptimiser
 from corank.errors import ConfigError
@@ -38,7 +38,7 @@ class TrainSettings(Settings):
     epochs: PositiveInt = 1
     requests: PositiveInt = 256
     """Requests a batch."""
-    seed: NonNegativeInt = 0
+    seed: Annotated[int, Ge(0), Lt(2**32)] = 0
     table: TableOptimiser = TableOptimiser()
     average: Annotated[float, Gt(0), Lt(1)] | None = None
     """Decay of an exponential average of the weights, which is then what is evaluated and shipped."""

@@ -178,6 +178,14 @@ class Packed:
         return self.manifest.data
 
     @cached_property
+    def codes(self) -> str:
+        """A hash of the encoders: what a model learnt of a code holds under these alone."""
+        digest = hashlib.sha256()
+        for file in sorted((self.folder / "encoders").iterdir()):
+            digest.update(file.name.encode() + file.read_bytes())
+        return digest.hexdigest()
+
+    @cached_property
     def users(self) -> pl.Series:
         """The distinct users of the log, ascending: (U,)."""
         return read_frame(self.folder / "users.arrow")["user"]

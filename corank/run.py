@@ -50,13 +50,14 @@ class Run:
         path = folder / "run.json"
         try:
             held = json.loads(path.read_text(encoding="utf-8"))
+            settings, base = held["config"], (folder / held["base"]).resolve()
         except FileNotFoundError:
             raise CheckpointError(
                 f"{folder}: not a run (it has no run.json); `corank train` makes one"
             ) from None
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{path}: cannot be read: {error}") from None
-        return cls(folder, validated(Config, held.get("config"), str(path)), (folder / held["base"]).resolve())
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{path}: damaged or no run ({error!r}); train again") from None
+        return cls(folder, validated(Config, settings, str(path)), base)
 
     @property
     def latest(self) -> Path:
@@ -70,15 +71,25 @@ class Run:
         """Raises DataError unless the packed data are of this config and of the files as they are."""
         return packed_of(self.config, self.base)
 
-    def model(self, packed: Packed) -> tuple[JointModel, Calibrators]:
-        """The trained model and its calibrators. Raises CheckpointError if training has not finished."""
-        path = self.folder / "model.safetensors"
-        if not path.is_file():
+    @property
+    def finished(self) -> bool:
+        return self._model.is_file()
+
+    @property
+    def _model(self) -> Path:
+        return self.folder / "model.safetensors"
+
+    def trained(self, packed: Packed) -> Checkpoint:
+        """What training ended with. Raises CheckpointError if it has not finished, or was on another packing."""
+        if not self.finished:
             raise CheckpointError(
                 f"{self.folder}: training has not finished; go on with `corank train --resume`"
             )
-        held = load(path)
-        refuse_other_config(held, self.config, path)
+        return load_own(self._model, "calibrators", self.config, packed)
+
+    def model(self, packed: Packed) -> tuple[JointModel, Calibrators]:
+        """The trained model and its calibrators. Raises CheckpointError if training has not finished."""
+        held = self.trained(packed)
         model = JointModel(self.config.stages, Layout(packed.schema, packed.encoders.sizes))
         model.load_state_dict(held.tensors)
         return model, {
@@ -86,10 +97,12 @@ class Run:
             for stage, labels in held.facts["calibrators"].items()
         }
 
-    def finish(self, model: JointModel, calibrators: Calibrators, facts: dict[str, Any]) -> None:
+    def finish(
+        self, packed: Packed, model: JointModel, calibrators: Calibrators, facts: dict[str, Any]
+    ) -> None:
         fitted = {stage: {n: asdict(p) for n, p in labels.items()} for stage, labels in calibrators.items()}
-        held = {"config": plain(self.config), "calibrators": fitted} | facts
-        save(self.folder / "model.safetensors", Checkpoint(model.state_dict(), held))
+        held = origin(self.config, packed) | {"calibrators": fitted} | facts
+        save(self._model, Checkpoint(model.state_dict(), held))
 
 
 def packed_folder(config: Config, base: Path) -> Path:
@@ -101,8 +114,29 @@ def packed_of(config: Config, base: Path) -> Packed:
     return Packed.open(packed_folder(config, base), expect=fingerprint(config.data, config.declared, base))
 
 
-def refuse_other_config(held: Checkpoint, config: Config, path: Path) -> None:
-    """Raise CheckpointError, naming the keys, unless the checkpoint is of this very config."""
+def origin(config: Config, packed: Packed) -> dict[str, Any]:
+    """The facts by which a checkpoint is known to be of a config and of a packing."""
+    return {"config": plain(config), "codes": packed.codes}
+
+
+def load_own(path: Path, part: str, config: Config, packed: Packed) -> Checkpoint:
+    """Load a checkpoint that holds the fact `part`, of this very config and packing.
+
+    Raises CheckpointError, which names the keys that differ, where it is of another.
+    """
+    held = load(path)
+    _refuse_other_config(held, config, path)
+    if held.facts.get("codes") != packed.codes:
+        raise CheckpointError(
+            f"{path}: trained on another packing of the data, whose vocabularies differ; "
+            "train anew with --overwrite"
+        )
+    if part not in held.facts:
+        raise CheckpointError(f"{path}: holds no {part}; it is a checkpoint of another kind; train again")
+    return held
+
+
+def _refuse_other_config(held: Checkpoint, config: Config, path: Path) -> None:
     ours, theirs = _flat(plain(config)), _flat(held.facts.get("config", {}))
     differing = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
     if differing:

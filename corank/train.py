@@ -13,7 +13,6 @@ from torch.utils.tensorboard import SummaryWriter
 from corank.batch import Batch, Reader
 from corank.calibrate import Platt, fit
 from corank.checkpoint import Checkpoint, load, save
-from corank.config import plain
 from corank.errors import CorankError
 from corank.evaluate import Calibrators, exposed_measures
 from corank.joint import JointModel
@@ -21,7 +20,7 @@ from corank.layout import Layout
 from corank.optimise import Average, optimisers
 from corank.pack import Packed
 from corank.predict import Predictions, predict
-from corank.run import Run, refuse_other_config
+from corank.run import Run, load_own, origin
 
 LOG_EVERY = 20
 """Optimiser steps between figures on screen and in TensorBoard: reading a loss waits for the step to end."""
@@ -117,19 +116,19 @@ class Trainer:
             tensors |= {f"average.{n}": t for n, t in self.average.state().items()}
         save(
             self.run.latest,
-            Checkpoint(tensors, {"config": plain(self.config), "progress": asdict(self.progress)}),
+            Checkpoint(tensors, origin(self.config, self.packed) | {"progress": asdict(self.progress)}),
         )
 
     def load(self) -> None:
-        """Go on from the latest checkpoint. Raises CheckpointError if it is of another config."""
-        held = load(self.run.latest)
-        refuse_other_config(held, self.config, self.run.latest)
+        """Go on from the latest checkpoint. Raises CheckpointError if it is of another config or packing."""
+        held = load_own(self.run.latest, "progress", self.config, self.packed)
         self.model.load_state_dict(held.under("model."))
         for name, optimiser in self.optimisers.items():
-            state: dict[int, dict[str, torch.Tensor]] = {}
+            state: dict[int, dict[str, Any]] = {}
             for key, tensor in held.under(f"optimiser.{name}.").items():
                 n, _, part = key.partition(".")
-                state.setdefault(int(n), {})[part] = tensor
+                # an optimiser that counts its steps in a Python int rounds otherwise with a tensor
+                state.setdefault(int(n), {})[part] = tensor if tensor.is_floating_point() else tensor.item()
             optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
         self.progress = Progress(**held.facts["progress"])
         if self.average is not None:
@@ -144,6 +143,8 @@ def train(run: Run, packed: Packed, watcher: Watcher, resume: bool = False) -> d
     With `resume` it goes on from the latest checkpoint, to the same weights as an unbroken run, and a finished run
     is left as it is. Raises CheckpointError, DataError.
     """
+    if resume and run.finished:
+        return _kept(run.trained(packed).facts)
     keep_freed_memory()
     trainer = Trainer(run, packed)
     if resume and run.latest.is_file():
@@ -246,5 +247,10 @@ def _finish(trainer: Trainer) -> dict[str, Any]:
     }
     progress = trainer.progress
     facts = {"epoch": progress.best_epoch, "step": progress.step, "figures": progress.figures}
-    trainer.run.finish(trainer.shipped(), calibrators, facts)
-    return {"epoch": progress.best_epoch, **progress.figures[progress.best_epoch - 1]}
+    trainer.run.finish(trainer.packed, trainer.shipped(), calibrators, facts)
+    return _kept(facts)
+
+
+def _kept(facts: dict[str, Any]) -> dict[str, Any]:
+    """The epoch whose weights a run's model has, and its validation figures."""
+    return {"epoch": facts["epoch"], **facts["figures"][facts["epoch"] - 1]}

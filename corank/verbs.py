@@ -58,7 +58,7 @@ def train(
             f"{folder}: holds a training; go on with --resume, or begin anew with --overwrite"
         )
     data = _packed(settings, config, overrides, report)
-    if not (resume and held):
+    if not (resume and (run.finished or run.latest.is_file())):
         run = Run.create(folder, settings, config.parent)
     return run, trained(run, data, watcher, resume)
 
@@ -71,8 +71,11 @@ def _packed(settings: Config, config: Path, overrides: Sequence[str], report: Re
     return pack(config, overrides, report)
 
 
-def evaluate(run: Path, split: str = "test") -> dict[str, Any]:
-    """Judge a run's stages on a split: the document of `corank evaluate --json`. Raises CheckpointError, DataError."""
+def evaluate(run: Path, split: str = "test", bootstrap: bool = True) -> dict[str, Any]:
+    """Judge a run's stages on a split: the document of `corank evaluate --json`, intervals if `bootstrap`.
+
+    Raises CheckpointError, DataError.
+    """
     opened = Run.open(run)
     data = opened.packed()
     if split not in data.splits:
