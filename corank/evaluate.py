@@ -92,11 +92,16 @@ def evaluate(
     truth: Truth,
     split: str,
     seed: int = 0,
+    bootstrap: bool = True,
 ) -> dict[str, Any]:
     """The JSON document of a split: stages, cascade, and a 95 % interval beside every figure.
 
-    Intervals are bootstrapped over users. A metric with nothing eligible is None.
+    Intervals are bootstrapped over users, and None without `bootstrap`. A metric with nothing eligible is None.
     """
+
+    def bounds(found: dict[str, Measure | None]) -> dict[str, list[float] | None]:
+        return _intervals(found, seed) if bootstrap else dict.fromkeys(found)
+
     stage_figures: dict[str, Any] = {}
     stage_intervals: dict[str, Any] = {}
     for stage in stages:
@@ -111,7 +116,7 @@ def evaluate(
                 predictions, stage.name, label, cuts, truth.get(label)
             )
         stage_figures[stage.name] = _each(by_population, _figures)
-        stage_intervals[stage.name] = _each(by_population, lambda found: _intervals(found, seed))
+        stage_intervals[stage.name] = _each(by_population, bounds)
     document: dict[str, Any] = {
         "split": split,
         "requests": len(predictions.requests.size),
@@ -127,7 +132,7 @@ def evaluate(
             "eligible": {name: 0 if measure is None else measure.n for name, measure in found.items()},
             "random": {name: _chance(measure) for name, measure in found.items()},
         }
-        document["interval"]["cascade"] = _intervals(found, seed)
+        document["interval"]["cascade"] = bounds(found)
     return document
 
 

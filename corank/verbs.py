@@ -84,7 +84,8 @@ def evaluate(run: Path, split: str = "test", bootstrap: bool = True) -> dict[str
     settings = opened.config
     predictions = predict(model, data, split)
     truth = truth_of(data, split)
-    return evaluated(predictions, settings.stages, settings.data.levels, calibrators, truth, split)
+    levels = settings.data.levels
+    return evaluated(predictions, settings.stages, levels, calibrators, truth, split, bootstrap=bootstrap)
 
 
 def export(run: Path, bundle: Path) -> Bundle:
