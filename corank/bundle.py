@@ -161,13 +161,21 @@ def write(path: Path, manifest: Manifest, fill: Callable[[Path], None]) -> Bundl
 def _refuse_foreign(path: Path) -> None:
     if path.exists() and not path.is_dir():
         raise BundleError(f"{path}: exists and is no folder; name another")
-    if path.is_dir() and not (path / "manifest.json").exists():
-        foreign = [p.name for p in path.iterdir() if not p.name.startswith(".partial-")]
-        foreign = [name for name in foreign if not (path / name / "encoders" / "encoders.json").is_file()]
+    if path.is_dir() and _current(path) is None:
+        # a damaged bundle may be replaced; packed data, for one, have a manifest.json of their own
+        ours = {p.name for p in path.iterdir() if _is_ours(p)}
+        foreign = {p.name for p in path.iterdir()} - ours - ({"manifest.json"} if ours else set())
         if foreign:
             raise BundleError(
-                f"{path}: holds other files ({foreign[0]}) and is no bundle; name another folder"
+                f"{path}: holds other files ({min(foreign)}) and is no bundle; name another folder"
             )
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether it is a content folder, or what an interrupted export left."""
+    return (
+        path.name.startswith((".partial-", ".manifest-")) or (path / "encoders" / "encoders.json").is_file()
+    )
 
 
 def _publish(path: Path, partial: Path, manifest: Manifest) -> Bundle:
@@ -188,7 +196,7 @@ def _publish(path: Path, partial: Path, manifest: Manifest) -> Bundle:
     pointer.replace(path / "manifest.json")
     _sync(path)
     for old in path.iterdir():
-        if old.name not in (content, before, "manifest.json"):
+        if old.name not in (content, before) and _is_ours(old):
             shutil.rmtree(old, ignore_errors=True) if old.is_dir() else old.unlink(missing_ok=True)
     return Bundle(path / content, Manifest.model_validate(plain))
 

@@ -141,7 +141,10 @@ def split(values: pl.Series, separator: str | None, name: str) -> tuple[Ints, pl
     length = pc.list_value_length(array).fill_null(0).to_numpy().astype(np.int32)
     flat = array.flatten()
     if separator is not None:
-        flat = pc.utf8_trim_whitespace(flat)
+        if pa.types.is_nested(flat.type):
+            raise DataError(f"feature '{name}': expected texts; received {flat[0].as_py()!r}")
+        # a request may list what the tables spell in one text, numbers included
+        flat = pc.utf8_trim_whitespace(flat.cast(pa.large_string()))
         keep = pc.not_equal(flat, "").fill_null(False)
     elif flat.null_count:
         keep = flat.is_valid()

@@ -141,7 +141,12 @@ class Funnel:
     def _scores(self, stage: StageFacts, encoded: Encoded, alive: Index) -> Floats:
         logits = self._logits(stage, encoded, alive)[stage.value]
         calibrator = stage.calibrators[stage.value]
-        return np.asarray(Platt(calibrator.slope, calibrator.intercept).apply(logits), dtype=np.float32)
+        scores = Platt(calibrator.slope, calibrator.intercept).apply(logits)
+        if np.isnan(scores).any():
+            raise RequestError(
+                f"stage '{stage.name}': scores are NaN; look for extreme numbers in the request"
+            )
+        return np.asarray(scores, dtype=np.float32)
 
     def _logits(self, stage: StageFacts, encoded: Encoded, alive: Index) -> dict[str, Floats]:
         if stage.model == "towers":
@@ -263,7 +268,7 @@ def _candidates(request: Request) -> tuple[list[Any], list[dict[str, Any]]]:
     described: list[dict[str, Any]] = []
     for n, candidate in enumerate(request.candidates):
         columns = dict(candidate) if isinstance(candidate, dict) else {"id": candidate}
-        if not isinstance(columns.get("id"), int | str):
+        if type(columns.get("id")) not in (int, str):
             raise RequestError(
                 f"candidates.{n}: needs an `id`, a whole number or text; received {candidate!r}"
             )
@@ -276,10 +281,14 @@ def _candidates(request: Request) -> tuple[list[Any], list[dict[str, Any]]]:
 
 
 def _series(name: str, values: list[Any], where: str) -> pl.Series:
+    if any(isinstance(value, float) for value in values):
+        # JSON writers tell 3 from 3.0 or do not: numbers are numbers
+        values = [float(value) if type(value) is int else value for value in values]
     try:
         return pl.Series(name, values)
     except (TypeError, pl.exceptions.PolarsError, OverflowError) as error:
-        raise RequestError(f"{where}: '{name}' mixes types: {error}") from None
+        reason = str(error).splitlines()[0]
+        raise RequestError(f"{where}: '{name}' mixes types or is out of range: {reason}") from None
 
 
 def _unknown_column(column: str, known: set[str]) -> str:

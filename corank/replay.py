@@ -69,6 +69,8 @@ def _user(run: Run, schema: Schema, first: dict[str, Any], time: int) -> dict[st
         return found
     users = Table.scan("users", data.users, run.base)
     columns = [c for c in wanted if c in users.types]
+    if not columns:
+        return found
     id_ = pl.select(pl.lit(pl.Series([first[data.user]])).alias("id"))["id"]
     id_ = pl.LazyFrame({data.user: id_}).select(_like(users, data.user)).collect().to_series()
     versions, _ = Versions.of(users, data.user, columns, id_, only=True)

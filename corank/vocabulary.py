@@ -26,7 +26,10 @@ def identifiers(values: pl.Series, name: str) -> pl.Series:
     if kind in (pl.Int64, pl.String):
         return values
     if kind.is_integer() or kind in (pl.Boolean, pl.Null):
-        return values.cast(pl.Int64)
+        try:
+            return values.cast(pl.Int64)
+        except pl.exceptions.PolarsError:
+            raise DataError(f"feature '{name}': {values.max()} does not fit into 64 bits") from None
     if isinstance(kind, pl.Categorical | pl.Enum):
         return values.cast(pl.String)
     if kind.is_float():
