@@ -1,0 +1,86 @@
+"""`corank check`: what enters which tower, and every count, with nothing packed and nothing trained."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+from worlds import make_world
+
+from corank import verbs
+from corank.errors import ConfigError, DataError
+from corank.simulate import simulate
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("unpacked")
+    simulate(out, requests=300, candidates=20, users=20, items=80)
+    return out / "config.yaml"
+
+
+def places(config: Path, *overrides: str) -> dict[str, dict[str, str]]:
+    return {row["feature"]: row for row in verbs.check(config, overrides).features}
+
+
+def test_each_feature_enters_where_its_side_lets_it(config: Path) -> None:
+    found = places(config)
+    columns = ("prerank.query", "prerank.item", "rank")
+    entered = {name: "".join(row[column] or "-" for column in columns) for name, row in found.items()}
+    query = ["user_id", "age", "gender", "city", "activity", "history", "tab", "hour", "device"]
+    item = ["item_id", "category", "brand", "price", "quality", "freshness", "tags"]
+    expected = dict.fromkeys(query, "x-x") | dict.fromkeys(item, "-xx") | {"category_clicks": "--x"}
+    assert entered == expected
+
+
+def test_its_table_and_where_it_is_read(config: Path) -> None:
+    found = places(config)
+    assert (found["history"]["table"], found["history"]["side"]) == ("item_id", "user")
+    assert (found["price"]["table"], found["price"]["from"]) == ("-", "items")
+    assert (found["city"]["table"], found["city"]["from"]) == ("city", "users")
+    assert (found["tab"]["from"], found["category_clicks"]["from"]) == ("log", "log")
+
+
+def test_a_tower_of_chosen_features_has_those_alone(config: Path) -> None:
+    found = places(config, "stages.0.query_features=[user_id, tab]", "stages.0.item_features=[brand]")
+    assert [name for name, row in found.items() if row["prerank.query"]] == ["user_id", "tab"]
+    assert [name for name, row in found.items() if row["prerank.item"]] == ["brand"]
+    assert all(row["rank"] == "x" for row in found.values())
+
+
+def test_rows_are_those_of_the_files(config: Path) -> None:
+    checked = verbs.check(config)
+    log = pl.read_parquet(config.parent / "log/*.parquet")
+    assert checked.rows == {"log": 6000, "items": 80, "users": 20, "truth": 6000}
+    day = pl.col("time").dt.date().cast(pl.String)
+    valid, test = pl.lit("2026-03-09"), pl.lit("2026-03-10")
+    assert checked.splits == {
+        "train": log.filter(day < valid).height,
+        "valid": log.filter(day == valid).height,
+        "test": log.filter(day >= test).height,
+    }
+
+
+def test_nothing_is_written(config: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in config.parent.rglob("*")}
+    verbs.check(config)
+    assert {path: path.stat().st_mtime_ns for path in config.parent.rglob("*")} == before
+
+
+def test_what_would_stop_packing_is_told(config: Path) -> None:
+    with pytest.raises(
+        ConfigError, match="'category_clicks' is a cross feature and cannot enter the query tower"
+    ):
+        verbs.check(config, ["stages.0.query_features=[category_clicks]"])
+    with pytest.raises(DataError, match=r"data.log: no column 'tabb'; near ones: tab"):
+        verbs.check(config, ["features.tab.column=tabb"])
+    with pytest.raises(DataError, match=r"absent.parquet: no such file"):
+        verbs.check(config, ["data.items=absent.parquet"])
+    with pytest.raises(DataError, match="no row of the log is in 'test'"):
+        verbs.check(config, ["data.split.test=2027-01-01"])
+
+
+def test_it_agrees_with_packing(tmp_path: Path) -> None:
+    config = make_world(tmp_path, requests=200)
+    packed = verbs.pack(config)
+    counts = {split: sum(s.candidates for s in shards) for split, shards in packed.manifest.splits.items()}
+    assert verbs.check(config).splits == counts
