@@ -99,6 +99,8 @@ def train(
     """Train all stages as one model; packs first where needed."""
     from corank import screen, verbs
 
+    if resume and overwrite:
+        raise typer.BadParameter("either go on (--resume) or begin anew (--overwrite)")
     with screen.Watch() as watch:
         done, figures = verbs.train(config, watch, overrides or [], resume, overwrite, run, screen.say)
     screen.say(f"kept epoch {figures['epoch']}; run: {done.folder}")

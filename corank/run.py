@@ -9,6 +9,7 @@ events/                 TensorBoard
 
 import json
 import os
+import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -33,16 +34,22 @@ class Run:
 
     @classmethod
     def create(cls, folder: Path, config: Config, base: Path) -> Self:
-        """Begin a run, or begin it anew: what an earlier one of the same name left is removed."""
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in ("model", "best", "latest"):
-            (folder / f"{name}.safetensors").unlink(missing_ok=True)
-        run = cls(folder, config, base)
+        """Begin a run, or begin it anew: what an earlier one of the same name left is removed.
+
+        Raises CheckpointError where the folder cannot be written.
+        """
         text = json.dumps({"config": plain(config), "base": os.path.relpath(base, folder)}, indent=1)
         partial = folder / ".run.json"
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(folder / "run.json")
-        return run
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for name in ("model", "best", "latest"):
+                (folder / f"{name}.safetensors").unlink(missing_ok=True)
+            shutil.rmtree(folder / "events", ignore_errors=True)
+            partial.write_text(text, encoding="utf-8")
+            partial.replace(folder / "run.json")
+        except OSError as error:
+            raise CheckpointError(f"{folder}: cannot be written: {error}; name another with --run") from None
+        return cls(folder, config, base)
 
     @classmethod
     def open(cls, folder: Path) -> Self:

@@ -2,10 +2,11 @@
 
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -18,8 +19,9 @@ err = Console(stderr=True)
 NAMES = ("feature", "side", "kind", "from", "table")
 
 
-def say(line: str) -> None:
-    err.print(line, highlight=False)
+def say(line: str, to: Console = err) -> None:
+    """A line as it is: brackets are no markup, and a long path is not broken."""
+    to.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 class Watch:
@@ -71,23 +73,23 @@ def _number(value: float | None) -> str:
 
 
 def show_check(checked: "Checked") -> None:
-    table = Table(title=f"{checked.config.name}: which feature enters which tower", title_justify="left", box=box.SIMPLE)
+    title = f"{checked.config.name}: which feature enters which tower"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in checked.features[0]:
-        table.add_column(column, justify="center" if column not in NAMES else "left", overflow="fold")
+        justify: Literal["left", "center"] = "left" if column in NAMES else "center"
+        table.add_column(column.replace(".", "\n"), justify=justify, overflow="fold")
     for row in checked.features:
-        table.add_row(*row.values())
+        table.add_row(*map(escape, row.values()))
     out.print(table)
     for name, rows in checked.rows.items():
-        out.print(f"{name}: {rows:,} rows", highlight=False)
+        say(f"{name}: {rows:,} rows", out)
     for split, candidates in checked.splits.items():
-        out.print(f"{split}: {candidates:,} candidates", highlight=False)
+        say(f"{split}: {candidates:,} candidates", out)
 
 
 def show_evaluation(document: dict[str, Any]) -> None:
     """The stages side by side, then the cascade, with 95 % intervals."""
-    out.print(
-        f"{document['split']}: {document['requests']:,} requests, {document['candidates']:,} candidates"
-    )
+    say(f"{document['split']}: {document['requests']:,} requests, {document['candidates']:,} candidates", out)
     labels = {(p, label) for s in document["stages"].values() for p, found in s.items() for label in found}
     for population, label in sorted(labels, key=lambda part: (part[0] != "exposed", part[1])):
         _show_stages(document, population, label)
@@ -135,21 +137,19 @@ def _bounds(bounds: list[float] | None) -> str:
 
 def show_answer(answer: dict[str, Any]) -> None:
     """The order, and where the candidates were cut."""
-    out.print(f"model {answer['model_version']}  items {answer['items_seq']}", highlight=False)
+    say(f"model {answer['model_version']}  items {answer['items_seq']}", out)
     trace = {entry["id"]: entry for entry in answer.get("trace", [])}
-    stages = list(next((e["stages"] for e in trace.values() if e["cut"] is None), {}))
+    stages = list(max((e["stages"] for e in trace.values()), key=len, default={}))
     table = Table(title="ranked", title_justify="left", box=box.SIMPLE)
     for column in ("place", "item", "score", *(f"{s} place" for s in stages)):
         table.add_column(column, justify="left" if column == "item" else "right")
     for place, item in enumerate(answer["items"], start=1):
         places = [str(trace[item["id"]]["stages"][s]["place"]) for s in stages]
-        table.add_row(str(place), str(item["id"]), f"{item['score']:.5f}", *places)
+        table.add_row(str(place), escape(str(item["id"])), f"{item['score']:.5f}", *places)
     out.print(table)
-    for stage in sorted({e["cut"] for e in trace.values() if e["cut"]}):
-        cut = [entry for entry in trace.values() if entry["cut"] == stage]
-        out.print(
-            f"{stage} cut {len(cut)} of {sum(stage in e['stages'] for e in trace.values())}", highlight=False
-        )
+    for stage in stages:
+        reached = [entry for entry in trace.values() if stage in entry["stages"]]
+        say(f"{stage} cut {sum(entry['cut'] == stage for entry in reached)} of {len(reached)}", out)
     for key in ("unknown", "missing"):
         if answer[key]:
-            out.print(f"{key}: {', '.join(map(str, answer[key]))}", highlight=False)
+            say(f"{key}: {', '.join(map(str, answer[key]))}", out)
