@@ -92,6 +92,7 @@ class Scale:
             values = (np.sign(values) * np.log1p(np.abs(values)) - self.mean) / self.std
         else:
             values = (values - self.mean) / self.std
-        scaled = values.astype(np.float32)
+        with np.errstate(over="ignore"):  # who sums it finds the infinity, and says so
+            scaled = values.astype(np.float32)
         scaled[np.isnan(scaled)] = 0
         return scaled

@@ -29,7 +29,7 @@ def identifiers(values: pl.Series, name: str) -> pl.Series:
         try:
             return values.cast(pl.Int64)
         except pl.exceptions.PolarsError:
-            raise DataError(f"feature '{name}': {values.max()} does not fit into 64 bits") from None
+            raise DataError(f"feature '{name}': {values.max()!r} does not fit into 64 bits") from None
     if isinstance(kind, pl.Categorical | pl.Enum):
         return values.cast(pl.String)
     if kind.is_float():

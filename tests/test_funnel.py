@@ -1,5 +1,6 @@
 """The funnel against the model it was exported from, and how it ranks, cuts and refuses."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from random_worlds import RICH, Case, Drawn, drawn_worlds
 from scipy.special import expit
 
+from corank.errors import RequestError
 from corank.funnel import Request
 from corank.predict import predict
 from corank.rows import Floats
@@ -37,7 +39,7 @@ def json_columns(items: pl.DataFrame, row: int) -> dict[str, Any]:
 
 # no shrinking: each try is an export
 @settings(
-    max_examples=7,
+    max_examples=5,
     deadline=None,
     suppress_health_check=list(HealthCheck),
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
@@ -203,3 +205,98 @@ def test_a_text_of_values_may_be_given_as_their_list(rich: Case, wide: dict[str,
     for value in (7, [7], [], [None]):
         wide["user"]["user_1"] = value
         assert rich.funnel.rank(Request.parse(wide))["missing"] == []
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"candidates": []}, "request: candidates: List should have at least 1 item after validation, not 0"),
+        ({"candidates": [1, 2, 1]}, "candidates: 1 is there twice; give each candidate once"),
+        ({"candidates": [1, {"id": 1}]}, "candidates: 1 is there twice"),
+        (
+            {"candidates": [{"cross_0": 1.0}]},
+            "candidates.0: needs an `id`, a whole number or text; received {",
+        ),
+        ({"candidates": [1, {"id": None}]}, "candidates.1: needs an `id`"),
+        ({"candidates": [{"id": True}]}, "candidates.0: needs an `id`"),
+        ({"candidates": [1.5]}, "request: candidates.0: Input should be a valid integer"),
+        (
+            {"candidates": ["1", "2"]},
+            "candidates: ids are of another type than the bundle's, such as 0",
+        ),
+        ({"candidates": [1, "2"]}, "candidates: 'id' mixes types or is out of range: unexpected value"),
+        ({"candidates": [2**64]}, "candidates: ids are of another type than the bundle's, such as 0"),
+        (
+            {"candidates": [{"id": 1, "cros_0": 1}]},
+            "candidates.0: the bundle knows no 'cros_0' here; did you mean 'cross_0'?",
+        ),
+        (
+            {"candidates": [{"id": 1, "cross_0": "high"}]},
+            "feature 'cross_0': expected numbers; received ['high'] (String)",
+        ),
+        (
+            {"candidates": [{"id": 1, "cross_0": float("inf")}]},
+            "feature 'cross_0': an infinity is no number; write null for a missing one",
+        ),
+        (
+            {"candidates": [{"id": 1, "cross_0": 1e300}, {"id": 2, "cross_0": -1e300}]},
+            "stage 'rank': scores are NaN; look for extreme numbers in the request",
+        ),
+        (
+            {"candidates": [{"id": 1, "cross_1": ["w1", 2]}]},
+            "candidates: 'cross_1' mixes types or is out of range: ",
+        ),
+        (
+            {"candidates": [{"id": 1001, "item_2": 5}]},
+            "feature 'item_2': expected text, as in training; received 5 (Int64)",
+        ),
+        ({"user": {"user_9": 1}}, "user: the bundle knows no 'user_9' here; did you mean 'user_"),
+        (
+            {"user": {"id": "ann"}},
+            "feature 'user_id': expected whole numbers, as in training; received 'ann'",
+        ),
+        ({"user": {"id": 2**63}}, "feature 'user_id': 9223372036854775808 does not fit into 64 bits"),
+        ({"user": {"history_0": [2**63]}}, "feature 'history_0': 9223372036854775808 does not fit"),
+        ({"user": {"history_0": 7}}, "feature 'history_0': expected lists; received 7 (Int64)"),
+        ({"user": {"history_0": [1.5]}}, "feature 'history_0': expected whole numbers or text; received 1.5"),
+        ({"user": {"user_1": [["w1"]]}}, "feature 'user_1': expected texts; received ['w1']"),
+        ({"user": {"user_0": float("nan")}}, "feature 'user_0': NaN is no number"),
+        ({"user": 7}, "request: user: Input should be a valid dictionary; received 7"),
+        ({"context": {"context_0": ["w1"]}}, "feature 'context_0': expected whole numbers or text; received"),
+        ({"context": {"user_0": 1}}, "context: the bundle knows no 'user_0' here; known: context_0"),
+        ({"keep": {"ranker": 3}}, "keep: no stage 'ranker'; the bundle's stages are prerank, rank"),
+        ({"keep": {"rank": 0}}, "request: keep.rank: Input should be greater than 0; received 0"),
+        ({"candidate": [1]}, "request: (top level): unknown key 'candidate'; did you mean 'candidates'?"),
+    ],
+)
+def test_unsound_request_is_refused_and_names_the_field(
+    rich: Case, change: dict[str, Any], message: str
+) -> None:
+    request = {"user": {"id": 1}, "context": {}, "candidates": [1, 2, 3]} | change
+    with pytest.raises(RequestError) as error:
+        rich.funnel.rank(Request.parse(request))
+    assert str(error.value).startswith(message)
+    assert "polars" not in str(error.value).lower()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "no such file"),
+        ("{", "not valid JSON: "),
+        (b"\xff\xfe", "not valid JSON: "),
+        ("[1]", "Input should be"),
+        ("{}", "user: required, but not given"),
+    ],
+)
+def test_file_that_is_no_request_is_refused(tmp_path: Path, text: str | bytes | None, message: str) -> None:
+    path = tmp_path / "request.json"
+    if text is not None:
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(RequestError) as error:
+        Request.read(path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert message in str(error.value)

@@ -1,0 +1,145 @@
+"""What is shown: figures beside each other, ids and paths as they are."""
+
+from typing import Any
+
+import pytest
+
+from corank import screen
+
+
+def shown(capsys: pytest.CaptureFixture[str]) -> str:
+    out, err = capsys.readouterr()
+    assert err == ""
+    return str(out)
+
+
+def cells(text: str, first: str) -> list[str]:
+    """The cells of the table row that begins with `first`."""
+    (row,) = [line.split() for line in text.splitlines() if line.split()[:1] == [first]]
+    return row
+
+
+@pytest.fixture
+def answer() -> dict[str, Any]:
+    def entry(item: Any, cut: str | None, **places: int) -> dict[str, Any]:
+        return {"id": item, "cut": cut, "stages": {s: {"score": 0.5, "place": p} for s, p in places.items()}}
+
+    return {
+        "model_version": "0123456789abcdef",
+        "items_seq": 3,
+        "items": [{"id": "[b]9", "score": 0.25}, {"id": "[/x]", "score": 0.125}],
+        "unknown": [17, "[u]"],
+        "missing": ["user.age"],
+        "trace": [
+            entry("[b]9", None, towers=2, mlp=1),
+            entry("[/x]", None, towers=1, mlp=2),
+            entry("c", "mlp", towers=3, mlp=3),
+            entry("d", "towers", towers=4),
+            entry("e", "towers", towers=5),
+        ],
+    }
+
+
+def test_answer_shows_order_places_and_cuts(
+    answer: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    screen.show_answer(answer)
+    text = shown(capsys)
+    assert "model 0123456789abcdef  items 3" in text
+    # ids with brackets are no markup
+    assert cells(text, "1") == ["1", "[b]9", "0.25000", "2", "1"]
+    assert cells(text, "2") == ["2", "[/x]", "0.12500", "1", "2"]
+    lines = text.splitlines()
+    assert lines.index("towers cut 2 of 5") < lines.index("mlp cut 1 of 3")  # in the cascade's order
+    assert "unknown: 17, [u]" in lines
+    assert "missing: user.age" in lines
+
+
+def test_answer_without_trace_or_items(answer: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    del answer["trace"]
+    screen.show_answer(answer)
+    assert cells(shown(capsys), "2") == ["2", "[/x]", "0.12500"]
+    screen.show_answer(answer | {"items": [], "trace": [], "missing": []})
+    text = shown(capsys)
+    assert "unknown: 17, [u]" in text
+    assert "missing" not in text
+
+
+@pytest.fixture
+def document() -> dict[str, Any]:
+    def stage(auc: float) -> dict[str, Any]:
+        exposed = {"auc": auc, "gauc": None, "pcoc": 1.0, "n": 30}
+        return {
+            "exposed": {"click": exposed},
+            "candidates": {"click": {"auc": None, "cut_auc": auc / 2, "n": 90}},
+        }
+
+    def bounds(low: float) -> dict[str, Any]:
+        exposed = {"auc": [low, 0.75], "gauc": None, "pcoc": [0.5, 1.5]}
+        return {"exposed": {"click": exposed}, "candidates": {"click": {"auc": None, "cut_auc": None}}}
+
+    ranker = stage(0.75)
+    ranker["exposed"]["order"] = {"auc": 0.625, "gauc": None, "pcoc": None, "n": 4}
+    ranker["candidates"]["order"] = {"auc": None, "cut_auc": None, "n": 0}
+    return {
+        "split": "test",
+        "requests": 1234,
+        "candidates": 56789,
+        "stages": {"prerank": stage(0.5), "rank": ranker},
+        "cascade": {
+            "click_recall@9": 0.8,
+            "truth_recall@3@9": None,
+            "eligible": {"click_recall@9": 1000, "truth_recall@3@9": 0},
+            "random": {"click_recall@9": 0.3, "truth_recall@3@9": None},
+        },
+        "interval": {
+            "stages": {"prerank": bounds(0.25), "rank": bounds(0.625)},
+            "cascade": {"click_recall@9": [0.7, 0.9], "truth_recall@3@9": None},
+        },
+    }
+
+
+def test_evaluation_shows_the_stages_side_by_side(
+    document: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    screen.show_evaluation(document)
+    text = shown(capsys)
+    assert text.startswith("test: 1,234 requests, 56,789 candidates\n")
+    exposed, _, rest = text.partition("exposed · order")
+    assert cells(exposed, "auc") == ["auc", "0.5000", "0.2500-0.7500", "0.7500", "0.6250-0.7500"]
+    assert "gauc" not in text  # neither stage has one
+    order, _, candidates = rest.partition("candidates · click")
+    assert cells(order, "auc") == ["auc", "-", "0.6250"]
+    assert cells(candidates, "cut_auc") == ["cut_auc", "0.2500", "0.3750"]
+    assert "candidates · order" not in text
+    assert cells(text, "click_recall@9") == ["click_recall@9", "0.8000", "0.7000-0.9000", "0.3000", "1,000"]
+    assert cells(text, "truth_recall@3@9") == ["truth_recall@3@9", "-", "-", "0"]
+
+
+def test_evaluation_of_one_stage_shows_no_cascade(
+    document: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    del document["stages"]["rank"]
+    document["cascade"] = None
+    screen.show_evaluation(document)
+    assert "cascade" not in shown(capsys)
+
+
+def test_a_line_is_said_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    path = "/a/very/long/path/" + "folder/" * 30 + "[bold]/[/x]"
+    screen.say(f"bundle: {path}")
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", f"bundle: {path}\n")
+
+
+def test_watch_tells_epochs_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with screen.Watch() as watch:
+        watch.step(1, 2, {"click": 0.5}, 1000.0)
+        watch.epoch(1, {"rank.click.auc": 0.75, "rank.click.gauc": None, "rank.click.logloss": 0.5})
+        watch.epoch(2, {"rank.click.auc": 0.5})
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == [
+        "epoch 1 valid  rank.click.auc 0.7500  rank.click.gauc -",
+        "epoch 2 valid  rank.click.auc 0.5000",
+    ]
