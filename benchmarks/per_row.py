@@ -41,7 +41,7 @@ class PerRowReader(Reader):
 
 def per_row(model: JointModel, batch: Batch) -> Logits:
     """The logits of `model` from a per-row batch: plain layers, nothing to gather."""
-    inputs = model.inputs(batch)
+    inputs = {placement: x[: len(batch)] for placement, x in model.inputs(batch).items()}
     logits: Logits = {}
     for name, stage in model.stages.items():
         if isinstance(stage, Towers):

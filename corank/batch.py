@@ -49,9 +49,9 @@ class Batch:
     """Candidates summed by request."""
     item_of: Tensor  # (C,) int32
     items: Csr
-    """Candidates summed by distinct item."""
+    """Candidates summed by distinct item, `padded(I)` of them."""
     pairs: Csr
-    """For each candidate its request's row and its item's, in a stack of the R and the I."""
+    """For each candidate its request's row and its item's, in a stack of R and `padded(I)`; `padded(C)` of them."""
     level: Tensor  # (C,) uint8
     exposed: int
     """The deepest level."""
@@ -85,6 +85,16 @@ def _moved(value: Any, device: torch.device) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return type(value)(**{f.name: _moved(getattr(value, f.name), device) for f in fields(value)})
     return value
+
+
+def padded(rows: int) -> int:
+    """`rows` rounded up, by 1/16 at most.
+
+    oneDNN builds a kernel for every new shape of a product, 0.5 ms each. I and C differ from batch to batch, so dense
+    inputs are filled up with rows of zeros, which belong to no candidate, until their shapes repeat.
+    """
+    step = 1 << max(0, rows.bit_length() - 5)
+    return -(-rows // step) * step
 
 
 def _csr(bags: Bags) -> Csr:
@@ -130,6 +140,12 @@ def _pairs(first: Ints, second: Ints) -> Bags:
     return Bags(np.stack((first, second), axis=1).ravel(), start, None, len(first))
 
 
+def _filled(bags: Bags, count: int) -> Bags:
+    """The bags, and empty ones up to `count`."""
+    assert bags.start is not None
+    return Bags(bags.row, np.pad(bags.start, (0, count - bags.count), mode="edge"), bags.weight, count)
+
+
 def _ranges(start: NDArray[np.int64], length: NDArray[np.int64]) -> NDArray[np.int64]:
     ends = np.cumsum(length)
     return np.arange(ends[-1] if len(ends) else 0) + np.repeat(start - (ends - length), length)
@@ -161,8 +177,8 @@ def assemble(
         request_of=torch.from_numpy(request_of),
         requests=_csr(Bags(np.arange(len(request_of), dtype=np.int32), request_start, None, len(query))),
         item_of=torch.from_numpy(item_of),
-        items=_csr(items),
-        pairs=_csr(_pairs(request_of, item_of + np.int32(len(query)))),
+        items=_csr(_filled(items, padded(len(item)))),
+        pairs=_csr(_filled(_pairs(request_of, item_of + np.int32(len(query))), padded(len(request_of)))),
         level=torch.from_numpy(level),
         exposed=exposed,
         weight=torch.from_numpy(weight),

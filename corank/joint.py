@@ -9,8 +9,9 @@ from typing import Annotated
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
-from corank.batch import Batch
+from corank.batch import Batch, padded
 from corank.embedding import Tables
 from corank.layout import Layout
 from corank.prerank import Towers, TowersSettings
@@ -38,7 +39,7 @@ class JointModel(nn.Module):
         return {name: stage(inputs, batch) for name, stage in self.stages.items()}
 
     def inputs(self, batch: Batch) -> dict[Placement, Tensor]:
-        """Dense inputs by placement: query (R, ·), item (I, ·), cross (C, ·)."""
+        """Dense inputs by placement: query (R, ·), item (padded I, ·), cross (padded C, ·)."""
         sums = {dim: iter(parts) for dim, parts in self.tables(batch.lookups).items()}
         inputs: dict[Placement, Tensor] = {}
         for placement in PLACEMENTS:
@@ -47,7 +48,8 @@ class JointModel(nn.Module):
                 next(sums[group.dim]).reshape(len(numbers), group.width)
                 for group in self.layout.groups[placement]
             ]
-            inputs[placement] = torch.cat([*parts, numbers], dim=1).to(self.dtype)
+            x = torch.cat([*parts, numbers], dim=1).to(self.dtype)
+            inputs[placement] = x if placement == "query" else pad(x, (0, 0, 0, padded(len(x)) - len(x)))
         return inputs
 
 

@@ -53,7 +53,8 @@ class Mlp(nn.Module):
 
     def forward(self, inputs: dict[Placement, Tensor], batch: Batch) -> dict[str, Tensor]:
         """Logits by label: {label: (C,)}."""
-        return self.above(pair_sum(*self.sides(inputs), batch) + self.crosses(inputs))
+        logits = self.above(pair_sum(*self.sides(inputs), batch) + self.crosses(inputs))
+        return {label: z[: len(batch)] for label, z in logits.items()}
 
     def sides(self, inputs: dict[Placement, Tensor]) -> tuple[Tensor, Tensor]:
         """The first layer's sums over the query, bias included, and over the item: (R, h), (I, h)."""

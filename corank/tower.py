@@ -93,7 +93,7 @@ _pair_sum: Callable[..., Tensor] = _PairSum.apply
 
 
 def pair_sum(query: Tensor, item: Tensor, batch: Batch) -> Tensor:
-    """query[request_of] + item[item_of]: (R, h), (I, h) → (C, h)."""
+    """query[request_of] + item[item_of]: (R, h), (padded I, h) → (padded C, h)."""
     return _pair_sum(query, item, batch)
 
 
@@ -121,7 +121,7 @@ _pair_dot: Callable[..., Tensor] = _PairDot.apply
 
 
 def pair_dot(query: Tensor, item: Tensor, batch: Batch) -> Tensor:
-    """⟨query[request_of], item[item_of]⟩ in fp32: (R, h), (I, h) → (C,)."""
+    """⟨query[request_of], item[item_of]⟩ in fp32: (R, h), (padded I, h) → (C,)."""
     return _pair_dot(query.float(), item.float(), batch)
 
 
