@@ -6,12 +6,12 @@ and the ranker's whole first layer run C times.
 
 import numpy as np
 import torch
-from corank.pack import Shard
 from torch import Tensor
 
 from corank.batch import Batch, Reader, assemble
 from corank.joint import JointModel, Logits
 from corank.layout import Bags
+from corank.pack import Shard
 from corank.prerank import Towers
 from corank.rank import Mlp
 from corank.tower import activated

@@ -31,13 +31,17 @@ def trained(config: Path, seed: int, runs: Path) -> dict[str, float]:
     """Figures of the test days of one training."""
     run, _ = verbs.train(config, Quiet(), [f"train.seed={seed}"], folder=runs / str(seed))
     stages = verbs.evaluate(run.folder, bootstrap=False)["stages"]
-    return {f"{s}_{metric}": stages[s]["exposed"]["click"][metric] for s in STAGES for metric in ("auc", "gauc")}
+    return {
+        f"{s}_{metric}": stages[s]["exposed"]["click"][metric] for s in STAGES for metric in ("auc", "gauc")
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, metavar="DIR", help="KuaiRand-Pure in its official layout")
-    parser.add_argument("--config", type=Path, help="a config in place of the imported one, data paths as there")
+    parser.add_argument(
+        "--config", type=Path, help="a config in place of the imported one, data paths as there"
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
@@ -60,9 +64,16 @@ def main() -> None:
     figures |= {f"{name}_std": pstdev(values) for name, values in found.items()}
     for stage in STAGES:
         for metric in ("auc", "gauc"):
-            gains = [a - b for a, b in zip(found[f"{stage}_{metric}"], found[f"reference_{metric}"], strict=True)]
+            gains = [
+                a - b for a, b in zip(found[f"{stage}_{metric}"], found[f"reference_{metric}"], strict=True)
+            ]
             figures[f"{stage}_{metric}_gain"] = fmean(gains)
-    aims = {"rank_auc_gain": 0.015, "prerank_auc_gain": 0.012, "rank_gauc_gain": 0.008, "prerank_gauc_gain": 0.008}
+    aims = {
+        "rank_auc_gain": 0.015,
+        "prerank_auc_gain": 0.012,
+        "rank_gauc_gain": 0.008,
+        "prerank_gauc_gain": 0.008,
+    }
     harness.report("quality", figures, {name: (">=", value) for name, value in aims.items()}, arguments.json)
 
 

@@ -147,8 +147,10 @@ def _filled(bags: Bags, count: int) -> Bags:
 
 
 def _ranges(start: NDArray[np.int64], length: NDArray[np.int64]) -> NDArray[np.int64]:
+    """All of start[n], …, start[n] + length[n] − 1, one n after another."""
     ends = np.cumsum(length)
-    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(start - (ends - length), length)
+    ranges: NDArray[np.int64] = np.arange(length.sum()) + np.repeat(start - (ends - length), length)
+    return ranges
 
 
 def assemble(

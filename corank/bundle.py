@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +54,7 @@ class Manifest(Settings):
     format: int
     name: str
     model_version: str
-    """Hash of weights, encoders and schema: two bundles that share it score alike."""
+    """Hash of weights, encoders, calibrators and schema: two bundles that share it score alike."""
     items_seq: int
     """Counts changes of the items under one model version."""
     content: str
@@ -148,7 +147,8 @@ def write(path: Path, manifest: Manifest, fill: Callable[[Path], None]) -> Bundl
     _refuse_foreign(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=path))
+        partial = path / f".partial-{os.urandom(4).hex()}"
+        partial.mkdir()
         try:
             fill(partial)
             return _publish(path, partial, manifest)

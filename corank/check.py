@@ -45,7 +45,10 @@ def _feature_row(config: Config, name: str, source: str) -> dict[str, str]:
         if stage.model == "mlp":
             row[stage.name] = "x"
             continue
-        chosen: dict[Placement, list[str] | None] = {"query": stage.query_features, "item": stage.item_features}
+        chosen: dict[Placement, list[str] | None] = {
+            "query": stage.query_features,
+            "item": stage.item_features,
+        }
         for placement, names in chosen.items():
             enters = feature.placement == placement and (names is None or name in names)
             row[f"{stage.name}.{placement}"] = "x" if enters else ""

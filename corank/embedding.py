@@ -27,7 +27,9 @@ def sum_rows(matrix: Tensor, csr: Csr) -> Tensor:
     if csr.start is None:
         return matrix.index_select(0, csr.row)
     # positional: scale_grad_by_freq, mode (0 = sum), sparse, per_sample_weights, include_last_offset
-    out: Tensor = torch.ops.aten.embedding_bag(matrix, csr.row, csr.start, False, 0, False, csr.weight, True)[0]
+    out: Tensor = torch.ops.aten.embedding_bag(matrix, csr.row, csr.start, False, 0, False, csr.weight, True)[
+        0
+    ]
     return out
 
 

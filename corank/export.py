@@ -73,7 +73,8 @@ class RankGraph(nn.Module):
 def export(path: Path, config: Config, packed: Packed, model: JointModel, calibrators: Calibrators) -> Bundle:
     """Write the bundle of a trained model. Raises BundleError; what was at `path` before is untouched then."""
     model = model.cpu().eval()
-    version = model_version(config, packed, model)
+    stages = [_facts(config, model, calibrators, stage.name) for stage in config.stages]
+    version = model_version(config, packed, model, stages)
     manifest = Manifest(
         format=1,
         name=config.name,
@@ -83,14 +84,14 @@ def export(path: Path, config: Config, packed: Packed, model: JointModel, calibr
         user=config.data.user,
         item=config.data.item,
         features=config.features,
-        stages=[_facts(config, model, calibrators, stage.name) for stage in config.stages],
+        stages=stages,
         parts={},
     )
     return write(path, manifest, lambda folder: _fill(folder, packed, model))
 
 
-def model_version(config: Config, packed: Packed, model: JointModel) -> str:
-    """A hash of weights, encoders and schema: 16 hex digits."""
+def model_version(config: Config, packed: Packed, model: JointModel, stages: list[StageFacts]) -> str:
+    """A hash of weights, encoders, calibrators and schema: 16 hex digits."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)}".encode())
@@ -98,7 +99,9 @@ def model_version(config: Config, packed: Packed, model: JointModel) -> str:
     for file in sorted((packed.folder / "encoders").iterdir()):
         digest.update(file.name.encode() + file.read_bytes())
     plain = config.model_dump(mode="json", by_alias=True)
-    digest.update(json.dumps({key: plain[key] for key in ("features", "stages")}, sort_keys=True).encode())
+    facts = {stage.name: stage.model_dump(mode="json") for stage in stages}
+    schema = {"features": plain["features"], "stages": plain["stages"], "facts": facts}
+    digest.update(json.dumps(schema, sort_keys=True).encode())
     return digest.hexdigest()[:16]
 
 

@@ -245,7 +245,8 @@ class Funnel:
             for column in given:
                 if column not in wanted and column != self.manifest.user:
                     raise RequestError(f"{side}: {_unknown_column(column, wanted)}")
-            missing += sorted(f"{side}.{column}" for column in wanted - given.keys())
+            absent = wanted - given.keys()
+            missing += sorted(f"{side}.{'id' if c == self.manifest.user else c}" for c in absent)
             values |= {column: given[column] for column in wanted & given.keys()}
         return pl.DataFrame(
             [_series(c, [v], "request") for c, v in values.items()] or [pl.Series("_", [None])]

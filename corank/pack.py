@@ -26,7 +26,7 @@ from corank.versions import Versions
 
 __all__ = ["Packed", "Shard", "fingerprint", "pack"]
 
-Report = Callable[[str], None]
+Report = Callable[[str], object]
 
 BATCH = 2**19
 """Rows read at a time."""

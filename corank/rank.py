@@ -3,7 +3,6 @@
 Letters: R requests · I distinct items · C candidates · h first width.
 """
 
-
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Annotated, Literal, Self, cast

@@ -18,6 +18,8 @@ Side = Literal["user", "context", "item", "cross"]
 Placement = Literal["query", "item", "cross"]
 PLACEMENTS: tuple[Placement, ...] = ("query", "item", "cross")
 
+_DAY = timedelta(days=1)
+
 MISSING, UNKNOWN, FIRST_KNOWN = 0, 1, 2
 """Codes of every id feature: 0 for a null, 1 for a value outside the vocabulary, then the values."""
 
@@ -65,6 +67,8 @@ class IdsFeature(FeatureSettings):
 
     @model_validator(mode="after")
     def _history_or_list(self) -> Self:
+        if self.every is not None and (not self.every or (self.every > _DAY and self.every % _DAY)):
+            raise ValueError("every must be above 0s, and whole days where it is more than one")
         if self.of is None and (self.event or self.lag or self.every):
             raise ValueError("event, lag and every describe a history; write `of: <item id feature>` too")
         if self.of is not None:
@@ -164,12 +168,13 @@ class Schema:
                 raise ConfigError(f"{key}: no feature '{name}' is declared under features")
             found = self.features[name].placement
             if found != allowed:
+                article = "an" if found == "item" else "a"
                 reason = {
                     "query": "at serving time the query tower runs once a request and does not know the item",
                     "item": "item vectors are computed ahead of any request and do not know the query",
                     "cross": "",
                 }[allowed]
                 raise ConfigError(
-                    f"{key}: '{name}' is a {found} feature and cannot enter the {allowed} tower: {reason}; "
+                    f"{key}: '{name}' is {article} {found} feature and cannot enter the {allowed} tower: {reason}; "
                     "leave it to a ranker stage"
                 )

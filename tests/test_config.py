@@ -113,7 +113,7 @@ WRONG = {
     "stages.0.query_features=[tab, brand_seen]": "stages.prerank.query_features: 'brand_seen' is a cross feature "
     "and cannot enter the query tower: at serving time the query tower runs once a request and does not know the "
     "item; leave it to a ranker stage",
-    "stages.0.query_features=[item_id]": "stages.prerank.query_features: 'item_id' is a item feature and cannot "
+    "stages.0.query_features=[item_id]": "stages.prerank.query_features: 'item_id' is an item feature and cannot "
     "enter the query tower",
     "stages.0.item_features=[brand_seen]": "stages.prerank.item_features: 'brand_seen' is a cross feature and "
     "cannot enter the item tower: item vectors are computed ahead of any request and do not know the query",

@@ -29,7 +29,7 @@ HARD = (
 """What a resumed run must get right beyond the weights: drawn masks, and a checkpoint out of step with the log."""
 
 
-class Interrupted(Exception):
+class StoppedError(Exception):
     """What the watcher below raises."""
 
 
@@ -41,7 +41,7 @@ class Interrupting(Silent):
     def step(self, done: int, steps: int, losses: dict[str, float], candidates_per_second: float) -> None:
         super().step(done, steps, losses, candidates_per_second)
         if len(self.losses) == self.calls:
-            raise Interrupted
+            raise StoppedError
 
 
 def same(a: Run, b: Run, name: str = "model") -> bool:
@@ -86,7 +86,7 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(
     calls = steps // 20
     for n, interruption in enumerate(sorted(random.Random(str(overrides)).sample(range(1, calls), 2))):
         watcher = Interrupting(interruption if n == 0 else 1)
-        with pytest.raises(Interrupted):
+        with pytest.raises(StoppedError):
             verbs.train(config, watcher, overrides, resume=n > 0, folder=folder)
         assert load(folder / "latest.safetensors").facts["progress"]["step"] < steps
         assert not (folder / "model.safetensors").exists()
@@ -97,7 +97,7 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(
 def test_the_events_of_a_resumed_run_are_those_of_an_unbroken_one(world: Path, tmp_path: Path) -> None:
     config, overrides = world / "config.yaml", [*SMALL, *HARD]
     unbroken = trained_run(config, tmp_path / "unbroken", *overrides)
-    with pytest.raises(Interrupted):
+    with pytest.raises(StoppedError):
         verbs.train(config, Interrupting(3), overrides, folder=tmp_path / "broken")
     resumed = trained_run(config, tmp_path / "broken", *overrides, resume=True)
     ours, theirs = scalars(resumed), scalars(unbroken)
