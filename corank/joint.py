@@ -48,8 +48,10 @@ class JointModel(nn.Module):
                 next(sums[group.dim]).reshape(len(numbers), group.width)
                 for group in self.layout.groups[placement]
             ]
-            x = torch.cat([*parts, numbers], dim=1).to(self.dtype)
-            inputs[placement] = x if placement == "query" else pad(x, (0, 0, 0, padded(len(x)) - len(x)))
+            parts += [numbers] if numbers.shape[1] or not parts else []
+            x = (parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)).to(self.dtype)
+            empty = 0 if placement == "query" else padded(len(x)) - len(x)
+            inputs[placement] = pad(x, (0, 0, 0, empty)) if empty else x
         return inputs
 
 
