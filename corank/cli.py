@@ -92,7 +92,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the latest checkpoint.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew over an earlier run.")] = False,
     run: Annotated[
-        Path | None, typer.Option(help="The run's folder [default: runs/NAME beside CONFIG].")
+        Path | None, typer.Option(help="The run's folder; runs/NAME beside CONFIG unless given.")
     ] = None,
     overrides: Overrides = None,
 ) -> None:
@@ -159,7 +159,8 @@ def rank(
 
 def main() -> None:
     """The entry point: a CorankError becomes its message and exit 1."""
-    # a spinning OpenMP thread that shares its core with another process makes every step wait: 25 times slower seen
+    # spinning OpenMP threads that share a core with another process made a step 25 times slower; asleep they cost a
+    # tenth on an idle machine, where OMP_WAIT_POLICY=active wins it back (LOG.md)
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         app()
