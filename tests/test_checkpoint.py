@@ -133,14 +133,16 @@ for n in itertools.count():
     save(Path({str(path)!r}), Checkpoint({{"x": torch.full((200_000,), float(n))}}, {{"n": n}}))
 """
     with subprocess.Popen([sys.executable, "-c", code]) as writer:
-        seen: set[int] = set()
-        ends = time.monotonic() + 30
-        while len(seen) < 20 and time.monotonic() < ends:
-            held = load(path)
-            if "n" in held.facts:
-                seen.add(held.facts["n"])
-                assert (held.tensors["x"] == held.facts["n"]).all()
-        writer.kill()
+        try:
+            seen: set[int] = set()
+            ends = time.monotonic() + 30
+            while len(seen) < 20 and time.monotonic() < ends:
+                held = load(path)
+                if "n" in held.facts:
+                    seen.add(held.facts["n"])
+                    assert (held.tensors["x"] == held.facts["n"]).all()
+        finally:
+            writer.kill()
     assert len(seen) == 20
     last = load(path)
     assert last.facts["n"] >= max(seen) and (last.tensors["x"] == last.facts["n"]).all()
