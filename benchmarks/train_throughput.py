@@ -15,7 +15,6 @@ import harness
 import numpy as np
 import polars as pl
 import torch
-from corank.pack import Packed, pack
 from per_row import PerRowReader, per_row
 
 from corank.batch import Batch, Reader
@@ -24,6 +23,7 @@ from corank.joint import JointModel
 from corank.layout import Layout
 from corank.losses import Click, Distill, Scope, Total
 from corank.optimise import optimisers
+from corank.pack import Packed, pack
 from corank.prerank import TowersSettings
 from corank.rank import MlpSettings
 from corank.schema import IdFeature, Schema
