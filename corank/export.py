@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from corank.arrays import write_array, write_frame, write_ragged
 from corank.bundle import Bundle, Calibration, Manifest, StageFacts, next_seq, write
+from corank.calibrate import Platt
 from corank.config import Config
 from corank.errors import BundleError
 from corank.evaluate import Calibrators
@@ -73,8 +74,7 @@ class RankGraph(nn.Module):
 def export(path: Path, config: Config, packed: Packed, model: JointModel, calibrators: Calibrators) -> Bundle:
     """Write the bundle of a trained model. Raises BundleError; what was at `path` before is untouched then."""
     model = model.cpu().eval()
-    stages = [_facts(config, model, calibrators, stage.name) for stage in config.stages]
-    version = model_version(config, packed, model, stages)
+    version = model_version(config, packed, model, calibrators)
     manifest = Manifest(
         format=1,
         name=config.name,
@@ -84,13 +84,13 @@ def export(path: Path, config: Config, packed: Packed, model: JointModel, calibr
         user=config.data.user,
         item=config.data.item,
         features=config.features,
-        stages=stages,
+        stages=[_facts(config, model, calibrators, stage.name) for stage in config.stages],
         parts={},
     )
     return write(path, manifest, lambda folder: _fill(folder, packed, model))
 
 
-def model_version(config: Config, packed: Packed, model: JointModel, stages: list[StageFacts]) -> str:
+def model_version(config: Config, packed: Packed, model: JointModel, calibrators: Calibrators) -> str:
     """A hash of weights, encoders, calibrators and schema: 16 hex digits."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
@@ -99,10 +99,13 @@ def model_version(config: Config, packed: Packed, model: JointModel, stages: lis
     for file in sorted((packed.folder / "encoders").iterdir()):
         digest.update(file.name.encode() + file.read_bytes())
     plain = config.model_dump(mode="json", by_alias=True)
-    facts = {stage.name: stage.model_dump(mode="json") for stage in stages}
-    schema = {"features": plain["features"], "stages": plain["stages"], "facts": facts}
+    schema = [plain["features"], plain["stages"], {s: _plain(c) for s, c in calibrators.items()}]
     digest.update(json.dumps(schema, sort_keys=True).encode())
     return digest.hexdigest()[:16]
+
+
+def _plain(calibrators: dict[str, Platt]) -> dict[str, dict[str, float]]:
+    return {label: asdict(platt) for label, platt in calibrators.items()}
 
 
 def _facts(config: Config, model: JointModel, calibrators: Calibrators, name: str) -> StageFacts:

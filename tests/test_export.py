@@ -18,6 +18,7 @@ from corank import verbs
 from corank.bundle import Bundle
 from corank.calibrate import Platt
 from corank.errors import BundleError, CheckpointError
+from corank.evaluate import Calibrators
 from corank.export import item_vectors, model_version
 from corank.funnel import Funnel, Request
 from corank.layout import dense
@@ -45,9 +46,9 @@ def bundle(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
 # The model version
 
 
-def version(case: Case, **changes: Any) -> str:
+def version(case: Case, calibrators: Calibrators | None = None, **changes: Any) -> str:
     config = case.config.model_copy(update=changes)
-    return model_version(config, case.packed, case.model)
+    return model_version(config, case.packed, case.model, calibrators or case.calibrators)
 
 
 def test_version_is_that_of_weights_encoders_and_schema(case: Case, again: Case) -> None:
@@ -84,6 +85,11 @@ def test_version_changes_with_the_schema_and_the_stages(case: Case) -> None:
     features["item_0"] = features["item_0"].model_copy(update={"pool": "mean"})
     stages = [case.config.stages[0].model_copy(update={"activation": "gelu"}), case.config.stages[1]]
     assert len({version(case), version(case, features=features), version(case, stages=stages)}) == 3
+
+
+def test_version_changes_with_a_calibrator(case: Case) -> None:
+    other = {stage: {label: Platt(2.0, 0.5) for label in found} for stage, found in case.calibrators.items()}
+    assert version(case, other) != version(case)
 
 
 def test_version_changes_with_an_encoder(again: Case) -> None:
