@@ -23,6 +23,15 @@ def _flush(file: BinaryIO) -> None:
     os.fsync(file.fileno())
 
 
+def sync(path: Path) -> None:
+    """Force a file, or a folder's entries, to disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     with path.open("wb") as file:
         file.write(content)

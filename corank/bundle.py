@@ -17,7 +17,7 @@ from typing import Any, Literal, Self
 
 from pydantic import ValidationError
 
-from corank.arrays import write_bytes
+from corank.arrays import sync, write_bytes
 from corank.errors import BundleError, ConfigError
 from corank.schema import Feature, Schema
 from corank.settings import Settings, validated
@@ -182,19 +182,19 @@ def _publish(path: Path, partial: Path, manifest: Manifest) -> Bundle:
     files = sorted(p for p in partial.rglob("*") if p.is_file())
     parts = {str(p.relative_to(partial)): Part(bytes=p.stat().st_size, sha256=sha256(p)) for p in files}
     for file in files:
-        _sync(file)
+        sync(file)
     # a name of its own each time, so that no reader's content is ever replaced under it
     tag = os.urandom(4).hex()
     content = f"{manifest.model_version}-{manifest.items_seq}-{tag}"
     before = _current(path)
     partial.rename(path / content)
-    _sync(path)
+    sync(path)
     plain = manifest.model_copy(update={"content": content, "parts": parts}).plain()
     plain["digest"] = _digest(plain)
     pointer = path / f".manifest-{tag}"
     write_bytes(pointer, json.dumps(plain, indent=1).encode())
     pointer.replace(path / "manifest.json")
-    _sync(path)
+    sync(path)
     for old in path.iterdir():
         if old.name not in (content, before) and _is_ours(old):
             shutil.rmtree(old, ignore_errors=True) if old.is_dir() else old.unlink(missing_ok=True)
@@ -215,11 +215,3 @@ def next_seq(path: Path, model_version: str) -> int:
     except BundleError:
         return 1
     return held.items_seq + 1 if held.model_version == model_version else 1
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

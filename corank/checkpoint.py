@@ -6,7 +6,6 @@ reader finds the old one or the new one, never half.
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from safetensors.torch import load as from_bytes
 from safetensors.torch import save_file
 from torch import Tensor
 
+from corank.arrays import sync
 from corank.errors import CheckpointError
 
 
@@ -40,9 +40,9 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     partial = path.with_name(f".{path.name}.partial")
     try:
         save_file(tensors, partial, {"facts": facts, "digest": _digest(tensors, facts)})
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
+        sync(partial)
         partial.replace(path)
+        sync(path.parent)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: cannot be written: {error}; free some space and resume") from None
     finally:

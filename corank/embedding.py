@@ -22,10 +22,19 @@ class TableOptimiser(Settings):
     lr: PositiveFloat = 0.05
 
 
+def gather(matrix: Tensor, row: Tensor) -> Tensor:
+    """matrix[row]: (N, d). On a CPU by bags of one row, since those prefetch: about twice as fast as index_select."""
+    if matrix.device.type != "cpu":
+        return matrix.index_select(0, row)
+    start = torch.arange(len(row) + 1, dtype=row.dtype)
+    out: Tensor = torch.ops.aten.embedding_bag(matrix, row, start, False, 0, False, None, True)[0]
+    return out
+
+
 def sum_rows(matrix: Tensor, csr: Csr) -> Tensor:
     """Rows of `matrix` summed as `csr` says, in its fixed order: (B, d)."""
     if csr.start is None:
-        return matrix.index_select(0, csr.row)
+        return gather(matrix, csr.row)
     # positional: scale_grad_by_freq, mode (0 = sum), sparse, per_sample_weights, include_last_offset
     out: Tensor = torch.ops.aten.embedding_bag(matrix, csr.row, csr.start, False, 0, False, csr.weight, True)[
         0
@@ -90,7 +99,7 @@ class RowwiseAdagrad(torch.optim.Optimizer):
                 total.index_copy_(0, rows, seen)
                 change = gradient / (seen.sqrt() + group["eps"]).unsqueeze(1)
                 # rows are distinct: gather and copy back is several times faster than index_add_
-                table.index_copy_(0, rows, table.index_select(0, rows).sub_(change, alpha=group["lr"]))
+                table.index_copy_(0, rows, gather(table, rows).sub_(change, alpha=group["lr"]))
 
 
 def table_optimiser(tables: Tables, settings: TableOptimiser) -> torch.optim.Optimizer:

@@ -3,8 +3,6 @@
 Letters: n candidates · N items · d last width of the towers.
 """
 
-import difflib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,53 +13,21 @@ import onnxruntime
 import polars as pl
 from numpy.typing import NDArray
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, InvalidProtobuf
-from pydantic import Field, PositiveInt
 
 from corank.arrays import read_array, read_frame, read_rows
+from corank.asked import Request, candidates, series, unknown_column
 from corank.bundle import Bundle, Manifest, StageFacts
 from corank.calibrate import Platt
 from corank.encode import Encoders
-from corank.errors import BundleError, ConfigError, DataError, RequestError
+from corank.errors import BundleError, DataError, RequestError
 from corank.layout import Layout, dense
-from corank.rows import Floats, Longs, Ragged, Rows
+from corank.rows import Floats, Longs, Rows
 from corank.schema import Schema
-from corank.settings import Settings, validated
 from corank.vocabulary import Keys, identifiers
 
+__all__ = ["Funnel", "Request"]
+
 Index = NDArray[np.int64]
-
-
-class Request(Settings):
-    """REQUEST.json: columns by side, and the candidates to rank."""
-
-    user: dict[str, Any]
-    """`id`, and the user's columns; a history as a list of item ids, the newest last."""
-    context: dict[str, Any] = {}
-    time: str | int | None = None
-    candidates: list[int | str | dict[str, Any]] = Field(min_length=1)
-    """Item ids, or `{"id": …}` with the pair's cross columns and, for an unknown item, its item columns."""
-    keep: dict[str, PositiveInt] = {}
-    """Quotas for this request, by stage."""
-    trace: bool = False
-
-    @classmethod
-    def read(cls, path: Path) -> Self:
-        """Raises RequestError."""
-        try:
-            held = json.loads(path.read_bytes())
-        except FileNotFoundError:
-            raise RequestError(f"{path}: no such file") from None
-        except (OSError, ValueError) as error:
-            raise RequestError(f"{path}: not valid JSON: {error}") from None
-        return cls.parse(held, str(path))
-
-    @classmethod
-    def parse(cls, held: Any, source: str = "request") -> Self:
-        """Raises RequestError, which names each faulty field."""
-        try:
-            return validated(cls, held, source)
-        except ConfigError as error:
-            raise RequestError(str(error)) from None
 
 
 @dataclass(frozen=True)
@@ -181,7 +147,7 @@ class Funnel:
         return quotas | dict(request.keep)
 
     def _encode(self, request: Request) -> Encoded:
-        given, described = _candidates(request)
+        given, described = candidates(request)
         record, unknown = self._known(given, described)
         ids = [given[n] for n in np.flatnonzero(~unknown)]
         columns = [described[n] for n in np.flatnonzero(~unknown)]
@@ -216,9 +182,9 @@ class Funnel:
         for n, columns in enumerate(described):
             for column in columns:
                 if column not in allowed:
-                    raise RequestError(f"candidates.{n}: {_unknown_column(column, allowed)}")
+                    raise RequestError(f"candidates.{n}: {unknown_column(column, allowed)}")
         try:
-            record = self._keys.find(identifiers(_series("id", given, "candidates"), "candidates.id"))
+            record = self._keys.find(identifiers(series("id", given, "candidates"), "candidates.id"))
         except (DataError, TypeError):
             sample = self._keys.values[0] if len(self._keys) else None
             raise RequestError(
@@ -234,7 +200,7 @@ class Funnel:
             return rows
         given = [{**columns[n], self.manifest.item: ids[n]} for n in described]
         new = self._encoders.rows(self.schema, "item", self._frame("item", given, []))
-        return new if rows is None else _replaced(rows, described, new)
+        return new if rows is None else rows.replaced(described, new)
 
     def _query(self, request: Request, missing: list[str]) -> pl.DataFrame:
         user = {(self.manifest.user if key == "id" else key): value for key, value in request.user.items()}
@@ -244,73 +210,23 @@ class Funnel:
             wanted = {self.schema.column(n) for n, f in self.schema.features.items() if f.side == side}
             for column in given:
                 if column not in wanted and column != self.manifest.user:
-                    raise RequestError(f"{side}: {_unknown_column(column, wanted)}")
+                    raise RequestError(f"{side}: {unknown_column(column, wanted)}")
             absent = wanted - given.keys()
             missing += sorted(f"{side}.{'id' if c == self.manifest.user else c}" for c in absent)
             values |= {column: given[column] for column in wanted & given.keys()}
         return pl.DataFrame(
-            [_series(c, [v], "request") for c, v in values.items()] or [pl.Series("_", [None])]
+            [series(c, [v], "request") for c, v in values.items()] or [pl.Series("_", [None])]
         )
 
     def _frame(self, side: str, rows: list[dict[str, Any]], missing: list[str]) -> pl.DataFrame:
         columns = sorted(self._columns(side) | ({self.manifest.item} if side == "item" else set()))
         missing += [f"{side}.{c}" for c in columns if any(c not in row for row in rows)]
-        series = [_series(c, [row.get(c) for row in rows], "candidates") for c in columns]
+        series = [series(c, [row.get(c) for row in rows], "candidates") for c in columns]
         return pl.DataFrame(series or [pl.Series("_", [None] * len(rows))])
 
     def _columns(self, side: str) -> set[str]:
         columns = {self.schema.column(n) for n, f in self.schema.features.items() if f.side == side}
         return columns - {self.manifest.item} if side == "item" else columns
-
-
-def _candidates(request: Request) -> tuple[list[Any], list[dict[str, Any]]]:
-    """The candidates' ids, and what else is given of each. Raises RequestError for one without id or given twice."""
-    ids: list[Any] = []
-    described: list[dict[str, Any]] = []
-    for n, candidate in enumerate(request.candidates):
-        columns = dict(candidate) if isinstance(candidate, dict) else {"id": candidate}
-        if type(columns.get("id")) not in (int, str):
-            raise RequestError(
-                f"candidates.{n}: needs an `id`, a whole number or text; received {candidate!r}"
-            )
-        ids.append(columns.pop("id"))
-        described.append(columns)
-    if len(set(ids)) < len(ids):
-        twice = next(value for value in ids if ids.count(value) > 1)
-        raise RequestError(f"candidates: {twice!r} is there twice; give each candidate once")
-    return ids, described
-
-
-def _series(name: str, values: list[Any], where: str) -> pl.Series:
-    if any(isinstance(value, float) for value in values):
-        # JSON writers tell 3 from 3.0 or do not: numbers are numbers
-        values = [float(value) if type(value) is int else value for value in values]
-    try:
-        return pl.Series(name, values)
-    except (TypeError, pl.exceptions.PolarsError, OverflowError) as error:
-        reason = str(error).splitlines()[0]
-        raise RequestError(f"{where}: '{name}' mixes types or is out of range: {reason}") from None
-
-
-def _unknown_column(column: str, known: set[str]) -> str:
-    near = difflib.get_close_matches(column, sorted(known), n=1)
-    hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(sorted(known)) or 'none'}"
-    return f"the bundle knows no '{column}' here; {hint}"
-
-
-def _replaced(rows: Rows, at: Index, new: Rows) -> Rows:
-    """`rows` with those at `at` replaced by `new`, in order."""
-    ids, numbers = rows.ids.copy(), rows.numbers.copy()
-    ids[at], numbers[at] = new.ids, new.numbers
-    lists = []
-    for old, fresh in zip(rows.lists, new.lists, strict=True):
-        start, length = old.start.copy(), old.length.copy()
-        flat = old.flat()
-        ends = np.cumsum(length, dtype=np.int64)
-        start[:] = ends - length
-        start[at], length[at] = fresh.start + len(flat), fresh.length
-        lists.append(Ragged(start, length, np.concatenate((flat, fresh.values))))
-    return Rows(ids, numbers, tuple(lists))
 
 
 def _session(path: Path) -> onnxruntime.InferenceSession:

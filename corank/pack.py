@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from corank.arrays import read_frame, write_bytes, write_frame, write_rows
+from corank.arrays import read_frame, sync, write_bytes, write_frame, write_rows
 from corank.encode import assemble
 from corank.errors import DataError
 from corank.fit import fit
@@ -219,22 +219,14 @@ def _replacing(out: Path) -> Iterator[Path]:
     try:
         yield partial
         for folder in (*(path for path in partial.rglob("*") if path.is_dir()), partial):
-            _flush(folder)
+            sync(folder)
         if out.exists():
             out.rename(old)
         partial.rename(out)
-        _flush(out.parent)
+        sync(out.parent)
     finally:
         for left in (partial, old):
             shutil.rmtree(left, ignore_errors=True)
-
-
-def _flush(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 @contextmanager

@@ -54,3 +54,17 @@ class Rows:
 
     def take(self, index: NDArray[np.integer]) -> Self:
         return type(self)(self.ids[index], self.numbers[index], tuple(r.take(index) for r in self.lists))
+
+    def replaced(self, at: NDArray[np.integer], new: Self) -> Self:
+        """These rows with those at `at` replaced by `new`, in order."""
+        ids, numbers = self.ids.copy(), self.numbers.copy()
+        ids[at], numbers[at] = new.ids, new.numbers
+        lists = []
+        for old, fresh in zip(self.lists, new.lists, strict=True):
+            start, length = old.start.copy(), old.length.copy()
+            flat = old.flat()
+            ends = np.cumsum(length, dtype=np.int64)
+            start[:] = ends - length
+            start[at], length[at] = fresh.start + len(flat), fresh.length
+            lists.append(Ragged(start, length, np.concatenate((flat, fresh.values))))
+        return type(self)(ids, numbers, tuple(lists))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from corank.batch import Batch
-from corank.embedding import sum_rows
+from corank.embedding import gather, sum_rows
 from corank.settings import Settings
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -100,7 +100,7 @@ def pair_sum(query: Tensor, item: Tensor, batch: Batch) -> Tensor:
 class _PairDot(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, item: Tensor, batch: Batch) -> Tensor:
-        left, right = query.index_select(0, batch.request_of), item.index_select(0, batch.item_of)
+        left, right = gather(query, batch.request_of), gather(item, batch.item_of)
         ctx.save_for_backward(left, right)
         ctx.batch = batch
         dot: Tensor = torch.linalg.vecdot(left, right)

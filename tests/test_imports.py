@@ -19,7 +19,7 @@ LINES = (
     "optimise config check checkpoint",
     "metrics.measure metrics.point metrics.requests metrics.cascade metrics.kendall metrics.bootstrap metrics",
     "calibrate predict evaluate run train",
-    "bundle export funnel replay",
+    "bundle export asked funnel replay",
     "world production traffic simulate",
     "importers importers.kuairand",
     "verbs screen cli",
