@@ -221,8 +221,8 @@ class Funnel:
     def _frame(self, side: str, rows: list[dict[str, Any]], missing: list[str]) -> pl.DataFrame:
         columns = sorted(self._columns(side) | ({self.manifest.item} if side == "item" else set()))
         missing += [f"{side}.{c}" for c in columns if any(c not in row for row in rows)]
-        series = [series(c, [row.get(c) for row in rows], "candidates") for c in columns]
-        return pl.DataFrame(series or [pl.Series("_", [None] * len(rows))])
+        given = [series(c, [row.get(c) for row in rows], "candidates") for c in columns]
+        return pl.DataFrame(given or [pl.Series("_", [None] * len(rows))])
 
     def _columns(self, side: str) -> set[str]:
         columns = {self.schema.column(n) for n, f in self.schema.features.items() if f.side == side}
