@@ -13,8 +13,11 @@ from torch import Tensor
 
 from corank.batch import Batch
 from corank.errors import ConfigError
+from corank.joint import Logits
 from corank.sampling import Population
 from corank.settings import Settings
+
+__all__ = ["Logits", "Scope", "Term", "mean"]
 
 
 @dataclass(frozen=True)
@@ -39,10 +42,6 @@ class Scope:
                 f"{key}: stage '{stage}' does not predict the label '{label}'; "
                 f"it predicts {', '.join(self.stages[stage])}"
             )
-
-
-Logits = dict[str, dict[str, Tensor]]
-"""Stage → label → (C,)."""
 
 
 class Term(Settings):
