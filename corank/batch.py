@@ -3,19 +3,22 @@
 Letters: R requests · C candidates · I distinct items · B bags · V table rows read · U distinct table rows.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+import polars as pl
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from corank.layout import Bags, Layout
+from corank.negatives import Negatives
 from corank.pack import Packed, Shard
 from corank.rows import Floats, Ints, Rows
-from corank.sampling import Population, chosen
+from corank.sampling import Population, chosen, drawn
 from corank.schema import PLACEMENTS, Placement
 
 
@@ -52,12 +55,16 @@ class Batch:
     """Candidates summed by distinct item, `padded(I)` of them."""
     pairs: Csr
     """For each candidate its request's row and its item's, in a stack of R and `padded(I)`; `padded(C)` of them."""
-    level: Tensor  # (C,) uint8
+    level: Tensor  # (C,) uint8, or the source of a negative beyond the log
     exposed: int
     """The deepest level."""
     weight: Tensor  # (C,) float32
     labels: dict[str, Tensor]
     """(C,) float32: 0, 1, or -1 where unknown."""
+    scores: dict[str, Tensor]
+    """Logged scores as logits, NaN where unknown: (C,) float32."""
+    place: Tensor | None
+    """Place in the drawn order of request and level, (C,) int32; None where all candidates are read."""
 
     def __len__(self) -> int:
         return len(self.request_of)
@@ -70,12 +77,13 @@ class Batch:
         """Weight of the exposed candidates with a known label, 0 elsewhere: (C,)."""
         return self.weight * (self.labels[label] >= 0) * (self.level == self.exposed)
 
-    def at(self, levels: Sequence[int]) -> Tensor:
-        """1 for candidates of these levels, 0 elsewhere: (C,)."""
+    def sampled(self, population: Population) -> Tensor:
+        """Whether a candidate is of the population: (C,) bool."""
         here = torch.zeros_like(self.level, dtype=torch.bool)
-        for level in levels:
-            here |= self.level == level
-        return here.float()
+        for level, count in population.items():
+            of_level = self.level == level
+            here |= of_level if count is None or self.place is None else of_level & (self.place < count)
+        return here
 
 
 def _moved(value: Any, device: torch.device) -> Any:
@@ -167,6 +175,8 @@ def assemble(
     exposed: int,
     weight: Floats,
     labels: dict[str, Floats],
+    scores: dict[str, Floats] | None = None,
+    place: Ints | None = None,
 ) -> Batch:
     """A batch from encoded rows: R of the query, I of distinct items, C of crosses; `items` groups the C by I."""
     rows: dict[Placement, Rows] = {"query": query, "item": item, "cross": cross}
@@ -187,6 +197,8 @@ def assemble(
         exposed=exposed,
         weight=torch.from_numpy(weight),
         labels={name: torch.from_numpy(values) for name, values in labels.items()},
+        scores={name: torch.from_numpy(values) for name, values in (scores or {}).items()},
+        place=None if place is None else torch.from_numpy(place),
     )
 
 
@@ -208,9 +220,11 @@ class Reader:
     rank: int = 0
     world: int = 1
     layout: Layout = field(init=False)
+    negatives: Negatives = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layout", Layout(self.packed.schema, self.packed.encoders.sizes))
+        object.__setattr__(self, "negatives", Negatives(self.packed, self.split))
 
     @property
     def shards(self) -> tuple[Shard, ...]:
@@ -243,28 +257,88 @@ class Reader:
                 yield self._batch(epoch, *part)
 
     def _batch(self, epoch: int, number: int, shard: Shard, requests: NDArray[np.int64]) -> Batch:
-        start, stop = shard.request_start[requests], shard.request_start[requests + 1]
-        candidate = _ranges(start, stop - start)
-        request_of = np.repeat(np.arange(len(requests), dtype=np.int32), stop - start)
-        level = shard.level[candidate]
-        if self.population is not None:
-            rng = np.random.default_rng([self.seed, epoch, number])
-            keep = chosen(self.population, request_of, level, rng)
-            candidate, request_of, level = candidate[keep], request_of[keep], level[keep]
-        item, item_start, order = grouped(shard.item[candidate])
-        item_of = np.empty(len(candidate), dtype=np.int32)
+        found = self._candidates(shard, requests, np.random.default_rng([self.seed, epoch, number]))
+        item, item_start, order = grouped(found.row)
+        item_of = np.empty(len(found.row), dtype=np.int32)
         item_of[order] = np.repeat(np.arange(len(item), dtype=np.int32), np.diff(item_start))
-        weight = shard.weight[candidate] if shard.weight is not None else np.ones(len(candidate), np.float32)
         return assemble(
             self.layout,
             shard.query.take(requests),
             self.packed.items.take(item),
-            shard.cross.take(candidate),
-            request_of,
+            self._cross(shard, found.logged),
+            found.request_of,
             item_of,
             Bags(order, item_start, None, len(item)),
-            level,
+            found.level,
             len(self.packed.data.levels) - 1,
-            weight,
-            {name: values[candidate].astype(np.float32) for name, values in shard.labels.items()},
+            found.column(shard.weight, 1),
+            {name: found.column(values, -1) for name, values in shard.labels.items()},
+            {name: found.column(values, np.nan) for name, values in shard.scores.items()},
+            found.place,
+        )
+
+    def _candidates(
+        self, shard: Shard, requests: NDArray[np.int64], rng: np.random.Generator
+    ) -> "_Candidates":
+        start, stop = shard.request_start[requests], shard.request_start[requests + 1]
+        logged = _ranges(start, stop - start)
+        request_of = np.repeat(np.arange(len(requests), dtype=np.int32), stop - start)
+        if self.population is None:
+            return _Candidates(request_of, logged, shard.item[logged], shard.level[logged], None)
+        level = shard.level[logged]
+        place = drawn(request_of, level, rng)
+        keep = chosen(self.population, level, place)
+        request_of, logged, level, place = request_of[keep], logged[keep], level[keep], place[keep]
+        held = _Candidates(request_of, logged, shard.item[logged], level, place)
+        return held.joined(
+            *self.negatives.draw(self.population, request_of, held.row, shard.time[requests], rng)
+        )
+
+    def _cross(self, shard: Shard, logged: NDArray[np.int64]) -> Rows:
+        """Crosses are logged with the pair, so those of a pair beyond the log are missing."""
+        cross, beyond = shard.cross.take(logged), np.flatnonzero(logged < 0)
+        return (
+            cross.replaced(beyond, self._no_cross.take(np.zeros(len(beyond), np.int64)))
+            if len(beyond)
+            else cross
+        )
+
+    @cached_property
+    def _no_cross(self) -> Rows:
+        nothing = pl.DataFrame({"": [None]})
+        return self.packed.encoders.rows(self.packed.schema, "cross", nothing)
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """The candidates of a batch, by request: each (C,)."""
+
+    request_of: Ints
+    logged: NDArray[np.int64]
+    """Place in the shard, -1 for a negative beyond the log."""
+    row: Ints
+    level: NDArray[np.uint8]
+    place: Ints | None
+
+    def column(self, values: NDArray[Any] | None, otherwise: float) -> Floats:
+        """A column of the log, `otherwise` where it has none."""
+        if values is None:
+            return np.full(len(self.logged), otherwise, dtype=np.float32)
+        read = values[self.logged].astype(np.float32)
+        read[self.logged < 0] = otherwise
+        return read
+
+    def joined(self, request: Ints, row: Ints, source: NDArray[np.uint8], place: Ints) -> "_Candidates":
+        """With drawn pairs, X of them."""
+        if not len(request):
+            return self
+        assert self.place is not None
+        request_of = np.concatenate((self.request_of, request))
+        order = np.argsort(request_of.astype(np.uint16), kind="stable")
+        return _Candidates(
+            request_of[order],
+            np.concatenate((self.logged, np.full(len(request), -1)))[order],
+            np.concatenate((self.row, row))[order],
+            np.concatenate((self.level, source))[order],
+            np.concatenate((self.place, place))[order],
         )

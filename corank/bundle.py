@@ -1,7 +1,8 @@
 """The bundle: what is shipped. One manifest names one content folder, and every part's size and checksum.
 
     BUNDLE/manifest.json                     the pointer: written last, switched in one rename
-    BUNDLE/<model_version>-<items_seq>/      encoders/  tables/  items/  query.onnx  item.onnx  <stage>.onnx
+    BUNDLE/<model_version>-<items_seq>/      encoders/  tables/  items/  and a stage's graphs:
+                                            <stage>.query.onnx and <stage>.item.onnx, or <stage>.onnx
 
 A reader sees the old content or the new, never half; the content before the newest stays for those still reading it.
 """
@@ -22,7 +23,7 @@ from corank.errors import BundleError, ConfigError
 from corank.schema import Feature, Schema
 from corank.settings import Settings, validated
 
-FORMAT = 1
+FORMAT = 2
 CHUNK = 1 << 22
 
 
@@ -40,6 +41,8 @@ class StageFacts(Settings):
     labels: list[str]
     value: str
     calibrators: dict[str, Calibration]
+    tables: str
+    """The folder of the tables that it reads."""
     scale: float | None = None
     """Of towers: logit = scale · ⟨q, v⟩ + bias."""
     bias: float | None = None

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt, Le, Lt
 from pydantic import ConfigDict, Field, PositiveInt, model_validator
 
 from corank.embedding import TableOptimiser
 from corank.errors import ConfigError
 from corank.joint import Stage
-from corank.losses import Loss, Scope, Total
+from corank.losses import Distill, Loss, Scope, Total
 from corank.optimise import DenseOptimiser
 from corank.schema import Feature, Schema
 from corank.settings import Settings, unknown, validated
@@ -35,8 +35,11 @@ class TrainSettings(Settings):
     model_config = ConfigDict(frozen=True, extra="allow")
     __pydantic_extra__: dict[str, DenseOptimiser] = Field(init=False)
 
+    mode: Literal["joint", "separate", "alternate"] = "joint"
+    """All stages in one step; each for all its epochs, the last stage first; or a step each in turn, a batch."""
     epochs: PositiveInt = 1
-    requests: PositiveInt = 256
+    """Of every stage, where they train separately."""
+    requests: Annotated[int, Ge(1), Le(2**16)] = 256
     """Requests a batch."""
     seed: Annotated[int, Ge(0), Lt(2**32)] = 0
     table: TableOptimiser = TableOptimiser()
@@ -68,8 +71,15 @@ class Config(Settings):
 
     @property
     def total(self) -> Total:
-        stages = {stage.name: stage.labels for stage in self.stages}
-        return Total(self.losses, Scope(self.data.levels, list(self.data.labels), stages))
+        scope = Scope(
+            levels=self.data.levels,
+            labels=list(self.data.labels),
+            stages={stage.name: stage.labels for stage in self.stages},
+            keep={stage.name: stage.keep for stage in self.stages},
+            scores=list(self.data.scores),
+            levelled=self.data.level is not None,
+        )
+        return Total(self.losses, scope)
 
     def stage(self, name: str) -> Stage:
         return next(stage for stage in self.stages if stage.name == name)
@@ -100,8 +110,10 @@ class Config(Settings):
             self._check_stage(stage, n)
             stage.check(schema)
         self._check_histories(schema)
+        self._check_scores()
         self.total.check()
         self._check_early_stop()
+        self._check_mode()
         return self
 
     def _check_stage(self, stage: Stage, n: int) -> None:
@@ -140,6 +152,45 @@ class Config(Settings):
             known = [f"{s.name}.{label}.{m}" for s in self.stages for label in s.labels for m in STOP_METRICS]
             if stop.metric not in known:
                 raise ConfigError(f"train.early_stop.metric: {unknown(stop.metric, known)}")
+
+    def _check_scores(self) -> None:
+        for name in self.data.scores:
+            if name in [stage.name for stage in self.stages]:
+                raise ConfigError(
+                    f"data.scores.{name}: a stage is called so, too, and a loss could mean either; rename the score"
+                )
+
+    def _check_mode(self) -> None:
+        mode = self.train.mode
+        if mode == "joint":
+            return
+        for n, term in enumerate(self.losses):
+            if term.learner is None:
+                raise ConfigError(
+                    f"losses.{n}: '{term.kind}' trains several stages at once, so it needs train.mode: joint; "
+                    f"received {mode}"
+                )
+        if mode == "separate":
+            self._check_separate()
+
+    def _check_separate(self) -> None:
+        names = [stage.name for stage in self.stages]
+        if self.train.early_stop is not None:
+            raise ConfigError(
+                "train.early_stop: the stages of train.mode: separate end one after another; drop it"
+            )
+        for n, stage in enumerate(self.stages[:-1]):
+            if stage.embeddings == "shared" and stage.table_gradient:
+                raise ConfigError(
+                    f"stages.{n}.embeddings: '{stage.name}' trains after '{names[-1]}' and would change its tables; "
+                    "write embeddings: own, or table_gradient: false"
+                )
+        for n, term in enumerate(self.losses):
+            if isinstance(term, Distill) and term.teacher in names[: names.index(term.student)]:
+                raise ConfigError(
+                    f"losses.{n}.teacher: '{term.teacher}' trains after '{term.student}' in train.mode: separate, "
+                    "where the last stage is first; take a deeper stage"
+                )
 
 
 class _Loader(yaml.SafeLoader):

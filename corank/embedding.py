@@ -102,8 +102,8 @@ class RowwiseAdagrad(torch.optim.Optimizer):
                 table.index_copy_(0, rows, gather(table, rows).sub_(change, alpha=group["lr"]))
 
 
-def table_optimiser(tables: Tables, settings: TableOptimiser) -> torch.optim.Optimizer:
-    parameters = list(tables.parameters())
+def table_optimiser(tables: Iterable[nn.Parameter], settings: TableOptimiser) -> torch.optim.Optimizer:
+    parameters = list(tables)
     if settings.optimiser == "lazy_adam":
         return torch.optim.SparseAdam(parameters, lr=settings.lr)
     return RowwiseAdagrad(parameters, lr=settings.lr)

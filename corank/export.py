@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from corank.arrays import write_array, write_frame, write_ragged
-from corank.bundle import Bundle, Calibration, Manifest, StageFacts, next_seq, write
+from corank.bundle import FORMAT, Bundle, Calibration, Manifest, StageFacts, next_seq, write
 from corank.calibrate import Platt
 from corank.config import Config
+from corank.embedding import Tables
 from corank.errors import BundleError
 from corank.evaluate import Calibrators
 from corank.joint import JointModel
@@ -32,28 +33,6 @@ from corank.rank import Mlp
 from corank.rows import Floats, Rows
 
 ITEMS_AT_ONCE = 65_536
-
-
-class QueryGraph(nn.Module):
-    """query (1, ·) → one (1, d) for each towers stage."""
-
-    def __init__(self, towers: dict[str, Towers]) -> None:
-        super().__init__()
-        self.towers = nn.ModuleList(stage.query for stage in towers.values())
-
-    def forward(self, query: Tensor) -> tuple[Tensor, ...]:
-        return tuple(tower(query) for tower in self.towers)
-
-
-class ItemGraph(nn.Module):
-    """item (N, ·) → one (N, d) for each towers stage."""
-
-    def __init__(self, towers: dict[str, Towers]) -> None:
-        super().__init__()
-        self.towers = nn.ModuleList(stage.item for stage in towers.values())
-
-    def forward(self, item: Tensor) -> tuple[Tensor, ...]:
-        return tuple(tower(item) for tower in self.towers)
 
 
 class RankGraph(nn.Module):
@@ -76,7 +55,7 @@ def export(path: Path, config: Config, packed: Packed, model: JointModel, calibr
     model = model.cpu().eval()
     version = model_version(config, packed, model, calibrators)
     manifest = Manifest(
-        format=1,
+        format=FORMAT,
         name=config.name,
         model_version=version,
         items_seq=next_seq(path, version),
@@ -118,6 +97,7 @@ def _facts(config: Config, model: JointModel, calibrators: Calibrators, name: st
         labels=settings.labels,
         value=settings.value,
         calibrators={n: Calibration(**asdict(platt)) for n, platt in calibrators[name].items()},
+        tables=model.tables_of[name],
         scale=scale,
         bias=bias,
     )
@@ -125,25 +105,28 @@ def _facts(config: Config, model: JointModel, calibrators: Calibrators, name: st
 
 def _fill(folder: Path, packed: Packed, model: JointModel) -> None:
     packed.encoders.save(folder / "encoders")
-    (folder / "tables").mkdir()
-    tables = {int(dim): weight.detach().numpy() for dim, weight in model.tables.weights.items()}
-    for dim, table in tables.items():
-        write_array(folder / "tables" / f"{dim}.npy", table)
+    tables = {
+        name: {int(dim): weight.detach().numpy() for dim, weight in held.weights.items()}
+        for name, held in model.tables.items()
+        if isinstance(held, Tables)
+    }
+    for name, held in tables.items():
+        (folder / "tables" / name).mkdir(parents=True)
+        for dim, table in held.items():
+            write_array(folder / "tables" / name / f"{dim}.npy", table)
     _write_graphs(folder, model)
     _write_items(folder, packed, model, tables)
 
 
 def _write_graphs(folder: Path, model: JointModel) -> None:
     width = model.layout.width
-    towers = {name: stage for name, stage in model.stages.items() if isinstance(stage, Towers)}
-    if towers:
-        outputs = list(towers)
-        query, item = torch.zeros(1, width("query")), torch.zeros(2, width("item"))
-        _write_graph(folder / "query.onnx", QueryGraph(towers), {"query": query}, outputs)
-        _write_graph(folder / "item.onnx", ItemGraph(towers), {"item": item}, outputs)
+    query, item = torch.zeros(1, width("query")), torch.zeros(2, width("item"))
     for name, stage in model.stages.items():
-        if isinstance(stage, Mlp):
-            inputs = {"query": torch.zeros(1, width("query")), "item": torch.zeros(2, width("item"))}
+        if isinstance(stage, Towers):
+            _write_graph(folder / f"{name}.query.onnx", stage.query, {"query": query}, ["vector"])
+            _write_graph(folder / f"{name}.item.onnx", stage.item, {"item": item}, ["vector"])
+        elif isinstance(stage, Mlp):
+            inputs = {"query": query, "item": item}
             if width("cross"):
                 inputs["cross"] = torch.zeros(2, width("cross"))
             _write_graph(folder / f"{name}.onnx", RankGraph(stage), inputs, ["logits"])
@@ -151,7 +134,8 @@ def _write_graphs(folder: Path, model: JointModel) -> None:
 
 def _write_graph(path: Path, graph: nn.Module, inputs: dict[str, Tensor], outputs: list[str]) -> None:
     n = torch.export.Dim("n", min=1)
-    shapes = {name: {} if name == "query" else {0: n} for name in inputs}
+    # a tuple: the towers call their input otherwise than the graph does
+    shapes = tuple({} if name == "query" else {0: n} for name in inputs)
     # the exporter tells its progress on stdout and in logs, where a user looks for corank's own words
     with (
         contextlib.redirect_stdout(io.StringIO()),
@@ -185,7 +169,9 @@ def _quiet(*names: str):  # type: ignore[no-untyped-def]
             logger.setLevel(level)
 
 
-def _write_items(folder: Path, packed: Packed, model: JointModel, tables: dict[int, Floats]) -> None:
+def _write_items(
+    folder: Path, packed: Packed, model: JointModel, tables: dict[str, dict[int, Floats]]
+) -> None:
     """The newest row of every item, in the order of ids, with its vector for each towers stage."""
     keys, newest = packed.newest_items()
     rows = packed.items.take(newest)
@@ -196,23 +182,20 @@ def _write_items(folder: Path, packed: Packed, model: JointModel, tables: dict[i
     write_array(items / "numbers.npy", rows.numbers)
     for n, lists in enumerate(rows.lists):
         write_ragged(items, n, lists)
-    if (folder / "item.onnx").exists():
-        for stage, vectors in item_vectors(folder / "item.onnx", model.layout, rows, tables).items():
-            write_array(items / f"vectors.{stage}.npy", vectors)
+    for stage, name in model.tables_of.items():
+        graph = folder / f"{stage}.item.onnx"
+        if graph.exists():
+            write_array(items / f"vectors.{stage}.npy", item_vectors(graph, model.layout, rows, tables[name]))
 
 
-def item_vectors(graph: Path, layout: Layout, rows: Rows, tables: dict[int, Floats]) -> dict[str, Floats]:
-    """The item towers' vectors of N rows, by stage: (N, d). Raises BundleError where one is not finite."""
+def item_vectors(graph: Path, layout: Layout, rows: Rows, tables: dict[int, Floats]) -> Floats:
+    """An item tower's vectors of N rows: (N, d). Raises BundleError where one is not finite."""
     session = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
     parts = []
     for first in range(0, len(rows), ITEMS_AT_ONCE):
         index = np.arange(first, min(first + ITEMS_AT_ONCE, len(rows)))
-        parts.append(session.run(None, {"item": dense(rows.take(index), layout.groups["item"], tables)}))
-    vectors = {name: np.concatenate([part[n] for part in parts]) for n, name in enumerate(names)}
-    for name, found in vectors.items():
-        if not np.isfinite(found).all():
-            raise BundleError(
-                f"stage '{name}': {(~np.isfinite(found)).any(1).sum()} item vectors are not finite"
-            )
+        parts += session.run(None, {"item": dense(rows.take(index), layout.groups["item"], tables)})
+    vectors: Floats = np.concatenate(parts)
+    if not np.isfinite(vectors).all():
+        raise BundleError(f"{graph.stem}: {(~np.isfinite(vectors)).any(1).sum()} item vectors are not finite")
     return vectors

@@ -22,7 +22,7 @@ from corank.encode import Encoders
 from corank.errors import BundleError, DataError, RequestError
 from corank.layout import Layout, dense
 from corank.rows import Floats, Longs, Rows
-from corank.schema import Schema
+from corank.schema import Placement, Schema
 from corank.vocabulary import Keys, identifiers
 
 __all__ = ["Funnel", "Request"]
@@ -35,9 +35,9 @@ class Encoded:
     """A request as the stages take it; the candidates that are known or described, in the order given."""
 
     ids: list[Any]
-    query: Floats  # (1, ·)
+    query: Rows  # (1)
     items: Rows  # (n)
-    cross: Floats  # (n, ·)
+    cross: Rows  # (n)
     record: Index
     """(n,) Place among the bundle's items, -1 where the item was described in the request."""
     unknown: list[Any]
@@ -55,7 +55,11 @@ class Funnel:
             self._encoders = Encoders.load(folder / "encoders", schema)
             self._layout = Layout(schema, self._encoders.sizes)
             self._tables = {
-                dim: read_array(folder / "tables" / f"{dim}.npy") for dim in self._layout.table_rows
+                name: {
+                    dim: read_array(folder / "tables" / name / f"{dim}.npy")
+                    for dim in self._layout.table_rows
+                }
+                for name in {stage.tables for stage in self.manifest.stages}
             }
             self._records = read_rows(folder / "items", [None] * len(schema.placed("item").lists))
             self._keys = Keys(read_frame(folder / "items" / "keys.arrow").to_series())
@@ -63,7 +67,7 @@ class Funnel:
             raise BundleError(f"{error}; export the bundle again") from None
         towers = [stage.name for stage in self.manifest.stages if stage.model == "towers"]
         self._vectors = {name: read_array(folder / "items" / f"vectors.{name}.npy") for name in towers}
-        graphs = ["query", "item"] if towers else []
+        graphs = [f"{name}.{side}" for name in towers for side in ("query", "item")]
         graphs += [stage.name for stage in self.manifest.stages if stage.model == "mlp"]
         self._graphs = {name: _session(folder / f"{name}.onnx") for name in graphs}
 
@@ -118,26 +122,30 @@ class Funnel:
         if stage.model == "towers":
             logits = self._dot(stage, encoded, alive)[:, None]
         else:
-            inputs = {"query": encoded.query, "item": self._dense_items(encoded.items.take(alive))}
-            if encoded.cross.shape[1]:
-                inputs["cross"] = encoded.cross[alive]
+            inputs = {
+                "query": self._dense(stage, "query", encoded.query),
+                "item": self._dense(stage, "item", encoded.items.take(alive)),
+            }
+            if self._layout.width("cross"):
+                inputs["cross"] = self._dense(stage, "cross", encoded.cross.take(alive))
             (logits,) = self._graphs[stage.name].run(None, inputs)
         return {label: logits[:, n] for n, label in enumerate(stage.labels)}
 
     def _dot(self, stage: StageFacts, encoded: Encoded, alive: Index) -> Floats:
         assert stage.scale is not None and stage.bias is not None
-        (query,) = self._graphs["query"].run([stage.name], {"query": encoded.query})
+        given = {"query": self._dense(stage, "query", encoded.query)}
+        (query,) = self._graphs[f"{stage.name}.query"].run(None, given)
         record = encoded.record[alive]
         vectors = self._vectors[stage.name].take(record, axis=0, mode="clip")
         described = np.flatnonzero(record < 0)
         if len(described):
-            rows = self._dense_items(encoded.items.take(alive[described]))
-            (vectors[described],) = self._graphs["item"].run([stage.name], {"item": rows})
+            new = {"item": self._dense(stage, "item", encoded.items.take(alive[described]))}
+            (vectors[described],) = self._graphs[f"{stage.name}.item"].run(None, new)
         dot: Floats = vectors @ query[0]
         return np.float32(stage.scale) * dot + np.float32(stage.bias)
 
-    def _dense_items(self, rows: Rows) -> Floats:
-        return dense(rows, self._layout.groups["item"], self._tables)
+    def _dense(self, stage: StageFacts, placement: Placement, rows: Rows) -> Floats:
+        return dense(rows, self._layout.groups[placement], self._tables[stage.tables])
 
     def _quotas(self, request: Request) -> dict[str, int]:
         quotas = {stage.name: stage.keep for stage in self.manifest.stages}
@@ -158,17 +166,9 @@ class Funnel:
         try:
             return Encoded(
                 ids=ids,
-                query=dense(
-                    self._encoders.rows(self.schema, "query", query),
-                    self._layout.groups["query"],
-                    self._tables,
-                ),
+                query=self._encoders.rows(self.schema, "query", query),
                 items=self._items(ids, columns, record),
-                cross=dense(
-                    self._encoders.rows(self.schema, "cross", cross),
-                    self._layout.groups["cross"],
-                    self._tables,
-                ),
+                cross=self._encoders.rows(self.schema, "cross", cross),
                 record=record,
                 unknown=[given[n] for n in np.flatnonzero(unknown)],
                 missing=missing,

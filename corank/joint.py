@@ -3,7 +3,7 @@
 Letters: R requests · I distinct items · C candidates.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated
 
 import torch
@@ -29,18 +29,34 @@ class JointModel(nn.Module):
     def __init__(self, stages: Sequence[Stage], layout: Layout) -> None:
         super().__init__()
         self.layout = layout
-        self.tables = Tables(layout)
+        self.tables_of = {s.name: "shared" if s.embeddings == "shared" else s.name for s in stages}
+        """Stage → the name of its tables."""
+        self.tables = nn.ModuleDict({name: Tables(layout) for name in dict.fromkeys(self.tables_of.values())})
         self.stages = nn.ModuleDict({s.name: _build(s, layout) for s in stages})
+        self.frozen_tables = {s.name for s in stages if not s.table_gradient}
         self.dtype = torch.float32
         """Precision of the products; weights stay fp32."""
 
     def forward(self, batch: Batch) -> Logits:
-        inputs = self.inputs(batch)
-        return {name: stage(inputs, batch) for name, stage in self.stages.items()}
+        return self.logits(batch, self.stages)
 
-    def inputs(self, batch: Batch) -> dict[Placement, Tensor]:
+    def logits(self, batch: Batch, stages: Iterable[str]) -> Logits:
+        """The logits of some stages; the others cost nothing."""
+        inputs: dict[str, dict[Placement, Tensor]] = {}
+        logits: Logits = {}
+        for name in stages:
+            tables = self.tables_of[name]
+            if tables not in inputs:
+                inputs[tables] = self.inputs(batch, tables)
+            seen = inputs[tables]
+            if name in self.frozen_tables:
+                seen = {placement: x.detach() for placement, x in seen.items()}
+            logits[name] = self.stages[name](seen, batch)
+        return logits
+
+    def inputs(self, batch: Batch, tables: str = "shared") -> dict[Placement, Tensor]:
         """Dense inputs by placement: query (R, ·), item (padded I, ·), cross (padded C, ·)."""
-        sums = {dim: iter(parts) for dim, parts in self.tables(batch.lookups).items()}
+        sums = {dim: iter(parts) for dim, parts in self.tables[tables](batch.lookups).items()}
         inputs: dict[Placement, Tensor] = {}
         for placement in PLACEMENTS:
             numbers = batch.numbers[placement]

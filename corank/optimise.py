@@ -25,7 +25,7 @@ def optimisers(
     model: JointModel, table: TableOptimiser, stages: dict[str, DenseOptimiser]
 ) -> dict[str, torch.optim.Optimizer]:
     """`table`, and one a stage, by name."""
-    built: dict[str, torch.optim.Optimizer] = {"table": table_optimiser(model.tables, table)}
+    built: dict[str, torch.optim.Optimizer] = {"table": table_optimiser(model.tables.parameters(), table)}
     for name, stage in model.stages.items():
         chosen = stages.get(name, DenseOptimiser())
         built[name] = torch.optim.AdamW(

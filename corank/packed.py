@@ -89,6 +89,8 @@ class Shard:
     """(C,)"""
     labels: dict[str, NDArray[np.int8]]
     """0, 1, or -1 where unknown, as everywhere but where exposed: (C,)."""
+    scores: dict[str, Floats]
+    """Logged scores as logits, NaN where there is none: (C,)."""
     weight: Floats | None
     """(C,), if the log has it."""
     cross: Rows
@@ -125,6 +127,7 @@ class Shard:
             array("item"),
             array("level"),
             {name: array(f"label.{name}") for name in labels},
+            {name: array(f"score.{name}") for name in manifest.data.scores},
             array("weight") if manifest.data.weight else None,
             read_rows(folder / "cross", [None] * len(schema.placed("cross").lists)),
             {name: array(f"truth.{name}") for name in labels if (folder / f"truth.{name}.npy").exists()},

@@ -14,7 +14,7 @@ from corank.errors import DataError
 from corank.rows import Longs
 from corank.schema import Schema
 from corank.survey import Source
-from corank.tables import DataSettings, Table
+from corank.tables import DataSettings, Score, Table
 
 
 def columns(log: Table, data: DataSettings, schema: Schema, found: dict[str, Source]) -> list[pl.Expr]:
@@ -31,8 +31,18 @@ def columns(log: Table, data: DataSettings, schema: Schema, found: dict[str, Sou
         exprs.append(level.replace_strict(data.levels, codes, return_dtype=pl.UInt8).alias("@level"))
     if data.weight is not None:
         exprs.append(pl.col(data.weight).cast(pl.Float32).alias("@weight"))
+    exprs += [_logit(score).alias(f"@score {name}") for name, score in data.scores.items()]
     features = dict.fromkeys(schema.column(name) for name, source in found.items() if source == "log")
     return [*exprs, *(_plain(log, column) for column in features)]
+
+
+def _logit(score: Score) -> pl.Expr:
+    value = pl.col(score.column).cast(pl.Float32)
+    if score.scale == "logit":
+        return value
+    # as far from 0 and 1 as a float can tell from 1
+    p = value.clip(2.0**-24, 1 - 2.0**-24)
+    return (p / (1 - p)).log()
 
 
 def keys(table: Table, data: DataSettings) -> list[pl.Expr]:
@@ -139,6 +149,7 @@ def _spelt(name: str, data: DataSettings) -> str:
     """The log's column of a name among the rows."""
     known = {"@user": data.user, "@level": data.level, "@weight": data.weight}
     known |= {f"@label {label}": settings.column for label, settings in data.labels.items()}
+    known |= {f"@score {name}": score.column for name, score in data.scores.items()}
     return known.get(name) or name
 
 

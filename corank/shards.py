@@ -94,6 +94,8 @@ class ShardWriter:
         for name in self.data.labels:
             label = rows[f"@label {name}"].fill_null(-1).to_numpy()
             arrays[f"label.{name}"] = np.where(level == deepest, label, np.int8(-1))
+        for name in self.data.scores:
+            arrays[f"score.{name}"] = rows[f"@score {name}"].fill_null(np.nan).to_numpy()
         if self.data.weight:
             arrays["weight"] = rows["@weight"].to_numpy()
         return arrays

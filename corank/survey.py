@@ -91,6 +91,7 @@ class Survey:
         keys = [*data.request, data.user, data.item]
         log.require([*keys, data.time, *(c for c in (data.level, data.weight) if c)])
         log.require(label.column for label in data.labels.values())
+        log.require(score.column for score in data.scores.values())
         log.check_whole(keys)
         time = log.moment(data.time)
         facts = log.collect(
@@ -120,6 +121,7 @@ class Survey:
         _check_labels(log, data)
         check_numbers(log, columns, data.request)
         _check_weight(log, data)
+        _check_scores(log, data)
         return survey
 
     def _check_splits(self, data: DataSettings) -> None:
@@ -193,3 +195,19 @@ def _check_weight(log: Table, data: DataSettings) -> None:
         raise DataError(
             f"data.weight: column '{data.weight}' holds {wrong.item()}; expected positive numbers"
         )
+
+
+def _check_scores(log: Table, data: DataSettings) -> None:
+    for name, score in data.scores.items():
+        if not log.types[score.column].is_numeric():
+            raise log.unfit(score.column, f"numbers, as data.scores.{name} reads it")
+        value = pl.col(score.column).cast(pl.Float64)
+        sound, expected = value.is_finite(), "finite numbers"
+        if score.scale == "probability":
+            sound, expected = sound & value.is_between(0, 1), "probabilities, 0 to 1"
+        wrong = log.collect(log.frame.filter(~sound).select(score.column).head(1))
+        if len(wrong):
+            raise DataError(
+                f"data.scores.{name}: column '{score.column}' holds {wrong.item()}; expected {expected}, "
+                "or null where there is none"
+            )

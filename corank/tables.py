@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo, available_timezones
 
 import polars as pl
@@ -19,6 +19,13 @@ LEVELS = ("retrieved", "preranked", "ranked", "exposed")
 
 class Label(Settings):
     column: str
+
+
+class Score(Settings):
+    """What production scored a candidate with."""
+
+    column: str
+    scale: Literal["logit", "probability"] = "logit"
 
 
 def _day(value: object) -> object:
@@ -52,6 +59,8 @@ class DataSettings(Settings):
     """From the shallowest to the deepest, which is the exposed one. A log without `level` is all exposed."""
     weight: str | None = None
     labels: dict[str, Label] = Field(min_length=1)
+    scores: dict[str, Score] = {}
+    """Production's scores, by the name under which a loss may take one as its teacher; null where there is none."""
     split: Split
 
     @model_validator(mode="after")
@@ -60,6 +69,11 @@ class DataSettings(Settings):
             raise ValueError(
                 f"timezone: expected a name such as UTC or Asia/Shanghai; received {self.timezone!r}"
             )
+        for level in self.levels:
+            if level in ("batch", "catalogue"):
+                raise ValueError(
+                    f"levels: '{level}' is the name of negatives beyond the log; rename the level"
+                )
         if self.instant(self.split.valid) >= self.instant(self.split.test):
             raise ValueError(f"split: valid ({self.split.valid}) must begin before test ({self.split.test})")
         return self

@@ -38,6 +38,10 @@ class StageSettings(Settings):
     normalisation: Literal["none", "layer"] = "none"
     """After the first linear layer. Never by batch: distinct items and candidates differ in their statistics."""
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
+    embeddings: Literal["shared", "own"] = "shared"
+    """Tables shared with the other stages, or tables of the stage's own."""
+    table_gradient: bool = True
+    """Whether what the stage learns reaches the tables."""
 
 
 class _LinearRelu(torch.autograd.Function):

@@ -83,14 +83,32 @@ class Trainer:
         self.optimisers = optimisers(self.model, train.table, train.stages)
         self.average = Average(self.model, train.average) if train.average else None
         self.total = self.config.total
-        self.reader = Reader(packed, "train", train.requests, self.total.population(), train.seed)
         self.progress = Progress()
 
     def step(self, batch: Batch) -> dict[str, torch.Tensor]:
         """One optimiser step; the mean of each loss, not yet read from the device."""
         # dropout draws from the step's own seed, so that a resumed run draws the same
         torch.manual_seed(self.config.train.seed * 1_000_003 + self.progress.step)
-        total, means = self.total(self.model(batch), batch, self.progress.step)
+        means: dict[str, torch.Tensor] = {}
+        for learner in self._learners():
+            means |= self._update(batch, learner)
+        self.progress.step += 1
+        return means
+
+    def _learners(self) -> list[str | None]:
+        """Who learns in a step: all at once (None), or stage by stage, teachers first."""
+        last_first = [stage.name for stage in reversed(self.config.stages)]
+        match self.config.train.mode:
+            case "joint":
+                return [None]
+            case "alternate":
+                return [name for name in last_first if self.total.of(name)]
+            case "separate":
+                return [last_first[self.progress.epoch // self.config.train.epochs]]
+
+    def _update(self, batch: Batch, learner: str | None) -> dict[str, torch.Tensor]:
+        logits = self.model.logits(batch, self.total.reads(learner))
+        total, means = self.total(logits, batch, self.progress.step, learner)
         for optimiser in self.optimisers.values():
             optimiser.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
@@ -100,8 +118,19 @@ class Trainer:
             optimiser.step()
         if self.average is not None:
             self.average.after()
-        self.progress.step += 1
         return means
+
+    @property
+    def epochs(self) -> int:
+        train = self.config.train
+        return train.epochs * (len(self.config.stages) if train.mode == "separate" else 1)
+
+    @property
+    def reader(self) -> Reader:
+        """What the epoch reads: the candidates that those who learn in it learn from."""
+        learners, train = self._learners(), self.config.train
+        population = self.total.population(learners[0] if train.mode == "separate" else None)
+        return Reader(self.packed, "train", train.requests, population, train.seed)
 
     def shipped(self) -> JointModel:
         """The model that is evaluated and shipped: the average where there is one."""
@@ -158,22 +187,23 @@ def train(run: Run, packed: Packed, watcher: Watcher, resume: bool = False) -> d
 def _ended(trainer: Trainer) -> bool:
     stop = trainer.config.train.early_stop
     stopped = stop is not None and trainer.progress.worse >= stop.patience
-    return stopped or trainer.progress.epoch >= trainer.config.train.epochs
+    return stopped or trainer.progress.epoch >= trainer.epochs
 
 
 def _epoch(trainer: Trainer, watcher: Watcher, board: SummaryWriter) -> None:
     progress, every = trainer.progress, trainer.config.train.checkpoint_every
     trainer.model.train()
-    for means, speed in _steps(trainer):
+    reader = trainer.reader
+    for means, speed in _steps(trainer, reader):
         progress.batch += 1
-        if progress.step % LOG_EVERY == 0 or progress.batch == len(trainer.reader):
+        if progress.step % LOG_EVERY == 0 or progress.batch == len(reader):
             losses = {name: float(value) for name, value in means.items()}
             _refuse_divergence(losses, trainer)
-            watcher.step(progress.batch, len(trainer.reader), losses, speed)
+            watcher.step(progress.batch, len(reader), losses, speed)
             for name, value in losses.items():
                 board.add_scalar(f"loss/{name}", value, progress.step)
             board.add_scalar("candidates_per_second", speed, progress.step)
-        if progress.step % every == 0 and progress.batch < len(trainer.reader):
+        if progress.step % every == 0 and progress.batch < len(reader):
             trainer.save()
     progress.epoch, progress.batch = progress.epoch + 1, 0
     figures = _validate(trainer)
@@ -185,10 +215,10 @@ def _epoch(trainer: Trainer, watcher: Watcher, board: SummaryWriter) -> None:
     watcher.epoch(progress.epoch, figures)
 
 
-def _steps(trainer: Trainer) -> Iterator[tuple[dict[str, torch.Tensor], float]]:
+def _steps(trainer: Trainer, reader: Reader) -> Iterator[tuple[dict[str, torch.Tensor], float]]:
     """The steps that are left of the epoch, with the candidates a second since its start."""
     began, candidates = time.perf_counter(), 0
-    for batch in trainer.reader.shuffled(trainer.progress.epoch, trainer.progress.batch):
+    for batch in reader.shuffled(trainer.progress.epoch, trainer.progress.batch):
         means = trainer.step(batch.to(trainer.device))
         candidates += len(batch)
         yield means, candidates / (time.perf_counter() - began)

@@ -14,8 +14,8 @@ ROOT = Path(corank.__file__).parent
 LINES = (
     "errors settings",
     "schema rows tables vocabulary scale arrays encode history survey fit versions requests packed shards pack",
-    "layout sampling batch embedding tower prerank rank joint",
-    "losses.term losses.click losses.unexposed losses.distill losses.total losses",
+    "layout sampling negatives batch embedding tower prerank rank joint",
+    "losses.term losses.lists losses.click losses.unexposed losses.distill losses.total losses",
     "optimise config check checkpoint",
     "metrics.measure metrics.point metrics.requests metrics.cascade metrics.kendall metrics.bootstrap metrics",
     "calibrate predict evaluate run train",

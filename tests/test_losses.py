@@ -113,4 +113,4 @@ def test_only_what_some_loss_learns_from_is_read() -> None:
 
 def test_terms_alike_are_told_apart() -> None:
     terms = [Click(kind="click", stage="rank"), Click(kind="click", stage="rank", weight=0.1)]
-    assert Total(terms, SCOPE).names == ["rank.click.0", "rank.click.1"]
+    assert [name for name, _ in Total(terms, SCOPE).of(None)] == ["rank.click.0", "rank.click.1"]

@@ -21,6 +21,10 @@ class Click(Term):
     def name(self) -> str:
         return f"{self.stage}.{self.label}"
 
+    @property
+    def learner(self) -> str:
+        return self.stage
+
     def check(self, scope: Scope, key: str) -> None:
         scope.check(self.stage, self.label, f"{key}.stage")
 

@@ -1,4 +1,7 @@
-"""`distill`: the student stage learns the detached scores of a teacher stage."""
+"""`distill`: the student stage learns the detached scores of a teacher, another stage or what production logged.
+
+Letters: R requests · C candidates · n the longest list.
+"""
 
 from typing import Literal, Self
 
@@ -7,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from corank.batch import Batch
+from corank.errors import ConfigError
 from corank.losses.term import Logits, Scope, Term
 from corank.sampling import Population
 
@@ -20,6 +24,7 @@ class Distill(Term):
 
     kind: Literal["distill"]
     teacher: str
+    """A stage, or one of the log's `data.scores`."""
     student: str
     label: str = "click"
     form: Literal["pointwise"] = "pointwise"
@@ -40,8 +45,22 @@ class Distill(Term):
     def name(self) -> str:
         return f"{self.student}.distill"
 
+    @property
+    def learner(self) -> str:
+        return self.student
+
+    def reads(self, scope: Scope) -> list[str]:
+        return [self.student] if self.teacher in scope.scores else [self.student, self.teacher]
+
     def check(self, scope: Scope, key: str) -> None:
-        scope.check(self.teacher, self.label, f"{key}.teacher")
+        if self.teacher not in scope.scores:
+            if self.teacher not in scope.stages:
+                known = [*scope.stages, *scope.scores]
+                raise ConfigError(
+                    f"{key}.teacher: no stage and no logged score (data.scores) is called '{self.teacher}'; "
+                    f"there are {', '.join(known)}"
+                )
+            scope.check(self.teacher, self.label, f"{key}.teacher")
         scope.check(self.student, self.label, f"{key}.student")
         for level in self.on:
             scope.level(level, f"{key}.on")
@@ -50,10 +69,19 @@ class Distill(Term):
         return {scope.levels.index(level): self.per_request for level in self.on}
 
     def values(self, logits: Logits, batch: Batch, scope: Scope) -> tuple[Tensor, Tensor]:
-        target = (logits[self.teacher][self.label].detach() / self.temperature).sigmoid()
+        teacher, known = self.taught(logits, batch, scope)
         student = logits[self.student][self.label] / self.temperature
+        target = (teacher / self.temperature).sigmoid()
         values = binary_cross_entropy_with_logits(student, target, reduction="none")
-        return values, batch.weight * batch.at([scope.levels.index(level) for level in self.on])
+        return values, batch.weight * known
+
+    def taught(self, logits: Logits, batch: Batch, scope: Scope) -> tuple[Tensor, Tensor]:
+        """The teacher's logits, and whether a candidate is to learn from them: (C,), (C,) bool."""
+        chosen = batch.sampled(self.population(scope))
+        if self.teacher in scope.scores:
+            scores = batch.scores[self.teacher]
+            return scores.nan_to_num(), chosen & ~scores.isnan()
+        return logits[self.teacher][self.label].detach(), chosen
 
     def factor(self, step: int) -> float:
         return self.weight * min(1.0, step / self.warm_up if self.warm_up else 1.0)

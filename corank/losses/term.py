@@ -1,11 +1,11 @@
 """What a loss is: a formula over candidates. Masking, averaging and weighting are written here, once.
 
-Letters: C candidates · L levels.
+Letters: R requests · C candidates.
 """
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from pydantic import NonNegativeFloat
@@ -14,7 +14,7 @@ from torch import Tensor
 from corank.batch import Batch
 from corank.errors import ConfigError
 from corank.joint import Logits
-from corank.sampling import Population
+from corank.sampling import SOURCES, Population
 from corank.settings import Settings
 
 __all__ = ["Logits", "Scope", "Term", "mean"]
@@ -28,11 +28,28 @@ class Scope:
     labels: Sequence[str]
     stages: Mapping[str, Sequence[str]]
     """Stage → the labels it predicts, in the order of the cascade."""
+    keep: Mapping[str, int] = field(default_factory=dict)
+    """Stage → its quota."""
+    scores: Sequence[str] = ()
+    """The logged scores."""
+    levelled: bool = True
+    """Whether the log tells how far a candidate got."""
 
     def level(self, name: str, key: str) -> int:
         if name not in self.levels:
             raise ConfigError(f"{key}: no level '{name}'; data.levels are {', '.join(self.levels)}")
         return self.levels.index(name)
+
+    def source(self, name: str, key: str) -> int:
+        """The code of a level, or of a source beyond the log. Raises ConfigError for a level that is never logged."""
+        if name in SOURCES:
+            return SOURCES[name]
+        if not self.levelled and name != self.levels[-1]:
+            raise ConfigError(
+                f"{key}: the log has no levels (data.level is not given), so nobody knows what was {name} and not "
+                f"shown; write {' or '.join(SOURCES)} for negatives beyond the log"
+            )
+        return self.level(name, key)
 
     def check(self, stage: str, label: str, key: str) -> None:
         if stage not in self.stages:
@@ -55,6 +72,15 @@ class Term(Settings):
     def name(self) -> str:
         """How the term is called where it is reported."""
 
+    @property
+    @abstractmethod
+    def learner(self) -> str | None:
+        """The one stage that learns from the term; None where several do."""
+
+    def reads(self, scope: Scope) -> list[str]:
+        """The stages whose logits the term takes."""
+        return list(scope.stages) if self.learner is None else [self.learner]
+
     @abstractmethod
     def check(self, scope: Scope, key: str) -> None:
         """Raise ConfigError if the loss names a level, label or stage that there is not."""
@@ -65,7 +91,7 @@ class Term(Settings):
 
     @abstractmethod
     def values(self, logits: Logits, batch: Batch, scope: Scope) -> tuple[Tensor, Tensor]:
-        """Loss and weight of every candidate, weight 0 where it is masked: (C,), (C,)."""
+        """Loss and weight of every candidate (C,), (C,), or of every request (R,), (R,); weight 0 where masked."""
 
     def factor(self, step: int) -> float:
         """Factor at an optimiser step, `weight` unless the loss warms up."""

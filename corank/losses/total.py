@@ -38,20 +38,31 @@ class Total:
                         f"'{other.stage}' (unexposed.from); a row gets a hard 0 or a teacher's target, never both"
                     )
 
-    def population(self) -> Population:
-        """The candidates that some term learns from."""
-        return merge([term.population(self.scope) for term in self.terms if term.weight > 0])
-
-    @property
-    def names(self) -> list[str]:
-        """A name a term; terms alike but for their settings are numbered."""
+    def of(self, learner: str | None) -> list[tuple[str, Term]]:
+        """The terms from which one stage learns, or all, by name; terms alike but for their settings are numbered."""
         names = [term.name for term in self.terms]
-        return [n if names.count(n) == 1 else f"{n}.{k}" for k, n in enumerate(names)]
+        named = [
+            (name if names.count(name) == 1 else f"{name}.{n}", term)
+            for n, (name, term) in enumerate(zip(names, self.terms, strict=True))
+        ]
+        return [(name, term) for name, term in named if learner in (None, term.learner)]
 
-    def __call__(self, logits: Logits, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """The total, and each term's mean before its factor, by name."""
-        means = [mean(*term.values(logits, batch, self.scope)) for term in self.terms]
+    def population(self, learner: str | None = None) -> Population:
+        """The candidates that some term, of one learner or of all, learns from."""
+        return merge(term.population(self.scope) for _, term in self.of(learner) if term.weight > 0)
+
+    def reads(self, learner: str | None = None) -> list[str]:
+        """The stages whose logits the terms take, in the order of the cascade."""
+        read = {stage for _, term in self.of(learner) for stage in term.reads(self.scope)}
+        return [stage for stage in self.scope.stages if stage in read]
+
+    def __call__(
+        self, logits: Logits, batch: Batch, step: int, learner: str | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The total, and each term's mean before its factor, by name; of one learner's terms, or of all."""
+        terms = self.of(learner)
+        means = [mean(*term.values(logits, batch, self.scope)) for _, term in terms]
         total = torch.stack(
-            [term.factor(step) * value for term, value in zip(self.terms, means, strict=True)]
+            [term.factor(step) * value for (_, term), value in zip(terms, means, strict=True)]
         ).sum()
-        return total, dict(zip(self.names, (value.detach() for value in means), strict=True))
+        return total, {name: value.detach() for (name, _), value in zip(terms, means, strict=True)}

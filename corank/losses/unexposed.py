@@ -1,4 +1,4 @@
-"""`unexposed`: candidates that a stage cut, as negatives of the pre-ranker (against sample selection bias)."""
+"""`unexposed`: candidates that were not shown, as negatives of the pre-ranker (against sample selection bias)."""
 
 from typing import Literal
 
@@ -7,32 +7,43 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from corank.batch import Batch
+from corank.errors import ConfigError
 from corank.losses.term import Logits, Scope, Term
-from corank.sampling import Population
+from corank.sampling import SOURCES, Population
 
 
 class Unexposed(Term):
-    """L = mean of softplus(z) = BCE(z, 0) over candidates of the levels `from`, `per_request` drawn a request."""
+    """L = mean of softplus(z) = BCE(z, 0) over candidates of the levels `from`, `per_request` drawn a request.
+
+    Beside the levels of the log `from` may name `batch`, items of the batch's other requests, and `catalogue`, items
+    of the training log: easy negatives, and the only ones where the log holds exposures alone.
+    """
 
     kind: Literal["unexposed"]
     stage: str
     label: str = "click"
     levels: list[str] = Field(alias="from", min_length=1)
     per_request: PositiveInt | None = None
-    """Candidates of each level and request; all of them unless given."""
+    """Candidates of each level and request; all of a level unless given."""
 
     @property
     def name(self) -> str:
         return f"{self.stage}.unexposed"
 
+    @property
+    def learner(self) -> str:
+        return self.stage
+
     def check(self, scope: Scope, key: str) -> None:
         scope.check(self.stage, self.label, f"{key}.stage")
         for level in self.levels:
-            scope.level(level, f"{key}.from")
+            if scope.source(level, f"{key}.from") in SOURCES.values() and self.per_request is None:
+                raise ConfigError(
+                    f"{key}.per_request: required, as '{level}' has no end; such as per_request: 5"
+                )
 
     def population(self, scope: Scope) -> Population:
-        return {scope.levels.index(level): self.per_request for level in self.levels}
+        return {scope.source(level, "from"): self.per_request for level in self.levels}
 
     def values(self, logits: Logits, batch: Batch, scope: Scope) -> tuple[Tensor, Tensor]:
-        cut = batch.at([scope.levels.index(level) for level in self.levels])
-        return softplus(logits[self.stage][self.label]), batch.weight * cut
+        return softplus(logits[self.stage][self.label]), batch.weight * batch.sampled(self.population(scope))

@@ -1,0 +1,100 @@
+"""Negatives beyond the log: for each request items of the batch's other requests, or of the catalogue.
+
+They stand for what was not retrieved. A request's own candidates are never among them, and an item has the features
+that hold at the request's time. What was logged with a pair is missing: crosses are unknown for such a pair.
+
+Letters: R requests · C candidates · I items · X drawn pairs.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corank.history import bisect
+from corank.packed import Packed
+from corank.rows import Ints, Longs
+from corank.sampling import BATCH, CATALOGUE, Population, drawn
+from corank.tables import NEVER
+
+__all__ = ["Negatives"]
+
+
+@dataclass(frozen=True)
+class Negatives:
+    """Draws from the items of a split."""
+
+    packed: Packed
+    split: str
+
+    def draw(
+        self,
+        population: Population,
+        request_of: Ints,
+        row_of: Ints,
+        time: Longs,
+        rng: np.random.Generator,
+    ) -> tuple[Ints, Ints, NDArray[np.uint8], Ints]:
+        """Request, item row, source and place (X,) of the pairs that `population` asks for, by request.
+
+        Args:
+            request_of, row_of: request and item row of the batch's candidates, (C,).
+            time: of the requests, ms since 1970 UTC, (R,).
+        """
+        requests = len(time)
+        item_of = self._item_of_row[row_of]
+        request: list[Ints] = []
+        item: list[Ints] = []
+        source: list[NDArray[np.uint8]] = []
+        for code, among in ((BATCH, item_of), (CATALOGUE, self._seen)):
+            count = population.get(code) or 0
+            if count and len(among):
+                request.append(np.repeat(np.arange(requests, dtype=np.int32), count))
+                item.append(among[rng.integers(0, len(among), requests * count)])
+                source.append(np.full(requests * count, code, dtype=np.uint8))
+        if not request:
+            nothing = np.empty(0, dtype=np.int32)
+            return nothing, nothing, nothing.astype(np.uint8), nothing
+        request_x, item_x, source_x = np.concatenate(request), np.concatenate(item), np.concatenate(source)
+        pairs = self._new(request_x, item_x, request_of, item_of)
+        request_x, item_x, source_x = request_x[pairs], item_x[pairs], source_x[pairs]
+        return request_x, self._rows(item_x, time[request_x]), source_x, drawn(request_x, source_x, rng)
+
+    def _new(self, request: Ints, item: Ints, request_of: Ints, item_of: Ints) -> NDArray[np.intp]:
+        """The drawn pairs that are neither a candidate nor drawn before, by request."""
+        many = len(self._first)
+        key = request.astype(np.int64) * many + item
+        held = request_of.astype(np.int64) * many + item_of
+        distinct, first = np.unique(key, return_index=True)
+        new: NDArray[np.intp] = first[~np.isin(distinct, held)]
+        return new
+
+    def _rows(self, item: Ints, time: Longs) -> Ints:
+        """The row of each item that holds at a time."""
+        if len(self._first) == len(self._from):
+            return self._first[item].astype(np.int32)
+        end = np.append(self._first[1:], len(self._from))
+        found = bisect(self._from, self._first[item], end[item], time + 1) - 1
+        return found.astype(np.int32)
+
+    @cached_property
+    def _from(self) -> Longs:
+        return self.packed.item_keys["valid_from"].to_numpy()
+
+    @cached_property
+    def _first(self) -> Longs:
+        """The first row of every item: (I,)."""
+        return np.flatnonzero(self._from == NEVER)
+
+    @cached_property
+    def _item_of_row(self) -> Ints:
+        return (np.cumsum(self._from == NEVER) - 1).astype(np.int32)
+
+    @cached_property
+    def _seen(self) -> Ints:
+        """The items that some request of the split had as a candidate; others are not in its catalogue yet."""
+        seen = np.zeros(len(self._from), dtype=bool)
+        for shard in self.packed.splits[self.split]:
+            seen[shard.item] = True
+        return np.unique(self._item_of_row[seen])
