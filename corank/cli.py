@@ -120,6 +120,20 @@ def evaluate(
 
 
 @app.command()
+def report(
+    run: RunPath,
+    out: Annotated[
+        Path | None, typer.Option(help="The page's file; report.html in RUN unless given.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="train, valid or test.")] = "test",
+) -> None:
+    """Write one self-contained HTML page: figures and plots of a run."""
+    from corank import screen, verbs
+
+    screen.say(f"report: {verbs.report(run, out, split)}")
+
+
+@app.command()
 def export(run: RunPath, bundle: BundlePath) -> None:
     """Write the bundle that a service runs."""
     from corank import screen, verbs

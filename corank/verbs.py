@@ -4,17 +4,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from corank import page
 from corank.bundle import Bundle
 from corank.check import Checked, checked
 from corank.config import Config, read
-from corank.errors import CheckpointError, DataError
-from corank.evaluate import evaluate as evaluated
-from corank.evaluate import truth_of
+from corank.errors import CheckpointError
 from corank.export import export as exported
 from corank.funnel import Funnel, Request
+from corank.judged import judged
 from corank.pack import Packed
 from corank.pack import pack as packed
-from corank.predict import predict
+from corank.report import report as reported
 from corank.run import Run, packed_folder, packed_of
 from corank.train import Watcher
 from corank.train import train as trained
@@ -76,16 +76,17 @@ def evaluate(run: Path, split: str = "test", bootstrap: bool = True) -> dict[str
 
     Raises CheckpointError, DataError.
     """
-    opened = Run.open(run)
-    data = opened.packed()
-    if split not in data.splits:
-        raise DataError(f"no split '{split}'; the packed data have {', '.join(data.splits)}")
-    model, calibrators = opened.model(data)
-    settings = opened.config
-    predictions = predict(model, data, split)
-    truth = truth_of(data, split)
-    levels = settings.data.levels
-    return evaluated(predictions, settings.stages, levels, calibrators, truth, split, bootstrap=bootstrap)
+    return judged(Run.open(run), split, bootstrap).document
+
+
+def report(run: Path, out: Path | None = None, split: str = "test") -> Path:
+    """Write a run's report, one HTML page, to `report.html` in the run's folder unless `out` is given; its path.
+
+    Raises CheckpointError, DataError, BundleError, RequestError, and CorankError where it cannot be written.
+    """
+    path = out or run / "report.html"
+    page.write(path, reported(judged(Run.open(run), split)))
+    return path
 
 
 def export(run: Path, bundle: Path) -> Bundle:

@@ -1,0 +1,89 @@
+"""The numbers behind a report's plots: recall by quota, calibration by bin, losses by step."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import beta
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from corank import metrics
+from corank.asked import Request
+from corank.judged import Judged
+from corank.plots import Series
+from corank.replay import logged_request
+
+BINS = 10
+BIN_POSITIVES = 10
+"""Fewer positives a bin than so many, and its rate is mostly noise."""
+QUOTAS = 12
+TIMED_REQUESTS = 8
+
+
+def recalls(judged: Judged, quotas: Sequence[int]) -> tuple[dict[str, Series], Series]:
+    """The first stage's recall at each quota of what is to be recalled, where defined, and a random order's."""
+    first, last = judged.run.config.stages[0], judged.run.config.stages[-1]
+    requests, k = judged.predictions.requests, last.keep
+    references = {f"{last.name}'s top {k}": judged.places(last) < k}
+    if last.value in judged.truth:
+        references[f"true top {k}"] = requests.places(judged.truth[last.value]) < k
+    references[f"{first.value}s"] = judged.predictions.labels[first.value] == 1
+    curve = metrics.quota_curve(requests, references, judged.places(first), quotas)
+    random = Series(curve.m, curve.random(next(iter(references))))
+    return {
+        name: Series(curve.m, curve.recall(name), *_bounds(ratios))
+        for name, ratios in curve.measures.items()
+        if any(ratio.n for ratio in ratios)
+    }, random
+
+
+def _bounds(ratios: Sequence[metrics.Ratio]) -> NDArray[np.float64]:
+    """Low and high of each: (2, M), NaN where there are none."""
+    return np.array([metrics.interval(ratio) or (np.nan, np.nan) for ratio in ratios], np.float64).T
+
+
+def replayed(judged: Judged) -> list[Request]:
+    """A few logged requests of at least the usual size, from the whole of the split."""
+    size = judged.predictions.requests.size
+    usual = np.flatnonzero(size >= np.median(size))
+    chosen = np.unique(usual[np.linspace(0, len(usual) - 1, TIMED_REQUESTS).astype(int)])
+    split = judged.document["split"]
+    return [Request.parse(logged_request(judged.run, split, int(n))) for n in chosen]
+
+
+def reliability(
+    predicted: NDArray[np.floating], positive: NDArray[np.bool_], weight: NDArray[np.floating]
+) -> Series:
+    """Mean prediction and observed rate, with a 95 % Jeffreys interval, in bins of equal mass of rows (N,).
+
+    As many bins as leave ten positives to each on average, at least one and at most ten. Weighted rows count in the
+    interval as (Σ w)² / Σ w² rows of weight 1.
+    """
+    order = np.argsort(predicted, kind="stable")
+    p, y, w = (column[order].astype(np.float64) for column in (predicted, positive, weight))
+    below = np.cumsum(w)
+    bins = int(np.clip(y.sum() // BIN_POSITIVES, 1, BINS))
+    starts = np.unique(np.searchsorted(below - w / 2, below[-1] * np.arange(bins) / bins))
+
+    def by_bin(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.add.reduceat(values, starts)
+
+    mass, rate = by_bin(w), by_bin(w * y) / by_bin(w)
+    rows = mass**2 / by_bin(w**2)
+    low, high = beta.interval(0.95, rate * rows + 0.5, (1 - rate) * rows + 0.5)
+    return Series(by_bin(w * p) / mass, rate, low, high)
+
+
+def scalars(events: Path) -> dict[str, Series]:
+    """What a run logged, by name: step and value, undefined values left out."""
+    if not events.is_dir():
+        return {}
+    held = EventAccumulator(str(events)).Reload()
+    found = {}
+    for name in held.Tags()["scalars"]:
+        logged = np.array([(event.step, event.value) for event in held.Scalars(name)])
+        known = logged[~np.isnan(logged[:, 1])]
+        if len(known):
+            found[name] = Series(known[:, 0], known[:, 1])
+    return found

@@ -1,0 +1,54 @@
+"""A run judged on a split: the model, what it predicts, and the evaluation's document.
+
+Letters: C candidates.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corank.errors import DataError
+from corank.evaluate import Calibrators, Truth, evaluate, truth_of
+from corank.joint import JointModel, Stage
+from corank.pack import Packed
+from corank.predict import Predictions, predict
+from corank.run import Run
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A run's model and what it says of a split."""
+
+    run: Run
+    packed: Packed
+    model: JointModel
+    calibrators: Calibrators
+    predictions: Predictions
+    truth: Truth
+    document: dict[str, Any]
+    """Of `corank evaluate --json`."""
+
+    def probability(self, stage: str, label: str) -> NDArray[np.floating]:
+        """Calibrated: (C,)."""
+        return self.calibrators[stage][label].apply(self.predictions.logits[stage][label])
+
+    def places(self, stage: Stage) -> NDArray[np.int64]:
+        """(C,), from 0."""
+        return self.predictions.requests.places(self.predictions.logits[stage.name][stage.value])
+
+
+def judged(run: Run, split: str, bootstrap: bool = True) -> Judged:
+    """Judge a run on a split. Raises CheckpointError, DataError."""
+    packed = run.packed()
+    if split not in packed.splits:
+        raise DataError(f"no split '{split}'; the packed data have {', '.join(packed.splits)}")
+    if not packed.splits[split]:
+        raise DataError(f"split '{split}' has no rows; see data.split and `corank check`")
+    model, calibrators = run.model(packed)
+    predictions = predict(model, packed, split)
+    truth = truth_of(packed, split)
+    stages, levels = run.config.stages, run.config.data.levels
+    document = evaluate(predictions, stages, levels, calibrators, truth, split, bootstrap=bootstrap)
+    return Judged(run, packed, model, calibrators, predictions, truth, document)
