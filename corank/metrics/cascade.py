@@ -7,10 +7,19 @@ over requests; those with no more candidates than the cut lose nothing in any or
 import numpy as np
 from numpy.typing import NDArray
 
-from corank.errors import DataError
 from corank.metrics.measure import Ratio
 from corank.metrics.requests import Requests
 from corank.rows import Longs
+
+
+def recall_of(requests: Requests, positives: NDArray[np.bool_], stage: Longs, m: int) -> Ratio:
+    """The share of the `positives` (C,) that is in the stage's top m: what all recalls are made of.
+
+    Eligible: more than m candidates and a positive among them. Random order of n: m / n.
+    """
+    count, caught = requests.sums(positives), requests.sums(positives & (stage < m))
+    eligible = (requests.size > m) & (count > 0)
+    return requests.mean(caught / _at_least_1(count), eligible, share(requests.size, m))
 
 
 def recall(requests: Requests, reference: Longs, stage: Longs, k: int, m: int) -> Ratio:
@@ -19,10 +28,7 @@ def recall(requests: Requests, reference: Longs, stage: Longs, k: int, m: int) -
     The reference is the ranker (`agree_recall`) or the truth (`truth_recall`).
     Eligible: more than m candidates. Random order of n: m / n.
     """
-    hits = requests.sums((reference < k) & (stage < m))
-    return requests.mean(
-        hits / _at_least_1(np.minimum(k, requests.size)), requests.size > m, _share(requests, m)
-    )
+    return recall_of(requests, reference < k, stage, m)
 
 
 def click_recall(requests: Requests, labels: NDArray[np.integer], stage: Longs, m: int) -> Ratio:
@@ -30,11 +36,7 @@ def click_recall(requests: Requests, labels: NDArray[np.integer], stage: Longs, 
 
     Eligible: more than m candidates and a click among them. Random order of n: m / n.
     """
-    clicks = requests.sums(labels == 1)
-    caught = requests.sums((labels == 1) & (stage < m))
-    return requests.mean(
-        caught / _at_least_1(clicks), (requests.size > m) & (clicks > 0), _share(requests, m)
-    )
+    return recall_of(requests, labels == 1, stage, m)
 
 
 def overlap(requests: Requests, one: Longs, other: Longs, k: int) -> Ratio:
@@ -42,25 +44,9 @@ def overlap(requests: Requests, one: Longs, other: Longs, k: int) -> Ratio:
     return recall(requests, one, other, k, k)
 
 
-def score_loss(requests: Requests, scores: NDArray[np.floating], stage: Longs, n: int) -> Ratio:
-    """What the cut costs in the ranker's eyes: 1 − Σ its scores of the stage's top n / Σ of its own top n.
-
-    `scores` (C,) are the ranker's values, at least 0 (probabilities, not logits). Eligible: more than n
-    candidates, a top n of the ranker's above 0. Random order: 1 − n · mean score / Σ of the own top n.
-    """
-    if scores.min(initial=0) < 0:
-        raise DataError(
-            f"scores: {scores.min()} is below 0; a share of scores needs probabilities, not logits"
-        )
-    best = requests.sums(scores * (requests.places(scores) < n))
-    got = requests.sums(scores * (stage < n))
-    eligible = (requests.size > n) & (best > 0)
-    whole = np.where(eligible, best, 1)
-    return requests.mean(1 - got / whole, eligible, 1 - _share(requests, n) * requests.sums(scores) / whole)
-
-
-def _share(requests: Requests, m: int) -> NDArray[np.float64]:
-    return m / _at_least_1(requests.size)
+def share(size: Longs, m: int) -> NDArray[np.float64]:
+    """What a random order has of any candidates in its top m, by the number of all: (R,), above 1 where m is."""
+    return m / _at_least_1(size)
 
 
 def _at_least_1(count: NDArray[np.int64] | NDArray[np.float64]) -> NDArray[np.float64]:
