@@ -4,32 +4,19 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from lists import floats, labels, requests
 from scipy.stats import kendalltau
 
 from corank.errors import DataError
 from corank.metrics import (
     Ratio,
-    Requests,
     click_recall,
     interval,
     kendall_tau,
     overlap,
     recall,
-    score_loss,
+    recall_of,
 )
-
-
-def floats(*values):
-    return np.array(values, dtype=np.float64)
-
-
-def labels(*values):
-    return np.array(values, dtype=np.int8)
-
-
-def requests(*sizes, user=None):
-    start = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
-    return Requests(start, np.arange(len(sizes)) if user is None else np.array(user))
 
 
 def test_places_keep_the_logs_order_in_ties():
@@ -77,16 +64,13 @@ def test_overlap_by_hand():
     assert overlap(two, one, other, k=1).chance() == pytest.approx((1 / 4 + 1 / 2) / 2)
 
 
-def test_score_loss_by_hand():
-    # Request 0: its top 2 are worth .9 + .5, the stage's .5 + .1. Request 1 is worth nothing, 2 is uncut.
-    three = requests(3, 3, 2)
-    scores = floats(0.9, 0.5, 0.1, 0, 0, 0, 0.3, 0.2)
-    stage = three.places(floats(1, 2, 3, 1, 2, 3, 1, 2))
-    measure = score_loss(three, scores, stage, n=2)
-    assert (measure.value(), measure.n) == (pytest.approx(1 - 0.6 / 1.4), 1)
-    assert measure.chance() == pytest.approx(1 - 2 * 0.5 / 1.4)
-    with pytest.raises(DataError, match=r"-1\.0 is below 0"):
-        score_loss(requests(2), floats(0.5, -1), np.array([0, 1]), n=1)
+def test_recall_of_a_set_by_hand():
+    # Positives of request 0: 2 of 4, one in its top 2. Request 1 has none, request 2 no cut.
+    three = requests(4, 3, 2)
+    positives = np.array([1, 0, 0, 1, 0, 0, 0, 1, 1], dtype=bool)
+    stage = three.places(floats(4, 3, 2, 1, 3, 2, 1, 2, 1))
+    measure = recall_of(three, positives, stage, m=2)
+    assert (measure.value(), measure.n, measure.chance()) == (0.5, 1, 0.5)
 
 
 def test_nothing_eligible_has_no_value():
@@ -97,7 +81,7 @@ def test_nothing_eligible_has_no_value():
             recall(few, places, places, k=1, m=2),
             click_recall(few, np.ones(len(scores), dtype=np.int8), places, m=2),
             overlap(few, places, places, k=2),
-            score_loss(few, scores, places, n=2),
+            recall_of(few, np.zeros(len(scores), dtype=bool), places, m=0),
             kendall_tau(few, scores, np.zeros(len(scores))),
         ):
             assert (measure.value(), measure.chance(), measure.n, interval(measure)) == (None, None, 0, None)

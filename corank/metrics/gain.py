@@ -88,7 +88,7 @@ def _drawn(requests: Requests, places: Longs, k: int, m: int) -> Doubles:
     n = np.repeat(sizes, sizes)
     better = np.arange(len(n)) - np.repeat(first, sizes)
     worse = n - 1 - better
-    factorial = np.append(0, np.cumsum(np.log(np.arange(1, sizes.max(initial=0) + 1))))  # in logs
+    factorial = np.append(0, np.cumsum(np.log(np.arange(1, sizes.max(initial=m) + 1))))  # in logs
 
     def log_choose(of: Longs, count: int) -> Doubles:
         possible = of >= count
