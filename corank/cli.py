@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,17 +44,26 @@ def simulate(
     candidates: Annotated[int, typer.Option(min=1, help="Candidates a request.")] = 200,
     users: Annotated[int, typer.Option(min=1)] = 2_000,
     items: Annotated[int, typer.Option(min=1)] = 5_000,
+    layout: Annotated[
+        str, typer.Option("--format", help="plain: tables and a config; recflow: RecFlow's daily files.")
+    ] = "plain",
     overwrite: Annotated[bool, typer.Option(help="Replace the world in OUT.")] = False,
 ) -> None:
     """Write a funnel's logs with known truth, and a config that trains on them."""
     from corank import screen
-    from corank.simulate import simulate as simulated
+    from corank.recflow_format import simulate_recflow
+    from corank.simulate import simulate as simulate_plain
 
+    layouts = {"plain": simulate_plain, "recflow": simulate_recflow}
     if preset not in PRESETS:
         raise CorankError(f"--preset: {unknown(preset, PRESETS)}")
-    found = simulated(out, preset, seed, requests, candidates, users, items, overwrite=overwrite)
+    if layout not in layouts:
+        raise CorankError(f"--format: {unknown(layout, layouts)}")
+    found = layouts[layout](out, preset, seed, requests, candidates, users, items, overwrite=overwrite)
     screen.say(f"{found.candidates:,} candidates, {found.exposed:,} exposed, {found.clicks:,} clicks")
-    screen.say(f"next: corank train {out / 'config.yaml'}")
+    screen.say(
+        f"next: corank {f'train {out}/config.yaml' if layout == 'plain' else f'import recflow {out} OUT'}"
+    )
 
 
 @importer.command("kuairand")
@@ -66,6 +76,36 @@ def import_kuairand(
     from corank.importers.kuairand import import_kuairand as imported
 
     imported(folder, out, screen.say)
+    screen.say(f"next: corank train {out / 'config.yaml'}")
+
+
+@importer.command("recflow")
+def import_recflow(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the release's all_stage lies.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the tables and the config.")],
+    begin: Annotated[
+        datetime,
+        typer.Option(
+            "--from", formats=["%Y-%m-%d"], help="The first day to read.", show_default="2024-01-13"
+        ),
+    ] = datetime(2024, 1, 13),
+    end: Annotated[
+        datetime,
+        typer.Option("--to", formats=["%Y-%m-%d"], help="The last: the test.", show_default="2024-02-04"),
+    ] = datetime(2024, 2, 4),
+    full: Annotated[
+        bool, typer.Option("--full", help="All six levels, not the two-stage protocol's four.")
+    ] = False,
+    per_level: Annotated[
+        int | None,
+        typer.Option(min=1, help="Candidates of each level a request; 10, or with --full all, unless given."),
+    ] = None,
+) -> None:
+    """Import RecFlow: the two-stage benchmark, or with --full every candidate."""
+    from corank import screen
+    from corank.importers.recflow import import_recflow as imported
+
+    imported(folder, out, begin.date(), end.date(), full, per_level, screen.say)
     screen.say(f"next: corank train {out / 'config.yaml'}")
 
 
@@ -110,12 +150,16 @@ def train(
 def evaluate(
     run: RunPath,
     split: Annotated[str, typer.Option(help="train, valid or test.")] = "test",
+    reference: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN2", help="A run on the same data without selection bias: bias regret."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Judge the stages alone and as a cascade, with 95 % intervals."""
     from corank import screen, verbs
 
-    document = verbs.evaluate(run, split)
+    document = verbs.evaluate(run, split, reference=reference)
     _print_json(document) if as_json else screen.show_evaluation(document)
 
 

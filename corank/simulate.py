@@ -1,5 +1,6 @@
 """`corank simulate`: a funnel's log with known truth, and a config that trains on it as it is."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 
@@ -63,6 +64,10 @@ train: {epochs: 2, requests: 256}
 """)  # noqa: E501
 
 
+# config.yaml goes first, so that what follows does not look complete
+_FILES = ("config.yaml", "items.parquet", "users.parquet", "log/part-*.parquet", "truth/part-*.parquet")
+
+
 class Simulated(Settings):
     """What was written."""
 
@@ -92,7 +97,7 @@ def simulate(
     """
     wanted = {"preset": preset, "seed": seed, "requests": requests, "candidates": candidates}
     world = validated(World, wanted | {"users": users, "items": items}, "simulate")
-    _clear(out, overwrite)
+    cleared(out, overwrite, _FILES)
     traffic = Traffic(world)
     exposed = clicks = offset = 0
     for part, block in enumerate(traffic):
@@ -109,18 +114,19 @@ def simulate(
     return Simulated(world=world, candidates=offset * candidates, exposed=exposed, clicks=clicks)
 
 
-def _clear(out: Path, overwrite: bool) -> None:
-    """Make the folder ready: config.yaml goes first, so that what follows does not look complete."""
+def cleared(out: Path, overwrite: bool, files: Sequence[str]) -> None:
+    """Make the folder ready for a world's `files` (globs): those of an earlier one are removed, in this order.
+
+    Raises DataError if `out` is a file, or holds anything and `overwrite` is not set.
+    """
     if out.exists() and not out.is_dir():
         raise DataError(f"{out}: is a file; name a folder to write the simulated world into")
     if out.is_dir() and any(out.iterdir()) and not overwrite:
         raise DataError(f"{out}: the folder is not empty; name another, or overwrite the world in it")
-    for old in (out / "config.yaml", out / "items.parquet", out / "users.parquet"):
-        old.unlink(missing_ok=True)
-    for folder in (out / "log", out / "truth"):
-        folder.mkdir(parents=True, exist_ok=True)
-        for old in folder.glob("part-*.parquet"):
+    for pattern in files:
+        for old in sorted(out.glob(pattern)):
             old.unlink()
+        (out / pattern).parent.mkdir(parents=True, exist_ok=True)
 
 
 def _log(block: Block, offset: int) -> pl.DataFrame:

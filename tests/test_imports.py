@@ -22,8 +22,8 @@ LINES = (
     "calibrate predict evaluate run train",
     "bundle export asked funnel replay",
     "page plots cost judged curves report",
-    "world production traffic simulate",
-    "importers importers.kuairand",
+    "world production traffic simulate recflow_format",
+    "importers importers.whole importers.kuairand importers.recflow_files importers.recflow",
     "verbs screen cli",
 )
 ORDER = " ".join(LINES).split()

@@ -4,10 +4,7 @@ Gao et al., "KuaiRand: An Unbiased Sequential Recommendation Dataset with Random
 `video_features_statistic_pure.csv` is left out on purpose: it sums over the days that are to be predicted.
 """
 
-import os
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
@@ -16,6 +13,7 @@ from string import Template
 import polars as pl
 
 from corank.errors import DataError
+from corank.importers.whole import written_whole
 
 LOGS = {
     "log_standard_4_08_to_4_21_pure.csv": "standard",
@@ -71,9 +69,7 @@ def import_kuairand(folder: Path, out: Path, report: Callable[[str], object] = l
     """
     source = _source(folder)
     logs = [name for name in LOGS if (source / name).is_file()]
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out}: exists and is not an empty folder; name another, or remove it")
-    with _written_whole(out) as unfinished:
+    with written_whole(out) as unfinished:
         users = _write_features(source / USERS, _USER_COLUMNS, "user_id", unfinished / "users.parquet")
         items = _write_features(source / VIDEOS, _VIDEO_COLUMNS, "video_id", unfinished / "items.parquet")
         report(f"features of {users:,} users and {items:,} videos")
@@ -100,19 +96,6 @@ def _source(folder: Path) -> Path:
         if not (source / name).is_file():
             raise DataError(f"{source / name}: no such file; the import needs it beside the logs")
     return source
-
-
-@contextmanager
-def _written_whole(out: Path) -> Iterator[Path]:
-    """A sibling of `out` to write to, renamed to `out` at the end, removed if anything fails."""
-    unfinished = out.parent / f".{out.name}.{os.getpid()}"
-    unfinished.mkdir(parents=True)
-    try:
-        yield unfinished
-        unfinished.rename(out)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
 
 
 def _write_features(path: Path, columns: list[str], key: str, out: Path) -> int:
