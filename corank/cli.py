@@ -84,15 +84,12 @@ def import_recflow(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the release's all_stage lies.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the tables and the config.")],
     begin: Annotated[
-        datetime,
-        typer.Option(
-            "--from", formats=["%Y-%m-%d"], help="The first day to read.", show_default="2024-01-13"
-        ),
-    ] = datetime(2024, 1, 13),
+        datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="The first day; 2024-01-13.")
+    ] = None,
     end: Annotated[
-        datetime,
-        typer.Option("--to", formats=["%Y-%m-%d"], help="The last: the test.", show_default="2024-02-04"),
-    ] = datetime(2024, 2, 4),
+        datetime | None,
+        typer.Option("--to", formats=["%Y-%m-%d"], help="The last, for the test; 2024-02-04."),
+    ] = None,
     full: Annotated[
         bool, typer.Option("--full", help="All six levels, not the two-stage protocol's four.")
     ] = False,
@@ -105,7 +102,8 @@ def import_recflow(
     from corank import screen
     from corank.importers.recflow import import_recflow as imported
 
-    imported(folder, out, begin.date(), end.date(), full, per_level, screen.say)
+    first, last = (day and day.date() for day in (begin, end))
+    imported(folder, out, first, last, full, per_level, screen.say)
     screen.say(f"next: corank train {out / 'config.yaml'}")
 
 

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import expit
 
 from corank import metrics
 from corank.calibrate import Platt
+from corank.errors import DataError
 from corank.joint import Stage
 from corank.metrics import Measure
 from corank.pack import Packed
@@ -51,37 +53,119 @@ def exposed_measures(
 
 
 def candidate_measures(
-    predictions: Predictions, stage: str, label: str, cuts: Sequence[int], truth: Floats | None
+    predictions: Predictions,
+    stage: str,
+    label: str,
+    cuts: Sequence[int],
+    truth: Floats | None,
+    reference: Predictions | None = None,
 ) -> dict[str, Measure | None]:
-    """`auc` on all candidates against the truth, `cut_auc` of kept against cut candidates."""
-    user, logits = predictions.requests.user_of(), predictions.logits[stage][label]
-    return {
-        "auc": None if truth is None else metrics.truth_auc(user, logits, truth, predictions.weight),
-        "cut_auc": metrics.cut_auc(user, logits, predictions.level, cuts, predictions.weight)
-        if cuts
-        else None,
+    """`auc` on all candidates against the truth, `cut_auc` of kept against cut candidates.
+
+    With a reference its AUC less the stage's, `bias_regret`.
+    """
+    user, logits, weight = (
+        predictions.requests.user_of(),
+        predictions.logits[stage][label],
+        predictions.weight,
+    )
+    found: dict[str, Measure | None] = {
+        "auc": None if truth is None else metrics.truth_auc(user, logits, truth, weight),
+        "cut_auc": metrics.cut_auc(user, logits, predictions.level, cuts, weight) if cuts else None,
     }
+    if reference is not None:
+        unbiased = reference.logits[stage][label]
+        found["bias_regret"] = (
+            None if truth is None else metrics.bias_regret(user, unbiased, logits, truth, weight)
+        )
+    return found
 
 
-def cascade_measures(
-    predictions: Predictions, first: Stage, last: Stage, calibrators: Calibrators, truth: Floats | None
+def stage_measures(
+    predictions: Predictions,
+    stages: Sequence[Stage],
+    at: int,
+    scores: Sequence[NDArray[np.floating]],
+    truth: Floats | None,
 ) -> dict[str, Measure | None]:
-    """How the last stage's choice survives the first stage's cut, by the quotas of both."""
-    requests, m, k = predictions.requests, first.keep, last.keep
-    logits = predictions.logits[first.name][first.value]
-    value = calibrators[last.name][last.value].apply(predictions.logits[last.name][last.value])
-    stage, ranker = requests.places(logits), requests.places(value)
-    truth_recall = None
-    if truth is not None:
-        truth_recall = metrics.recall(requests, requests.places(truth), stage, k, m)
+    """How the last stage's choice survives the cut of stage `at`, both on all candidates, by their quotas."""
+    requests, m, k = predictions.requests, stages[at].keep, stages[-1].keep
+    own, value = scores[at], scores[-1]
+    stage, ranker = requests.places(own), requests.places(value)
+    quotas, last = [s.keep for s in stages[:-1]], len(stages) - 1
+    labels = predictions.labels[stages[at].value]
     return {
-        f"click_recall@{m}": metrics.click_recall(requests, predictions.labels[first.value], stage, m),
+        f"click_recall@{m}": metrics.click_recall(requests, labels, stage, m),
         f"agree_recall@{k}@{m}": metrics.recall(requests, ranker, stage, k, m),
-        f"truth_recall@{k}@{m}": truth_recall,
+        f"truth_recall@{k}@{m}": None
+        if truth is None
+        else metrics.recall(requests, requests.places(truth), stage, k, m),
         f"overlap@{k}": metrics.overlap(requests, stage, ranker, k),
         f"score_loss@{k}": metrics.score_loss(requests, value, stage, k),
-        "kendall_tau": metrics.kendall_tau(requests, logits, value),
+        "kendall_tau": metrics.kendall_tau(requests, own, value),
+        f"best_score_loss@{m}": metrics.best_score_loss(requests, value, stage, m),
+        f"gain_ratio@{k}@{m}": metrics.gain_ratio(requests, value, stage, k, m),
+        f"ndcg@{k}": metrics.ndcg(requests, ranker, stage, k),
+        f"rcs@{k}": metrics.replaced_hit_rate(requests, scores, quotas, last, by=own, k=k),
     }
+
+
+def joint_measures(
+    predictions: Predictions,
+    stages: Sequence[Stage],
+    scores: Sequence[NDArray[np.floating]],
+    levels: Sequence[str],
+    truth: Floats | None,
+) -> dict[str, Measure | None]:
+    """What of the clicked, of the truth's best and of production's choice comes through all stages."""
+    requests, last = predictions.requests, stages[-1]
+    quotas, k = [stage.keep for stage in stages[:-1]], last.keep
+
+    def through(positives: NDArray[np.bool_]) -> Measure:
+        return metrics.joint_recall(requests, positives, scores, quotas, k)
+
+    cuts = [levels.index(level) for level in last.cuts]
+    kept = predictions.level > max(cuts, default=len(levels))
+    found: dict[str, Measure | None] = {
+        f"joint_click_recall@{k}": through(predictions.labels[last.value] == 1),
+        f"joint_truth_recall@{k}@{k}": None if truth is None else through(requests.places(truth) < k),
+        f"joint_kept_recall@{k}": through(kept) if kept.any() and not kept.all() else None,
+    }
+    if len(stages) > 2:  # of two stages it is agree_recall
+        best = requests.places(scores[-1]) < k
+        found[f"joint_agree_recall@{k}@{quotas[-1]}"] = metrics.joint_recall(
+            requests, best, scores[:-1], quotas[:-1], quotas[-1]
+        )
+    return found
+
+
+def _scores(
+    predictions: Predictions, stages: Sequence[Stage], calibrators: Calibrators
+) -> list[NDArray[np.floating]]:
+    """What each stage orders by: logits, and calibrated probabilities of the last, which are summed, too."""
+    *others, last = stages
+    value = calibrators[last.name][last.value].apply(predictions.logits[last.name][last.value])
+    return [*(predictions.logits[stage.name][stage.value] for stage in others), value]
+
+
+def refuse_other_rows(predictions: Predictions, reference: Predictions) -> None:
+    """Raise DataError unless the reference scores the very same candidates, by the same stages and labels."""
+    ours, theirs = predictions.requests, reference.requests
+    for name, one, other in (
+        ("requests", ours.start, theirs.start),
+        ("users", ours.user, theirs.user),
+        ("levels", predictions.level, reference.level),
+    ):
+        if not np.array_equal(one, other):
+            raise DataError(
+                f"reference: its {name} are others ({theirs.start[-1]:,} candidates, here {ours.start[-1]:,}); "
+                "bias regret is of the same rows: give a run on the same packed data"
+            )
+    for stage, logits in predictions.logits.items():
+        for label in logits:
+            if label not in reference.logits.get(stage, {}):
+                known = ", ".join(f"{s}.{name}" for s, found in reference.logits.items() for name in found)
+                raise DataError(f"reference: has no '{stage}.{label}' to compare with; it predicts {known}")
 
 
 def evaluate(
@@ -93,11 +177,16 @@ def evaluate(
     split: str,
     seed: int = 0,
     bootstrap: bool = True,
+    reference: Predictions | None = None,
 ) -> dict[str, Any]:
     """The JSON document of a split: stages, cascade, and a 95 % interval beside every figure.
 
     Intervals are bootstrapped over users, and None without `bootstrap`. A metric with nothing eligible is None.
+    `reference` is what a model without selection bias says of the same candidates, for `bias_regret`; DataError
+    where it is of others.
     """
+    if reference is not None:
+        refuse_other_rows(predictions, reference)
 
     def bounds(found: dict[str, Measure | None]) -> dict[str, list[float] | None]:
         return _intervals(found, seed) if bootstrap else dict.fromkeys(found)
@@ -113,7 +202,7 @@ def evaluate(
                 exposed_measures(predictions, stage.name, label, calibrator)
             )
             by_population["candidates"][label] = candidate_measures(
-                predictions, stage.name, label, cuts, truth.get(label)
+                predictions, stage.name, label, cuts, truth.get(label), reference
             )
         stage_figures[stage.name] = _each(by_population, _figures)
         stage_intervals[stage.name] = _each(by_population, bounds)
@@ -126,14 +215,24 @@ def evaluate(
         "interval": {"stages": stage_intervals, "cascade": None},
     }
     if len(stages) > 1:
-        truth_column = truth.get(stages[-1].value)
-        found = cascade_measures(predictions, stages[0], stages[-1], calibrators, truth_column)
-        document["cascade"] = _figures(found, n=False) | {
-            "eligible": {name: 0 if measure is None else measure.n for name, measure in found.items()},
-            "random": {name: _chance(measure) for name, measure in found.items()},
+        scores, last_truth = _scores(predictions, stages, calibrators), truth.get(stages[-1].value)
+        each = {
+            stage.name: stage_measures(predictions, stages, at, scores, last_truth)
+            for at, stage in enumerate(stages[:-1])
         }
-        document["interval"]["cascade"] = bounds(found)
+        found = each[stages[0].name] | joint_measures(predictions, stages, scores, levels, last_truth)
+        document["cascade"], document["interval"]["cascade"] = _cascade_figures(found), bounds(found)
+        if len(stages) > 2:
+            document["cascade"]["stages"] = {name: _cascade_figures(found) for name, found in each.items()}
+            document["interval"]["cascade"]["stages"] = {name: bounds(found) for name, found in each.items()}
     return document
+
+
+def _cascade_figures(found: dict[str, Measure | None]) -> dict[str, Any]:
+    return _figures(found, n=False) | {
+        "eligible": {name: 0 if measure is None else measure.n for name, measure in found.items()},
+        "random": {name: _chance(measure) for name, measure in found.items()},
+    }
 
 
 def _each(by_population: dict[str, dict[str, Any]], apply: Any) -> dict[str, dict[str, Any]]:

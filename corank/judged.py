@@ -39,16 +39,23 @@ class Judged:
         return self.predictions.requests.places(self.predictions.logits[stage.name][stage.value])
 
 
-def judged(run: Run, split: str, bootstrap: bool = True) -> Judged:
-    """Judge a run on a split. Raises CheckpointError, DataError."""
+def judged(run: Run, split: str, bootstrap: bool = True, reference: Run | None = None) -> Judged:
+    """Judge a run on a split, beside a `reference` on the same rows if given. Raises CheckpointError, DataError."""
+    packed, model, calibrators, predictions = _predicted(run, split)
+    unbiased = None if reference is None else _predicted(reference, split)[-1]
+    truth = truth_of(packed, split)
+    stages, levels = run.config.stages, run.config.data.levels
+    document = evaluate(
+        predictions, stages, levels, calibrators, truth, split, bootstrap=bootstrap, reference=unbiased
+    )
+    return Judged(run, packed, model, calibrators, predictions, truth, document)
+
+
+def _predicted(run: Run, split: str) -> tuple[Packed, JointModel, Calibrators, Predictions]:
     packed = run.packed()
     if split not in packed.splits:
         raise DataError(f"no split '{split}'; the packed data have {', '.join(packed.splits)}")
     if not packed.splits[split]:
         raise DataError(f"split '{split}' has no rows; see data.split and `corank check`")
     model, calibrators = run.model(packed)
-    predictions = predict(model, packed, split)
-    truth = truth_of(packed, split)
-    stages, levels = run.config.stages, run.config.data.levels
-    document = evaluate(predictions, stages, levels, calibrators, truth, split, bootstrap=bootstrap)
-    return Judged(run, packed, model, calibrators, predictions, truth, document)
+    return packed, model, calibrators, predict(model, packed, split)

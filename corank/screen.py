@@ -93,8 +93,11 @@ def show_evaluation(document: dict[str, Any]) -> None:
     labels = {(p, label) for s in document["stages"].values() for p, found in s.items() for label in found}
     for population, label in sorted(labels, key=lambda part: (part[0] != "exposed", part[1])):
         _show_stages(document, population, label)
-    if document["cascade"] is not None:
-        _show_cascade(document)
+    cascade, intervals = document["cascade"], document["interval"]["cascade"]
+    if cascade is not None:
+        _show_cascade("cascade", cascade, intervals)
+        for name, found in cascade.get("stages", {}).items():
+            _show_cascade(f"cascade · {name} against the last", found, intervals["stages"][name])
 
 
 def _show_stages(document: dict[str, Any], population: str, label: str) -> None:
@@ -117,22 +120,18 @@ def _show_stages(document: dict[str, Any], population: str, label: str) -> None:
     out.print(table)
 
 
-def _show_cascade(document: dict[str, Any]) -> None:
-    cascade, bounds = document["cascade"], document["interval"]["cascade"]
-    table = Table(title="cascade", title_justify="left", box=box.SIMPLE)
+def _show_cascade(title: str, cascade: dict[str, Any], bounds: dict[str, Any]) -> None:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE)
     for column in ("metric", "value", "95 %", "random order", "requests"):
         table.add_column(column, justify="left" if column == "metric" else "right")
-    for metric, value in cascade.items():
-        if metric not in ("eligible", "random"):
-            eligible = f"{cascade['eligible'][metric]:,}"
-            table.add_row(
-                metric, _number(value), _bounds(bounds[metric]), _number(cascade["random"][metric]), eligible
-            )
+    for metric, eligible in cascade["eligible"].items():
+        value, random = _number(cascade[metric]), _number(cascade["random"][metric])
+        table.add_row(metric, value, _bounds(bounds[metric]), random, f"{eligible:,}")
     out.print(table)
 
 
 def _bounds(bounds: list[float] | None) -> str:
-    return "" if bounds is None else f"{bounds[0]:.4f}-{bounds[1]:.4f}"
+    return "" if bounds is None else f"{bounds[0]:.4f} … {bounds[1]:.4f}"
 
 
 def show_answer(answer: dict[str, Any]) -> None:

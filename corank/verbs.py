@@ -71,12 +71,16 @@ def _packed(settings: Config, config: Path, overrides: Sequence[str], report: Re
     return pack(config, overrides, report)
 
 
-def evaluate(run: Path, split: str = "test", bootstrap: bool = True) -> dict[str, Any]:
+def evaluate(
+    run: Path, split: str = "test", bootstrap: bool = True, reference: Path | None = None
+) -> dict[str, Any]:
     """Judge a run's stages on a split: the document of `corank evaluate --json`, intervals if `bootstrap`.
 
-    Raises CheckpointError, DataError.
+    With a `reference`, a run on the same packed data that was trained without selection bias, the stages' bias
+    regret, too. Raises CheckpointError, DataError.
     """
-    return judged(Run.open(run), split, bootstrap).document
+    unbiased = None if reference is None else Run.open(reference)
+    return judged(Run.open(run), split, bootstrap, unbiased).document
 
 
 def report(run: Path, out: Path | None = None, split: str = "test") -> Path:
