@@ -40,7 +40,7 @@ def report(judged: Judged) -> Html:
         section("Quota curve", *_quota_curve(judged)),
         section("Calibration", *_calibration(judged)),
         section("Scores by level", *_distributions(judged)),
-        section("Places", *_places(judged)),
+        section("Places by stage", *_places(judged)),
         section("Training", *_training(judged.run)),
         section(
             "Config", folded("The whole config of this run", yaml.safe_dump(plain(config), sort_keys=False))
@@ -103,41 +103,41 @@ def _stages_on(document: dict[str, Any], population: str, label: str, title: str
 
 
 def _cascade(judged: Judged) -> list[Html]:
-    cascade, stages = judged.document["cascade"], judged.run.config.stages
+    cascade, bounds = judged.document["cascade"], judged.document["interval"]["cascade"]
     if cascade is None:
         return [text("The config has a single stage: nothing is cut before it.")]
-    quotas = ", ".join(f"{stage.name} keeps {stage.keep}" for stage in stages)
-    known = [name for name in cascade["eligible"] if cascade[name] is not None]
-    if not known:
+    first, *between, last = judged.run.config.stages
+    quotas = ", ".join(f"{stage.name} keeps {stage.keep}" for stage in judged.run.config.stages)
+    if not any(cascade["eligible"].values()):
         return [
             text(f"Nothing to judge: no request has more candidates than the quotas ({quotas}). {TO_LOG}")
         ]
-    bounds = judged.document["interval"]["cascade"]
-    rows: list[list[Cell]] = [
-        [
-            name,
-            (_number(cascade[name]), _between(bounds[name])),
-            _number(cascade["random"][name]),
-            f"{cascade['eligible'][name]:,}",
-        ]
-        for name in known
-    ]
-    absent = [name for name in cascade["eligible"] if cascade[name] is None]
     parts = [
         text(
-            f"The first stage against the last; {quotas}. recall@k@m is the share of a top k that is in the first "
-            "stage's top m: agree, the last stage's own top; truth, the known one; click, what was clicked. High "
-            "agreement with low truth recall means that the stages agree on the wrong items."
+            f"{first.name} against {last.name}; {quotas}. recall@k@m is the share of a top k that is in {first.name}'s "
+            f"top m: agree, {last.name}'s own top; truth, the known one; click, what was clicked; joint, what comes "
+            "through all stages. High agreement with low truth recall: the stages agree on the wrong items."
         ),
-        table(["", "value", "random order", "requests"], rows),
+        *_cascade_table(cascade, bounds),
     ]
-    if absent:
-        parts.append(
-            text(
-                f"Undefined here: {', '.join(absent)} (no truth, no clicks, or requests no larger than the cut)."
-            )
-        )
+    for stage in between:
+        parts.append(heading(f"{stage.name} against {last.name}"))
+        parts += _cascade_table(cascade["stages"][stage.name], bounds["stages"][stage.name])
     return parts
+
+
+def _cascade_table(figures: dict[str, Any], bounds: dict[str, Any]) -> list[Html]:
+    """The figures that are defined, and a sentence on those that are not."""
+    rows: list[list[Cell]] = []
+    absent: list[str] = []
+    for name, requests in figures["eligible"].items():
+        if figures[name] is None:
+            absent.append(name)
+            continue
+        value = (_number(figures[name]), _between(bounds[name]))
+        rows.append([name, value, _number(figures["random"][name]), f"{requests:,}"])
+    why = f"Undefined here: {', '.join(absent)} (no truth, no clicks, nothing cut, or requests no larger than the cut)."
+    return [table(["", "value", "random order", "requests"], rows), *([text(why)] if absent else [])]
 
 
 def _quota_curve(judged: Judged) -> list[Html]:
