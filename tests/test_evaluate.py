@@ -3,10 +3,13 @@
 import json
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from commands import corank
+from worlds import make_world, trained_run
 
 from corank import verbs
 from corank.calibrate import Platt
@@ -73,7 +76,8 @@ def test_document_has_its_keys(document: dict[str, Any]) -> None:
         assert list(stage["exposed"]["click"]) == [*POINT, "n"]
         assert list(stage["candidates"]["click"]) == ["auc", "cut_auc", "n"]
     cascade = ["click_recall@2", "agree_recall@1@2", "truth_recall@1@2", "overlap@1", "score_loss@1"]
-    cascade += ["kendall_tau"]
+    cascade += ["kendall_tau", "best_score_loss@2", "gain_ratio@1@2", "ndcg@1", "rcs@1"]
+    cascade += ["joint_click_recall@1", "joint_truth_recall@1@1", "joint_kept_recall@1"]
     assert list(document["cascade"]) == [*cascade, "eligible", "random"]
     assert list(document["cascade"]["eligible"]) == list(document["cascade"]["random"]) == cascade
     assert list(document["interval"]["cascade"]) == cascade
@@ -144,6 +148,13 @@ def test_figures_of_the_cascade(document: dict[str, Any]) -> None:
         "overlap@1": 2,
         "score_loss@1": 2,
         "kendall_tau": 2,
+        "best_score_loss@2": 1,
+        "gain_ratio@1@2": 1,
+        "ndcg@1": 2,
+        "rcs@1": 2,
+        "joint_click_recall@1": 2,
+        "joint_truth_recall@1@1": 2,
+        "joint_kept_recall@1": 2,
     }
     assert cascade["random"]["click_recall@2"] == 0.5
     assert cascade["random"]["overlap@1"] == pytest.approx((1 / 4 + 1 / 2) / 2)
@@ -155,6 +166,110 @@ def test_score_loss_and_tau_by_hand(document: dict[str, Any]) -> None:
     assert cascade["score_loss@1"] == pytest.approx((1 - 0.6 / 0.9 + 0) / 2, abs=1e-6)
     # request one: of six pairs, discordant are 1-2, 1-4 and 3-4; request two: its pair agrees
     assert cascade["kendall_tau"] == pytest.approx(((3 - 3) / 6 + 1) / 2)
+
+
+def test_the_cut_in_the_rankers_eyes(document: dict[str, Any]) -> None:
+    """Of request one the pre-ranker keeps the first two, the ranker's best among them."""
+    cascade = document["cascade"]
+    assert cascade["best_score_loss@2"] == 0
+    assert cascade["gain_ratio@1@2"] == 1
+    # of six pairs of .6 .9 .2 .7 three hold .9, two more .7, one .6 at best
+    drawn = (3 * 0.9 + 2 * 0.7 + 0.6) / 6
+    assert cascade["random"]["best_score_loss@2"] == pytest.approx(0.9 - drawn)
+    assert cascade["random"]["gain_ratio@1@2"] == pytest.approx(drawn / 0.9)
+    # the pre-ranker's first is the ranker's in request two alone, among all and among what it keeps
+    assert cascade["ndcg@1"] == cascade["rcs@1"] == 0.5
+    assert cascade["random"]["rcs@1"] == 0.5
+
+
+def test_what_comes_through_both_stages(document: dict[str, Any]) -> None:
+    """The cascade ends with the second of request one and the last of request two."""
+    cascade = document["cascade"]
+    assert cascade["joint_click_recall@1"] == 0  # clicked were the first and the fifth,
+    assert cascade["joint_truth_recall@1@1"] == 0  # and these are the truth's best, too
+    assert cascade["joint_kept_recall@1"] == 0.5  # production's ranker kept two of each
+    assert cascade["random"]["joint_kept_recall@1"] == pytest.approx((1 / 4 + 1 / 2) / 2)
+
+
+def test_production_that_cut_nothing_has_no_kept_recall() -> None:
+    exposures = predictions(level=np.full(6, 3, np.uint8))
+    found = evaluate(exposures, STAGES, LEVELS, IDENTITY, {}, "test")["cascade"]
+    assert found["joint_kept_recall@1"] is None
+    uncut = [STAGES[0], STAGES[1].model_copy(update={"cuts": []})]
+    assert (
+        evaluate(predictions(), uncut, LEVELS, IDENTITY, {}, "test")["cascade"]["joint_kept_recall@1"] is None
+    )
+
+
+def test_three_stages_are_each_judged_against_the_last() -> None:
+    first, last = STAGES
+    stages = [
+        first.model_copy(update={"keep": 3}),
+        first.model_copy(update={"name": "middle", "cuts": [], "keep": 2}),
+        last,
+    ]
+    # The middle stage would have 3 1 4 2 of request one; of the first three it keeps 3 and 1.
+    middle = np.array([logit(p) for p in (0.6, 0.1, 0.9, 0.3, 0.4, 0.2)], np.float32)
+    three = predictions()
+    three.logits["middle"] = {"click": middle}
+    calibrators = IDENTITY | {"middle": {"click": Platt()}}
+    truth = {"click": np.array([0.9, 0.1, 0.5, 0.6, 0.4, 0.3], np.float32)}
+    found = evaluate(three, stages, LEVELS, calibrators, truth, "test")
+    cascade = found["cascade"]
+    assert cascade["agree_recall@1@3"] == 1  # the first against the last, as with two stages
+    assert cascade["truth_recall@1@3"] == 1
+    assert cascade["joint_agree_recall@1@2"] == 0  # but the second is cut in the middle
+    assert cascade["eligible"]["joint_agree_recall@1@2"] == 1
+    assert cascade["random"]["joint_agree_recall@1@2"] == 0.5
+    assert cascade["joint_truth_recall@1@1"] == 0.5  # left are 1 and 3, 5 and 6; the last has 1 and 6
+    assert list(cascade["stages"]) == list(found["interval"]["cascade"]["stages"]) == ["prerank", "middle"]
+    by_stage = cascade["stages"]
+    assert by_stage["prerank"]["agree_recall@1@3"] == 1
+    assert by_stage["middle"]["agree_recall@1@2"] == 0  # 3 and 1 in its top 2 of all
+    assert by_stage["middle"]["truth_recall@1@2"] == 1
+    # among 1 and 3 both prefer what the last does: 1 by the first, 3 by the middle; of request two 6 and 5
+    assert by_stage["prerank"]["rcs@1"] == 1
+    assert by_stage["middle"]["rcs@1"] == 0
+    for stage, figures in by_stage.items():
+        names = [name for name in figures if name not in ("eligible", "random")]
+        assert list(figures["eligible"]) == list(figures["random"]) == names
+        assert list(found["interval"]["cascade"]["stages"][stage]) == names
+    json.dumps(found, allow_nan=False)
+
+
+# Beside a reference
+
+
+def test_bias_regret_is_what_the_references_auc_has_more() -> None:
+    truth = {"click": np.array([0.9, 0.1, 0.5, 0.6, 0.4, 0.3], np.float32)}
+    best = np.log(truth["click"] / (1 - truth["click"]))
+    perfect = predictions(logits={"prerank": {"click": best}, "rank": {"click": best, "order": best}})
+    found = evaluate(predictions(), STAGES, LEVELS, IDENTITY, truth, "test", reference=perfect)
+    ideal = evaluate(perfect, STAGES, LEVELS, IDENTITY, truth, "test")
+    for stage in ("prerank", "rank"):
+        figures = found["stages"][stage]["candidates"]["click"]
+        auc = ideal["stages"][stage]["candidates"]["click"]["auc"]
+        assert figures["bias_regret"] == pytest.approx(auc - figures["auc"])
+        assert figures["bias_regret"] > 0
+        low, high = found["interval"]["stages"][stage]["candidates"]["click"]["bias_regret"]
+        assert low <= figures["bias_regret"] <= high
+        assert "bias_regret" not in ideal["stages"][stage]["candidates"]["click"]
+    # no truth of orders
+    assert found["stages"]["rank"]["candidates"]["order"]["bias_regret"] is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"requests": Requests(np.array([0, 3, 6]), np.array([7, 3]))}, r"its requests are others \(6 cand"),
+        ({"requests": Requests(np.array([0, 4, 6]), np.array([7, 4]))}, "its users are others"),
+        ({"level": np.zeros(6, np.uint8)}, "its levels are others"),
+        ({"logits": {"prerank": {"click": np.zeros(6)}}}, "has no 'rank.click' to compare .* prerank.click$"),
+    ],
+)
+def test_a_reference_of_other_rows_or_stages_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        evaluate(predictions(), STAGES, LEVELS, IDENTITY, {}, "test", reference=predictions(**changes))
 
 
 def test_without_truth_its_figures_are_null() -> None:
@@ -223,9 +338,9 @@ def real(trained: Run) -> dict[str, Any]:
 def test_intervals_of_a_trained_run_hold_their_figures(real: dict[str, Any]) -> None:
     found = [*pairs(real["stages"], real["interval"]["stages"])]
     found += pairs(real["cascade"], real["interval"]["cascade"])
-    assert len(found) == 2 * (8 + 2) + 6
+    assert len(found) == 2 * (8 + 2) + 6 + 4 + 3
     for name, value, (low, high) in found:
-        assert low < high
+        assert low < high or low == value == high == 0, name  # nothing is lost in any resample
         # noise raises the calibration error of a resample
         assert name.startswith("ece") or low <= value <= high, name
 
@@ -248,3 +363,25 @@ def test_trained_stages_better_a_random_order(real: dict[str, Any]) -> None:
 def test_split_that_is_not_there_is_refused(trained: Run) -> None:
     with pytest.raises(DataError, match="no split 'tset'; the packed data have train, valid, test"):
         verbs.evaluate(trained.folder, "tset")
+
+
+def test_a_run_has_no_regret_of_itself(trained: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = corank(
+        capsys, "evaluate", trained.folder, "--reference", trained.folder, "--json", "--split", "valid"
+    )
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    for stage in ("prerank", "rank"):
+        assert found["stages"][stage]["candidates"]["click"]["bias_regret"] == 0
+        assert found["interval"]["stages"][stage]["candidates"]["click"]["bias_regret"] == [0, 0]
+
+
+def test_a_reference_on_other_data_is_refused(
+    trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = trained_run(make_world(tmp_path / "w", requests=300, users=20), tmp_path / "run")
+    code, out, err = corank(capsys, "evaluate", trained.folder, "--reference", other.folder)
+    assert (code, out) == (1, "")
+    assert err.startswith("error: reference: its requests are others (") and "same packed data" in err
+    code, _, err = corank(capsys, "evaluate", trained.folder, "--reference", tmp_path)
+    assert code == 1 and f"{tmp_path}: not a run" in err

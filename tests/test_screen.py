@@ -19,6 +19,11 @@ def cells(text: str, first: str) -> list[str]:
     return row
 
 
+def between(low: str, high: str) -> list[str]:
+    """An interval's cells."""
+    return [low, "…", high]
+
+
 @pytest.fixture
 def answer() -> dict[str, Any]:
     def entry(item: Any, cut: str | None, **places: int) -> dict[str, Any]:
@@ -106,14 +111,55 @@ def test_evaluation_shows_the_stages_side_by_side(
     text = shown(capsys)
     assert text.startswith("test: 1,234 requests, 56,789 candidates\n")
     exposed, _, rest = text.partition("exposed · order")
-    assert cells(exposed, "auc") == ["auc", "0.5000", "0.2500-0.7500", "0.7500", "0.6250-0.7500"]
+    assert cells(exposed, "auc") == [
+        "auc",
+        "0.5000",
+        *between("0.2500", "0.7500"),
+        "0.7500",
+        *between("0.6250", "0.7500"),
+    ]
     assert "gauc" not in text  # neither stage has one
     order, _, candidates = rest.partition("candidates · click")
     assert cells(order, "auc") == ["auc", "-", "0.6250"]
     assert cells(candidates, "cut_auc") == ["cut_auc", "0.2500", "0.3750"]
     assert "candidates · order" not in text
-    assert cells(text, "click_recall@9") == ["click_recall@9", "0.8000", "0.7000-0.9000", "0.3000", "1,000"]
+    assert cells(text, "click_recall@9") == [
+        *("click_recall@9", "0.8000", *between("0.7000", "0.9000"), "0.3000", "1,000")
+    ]
     assert cells(text, "truth_recall@3@9") == ["truth_recall@3@9", "-", "-", "0"]
+
+
+def test_signs_of_an_interval_are_told_from_its_dash(
+    document: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    document["cascade"]["click_recall@9"] = -0.2
+    document["interval"]["cascade"]["click_recall@9"] = [-0.25, -0.125]
+    screen.show_evaluation(document)
+    row = cells(shown(capsys), "click_recall@9")
+    assert row[1:5] == ["-0.2000", *between("-0.2500", "-0.1250")]
+
+
+def test_evaluation_of_three_stages_shows_each_against_the_last(
+    document: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def figures(tau: float) -> dict[str, Any]:
+        return {"kendall_tau": tau, "eligible": {"kendall_tau": 7}, "random": {"kendall_tau": 0.0}}
+
+    document["cascade"]["stages"] = {"prerank": figures(0.25), "middle": figures(0.75)}
+    intervals = {"prerank": {"kendall_tau": None}, "middle": {"kendall_tau": [0.5, 1.0]}}
+    document["interval"]["cascade"]["stages"] = intervals
+    screen.show_evaluation(document)
+    whole, _, rest = shown(capsys).partition("cascade · prerank against the last")
+    assert cells(whole, "truth_recall@3@9") == ["truth_recall@3@9", "-", "-", "0"]
+    first, _, middle = rest.partition("cascade · middle against the last")
+    assert cells(first, "kendall_tau") == ["kendall_tau", "0.2500", "0.0000", "7"]
+    assert cells(middle, "kendall_tau") == [
+        "kendall_tau",
+        "0.7500",
+        *between("0.5000", "1.0000"),
+        "0.0000",
+        "7",
+    ]
 
 
 def test_evaluation_of_one_stage_shows_no_cascade(
