@@ -54,11 +54,10 @@ def small(figure: Figure, plots: Mapping[str, Mapping[str, Series]], x: str, mar
 
 
 def smooth(values: Array) -> NDArray[np.float64]:
-    """The mean of the values about each, a tenth of them all; fewer towards the ends."""
-    window = np.ones(max(1, len(values) // 20 * 2 + 1))
-    mean: NDArray[np.float64] = np.convolve(values, window, "same") / np.convolve(
-        np.ones(len(values)), window, "same"
-    )
+    """The mean of the values about each, a fifth of them all; fewer towards the ends."""
+    window = np.ones(len(values) // 10 * 2 + 1)
+    count = np.convolve(np.ones(len(values)), window, "same")
+    mean: NDArray[np.float64] = np.convolve(values, window, "same") / count
     return mean
 
 
@@ -112,7 +111,7 @@ def distributions(figure: Figure, panels: Mapping[str, Mapping[str, tuple[Array,
             density, _ = np.histogram(odds, edges, weights=weight, density=True)
             part.stairs(density, edges, color=shade, linewidth=1.6, label=label)
         part.set_title(name)
-        part.set_xlabel("calibrated probability (log-odds scale)")
+        part.set_xlabel("calibrated probability")
         inside = [p for p in PROBABILITIES if edges[0] <= logit(p) <= edges[-1]]
         part.set_xticks(logit(inside), [_percent(p) for p in inside])
         part.set_yticks([])

@@ -33,7 +33,7 @@ def report(judged: Judged) -> Html:
     """The page. Raises BundleError, RequestError where the model cannot be exported or its requests replayed."""
     config = judged.run.config
     return page(
-        f"{config.name}: {' and '.join(stage.name for stage in config.stages)}",
+        f"{config.name}: {' → '.join(stage.name for stage in config.stages)}",
         _lead(judged),
         section("Stages side by side", *_stages(judged.document)),
         section("The cascade", *_cascade(judged)),
@@ -84,20 +84,19 @@ def _stages(document: dict[str, Any]) -> list[Html]:
 
 
 def _stages_on(document: dict[str, Any], population: str, label: str, title: str) -> list[Html]:
-    figures = {name: found[population].get(label, {}) for name, found in document["stages"].items()}
-    bounds = {
-        name: found[population].get(label, {}) for name, found in document["interval"]["stages"].items()
-    }
-    known = [m for m in max(figures.values(), key=len) if any(f.get(m) is not None for f in figures.values())]
+    figures = {n: f[population][label] for n, f in document["stages"].items() if label in f[population]}
+    bounds = document["interval"]["stages"]
+    metrics = next(iter(figures.values()))
+    known = [m for m in metrics if any(found[m] is not None for found in figures.values())]
     if known == ["n"]:
         return []
     rows: list[list[Cell]] = []
     for metric in known:
         row: list[Cell] = [metric]
         for stage, found in figures.items():
-            value = found.get(metric)
-            counted = f"{value:,}" if metric == "n" and value is not None else ""
-            row.append(counted or (_number(value), _between(bounds[stage].get(metric))))
+            value = found[metric]
+            interval = bounds[stage][population][label].get(metric)
+            row.append(f"{value:,}" if metric == "n" else (_number(value), _between(interval)))
         rows.append(row)
     return [heading(title), table(["", *figures], rows)]
 
@@ -169,32 +168,29 @@ def _calibration(judged: Judged) -> list[Html]:
     parts = []
     for label in judged.predictions.labels:
         stages = [stage.name for stage in judged.run.config.stages if label in stage.labels]
-        if not stages:
-            continue
-        known = judged.predictions.exposed & (judged.predictions.labels[label] >= 0)
-        positive = judged.predictions.labels[label][known] == 1
-        parts.append(heading(label))
-        if not positive.any() or positive.all():
-            parts.append(
-                text(f"Nothing to compare: {positive.sum():,} of {len(positive):,} exposed rows are {label}.")
-            )
-            continue
-        panels: dict[str, dict[str, Series]] = {"raw": {}, "calibrated": {}}
-        weight = judged.predictions.weight[known]
-        for stage in stages:
-            raw = expit(judged.predictions.logits[stage][label][known])
-            panels["raw"][stage] = reliability(raw, positive, weight)
-            panels["calibrated"][stage] = reliability(
-                judged.probability(stage, label)[known], positive, weight
-            )
-        count = len(panels["raw"][stages[0]].x)
-        caption = (
-            f"{label}, on {len(positive):,} exposed rows in {count} bins of equal mass: the predicted rate against the "
-            "observed, with 95 % intervals. On the line: right. Below it: the stage promises too much. A stage that "
-            "trained on unexposed negatives lies above it until calibrated."
-        )
-        parts.append(plot(partial(plots.reliability, panels=panels), caption, height=3.9))
+        if stages:
+            parts += [heading(label), _calibration_of(judged, label, stages)]
     return parts
+
+
+def _calibration_of(judged: Judged, label: str, stages: list[str]) -> Html:
+    rows = judged.predictions
+    known = rows.exposed & (rows.labels[label] >= 0)
+    positive, weight = rows.labels[label][known] == 1, rows.weight[known]
+    if not positive.any() or positive.all():
+        return text(f"Nothing to compare: {positive.sum():,} of {len(positive):,} exposed rows are {label}.")
+    panels: dict[str, dict[str, Series]] = {"raw": {}, "calibrated": {}}
+    for stage in stages:
+        raw, calibrated = expit(rows.logits[stage][label]), judged.probability(stage, label)
+        panels["raw"][stage] = reliability(raw[known], positive, weight)
+        panels["calibrated"][stage] = reliability(calibrated[known], positive, weight)
+    count = len(panels["raw"][stages[0]].x)
+    caption = (
+        f"{label}, on {len(positive):,} exposed rows in {count} bins of equal mass: the predicted rate against the "
+        "observed, with 95 % intervals. On the line: right. Below it: the stage promises too much. A stage that "
+        "trained on unexposed negatives lies above it until calibrated."
+    )
+    return plot(partial(plots.reliability, panels=panels), caption, height=3.9)
 
 
 def _distributions(judged: Judged) -> list[Html]:
@@ -209,16 +205,14 @@ def _distributions(judged: Judged) -> list[Html]:
         }
     counts = ", ".join(f"{name} {int(of.sum()):,}" for name, of in held.items())
     caption = (
-        f"Each level's candidates ({counts}) by the probability that a stage gives them, after calibration; every "
-        "curve has the same area. A stage that repeats production's choice has curves far apart, from the first cut to "
-        "the exposed; curves that lie on each other say that it cannot tell them apart."
+        f"Each level's candidates ({counts}) by the calibrated probability that a stage gives them, on a scale of "
+        "log-odds; every curve has the same area. A stage that repeats production's choice has curves far apart, from "
+        "the first cut to the exposed; curves that lie on each other say that it cannot tell them apart."
     )
-    alone = (
-        []
-        if len(held) > 1
-        else [text(f"The split holds a single level ({counts}), so there is nothing cut to compare.")]
-    )
-    return [*alone, plot(partial(plots.distributions, panels=panels), caption)]
+    drawn = plot(partial(plots.distributions, panels=panels), caption)
+    if len(held) > 1:
+        return [drawn]
+    return [text(f"The split holds a single level ({counts}), so there is nothing cut to compare."), drawn]
 
 
 def _places(judged: Judged) -> list[Html]:
