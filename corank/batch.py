@@ -53,6 +53,8 @@ class Batch:
     item_of: Tensor  # (C,) int32
     items: Csr
     """Candidates summed by distinct item, `padded(I)` of them."""
+    share: Tensor
+    """Each item row's share of the log's candidates, at the levels that are read: (I,) float32."""
     pairs: Csr
     """For each candidate its request's row and its item's, in a stack of R and `padded(I)`; `padded(C)` of them."""
     level: Tensor  # (C,) uint8, or the source of a negative beyond the log
@@ -156,6 +158,12 @@ def _filled(bags: Bags, count: int) -> Bags:
     return Bags(bags.row, np.pad(bags.start, (0, count - bags.count), mode="edge"), bags.weight, count)
 
 
+def _share(bags: Bags) -> Floats:
+    assert bags.start is not None
+    share: Floats = (np.diff(bags.start) / max(1, len(bags.row))).astype(np.float32)
+    return share
+
+
 def _ranges(start: NDArray[np.int64], length: NDArray[np.int64]) -> NDArray[np.int64]:
     """All of start[n], …, start[n] + length[n] − 1, one n after another."""
     ends = np.cumsum(length)
@@ -177,8 +185,12 @@ def assemble(
     labels: dict[str, Floats],
     scores: dict[str, Floats] | None = None,
     place: Ints | None = None,
+    share: Floats | None = None,
 ) -> Batch:
-    """A batch from encoded rows: R of the query, I of distinct items, C of crosses; `items` groups the C by I."""
+    """A batch from encoded rows: R of the query, I of distinct items, C of crosses; `items` groups the C by I.
+
+    The `share` of the items is that of the batch's candidates unless given.
+    """
     rows: dict[Placement, Rows] = {"query": query, "item": item, "cross": cross}
     bags: dict[int, dict[Placement, Bags]] = {dim: {} for dim in layout.table_rows}
     for placement in PLACEMENTS:
@@ -192,6 +204,7 @@ def assemble(
         requests=_csr(Bags(np.arange(len(request_of), dtype=np.int32), request_start, None, len(query))),
         item_of=torch.from_numpy(item_of),
         items=_csr(_filled(items, padded(len(item)))),
+        share=torch.from_numpy(_share(items) if share is None else share),
         pairs=_csr(_filled(_pairs(request_of, item_of + np.int32(len(query))), padded(len(request_of)))),
         level=torch.from_numpy(level),
         exposed=exposed,
@@ -275,6 +288,7 @@ class Reader:
             {name: found.column(values, -1) for name, values in shard.labels.items()},
             {name: found.column(values, np.nan) for name, values in shard.scores.items()},
             found.place,
+            self._share[item],
         )
 
     def _candidates(
@@ -285,14 +299,13 @@ class Reader:
         request_of = np.repeat(np.arange(len(requests), dtype=np.int32), stop - start)
         if self.population is None:
             return _Candidates(request_of, logged, shard.item[logged], shard.level[logged], None)
-        level = shard.level[logged]
+        level, row = shard.level[logged], shard.item[logged]
         place = drawn(request_of, level, rng)
         keep = chosen(self.population, level, place)
-        request_of, logged, level, place = request_of[keep], logged[keep], level[keep], place[keep]
-        held = _Candidates(request_of, logged, shard.item[logged], level, place)
-        return held.joined(
-            *self.negatives.draw(self.population, request_of, held.row, shard.time[requests], rng)
-        )
+        held = _Candidates(request_of[keep], logged[keep], row[keep], level[keep], place[keep])
+        # those that are not read are candidates of the request all the same, so never its negatives
+        beyond = self.negatives.draw(self.population, held.row, request_of, row, shard.time[requests], rng)
+        return held.joined(*beyond)
 
     def _cross(self, shard: Shard, logged: NDArray[np.int64]) -> Rows:
         """Crosses are logged with the pair, so those of a pair beyond the log are missing."""
@@ -302,6 +315,12 @@ class Reader:
             if len(beyond)
             else cross
         )
+
+    @cached_property
+    def _share(self) -> Floats:
+        counts = self.negatives.counts(self.population)
+        share: Floats = (counts / max(1, counts.sum())).astype(np.float32)
+        return share
 
     @cached_property
     def _no_cross(self) -> Rows:

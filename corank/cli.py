@@ -41,7 +41,7 @@ def simulate(
     preset: Annotated[str, typer.Option(help=f"One of {', '.join(PRESETS)}.")] = "medium",
     seed: int = 0,
     requests: Annotated[int, typer.Option(min=1)] = 10_000,
-    candidates: Annotated[int, typer.Option(min=1, help="Candidates a request.")] = 200,
+    candidates: Annotated[int, typer.Option(min=10, help="Candidates a request.")] = 200,
     users: Annotated[int, typer.Option(min=1)] = 2_000,
     items: Annotated[int, typer.Option(min=1)] = 5_000,
     layout: Annotated[

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import ConfigDict, Field, PositiveInt, model_validator
+from torch import nn
 
 from corank.embedding import TableOptimiser
 from corank.errors import ConfigError
@@ -54,6 +55,10 @@ class TrainSettings(Settings):
     @property
     def stages(self) -> dict[str, DenseOptimiser]:
         return dict(self.__pydantic_extra__ or {})
+
+
+TAKEN = {"shared", *TrainSettings.model_fields, *dir(nn.ModuleDict)}
+"""Names that no stage may have: the shared tables', the keys' of `train`, and those that torch keeps for itself."""
 
 
 class Config(Settings):
@@ -113,10 +118,16 @@ class Config(Settings):
         self._check_scores()
         self.total.check()
         self._check_early_stop()
+        self._check_learners()
+        self._check_tables()
         self._check_mode()
         return self
 
     def _check_stage(self, stage: Stage, n: int) -> None:
+        if stage.name in TAKEN:
+            raise ConfigError(
+                f"stages.{n}.name: '{stage.name}' means something else already; take another name"
+            )
         for level in stage.cuts:
             if level not in self.data.levels:
                 raise ConfigError(
@@ -151,13 +162,40 @@ class Config(Settings):
         if stop is not None:
             known = [f"{s.name}.{label}.{m}" for s in self.stages for label in s.labels for m in STOP_METRICS]
             if stop.metric not in known:
-                raise ConfigError(f"train.early_stop.metric: {unknown(stop.metric, known)}")
+                raise ConfigError(
+                    f"train.early_stop.metric: unknown metric '{stop.metric}'; known metrics: {', '.join(known)}"
+                )
 
     def _check_scores(self) -> None:
         for name in self.data.scores:
             if name in [stage.name for stage in self.stages]:
                 raise ConfigError(
                     f"data.scores.{name}: a stage is called so, too, and a loss could mean either; rename the score"
+                )
+
+    def _check_learners(self) -> None:
+        total = self.total
+        for n, stage in enumerate(self.stages):
+            terms = [term for _, term in total.of(None) if term.weight > 0]
+            # a loss without a learner of its own trains every stage that it reads
+            taught = [name for t in terms for name in ([t.learner] if t.learner else t.reads(total.scope))]
+            if stage.name not in taught:
+                raise ConfigError(
+                    f"stages.{n}: no loss trains '{stage.name}'; add one, such as "
+                    f"{{kind: click, stage: {stage.name}}}, or drop the stage"
+                )
+
+    def _check_tables(self) -> None:
+        for n, stage in enumerate(self.stages):
+            users = (
+                [s for s in self.stages if s.embeddings == "shared"]
+                if stage.embeddings == "shared"
+                else [stage]
+            )
+            if not any(s.table_gradient for s in users):
+                raise ConfigError(
+                    f"stages.{n}.table_gradient: nobody would train the tables of '{stage.name}'; "
+                    f"write true for {' or '.join(s.name for s in users)}"
                 )
 
     def _check_mode(self) -> None:
@@ -179,11 +217,12 @@ class Config(Settings):
             raise ConfigError(
                 "train.early_stop: the stages of train.mode: separate end one after another; drop it"
             )
-        for n, stage in enumerate(self.stages[:-1]):
-            if stage.embeddings == "shared" and stage.table_gradient:
+        sharing = [(n, stage) for n, stage in enumerate(self.stages) if stage.embeddings == "shared"]
+        for n, stage in sharing[:-1]:
+            if stage.table_gradient:
                 raise ConfigError(
-                    f"stages.{n}.embeddings: '{stage.name}' trains after '{names[-1]}' and would change its tables; "
-                    "write embeddings: own, or table_gradient: false"
+                    f"stages.{n}.embeddings: '{stage.name}' trains after '{sharing[-1][1].name}' and would change "
+                    "its tables; write embeddings: own, or table_gradient: false"
                 )
         for n, term in enumerate(self.losses):
             if isinstance(term, Distill) and term.teacher in names[: names.index(term.student)]:

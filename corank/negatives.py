@@ -31,6 +31,7 @@ class Negatives:
     def draw(
         self,
         population: Population,
+        batch: Ints,
         request_of: Ints,
         row_of: Ints,
         time: Longs,
@@ -39,15 +40,15 @@ class Negatives:
         """Request, item row, source and place (X,) of the pairs that `population` asks for, by request.
 
         Args:
-            request_of, row_of: request and item row of the batch's candidates, (C,).
+            batch: item rows that the batch reads, as often as it does.
+            request_of, row_of: request and item row of all candidates of its requests, read or not: (C,).
             time: of the requests, ms since 1970 UTC, (R,).
         """
         requests = len(time)
-        item_of = self._item_of_row[row_of]
         request: list[Ints] = []
         item: list[Ints] = []
         source: list[NDArray[np.uint8]] = []
-        for code, among in ((BATCH, item_of), (CATALOGUE, self._seen)):
+        for code, among in ((BATCH, self._item_of_row[batch]), (CATALOGUE, self._seen)):
             count = population.get(code) or 0
             if count and len(among):
                 request.append(np.repeat(np.arange(requests, dtype=np.int32), count))
@@ -57,9 +58,17 @@ class Negatives:
             nothing = np.empty(0, dtype=np.int32)
             return nothing, nothing, nothing.astype(np.uint8), nothing
         request_x, item_x, source_x = np.concatenate(request), np.concatenate(item), np.concatenate(source)
-        pairs = self._new(request_x, item_x, request_of, item_of)
+        pairs = self._new(request_x, item_x, request_of, self._item_of_row[row_of])
         request_x, item_x, source_x = request_x[pairs], item_x[pairs], source_x[pairs]
         return request_x, self._rows(item_x, time[request_x]), source_x, drawn(request_x, source_x, rng)
+
+    def counts(self, population: Population | None) -> NDArray[np.int64]:
+        """The log's candidates of each item row, of all levels or those of a population."""
+        counts = np.zeros(len(self._from), dtype=np.int64)
+        for shard in self.packed.splits[self.split]:
+            row = shard.item if population is None else shard.item[np.isin(shard.level, list(population))]
+            counts += np.bincount(row, minlength=len(counts))
+        return counts
 
     def _new(self, request: Ints, item: Ints, request_of: Ints, item_of: Ints) -> NDArray[np.intp]:
         """The drawn pairs that are neither a candidate nor drawn before, by request."""
@@ -94,7 +103,4 @@ class Negatives:
     @cached_property
     def _seen(self) -> Ints:
         """The items that some request of the split had as a candidate; others are not in its catalogue yet."""
-        seen = np.zeros(len(self._from), dtype=bool)
-        for shard in self.packed.splits[self.split]:
-            seen[shard.item] = True
-        return np.unique(self._item_of_row[seen])
+        return np.unique(self._item_of_row[self.counts(None) > 0])

@@ -50,14 +50,14 @@ class Average:
 
     @torch.no_grad()
     def before(self) -> None:
-        """Catch up the rows that the coming step will change; call with the gradients at hand."""
+        """Catch up the rows that the coming update will change; call with the gradients at hand."""
         for name, table in self._model.tables.named_parameters():
             if table.grad is not None:
                 self._catch_up(name, table, table.grad._indices()[0])
 
     @torch.no_grad()
     def after(self) -> None:
-        """Take in the layers' weights that the step has changed."""
+        """Take in the layers' weights at the end of a step, be it of one update or of several."""
         self.step += 1
         averaged: list[Tensor] = list(self._averaged.stages.parameters())
         torch._foreach_lerp_(averaged, [*self._model.stages.parameters()], 1 - self.decay)

@@ -201,7 +201,7 @@ def _check_scores(log: Table, data: DataSettings) -> None:
     for name, score in data.scores.items():
         if not log.types[score.column].is_numeric():
             raise log.unfit(score.column, f"numbers, as data.scores.{name} reads it")
-        value = pl.col(score.column).cast(pl.Float64)
+        value = pl.col(score.column).cast(pl.Float32)
         sound, expected = value.is_finite(), "finite numbers"
         if score.scale == "probability":
             sound, expected = sound & value.is_between(0, 1), "probabilities, 0 to 1"

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, cast
 
 import torch
 from annotated_types import Ge, Lt, MinLen
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -29,7 +29,7 @@ Widths = Annotated[list[PositiveInt], MinLen(1)]
 class StageSettings(Settings):
     """What every stage of the cascade has."""
 
-    name: str
+    name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")
     cuts: list[str] = []
     """Levels of the log whose candidates this stage cut."""
     keep: PositiveInt

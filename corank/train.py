@@ -90,12 +90,14 @@ class Trainer:
         # dropout draws from the step's own seed, so that a resumed run draws the same
         torch.manual_seed(self.config.train.seed * 1_000_003 + self.progress.step)
         means: dict[str, torch.Tensor] = {}
-        for learner in self._learners():
+        for learner in self.learners():
             means |= self._update(batch, learner)
+        if self.average is not None:
+            self.average.after()
         self.progress.step += 1
         return means
 
-    def _learners(self) -> list[str | None]:
+    def learners(self) -> list[str | None]:
         """Who learns in a step: all at once (None), or stage by stage, teachers first."""
         last_first = [stage.name for stage in reversed(self.config.stages)]
         match self.config.train.mode:
@@ -107,6 +109,8 @@ class Trainer:
                 return [last_first[self.progress.epoch // self.config.train.epochs]]
 
     def _update(self, batch: Batch, learner: str | None) -> dict[str, torch.Tensor]:
+        for name, stage in self.model.stages.items():
+            stage.train(learner in (None, name))  # one that only teaches drops nothing out
         logits = self.model.logits(batch, self.total.reads(learner))
         total, means = self.total(logits, batch, self.progress.step, learner)
         for optimiser in self.optimisers.values():
@@ -116,8 +120,6 @@ class Trainer:
             self.average.before()
         for optimiser in self.optimisers.values():
             optimiser.step()
-        if self.average is not None:
-            self.average.after()
         return means
 
     @property
@@ -128,9 +130,15 @@ class Trainer:
     @property
     def reader(self) -> Reader:
         """What the epoch reads: the candidates that those who learn in it learn from."""
-        learners, train = self._learners(), self.config.train
+        learners, train = self.learners(), self.config.train
         population = self.total.population(learners[0] if train.mode == "separate" else None)
         return Reader(self.packed, "train", train.requests, population, train.seed)
+
+    def settle(self) -> None:
+        """At the end of a stage's epochs in mode separate: what is averaged is what it teaches, and changes no more."""
+        train = self.config.train
+        if self.average is not None and train.mode == "separate" and self.progress.epoch % train.epochs == 0:
+            self.model.load_state_dict(self.average.model().state_dict())
 
     def shipped(self) -> JointModel:
         """The model that is evaluated and shipped: the average where there is one."""
@@ -192,7 +200,6 @@ def _ended(trainer: Trainer) -> bool:
 
 def _epoch(trainer: Trainer, watcher: Watcher, board: SummaryWriter) -> None:
     progress, every = trainer.progress, trainer.config.train.checkpoint_every
-    trainer.model.train()
     reader = trainer.reader
     for means, speed in _steps(trainer, reader):
         progress.batch += 1
@@ -205,14 +212,18 @@ def _epoch(trainer: Trainer, watcher: Watcher, board: SummaryWriter) -> None:
             board.add_scalar("candidates_per_second", speed, progress.step)
         if progress.step % every == 0 and progress.batch < len(reader):
             trainer.save()
+    learners = trainer.learners()
     progress.epoch, progress.batch = progress.epoch + 1, 0
+    trainer.settle()
     figures = _validate(trainer)
     progress.figures.append(figures)
     for name, figure in figures.items():
         board.add_scalar(f"valid/{name}", float("nan") if figure is None else figure, progress.step)
     _keep_best(trainer, figures)
     trainer.save()
-    watcher.epoch(progress.epoch, figures)
+    # a stage that has not begun to learn has nothing to show
+    learnt = {n: v for n, v in figures.items() if None in learners or n.partition(".")[0] in learners}
+    watcher.epoch(progress.epoch, learnt)
 
 
 def _steps(trainer: Trainer, reader: Reader) -> Iterator[tuple[dict[str, torch.Tensor], float]]:

@@ -11,8 +11,8 @@ import polars as pl
 import torch
 from hypothesis import strategies as st
 
-from corank.arrays import write_array, write_frame, write_rows
-from corank.bundle import Manifest, write
+from corank.arrays import write_frame, write_rows
+from corank.bundle import FORMAT, Manifest, write
 from corank.calibrate import Platt
 from corank.config import Config
 from corank.evaluate import Calibrators
@@ -160,7 +160,7 @@ class Case:
 def bare_funnel(packed: Packed, path: Path) -> Funnel:
     """A funnel that encodes requests as a bundle of `packed` does, but has no stages: quickly made."""
     manifest = Manifest(
-        format=1,
+        format=FORMAT,
         name="bare",
         model_version="0" * 16,
         items_seq=1,
@@ -174,9 +174,6 @@ def bare_funnel(packed: Packed, path: Path) -> Funnel:
 
     def fill(folder: Path) -> None:
         packed.encoders.save(folder / "encoders")
-        (folder / "tables").mkdir()
-        for dim, rows in Layout(packed.schema, packed.encoders.sizes).table_rows.items():
-            write_array(folder / "tables" / f"{dim}.npy", np.zeros((rows, dim), np.float32))
         keys, newest = packed.newest_items()
         write_rows(folder / "items", packed.items.take(newest))
         write_frame(folder / "items" / "keys.arrow", keys.to_frame())

@@ -193,7 +193,7 @@ def test_masks_of_a_batch(packed: Packed) -> None:
     np.testing.assert_array_equal(batch.known("click").numpy(), known)
     assert 0 < known.sum() < len(batch)
     expected = np.isin(batch.level.numpy(), [RETRIEVED, RANKED])
-    np.testing.assert_array_equal(batch.at([RETRIEVED, RANKED]).numpy(), expected)
+    np.testing.assert_array_equal(batch.sampled({RETRIEVED: None, RANKED: None}).numpy(), expected)
 
 
 def test_a_population_that_nobody_is_in_leaves_empty_requests(packed: Packed) -> None:

@@ -16,10 +16,10 @@ from corank.export import export
 from corank.funnel import Funnel
 
 PARTS = [
-    "query.onnx",
-    "item.onnx",
+    "prerank.query.onnx",
+    "prerank.item.onnx",
     "rank.onnx",
-    "tables/8.npy",
+    "tables/shared/8.npy",
     "items/ids.npy",
     "items/keys.arrow",
     "items/vectors.prerank.npy",
@@ -103,15 +103,15 @@ def other(written: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     def fill(folder: Path) -> None:
         shutil.copytree(opened.folder, folder, dirs_exist_ok=True)
-        table = np.load(folder / "tables" / "8.npy", allow_pickle=False)
-        np.save(folder / "tables" / "8.npy", table + 1, allow_pickle=False)
-        shutil.copyfile(folder / "item.onnx", folder / "rank.onnx")
+        table = np.load(folder / "tables" / "shared" / "8.npy", allow_pickle=False)
+        np.save(folder / "tables" / "shared" / "8.npy", table + 1, allow_pickle=False)
+        shutil.copyfile(folder / "prerank.item.onnx", folder / "rank.onnx")
 
     write(path, opened.manifest.model_copy(update={"model_version": "f" * 16}), fill)
     return path
 
 
-@pytest.mark.parametrize("part", ["tables/8.npy", "rank.onnx"])
+@pytest.mark.parametrize("part", ["tables/shared/8.npy", "rank.onnx"])
 def test_part_of_another_model_version_is_refused(bundle: Path, other: Path, part: str) -> None:
     path = content(bundle) / part
     shutil.copyfile(content(other) / part, path)
@@ -139,7 +139,7 @@ def _edit(**changes: object) -> Callable[[Path], None]:
         (lambda path: path.write_bytes(path.read_bytes()[:-10]), "manifest.json: cannot be read ("),
         (lambda path: path.write_bytes(b"\xff\x00"), "manifest.json: cannot be read ("),
         (lambda path: path.write_text("[1]"), "manifest.json: "),
-        (_edit(format=2), "manifest.json: format 2; this corank reads format 1"),
+        (_edit(format=1), "manifest.json: format 1; this corank reads format 2"),
         (_edit(items_seq=7), "manifest.json: altered since it was written; export the bundle again"),
         (_edit(model_version="0" * 16), "manifest.json: altered since it was written"),
         (_edit(parts={}), "manifest.json: altered since it was written"),

@@ -65,7 +65,7 @@ def test_a_config_is_read_as_it_is_written(path: Path) -> None:
     assert config.train.table == TableOptimiser(lr=0.1)
     history = config.features["history"]
     assert isinstance(history, IdsFeature) and history.every == timedelta(days=1)
-    assert config.total.names == ["rank.click", "prerank.unexposed", "prerank.distill"]
+    assert [name for name, _ in config.total.of(None)] == ["rank.click", "prerank.unexposed", "prerank.distill"]
 
 
 def test_its_plain_form_reads_back(path: Path) -> None:
@@ -97,8 +97,8 @@ WRONG = {
     "train.table.lr=-1": "train.table.lr: Input should be greater than 0; received -1",
     "train.rank.lr=fast": "train.rank.lr: Input should be a valid number",
     "train.precision=fp16": "train.precision: Input should be 'auto', 'bf16' or 'fp32'; received 'fp16'",
-    "train.early_stop.metric=rank.click.acu": "train.early_stop.metric: unknown key 'rank.click.acu'; "
-    "did you mean 'rank.click.auc'?",
+    "train.early_stop.metric=rank.click.acu": "train.early_stop.metric: unknown metric 'rank.click.acu'; "
+    "known metrics: prerank.click.auc, prerank.click.gauc, prerank.click.logloss, rank.click.auc, rank.click.gauc",
     "features.tab.dim=wide": "features.tab.dim: Input should be a valid integer",
     "features.tab.side=left": "features.tab.side: Input should be 'user', 'context', 'item' or 'cross'",
     "features.tab.kind=colour": "features.tab: Input tag 'colour'",
@@ -132,7 +132,8 @@ WRONG = {
     "losses.1.label=order": "losses.1.stage: stage 'prerank' does not predict the label 'order'; it predicts click",
     "losses.1.from=[recalled]": "losses.1.from: no level 'recalled'; data.levels are retrieved",
     "losses.2.on=[shown]": "losses.2.on: no level 'shown'",
-    "losses.2.teacher=reranker": "losses.2.teacher: no stage 'reranker'",
+    "losses.2.teacher=reranker": "losses.2.teacher: no stage and no logged score (data.scores) is called "
+    "'reranker'; there are prerank, rank",
     "losses.2.teacher=prerank": "losses.2: teacher and student must be two stages; received 'prerank' for both",
     "losses.2.on=[exposed, retrieved]": "losses.2.on: candidates of level retrieved are also hard negatives of "
     "'prerank' (unexposed.from); a row gets a hard 0 or a teacher's target, never both",

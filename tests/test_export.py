@@ -60,8 +60,8 @@ def test_version_is_that_of_weights_encoders_and_schema(case: Case, again: Case)
 @pytest.mark.parametrize(
     "name",
     [
-        "tables.weights.8",
-        "tables.weights.3",
+        "tables.shared.weights.8",
+        "tables.shared.weights.3",
         "stages.prerank.scale",
         "stages.prerank.bias",
         "stages.prerank.query.layers.0.weight",
@@ -151,9 +151,9 @@ def test_full_disk_leaves_the_bundle_before_untouched(trained: Run, bundle: Path
 
 def test_vectors_that_are_not_finite_are_refused(case: Case) -> None:
     assert case.funnel
-    graph = Bundle.open(case.base / "bundle").folder / "item.onnx"
-    tables = {int(d): np.full_like(w.detach(), np.inf) for d, w in case.model.tables.weights.items()}
-    with pytest.raises(BundleError, match="stage 'prerank': 16 item vectors are not finite"):
+    graph = Bundle.open(case.base / "bundle").folder / "prerank.item.onnx"
+    tables = {int(d): np.full_like(w.detach(), np.inf) for d, w in case.model.tables["shared"].weights.items()}
+    with pytest.raises(BundleError, match=r"prerank\.item: 16 item vectors are not finite"):
         item_vectors(graph, case.model.layout, case.packed.items, tables)
 
 
@@ -173,7 +173,7 @@ def test_vectors_are_the_item_towers(case: Case) -> None:
     funnel = case.funnel
     folder = Bundle.open(case.base / "bundle").folder
     keys, newest = case.packed.newest_items()
-    tables = {int(d): w.detach().numpy() for d, w in case.model.tables.weights.items()}
+    tables = {int(d): w.detach().numpy() for d, w in case.model.tables["shared"].weights.items()}
     inputs = dense(case.packed.items.take(newest), case.model.layout.groups["item"], tables)
     with torch.no_grad():
         expected = case.model.stages["prerank"].item(torch.from_numpy(inputs)).numpy()
@@ -181,7 +181,7 @@ def test_vectors_are_the_item_towers(case: Case) -> None:
     np.testing.assert_allclose(vectors, expected, atol=1e-5)
     assert vectors.shape == (len(keys), 4)
     for dim, table in tables.items():
-        np.testing.assert_array_equal(np.load(folder / "tables" / f"{dim}.npy"), table)
+        np.testing.assert_array_equal(np.load(folder / "tables" / "shared" / f"{dim}.npy"), table)
     prerank, rank = funnel.manifest.stages
     stage = case.model.stages["prerank"]
     assert prerank.scale == pytest.approx(stage.scale.exp().item())
@@ -195,7 +195,8 @@ def test_vectors_are_the_item_towers(case: Case) -> None:
 def test_graphs_take_any_number_of_candidates_and_no_embedding_table(case: Case) -> None:
     assert case.funnel
     folder = Bundle.open(case.base / "bundle").folder
-    for name, inputs in {"query": ["query"], "item": ["item"], "rank": ["query", "item", "cross"]}.items():
+    graphs = {"prerank.query": ["query"], "prerank.item": ["item"], "rank": ["query", "item", "cross"]}
+    for name, inputs in graphs.items():
         session = onnxruntime.InferenceSession(str(folder / f"{name}.onnx"))
         assert [i.name for i in session.get_inputs()] == inputs
         for n in (0, 1, 3):
@@ -204,7 +205,7 @@ def test_graphs_take_any_number_of_candidates_and_no_embedding_table(case: Case)
                 for i in session.get_inputs()
             }
             (out,) = session.run(None, given)
-            assert len(out) == (1 if name == "query" else n)
+            assert len(out) == (1 if name == "prerank.query" else n)
     sizes = {path.name: path.stat().st_size for path in folder.glob("*.onnx")}
     assert max(sizes.values()) < 100_000
 

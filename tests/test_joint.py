@@ -131,13 +131,13 @@ def train(built: JointModel, average: Average | None, table: str = "rowwise_adag
 
 def test_rowwise_adagrad_by_hand() -> None:
     built = model()
-    table = built.tables.weights["8"]
+    table = built.tables["shared"].weights["8"]
     before = table.detach().clone()
     optimiser = optimisers(built, TableOptimiser(lr=0.1), {})["table"]
     batch, _ = random_batch(6)
     _, found = gradients(built, batch, lambda m, b: m(b))
     optimiser.step()
-    g = found["tables.weights.8"]
+    g = found["tables.shared.weights.8"]
     step = 0.1 * g / (np.sqrt((g**2).mean(1, keepdims=True)) + 1e-8)
     np.testing.assert_allclose(table.detach().numpy(), before.numpy() - step, rtol=1e-5, atol=1e-6)
     untouched = np.abs(g).sum(1) == 0
@@ -164,6 +164,6 @@ def test_the_lazy_average_equals_the_plain_one(table: str) -> None:
 
 def test_missing_and_unknown_values_begin_at_zero() -> None:
     built = JointModel(STAGES, LAYOUT)
-    table = built.tables.weights["8"].detach()
+    table = built.tables["shared"].weights["8"].detach()
     for first in (0, 9, 39):
         assert (table[first : first + 2] == 0).all() and (table[first + 2] != 0).all()
