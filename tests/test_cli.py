@@ -96,7 +96,13 @@ def test_several_mistakes_are_told_at_once(world: Path, corank: Corank) -> None:
 
 def test_mistakes_about_runs(world: Path, trained: Run, tmp_path: Path, corank: Corank) -> None:
     config = world / "config.yaml"
-    for arguments in (("evaluate", tmp_path), ("export", tmp_path, tmp_path / "b"), ("request", tmp_path)):
+    out = tmp_path / "b"
+    for arguments in (
+        ("evaluate", tmp_path),
+        ("report", tmp_path),
+        ("export", tmp_path, out),
+        ("request", tmp_path),
+    ):
         refused(corank(*arguments), "not a run (it has no run.json); `corank train` makes one")
     refused(
         corank("train", config, "--run", trained.folder), "go on with --resume, or begin anew with --over"
