@@ -65,7 +65,11 @@ def test_a_config_is_read_as_it_is_written(path: Path) -> None:
     assert config.train.table == TableOptimiser(lr=0.1)
     history = config.features["history"]
     assert isinstance(history, IdsFeature) and history.every == timedelta(days=1)
-    assert [name for name, _ in config.total.of(None)] == ["rank.click", "prerank.unexposed", "prerank.distill"]
+    assert [name for name, _ in config.total.of(None)] == [
+        "rank.click",
+        "prerank.unexposed",
+        "prerank.distill",
+    ]
 
 
 def test_its_plain_form_reads_back(path: Path) -> None:
@@ -144,6 +148,34 @@ WRONG = {
     "features.history.dim=8": "features.history.dim: a history shares the table of 'item_id', whose dim is 16; "
     "received 8",
     "features.history.side=context": "features.history: a history belongs to the user; write `side: user`",
+    "stages.0.name=a.query": "stages.0.name: String should match pattern",
+    "stages.0.name=table": "stages.0.name: 'table' means something else already; take another name",
+    "stages.0.name=shared": "stages.0.name: 'shared' means something else already",
+    "stages.0.name=items": "stages.0.name: 'items' means something else already",
+    "stages.0.embeddings=mine": "stages.0.embeddings: Input should be 'shared' or 'own'; received 'mine'",
+    "stages.0={name: prerank, model: towers, keep: 100, embeddings: own, table_gradient: false}":
+        "stages.0.table_gradient: nobody would train the tables of 'prerank'; write true for prerank",
+    "losses=[{kind: click, stage: rank}]": "stages.0: no loss trains 'prerank'; add one, such as "
+    "{kind: click, stage: prerank}, or drop the stage",
+    "losses.0.weight=0": "stages.1: no loss trains 'rank'; add one, such as {kind: click, stage: rank}",
+    "losses.1={kind: unexposed, stage: prerank, from: [retrieved, batch]}":
+        "losses.1.per_request: required, as 'batch' has no end; such as per_request: 5",
+    "losses.1={kind: unexposed, stage: prerank, from: [catalogue]}":
+        "losses.1.per_request: required, as 'catalogue' has no end",
+    "data.levels=[batch, preranked, ranked, exposed]":
+        "data: levels: 'batch' is the name of negatives beyond the log; rename the level",
+    "data.levels=[retrieved, catalogue, ranked, exposed]":
+        "data: levels: 'catalogue' is the name of negatives beyond the log; rename the level",
+    "data.scores={rank: {column: score_rank}}": "data.scores.rank: a stage is called so, too, and a loss could mean "
+    "either; rename the score",
+    "data.scores={served: {column: score_rank, scale: percent}}":
+        "data.scores.served.scale: Input should be 'logit' or 'probability'; received 'percent'",
+    "data.scores={served: {}}": "data.scores.served.column: required, but not given",
+    "data.level=null": "losses.1.from: the log has no levels (data.level is not given), so nobody knows what was "
+    "retrieved and not shown; write batch or catalogue for negatives beyond the log",
+    "train.mode=apart": "train.mode: Input should be 'joint', 'separate' or 'alternate'; received 'apart'",
+    "train.mode=separate": "stages.0.embeddings: 'prerank' trains after 'rank' and would change its tables; "
+    "write embeddings: own, or table_gradient: false",
     "stages=[]": "stages: List should have at least 1 item",
     "losses=[]": "losses: List should have at least 1 item",
 }  # fmt: skip
@@ -152,6 +184,58 @@ WRONG = {
 @pytest.mark.parametrize("override", WRONG)
 def test_what_is_wrong_is_said_where_it_is(path: Path, override: str) -> None:
     assert refused(path, override).startswith(WRONG[override])
+
+
+THREE = [
+    "stages=[{name: a, model: towers, keep: 100, embeddings: own}, {name: b, model: mlp, keep: 50}, "
+    "{name: c, model: mlp, keep: 10}]",
+    "losses=[{kind: click, stage: c}, {kind: click, stage: b}, {kind: click, stage: a}]",
+    "train={}",
+]
+
+
+def test_all_shared_tables_frozen_is_refused(path: Path) -> None:
+    frozen = [f"stages.{n}.table_gradient=false" for n in (0, 1)]
+    assert refused(path, *frozen) == (
+        "stages.0.table_gradient: nobody would train the tables of 'prerank'; write true for prerank or rank"
+    )
+    assert [stage.table_gradient for stage in read(path, frozen[:1]).stages] == [False, True]
+
+
+def test_separate_refuses_what_would_undo_what_was_learnt(path: Path) -> None:
+    apart = [*THREE, "train.mode=separate"]
+    assert refused(path, *apart) == (
+        "stages.1.embeddings: 'b' trains after 'c' and would change its tables; "
+        "write embeddings: own, or table_gradient: false"
+    )
+    apart.append("stages.1.table_gradient=false")
+    assert read(path, apart).train.mode == "separate"
+    # tables that nobody deeper shares are the stage's to change
+    assert read(path, [*THREE, "train.mode=separate", "stages.2.embeddings=own"]).stages[1].table_gradient
+    assert refused(path, *apart, "train.early_stop={metric: c.click.auc}") == (
+        "train.early_stop: the stages of train.mode: separate end one after another; drop it"
+    )
+    taught = "losses.1={kind: distill, teacher: a, student: b, on: [exposed]}"
+    assert refused(path, *apart, taught) == (
+        "losses.1.teacher: 'a' trains after 'b' in train.mode: separate, where the last stage is first; "
+        "take a deeper stage"
+    )
+    assert read(path, [*apart, "losses.1={kind: distill, teacher: c, student: b, on: [exposed]}"])
+    assert read(path, [*THREE, taught, "train.mode=alternate"]).train.mode == "alternate"
+
+
+def test_a_logged_score_may_teach_where_there_is_no_ranker(path: Path) -> None:
+    config = read(
+        path,
+        [
+            "data.scores={production: {column: score_rank, scale: probability}}",
+            "stages=[{name: prerank, model: towers, keep: 100}]",
+            "losses=[{kind: distill, teacher: production, student: prerank, on: [ranked, exposed]}]",
+            "train={mode: separate}",
+        ],
+    )
+    assert config.total.reads() == ["prerank"]
+    assert config.data.scores["production"].column == "score_rank"
 
 
 @pytest.mark.parametrize(
