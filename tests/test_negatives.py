@@ -42,11 +42,10 @@ def tables(base: Path) -> pl.DataFrame:
     for number in range(REQUESTS):
         time = number * 4 * DAY // REQUESTS
         among = TRAIN_ITEMS if time < 2 * DAY else 35
-        for item in rng.permutation(among)[: rng.integers(3, 9)]:
-            rows.append((number, int(rng.integers(5)), int(item), time, str(rng.choice(LEVELS))))
+        items = rng.permutation(among)[: rng.integers(3, 9)]
+        rows += [(number, number % 5, int(item), time, str(rng.choice(LEVELS))) for item in items]
     log = pl.DataFrame(rows, schema=["number", "user", "item", "time", "level"], orient="row")
     log = log.with_columns(
-        pl.col("user").first().over("number"),
         weight=pl.lit(7.0),
         click=pl.lit(1),
         score=pl.lit(0.5),
@@ -55,8 +54,8 @@ def tables(base: Path) -> pl.DataFrame:
         shared=pl.lit(["a", "b"]),
     )
     log.write_parquet(base / "log.parquet")
-    items = [(n, at, n * 10 + version) for n in range(ITEMS) for version, at in enumerate((None, 12, 36))]
-    pl.DataFrame(items, schema=["item", "valid_from", "mark"], orient="row").with_columns(
+    versions = [(n, at, n * 10 + version) for n in range(ITEMS) for version, at in enumerate((None, 12, 36))]
+    pl.DataFrame(versions, schema=["item", "valid_from", "mark"], orient="row").with_columns(
         pl.col("valid_from") * 3_600_000
     ).write_parquet(base / "items.parquet")
     return log

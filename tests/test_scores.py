@@ -14,9 +14,11 @@ from worlds import Silent
 from corank import verbs
 from corank.batch import Reader
 from corank.errors import DataError
+from corank.funnel import Funnel, Request
 from corank.losses import Distill, Scope
 from corank.pack import Packed, pack
 from corank.predict import predict
+from corank.replay import logged_request
 from corank.run import Run
 from corank.schema import IdFeature, Schema
 from corank.tables import LEVELS, DataSettings, Label, Score, Split
@@ -137,7 +139,9 @@ def test_a_pre_ranker_learns_from_production_alone(world: Path, tmp_path: Path) 
         [batch.scores["production"].numpy() for batch in Reader(data, "test", 999).ordered()]
     )
     assert np.corrcoef(expit(logits), expit(served))[0, 1] > 0.35
-    # what is served needs no score
-    bundle = tmp_path / "bundle"
-    verbs.export(run.folder, bundle)
-    assert verbs.evaluate(run.folder)["stages"]["prerank"]["exposed"]["click"]["auc"] > 0.5
+    # it cuts as production did; and what is served needs no score
+    figures = verbs.evaluate(run.folder)["stages"]["prerank"]["candidates"]["click"]
+    assert figures["cut_auc"] > 0.55
+    verbs.export(run.folder, tmp_path / "bundle")
+    answer = Funnel.open(tmp_path / "bundle").rank(Request.parse(logged_request(opened, "test", 0)))
+    assert len(answer["items"]) == 7 and "production" not in str(answer["missing"])
