@@ -81,6 +81,7 @@ class Config(Settings):
             labels=list(self.data.labels),
             stages={stage.name: stage.labels for stage in self.stages},
             keep={stage.name: stage.keep for stage in self.stages},
+            towers=[stage.name for stage in self.stages if stage.model == "towers"],
             scores=list(self.data.scores),
             levelled=self.data.level is not None,
         )

@@ -48,6 +48,18 @@ class TowersSettings(StageSettings):
         schema.refuse(self.item_features or [], "item", f"stages.{self.name}.item_features")
 
 
+class Dots(dict[str, Tensor]):
+    """Logits by label, (C,), of towers, and what they are made of: a dot product has a value for any pair."""
+
+    def __init__(self, logits: dict[str, Tensor], query: Tensor, item: Tensor, scale: Tensor, bias: Tensor):
+        super().__init__(logits)
+        self.query, self.item, self.scale, self.bias = query, item, scale, bias
+
+    def pairs(self, items: int) -> Tensor:
+        """The logits of all requests with the batch's `items` distinct items, in fp32: (R, I)."""
+        return torch.addmm(self.bias, self.scale * self.query.float(), self.item[:items].float().t())
+
+
 class Towers(nn.Module):
     """Logit exp(s)·⟨q, v⟩ + b: the scale cannot turn negative, so the order of the dot products holds."""
 
@@ -72,10 +84,11 @@ class Towers(nn.Module):
         columns = layout.columns(placement, names)
         return nn.Sequential(Columns(columns.tolist()), Tower(len(columns), widths, settings))
 
-    def forward(self, inputs: dict[Placement, Tensor], batch: Batch) -> dict[str, Tensor]:
+    def forward(self, inputs: dict[Placement, Tensor], batch: Batch) -> Dots:
         """Logits by label: {label: (C,)}."""
-        dot = pair_dot(self.query(inputs["query"]), self.item(inputs["item"]), batch)
-        return {self.label: self.scale.exp() * dot + self.bias}
+        query, item, scale = self.query(inputs["query"]), self.item(inputs["item"]), self.scale.exp()
+        logits = scale * pair_dot(query, item, batch) + self.bias
+        return Dots({self.label: logits}, query, item, scale, self.bias)
 
 
 class Columns(nn.Module):

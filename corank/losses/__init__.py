@@ -4,12 +4,18 @@ from typing import Annotated
 
 from pydantic import Field
 
+from corank.losses.cascade import Cascade
 from corank.losses.click import Click
 from corank.losses.distill import Distill
+from corank.losses.in_batch import InBatch
+from corank.losses.levels import Levels
 from corank.losses.term import Scope
 from corank.losses.total import Total
 from corank.losses.unexposed import Unexposed
 
-Loss = Annotated[Click | Unexposed | Distill, Field(discriminator="kind")]
+Loss = Annotated[
+    Click | Unexposed | InBatch | Distill | Levels | Cascade,
+    Field(discriminator="kind"),
+]
 
-__all__ = ["Click", "Distill", "Loss", "Scope", "Total", "Unexposed"]
+__all__ = ["Cascade", "Click", "Distill", "InBatch", "Levels", "Loss", "Scope", "Total", "Unexposed"]

@@ -3,23 +3,33 @@
 Letters: R requests · C candidates · n the longest list.
 """
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
+import torch
+from annotated_types import Ge
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
 from corank.batch import Batch
 from corank.errors import ConfigError
+from corank.losses.lists import Lists
 from corank.losses.term import Logits, Scope, Term
 from corank.sampling import Population
 
 
 class Distill(Term):
-    """Pointwise: L = mean of BCE(z_s / T, σ(sg(z_t) / T)) over candidates of the levels `on`.
+    """Over candidates of the levels `on`; z_s and z_t are the logits over the temperature, the teacher's detached.
+
+    `pointwise`: L = mean of BCE(z_s, σ(z_t)). Source: Hinton et al., arXiv 1503.02531, for a binary label.
+
+    `listwise`: L = KL(softmax z_t ‖ softmax z_s) of each request's list.
+
+    `pairwise`: the teacher's order of a request is cut into `chunks` and a candidate drawn of each, anew at every step;
+    L = Σ w_ab softplus(z_s[b] − z_s[a]) / Σ w_ab over the drawn, a of an earlier chunk than b, with w_ab what DCG loses
+    if the two change places; the gain falls by 1 a chunk. Source: COPR, arXiv 2306.03516, after its idea.
 
     On candidates that were never exposed the teacher itself is out of distribution: choose `on` with care.
-    Source: Hinton et al., arXiv 1503.02531, for a binary label.
     """
 
     kind: Literal["distill"]
@@ -27,10 +37,12 @@ class Distill(Term):
     """A stage, or one of the log's `data.scores`."""
     student: str
     label: str = "click"
-    form: Literal["pointwise"] = "pointwise"
+    form: Literal["pointwise", "listwise", "pairwise"] = "pointwise"
     on: list[str] = Field(min_length=1)
     per_request: PositiveInt | None = None
     """Candidates of each level and request; all of them unless given."""
+    chunks: Annotated[int, Ge(2)] = 20
+    """Of `pairwise`."""
     temperature: PositiveFloat = 1.0
     warm_up: NonNegativeInt = 0
     """Optimiser steps over which the weight grows from 0, since an untrained teacher has nothing to say."""
@@ -71,9 +83,15 @@ class Distill(Term):
     def values(self, logits: Logits, batch: Batch, scope: Scope) -> tuple[Tensor, Tensor]:
         teacher, known = self.taught(logits, batch, scope)
         student = logits[self.student][self.label] / self.temperature
-        target = (teacher / self.temperature).sigmoid()
-        values = binary_cross_entropy_with_logits(student, target, reduction="none")
-        return values, batch.weight * known
+        teacher = teacher / self.temperature
+        if self.form == "pointwise":
+            values = binary_cross_entropy_with_logits(student, teacher.sigmoid(), reduction="none")
+            return values, batch.weight * known
+        lists = Lists.of(batch, known)
+        weight = lists.mean(lists(batch.weight)) * (lists.size > 1)
+        if self.form == "listwise":
+            return listwise(lists(student), lists(teacher), lists.mask), weight
+        return pairwise(lists(student), lists(teacher), lists.mask, self.chunks), weight
 
     def taught(self, logits: Logits, batch: Batch, scope: Scope) -> tuple[Tensor, Tensor]:
         """The teacher's logits, and whether a candidate is to learn from them: (C,), (C,) bool."""
@@ -85,3 +103,47 @@ class Distill(Term):
 
     def factor(self, step: int) -> float:
         return self.weight * min(1.0, step / self.warm_up if self.warm_up else 1.0)
+
+
+def listwise(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
+    """KL(softmax(teacher) ‖ softmax(student)) over each list's places of `mask`: (R,).
+
+    Args:
+        student, teacher, mask: (R, n).
+    """
+    # a finite floor, not −∞: 0 · (−∞ + ∞) is no number
+    floor = torch.finfo(student.dtype).min
+    p, q = (z.masked_fill(~mask, floor).log_softmax(1) for z in (teacher, student))
+    return (p.exp() * (p - q).masked_fill(~mask, 0)).sum(1)
+
+
+def pairwise(student: Tensor, teacher: Tensor, mask: Tensor, chunks: int) -> Tensor:
+    """Σ w softplus(z_b − z_a) / Σ w over pairs of candidates drawn from chunks of the teacher's order: (R,).
+
+    Args:
+        student, teacher, mask: (R, n).
+        chunks: how many; a shorter list has one a candidate.
+    """
+    chosen, drawn = draw(teacher, mask, chunks)
+    z = student.gather(1, chosen)
+    gain = -torch.arange(z.shape[1], dtype=z.dtype, device=z.device)
+    discount = 1 / torch.log2(2 - gain)
+    lost = ((gain.unsqueeze(1) - gain) * (discount.unsqueeze(1) - discount)).triu(1)
+    weight = lost * drawn.unsqueeze(1)
+    value = softplus(z.unsqueeze(1) - z.unsqueeze(2)) * weight
+    return value.sum((1, 2)) / weight.sum((1, 2)).clamp_min(torch.finfo(z.dtype).tiny)
+
+
+def draw(teacher: Tensor, mask: Tensor, chunks: int) -> tuple[Tensor, Tensor]:
+    """A place of the list from each chunk of the teacher's order, highest first, and whether there is one: (R, chunks).
+
+    Chunks differ in size by one at most; where there are fewer candidates than chunks each is drawn.
+    """
+    size = mask.sum(1, keepdim=True)
+    order = teacher.masked_fill(~mask, -torch.inf).argsort(dim=1, descending=True, stable=True)
+    chunk = torch.arange(min(chunks, teacher.shape[1]), device=teacher.device)
+    parts = size.clamp(1, chunks)
+    first, next_first = size * chunk // parts, size * (chunk + 1) // parts
+    within = torch.rand(first.shape, device=teacher.device) * (next_first - first)
+    drawn = chunk < size
+    return order.gather(1, (first + within.long()).where(drawn, 0)), drawn

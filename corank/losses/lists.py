@@ -3,6 +3,7 @@
 Letters: R requests · C candidates · n the longest list of the batch.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -43,3 +44,13 @@ class Lists:
     def size(self) -> Tensor:
         """Candidates of each list: (R,)."""
         return self.mask.sum(1)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean of each list's values, 0 of an empty one: (R, n) → (R,)."""
+        return (values * self.mask).sum(1) / self.size.clamp_min(1)
+
+
+def marked(batch: Batch, levels: Sequence[int]) -> Tensor:
+    """1 for candidates of some levels, 0 for others: (C,)."""
+    code = torch.tensor(levels, dtype=batch.level.dtype, device=batch.level.device)
+    return torch.isin(batch.level, code).float()

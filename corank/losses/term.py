@@ -30,6 +30,8 @@ class Scope:
     """Stage → the labels it predicts, in the order of the cascade."""
     keep: Mapping[str, int] = field(default_factory=dict)
     """Stage → its quota."""
+    towers: Sequence[str] = ()
+    """The stages that have vectors."""
     scores: Sequence[str] = ()
     """The logged scores."""
     levelled: bool = True
@@ -50,6 +52,11 @@ class Scope:
                 f"shown; write {' or '.join(SOURCES)} for negatives beyond the log"
             )
         return self.level(name, key)
+
+    def logged(self, name: str, key: str) -> int:
+        """The code of a level of the log. Raises ConfigError for a source beyond it, and for what is never logged."""
+        self.level(name, key)
+        return self.source(name, key)
 
     def check(self, stage: str, label: str, key: str) -> None:
         if stage not in self.stages:
@@ -91,7 +98,7 @@ class Term(Settings):
 
     @abstractmethod
     def values(self, logits: Logits, batch: Batch, scope: Scope) -> tuple[Tensor, Tensor]:
-        """Loss and weight of every candidate (C,), (C,), or of every request (R,), (R,); weight 0 where masked."""
+        """Losses and their weights: of candidates (C,) or some of them, or of requests (R,); weight 0 where masked."""
 
     def factor(self, step: int) -> float:
         """Factor at an optimiser step, `weight` unless the loss warms up."""

@@ -1,0 +1,131 @@
+"""`cascade`: the true top must survive every stage of the funnel, so all stages learn together.
+
+Letters: R requests · C candidates · n the longest list.
+"""
+
+import math
+from typing import Literal, NamedTuple, Self
+
+import torch
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from corank.batch import Batch
+from corank.errors import ConfigError
+from corank.losses.lists import Lists, marked
+from corank.losses.relaxation import NeuralSort, threshold
+from corank.losses.term import Logits, Scope, Term
+from corank.sampling import Population
+
+ALWAYS = 1 - 1e-6
+"""The probability above which 1 − P is rounding and has no gradient."""
+
+
+class Survival(NamedTuple):
+    """log P and log(1 − P) that a candidate is kept: (R, n) each."""
+
+    kept: Tensor
+    cut: Tensor
+
+    @classmethod
+    def of(cls, kept: Tensor) -> Self:
+        """From log P."""
+        return cls(kept, torch.log1p(-kept.exp().clamp_max(ALWAYS)))
+
+    def loss(self, true: Tensor) -> Tensor:
+        """Binary cross-entropy to `true`, 0 or 1: (R, n)."""
+        return -torch.where(true > 0, self.kept, self.cut)
+
+
+class Cascade(Term):
+    """q_s is the quota (`keep`) of stage s, y = 1 marks candidates of the levels `positive`, P̂ is NeuralSort at τ.
+
+    `lcron`: P_s = Σ_{t ≤ q_s} P̂_s[t] / sg(Σ_t P̂_s[t]); L = BCE(Π_s P_s, y) + Σ_s BCE(P_s, y), means over the request's
+    candidates. Source: LCRON, arXiv 2503.09492.
+
+    `dftopk`: the same with P_s = σ((z − (z[q_s] + z[q_s + 1]) / 2) / τ), z[k] the k-th largest: linear time.
+    Source: arXiv 2510.11472.
+
+    `arf`: L = −Σ_s (mean over y = 1 of log(Σ_{t ≤ q_s} P̂_s[t] / q_s) + mean over t of log P̂_s[t, i_t]), i_t the t-th of
+    the order by level; ties stand in the stage's own order, so that they pull nowhere. Source: arXiv 2310.10462, whose
+    learnt weights of the two parts are left out.
+
+    A stage that keeps all of a request's candidates lets all survive, and learns nothing there.
+    """
+
+    kind: Literal["cascade"]
+    form: Literal["lcron", "arf", "dftopk"]
+    stages: list[str] | None = Field(default=None, min_length=1)
+    """All stages unless given."""
+    label: str = "click"
+    """The label whose logits order the candidates."""
+    positive: list[str] = Field(min_length=1)
+    """Levels of the candidates that should survive."""
+    on: list[str] | None = Field(default=None, min_length=1)
+    """Levels of the candidates that compete; all unless given."""
+    per_request: PositiveInt | None = None
+    """Candidates of each level and request; all of them unless given."""
+    temperature: PositiveFloat = 1.0
+
+    @model_validator(mode="after")
+    def _positives_compete(self) -> Self:
+        if self.on is not None and not set(self.positive) <= set(self.on):
+            raise ValueError(f"positive must be among on {self.on}; received {self.positive}")
+        return self
+
+    @property
+    def name(self) -> str:
+        return f"cascade.{self.form}"
+
+    @property
+    def learner(self) -> None:
+        return None
+
+    def reads(self, scope: Scope) -> list[str]:
+        return list(scope.stages) if self.stages is None else self.stages
+
+    def check(self, scope: Scope, key: str) -> None:
+        for stage in self.reads(scope):
+            scope.check(stage, self.label, f"{key}.stages")
+        for level in self.on or scope.levels:
+            scope.logged(level, f"{key}.on")
+        for level in self.positive:
+            scope.logged(level, f"{key}.positive")
+        if set(self.positive) >= set(self.on or scope.levels):
+            raise ConfigError(f"{key}.positive: every candidate would be one; received {self.positive}")
+
+    def population(self, scope: Scope) -> Population:
+        return {scope.levels.index(level): self.per_request for level in self.on or scope.levels}
+
+    def values(self, logits: Logits, batch: Batch, scope: Scope) -> tuple[Tensor, Tensor]:
+        lists = Lists.of(batch, batch.sampled(self.population(scope)))
+        true = lists(marked(batch, [scope.levels.index(level) for level in self.positive]))
+        depth = lists(batch.level.float())
+        value, kept = torch.zeros_like(depth.sum(1)), torch.zeros_like(depth)
+        cutting = torch.zeros_like(lists.size, dtype=torch.bool)
+        for stage in self.reads(scope):
+            scores, keep = lists(logits[stage][self.label]), scope.keep[stage]
+            cuts = lists.size > keep
+            cutting |= cuts
+            if self.form == "arf":
+                loss = self._arf(scores, lists, keep, true, depth)
+            else:
+                survival = self._survival(scores, lists, keep)
+                loss = lists.mean(survival.loss(true))
+                kept = kept + survival.kept.masked_fill(~cuts.unsqueeze(1), 0)
+            value = value + loss.masked_fill(~cuts, 0)
+        if self.form != "arf":
+            value = value + lists.mean(Survival.of(kept).loss(true))
+        return value, lists.mean(lists(batch.weight)) * cutting * (true.sum(1) > 0)
+
+    def _survival(self, scores: Tensor, lists: Lists, keep: int) -> Survival:
+        if self.form == "lcron":
+            return Survival.of(NeuralSort.of(scores, lists.mask, self.temperature).survival(keep))
+        above = threshold(scores, lists.mask, keep) / self.temperature
+        return Survival(logsigmoid(above), logsigmoid(-above))
+
+    def _arf(self, scores: Tensor, lists: Lists, keep: int, true: Tensor, depth: Tensor) -> Tensor:
+        relaxed = NeuralSort.of(scores, lists.mask, self.temperature)
+        found = ((relaxed.top(keep) - math.log(keep)) * true).sum(1) / true.sum(1).clamp_min(1)
+        return -found - relaxed.likelihood(depth).sum(1) / lists.size.clamp_min(1)

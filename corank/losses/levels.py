@@ -1,0 +1,164 @@
+"""`levels`: a candidate that came deeper in the funnel stands over one that did not.
+
+Letters: R requests · C candidates · n the longest list.
+"""
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Literal, Self
+
+import torch
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits, pad, softplus
+
+from corank.batch import Batch
+from corank.errors import ConfigError
+from corank.losses.lists import Lists, marked
+from corank.losses.term import Logits, Scope, Term
+from corank.sampling import Population
+
+
+class Levels(Term):
+    """z is the stage's logit over the temperature.
+
+    `ranknet`: L = mean of softplus(z_b − z_a) over a request's pairs of a deeper than b.
+
+    `lambda`: L = Σ (G_a − G_b) |D_a − D_b| softplus(z_b − z_a) / DCG of the best order, with G = 2^g − 1, g the depth
+    among the levels `on`, D = 1 / log2(1 + place in the order of z). Sources: FS-LTR, arXiv 2405.04844; LambdaLoss,
+    CIKM 2018.
+
+    `softmax`: L = mean of −log softmax(z) over the request's candidates of the levels `positive`.
+    Source: ASMOL, arXiv 2304.08434, whose positives are summed.
+
+    `bce`: L = mean of BCE(z, y) over candidates, y = 1 in the levels `positive`.
+
+    Pairs grow with the square of a level's candidates: draw `per_request` where lists are long.
+    """
+
+    kind: Literal["levels"]
+    stage: str
+    label: str = "click"
+    form: Literal["ranknet", "lambda", "softmax", "bce"]
+    on: list[str] | None = Field(default=None, min_length=1)
+    """Levels of the candidates; all unless given."""
+    positive: list[str] | None = Field(default=None, min_length=1)
+    """Of `softmax` and `bce`; the deepest level unless given."""
+    per_request: PositiveInt | None = None
+    """Candidates of each level and request; all of them unless given."""
+    temperature: PositiveFloat = 1.0
+
+    @model_validator(mode="after")
+    def _positives_are_of_the_form(self) -> Self:
+        if self.positive is not None and self.form in ("ranknet", "lambda"):
+            raise ValueError(f"form: {self.form} compares all levels and has no positive ones; drop positive")
+        return self
+
+    @property
+    def name(self) -> str:
+        return f"{self.stage}.{self.form}"
+
+    @property
+    def learner(self) -> str:
+        return self.stage
+
+    def check(self, scope: Scope, key: str) -> None:
+        scope.check(self.stage, self.label, f"{key}.stage")
+        on = {scope.logged(level, f"{key}.on") for level in self.on or scope.levels}
+        if len(on) < 2:
+            raise ConfigError(
+                f"{key}.on: two levels are needed, or none stands over another; received {self.on}"
+            )
+        positive = {scope.logged(level, f"{key}.positive") for level in self._positive(scope)}
+        if not positive < on:
+            raise ConfigError(
+                f"{key}.positive: must be some, but not all, of the levels "
+                f"{', '.join(self.on or scope.levels)}; received {', '.join(self._positive(scope))}"
+            )
+
+    def population(self, scope: Scope) -> Population:
+        return {scope.levels.index(level): self.per_request for level in self.on or scope.levels}
+
+    def _positive(self, scope: Scope) -> Sequence[str]:
+        return self.positive or [max(self.on or scope.levels, key=scope.levels.index)]
+
+    def values(self, logits: Logits, batch: Batch, scope: Scope) -> tuple[Tensor, Tensor]:
+        chosen = batch.sampled(self.population(scope))
+        z = logits[self.stage][self.label] / self.temperature
+        positive = marked(batch, [scope.levels.index(level) for level in self._positive(scope)])
+        if self.form == "bce":
+            return binary_cross_entropy_with_logits(z, positive, reduction="none"), batch.weight * chosen
+        lists = Lists.of(batch, chosen)
+        weight = lists.mean(lists(batch.weight))
+        if self.form == "softmax":
+            value, eligible = softmax(lists(z, -torch.inf), lists(positive))
+            return value, weight * eligible
+        by_level = [
+            Lists.of(batch, chosen & (batch.level == code)) for code in sorted(self.population(scope))
+        ]
+        if self.form == "ranknet":
+            value, number = pairs(z, by_level)
+            return value / number.clamp_min(1), weight * (number > 0)
+        value, number = pairs(z, by_level, placed(z, lists))
+        return value / best(by_level, lists.mask.shape[1]).where(number > 0, 1), weight * (number > 0)
+
+
+def softmax(z: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean of −log softmax(z) over positives, and whether there is one and a negative: (R,), (R,)."""
+    positives = positive.sum(1)
+    if not z.shape[1]:
+        return z.sum(1), positives
+    eligible = (positives > 0) & (positives < (z > -torch.inf).sum(1))
+    # an empty list has no softmax; its zeros keep the others' gradients numbers
+    log = torch.where(eligible.unsqueeze(1), z, 0).log_softmax(1)
+    return -torch.where(positive > 0, log, 0).sum(1) / positives.clamp_min(1), eligible
+
+
+def pairs(z: Tensor, by_level: Sequence[Lists], discount: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Σ softplus(z_b − z_a) over pairs of a deeper than b, and their number: (R,), (R,).
+
+    Args:
+        z: (C,).
+        by_level: the candidates of each level, shallow to deep.
+        discount: weighs a pair by (G_a − G_b) |D_a − D_b| with these D: (C,).
+    """
+    scores = [lists(z) for lists in by_level]
+    discounts = None if discount is None else [lists(discount) for lists in by_level]
+    value, number = torch.zeros_like(scores[0].sum(1)), torch.zeros_like(by_level[0].size)
+    for b, a in combinations(range(len(by_level)), 2):
+        weight = (by_level[a].mask.unsqueeze(2) & by_level[b].mask.unsqueeze(1)).to(z.dtype)
+        if discounts is not None:
+            moved = discounts[a].unsqueeze(2) - discounts[b].unsqueeze(1)
+            weight *= moved.abs() * (2**a - 2**b)
+        value = value + (softplus(scores[b].unsqueeze(1) - scores[a].unsqueeze(2)) * weight).sum((1, 2))
+        number = number + by_level[a].size * by_level[b].size
+    return value, number
+
+
+def discounts(n: int, device: torch.device) -> Tensor:
+    """1 / log2(1 + place), places from 1: (n,)."""
+    return 1 / torch.log2(torch.arange(2, n + 2, device=device))
+
+
+def placed(z: Tensor, lists: Lists) -> Tensor:
+    """The discount of each candidate's place in its request's order by z, 0 outside the lists: (C,)."""
+    order = lists(z.detach(), -torch.inf).argsort(dim=1, descending=True, stable=True)
+    places = discounts(order.shape[1], z.device).expand(order.shape)
+    found = torch.zeros_like(places).scatter(1, order, places)
+    return torch.zeros_like(z).index_copy(0, lists.index[lists.mask], found[lists.mask])
+
+
+def best(by_level: Sequence[Lists], n: int) -> Tensor:
+    """DCG of lists in the order of the levels: (R,).
+
+    Args:
+        by_level: the candidates of each level, shallow to deep.
+        n: the longest list over all levels.
+    """
+    upto = pad(discounts(n, by_level[0].size.device).cumsum(0), (1, 0))
+    total, first = torch.zeros_like(by_level[0].size, dtype=upto.dtype), torch.zeros_like(by_level[0].size)
+    for depth, lists in reversed(list(enumerate(by_level))):
+        last = first + lists.size
+        total += (2**depth - 1) * (upto[last] - upto[first])
+        first = last
+    return total
