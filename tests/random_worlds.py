@@ -66,6 +66,8 @@ histories = st.fixed_dictionaries(
     },
 )
 stage = {"activation": st.sampled_from(["relu", "gelu"]), "normalisation": st.sampled_from(["none", "layer"])}
+NARROW = {"query": [5, 4], "item": [4]}
+tables = st.sampled_from([{}, {"embeddings": "own"}, {"table_gradient": False}])
 drawn_worlds = st.fixed_dictionaries(
     {
         "seed": st.integers(0, 2**32 - 1),
@@ -82,6 +84,12 @@ drawn_worlds = st.fixed_dictionaries(
         "cross": st.lists(kinds, max_size=2),
         "stage": st.fixed_dictionaries(stage),
         "narrow": st.booleans(),
+        "prerank": tables,
+        "middle": st.none()
+        | st.just({"model": "towers"} | NARROW)
+        | st.just({"model": "mlp", "hidden": [5]}),
+        "middle_tables": tables,
+        "score": st.booleans(),
     }
 )
 """What a world is drawn from: features by side, and how ids, histories and stages are made."""
@@ -113,8 +121,20 @@ RICH: Drawn = {
     ],
     "stage": {"activation": "relu", "normalisation": "layer"},
     "narrow": False,
+    "prerank": {},
+    "middle": None,
+    "middle_tables": {},
+    "score": False,
 }
 """One that has something of everything."""
+
+LONG: Drawn = RICH | {
+    "prerank": {"embeddings": "own"},
+    "middle": {"model": "mlp", "hidden": [5]},
+    "middle_tables": {"embeddings": "own"},
+    "score": True,
+}
+"""The same with three stages, three sets of tables, and production's scores."""
 
 
 @dataclass(frozen=True)
@@ -226,7 +246,10 @@ def _config(drawn: Drawn) -> Drawn:
             "item_features": [n for n, f in features.items() if f["side"] == "item"][::-2],
         }
     towers = {"name": "prerank", "model": "towers", "keep": 4, "query": [8, 4], "item": [6, 4]} | some
-    ranker = {"name": "rank", "model": "mlp", "keep": 2, "hidden": [8, 6], "labels": ["click", "buy"]}
+    stages = [towers | drawn["prerank"]]
+    if drawn["middle"]:
+        stages.append({"name": "middle", "keep": 3} | drawn["middle"] | drawn["middle_tables"])
+    stages.append({"name": "rank", "model": "mlp", "keep": 2, "hidden": [8, 6], "labels": ["click", "buy"]})
     return {
         "name": "random",
         "data": {
@@ -240,10 +263,11 @@ def _config(drawn: Drawn) -> Drawn:
             "labels": {"click": {"column": "click"}, "buy": {"column": "buy"}},
             "split": SPLIT,
         }
-        | ({"level": "level", "levels": LEVELS} if drawn["levels"] else {}),
+        | ({"level": "level", "levels": LEVELS} if drawn["levels"] else {})
+        | ({"scores": {"served": {"column": "score", "scale": "probability"}}} if drawn["score"] else {}),
         "features": features,
-        "stages": [towers | drawn["stage"], ranker | drawn["stage"]],
-        "losses": [{"kind": "click", "stage": "rank"}, {"kind": "click", "stage": "prerank"}],
+        "stages": [stage | drawn["stage"] for stage in stages],
+        "losses": [{"kind": "click", "stage": stage["name"]} for stage in stages],
     }
 
 
@@ -274,6 +298,7 @@ def _write_tables(base: Path, drawn: Drawn, rng: np.random.Generator) -> pl.Data
             "level": rng.choice(LEVELS, len(each), p=(0.2, 0.2, 0.6)),
             "click": rng.integers(0, 2, len(each)),
             "buy": pl.Series(rng.integers(0, 3, len(each))).replace(2, None),
+            "score": pl.Series(np.arange(len(each)) % 3 / 2).replace(0.5, None),
         }
         | {name: values.gather(each) for name, values in by_request.items()}
         | drawn_columns("cross", late[each])

@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from random_worlds import RICH, Case
+from random_worlds import LONG, RICH, Case
 
 from corank import verbs
 from corank.bundle import Bundle
@@ -152,7 +152,9 @@ def test_full_disk_leaves_the_bundle_before_untouched(trained: Run, bundle: Path
 def test_vectors_that_are_not_finite_are_refused(case: Case) -> None:
     assert case.funnel
     graph = Bundle.open(case.base / "bundle").folder / "prerank.item.onnx"
-    tables = {int(d): np.full_like(w.detach(), np.inf) for d, w in case.model.tables["shared"].weights.items()}
+    tables = {
+        int(d): np.full_like(w.detach(), np.inf) for d, w in case.model.tables["shared"].weights.items()
+    }
     with pytest.raises(BundleError, match=r"prerank\.item: 16 item vectors are not finite"):
         item_vectors(graph, case.model.layout, case.packed.items, tables)
 
@@ -208,6 +210,19 @@ def test_graphs_take_any_number_of_candidates_and_no_embedding_table(case: Case)
             assert len(out) == (1 if name == "prerank.query" else n)
     sizes = {path.name: path.stat().st_size for path in folder.glob("*.onnx")}
     assert max(sizes.values()) < 100_000
+
+
+def test_a_set_of_tables_is_written_once_and_its_stages_name_it(tmp_path: Path) -> None:
+    case = Case.of(tmp_path, LONG | {"middle_tables": {"table_gradient": False}})
+    assert [stage.tables for stage in case.funnel.manifest.stages] == ["prerank", "shared", "shared"]
+    folder = Bundle.open(case.base / "bundle").folder
+    written = {str(path.relative_to(folder / "tables")) for path in (folder / "tables").rglob("*.npy")}
+    assert written == {f"{name}/{dim}.npy" for name in ("prerank", "shared") for dim in (3, 8)}
+    for name in ("prerank", "shared"):
+        for dim, weight in case.model.tables[name].weights.items():
+            np.testing.assert_array_equal(np.load(folder / "tables" / name / f"{dim}.npy"), weight.detach())
+    graphs = {path.name for path in folder.glob("*.onnx")}
+    assert graphs == {"prerank.query.onnx", "prerank.item.onnx", "middle.onnx", "rank.onnx"}
 
 
 def test_manifest_is_plain_json_of_the_config(case: Case) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
-from random_worlds import RICH, Case, Drawn, drawn_worlds
+from hypothesis import HealthCheck, Phase, example, given, settings
+from random_worlds import LONG, RICH, Case, Drawn, drawn_worlds
 from scipy.special import expit
 
 from corank.errors import RequestError
@@ -45,6 +45,7 @@ def json_columns(items: pl.DataFrame, row: int) -> dict[str, Any]:
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
 )
 @given(drawn=drawn_worlds)
+@example(drawn=LONG)
 def test_funnel_scores_as_the_training_model_does(
     tmp_path_factory: pytest.TempPathFactory, drawn: Drawn
 ) -> None:

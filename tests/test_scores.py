@@ -124,7 +124,7 @@ def test_a_pre_ranker_learns_from_production_alone(world: Path, tmp_path: Path) 
     overrides = [
         "name=taught",
         "data.scores={production: {column: score_rank}}",
-        "stages=[{name: prerank, model: towers, keep: 7, query: [16, 8], item: [16, 8]}]",
+        "stages=[{name: prerank, model: towers, cuts: [retrieved], keep: 7, query: [16, 8], item: [16, 8]}]",
         "losses=[{kind: distill, teacher: production, student: prerank, on: [retrieved, preranked], "
         "per_request: 9}]",
         "train={epochs: 4, requests: 64, prerank: {lr: 0.003}}",
