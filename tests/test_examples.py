@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from corank.config import Config, EarlyStop, TrainSettings, plain, read
 from corank.embedding import TableOptimiser
-from corank.losses import Click, Distill, Unexposed
+from corank.losses import Cascade, Click, Distill, InBatch, Levels, Unexposed
 from corank.optimise import DenseOptimiser
 from corank.prerank import TowersSettings
 from corank.rank import MlpSettings
@@ -23,13 +23,13 @@ DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 SETTINGS: list[type[BaseModel]] = [
     *(Config, DataSettings, Label, Split),
     *(IdFeature, IdsFeature, NumberFeature, BucketFeature),
-    *(TowersSettings, MlpSettings, Click, Unexposed, Distill),
+    *(TowersSettings, MlpSettings, Click, Unexposed, InBatch, Distill, Levels, Cascade),
     *(TrainSettings, EarlyStop, TableOptimiser, DenseOptimiser),
 ]
 
 
 def test_every_example_is_found() -> None:
-    assert [path.stem for path in EXAMPLES] == ["exposure_only", "shop"]
+    assert [path.stem for path in EXAMPLES] == ["exposure_only", "recflow", "shop"]
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)

@@ -18,7 +18,7 @@ import polars as pl
 from corank.errors import DataError
 from corank.importers.recflow_files import checked, collected, day_files, scanned
 from corank.importers.whole import written_whole
-from corank.recflow_format import BEGIN, LABELS, TIMEZONE, USER, VIDEO
+from corank.recflow_format import BEGIN, KEYS, LABELS, TIMEZONE, USER, VIDEO
 
 END = date(2024, 2, 4)
 """The last day of RecFlow's first period, the test of the published figures."""
@@ -29,7 +29,7 @@ TWO_STAGE = {name: (name,) for name in ("prerank_neg", "coarse_neg", "rank_neg",
 EVERY = TWO_STAGE | {"rank_neg": ("rank_neg", "rerank_neg")} | {n: (n,) for n in ("rerank_pos", "realshow")}
 """RecFlow's own code, too, weighs what the re-ranker put out of its top ten as it does `rank_neg`."""
 
-_PART = 2**23  # rows worked on at once: bounds memory, as a day of RecFlow has some fifty million
+_PART = 2**22  # rows worked on at once, in some 2 GiB: a day of RecFlow has fifty million
 _TRUTH = "\n  truth: truth/*.parquet      # a simulated world's; read by evaluation alone"
 
 
@@ -59,17 +59,18 @@ class Imported:
 def import_recflow(
     folder: Path,
     out: Path,
-    begin: date = BEGIN,
-    end: date = END,
+    begin: date | None = None,
+    end: date | None = None,
     full: bool = False,
     per_level: int | None = None,
     report: Callable[[str], object] = lambda line: None,
 ) -> Imported:
     """Write `log/`, `items.parquet` and `config.yaml` (and `truth/`, if simulated) to `out`, whole or not at all.
 
-    The files `folder/all_stage/DATE.feather` from `begin` to `end` are read; the last day is for the test, the one
-    before it for validation. Of each request the first `per_level` (10) candidates of each level of the two-stage
-    protocol are taken or, if `full`, all of all six. Memory is that of a part of a day, and of the videos' features.
+    The files `folder/all_stage/DATE.feather` from `begin` to `end` are read, those of RecFlow's first period unless
+    given; the last day is for the test, the one before it for validation. Of each request the first `per_level` (10)
+    candidates of each level of the two-stage protocol are taken or, if `full`, all of all six. Memory is that of a
+    part of a day, and of the videos' features.
     `report` takes a line about each step.
 
     Raises:
@@ -77,7 +78,7 @@ def import_recflow(
     """
     levels = EVERY if full else TWO_STAGE
     count = per_level if per_level or full else PER_LEVEL
-    files = day_files(folder, begin, end)
+    files = day_files(folder, begin or BEGIN, end or END)
     with written_whole(out) as unfinished:
         for name in ("log", "videos"):
             (unfinished / name).mkdir()
@@ -100,7 +101,7 @@ def import_recflow(
             f"{imported.short:,} of {imported.requests:,} requests have fewer than {count or 1} of a level"
         )
         report(f"{imported.repeats:,} rows dropped that repeat a candidate; {imported.items:,} videos")
-        truth = _write_truth(folder, imported.days, "click" if full else "kept", unfinished)
+        truth = _write_truth(folder, imported.days, unfinished)
         template = Path(__file__).with_name("recflow_full.yaml" if full else "recflow.yaml")
         config = Template(template.read_text(encoding="utf-8")).substitute(
             valid=imported.valid, test=imported.test, truth=_TRUTH if truth else ""
@@ -119,10 +120,10 @@ def _write_day(
         raise DataError(f"{path}: no rows; expected the candidates of {day}")
     parts = ceil(height / _PART)
     of = pl.col("request_id").hash() % parts
+    used = pl.col(*KEYS, *USER, *VIDEO), pl.col("realshow", *LABELS).cast(pl.Int8)
     for part in range(parts):
-        flagged = collected(
-            path, rows.filter(of == part).with_columns(level=_level(levels)).drop_nulls("level")
-        )
+        of_part = rows.filter(of == part).select(_level(levels).alias("level"), *used)
+        flagged = collected(path, of_part.drop_nulls("level"))
         distinct = _deepest(flagged)
         taken = distinct if count is None else distinct.filter(_place("request_id", "level") < count)
         name = f"{day}-{part:02}.parquet"
@@ -162,7 +163,7 @@ def _counts(rows: pl.DataFrame, levels: Sequence[str], least: int) -> pl.DataFra
 
 
 def _logged() -> list[pl.Expr]:
-    """The columns of the log. Whether the ranker kept a candidate is known, what was done with it where shown."""
+    """The columns of the log. What a user did with a video is known where it was shown."""
     time = pl.from_epoch("request_timestamp", time_unit="ms").dt.replace_time_zone("UTC")
     shown = pl.col("realshow") == 1
     return [
@@ -171,8 +172,7 @@ def _logged() -> list[pl.Expr]:
         pl.col("level").cast(pl.String),
         pl.col(USER).cast(pl.Int64),
         *_clock(time, ""),
-        (pl.col("level") >= "rank_pos").cast(pl.Int8).alias("kept"),
-        *(pl.when(shown).then(name).cast(pl.Int8).alias(name) for name in LABELS),
+        *(pl.when(shown).then(name).alias(name) for name in LABELS),
     ]
 
 
@@ -197,17 +197,15 @@ def _write_items(out: Path) -> int:
     return items.height
 
 
-def _write_truth(folder: Path, days: Sequence[date], label: str, out: Path) -> bool:
-    """What a simulated RecFlow truly likes, as the truth of a label; False where there is none."""
+def _write_truth(folder: Path, days: Sequence[date], out: Path) -> bool:
+    """The chance of an effective view, where RecFlow is simulated, as the truth of a click; False where it is not."""
     if not (folder / "truth").is_dir():
         return False
     (out / "truth").mkdir()
     for day in days:
         path = folder / "truth" / f"{day}.parquet"
         try:
-            truth = pl.scan_parquet(path).select(
-                "request_id", "video_id", pl.col("effective_view").alias(label)
-            )
+            truth = pl.scan_parquet(path).select("request_id", "video_id", click="effective_view")
             truth.sink_parquet(out / "truth" / path.name)
         except (pl.exceptions.PolarsError, OSError) as error:
             raise DataError(f"{path}: not the truth of a simulation: {str(error).splitlines()[0]}") from None

@@ -54,8 +54,9 @@ def scanned(path: Path) -> pl.LazyFrame:
 def checked(path: Path, day: date, rows: pl.LazyFrame) -> int:
     """The number of rows; DataError names the first value that its column cannot hold."""
     faults = {name: _faulty(name, day) for name in COLUMNS}
-    first = [pl.when(fault.any()).then(fault.arg_max()).alias(name) for name, fault in faults.items()]
-    *places, height = collected(path, rows.select(*first, pl.len().alias("height"))).row(0)
+    first = [pl.col("@row").filter(fault).min().alias(name) for name, fault in faults.items()]
+    checks = rows.with_row_index("@row").select(*first, pl.len().alias("height"))
+    *places, height = collected(path, checks).row(0)
     for name, place in zip(COLUMNS, places, strict=True):
         if place is not None:
             value = collected(path, rows.select(name).slice(place, 1)).item()
@@ -88,8 +89,10 @@ def _faulty(name: str, day: date) -> pl.Expr:
     if name == "upload_timestamp":
         fault |= ~value.is_between(-1, 2**32)
     if name in FLAGS or name in LABELS:
-        fault |= ~value.is_in([0, 1])
-    return fault.fill_null(name in KEYS or name in FLAGS)
+        fault |= (value != 0) & (value != 1)
+    if name in FLAGS or name in KEYS:
+        fault |= value.is_null()
+    return fault
 
 
 def _midnight(day: date) -> int:
