@@ -1,5 +1,6 @@
 """RecFlow: a simulated world in its layout, and the importer on that and on files written by hand."""
 
+import re
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
