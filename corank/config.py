@@ -18,6 +18,7 @@ from corank.optimise import DenseOptimiser
 from corank.schema import Feature, Schema
 from corank.settings import Settings, unknown, validated
 from corank.tables import DataSettings
+from corank.teacher import TeacherSettings
 
 STOP_METRICS = ("auc", "gauc", "logloss")
 
@@ -67,6 +68,8 @@ class Config(Settings):
     features: dict[str, Feature] = Field(min_length=1)
     stages: list[Stage] = Field(min_length=1)
     """In the order of the cascade, the first to cut first."""
+    teachers: list[TeacherSettings] = []
+    """Who only teaches."""
     losses: list[Loss] = Field(min_length=1)
     train: TrainSettings = TrainSettings()
 
@@ -79,13 +82,19 @@ class Config(Settings):
         scope = Scope(
             levels=self.data.levels,
             labels=list(self.data.labels),
-            stages={stage.name: stage.labels for stage in self.stages},
+            stages={stage.name: stage.labels for stage in [*self.stages, *self.teachers]},
             keep={stage.name: stage.keep for stage in self.stages},
             towers=[stage.name for stage in self.stages if stage.model == "towers"],
             scores=list(self.data.scores),
             levelled=self.data.level is not None,
         )
         return Total(self.losses, scope)
+
+    def _networks(self) -> list[tuple[str, Stage | TeacherSettings]]:
+        """Stages and teachers by their key; the last trains first where they train separately."""
+        return [(f"stages.{n}", stage) for n, stage in enumerate(self.stages)] + [
+            (f"teachers.{n}", teacher) for n, teacher in enumerate(self.teachers)
+        ]
 
     def stage(self, name: str) -> Stage:
         return next(stage for stage in self.stages if stage.name == name)
@@ -96,6 +105,8 @@ class Config(Settings):
         """A key of `train` that is neither a setting nor a stage, before its value is read as an optimiser."""
         match value:
             case {"train": {**train}, "stages": [*stages]}:
+                teachers = value.get("teachers")
+                stages += teachers if isinstance(teachers, list) else []
                 names = {
                     str(stage["name"]) for stage in stages if isinstance(stage, dict) and "name" in stage
                 }
@@ -115,6 +126,8 @@ class Config(Settings):
                 raise ConfigError(f"stages.{n}.name: two stages are called '{stage.name}'")
             self._check_stage(stage, n)
             stage.check(schema)
+        for n, teacher in enumerate(self.teachers):
+            self._check_teacher(teacher, n)
         self._check_histories(schema)
         self._check_scores()
         self.total.check()
@@ -124,20 +137,36 @@ class Config(Settings):
         self._check_mode()
         return self
 
-    def _check_stage(self, stage: Stage, n: int) -> None:
-        if stage.name in TAKEN:
+    def _check_teacher(self, teacher: TeacherSettings, n: int) -> None:
+        key = f"teachers.{n}"
+        self._check_network(teacher, key)
+        if teacher.name in [other.name for other in [*self.stages, *self.teachers[:n]]]:
+            raise ConfigError(f"{key}.name: another is called '{teacher.name}', too")
+        for score in teacher.scores:
+            if score not in self.data.scores:
+                raise ConfigError(
+                    f"{key}.scores: {unknown(score, self.data.scores)}, as data.scores names them"
+                )
+        if not any(isinstance(t, Distill) and t.teacher == teacher.name for t in self.losses):
             raise ConfigError(
-                f"stages.{n}.name: '{stage.name}' means something else already; take another name"
+                f"{key}: nobody learns from '{teacher.name}'; add a loss {{kind: distill, teacher: {teacher.name}, …}}"
             )
+
+    def _check_network(self, network: Stage | TeacherSettings, key: str) -> None:
+        if network.name in TAKEN:
+            raise ConfigError(f"{key}.name: '{network.name}' means something else already; take another name")
+        for label in network.labels:
+            if label not in self.data.labels:
+                raise ConfigError(
+                    f"{key}.labels: no label '{label}'; data.labels are {', '.join(self.data.labels)}"
+                )
+
+    def _check_stage(self, stage: Stage, n: int) -> None:
+        self._check_network(stage, f"stages.{n}")
         for level in stage.cuts:
             if level not in self.data.levels:
                 raise ConfigError(
                     f"stages.{n}.cuts: no level '{level}'; data.levels are {', '.join(self.data.levels)}"
-                )
-        for label in stage.labels:
-            if label not in self.data.labels:
-                raise ConfigError(
-                    f"stages.{n}.labels: no label '{label}'; data.labels are {', '.join(self.data.labels)}"
                 )
         if n and stage.keep > self.stages[n - 1].keep:
             raise ConfigError(
@@ -169,33 +198,33 @@ class Config(Settings):
 
     def _check_scores(self) -> None:
         for name in self.data.scores:
-            if name in [stage.name for stage in self.stages]:
+            if name in [network.name for network in [*self.stages, *self.teachers]]:
                 raise ConfigError(
-                    f"data.scores.{name}: a stage is called so, too, and a loss could mean either; rename the score"
+                    f"data.scores.{name}: a stage or teacher is called so, too, and a loss could mean either; "
+                    "rename the score"
                 )
 
     def _check_learners(self) -> None:
         total = self.total
-        for n, stage in enumerate(self.stages):
+        for key, stage in self._networks():
             terms = [term for _, term in total.of(None) if term.weight > 0]
             # a loss without a learner of its own trains every stage that it reads
             taught = [name for t in terms for name in ([t.learner] if t.learner else t.reads(total.scope))]
             if stage.name not in taught:
                 raise ConfigError(
-                    f"stages.{n}: no loss trains '{stage.name}'; add one, such as "
+                    f"{key}: no loss trains '{stage.name}'; add one, such as "
                     f"{{kind: click, stage: {stage.name}}}, or drop the stage"
                 )
 
     def _check_tables(self) -> None:
-        for n, stage in enumerate(self.stages):
+        networks = [network for _, network in self._networks()]
+        for key, stage in self._networks():
             users = (
-                [s for s in self.stages if s.embeddings == "shared"]
-                if stage.embeddings == "shared"
-                else [stage]
+                [s for s in networks if s.embeddings == "shared"] if stage.embeddings == "shared" else [stage]
             )
             if not any(s.table_gradient for s in users):
                 raise ConfigError(
-                    f"stages.{n}.table_gradient: nobody would train the tables of '{stage.name}'; "
+                    f"{key}.table_gradient: nobody would train the tables of '{stage.name}'; "
                     f"write true for {' or '.join(s.name for s in users)}"
                 )
 
@@ -213,16 +242,17 @@ class Config(Settings):
             self._check_separate()
 
     def _check_separate(self) -> None:
-        names = [stage.name for stage in self.stages]
+        networks = self._networks()
+        names = [network.name for _, network in networks]
         if self.train.early_stop is not None:
             raise ConfigError(
                 "train.early_stop: the stages of train.mode: separate end one after another; drop it"
             )
-        sharing = [(n, stage) for n, stage in enumerate(self.stages) if stage.embeddings == "shared"]
-        for n, stage in sharing[:-1]:
+        sharing = [(key, network) for key, network in networks if network.embeddings == "shared"]
+        for key, stage in sharing[:-1]:
             if stage.table_gradient:
                 raise ConfigError(
-                    f"stages.{n}.embeddings: '{stage.name}' trains after '{sharing[-1][1].name}' and would change "
+                    f"{key}.embeddings: '{stage.name}' trains after '{sharing[-1][1].name}' and would change "
                     "its tables; write embeddings: own, or table_gradient: false"
                 )
         for n, term in enumerate(self.losses):

@@ -108,7 +108,7 @@ def _fill(folder: Path, packed: Packed, model: JointModel) -> None:
     tables = {
         name: {int(dim): weight.detach().numpy() for dim, weight in held.weights.items()}
         for name, held in model.tables.items()
-        if isinstance(held, Tables)
+        if isinstance(held, Tables) and name in {model.tables_of[stage] for stage in model.stages}
     }
     for name, held in tables.items():
         (folder / "tables" / name).mkdir(parents=True)
@@ -182,10 +182,13 @@ def _write_items(
     write_array(items / "numbers.npy", rows.numbers)
     for n, lists in enumerate(rows.lists):
         write_ragged(items, n, lists)
-    for stage, name in model.tables_of.items():
+    for stage in model.stages:
         graph = folder / f"{stage}.item.onnx"
         if graph.exists():
-            write_array(items / f"vectors.{stage}.npy", item_vectors(graph, model.layout, rows, tables[name]))
+            write_array(
+                items / f"vectors.{stage}.npy",
+                item_vectors(graph, model.layout, rows, tables[model.tables_of[stage]]),
+            )
 
 
 def item_vectors(graph: Path, layout: Layout, rows: Rows, tables: dict[int, Floats]) -> Floats:

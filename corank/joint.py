@@ -17,6 +17,7 @@ from corank.layout import Layout
 from corank.prerank import Towers, TowersSettings
 from corank.rank import Mlp, MlpSettings
 from corank.schema import PLACEMENTS, Placement
+from corank.teacher import Teacher, TeacherSettings
 
 Stage = Annotated[TowersSettings | MlpSettings, Field(discriminator="model")]
 Logits = dict[str, dict[str, Tensor]]
@@ -24,16 +25,20 @@ Logits = dict[str, dict[str, Tensor]]
 
 
 class JointModel(nn.Module):
-    """Stages in the order of the cascade; one pass over a batch gives the logits of all."""
+    """Stages in the order of the cascade, and who only teaches; one pass over a batch gives the logits of all."""
 
-    def __init__(self, stages: Sequence[Stage], layout: Layout) -> None:
+    def __init__(
+        self, stages: Sequence[Stage], layout: Layout, teachers: Sequence[TeacherSettings] = ()
+    ) -> None:
         super().__init__()
         self.layout = layout
-        self.tables_of = {s.name: "shared" if s.embeddings == "shared" else s.name for s in stages}
-        """Stage → the name of its tables."""
+        every = (*stages, *teachers)
+        self.tables_of = {s.name: "shared" if s.embeddings == "shared" else s.name for s in every}
+        """Stage or teacher → the name of its tables."""
         self.tables = nn.ModuleDict({name: Tables(layout) for name in dict.fromkeys(self.tables_of.values())})
         self.stages = nn.ModuleDict({s.name: _build(s, layout) for s in stages})
-        self.frozen_tables = {s.name for s in stages if not s.table_gradient}
+        self.teachers = nn.ModuleDict({s.name: Teacher(s, layout) for s in teachers})
+        self.frozen_tables = {s.name for s in every if not s.table_gradient}
         self.dtype = torch.float32
         """Precision of the products; weights stay fp32."""
 
@@ -41,7 +46,7 @@ class JointModel(nn.Module):
         return self.logits(batch, self.stages)
 
     def logits(self, batch: Batch, stages: Iterable[str]) -> Logits:
-        """The logits of some stages; the others cost nothing."""
+        """The logits of some stages or teachers; the others cost nothing."""
         inputs: dict[str, dict[Placement, Tensor]] = {}
         logits: Logits = {}
         for name in stages:
@@ -51,8 +56,13 @@ class JointModel(nn.Module):
             seen = inputs[tables]
             if name in self.frozen_tables:
                 seen = {placement: x.detach() for placement, x in seen.items()}
-            logits[name] = self.stages[name](seen, batch)
+            logits[name] = self.networks[name](seen, batch)
         return logits
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """The stages, then the teachers."""
+        return {**dict(self.stages.items()), **dict(self.teachers.items())}
 
     def inputs(self, batch: Batch, tables: str = "shared") -> dict[Placement, Tensor]:
         """Dense inputs by placement: query (R, ·), item (padded I, ·), cross (padded C, ·)."""

@@ -26,7 +26,7 @@ def optimisers(
 ) -> dict[str, torch.optim.Optimizer]:
     """`table`, and one a stage, by name."""
     built: dict[str, torch.optim.Optimizer] = {"table": table_optimiser(model.tables.parameters(), table)}
-    for name, stage in model.stages.items():
+    for name, stage in model.networks.items():
         chosen = stages.get(name, DenseOptimiser())
         built[name] = torch.optim.AdamW(
             stage.parameters(), lr=chosen.lr, weight_decay=chosen.weight_decay, fused=True
@@ -59,8 +59,7 @@ class Average:
     def after(self) -> None:
         """Take in the layers' weights at the end of a step, be it of one update or of several."""
         self.step += 1
-        averaged: list[Tensor] = list(self._averaged.stages.parameters())
-        torch._foreach_lerp_(averaged, [*self._model.stages.parameters()], 1 - self.decay)
+        torch._foreach_lerp_(_dense(self._averaged), _dense(self._model), 1 - self.decay)
 
     def _catch_up(self, name: str, table: Tensor, rows: Tensor) -> None:
         target = self._averaged.tables.get_parameter(name)
@@ -80,3 +79,8 @@ class Average:
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint must hold, as the live tensors."""
         return {f"seen.{n}": t for n, t in self.seen.items()} | self._averaged.state_dict(prefix="model.")
+
+
+def _dense(model: JointModel) -> list[Tensor]:
+    """All weights but the tables'."""
+    return [weight for network in model.networks.values() for weight in network.parameters()]

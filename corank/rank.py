@@ -16,14 +16,17 @@ from torch.nn import functional
 from corank.batch import Batch
 from corank.layout import Layout
 from corank.schema import PLACEMENTS, Placement, Schema
-from corank.tower import ACTIVATIONS, StageSettings, Widths, activated, linear, pair_sum
+from corank.tower import ACTIVATIONS, NetworkSettings, StageSettings, Widths, activated, linear, pair_sum
 
 
-class MlpSettings(StageSettings):
-    model: Literal["mlp"]
+class LayerSettings(NetworkSettings):
     hidden: Widths = [128, 128, 128]
     labels: Annotated[list[str], MinLen(1)] = ["click"]
     """A head each over the shared layers."""
+
+
+class MlpSettings(LayerSettings, StageSettings):
+    model: Literal["mlp"]
     value: str = "click"
     """The label whose calibrated probability orders the candidates."""
 
@@ -40,7 +43,7 @@ class MlpSettings(StageSettings):
 
 
 class Mlp(nn.Module):
-    def __init__(self, settings: MlpSettings, layout: Layout) -> None:
+    def __init__(self, settings: LayerSettings, layout: Layout) -> None:
         super().__init__()
         self.labels, self.activation, self.dropout = settings.labels, settings.activation, settings.dropout
         self.widths = [layout.width(p) for p in PLACEMENTS]
@@ -52,7 +55,7 @@ class Mlp(nn.Module):
 
     def forward(self, inputs: dict[Placement, Tensor], batch: Batch) -> dict[str, Tensor]:
         """Logits by label: {label: (C,)}."""
-        logits = self.above(pair_sum(*self.sides(inputs), batch) + self.crosses(inputs))
+        logits = self.above(pair_sum(*self.sides(inputs), batch) + self.pairs(inputs, batch))
         return {label: z[: len(batch)] for label, z in logits.items()}
 
     def sides(self, inputs: dict[Placement, Tensor]) -> tuple[Tensor, Tensor]:
@@ -61,8 +64,8 @@ class Mlp(nn.Module):
         bias = self.first.bias.to(query.dtype)
         return functional.linear(inputs["query"], query, bias), functional.linear(inputs["item"], item)
 
-    def crosses(self, inputs: dict[Placement, Tensor]) -> Tensor:
-        """The first layer's sum over what belongs to the pair: (C, h)."""
+    def pairs(self, inputs: dict[Placement, Tensor], batch: Batch) -> Tensor:
+        """The first layer's sum over what belongs to the pair: (padded C, h)."""
         return functional.linear(inputs["cross"], self._split(inputs["cross"])[2])
 
     def _split(self, like: Tensor) -> tuple[Tensor, ...]:

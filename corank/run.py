@@ -97,7 +97,9 @@ class Run:
     def model(self, packed: Packed) -> tuple[JointModel, Calibrators]:
         """The trained model and its calibrators. Raises CheckpointError if training has not finished."""
         held = self.trained(packed)
-        model = JointModel(self.config.stages, Layout(packed.schema, packed.encoders.sizes))
+        model = JointModel(
+            self.config.stages, Layout(packed.schema, packed.encoders.sizes), self.config.teachers
+        )
         model.load_state_dict(held.tensors)
         return model, {
             stage: {label: Platt(**platt) for label, platt in labels.items()}

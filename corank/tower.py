@@ -26,14 +26,10 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 Widths = Annotated[list[PositiveInt], MinLen(1)]
 
 
-class StageSettings(Settings):
-    """What every stage of the cascade has."""
+class NetworkSettings(Settings):
+    """What every stage and every teacher has."""
 
     name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")
-    cuts: list[str] = []
-    """Levels of the log whose candidates this stage cut."""
-    keep: PositiveInt
-    """Quota: how many candidates go on to the next stage."""
     activation: Literal["relu", "gelu", "silu"] = "relu"
     normalisation: Literal["none", "layer"] = "none"
     """After the first linear layer. Never by batch: distinct items and candidates differ in their statistics."""
@@ -42,6 +38,15 @@ class StageSettings(Settings):
     """Tables shared with the other stages, or tables of the stage's own."""
     table_gradient: bool = True
     """Whether what the stage learns reaches the tables."""
+
+
+class StageSettings(NetworkSettings):
+    """What every stage of the cascade has."""
+
+    cuts: list[str] = []
+    """Levels of the log whose candidates this stage cut."""
+    keep: PositiveInt
+    """Quota: how many candidates go on to the next stage."""
 
 
 class _LinearRelu(torch.autograd.Function):
@@ -132,7 +137,7 @@ def pair_dot(query: Tensor, item: Tensor, batch: Batch) -> Tensor:
 class Tower(nn.Module):
     """An MLP whose last layer is linear: (N, width) → (N, widths[-1])."""
 
-    def __init__(self, width: int, widths: Sequence[int], settings: StageSettings) -> None:
+    def __init__(self, width: int, widths: Sequence[int], settings: NetworkSettings) -> None:
         super().__init__()
         self.activation, self.dropout = settings.activation, settings.dropout
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip([width, *widths], widths, strict=False))

@@ -77,7 +77,7 @@ class Trainer:
         self.device = device()
         torch.manual_seed(self.config.train.seed)
         layout = Layout(packed.schema, packed.encoders.sizes)
-        self.model = JointModel(self.config.stages, layout).to(self.device)
+        self.model = JointModel(self.config.stages, layout, self.config.teachers).to(self.device)
         self.model.dtype = precision(self.config.train.precision, self.device)
         train = self.config.train
         self.optimisers = optimisers(self.model, train.table, train.stages)
@@ -99,7 +99,7 @@ class Trainer:
 
     def learners(self) -> list[str | None]:
         """Who learns in a step: all at once (None), or stage by stage, teachers first."""
-        last_first = [stage.name for stage in reversed(self.config.stages)]
+        last_first = [n.name for n in reversed([*self.config.stages, *self.config.teachers])]
         match self.config.train.mode:
             case "joint":
                 return [None]
@@ -109,7 +109,7 @@ class Trainer:
                 return [last_first[self.progress.epoch // self.config.train.epochs]]
 
     def _update(self, batch: Batch, learner: str | None) -> dict[str, torch.Tensor]:
-        for name, stage in self.model.stages.items():
+        for name, stage in self.model.networks.items():
             stage.train(learner in (None, name))  # one that only teaches drops nothing out
         logits = self.model.logits(batch, self.total.reads(learner))
         total, means = self.total(logits, batch, self.progress.step, learner)
@@ -125,7 +125,7 @@ class Trainer:
     @property
     def epochs(self) -> int:
         train = self.config.train
-        return train.epochs * (len(self.config.stages) if train.mode == "separate" else 1)
+        return train.epochs * (len(self.model.networks) if train.mode == "separate" else 1)
 
     @property
     def reader(self) -> Reader:

@@ -83,7 +83,7 @@ class Cascade(Term):
         return None
 
     def reads(self, scope: Scope) -> list[str]:
-        return list(scope.stages) if self.stages is None else self.stages
+        return list(scope.keep) if self.stages is None else self.stages
 
     def check(self, scope: Scope, key: str) -> None:
         for stage in self.reads(scope):
