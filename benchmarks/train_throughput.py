@@ -7,7 +7,7 @@ products, forward and backward, shape by shape, at the same dtype.
 import argparse
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
@@ -48,14 +48,16 @@ TOTAL = Total(
 Product = tuple[int, int, int]
 
 
-def packed_log(folder: Path, requests: int) -> Packed:
-    """A log of `requests` requests of 50 candidates: items zipf 1.1, ids of many sizes."""
+def packed_log(
+    folder: Path, requests: int, candidates: int = CANDIDATES, levels: Sequence[str] = ()
+) -> Packed:
+    """A log of `requests` requests: items zipf 1.1, ids of many sizes, candidates shared evenly among `levels`."""
     rng = np.random.default_rng(0)
     popularity = 1 / np.arange(1, ITEMS + 1) ** 1.1
-    item = np.searchsorted(np.cumsum(popularity / popularity.sum()), rng.random(requests * CANDIDATES))
-    request = np.repeat(np.arange(requests), CANDIDATES)
-    place = np.tile(np.arange(CANDIDATES), requests)
-    item = (np.minimum(item, ITEMS - 1) // CANDIDATES * CANDIDATES + place) % ITEMS  # distinct in a request
+    item = np.searchsorted(np.cumsum(popularity / popularity.sum()), rng.random(requests * candidates))
+    request = np.repeat(np.arange(requests), candidates)
+    place = np.tile(np.arange(candidates), requests)
+    item = (np.minimum(item, ITEMS - 1) // candidates * candidates + place) % ITEMS  # distinct in a request
     log = pl.DataFrame(
         {
             "request": request,
@@ -66,9 +68,11 @@ def packed_log(folder: Path, requests: int) -> Packed:
         | {f"q{n}": rng.integers(0, 100_000 // 10**n + 2, requests)[request] for n in range(QUERY)}
         | {f"x{n}": rng.integers(0, 200_000, len(item)) for n in range(CROSS)}
     )
-    ends = log.head(2 * CANDIDATES).with_columns(
-        request=request[: 2 * CANDIDATES] + requests,
-        time=pl.Series([DAY + timedelta(days=n) for n in (1, 2) for _ in range(CANDIDATES)]),
+    if levels:
+        log = log.with_columns(level=pl.Series(levels).gather(place * len(levels) // candidates))
+    ends = log.head(2 * candidates).with_columns(
+        request=request[: 2 * candidates] + requests,
+        time=pl.Series([DAY + timedelta(days=n) for n in (1, 2) for _ in range(candidates)]),
     )
     pl.concat([log.with_columns(pl.col("request", "time")), ends], how="vertical_relaxed").write_parquet(
         folder / "log.parquet"
@@ -88,6 +92,7 @@ def packed_log(folder: Path, requests: int) -> Packed:
         user="q0",
         item="item",
         time="time",
+        level="level" if levels else None,
         labels={"click": Label(column="click")},
         split=Split(valid=date(2026, 1, 2), test=date(2026, 1, 3)),
     )
@@ -132,7 +137,9 @@ def floor(layers: list[Product], dtype: torch.dtype, on: torch.device) -> Callab
     return run
 
 
-def stepper(packed: Packed, reader: Reader, forward: Callable[[JointModel, Batch], dict]) -> Iterator[int]:
+def stepper(
+    packed: Packed, reader: Reader, forward: Callable[[JointModel, Batch], dict], learn: Total = TOTAL
+) -> Iterator[int]:
     """Each `next` trains one step, its batch read while the one before computed; yields its candidates."""
     torch.manual_seed(0)
     on = device()
@@ -142,7 +149,7 @@ def stepper(packed: Packed, reader: Reader, forward: Callable[[JointModel, Batch
     for epoch in range(10**6):
         for number, batch in enumerate(reader.shuffled(epoch)):
             batch = batch.to(on)
-            total, _ = TOTAL(forward(model, batch), batch, number)
+            total, _ = learn(forward(model, batch), batch, number)
             for optimiser in steps.values():
                 optimiser.zero_grad(set_to_none=True)
             total.backward()

@@ -17,7 +17,7 @@ def lists(dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, torch.Tenso
     return torch.tensor(SCORES, dtype=dtype, requires_grad=True), mask
 
 
-@pytest.fixture(params=[1 << 20, 7, 1], ids=["whole", "rows", "row"])
+@pytest.fixture(params=[1 << 20, 40, 1], ids=["whole", "some", "each"])
 def block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relaxation, "BLOCK", request.param)
 

@@ -1,12 +1,13 @@
 """Sorting and selecting the top, relaxed so that gradients pass.
 
 NeuralSort: P̂[t, i] = softmax over i of ((n + 1 − 2t) s_i − Σ_k |s_i − s_k|) / τ, t = 1 … n, is about 1 where s_i is the
-t-th largest (Grover et al., ICLR 2019, arXiv 1903.08850). Its n² entries are made in blocks, and made again for the
-gradient, so that memory stays that of a block.
+t-th largest (Grover et al., ICLR 2019, arXiv 1903.08850). Entries of P̂ are made in blocks, and made
+again for the gradient, so that memory stays that of a block.
 
-Letters: R requests · n the longest list · b requests and t rows of a block.
+Letters: R requests · n the longest list · b requests of a block.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Self
@@ -17,6 +18,8 @@ from torch.autograd.function import once_differentiable
 
 BLOCK = 1 << 20
 """Entries of P̂ at a time: what fits a core's cache."""
+RANGE = 300.0
+"""Powers of e that a double bears, whatever its partner in a product."""
 NOWHERE = -1e30
 """A logit of probability 0 that is still a number."""
 
@@ -35,8 +38,8 @@ class NeuralSort:
         """Of scores (R, n) where `mask`."""
         sized = scores.masked_fill(~mask, -torch.inf).sort(dim=1, descending=True, stable=True)
         size = mask.sum(1, keepdim=True)
-        beyond = torch.arange(scores.shape[1], device=scores.device) >= size
-        return cls(sized.values.masked_fill(beyond, 0) / temperature, sized.indices, size)
+        listed = sized.values.masked_fill(_beyond(size, scores.shape[1]), 0)
+        return cls(listed / temperature, sized.indices, size)
 
     def top(self, keep: int) -> Tensor:
         """log Σ_{t ≤ keep} P̂[t, i], 0 beyond the list: (R, n)."""
@@ -46,16 +49,16 @@ class NeuralSort:
     def survival(self, keep: int) -> Tensor:
         """log of the first `keep` rows' share of Σ_t P̂[t, i], the latter without gradient: (R, n)."""
         top: Tensor = _top(self.scores, self.size, keep)
-        rest = _columns(self.scores.detach(), self.size, keep, top.shape[1])
+        rest = _below(self.scores.detach(), self.size, keep)
         return self._listed(top - (top.detach().exp() + rest).log())
 
     def likelihood(self, relevance: Tensor) -> Tensor:
         """log P̂[t, i_t] with i_t the t-th of the order by `relevance` (R, n), ties in the scores' order: (R, n)."""
-        beyond = torch.arange(relevance.shape[1], device=relevance.device) >= self.size
-        sorted_relevance = relevance.gather(1, self.order).masked_fill(beyond, -torch.inf)
-        target = sorted_relevance.argsort(dim=1, descending=True, stable=True)
+        beyond = _beyond(self.size, relevance.shape[1])
+        of_scores = relevance.gather(1, self.order).masked_fill(beyond, -torch.inf)
+        target = of_scores.argsort(dim=1, descending=True, stable=True)
         found: Tensor = _likelihood(self.scores, self.size, target)
-        return found.masked_fill(beyond, 0)
+        return found
 
     def _listed(self, values: Tensor) -> Tensor:
         return torch.zeros_like(values).scatter(1, self.order, values)
@@ -73,17 +76,22 @@ def threshold(scores: Tensor, mask: Tensor, keep: int) -> Tensor:
     return scores.masked_fill(~(mask & cuts), 0)
 
 
+def _beyond(size: Tensor, n: int) -> Tensor:
+    """Whether a place is beyond the list: (R, n)."""
+    return torch.arange(n, device=size.device) >= size
+
+
 def _slope(size: Tensor, n: int) -> Tensor:
     """n + 1 − 2t of each list's own n, 0 beyond it: (R, n)."""
     row = torch.arange(1, n + 1, device=size.device)
-    return (size + 1 - 2 * row) * (row <= size)
+    return (size + 1 - 2 * row).masked_fill(_beyond(size, n), 0)
 
 
 def _spread(scores: Tensor, size: Tensor) -> Tensor:
     """Σ_k |s_i − s_k| of descending scores, without end beyond the list: (R, n)."""
     upto = scores.cumsum(1)
     spread = _slope(size, scores.shape[1]) * scores + 2 * upto - scores - upto[:, -1:]
-    return spread.masked_fill(torch.arange(scores.shape[1], device=size.device) >= size, -NOWHERE)
+    return spread.masked_fill(_beyond(size, scores.shape[1]), -NOWHERE)
 
 
 def _through(down: Tensor, spread: Tensor, slope: Tensor) -> Tensor:
@@ -92,29 +100,41 @@ def _through(down: Tensor, spread: Tensor, slope: Tensor) -> Tensor:
     return down + slope * spread + upto[:, -1:] - 2 * upto + spread
 
 
-def _blocks(lists: int, first: int, last: int, n: int) -> Iterator[tuple[slice, slice]]:
-    """Slices of the lists and of the rows from `first` to `last`, of BLOCK entries."""
-    rows = max(1, min(last - first, BLOCK // max(1, n)))
-    step = max(1, BLOCK // max(1, n * rows))
-    for r in range(0, lists, step):
-        for t in range(first, last, rows):
-            yield slice(r, r + step), slice(t, min(t + rows, last))
-
-
-def _logits(scores: Tensor, spread: Tensor, slope: Tensor, lists: slice, rows: slice) -> Tensor:
-    """log P̂ but for each row's constant: (b, t, n)."""
-    return torch.addcmul(-spread[lists, None], slope[lists, rows, None], scores[lists, None])
-
-
-def _columns(scores: Tensor, size: Tensor, first: int, last: int) -> Tensor:
-    """Σ P̂[t, i] over the rows first < t ≤ last: (R, n)."""
+def _blocks(scores: Tensor, rows: int) -> Iterator[slice]:
+    """Slices of the lists, `rows` rows of which are about BLOCK entries."""
     lists, n = scores.shape
-    slope, spread = _slope(size, n).to(scores.dtype), _spread(scores, size)
-    counts = (torch.arange(n, device=size.device) < size).to(scores.dtype).unsqueeze(1)
-    sums = torch.zeros_like(scores)
-    for some, rows in _blocks(lists, first, min(last, n), n):
-        relaxed = _logits(scores, spread, slope, some, rows).softmax(2)
-        sums[some] += torch.bmm(counts[some, :, rows], relaxed).squeeze(1)
+    step = max(1, BLOCK // max(1, n * rows))
+    return (slice(first, first + step) for first in range(0, lists, step))
+
+
+def _log_rows(scores: Tensor, spread: Tensor, size: Tensor, rows: int) -> Tensor:
+    """log P̂ of the first `rows` rows, as good as −∞ in those beyond the list: (b, rows, n)."""
+    slope = _slope(size, scores.shape[1])[:, :rows, None].to(scores.dtype)
+    logits = torch.addcmul(-spread.unsqueeze(1), slope, scores.unsqueeze(1))
+    return logits.log_softmax(2).masked_fill_(_beyond(size, rows).unsqueeze(2), NOWHERE)
+
+
+def _below(scores: Tensor, size: Tensor, keep: int) -> Tensor:
+    """Σ_{t > keep} P̂[t, i], without gradient: (R, n).
+
+    In the m rows from t₀ on, P̂[t₀ + j, i] is P̂[t₀, i] exp(−2 j s_i) but for the row's constant. So n²/m and n·m powers
+    are taken instead of n², and the sums along rows and columns are products of matrices. In double precision, whose
+    range says how large m may be.
+    """
+    n, sums = scores.shape[1], torch.zeros_like(scores)
+    if n <= keep:
+        return sums
+    low, high = scores.gather(1, (size - 1).clamp_min(0)), scores[:, :1]
+    m = max(1, min(math.isqrt(n - keep), int(RANGE / max(1.0, float((high - low).max())))))
+    scores = (scores - (low + high) / 2).double().masked_fill(_beyond(size, n), 0)
+    spread, within = _spread(scores, size), torch.arange(m, device=size.device)
+    first = torch.arange(keep, n, m, device=size.device).unsqueeze(1)
+    for some in _blocks(scores, len(first)):
+        s, many = scores[some, None], size[some, None]
+        begun = torch.addcmul(-spread[some, None], many - 1.0 - 2 * first, s).softmax(2)  # (b, n/m, n)
+        on = (-2 * within.unsqueeze(1) * s).exp()  # (b, m, n)
+        rows = torch.bmm(begun, on.transpose(1, 2)).reciprocal_() * (first + within < many)
+        sums[some] = torch.bmm(rows, on).mul_(begun).sum(1)
     return sums
 
 
@@ -127,38 +147,30 @@ class _Top(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, scores: Tensor, size: Tensor, keep: int) -> Tensor:
-        lists, n = scores.shape
-        slope, spread = _slope(size, n).to(scores.dtype), _spread(scores, size)
-        beyond = torch.arange(n, device=size.device) >= size
-        top = torch.full_like(scores, -torch.inf)
-        for some, rows in _blocks(lists, 0, min(keep, n), n):
-            log = _logits(scores, spread, slope, some, rows).log_softmax(2)
-            log = log.masked_fill_(beyond[some, rows, None], NOWHERE)
-            top[some] = torch.logaddexp(top[some], log.logsumexp(1))
-        ctx.save_for_backward(scores, size, top)
-        ctx.keep = keep
+        ctx.save_for_backward(scores, size)
+        ctx.keep = min(keep, scores.shape[1])
+        beyond, spread = _beyond(size, scores.shape[1]), _spread(scores, size)
+        top = torch.zeros_like(scores)
+        for some in _blocks(scores, ctx.keep):
+            top[some] = _log_rows(scores[some], spread[some], size[some], ctx.keep).logsumexp(1)
         return top.masked_fill(beyond, 0)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        scores, size, top = ctx.saved_tensors
-        lists, n = scores.shape
-        slope, spread = _slope(size, n).to(scores.dtype), _spread(scores, size)
-        listed = torch.arange(n, device=size.device) < size
-        gradient = gradient * listed
-        counts = listed.to(scores.dtype)
+        scores, size = ctx.saved_tensors
+        slope, spread = _slope(size, scores.shape[1]).to(scores.dtype), _spread(scores, size)
+        gradient = gradient.masked_fill(_beyond(size, scores.shape[1]), 0)
         down, through = torch.zeros_like(scores), torch.zeros_like(scores)
-        for some, rows in _blocks(lists, 0, min(ctx.keep, n), n):
-            log = _logits(scores, spread, slope, some, rows).log_softmax(2)
-            # a smaller exponent costs ten times as much, and its power is no normal number
-            share = (log - top[some, None]).clamp_(-80, 0).exp_()
-            a, one = slope[some, rows], counts[some, rows]
-            mean = torch.bmm(share, gradient[some].unsqueeze(2)).squeeze(2)
-            own = torch.bmm(torch.stack((a, one), dim=1), share) * gradient[some].unsqueeze(1)
-            others = torch.bmm(torch.stack((a * mean, one * mean), dim=1), log.clamp_min_(-80).exp_())
-            down[some] += own[:, 0] - others[:, 0]
-            through[some] -= own[:, 1] - others[:, 1]
+        for some in _blocks(scores, ctx.keep):
+            log, g = _log_rows(scores[some], spread[some], size[some], ctx.keep), gradient[some]
+            share, a = log.softmax(1), slope[some, : ctx.keep]
+            mean = torch.bmm(share, g.unsqueeze(2)).squeeze(2)
+            own = torch.bmm(torch.stack((a, torch.ones_like(a)), dim=1), share)
+            # the power of what is smaller is no normal number, and takes ten times as long
+            others = torch.bmm(torch.stack((a * mean, mean), dim=1), log.clamp_min_(-80).exp_())
+            down[some] = g * own[:, 0] - others[:, 0]
+            through[some] = others[:, 1] - g * own[:, 1]
         return _through(down, through, slope), None, None
 
 
@@ -168,26 +180,26 @@ class _Likelihood(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, scores: Tensor, size: Tensor, target: Tensor) -> Tensor:
         ctx.save_for_backward(scores, size, target)
-        lists, n = scores.shape
-        slope, spread = _slope(size, n).to(scores.dtype), _spread(scores, size)
+        n, spread = scores.shape[1], _spread(scores, size)
         found = torch.zeros_like(scores)
-        for some, rows in _blocks(lists, 0, n, n):
-            logits = _logits(scores, spread, slope, some, rows).log_softmax(2)
-            found[some, rows] = logits.gather(2, target[some, rows].unsqueeze(2)).squeeze(2)
-        return found
+        for some in _blocks(scores, n):
+            log = _log_rows(scores[some], spread[some], size[some], n)
+            found[some] = log.gather(2, target[some].unsqueeze(2)).squeeze(2)
+        return found.masked_fill(_beyond(size, n), 0)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         scores, size, target = ctx.saved_tensors
-        lists, n = scores.shape
+        n = scores.shape[1]
         slope, spread = _slope(size, n).to(scores.dtype), _spread(scores, size)
+        gradient = gradient.masked_fill(_beyond(size, n), 0)
         sloped = gradient * slope
         down = torch.zeros_like(scores).scatter_add_(1, target, sloped)
         through = torch.zeros_like(scores).scatter_add_(1, target, gradient).neg_()
-        for some, rows in _blocks(lists, 0, n, n):
-            relaxed = _logits(scores, spread, slope, some, rows).softmax(2)
-            sums = torch.bmm(torch.stack((sloped[some, rows], gradient[some, rows]), dim=1), relaxed)
+        for some in _blocks(scores, n):
+            relaxed = _log_rows(scores[some], spread[some], size[some], n).clamp_min_(-80).exp_()
+            sums = torch.bmm(torch.stack((sloped[some], gradient[some]), dim=1), relaxed)
             down[some] -= sums[:, 0]
             through[some] += sums[:, 1]
         return _through(down, through, slope), None, None
