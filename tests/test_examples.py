@@ -15,21 +15,24 @@ from corank.prerank import TowersSettings
 from corank.rank import MlpSettings
 from corank.schema import BucketFeature, IdFeature, IdsFeature, NumberFeature
 from corank.settings import validated
-from corank.tables import DataSettings, Label, Split
+from corank.tables import DataSettings, Label, Score, Split
+from corank.teacher import TeacherSettings
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 SETTINGS: list[type[BaseModel]] = [
-    *(Config, DataSettings, Label, Split),
+    *(Config, DataSettings, Label, Score, Split),
     *(IdFeature, IdsFeature, NumberFeature, BucketFeature),
-    *(TowersSettings, MlpSettings, Click, Unexposed, InBatch, Distill, Levels, Cascade),
+    *(TowersSettings, MlpSettings, TeacherSettings, Click, Unexposed, InBatch, Distill, Levels, Cascade),
     *(TrainSettings, EarlyStop, TableOptimiser, DenseOptimiser),
 ]
 
 
 def test_every_example_is_found() -> None:
-    assert [path.stem for path in EXAMPLES] == ["exposure_only", "recflow", "shop"]
+    assert [path.stem for path in EXAMPLES] == [
+        *("exposure_only", "recflow", "recipe_distilled", "recipe_shared", "shop", "three_stages")
+    ]
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
