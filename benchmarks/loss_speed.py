@@ -6,7 +6,6 @@ own, above that of the plain step.
 """
 
 import argparse
-import resource
 import subprocess
 import sys
 import tempfile
@@ -97,7 +96,9 @@ def train_some(folder: Path, candidates: int, names: Sequence[str], steps: int =
     arm = stepper(packed, reader(packed, candidates), lambda model, batch: model(batch), total(names))
     for _ in range(steps):
         next(arm)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # not getrusage, whose peak is also that of the process which started this one
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1024
 
 
 def main() -> None:

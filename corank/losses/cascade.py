@@ -13,7 +13,7 @@ from torch.nn.functional import logsigmoid
 
 from corank.batch import Batch
 from corank.errors import ConfigError
-from corank.losses.lists import Lists, marked
+from corank.losses.lists import Lists
 from corank.losses.relaxation import NeuralSort, threshold
 from corank.losses.term import Logits, Scope, Term
 from corank.sampling import Population
@@ -33,9 +33,9 @@ class Survival(NamedTuple):
         """From log P."""
         return cls(kept, torch.log1p(-kept.exp().clamp_max(ALWAYS)))
 
-    def loss(self, true: Tensor) -> Tensor:
-        """Binary cross-entropy to `true`, 0 or 1: (R, n)."""
-        return -torch.where(true > 0, self.kept, self.cut)
+    def loss(self, true: Tensor, lists: Lists) -> Tensor:
+        """Mean binary cross-entropy to `true`, (R, n) bool: (R,)."""
+        return -lists.mean(torch.where(true, self.kept, self.cut))
 
 
 class Cascade(Term):
@@ -100,32 +100,32 @@ class Cascade(Term):
 
     def values(self, logits: Logits, batch: Batch, scope: Scope) -> tuple[Tensor, Tensor]:
         lists = Lists.of(batch, batch.sampled(self.population(scope)))
-        true = lists(marked(batch, [scope.levels.index(level) for level in self.positive]))
-        depth = lists(batch.level.float())
-        value, kept = torch.zeros_like(depth.sum(1)), torch.zeros_like(depth)
+        true = lists(batch.sampled({scope.levels.index(level): None for level in self.positive}))
+        value, kept = torch.zeros(len(true), device=true.device), torch.zeros(true.shape, device=true.device)
         cutting = torch.zeros_like(lists.size, dtype=torch.bool)
         for stage in self.reads(scope):
             scores, keep = lists(logits[stage][self.label]), scope.keep[stage]
             cuts = lists.size > keep
             cutting |= cuts
             if self.form == "arf":
-                loss = self._arf(scores, lists, keep, true, depth)
+                loss = self._arf(scores, lists, keep, true, lists(batch.level.float()))
             else:
                 survival = self._survival(scores, lists, keep)
-                loss = lists.mean(survival.loss(true))
+                loss = survival.loss(true, lists)
                 kept = kept + survival.kept.masked_fill(~cuts.unsqueeze(1), 0)
             value = value + loss.masked_fill(~cuts, 0)
         if self.form != "arf":
-            value = value + lists.mean(Survival.of(kept).loss(true))
-        return value, lists.mean(lists(batch.weight)) * cutting * (true.sum(1) > 0)
+            value = value + Survival.of(kept).loss(true, lists)
+        return value, lists.mean(lists(batch.weight)) * cutting * true.any(1)
 
     def _survival(self, scores: Tensor, lists: Lists, keep: int) -> Survival:
         if self.form == "lcron":
             return Survival.of(NeuralSort.of(scores, lists.mask, self.temperature).survival(keep))
         above = threshold(scores, lists.mask, keep) / self.temperature
-        return Survival(logsigmoid(above), logsigmoid(-above))
+        kept = logsigmoid(above)
+        return Survival(kept, kept - above)
 
     def _arf(self, scores: Tensor, lists: Lists, keep: int, true: Tensor, depth: Tensor) -> Tensor:
         relaxed = NeuralSort.of(scores, lists.mask, self.temperature)
-        found = ((relaxed.top(keep) - math.log(keep)) * true).sum(1) / true.sum(1).clamp_min(1)
+        found = torch.where(true, relaxed.top(keep) - math.log(keep), 0).sum(1) / true.sum(1).clamp_min(1)
         return -found - relaxed.likelihood(depth).sum(1) / lists.size.clamp_min(1)

@@ -14,9 +14,12 @@ from torch.nn.functional import binary_cross_entropy_with_logits, pad, softplus
 
 from corank.batch import Batch
 from corank.errors import ConfigError
-from corank.losses.lists import Lists, marked
+from corank.losses.lists import Lists
 from corank.losses.term import Logits, Scope, Term
 from corank.sampling import Population
+
+FAR = 1e30
+"""A logit beyond all others."""
 
 
 class Levels(Term):
@@ -85,7 +88,7 @@ class Levels(Term):
     def values(self, logits: Logits, batch: Batch, scope: Scope) -> tuple[Tensor, Tensor]:
         chosen = batch.sampled(self.population(scope))
         z = logits[self.stage][self.label] / self.temperature
-        positive = marked(batch, [scope.levels.index(level) for level in self._positive(scope)])
+        positive = batch.sampled({scope.levels.index(level): None for level in self._positive(scope)}).float()
         if self.form == "bce":
             return binary_cross_entropy_with_logits(z, positive, reduction="none"), batch.weight * chosen
         lists = Lists.of(batch, chosen)
@@ -122,15 +125,16 @@ def pairs(z: Tensor, by_level: Sequence[Lists], discount: Tensor | None = None) 
         by_level: the candidates of each level, shallow to deep.
         discount: weighs a pair by (G_a − G_b) |D_a − D_b| with these D: (C,).
     """
-    scores = [lists(z) for lists in by_level]
+    # beyond a list nothing is deeper by no end, or shallower, so that the pair costs 0
+    deep, shallow = ([lists(z, end) for lists in by_level] for end in (FAR, -FAR))
     discounts = None if discount is None else [lists(discount) for lists in by_level]
-    value, number = torch.zeros_like(scores[0].sum(1)), torch.zeros_like(by_level[0].size)
+    value, number = torch.zeros_like(by_level[0].size, dtype=z.dtype), torch.zeros_like(by_level[0].size)
     for b, a in combinations(range(len(by_level)), 2):
-        weight = (by_level[a].mask.unsqueeze(2) & by_level[b].mask.unsqueeze(1)).to(z.dtype)
+        loss = softplus(shallow[b].unsqueeze(1) - deep[a].unsqueeze(2))
         if discounts is not None:
             moved = discounts[a].unsqueeze(2) - discounts[b].unsqueeze(1)
-            weight *= moved.abs() * (2**a - 2**b)
-        value = value + (softplus(scores[b].unsqueeze(1) - scores[a].unsqueeze(2)) * weight).sum((1, 2))
+            loss = loss * (moved.abs_() * (2**a - 2**b))
+        value = value + loss.sum((1, 2))
         number = number + by_level[a].size * by_level[b].size
     return value, number
 

@@ -3,7 +3,6 @@
 Letters: R requests · C candidates · n the longest list of the batch.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -19,6 +18,8 @@ class Lists:
     """The candidate at each place, 0 where there is none: (R, n) int64."""
     mask: Tensor
     """Whether there is a candidate: (R, n) bool."""
+    size: Tensor
+    """Candidates of each list: (R,)."""
 
     @classmethod
     def of(cls, batch: Batch, chosen: Tensor) -> Self:
@@ -33,24 +34,13 @@ class Lists:
         index = torch.zeros(requests * n, dtype=torch.int64, device=candidate.device)
         index.index_copy_(0, request * n + place, candidate)
         mask = torch.arange(n, device=size.device) < size.unsqueeze(1)
-        return cls(index.view(requests, n), mask)
+        return cls(index.view(requests, n), mask, size)
 
     def __call__(self, values: Tensor, otherwise: float = 0.0) -> Tensor:
         """A value a candidate, `otherwise` where there is none: (C,) → (R, n)."""
         laid = values.index_select(0, self.index.view(-1)).view(self.index.shape)
         return laid.masked_fill(~self.mask, otherwise)
 
-    @property
-    def size(self) -> Tensor:
-        """Candidates of each list: (R,)."""
-        return self.mask.sum(1)
-
     def mean(self, values: Tensor) -> Tensor:
         """The mean of each list's values, 0 of an empty one: (R, n) → (R,)."""
-        return (values * self.mask).sum(1) / self.size.clamp_min(1)
-
-
-def marked(batch: Batch, levels: Sequence[int]) -> Tensor:
-    """1 for candidates of some levels, 0 for others: (C,)."""
-    code = torch.tensor(levels, dtype=batch.level.dtype, device=batch.level.device)
-    return torch.isin(batch.level, code).float()
+        return torch.where(self.mask, values, 0).sum(1) / self.size.clamp_min(1)

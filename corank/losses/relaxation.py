@@ -65,15 +65,15 @@ class NeuralSort:
 
 
 def threshold(scores: Tensor, mask: Tensor, keep: int) -> Tensor:
-    """x − (x[k] + x[k+1]) / 2 with x[k] the k-th largest of the list: (R, n); 0 in lists that hold no more than k.
+    """x − (x[k] + x[k+1]) / 2 with x[k] the k-th largest of the list, x in lists of no more than k: (R, n).
 
     In time linear in n. Source: DFTopK, arXiv 2510.11472.
     """
-    cuts = (mask.sum(1) > keep).unsqueeze(1)
-    if scores.shape[1] > keep:
-        last, first = scores.masked_fill(~mask, -torch.inf).topk(keep + 1, dim=1).values[:, -2:].unbind(1)
-        scores = scores - ((last + first) / 2).unsqueeze(1).masked_fill(~cuts, 0)
-    return scores.masked_fill(~(mask & cuts), 0)
+    if scores.shape[1] <= keep:
+        return scores
+    last, first = scores.masked_fill(~mask, -torch.inf).topk(keep + 1, dim=1).values[:, -2:].unbind(1)
+    middle = ((last + first) / 2).masked_fill(mask.sum(1) <= keep, 0)
+    return scores - middle.unsqueeze(1)
 
 
 def _beyond(size: Tensor, n: int) -> Tensor:
@@ -107,11 +107,16 @@ def _blocks(scores: Tensor, rows: int) -> Iterator[slice]:
     return (slice(first, first + step) for first in range(0, lists, step))
 
 
-def _log_rows(scores: Tensor, spread: Tensor, size: Tensor, rows: int) -> Tensor:
-    """log P̂ of the first `rows` rows, as good as −∞ in those beyond the list: (b, rows, n)."""
-    slope = _slope(size, scores.shape[1])[:, :rows, None].to(scores.dtype)
-    logits = torch.addcmul(-spread.unsqueeze(1), slope, scores.unsqueeze(1))
-    return logits.log_softmax(2).masked_fill_(_beyond(size, rows).unsqueeze(2), NOWHERE)
+def _logits(scores: Tensor, spread: Tensor, slope: Tensor) -> Tensor:
+    """log P̂ but for each row's constant; scores and spread (b, n), the rows' slope (b, t): (b, t, n)."""
+    return torch.addcmul(-spread.unsqueeze(1), slope.unsqueeze(2), scores.unsqueeze(1))
+
+
+def _log_top(scores: Tensor, spread: Tensor, size: Tensor, keep: int) -> Tensor:
+    """log P̂ of the first `keep` rows, as good as −∞ in those beyond the list: (b, keep, n)."""
+    slope = _slope(size, keep).to(scores.dtype)
+    log = _logits(scores, spread, slope).log_softmax(2)
+    return log.masked_fill_(_beyond(size, keep).unsqueeze(2), NOWHERE)
 
 
 def _below(scores: Tensor, size: Tensor, keep: int) -> Tensor:
@@ -152,7 +157,7 @@ class _Top(torch.autograd.Function):
         beyond, spread = _beyond(size, scores.shape[1]), _spread(scores, size)
         top = torch.zeros_like(scores)
         for some in _blocks(scores, ctx.keep):
-            top[some] = _log_rows(scores[some], spread[some], size[some], ctx.keep).logsumexp(1)
+            top[some] = _log_top(scores[some], spread[some], size[some], ctx.keep).logsumexp(1)
         return top.masked_fill(beyond, 0)
 
     @staticmethod
@@ -163,7 +168,7 @@ class _Top(torch.autograd.Function):
         gradient = gradient.masked_fill(_beyond(size, scores.shape[1]), 0)
         down, through = torch.zeros_like(scores), torch.zeros_like(scores)
         for some in _blocks(scores, ctx.keep):
-            log, g = _log_rows(scores[some], spread[some], size[some], ctx.keep), gradient[some]
+            log, g = _log_top(scores[some], spread[some], size[some], ctx.keep), gradient[some]
             share, a = log.softmax(1), slope[some, : ctx.keep]
             mean = torch.bmm(share, g.unsqueeze(2)).squeeze(2)
             own = torch.bmm(torch.stack((a, torch.ones_like(a)), dim=1), share)
@@ -180,10 +185,11 @@ class _Likelihood(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, scores: Tensor, size: Tensor, target: Tensor) -> Tensor:
         ctx.save_for_backward(scores, size, target)
-        n, spread = scores.shape[1], _spread(scores, size)
+        n = scores.shape[1]
+        slope, spread = _slope(size, n).to(scores.dtype), _spread(scores, size)
         found = torch.zeros_like(scores)
         for some in _blocks(scores, n):
-            log = _log_rows(scores[some], spread[some], size[some], n)
+            log = _logits(scores[some], spread[some], slope[some]).log_softmax(2)
             found[some] = log.gather(2, target[some].unsqueeze(2)).squeeze(2)
         return found.masked_fill(_beyond(size, n), 0)
 
@@ -198,7 +204,7 @@ class _Likelihood(torch.autograd.Function):
         down = torch.zeros_like(scores).scatter_add_(1, target, sloped)
         through = torch.zeros_like(scores).scatter_add_(1, target, gradient).neg_()
         for some in _blocks(scores, n):
-            relaxed = _log_rows(scores[some], spread[some], size[some], n).clamp_min_(-80).exp_()
+            relaxed = _logits(scores[some], spread[some], slope[some]).softmax(2)
             sums = torch.bmm(torch.stack((sloped[some], gradient[some]), dim=1), relaxed)
             down[some] -= sums[:, 0]
             through[some] += sums[:, 1]
