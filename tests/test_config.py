@@ -166,7 +166,8 @@ WRONG = {
         "data: levels: 'batch' is the name of negatives beyond the log; rename the level",
     "data.levels=[retrieved, catalogue, ranked, exposed]":
         "data: levels: 'catalogue' is the name of negatives beyond the log; rename the level",
-    "data.scores={rank: {column: score_rank}}": "data.scores.rank: a stage or teacher is called so, too, and a loss could mean "
+    "data.scores={rank: {column: score_rank}}": "data.scores.rank: a stage or teacher is called so, too, "
+    "and a loss could mean "
     "either; rename the score",
     "data.scores={served: {column: score_rank, scale: percent}}":
         "data.scores.served.scale: Input should be 'logit' or 'probability'; received 'percent'",
