@@ -49,15 +49,16 @@ class TowersSettings(StageSettings):
 
 
 class Dots(dict[str, Tensor]):
-    """Logits by label, (C,), of towers, and what they are made of: a dot product has a value for any pair."""
+    """Logits by label, (C,), and what they are made of: scale·⟨query, item⟩ + bias has a value for any pair.
 
-    def __init__(self, logits: dict[str, Tensor], query: Tensor, item: Tensor, scale: Tensor, bias: Tensor):
+    The vectors are (R, d) and (padded I, d).
+    """
+
+    def __init__(
+        self, logits: dict[str, Tensor], query: Tensor, item: Tensor, scale: Tensor, bias: Tensor
+    ) -> None:
         super().__init__(logits)
         self.query, self.item, self.scale, self.bias = query, item, scale, bias
-
-    def pairs(self, items: int) -> Tensor:
-        """The logits of all requests with the batch's `items` distinct items, in fp32: (R, I)."""
-        return torch.addmm(self.bias, self.scale * self.query.float(), self.item[:items].float().t())
 
 
 class Towers(nn.Module):

@@ -211,3 +211,14 @@ def test_grouped_finds_keys_starts_and_positions(values: list[int]) -> None:
     assert distinct.tolist() == sorted(set(values))
     for n, key in enumerate(distinct):
         assert order[start[n] : start[n + 1]].tolist() == [p for p, v in enumerate(values) if v == key]
+
+
+def test_an_items_share_is_of_the_levels_that_are_read(packed: Packed) -> None:
+    (shard,) = packed.splits["train"]
+    population = {EXPOSED: None, RANKED: None}
+    here = shard.item[np.isin(shard.level, list(population))]
+    for read_levels, items in ((None, shard.item), (population, here)):
+        (batch,) = Reader(packed, "train", len(shard), read_levels).ordered()
+        rows, counts = np.unique(items, return_counts=True)
+        assert len(batch.numbers["item"]) == len(rows), "one batch of all, its items ascending"
+        assert np.allclose(batch.share.numpy(), counts / len(items), rtol=1e-6)

@@ -3,11 +3,15 @@ import math
 import numpy as np
 import pytest
 import torch
-from synthetic import batch, rows
+from pydantic import TypeAdapter
+from synthetic import LAYOUT, batch, random_batch, rows
 
 from corank.batch import Batch
 from corank.errors import ConfigError
-from corank.losses import Click, Distill, Scope, Total, Unexposed
+from corank.joint import JointModel
+from corank.losses import Click, Distill, Loss, Scope, Total, Unexposed
+from corank.prerank import TowersSettings
+from corank.rank import MlpSettings
 
 SCOPE = Scope(["cut", "kept", "exposed"], ["click"], {"prerank": ["click"], "rank": ["click"]})
 
@@ -114,3 +118,52 @@ def test_only_what_some_loss_learns_from_is_read() -> None:
 def test_terms_alike_are_told_apart() -> None:
     terms = [Click(kind="click", stage="rank"), Click(kind="click", stage="rank", weight=0.1)]
     assert [name for name, _ in Total(terms, SCOPE).of(None)] == ["rank.click.0", "rank.click.1"]
+
+
+EVERY = [
+    {"kind": "click", "stage": "rank"},
+    {"kind": "click", "stage": "prerank"},
+    {"kind": "unexposed", "stage": "first", "from": ["cut"], "per_request": 1},
+    {"kind": "in_batch", "stage": "prerank", "temperature": 0.5},
+    *({"kind": "distill", "teacher": "rank", "student": "first", "form": f, "on": ["kept", "exposed"]}
+      for f in ("pointwise", "listwise", "pairwise")),
+    *({"kind": "levels", "stage": "rank", "form": f} for f in ("ranknet", "lambda", "softmax", "bce")),
+    *({"kind": "cascade", "form": f, "positive": ["exposed"]} for f in ("lcron", "arf", "dftopk")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_three_stages_learn_from_every_loss_at_once(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    stages = [
+        TowersSettings(name="first", model="towers", keep=3),
+        TowersSettings(name="prerank", model="towers", keep=2),
+        MlpSettings(name="rank", model="mlp", keep=1),
+    ]
+    model = JointModel(stages, LAYOUT)
+    model.dtype = dtype
+    terms = TypeAdapter(list[Loss]).validate_python(EVERY)
+    names = [stage.name for stage in stages]
+    total = Total(
+        terms,
+        Scope(
+            SCOPE.levels,
+            ["click"],
+            {name: ["click"] for name in names},
+            {stage.name: stage.keep for stage in stages},
+            towers=names[:2],
+        ),
+    )
+    total.check()
+    made, _ = random_batch(3)
+    value, means = total(model(made), made, 1)
+    value.backward()
+    assert len(means) == len(EVERY) and all(mean.isfinite() and mean > 0 for mean in means.values())
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert (
+            (parameter.grad.coalesce().values() if parameter.grad.is_sparse else parameter.grad)
+            .isfinite()
+            .all()
+        )
+    assert total.reads("first") == ["first", "rank"] and total.reads() == names

@@ -31,8 +31,8 @@ def towers() -> tuple[Dots, torch.Tensor]:
     torch.manual_seed(0)
     query, item = torch.randn(3, 8, requires_grad=True), torch.randn(5, 8, requires_grad=True)
     scale, bias = torch.tensor(0.6, requires_grad=True), torch.tensor(0.3, requires_grad=True)
-    pairs = (scale * query @ item.t() + bias).detach()[:, :4]
-    return Dots({"click": pairs[REQUEST, ITEM]}, query, item, scale, bias), pairs
+    z = scale * query @ item.t() + bias
+    return Dots({"click": z[REQUEST, ITEM]}, query, item, scale, bias), z.detach()[:, :4]
 
 
 def corrected(z: float, share: float, candidates: int) -> float:
@@ -74,11 +74,12 @@ def test_a_request_that_clicked_every_item_learns_nothing_and_is_a_number() -> N
     assert not dots.query.grad.any() and not dots.item.grad.any()
 
 
-def test_towers_give_the_logits_of_all_pairs() -> None:
+def test_towers_tell_what_their_logits_are_made_of() -> None:
     model = JointModel([TowersSettings(name="prerank", model="towers", keep=2)], LAYOUT)
     found = model(made())["prerank"]
     assert isinstance(found, Dots)
-    assert torch.allclose(found.pairs(4)[REQUEST, ITEM], found["click"], atol=1e-6)
+    pairs = found.scale * found.query @ found.item.t() + found.bias
+    assert torch.allclose(pairs[REQUEST, ITEM], found["click"], atol=1e-6)
 
 
 def test_a_ranker_has_no_vectors() -> None:

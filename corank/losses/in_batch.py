@@ -12,6 +12,7 @@ from torch.nn.functional import softplus
 
 from corank.batch import Batch
 from corank.errors import ConfigError
+from corank.losses.lists import FAR
 from corank.losses.term import Logits, Scope, Term
 from corank.prerank import Dots
 from corank.sampling import SOURCES, Population
@@ -54,14 +55,17 @@ class InBatch(Term):
 
     def values(self, logits: Logits, batch: Batch, scope: Scope) -> tuple[Tensor, Tensor]:
         clicked = torch.nonzero(batch.known(self.label) * (batch.labels[self.label] > 0)).squeeze(1)
-        request, item = batch.request_of[clicked].long(), batch.item_of[clicked].long()
+        request, item = batch.request_of[clicked], batch.item_of[clicked].long()
         log = batch.level < min(SOURCES.values())
         log_p = torch.log(-torch.expm1(log.sum() * torch.log1p(-batch.share)))
+        beyond = torch.ones_like(log_p, dtype=torch.bool).index_fill(0, batch.item_of[log].long(), 0)
+
         towers = logits[self.stage]
         assert isinstance(towers, Dots)
-        z = towers.pairs(len(batch.share)) / self.temperature - log_p
-        left_out = torch.ones_like(z, dtype=torch.bool)
-        left_out[:, batch.item_of[log].long()] = False
-        left_out[request, item] = True
-        others = z.masked_fill(left_out, torch.finfo(z.dtype).min).logsumexp(1)
-        return softplus(others[request] - z[request, item]), batch.weight[clicked]
+        asked, row = request.unique_consecutive(return_inverse=True)  # type: ignore[no-untyped-call]
+        query = towers.scale / self.temperature * towers.query.float()[asked]
+        shift = (towers.bias / self.temperature - log_p).masked_fill(beyond, -FAR)
+        z = torch.addmm(shift, query, towers.item[: len(log_p)].float().t())  # (requests with a click, I)
+        others = z.index_put_((row, item), z.new_tensor(-FAR)).logsumexp(1)
+        own = towers[self.label][clicked] / self.temperature - log_p[item]
+        return softplus(others[row] - own), batch.weight[clicked]

@@ -14,12 +14,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits, pad, softplus
 
 from corank.batch import Batch
 from corank.errors import ConfigError
-from corank.losses.lists import Lists
+from corank.losses.lists import FAR, Lists
 from corank.losses.term import Logits, Scope, Term
 from corank.sampling import Population
-
-FAR = 1e30
-"""A logit beyond all others."""
 
 
 class Levels(Term):

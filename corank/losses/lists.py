@@ -11,6 +11,9 @@ from torch import Tensor
 
 from corank.batch import Batch
 
+FAR = 1e30
+"""A logit beyond all others that is still a number: differences of two are not NaN."""
+
 
 @dataclass(frozen=True)
 class Lists:

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from corank.losses.lists import FAR
+
 BLOCK = 1 << 20
 """Entries of P̂ at a time: what fits a core's cache."""
 RANGE = 300.0
 """Powers of e that a double bears, whatever its partner in a product."""
-NOWHERE = -1e30
-"""A logit of probability 0 that is still a number."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def _spread(scores: Tensor, size: Tensor) -> Tensor:
     """Σ_k |s_i − s_k| of descending scores, without end beyond the list: (R, n)."""
     upto = scores.cumsum(1)
     spread = _slope(size, scores.shape[1]) * scores + 2 * upto - scores - upto[:, -1:]
-    return spread.masked_fill(_beyond(size, scores.shape[1]), -NOWHERE)
+    return spread.masked_fill(_beyond(size, scores.shape[1]), FAR)
 
 
 def _through(down: Tensor, spread: Tensor, slope: Tensor) -> Tensor:
@@ -116,7 +116,7 @@ def _log_top(scores: Tensor, spread: Tensor, size: Tensor, keep: int) -> Tensor:
     """log P̂ of the first `keep` rows, as good as −∞ in those beyond the list: (b, keep, n)."""
     slope = _slope(size, keep).to(scores.dtype)
     log = _logits(scores, spread, slope).log_softmax(2)
-    return log.masked_fill_(_beyond(size, keep).unsqueeze(2), NOWHERE)
+    return log.masked_fill_(_beyond(size, keep).unsqueeze(2), -FAR)
 
 
 def _below(scores: Tensor, size: Tensor, keep: int) -> Tensor:
