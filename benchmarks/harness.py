@@ -40,11 +40,18 @@ def report(
     if aims:
         table.add_column("aim")
     for key, figure in figures.items():
+        if key.endswith((".low", ".high")) and key not in aims:
+            continue  # an interval stands beside its figure
         aim = "{} {}: {}".format(*aims[key], "met" if met[key] else "NOT met") if key in aims else ""
-        table.add_row(key, shown(figure), *([aim] if aims else []))
+        table.add_row(key, _with_interval(key, figures), *([aim] if aims else []))
     console = Console()
     console.print(table)
     console.print(machine(), highlight=False)
+
+
+def _with_interval(key: str, figures: Mapping[str, Figure]) -> str:
+    bounds = [figures[f"{key}.{end}"] for end in ("low", "high") if f"{key}.{end}" in figures]
+    return shown(figures[key]) + (f" [{' … '.join(map(shown, bounds))}]" if bounds else "")
 
 
 def shown(figure: Figure) -> str:
