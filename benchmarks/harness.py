@@ -39,7 +39,7 @@ def report(
     table.add_column("value", justify="right")
     if aims:
         table.add_column("aim")
-    for key, figure in figures.items():
+    for key in figures:
         if key.endswith((".low", ".high")) and key not in aims:
             continue  # an interval stands beside its figure
         aim = "{} {}: {}".format(*aims[key], "met" if met[key] else "NOT met") if key in aims else ""
