@@ -4,7 +4,6 @@ Letters: R requests · C candidates · n the longest list.
 """
 
 from collections.abc import Sequence
-from itertools import combinations
 from typing import Literal, Self
 
 import torch
@@ -122,17 +121,21 @@ def pairs(z: Tensor, by_level: Sequence[Lists], discount: Tensor | None = None) 
         by_level: the candidates of each level, shallow to deep.
         discount: weighs a pair by (G_a − G_b) |D_a − D_b| with these D: (C,).
     """
-    # beyond a list nothing is deeper by no end, or shallower, so that the pair costs 0
-    deep, shallow = ([lists(z, end) for lists in by_level] for end in (FAR, -FAR))
-    discounts = None if discount is None else [lists(discount) for lists in by_level]
+    n = [lists.mask.shape[1] for lists in by_level]
+    gain = torch.cat([torch.full((k,), 2.0**depth, device=z.device) for depth, k in enumerate(n)])
+    # what is beyond a list lies under all as the deeper of a pair's two, and over none as the shallower
+    shallower = torch.cat([lists(z, -FAR) for lists in by_level], dim=1)
+    placed = None if discount is None else torch.cat([lists(discount) for lists in by_level], dim=1)
     value, number = torch.zeros_like(by_level[0].size, dtype=z.dtype), torch.zeros_like(by_level[0].size)
-    for b, a in combinations(range(len(by_level)), 2):
-        loss = softplus(shallow[b].unsqueeze(1) - deep[a].unsqueeze(2))
-        if discounts is not None:
-            moved = discounts[a].unsqueeze(2) - discounts[b].unsqueeze(1)
-            loss = loss * (moved.abs_() * (2**a - 2**b))
-        value = value + loss.sum((1, 2))
-        number = number + by_level[a].size * by_level[b].size
+    first, under = n[0], by_level[0].size
+    for lists in by_level[1:]:
+        loss = softplus(shallower[:, None, :first] - lists(z, FAR).unsqueeze(2))
+        if placed is not None:
+            last = first + lists.mask.shape[1]
+            moved = (placed[:, first:last, None] - placed[:, None, :first]).abs_()
+            loss = loss * moved.mul_(gain[first:last, None] - gain[:first])
+        value, number = value + loss.sum((1, 2)), number + lists.size * under
+        first, under = first + lists.mask.shape[1], under + lists.size
     return value, number
 
 

@@ -101,22 +101,15 @@ def _through(down: Tensor, spread: Tensor, slope: Tensor) -> Tensor:
 
 
 def _blocks(scores: Tensor, rows: int) -> Iterator[slice]:
-    """Slices of the lists, `rows` rows of which are about BLOCK entries."""
+    """Slices of the lists, `rows` rows of which are about BLOCK entries; none where all lists are empty."""
     lists, n = scores.shape
     step = max(1, BLOCK // max(1, n * rows))
-    return (slice(first, first + step) for first in range(0, lists, step))
+    return (slice(first, first + step) for first in range(0, lists if n else 0, step))
 
 
 def _logits(scores: Tensor, spread: Tensor, slope: Tensor) -> Tensor:
     """log P̂ but for each row's constant; scores and spread (b, n), the rows' slope (b, t): (b, t, n)."""
     return torch.addcmul(-spread.unsqueeze(1), slope.unsqueeze(2), scores.unsqueeze(1))
-
-
-def _log_top(scores: Tensor, spread: Tensor, size: Tensor, keep: int) -> Tensor:
-    """log P̂ of the first `keep` rows, as good as −∞ in those beyond the list: (b, keep, n)."""
-    slope = _slope(size, keep).to(scores.dtype)
-    log = _logits(scores, spread, slope).log_softmax(2)
-    return log.masked_fill_(_beyond(size, keep).unsqueeze(2), -FAR)
 
 
 def _below(scores: Tensor, size: Tensor, keep: int) -> Tensor:
@@ -152,27 +145,31 @@ class _Top(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, scores: Tensor, size: Tensor, keep: int) -> Tensor:
-        ctx.save_for_backward(scores, size)
-        ctx.keep = min(keep, scores.shape[1])
-        beyond, spread = _beyond(size, scores.shape[1]), _spread(scores, size)
-        top = torch.zeros_like(scores)
-        for some in _blocks(scores, ctx.keep):
-            top[some] = _log_top(scores[some], spread[some], size[some], ctx.keep).logsumexp(1)
-        return top.masked_fill(beyond, 0)
+        rows = min(keep, scores.shape[1])
+        slope, spread = _slope(size, rows).to(scores.dtype), _spread(scores, size)
+        top, norm = torch.zeros_like(scores), torch.zeros_like(slope)
+        for some in _blocks(scores, rows):
+            logits = _logits(scores[some], spread[some], slope[some])
+            log = logits.log_softmax(2)
+            norm[some] = (logits[:, :, 0] - log[:, :, 0]).masked_fill(_beyond(size[some], rows), FAR)
+            top[some] = log.masked_fill_(_beyond(size[some], rows).unsqueeze(2), -FAR).logsumexp(1)
+        ctx.save_for_backward(scores, size, norm, top)
+        return top.masked_fill(_beyond(size, scores.shape[1]), 0)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        scores, size = ctx.saved_tensors
+        scores, size, norm, top = ctx.saved_tensors
         slope, spread = _slope(size, scores.shape[1]).to(scores.dtype), _spread(scores, size)
         gradient = gradient.masked_fill(_beyond(size, scores.shape[1]), 0)
         down, through = torch.zeros_like(scores), torch.zeros_like(scores)
-        for some in _blocks(scores, ctx.keep):
-            log, g = _log_top(scores[some], spread[some], size[some], ctx.keep), gradient[some]
-            share, a = log.softmax(1), slope[some, : ctx.keep]
+        for some in _blocks(scores, norm.shape[1]):
+            a, g = slope[some, : norm.shape[1]], gradient[some]
+            log = _logits(scores[some], spread[some], a).sub_(norm[some].unsqueeze(2))
+            # a smaller power is no normal number, and takes ten times as long
+            share = (log - top[some].unsqueeze(1)).clamp_min_(-80).exp_()
             mean = torch.bmm(share, g.unsqueeze(2)).squeeze(2)
             own = torch.bmm(torch.stack((a, torch.ones_like(a)), dim=1), share)
-            # the power of what is smaller is no normal number, and takes ten times as long
             others = torch.bmm(torch.stack((a * mean, mean), dim=1), log.clamp_min_(-80).exp_())
             down[some] = g * own[:, 0] - others[:, 0]
             through[some] = others[:, 1] - g * own[:, 1]
