@@ -149,7 +149,9 @@ def placed(z: Tensor, lists: Lists) -> Tensor:
     order = lists(z.detach(), -torch.inf).argsort(dim=1, descending=True, stable=True)
     places = discounts(order.shape[1], z.device).expand(order.shape)
     found = torch.zeros_like(places).scatter(1, order, places)
-    return torch.zeros_like(z).index_copy(0, lists.index[lists.mask], found[lists.mask])
+    # what stands beyond a list goes to a place past the end
+    at = torch.where(lists.mask, lists.index, len(z))
+    return z.new_zeros(len(z) + 1).index_copy_(0, at.view(-1), found.view(-1))[:-1]
 
 
 def best(by_level: Sequence[Lists], n: int) -> Tensor:
