@@ -49,10 +49,14 @@ def by_hand(form: str, z: dict[str, list[float]], level: list[int], stages, temp
             continue
         found = survival(form, z[stage], KEEP[stage], temperature)
         product = [a * b for a, b in zip(product, found, strict=True)]
-        total += sum(bce(p, y) for p, y in zip(found, true, strict=True)) / n
-    if form != "arf":
-        total += sum(bce(p, y) for p, y in zip(product, true, strict=True)) / n
-    return total
+        total += missed(form, found, true)
+    return total if form == "arf" else total + missed(form, product, true)
+
+
+def missed(form: str, p: list[float], true: list[int]) -> float:
+    if form == "lcron":
+        return -sum(math.log(q) for q, y in zip(p, true, strict=True) if y) / sum(true)
+    return sum(bce(q, y) for q, y in zip(p, true, strict=True)) / len(true)
 
 
 @pytest.mark.parametrize("form", ["lcron", "arf", "dftopk"])
@@ -153,3 +157,11 @@ def test_positives_must_compete() -> None:
 def test_all_stages_are_read_unless_some_are_named() -> None:
     assert cascade("lcron").reads(SCOPE) == list(STAGES)
     assert cascade("lcron", stages=["rank"]).reads(SCOPE) == ["rank"]
+
+
+@pytest.mark.parametrize("form", ["lcron", "arf", "dftopk"])
+def test_top_takes_the_place_of_every_quota(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = loss(cascade(form, top=2), logits(**Z), requests([LEVEL]))
+    assert found != pytest.approx(by_hand(form, Z, LEVEL, STAGES, 1.0), rel=1e-5)
+    monkeypatch.setattr("test_losses_cascade.KEEP", dict.fromkeys(KEEP, 2))
+    assert found == pytest.approx(by_hand(form, Z, LEVEL, STAGES, 1.0), rel=1e-4)

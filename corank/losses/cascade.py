@@ -33,18 +33,23 @@ class Survival(NamedTuple):
         """From log P."""
         return cls(kept, torch.log1p(-kept.exp().clamp_max(ALWAYS)))
 
-    def loss(self, true: Tensor, lists: Lists) -> Tensor:
+    def both(self, true: Tensor, lists: Lists) -> Tensor:
         """Mean binary cross-entropy to `true`, (R, n) bool: (R,)."""
         return -lists.mean(torch.where(true, self.kept, self.cut))
 
+    def positives(self, true: Tensor) -> Tensor:
+        """Mean of −log P over `true`, (R, n) bool: (R,)."""
+        return -torch.where(true, self.kept, 0).sum(1) / true.sum(1).clamp_min(1)
+
 
 class Cascade(Term):
-    """q_s is the quota (`keep`) of stage s, y = 1 marks candidates of the levels `positive`, P̂ is NeuralSort at τ.
+    """q_s is `top`, or else the quota (`keep`) of stage s, y = 1 marks candidates of the levels `positive`, P̂ is NeuralSort at τ.
 
-    `lcron`: P_s = Σ_{t ≤ q_s} P̂_s[t] / sg(Σ_t P̂_s[t]); L = BCE(Π_s P_s, y) + Σ_s BCE(P_s, y), means over the request's
-    candidates. Source: LCRON, arXiv 2503.09492.
+    `lcron`: P_s = Σ_{t ≤ q_s} P̂_s[t] / sg(Σ_t P̂_s[t]); L = CE(Π_s P_s, y) + Σ_s CE(P_s, y), CE the mean of −log P over
+    y = 1: the first rows of P̂ share a mass of q_s, so what a positive gains the others lose. (With the negatives'
+    −log(1 − P) nothing is learnt, LOG.md.) Source: LCRON, arXiv 2503.09492.
 
-    `dftopk`: the same with P_s = σ((z − (z[q_s] + z[q_s + 1]) / 2) / τ), z[k] the k-th largest: linear time.
+    `dftopk`: the same with binary cross-entropies, means over the request's candidates, of P_s = σ((z − (z[q_s] + z[q_s + 1]) / 2) / τ), z[k] the k-th largest: linear time.
     Source: arXiv 2510.11472.
 
     `arf`: L = −Σ_s (mean over y = 1 of log(Σ_{t ≤ q_s} P̂_s[t] / q_s) + mean over t of log P̂_s[t, i_t]), i_t the t-th of
@@ -67,6 +72,9 @@ class Cascade(Term):
     per_request: PositiveInt | None = None
     """Candidates of each level and request; all of them unless given."""
     temperature: PositiveFloat = 1.0
+    top: PositiveInt | None = None
+    """Candidates that every stage's relaxation keeps; the stage's `keep` unless given. As many as there are positives
+    is easier to learn than a longer quota, into which most of what is cut would fit."""
 
     @model_validator(mode="after")
     def _positives_compete(self) -> Self:
@@ -104,19 +112,22 @@ class Cascade(Term):
         value, kept = torch.zeros(len(true), device=true.device), torch.zeros(true.shape, device=true.device)
         cutting = torch.zeros_like(lists.size, dtype=torch.bool)
         for stage in self.reads(scope):
-            scores, keep = lists(logits[stage][self.label]), scope.keep[stage]
+            scores, keep = lists(logits[stage][self.label]), self.top or scope.keep[stage]
             cuts = lists.size > keep
             cutting |= cuts
             if self.form == "arf":
                 loss = self._arf(scores, lists, keep, true, lists(batch.level.float()))
             else:
                 survival = self._survival(scores, lists, keep)
-                loss = survival.loss(true, lists)
+                loss = self._missed(survival, true, lists)
                 kept = kept + survival.kept.masked_fill(~cuts.unsqueeze(1), 0)
             value = value + loss.masked_fill(~cuts, 0)
         if self.form != "arf":
-            value = value + Survival.of(kept).loss(true, lists)
+            value = value + self._missed(Survival.of(kept), true, lists)
         return value, lists.mean(lists(batch.weight)) * cutting * true.any(1)
+
+    def _missed(self, survival: Survival, true: Tensor, lists: Lists) -> Tensor:
+        return survival.positives(true) if self.form == "lcron" else survival.both(true, lists)
 
     def _survival(self, scores: Tensor, lists: Lists, keep: int) -> Survival:
         if self.form == "lcron":
