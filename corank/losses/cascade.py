@@ -43,14 +43,15 @@ class Survival(NamedTuple):
 
 
 class Cascade(Term):
-    """q_s is `top`, or else the quota (`keep`) of stage s, y = 1 marks candidates of the levels `positive`, P̂ is NeuralSort at τ.
+    """q_s is `top`, or else the quota (`keep`) of stage s, y = 1 marks candidates of the levels `positive`, P̂ is
+    NeuralSort at τ.
 
     `lcron`: P_s = Σ_{t ≤ q_s} P̂_s[t] / sg(Σ_t P̂_s[t]); L = CE(Π_s P_s, y) + Σ_s CE(P_s, y), CE the mean of −log P over
     y = 1: the first rows of P̂ share a mass of q_s, so what a positive gains the others lose. (With the negatives'
     −log(1 − P) nothing is learnt, LOG.md.) Source: LCRON, arXiv 2503.09492.
 
-    `dftopk`: the same with binary cross-entropies, means over the request's candidates, of P_s = σ((z − (z[q_s] + z[q_s + 1]) / 2) / τ), z[k] the k-th largest: linear time.
-    Source: arXiv 2510.11472.
+    `dftopk`: the same with binary cross-entropies, means over the request's candidates, of
+    P_s = σ((z − (z[q_s] + z[q_s + 1]) / 2) / τ), z[k] the k-th largest: linear time. Source: arXiv 2510.11472.
 
     `arf`: L = −Σ_s (mean over y = 1 of log(Σ_{t ≤ q_s} P̂_s[t] / q_s) + mean over t of log P̂_s[t, i_t]), i_t the t-th of
     the order by level; ties stand in the stage's own order, so that they pull nowhere. Source: arXiv 2310.10462, whose
