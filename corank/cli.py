@@ -5,7 +5,7 @@ import os
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -31,8 +31,18 @@ RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a tr
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE")]
 
 
+Number = TypeVar("Number", int, float)
+
+
 def _print_json(document: Any) -> None:
     sys.stdout.write(json.dumps(document, indent=1, allow_nan=False) + "\n")
+
+
+def _numbers(option: str, text: str, kind: type[Number]) -> list[Number]:
+    try:
+        return [kind(part) for part in text.split(",")]
+    except ValueError:
+        raise CorankError(f"{option}: expected numbers with commas between them; received {text!r}") from None
 
 
 @app.command()
@@ -173,6 +183,33 @@ def report(
     from corank import screen, verbs
 
     screen.say(f"report: {verbs.report(run, out, split)}")
+
+
+@app.command()
+def study(
+    config: ConfigPath,
+    out: Annotated[
+        Path | None, typer.Option(help="The study's folder; studies/NAME beside CONFIG unless given.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds an arm.")] = 3,
+    questions: Annotated[str, typer.Option(help="Which of the eight, such as 1,6,7.")] = "1,2,3,4,5,6,7,8",
+    rates: Annotated[str, typer.Option(help="Factors on all learning rates, to choose from.")] = "0.333,1,3",
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Answer eight questions about joint training on this log, with seeds and intervals; goes on where it ended."""
+    from corank import screen, verbs
+
+    found = verbs.study(
+        config,
+        out,
+        seeds,
+        _numbers("--questions", questions, int),
+        _numbers("--rates", rates, float),
+        overrides or [],
+        screen.say,
+    )
+    _print_json(found) if as_json else screen.show_study(found)
 
 
 @app.command()

@@ -26,3 +26,7 @@ class BundleError(CorankError):
 
 class RequestError(CorankError):
     """A ranking request cannot be answered; the message names the field."""
+
+
+class DivergedError(CorankError):
+    """A loss became NaN: the learning rates are too high, or a feature has extreme values."""

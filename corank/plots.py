@@ -185,3 +185,44 @@ def _legend(figure: Figure, axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
     if len(handles) > 1:
         figure.legend(handles, labels, loc="outside upper left", ncols=min(len(handles), 6))
+
+
+def dots(
+    figure: Figure, panels: Mapping[str, Mapping[str, tuple[float, float | None, float | None]]]
+) -> None:
+    """Values with their intervals: a panel a metric, a row a name, and a line at 0."""
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for part, (name, rows) in zip(axes, panels.items(), strict=True):
+        part.axvline(0, color=FAINT, linestyle="-", linewidth=1)
+        for y, (value, low, high) in enumerate(rows.values()):
+            sure = low is not None and high is not None and (low > 0 or high < 0)
+            colour = COLOURS[0] if sure else FAINT
+            if low is not None and high is not None:
+                part.plot([low, high], [y, y], color=colour, linestyle="-", linewidth=1.6)
+            part.plot([value], [y], color=colour, linestyle="none", marker="o", markersize=5)
+        part.set_title(name)
+        part.set(ylim=(len(rows) - 0.5, -0.5))
+        part.xaxis.set_major_locator(MaxNLocator(4))
+        part.grid(axis="y", visible=False)
+    axes[0].set_yticks(range(len(rows)), list(rows))
+
+
+def scatters(figure: Figure, panels: Mapping[str, Series], y: str, groups: Sequence[str]) -> None:
+    """Points of each panel against one and the same y, coloured by group."""
+    axes = figure.subplots(rows_of(len(panels)), ACROSS, sharey=True, squeeze=False)
+    shades = colormaps["tab20"](np.linspace(0, 1, 20))
+    names = list(dict.fromkeys(groups))
+    of = np.array([names.index(group) for group in groups])
+    for part, (name, points) in zip(axes.ravel(), panels.items(), strict=False):
+        for n, group in enumerate(names):
+            here = of == n
+            shade = shades[n % len(shades)]
+            part.plot(points.x[here], points.y[here], color=shade, linestyle="none", marker="o", label=group)
+        part.set_xlabel(name)
+        part.xaxis.set_major_locator(MaxNLocator(4))
+    for part in axes.ravel()[len(panels) :]:
+        part.set_visible(False)
+    for row in axes:
+        row[0].set_ylabel(y)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower left", ncols=3, fontsize=8)

@@ -134,6 +134,68 @@ def _bounds(bounds: list[float] | None) -> str:
     return "" if bounds is None else f"{bounds[0]:.4f} … {bounds[1]:.4f}"
 
 
+def show_study(document: dict[str, Any]) -> None:
+    """By question: what was compared, and the verdict."""
+    say(
+        f"{document['name']}: {document['trials']} trials, {document['seeds']} seeds an arm, test split of "
+        f"{document['requests']:,} requests of {document['users']:,} users",
+        out,
+    )
+    for number, question in document["questions"].items():
+        say(f"\n{number}. {question['title']}", out)
+        if question.get("differences"):
+            _show_differences(document, question["differences"])
+        if question.get("correlations"):
+            _show_correlations(document, question["correlations"])
+        if question.get("quota"):
+            _show_quota(document, question["quota"])
+        for line in [question["verdict"], *question["notes"]]:
+            say(line, out)
+
+
+def _show_differences(document: dict[str, Any], differences: dict[str, Any]) -> None:
+    """Each arm less the config as written, by the end-to-end figure and one of each stage."""
+    metrics = [
+        m for m in dict.fromkeys([document["end"], "first_auc", "last_auc"]) if m in document["metrics"]
+    ]
+    table = Table(box=box.SIMPLE, title="less the config as written", title_justify="left")
+    table.add_column("arm")
+    for metric in metrics:
+        table.add_column(document["metrics"][metric], justify="right")
+    for arm, found in differences.items():
+        table.add_row(escape(arm), *(_difference(found.get(metric)) for metric in metrics))
+    out.print(table)
+
+
+def _difference(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return "-"
+    return f"{found['value']:+.4f}" + (
+        "" if found["low"] is None else f"\n{found['low']:+.4f} … {found['high']:+.4f}"
+    )
+
+
+def _show_correlations(document: dict[str, Any], found: dict[str, Any]) -> None:
+    title = f"rank correlation with {document['metrics'][document['end']]}, over checkpoints"
+    table = Table(box=box.SIMPLE, title=title, title_justify="left")
+    for column in ("figure", "ρ", "95 %"):
+        table.add_column(column, justify="left" if column == "figure" else "right")
+    for metric, rho in found.items():
+        bounds = None if rho["low"] is None else [rho["low"], rho["high"]]
+        table.add_row(document["metrics"][metric], _number(rho["value"]), _bounds(bounds))
+    out.print(table)
+
+
+def _show_quota(document: dict[str, Any], quota: dict[str, Any]) -> None:
+    table = Table(box=box.SIMPLE)
+    for column in ("m", *quota["recalls"], "CPU ms"):
+        table.add_column(column, justify="right")
+    for at, m in enumerate(quota["m"]):
+        recalls = (_number(curve[at]) for curve in quota["recalls"].values())
+        table.add_row(f"{m}", *recalls, f"{quota['cpu_ms'][at]:.2f}")
+    out.print(table)
+
+
 def show_answer(answer: dict[str, Any]) -> None:
     """The order, and where the candidates were cut."""
     say(f"model {answer['model_version']}  items {answer['items_seq']}", out)

@@ -13,7 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 from corank.batch import Batch, Reader
 from corank.calibrate import Platt, fit
 from corank.checkpoint import Checkpoint, load, save
-from corank.errors import CorankError
+from corank.errors import DivergedError
 from corank.evaluate import Calibrators, exposed_measures
 from corank.joint import JointModel
 from corank.layout import Layout
@@ -238,7 +238,7 @@ def _steps(trainer: Trainer, reader: Reader) -> Iterator[tuple[dict[str, torch.T
 def _refuse_divergence(losses: dict[str, float], trainer: Trainer) -> None:
     for name, value in losses.items():
         if value != value:
-            raise CorankError(
+            raise DivergedError(
                 f"{trainer.run.folder}: loss {name} became NaN by step {trainer.progress.step}; "
                 "lower train.table.lr or the stages' lr, or look for extreme values among the number features"
             )

@@ -1,10 +1,11 @@
 """The verbs of the command line, as functions on paths. Each raises a CorankError for a mistake of the user's."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from corank import page
+from corank.answers import QUESTIONS
 from corank.bundle import Bundle
 from corank.check import Checked, checked
 from corank.config import Config, read
@@ -16,6 +17,9 @@ from corank.pack import Packed
 from corank.pack import pack as packed
 from corank.report import report as reported
 from corank.run import Run, packed_folder, packed_of
+from corank.study import RATES, Budget
+from corank.study import study as studied
+from corank.study_page import study_page
 from corank.train import Watcher
 from corank.train import train as trained
 
@@ -91,6 +95,36 @@ def report(run: Path, out: Path | None = None, split: str = "test") -> Path:
     path = out or run / "report.html"
     page.write(path, reported(judged(Run.open(run), split)))
     return path
+
+
+def study(
+    config: Path,
+    out: Path | None = None,
+    seeds: int = 3,
+    questions: Iterable[int] = QUESTIONS,
+    rates: Sequence[float] = RATES,
+    overrides: Sequence[str] = (),
+    report: Report = lambda line: None,
+) -> dict[str, Any]:
+    """Answer a study's questions on a config's log, in `studies/<name>` beside it unless `out` is given.
+
+    Writes `study.json`, which is returned, and the page `study.html`; what a study that was broken off has trained is
+    used. Raises ConfigError, DataError, and CorankError where the folder cannot be written.
+    """
+    settings = read(config, overrides)
+    folder = out or config.parent / "studies" / settings.name
+    budget = Budget(seeds, tuple(rates))
+    found = studied(
+        settings,
+        _packed(settings, config, overrides, report),
+        config.parent,
+        folder,
+        questions,
+        budget,
+        report,
+    )
+    page.write(folder / "study.html", study_page(found))
+    return found
 
 
 def export(run: Path, bundle: Path) -> Bundle:

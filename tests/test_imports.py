@@ -23,6 +23,7 @@ LINES = (
     "calibrate predict evaluate run train",
     "bundle export asked funnel replay",
     "page plots cost judged curves report",
+    "arms contrasts trials answers study study_page",
     "world production traffic simulate recflow_format",
     "importers importers.whole importers.kuairand importers.recflow_files importers.recflow",
     "verbs screen cli",
