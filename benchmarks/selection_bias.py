@@ -42,7 +42,7 @@ RANKER = {"name": "rank", "model": "mlp", "keep": TOP}
 TEACHER = {"name": "teacher", "scores": ["production", "production_prerank"]}
 RANKER_CLICKS = {"kind": "click", "stage": "rank"}
 CLICKS = {"kind": "click", "stage": "prerank"}
-ORDER_WEIGHTS = (0.0, 0.03, 0.1)
+ORDER_WEIGHTS = (0.0, 0.03)
 NEGATIVE_WEIGHTS = (0.0, 0.3, 1.0)
 
 
