@@ -9,7 +9,8 @@ import numpy as np
 
 from corank.arms import BASE, Arm, Arms
 from corank.config import Config
-from corank.contrasts import Interval, over_seeds, rank_correlations
+from corank.contrasts import Interval, bounded, over_seeds, rank_correlations
+from corank.losses import Distill
 from corank.trials import Figure, Trial, replicates_of
 
 QUESTIONS = {
@@ -82,7 +83,10 @@ def _minus(text: str) -> str:
 
 
 def answers(config: Config, asked: Mapping[int, Arms], outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
-    """The parts `end`, `metrics`, `arms` and `questions` of a study's document; outcomes by the arms' identity."""
+    """The parts `end`, `notes`, `metrics`, `random`, `arms` and `questions` of a study's document.
+
+    Outcomes are by the arms' identity.
+    """
     base = next(outcome for outcome in outcomes.values() if outcome.arm.name == BASE)
     held = [trial.figures for trial in base.seeds if trial.figures]
     names = titles(config)
@@ -92,7 +96,7 @@ def answers(config: Config, asked: Mapping[int, Arms], outcomes: Mapping[str, Ou
     questions: dict[str, Any] = {}
     for number, arms in asked.items():
         if not held:
-            answer = {"verdict": "Cannot be answered: the config as written diverged at every rate."}
+            answer = {"verdict": ["Cannot be answered: the config as written diverged at every rate."]}
         elif number == 2:
             answer = _purpose(arms, outcomes, end, names)
         elif number == 5:
@@ -104,11 +108,40 @@ def answers(config: Config, asked: Mapping[int, Arms], outcomes: Mapping[str, Ou
         questions[str(number)] = {"title": QUESTIONS[number], "notes": _notes(arms), **answer}
     return {
         "end": headline,
+        "notes": _limits(config, base, end, names),
         "metrics": {name: names[name] for name in known},
         "random": {name: held[0][name].random for name in known} if held else {},
         "arms": _arms(asked, outcomes),
         "questions": questions,
     }
+
+
+def _limits(config: Config, base: Outcome, end: str | None, names: Mapping[str, str]) -> list[str]:
+    """What this log, or this config, cannot tell."""
+    found = []
+    if end is None:
+        found.append(
+            f"Nothing is cut in the test split, so arms are judged by {names['first_auc']} in place of recalls."
+        )
+    elif end != ENDS[0]:
+        found.append(
+            f"The log has no truth: arms are judged by {names[end]}. Only what was shown could be clicked, so it "
+            "favours arms that choose as production did."
+        )
+    if config.data.level is None:
+        found.append(
+            "The log has no levels: where an arm needs unexposed negatives they are items of the catalogue."
+        )
+    if len(base.seeds) == 1:
+        found.append("One seed: intervals are over users alone, and two trainings differ by more than that.")
+    steps = max((trial.steps for trial in base.trials), default=0)
+    warm_up = max((loss.warm_up for loss in config.losses if isinstance(loss, Distill)), default=0)
+    if 2 * warm_up > steps > 0:
+        found.append(
+            f"Distillation warms up over {warm_up} steps, and a training has {steps}: it is hardly felt. Lower "
+            "warm_up or train.requests, or train on more."
+        )
+    return found
 
 
 def _arms(asked: Mapping[int, Arms], outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
@@ -170,7 +203,7 @@ def _compared(
         pairs = [(one, two) for one, two in pairs if one and two]
         compared[arm.name] = _plain(differences(pairs)) if pairs else {}
     sentences = [_verdict(compared, name, names[name]) for name in judged_by]
-    return {"verdict": " ".join(filter(None, sentences)) or "Nothing to compare.", "differences": compared}
+    return {"verdict": [*filter(None, sentences)] or ["Nothing to compare."], "differences": compared}
 
 
 def _verdict(compared: Mapping[str, Any], metric: str, title: str) -> str:
@@ -191,7 +224,7 @@ def _purpose(
 ) -> dict[str, Any]:
     """Which figure of a single stage, or of its cut, ranks checkpoints as the end-to-end figure does."""
     if end is None:
-        return {"verdict": NOTHING_CUT}
+        return {"verdict": [NOTHING_CUT]}
     rows = [
         (family, trial.figures)
         for family, arm in enumerate(arms.arms)
@@ -201,13 +234,25 @@ def _purpose(
     alone = [name for name in names if not name.startswith("joint_") and all(name in f for _, f in rows)]
     figures = {name: np.array([f[name].value for _, f in rows]) for name in alone}
     ends = np.array([f[end].value for _, f in rows])
-    found = rank_correlations(figures, ends, np.array([family for family, _ in rows]))
+    resampled = rank_correlations(figures, ends, np.array([family for family, _ in rows]))
+    found = {name: bounded(*one) for name, one in resampled.items()}
     if not found:
-        return {"verdict": "Cannot tell: the checkpoints do not differ."}
+        return {"verdict": ["Cannot tell: the checkpoints do not differ."]}
     ranked = sorted(found, key=lambda name: -found[name].value)
-    told = ", ".join(f"{names[name]} {signed(found[name]._asdict())}" for name in ranked)
+    best = ranked[0]
+    verdict = [
+        f"Of the figures of a stage or of its cut, {names[best]} orders {len(rows)} checkpoints of "
+        f"{len(arms.arms)} arms most as {names[end]} does: rank correlation {signed(found[best]._asdict())}."
+    ]
+    if "first_auc" in found and best != "first_auc":
+        (rho, one), (other_rho, other) = resampled[best], resampled["first_auc"]
+        less = bounded(rho - other_rho, one - other)
+        verdict.append(
+            f"{names['first_auc']} has {signed(found['first_auc']._asdict())}; the difference is "
+            f"{signed(less._asdict())}: {WORDS[less.sign]}."
+        )
     return {
-        "verdict": f"Rank correlation with {names[end]} over {len(rows)} checkpoints of {len(arms.arms)} arms: {told}.",
+        "verdict": verdict,
         "correlations": {name: found[name]._asdict() for name in ranked},
         "checkpoints": {
             "arm": [arms.arms[family].name for family, _ in rows],
@@ -227,7 +272,7 @@ def _goal(config: Config, base: Outcome, end: str | None, names: Mapping[str, st
     """Recall and CPU time by the first stage's quota."""
     curves = [trial.quota for trial in base.seeds if trial.quota is not None]
     if not curves or end is None:
-        return {"verdict": NOTHING_CUT}
+        return {"verdict": [NOTHING_CUT]}
     m, keep = curves[0].m, config.stages[0].keep
     recalls = {name: _average([curve.recalls[name] for curve in curves]) for name in curves[0].recalls}
     cost = np.median([curve.cpu_ms for curve in curves], axis=0).tolist()
@@ -237,11 +282,12 @@ def _goal(config: Config, base: Outcome, end: str | None, names: Mapping[str, st
     at = dict(zip(m, cost, strict=True))
     here = min(m, key=lambda quota: abs(quota - keep))
     return {
-        "verdict": (
+        "verdict": [
             f"What comes through the cascade is most, {best:.4f}, at m = {most}, and within 1 % of that from "
-            f"m = {enough}; the config keeps {keep}. CPU time of a request: {at[enough]:.2f} ms at m = {enough}, "
-            f"{at[here]:.2f} at {here}, {cost[-1]:.2f} at {m[-1]}."
-        ),
+            f"m = {enough}; the config keeps {keep}.",
+            f"CPU time of a request: {at[enough]:.2f} ms at m = {enough}, {at[here]:.2f} at {here}, {cost[-1]:.2f} at "
+            f"{m[-1]}.",
+        ],
         "quota": {"m": m, "keep": keep, "recalls": recalls, "cpu_ms": cost},
     }
 
@@ -255,7 +301,7 @@ def _average(curves: Iterable[Sequence[float | None]]) -> list[float | None]:
 def _ranker_first(base: Outcome, end: str | None, names: Mapping[str, str]) -> dict[str, Any]:
     """The same checkpoints, the ranker's scores in place of the pre-ranker's, so that it alone chooses among all."""
     if end is None:
-        return {"verdict": NOTHING_CUT}
+        return {"verdict": [NOTHING_CUT]}
     trials = [trial for trial in base.seeds if trial.figures]
     found = differences([(trial.ranker_first, trial.figures) for trial in trials])
     figures = {name: _of_ranker(trials, name) for name in trials[0].ranker_first}
@@ -266,7 +312,7 @@ def _ranker_first(base: Outcome, end: str | None, names: Mapping[str, str]) -> d
     if cost:
         every = float(np.median([curve[-1] for curve in cost]))
         sentences.append(f"CPU time of a request if the ranker scores all candidates: {every:.2f} ms.")
-    return {"verdict": " ".join(sentences), "differences": compared, "figures": figures}
+    return {"verdict": sentences, "differences": compared, "figures": figures}
 
 
 def _of_ranker(trials: Sequence[Trial], name: str) -> float:

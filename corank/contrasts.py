@@ -45,17 +45,22 @@ def over_seeds(values: Sequence[float], replicates: Doubles, seed: int = 0) -> I
         drawn = generator.multinomial(s, np.full(s, 1 / s), size=(b, DRAWS)) / s
         means = np.einsum("bds,sb->bd", drawn, replicates)
         whole = (whole[:, None] + np.sqrt(s / (s - 1)) * (means - whole[:, None])).ravel()
-    known = whole[~np.isnan(whole)]
+    return bounded(float(np.mean(values)), whole)
+
+
+def bounded(value: float, replicates: Doubles) -> Interval:
+    """A value with the 95 % percentile interval of its resamples, those left out that are NaN."""
+    known = replicates[~np.isnan(replicates)]
     if not len(known):
-        return Interval(float(np.mean(values)), None, None)
+        return Interval(value, None, None)
     low, high = np.quantile(known, [0.025, 0.975])
-    return Interval(float(np.mean(values)), float(low), float(high))
+    return Interval(value, float(low), float(high))
 
 
 def rank_correlations(
     figures: dict[str, Doubles], end: Doubles, family: NDArray[np.integer], seed: int = 0
-) -> dict[str, Interval]:
-    """Spearman's ρ of each figure (N,) with the `end` (N,), with a 95 % interval.
+) -> dict[str, tuple[float, Doubles]]:
+    """Spearman's ρ of each figure (N,) with the `end` (N,), and in resamples, NaN where undefined; for `bounded`.
 
     Checkpoints of one `family` (N,), such as one arm at several seeds, are alike: whole families are resampled. The
     resamples are the same for every figure. A figure that does not vary is left out.
@@ -71,9 +76,8 @@ def rank_correlations(
         rho = spearman(figure, end)
         if rho is None:
             continue
-        values = [value for rows in drawn if (value := spearman(figure[rows], end[rows])) is not None]
-        bounds = np.quantile(values, [0.025, 0.975]) if values else (None, None)
-        found[name] = Interval(rho, *(None if bound is None else float(bound) for bound in bounds))
+        values = [spearman(figure[rows], end[rows]) for rows in drawn]
+        found[name] = rho, np.array(values, dtype=np.float64)
     return found
 
 

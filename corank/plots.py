@@ -200,9 +200,10 @@ def dots(
             if low is not None and high is not None:
                 part.plot([low, high], [y, y], color=colour, linestyle="-", linewidth=1.6)
             part.plot([value], [y], color=colour, linestyle="none", marker="o", markersize=5)
-        part.set_title(name)
+        part.set_title(name, fontsize=8)
         part.set(ylim=(len(rows) - 0.5, -0.5))
-        part.xaxis.set_major_locator(MaxNLocator(4))
+        part.xaxis.set_major_locator(MaxNLocator(3))
+        part.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.4g}"))
         part.grid(axis="y", visible=False)
     axes[0].set_yticks(range(len(rows)), list(rows))
 

@@ -141,6 +141,8 @@ def show_study(document: dict[str, Any]) -> None:
         f"{document['requests']:,} requests of {document['users']:,} users",
         out,
     )
+    for note in document["notes"]:
+        say(note, out)
     for number, question in document["questions"].items():
         say(f"\n{number}. {question['title']}", out)
         if question.get("differences"):
@@ -149,7 +151,7 @@ def show_study(document: dict[str, Any]) -> None:
             _show_correlations(document, question["correlations"])
         if question.get("quota"):
             _show_quota(document, question["quota"])
-        for line in [question["verdict"], *question["notes"]]:
+        for line in [*question["verdict"], *question["notes"]]:
             say(line, out)
 
 

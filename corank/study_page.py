@@ -22,7 +22,7 @@ def study_page(document: dict[str, Any]) -> Html:
     return page(
         f"{document['name']}: a study",
         _lead(document),
-        section("How to read it", text(_method(document))),
+        section("How to read it", text(_method(document)), *map(text, document["notes"])),
         *(
             section(f"{n}. {found['title']}", *_question(document, n, found))
             for n, found in questions.items()
@@ -54,14 +54,14 @@ def _method(document: dict[str, Any]) -> str:
 
 
 def _question(document: dict[str, Any], number: str, found: dict[str, Any]) -> list[Html]:
-    parts = [text(found["verdict"])]
+    parts = [text(line) for line in found["verdict"]]
     if found.get("differences"):
         parts += _differences(document, number, found)
     if found.get("correlations"):
         parts += _correlations(document, found)
     if found.get("quota"):
         parts.append(_quota(document, found["quota"]))
-    return parts + [text(note) for note in found["notes"]]
+    return parts + [text(line) for line in found["notes"]]
 
 
 def _shown(document: dict[str, Any], number: str) -> list[str]:
@@ -142,7 +142,7 @@ def _correlations(document: dict[str, Any], found: dict[str, Any]) -> list[Html]
 def _quota(document: dict[str, Any], quota: dict[str, Any]) -> Html:
     m = np.array(quota["m"])
     curves = {
-        name.replace("_", " "): Series(m[known], values[known])
+        name.removesuffix("_recall").replace("_", " "): Series(m[known], values[known])
         for name, curve in quota["recalls"].items()
         if (known := ~np.isnan(values := np.array(curve, dtype=np.float64))).any()
     }
