@@ -3,6 +3,7 @@
 Letters: R requests · C candidates.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,9 +33,18 @@ class Predictions:
 
 
 def predict(
-    model: JointModel, packed: Packed, split: str, population: Population | None = None, requests: int = 1024
+    model: JointModel,
+    packed: Packed,
+    split: str,
+    population: Population | None = None,
+    requests: int = 1024,
+    names: Iterable[str] | None = None,
 ) -> Predictions:
-    """Logits in fp32 of every stage for the split's candidates, or those of the `population` alone."""
+    """Logits in fp32 for the split's candidates, or those of the `population` alone.
+
+    Of every stage, unless `names` tells which stages and teachers.
+    """
+    names = list(model.stages if names is None else names)
     device = next(model.parameters()).device
     precision, training = model.dtype, model.training
     model.dtype = torch.float32
@@ -44,7 +54,7 @@ def predict(
         for batch in Reader(packed, split, requests, population).ordered():
             logits = {
                 stage: {label: z.cpu().numpy() for label, z in by_label.items()}
-                for stage, by_label in model(batch.to(device)).items()
+                for stage, by_label in model.logits(batch.to(device), names).items()
             }
             columns = {"level": batch.level.numpy(), "weight": batch.weight.numpy()}
             columns |= {f"label.{n}": v.numpy().astype(np.int8) for n, v in batch.labels.items()}

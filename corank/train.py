@@ -246,17 +246,18 @@ def _refuse_divergence(losses: dict[str, float], trainer: Trainer) -> None:
 
 def _valid(trainer: Trainer) -> Predictions:
     exposed = {len(trainer.config.data.levels) - 1: None}
-    return predict(trainer.shipped(), trainer.packed, "valid", exposed)
+    model = trainer.shipped()
+    return predict(model, trainer.packed, "valid", exposed, names=model.networks)
 
 
 def _validate(trainer: Trainer) -> dict[str, float | None]:
     predictions = _valid(trainer)
     figures: dict[str, float | None] = {}
-    for stage in trainer.config.stages:
-        for label in stage.labels:
-            measures = exposed_measures(predictions, stage.name, label, Platt())
+    for name, by_label in predictions.logits.items():
+        for label in by_label:
+            measures = exposed_measures(predictions, name, label, Platt())
             for metric in ("auc", "gauc", "logloss"):
-                figures[f"{stage.name}.{label}.{metric}"] = measures[metric].value()
+                figures[f"{name}.{label}.{metric}"] = measures[metric].value()
     return figures
 
 

@@ -31,7 +31,15 @@ SETTINGS: list[type[BaseModel]] = [
 
 def test_every_example_is_found() -> None:
     assert [path.stem for path in EXAMPLES] == [
-        *("exposure_only", "recflow", "recipe_distilled", "recipe_shared", "shop", "three_stages")
+        *(
+            "exposure_only",
+            "recflow",
+            "recipe_distilled",
+            "recipe_shared",
+            "recipe_taught",
+            "shop",
+            "three_stages",
+        )
     ]
 
 

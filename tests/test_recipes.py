@@ -19,6 +19,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 RECIPES = {
     "recipe_distilled": ["rank.click", "prerank.click", "prerank.unexposed", "prerank.distill"],
     "recipe_shared": ["rank.click", "prerank.click"],
+    "recipe_taught": ["rank.click", "teacher.click", "prerank.distill"],
     "three_stages": [
         *("rank.click", "light.click", "prerank.click", "prerank.unexposed"),
         *("light.distill", "prerank.distill"),
@@ -57,7 +58,7 @@ def test_a_recipe_trains_evaluates_exports_and_ranks(base: Path, tmp_path: Path,
         config, watcher, [*NARROW[len(stages)], *SMALL], folder=tmp_path / "run", report=lambda line: None
     )
     assert list(watcher.losses[0]) == RECIPES[recipe]
-    for name in ("rank.click", "prerank.click"):
+    for name in {"rank.click", "prerank.click"} & {*RECIPES[recipe]}:
         assert watcher.losses[-1][name] < watcher.losses[0][name]
 
     document = json.loads(json.dumps(verbs.evaluate(run.folder)))
@@ -68,7 +69,9 @@ def test_a_recipe_trains_evaluates_exports_and_ranks(base: Path, tmp_path: Path,
     assert 0 < document["cascade"]["truth_recall@6@18"] < 1
 
     bundle = verbs.export(run.folder, tmp_path / "bundle")
-    assert {stage.tables for stage in bundle.manifest.stages} == {"shared"}
+    own = {"prerank"} if recipe == "recipe_taught" else set()
+    assert {stage.tables for stage in bundle.manifest.stages} == {"shared"} | own
+    assert {stage.name for stage in bundle.manifest.stages} == {*stages}, "a teacher is not shipped"
     assert Bundle.open(tmp_path / "bundle") == bundle
     funnel, opened = Funnel.open(tmp_path / "bundle"), Run.open(run.folder)
     answer = funnel.rank(Request.parse(logged_request(opened, "test", 0) | {"trace": True}))
