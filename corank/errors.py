@@ -28,5 +28,5 @@ class RequestError(CorankError):
     """A ranking request cannot be answered; the message names the field."""
 
 
-class DivergedError(CorankError):
-    """A loss became NaN: the learning rates are too high, or a feature has extreme values."""
+class DivergedError(DataError):
+    """A loss or a score is NaN: the learning rates are too high, or a feature has extreme values."""

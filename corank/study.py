@@ -71,12 +71,12 @@ def study(
             )
     asked = arms_of(config, numbers)
     distinct = list({arm.identity: arm for arms in asked.values() for arm in arms.arms}.values())
-    progress = Progress(len(distinct) * budget.trials, report)
+    whole = bool({5, 7} & set(numbers))
+    progress = Progress(len(distinct) * budget.trials + whole, report)
     outcomes = {}
     for arm in distinct:
         bench = Bench(out / "trials", _packing(arm.config, packed, base, out, report), base)
-        whole = arm.name == BASE and bool({5, 7} & set(numbers))
-        outcomes[arm.identity] = _outcome(arm, bench, budget, whole, progress)
+        outcomes[arm.identity] = _outcome(arm, bench, budget, whole and arm.name == BASE, progress)
     document = {
         "name": config.name,
         **_split(packed),
@@ -112,7 +112,7 @@ class Progress:
 
 
 def _outcome(arm: Arm, bench: Bench, budget: Budget, whole: bool, progress: Progress) -> Outcome:
-    def trial(rate: float, seed: int) -> Trial:
+    def trial(rate: float, seed: int, whole: bool = False) -> Trial:
         config, began = arm.at(rate, seed), time.monotonic()
         held = bench.held(config, whole)
         done = held or bench.run(config, rate, seed, whole)
@@ -123,7 +123,8 @@ def _outcome(arm: Arm, bench: Bench, budget: Budget, whole: bool, progress: Prog
     chosen = _chosen(sweep)
     if chosen is None:
         return Outcome(arm, sweep, None, [])
-    seeds = [chosen, *(trial(chosen.rate, seed) for seed in range(1, budget.seeds))]
+    first = trial(chosen.rate, 0, whole) if whole else chosen
+    seeds = [first, *(trial(chosen.rate, seed, whole) for seed in range(1, budget.seeds))]
     return Outcome(arm, sweep, chosen.rate, seeds)
 
 

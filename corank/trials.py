@@ -61,8 +61,8 @@ class Quota:
     m: list[int]
     recalls: dict[str, list[float | None]]
     """What is to come through → its recall at each m."""
-    cpu_ms: list[float]
-    """CPU time of a request at each m."""
+    cpu_ms: list[float] | None
+    """CPU time of a request at each m, of seed 0 alone: it is the same for all."""
 
 
 @dataclass(frozen=True)
@@ -121,11 +121,10 @@ class Bench:
             run = Run.create(Path(folder) / "run", config, self.base)
             try:
                 train(run, self.packed, Quiet())
-            except DivergedError as error:
-                why, seconds = str(error).partition(": ")[2], time.monotonic() - began
-                trial = Trial(rate, seed, why, None, 0, {}, seconds, whole, {}, {}, None)
-            else:
                 trial = self._judged(run, rate, seed, began, whole)
+            except DivergedError as error:
+                why, seconds = str(error).rpartition("/run: ")[2], time.monotonic() - began
+                trial = Trial(rate, seed, why, None, 0, {}, seconds, whole, {}, {}, None)
         text = json.dumps({"identity": self._identity(config)} | asdict(trial), allow_nan=False)
         path = self._path(config)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -153,7 +152,7 @@ class Bench:
             whole=whole,
             figures=_figures(test, run.config, truth),
             ranker_first=_figures(_replaced(test, swapped), run.config, truth) if whole else {},
-            quota=_quota(judged) if whole else None,
+            quota=_quota(judged, timed=seed == 0) if whole else None,
         )
 
     def _identity(self, config: Config) -> str:
@@ -249,7 +248,7 @@ def _cascade(rows: Predictions, config: Config, truth: Floats | None) -> dict[st
     return found
 
 
-def _quota(judged: Judged) -> Quota | None:
+def _quota(judged: Judged, timed: bool) -> Quota | None:
     """Recalls by the first stage's quota m, in its top m and at the end of the cascade, and CPU time by it."""
     config, rows = judged.run.config, judged.predictions
     first, last = config.stages
@@ -267,10 +266,13 @@ def _quota(judged: Judged) -> Quota | None:
             metrics.joint_recall(rows.requests, references[name], scores, [m], last.keep).value()
             for m in quotas
         ]
+    recalls = dict(sorted(recalls.items()))
+    if not timed:
+        return Quota(quotas, recalls, None)
     with tempfile.TemporaryDirectory(prefix="corank") as folder:
         bundle = export(Path(folder) / "bundle", config, judged.packed, judged.model, judged.calibrators)
         cost = cpu_ms(Funnel(bundle), replayed(judged), first.name, quotas)
-    return Quota(quotas, dict(sorted(recalls.items())), cost.tolist())
+    return Quota(quotas, recalls, cost.tolist())
 
 
 def replicates_of(trials: Sequence[Mapping[str, Figure]], metric: str) -> NDArray[np.float64]:

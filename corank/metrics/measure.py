@@ -10,7 +10,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from corank.errors import DataError
+from corank.errors import DivergedError
 
 Keys = NDArray[np.integer]
 Doubles = NDArray[np.float64]
@@ -139,9 +139,9 @@ def changes(values: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def refuse_nan(scores: NDArray[np.floating]) -> None:
-    """Raise DataError where a score is NaN, which has no place in an order."""
+    """Raise DivergedError where a score is NaN, which has no place in an order."""
     odd = np.flatnonzero(np.isnan(scores))
     if len(odd):
-        raise DataError(
+        raise DivergedError(
             f"scores: {len(odd)} are NaN, first at row {odd[0]}; did the stage's training diverge?"
         )
