@@ -30,7 +30,8 @@ from corank.train import keep_freed_memory
 
 PRESET = "medium"
 STAGES = ("prerank", "rank")
-POSITIVE = "rank_pos"
+LEVELS = ["prerank_neg", "coarse_neg", "rank_neg", "rank_pos"]
+POSITIVE = LEVELS[-1]
 RECALL = "joint_recall@10@20"
 RATES = (0.001, 0.003, 0.01)
 TEMPERATURES = (0.1, 0.3, 1.0, 3.0)
@@ -45,11 +46,9 @@ def cascade(form: str, **more: object) -> list[Loss]:
 
 
 def ours(temperature: float) -> list[Loss]:
-    """LCRON for who survives, and a little of every pair of levels, which sees the order among those it cuts."""
-    return [
-        *cascade("lcron", temperature=temperature),
-        *levels("ranknet", temperature=temperature, weight=0.1),
-    ]
+    """ARF, and the ranker's order among all candidates taught to the towers."""
+    teach = {"kind": "distill", "teacher": "rank", "student": "prerank", "form": "listwise", "on": LEVELS}
+    return [*cascade("arf", temperature=temperature), teach]
 
 
 PUBLISHED: dict[str, Callable[..., list[Loss]]] = {
