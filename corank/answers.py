@@ -157,6 +157,10 @@ def _arm(outcome: Outcome) -> dict[str, Any]:
     return {
         "rate": outcome.rate,
         "scores": {f"{trial.rate:.4g}": trial.score for trial in outcome.sweep},
+        "by_rate": {
+            f"{trial.rate:.4g}": {name: figure.value for name, figure in trial.figures.items()}
+            for trial in outcome.sweep
+        },
         "diverged": [trial.diverged for trial in outcome.trials if trial.diverged],
         "parameters": trials[0].parameters if trials else None,
         "steps": trials[0].steps if trials else None,
