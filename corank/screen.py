@@ -163,7 +163,7 @@ def _show_differences(document: dict[str, Any], differences: dict[str, Any]) -> 
     table = Table(box=box.SIMPLE, title="less the config as written", title_justify="left")
     table.add_column("arm")
     for metric in metrics:
-        table.add_column(document["metrics"][metric], justify="right")
+        table.add_column(document["metrics"][metric].replace("@", " @", 1), justify="right")
     for arm, found in differences.items():
         table.add_row(escape(arm), *(_difference(found.get(metric)) for metric in metrics))
     out.print(table)
@@ -191,7 +191,7 @@ def _show_correlations(document: dict[str, Any], found: dict[str, Any]) -> None:
 def _show_quota(document: dict[str, Any], quota: dict[str, Any]) -> None:
     table = Table(box=box.SIMPLE)
     for column in ("m", *quota["recalls"], "CPU ms"):
-        table.add_column(column, justify="right")
+        table.add_column(column.replace("_", " "), justify="right")
     for at, m in enumerate(quota["m"]):
         recalls = (_number(curve[at]) for curve in quota["recalls"].values())
         table.add_row(f"{m}", *recalls, f"{quota['cpu_ms'][at]:.2f}")

@@ -15,11 +15,10 @@ import numpy as np
 
 from corank.answers import QUESTIONS, Outcome, answers
 from corank.arms import BASE, Arm, arms_of
-from corank.arrays import write_bytes
 from corank.config import Config, plain
 from corank.errors import ConfigError, DataError
 from corank.pack import Packed, fingerprint, pack
-from corank.trials import Bench, Trial
+from corank.trials import Bench, Trial, write_text
 
 Report = Callable[[str], object]
 RATES = (1 / 3, 1.0, 3.0)
@@ -55,10 +54,11 @@ def study(
     budget: Budget | None = None,
     report: Report = lambda line: None,
 ) -> dict[str, Any]:
-    """Answer the questions, in the folder `out`: trials/ as they end, study.json last. The document is returned.
+    """Answer the questions, in the folder `out`: config.json, trials/ as they end, study.json last; the document.
 
     Trials that `out` holds already, of the same config and data, are not trained again. Raises ConfigError unless the
-    config has two stages, towers and an MLP, and DataError where a split is empty.
+    config has two stages, towers and an MLP, DataError where a split is empty, and CorankError where `out` cannot be
+    written.
     """
     budget = budget or Budget()
     numbers = sorted(set(questions))
@@ -70,6 +70,9 @@ def study(
                 f"split '{split}' has no rows; a study needs all three: see data.split and `corank check`"
             )
     asked = arms_of(config, numbers)
+    write_text(
+        out / "config.json", json.dumps(plain(config), indent=1) + "\n"
+    )  # fails before anything is trained
     distinct = list({arm.identity: arm for arms in asked.values() for arm in arms.arms}.values())
     whole = bool({5, 7} & set(numbers))
     progress = Progress(len(distinct) * budget.trials + whole, report)
@@ -86,8 +89,7 @@ def study(
         "config": plain(config),
         **answers(config, asked, outcomes),
     }
-    write_bytes(out / ".study.json", (json.dumps(document, indent=1, allow_nan=False) + "\n").encode())
-    (out / ".study.json").replace(out / "study.json")
+    write_text(out / "study.json", json.dumps(document, indent=1, allow_nan=False) + "\n")
     return document
 
 

@@ -48,8 +48,8 @@ def _method(document: dict[str, Any]) -> str:
         "An arm is the config with one thing changed. Each gets the same: the config's epochs and batches, all its "
         f"learning rates times one of {rates}, chosen by validation clicks, then {document['seeds']} seeds. A "
         f"difference is that of an arm less the config as written, on the same test users, seed by seed; its 95 % "
-        "interval is over users and seeds together, the choice of the rate left out. Cannot tell: the interval holds 0. "
-        "Many intervals are shown and none is widened for that: one in twenty misleads."
+        "interval is over users and seeds together, the choice of the rate left out. Cannot tell: the interval holds "
+        "0. Many intervals are shown and none is widened for that: one in twenty misleads."
     )
 
 

@@ -8,6 +8,7 @@ Letters: C candidates · B resamples of the users.
 
 import hashlib
 import json
+import os
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -25,7 +26,7 @@ from corank.calibrate import Platt
 from corank.config import Config
 from corank.cost import cpu_ms
 from corank.curves import replayed
-from corank.errors import DivergedError
+from corank.errors import CorankError, DivergedError
 from corank.evaluate import candidate_measures, exposed_measures, truth_of
 from corank.export import export
 from corank.funnel import Funnel
@@ -125,12 +126,8 @@ class Bench:
             except DivergedError as error:
                 why, seconds = str(error).rpartition("/run: ")[2], time.monotonic() - began
                 trial = Trial(rate, seed, why, None, 0, {}, seconds, whole, {}, {}, None)
-        text = json.dumps({"identity": self._identity(config)} | asdict(trial), allow_nan=False)
-        path = self._path(config)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        write_bytes(partial, text.encode())
-        partial.replace(path)
+        held = {"identity": self._identity(config)} | asdict(trial)
+        write_text(self._path(config), json.dumps(held, allow_nan=False))
         return trial
 
     def _judged(self, run: Run, rate: float, seed: int, began: float, whole: bool) -> Trial:
@@ -161,6 +158,20 @@ class Bench:
 
     def _path(self, config: Config) -> Path:
         return self.folder / f"{self._identity(config)}.json"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all, its folder made. Raises CorankError where it cannot be written."""
+    partial = path.with_name(f".{path.name}-{os.urandom(4).hex()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            write_bytes(partial, text.encode())
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise CorankError(f"{path}: cannot be written: {error}; name another folder with --out") from None
 
 
 def _trial(held: dict[str, Any]) -> Trial:

@@ -51,3 +51,25 @@ def test_rates_without_a_positive_are_drawn_on_a_linear_scale() -> None:
         )
         plots.reliability(figure, {"raw": {"rank": line}})
         assert figure.axes[0].get_xscale() == figure.axes[0].get_yscale() == scale
+
+
+def test_dots_stand_where_their_values_are() -> None:
+    figure = Figure()
+    rows = {"sure": (1.0, 0.5, 1.5), "not": (0.2, -0.5, 0.5), "alone": (-1.0, None, None)}
+    plots.dots(figure, {"recall": rows, "auc": rows})
+    left, _ = figure.axes
+    drawn = [line for line in left.lines[1:] if line.get_marker() == "o"]
+    assert [tuple(np.ravel(line.get_data())) for line in drawn] == [(1, 0), (0.2, 1), (-1, 2)]
+    assert [line.get_color() for line in drawn] == [plots.COLOURS[0], plots.FAINT, plots.FAINT]
+    assert [label.get_text() for label in left.get_yticklabels()] == list(rows)
+    assert len(left.lines) == 1 + 2 + 2 + 1
+
+
+def test_scatters_colour_by_group() -> None:
+    figure = Figure()
+    y = np.array([0.1, 0.2, 0.3])
+    plots.scatters(figure, {"x": plots.Series(np.arange(3.0), y)}, "y", ["a", "b", "a"])
+    first, second = figure.axes[0].lines
+    assert first.get_xdata().tolist() == [0, 2]
+    assert second.get_ydata().tolist() == [0.2]
+    assert [axes.get_visible() for axes in figure.axes] == [True, False, False]

@@ -13,7 +13,7 @@ from test_page import Read
 from worlds import make_world
 
 from corank import verbs
-from corank.errors import ConfigError, DataError
+from corank.errors import ConfigError, CorankError, DataError
 
 MOST = (2, 5, 6, 7, 8)
 FEW = {"seeds": 2, "rates": (1.0, 3.0)}
@@ -196,7 +196,10 @@ def test_an_arm_that_diverges_costs_no_other(small: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"overrides": ("stages.0={name: prerank, model: mlp, cuts: [retrieved], keep: 9}",)}, "first `model: towers`"),
+        (
+            {"overrides": ("stages.0={name: prerank, model: mlp, cuts: [retrieved], keep: 9}",)},
+            "first `model: towers`",
+        ),
         ({"questions": (9,)}, r"questions: expected some of 1 to 8; received \[9\]"),
         ({"questions": ()}, "received none"),
         ({"seeds": 0}, "seeds: must be 1 or more"),
@@ -208,6 +211,12 @@ def test_what_cannot_be_studied(small: Path, tmp_path: Path, options: dict[str, 
     with pytest.raises(ConfigError, match=message):
         verbs.study(small, tmp_path, **options)
     assert not any(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_written(small: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(CorankError, match="name another folder with --out"):
+        verbs.study(small, tmp_path / "file", questions=(1,))
 
 
 def test_the_command(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
