@@ -17,10 +17,10 @@ import harness
 import numpy as np
 from train_throughput import STAGES, packed_log, stepper, timed
 
-from corank.batch import Reader
 from corank.losses import Cascade, Click, Distill, InBatch, Levels, Scope, Total
 from corank.losses.term import Term
 from corank.pack import Packed
+from corank.reader import Reader
 from corank.tables import LEVELS
 from corank.train import keep_freed_memory
 

@@ -8,12 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from corank.batch import Batch, Reader, assemble
+from corank.batch import Batch, assemble
 from corank.joint import JointModel, Logits
 from corank.layout import Bags
 from corank.pack import Shard
 from corank.prerank import Towers
 from corank.rank import Mlp
+from corank.reader import Reader
 from corank.tower import activated
 
 

@@ -17,7 +17,7 @@ import polars as pl
 import torch
 from per_row import PerRowReader, per_row
 
-from corank.batch import Batch, Reader
+from corank.batch import Batch
 from corank.embedding import TableOptimiser
 from corank.joint import JointModel
 from corank.layout import Layout
@@ -26,6 +26,7 @@ from corank.optimise import optimisers
 from corank.pack import Packed, pack
 from corank.prerank import TowersSettings
 from corank.rank import MlpSettings
+from corank.reader import Reader
 from corank.schema import IdFeature, Schema
 from corank.tables import DataSettings, Label, Split
 from corank.train import device, keep_freed_memory, precision

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from corank.batch import Reader
 from corank.joint import JointModel
 from corank.metrics import Requests
 from corank.pack import Packed
+from corank.reader import Reader
 from corank.rows import Floats
 from corank.sampling import Population
 

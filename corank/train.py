@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from corank.batch import Batch, Reader
+from corank.batch import Batch
 from corank.calibrate import Platt, fit
 from corank.checkpoint import Checkpoint, load, save
 from corank.errors import DivergedError
@@ -20,6 +20,7 @@ from corank.layout import Layout
 from corank.optimise import Average, optimisers
 from corank.pack import Packed
 from corank.predict import Predictions, predict
+from corank.reader import Reader
 from corank.run import Run, load_own, origin
 
 LOG_EVERY = 20

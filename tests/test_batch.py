@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corank.batch import Batch, Csr, Reader, grouped
+from corank.batch import Batch, Csr, grouped
 from corank.config import read
 from corank.pack import Packed
+from corank.reader import Reader
 from corank.run import packed_of
 from corank.sampling import Population
 

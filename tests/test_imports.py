@@ -14,7 +14,7 @@ ROOT = Path(corank.__file__).parent
 LINES = (
     "errors settings",
     "schema rows tables vocabulary scale arrays encode history survey fit versions requests packed shards pack",
-    "layout sampling negatives batch embedding tower prerank rank teacher joint",
+    "layout sampling negatives batch reader embedding tower prerank rank teacher joint",
     "losses.term losses.lists losses.click losses.unexposed losses.in_batch losses.distill losses.levels",
     "losses.relaxation losses.cascade losses.total losses",
     "optimise config check checkpoint",

@@ -8,8 +8,9 @@ import polars as pl
 import pytest
 import torch
 
-from corank.batch import Batch, Reader
+from corank.batch import Batch
 from corank.pack import Packed, pack
+from corank.reader import Reader
 from corank.sampling import BATCH, CATALOGUE, Population
 from corank.schema import IdFeature, IdsFeature, NumberFeature, Schema
 from corank.tables import DataSettings, Label, Score, Split

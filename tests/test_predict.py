@@ -5,8 +5,8 @@ import pytest
 import torch
 from random_worlds import RICH, Case
 
-from corank.batch import Reader
 from corank.predict import Predictions, predict
+from corank.reader import Reader
 
 EXPOSED = 2
 

@@ -12,12 +12,12 @@ from scipy.special import expit
 from worlds import Silent
 
 from corank import verbs
-from corank.batch import Reader
 from corank.errors import DataError
 from corank.funnel import Funnel, Request
 from corank.losses import Distill, Scope
 from corank.pack import Packed, pack
 from corank.predict import predict
+from corank.reader import Reader
 from corank.replay import logged_request
 from corank.run import Run
 from corank.schema import IdFeature, Schema
