@@ -140,7 +140,7 @@ WRONG = {
     "'reranker'; there are prerank, rank",
     "losses.2.teacher=prerank": "losses.2: teacher and student must be two stages; received 'prerank' for both",
     "losses.2.on=[exposed, retrieved]": "losses.2.on: candidates of level retrieved are also hard negatives of "
-    "'prerank' (unexposed.from); a row gets a hard 0 or a teacher's target, never both",
+    "'prerank' (prerank.unexposed); a row gets a hard 0 or a teacher's target, never both",
     "features.history.event=share": "features.history.event: no label 'share'; data.labels are click, order",
     "features.history.of=brand": "features.history.of: a history holds items, so it must be of the feature over "
     "data.item ('item_id'); received 'brand'",

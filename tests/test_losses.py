@@ -9,7 +9,7 @@ from synthetic import LAYOUT, batch, random_batch, rows
 from corank.batch import Batch
 from corank.errors import ConfigError
 from corank.joint import JointModel
-from corank.losses import Click, Distill, Loss, Scope, Total, Unexposed
+from corank.losses import Click, Distill, Levels, Loss, Scope, Total, Unexposed
 from corank.prerank import TowersSettings
 from corank.rank import MlpSettings
 
@@ -105,6 +105,15 @@ def test_a_row_gets_a_hard_zero_or_a_teacher_never_both() -> None:
     ]
     with pytest.raises(ConfigError, match=r"losses\.1\.on: candidates of level kept are also hard negatives"):
         Total(terms, SCOPE).check()
+
+
+def test_zeros_of_a_pointwise_levels_loss_are_hard_too() -> None:
+    distill = Distill(kind="distill", teacher="rank", student="prerank", on=["kept", "exposed"])
+    hard = Levels(kind="levels", stage="prerank", form="bce", positive=["exposed"])
+    with pytest.raises(ConfigError, match=r"losses\.0\.on: candidates of level kept .* \(prerank\.bce\)"):
+        Total([distill, hard], SCOPE).check()
+    Total([distill, Levels(kind="levels", stage="prerank", form="ranknet")], SCOPE).check()
+    Total([distill, Levels(kind="levels", stage="rank", form="bce", positive=["exposed"])], SCOPE).check()
 
 
 def test_only_what_some_loss_learns_from_is_read() -> None:

@@ -75,6 +75,10 @@ class Levels(Term):
                 f"{', '.join(self.on or scope.levels)}; received {', '.join(self._positive(scope))}"
             )
 
+    def zeros(self, scope: Scope) -> set[int]:
+        positive = {scope.levels.index(level) for level in self._positive(scope)}
+        return set(self.population(scope)) - positive if self.form == "bce" else set()
+
     def population(self, scope: Scope) -> Population:
         return {scope.levels.index(level): self.per_request for level in self.on or scope.levels}
 

@@ -88,6 +88,10 @@ class Term(Settings):
         """The stages whose logits the term takes."""
         return list(scope.stages) if self.learner is None else [self.learner]
 
+    def zeros(self, scope: Scope) -> set[int]:
+        """The levels whose candidates the term takes for hard negatives, whatever is known of them."""
+        return set()
+
     @abstractmethod
     def check(self, scope: Scope, key: str) -> None:
         """Raise ConfigError if the loss names a level, label or stage that there is not."""

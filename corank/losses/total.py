@@ -10,7 +10,6 @@ from corank.batch import Batch
 from corank.errors import ConfigError
 from corank.losses.distill import Distill
 from corank.losses.term import Logits, Scope, Term, mean
-from corank.losses.unexposed import Unexposed
 from corank.sampling import Population, merge
 
 
@@ -30,12 +29,13 @@ class Total:
 
     def _one_target_a_row(self, distill: Distill, n: int) -> None:
         for other in self.terms:
-            if isinstance(other, Unexposed) and other.stage == distill.student:
-                both = sorted(set(other.levels) & set(distill.on))
+            if other.learner == distill.student:
+                both = other.zeros(self.scope) & {self.scope.levels.index(level) for level in distill.on}
                 if both:
                     raise ConfigError(
-                        f"losses.{n}.on: candidates of level {', '.join(both)} are also hard negatives of "
-                        f"'{other.stage}' (unexposed.from); a row gets a hard 0 or a teacher's target, never both"
+                        f"losses.{n}.on: candidates of level {', '.join(self.scope.levels[b] for b in sorted(both))} "
+                        f"are also hard negatives of '{distill.student}' ({other.name}); "
+                        "a row gets a hard 0 or a teacher's target, never both"
                     )
 
     def of(self, learner: str | None) -> list[tuple[str, Term]]:

@@ -42,6 +42,9 @@ class Unexposed(Term):
                     f"{key}.per_request: required, as '{level}' has no end; such as per_request: 5"
                 )
 
+    def zeros(self, scope: Scope) -> set[int]:
+        return set(self.population(scope))
+
     def population(self, scope: Scope) -> Population:
         return {scope.source(level, "from"): self.per_request for level in self.levels}
 
