@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.lib import format as npy
 from numpy.typing import DTypeLike, NDArray
 
-from corank.errors import DataError
+from corank.errors import CorankError, DataError
 from corank.rows import Ints, Ragged, Rows
 
 Append = Callable[[NDArray[Any]], None]
@@ -36,6 +36,20 @@ def write_bytes(path: Path, content: bytes) -> None:
     with path.open("wb") as file:
         file.write(content)
         _flush(file)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file whole or not at all, its folder made. Raises CorankError where it cannot be written."""
+    partial = path.with_name(f".{path.name}-{os.urandom(4).hex()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            write_bytes(partial, text.encode())
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise CorankError(f"{path}: cannot be written: {error}; name another place with --out") from None
 
 
 @contextmanager

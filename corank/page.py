@@ -4,19 +4,14 @@
 """
 
 import io
-import os
 import re
 from collections.abc import Callable, Sequence
 from html import escape
-from pathlib import Path
 from typing import Any, NewType
 
 import matplotlib
 from cycler import cycler
 from matplotlib.figure import Figure
-
-from corank.arrays import write_bytes
-from corank.errors import CorankError
 
 Html = NewType("Html", str)
 Cell = str | tuple[str, str]
@@ -147,16 +142,3 @@ def page(title: str, lead: str, *parts: Html) -> Html:
         f"<title>{escape(title)}</title>\n<style>{_CSS}</style></head>\n"
         f'<body><h1>{escape(title)}</h1>\n<p class="lead">{escape(lead)}</p>\n{"".join(parts)}</body></html>\n'
     )
-
-
-def write(path: Path, document: Html) -> None:
-    """Write a page whole or not at all. Raises CorankError where the file cannot be written."""
-    partial = path.with_name(f".{path.name}-{os.urandom(4).hex()}")
-    try:
-        try:
-            write_bytes(partial, document.encode())
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
-    except OSError as error:
-        raise CorankError(f"{path}: cannot be written: {error}; name another file with --out") from None

@@ -15,10 +15,11 @@ import numpy as np
 
 from corank.answers import QUESTIONS, Outcome, answers
 from corank.arms import BASE, Arm, arms_of
+from corank.arrays import write_whole
 from corank.config import Config, plain
 from corank.errors import ConfigError, DataError
 from corank.pack import Packed, fingerprint, pack
-from corank.trials import Bench, Trial, write_text
+from corank.trials import Bench, Trial
 
 Report = Callable[[str], object]
 RATES = (1 / 3, 1.0, 3.0)
@@ -70,7 +71,7 @@ def study(
                 f"split '{split}' has no rows; a study needs all three: see data.split and `corank check`"
             )
     asked = arms_of(config, numbers)
-    write_text(
+    write_whole(
         out / "config.json", json.dumps(plain(config), indent=1) + "\n"
     )  # fails before anything is trained
     distinct = list({arm.identity: arm for arms in asked.values() for arm in arms.arms}.values())
@@ -89,7 +90,7 @@ def study(
         "config": plain(config),
         **answers(config, asked, outcomes),
     }
-    write_text(out / "study.json", json.dumps(document, indent=1, allow_nan=False) + "\n")
+    write_whole(out / "study.json", json.dumps(document, indent=1, allow_nan=False) + "\n")
     return document
 
 

@@ -8,7 +8,6 @@ Letters: C candidates · B resamples of the users.
 
 import hashlib
 import json
-import os
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -21,12 +20,12 @@ from numpy.typing import NDArray
 
 from corank import __version__, metrics
 from corank.arms import identity
-from corank.arrays import write_bytes
+from corank.arrays import write_whole
 from corank.calibrate import Platt
 from corank.config import Config
 from corank.cost import cpu_ms
 from corank.curves import replayed
-from corank.errors import CorankError, DivergedError
+from corank.errors import DivergedError
 from corank.evaluate import candidate_measures, exposed_measures, truth_of
 from corank.export import export
 from corank.funnel import Funnel
@@ -127,7 +126,7 @@ class Bench:
                 why, seconds = str(error).rpartition("/run: ")[2], time.monotonic() - began
                 trial = Trial(rate, seed, why, None, 0, {}, seconds, whole, {}, {}, None)
         held = {"identity": self._identity(config)} | asdict(trial)
-        write_text(self._path(config), json.dumps(held, allow_nan=False))
+        write_whole(self._path(config), json.dumps(held, allow_nan=False))
         return trial
 
     def _judged(self, run: Run, rate: float, seed: int, began: float, whole: bool) -> Trial:
@@ -158,20 +157,6 @@ class Bench:
 
     def _path(self, config: Config) -> Path:
         return self.folder / f"{self._identity(config)}.json"
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all, its folder made. Raises CorankError where it cannot be written."""
-    partial = path.with_name(f".{path.name}-{os.urandom(4).hex()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            write_bytes(partial, text.encode())
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
-    except OSError as error:
-        raise CorankError(f"{path}: cannot be written: {error}; name another folder with --out") from None
 
 
 def _trial(held: dict[str, Any]) -> Trial:

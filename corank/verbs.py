@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from corank import page
 from corank.answers import QUESTIONS
+from corank.arrays import write_whole
 from corank.bundle import Bundle
 from corank.check import Checked, checked
 from corank.config import Config, read
@@ -93,7 +93,7 @@ def report(run: Path, out: Path | None = None, split: str = "test") -> Path:
     Raises CheckpointError, DataError, BundleError, RequestError, and CorankError where it cannot be written.
     """
     path = out or run / "report.html"
-    page.write(path, reported(judged(Run.open(run), split)))
+    write_whole(path, reported(judged(Run.open(run), split)))
     return path
 
 
@@ -123,7 +123,7 @@ def study(
         budget,
         report,
     )
-    page.write(folder / "study.html", study_page(found))
+    write_whole(folder / "study.html", study_page(found))
     return found
 
 

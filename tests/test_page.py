@@ -1,19 +1,15 @@
 """A page fetches nothing, takes text as text, and is written whole or not at all."""
 
 import re
-import stat
 from html.parser import HTMLParser
-from pathlib import Path
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib import rcParams
 from matplotlib.figure import Figure
 
-from corank.errors import CorankError
-from corank.page import Html, folded, heading, page, plot, section, table, text, write
+from corank.page import folded, heading, page, plot, section, table, text
 
 VOID = {"meta", "path", "use", "rect", "image", "br"}
 
@@ -109,23 +105,3 @@ def test_the_same_drawing_is_the_same_markup_and_no_state_is_left() -> None:
     before = dict(rcParams)
     assert plot(draw, "caption") == plot(draw, "caption")
     assert dict(rcParams) == before
-
-
-def test_a_page_replaces_what_was_there(tmp_path: Path) -> None:
-    path = tmp_path / "a.html"
-    for words in ("old", "新"):
-        write(path, Html(words))
-    assert path.read_text(encoding="utf-8") == "新"
-    assert list(tmp_path.iterdir()) == [path]
-    assert stat.S_IMODE(path.stat().st_mode) & stat.S_IRUSR
-
-
-def test_a_page_that_cannot_be_written_leaves_what_was_there(tmp_path: Path) -> None:
-    with pytest.raises(
-        CorankError, match=r"none/a\.html: cannot be written: .*; name another file with --out"
-    ):
-        write(tmp_path / "none" / "a.html", Html("x"))
-    (tmp_path / "folder").mkdir()
-    with pytest.raises(CorankError, match="folder: cannot be written"):
-        write(tmp_path / "folder", Html("x"))
-    assert [path.name for path in tmp_path.rglob("*")] == ["folder"]
