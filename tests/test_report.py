@@ -163,8 +163,9 @@ def test_what_cannot_be_reported_is_refused(trained: Run, tmp_path: Path) -> Non
         verbs.report(tmp_path)
     with pytest.raises(DataError, match="no split 'tset'; the packed data have train, valid, test"):
         verbs.report(trained.folder, tmp_path / "a.html", "tset")
-    with pytest.raises(CorankError, match=r"none/a\.html: cannot be written"):
-        verbs.report(trained.folder, tmp_path / "none" / "a.html")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(CorankError, match=r"file/a\.html: cannot be written"):
+        verbs.report(trained.folder, tmp_path / "file" / "a.html")
     unfinished = Run.create(tmp_path / "run", trained.config, trained.base)
     with pytest.raises(CheckpointError, match="training has not finished"):
         verbs.report(unfinished.folder)
