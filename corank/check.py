@@ -6,6 +6,8 @@ from pathlib import Path
 import polars as pl
 
 from corank.config import Config
+from corank.rank import LayerSettings
+from corank.sampling import SOURCES, Population
 from corank.schema import Placement
 from corank.survey import Survey, feature_columns, sources
 from corank.tables import Table
@@ -20,6 +22,8 @@ class Checked:
     """Rows of each table."""
     splits: dict[str, int]
     """Candidates of the log in each split."""
+    samples: list[dict[str, str]]
+    """Loss, weight, who learns from it, and how many candidates of each level, or source beyond the log, a request."""
 
 
 def checked(config: Config, base: Path) -> Checked:
@@ -34,15 +38,37 @@ def checked(config: Config, base: Path) -> Checked:
         [_feature_row(config, name, found.get(name, "log")) for name in config.features],
         {n: int(t.collect(t.frame.select(pl.len())).item()) for n, t in tables.items()},
         survey.splits,
+        _samples(config),
     )
+
+
+def _samples(config: Config) -> list[dict[str, str]]:
+    total = config.total
+    names = dict(enumerate(total.scope.levels)) | {code: source for source, code in SOURCES.items()}
+    asked = [(name, term, term.population(total.scope)) for name, term in total.of(None)]
+    codes = sorted({code for _, _, population in asked for code in population})
+    rows = []
+    for name, term, population in asked:
+        row = {"loss": name, "weight": f"{term.weight:g}"}
+        row["learns"] = term.learner or ", ".join(term.reads(total.scope))
+        row |= {names[code]: _count(population, code) for code in codes}
+        rows.append(row)
+    return rows
+
+
+def _count(population: Population, code: int) -> str:
+    if code not in population:
+        return ""
+    count = population[code]
+    return "all" if count is None else str(count)
 
 
 def _feature_row(config: Config, name: str, source: str) -> dict[str, str]:
     feature, schema = config.features[name], config.declared
     table = schema.table_of(name) if name in schema.embedded() else "-"
     row = {"feature": name, "side": feature.side, "kind": feature.kind, "from": source, "table": table}
-    for stage in config.stages:
-        if stage.model == "mlp":
+    for stage in (*config.stages, *config.teachers):
+        if isinstance(stage, LayerSettings):
             row[stage.name] = "x"
             continue
         chosen: dict[Placement, list[str] | None] = {

@@ -81,10 +81,28 @@ def show_check(checked: "Checked") -> None:
     for row in checked.features:
         table.add_row(*map(escape, row.values()))
     out.print(table)
+    _show_samples(checked)
     for name, rows in checked.rows.items():
         say(f"{name}: {rows:,} rows", out)
     for split, candidates in checked.splits.items():
         say(f"{split}: {candidates:,} candidates", out)
+
+
+def _show_samples(checked: "Checked") -> None:
+    title = "who learns from which candidates, and how many a request"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in checked.samples[0]:
+        justify: Literal["left", "right"] = "left" if column in ("loss", "learns") else "right"
+        table.add_column(column, justify=justify, overflow="fold")
+    for row in checked.samples:
+        table.add_row(*map(escape, row.values()))
+    out.print(table)
+    if checked.config.data.level is None:
+        say(
+            "The log has no levels: all of it counts as exposed, and what was cut is unknown. Negatives can only",
+            out,
+        )
+        say("come from beyond it: {kind: unexposed, from: [batch]} or [catalogue].", out)
 
 
 def show_evaluation(document: dict[str, Any]) -> None:

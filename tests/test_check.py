@@ -8,6 +8,7 @@ from worlds import make_world
 
 from corank import verbs
 from corank.errors import ConfigError, DataError
+from corank.screen import show_check
 from corank.simulate import simulate
 
 
@@ -58,6 +59,29 @@ def test_rows_are_those_of_the_files(config: Path) -> None:
         "valid": log.filter(day == valid).height,
         "test": log.filter(day >= test).height,
     }
+
+
+def test_who_learns_from_what_is_told(config: Path) -> None:
+    asked = [
+        "losses=[{kind: click, stage: rank}, {kind: unexposed, stage: prerank, from: [retrieved, catalogue], "
+        "per_request: 5, weight: 0.5}, {kind: cascade, form: dftopk, positive: [exposed], on: [ranked, exposed]}]"
+    ]
+    click, negatives, cascade = verbs.check(config, asked).samples
+    levels = {"retrieved": "", "ranked": "", "exposed": "", "catalogue": ""}
+    assert click == {"loss": "rank.click", "weight": "1", "learns": "rank"} | levels | {"exposed": "all"}
+    assert negatives["weight"] == "0.5" and negatives["learns"] == "prerank"
+    assert [negatives[n] for n in levels] == ["5", "", "", "5"]
+    assert cascade["learns"] == "prerank, rank"
+    assert [cascade[n] for n in levels] == ["", "all", "all", ""]
+
+
+def test_a_log_without_levels_is_told_of(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plain = ["data.level=null", "losses=[{kind: click, stage: rank}, {kind: click, stage: prerank}]"]
+    cuts = ["stages.0.cuts=[]", "stages.1.cuts=[]"]
+    show_check(verbs.check(config, [*plain, *cuts]))
+    assert "The log has no levels" in capsys.readouterr().out
+    show_check(verbs.check(config))
+    assert "no levels" not in capsys.readouterr().out
 
 
 def test_nothing_is_written(config: Path) -> None:
