@@ -215,7 +215,7 @@ def test_what_cannot_be_studied(small: Path, tmp_path: Path, options: dict[str, 
 
 def test_a_folder_that_cannot_be_written(small: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(CorankError, match="name another folder with --out"):
+    with pytest.raises(CorankError, match="name another place with --out"):
         verbs.study(small, tmp_path / "file", questions=(1,))
 
 
