@@ -140,7 +140,7 @@ def _show_stages(document: dict[str, Any], population: str, label: str) -> None:
 
 def _show_cascade(title: str, cascade: dict[str, Any], bounds: dict[str, Any]) -> None:
     table = Table(title=title, title_justify="left", box=box.SIMPLE)
-    for column in ("metric", "value", "95 %", "random order", "requests"):
+    for column in ("metric", "value", "95 %", "random", "requests"):
         table.add_column(column, justify="left" if column == "metric" else "right")
     for metric, eligible in cascade["eligible"].items():
         value, random = _number(cascade[metric]), _number(cascade["random"][metric])
