@@ -18,6 +18,7 @@ from corank.run import Run
 from corank.settings import validated
 from corank.simulate import simulate
 from corank.train import train
+from corank.trials import Quiet
 
 Loss = dict[str, Any]
 Figures = dict[str, float]
@@ -28,16 +29,6 @@ SCORES = """\
     production: {column: score_rank}
     production_prerank: {column: score_prerank}
   split: {valid"""
-
-
-class Silent:
-    """Who watches nothing."""
-
-    def step(self, done: int, steps: int, losses: dict[str, float], candidates_per_second: float) -> None:
-        pass
-
-    def epoch(self, epoch: int, figures: dict[str, float | None]) -> None:
-        pass
 
 
 @dataclass(frozen=True)
@@ -61,7 +52,7 @@ class Arena:
         config = validated(Config, plain(self.config) | arm, name)
         folder = self.folder / "runs" / name
         run = Run.create(folder, config, self.folder)
-        train(run, self.packed, Silent())
+        train(run, self.packed, Quiet())
         model, _ = run.model(self.packed)
         shutil.rmtree(folder)
         return model
@@ -96,10 +87,11 @@ def kept(path: Path, make: Callable[[], dict[str, Figures]]) -> dict[str, Figure
     return found
 
 
-def spread(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean over seeds, and its 95 % interval by Student's t."""
+def spread(key: str, values: Sequence[float]) -> Figures:
+    """Under `key` the mean over seeds and, of two or more, its 95 % interval by Student's t as `.low` and `.high`."""
     array = np.array(values)
-    half = 0.0
-    if len(array) > 1:
-        half = float(student.ppf(0.975, len(array) - 1) * array.std(ddof=1) / len(array) ** 0.5)
-    return float(array.mean()), float(array.mean() - half), float(array.mean() + half)
+    mean, n = float(array.mean()), len(array)
+    if n == 1:
+        return {key: mean}
+    half = float(student.ppf(0.975, n - 1) * array.std(ddof=1) / n**0.5)
+    return {key: mean, f"{key}.low": mean - half, f"{key}.high": mean + half}

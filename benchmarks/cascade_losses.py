@@ -112,15 +112,13 @@ def summary(seeds: list[dict[str, Figures]], settings: dict[str, Figures]) -> di
     figures: dict[str, float] = {}
     for name in LOSSES:
         for figure in (RECALL, "seconds_per_epoch"):
-            mean, low, high = spread([seed[name][figure] for seed in seeds])
-            figures |= {f"{name}.{figure}": mean, f"{name}.{figure}.low": low, f"{name}.{figure}.high": high}
+            figures |= spread(f"{name}.{figure}", [seed[name][figure] for seed in seeds])
         figures |= {f"{name}.{key}": settings[name][key] for key in ("rate", "temperature")}
     best = max(PUBLISHED, key=lambda name: figures[f"{name}.{RECALL}"])
     for name in LOSSES:
         if name != best:
-            mean, low, high = spread([seed[name][RECALL] - seed[best][RECALL] for seed in seeds])
-            key = f"{name}-best_published"
-            figures |= {key: mean, f"{key}.low": low, f"{key}.high": high}
+            differences = [seed[name][RECALL] - seed[best][RECALL] for seed in seeds]
+            figures |= spread(f"{name}-best_published", differences)
     return figures
 
 

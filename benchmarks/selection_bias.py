@@ -170,21 +170,16 @@ def summary(found: dict[str, list[dict[str, Figures]]]) -> dict[str, float]:
     for preset, seeds in found.items():
         for arm in seeds[0]:
             for name in seeds[0][arm]:
-                key = f"{preset}.{arm}.{name}"
-                mean, low, high = spread([seed[arm][name] for seed in seeds])
-                figures |= {key: mean, f"{key}.low": low, f"{key}.high": high}
+                figures |= spread(f"{preset}.{arm}.{name}", [seed[arm][name] for seed in seeds])
         for short, name in (("recall", f"truth_recall@{TOP}@{KEEP}"), ("auc", "candidates_auc")):
             for arm in ("joint", "negatives", "frozen_teacher", "joint_apart"):
                 shares = [
                     (s[arm][name] - s["alone"][name]) / (s["oracle"][name] - s["alone"][name]) for s in seeds
                 ]
-                key = f"{preset}.{arm}.{short}_gap_closed"
-                mean, low, high = spread(shares)
-                figures |= {key: mean, f"{key}.low": low, f"{key}.high": high}
+                figures |= spread(f"{preset}.{arm}.{short}_gap_closed", shares)
             for other in ("alone", "ranker", "frozen_teacher", "joint_apart"):
-                key = f"{preset}.joint-{other}.{short}"
-                mean, low, high = spread([s["joint"][name] - s[other][name] for s in seeds])
-                figures |= {key: mean, f"{key}.low": low, f"{key}.high": high}
+                differences = [s["joint"][name] - s[other][name] for s in seeds]
+                figures |= spread(f"{preset}.joint-{other}.{short}", differences)
     return figures
 
 

@@ -18,8 +18,6 @@ from corank.rows import Ints, Longs
 from corank.sampling import BATCH, CATALOGUE, Population, drawn
 from corank.tables import NEVER
 
-__all__ = ["Negatives"]
-
 
 @dataclass(frozen=True)
 class Negatives:
@@ -48,9 +46,12 @@ class Negatives:
         request: list[Ints] = []
         item: list[Ints] = []
         source: list[NDArray[np.uint8]] = []
-        for code, among in ((BATCH, self._item_of_row[batch]), (CATALOGUE, self._seen)):
-            count = population.get(code) or 0
-            if count and len(among):
+        for code in (BATCH, CATALOGUE):
+            count = population.get(code)
+            if not count:
+                continue
+            among = self._item_of_row[batch] if code == BATCH else self._seen
+            if len(among):
                 request.append(np.repeat(np.arange(requests, dtype=np.int32), count))
                 item.append(among[rng.integers(0, len(among), requests * count)])
                 source.append(np.full(requests * count, code, dtype=np.uint8))

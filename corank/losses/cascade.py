@@ -47,8 +47,9 @@ class Cascade(Term):
     NeuralSort at τ.
 
     `lcron`: P_s = Σ_{t ≤ q_s} P̂_s[t] / sg(Σ_t P̂_s[t]); L = CE(Π_s P_s, y) + Σ_s CE(P_s, y), CE the mean of −log P over
-    y = 1: the first rows of P̂ share a mass of q_s, so what a positive gains the others lose. (With the negatives'
-    −log(1 − P) nothing is learnt, LOG.md.) Source: LCRON, arXiv 2503.09492.
+    y = 1: the first rows of P̂ share a mass of q_s, so what a positive gains the others lose. In logarithms the
+    normaliser has no gradient, and the product's part is the sum of the stages'. (With the negatives' −log(1 − P)
+    nothing is learnt, LOG.md.) Source: LCRON, arXiv 2503.09492.
 
     `dftopk`: the same with binary cross-entropies, means over the request's candidates, of
     P_s = σ((z − (z[q_s] + z[q_s + 1]) / 2) / τ), z[k] the k-th largest: linear time. Source: arXiv 2510.11472.
