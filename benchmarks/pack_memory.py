@@ -20,9 +20,10 @@ import polars as pl
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from corank.features import IdFeature
 from corank.pack import pack
 from corank.rows import Longs
-from corank.schema import IdFeature, Schema
+from corank.schema import Schema
 from corank.tables import LEVELS, DataSettings, Label, Split
 
 CANDIDATES, ITEMS, USERS = 50, 100_000, 100_000

@@ -19,6 +19,7 @@ from per_row import PerRowReader, per_row
 
 from corank.batch import Batch
 from corank.embedding import TableOptimiser
+from corank.features import IdFeature
 from corank.joint import JointModel
 from corank.layout import Layout
 from corank.losses import Click, Distill, Scope, Total
@@ -27,7 +28,7 @@ from corank.pack import Packed, pack
 from corank.prerank import TowersSettings
 from corank.rank import MlpSettings
 from corank.reader import Reader
-from corank.schema import IdFeature, Schema
+from corank.schema import Schema
 from corank.tables import DataSettings, Label, Split
 from corank.train import device, keep_freed_memory, precision
 

@@ -10,15 +10,22 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from corank.config import Config, plain
 from corank.errors import ConfigError
+from corank.features import Feature
 from corank.optimise import DenseOptimiser
+from corank.schema import Schema
 from corank.settings import validated
-from corank.tower import StageSettings
+from corank.tower import StageSettings, main_label
+from corank.value import Value
 
 Plain = dict[str, Any]
 """A config's plain values, every default written out."""
 Change = Callable[[Plain], Plain]
+
+_FEATURES: TypeAdapter[dict[str, Feature]] = TypeAdapter(dict[str, Feature])
 
 BASE = "as written"
 STEP = 3.0
@@ -192,13 +199,13 @@ def _clicks(value: Plain) -> list[Plain]:
     clicks = [loss for loss in value["losses"] if loss["kind"] == "click"]
     for stage in value["stages"]:
         if stage["name"] not in [loss["stage"] for loss in clicks]:
-            clicks.append({"kind": "click", "stage": stage["name"], "label": _value_of(stage)})
+            clicks.append({"kind": "click", "stage": stage["name"], "label": _label_of(stage)})
     return clicks
 
 
-def _value_of(stage: Plain) -> str:
-    value: str = stage["value" if stage["model"] == "mlp" else "label"]
-    return value
+def _label_of(stage: Plain) -> str:
+    """The label that a stage's value names first."""
+    return main_label(stage["value"], stage["labels"] if stage["model"] == "mlp" else [stage["label"]])
 
 
 def _two_heads(value: Plain) -> Plain:
@@ -208,7 +215,7 @@ def _two_heads(value: Plain) -> Plain:
 def _distilled(value: Plain) -> Plain:
     """Each stage its own samples: the pre-ranker all that was displayed, the ranker what was exposed."""
     first, data, losses = value["stages"][0], value["data"], _clicks(value)
-    named = {"stage": first["name"], "label": _value_of(first)}
+    named = {"stage": first["name"], "label": _label_of(first)}
     if data["level"] is not None and len(data["levels"]) > 1:
         losses.append({"kind": "unexposed", **named, "from": [data["levels"][-2]]})
     distill = _distill(value) | {"on": [data["levels"][-1]]}
@@ -223,7 +230,7 @@ def _distill(value: Plain) -> Plain:
             return dict(loss)
     levels = value["data"]["levels"]
     passed = 1 + max((levels.index(level) for level in first["cuts"]), default=len(levels) - 2)
-    named = {"teacher": last["name"], "student": first["name"], "label": _value_of(first)}
+    named = {"teacher": last["name"], "student": first["name"], "label": _label_of(first)}
     return {"kind": "distill", **named, "on": levels[passed:]}
 
 
@@ -231,7 +238,7 @@ def _unexposed(value: Plain) -> Plain:
     """Negatives for a config that has none: what the first stage cut, else items of the catalogue."""
     first = value["stages"][0]
     logged = value["data"]["level"] is not None and first["cuts"]
-    named = {"stage": first["name"], "label": _value_of(first), "weight": 0.5}
+    named = {"stage": first["name"], "label": _label_of(first), "weight": 0.5}
     return {
         "kind": "unexposed",
         **named,
@@ -259,9 +266,10 @@ def _with(value: Plain, kind: str, learner: str, default: Callable[[Plain], Plai
 
 
 def _no_crosses(value: Plain) -> Plain:
-    features = {name: f for name, f in value["features"].items() if f["side"] != "cross"}
+    crosses = Schema(_FEATURES.validate_python(value["features"])).placed("cross")
+    features = {name: f for name, f in value["features"].items() if name not in list(crosses)}
     if len(features) == len(value["features"]):
-        raise ConfigError("features: none is of side cross, so there is nothing to take away")
+        raise ConfigError("features: none is a cross of query and item, so there is nothing to take away")
     return value | {"features": features}
 
 
@@ -289,13 +297,19 @@ def _possible(loss: Plain, stages: list[Plain]) -> bool:
 
 def _towers(stage: Plain, towers: Plain) -> Plain:
     shape = {key: towers[key] for key in ("query", "item")}
-    common = {key: stage[key] for key in StageSettings.model_fields}
-    return {"model": "towers", **shape, "label": _value_of(stage), **common}
+    label = _label_of(stage)
+    return {"model": "towers", **shape, "label": label} | _common(stage, label)
 
 
 def _mlp(stage: Plain, mlp: Plain) -> Plain:
     if stage["model"] == "mlp":
         return stage
+    label = _label_of(stage)
+    return {"model": "mlp", "hidden": mlp["hidden"], "labels": [label]} | _common(stage, label)
+
+
+def _common(stage: Plain, label: str) -> Plain:
+    """What stages of both models have; its value if that names no label but this, else the label."""
     common = {key: stage[key] for key in StageSettings.model_fields}
-    label = _value_of(stage)
-    return {"model": "mlp", "hidden": mlp["hidden"], "labels": [label], "value": label, **common}
+    others = set(stage.get("labels", [])) - {label}
+    return common | {"value": label if others & set(Value.parse(stage["value"]).names) else stage["value"]}

@@ -108,6 +108,12 @@ def write_ragged(folder: Path, n: int, lists: Ragged) -> None:
     write_array(folder / f"list{n}.values.npy", lists.flat())
 
 
+def write_shared(folder: Path, n: int, lists: Ragged) -> None:
+    """The n-th list feature as it is, values that several rows share once."""
+    write_views(folder, n, lists)
+    write_array(folder / f"list{n}.values.npy", lists.values)
+
+
 def write_rows(folder: Path, rows: Rows) -> None:
     write_arrays(folder, {"ids": rows.ids, "numbers": rows.numbers})
     for n, lists in enumerate(rows.lists):

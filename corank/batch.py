@@ -1,9 +1,11 @@
 """What a batch is: whole requests, each query and each distinct item once, all indices made ready.
 
-Letters: R requests · C candidates · I distinct items · B bags · V table rows read · U distinct table rows.
+Letters: R requests · C candidates · I distinct items · B bags · V table rows read · U distinct table rows
+· H distinct items of histories · E events, of each request · P pairs of a candidate and an event of its request.
 """
 
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -11,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from corank.layout import Bags, Layout
-from corank.rows import Floats, Ints, Rows
+from corank.layout import Attended, Bags, Layout
+from corank.rows import Floats, Ints, Ragged, Rows
 from corank.sampling import Population
 from corank.schema import PLACEMENTS, Placement
 
@@ -30,11 +32,26 @@ class Csr:
 class Lookup:
     """All reads of one table by a batch, and the way back for their gradients."""
 
-    reads: dict[Placement, Csr]
+    reads: dict[Placement | Attended, Csr]
     touched: Tensor
     """Distinct table rows read, ascending: (U,)."""
     back: Csr
     """Sums the gradients of all placements' bags, stacked in the order of `reads`, by touched row."""
+
+
+@dataclass(frozen=True)
+class Past:
+    """The events of a history that is attended to, and their pairs with the candidates of their requests."""
+
+    event: Tensor  # (E,) int32, its row among the H distinct items
+    events: Csr
+    """Events summed by distinct item, `padded(H)` of them."""
+    candidate: Tensor  # (P,) int32, ascending
+    slot: Tensor  # (P,) int32, the event of each pair
+    candidates: Csr
+    """Pairs summed by candidate: (C)."""
+    slots: Csr
+    """Pairs summed by event: (E)."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +79,15 @@ class Batch:
     """Logged scores as logits, NaN where unknown: (C,) float32."""
     place: Tensor | None
     """Place in the drawn order of request and level, (C,) int32; None where all candidates are read."""
+    position: Tensor | None = None
+    """Where it stood on the page, -1 where unknown: (C,) int64, if the log has it."""
+    columns: dict[str, Tensor] = field(default_factory=dict)
+    """Of the log or its items, for values to name: (C,) float32."""
+    same: Tensor | None = None
+    """The first of the batch's item rows that is of the same item: (I,) int64; None where each is of another."""
+    stands_for: Tensor | None = None
+    """How many of the log's candidates, of its request and level, each stands for: (C,) float32; None: itself alone."""
+    past: dict[Attended, Past] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.request_of)
@@ -122,7 +148,7 @@ def grouped(keys: Ints) -> tuple[Ints, Ints, Ints]:
     return key[first], start, order.astype(np.int32)
 
 
-def _lookup(bags: dict[Placement, Bags]) -> Lookup:
+def _lookup(bags: dict[Placement | Attended, Bags]) -> Lookup:
     parts, offset = [], 0
     for part in bags.values():
         parts.append(part.bag_of() + np.int32(offset))
@@ -174,16 +200,23 @@ def assemble(
     scores: dict[str, Floats] | None = None,
     place: Ints | None = None,
     share: Floats | None = None,
+    past: Mapping[Attended, tuple[Rows, Ragged]] | None = None,
+    **others: Any,
 ) -> Batch:
     """A batch from encoded rows: R of the query, I of distinct items, C of crosses; `items` groups the C by I.
 
-    The `share` of the items is that of the batch's candidates unless given.
+    The `share` of the items is that of the batch's candidates unless given. `past` holds, of each history attended to,
+    H item rows and for each request its events among them. `others` are fields of the batch as they are.
     """
     rows: dict[Placement, Rows] = {"query": query, "item": item, "cross": cross}
-    bags: dict[int, dict[Placement, Bags]] = {dim: {} for dim in layout.table_rows}
+    bags: dict[int, dict[Placement | Attended, Bags]] = {dim: {} for dim in layout.table_rows}
     for placement in PLACEMENTS:
         for group in layout.groups[placement]:
             bags[group.dim][placement] = group.bags(rows[placement])
+    past = past or {}
+    for attended, (found, _) in past.items():
+        for group in layout.groups_of("item", attended.features):
+            bags[group.dim][attended] = group.bags(found)
     request_start = np.searchsorted(request_of, np.arange(len(query) + 1)).astype(np.int32)
     return Batch(
         lookups={dim: _lookup(parts) for dim, parts in bags.items()},
@@ -200,4 +233,46 @@ def assemble(
         labels={name: torch.from_numpy(values) for name, values in labels.items()},
         scores={name: torch.from_numpy(values) for name, values in (scores or {}).items()},
         place=None if place is None else torch.from_numpy(place),
+        past={attended: _past(*held, request_of) for attended, held in past.items()},
+        **others,
+    )
+
+
+def _past(items: Rows, events: Ragged, request_of: Ints) -> Past:
+    """`events`: of each of R requests, the places of their items among the H `items`."""
+    event = events.flat().astype(np.int32)
+    found, item_start, order = grouped(event)
+    held = np.zeros(len(items) + 1, dtype=np.int32)
+    held[found + 1] = np.diff(item_start)
+    by_item = Bags(order, np.cumsum(held, dtype=np.int32), None, len(items))
+
+    # pairs go by candidate, then by event: those of an event lie as far apart as its request has events
+    size = np.bincount(request_of, minlength=len(events.length))
+    first_slot = np.cumsum(events.length, dtype=np.int64) - events.length
+    pairs_of = size * events.length.astype(np.int64)
+    first_pair = np.cumsum(pairs_of) - pairs_of
+    length = events.length[request_of].astype(np.int64)
+    ends = np.cumsum(length)
+    candidate = np.repeat(np.arange(len(length), dtype=np.int32), length)
+    nth = np.arange(len(candidate)) - np.repeat(ends - length, length)
+    slot = (first_slot[request_of][candidate] + nth).astype(np.int32)
+    request = events.row_of()
+    times = size[request]
+    nth_event = np.arange(len(event)) - first_slot[request]
+    of_slot = np.cumsum(times) - times
+    nth_time = np.arange(len(candidate)) - np.repeat(of_slot, times)
+    slots = np.repeat(first_pair[request] + nth_event, times)
+    slots += nth_time * np.repeat(events.length[request], times)
+
+    def csr(row: NDArray[np.integer], starts: NDArray[np.integer]) -> Csr:
+        start = np.append(starts, len(row)).astype(np.int32)
+        return _csr(Bags(row.astype(np.int32), start, None, len(starts)))
+
+    return Past(
+        torch.from_numpy(event),
+        _csr(_filled(by_item, padded(len(items)))),
+        torch.from_numpy(candidate),
+        torch.from_numpy(slot),
+        csr(np.arange(len(candidate)), ends - length),
+        csr(slots, of_slot),
     )

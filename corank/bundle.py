@@ -20,7 +20,8 @@ from pydantic import ValidationError
 
 from corank.arrays import sync, write_bytes
 from corank.errors import BundleError, ConfigError
-from corank.schema import Feature, Schema
+from corank.features import Feature
+from corank.schema import Schema
 from corank.settings import Settings, validated
 
 FORMAT = 2

@@ -12,10 +12,12 @@ from torch import nn
 
 from corank.embedding import TableOptimiser
 from corank.errors import ConfigError
+from corank.features import Feature
 from corank.joint import Stage
 from corank.losses import Distill, Loss, Scope, Total
 from corank.optimise import DenseOptimiser
-from corank.schema import Feature, Schema
+from corank.rank import MlpSettings
+from corank.schema import Schema
 from corank.settings import Settings, unknown, validated
 from corank.tables import DataSettings
 from corank.teacher import TeacherSettings
@@ -58,8 +60,8 @@ class TrainSettings(Settings):
         return dict(self.__pydantic_extra__ or {})
 
 
-TAKEN = {"shared", *TrainSettings.model_fields, *dir(nn.ModuleDict)}
-"""Names that no stage may have: the shared tables', the keys' of `train`, and those that torch keeps for itself."""
+TAKEN = {"shared", "position", *TrainSettings.model_fields, *dir(nn.ModuleDict)}
+"""Names that no stage may have: of shared tables, of positions, of `train`'s keys, and those that torch keeps."""
 
 
 class Config(Settings):
@@ -126,9 +128,11 @@ class Config(Settings):
                 raise ConfigError(f"stages.{n}.name: two stages are called '{stage.name}'")
             self._check_stage(stage, n)
             stage.check(schema)
+            stage.ordering(self.data.columns)
         for n, teacher in enumerate(self.teachers):
             self._check_teacher(teacher, n)
         self._check_histories(schema)
+        self._check_priors(schema)
         self._check_scores()
         self.total.check()
         self._check_early_stop()
@@ -140,6 +144,7 @@ class Config(Settings):
     def _check_teacher(self, teacher: TeacherSettings, n: int) -> None:
         key = f"teachers.{n}"
         self._check_network(teacher, key)
+        teacher.attended(self.declared)
         if teacher.name in [other.name for other in [*self.stages, *self.teachers[:n]]]:
             raise ConfigError(f"{key}.name: another is called '{teacher.name}', too")
         for score in teacher.scores:
@@ -168,11 +173,40 @@ class Config(Settings):
                 raise ConfigError(
                     f"stages.{n}.cuts: no level '{level}'; data.levels are {', '.join(self.data.levels)}"
                 )
+        if isinstance(stage, MlpSettings):
+            self._check_earlier(stage, n)
         if n and stage.keep > self.stages[n - 1].keep:
             raise ConfigError(
                 f"stages.{n}.keep: '{stage.name}' would keep {stage.keep} of the {self.stages[n - 1].keep} that "
                 f"'{self.stages[n - 1].name}' leaves it; quotas fall along the cascade"
             )
+
+    def _check_earlier(self, stage: MlpSettings, n: int) -> None:
+        """What a stage sees of others must be there when it is asked."""
+        before = {other.name: other for other in self.stages[:n]}
+        for name, what in stage.sees():
+            key = f"stages.{n}.from_stages"
+            if name not in before:
+                raise ConfigError(
+                    f"{key}: '{name}' is no stage before '{stage.name}'; there are {', '.join(before) or 'none'}"
+                )
+            if what == "place" and name != self.stages[0].name:
+                raise ConfigError(
+                    f"{key}: '{name}' places only what '{self.stages[0].name}' keeps, yet all candidates in training: "
+                    f"its place would mean two things; write {name}.score"
+                )
+            if self.train.mode == "separate":
+                raise ConfigError(
+                    f"{key}: '{name}' trains after '{stage.name}' in train.mode: separate, where the last stage is "
+                    "first; write joint or alternate"
+                )
+
+    def _check_priors(self, schema: Schema) -> None:
+        for name, prior in schema.priors().items():
+            if prior.label is not None and prior.label not in self.data.labels:
+                raise ConfigError(
+                    f"features.{name}.label: no label '{prior.label}'; data.labels are {', '.join(self.data.labels)}"
+                )
 
     def _check_histories(self, schema: Schema) -> None:
         for name, history in schema.histories().items():

@@ -26,9 +26,10 @@ def recalls(judged: Judged, quotas: Sequence[int]) -> tuple[dict[str, Series], S
     first, last = judged.run.config.stages[0], judged.run.config.stages[-1]
     requests, k = judged.predictions.requests, last.keep
     references = {f"{last.name}'s top {k}": judged.places(last) < k}
-    if last.value in judged.truth:
-        references[f"true top {k}"] = requests.places(judged.truth[last.value]) < k
-    references[f"{first.value}s"] = judged.predictions.labels[first.value] == 1
+    truth = judged.true_value(last)
+    if truth is not None:
+        references[f"true top {k}"] = requests.places(truth) < k
+    references[f"{first.main}s"] = judged.predictions.labels[first.main] == 1
     curve = metrics.quota_curve(requests, references, judged.places(first), quotas)
     random = Series(curve.m, curve.random(next(iter(references))))
     return {

@@ -11,12 +11,14 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from corank.arrays import read_frame, write_bytes, write_frame
 from corank.errors import DataError
-from corank.rows import Floats, Ints, Ragged, Rows
+from corank.features import IdsFeature
+from corank.rows import Doubles, Floats, Hashes, Ints, Ragged, Rows
 from corank.scale import Bucket, Scale, numbers
-from corank.schema import IdsFeature, Placed, Placement, Schema
+from corank.schema import Placed, Placement, Schema
 from corank.vocabulary import Hash, Vocabulary
 
 Encoder = Vocabulary | Hash | Bucket | Scale
@@ -57,11 +59,11 @@ class Encoders:
     def encode(self, name: str, values: pl.Series) -> Encoded:
         """Codes (N,) int32, scaled numbers (N,) float32, or for a feature of kind `ids` N lists of codes.
 
-        A history's lists are raw item ids, the newest last. Raises DataError, which names the feature and the
-        value, for values of another type than in training, NaN and infinities.
+        Raises DataError, which names the feature and the value, for values of another type than in training, NaN
+        and infinities.
         """
         feature = self.schema.features[name]
-        encoder = self.fitted[self.schema.table_of(name)]
+        encoder = self.fitted[name]
         if isinstance(feature, IdsFeature):
             return self._lists(name, feature, values)
         if isinstance(encoder, Scale):
@@ -70,24 +72,31 @@ class Encoders:
             return encoder.codes(numbers(values, name))
         return encoder.codes(values, name)
 
-    def rows(self, schema: Schema, placement: Placement, frame: pl.DataFrame) -> Rows:
-        """All features of a placement, from the columns that `schema` names; an absent one is all missing."""
-        placed = schema.placed(placement)
+    def derived(self, name: str, values: Hashes | Doubles) -> Column:
+        """A derived feature's values, hashes (0 for missing) or numbers (NaN), as codes or scaled: (N,)."""
+        encoder = self.fitted[name]
+        if isinstance(encoder, Scale):
+            return encoder.scaled(values.astype(np.float64, copy=False))
+        if isinstance(encoder, Bucket):
+            return encoder.codes(values.astype(np.float64, copy=False))
+        return encoder.codes(hashed(values), name)
+
+    def columns(self, placement: Placement, frame: pl.DataFrame) -> dict[str, Encoded]:
+        """The placement's features of columns, from those that the schema names; an absent one is all missing."""
         absent = pl.Series([None] * len(frame), dtype=pl.Null)
-        columns = {}
-        for name in (*placed.ids, *placed.numbers, *placed.lists):
-            column = schema.column(name)
-            columns[name] = self.encode(name, frame[column] if column in frame.columns else absent)
-        return assemble(placed, columns, len(frame))
+        found = {}
+        for name in self.schema.columns():
+            if self.schema.placement(name) == placement:
+                column = self.schema.column(name)
+                found[name] = self.encode(name, frame[column] if column in frame.columns else absent)
+        return found
 
     def _lists(self, name: str, feature: IdsFeature, values: pl.Series) -> Ragged:
         length, flat = split(values, feature.separator, name)
-        encoder = self.fitted[self.schema.table_of(name)]
+        encoder = self.fitted[name]
         assert isinstance(encoder, Vocabulary | Hash)
         codes = encoder.codes(flat, name)
-        start = np.cumsum(length, dtype=np.int64) - length
-        kept = np.minimum(length, feature.last).astype(np.int32)
-        return Ragged(start + (length - kept) if feature.of else start, kept, codes)
+        return Ragged.packed(length, codes).first(feature.last)
 
     def save(self, folder: Path) -> None:
         """Write `encoders.json`, and each vocabulary as Arrow."""
@@ -121,6 +130,13 @@ def _encoder(folder: Path, parts: dict[str, Any]) -> Encoder:
         key: np.array(value, dtype=np.float64) for key, value in parts.items() if isinstance(value, list)
     }
     return kinds[kind](**{**parts, **arrays})
+
+
+def hashed(values: NDArray[Any]) -> pl.Series:
+    """Hashes as the values of a vocabulary or a hash: signed, null for 0."""
+    assert values.dtype == np.uint64
+    series = pl.Series(values.view(np.int64))
+    return series if values.all() else series.set(pl.Series(values == 0), None)
 
 
 def split(values: pl.Series, separator: str | None, name: str) -> tuple[Ints, pl.Series]:

@@ -3,7 +3,7 @@
 Letters: C candidates.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -93,7 +93,7 @@ def stage_measures(
     own, value = scores[at], scores[-1]
     stage, ranker = requests.places(own), requests.places(value)
     quotas, last = [s.keep for s in stages[:-1]], len(stages) - 1
-    labels = predictions.labels[stages[at].value]
+    labels = predictions.labels[stages[at].main]
     return {
         f"click_recall@{m}": metrics.click_recall(requests, labels, stage, m),
         f"agree_recall@{k}@{m}": metrics.recall(requests, ranker, stage, k, m),
@@ -127,7 +127,7 @@ def joint_measures(
     cuts = [levels.index(level) for level in last.cuts]
     kept = predictions.level > max(cuts, default=len(levels))
     found: dict[str, Measure | None] = {
-        f"joint_click_recall@{k}": through(predictions.labels[last.value] == 1),
+        f"joint_click_recall@{k}": through(predictions.labels[last.main] == 1),
         f"joint_truth_recall@{k}@{k}": None if truth is None else through(requests.places(truth) < k),
         f"joint_kept_recall@{k}": through(kept) if kept.any() and not kept.all() else None,
     }
@@ -142,10 +142,44 @@ def joint_measures(
 def _scores(
     predictions: Predictions, stages: Sequence[Stage], calibrators: Calibrators
 ) -> list[NDArray[np.floating]]:
-    """What each stage orders by: logits, and calibrated probabilities of the last, which are summed, too."""
+    """What each stage orders by, of the last its value itself, which is summed, too."""
     *others, last = stages
-    value = calibrators[last.name][last.value].apply(predictions.logits[last.name][last.value])
-    return [*(predictions.logits[stage.name][stage.value] for stage in others), value]
+    ordered = [order_of(predictions, stage, calibrators[stage.name]) for stage in others]
+    return [*ordered, value_of(predictions, last, calibrators[last.name])]
+
+
+def order_of(
+    predictions: Predictions, stage: Stage, calibrators: Mapping[str, Platt]
+) -> NDArray[np.floating]:
+    """What a stage orders by: its value, or, where that is a label alone, the logit, of the same order: (C,)."""
+    label = stage.ordering(predictions.columns).single
+    return predictions.logits[stage.name][label] if label else value_of(predictions, stage, calibrators)
+
+
+def value_of(
+    predictions: Predictions, stage: Stage, calibrators: Mapping[str, Platt]
+) -> NDArray[np.floating]:
+    """A stage's value of each candidate: (C,). Raises DataError where one is no finite number."""
+    logits = predictions.logits[stage.name]
+    value = stage.ordering(predictions.columns)
+    named = [label for label in stage.labels if label in value.names]
+    found = value(predictions.columns | {label: calibrators[label].apply(logits[label]) for label in named})
+    odd = np.flatnonzero(~np.isfinite(found))
+    if len(odd):
+        raise DataError(
+            f"stages.{stage.name}.value: {stage.value!r} is {found[odd[0]]} for candidate {odd[0]} of the split; "
+            "look for zeros below a division, and for extreme numbers among data.columns"
+        )
+    return found
+
+
+def true_value(predictions: Predictions, stage: Stage, truth: Truth) -> Floats | None:
+    """A stage's value by the truth of its labels, None where that of one is not known: (C,)."""
+    value = stage.ordering(predictions.columns)
+    if any(label in value.names and label not in truth for label in stage.labels):
+        return None
+    found: Floats = value(predictions.columns | truth).astype(np.float32)
+    return found
 
 
 def refuse_other_rows(predictions: Predictions, reference: Predictions) -> None:
@@ -215,7 +249,8 @@ def evaluate(
         "interval": {"stages": stage_intervals, "cascade": None},
     }
     if len(stages) > 1:
-        scores, last_truth = _scores(predictions, stages, calibrators), truth.get(stages[-1].value)
+        scores = _scores(predictions, stages, calibrators)
+        last_truth = true_value(predictions, stages[-1], truth)
         each = {
             stage.name: stage_measures(predictions, stages, at, scores, last_truth)
             for at, stage in enumerate(stages[:-1])

@@ -6,8 +6,21 @@ from typing import Literal
 import polars as pl
 
 from corank.encode import Encoder, Encoders
-from corank.scale import Bucket, Doubles, Scale, numbers
-from corank.schema import BucketFeature, Feature, IdFeature, IdsFeature, Schema
+from corank.features import (
+    BucketFeature,
+    ContainsFeature,
+    DerivedFeature,
+    Feature,
+    IdFeature,
+    IdsFeature,
+    NumberFeature,
+    PairFeature,
+    ScaledFeature,
+    Scaling,
+)
+from corank.rows import Doubles
+from corank.scale import Bucket, Scale, numbers
+from corank.schema import Schema
 from corank.survey import Source
 from corank.tables import DataSettings, Table
 from corank.vocabulary import Hash, Vocabulary, identifiers
@@ -37,24 +50,43 @@ def fit(schema: Schema, data: DataSettings, found: dict[str, Source], tables: Ta
     return Encoders(schema, fitted)
 
 
+def fit_derived(name: str, feature: DerivedFeature, rows: pl.LazyFrame) -> Encoder:
+    """The encoder of a derived feature, from its column among training rows: hashes as Int64, or numbers."""
+    values = rows.select(pl.col(name).alias("value"))
+    table = Table(name, values, values.collect_schema(), "feather")
+    if isinstance(feature, PairFeature):
+        return _fit_ids(name, feature, table, values)
+    if isinstance(feature, ContainsFeature):
+        return Scale("none")
+    assert isinstance(feature, ScaledFeature)
+    if feature.buckets is not None:
+        return Bucket.fit(_sample(name, table, values), feature.buckets)
+    return _fit_scale(name, feature.scale, table, values)
+
+
 def _fit(name: str, feature: Feature, table: Table, values: pl.LazyFrame) -> Encoder:
     """`values`: the training rows' column `value`."""
     if isinstance(feature, IdFeature | IdsFeature):
         return _fit_ids(name, feature, table, values)
     if isinstance(feature, BucketFeature):
         return Bucket.fit(_sample(name, table, values), feature.buckets)
-    if feature.scale == "quantile":
+    assert isinstance(feature, NumberFeature)
+    return _fit_scale(name, feature.scale, table, values)
+
+
+def _fit_scale(name: str, scale: Scaling, table: Table, values: pl.LazyFrame) -> Scale:
+    if scale == "quantile":
         return Scale.from_sample(_sample(name, table, values))
-    if feature.scale == "none":
-        return Scale("none")
-    return _moments(feature.scale, table, values)
+    return Scale("none") if scale == "none" else _moments(scale, table, values)
 
 
 def _fit_ids(
-    name: str, feature: IdFeature | IdsFeature, table: Table, values: pl.LazyFrame
+    name: str, feature: IdFeature | IdsFeature | PairFeature, table: Table, values: pl.LazyFrame
 ) -> Vocabulary | Hash:
     if isinstance(feature, IdsFeature):
         values = _exploded(feature, values)
+    if feature.hash is not None and isinstance(feature, PairFeature):
+        return Hash(feature.hash, text=False)
     if feature.hash is not None:
         first = identifiers(table.collect(values.drop_nulls().head(1))["value"], name)
         return Hash(feature.hash, text=first.dtype == pl.String)

@@ -13,10 +13,13 @@ from numpy.typing import NDArray
 
 from corank.arrays import appending, read_array, write_array
 from corank.errors import ConfigError
-from corank.rows import Ints, Longs
+from corank.rows import Floats, Ints, Longs
 
 AT_ONCE = 2**24
 """Events sorted at a time, about; bounds memory."""
+
+OLDEST = 60
+"""Half-lives after which an event's weight falls no further: a list of old events only still has a mean."""
 
 _DAY = timedelta(days=1)
 _MS = timedelta(milliseconds=1)
@@ -70,15 +73,18 @@ class Events:
     """ms since 1970 UTC: (E,)."""
     offsets: Longs
     """Where each user's events begin, and the end: (U + 1,)."""
+    ordinals: Ints
+    """The place of each event's item among the distinct items: (E,)."""
 
     @classmethod
     def open(cls, folder: Path, name: str) -> Self:
         """Memory-mapped. Raises DataError if a part is missing or damaged."""
-        return cls(*(read_array(folder / f"{name}.{part}.npy") for part in ("items", "times", "offsets")))
+        parts = ("items", "times", "offsets", "ordinals")
+        return cls(*(read_array(folder / f"{name}.{part}.npy") for part in parts))
 
     @staticmethod
     def write(folder: Path, name: str, pieces: list[Path], users: int) -> None:
-        """Sort pieces (Arrow files of `user` index, `time`, `item` code, `row` of the log) into a folder."""
+        """Sort pieces into a folder: Arrow files of `user` index, `time`, `item` code, `ordinal`, `row` of the log."""
         found = pl.scan_ipc(pieces)
         counts = found.group_by("user").len().collect(engine="streaming")
         offsets = np.zeros(users + 1, dtype=np.int64)
@@ -91,12 +97,14 @@ class Events:
         with (
             appending(folder / f"{name}.items.npy", size, np.int32) as items,
             appending(folder / f"{name}.times.npy", size, np.int64) as times,
+            appending(folder / f"{name}.ordinals.npy", size, np.int32) as ordinals,
         ):
             for first, end in pairwise(bounds.tolist()):
                 some = found.filter(pl.col("user").is_between(first, end, closed="left"))
                 part = some.collect(engine="streaming").sort("user", "time", "row")
                 items(part["item"].to_numpy())
                 times(part["time"].to_numpy())
+                ordinals(part["ordinal"].to_numpy())
 
     def slices(
         self,
@@ -117,3 +125,9 @@ class Events:
         end = bisect(self.times, first, self.offsets[users + 1], cut - lag // _MS)
         start = np.maximum(first, end - last)
         return start, (end - start).astype(np.int32)
+
+
+def recency(age: Longs, half_life: timedelta) -> Floats:
+    """2 to the power of −age/half_life, of events `age` ms before their request: (N,)."""
+    lives: Floats = np.minimum(age / (half_life / _MS), OLDEST).astype(np.float32)
+    return np.exp2(-lives)

@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corank.errors import DataError
-from corank.evaluate import Calibrators, Truth, evaluate, truth_of
+from corank.evaluate import Calibrators, Truth, evaluate, order_of, true_value, truth_of
 from corank.joint import JointModel, Stage
 from corank.pack import Packed
 from corank.predict import Predictions, predict
+from corank.rows import Floats
 from corank.run import Run
 
 
@@ -36,7 +37,13 @@ class Judged:
 
     def places(self, stage: Stage) -> NDArray[np.int64]:
         """(C,), from 0."""
-        return self.predictions.requests.places(self.predictions.logits[stage.name][stage.value])
+        return self.predictions.requests.places(
+            order_of(self.predictions, stage, self.calibrators[stage.name])
+        )
+
+    def true_value(self, stage: Stage) -> Floats | None:
+        """By the truth, if that is known: (C,)."""
+        return true_value(self.predictions, stage, self.truth)
 
 
 def judged(run: Run, split: str, bootstrap: bool = True, reference: Run | None = None) -> Judged:

@@ -6,14 +6,15 @@ features, its pooled lists, and last its numbers. Training and serving both buil
 Letters: N rows · f features of a group · B = N·f bags · V table rows read · d dimension.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from corank.rows import Floats, Ints, Rows
-from corank.schema import FIRST_KNOWN, PLACEMENTS, IdsFeature, Placement, Schema
+from corank.features import IdsFeature
+from corank.rows import Floats, Ints, Ragged, Rows
+from corank.schema import FIRST_KNOWN, PLACEMENTS, Placement, Schema
 
 Columns = NDArray[np.int64]
 
@@ -73,8 +74,8 @@ class Group:
             place = np.repeat(first[:, column] - (np.cumsum(ragged.length) - ragged.length), ragged.length)
             place += np.arange(len(place), dtype=place.dtype)
             row[place] = ragged.flat() + listed.offset
-            if listed.mean:
-                weight[place] = np.repeat(1 / np.maximum(ragged.length, 1), ragged.length)
+            if listed.mean or ragged.weight is not None:
+                weight[place] = _weights(ragged, listed.mean)
         return Bags(row, start, weight, length.size)
 
     def _lengths(self, rows: Rows) -> Ints:
@@ -82,6 +83,26 @@ class Group:
         for column, listed in enumerate(self.lists, start=len(self.ids)):
             length[:, column] = rows.lists[listed.index].length
         return length
+
+
+def _weights(lists: Ragged, mean: bool) -> Floats:
+    """What each value of `lists.flat()` counts: those of a list sum to 1 where its mean is taken."""
+    weight = lists.flat_weight()
+    if weight is None:
+        return np.repeat(1 / np.maximum(lists.length, 1), lists.length).astype(np.float32)
+    if not mean:
+        return weight
+    row = lists.row_of()
+    whole: Floats = (weight / np.bincount(row, weight, len(lists.length))[row]).astype(np.float32)
+    return whole
+
+
+@dataclass(frozen=True)
+class Attended:
+    """What attention reads of a history: some embedded features of its items, the item's id first."""
+
+    history: str
+    features: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -105,14 +126,16 @@ class Layout:
                 rows[feature.dim] = offset[name] + self.sizes[name]
         object.__setattr__(self, "table_rows", rows)
         object.__setattr__(self, "offset", offset)
-        object.__setattr__(self, "groups", {p: self._groups(p) for p in PLACEMENTS})
+        object.__setattr__(self, "groups", {p: self.groups_of(p) for p in PLACEMENTS})
 
-    def _groups(self, placement: Placement) -> tuple[Group, ...]:
+    def groups_of(self, placement: Placement, names: Collection[str] | None = None) -> tuple[Group, ...]:
+        """The groups of a placement's embedded features, all or some; in the order of `columns`."""
         placed, embedded = self.schema.placed(placement), self.schema.embedded()
+        chosen = [n for n in placed.ids + placed.lists if names is None or n in names]
         groups = []
-        for dim in sorted({embedded[n].dim for n in placed.ids + placed.lists}):
-            ids = [i for i, n in enumerate(placed.ids) if embedded[n].dim == dim]
-            lists = [i for i, n in enumerate(placed.lists) if embedded[n].dim == dim]
+        for dim in sorted({embedded[n].dim for n in chosen}):
+            ids = [i for i, n in enumerate(placed.ids) if n in chosen and embedded[n].dim == dim]
+            lists = [i for i, n in enumerate(placed.lists) if n in chosen and embedded[n].dim == dim]
             groups.append(
                 Group(
                     dim,

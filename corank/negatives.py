@@ -12,7 +12,6 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from corank.history import bisect
 from corank.packed import Packed
 from corank.rows import Ints, Longs
 from corank.sampling import BATCH, CATALOGUE, Population, drawn
@@ -50,7 +49,7 @@ class Negatives:
             count = population.get(code)
             if not count:
                 continue
-            among = self._item_of_row[batch] if code == BATCH else self._seen
+            among = self.item_of_row[batch] if code == BATCH else self._seen
             if len(among):
                 request.append(np.repeat(np.arange(requests, dtype=np.int32), count))
                 item.append(among[rng.integers(0, len(among), requests * count)])
@@ -59,9 +58,10 @@ class Negatives:
             nothing = np.empty(0, dtype=np.int32)
             return nothing, nothing, nothing.astype(np.uint8), nothing
         request_x, item_x, source_x = np.concatenate(request), np.concatenate(item), np.concatenate(source)
-        pairs = self._new(request_x, item_x, request_of, self._item_of_row[row_of])
+        pairs = self._new(request_x, item_x, request_of, self.item_of_row[row_of])
         request_x, item_x, source_x = request_x[pairs], item_x[pairs], source_x[pairs]
-        return request_x, self._rows(item_x, time[request_x]), source_x, drawn(request_x, source_x, rng)
+        row_x = self.packed.item_versions.held(item_x, time[request_x]).astype(np.int32)
+        return request_x, row_x, source_x, drawn(request_x, source_x, rng)
 
     def counts(self, population: Population | None) -> NDArray[np.int64]:
         """The log's candidates of each item row, of all levels or those of a population."""
@@ -73,35 +73,23 @@ class Negatives:
 
     def _new(self, request: Ints, item: Ints, request_of: Ints, item_of: Ints) -> NDArray[np.intp]:
         """The drawn pairs that are neither a candidate nor drawn before, by request."""
-        many = len(self._first)
+        many = len(self.packed.item_versions.ids)
         key = request.astype(np.int64) * many + item
         held = request_of.astype(np.int64) * many + item_of
         distinct, first = np.unique(key, return_index=True)
         new: NDArray[np.intp] = first[~np.isin(distinct, held)]
         return new
 
-    def _rows(self, item: Ints, time: Longs) -> Ints:
-        """The row of each item that holds at a time."""
-        if len(self._first) == len(self._from):
-            return self._first[item].astype(np.int32)
-        end = np.append(self._first[1:], len(self._from))
-        found = bisect(self._from, self._first[item], end[item], time + 1) - 1
-        return found.astype(np.int32)
-
     @cached_property
     def _from(self) -> Longs:
         return self.packed.item_keys["valid_from"].to_numpy()
 
     @cached_property
-    def _first(self) -> Longs:
-        """The first row of every item: (I,)."""
-        return np.flatnonzero(self._from == NEVER)
-
-    @cached_property
-    def _item_of_row(self) -> Ints:
+    def item_of_row(self) -> Ints:
+        """The item of each row, by its place among the distinct ones."""
         return (np.cumsum(self._from == NEVER) - 1).astype(np.int32)
 
     @cached_property
     def _seen(self) -> Ints:
         """The items that some request of the split had as a candidate; others are not in its catalogue yet."""
-        return np.unique(self._item_of_row[self.counts(None) > 0])
+        return np.unique(self.item_of_row[self.counts(None) > 0])

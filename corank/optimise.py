@@ -1,7 +1,7 @@
 """One optimiser for the tables and one a stage, and the running average of all weights."""
 
 import copy
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import NonNegativeFloat, PositiveFloat
@@ -10,6 +10,9 @@ from torch import Tensor
 from corank.embedding import TableOptimiser, table_optimiser
 from corank.joint import JointModel
 from corank.settings import Settings
+
+POSITION_RATE = 10
+"""How much faster than a layer the terms of positions learn: each is a logit by itself."""
 
 
 class DenseOptimiser(Settings):
@@ -28,9 +31,12 @@ def optimisers(
     built: dict[str, torch.optim.Optimizer] = {"table": table_optimiser(model.tables.parameters(), table)}
     for name, stage in model.networks.items():
         chosen = stages.get(name, DenseOptimiser())
-        built[name] = torch.optim.AdamW(
-            stage.parameters(), lr=chosen.lr, weight_decay=chosen.weight_decay, fused=True
-        )
+        terms = list(model.terms(name).values())
+        layers = [p for p in stage.parameters() if all(p is not term for term in terms)]
+        groups: list[dict[str, Any]] = [{"params": layers, "weight_decay": chosen.weight_decay}]
+        if terms:
+            groups.append({"params": terms, "weight_decay": 0.0, "lr": POSITION_RATE * chosen.lr})
+        built[name] = torch.optim.AdamW(groups, lr=chosen.lr, fused=True)
     return built
 
 

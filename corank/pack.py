@@ -1,4 +1,7 @@
-"""Tables → packed data, in two passes: encoders, items and users first; then the log, partition by partition."""
+"""Tables → packed data, in two passes: encoders, items and users first; then the log, partition by partition.
+
+What is derived from features (crosses, priors) follows, when histories are cut and every prior is counted.
+"""
 
 import errno
 import os
@@ -6,21 +9,35 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
-from corank.arrays import read_frame, sync, write_bytes, write_frame, write_rows
-from corank.encode import assemble
+from corank.arrays import (
+    read_array,
+    read_frame,
+    sync,
+    write_array,
+    write_arrays,
+    write_bytes,
+    write_frame,
+    write_shared,
+    write_views,
+)
+from corank.derive import derive
+from corank.encode import Encoders, assemble
 from corank.errors import DataError
 from corank.fit import fit
-from corank.history import Events
+from corank.history import Events, floored
+from corank.operands import Operands, Wanted
 from corank.packed import FORMAT, MANIFEST, Manifest, Packed, Shard, ShardCount, events_name, fingerprint
 from corank.requests import Requests, columns, constant, gather, keys, request_columns
-from corank.schema import Schema
-from corank.shards import ShardWriter, encoded, write_histories
-from corank.survey import Source, Survey, feature_columns, sources, spell
+from corank.rows import Longs, Ragged
+from corank.schema import Placed, Schema
+from corank.shards import ShardWriter, encoded, of_columns, raw
+from corank.survey import Source, Survey, feature_columns, sources, spell, value_columns
 from corank.tables import DataSettings, Table
 from corank.versions import Versions
 
@@ -55,17 +72,26 @@ def pack(
     )
     found = sources(schema, data, log, items, users)
     survey = Survey.of(log, data, feature_columns(schema, found, "log"))
+    values = value_columns(data, log, items)
     report(f"log: {survey.rows:,} candidates, {spell(survey.first)} to {spell(survey.last)}")
-    inputs = _Inputs(data, schema, found, log, items, users, truth, survey)
+    inputs = _Inputs(data, schema, found, log, items, users, truth, survey, values)
     with _disk_errors(out, inputs), _replacing(out) as folder:
         spill = folder / "spill"
         spill.mkdir()
         writer, absent = _first_pass(inputs, folder, spill, report)
         splits, duplicates = _second_pass(inputs, writer, report)
         _write_events(inputs, writer, splits)
-        shutil.rmtree(spill)
         dropped = {"duplicates": duplicates, "users_without_row": absent}
-        _write_manifest(folder, mark, data, schema, splits, dropped)
+        manifest = _manifest(folder, mark, inputs, splits, dropped)
+        encoders = writer.encoders
+        if schema.derived():
+            encoders = derive(Packed.assembled(folder, manifest, encoders), spill)
+            for name in schema.derived():
+                size = encoders.sizes.get(name)
+                report(f"{name}: {f'{size:,} embedding rows' if size else 'a number'}")
+        encoders.save(folder / "encoders")
+        shutil.rmtree(spill)
+        _write_manifest(folder, manifest)
     return Packed.open(out, expect=mark)
 
 
@@ -79,6 +105,8 @@ class _Inputs:
     users: Table | None
     truth: Table | None
     survey: Survey
+    values: dict[str, Source]
+    """The table of each of the data's `columns`."""
 
     def columns(self) -> list[pl.Expr]:
         return columns(self.log, self.data, self.schema, self.found)
@@ -98,15 +126,56 @@ def _first_pass(inputs: _Inputs, folder: Path, spill: Path, report: Report) -> t
             f"users: {absent:,} of {len(users.ids):,} users of the log have no row; their features are missing"
         )
     encoders = fit(schema, data, found, {"log": log, "items": inputs.items, "users": inputs.users})
-    encoders.save(folder / "encoders")
     for name, size in encoders.sizes.items():
         report(f"{name}: {size:,} embedding rows")
-    names = [name for name, source in found.items() if source == "items"]
-    rows = assemble(schema.placed("item"), encoded(encoders, names, items, data.item), len(items.frame))
-    write_rows(folder / "items", rows)
-    write_frame(folder / "items" / "keys.arrow", items.frame.select(item="@id", valid_from="@from"))
+    with_snapshots, row = items.with_snapshots(_snapshots(inputs))
+    operands = _write_items(inputs, folder / "items", encoders, items, with_snapshots, row)
     write_frame(folder / "users.arrow", users.ids.values.alias("user").to_frame())
-    return ShardWriter(data, schema, found, encoders, items.without_features(), users, folder, spill), absent
+    as_of = round(data.instant(data.as_of).timestamp() * 1000) if data.as_of else inputs.survey.last
+    return ShardWriter(
+        data, schema, found, encoders, with_snapshots, users, operands, inputs.values, as_of, folder, spill
+    ), absent
+
+
+def _snapshots(inputs: _Inputs) -> pl.DataFrame:
+    """The items that are candidates, and since when their newest snapshots of priors were there: `@id`, `@from`."""
+    data, log = inputs.data, inputs.log
+    grids = {prior.every for prior in inputs.schema.priors("item").values()}
+    seen = pl.DataFrame(schema={"@id": log.distinct(data.item).dtype, "@from": pl.Int64})
+    if not grids:
+        return seen
+    columns = [log.key(data.item).alias("@id"), log.moment(data.time).alias("@time")]
+    for batch in log.batches(columns, inputs.survey.rows, BATCH):
+        times = batch["@time"].to_numpy()
+        cuts = [
+            batch.select("@id", pl.Series("@from", floored(times, every, data.timezone))) for every in grids
+        ]
+        seen = pl.concat([seen, *cuts]).unique()
+    return seen
+
+
+def _write_items(
+    inputs: _Inputs, folder: Path, encoders: Encoders, items: Versions, with_snapshots: Versions, row: Longs
+) -> Operands:
+    """Encode every version of an item, once a snapshot; the operands of the rows written."""
+    data, schema = inputs.data, inputs.schema
+    names = [name for name, source in inputs.found.items() if source == "items"]
+    base, lists = of_columns(schema, "item"), schema.placed("item").lists
+    found = encoded(encoders, names, items, data.item)
+    rows = assemble(Placed(base.ids, lists, base.numbers), found, len(items.frame)).take(row)
+    write_arrays(folder, {"ids": rows.ids, "numbers": rows.numbers})
+    for n, values in enumerate(rows.lists):
+        write_shared(folder, n, values)
+    write_frame(folder / "keys.arrow", with_snapshots.frame.select(item="@id", valid_from="@from"))
+    columns = [name for name, source in inputs.values.items() if source == "items"]
+    for name in columns:
+        write_array(folder / f"column.{name}.npy", items.frame[name].cast(pl.Float32).to_numpy()[row])
+    wanted = Wanted.of(schema, "item")
+    operands = Operands.of(
+        encoders, wanted, lambda name: raw(schema, name, items, data.item), len(items.frame)
+    ).take(row)
+    operands.save(folder / "operands")
+    return operands
 
 
 def _items(inputs: _Inputs) -> Versions:
@@ -115,6 +184,7 @@ def _items(inputs: _Inputs) -> Versions:
     if table is None:
         return Versions.of_ids(seen)
     names = [c for c in feature_columns(inputs.schema, inputs.found, "items") if c != data.item]
+    names += [c for c, source in inputs.values.items() if source == "items" and c not in names]
     items, absent = Versions.of(table, data.item, names, seen, only=False)
     if len(absent):
         shown = ", ".join(map(repr, absent.head(5).to_list()))
@@ -174,37 +244,49 @@ def _gather_truth(inputs: _Inputs, spill: Path, count: int) -> list[Path]:
 
 def _write_events(inputs: _Inputs, writer: ShardWriter, splits: dict[str, list[ShardCount]]) -> None:
     """Sort the events of all partitions, and cut each request's histories out of them."""
-    folder = writer.folder / "events"
-    folder.mkdir()
-    for name in {events_name(history) for history in inputs.schema.histories().values()}:
-        Events.write(folder, name, sorted(writer.spill.glob(f"{name}.*.arrow")), len(writer.users.ids))
-    write_histories(writer.folder, inputs.data, inputs.schema, splits)
+    folder, schema, data = writer.folder, inputs.schema, inputs.data
+    (folder / "events").mkdir()
+    histories = schema.histories()
+    for name in {events_name(history) for history in histories.values()}:
+        pieces = sorted(writer.spill.glob(f"{name}.*.arrow"))
+        Events.write(folder / "events", name, pieces, len(writer.users.ids))
+    events = {name: Events.open(folder / "events", name) for name in map(events_name, histories.values())}
+    for shard in (folder / split / count.name for split, counts in splits.items() for count in counts):
+        user, time = read_array(shard / "user.npy"), read_array(shard / "time.npy")
+        for n, name in enumerate(schema.placed("query").lists):
+            if name in histories:
+                h, of = histories[name], events[events_name(histories[name])]
+                # an event that comes late is in no history before it is known
+                lag = h.lag + (data.matures(h.event) if h.event else timedelta())
+                start, length = of.slices(user, time, lag, h.every, data.timezone, h.last)
+                write_views(shard / "query", n, Ragged(start, length, of.items))
 
 
-def _write_manifest(
-    folder: Path,
-    mark: str,
-    data: DataSettings,
-    schema: Schema,
-    splits: dict[str, list[ShardCount]],
-    dropped: dict[str, int],
-) -> None:
+def _manifest(
+    folder: Path, mark: str, inputs: _Inputs, splits: dict[str, list[ShardCount]], dropped: dict[str, int]
+) -> Manifest:
+    data = inputs.data
     levels = np.zeros(len(data.levels), dtype=np.int64)
     for path in folder.glob("*/*/level.npy"):
         levels += np.bincount(np.load(path), minlength=len(levels))
-    manifest = Manifest(
+    return Manifest(
         format=FORMAT,
         fingerprint=mark,
         data=data,
-        features=schema.features,
+        features=inputs.schema.features,
         splits=splits,
         levels=dict(zip(data.levels, levels.tolist(), strict=True)),
         dropped=dropped,
-        files={
-            str(p.relative_to(folder)): p.stat().st_size for p in sorted(folder.rglob("*")) if p.is_file()
-        },
+        last=inputs.survey.last,
+        item_columns=[name for name, source in inputs.values.items() if source == "items"],
+        files={},
     )
-    write_bytes(folder / MANIFEST, manifest.model_dump_json(indent=1).encode())
+
+
+def _write_manifest(folder: Path, manifest: Manifest) -> None:
+    files = {str(p.relative_to(folder)): p.stat().st_size for p in sorted(folder.rglob("*")) if p.is_file()}
+    whole = manifest.model_copy(update={"files": files})
+    write_bytes(folder / MANIFEST, whole.model_dump_json(indent=1).encode())
 
 
 @contextmanager

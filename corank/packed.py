@@ -13,16 +13,20 @@ import polars as pl
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from corank.arrays import read_array, read_frame, read_rows
+from corank.arrays import read_array, read_frame, read_ragged
 from corank.encode import Encoders
 from corank.errors import DataError
+from corank.features import Feature, IdsFeature
 from corank.history import Events
-from corank.rows import Floats, Ints, Longs, Rows
-from corank.schema import Feature, IdsFeature, Schema
+from corank.operands import Operands, Wanted
+from corank.prior import Rates, Snapshots
+from corank.rows import Floats, Ints, Longs, Ragged, Rows
+from corank.schema import Placement, Schema
 from corank.settings import Settings
 from corank.tables import DataSettings, files
+from corank.versions import Versions
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 _AGAIN = "run `corank pack` again"
 
@@ -45,6 +49,10 @@ class Manifest(Settings):
     """Candidates of each level."""
     dropped: dict[str, int]
     """Rows left out, and users without a row in `users`: by reason."""
+    last: int
+    """When the log's last candidate was, ms UTC."""
+    item_columns: list[str]
+    """Those of the data's `columns` that are of the items."""
     files: dict[str, int]
     """Bytes of every file, by its path within the folder."""
 
@@ -78,7 +86,7 @@ class Shard:
     request_start: Longs
     """Where each request's candidates begin, and the end: (R + 1,)."""
     query: Rows
-    """(R). A history's values are the events of all users."""
+    """(R). A history's values are the events of all users; an attribute of its items has them, too."""
     user: Ints
     """Index into `Packed.users`: (R,)."""
     time: Longs
@@ -93,6 +101,10 @@ class Shard:
     """Logged scores as logits, NaN where there is none: (C,)."""
     weight: Floats | None
     """(C,), if the log has it."""
+    position: NDArray[np.int16] | None
+    """Where it stood on the page, −1 where unknown: (C,), if the log has it."""
+    columns: dict[str, Floats]
+    """Those of the data's `columns` that are of the log: (C,)."""
     cross: Rows
     """(C), of no columns if there are no cross features."""
     truth: dict[str, Floats]
@@ -110,28 +122,54 @@ class Shard:
         """The request key's columns of one request."""
         return self.keys.row(row, named=True)
 
+    def operands(self, schema: Schema) -> Operands:
+        """Of the requests, but for their histories."""
+        wanted = Wanted.of(schema, "query")
+        return Operands.load(self.folder / "query" / "operands", wanted, len(self))
+
     @classmethod
     def open(cls, folder: Path, manifest: Manifest, schema: Schema, events: dict[str, Events]) -> Self:
         def array(name: str) -> NDArray[Any]:
             return read_array(folder / f"{name}.npy")
 
-        histories, labels = schema.histories(), manifest.data.labels
-        lists = schema.placed("query").lists
-        shared = [events[events_name(histories[name])].items if name in histories else None for name in lists]
+        data, labels = manifest.data, manifest.data.labels
+        logged = [name for name in data.columns if name not in manifest.item_columns]
         return cls(
             folder,
             array("request_start"),
-            read_rows(folder / "query", shared),
+            _rows(folder / "query", _query_lists(folder / "query", schema, events)),
             array("user"),
             array("time"),
             array("item"),
             array("level"),
             {name: array(f"label.{name}") for name in labels},
-            {name: array(f"score.{name}") for name in manifest.data.scores},
-            array("weight") if manifest.data.weight else None,
-            read_rows(folder / "cross", [None] * len(schema.placed("cross").lists)),
+            {name: array(f"score.{name}") for name in data.scores},
+            array("weight") if data.weight else None,
+            array("position") if data.position else None,
+            {name: array(f"column.{name}") for name in logged},
+            _rows(folder / "cross", [read_ragged(folder / "cross", n) for n in _places(schema, "cross")]),
             {name: array(f"truth.{name}") for name in labels if (folder / f"truth.{name}.npy").exists()},
         )
+
+
+def _rows(folder: Path, lists: list[Ragged]) -> Rows:
+    return Rows(read_array(folder / "ids.npy"), read_array(folder / "numbers.npy"), tuple(lists))
+
+
+def _places(schema: Schema, placement: Placement) -> range:
+    return range(len(schema.placed(placement).lists))
+
+
+def _query_lists(folder: Path, schema: Schema, events: dict[str, Events]) -> list[Ragged]:
+    histories, attributes, names = schema.histories(), schema.attributes(), schema.placed("query").lists
+
+    def lists(name: str) -> Ragged:
+        if name in attributes:
+            return lists(attributes[name][0])
+        values = events[events_name(histories[name])].items if name in histories else None
+        return read_ragged(folder, names.index(name), values)
+
+    return [lists(name) for name in names]
 
 
 @dataclass(frozen=True)
@@ -162,13 +200,20 @@ class Packed:
             if found != size:
                 raise DataError(f"{path}: expected {size} bytes, found {found or 'no file'}: {_AGAIN}")
         schema = Schema(manifest.features)
+        return cls.assembled(folder, manifest, Encoders.load(folder / "encoders", schema))
+
+    @classmethod
+    def assembled(cls, folder: Path, manifest: Manifest, encoders: Encoders) -> Self:
+        """Packed data of a manifest, memory-mapped."""
+        schema = encoders.schema
         events = {n: Events.open(folder / "events", n) for n in map(events_name, schema.histories().values())}
+        items = folder / "items"
         return cls(
             folder,
             manifest,
             schema,
-            Encoders.load(folder / "encoders", schema),
-            read_rows(folder / "items", [None] * len(schema.placed("item").lists)),
+            encoders,
+            _rows(items, [read_ragged(items, n) for n in _places(schema, "item")]),
             events,
             {
                 split: tuple(Shard.open(folder / split / s.name, manifest, schema, events) for s in shards)
@@ -198,12 +243,41 @@ class Packed:
         """Columns `item` and `valid_from` (ms since 1970 UTC, the least integer for always) of the item rows."""
         return read_frame(self.folder / "items" / "keys.arrow")
 
+    @cached_property
+    def item_versions(self) -> Versions:
+        """The item rows, to be found by item and time."""
+        return Versions(self.item_keys.rename({"item": "@id", "valid_from": "@from"}))
+
+    @cached_property
+    def item_operands(self) -> Operands:
+        """Of the item rows."""
+        wanted = Wanted.of(self.schema, "item")
+        return Operands.load(self.folder / "items" / "operands", wanted, len(self.items))
+
+    @cached_property
+    def item_columns(self) -> dict[str, Floats]:
+        """Those of the data's `columns` that are of the items, by item row."""
+        names = self.manifest.item_columns
+        return {name: read_array(self.folder / "items" / f"column.{name}.npy") for name in names}
+
+    @cached_property
+    def priors(self) -> Snapshots:
+        """What every prior counted, period by period."""
+        folders = {name: prior_folder(self.folder, n) for n, name in enumerate(self.schema.priors())}
+        rates = {name: Rates.load(folder) for name, folder in folders.items()}
+        return Snapshots(rates, self.data.timezone)
+
     def newest_items(self) -> tuple[pl.Series, Longs]:
         """The distinct items, ascending, and the newest row of each: (I,), (I,)."""
         ids = self.item_keys["item"]
         last = np.append((ids.head(-1) != ids.tail(-1)).to_numpy(), len(ids) > 0)
         newest = np.flatnonzero(last)
         return ids.gather(newest), newest
+
+
+def prior_folder(folder: Path, n: int) -> Path:
+    """Where the n-th prior's counts lie, in packed data as in a bundle."""
+    return folder / "priors" / str(n)
 
 
 def _manifest(folder: Path) -> Manifest:

@@ -4,7 +4,7 @@ Letters: R requests · C candidates.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -30,6 +30,8 @@ class Predictions:
     labels: dict[str, NDArray[np.int8]]
     """(C,): 1, 0, or -1 where unknown, as it is wherever nothing was shown."""
     weight: Floats  # (C,)
+    columns: dict[str, Floats] = field(default_factory=dict)
+    """The data's `columns`: (C,)."""
 
 
 def predict(
@@ -51,13 +53,15 @@ def predict(
     model.eval()
     parts: list[tuple[dict[str, dict[str, Floats]], NDArray[np.int32], dict[str, NDArray[np.generic]]]] = []
     with torch.no_grad():
-        for batch in Reader(packed, split, requests, population).ordered():
+        reader = Reader(packed, split, requests, population, attended=model.attended, places=model.places)
+        for batch in reader.ordered():
             logits = {
                 stage: {label: z.cpu().numpy() for label, z in by_label.items()}
                 for stage, by_label in model.logits(batch.to(device), names).items()
             }
             columns = {"level": batch.level.numpy(), "weight": batch.weight.numpy()}
             columns |= {f"label.{n}": v.numpy().astype(np.int8) for n, v in batch.labels.items()}
+            columns |= {f"column.{n}": v.numpy() for n, v in batch.columns.items()}
             counts = (
                 np.diff(batch.requests.start.numpy()) if batch.requests.start is not None else np.empty(0)
             )
@@ -79,4 +83,5 @@ def predict(
         exposed=joined["level"] == len(packed.data.levels) - 1,
         labels={name: joined[f"label.{name}"] for name in packed.data.labels},
         weight=joined["weight"],
+        columns={name: joined[f"column.{name}"] for name in packed.data.columns},
     )

@@ -4,19 +4,21 @@ Letters: R requests · C candidates · X drawn pairs.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-import polars as pl
+import torch
 from numpy.typing import NDArray
 
 from corank.batch import Batch, assemble, grouped
-from corank.layout import Bags, Layout
+from corank.derive import pair_rows
+from corank.layout import Attended, Bags, Layout
 from corank.negatives import Negatives
 from corank.pack import Packed, Shard
-from corank.rows import Floats, Ints, Rows
+from corank.past import history_items, needed, query_rows
+from corank.rows import Floats, Ints, Ragged, Rows
 from corank.sampling import Population, chosen, drawn
 
 
@@ -37,6 +39,10 @@ class Reader:
     seed: int = 0
     rank: int = 0
     world: int = 1
+    attended: tuple[Attended, ...] = ()
+    """The histories that some stage attends to."""
+    places: bool = False
+    """Whether some stage sees where others place a candidate, so that the batch tells how many each stands for."""
     layout: Layout = field(init=False)
     negatives: Negatives = field(init=False)
 
@@ -79,11 +85,12 @@ class Reader:
         item, item_start, order = grouped(found.row)
         item_of = np.empty(len(found.row), dtype=np.int32)
         item_of[order] = np.repeat(np.arange(len(item), dtype=np.int32), np.diff(item_start))
+        past = history_items(self.packed, shard, requests, self._histories)
         return assemble(
             self.layout,
-            shard.query.take(requests),
+            query_rows(self.packed, shard, requests, past),
             self.packed.items.take(item),
-            self._cross(shard, found.logged),
+            self._cross(shard, requests, found),
             found.request_of,
             item_of,
             Bags(order, item_start, None, len(item)),
@@ -94,7 +101,35 @@ class Reader:
             {name: found.column(values, np.nan) for name, values in shard.scores.items()},
             found.place,
             self._share[item],
+            {attended: self._events(past[attended.history]) for attended in self.attended},
+            position=None
+            if shard.position is None
+            else torch.from_numpy(found.column(shard.position, -1)).long(),
+            columns={name: torch.from_numpy(values) for name, values in self._columns(shard, found).items()},
+            same=self._same(item),
+            stands_for=None if found.stands_for is None else torch.from_numpy(found.stands_for),
         )
+
+    @cached_property
+    def _histories(self) -> list[str]:
+        return list(dict.fromkeys([*needed(self.packed.schema), *(a.history for a in self.attended)]))
+
+    def _events(self, items: Ragged) -> tuple[Rows, Ragged]:
+        """The distinct items of some histories, and the place of each event's item among them."""
+        distinct, place = np.unique(items.flat(), return_inverse=True)
+        return self.packed.items.take(distinct), Ragged.packed(items.length, place.astype(np.int32))
+
+    def _columns(self, shard: Shard, found: "_Candidates") -> dict[str, Floats]:
+        logged = {name: found.column(values, np.nan) for name, values in shard.columns.items()}
+        return logged | {name: values[found.row] for name, values in self.packed.item_columns.items()}
+
+    def _same(self, item: Ints) -> torch.Tensor | None:
+        """For each row the first that is of the same item, None where all are of different ones; rows ascend."""
+        ordinal = self.negatives.item_of_row[item]
+        new = np.diff(ordinal, prepend=-1) != 0
+        if new.all():
+            return None
+        return torch.from_numpy(np.maximum.accumulate(np.where(new, np.arange(len(item)), 0)))
 
     def _candidates(
         self, shard: Shard, requests: NDArray[np.int64], rng: np.random.Generator
@@ -108,29 +143,26 @@ class Reader:
         place = drawn(request_of, level, rng)
         keep = chosen(self.population, level, place)
         held = _Candidates(request_of[keep], logged[keep], row[keep], level[keep], place[keep])
+        if self.places:
+            held = replace(held, stands_for=_stands_for(request_of, level, keep))
         # those that are not read are candidates of the request all the same, so never its negatives
         beyond = self.negatives.draw(self.population, held.row, request_of, row, shard.time[requests], rng)
         return held.joined(*beyond)
 
-    def _cross(self, shard: Shard, logged: NDArray[np.int64]) -> Rows:
-        """Crosses are logged with the pair, so those of a pair beyond the log are missing."""
-        cross, beyond = shard.cross.take(logged), np.flatnonzero(logged < 0)
-        return (
-            cross.replaced(beyond, self._no_cross.take(np.zeros(len(beyond), np.int64)))
-            if len(beyond)
-            else cross
-        )
+    def _cross(self, shard: Shard, requests: NDArray[np.int64], found: "_Candidates") -> Rows:
+        cross, beyond = shard.cross.take(found.logged), np.flatnonzero(found.logged < 0)
+        if not len(beyond):
+            return cross
+        pairs = pair_rows(self.packed, shard, requests, found.request_of[beyond], found.row[beyond])
+        return cross.replaced(beyond, pairs)
 
     @cached_property
     def _share(self) -> Floats:
-        counts = self.negatives.counts(self.population)
-        share: Floats = (counts / max(1, counts.sum())).astype(np.float32)
+        """Of each item row, its item's share."""
+        item = self.negatives.item_of_row
+        counts = np.bincount(item, self.negatives.counts(self.population))
+        share: Floats = (counts / max(1, counts.sum())).astype(np.float32)[item]
         return share
-
-    @cached_property
-    def _no_cross(self) -> Rows:
-        nothing = pl.DataFrame({"": [None]})
-        return self.packed.encoders.rows(self.packed.schema, "cross", nothing)
 
 
 @dataclass(frozen=True)
@@ -143,6 +175,7 @@ class _Candidates:
     row: Ints
     level: NDArray[np.uint8]
     place: Ints | None
+    stands_for: Floats | None = None
 
     def column(self, values: NDArray[Any] | None, otherwise: float) -> Floats:
         """A column of the log, `otherwise` where it has none."""
@@ -165,6 +198,10 @@ class _Candidates:
             np.concatenate((self.row, row))[order],
             np.concatenate((self.level, source))[order],
             np.concatenate((self.place, place))[order],
+            # a pair that was no candidate takes no place
+            None
+            if self.stands_for is None
+            else np.concatenate((self.stands_for, np.zeros(len(request), np.float32)))[order],
         )
 
 
@@ -173,3 +210,12 @@ def _ranges(start: NDArray[np.int64], length: NDArray[np.int64]) -> NDArray[np.i
     ends = np.cumsum(length)
     ranges: NDArray[np.int64] = np.arange(length.sum()) + np.repeat(start - (ends - length), length)
     return ranges
+
+
+def _stands_for(request_of: Ints, level: NDArray[np.uint8], keep: NDArray[np.bool_]) -> Floats:
+    """How many candidates of its request and level each of those kept stands for."""
+    group = request_of.astype(np.int64) << 8 | level
+    _, group = np.unique(group, return_inverse=True)
+    times: Floats = (np.bincount(group) / np.maximum(np.bincount(group, keep), 1)).astype(np.float32)
+    kept: Floats = times[group[keep]]
+    return kept

@@ -6,10 +6,11 @@ import numpy as np
 import polars as pl
 
 from corank.errors import DataError
+from corank.features import IdsFeature
 from corank.history import Events
 from corank.pack import Shard
 from corank.run import Run
-from corank.schema import IdsFeature, Schema
+from corank.schema import Schema
 from corank.tables import DataSettings, Table
 from corank.versions import Versions
 

@@ -198,9 +198,9 @@ def _distributions(judged: Judged) -> list[Html]:
     held = {name: rows.level == n for n, name in enumerate(config.data.levels) if (rows.level == n).any()}
     panels = {}
     for stage in config.stages:
-        calibrator, z = judged.calibrators[stage.name][stage.value], rows.logits[stage.name][stage.value]
+        calibrator, z = judged.calibrators[stage.name][stage.main], rows.logits[stage.name][stage.main]
         odds = z * calibrator.slope + calibrator.intercept
-        panels[f"{stage.name}: {stage.value}"] = {
+        panels[f"{stage.name}: {stage.main}"] = {
             name: (odds[of], rows.weight[of]) for name, of in held.items()
         }
     counts = ", ".join(f"{name} {int(of.sum()):,}" for name, of in held.items())

@@ -16,6 +16,9 @@ from corank.schema import Schema
 from corank.survey import Source
 from corank.tables import DataSettings, Score, Table
 
+LAST_POSITION = 127
+"""Positions behind it share its term."""
+
 
 def columns(log: Table, data: DataSettings, schema: Schema, found: dict[str, Source]) -> list[pl.Expr]:
     """What packing needs of a row of the log; the names of what is no feature's column begin with @."""
@@ -31,6 +34,10 @@ def columns(log: Table, data: DataSettings, schema: Schema, found: dict[str, Sou
         exprs.append(level.replace_strict(data.levels, codes, return_dtype=pl.UInt8).alias("@level"))
     if data.weight is not None:
         exprs.append(pl.col(data.weight).cast(pl.Float32).alias("@weight"))
+    if data.position is not None:
+        position = pl.col(data.position).cast(pl.Float64).clip(0, LAST_POSITION)
+        exprs.append(position.cast(pl.Int16).alias("@position"))
+    exprs += [pl.col(c).cast(pl.Float32).alias(f"@value {c}") for c in data.columns if c in log.types]
     exprs += [_logit(score).alias(f"@score {name}") for name, score in data.scores.items()]
     features = dict.fromkeys(schema.column(name) for name, source in found.items() if source == "log")
     return [*exprs, *(_plain(log, column) for column in features)]
@@ -58,9 +65,7 @@ def request_columns(data: DataSettings) -> dict[str, str]:
 
 def constant(data: DataSettings, schema: Schema, found: dict[str, Source]) -> dict[str, str]:
     """Columns that must not change within a request: the name among the rows, and the log's own."""
-    query = [
-        schema.column(n) for n, s in found.items() if s == "log" and schema.features[n].placement == "query"
-    ]
+    query = [schema.column(n) for n, s in found.items() if s == "log" and schema.placement(n) == "query"]
     return {"@user": data.user, "@time": data.time} | {column: column for column in query}
 
 
@@ -147,7 +152,8 @@ class Requests:
 
 def _spelt(name: str, data: DataSettings) -> str:
     """The log's column of a name among the rows."""
-    known = {"@user": data.user, "@level": data.level, "@weight": data.weight}
+    known = {"@user": data.user, "@level": data.level, "@weight": data.weight, "@position": data.position}
+    known |= {f"@value {column}": column for column in data.columns}
     known |= {f"@label {label}": settings.column for label, settings in data.labels.items()}
     known |= {f"@score {name}": score.column for name, score in data.scores.items()}
     return known.get(name) or name

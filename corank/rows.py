@@ -5,7 +5,7 @@ Letters: N rows · k id features · m number features · V list values.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 Ints = NDArray[np.int32]
 Longs = NDArray[np.int64]
 Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+Hashes = NDArray[np.uint64]
 
 
 @dataclass(frozen=True)
@@ -21,24 +23,46 @@ class Ragged:
 
     start: Longs  # (N,)
     length: Ints  # (N,)
-    values: Ints  # (V,)
+    values: NDArray[Any]  # (V,) codes; elsewhere hashes, times or rows of items
+    weight: Floats | None = None  # (V,) of each value, where they do not count alike
 
     def take(self, index: NDArray[np.integer]) -> Self:
-        return type(self)(self.start[index], self.length[index], self.values)
+        return type(self)(self.start[index], self.length[index], self.values, self.weight)
 
-    def flat(self) -> Ints:
+    def first(self, most: int) -> Self:
+        """At most the first so many values of each list."""
+        return type(self)(self.start, np.minimum(self.length, most), self.values, self.weight)
+
+    def flat(self) -> NDArray[Any]:
         """The values of all rows, one after another: (sum of lengths,)."""
+        return np.asarray(self.values[self.places()])
+
+    def flat_weight(self) -> Floats | None:
+        """The weights of `flat`, if there are any."""
+        return None if self.weight is None else np.asarray(self.weight[self.places()])
+
+    def places(self) -> Longs:
+        """Where the values of `flat` lie among the shared ones: (sum of lengths,)."""
         ends = np.cumsum(self.length, dtype=np.int64)
         total = int(ends[-1]) if len(ends) else 0
-        position = np.arange(total) + np.repeat(self.start - (ends - self.length), self.length)
-        return np.asarray(self.values[position], dtype=np.int32)
+        places: Longs = np.arange(total) + np.repeat(self.start - (ends - self.length), self.length)
+        return places
+
+    def row_of(self) -> Longs:
+        """The row of each value of `flat`: (sum of lengths,)."""
+        return np.repeat(np.arange(len(self.length)), self.length)
+
+    @classmethod
+    def packed(cls, length: NDArray[np.integer], values: NDArray[Any], weight: Floats | None = None) -> Self:
+        """Lists that lie one after another."""
+        start = np.cumsum(length, dtype=np.int64) - length
+        return cls(start, length.astype(np.int32), values, weight)
 
     @classmethod
     def of(cls, lists: Sequence[Sequence[int]]) -> Self:
         length = np.array([len(values) for values in lists], dtype=np.int32)
-        start = np.cumsum(length, dtype=np.int64) - length
         flat = [value for values in lists for value in values]
-        return cls(start, length, np.array(flat, dtype=np.int32))
+        return cls.packed(length, np.array(flat, dtype=np.int32))
 
 
 @dataclass(frozen=True)
@@ -61,10 +85,9 @@ class Rows:
         ids[at], numbers[at] = new.ids, new.numbers
         lists = []
         for old, fresh in zip(self.lists, new.lists, strict=True):
-            start, length = old.start.copy(), old.length.copy()
+            length = old.length.copy()
             flat = old.flat()
-            ends = np.cumsum(length, dtype=np.int64)
-            start[:] = ends - length
+            start = np.cumsum(length, dtype=np.int64) - length
             start[at], length[at] = fresh.start + len(flat), fresh.length
             lists.append(Ragged(start, length, np.concatenate((flat, fresh.values))))
         return type(self)(ids, numbers, tuple(lists))

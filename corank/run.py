@@ -22,6 +22,7 @@ from corank.evaluate import Calibrators
 from corank.joint import JointModel
 from corank.layout import Layout
 from corank.pack import Packed, fingerprint
+from corank.requests import LAST_POSITION
 from corank.settings import validated
 
 
@@ -97,9 +98,7 @@ class Run:
     def model(self, packed: Packed) -> tuple[JointModel, Calibrators]:
         """The trained model and its calibrators. Raises CheckpointError if training has not finished."""
         held = self.trained(packed)
-        model = JointModel(
-            self.config.stages, Layout(packed.schema, packed.encoders.sizes), self.config.teachers
-        )
+        model = untrained(self.config, packed)
         model.load_state_dict(held.tensors)
         return model, {
             stage: {label: Platt(**platt) for label, platt in labels.items()}
@@ -112,6 +111,13 @@ class Run:
         fitted = {stage: {n: asdict(p) for n, p in labels.items()} for stage, labels in calibrators.items()}
         held = origin(self.config, packed) | {"calibrators": fitted} | facts
         save(self._model, Checkpoint(model.state_dict(), held))
+
+
+def untrained(config: Config, packed: Packed) -> JointModel:
+    """The model of a config, its weights as torch's seed gives them."""
+    layout = Layout(packed.schema, packed.encoders.sizes)
+    positions = LAST_POSITION + 1 if config.data.position else 0
+    return JointModel(config.stages, layout, config.teachers, positions)
 
 
 def packed_folder(config: Config, base: Path) -> Path:

@@ -5,13 +5,11 @@ from typing import Literal, Self
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from corank.errors import DataError
-from corank.rows import Floats, Ints
+from corank.rows import Doubles, Floats, Ints
 from corank.schema import FIRST_KNOWN, MISSING
 
-Doubles = NDArray[np.float64]
 KNOTS = 257
 """Quantiles kept for `scale: quantile`."""
 

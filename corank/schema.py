@@ -1,105 +1,33 @@
-"""Features: where each comes from (side), how it is encoded (kind), and what may enter which tower.
+"""All features of a config: the side of each, what may enter which tower, which embedding table it reads."""
 
-Sides `user` and `context` make up the query: known once a request. `item` is known ahead of any request.
-`cross` belongs to a pair of both, so that only a ranker may see it.
-"""
-
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Annotated, Literal, Self
-
-from pydantic import Field, PositiveInt, model_validator
+from functools import cached_property
+from typing import Literal
 
 from corank.errors import ConfigError
-from corank.settings import Duration, Settings
+from corank.features import (
+    BucketFeature,
+    ColumnFeature,
+    ContainsFeature,
+    CountFeature,
+    DerivedFeature,
+    Embedded,
+    Feature,
+    IdFeature,
+    IdsFeature,
+    NumberFeature,
+    PairFeature,
+    PriorFeature,
+    Side,
+    is_embedded,
+)
 
-Side = Literal["user", "context", "item", "cross"]
 Placement = Literal["query", "item", "cross"]
 PLACEMENTS: tuple[Placement, ...] = ("query", "item", "cross")
 
-_DAY = timedelta(days=1)
-
 MISSING, UNKNOWN, FIRST_KNOWN = 0, 1, 2
 """Codes of every id feature: 0 for a null, 1 for a value outside the vocabulary, then the values."""
-
-
-class FeatureSettings(Settings):
-    side: Side
-    column: str | None = None
-    """Column of the side's table; the feature's name unless given."""
-
-    @property
-    def placement(self) -> Placement:
-        return "query" if self.side == "user" or self.side == "context" else self.side
-
-
-class IdFeature(FeatureSettings):
-    """One categorical value, embedded. A vocabulary of the training rows, or a hash into `hash` rows."""
-
-    kind: Literal["id"]
-    dim: PositiveInt = 16
-    min_count: PositiveInt = 1
-    """Values seen less often in training are encoded as unknown, which so learns an embedding."""
-    hash: PositiveInt | None = None
-
-
-class IdsFeature(FeatureSettings):
-    """Several categorical values, their embeddings pooled: a list column, or (`of`) the user's history."""
-
-    kind: Literal["ids"]
-    dim: PositiveInt = 16
-    pool: Literal["mean", "sum"] = "mean"
-    last: PositiveInt = 50
-    """At most so many values, the newest of a history, the first of a list column."""
-    min_count: PositiveInt = 1
-    hash: PositiveInt | None = None
-    separator: str | None = None
-    """Splits a text column into values, as in `20,43`."""
-    of: str | None = None
-    """The item id feature whose table the history shares; its past items are the values."""
-    event: str | None = None
-    """History: the label that must be 1 (any exposed candidate unless given)."""
-    lag: Duration = timedelta()
-    """History: what happened less than so long before the request is not yet known."""
-    every: Duration | None = None
-    """History: frozen at the last multiple of this (in the data's time zone) before the request."""
-
-    @model_validator(mode="after")
-    def _history_or_list(self) -> Self:
-        if self.every is not None and (not self.every or (self.every > _DAY and self.every % _DAY)):
-            raise ValueError("every must be above 0s, and whole days where it is more than one")
-        if self.of is None and (self.event or self.lag or self.every):
-            raise ValueError("event, lag and every describe a history; write `of: <item id feature>` too")
-        if self.of is not None:
-            if self.side != "user":
-                raise ValueError(
-                    f"a history belongs to the user; write `side: user` in place of `{self.side}`"
-                )
-            if self.hash or self.separator or self.min_count > 1:
-                raise ValueError(
-                    "a history is encoded by the feature it is `of`; drop hash, separator, min_count"
-                )
-        return self
-
-
-class NumberFeature(FeatureSettings):
-    """A number, scaled to about unit size. A missing one becomes the scaled mean; use `bucket` where missing tells."""
-
-    kind: Literal["number"]
-    scale: Literal["none", "standard", "log", "quantile"] = "standard"
-
-
-class BucketFeature(FeatureSettings):
-    """A number cut at its quantiles and embedded, with a row of its own for missing."""
-
-    kind: Literal["bucket"]
-    buckets: PositiveInt = 32
-    dim: PositiveInt = 16
-
-
-Feature = Annotated[IdFeature | IdsFeature | NumberFeature | BucketFeature, Field(discriminator="kind")]
-Embedded = IdFeature | IdsFeature | BucketFeature
 
 
 @dataclass(frozen=True)
@@ -110,17 +38,26 @@ class Placed:
     lists: tuple[str, ...]
     numbers: tuple[str, ...]
 
+    def __iter__(self) -> Iterator[str]:
+        return iter((*self.ids, *self.numbers, *self.lists))
+
 
 @dataclass(frozen=True)
 class Schema:
-    """All features of a config, in its order."""
+    """All features of a config, in its order. Raises ConfigError where they contradict each other."""
 
     features: dict[str, Feature]
 
     def __post_init__(self) -> None:
         for name, feature in self.features.items():
-            if isinstance(feature, IdsFeature) and feature.of is not None:
+            if "." in name:
+                raise ConfigError(f"features.{name}: a name has no dot, which `HISTORY.FEATURE` is told by")
+            if isinstance(feature, IdsFeature) and feature.attribute:
+                self._check_attribute(name, feature, *feature.attribute)
+            elif isinstance(feature, IdsFeature) and feature.of is not None:
                 self._check_history(name, feature)
+            elif isinstance(feature, DerivedFeature):
+                self._check_operands(name, feature)
 
     def _check_history(self, name: str, history: IdsFeature) -> None:
         owner = self.features.get(history.of or "")
@@ -130,33 +67,162 @@ class Schema:
                 f"features.{name}.of: must name an item id feature ({', '.join(items) or 'none declared'}); "
                 f"received {history.of!r}"
             )
-        if history.dim != owner.dim:
+        self._check_dim(name, history, history.of or "", owner.dim)
+
+    def _check_attribute(self, name: str, feature: IdsFeature, history: str, attribute: str) -> None:
+        self._check_operand(f"features.{name}.of", feature.of or "")
+        owner = self.features[attribute]
+        assert isinstance(owner, IdFeature | IdsFeature)
+        self._check_dim(name, feature, attribute, owner.dim)
+
+    def _check_dim(self, name: str, feature: IdsFeature, owner: str, dim: int) -> None:
+        if feature.dim != dim:
             raise ConfigError(
-                f"features.{name}.dim: a history shares the table of '{history.of}', whose dim is {owner.dim}; "
-                f"received {history.dim}"
+                f"features.{name}.dim: a history shares the table of '{owner}', whose dim is {dim}; "
+                f"received {feature.dim}"
             )
 
+    def _check_operands(self, name: str, feature: DerivedFeature) -> None:
+        key = f"features.{name}.{'by' if isinstance(feature, PriorFeature) else 'of'}"
+        if len(set(feature.operands)) < len(feature.operands):
+            raise ConfigError(f"{key}: names one feature twice; received {', '.join(feature.operands)}")
+        for operand in feature.operands:
+            self._check_operand(key, operand)
+        found = [self._operand_kind(operand) for operand in feature.operands]
+        if isinstance(feature, PairFeature | PriorFeature):
+            expected, wanted = [{"id"}] * len(found), "features of kind id or bucket"
+        elif isinstance(feature, ContainsFeature | CountFeature):
+            expected, wanted = [{"list"}, {"id", "list"}], "a list or history, then an id or a list"
+        else:
+            expected, wanted = [{"number"}] * 2, "two features of kind number or bucket"
+        for operand, kinds, allowed in zip(feature.operands, found, expected, strict=True):
+            if not kinds & allowed:
+                raise ConfigError(f"{key}: a {feature.kind} is of {wanted}; '{operand}' is neither")
+        if isinstance(feature, ContainsFeature | CountFeature) and "bucket" in found[1]:
+            raise ConfigError(f"{key}: a {feature.kind} is of {wanted}; '{feature.operands[1]}' is neither")
+
+    def _check_operand(self, key: str, operand: str) -> None:
+        """Raise ConfigError unless an operand is a feature of a column, or an attribute of a history's items."""
+        history, dot, name = operand.rpartition(".")
+        if dot and history not in self.histories():
+            raise ConfigError(
+                f"{key}: '{operand}' is an attribute of a history, but '{history}' is none; "
+                f"histories are {', '.join(self.histories()) or 'not declared'}"
+            )
+        feature = self.features.get(name)
+        if feature is None:
+            raise ConfigError(f"{key}: no feature '{name}' is declared under features")
+        if not isinstance(feature, ColumnFeature) or (isinstance(feature, IdsFeature) and feature.attribute):
+            raise ConfigError(f"{key}: '{name}' is itself made of others; name features of columns")
+        if feature.side == "cross":
+            raise ConfigError(
+                f"{key}: '{name}' is logged with the pair, and unknown where the pair was not; "
+                "name user, context and item features"
+            )
+        if dot and not (isinstance(feature, IdFeature | IdsFeature) and feature.side == "item"):
+            raise ConfigError(
+                f"{key}: '{operand}' must be an item feature of kind id or ids; "
+                f"'{name}' is a {feature.side} feature of kind {feature.kind}"
+            )
+
+    def _operand_kind(self, operand: str) -> set[str]:
+        """What an operand can serve as: `id`, `list` or `number`; `bucket` tells one that is a number cut."""
+        feature = self.features[operand.rpartition(".")[2]]
+        if "." in operand or isinstance(feature, IdsFeature):
+            return {"list"}
+        if isinstance(feature, BucketFeature):
+            return {"id", "number", "bucket"}
+        return {"number"} if isinstance(feature, NumberFeature) else {"id"}
+
+    def of_items(self, operand: str) -> str | None:
+        """The item feature that a history's operand speaks of, None for other operands."""
+        if "." in operand:
+            return operand.rpartition(".")[2]
+        return self.histories()[operand].of if operand in self.histories() else None
+
+    def history_of(self, operand: str) -> str:
+        """The history that an operand such as `HISTORY` or `HISTORY.FEATURE` is of; the operand where it is of none."""
+        return operand.rpartition(".")[0] or operand
+
+    def past_operands(self) -> list[str]:
+        """The operands of derived features that are of histories."""
+        operands = (operand for feature in self.derived().values() for operand in feature.operands)
+        return list(dict.fromkeys(operand for operand in operands if self.of_items(operand)))
+
     def column(self, name: str) -> str:
-        return self.features[name].column or name
+        feature = self.features[name]
+        return (feature.column if isinstance(feature, ColumnFeature) else None) or name
+
+    def side(self, name: str) -> Side:
+        """As declared, or that of the operands: `context` where user and context meet, `cross` where query and item."""
+        feature = self.features[name]
+        if isinstance(feature, ColumnFeature):
+            return feature.side
+        sides = {self._operand_side(operand) for operand in feature.operands}
+        if len(sides) == 1:
+            return sides.pop()
+        return "cross" if "item" in sides else "context"
+
+    def _operand_side(self, operand: str) -> Side:
+        return self.side(self.history_of(operand))
+
+    def placement(self, name: str) -> Placement:
+        side = self.side(name)
+        return "query" if side == "user" or side == "context" else side
 
     def placed(self, placement: Placement) -> Placed:
-        here = [(n, f) for n, f in self.features.items() if f.placement == placement]
+        return self._placed[placement]
+
+    @cached_property
+    def _placed(self) -> dict[Placement, Placed]:
+        return {placement: self._at(placement) for placement in PLACEMENTS}
+
+    def _at(self, placement: Placement) -> Placed:
+        here = [(n, f) for n, f in self.features.items() if self.placement(n) == placement]
+        lists = [n for n, f in here if isinstance(f, IdsFeature)]
         return Placed(
-            ids=tuple(n for n, f in here if isinstance(f, IdFeature | BucketFeature)),
-            lists=tuple(n for n, f in here if isinstance(f, IdsFeature)),
-            numbers=tuple(n for n, f in here if isinstance(f, NumberFeature)),
+            ids=tuple(n for n, f in here if is_embedded(f) and n not in lists),
+            lists=tuple(lists),
+            numbers=tuple(n for n, f in here if not is_embedded(f)),
         )
 
     def table_of(self, name: str) -> str:
         """The feature that owns the embedding table of `name`: a history shares that of its items."""
         feature = self.features[name]
-        return feature.of if isinstance(feature, IdsFeature) and feature.of else name
+        return feature.of.rpartition(".")[2] if isinstance(feature, IdsFeature) and feature.of else name
 
     def embedded(self) -> dict[str, Embedded]:
-        return {n: f for n, f in self.features.items() if not isinstance(f, NumberFeature)}
+        return {n: f for n, f in self.features.items() if is_embedded(f)}  # type: ignore[misc]
+
+    def columns(self) -> dict[str, ColumnFeature]:
+        """The features that are read from a column."""
+        return {
+            n: f
+            for n, f in self.features.items()
+            if isinstance(f, ColumnFeature) and not (isinstance(f, IdsFeature) and f.of is not None)
+        }
 
     def histories(self) -> dict[str, IdsFeature]:
-        return {n: f for n, f in self.features.items() if isinstance(f, IdsFeature) and f.of is not None}
+        return {
+            n: f
+            for n, f in self.features.items()
+            if isinstance(f, IdsFeature) and f.of is not None and not f.attribute
+        }
+
+    def attributes(self) -> dict[str, tuple[str, str]]:
+        """The lists that are attributes of a history's items: the history, and the item feature."""
+        return {n: f.attribute for n, f in self.features.items() if isinstance(f, IdsFeature) and f.attribute}
+
+    def derived(self, placement: Placement | None = None) -> dict[str, DerivedFeature]:
+        """The crosses and priors, all or those of one placement."""
+        return {
+            n: f
+            for n, f in self.features.items()
+            if isinstance(f, DerivedFeature) and placement in (None, self.placement(n))
+        }
+
+    def priors(self, placement: Placement | None = None) -> dict[str, PriorFeature]:
+        return {n: f for n, f in self.derived(placement).items() if isinstance(f, PriorFeature)}
 
     def refuse(self, names: Iterable[str], allowed: Placement, key: str) -> None:
         """Raise ConfigError unless every feature exists and is of the `allowed` placement.
@@ -166,7 +232,7 @@ class Schema:
         for name in names:
             if name not in self.features:
                 raise ConfigError(f"{key}: no feature '{name}' is declared under features")
-            found = self.features[name].placement
+            found = self.placement(name)
             if found != allowed:
                 article = "an" if found == "item" else "a"
                 reason = {

@@ -31,11 +31,11 @@ class Settings(BaseModel):
         return value
 
 
-def unknown(key: Any, known: Iterable[str]) -> str:
-    """What to say of a key that is not among the known ones."""
+def unknown(key: Any, known: Iterable[str], what: str = "key") -> str:
+    """What to say of a key, or a name of another kind, that is not among the known ones."""
     near = difflib.get_close_matches(str(key), sorted(known), n=1)
-    hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(sorted(known))}"
-    return f"unknown key '{key}'; {hint}"
+    hint = f"did you mean '{near[0]}'?" if near else f"known {what}s: {', '.join(sorted(known))}"
+    return f"unknown {what} '{key}'; {hint}"
 
 
 def _duration(value: Any) -> Any:

@@ -1,6 +1,10 @@
-"""Requests in the order of time → a shard of packed arrays for each split."""
+"""Requests in the order of time → a shard of packed arrays for each split.
+
+Histories, and what is derived from features (crosses, priors), come when all shards are written: derive.py.
+"""
 
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -9,32 +13,43 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from corank.arrays import (
-    read_array,
-    write_arrays,
-    write_frame,
-    write_ragged,
-    write_rows,
-    write_views,
-)
+from corank.arrays import write_arrays, write_frame, write_ragged, write_rows
+from corank.cross import Sides
 from corank.encode import Encoded, Encoders, assemble
 from corank.errors import DataError
-from corank.history import Events
+from corank.operands import Operands, Wanted
 from corank.packed import ShardCount, events_name
+from corank.prior import periods
 from corank.requests import Requests, request_columns
 from corank.rows import Longs, Ragged
-from corank.schema import Placed, Schema
+from corank.schema import Placed, Placement, Schema
 from corank.survey import Source
 from corank.tables import DataSettings
 from corank.versions import Versions
+from corank.vocabulary import mixed
+
+NO_POSITION = -1
 
 
 def encoded(encoders: Encoders, names: list[str], versions: Versions, key: str) -> dict[str, Encoded]:
     """Features of all rows of items or users; `key` is the column of the id."""
-    frame, column = versions.frame, encoders.schema.column
-    return {
-        name: encoders.encode(name, frame["@id" if column(name) == key else column(name)]) for name in names
-    }
+    return {name: encoders.encode(name, raw(encoders.schema, name, versions, key)) for name in names}
+
+
+def raw(schema: Schema, name: str, versions: Versions, key: str) -> pl.Series:
+    """The values of a feature in all rows of items or users; `key` is the column of the id."""
+    column = schema.column(name)
+    return versions.frame["@id" if column == key else column]
+
+
+def of_columns(schema: Schema, placement: Placement) -> Placed:
+    """The features that are there from the first: neither lists nor derived."""
+    placed, derived = schema.placed(placement), schema.derived(placement)
+    return Placed(
+        tuple(n for n in placed.ids if n not in derived),
+        (),
+        tuple(n for n in placed.numbers if n not in derived),
+    )
 
 
 @dataclass(frozen=True)
@@ -47,24 +62,46 @@ class ShardWriter:
     encoders: Encoders
     items: Versions
     users: Versions
+    item_operands: Operands
+    """Of the rows of `items`."""
+    values: dict[str, Source]
+    """The table of each of the data's `columns`."""
+    as_of: int
+    """When the log's labels were read, ms UTC."""
     folder: Path
     spill: Path
 
     @cached_property
+    def _user_names(self) -> list[str]:
+        return [name for name, source in self.found.items() if source == "users"]
+
+    @cached_property
     def _user_features(self) -> dict[str, Encoded]:
-        names = [name for name, source in self.found.items() if source == "users"]
-        return encoded(self.encoders, names, self.users, self.data.user)
+        return encoded(self.encoders, self._user_names, self.users, self.data.user)
+
+    @cached_property
+    def _wanted(self) -> Wanted:
+        return Wanted.of(self.schema, "query")
+
+    @cached_property
+    def _user_operands(self) -> Operands:
+        wanted = self._wanted.among(self._user_names)
+        column = lambda name: raw(self.schema, name, self.users, self.data.user)  # noqa: E731
+        return Operands.of(self.encoders, wanted, column, len(self.users.frame))
 
     def write(self, name: str, requests: Requests, truth: pl.DataFrame | None) -> dict[str, ShardCount]:
         """Write a shard for each split that has some of the requests. Raises DataError."""
         heads, start = requests.heads, requests.start
         time = heads["@time"].to_numpy()
-        candidates = self._candidates(requests.rows) | self._truth(requests.rows, truth)
-        cross = self._cross(requests.rows)
+        known = self._labels(requests.rows)
+        candidates = self._candidates(requests.rows, known) | self._truth(requests.rows, truth)
+        cross, cross_lists = self._cross(requests.rows)
         users = self.users.ids.find(heads["@user"]).astype(np.int32)
         query, lists = self._query(heads, time)
+        operands = self._operands(heads, time)
         keys = heads.select(pl.col(column).alias(name) for name, column in request_columns(self.data).items())
-        self._write_events(name, requests, candidates, users)
+        self._write_events(name, requests, known, users)
+        self._write_prior_pieces(name, requests, known, candidates["item"], operands)
         written = {}
         for split, bounds in self.data.splits().items():
             first, end = np.searchsorted(time, bounds).tolist()
@@ -72,10 +109,15 @@ class ShardWriter:
                 continue
             folder, index = self.folder / split / name, np.arange(first, end)
             begin = start[first : end + 1]
+            here = np.arange(begin[0], begin[-1])
             write_rows(folder / "query", query.take(index))
             for n, values in lists.items():
                 write_ragged(folder / "query", n, values.take(index))
-            write_rows(folder / "cross", cross.take(np.arange(begin[0], begin[-1])))
+            write_rows(folder / "cross", cross.take(here))
+            for n, values in cross_lists.items():
+                write_ragged(folder / "cross", n, values.take(here))
+            if self._wanted:
+                operands.take(index).save(folder / "query" / "operands")
             write_arrays(folder, {n: array[begin[0] : begin[-1]] for n, array in candidates.items()})
             write_arrays(
                 folder, {"request_start": begin - begin[0], "user": users[index], "time": time[index]}
@@ -84,20 +126,50 @@ class ShardWriter:
             written[split] = ShardCount(name=name, requests=end - first, candidates=int(begin[-1] - begin[0]))
         return written
 
-    def _candidates(self, rows: pl.DataFrame) -> dict[str, NDArray[Any]]:
+    def _level(self, rows: pl.DataFrame) -> NDArray[Any]:
         deepest = len(self.data.levels) - 1
-        level = rows["@level"].to_numpy() if self.data.level else np.full(len(rows), deepest, dtype=np.uint8)
+        return rows["@level"].to_numpy() if self.data.level else np.full(len(rows), deepest, dtype=np.uint8)
+
+    def _labels(self, rows: pl.DataFrame) -> dict[str, NDArray[np.int8]]:
+        """Labels as they will be known in the end: where exposed, and where what they are given is 1."""
+        exposed = self._level(rows) == len(self.data.levels) - 1
+        found: dict[str, NDArray[np.int8]] = {}
+
+        def known(name: str) -> NDArray[np.int8]:
+            if name not in found:
+                given = self.data.labels[name].given
+                where = exposed if given is None else known(given) == 1
+                label = rows[f"@label {name}"].fill_null(-1).to_numpy()
+                found[name] = np.where(where, label, np.int8(-1))
+            return found[name]
+
+        return {name: known(name) for name in self.data.labels}
+
+    def _mature(self, rows: pl.DataFrame, name: str, label: NDArray[np.int8]) -> NDArray[np.int8]:
+        """A label as it was known when training began, or, after that, when the log was read."""
+        delay = self.data.matures(name) // timedelta(milliseconds=1)
+        if not delay:
+            return label
+        time, (_, valid) = rows["@time"].to_numpy(), self.data.splits()["train"]
+        looked = np.where(time < valid, min(valid, self.as_of), self.as_of)
+        return np.where(time + delay <= looked, label, np.int8(-1))
+
+    def _candidates(self, rows: pl.DataFrame, known: dict[str, NDArray[np.int8]]) -> dict[str, NDArray[Any]]:
         arrays: dict[str, NDArray[Any]] = {
             "item": self.items.at(rows["@item"], rows["@time"].to_numpy()).astype(np.int32),
-            "level": level,
+            "level": self._level(rows),
         }
-        for name in self.data.labels:
-            label = rows[f"@label {name}"].fill_null(-1).to_numpy()
-            arrays[f"label.{name}"] = np.where(level == deepest, label, np.int8(-1))
+        for name, label in known.items():
+            arrays[f"label.{name}"] = self._mature(rows, name, label)
         for name in self.data.scores:
             arrays[f"score.{name}"] = rows[f"@score {name}"].fill_null(np.nan).to_numpy()
+        for name, source in self.values.items():
+            if source == "log":
+                arrays[f"column.{name}"] = rows[f"@value {name}"].to_numpy()
         if self.data.weight:
             arrays["weight"] = rows["@weight"].to_numpy()
+        if self.data.position:
+            arrays["position"] = rows["@position"].fill_null(NO_POSITION).to_numpy()
         return arrays
 
     def _truth(self, rows: pl.DataFrame, truth: pl.DataFrame | None) -> dict[str, NDArray[Any]]:
@@ -119,54 +191,88 @@ class ShardWriter:
                 )
         return {f"truth.{name}": joined[name].to_numpy() for name in labels}
 
-    def _cross(self, rows: pl.DataFrame) -> Any:
+    def _cross(self, rows: pl.DataFrame) -> tuple[Any, dict[int, Ragged]]:
+        """The candidates' logged crosses without lists; and their lists, by place."""
         placed = self.schema.placed("cross")
-        names = (*placed.ids, *placed.numbers, *placed.lists)
+        derived = self.schema.derived("cross")
+        names = [name for name in placed if name not in derived]
         columns = {name: self.encoders.encode(name, rows[self.schema.column(name)]) for name in names}
-        return assemble(placed, columns, len(rows))
+        return _split(self.schema, "cross", columns, len(rows))
 
     def _query(self, heads: pl.DataFrame, time: Longs) -> tuple[Any, dict[int, Ragged]]:
         """The requests' rows without lists; and their lists but histories, by place."""
-        placed, histories = self.schema.placed("query"), self.schema.histories()
         row = self.users.at(heads["@user"], time)
         columns: dict[str, Encoded] = {}
-        for name in (*placed.ids, *placed.numbers, *placed.lists):
+        for name in self.schema.columns():
+            if self.schema.placement(name) != "query":
+                continue
             if name in self._user_features:
                 feature = self._user_features[name]
                 columns[name] = feature.take(row) if isinstance(feature, Ragged) else feature[row]
-            elif name not in histories:
+            else:
                 columns[name] = self.encoders.encode(name, heads[self.schema.column(name)])
-        lists = {n: columns[name] for n, name in enumerate(placed.lists) if name not in histories}
-        rows = assemble(Placed(placed.ids, (), placed.numbers), columns, len(heads))
-        return rows, {n: values for n, values in lists.items() if isinstance(values, Ragged)}
+        return _split(self.schema, "query", columns, len(heads))
+
+    def _operands(self, heads: pl.DataFrame, time: Longs) -> Operands:
+        """Of the requests, but for their histories."""
+        here = [name for name in self._wanted.names if name not in self._user_names]
+        column = lambda name: heads[self.schema.column(name)]  # noqa: E731
+        logged = Operands.of(self.encoders, self._wanted.among(here), column, len(heads))
+        user = self._user_operands.take(self.users.at(heads["@user"], time))
+        return logged.joined(user).ordered(self._wanted)
 
     def _write_events(
-        self, shard: str, requests: Requests, candidates: dict[str, NDArray[Any]], users: Any
+        self, shard: str, requests: Requests, known: dict[str, NDArray[np.int8]], users: NDArray[np.int32]
     ) -> None:
         """Pieces of the events of each kind of history, to be sorted when all shards are written."""
         user = np.repeat(users, np.diff(requests.start))
         for name, history in {events_name(h): h for h in self.schema.histories().values()}.items():
-            happened = candidates["level"] == len(self.data.levels) - 1
+            happened = self._level(requests.rows) == len(self.data.levels) - 1
             if history.event is not None:
-                happened = candidates[f"label.{history.event}"] == 1
+                happened = known[history.event] == 1
             rows = requests.rows.filter(happened)
             assert history.of is not None
             codes = self.encoders.encode(history.of, rows["@item"])
             assert not isinstance(codes, Ragged)
             piece = {"user": user[happened], "time": rows["@time"], "item": codes, "row": rows["@row"]}
+            piece["ordinal"] = self.items.ids.find(rows["@item"]).astype(np.int32)
             write_frame(self.spill / f"{name}.{shard}.arrow", pl.DataFrame(piece))
 
+    def _write_prior_pieces(
+        self,
+        shard: str,
+        requests: Requests,
+        known: dict[str, NDArray[np.int8]],
+        item: NDArray[np.int32],
+        operands: Operands,
+    ) -> None:
+        """Pieces of what each prior counts."""
+        rows = requests.rows
+        request_of = np.repeat(np.arange(len(requests)), np.diff(requests.start))
+        for n, prior in enumerate(self.schema.priors().values()):
+            label = known[prior.label] if prior.label else None
+            exposed = self._level(rows) == len(self.data.levels) - 1
+            counted = np.flatnonzero(exposed if label is None else label >= 0)
+            sides = Sides.pairs(self.schema, operands, self.item_operands, request_of[counted], item[counted])
+            matures = self.data.matures(prior.label) if prior.label else timedelta()
+            time = rows["@time"].to_numpy()[counted]
+            weight = rows["@weight"].to_numpy().astype(np.float64) if self.data.weight else np.ones(len(rows))
+            piece = {
+                "key": mixed([sides.key(operand) for operand in prior.by]),
+                "period": periods(prior, time, self.data.timezone, matures),
+                "shown": weight[counted],
+                "positive": np.zeros(len(counted))
+                if label is None
+                else weight[counted] * (label[counted] == 1),
+                "row": rows["@row"].to_numpy()[counted],
+            }
+            write_frame(self.spill / f"prior{n}.{shard}.arrow", pl.DataFrame(piece))
 
-def write_histories(
-    folder: Path, data: DataSettings, schema: Schema, splits: dict[str, list[ShardCount]]
-) -> None:
-    """The histories of all shards written, from the events of all of them."""
-    histories = schema.histories()
-    events = {name: Events.open(folder / "events", name) for name in map(events_name, histories.values())}
-    for shard in (folder / split / count.name for split, counts in splits.items() for count in counts):
-        user, time = read_array(shard / "user.npy"), read_array(shard / "time.npy")
-        for n, name in enumerate(schema.placed("query").lists):
-            if name in histories:
-                h, of = histories[name], events[events_name(histories[name])]
-                start, length = of.slices(user, time, h.lag, h.every, data.timezone, h.last)
-                write_views(shard / "query", n, Ragged(start, length, of.items))
+
+def _split(
+    schema: Schema, placement: Placement, columns: dict[str, Encoded], count: int
+) -> tuple[Any, dict[int, Ragged]]:
+    """Encoded features as rows without lists, and the lists that there are by their place."""
+    rows = assemble(of_columns(schema, placement), columns, count)
+    lists = enumerate(schema.placed(placement).lists)
+    return rows, {n: column for n, name in lists if isinstance(column := columns.get(name), Ragged)}

@@ -7,7 +7,15 @@ from typing import Literal, Self
 import polars as pl
 
 from corank.errors import ConfigError, DataError
-from corank.schema import BucketFeature, IdFeature, IdsFeature, NumberFeature, Schema
+from corank.features import (
+    BucketFeature,
+    ContainsFeature,
+    CountFeature,
+    IdFeature,
+    IdsFeature,
+    NumberFeature,
+)
+from corank.schema import Schema
 from corank.tables import DataSettings, Table
 
 Source = Literal["log", "items", "users"]
@@ -20,15 +28,14 @@ def spell(ms: int) -> str:
 def sources(
     schema: Schema, data: DataSettings, log: Table, items: Table | None, users: Table | None
 ) -> dict[str, Source]:
-    """The table of each feature but histories; the item's id is of items, the user's of users.
+    """The table of each feature of a column; the item's id is of items, the user's of users.
 
     Raises DataError for a column that is nowhere, ConfigError for an item feature without a table of items.
     """
     found: dict[str, Source] = {}
-    for name, feature in schema.features.items():
+    tables: dict[Source, Table | None] = {"log": log, "items": items, "users": users}
+    for name, feature in schema.columns().items():
         column = schema.column(name)
-        if name in schema.histories():
-            continue
         if feature.side == "item":
             found[name] = "items"
             if column != data.item:
@@ -47,8 +54,40 @@ def sources(
             if column not in log.types and feature.side == "user" and users is not None:
                 users.require([column])
             log.require([column])
-        _check_type(name, feature, column, {"log": log, "items": items, "users": users}[found[name]])
+        _check_type(name, feature, column, tables[found[name]])
+    _check_matches(schema, found, data, tables)
     return found
+
+
+def _check_matches(
+    schema: Schema, found: dict[str, Source], data: DataSettings, tables: dict[Source, Table | None]
+) -> None:
+    """Raise DataError where a cross looks for text in a list of numbers, or the reverse: it would find nothing."""
+
+    def is_text(operand: str) -> bool | None:
+        name = schema.of_items(operand) or operand
+        column, table = schema.column(name), tables[found[name]]
+        if table is None or column not in table.types:
+            # the item's (user's) id of a log alone
+            table = tables["log"]
+        kind = table.types.get(column) if table else None
+        while isinstance(kind, pl.List | pl.Array):
+            kind = kind.inner  # type: ignore[assignment]
+        if kind is None or kind == pl.Null:
+            return None
+        return kind == pl.String or isinstance(kind, pl.Categorical | pl.Enum)
+
+    for name, feature in schema.derived().items():
+        if isinstance(feature, ContainsFeature | CountFeature):
+            kinds = {operand: is_text(operand) for operand in feature.of}
+            if set(kinds.values()) == {True, False}:
+                spelt = ", ".join(
+                    f"'{n}' is {'text' if text else 'whole numbers'}" for n, text in kinds.items()
+                )
+                raise DataError(
+                    f"features.{name}.of: {spelt}, so that no value of one can be found in the other; "
+                    "write both alike"
+                )
 
 
 def _check_type(name: str, feature: object, column: str, table: Table | None) -> None:
@@ -92,6 +131,7 @@ class Survey:
         log.require([*keys, data.time, *(c for c in (data.level, data.weight) if c)])
         log.require(label.column for label in data.labels.values())
         log.require(score.column for score in data.scores.values())
+        log.require([data.position] if data.position else [])
         log.check_whole(keys)
         time = log.moment(data.time)
         facts = log.collect(
@@ -122,6 +162,7 @@ class Survey:
         check_numbers(log, columns, data.request)
         _check_weight(log, data)
         _check_scores(log, data)
+        _check_position(log, data)
         return survey
 
     def _check_splits(self, data: DataSettings) -> None:
@@ -211,3 +252,49 @@ def _check_scores(log: Table, data: DataSettings) -> None:
                 f"data.scores.{name}: column '{score.column}' holds {wrong.item()}; expected {expected}, "
                 "or null where there is none"
             )
+
+
+def _check_position(log: Table, data: DataSettings) -> None:
+    if data.position is None:
+        return
+    if not log.types[data.position].is_numeric():
+        raise log.unfit(data.position, "whole numbers from 0, as data.position reads it")
+    place = pl.col(data.position)
+    wrong = log.collect(
+        log.frame.filter((place < 0) | (place.cast(pl.Float64) % 1 != 0)).select(place).head(1)
+    )
+    if len(wrong):
+        raise DataError(
+            f"data.position: column '{data.position}' holds {wrong.item()}; expected whole numbers from 0, "
+            "or null where nothing was shown"
+        )
+
+
+def value_columns(data: DataSettings, log: Table, items: Table | None) -> dict[str, Source]:
+    """The table of each of `data.columns`: the log where it has it, else the items.
+
+    Raises DataError for a column that is nowhere, or that has no finite number somewhere, by which no candidate
+    could be ordered.
+    """
+    found: dict[str, Source] = {}
+    for column in data.columns:
+        table = log if column in log.types or items is None else items
+        if column not in table.types:
+            raise DataError(
+                f"data.columns: no column '{column}' in the log{'' if items is None else ' or the items'}; "
+                f"the log has {', '.join(log.types)}"
+            )
+        if not table.types[column].is_numeric():
+            raise table.unfit(column, "numbers, as data.columns reads it")
+        keys = [*data.request, data.item] if table is log else [data.item]
+        sound = pl.col(column).cast(pl.Float64).is_finite().fill_null(False)
+        wrong = table.collect(table.frame.filter(~sound).select(*keys, pl.col(column).alias("@")).head(1))
+        if len(wrong):
+            row = wrong.row(0, named=True)
+            where = ", ".join(f"{key}={row[key]!r}" for key in keys)
+            raise DataError(
+                f"data.{table.name}: column '{column}' is {row['@']} at {where}; a value needs a number for "
+                "every candidate: write one, such as 0"
+            )
+        found[column] = "log" if table is log else "items"
+    return found

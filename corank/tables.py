@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo, available_timezones
@@ -12,13 +12,17 @@ import polars as pl
 from pydantic import BeforeValidator, Field, model_validator
 
 from corank.errors import DataError
-from corank.settings import Settings
+from corank.settings import Duration, Settings
 
 LEVELS = ("retrieved", "preranked", "ranked", "exposed")
 
 
 class Label(Settings):
     column: str
+    given: str | None = None
+    """The label that must be 1 for this one to be known, as a click is for an order."""
+    matures_after: Duration = timedelta()
+    """What comes late: a row younger than this, as of when it was last looked at, is not known yet."""
 
 
 class Score(Settings):
@@ -58,7 +62,13 @@ class DataSettings(Settings):
     levels: list[str] = Field(default=list(LEVELS), min_length=1)
     """From the shallowest to the deepest, which is the exposed one. A log without `level` is all exposed."""
     weight: str | None = None
+    position: str | None = None
+    """Where an exposed candidate stood on the page, from 0 or 1: a term of `click` in training alone."""
+    columns: list[str] = []
+    """Numbers of the log, or else of the items, that a stage's `value` may name, such as a bid."""
     labels: dict[str, Label] = Field(min_length=1)
+    as_of: Moment | None = None
+    """When the log's labels were read; its last row unless given. Later ones than `matures_after` are not known."""
     scores: dict[str, Score] = {}
     """Production's scores, by the name under which a loss may take one as its teacher; null where there is none."""
     split: Split
@@ -74,15 +84,39 @@ class DataSettings(Settings):
                 raise ValueError(
                     f"levels: '{level}' is the name of negatives beyond the log; rename the level"
                 )
+        self._check_labels()
         if self.instant(self.split.valid) >= self.instant(self.split.test):
             raise ValueError(f"split: valid ({self.split.valid}) must begin before test ({self.split.test})")
         return self
+
+    def _check_labels(self) -> None:
+        for name, label in self.labels.items():
+            seen = [name]
+            while label.given is not None:
+                if label.given not in self.labels:
+                    raise ValueError(
+                        f"labels.{seen[-1]}.given: no label '{label.given}'; labels are {', '.join(self.labels)}"
+                    )
+                if label.given in seen:
+                    raise ValueError(f"labels.{name}.given: goes round in a circle ({' given '.join(seen)})")
+                seen.append(label.given)
+                label = self.labels[label.given]
+        for column in self.columns:
+            if column in self.labels:
+                raise ValueError(
+                    f"columns: '{column}' is a label, too, and a value could mean either; rename the label"
+                )
 
     def instant(self, moment: datetime | date) -> datetime:
         """A day of the config as the moment at which it begins in `timezone`."""
         if not isinstance(moment, datetime):
             moment = datetime(moment.year, moment.month, moment.day)
         return moment if moment.tzinfo else moment.replace(tzinfo=ZoneInfo(self.timezone))
+
+    def matures(self, label: str) -> timedelta:
+        """How long after a candidate its label is known: its own delay, or a longer one of what it is given."""
+        held = self.labels[label]
+        return max(held.matures_after, self.matures(held.given) if held.given else timedelta())
 
     def splits(self) -> dict[str, tuple[int, int]]:
         """From (inclusive) and to (exclusive) of each split, in ms since 1970 UTC."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from corank.batch import Batch
-from corank.layout import Layout
+from corank.layout import Attended, Layout
 from corank.rank import LayerSettings, Mlp
 from corank.schema import Placement
 
@@ -31,7 +31,7 @@ class Teacher(Mlp):
         self.scores = settings.scores
         self.scored = nn.Linear(2 * len(settings.scores), settings.hidden[0], bias=False)
 
-    def pairs(self, inputs: dict[Placement, Tensor], batch: Batch) -> Tensor:
+    def pairs(self, inputs: dict[Placement | Attended, Tensor], batch: Batch) -> Tensor:
         crosses = super().pairs(inputs, batch)
         scores = torch.stack([batch.scores[name] for name in self.scores], dim=1)
         seen = torch.cat((scores.nan_to_num(), scores.isnan().float()), dim=1)

@@ -5,7 +5,8 @@ The input decides the precision: weights are cast to its dtype, so bf16 inputs g
 Letters: N rows · R requests · I distinct items · C candidates · h width.
 """
 
-from collections.abc import Callable, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Collection, Sequence
 from typing import Annotated, Any, Literal, cast
 
 import torch
@@ -16,7 +17,9 @@ from torch.nn import functional
 
 from corank.batch import Batch
 from corank.embedding import gather, sum_rows
+from corank.errors import ConfigError
 from corank.settings import Settings
+from corank.value import Value
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": functional.relu,
@@ -47,6 +50,35 @@ class StageSettings(NetworkSettings):
     """Levels of the log whose candidates this stage cut."""
     keep: PositiveInt
     """Quota: how many candidates go on to the next stage."""
+    value: str
+    """By what it orders: an expression over its labels and the data's `columns`, such as `click * bid`."""
+
+    @abstractmethod
+    def predicts(self) -> list[str]:
+        """Its labels."""
+
+    def ordering(self, columns: Collection[str]) -> Value:
+        """Its value, parsed. Raises ConfigError, which names the key, where it is not of its labels and `columns`."""
+        key = f"stages.{self.name}.value"
+        try:
+            value = Value.parse(self.value, [*self.predicts(), *columns])
+        except ValueError as error:
+            raise ConfigError(f"{key}: {error} (labels of the stage, and data.columns)") from None
+        if not set(value.names) & set(self.predicts()):
+            raise ConfigError(
+                f"{key}: {self.value!r} names no label of the stage; it predicts {', '.join(self.predicts())}"
+            )
+        return value
+
+    @property
+    def main(self) -> str:
+        """The label that its value names first: whose positives it is judged by."""
+        return main_label(self.value, self.predicts())
+
+
+def main_label(value: str, labels: Collection[str]) -> str:
+    """The first of the labels that an expression over them names."""
+    return value if value in labels else next(name for name in Value.parse(value).names if name in labels)
 
 
 class _LinearRelu(torch.autograd.Function):
@@ -152,3 +184,16 @@ class Tower(nn.Module):
                 x = activated(x, layer, self.activation)
             x = functional.dropout(x, self.dropout, self.training)
         return linear(x, last)
+
+
+class Columns(nn.Module):
+    """Some columns of the dense input."""
+
+    columns: Tensor
+
+    def __init__(self, columns: list[int]) -> None:
+        super().__init__()
+        self.register_buffer("columns", torch.tensor(columns), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.index_select(1, self.columns)

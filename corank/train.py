@@ -16,12 +16,11 @@ from corank.checkpoint import Checkpoint, load, save
 from corank.errors import DivergedError
 from corank.evaluate import Calibrators, exposed_measures
 from corank.joint import JointModel
-from corank.layout import Layout
 from corank.optimise import Average, optimisers
 from corank.pack import Packed
 from corank.predict import Predictions, predict
 from corank.reader import Reader
-from corank.run import Run, load_own, origin
+from corank.run import Run, load_own, origin, untrained
 
 LOG_EVERY = 20
 """Optimiser steps between figures on screen and in TensorBoard: reading a loss waits for the step to end."""
@@ -77,8 +76,7 @@ class Trainer:
         self.run, self.config, self.packed = run, run.config, packed
         self.device = device()
         torch.manual_seed(self.config.train.seed)
-        layout = Layout(packed.schema, packed.encoders.sizes)
-        self.model = JointModel(self.config.stages, layout, self.config.teachers).to(self.device)
+        self.model = untrained(self.config, packed).to(self.device)
         self.model.dtype = precision(self.config.train.precision, self.device)
         train = self.config.train
         self.optimisers = optimisers(self.model, train.table, train.stages)
@@ -133,7 +131,15 @@ class Trainer:
         """What the epoch reads: the candidates that those who learn in it learn from."""
         learners, train = self.learners(), self.config.train
         population = self.total.population(learners[0] if train.mode == "separate" else None)
-        return Reader(self.packed, "train", train.requests, population, train.seed)
+        return Reader(
+            self.packed,
+            "train",
+            train.requests,
+            population,
+            train.seed,
+            attended=self.model.attended,
+            places=self.model.places,
+        )
 
     def settle(self) -> None:
         """At the end of a stage's epochs in mode separate: what is averaged is what it teaches, and changes no more."""

@@ -11,7 +11,7 @@ import json
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,18 @@ from corank.config import Config
 from corank.cost import cpu_ms
 from corank.curves import replayed
 from corank.errors import DivergedError
-from corank.evaluate import candidate_measures, exposed_measures, truth_of
+from corank.evaluate import (
+    Calibrators,
+    Truth,
+    candidate_measures,
+    exposed_measures,
+    order_of,
+    true_value,
+    truth_of,
+)
 from corank.export import export
 from corank.funnel import Funnel
-from corank.joint import JointModel
+from corank.joint import JointModel, Stage
 from corank.judged import Judged
 from corank.metrics import Measure
 from corank.pack import Packed
@@ -135,19 +143,19 @@ class Bench:
         valid, test = (predict(model, self.packed, split) for split in ("valid", "test"))
         truth = truth_of(self.packed, "test")
         first, last = run.config.stages
-        swapped = test.logits | {first.name: {first.value: test.logits[last.name][last.value]}}
+        swapped = test.logits | {first.name: {first.main: test.logits[last.name][last.main]}}
         judged = Judged(run, self.packed, model, calibrators, test, truth, {"split": "test"})
         return Trial(
             rate=rate,
             seed=seed,
             diverged=None,
-            score=_score(valid, run.config),
+            score=_score(valid, run.config, calibrators),
             steps=run.trained(self.packed).facts["step"],
             parameters=_parameters(model),
             seconds=seconds,
             whole=whole,
-            figures=_figures(test, run.config, truth),
-            ranker_first=_figures(_replaced(test, swapped), run.config, truth) if whole else {},
+            figures=_figures(test, run.config, truth, calibrators),
+            ranker_first=_figures(_replaced(test, swapped), run.config, truth, calibrators) if whole else {},
             quota=_quota(judged, timed=seed == 0) if whole else None,
         )
 
@@ -167,14 +175,7 @@ def _trial(held: dict[str, Any]) -> Trial:
 
 
 def _replaced(predictions: Predictions, logits: dict[str, dict[str, Floats]]) -> Predictions:
-    return Predictions(
-        logits,
-        predictions.requests,
-        predictions.level,
-        predictions.exposed,
-        predictions.labels,
-        predictions.weight,
-    )
+    return replace(predictions, logits=logits)
 
 
 def _parameters(model: JointModel) -> dict[str, int]:
@@ -182,23 +183,23 @@ def _parameters(model: JointModel) -> dict[str, int]:
     return {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
 
 
-def _score(valid: Predictions, config: Config) -> float | None:
+def _score(valid: Predictions, config: Config, calibrators: Calibrators) -> float | None:
     """Joint click recall if a validation request can lose a click, else the mean of the stages' AUC on exposed."""
-    joint = _cascade(valid, config, None)["joint_click_recall"]
+    joint = _cascade(valid, config, None, calibrators)["joint_click_recall"]
     if joint is not None and joint.n:
         return joint.value()
     aucs = [
-        exposed_measures(valid, stage.name, stage.value, Platt())["auc"].value() for stage in config.stages
+        exposed_measures(valid, stage.name, stage.main, Platt())["auc"].value() for stage in config.stages
     ]
     known = [auc for auc in aucs if auc is not None]
     return sum(known) / len(known) if known else None
 
 
-def _figures(rows: Predictions, config: Config, truth: Mapping[str, Floats]) -> dict[str, Figure]:
+def _figures(rows: Predictions, config: Config, truth: Truth, calibrators: Calibrators) -> dict[str, Figure]:
     """Everything that is compared, those left out that the log does not define."""
     found: dict[str, Measure | None] = {}
     for role, stage in zip(("first", "last"), config.stages, strict=True):
-        label = stage.value
+        label = stage.main
         exposed = exposed_measures(rows, stage.name, label, Platt())
         found |= {f"{role}_{name}": exposed[name] for name in ("auc", "gauc")}
         cuts = [config.data.levels.index(level) for level in stage.cuts]
@@ -206,7 +207,7 @@ def _figures(rows: Predictions, config: Config, truth: Mapping[str, Floats]) -> 
         found[f"{role}_candidates_auc"] = everywhere["auc"]
         if role == "first":
             found["first_cut_auc"] = everywhere["cut_auc"]
-    found |= _cascade(rows, config, truth.get(config.stages[-1].value))
+    found |= _cascade(rows, config, true_value(rows, config.stages[-1], truth), calibrators)
     return {name: figure for name, measure in found.items() if (figure := _figure(measure)) is not None}
 
 
@@ -220,22 +221,25 @@ def _figure(measure: Measure | None) -> Figure | None:
     )
 
 
-def _references(rows: Predictions, config: Config, truth: Floats | None) -> dict[str, NDArray[np.bool_]]:
+def _references(
+    rows: Predictions, last: Stage, truth: Floats | None, order: NDArray[np.floating]
+) -> dict[str, NDArray[np.bool_]]:
     """The candidates that are to come through: clicked, truly best, and the last stage's own choice, each (C,)."""
-    last, k = config.stages[-1], config.stages[-1].keep
-    found = {"click": rows.labels[last.value] == 1}
+    found = {"click": rows.labels[last.main] == 1}
     if truth is not None:
-        found["truth"] = rows.requests.places(truth) < k
-    return found | {"agree": rows.requests.places(rows.logits[last.name][last.value]) < k}
+        found["truth"] = rows.requests.places(truth) < last.keep
+    return found | {"agree": rows.requests.places(order) < last.keep}
 
 
-def _cascade(rows: Predictions, config: Config, truth: Floats | None) -> dict[str, Measure | None]:
+def _cascade(
+    rows: Predictions, config: Config, truth: Floats | None, calibrators: Calibrators
+) -> dict[str, Measure | None]:
     """Recalls of the first stage's cut, and of the whole cascade."""
     first, last = config.stages
-    scores = [rows.logits[stage.name][stage.value] for stage in config.stages]
+    scores = [order_of(rows, stage, calibrators[stage.name]) for stage in config.stages]
     places, requests = rows.requests.places(scores[0]), rows.requests
     found: dict[str, Measure | None] = {}
-    for name, positives in _references(rows, config, truth).items():
+    for name, positives in _references(rows, last, truth, scores[-1]).items():
         found[f"{name}_recall"] = metrics.recall_of(requests, positives, places, first.keep)
         if name != "agree":
             found[f"joint_{name}_recall"] = metrics.joint_recall(
@@ -253,8 +257,8 @@ def _quota(judged: Judged, timed: bool) -> Quota | None:
         return None
     even = np.geomspace(last.keep, largest, QUOTAS).round().astype(int)
     quotas = sorted({*even.tolist(), min(first.keep, largest)})
-    scores = [rows.logits[stage.name][stage.value] for stage in config.stages]
-    references = _references(rows, config, judged.truth.get(last.value))
+    scores = [order_of(rows, stage, judged.calibrators[stage.name]) for stage in config.stages]
+    references = _references(rows, last, judged.true_value(last), scores[-1])
     curve = metrics.quota_curve(rows.requests, references, rows.requests.places(scores[0]), quotas)
     recalls = {f"{name}_recall": [r.value() for r in curve.measures[name]] for name in references}
     for name in references.keys() - {"agree"}:

@@ -6,6 +6,7 @@ from typing import Self
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from corank.errors import DataError
 from corank.history import bisect
@@ -75,6 +76,17 @@ class Versions:
         """The same rows, for finding them only."""
         return type(self)(self.frame.select("@id", "@from"))
 
+    def with_snapshots(self, wanted: pl.DataFrame) -> tuple[Self, Longs]:
+        """These rows without features, and one more at each `wanted` (`@id`, `@from`), and the row that each is of.
+
+        Every id must be here.
+        """
+        held = self.frame.select("@id", "@from", pl.int_range(pl.len(), dtype=pl.Int64).alias("@row"))
+        more = wanted.select("@id", "@from", pl.lit(None, pl.Int64).alias("@row"))
+        both = pl.concat([held, more]).sort("@id", "@from", "@row", nulls_last=True)
+        both = both.unique(["@id", "@from"], keep="first", maintain_order=True)
+        return type(self)(both.select("@id", "@from")), both["@row"].forward_fill().to_numpy()
+
     @cached_property
     def ids(self) -> Keys:
         return Keys(self.frame["@id"].unique(maintain_order=True))
@@ -90,8 +102,12 @@ class Versions:
 
     def at(self, ids: pl.Series, times: Longs) -> Longs:
         """The row of each id that holds at a time (valid_from ≤ time): (N,). Every id must be here."""
-        place = self.ids.find(ids)
-        low = self._offsets[place]
-        if len(self.ids) == len(self.frame):
+        return self.held(self.ids.find(ids), times)
+
+    def held(self, place: NDArray[np.integer], times: Longs) -> Longs:
+        """The row, at a time, of the id that is the `place`-th of `ids`: (N,)."""
+        low: Longs = self._offsets[place]
+        if len(self._from) == len(self._offsets) - 1:
             return low
-        return bisect(self._from, low, self._offsets[place + 1], times + 1) - 1
+        row: Longs = bisect(self._from, low, self._offsets[place + 1], times + 1) - 1
+        return row

@@ -1,8 +1,10 @@
 """Values → codes of an embedding table: a vocabulary of known values, or a hash of any.
 
 Values are 64-bit whole numbers or text; bools and whole floats count as whole numbers. Codes as in schema.py.
+What crosses and priors compare are not codes but hashes of the values themselves, known to a vocabulary or not.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
@@ -13,7 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from corank.errors import DataError
-from corank.rows import Ints, Longs
+from corank.rows import Hashes, Ints, Longs
 from corank.schema import FIRST_KNOWN, MISSING, UNKNOWN
 
 FEW = 1024
@@ -175,7 +177,35 @@ def wrong_type(values: pl.Series, text: bool, name: str) -> DataError:
     return DataError(f"feature '{name}': expected {expected}, as in training; received {_example(values)}")
 
 
-def splitmix64(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def hashes(values: pl.Series, name: str) -> Hashes:
+    """Each value's hash, never 0, which stands for null: (N,). Raises DataError for what cannot identify."""
+    values = identifiers(values, name)
+    nulls = values.null_count()
+    if nulls == len(values):
+        return np.zeros(len(values), dtype=np.uint64)
+    hashed = _blake(values) if values.dtype == pl.String else splitmix64(_filled(values).view(np.uint64))
+    hashed[hashed == 0] = 1
+    if nulls:
+        hashed[missing(values)] = 0
+    return hashed
+
+
+def mixed(columns: Sequence[Hashes]) -> Hashes:
+    """One hash of several, in their order, 0 where any of them is: (N,)."""
+    hashed, *others = columns
+    if not others:
+        return hashed
+    known = hashed != 0
+    for other in others:
+        hashed = splitmix64(hashed) ^ other
+        known &= other != 0
+    hashed = splitmix64(hashed)
+    hashed[hashed == 0] = 1
+    hashed[~known] = 0
+    return hashed
+
+
+def splitmix64(x: Hashes) -> Hashes:
     """The finaliser of Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators (OOPSLA 2014)."""
     x = x + np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -183,7 +213,7 @@ def splitmix64(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return x ^ (x >> np.uint64(31))
 
 
-def _blake(texts: pl.Series) -> NDArray[np.uint64]:
+def _blake(texts: pl.Series) -> Hashes:
     """The first 8 bytes, little-endian, of BLAKE2b of each text in UTF-8; 0 for null: (N,)."""
     array = texts.to_arrow().dictionary_encode()
     digests = b"".join(
@@ -191,5 +221,5 @@ def _blake(texts: pl.Series) -> NDArray[np.uint64]:
     )
     distinct = np.frombuffer(digests, dtype="<u8")
     place = array.indices.fill_null(0).to_numpy()
-    hashed: NDArray[np.uint64] = distinct[place]
+    hashed: Hashes = distinct[place]
     return hashed

@@ -3,9 +3,10 @@
 import numpy as np
 
 from corank.batch import Batch, assemble, grouped
+from corank.features import BucketFeature, IdFeature, IdsFeature, NumberFeature
 from corank.layout import Bags, Layout
 from corank.rows import Ragged, Rows
-from corank.schema import BucketFeature, IdFeature, IdsFeature, NumberFeature, Schema
+from corank.schema import Schema
 
 SCHEMA = Schema(
     {

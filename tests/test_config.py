@@ -8,8 +8,8 @@ import pytest
 from corank.config import plain, read
 from corank.embedding import TableOptimiser
 from corank.errors import ConfigError
+from corank.features import IdsFeature
 from corank.optimise import DenseOptimiser
-from corank.schema import IdsFeature
 
 TEXT = """\
 name: shop

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from corank.encode import Encoded, Encoders
 from corank.errors import DataError
+from corank.features import BucketFeature, IdFeature, IdsFeature, NumberFeature
 from corank.rows import Ragged
 from corank.scale import Bucket, Scale, numbers
-from corank.schema import BucketFeature, IdFeature, IdsFeature, NumberFeature, Schema
+from corank.schema import Schema
 from corank.vocabulary import FEW, Hash, Vocabulary, splitmix64
 
 SCHEMA = Schema(

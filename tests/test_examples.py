@@ -9,11 +9,11 @@ from pydantic import BaseModel
 
 from corank.config import Config, EarlyStop, TrainSettings, plain, read
 from corank.embedding import TableOptimiser
+from corank.features import BucketFeature, IdFeature, IdsFeature, NumberFeature
 from corank.losses import Cascade, Click, Distill, InBatch, Levels, Unexposed
 from corank.optimise import DenseOptimiser
 from corank.prerank import TowersSettings
 from corank.rank import MlpSettings
-from corank.schema import BucketFeature, IdFeature, IdsFeature, NumberFeature
 from corank.settings import validated
 from corank.tables import DataSettings, Label, Score, Split
 from corank.teacher import TeacherSettings

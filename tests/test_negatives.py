@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from corank.batch import Batch
+from corank.features import IdFeature, IdsFeature, NumberFeature
 from corank.pack import Packed, pack
 from corank.reader import Reader
 from corank.sampling import BATCH, CATALOGUE, Population
-from corank.schema import IdFeature, IdsFeature, NumberFeature, Schema
+from corank.schema import Schema
 from corank.tables import DataSettings, Label, Score, Split
 
 DAY = 86_400_000

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from corank import pack as packing
 from corank.errors import ConfigError, DataError
+from corank.features import IdFeature, IdsFeature, NumberFeature
 from corank.pack import Packed, Shard, fingerprint, pack
 from corank.rows import Ragged
-from corank.schema import IdFeature, IdsFeature, NumberFeature, Schema
+from corank.schema import Schema
 from corank.tables import DataSettings
 
 HOUR = 3_600_000

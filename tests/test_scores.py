@@ -13,6 +13,7 @@ from worlds import Silent
 
 from corank import verbs
 from corank.errors import DataError
+from corank.features import IdFeature
 from corank.funnel import Funnel, Request
 from corank.losses import Distill, Scope
 from corank.pack import Packed, pack
@@ -20,7 +21,7 @@ from corank.predict import predict
 from corank.reader import Reader
 from corank.replay import logged_request
 from corank.run import Run
-from corank.schema import IdFeature, Schema
+from corank.schema import Schema
 from corank.tables import LEVELS, DataSettings, Label, Score, Split
 
 DAY = 86_400_000

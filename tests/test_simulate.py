@@ -12,8 +12,9 @@ from pydantic import TypeAdapter
 from sklearn.metrics import roc_auc_score
 
 from corank.errors import ConfigError, DataError
+from corank.features import Feature, NumberFeature
 from corank.production import first_distinct
-from corank.schema import Feature, NumberFeature, Schema
+from corank.schema import Schema
 from corank.simulate import Simulated, simulate
 from corank.tables import DataSettings
 from corank.world import PRESETS

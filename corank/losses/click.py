@@ -1,4 +1,4 @@
-"""`click`: binary cross-entropy of a stage's label on exposed candidates."""
+"""`click`: binary cross-entropy of a stage's label on exposed candidates, whose position explains a part of it."""
 
 from typing import Literal
 
@@ -11,7 +11,11 @@ from corank.sampling import Population
 
 
 class Click(Term):
-    """L = Σ w·BCE(z, y) / Σ w over exposed candidates with a known label; w is the log's `weight`."""
+    """L = Σ w·BCE(z + t, y) / Σ w over exposed candidates with a known label; w is the log's `weight`.
+
+    t is a learnt term of the candidate's position, 0 where none is logged. Serving leaves it out, so that z is what a
+    candidate deserves wherever it stands.
+    """
 
     kind: Literal["click"]
     stage: str
@@ -33,5 +37,9 @@ class Click(Term):
 
     def values(self, logits: Logits, batch: Batch, scope: Scope) -> tuple[Tensor, Tensor]:
         target = batch.labels[self.label].clamp_min(0)
-        values = binary_cross_entropy_with_logits(logits[self.stage][self.label], target, reduction="none")
+        z = logits[self.stage][self.label]
+        terms = logits.get("position", {})
+        if self.name in terms:
+            z = z + terms[self.name]
+        values = binary_cross_entropy_with_logits(z, target, reduction="none")
         return values, batch.known(self.label)

@@ -55,10 +55,12 @@ class InBatch(Term):
 
     def values(self, logits: Logits, batch: Batch, scope: Scope) -> tuple[Tensor, Tensor]:
         clicked = torch.nonzero(batch.known(self.label) * (batch.labels[self.label] > 0)).squeeze(1)
-        request, item = batch.request_of[clicked], batch.item_of[clicked].long()
+        # rows of one item at several times are one item: the first stands for all
+        same = torch.arange(len(batch.share), device=batch.share.device) if batch.same is None else batch.same
+        request, item = batch.request_of[clicked], same[batch.item_of[clicked].long()]
         log = batch.level < min(SOURCES.values())
         log_p = torch.log(-torch.expm1(log.sum() * torch.log1p(-batch.share)))
-        beyond = torch.ones_like(log_p, dtype=torch.bool).index_fill(0, batch.item_of[log].long(), 0)
+        beyond = torch.ones_like(log_p, dtype=torch.bool).index_fill(0, same[batch.item_of[log].long()], 0)
 
         towers = logits[self.stage]
         assert isinstance(towers, Dots)
