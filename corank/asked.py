@@ -2,6 +2,8 @@
 
 import difflib
 import json
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,14 +18,21 @@ class Request(Settings):
     """REQUEST.json: columns by side, and the candidates to rank."""
 
     user: dict[str, Any]
-    """`id`, and the user's columns; a history as a list of item ids, the newest last."""
+    """`id`, and the user's columns; a history as a list of item ids, the newest last, each as it is or as
+    `{"id": …, "time": …}` where the history has a `half_life`."""
     context: dict[str, Any] = {}
     time: str | int | None = None
+    """When it is asked, as ISO 8601 (without a zone: UTC) or ms since 1970 UTC; now unless given."""
     candidates: list[int | str | dict[str, Any]] = Field(min_length=1)
-    """Item ids, or `{"id": …}` with the pair's cross columns and, for an unknown item, its item columns."""
+    """Item ids, or `{"id": …}` with the pair's logged columns and, for an unknown item, its item columns."""
     keep: dict[str, PositiveInt] = {}
     """Quotas for this request, by stage."""
     trace: bool = False
+
+    @property
+    def moment(self) -> int:
+        """Its time in ms since 1970 UTC. Raises RequestError."""
+        return moment(self.time, "time") if self.time is not None else round(time.time() * 1000)
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -43,6 +52,44 @@ class Request(Settings):
             return validated(cls, held, source)
         except ConfigError as error:
             raise RequestError(str(error)) from None
+
+
+def moment(value: Any, where: str) -> int:
+    """A time in ms since 1970 UTC. Raises RequestError, which names `where`."""
+    if type(value) is int:
+        return value
+    try:
+        read = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        raise RequestError(
+            f"{where}: expected ISO 8601, such as 2026-04-29T12:00:00+08:00, or whole ms since 1970; "
+            f"received {value!r}"
+        ) from None
+    return round((read if read.tzinfo else read.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+def history(name: str, events: Any, timed: bool) -> tuple[list[Any], list[int]]:
+    """The item ids of a history, the newest last, and with `timed` their times. Raises RequestError."""
+    if events is None:
+        return [], []
+    if not isinstance(events, list):
+        raise RequestError(f"user.{name}: expected a list of item ids, the newest last; received {events!r}")
+    ids = [event.get("id") if isinstance(event, dict) else event for event in events]
+    for n, value in enumerate(ids):
+        if type(value) not in (int, str) or (
+            isinstance(events[n], dict) and events[n].keys() - {"id", "time"}
+        ):
+            raise RequestError(
+                f'user.{name}.{n}: expected an item id, or {{"id": …, "time": …}}; received {events[n]!r}'
+            )
+    if not timed:
+        return ids, []
+    for n, event in enumerate(events):
+        if not isinstance(event, dict) or "time" not in event:
+            raise RequestError(
+                f'user.{name}.{n}: the history has a half_life, so write {{"id": …, "time": …}}; received {event!r}'
+            )
+    return ids, [moment(event["time"], f"user.{name}.{n}.time") for n, event in enumerate(events)]
 
 
 def candidates(request: Request) -> tuple[list[Any], list[dict[str, Any]]]:

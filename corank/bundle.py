@@ -2,7 +2,7 @@
 
     BUNDLE/manifest.json                     the pointer: written last, switched in one rename
     BUNDLE/<model_version>-<items_seq>/      encoders/  tables/  items/  and a stage's graphs:
-                                            <stage>.query.onnx and <stage>.item.onnx, or <stage>.onnx
+                                            <stage>.query.onnx and <stage>.item.onnx, or <stage>.onnx; priors/
 
 A reader sees the old content or the new, never half; the content before the newest stays for those still reading it.
 """
@@ -23,14 +23,22 @@ from corank.errors import BundleError, ConfigError
 from corank.features import Feature
 from corank.schema import Schema
 from corank.settings import Settings, validated
+from corank.tables import DataSettings
 
-FORMAT = 2
+FORMAT = 3
 CHUNK = 1 << 22
 
 
 class Calibration(Settings):
     slope: float
     intercept: float
+
+
+class Attention(Settings):
+    """What a stage attends to."""
+
+    history: str
+    features: list[str]
 
 
 class StageFacts(Settings):
@@ -47,6 +55,11 @@ class StageFacts(Settings):
     scale: float | None = None
     """Of towers: logit = scale · ⟨q, v⟩ + bias."""
     bias: float | None = None
+    main: str
+    """The label by which later stages see it."""
+    attended: Attention | None = None
+    from_stages: list[tuple[str, Literal["score", "place"]]] = []
+    """What it sees of earlier stages."""
 
 
 class Part(Settings):
@@ -62,11 +75,14 @@ class Manifest(Settings):
     items_seq: int
     """Counts changes of the items under one model version."""
     content: str
-    user: str
-    """The column of the user's id; requests call it `id`."""
-    item: str
+    data: DataSettings
+    """What the columns of the log are called, by which a newer one is read."""
     features: dict[str, Feature]
     stages: list[StageFacts]
+    priors: dict[str, int]
+    """By prior, the time that its snapshot is of, ms UTC."""
+    item_columns: list[str]
+    """Those of the data's `columns` that are of the items; the others come with a request."""
     parts: dict[str, Part]
     digest: str = ""
     """Of the manifest itself."""
@@ -74,6 +90,15 @@ class Manifest(Settings):
     @property
     def declared(self) -> Schema:
         return Schema(self.features)
+
+    @property
+    def user(self) -> str:
+        """The column of the user's id; requests call it `id`."""
+        return self.data.user
+
+    @property
+    def item(self) -> str:
+        return self.data.item
 
     def plain(self) -> dict[str, Any]:
         plain: dict[str, Any] = self.model_dump(mode="json", by_alias=True)

@@ -1,15 +1,17 @@
 """What a config would train on, told before anything is packed."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
 from corank.config import Config
+from corank.features import DerivedFeature, IdsFeature
 from corank.rank import LayerSettings
 from corank.sampling import SOURCES, Population
 from corank.schema import Placement
-from corank.survey import Survey, feature_columns, sources
+from corank.survey import Source, Survey, feature_columns, sources, value_columns
 from corank.tables import Table
 
 
@@ -17,7 +19,7 @@ from corank.tables import Table
 class Checked:
     config: Config
     features: list[dict[str, str]]
-    """Feature, side, kind, embedding table, the source it is read from, and a mark for each place it enters."""
+    """Feature, side, kind, embedding table, what it is read or made from, and a mark for each place it enters."""
     rows: dict[str, int]
     """Rows of each table."""
     splits: dict[str, int]
@@ -33,9 +35,10 @@ def checked(config: Config, base: Path) -> Checked:
     tables = {name: Table.scan(name, source, base) for name, source in named.items() if source is not None}
     found = sources(schema, data, tables["log"], tables.get("items"), tables.get("users"))
     survey = Survey.of(tables["log"], data, feature_columns(schema, found, "log"))
+    value_columns(data, tables["log"], tables.get("items"))
     return Checked(
         config,
-        [_feature_row(config, name, found.get(name, "log")) for name in config.features],
+        [_feature_row(config, name, found) for name in config.features],
         {n: int(t.collect(t.frame.select(pl.len())).item()) for n, t in tables.items()},
         survey.splits,
         _samples(config),
@@ -63,19 +66,26 @@ def _count(population: Population, code: int) -> str:
     return "all" if count is None else str(count)
 
 
-def _feature_row(config: Config, name: str, source: str) -> dict[str, str]:
+def _feature_row(config: Config, name: str, found: Mapping[str, Source]) -> dict[str, str]:
     feature, schema = config.features[name], config.declared
     table = schema.table_of(name) if name in schema.embedded() else "-"
-    row = {"feature": name, "side": feature.side, "kind": feature.kind, "from": source, "table": table}
+    made_of = ", ".join(feature.operands) if isinstance(feature, DerivedFeature) else None
+    if isinstance(feature, IdsFeature) and feature.attribute:
+        made_of = feature.of
+    row = {"feature": name, "side": schema.side(name), "kind": feature.kind}
+    row |= {"from": made_of or found.get(name, "log"), "table": table}
     for stage in (*config.stages, *config.teachers):
         if isinstance(stage, LayerSettings):
             row[stage.name] = "x"
             continue
-        chosen: dict[Placement, list[str] | None] = {
-            "query": stage.query_features,
-            "item": stage.item_features,
+        towers: dict[str, tuple[Placement, list[str] | None]] = {
+            "query": ("query", stage.query_features),
+            "item": ("item", stage.item_features),
         }
-        for placement, names in chosen.items():
-            enters = feature.placement == placement and (names is None or name in names)
-            row[f"{stage.name}.{placement}"] = "x" if enters else ""
+        if stage.query_towers:
+            several = {n: ("query", tower.features) for n, tower in stage.query_towers.items()}
+            towers = several | {"item": towers["item"]}  # type: ignore[assignment]
+        for tower, (placement, names) in towers.items():
+            enters = schema.placement(name) == placement and (names is None or name in names)
+            row[f"{stage.name}.{tower}"] = "x" if enters else ""
     return row

@@ -20,7 +20,7 @@ from corank.features import (
 from corank.operands import Operands
 from corank.rows import Doubles, Hashes, Ragged
 from corank.schema import Placement, Schema
-from corank.vocabulary import mixed
+from corank.vocabulary import mixed, splitmix64
 
 Index = NDArray[np.integer]
 
@@ -114,5 +114,5 @@ def _counted(lists: Ragged, list_of: Index, wanted: Hashes, result_of: Index, co
 
 
 def _within(row: Index, value: Hashes) -> Hashes:
-    """A value of a row's list, told from the same value of others."""
-    return mixed([(row + 1).astype(np.uint64), value])
+    """A value of a row's list, told from the same value of others: (N,), 0 for none."""
+    return mixed([splitmix64(row.astype(np.uint64)), value])

@@ -85,10 +85,9 @@ class Encoders:
         """The placement's features of columns, from those that the schema names; an absent one is all missing."""
         absent = pl.Series([None] * len(frame), dtype=pl.Null)
         found = {}
-        for name in self.schema.columns():
-            if self.schema.placement(name) == placement:
-                column = self.schema.column(name)
-                found[name] = self.encode(name, frame[column] if column in frame.columns else absent)
+        for name in self.schema.columns(placement):
+            column = self.schema.column(name)
+            found[name] = self.encode(name, frame[column] if column in frame.columns else absent)
         return found
 
     def _lists(self, name: str, feature: IdsFeature, values: pl.Series) -> Ragged:

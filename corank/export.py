@@ -12,61 +12,85 @@ import warnings
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-import onnxruntime
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from corank.arrays import write_array, write_frame, write_ragged
-from corank.bundle import FORMAT, Bundle, Calibration, Manifest, StageFacts, next_seq, write
+from corank.arrays import write_array
+from corank.bundle import FORMAT, Attention, Bundle, Calibration, Manifest, StageFacts, next_seq, write
 from corank.calibrate import Platt
 from corank.config import Config
 from corank.embedding import Tables
-from corank.errors import BundleError
 from corank.evaluate import Calibrators
 from corank.joint import JointModel
-from corank.layout import Layout, dense
 from corank.pack import Packed
+from corank.packed import prior_folder
 from corank.prerank import Towers
+from corank.prior import Snapshots
 from corank.rank import Mlp
-from corank.rows import Floats, Rows
-
-ITEMS_AT_ONCE = 65_536
+from corank.records import Records
+from corank.vectors import write_vectors
+from corank.vocabulary import Keys
 
 
 class RankGraph(nn.Module):
-    """query (1, ·), item (n, ·), cross (n, ·) → logits (n, labels), the first layer split as in training."""
+    """Of one request: query (1, ·), item (n, ·), cross (n, ·) → logits (n, labels), first layer split as in training.
+
+    With attention also event (L, w), the attended features of a history's items, and mask (L,), 0 for one that only
+    fills it up; with earlier stages what is seen of them (n, ·).
+    """
 
     def __init__(self, stage: Mlp) -> None:
         super().__init__()
         self.stage = stage
 
-    def forward(self, query: Tensor, item: Tensor, cross: Tensor | None = None) -> Tensor:
-        parts = torch.split(self.stage.first.weight, self.stage.widths, dim=1)
-        first = functional.linear(query, parts[0], self.stage.first.bias) + functional.linear(item, parts[1])
+    def forward(
+        self,
+        query: Tensor,
+        item: Tensor,
+        cross: Tensor | None = None,
+        event: Tensor | None = None,
+        mask: Tensor | None = None,
+        earlier: Tensor | None = None,
+    ) -> Tensor:
+        stage = self.stage
+        parts = torch.split(stage.first.weight, stage.widths, dim=1)
+        first = functional.linear(query, parts[0], stage.first.bias) + functional.linear(item, parts[1])
         if cross is not None:
             first = first + functional.linear(cross, parts[2])
-        return torch.stack(list(self.stage.above(first).values()), dim=1)
+        if event is not None and mask is not None and stage.din is not None:
+            first = first + stage.interest(stage.din.dense(stage.target(item), event, mask))
+        if earlier is not None and stage.earlier is not None:
+            first = first + stage.earlier(earlier)
+        crossed = None
+        if stage.dcn is not None:
+            every = [query.expand(item.shape[0], -1), item, *([] if cross is None else [cross])]
+            crossed = stage.dcn.crossed(torch.cat(every, 1))
+        return torch.stack(list(stage.above(first, crossed).values()), dim=1)
 
 
 def export(path: Path, config: Config, packed: Packed, model: JointModel, calibrators: Calibrators) -> Bundle:
-    """Write the bundle of a trained model. Raises BundleError; what was at `path` before is untouched then."""
+    """Write the bundle of a trained model, priors as of the last snapshot before the log's end.
+
+    Raises BundleError; what was at `path` before is untouched then.
+    """
     model = model.cpu().eval()
     version = model_version(config, packed, model, calibrators)
+    priors = packed.priors.as_of(packed.schema.priors(), packed.manifest.last)
     manifest = Manifest(
         format=FORMAT,
         name=config.name,
         model_version=version,
         items_seq=next_seq(path, version),
         content="",
-        user=config.data.user,
-        item=config.data.item,
+        data=config.data,
         features=config.features,
         stages=[_facts(config, model, calibrators, stage.name) for stage in config.stages],
+        priors=dict(priors.cut or {}),
+        item_columns=packed.manifest.item_columns,
         parts={},
     )
-    return write(path, manifest, lambda folder: _fill(folder, packed, model))
+    return write(path, manifest, lambda folder: _fill(folder, packed, model, priors))
 
 
 def model_version(config: Config, packed: Packed, model: JointModel, calibrators: Calibrators) -> str:
@@ -90,6 +114,7 @@ def _plain(calibrators: dict[str, Platt]) -> dict[str, dict[str, float]]:
 def _facts(config: Config, model: JointModel, calibrators: Calibrators, name: str) -> StageFacts:
     settings, stage = config.stage(name), model.stages[name]
     scale, bias = (stage.scale.exp().item(), stage.bias.item()) if isinstance(stage, Towers) else (None, None)
+    attended = stage.attended if isinstance(stage, Mlp) else None
     return StageFacts(
         name=name,
         model=settings.model,
@@ -100,11 +125,16 @@ def _facts(config: Config, model: JointModel, calibrators: Calibrators, name: st
         tables=model.tables_of[name],
         scale=scale,
         bias=bias,
+        main=settings.main,
+        attended=Attention(history=attended.history, features=list(attended.features)) if attended else None,
+        from_stages=model.sees.get(name, []),
     )
 
 
-def _fill(folder: Path, packed: Packed, model: JointModel) -> None:
+def _fill(folder: Path, packed: Packed, model: JointModel, priors: Snapshots) -> None:
     packed.encoders.save(folder / "encoders")
+    for n, rates in enumerate(priors.rates.values()):
+        rates.save(prior_folder(folder, n))
     tables = {
         name: {int(dim): weight.detach().numpy() for dim, weight in held.weights.items()}
         for name, held in model.tables.items()
@@ -115,7 +145,17 @@ def _fill(folder: Path, packed: Packed, model: JointModel) -> None:
         for dim, table in held.items():
             write_array(folder / "tables" / name / f"{dim}.npy", table)
     _write_graphs(folder, model)
-    _write_items(folder, packed, model, tables)
+    records = newest(packed).renewed(packed.encoders, priors)
+    records.save(folder / "items")
+    towers = {name: model.tables_of[name] for name, s in model.stages.items() if isinstance(s, Towers)}
+    write_vectors(folder, towers, model.layout, records.rows, tables)
+
+
+def newest(packed: Packed) -> Records:
+    """The newest row of every item."""
+    ids, row = packed.newest_items()
+    columns = {name: values[row] for name, values in packed.item_columns.items()}
+    return Records(Keys(ids), packed.items.take(row), packed.item_operands.take(row), columns)
 
 
 def _write_graphs(folder: Path, model: JointModel) -> None:
@@ -129,13 +169,19 @@ def _write_graphs(folder: Path, model: JointModel) -> None:
             inputs = {"query": query, "item": item}
             if width("cross"):
                 inputs["cross"] = torch.zeros(2, width("cross"))
+            if stage.din is not None:
+                inputs |= {"event": torch.zeros(3, stage.interest.in_features), "mask": torch.zeros(3)}
+            if stage.earlier is not None:
+                inputs["earlier"] = torch.zeros(2, stage.earlier.in_features)
             _write_graph(folder / f"{name}.onnx", RankGraph(stage), inputs, ["logits"])
 
 
 def _write_graph(path: Path, graph: nn.Module, inputs: dict[str, Tensor], outputs: list[str]) -> None:
-    n = torch.export.Dim("n", min=1)
-    # a tuple: the towers call their input otherwise than the graph does
-    shapes = tuple({} if name == "query" else {0: n} for name in inputs)
+    n, events = torch.export.Dim("n", min=1), torch.export.Dim("events", min=1)
+    axis = {"query": {}, "event": {0: events}, "mask": {0: events}}
+    shapes = {name: axis.get(name, {0: n}) for name in inputs}
+    # a tower calls its input otherwise than the graph does
+    by_name = isinstance(graph, RankGraph)
     # the exporter tells its progress on stdout and in logs, where a user looks for corank's own words
     with (
         contextlib.redirect_stdout(io.StringIO()),
@@ -145,11 +191,12 @@ def _write_graph(path: Path, graph: nn.Module, inputs: dict[str, Tensor], output
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             graph.eval(),
-            tuple(inputs.values()),
+            () if by_name else tuple(inputs.values()),
+            kwargs=dict(inputs) if by_name else None,
             dynamo=True,
             input_names=list(inputs),
             output_names=outputs,
-            dynamic_shapes=shapes,
+            dynamic_shapes=shapes if by_name else tuple(shapes.values()),
             verbose=False,
         )
     assert program is not None
@@ -167,38 +214,3 @@ def _quiet(*names: str):  # type: ignore[no-untyped-def]
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-def _write_items(
-    folder: Path, packed: Packed, model: JointModel, tables: dict[str, dict[int, Floats]]
-) -> None:
-    """The newest row of every item, in the order of ids, with its vector for each towers stage."""
-    keys, newest = packed.newest_items()
-    rows = packed.items.take(newest)
-    items = folder / "items"
-    items.mkdir()
-    write_frame(items / "keys.arrow", keys.to_frame())
-    write_array(items / "ids.npy", rows.ids)
-    write_array(items / "numbers.npy", rows.numbers)
-    for n, lists in enumerate(rows.lists):
-        write_ragged(items, n, lists)
-    for stage in model.stages:
-        graph = folder / f"{stage}.item.onnx"
-        if graph.exists():
-            write_array(
-                items / f"vectors.{stage}.npy",
-                item_vectors(graph, model.layout, rows, tables[model.tables_of[stage]]),
-            )
-
-
-def item_vectors(graph: Path, layout: Layout, rows: Rows, tables: dict[int, Floats]) -> Floats:
-    """An item tower's vectors of N rows: (N, d). Raises BundleError where one is not finite."""
-    session = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
-    parts = []
-    for first in range(0, len(rows), ITEMS_AT_ONCE):
-        index = np.arange(first, min(first + ITEMS_AT_ONCE, len(rows)))
-        parts += session.run(None, {"item": dense(rows.take(index), layout.groups["item"], tables)})
-    vectors: Floats = np.concatenate(parts)
-    if not np.isfinite(vectors).all():
-        raise BundleError(f"{graph.stem}: {(~np.isfinite(vectors)).any(1).sum()} item vectors are not finite")
-    return vectors

@@ -16,6 +16,9 @@ from corank.settings import Duration, Settings
 Side = Literal["user", "context", "item", "cross"]
 Scaling = Literal["none", "standard", "log", "quantile"]
 
+LAST = 50
+"""Values of a list, at most, unless a feature says otherwise."""
+
 _DAY = timedelta(days=1)
 
 
@@ -47,7 +50,7 @@ class IdsFeature(ColumnFeature):
     kind: Literal["ids"]
     dim: PositiveInt = 16
     pool: Literal["mean", "sum"] = "mean"
-    last: PositiveInt = 50
+    last: PositiveInt = LAST
     """At most so many values, the newest of a history, the first of a list column."""
     min_count: PositiveInt = 1
     hash: PositiveInt | None = None
@@ -91,7 +94,7 @@ class IdsFeature(ColumnFeature):
                 raise ValueError(
                     "a history is encoded by the feature it is `of`; drop hash, separator, min_count"
                 )
-        if self.attribute and (own or "last" in self.model_fields_set):
+        if self.attribute and (own or self.last != LAST):
             raise ValueError(
                 f"event, lag, every, half_life and last are those of the history '{self.attribute[0]}'; drop them here"
             )
@@ -155,18 +158,21 @@ class ContainsFeature(DerivedFeature):
 class ScaledFeature(DerivedFeature):
     """A derived feature that is a number: scaled, or cut into `buckets` and embedded."""
 
-    scale: Scaling = "standard"
+    scale: Scaling | None = None
+    """That of its kind unless given."""
     buckets: PositiveInt | None = None
     """Cut at so many quantiles and embedded, with a row of its own for missing, in place of `scale`."""
     dim: PositiveInt = 16
     """Of the embedding, with `buckets`."""
 
+    @property
+    def scaling(self) -> Scaling:
+        return self.scale or "standard"
+
     @model_validator(mode="after")
     def _scaled_or_embedded(self) -> Self:
-        if self.buckets is not None and "scale" in self.model_fields_set:
+        if self.buckets is not None and self.scale is not None:
             raise ValueError("buckets embed the number and scale leaves it one; write one of them")
-        if self.buckets is None and "dim" in self.model_fields_set:
-            raise ValueError("dim is that of the embedding of buckets; write `buckets: 16` too, or drop it")
         return self
 
 
@@ -175,11 +181,14 @@ class CountFeature(ScaledFeature):
 
     kind: Literal["count"]
     of: Two
-    scale: Scaling = "log"
 
     @property
     def operands(self) -> list[str]:
         return self.of
+
+    @property
+    def scaling(self) -> Scaling:
+        return self.scale or "log"
 
 
 class ProductFeature(ScaledFeature):

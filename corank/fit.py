@@ -61,7 +61,7 @@ def fit_derived(name: str, feature: DerivedFeature, rows: pl.LazyFrame) -> Encod
     assert isinstance(feature, ScaledFeature)
     if feature.buckets is not None:
         return Bucket.fit(_sample(name, table, values), feature.buckets)
-    return _fit_scale(name, feature.scale, table, values)
+    return _fit_scale(name, feature.scaling, table, values)
 
 
 def _fit(name: str, feature: Feature, table: Table, values: pl.LazyFrame) -> Encoder:

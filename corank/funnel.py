@@ -1,47 +1,38 @@
 """A bundle ready to rank: one request through the stages, in process, without torch.
 
-Letters: n candidates · N items · d last width of the towers.
+Letters: n candidates · L events of a history · d last width of the towers.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import onnxruntime
-import polars as pl
 from numpy.typing import NDArray
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, InvalidProtobuf
 
-from corank.arrays import read_array, read_frame, read_rows
-from corank.asked import Request, candidates, series, unknown_column
-from corank.bundle import Bundle, Manifest, StageFacts
+from corank.arrays import read_array
+from corank.asked import Request
+from corank.bundle import Attention, Bundle, Manifest, StageFacts
 from corank.calibrate import Platt
 from corank.encode import Encoders
 from corank.errors import BundleError, DataError, RequestError
-from corank.layout import Layout, dense
-from corank.rows import Floats, Longs, Rows
+from corank.layout import Group, Layout, dense, embedded
+from corank.packed import prior_folder
+from corank.place import places
+from corank.prior import Rates, Snapshots
+from corank.receive import Received, Receiver
+from corank.records import Records
+from corank.rows import Floats, Rows
 from corank.schema import Placement, Schema
-from corank.vocabulary import Keys, identifiers
+from corank.value import Value
 
 __all__ = ["Funnel", "Request"]
 
 Index = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """A request as the stages take it; the candidates that are known or described, in the order given."""
-
-    ids: list[Any]
-    query: Rows  # (1)
-    items: Rows  # (n)
-    cross: Rows  # (n)
-    record: Index
-    """(n,) Place among the bundle's items, -1 where the item was described in the request."""
-    unknown: list[Any]
-    missing: list[str]
+Seen = dict[str, Floats]
+"""What stages said of all candidates, NaN of those they never saw: `STAGE.score` and `STAGE.place` → (n,)."""
 
 
 class Funnel:
@@ -50,26 +41,35 @@ class Funnel:
     def __init__(self, bundle: Bundle) -> None:
         self.manifest: Manifest = bundle.manifest
         folder, schema = bundle.folder, bundle.manifest.declared
+        stages = self.manifest.stages
         self.schema: Schema = schema
+        attended = [stage.attended for stage in stages if stage.attended]
+        columns = self.manifest.data.columns
+        self._values = {s.name: Value.parse(s.value, [*s.labels, *columns]) for s in stages}
         try:
-            self._encoders = Encoders.load(folder / "encoders", schema)
-            self._layout = Layout(schema, self._encoders.sizes)
-            self._tables = {
-                name: {
-                    dim: read_array(folder / "tables" / name / f"{dim}.npy")
-                    for dim in self._layout.table_rows
-                }
-                for name in {stage.tables for stage in self.manifest.stages}
-            }
-            self._records = read_rows(folder / "items", [None] * len(schema.placed("item").lists))
-            self._keys = Keys(read_frame(folder / "items" / "keys.arrow").to_series())
+            encoders = Encoders.load(folder / "encoders", schema)
+            self._layout = Layout(schema, encoders.sizes)
+            self._tables = read_tables(folder, self.manifest, self._layout)
+            self._receiver = Receiver(
+                self.manifest,
+                encoders,
+                Records.load(folder / "items", encoders, self.manifest.item_columns),
+                snapshots(folder, self.manifest),
+                list(dict.fromkeys(attention.history for attention in attended)),
+                {name for value in self._values.values() for name in value.names},
+            )
         except DataError as error:
             raise BundleError(f"{error}; export the bundle again") from None
-        towers = [stage.name for stage in self.manifest.stages if stage.model == "towers"]
+        towers = [stage.name for stage in stages if stage.model == "towers"]
         self._vectors = {name: read_array(folder / "items" / f"vectors.{name}.npy") for name in towers}
         graphs = [f"{name}.{side}" for name in towers for side in ("query", "item")]
-        graphs += [stage.name for stage in self.manifest.stages if stage.model == "mlp"]
+        graphs += [stage.name for stage in stages if stage.model == "mlp"]
         self._graphs = {name: _session(folder / f"{name}.onnx") for name in graphs}
+        self._events = {s.name: self._event_groups(s.attended) for s in stages if s.attended}
+        self._taken = {f"{stage}.{what}" for s in stages for stage, what in s.from_stages}
+
+    def _event_groups(self, attention: Attention) -> tuple[Group, ...]:
+        return self._layout.groups_of("item", attention.features)
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -79,14 +79,15 @@ class Funnel:
     def rank(self, request: Request) -> dict[str, Any]:
         """The candidates that the last stage keeps, best first, with their score; the trace of all if asked for.
 
-        A stage orders by the calibrated probability of its `value`, ties in the order given. Raises RequestError.
+        A stage orders by its `value`, of calibrated probabilities, ties in the order given. Raises RequestError.
         """
         quotas = self._quotas(request)
-        encoded = self._encode(request)
-        alive: Index = np.arange(len(encoded.ids))
-        scores: list[tuple[StageFacts, Index, Floats]] = []
+        received = self._receiver.receive(request)
+        alive: Index = np.arange(len(received.ids))
+        seen: Seen = {}
+        scores: list[tuple[StageFacts, Index, NDArray[np.floating]]] = []
         for stage in self.manifest.stages:
-            score = self._scores(stage, encoded, alive)
+            score = self._scores(stage, received, alive, seen)
             order = np.argsort(-score, kind="stable")
             scores.append((stage, alive[order], score[order]))
             alive = alive[order][: quotas[stage.name]]
@@ -94,52 +95,85 @@ class Funnel:
             "model_version": self.manifest.model_version,
             "items_seq": self.manifest.items_seq,
             "items": [
-                {"id": encoded.ids[n], "score": float(score)}
+                {"id": received.ids[n], "score": float(score)}
                 for n, score in zip(alive, scores[-1][2][: len(alive)], strict=True)
             ],
-            "unknown": encoded.unknown,
-            "missing": encoded.missing,
+            "unknown": received.unknown,
+            "missing": received.missing,
         }
-        return answer | ({"trace": _trace(encoded.ids, scores, quotas)} if request.trace else {})
+        return answer | ({"trace": _trace(received.ids, scores, quotas)} if request.trace else {})
 
     def logits(self, request: Request) -> dict[str, dict[str, Floats]]:
         """Every stage's logits for all candidates, uncut: stage → label → (n,). Raises RequestError."""
-        encoded = self._encode(request)
-        everyone: Index = np.arange(len(encoded.ids))
-        return {stage.name: self._logits(stage, encoded, everyone) for stage in self.manifest.stages}
+        received = self._receiver.receive(request)
+        everyone: Index = np.arange(len(received.ids))
+        seen: Seen = {}
+        return {stage.name: self._logits(stage, received, everyone, seen) for stage in self.manifest.stages}
 
-    def _scores(self, stage: StageFacts, encoded: Encoded, alive: Index) -> Floats:
-        logits = self._logits(stage, encoded, alive)[stage.value]
-        calibrator = stage.calibrators[stage.value]
-        scores = Platt(calibrator.slope, calibrator.intercept).apply(logits)
-        if np.isnan(scores).any():
-            raise RequestError(
-                f"stage '{stage.name}': scores are NaN; look for extreme numbers in the request"
-            )
-        return np.asarray(scores, dtype=np.float32)
-
-    def _logits(self, stage: StageFacts, encoded: Encoded, alive: Index) -> dict[str, Floats]:
-        if stage.model == "towers":
-            logits = self._dot(stage, encoded, alive)[:, None]
+    def _scores(
+        self, stage: StageFacts, received: Received, alive: Index, seen: Seen
+    ) -> NDArray[np.floating]:
+        """The stage's value of some candidates."""
+        logits, value = self._logits(stage, received, alive, seen), self._values[stage.name]
+        probabilities = {
+            label: Platt(c.slope, c.intercept).apply(logits[label])
+            for label, c in stage.calibrators.items()
+            if label in value.names
+        }
+        if value.single:
+            scores = probabilities[value.single]
         else:
-            inputs = {
-                "query": self._dense(stage, "query", encoded.query),
-                "item": self._dense(stage, "item", encoded.items.take(alive)),
-            }
-            if self._layout.width("cross"):
-                inputs["cross"] = self._dense(stage, "cross", encoded.cross.take(alive))
-            (logits,) = self._graphs[stage.name].run(None, inputs)
-        return {label: logits[:, n] for n, label in enumerate(stage.labels)}
+            scores = value({n: c[alive] for n, c in received.columns.items()} | probabilities)
+        odd = np.flatnonzero(~np.isfinite(scores))
+        if len(odd):
+            raise RequestError(
+                f"stage '{stage.name}': the value of {received.ids[alive[odd[0]]]!r} is {scores[odd[0]]}; look for "
+                "extreme numbers in the request"
+            )
+        return scores
 
-    def _dot(self, stage: StageFacts, encoded: Encoded, alive: Index) -> Floats:
+    def _logits(self, stage: StageFacts, received: Received, alive: Index, seen: Seen) -> dict[str, Floats]:
+        if stage.model == "towers":
+            logits = self._dot(stage, received, alive)[:, None]
+        else:
+            (logits,) = self._graphs[stage.name].run(None, self._inputs(stage, received, alive, seen))
+        found = {label: logits[:, n] for n, label in enumerate(stage.labels)}
+        if f"{stage.name}.score" in self._taken:
+            seen[f"{stage.name}.score"] = np.full(len(received.ids), np.nan, dtype=np.float32)
+            seen[f"{stage.name}.score"][alive] = found[stage.main]
+        if f"{stage.name}.place" in self._taken:  # of the first stage, which sees everyone
+            start = np.array([0, len(alive)])
+            seen[f"{stage.name}.place"] = places(found[stage.main], start)
+        return found
+
+    def _inputs(self, stage: StageFacts, received: Received, alive: Index, seen: Seen) -> dict[str, Floats]:
+        inputs = {
+            "query": self._dense(stage, "query", received.query),
+            "item": self._dense(stage, "item", received.items.take(alive)),
+        }
+        if self._layout.width("cross"):
+            inputs["cross"] = self._dense(stage, "cross", self._receiver.cross(received, alive))
+        if stage.attended:
+            items = received.histories[stage.attended.history]
+            event = embedded(items, self._events[stage.name], self._tables[stage.tables])
+            mask = np.ones(max(len(event), 1), dtype=np.float32)
+            if not len(event):  # a graph takes one event at least
+                event, mask = np.zeros((1, event.shape[1]), dtype=np.float32), np.zeros_like(mask)
+            inputs |= {"event": event, "mask": mask}
+        if stage.from_stages:
+            columns = [seen[f"{name}.{what}"][alive] for name, what in stage.from_stages]
+            inputs["earlier"] = np.stack(columns, axis=1)
+        return inputs
+
+    def _dot(self, stage: StageFacts, received: Received, alive: Index) -> Floats:
         assert stage.scale is not None and stage.bias is not None
-        given = {"query": self._dense(stage, "query", encoded.query)}
+        given = {"query": self._dense(stage, "query", received.query)}
         (query,) = self._graphs[f"{stage.name}.query"].run(None, given)
-        record = encoded.record[alive]
+        record = received.record[alive]
         vectors = self._vectors[stage.name].take(record, axis=0, mode="clip")
         described = np.flatnonzero(record < 0)
         if len(described):
-            new = {"item": self._dense(stage, "item", encoded.items.take(alive[described]))}
+            new = {"item": self._dense(stage, "item", received.items.take(alive[described]))}
             (vectors[described],) = self._graphs[f"{stage.name}.item"].run(None, new)
         dot: Floats = vectors @ query[0]
         return np.float32(stage.scale) * dot + np.float32(stage.bias)
@@ -154,79 +188,20 @@ class Funnel:
                 raise RequestError(f"keep: no stage '{name}'; the bundle's stages are {', '.join(quotas)}")
         return quotas | dict(request.keep)
 
-    def _encode(self, request: Request) -> Encoded:
-        given, described = candidates(request)
-        record, unknown = self._known(given, described)
-        ids = [given[n] for n in np.flatnonzero(~unknown)]
-        columns = [described[n] for n in np.flatnonzero(~unknown)]
-        record = record[~unknown]
-        missing: list[str] = []
-        query = self._query(request, missing)
-        cross = self._frame("cross", columns, missing)
-        try:
-            return Encoded(
-                ids=ids,
-                query=self._encoders.rows(self.schema, "query", query),
-                items=self._items(ids, columns, record),
-                cross=self._encoders.rows(self.schema, "cross", cross),
-                record=record,
-                unknown=[given[n] for n in np.flatnonzero(unknown)],
-                missing=missing,
-            )
-        except DataError as error:
-            raise RequestError(str(error)) from None
 
-    def _known(self, given: list[Any], described: list[dict[str, Any]]) -> tuple[Index, NDArray[np.bool_]]:
-        """Each candidate's place among the records, and whether it is neither there nor described."""
-        known, allowed = self._columns("item"), self._columns("item") | self._columns("cross")
-        for n, columns in enumerate(described):
-            for column in columns:
-                if column not in allowed:
-                    raise RequestError(f"candidates.{n}: {unknown_column(column, allowed)}")
-        try:
-            record = self._keys.find(identifiers(series("id", given, "candidates"), "candidates.id"))
-        except (DataError, TypeError):
-            sample = self._keys.values[0] if len(self._keys) else None
-            raise RequestError(
-                f"candidates: ids are of another type than the bundle's, such as {sample!r}"
-            ) from None
-        bare = np.array([known.isdisjoint(columns) for columns in described], dtype=bool)
-        return record, (record < 0) & bare
+def read_tables(folder: Path, manifest: Manifest, layout: Layout) -> dict[str, dict[int, Floats]]:
+    """The embedding tables of a bundle's content, memory-mapped: set → dimension → rows. Raises DataError."""
+    sets = {stage.tables for stage in manifest.stages}
+    return {
+        name: {dim: read_array(folder / "tables" / name / f"{dim}.npy") for dim in layout.table_rows}
+        for name in sets
+    }
 
-    def _items(self, ids: list[Any], columns: list[dict[str, Any]], record: Longs) -> Rows:
-        rows = self._records.take(np.maximum(record, 0)) if len(self._keys) else None
-        described = np.flatnonzero(record < 0)
-        if rows is not None and not len(described):
-            return rows
-        given = [{**columns[n], self.manifest.item: ids[n]} for n in described]
-        new = self._encoders.rows(self.schema, "item", self._frame("item", given, []))
-        return new if rows is None else rows.replaced(described, new)
 
-    def _query(self, request: Request, missing: list[str]) -> pl.DataFrame:
-        user = {(self.manifest.user if key == "id" else key): value for key, value in request.user.items()}
-        sides = {"user": user, "context": request.context}
-        values: dict[str, Any] = {}
-        for side, given in sides.items():
-            wanted = {self.schema.column(n) for n, f in self.schema.features.items() if f.side == side}
-            for column in given:
-                if column not in wanted and column != self.manifest.user:
-                    raise RequestError(f"{side}: {unknown_column(column, wanted)}")
-            absent = wanted - given.keys()
-            missing += sorted(f"{side}.{'id' if c == self.manifest.user else c}" for c in absent)
-            values |= {column: given[column] for column in wanted & given.keys()}
-        return pl.DataFrame(
-            [series(c, [v], "request") for c, v in values.items()] or [pl.Series("_", [None])]
-        )
-
-    def _frame(self, side: str, rows: list[dict[str, Any]], missing: list[str]) -> pl.DataFrame:
-        columns = sorted(self._columns(side) | ({self.manifest.item} if side == "item" else set()))
-        missing += [f"{side}.{c}" for c in columns if any(c not in row for row in rows)]
-        given = [series(c, [row.get(c) for row in rows], "candidates") for c in columns]
-        return pl.DataFrame(given or [pl.Series("_", [None] * len(rows))])
-
-    def _columns(self, side: str) -> set[str]:
-        columns = {self.schema.column(n) for n, f in self.schema.features.items() if f.side == side}
-        return columns - {self.manifest.item} if side == "item" else columns
+def snapshots(folder: Path, manifest: Manifest) -> Snapshots:
+    """The priors of a bundle's content. Raises DataError."""
+    rates = {name: Rates.load(prior_folder(folder, n)) for n, name in enumerate(manifest.priors)}
+    return Snapshots(rates, manifest.data.timezone, manifest.priors)
 
 
 def _session(path: Path) -> onnxruntime.InferenceSession:
@@ -242,7 +217,7 @@ def _session(path: Path) -> onnxruntime.InferenceSession:
 
 
 def _trace(
-    ids: list[Any], scores: list[tuple[StageFacts, Index, Floats]], quotas: Mapping[str, int]
+    ids: list[Any], scores: list[tuple[StageFacts, Index, NDArray[np.floating]]], quotas: Mapping[str, int]
 ) -> list[dict[str, Any]]:
     """For every candidate its score and place (from 1) at each stage it reached, and the stage that cut it."""
     trace: list[dict[str, Any]] = [{"id": value, "stages": {}, "cut": None} for value in ids]

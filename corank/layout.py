@@ -191,7 +191,12 @@ def pooled(table: Floats, bags: Bags) -> Floats:
     return summed
 
 
+def embedded(rows: Rows, groups: Iterable[Group], tables: Mapping[int, Floats]) -> Floats:
+    """The embedded features of N encoded rows, those of some groups: (N, ·)."""
+    parts = [pooled(tables[g.dim], g.bags(rows)).reshape(len(rows), g.width) for g in groups]
+    return np.concatenate([*parts, np.empty((len(rows), 0), dtype=np.float32)], axis=1)
+
+
 def dense(rows: Rows, groups: Iterable[Group], tables: Mapping[int, Floats]) -> Floats:
     """The dense input of N encoded rows of one placement: (N, width)."""
-    parts = [pooled(tables[g.dim], g.bags(rows)).reshape(len(rows), g.width) for g in groups]
-    return np.concatenate([*parts, rows.numbers], axis=1)
+    return np.concatenate((embedded(rows, groups, tables), rows.numbers), axis=1)

@@ -8,7 +8,7 @@ Letters: N rows of the query, or of items.
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import polars as pl
@@ -118,6 +118,21 @@ class Operands:
             {name: self.numbers[name] for name in wanted.numbers},
         )
 
+    def replaced(self, at: NDArray[np.integer], new: Self) -> Self:
+        """These rows with those at `at` replaced by `new`, in order."""
+
+        def put(old: NDArray[Any], fresh: NDArray[Any]) -> NDArray[Any]:
+            out = old.copy()
+            out[at] = fresh
+            return out
+
+        return type(self)(
+            self.count,
+            {name: put(keys, new.keys[name]) for name, keys in self.keys.items()},
+            {name: lists.replaced(at, new.lists[name]) for name, lists in self.lists.items()},
+            {name: put(values, new.numbers[name]) for name, values in self.numbers.items()},
+        )
+
     def with_lists(self, lists: dict[str, Ragged]) -> Self:
         return type(self)(self.count, self.keys, self.lists | lists, self.numbers)
 
@@ -178,11 +193,21 @@ def of_histories(
 
 
 def attribute(items: Ragged, feature: str, operands: Operands) -> Ragged:
-    """What the items of R lists have of a feature, one after another: R lists of hashes."""
+    """What the items of R lists have of a feature, one after another: R lists of hashes. An item −1 has none."""
     row = items.flat()
     if feature in operands.keys:
-        return Ragged.packed(items.length, operands.keys[feature][row])
-    return nested(items, operands.lists[feature].take(row))
+        keys = np.zeros(len(row), dtype=np.uint64)
+        keys[row >= 0] = operands.keys[feature][row[row >= 0]]
+        return Ragged.packed(items.length, keys)
+    return nested(items, lists_of(operands.lists[feature], row))
+
+
+def lists_of(lists: Ragged, row: NDArray[np.integer]) -> Ragged:
+    """The lists of some rows, an empty one for row −1."""
+    start, length = np.zeros(len(row), dtype=np.int64), np.zeros(len(row), dtype=np.int32)
+    known = row >= 0
+    start[known], length[known] = lists.start[row[known]], lists.length[row[known]]
+    return Ragged(start, length, lists.values)
 
 
 def nested(outer: Ragged, inner: Ragged) -> Ragged:

@@ -29,6 +29,7 @@ from corank.arrays import (
 from corank.derive import derive
 from corank.encode import Encoders, assemble
 from corank.errors import DataError
+from corank.features import IdsFeature
 from corank.fit import fit
 from corank.history import Events, floored
 from corank.operands import Operands, Wanted
@@ -41,7 +42,7 @@ from corank.survey import Source, Survey, feature_columns, sources, spell, value
 from corank.tables import DataSettings, Table
 from corank.versions import Versions
 
-__all__ = ["Packed", "Shard", "fingerprint", "pack"]
+__all__ = ["Packed", "Shard", "fingerprint", "known_after", "pack"]
 
 Report = Callable[[str], object]
 
@@ -242,6 +243,11 @@ def _gather_truth(inputs: _Inputs, spill: Path, count: int) -> list[Path]:
     return gather(truth.batches(chosen, rows, BATCH), request, count, spill / "truth")
 
 
+def known_after(data: DataSettings, history: IdsFeature) -> timedelta:
+    """How long after an event a history may know of it: its lag, and what its label takes to mature."""
+    return history.lag + (data.matures(history.event) if history.event else timedelta())
+
+
 def _write_events(inputs: _Inputs, writer: ShardWriter, splits: dict[str, list[ShardCount]]) -> None:
     """Sort the events of all partitions, and cut each request's histories out of them."""
     folder, schema, data = writer.folder, inputs.schema, inputs.data
@@ -256,9 +262,7 @@ def _write_events(inputs: _Inputs, writer: ShardWriter, splits: dict[str, list[S
         for n, name in enumerate(schema.placed("query").lists):
             if name in histories:
                 h, of = histories[name], events[events_name(histories[name])]
-                # an event that comes late is in no history before it is known
-                lag = h.lag + (data.matures(h.event) if h.event else timedelta())
-                start, length = of.slices(user, time, lag, h.every, data.timezone, h.last)
+                start, length = of.slices(user, time, known_after(data, h), h.every, data.timezone, h.last)
                 write_views(shard / "query", n, Ragged(start, length, of.items))
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from corank.features import IdFeature
 from corank.history import recency
-from corank.operands import Operands, nested, of_histories
+from corank.operands import Operands, lists_of, nested, of_histories
 from corank.packed import Packed, Shard, events_name
 from corank.rows import Ragged, Rows
 from corank.schema import MISSING, Schema
@@ -75,13 +75,10 @@ def with_past(schema: Schema, rows: Rows, items: Mapping[str, Ragged], records: 
 
 def codes(schema: Schema, items: Ragged, feature: str, records: Rows) -> Ragged:
     """The codes that the items of R lists have of an item feature, one after another: R lists."""
-    row, placed = items.flat(), schema.placed("item")
-    known, weight = row >= 0, items.flat_weight()
-    held = np.where(known, row, 0) if len(records) else row[:0]
+    row, placed, weight = items.flat(), schema.placed("item"), items.flat_weight()
     if isinstance(schema.features[feature], IdFeature):
         found = np.full(len(row), MISSING, dtype=np.int32)
-        found[known] = records.ids[held, placed.ids.index(feature)][known]
+        found[row >= 0] = records.ids[row[row >= 0], placed.ids.index(feature)]
         return Ragged.packed(items.length, found, weight)
-    lists = records.lists[placed.lists.index(feature)].take(held)
-    inner = Ragged(lists.start, np.where(known, lists.length, 0).astype(np.int32), lists.values)
+    inner = lists_of(records.lists[placed.lists.index(feature)], row)
     return nested(Ragged.packed(items.length, row, weight), inner)

@@ -8,7 +8,7 @@ import polars as pl
 from corank.errors import DataError
 from corank.features import IdsFeature
 from corank.history import Events
-from corank.pack import Shard
+from corank.pack import Shard, known_after
 from corank.run import Run
 from corank.schema import Schema
 from corank.tables import DataSettings, Table
@@ -34,7 +34,7 @@ def logged_request(run: Run, split: str, number: int) -> dict[str, Any]:
         | _histories(log, data, schema, first, time)
     )
     context = {c: first[c] for c in _columns(schema, "context")}
-    cross = _columns(schema, "cross")
+    cross = [*_columns(schema, "cross"), *(c for c in data.columns if c not in packed.item_columns)]
     described = [{"id": c[data.item]} | {name: c[name] for name in cross} for c in rows.iter_rows(named=True)]
     return {
         "user": user,
@@ -56,8 +56,7 @@ def _place(shards: tuple[Shard, ...], split: str, number: int) -> tuple[Shard, i
 
 def _columns(schema: Schema, side: str) -> list[str]:
     """Columns of the side's features but histories."""
-    histories = schema.histories()
-    found = [schema.column(n) for n, f in schema.features.items() if f.side == side and n not in histories]
+    found = [schema.column(n) for n, f in schema.columns().items() if f.side == side]
     return list(dict.fromkeys(found))
 
 
@@ -87,7 +86,7 @@ def _like(table: Table, column: str) -> pl.Expr:
 def _histories(
     log: Table, data: DataSettings, schema: Schema, first: dict[str, Any], time: int
 ) -> dict[str, list[Any]]:
-    """By history, the item ids of the user's events before its cut, the newest last."""
+    """By history, the items of the user's events before its cut, the newest last; with times where they count."""
     return {
         name: _history(log, data, history, first[data.user], time)
         for name, history in schema.histories().items()
@@ -104,8 +103,13 @@ def _history(log: Table, data: DataSettings, history: IdsFeature, user: Any, tim
             log.moment(data.time).alias("@time"), pl.col(data.item).alias("@item")
         )
     ).sort("@time", maintain_order=True)
-    held = Events(np.empty(0, np.int32), events["@time"].to_numpy(), np.array([0, len(events)]))
-    start, length = held.slices(
-        np.zeros(1, np.int64), np.array([time]), history.lag, history.every, data.timezone, history.last
+    times = events["@time"].to_numpy()
+    held = Events(np.empty(0, np.int32), times, np.array([0, len(events)]), np.empty(0, np.int32))
+    user_index, lag = np.zeros(1, np.int64), known_after(data, history)
+    (start,), (length,) = held.slices(
+        user_index, np.array([time]), lag, history.every, data.timezone, history.last
     )
-    return events["@item"][int(start[0]) : int(start[0] + length[0])].to_list()
+    kept = events[int(start) : int(start + length)]
+    if history.half_life is None:
+        return kept["@item"].to_list()
+    return [{"id": item, "time": at} for at, item in kept.rows()]

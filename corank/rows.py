@@ -48,6 +48,13 @@ class Ragged:
         places: Longs = np.arange(total) + np.repeat(self.start - (ends - self.length), self.length)
         return places
 
+    def replaced(self, at: NDArray[np.integer], new: Self) -> Self:
+        """These lists with those at `at` replaced by `new`, in order; weights are lost."""
+        length, flat = self.length.copy(), self.flat()
+        start = np.cumsum(length, dtype=np.int64) - length
+        start[at], length[at] = new.start + len(flat), new.length
+        return type(self)(start, length, np.concatenate((flat, new.values)))
+
     def row_of(self) -> Longs:
         """The row of each value of `flat`: (sum of lengths,)."""
         return np.repeat(np.arange(len(self.length)), self.length)
@@ -83,11 +90,5 @@ class Rows:
         """These rows with those at `at` replaced by `new`, in order."""
         ids, numbers = self.ids.copy(), self.numbers.copy()
         ids[at], numbers[at] = new.ids, new.numbers
-        lists = []
-        for old, fresh in zip(self.lists, new.lists, strict=True):
-            length = old.length.copy()
-            flat = old.flat()
-            start = np.cumsum(length, dtype=np.int64) - length
-            start[at], length[at] = fresh.start + len(flat), fresh.length
-            lists.append(Ragged(start, length, np.concatenate((flat, fresh.values))))
+        lists = (old.replaced(at, fresh) for old, fresh in zip(self.lists, new.lists, strict=True))
         return type(self)(ids, numbers, tuple(lists))

@@ -155,16 +155,18 @@ class Schema:
 
     def side(self, name: str) -> Side:
         """As declared, or that of the operands: `context` where user and context meet, `cross` where query and item."""
-        feature = self.features[name]
-        if isinstance(feature, ColumnFeature):
-            return feature.side
-        sides = {self._operand_side(operand) for operand in feature.operands}
+        return self._sides[name]
+
+    @cached_property
+    def _sides(self) -> dict[str, Side]:
+        own = {n: f.side for n, f in self.features.items() if isinstance(f, ColumnFeature)}
+        return own | {n: self._met(own, f) for n, f in self.features.items() if isinstance(f, DerivedFeature)}
+
+    def _met(self, own: dict[str, Side], feature: DerivedFeature) -> Side:
+        sides = {own[self.history_of(operand)] for operand in feature.operands}
         if len(sides) == 1:
             return sides.pop()
         return "cross" if "item" in sides else "context"
-
-    def _operand_side(self, operand: str) -> Side:
-        return self.side(self.history_of(operand))
 
     def placement(self, name: str) -> Placement:
         side = self.side(name)
@@ -194,31 +196,49 @@ class Schema:
     def embedded(self) -> dict[str, Embedded]:
         return {n: f for n, f in self.features.items() if is_embedded(f)}  # type: ignore[misc]
 
-    def columns(self) -> dict[str, ColumnFeature]:
-        """The features that are read from a column."""
-        return {
+    def columns(self, placement: Placement | None = None) -> dict[str, ColumnFeature]:
+        """The features that are read from a column, all or those of one placement."""
+        return self._columns[placement]
+
+    @cached_property
+    def _columns(self) -> dict[Placement | None, dict[str, ColumnFeature]]:
+        found: dict[str, ColumnFeature] = {
             n: f
             for n, f in self.features.items()
             if isinstance(f, ColumnFeature) and not (isinstance(f, IdsFeature) and f.of is not None)
         }
+        return {None: found} | {
+            p: {n: f for n, f in found.items() if self.placement(n) == p} for p in PLACEMENTS
+        }
 
     def histories(self) -> dict[str, IdsFeature]:
-        return {
-            n: f
-            for n, f in self.features.items()
-            if isinstance(f, IdsFeature) and f.of is not None and not f.attribute
-        }
+        return self._histories
+
+    @cached_property
+    def _histories(self) -> dict[str, IdsFeature]:
+        lists = {n: f for n, f in self.features.items() if isinstance(f, IdsFeature)}
+        return {n: f for n, f in lists.items() if f.of is not None and not f.attribute}
 
     def attributes(self) -> dict[str, tuple[str, str]]:
         """The lists that are attributes of a history's items: the history, and the item feature."""
-        return {n: f.attribute for n, f in self.features.items() if isinstance(f, IdsFeature) and f.attribute}
+        return self._attributes
+
+    @cached_property
+    def _attributes(self) -> dict[str, tuple[str, str]]:
+        lists = {n: f for n, f in self.features.items() if isinstance(f, IdsFeature)}
+        return {n: f.attribute for n, f in lists.items() if f.attribute}
 
     def derived(self, placement: Placement | None = None) -> dict[str, DerivedFeature]:
         """The crosses and priors, all or those of one placement."""
-        return {
-            n: f
-            for n, f in self.features.items()
-            if isinstance(f, DerivedFeature) and placement in (None, self.placement(n))
+        return self._derived[placement]
+
+    @cached_property
+    def _derived(self) -> dict[Placement | None, dict[str, DerivedFeature]]:
+        found: dict[str, DerivedFeature] = {
+            n: f for n, f in self.features.items() if isinstance(f, DerivedFeature)
+        }
+        return {None: found} | {
+            p: {n: f for n, f in found.items() if self.placement(n) == p} for p in PLACEMENTS
         }
 
     def priors(self, placement: Placement | None = None) -> dict[str, PriorFeature]:

@@ -203,9 +203,7 @@ class ShardWriter:
         """The requests' rows without lists; and their lists but histories, by place."""
         row = self.users.at(heads["@user"], time)
         columns: dict[str, Encoded] = {}
-        for name in self.schema.columns():
-            if self.schema.placement(name) != "query":
-                continue
+        for name in self.schema.columns("query"):
             if name in self._user_features:
                 feature = self._user_features[name]
                 columns[name] = feature.take(row) if isinstance(feature, Ragged) else feature[row]

@@ -191,7 +191,7 @@ def hashes(values: pl.Series, name: str) -> Hashes:
 
 
 def mixed(columns: Sequence[Hashes]) -> Hashes:
-    """One hash of several, in their order, 0 where any of them is: (N,)."""
+    """One hash of several hashes, in their order, 0 where any of them is: (N,)."""
     hashed, *others = columns
     if not others:
         return hashed

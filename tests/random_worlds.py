@@ -11,18 +11,17 @@ import polars as pl
 import torch
 from hypothesis import strategies as st
 
-from corank.arrays import write_frame, write_rows
 from corank.bundle import FORMAT, Manifest, write
 from corank.calibrate import Platt
 from corank.config import Config
 from corank.evaluate import Calibrators
-from corank.export import export
+from corank.export import export, newest
 from corank.funnel import Funnel
 from corank.joint import JointModel
-from corank.layout import Layout
 from corank.pack import Packed, pack
+from corank.packed import prior_folder
 from corank.replay import logged_request
-from corank.run import Run, packed_folder
+from corank.run import Run, packed_folder, untrained
 
 HOUR = 3_600_000
 DAY = 24 * HOUR
@@ -63,6 +62,7 @@ histories = st.fixed_dictionaries(
         "event": st.just("click"),
         "lag": st.sampled_from(["1h", "1d"]),
         "every": st.sampled_from(["1h", "1d"]),
+        "half_life": st.sampled_from(["6h", "2d"]),
     },
 )
 stage = {"activation": st.sampled_from(["relu", "gelu"]), "normalisation": st.sampled_from(["none", "layer"])}
@@ -90,6 +90,14 @@ drawn_worlds = st.fixed_dictionaries(
         | st.just({"model": "mlp", "hidden": [5]}),
         "middle_tables": tables,
         "score": st.booleans(),
+        "derived": st.booleans(),
+        "attributes": st.booleans(),
+        "several_towers": st.booleans(),
+        "din": st.none() | st.fixed_dictionaries({"hidden": st.just(5), "attributes": st.booleans()}),
+        "dcn": st.sampled_from([None, {"layers": 2}, {"layers": 1, "rank": 3}]),
+        "earlier": st.sampled_from([[], ["prerank.score"], ["prerank.place", "prerank.score"]]),
+        "value": st.sampled_from(["click", "click * bid", "worth * buy - click ** 0.5"]),
+        "shown": st.booleans(),
     }
 )
 """What a world is drawn from: features by side, and how ids, histories and stages are made."""
@@ -125,8 +133,33 @@ RICH: Drawn = {
     "middle": None,
     "middle_tables": {},
     "score": False,
+    "derived": False,
+    "attributes": False,
+    "several_towers": False,
+    "din": None,
+    "dcn": None,
+    "earlier": [],
+    "value": "click",
+    "shown": False,
 }
-"""One that has something of everything."""
+"""One that has something of every kind of column."""
+
+DERIVED: Drawn = RICH | {
+    "histories": [
+        {"pool": "mean", "last": 50, "event": "click", "every": "1d", "half_life": "2d"},
+        {"pool": "sum", "last": 3, "lag": "1h", "half_life": "6h"},
+    ],
+    "context": [*RICH["context"], {"kind": "number", "scale": "standard", "whole": False}],
+    "derived": True,
+    "attributes": True,
+    "several_towers": True,
+    "din": {"hidden": 5, "attributes": True},
+    "dcn": {"layers": 2, "rank": 3},
+    "earlier": ["prerank.place", "prerank.score"],
+    "value": "click * bid",
+    "shown": True,
+}
+"""The same with crosses, priors, attention, cross layers and all else that is made of columns."""
 
 LONG: Drawn = RICH | {
     "prerank": {"embeddings": "own"},
@@ -171,6 +204,11 @@ class Case:
         export(self.base / "bundle", self.config, self.packed, self.model, self.calibrators)
         return Funnel.open(self.base / "bundle")
 
+    @property
+    def since(self) -> int:
+        """From when on the bundle's snapshots of priors are those that requests are packed with."""
+        return max([0, *self.funnel.manifest.priors.values()])
+
     def request(self, split: str, number: int) -> dict[str, Any]:
         """A logged request, by way of JSON."""
         request: dict[str, Any] = json.loads(json.dumps(logged_request(self.run, split, number)))
@@ -179,24 +217,26 @@ class Case:
 
 def bare_funnel(packed: Packed, path: Path) -> Funnel:
     """A funnel that encodes requests as a bundle of `packed` does, but has no stages: quickly made."""
+    priors = packed.priors.as_of(packed.schema.priors(), packed.manifest.last)
     manifest = Manifest(
         format=FORMAT,
         name="bare",
         model_version="0" * 16,
         items_seq=1,
         content="",
-        user=packed.data.user,
-        item=packed.data.item,
+        data=packed.data,
         features=packed.manifest.features,
         stages=[],
+        priors=dict(priors.cut or {}),
+        item_columns=packed.manifest.item_columns,
         parts={},
     )
 
     def fill(folder: Path) -> None:
         packed.encoders.save(folder / "encoders")
-        keys, newest = packed.newest_items()
-        write_rows(folder / "items", packed.items.take(newest))
-        write_frame(folder / "items" / "keys.arrow", keys.to_frame())
+        newest(packed).renewed(packed.encoders, priors).save(folder / "items")
+        for n, rates in enumerate(priors.rates.values()):
+            rates.save(prior_folder(folder, n))
 
     return Funnel(write(path, manifest, fill))
 
@@ -204,7 +244,7 @@ def bare_funnel(packed: Packed, path: Path) -> Funnel:
 def random_model(config: Config, packed: Packed, seed: int) -> JointModel:
     """Weights of the size of a trained model's; embeddings and biases far from the zeros they begin at."""
     torch.manual_seed(seed % 2**31)
-    model = JointModel(config.stages, Layout(packed.schema, packed.encoders.sizes)).eval()
+    model = untrained(config, packed).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.startswith("tables."):
@@ -229,7 +269,80 @@ def _features(drawn: Drawn) -> dict[str, Drawn]:
         plain = {key: value for key, value in feature.items() if key not in ("text", "whole")}
         side = name.partition("_")[0]
         features[name] = {"side": "user" if side == "logged" else side} | plain
+    if drawn["attributes"]:
+        features |= _attributes(drawn, features)
+    if drawn["derived"]:
+        features |= _derived(drawn, features)
     return features
+
+
+def _attributes(drawn: Drawn, features: dict[str, Drawn]) -> dict[str, Drawn]:
+    """An attribute of each history's items for every item feature that can be one."""
+    items = [n for n, f in features.items() if f["side"] == "item" and f["kind"] in ("id", "ids")]
+    return {
+        f"history_{n}_{item}": {
+            "side": "user",
+            "kind": "ids",
+            "of": f"history_{n}.{item}",
+            "dim": features[item]["dim"],
+            "pool": ("mean", "sum")[n % 2],
+        }
+        for n in range(len(drawn["histories"]))
+        for item in items
+    }
+
+
+def _derived(drawn: Drawn, features: dict[str, Drawn]) -> dict[str, Drawn]:
+    """Crosses and priors of every kind, of operands of either side and both, as the columns allow."""
+    rng = np.random.default_rng(drawn["seed"] + 1)
+    columns = _columns(drawn) | {
+        "item_id": {"text": drawn["text_ids"]},
+        "user_id": {"text": drawn["text_ids"]},
+    }
+    histories = [f"history_{n}" for n in range(len(drawn["histories"]))]
+
+    def some(side: str, *kinds: str) -> list[str]:
+        sides = ("user", "context") if side == "query" else (side,)
+        return [n for n, f in features.items() if f["side"] in sides and f["kind"] in kinds and "of" not in f]
+
+    def shape(n: int) -> Drawn:
+        shapes: list[Drawn] = [{"scale": "none"}, {"scale": "quantile"}, {"buckets": 3, "dim": 8}, {}]
+        return shapes[n % len(shapes)]
+
+    keys = {side: some(side, "id", "bucket") for side in ("query", "item")}
+    numbers = {side: some(side, "number", "bucket") for side in ("query", "item")}
+    made: list[Drawn] = []
+    for one, other in (("query", "query"), ("query", "item"), ("item", "item")):
+        first, second = rng.choice(keys[one]), rng.choice(keys[other][::-1])
+        if first != second:
+            made.append({"kind": "pair", "of": [first, second], "dim": 3, "min_count": 2})
+            made.append({"kind": "pair", "of": [second, first], "dim": 8, "hash": 5})
+        if numbers[one] and numbers[other]:
+            first, second = rng.choice(numbers[one]), rng.choice(numbers[other][::-1])
+            if first != second:
+                made.append({"kind": "product", "of": [first, second]} | shape(len(made)))
+                made.append({"kind": "ratio", "of": [first, second]} | shape(len(made)))
+    lists = some("query", "ids") + some("item", "ids") + histories
+    lists += [f"{h}.{n}" for h in histories for n in some("item", "id", "ids")]
+    for one in lists:
+        items = columns.get(one.rpartition(".")[2], columns["item_id"])
+        for other in some("query", "id", "ids") + some("item", "id", "ids"):
+            alike = (columns[other]["text"] or "separator" in columns[other]) == (
+                items["text"] or "separator" in items
+            )
+            if alike and one != other and rng.random() < 0.5:
+                made.append({"kind": "contains", "of": [one, other]})
+                made.append({"kind": "count", "of": [one, other]} | shape(len(made)))
+    for one, other in (("query", "query"), ("query", "item"), ("item", "item")):
+        by = list(dict.fromkeys([str(rng.choice(keys[one])), str(rng.choice(keys[other]))]))
+        for label in ("click", "buy", None):
+            late = [{}, {"lag": "5h"}, {"every": "2d"}][len(made) % 3]
+            made.append({"kind": "prior", "by": by, "label": label, "smoothing": 3} | late | shape(len(made)))
+    return {f"derived_{n}": {key: _plain(value) for key, value in f.items()} for n, f in enumerate(made)}
+
+
+def _plain(value: Any) -> Any:
+    return [str(v) for v in value] if isinstance(value, list) else value
 
 
 def _columns(drawn: Drawn) -> dict[str, Drawn]:
@@ -246,10 +359,32 @@ def _config(drawn: Drawn) -> Drawn:
             "item_features": [n for n, f in features.items() if f["side"] == "item"][::-2],
         }
     towers = {"name": "prerank", "model": "towers", "keep": 4, "query": [8, 4], "item": [6, 4]} | some
+    if drawn["several_towers"]:
+        query = [n for n, f in features.items() if f.get("side") in ("user", "context")]
+        towers |= {
+            "query_towers": {
+                "one": {"features": query[::2]},
+                "other": {"features": query[-1:], "widths": [4]},
+            }
+        }
+        towers.pop("query_features", None)
     stages = [towers | drawn["prerank"]]
     if drawn["middle"]:
         stages.append({"name": "middle", "keep": 3} | drawn["middle"] | drawn["middle_tables"])
-    stages.append({"name": "rank", "model": "mlp", "keep": 2, "hidden": [8, 6], "labels": ["click", "buy"]})
+    rank = {"name": "rank", "model": "mlp", "keep": 2, "hidden": [8, 6], "labels": ["click", "buy"]}
+    rank |= {"value": drawn["value"], "dcn": drawn["dcn"], "from_stages": drawn["earlier"]}
+    if drawn["din"] and drawn["histories"]:
+        attended = [
+            n
+            for n, f in features.items()
+            if f.get("side") == "item" and f["kind"] in ("id", "ids", "bucket") and n != "item_id"
+        ]
+        rank["din"] = {
+            "history": "history_0",
+            "hidden": drawn["din"]["hidden"],
+            "attributes": attended if drawn["din"]["attributes"] else [],
+        }
+    stages.append(rank)
     return {
         "name": "random",
         "data": {
@@ -260,9 +395,15 @@ def _config(drawn: Drawn) -> Drawn:
             "user": "user_id",
             "item": "item_id",
             "time": "time",
-            "labels": {"click": {"column": "click"}, "buy": {"column": "buy"}},
+            "columns": ["bid", "worth"],
+            "labels": {
+                "click": {"column": "click"},
+                "buy": {"column": "buy"}
+                | ({"given": "click", "matures_after": "3h"} if drawn["shown"] else {}),
+            },
             "split": SPLIT,
         }
+        | ({"position": "position"} if drawn["shown"] else {})
         | ({"level": "level", "levels": LEVELS} if drawn["levels"] else {})
         | ({"scores": {"served": {"column": "score", "scale": "probability"}}} if drawn["score"] else {}),
         "features": features,
@@ -299,13 +440,16 @@ def _write_tables(base: Path, drawn: Drawn, rng: np.random.Generator) -> pl.Data
             "click": rng.integers(0, 2, len(each)),
             "buy": pl.Series(rng.integers(0, 3, len(each))).replace(2, None),
             "score": pl.Series(np.arange(len(each)) % 3 / 2).replace(0.5, None),
+            "bid": rng.random(len(each)),
+            "position": pl.Series(rng.integers(0, 4, len(each))).replace(3, None),
         }
         | {name: values.gather(each) for name, values in by_request.items()}
         | drawn_columns("cross", late[each])
     )
     log.sample(fraction=1, shuffle=True, seed=drawn["seed"] % 1000).write_parquet(base / "log.parquet")
     items = pl.DataFrame(
-        {"item_id": _ids("i", np.arange(ITEMS), drawn)} | drawn_columns("item", np.arange(ITEMS) >= 12)
+        {"item_id": _ids("i", np.arange(ITEMS), drawn), "worth": rng.random(ITEMS)}
+        | drawn_columns("item", np.arange(ITEMS) >= 12)
     )
     items.write_parquet(base / "items.parquet")
     # users 0 to 3 change twice, 2 and 3 hold from a time only

@@ -100,7 +100,7 @@ def test_a_log_without_levels_takes_the_catalogue() -> None:
     assert plain(named(arms[6])["unexposed alone"])["losses"][-1]["from"] == ["catalogue"]
     assert arms[1].same["joint, shared embeddings"] == "as written"
     assert arms[1].same["recipe: own samples, distilled"] == "as written"
-    assert "none is of side cross" in arms[8].refused["no crosses, with distillation"]
+    assert "none is a cross of query and item" in arms[8].refused["no crosses, with distillation"]
 
 
 def test_no_crosses(config: Config) -> None:

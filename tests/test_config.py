@@ -126,7 +126,8 @@ WRONG = {
     "stages.0.query_features=[nobody]": "stages.prerank.query_features: no feature 'nobody' is declared",
     "stages.0.query=[16, 4]": "stages.0: the towers of 'prerank' meet in a dot product, so their last widths must "
     "be equal; received query 4 and item 8",
-    "stages.1.value=share": "stages.1: value must be one of the stage's labels ['click', 'order']; received 'share'",
+    "stages.1.value=share": "stages.rank.value: unknown name 'share'; known names: click, order (labels of the "
+    "stage, and data.columns)",
     "stages.1.keep=200": "stages.1.keep: 'rank' would keep 200 of the 100 that 'prerank' leaves it",
     "stages.1.name=prerank": "stages.1.name: two stages are called 'prerank'",
     "stages.0.cuts=[recalled]": "stages.0.cuts: no level 'recalled'; data.levels are retrieved, preranked,",

@@ -121,12 +121,7 @@ def test_extended_vocabulary_keeps_its_codes() -> None:
         ("price", ["dear"], "feature 'price': expected numbers; received ['dear'] (String)"),
         ("price", [1.0, float("nan")], "feature 'price': NaN is no number; write null for a missing one"),
         ("age", [float("-inf")], "feature 'age': an infinity is no number; write null for a missing one"),
-        ("seen", [7], "feature 'seen': expected lists; received 7 (Int64)"),
-        (
-            "seen",
-            [["seven"]],
-            "feature 'seen': expected whole numbers, as in training; received 'seven' (String)",
-        ),
+        ("user", [[7]], "feature 'user': expected whole numbers or text; received [7] (List(Int64))"),
     ],
 )
 def test_wrong_values_name_feature_and_value(name: str, values: list[object], message: str) -> None:
@@ -207,8 +202,7 @@ def test_quantile_scale_keeps_order(sample: list[float], values: list[float]) ->
 # Lists and rows
 
 
-def test_history_keeps_the_newest_and_a_list_the_first() -> None:
-    assert lists(encoded("seen", [[5, 7, 9], None, [], [8, None, 5]])) == [[2, 4], [], [], [1, 3]]
+def test_a_list_keeps_the_first() -> None:
     assert lists(encoded("words", ["red, blue,red", "", None, " ,green", "blue"])) == [
         [2, 3],
         [],
@@ -221,10 +215,15 @@ def test_history_keeps_the_newest_and_a_list_the_first() -> None:
 
 def test_rows_follow_the_schema_and_absent_columns_are_missing() -> None:
     frame = pl.DataFrame({"user": ["ann"], "age": [50], "seen": [[9]], "hour_of_day": [0], "other": [1]})
-    rows = ENCODERS.rows(SCHEMA, "query", frame)
-    assert rows.ids.tolist() == [[2, 4, 0]]
-    assert rows.numbers.tolist() == [[-2]]
-    assert [lists(values) for values in rows.lists] == [[[4]], [[]]]
+    columns = ENCODERS.columns("query", frame)
+    assert list(columns) == ["user", "age", "words", "query", "hour"]
+    assert {n: lists(c) if isinstance(c, Ragged) else c.tolist() for n, c in columns.items()} == {
+        "user": [2],
+        "age": [4],
+        "words": [[]],
+        "hour": [-2],
+        "query": [0],
+    }
 
 
 def test_saved_encoders_encode_the_same(tmp_path: Path) -> None:
@@ -238,12 +237,14 @@ def test_saved_encoders_encode_the_same(tmp_path: Path) -> None:
         "words": ["red", "x"],
         "query": ["q", "r"],
         "hour_of_day": [3, 4],
-        "seen": [[5], [7]],
     }
-    first, second = (e.rows(SCHEMA, "query", pl.DataFrame(columns)) for e in (ENCODERS, loaded))
-    assert first.ids.tolist() == second.ids.tolist()
-    assert first.numbers.tolist() == second.numbers.tolist()
-    assert [lists(values) for values in first.lists] == [lists(values) for values in second.lists]
+    first, second = (e.columns("query", pl.DataFrame(columns)) for e in (ENCODERS, loaded))
+    assert first.keys() == second.keys()
+    for one, other in zip(first.values(), second.values(), strict=True):
+        if isinstance(one, Ragged) and isinstance(other, Ragged):
+            assert lists(one) == lists(other)
+        else:
+            assert one.tolist() == other.tolist()
     price = pl.Series([1.5, 300.0])
     assert loaded.encode("price", price).tolist() == ENCODERS.encode("price", price).tolist()
 

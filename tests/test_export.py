@@ -19,10 +19,11 @@ from corank.bundle import Bundle
 from corank.calibrate import Platt
 from corank.errors import BundleError, CheckpointError
 from corank.evaluate import Calibrators
-from corank.export import item_vectors, model_version
+from corank.export import model_version
 from corank.funnel import Funnel, Request
 from corank.layout import dense
 from corank.run import Run
+from corank.vectors import item_vectors
 
 
 @pytest.fixture(scope="module")
@@ -229,6 +230,6 @@ def test_manifest_is_plain_json_of_the_config(case: Case) -> None:
     assert case.funnel
     held = json.loads((case.base / "bundle" / "manifest.json").read_text())
     assert list(held["features"]) == list(case.config.features)
-    assert held["user"] == "user_id"
-    assert held["item"] == "item_id"
+    assert held["data"]["user"] == "user_id"
+    assert held["data"]["item"] == "item_id"
     assert held["name"] == "random"

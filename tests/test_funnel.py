@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
-from random_worlds import LONG, RICH, Case, Drawn, drawn_worlds
+from random_worlds import DERIVED, LONG, RICH, Case, Drawn, drawn_worlds
 from scipy.special import expit
 
 from corank.errors import RequestError
@@ -46,20 +46,32 @@ def json_columns(items: pl.DataFrame, row: int) -> dict[str, Any]:
 )
 @given(drawn=drawn_worlds)
 @example(drawn=LONG)
+@example(drawn=DERIVED)
 def test_funnel_scores_as_the_training_model_does(
     tmp_path_factory: pytest.TempPathFactory, drawn: Drawn
 ) -> None:
     """All requests of the log: users and items never trained on, unknown values, missing ones, no history."""
-    case = Case.of(tmp_path_factory.mktemp("case"), drawn)
+    case, compared = Case.of(tmp_path_factory.mktemp("case"), drawn), 0
     for split in ("train", "valid", "test"):
         predictions = predict(case.model, case.packed, split)
         start = predictions.requests.start
         for number in range(len(start) - 1):
             request = case.request(split, number)
+            if request["time"] < case.since:
+                continue
+            compared += 1
             theirs = slice_of(predictions.logits, slice(start[number], start[number + 1]))
             assert_near(case.funnel.logits(Request.parse(request)), theirs, f"{split} {number}")
-            if number % 4 == 0:
+            if number % 4 == 0 and not _by_id(case):
                 _describe_and_compare(case, request, theirs, f"{split} {number}")
+    assert compared >= 8
+
+
+def _by_id(case: Case) -> bool:
+    """Whether some derived feature tells items apart that share a code."""
+    schema = case.packed.schema
+    operands = [o for feature in schema.derived().values() for o in feature.operands]
+    return any((schema.of_items(operand) or operand) == "item_id" for operand in operands)
 
 
 def _describe_and_compare(case: Case, request: dict[str, Any], theirs: Logits, where: str) -> None:
@@ -244,7 +256,7 @@ def test_a_text_of_values_may_be_given_as_their_list(rich: Case, wide: dict[str,
         ),
         (
             {"candidates": [{"id": 1, "cross_0": 1e300}, {"id": 2, "cross_0": -1e300}]},
-            "stage 'rank': scores are NaN; look for extreme numbers in the request",
+            "stage 'rank': the value of 1 is nan; look for extreme numbers in the request",
         ),
         (
             {"candidates": [{"id": 1, "cross_1": ["w1", 2]}]},
@@ -261,8 +273,11 @@ def test_a_text_of_values_may_be_given_as_their_list(rich: Case, wide: dict[str,
         ),
         ({"user": {"id": 2**63}}, "feature 'user_id': 9223372036854775808 does not fit into 64 bits"),
         ({"user": {"history_0": [2**63]}}, "feature 'history_0': 9223372036854775808 does not fit"),
-        ({"user": {"history_0": 7}}, "feature 'history_0': expected lists; received 7 (Int64)"),
-        ({"user": {"history_0": [1.5]}}, "feature 'history_0': expected whole numbers or text; received 1.5"),
+        (
+            {"user": {"history_0": 7}},
+            "user.history_0: expected a list of item ids, the newest last; received 7",
+        ),
+        ({"user": {"history_0": [1.5]}}, "user.history_0.0: expected an item id, or {"),
         ({"user": {"user_1": [["w1"]]}}, "feature 'user_1': expected texts; received ['w1']"),
         ({"user": {"user_0": float("nan")}}, "feature 'user_0': NaN is no number"),
         ({"user": 7}, "request: user: Input should be a valid dictionary; received 7"),

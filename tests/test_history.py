@@ -27,7 +27,7 @@ def events(rows: list[tuple[int, int, int]], users: int = 4) -> Events:
     ordered = sorted(rows, key=lambda row: row[:2])
     offsets = np.searchsorted([row[0] for row in ordered], np.arange(users + 1))
     items, times = np.array([r[2] for r in ordered], np.int32), np.array([r[1] for r in ordered], np.int64)
-    return Events(items, times, offsets)
+    return Events(items, times, offsets, items)
 
 
 def cut(time: int, lag: timedelta, every: timedelta | None, timezone: str) -> int:
@@ -133,10 +133,10 @@ def test_pieces_are_sorted_by_user_time_and_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
     monkeypatch.setattr(history, "AT_ONCE", at_once)
-    kinds = {"user": pl.Int32, "time": pl.Int64, "item": pl.Int32, "row": pl.Int64}
+    kinds = {"user": pl.Int32, "time": pl.Int64, "item": pl.Int32, "row": pl.Int64, "ordinal": pl.Int32}
     pieces = [
-        [(2, 30, 11, 0), (0, 20, 12, 1), (2, 10, 13, 4)],
-        [(2, 30, 14, 3), (0, 20, 15, 2), (4, 5, 16, 5)],
+        [(2, 30, 11, 0, 1), (0, 20, 12, 1, 2), (2, 10, 13, 4, 3)],
+        [(2, 30, 14, 3, 4), (0, 20, 15, 2, 5), (4, 5, 16, 5, 6)],
         [],
     ]
     paths = [tmp_path / f"{n}.arrow" for n in range(3)]
@@ -147,10 +147,11 @@ def test_pieces_are_sorted_by_user_time_and_log(
     assert written.items.tolist() == [12, 15, 13, 11, 14, 16]
     assert written.times.tolist() == [20, 20, 10, 30, 30, 5]
     assert written.offsets.tolist() == [0, 2, 2, 5, 5, 6, 6]
+    assert written.ordinals.tolist() == [2, 5, 3, 1, 4, 6]
 
 
 def test_no_events_at_all(tmp_path: Path) -> None:
-    kinds = {"user": pl.Int32, "time": pl.Int64, "item": pl.Int32, "row": pl.Int64}
+    kinds = {"user": pl.Int32, "time": pl.Int64, "item": pl.Int32, "row": pl.Int64, "ordinal": pl.Int32}
     write_frame(tmp_path / "none.arrow", pl.DataFrame(schema=kinds))
     Events.write(tmp_path, "click", [tmp_path / "none.arrow"], users=2)
     assert seen(Events.open(tmp_path, "click"), [(1, 5)], timedelta(), None, "UTC") == [[]]

@@ -12,16 +12,17 @@ import corank
 ROOT = Path(corank.__file__).parent
 
 LINES = (
-    "errors settings",
-    "schema rows tables vocabulary scale arrays encode history survey fit versions requests packed shards pack",
-    "layout sampling negatives batch reader embedding tower prerank rank teacher joint",
+    "errors settings value features",
+    "schema rows tables vocabulary scale arrays encode history operands cross prior survey fit versions requests",
+    "packed past shards derive pack",
+    "layout sampling negatives batch reader embedding tower din dcn prerank rank teacher place joint",
     "losses.term losses.lists losses.click losses.unexposed losses.in_batch losses.distill losses.levels",
     "losses.relaxation losses.cascade losses.total losses",
     "optimise config check checkpoint",
     "metrics.measure metrics.point metrics.requests metrics.cascade metrics.joint metrics.gain metrics.kendall",
     "metrics.quota metrics.regret metrics.bootstrap metrics",
     "calibrate predict evaluate run train",
-    "bundle export asked funnel replay",
+    "bundle records vectors export asked receive funnel replay",
     "page plots cost judged curves report",
     "arms contrasts trials answers study study_page",
     "world production traffic simulate recflow_format",

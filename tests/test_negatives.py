@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from corank.batch import Batch
+from corank.encode import assemble
 from corank.features import IdFeature, IdsFeature, NumberFeature
 from corank.pack import Packed, pack
 from corank.reader import Reader
@@ -153,7 +154,8 @@ def test_nothing_is_known_of_the_pair(case: tuple[Packed, pl.DataFrame]) -> None
         assert (batch.weight[far] == 1).all() and (batch.weight[~far] == 7).all()
         assert batch.scores["production"][far].isnan().all()
         assert (batch.scores["production"][~far] == 0.5).all()
-        missing = packed.encoders.rows(SCHEMA, "cross", pl.DataFrame({"": [None]}))
+        nothing = packed.encoders.columns("cross", pl.DataFrame({"": [None]}))
+        missing = assemble(SCHEMA.placed("cross"), nothing, 1)
         assert (batch.numbers["cross"][far] == torch.from_numpy(missing.numbers)).all()
         assert (batch.numbers["cross"][~far] != torch.from_numpy(missing.numbers)).all()
         # two bags a candidate: the pair's id, then the list, which is empty
@@ -163,9 +165,9 @@ def test_nothing_is_known_of_the_pair(case: tuple[Packed, pl.DataFrame]) -> None
             read.row[a:b].tolist()
             for a, b in zip(read.start[:-1].tolist(), read.start[1:].tolist(), strict=True)
         ]
-        nothing = group.bags(missing)
-        assert nothing.start is not None
-        expected = [nothing.row[a:b].tolist() for a, b in zip(nothing.start, nothing.start[1:], strict=False)]
+        bare = group.bags(missing)
+        assert bare.start is not None
+        expected = [bare.row[a:b].tolist() for a, b in zip(bare.start, bare.start[1:], strict=False)]
         for n in torch.nonzero(far).flatten().tolist():
             assert bags[2 * n : 2 * n + 2] == expected
         for n in torch.nonzero(~far).flatten().tolist():

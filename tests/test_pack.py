@@ -541,5 +541,5 @@ def test_manifest_tells_what_is_packed(world: World) -> None:
     manifest = json.loads((world.pack().folder / "manifest.json").read_text())
     assert manifest["splits"]["train"] == [{"name": "00000", "requests": 2, "candidates": 5}]
     assert manifest["levels"] == {"retrieved": 1, "preranked": 1, "ranked": 1, "exposed": 5}
-    assert manifest["data"]["labels"] == {"click": {"column": "click"}}
+    assert manifest["data"]["labels"]["click"]["column"] == "click"
     assert "spill" not in str(manifest["files"])

@@ -12,6 +12,7 @@ from random_worlds import DAY, HOUR, RICH, Case, bare_funnel
 from corank.errors import DataError
 from corank.funnel import Funnel, Request
 from corank.pack import Packed
+from corank.past import history_items, needed, query_rows
 from corank.replay import logged_request
 from corank.rows import Rows
 from corank.run import Run
@@ -19,11 +20,9 @@ from corank.run import Run
 
 def encoded(funnel: Funnel, request: dict[str, Any]) -> Rows:
     """The query row as the funnel encodes it, before any table is read."""
-    parsed = Request.parse(json.loads(json.dumps(request)))
-    missing: list[str] = []
-    rows = funnel._encoders.rows(funnel.schema, "query", funnel._query(parsed, missing))
-    assert missing == []
-    return rows
+    received = funnel._receiver.receive(Request.parse(json.loads(json.dumps(request))))
+    assert received.missing == []
+    return received.query
 
 
 def assert_replayed(funnel: Funnel, run: Run, packed: Packed, split: str, numbers: range) -> list[int]:
@@ -32,12 +31,17 @@ def assert_replayed(funnel: Funnel, run: Run, packed: Packed, split: str, number
     lengths = []
     for number in numbers:
         request = logged_request(run, split, number)
-        ours, theirs = encoded(funnel, request), shard.query.take(np.array([number]))
+        index = np.array([number])
+        past = history_items(packed, shard, index, needed(packed.schema))
+        ours, theirs = encoded(funnel, request), query_rows(packed, shard, index, past)
         np.testing.assert_array_equal(ours.ids, theirs.ids)
         np.testing.assert_array_equal(ours.numbers, theirs.numbers)
         assert ours.numbers.dtype == theirs.numbers.dtype == np.float32
         for mine, packed_list in zip(ours.lists, theirs.lists, strict=True):
             np.testing.assert_array_equal(mine.flat(), packed_list.flat())
+            weights = mine.flat_weight(), packed_list.flat_weight()
+            np.testing.assert_array_equal(*weights) if weights[0] is not None else None
+            assert (weights[0] is None) == (weights[1] is None)
             lengths.append(int(mine.length[0]))
         rows = slice(*shard.request_start[number : number + 2])
         candidates = [c["id"] if isinstance(c, dict) else c for c in request["candidates"]]

@@ -1,0 +1,65 @@
+"""Item records: what a bundle holds of every item, but for its vectors.
+
+Letters: N items.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import polars as pl
+
+from corank.arrays import read_array, read_frame, read_rows, write_array, write_frame, write_rows
+from corank.cross import Sides
+from corank.derive import derived, encoded
+from corank.encode import Encoded, Encoders, assemble
+from corank.operands import Operands, Wanted
+from corank.prior import Snapshots
+from corank.rows import Floats, Rows
+from corank.tables import NEVER
+from corank.vocabulary import Keys
+
+
+@dataclass(frozen=True)
+class Records:
+    """N items by id, ascending."""
+
+    ids: Keys
+    rows: Rows
+    """Encoded."""
+    operands: Operands
+    columns: Mapping[str, Floats]
+    """Those of the data's `columns` that are of the items: (N,)."""
+
+    def renewed(self, encoders: Encoders, priors: Snapshots) -> Self:
+        """The same items with what is derived of them anew, as of the priors' snapshots."""
+        sides = Sides.alone(encoders.schema, "item", self.operands)
+        never = np.full(len(self.rows), NEVER)
+        found = encoded(encoders, derived(encoders.schema, "item", sides, priors, never))
+        placed = encoders.schema.placed("item")
+        held: dict[str, Encoded] = dict(zip(placed.ids, self.rows.ids.T, strict=True))
+        held |= zip(placed.numbers, self.rows.numbers.T, strict=True)
+        held |= zip(placed.lists, self.rows.lists, strict=True)
+        return replace(self, rows=assemble(placed, held | found, len(self.rows)))
+
+    def save(self, folder: Path) -> None:
+        write_rows(folder, self.rows)
+        write_frame(folder / "keys.arrow", pl.DataFrame({"item": self.ids.values}))
+        if self.operands.keys or self.operands.lists or self.operands.numbers:
+            self.operands.save(folder / "operands")
+        for name, values in self.columns.items():
+            write_array(folder / f"column.{name}.npy", values)
+
+    @classmethod
+    def load(cls, folder: Path, encoders: Encoders, columns: list[str]) -> Self:
+        """Memory-mapped. Raises DataError if a part is missing or damaged."""
+        schema = encoders.schema
+        rows = read_rows(folder, [None] * len(schema.placed("item").lists))
+        return cls(
+            Keys(read_frame(folder / "keys.arrow").to_series()),
+            rows,
+            Operands.load(folder / "operands", Wanted.of(schema, "item"), len(rows)),
+            {name: read_array(folder / f"column.{name}.npy") for name in columns},
+        )
