@@ -224,6 +224,28 @@ def export(run: RunPath, bundle: BundlePath) -> None:
 
 
 @app.command()
+def refresh(
+    bundle: BundlePath,
+    log: Annotated[str, typer.Argument(metavar="LOG", help="A newer log: a file, a glob or a URL.")],
+    items: Annotated[str | None, typer.Option(help="Newer items, the new ones too.")] = None,
+    users: Annotated[
+        str | None, typer.Option(help="Users, where a prior counts by a column of theirs.")
+    ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option(help="The log is complete until then (a day or a time); its last row unless given."),
+    ] = None,
+) -> None:
+    """Renew a bundle's priors, item records and vectors from newer logs, training nothing."""
+    from corank import screen, verbs
+
+    written = verbs.refresh(bundle, log, items, users, until, screen.say)
+    screen.say(
+        f"bundle: {bundle}  model {written.manifest.model_version}  items {written.manifest.items_seq}"
+    )
+
+
+@app.command()
 def request(
     run: RunPath,
     number: Annotated[int, typer.Option(min=0, help="Which request of the split.")] = 0,

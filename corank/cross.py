@@ -47,6 +47,11 @@ class Sides:
             schema, {"query": query, "item": item}, {"query": request_of, "item": item_of}, len(request_of)
         )
 
+    def some(self, index: Index) -> "Sides":
+        """Some of the results."""
+        of = {placement: index if rows is None else rows[index] for placement, rows in self.of.items()}
+        return Sides(self.schema, self.rows, of, len(index))
+
     def _side(self, operand: str) -> tuple[Operands, Index | None]:
         placement = self.schema.placement(self.schema.history_of(operand))
         return self.rows[placement], self.of[placement]

@@ -19,11 +19,10 @@ from corank.features import PriorFeature
 from corank.fit import fit_derived
 from corank.packed import Packed, Shard, prior_folder
 from corank.past import operands_of
-from corank.prior import Snapshots, counted
+from corank.prior import Snapshots, counted, feature_keys
 from corank.rows import Doubles, Hashes, Longs, Rows
 from corank.schema import PLACEMENTS, Placed, Placement, Schema
 from corank.shards import of_columns
-from corank.vocabulary import mixed
 
 Index = NDArray[np.integer]
 Derived = Mapping[str, Hashes | Doubles]
@@ -35,8 +34,7 @@ def derived(schema: Schema, placement: Placement, sides: Sides, priors: Snapshot
     found: dict[str, Hashes | Doubles] = {}
     for name, feature in schema.derived(placement).items():
         if isinstance(feature, PriorFeature):
-            key = mixed([sides.key(operand) for operand in feature.by])
-            found[name] = priors.values(name, feature, key, times)
+            found[name] = priors.values(name, feature, feature_keys(feature, sides), times)
         else:
             found[name] = crossed(feature, sides)
     return found

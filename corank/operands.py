@@ -109,6 +109,15 @@ class Operands:
             self.count, self.keys | other.keys, self.lists | other.lists, self.numbers | other.numbers
         )
 
+    def followed(self, other: Self) -> Self:
+        """The operands of these rows, then of others."""
+        return type(self)(
+            self.count + other.count,
+            {name: np.concatenate((keys, other.keys[name])) for name, keys in self.keys.items()},
+            {name: lists.followed(other.lists[name]) for name, lists in self.lists.items()},
+            {name: np.concatenate((values, other.numbers[name])) for name, values in self.numbers.items()},
+        )
+
     def ordered(self, wanted: Wanted) -> Self:
         """In the order in which they are saved."""
         return type(self)(

@@ -17,10 +17,13 @@ import numpy as np
 import polars as pl
 
 from corank.arrays import read_array, write_arrays
+from corank.cross import Sides
 from corank.features import PriorFeature
 from corank.history import bisect, floored
+from corank.labels import Labels, exposed
 from corank.rows import Doubles, Hashes, Longs
-from corank.tables import NEVER
+from corank.tables import NEVER, DataSettings
+from corank.vocabulary import mixed
 
 AT_ONCE = 2**24
 """Rows counted at a time, about; bounds memory."""
@@ -28,11 +31,35 @@ AT_ONCE = 2**24
 _MS = timedelta(milliseconds=1)
 
 
-def periods(
-    feature: PriorFeature, times: Longs, timezone: str, matures_after: timedelta = timedelta()
-) -> Longs:
-    """The period in which what was shown at a time is known, ms UTC: (N,)."""
-    return floored(times + (feature.lag + matures_after) // _MS, feature.every, timezone)
+def counted_rows(
+    feature: PriorFeature, rows: pl.DataFrame, data: DataSettings, labels: Labels, sides: Sides
+) -> pl.DataFrame:
+    """What a prior counts of candidates: `key` (0: none), `period` in which it is known, `shown`, `positive`, `row`.
+
+    Args:
+        rows: those of `requests.columns`, numbered by `@row`: (C,).
+        labels: as they are in the end.
+        sides: the operands of the candidates: (C,).
+    """
+    label = labels[feature.label] if feature.label else None
+    counts = np.flatnonzero(exposed(rows, data) if label is None else label >= 0)
+    late = feature.lag + (data.matures(feature.label) if feature.label else timedelta())
+    weight = rows["@weight"].to_numpy().astype(np.float64) if data.weight else np.ones(len(rows))
+    time = rows["@time"].to_numpy()[counts] + late // _MS
+    return pl.DataFrame(
+        {
+            "key": feature_keys(feature, sides.some(counts)),
+            "period": floored(time, feature.every, data.timezone),
+            "shown": weight[counts],
+            "positive": weight[counts] * (0.0 if label is None else label[counts] == 1),
+            "row": rows["@row"].to_numpy()[counts],
+        }
+    )
+
+
+def feature_keys(feature: PriorFeature, sides: Sides) -> Hashes:
+    """What a prior counts by: (N,), 0 for none."""
+    return mixed([sides.key(operand) for operand in feature.by])
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,20 @@ class Records:
         held |= zip(placed.lists, self.rows.lists, strict=True)
         return replace(self, rows=assemble(placed, held | found, len(self.rows)))
 
+    def merged(self, newer: Self) -> Self:
+        """These items and newer records of some of them, or of others, which take the place of the older ones."""
+        older = np.flatnonzero(newer.ids.find(self.ids.values) < 0)
+        ids = pl.concat([self.ids.values.gather(older), newer.ids.values])
+        order = ids.arg_sort().to_numpy()
+        columns = {n: np.concatenate((c[older], newer.columns[n]))[order] for n, c in self.columns.items()}
+        return replace(
+            self,
+            ids=Keys(ids.gather(order)),
+            rows=self.rows.take(older).followed(newer.rows).take(order),
+            operands=self.operands.take(older).followed(newer.operands).take(order),
+            columns=columns,
+        )
+
     def save(self, folder: Path) -> None:
         write_rows(folder, self.rows)
         write_frame(folder / "keys.arrow", pl.DataFrame({"item": self.ids.values}))

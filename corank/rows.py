@@ -55,6 +55,15 @@ class Ragged:
         start[at], length[at] = new.start + len(flat), new.length
         return type(self)(start, length, np.concatenate((flat, new.values)))
 
+    def followed(self, other: Self) -> Self:
+        """These lists, then others; weights are lost."""
+        start = np.concatenate((self.start, other.start + len(self.values)))
+        length, values = (
+            np.concatenate((self.length, other.length)),
+            np.concatenate((self.values, other.values)),
+        )
+        return type(self)(start, length, values)
+
     def row_of(self) -> Longs:
         """The row of each value of `flat`: (sum of lengths,)."""
         return np.repeat(np.arange(len(self.length)), self.length)
@@ -85,6 +94,12 @@ class Rows:
 
     def take(self, index: NDArray[np.integer]) -> Self:
         return type(self)(self.ids[index], self.numbers[index], tuple(r.take(index) for r in self.lists))
+
+    def followed(self, other: Self) -> Self:
+        """These rows, then others."""
+        lists = (one.followed(more) for one, more in zip(self.lists, other.lists, strict=True))
+        ids, numbers = np.concatenate((self.ids, other.ids)), np.concatenate((self.numbers, other.numbers))
+        return type(self)(ids, numbers, tuple(lists))
 
     def replaced(self, at: NDArray[np.integer], new: Self) -> Self:
         """These rows with those at `at` replaced by `new`, in order."""

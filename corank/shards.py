@@ -4,7 +4,6 @@ Histories, and what is derived from features (crosses, priors), come when all sh
 """
 
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,18 +16,16 @@ from corank.arrays import write_arrays, write_frame, write_ragged, write_rows
 from corank.cross import Sides
 from corank.encode import Encoded, Encoders, assemble
 from corank.errors import DataError
+from corank.labels import Labels, exposed, known, levels, mature
 from corank.operands import Operands, Wanted
 from corank.packed import ShardCount, events_name
-from corank.prior import periods
+from corank.prior import counted_rows
 from corank.requests import Requests, request_columns
 from corank.rows import Longs, Ragged
 from corank.schema import Placed, Placement, Schema
 from corank.survey import Source
 from corank.tables import DataSettings
 from corank.versions import Versions
-from corank.vocabulary import mixed
-
-NO_POSITION = -1
 
 
 def encoded(encoders: Encoders, names: list[str], versions: Versions, key: str) -> dict[str, Encoded]:
@@ -93,15 +90,15 @@ class ShardWriter:
         """Write a shard for each split that has some of the requests. Raises DataError."""
         heads, start = requests.heads, requests.start
         time = heads["@time"].to_numpy()
-        known = self._labels(requests.rows)
-        candidates = self._candidates(requests.rows, known) | self._truth(requests.rows, truth)
+        found = known(requests.rows, self.data)
+        candidates = self._candidates(requests.rows, found) | self._truth(requests.rows, truth)
         cross, cross_lists = self._cross(requests.rows)
         users = self.users.ids.find(heads["@user"]).astype(np.int32)
         query, lists = self._query(heads, time)
         operands = self._operands(heads, time)
         keys = heads.select(pl.col(column).alias(name) for name, column in request_columns(self.data).items())
-        self._write_events(name, requests, known, users)
-        self._write_prior_pieces(name, requests, known, candidates["item"], operands)
+        self._write_events(name, requests, found, users)
+        self._write_prior_pieces(name, requests, found, candidates["item"], operands)
         written = {}
         for split, bounds in self.data.splits().items():
             first, end = np.searchsorted(time, bounds).tolist()
@@ -126,41 +123,13 @@ class ShardWriter:
             written[split] = ShardCount(name=name, requests=end - first, candidates=int(begin[-1] - begin[0]))
         return written
 
-    def _level(self, rows: pl.DataFrame) -> NDArray[Any]:
-        deepest = len(self.data.levels) - 1
-        return rows["@level"].to_numpy() if self.data.level else np.full(len(rows), deepest, dtype=np.uint8)
-
-    def _labels(self, rows: pl.DataFrame) -> dict[str, NDArray[np.int8]]:
-        """Labels as they will be known in the end: where exposed, and where what they are given is 1."""
-        exposed = self._level(rows) == len(self.data.levels) - 1
-        found: dict[str, NDArray[np.int8]] = {}
-
-        def known(name: str) -> NDArray[np.int8]:
-            if name not in found:
-                given = self.data.labels[name].given
-                where = exposed if given is None else known(given) == 1
-                label = rows[f"@label {name}"].fill_null(-1).to_numpy()
-                found[name] = np.where(where, label, np.int8(-1))
-            return found[name]
-
-        return {name: known(name) for name in self.data.labels}
-
-    def _mature(self, rows: pl.DataFrame, name: str, label: NDArray[np.int8]) -> NDArray[np.int8]:
-        """A label as it was known when training began, or, after that, when the log was read."""
-        delay = self.data.matures(name) // timedelta(milliseconds=1)
-        if not delay:
-            return label
-        time, (_, valid) = rows["@time"].to_numpy(), self.data.splits()["train"]
-        looked = np.where(time < valid, min(valid, self.as_of), self.as_of)
-        return np.where(time + delay <= looked, label, np.int8(-1))
-
-    def _candidates(self, rows: pl.DataFrame, known: dict[str, NDArray[np.int8]]) -> dict[str, NDArray[Any]]:
+    def _candidates(self, rows: pl.DataFrame, labels: Labels) -> dict[str, NDArray[Any]]:
         arrays: dict[str, NDArray[Any]] = {
             "item": self.items.at(rows["@item"], rows["@time"].to_numpy()).astype(np.int32),
-            "level": self._level(rows),
+            "level": levels(rows, self.data),
         }
-        for name, label in known.items():
-            arrays[f"label.{name}"] = self._mature(rows, name, label)
+        for name, label in mature(labels, rows, self.data, self.as_of).items():
+            arrays[f"label.{name}"] = label
         for name in self.data.scores:
             arrays[f"score.{name}"] = rows[f"@score {name}"].fill_null(np.nan).to_numpy()
         for name, source in self.values.items():
@@ -169,7 +138,7 @@ class ShardWriter:
         if self.data.weight:
             arrays["weight"] = rows["@weight"].to_numpy()
         if self.data.position:
-            arrays["position"] = rows["@position"].fill_null(NO_POSITION).to_numpy()
+            arrays["position"] = rows["@position"].fill_null(-1).to_numpy()
         return arrays
 
     def _truth(self, rows: pl.DataFrame, truth: pl.DataFrame | None) -> dict[str, NDArray[Any]]:
@@ -219,15 +188,13 @@ class ShardWriter:
         user = self._user_operands.take(self.users.at(heads["@user"], time))
         return logged.joined(user).ordered(self._wanted)
 
-    def _write_events(
-        self, shard: str, requests: Requests, known: dict[str, NDArray[np.int8]], users: NDArray[np.int32]
-    ) -> None:
+    def _write_events(self, shard: str, requests: Requests, labels: Labels, users: NDArray[np.int32]) -> None:
         """Pieces of the events of each kind of history, to be sorted when all shards are written."""
         user = np.repeat(users, np.diff(requests.start))
         for name, history in {events_name(h): h for h in self.schema.histories().values()}.items():
-            happened = self._level(requests.rows) == len(self.data.levels) - 1
+            happened = exposed(requests.rows, self.data)
             if history.event is not None:
-                happened = known[history.event] == 1
+                happened = labels[history.event] == 1
             rows = requests.rows.filter(happened)
             assert history.of is not None
             codes = self.encoders.encode(history.of, rows["@item"])
@@ -237,34 +204,14 @@ class ShardWriter:
             write_frame(self.spill / f"{name}.{shard}.arrow", pl.DataFrame(piece))
 
     def _write_prior_pieces(
-        self,
-        shard: str,
-        requests: Requests,
-        known: dict[str, NDArray[np.int8]],
-        item: NDArray[np.int32],
-        operands: Operands,
+        self, shard: str, requests: Requests, labels: Labels, item: NDArray[np.int32], operands: Operands
     ) -> None:
         """Pieces of what each prior counts."""
-        rows = requests.rows
         request_of = np.repeat(np.arange(len(requests)), np.diff(requests.start))
+        sides = Sides.pairs(self.schema, operands, self.item_operands, request_of, item)
         for n, prior in enumerate(self.schema.priors().values()):
-            label = known[prior.label] if prior.label else None
-            exposed = self._level(rows) == len(self.data.levels) - 1
-            counted = np.flatnonzero(exposed if label is None else label >= 0)
-            sides = Sides.pairs(self.schema, operands, self.item_operands, request_of[counted], item[counted])
-            matures = self.data.matures(prior.label) if prior.label else timedelta()
-            time = rows["@time"].to_numpy()[counted]
-            weight = rows["@weight"].to_numpy().astype(np.float64) if self.data.weight else np.ones(len(rows))
-            piece = {
-                "key": mixed([sides.key(operand) for operand in prior.by]),
-                "period": periods(prior, time, self.data.timezone, matures),
-                "shown": weight[counted],
-                "positive": np.zeros(len(counted))
-                if label is None
-                else weight[counted] * (label[counted] == 1),
-                "row": rows["@row"].to_numpy()[counted],
-            }
-            write_frame(self.spill / f"prior{n}.{shard}.arrow", pl.DataFrame(piece))
+            piece = counted_rows(prior, requests.rows, self.data, labels, sides)
+            write_frame(self.spill / f"prior{n}.{shard}.arrow", piece)
 
 
 def _split(

@@ -158,7 +158,7 @@ class Survey:
             facts["rows"], facts["first"], facts["last"], {s: facts[f"split {s}"] for s in data.splits()}
         )
         survey._check_splits(data)
-        _check_labels(log, data)
+        check_labels(log, data)
         check_numbers(log, columns, data.request)
         _check_weight(log, data)
         _check_scores(log, data)
@@ -175,7 +175,7 @@ class Survey:
                 )
 
 
-def _check_labels(log: Table, data: DataSettings) -> None:
+def check_labels(log: Table, data: DataSettings) -> None:
     columns = {label.column: name for name, label in data.labels.items()}
     for column, name in columns.items():
         if not (log.types[column].is_numeric() or log.types[column] in (pl.Boolean, pl.Null)):
@@ -284,9 +284,17 @@ def value_columns(data: DataSettings, log: Table, items: Table | None) -> dict[s
                 f"data.columns: no column '{column}' in the log{'' if items is None else ' or the items'}; "
                 f"the log has {', '.join(log.types)}"
             )
+        check_values(table, [column], [*data.request, data.item] if table is log else [data.item])
+        found[column] = "log" if table is log else "items"
+    return found
+
+
+def check_values(table: Table, columns: list[str], keys: list[str]) -> None:
+    """Raise DataError where one of the columns has no finite number, naming the row by its keys."""
+    table.require([*columns, *keys])
+    for column in columns:
         if not table.types[column].is_numeric():
             raise table.unfit(column, "numbers, as data.columns reads it")
-        keys = [*data.request, data.item] if table is log else [data.item]
         sound = pl.col(column).cast(pl.Float64).is_finite().fill_null(False)
         wrong = table.collect(table.frame.filter(~sound).select(*keys, pl.col(column).alias("@")).head(1))
         if len(wrong):
@@ -296,5 +304,3 @@ def value_columns(data: DataSettings, log: Table, items: Table | None) -> dict[s
                 f"data.{table.name}: column '{column}' is {row['@']} at {where}; a value needs a number for "
                 "every candidate: write one, such as 0"
             )
-        found[column] = "log" if table is log else "items"
-    return found

@@ -113,6 +113,17 @@ class DataSettings(Settings):
             moment = datetime(moment.year, moment.month, moment.day)
         return moment if moment.tzinfo else moment.replace(tzinfo=ZoneInfo(self.timezone))
 
+    def milliseconds(self, moment: str) -> int:
+        """A day, such as 2026-04-30, or a time, in `timezone` unless it has one, in ms UTC. Raises DataError."""
+        try:
+            day = _day(moment)
+            read = day if isinstance(day, date) else datetime.fromisoformat(moment)
+        except ValueError:
+            raise DataError(
+                f"{moment!r}: expected a day or a time, such as 2026-04-30 or 2026-04-30T06:00"
+            ) from None
+        return round(self.instant(read).timestamp() * 1000)
+
     def matures(self, label: str) -> timedelta:
         """How long after a candidate its label is known: its own delay, or a longer one of what it is given."""
         held = self.labels[label]

@@ -15,6 +15,8 @@ from corank.funnel import Funnel, Request
 from corank.judged import judged
 from corank.pack import Packed
 from corank.pack import pack as packed
+from corank.refresh import Newer
+from corank.refresh import refresh as refreshed
 from corank.report import report as reported
 from corank.run import Run, packed_folder, packed_of
 from corank.study import RATES, Budget
@@ -133,6 +135,22 @@ def export(run: Path, bundle: Path) -> Bundle:
     data = opened.packed()
     model, calibrators = opened.model(data)
     return exported(bundle, opened.config, data, model, calibrators)
+
+
+def refresh(
+    bundle: Path,
+    log: str,
+    items: str | None = None,
+    users: str | None = None,
+    until: str | None = None,
+    report: Report = lambda line: None,
+) -> Bundle:
+    """Bring a bundle's priors, item records and vectors forward by a newer log, and newer `items` if given.
+
+    `until`: a day or a time, in the config's time zone, until which the log is complete. Raises BundleError, DataError.
+    """
+    moment = None if until is None else Bundle.open(bundle).manifest.data.milliseconds(until)
+    return refreshed(bundle, Newer(log, items, users, until=moment), report)
 
 
 def rank(bundle: Path, request: Path) -> dict[str, Any]:

@@ -355,8 +355,8 @@ def _config(drawn: Drawn) -> Drawn:
     some = {}
     if drawn["narrow"]:  # the towers see some features only
         some = {
-            "query_features": [n for n, f in features.items() if f["side"] in ("user", "context")][::2],
-            "item_features": [n for n, f in features.items() if f["side"] == "item"][::-2],
+            "query_features": [n for n, f in features.items() if f.get("side") in ("user", "context")][::2],
+            "item_features": [n for n, f in features.items() if f.get("side") == "item"][::-2],
         }
     towers = {"name": "prerank", "model": "towers", "keep": 4, "query": [8, 4], "item": [6, 4]} | some
     if drawn["several_towers"]:

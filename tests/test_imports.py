@@ -13,8 +13,8 @@ ROOT = Path(corank.__file__).parent
 
 LINES = (
     "errors settings value features",
-    "schema rows tables vocabulary scale arrays encode history operands cross prior survey fit versions requests",
-    "packed past shards derive pack",
+    "schema rows tables vocabulary scale arrays encode history operands cross labels prior survey fit versions",
+    "requests packed past shards derive pack",
     "layout sampling negatives batch reader embedding tower din dcn prerank rank teacher place joint",
     "losses.term losses.lists losses.click losses.unexposed losses.in_batch losses.distill losses.levels",
     "losses.relaxation losses.cascade losses.total losses",
@@ -22,7 +22,7 @@ LINES = (
     "metrics.measure metrics.point metrics.requests metrics.cascade metrics.joint metrics.gain metrics.kendall",
     "metrics.quota metrics.regret metrics.bootstrap metrics",
     "calibrate predict evaluate run train",
-    "bundle records vectors export asked receive funnel replay",
+    "bundle records vectors export asked receive funnel refresh replay",
     "page plots cost judged curves report",
     "arms contrasts trials answers study study_page",
     "world production traffic simulate recflow_format",
