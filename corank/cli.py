@@ -3,7 +3,9 @@
 import json
 import os
 import sys
+from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -54,6 +56,9 @@ def simulate(
     candidates: Annotated[int, typer.Option(min=10, help="Candidates a request.")] = 200,
     users: Annotated[int, typer.Option(min=1)] = 2_000,
     items: Annotated[int, typer.Option(min=1)] = 5_000,
+    auction: Annotated[
+        bool, typer.Option("--auction", help="Items bid for clicks, and stages order by click * bid.")
+    ] = False,
     layout: Annotated[
         str, typer.Option("--format", help="plain: tables and a config; recflow: RecFlow's daily files.")
     ] = "plain",
@@ -62,13 +67,19 @@ def simulate(
     """Write a funnel's logs with known truth, and a config that trains on them."""
     from corank import screen
     from corank.recflow_format import simulate_recflow
+    from corank.simulate import Simulated
     from corank.simulate import simulate as simulate_plain
 
-    layouts = {"plain": simulate_plain, "recflow": simulate_recflow}
+    layouts: dict[str, Callable[..., Simulated]] = {
+        "plain": partial(simulate_plain, auction=auction),
+        "recflow": simulate_recflow,
+    }
     if preset not in PRESETS:
         raise CorankError(f"--preset: {unknown(preset, PRESETS)}")
     if layout not in layouts:
         raise CorankError(f"--format: {unknown(layout, layouts)}")
+    if auction and layout != "plain":
+        raise CorankError(f"--auction: the format {layout} has no bids; write --format plain")
     found = layouts[layout](out, preset, seed, requests, candidates, users, items, overwrite=overwrite)
     screen.say(f"{found.candidates:,} candidates, {found.exposed:,} exposed, {found.clicks:,} clicks")
     screen.say(
@@ -210,6 +221,20 @@ def study(
         screen.say,
     )
     _print_json(found) if as_json else screen.show_study(found)
+
+
+@app.command()
+def explain(
+    run: RunPath,
+    split: Annotated[str, typer.Option(help="train, valid or test.")] = "valid",
+    requests: Annotated[int, typer.Option(min=1, help="Requests to judge by, at most.")] = 20_000,
+    as_json: Json = False,
+) -> None:
+    """Show what each feature is worth to each stage, and what it costs online."""
+    from corank import screen, verbs
+
+    document = verbs.explain(run, split, requests, screen.say)
+    _print_json(document) if as_json else screen.show_explanation(document)
 
 
 @app.command()

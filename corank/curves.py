@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import beta
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from corank import metrics
@@ -14,9 +13,6 @@ from corank.judged import Judged
 from corank.plots import Series
 from corank.replay import logged_request
 
-BINS = 10
-BIN_POSITIVES = 10
-"""Fewer positives a bin than so many, and its rate is mostly noise."""
 QUOTAS = 12
 TIMED_REQUESTS = 8
 
@@ -51,29 +47,6 @@ def replayed(judged: Judged) -> list[Request]:
     chosen = np.unique(usual[np.linspace(0, len(usual) - 1, TIMED_REQUESTS).astype(int)])
     split = judged.document["split"]
     return [Request.parse(logged_request(judged.run, split, int(n))) for n in chosen]
-
-
-def reliability(
-    predicted: NDArray[np.floating], positive: NDArray[np.bool_], weight: NDArray[np.floating]
-) -> Series:
-    """Mean prediction and observed rate, with a 95 % Jeffreys interval, in bins of equal mass of rows (N,).
-
-    As many bins as leave ten positives to each on average, at least one and at most ten. Weighted rows count in the
-    interval as (Σ w)² / Σ w² rows of weight 1.
-    """
-    order = np.argsort(predicted, kind="stable")
-    p, y, w = (column[order].astype(np.float64) for column in (predicted, positive, weight))
-    below = np.cumsum(w)
-    bins = int(np.clip(y.sum() // BIN_POSITIVES, 1, BINS))
-    starts = np.unique(np.searchsorted(below - w / 2, below[-1] * np.arange(bins) / bins))
-
-    def by_bin(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.add.reduceat(values, starts)
-
-    mass, rate = by_bin(w), by_bin(w * y) / by_bin(w)
-    rows = mass**2 / by_bin(w**2)
-    low, high = beta.interval(0.95, rate * rows + 0.5, (1 - rate) * rows + 0.5)
-    return Series(by_bin(w * p) / mass, rate, low, high)
 
 
 def scalars(events: Path) -> dict[str, Series]:

@@ -4,7 +4,7 @@ Packing derives last, when histories are cut and every prior is counted: values 
 are fitted to those of the training rows; then the rows are written anew, whole.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,10 +29,19 @@ Derived = Mapping[str, Hashes | Doubles]
 """By feature: hashes, 0 where missing, or numbers, NaN where missing: (N,)."""
 
 
-def derived(schema: Schema, placement: Placement, sides: Sides, priors: Snapshots, times: Longs) -> Derived:
-    """The derived features of N rows of a placement, at times (N,) in ms UTC."""
+def derived(
+    schema: Schema,
+    placement: Placement,
+    sides: Sides,
+    priors: Snapshots,
+    times: Longs,
+    names: Collection[str] | None = None,
+) -> Derived:
+    """The derived features of N rows of a placement, all or some, at times (N,) in ms UTC."""
     found: dict[str, Hashes | Doubles] = {}
     for name, feature in schema.derived(placement).items():
+        if names is not None and name not in names:
+            continue
         if isinstance(feature, PriorFeature):
             found[name] = priors.values(name, feature, feature_keys(feature, sides), times)
         else:

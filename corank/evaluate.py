@@ -52,6 +52,29 @@ def exposed_measures(
     }
 
 
+def reliability_of(
+    predictions: Predictions, stage: str, label: str, calibrator: Platt
+) -> list[dict[str, float]]:
+    """A stage's reliability curve on exposed candidates, bin by bin: what it says raw and calibrated, and what came."""
+    rows = predictions.exposed & (predictions.labels[label] >= 0)
+    positive, weight = predictions.labels[label][rows] == 1, predictions.weight[rows]
+    if not rows.any():
+        return []
+    logits = predictions.logits[stage][label][rows]
+    # of one order, so of the same bins
+    raw = metrics.reliability(expit(logits.astype(np.float64)), positive, weight)
+    calibrated = metrics.reliability(calibrator.apply(logits.astype(np.float64)), positive, weight)
+    columns = {
+        "raw": raw.predicted,
+        "calibrated": calibrated.predicted,
+        "observed": raw.observed,
+        "low": raw.low,
+        "high": raw.high,
+        "n": raw.rows,
+    }
+    return [{name: values[n].item() for name, values in columns.items()} for n in range(len(raw.predicted))]
+
+
 def candidate_measures(
     predictions: Predictions,
     stage: str,
@@ -245,6 +268,13 @@ def evaluate(
         "requests": len(predictions.requests.size),
         "candidates": int(predictions.requests.start[-1]),
         "stages": stage_figures,
+        "reliability": {
+            stage.name: {
+                label: reliability_of(predictions, stage.name, label, calibrators[stage.name][label])
+                for label in stage.labels
+            }
+            for stage in stages
+        },
         "cascade": None,
         "interval": {"stages": stage_intervals, "cascade": None},
     }

@@ -48,9 +48,9 @@ class Funnel:
         self._values = {s.name: Value.parse(s.value, [*s.labels, *columns]) for s in stages}
         try:
             encoders = Encoders.load(folder / "encoders", schema)
-            self._layout = Layout(schema, encoders.sizes)
-            self._tables = read_tables(folder, self.manifest, self._layout)
-            self._receiver = Receiver(
+            self.layout = Layout(schema, encoders.sizes)
+            self.tables = read_tables(folder, self.manifest, self.layout)
+            self.receiver = Receiver(
                 self.manifest,
                 encoders,
                 Records.load(folder / "items", encoders, self.manifest.item_columns),
@@ -69,7 +69,7 @@ class Funnel:
         self._taken = {f"{stage}.{what}" for s in stages for stage, what in s.from_stages}
 
     def _event_groups(self, attention: Attention) -> tuple[Group, ...]:
-        return self._layout.groups_of("item", attention.features)
+        return self.layout.groups_of("item", attention.features)
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -82,7 +82,7 @@ class Funnel:
         A stage orders by its `value`, of calibrated probabilities, ties in the order given. Raises RequestError.
         """
         quotas = self._quotas(request)
-        received = self._receiver.receive(request)
+        received = self.receiver.receive(request)
         alive: Index = np.arange(len(received.ids))
         seen: Seen = {}
         scores: list[tuple[StageFacts, Index, NDArray[np.floating]]] = []
@@ -105,7 +105,7 @@ class Funnel:
 
     def logits(self, request: Request) -> dict[str, dict[str, Floats]]:
         """Every stage's logits for all candidates, uncut: stage → label → (n,). Raises RequestError."""
-        received = self._receiver.receive(request)
+        received = self.receiver.receive(request)
         everyone: Index = np.arange(len(received.ids))
         seen: Seen = {}
         return {stage.name: self._logits(stage, received, everyone, seen) for stage in self.manifest.stages}
@@ -151,11 +151,11 @@ class Funnel:
             "query": self._dense(stage, "query", received.query),
             "item": self._dense(stage, "item", received.items.take(alive)),
         }
-        if self._layout.width("cross"):
-            inputs["cross"] = self._dense(stage, "cross", self._receiver.cross(received, alive))
+        if self.layout.width("cross"):
+            inputs["cross"] = self._dense(stage, "cross", self.receiver.cross(received, alive))
         if stage.attended:
             items = received.histories[stage.attended.history]
-            event = embedded(items, self._events[stage.name], self._tables[stage.tables])
+            event = embedded(items, self._events[stage.name], self.tables[stage.tables])
             mask = np.ones(max(len(event), 1), dtype=np.float32)
             if not len(event):  # a graph takes one event at least
                 event, mask = np.zeros((1, event.shape[1]), dtype=np.float32), np.zeros_like(mask)
@@ -179,7 +179,7 @@ class Funnel:
         return np.float32(stage.scale) * dot + np.float32(stage.bias)
 
     def _dense(self, stage: StageFacts, placement: Placement, rows: Rows) -> Floats:
-        return dense(rows, self._layout.groups[placement], self._tables[stage.tables])
+        return dense(rows, self.layout.groups[placement], self.tables[stage.tables])
 
     def _quotas(self, request: Request) -> dict[str, int]:
         quotas = {stage.name: stage.keep for stage in self.manifest.stages}

@@ -74,40 +74,47 @@ class Reader:
             for first in range(0, len(index), self.requests):
                 yield shard, np.sort(index[first : first + self.requests])
 
+    def drafts(self, epoch: int) -> Iterator["Draft"]:
+        """The batches of `shuffled`, before their rows are looked up in tables."""
+        plan = self._plan(np.random.default_rng([self.seed, epoch]))
+        for number, part in enumerate(plan):
+            yield self._draft(epoch, number, *part)
+
     def _read(self, plan: list[tuple[int, Shard, NDArray[np.int64]]], epoch: int) -> Iterator[Batch]:
         # not ahead in a thread: on a CPU it takes from the step what it saves (LOG.md)
         for part in plan:
             if part[0] % self.world == self.rank:
-                yield self._batch(epoch, *part)
+                yield self._draft(epoch, *part).batch(self.layout)
 
-    def _batch(self, epoch: int, number: int, shard: Shard, requests: NDArray[np.int64]) -> Batch:
+    def _draft(self, epoch: int, number: int, shard: Shard, requests: NDArray[np.int64]) -> "Draft":
         found = self._candidates(shard, requests, np.random.default_rng([self.seed, epoch, number]))
         item, item_start, order = grouped(found.row)
         item_of = np.empty(len(found.row), dtype=np.int32)
         item_of[order] = np.repeat(np.arange(len(item), dtype=np.int32), np.diff(item_start))
         past = history_items(self.packed, shard, requests, self._histories)
-        return assemble(
-            self.layout,
-            query_rows(self.packed, shard, requests, past),
-            self.packed.items.take(item),
-            self._cross(shard, requests, found),
-            found.request_of,
-            item_of,
-            Bags(order, item_start, None, len(item)),
-            found.level,
-            len(self.packed.data.levels) - 1,
-            found.column(shard.weight, 1),
-            {name: found.column(values, -1) for name, values in shard.labels.items()},
-            {name: found.column(values, np.nan) for name, values in shard.scores.items()},
-            found.place,
-            self._share[item],
-            {attended: self._events(past[attended.history]) for attended in self.attended},
-            position=None
-            if shard.position is None
-            else torch.from_numpy(found.column(shard.position, -1)).long(),
-            columns={name: torch.from_numpy(values) for name, values in self._columns(shard, found).items()},
-            same=self._same(item),
-            stands_for=None if found.stands_for is None else torch.from_numpy(found.stands_for),
+        position = None if shard.position is None else found.column(shard.position, -1)
+        return Draft(
+            user=shard.user[requests],
+            query=query_rows(self.packed, shard, requests, past),
+            item=self.packed.items.take(item),
+            cross=self._cross(shard, requests, found),
+            past={attended: self._events(past[attended.history]) for attended in self.attended},
+            request_of=found.request_of,
+            item_of=item_of,
+            others={
+                "items": Bags(order, item_start, None, len(item)),
+                "level": found.level,
+                "exposed": len(self.packed.data.levels) - 1,
+                "weight": found.column(shard.weight, 1),
+                "labels": {name: found.column(values, -1) for name, values in shard.labels.items()},
+                "scores": {name: found.column(values, np.nan) for name, values in shard.scores.items()},
+                "place": found.place,
+                "share": self._share[item],
+                "position": None if position is None else torch.from_numpy(position).long(),
+                "columns": {n: torch.from_numpy(c) for n, c in self._columns(shard, found).items()},
+                "same": self._same(item),
+                "stands_for": None if found.stands_for is None else torch.from_numpy(found.stands_for),
+            },
         )
 
     @cached_property
@@ -163,6 +170,34 @@ class Reader:
         counts = np.bincount(item, self.negatives.counts(self.population))
         share: Floats = (counts / max(1, counts.sum())).astype(np.float32)[item]
         return share
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A batch's rows, not yet looked up in tables: R of the query, I of distinct items, C of crosses."""
+
+    user: Ints
+    """Index into `Packed.users`: (R,)."""
+    query: Rows
+    item: Rows
+    cross: Rows
+    past: dict[Attended, tuple[Rows, Ragged]]
+    request_of: Ints  # (C,)
+    item_of: Ints  # (C,)
+    others: dict[str, Any]
+    """What else `assemble` takes."""
+
+    def batch(self, layout: Layout) -> Batch:
+        return assemble(
+            layout,
+            self.query,
+            self.item,
+            self.cross,
+            self.request_of,
+            self.item_of,
+            past=self.past,
+            **self.others,
+        )
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,9 @@ class Received:
 
 
 @dataclass(frozen=True)
-class _History:
+class Past:
+    """A history of one request: L events, the newest last."""
+
     codes: NDArray[np.int32]
     record: Index
     keys: NDArray[np.uint64]
@@ -73,8 +75,8 @@ class Receiver:
         named: Collection[str],
     ) -> None:
         """`attended`: the histories that some stage attends to; `named`: the columns that some stage's value names."""
-        self._manifest, self._encoders, self._records, self._priors = manifest, encoders, records, priors
-        self._schema: Schema = encoders.schema
+        self._manifest, self.encoders, self.records, self.priors = manifest, encoders, records, priors
+        self.schema: Schema = encoders.schema
         self._attended, self._named = attended, named
         self._asked = [c for c in manifest.data.columns if c not in manifest.item_columns]
         self._item_columns = self._columns("item") - {manifest.item} | set(manifest.item_columns)
@@ -89,10 +91,10 @@ class Receiver:
         missing: list[str] = []
         try:
             frame, time = self._query_frame(request, missing), request.moment
-            past = {name: self._history(name, request, time, missing) for name in self._schema.histories()}
+            past = {name: self.history(name, request, time) for name in self.schema.histories()}
             query, operands = self._query(frame, past, time)
             items, item_operands, of_items = self._items(ids, columns, record)
-            logged = self._encoders.columns("cross", self._frame(self._columns("cross"), columns, missing))
+            logged = self.encoders.columns("cross", self._frame(self._columns("cross"), columns, missing))
             return Received(
                 ids=ids,
                 query=query,
@@ -115,12 +117,12 @@ class Receiver:
             name: column.take(alive) if isinstance(column, Ragged) else column[alive]
             for name, column in received.logged.items()
         }
-        if self._schema.derived("cross"):
+        if self.schema.derived("cross"):
             request_of = np.zeros(len(alive), dtype=np.int64)
-            sides = Sides.pairs(self._schema, *received.operands, request_of, alive)
+            sides = Sides.pairs(self.schema, *received.operands, request_of, alive)
             times = np.full(len(alive), received.time)
-            columns |= encoded(self._encoders, derived(self._schema, "cross", sides, self._priors, times))
-        return assemble(self._schema.placed("cross"), columns, len(alive))
+            columns |= encoded(self.encoders, derived(self.schema, "cross", sides, self.priors, times))
+        return assemble(self.schema.placed("cross"), columns, len(alive))
 
     def _known(self, given: list[Any], described: list[dict[str, Any]]) -> tuple[Index, NDArray[np.bool_]]:
         """Each candidate's place among the records, and whether it is neither there nor described."""
@@ -136,9 +138,9 @@ class Receiver:
     def _find(self, ids: list[Any], where: str) -> Index:
         """The place of each item among the records, -1 where it is not. Raises RequestError."""
         try:
-            return self._records.ids.find(identifiers(series("id", ids, where), f"{where}.id"))
+            return self.records.ids.find(identifiers(series("id", ids, where), f"{where}.id"))
         except (DataError, TypeError):
-            keys = self._records.ids
+            keys = self.records.ids
             sample = keys.values[0] if len(keys) else None
             raise RequestError(
                 f"{where}: ids are of another type than the bundle's, such as {sample!r}"
@@ -152,8 +154,8 @@ class Receiver:
         held = np.maximum(record, 0)
         if len(described) == len(record):
             return self._described(ids, columns)
-        rows, operands = self._records.rows.take(held), self._records.operands.take(held)
-        values = {name: column[held] for name, column in self._records.columns.items()}
+        rows, operands = self.records.rows.take(held), self.records.operands.take(held)
+        values = {name: column[held] for name, column in self.records.columns.items()}
         if len(described):
             new, new_operands, new_values = self._described(
                 [ids[n] for n in described], [columns[n] for n in described]
@@ -171,7 +173,7 @@ class Receiver:
         operands = self._operands("item", frame)
         values = self._placed("item", frame, operands, 0)
         numbers = {name: self._numbers(name, ids, columns) for name in self._manifest.item_columns}
-        return assemble(self._schema.placed("item"), values, len(frame)), operands, numbers
+        return assemble(self.schema.placed("item"), values, len(frame)), operands, numbers
 
     def _values(self, ids: list[Any], columns: list[dict[str, Any]]) -> dict[str, Floats]:
         return {name: self._numbers(name, ids, columns) for name in self._asked}
@@ -192,7 +194,7 @@ class Receiver:
         return found
 
     def _query_frame(self, request: Request, missing: list[str]) -> pl.DataFrame:
-        manifest, schema = self._manifest, self._schema
+        manifest, schema = self._manifest, self.schema
         user = {(manifest.user if key == "id" else key): value for key, value in request.user.items()}
         values: dict[str, Any] = {}
         for side, given in (("user", user), ("context", request.context)):
@@ -208,27 +210,28 @@ class Receiver:
             [series(c, [v], "request") for c, v in values.items()] or [pl.Series("_", [None])]
         )
 
-    def _history(self, name: str, request: Request, time: int, missing: list[str]) -> _History:
-        settings = self._schema.histories()[name]
+    def history(self, name: str, request: Request, time: int) -> Past:
+        """A history as the request tells it, cut to its length. Raises RequestError."""
+        settings = self.schema.histories()[name]
         ids, times = history(name, request.user.get(name), settings.half_life is not None)
         ids, times = ids[-settings.last :], times[-settings.last :]
-        encoder = self._encoders.fitted[self._schema.table_of(name)]
+        encoder = self.encoders.fitted[self.schema.table_of(name)]
         assert isinstance(encoder, Vocabulary | Hash)
         values = series(name, ids, f"user.{name}") if ids else pl.Series(name, [], dtype=pl.Null)
         age = time - np.array(times, dtype=np.int64)
-        return _History(
+        return Past(
             encoder.codes(values, name),
             self._find(ids, f"user.{name}") if ids else np.empty(0, dtype=np.int64),
             hashes(values, name),
             recency(np.maximum(age, 0), settings.half_life) if settings.half_life else None,
         )
 
-    def _query(self, frame: pl.DataFrame, past: dict[str, _History], time: int) -> tuple[Rows, Operands]:
-        schema = self._schema
+    def _query(self, frame: pl.DataFrame, past: dict[str, Past], time: int) -> tuple[Rows, Operands]:
+        schema = self.schema
         items = {
             name: Ragged.packed(np.array([len(h.record)]), h.record, h.weight) for name, h in past.items()
         }
-        lists = of_histories(schema, items, self._records.operands, schema.past_operands())
+        lists = of_histories(schema, items, self.records.operands, schema.past_operands())
         # an item that the bundle lacks is still the item that the user has seen
         seen = {
             name: Ragged.packed(np.array([len(h.keys)]), h.keys) for name, h in past.items() if name in lists
@@ -240,12 +243,12 @@ class Receiver:
                 codes = past[schema.attributes().get(name, (name,))[0]].codes
                 columns[name] = Ragged.packed(np.array([len(codes)]), codes)
         rows = assemble(schema.placed("query"), columns, 1)
-        return with_past(schema, rows, items, self._records.rows), operands
+        return with_past(schema, rows, items, self.records.rows), operands
 
-    def _events(self, name: str, past: _History) -> Rows:
+    def _events(self, name: str, past: Past) -> Rows:
         """The records of a history's items; one that has none is its id's code, and all else missing."""
-        rows = self._records.rows
-        placed, held = self._schema.placed("item"), np.maximum(past.record, 0)
+        rows = self.records.rows
+        placed, held = self.schema.placed("item"), np.maximum(past.record, 0)
         unknown = past.record < 0
         if unknown.all():
             lists = tuple(
@@ -261,7 +264,7 @@ class Receiver:
             found.ids[unknown] = MISSING
             for values in found.lists:
                 values.length[unknown] = 0
-        owner = self._schema.table_of(name)
+        owner = self.schema.table_of(name)
         found.ids[unknown, placed.ids.index(owner)] = past.codes[unknown]
         return found
 
@@ -269,36 +272,36 @@ class Receiver:
         self, placement: Placement, frame: pl.DataFrame, operands: Operands, time: int
     ) -> dict[str, Encoded]:
         """The features of a placement, but for histories."""
-        columns = self._encoders.columns(placement, frame)
-        if self._schema.derived(placement):
-            sides = Sides.alone(self._schema, placement, operands)
+        columns = self.encoders.columns(placement, frame)
+        if self.schema.derived(placement):
+            sides = Sides.alone(self.schema, placement, operands)
             times = np.full(len(frame), time)
-            columns |= encoded(self._encoders, derived(self._schema, placement, sides, self._priors, times))
+            columns |= encoded(self.encoders, derived(self.schema, placement, sides, self.priors, times))
         return columns
 
     def _operands(self, placement: Placement, frame: pl.DataFrame) -> Operands:
         absent = pl.Series([None] * len(frame), dtype=pl.Null)
 
         def column(name: str) -> pl.Series:
-            of = self._schema.column(name)
+            of = self.schema.column(name)
             return frame[of] if of in frame.columns else absent
 
-        return Operands.of(self._encoders, self._wanted[placement], column, len(frame))
+        return Operands.of(self.encoders, self._wanted[placement], column, len(frame))
 
     @cached_property
     def _wanted(self) -> dict[Placement, Wanted]:
-        return {"query": Wanted.of(self._schema, "query"), "item": Wanted.of(self._schema, "item")}
+        return {"query": Wanted.of(self.schema, "query"), "item": Wanted.of(self.schema, "item")}
 
     @cached_property
     def _sides(self) -> dict[str, set[str]]:
-        schema = self._schema
+        schema = self.schema
         return {
             side: {schema.column(n) for n, f in schema.columns("query").items() if f.side == side}
             for side in ("user", "context")
         }
 
     def _columns(self, placement: Placement) -> set[str]:
-        return {self._schema.column(name) for name in self._schema.columns(placement)}
+        return {self.schema.column(name) for name in self.schema.columns(placement)}
 
     def _frame(self, columns: set[str], rows: list[dict[str, Any]], missing: list[str]) -> pl.DataFrame:
         names = sorted(columns)

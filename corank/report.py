@@ -9,10 +9,10 @@ import numpy as np
 import yaml
 from scipy.special import expit
 
-from corank import __version__, plots
+from corank import __version__, metrics, plots
 from corank.config import plain
 from corank.cost import ROUNDS, cpu_ms
-from corank.curves import recalls, reliability, replayed, scalars
+from corank.curves import recalls, replayed, scalars
 from corank.export import export
 from corank.funnel import Funnel
 from corank.judged import Judged
@@ -182,8 +182,8 @@ def _calibration_of(judged: Judged, label: str, stages: list[str]) -> Html:
     panels: dict[str, dict[str, Series]] = {"raw": {}, "calibrated": {}}
     for stage in stages:
         raw, calibrated = expit(rows.logits[stage][label]), judged.probability(stage, label)
-        panels["raw"][stage] = reliability(raw[known], positive, weight)
-        panels["calibrated"][stage] = reliability(calibrated[known], positive, weight)
+        panels["raw"][stage] = _curve(metrics.reliability(raw[known], positive, weight))
+        panels["calibrated"][stage] = _curve(metrics.reliability(calibrated[known], positive, weight))
     count = len(panels["raw"][stages[0]].x)
     caption = (
         f"{label}, on {len(positive):,} exposed rows in {count} bins of equal mass: the predicted rate against the "
@@ -191,6 +191,10 @@ def _calibration_of(judged: Judged, label: str, stages: list[str]) -> Html:
         "trained on unexposed negatives lies above it until calibrated."
     )
     return plot(partial(plots.reliability, panels=panels), caption, height=3.9)
+
+
+def _curve(found: metrics.Reliability) -> Series:
+    return Series(found.predicted, found.observed, found.low, found.high)
 
 
 def _distributions(judged: Judged) -> list[Html]:

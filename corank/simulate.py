@@ -31,7 +31,7 @@ data:
   levels: [retrieved, preranked, ranked, exposed]
   labels:
     click: {column: is_click}
-  split: {valid: $valid, test: $test}
+  split: {valid: $valid, test: $test}$columns
 features:
   user_id:         {side: user, kind: id}
   age:             {side: user, kind: bucket, buckets: 8}
@@ -53,8 +53,8 @@ features:
   # The user's clicks before the day on the candidate's category: a pair's, so the ranker's alone.
   category_clicks: {side: cross, kind: number, scale: log}
 stages:
-  - {name: prerank, model: towers, cuts: [retrieved], keep: $preranked, query: [512, 128, 64, 32], item: [512, 128, 64, 32]}
-  - {name: rank, model: mlp, cuts: [preranked], keep: $shown, hidden: [128, 128, 128], labels: [click], value: click}
+  - {name: prerank, model: towers, cuts: [retrieved], keep: $preranked, query: [512, 128, 64, 32], item: [512, 128, 64, 32]$prerank_value}
+  - {name: rank, model: mlp, cuts: [preranked], keep: $shown, hidden: [128, 128, 128], labels: [click], value: $value}
 losses:
   - {kind: click, stage: rank}
   - {kind: click, stage: prerank}
@@ -85,6 +85,7 @@ def simulate(
     candidates: int = 200,
     users: int = 2_000,
     items: int = 5_000,
+    auction: bool = False,
     overwrite: bool = False,
 ) -> Simulated:
     """Write `log/`, `truth/`, `items.parquet`, `users.parquet` and, last, `config.yaml` into `out`.
@@ -95,8 +96,14 @@ def simulate(
         ConfigError: an argument is out of range.
         DataError: `out` is a file, or a folder with something in it and `overwrite` is not set.
     """
-    wanted = {"preset": preset, "seed": seed, "requests": requests, "candidates": candidates}
-    world = validated(World, wanted | {"users": users, "items": items}, "simulate")
+    wanted: dict[str, object] = {
+        "preset": preset,
+        "seed": seed,
+        "requests": requests,
+        "candidates": candidates,
+    }
+    wanted |= {"users": users, "items": items, "auction": auction}
+    world = validated(World, wanted, "simulate")
     cleared(out, overwrite, _FILES)
     traffic = Traffic(world)
     exposed = clicks = offset = 0
@@ -161,6 +168,7 @@ def _log(block: Block, offset: int) -> pl.DataFrame:
         "policy",
         pl.Series("score_prerank", block.prerank.ravel()),
         pl.Series("score_rank", block.rank.ravel()),
+        *([] if block.bid is None else [pl.Series("bid", block.bid.ravel())]),
     )
 
 
@@ -174,6 +182,11 @@ def _write_config(world: World, path: Path) -> None:
         shown=world.shown,
         valid=day.replace(day=day.day + DAYS - 2),
         test=day.replace(day=day.day + DAYS - 1),
+        columns="\n  columns: [bid]              # what a click pays, of every candidate"
+        if world.auction
+        else "",
+        value="click * bid" if world.auction else "click",
+        prerank_value=", value: click * bid" if world.auction else "",
     )
     draft = path.with_name(".config.yaml.draft")
     draft.write_text(text, encoding="utf-8")

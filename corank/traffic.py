@@ -30,6 +30,8 @@ from corank.world import (
 )
 
 RANDOM_TRAFFIC = 0.02
+BID_SPREAD, BID_NOISE = 0.6, 0.3
+"""Deviation of log bids: of the items', and from request to request."""
 CLICK_RATE = 0.15
 """Of exposed candidates, in every preset: worlds differ in what is known, not in how much is clicked."""
 
@@ -141,6 +143,8 @@ class Block:
     prerank: Floats
     rank: Floats
     truth: Floats
+    bid: Floats | None
+    """What a click pays, in an auction."""
 
 
 class Traffic:
@@ -154,6 +158,9 @@ class Traffic:
         self.requests = Requests.draw(rng, world.requests, self.reality.users)
         self.retrieval = Retrieval(world, self.reality.users, self.reality.items)
         self.prerank, self.rank, self.constant = self._pilot(rng, stages)
+        # draws of their own, so that a world without an auction is as it ever was
+        self.bid_rng = np.random.default_rng([world.seed, 2])
+        self.bid = self.bid_rng.lognormal(0.0, BID_SPREAD, world.items).astype(np.float32)
 
     def _pilot(self, rng: np.random.Generator, stages: tuple[Stage, Stage]) -> tuple[Stage, Stage, float]:
         """Both stages at the preset's correlation, and the constant that gives CLICK_RATE."""
@@ -201,8 +208,14 @@ class Traffic:
         shuffle = rng.random(item.shape, dtype=np.float32)
         # Random traffic cuts by the shuffle; production's scores are logged all the same.
         at_random = requests.random[:, None]
+        bid = self._bids(item) if self.world.auction else None
+        worth = (
+            np.float32(0) if bid is None else np.log(bid)
+        )  # of rare clicks the log-odds are about the log rate
         level, position = funnel(
-            self.world, np.where(at_random, shuffle, prerank), np.where(at_random, shuffle, rank)
+            self.world,
+            np.where(at_random, shuffle, prerank + worth),
+            np.where(at_random, shuffle, rank + worth),
         )
         truth = np.asarray(expit(logit + np.float32(self.constant)))
         looked = (level == EXPOSED) & (rng.random(item.shape, dtype=np.float32) < examination(position))
@@ -217,4 +230,10 @@ class Traffic:
             prerank=prerank,
             rank=rank,
             truth=truth,
+            bid=bid,
         )
+
+    def _bids(self, item: Longs) -> Floats:
+        """(R, C) for items (R, C)."""
+        noise = self.bid_rng.lognormal(0.0, BID_NOISE, item.shape)
+        return np.asarray(np.round(self.bid[item] * noise, 4) + np.float32(1e-4), dtype=np.float32)

@@ -10,6 +10,7 @@ from corank.bundle import Bundle
 from corank.check import Checked, checked
 from corank.config import Config, read
 from corank.errors import CheckpointError
+from corank.explain import explain as explained
 from corank.export import export as exported
 from corank.funnel import Funnel, Request
 from corank.judged import judged
@@ -127,6 +128,16 @@ def study(
     )
     write_whole(folder / "study.html", study_page(found))
     return found
+
+
+def explain(
+    run: Path, split: str = "valid", most: int = 20_000, report: Report = lambda line: None
+) -> dict[str, Any]:
+    """What each feature is worth to each stage of a run, and what it costs online, by at `most` so many requests.
+
+    Raises CheckpointError, DataError, BundleError, RequestError.
+    """
+    return explained(Run.open(run), split, most, report=report)
 
 
 def export(run: Path, bundle: Path) -> Bundle:

@@ -62,6 +62,8 @@ class World(Settings):
     """Of each request."""
     users: PositiveInt = 2_000
     items: PositiveInt = 5_000
+    auction: bool = False
+    """Whether items bid for clicks, and production orders by what a candidate is worth to it."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

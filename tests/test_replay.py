@@ -20,7 +20,7 @@ from corank.run import Run
 
 def encoded(funnel: Funnel, request: dict[str, Any]) -> Rows:
     """The query row as the funnel encodes it, before any table is read."""
-    received = funnel._receiver.receive(Request.parse(json.loads(json.dumps(request))))
+    received = funnel.receiver.receive(Request.parse(json.loads(json.dumps(request))))
     assert received.missing == []
     return received.query
 

@@ -13,6 +13,7 @@ from corank.metrics.measure import Measure, Ordered, Ratio
 from corank.metrics.point import auc, cut_auc, ece, gauc, logloss, pcoc, truth_auc
 from corank.metrics.quota import QuotaCurve, quota_curve
 from corank.metrics.regret import Difference, bias_regret
+from corank.metrics.reliability import Reliability, reliability
 from corank.metrics.requests import Requests
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Ordered",
     "QuotaCurve",
     "Ratio",
+    "Reliability",
     "Requests",
     "auc",
     "best_score_loss",
@@ -41,6 +43,7 @@ __all__ = [
     "quota_curve",
     "recall",
     "recall_of",
+    "reliability",
     "replaced_hit_rate",
     "replicates",
     "score_loss",

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from corank.errors import DataError
-from corank.metrics.measure import Doubles, Keys, Ordered
+from corank.metrics.measure import Doubles, Keys, Ordered, Ratio
 from corank.metrics.point import Numbers, truth_auc
 
 
@@ -17,8 +17,8 @@ from corank.metrics.point import Numbers, truth_auc
 class Difference:
     """One measure less another of the same users; a resample counts a user as often in both, so they are paired."""
 
-    one: Ordered
-    other: Ordered
+    one: Ordered | Ratio
+    other: Ordered | Ratio
 
     def __post_init__(self) -> None:
         if not np.array_equal(self.user, np.unique(self.other.user)):
@@ -27,9 +27,7 @@ class Difference:
     @classmethod
     def merged(cls, parts: Sequence[Self]) -> Self:
         """The difference over all parts' rows together, as if they had come in one."""
-        return cls(
-            Ordered.merged([part.one for part in parts]), Ordered.merged([part.other for part in parts])
-        )
+        return cls(_merged([part.one for part in parts]), _merged([part.other for part in parts]))
 
     @cached_property
     def user(self) -> Keys:
@@ -51,6 +49,10 @@ class Difference:
     def _codes(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Where each row's user lies in `user`."""
         return np.searchsorted(self.user, self.one.user), np.searchsorted(self.user, self.other.user)
+
+
+def _merged(parts: Sequence[Any]) -> Any:
+    return type(parts[0]).merged(parts)
 
 
 def bias_regret(
