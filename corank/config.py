@@ -144,7 +144,7 @@ class Config(Settings):
     def _check_teacher(self, teacher: TeacherSettings, n: int) -> None:
         key = f"teachers.{n}"
         self._check_network(teacher, key)
-        teacher.attended(self.declared)
+        teacher.attended(self.declared, "teachers")
         if teacher.name in [other.name for other in [*self.stages, *self.teachers[:n]]]:
             raise ConfigError(f"{key}.name: another is called '{teacher.name}', too")
         for score in teacher.scores:

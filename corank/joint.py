@@ -52,8 +52,9 @@ class JointModel(nn.Module):
         """Stage → what it sees of earlier ones."""
         self.positions = positions
         for network in every if positions else ():
-            terms = {label: nn.Parameter(torch.zeros(positions)) for label in network.labels}
-            self.networks[network.name].position = nn.ParameterDict(terms)
+            terms = [nn.Parameter(torch.zeros(positions)) for _ in network.labels]
+            self.networks[network.name].position = nn.ParameterList(terms)
+        self.labels = {network.name: list(network.labels) for network in every}
         self.dtype = torch.float32
         """Precision of the products; weights stay fp32."""
 
@@ -114,7 +115,7 @@ class JointModel(nn.Module):
     def terms(self, name: str) -> dict[str, nn.Parameter]:
         """What each position adds to a stage's logits, by label; empty where none is logged."""
         held = getattr(self.networks[name], "position", None)
-        return {} if held is None else dict(held.items())
+        return {} if held is None else dict(zip(self.labels[name], held, strict=True))
 
     @property
     def networks(self) -> dict[str, nn.Module]:

@@ -96,7 +96,7 @@ class Towers(nn.Module):
         self.label = settings.label
         self.query = self._queries(settings, layout)
         self.item = self._tower("item", settings.item, settings.item_features, settings, layout)
-        self.scale = nn.Parameter(torch.tensor(-0.5 * math.log(settings.query[-1])))
+        self.scale = nn.Parameter(torch.tensor(-0.5 * math.log(settings.item[-1])))
         self.bias = nn.Parameter(torch.tensor(0.0))
 
     def _queries(self, settings: TowersSettings, layout: Layout) -> nn.Module:

@@ -44,11 +44,11 @@ class LayerSettings(NetworkSettings):
     dcn: DcnSettings | None = None
     """Cross layers beside the deep ones."""
 
-    def attended(self, schema: Schema) -> Attended | None:
-        """What its attention reads. Raises ConfigError, which names the key, where that is not in the schema."""
+    def attended(self, schema: Schema, key: str = "stages") -> Attended | None:
+        """What its attention reads. Raises ConfigError, which begins with the key, where that is not in the schema."""
         if self.din is None:
             return None
-        key, history = f"{self.name}.din", schema.histories().get(self.din.history)
+        key, history = f"{key}.{self.name}.din", schema.histories().get(self.din.history)
         if history is None:
             raise ConfigError(
                 f"{key}.history: no history '{self.din.history}'; "

@@ -64,6 +64,11 @@ train: {epochs: 2, requests: 256}
 """)  # noqa: E501
 
 
+AUCTION = """
+  columns: [bid]              # what a click pays, of every candidate
+  position: position          # where it stood on the page explains a part of the clicks, in training alone"""
+
+
 # config.yaml goes first, so that what follows does not look complete
 _FILES = ("config.yaml", "items.parquet", "users.parquet", "log/part-*.parquet", "truth/part-*.parquet")
 
@@ -182,9 +187,7 @@ def _write_config(world: World, path: Path) -> None:
         shown=world.shown,
         valid=day.replace(day=day.day + DAYS - 2),
         test=day.replace(day=day.day + DAYS - 1),
-        columns="\n  columns: [bid]              # what a click pays, of every candidate"
-        if world.auction
-        else "",
+        columns=AUCTION if world.auction else "",
         value="click * bid" if world.auction else "click",
         prerank_value=", value: click * bid" if world.auction else "",
     )

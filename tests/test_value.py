@@ -12,7 +12,8 @@ COLUMNS = {"a": np.array([3.0, -2.0, 0.0]), "b": np.array([2.0, 0.5, 4.0]), "c":
 
 
 def value(text: str) -> list[float]:
-    return Value.parse(text)(COLUMNS).tolist()
+    found: list[float] = Value.parse(text)(COLUMNS).tolist()
+    return found
 
 
 def refused(text: str) -> str:
@@ -130,8 +131,12 @@ def test_nesting_is_read_or_refused_in_words() -> None:
     assert value("(" * 100 + "a" + ")" * 100) == [3, -2, 0]
     assert value("-" * 101 + "a") == [-3, 2, 0]
     assert refused("(" * 240 + "click" + ")" * 240).endswith(
-        " is no expression; write one such as click * bid"
+        "is no expression; write one such as click * bid"
     )
+
+
+def test_what_has_no_place_may_be_nested_deeply() -> None:
+    assert refused("~" * 490 + "click")
 
 
 def test_large_powers_of_numbers_cost_nothing() -> None:
@@ -173,7 +178,7 @@ powers = st.sampled_from([-4.0, -1.0, -0.5, 0.25, 1.0, 2.0, 8.0])
 def test_values_are_those_of_python(text: str, rows: list[tuple[float, float, float]]) -> None:
     used = {node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)}
     assume(used)
-    parsed = Value.parse(text, "abc")
+    parsed = Value.parse(text, ["a", "b", "c"])
     assert set(parsed.names) == used
     found = parsed(dict(zip("abc", np.array(rows).T, strict=True)))
     for one, row in zip(found.tolist(), rows, strict=True):
