@@ -80,14 +80,14 @@ def crossed(feature: DerivedFeature, sides: Sides) -> Hashes | Doubles:
     first, second = feature.operands
     if isinstance(feature, PairFeature):
         return mixed([sides.key(first), sides.key(second)])
-    if isinstance(feature, ProductFeature):
-        return sides.number(first) * sides.number(second)
-    if isinstance(feature, RatioFeature):
-        below = sides.number(second)
-        return sides.number(first) / np.where(below == 0, np.nan, below)
+    if isinstance(feature, ProductFeature | RatioFeature):
+        operation = np.multiply if isinstance(feature, ProductFeature) else np.divide
+        with np.errstate(all="ignore"):
+            found = operation(sides.number(first), sides.number(second))
+        return np.where(np.isfinite(found), found, np.nan)
     assert isinstance(feature, ContainsFeature | CountFeature)
-    found = _counted(*sides.lists(first), *_targets(second, sides), sides.count)
-    return (found > 0).astype(np.float64) if isinstance(feature, ContainsFeature) else found
+    times = _counted(*sides.lists(first), *_targets(second, sides), sides.count)
+    return (times > 0).astype(np.float64) if isinstance(feature, ContainsFeature) else times
 
 
 def _targets(operand: str, sides: Sides) -> tuple[Hashes, Index]:

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Annotated, Literal, Self
 
 from annotated_types import Len, MinLen
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import AllowInfNan, Field, PositiveFloat, PositiveInt, model_validator
 
 from corank.settings import Duration, Settings
 
@@ -192,7 +192,7 @@ class CountFeature(ScaledFeature):
 
 
 class ProductFeature(ScaledFeature):
-    """a · b of two numbers, missing if either is."""
+    """a · b of two numbers, missing if either is, or where it is no finite number."""
 
     kind: Literal["product"]
     of: Two
@@ -203,7 +203,7 @@ class ProductFeature(ScaledFeature):
 
 
 class RatioFeature(ScaledFeature):
-    """a / b of two numbers, missing if either is, or b is 0."""
+    """a / b of two numbers, missing if either is, or where it is no finite number, as if b is 0."""
 
     kind: Literal["ratio"]
     of: Two
@@ -227,7 +227,7 @@ class PriorFeature(ScaledFeature):
     """Snapshots are taken at multiples of this, in the data's time zone."""
     lag: Duration = timedelta()
     """A snapshot does not know what happened less than so long before it."""
-    smoothing: PositiveFloat = 10.0
+    smoothing: Annotated[PositiveFloat, AllowInfNan(False)] = 10.0
     """Candidates of the rate of all that are added to a key's own."""
 
     @property

@@ -7,6 +7,8 @@ import numpy as np
 
 from corank.rows import Doubles, Floats, Longs
 
+FARTHEST = 1e4
+"""Logits beyond say nothing more, and would cost the others digits."""
 SOFT = 0.05
 """Logits nearer than this are about equal: a score that differs in its last digit, online, moves no place."""
 
@@ -22,7 +24,7 @@ def places(scores: Floats, start: Longs, stands_for: Floats | None = None) -> Fl
         start: where each request's candidates begin, and the end: (R + 1,).
         stands_for: w, how many candidates each stands for: (C,); 1 unless given.
     """
-    z = scores.astype(np.float64)
+    z = scores.astype(np.float64).clip(-FARTHEST, FARTHEST)
     w = np.ones(len(z)) if stands_for is None else stands_for.astype(np.float64)
     if not len(z):
         return scores

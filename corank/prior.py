@@ -74,12 +74,12 @@ class Counts:
 
     def before(self, key: Longs, cut: Longs) -> tuple[Doubles, Doubles]:
         """Shown and positive of the `key`-th keys in the periods before a cut; 0 for key −1: (N,), (N,)."""
+        if not len(self.periods):
+            return np.zeros(len(key)), np.zeros(len(key))
         low = self.offsets[key]
         end = bisect(self.periods, low, np.where(key < 0, low, self.offsets[key + 1]), cut)
         known = end > low
         entry = np.where(known, end - 1, 0)
-        if not len(self.periods):
-            return np.zeros(len(key)), np.zeros(len(key))
         return np.where(known, self.shown[entry], 0), np.where(known, self.positive[entry], 0)
 
 

@@ -122,7 +122,7 @@ class Schema:
         if dot and not (isinstance(feature, IdFeature | IdsFeature) and feature.side == "item"):
             raise ConfigError(
                 f"{key}: '{operand}' must be an item feature of kind id or ids; "
-                f"'{name}' is a {feature.side} feature of kind {feature.kind}"
+                f"'{name}' is {'an' if feature.side == 'item' else 'a'} {feature.side} feature of kind {feature.kind}"
             )
 
     def _operand_kind(self, operand: str) -> set[str]:

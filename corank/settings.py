@@ -41,7 +41,12 @@ def unknown(key: Any, known: Iterable[str], what: str = "key") -> str:
 def _duration(value: Any) -> Any:
     match = re.fullmatch(r"(\d+)([smhd])", value) if isinstance(value, str) else None
     if match:
-        return timedelta(seconds=int(match[1]) * _UNITS[match[2]])
+        try:
+            return timedelta(seconds=int(match[1]) * _UNITS[match[2]])
+        except OverflowError:
+            raise PydanticCustomError(
+                "duration", "expected a duration of a few thousand years at most"
+            ) from None
     if isinstance(value, timedelta):
         return value
     raise PydanticCustomError("duration", "expected a duration such as 30m, 1h or 3d")

@@ -84,8 +84,15 @@ def _check(node: ast.expr, known: Collection[str] | None, names: dict[str, None]
             _check(right, known, names)
         case _:
             raise ValueError(
-                f"{ast.unparse(node)!r} has no place in an expression; it has names, numbers, + - * / ** and brackets"
+                f"{_spelt(node)} has no place in an expression; it has names, numbers, + - * / ** and brackets"
             )
+
+
+def _spelt(node: ast.expr) -> str:
+    try:
+        return repr(ast.unparse(node))
+    except RecursionError:
+        return "what is nested so deeply"
 
 
 def _evaluated(node: ast.expr, columns: Mapping[str, Numbers]) -> Any:
