@@ -50,26 +50,28 @@ def rates(keys: list[list[str]], every: str) -> Plain:
 def histories(config: Plain, every: str) -> None:
     """What the user clicked, and viewed long."""
     for name, event in zip(HISTORIES, ("click", "long_view"), strict=True):
-        history = {"side": "user", "kind": "ids", "of": "video_id", "event": event, "every": every, "dim": 8}
+        history = {"side": "user", "kind": "ids", "of": "video_id", "event": event, "every": every}
         config["features"][name] = history
 
 
 def priors(config: Plain, every: str) -> None:
+    """With rates of the user an embedding of the few rows that each has only remembers them (LOG.md)."""
     config["features"] |= rates([[key] for key in KEYS], every)
+    config["features"]["user_id"]["min_count"] = 30
 
 
 def user_context(config: Plain, every: str) -> None:
     """Where in the app a user clicks: the towers' crosses."""
     config["features"] |= rates([["user_id", "tab"], ["tab", "hour"]], every) | {
-        "tab_hour": {"kind": "pair", "of": ["tab", "hour"], "dim": 8, "min_count": 5},
-        "tab_activity": {"kind": "pair", "of": ["tab", "user_active_degree"], "dim": 8, "min_count": 5},
+        "tab_hour": {"kind": "pair", "of": ["tab", "hour"], "min_count": 5},
+        "tab_activity": {"kind": "pair", "of": ["tab", "user_active_degree"], "min_count": 5},
     }
 
 
 def query_item(config: Plain, every: str) -> None:
     """What a video is where it is shown, and to whom: the ranker's alone."""
     config["features"] |= rates([["video_id", "tab"], ["author_id", "tab"]], every) | {
-        "tab_type": {"kind": "pair", "of": ["tab", "video_type"], "dim": 8, "min_count": 5},
+        "tab_type": {"kind": "pair", "of": ["tab", "video_type"], "min_count": 5},
         "author_clicked": {"kind": "count", "of": ["click_history.author_id", "author_id"]},
         "tags_clicked": {"kind": "count", "of": ["click_history.tag", "tag"]},
         "seen": {"kind": "contains", "of": ["click_history", "video_id"]},
@@ -81,7 +83,7 @@ def din(config: Plain, every: str) -> None:
 
 
 def dcn(config: Plain, every: str) -> None:
-    config["stages"][1]["dcn"] = {"layers": 2, "rank": 16}
+    config["stages"][1]["dcn"] = {"layers": 3, "rank": 16}
 
 
 def labels(config: Plain, every: str) -> None:
@@ -115,6 +117,7 @@ def config_of(imported: Plain, arm: str) -> Plain:
         for name, feature in config["features"].items()
         if "side" in feature and feature.get("of") is None
     }
+    config["features"]["user_id"]["min_count"] = 2
     for stage in config["stages"]:
         stage |= {"labels": ["click"], "dcn": None, "din": None} if stage["model"] == "mlp" else {}
     config["losses"] = [loss for loss in config["losses"] if loss["label"] == "click"]

@@ -173,9 +173,9 @@ def test_config_declares_every_feature_of_the_tables(tmp_path: Path) -> None:
         "long_view_history": "long_view",
     }
     for side, table in (("user", "users"), ("item", "items")):
-        declared = {n for n, feature in config.features.items() if feature.side == side}
-        assert declared - set(histories) == set(pl.read_parquet_schema(tmp_path / f"out/{table}.parquet"))
-    context = {n for n, feature in config.features.items() if feature.side == "context"}
+        declared = {n for n, feature in config.declared.columns().items() if feature.side == side}
+        assert declared == set(pl.read_parquet_schema(tmp_path / f"out/{table}.parquet"))
+    context = {n for n, feature in config.declared.columns().items() if feature.side == "context"}
     assert context == {"tab", "hour"} <= set(pl.read_parquet_schema(tmp_path / "out/log.parquet"))
 
 
