@@ -21,7 +21,7 @@ from references import reference
 from rich.console import Console
 
 from corank import metrics, verbs
-from corank.config import plain, read
+from corank.config_file import plain, read
 from corank.contrasts import over_seeds
 from corank.importers.kuairand import import_kuairand
 from corank.predict import predict

@@ -11,7 +11,8 @@ import numpy as np
 import polars as pl
 from scipy.stats import t as student
 
-from corank.config import Config, plain, read
+from corank.config import Config
+from corank.config_file import plain, read
 from corank.joint import JointModel
 from corank.pack import Packed, pack
 from corank.run import Run

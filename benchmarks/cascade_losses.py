@@ -20,7 +20,7 @@ import harness
 from arena import Arena, Figures, Loss, kept, spread
 
 from corank import metrics
-from corank.config import read
+from corank.config_file import read
 from corank.importers.recflow import import_recflow
 from corank.joint import JointModel
 from corank.pack import pack

@@ -16,11 +16,13 @@ from typing import Any
 import harness
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 
 from corank.asked import Request
 from corank.calibrate import Platt
-from corank.config import Config, plain, read
+from corank.config import Config
+from corank.config_file import plain, read
 from corank.export import export
 from corank.funnel import Funnel
 from corank.optimise import optimisers
@@ -147,16 +149,22 @@ def seconds(run: Callable[[], None]) -> float:
     return time.perf_counter() - began
 
 
+def in_turn(one: Callable[[], None], other: Callable[[], None], rounds: int) -> NDArray[np.float64]:
+    """Seconds of both in each round; who goes first changes from round to round: (2, rounds)."""
+    for _ in range(3):
+        one()
+        other()
+    times = np.empty((2, rounds))
+    for n in range(rounds):
+        for which in (0, 1) if n % 2 else (1, 0):
+            times[which, n] = seconds((one, other)[which])
+    return times
+
+
 def compared(arm: Arm, base: Arm, rounds: int) -> dict[str, float]:
     """Medians over rounds in which both take turns."""
-    for one in (arm, base):
-        for _ in range(3):
-            one.step()
-            one.rank()
-    times = np.array(
-        [[seconds(run) for run in (arm.step, base.step, arm.rank, base.rank)] for _ in range(rounds)]
-    )
-    ours, plain_step, rank, plain_rank = times.T
+    ours, plain_step = in_turn(arm.step, base.step, rounds)
+    rank, plain_rank = in_turn(arm.rank, base.rank, rounds)
     a_request = (rank - plain_rank) / len(base.requests) * 1e6
     return {
         "train_percent": float(np.median(ours / plain_step) - 1) * 100,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import roc_auc_score
 
-from corank.config import read
+from corank.config_file import read
 from corank.errors import DataError
 from corank.metrics import auc, gauc
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from corank.config import Config, plain
+from corank.config import Config
+from corank.config_file import plain
 from corank.errors import ConfigError
 from corank.features import Feature
 from corank.optimise import DenseOptimiser

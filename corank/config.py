@@ -1,11 +1,7 @@
-"""YAML → one frozen, checked config."""
+"""One frozen, checked config: what each part is stands beside its component, how they fit together stands here."""
 
-import re
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import ConfigDict, Field, PositiveInt, model_validator
 from torch import nn
@@ -18,7 +14,7 @@ from corank.losses import Distill, Loss, Scope, Total
 from corank.optimise import DenseOptimiser
 from corank.rank import MlpSettings
 from corank.schema import Schema
-from corank.settings import Settings, unknown, validated
+from corank.settings import Settings, unknown
 from corank.tables import DataSettings
 from corank.teacher import TeacherSettings
 
@@ -295,62 +291,3 @@ class Config(Settings):
                     f"losses.{n}.teacher: '{term.teacher}' trains after '{term.student}' in train.mode: separate, "
                     "where the last stage is first; take a deeper stage"
                 )
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2's booleans: `on` is a key of losses, not the value true."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in rules if tag != "tag:yaml.org,2002:bool"]
-    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile("true|True|TRUE|false|False|FALSE"), list("tTfF")
-)
-
-
-def read(path: Path, overrides: Sequence[str] = ()) -> Config:
-    """The config of a YAML file, with `a.b=c` overrides (list items by number) whose values are YAML.
-
-    Raises ConfigError, which names the key, what was received and what is expected.
-    """
-    try:
-        value = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from None
-    if not isinstance(value, dict):
-        raise ConfigError(f"{path}: expected keys such as name, data and features at the top level")
-    for override in overrides:
-        _set(value, override)
-    return validated(Config, value, str(path))
-
-
-def _set(value: Any, override: str) -> None:
-    path, equals, text = override.partition("=")
-    if not equals or not path:
-        raise ConfigError(f"--set {override}: expected a.b=value")
-    *parents, last = path.split(".")
-    try:
-        for part in parents:
-            value = value[int(part)] if isinstance(value, list) else value.setdefault(part, {})
-        if isinstance(value, list):
-            value[int(last)] = yaml.load(text, _Loader)
-        elif isinstance(value, dict):
-            value[last] = yaml.load(text, _Loader)
-        else:
-            raise TypeError
-    except (ValueError, IndexError, TypeError, AttributeError):
-        raise ConfigError(f"--set {override}: the config has no such place") from None
-    except yaml.YAMLError:
-        raise ConfigError(f"--set {override}: '{text}' is not valid YAML") from None
-
-
-def plain(config: Config) -> dict[str, Any]:
-    """The config as YAML or JSON values, every default written out."""
-    plain: dict[str, Any] = config.model_dump(mode="json", by_alias=True)
-    return plain

@@ -79,7 +79,8 @@ class Encoders:
             return encoder.scaled(values.astype(np.float64, copy=False))
         if isinstance(encoder, Bucket):
             return encoder.codes(values.astype(np.float64, copy=False))
-        return encoder.codes(hashed(values), name)
+        assert values.dtype == np.uint64
+        return encoder.codes_of(values.view(np.uint64))
 
     def columns(self, placement: Placement, frame: pl.DataFrame) -> dict[str, Encoded]:
         """The placement's features of columns, from those that the schema names; an absent one is all missing."""

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from corank import metrics
 from corank.errors import DataError
-from corank.evaluate import Calibrators
 from corank.export import export
 from corank.funnel import Funnel, Request
 from corank.joint import JointModel
 from corank.metrics import Difference
+from corank.ordering import Calibrators
 from corank.pack import Packed
 from corank.price import Price, prices
 from corank.reader import Draft, Reader

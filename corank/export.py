@@ -21,8 +21,8 @@ from corank.bundle import FORMAT, Attention, Bundle, Calibration, Manifest, Stag
 from corank.calibrate import Platt
 from corank.config import Config
 from corank.embedding import Tables
-from corank.evaluate import Calibrators
 from corank.joint import JointModel
+from corank.ordering import Calibrators
 from corank.pack import Packed
 from corank.packed import prior_folder
 from corank.prerank import Towers

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corank.errors import DataError
-from corank.evaluate import Calibrators, Truth, evaluate, order_of, true_value, truth_of
+from corank.evaluate import evaluate, truth_of
 from corank.joint import JointModel, Stage
+from corank.ordering import Calibrators, Truth, order_of, true_value
 from corank.pack import Packed
 from corank.predict import Predictions, predict
 from corank.rows import Floats

@@ -8,7 +8,6 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -31,14 +30,15 @@ from corank.encode import Encoders, assemble
 from corank.errors import DataError
 from corank.features import IdsFeature
 from corank.fit import fit
-from corank.history import Events, floored
+from corank.history import Events
+from corank.inputs import BATCH, Inputs
 from corank.operands import Operands, Wanted
 from corank.packed import FORMAT, MANIFEST, Manifest, Packed, Shard, ShardCount, events_name, fingerprint
-from corank.requests import Requests, columns, constant, gather, keys, request_columns
+from corank.requests import Requests, constant, gather, keys, request_columns
 from corank.rows import Longs, Ragged
 from corank.schema import Placed, Schema
 from corank.shards import ShardWriter, encoded, of_columns, raw
-from corank.survey import Source, Survey, feature_columns, sources, spell, value_columns
+from corank.survey import Survey, feature_columns, sources, spell, value_columns
 from corank.tables import DataSettings, Table
 from corank.versions import Versions
 
@@ -46,8 +46,6 @@ __all__ = ["Packed", "Shard", "fingerprint", "known_after", "pack"]
 
 Report = Callable[[str], object]
 
-BATCH = 2**19
-"""Rows read at a time."""
 PARTITION = 2**20
 """Rows of a partition, about; as many are sorted in memory."""
 PARTITIONS = 256
@@ -75,7 +73,7 @@ def pack(
     survey = Survey.of(log, data, feature_columns(schema, found, "log"))
     values = value_columns(data, log, items)
     report(f"log: {survey.rows:,} candidates, {spell(survey.first)} to {spell(survey.last)}")
-    inputs = _Inputs(data, schema, found, log, items, users, truth, survey, values)
+    inputs = Inputs(data, schema, found, log, items, users, truth, survey, values)
     with _disk_errors(out, inputs), _replacing(out) as folder:
         spill = folder / "spill"
         spill.mkdir()
@@ -96,32 +94,10 @@ def pack(
     return Packed.open(out, expect=mark)
 
 
-@dataclass(frozen=True)
-class _Inputs:
-    data: DataSettings
-    schema: Schema
-    found: dict[str, Source]
-    log: Table
-    items: Table | None
-    users: Table | None
-    truth: Table | None
-    survey: Survey
-    values: dict[str, Source]
-    """The table of each of the data's `columns`."""
-
-    def columns(self) -> list[pl.Expr]:
-        return columns(self.log, self.data, self.schema, self.found)
-
-    def needed(self) -> int:
-        """Bytes that packing takes on disk, about: a copy of the log's columns, and what is made of it."""
-        some = self.log.collect(self.log.frame.select(self.columns()).head(1000))
-        return int(some.estimated_size() / len(some) * self.survey.rows * 2)
-
-
-def _first_pass(inputs: _Inputs, folder: Path, spill: Path, report: Report) -> tuple[ShardWriter, int]:
+def _first_pass(inputs: Inputs, folder: Path, spill: Path, report: Report) -> tuple[ShardWriter, int]:
     """Fit encoders, encode items and users; the number of users without a row in `users`."""
     data, schema, found, log = inputs.data, inputs.schema, inputs.found, inputs.log
-    items, users, absent = _items(inputs), *_users(inputs)
+    items, users, absent = inputs.item_versions(), *inputs.user_versions()
     if absent:
         report(
             f"users: {absent:,} of {len(users.ids):,} users of the log have no row; their features are missing"
@@ -129,7 +105,7 @@ def _first_pass(inputs: _Inputs, folder: Path, spill: Path, report: Report) -> t
     encoders = fit(schema, data, found, {"log": log, "items": inputs.items, "users": inputs.users})
     for name, size in encoders.sizes.items():
         report(f"{name}: {size:,} embedding rows")
-    with_snapshots, row = items.with_snapshots(_snapshots(inputs))
+    with_snapshots, row = items.with_snapshots(inputs.snapshots())
     operands = _write_items(inputs, folder / "items", encoders, items, with_snapshots, row)
     write_frame(folder / "users.arrow", users.ids.values.alias("user").to_frame())
     as_of = round(data.instant(data.as_of).timestamp() * 1000) if data.as_of else inputs.survey.last
@@ -138,25 +114,8 @@ def _first_pass(inputs: _Inputs, folder: Path, spill: Path, report: Report) -> t
     ), absent
 
 
-def _snapshots(inputs: _Inputs) -> pl.DataFrame:
-    """The items that are candidates, and since when their newest snapshots of priors were there: `@id`, `@from`."""
-    data, log = inputs.data, inputs.log
-    grids = {prior.every for prior in inputs.schema.priors("item").values()}
-    seen = pl.DataFrame(schema={"@id": log.distinct(data.item).dtype, "@from": pl.Int64})
-    if not grids:
-        return seen
-    columns = [log.key(data.item).alias("@id"), log.moment(data.time).alias("@time")]
-    for batch in log.batches(columns, inputs.survey.rows, BATCH):
-        times = batch["@time"].to_numpy()
-        cuts = [
-            batch.select("@id", pl.Series("@from", floored(times, every, data.timezone))) for every in grids
-        ]
-        seen = pl.concat([seen, *cuts]).unique()
-    return seen
-
-
 def _write_items(
-    inputs: _Inputs, folder: Path, encoders: Encoders, items: Versions, with_snapshots: Versions, row: Longs
+    inputs: Inputs, folder: Path, encoders: Encoders, items: Versions, with_snapshots: Versions, row: Longs
 ) -> Operands:
     """Encode every version of an item, once a snapshot; the operands of the rows written."""
     data, schema = inputs.data, inputs.schema
@@ -179,32 +138,8 @@ def _write_items(
     return operands
 
 
-def _items(inputs: _Inputs) -> Versions:
-    data, log, table = inputs.data, inputs.log, inputs.items
-    seen = log.distinct(data.item)
-    if table is None:
-        return Versions.of_ids(seen)
-    names = [c for c in feature_columns(inputs.schema, inputs.found, "items") if c != data.item]
-    names += [c for c, source in inputs.values.items() if source == "items" and c not in names]
-    items, absent = Versions.of(table, data.item, names, seen, only=False)
-    if len(absent):
-        shown = ", ".join(map(repr, absent.head(5).to_list()))
-        raise DataError(f"data.items: {len(absent)} items of the log have no row, such as {shown}; add them")
-    return items
-
-
-def _users(inputs: _Inputs) -> tuple[Versions, int]:
-    data, log, table = inputs.data, inputs.log, inputs.users
-    seen = log.distinct(data.user)
-    if table is None:
-        return Versions.of_ids(seen), 0
-    names = [c for c in feature_columns(inputs.schema, inputs.found, "users") if c != data.user]
-    users, absent = Versions.of(table, data.user, names, seen, only=True)
-    return users, len(absent)
-
-
 def _second_pass(
-    inputs: _Inputs, writer: ShardWriter, report: Report
+    inputs: Inputs, writer: ShardWriter, report: Report
 ) -> tuple[dict[str, list[ShardCount]], int]:
     """Spread the log over partitions, and write the shards of each; shards by split, and duplicates dropped."""
     data, rows = inputs.data, inputs.survey.rows
@@ -230,7 +165,7 @@ def _second_pass(
     return splits, dropped
 
 
-def _gather_truth(inputs: _Inputs, spill: Path, count: int) -> list[Path]:
+def _gather_truth(inputs: Inputs, spill: Path, count: int) -> list[Path]:
     truth, data = inputs.truth, inputs.data
     if truth is None:
         return []
@@ -248,7 +183,7 @@ def known_after(data: DataSettings, history: IdsFeature) -> timedelta:
     return history.lag + (data.matures(history.event) if history.event else timedelta())
 
 
-def _write_events(inputs: _Inputs, writer: ShardWriter, splits: dict[str, list[ShardCount]]) -> None:
+def _write_events(inputs: Inputs, writer: ShardWriter, splits: dict[str, list[ShardCount]]) -> None:
     """Sort the events of all partitions, and cut each request's histories out of them."""
     folder, schema, data = writer.folder, inputs.schema, inputs.data
     (folder / "events").mkdir()
@@ -267,7 +202,7 @@ def _write_events(inputs: _Inputs, writer: ShardWriter, splits: dict[str, list[S
 
 
 def _manifest(
-    folder: Path, mark: str, inputs: _Inputs, splits: dict[str, list[ShardCount]], dropped: dict[str, int]
+    folder: Path, mark: str, inputs: Inputs, splits: dict[str, list[ShardCount]], dropped: dict[str, int]
 ) -> Manifest:
     data = inputs.data
     levels = np.zeros(len(data.levels), dtype=np.int64)
@@ -316,7 +251,7 @@ def _replacing(out: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _disk_errors(out: Path, inputs: _Inputs) -> Iterator[None]:
+def _disk_errors(out: Path, inputs: Inputs) -> Iterator[None]:
     """Raise DataError where the disk is full."""
     try:
         yield

@@ -76,6 +76,10 @@ class Counts:
         """Shown and positive of the `key`-th keys in the periods before a cut; 0 for key −1: (N,), (N,)."""
         if not len(self.periods):
             return np.zeros(len(key)), np.zeros(len(key))
+        if len(self.periods) == len(self.offsets) - 1:  # one entry a key, as in a bundle
+            entry = np.maximum(key, 0)
+            known = (key >= 0) & (self.periods[entry] < cut)
+            return np.where(known, self.shown[entry], 0), np.where(known, self.positive[entry], 0)
         low = self.offsets[key]
         end = bisect(self.periods, low, np.where(key < 0, low, self.offsets[key + 1]), cut)
         known = end > low
@@ -99,7 +103,10 @@ class Rates:
         shown, positive = self.counts.before(place, cuts)
         if feature.label is None:
             return np.where(keys == 0, np.nan, np.log1p(shown))
-        of_cut, cut = np.unique(cuts, return_inverse=True)
+        if len(cuts) and (cuts == cuts[0]).all():
+            of_cut, cut = cuts[:1], np.zeros(len(cuts), dtype=np.int64)
+        else:
+            of_cut, cut = np.unique(cuts, return_inverse=True)
         of_all, positive_of_all = self.all.before(np.zeros(len(of_cut), dtype=np.int64), of_cut)
         usual = np.divide(positive_of_all, of_all, out=np.full(len(of_cut), np.nan), where=of_all > 0)[cut]
         rate: Doubles = (positive + feature.smoothing * usual) / (shown + feature.smoothing)

@@ -10,7 +10,7 @@ import yaml
 from scipy.special import expit
 
 from corank import __version__, metrics, plots
-from corank.config import plain
+from corank.config_file import plain
 from corank.cost import ROUNDS, cpu_ms
 from corank.curves import recalls, replayed, scalars
 from corank.export import export

@@ -16,11 +16,12 @@ from typing import Any, Self
 
 from corank.calibrate import Platt
 from corank.checkpoint import Checkpoint, load, save
-from corank.config import Config, plain
+from corank.config import Config
+from corank.config_file import plain
 from corank.errors import CheckpointError
-from corank.evaluate import Calibrators
 from corank.joint import JointModel
 from corank.layout import Layout
+from corank.ordering import Calibrators
 from corank.pack import Packed, fingerprint
 from corank.requests import LAST_POSITION
 from corank.settings import validated

@@ -16,7 +16,8 @@ import numpy as np
 from corank.answers import QUESTIONS, Outcome, answers
 from corank.arms import BASE, Arm, arms_of
 from corank.arrays import write_whole
-from corank.config import Config, plain
+from corank.config import Config
+from corank.config_file import plain
 from corank.errors import ConfigError, DataError
 from corank.pack import Packed, fingerprint, pack
 from corank.trials import Bench, Trial

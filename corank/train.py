@@ -14,9 +14,10 @@ from corank.batch import Batch
 from corank.calibrate import Platt, fit
 from corank.checkpoint import Checkpoint, load, save
 from corank.errors import DivergedError
-from corank.evaluate import Calibrators, exposed_measures
+from corank.evaluate import exposed_measures
 from corank.joint import JointModel
 from corank.optimise import Average, optimisers
+from corank.ordering import Calibrators
 from corank.pack import Packed
 from corank.predict import Predictions, predict
 from corank.reader import Reader

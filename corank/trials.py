@@ -26,20 +26,13 @@ from corank.config import Config
 from corank.cost import cpu_ms
 from corank.curves import replayed
 from corank.errors import DivergedError
-from corank.evaluate import (
-    Calibrators,
-    Truth,
-    candidate_measures,
-    exposed_measures,
-    order_of,
-    true_value,
-    truth_of,
-)
+from corank.evaluate import candidate_measures, exposed_measures, truth_of
 from corank.export import export
 from corank.funnel import Funnel
 from corank.joint import JointModel, Stage
 from corank.judged import Judged
 from corank.metrics import Measure
+from corank.ordering import Calibrators, Truth, order_of, true_value
 from corank.pack import Packed
 from corank.predict import Predictions, predict
 from corank.rows import Floats

@@ -8,7 +8,8 @@ from corank.answers import QUESTIONS
 from corank.arrays import write_whole
 from corank.bundle import Bundle
 from corank.check import Checked, checked
-from corank.config import Config, read
+from corank.config import Config
+from corank.config_file import read
 from corank.errors import CheckpointError
 from corank.explain import explain as explained
 from corank.export import export as exported

@@ -6,7 +6,7 @@ What crosses and priors compare are not codes but hashes of the values themselve
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from hashlib import blake2b
 from typing import Any, Self
 
@@ -90,13 +90,16 @@ class Keys:
             place = self.values.search_sorted(values.fill_null("")).to_numpy().astype(np.int64)
             place = np.minimum(place, len(self) - 1)
             same = (self.values.gather(place) == values).fill_null(False).to_numpy()
-        else:
-            wanted = _filled(values)
-            place = np.minimum(np.searchsorted(self._array, wanted), len(self) - 1)
-            same = self._array[place] == wanted
-            if values.null_count():
-                same &= ~missing(values)
-        return np.where(same, place, -1)
+            return np.where(same, place, -1)
+        place = self.find_numbers(_filled(values))
+        return np.where(missing(values), -1, place) if values.null_count() else place
+
+    def find_numbers(self, wanted: Longs) -> Longs:
+        """`find` of whole numbers."""
+        if not len(self):
+            return np.full(len(wanted), -1)
+        place = np.minimum(np.searchsorted(self._array, wanted), len(self) - 1)
+        return np.where(self._array[place] == wanted, place, -1)
 
 
 @dataclass(frozen=True)
@@ -146,6 +149,12 @@ class Vocabulary:
             codes[missing(values)] = MISSING
         return codes
 
+    def codes_of(self, hashed: Hashes) -> Ints:
+        """Of hashes that were learnt as whole numbers, 0 for missing: (N,)."""
+        codes: Ints = self._codes[self._keys.find_numbers(hashed.view(np.int64))]
+        codes[hashed == 0] = MISSING
+        return codes
+
 
 @dataclass(frozen=True)
 class Hash:
@@ -166,10 +175,19 @@ class Hash:
         if (values.dtype == pl.String) != self.text:
             raise wrong_type(values, self.text, name)
         hashed = _blake(values) if self.text else splitmix64(_filled(values).view(np.uint64))
-        codes = (hashed % np.uint64(self.rows)).astype(np.int32) + np.int32(FIRST_KNOWN)
+        codes = self._codes(hashed)
         if values.null_count():
             codes[missing(values)] = MISSING
         return codes
+
+    def codes_of(self, hashed: Hashes) -> Ints:
+        """Of hashes, 0 for missing: (N,)."""
+        codes = self._codes(splitmix64(hashed))
+        codes[hashed == 0] = MISSING
+        return codes
+
+    def _codes(self, hashed: Hashes) -> Ints:
+        return (hashed % np.uint64(self.rows)).astype(np.int32) + np.int32(FIRST_KNOWN)
 
 
 def wrong_type(values: pl.Series, text: bool, name: str) -> DataError:
@@ -213,13 +231,17 @@ def splitmix64(x: Hashes) -> Hashes:
     return x ^ (x >> np.uint64(31))
 
 
+@lru_cache(maxsize=2**16)
+def _digest(text: str) -> int:
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
 def _blake(texts: pl.Series) -> Hashes:
-    """The first 8 bytes, little-endian, of BLAKE2b of each text in UTF-8; 0 for null: (N,)."""
+    """The first 8 bytes, little-endian, of BLAKE2b of each text in UTF-8; of a null any: (N,)."""
+    if len(texts) <= FEW:
+        return np.fromiter((_digest(text or "") for text in texts.to_list()), np.uint64, len(texts))
     array = texts.to_arrow().dictionary_encode()
-    digests = b"".join(
-        blake2b(text.encode(), digest_size=8).digest() for text in array.dictionary.to_pylist()
-    )
-    distinct = np.frombuffer(digests, dtype="<u8")
+    distinct = np.array([_digest(text) for text in array.dictionary.to_pylist()], dtype=np.uint64)
     place = array.indices.fill_null(0).to_numpy()
     hashed: Hashes = distinct[place]
     return hashed

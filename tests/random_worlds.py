@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from corank.bundle import FORMAT, Manifest, write
 from corank.calibrate import Platt
 from corank.config import Config
-from corank.evaluate import Calibrators
 from corank.export import export, newest
 from corank.funnel import Funnel
 from corank.joint import JointModel
+from corank.ordering import Calibrators
 from corank.pack import Packed, pack
 from corank.packed import prior_folder
 from corank.replay import logged_request

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from corank.arms import Arm, Arms, arms_of, identity
-from corank.config import Config, plain, read
+from corank.config import Config
+from corank.config_file import plain, read
 from corank.errors import ConfigError
 
 EXAMPLES = Path(__file__).parent.parent / "examples"

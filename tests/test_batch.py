@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corank.batch import Batch, Csr, grouped
-from corank.config import read
+from corank.config_file import read
 from corank.pack import Packed
 from corank.reader import Reader
 from corank.run import packed_of

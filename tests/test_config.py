@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from corank.config import plain, read
+from corank.config_file import plain, read
 from corank.embedding import TableOptimiser
 from corank.errors import ConfigError
 from corank.features import IdsFeature

@@ -13,7 +13,7 @@ from test_config import TEXT, refused
 from torch import Tensor
 
 from corank.batch import Batch
-from corank.config import read
+from corank.config_file import read
 from corank.errors import ConfigError
 from corank.joint import JointModel
 from corank.losses import Click, Scope, Total

@@ -14,8 +14,9 @@ from worlds import make_world, trained_run
 from corank import verbs
 from corank.calibrate import Platt
 from corank.errors import DataError
-from corank.evaluate import Calibrators, evaluate
+from corank.evaluate import evaluate
 from corank.metrics import Requests
+from corank.ordering import Calibrators
 from corank.predict import Predictions
 from corank.prerank import TowersSettings
 from corank.rank import MlpSettings

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from corank.config import Config, EarlyStop, TrainSettings, plain, read
+from corank.config import Config, EarlyStop, TrainSettings
+from corank.config_file import plain, read
 from corank.embedding import TableOptimiser
 from corank.features import BucketFeature, IdFeature, IdsFeature, NumberFeature
 from corank.losses import Cascade, Click, Distill, InBatch, Levels, Unexposed

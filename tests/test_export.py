@@ -18,10 +18,10 @@ from corank import verbs
 from corank.bundle import Bundle
 from corank.calibrate import Platt
 from corank.errors import BundleError, CheckpointError
-from corank.evaluate import Calibrators
 from corank.export import model_version
 from corank.funnel import Funnel, Request
 from corank.layout import dense
+from corank.ordering import Calibrators
 from corank.run import Run
 from corank.vectors import item_vectors
 

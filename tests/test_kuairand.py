@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from corank.config import read
+from corank.config_file import read
 from corank.errors import DataError
 from corank.importers.kuairand import LOGS, USERS, VIDEOS, import_kuairand
 

@@ -15,7 +15,7 @@ from worlds import trained_run
 
 from corank import verbs
 from corank.check import checked
-from corank.config import read
+from corank.config_file import read
 from corank.errors import ConfigError, DataError
 from corank.importers import recflow as importer
 from corank.importers.recflow import import_recflow

@@ -10,7 +10,7 @@ from worlds import Silent, make_world, trained_run
 
 from corank import verbs
 from corank.checkpoint import Checkpoint, load, save
-from corank.config import plain, read
+from corank.config_file import plain, read
 from corank.errors import CheckpointError, ConfigError, DataError
 from corank.run import Run
 

@@ -9,7 +9,7 @@ from synthetic import LAYOUT, random_batch
 from worlds import Silent, trained_run
 
 from corank import verbs
-from corank.config import read
+from corank.config_file import read
 from corank.errors import ConfigError
 from corank.joint import JointModel
 from corank.prerank import TowersSettings

@@ -15,7 +15,7 @@ from worlds import Silent, trained_run
 
 from corank import verbs
 from corank.checkpoint import load
-from corank.config import read
+from corank.config_file import read
 from corank.errors import CorankError
 from corank.run import Run
 
