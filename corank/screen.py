@@ -77,9 +77,11 @@ def show_check(checked: "Checked") -> None:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in checked.features[0]:
         justify: Literal["left", "center"] = "left" if column in NAMES else "center"
-        table.add_column(column.replace(".", "\n"), justify=justify, overflow="fold")
+        whole = column in ("feature", "side", "kind")
+        table.add_column(column.replace(".", "\n"), justify=justify, overflow="fold", no_wrap=whole)
     for row in checked.features:
-        table.add_row(*map(escape, row.values()))
+        own = {"table": "own"} if row["table"] == row["feature"] else {}
+        table.add_row(*map(escape, (row | own).values()))
     out.print(table)
     _show_samples(checked)
     for name, rows in checked.rows.items():

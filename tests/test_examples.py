@@ -9,11 +9,21 @@ from pydantic import BaseModel
 
 from corank.config import Config, EarlyStop, TrainSettings
 from corank.config_file import plain, read
+from corank.dcn import DcnSettings
+from corank.din import DinSettings
 from corank.embedding import TableOptimiser
-from corank.features import BucketFeature, IdFeature, IdsFeature, NumberFeature
+from corank.features import (
+    BucketFeature,
+    CountFeature,
+    IdFeature,
+    IdsFeature,
+    NumberFeature,
+    PairFeature,
+    PriorFeature,
+)
 from corank.losses import Cascade, Click, Distill, InBatch, Levels, Unexposed
 from corank.optimise import DenseOptimiser
-from corank.prerank import TowersSettings
+from corank.prerank import QueryTower, TowersSettings
 from corank.rank import MlpSettings
 from corank.settings import validated
 from corank.tables import DataSettings, Label, Score, Split
@@ -24,7 +34,8 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 SETTINGS: list[type[BaseModel]] = [
     *(Config, DataSettings, Label, Score, Split),
-    *(IdFeature, IdsFeature, NumberFeature, BucketFeature),
+    *(IdFeature, IdsFeature, NumberFeature, BucketFeature, PairFeature, CountFeature, PriorFeature),
+    *(QueryTower, DinSettings, DcnSettings),
     *(TowersSettings, MlpSettings, TeacherSettings, Click, Unexposed, InBatch, Distill, Levels, Cascade),
     *(TrainSettings, EarlyStop, TableOptimiser, DenseOptimiser),
 ]
@@ -34,6 +45,7 @@ def test_every_example_is_found() -> None:
     assert [path.stem for path in EXAMPLES] == [
         *(
             "exposure_only",
+            "features",
             "recflow",
             "recipe_distilled",
             "recipe_shared",

@@ -20,6 +20,7 @@ RECIPES = {
     "recipe_distilled": ["rank.click", "prerank.click", "prerank.unexposed", "prerank.distill"],
     "recipe_shared": ["rank.click", "prerank.click"],
     "recipe_taught": ["rank.click", "teacher.click", "prerank.distill"],
+    "features": ["rank.click", "prerank.click", "prerank.unexposed", "prerank.distill"],
     "three_stages": [
         *("rank.click", "light.click", "prerank.click", "prerank.unexposed"),
         *("light.distill", "prerank.distill"),
@@ -31,6 +32,7 @@ NARROW = {
     3: ["stages.0.keep=18", "stages.1.keep=12", "stages.2.keep=6", "stages.1.hidden=[8]", "stages.2.hidden=[16, 8]"],
 }  # fmt: skip
 SMALL = ["stages.0.query=[16, 8]", "stages.0.item=[16, 8]", "train.requests=64"]
+SMALLER = [f"stages.0.query_towers.{tower}.widths=[16, 8]" for tower in ("user", "context")]
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +57,11 @@ def test_a_recipe_trains_evaluates_exports_and_ranks(base: Path, tmp_path: Path,
     stages = ["prerank", "light", "rank"] if recipe == "three_stages" else ["prerank", "rank"]
     config, watcher = base / f"{recipe}.yaml", Silent()
     run, _ = verbs.train(
-        config, watcher, [*NARROW[len(stages)], *SMALL], folder=tmp_path / "run", report=lambda line: None
+        config,
+        watcher,
+        [*NARROW[len(stages)], *SMALL, *(SMALLER if recipe == "features" else [])],
+        folder=tmp_path / "run",
+        report=lambda line: None,
     )
     assert list(watcher.losses[0]) == RECIPES[recipe]
     for name in {"rank.click", "prerank.click"} & {*RECIPES[recipe]}:
