@@ -6,7 +6,7 @@ config are one.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,6 +113,17 @@ def _changes(config: Config) -> dict[int, dict[str, Change]]:
         "unexposed alone": lambda value: _taught(value, False, True),
         "neither": lambda value: _taught(value, False, False),
     }
+    priors, crosses = _priors(plain(config)), _query_crosses(plain(config))
+    towers: dict[str, Change] = {
+        "with distillation": lambda value: _distillation(value, True),
+        "without distillation": lambda value: _distillation(value, False),
+        "no crosses, with distillation": lambda value: _no_crosses(_distillation(value, True)),
+        "no crosses, without distillation": lambda value: _no_crosses(_distillation(value, False)),
+    }
+    if priors:
+        towers["no priors"] = lambda value: _without(value, _priors(value))
+    if crosses:
+        towers["no user × context crosses"] = lambda value: _without(value, _query_crosses(value))
     return {
         1: architecture,
         2: architecture | consistency,
@@ -123,12 +134,7 @@ def _changes(config: Config) -> dict[int, dict[str, Change]]:
         },
         4: _settings(config),
         6: consistency,
-        8: {
-            "with distillation": lambda value: _distillation(value, True),
-            "without distillation": lambda value: _distillation(value, False),
-            "no crosses, with distillation": lambda value: _no_crosses(_distillation(value, True)),
-            "no crosses, without distillation": lambda value: _no_crosses(_distillation(value, False)),
-        },
+        8: towers,
     }
 
 
@@ -164,6 +170,9 @@ def _widths(value: Plain, factor: float) -> Plain:
     for stage in value["stages"]:
         for key in {"query", "item", "hidden"} & stage.keys():
             stage[key] = [max(1, int(width * factor)) for width in stage[key]]
+        for tower in stage.get("query_towers", {}).values():
+            if tower["widths"] is not None:
+                tower["widths"] = [max(1, int(width * factor)) for width in tower["widths"]]
     return value
 
 
@@ -267,11 +276,35 @@ def _with(value: Plain, kind: str, learner: str, default: Callable[[Plain], Plai
 
 
 def _no_crosses(value: Plain) -> Plain:
-    crosses = Schema(_FEATURES.validate_python(value["features"])).placed("cross")
-    features = {name: f for name, f in value["features"].items() if name not in list(crosses)}
-    if len(features) == len(value["features"]):
+    crosses = list(_schema(value).placed("cross"))
+    if not crosses:
         raise ConfigError("features: none is a cross of query and item, so there is nothing to take away")
-    return value | {"features": features}
+    return _without(value, crosses)
+
+
+def _schema(value: Plain) -> Schema:
+    return Schema(_FEATURES.validate_python(value["features"]))
+
+
+def _priors(value: Plain) -> list[str]:
+    return list(_schema(value).priors())
+
+
+def _query_crosses(value: Plain) -> list[str]:
+    """What is made of user and context, rates of the past too: towers may have it."""
+    schema = _schema(value)
+    return [name for name in schema.derived("query") if schema.side(name) == "context"]
+
+
+def _without(value: Plain, names: Collection[str]) -> Plain:
+    """The config without some features, in its towers, too."""
+    for stage in value["stages"]:
+        for key in ("query_features", "item_features"):
+            if stage.get(key) is not None:
+                stage[key] = [name for name in stage[key] if name not in names]
+        for tower in stage.get("query_towers", {}).values():
+            tower["features"] = [name for name in tower["features"] if name not in names]
+    return value | {"features": {n: f for n, f in value["features"].items() if n not in names}}
 
 
 def _structures(value: Plain, models: tuple[str, str]) -> Plain:

@@ -142,7 +142,8 @@ def _packing(config: Config, packed: Packed, base: Path, out: Path, report: Repo
     """The config's packing; one of other features than the study's is made in its folder."""
     if config.features == packed.manifest.features:
         return packed
-    folder, expected = out / "packed", fingerprint(config.data, config.declared, base)
+    expected = fingerprint(config.data, config.declared, base)
+    folder = out / "packed" / expected[:12]
     try:
         return Packed.open(folder, expect=expected)
     except DataError:

@@ -105,7 +105,7 @@ def test_the_ranker_loses_its_crosses_and_no_stage_anything_else(
     assert bare["parameters"]["prerank"] == base["parameters"]["prerank"]
     assert bare["parameters"]["tables"] == base["parameters"]["tables"]
     assert bare["parameters"]["rank"] == base["parameters"]["rank"] - 16  # one number less into a layer of 16
-    assert (out / "packed" / "manifest.json").is_file()
+    assert len(list((out / "packed").glob("*/manifest.json"))) == 1
 
 
 def test_correlations(studied: tuple[Path, dict[str, Any]]) -> None:
