@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.functional import pad
+from torch.nn.functional import embedding, pad
 
 from corank.batch import Batch, padded
 from corank.embedding import Tables
@@ -109,7 +109,9 @@ class JointModel(nn.Module):
         terms = {}
         for name in stages:
             for label, term in self.terms(name).items():
-                terms[f"{name}.{label}"] = term[batch.position.clamp_min(0)] * known
+                # not by an index, whose gradient adds up in no fixed order
+                found = embedding(batch.position.clamp_min(0), term.unsqueeze(1)).squeeze(1)
+                terms[f"{name}.{label}"] = found * known
         return terms
 
     def terms(self, name: str) -> dict[str, nn.Parameter]:
