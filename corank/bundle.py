@@ -23,6 +23,7 @@ from corank.errors import BundleError, ConfigError
 from corank.features import Feature
 from corank.schema import Schema
 from corank.settings import Settings, validated
+from corank.survey import Source
 from corank.tables import DataSettings
 
 FORMAT = 3
@@ -79,6 +80,8 @@ class Manifest(Settings):
     """What the columns of the log are called, by which a newer one is read."""
     features: dict[str, Feature]
     stages: list[StageFacts]
+    sources: dict[str, Source]
+    """The table that each feature of a column was read from."""
     priors: dict[str, int]
     """By prior, the time that its snapshot is of, ms UTC."""
     item_columns: list[str]
@@ -221,8 +224,13 @@ def _publish(path: Path, partial: Path, manifest: Manifest) -> Bundle:
     plain = manifest.model_copy(update={"content": content, "parts": parts}).plain()
     plain["digest"] = _digest(plain)
     pointer = path / f".manifest-{tag}"
-    write_bytes(pointer, json.dumps(plain, indent=1).encode())
-    pointer.replace(path / "manifest.json")
+    try:
+        write_bytes(pointer, json.dumps(plain, indent=1).encode())
+        pointer.replace(path / "manifest.json")
+    except OSError:
+        pointer.unlink(missing_ok=True)
+        shutil.rmtree(path / content, ignore_errors=True)
+        raise
     sync(path)
     for old in path.iterdir():
         if old.name not in (content, before) and _is_ours(old):

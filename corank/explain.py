@@ -8,8 +8,9 @@ Letters: R requests · C candidates · I distinct items.
 """
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from corank.run import Run
 from corank.schema import Schema
 
 REQUESTS = 512
-"""Of a batch, drawn at random: within it values are dealt out anew."""
+"""Of a batch, at most, drawn at random: within it values are dealt out anew."""
 
 SAID = 8
 """Batches between two words of progress."""
@@ -93,10 +94,13 @@ def _prices(
 
 def _scores(model: JointModel, packed: Packed, split: str, most: int, seed: int, report: Report) -> _Scores:
     exposed = {len(packed.data.levels) - 1: None}
-    reader = Reader(packed, split, REQUESTS, exposed, seed, attended=model.attended, places=model.places)
+    batches = -(-most // REQUESTS)
+    reader = Reader(
+        packed, split, most // batches, exposed, seed, attended=model.attended, places=model.places
+    )
     features = ["", *packed.schema.features]
     parts: list[_Scores] = []
-    for draft in _some(reader, most):
+    for draft in islice(reader.drafts(epoch=0), batches):
         rng = np.random.default_rng([seed, len(parts)])
         logits = {}
         for feature in features:
@@ -107,7 +111,7 @@ def _scores(model: JointModel, packed: Packed, split: str, most: int, seed: int,
         labels = {name: values.astype(np.int8) for name, values in draft.others["labels"].items()}
         parts.append(_Scores(draft.user[draft.request_of], labels, draft.others["weight"], logits))
         if len(parts) % SAID == 0:
-            report(f"{len(parts) * REQUESTS:,} requests judged")
+            report(f"{len(parts) * reader.requests:,} requests judged")
     return _Scores(
         np.concatenate([part.user for part in parts]),
         {n: np.concatenate([part.labels[n] for part in parts]) for n in packed.data.labels},
@@ -117,13 +121,6 @@ def _scores(model: JointModel, packed: Packed, split: str, most: int, seed: int,
             for f in features
         },
     )
-
-
-def _some(reader: Reader, most: int) -> Iterator[Draft]:
-    for number, draft in enumerate(reader.drafts(epoch=0)):
-        if number * REQUESTS >= most:
-            return
-        yield draft
 
 
 def _dealt(draft: Draft, schema: Schema, feature: str, rng: np.random.Generator) -> Draft:

@@ -86,6 +86,7 @@ def export(path: Path, config: Config, packed: Packed, model: JointModel, calibr
         data=config.data,
         features=config.features,
         stages=[_facts(config, model, calibrators, stage.name) for stage in config.stages],
+        sources=packed.manifest.sources,
         priors=dict(priors.cut or {}),
         item_columns=packed.manifest.item_columns,
         parts={},

@@ -217,6 +217,7 @@ def _manifest(
         levels=dict(zip(data.levels, levels.tolist(), strict=True)),
         dropped=dropped,
         last=inputs.survey.last,
+        sources=inputs.found,
         item_columns=[name for name, source in inputs.values.items() if source == "items"],
         files={},
     )

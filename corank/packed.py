@@ -23,6 +23,7 @@ from corank.prior import Rates, Snapshots
 from corank.rows import Floats, Ints, Longs, Ragged, Rows
 from corank.schema import Placement, Schema
 from corank.settings import Settings
+from corank.survey import Source
 from corank.tables import DataSettings, files
 from corank.versions import Versions
 
@@ -51,6 +52,8 @@ class Manifest(Settings):
     """Rows left out, and users without a row in `users`: by reason."""
     last: int
     """When the log's last candidate was, ms UTC."""
+    sources: dict[str, Source]
+    """The table of each feature of a column."""
     item_columns: list[str]
     """Those of the data's `columns` that are of the items."""
     files: dict[str, int]

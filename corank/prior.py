@@ -43,7 +43,7 @@ def counted_rows(
     """
     label = labels[feature.label] if feature.label else None
     counts = np.flatnonzero(exposed(rows, data) if label is None else label >= 0)
-    late = feature.lag + (data.matures(feature.label) if feature.label else timedelta())
+    late = lateness(feature, data)
     weight = rows["@weight"].to_numpy().astype(np.float64) if data.weight else np.ones(len(rows))
     time = rows["@time"].to_numpy()[counts] + late // _MS
     return pl.DataFrame(
@@ -55,6 +55,11 @@ def counted_rows(
             "row": rows["@row"].to_numpy()[counts],
         }
     )
+
+
+def lateness(feature: PriorFeature, data: DataSettings) -> timedelta:
+    """How long after a candidate was shown a prior may count it."""
+    return feature.lag + (data.matures(feature.label) if feature.label else timedelta())
 
 
 def feature_keys(feature: PriorFeature, sides: Sides) -> Hashes:

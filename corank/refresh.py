@@ -7,49 +7,34 @@ histories know of their items, and every item vector.
 
 import os
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from corank.bundle import Bundle, Manifest, next_seq, write
-from corank.cross import Sides
 from corank.encode import Encoders, assemble
-from corank.errors import DataError
+from corank.features import PriorFeature
 from corank.funnel import read_tables, snapshots
 from corank.history import floored
-from corank.labels import known
 from corank.layout import Layout
+from corank.newer import Newer, NewerLog, newer_log
 from corank.operands import Operands, Wanted
 from corank.packed import prior_folder
-from corank.prior import Snapshots, counted_rows
+from corank.prior import Snapshots, counted_rows, lateness
 from corank.records import Records
-from corank.requests import columns, request_columns
-from corank.survey import Source, check_labels, check_values, spell
-from corank.tables import DataSettings, Table
+from corank.survey import check_values, spell
+from corank.tables import Table
 from corank.vectors import write_vectors
 from corank.versions import Versions
 from corank.vocabulary import Keys
 
-Index = NDArray[np.int64]
+__all__ = ["Newer", "refresh"]
+
+_MS = timedelta(milliseconds=1)
 Report = Callable[[str], object]
-
-
-@dataclass(frozen=True)
-class Newer:
-    """What a bundle is refreshed by."""
-
-    log: str | list[str]
-    items: str | list[str] | None = None
-    users: str | list[str] | None = None
-    base: Path = Path()
-    """Relative paths begin here."""
-    until: int | None = None
-    """The log is complete until then, ms UTC; its last row unless given."""
 
 
 def refresh(path: Path, newer: Newer, report: Report = lambda line: None) -> Bundle:
@@ -60,11 +45,14 @@ def refresh(path: Path, newer: Newer, report: Report = lambda line: None) -> Bun
     bundle = Bundle.open(path)
     manifest, folder = bundle.manifest, bundle.folder
     encoders = Encoders.load(folder / "encoders", manifest.declared)
-    log = Table.scan("log", newer.log, newer.base)
     records = Records.load(folder / "items", encoders, manifest.item_columns)
     if newer.items is not None:
         records = _renewed(records, encoders, manifest, Table.scan("items", newer.items, newer.base), report)
-    priors = _forward(snapshots(folder, manifest), manifest, encoders, records, log, newer, report)
+    priors = snapshots(folder, manifest)
+    if priors.rates:
+        since = min((priors.cut or {}).values())
+        read = newer_log(newer, manifest, encoders, records, since, report)
+        priors = _forward(priors, read, manifest.declared.priors(), report)
     records = records.renewed(encoders, priors)
     fresh = manifest.model_copy(
         update={
@@ -129,130 +117,24 @@ def _renewed(
 
 
 def _forward(
-    priors: Snapshots,
-    manifest: Manifest,
-    encoders: Encoders,
-    records: Records,
-    log: Table,
-    newer: Newer,
-    report: Report,
+    priors: Snapshots, newer: NewerLog, features: Mapping[str, PriorFeature], report: Report
 ) -> Snapshots:
     """The snapshots as of the last period that the log closes."""
-    features, data = manifest.declared.priors(), _needed(manifest)
-    if not features:
-        return priors
-    check_labels(log, data)
-    rows = _exposed(log, data, manifest, priors, newer)
-    labels, sides = known(rows, data), _sides(rows, manifest, encoders, records, newer, report)
-    first, last = (int(value) for value in log.collect(_ends(log, data)).row(0))
+    data = newer.data
     rates, cuts = dict(priors.rates), dict(priors.cut or {})
     for name, feature in features.items():
-        since, end = cuts[name], np.array([last if newer.until is None else newer.until])
-        cut = int(floored(end, feature.every, data.timezone)[0])
+        since = cuts[name]
+        cut = int(floored(np.array([newer.until]), feature.every, data.timezone)[0])
         if cut <= since:
             report(f"{name}: still as of {spell(since)}; the log closes no later period")
             continue
-        if first > since + feature.every // timedelta(milliseconds=1):
-            report(f"{name}: counts nothing between {spell(since)} and {spell(first)}, where the log begins")
-        counts = counted_rows(feature, rows, data, labels, sides)
+        late, period = lateness(feature, data) // _MS, feature.every // _MS
+        if newer.first >= since - late + (min(late, period) or period):
+            begin = spell(since - late)
+            report(f"{name}: counts nothing between {begin} and {spell(newer.first)}, where the log begins")
+        counts = counted_rows(feature, newer.rows, data, newer.labels, newer.sides)
         rates[name] = rates[name].extended(counts, since, cut)
         cuts[name] = cut
         new = int(counts["period"].is_between(since, cut, closed="left").sum())
         report(f"{name}: {spell(since)} → {spell(cut)}, {new:,} candidates counted")
     return Snapshots(rates, priors.timezone, cuts)
-
-
-def _needed(manifest: Manifest) -> DataSettings:
-    """Of the log what priors count: no scores, and those of the labels alone that they know or are given."""
-    held, names = manifest.data.labels, set()
-    for prior in manifest.declared.priors().values():
-        label = prior.label
-        while label is not None:
-            names.add(label)
-            label = held[label].given
-    labels = {name: label for name, label in held.items() if name in names}
-    return manifest.data.model_copy(update={"labels": labels, "scores": {}, "position": None, "columns": []})
-
-
-def _ends(log: Table, data: DataSettings) -> pl.LazyFrame:
-    time = log.moment(data.time)
-    return log.frame.select(time.min().alias("first"), time.max().alias("last"))
-
-
-def _exposed(
-    log: Table, data: DataSettings, manifest: Manifest, priors: Snapshots, newer: Newer
-) -> pl.DataFrame:
-    """The exposed candidates that some prior has not counted yet, repeats dropped, in the order of the log."""
-    schema = manifest.declared
-    users = newer.users and Table.scan("users", newer.users, newer.base)
-    found: dict[str, Source] = {}
-    for name in Wanted.of(schema, "query", schema.priors().values()).names:
-        column = schema.column(name)
-        if column in log.types:
-            found[name] = "log"
-        elif not users or column not in users.types:
-            raise DataError(
-                f"features.{name}: a prior counts by it, but the log has no column '{column}'"
-                f"{'; give the users, too' if users is None else ', nor have the users'}"
-            )
-    late = [
-        prior.lag + (data.matures(prior.label) if prior.label else timedelta())
-        for prior in schema.priors().values()
-    ]
-    since = min((priors.cut or {}).values()) - max(late) // timedelta(milliseconds=1)
-    shown = pl.lit(True) if data.level is None else pl.col(data.level).cast(pl.String) == data.levels[-1]
-    rows = log.collect(
-        log.frame.filter(shown, log.moment(data.time) >= since).select(columns(log, data, schema, found))
-    )
-    if rows.select("@user", "@item", "@time").null_count().row(0) != (0, 0, 0):
-        raise DataError("data.log: a user, an item or a time is null; every candidate needs one")
-    once = [*request_columns(data).values(), "@item"]
-    return rows.unique(once, keep="first", maintain_order=True).with_row_index("@row")
-
-
-def _sides(
-    rows: pl.DataFrame,
-    manifest: Manifest,
-    encoders: Encoders,
-    records: Records,
-    newer: Newer,
-    report: Report,
-) -> Sides:
-    """The operands of the rows' users, contexts and items."""
-    schema, data = manifest.declared, manifest.data
-    wanted = Wanted.of(schema, "query", schema.priors().values())
-    of_users = [name for name in wanted.names if schema.column(name) not in rows.columns]
-    frame = rows
-    if of_users and newer.users is not None:
-        table = Table.scan("users", newer.users, newer.base)
-        names = list(dict.fromkeys(map(schema.column, of_users)))
-        users, _ = Versions.of(table, data.user, names, rows["@user"].unique(), only=True)
-        held = users.frame[users.at(rows["@user"], rows["@time"].to_numpy())]
-        frame = rows.hstack(held.select(names))
-    query = Operands.of(encoders, wanted, lambda name: frame[schema.column(name)], len(rows))
-    record = records.ids.find(rows["@item"])
-    strange = np.flatnonzero(record < 0)
-    if len(strange):
-        count = rows["@item"].gather(strange).n_unique()
-        report(
-            f"log: {count:,} items have no record; they are counted by their id alone (give the items, too)"
-        )
-    item = _item_operands(records, encoders, manifest, record, rows["@item"])
-    return Sides.pairs(schema, query, item, np.arange(len(rows)), None)
-
-
-def _item_operands(
-    records: Records, encoders: Encoders, manifest: Manifest, record: Index, ids: pl.Series
-) -> Operands:
-    """Of the rows' items; of one without a record its id is known, and all else missing."""
-    schema, strange = manifest.declared, np.flatnonzero(record < 0)
-    alone, nothing = ids.gather(strange), pl.Series([None] * len(strange), dtype=pl.Null)
-
-    def column(name: str) -> pl.Series:
-        return alone if schema.column(name) == manifest.item else nothing
-
-    bare = Operands.of(encoders, Wanted.of(schema, "item"), column, len(strange))
-    if len(strange) == len(record):
-        return bare
-    held = records.operands.take(np.maximum(record, 0))
-    return held.replaced(strange, bare) if len(strange) else held

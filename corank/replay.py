@@ -93,9 +93,16 @@ def _histories(
     }
 
 
+def _happened(data: DataSettings, label: str) -> pl.Expr:
+    """Where a label is 1, and what it is given."""
+    held = data.labels[label]
+    here = pl.col(held.column) == 1
+    return here if held.given is None else here & _happened(data, held.given)
+
+
 def _history(log: Table, data: DataSettings, history: IdsFeature, user: Any, time: int) -> list[Any]:
     shown = pl.lit(True) if data.level is None else pl.col(data.level) == data.levels[-1]
-    happened = pl.lit(True) if history.event is None else pl.col(data.labels[history.event].column) == 1
+    happened = pl.lit(True) if history.event is None else _happened(data, history.event)
     mine = log.frame.filter(pl.col(data.user) == user, shown, happened)
     keys = [*data.request, data.item, data.time]
     events = log.collect(

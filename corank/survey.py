@@ -160,7 +160,7 @@ class Survey:
         survey._check_splits(data)
         check_labels(log, data)
         check_numbers(log, columns, data.request)
-        _check_weight(log, data)
+        check_weight(log, data)
         _check_scores(log, data)
         _check_position(log, data)
         return survey
@@ -223,7 +223,7 @@ def check_numbers(table: Table, columns: list[str], key: list[str]) -> None:
             )
 
 
-def _check_weight(log: Table, data: DataSettings) -> None:
+def check_weight(log: Table, data: DataSettings) -> None:
     if data.weight is None:
         return
     if not log.types[data.weight].is_numeric():
@@ -295,7 +295,7 @@ def check_values(table: Table, columns: list[str], keys: list[str]) -> None:
     for column in columns:
         if not table.types[column].is_numeric():
             raise table.unfit(column, "numbers, as data.columns reads it")
-        sound = pl.col(column).cast(pl.Float64).is_finite().fill_null(False)
+        sound = pl.col(column).cast(pl.Float32).is_finite().fill_null(False)
         wrong = table.collect(table.frame.filter(~sound).select(*keys, pl.col(column).alias("@")).head(1))
         if len(wrong):
             row = wrong.row(0, named=True)

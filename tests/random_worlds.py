@@ -59,7 +59,7 @@ kinds = st.one_of(
 histories = st.fixed_dictionaries(
     {"pool": st.sampled_from(["mean", "sum"]), "last": st.sampled_from([1, 3, 50])},
     optional={
-        "event": st.just("click"),
+        "event": st.sampled_from(["click", "buy"]),
         "lag": st.sampled_from(["1h", "1d"]),
         "every": st.sampled_from(["1h", "1d"]),
         "half_life": st.sampled_from(["6h", "2d"]),
@@ -227,6 +227,7 @@ def bare_funnel(packed: Packed, path: Path) -> Funnel:
         data=packed.data,
         features=packed.manifest.features,
         stages=[],
+        sources=packed.manifest.sources,
         priors=dict(priors.cut or {}),
         item_columns=packed.manifest.item_columns,
         parts={},

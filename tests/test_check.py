@@ -48,6 +48,46 @@ def test_a_tower_of_chosen_features_has_those_alone(config: Path) -> None:
     assert all(row["rank"] == "x" for row in found.values())
 
 
+DERIVED = (
+    "features.categories={side: user, kind: ids, of: history.category}",
+    "features.affinity={kind: count, of: [history.category, category]}",
+    "features.city_tab={kind: pair, of: [city, tab]}",
+    "features.category_tab={kind: prior, by: [category, tab], label: click, buckets: 8}",
+    "features.brand_ctr={kind: prior, by: [brand], label: click}",
+)
+
+
+def test_what_is_derived_tells_its_side_kind_and_operands(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = places(config, *DERIVED)
+    columns = ("side", "kind", "from", "table", "prerank.query", "prerank.item", "rank")
+    assert [[found[name][column] for column in columns] for name in list(found)[-5:]] == [
+        ["user", "ids", "history.category", "category", "x", "", "x"],
+        ["cross", "count", "history.category, category", "-", "", "", "x"],
+        ["context", "pair", "city, tab", "city_tab", "x", "", "x"],
+        ["cross", "prior", "category, tab", "category_tab", "", "", "x"],
+        ["item", "prior", "brand", "-", "", "x", "x"],
+    ]
+    show_check(verbs.check(config, DERIVED))
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["brand_ctr", "item", "prior", "brand", "-", "x", "x"] in lines
+
+
+def test_several_query_towers_have_a_column_each(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    split = (
+        "stages.0.query_towers={person: {features: [user_id, history, tab]}, now: {features: [tab, hour]}}"
+    )
+    found = places(config, split)
+    marks = ("prerank.person", "prerank.now", "prerank.item", "rank")
+    assert list(found["tab"])[-4:] == [*marks]
+    entered = {name: "".join(row[column] or "-" for column in marks) for name, row in found.items()}
+    assert [entered[name] for name in ("user_id", "tab", "hour", "age")] == ["x--x", "xx-x", "-x-x", "---x"]
+    assert entered["brand"] == "--xx" and entered["category_clicks"] == "---x"
+    show_check(verbs.check(config, [split]))
+    assert "person" in capsys.readouterr().out
+
+
 def test_rows_are_those_of_the_files(config: Path) -> None:
     checked = verbs.check(config)
     log = pl.read_parquet(config.parent / "log/*.parquet")

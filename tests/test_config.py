@@ -178,6 +178,30 @@ WRONG = {
     "train.mode=apart": "train.mode: Input should be 'joint', 'separate' or 'alternate'; received 'apart'",
     "train.mode=separate": "stages.0.embeddings: 'prerank' trains after 'rank' and would change its tables; "
     "write embeddings: own, or table_gradient: false",
+    "stages.1.from_stages=[prerank]": "stages.rank.from_stages: expected STAGE.score or STAGE.place",
+    "stages.1.from_stages=[rank.score]": "stages.1.from_stages: 'rank' is no stage before 'rank'; there are prerank",
+    "stages.1.din={history: tab}": "stages.rank.din.history: no history 'tab'; histories are history",
+    "stages.1.din={history: history, attributes: [tab]}": "stages.rank.din.attributes: 'tab' is no item feature of "
+    "kind id, ids or bucket",
+    "stages.1.din={attributes: [brand]}": "stages.1.din.history: required, but not given",
+    "stages.1.din={history: history, hiden: 3}": "stages.1.din: unknown key 'hiden'; did you mean 'hidden'?",
+    "stages.0.din={history: history}": "stages.0: unknown key 'din'",
+    "features.ctr={kind: prior, by: [brand], label: share}": "features.ctr.label: no label 'share'; data.labels are "
+    "click, order",
+    "features.ctr={kind: prior, by: [brand], every: 36h}": "features.ctr: every must be above 0s, and whole days",
+    "features.ctr={kind: prior, by: [history]}": "features.ctr.by: a prior is of features of kind id or bucket; "
+    "'history' is neither",
+    "features.brands={side: user, kind: ids, of: history.brand, event: click}": "features.brands: event, lag, every, "
+    "half_life and last are those of the history 'history'; drop them here",
+    "features.brands={side: user, kind: ids, of: history.brand, last: 5}": "features.brands: event, lag, every, "
+    "half_life and last are those of the history 'history'; drop them here",
+    "features.brands={side: user, kind: ids, of: history.tab}": "features.brands.of: 'history.tab' must be an item "
+    "feature of kind id or ids; 'tab' is a context feature of kind id",
+    "features.brands={side: user, kind: ids, of: tab.brand}": "features.brands.of: 'tab.brand' is an attribute of a "
+    "history, but 'tab' is none; histories are history",
+    "features.brands={side: user, kind: ids, of: history.brand, dim: 8}": "features.brands.dim: a history shares the "
+    "table of 'brand', whose dim is 16; received 8",
+    "features.history.half_life=0d": "features.history: half_life must be above 0s",
     "stages=[]": "stages: List should have at least 1 item",
     "losses=[]": "losses: List should have at least 1 item",
 }  # fmt: skip

@@ -67,7 +67,8 @@ def document() -> dict[str, Any]:
 
 
 def test_document_has_its_keys(document: dict[str, Any]) -> None:
-    assert list(document) == ["split", "requests", "candidates", "stages", "cascade", "interval"]
+    keys = ["split", "requests", "candidates", "stages", "reliability", "cascade", "interval"]
+    assert list(document) == keys
     assert (document["split"], document["requests"], document["candidates"]) == ("test", 2, 6)
     assert {s: {p: list(ls) for p, ls in found.items()} for s, found in document["stages"].items()} == {
         "prerank": {"exposed": ["click"], "candidates": ["click"]},
@@ -118,6 +119,27 @@ def test_calibrated_figures_are_those_of_the_calibrator() -> None:
     assert figures["logloss_calibrated"] == pytest.approx(expected)
     assert figures["ece_calibrated"] == pytest.approx((1 - p[0] + p[1] + 1 - p[2]) / 3)
     assert figures["auc"] == 0.5
+
+
+def test_reliability_is_of_exposed_rows_with_a_known_label() -> None:
+    """With so few positives a bin holds all: shown were .8 and .3, clicked, and .6, not; one order of two known."""
+    calibrators = IDENTITY | {"prerank": {"click": Platt(2.0, 0.5)}}
+    weight = np.array([2, 1, 1, 1, 1, 1], np.float32)
+    found = evaluate(predictions(weight=weight), STAGES, LEVELS, calibrators, {}, "test")["reliability"]
+    assert {stage: list(labels) for stage, labels in found.items()} == {
+        "prerank": ["click"],
+        "rank": ["click", "order"],
+    }
+    (one,) = found["prerank"]["click"]
+    assert list(one) == ["raw", "calibrated", "observed", "low", "high", "n"]
+    assert one["raw"] == pytest.approx((2 * 0.8 + 0.6 + 0.3) / 4)
+    p = [1 / (1 + math.exp(-(2 * logit(p) + 0.5))) for p in (0.8, 0.6, 0.3)]
+    assert one["calibrated"] == pytest.approx((2 * p[0] + p[1] + p[2]) / 4)
+    assert (one["observed"], one["n"]) == (0.75, 3)
+    assert 0 < one["low"] < 0.75 < one["high"] < 1
+    (order,) = found["rank"]["order"]
+    assert order["raw"] == order["calibrated"] == pytest.approx((2 * 0.8 + 0.3) / 3)
+    assert (order["observed"], order["n"]) == (pytest.approx(1 / 3), 2)
 
 
 def test_figures_of_all_candidates(document: dict[str, Any]) -> None:
@@ -293,6 +315,7 @@ def test_nothing_eligible_is_null() -> None:
         for figures in stage["exposed"].values():
             assert figures.pop("n") == 0
             assert set(figures.values()) == {None}
+    assert found["reliability"] == {"prerank": {"click": []}, "rank": {"click": [], "order": []}}
     tau = found["cascade"].pop("kendall_tau")
     assert tau == pytest.approx(0.5)
     eligible = found["cascade"].pop("eligible")
@@ -351,6 +374,18 @@ def test_document_of_a_trained_run_is_json_and_the_same_each_time(real: dict[str
     assert json.loads(text) == real
     assert json.dumps(verbs.evaluate(trained.folder), allow_nan=False) == text
     assert verbs.evaluate(trained.folder, "valid")["split"] == "valid"
+
+
+def test_bins_of_a_trained_run_rise_and_hold_all_that_was_shown(real: dict[str, Any]) -> None:
+    for stage, labels in real["reliability"].items():
+        bins = labels["click"]
+        assert (
+            len(bins) > 1 and sum(one["n"] for one in bins) == real["stages"][stage]["exposed"]["click"]["n"]
+        )
+        for name in ("raw", "calibrated"):
+            values = [one[name] for one in bins]
+            assert values == sorted(values)
+        assert all(one["low"] <= one["observed"] <= one["high"] for one in bins)
 
 
 def test_trained_stages_better_a_random_order(real: dict[str, Any]) -> None:

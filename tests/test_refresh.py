@@ -13,16 +13,14 @@ import polars as pl
 import pytest
 import torch
 from commands import corank
-from random_worlds import DAY, DERIVED, HOUR, Case, bare_funnel
+from random_worlds import DAY, DERIVED, HOUR, Case
 from scipy.special import expit
-from test_pack import LOG, USERS, World
 
 from corank import verbs
 from corank.bundle import Bundle
 from corank.encode import Encoders
 from corank.errors import DataError
 from corank.export import export, newest
-from corank.features import CountFeature, IdFeature, IdsFeature, PriorFeature
 from corank.funnel import Funnel, Request, snapshots
 from corank.layout import dense
 from corank.predict import predict
@@ -143,7 +141,9 @@ def test_who_reads_the_content_before_still_can(case: Case, bundle: Path) -> Non
 def test_a_log_that_closes_no_later_period_changes_no_prior(case: Case, bundle: Path) -> None:
     said: list[str] = []
     before = Bundle.open(bundle)
-    after = verbs.refresh(bundle, str(case.base / "log.parquet"), until="1970-01-03T23:00", report=said.append)
+    after = verbs.refresh(
+        bundle, str(case.base / "log.parquet"), until="1970-01-03T23:00", report=said.append
+    )
     assert after.manifest.priors == before.manifest.priors
     assert priors(after) == priors(before)
     assert said == [
@@ -173,121 +173,83 @@ def test_exact_duplicates_count_once(case: Case, bundle: Path, tmp_path: Path) -
     assert priors(after) == counts(case.packed.priors.as_of(case.packed.schema.priors(), 4 * DAY))
 
 
-# A log small enough to count by hand
-
-NEWER = pl.DataFrame(
-    [
-        ("d", 3, 13, 49 * HOUR, "exposed", None, None, 0.0),
-        ("f", 2, 10, 60 * HOUR, "exposed", 0, "feed", 0.0),
-        ("f", 2, 13, 60 * HOUR, "exposed", 1, "feed", 0.0),
-        ("f", 2, 11, 60 * HOUR, "ranked", 1, "feed", 0.0),
-        ("g", 1, 12, 72 * HOUR, "exposed", 1, "home", 0.0),
-    ],
-    schema=LOG.schema,
-    orient="row",
-)
-"""The snapshot is as of 48 h: item 10 was clicked once of once, 11 never of once, 12 twice of twice."""
+def test_newer_items_bring_the_columns_of_a_value(case: Case, bundle: Path, tmp_path: Path) -> None:
+    before = records(Bundle.open(bundle)).columns["worth"]
+    newer, path = case.items[2:4].with_columns(worth=pl.Series([7.0, 9.0])), tmp_path / "items.parquet"
+    newer.write_parquet(path)
+    after = verbs.refresh(bundle, str(case.base / "log.parquet"), str(path))
+    assert records(after).columns["worth"].tolist() == [*before[:2], 7, 9, *before[4:]]
+    newer.with_columns(worth=pl.Series([7.0, None])).write_parquet(path)
+    with pytest.raises(
+        DataError, match="column 'worth' is None at item_id=3; a value needs a number for every"
+    ):
+        verbs.refresh(bundle, str(case.base / "log.parquet"), str(path))
+    assert Bundle.open(bundle) == after
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    found = World(tmp_path, users=USERS.with_columns(city=pl.Series(["a", "b", "a"])))
-    found.features |= {
-        "city": IdFeature(side="user", kind="id"),
-        "brands": IdsFeature(side="user", kind="ids", of="clicked.brand"),
-        "ctr": PriorFeature(kind="prior", by=["item"], label="click", smoothing=2, scale="none"),
-        "brand_ctr": PriorFeature(kind="prior", by=["brand"], label="click", smoothing=2, scale="none"),
-        "city_shown": PriorFeature(kind="prior", by=["city"], scale="none"),
-        "brand_seen": CountFeature(kind="count", of=["clicked.brand", "brand"], scale="none"),
-    }
-    return found
+# Whole or not at all
+
+FULL = """
+import resource, sys
+from pathlib import Path
+from corank import verbs
+from corank.errors import BundleError
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), resource.RLIM_INFINITY))
+try:
+    verbs.refresh(Path(sys.argv[1]), sys.argv[2], until="1970-01-05")
+except BundleError as error:
+    print(error)
+"""
 
 
-def refreshed(world: World, log: pl.DataFrame, **tables: Any) -> list[str]:
-    """What is said when the world's bundle is refreshed by a newer log, and newer items and users."""
-    given = {"log": log} | {name: tables.pop(name) for name in ("items", "users") if name in tables}
-    for name, table in given.items():
-        table.write_parquet(world.folder / f"newer.{name}.parquet")
-    said: list[str] = []
-    paths = {name: str(world.folder / f"newer.{name}.parquet") for name in given}
-    verbs.refresh(world.folder / "bundle", **paths, **tables, report=said.append)
-    return said
+@pytest.mark.parametrize("limit", [300, 10_000])
+def test_full_disk_leaves_the_bundle_untouched(case: Case, bundle: Path, limit: int) -> None:
+    before = content(bundle)
+    command = [sys.executable, "-c", FULL, str(bundle), str(case.base / "log.parquet"), str(limit)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, env=os.environ)
+    assert done.stderr == ""
+    assert done.stdout.startswith(f"{bundle}: cannot be written: [Errno 27] File too large")
+    left = content(bundle)
+    assert {name: left[name] for name in before} == before
+    assert Bundle.open(bundle).manifest.items_seq == 1
 
 
-def seen(world: World, *names: str, clicked: list[int] = [], candidates: list[int] = [10]) -> list[list[Any]]:  # noqa: B006
-    """The values of some features for user 2 and the candidates, as the bundle's funnel encodes them."""
-    funnel = Funnel.open(world.folder / "bundle")
-    request = {"user": {"id": 2, "city": "b", "clicked": clicked}, "time": 73 * HOUR}
-    received = funnel.receiver.receive(Request.parse(request | {"candidates": candidates}))
-    everyone = np.arange(len(received.ids))
-    sides = {"query": received.query, "item": received.items, "cross": funnel.receiver.cross(received, everyone)}
-    found = []
-    for name in names:
-        placement = funnel.schema.placement(name)
-        rows, placed = sides[placement], funnel.schema.placed(placement)
-        if name in placed.lists:
-            found.append(rows.lists[placed.lists.index(name)].flat().tolist())
-        elif name in placed.ids:
-            found.append(rows.ids[:, placed.ids.index(name)].tolist())
-        else:
-            found.append(rows.numbers[:, placed.numbers.index(name)].tolist())
-    return found
+# Without priors
 
 
-ALL = [10, 11, 12, 13, 99]
+def test_a_bundle_without_priors_renews_its_items_and_vectors(
+    trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle, items = tmp_path / "bundle", pl.read_parquet(trained.base / "items.parquet")
+    verbs.export(trained.folder, bundle)
+    before = Bundle.open(bundle)
+    old, twin = (items["item_id"][n] for n in (3, 5))
+    items[5:6].with_columns(item_id=pl.lit(old)).write_parquet(tmp_path / "items.parquet")
+    log = trained.base / "log" / "*.parquet"
+    code, out, err = corank(capsys, "refresh", bundle, log, "--items", tmp_path / "items.parquet")
+    after = Bundle.open(bundle)
+    version = before.manifest.model_version
+    assert (code, out) == (0, "")
+    assert err == f"items: 1 renewed, 0 new\nbundle: {bundle}  model {version}  items 2\n"
+    assert after.manifest.model_version == version
+    vectors = [np.load(b.folder / "items" / "vectors.prerank.npy") for b in (before, after)]
+    changed = np.flatnonzero(np.abs(vectors[1] - vectors[0]).max(1) > 1e-6)
+    assert changed.tolist() == records(after).ids.find(pl.Series([old])).tolist()
+    # all but its id it has of another
+    placed = after.manifest.declared.placed("item")
+    of_old, of_twin = (
+        records(after).rows.ids[records(after).ids.find(pl.Series([n]))[0]] for n in (old, twin)
+    )
+    assert [n for n, name in enumerate(placed.ids) if of_old[n] != of_twin[n]] == [
+        placed.ids.index("item_id")
+    ]
 
 
-def test_rates_by_hand(world: World) -> None:
-    bare_funnel(world.pack(), world.folder / "bundle")
-    said = refreshed(world, NEWER, users=world.users)
-    ctr, brand_ctr, city_shown = seen(world, "ctr", "brand_ctr", "city_shown", candidates=ALL)
-    # with 0 and 1 of the items 10 and 13 four clicks of six; two candidates of 2/3 are added to each
-    assert ctr == pytest.approx([(1 + 4 / 3) / 4, (4 / 3) / 3, (2 + 4 / 3) / 4, (1 + 4 / 3) / 3, 2 / 3])
-    x, y, z = (3 + 4 / 3) / 6, (1 + 4 / 3) / 4, 2 / 3
-    assert brand_ctr == pytest.approx([x, y, x, y, z])
-    assert city_shown == pytest.approx([np.log(1 + 1 + 2)])  # one before, two new; user 3 has no city
-    assert "ctr: 1970-01-03 00:00:00 UTC → 1970-01-04 00:00:00 UTC, 2 candidates counted" in said
-
-
-def test_newer_items_take_the_place_of_older_records_and_add_to_them(world: World) -> None:
-    bare_funnel(world.pack(), world.folder / "bundle")
-    names = ("item", "brand", "brand_ctr", "brands", "brand_seen")
-    asked: dict[str, Any] = {"clicked": [12, 77], "candidates": [10, 12, 77, 99]}
-    # codes of the brands: x 2, y 3, z 4
-    before = [[2, 3, 1], [2, 2, 4], pytest.approx([5 / 5, 5 / 5, 2 / 3]), [2, 0], [1, 1, 0]]
-    before[2] = pytest.approx([(3 + 1.5) / 5, (3 + 1.5) / 5, 0.75])
-    assert seen(world, *names, **asked) == before
-    newer = pl.DataFrame({"item": [77, 12], "brand": ["z", "z"], "tags": [[1], [3]]})
-    said = refreshed(world, NEWER, items=newer, users=world.users)
-    assert said[0] == "items: 1 renewed, 1 new"
-    x, z = (3 + 4 / 3) / 6, 2 / 3  # what was counted of the brand x stays with it
-    after = [[2, 3, 1, 1], [2, 4, 4, 4], pytest.approx([x, z, z, z]), [4, 4], [0, 2, 2, 2]]
-    assert seen(world, *names, **asked) == after
-
-
-def test_of_versions_the_newest_is_the_record(world: World) -> None:
-    bare_funnel(world.pack(), world.folder / "bundle")
-    newer = pl.DataFrame({"item": [12, 12], "valid_from": [2 * DAY, DAY], "brand": ["z", "y"], "tags": [[1], [2]]})
-    refreshed(world, NEWER, items=newer, users=world.users)
-    assert seen(world, "brand", "tags", candidates=[12]) == [[4], [3]]
-
-
-def test_items_without_a_record_are_told_and_counted_by_their_id(world: World) -> None:
-    bare_funnel(world.pack(), world.folder / "bundle")
-    strange = NEWER.with_columns(pl.col("item").replace(13, 77))
-    said = refreshed(world, strange, users=world.users)
-    hint = "they are counted by their id alone (give the items, too)"
-    assert f"log: 1 items have no record; {hint}" in said
-    newer = pl.DataFrame({"item": [77], "brand": ["y"], "tags": [[1]]})
-    refreshed(world, NEWER[:1], items=newer, users=world.users)
-    ctr, brand_ctr = seen(world, "ctr", "brand_ctr", candidates=[77, 13])
-    assert ctr == pytest.approx([(1 + 4 / 3) / 3, 2 / 3])
-    # of the brand y only item 11 was counted, but of all the clicks both new ones
-    assert brand_ctr == pytest.approx([(4 / 3) / 3, (4 / 3) / 3])
-
-
-def test_a_gap_before_the_log_is_told(world: World) -> None:
-    bare_funnel(world.pack(), world.folder / "bundle")
-    said = refreshed(world, NEWER.with_columns(pl.col("time") + 2 * DAY), users=world.users)
-    gap = "counts nothing between 1970-01-03 00:00:00 UTC and 1970-01-05 01:00:00 UTC, where the log begins"
-    assert f"ctr: {gap}" in said
+def test_a_mistake_of_the_command_line_is_one_line(
+    bundle: Path, case: Case, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = corank(capsys, "refresh", bundle, case.base / "log.parquet", "--until", "soon")
+    assert (code, out) == (1, "")
+    assert err == "error: 'soon': expected a day or a time, such as 2026-04-30 or 2026-04-30T06:00\n"
+    code, _, err = corank(capsys, "refresh", bundle, case.base / "none.parquet")
+    assert code == 1 and err.startswith(f"error: {case.base}/none.parquet: no such file")

@@ -86,11 +86,20 @@ def document() -> dict[str, Any]:
     ranker = stage(0.75)
     ranker["exposed"]["order"] = {"auc": 0.625, "gauc": None, "pcoc": None, "n": 4}
     ranker["candidates"]["order"] = {"auc": None, "cut_auc": None, "n": 0}
+
+    def curve(*bins: tuple[float, float, float]) -> list[dict[str, Any]]:
+        names = ("raw", "calibrated", "observed")
+        return [dict(zip(names, one, strict=True)) | {"low": 0.0, "high": 1.0, "n": 15} for one in bins]
+
     return {
         "split": "test",
         "requests": 1234,
         "candidates": 56789,
         "stages": {"prerank": stage(0.5), "rank": ranker},
+        "reliability": {
+            "prerank": {"click": curve((0.125, 0.25, 0.375), (0.5, 0.625, 0.75))},
+            "rank": {"click": curve((0.0625, 0.1875, 0.3125)), "order": []},
+        },
         "cascade": {
             "click_recall@9": 0.8,
             "truth_recall@3@9": None,
@@ -129,6 +138,49 @@ def test_evaluation_shows_the_stages_side_by_side(
     assert cells(text, "truth_recall@3@9") == ["truth_recall@3@9", "-", "-", "0"]
 
 
+def test_reliability_is_shown_bin_by_bin_below_the_exposed(
+    document: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    screen.show_evaluation(document)
+    text = shown(capsys)
+    assert text.index("exposed · click") < text.index("reliability · click") < text.index("exposed · order")
+    assert "reliability · order" not in text  # no row of it is known
+    assert cells(text, "0.1250") == ["0.1250", "0.2500", "0.3750", "0.0625", "0.1875", "0.3125"]
+    assert cells(text, "0.5000") == ["0.5000", "0.6250", "0.7500", "-", "-", "-"]
+    (heads,) = [line.split() for line in text.splitlines() if "observed" in line]
+    assert heads == ["raw", "calibrated", "observed"] * 2
+
+
+def test_explanation_shows_features_by_their_worth_to_the_last_stage(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def worth(auc: float | None, *bounds: float) -> dict[str, Any]:
+        found = {"value": auc, "interval": list(bounds) or None}
+        return {"auc": found, "gauc": {"value": None, "interval": None}}
+
+    def feature(side: str, first: dict[str, Any], last: dict[str, Any], cost: float) -> dict[str, Any]:
+        stages = {"prerank": first, "rank": last}
+        return {"side": side, "kind": "id", "stages": stages, "microseconds": {"total": cost}}
+
+    stage = {"label": "click", "auc": 0.75, "gauc": None}
+    features = {
+        "[tab]": feature("context", worth(0.0021, 0.0011, 0.0031), worth(-0.0005, -0.0009, 0.0001), 12.4),
+        "brand": feature("item", worth(0.0), worth(0.0125, 0.01, 0.015), 1234.5),
+        "age": feature("user", worth(None), worth(None), 0.0),
+    }
+    document = {"split": "valid", "candidates": 5678, "stages": {"prerank": stage, "rank": stage}}
+    screen.show_explanation(document | {"features": features})
+    text = shown(capsys)
+    assert text.startswith("valid: what AUC and GAUC lose without a feature, in 0.0001\n")
+    rows = [line.split() for line in text.splitlines() if line.split()[:1] in (["[tab]"], ["brand"], ["age"])]
+    assert rows == [
+        ["brand", "item", "id", "+0", "-", "+125±25", "-", "1,234"],
+        ["age", "user", "id", "-", "-", "-", "-", "0"],
+        ["[tab]", "context", "id", "+21±10", "-", "-5±5", "-", "12"],
+    ]
+    assert "of 5,678 candidates: prerank 0.7500 / -, rank 0.7500 / -" in text
+
+
 def test_signs_of_an_interval_are_told_from_its_dash(
     document: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -165,7 +217,7 @@ def test_evaluation_of_three_stages_shows_each_against_the_last(
 def test_evaluation_of_one_stage_shows_no_cascade(
     document: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    del document["stages"]["rank"]
+    del document["stages"]["rank"], document["reliability"]["rank"]
     document["cascade"] = None
     screen.show_evaluation(document)
     assert "cascade" not in shown(capsys)
