@@ -187,7 +187,7 @@ LOGS: dict[str, Change] = {
     "data.log: a user, an item or a time is null; every candidate": lambda log: log.with_columns(
         time=pl.when(pl.col("user") == 3).then(None).otherwise("time")
     ),
-    "data.log: column 'item' identifies, but holds 10.5": lambda log: log.with_columns(pl.col("item") + 0.5),
+    "data.log: column 'item' identifies, but holds 1": lambda log: log.with_columns(pl.col("item") + 0.5),
     "data.log: request request='g': item=12 has two rows that differ": lambda log: pl.concat(
         [log, log[-1:].with_columns(click=pl.lit(0, pl.Int64))]
     ),
