@@ -43,10 +43,11 @@ class Inputs:
         """The items that are candidates, and since when their newest snapshots of priors were there: `@id`, `@from`."""
         data, log = self.data, self.log
         grids = {prior.every for prior in self.schema.priors("item").values()}
-        seen = pl.DataFrame(schema={"@id": log.distinct(data.item).dtype, "@from": pl.Int64})
+        columns = [log.key(data.item).alias("@id"), log.moment(data.time).alias("@time")]
+        kind = log.frame.select(columns).collect_schema()["@id"]
+        seen = pl.DataFrame(schema={"@id": kind, "@from": pl.Int64})
         if not grids:
             return seen
-        columns = [log.key(data.item).alias("@id"), log.moment(data.time).alias("@time")]
         for batch in log.batches(columns, self.survey.rows, BATCH):
             times = batch["@time"].to_numpy()
             cuts = [

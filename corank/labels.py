@@ -35,15 +35,13 @@ def known(rows: pl.DataFrame, data: DataSettings) -> Labels:
     """Labels as they are in the end."""
     shown = exposed(rows, data)
     found: Labels = {}
-
-    def label(name: str) -> NDArray[np.int8]:
-        if name not in found:
-            given = data.labels[name].given
-            where = shown if given is None else label(given) == 1
-            found[name] = np.where(where, rows[f"@label {name}"].fill_null(-1).to_numpy(), np.int8(-1))
-        return found[name]
-
-    return {name: label(name) for name in data.labels if f"@label {name}" in rows.columns}
+    for name in data.labels:
+        where, given = shown, data.labels[name].given
+        while given is not None:  # not by a function that calls itself: its closure would keep the rows alive
+            where = where & (rows[f"@label {given}"] == 1).fill_null(False).to_numpy()
+            given = data.labels[given].given
+        found[name] = np.where(where, rows[f"@label {name}"].fill_null(-1).to_numpy(), np.int8(-1))
+    return found
 
 
 def mature(labels: Labels, rows: pl.DataFrame, data: DataSettings, as_of: int) -> Labels:

@@ -167,12 +167,10 @@ def _query_lists(folder: Path, schema: Schema, events: dict[str, Events]) -> lis
     histories, attributes, names = schema.histories(), schema.attributes(), schema.placed("query").lists
 
     def lists(name: str) -> Ragged:
-        if name in attributes:
-            return lists(attributes[name][0])
         values = events[events_name(histories[name])].items if name in histories else None
         return read_ragged(folder, names.index(name), values)
 
-    return [lists(name) for name in names]
+    return [lists(attributes[name][0] if name in attributes else name) for name in names]
 
 
 @dataclass(frozen=True)

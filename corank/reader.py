@@ -84,7 +84,10 @@ class Reader:
         # not ahead in a thread: on a CPU it takes from the step what it saves (LOG.md)
         for part in plan:
             if part[0] % self.world == self.rank:
-                yield self._draft(epoch, *part).batch(self.layout)
+                yield self._batch(epoch, *part)
+
+    def _batch(self, epoch: int, number: int, shard: Shard, requests: NDArray[np.int64]) -> Batch:
+        return self._draft(epoch, number, shard, requests).batch(self.layout)
 
     def _draft(self, epoch: int, number: int, shard: Shard, requests: NDArray[np.int64]) -> "Draft":
         found = self._candidates(shard, requests, np.random.default_rng([self.seed, epoch, number]))

@@ -71,10 +71,6 @@ def test_a_log_without_levels_is_all_exposed() -> None:
     assert exposed(frame([0, 1, 2]), data(click={})).tolist() == [False, False, True]
 
 
-def test_labels_that_the_rows_lack_are_left_out() -> None:
-    assert list(known(frame([2], click=[1]), data(click={}, like={}))) == ["click"]
-
-
 TIMES = [0, VALID - DAY, VALID - DAY + 1, VALID - 1, VALID, LATER - DAY, LATER - DAY + 1, LATER]
 
 
