@@ -23,7 +23,7 @@ class Request(Settings):
     context: dict[str, Any] = {}
     time: str | int | None = None
     """When it is asked, as ISO 8601 (without a zone: UTC) or ms since 1970 UTC; now unless given."""
-    candidates: list[int | str | dict[str, Any]] = Field(min_length=1)
+    candidates: list[Any] = Field(min_length=1)
     """Item ids, or `{"id": …}` with the pair's logged columns and, for an unknown item, its item columns."""
     keep: dict[str, PositiveInt] = {}
     """Quotas for this request, by stage."""
@@ -93,10 +93,24 @@ def history(name: str, events: Any, timed: bool) -> tuple[list[Any], list[int]]:
 
 
 def candidates(request: Request) -> tuple[list[Any], list[dict[str, Any]]]:
-    """The candidates' ids, and what else is given of each. Raises RequestError for one without id or given twice."""
+    """The candidates' ids, and what else is given of each, or nothing where it is of none.
+
+    Raises RequestError for a candidate without id or given twice.
+    """
+    ids: list[Any] = request.candidates
+    described: list[dict[str, Any]] = []
+    if not set(map(type, ids)) <= {int, str}:
+        ids, described = _described(ids)
+    if len(set(ids)) < len(ids):
+        twice = next(value for value in ids if ids.count(value) > 1)
+        raise RequestError(f"candidates: {twice!r} is there twice; give each candidate once")
+    return ids, described
+
+
+def _described(given: list[Any]) -> tuple[list[Any], list[dict[str, Any]]]:
     ids: list[Any] = []
     described: list[dict[str, Any]] = []
-    for n, candidate in enumerate(request.candidates):
+    for n, candidate in enumerate(given):
         columns = dict(candidate) if isinstance(candidate, dict) else {"id": candidate}
         if type(columns.get("id")) not in (int, str):
             raise RequestError(
@@ -104,9 +118,6 @@ def candidates(request: Request) -> tuple[list[Any], list[dict[str, Any]]]:
             )
         ids.append(columns.pop("id"))
         described.append(columns)
-    if len(set(ids)) < len(ids):
-        twice = next(value for value in ids if ids.count(value) > 1)
-        raise RequestError(f"candidates: {twice!r} is there twice; give each candidate once")
     return ids, described
 
 

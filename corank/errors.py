@@ -24,6 +24,10 @@ class BundleError(CorankError):
     """A bundle is truncated, altered, or mixes parts of two model versions."""
 
 
+class StoreError(CorankError):
+    """A store cannot be reached, is full, or holds what is not corank's; the message names its address."""
+
+
 class RequestError(CorankError):
     """A ranking request cannot be answered; the message names the field."""
 

@@ -103,6 +103,10 @@ class Operands:
             {name: values[index] for name, values in self.numbers.items()},
         )
 
+    def compact(self) -> Self:
+        lists = {name: values.compact() for name, values in self.lists.items()}
+        return type(self)(self.count, self.keys, lists, self.numbers)
+
     def joined(self, other: Self) -> Self:
         """With other operands of the same rows."""
         return type(self)(

@@ -26,7 +26,7 @@ from corank.layout import embedded
 from corank.past import codes
 from corank.rank import MlpSettings
 from corank.receive import Received
-from corank.rows import Ragged, Rows
+from corank.rows import Rows
 from corank.schema import Placement
 
 ROUNDS, CALLS = 5, 20
@@ -76,12 +76,12 @@ def _encoding(
     if placement == "item":
         return None
     if name in schema.histories():
-        return lambda: receiver.history(name, request, received.time)
+        return lambda: receiver.recall.past(name, request.user.get(name), receiver.items, received.time)
     if name in schema.attributes():
         history, feature = schema.attributes()[name]
-        record = receiver.history(history, request, received.time).record
-        items = Ragged.packed(np.array([len(record)]), record)
-        return lambda: codes(schema, items, feature, receiver.records.rows)
+        past = receiver.recall.past(history, request.user.get(history), receiver.items, received.time)
+        recalled = receiver.recall.of(receiver.items, {history: past})
+        return lambda: codes(schema, recalled.items[history], feature, recalled.rows)
     if name in schema.derived():
         return lambda: _derive(funnel, name, received, np.arange(n))
     values = _given(funnel, name, request, n)
@@ -90,11 +90,12 @@ def _encoding(
 
 def _derive(funnel: Funnel, name: str, received: Received, alive: NDArray[np.int64]) -> None:
     schema, receiver = funnel.schema, funnel.receiver
-    query, items = received.operands
+    query = received.operands
     if schema.placement(name) == "query":
         sides = Sides.alone(schema, "query", query)
     else:
-        sides = Sides.pairs(schema, query, items, np.zeros_like(alive), alive)
+        items = received.items.operands(received.place[alive])
+        sides = Sides.pairs(schema, query, items, np.zeros_like(alive), None)
     times = np.full(sides.count, received.time)
     values = derived(schema, schema.placement(name), sides, receiver.priors, times, [name])
     receiver.encoders.derived(name, values[name])
@@ -116,10 +117,11 @@ def _stage(funnel: Funnel, stage: Stage, name: str, received: Received, n: int) 
     widths = _widths(stage, name, placement)
     if not widths:
         return 0.0, 0.0
-    tables = funnel.tables[next(s.tables for s in funnel.manifest.stages if s.name == stage.name)]
+    tables = funnel.scorer.tables[next(s.tables for s in funnel.manifest.stages if s.name == stage.name)]
     rows = _rows(funnel, placement, received, n)
-    groups = funnel.layout.groups_of(placement, [name])
-    columns = len(funnel.layout.columns(placement, [name]))
+    layout = funnel.scorer.layout
+    groups = layout.groups_of(placement, [name])
+    columns = len(layout.columns(placement, [name]))
     look_up = timed(lambda: embedded(rows, groups, tables)) if groups else 0.0
     x = np.ones((len(rows), columns), dtype=np.float32)
     layers = [np.ones((columns, width), dtype=np.float32) for width in widths]
@@ -142,7 +144,7 @@ def _rows(funnel: Funnel, placement: Placement, received: Received, n: int) -> R
     if placement == "query":
         return received.query
     if placement == "item":
-        return received.items.take(np.arange(n))
+        return received.items.rows(received.place[:n])
     return funnel.receiver.cross(received, np.arange(n))
 
 

@@ -3,7 +3,7 @@
 Letters: N items.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -18,6 +18,7 @@ from corank.encode import Encoded, Encoders, assemble
 from corank.operands import Operands, Wanted
 from corank.prior import Snapshots
 from corank.rows import Floats, Rows
+from corank.scale import numbers
 from corank.tables import NEVER
 from corank.vocabulary import Keys
 
@@ -32,6 +33,35 @@ class Records:
     operands: Operands
     columns: Mapping[str, Floats]
     """Those of the data's `columns` that are of the items: (N,)."""
+
+    @classmethod
+    def of(
+        cls, frame: pl.DataFrame, encoders: Encoders, priors: Snapshots, key: str, columns: Sequence[str]
+    ) -> Self:
+        """Of items as their table has them, each once; columns that the frame lacks are missing.
+
+        Raises DataError for what a feature's kind cannot be.
+        """
+        schema = encoders.schema
+        order = frame[key].arg_sort()
+        frame = frame[order]
+        absent = pl.Series([None] * len(frame), dtype=pl.Null)
+
+        def column(name: str) -> pl.Series:
+            return frame[name] if name in frame.columns else absent
+
+        operands = Operands.of(
+            encoders, Wanted.of(schema, "item"), lambda n: column(schema.column(n)), len(frame)
+        )
+        sides, never = Sides.alone(schema, "item", operands), np.full(len(frame), NEVER)
+        found = encoders.columns("item", frame)
+        found |= encoded(encoders, derived(schema, "item", sides, priors, never))
+        return cls(
+            Keys(frame[key]),
+            assemble(schema.placed("item"), found, len(frame)),
+            operands,
+            {name: numbers(column(name), name).astype(np.float32) for name in columns},
+        )
 
     def renewed(self, encoders: Encoders, priors: Snapshots) -> Self:
         """The same items with what is derived of them anew, as of the priors' snapshots."""

@@ -15,21 +15,20 @@ import numpy as np
 import polars as pl
 
 from corank.bundle import Bundle, Manifest, next_seq, write
-from corank.encode import Encoders, assemble
+from corank.encode import Encoders
 from corank.features import PriorFeature
-from corank.funnel import read_tables, snapshots
+from corank.funnel import snapshots
 from corank.history import floored
 from corank.layout import Layout
 from corank.newer import Newer, NewerLog, newer_log
-from corank.operands import Operands, Wanted
 from corank.packed import prior_folder
 from corank.prior import Snapshots, counted_rows, lateness
 from corank.records import Records
+from corank.scorer import read_tables
 from corank.survey import check_values, spell
 from corank.tables import Table
 from corank.vectors import write_vectors
 from corank.versions import Versions
-from corank.vocabulary import Keys
 
 __all__ = ["Newer", "refresh"]
 
@@ -46,9 +45,10 @@ def refresh(path: Path, newer: Newer, report: Report = lambda line: None) -> Bun
     manifest, folder = bundle.manifest, bundle.folder
     encoders = Encoders.load(folder / "encoders", manifest.declared)
     records = Records.load(folder / "items", encoders, manifest.item_columns)
-    if newer.items is not None:
-        records = _renewed(records, encoders, manifest, Table.scan("items", newer.items, newer.base), report)
     priors = snapshots(folder, manifest)
+    if newer.items is not None:
+        table = Table.scan("items", newer.items, newer.base)
+        records = _renewed(records, encoders, priors, manifest, table, report)
     if priors.rates:
         since = min((priors.cut or {}).values())
         read = newer_log(newer, manifest, encoders, records, since, report)
@@ -93,7 +93,12 @@ def _same(old: Path, new: Path) -> None:
 
 
 def _renewed(
-    records: Records, encoders: Encoders, manifest: Manifest, table: Table, report: Report
+    records: Records,
+    encoders: Encoders,
+    priors: Snapshots,
+    manifest: Manifest,
+    table: Table,
+    report: Report,
 ) -> Records:
     """The records with the newest rows of a table in the place of older ones, and its new items among them."""
     schema, key = manifest.declared, manifest.item
@@ -105,15 +110,7 @@ def _renewed(
     frame = versions.frame.unique("@id", keep="last", maintain_order=True).rename({"@id": key})
     known_ids = int((records.ids.find(frame[key]) >= 0).sum())
     report(f"items: {known_ids:,} renewed, {len(frame) - known_ids:,} new")
-    derived = {name: np.zeros(len(frame), dtype=np.float32) for name in schema.derived("item")}
-    return records.merged(
-        Records(
-            Keys(frame[key]),
-            assemble(schema.placed("item"), encoders.columns("item", frame) | derived, len(frame)),
-            Operands.of(encoders, Wanted.of(schema, "item"), lambda n: frame[schema.column(n)], len(frame)),
-            {name: frame[name].cast(pl.Float32).to_numpy() for name in manifest.item_columns},
-        )
-    )
+    return records.merged(Records.of(frame, encoders, priors, key, manifest.item_columns))
 
 
 def _forward(

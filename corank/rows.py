@@ -41,6 +41,10 @@ class Ragged:
         """The weights of `flat`, if there are any."""
         return None if self.weight is None else np.asarray(self.weight[self.places()])
 
+    def compact(self) -> Self:
+        """The same lists, with no values but their own."""
+        return self.packed(self.length, self.flat(), self.flat_weight())
+
     def places(self) -> Longs:
         """Where the values of `flat` lie among the shared ones: (sum of lengths,)."""
         ends = np.cumsum(self.length, dtype=np.int64)
@@ -94,6 +98,9 @@ class Rows:
 
     def take(self, index: NDArray[np.integer]) -> Self:
         return type(self)(self.ids[index], self.numbers[index], tuple(r.take(index) for r in self.lists))
+
+    def compact(self) -> Self:
+        return type(self)(self.ids, self.numbers, tuple(values.compact() for values in self.lists))
 
     def followed(self, other: Self) -> Self:
         """These rows, then others."""

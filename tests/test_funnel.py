@@ -235,7 +235,7 @@ def test_a_text_of_values_may_be_given_as_their_list(rich: Case, wide: dict[str,
         ),
         ({"candidates": [1, {"id": None}]}, "candidates.1: needs an `id`"),
         ({"candidates": [{"id": True}]}, "candidates.0: needs an `id`"),
-        ({"candidates": [1.5]}, "request: candidates.0: Input should be a valid integer"),
+        ({"candidates": [1.5]}, "candidates.0: needs an `id`, a whole number or text; received 1.5"),
         (
             {"candidates": ["1", "2"]},
             "candidates: ids are of another type than the bundle's, such as 0",

@@ -22,7 +22,7 @@ LINES = (
     "metrics.measure metrics.point metrics.requests metrics.cascade metrics.joint metrics.gain metrics.kendall",
     "metrics.quota metrics.regret metrics.reliability metrics.bootstrap metrics",
     "calibrate predict ordering evaluate run train",
-    "bundle records vectors export asked receive funnel newer refresh replay",
+    "bundle records vectors export asked items recall receive scorer funnel newer refresh replay",
     "price explain page plots cost judged curves report",
     "arms contrasts trials answers study study_page",
     "world production traffic simulate recflow_format",

@@ -67,7 +67,7 @@ def seen(
     everyone = np.arange(len(received.ids))
     sides = {
         "query": received.query,
-        "item": received.items,
+        "item": received.items.rows(received.place),
         "cross": funnel.receiver.cross(received, everyone),
     }
     found = []

@@ -1,0 +1,107 @@
+"""The items that a funnel ranks: those of its bundle, memory-mapped, and later layers of newer ones in memory.
+
+Letters: N items of a layer · P places · d last width of the towers.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Self, TypeVar
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from corank.operands import Operands
+from corank.records import Records
+from corank.rows import Floats, Rows
+
+Index = NDArray[np.int64]
+T = TypeVar("T", Rows, Operands, Floats)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """N items: what they are, and their vectors by towers stage, (N, d) each."""
+
+    records: Records
+    vectors: Mapping[str, Floats]
+
+
+@dataclass(frozen=True)
+class Items:
+    """Layers, the oldest first; an item is where the newest layer has it. A place counts through all layers."""
+
+    layers: tuple[Layer, ...]
+
+    @cached_property
+    def bounds(self) -> Index:
+        """The first place of every layer, and the end."""
+        return np.cumsum([0, *(len(layer.records.ids) for layer in self.layers)])
+
+    def followed(self, layer: Layer) -> Self:
+        """With a newer layer."""
+        return type(self)((*self.layers, layer))
+
+    def find(self, ids: pl.Series) -> Index:
+        """Place of each item, −1 for one that is nowhere: (P,). Types must agree."""
+        place = self.layers[0].records.ids.find(ids)
+        for layer, first in zip(self.layers[1:], self.bounds[1:], strict=False):
+            newer = layer.records.ids.find(ids)
+            place = np.where(newer < 0, place, newer + first)
+        return place
+
+    def rows(self, place: Index) -> Rows:
+        """(P)"""
+        return self._gathered(
+            place, lambda layer, at: layer.records.rows.take(at).compact(), Rows.followed, Rows.take
+        )
+
+    def operands(self, place: Index) -> Operands:
+        """(P)"""
+        return self._gathered(
+            place,
+            lambda layer, at: layer.records.operands.take(at).compact(),
+            Operands.followed,
+            Operands.take,
+        )
+
+    def column(self, name: str, place: Index) -> Floats:
+        """One of the data's `columns`: (P,)."""
+        return self._gathered(place, lambda layer, at: layer.records.columns[name][at], _followed, _take)
+
+    def vectors(self, stage: str, place: Index) -> Floats:
+        """(P, d)"""
+        return self._gathered(
+            place, lambda layer, at: layer.vectors[stage].take(at, axis=0, mode="clip"), _followed, _take
+        )
+
+    def _gathered(
+        self,
+        place: Index,
+        take: Callable[[Layer, Index], T],
+        followed: Callable[[T, T], T],
+        reordered: Callable[[T, Index], T],
+    ) -> T:
+        """What the layers have of some places, in their order."""
+        if not len(place) or place.max() < self.bounds[1]:
+            return take(self.layers[0], place)
+        layer_of = np.searchsorted(self.bounds, place, side="right") - 1
+        order = np.argsort(layer_of, kind="stable")
+        found: T | None = None
+        for n in np.unique(layer_of):
+            part = take(self.layers[n], place[layer_of == n] - self.bounds[n])
+            found = part if found is None else followed(found, part)
+        assert found is not None
+        back = np.empty(len(place), dtype=np.int64)
+        back[order] = np.arange(len(place))
+        return reordered(found, back)
+
+
+def _followed(one: Floats, other: Floats) -> Floats:
+    return np.concatenate((one, other))
+
+
+def _take(values: Floats, index: Index) -> Floats:
+    taken: Floats = values[index]
+    return taken
