@@ -26,7 +26,7 @@ from corank.settings import Settings, validated
 from corank.survey import Source
 from corank.tables import DataSettings
 
-FORMAT = 3
+FORMAT = 4
 CHUNK = 1 << 22
 
 
@@ -56,6 +56,8 @@ class StageFacts(Settings):
     scale: float | None = None
     """Of towers: logit = scale · ⟨q, v⟩ + bias."""
     bias: float | None = None
+    width: int | None = None
+    """Of towers: of their vectors."""
     main: str
     """The label by which later stages see it."""
     attended: Attention | None = None
@@ -84,6 +86,8 @@ class Manifest(Settings):
     """The table that each feature of a column was read from."""
     priors: dict[str, int]
     """By prior, the time that its snapshot is of, ms UTC."""
+    items_at: int
+    """When the table of items was last changed, ms UTC: what came to be known later is not in the records."""
     item_columns: list[str]
     """Those of the data's `columns` that are of the items; the others come with a request."""
     parts: dict[str, Part]

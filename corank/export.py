@@ -25,7 +25,7 @@ from corank.joint import JointModel
 from corank.ordering import Calibrators
 from corank.pack import Packed
 from corank.packed import prior_folder
-from corank.prerank import Towers
+from corank.prerank import Towers, TowersSettings
 from corank.prior import Snapshots
 from corank.rank import Mlp
 from corank.records import Records
@@ -88,6 +88,7 @@ def export(path: Path, config: Config, packed: Packed, model: JointModel, calibr
         stages=[_facts(config, model, calibrators, stage.name) for stage in config.stages],
         sources=packed.manifest.sources,
         priors=dict(priors.cut or {}),
+        items_at=packed.manifest.items_at,
         item_columns=packed.manifest.item_columns,
         parts={},
     )
@@ -125,6 +126,7 @@ def _facts(config: Config, model: JointModel, calibrators: Calibrators, name: st
         calibrators={n: Calibration(**asdict(platt)) for n, platt in calibrators[name].items()},
         tables=model.tables_of[name],
         scale=scale,
+        width=settings.item[-1] if isinstance(settings, TowersSettings) else None,
         bias=bias,
         main=settings.main,
         attended=Attention(history=attended.history, features=list(attended.features)) if attended else None,

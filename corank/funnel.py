@@ -4,6 +4,7 @@ Letters: n candidates.
 """
 
 from collections.abc import Mapping
+from copy import copy
 from pathlib import Path
 from typing import Any, Self
 
@@ -61,6 +62,14 @@ class Funnel:
     def open(cls, path: Path) -> Self:
         """Raises BundleError if the bundle is truncated, altered or of mixed versions."""
         return cls(Bundle.open(path))
+
+    def renewed(self, items_seq: int, newer: Layer | None = None) -> Self:
+        """The same funnel after a later change, with newer items; this one stays as it is."""
+        other = copy(self)
+        other.manifest = self.manifest.model_copy(update={"items_seq": items_seq})
+        if newer is not None:
+            other.receiver = self.receiver.renewed(self.receiver.items.renewed(newer))
+        return other
 
     def rank(self, request: Request) -> dict[str, Any]:
         """The candidates that the last stage keeps, best first, with their score; the trace of all if asked for.

@@ -3,7 +3,7 @@
 Letters: N items of a layer · P places · d last width of the towers.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Self, TypeVar
@@ -27,6 +27,27 @@ class Layer:
     records: Records
     vectors: Mapping[str, Floats]
 
+    @classmethod
+    def joined(cls, layers: Sequence[Self]) -> Self:
+        """Layers whose ids ascend from one to the next, as one."""
+        while len(layers) > 1:  # in pairs, so that each item is copied a few times only
+            pairs = zip(layers[::2], layers[1::2], strict=False)
+            layers = [one._followed(other) for one, other in pairs] + list(layers[len(layers) // 2 * 2 :])
+        return layers[0]
+
+    def _followed(self, other: Self) -> Self:
+        vectors = {name: np.concatenate((held, other.vectors[name])) for name, held in self.vectors.items()}
+        return type(self)(self.records.followed(other.records), vectors)
+
+    def merged(self, newer: Self) -> Self:
+        """These items and newer ones, which take the place of the older."""
+        older, order = self.records.order_with(newer.records)
+        vectors = {
+            name: np.concatenate((held[older], newer.vectors[name]))[order]
+            for name, held in self.vectors.items()
+        }
+        return type(self)(self.records.merged(newer.records), vectors)
+
 
 @dataclass(frozen=True)
 class Items:
@@ -42,6 +63,13 @@ class Items:
     def followed(self, layer: Layer) -> Self:
         """With a newer layer."""
         return type(self)((*self.layers, layer))
+
+    def renewed(self, newer: Layer) -> Self:
+        """With newer items among those that came since the bundle."""
+        first, *later = self.layers
+        for layer in reversed(later):
+            newer = layer.merged(newer)
+        return type(self)((first, newer))
 
     def find(self, ids: pl.Series) -> Index:
         """Place of each item, −1 for one that is nowhere: (P,). Types must agree."""

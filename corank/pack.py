@@ -39,7 +39,7 @@ from corank.rows import Longs, Ragged
 from corank.schema import Placed, Schema
 from corank.shards import ShardWriter, encoded, of_columns, raw
 from corank.survey import Survey, feature_columns, sources, spell, value_columns
-from corank.tables import DataSettings, Table
+from corank.tables import DataSettings, Table, changed_at
 from corank.versions import Versions
 
 __all__ = ["Packed", "Shard", "fingerprint", "known_after", "pack"]
@@ -81,7 +81,7 @@ def pack(
         splits, duplicates = _second_pass(inputs, writer, report)
         _write_events(inputs, writer, splits)
         dropped = {"duplicates": duplicates, "users_without_row": absent}
-        manifest = _manifest(folder, mark, inputs, splits, dropped)
+        manifest = _manifest(folder, base, mark, inputs, splits, dropped)
         encoders = writer.encoders
         if schema.derived():
             encoders = derive(Packed.assembled(folder, manifest, encoders), spill)
@@ -202,7 +202,12 @@ def _write_events(inputs: Inputs, writer: ShardWriter, splits: dict[str, list[Sh
 
 
 def _manifest(
-    folder: Path, mark: str, inputs: Inputs, splits: dict[str, list[ShardCount]], dropped: dict[str, int]
+    folder: Path,
+    base: Path,
+    mark: str,
+    inputs: Inputs,
+    splits: dict[str, list[ShardCount]],
+    dropped: dict[str, int],
 ) -> Manifest:
     data = inputs.data
     levels = np.zeros(len(data.levels), dtype=np.int64)
@@ -219,6 +224,7 @@ def _manifest(
         last=inputs.survey.last,
         sources=inputs.found,
         item_columns=[name for name, source in inputs.values.items() if source == "items"],
+        items_at=changed_at(data.items, base),
         files={},
     )
 

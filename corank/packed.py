@@ -27,7 +27,7 @@ from corank.survey import Source
 from corank.tables import DataSettings, files
 from corank.versions import Versions
 
-FORMAT = 2
+FORMAT = 3
 MANIFEST = "manifest.json"
 _AGAIN = "run `corank pack` again"
 
@@ -56,6 +56,8 @@ class Manifest(Settings):
     """The table of each feature of a column."""
     item_columns: list[str]
     """Those of the data's `columns` that are of the items."""
+    items_at: int
+    """When the table of items was last changed, ms UTC."""
     files: dict[str, int]
     """Bytes of every file, by its path within the folder."""
 

@@ -4,6 +4,7 @@ Letters: n candidates · L events of a history.
 """
 
 from collections.abc import Callable, Collection, Mapping
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, Self
@@ -84,7 +85,7 @@ class Receiver:
         self._named, self._vectors = named, vectors
         self.recall = Recall(encoders, attended)
         self._asked = [c for c in manifest.data.columns if c not in manifest.item_columns]
-        self._item_columns = self._columns("item") - {manifest.item} | set(manifest.item_columns)
+        self.item_columns = self._columns("item") - {manifest.item} | set(manifest.item_columns)
         self._pair_columns = self._columns("cross") | set(self._asked)
         self._query_columns = {name: self.schema.column(name) for name in self.schema.columns("query")}
         self._wanted = Wanted.of(self.schema, "query").among(self._query_columns)
@@ -94,15 +95,9 @@ class Receiver:
 
     def renewed(self, items: Items) -> Self:
         """The same with other items."""
-        return type(self)(
-            self._manifest,
-            self.encoders,
-            items,
-            self.priors,
-            self.recall.attended,
-            self._named,
-            self._vectors,
-        )
+        other = copy(self)
+        other.items = items
+        return other
 
     def receive(self, request: Request) -> Received:
         """Raises RequestError, which names the field."""
@@ -152,12 +147,12 @@ class Receiver:
     def described(self, ids: list[Any], columns: list[dict[str, Any]]) -> Layer:
         """Items of the given columns, each once, as the records hold them. Raises RequestError, DataError."""
         for n, row in enumerate(columns):
-            for column in row.keys() - self._item_columns:
-                raise RequestError(f"{ids[n]!r}: {unknown_column(column, self._item_columns)}")
+            for column in row.keys() - self.item_columns:
+                raise RequestError(f"{ids[n]!r}: {unknown_column(column, self.item_columns)}")
             for column in self._manifest.item_columns:
                 if column in self._named:
                     _number(column, ids[n], row)
-        names = sorted(self._item_columns)
+        names = sorted(self.item_columns)
         frame = pl.DataFrame(
             [
                 identifiers(series("id", ids, "items"), "id").alias(self._manifest.item),
@@ -174,14 +169,14 @@ class Receiver:
         place = find(self.items, series("id", given, "candidates"), "candidates")
         if not described:
             return self.items, place
-        allowed = self._item_columns | self._pair_columns
+        allowed = self.item_columns | self._pair_columns
         for n, columns in enumerate(described):
             for column in columns.keys() - allowed:
                 raise RequestError(f"candidates.{n}: {unknown_column(column, allowed)}")
-        new = [n for n in np.flatnonzero(place < 0) if not self._item_columns.isdisjoint(described[n])]
+        new = [n for n in np.flatnonzero(place < 0) if not self.item_columns.isdisjoint(described[n])]
         if not new:
             return self.items, place
-        rows = [{c: v for c, v in described[n].items() if c in self._item_columns} for n in new]
+        rows = [{c: v for c, v in described[n].items() if c in self.item_columns} for n in new]
         items = self.items.followed(self.described([given[n] for n in new], rows))
         place[new] = find(items, series("id", [given[n] for n in new], "candidates"), "candidates")
         return items, place

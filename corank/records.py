@@ -10,6 +10,7 @@ from typing import Self
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from corank.arrays import read_array, read_frame, read_rows, write_array, write_frame, write_rows
 from corank.cross import Sides
@@ -74,11 +75,19 @@ class Records:
         held |= zip(placed.lists, self.rows.lists, strict=True)
         return replace(self, rows=assemble(placed, held | found, len(self.rows)))
 
+    def followed(self, other: Self) -> Self:
+        """These items, then others whose ids are greater."""
+        return type(self)(
+            Keys(pl.concat([self.ids.values, other.ids.values])),
+            self.rows.followed(other.rows),
+            self.operands.followed(other.operands),
+            {name: np.concatenate((held, other.columns[name])) for name, held in self.columns.items()},
+        )
+
     def merged(self, newer: Self) -> Self:
         """These items and newer records of some of them, or of others, which take the place of the older ones."""
-        older = np.flatnonzero(newer.ids.find(self.ids.values) < 0)
+        older, order = self.order_with(newer)
         ids = pl.concat([self.ids.values.gather(older), newer.ids.values])
-        order = ids.arg_sort().to_numpy()
         columns = {n: np.concatenate((c[older], newer.columns[n]))[order] for n, c in self.columns.items()}
         return replace(
             self,
@@ -87,6 +96,12 @@ class Records:
             operands=self.operands.take(older).followed(newer.operands).take(order),
             columns=columns,
         )
+
+    def order_with(self, newer: Self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Which of these items stay beside newer ones, and how both, one after another, are put in order."""
+        older = np.flatnonzero(newer.ids.find(self.ids.values) < 0)
+        ids = pl.concat([self.ids.values.gather(older), newer.ids.values])
+        return older, ids.arg_sort().to_numpy().astype(np.int64)
 
     def save(self, folder: Path) -> None:
         write_rows(folder, self.rows)

@@ -26,7 +26,7 @@ from corank.prior import Snapshots, counted_rows, lateness
 from corank.records import Records
 from corank.scorer import read_tables
 from corank.survey import check_values, spell
-from corank.tables import Table
+from corank.tables import Table, changed_at
 from corank.vectors import write_vectors
 from corank.versions import Versions
 
@@ -58,6 +58,7 @@ def refresh(path: Path, newer: Newer, report: Report = lambda line: None) -> Bun
         update={
             "priors": dict(priors.cut or {}),
             "items_seq": next_seq(path, manifest.model_version),
+            "items_at": changed_at(newer.items, newer.base) or manifest.items_at,
         }
     )
     return write(path, fresh, lambda content: _fill(content, folder, manifest, encoders, records, priors))

@@ -1,6 +1,7 @@
 """The user's tables (log, items, users, truth): where they are, what they hold, how they are read."""
 
 import difflib
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -169,6 +170,16 @@ def files(source: str | list[str], base: Path) -> list[str]:
             raise DataError(f"{path}: no such file ({hint})")
         found.extend(map(str, here))
     return found
+
+
+def changed_at(source: str | list[str] | None, base: Path) -> int:
+    """When a table's files were last changed, ms UTC: of URLs now, of no table at all 0."""
+    if source is None:
+        return 0
+    return max(
+        round(time.time() * 1000) if "://" in path else Path(path).stat().st_mtime_ns // 1_000_000
+        for path in files(source, base)
+    )
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,13 @@ def write_vectors(
 ) -> None:
     """Write `items/vectors.<stage>.npy` of a bundle's content, for each stage of `towers` and the tables it reads."""
     for stage, held in towers.items():
-        vectors = item_vectors(folder / f"{stage}.item.onnx", layout, rows, tables[held])
-        write_array(folder / "items" / f"vectors.{stage}.npy", vectors)
+        save_vectors(folder, {stage: item_vectors(folder / f"{stage}.item.onnx", layout, rows, tables[held])})
+
+
+def save_vectors(folder: Path, vectors: Mapping[str, Floats]) -> None:
+    """Of a bundle's content, by towers stage."""
+    for stage, held in vectors.items():
+        write_array(folder / "items" / f"vectors.{stage}.npy", held)
 
 
 def item_vectors(graph: Path, layout: Layout, rows: Rows, tables: Mapping[int, Floats]) -> Floats:

@@ -15,6 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from corank.errors import DataError
+from corank.lookup import Lookup
 from corank.rows import Hashes, Ints, Longs
 from corank.schema import FIRST_KNOWN, MISSING, UNKNOWN
 
@@ -70,8 +71,8 @@ class Keys:
         return len(self.values)
 
     @cached_property
-    def _array(self) -> Longs:
-        return self.values.to_numpy()
+    def _lookup(self) -> Lookup:
+        return Lookup.of(self.values.to_numpy())
 
     @cached_property
     def _places(self) -> dict[Any, int]:
@@ -96,10 +97,7 @@ class Keys:
 
     def find_numbers(self, wanted: Longs) -> Longs:
         """`find` of whole numbers."""
-        if not len(self):
-            return np.full(len(wanted), -1)
-        place = np.minimum(np.searchsorted(self._array, wanted), len(self) - 1)
-        return np.where(self._array[place] == wanted, place, -1)
+        return self._lookup.find(wanted)
 
 
 @dataclass(frozen=True)
