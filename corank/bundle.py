@@ -48,6 +48,8 @@ class StageFacts(Settings):
     name: str
     model: Literal["towers", "mlp"]
     keep: int
+    min_score: float | None = None
+    deadline_ms: float | None = None
     labels: list[str]
     value: str
     calibrators: dict[str, Calibration]
@@ -197,7 +199,7 @@ def write(path: Path, manifest: Manifest, fill: Callable[[Path], None]) -> Bundl
 def _refuse_foreign(path: Path) -> None:
     if path.exists() and not path.is_dir():
         raise BundleError(f"{path}: exists and is no folder; name another")
-    if path.is_dir() and _current(path) is None:
+    if path.is_dir() and current(path) is None:
         # a damaged bundle may be replaced; packed data, for one, have a manifest.json of their own
         ours = {p.name for p in path.iterdir() if _is_ours(p)}
         foreign = {p.name for p in path.iterdir()} - ours - ({"manifest.json"} if ours else set())
@@ -222,7 +224,7 @@ def _publish(path: Path, partial: Path, manifest: Manifest) -> Bundle:
     # a name of its own each time, so that no reader's content is ever replaced under it
     tag = os.urandom(4).hex()
     content = f"{manifest.model_version}-{manifest.items_seq}-{tag}"
-    before = _current(path)
+    before = current(path)
     partial.rename(path / content)
     sync(path)
     plain = manifest.model_copy(update={"content": content, "parts": parts}).plain()
@@ -242,7 +244,7 @@ def _publish(path: Path, partial: Path, manifest: Manifest) -> Bundle:
     return Bundle(path / content, Manifest.model_validate(plain))
 
 
-def _current(path: Path) -> str | None:
+def current(path: Path) -> str | None:
     try:
         return _manifest(path).content
     except (BundleError, ValidationError):

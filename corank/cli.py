@@ -1,16 +1,17 @@
 """The command line: parses, calls, prints. Exit 0; 1 for a mistake of the user's, named; 2 for wrong usage."""
 
-import json
 import os
 import sys
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 import typer
 
+from corank.cli_common import BundlePath, Json, print_json
+from corank.cli_serve import serving
 from corank.errors import CorankError
 from corank.settings import unknown
 from corank.world import PRESETS
@@ -27,17 +28,11 @@ app.add_typer(importer, name="import")
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", help="Override a key: a.b=value.", metavar="KEY=VALUE")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A config in YAML.")]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a training run.")]
-BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE")]
 
 
 Number = TypeVar("Number", int, float)
-
-
-def _print_json(document: Any) -> None:
-    sys.stdout.write(json.dumps(document, indent=1, allow_nan=False) + "\n")
 
 
 def _numbers(option: str, text: str, kind: type[Number]) -> list[Number]:
@@ -179,7 +174,7 @@ def evaluate(
     from corank import screen, verbs
 
     document = verbs.evaluate(run, split, reference=reference)
-    _print_json(document) if as_json else screen.show_evaluation(document)
+    print_json(document) if as_json else screen.show_evaluation(document)
 
 
 @app.command()
@@ -220,7 +215,7 @@ def study(
         overrides or [],
         screen.say,
     )
-    _print_json(found) if as_json else screen.show_study(found)
+    print_json(found) if as_json else screen.show_study(found)
 
 
 @app.command()
@@ -234,7 +229,7 @@ def explain(
     from corank import screen, verbs
 
     document = verbs.explain(run, split, requests, screen.say)
-    _print_json(document) if as_json else screen.show_explanation(document)
+    print_json(document) if as_json else screen.show_explanation(document)
 
 
 @app.command()
@@ -280,7 +275,7 @@ def request(
     from corank.replay import logged_request
     from corank.run import Run
 
-    _print_json(logged_request(Run.open(run), split, number))
+    print_json(logged_request(Run.open(run), split, number))
 
 
 @app.command()
@@ -294,7 +289,10 @@ def rank(
     from corank.funnel import Funnel, Request
 
     answer = Funnel.open(bundle).rank(Request.read(request))
-    _print_json(answer) if as_json else screen.show_answer(answer)
+    print_json(answer) if as_json else screen.show_answer(answer)
+
+
+app.add_typer(serving)
 
 
 def main() -> None:

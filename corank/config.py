@@ -171,6 +171,10 @@ class Config(Settings):
                 )
         if isinstance(stage, MlpSettings):
             self._check_earlier(stage, n)
+        if not n and stage.deadline_ms is not None:
+            raise ConfigError(
+                f"stages.0.deadline_ms: '{stage.name}' is the first stage, and there is no other order; take it away"
+            )
         if n and stage.keep > self.stages[n - 1].keep:
             raise ConfigError(
                 f"stages.{n}.keep: '{stage.name}' would keep {stage.keep} of the {self.stages[n - 1].keep} that "

@@ -121,6 +121,8 @@ def _facts(config: Config, model: JointModel, calibrators: Calibrators, name: st
         name=name,
         model=settings.model,
         keep=settings.keep,
+        min_score=settings.min_score,
+        deadline_ms=settings.deadline_ms,
         labels=settings.labels,
         value=settings.value,
         calibrators={n: Calibration(**asdict(platt)) for n, platt in calibrators[name].items()},

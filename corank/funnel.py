@@ -3,34 +3,42 @@
 Letters: n candidates.
 """
 
-from collections.abc import Mapping
+import math
+import time
+from contextlib import nullcontext, suppress
 from copy import copy
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from onnxruntime import RunOptions
+from onnxruntime.capi.onnxruntime_pybind11_state import EPFail, Fail, RuntimeException
 
 from corank.asked import Request
 from corank.bundle import Bundle, Manifest, StageFacts
 from corank.calibrate import Platt
+from corank.deadline import Pace, Watch
 from corank.encode import Encoders
 from corank.errors import BundleError, DataError, RequestError
 from corank.items import Items, Layer
 from corank.layout import Layout
 from corank.packed import prior_folder
 from corank.prior import Rates, Snapshots
+from corank.ranked import Ranked
 from corank.receive import Received, Receiver
 from corank.records import Records
 from corank.rows import Floats
 from corank.schema import Schema
 from corank.scorer import Scorer, Seen, read_vectors
+from corank.shown import shown
 from corank.value import Value
 
 __all__ = ["Funnel", "Request"]
 
 Index = NDArray[np.int64]
 Doubles = NDArray[np.floating]
+RuntimeFault = (Fail, EPFail, RuntimeException)
 
 
 class Funnel:
@@ -41,6 +49,7 @@ class Funnel:
         folder, schema = bundle.folder, bundle.manifest.declared
         stages, columns = self.manifest.stages, self.manifest.data.columns
         self.schema: Schema = schema
+        self._watch, self._paces = Watch(), {stage.name: Pace() for stage in stages}
         self._values = {s.name: Value.parse(s.value, [*s.labels, *columns]) for s in stages}
         try:
             encoders = Encoders.load(folder / "encoders", schema)
@@ -76,27 +85,62 @@ class Funnel:
 
         A stage orders by its `value`, of calibrated probabilities, ties in the order given. Raises RequestError.
         """
+        return self.ranked(request).answer()
+
+    def ranked(self, request: Request, arrived: float | None = None) -> Ranked:
+        """The same, with what happened on the way. A stage whose deadline passes leaves the order to the one before.
+
+        Args:
+            arrived: when the request did, by `time.perf_counter`; now unless given.
+
+        Raises RequestError.
+        """
+        began = time.perf_counter() if arrived is None else arrived
         quotas = self._quotas(request)
         received = self.receiver.receive(request)
+        ranked = Ranked(self.manifest, request, received, quotas)
+        ranked.took("receive", began)
         alive: Index = np.arange(len(received.ids))
         seen: Seen = {}
-        scores: list[tuple[StageFacts, Index, Doubles]] = []
         for stage in self.manifest.stages:
-            score = self._scores(stage, received, alive, seen)
-            order = np.argsort(-score, kind="stable")
-            scores.append((stage, alive[order], score[order]))
-            alive = alive[order][: quotas[stage.name]]
-        answer: dict[str, Any] = {
-            "model_version": self.manifest.model_version,
-            "items_seq": self.manifest.items_seq,
-            "items": [
-                {"id": received.ids[n], "score": float(score)}
-                for n, score in zip(alive, scores[-1][2][: len(alive)], strict=True)
-            ],
-            "unknown": received.unknown,
-            "missing": received.missing,
-        }
-        return answer | ({"trace": _trace(received.ids, scores, quotas)} if request.trace else {})
+            score = self._in_time(stage, received, alive, seen, began, ranked)
+            if score is None:
+                break
+            alive = ranked.cut(stage, alive, score)
+        return ranked
+
+    def _in_time(
+        self, stage: StageFacts, received: Received, alive: Index, seen: Seen, began: float, ranked: Ranked
+    ) -> Doubles | None:
+        """The stage's scores; None if it is late or fails, and another stage's order is there."""
+        since, pace = time.perf_counter(), self._paces[stage.name]
+        due = began + stage.deadline_ms / 1000 if stage.deadline_ms is not None else math.inf
+        if since + pace.p99 > due:
+            pace.skipped()
+            ranked.fall_back(stage, "skipped")
+            return None
+        options: RunOptions | None = None
+        try:
+            with self._watch.until(due) if due < math.inf else nullcontext() as options:
+                scores = self._scores(stage, received, alive, seen, options)
+        except RuntimeFault:
+            if not ranked.cuts:
+                raise
+            ranked.fall_back(stage, "late" if options is not None and options.terminate else "failed")
+            return None
+        finally:
+            pace.took(time.perf_counter() - since)
+        ranked.took(stage.name, since)
+        return scores
+
+    def described(self, item: str) -> dict[str, Any] | None:
+        """An item as people read it, None for one that is not there."""
+        return shown(self.receiver.items, self.receiver.encoders, item)
+
+    def warm(self, request: Request) -> None:
+        """Rank a request that may lack what values and the like need: for its tables to be read from disk."""
+        with suppress(RequestError):
+            self.ranked(request)
 
     def logits(self, request: Request) -> dict[str, dict[str, Floats]]:
         """Every stage's logits for all candidates, uncut: stage → label → (n,). Raises RequestError."""
@@ -108,12 +152,17 @@ class Funnel:
             for stage in self.manifest.stages
         }
 
-    def _scores(self, stage: StageFacts, received: Received, alive: Index, seen: Seen) -> Doubles:
+    def _scores(
+        self,
+        stage: StageFacts,
+        received: Received,
+        alive: Index,
+        seen: Seen,
+        options: RunOptions | None = None,
+    ) -> Doubles:
         """The stage's value of some candidates."""
-        logits, value = (
-            self.scorer.logits(stage, self.receiver, received, alive, seen),
-            self._values[stage.name],
-        )
+        logits = self.scorer.logits(stage, self.receiver, received, alive, seen, options)
+        value = self._values[stage.name]
         probabilities = {
             label: Platt(c.slope, c.intercept).apply(logits[label])
             for label, c in stage.calibrators.items()
@@ -144,15 +193,3 @@ def snapshots(folder: Path, manifest: Manifest) -> Snapshots:
     """The priors of a bundle's content. Raises DataError."""
     rates = {name: Rates.load(prior_folder(folder, n)) for n, name in enumerate(manifest.priors)}
     return Snapshots(rates, manifest.data.timezone, manifest.priors)
-
-
-def _trace(
-    ids: list[Any], scores: list[tuple[StageFacts, Index, Doubles]], quotas: Mapping[str, int]
-) -> list[dict[str, Any]]:
-    """For every candidate its score and place (from 1) at each stage it reached, and the stage that cut it."""
-    trace: list[dict[str, Any]] = [{"id": value, "stages": {}, "cut": None} for value in ids]
-    for stage, order, score in scores:
-        for place, (n, value) in enumerate(zip(order, score, strict=True), start=1):
-            trace[n]["stages"][stage.name] = {"score": float(value), "place": place}
-            trace[n]["cut"] = stage.name if place > quotas[stage.name] else None
-    return trace

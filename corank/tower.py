@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, cast
 
 import torch
 from annotated_types import Ge, Lt, MinLen
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -50,6 +50,10 @@ class StageSettings(NetworkSettings):
     """Levels of the log whose candidates this stage cut."""
     keep: PositiveInt
     """Quota: how many candidates go on to the next stage."""
+    min_score: float | None = None
+    """What scores less is cut, be there room or not."""
+    deadline_ms: PositiveFloat | None = None
+    """When a request must be through with this stage, from its arrival; else the order is that of the stage before."""
     value: str
     """By what it orders: an expression over its labels and the data's `columns`, such as `click * bid`."""
 

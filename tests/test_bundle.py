@@ -139,7 +139,7 @@ def _edit(**changes: object) -> Callable[[Path], None]:
         (lambda path: path.write_bytes(path.read_bytes()[:-10]), "manifest.json: cannot be read ("),
         (lambda path: path.write_bytes(b"\xff\x00"), "manifest.json: cannot be read ("),
         (lambda path: path.write_text("[1]"), "manifest.json: "),
-        (_edit(format=1), "manifest.json: format 1; this corank reads format 3"),
+        (_edit(format=1), "manifest.json: format 1; this corank reads format 4"),
         (_edit(items_seq=7), "manifest.json: altered since it was written; export the bundle again"),
         (_edit(model_version="0" * 16), "manifest.json: altered since it was written"),
         (_edit(parts={}), "manifest.json: altered since it was written"),

@@ -13,7 +13,7 @@ ROOT = Path(corank.__file__).parent
 
 LINES = (
     "errors settings value features",
-    "schema rows tables vocabulary scale arrays encode history operands cross labels prior survey fit versions",
+    "schema rows tables lookup vocabulary scale arrays encode history operands cross labels prior survey fit versions",
     "requests inputs packed past shards derive pack",
     "layout sampling negatives batch reader embedding tower din dcn prerank rank teacher place joint",
     "losses.term losses.lists losses.click losses.unexposed losses.in_batch losses.distill losses.levels",
@@ -22,12 +22,15 @@ LINES = (
     "metrics.measure metrics.point metrics.requests metrics.cascade metrics.joint metrics.gain metrics.kendall",
     "metrics.quota metrics.regret metrics.reliability metrics.bootstrap metrics",
     "calibrate predict ordering evaluate run train",
-    "bundle records vectors export asked items recall receive scorer funnel newer refresh replay",
+    "bundle records vectors retrieval export asked items recall receive scorer deadline ranked shown funnel",
+    "newer refresh replay",
+    "stores.lmdb stores.redis stores codec head publish fetch upkeep users operate",
+    "bodies follow gauges openapi funnel_page service serve",
     "price explain page plots cost judged curves report",
     "arms contrasts trials answers study study_page",
     "world production traffic simulate recflow_format",
     "importers importers.whole importers.kuairand importers.recflow_files importers.recflow",
-    "verbs screen cli",
+    "verbs screen screen_store cli_common cli_serve cli",
 )
 ORDER = " ".join(LINES).split()
 

@@ -1,0 +1,96 @@
+"""The part of the command line that puts a bundle into service."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from corank.cli_common import BundlePath, Json, print_json
+
+serving = typer.Typer()
+store = typer.Typer(help="What a store holds: list it, go back, tidy up.", no_args_is_help=True)
+serving.add_typer(store, name="store")
+
+StoreUrl = Annotated[str, typer.Argument(metavar="STORE", help="lmdb:PATH or redis://HOST:PORT/DB.")]
+
+
+@serving.command()
+def publish(
+    bundle: BundlePath,
+    store: StoreUrl,
+    users: Annotated[
+        str | None, typer.Option(help="A table of users, for requests that give a user's id alone.")
+    ] = None,
+) -> None:
+    """Put a bundle into a store and make it live, whole or not at all."""
+    from corank import operate, screen, screen_store
+
+    with screen_store.counted("records") as progress:
+        version = operate.publish(bundle, store, users, screen.say, progress)
+    screen.say(f"live: {version}")
+
+
+@store.command("ls")
+def ls(store: StoreUrl, as_json: Json = False) -> None:
+    """List a store's versions."""
+    from corank import operate, screen_store
+
+    found = operate.store_versions(store)
+    print_json(found) if as_json else screen_store.show_versions(found)
+
+
+@store.command()
+def rollback(
+    store: StoreUrl,
+    version: Annotated[
+        str | None, typer.Argument(help="As `corank store ls` names it; the one before unless given.")
+    ] = None,
+) -> None:
+    """Make an older version live again, with all items that came since."""
+    from corank import operate, screen
+
+    screen.say(f"live: {operate.roll_back(store, version, screen.say)}")
+
+
+@store.command()
+def prune(
+    store: StoreUrl,
+    keep: Annotated[int, typer.Option(min=0, help="Versions to keep beside the live one.")] = 1,
+) -> None:
+    """Remove older versions, and what was left half written."""
+    from corank import operate, screen
+
+    gone = operate.prune(store, keep, screen.say)
+    screen.say(f"{len(gone)} removed")
+
+
+@serving.command()
+def serve(
+    source: Annotated[str, typer.Argument(metavar="BUNDLE|STORE")],
+    host: Annotated[str, typer.Option(help="Where to listen; 0.0.0.0 for all the world.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
+    workers: Annotated[int, typer.Option(min=1, help="Processes; one a core.")] = 1,
+    every: Annotated[float, typer.Option(min=0.01, help="Seconds between two looks at the source.")] = 1.0,
+    queue: Annotated[int, typer.Option(min=1, help="Requests that may wait for a worker.")] = 32,
+    body_mib: Annotated[float, typer.Option(min=0.001, help="Largest body, MiB.")] = 4.0,
+    cache: Annotated[
+        Path | None,
+        typer.Option(help="Where a store's bundles are kept; a folder of the user's unless given."),
+    ] = None,
+) -> None:
+    """Rank over HTTP. CORANK_TOKEN, if set, is what writers must send."""
+    from corank import screen
+    from corank.serve import Serving
+    from corank.serve import serve as served
+
+    settings = Serving(
+        source=source,
+        cache=cache or Path.home() / ".cache" / "corank",
+        host=host,
+        port=port,
+        workers=workers,
+        every=every,
+        queue=queue,
+        body_mib=body_mib,
+    )
+    served(settings, screen.say)

@@ -1,0 +1,122 @@
+"""What a service ranks with, and how it keeps up: a funnel that is swapped between requests when its source changes.
+
+A source is a store, whose head is followed, or a bundle on disk, whose manifest is.
+"""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from corank.asked import Request
+from corank.bundle import Bundle, current
+from corank.errors import CorankError
+from corank.fetch import caught_up, fetched, newest
+from corank.funnel import Funnel
+from corank.head import Head
+from corank.stores import Store
+
+WARM = 20
+"""Requests that a funnel ranks before it goes live."""
+
+Report = Callable[[str], object]
+
+
+class Source(Protocol):
+    def newer(self, held: Funnel | None) -> Funnel | None:
+        """The funnel of the live version where the held one is another, or older; else None. Raises CorankError."""
+
+
+class OfBundle:
+    """A bundle's folder, whose content may be replaced."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def newer(self, held: Funnel | None) -> Funnel | None:
+        if held is not None and held.manifest.content == current(self.path):
+            return None
+        return warmed(Funnel(Bundle.open(self.path)))
+
+
+class OfStore:
+    """A store's live version, from a bundle in `cache`."""
+
+    def __init__(self, store: Store, cache: Path) -> None:
+        self.store, self.cache = store, cache
+        self.version: str | None = None
+
+    def newer(self, held: Funnel | None) -> Funnel | None:
+        _, head = Head.read(self.store)
+        live = head.require_live(self.store)
+        if held is None or live != self.version:
+            funnel = warmed(newest(self.store, live, Funnel(fetched(self.store, live, self.cache))))
+            self.version = live
+            return funnel
+        if head.seq != held.manifest.items_seq:
+            return caught_up(self.store, live, held)
+        return None
+
+
+class Follower:
+    """Holds the funnel, and looks for a newer one from a thread of its own."""
+
+    def __init__(self, source: Source, every: float = 1.0, report: Report = lambda line: None) -> None:
+        """Raises CorankError where there is nothing to serve. `every`: seconds between two looks."""
+        self.source, self.every, self._report = source, every, report
+        self.trouble: str | None = None
+        """Why the source could not be asked last time; what is held is served on."""
+        funnel = source.newer(None)
+        assert funnel is not None
+        self.funnel: Funnel = funnel
+        self.swaps = 0
+        self._look, self._stop, self._lock = threading.Event(), threading.Event(), threading.Lock()
+        self._thread = threading.Thread(target=self._follow, name="corank-follow", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._look.set()
+        self._thread.join()
+
+    def soon(self) -> None:
+        """Look again at once."""
+        self._look.set()
+
+    def look(self) -> None:
+        """Ask the source, and take what is newer; if it cannot be asked, that is told and what is held stays."""
+        with self._lock:
+            try:
+                newer = self.source.newer(self.funnel)
+            except CorankError as error:
+                if self.trouble is None:
+                    self._report(f"serving on: {error}")
+                self.trouble = str(error)
+                return
+            if self.trouble is not None:
+                self._report("the source answers again")
+            self.trouble = None
+            if newer is not None:
+                if newer.manifest.content != self.funnel.manifest.content:
+                    self.swaps += 1
+                    self._report(f"live: {newer.manifest.content}")
+                self.funnel = newer
+
+    def _follow(self) -> None:
+        while not self._stop.is_set():
+            self._look.wait(self.every)
+            self._look.clear()
+            if not self._stop.is_set():
+                self.look()
+
+
+def warmed(funnel: Funnel) -> Funnel:
+    """The same, once it has ranked: the first requests of a funnel read its tables from disk."""
+    ids = funnel.receiver.items.layers[0].records.ids.values
+    for n in range(WARM):
+        some = ids.gather_every(max(1, len(ids) // 100), n % max(1, len(ids))).to_list()
+        if some:
+            funnel.warm(Request(user={}, candidates=some))
+    return funnel

@@ -1,0 +1,5 @@
+"""The funnel page."""
+
+
+def funnel_page() -> str:
+    return "<!doctype html><title>corank</title>"

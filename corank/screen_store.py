@@ -1,0 +1,51 @@
+"""What the commands of serving show."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich import box
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from corank.screen import err, out, say
+from corank.survey import spell
+
+
+@contextmanager
+def counted(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar of so many of so many; without a terminal nothing but the end."""
+    bar = Progress(
+        TextColumn(what),
+        BarColumn(bar_width=20),
+        TextColumn("{task.completed:,}/{task.total:,}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=err,
+        disable=not err.is_terminal,
+    )
+    told = (0, 0)
+    with bar:
+        task = bar.add_task(what, total=0)
+
+        def progress(done: int, total: int) -> None:
+            nonlocal told
+            told = done, total
+            bar.update(task, completed=done, total=total)
+
+        yield progress
+    if told[1]:
+        say(f"{what}: {told[0]:,} of {told[1]:,}")
+
+
+def show_versions(found: list[dict[str, Any]]) -> None:
+    table = Table(box=box.SIMPLE)
+    for column in ("version", "", "name", "items", "since", "change", "published"):
+        table.add_column(column, justify="right" if column in ("items", "since", "change") else "left")
+    for held in found:
+        facts = held["facts"]
+        row = [facts["name"], f"{facts['items']:,}"] if facts else ["unfinished", f"{held['records']:,}"]
+        row += [f"{held['changed']:,}"]
+        row += [str(facts["seq"]), spell(facts["published_at"])] if facts else ["", ""]
+        table.add_row(held["version"], "live" if held["live"] else "", *row)
+    out.print(table)

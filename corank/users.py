@@ -1,0 +1,65 @@
+"""Users in a store: their columns as a table has them, for requests that give no more than an id."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import polars as pl
+
+from corank.bundle import Bundle, Manifest
+from corank.codec import keys_of
+from corank.errors import DataError
+from corank.head import USERS
+from corank.publish import BLOCK, Progress
+from corank.stores import Store
+from corank.tables import NEVER, Table
+from corank.versions import VALID_FROM
+
+
+def columns_of(manifest: Manifest) -> list[str]:
+    """The columns of a user that a request may carry, histories among them."""
+    schema = manifest.declared
+    found = [schema.column(n) for n, f in schema.columns("query").items() if f.side == "user"]
+    return [c for c in dict.fromkeys([*found, *schema.histories()]) if c != manifest.user]
+
+
+def put_users(
+    source: str, bundle: Bundle, store: Store, progress: Progress = lambda done, total: None
+) -> int:
+    """Put the newest row of every user of a table into a store; how many. They are of no version.
+
+    Raises DataError, StoreError.
+    """
+    manifest = bundle.manifest
+    table = Table.scan("users", source, Path())
+    table.require([manifest.user])
+    table.check_whole([manifest.user])
+    columns = [c for c in columns_of(manifest) if c in table.types]
+    if not columns:
+        raise DataError(f"{source}: has none of the columns {', '.join(columns_of(manifest))}")
+    begin = table.moment(VALID_FROM).fill_null(NEVER) if VALID_FROM in table.types else pl.lit(NEVER)
+    rows = table.frame.select(table.key(manifest.user).alias("@id"), begin.alias("@from"), *columns)
+    frame = (
+        table.collect(rows).sort("@from", maintain_order=True).unique("@id", keep="last", maintain_order=True)
+    )
+    for first in range(0, len(frame), BLOCK):
+        some = frame[first : first + BLOCK]
+        values = [msgspec.json.encode(row) for row in some.select(columns).iter_rows(named=True)]
+        store.put({USERS: list(zip(keys_of(some["@id"]), values, strict=True))})
+        progress(min(first + BLOCK, len(frame)), len(frame))
+    return len(frame)
+
+
+class UserStore:
+    """Looks users up in a store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def columns(self, id_: Any) -> dict[str, Any] | None:
+        """A user's columns, None for one that the store does not have. Raises StoreError."""
+        if type(id_) not in (int, str):
+            return None
+        (raw,) = self._store.get(USERS, keys_of(pl.Series([id_])))
+        columns: dict[str, Any] | None = msgspec.json.decode(raw) if raw is not None else None
+        return columns
