@@ -47,6 +47,8 @@ class StageFacts(Settings):
 
     name: str
     model: Literal["towers", "mlp"]
+    cuts: list[str] = []
+    """The levels of the log whose candidates it cuts."""
     keep: int
     min_score: float | None = None
     deadline_ms: float | None = None

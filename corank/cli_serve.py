@@ -11,6 +11,10 @@ serving = typer.Typer()
 store = typer.Typer(help="What a store holds: list it, go back, tidy up.", no_args_is_help=True)
 serving.add_typer(store, name="store")
 
+CACHE = Path.home() / ".cache" / "corank"
+Cache = Annotated[
+    Path | None, typer.Option(help="Where a store's bundles are kept; ~/.cache/corank unless given.")
+]
 StoreUrl = Annotated[str, typer.Argument(metavar="STORE", help="lmdb:PATH or redis://HOST:PORT/DB.")]
 
 
@@ -73,10 +77,9 @@ def serve(
     every: Annotated[float, typer.Option(min=0.01, help="Seconds between two looks at the source.")] = 1.0,
     queue: Annotated[int, typer.Option(min=1, help="Requests that may wait for a worker.")] = 32,
     body_mib: Annotated[float, typer.Option(min=0.001, help="Largest body, MiB.")] = 4.0,
-    cache: Annotated[
-        Path | None,
-        typer.Option(help="Where a store's bundles are kept; a folder of the user's unless given."),
-    ] = None,
+    cache: Cache = None,
+    log: Annotated[Path | None, typer.Option(help="Where to log served requests.")] = None,
+    log_share: Annotated[float, typer.Option(min=0.0, max=1.0, help="Of requests, to log.")] = 1.0,
 ) -> None:
     """Rank over HTTP. CORANK_TOKEN, if set, is what writers must send."""
     from corank import screen
@@ -85,7 +88,9 @@ def serve(
 
     settings = Serving(
         source=source,
-        cache=cache or Path.home() / ".cache" / "corank",
+        cache=cache or CACHE,
+        log=log,
+        log_share=log_share,
         host=host,
         port=port,
         workers=workers,
@@ -94,3 +99,25 @@ def serve(
         body_mib=body_mib,
     )
     served(settings, screen.say)
+
+
+@serving.command()
+def replay(
+    served: Annotated[Path, typer.Argument(metavar="SERVED", help="What `corank serve --log` wrote.")],
+    source: Annotated[str, typer.Argument(metavar="BUNDLE|STORE")],
+    cache: Cache = None,
+    as_json: Json = False,
+) -> None:
+    """Compute the scores of served requests anew, and tell how far they are from the served ones."""
+    from corank import operate, screen
+    from corank.recompute import plain
+
+    found = operate.replay(served, source, cache or CACHE, screen.say)
+    if as_json:
+        print_json(plain(found))
+    else:
+        screen.say(
+            f"{found.requests:,} requests, {found.candidates:,} candidates: {found.differ:,} differ, "
+            f"by {found.largest:.2g} at most; {found.skipped:,} requests of versions that are gone",
+            screen.out,
+        )

@@ -120,6 +120,7 @@ def _facts(config: Config, model: JointModel, calibrators: Calibrators, name: st
     return StageFacts(
         name=name,
         model=settings.model,
+        cuts=settings.cuts,
         keep=settings.keep,
         min_score=settings.min_score,
         deadline_ms=settings.deadline_ms,

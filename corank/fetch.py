@@ -18,7 +18,7 @@ from corank.errors import BundleError, StoreError
 from corank.funnel import Funnel
 from corank.head import Head, journal
 from corank.items import Layer
-from corank.publish import BLOCK, KEYS, MANIFEST, carried, chunks
+from corank.publish import BLOCK, KEYS, MANIFEST, carried, chunks, recomputed
 from corank.settings import validated
 from corank.stores import Store
 from corank.vectors import save_vectors
@@ -87,14 +87,26 @@ def _items(folder: Path, store: Store, version: str, form: Form) -> Layer:
 def newest(store: Store, version: str, funnel: Funnel) -> Funnel:
     """A version's funnel with all that came since its bundle, as of one change. Raises StoreError."""
     _, head = Head.read(store)
-    form, layers = Form.of(funnel.manifest), []
-    keys = sorted({key for pairs in store.scan(f"changed/{version}") for key, _ in pairs})
-    for first in range(0, len(keys), BLOCK):
-        some = keys[first : first + BLOCK]
-        found = zip(some, store.get(f"items/{version}", some), strict=True)
-        layers.append(form.decoded({key: record for key, record in found if record is not None}))
+    form = Form.of(funnel.manifest)
+    records = {key: record for pairs in store.scan(f"changed/{version}") for key, record in pairs}
     # a record may be newer than the head that was read: what came since is put on top once more
-    return caught_up(store, version, funnel.renewed(head.seq, Layer.joined(layers) if layers else None))
+    return caught_up(store, version, funnel.renewed(head.seq, form.decoded(records) if records else None))
+
+
+def as_of(store: Store, version: str, funnel: Funnel, seq: int) -> Funnel:
+    """A version's funnel, its bundle's, brought to the state after an earlier change.
+
+    Raises StoreError where the journal does not reach back so far.
+    """
+    _, head = Head.read(store)
+    facts, form = head.versions[version], Form.of(funnel.manifest)
+    for number, upsert in journal(store, 0, seq):
+        if upsert.version == version:
+            funnel = funnel.renewed(number, form.decoded(dict(upsert.records)))
+        elif upsert.at >= facts.items_at:
+            records = dict(recomputed(funnel, upsert, lambda line: None))
+            funnel = funnel.renewed(number, form.decoded(records) if records else None)
+    return funnel.renewed(seq)
 
 
 def caught_up(store: Store, version: str, funnel: Funnel) -> Funnel:

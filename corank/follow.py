@@ -63,7 +63,7 @@ class Follower:
 
     def __init__(self, source: Source, every: float = 1.0, report: Report = lambda line: None) -> None:
         """Raises CorankError where there is nothing to serve. `every`: seconds between two looks."""
-        self.source, self.every, self._report = source, every, report
+        self.source, self.every, self.report = source, every, report
         self.trouble: str | None = None
         """Why the source could not be asked last time; what is held is served on."""
         funnel = source.newer(None)
@@ -92,16 +92,16 @@ class Follower:
                 newer = self.source.newer(self.funnel)
             except CorankError as error:
                 if self.trouble is None:
-                    self._report(f"serving on: {error}")
+                    self.report(f"serving on: {error}")
                 self.trouble = str(error)
                 return
             if self.trouble is not None:
-                self._report("the source answers again")
+                self.report("the source answers again")
             self.trouble = None
             if newer is not None:
                 if newer.manifest.content != self.funnel.manifest.content:
                     self.swaps += 1
-                    self._report(f"live: {newer.manifest.content}")
+                    self.report(f"live: {newer.manifest.content}")
                 self.funnel = newer
 
     def _follow(self) -> None:

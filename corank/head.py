@@ -2,8 +2,8 @@
 
     head                Head: the live version, and all others that are whole
     parts/VERSION       `manifest.json`, and `NAME/CHUNK`: the bundle's parts, but for the records of its items
-    items/VERSION       an item's key → its record (codec.py)
-    changed/VERSION     the keys of items that came, or changed, since the bundle
+    items/VERSION       an item's key → its record (codec.py), as in the bundle
+    changed/VERSION     likewise of items that came, or changed, since: these are the newer ones
     journal             sequence number → Upsert: what came, as it was given, and as records of the then live version
     users               a user's key → the user's columns, of no version
 

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from corank import publish as publishing
-from corank import upkeep
+from corank import recompute, upkeep
 from corank.bundle import Bundle
+from corank.errors import DataError
 from corank.publish import Progress
-from corank.stores import open_store
+from corank.stores import is_store, open_store
 from corank.users import put_users
 
 Report = Callable[[str], object]
@@ -53,6 +54,25 @@ def roll_back(store: str, version: str | None = None, report: Report = lambda li
     opened = open_store(store)
     try:
         return upkeep.roll_back(opened, version, report)
+    finally:
+        opened.close()
+
+
+def replay(
+    served: Path, source: str, cache: Path, report: Report = lambda line: None
+) -> recompute.Difference:
+    """Compute the scores of served requests anew, those logged in a folder or a file, by a store or a bundle.
+
+    Raises DataError, RequestError, StoreError, BundleError.
+    """
+    paths = [served] if served.is_file() else sorted(served.glob("served-*.parquet"))
+    if not paths:
+        raise DataError(f"{served}: no served requests here; `corank serve --log {served}` writes them")
+    if not is_store(source):
+        return recompute.replay(paths, recompute.of_bundle(Path(source)), report)
+    opened = open_store(source)
+    try:
+        return recompute.replay(paths, recompute.of_store(opened, cache), report)
     finally:
         opened.close()
 

@@ -152,7 +152,7 @@ def make_live(store: Store, version: str, funnel: Funnel, facts: Version, report
         raw, head = Head.read(store)
         came = [u for _, u in journal(store, applied, head.seq) if u.at >= facts.items_at]
         for upsert in came:
-            put_on_top(store, version, funnel, upsert, report)
+            store.put({f"changed/{version}": recomputed(funnel, upsert, report)})
         if came:
             report(f"{sum(len(u.items) for u in came):,} items came since {version} was read: put on top")
         applied = head.seq
@@ -161,7 +161,7 @@ def make_live(store: Store, version: str, funnel: Funnel, facts: Version, report
             return after.seq
 
 
-def put_on_top(store: Store, version: str, funnel: Funnel, upsert: Upsert, report: Report) -> None:
+def recomputed(funnel: Funnel, upsert: Upsert, report: Report) -> list[tuple[bytes, bytes]]:
     """Items that came under another version, as records of this one; what its features refuse is told and left out."""
     known, form = funnel.receiver.item_columns, Form.of(funnel.manifest)
     rows = [
@@ -176,7 +176,7 @@ def put_on_top(store: Store, version: str, funnel: Funnel, upsert: Upsert, repor
                 pairs += form.encoded(described(funnel, [row]), np.arange(1))
             except CorankError as error:
                 report(f"item {row['id']!r} is left out: {error}")
-    store.put({f"items/{version}": pairs, f"changed/{version}": [(key, b"") for key, _ in pairs]})
+    return pairs
 
 
 def described(funnel: Funnel, items: list[dict[str, Any]]) -> Layer:
@@ -199,8 +199,7 @@ def upsert(store: Store, version: str, funnel: Funnel, items: list[dict[str, Any
             raise MovedError(f"{store.address}: {head.live} is live, {version} was when the items were read")
         after = head.model_copy(update={"seq": head.seq + 1})
         entries = {
-            f"items/{version}": pairs,
-            f"changed/{version}": [(key, b"") for key, _ in pairs],
+            f"changed/{version}": pairs,
             JOURNAL: [(journal_key(after.seq), entry)],
         }
         if store.swap(raw, after.written(), entries):

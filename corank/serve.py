@@ -16,6 +16,7 @@ from starlette.applications import Starlette
 from corank.errors import CorankError
 from corank.follow import Follower, OfBundle, OfStore, Source
 from corank.gauges import MULTIPROC
+from corank.served import Served
 from corank.service import Limits, Service
 from corank.settings import Settings
 from corank.stores import is_store, open_store
@@ -41,6 +42,10 @@ class Serving(Settings):
     workers: PositiveInt = 1
     every: float = Field(1.0, gt=0)
     """Seconds between two looks at the source."""
+    log: Path | None = None
+    """Where served requests are logged, if they are."""
+    log_share: float = Field(1.0, gt=0, le=1)
+    """Of requests."""
     queue: PositiveInt = 32
     """Requests that may wait, of each worker."""
     body_mib: float = Field(4.0, gt=0)
@@ -90,4 +95,5 @@ def worker() -> Starlette:
     )
     users = UserStore(source.store) if isinstance(source, OfStore) else None
     limits = Limits(settings.queue, round(settings.body_mib * 2**20))
-    return Service(follower, limits, os.environ.get(TOKEN) or None, users).app()
+    served = Served(settings.log, settings.log_share) if settings.log is not None else None
+    return Service(follower, limits, os.environ.get(TOKEN) or None, users, served).app()

@@ -23,12 +23,13 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from corank import bodies
-from corank.errors import RequestError, StoreError
+from corank.errors import CorankError, RequestError, StoreError
 from corank.follow import Follower, OfStore
 from corank.funnel_page import funnel_page
 from corank.gauges import Gauges
 from corank.openapi import document
 from corank.publish import MovedError, upsert
+from corank.served import Served
 from corank.users import UserStore
 
 RETRY_AFTER = "1"
@@ -62,10 +63,11 @@ class Service:
         limits: Limits,
         token: str | None = None,
         users: UserStore | None = None,
+        served: Served | None = None,
     ) -> None:
         """`token` is asked of who writes; without one nobody may."""
         self.follower, self.limits, self._token = follower, limits, token
-        self._users = users
+        self._users, self._served = users, served
         self.gauges = Gauges(follower)
         self._waiting = 0
         self._turn = asyncio.Lock()
@@ -88,9 +90,22 @@ class Service:
     @asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
         self.follower.start()
+        writing = asyncio.create_task(self._write_served())
         gc.freeze()  # a million ids in dicts need not be walked again and again
         yield
+        writing.cancel()
+        if self._served is not None:
+            await asyncio.to_thread(self._served.write)
         await asyncio.to_thread(self.follower.stop)
+
+    async def _write_served(self) -> None:
+        while self._served is not None:
+            await asyncio.sleep(1)
+            if self._served.full():
+                try:
+                    await asyncio.to_thread(self._served.write)
+                except CorankError as error:
+                    self.follower.report(str(error))
 
     def _answered(self, handler: Handler) -> Handler:
         """A handler whose refusals are answers in JSON."""
@@ -141,6 +156,8 @@ class Service:
         if request.trace:
             answer["microseconds"] = {name: round(s * 1e6) for name, s in ranked.seconds.items()}
         self.gauges.ranked(ranked, time.perf_counter() - arrived)
+        if self._served is not None:
+            self._served.add(funnel, ranked)
         return _json(answer)
 
     def _user(self, body: bodies.Rank) -> tuple[dict[str, Any], str]:
