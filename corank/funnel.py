@@ -13,7 +13,6 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 from onnxruntime import RunOptions
-from onnxruntime.capi.onnxruntime_pybind11_state import EPFail, Fail, RuntimeException
 
 from corank.asked import Request
 from corank.bundle import Bundle, Manifest, StageFacts
@@ -30,7 +29,7 @@ from corank.receive import Received, Receiver
 from corank.records import Records
 from corank.rows import Floats
 from corank.schema import Schema
-from corank.scorer import Scorer, Seen, read_vectors
+from corank.scorer import RUNTIME_ERRORS, Scorer, Seen, read_vectors
 from corank.shown import shown
 from corank.value import Value
 
@@ -38,7 +37,6 @@ __all__ = ["Funnel", "Request"]
 
 Index = NDArray[np.int64]
 Doubles = NDArray[np.floating]
-RuntimeFault = (Fail, EPFail, RuntimeException)
 
 
 class Funnel:
@@ -123,7 +121,7 @@ class Funnel:
         try:
             with self._watch.until(due) if due < math.inf else nullcontext() as options:
                 scores = self._scores(stage, received, alive, seen, options)
-        except RuntimeFault:
+        except RUNTIME_ERRORS:
             if not ranked.cuts:
                 raise
             ranked.fall_back(stage, "late" if options is not None and options.terminate else "failed")

@@ -145,23 +145,23 @@ class Receiver:
         return assemble(self.schema.placed("cross"), columns, len(alive))
 
     def described(self, ids: list[Any], columns: list[dict[str, Any]]) -> Layer:
-        """Items of the given columns, each once, as the records hold them. Raises RequestError, DataError."""
+        """Items of the given columns, each once, as the records hold them. Raises RequestError."""
         for n, row in enumerate(columns):
             for column in row.keys() - self.item_columns:
                 raise RequestError(f"{ids[n]!r}: {unknown_column(column, self.item_columns)}")
             for column in self._manifest.item_columns:
                 if column in self._named:
                     _number(column, ids[n], row)
-        names = sorted(self.item_columns)
-        frame = pl.DataFrame(
-            [
-                identifiers(series("id", ids, "items"), "id").alias(self._manifest.item),
-                *(series(name, [row.get(name) for row in columns], "items") for name in names),
-            ]
-        )
-        records = Records.of(
-            frame, self.encoders, self.priors, self._manifest.item, self._manifest.item_columns
-        )
+        find(
+            self.items, series("id", ids, "items"), "items"
+        )  # of another type, they would be known by no one
+        key, names = self._manifest.item, sorted(self.item_columns)
+        try:
+            given = [series(name, [row.get(name) for row in columns], "items") for name in names]
+            frame = pl.DataFrame([identifiers(series("id", ids, "items"), "id").alias(key), *given])
+            records = Records.of(frame, self.encoders, self.priors, key, self._manifest.item_columns)
+        except DataError as error:
+            raise RequestError(str(error)) from None
         return Layer(records, self._vectors(records.rows))
 
     def _places(self, given: list[Any], described: list[dict[str, Any]]) -> tuple[Items, Index]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
-from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, InvalidProtobuf
+from onnxruntime.capi import onnxruntime_pybind11_state as runtime
 
 from corank.arrays import read_array
 from corank.bundle import Attention, Manifest, StageFacts
@@ -21,6 +21,10 @@ from corank.rows import Floats, Rows
 from corank.schema import Placement
 
 Index = NDArray[np.int64]
+RUNTIME_ERRORS: tuple[type[Exception], ...] = tuple(
+    error for error in vars(runtime).values() if isinstance(error, type) and issubclass(error, Exception)
+)
+"""What the runtime raises; they share no base of their own."""
 Seen = dict[str, Floats]
 """What stages said of all candidates, NaN of those they never saw: `STAGE.score` and `STAGE.place` → (n,)."""
 
@@ -132,7 +136,7 @@ def _session(path: Path) -> onnxruntime.InferenceSession:
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except (Fail, InvalidArgument, InvalidProtobuf) as error:
+    except RUNTIME_ERRORS as error:
         raise BundleError(
             f"{path}: no graph that the runtime reads ({error}); export the bundle again"
         ) from None

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from onnxruntime.capi.onnxruntime_pybind11_state import EPFail, Fail, RuntimeException
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as Http
@@ -29,6 +28,7 @@ from corank.funnel_page import funnel_page
 from corank.gauges import Gauges
 from corank.openapi import document
 from corank.publish import MovedError, upsert
+from corank.scorer import RUNTIME_ERRORS
 from corank.served import Served
 from corank.users import UserStore
 
@@ -147,7 +147,7 @@ class Service:
         request = body.request(user)
         try:
             ranked = funnel.ranked(request, arrived)
-        except (Fail, EPFail, RuntimeException) as error:
+        except RUNTIME_ERRORS as error:
             self.gauges.failed()
             raise RefusedError(500, f"the first stage cannot be computed: {error}") from None
         if ranked.received.unknown:
