@@ -23,8 +23,13 @@ class Request(Settings):
     context: dict[str, Any] = {}
     time: str | int | None = None
     """When it is asked, as ISO 8601 (without a zone: UTC) or ms since 1970 UTC; now unless given."""
-    candidates: list[Any] = Field(min_length=1)
-    """Item ids, or `{"id": …}` with the pair's logged columns and, for an unknown item, its item columns."""
+    candidates: list[Any] | None = Field(None, min_length=1)
+    """Those that the bundle retrieves, unless given. Item ids, or `{"id": …}` with the pair's logged columns and, for
+    an unknown item, its item columns."""
+    retrieve: PositiveInt | None = None
+    """How many candidates to retrieve; as the bundle says unless given."""
+    where: dict[str, Any] = {}
+    """What is retrieved: by a column that may be filtered by, a value or a list of values."""
     keep: dict[str, PositiveInt] = {}
     """Quotas for this request, by stage."""
     trace: bool = False
@@ -97,7 +102,7 @@ def candidates(request: Request) -> tuple[list[Any], list[dict[str, Any]]]:
 
     Raises RequestError for a candidate without id or given twice.
     """
-    ids: list[Any] = request.candidates
+    ids: list[Any] = request.candidates or []
     described: list[dict[str, Any]] = []
     if not set(map(type, ids)) <= {int, str}:
         ids, described = _described(ids)

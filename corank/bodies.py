@@ -31,7 +31,11 @@ class Rank(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """A request to rank: docs/bundle.md tells its fields."""
 
     user: Annotated[dict[Text, Column], Meta(max_length=VALUES)]
-    candidates: Annotated[list[Whole | Text | Columns], Meta(min_length=1, max_length=CANDIDATES)]
+    candidates: Annotated[list[Whole | Text | Columns], Meta(min_length=1, max_length=CANDIDATES)] | None = (
+        None
+    )
+    retrieve: Annotated[int, Meta(ge=1, le=CANDIDATES)] | None = None
+    where: Annotated[dict[Text, Scalar | list[Scalar]], Meta(max_length=64)] = {}
     context: Annotated[dict[Text, Column], Meta(max_length=VALUES)] = {}
     time: Whole | Text | None = None
     keep: Annotated[dict[Text, Annotated[int, Meta(ge=1, le=2**31)]], Meta(max_length=64)] = {}
@@ -45,6 +49,8 @@ class Rank(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
             context=self.context,
             time=self.time,
             candidates=self.candidates,
+            retrieve=self.retrieve,
+            where=self.where,
             keep=self.keep,
             trace=self.trace,
         )

@@ -12,7 +12,9 @@ from corank.features import Feature
 from corank.joint import Stage
 from corank.losses import Distill, Loss, Scope, Total
 from corank.optimise import DenseOptimiser
+from corank.prerank import TowersSettings
 from corank.rank import MlpSettings
+from corank.retrieval import RetrievalSettings
 from corank.schema import Schema
 from corank.settings import Settings, unknown
 from corank.tables import DataSettings
@@ -69,6 +71,7 @@ class Config(Settings):
     teachers: list[TeacherSettings] = []
     """Who only teaches."""
     losses: list[Loss] = Field(min_length=1)
+    retrieval: RetrievalSettings | None = None
     train: TrainSettings = TrainSettings()
 
     @property
@@ -130,6 +133,7 @@ class Config(Settings):
         self._check_histories(schema)
         self._check_priors(schema)
         self._check_scores()
+        self._check_retrieval()
         self.total.check()
         self._check_early_stop()
         self._check_learners()
@@ -229,6 +233,17 @@ class Config(Settings):
                 raise ConfigError(
                     f"train.early_stop.metric: unknown metric '{stop.metric}'; known metrics: {', '.join(known)}"
                 )
+
+    def _check_retrieval(self) -> None:
+        if self.retrieval is None:
+            if self.declared.filters():
+                raise ConfigError(
+                    f"features.{self.declared.filters()[0]}.filter: there is no `retrieval` that could be filtered"
+                )
+            return
+        towers = [stage.name for stage in self.stages if isinstance(stage, TowersSettings)]
+        if self.retrieval.stage not in towers:
+            raise ConfigError(f"retrieval.stage: {unknown(self.retrieval.stage, towers, 'towers stage')}")
 
     def _check_scores(self) -> None:
         for name in self.data.scores:

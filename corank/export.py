@@ -29,6 +29,7 @@ from corank.prerank import Towers, TowersSettings
 from corank.prior import Snapshots
 from corank.rank import Mlp
 from corank.records import Records
+from corank.retrieve import sampled_queries, write_retrieval
 from corank.vectors import write_vectors
 from corank.vocabulary import Keys
 
@@ -92,7 +93,7 @@ def export(path: Path, config: Config, packed: Packed, model: JointModel, calibr
         item_columns=packed.manifest.item_columns,
         parts={},
     )
-    return write(path, manifest, lambda folder: _fill(folder, packed, model, priors))
+    return write(path, manifest, lambda folder: _fill(folder, config, packed, model, priors))
 
 
 def model_version(config: Config, packed: Packed, model: JointModel, calibrators: Calibrators) -> str:
@@ -137,7 +138,7 @@ def _facts(config: Config, model: JointModel, calibrators: Calibrators, name: st
     )
 
 
-def _fill(folder: Path, packed: Packed, model: JointModel, priors: Snapshots) -> None:
+def _fill(folder: Path, config: Config, packed: Packed, model: JointModel, priors: Snapshots) -> None:
     packed.encoders.save(folder / "encoders")
     for n, rates in enumerate(priors.rates.values()):
         rates.save(prior_folder(folder, n))
@@ -154,7 +155,12 @@ def _fill(folder: Path, packed: Packed, model: JointModel, priors: Snapshots) ->
     records = newest(packed).renewed(packed.encoders, priors)
     records.save(folder / "items")
     towers = {name: model.tables_of[name] for name, s in model.stages.items() if isinstance(s, Towers)}
-    write_vectors(folder, towers, model.layout, records.rows, tables)
+    vectors = write_vectors(folder, towers, model.layout, records.rows, tables)
+    if config.retrieval is not None:
+        stage = config.retrieval.stage
+        held = tables[towers[stage]]
+        queries = sampled_queries(packed, model.layout, held, folder / f"{stage}.query.onnx")
+        write_retrieval(folder, config.retrieval, vectors[stage], queries)
 
 
 def newest(packed: Packed) -> Records:

@@ -34,6 +34,12 @@ class ColumnFeature(Settings):
     """Column of the side's table; the feature's name unless given."""
 
 
+def check_filter(side: Side, filter_by: bool) -> None:
+    """Raise ValueError where what is no item's is to be filtered by."""
+    if filter_by and side != "item":
+        raise ValueError(f"filter is for retrieval, which knows items alone; this one's side is {side}")
+
+
 class IdFeature(ColumnFeature):
     """One categorical value, embedded. A vocabulary of the training rows, or a hash into `hash` rows."""
 
@@ -42,6 +48,13 @@ class IdFeature(ColumnFeature):
     min_count: PositiveInt = 1
     """Values seen less often in training are encoded as unknown, which so learns an embedding."""
     hash: PositiveInt | None = None
+    filter: bool = False
+    """An item's: requests may filter retrieval by it."""
+
+    @model_validator(mode="after")
+    def _of_items(self) -> Self:
+        check_filter(self.side, self.filter)
+        return self
 
 
 class IdsFeature(ColumnFeature):
@@ -56,6 +69,8 @@ class IdsFeature(ColumnFeature):
     hash: PositiveInt | None = None
     separator: str | None = None
     """Splits a text column into values, as in `20,43`."""
+    filter: bool = False
+    """An item's: requests may filter retrieval by any of its values."""
     of: str | None = None
     """A history: the item id feature whose table it shares; its past items are the values. Or `HISTORY.FEATURE`: an
     attribute of that history's items, which shares the table of that item feature."""
@@ -76,6 +91,7 @@ class IdsFeature(ColumnFeature):
 
     @model_validator(mode="after")
     def _history_or_list(self) -> Self:
+        check_filter(self.side, self.filter)
         if self.every is not None:
             check_grid(self.every)
         if self.half_life is not None and not self.half_life:

@@ -25,8 +25,9 @@ from corank.layout import Layout
 from corank.packed import prior_folder
 from corank.prior import Rates, Snapshots
 from corank.ranked import Ranked
-from corank.receive import Received, Receiver
+from corank.receive import Received, Receiver, Retrieve
 from corank.records import Records
+from corank.retrieve import Retrieval
 from corank.rows import Floats
 from corank.schema import Schema
 from corank.scorer import RUNTIME_ERRORS, Scorer, Seen, read_vectors
@@ -53,10 +54,12 @@ class Funnel:
             encoders = Encoders.load(folder / "encoders", schema)
             self.scorer = Scorer(folder, self.manifest, Layout(schema, encoders.sizes))
             records = Records.load(folder / "items", encoders, self.manifest.item_columns)
+            items = Items((Layer(records, read_vectors(folder, self.manifest)),))
+            self.retrieval = Retrieval.open(folder, items)
             self.receiver = Receiver(
                 self.manifest,
                 encoders,
-                Items((Layer(records, read_vectors(folder, self.manifest)),)),
+                items,
                 snapshots(folder, self.manifest),
                 list(dict.fromkeys(stage.attended.history for stage in stages if stage.attended)),
                 {name for value in self._values.values() for name in value.names},
@@ -75,7 +78,9 @@ class Funnel:
         other = copy(self)
         other.manifest = self.manifest.model_copy(update={"items_seq": items_seq})
         if newer is not None:
-            other.receiver = self.receiver.renewed(self.receiver.items.renewed(newer))
+            items = self.receiver.items.renewed(newer)
+            other.receiver = self.receiver.renewed(items)
+            other.retrieval = self.retrieval and self.retrieval.renewed(items)
         return other
 
     def rank(self, request: Request) -> dict[str, Any]:
@@ -95,7 +100,7 @@ class Funnel:
         """
         began = time.perf_counter() if arrived is None else arrived
         quotas = self._quotas(request)
-        received = self.receiver.receive(request)
+        received = self.receiver.receive(request, self._retrieve(request))
         ranked = Ranked(self.manifest, request, received, quotas)
         ranked.took("receive", began)
         alive: Index = np.arange(len(received.ids))
@@ -106,6 +111,14 @@ class Funnel:
                 break
             alive = ranked.cut(stage, alive, score)
         return ranked
+
+    def _retrieve(self, request: Request) -> Retrieve | None:
+        if self.retrieval is None:
+            return None
+        retrieval, where = self.retrieval, self.receiver.where(request)
+        stage = self.scorer.towers[retrieval.settings.stage]
+        k = request.retrieve or retrieval.settings.keep
+        return lambda query: retrieval.search(self.scorer.query(stage, query), k, where)
 
     def _in_time(
         self, stage: StageFacts, received: Received, alive: Index, seen: Seen, began: float, ranked: Ranked
@@ -142,7 +155,7 @@ class Funnel:
 
     def logits(self, request: Request) -> dict[str, dict[str, Floats]]:
         """Every stage's logits for all candidates, uncut: stage → label → (n,). Raises RequestError."""
-        received = self.receiver.receive(request)
+        received = self.receiver.receive(request, self._retrieve(request))
         everyone: Index = np.arange(len(received.ids))
         seen: Seen = {}
         return {

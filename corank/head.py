@@ -4,7 +4,7 @@
     parts/VERSION       `manifest.json`, and `NAME/CHUNK`: the bundle's parts, but for the records of its items
     items/VERSION       an item's key → its record (codec.py), as in the bundle
     changed/VERSION     likewise of items that came, or changed, since: these are the newer ones
-    journal             sequence number → Upsert: what came, as it was given, and as records of the then live version
+    journal             sequence number → Change: what came, as it was given, and as records of the live version
     users               a user's key → the user's columns, of no version
 
 VERSION is the name of the bundle's content. A version is written whole before the head names it; a reader that follows
@@ -50,7 +50,9 @@ class Head(Settings):
     """Of the last change."""
     live: str | None = None
     journal_from: int = 1
-    """The journal has all that was upserted from this change on."""
+    """The journal has every change from this one on."""
+    journal_at: int = 0
+    """Items that came until then, ms UTC, may be gone from it."""
     versions: dict[str, Version] = {}
     """By name, in the order in which they were first published."""
 
@@ -72,6 +74,21 @@ class Head(Settings):
             raise StoreError(f"{store.address}: nothing is live; `corank publish` makes a bundle live")
         return self.live
 
+    def facts(self, store: Store, version: str) -> Version:
+        """Raises StoreError for a version that is not there."""
+        if version not in self.versions:
+            known = ", ".join(self.versions) or "none"
+            raise StoreError(f"{store.address}: no version {version}; there are {known}")
+        return self.versions[version]
+
+    def until(self, version: str) -> int:
+        """The number up to which upserts are in a version."""
+        return self.seq if version == self.live else self.versions[version].applied
+
+    def tells(self, facts: Version) -> bool:
+        """Whether the journal has all that came since a version's items were read."""
+        return self.journal_at < facts.items_at
+
     def switched(self, version: str, facts: Version) -> Self:
         """With another version live. The one that was stays, with all that was upserted so far."""
         seq = self.seq + 1
@@ -82,16 +99,16 @@ class Head(Settings):
         return self.model_copy(update={"seq": seq, "live": version, "versions": versions})
 
 
-class Upsert(msgspec.Struct, frozen=True):
-    """Items that came at once."""
+class Change(msgspec.Struct, frozen=True):
+    """Items that came at once, or another version that went live."""
 
     version: str
-    """Which was live."""
+    """Live from then on."""
     at: int
     """ms UTC"""
-    items: list[dict[str, Any]]
+    items: list[dict[str, Any]] = []
     """Columns and `id`, as given."""
-    records: list[tuple[bytes, bytes]]
+    records: list[tuple[bytes, bytes]] = []
     """Key and record, under that version."""
 
 
@@ -99,19 +116,21 @@ def journal_key(seq: int) -> bytes:
     return seq.to_bytes(8, "big")
 
 
-def journal(store: Store, after: int, until: int, at_once: int = 256) -> "list[tuple[int, Upsert]]":
-    """What was upserted by the changes after one number up to another, those that the store still has.
+def entry(seq: int, change: Change) -> dict[str, list[tuple[bytes, bytes]]]:
+    """What a store is given to keep a change."""
+    return {JOURNAL: [(journal_key(seq), msgspec.msgpack.encode(change))]}
 
-    Raises StoreError.
-    """
+
+def journal(store: Store, after: int, until: int, at_once: int = 256) -> list[tuple[int, Change]]:
+    """The changes after one number up to another, those that the store still has. Raises StoreError."""
     found = []
     for first in range(after + 1, until + 1, at_once):
         numbers = range(first, min(first + at_once, until + 1))
         for seq, raw in zip(numbers, store.get(JOURNAL, [journal_key(seq) for seq in numbers]), strict=True):
             if raw is not None:
                 try:
-                    found.append((seq, msgspec.msgpack.decode(raw, type=Upsert)))
-                except msgspec.MsgspecError:
+                    found.append((seq, msgspec.msgpack.decode(raw, type=Change)))
+                except (msgspec.MsgspecError, UnicodeDecodeError):
                     raise StoreError(f"{store.address}: journal entry {seq} is damaged") from None
     return found
 

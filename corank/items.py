@@ -6,7 +6,7 @@ Letters: N items of a layer · P places · d last width of the towers.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import polars as pl
@@ -78,6 +78,15 @@ class Items:
             newer = layer.records.ids.find(ids)
             place = np.where(newer < 0, place, newer + first)
         return place
+
+    def ids(self, place: Index) -> list[Any]:
+        """(P)"""
+        found = [None] * len(place)
+        for layer, first, end in zip(self.layers, self.bounds, self.bounds[1:], strict=False):
+            here = np.flatnonzero((place >= first) & (place < end))
+            for n, id_ in zip(here, layer.records.ids.values.gather(place[here] - first), strict=True):
+                found[n] = id_
+        return found
 
     def rows(self, place: Index) -> Rows:
         """(P)"""

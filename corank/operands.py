@@ -43,7 +43,10 @@ class Wanted:
     def of(
         cls, schema: Schema, placement: Placement, features: Iterable[DerivedFeature] | None = None
     ) -> Self:
-        """Those of all derived features, or of some. A history's items have what is asked of the history."""
+        """Those of all derived features, and what is filtered by; or of some derived features.
+
+        A history's items have what is asked of the history.
+        """
         keys: dict[str, None] = {}
         lists: dict[str, None] = {}
         values: dict[str, None] = {}
@@ -58,6 +61,9 @@ class Wanted:
                     keys[name] = None
                 else:
                     values[name] = None
+        if placement == "item" and features is None:
+            for name in schema.filters():
+                (lists if isinstance(schema.features[name], IdsFeature) else keys)[name] = None
         return cls(tuple(keys), tuple(lists), tuple(values))
 
     @property

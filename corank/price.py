@@ -105,7 +105,7 @@ def _given(funnel: Funnel, name: str, request: Request, n: int) -> list[Any]:
     """The values of a column, as they came."""
     column = funnel.schema.column(name)
     if funnel.schema.placement(name) == "cross":
-        described = [c if isinstance(c, dict) else {} for c in request.candidates[:n]]
+        described = [c if isinstance(c, dict) else {} for c in (request.candidates or [])[:n]]
         return [c.get(column) for c in described]
     sides = request.user | request.context
     return [sides["id" if column == funnel.manifest.user else column]]

@@ -15,11 +15,13 @@ import numpy as np
 
 from corank.bundle import CHUNK, Bundle
 from corank.codec import Form, ids_of
-from corank.errors import CorankError, StoreError
+from corank.errors import CorankError, DataError, RequestError, StoreError
 from corank.funnel import Funnel
-from corank.head import JOURNAL, Head, Upsert, Version, journal, journal_key, now
+from corank.head import Change, Head, Version, entry, journal, now
 from corank.items import Layer
+from corank.recall import find
 from corank.stores import Store
+from corank.survey import spell
 
 MANIFEST = "manifest.json"
 KEYS = "items/keys.arrow"
@@ -37,24 +39,43 @@ class MovedError(CorankError):
     """Another version went live meanwhile; try again with it."""
 
 
+class DamagedError(StoreError):
+    """A version is not in the store as it was written."""
+
+
 def publish(
     path: Path,
     store: Store,
     report: Report = lambda line: None,
     progress: Progress = lambda done, total: None,
 ) -> str:
-    """Make a bundle the live version of a store; its name. Raises BundleError, StoreError."""
+    """Make a bundle the live version of a store; its name. One that is there is proven, and mended where it is damaged.
+
+    Raises BundleError, StoreError.
+    """
     bundle = Bundle.open(path)
     version, funnel = bundle.manifest.content, Funnel(bundle)
     _, head = Head.read(store)
-    if head.live == version:
-        report(f"{version} is live already")
-        return version
-    if version not in head.versions:
+    facts, unsound = head.versions.get(version), list[bytes]()
+    if facts is not None:
+        unsound = _unsound(store, version, Form.of(funnel.manifest))
+        try:
+            _verify(bundle, funnel, store, version)
+        except DamagedError as damage:
+            report(f"{damage}; it is written again")
+            facts = None
+    if facts is None:
         _write_parts(bundle, store, version)
         _write_items(funnel, store, version, report, progress)
         _verify(bundle, funnel, store, version)
-    make_live(store, version, funnel, _facts(funnel, version), report)
+        facts = _facts(funnel, version)
+    elif unsound:
+        report(f"{len(unsound):,} records ... are damaged")
+        facts = facts.model_copy(update={"applied": 0})
+    elif head.live == version:
+        report(f"{version} is live already")
+        return version
+    make_live(store, version, funnel, facts, report)
     return version
 
 

@@ -24,11 +24,15 @@ from corank.operands import Operands, Wanted
 from corank.prior import Snapshots
 from corank.recall import Past, Recall, find
 from corank.records import Records
+from corank.retrieve import Where, filters
 from corank.rows import Floats, Ragged, Rows
 from corank.schema import Placement, Schema
-from corank.vocabulary import identifiers
+from corank.vocabulary import hashes, identifiers
 
 Index = NDArray[np.int64]
+
+Retrieve = Callable[[Rows], Index]
+"""A query's row → the places of its candidates."""
 
 KEPT = 2**16
 """Values of the query whose encoding is remembered."""
@@ -99,16 +103,15 @@ class Receiver:
         other.items = items
         return other
 
-    def receive(self, request: Request) -> Received:
-        """Raises RequestError, which names the field."""
-        given, described = candidates(request)
+    def receive(self, request: Request, retrieve: Retrieve | None = None) -> Received:
+        """With candidates from `retrieve` where the request brings none. Raises RequestError, which names the field."""
         missing: list[str] = []
         try:
             time = request.moment
             values = self._values(request, missing)
             past = self._past(request, time)
             query, operands = self._query(values, past, time)
-            items, place = self._places(given, described)
+            given, described, items, place = self._candidates(request, query, retrieve)
             unknown = [given[n] for n in np.flatnonzero(place < 0)]
             if unknown:
                 known = np.flatnonzero(place >= 0)
@@ -163,6 +166,37 @@ class Receiver:
         except DataError as error:
             raise RequestError(str(error)) from None
         return Layer(records, self._vectors(records.rows))
+
+    def _candidates(
+        self, request: Request, query: Rows, retrieve: Retrieve | None
+    ) -> tuple[list[Any], list[dict[str, Any]], Items, Index]:
+        """Ids, what else is given of them, the items, and where each is among them."""
+        if request.candidates is not None:
+            if request.where or request.retrieve:
+                raise RequestError(
+                    "candidates: where candidates are given, nothing is retrieved; drop one of both"
+                )
+            given, described = candidates(request)
+            return given, described, *self._places(given, described)
+        if retrieve is None:
+            raise RequestError("candidates: none are given, and the bundle has no `retrieval` to find some")
+        place = retrieve(query)
+        return self.items.ids(place), [], self.items, place
+
+    def where(self, request: Request) -> Where:
+        """What a request filters by, as hashes. Raises RequestError for a column that is no filter, or its values."""
+        columns = filters(self.schema)
+        found = []
+        for column, values in request.where.items():
+            if column not in columns:
+                raise RequestError(f"where: {unknown_column(column, set(columns))}")
+            listed = values if isinstance(values, list) else [values]
+            try:
+                hashed = hashes(series(column, listed, "where"), columns[column])
+            except DataError as error:
+                raise RequestError(f"where: {error}") from None
+            found.append((columns[column], tuple(sorted(set(hashed.tolist()) - {0}))))
+        return tuple(sorted(found))
 
     def _places(self, given: list[Any], described: list[dict[str, Any]]) -> tuple[Items, Index]:
         """The items, and where each candidate is among them, −1 for one neither known nor described."""

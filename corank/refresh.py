@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from corank import retrieve
 from corank.bundle import Bundle, Manifest, next_seq, write
 from corank.encode import Encoders
 from corank.features import PriorFeature
@@ -74,7 +75,7 @@ def _fill(
 ) -> None:
     """All parts of the content: those of the model as they are, the others anew."""
     for part in manifest.parts:
-        if not part.startswith(("items/", "priors/")):
+        if not part.startswith(("items/", "priors/", "retrieval/")):
             (content / part).parent.mkdir(parents=True, exist_ok=True)
             _same(before / part, content / part)
     for n, rates in enumerate(priors.rates.values()):
@@ -82,7 +83,8 @@ def _fill(
     records.save(content / "items")
     layout = Layout(manifest.declared, encoders.sizes)
     towers = {stage.name: stage.tables for stage in manifest.stages if stage.model == "towers"}
-    write_vectors(content, towers, layout, records.rows, read_tables(content, manifest, layout))
+    vectors = write_vectors(content, towers, layout, records.rows, read_tables(content, manifest, layout))
+    retrieve.refreshed(before, content, vectors)
 
 
 def _same(old: Path, new: Path) -> None:

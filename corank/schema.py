@@ -144,6 +144,10 @@ class Schema:
         """The history that an operand such as `HISTORY` or `HISTORY.FEATURE` is of; the operand where it is of none."""
         return operand.rpartition(".")[0] or operand
 
+    def filters(self) -> list[str]:
+        """The item features by which a request may filter retrieval."""
+        return [n for n, f in self.features.items() if isinstance(f, IdFeature | IdsFeature) and f.filter]
+
     def past_operands(self) -> list[str]:
         """The operands of derived features that are of histories."""
         operands = (operand for feature in self.derived().values() for operand in feature.operands)

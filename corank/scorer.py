@@ -78,16 +78,16 @@ class Scorer:
             seen[f"{stage.name}.place"] = places(found[stage.main], start)
         return found
 
-    def query(self, stage: StageFacts, received: Received) -> Floats:
+    def query(self, stage: StageFacts, row: Rows) -> Floats:
         """The query's vector of a towers stage: (d,)."""
-        given = {"query": self._dense(stage, "query", received.query)}
+        given = {"query": self._dense(stage, "query", row)}
         vector: Floats = self._graphs[f"{stage.name}.query"].run(None, given)[0][0]
         return vector
 
     def _dot(self, stage: StageFacts, received: Received, alive: Index) -> Floats:
         assert stage.scale is not None and stage.bias is not None
         place = received.place if len(alive) == len(received.place) else received.place[alive]
-        dot: Floats = received.items.vectors(stage.name, place) @ self.query(stage, received)
+        dot: Floats = received.items.vectors(stage.name, place) @ self.query(stage, received.query)
         return np.float32(stage.scale) * dot + np.float32(stage.bias)
 
     def _inputs(

@@ -134,7 +134,8 @@ def _pairs(ranked: Ranked, encoders: Encoders) -> dict[str, pl.Series]:
     """What came with the candidates."""
     data, known = ranked.manifest.data, set(ranked.received.ids)
     kinds = _types(encoders, "cross") | dict.fromkeys(data.columns, pl.Float64)
-    described = [c if isinstance(c, dict) else {"id": c} for c in ranked.request.candidates]
+    given = ranked.request.candidates or ranked.received.ids
+    described = [c if isinstance(c, dict) else {"id": c} for c in given]
     found = [c for c in described if c["id"] in known]
     return {
         name: pl.Series(name, [_text(c.get(name), kind) for c in found], dtype=kind, strict=False)

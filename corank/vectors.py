@@ -23,10 +23,13 @@ def write_vectors(
     layout: Layout,
     rows: Rows,
     tables: Mapping[str, Mapping[int, Floats]],
-) -> None:
+) -> dict[str, Floats]:
     """Write `items/vectors.<stage>.npy` of a bundle's content, for each stage of `towers` and the tables it reads."""
+    vectors: dict[str, Floats] = {}
     for stage, held in towers.items():
-        save_vectors(folder, {stage: item_vectors(folder / f"{stage}.item.onnx", layout, rows, tables[held])})
+        vectors[stage] = item_vectors(folder / f"{stage}.item.onnx", layout, rows, tables[held])
+    save_vectors(folder, vectors)
+    return vectors
 
 
 def save_vectors(folder: Path, vectors: Mapping[str, Floats]) -> None:

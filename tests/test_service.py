@@ -70,7 +70,7 @@ def test_answers_are_those_of_the_funnel_in_process(client: TestClient, case: Ca
         (b"", "body: Input data was truncated"),
         (b"[]", "body: Expected `object`, got `array`"),
         (b"[" * 100_000, "body: Expected `object`"),
-        (b'{"user": {}}', "body: Object missing required field `candidates`"),
+        (b'{"user": {}}', "candidates: none are given, and the bundle has no `retrieval`"),
         (b'{"user": {}, "candidates": []}', "body: Expected `array` of length >= 1"),
         (b'{"user": {}, "candidates": [1], "trase": true}', "body: Object contains unknown field `trase`"),
         (

@@ -1,0 +1,38 @@
+// The service, asked over HTTP, by addresses relative to this page.
+
+/** An answer other than 200: what the service says, word for word, and its status. */
+class Refused extends Error {
+  constructor(message, status, after) {
+    super(message);
+    Object.assign(this, { status, after });
+  }
+}
+
+/** Whole numbers that a double does not hold, such as ids of 64 bits, stay the text that they were. */
+function parsed(text) {
+  return JSON.parse(text, (key, value, context) =>
+    typeof value === "number" && !Number.isSafeInteger(value) && /^-?\d+$/.test(context?.source) ? context.source : value);
+}
+
+/** The answer. Throws Refused; TypeError where nobody answers; AbortError. */
+async function ask(path, options = {}) {
+  const response = await fetch(path, { cache: "no-store", ...options });
+  const text = await response.text();
+  if (response.ok) return parsed(text);
+  throw new Refused(stated(text) ?? `${response.status} ${response.statusText}`, response.status,
+    response.headers.get("retry-after"));
+}
+
+function stated(text) {
+  try {
+    return parsed(text).error ?? null;
+  } catch {
+    return null; // not the service's: a proxy's, say
+  }
+}
+
+/** An error of `ask` in words. */
+function why(error) {
+  if (!(error instanceof Refused)) return `The service does not answer (${error.message}).`;
+  return error.after ? `${error.message}; try again in ${error.after} s` : error.message;
+}
