@@ -34,6 +34,20 @@ def publish(
     screen.say(f"live: {version}")
 
 
+@serving.command()
+def vectors(
+    bundle: BundlePath,
+    items: Annotated[str, typer.Argument(metavar="ITEMS", help="A table of items: a file or a glob.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT.parquet")],
+) -> None:
+    """Write the vectors of a catalogue of any size, for other systems that retrieve."""
+    from corank import operate, screen, screen_store
+
+    with screen_store.counted("items") as progress:
+        written = operate.vectors(bundle, items, out, progress)
+    screen.say(f"{out}: {written:,} items")
+
+
 @store.command("ls")
 def ls(store: StoreUrl, as_json: Json = False) -> None:
     """List a store's versions."""

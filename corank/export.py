@@ -30,7 +30,7 @@ from corank.prior import Snapshots
 from corank.rank import Mlp
 from corank.records import Records
 from corank.retrieve import sampled_queries, write_retrieval
-from corank.vectors import write_vectors
+from corank.vectors import ItemTowers, save_vectors
 from corank.vocabulary import Keys
 
 
@@ -155,7 +155,8 @@ def _fill(folder: Path, config: Config, packed: Packed, model: JointModel, prior
     records = newest(packed).renewed(packed.encoders, priors)
     records.save(folder / "items")
     towers = {name: model.tables_of[name] for name, s in model.stages.items() if isinstance(s, Towers)}
-    vectors = write_vectors(folder, towers, model.layout, records.rows, tables)
+    vectors = ItemTowers(folder, towers, model.layout, tables).vectors(records.rows)
+    save_vectors(folder, vectors)
     if config.retrieval is not None:
         stage = config.retrieval.stage
         held = tables[towers[stage]]

@@ -78,6 +78,16 @@ class Group:
                 weight[place] = _weights(ragged, listed.mean)
         return Bags(row, start, weight, length.size)
 
+    def embedded(self, rows: Rows, table: Floats) -> Floats:
+        """What `bags` sums up, without torch: (N, width). A gather, and a sum for each list."""
+        out = np.empty((len(rows), self.width), dtype=np.float32)
+        end = len(self.ids) * self.dim
+        out[:, :end] = table.take(rows.ids[:, self.ids] + self.offsets, axis=0).reshape(len(rows), end)
+        for listed in self.lists:
+            out[:, end : end + self.dim] = _pooled(table, rows.lists[listed.index], listed)
+            end += self.dim
+        return out
+
     def _lengths(self, rows: Rows) -> Ints:
         length = np.ones((len(rows), len(self.ids) + len(self.lists)), dtype=np.int32)
         for column, listed in enumerate(self.lists, start=len(self.ids)):
@@ -177,23 +187,27 @@ class Layout:
         return {dim: np.array(found, dtype=np.int32) for dim, found in rows.items()}
 
 
-def pooled(table: Floats, bags: Bags) -> Floats:
-    """The bags' sums, without torch: (B, d). `table` may be memory-mapped."""
-    read = np.asarray(table[bags.row], dtype=np.float32)
-    if bags.start is None:
-        return read
-    if bags.weight is not None:
-        read = read * bags.weight[:, None]
-    summed = np.zeros((bags.count, table.shape[1]), dtype=np.float32)
-    filled = np.flatnonzero(np.diff(bags.start))
+def _pooled(table: Floats, lists: Ragged, listed: ListColumn) -> Floats:
+    """Each list's sum, or mean, of weighted rows: (N, d)."""
+    read = table.take(lists.flat() + listed.offset, axis=0)
+    if listed.mean or lists.weight is not None:
+        read *= _weights(lists, listed.mean)[:, None]
+    summed: Floats = np.zeros((len(lists.length), table.shape[1]), dtype=np.float32)
+    if len(lists.length) == 1:
+        read.sum(axis=0, out=summed[0])
+        return summed
+    filled = np.flatnonzero(lists.length)
     if len(filled):
-        summed[filled] = np.add.reduceat(read, bags.start[filled], axis=0)
+        start = np.cumsum(lists.length, dtype=np.int64) - lists.length
+        summed[filled] = np.add.reduceat(read, start[filled], axis=0)
     return summed
 
 
 def embedded(rows: Rows, groups: Iterable[Group], tables: Mapping[int, Floats]) -> Floats:
     """The embedded features of N encoded rows, those of some groups: (N, ·)."""
-    parts = [pooled(tables[g.dim], g.bags(rows)).reshape(len(rows), g.width) for g in groups]
+    parts = [group.embedded(rows, tables[group.dim]) for group in groups]
+    if len(parts) == 1:
+        return parts[0]
     return np.concatenate([*parts, np.empty((len(rows), 0), dtype=np.float32)], axis=1)
 
 

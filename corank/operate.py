@@ -8,6 +8,7 @@ from typing import Any
 from corank import publish as publishing
 from corank import recompute, upkeep
 from corank.bundle import Bundle
+from corank.catalogue import write_catalogue
 from corank.errors import DataError
 from corank.publish import Progress
 from corank.stores import is_store, open_store
@@ -56,6 +57,14 @@ def roll_back(store: str, version: str | None = None, report: Report = lambda li
         return upkeep.roll_back(opened, version, report)
     finally:
         opened.close()
+
+
+def vectors(bundle: Path, items: str, out: Path, progress: Progress = lambda done, total: None) -> int:
+    """Write the vectors of a table of items, as a bundle's towers make them, as Parquet; how many.
+
+    Raises BundleError, DataError.
+    """
+    return write_catalogue(bundle, items, out, progress)
 
 
 def replay(

@@ -59,6 +59,9 @@ class Recall:
         of_items = [self.schema.history_of(name) for name in self._operands if "." in name]
         self._looked_up = list(dict.fromkeys([*attributes, *of_items]))
         """The histories whose items' records the query needs."""
+        weighted = [name for name, history in self.schema.histories().items() if history.half_life]
+        self.needed = bool(self._looked_up or weighted)
+        """Whether codes alone are not enough."""
 
     def past(self, name: str, events: Any, items: Items, time: int) -> Past:
         """A history as the request tells it, cut to its length. Raises RequestError."""
@@ -98,10 +101,12 @@ class Recall:
             items.operands(known),
         )
 
-    def operands(self, recalled: Recalled, past: Mapping[str, Past]) -> dict[str, Ragged]:
+    def operands(self, recalled: Recalled | None, past: Mapping[str, Past]) -> dict[str, Ragged]:
         """The operands of derived features that are of histories."""
         attributes = [name for name in self._operands if "." in name]
-        found = of_histories(self.schema, recalled.items, recalled.operands, attributes)
+        found: dict[str, Ragged] = {}
+        if recalled is not None:
+            found = of_histories(self.schema, recalled.items, recalled.operands, attributes)
         # an item that the bundle lacks is still the item that the user has seen
         seen = [name for name in self._operands if "." not in name]
         return found | {
@@ -117,9 +122,9 @@ class Recall:
             for name, history in owner.items()
         }
 
-    def rows(self, rows: Rows, recalled: Recalled) -> Rows:
+    def rows(self, rows: Rows, recalled: Recalled | None) -> Rows:
         """The query's row with the attributes of its histories' items, and what each event weighs."""
-        return with_past(self.schema, rows, recalled.items, recalled.rows)
+        return rows if recalled is None else with_past(self.schema, rows, recalled.items, recalled.rows)
 
     def attended_rows(self, items: Items, past: Mapping[str, Past]) -> dict[str, Rows]:
         return {name: self._events(items, name, past[name]) for name in self.attended}

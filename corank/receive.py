@@ -253,7 +253,7 @@ class Receiver:
             {name: self._one(self._operand, name, of[name]).lists[name] for name in wanted.lists},
             {name: self._one(self._operand, name, of[name]).numbers[name] for name in wanted.numbers},
         )
-        recalled = self.recall.of(self.items, past)
+        recalled = self.recall.of(self.items, past) if self.recall.needed else None
         operands = operands.with_lists(self.recall.operands(recalled, past))
         if schema.derived("query"):
             sides = Sides.alone(schema, "query", operands)

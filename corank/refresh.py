@@ -28,7 +28,7 @@ from corank.records import Records
 from corank.scorer import read_tables
 from corank.survey import check_values, spell
 from corank.tables import Table, changed_at
-from corank.vectors import write_vectors
+from corank.vectors import ItemTowers, save_vectors
 from corank.versions import Versions
 
 __all__ = ["Newer", "refresh"]
@@ -83,7 +83,10 @@ def _fill(
     records.save(content / "items")
     layout = Layout(manifest.declared, encoders.sizes)
     towers = {stage.name: stage.tables for stage in manifest.stages if stage.model == "towers"}
-    vectors = write_vectors(content, towers, layout, records.rows, read_tables(content, manifest, layout))
+    vectors = ItemTowers(content, towers, layout, read_tables(content, manifest, layout)).vectors(
+        records.rows
+    )
+    save_vectors(content, vectors)
     retrieve.refreshed(before, content, vectors)
 
 

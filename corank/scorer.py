@@ -34,7 +34,7 @@ class Scorer:
 
     def __init__(self, folder: Path, manifest: Manifest, layout: Layout) -> None:
         """Of a bundle's content. Raises BundleError, DataError."""
-        self.manifest, self.layout = manifest, layout
+        self.folder, self.manifest, self.layout = folder, manifest, layout
         self.tables = read_tables(folder, manifest, layout)
         stages = manifest.stages
         self.towers = {stage.name: stage for stage in stages if stage.model == "towers"}

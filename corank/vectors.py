@@ -17,35 +17,44 @@ from corank.rows import Floats, Rows
 ITEMS_AT_ONCE = 65_536
 
 
-def write_vectors(
-    folder: Path,
-    towers: Mapping[str, str],
-    layout: Layout,
-    rows: Rows,
-    tables: Mapping[str, Mapping[int, Floats]],
-) -> dict[str, Floats]:
-    """Write `items/vectors.<stage>.npy` of a bundle's content, for each stage of `towers` and the tables it reads."""
-    vectors: dict[str, Floats] = {}
-    for stage, held in towers.items():
-        vectors[stage] = item_vectors(folder / f"{stage}.item.onnx", layout, rows, tables[held])
-    save_vectors(folder, vectors)
-    return vectors
+class ItemTowers:
+    """The item towers of a bundle's content, on all cores: for many items, not for a request."""
+
+    def __init__(
+        self,
+        folder: Path,
+        towers: Mapping[str, str],
+        layout: Layout,
+        tables: Mapping[str, Mapping[int, Floats]],
+    ) -> None:
+        """`towers`: by stage the tables that it reads."""
+        self._layout = layout
+        self._tables = {stage: tables[held] for stage, held in towers.items()}
+        self._graphs = {
+            stage: onnxruntime.InferenceSession(
+                str(folder / f"{stage}.item.onnx"), providers=["CPUExecutionProvider"]
+            )
+            for stage in towers
+        }
+
+    def vectors(self, rows: Rows) -> dict[str, Floats]:
+        """By stage: (N, d). Raises BundleError where one is not finite."""
+        return {stage: self._vectors(stage, rows) for stage in self._graphs}
+
+    def _vectors(self, stage: str, rows: Rows) -> Floats:
+        parts = []
+        for first in range(0, len(rows), ITEMS_AT_ONCE):
+            some = rows.take(np.arange(first, min(first + ITEMS_AT_ONCE, len(rows))))
+            given = dense(some, self._layout.groups["item"], self._tables[stage])
+            parts += self._graphs[stage].run(None, {"item": given})
+        vectors: Floats = np.concatenate(parts)
+        if not np.isfinite(vectors).all():
+            odd = (~np.isfinite(vectors)).any(1).sum()
+            raise BundleError(f"{stage}.item: {odd} item vectors are not finite")
+        return vectors
 
 
 def save_vectors(folder: Path, vectors: Mapping[str, Floats]) -> None:
-    """Of a bundle's content, by towers stage."""
+    """Write `items/vectors.<stage>.npy` of a bundle's content."""
     for stage, held in vectors.items():
         write_array(folder / "items" / f"vectors.{stage}.npy", held)
-
-
-def item_vectors(graph: Path, layout: Layout, rows: Rows, tables: Mapping[int, Floats]) -> Floats:
-    """An item tower's vectors of N rows: (N, d). Raises BundleError where one is not finite."""
-    session = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
-    parts = []
-    for first in range(0, len(rows), ITEMS_AT_ONCE):
-        index = np.arange(first, min(first + ITEMS_AT_ONCE, len(rows)))
-        parts += session.run(None, {"item": dense(rows.take(index), layout.groups["item"], tables)})
-    vectors: Floats = np.concatenate(parts)
-    if not np.isfinite(vectors).all():
-        raise BundleError(f"{graph.stem}: {(~np.isfinite(vectors)).any(1).sum()} item vectors are not finite")
-    return vectors

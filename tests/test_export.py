@@ -23,7 +23,7 @@ from corank.funnel import Funnel, Request
 from corank.layout import dense
 from corank.ordering import Calibrators
 from corank.run import Run
-from corank.vectors import item_vectors
+from corank.vectors import ItemTowers
 
 
 @pytest.fixture(scope="module")
@@ -152,12 +152,13 @@ def test_full_disk_leaves_the_bundle_before_untouched(trained: Run, bundle: Path
 
 def test_vectors_that_are_not_finite_are_refused(case: Case) -> None:
     assert case.funnel
-    graph = Bundle.open(case.base / "bundle").folder / "prerank.item.onnx"
+    folder = Bundle.open(case.base / "bundle").folder
     tables = {
         int(d): np.full_like(w.detach(), np.inf) for d, w in case.model.tables["shared"].weights.items()
     }
     with pytest.raises(BundleError, match=r"prerank\.item: 16 item vectors are not finite"):
-        item_vectors(graph, case.model.layout, case.packed.items, tables)
+        towers = ItemTowers(folder, {"prerank": "shared"}, case.model.layout, {"shared": tables})
+        towers.vectors(case.packed.items)
 
 
 def test_unfinished_run_is_refused(trained: Run, tmp_path: Path) -> None:

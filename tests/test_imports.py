@@ -22,7 +22,7 @@ LINES = (
     "metrics.measure metrics.point metrics.requests metrics.cascade metrics.joint metrics.gain metrics.kendall",
     "metrics.quota metrics.regret metrics.reliability metrics.bootstrap metrics",
     "calibrate predict ordering evaluate run train",
-    "bundle records vectors items retrieve export asked recall receive scorer deadline ranked shown funnel",
+    "bundle records vectors items retrieve export asked recall receive scorer deadline ranked shown funnel catalogue",
     "newer refresh replay",
     "stores.lmdb stores.redis stores codec head publish fetch upkeep users served recompute operate",
     "bodies follow gauges openapi funnel_page service serve",
