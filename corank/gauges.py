@@ -71,7 +71,7 @@ class Gauges:
             self._stage.labels(name).observe(took)
         self._candidates.inc(len(ranked.received.ids) + len(ranked.received.unknown))
         for cut in ranked.cuts:
-            self._cut.labels(cut.stage).inc(len(cut.order) - cut.kept)
+            self._cut.labels(cut.stage).inc(len(cut.alive) - len(cut.kept))
         if ranked.received.unknown:
             self._unknown.inc(len(ranked.received.unknown))
         for column in ranked.received.missing:

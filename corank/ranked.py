@@ -6,6 +6,7 @@ Letters: n candidates · a of them alive.
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -24,11 +25,17 @@ class Cut:
     """What a stage did."""
 
     stage: str
-    order: Index
-    """The candidates that it saw, best first: (a,)."""
+    alive: Index
+    """The candidates that it saw: (a,)."""
     score: Doubles
     """Of them: (a,)."""
-    kept: int
+    kept: Index
+    """Where in `alive` those are that it keeps, best first, ties in their order."""
+
+    @cached_property
+    def order(self) -> Index:
+        """All of `alive`'s places, best first; the kept come first."""
+        return np.argsort(-self.score, kind="stable")
 
 
 @dataclass
@@ -48,13 +55,11 @@ class Ranked:
 
     def cut(self, stage: StageFacts, alive: Index, score: Doubles) -> Index:
         """Those that the stage keeps, best first."""
-        order = np.argsort(-score, kind="stable")
-        score = score[order]
-        kept = min(self.quotas[stage.name], len(order))
+        kept = best(score, self.quotas[stage.name])
         if stage.min_score is not None:
-            kept = int(np.searchsorted(-score[:kept], -stage.min_score, side="right"))
-        self.cuts.append(Cut(stage.name, alive[order], score, kept))
-        return self.cuts[-1].order[:kept]
+            kept = kept[score[kept] >= stage.min_score]
+        self.cuts.append(Cut(stage.name, alive, score, kept))
+        return alive[kept]
 
     def fall_back(self, stage: StageFacts, why: str) -> None:
         self.fallback = {"stage": stage.name, "why": why}
@@ -62,14 +67,14 @@ class Ranked:
     def answer(self) -> dict[str, Any]:
         """What the last stage keeps; what it would, of the order of the last that was through, where it was not."""
         last, ids = self.cuts[-1], self.received.ids
-        kept = min(last.kept, self.quotas[self.manifest.stages[-1].name])
+        kept = last.kept[: self.quotas[self.manifest.stages[-1].name]]
         answer: dict[str, Any] = {
             "model_version": self.manifest.model_version,
             "items_seq": self.manifest.items_seq,
             "stage": last.stage,
             "items": [
                 {"id": ids[n], "score": score}
-                for n, score in zip(last.order[:kept].tolist(), last.score[:kept].tolist(), strict=True)
+                for n, score in zip(last.alive[kept].tolist(), last.score[kept].tolist(), strict=True)
             ],
             "unknown": self.received.unknown,
             "missing": self.received.missing,
@@ -84,7 +89,20 @@ class Ranked:
         """For every candidate its score and place (from 1) at each stage it reached, and the stage that cut it."""
         trace: list[dict[str, Any]] = [{"id": id_, "stages": {}, "cut": None} for id_ in self.received.ids]
         for cut in self.cuts:
-            for place, (n, score) in enumerate(zip(cut.order.tolist(), cut.score.tolist(), strict=True), 1):
+            order = cut.order
+            for place, (n, score) in enumerate(
+                zip(cut.alive[order].tolist(), cut.score[order].tolist(), strict=True), 1
+            ):
                 trace[n]["stages"][cut.stage] = {"score": score, "place": place}
-                trace[n]["cut"] = cut.stage if place > cut.kept else None
+                trace[n]["cut"] = cut.stage if place > len(cut.kept) else None
         return trace
+
+
+def best(score: Doubles, k: int) -> Index:
+    """Where the k largest are, best first, ties in their order: (≤ k,)."""
+    if k >= len(score):
+        return np.argsort(-score, kind="stable")
+    least = np.partition(score, len(score) - k)[len(score) - k]
+    above = np.flatnonzero(score > least)
+    found = np.sort(np.concatenate((above, np.flatnonzero(score == least)[: k - len(above)])))
+    return found[np.argsort(-score[found], kind="stable")]
