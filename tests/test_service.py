@@ -230,6 +230,6 @@ def test_late_and_failing_rankers_leave_the_order_to_the_first_stage(case: Case)
         funnel.manifest = funnel.manifest.model_copy(update={"stages": [first, stage]})
         answer = funnel.ranked(request).answer()
         assert answer["fallback"] == {"stage": "rank", "why": why} and answer["stage"] == "prerank"
-        best = alone.order[: last.keep].tolist()
+        best = alone.alive[alone.kept][: last.keep].tolist()
         received = funnel.receiver.receive(request)
         assert [item["id"] for item in answer["items"]] == [received.ids[n] for n in best]
