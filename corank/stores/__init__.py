@@ -20,7 +20,7 @@ class Store(Protocol):
 
     A table is there while it holds a key. Its name is text without NUL, a key is 1 byte or more, a value may be
     empty. Threads may share a store, processes an address. Every method raises StoreError where the store cannot
-    be reached, read or written.
+    be reached, read or written; it says so where a server's answer was lost, and the write may have been made.
     """
 
     address: str
@@ -46,7 +46,7 @@ class Store(Protocol):
     def get(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
         """The values in the order of `keys`, None where there is none, all as of one moment."""
 
-    def scan(self, table: str) -> Iterator[Pairs]:
+    def scan(self, table: str) -> Iterator[list[tuple[bytes, bytes]]]:
         """A table in batches, in any order.
 
         A key that is there throughout comes at least once; one that is put or deleted meanwhile may come or not.

@@ -30,6 +30,7 @@ HEAD = b"head"
 GIB = 1024
 """The map's size unless given: address space alone, the file grows with what it holds."""
 HANDLES = 1024
+"""Tables that a process may have open at once."""
 BATCH = 1000
 STALE = (lmdb.DbsFullError, lmdb.MapResizedError, lmdb.BadDbiError, lmdb.PanicError)
 """What an environment that is opened anew is free of."""
@@ -44,7 +45,7 @@ class LMDBStore:
 
     def __init__(self, url: str, create: bool) -> None:
         self.address = url
-        found = re.fullmatch(r"lmdb:([^?]+)(?:\?gib=(\d{1,5}(?:\.\d+)?))?", url)
+        found = re.fullmatch(r"lmdb:([^?]+)(?:\?gib=(?=[0.]*[1-9])(\d{1,5}(?:\.\d+)?))?", url)
         if not found:
             raise StoreError(f"expected lmdb:PATH or lmdb:PATH?gib=NUMBER; received {url!r}")
         path, size = Path(found[1]).absolute(), float(found[2] or GIB) * 2**30
@@ -184,14 +185,15 @@ class _Environment:
         self._open(size, create)
 
     def _open(self, size: int, create: bool) -> None:
-        self.size = size
+        self.size, self.tables = size, dict[bytes, Table]()
         pages = -(-size // mmap.PAGESIZE)
         self.env = lmdb.open(str(self.path), pages * mmap.PAGESIZE, max_dbs=HANDLES, create=False)
         try:
             # a process that was killed while it read would keep pages from reuse
             self.env.reader_check()
-            empty = self.env.stat()["entries"] == 0
-            self.tables = {HEAD: self.env.open_db(HEAD, create=create and empty)}
+            new = create and self.env.stat()["entries"] == 0
+            with self.env.begin(write=new) as txn:
+                self.env.open_db(HEAD, txn=txn, create=new)
         except BaseException:
             self.env.close()
             raise

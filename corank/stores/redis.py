@@ -36,17 +36,14 @@ REPLY_SECONDS = 5.0
 BATCH = 1000
 REFUSED = (AuthenticationError, AuthorizationError, NoPermissionError)
 LOST = (ConnectionError, TimeoutError)
-ADVICE: tuple[tuple[type[RedisError] | tuple[type[RedisError], ...], str], ...] = (
-    (REFUSED, "the server refuses: {}; check user, password and their permissions"),
-    (BusyLoadingError, "the server is loading its data; try again once it has"),
-    (
-        OutOfMemoryError,
-        "the server is out of memory, nothing was written; raise its maxmemory or drop versions",
-    ),
-    (ReadOnlyError, "the server is a replica, nothing was written; give the address of its primary"),
-    (LOST, "the server cannot be reached: {}; start it, or check the address"),
-    (RedisError, "{}"),
-)
+ADVICE: dict[tuple[type[RedisError], ...], str] = {
+    REFUSED: "the server refuses: {}; check user, password and their permissions",
+    (BusyLoadingError,): "the server is loading its data; try again once it has",
+    (OutOfMemoryError,): "the server is out of memory, nothing was written; raise maxmemory or drop versions",
+    (ReadOnlyError,): "the server is a replica, nothing was written; give the address of its primary",
+    LOST: "the server cannot be reached: {}; start it, or check the address",
+    (RedisError,): "{}",
+}
 """The first that fits counts, since some of these are kinds of ConnectionError."""
 
 
@@ -74,7 +71,7 @@ class RedisStore:
                 # connection that is lost in a swap for a head that has changed
                 retry=Retry(NoBackoff(), 0, supported_errors=()),
             )
-            with self._told():
+            with self._translated():
                 self._client.ping()
         except (TypeError, ValueError):
             # whose message may hold a part of the password
@@ -84,7 +81,7 @@ class RedisStore:
             ) from None
 
     def head(self) -> bytes | None:
-        with self._told():
+        with self._translated():
             return cast("bytes | None", self._client.get(self._head))
 
     def swap(
@@ -94,7 +91,7 @@ class RedisStore:
         entries: Mapping[str, Pairs] = {},
         gone: Mapping[str, Sequence[bytes]] = {},
     ) -> bool:
-        with self._told(), self._client.pipeline() as pipe:
+        with self._translated(), self._client.pipeline() as pipe:
             pipe.watch(self._head)  # type: ignore[no-untyped-call]
             if pipe.get(self._head) != before:
                 return False
@@ -107,7 +104,7 @@ class RedisStore:
             return self._execute(pipe)
 
     def put(self, entries: Mapping[str, Pairs]) -> None:
-        with self._told(), self._client.pipeline() as pipe:
+        with self._translated(), self._client.pipeline() as pipe:
             # that a server is away shows before anything is sent
             self._client.ping()
             self._fill(pipe, entries)
@@ -116,13 +113,13 @@ class RedisStore:
     def get(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
         if not keys:
             return []
-        with self._told():
+        with self._translated():
             return cast("list[bytes | None]", self._client.hmget(self._key(table), list(keys)))
 
-    def scan(self, table: str) -> Iterator[Pairs]:
+    def scan(self, table: str) -> Iterator[list[tuple[bytes, bytes]]]:
         cursor = 0
         while True:
-            with self._told():
+            with self._translated():
                 found: tuple[int, Any] = self._client.hscan(self._key(table), cursor, count=BATCH)
             cursor, batch = found
             if batch:
@@ -131,16 +128,16 @@ class RedisStore:
                 return
 
     def count(self, table: str) -> int:
-        with self._told():
+        with self._translated():
             return self._client.hlen(self._key(table))
 
     def drop(self, table: str) -> None:
-        with self._told():
+        with self._translated():
             self._client.unlink(self._key(table))
 
     def tables(self) -> list[str]:
         literal = re.sub(rb"[\\*?\[\]]", rb"\\\g<0>", self._key(""))
-        with self._told():
+        with self._translated():
             keys = set(self._client.scan_iter(match=literal + b"*", count=BATCH))
         return sorted(key.removeprefix(self._key("")).decode() for key in keys)
 
@@ -175,9 +172,9 @@ class RedisStore:
         return True
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _translated(self) -> Iterator[None]:
         try:
             yield
         except RedisError as error:
-            advice = next(advice for kinds, advice in ADVICE if isinstance(error, kinds))
+            advice = next(advice for kinds, advice in ADVICE.items() if isinstance(error, kinds))
             raise StoreError(f"{self.address}: {advice.format(error)}") from None
