@@ -236,11 +236,15 @@ def explain(
 def export(run: RunPath, bundle: BundlePath) -> None:
     """Write the bundle that a service runs."""
     from corank import screen, verbs
+    from corank.retrieve import Facts
 
     written = verbs.export(run, bundle)
     screen.say(
         f"bundle: {bundle}  model {written.manifest.model_version}  items {written.manifest.items_seq}"
     )
+    facts = Facts.read(written.folder)
+    if facts is not None:
+        screen.say(str(facts))
 
 
 @app.command()

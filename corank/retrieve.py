@@ -48,6 +48,18 @@ class Facts(Settings):
     exact_microseconds: float
     """Of an exact one, beside it."""
 
+    def __str__(self) -> str:
+        found = self.recall
+        short = (
+            ""
+            if found.recall >= self.settings.recall
+            else f", short of the {self.settings.recall:g} asked for"
+        )
+        return (
+            f"retrieval: {found.index}, recall@{found.k} {found.recall:.4f}{short}; a search takes "
+            f"{self.microseconds:.0f} µs, an exact one {self.exact_microseconds:.0f}"
+        )
+
     @classmethod
     def read(cls, folder: Path) -> Self | None:
         """Of a bundle's content; None for one that does not retrieve. Raises BundleError."""
