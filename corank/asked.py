@@ -7,10 +7,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import polars as pl
 from pydantic import Field, PositiveInt
 
 from corank.errors import ConfigError, RequestError
+from corank.rows import Longs
 from corank.settings import Settings, validated
 
 
@@ -124,6 +126,16 @@ def _described(given: list[Any]) -> tuple[list[Any], list[dict[str, Any]]]:
         ids.append(columns.pop("id"))
         described.append(columns)
     return ids, described
+
+
+def whole(values: list[Any]) -> Longs | None:
+    """Whole numbers of 64 bits as an array, which is quicker than a series; None for anything else."""
+    if set(map(type, values)) != {int}:
+        return None
+    try:
+        return np.array(values, dtype=np.int64)
+    except OverflowError:
+        return None
 
 
 def series(name: str, values: list[Any], where: str) -> pl.Series:

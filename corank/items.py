@@ -71,11 +71,23 @@ class Items:
             newer = layer.merged(newer)
         return type(self)((first, newer))
 
+    @property
+    def text(self) -> bool:
+        """Whether ids are text, rather than whole numbers."""
+        return self.layers[0].records.ids.values.dtype == pl.String
+
     def find(self, ids: pl.Series) -> Index:
         """Place of each item, −1 for one that is nowhere: (P,). Types must agree."""
-        place = self.layers[0].records.ids.find(ids)
-        for layer, first in zip(self.layers[1:], self.bounds[1:], strict=False):
-            newer = layer.records.ids.find(ids)
+        return self._newest([layer.records.ids.find(ids) for layer in self.layers])
+
+    def find_numbers(self, ids: Index) -> Index:
+        """`find` of whole numbers, where ids are such."""
+        return self._newest([layer.records.ids.find_numbers(ids) for layer in self.layers])
+
+    def _newest(self, found: list[Index]) -> Index:
+        """Where each layer has some items → where the newest that has them does."""
+        place = found[0]
+        for newer, first in zip(found[1:], self.bounds[1:], strict=False):
             place = np.where(newer < 0, place, newer + first)
         return place
 

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from corank.asked import history, series
+from corank.asked import history, series, whole
 from corank.encode import Encoded, Encoders
 from corank.errors import DataError, RequestError
 from corank.history import recency
@@ -70,15 +70,21 @@ class Recall:
         ids, times = ids[-settings.last :], times[-settings.last :]
         encoder = self._encoders.fitted[self.schema.table_of(name)]
         assert isinstance(encoder, Vocabulary | Hash)
-        values = series(name, ids, f"user.{name}") if ids else pl.Series(name, [], dtype=pl.Null)
         found = ids and (name in self._looked_up or name in self.attended)
+        keyed = name in self._operands
+        codes: Ints
+        if not encoder.text and not keyed and (numbers := whole(ids)) is not None:
+            codes = encoder.codes_of_numbers(numbers)
+        else:
+            values = series(name, ids, f"user.{name}") if ids else pl.Series(name, [], dtype=pl.Null)
+            codes = encoder.codes(values, name)
         weight = None
         if settings.half_life:
             weight = recency(np.maximum(time - np.array(times, dtype=np.int64), 0), settings.half_life)
         return Past(
-            encoder.codes(values, name),
-            find(items, values, f"user.{name}") if found else np.full(len(ids), -1),
-            hashes(values, name) if name in self._operands else np.empty(0, dtype=np.uint64),
+            codes,
+            find(items, ids, f"user.{name}") if found else np.full(len(ids), -1),
+            hashes(values, name) if keyed else np.empty(0, dtype=np.uint64),
             weight,
         )
 
@@ -147,10 +153,12 @@ class Recall:
         return known.compact().followed(none).take(order)
 
 
-def find(items: Items, ids: pl.Series, where: str) -> Index:
+def find(items: Items, ids: list[Any], where: str) -> Index:
     """The place of each item, −1 where it is not: (n,). Raises RequestError."""
+    if not items.text and (numbers := whole(ids)) is not None:
+        return items.find_numbers(numbers)
     try:
-        return items.find(identifiers(ids, f"{where}.id"))
+        return items.find(identifiers(series("id", ids, where), f"{where}.id"))
     except (DataError, TypeError):
         keys = items.layers[0].records.ids
         sample = keys.values[0] if len(keys) else None

@@ -155,9 +155,7 @@ class Receiver:
             for column in self._manifest.item_columns:
                 if column in self._named:
                     _number(column, ids[n], row)
-        find(
-            self.items, series("id", ids, "items"), "items"
-        )  # of another type, they would be known by no one
+        find(self.items, ids, "items")  # of another type, they would be known by no one
         key, names = self._manifest.item, sorted(self.item_columns)
         try:
             given = [series(name, [row.get(name) for row in columns], "items") for name in names]
@@ -200,7 +198,7 @@ class Receiver:
 
     def _places(self, given: list[Any], described: list[dict[str, Any]]) -> tuple[Items, Index]:
         """The items, and where each candidate is among them, −1 for one neither known nor described."""
-        place = find(self.items, series("id", given, "candidates"), "candidates")
+        place = find(self.items, given, "candidates")
         if not described:
             return self.items, place
         allowed = self.item_columns | self._pair_columns
@@ -212,7 +210,7 @@ class Receiver:
             return self.items, place
         rows = [{c: v for c, v in described[n].items() if c in self.item_columns} for n in new]
         items = self.items.followed(self.described([given[n] for n in new], rows))
-        place[new] = find(items, series("id", [given[n] for n in new], "candidates"), "candidates")
+        place[new] = find(items, [given[n] for n in new], "candidates")
         return items, place
 
     def _numbers(self, name: str, ids: list[Any], described: list[dict[str, Any]]) -> Floats:

@@ -147,6 +147,15 @@ class Vocabulary:
             codes[missing(values)] = MISSING
         return codes
 
+    @property
+    def text(self) -> bool:
+        return self.values.dtype == pl.String
+
+    def codes_of_numbers(self, values: Longs) -> Ints:
+        """`codes` of whole numbers, where those are what it holds: (N,)."""
+        codes: Ints = self._codes[self._keys.find_numbers(values)]
+        return codes
+
     def codes_of(self, hashed: Hashes) -> Ints:
         """Of hashes that were learnt as whole numbers, 0 for missing: (N,)."""
         codes: Ints = self._codes[self._keys.find_numbers(hashed.view(np.int64))]
@@ -177,6 +186,10 @@ class Hash:
         if values.null_count():
             codes[missing(values)] = MISSING
         return codes
+
+    def codes_of_numbers(self, values: Longs) -> Ints:
+        """`codes` of whole numbers, where those were hashed in training: (N,)."""
+        return self._codes(splitmix64(values.view(np.uint64)))
 
     def codes_of(self, hashed: Hashes) -> Ints:
         """Of hashes, 0 for missing: (N,)."""
