@@ -1,8 +1,8 @@
 """An item record as bytes: what a store holds of an item, its vectors and its encoded row, under its key.
 
 A record is a fixed part, packed little-endian, then the values of its lists, 8 bytes each. The fixed part begins with a
-CRC-32 of the key and of all that follows. What lies where is told by `Form.fields`, so that
-other programs can read a vector out.
+CRC-32 of the model version, of the key and of all that follows. What lies where is told by `Form.fields`, so that other
+programs can read a vector out.
 
 Letters: N items · d last width of the towers.
 """
@@ -34,6 +34,8 @@ _SIGN = np.uint64(1 << 63)
 class Form:
     """What a record of one model version consists of."""
 
+    model: str
+    """The version."""
     ids: int
     numbers: int
     lists: int
@@ -46,6 +48,7 @@ class Form:
     def of(cls, manifest: Manifest) -> Self:
         placed, wanted = manifest.declared.placed("item"), Wanted.of(manifest.declared, "item")
         return cls(
+            manifest.model_version,
             len(placed.ids),
             len(placed.numbers),
             len(placed.lists),
@@ -92,15 +95,36 @@ class Form:
         lists = [*rows.lists, *(operands.lists[name] for name in self.operands.lists)]
         for n, values in enumerate(lists):
             fixed["lengths"][:, n] = values.length
-        return _sealed(keys_of(layer.records.ids.values[index]), fixed, lists)
+        return self._sealed(keys_of(layer.records.ids.values[index]), fixed, lists)
+
+    def _sealed(
+        self, keys: Sequence[bytes], fixed: NDArray[Any], lists: Sequence[Ragged]
+    ) -> list[tuple[bytes, bytes]]:
+        """With each key its record: checksum, fixed part, the values of its lists."""
+        size, whole = fixed.dtype.itemsize, fixed.tobytes()
+        ends = [(np.append(0, np.cumsum(values.length, dtype=np.int64)) * 8).tolist() for values in lists]
+        flats = [_eight(values.flat()).tobytes() for values in lists]
+        found = []
+        for n, key in enumerate(keys):
+            body = whole[n * size + CRC : (n + 1) * size]
+            for end, flat in zip(ends, flats, strict=True):
+                body += flat[end[n] : end[n + 1]]
+            found.append((key, self._checksum(key, body) + body))
+        return found
+
+    def _checksum(self, key: bytes, body: bytes) -> bytes:
+        return zlib.crc32(body, zlib.crc32(key, self._seed)).to_bytes(CRC, "little")
+
+    @cached_property
+    def _seed(self) -> int:
+        return zlib.crc32(self.model.encode())
 
     def sound(self, key: bytes, record: bytes) -> bool:
-        """Whether a record is whole, and its key's."""
-        checksum = zlib.crc32(record[CRC:], zlib.crc32(key)).to_bytes(CRC, "little")
-        return len(record) >= self.dtype.itemsize and record[:CRC] == checksum
+        """Whether a record is whole, its key's, and of this model version."""
+        return len(record) >= self.dtype.itemsize and record[:CRC] == self._checksum(key, record[CRC:])
 
     def decoded(self, records: Mapping[bytes, bytes]) -> Layer:
-        """The layer of N records by key. Raises StoreError for one that is damaged or of another form."""
+        """The layer of N records by key. Raises StoreError for one that is damaged or of another model version."""
         keys = sorted(records)
         ids, values = ids_of(keys), [records[key] for key in keys]
         for key, value in zip(keys, values, strict=True):
@@ -110,11 +134,11 @@ class Form:
                 )
         size = self.dtype.itemsize
         fixed = np.frombuffer(b"".join([value[:size] for value in values]), dtype=self.dtype)
-        tail = np.frombuffer(b"".join([value[size:] for value in values]), dtype="<i8")
         lengths = np.ascontiguousarray(fixed["lengths"])
+        if (size + 8 * lengths.sum(1, dtype=np.int64)).tolist() != list(map(len, values)):
+            raise StoreError("the records are not of the form that this release writes; publish again")
+        tail = np.frombuffer(b"".join([value[size:] for value in values]), dtype="<i8")
         ends = np.cumsum(lengths.ravel(), dtype=np.int64)
-        if len(tail) != (ends[-1] if len(ends) else 0):
-            raise StoreError("records are of another model version than the bundle")
         starts = (ends - lengths.ravel()).reshape(lengths.shape)
         codes, hashed = tail.astype(np.int32), tail.view(np.uint64)
         rows = Rows(
@@ -137,20 +161,6 @@ class Form:
         columns = {name: np.ascontiguousarray(fixed["columns"][:, n]) for n, name in enumerate(self.columns)}
         vectors = {stage: np.ascontiguousarray(fixed[f"vector.{stage}"]) for stage, _ in self.vectors}
         return Layer(Records(Keys(ids), rows, operands, columns), vectors)
-
-
-def _sealed(keys: Sequence[bytes], fixed: NDArray[Any], lists: Sequence[Ragged]) -> list[tuple[bytes, bytes]]:
-    """With each key its record: checksum, fixed part, the values of its lists."""
-    size, whole = fixed.dtype.itemsize, fixed.tobytes()
-    ends = [(np.append(0, np.cumsum(values.length, dtype=np.int64)) * 8).tolist() for values in lists]
-    flats = [_eight(values.flat()).tobytes() for values in lists]
-    found = []
-    for n, key in enumerate(keys):
-        body = whole[n * size + CRC : (n + 1) * size]
-        for end, flat in zip(ends, flats, strict=True):
-            body += flat[end[n] : end[n + 1]]
-        found.append((key, zlib.crc32(body, zlib.crc32(key)).to_bytes(CRC, "little") + body))
-    return found
 
 
 def _eight(values: NDArray[Any]) -> NDArray[Any]:

@@ -7,9 +7,8 @@ from its journal, change by change, so that what is served is the state of one c
 import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
-
-import msgspec
 
 from corank.arrays import read_frame
 from corank.bundle import Bundle, Manifest, write
@@ -17,9 +16,8 @@ from corank.codec import Form, keys_of
 from corank.errors import BundleError, StoreError
 from corank.funnel import Funnel
 from corank.head import Head, journal
-from corank.items import Layer
-from corank.publish import BLOCK, KEYS, MANIFEST, carried, chunks, recomputed
-from corank.settings import validated
+from corank.items import Items, Layer
+from corank.publish import BLOCK, KEYS, DamagedError, carried, chunks, manifest_of, on_top
 from corank.stores import Store
 from corank.vectors import save_vectors
 
@@ -30,39 +28,35 @@ def fetched(store: Store, version: str, cache: Path) -> Bundle:
     Processes that ask for one version at once fetch it once.
     """
     path = cache / version
-    path.mkdir(parents=True, exist_ok=True)
-    with _locked(cache / f".{version}.lock"):
+    with _locked(cache, f".{version}.lock"):
         try:
-            return Bundle.open(path / "bundle")
+            bundle = Bundle.open(path)
         except BundleError:
-            return write(
-                path / "bundle", _manifest(store, version), lambda folder: _fill(folder, store, version)
-            )
+            manifest = manifest_of(store, version)
+            bundle = write(path, manifest, lambda folder: _fill(folder, store, version, manifest))
+    # what is written gets a name of its own; here the store's counts
+    return Bundle(bundle.folder, bundle.manifest.model_copy(update={"content": version}))
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Held by one process at a time; let go of when it ends, be it by a signal."""
-    with path.open("w") as file:
+def _locked(folder: Path, name: str) -> Iterator[None]:
+    """Held by one process at a time; let go of when it ends, be it by a signal. Raises BundleError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / name).open("w")
+    except OSError as error:
+        raise BundleError(f"{folder}: bundles cannot be kept there: {error}") from None
+    with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
-def _manifest(store: Store, version: str) -> Manifest:
-    (raw,) = store.get(f"parts/{version}", [MANIFEST.encode()])
-    if raw is None:
-        raise StoreError(f"{store.address}: there is no version {version}; `corank store ls` lists them")
-    return validated(Manifest, msgspec.json.decode(raw), f"{store.address}: {version}")
-
-
-def _fill(folder: Path, store: Store, version: str) -> None:
-    manifest = _manifest(store, version)
+def _fill(folder: Path, store: Store, version: str, manifest: Manifest) -> None:
     for part, facts in manifest.parts.items():
         if carried(part):
             (folder / part).parent.mkdir(parents=True, exist_ok=True)
             with (folder / part).open("wb") as file:
-                for chunk in chunks(store, version, part, facts.bytes):
-                    file.write(chunk)
+                file.writelines(chunks(store, version, part, facts))
     layer = _items(folder, store, version, Form.of(manifest))
     layer.records.save(folder / "items")
     save_vectors(folder, layer.vectors)
@@ -77,7 +71,7 @@ def _items(folder: Path, store: Store, version: str, form: Form) -> Layer:
         found = store.get(f"items/{version}", some)
         held = {key: record for key, record in zip(some, found, strict=True) if record is not None}
         if len(held) < len(some):
-            raise StoreError(
+            raise DamagedError(
                 f"{store.address}: {len(some) - len(held)} records of {version} are missing; publish it again"
             )
         layers.append(form.decoded(held))
@@ -87,10 +81,21 @@ def _items(folder: Path, store: Store, version: str, form: Form) -> Layer:
 def newest(store: Store, version: str, funnel: Funnel) -> Funnel:
     """A version's funnel with all that came since its bundle, as of one change. Raises StoreError."""
     _, head = Head.read(store)
-    form = Form.of(funnel.manifest)
+    head.facts(store, version)
+    funnel, form = _bundles(funnel), Form.of(funnel.manifest)
     records = {key: record for pairs in store.scan(f"changed/{version}") for key, record in pairs}
+    newer = form.decoded(records) if records else None
     # a record may be newer than the head that was read: what came since is put on top once more
-    return caught_up(store, version, funnel.renewed(head.seq, form.decoded(records) if records else None))
+    return caught_up(store, version, funnel.renewed(head.until(version), newer))
+
+
+def _bundles(funnel: Funnel) -> Funnel:
+    """Without what came since its bundle."""
+    items = Items(funnel.receiver.items.layers[:1])
+    bare = copy(funnel)
+    bare.receiver = funnel.receiver.renewed(items)
+    bare.retrieval = funnel.retrieval and funnel.retrieval.renewed(items)
+    return bare
 
 
 def as_of(store: Store, version: str, funnel: Funnel, seq: int) -> Funnel:
@@ -99,24 +104,25 @@ def as_of(store: Store, version: str, funnel: Funnel, seq: int) -> Funnel:
     Raises StoreError where the journal does not reach back so far.
     """
     _, head = Head.read(store)
-    facts, form = head.versions[version], Form.of(funnel.manifest)
-    for number, upsert in journal(store, 0, seq):
-        if upsert.version == version:
-            funnel = funnel.renewed(number, form.decoded(dict(upsert.records)))
-        elif upsert.at >= facts.items_at:
-            records = dict(recomputed(funnel, upsert, lambda line: None))
-            funnel = funnel.renewed(number, form.decoded(records) if records else None)
-    return funnel.renewed(seq)
+    facts, form = head.facts(store, version), Form.of(funnel.manifest)
+    if not head.tells(facts):
+        raise StoreError(f"{store.address}: the journal has not all that came since {version} any more")
+    records: dict[bytes, bytes] = {}
+    for _, change in journal(store, head.journal_from - 1, seq):
+        records |= on_top(funnel, version, facts, change)
+    return funnel.renewed(seq, form.decoded(records) if records else None)
 
 
 def caught_up(store: Store, version: str, funnel: Funnel) -> Funnel:
-    """A funnel of the state after one change, brought forward to the last one. Raises StoreError."""
+    """A funnel of the state after one change, brought forward to the last one of its version. Raises StoreError."""
     seq = funnel.manifest.items_seq
     _, head = Head.read(store)
-    if seq + 1 < head.journal_from:
+    facts, until = head.facts(store, version), head.until(version)
+    changes = journal(store, seq, until)
+    if not facts.seq <= seq <= until or len(changes) < until - seq:
+        # it was away and is live again, or the journal does not reach back so far
         return newest(store, version, funnel)
-    form = Form.of(funnel.manifest)
-    for _, upsert in journal(store, seq, head.seq):
-        if upsert.version == version:
-            funnel = funnel.renewed(head.seq, form.decoded(dict(upsert.records)))
-    return funnel if seq == head.seq else funnel.renewed(head.seq)
+    records = {key: record for _, change in changes for key, record in change.records}
+    if records:
+        return funnel.renewed(until, Form.of(funnel.manifest).decoded(records))
+    return funnel if seq == until else funnel.renewed(until)

@@ -9,18 +9,24 @@ function byFlow(shown) {
   return (one, other) => key(one)[0] - key(other)[0] || key(one)[1] - key(other)[1];
 }
 
-/** The columns: name, group, what is shown, and how two candidates compare. Stages not reached come last, both ways. */
+/** The columns: name, group, who has it, what is shown, how two compare, and which way round first. */
 function columnsOf(shown) {
   const ran = shown.stages.filter((stage) => stage.ran);
-  const at = (stage, what, format, sign) => ({
-    name: what, group: stage, held: (candidate) => candidate.at.has(stage.name),
+  const at = (stage, what, format, first) => ({
+    name: what, group: stage, first, held: (candidate) => candidate.at.has(stage.name),
     cell: (candidate) => format(candidate.at.get(stage.name)[what]),
-    compare: (one, other) => sign * (one.at.get(stage.name)[what] - other.at.get(stage.name)[what]),
+    compare: (one, other) => one.at.get(stage.name)[what] - other.at.get(stage.name)[what],
   });
   return [
-    { name: "id", held: () => true, cell: ({ id }) => plain(id), compare: (a, b) => collated.compare(plain(a.id), plain(b.id)) },
+    {
+      name: "id", first: 1, held: () => true, cell: ({ id }) => plain(id),
+      compare: (one, other) => collated.compare(plain(one.id), plain(other.id)),
+    },
     ...ran.flatMap((stage) => [at(stage, "place", count, 1), at(stage, "score", score, -1)]),
-    { name: "outcome", held: () => true, cell: (candidate) => tagged(shown, candidate), compare: byFlow(shown) },
+    {
+      name: "outcome", first: 1, held: () => true, cell: (candidate) => tagged(shown, candidate),
+      compare: byFlow(shown),
+    },
   ];
 }
 
@@ -55,7 +61,7 @@ function drawCandidates(shown, open) {
   const body = el("tbody", {});
   const more = el("button", { type: "button", click: () => { view.most += PAGE; draw(); } }, "Show more");
   const head = headed(columns, (column) => {
-    view.sign = column === view.column ? -view.sign : 1;
+    view.sign = column === view.column ? -view.sign : column.first;
     view.column = column;
     draw();
   });
@@ -67,11 +73,12 @@ function drawCandidates(shown, open) {
       head.querySelectorAll("[aria-sort]")[n].setAttribute("aria-sort", sorted);
     });
     more.hidden = rows.length <= view.most;
-    byId("count").textContent = more.hidden ? many(rows.length, "candidate") : `${count(view.most)} of ${many(rows.length, "candidate")}`;
+    byId("count").textContent = (more.hidden ? "" : `${count(view.most)} of `) + many(rows.length, "candidate");
     mark();
   };
   select.onchange = find.oninput = () => { view.most = PAGE; draw(); };
-  const caption = el("caption", { class: "unseen" }, "Every candidate's place and score by stage, and where it was cut");
+  const words = "Every candidate's place and score by stage, and where it was cut";
+  const caption = el("caption", { class: "unseen" }, words);
   byId("candidates").replaceChildren(el("table", { class: "long" }, caption, head, body), more);
   draw();
 }
@@ -86,6 +93,7 @@ function headed(columns, sort) {
       el("button", { type: "button", class: "sort", click: () => sort(column) }, column.name)))));
 }
 
+/** Candidates of a kind whose id holds a text, sorted; those that did not reach a stage come last, both ways. */
 function chosen(shown, of, text, { column, sign }) {
   const order = (one, other) => column.held(other) - column.held(one)
     || (column.held(one) && sign * column.compare(one, other));
@@ -105,13 +113,13 @@ let opened = null;
 async function openItem(shown, candidate) {
   opened = candidate;
   mark();
-  const given = shown.request.candidates.find((one) => isObject(one) && plain(one.id) === plain(candidate.id)) ?? {};
+  const given = shown.request.candidates?.find((one) => isObject(one) && plain(one.id) === plain(candidate.id)) ?? {};
   const parts = await ask(`item?id=${encodeURIComponent(candidate.id)}`).then(described, (error) =>
     [el("p", { class: "error" }, why(error))]);
   if (opened !== candidate) return; // another was opened meanwhile
   const { id, ...columns } = given;
   byId("item").replaceChildren(
-    el("button", { type: "button", class: "close", "aria-label": "Close", click: closeItem }, "×"),
+    el("button", { type: "button", class: "close", "aria-label": "Close", click: leaveItem }, "×"),
     el("h3", {}, `Item ${plain(candidate.id)}`),
     ...[...parts, ...valued("In the request", columns)].filter((part) => part !== null),
   );
@@ -132,10 +140,15 @@ function valued(title, values) {
 }
 
 function closeItem() {
-  const row = document.querySelector("tr.open button");
   opened = null;
   byId("item").hidden = true;
   mark();
+}
+
+/** Closes it and goes back to its row. */
+function leaveItem() {
+  const row = document.querySelector("tr.open button");
+  closeItem();
   row?.focus();
 }
 

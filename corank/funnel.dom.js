@@ -25,7 +25,7 @@ function table(caption, header, rows) {
   return el(
     "table", {},
     el("caption", { class: "unseen" }, caption),
-    el("thead", {}, el("tr", {}, header.map((name) => el("th", { scope: "col" }, name)))),
+    el("thead", {}, el("tr", {}, header.map((name) => (name ? el("th", { scope: "col" }, name) : el("td"))))),
     el("tbody", {}, rows.map(([first, ...cells]) =>
       el("tr", {}, el("th", { scope: "row" }, first), cells.map((cell) => el("td", {}, cell))))),
   );

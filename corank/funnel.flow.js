@@ -15,7 +15,7 @@ function followed(request, answer, version) {
     return { n, id, at, cut, kept: cut === null && at.get(answer.stage).place <= answer.items.length };
   });
   const stages = version.stages.map((facts, n) => staged(facts, n, request, candidates, n <= through));
-  return { request, answer, version, candidates, stages };
+  return { request, answer, candidates, stages };
 }
 
 /** Of a stage: its facts, its quota for this request, and how many it saw, kept, and cut by quota and by score. */
@@ -25,7 +25,7 @@ function staged(facts, n, request, candidates, ran) {
   const cut = candidates.filter((candidate) => candidate.cut === name);
   const seen = candidates.filter((candidate) => candidate.at.has(name)).length;
   const below = cut.filter((candidate) => candidate.at.get(name).place <= quota).length;
-  return { ...facts, n, ran, quota, seen, kept: seen - cut.length, cut: cut.length, below };
+  return { ...facts, n, ran, quota, seen, kept: seen - cut.length, below };
 }
 
 const hue = (stage) => `hue${stage.n % 6}`;
@@ -44,9 +44,10 @@ function drawFlow(shown) {
   const all = candidates.length + answer.unknown.length;
   const rows = [flowRow("candidates", "", all, candidates.length, all, "unknown", "none")];
   for (const stage of stages.filter(({ ran }) => ran)) {
-    const floor = stage.min_score === null ? "" : `, score ≥ ${stage.min_score}`;
+    const floor = stage.min_score === null ? "" : `score ≥ ${stage.min_score}`;
     const low = stage.below ? `${count(stage.below)} below ${stage.min_score}` : "";
-    rows.push(flowRow(stage.name, count(stage.quota) + floor, stage.seen, stage.kept, all, low, hue(stage)));
+    const quota = noted(count(stage.quota), floor);
+    rows.push(flowRow(stage.name, quota, stage.seen, stage.kept, all, low, hue(stage)));
   }
   if (answer.fallback) {
     const [last, through] = [stages.at(-1), stages.findLast(({ ran }) => ran)];
@@ -61,9 +62,11 @@ function drawFlow(shown) {
 function flowRow(name, quota, seen, kept, all, note, kind) {
   const share = (number) => (all ? number / all : 0);
   const drawn = bar([[`cut ${kind}`, share(kept), share(seen)], [kind, 0, share(kept)]]);
-  const cut = el("span", {}, count(seen - kept), seen > kept && note ? el("small", {}, note) : null);
-  return [name, quota, count(seen), count(kept), cut, drawn];
+  return [name, quota, count(seen), count(kept), noted(count(seen - kept), seen > kept ? note : ""), drawn];
 }
+
+/** A figure, and what stands small below it, if anything does. */
+const noted = (figure, note) => (note ? el("span", {}, figure, el("small", {}, note)) : figure);
 
 function drawNotes({ answer }) {
   const user = {
@@ -91,14 +94,18 @@ function fallen({ answer }) {
   const { fallback, stage } = answer;
   if (!fallback) return [];
   const what = FALLEN[fallback.why] ?? fallback.why;
-  return [el("p", { class: "notice" }, el("strong", {}, "Fallback. "),
-    `${fallback.stage} ${what}. The answer is in the order of ${stage}.`)];
+  return [notice("Fallback.", `${fallback.stage} ${what}. The answer is in the order of ${stage}.`)];
 }
+
+const notice = (title, words) => el("p", { class: "notice" }, el("strong", {}, title), ` ${words}`);
 
 /** Parts one after another from the arrival of the request; a deadline counts from there, too. */
 function drawTime({ answer, stages }) {
-  const parts = [{ name: "receive", deadline_ms: null, kind: "none" }, ...stages.map((s) => ({ ...s, kind: hue(s) }))]
-    .map((part) => ({ ...part, took: answer.microseconds[part.name] ?? null, due: part.deadline_ms && 1000 * part.deadline_ms }));
+  const part = (name, kind, due) => ({ name, kind, due, took: answer.microseconds[name] ?? null });
+  const parts = [
+    part("receive", "none", null),
+    ...stages.map((stage) => part(stage.name, hue(stage), stage.deadline_ms && 1000 * stage.deadline_ms)),
+  ];
   const total = parts.reduce((sum, { took }) => sum + took, 0);
   const limits = parts.filter(({ due }) => due !== null);
   // one that is far away would press all else into a corner

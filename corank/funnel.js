@@ -1,16 +1,21 @@
 // The page: follows the live version, ranks the request, draws the answer.
 
 const EVERY = 3000;
-const page = { live: null, shown: null, asking: null, redraw: () => {} };
+const page = { live: null, shown: null, typing: 0, asking: null, redraw: () => {} };
 
 /** Asks for the live version and whether the service is ready. */
 async function look() {
   const [version, ready] = await Promise.allSettled([ask("version"), ask("readyz")]);
   if (version.status === "fulfilled") drawLive(version.value);
-  const trouble = [version, ready].find(({ status }) => status === "rejected")?.reason;
-  const served = trouble instanceof Refused ? `Serving on, not up to date: ${trouble.message}` : trouble && why(trouble);
-  byId("ready").className = trouble ? "bad" : "good";
-  retell(byId("ready"), served || "Ready");
+  const trouble = troubled(version, ready);
+  byId("ready").className = trouble === null ? "good" : "bad";
+  retell(byId("ready"), trouble ?? "Ready");
+}
+
+function troubled(version, ready) {
+  if (version.status === "rejected") return why(version.reason);
+  if (ready.status === "fulfilled") return null;
+  return ready.reason instanceof Refused ? `Serving on, not up to date: ${ready.reason.message}` : why(ready.reason);
 }
 
 /** Sets a text that is read out when it changes, and only then. */
@@ -24,8 +29,10 @@ function drawLive(version) {
   document.title = `${version.name} · corank`;
   byId("name").textContent = version.name;
   byId("stages").textContent = version.stages.map(({ name, keep }) => `${name} keeps ${count(keep)}`).join(" → ");
-  const facts = [["model version", version.model_version], ["items_seq", version.items_seq], ["items", count(version.items)]];
-  byId("facts").replaceChildren(...facts.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
+  const { model_version, items_seq, items } = version;
+  const facts = [["model version", model_version], ["items_seq", items_seq], ["items", count(items)]];
+  byId("facts").replaceChildren(...facts.map(([name, value]) =>
+    el("div", {}, el("dt", {}, name), el("dd", {}, value))));
   drawNotices();
 }
 
@@ -35,9 +42,11 @@ const versionOf = ({ model_version, items_seq }) => `model version ${model_versi
 function drawNotices() {
   if (!page.shown) return;
   const { answer } = page.shown;
-  const older = same(answer, page.live) ? [] : [el("p", { class: "notice" }, el("strong", {}, "Another version is live. "),
-    `The answer below is of ${versionOf(answer)}; live is ${versionOf(page.live)}. Rank again to compare.`)];
-  byId("notices").replaceChildren(...older, ...fallen(page.shown));
+  const older = `The answer below is of ${versionOf(answer)}; live is ${versionOf(page.live)}. Rank again to compare.`;
+  byId("notices").replaceChildren(
+    ...(same(answer, page.live) ? [] : [notice("Another version is live.", older)]),
+    ...fallen(page.shown),
+  );
 }
 
 /** Says beside the request what it is, or what is wrong with it; true for one that can be sent. */
@@ -60,23 +69,36 @@ function tell(words, kind) {
 
 /** Ranks the request and draws the answer; of two that are under way, the later. */
 async function rank() {
-  if (!check()) return byId("body").focus();
+  clearTimeout(page.typing); // what the service says is not to be talked over
+  if (!check()) {
+    byId("body").focus();
+    return;
+  }
   const text = byId("body").value;
   page.asking?.abort();
   page.asking = new AbortController();
   byId("answer").classList.add("stale");
+  let answer;
   try {
-    const answer = await ask("rank", { method: "POST", body: traced(text), signal: page.asking.signal });
-    if (!page.live || !same(answer, page.live)) await look();
-    if (answer.model_version !== page.live.model_version) throw new Refused("Another version went live meanwhile; rank again");
-    remember(text);
-    showEarlier();
-    draw(followed(parsed(text), answer, page.live));
+    answer = await ask("rank", { method: "POST", body: traced(text), signal: page.asking.signal });
   } catch (error) {
-    if (error.name === "AbortError") return;
-    tell(why(error), "bad");
-    byId("told").textContent = page.shown ? "Below is the answer to the request before." : "";
+    if (error.name !== "AbortError") fail(why(error));
+    return;
   }
+  if (!page.live || !same(answer, page.live)) await look();
+  // the answer's stages are told by its version alone
+  if (answer.model_version !== page.live?.model_version) {
+    fail("Another version went live meanwhile; rank again.");
+    return;
+  }
+  remember(text);
+  showEarlier();
+  draw(followed(parsed(text), answer, page.live));
+}
+
+function fail(words) {
+  tell(words, "bad");
+  byId("told").textContent = page.shown ? "Below is the answer to the request before." : "";
 }
 
 function draw(shown) {
@@ -86,8 +108,8 @@ function draw(shown) {
   byId("answer").hidden = false;
   byId("answer").classList.remove("stale");
   closeItem();
-  byId("told").textContent = `${many(candidates.length, "candidate")} ranked, ${count(answer.items.length)} in the answer, `
-    + `by ${versionOf(answer)}.`;
+  const [ranked, kept] = [many(candidates.length, "candidate"), count(answer.items.length)];
+  byId("told").textContent = `${ranked} ranked, ${kept} in the answer, by ${versionOf(answer)}.`;
   drawNotices();
   drawFlow(shown);
   page.redraw = drawPlaces(shown, open);
@@ -101,17 +123,18 @@ function take(text) {
 }
 
 function start() {
-  let typing = 0;
   byId("body").addEventListener("input", () => {
-    clearTimeout(typing);
-    typing = setTimeout(check, 200);
+    clearTimeout(page.typing);
+    page.typing = setTimeout(check, 200);
   });
   byId("request").addEventListener("submit", (event) => {
     event.preventDefault();
     rank();
   });
   document.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) rank();
+    if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
+    event.preventDefault();
+    rank();
   });
   byId("file").addEventListener("change", async ({ target }) => {
     if (target.files.length) take(await target.files[0].text());

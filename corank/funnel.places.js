@@ -1,14 +1,15 @@
 // Places at two stages, one dot a candidate: on the diagonal the stages agree.
 
-const MARGIN = { left: 46, right: 14, top: 14, bottom: 42 };
+const MARGIN = { left: 58, right: 18, top: 14, bottom: 42 };
 const NEAR = 24;
 
-/** Draws the plot, and above it, where there are more than two stages, the choice of the two; returns how to redraw. */
+/** Draws the plot, and above it, of more than two stages, the choice of the two; returns how to redraw. */
 function drawPlaces(shown, open) {
   const ran = shown.stages.filter((stage) => stage.ran);
   byId("axes").replaceChildren();
   if (ran.length < 2) {
-    byId("places").replaceChildren(el("p", { class: "faint" }, "It takes two stages that were through."));
+    const words = `${ran[0].name} alone was through: nothing to compare.`;
+    byId("places").replaceChildren(el("p", { class: "faint" }, words));
     return () => {};
   }
   const names = (of) => of.map(({ name }) => el("option", {}, name));
@@ -37,11 +38,14 @@ function plotPlaces(shown, across, up, open) {
     return;
   }
   const frame = framed(placed);
-  const dots = placed.map((dot) => drawnDot(shown, dot, frame, up));
+  const radius = placed.length > 1000 ? 2 : placed.length > 200 ? 3 : 4;
+  const dots = placed.map((dot) => drawnDot(shown, dot, frame, up, radius));
+  const label = `Places: ${across.name} across, ${up.name} up`;
   const plot = svg(
-    "svg", { class: "plot", width: frame.width, height: frame.height, role: "group", "aria-label": `Places: ${across.name} across, ${up.name} up` },
+    "svg", { class: "plot", width: frame.width, height: frame.height, role: "group", "aria-label": label },
     axes(frame, across, up),
-    svg("g", { class: hue(up) }, dots),
+    svg("g", { class: hue(up) }, [...dots].reverse()), // the best lie on top
+    limit(frame, up),
   );
   const tip = el("div", { class: "tip", hidden: true, "aria-hidden": "true" });
   reachable(plot, dots, placed, frame, shown, tip, open);
@@ -64,7 +68,6 @@ function framed(placed) {
 
 function axes({ width, height, most, left, top }, across, up) {
   const [bottom, right] = [height - MARGIN.bottom, width - MARGIN.right];
-  const text = (x, y, anchor, words, kind = "faint") => svg("text", { x, y, "text-anchor": anchor, class: kind }, words);
   const drawn = ticks(most.x).flatMap((place) => [
     svg("line", { class: "grid", x1: left(place), x2: left(place), y1: MARGIN.top, y2: bottom }),
     text(left(place), bottom + 16, "middle", count(place)),
@@ -77,15 +80,23 @@ function axes({ width, height, most, left, top }, across, up) {
   drawn.push(
     svg("line", { class: "agreed", x1: left(1), y1: top(1), x2: left(agreed), y2: top(agreed) }),
     text((MARGIN.left + right) / 2, height - 6, "middle", `place at ${across.name}`, "axis"),
-    svg("text", { class: "axis", "text-anchor": "middle", transform: `translate(11 ${(MARGIN.top + bottom) / 2}) rotate(-90)` },
-      `place at ${up.name}`),
+    svg("g", { transform: `translate(11 ${(MARGIN.top + bottom) / 2}) rotate(-90)` },
+      text(0, 0, "middle", `place at ${up.name}`, "axis")),
   );
-  if (up.kept && up.kept < most.y) {
-    const y = top(up.kept + 0.5);
-    drawn.push(svg("line", { class: "limit", x1: MARGIN.left, x2: right, y1: y, y2: y }),
-      text(right, y - 6, "end", `${up.name} keeps ${count(up.kept)}`));
-  }
   return svg("g", { "aria-hidden": "true" }, drawn);
+}
+
+/** The line below which the stage up keeps, where it cuts. */
+function limit({ width, most, top }, up) {
+  if (!up.kept || up.kept >= most.y) return null;
+  const [right, y] = [width - MARGIN.right, top(up.kept + 0.5)];
+  return svg("g", { "aria-hidden": "true" },
+    svg("line", { class: "limit", x1: MARGIN.left, x2: right, y1: y, y2: y }),
+    text(right, y - 6, "end", `${up.name} keeps ${count(up.kept)}`, "limit"));
+}
+
+function text(x, y, anchor, words, kind = "faint") {
+  return svg("text", { x, y, "text-anchor": anchor, class: kind }, words);
 }
 
 /** The first place, and round ones after it: six or fewer. */
@@ -94,13 +105,13 @@ function ticks(most) {
   const power = 10 ** Math.max(Math.floor(Math.log10(rough)), 0);
   const step = power * ([1, 2, 5, 10].find((n) => n * power >= rough) ?? 10);
   const round = Array.from({ length: Math.floor(most / step) }, (_, n) => (n + 1) * step);
-  return [...new Set([1, ...round.filter((place) => place > step / 2)])].filter((place) => place === 1 || place > 1 + step / 3);
+  return [1, ...round.filter((place) => place > 1 + step / 2)];
 }
 
-function drawnDot(shown, { candidate, x, y }, frame, up) {
+function drawnDot(shown, { candidate, x, y }, frame, up, r) {
   return svg("circle", {
     class: candidate.cut === up.name ? "dot cut" : "dot",
-    cx: frame.left(x), cy: frame.top(y), r: 4, tabindex: -1, role: "button",
+    cx: frame.left(x), cy: frame.top(y), r, tabindex: -1, role: "button",
     "aria-label": lines(shown, candidate).join("; "),
     "data-n": candidate.n,
   });
@@ -123,14 +134,16 @@ function reachable(plot, dots, placed, frame, shown, tip, open) {
     tip.replaceChildren(el("strong", {}, first), ...rest.map((line) => el("div", {}, line)));
     tip.hidden = false;
     const [x, y] = [frame.left(placed[n].x), frame.top(placed[n].y)];
-    tip.style.left = `${Math.min(x + 12, frame.width - tip.offsetWidth)}px`;
+    tip.style.left = `${Math.max(Math.min(x + 12, frame.width - tip.offsetWidth), 0)}px`;
     tip.style.top = y > tip.offsetHeight + 12 ? `${y - tip.offsetHeight - 10}px` : `${y + 14}px`;
     dots[held].setAttribute("tabindex", -1);
     held = n;
     dots[held].setAttribute("tabindex", 0);
   };
-  const near = ({ offsetX, offsetY }) => {
-    const far = placed.map(({ x, y }) => Math.hypot(frame.left(x) - offsetX, frame.top(y) - offsetY));
+  const near = ({ clientX, clientY }) => {
+    const corner = plot.getBoundingClientRect();
+    const [left, top] = [clientX - corner.left, clientY - corner.top];
+    const far = placed.map(({ x, y }) => Math.hypot(frame.left(x) - left, frame.top(y) - top));
     const least = Math.min(...far);
     return least <= NEAR ? far.indexOf(least) : null;
   };
@@ -163,7 +176,8 @@ function reachable(plot, dots, placed, frame, shown, tip, open) {
 function needed(placed, across, up) {
   const kept = placed.filter(({ candidate }) => candidate.cut !== up.name);
   const last = Math.max(...kept.map(({ x }) => x), 0);
-  const dots = `Filled: kept by ${up.name}. On the diagonal the stages agree.`;
-  if (!last) return dots;
-  return `${dots} Of what ${up.name} keeps, ${across.name} had the last at place ${count(last)} of ${count(across.seen)}.`;
+  const told = [`Filled: kept by ${up.name}. On the diagonal the stages agree.`];
+  const place = `place ${count(last)} of ${count(across.seen)}`;
+  if (last) told.push(`Of what ${up.name} keeps, ${across.name} had the last at ${place}.`);
+  return told.join(" ");
 }

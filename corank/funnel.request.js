@@ -13,17 +13,17 @@ function problem(text) {
   } catch (error) {
     return `Not JSON: ${error.message}`;
   }
-  if (!isObject(request)) return "Expected an object: {\"user\": {…}, \"candidates\": […]}";
-  if (!isObject(request.user)) return "“user” is missing: an object with the user's id and columns";
-  if (!Array.isArray(request.candidates)) return "“candidates” is missing: a list of item ids, or of objects with an id";
+  if (!isObject(request) || !isObject(request.user)) return "Expected an object with a user: {\"user\": {…}, …}";
   return null;
 }
 
 /** A request in a few words. */
 function brief(request) {
   const user = request.user.id === undefined ? "no user id" : `user ${plain(request.user.id)}`;
+  const given = request.candidates?.length;
+  const candidates = given === undefined ? "candidates retrieved" : many(given, "candidate");
   const keep = Object.entries(request.keep ?? {}).map(([stage, quota]) => `, ${stage} keeps ${plain(quota)}`);
-  return `${user}, ${many(request.candidates.length, "candidate")}${keep.join("")}`;
+  return `${user}, ${candidates}${keep.join("")}`;
 }
 
 /** The text as it was written, with a trace asked for: of a name that is there twice, the last counts. */

@@ -10,8 +10,10 @@ class Refused extends Error {
 
 /** Whole numbers that a double does not hold, such as ids of 64 bits, stay the text that they were. */
 function parsed(text) {
-  return JSON.parse(text, (key, value, context) =>
-    typeof value === "number" && !Number.isSafeInteger(value) && /^-?\d+$/.test(context?.source) ? context.source : value);
+  return JSON.parse(text, (key, value, context) => {
+    const large = typeof value === "number" && Math.abs(value) > Number.MAX_SAFE_INTEGER;
+    return large && /^-?\d+$/.test(context?.source) ? context.source : value;
+  });
 }
 
 /** The answer. Throws Refused; TypeError where nobody answers; AbortError. */

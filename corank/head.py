@@ -41,6 +41,8 @@ class Version(Settings):
     """The number of the change that made it live last."""
     applied: int
     """The number up to which upserts are in it; while it is live, all are."""
+    manifest: str
+    """SHA-256 of its manifest, which has those of its parts."""
     record: dict[str, tuple[int, str, int]]
     """Of a record's fixed part by field: offset, type and count."""
 

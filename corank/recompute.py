@@ -3,6 +3,7 @@
 Letters: n candidates.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +12,15 @@ from typing import Any
 import msgspec
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from corank.asked import Request
 from corank.bundle import Bundle
 from corank.errors import DataError
 from corank.fetch import as_of, fetched
 from corank.funnel import Funnel
-from corank.head import Head
-from corank.served import SERVED, VERSION
+from corank.head import Head, journal
+from corank.served import REQUEST, SERVED, VERSION
 from corank.stores import Store
 
 TOLERANCE = 1e-5
@@ -48,7 +50,7 @@ def replay(served: Iterable[Path], funnel_of: FunnelOf, report: Report = lambda 
     funnels: dict[tuple[str, int], Funnel | None] = {}
     for path in served:
         frame = _read(path)
-        for (_, request, *version), rows in frame.group_by(SERVED, "request", *VERSION, maintain_order=True):
+        for (_, request, *version), rows in frame.group_by(SERVED, REQUEST, *VERSION, maintain_order=True):
             key = (str(version[0]), int(version[1]))
             if key not in funnels:
                 funnels = {key: funnel_of(*key)}  # one at a time: they come in order
@@ -66,7 +68,7 @@ def _read(path: Path) -> pl.DataFrame:
         frame = pl.read_parquet(path)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from None
-    absent = [c for c in (SERVED, "request", *VERSION) if c not in frame.columns]
+    absent = [c for c in (SERVED, REQUEST, *VERSION) if c not in frame.columns]
     if absent:
         raise DataError(
             f"{path}: has no column {', '.join(absent)}; `corank serve --log` writes what is replayed"
@@ -76,23 +78,30 @@ def _read(path: Path) -> pl.DataFrame:
 
 def _compare(found: Difference, funnel: Funnel, request: str, rows: pl.DataFrame) -> None:
     """By stage, so far as the service came: a stage that was late there is left out here."""
-    asked = Request.parse(msgspec.json.decode(request))
-    ranked = funnel.ranked(asked)
-    found.requests += 1
-    found.candidates += len(rows)
-    off = np.zeros(len(rows), dtype=bool)
+    # what has yet to arrive is never late
+    ranked = funnel.ranked(Request.parse(msgspec.json.decode(request)), arrived=math.inf)
+    place = {id_: n for n, id_ in enumerate(rows[funnel.manifest.item].to_list())}
+    at = np.array([place.get(id_, len(rows)) for id_ in ranked.received.ids], dtype=np.int64)
+    off = np.ones(len(rows) + 1, dtype=bool)  # the last place is for all that are not in the log
+    off[at] = False
     for cut in ranked.cuts:
-        served = rows[f"score_{cut.stage}"].to_numpy()
+        served, ours = _served(cut.stage, rows), np.full(len(rows) + 1, np.nan)
         if np.isnan(served).all():
             continue
-        ours = np.full(len(served), np.nan)
-        ours[cut.order] = cut.score
-        both = np.isfinite(served) & np.isfinite(ours)
-        off |= np.isfinite(served) != np.isfinite(ours)
+        ours[at[cut.alive]] = cut.score
         gap = np.abs(served - ours)
-        off[both] |= gap[both] > TOLERANCE
-        found.largest = max(found.largest, float(gap[both].max(initial=0)))
-    found.differ += int(off.sum())
+        off |= (np.isnan(served) != np.isnan(ours)) | (gap > TOLERANCE)
+        found.largest = max(found.largest, float(np.nanmax(gap, initial=0)))
+    found.requests += 1
+    found.candidates += len(rows)
+    found.differ += int(off[:-1].sum())
+
+
+def _served(stage: str, rows: pl.DataFrame) -> NDArray[np.float64]:
+    """A stage's scores as they were served, NaN where there is none: (n + 1,)."""
+    name = f"score_{stage}"
+    values = rows[name].to_numpy() if name in rows.columns else np.full(len(rows), np.nan)
+    return np.append(values.astype(np.float64), np.nan)
 
 
 def of_bundle(path: Path) -> FunnelOf:
@@ -105,11 +114,17 @@ def of_bundle(path: Path) -> FunnelOf:
 def of_store(store: Store, cache: Path) -> FunnelOf:
     """Those of a store, after any change that its journal still tells."""
 
+    bundles: dict[str, Funnel] = {}
+
     def funnel_of(model: str, seq: int) -> Funnel | None:
+        nonlocal bundles
         _, head = Head.read(store)
-        for version, facts in head.versions.items():
-            if facts.model_version == model and seq >= head.journal_from - 1:
-                return as_of(store, version, Funnel(fetched(store, version, cache)), seq)
+        for _, change in journal(store, seq - 1, seq):
+            version, facts = change.version, head.versions.get(change.version)
+            if facts is not None and facts.model_version == model and head.tells(facts):
+                if version not in bundles:
+                    bundles = {version: Funnel(fetched(store, version, cache))}
+                return as_of(store, version, bundles[version], seq)
         return None
 
     return funnel_of

@@ -9,7 +9,7 @@ from corank.errors import StoreError
 from corank.fetch import fetched
 from corank.funnel import Funnel
 from corank.head import JOURNAL, Head, Version, journal, journal_key, now
-from corank.publish import make_live, written
+from corank.publish import WRITTEN, make_live, written
 from corank.stores import Store
 
 ABANDONED = 3_600_000
@@ -27,8 +27,9 @@ class Held:
     facts: Version | None
     """None where it was never written to the end."""
     records: int
+    """Of the bundle's items."""
     changed: int
-    """Of them, those that came since the bundle."""
+    """Of those that came, or changed, since."""
 
 
 def held(store: Store) -> list[Held]:
@@ -64,14 +65,11 @@ def roll_back(store: Store, version: str | None = None, report: Report = lambda 
         if not others:
             raise StoreError(f"{store.address}: there is no older version to go back to")
         version = others[-1][1]
-    if version not in head.versions:
-        known = ", ".join(head.versions) or "none"
-        raise StoreError(f"{store.address}: no version {version}; there are {known}")
+    facts = head.facts(store, version)
     if version == head.live:
         raise StoreError(f"{store.address}: {version} is live already")
     with tempfile.TemporaryDirectory(prefix="corank-") as folder:
-        funnel = Funnel(fetched(store, version, Path(folder)))
-        make_live(store, version, funnel, head.versions[version], report)
+        make_live(store, version, Funnel(fetched(store, version, Path(folder))), facts, report)
     return version
 
 
@@ -86,29 +84,36 @@ def prune(store: Store, keep: int = 1, report: Report = lambda line: None) -> li
         head.require_live(store)
         order = sorted(head.versions, key=lambda name: -head.versions[name].seq)
         stay = [name for name in order if name == head.live] + [n for n in order if n != head.live][:keep]
-        versions = {name: facts for name, facts in head.versions.items() if name in stay}
-        first = _journal_from(store, head, versions)
-        keys = [journal_key(seq) for seq in range(head.journal_from, first)]
-        after = head.model_copy(update={"versions": versions, "journal_from": first})
-        if after == head or store.swap(raw, after.written(), gone={JOURNAL: keys}):
+        after = _trimmed(store, head, {name: v for name, v in head.versions.items() if name in stay})
+        keys = [journal_key(seq) for seq in range(head.journal_from, after.journal_from)]
+        # who publishes one that goes begins anew
+        notes = {f"parts/{name}": [WRITTEN] for name in order if name not in stay}
+        if after == head or store.swap(raw, after.written(), gone={JOURNAL: keys} | notes):
             break
-    gone = [name for name in _written(store) if name not in versions and _abandoned(store, name, head)]
-    for name in gone:
-        for kind in ("items", "changed", "parts"):  # the parts last: they tell when it was written
-            store.drop(f"{kind}/{name}")
-        report(f"removed {name}")
+    gone = []
+    for name in _written(store):
+        if _abandoned(store, name):
+            for kind in ("items", "changed", "parts"):  # the parts last: they tell when it was written
+                store.drop(f"{kind}/{name}")
+            report(f"removed {name}")
+            gone.append(name)
     return gone
 
 
-def _abandoned(store: Store, name: str, head: Head) -> bool:
-    return name in head.versions or now() - written(store, name)[1] > ABANDONED
+def _abandoned(store: Store, name: str) -> bool:
+    _, head = Head.read(store)
+    return name not in head.versions and now() - written(store, name)[1] > ABANDONED
 
 
-def _journal_from(store: Store, head: Head, versions: dict[str, Version]) -> int:
-    """The first change that some version, kept or yet to come, may need again."""
+def _trimmed(store: Store, head: Head, versions: dict[str, Version]) -> Head:
+    """With those versions only, and the journal from the first change that one of them, or one to come, may need."""
     applied = min([facts.applied for name, facts in versions.items() if name != head.live], default=head.seq)
     since = max(facts.items_at for facts in versions.values())
-    for seq, upsert in journal(store, head.journal_from - 1, applied):
-        if upsert.at >= since:
-            return seq
-    return max(head.journal_from, applied + 1)
+    last, at = head.journal_from - 1, head.journal_at
+    for seq, change in journal(store, last, applied):
+        if change.items:
+            if change.at >= since:
+                break
+            at = max(at, change.at)
+        last = seq
+    return head.model_copy(update={"versions": versions, "journal_from": last + 1, "journal_at": at})

@@ -34,14 +34,15 @@ def put_users(
     table = Table.scan("users", source, Path())
     table.require([manifest.user])
     table.check_whole([manifest.user])
+    if table.types[manifest.user].is_temporal():
+        raise table.unfit(manifest.user, "whole numbers or text")
     columns = [c for c in columns_of(manifest) if c in table.types]
     if not columns:
         raise DataError(f"{source}: has none of the columns {', '.join(columns_of(manifest))}")
     begin = table.moment(VALID_FROM).fill_null(NEVER) if VALID_FROM in table.types else pl.lit(NEVER)
     rows = table.frame.select(table.key(manifest.user).alias("@id"), begin.alias("@from"), *columns)
-    frame = (
-        table.collect(rows).sort("@from", maintain_order=True).unique("@id", keep="last", maintain_order=True)
-    )
+    known = table.collect(rows.drop_nulls("@id")).sort("@from", maintain_order=True)
+    frame = known.unique("@id", keep="last", maintain_order=True)
     for first in range(0, len(frame), BLOCK):
         some = frame[first : first + BLOCK]
         values = [msgspec.json.encode(row) for row in some.select(columns).iter_rows(named=True)]
