@@ -1,8 +1,10 @@
 """Deadlines of stages: a run of the runtime that is stopped when its time is over, and how long runs take."""
 
 import heapq
+import math
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,41 +19,55 @@ FEW = 32
 """Before there are so many, nothing is expected; and the pace is taken anew after so many more."""
 
 
-class Watch:
-    """Stops runs that are late, from one thread of its own. Safe to share between threads."""
+class _Due:
+    """What a watch's thread looks after; not the watch itself, which would then never end."""
 
     def __init__(self) -> None:
-        self._due: list[tuple[float, int, onnxruntime.RunOptions]] = []
+        self.runs: list[tuple[float, int, onnxruntime.RunOptions]] = []
+        self.changed = threading.Condition()
+        self.wakes = 0.0
+        self.over = False
+
+    def watch(self) -> None:
+        with self.changed:
+            while not self.over:
+                now = time.perf_counter()
+                while self.runs and self.runs[0][0] <= now:
+                    heapq.heappop(self.runs)[2].terminate = True
+                self.wakes = self.runs[0][0] if self.runs else math.inf
+                self.changed.wait(self.runs[0][0] - now if self.runs else None)
+
+    def end(self) -> None:
+        with self.changed:
+            self.over = True
+            self.changed.notify()
+
+
+class Watch:
+    """Stops runs that are late, from a thread that ends with it. Safe to share between threads."""
+
+    def __init__(self) -> None:
+        self._due = _Due()
         self._number = count()
-        self._condition = threading.Condition()
-        self._wakes = 0.0
-        threading.Thread(target=self._watch, name="corank-watch", daemon=True).start()
+        threading.Thread(target=self._due.watch, name="corank-watch", daemon=True).start()
+        weakref.finalize(self, self._due.end)
 
     @contextmanager
     def until(self, moment: float) -> Iterator[onnxruntime.RunOptions]:
         """Options by which a run ends, with an error, at `moment` of `time.perf_counter`."""
         options = onnxruntime.RunOptions()
-        entry = (moment, next(self._number), options)
-        with self._condition:
-            heapq.heappush(self._due, entry)
-            if moment < self._wakes:
-                self._condition.notify()
+        due, entry = self._due, (moment, next(self._number), options)
+        with due.changed:
+            heapq.heappush(due.runs, entry)
+            if moment < due.wakes:
+                due.changed.notify()
         try:
             yield options
         finally:
-            with self._condition:
-                if entry in self._due:
-                    self._due.remove(entry)
-                    heapq.heapify(self._due)
-
-    def _watch(self) -> None:
-        with self._condition:
-            while True:
-                now = time.perf_counter()
-                while self._due and self._due[0][0] <= now:
-                    heapq.heappop(self._due)[2].terminate = True
-                self._wakes = self._due[0][0] if self._due else float("inf")
-                self._condition.wait(self._due[0][0] - now if self._due else None)
+            with due.changed:
+                if entry in due.runs:
+                    due.runs.remove(entry)
+                    heapq.heapify(due.runs)
 
 
 class Pace:

@@ -48,7 +48,8 @@ class Funnel:
         folder, schema = bundle.folder, bundle.manifest.declared
         stages, columns = self.manifest.stages, self.manifest.data.columns
         self.schema: Schema = schema
-        self._watch, self._paces = Watch(), {stage.name: Pace() for stage in stages}
+        self._paces = {stage.name: Pace() for stage in stages}
+        self._watch = Watch() if any(stage.deadline_ms for stage in stages) else None
         self._values = {s.name: Value.parse(s.value, [*s.labels, *columns]) for s in stages}
         try:
             encoders = Encoders.load(folder / "encoders", schema)
@@ -132,7 +133,7 @@ class Funnel:
             return None
         options: RunOptions | None = None
         try:
-            with self._watch.until(due) if due < math.inf else nullcontext() as options:
+            with self._watch.until(due) if self._watch and due < math.inf else nullcontext() as options:
                 scores = self._scores(stage, received, alive, seen, options)
         except RUNTIME_ERRORS:
             if not ranked.cuts:

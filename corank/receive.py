@@ -6,7 +6,7 @@ Letters: n candidates · L events of a history.
 from collections.abc import Callable, Collection, Mapping
 from copy import copy
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import Any, Self
 
 import numpy as np
@@ -94,8 +94,10 @@ class Receiver:
         self._query_columns = {name: self.schema.column(name) for name in self.schema.columns("query")}
         self._wanted = Wanted.of(self.schema, "query").among(self._query_columns)
         # of one value, nearly always one that came before: a polars column costs more than all else
-        self._encoded = lru_cache(maxsize=KEPT, typed=True)(self._encode)
-        self._operand = lru_cache(maxsize=KEPT, typed=True)(self._hash)
+        encode = partial(_encoded, encoders, self._query_columns)
+        self._encoded = lru_cache(maxsize=KEPT, typed=True)(encode)
+        operand = partial(_operand, encoders, self._query_columns, self._wanted)
+        self._operand = lru_cache(maxsize=KEPT, typed=True)(operand)
 
     def renewed(self, items: Items) -> Self:
         """The same with other items."""
@@ -266,13 +268,6 @@ class Receiver:
             return kept(name, value)
         return kept.__wrapped__(name, value)  # type: ignore[attr-defined]
 
-    def _encode(self, name: str, value: Any) -> Encoded:
-        return self.encoders.encode(name, series(self._query_columns[name], [value], "request"))
-
-    def _hash(self, name: str, value: Any) -> Operands:
-        values = series(self._query_columns[name], [value], "request")
-        return Operands.of(self.encoders, self._wanted.among([name]), lambda _: values, 1)
-
     def _logged(self, n: int, described: list[dict[str, Any]], missing: list[str]) -> dict[str, Encoded]:
         columns = sorted(self._columns("cross"))
         rows: list[dict[str, Any]] = described or [{}] * n
@@ -294,6 +289,19 @@ class Receiver:
 
     def _columns(self, placement: Placement) -> set[str]:
         return {self.schema.column(name) for name in self.schema.columns(placement)}
+
+
+def _encoded(encoders: Encoders, columns: Mapping[str, str], name: str, value: Any) -> Encoded:
+    """One value of a query's feature."""
+    return encoders.encode(name, series(columns[name], [value], "request"))
+
+
+def _operand(
+    encoders: Encoders, columns: Mapping[str, str], wanted: Wanted, name: str, value: Any
+) -> Operands:
+    """One value of a query's feature, as crosses take it."""
+    values = series(columns[name], [value], "request")
+    return Operands.of(encoders, wanted.among([name]), lambda _: values, 1)
 
 
 def _number(name: str, id_: Any, row: Mapping[str, Any]) -> float:

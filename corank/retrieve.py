@@ -8,7 +8,7 @@ Letters: N items of the bundle · S newer ones · d last width of the towers · 
 """
 
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Self
 
@@ -113,16 +113,18 @@ class Retrieval:
     """Finds the candidates of one model version, among the items after one change."""
 
     def __init__(self, retriever: Retriever, settings: RetrievalSettings, items: Items) -> None:
-        self._retriever, self.settings, self._items = retriever, settings, items
+        self._retriever, self.settings = retriever, settings
         base, *newer = items.layers
         assert len(newer) < 2
         self._newer: Layer | None = newer[0] if newer else None
-        self._stale: Longs = np.empty(0, dtype=np.int64)
+        stale: Longs = np.empty(0, dtype=np.int64)
         if self._newer is not None:
             place = base.records.ids.find(self._newer.records.ids.values)
-            self._stale = place[place >= 0]
-        self._older = lru_cache(maxsize=FILTERS)(self._among_older)
-        self._among = lru_cache(maxsize=FILTERS)(self._among_newer)
+            stale = place[place >= 0]
+        self._older = lru_cache(maxsize=FILTERS)(partial(_allowed, base.records.operands, stale))
+        newer_operands = self._newer.records.operands if self._newer is not None else None
+        none = np.empty(0, dtype=np.int64)
+        self._among = lru_cache(maxsize=FILTERS)(partial(_allowed, newer_operands, none))
 
     @classmethod
     def open(cls, folder: Path, items: Items) -> Self | None:
@@ -143,18 +145,14 @@ class Retrieval:
         side = None if self._newer is None else self._newer.vectors[self.settings.stage]
         return self._retriever.search(query, k, self._older(where), side, self._among(where))[0]
 
-    def _among_older(self, where: Where) -> Allowed | None:
-        """Of the N items of the bundle, those that newer ones do not replace."""
-        if not len(self._stale) and not where:
-            return None
-        mask = passing(self._items.layers[0].records.operands, where)
-        mask[self._stale] = False
-        return Allowed(mask)
 
-    def _among_newer(self, where: Where) -> Allowed | None:
-        if self._newer is None or not where:
-            return None
-        return Allowed(passing(self._newer.records.operands, where))
+def _allowed(operands: Operands | None, stale: Longs, where: Where) -> Allowed | None:
+    """Of items, those that pass and that newer ones do not replace; None for all."""
+    if operands is None or (not len(stale) and not where):
+        return None
+    mask = passing(operands, where)
+    mask[stale] = False
+    return Allowed(mask)
 
 
 def passing(operands: Operands, where: Where) -> NDArray[np.bool_]:

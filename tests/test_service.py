@@ -1,6 +1,8 @@
 """The service in process, over its real app; that it runs as a command is in test_serve.py."""
 
+import gc
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from random_worlds import RICH, Case
 from servers import redis_server
 from starlette.testclient import TestClient
 
+from corank.deadline import Watch
 from corank.follow import Follower, OfBundle, OfStore
 from corank.funnel import Funnel, Request
 from corank.publish import publish
@@ -233,3 +236,59 @@ def test_late_and_failing_rankers_leave_the_order_to_the_first_stage(case: Case)
         best = alone.alive[alone.kept][: last.keep].tolist()
         received = funnel.receiver.receive(request)
         assert [item["id"] for item in answer["items"]] == [received.ids[n] for n in best]
+
+
+def test_a_ranker_that_takes_too_long_is_stopped(case: Case) -> None:
+    """Millions of candidates take the ranker seconds; it is stopped between two layers."""
+    funnel = Funnel.open(case.base / "bundle")
+    first, last = funnel.manifest.stages
+    late = last.model_copy(update={"deadline_ms": 100.0, "keep": 10})
+    wide = first.model_copy(update={"keep": 100_000})
+    funnel.manifest = funnel.manifest.model_copy(update={"stages": [wide, late]})
+    funnel._watch = Watch()
+    scorer, real = funnel.scorer, funnel.scorer._graphs["rank"]
+
+    class Slow:
+        def run(self, outputs: None, inputs: dict[str, Any], options: Any = None) -> Any:
+            many = {
+                name: value if name in ("query", "mask", "event") else np.repeat(value, 200_000, axis=0)
+                for name, value in inputs.items()
+            }
+            return real.run(outputs, many, options)
+
+    scorer._graphs["rank"] = Slow()
+    began = time.perf_counter()
+    ranked = funnel.ranked(Request.parse(case.request("test", 0)))
+    assert ranked.fallback == {"stage": "rank", "why": "late"}
+    assert ranked.answer()["stage"] == "prerank"
+    assert time.perf_counter() - began > 0.1
+
+
+def test_min_score_cuts_what_scores_less(case: Case) -> None:
+    funnel = Funnel.open(case.base / "bundle")
+    request = Request.parse(case.request("test", 0))
+    first, last = funnel.manifest.stages
+    scores = funnel.ranked(request).cuts[0].score
+    least = float(np.sort(scores)[len(scores) // 2])
+    picky = first.model_copy(update={"min_score": least})
+    funnel.manifest = funnel.manifest.model_copy(update={"stages": [picky, last]})
+    ranked = funnel.ranked(request)
+    assert len(ranked.cuts[0].kept) == min(first.keep, int((scores >= least).sum()))
+    assert (ranked.cuts[0].score[ranked.cuts[0].kept] >= least).all()
+
+
+def test_nothing_of_a_funnel_outlives_it(case: Case) -> None:
+    """By reference counts alone: a service swaps versions all day, and collects garbage rarely."""
+    gc.collect()
+    gc.disable()
+    try:
+        funnel = Funnel.open(case.base / "bundle")
+        funnel.rank(Request.parse(case.request("test", 0)))
+        layer = funnel.receiver.described([900], [{"item_1": 3}])
+        gone = [
+            weakref.ref(part) for part in (funnel, funnel.receiver, funnel.scorer, funnel.renewed(2, layer))
+        ]
+        del funnel, layer
+        assert [ref() for ref in gone] == [None] * 4
+    finally:
+        gc.enable()
