@@ -258,7 +258,8 @@ def test_a_ranker_that_takes_too_long_is_stopped(case: Case) -> None:
 
     scorer._graphs["rank"] = Slow()
     began = time.perf_counter()
-    ranked = funnel.ranked(Request.parse(case.request("test", 0)))
+    everyone = case.items["item_id"].to_list()
+    ranked = funnel.ranked(Request.parse(case.request("test", 0) | {"candidates": everyone}))
     assert ranked.fallback == {"stage": "rank", "why": "late"}
     assert ranked.answer()["stage"] == "prerank"
     assert time.perf_counter() - began > 0.1
