@@ -53,7 +53,7 @@ function drawNotices() {
 function check() {
   const text = byId("body").value;
   if (!text.trim()) {
-    tell("Paste one, or open a file; `corank request RUN` prints a logged one.", "");
+    tell("Paste one, open a file, or take an example; `corank request RUN` prints a logged one.", "");
     return false;
   }
   const wrong = problem(text);
@@ -136,6 +136,8 @@ function start() {
     event.preventDefault();
     rank();
   });
+  byId("example").addEventListener("click", () =>
+    fetched("example").then(take, (error) => tell(why(error), "bad")));
   byId("file").addEventListener("change", async ({ target }) => {
     if (target.files.length) take(await target.files[0].text());
     target.value = ""; // so that the same file can be opened again

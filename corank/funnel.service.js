@@ -16,11 +16,16 @@ function parsed(text) {
   });
 }
 
-/** The answer. Throws Refused; TypeError where nobody answers; AbortError. */
-async function ask(path, options = {}) {
+/** The answer. Throws as `fetched` does. */
+async function ask(path, options) {
+  return parsed(await fetched(path, options));
+}
+
+/** The answer as text. Throws Refused; TypeError where nobody answers; AbortError. */
+async function fetched(path, options = {}) {
   const response = await fetch(path, { cache: "no-store", ...options });
   const text = await response.text();
-  if (response.ok) return parsed(text);
+  if (response.ok) return text;
   throw new Refused(stated(text) ?? `${response.status} ${response.statusText}`, response.status,
     response.headers.get("retry-after"));
 }
@@ -33,7 +38,7 @@ function stated(text) {
   }
 }
 
-/** An error of `ask` in words. */
+/** An error of `fetched` in words. */
 function why(error) {
   if (!(error instanceof Refused)) return `The service does not answer (${error.message}).`;
   return error.after ? `${error.message}; try again in ${error.after} s` : error.message;

@@ -37,6 +37,7 @@ def document(most: int) -> dict[str, Any]:
             },
             "/reload": {"post": _asked("Look for a newer version now", shut, locked=True)},
             "/version": {"get": _asked("The live version")},
+            "/example": {"get": _asked("A request to rank, made up of what the live version knows")},
             "/item": {
                 "get": _asked("What is known of an item", {"400": "No id", "404": "No such item"}, ["id"])
             },

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+import numpy as np
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as Http
@@ -23,6 +24,7 @@ from starlette.routing import Route
 
 from corank import bodies
 from corank.errors import CorankError, RequestError, StoreError
+from corank.example import example
 from corank.follow import Follower, OfStore
 from corank.funnel_page import funnel_page
 from corank.gauges import Gauges
@@ -79,6 +81,7 @@ class Service:
             Route("/reload", self._answered(self.reload), methods=["POST"]),
             Route("/version", self._answered(self.version)),
             Route("/item", self._answered(self.item)),
+            Route("/example", self._answered(self.example)),
             Route("/healthz", self._answered(self.healthz)),
             Route("/readyz", self._answered(self.readyz)),
             Route("/metrics", self._answered(self.metrics)),
@@ -220,6 +223,10 @@ class Service:
         if found is None:
             raise RefusedError(404, f"no item {text!r}")
         return _json(found)
+
+    async def example(self, http: Http) -> Response:
+        """A request to rank, made up anew each time."""
+        return _json(example(self.follower.funnel, np.random.default_rng()))
 
     async def healthz(self, http: Http) -> Response:
         """Whether the process lives."""

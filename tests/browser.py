@@ -1,0 +1,63 @@
+"""Headless Chromium, for a test of a page: driven by its own driver, so that nothing is downloaded."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium.webdriver import Chrome, ChromeOptions
+from selenium.webdriver.chrome.service import Service
+
+QUIET = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+@contextmanager
+def chromium(profile: Path, width: int = 1280, dark: bool = False) -> Iterator[Chrome]:
+    """A window that closes with the block; skips the test where there is no Chromium.
+
+    Args:
+        profile: a folder that is new.
+    """
+    binary = shutil.which("chromium") or shutil.which("google-chrome")
+    driver = shutil.which("chromedriver")
+    if binary is None or driver is None:
+        pytest.skip("no Chromium and chromedriver found; on Debian, apt-get install chromium chromium-driver")
+    options = ChromeOptions()
+    options.binary_location = binary
+    for argument in (*QUIET, f"--user-data-dir={profile}", f"--window-size={width},1000"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    window = Chrome(options, Service(driver))
+    try:
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        window.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+        yield window
+    finally:
+        window.quit()
+
+
+def asked(window: Chrome) -> list[str]:
+    """The addresses of hosts that the window asked since the last call."""
+    events: list[dict[str, Any]] = [
+        json.loads(entry["message"])["message"] for entry in window.get_log("performance")
+    ]
+    urls = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
+    # chrome: and data: are of the browser itself
+    return [url for url in urls if not url.startswith(("chrome:", "data:"))]
+
+
+def faults(window: Chrome) -> list[str]:
+    """What the console holds since the last call, but for what it says of every answer other than 200."""
+    return [entry["message"] for entry in window.get_log("browser") if entry["source"] != "network"]
