@@ -81,6 +81,8 @@ def history(name: str, events: Any, timed: bool) -> tuple[list[Any], list[int]]:
         return [], []
     if not isinstance(events, list):
         raise RequestError(f"user.{name}: expected a list of item ids, the newest last; received {events!r}")
+    if not timed and set(map(type, events)) <= {int, str}:
+        return events, []
     ids = [event.get("id") if isinstance(event, dict) else event for event in events]
     for n, value in enumerate(ids):
         if type(value) not in (int, str) or (

@@ -37,6 +37,9 @@ from corank.users import UserStore
 RETRY_AFTER = "1"
 """Seconds that one who was sent away should wait."""
 
+PAGE = {"Content-Security-Policy": "frame-ancestors 'none'", "X-Content-Type-Options": "nosniff"}
+"""What a page's own policy cannot say."""
+
 Handler = Callable[[Http], Awaitable[Response]]
 
 
@@ -247,7 +250,7 @@ class Service:
         return _json(document(self.limits.body))
 
     async def page(self, http: Http) -> Response:
-        return HTMLResponse(funnel_page())
+        return HTMLResponse(funnel_page(), headers=PAGE)
 
     def _authorised(self, http: Http) -> None:
         """Raises RefusedError for one who may not write."""

@@ -10,19 +10,13 @@ from collections import Counter
 from pathlib import Path
 
 import fuzz
+import http_parity
 import httpx2
-import numpy as np
 import pytest
 from commands import corank
 
 from corank import operate, verbs
-from corank.calibrate import Platt
-from corank.predict import predict
-from corank.replay import logged_request
 from corank.run import Run
-
-TOLERANCE = 1e-5
-"""Of a probability: docs/bundle.md#parity."""
 
 
 @pytest.fixture(scope="module")
@@ -34,33 +28,12 @@ def store(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> str:
     return address
 
 
-def test_a_thousand_requests_score_as_the_model_that_was_evaluated(
-    trained: Run, store: str, tmp_path: Path
-) -> None:
-    """Every candidate at every stage it reaches, served by two workers over HTTP."""
-    packed = trained.packed()
-    model, calibrators = trained.model(packed)
-    largest, served = 0.0, 0
-    with fuzz.served(store, tmp_path, "--workers", "2") as (url, _), httpx2.Client(base_url=url) as client:
-        for split in ("train", "valid", "test"):
-            rows = predict(model, packed, split)
-            score = {
-                stage: Platt(calibrators[stage]["click"].slope, calibrators[stage]["click"].intercept).apply(
-                    labels["click"].astype(np.float64)
-                )
-                for stage, labels in rows.logits.items()
-            }
-            start = rows.requests.start
-            for number in range(min(len(start) - 1, 1000 - served)):
-                request = logged_request(trained, split, number)
-                answer = client.post("/rank", json=request).json()
-                here = slice(start[number], start[number + 1])
-                for n, entry in enumerate(answer["trace"]):
-                    for stage, found in entry["stages"].items():
-                        largest = max(largest, abs(found["score"] - score[stage][here][n]))
-                served += 1
-    assert served == 1000
-    assert largest <= TOLERANCE
+def test_requests_score_as_the_model_that_was_evaluated(trained: Run, store: str, tmp_path: Path) -> None:
+    """Served by two workers over HTTP; `scripts/bench http_parity` sends a thousand."""
+    with fuzz.served(store, tmp_path, "--workers", "2") as (url, _):
+        found = http_parity.parity(trained, url, 150)
+    assert found["requests"] == 150 and found["scores"] > 150 * 30
+    assert found["largest"] <= http_parity.TOLERANCE
 
 
 def test_workers_answer_side_by_side_and_count_together(store: str, tmp_path: Path) -> None:
