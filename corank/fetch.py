@@ -5,8 +5,11 @@ from its journal, change by change, so that what is served is the state of one c
 """
 
 import fcntl
+import os
+import re
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import copy
 from pathlib import Path
 
@@ -21,11 +24,15 @@ from corank.publish import BLOCK, KEYS, DamagedError, carried, chunks, manifest_
 from corank.stores import Store
 from corank.vectors import save_vectors
 
+KEPT = 4
+"""Bundles in a cache: what was live lately may be again."""
+VERSION = re.compile(r"[0-9a-f]{16}-\d+-[0-9a-f]{8}")
+
 
 def fetched(store: Store, version: str, cache: Path) -> Bundle:
     """The bundle of a version, in `cache`, from where it is taken if it is there. Raises StoreError, BundleError.
 
-    Processes that ask for one version at once fetch it once.
+    Processes that ask for one version at once fetch it once. Of others, the cache keeps those that were asked for last.
     """
     path = cache / version
     with _locked(cache, f".{version}.lock"):
@@ -34,6 +41,7 @@ def fetched(store: Store, version: str, cache: Path) -> Bundle:
         except BundleError:
             manifest = manifest_of(store, version)
             bundle = write(path, manifest, lambda folder: _fill(folder, store, version, manifest))
+        _tidy(path)
     # what is written gets a name of its own; here the store's counts
     return Bundle(bundle.folder, bundle.manifest.model_copy(update={"content": version}))
 
@@ -49,6 +57,16 @@ def _locked(folder: Path, name: str) -> Iterator[None]:
     with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def _tidy(path: Path) -> None:
+    """Remove the versions that nobody asked for lately; who has one in memory keeps its files to the end."""
+    with suppress(OSError):  # another process does it, too
+        os.utime(path)
+        found = (file.parent for file in path.parent.glob("*/manifest.json"))
+        held = [one for one in found if VERSION.fullmatch(one.name)]
+        for old in sorted(held, key=lambda one: one.stat().st_mtime_ns)[:-KEPT]:
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def _fill(folder: Path, store: Store, version: str, manifest: Manifest) -> None:
