@@ -138,14 +138,16 @@ class Service:
             )
         self._waiting += 1
         try:
+            # a body that came with its head is read without a pause: let all who came be counted before one is ranked
+            await asyncio.sleep(0)
             body = bodies.rank(await self._body(http))
             async with self._turn:
                 answer = self._ranked(body, arrived)
+                # the loop reads what came meanwhile before the next one's turn
+                await asyncio.sleep(0)
+                return answer
         finally:
             self._waiting -= 1
-        # the loop reads what came meanwhile before the next one's turn
-        await asyncio.sleep(0)
-        return answer
 
     def _ranked(self, body: bodies.Rank, arrived: float) -> Response:
         funnel = self.follower.funnel

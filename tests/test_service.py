@@ -1,12 +1,15 @@
 """The service in process, over its real app; that it runs as a command is in test_serve.py."""
 
+import asyncio
 import gc
 import time
 import weakref
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import msgspec
 import numpy as np
 import pytest
@@ -159,14 +162,22 @@ def test_a_bundle_takes_no_items(client: TestClient) -> None:
 
 
 def test_more_requests_than_may_wait_are_sent_away(bundle: Path) -> None:
-    service = Service(Follower(OfBundle(bundle)), Limits(queue=2))
-    with TestClient(service.app()) as client:
-        service._waiting = 1
-        assert client.post("/rank", json={"user": {}, "candidates": [1]}).status_code == 200
-        service._waiting = 2
-        refused = client.post("/rank", json={"user": {}, "candidates": [1]})
-        assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
-        assert "corank_shed_total 1.0" in client.get("/metrics").text
+    """Forty at once, of which the first eight may wait; whoever is sent away is told when to come back."""
+    service = Service(Follower(OfBundle(bundle)), Limits(queue=8))
+    app, body = service.app(), {"user": {}, "candidates": list(range(16))}
+
+    async def all_at_once() -> list[httpx2.Response]:
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://here") as client:
+            answers = await asyncio.gather(*(client.post("/rank", json=body) for _ in range(40)))
+            assert (await client.post("/rank", json=body)).status_code == 200
+            return answers
+
+    answers = asyncio.run(all_at_once())
+    statuses = Counter(answer.status_code for answer in answers)
+    assert set(statuses) == {200, 503} and statuses[200] >= 8
+    assert {answer.headers.get("Retry-After") for answer in answers if answer.status_code == 503} == {"1"}
+    assert f"corank_shed_total {statuses[503]}.0" in service.gauges.exposition()[0].decode()
+    assert service._waiting == 0
 
 
 def test_health_version_figures_and_openapi(client: TestClient, case: Case) -> None:
