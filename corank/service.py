@@ -169,11 +169,17 @@ class Service:
         return _json(answer)
 
     def _user(self, body: bodies.Rank) -> tuple[dict[str, Any], str]:
-        """The user's columns, and whence: given, stored or new."""
+        """The user's columns, and whence: given, stored, new, or unavailable where the store cannot be asked."""
         user = dict(body.user)
         if user.keys() - {"id"} or self._users is None:
             return user, "given"
-        held = self._users.columns(user.get("id"))
+        if self.follower.trouble is not None:  # else every request would wait for what does not answer
+            return user, "unavailable"
+        try:
+            held = self._users.columns(user.get("id"))
+        except StoreError:
+            self.follower.soon()
+            return user, "unavailable"
         return (user | held, "stored") if held is not None else (user, "new")
 
     async def items(self, http: Http) -> Response:

@@ -12,17 +12,21 @@ from typing import Any
 import httpx2
 import msgspec
 import numpy as np
+import polars as pl
 import pytest
 from random_worlds import RICH, Case
 from servers import redis_server
 from starlette.testclient import TestClient
 
+from corank.codec import keys_of
 from corank.deadline import Watch
 from corank.follow import Follower, OfBundle, OfStore
 from corank.funnel import Funnel, Request
+from corank.head import USERS
 from corank.publish import publish
 from corank.service import Limits, Service
 from corank.stores import open_store
+from corank.users import UserStore
 
 TOKEN = {"Authorization": "Bearer secret"}
 
@@ -205,15 +209,21 @@ def test_a_server_that_stops_is_served_on_without(bundle: Path, tmp_path: Path) 
     with redis_server(tmp_path, keeps=True) as server:
         store = open_store(server.url)
         publish(bundle, store)
+        store.put({USERS: [(keys_of(pl.Series([1]))[0], b'{"user_0": 5.0}')]})
         follower = Follower(OfStore(store, tmp_path / "cache"), every=0.05)
-        with TestClient(Service(follower, Limits(), "secret").app()) as client:
+        with TestClient(Service(follower, Limits(), "secret", UserStore(store)).app()) as client:
+            asked = {"user": {"id": 1}, "candidates": [1]}
+            assert client.post("/rank", json=asked).json()["user"] == "stored"
+            assert client.post("/rank", json=asked | {"user": {"id": 2}}).json()["user"] == "new"
             server.stop()
+            assert client.post("/rank", json=asked).json()["user"] == "unavailable"
             assert "127.0.0.1" in eventually(client, "/readyz", 503)["error"]
             assert client.post("/rank", json={"user": {}, "candidates": [1]}).status_code == 200
             put = client.post("/items", json={"items": [{"id": 900}]}, headers=TOKEN)
             assert (put.status_code, put.headers["Retry-After"]) == (503, "1")
             server.start()
             assert eventually(client, "/readyz", 200) == {"ready": True}
+            assert client.post("/rank", json=asked).json()["user"] == "stored"
             assert client.post("/items", json={"items": [{"id": 900}]}, headers=TOKEN).status_code == 200
 
 
