@@ -32,7 +32,6 @@ LOGGED = 5_000
 @dataclass(frozen=True)
 class Million:
     folder: Path
-    size: int = ITEMS
 
     @property
     def bundle(self) -> Path:
@@ -57,7 +56,7 @@ class Million:
             bundle = Bundle.open(self.bundle)
         except BundleError:
             return False
-        return all(len(held) == self.size for held in read_vectors(bundle.folder, bundle.manifest).values())
+        return all(len(held) == ITEMS for held in read_vectors(bundle.folder, bundle.manifest).values())
 
     def make(self) -> None:
         simulate(self.folder, requests=3_000, items=LOGGED, overwrite=True)
@@ -66,6 +65,7 @@ class Million:
         config.write_text(
             text.replace("keep: 50", "keep: 100").replace("epochs: 2", "epochs: 1"), encoding="utf-8"
         )
+        verbs.pack(config)  # anew: an earlier packing may be of another format
         verbs.train(config, Quiet(), overwrite=True, folder=self.run)
         verbs.export(self.run, self.bundle)
         self._write_items()
@@ -73,10 +73,10 @@ class Million:
 
     def _write_items(self) -> None:
         logged = pl.read_parquet(self.folder / "items.parquet")
-        rng, new = np.random.default_rng(0), self.size - len(logged)
+        rng, new = np.random.default_rng(0), ITEMS - len(logged)
         like = logged[rng.integers(len(logged), size=new)]
         more = like.with_columns(
-            item_id=pl.Series(np.arange(len(logged), self.size)),
+            item_id=pl.Series(np.arange(len(logged), ITEMS)),
             price=like["price"] * rng.uniform(0.8, 1.25, new),
             freshness=like["freshness"] * rng.uniform(0.8, 1.25, new),
         )
@@ -94,17 +94,17 @@ class Million:
                     "hour": rng.randrange(24),
                     "device": rng.choice(DEVICES),
                 },
-                "candidates": rng.sample(range(self.size), CANDIDATES),
+                "candidates": rng.sample(range(ITEMS), CANDIDATES),
             }
             for _ in range(count)
         ]
 
 
 @contextmanager
-def million(folder: Path | None, size: int = ITEMS) -> Iterator[Million]:
+def million(folder: Path | None) -> Iterator[Million]:
     """In a folder, where it is made unless it is there; in a temporary one if none is given."""
     with tempfile.TemporaryDirectory() if folder is None else nullcontext(folder) as name:
-        held = Million(Path(name), size)
+        held = Million(Path(name))
         if not held.made():
             held.make()
         yield held

@@ -1,9 +1,4 @@
-"""Stores that are away or full, for store_faults.py: a server goes on without, and what is live stays as it was.
-
-    python store_outages.py DISK CACHE BUNDLE BUNDLE     # on a disk that is too small for both
-
-DISK is a mounted folder, which is made larger on the way.
-"""
+"""Stores that are away or full, for store_faults.py: a server goes on without, and what is live stays as it was."""
 
 import json
 import subprocess
@@ -45,16 +40,20 @@ class Server(Protocol):
 def away(
     redis: Server, folder: Path, bundles: Sequence[Path], asked: Sequence[dict[str, Any]]
 ) -> dict[str, int]:
-    """Requests while a service's store is away, how many of them failed, and whether all that it says is true."""
+    """Requests while a service's store is away, how many of them failed, and whether all that it says is true.
+
+    Half of them give no more of their user than an id, which would be looked up.
+    """
     port = free_port()
+    asked = [*asked, *(body | {"user": {"id": body["user"]["id"]}} for body in asked)]
     with closing(open_store(redis.url)) as store:
         first = publish(bundles[0], store)
     command = [*CORANK, "serve", redis.url, "--cache", folder, "--port", port, "--every", 0.1]
     with serving(command, port):
         before = [_rank(port, body) for body in asked]
         redis.stop()
-        told = _until(lambda: _get(port, "/readyz")[0] == 503)
         failed = sum(_rank(port, asked[n % len(asked)]) != before[n % len(asked)] for n in range(REQUESTS))
+        told = _until(lambda: _get(port, "/readyz")[0] == 503)
         redis.start()
         recovered = _until(lambda: _get(port, "/readyz")[0] == 200)
         with closing(open_store(redis.url)) as store:
@@ -70,7 +69,9 @@ def away(
 
 
 def _rank(port: int, body: dict[str, Any]) -> tuple[int, Any]:
-    return _get(port, "/rank", json.dumps(body).encode())
+    """What is said of its user aside."""
+    status, answer = _get(port, "/rank", json.dumps(body).encode())
+    return status, {name: value for name, value in answer.items() if name != "user"}
 
 
 def _get(port: int, path: str, body: bytes | None = None) -> tuple[int, Any]:
@@ -78,7 +79,7 @@ def _get(port: int, path: str, body: bytes | None = None) -> tuple[int, Any]:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", body, timeout=10) as answer:
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as error:
-        return error.code, error.read()
+        return error.code, json.load(error)
 
 
 def _until(true: Callable[[], bool]) -> bool:
@@ -118,10 +119,13 @@ def full_disk(folder: Path, bundles: Sequence[Path]) -> int | str:
     """A disk that is too small, and made larger: a mount of this process's own."""
     (folder / "disk").mkdir()
     size = round(ROOM * _bytes(folder, bundles[0]))
-    words = [sys.executable, __file__, folder / "disk", folder / "cache", *bundles[:2]]
+    program = [sys.executable, "-c", "from store_outages import on_small_disk; on_small_disk()"]
+    words = [*program, folder / "disk", folder / "cache", *bundles[:2]]
     mount = f'mount -t tmpfs -o size={size} tmpfs "$1" || exit 77; shift; exec "$@"'
     script = ["unshare", "--map-root-user", "--mount", "sh", "-c", mount, "sh", folder / "disk", *words]
-    done = subprocess.run([*map(str, script)], stdout=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(
+        [*map(str, script)], stdout=subprocess.PIPE, text=True, check=False, cwd=Path(__file__).parent
+    )
     return int(done.stdout == "True\n") if done.returncode != 77 else "nothing can be mounted here"
 
 
@@ -133,7 +137,8 @@ def _bytes(folder: Path, bundle: Path) -> int:
     return (path / "data.mdb").stat().st_size
 
 
-def main() -> None:
+def on_small_disk() -> None:
+    """What the command line says: a mounted folder, which is made larger on the way, a cache, two bundles."""
     disk, cache, *bundles = map(Path, sys.argv[1:])
 
     def enlarge() -> Store:
@@ -143,7 +148,3 @@ def main() -> None:
     url = f"lmdb:{disk / 'store'}"
     with closing(open_store(url, create=True)) as store:
         print(outgrown(store, bundles, cache, "is its disk full?", enlarge))
-
-
-if __name__ == "__main__":
-    main()

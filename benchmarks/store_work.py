@@ -1,9 +1,7 @@
 """Processes at work on a store, for benchmarks: a publisher, an upserter, a reader that checks what it sees, a swapper.
 
-    python store_work.py WHAT FOLDER URL [ARGUMENTS]
-
-Each says `ready` when it is loaded, and begins when it is sent a line. FOLDER is for what the processes of one store
-keep; beside it lie variants.py's bundles by number, and `rows.json`, the columns of items.
+Each says `ready` when it is loaded, and begins when it is sent a line. Its folder is for what the processes of one
+store keep; beside it lie variants.py's bundles by number, and `rows.json`, the columns of items.
 """
 
 import json
@@ -40,9 +38,13 @@ class Worker:
     """A process that is loaded, and begins when it is told."""
 
     def __init__(self, what: str, folder: Path, url: str, *arguments: object) -> None:
-        command = [sys.executable, __file__, what, folder, url, *arguments]
+        command = [sys.executable, "-c", "from store_work import main; main()", what, folder, url, *arguments]
         self.process = subprocess.Popen(
-            [*map(str, command)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [*map(str, command)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parent,
         )
 
     def begin(self) -> None:
@@ -187,10 +189,7 @@ def _seen(one: Reader) -> Iterator[dict[str, Any]]:
 
 
 def main() -> None:
+    """What the command line says: the worker's name, its folder, the store, more arguments."""
     what, folder, url, *arguments = sys.argv[1:]
     work = {"publisher": publisher, "upserter": upserter, "reader": reader, "swapper": swapper}
     work[what](Path(folder), open_store(url), *arguments)
-
-
-if __name__ == "__main__":
-    main()
