@@ -1,5 +1,6 @@
 """Tables → encoders, from training rows alone: distinct values are counted, numbers measured."""
 
+import math
 from collections.abc import Mapping
 from typing import Literal
 
@@ -117,7 +118,18 @@ def _moments(form: Literal["standard", "log"], table: Table, values: pl.LazyFram
     value = pl.col("value").cast(pl.Float64)
     if form == "log":
         value = value.sign() * value.abs().log1p()
-    mean, std = table.collect(values.select(value.mean().alias("mean"), value.std(ddof=0).alias("std"))).row(
-        0
-    )
-    return Scale.from_moments(form, mean, std)
+    mean = _mean(table, values, value)
+    variance = None if mean is None else _mean(table, values, (value - mean) ** 2)
+    return Scale.from_moments(form, mean, None if variance is None else math.sqrt(variance))
+
+
+def _mean(table: Table, values: pl.LazyFrame, of: pl.Expr) -> float | None:
+    """A mean that is the same whichever rows are summed first, as by threads: of whole multiples of a power of two."""
+    count, most = table.collect(values.select(of.count().alias("n"), of.abs().max().alias("most"))).row(0)
+    if not count or not most:
+        return 0.0 if count else None
+    if math.isinf(most):
+        return math.inf
+    unit = 2.0 ** min(math.floor(62 - math.log2(count) - math.log2(most)), 1000)
+    total = table.collect(values.select((of * unit).round().cast(pl.Int64).sum())).item()
+    return float(total) / unit / float(count)

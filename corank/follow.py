@@ -44,15 +44,12 @@ class OfStore:
 
     def __init__(self, store: Store, cache: Path) -> None:
         self.store, self.cache = store, cache
-        self.version: str | None = None
 
     def newer(self, held: Funnel | None) -> Funnel | None:
         _, head = Head.read(self.store)
         live = head.require_live(self.store)
-        if held is None or live != self.version:
-            funnel = warmed(newest(self.store, live, Funnel(fetched(self.store, live, self.cache))))
-            self.version = live
-            return funnel
+        if held is None or live != held.manifest.content:
+            return warmed(newest(self.store, live, Funnel(fetched(self.store, live, self.cache))))
         if head.seq != held.manifest.items_seq:
             return caught_up(self.store, live, held)
         return None
@@ -69,7 +66,6 @@ class Follower:
         funnel = source.newer(None)
         assert funnel is not None
         self.funnel: Funnel = funnel
-        self.swaps = 0
         self._look, self._stop, self._lock = threading.Event(), threading.Event(), threading.Lock()
         self._thread = threading.Thread(target=self._follow, name="corank-follow", daemon=True)
 
@@ -90,9 +86,11 @@ class Follower:
         with self._lock:
             try:
                 newer = self.source.newer(self.funnel)
-            except CorankError as error:
+            except (
+                Exception
+            ) as error:  # whatever it is, what is held is served on, and the next look may go well
                 if self.trouble is None:
-                    self.report(f"serving on: {error}")
+                    self.report(f"serving on: {error if isinstance(error, CorankError) else repr(error)}")
                 self.trouble = str(error)
                 return
             if self.trouble is not None:
@@ -100,7 +98,6 @@ class Follower:
             self.trouble = None
             if newer is not None:
                 if newer.manifest.content != self.funnel.manifest.content:
-                    self.swaps += 1
                     self.report(f"live: {newer.manifest.content}")
                 self.funnel = newer
 

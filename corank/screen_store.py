@@ -39,13 +39,16 @@ def counted(what: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def show_versions(found: list[dict[str, Any]]) -> None:
+    """A name is shown whole, since `rollback` takes it."""
     table = Table(box=box.SIMPLE)
-    for column in ("version", "", "name", "items", "since", "change", "published"):
-        table.add_column(column, justify="right" if column in ("items", "since", "change") else "left")
+    longest = max((len(held["version"]) for held in found), default=0)
+    table.add_column("version", no_wrap=True, min_width=longest)
+    for column in ("", "name", "items", "newer", "change", "published, UTC"):
+        table.add_column(column, justify="right" if column in ("items", "newer", "change") else "left")
     for held in found:
         facts = held["facts"]
         row = [facts["name"], f"{facts['items']:,}"] if facts else ["unfinished", f"{held['records']:,}"]
         row += [f"{held['changed']:,}"]
-        row += [str(facts["seq"]), spell(facts["published_at"])] if facts else ["", ""]
+        row += [str(facts["seq"]), spell(facts["published_at"])[:16]] if facts else ["", ""]
         table.add_row(held["version"], "live" if held["live"] else "", *row)
     out.print(table)

@@ -192,9 +192,8 @@ class Service:
             )
         rows = bodies.items(await self._body(http)).rows()
         try:
-            seq = await asyncio.to_thread(
-                upsert, source.store, source.version or "", self.follower.funnel, rows
-            )
+            funnel = self.follower.funnel
+            seq = await asyncio.to_thread(upsert, source.store, funnel.manifest.content, funnel, rows)
             await asyncio.to_thread(self.follower.look)
         except MovedError as error:
             self.follower.soon()

@@ -1,14 +1,9 @@
-import gc
 import threading
 import time
 
 import pytest
 
 from corank.deadline import FEW, SAMPLES, Pace, Watch
-
-
-def watching() -> int:
-    return sum(thread.name == "corank-watch" for thread in threading.enumerate())
 
 
 def test_a_run_is_told_to_end_when_its_time_is_over_and_not_before() -> None:
@@ -45,15 +40,13 @@ def test_many_at_once_end_in_the_order_of_their_moments() -> None:
 
 
 def test_the_thread_ends_with_the_watch() -> None:
-    before = watching()
+    before = set(threading.enumerate())
     watch = Watch()
-    assert watching() == before + 1
+    (thread,) = set(threading.enumerate()) - before
+    assert thread.is_alive()
     del watch
-    gc.collect()
-    deadline = time.perf_counter() + 10
-    while watching() > before and time.perf_counter() < deadline:
-        time.sleep(0.001)
-    assert watching() == before
+    thread.join(10)
+    assert not thread.is_alive()
 
 
 def test_a_pace_is_the_99th_percentile_of_the_last_durations() -> None:
