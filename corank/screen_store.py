@@ -43,12 +43,12 @@ def show_versions(found: list[dict[str, Any]]) -> None:
     table = Table(box=box.SIMPLE)
     longest = max((len(held["version"]) for held in found), default=0)
     table.add_column("version", no_wrap=True, min_width=longest)
-    for column in ("", "name", "items", "newer", "change", "published, UTC"):
-        table.add_column(column, justify="right" if column in ("items", "newer", "change") else "left")
+    table.add_column("", no_wrap=True, min_width=len("unfinished"))
+    for column in ("name", "items", "newer", "published, UTC"):
+        table.add_column(column, justify="right" if column in ("items", "newer") else "left", overflow="fold")
     for held in found:
-        facts = held["facts"]
-        row = [facts["name"], f"{facts['items']:,}"] if facts else ["unfinished", f"{held['records']:,}"]
-        row += [f"{held['changed']:,}"]
-        row += [str(facts["seq"]), spell(facts["published_at"])[:16]] if facts else ["", ""]
-        table.add_row(held["version"], "live" if held["live"] else "", *row)
+        facts, state = held["facts"], "live" if held["live"] else ""
+        known = [facts["name"], f"{facts['items']:,}"] if facts else ["", f"{held['records']:,}"]
+        when = spell(facts["published_at"])[:16] if facts else ""
+        table.add_row(held["version"], state if facts else "unfinished", *known, f"{held['changed']:,}", when)
     out.print(table)
