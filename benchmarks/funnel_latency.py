@@ -62,7 +62,7 @@ def prerank(funnel: Funnel, requests: Sequence[Request]) -> dict[str, Callable[[
     query = {id(one.query): funnel.scorer.query(stage, one.query) for one in received}
     given = copy(funnel)
     given.scorer = copy(funnel.scorer)
-    given.scorer.query = lambda stage, row: query[id(row)]
+    given.scorer.query = lambda stage, row, seen: query[id(row)]
     everyone, quotas = np.arange(CANDIDATES), {s.name: s.keep for s in funnel.manifest.stages}
 
     def ours(n: int) -> None:

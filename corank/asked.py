@@ -3,6 +3,7 @@
 import difflib
 import json
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -101,19 +102,34 @@ def history(name: str, events: Any, timed: bool) -> tuple[list[Any], list[int]]:
     return ids, [moment(event["time"], f"user.{name}.{n}.time") for n, event in enumerate(events)]
 
 
-def candidates(request: Request) -> tuple[list[Any], list[dict[str, Any]]]:
-    """The candidates' ids, and what else is given of each, or nothing where it is of none.
+@dataclass(frozen=True)
+class Candidates:
+    ids: list[Any]
+    numbers: Longs | None
+    """The ids, where all are whole numbers."""
+    described: list[dict[str, Any]]
+    """What else is given of each, or nothing where it is of none."""
 
-    Raises RequestError for a candidate without id or given twice.
-    """
+
+def candidates(request: Request) -> Candidates:
+    """Raises RequestError for a candidate without id or given twice."""
     ids: list[Any] = request.candidates or []
     described: list[dict[str, Any]] = []
-    if not set(map(type, ids)) <= {int, str}:
+    numbers = whole(ids)
+    if numbers is None and not set(map(type, ids)) <= {int, str}:
         ids, described = _described(ids)
-    if len(set(ids)) < len(ids):
+        numbers = whole(ids)
+    if _repeats(ids, numbers):
         twice = next(value for value in ids if ids.count(value) > 1)
         raise RequestError(f"candidates: {twice!r} is there twice; give each candidate once")
-    return ids, described
+    return Candidates(ids, numbers, described)
+
+
+def _repeats(ids: list[Any], numbers: Longs | None) -> bool:
+    if numbers is None:
+        return len(set(ids)) < len(ids)
+    ascending = np.sort(numbers)
+    return bool((ascending[1:] == ascending[:-1]).any())
 
 
 def _described(given: list[Any]) -> tuple[list[Any], list[dict[str, Any]]]:

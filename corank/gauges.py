@@ -4,6 +4,8 @@ Workers write to one folder, PROMETHEUS_MULTIPROC_DIR, and any of them tells of 
 """
 
 import os
+from functools import cache
+from typing import Any
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -63,15 +65,17 @@ class Gauges:
             multiprocess_mode="livemin",
             registry=registry,
         )
-        self._told: str | None = None
+        # looked up once: a label costs as much as what it counts
+        self._of_stage, self._cut_by = cache(self._stage.labels), cache(self._cut.labels)
+        self._told: tuple[Any, ...] = ()
 
     def ranked(self, ranked: Ranked, seconds: float) -> None:
         self._whole.observe(seconds)
         for name, took in ranked.seconds.items():
-            self._stage.labels(name).observe(took)
+            self._of_stage(name).observe(took)
         self._candidates.inc(len(ranked.received.ids) + len(ranked.received.unknown))
         for cut in ranked.cuts:
-            self._cut.labels(cut.stage).inc(len(cut.alive) - len(cut.kept))
+            self._cut_by(cut.stage).inc(len(cut.alive) - len(cut.kept))
         if ranked.received.unknown:
             self._unknown.inc(len(ranked.received.unknown))
         for column in ranked.received.missing:
@@ -87,14 +91,16 @@ class Gauges:
         self._failed.inc()
 
     def _tell(self) -> None:
-        manifest = self._follower.funnel.manifest
-        if manifest.model_version != self._told:
-            if self._told is not None:
-                self._version.labels(self._told).set(0)
-            self._told = manifest.model_version
-            self._version.labels(self._told).set(1)
+        manifest, trouble = self._follower.funnel.manifest, self._follower.trouble
+        news = (manifest.model_version, manifest.items_seq, trouble)
+        if news == self._told:
+            return
+        if self._told and self._told[0] != manifest.model_version:
+            self._version.labels(self._told[0]).set(0)
+        self._version.labels(manifest.model_version).set(1)
         self._seq.set(manifest.items_seq)
-        self._ready.set(self._follower.trouble is None)
+        self._ready.set(trouble is None)
+        self._told = news
 
     def exposition(self) -> tuple[bytes, str]:
         """The text that Prometheus reads, and its content type."""

@@ -18,6 +18,7 @@ from corank.rows import Floats, Rows
 
 Index = NDArray[np.int64]
 T = TypeVar("T", Rows, Operands, Floats)
+Listed = TypeVar("Listed", Rows, Operands)
 
 
 @dataclass(frozen=True)
@@ -102,18 +103,11 @@ class Items:
 
     def rows(self, place: Index) -> Rows:
         """(P)"""
-        return self._gathered(
-            place, lambda layer, at: layer.records.rows.take(at).compact(), Rows.followed, Rows.take
-        )
+        return self._gathered(place, lambda layer, at: layer.records.rows.take(at), _compact, Rows.take)
 
     def operands(self, place: Index) -> Operands:
         """(P)"""
-        return self._gathered(
-            place,
-            lambda layer, at: layer.records.operands.take(at).compact(),
-            Operands.followed,
-            Operands.take,
-        )
+        return self._gathered(place, lambda layer, at: layer.records.operands.take(at), _compact, Operands.take)
 
     def column(self, name: str, place: Index) -> Floats:
         """One of the data's `columns`: (P,)."""
@@ -145,6 +139,11 @@ class Items:
         back = np.empty(len(place), dtype=np.int64)
         back[order] = np.arange(len(place))
         return reordered(found, back)
+
+
+def _compact(one: Listed, other: Listed) -> Listed:
+    """Lists are views into those of a whole layer."""
+    return one.compact().followed(other.compact())
 
 
 def _followed(one: Floats, other: Floats) -> Floats:

@@ -6,7 +6,7 @@ features, its pooled lists, and last its numbers. Training and serving both buil
 Letters: N rows · f features of a group · B = N·f bags · V table rows read · d dimension.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -78,15 +78,14 @@ class Group:
                 weight[place] = _weights(ragged, listed.mean)
         return Bags(row, start, weight, length.size)
 
-    def embedded(self, rows: Rows, table: Floats) -> Floats:
-        """What `bags` sums up, without torch: (N, width). A gather, and a sum for each list."""
-        out = np.empty((len(rows), self.width), dtype=np.float32)
+    def embed(self, rows: Rows, table: Floats, out: Floats) -> None:
+        """What `bags` sums up, without torch, into `out`: (N, width). A gather, and a sum for each list."""
         end = len(self.ids) * self.dim
-        out[:, :end] = table.take(rows.ids[:, self.ids] + self.offsets, axis=0).reshape(len(rows), end)
+        ids = rows.ids if len(self.ids) == rows.ids.shape[1] else rows.ids[:, self.ids]
+        out[:, :end] = table.take(ids + self.offsets, axis=0).reshape(len(rows), end)
         for listed in self.lists:
             out[:, end : end + self.dim] = _pooled(table, rows.lists[listed.index], listed)
             end += self.dim
-        return out
 
     def _lengths(self, rows: Rows) -> Ints:
         length = np.ones((len(rows), len(self.ids) + len(self.lists)), dtype=np.int32)
@@ -190,27 +189,34 @@ class Layout:
 def _pooled(table: Floats, lists: Ragged, listed: ListColumn) -> Floats:
     """Each list's sum, or mean, of weighted rows: (N, d)."""
     read = table.take(lists.flat() + listed.offset, axis=0)
-    if listed.mean or lists.weight is not None:
+    if lists.weight is not None:
         read *= _weights(lists, listed.mean)[:, None]
-    summed: Floats = np.zeros((len(lists.length), table.shape[1]), dtype=np.float32)
     if len(lists.length) == 1:
-        read.sum(axis=0, out=summed[0])
-        return summed
-    filled = np.flatnonzero(lists.length)
-    if len(filled):
-        start = np.cumsum(lists.length, dtype=np.int64) - lists.length
-        summed[filled] = np.add.reduceat(read, start[filled], axis=0)
+        summed: Floats = read.sum(axis=0, keepdims=True)
+    else:
+        summed = np.zeros((len(lists.length), table.shape[1]), dtype=np.float32)
+        filled = np.flatnonzero(lists.length)
+        if len(filled):
+            start = np.cumsum(lists.length, dtype=np.int64) - lists.length
+            summed[filled] = np.add.reduceat(read, start[filled], axis=0)
+    if listed.mean and lists.weight is None:
+        summed /= np.maximum(lists.length, 1)[:, None].astype(np.float32)
     return summed
 
 
-def embedded(rows: Rows, groups: Iterable[Group], tables: Mapping[int, Floats]) -> Floats:
-    """The embedded features of N encoded rows, those of some groups: (N, ·)."""
-    parts = [group.embedded(rows, tables[group.dim]) for group in groups]
-    if len(parts) == 1:
-        return parts[0]
-    return np.concatenate([*parts, np.empty((len(rows), 0), dtype=np.float32)], axis=1)
+def embedded(rows: Rows, groups: Sequence[Group], tables: Mapping[int, Floats], numbers: int = 0) -> Floats:
+    """The embedded features of N encoded rows, those of some groups, and room for numbers: (N, ·)."""
+    out = np.empty((len(rows), sum(group.width for group in groups) + numbers), dtype=np.float32)
+    at = 0
+    for group in groups:
+        group.embed(rows, tables[group.dim], out[:, at : at + group.width])
+        at += group.width
+    return out
 
 
-def dense(rows: Rows, groups: Iterable[Group], tables: Mapping[int, Floats]) -> Floats:
+def dense(rows: Rows, groups: Sequence[Group], tables: Mapping[int, Floats]) -> Floats:
     """The dense input of N encoded rows of one placement: (N, width)."""
-    return np.concatenate((embedded(rows, groups, tables), rows.numbers), axis=1)
+    count = rows.numbers.shape[1]
+    out = embedded(rows, groups, tables, count)
+    out[:, out.shape[1] - count :] = rows.numbers
+    return out

@@ -103,6 +103,7 @@ def best(score: Doubles, k: int) -> Index:
     if k >= len(score):
         return np.argsort(-score, kind="stable")
     least = np.partition(score, len(score) - k)[len(score) - k]
-    above = np.flatnonzero(score > least)
-    found = np.sort(np.concatenate((above, np.flatnonzero(score == least)[: k - len(above)])))
+    (above,) = (score > least).nonzero()
+    (level,) = (score == least).nonzero()
+    found: Index = np.concatenate((above, level[: k - len(above)]))
     return found[np.argsort(-score[found], kind="stable")]

@@ -153,9 +153,12 @@ class Recall:
         return known.compact().followed(none).take(order)
 
 
-def find(items: Items, ids: list[Any], where: str) -> Index:
-    """The place of each item, −1 where it is not: (n,). Raises RequestError."""
-    if not items.text and (numbers := whole(ids)) is not None:
+def find(items: Items, ids: list[Any], where: str, numbers: Index | None = None) -> Index:
+    """The place of each item, −1 where it is not: (n,); `numbers` are the ids, if known to be such.
+
+    Raises RequestError.
+    """
+    if not items.text and (numbers is not None or (numbers := whole(ids)) is not None):
         return items.find_numbers(numbers)
     try:
         return items.find(identifiers(series("id", ids, where), f"{where}.id"))

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from corank.asked import Request, candidates, series, unknown_column
+from corank.asked import Candidates, Request, candidates, series, unknown_column
 from corank.bundle import Manifest
 from corank.cross import Sides
 from corank.derive import derived, encoded
@@ -114,8 +114,9 @@ class Receiver:
             past = self._past(request, time)
             query, operands = self._query(values, past, time)
             given, described, items, place = self._candidates(request, query, retrieve)
-            unknown = [given[n] for n in np.flatnonzero(place < 0)]
-            if unknown:
+            unknown: list[Any] = []
+            if place.min(initial=0) < 0:
+                unknown = [given[n] for n in np.flatnonzero(place < 0)]
                 known = np.flatnonzero(place >= 0)
                 given, place = [given[n] for n in known], place[known]
                 described = [described[n] for n in known] if described else described
@@ -176,8 +177,8 @@ class Receiver:
                 raise RequestError(
                     "candidates: where candidates are given, nothing is retrieved; drop one of both"
                 )
-            given, described = candidates(request)
-            return given, described, *self._places(given, described)
+            given = candidates(request)
+            return given.ids, given.described, *self._places(given)
         if retrieve is None:
             raise RequestError("candidates: none are given, and the bundle has no `retrieval` to find some")
         place = retrieve(query)
@@ -198,9 +199,10 @@ class Receiver:
             found.append((columns[column], tuple(sorted(set(hashed.tolist()) - {0}))))
         return tuple(sorted(found))
 
-    def _places(self, given: list[Any], described: list[dict[str, Any]]) -> tuple[Items, Index]:
+    def _places(self, given: Candidates) -> tuple[Items, Index]:
         """The items, and where each candidate is among them, −1 for one neither known nor described."""
-        place = find(self.items, given, "candidates")
+        ids, described = given.ids, given.described
+        place = find(self.items, ids, "candidates", given.numbers)
         if not described:
             return self.items, place
         allowed = self.item_columns | self._pair_columns
@@ -211,8 +213,8 @@ class Receiver:
         if not new:
             return self.items, place
         rows = [{c: v for c, v in described[n].items() if c in self.item_columns} for n in new]
-        items = self.items.followed(self.described([given[n] for n in new], rows))
-        place[new] = find(items, [given[n] for n in new], "candidates")
+        items = self.items.followed(self.described([ids[n] for n in new], rows))
+        place[new] = find(items, [ids[n] for n in new], "candidates")
         return items, place
 
     def _numbers(self, name: str, ids: list[Any], described: list[dict[str, Any]]) -> Floats:

@@ -26,7 +26,8 @@ RUNTIME_ERRORS: tuple[type[Exception], ...] = tuple(
 )
 """What the runtime raises; they share no base of their own."""
 Seen = dict[str, Floats]
-"""What stages said of all candidates, NaN of those they never saw: `STAGE.score` and `STAGE.place` → (n,)."""
+"""What later stages need of earlier ones: of all candidates, NaN of those they never saw, `STAGE.score` and
+`STAGE.place`, (n,); the query's dense input by set of tables, `query.TABLES`, (1, ·)."""
 
 
 class Scorer:
@@ -65,7 +66,7 @@ class Scorer:
     ) -> dict[str, Floats]:
         """A stage's logits of some candidates, by label; what later stages take of them goes into `seen`."""
         if stage.model == "towers":
-            logits = self._dot(stage, received, alive)[:, None]
+            logits = self._dot(stage, received, alive, seen)[:, None]
         else:
             inputs = self._inputs(stage, receiver, received, alive, seen)
             (logits,) = self._graphs[stage.name].run(None, inputs, options)
@@ -78,23 +79,30 @@ class Scorer:
             seen[f"{stage.name}.place"] = places(found[stage.main], start)
         return found
 
-    def query(self, stage: StageFacts, row: Rows) -> Floats:
+    def query(self, stage: StageFacts, row: Rows, seen: Seen | None = None) -> Floats:
         """The query's vector of a towers stage: (d,)."""
-        given = {"query": self._dense(stage, "query", row)}
+        given = {"query": self._query(stage, row, {} if seen is None else seen)}
         vector: Floats = self._graphs[f"{stage.name}.query"].run(None, given)[0][0]
         return vector
 
-    def _dot(self, stage: StageFacts, received: Received, alive: Index) -> Floats:
+    def _query(self, stage: StageFacts, row: Rows, seen: Seen) -> Floats:
+        """Its dense input, computed once for the stages that share tables."""
+        name = f"query.{stage.tables}"
+        if name not in seen:
+            seen[name] = self._dense(stage, "query", row)
+        return seen[name]
+
+    def _dot(self, stage: StageFacts, received: Received, alive: Index, seen: Seen) -> Floats:
         assert stage.scale is not None and stage.bias is not None
         place = received.place if len(alive) == len(received.place) else received.place[alive]
-        dot: Floats = received.items.vectors(stage.name, place) @ self.query(stage, received.query)
+        dot: Floats = received.items.vectors(stage.name, place) @ self.query(stage, received.query, seen)
         return np.float32(stage.scale) * dot + np.float32(stage.bias)
 
     def _inputs(
         self, stage: StageFacts, receiver: Receiver, received: Received, alive: Index, seen: Seen
     ) -> dict[str, Floats]:
         inputs = {
-            "query": self._dense(stage, "query", received.query),
+            "query": self._query(stage, received.query, seen),
             "item": self._dense(stage, "item", received.items.rows(received.place[alive])),
         }
         if self.layout.width("cross"):

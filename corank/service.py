@@ -138,14 +138,13 @@ class Service:
             )
         self._waiting += 1
         try:
-            # a body that came with its head is read without a pause: let all who came be counted before one is ranked
-            await asyncio.sleep(0)
-            body = bodies.rank(await self._body(http))
+            body = await self._body(http)
+            waits = self._turn.locked()
             async with self._turn:
-                answer = self._ranked(body, arrived)
-                # the loop reads what came meanwhile before the next one's turn
-                await asyncio.sleep(0)
-                return answer
+                if not waits:
+                    # one who waited is woken by the loop, which reads first what came meanwhile: let it read here, too
+                    await asyncio.sleep(0)
+                return self._ranked(bodies.rank(body), arrived)
         finally:
             self._waiting -= 1
 
