@@ -107,7 +107,9 @@ class Items:
 
     def operands(self, place: Index) -> Operands:
         """(P)"""
-        return self._gathered(place, lambda layer, at: layer.records.operands.take(at), _compact, Operands.take)
+        return self._gathered(
+            place, lambda layer, at: layer.records.operands.take(at), _compact, Operands.take
+        )
 
     def column(self, name: str, place: Index) -> Floats:
         """One of the data's `columns`: (P,)."""
