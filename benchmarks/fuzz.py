@@ -62,13 +62,16 @@ class Result:
 
 
 @contextlib.contextmanager
-def served(source: str, cache: Path, *options: str) -> Iterator[tuple[str, psutil.Process]]:
-    """A service on a free port, as a command."""
+def served(
+    source: str, cache: Path, *options: str, workers: int | None = 1
+) -> Iterator[tuple[str, psutil.Process]]:
+    """A service on a free port, as a command; with so many workers, or as many as it takes by itself."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     program = str(Path(sys.executable).with_name("corank"))
     command = [program, "serve", source, "--port", str(port), "--cache", str(cache)]
+    command += [] if workers is None else ["--workers", str(workers)]
     environment = os.environ | {"CORANK_TOKEN": "secret"}
     process = subprocess.Popen([*command, *options], env=environment, stderr=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}"

@@ -66,7 +66,7 @@ def main() -> None:
         run, _ = verbs.train(config, Quiet(), ["train.epochs=1"], folder=folder / "run")
         verbs.export(folder / "run", folder / "bundle")
         operate.publish(folder / "bundle", f"lmdb:{folder / 'store'}")
-        with served(f"lmdb:{folder / 'store'}", folder / "cache", "--workers", "2") as (url, _):
+        with served(f"lmdb:{folder / 'store'}", folder / "cache", workers=2) as (url, _):
             figures = parity(run, url, arguments.requests)
     harness.report("http_parity", figures, {"largest": ("<=", TOLERANCE)}, arguments.json)
 

@@ -48,7 +48,7 @@ def away(
     asked = [*asked, *(body | {"user": {"id": body["user"]["id"]}} for body in asked)]
     with closing(open_store(redis.url)) as store:
         first = publish(bundles[0], store)
-    command = [*CORANK, "serve", redis.url, "--cache", folder, "--port", port, "--every", 0.1]
+    command = [*CORANK, "serve", redis.url, "--cache", folder, "--port", port, "--workers", 1, "--every", 0.1]
     with serving(command, port):
         before = [_rank(port, body) for body in asked]
         redis.stop()

@@ -87,7 +87,9 @@ def serve(
     source: Annotated[str, typer.Argument(metavar="BUNDLE|STORE")],
     host: Annotated[str, typer.Option(help="Where to listen; 0.0.0.0 for all the world.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
-    workers: Annotated[int, typer.Option(min=1, help="Processes; one a core.")] = 1,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes; as many as there are cores unless given.")
+    ] = None,
     every: Annotated[float, typer.Option(min=0.01, help="Seconds between two looks at the source.")] = 1.0,
     queue: Annotated[int, typer.Option(min=1, help="Requests that may wait for a worker.")] = 32,
     body_mib: Annotated[float, typer.Option(min=0.001, help="Largest body, MiB.")] = 4.0,
@@ -97,7 +99,7 @@ def serve(
 ) -> None:
     """Rank over HTTP. CORANK_TOKEN, if set, is what writers must send."""
     from corank import screen
-    from corank.serve import Serving
+    from corank.serve import Serving, cores
     from corank.serve import serve as served
 
     settings = Serving(
@@ -107,7 +109,7 @@ def serve(
         log_share=log_share,
         host=host,
         port=port,
-        workers=workers,
+        workers=workers or cores(),
         every=every,
         queue=queue,
         body_mib=body_mib,

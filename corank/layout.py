@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from corank.features import IdsFeature
 from corank.rows import Floats, Ints, Ragged, Rows
@@ -188,20 +189,16 @@ class Layout:
 
 def _pooled(table: Floats, lists: Ragged, listed: ListColumn) -> Floats:
     """Each list's sum, or mean, of weighted rows: (N, d)."""
-    read = table.take(lists.flat() + listed.offset, axis=0)
-    if lists.weight is not None:
-        read *= _weights(lists, listed.mean)[:, None]
-    if len(lists.length) == 1:
-        summed: Floats = read.sum(axis=0, keepdims=True)
-    else:
-        summed = np.zeros((len(lists.length), table.shape[1]), dtype=np.float32)
-        filled = np.flatnonzero(lists.length)
-        if len(filled):
-            start = np.cumsum(lists.length, dtype=np.int64) - lists.length
-            summed[filled] = np.add.reduceat(read, start[filled], axis=0)
-    if listed.mean and lists.weight is None:
-        summed /= np.maximum(lists.length, 1)[:, None].astype(np.float32)
-    return summed
+    code = lists.flat() + np.int32(listed.offset)
+    counts = listed.mean or lists.weight is not None
+    weight = _weights(lists, listed.mean) if counts else np.ones(len(code), dtype=np.float32)
+    if len(lists.length) == 1:  # a query's: a sparse matrix costs more to make than to multiply
+        return weight @ table.take(code, axis=0)[None]
+    start = np.append(np.int32(0), np.cumsum(lists.length, dtype=np.int32))
+    pooled: Floats = csr_array((weight, code, start), shape=(len(lists.length), len(table))) @ np.asarray(
+        table
+    )
+    return pooled
 
 
 def embedded(rows: Rows, groups: Sequence[Group], tables: Mapping[int, Floats], numbers: int = 0) -> Floats:

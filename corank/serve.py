@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import joblib
 import uvicorn
 from pydantic import Field, PositiveInt
 from starlette.applications import Starlette
@@ -76,6 +77,11 @@ def serve(settings: Serving, report: Report) -> None:
         except SystemExit as stopped:
             if stopped.code:
                 raise CorankError(f"{settings.host}:{settings.port}: cannot be served; see above") from None
+
+
+def cores() -> int:
+    """Those that this process may use, as its affinity and its container's quota have it."""
+    return int(joblib.cpu_count())
 
 
 def opened(settings: Serving) -> Source:

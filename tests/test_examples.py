@@ -25,6 +25,7 @@ from corank.losses import Cascade, Click, Distill, InBatch, Levels, Unexposed
 from corank.optimise import DenseOptimiser
 from corank.prerank import QueryTower, TowersSettings
 from corank.rank import MlpSettings
+from corank.retrieval import RetrievalSettings
 from corank.settings import validated
 from corank.tables import DataSettings, Label, Score, Split
 from corank.teacher import TeacherSettings
@@ -35,7 +36,7 @@ DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 SETTINGS: list[type[BaseModel]] = [
     *(Config, DataSettings, Label, Score, Split),
     *(IdFeature, IdsFeature, NumberFeature, BucketFeature, PairFeature, CountFeature, PriorFeature),
-    *(QueryTower, DinSettings, DcnSettings),
+    *(QueryTower, DinSettings, DcnSettings, RetrievalSettings),
     *(TowersSettings, MlpSettings, TeacherSettings, Click, Unexposed, InBatch, Distill, Levels, Cascade),
     *(TrainSettings, EarlyStop, TableOptimiser, DenseOptimiser),
 ]

@@ -45,6 +45,8 @@ def service(bundle: Path) -> Iterator[str]:
         bundle,
         "--port",
         str(port),
+        "--workers",
+        "1",
         "--every",
         "0.1",
     ]

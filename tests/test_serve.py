@@ -17,6 +17,7 @@ from commands import corank
 
 from corank import operate, verbs
 from corank.run import Run
+from corank.serve import cores
 
 
 @pytest.fixture(scope="module")
@@ -30,18 +31,19 @@ def store(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_requests_score_as_the_model_that_was_evaluated(trained: Run, store: str, tmp_path: Path) -> None:
     """Served by two workers over HTTP; `scripts/bench http_parity` sends a thousand."""
-    with fuzz.served(store, tmp_path, "--workers", "2") as (url, _):
+    with fuzz.served(store, tmp_path, workers=2) as (url, _):
         found = http_parity.parity(trained, url, 150)
     assert found["requests"] == 150 and found["scores"] > 150 * 30
     assert found["largest"] <= http_parity.TOLERANCE
 
 
-def test_workers_answer_side_by_side_and_count_together(store: str, tmp_path: Path) -> None:
-    with fuzz.served(store, tmp_path, "--workers", "2") as (url, process):
+@pytest.mark.skipif(cores() < 2, reason="one core")
+def test_workers_one_a_core_answer_side_by_side_and_count_together(store: str, tmp_path: Path) -> None:
+    with fuzz.served(store, tmp_path, workers=None) as (url, process):
         for _ in range(20):  # a connection each, so that both workers get some
             assert httpx2.post(f"{url}/rank", json={"user": {}, "candidates": [1, 2]}).status_code == 200
         assert "corank_request_seconds_count 20.0" in httpx2.get(f"{url}/metrics").text
-        assert len(process.children()) >= 2
+        assert len(process.children()) >= cores()
 
 
 def test_served_requests_are_logged_on_the_way_out_and_replayed(
@@ -57,6 +59,16 @@ def test_served_requests_are_logged_on_the_way_out_and_replayed(
     assert code == 0, err
     found = json.loads(out)
     assert (found["requests"], found["candidates"], found["differ"]) == (5, 15, 0)
+
+
+def test_cores_are_those_that_the_process_may_use() -> None:
+    mine = os.sched_getaffinity(0)
+    assert 1 <= cores() <= len(mine)
+    try:
+        os.sched_setaffinity(0, {min(mine)})
+        assert cores() == 1
+    finally:
+        os.sched_setaffinity(0, mine)
 
 
 @pytest.mark.parametrize(
@@ -75,12 +87,14 @@ def test_nothing_to_serve_is_a_named_error(
     assert err.startswith(f"error: {message}") and "Traceback" not in err
 
 
-def test_a_port_that_is_taken_is_a_named_error(store: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_port_that_is_taken_is_a_named_error(workers: str, store: str, tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         program = str(Path(sys.executable).with_name("corank"))
         command = [program, "serve", store, "--port", str(taken.getsockname()[1]), "--cache", str(tmp_path)]
+        command += ["--workers", workers]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "cannot be served" in done.stderr
