@@ -1,5 +1,6 @@
 """One small world a session, packed, and one finished run of it; tests read them and write elsewhere."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -21,3 +22,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A finished run of `world`; it lies outside the world's folder."""
     return trained_run(world / "config.yaml", tmp_path_factory.mktemp("trained") / "run")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Say on the last line what this machine could not test."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    skipped = reporter.stats.get("skipped", []) if reporter else []
+    reasons = Counter(str(report.longrepr[2]).removeprefix("Skipped: ") for report in skipped)
+    if reasons:
+        print("not tested here: " + "; ".join(f"{reason} ({n})" for reason, n in reasons.items()))
