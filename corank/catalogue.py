@@ -64,6 +64,8 @@ class Catalogue:
         )
         if rows["id"].null_count():
             raise DataError(f"{self.table.name}: column '{key}' is null in {rows['id'].null_count():,} rows")
+        if rows["id"].n_unique() == len(rows):
+            return np.ones(len(rows), dtype=bool)
         twice = rows.filter(rows.select("id", "from").is_duplicated())
         if len(twice):
             raise DataError(

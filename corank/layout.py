@@ -19,6 +19,9 @@ from corank.schema import FIRST_KNOWN, PLACEMENTS, Placement, Schema
 
 Columns = NDArray[np.int64]
 
+FEW = 512
+"""Rows for which a sparse product costs more to make than to multiply."""
+
 
 @dataclass(frozen=True)
 class Bags:
@@ -189,16 +192,22 @@ class Layout:
 
 def _pooled(table: Floats, lists: Ragged, listed: ListColumn) -> Floats:
     """Each list's sum, or mean, of weighted rows: (N, d)."""
-    code = lists.flat() + np.int32(listed.offset)
+    count, code = len(lists.length), lists.flat() + np.int32(listed.offset)
     counts = listed.mean or lists.weight is not None
     weight = _weights(lists, listed.mean) if counts else np.ones(len(code), dtype=np.float32)
-    if len(lists.length) == 1:  # a query's: a sparse matrix costs more to make than to multiply
+    if count == 1:
         return weight @ table.take(code, axis=0)[None]
-    start = np.append(np.int32(0), np.cumsum(lists.length, dtype=np.int32))
-    pooled: Floats = csr_array((weight, code, start), shape=(len(lists.length), len(table))) @ np.asarray(
-        table
-    )
-    return pooled
+    end = np.cumsum(lists.length, dtype=np.int32)
+    if count > FEW:
+        product: Floats = csr_array((weight, code, np.append(np.int32(0), end)), (count, len(table))) @ table
+        return product
+    read = table.take(code, axis=0)
+    read *= weight[:, None]
+    summed = np.zeros((count, table.shape[1]), dtype=np.float32)
+    filled = np.flatnonzero(lists.length)
+    if len(filled):
+        summed[filled] = np.add.reduceat(read, (end - lists.length)[filled], axis=0)
+    return summed
 
 
 def embedded(rows: Rows, groups: Sequence[Group], tables: Mapping[int, Floats], numbers: int = 0) -> Floats:

@@ -44,8 +44,8 @@ class Records:
         Raises DataError for what a feature's kind cannot be.
         """
         schema = encoders.schema
-        order = frame[key].arg_sort()
-        frame = frame[order]
+        if not frame[key].is_sorted():
+            frame = frame[frame[key].arg_sort()]
         absent = pl.Series([None] * len(frame), dtype=pl.Null)
 
         def column(name: str) -> pl.Series:

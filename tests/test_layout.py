@@ -6,7 +6,7 @@ from synthetic import LAYOUT, SCHEMA, rows
 
 from corank.batch import _csr
 from corank.embedding import sum_rows
-from corank.layout import dense
+from corank.layout import FEW, dense
 from corank.schema import PLACEMENTS
 
 
@@ -42,6 +42,18 @@ def test_pooling_by_hand_and_by_torch_agree(seed: int, n: int) -> None:
             ours = np.empty((len(side), group.width), dtype=np.float32)
             group.embed(side, tables[group.dim], ours)
             np.testing.assert_allclose(ours.reshape(by_torch.shape), by_torch, rtol=1e-5, atol=1e-6)
+
+
+def test_many_rows_are_pooled_as_each_alone() -> None:
+    rng = np.random.default_rng(0)
+    tables = {dim: rng.normal(size=(k, dim)).astype(np.float32) for dim, k in LAYOUT.table_rows.items()}
+    query, item, cross = rows(rng, FEW + 88, FEW + 88, FEW + 88)
+    for placement, side in zip(PLACEMENTS, (query, item, cross), strict=True):
+        together = dense(side, LAYOUT.groups[placement], tables)
+        for part in (1, 50):
+            split = [side.take(np.arange(n, n + part)) for n in range(0, len(side), part)]
+            alone = np.concatenate([dense(some, LAYOUT.groups[placement], tables) for some in split])
+            np.testing.assert_allclose(alone, together, rtol=1e-5, atol=1e-6)
 
 
 def test_mean_and_sum_pooling_by_hand() -> None:
