@@ -29,15 +29,16 @@ KEPT = 4
 VERSION = re.compile(r"[0-9a-f]{16}-\d+-[0-9a-f]{8}")
 
 
-def fetched(store: Store, version: str, cache: Path) -> Bundle:
-    """The bundle of a version, in `cache`, from where it is taken if it is there. Raises StoreError, BundleError.
+def fetched(store: Store, version: str, cache: Path, proven: bool = False) -> Bundle:
+    """The bundle of a version, in `cache`, from where it is taken if it is there: proven, unless it was just now.
 
     Processes that ask for one version at once fetch it once. Of others, the cache keeps those that were asked for last.
+    Raises StoreError, BundleError.
     """
     path = cache / version
     with _locked(cache, f".{version}.lock"):
         try:
-            bundle = Bundle.open(path)
+            bundle = Bundle.open(path, proven)
         except BundleError:
             manifest = manifest_of(store, version)
             bundle = write(path, manifest, lambda folder: _fill(folder, store, version, manifest))

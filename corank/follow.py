@@ -20,6 +20,7 @@ WARM = 20
 """Requests that a funnel ranks before it goes live."""
 
 Report = Callable[[str], object]
+Aside = Callable[[str], bool]
 
 
 class Source(Protocol):
@@ -42,14 +43,16 @@ class OfBundle:
 class OfStore:
     """A store's live version, from a bundle in `cache`."""
 
-    def __init__(self, store: Store, cache: Path) -> None:
-        self.store, self.cache = store, cache
+    def __init__(self, store: Store, cache: Path, aside: Aside = lambda version: False) -> None:
+        """`aside` fetches a version into the cache in a process of its own, if it can: while others are served."""
+        self.store, self.cache, self._aside = store, cache, aside
 
     def newer(self, held: Funnel | None) -> Funnel | None:
         _, head = Head.read(self.store)
         live = head.require_live(self.store)
         if held is None or live != held.manifest.content:
-            return warmed(newest(self.store, live, Funnel(fetched(self.store, live, self.cache))))
+            proven = held is not None and self._aside(live)
+            return warmed(newest(self.store, live, Funnel(fetched(self.store, live, self.cache, proven))))
         if head.seq != held.manifest.items_seq:
             return caught_up(self.store, live, held)
         return None

@@ -19,7 +19,11 @@ def document(most: int) -> dict[str, Any]:
         "properties": {"error": {"type": "string"}},
         "required": ["error"],
     }
-    wrong = {"400": "A field is wrong; the error names it", "413": f"More than {most:,} bytes"}
+    wrong = {
+        "400": "A field is wrong; the error names it",
+        "408": "The body did not come in time",
+        "413": f"More than {most:,} bytes",
+    }
     shut = {"401": "The token is wrong", "403": "Nobody may write"}
     busy = {"503": "Too many requests wait, or another version went live: see Retry-After"}
     return {

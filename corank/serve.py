@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import joblib
@@ -14,6 +15,7 @@ import uvicorn
 from pydantic import Field, PositiveInt
 from starlette.applications import Starlette
 
+from corank.aside import fetch_aside
 from corank.errors import CorankError
 from corank.follow import Follower, OfBundle, OfStore, Source
 from corank.gauges import MULTIPROC
@@ -87,7 +89,8 @@ def cores() -> int:
 def opened(settings: Serving) -> Source:
     """Raises StoreError, BundleError."""
     if is_store(settings.source):
-        return OfStore(open_store(settings.source), settings.cache)
+        aside = partial(fetch_aside, settings.source, settings.cache)
+        return OfStore(open_store(settings.source), settings.cache, aside)
     return OfBundle(Path(settings.source))
 
 

@@ -49,6 +49,8 @@ class Limits:
     """Requests that may wait."""
     body: int = 4 << 20
     """Bytes."""
+    seconds: float = 10.0
+    """In which a body must have come."""
 
 
 class RefusedError(Exception):
@@ -130,6 +132,7 @@ class Service:
 
     async def rank(self, http: Http) -> Response:
         """Rank the candidates of a request."""
+        body = await self._body(http)  # not counted: whoever sends slowly keeps nobody else out
         arrived = time.perf_counter()
         if self._waiting >= self.limits.queue:
             self.gauges.shed()
@@ -138,7 +141,6 @@ class Service:
             )
         self._waiting += 1
         try:
-            body = await self._body(http)
             waits = self._turn.locked()
             async with self._turn:
                 if not waits:
@@ -269,16 +271,21 @@ class Service:
             )
 
     async def _body(self, http: Http) -> bytes:
-        """Raises RefusedError for one that is too large."""
+        """Raises RefusedError for one that is too large or too slow."""
         most, parts, size = self.limits.body, [], 0
         length = http.headers.get("content-length", "0")
         if not length.isdigit() or int(length) > most:
             raise RefusedError(413, f"a body has {most:,} bytes at most")
-        async for part in http.stream():
-            size += len(part)
-            if size > most:
-                raise RefusedError(413, f"a body has {most:,} bytes at most")
-            parts.append(part)
+        try:
+            async with asyncio.timeout(self.limits.seconds):
+                async for part in http.stream():
+                    size += len(part)
+                    if size > most:
+                        raise RefusedError(413, f"a body has {most:,} bytes at most")
+                    parts.append(part)
+        except TimeoutError:
+            said = f"the body did not come within {self.limits.seconds:g} s"
+            raise RefusedError(408, said, {"Connection": "close"}) from None
         return b"".join(parts)
 
 

@@ -24,7 +24,7 @@ LINES = (
     "calibrate predict ordering evaluate run train",
     "bundle records vectors items retrieve export asked recall receive scorer deadline ranked shown funnel catalogue",
     "newer refresh replay",
-    "stores.lmdb stores.redis stores codec head publish fetch upkeep users served recompute operate",
+    "stores.lmdb stores.redis stores codec head publish fetch aside upkeep users served recompute operate",
     "bodies follow gauges example openapi funnel_page service serve",
     "price explain page plots cost judged curves report",
     "arms contrasts trials answers study study_page",

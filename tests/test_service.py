@@ -5,7 +5,7 @@ import gc
 import time
 import weakref
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +182,31 @@ def test_more_requests_than_may_wait_are_sent_away(bundle: Path) -> None:
     assert {answer.headers.get("Retry-After") for answer in answers if answer.status_code == 503} == {"1"}
     assert f"corank_shed_total {statuses[503]}.0" in service.gauges.exposition()[0].decode()
     assert service._waiting == 0
+
+
+def test_whoever_sends_slowly_keeps_nobody_out_and_is_told_to_go(bundle: Path) -> None:
+    service = Service(Follower(OfBundle(bundle)), Limits(queue=2, seconds=0.5))
+    body = msgspec.json.encode({"user": {}, "candidates": [1]})
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield body[:5]
+        await asyncio.sleep(5)
+        yield body[5:]
+
+    async def side_by_side() -> tuple[list[httpx2.Response], httpx2.Response]:
+        transport = httpx2.ASGITransport(service.app())
+        async with httpx2.AsyncClient(transport=transport, base_url="http://here") as client:
+            slow = [asyncio.create_task(client.post("/rank", content=slowly())) for _ in range(5)]
+            await asyncio.sleep(0.1)
+            quick = await client.post("/rank", content=body)
+            assert not any(one.done() for one in slow)
+            return await asyncio.gather(*slow), quick
+
+    slow, quick = asyncio.run(side_by_side())
+    assert quick.status_code == 200
+    assert {(one.status_code, one.json()["error"]) for one in slow} == {
+        (408, "the body did not come within 0.5 s")
+    }
 
 
 def test_health_version_figures_and_openapi(client: TestClient, case: Case) -> None:
