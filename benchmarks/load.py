@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-CONNECTIONS = 64
+CONNECTIONS = 128
 """Of an open-loop sender: so many may wait at once."""
 STARTED = 120
 """Seconds in which a server must listen."""

@@ -4,10 +4,12 @@ To decode a million records takes seconds of a core and a gigabyte, neither of w
 """
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
+
+from corank.fetch import fetched
+from corank.stores import open_store
 
 GIVES_WAY = 10
 """Of 19: a core that serves all the time still leaves it a tenth."""
@@ -16,17 +18,15 @@ GIVES_WAY = 10
 def fetch_aside(url: str, cache: Path, version: str) -> bool:
     """Whether `cache` has the version now, proven; what was wrong, if it has not, is told by who fetches it next."""
     given = json.dumps([url, str(cache), version])  # not an argument: an address may hold a password
-    command = [sys.executable, "-m", "corank.aside"]
-    done = subprocess.run(command, input=given, text=True, capture_output=True, check=False)
+    command = ["nice", "-n", str(GIVES_WAY), sys.executable, "-m", "corank.aside"]
+    try:
+        done = subprocess.run(command, input=given, text=True, capture_output=True, check=False)
+    except OSError:
+        return False
     return done.returncode == 0
 
 
 def main() -> None:
-    os.nice(GIVES_WAY)
-    # these take a second of a core
-    from corank.fetch import fetched
-    from corank.stores import open_store
-
     url, cache, version = json.load(sys.stdin)
     fetched(open_store(url), version, Path(cache))
 

@@ -91,7 +91,7 @@ def serve(
         int | None, typer.Option(min=1, help="Processes; as many as there are cores unless given.")
     ] = None,
     every: Annotated[float, typer.Option(min=0.01, help="Seconds between two looks at the source.")] = 1.0,
-    queue: Annotated[int, typer.Option(min=1, help="Requests that may wait for a worker.")] = 32,
+    queue: Annotated[int, typer.Option(min=1, help="Requests that may wait for a worker.")] = 64,
     body_mib: Annotated[float, typer.Option(min=0.001, help="Largest body, MiB.")] = 4.0,
     cache: Cache = None,
     log: Annotated[Path | None, typer.Option(help="Where to log served requests.")] = None,

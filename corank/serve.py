@@ -27,7 +27,7 @@ from corank.users import UserStore
 
 SERVING, TOKEN = "CORANK_SERVING", "CORANK_TOKEN"
 """Of the environment: how workers are told of the settings, and of the token of who writes."""
-SWITCH = 0.0005
+SWITCH = 0.0001
 """Seconds after which a thread that follows the source lets requests go on."""
 
 Report = Callable[[str], object]
@@ -49,7 +49,7 @@ class Serving(Settings):
     """Where served requests are logged, if they are."""
     log_share: float = Field(1.0, gt=0, le=1)
     """Of requests."""
-    queue: PositiveInt = 32
+    queue: PositiveInt = 64
     """Requests that may wait, of each worker."""
     body_mib: float = Field(4.0, gt=0)
     """Largest body, MiB."""

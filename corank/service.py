@@ -45,7 +45,7 @@ Handler = Callable[[Http], Awaitable[Response]]
 
 @dataclass(frozen=True)
 class Limits:
-    queue: int = 32
+    queue: int = 64
     """Requests that may wait."""
     body: int = 4 << 20
     """Bytes."""
