@@ -11,8 +11,8 @@ from pathlib import Path
 from corank.fetch import fetched
 from corank.stores import open_store
 
-GIVES_WAY = 10
-"""Of 19: a core that serves all the time still leaves it a tenth."""
+GIVES_WAY = 19
+"""Entirely: what a core has left over is enough."""
 
 
 def fetch_aside(url: str, cache: Path, version: str) -> bool:

@@ -4,7 +4,8 @@ A source is a store, whose head is followed, or a bundle on disk, whose manifest
 """
 
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -16,8 +17,10 @@ from corank.funnel import Funnel
 from corank.head import Head
 from corank.stores import Store
 
-WARM = 20
-"""Requests that a funnel ranks before it goes live."""
+WARM, FEW = 200, 20
+"""Requests that a funnel ranks before it goes live: the last ones that came; made up where none did."""
+PAUSE = 0.02
+"""Seconds between two of them, for those who are served."""
 
 Report = Callable[[str], object]
 Aside = Callable[[str], bool]
@@ -37,7 +40,7 @@ class OfBundle:
     def newer(self, held: Funnel | None) -> Funnel | None:
         if held is not None and held.manifest.content == current(self.path):
             return None
-        return warmed(Funnel(Bundle.open(self.path)))
+        return Funnel(Bundle.open(self.path))
 
 
 class OfStore:
@@ -52,7 +55,7 @@ class OfStore:
         live = head.require_live(self.store)
         if held is None or live != held.manifest.content:
             proven = held is not None and self._aside(live)
-            return warmed(newest(self.store, live, Funnel(fetched(self.store, live, self.cache, proven))))
+            return newest(self.store, live, Funnel(fetched(self.store, live, self.cache, proven)))
         if head.seq != held.manifest.items_seq:
             return caught_up(self.store, live, held)
         return None
@@ -68,8 +71,11 @@ class Follower:
         """Why the source could not be asked last time; what is held is served on."""
         funnel = source.newer(None)
         assert funnel is not None
-        self.funnel: Funnel = funnel
+        self.recent: deque[Request] = deque(maxlen=WARM)
+        """The last requests that were ranked."""
         self._look, self._stop, self._lock = threading.Event(), threading.Event(), threading.Lock()
+        self._warm(funnel, made_up(funnel), 0)
+        self.funnel: Funnel = funnel
         self._thread = threading.Thread(target=self._follow, name="corank-follow", daemon=True)
 
     def start(self) -> None:
@@ -89,9 +95,10 @@ class Follower:
         with self._lock:
             try:
                 newer = self.source.newer(self.funnel)
-            except (
-                Exception
-            ) as error:  # whatever it is, what is held is served on, and the next look may go well
+                if newer is not None and newer.manifest.content != self.funnel.manifest.content:
+                    self._warm(newer, list(self.recent) or list(made_up(newer)))
+            except Exception as error:
+                # whatever it is, what is held is served on, and the next look may go well
                 if self.trouble is None:
                     self.report(f"serving on: {error if isinstance(error, CorankError) else repr(error)}")
                 self.trouble = str(error)
@@ -104,6 +111,13 @@ class Follower:
                     self.report(f"live: {newer.manifest.content}")
                 self.funnel = newer
 
+    def _warm(self, funnel: Funnel, requests: Iterable[Request], pause: float = PAUSE) -> None:
+        """Let it rank before it goes live: its first requests read tables from disk, and encode each value anew."""
+        for request in requests:
+            funnel.warm(request)
+            if self._stop.wait(pause):
+                return
+
     def _follow(self) -> None:
         while not self._stop.is_set():
             self._look.wait(self.every)
@@ -112,11 +126,9 @@ class Follower:
                 self.look()
 
 
-def warmed(funnel: Funnel) -> Funnel:
-    """The same, once it has ranked: the first requests of a funnel read its tables from disk."""
+def made_up(funnel: Funnel) -> Iterator[Request]:
+    """A few requests, of items throughout."""
     ids = funnel.receiver.items.layers[0].records.ids.values
-    for n in range(WARM):
-        some = ids.gather_every(max(1, len(ids) // 100), n % max(1, len(ids))).to_list()
-        if some:
-            funnel.warm(Request(user={}, candidates=some))
-    return funnel
+    for n in range(FEW):
+        if some := ids.gather_every(max(1, len(ids) // 100), n % max(1, len(ids))).to_list():
+            yield Request(user={}, candidates=some)

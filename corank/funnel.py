@@ -150,9 +150,10 @@ class Funnel:
         return shown(self.receiver.items, self.receiver.encoders, item)
 
     def warm(self, request: Request) -> None:
-        """Rank a request that may lack what values and the like need: for its tables to be read from disk."""
+        """Rank a request for nobody, which may lack what is needed. How long it takes tells nothing of later ones."""
         with suppress(RequestError):
             self.ranked(request)
+        self._paces = {name: Pace() for name in self._paces}
 
     def logits(self, request: Request) -> dict[str, dict[str, Floats]]:
         """Every stage's logits for all candidates, uncut: stage → label → (n,). Raises RequestError."""

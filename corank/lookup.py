@@ -13,6 +13,9 @@ from corank.rows import Ints, Longs
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # Fibonacci hashing: Knuth, The Art of Computer Programming 3, 6.4
 
+BLOCK = 32_768
+"""Keys put in at once: numpy lets no other thread go on meanwhile, and one may be serving."""
+
 
 @dataclass(frozen=True)
 class Lookup:
@@ -24,14 +27,16 @@ class Lookup:
 
     @classmethod
     def of(cls, keys: Longs) -> Self:
-        """Keys that collide go to the next free slot, all in rounds."""
+        """Keys that collide go to the next free slot, all of a block in rounds."""
         slots = np.full(1 << max(4, (4 * len(keys) - 1).bit_length()), -1, dtype=np.int32)
-        slot, pending = _first(keys, len(slots)), np.arange(len(keys), dtype=np.int32)
-        while len(pending):
-            free = slots[slot] < 0
-            slots[slot[free]] = pending[free]
-            left = slots[slot] != pending
-            slot, pending = (slot[left] + 1) & (len(slots) - 1), pending[left]
+        for first in range(0, len(keys), BLOCK):
+            pending = np.arange(first, min(first + BLOCK, len(keys)), dtype=np.int32)
+            slot = _first(keys[pending], len(slots))
+            while len(pending):
+                free = slots[slot] < 0
+                slots[slot[free]] = pending[free]
+                left = slots[slot] != pending
+                slot, pending = (slot[left] + 1) & (len(slots) - 1), pending[left]
         return cls(keys, slots)
 
     def find(self, wanted: Longs) -> Longs:

@@ -159,6 +159,7 @@ class Service:
         except RUNTIME_ERRORS as error:
             self.gauges.failed()
             raise RefusedError(500, f"the first stage cannot be computed: {error}") from None
+        self.follower.recent.append(request)
         if ranked.received.unknown:
             self.follower.soon()  # the store may know them by now
         answer = ranked.answer() | {"user": found}
