@@ -37,6 +37,9 @@ from corank.users import UserStore
 RETRY_AFTER = "1"
 """Seconds that one who was sent away should wait."""
 
+REMEMBERED = 2**16
+"""Bytes of a body whose request may warm the next version: what is remembered must stay small."""
+
 PAGE = {"Content-Security-Policy": "frame-ancestors 'none'", "X-Content-Type-Options": "nosniff"}
 """What a page's own policy cannot say."""
 
@@ -146,12 +149,12 @@ class Service:
                 if not waits:
                     # one who waited is woken by the loop, which reads first what came meanwhile: let it read here, too
                     await asyncio.sleep(0)
-                return self._ranked(bodies.rank(body), arrived)
+                return self._ranked(body, arrived)
         finally:
             self._waiting -= 1
 
-    def _ranked(self, body: bodies.Rank, arrived: float) -> Response:
-        funnel = self.follower.funnel
+    def _ranked(self, sent: bytes, arrived: float) -> Response:
+        funnel, body = self.follower.funnel, bodies.rank(sent)
         user, found = self._user(body)
         request = body.request(user)
         try:
@@ -159,7 +162,8 @@ class Service:
         except RUNTIME_ERRORS as error:
             self.gauges.failed()
             raise RefusedError(500, f"the first stage cannot be computed: {error}") from None
-        self.follower.recent.append(request)
+        if len(sent) <= REMEMBERED:
+            self.follower.recent.append(request)
         if ranked.received.unknown:
             self.follower.soon()  # the store may know them by now
         answer = ranked.answer() | {"user": found}

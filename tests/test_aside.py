@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from random_worlds import RICH, Case
+from published import derived
 from servers import redis_server
 
 from corank.aside import fetch_aside
@@ -13,19 +13,8 @@ from corank.publish import publish
 from corank.stores import open_store
 
 
-@pytest.fixture(scope="module")
-def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
-    found = Case.of(tmp_path_factory.mktemp("case"), RICH)
-    assert found.funnel
-    return found
-
-
-@pytest.fixture(scope="module")
-def bundle(case: Case) -> Path:
-    return case.base / "bundle"
-
-
-def test_a_version_is_fetched_from_a_server_that_wants_a_password(bundle: Path, tmp_path: Path) -> None:
+def test_a_version_is_fetched_from_a_server_that_wants_a_password(tmp_path: Path) -> None:
+    bundle = derived().base / "bundle"
     with redis_server(tmp_path, "--requirepass", "secret") as server:
         url = server.url.replace("://", "://:secret@")
         version = publish(bundle, open_store(url))
@@ -35,15 +24,16 @@ def test_a_version_is_fetched_from_a_server_that_wants_a_password(bundle: Path, 
 
 
 def test_what_cannot_be_fetched_is_left_to_who_tells_why(
-    bundle: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    publish(bundle, open_store(f"lmdb:{tmp_path / 'store'}", create=True))
+    publish(derived().base / "bundle", open_store(f"lmdb:{tmp_path / 'store'}", create=True))
     assert not fetch_aside(f"lmdb:{tmp_path / 'store'}", tmp_path / "cache", "0" * 16 + "-1-00000000")
     assert not fetch_aside(f"lmdb:{tmp_path / 'nowhere'}", tmp_path / "cache", "any")
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_service_has_the_next_version_fetched_beside_it(case: Case, tmp_path: Path) -> None:
+def test_a_service_has_the_next_version_fetched_beside_it(tmp_path: Path) -> None:
+    case = derived()
     url, cache, bundle = f"lmdb:{tmp_path / 'store'}", tmp_path / "cache", tmp_path / "bundle"
     store, asked = open_store(url, create=True), list[tuple[str, bool]]()
 

@@ -1,22 +1,16 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from random_worlds import RICH, Case
+from published import derived
 
 from corank.export import export
 from corank.follow import FEW, Follower, OfBundle
 from corank.funnel import Request
 
 
-@pytest.fixture(scope="module")
-def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
-    found = Case.of(tmp_path_factory.mktemp("case"), RICH)
-    assert found.funnel
-    return found
-
-
-def test_a_version_has_ranked_what_came_last_before_it_goes_live(case: Case, tmp_path: Path) -> None:
-    path, reports = tmp_path / "bundle", list[str]()
+def test_a_version_has_ranked_what_came_last_before_it_goes_live(tmp_path: Path) -> None:
+    case, path, reports = derived(), tmp_path / "bundle", list[str]()
     export(path, case.config, case.packed, case.model, case.calibrators)
     follower = Follower(OfBundle(path), report=reports.append)
     first = follower.funnel
@@ -34,15 +28,18 @@ def test_a_version_has_ranked_what_came_last_before_it_goes_live(case: Case, tmp
     assert encoded().misses == before.misses and encoded().hits > before.hits
 
 
-def test_warming_tells_nothing_of_how_long_a_stage_takes(case: Case) -> None:
-    follower = Follower(OfBundle(case.base / "bundle"))
+def test_warming_tells_nothing_of_how_long_a_stage_takes() -> None:
+    follower = Follower(OfBundle(derived().base / "bundle"))
     assert follower.funnel.receiver._encoded.cache_info().currsize, f"{FEW} requests were made up and ranked"
     assert not any(pace._seconds for pace in follower.funnel._paces.values())
 
 
-def test_who_is_told_to_stop_warms_no_longer(case: Case) -> None:
-    follower = Follower(OfBundle(case.base / "bundle"))
+def test_who_is_told_to_stop_warms_no_longer() -> None:
+    def asked() -> Iterator[Request]:
+        yield Request.parse(derived().request("test", 0))
+        pytest.fail("another was ranked")
+
+    follower = Follower(OfBundle(derived().base / "bundle"))
     follower.start()
     follower.stop()
-    asked = [Request.parse(case.request("test", 0))] * 1000
-    follower._warm(follower.funnel, asked, pause=60)
+    follower._warm(follower.funnel, asked())

@@ -24,7 +24,7 @@ from corank.follow import Follower, OfBundle, OfStore
 from corank.funnel import Funnel, Request
 from corank.head import USERS
 from corank.publish import publish
-from corank.service import Limits, Service
+from corank.service import REMEMBERED, Limits, Service
 from corank.stores import open_store
 from corank.users import UserStore
 
@@ -339,3 +339,13 @@ def test_nothing_of_a_funnel_outlives_it(case: Case) -> None:
         assert [ref() for ref in gone] == [None] * 4
     finally:
         gc.enable()
+
+
+def test_a_large_request_is_ranked_and_not_remembered(bundle: Path) -> None:
+    service = Service(Follower(OfBundle(bundle)), Limits())
+    with TestClient(service.app()) as client:
+        small = {"user": {}, "candidates": [1]}
+        large = small | {"candidates": [1, *range(10**9, 10**9 + REMEMBERED // 11)]}
+        for body in (small, large):
+            assert client.post("/rank", json=body).status_code == 200
+    assert [request.candidates for request in service.follower.recent] == [[1]]
