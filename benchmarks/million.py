@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from corank import verbs
-from corank.bundle import Bundle
-from corank.errors import BundleError
-from corank.scorer import read_vectors
-from corank.simulate import simulate
-from corank.trials import Quiet
-from corank.world import DEVICES, TABS
+import corank
+from corank.analysis.study.trials import Quiet
+from corank.bundle.manifest import Bundle
+from corank.core.errors import BundleError
+from corank.datasets.simulate import simulate
+from corank.datasets.world import DEVICES, TABS
+from corank.serving.funnel.scorer import read_vectors
 
 ITEMS, CANDIDATES, HISTORY = 1_000_000, 1_000, 50
 LOGGED = 5_000
@@ -65,11 +65,11 @@ class Million:
         config.write_text(
             text.replace("keep: 50", "keep: 100").replace("epochs: 2", "epochs: 1"), encoding="utf-8"
         )
-        verbs.pack(config)  # anew: an earlier packing may be of another format
-        verbs.train(config, Quiet(), overwrite=True, folder=self.run)
-        verbs.export(self.run, self.bundle)
+        corank.pack(config)  # anew: an earlier packing may be of another format
+        corank.train(config, Quiet(), overwrite=True, folder=self.run)
+        corank.export(self.run, self.bundle)
         self._write_items()
-        verbs.refresh(self.bundle, self.log, str(self.items))
+        corank.refresh(self.bundle, self.log, str(self.items))
 
     def _write_items(self) -> None:
         logged = pl.read_parquet(self.folder / "items.parquet")

@@ -1,9 +1,59 @@
 """corank trains the pre-ranker and the ranker of a funnel as one model.
 
-The verbs of the command line are functions of `corank.verbs`; a service that only ranks needs `corank.funnel`, which
-does not load torch.
+Every command of the command line is a function of this package, on paths: `corank.train(Path("shop.yaml"), …)`.
+`corank.Funnel` ranks requests in process. Names are loaded when they are first used, so `import corank` is quick,
+and a service that only ranks never loads torch.
 """
 
+from importlib import import_module
 from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from corank.api.runs import check, evaluate, explain, export, pack, rank, refresh, report, study, train
+    from corank.api.stores import prune, publish, replay, roll_back, store_versions, vectors
+    from corank.serving.funnel.funnel import Funnel
+    from corank.serving.funnel.request import Request
 
 __version__ = version("corank")
+
+__all__ = [
+    "Funnel",
+    "Request",
+    "__version__",
+    "check",
+    "evaluate",
+    "explain",
+    "export",
+    "pack",
+    "prune",
+    "publish",
+    "rank",
+    "refresh",
+    "replay",
+    "report",
+    "roll_back",
+    "store_versions",
+    "study",
+    "train",
+    "vectors",
+]
+
+_MODULE_OF = {
+    "Funnel": "corank.serving.funnel.funnel",
+    "Request": "corank.serving.funnel.request",
+    **dict.fromkeys(
+        ("check", "evaluate", "explain", "export", "pack", "rank", "refresh", "report", "study", "train"),
+        "corank.api.runs",
+    ),
+    **dict.fromkeys(
+        ("prune", "publish", "replay", "roll_back", "store_versions", "vectors"), "corank.api.stores"
+    ),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name when it is first used."""
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'corank' has no attribute '{name}'")
+    return getattr(import_module(_MODULE_OF[name]), name)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from worlds import make_world, trained_run
 
-from corank.run import Run
+from corank.training.run import Run
+from tests.support.worlds import make_world, trained_run
 
 torch.set_num_threads(1)
 

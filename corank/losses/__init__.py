@@ -4,12 +4,12 @@ from typing import Annotated
 
 from pydantic import Field
 
+from corank.losses.base import Scope
 from corank.losses.cascade import Cascade
 from corank.losses.click import Click
 from corank.losses.distill import Distill
 from corank.losses.in_batch import InBatch
 from corank.losses.levels import Levels
-from corank.losses.term import Scope
 from corank.losses.total import Total
 from corank.losses.unexposed import Unexposed
 

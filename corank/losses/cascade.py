@@ -11,12 +11,12 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from corank.batch import Batch
-from corank.errors import ConfigError
-from corank.losses.lists import Lists
-from corank.losses.relaxation import NeuralSort, threshold
-from corank.losses.term import Logits, Scope, Term
-from corank.sampling import Population
+from corank.batches.batch import Batch
+from corank.batches.sampling import Population
+from corank.core.errors import ConfigError
+from corank.losses.base import Logits, Scope, Term
+from corank.losses.padded import Lists
+from corank.losses.soft_sort import NeuralSort, threshold
 
 ALWAYS = 1 - 1e-6
 """The probability above which 1 − P is rounding and has no gradient."""

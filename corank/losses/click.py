@@ -5,9 +5,9 @@ from typing import Literal
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from corank.batch import Batch
-from corank.losses.term import Logits, Scope, Term
-from corank.sampling import Population
+from corank.batches.batch import Batch
+from corank.batches.sampling import Population
+from corank.losses.base import Logits, Scope, Term
 
 
 class Click(Term):

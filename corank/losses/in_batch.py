@@ -10,12 +10,12 @@ from pydantic import PositiveFloat
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from corank.batch import Batch
-from corank.errors import ConfigError
-from corank.losses.lists import FAR
-from corank.losses.term import Logits, Scope, Term
-from corank.prerank import Dots
-from corank.sampling import SOURCES, Population
+from corank.batches.batch import Batch
+from corank.batches.sampling import SOURCES, Population
+from corank.core.errors import ConfigError
+from corank.losses.base import Logits, Scope, Term
+from corank.losses.padded import FAR
+from corank.models.two_tower import Dots
 
 
 class InBatch(Term):

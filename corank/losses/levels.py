@@ -11,11 +11,11 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, pad, softplus
 
-from corank.batch import Batch
-from corank.errors import ConfigError
-from corank.losses.lists import FAR, Lists
-from corank.losses.term import Logits, Scope, Term
-from corank.sampling import Population
+from corank.batches.batch import Batch
+from corank.batches.sampling import Population
+from corank.core.errors import ConfigError
+from corank.losses.base import Logits, Scope, Term
+from corank.losses.padded import FAR, Lists
 
 
 class Levels(Term):

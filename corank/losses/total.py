@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from corank.batch import Batch
-from corank.errors import ConfigError
+from corank.batches.batch import Batch
+from corank.batches.sampling import Population, merge
+from corank.core.errors import ConfigError
+from corank.losses.base import Logits, Scope, Term, mean
 from corank.losses.distill import Distill
-from corank.losses.term import Logits, Scope, Term, mean
-from corank.sampling import Population, merge
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from corank.batch import Batch
-from corank.errors import ConfigError
-from corank.losses.term import Logits, Scope, Term
-from corank.sampling import SOURCES, Population
+from corank.batches.batch import Batch
+from corank.batches.sampling import SOURCES, Population
+from corank.core.errors import ConfigError
+from corank.losses.base import Logits, Scope, Term
 
 
 class Unexposed(Term):

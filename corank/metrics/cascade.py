@@ -7,9 +7,9 @@ over requests; those with no more candidates than the cut lose nothing in any or
 import numpy as np
 from numpy.typing import NDArray
 
+from corank.core.types import Longs
 from corank.metrics.measure import Ratio
 from corank.metrics.requests import Requests
-from corank.rows import Longs
 
 
 def recall_of(requests: Requests, positives: NDArray[np.bool_], stage: Longs, m: int) -> Ratio:

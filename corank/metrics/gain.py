@@ -8,12 +8,12 @@ Gains by light ranker (N) and heavy ranker (K) are those of twitter/the-algorith
 import numpy as np
 from numpy.typing import NDArray
 
-from corank.errors import DataError
+from corank.core.errors import DataError
+from corank.core.types import Longs
 from corank.metrics.cascade import share
 from corank.metrics.joint import reranked
 from corank.metrics.measure import Doubles, Ratio
 from corank.metrics.requests import Requests
-from corank.rows import Longs
 
 
 def score_loss(requests: Requests, scores: NDArray[np.floating], stage: Longs, n: int) -> Ratio:

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from corank.core.types import Longs
 from corank.metrics.cascade import recall_of, share
 from corank.metrics.measure import Ratio
 from corank.metrics.requests import Requests
-from corank.rows import Longs
 
 Scores = NDArray[np.floating]
 

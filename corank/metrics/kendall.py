@@ -3,9 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from corank.core.types import Longs
 from corank.metrics.measure import Doubles, Ratio
 from corank.metrics.requests import Requests
-from corank.rows import Longs
 
 
 def kendall_tau(requests: Requests, one: NDArray[np.floating], other: NDArray[np.floating]) -> Ratio:

@@ -10,7 +10,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from corank.errors import DivergedError
+from corank.core.errors import DivergedError
 
 Keys = NDArray[np.integer]
 Doubles = NDArray[np.float64]

@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from corank.errors import DataError
+from corank.core.errors import DataError
 from corank.metrics.measure import Doubles, Keys, Ordered, Ratio, changes, refuse_nan
 
 Numbers = NDArray[np.floating]

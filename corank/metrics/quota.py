@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from corank.core.types import Longs
 from corank.metrics.cascade import share
 from corank.metrics.measure import Doubles, Ratio
 from corank.metrics.requests import Requests
-from corank.rows import Longs
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from corank.errors import DataError
+from corank.core.errors import DataError
 from corank.metrics.measure import Doubles, Keys, Ordered, Ratio
 from corank.metrics.point import Numbers, truth_auc
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from corank.errors import DataError
+from corank.core.errors import DataError
+from corank.core.types import Longs
 from corank.metrics.measure import Doubles, Keys, Ratio, refuse_nan
-from corank.rows import Longs
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,98 @@
+"""Simulated worlds on which arms, each a training of its own, are compared: made, packed, trained, kept."""
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from scipy.stats import t as student
+
+from corank.analysis.study.trials import Quiet
+from corank.core.settings import validated
+from corank.data.pack import Packed, pack
+from corank.datasets.simulate import simulate
+from corank.models.joint import JointModel
+from corank.training.config import Config
+from corank.training.config_file import plain, read
+from corank.training.run import Run
+from corank.training.train import train
+
+Loss = dict[str, Any]
+Figures = dict[str, float]
+
+SCORES = """\
+  scores:
+    truth: {column: score_truth, scale: probability}
+    production: {column: score_rank}
+    production_prerank: {column: score_prerank}
+  split: {valid"""
+
+
+@dataclass(frozen=True)
+class Arena:
+    """A packed world and the config that its arms vary."""
+
+    folder: Path
+    config: Config
+    packed: Packed
+
+    def trained(
+        self,
+        name: str,
+        stages: Sequence[Loss],
+        losses: Sequence[Loss],
+        settings: Loss,
+        teachers: Sequence[Loss] = (),
+    ) -> JointModel:
+        """The model of one arm."""
+        arm = {"stages": [*stages], "teachers": [*teachers], "losses": [*losses], "train": settings}
+        config = validated(Config, plain(self.config) | arm, name)
+        folder = self.folder / "runs" / name
+        run = Run.create(folder, config, self.folder)
+        train(run, self.packed, Quiet())
+        model, _ = run.model(self.packed)
+        shutil.rmtree(folder)
+        return model
+
+
+def world(folder: Path, preset: str, seed: int, requests: int, candidates: int) -> Arena:
+    """A simulated world, the truth joined to its log as a score, so that an oracle can learn from it."""
+    simulate(folder, preset, seed, requests, candidates, overwrite=True)
+    for log in (folder / "log").glob("*.parquet"):
+        truth = pl.read_parquet(folder / "truth" / log.name)
+        joined = pl.read_parquet(log).with_columns(score_truth=truth["click"])
+        joined.write_parquet(log)
+    path = folder / "config.yaml"
+    text = path.read_text(encoding="utf-8")
+    assert "  split: {valid" in text
+    path.write_text(text.replace("  split: {valid", SCORES), encoding="utf-8")
+    config = read(path)
+    packed = pack(config.data, config.declared, folder, folder / "packed" / config.name)
+    return Arena(folder, config, packed)
+
+
+def kept(path: Path, make: Callable[[], dict[str, Figures]]) -> dict[str, Figures]:
+    """What `make` found before, or finds now: a long benchmark goes on where it was stopped."""
+    if path.exists():
+        found: dict[str, Figures] = json.loads(path.read_text(encoding="utf-8"))
+        return found
+    found = make()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".draft")
+    draft.write_text(json.dumps(found, indent=1), encoding="utf-8")
+    draft.replace(path)
+    return found
+
+
+def spread(key: str, values: Sequence[float]) -> Figures:
+    """Under `key` the mean over seeds and, of two or more, its 95 % interval by Student's t as `.low` and `.high`."""
+    array = np.array(values)
+    mean, n = float(array.mean()), len(array)
+    if n == 1:
+        return {key: mean}
+    half = float(student.ppf(0.975, n - 1) * array.std(ddof=1) / n**0.5)
+    return {key: mean, f"{key}.low": mean - half, f"{key}.high": mean + half}

@@ -1,0 +1,155 @@
+"""Losses of the whole cascade beside each other, on logs in RecFlow's layout: joint Recall@10@20, all tuned alike.
+
+The two-stage protocol of docs/recflow.md: 40 candidates a request, towers keep 30, the ranker 20, of 10 to be found;
+a random order has .50. Every loss has the same towers, ranker, epochs and batches. Its learning rate and its
+temperature are swept over the same grid on validation in a world of its own, then held for all seeds. A seed is a world
+of its own; intervals are of the differences by seed.
+"""
+
+import argparse
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from itertools import product
+from pathlib import Path
+
+from benchmarks import harness
+from benchmarks.quality.arena import Arena, Figures, Loss, kept, spread
+from corank import metrics
+from corank.data.pack import pack
+from corank.datasets.recflow import import_recflow
+from corank.datasets.recflow_layout import simulate_recflow
+from corank.evaluation.predict import predict
+from corank.models.joint import JointModel
+from corank.training.config_file import read
+from corank.training.train import keep_freed_memory
+
+PRESET = "medium"
+STAGES = ("prerank", "rank")
+LEVELS = ["prerank_neg", "coarse_neg", "rank_neg", "rank_pos"]
+POSITIVE = LEVELS[-1]
+RECALL = "joint_recall@10@20"
+RATES = (0.001, 0.003, 0.01)
+TEMPERATURES = (0.1, 0.3, 1.0, 3.0)
+
+
+def levels(form: str, **more: object) -> list[Loss]:
+    return [{"kind": "levels", "stage": stage, "form": form} | more for stage in STAGES]
+
+
+def cascade(form: str, **more: object) -> list[Loss]:
+    return [{"kind": "cascade", "form": form, "positive": [POSITIVE], "top": 10} | more]
+
+
+def ours(temperature: float) -> list[Loss]:
+    """ARF, and the ranker's order among all candidates taught to the towers."""
+    teach = {"kind": "distill", "teacher": "rank", "student": "prerank", "form": "listwise", "on": LEVELS}
+    return [*cascade("arf", temperature=temperature), teach]
+
+
+PUBLISHED: dict[str, Callable[..., list[Loss]]] = {
+    "bce": partial(levels, "bce"),
+    "fs_lambda": partial(levels, "lambda"),
+    "arf": partial(cascade, "arf"),
+    "lcron": partial(cascade, "lcron"),
+    "dftopk": partial(cascade, "dftopk"),
+}
+LOSSES = PUBLISHED | {"ours": ours}
+
+
+def world(folder: Path, seed: int, requests: int) -> Arena:
+    """A simulated world in RecFlow's layout, imported and packed."""
+    simulate_recflow(folder / "world", PRESET, seed, requests, 100, overwrite=True)
+    shutil.rmtree(folder / "tables", ignore_errors=True)
+    import_recflow(folder / "world", folder / "tables")
+    base = folder / "tables"
+    config = read(base / "config.yaml")
+    return Arena(base, config, pack(config.data, config.declared, base, base / "packed" / config.name))
+
+
+def trained(arena: Arena, losses: list[Loss], rate: float, seed: int) -> JointModel:
+    stages = [stage.model_dump(mode="json") for stage in arena.config.stages]
+    settings = {"epochs": 2, "requests": 128, "seed": seed} | {stage: {"lr": rate} for stage in STAGES}
+    return arena.trained("arm", stages, losses, settings)
+
+
+def joint_recall(arena: Arena, model: JointModel, split: str) -> float:
+    found = predict(model, arena.packed, split)
+    scores = [found.logits[stage]["click"] for stage in STAGES]
+    true = found.level == arena.config.data.levels.index(POSITIVE)
+    first, last = (stage.keep for stage in arena.config.stages)
+    return metrics.joint_recall(found.requests, true, scores, [first], last).value() or 0.0
+
+
+def tuned(arena: Arena) -> dict[str, Figures]:
+    """The rate and temperature of each loss, by validation."""
+    best: dict[str, Figures] = {}
+    for name, loss in LOSSES.items():
+        for rate, temperature in product(RATES, TEMPERATURES):
+            model = trained(arena, loss(temperature=temperature), rate, seed=0)
+            found = joint_recall(arena, model, "valid")
+            if found > best.get(name, {"valid": 0.0})["valid"]:
+                best[name] = {"valid": found, "rate": rate, "temperature": temperature}
+    return best
+
+
+def measure(arena: Arena, seed: int, settings: dict[str, Figures]) -> dict[str, Figures]:
+    found: dict[str, Figures] = {}
+    for name, loss in LOSSES.items():
+        chosen = settings[name]
+        began = time.perf_counter()
+        model = trained(arena, loss(temperature=chosen["temperature"]), chosen["rate"], seed)
+        seconds = (time.perf_counter() - began) / 2
+        found[name] = {RECALL: joint_recall(arena, model, "test"), "seconds_per_epoch": seconds}
+    return found
+
+
+def summary(seeds: list[dict[str, Figures]], settings: dict[str, Figures]) -> dict[str, float]:
+    figures: dict[str, float] = {}
+    for name in LOSSES:
+        for figure in (RECALL, "seconds_per_epoch"):
+            figures |= spread(f"{name}.{figure}", [seed[name][figure] for seed in seeds])
+        figures |= {f"{name}.{key}": settings[name][key] for key in ("rate", "temperature")}
+    best = max(PUBLISHED, key=lambda name: figures[f"{name}.{RECALL}"])
+    for name in LOSSES:
+        if name != best:
+            differences = [seed[name][RECALL] - seed[best][RECALL] for seed in seeds]
+            figures |= spread(f"{name}-best_published", differences)
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--requests", type=int, default=10_000)
+    parser.add_argument(
+        "--keep", type=Path, help="folder where finished seeds are kept; a rerun goes on there"
+    )
+    arguments = parser.parse_args()
+    keep_freed_memory()
+    with tempfile.TemporaryDirectory() as folder:
+        results = arguments.keep or Path(folder) / "results"
+        size = arguments.requests
+
+        def made(seed: int) -> Arena:
+            return world(Path(folder), seed, size)
+
+        # tuned in a world of its own, so that no test request has been seen
+        settings = kept(results / f"tuned-{size}.json", lambda: tuned(made(arguments.seeds)))
+        seeds = []
+        for seed in range(arguments.seeds):
+            find = partial(lambda n: measure(made(n), n, settings), seed)
+            seeds.append(kept(results / f"{seed}-{size}.json", find))
+            print(f"seed {seed}: done", file=sys.stderr, flush=True)
+    figures = summary(seeds, settings)
+    harness.report("cascade_losses", figures, {"ours-best_published": (">=", 0.0)}, arguments.json)
+
+
+if __name__ == "__main__":
+    main()

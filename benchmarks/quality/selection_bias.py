@@ -1,0 +1,229 @@
+"""What a pre-ranker loses by learning from exposed candidates alone, and what wins it back: four worlds, known truth.
+
+Arms, all of the same towers and train settings:
+  alone            exposed candidates' clicks (a)
+  ranker           the ranker of exposed clicks, used as pre-ranker (b)
+  frozen_teacher   as `negatives`, but the ranker trained first and frozen (c)
+  imitate          production's scores alone (d)
+  oracle           the truth of all candidates, to convergence (e)
+  negatives        joint with the ranker: clicks, cut candidates as hard negatives, distillation of the ranker
+  joint            joint with the ranker and with a teacher that also sees production's scores
+  joint_apart      the same, each stage trained by itself: what jointness adds
+
+`negatives` and `joint` have a weight, chosen on validation clicks: the heaviest within one standard error of the best
+AUC on exposed candidates. Every arm's pre-ranker cuts for one fixed ranker, that of `ranker`.
+"""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import harness
+from benchmarks.quality.arena import Arena, Figures, Loss, kept, spread, world
+from corank import metrics
+from corank.core.types import Floats
+from corank.evaluation.evaluate import truth_of
+from corank.evaluation.predict import Predictions, predict
+from corank.models.joint import JointModel
+from corank.training.train import keep_freed_memory
+
+WORLDS = ("weak", "medium", "strong", "hidden")
+KEEP, TOP = 50, 10
+ALL = ["retrieved", "preranked", "ranked", "exposed"]
+TOWERS = {"name": "prerank", "model": "towers", "keep": KEEP, "query": [128, 64, 32], "item": [128, 64, 32]}
+OWN = TOWERS | {"embeddings": "own"}
+RANKER = {"name": "rank", "model": "mlp", "keep": TOP}
+TEACHER = {"name": "teacher", "scores": ["production", "production_prerank"]}
+RANKER_CLICKS = {"kind": "click", "stage": "rank"}
+CLICKS = {"kind": "click", "stage": "prerank"}
+ORDER_WEIGHTS = (0.0, 0.03)
+NEGATIVE_WEIGHTS = (0.0, 0.3, 1.0)
+
+
+def settings(epochs: int, stop: str | None = None, **more: Any) -> Loss:
+    early = {"early_stop": {"metric": f"{stop}.click.auc", "patience": 1}} if stop else {}
+    return {"epochs": epochs, "requests": 32, "average": 0.99} | early | more
+
+
+def distill(teacher: str, on: list[str], weight: float = 1.0) -> Loss:
+    common = {"kind": "distill", "student": "prerank", "teacher": teacher, "on": on, "weight": weight}
+    return common | {"per_request": 50, "warm_up": 0 if teacher in ("truth", "production") else 50}
+
+
+def order(weight: float) -> list[Loss]:
+    """Deeper levels over shallower ones."""
+    loss = {"kind": "levels", "stage": "prerank", "form": "ranknet", "per_request": 30, "weight": weight}
+    return [loss] if weight else []
+
+
+def negatives(weight: float) -> list[Loss]:
+    loss = {
+        "kind": "unexposed",
+        "stage": "prerank",
+        "from": ["retrieved"],
+        "per_request": 30,
+        "weight": weight,
+    }
+    return [loss] if weight else []
+
+
+def joint(arena: Arena, weight: float, apart: bool = False) -> JointModel:
+    losses = [RANKER_CLICKS, {"kind": "click", "stage": "teacher"}, distill("teacher", ALL), *order(weight)]
+    # apart, teacher and ranker share no tables either: each trains by itself
+    teacher = TEACHER | ({"embeddings": "own"} if apart else {})
+    train = settings(2, mode="separate") if apart else settings(3, "prerank")
+    return arena.trained("joint", [OWN, RANKER], losses, train, [teacher])
+
+
+def with_negatives(arena: Arena, weight: float, frozen: bool = False) -> JointModel:
+    taught = distill("rank", ["preranked", "ranked", "exposed"])
+    losses = [RANKER_CLICKS, CLICKS, taught, *negatives(weight)]
+    train = settings(2, mode="separate") if frozen else settings(3, "prerank")
+    return arena.trained("negatives", [OWN, RANKER], losses, train)
+
+
+def imitate(arena: Arena) -> JointModel:
+    return arena.trained("imitate", [TOWERS], [distill("production", ALL)], settings(3))
+
+
+def oracle(arena: Arena) -> JointModel:
+    return arena.trained("oracle", [TOWERS], [distill("truth", ALL) | {"per_request": None}], settings(4))
+
+
+def chosen(
+    arena: Arena, weights: tuple[float, ...], arm: Callable[[Arena, float], JointModel]
+) -> tuple[float, JointModel]:
+    """The heaviest weight whose AUC on validation clicks is within one standard error of the best, and its model."""
+    models = [arm(arena, weight) for weight in weights]
+    exposed = {len(arena.packed.data.levels) - 1: None}
+    measures = []
+    for model in models:
+        found = predict(model, arena.packed, "valid", exposed)
+        z, label = found.logits["prerank"]["click"], found.labels["click"]
+        measures.append(metrics.auc(found.requests.user_of(), z, label))
+    values = [measure.value() or 0.0 for measure in measures]
+    draws = [metrics.replicates(measure, seed=0) for measure in measures]
+    best = int(np.argmax(values))
+    for n in reversed(range(len(weights))):
+        error = float(np.std(draws[best] - draws[n]))
+        if values[best] - values[n] <= error:
+            return weights[n], models[n]
+    raise AssertionError("the best is within an error of itself")
+
+
+class Judge:
+    """Figures of a pre-ranker on the test day: all candidates, and through the fixed ranker."""
+
+    def __init__(self, arena: Arena, ranker: JointModel) -> None:
+        self.arena, self.truth = arena, truth_of(arena.packed, "test")["click"]
+        self.fixed = predict(ranker, arena.packed, "test")
+
+    def __call__(self, model: JointModel) -> Figures:
+        predictions = predict(model, self.arena.packed, "test")
+        return self.figures(predictions, predictions.logits["prerank"]["click"])
+
+    def figures(self, predictions: Predictions, z: Floats) -> Figures:
+        requests, rows = predictions.requests, predictions.exposed
+        user, label = requests.user_of(), predictions.labels["click"]
+        best, cut = requests.places(self.truth), requests.places(z)
+        final = metrics.joint_recall(
+            requests, best < TOP, [z, self.fixed.logits["rank"]["click"]], [KEEP], TOP
+        )
+        found = {
+            f"truth_recall@{TOP}@{KEEP}": metrics.recall(requests, best, cut, TOP, KEEP).value(),
+            f"final_recall@{TOP}": final.value(),
+            "candidates_auc": metrics.truth_auc(user, z, self.truth).value(),
+            "exposed_auc": metrics.auc(user[rows], z[rows], label[rows]).value(),
+        }
+        return {name: float(value or 0) for name, value in found.items()}
+
+
+def measure(folder: Path, preset: str, seed: int, requests: int, candidates: int) -> dict[str, Figures]:
+    arena = world(folder, preset, seed, requests, candidates)
+    ranker = arena.trained("ranker", [RANKER], [RANKER_CLICKS], settings(3, "rank"))
+    judge = Judge(arena, ranker)
+    alone = arena.trained("alone", [TOWERS], [CLICKS], settings(4, "prerank"))
+    found = {
+        "alone": judge(alone),
+        "ranker": judge.figures(judge.fixed, judge.fixed.logits["rank"]["click"]),
+        "imitate": judge(imitate(arena)),
+        "oracle": judge(oracle(arena)),
+    }
+    weight, model = chosen(arena, ORDER_WEIGHTS, joint)
+    found["joint"] = judge(model) | {"weight": weight}
+    found["joint_apart"] = judge(joint(arena, weight, apart=True))
+    weight, model = chosen(arena, NEGATIVE_WEIGHTS, with_negatives)
+    found["negatives"] = judge(model) | {"weight": weight}
+    found["frozen_teacher"] = judge(with_negatives(arena, weight, frozen=True))
+    return found
+
+
+def summary(found: dict[str, list[dict[str, Figures]]]) -> dict[str, float]:
+    """Means over seeds with intervals; and the share of the gap from `alone` to `oracle` that an arm closes."""
+    figures: dict[str, float] = {}
+    for preset, seeds in found.items():
+        for arm in seeds[0]:
+            for name in seeds[0][arm]:
+                figures |= spread(f"{preset}.{arm}.{name}", [seed[arm][name] for seed in seeds])
+        for short, name in (("recall", f"truth_recall@{TOP}@{KEEP}"), ("auc", "candidates_auc")):
+            for arm in ("joint", "negatives", "frozen_teacher", "joint_apart"):
+                shares = [
+                    (s[arm][name] - s["alone"][name]) / (s["oracle"][name] - s["alone"][name]) for s in seeds
+                ]
+                figures |= spread(f"{preset}.{arm}.{short}_gap_closed", shares)
+            for other in ("alone", "ranker", "frozen_teacher", "joint_apart"):
+                differences = [s["joint"][name] - s[other][name] for s in seeds]
+                figures |= spread(f"{preset}.joint-{other}.{short}", differences)
+    return figures
+
+
+AIMS = {
+    "strong.joint.recall_gap_closed": (">=", 0.75),
+    "hidden.joint.recall_gap_closed": (">=", 0.65),
+    "medium.joint.recall_gap_closed": (">=", 0.45),
+    "weak.joint-alone.recall.high": (">=", 0.0),
+    "strong.joint.auc_gap_closed": (">=", 0.60),
+    "hidden.joint.auc_gap_closed": (">=", 0.45),
+    "medium.joint.auc_gap_closed": (">=", 0.35),
+    "strong.joint-ranker.recall": (">", 0.0),
+    "hidden.joint-ranker.recall": (">", 0.0),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--worlds", nargs="+", choices=WORLDS, default=list(WORLDS))
+    parser.add_argument("--requests", type=int, default=8_000)
+    parser.add_argument("--candidates", type=int, default=500)
+    parser.add_argument(
+        "--keep", type=Path, help="folder where finished worlds are kept; a rerun goes on there"
+    )
+    arguments = parser.parse_args()
+    keep_freed_memory()
+    found: dict[str, list[dict[str, Figures]]] = {preset: [] for preset in arguments.worlds}
+    with tempfile.TemporaryDirectory() as folder:
+        results = arguments.keep or Path(folder) / "results"
+        for seed in range(arguments.seeds):
+            for preset in arguments.worlds:
+                path = results / f"{preset}-{seed}-{arguments.requests}x{arguments.candidates}.json"
+                size = arguments.requests, arguments.candidates
+                make = partial(measure, Path(folder) / "world", preset, seed, *size)
+                found[preset].append(kept(path, make))
+                print(f"{preset}, seed {seed}: done", file=sys.stderr, flush=True)
+    figures = summary(found)
+    aims = {key: aim for key, aim in AIMS.items() if key in figures}
+    harness.report("selection_bias", figures, aims, arguments.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,246 @@
+"""A service under requests while another process publishes version after version, and items change.
+
+Each of several connections asks again a moment after its answer, first with nothing but changing items beside it, then
+while versions go live. Every answer names its version and the change of the items; afterwards each is computed anew by
+`corank.serving.store.fetch.as_of` for what it named, and is `mixed` where ids or scores are not those. `told_apart`
+is the share of the states for which an answer is not the one of the state before: what the comparison can see.
+"""
+
+import argparse
+import asyncio
+import os
+import random
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from benchmarks import harness
+from benchmarks.load import Connection, free_port, message, on_core, run, serving
+from benchmarks.robustness.store_outages import CORANK
+from benchmarks.robustness.store_work import AT_ONCE, MARK, Worker
+from corank.analysis.logged_request import logged_request
+from corank.serving.funnel.funnel import Funnel, Request
+from corank.serving.store.base import open_store
+from corank.serving.store.fetch import as_of, fetched
+from corank.serving.store.live_version import Head
+from corank.serving.store.publish import publish
+from corank.training.run import Run
+from tests.support.servers import redis_server
+from tests.support.variants import changing, first, variant
+
+ITEMS, REQUESTS = 3000, 50
+CONNECTIONS, PAUSE = 4, 0.03
+"""Seconds that each lets pass before it asks again."""
+UPSERT_EVERY = 1.0
+TOLERANCE = 1e-5
+AIMS = {"failed": ("==", 0.0), "mixed": ("==", 0.0)}
+
+
+@dataclass
+class Asked:
+    """What became of requests: of each its number, its answer, and how long it took, seconds."""
+
+    answers: list[tuple[int, bytes]] = field(default_factory=list)
+    waited: list[float] = field(default_factory=list)
+    failed: int = 0
+
+    def milliseconds(self, share: float) -> float:
+        return float(np.percentile(self.waited, share) * 1e3)
+
+
+async def ask(port: int, messages: Sequence[bytes], rng: random.Random, asked: Asked) -> None:
+    """One connection's, until it is cancelled."""
+    connection = await Connection.open(port)
+    while True:
+        number = rng.randrange(len(messages))
+        began = time.perf_counter()
+        try:
+            status, body = await connection.ask(messages[number])
+        except ConnectionError:
+            status, connection = 0, await Connection.open(port)
+        if status == 200:
+            asked.waited.append(time.perf_counter() - began)
+            asked.answers.append((number, body))
+        else:
+            asked.failed += 1
+        await asyncio.sleep(PAUSE)
+
+
+async def upsert(port: int, rows: list[dict[str, Any]], rng: random.Random) -> None:
+    """Items change, until it is cancelled: each has the columns of another."""
+    connection, token = await Connection.open(port), f"Authorization: Bearer {os.environ['CORANK_TOKEN']}"
+    for number in range(MARK, sys.maxsize):
+        ids = [row["id"] for row in rng.sample(rows, AT_ONCE)]
+        items = [
+            row | {"id": id_, "worth": number}
+            for id_, row in zip(ids, rng.sample(rows, AT_ONCE), strict=True)
+        ]
+        status = 503
+        while status == 503:  # another version goes live at this moment
+            status, body = await connection.ask(
+                message(msgspec.json.encode({"items": items}), "/items", token)
+            )
+        if status != 200:
+            raise RuntimeError(f"{status}: {body.decode()}")
+        await asyncio.sleep(UPSERT_EVERY)
+
+
+async def beside(port: int, messages: list[bytes], rows: list[dict[str, Any]], until: Any) -> Asked:
+    """What became of requests while something else went on."""
+    asked, rng = Asked(), random.Random(0)
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(ask(port, messages, rng, asked)) for _ in range(CONNECTIONS)]
+        tasks.append(group.create_task(upsert(port, rows, rng)))
+        await until
+        for task in tasks:
+            task.cancel()
+    return asked
+
+
+async def finished(worker: Worker) -> None:
+    """A worker's work, from its beginning."""
+    worker.begin()
+    await asyncio.to_thread(worker.finish)
+    if worker.process.returncode:
+        raise RuntimeError(f"{worker.process.args!r}: exit {worker.process.returncode}")
+
+
+@dataclass
+class Computed:
+    """What comparing found."""
+
+    states: int = 0
+    mixed: int = 0
+    told_apart: int = 0
+
+
+def computed(
+    url: str, cache: Path, bodies: Sequence[dict[str, Any]], answers: Sequence[tuple[int, bytes]]
+) -> Computed:
+    """Every answer anew, by the version and the change that it names."""
+    found, before = Computed(), None
+    requests = [Request.parse(body) for body in bodies]
+    by_state: dict[tuple[str, int], list[tuple[int, dict[str, Any]]]] = defaultdict(list)
+    for number, body in answers:
+        answer = msgspec.json.decode(body)
+        by_state[answer["model_version"], answer["items_seq"]].append((number, answer))
+    with closing(open_store(url)) as store:
+        names = {facts.model_version: name for name, facts in Head.read(store)[1].versions.items()}
+        bundle = None
+        for (model, seq), some in track(
+            sorted(by_state.items()), "computing anew", console=Console(stderr=True)
+        ):
+            if bundle is None or bundle.manifest.model_version != model:
+                bundle = Funnel(fetched(store, names[model], cache))
+            funnel = as_of(store, names[model], bundle, seq)
+            found.states += 1
+            found.mixed += sum(not same(funnel.rank(requests[n]), answer) for n, answer in some)
+            if before is not None:
+                found.told_apart += any(not same(before.rank(requests[n]), answer) for n, answer in some)
+            before = funnel
+    return found
+
+
+def same(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
+    """Whether two answers have the same items in the same order, near the same scores, and know the same items."""
+    mine, other = ours["items"], theirs["items"]
+    return (
+        [item["id"] for item in mine] == [item["id"] for item in other]
+        and all(abs(a["score"] - b["score"]) <= TOLERANCE for a, b in zip(mine, other, strict=True))
+        and ours["unknown"] == theirs["unknown"]
+    )
+
+
+def requests(run: Run, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Logged ones, with the items that change among their candidates."""
+    found = []
+    for number in range(REQUESTS):
+        request = logged_request(run, "test", number) | {"trace": False}
+        logged = {candidate["id"] for candidate in request["candidates"]}
+        request["candidates"] += [
+            {"id": row["id"], "category_clicks": 0.0} for row in rows if row["id"] not in logged
+        ]
+        found.append(request)
+    return found
+
+
+def served(
+    url: str,
+    home: Path,
+    bodies: list[dict[str, Any]],
+    rows: list[dict[str, Any]],
+    options: argparse.Namespace,
+) -> tuple[Asked, Asked]:
+    """What became of requests without swaps, for a quarter of the time, and with them."""
+    with closing(open_store(url, create=True)) as store:
+        publish(home.parent / "1", store)
+    port, messages = free_port(), [message(msgspec.json.encode(body)) for body in bodies]
+    every = options.seconds / options.swaps
+    command = [*CORANK, "serve", url, "--cache", home / "cache", "--port", port, "--every", 0.1]
+    with serving(command, port), on_core(-1):
+        swapper = Worker("swapper", home, url, port, every, options.swaps)
+        steady = run(beside(port, messages, rows, asyncio.sleep(options.seconds / 4)))
+        return steady, run(beside(port, messages, rows, finished(swapper)))
+
+
+def figures(steady: Asked, swapped: Asked, compared: Computed) -> dict[str, harness.Figure]:
+    versions = {msgspec.json.decode(body)["model_version"] for _, body in swapped.answers}
+    return {
+        "swaps": len(versions) - 1,
+        "requests": len(steady.answers) + len(swapped.answers),
+        "failed": steady.failed + swapped.failed,
+        "mixed": compared.mixed,
+        "states": compared.states,
+        "told_apart": compared.told_apart / max(1, compared.states - 1),
+        "steady_p50_ms": steady.milliseconds(50),
+        "steady_p99_ms": steady.milliseconds(99),
+        "swapping_p50_ms": swapped.milliseconds(50),
+        "swapping_p99_ms": swapped.milliseconds(99),
+    }
+
+
+@contextmanager
+def stored(kind: str, folder: Path) -> Iterator[str]:
+    """The address of a new store."""
+    if kind == "lmdb":
+        yield f"lmdb:{folder / 'store'}"
+    else:
+        with redis_server(folder) as server:
+            yield server.url
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--store", choices=("lmdb", "redis"), default="lmdb")
+    parser.add_argument("--swaps", type=int, default=100)
+    parser.add_argument("--seconds", type=int, default=120, help="in which versions go live")
+    options = parser.parse_args()
+    os.environ["CORANK_TOKEN"] = "hot swap"
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        folder = Path(name)
+        bundle, trained = first(folder, ITEMS)
+        for number in range(1, options.swaps + 2):
+            variant(bundle, folder / f"{number}", number)
+        rows, home = changing(trained), folder / "home"
+        home.mkdir()
+        url, bodies = stack.enter_context(stored(options.store, home)), requests(trained, rows)
+        steady, swapped = served(url, home, bodies, rows, options)
+        compared = computed(url, home / "again", bodies, steady.answers + swapped.answers)
+    found = figures(steady, swapped, compared)
+    harness.report("hot_swap", found, AIMS | {"swaps": (">=", options.swaps)}, options.json)
+
+
+if __name__ == "__main__":
+    main()

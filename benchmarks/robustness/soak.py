@@ -1,0 +1,158 @@
+"""A service under load for minutes, while items change every second and a new version goes live every minute.
+
+`corank serve` follows an LMDB store at 70 % of what it takes when saturated. The first minute warms up; figures of the
+start are of the minute after it, those of the end of the last: resident memory of all its processes, the median of the
+minute, and how long requests wait. `failed` are those that were not answered.
+"""
+
+import argparse
+import asyncio
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import polars as pl
+import psutil
+from rich.console import Console
+
+import corank
+from benchmarks import harness
+from benchmarks.load import Connection, Sent, arriving, free_port, message, run, saturated, serving
+from benchmarks.million import Million, million
+from benchmarks.speed.funnel_latency import CORANK, REQUESTS, SHARE
+
+MINUTE = 60
+CHANGING, AT_ONCE = 1_000, 20
+"""Items that change, and how many of them every second."""
+COLUMNS = ("category", "brand", "price", "quality", "freshness", "tags")
+AIMS = {"rss_growth": ("<=", 1.1), "failed": ("==", 0.0)}
+
+
+class Shop:
+    """A store, what is published into it, and a service that follows it."""
+
+    def __init__(self, made: Million, folder: Path) -> None:
+        self.store, self.cache, self.bundle = f"lmdb:{folder}/store", folder / "cache", folder / "bundle"
+        self.items, self.log, self.port = folder / "items.parquet", made.log, free_port()
+        shutil.copytree(made.bundle, self.bundle)
+        shutil.copyfile(made.items, self.items)
+        corank.publish(self.bundle, self.store)
+
+    def command(self) -> list[object]:
+        return [*CORANK, "serve", self.store, "--cache", self.cache, "--port", self.port]
+
+    def changes(self) -> list[bytes]:
+        """Upserts that tell what the table says, so that it is up to date at any time."""
+        rows = pl.read_parquet(self.items).head(CHANGING).rename({"item_id": "id"}).select("id", *COLUMNS)
+        bodies = [{"items": rows[n : n + AT_ONCE].to_dicts()} for n in range(0, CHANGING, AT_ONCE)]
+        token = f"Authorization: Bearer {os.environ['CORANK_TOKEN']}"
+        return [message(msgspec.json.encode(body), "/items", token) for body in bodies]
+
+    async def upsert(self) -> None:
+        connection, changes = await Connection.open(self.port), self.changes()
+        for n in range(sys.maxsize):
+            status, body = await connection.ask(changes[n % len(changes)])
+            if status not in (200, 503):  # 503: another version goes live at this moment
+                raise RuntimeError(f"{status}: {body.decode()}")
+            await asyncio.sleep(1)
+
+    async def publish(self) -> None:
+        """Every minute a new version, by the commands that an operator would use."""
+        while True:
+            began = time.monotonic()
+            self.items.touch()
+            await command("refresh", self.bundle, self.log, "--items", self.items)
+            await command("publish", self.bundle, self.store)
+            await command("store", "prune", self.store)
+            await asyncio.sleep(began + MINUTE - time.monotonic())
+
+
+async def command(*arguments: object) -> None:
+    """`corank` as a process that gives way to the sender, whose core it shares."""
+    words = ["nice", "-n", "19", *CORANK, *map(str, arguments)]
+    process = await asyncio.create_subprocess_exec(*words, stderr=asyncio.subprocess.PIPE)
+    try:
+        _, said = await process.communicate()
+        if process.returncode:
+            raise RuntimeError(f"{words}: exit {process.returncode}: {said.decode()}")
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+class Memory:
+    """MiB resident, of a process and its children, second by second."""
+
+    def __init__(self, pid: int) -> None:
+        self.process, self.mib = psutil.Process(pid), list[float]()
+
+    async def watch(self) -> None:
+        while True:
+            processes = [self.process, *self.process.children(recursive=True)]
+            self.mib.append(sum(one.memory_info().rss for one in processes) / 2**20)
+            await asyncio.sleep(1)
+
+
+async def told(sent: Sent, memory: Memory) -> None:
+    """Every minute, on stderr, how it was."""
+    say, seen = Console(stderr=True).print, 0
+    for minute in range(sys.maxsize):
+        await asyncio.sleep(MINUTE)
+        waited, seen = sent.waited[seen:], len(sent.waited)
+        p99, mib = np.percentile(waited or [np.nan], 99) * 1e3, np.median(memory.mib[-MINUTE:])
+        say(
+            f"minute {minute}: {len(waited) / MINUTE:.0f} rps, p99 {p99:.1f} ms, {mib:.0f} MiB, {sent.failed} failed"
+        )
+
+
+async def soaked(shop: Shop, messages: Sequence[bytes], minutes: int, sent: Sent, memory: Memory) -> None:
+    rate = SHARE * await saturated(shop.port, messages, 5)
+    async with asyncio.TaskGroup() as beside:
+        others = (shop.upsert(), shop.publish(), memory.watch(), told(sent, memory))
+        tasks = [beside.create_task(other) for other in others]
+        await arriving(shop.port, messages, rate, (1 + minutes) * MINUTE, sent)
+        for task in tasks:
+            task.cancel()
+
+
+def figures(sent: Sent, memory: Memory, minutes: int) -> dict[str, float]:
+    due, waited = np.array(sent.due), np.array(sent.waited)
+    p99 = [np.percentile(waited[due // MINUTE == n], 99) * 1e3 for n in range(1 + minutes)]
+    mib = [np.median(memory.mib[n * MINUTE : (n + 1) * MINUTE]) for n in range(1 + minutes)]
+    return {
+        "minutes": minutes,
+        "rps": len(waited) / float((due + waited).max()),
+        "rss_start_mib": float(mib[1]),
+        "rss_end_mib": float(mib[-1]),
+        "rss_growth": float(mib[-1] / mib[1]),
+        "p99_start_ms": float(p99[1]),
+        "p99_end_ms": float(p99[-1]),
+        "failed": sent.failed,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--folder", type=Path, help="where the bundle of a million items is kept")
+    parser.add_argument("--minutes", type=int, default=10)
+    options = parser.parse_args()
+    os.environ["CORANK_TOKEN"] = "soak"
+    with million(options.folder) as made, tempfile.TemporaryDirectory() as folder:
+        shop = Shop(made, Path(folder))
+        messages = [message(msgspec.json.encode(asked)) for asked in made.requests(REQUESTS)]
+        with serving(shop.command(), shop.port) as service:
+            sent, memory = Sent(), Memory(service.pid)
+            run(soaked(shop, messages, options.minutes, sent, memory))
+    harness.report("soak", figures(sent, memory, options.minutes), AIMS, options.json)
+
+
+if __name__ == "__main__":
+    main()

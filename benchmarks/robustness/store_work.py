@@ -1,0 +1,203 @@
+"""Processes at work on a store, for benchmarks: a publisher, an upserter, a reader that checks what it sees, a swapper.
+
+Each says `ready` when it is loaded, and begins when it is sent a line. Its folder is for what the processes of one
+store keep; beside it lie variants.py's bundles by number, and `rows.json`, the columns of items.
+"""
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+from corank.core.errors import StoreError
+from corank.serving.funnel.funnel import Funnel
+from corank.serving.store import publish as publishing
+from corank.serving.store.base import Store, open_store
+from corank.serving.store.fetch import caught_up, fetched, newest
+from corank.serving.store.live_version import Head
+from corank.serving.store.publish import MovedError, manifest_of, publish, upsert
+from corank.serving.store.record_codec import Form, ids_of, keys_of
+from corank.serving.store.retention import prune
+
+BLOCK = 64
+"""Records written at once: as many blocks as a large catalogue has."""
+AT_ONCE, UPSERTS = 5, 8
+MARK = 1000
+"""Upserts are numbered from here, bundles below."""
+
+
+class Worker:
+    """A process that is loaded, and begins when it is told."""
+
+    def __init__(self, what: str, folder: Path, url: str, *arguments: object) -> None:
+        command = [
+            sys.executable,
+            "-c",
+            "from benchmarks.robustness.store_work import main; main()",
+            what,
+            folder,
+            url,
+            *arguments,
+        ]
+        self.process = subprocess.Popen(
+            [*map(str, command)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[2],
+        )
+
+    def begin(self) -> None:
+        assert self.process.stdin and self.process.stdout
+        if self.process.stdout.readline() != "ready\n":
+            raise RuntimeError(f"{self.process.args!r}: has not started")
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+
+    def finish(self) -> str:
+        """What it said."""
+        return self.process.communicate()[0]
+
+
+def number_of(model_version: str) -> int:
+    return int(model_version, 16)
+
+
+def ready() -> None:
+    print("ready", flush=True)
+    sys.stdin.readline()
+
+
+def publisher(folder: Path, store: Store, bundle: str) -> None:
+    """Removes older versions but for one, and publishes."""
+    ready()
+    publishing.BLOCK = BLOCK
+    prune(store, keep=1)
+    publish(folder.parent / bundle, store)
+
+
+def upserter(folder: Path, store: Store, first: str) -> None:
+    """Upserts under one number each, which is every item's `worth`; tells each that is in."""
+    rows = json.loads((folder.parent / "rows.json").read_text(encoding="utf-8"))
+    opened = [Funnel.open(path.parent) for path in folder.parent.glob("[0-9]*/manifest.json")]
+    rng, funnels = random.Random(int(first)), {funnel.manifest.content: funnel for funnel in opened}
+    ready()
+    for number in range(int(first), int(first) + UPSERTS):
+        items = [row | {"worth": float(number)} for row in rng.sample(rows, AT_ONCE)]
+        seq = None
+        while seq is None:
+            live = Head.read(store)[1].require_live(store)
+            try:
+                seq = upsert(store, live, funnels[live], items)
+            except MovedError:
+                continue
+        print(json.dumps([seq, number]), flush=True)
+
+
+@dataclass
+class Reader:
+    """Follows a store as a server does, and looks records up as other programs do."""
+
+    folder: Path
+    store: Store
+    rng: random.Random = field(default_factory=lambda: random.Random(0))
+    funnel: Funnel | None = None
+    forms: dict[str, tuple[Form, int]] = field(default_factory=dict)
+
+    def look(self, live: str) -> dict[str, Any]:
+        """What it holds after one look: version, change, and the `worth` of what changed since the bundle."""
+        if self.funnel is None or self.funnel.manifest.content != live:
+            shutil.rmtree(self.folder / "reader", ignore_errors=True)  # read all of it again
+            self.funnel = newest(self.store, live, Funnel(fetched(self.store, live, self.folder / "reader")))
+        else:
+            self.funnel = caught_up(self.store, live, self.funnel)
+        manifest, (base, *later) = self.funnel.manifest, self.funnel.receiver.items.layers
+        if (base.records.columns["worth"] != number_of(manifest.model_version)).any():
+            raise ValueError(f"{live}: items of another version")
+        worths = {
+            id_: worth
+            for layer in later
+            for id_, worth in zip(
+                layer.records.ids.values.to_list(), layer.records.columns["worth"].tolist(), strict=True
+            )
+        }
+        return {"version": manifest.content, "seq": manifest.items_seq, "worths": worths}
+
+    def look_up(self, live: str) -> None:
+        """Some items by their key: newer records first, then the bundle's."""
+        if live not in self.forms:
+            manifest = manifest_of(self.store, live)
+            self.forms[live] = Form.of(manifest), number_of(manifest.model_version)
+        assert self.funnel is not None
+        ids = self.funnel.receiver.items.layers[0].records.ids.values
+        keys = keys_of(ids.gather([self.rng.randrange(len(ids)) for _ in range(16)]))
+        for table, least, most in ((f"changed/{live}", MARK, sys.maxsize), (f"items/{live}", 0, MARK)):
+            for key, record in zip(keys, self.store.get(table, keys), strict=True):
+                self._check(live, table, key, record, least, most)
+
+    def _check(self, live: str, table: str, key: bytes, record: bytes | None, least: int, most: int) -> None:
+        form, number = self.forms[live]
+        if record is None:
+            if table.startswith("items/"):
+                raise StoreError(f"{table}: {ids_of([key])[0]} is missing")
+            return
+        if not form.sound(key, record):
+            raise ValueError(f"{table}: the record of {ids_of([key])[0]} is not sound")
+        worth = form.decoded({key: record}).records.columns["worth"][0]
+        if not least <= worth < most or (table.startswith("items/") and worth != number):
+            raise ValueError(f"{table}: {ids_of([key])[0]} is worth {worth}")
+
+
+def reader(folder: Path, store: Store) -> None:
+    """Writes a line for every state that it sees, and for everything that is wrong, until there is a file `enough`."""
+    ready()
+    one, told, looks = Reader(folder, store), None, 0
+    with (folder / "seen.jsonl").open("w", encoding="utf-8") as file:
+        while not (folder / "enough").exists():
+            for line in _seen(one):
+                if line != told:
+                    file.write(json.dumps(line) + "\n")
+                    file.flush()
+                told = line
+            looks += 1
+            time.sleep(0.002)
+        file.write(json.dumps({"looks": looks}) + "\n")
+
+
+def swapper(folder: Path, store: Store, port: str, every: str, swaps: str) -> None:
+    """Publishes bundle after bundle, so many seconds apart, each once the one before is served."""
+    url = f"http://127.0.0.1:{port}/version"
+    os.nice(19)  # whoever serves and asks has the cores first
+    ready()
+    began = time.monotonic()
+    for n in range(int(swaps)):
+        publish(folder.parent / f"{2 + n}", store)
+        while number_of(json.load(urlopen(url))["model_version"]) != 2 + n:
+            time.sleep(0.02)
+        time.sleep(max(0, began + (n + 1) * float(every) - time.monotonic()))
+
+
+def _seen(one: Reader) -> Iterator[dict[str, Any]]:
+    live = Head.read(one.store)[1].require_live(one.store)
+    try:
+        yield one.look(live)
+        one.look_up(live)
+    except (StoreError, ValueError) as error:
+        # a version that was just removed cannot be read, and need not be
+        if isinstance(error, ValueError) or live in Head.read(one.store)[1].versions:
+            yield {"wrong": str(error)}
+
+
+def main() -> None:
+    """What the command line says: the worker's name, its folder, the store, more arguments."""
+    what, folder, url, *arguments = sys.argv[1:]
+    work = {"publisher": publisher, "upserter": upserter, "reader": reader, "swapper": swapper}
+    work[what](Path(folder), open_store(url), *arguments)

@@ -1,0 +1,204 @@
+"""What each kind of feature, and each option of a ranker, costs in a training step and online.
+
+A simulated world of 200 candidates a request; `plain` has the columns of users, contexts and items. Every arm adds one
+feature, or one option, and takes turns with `plain`, so that a machine that slows down slows both: `train` is what its
+step takes more, in percent of the plain step, reading included, of 128 requests with all their candidates; `online` is
+what a request takes more, in microseconds, through the exported bundle (50 of the 200 reach the ranker).
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+
+from benchmarks import harness
+from corank.analysis.logged_request import logged_request
+from corank.batches.reader import Reader
+from corank.core.calibration import Platt
+from corank.core.settings import validated
+from corank.data.pack import Packed, pack
+from corank.datasets.simulate import simulate
+from corank.serving.funnel.funnel import Funnel
+from corank.serving.funnel.request import Request
+from corank.training.config import Config
+from corank.training.config_file import plain, read
+from corank.training.export import export
+from corank.training.optimisers import optimisers
+from corank.training.run import Run, packed_folder, untrained
+from corank.training.train import device, keep_freed_memory, precision
+
+Plain = dict[str, Any]
+REQUESTS = 128
+HISTORY = {"side": "user", "kind": "ids", "of": "item_id", "event": "click", "every": "1d"}
+FEATURES: dict[str, Plain] = {
+    "id, query": {"hour_id": {"side": "context", "kind": "id", "column": "hour"}},
+    "id, item": {"brand_again": {"side": "item", "kind": "id", "column": "brand"}},
+    "id, logged cross": {"clicks_id": {"side": "cross", "kind": "id", "column": "category_clicks"}},
+    "ids, item": {"tags_again": {"side": "item", "kind": "ids", "column": "tags"}},
+    "number, query": {"activity_again": {"side": "user", "kind": "number", "column": "activity"}},
+    "number, logged cross": {"clicks": {"side": "cross", "kind": "number", "column": "category_clicks"}},
+    "bucket, query": {"activity_bucket": {"side": "user", "kind": "bucket", "column": "activity"}},
+    "history": {"history": HISTORY},
+    "history, half_life": {"history": HISTORY | {"half_life": "2d"}},
+    "history, and its brand": {
+        "history": HISTORY,
+        "brands": {"side": "user", "kind": "ids", "of": "history.brand"},
+    },
+    "pair, query": {"city_tab": {"kind": "pair", "of": ["city", "tab"]}},
+    "pair, cross": {"city_brand": {"kind": "pair", "of": ["city", "brand"]}},
+    "product, cross": {"product": {"kind": "product", "of": ["activity", "price"]}},
+    "ratio, cross": {"ratio": {"kind": "ratio", "of": ["price", "activity"]}},
+    "history, and contains": {
+        "history": HISTORY,
+        "seen": {"kind": "contains", "of": ["history", "item_id"]},
+    },
+    "history, and count of its brand": {
+        "history": HISTORY,
+        "brand_seen": {"kind": "count", "of": ["history.brand", "brand"]},
+    },
+    "prior, item": {"item_ctr": {"kind": "prior", "by": ["item_id"], "label": "click"}},
+    "prior, user": {"user_ctr": {"kind": "prior", "by": ["user_id"], "label": "click"}},
+    "prior, cross": {"user_brand_ctr": {"kind": "prior", "by": ["user_id", "brand"], "label": "click"}},
+}
+RANKER: dict[str, tuple[Plain, Plain]] = {
+    "history, and din": ({"history": HISTORY}, {"din": {"history": "history"}}),
+    "history, and din with brand": (
+        {"history": HISTORY},
+        {"din": {"history": "history", "attributes": ["brand"]}},
+    ),
+    "dcn, 2 layers": ({}, {"dcn": {"layers": 2}}),
+    "dcn, 2 layers of rank 32": ({}, {"dcn": {"layers": 2, "rank": 32}}),
+    "layer normalisation": ({}, {"normalisation": "layer"}),
+    "prerank.score": ({}, {"from_stages": ["prerank.score"]}),
+    "prerank.place": ({}, {"from_stages": ["prerank.place"]}),
+}
+
+
+def arms(config: Config) -> dict[str, Config]:
+    base = plain(config)
+    kept = {n: f for n, f in base["features"].items() if f["side"] != "cross" and not f.get("of")}
+    losses = [loss for loss in base["losses"] if loss["kind"] == "click"]
+    base |= {"features": kept, "losses": losses}
+    found = {"plain": base}
+    for name, features in FEATURES.items():
+        found[name] = base | {"features": kept | features}
+    for name, (features, options) in RANKER.items():
+        prerank, rank = base["stages"]
+        found[name] = base | {"features": kept | features, "stages": [prerank, rank | options]}
+    prerank, rank = base["stages"]
+    user = [n for n, f in kept.items() if f["side"] == "user"]
+    context = [n for n, f in kept.items() if f["side"] == "context"]
+    towers = {"user": {"features": user}, "context": {"features": context, "widths": [64, 32]}}
+    found["two query towers"] = base | {"stages": [prerank | {"query_towers": towers}, rank]}
+    found["position"] = base | {"data": base["data"] | {"position": "position"}}
+    return {
+        name: validated(Config, value | {"name": f"arm-{n}"}, name)
+        for n, (name, value) in enumerate(found.items())
+    }
+
+
+def stepper(config: Config, packed: Packed) -> Iterator[None]:
+    """Each `next` reads a batch and trains one step on all its candidates."""
+    torch.manual_seed(0)
+    model = untrained(config, packed).to(device())
+    model.dtype = precision("auto", device())
+    steps = optimisers(model, config.train.table, config.train.stages)
+    total = config.total
+    reader = Reader(packed, "train", REQUESTS, attended=model.attended, places=model.places)
+    for epoch in range(10**6):
+        for number, batch in enumerate(reader.shuffled(epoch)):
+            loss, _ = total(model.logits(batch.to(device()), total.reads()), batch, number)
+            for optimiser in steps.values():
+                optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            for optimiser in steps.values():
+                optimiser.step()
+            yield
+
+
+class Arm:
+    """A packed config, its training and its funnel."""
+
+    def __init__(self, config: Config, base: Path) -> None:
+        self.packed = pack(config.data, config.declared, base, packed_folder(config, base))
+        self.steps = stepper(config, self.packed)
+        model = untrained(config, self.packed)
+        calibrators = {stage.name: {label: Platt() for label in stage.labels} for stage in config.stages}
+        self.funnel = Funnel(export(base / "bundles" / config.name, config, self.packed, model, calibrators))
+        run = Run(base / "none", config, base)
+        self.requests = [Request.parse(logged_request(run, "test", n)) for n in range(0, 80, 10)]
+
+    def step(self) -> None:
+        next(self.steps)
+
+    def rank(self) -> None:
+        for request in self.requests:
+            self.funnel.rank(request.model_copy(update={"trace": False}))
+
+
+def seconds(run: Callable[[], None]) -> float:
+    began = time.perf_counter()
+    run()
+    return time.perf_counter() - began
+
+
+def in_turn(one: Callable[[], None], other: Callable[[], None], rounds: int) -> NDArray[np.float64]:
+    """Seconds of both in each round; who goes first changes from round to round: (2, rounds)."""
+    for _ in range(3):
+        one()
+        other()
+    times = np.empty((2, rounds))
+    for n in range(rounds):
+        for which in (0, 1) if n % 2 else (1, 0):
+            times[which, n] = seconds((one, other)[which])
+    return times
+
+
+def compared(arm: Arm, base: Arm, rounds: int) -> dict[str, float]:
+    """Medians over rounds in which both take turns."""
+    ours, plain_step = in_turn(arm.step, base.step, rounds)
+    rank, plain_rank = in_turn(arm.rank, base.rank, rounds)
+    a_request = (rank - plain_rank) / len(base.requests) * 1e6
+    return {
+        "train_percent": float(np.median(ours / plain_step) - 1) * 100,
+        "online_us": float(np.median(a_request)),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=25)
+    parser.add_argument("--arms", nargs="+")
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    say = Console(stderr=True).print
+    keep_freed_memory()
+    figures: dict[str, harness.Figure] = {"dtype": str(precision("auto", device()))}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        simulate(folder, requests=4_000, candidates=200, overwrite=True)
+        found = arms(read(folder / "config.yaml"))
+        base = Arm(found.pop("plain"), folder)
+        base.rank()
+        figures["plain.step_ms"] = float(
+            np.median([seconds(base.step) for _ in range(arguments.rounds)]) * 1e3
+        )
+        ranked = [seconds(base.rank) / len(base.requests) for _ in range(arguments.rounds)]
+        figures["plain.online_us"] = float(np.median(ranked) * 1e6)
+        for name, config in found.items():
+            if arguments.arms is None or name in arguments.arms:
+                costs = compared(Arm(config, folder), base, arguments.rounds)
+                say(f"{name}: " + "  ".join(f"{key} {value:.1f}" for key, value in costs.items()))
+                figures |= {f"{name}.{key}": value for key, value in costs.items()}
+    harness.report("feature_cost", figures, {}, arguments.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""What a request costs whose 1,000 candidates are of a million items, 100 of which reach the ranker.
+
+In process `prerank` is from knowing where the candidates are to knowing who is kept, the query's vector given, and
+`floor` no more than its gather, product and partition, on a matrix in memory. `funnel` is the whole request, `parsed`
+with the reading of it. Over HTTP, `corank serve` on one core takes turns with two services written for this one model
+(rivals.py), which must answer alike: requests a second of each when saturated, and how long one waits at 70 % of that.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from copy import copy
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks import harness
+from benchmarks.load import Sent, answers, arriving, free_port, message, on_core, run, saturated, serving
+from benchmarks.million import CANDIDATES, Million, million
+from benchmarks.speed.rivals import RIVALS
+from corank.serving.funnel.funnel import Funnel, Request
+from corank.serving.funnel.outcome import Ranked
+
+REQUESTS, CHECKED = 300, 20
+SHARE = 0.7
+"""Of the saturated rate, at which waits are measured."""
+TOLERANCE = 1e-5
+CORANK = [sys.executable, "-c", "from corank.cli.main import main; main()"]
+AIMS = {
+    "prerank_times_floor": ("<=", 2.0),
+    "funnel_us": ("<=", 1000.0),
+    "http_times_naive": (">=", 10.0),
+    "http_times_tuned": (">=", 1.5),
+}
+Answer = dict[str, Any]
+
+
+def in_turn(calls: Mapping[str, Callable[[int], object]], rounds: int) -> dict[str, NDArray[np.float64]]:
+    """Seconds of every call of each, by number of the request; at one time each is at another request.
+
+    So all see the same requests, and none finds in the cache what another has just read.
+    """
+    found: dict[str, list[float]] = {name: [] for name in calls}
+    for n in range((1 + rounds) * REQUESTS):  # the first round warms up
+        for at, (name, call) in enumerate(calls.items()):
+            number = (n + at * REQUESTS // len(calls)) % REQUESTS
+            began = time.perf_counter()
+            call(number)
+            found[name].append(time.perf_counter() - began)
+    return {name: np.array(seconds[REQUESTS:]) for name, seconds in found.items()}
+
+
+def prerank(funnel: Funnel, requests: Sequence[Request]) -> dict[str, Callable[[int], object]]:
+    """The floor, and the funnel's own way from the candidates' places to those it keeps."""
+    stage, *_ = funnel.manifest.stages
+    received = [funnel.receiver.receive(request) for request in requests]
+    query = {id(one.query): funnel.scorer.query(stage, one.query) for one in received}
+    given = copy(funnel)
+    given.scorer = copy(funnel.scorer)
+    given.scorer.query = lambda stage, row, seen: query[id(row)]
+    everyone, quotas = np.arange(CANDIDATES), {s.name: s.keep for s in funnel.manifest.stages}
+
+    def ours(n: int) -> None:
+        ranked = Ranked(funnel.manifest, requests[n], received[n], quotas)
+        ranked.cut(stage, everyone, given._scores(stage, received[n], everyone, {}))
+
+    vectors = np.array(funnel.receiver.items.layers[0].vectors[stage.name])
+    taken = np.empty((CANDIDATES, vectors.shape[1]), dtype=np.float32)
+
+    def floor(n: int) -> None:
+        np.take(vectors, received[n].place, axis=0, out=taken, mode="clip")
+        np.argpartition(taken @ query[id(received[n].query)], -stage.keep)[-stage.keep :]
+
+    return {"floor": floor, "prerank": ours}
+
+
+def in_process(made: Million, rounds: int) -> dict[str, float]:
+    funnel, asked = Funnel.open(made.bundle), made.requests(REQUESTS)
+    requests = [Request.parse(one) for one in asked]
+    whole = {
+        "funnel": lambda n: funnel.rank(requests[n]),
+        "parsed": lambda n: funnel.rank(Request.parse(asked[n])),
+    }
+    with on_core(0):
+        found = in_turn(prerank(funnel, requests), rounds) | in_turn(whole, rounds)
+    figures: dict[str, float] = {}
+    for name, seconds in found.items():
+        figures[f"{name}_us"], figures[f"{name}_p99_us"] = (np.percentile(seconds, [50, 99]) * 1e6).tolist()
+    return figures | {"prerank_times_floor": figures["prerank_us"] / figures["floor_us"]}
+
+
+def commands(made: Million) -> dict[str, list[object]]:
+    return {
+        "http": [*CORANK, "serve", made.bundle],
+        **{name: [sys.executable, "-m", "benchmarks.speed.rivals", name, made.folder] for name in RIVALS},
+    }
+
+
+def check_alike(ports: Mapping[str, int], messages: Sequence[bytes]) -> None:
+    """That all keep the same, with the same scores."""
+    ours, *others = ([scores(body) for body in run(answers(port, messages))] for port in ports.values())
+    for other in others:
+        for one, another in zip(ours, other, strict=True):
+            assert one.keys() == another.keys(), f"{one} and {another}"
+            assert max(abs(score - another[id_]) for id_, score in one.items()) < TOLERANCE
+
+
+def scores(body: bytes) -> dict[int, float]:
+    return {item["id"]: item["score"] for item in msgspec.json.decode(body)["items"]}
+
+
+def over_http(made: Million, rounds: int, seconds: float) -> dict[str, float]:
+    messages = [message(msgspec.json.encode(asked)) for asked in made.requests(REQUESTS)]
+    ports = {name: free_port() for name in commands(made)}
+    with ExitStack() as servers:
+        for name, command in commands(made).items():
+            servers.enter_context(serving([*command, "--port", ports[name]], ports[name]))
+        check_alike(ports, messages[:CHECKED])
+        taken = [{n: run(saturated(p, messages, seconds)) for n, p in ports.items()} for _ in range(rounds)]
+        rates = {name: float(np.median([one[name] for one in taken])) for name in ports}
+        waits = {
+            name: waiting(port, messages, SHARE * rates[name], rounds * seconds)
+            for name, port in ports.items()
+        }
+    figures = {f"{name}_rps": rate for name, rate in rates.items()}
+    for name, sent in waits.items():
+        figures[f"{name}_p50_ms"], figures[f"{name}_p99_ms"] = sent.percentile(50), sent.percentile(99)
+        figures[f"{name}_refused"] = sent.failed
+    times = {f"http_times_{r}": float(np.median([one["http"] / one[r] for one in taken])) for r in RIVALS}
+    return figures | times
+
+
+def waiting(port: int, messages: Sequence[bytes], rate: float, seconds: float) -> Sent:
+    sent = Sent()
+    run(arriving(port, messages, rate, seconds, sent))
+    return sent
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--folder", type=Path, help="where the bundle of a million items is kept")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=5.0, help="of load in a round")
+    options = parser.parse_args()
+    with million(options.folder) as made:
+        figures = in_process(made, options.rounds) | over_http(made, options.rounds, options.seconds)
+    harness.report("funnel_latency", figures, AIMS, options.json)
+
+
+if __name__ == "__main__":
+    main()

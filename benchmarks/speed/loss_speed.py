@@ -1,0 +1,138 @@
+"""What each loss leaves of the speed of the plain joint step, reading included, at 50 and 500 candidates a request.
+
+The plain step learns clicks in both stages; every other adds one loss to it and reads the same candidates. All take
+turns, so that a machine that slows down slows all. Of `lcron` the peak of memory is measured too, in processes of its
+own, above that of the plain step.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+from benchmarks import harness
+from benchmarks.speed.train_throughput import STAGES, packed_log, stepper, timed
+from corank.batches.reader import Reader
+from corank.data.pack import Packed
+from corank.features.log_schema import LEVELS
+from corank.losses import Cascade, Click, Distill, InBatch, Levels, Scope, Total
+from corank.losses.base import Term
+from corank.training.train import keep_freed_memory
+
+SIZES = {50: 512, 500: 128}
+"""Candidates a request → requests a batch."""
+LOG = 1_228_800
+"""Candidates of the log."""
+PLAIN = [Click(kind="click", stage=stage.name) for stage in STAGES]
+TOP = [LEVELS[-1]]
+ADDED: dict[str, Term] = {
+    "in_batch": InBatch(kind="in_batch", stage="prerank"),
+    "listwise": Distill(kind="distill", teacher="rank", student="prerank", form="listwise", on=list(LEVELS)),
+    "pairwise": Distill(kind="distill", teacher="rank", student="prerank", form="pairwise", on=list(LEVELS)),
+    "ranknet": Levels(kind="levels", stage="prerank", form="ranknet", per_request=10),
+    "lambda": Levels(kind="levels", stage="prerank", form="lambda", per_request=10),
+    "softmax": Levels(kind="levels", stage="prerank", form="softmax"),
+    "bce": Levels(kind="levels", stage="prerank", form="bce"),
+    "dftopk": Cascade(kind="cascade", form="dftopk", positive=TOP),
+    "lcron": Cascade(kind="cascade", form="lcron", positive=TOP),
+    "arf": Cascade(kind="cascade", form="arf", positive=TOP),
+}
+LINEAR = ("listwise", "pairwise", "ranknet", "lambda", "softmax", "bce", "dftopk")
+AIMS = {f"{name}@{n}": (">=", 0.93) for name in LINEAR for n in SIZES}
+AIMS |= {"lcron@50": (">=", 0.8), "lcron@500": (">=", 0.6), "lcron_extra_mib@500": ("<=", 100.0)}
+
+
+def total(names: Sequence[str]) -> Total:
+    scope = Scope(
+        LEVELS,
+        ["click"],
+        {stage.name: stage.labels for stage in STAGES},
+        {stage.name: stage.keep for stage in STAGES},
+        towers=["prerank"],
+    )
+    found = Total([*PLAIN, *(ADDED[name] for name in names)], scope)
+    found.check()
+    return found
+
+
+def reader(packed: Packed, candidates: int) -> Reader:
+    return Reader(packed, "train", SIZES[candidates], dict.fromkeys(range(len(LEVELS))))
+
+
+def shares(
+    packed: Packed, candidates: int, names: Sequence[str], rounds: int, steps: int
+) -> dict[str, float]:
+    """The plain step's time over that of each, the median of interleaved rounds."""
+    arms = {
+        name: stepper(packed, reader(packed, candidates), lambda model, batch: model(batch), total(added))
+        for name, added in {"plain": [], **{name: [name] for name in names}}.items()
+    }
+    for arm in arms.values():
+        timed(lambda arm=arm: next(arm), 2)
+    found = np.array(
+        [[timed(lambda arm=arm: next(arm), steps) for arm in arms.values()] for _ in range(rounds)]
+    )
+    plain = float(SIZES[candidates] * candidates / np.median(found[:, 0]))
+    share = np.median(found[:, :1] / found, axis=0)
+    return {f"plain_candidates_per_second@{candidates}": plain} | {
+        f"{name}@{candidates}": float(value) for name, value in zip(names, share[1:], strict=True)
+    }
+
+
+def peak(folder: Path, candidates: int, names: Sequence[str]) -> float:
+    """MiB resident at the most in a process that trains some steps."""
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.speed.loss_speed",
+        "--peak",
+        str(folder),
+        str(candidates),
+        *names,
+    ]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return float(done.stdout)
+
+
+def train_some(folder: Path, candidates: int, names: Sequence[str], steps: int = 6) -> float:
+    packed = Packed.open(folder)
+    arm = stepper(packed, reader(packed, candidates), lambda model, batch: model(batch), total(names))
+    for _ in range(steps):
+        next(arm)
+    # not getrusage, whose peak is also that of the process which started this one
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--steps", type=int, default=4, help="steps of each in a round")
+    parser.add_argument("--losses", nargs="+", choices=list(ADDED), default=list(ADDED))
+    parser.add_argument("--peak", nargs="+", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    keep_freed_memory()
+    if options.peak:
+        folder, candidates, *names = options.peak
+        sys.stdout.write(str(train_some(Path(folder), int(candidates), names)))
+        return
+    figures: dict[str, float] = {}
+    for candidates in SIZES:
+        with tempfile.TemporaryDirectory() as name:
+            packed = packed_log(Path(name), LOG // candidates, candidates, LEVELS)
+            figures |= shares(packed, candidates, options.losses, options.rounds, options.steps)
+            if "lcron" in options.losses:
+                folder = Path(name) / "packed"
+                extra = [peak(folder, candidates, ["lcron"]) - peak(folder, candidates, []) for _ in range(3)]
+                figures[f"lcron_extra_mib@{candidates}"] = median(extra)
+    harness.report("loss_speed", figures, {k: a for k, a in AIMS.items() if k in figures}, options.json)
+
+
+if __name__ == "__main__":
+    main()

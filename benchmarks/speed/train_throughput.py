@@ -1,0 +1,231 @@
+"""Candidates a second of the joint step, reading included, beside the per-row form and the floor.
+
+One run measures all three in turn, so that a machine that slows down slows all. The floor is the step's own matrix
+products, forward and backward, shape by shape, at the same dtype.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import date, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+
+from benchmarks import harness
+from corank.batches.batch import Batch
+from corank.batches.reader import Reader
+from corank.data.pack import Packed, pack
+from corank.features.input_layout import Layout
+from corank.features.kinds import IdFeature
+from corank.features.log_schema import DataSettings, Label, Split
+from corank.features.schema import Schema
+from corank.losses import Click, Distill, Scope, Total
+from corank.models.embedding import TableOptimiser
+from corank.models.joint import JointModel
+from corank.models.mlp import MlpSettings
+from corank.models.two_tower import TowersSettings
+from corank.training.optimisers import optimisers
+from corank.training.train import device, keep_freed_memory, precision
+from tests.support.per_row import PerRowReader, per_row
+
+ITEMS, CANDIDATES, DIM = 100_000, 50, 16
+QUERY, ITEM, CROSS = 6, 4, 2
+DAY = datetime(2026, 1, 1)
+STAGES = [
+    TowersSettings(name="prerank", model="towers", keep=20),
+    MlpSettings(name="rank", model="mlp", keep=10),
+]
+TOTAL = Total(
+    [
+        Click(kind="click", stage="rank"),
+        Click(kind="click", stage="prerank"),
+        Distill(kind="distill", teacher="rank", student="prerank", on=["exposed"]),
+    ],
+    Scope(["exposed"], ["click"], {"prerank": ["click"], "rank": ["click"]}),
+)
+Product = tuple[int, int, int]
+
+
+def packed_log(
+    folder: Path, requests: int, candidates: int = CANDIDATES, levels: Sequence[str] = ()
+) -> Packed:
+    """A log of `requests` requests: items zipf 1.1, ids of many sizes, candidates shared evenly among `levels`."""
+    rng = np.random.default_rng(0)
+    popularity = 1 / np.arange(1, ITEMS + 1) ** 1.1
+    item = np.searchsorted(np.cumsum(popularity / popularity.sum()), rng.random(requests * candidates))
+    request = np.repeat(np.arange(requests), candidates)
+    place = np.tile(np.arange(candidates), requests)
+    item = (np.minimum(item, ITEMS - 1) // candidates * candidates + place) % ITEMS  # distinct in a request
+    log = pl.DataFrame(
+        {
+            "request": request,
+            "item": item,
+            "time": DAY,
+            "click": (rng.random(len(item)) < 0.1).astype(np.int8),
+        }
+        | {f"q{n}": rng.integers(0, 100_000 // 10**n + 2, requests)[request] for n in range(QUERY)}
+        | {f"x{n}": rng.integers(0, 200_000, len(item)) for n in range(CROSS)}
+    )
+    if levels:
+        log = log.with_columns(level=pl.Series(levels).gather(place * len(levels) // candidates))
+    ends = log.head(2 * candidates).with_columns(
+        request=request[: 2 * candidates] + requests,
+        time=pl.Series([DAY + timedelta(days=n) for n in (1, 2) for _ in range(candidates)]),
+    )
+    pl.concat([log.with_columns(pl.col("request", "time")), ends], how="vertical_relaxed").write_parquet(
+        folder / "log.parquet"
+    )
+    items = {"item": np.arange(ITEMS)} | {
+        f"i{n}": rng.integers(0, ITEMS // 10**n, ITEMS) for n in range(1, ITEM)
+    }
+    pl.DataFrame(items).write_parquet(folder / "items.parquet")
+    features = {f"q{n}": IdFeature(side="user", kind="id", dim=DIM) for n in range(QUERY)}
+    features |= {"item": IdFeature(side="item", kind="id", dim=DIM)}
+    features |= {f"i{n}": IdFeature(side="item", kind="id", dim=DIM) for n in range(1, ITEM)}
+    features |= {f"x{n}": IdFeature(side="cross", kind="id", dim=DIM) for n in range(CROSS)}
+    data = DataSettings(
+        log="log.parquet",
+        items="items.parquet",
+        request=["request"],
+        user="q0",
+        item="item",
+        time="time",
+        level="level" if levels else None,
+        labels={"click": Label(column="click")},
+        split=Split(valid=date(2026, 1, 2), test=date(2026, 1, 3)),
+    )
+    return pack(data, Schema(features), folder, folder / "packed")
+
+
+def tower(rows: int, width: int, widths: list[int]) -> list[Product]:
+    return [(rows, a, b) for a, b in zip([width, *widths], widths, strict=False)]
+
+
+def products(requests: int, items: int, candidates: int) -> list[Product]:
+    """(rows, in, out) of the layers in a step where towers run `requests` and `items` times."""
+    query, item = STAGES[0].query, STAGES[0].item
+    hidden = STAGES[1].hidden
+    layers = tower(requests, QUERY * DIM, query) + tower(items, ITEM * DIM, item)
+    layers += [(requests, QUERY * DIM, hidden[0]), (items, ITEM * DIM, hidden[0])]
+    layers += [(candidates, CROSS * DIM, hidden[0])]
+    return layers + tower(candidates, hidden[0], [*hidden[1:], 1])
+
+
+def multiply_adds(layers: list[Product]) -> int:
+    return sum(rows * a * b for rows, a, b in layers)
+
+
+def floor(layers: list[Product], dtype: torch.dtype, on: torch.device) -> Callable[[], None]:
+    """All products of a step: x W, g Wᵀ and gᵀ x of every layer."""
+    made = [
+        (
+            torch.randn(n, a, device=on).to(dtype),
+            torch.randn(b, a, device=on).to(dtype),
+            torch.randn(n, b, device=on).to(dtype),
+        )
+        for n, a, b in layers
+    ]
+
+    def run() -> None:
+        for x, weight, gradient in made:
+            torch.mm(x, weight.t())
+            torch.mm(gradient, weight)
+            torch.mm(gradient.t(), x)
+
+    return run
+
+
+def stepper(
+    packed: Packed, reader: Reader, forward: Callable[[JointModel, Batch], dict], learn: Total = TOTAL
+) -> Iterator[int]:
+    """Each `next` trains one step, its batch read while the one before computed; yields its candidates."""
+    torch.manual_seed(0)
+    on = device()
+    model = JointModel(STAGES, Layout(packed.schema, packed.encoders.sizes)).to(on)
+    model.dtype = precision("auto", on)
+    steps = optimisers(model, TableOptimiser(), {})
+    for epoch in range(10**6):
+        for number, batch in enumerate(reader.shuffled(epoch)):
+            batch = batch.to(on)
+            total, _ = learn(forward(model, batch), batch, number)
+            for optimiser in steps.values():
+                optimiser.zero_grad(set_to_none=True)
+            total.backward()
+            for optimiser in steps.values():
+                optimiser.step()
+            yield len(batch)
+
+
+def timed(run: Callable[[], object], times: int) -> float:
+    """Seconds of one call, on average."""
+    began = time.perf_counter()
+    for _ in range(times):
+        run()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return (time.perf_counter() - began) / times
+
+
+def measure(packed: Packed, requests: int, rounds: int, steps: int) -> dict[str, float]:
+    """Medians over interleaved rounds of the three, each round some steps long."""
+    joint = stepper(packed, Reader(packed, "train", requests), lambda model, batch: model(batch))
+    rows = stepper(packed, PerRowReader(packed, "train", requests), per_row)
+    batch = next(iter(Reader(packed, "train", requests).ordered()))
+    items, candidates = len(batch.numbers["item"]), len(batch)
+    ours = products(requests, items, candidates)
+    whole = tower(candidates, QUERY * DIM, STAGES[0].query) + tower(candidates, ITEM * DIM, STAGES[0].item)
+    whole += tower(candidates, (QUERY + ITEM + CROSS) * DIM, [*STAGES[1].hidden, 1])
+    run_floor = floor(ours, precision("auto", device()), device())
+    for warm in (lambda: next(joint), lambda: next(rows), run_floor):
+        timed(warm, 3)
+    found = np.array(
+        [
+            (
+                timed(lambda: next(joint), steps),
+                timed(run_floor, steps),
+                timed(lambda: next(rows), max(1, steps // 3)),
+            )
+            for _ in range(rounds)
+        ]
+    )
+    step, bound, row = np.median(found, axis=0)
+    return {
+        "candidates_per_second": candidates / step,
+        "per_row_candidates_per_second": candidates / row,
+        "floor_candidates_per_second": candidates / bound,
+        "times_floor": float(np.median(found[:, 0] / found[:, 1])),
+        "times_per_row": float(np.median(found[:, 2] / found[:, 0])),
+        "arithmetic_ratio": multiply_adds(whole) / multiply_adds(ours),
+        "distinct_share": items / candidates,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[512, 128, 1024])
+    arguments = parser.parse_args()
+    keep_freed_memory()
+    figures: dict[str, float] = {
+        "threads": torch.get_num_threads(),
+        "dtype": str(precision("auto", device())),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        packed = packed_log(Path(folder), requests=24_576)
+        for size in arguments.sizes:
+            found = measure(packed, size, arguments.rounds, max(2, arguments.steps * 512 // size))
+            figures |= {name if size == 512 else f"{name}@{size}": value for name, value in found.items()}
+    aims = {"times_floor": ("<=", 1.6), "times_floor@1024": ("<=", 1.5), "times_per_row": (">=", 3.3)}
+    harness.report(
+        "train_throughput", figures, {k: a for k, a in aims.items() if k in figures}, arguments.json
+    )
+
+
+if __name__ == "__main__":
+    main()

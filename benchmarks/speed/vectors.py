@@ -1,0 +1,92 @@
+"""Items a second whose records and vectors are made of a table, beside the item tower alone.
+
+`items_per_second` is of a bundle's catalogue without the reading of its Parquet, which is timed apart; the floor is the
+tower's graph, the same session, on dense inputs that are there. Both take turns, batch by batch. `publish_seconds` is
+what writing the same items into a store takes, and proving them.
+"""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+import corank
+from benchmarks import harness
+from benchmarks.million import ITEMS, Million, million
+from corank.bundle.catalogue import Catalogue
+from corank.bundle.item_layers import Layer
+from corank.bundle.manifest import Bundle
+from corank.data.tables import Table
+from corank.features.input_layout import dense
+
+AIMS = {"times_floor": ("<=", 2.0)}
+
+
+class Timed(Table):
+    """A table of which is known how long it was read."""
+
+    seconds = 0.0
+
+    def collect(self, frame: pl.LazyFrame) -> pl.DataFrame:
+        began = time.perf_counter()
+        found = super().collect(frame)
+        Timed.seconds += time.perf_counter() - began
+        return found
+
+
+def pass_over(made: Million) -> tuple[float, float, float]:
+    """Seconds of the catalogue without reading, of reading, and of the floor."""
+    began, read, floor = time.perf_counter(), Timed.seconds, 0.0
+    catalogue = Catalogue(Bundle.open(made.bundle), str(made.items))
+    catalogue.table = Timed(**vars(catalogue.table))
+    for layer in catalogue.batches():
+        floor_began = time.perf_counter()
+        floor += forward(catalogue, layer)
+        began += time.perf_counter() - floor_began
+    whole, read = time.perf_counter() - began, Timed.seconds - read
+    return whole - read, read, floor
+
+
+def forward(catalogue: Catalogue, layer: Layer) -> float:
+    """Seconds of the item towers alone."""
+    towers, seconds = catalogue._towers, 0.0
+    for stage, graph in towers._graphs.items():
+        given = dense(layer.records.rows, towers._layout.groups["item"], towers._tables[stage])
+        began = time.perf_counter()
+        graph.run(None, {"item": given})
+        seconds += time.perf_counter() - began
+    return seconds
+
+
+def published(made: Million) -> float:
+    """Seconds of publishing into an empty LMDB store."""
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        corank.publish(made.bundle, f"lmdb:{folder}/store")
+        return time.perf_counter() - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--folder", type=Path, help="where the bundle of a million items is kept")
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    with million(options.folder) as made:
+        passes = np.array([pass_over(made) for _ in range(1 + options.rounds)])[1:]  # the first warms up
+        ours, read, floor = np.median(passes, axis=0).tolist()
+        figures = {
+            "items_per_second": ITEMS / ours,
+            "floor_items_per_second": ITEMS / floor,
+            "times_floor": float(np.median(passes[:, 0] / passes[:, 2])),
+            "read_seconds": read,
+            "publish_seconds": published(made),
+        }
+    harness.report("vectors", figures, AIMS, options.json)
+
+
+if __name__ == "__main__":
+    main()

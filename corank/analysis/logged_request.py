@@ -1,0 +1,123 @@
+"""A logged request as a service would receive it: raw columns, and what was known at its time."""
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from corank.core.errors import DataError
+from corank.data.as_of import Versions
+from corank.data.pack import Shard, known_after
+from corank.data.tables import Table
+from corank.features.history import Events
+from corank.features.kinds import IdsFeature
+from corank.features.log_schema import DataSettings
+from corank.features.schema import Schema
+from corank.training.run import Run
+
+
+def logged_request(run: Run, split: str, number: int) -> dict[str, Any]:
+    """The REQUEST of the `number`-th request of a split, in the order of its packing. Raises DataError."""
+    packed = run.packed()
+    if split not in packed.splits:
+        raise DataError(f"no split '{split}'; the packed data have {', '.join(packed.splits)}")
+    shard, row = _place(packed.splits[split], split, number)
+    data, schema = run.config.data, run.config.declared
+    log = Table.scan("log", data.log, run.base)
+    key = shard.request_key(row)
+    same = [log.key(column) == value for column, value in key.items()]
+    rows = log.collect(log.frame.filter(same).unique(subset=[data.item], keep="first", maintain_order=True))
+    first = rows.row(0, named=True)
+    time = int(shard.time[row])
+    user = (
+        {"id": first[data.user]}
+        | _user(run, schema, first, time)
+        | _histories(log, data, schema, first, time)
+    )
+    context = {c: first[c] for c in _columns(schema, "context")}
+    cross = [*_columns(schema, "cross"), *(c for c in data.columns if c not in packed.item_columns)]
+    described = [{"id": c[data.item]} | {name: c[name] for name in cross} for c in rows.iter_rows(named=True)]
+    return {
+        "user": user,
+        "context": context,
+        "time": time,
+        "candidates": described if cross else [c["id"] for c in described],
+        "trace": True,
+    }
+
+
+def _place(shards: tuple[Shard, ...], split: str, number: int) -> tuple[Shard, int]:
+    ahead = number
+    for shard in shards:
+        if ahead < len(shard):
+            return shard, ahead
+        ahead -= len(shard)
+    raise DataError(f"no request {number} in '{split}': it has {sum(map(len, shards))}, numbered from 0")
+
+
+def _columns(schema: Schema, side: str) -> list[str]:
+    """Columns of the side's features but histories."""
+    found = [schema.column(n) for n, f in schema.columns().items() if f.side == side]
+    return list(dict.fromkeys(found))
+
+
+def _user(run: Run, schema: Schema, first: dict[str, Any], time: int) -> dict[str, Any]:
+    """The user's columns as of a time, from `users` where it has them, else from the log."""
+    data = run.config.data
+    wanted = [c for c in _columns(schema, "user") if c != data.user]
+    found = {c: first[c] for c in wanted if c in first}
+    if data.users is None:
+        return found
+    users = Table.scan("users", data.users, run.base)
+    columns = [c for c in wanted if c in users.types]
+    if not columns:
+        return found
+    id_ = pl.select(pl.lit(pl.Series([first[data.user]])).alias("id"))["id"]
+    id_ = pl.LazyFrame({data.user: id_}).select(_like(users, data.user)).collect().to_series()
+    versions, _ = Versions.of(users, data.user, columns, id_, only=True)
+    row = int(versions.at(id_, np.array([time]))[0])
+    return found | versions.frame.select(columns).row(row, named=True)
+
+
+def _like(table: Table, column: str) -> pl.Expr:
+    """A column cast as the table's key is."""
+    return pl.col(column).cast(pl.String if table.types[column] == pl.String else pl.Int64)
+
+
+def _histories(
+    log: Table, data: DataSettings, schema: Schema, first: dict[str, Any], time: int
+) -> dict[str, list[Any]]:
+    """By history, the items of the user's events before its cut, the newest last; with times where they count."""
+    return {
+        name: _history(log, data, history, first[data.user], time)
+        for name, history in schema.histories().items()
+    }
+
+
+def _happened(data: DataSettings, label: str) -> pl.Expr:
+    """Where a label is 1, and what it is given."""
+    held = data.labels[label]
+    here = pl.col(held.column) == 1
+    return here if held.given is None else here & _happened(data, held.given)
+
+
+def _history(log: Table, data: DataSettings, history: IdsFeature, user: Any, time: int) -> list[Any]:
+    shown = pl.lit(True) if data.level is None else pl.col(data.level) == data.levels[-1]
+    happened = pl.lit(True) if history.event is None else _happened(data, history.event)
+    mine = log.frame.filter(pl.col(data.user) == user, shown, happened)
+    keys = [*data.request, data.item, data.time]
+    events = log.collect(
+        mine.unique(subset=list(dict.fromkeys(keys)), keep="first", maintain_order=True).select(
+            log.moment(data.time).alias("@time"), pl.col(data.item).alias("@item")
+        )
+    ).sort("@time", maintain_order=True)
+    times = events["@time"].to_numpy()
+    held = Events(np.empty(0, np.int32), times, np.array([0, len(events)]), np.empty(0, np.int32))
+    user_index, lag = np.zeros(1, np.int64), known_after(data, history)
+    (start,), (length,) = held.slices(
+        user_index, np.array([time]), lag, history.every, data.timezone, history.last
+    )
+    kept = events[int(start) : int(start + length)]
+    if history.half_life is None:
+        return kept["@item"].to_list()
+    return [{"id": item, "time": at} for at, item in kept.rows()]

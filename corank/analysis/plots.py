@@ -1,0 +1,229 @@
+"""Arrays → plots: what each part of a report draws on its figure."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from numpy.typing import NDArray
+from scipy.special import logit
+
+from corank.analysis.html import COLOURS, FAINT, LINES
+
+Array = NDArray[np.floating] | NDArray[np.integer]
+ACROSS = 3
+"""Small plots side by side."""
+PROBABILITIES = (1e-5, 1e-4, 1e-3, 0.003, 0.01, 0.03, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 0.999)
+
+
+class Series(NamedTuple):
+    """Points of a line, and where it is known only so well, the bounds of y."""
+
+    x: Array
+    y: Array
+    low: Array | None = None
+    high: Array | None = None
+
+
+def rows_of(plots: int) -> int:
+    """Rows of small plots that `small` takes."""
+    return -(-plots // ACROSS)
+
+
+def small(figure: Figure, plots: Mapping[str, Mapping[str, Series]], x: str, markers: bool = False) -> None:
+    """A small plot for each name, its lines by name: raw if few, else faint behind their running mean."""
+    axes = figure.subplots(rows_of(len(plots)), ACROSS, squeeze=False).ravel()
+    for part, (name, lines) in zip(axes, plots.items(), strict=False):
+        for n, (label, line) in enumerate(lines.items()):
+            if markers:
+                part.plot(line.x, line.y, marker="o", label=label)
+                continue
+            part.plot(line.x, line.y, color=COLOURS[n], linestyle="-", alpha=0.25, linewidth=0.8)
+            part.plot(line.x, smooth(line.y), color=COLOURS[n], linestyle="-", label=label)
+        part.set_title(name)
+        part.set_xlabel(x)
+        part.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        part.yaxis.set_major_locator(MaxNLocator(4))
+    for part in axes[len(plots) :]:
+        part.set_visible(False)
+    _legend(figure, axes[0])
+
+
+def smooth(values: Array) -> NDArray[np.float64]:
+    """The mean of the values about each, a fifth of them all; fewer towards the ends."""
+    window = np.ones(len(values) // 10 * 2 + 1)
+    count = np.convolve(np.ones(len(values)), window, "same")
+    mean: NDArray[np.float64] = np.convolve(values, window, "same") / count
+    return mean
+
+
+def reliability(figure: Figure, panels: Mapping[str, Mapping[str, Series]]) -> None:
+    """Observed rate against predicted, for each panel and line, with the diagonal of a calibrated stage."""
+    axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
+    lines = [line for panel in panels.values() for line in panel.values()]
+    ends = np.concatenate([np.concatenate([line.x, line.y]) for line in lines])
+    logarithmic = ends.min() > 0
+    low, high = (ends.min() / 1.25, ends.max() * 1.25) if logarithmic else (0, ends.max() * 1.1)
+    for part, (name, panel) in zip(axes, panels.items(), strict=True):
+        part.plot([low, high], [low, high], color=FAINT, linestyle="-", linewidth=0.8)
+        for n, (label, line) in enumerate(panel.items()):
+            assert line.low is not None and line.high is not None
+            part.vlines(line.x, line.low, line.high, color=COLOURS[n], linestyle="-", alpha=0.4, linewidth=1)
+            part.plot(line.x, line.y, marker="o", color=COLOURS[n], linestyle=LINES[n], label=label)
+        part.set_title(name)
+        part.set_xlabel("predicted")
+        if logarithmic:
+            part.set(xscale="log", yscale="log")
+        for axis in (part.xaxis, part.yaxis):
+            if logarithmic:
+                axis.set_major_locator(FixedLocator(_ticks(low, high)))
+                axis.set_minor_locator(NullLocator())
+            axis.set_major_formatter(FuncFormatter(lambda value, _: _percent(value)))
+        part.set(xlim=(low, high), ylim=(low, high))
+    axes[0].set_ylabel("observed")
+    _legend(figure, axes[0])
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """1, 2, 5, 10, … between two positive numbers, at most about eight."""
+    decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    steps = (1, 2, 5) if high / low < 300 else (1,)
+    return [step * 10.0**n for n in decades for step in steps if low <= step * 10.0**n <= high]
+
+
+def _percent(value: float) -> str:
+    return f"{value * 100:.4g} %"
+
+
+def distributions(figure: Figure, panels: Mapping[str, Mapping[str, tuple[Array, Array]]]) -> None:
+    """Densities: by panel and name the log-odds and their weights; the last one stands out."""
+    axes = figure.subplots(1, len(panels), sharex=True, squeeze=False)[0]
+    everything = np.concatenate([odds for panel in panels.values() for odds, _ in panel.values()])
+    low, high = np.quantile(everything, [0.0005, 0.9995])
+    edges = np.linspace(low - 0.25, high + 0.25, 61)
+    for part, (name, panel) in zip(axes, panels.items(), strict=True):
+        shades = [*colormaps["Blues"](np.linspace(0.4, 0.95, len(panel) - 1)), COLOURS[1]]
+        for (label, (odds, weight)), shade in zip(panel.items(), shades, strict=True):
+            density, _ = np.histogram(odds, edges, weights=weight, density=True)
+            part.stairs(density, edges, color=shade, linewidth=1.6, label=label)
+        part.set_title(name)
+        part.set_xlabel("calibrated probability")
+        inside = [p for p in PROBABILITIES if edges[0] <= logit(p) <= edges[-1]]
+        part.set_xticks(logit(inside), [_percent(p) for p in inside])
+        part.set_yticks([])
+    axes[0].set_ylabel("density")
+    _legend(figure, axes[0])
+
+
+class Places(NamedTuple):
+    """Two stages' orders of the same candidates."""
+
+    x: Array
+    """(C,) places by the one stage, from 1."""
+    y: Array
+    """(C,) places by the other."""
+    x_keep: int
+    y_keep: int
+    names: tuple[str, str]
+
+
+def places(figure: Figure, panels: Sequence[Places]) -> None:
+    """How many candidates have a place by one stage and another place by the other, in shares of all."""
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for part, panel in zip(axes, panels, strict=True):
+        edges = _place_edges(int(panel.x.max()))
+        count, _, _ = np.histogram2d(panel.x, panel.y, (edges, edges))
+        density = count / np.outer(np.diff(edges), np.diff(edges))
+        shown = np.ma.masked_equal(density.T / density.max(), 0)
+        image = part.pcolormesh(
+            edges, edges, shown, cmap="YlGnBu", norm=LogNorm(max(shown.min(), 1e-3), 1), rasterized=True
+        )
+        part.axvline(panel.x_keep + 0.5, color=COLOURS[1], linestyle="--", linewidth=1)
+        part.axhline(panel.y_keep + 0.5, color=COLOURS[1], linestyle="--", linewidth=1)
+        part.set(xscale="log", yscale="log", aspect="equal", xlim=edges[[0, -1]], ylim=edges[[0, -1]])
+        part.set_xlabel(f"place by {panel.names[0]} (keeps {panel.x_keep})")
+        part.set_ylabel(f"place by {panel.names[1]} (keeps {panel.y_keep})")
+        for axis in (part.xaxis, part.yaxis):
+            axis.set_major_locator(FixedLocator(_ticks(1, edges[-1])))
+            axis.set_minor_locator(NullLocator())
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}"))
+        part.grid(False)
+    bar = figure.colorbar(image, ax=axes, label="density, 1 at the densest", shrink=0.9)
+    bar.formatter = FuncFormatter(lambda value, _: f"{value:g}")
+
+
+def _place_edges(last: int) -> NDArray[np.float64]:
+    """Edges between whole places: a cell a place at the top, cells of equal width on a log scale further down."""
+    return np.unique(np.round(np.geomspace(1, last + 1, 40))) - 0.5
+
+
+def quota_curve(
+    figure: Figure, recalls: Mapping[str, Series], random: Series, cost: Series, keep: int, stage: str
+) -> None:
+    """Recall and CPU time against the candidates that a stage keeps, its own quota marked."""
+    left, right = figure.subplots(1, 2, sharex=True)
+    for label, line in recalls.items():
+        (drawn,) = left.plot(line.x, line.y, label=label)
+        if line.low is not None and line.high is not None:
+            left.fill_between(line.x, line.low, line.high, color=drawn.get_color(), alpha=0.15, linewidth=0)
+    left.plot(random.x, random.y, color=FAINT, linestyle=":", label="random order")
+    left.set(title="recall", ylim=(0, 1.03))
+    right.plot(cost.x, cost.y, marker="o")
+    right.set(title="CPU time a request, ms", ylim=(0, float(cost.y.max()) * 1.1))
+    for part in (left, right):
+        part.axvline(keep, color=FAINT, linestyle="--", linewidth=1)
+        part.set_xlabel(f"candidates that {stage} keeps (config: {keep})")
+    _legend(figure, left)
+
+
+def _legend(figure: Figure, axes: Axes) -> None:
+    """Above the plots, where it covers nothing."""
+    handles, labels = axes.get_legend_handles_labels()
+    if len(handles) > 1:
+        figure.legend(handles, labels, loc="outside upper left", ncols=min(len(handles), 6))
+
+
+def dots(
+    figure: Figure, panels: Mapping[str, Mapping[str, tuple[float, float | None, float | None]]]
+) -> None:
+    """Values with their intervals: a panel a metric, a row a name, and a line at 0."""
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for part, (name, rows) in zip(axes, panels.items(), strict=True):
+        part.axvline(0, color=FAINT, linestyle="-", linewidth=1)
+        for y, (value, low, high) in enumerate(rows.values()):
+            sure = low is not None and high is not None and (low > 0 or high < 0)
+            colour = COLOURS[0] if sure else FAINT
+            if low is not None and high is not None:
+                part.plot([low, high], [y, y], color=colour, linestyle="-", linewidth=1.6)
+            part.plot([value], [y], color=colour, linestyle="none", marker="o", markersize=5)
+        part.set_title(name, fontsize=8)
+        part.set(ylim=(len(rows) - 0.5, -0.5))
+        part.xaxis.set_major_locator(MaxNLocator(3))
+        part.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.4g}"))
+        part.grid(axis="y", visible=False)
+    axes[0].set_yticks(range(len(rows)), list(rows))
+
+
+def scatters(figure: Figure, panels: Mapping[str, Series], y: str, groups: Sequence[str]) -> None:
+    """Points of each panel against one and the same y, coloured by group."""
+    axes = figure.subplots(rows_of(len(panels)), ACROSS, sharey=True, squeeze=False)
+    shades = colormaps["tab20"](np.linspace(0, 1, 20))
+    names = list(dict.fromkeys(groups))
+    of = np.array([names.index(group) for group in groups])
+    for part, (name, points) in zip(axes.ravel(), panels.items(), strict=False):
+        for n, group in enumerate(names):
+            here = of == n
+            shade = shades[n % len(shades)]
+            part.plot(points.x[here], points.y[here], color=shade, linestyle="none", marker="o", label=group)
+        part.set_xlabel(name)
+        part.xaxis.set_major_locator(MaxNLocator(4))
+    for part in axes.ravel()[len(panels) :]:
+        part.set_visible(False)
+    for row in axes:
+        row[0].set_ylabel(y)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower left", ncols=3, fontsize=8)

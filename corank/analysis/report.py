@@ -1,0 +1,260 @@
+"""A run on one page: the stages side by side, how they work together, how they learnt."""
+
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from scipy.special import expit
+
+from corank import __version__, metrics
+from corank.analysis import plots
+from corank.analysis.cost import ROUNDS, cpu_ms
+from corank.analysis.curves import recalls, replayed, scalars
+from corank.analysis.evaluated_run import Judged
+from corank.analysis.html import Cell, Html, folded, heading, page, plot, section, table, text
+from corank.analysis.plots import Series
+from corank.serving.funnel.funnel import Funnel
+from corank.training.config_file import plain
+from corank.training.export import export
+from corank.training.run import Run
+
+QUOTAS = 12
+"""Points of the quota curve, about."""
+POPULATIONS = {
+    "exposed": "exposed candidates: what was shown, the ranker's own samples",
+    "candidates": "all candidates: what the cascade must order",
+}
+TO_LOG = "Log what the stages cut, or lower keep for the judgement."
+
+
+def report(judged: Judged) -> Html:
+    """The page. Raises BundleError, RequestError where the model cannot be exported or its requests replayed."""
+    config = judged.run.config
+    return page(
+        f"{config.name}: {' → '.join(stage.name for stage in config.stages)}",
+        _lead(judged),
+        section("Stages side by side", *_stages(judged.document)),
+        section("The cascade", *_cascade(judged)),
+        section("Quota curve", *_quota_curve(judged)),
+        section("Calibration", *_calibration(judged)),
+        section("Scores by level", *_distributions(judged)),
+        section("Places by stage", *_places(judged)),
+        section("Training", *_training(judged.run)),
+        section(
+            "Config", folded("The whole config of this run", yaml.safe_dump(plain(config), sort_keys=False))
+        ),
+    )
+
+
+def _lead(judged: Judged) -> str:
+    found, rows, data = judged.document, judged.predictions, judged.run.config.data
+    log = data.log if isinstance(data.log, str) else ", ".join(data.log)
+    positives = ", ".join(f"{int((known == 1).sum()):,} {name}" for name, known in rows.labels.items())
+    epoch = judged.run.trained(judged.packed).facts["epoch"]
+    return (
+        f"Split {found['split']} of {log}: {found['requests']:,} requests of {len(np.unique(rows.requests.user)):,} "
+        f"users, {found['candidates']:,} candidates, of which {int(rows.exposed.sum()):,} exposed ({positives}). "
+        f"Weights of epoch {epoch}, run {judged.run.folder.name}, corank {__version__}."
+    )
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
+
+
+def _between(bounds: list[float] | None) -> str:
+    return "" if bounds is None else f"{bounds[0]:.4f} – {bounds[1]:.4f}"
+
+
+def _stages(document: dict[str, Any]) -> list[Html]:
+    parts = [
+        text(
+            "Every stage is judged on the same rows; small beside a figure is its 95 % interval over users. AUC and "
+            "GAUC: the higher the better; PCOC: 1 is right; logloss and ECE: the lower the better; calibrated: what a "
+            "service gets. A figure that is undefined is left out."
+        )
+    ]
+    for population, title in POPULATIONS.items():
+        labels = {label: None for found in document["stages"].values() for label in found[population]}
+        for label in labels:
+            parts += _stages_on(document, population, label, f"{label}, {title}")
+    return parts
+
+
+def _stages_on(document: dict[str, Any], population: str, label: str, title: str) -> list[Html]:
+    figures = {n: f[population][label] for n, f in document["stages"].items() if label in f[population]}
+    bounds = document["interval"]["stages"]
+    metrics = next(iter(figures.values()))
+    known = [m for m in metrics if any(found[m] is not None for found in figures.values())]
+    if known == ["n"]:
+        return []
+    rows: list[list[Cell]] = []
+    for metric in known:
+        row: list[Cell] = [metric]
+        for stage, found in figures.items():
+            value = found[metric]
+            interval = bounds[stage][population][label].get(metric)
+            row.append(f"{value:,}" if metric == "n" else (_number(value), _between(interval)))
+        rows.append(row)
+    return [heading(title), table(["", *figures], rows)]
+
+
+def _cascade(judged: Judged) -> list[Html]:
+    cascade, bounds = judged.document["cascade"], judged.document["interval"]["cascade"]
+    if cascade is None:
+        return [text("The config has a single stage: nothing is cut before it.")]
+    first, *between, last = judged.run.config.stages
+    quotas = ", ".join(f"{stage.name} keeps {stage.keep}" for stage in judged.run.config.stages)
+    if not any(cascade["eligible"].values()):
+        return [
+            text(f"Nothing to judge: no request has more candidates than the quotas ({quotas}). {TO_LOG}")
+        ]
+    parts = [
+        text(
+            f"{first.name} against {last.name}; {quotas}. recall@k@m is the share of a top k that is in {first.name}'s "
+            f"top m: agree, {last.name}'s own top; truth, the known one; click, what was clicked; joint, what comes "
+            "through all stages. High agreement with low truth recall: the stages agree on the wrong items."
+        ),
+        *_cascade_table(cascade, bounds),
+    ]
+    for stage in between:
+        parts.append(heading(f"{stage.name} against {last.name}"))
+        parts += _cascade_table(cascade["stages"][stage.name], bounds["stages"][stage.name])
+    return parts
+
+
+def _cascade_table(figures: dict[str, Any], bounds: dict[str, Any]) -> list[Html]:
+    """The figures that are defined, and a sentence on those that are not."""
+    rows: list[list[Cell]] = []
+    absent: list[str] = []
+    for name, requests in figures["eligible"].items():
+        if figures[name] is None:
+            absent.append(name)
+            continue
+        value = (_number(figures[name]), _between(bounds[name]))
+        rows.append([name, value, _number(figures["random"][name]), f"{requests:,}"])
+    why = f"Undefined here: {', '.join(absent)} (no truth, no clicks, nothing cut, or requests no larger than the cut)."
+    return [table(["", "value", "random order", "requests"], rows), *([text(why)] if absent else [])]
+
+
+def _quota_curve(judged: Judged) -> list[Html]:
+    config, largest = judged.run.config, int(judged.predictions.requests.size.max())
+    first, last = config.stages[0], config.stages[-1]
+    if len(config.stages) < 2 or largest <= last.keep:
+        wanted = f"requests of more than the {last.keep} candidates that {last.name} keeps"
+        return [text(f"None: it takes two stages, and {wanted}. {TO_LOG}")]
+    even = np.geomspace(last.keep, largest, QUOTAS).round().astype(int)
+    quotas = sorted({*even.tolist(), min(first.keep, largest)})
+    curves, random = recalls(judged, [m for m in quotas if m < largest])
+    requests = replayed(judged)
+    with tempfile.TemporaryDirectory(prefix="corank") as folder:
+        bundle = export(Path(folder) / "bundle", config, judged.packed, judged.model, judged.calibrators)
+        cost = Series(np.array(quotas), cpu_ms(Funnel(bundle), requests, first.name, quotas))
+    caption = (
+        f"How many candidates must {first.name} keep? Left: the share of the best that survives; where it flattens, a "
+        "larger quota buys nothing. Bands are 95 % intervals; at each quota, requests with more candidates count. "
+        f"Right: CPU time of a whole request, encoding included: {len(requests)} logged requests through the exported "
+        f"graphs on this machine, the median of {ROUNDS} rounds. The dashed line is the config's quota."
+    )
+    draw = partial(
+        plots.quota_curve, recalls=curves, random=random, cost=cost, keep=first.keep, stage=first.name
+    )
+    return [plot(draw, caption)]
+
+
+def _calibration(judged: Judged) -> list[Html]:
+    parts = []
+    for label in judged.predictions.labels:
+        stages = [stage.name for stage in judged.run.config.stages if label in stage.labels]
+        if stages:
+            parts += [heading(label), _calibration_of(judged, label, stages)]
+    return parts
+
+
+def _calibration_of(judged: Judged, label: str, stages: list[str]) -> Html:
+    rows = judged.predictions
+    known = rows.exposed & (rows.labels[label] >= 0)
+    positive, weight = rows.labels[label][known] == 1, rows.weight[known]
+    if not positive.any() or positive.all():
+        return text(f"Nothing to compare: {positive.sum():,} of {len(positive):,} exposed rows are {label}.")
+    panels: dict[str, dict[str, Series]] = {"raw": {}, "calibrated": {}}
+    for stage in stages:
+        raw, calibrated = expit(rows.logits[stage][label]), judged.probability(stage, label)
+        panels["raw"][stage] = _curve(metrics.reliability(raw[known], positive, weight))
+        panels["calibrated"][stage] = _curve(metrics.reliability(calibrated[known], positive, weight))
+    count = len(panels["raw"][stages[0]].x)
+    caption = (
+        f"{label}, on {len(positive):,} exposed rows in {count} bins of equal mass: the predicted rate against the "
+        "observed, with 95 % intervals. On the line: right. Below it: the stage promises too much. A stage that "
+        "trained on unexposed negatives lies above it until calibrated."
+    )
+    return plot(partial(plots.reliability, panels=panels), caption, height=3.9)
+
+
+def _curve(found: metrics.Reliability) -> Series:
+    return Series(found.predicted, found.observed, found.low, found.high)
+
+
+def _distributions(judged: Judged) -> list[Html]:
+    config, rows = judged.run.config, judged.predictions
+    held = {name: rows.level == n for n, name in enumerate(config.data.levels) if (rows.level == n).any()}
+    panels = {}
+    for stage in config.stages:
+        calibrator, z = judged.calibrators[stage.name][stage.main], rows.logits[stage.name][stage.main]
+        odds = z * calibrator.slope + calibrator.intercept
+        panels[f"{stage.name}: {stage.main}"] = {
+            name: (odds[of], rows.weight[of]) for name, of in held.items()
+        }
+    counts = ", ".join(f"{name} {int(of.sum()):,}" for name, of in held.items())
+    caption = (
+        f"Each level's candidates ({counts}) by the calibrated probability that a stage gives them, on a scale of "
+        "log-odds; every curve has the same area. A stage that repeats production's choice has curves far apart, from "
+        "the first cut to the exposed; curves that lie on each other say that it cannot tell them apart."
+    )
+    drawn = plot(partial(plots.distributions, panels=panels), caption)
+    if len(held) > 1:
+        return [drawn]
+    return [text(f"The split holds a single level ({counts}), so there is nothing cut to compare."), drawn]
+
+
+def _places(judged: Judged) -> list[Html]:
+    *before, last = judged.run.config.stages
+    if not before or judged.predictions.requests.size.max() < 2:
+        return [text("None: it takes two stages, and requests of more than one candidate.")]
+    y = judged.places(last) + 1
+    panels = [plots.Places(judged.places(s) + 1, y, s.keep, last.keep, (s.name, last.name)) for s in before]
+    caption = (
+        "Where candidates stand in both orders of their request, 1 the best. On the diagonal the stages agree. Right "
+        f"of the upright line and below the level one lies what {last.name} would have shown, had it not been cut."
+    )
+    return [plot(partial(plots.places, panels=panels), caption, height=3.8)]
+
+
+def _training(run: Run) -> list[Html]:
+    logged = scalars(run.folder / "events")
+    losses = {n.removeprefix("loss/"): {"": s} for n, s in logged.items() if n.startswith("loss/")}
+    valid: dict[str, dict[str, Series]] = {}
+    for name, series in logged.items():
+        if name.startswith("valid/"):
+            head, _, metric = name.removeprefix("valid/").rpartition(".")
+            valid.setdefault(metric, {})[head] = series
+    if not losses:
+        return [text("The run's folder holds no TensorBoard events, from which loss curves are drawn.")]
+    parts = [
+        plot(
+            partial(plots.small, plots=losses, x="step"),
+            "Each loss over its own candidates, before its weight: pale as logged, dark its running mean. Compare a "
+            "curve's shape, not the height of one loss with another's.",
+            height=2.1 * plots.rows_of(len(losses)),
+        )
+    ]
+    if valid:
+        caption = (
+            "Exposed validation rows after each epoch, uncalibrated: AUC and GAUC should rise, logloss fall."
+        )
+        draw = partial(plots.small, plots=valid, x="step", markers=True)
+        parts.append(plot(draw, caption, height=2.1 * plots.rows_of(len(valid)) + 0.3))
+    return parts

@@ -1,0 +1,182 @@
+"""A study on one page: its verdicts, then every question with its plot and its table."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import yaml
+
+from corank import __version__
+from corank.analysis import plots
+from corank.analysis.html import Cell, Html, folded, heading, page, plot, section, table, text
+from corank.analysis.plots import Series
+from corank.analysis.study.arms import BASE
+from corank.analysis.study.findings import RANKER_FIRST
+
+PLOTTED = 3
+"""Metrics side by side in a plot of differences."""
+
+
+def study_page(document: dict[str, Any]) -> Html:
+    """The page of a study's document."""
+    questions = document["questions"]
+    return page(
+        f"{document['name']}: a study",
+        _lead(document),
+        section("How to read it", text(_method(document)), *map(text, document["notes"])),
+        *(
+            section(f"{n}. {found['title']}", *_question(document, n, found))
+            for n, found in questions.items()
+        ),
+        section("All arms", *_arms(document)),
+        section(
+            "Config", folded("The config as written", yaml.safe_dump(document["config"], sort_keys=False))
+        ),
+    )
+
+
+def _lead(document: dict[str, Any]) -> str:
+    return (
+        f"Split {document['split']}: {document['requests']:,} requests of {document['users']:,} users, "
+        f"{document['candidates']:,} candidates. {document['trials']} trials of {len(document['arms'])} arms, corank "
+        f"{__version__}."
+    )
+
+
+def _method(document: dict[str, Any]) -> str:
+    rates = ", ".join(f"{rate:.3g}" for rate in document["rates"])
+    return (
+        "An arm is the config with one thing changed. Each gets the same: the config's epochs and batches, all its "
+        f"learning rates times one of {rates}, chosen by validation clicks, then {document['seeds']} seeds. A "
+        f"difference is that of an arm less the config as written, on the same test users, seed by seed; its 95 % "
+        "interval is over users and seeds together, the choice of the rate left out. Cannot tell: the interval holds "
+        "0. Many intervals are shown and none is widened for that: one in twenty misleads."
+    )
+
+
+def _question(document: dict[str, Any], number: str, found: dict[str, Any]) -> list[Html]:
+    parts = [text(line) for line in found["verdict"]]
+    if found.get("differences"):
+        parts += _differences(document, number, found)
+    if found.get("correlations"):
+        parts += _correlations(document, found)
+    if found.get("quota"):
+        parts.append(_quota(document, found["quota"]))
+    return parts + [text(line) for line in found["notes"]]
+
+
+def _shown(document: dict[str, Any], number: str) -> list[str]:
+    """The metrics of a question's plot: end to end first, then what the question is about."""
+    about = {
+        "1": ["last_auc", "first_candidates_auc"],
+        "6": ["agree_recall", "first_candidates_auc"],
+        "7": ["first_auc", "first_candidates_auc"],
+        "8": ["last_auc", "first_candidates_auc"],
+    }.get(number, ["last_auc", "truth_recall"])
+    others = [*about, "click_recall", "first_auc", "last_auc"]
+    known = [name for name in dict.fromkeys([document["end"], *others]) if name in document["metrics"]]
+    return known[:PLOTTED]
+
+
+def _differences(document: dict[str, Any], number: str, found: dict[str, Any]) -> list[Html]:
+    metrics, names = _shown(document, number), document["metrics"]
+    compared = {arm: figures for arm, figures in found["differences"].items() if figures}
+    panels = {
+        names[metric]: {
+            arm: (figures[metric]["value"], figures[metric]["low"], figures[metric]["high"])
+            for arm, figures in compared.items()
+            if metric in figures
+        }
+        for metric in metrics
+        if all(metric in figures for figures in compared.values())
+    }
+    caption = (
+        "Each arm less the config as written, with 95 % intervals over users and seeds. Right of 0: higher; grey: "
+        "cannot tell."
+    )
+    drawn = plot(partial(plots.dots, panels=panels), caption, height=0.9 + 0.32 * len(compared))
+    rows: list[list[Cell]] = []
+    for metric, title in names.items():
+        row: list[Cell] = [title]
+        row += [_difference(figures.get(metric)) for figures in compared.values()]
+        if any(cell != "–" for cell in row[1:]):
+            rows.append(row)
+    tables = [
+        table(["", *list(compared)[n : n + 3]], [[row[0], *row[1 + n : 4 + n]] for row in rows])
+        for n in range(0, len(compared), 3)
+    ]
+    return [drawn, *tables]
+
+
+def _difference(found: dict[str, Any] | None) -> Cell:
+    if found is None:
+        return "–"
+    value = f"{found['value']:+.4f}"
+    return value if found["low"] is None else (value, f"{found['low']:+.4f} – {found['high']:+.4f}")
+
+
+def _correlations(document: dict[str, Any], found: dict[str, Any]) -> list[Html]:
+    names, end, points = document["metrics"], document["end"], found["checkpoints"]
+    rho = found["correlations"]
+    order = partial(
+        plots.dots,
+        panels={"Spearman's ρ": {names[name]: (r["value"], r["low"], r["high"]) for name, r in rho.items()}},
+    )
+    y = np.array(points[end])
+    panels = {names[name]: Series(np.array(points[name]), y) for name in rho}
+    scatter = partial(plots.scatters, panels=panels, y=names[end], groups=points["arm"])
+    return [
+        plot(
+            order,
+            f"How well a figure of one stage, or of its cut, orders checkpoints as {names[end]} does: rank correlation "
+            "with a 95 % interval over arms. Every rate and seed of every arm is a checkpoint.",
+            height=0.9 + 0.28 * len(rho),
+        ),
+        plot(
+            scatter,
+            f"Every checkpoint: {names[end]} against each figure. A cloud without a slope: the figure does not tell.",
+            height=2.2 * plots.rows_of(len(rho)) + 0.2 * -(-len(set(points["arm"])) // 3),
+        ),
+    ]
+
+
+def _quota(document: dict[str, Any], quota: dict[str, Any]) -> Html:
+    m = np.array(quota["m"])
+    curves = {
+        name.removesuffix("_recall").replace("_", " "): Series(m[known], values[known])
+        for name, curve in quota["recalls"].items()
+        if (known := ~np.isnan(values := np.array(curve, dtype=np.float64))).any()
+    }
+    first = document["config"]["stages"][0]["name"]
+    size = document["candidates"] / document["requests"]
+    random = Series(m[m <= size], m[m <= size] / size)
+    cost = Series(m, np.array(quota["cpu_ms"]))
+    draw = partial(
+        plots.quota_curve, recalls=curves, random=random, cost=cost, keep=quota["keep"], stage=first
+    )
+    return plot(
+        draw,
+        f"Left: what is in {first}'s top m, and (joint) what then comes through the cascade. Random order: of the "
+        "first cut, for requests of the mean size. Right: CPU time of a whole request through the exported graphs.",
+    )
+
+
+def _arms(document: dict[str, Any]) -> list[Html]:
+    names, shown = document["metrics"], [document["end"], "first_auc", "last_auc"]
+    metrics = [name for name in dict.fromkeys(shown) if name in names]
+    rows: list[list[Cell]] = []
+    for arm, found in document["arms"].items():
+        if not found["figures"]:
+            rows.append([arm, "diverged", "", "", "", *[""] * len(metrics)])
+            continue
+        row: list[Cell] = [arm, f"× {found['rate']:.3g}", f"{sum(found['parameters'].values()):,}"]
+        row += [f"{found['steps']:,}", f"{found['seconds']:.1f}"]
+        rows.append(row + [_value(found["figures"].get(name)) for name in metrics])
+    header = ["", "rate", "parameters", "steps", "seconds", *(names[name] for name in metrics)]
+    return [heading(f"{BASE}: the config itself; {RANKER_FIRST} needs no training"), table(header, rows)]
+
+
+def _value(found: dict[str, Any] | None) -> Cell:
+    if found is None:
+        return "–"
+    return f"{found['value']:.4f}"

@@ -1,0 +1,161 @@
+"""A study: DESIGN's eight questions asked of one config and its log, and answered by training its arms.
+
+Every arm gets the same: its rate is chosen among the same rates by validation clicks, at seed 0, then as many seeds
+are trained at the chosen one, each for the config's own epochs and batches.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from corank.analysis.study.arms import BASE, Arm, arms_of
+from corank.analysis.study.findings import QUESTIONS, Outcome, answers
+from corank.analysis.study.trials import Bench, Trial
+from corank.core.errors import ConfigError, DataError
+from corank.core.files import write_whole
+from corank.data.pack import Packed, fingerprint, pack
+from corank.training.config import Config
+from corank.training.config_file import plain
+
+Report = Callable[[str], object]
+RATES = (1 / 3, 1.0, 3.0)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What every arm gets."""
+
+    seeds: int = 3
+    rates: tuple[float, ...] = RATES
+
+    def __post_init__(self) -> None:
+        if self.seeds < 1:
+            raise ConfigError(f"seeds: must be 1 or more; received {self.seeds}")
+        if not self.rates or not all(0 < rate < float("inf") for rate in self.rates):
+            raise ConfigError(f"rates: must be factors above 0; received {', '.join(map(str, self.rates))}")
+        if len(set(self.rates)) < len(self.rates):
+            raise ConfigError(f"rates: each once; received {', '.join(f'{rate:g}' for rate in self.rates)}")
+
+    @property
+    def trials(self) -> int:
+        """Trainings an arm."""
+        return len(self.rates) + self.seeds - 1
+
+
+def study(
+    config: Config,
+    packed: Packed,
+    base: Path,
+    out: Path,
+    questions: Iterable[int] = QUESTIONS,
+    budget: Budget | None = None,
+    report: Report = lambda line: None,
+) -> dict[str, Any]:
+    """Answer the questions, in the folder `out`: config.json, trials/ as they end, study.json last; the document.
+
+    Trials that `out` holds already, of the same config and data, are not trained again. Raises ConfigError unless the
+    config has two stages, towers and an MLP, DataError where a split is empty, and CorankError where `out` cannot be
+    written.
+    """
+    budget = budget or Budget()
+    numbers = sorted(set(questions))
+    if not numbers or not QUESTIONS.keys() >= set(numbers):
+        raise ConfigError(f"questions: expected some of 1 to {len(QUESTIONS)}; received {numbers or 'none'}")
+    for split in ("train", "valid", "test"):
+        if not packed.splits.get(split):
+            raise DataError(
+                f"split '{split}' has no rows; a study needs all three: see data.split and `corank check`"
+            )
+    asked = arms_of(config, numbers)
+    write_whole(
+        out / "config.json", json.dumps(plain(config), indent=1) + "\n"
+    )  # fails before anything is trained
+    distinct = list({arm.identity: arm for arms in asked.values() for arm in arms.arms}.values())
+    whole = bool({5, 7} & set(numbers))
+    progress = Progress(len(distinct) * budget.trials + whole, report)
+    outcomes = {}
+    for arm in distinct:
+        bench = Bench(out / "trials", _packing(arm.config, packed, base, out, report), base)
+        outcomes[arm.identity] = _outcome(arm, bench, budget, whole and arm.name == BASE, progress)
+    document = {
+        "name": config.name,
+        **_split(packed),
+        "seeds": budget.seeds,
+        "rates": list(budget.rates),
+        "trials": sum(len(outcome.trials) for outcome in outcomes.values()),
+        "config": plain(config),
+        **answers(config, asked, outcomes),
+    }
+    write_whole(out / "study.json", json.dumps(document, indent=1, allow_nan=False) + "\n")
+    return document
+
+
+class Progress:
+    """Says which trial is done, and how long the rest may take, by those that were trained now."""
+
+    def __init__(self, trials: int, report: Report) -> None:
+        self.trials, self.done, self.trained, self.seconds, self.report = trials, 0, 0, 0.0, report
+
+    def __call__(self, arm: Arm, trial: Trial, seconds: float | None) -> None:
+        """One more is done, trained in so many seconds, or None if it was there."""
+        self.done += 1
+        said = f"trial {self.done}/{self.trials}  {arm.name}, rate × {trial.rate:.3g}, seed {trial.seed}: "
+        said += "diverged" if trial.diverged else f"score {trial.score or 0:.4f}"
+        if seconds is None:
+            said += ", was there"
+        else:
+            self.trained, self.seconds = self.trained + 1, self.seconds + seconds
+            left = (self.trials - self.done) * self.seconds / self.trained
+            said += f", {seconds:.1f} s, about {left:,.0f} s left"
+        self.report(said)
+
+
+def _outcome(arm: Arm, bench: Bench, budget: Budget, whole: bool, progress: Progress) -> Outcome:
+    def trial(rate: float, seed: int, whole: bool = False) -> Trial:
+        config, began = arm.at(rate, seed), time.monotonic()
+        held = bench.held(config, whole)
+        done = held or bench.run(config, rate, seed, whole)
+        progress(arm, done, None if held else time.monotonic() - began)
+        return done
+
+    sweep = [trial(rate, 0) for rate in budget.rates]
+    chosen = _chosen(sweep)
+    if chosen is None:
+        return Outcome(arm, sweep, None, [])
+    first = trial(chosen.rate, 0, whole) if whole else chosen
+    seeds = [first, *(trial(chosen.rate, seed, whole) for seed in range(1, budget.seeds))]
+    return Outcome(arm, sweep, chosen.rate, seeds)
+
+
+def _chosen(sweep: Sequence[Trial]) -> Trial | None:
+    """The trial of the highest score; of equals the one nearest to the rates as written."""
+    known = [trial for trial in sweep if trial.score is not None]
+    return max(known, key=lambda trial: (trial.score, -abs(np.log(trial.rate))), default=None)
+
+
+def _packing(config: Config, packed: Packed, base: Path, out: Path, report: Report) -> Packed:
+    """The config's packing; one of other features than the study's is made in its folder."""
+    if config.features == packed.manifest.features:
+        return packed
+    expected = fingerprint(config.data, config.declared, base)
+    folder = out / "packed" / expected[:12]
+    try:
+        return Packed.open(folder, expect=expected)
+    except DataError:
+        report(f"packing without some features: {folder}")
+        return pack(config.data, config.declared, base, folder, report)
+
+
+def _split(packed: Packed) -> dict[str, Any]:
+    shards = packed.splits["test"]
+    return {
+        "split": "test",
+        "requests": sum(len(shard) for shard in shards),
+        "users": len(np.unique(np.concatenate([shard.user for shard in shards]))),
+        "candidates": sum(len(shard.item) for shard in shards),
+    }

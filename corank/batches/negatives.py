@@ -1,0 +1,95 @@
+"""Negatives beyond the log: for each request items of the batch's other requests, or of the catalogue.
+
+They stand for what was not retrieved. A request's own candidates are never among them, and an item has the features
+that hold at the request's time. What was logged with a pair is missing: crosses are unknown for such a pair.
+
+Letters: R requests · C candidates · I items · X drawn pairs.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corank.batches.sampling import BATCH, CATALOGUE, Population, drawn
+from corank.core.types import Ints, Longs
+from corank.data.dataset import Packed
+from corank.features.log_schema import NEVER
+
+
+@dataclass(frozen=True)
+class Negatives:
+    """Draws from the items of a split."""
+
+    packed: Packed
+    split: str
+
+    def draw(
+        self,
+        population: Population,
+        batch: Ints,
+        request_of: Ints,
+        row_of: Ints,
+        time: Longs,
+        rng: np.random.Generator,
+    ) -> tuple[Ints, Ints, NDArray[np.uint8], Ints]:
+        """Request, item row, source and place (X,) of the pairs that `population` asks for, by request.
+
+        Args:
+            batch: item rows that the batch reads, as often as it does.
+            request_of, row_of: request and item row of all candidates of its requests, read or not: (C,).
+            time: of the requests, ms since 1970 UTC, (R,).
+        """
+        requests = len(time)
+        request: list[Ints] = []
+        item: list[Ints] = []
+        source: list[NDArray[np.uint8]] = []
+        for code in (BATCH, CATALOGUE):
+            count = population.get(code)
+            if not count:
+                continue
+            among = self.item_of_row[batch] if code == BATCH else self._seen
+            if len(among):
+                request.append(np.repeat(np.arange(requests, dtype=np.int32), count))
+                item.append(among[rng.integers(0, len(among), requests * count)])
+                source.append(np.full(requests * count, code, dtype=np.uint8))
+        if not request:
+            nothing = np.empty(0, dtype=np.int32)
+            return nothing, nothing, nothing.astype(np.uint8), nothing
+        request_x, item_x, source_x = np.concatenate(request), np.concatenate(item), np.concatenate(source)
+        pairs = self._new(request_x, item_x, request_of, self.item_of_row[row_of])
+        request_x, item_x, source_x = request_x[pairs], item_x[pairs], source_x[pairs]
+        row_x = self.packed.item_versions.held(item_x, time[request_x]).astype(np.int32)
+        return request_x, row_x, source_x, drawn(request_x, source_x, rng)
+
+    def counts(self, population: Population | None) -> NDArray[np.int64]:
+        """The log's candidates of each item row, of all levels or those of a population."""
+        counts = np.zeros(len(self._from), dtype=np.int64)
+        for shard in self.packed.splits[self.split]:
+            row = shard.item if population is None else shard.item[np.isin(shard.level, list(population))]
+            counts += np.bincount(row, minlength=len(counts))
+        return counts
+
+    def _new(self, request: Ints, item: Ints, request_of: Ints, item_of: Ints) -> NDArray[np.intp]:
+        """The drawn pairs that are neither a candidate nor drawn before, by request."""
+        many = len(self.packed.item_versions.ids)
+        key = request.astype(np.int64) * many + item
+        held = request_of.astype(np.int64) * many + item_of
+        distinct, first = np.unique(key, return_index=True)
+        new: NDArray[np.intp] = first[~np.isin(distinct, held)]
+        return new
+
+    @cached_property
+    def _from(self) -> Longs:
+        return self.packed.item_keys["valid_from"].to_numpy()
+
+    @cached_property
+    def item_of_row(self) -> Ints:
+        """The item of each row, by its place among the distinct ones."""
+        return (np.cumsum(self._from == NEVER) - 1).astype(np.int32)
+
+    @cached_property
+    def _seen(self) -> Ints:
+        """The items that some request of the split had as a candidate; others are not in its catalogue yet."""
+        return np.unique(self.item_of_row[self.counts(None) > 0])

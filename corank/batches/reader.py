@@ -1,0 +1,260 @@
+"""Packed arrays → batches of whole requests.
+
+Letters: R requests · C candidates · X drawn pairs.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from corank.batches.batch import Batch, assemble, grouped
+from corank.batches.negatives import Negatives
+from corank.batches.sampling import Population, chosen, drawn
+from corank.core.ragged import Ragged, Rows
+from corank.core.types import Floats, Ints
+from corank.data.derived_columns import pair_rows
+from corank.data.pack import Packed, Shard
+from corank.data.packed_history import history_items, needed, query_rows
+from corank.features.input_layout import Attended, Bags, Layout
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Batches of whole requests from the shards of a split.
+
+    Shards are read in a drawn order, their requests shuffled within; packing spread requests over shards by a hash,
+    so this mixes well and touches one shard's pages at a time. Each of `world` readers takes every world-th batch.
+    """
+
+    packed: Packed
+    split: str
+    requests: int
+    """Requests a batch."""
+    population: Population | None = None
+    """Candidates to read; all unless given."""
+    seed: int = 0
+    rank: int = 0
+    world: int = 1
+    attended: tuple[Attended, ...] = ()
+    """The histories that some stage attends to."""
+    places: bool = False
+    """Whether some stage sees where others place a candidate, so that the batch tells how many each stands for."""
+    layout: Layout = field(init=False)
+    negatives: Negatives = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "layout", Layout(self.packed.schema, self.packed.encoders.sizes))
+        object.__setattr__(self, "negatives", Negatives(self.packed, self.split))
+
+    @property
+    def shards(self) -> tuple[Shard, ...]:
+        return self.packed.splits[self.split]
+
+    def __len__(self) -> int:
+        """Batches an epoch, of all ranks."""
+        return sum(-(-len(shard) // self.requests) for shard in self.shards)
+
+    def shuffled(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
+        """The batches of a training epoch in a drawn order, from the `skip`-th on."""
+        plan = self._plan(np.random.default_rng([self.seed, epoch]))
+        yield from self._read([(n, *part) for n, part in enumerate(plan)][skip:], epoch)
+
+    def ordered(self) -> Iterator[Batch]:
+        """All batches in log order."""
+        yield from self._read([(n, *part) for n, part in enumerate(self._plan(None))], 0)
+
+    def _plan(self, rng: np.random.Generator | None) -> Iterator[tuple[Shard, NDArray[np.int64]]]:
+        order = np.arange(len(self.shards)) if rng is None else rng.permutation(len(self.shards))
+        for shard in (self.shards[n] for n in order):
+            index = np.arange(len(shard)) if rng is None else rng.permutation(len(shard))
+            for first in range(0, len(index), self.requests):
+                yield shard, np.sort(index[first : first + self.requests])
+
+    def drafts(self, epoch: int) -> Iterator["Draft"]:
+        """The batches of `shuffled`, before their rows are looked up in tables."""
+        plan = self._plan(np.random.default_rng([self.seed, epoch]))
+        for number, part in enumerate(plan):
+            yield self._draft(epoch, number, *part)
+
+    def _read(self, plan: list[tuple[int, Shard, NDArray[np.int64]]], epoch: int) -> Iterator[Batch]:
+        # not ahead in a thread: on a CPU it takes from the step what it saves (LOG.md)
+        for part in plan:
+            if part[0] % self.world == self.rank:
+                yield self._batch(epoch, *part)
+
+    def _batch(self, epoch: int, number: int, shard: Shard, requests: NDArray[np.int64]) -> Batch:
+        return self._draft(epoch, number, shard, requests).batch(self.layout)
+
+    def _draft(self, epoch: int, number: int, shard: Shard, requests: NDArray[np.int64]) -> "Draft":
+        found = self._candidates(shard, requests, np.random.default_rng([self.seed, epoch, number]))
+        item, item_start, order = grouped(found.row)
+        item_of = np.empty(len(found.row), dtype=np.int32)
+        item_of[order] = np.repeat(np.arange(len(item), dtype=np.int32), np.diff(item_start))
+        past = history_items(self.packed, shard, requests, self._histories)
+        position = None if shard.position is None else found.column(shard.position, -1)
+        return Draft(
+            user=shard.user[requests],
+            query=query_rows(self.packed, shard, requests, past),
+            item=self.packed.items.take(item),
+            cross=self._cross(shard, requests, found),
+            past={attended: self._events(past[attended.history]) for attended in self.attended},
+            request_of=found.request_of,
+            item_of=item_of,
+            others={
+                "items": Bags(order, item_start, None, len(item)),
+                "level": found.level,
+                "exposed": len(self.packed.data.levels) - 1,
+                "weight": found.column(shard.weight, 1),
+                "labels": {name: found.column(values, -1) for name, values in shard.labels.items()},
+                "scores": {name: found.column(values, np.nan) for name, values in shard.scores.items()},
+                "place": found.place,
+                "share": self._share[item],
+                "position": None if position is None else torch.from_numpy(position).long(),
+                "columns": {n: torch.from_numpy(c) for n, c in self._columns(shard, found).items()},
+                "same": self._same(item),
+                "stands_for": None if found.stands_for is None else torch.from_numpy(found.stands_for),
+            },
+        )
+
+    @cached_property
+    def _histories(self) -> list[str]:
+        return list(dict.fromkeys([*needed(self.packed.schema), *(a.history for a in self.attended)]))
+
+    def _events(self, items: Ragged) -> tuple[Rows, Ragged]:
+        """The distinct items of some histories, and the place of each event's item among them."""
+        distinct, place = np.unique(items.flat(), return_inverse=True)
+        return self.packed.items.take(distinct), Ragged.packed(items.length, place.astype(np.int32))
+
+    def _columns(self, shard: Shard, found: "_Candidates") -> dict[str, Floats]:
+        logged = {name: found.column(values, np.nan) for name, values in shard.columns.items()}
+        return logged | {name: values[found.row] for name, values in self.packed.item_columns.items()}
+
+    def _same(self, item: Ints) -> torch.Tensor | None:
+        """For each row the first that is of the same item, None where all are of different ones; rows ascend."""
+        ordinal = self.negatives.item_of_row[item]
+        new = np.diff(ordinal, prepend=-1) != 0
+        if new.all():
+            return None
+        return torch.from_numpy(np.maximum.accumulate(np.where(new, np.arange(len(item)), 0)))
+
+    def _candidates(
+        self, shard: Shard, requests: NDArray[np.int64], rng: np.random.Generator
+    ) -> "_Candidates":
+        start, stop = shard.request_start[requests], shard.request_start[requests + 1]
+        logged = _ranges(start, stop - start)
+        request_of = np.repeat(np.arange(len(requests), dtype=np.int32), stop - start)
+        if self.population is None:
+            return _Candidates(request_of, logged, shard.item[logged], shard.level[logged], None)
+        level, row = shard.level[logged], shard.item[logged]
+        place = drawn(request_of, level, rng)
+        keep = chosen(self.population, level, place)
+        held = _Candidates(request_of[keep], logged[keep], row[keep], level[keep], place[keep])
+        if self.places:
+            held = replace(held, stands_for=_stands_for(request_of, level, keep))
+        # those that are not read are candidates of the request all the same, so never its negatives
+        beyond = self.negatives.draw(self.population, held.row, request_of, row, shard.time[requests], rng)
+        return held.joined(*beyond)
+
+    def _cross(self, shard: Shard, requests: NDArray[np.int64], found: "_Candidates") -> Rows:
+        cross, beyond = shard.cross.take(found.logged), np.flatnonzero(found.logged < 0)
+        if not len(beyond):
+            return cross
+        pairs = pair_rows(self.packed, shard, requests, found.request_of[beyond], found.row[beyond])
+        return cross.replaced(beyond, pairs)
+
+    @cached_property
+    def _share(self) -> Floats:
+        """Of each item row, its item's share."""
+        item = self.negatives.item_of_row
+        counts = np.bincount(item, self.negatives.counts(self.population))
+        share: Floats = (counts / max(1, counts.sum())).astype(np.float32)[item]
+        return share
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A batch's rows, not yet looked up in tables: R of the query, I of distinct items, C of crosses."""
+
+    user: Ints
+    """Index into `Packed.users`: (R,)."""
+    query: Rows
+    item: Rows
+    cross: Rows
+    past: dict[Attended, tuple[Rows, Ragged]]
+    request_of: Ints  # (C,)
+    item_of: Ints  # (C,)
+    others: dict[str, Any]
+    """What else `assemble` takes."""
+
+    def batch(self, layout: Layout) -> Batch:
+        return assemble(
+            layout,
+            self.query,
+            self.item,
+            self.cross,
+            self.request_of,
+            self.item_of,
+            past=self.past,
+            **self.others,
+        )
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """The candidates of a batch, by request: each (C,)."""
+
+    request_of: Ints
+    logged: NDArray[np.int64]
+    """Place in the shard, -1 for a negative beyond the log."""
+    row: Ints
+    level: NDArray[np.uint8]
+    place: Ints | None
+    stands_for: Floats | None = None
+
+    def column(self, values: NDArray[Any] | None, otherwise: float) -> Floats:
+        """A column of the log, `otherwise` where it has none."""
+        if values is None:
+            return np.full(len(self.logged), otherwise, dtype=np.float32)
+        read = values[self.logged].astype(np.float32)
+        read[self.logged < 0] = otherwise
+        return read
+
+    def joined(self, request: Ints, row: Ints, source: NDArray[np.uint8], place: Ints) -> "_Candidates":
+        """With drawn pairs, X of them."""
+        if not len(request):
+            return self
+        assert self.place is not None
+        request_of = np.concatenate((self.request_of, request))
+        order = np.argsort(request_of.astype(np.uint16), kind="stable")
+        return _Candidates(
+            request_of[order],
+            np.concatenate((self.logged, np.full(len(request), -1)))[order],
+            np.concatenate((self.row, row))[order],
+            np.concatenate((self.level, source))[order],
+            np.concatenate((self.place, place))[order],
+            # a pair that was no candidate takes no place
+            None
+            if self.stands_for is None
+            else np.concatenate((self.stands_for, np.zeros(len(request), np.float32)))[order],
+        )
+
+
+def _ranges(start: NDArray[np.int64], length: NDArray[np.int64]) -> NDArray[np.int64]:
+    """All of start[n], …, start[n] + length[n] − 1, one n after another."""
+    ends = np.cumsum(length)
+    ranges: NDArray[np.int64] = np.arange(length.sum()) + np.repeat(start - (ends - length), length)
+    return ranges
+
+
+def _stands_for(request_of: Ints, level: NDArray[np.uint8], keep: NDArray[np.bool_]) -> Floats:
+    """How many candidates of its request and level each of those kept stands for."""
+    group = request_of.astype(np.int64) << 8 | level
+    _, group = np.unique(group, return_inverse=True)
+    times: Floats = (np.bincount(group) / np.maximum(np.bincount(group, keep), 1)).astype(np.float32)
+    kept: Floats = times[group[keep]]
+    return kept

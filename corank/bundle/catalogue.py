@@ -1,0 +1,122 @@
+"""Item vectors of a whole catalogue: a table of items, batch by batch, in memory that does not grow with it.
+
+Letters: N items of a batch · d last width of the towers.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from corank.bundle.item_layers import Layer
+from corank.bundle.item_records import Records
+from corank.bundle.item_vectors import ItemTowers
+from corank.bundle.manifest import Bundle
+from corank.core.errors import BundleError, DataError
+from corank.data.as_of import VALID_FROM
+from corank.data.tables import Table
+from corank.features.encoders import Encoders
+from corank.features.input_layout import Layout
+from corank.serving.funnel.funnel import snapshots
+from corank.serving.funnel.scorer import read_tables
+
+BATCH = 65_536
+"""Items encoded at once."""
+
+Progress = Callable[[int, int], object]
+
+
+class Catalogue:
+    """A table of items, as a bundle sees it: of every item its newest row."""
+
+    def __init__(self, bundle: Bundle, source: str, base: Path = Path()) -> None:
+        """Raises DataError for a table that cannot be read, an item without an id or in two rows of one time."""
+        manifest, folder = bundle.manifest, bundle.folder
+        self.table, self.manifest = Table.scan("items", source, base), manifest
+        schema = manifest.declared
+        self._columns = list(
+            dict.fromkeys([*map(schema.column, schema.columns("item")), *manifest.item_columns])
+        )
+        self.table.require([manifest.item, *self._columns])
+        self.table.check_whole([manifest.item])
+        self._encoders = Encoders.load(folder / "encoders", schema)
+        self._priors = snapshots(folder, manifest)
+        layout = Layout(schema, self._encoders.sizes)
+        towers = {stage.name: stage.tables for stage in manifest.stages if stage.model == "towers"}
+        self._towers = ItemTowers(folder, towers, layout, read_tables(folder, manifest, layout))
+        self._newest = self._newest_rows()
+
+    def __len__(self) -> int:
+        return int(self._newest.sum())
+
+    def _newest_rows(self) -> NDArray[np.bool_]:
+        """Which rows are their item's newest: all that is held of the whole table."""
+        key = self.manifest.item
+        begin = self.table.moment(VALID_FROM) if VALID_FROM in self.table.types else pl.lit(None, pl.Int64)
+        rows = self.table.collect(
+            self.table.frame.select(self.table.key(key).alias("id"), begin.alias("from")).with_row_index(
+                "row"
+            )
+        )
+        if rows["id"].null_count():
+            raise DataError(f"{self.table.name}: column '{key}' is null in {rows['id'].null_count():,} rows")
+        if rows["id"].n_unique() == len(rows):
+            return np.ones(len(rows), dtype=bool)
+        twice = rows.filter(rows.select("id", "from").is_duplicated())
+        if len(twice):
+            raise DataError(
+                f"{self.table.name}: {key}={twice['id'].min()!r} is in several rows; keep one, or tell them apart by a "
+                f"column '{VALID_FROM}'"
+            )
+        last = rows.sort("from", nulls_last=False).unique("id", keep="last", maintain_order=True)["row"]
+        newest = np.zeros(len(rows), dtype=bool)
+        newest[last.to_numpy()] = True
+        return newest
+
+    def batches(self) -> Iterator[Layer]:
+        """The records and vectors of N items at a time, in the order of the table. Raises DataError, BundleError."""
+        first, key = 0, self.manifest.item
+        others = [pl.col(name) for name in self._columns if name != key]
+        for rows in self.table.batches([self.table.key(key), *others], len(self._newest), BATCH):
+            frame = rows.filter(pl.Series(self._newest[first : first + len(rows)]))
+            first += len(rows)
+            if len(frame):
+                records = Records.of(frame, self._encoders, self._priors, key, self.manifest.item_columns)
+                yield Layer(records, self._towers.vectors(records.rows))
+
+
+def write_catalogue(
+    bundle: Path, source: str, out: Path, progress: Progress = lambda done, total: None
+) -> int:
+    """Write the vectors of a table of items as Parquet: the id, and `vector.STAGE` by towers stage; how many.
+
+    The file is written whole or not at all. Raises BundleError, DataError.
+    """
+    opened = Bundle.open(bundle)
+    catalogue = Catalogue(opened, source)
+    key, done, partial = opened.manifest.item, 0, out.with_name(f".{out.name}.partial")
+    writer: pq.ParquetWriter | None = None
+    try:
+        for layer in catalogue.batches():
+            columns = {key: layer.records.ids.values.to_arrow()}
+            for stage, vectors in layer.vectors.items():
+                flat = pa.array(np.ascontiguousarray(vectors).ravel())
+                columns[f"vector.{stage}"] = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
+            table = pa.table(columns)
+            writer = writer or pq.ParquetWriter(partial, table.schema)
+            writer.write_table(table)
+            done += len(table)
+            progress(done, len(catalogue))
+        if writer is None:
+            raise DataError(f"{source}: has no items")
+        writer.close()
+        partial.replace(out)
+    except OSError as error:
+        raise BundleError(f"{out}: cannot be written: {error}; what was there before is untouched") from None
+    finally:
+        partial.unlink(missing_ok=True)
+    return done

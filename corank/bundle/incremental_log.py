@@ -1,0 +1,208 @@
+"""A newer log than a bundle's: what its priors have not counted yet.
+
+Letters: C candidates.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from corank.bundle.item_records import Records
+from corank.bundle.manifest import Manifest
+from corank.core.errors import DataError
+from corank.data.as_of import Versions
+from corank.data.grouping import columns, request_columns
+from corank.data.tables import Table
+from corank.data.validate import Source, check_labels, check_weight
+from corank.features.crosses import Sides
+from corank.features.encoders import Encoders
+from corank.features.labels import Labels, known
+from corank.features.log_schema import DataSettings
+from corank.features.operands import Operands, Wanted
+from corank.features.priors import lateness
+
+Index = NDArray[np.int64]
+Report = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Newer:
+    """What a bundle is refreshed by."""
+
+    log: str | list[str]
+    items: str | list[str] | None = None
+    users: str | list[str] | None = None
+    base: Path = Path()
+    """Relative paths begin here."""
+    until: int | None = None
+    """The log is complete until then, ms UTC; its last row unless given."""
+
+
+@dataclass(frozen=True)
+class NewerLog:
+    """Its exposed candidates that some prior has not counted, repeats dropped, in the order of the log."""
+
+    data: DataSettings
+    """Of what was read: no scores, and of the labels those that priors count."""
+    rows: pl.DataFrame
+    """As of `requests.columns`, numbered by `@row`: (C,)."""
+    labels: Labels
+    sides: Sides
+    """The operands of users, contexts and items: (C,)."""
+    first: int
+    """When the log begins, ms UTC."""
+    until: int
+    """Until when it is complete."""
+
+
+def newer_log(
+    newer: Newer, manifest: Manifest, encoders: Encoders, records: Records, since: int, report: Report
+) -> NewerLog:
+    """Read and check a log, for snapshots that were taken at `since` (ms UTC) or later. Raises DataError."""
+    data, log = _needed(manifest), Table.scan("log", newer.log, newer.base)
+    keys = [*data.request, data.user, data.item]
+    log.require([*keys, data.time, *(c for c in (data.level, data.weight) if c)])
+    log.require(label.column for label in data.labels.values())
+    log.check_whole(keys)
+    first, last = _ends(log, data)
+    check_labels(log, data)
+    check_weight(log, data)
+    rows = _exposed(log, data, manifest, since)
+    _check_item(log, data, rows, records)
+    sides = _sides(rows, data, manifest, encoders, records, newer, report)
+    return NewerLog(data, rows, known(rows, data), sides, first, last if newer.until is None else newer.until)
+
+
+def _needed(manifest: Manifest) -> DataSettings:
+    held, names = manifest.data.labels, set()
+    for prior in manifest.declared.priors().values():
+        label = prior.label
+        while label is not None:
+            names.add(label)
+            label = held[label].given
+    labels = {name: label for name, label in held.items() if name in names}
+    return manifest.data.model_copy(update={"labels": labels, "scores": {}, "position": None, "columns": []})
+
+
+def _ends(log: Table, data: DataSettings) -> tuple[int, int]:
+    """When the log begins and ends, ms UTC. Raises DataError where it is empty, or lacks a user, an item or a time."""
+    time = log.moment(data.time)
+    nulls = pl.any_horizontal(pl.col(data.user).is_null(), pl.col(data.item).is_null(), time.is_null())
+    found = log.collect(log.frame.select(time.min().alias("first"), time.max().alias("last"), nulls.any()))
+    first, last, lacking = found.row(0)
+    if lacking:
+        raise DataError("data.log: a user, an item or a time is null; every candidate needs one")
+    if first is None:
+        raise DataError("data.log: the log is empty")
+    return int(first), int(last)
+
+
+def _sources(log: Table, manifest: Manifest) -> dict[str, Source]:
+    """Of the log's columns that priors count by."""
+    schema, found = manifest.declared, {}
+    for name in Wanted.of(schema, "query", schema.priors().values()).names:
+        if manifest.sources[name] == "log" or schema.column(name) == manifest.user:
+            log.require([schema.column(name)])
+            found[name] = "log"
+    return found  # type: ignore[return-value]
+
+
+def _exposed(log: Table, data: DataSettings, manifest: Manifest, since: int) -> pl.DataFrame:
+    late = max(lateness(prior, data) for prior in manifest.declared.priors().values())
+    begin = since - late // timedelta(milliseconds=1)
+    shown = pl.lit(True) if data.level is None else pl.col(data.level).cast(pl.String) == data.levels[-1]
+    read = columns(log, data, manifest.declared, _sources(log, manifest))
+    rows = log.collect(log.frame.filter(shown, log.moment(data.time) >= begin).select(read))
+    rows = rows.unique(maintain_order=True)
+    once = [*request_columns(data).values(), "@item"]
+    twice = rows.filter(rows.select(once).is_duplicated())
+    if len(twice):
+        where = {column: twice[name][0] for column, name in request_columns(data).items()}
+        spelt = ", ".join(f"{column}={value!r}" for column, value in where.items())
+        raise DataError(
+            f"data.log: request {spelt}: {data.item}={twice['@item'][0]!r} has two rows that differ; keep one"
+        )
+    return rows.with_row_index("@row")
+
+
+def _check_item(log: Table, data: DataSettings, rows: pl.DataFrame, records: Records) -> None:
+    if rows["@item"].dtype != records.ids.values.dtype:
+        raise log.unfit(data.item, f"{records.ids.values.dtype}, as in the bundle")
+
+
+def _sides(
+    rows: pl.DataFrame,
+    data: DataSettings,
+    manifest: Manifest,
+    encoders: Encoders,
+    records: Records,
+    newer: Newer,
+    report: Report,
+) -> Sides:
+    schema = manifest.declared
+    wanted = Wanted.of(schema, "query", schema.priors().values())
+    frame = rows.hstack(_of_users(rows, data, manifest, wanted, newer))
+
+    def column(name: str) -> pl.Series:
+        values = frame[f"@user {name}" if f"@user {name}" in frame.columns else schema.column(name)]
+        encoders.encode(
+            name, values
+        )  # for its errors: values of another type would be counted, and never found
+        return values
+
+    query = Operands.of(encoders, wanted, column, len(rows))
+    record = records.ids.find(rows["@item"])
+    strange = np.flatnonzero(record < 0)
+    if len(strange):
+        count = rows["@item"].gather(strange).n_unique()
+        report(
+            f"log: {count:,} items have no record; they are counted by their id alone (give the items, too)"
+        )
+    item = _item_operands(records, encoders, manifest, record, rows["@item"])
+    return Sides.pairs(schema, query, item, np.arange(len(rows)), None)
+
+
+def _of_users(
+    rows: pl.DataFrame, data: DataSettings, manifest: Manifest, wanted: Wanted, newer: Newer
+) -> pl.DataFrame:
+    """What priors count by of the users, as of each row: columns `@user <feature>`. Raises DataError."""
+    schema = manifest.declared
+    names = {
+        name: schema.column(name)
+        for name in wanted.names
+        if manifest.sources[name] == "users" and schema.column(name) != manifest.user
+    }
+    if not names:
+        return pl.DataFrame()
+    if newer.users is None:
+        raise DataError(
+            f"features.{next(iter(names))}: a prior counts by it, and it is of the users; give them, too"
+        )
+    table = Table.scan("users", newer.users, newer.base)
+    users, _ = Versions.of(
+        table, data.user, list(dict.fromkeys(names.values())), rows["@user"].unique(), only=True
+    )
+    held = users.frame[users.at(rows["@user"], rows["@time"].to_numpy())]
+    return held.select(pl.col(column).alias(f"@user {name}") for name, column in names.items())
+
+
+def _item_operands(
+    records: Records, encoders: Encoders, manifest: Manifest, record: Index, ids: pl.Series
+) -> Operands:
+    """Of the rows' items; of one without a record its id is known, and all else missing."""
+    schema, strange = manifest.declared, np.flatnonzero(record < 0)
+    alone, nothing = ids.gather(strange), pl.Series([None] * len(strange), dtype=pl.Null)
+
+    def column(name: str) -> pl.Series:
+        return alone if schema.column(name) == manifest.item else nothing
+
+    bare = Operands.of(encoders, Wanted.of(schema, "item"), column, len(strange))
+    if len(strange) == len(record):
+        return bare
+    held = records.operands.take(np.maximum(record, 0))
+    return held.replaced(strange, bare) if len(strange) else held

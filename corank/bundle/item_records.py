@@ -1,0 +1,125 @@
+"""Item records: what a bundle holds of every item, but for its vectors.
+
+Letters: N items.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from corank.core.files import read_array, read_frame, read_rows, write_array, write_frame, write_rows
+from corank.core.ragged import Rows
+from corank.core.types import Floats
+from corank.data.derived_columns import derived, encoded
+from corank.features.crosses import Sides
+from corank.features.encoders import Encoded, Encoders, assemble
+from corank.features.log_schema import NEVER
+from corank.features.operands import Operands, Wanted
+from corank.features.priors import Snapshots
+from corank.features.scale import numbers
+from corank.features.vocabulary import Keys
+
+
+@dataclass(frozen=True)
+class Records:
+    """N items by id, ascending."""
+
+    ids: Keys
+    rows: Rows
+    """Encoded."""
+    operands: Operands
+    columns: Mapping[str, Floats]
+    """Those of the data's `columns` that are of the items: (N,)."""
+
+    @classmethod
+    def of(
+        cls, frame: pl.DataFrame, encoders: Encoders, priors: Snapshots, key: str, columns: Sequence[str]
+    ) -> Self:
+        """Of items as their table has them, each once; columns that the frame lacks are missing.
+
+        Raises DataError for what a feature's kind cannot be.
+        """
+        schema = encoders.schema
+        if not frame[key].is_sorted():
+            frame = frame[frame[key].arg_sort()]
+        absent = pl.Series([None] * len(frame), dtype=pl.Null)
+
+        def column(name: str) -> pl.Series:
+            return frame[name] if name in frame.columns else absent
+
+        operands = Operands.of(
+            encoders, Wanted.of(schema, "item"), lambda n: column(schema.column(n)), len(frame)
+        )
+        sides, never = Sides.alone(schema, "item", operands), np.full(len(frame), NEVER)
+        found = encoders.columns("item", frame)
+        found |= encoded(encoders, derived(schema, "item", sides, priors, never))
+        return cls(
+            Keys(frame[key]),
+            assemble(schema.placed("item"), found, len(frame)),
+            operands,
+            {name: numbers(column(name), name).astype(np.float32) for name in columns},
+        )
+
+    def renewed(self, encoders: Encoders, priors: Snapshots) -> Self:
+        """The same items with what is derived of them anew, as of the priors' snapshots."""
+        sides = Sides.alone(encoders.schema, "item", self.operands)
+        never = np.full(len(self.rows), NEVER)
+        found = encoded(encoders, derived(encoders.schema, "item", sides, priors, never))
+        placed = encoders.schema.placed("item")
+        held: dict[str, Encoded] = dict(zip(placed.ids, self.rows.ids.T, strict=True))
+        held |= zip(placed.numbers, self.rows.numbers.T, strict=True)
+        held |= zip(placed.lists, self.rows.lists, strict=True)
+        return replace(self, rows=assemble(placed, held | found, len(self.rows)))
+
+    def followed(self, other: Self) -> Self:
+        """These items, then others whose ids are greater."""
+        return type(self)(
+            Keys(pl.concat([self.ids.values, other.ids.values])),
+            self.rows.followed(other.rows),
+            self.operands.followed(other.operands),
+            {name: np.concatenate((held, other.columns[name])) for name, held in self.columns.items()},
+        )
+
+    def merged(self, newer: Self) -> Self:
+        """These items and newer records of some of them, or of others, which take the place of the older ones."""
+        older, order = self.order_with(newer)
+        ids = pl.concat([self.ids.values.gather(older), newer.ids.values])
+        columns = {n: np.concatenate((c[older], newer.columns[n]))[order] for n, c in self.columns.items()}
+        return replace(
+            self,
+            ids=Keys(ids.gather(order)),
+            rows=self.rows.take(older).followed(newer.rows).take(order),
+            operands=self.operands.take(older).followed(newer.operands).take(order),
+            columns=columns,
+        )
+
+    def order_with(self, newer: Self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Which of these items stay beside newer ones, and how both, one after another, are put in order."""
+        older = np.flatnonzero(newer.ids.find(self.ids.values) < 0)
+        ids = pl.concat([self.ids.values.gather(older), newer.ids.values])
+        return older, ids.arg_sort().to_numpy().astype(np.int64)
+
+    def save(self, folder: Path) -> None:
+        write_rows(folder, self.rows)
+        write_frame(folder / "keys.arrow", pl.DataFrame({"item": self.ids.values}))
+        if self.operands.keys or self.operands.lists or self.operands.numbers:
+            self.operands.save(folder / "operands")
+        for name, values in self.columns.items():
+            write_array(folder / f"column.{name}.npy", values)
+
+    @classmethod
+    def load(cls, folder: Path, encoders: Encoders, columns: list[str]) -> Self:
+        """Memory-mapped. Raises DataError if a part is missing or damaged."""
+        schema = encoders.schema
+        rows = read_rows(folder, [None] * len(schema.placed("item").lists))
+        return cls(
+            Keys(read_frame(folder / "keys.arrow").to_series()),
+            rows,
+            Operands.load(folder / "operands", Wanted.of(schema, "item"), len(rows)),
+            {name: read_array(folder / f"column.{name}.npy") for name in columns},
+        )

@@ -1,0 +1,61 @@
+"""Item vectors: what an item tower's graph makes of every record, ahead of any request.
+
+Letters: N items · d last width of the towers.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from corank.core.errors import BundleError
+from corank.core.files import write_array
+from corank.core.ragged import Rows
+from corank.core.types import Floats
+from corank.features.input_layout import Layout, dense
+
+ITEMS_AT_ONCE = 65_536
+
+
+class ItemTowers:
+    """The item towers of a bundle's content, on all cores: for many items, not for a request."""
+
+    def __init__(
+        self,
+        folder: Path,
+        towers: Mapping[str, str],
+        layout: Layout,
+        tables: Mapping[str, Mapping[int, Floats]],
+    ) -> None:
+        """`towers`: by stage the tables that it reads."""
+        self._layout = layout
+        self._tables = {stage: tables[held] for stage, held in towers.items()}
+        self._graphs = {
+            stage: onnxruntime.InferenceSession(
+                str(folder / f"{stage}.item.onnx"), providers=["CPUExecutionProvider"]
+            )
+            for stage in towers
+        }
+
+    def vectors(self, rows: Rows) -> dict[str, Floats]:
+        """By stage: (N, d). Raises BundleError where one is not finite."""
+        return {stage: self._vectors(stage, rows) for stage in self._graphs}
+
+    def _vectors(self, stage: str, rows: Rows) -> Floats:
+        parts = []
+        for first in range(0, len(rows), ITEMS_AT_ONCE):
+            some = rows.take(np.arange(first, min(first + ITEMS_AT_ONCE, len(rows))))
+            given = dense(some, self._layout.groups["item"], self._tables[stage])
+            parts += self._graphs[stage].run(None, {"item": given})
+        vectors: Floats = np.concatenate(parts)
+        if not np.isfinite(vectors).all():
+            odd = (~np.isfinite(vectors)).any(1).sum()
+            raise BundleError(f"{stage}.item: {odd} item vectors are not finite")
+        return vectors
+
+
+def save_vectors(folder: Path, vectors: Mapping[str, Floats]) -> None:
+    """Write `items/vectors.<stage>.npy` of a bundle's content."""
+    for stage, held in vectors.items():
+        write_array(folder / "items" / f"vectors.{stage}.npy", held)

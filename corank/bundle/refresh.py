@@ -1,0 +1,143 @@
+"""A bundle brought forward by newer logs, nothing trained: priors, item records and vectors; the model stays the same.
+
+A prior's snapshot moves to the last period that the log closes, and counts what happened since its own. Newer rows of
+`items` take the place of older records, and add to them. All that is derived of items is derived anew, with it what
+histories know of their items, and every item vector.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from corank.bundle import retrieval as retrieve
+from corank.bundle.incremental_log import Newer, NewerLog, newer_log
+from corank.bundle.item_records import Records
+from corank.bundle.item_vectors import ItemTowers, save_vectors
+from corank.bundle.manifest import Bundle, Manifest, next_seq, write
+from corank.data.as_of import Versions
+from corank.data.dataset import prior_folder
+from corank.data.tables import Table, changed_at
+from corank.data.validate import check_values, spell
+from corank.features.encoders import Encoders
+from corank.features.history import floored
+from corank.features.input_layout import Layout
+from corank.features.kinds import PriorFeature
+from corank.features.priors import Snapshots, counted_rows, lateness
+from corank.serving.funnel.funnel import snapshots
+from corank.serving.funnel.scorer import read_tables
+
+__all__ = ["Newer", "refresh"]
+
+_MS = timedelta(milliseconds=1)
+Report = Callable[[str], object]
+
+
+def refresh(path: Path, newer: Newer, report: Report = lambda line: None) -> Bundle:
+    """Write the refreshed content of a bundle in its place: the same `model_version`, a new `items_seq`.
+
+    Raises BundleError, DataError; what was there before is untouched then.
+    """
+    bundle = Bundle.open(path)
+    manifest, folder = bundle.manifest, bundle.folder
+    encoders = Encoders.load(folder / "encoders", manifest.declared)
+    records = Records.load(folder / "items", encoders, manifest.item_columns)
+    priors = snapshots(folder, manifest)
+    if newer.items is not None:
+        table = Table.scan("items", newer.items, newer.base)
+        records = _renewed(records, encoders, priors, manifest, table, report)
+    if priors.rates:
+        since = min((priors.cut or {}).values())
+        read = newer_log(newer, manifest, encoders, records, since, report)
+        priors = _forward(priors, read, manifest.declared.priors(), report)
+    records = records.renewed(encoders, priors)
+    fresh = manifest.model_copy(
+        update={
+            "priors": dict(priors.cut or {}),
+            "items_seq": next_seq(path, manifest.model_version),
+            "items_at": changed_at(newer.items, newer.base) or manifest.items_at,
+        }
+    )
+    return write(path, fresh, lambda content: _fill(content, folder, manifest, encoders, records, priors))
+
+
+def _fill(
+    content: Path,
+    before: Path,
+    manifest: Manifest,
+    encoders: Encoders,
+    records: Records,
+    priors: Snapshots,
+) -> None:
+    """All parts of the content: those of the model as they are, the others anew."""
+    for part in manifest.parts:
+        if not part.startswith(("items/", "priors/", "retrieval/")):
+            (content / part).parent.mkdir(parents=True, exist_ok=True)
+            _same(before / part, content / part)
+    for n, rates in enumerate(priors.rates.values()):
+        rates.save(prior_folder(content, n))
+    records.save(content / "items")
+    layout = Layout(manifest.declared, encoders.sizes)
+    towers = {stage.name: stage.tables for stage in manifest.stages if stage.model == "towers"}
+    vectors = ItemTowers(content, towers, layout, read_tables(content, manifest, layout)).vectors(
+        records.rows
+    )
+    save_vectors(content, vectors)
+    retrieve.refreshed(before, content, vectors)
+
+
+def _same(old: Path, new: Path) -> None:
+    """The same file under another name, or a copy where the disk knows no such thing: parts never change."""
+    try:
+        os.link(old, new)
+    except OSError:
+        shutil.copyfile(old, new)
+
+
+def _renewed(
+    records: Records,
+    encoders: Encoders,
+    priors: Snapshots,
+    manifest: Manifest,
+    table: Table,
+    report: Report,
+) -> Records:
+    """The records with the newest rows of a table in the place of older ones, and its new items among them."""
+    schema, key = manifest.declared, manifest.item
+    named = [*map(schema.column, schema.columns("item")), *manifest.item_columns]
+    read = [column for column in dict.fromkeys(named) if column != key]
+    check_values(table, manifest.item_columns, [key])
+    none = pl.Series(dtype=records.ids.values.dtype)
+    versions, _ = Versions.of(table, key, read, none, only=False)
+    frame = versions.frame.unique("@id", keep="last", maintain_order=True).rename({"@id": key})
+    known_ids = int((records.ids.find(frame[key]) >= 0).sum())
+    report(f"items: {known_ids:,} renewed, {len(frame) - known_ids:,} new")
+    return records.merged(Records.of(frame, encoders, priors, key, manifest.item_columns))
+
+
+def _forward(
+    priors: Snapshots, newer: NewerLog, features: Mapping[str, PriorFeature], report: Report
+) -> Snapshots:
+    """The snapshots as of the last period that the log closes."""
+    data = newer.data
+    rates, cuts = dict(priors.rates), dict(priors.cut or {})
+    for name, feature in features.items():
+        since = cuts[name]
+        cut = int(floored(np.array([newer.until]), feature.every, data.timezone)[0])
+        if cut <= since:
+            report(f"{name}: still as of {spell(since)}; the log closes no later period")
+            continue
+        late, period = lateness(feature, data) // _MS, feature.every // _MS
+        if newer.first >= since - late + (min(late, period) or period):
+            begin = spell(since - late)
+            report(f"{name}: counts nothing between {begin} and {spell(newer.first)}, where the log begins")
+        counts = counted_rows(feature, newer.rows, data, newer.labels, newer.sides)
+        rates[name] = rates[name].extended(counts, since, cut)
+        cuts[name] = cut
+        new = int(counts["period"].is_between(since, cut, closed="left").sum())
+        report(f"{name}: {spell(since)} → {spell(cut)}, {new:,} candidates counted")
+    return Snapshots(rates, priors.timezone, cuts)

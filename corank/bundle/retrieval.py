@@ -1,0 +1,186 @@
+"""Retrieval in a bundle: its index and its recall, and the candidates of a request that brings none.
+
+    retrieval/facts.json        whose vectors, how many candidates, what the index was tuned to
+    retrieval/queries.npy       query vectors of logged requests, by which recall is measured
+    retrieval/index.faiss       unless every search is exact
+
+Letters: N items of the bundle · S newer ones · d last width of the towers · Q queries.
+"""
+
+from collections.abc import Mapping
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from corank.bundle.item_layers import Items, Layer
+from corank.core.ann_index import (
+    Allowed,
+    Recall,
+    RetrievalSettings,
+    Retriever,
+    build,
+    read,
+    timed,
+    tune,
+    write,
+)
+from corank.core.errors import BundleError
+from corank.core.files import read_array, write_array, write_bytes
+from corank.core.settings import Settings
+from corank.core.types import Floats, Longs
+from corank.data.dataset import Packed
+from corank.data.packed_history import history_items, needed, query_rows
+from corank.features.input_layout import Layout, dense
+from corank.features.operands import Operands
+from corank.features.schema import Schema
+
+FACTS, QUERIES, INDEX = "retrieval/facts.json", "retrieval/queries.npy", "retrieval/index.faiss"
+MANY = 256
+"""Queries that recall is measured by."""
+FILTERS = 256
+"""Filters whose items are remembered."""
+
+Where = tuple[tuple[str, tuple[int, ...]], ...]
+"""By feature the hashes of the values that are let through, both ascending."""
+
+
+class Facts(Settings):
+    """Of a bundle that retrieves."""
+
+    settings: RetrievalSettings
+    recall: Recall
+    microseconds: float
+    """Of a search, median, where the bundle was written."""
+    exact_microseconds: float
+    """Of an exact one, beside it."""
+
+    def __str__(self) -> str:
+        found = self.recall
+        short = (
+            ""
+            if found.recall >= self.settings.recall
+            else f", short of the {self.settings.recall:g} asked for"
+        )
+        return (
+            f"retrieval: {found.index}, recall@{found.k} {found.recall:.4f}{short}; a search takes "
+            f"{self.microseconds:.0f} µs, an exact one {self.exact_microseconds:.0f}"
+        )
+
+    @classmethod
+    def read(cls, folder: Path) -> Self | None:
+        """Of a bundle's content; None for one that does not retrieve. Raises BundleError."""
+        try:
+            held = (folder / FACTS).read_bytes()
+        except FileNotFoundError:
+            return None
+        return cls.model_validate_json(held)
+
+
+def sampled_queries(
+    packed: Packed, layout: Layout, tables: Mapping[int, Floats], graph: Path, seed: int = 0
+) -> Floats:
+    """What a query tower makes of some logged requests, validation's if there are any: (Q, d). Raises BundleError."""
+    shards = [shard for split in ("valid", "train", "test") for shard in packed.splits.get(split, ())]
+    shard = next((shard for shard in shards if len(shard)), None)
+    if shard is None:
+        raise BundleError("retrieval is tuned by logged requests, and there are none")
+    session = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(shard))[:MANY])
+    past = history_items(packed, shard, chosen, needed(packed.schema))
+    given = dense(query_rows(packed, shard, chosen, past), layout.groups["query"], tables)
+    return np.concatenate([session.run(None, {"query": given[n : n + 1]})[0] for n in range(len(given))])
+
+
+def write_retrieval(
+    folder: Path, settings: RetrievalSettings, vectors: Floats, queries: Floats, seed: int = 0
+) -> None:
+    """Write the parts of a bundle's content. Raises BundleError."""
+    (folder / "retrieval").mkdir(exist_ok=True)
+    write_array(folder / QUERIES, queries)
+    vectors = np.ascontiguousarray(vectors)
+    index = build(vectors, settings, seed)
+    recall = tune(index, vectors, queries, settings)
+    if index is not None:
+        write(index, folder / INDEX)
+    took, exactly = timed(Retriever(vectors, index, recall), queries)
+    facts = Facts(settings=settings, recall=recall, microseconds=took, exact_microseconds=exactly)
+    write_bytes(folder / FACTS, facts.model_dump_json(indent=1).encode())
+
+
+def refreshed(before: Path, folder: Path, vectors: Mapping[str, Floats]) -> None:
+    """The same retrieval over newer vectors, if there is any. Raises BundleError."""
+    facts = Facts.read(before)
+    if facts is not None:
+        settings = facts.settings
+        write_retrieval(folder, settings, vectors[settings.stage], read_array(before / QUERIES))
+
+
+class Retrieval:
+    """Finds the candidates of one model version, among the items after one change."""
+
+    def __init__(self, retriever: Retriever, settings: RetrievalSettings, items: Items) -> None:
+        self._retriever, self.settings = retriever, settings
+        base, *newer = items.layers
+        assert len(newer) < 2
+        self._newer: Layer | None = newer[0] if newer else None
+        stale: Longs = np.empty(0, dtype=np.int64)
+        if self._newer is not None:
+            place = base.records.ids.find(self._newer.records.ids.values)
+            stale = place[place >= 0]
+        self._older = lru_cache(maxsize=FILTERS)(partial(_allowed, base.records.operands, stale))
+        newer_operands = self._newer.records.operands if self._newer is not None else None
+        none = np.empty(0, dtype=np.int64)
+        self._among = lru_cache(maxsize=FILTERS)(partial(_allowed, newer_operands, none))
+
+    @classmethod
+    def open(cls, folder: Path, items: Items) -> Self | None:
+        """Of a bundle's content; None for one that does not retrieve. Raises BundleError, DataError."""
+        facts = Facts.read(folder)
+        if facts is None:
+            return None
+        vectors = items.layers[0].vectors[facts.settings.stage]
+        index = None if facts.recall.index == "flat" else read(folder / INDEX)
+        return cls(Retriever(vectors, index, facts.recall), facts.settings, items)
+
+    def renewed(self, items: Items) -> Self:
+        """With other newer items on the same bundle's."""
+        return type(self)(self._retriever, self.settings, items)
+
+    def search(self, query: Floats, k: int, where: Where) -> Longs:
+        """Places of the k items nearest to a query (d,) that pass the filters, best first, or fewer."""
+        side = None if self._newer is None else self._newer.vectors[self.settings.stage]
+        return self._retriever.search(query, k, self._older(where), side, self._among(where))[0]
+
+
+def _allowed(operands: Operands | None, stale: Longs, where: Where) -> Allowed | None:
+    """Of items, those that pass and that newer ones do not replace; None for all."""
+    if operands is None or (not len(stale) and not where):
+        return None
+    mask = passing(operands, where)
+    mask[stale] = False
+    return Allowed(mask)
+
+
+def passing(operands: Operands, where: Where) -> NDArray[np.bool_]:
+    """Which items have, of every feature that is filtered by, one of the values: (N,)."""
+    mask = np.ones(operands.count, dtype=bool)
+    for name, values in where:
+        wanted = np.array(values, dtype=np.uint64)
+        if name in operands.keys:
+            mask &= np.isin(operands.keys[name], wanted)
+        else:
+            lists = operands.lists[name]
+            hits: Longs = lists.row_of()[np.isin(lists.flat(), wanted)]
+            some = np.zeros(operands.count, dtype=bool)
+            some[hits] = True
+            mask &= some
+    return mask
+
+
+def filters(schema: Schema) -> dict[str, str]:
+    """The features that a request may filter by, by their column."""
+    return {schema.column(name): name for name in schema.filters()}

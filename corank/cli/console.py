@@ -1,0 +1,295 @@
+"""What the commands show: progress on stderr, tables on stdout."""
+
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from corank.training.check import Checked
+
+out = Console()
+err = Console(stderr=True)
+
+NAMES = ("feature", "side", "kind", "from", "table")
+
+
+def say(line: str, to: Console = err) -> None:
+    """A line as it is: brackets are no markup, and a long path is not broken."""
+    to.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+class Watch:
+    """A progress bar with losses and candidates a second; without a terminal, a line now and then."""
+
+    def __init__(self) -> None:
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.completed}/{task.total}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[figures]}"),
+            console=err,
+            disable=not err.is_terminal,
+        )
+        self._task: TaskID | None = None
+        self._epoch, self._said = 1, time.monotonic()
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def step(self, done: int, steps: int, losses: dict[str, float], candidates_per_second: float) -> None:
+        figures = "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
+        figures += f"  {candidates_per_second:,.0f} candidates/s"
+        if self._task is None:
+            self._task = self._bar.add_task(f"epoch {self._epoch}", total=steps, figures="")
+        self._bar.update(self._task, completed=done, figures=figures)
+        if not err.is_terminal and time.monotonic() - self._said > 10:
+            self._said = time.monotonic()
+            say(f"epoch {self._epoch} step {done}/{steps}  {figures}")
+
+    def epoch(self, epoch: int, figures: dict[str, float | None]) -> None:
+        shown = "  ".join(f"{n} {_number(v)}" for n, v in figures.items() if not n.endswith("logloss"))
+        say(f"epoch {epoch} valid  {shown}")
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+        self._task, self._epoch = None, epoch + 1
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def show_check(checked: "Checked") -> None:
+    title = f"{checked.config.name}: which feature enters which tower"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in checked.features[0]:
+        justify: Literal["left", "center"] = "left" if column in NAMES else "center"
+        whole = column in ("feature", "side", "kind")
+        table.add_column(column.replace(".", "\n"), justify=justify, overflow="fold", no_wrap=whole)
+    for row in checked.features:
+        own = {"table": "own"} if row["table"] == row["feature"] else {}
+        table.add_row(*map(escape, (row | own).values()))
+    out.print(table)
+    _show_samples(checked)
+    for name, rows in checked.rows.items():
+        say(f"{name}: {rows:,} rows", out)
+    for split, candidates in checked.splits.items():
+        say(f"{split}: {candidates:,} candidates", out)
+
+
+def _show_samples(checked: "Checked") -> None:
+    title = "who learns from which candidates, and how many a request"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in checked.samples[0]:
+        justify: Literal["left", "right"] = "left" if column in ("loss", "learns") else "right"
+        table.add_column(column, justify=justify, overflow="fold")
+    for row in checked.samples:
+        table.add_row(*map(escape, row.values()))
+    out.print(table)
+    if checked.config.data.level is None:
+        say(
+            "The log has no levels: all of it counts as exposed, and what was cut is unknown. Negatives can only",
+            out,
+        )
+        say("come from beyond it: {kind: unexposed, from: [batch]} or [catalogue].", out)
+
+
+def show_evaluation(document: dict[str, Any]) -> None:
+    """The stages side by side, then the cascade, with 95 % intervals."""
+    say(f"{document['split']}: {document['requests']:,} requests, {document['candidates']:,} candidates", out)
+    labels = {(p, label) for s in document["stages"].values() for p, found in s.items() for label in found}
+    for population, label in sorted(labels, key=lambda part: (part[0] != "exposed", part[1])):
+        _show_stages(document, population, label)
+        if population == "exposed":
+            _show_reliability(document["reliability"], label)
+    cascade, intervals = document["cascade"], document["interval"]["cascade"]
+    if cascade is not None:
+        _show_cascade("cascade", cascade, intervals)
+        for name, found in cascade.get("stages", {}).items():
+            _show_cascade(f"cascade · {name} against the last", found, intervals["stages"][name])
+
+
+def _show_stages(document: dict[str, Any], population: str, label: str) -> None:
+    stages = {n: s[population].get(label) for n, s in document["stages"].items()}
+    figures = [m for m in next(f for f in stages.values() if f) if m != "n"]
+    figures = [m for m in figures if any(f and f[m] is not None for f in stages.values())]
+    if not figures:
+        return
+    table = Table(title=f"{population} · {label}", title_justify="left", box=box.SIMPLE)
+    table.add_column("metric")
+    for name in stages:
+        table.add_column(name, justify="right")
+        table.add_column("95 %", style="dim")
+    for metric in figures:
+        cells: list[str] = []
+        for name, found in stages.items():
+            bounds = document["interval"]["stages"][name][population].get(label, {}).get(metric)
+            cells += [_number(found[metric] if found else None), _bounds(bounds)]
+        table.add_row(metric, *cells)
+    out.print(table)
+
+
+def _show_reliability(reliability: dict[str, Any], label: str) -> None:
+    """What each stage says and what came of it, bin by bin from the lowest predictions to the highest."""
+    curves = {stage: found[label] for stage, found in reliability.items() if found.get(label)}
+    if not curves:
+        return
+    table = Table(title=f"reliability · {label}", title_justify="left", box=box.SIMPLE)
+    for stage in curves:
+        for column in (f"{stage}\nraw", "calibrated", "observed"):
+            table.add_column(column, justify="right")
+    for n in range(max(map(len, curves.values()))):
+        cells: list[str] = []
+        for curve in curves.values():
+            found = curve[n] if n < len(curve) else {}
+            cells += [_number(found.get(key)) for key in ("raw", "calibrated", "observed")]
+        table.add_row(*cells)
+    out.print(table)
+
+
+def _show_cascade(title: str, cascade: dict[str, Any], bounds: dict[str, Any]) -> None:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE)
+    for column in ("metric", "value", "95 %", "random", "requests"):
+        table.add_column(column, justify="left" if column == "metric" else "right")
+    for metric, eligible in cascade["eligible"].items():
+        value, random = _number(cascade[metric]), _number(cascade["random"][metric])
+        table.add_row(metric, value, _bounds(bounds[metric]), random, f"{eligible:,}")
+    out.print(table)
+
+
+def _bounds(bounds: list[float] | None) -> str:
+    return "" if bounds is None else f"{bounds[0]:.4f} … {bounds[1]:.4f}"
+
+
+def show_explanation(document: dict[str, Any]) -> None:
+    """Features by what they are worth to the last stage, the most first."""
+    stages = list(document["stages"])
+    say(f"{document['split']}: what AUC and GAUC lose without a feature, in 0.0001", out)
+    say("± half the 95 % interval over users", out)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in ("feature", "side", "kind"):
+        table.add_column(column, overflow="fold")
+    for stage in stages:
+        table.add_column(f"{stage}\nauc", justify="right")
+        table.add_column("gauc", justify="right")
+    table.add_column("µs", justify="right")
+    worth = {n: f["stages"][stages[-1]]["auc"]["value"] or 0.0 for n, f in document["features"].items()}
+    for name in sorted(worth, key=lambda name: -worth[name]):
+        feature = document["features"][name]
+        cells = [escape(name), feature["side"], feature["kind"]]
+        for stage in stages:
+            found = feature["stages"][stage]
+            cells += [_give_or_take(found["auc"]), _give_or_take(found["gauc"])]
+        table.add_row(*cells, f"{feature['microseconds']['total']:,.0f}")
+    out.print(table)
+    base = ", ".join(f"{s} {_number(f['auc'])} / {_number(f['gauc'])}" for s, f in document["stages"].items())
+    say(f"with all features, AUC / GAUC of {document['candidates']:,} candidates: {base}", out)
+    say(
+        "µs: encoding, look-up and first layers of one request; an item's vectors and codes are paid ahead",
+        out,
+    )
+
+
+def _give_or_take(found: dict[str, Any]) -> str:
+    """A difference in ten-thousandths, give or take half its interval."""
+    if found["value"] is None:
+        return "-"
+    low, high = found["interval"] or (None, None)
+    return f"{found['value'] * 1e4:+.0f}" + ("" if low is None else f"±{(high - low) / 2 * 1e4:.0f}")
+
+
+def show_study(document: dict[str, Any]) -> None:
+    """By question: what was compared, and the verdict."""
+    say(
+        f"{document['name']}: {document['trials']} trials, {document['seeds']} seeds an arm, test split of "
+        f"{document['requests']:,} requests of {document['users']:,} users",
+        out,
+    )
+    for note in document["notes"]:
+        say(note, out)
+    for number, question in document["questions"].items():
+        say(f"\n{number}. {question['title']}", out)
+        if question.get("differences"):
+            _show_differences(document, question["differences"])
+        if question.get("correlations"):
+            _show_correlations(document, question["correlations"])
+        if question.get("quota"):
+            _show_quota(document, question["quota"])
+        for line in [*question["verdict"], *question["notes"]]:
+            say(line, out)
+
+
+def _show_differences(document: dict[str, Any], differences: dict[str, Any]) -> None:
+    """Each arm less the config as written, by the end-to-end figure and one of each stage."""
+    metrics = [
+        m for m in dict.fromkeys([document["end"], "first_auc", "last_auc"]) if m in document["metrics"]
+    ]
+    table = Table(box=box.SIMPLE, title="less the config as written", title_justify="left")
+    table.add_column("arm")
+    for metric in metrics:
+        table.add_column(document["metrics"][metric].replace("@", " @", 1), justify="right")
+    for arm, found in differences.items():
+        table.add_row(escape(arm), *(_difference(found.get(metric)) for metric in metrics))
+    out.print(table)
+
+
+def _difference(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return "-"
+    return f"{found['value']:+.4f}" + (
+        "" if found["low"] is None else f"\n{found['low']:+.4f} … {found['high']:+.4f}"
+    )
+
+
+def _show_correlations(document: dict[str, Any], found: dict[str, Any]) -> None:
+    title = f"rank correlation with {document['metrics'][document['end']]}, over checkpoints"
+    table = Table(box=box.SIMPLE, title=title, title_justify="left")
+    for column in ("figure", "ρ", "95 %"):
+        table.add_column(column, justify="left" if column == "figure" else "right")
+    for metric, rho in found.items():
+        bounds = None if rho["low"] is None else [rho["low"], rho["high"]]
+        table.add_row(document["metrics"][metric], _number(rho["value"]), _bounds(bounds))
+    out.print(table)
+
+
+def _show_quota(document: dict[str, Any], quota: dict[str, Any]) -> None:
+    table = Table(box=box.SIMPLE)
+    for column in ("m", *quota["recalls"], "CPU ms"):
+        table.add_column(column.replace("_", " "), justify="right")
+    for at, m in enumerate(quota["m"]):
+        recalls = (_number(curve[at]) for curve in quota["recalls"].values())
+        table.add_row(f"{m}", *recalls, f"{quota['cpu_ms'][at]:.2f}")
+    out.print(table)
+
+
+def show_answer(answer: dict[str, Any]) -> None:
+    """The order, and where the candidates were cut."""
+    say(f"model {answer['model_version']}  items {answer['items_seq']}", out)
+    trace = {entry["id"]: entry for entry in answer.get("trace", [])}
+    stages = list(max((e["stages"] for e in trace.values()), key=len, default={}))
+    table = Table(title="ranked", title_justify="left", box=box.SIMPLE)
+    for column in ("place", "item", "score", *(f"{s} place" for s in stages)):
+        table.add_column(column, justify="left" if column == "item" else "right")
+    for place, item in enumerate(answer["items"], start=1):
+        places = [str(trace[item["id"]]["stages"][s]["place"]) for s in stages]
+        table.add_row(str(place), escape(str(item["id"])), f"{item['score']:.5f}", *places)
+    out.print(table)
+    for stage in stages:
+        reached = [entry for entry in trace.values() if stage in entry["stages"]]
+        say(f"{stage} cut {sum(entry['cut'] == stage for entry in reached)} of {len(reached)}", out)
+    for key in ("unknown", "missing"):
+        if answer[key]:
+            say(f"{key}: {', '.join(map(str, answer[key]))}", out)

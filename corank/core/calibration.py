@@ -1,0 +1,95 @@
+"""From a stage's logits to click rates: Platt's scaling, fitted on exposed validation rows."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import expit, logit
+
+from corank.core.errors import DataError
+
+Doubles = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Platt:
+    """σ(slope · logit + intercept), for one stage and label. A slope above 0 keeps the order.
+
+    `dataclasses.asdict` gives its JSON, `Platt(**read)` brings it back bit by bit.
+    """
+
+    slope: float = 1.0
+    intercept: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (0 < self.slope < math.inf and math.isfinite(self.intercept)):
+            raise DataError(
+                f"calibrator: expected a finite slope above 0 and a finite intercept; "
+                f"received {self.slope} and {self.intercept}; fit it again"
+            )
+
+    def apply(self, logits: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Probabilities, of the shape and type of `logits`."""
+        probabilities: NDArray[np.floating] = expit(logits * self.slope + self.intercept)
+        return probabilities
+
+
+def fit(
+    logits: NDArray[np.floating], labels: NDArray[np.integer], weight: NDArray[np.floating] | None = None
+) -> Platt:
+    """Fit by maximum likelihood on rows (N,) with label 1 or 0; rows with −1 are left out.
+
+    (Platt, Probabilistic Outputs for Support Vector Machines, 1999.) Minimises, over a = ln slope and c,
+
+        Σ w BCE(y, σ(e^a (z − mean z) + c)) + a² / 2
+
+    whose last term, worth one row, keeps the slope finite where the logits part the classes, and near 1 where
+    the rows say little. The intercept is free of it, so Σ p = Σ y on these rows: PCOC is 1. Where a class has
+    no row, half a row of it is added at the mean logit; without any row at all the result is the identity.
+    Raises DataError on a logit that is not finite.
+    """
+    rows = labels >= 0
+    z, y = logits[rows].astype(np.float64), labels[rows].astype(np.float64)
+    w = np.ones(len(z)) if weight is None else weight[rows].astype(np.float64)
+    if not np.isfinite(z).all():
+        raise DataError(
+            f"logits: {np.count_nonzero(~np.isfinite(z))} of {len(z)} are not finite; did training diverge?"
+        )
+
+    mean = float(np.average(z, weights=w)) if w.any() else 0.0
+    absent = np.array([label for label in (0.0, 1.0) if not w[y == label].any()])
+    z = np.append(z - mean, np.zeros(len(absent)))
+    y, w = np.append(y, absent), np.append(w, np.full(len(absent), 0.5))
+
+    log_slope, centre = _minimum(z, y, w)
+    slope = math.exp(log_slope)
+    return Platt(slope, centre - slope * mean)
+
+
+def _minimum(z: Doubles, y: Doubles, w: Doubles) -> tuple[float, float]:
+    """ln slope and the intercept at z = 0, for centred logits and both classes present."""
+    whole = w.sum()
+
+    def loss(at: Doubles) -> tuple[float, Doubles]:
+        u = math.exp(at[0]) * z
+        t = u + at[1]
+        residual = w * (expit(t) - y)
+        value = w @ (np.logaddexp(0, t) - y * t) + at[0] ** 2 / 2
+        return value / whole, np.array([residual @ u + at[0], residual.sum()]) / whole
+
+    def curvature(at: Doubles) -> Doubles:
+        u = math.exp(at[0]) * z
+        p = expit(u + at[1])
+        v = w * p * (1 - p)
+        bend = v @ u**2 + (w * (p - y)) @ u + 1
+        tilt = v @ u
+        hessian: Doubles = np.array([[bend, tilt], [tilt, v.sum()]]) / whole
+        return hessian
+
+    spread = math.sqrt(w @ z**2 / whole)
+    start = [-math.log(spread) if spread > 0 else 0.0, logit(w @ y / whole)]
+    options = {"gtol": 1e-9, "max_trust_radius": 4.0}
+    found = minimize(loss, start, jac=True, hess=curvature, method="trust-exact", options=options)
+    return float(found.x[0]), float(found.x[1])

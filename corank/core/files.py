@@ -1,0 +1,165 @@
+"""Arrays and small tables on disk: npy and Arrow files, written whole and flushed, read memory-mapped."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from numpy.lib import format as npy
+from numpy.typing import DTypeLike, NDArray
+
+from corank.core.errors import CorankError, DataError
+from corank.core.ragged import Ragged, Rows
+from corank.core.types import Ints
+
+Append = Callable[[NDArray[Any]], None]
+
+
+def _flush(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def sync(path: Path) -> None:
+    """Force a file, or a folder's entries, to disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        _flush(file)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file whole or not at all, its folder made. Raises CorankError where it cannot be written."""
+    partial = path.with_name(f".{path.name}-{os.urandom(4).hex()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            write_bytes(partial, text.encode())
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise CorankError(f"{path}: cannot be written: {error}; name another place with --out") from None
+
+
+@contextmanager
+def written_whole(out: Path) -> Iterator[Path]:
+    """A sibling of `out` to write to, renamed to `out` at the end, removed if anything fails.
+
+    Raises DataError, before anything is written, if `out` exists and is not an empty folder.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise DataError(f"{out}: exists and is not an empty folder; name another, or remove it")
+    unfinished = out.parent / f".{out.name}.{os.getpid()}"
+    unfinished.mkdir(parents=True)
+    try:
+        yield unfinished
+        unfinished.rename(out)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+
+
+@contextmanager
+def appending(path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> Iterator[Append]:
+    """Write an npy file part by part; the parts must make up `shape`.
+
+    Not `np.save`: on a full disk its error has no errno, and a write to a memory map is a SIGBUS.
+    """
+    kind = np.dtype(dtype)
+    with path.open("wb") as file:
+        npy.write_array_header_1_0(
+            file, {"shape": shape, "fortran_order": False, "descr": npy.dtype_to_descr(kind)}
+        )
+
+        def append(part: NDArray[Any]) -> None:
+            file.write(np.ascontiguousarray(part, dtype=kind).reshape(-1).view(np.uint8).data)
+
+        yield append
+        _flush(file)
+
+
+def write_array(path: Path, array: NDArray[Any]) -> None:
+    with appending(path, array.shape, array.dtype) as append:
+        append(array)
+
+
+def read_array(path: Path) -> NDArray[Any]:
+    """Memory-mapped, read-only. Raises DataError if it is missing or truncated."""
+    try:
+        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path}: damaged: {error}") from None
+
+
+def write_frame(path: Path, frame: pl.DataFrame) -> None:
+    table = frame.to_arrow()
+    with path.open("wb") as file:
+        with pa.ipc.new_file(file, table.schema) as writer:
+            writer.write_table(table)
+        _flush(file)
+
+
+def read_frame(path: Path) -> pl.DataFrame:
+    """Memory-mapped."""
+    with pa.memory_map(str(path)) as source:
+        frame = pl.from_arrow(pa.ipc.open_file(source).read_all())
+    assert isinstance(frame, pl.DataFrame)
+    return frame
+
+
+def write_ragged(folder: Path, n: int, lists: Ragged) -> None:
+    """The n-th list feature, its values packed one after another."""
+    ends = np.cumsum(lists.length, dtype=np.int64)
+    write_array(folder / f"list{n}.start.npy", ends - lists.length)
+    write_array(folder / f"list{n}.length.npy", lists.length)
+    write_array(folder / f"list{n}.values.npy", lists.flat())
+
+
+def write_shared(folder: Path, n: int, lists: Ragged) -> None:
+    """The n-th list feature as it is, values that several rows share once."""
+    write_views(folder, n, lists)
+    write_array(folder / f"list{n}.values.npy", lists.values)
+
+
+def write_rows(folder: Path, rows: Rows) -> None:
+    write_arrays(folder, {"ids": rows.ids, "numbers": rows.numbers})
+    for n, lists in enumerate(rows.lists):
+        write_ragged(folder, n, lists)
+
+
+def write_views(folder: Path, n: int, lists: Ragged) -> None:
+    """The n-th list feature, whose values are kept elsewhere."""
+    write_array(folder / f"list{n}.start.npy", lists.start)
+    write_array(folder / f"list{n}.length.npy", lists.length)
+
+
+def read_ragged(folder: Path, n: int, values: Ints | None = None) -> Ragged:
+    """The n-th list feature; `values` where they are kept elsewhere."""
+    start, length = read_array(folder / f"list{n}.start.npy"), read_array(folder / f"list{n}.length.npy")
+    return Ragged(start, length, read_array(folder / f"list{n}.values.npy") if values is None else values)
+
+
+def read_rows(folder: Path, lists: Iterable[Ints | None]) -> Rows:
+    """Rows of a folder, with for each list feature the values that are kept elsewhere, or None."""
+    views = tuple(read_ragged(folder, n, values) for n, values in enumerate(lists))
+    return Rows(read_array(folder / "ids.npy"), read_array(folder / "numbers.npy"), views)
+
+
+def write_arrays(folder: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Each as `<name>.npy`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, array in arrays.items():
+        write_array(folder / f"{name}.npy", array)

@@ -1,0 +1,109 @@
+"""By what a stage orders: an expression over labels and columns, such as `click * bid`.
+
+Read by Python's own parser, of which numbers, names, + − * / ** and brackets are let through, and nothing is evaluated
+as code. A label stands for its calibrated probability, a column for its number.
+"""
+
+import ast
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corank.core.settings import unknown
+
+LONGEST = 500
+"""Characters of an expression, at most."""
+LARGEST = 1e300
+"""Numbers in one are smaller."""
+
+Numbers = NDArray[np.floating]
+_OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
+    ast.Add: np.add,
+    ast.Sub: np.subtract,
+    ast.Mult: np.multiply,
+    ast.Div: np.divide,
+    ast.Pow: np.power,
+}
+
+
+@dataclass(frozen=True)
+class Value:
+    """A parsed expression."""
+
+    text: str
+    names: tuple[str, ...]
+    """The labels and columns in it, in the order of their first appearance."""
+    _tree: ast.expr
+
+    @classmethod
+    def parse(cls, text: str, known: Collection[str] | None = None) -> Self:
+        """Raises ValueError, which says what of the expression is not understood, or not `known`, if that is given."""
+        if text.strip() in (known or ()):  # a label may be called anything
+            name = text.strip()
+            return cls(text, (name,), ast.Name(name))
+        if len(text) > LONGEST:
+            raise ValueError(f"expected at most {LONGEST} characters; received {len(text)}")
+        try:
+            tree = ast.parse(text.strip(), mode="eval").body
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            raise ValueError(f"{text!r} is no expression; write one such as click * bid") from None
+        names: dict[str, None] = {}
+        _check(tree, known, names)
+        if not names:
+            raise ValueError(f"{text!r} names no label, so that all candidates would be alike")
+        return cls(text, tuple(names), tree)
+
+    @property
+    def single(self) -> str | None:
+        """The name, if the expression is nothing else."""
+        return self._tree.id if isinstance(self._tree, ast.Name) else None
+
+    def __call__(self, columns: Mapping[str, Numbers]) -> Numbers:
+        """Its value for each candidate, in float64, from the columns of its `names`: (C,)."""
+        with np.errstate(all="ignore"):  # who orders by it finds what is not finite, and says so
+            return np.asarray(_evaluated(self._tree, columns), dtype=np.float64)
+
+
+def _check(node: ast.expr, known: Collection[str] | None, names: dict[str, None]) -> None:
+    match node:
+        case ast.Name(id=name):
+            if known is not None and name not in known:
+                raise ValueError(f"{unknown(name, known, 'name')}")
+            names[name] = None
+        case ast.Constant(value=int() | float() as number) if (
+            type(number) in (int, float) and abs(number) < LARGEST
+        ):
+            pass
+        case ast.UnaryOp(op=ast.USub() | ast.UAdd(), operand=operand):
+            _check(operand, known, names)
+        case ast.BinOp(left=left, op=operator, right=right) if type(operator) in _OPERATORS:
+            _check(left, known, names)
+            _check(right, known, names)
+        case _:
+            raise ValueError(
+                f"{_spelt(node)} has no place in an expression; it has names, numbers, + - * / ** and brackets"
+            )
+
+
+def _spelt(node: ast.expr) -> str:
+    try:
+        return repr(ast.unparse(node))
+    except RecursionError:
+        return "what is nested so deeply"
+
+
+def _evaluated(node: ast.expr, columns: Mapping[str, Numbers]) -> Any:
+    match node:
+        case ast.Name(id=name):
+            return columns[name].astype(np.float64, copy=False)
+        case ast.Constant(value=int() | float() as number):
+            return np.float64(number)
+        case ast.UnaryOp(op=operator, operand=operand):
+            value = _evaluated(operand, columns)
+            return -value if isinstance(operator, ast.USub) else value
+        case ast.BinOp(left=left, op=operator, right=right):
+            return _OPERATORS[type(operator)](_evaluated(left, columns), _evaluated(right, columns))
+    raise AssertionError(node)

@@ -1,0 +1,112 @@
+"""Encoded rows: what packing writes, batches gather and the funnel makes of a request.
+
+Letters: N rows · k id features · m number features · V list values.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corank.core.types import Floats, Ints, Longs
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """A list a row, as views into shared values: row n holds `values[start[n] : start[n] + length[n]]`."""
+
+    start: Longs  # (N,)
+    length: Ints  # (N,)
+    values: NDArray[Any]  # (V,) codes; elsewhere hashes, times or rows of items
+    weight: Floats | None = None  # (V,) of each value, where they do not count alike
+
+    def take(self, index: NDArray[np.integer]) -> Self:
+        return type(self)(self.start[index], self.length[index], self.values, self.weight)
+
+    def first(self, most: int) -> Self:
+        """At most the first so many values of each list."""
+        return type(self)(self.start, np.minimum(self.length, most), self.values, self.weight)
+
+    def flat(self) -> NDArray[Any]:
+        """The values of all rows, one after another: (sum of lengths,)."""
+        return np.asarray(self.values[self.places()])
+
+    def flat_weight(self) -> Floats | None:
+        """The weights of `flat`, if there are any."""
+        return None if self.weight is None else np.asarray(self.weight[self.places()])
+
+    def compact(self) -> Self:
+        """The same lists, with no values but their own."""
+        return self.packed(self.length, self.flat(), self.flat_weight())
+
+    def places(self) -> Longs:
+        """Where the values of `flat` lie among the shared ones: (sum of lengths,)."""
+        ends = np.cumsum(self.length, dtype=np.int64)
+        total = int(ends[-1]) if len(ends) else 0
+        places: Longs = np.arange(total) + np.repeat(self.start - (ends - self.length), self.length)
+        return places
+
+    def replaced(self, at: NDArray[np.integer], new: Self) -> Self:
+        """These lists with those at `at` replaced by `new`, in order; weights are lost."""
+        length, flat = self.length.copy(), self.flat()
+        start = np.cumsum(length, dtype=np.int64) - length
+        start[at], length[at] = new.start + len(flat), new.length
+        return type(self)(start, length, np.concatenate((flat, new.values)))
+
+    def followed(self, other: Self) -> Self:
+        """These lists, then others; weights are lost."""
+        start = np.concatenate((self.start, other.start + len(self.values)))
+        length, values = (
+            np.concatenate((self.length, other.length)),
+            np.concatenate((self.values, other.values)),
+        )
+        return type(self)(start, length, values)
+
+    def row_of(self) -> Longs:
+        """The row of each value of `flat`: (sum of lengths,)."""
+        return np.repeat(np.arange(len(self.length)), self.length)
+
+    @classmethod
+    def packed(cls, length: NDArray[np.integer], values: NDArray[Any], weight: Floats | None = None) -> Self:
+        """Lists that lie one after another."""
+        start = np.cumsum(length, dtype=np.int64) - length
+        return cls(start, length.astype(np.int32), values, weight)
+
+    @classmethod
+    def of(cls, lists: Sequence[Sequence[int]]) -> Self:
+        length = np.array([len(values) for values in lists], dtype=np.int32)
+        flat = [value for values in lists for value in values]
+        return cls.packed(length, np.array(flat, dtype=np.int32))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """N encoded rows of one placement, features in the order of `Schema.placed`."""
+
+    ids: Ints  # (N, k)
+    numbers: Floats  # (N, m)
+    lists: tuple[Ragged, ...]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, index: NDArray[np.integer]) -> Self:
+        return type(self)(self.ids[index], self.numbers[index], tuple(r.take(index) for r in self.lists))
+
+    def compact(self) -> Self:
+        return type(self)(self.ids, self.numbers, tuple(values.compact() for values in self.lists))
+
+    def followed(self, other: Self) -> Self:
+        """These rows, then others."""
+        lists = (one.followed(more) for one, more in zip(self.lists, other.lists, strict=True))
+        ids, numbers = np.concatenate((self.ids, other.ids)), np.concatenate((self.numbers, other.numbers))
+        return type(self)(ids, numbers, tuple(lists))
+
+    def replaced(self, at: NDArray[np.integer], new: Self) -> Self:
+        """These rows with those at `at` replaced by `new`, in order."""
+        ids, numbers = self.ids.copy(), self.numbers.copy()
+        ids[at], numbers[at] = new.ids, new.numbers
+        lists = (old.replaced(at, fresh) for old, fresh in zip(self.lists, new.lists, strict=True))
+        return type(self)(ids, numbers, tuple(lists))

@@ -1,0 +1,98 @@
+"""What every part of the config shares: frozen models that refuse unknown keys, and errors that name the key."""
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+from corank.core.errors import ConfigError
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+class Settings(BaseModel):
+    """A frozen part of the config. Unknown keys fail and name the nearest known one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_keys(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or cls.model_config.get("extra") != "forbid":
+            return value
+        known = {field.alias or name for name, field in cls.model_fields.items()} | set(cls.model_fields)
+        for key in value:
+            if key not in known:
+                raise PydanticCustomError("unknown_key", "{message}", {"message": unknown(key, known)})
+        return value
+
+
+def unknown(key: Any, known: Iterable[str], what: str = "key") -> str:
+    """What to say of a key, or a name of another kind, that is not among the known ones."""
+    near = difflib.get_close_matches(str(key), sorted(known), n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"known {what}s: {', '.join(sorted(known))}"
+    return f"unknown {what} '{key}'; {hint}"
+
+
+def _duration(value: Any) -> Any:
+    match = re.fullmatch(r"(\d+)([smhd])", value) if isinstance(value, str) else None
+    if match:
+        try:
+            return timedelta(seconds=int(match[1]) * _UNITS[match[2]])
+        except OverflowError:
+            raise PydanticCustomError(
+                "duration", "expected a duration of a few thousand years at most"
+            ) from None
+    if isinstance(value, timedelta):
+        return value
+    raise PydanticCustomError("duration", "expected a duration such as 30m, 1h or 3d")
+
+
+def _shortest(value: timedelta) -> str:
+    seconds = int(value.total_seconds())
+    unit = next(unit for unit in "dhms" if seconds % _UNITS[unit] == 0)
+    return f"{seconds // _UNITS[unit]}{unit}"
+
+
+Duration = Annotated[timedelta, BeforeValidator(_duration), PlainSerializer(_shortest, return_type=str)]
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def validated(model: type[_Model], value: Any, source: str) -> _Model:
+    """Build `model` from plain YAML values, or raise ConfigError naming every faulty key in `source`."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        lines = [_line(fault, value) for fault in error.errors(include_url=False)]
+        raise ConfigError("\n".join(f"{source}: {line}" for line in lines)) from None
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from None
+
+
+def _line(fault: Any, value: Any) -> str:
+    path = _path(fault["loc"], value, missing=fault["type"] == "missing") or "(top level)"
+    message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "missing":
+        return f"{path}: required, but not given"
+    if fault["type"] in ("unknown_key", "value_error"):
+        return f"{path}: {message}"
+    return f"{path}: {message}; received {fault['input']!r}"
+
+
+def _path(location: Sequence[str | int], value: Any, missing: bool) -> str:
+    """The keys as the user wrote them: pydantic names the member of a union in between, which no file holds."""
+    path: list[str] = []
+    for n, part in enumerate(location):
+        if isinstance(value, dict | list):
+            try:
+                value = value[part]  # type: ignore[index]
+            except (KeyError, IndexError, TypeError):
+                if not (missing and n == len(location) - 1):
+                    continue
+            path.append(str(part))
+    return ".".join(path)

@@ -1,0 +1,300 @@
+"""Packed data: request-major arrays of one log, memory-mapped."""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from corank.core.errors import DataError
+from corank.core.files import read_array, read_frame, read_ragged
+from corank.core.ragged import Ragged, Rows
+from corank.core.settings import Settings
+from corank.core.types import Floats, Ints, Longs
+from corank.data.as_of import Versions
+from corank.data.tables import files
+from corank.data.validate import Source
+from corank.features.encoders import Encoders
+from corank.features.history import Events
+from corank.features.kinds import Feature, IdsFeature
+from corank.features.log_schema import DataSettings
+from corank.features.operands import Operands, Wanted
+from corank.features.priors import Rates, Snapshots
+from corank.features.schema import Placement, Schema
+
+FORMAT = 3
+MANIFEST = "manifest.json"
+_AGAIN = "run `corank pack` again"
+
+
+class ShardCount(Settings):
+    name: str
+    requests: int
+    candidates: int
+
+
+class Manifest(Settings):
+    """What a folder of packed data holds; written last."""
+
+    format: int
+    fingerprint: str
+    data: DataSettings
+    features: dict[str, Feature]
+    splits: dict[str, list[ShardCount]]
+    levels: dict[str, int]
+    """Candidates of each level."""
+    dropped: dict[str, int]
+    """Rows left out, and users without a row in `users`: by reason."""
+    last: int
+    """When the log's last candidate was, ms UTC."""
+    sources: dict[str, Source]
+    """The table of each feature of a column."""
+    item_columns: list[str]
+    """Those of the data's `columns` that are of the items."""
+    items_at: int
+    """When the table of items was last changed, ms UTC."""
+    files: dict[str, int]
+    """Bytes of every file, by its path within the folder."""
+
+
+def fingerprint(data: DataSettings, schema: Schema, base: Path) -> str:
+    """A hash of the settings and of each input file's size and time of change (of a URL its name alone).
+
+    Raises DataError for a missing file.
+    """
+    features = {name: feature.model_dump(mode="json") for name, feature in schema.features.items()}
+    inputs: dict[str, Any] = {}
+    for source in (data.log, data.items, data.users, data.truth):
+        for path in files(source, base) if source else ():
+            stat = None if "://" in path else Path(path).stat()
+            # relative, so that a project's folder may move
+            inputs[os.path.relpath(path, base) if stat else path] = stat and [stat.st_size, stat.st_mtime_ns]
+    said = json.dumps([FORMAT, data.model_dump(mode="json"), features, inputs], sort_keys=True)
+    return hashlib.sha256(said.encode()).hexdigest()
+
+
+def events_name(history: IdsFeature) -> str:
+    """Histories of one event and one item id feature share their events."""
+    return f"{history.of}.{history.event or 'exposed'}"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Some R requests of a split, in the order of time, and their C candidates, in the order of the log."""
+
+    folder: Path
+    request_start: Longs
+    """Where each request's candidates begin, and the end: (R + 1,)."""
+    query: Rows
+    """(R). A history's values are the events of all users; an attribute of its items has them, too."""
+    user: Ints
+    """Index into `Packed.users`: (R,)."""
+    time: Longs
+    """ms since 1970 UTC: (R,)."""
+    item: Ints
+    """Row of `Packed.items` as of the request's time: (C,)."""
+    level: NDArray[np.uint8]
+    """(C,)"""
+    labels: dict[str, NDArray[np.int8]]
+    """0, 1, or -1 where unknown, as everywhere but where exposed: (C,)."""
+    scores: dict[str, Floats]
+    """Logged scores as logits, NaN where there is none: (C,)."""
+    weight: Floats | None
+    """(C,), if the log has it."""
+    position: NDArray[np.int16] | None
+    """Where it stood on the page, −1 where unknown: (C,), if the log has it."""
+    columns: dict[str, Floats]
+    """Those of the data's `columns` that are of the log: (C,)."""
+    cross: Rows
+    """(C), of no columns if there are no cross features."""
+    truth: dict[str, Floats]
+    """The true probability of a label, for labels of the truth table: (C,)."""
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    @cached_property
+    def keys(self) -> pl.DataFrame:
+        """The request key's columns: (R,)."""
+        return read_frame(self.folder / "request.arrow")
+
+    def request_key(self, row: int) -> dict[str, Any]:
+        """The request key's columns of one request."""
+        return self.keys.row(row, named=True)
+
+    def operands(self, schema: Schema) -> Operands:
+        """Of the requests, but for their histories."""
+        wanted = Wanted.of(schema, "query")
+        return Operands.load(self.folder / "query" / "operands", wanted, len(self))
+
+    @classmethod
+    def open(cls, folder: Path, manifest: Manifest, schema: Schema, events: dict[str, Events]) -> Self:
+        def array(name: str) -> NDArray[Any]:
+            return read_array(folder / f"{name}.npy")
+
+        data, labels = manifest.data, manifest.data.labels
+        logged = [name for name in data.columns if name not in manifest.item_columns]
+        return cls(
+            folder,
+            array("request_start"),
+            _rows(folder / "query", _query_lists(folder / "query", schema, events)),
+            array("user"),
+            array("time"),
+            array("item"),
+            array("level"),
+            {name: array(f"label.{name}") for name in labels},
+            {name: array(f"score.{name}") for name in data.scores},
+            array("weight") if data.weight else None,
+            array("position") if data.position else None,
+            {name: array(f"column.{name}") for name in logged},
+            _rows(folder / "cross", [read_ragged(folder / "cross", n) for n in _places(schema, "cross")]),
+            {name: array(f"truth.{name}") for name in labels if (folder / f"truth.{name}.npy").exists()},
+        )
+
+
+def _rows(folder: Path, lists: list[Ragged]) -> Rows:
+    return Rows(read_array(folder / "ids.npy"), read_array(folder / "numbers.npy"), tuple(lists))
+
+
+def _places(schema: Schema, placement: Placement) -> range:
+    return range(len(schema.placed(placement).lists))
+
+
+def _query_lists(folder: Path, schema: Schema, events: dict[str, Events]) -> list[Ragged]:
+    histories, attributes, names = schema.histories(), schema.attributes(), schema.placed("query").lists
+
+    def lists(name: str) -> Ragged:
+        values = events[events_name(histories[name])].items if name in histories else None
+        return read_ragged(folder, names.index(name), values)
+
+    return [lists(attributes[name][0] if name in attributes else name) for name in names]
+
+
+@dataclass(frozen=True)
+class Packed:
+    folder: Path
+    manifest: Manifest
+    schema: Schema
+    encoders: Encoders
+    items: Rows
+    """A row per item and the time from which it holds."""
+    events: dict[str, Events]
+    """By `events_name` of a history."""
+    splits: dict[str, tuple[Shard, ...]]
+
+    @classmethod
+    def open(cls, folder: Path, expect: str | None = None) -> Self:
+        """Open packed data, nothing read but its manifest and encoders.
+
+        Raises DataError if they are missing, incomplete or damaged, and, given a fingerprint to `expect`, of another
+        config or other files.
+        """
+        manifest = _manifest(folder)
+        if expect is not None and manifest.fingerprint != expect:
+            raise DataError(f"{folder}: packed from another config or other files: {_AGAIN}")
+        for name, size in manifest.files.items():
+            path = folder / name
+            found = path.stat().st_size if path.is_file() else None
+            if found != size:
+                raise DataError(f"{path}: expected {size} bytes, found {found or 'no file'}: {_AGAIN}")
+        schema = Schema(manifest.features)
+        return cls.assembled(folder, manifest, Encoders.load(folder / "encoders", schema))
+
+    @classmethod
+    def assembled(cls, folder: Path, manifest: Manifest, encoders: Encoders) -> Self:
+        """Packed data of a manifest, memory-mapped."""
+        schema = encoders.schema
+        events = {n: Events.open(folder / "events", n) for n in map(events_name, schema.histories().values())}
+        items = folder / "items"
+        return cls(
+            folder,
+            manifest,
+            schema,
+            encoders,
+            _rows(items, [read_ragged(items, n) for n in _places(schema, "item")]),
+            events,
+            {
+                split: tuple(Shard.open(folder / split / s.name, manifest, schema, events) for s in shards)
+                for split, shards in manifest.splits.items()
+            },
+        )
+
+    @property
+    def data(self) -> DataSettings:
+        return self.manifest.data
+
+    @cached_property
+    def codes(self) -> str:
+        """A hash of the encoders: what a model learnt of a code holds under these alone."""
+        digest = hashlib.sha256()
+        for file in sorted((self.folder / "encoders").iterdir()):
+            digest.update(file.name.encode() + file.read_bytes())
+        return digest.hexdigest()
+
+    @cached_property
+    def users(self) -> pl.Series:
+        """The distinct users of the log, ascending: (U,)."""
+        return read_frame(self.folder / "users.arrow")["user"]
+
+    @cached_property
+    def item_keys(self) -> pl.DataFrame:
+        """Columns `item` and `valid_from` (ms since 1970 UTC, the least integer for always) of the item rows."""
+        return read_frame(self.folder / "items" / "keys.arrow")
+
+    @cached_property
+    def item_versions(self) -> Versions:
+        """The item rows, to be found by item and time."""
+        return Versions(self.item_keys.rename({"item": "@id", "valid_from": "@from"}))
+
+    @cached_property
+    def item_operands(self) -> Operands:
+        """Of the item rows."""
+        wanted = Wanted.of(self.schema, "item")
+        return Operands.load(self.folder / "items" / "operands", wanted, len(self.items))
+
+    @cached_property
+    def item_columns(self) -> dict[str, Floats]:
+        """Those of the data's `columns` that are of the items, by item row."""
+        names = self.manifest.item_columns
+        return {name: read_array(self.folder / "items" / f"column.{name}.npy") for name in names}
+
+    @cached_property
+    def priors(self) -> Snapshots:
+        """What every prior counted, period by period."""
+        folders = {name: prior_folder(self.folder, n) for n, name in enumerate(self.schema.priors())}
+        rates = {name: Rates.load(folder) for name, folder in folders.items()}
+        return Snapshots(rates, self.data.timezone)
+
+    def newest_items(self) -> tuple[pl.Series, Longs]:
+        """The distinct items, ascending, and the newest row of each: (I,), (I,)."""
+        ids = self.item_keys["item"]
+        last = np.append((ids.head(-1) != ids.tail(-1)).to_numpy(), len(ids) > 0)
+        newest = np.flatnonzero(last)
+        return ids.gather(newest), newest
+
+
+def prior_folder(folder: Path, n: int) -> Path:
+    """Where the n-th prior's counts lie, in packed data as in a bundle."""
+    return folder / "priors" / str(n)
+
+
+def _manifest(folder: Path) -> Manifest:
+    path = folder / MANIFEST
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{folder}: no packed data here; run `corank pack`") from None
+    try:
+        form = json.loads(content).get("format")
+        if form != FORMAT:
+            raise DataError(f"{path}: packed in format {form}, this version reads {FORMAT}: {_AGAIN}")
+        return Manifest.model_validate_json(content)
+    except (ValueError, AttributeError, ValidationError):
+        raise DataError(f"{path}: damaged: {_AGAIN}") from None

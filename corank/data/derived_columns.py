@@ -1,0 +1,163 @@
+"""Crosses and priors of rows: one code for packed data, batches, bundles and requests.
+
+Packing derives last, when histories are cut and every prior is counted: values first, for all shards; then encoders
+are fitted to those of the training rows; then the rows are written anew, whole.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from corank.core.files import read_frame, write_array, write_frame
+from corank.core.ragged import Rows
+from corank.core.types import Doubles, Hashes, Longs
+from corank.data.dataset import Packed, Shard, prior_folder
+from corank.data.fit_encoders import fit_derived
+from corank.data.packed_history import operands_of
+from corank.data.shards import of_columns
+from corank.features.crosses import Sides, crossed
+from corank.features.encoders import Encoded, Encoders, assemble, hashed
+from corank.features.kinds import PriorFeature
+from corank.features.priors import Snapshots, counted, feature_keys
+from corank.features.schema import PLACEMENTS, Placed, Placement, Schema
+
+Index = NDArray[np.integer]
+Derived = Mapping[str, Hashes | Doubles]
+"""By feature: hashes, 0 where missing, or numbers, NaN where missing: (N,)."""
+
+
+def derived(
+    schema: Schema,
+    placement: Placement,
+    sides: Sides,
+    priors: Snapshots,
+    times: Longs,
+    names: Collection[str] | None = None,
+) -> Derived:
+    """The derived features of N rows of a placement, all or some, at times (N,) in ms UTC."""
+    found: dict[str, Hashes | Doubles] = {}
+    for name, feature in schema.derived(placement).items():
+        if names is not None and name not in names:
+            continue
+        if isinstance(feature, PriorFeature):
+            found[name] = priors.values(name, feature, feature_keys(feature, sides), times)
+        else:
+            found[name] = crossed(feature, sides)
+    return found
+
+
+def encoded(encoders: Encoders, values: Derived) -> dict[str, Encoded]:
+    """Derived features as codes and scaled numbers, by name."""
+    return {name: encoders.derived(name, column) for name, column in values.items()}
+
+
+def pair_rows(packed: Packed, shard: Shard, requests: Index, request_of: Index, item: Index) -> Rows:
+    """The crosses of pairs that were not logged: derived ones as ever, logged ones missing. X pairs.
+
+    Args:
+        requests: of a batch, R of the shard's.
+        request_of, item: each pair's among them, and its item row: (X,).
+    """
+    schema = packed.schema
+    columns = packed.encoders.columns("cross", pl.DataFrame({"": [None] * len(item)}))
+    if schema.derived("cross"):
+        operands = operands_of(packed, shard, requests)
+        pairs = Sides.pairs(schema, operands, packed.item_operands, request_of, item)
+        values = derived(schema, "cross", pairs, packed.priors, shard.time[requests][request_of])
+        columns |= encoded(packed.encoders, values)
+    return assemble(schema.placed("cross"), columns, len(item))
+
+
+def derive(packed: Packed, spill: Path) -> Encoders:
+    """Derive what is derived, for all rows of packed data that lack it; the encoders, complete.
+
+    Args:
+        spill: where pieces of what the priors count lie (`prior<n>.*.arrow`), and values may.
+    """
+    for n, _ in enumerate(packed.schema.priors()):
+        counted(sorted(spill.glob(f"prior{n}.*.arrow"))).save(prior_folder(packed.folder, n))
+    parts = [_Part("item", packed.folder / "items", packed.items, spill / "item.arrow")]
+    _write_items(packed, parts[0].values)
+    for split, shards in packed.splits.items():
+        for shard in shards:
+            stem = f"{split}.{shard.folder.name}"
+            query = _Part("query", shard.folder / "query", shard.query, spill / f"{stem}.query")
+            cross = _Part("cross", shard.folder / "cross", shard.cross, spill / f"{stem}.cross")
+            _write_shard(packed, shard, split == "train", query.values, cross.values)
+            parts += [query, cross]
+    training: dict[Placement, pl.LazyFrame] = {
+        p: pl.scan_ipc([part.values for part in parts if part.placement == p]).filter(_TRAINING)
+        for p in PLACEMENTS
+    }
+    fitted = {
+        name: fit_derived(name, feature, training[packed.schema.placement(name)])
+        for name, feature in packed.schema.derived().items()
+    }
+    encoders = Encoders(packed.schema, packed.encoders.fitted | fitted)
+    for part in parts:
+        part.rewrite(encoders)
+    return encoders
+
+
+_TRAINING = "@training"
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Rows that lack what is derived, and where its values are spilled."""
+
+    placement: Placement
+    folder: Path
+    rows: Rows
+    values: Path
+
+    def rewrite(self, encoders: Encoders) -> None:
+        """The rows anew, complete. By renaming, since the old ones are still mapped."""
+        schema, frame = encoders.schema, read_frame(self.values)
+        base, placed = of_columns(schema, self.placement), schema.placed(self.placement)
+        columns: dict[str, Encoded] = dict(zip(base.ids, self.rows.ids.T, strict=True))
+        columns |= dict(zip(base.numbers, self.rows.numbers.T, strict=True))
+        for name in schema.derived(self.placement):
+            columns[name] = encoders.derived(name, _unspilled(frame[name]))
+        whole = assemble(Placed(placed.ids, (), placed.numbers), columns, len(self.rows))
+        for name, array in (("ids", whole.ids), ("numbers", whole.numbers)):
+            path = self.folder / f"{name}.npy"
+            fresh = path.with_name(f".{path.name}")
+            write_array(fresh, array)
+            fresh.replace(path)
+
+
+def _write_items(packed: Packed, path: Path) -> None:
+    begin = packed.item_keys["valid_from"].to_numpy()
+    sides = Sides.alone(packed.schema, "item", packed.item_operands)
+    values = derived(packed.schema, "item", sides, packed.priors, begin)
+    _, valid = packed.data.splits()["train"]
+    _spill(path, values, begin < valid)
+
+
+def _write_shard(packed: Packed, shard: Shard, training: bool, query: Path, cross: Path) -> None:
+    schema, requests = packed.schema, np.arange(len(shard))
+    operands = operands_of(packed, shard, requests)
+    alone = Sides.alone(schema, "query", operands)
+    _spill(query, derived(schema, "query", alone, packed.priors, shard.time), np.full(len(shard), training))
+    request_of = np.repeat(requests, np.diff(shard.request_start))
+    pairs = Sides.pairs(schema, operands, packed.item_operands, request_of, shard.item)
+    values = derived(schema, "cross", pairs, packed.priors, shard.time[request_of])
+    _spill(cross, values, np.full(len(request_of), training))
+
+
+def _spill(path: Path, values: Derived, training: NDArray[np.bool_]) -> None:
+    columns = {
+        name: hashed(v) if v.dtype == np.uint64 else pl.Series(v).fill_nan(None) for name, v in values.items()
+    }
+    write_frame(path, pl.DataFrame({_TRAINING: training} | columns))
+
+
+def _unspilled(column: pl.Series) -> Hashes | Doubles:
+    if column.dtype == pl.Int64:
+        return column.fill_null(0).to_numpy().view(np.uint64)
+    return column.fill_null(np.nan).to_numpy()

@@ -1,0 +1,84 @@
+"""What requests know of their users' past: items as they were at the request, their attributes, how much each counts.
+
+A history is kept once a user and cut for each request. What an item was is looked up as of the request, not the event:
+that is what a service finds in its records.
+
+Letters: R requests.
+"""
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corank.core.ragged import Ragged, Rows
+from corank.data.dataset import Packed, Shard, events_name
+from corank.features.history import recency
+from corank.features.kinds import IdFeature
+from corank.features.operands import Operands, lists_of, nested, of_histories
+from corank.features.schema import MISSING, Schema
+
+Index = NDArray[np.integer]
+
+
+def history_items(packed: Packed, shard: Shard, requests: Index, names: Iterable[str]) -> dict[str, Ragged]:
+    """By history the item rows, as of each request, of its events, the newest last: R lists."""
+    found = {}
+    lists = packed.schema.placed("query").lists
+    for name in names:
+        history = packed.schema.histories()[name]
+        events = packed.events[events_name(history)]
+        view = shard.query.lists[lists.index(name)].take(requests)
+        place, time = view.places(), np.repeat(shard.time[requests], view.length)
+        rows = packed.item_versions.held(events.ordinals[place], time)
+        weight = recency(time - events.times[place], history.half_life) if history.half_life else None
+        found[name] = Ragged.packed(view.length, rows, weight)
+    return found
+
+
+def query_rows(packed: Packed, shard: Shard, requests: Index, items: Mapping[str, Ragged]) -> Rows:
+    """The query's rows of R requests, what depends on their histories made ready; `items` of `needed` at least."""
+    return with_past(packed.schema, shard.query.take(requests), items, packed.items)
+
+
+def operands_of(packed: Packed, shard: Shard, requests: Index) -> Operands:
+    """The operands of R requests, their histories' too."""
+    names = packed.schema.past_operands()
+    histories = dict.fromkeys(packed.schema.history_of(name) for name in names)
+    items = history_items(packed, shard, requests, histories)
+    found = of_histories(packed.schema, items, packed.item_operands, names)
+    return shard.operands(packed.schema).take(requests).with_lists(found)
+
+
+def needed(schema: Schema) -> list[str]:
+    """The histories whose items the query's rows need, beside their codes."""
+    weighted = [name for name, history in schema.histories().items() if history.half_life]
+    return list(dict.fromkeys([*weighted, *(history for history, _ in schema.attributes().values())]))
+
+
+def with_past(schema: Schema, rows: Rows, items: Mapping[str, Ragged], records: Rows) -> Rows:
+    """The query's rows with the attributes of their histories' items, and each event's weight where they differ.
+
+    Args:
+        items: by history the rows of its items among `records`, −1 for an item without one.
+    """
+    attributes = schema.attributes()
+    lists = list(rows.lists)
+    for n, name in enumerate(schema.placed("query").lists):
+        if name in attributes:
+            history, feature = attributes[name]
+            lists[n] = codes(schema, items[history], feature, records)
+        elif name in items and items[name].weight is not None:
+            lists[n] = Ragged.packed(lists[n].length, lists[n].flat(), items[name].weight)
+    return Rows(rows.ids, rows.numbers, tuple(lists))
+
+
+def codes(schema: Schema, items: Ragged, feature: str, records: Rows) -> Ragged:
+    """The codes that the items of R lists have of an item feature, one after another: R lists."""
+    row, placed, weight = items.flat(), schema.placed("item"), items.flat_weight()
+    if isinstance(schema.features[feature], IdFeature):
+        found = np.full(len(row), MISSING, dtype=np.int32)
+        found[row >= 0] = records.ids[row[row >= 0], placed.ids.index(feature)]
+        return Ragged.packed(items.length, found, weight)
+    inner = lists_of(records.lists[placed.lists.index(feature)], row)
+    return nested(Ragged.packed(items.length, row, weight), inner)

@@ -1,0 +1,224 @@
+"""Requests in the order of time → a shard of packed arrays for each split.
+
+Histories, and what is derived from features (crosses, priors), come when all shards are written: derive.py.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from corank.core.errors import DataError
+from corank.core.files import write_arrays, write_frame, write_ragged, write_rows
+from corank.core.ragged import Ragged
+from corank.core.types import Longs
+from corank.data.as_of import Versions
+from corank.data.dataset import ShardCount, events_name
+from corank.data.grouping import Requests, request_columns
+from corank.data.validate import Source
+from corank.features.crosses import Sides
+from corank.features.encoders import Encoded, Encoders, assemble
+from corank.features.labels import Labels, exposed, known, levels, mature
+from corank.features.log_schema import DataSettings
+from corank.features.operands import Operands, Wanted
+from corank.features.priors import counted_rows
+from corank.features.schema import Placed, Placement, Schema
+
+
+def encoded(encoders: Encoders, names: list[str], versions: Versions, key: str) -> dict[str, Encoded]:
+    """Features of all rows of items or users; `key` is the column of the id."""
+    return {name: encoders.encode(name, raw(encoders.schema, name, versions, key)) for name in names}
+
+
+def raw(schema: Schema, name: str, versions: Versions, key: str) -> pl.Series:
+    """The values of a feature in all rows of items or users; `key` is the column of the id."""
+    column = schema.column(name)
+    return versions.frame["@id" if column == key else column]
+
+
+def of_columns(schema: Schema, placement: Placement) -> Placed:
+    """The features that are there from the first: neither lists nor derived."""
+    placed, derived = schema.placed(placement), schema.derived(placement)
+    return Placed(
+        tuple(n for n in placed.ids if n not in derived),
+        (),
+        tuple(n for n in placed.numbers if n not in derived),
+    )
+
+
+@dataclass(frozen=True)
+class ShardWriter:
+    """What a shard is made from, but for its requests."""
+
+    data: DataSettings
+    schema: Schema
+    found: dict[str, Source]
+    encoders: Encoders
+    items: Versions
+    users: Versions
+    item_operands: Operands
+    """Of the rows of `items`."""
+    values: dict[str, Source]
+    """The table of each of the data's `columns`."""
+    as_of: int
+    """When the log's labels were read, ms UTC."""
+    folder: Path
+    spill: Path
+
+    @cached_property
+    def _user_names(self) -> list[str]:
+        return [name for name, source in self.found.items() if source == "users"]
+
+    @cached_property
+    def _user_features(self) -> dict[str, Encoded]:
+        return encoded(self.encoders, self._user_names, self.users, self.data.user)
+
+    @cached_property
+    def _wanted(self) -> Wanted:
+        return Wanted.of(self.schema, "query")
+
+    @cached_property
+    def _user_operands(self) -> Operands:
+        wanted = self._wanted.among(self._user_names)
+        column = lambda name: raw(self.schema, name, self.users, self.data.user)  # noqa: E731
+        return Operands.of(self.encoders, wanted, column, len(self.users.frame))
+
+    def write(self, name: str, requests: Requests, truth: pl.DataFrame | None) -> dict[str, ShardCount]:
+        """Write a shard for each split that has some of the requests. Raises DataError."""
+        heads, start = requests.heads, requests.start
+        time = heads["@time"].to_numpy()
+        found = known(requests.rows, self.data)
+        candidates = self._candidates(requests.rows, found) | self._truth(requests.rows, truth)
+        cross, cross_lists = self._cross(requests.rows)
+        users = self.users.ids.find(heads["@user"]).astype(np.int32)
+        query, lists = self._query(heads, time)
+        operands = self._operands(heads, time)
+        keys = heads.select(pl.col(column).alias(name) for name, column in request_columns(self.data).items())
+        self._write_events(name, requests, found, users)
+        self._write_prior_pieces(name, requests, found, candidates["item"], operands)
+        written = {}
+        for split, bounds in self.data.splits().items():
+            first, end = np.searchsorted(time, bounds).tolist()
+            if first == end:
+                continue
+            folder, index = self.folder / split / name, np.arange(first, end)
+            begin = start[first : end + 1]
+            here = np.arange(begin[0], begin[-1])
+            write_rows(folder / "query", query.take(index))
+            for n, values in lists.items():
+                write_ragged(folder / "query", n, values.take(index))
+            write_rows(folder / "cross", cross.take(here))
+            for n, values in cross_lists.items():
+                write_ragged(folder / "cross", n, values.take(here))
+            if self._wanted:
+                operands.take(index).save(folder / "query" / "operands")
+            write_arrays(folder, {n: array[begin[0] : begin[-1]] for n, array in candidates.items()})
+            write_arrays(
+                folder, {"request_start": begin - begin[0], "user": users[index], "time": time[index]}
+            )
+            write_frame(folder / "request.arrow", keys[first:end])
+            written[split] = ShardCount(name=name, requests=end - first, candidates=int(begin[-1] - begin[0]))
+        return written
+
+    def _candidates(self, rows: pl.DataFrame, labels: Labels) -> dict[str, NDArray[Any]]:
+        arrays: dict[str, NDArray[Any]] = {
+            "item": self.items.at(rows["@item"], rows["@time"].to_numpy()).astype(np.int32),
+            "level": levels(rows, self.data),
+        }
+        for name, label in mature(labels, rows, self.data, self.as_of).items():
+            arrays[f"label.{name}"] = label
+        for name in self.data.scores:
+            arrays[f"score.{name}"] = rows[f"@score {name}"].fill_null(np.nan).to_numpy()
+        for name, source in self.values.items():
+            if source == "log":
+                arrays[f"column.{name}"] = rows[f"@value {name}"].to_numpy()
+        if self.data.weight:
+            arrays["weight"] = rows["@weight"].to_numpy()
+        if self.data.position:
+            arrays["position"] = rows["@position"].fill_null(-1).to_numpy()
+        return arrays
+
+    def _truth(self, rows: pl.DataFrame, truth: pl.DataFrame | None) -> dict[str, NDArray[Any]]:
+        if truth is None:
+            return {}
+        keys = [*request_columns(self.data).values(), "@item"]
+        labels = [name for name in self.data.labels if name in truth.columns]
+        joined = rows.select(keys).join(
+            truth.unique([*keys, *labels]), on=keys, how="left", maintain_order="left"
+        )
+        if len(joined) > len(rows):
+            raise DataError("data.truth: a candidate has two rows that differ")
+        for name in labels:
+            lacking = joined.filter(pl.col(name).is_null() | pl.col(name).is_nan())
+            if len(lacking):
+                item = lacking["@item"][0]
+                raise DataError(
+                    f"data.truth: no '{name}' for candidates of the log, such as {self.data.item}={item!r}"
+                )
+        return {f"truth.{name}": joined[name].to_numpy() for name in labels}
+
+    def _cross(self, rows: pl.DataFrame) -> tuple[Any, dict[int, Ragged]]:
+        """The candidates' logged crosses without lists; and their lists, by place."""
+        placed = self.schema.placed("cross")
+        derived = self.schema.derived("cross")
+        names = [name for name in placed if name not in derived]
+        columns = {name: self.encoders.encode(name, rows[self.schema.column(name)]) for name in names}
+        return _split(self.schema, "cross", columns, len(rows))
+
+    def _query(self, heads: pl.DataFrame, time: Longs) -> tuple[Any, dict[int, Ragged]]:
+        """The requests' rows without lists; and their lists but histories, by place."""
+        row = self.users.at(heads["@user"], time)
+        columns: dict[str, Encoded] = {}
+        for name in self.schema.columns("query"):
+            if name in self._user_features:
+                feature = self._user_features[name]
+                columns[name] = feature.take(row) if isinstance(feature, Ragged) else feature[row]
+            else:
+                columns[name] = self.encoders.encode(name, heads[self.schema.column(name)])
+        return _split(self.schema, "query", columns, len(heads))
+
+    def _operands(self, heads: pl.DataFrame, time: Longs) -> Operands:
+        """Of the requests, but for their histories."""
+        here = [name for name in self._wanted.names if name not in self._user_names]
+        column = lambda name: heads[self.schema.column(name)]  # noqa: E731
+        logged = Operands.of(self.encoders, self._wanted.among(here), column, len(heads))
+        user = self._user_operands.take(self.users.at(heads["@user"], time))
+        return logged.joined(user).ordered(self._wanted)
+
+    def _write_events(self, shard: str, requests: Requests, labels: Labels, users: NDArray[np.int32]) -> None:
+        """Pieces of the events of each kind of history, to be sorted when all shards are written."""
+        user = np.repeat(users, np.diff(requests.start))
+        for name, history in {events_name(h): h for h in self.schema.histories().values()}.items():
+            happened = exposed(requests.rows, self.data)
+            if history.event is not None:
+                happened = labels[history.event] == 1
+            rows = requests.rows.filter(happened)
+            assert history.of is not None
+            codes = self.encoders.encode(history.of, rows["@item"])
+            assert not isinstance(codes, Ragged)
+            piece = {"user": user[happened], "time": rows["@time"], "item": codes, "row": rows["@row"]}
+            piece["ordinal"] = self.items.ids.find(rows["@item"]).astype(np.int32)
+            write_frame(self.spill / f"{name}.{shard}.arrow", pl.DataFrame(piece))
+
+    def _write_prior_pieces(
+        self, shard: str, requests: Requests, labels: Labels, item: NDArray[np.int32], operands: Operands
+    ) -> None:
+        """Pieces of what each prior counts."""
+        request_of = np.repeat(np.arange(len(requests)), np.diff(requests.start))
+        sides = Sides.pairs(self.schema, operands, self.item_operands, request_of, item)
+        for n, prior in enumerate(self.schema.priors().values()):
+            piece = counted_rows(prior, requests.rows, self.data, labels, sides)
+            write_frame(self.spill / f"prior{n}.{shard}.arrow", piece)
+
+
+def _split(
+    schema: Schema, placement: Placement, columns: dict[str, Encoded], count: int
+) -> tuple[Any, dict[int, Ragged]]:
+    """Encoded features as rows without lists, and the lists that there are by their place."""
+    rows = assemble(of_columns(schema, placement), columns, count)
+    lists = enumerate(schema.placed(placement).lists)
+    return rows, {n: column for n, name in lists if isinstance(column := columns.get(name), Ragged)}

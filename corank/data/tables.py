@@ -1,0 +1,162 @@
+"""The user's tables (log, items, users, truth): where they are, what they hold, how they are read."""
+
+import difflib
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import polars as pl
+
+from corank.core.errors import DataError
+
+_FORMATS = {
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".csv": "csv",
+    ".feather": "feather",
+    ".arrow": "feather",
+    ".ipc": "feather",
+}
+
+
+def files(source: str | list[str], base: Path) -> list[str]:
+    """The files of a table, globs expanded; relative paths are relative to `base`. URLs are left as they are.
+
+    Raises DataError for what does not exist.
+    """
+    found: list[str] = []
+    for part in [source] if isinstance(source, str) else source:
+        if "://" in part:
+            found.append(part)
+            continue
+        path = base.absolute() / part
+        matches = Path(path.anchor).glob(str(path.relative_to(path.anchor)))
+        here = [path] if path.is_file() else sorted(match for match in matches if match.is_file())
+        if not here:
+            hint = (
+                f"it is a folder; write {part.rstrip('/')}/*.parquet" if path.is_dir() else "check the path"
+            )
+            raise DataError(f"{path}: no such file ({hint})")
+        found.extend(map(str, here))
+    return found
+
+
+def changed_at(source: str | list[str] | None, base: Path) -> int:
+    """When a table's files were last changed, ms UTC: of URLs now, of no table at all 0."""
+    if source is None:
+        return 0
+    return max(
+        round(time.time() * 1000) if "://" in path else Path(path).stat().st_mtime_ns // 1_000_000
+        for path in files(source, base)
+    )
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table read lazily. `name` is its key in the config; messages are about that table."""
+
+    name: str
+    frame: pl.LazyFrame
+    types: pl.Schema
+    format: str
+
+    @classmethod
+    def scan(cls, name: str, source: str | list[str], base: Path) -> Self:
+        """Open Parquet, CSV or Feather, told by the ending. Raises DataError if missing or unreadable."""
+        paths = files(source, base)
+        formats = {
+            next((f for end, f in _FORMATS.items() if path.lower().endswith(end)), None) for path in paths
+        }
+        if len(formats) > 1 or None in formats:
+            raise DataError(
+                f"data.{name}: expected files of one format, ending in {', '.join(_FORMATS)}; "
+                f"received {', '.join(paths[:3])}"
+            )
+        form = str(formats.pop())
+        remote = any("://" in path for path in paths)
+        if form == "csv":
+            frame = pl.scan_csv(paths, glob=remote, try_parse_dates=True, infer_schema_length=10_000)
+        elif form == "parquet":
+            frame = pl.scan_parquet(paths, glob=remote)
+        else:
+            frame = pl.scan_ipc(paths, glob=remote)
+        try:
+            return cls(name, frame, frame.collect_schema(), form)
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise DataError(f"data.{name}: {paths[0]} cannot be read: {error}") from None
+
+    def require(self, columns: Iterable[str]) -> None:
+        """Raise DataError unless every column is there."""
+        for column in columns:
+            if column not in self.types:
+                near = difflib.get_close_matches(column, list(self.types), n=3)
+                hint = f"near ones: {', '.join(near)}" if near else f"it has {', '.join(self.types)}"
+                raise DataError(f"data.{self.name}: no column '{column}'; {hint}")
+
+    def key(self, column: str) -> pl.Expr:
+        """A column that identifies: as 64-bit whole numbers, as text, or (a date or time) as it is."""
+        self.require([column])
+        kind = self.types[column]
+        if kind.is_integer() or kind.is_float() or kind in (pl.Boolean, pl.Null):
+            return pl.col(column).cast(pl.Int64)
+        if kind == pl.String or isinstance(kind, pl.Categorical | pl.Enum):
+            return pl.col(column).cast(pl.String)
+        if kind.is_temporal():
+            return pl.col(column)
+        raise self.unfit(column, "whole numbers or text")
+
+    def moment(self, column: str) -> pl.Expr:
+        """A time as ms since 1970 UTC: from datetimes (without a zone: UTC), dates, or integers in ms."""
+        self.require([column])
+        kind = self.types[column]
+        if kind.is_integer() or kind == pl.Null:
+            return pl.col(column).cast(pl.Int64)
+        if kind == pl.Date:
+            return pl.col(column).cast(pl.Datetime("ms")).dt.epoch("ms")
+        if isinstance(kind, pl.Datetime):
+            return pl.col(column).dt.epoch("ms")
+        raise self.unfit(column, "a time (datetime, date, or integer milliseconds)")
+
+    def unfit(self, column: str, expected: str) -> DataError:
+        """The error for a column of another type than is needed."""
+        return DataError(f"data.{self.name}: column '{column}' is {self.types[column]}; expected {expected}")
+
+    def collect(self, frame: pl.LazyFrame) -> pl.DataFrame:
+        """Run a query over this table, streamed. Raises DataError for values that cannot be read."""
+        try:
+            return frame.collect(engine="streaming")
+        except pl.exceptions.PolarsError as error:
+            raise DataError(f"data.{self.name}: {error}") from None
+
+    def distinct(self, column: str) -> pl.Series:
+        """The values of a column that identifies, ascending."""
+        return self.collect(self.frame.select(self.key(column)).unique()).to_series().sort()
+
+    def batches(self, columns: list[pl.Expr], rows: int, size: int) -> Iterator[pl.DataFrame]:
+        """All `rows` rows in order, `size` at a time, in bounded memory."""
+        chosen = self.frame.select(columns)
+        if self.format != "csv":
+            for first in range(0, rows, size):
+                yield self.collect(chosen.slice(first, size))
+            return
+        # a slice of a CSV is read from its beginning, so that slices would read it many times over
+        try:
+            yield from chosen.collect_batches(chunk_size=size, lazy=True)
+        except pl.exceptions.PolarsError as error:
+            raise DataError(f"data.{self.name}: {error}") from None
+
+    def check_whole(self, columns: Iterable[str]) -> None:
+        """Raise DataError if a column that identifies has fractions or NaN."""
+        floats = [column for column in columns if self.types[column].is_float()]
+        bad = [
+            (pl.col(c).is_not_null() & (pl.col(c) != pl.col(c).round())) | pl.col(c).is_nan() for c in floats
+        ]
+        for column, value in zip(floats, bad, strict=True):
+            found = self.collect(self.frame.filter(value).select(column).head(1))
+            if len(found):
+                raise DataError(
+                    f"data.{self.name}: column '{column}' identifies, but holds {found.item()}; "
+                    "write whole numbers or text"
+                )

@@ -1,0 +1,1 @@
+"""Public logs as corank's tables, and simulated worlds."""

@@ -1,0 +1,212 @@
+"""RecFlow's daily files as corank's tables and a ready config: the two-stage benchmark, or every level.
+
+Liu et al., "RecFlow: An Industrial Full Flow Recommendation Dataset", ICLR 2025. The two-stage protocol is that of
+LCRON (Wang et al., "Learning Cascade Ranking as One Network", ICML 2025): of each request the first ten candidates,
+in the order of the file, of each of four levels.
+"""
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from math import ceil
+from pathlib import Path
+from string import Template
+
+import polars as pl
+
+from corank.core.errors import DataError
+from corank.core.files import written_whole
+from corank.datasets.recflow_files import checked, collected, day_files, scanned
+from corank.datasets.recflow_layout import BEGIN, KEYS, LABELS, TIMEZONE, USER, VIDEO
+
+END = date(2024, 2, 4)
+"""The last day of RecFlow's first period, the test of the published figures."""
+PER_LEVEL = 10
+"""Candidates of each level and request in the protocol."""
+TWO_STAGE = {name: (name,) for name in ("prerank_neg", "coarse_neg", "rank_neg", "rank_pos")}
+"""Level → the flags that mean it, from the shallowest; the deepest one of a candidate counts."""
+EVERY = TWO_STAGE | {"rank_neg": ("rank_neg", "rerank_neg")} | {n: (n,) for n in ("rerank_pos", "realshow")}
+"""RecFlow's own code, too, weighs what the re-ranker put out of its top ten as it does `rank_neg`."""
+
+_PART = 2**22  # rows worked on at once, in some 2 GiB: a day of RecFlow has fifty million
+_TRUTH = "\n  truth: truth/*.parquet      # a simulated world's; read by evaluation alone"
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What was written."""
+
+    days: tuple[date, ...]
+    requests: int
+    candidates: dict[str, int]
+    """Of each level, from the shallowest."""
+    short: int
+    """Requests that lack a level, or have fewer of one than asked for."""
+    repeats: int
+    """Rows dropped that name a candidate again, at its level or a shallower one."""
+    items: int
+
+    @property
+    def valid(self) -> date:
+        return self.days[-2]
+
+    @property
+    def test(self) -> date:
+        return self.days[-1]
+
+
+def import_recflow(
+    folder: Path,
+    out: Path,
+    begin: date | None = None,
+    end: date | None = None,
+    full: bool = False,
+    per_level: int | None = None,
+    report: Callable[[str], object] = lambda line: None,
+) -> Imported:
+    """Write `log/`, `items.parquet` and `config.yaml` (and `truth/`, if simulated) to `out`, whole or not at all.
+
+    The files `folder/all_stage/DATE.feather` from `begin` to `end` are read, those of RecFlow's first period unless
+    given; the last day is for the test, the one before it for validation. Of each request the first `per_level` (10)
+    candidates of each level of the two-stage protocol are taken or, if `full`, all of all six. Memory is that of a
+    part of a day, and of the videos' features.
+    `report` takes a line about each step.
+
+    Raises:
+        DataError: no files, a missing column, a value that its column cannot hold, a file of another day.
+    """
+    levels = EVERY if full else TWO_STAGE
+    count = per_level if per_level or full else PER_LEVEL
+    files = day_files(folder, begin or BEGIN, end or END)
+    with written_whole(out) as unfinished:
+        for name in ("log", "videos"):
+            (unfinished / name).mkdir()
+        parts = []
+        for day, path in files.items():
+            of_day = pl.concat(_write_day(path, day, levels, count, unfinished)).sum()
+            report(f"{day}: {of_day['requests'].item():,} requests")
+            parts.append(of_day)
+        total = pl.concat(parts).sum().row(0, named=True)
+        imported = Imported(
+            days=tuple(files),
+            requests=total["requests"],
+            candidates={name: total[name] for name in levels},
+            short=total["short"],
+            repeats=total["repeats"],
+            items=_write_items(unfinished),
+        )
+        report(f"{', '.join(f'{n:,} {name}' for name, n in imported.candidates.items())}")
+        report(
+            f"{imported.short:,} of {imported.requests:,} requests have fewer than {count or 1} of a level"
+        )
+        report(f"{imported.repeats:,} rows dropped that repeat a candidate; {imported.items:,} videos")
+        truth = _write_truth(folder, imported.days, unfinished)
+        template = Path(__file__).with_name("recflow_full.yaml" if full else "recflow.yaml")
+        config = Template(template.read_text(encoding="utf-8")).substitute(
+            valid=imported.valid, test=imported.test, truth=_TRUTH if truth else ""
+        )
+        (unfinished / "config.yaml").write_text(config, encoding="utf-8")
+    return imported
+
+
+def _write_day(
+    path: Path, day: date, levels: Mapping[str, Sequence[str]], count: int | None, out: Path
+) -> Iterator[pl.DataFrame]:
+    """Write the candidates of a day, and their videos, in parts of whole requests; a row of counts for each."""
+    rows = scanned(path)
+    height = checked(path, day, rows)
+    if not height:
+        raise DataError(f"{path}: no rows; expected the candidates of {day}")
+    parts = ceil(height / _PART)
+    of = pl.col("request_id").hash() % parts
+    used = pl.col(*KEYS, *USER, *VIDEO), pl.col("realshow", *LABELS).cast(pl.Int8)
+    for part in range(parts):
+        of_part = rows.filter(of == part).select(_level(levels).alias("level"), *used)
+        flagged = collected(path, of_part.drop_nulls("level"))
+        distinct = _deepest(flagged)
+        taken = distinct if count is None else distinct.filter(_place("request_id", "level") < count)
+        name = f"{day}-{part:02}.parquet"
+        taken.select(_logged()).write_parquet(out / "log" / name)
+        taken.select("video_id", *VIDEO).unique("video_id", keep="first").write_parquet(out / "videos" / name)
+        yield _counts(taken, tuple(levels), count or 1).with_columns(repeats=flagged.height - distinct.height)
+
+
+def _level(levels: Mapping[str, Sequence[str]]) -> pl.Expr:
+    """The deepest level whose flag a candidate bears, null if it bears none."""
+    deepest_first = reversed(list(levels.items()))
+    borne = [(level, pl.any_horizontal(pl.col(flags) == 1)) for level, flags in deepest_first]
+    named = pl.coalesce(pl.when(flag).then(pl.lit(level)) for level, flag in borne)
+    return named.cast(pl.Enum(list(levels)))
+
+
+def _deepest(rows: pl.DataFrame) -> pl.DataFrame:
+    """A row per candidate, that of its deepest level and of such the first, in the order of the file."""
+    candidate = ["request_id", "video_id"]
+    level = pl.col("level").to_physical()
+    return rows.filter(level == level.max().over(candidate)).unique(
+        candidate, keep="first", maintain_order=True
+    )
+
+
+def _place(*group: str) -> pl.Expr:
+    """From 0, in the order of the file."""
+    return pl.int_range(pl.len()).over(group)
+
+
+def _counts(rows: pl.DataFrame, levels: Sequence[str], least: int) -> pl.DataFrame:
+    by_request = rows.group_by("request_id").agg(
+        (pl.col("level") == name).sum().alias(name) for name in levels
+    )
+    short = pl.min_horizontal(levels) < least
+    return by_request.select(pl.len().alias("requests"), short.sum().alias("short"), pl.col(levels).sum())
+
+
+def _logged() -> list[pl.Expr]:
+    """The columns of the log. What a user did with a video is known where it was shown."""
+    time = pl.from_epoch("request_timestamp", time_unit="ms").dt.replace_time_zone("UTC")
+    shown = pl.col("realshow") == 1
+    return [
+        pl.col("request_id", "user_id", "video_id").cast(pl.Int64),
+        time.alias("time"),
+        pl.col("level").cast(pl.String),
+        pl.col(USER).cast(pl.Int64),
+        *_clock(time, ""),
+        *(pl.when(shown).then(name).alias(name) for name in LABELS),
+    ]
+
+
+def _clock(time: pl.Expr, stem: str) -> list[pl.Expr]:
+    """Weekday, hour and minute in China."""
+    china = time.dt.convert_time_zone(TIMEZONE).dt
+    return [
+        china.weekday().alias(f"{stem}weekday"),
+        china.hour().alias(f"{stem}hour"),
+        china.minute().alias(f"{stem}minute"),
+    ]
+
+
+def _write_items(out: Path) -> int:
+    """The features of every video as of the first day that has it; the number of videos."""
+    parts = sorted((out / "videos").iterdir())
+    uploaded = pl.from_epoch("upload_timestamp", time_unit="s").dt.replace_time_zone("UTC")
+    videos = pl.scan_parquet(parts).unique("video_id", keep="first", maintain_order=True).sort("video_id")
+    items = videos.cast(pl.Int64).with_columns(_clock(uploaded, "upload_")).collect(engine="streaming")
+    items.write_parquet(out / "items.parquet")
+    shutil.rmtree(out / "videos")
+    return items.height
+
+
+def _write_truth(folder: Path, days: Sequence[date], out: Path) -> bool:
+    """The chance of an effective view, where RecFlow is simulated, as the truth of a click; False where it is not."""
+    if not (folder / "truth").is_dir():
+        return False
+    (out / "truth").mkdir()
+    for day in days:
+        path = folder / "truth" / f"{day}.parquet"
+        try:
+            truth = pl.scan_parquet(path).select("request_id", "video_id", click="effective_view")
+            truth.sink_parquet(out / "truth" / path.name)
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise DataError(f"{path}: not the truth of a simulation: {str(error).splitlines()[0]}") from None
+    return True

@@ -1,0 +1,100 @@
+"""RecFlow's daily files: found, opened and checked before anything is taken from them."""
+
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import polars as pl
+
+from corank.core.errors import DataError
+from corank.datasets.recflow_layout import BEGIN, COLUMNS, FLAGS, KEYS, LABELS, TIMEZONE
+
+_DAY = timedelta(days=1)
+_BOUNDED = {"request_timestamp": "milliseconds", "upload_timestamp": "seconds"}
+
+
+def day_files(folder: Path, begin: date, end: date) -> dict[date, Path]:
+    """The files of all candidates by day, of the days from `begin` to `end`."""
+    source = folder / "all_stage"
+    found: dict[date, Path] = {}
+    for path in sorted(source.glob("*.feather")):
+        try:
+            found[date.fromisoformat(path.stem)] = path
+        except ValueError:
+            raise DataError(
+                f"{path}: expected a name such as {BEGIN}.feather, the day of its requests"
+            ) from None
+    if not found:
+        raise DataError(f"{source}: no Feather files; expected RecFlow's, a day each: {BEGIN}.feather, …")
+    chosen = {day: path for day, path in found.items() if begin <= day <= end}
+    if len(chosen) < 3:
+        raise DataError(
+            f"{source}: {len(chosen)} days from {begin} to {end}, of files from {min(found)} to {max(found)}; "
+            "expected at least three: to train, to validate, to test"
+        )
+    return chosen
+
+
+def scanned(path: Path) -> pl.LazyFrame:
+    """The columns of a daily file, by their names without the spaces that some have in front."""
+    try:
+        frame = pl.scan_ipc(path)
+        types = frame.collect_schema()
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise DataError(f"{path}: not readable as Feather: {str(error).splitlines()[0]}") from None
+    spelt = {name.strip(): name for name in types}
+    if missing := [name for name in COLUMNS if name not in spelt]:
+        raise DataError(f"{path}: no column {', '.join(missing)}; expected {', '.join(COLUMNS)}")
+    for name in COLUMNS:
+        if not types[spelt[name]].is_numeric():
+            raise DataError(f"{path}: column {name} is {types[spelt[name]]}; expected whole numbers")
+    return frame.select(pl.col(spelt[name]).alias(name) for name in COLUMNS)
+
+
+def checked(path: Path, day: date, rows: pl.LazyFrame) -> int:
+    """The number of rows; DataError names the first value that its column cannot hold."""
+    faults = {name: _faulty(name, day) for name in COLUMNS}
+    first = [pl.col("@row").filter(fault).min().alias(name) for name, fault in faults.items()]
+    checks = rows.with_row_index("@row").select(*first, pl.len().alias("height"))
+    *places, height = collected(path, checks).row(0)
+    for name, place in zip(COLUMNS, places, strict=True):
+        if place is not None:
+            value = collected(path, rows.select(name).slice(place, 1)).item()
+            received = "nothing" if value is None else value
+            wrong = f"expected {_holds(name, day)}; received {received}"
+            raise DataError(f"{path}: column {name}, row {place + 1}: {wrong}")
+    return int(height)
+
+
+def collected(path: Path, rows: pl.LazyFrame) -> pl.DataFrame:
+    try:
+        return rows.collect(engine="streaming")
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise DataError(f"{path}: not readable as Feather: {str(error).splitlines()[0]}") from None
+
+
+def _holds(name: str, day: date) -> str:
+    if name in _BOUNDED:
+        return f"{_BOUNDED[name]} since 1970 UTC" + (f", within a day of {day}" if name in KEYS else "")
+    return "0 or 1" if name in FLAGS or name in LABELS else "a whole number"
+
+
+def _faulty(name: str, day: date) -> pl.Expr:
+    """Where a value is not what its column holds; keys and flags are never missing, all else may be."""
+    value = pl.col(name)
+    fault = value.cast(pl.Int64, strict=False).ne_missing(value)
+    if name == "request_timestamp":
+        # a day off is let pass: the release does not say where its days begin
+        fault |= ~value.is_between(_midnight(day - _DAY), _midnight(day + 2 * _DAY), closed="left")
+    if name == "upload_timestamp":
+        fault |= ~value.is_between(-1, 2**32)
+    if name in FLAGS or name in LABELS:
+        fault |= (value != 0) & (value != 1)
+    if name in FLAGS or name in KEYS:
+        fault |= value.is_null()
+    return fault
+
+
+def _midnight(day: date) -> int:
+    """In China, in milliseconds since 1970 UTC."""
+    return round(datetime(day.year, day.month, day.day, tzinfo=ZoneInfo(TIMEZONE)).timestamp() * 1000)

@@ -1,0 +1,209 @@
+"""RecFlow's layout, and a simulated world written in it: what an importer of RecFlow can be tried on without RecFlow.
+
+`all_stage/DATE.feather` holds a row per candidate, `realshow/DATE.feather` those of them that were exposed. Source of
+the layout: Liu et al., "RecFlow: An Industrial Full Flow Recommendation Dataset", ICLR 2025, and its read-me.
+
+Letters: R requests · C candidates of a request.
+"""
+
+from collections.abc import Iterator
+from datetime import date, datetime, timedelta
+from itertools import groupby
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import polars as pl
+
+from corank.core.settings import validated
+from corank.core.types import Floats, Longs
+from corank.datasets.production import EXPOSED, PRERANKED, RANKED, RETRIEVED
+from corank.datasets.simulate import Simulated, cleared
+from corank.datasets.traffic import Block, Traffic
+from corank.datasets.world import DEVICES, Codes, Items, Users, World
+
+TIMEZONE = "Asia/Shanghai"
+"""Where the days of the files begin."""
+BEGIN = date(2024, 1, 13)
+"""RecFlow's first day."""
+
+KEYS = ("request_id", "request_timestamp", "user_id", "video_id")
+"""Times are whole milliseconds since 1970 UTC, those of uploads whole seconds."""
+USER = ("device_id", "age", "gender", "province")
+VIDEO = (
+    "author_id",
+    "category_level_one",
+    "category_level_two",
+    "upload_type",
+    "upload_timestamp",
+    "duration",
+)
+FLAGS = ("realshow", "rerank_pos", "rerank_neg", "rank_pos", "rank_neg", "coarse_neg", "prerank_neg")
+"""What became of a candidate, each 0 or 1; a candidate may bear several."""
+LABELS = ("effective_view", "long_view", "like", "follow", "forward", "comment")
+COLUMNS = (
+    *KEYS[:3],
+    *USER,
+    KEYS[3],
+    *VIDEO,
+    *FLAGS,
+    *("rank_index", "rerank_index", "playing_time"),
+    *LABELS,
+)
+"""All whole numbers."""
+
+_SPACED = {"category_level_two": " category_level_two"}
+_UNKNOWN = -1
+_SCREEN = 0.6
+"""Share of a page that is on screen, so exposed; the rest waits below it."""
+_RATES = {"like": 0.1, "follow": 0.02, "forward": 0.02, "comment": 0.03}
+"""Of effective views."""
+
+
+def simulate_recflow(
+    out: Path,
+    preset: str = "medium",
+    seed: int = 0,
+    requests: int = 10_000,
+    candidates: int = 200,
+    users: int = 2_000,
+    items: int = 5_000,
+    overwrite: bool = False,
+) -> Simulated:
+    """Write `all_stage/`, `realshow/` and, beside RecFlow's own, `truth/` into `out`, a file a day.
+
+    With 50 candidates or more every request has at least ten of prerank_neg, coarse_neg, rank_neg and rank_pos.
+    Every other day the file spells `category_level_two` with a leading space, as some of the release do. Same
+    arguments, same bytes.
+
+    Raises:
+        ConfigError: an argument is out of range.
+        DataError: `out` is a file, or a folder with something in it and `overwrite` is not set.
+    """
+    wanted = {"preset": preset, "seed": seed, "requests": requests, "candidates": candidates}
+    world = validated(World, wanted | {"users": users, "items": items}, "simulate")
+    cleared(out, overwrite, ["all_stage/*.feather", "realshow/*.feather", "truth/*.parquet"])
+    exposed = views = 0
+    for day, candidates_of_day in _days(world):
+        name = str(BEGIN + timedelta(days=day))
+        rows = candidates_of_day.select(pl.col(COLUMNS).cast(pl.Int64))
+        shown = rows.filter(pl.col("realshow") == 1)
+        for folder, table in (("all_stage", rows), ("realshow", shown)):
+            table.rename(_SPACED if day % 2 else {}).write_ipc(
+                out / folder / f"{name}.feather", compression="lz4"
+            )
+        truth = candidates_of_day.select("request_id", "video_id", effective_view="truth")
+        truth.write_parquet(out / "truth" / f"{name}.parquet")
+        exposed += shown.height
+        views += int(shown["effective_view"].sum())
+    return Simulated(world=world, candidates=requests * candidates, exposed=exposed, clicks=views)
+
+
+def _days(world: World) -> Iterator[tuple[int, pl.DataFrame]]:
+    """Each day that has requests, and its candidates with their `truth`; memory is that of a day."""
+    traffic = Traffic(world)
+    rng = np.random.default_rng([world.seed, 2])
+    person, video = _people(traffic.reality.users), _videos(traffic.reality.items)
+    first = 0
+    for day, blocks in groupby(traffic, key=lambda block: int(block.requests.day[0])):
+        parts = []
+        for block in blocks:
+            request = pl.DataFrame(
+                {
+                    "request_id": np.arange(first, first + len(block.requests)),
+                    "request_timestamp": _milliseconds(block.requests.time),
+                    "user_id": block.requests.user,
+                    "device_id": block.requests.user * len(DEVICES) + block.requests.device,
+                }
+            )
+            of = np.repeat(np.arange(len(request)), world.candidates)
+            rows = request[of].hstack(person[block.requests.user[of]]).hstack(video[block.item.ravel()])
+            parts.append(_watched(rows.hstack(_stages(world, block)), rng))
+            first += len(request)
+        yield day, pl.concat(parts)
+
+
+def _milliseconds(time: Longs) -> Longs:
+    """The world's first day becomes RecFlow's, in China."""
+    begin = datetime(BEGIN.year, BEGIN.month, BEGIN.day, tzinfo=ZoneInfo(TIMEZONE))
+    return round(begin.timestamp() * 1000) + time // 1000
+
+
+def _people(users: Users) -> pl.DataFrame:
+    """A row per user: age in tens, gender and city as codes."""
+    return users.table.select(
+        age=(pl.col("age") // 10).cast(pl.Int64).fill_null(_UNKNOWN),
+        gender=(pl.col("gender") == "m").cast(pl.Int64),
+        province=_code("city"),
+    )
+
+
+def _videos(items: Items) -> pl.DataFrame:
+    """A row per item: its brand for the author, its first tag for a finer category, its price for a length."""
+    published = pl.Series(_milliseconds(items.published) // 1000)
+    return items.table.select(
+        video_id="item_id",
+        author_id=_code("brand"),
+        category_level_one=_code("category"),
+        category_level_two=pl.col("tags")
+        .list.first()
+        .str.extract(r"(\d+)")
+        .cast(pl.Int64)
+        .fill_null(_UNKNOWN),
+        upload_type=pl.col("quality").round().cast(pl.Int64).fill_null(_UNKNOWN),
+        upload_timestamp=published,
+        duration=(1000 * pl.col("price")).round().cast(pl.Int64),
+    )
+
+
+def _code(column: str) -> pl.Expr:
+    """The number in names such as `brand_012`."""
+    return pl.col(column).str.extract(r"(\d+)").cast(pl.Int64).fill_null(_UNKNOWN)
+
+
+def _stages(world: World, block: Block) -> pl.DataFrame:
+    """Flags and places of every candidate, clicks and truth: (R·C,) each.
+
+    What production's pre-ranker cut is halved by its score: the upper half stands for what the coarse ranker cut.
+    """
+    level, position = block.level, block.position
+    place = _places(-block.rank, position, -level)
+    middle = (world.preranked + world.candidates) // 2
+    coarse = _places(-block.prerank, -level) <= middle
+    cut = level == RETRIEVED
+    on_screen = (level == EXPOSED) & (position <= max(1, round(_SCREEN * world.shown)))
+    columns = {
+        "realshow": on_screen,
+        "rerank_pos": level == EXPOSED,
+        "rerank_neg": level == RANKED,
+        "rank_pos": level >= RANKED,
+        "rank_neg": level == PRERANKED,
+        "coarse_neg": cut & coarse,
+        "prerank_neg": cut & ~coarse,
+        "rank_index": np.where(cut, 0, place),
+        "rerank_index": np.where(level >= RANKED, place, 0),
+        "effective_view": block.click & on_screen,
+        "truth": block.truth,
+    }
+    return pl.DataFrame({name: values.ravel() for name, values in columns.items()})
+
+
+def _places(*keys: Codes | Floats) -> Longs:
+    """Each candidate's place in its request, from 1, by the last key, then the one before it, …: (R, C)."""
+    return np.asarray(np.argsort(np.lexsort(keys, axis=1), axis=1) + 1, dtype=np.int64)
+
+
+def _watched(rows: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
+    """With what a view of a video's length amounts to: 30 % of it and more is effective, all of it long."""
+    n = len(rows)
+    watched = pl.Series(rng.random(n))
+    share = pl.when("effective_view").then(0.3 + 1.2 * watched).otherwise(0.3 * watched)
+    seen = pl.col("realshow")
+    marks = {
+        name: pl.col("effective_view") & pl.Series(rng.random(n) < rate) for name, rate in _RATES.items()
+    }
+    return rows.with_columns(
+        playing_time=pl.when(seen).then(share * pl.col("duration")).otherwise(0).cast(pl.Int64),
+        long_view=seen & (share >= 1),
+        **marks,
+    )

@@ -1,0 +1,231 @@
+"""A simulated world: who its users are, what its items are, and how much one likes the other.
+
+A feed in small. Tastes are partly told by what is logged (age, city, category, brand, …) and partly personal,
+so that ids and histories have something to learn. What is liked also depends on where and when it is shown.
+
+Letters: U users · I items · R requests · C candidates of a request · K tastes · G categories · S intents.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal, Self
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from numpy.typing import NDArray
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+
+from corank.core.settings import Settings
+from corank.core.types import Floats, Longs
+
+FIRST_DAY = datetime(2026, 3, 1, tzinfo=UTC)
+DAYS = 10
+DAY = 86_400_000_000
+"""Microseconds: the unit of time here, counted from FIRST_DAY."""
+
+TABS = ("feed", "follow", "local", "search")
+DEVICES = ("android", "ios", "web")
+GENDERS = ("f", "m")
+CITIES, CATEGORIES, BRANDS, TAGS = 20, 24, 200, 120
+TASTES, INTENTS = 8, 6
+
+Codes = NDArray[np.integer]
+
+
+class Preset(Settings):
+    """How well production knows the truth. Frozen before any study was run: a change voids its results."""
+
+    correlation: float
+    """Pearson's, between production's scores and the true logit, over retrieved candidates."""
+    hidden: float = 0.0
+    """Deviation, in logits, of what an item is worth to the intent of a request: production acts on it and
+    clicks follow it, but it is not logged, and an item's worth averages to zero over intents."""
+
+
+PRESETS = {
+    "weak": Preset(correlation=0.3),
+    "medium": Preset(correlation=0.6),
+    "strong": Preset(correlation=0.85),
+    "hidden": Preset(correlation=0.6, hidden=0.8),
+}
+"""The same seed gives the same users, items and tastes in all four."""
+
+
+class World(Settings):
+    """What fixes a world entirely."""
+
+    preset: Literal["weak", "medium", "strong", "hidden"] = "medium"
+    seed: NonNegativeInt = 0
+    requests: PositiveInt = 10_000
+    candidates: int = Field(default=200, ge=10)
+    """Of each request."""
+    users: PositiveInt = 2_000
+    items: PositiveInt = 5_000
+    auction: bool = False
+    """Whether items bid for clicks, and production orders by what a candidate is worth to it."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.items < 2 * self.candidates:
+            raise ValueError(
+                f"items: a request has {self.candidates} distinct candidates, so write at least "
+                f"{2 * self.candidates} items; received {self.items}"
+            )
+        return self
+
+    @property
+    def shown(self) -> int:
+        """How many candidates of a request are exposed."""
+        return min(10, self.candidates // 5)
+
+    @property
+    def ranked(self) -> int:
+        """How many production's ranker keeps."""
+        return 2 * self.shown
+
+    @property
+    def preranked(self) -> int:
+        """How many production's pre-ranker keeps."""
+        return max(3 * self.shown, self.candidates // 4)
+
+
+@dataclass(frozen=True)
+class Users:
+    taste: Floats  # (U, K), unit variance
+    bias: Floats  # (U,)
+    share: NDArray[np.float64]  # (U,) of all requests
+    joined: Codes  # (U,) day of the first possible request
+    device: Codes  # (U,) the usual one
+    table: pl.DataFrame  # what is logged of them
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, n: int) -> Self:
+        """Two thirds of the variance of tastes are told by age, gender and city."""
+        decade = rng.choice(6, n, p=(0.25, 0.3, 0.2, 0.12, 0.08, 0.05))
+        gender = rng.integers(len(GENDERS), size=n)
+        city = rng.choice(CITIES, n, p=zipf(CITIES, 0.8))
+        activity = rng.lognormal(0.0, 0.8, n)
+        told = _tastes(rng, 6)[decade] + _tastes(rng, len(GENDERS))[gender] + _tastes(rng, CITIES)[city]
+        joined = np.where(rng.random(n) < 0.15, rng.integers(1, DAYS, n), 0)
+        age = 18.0 + 9 * decade + rng.integers(9, size=n)
+        table = pl.DataFrame(
+            {
+                "user_id": np.arange(n),
+                "age": _some_missing(rng, age, 0.08),
+                "gender": pl.Series(GENDERS).gather(gender),
+                "city": _some_missing(rng, _names("city", city), 0.03),
+                "activity": np.round(5 * activity * rng.lognormal(0.0, 0.2, n), 1),
+            }
+        )
+        return cls(
+            taste=_blend(told, _tastes(rng, n), 0.65),
+            bias=(0.2 * rng.standard_normal(n)).astype(np.float32),
+            share=activity / activity.sum(),
+            joined=joined,
+            device=rng.choice(len(DEVICES), n, p=(0.55, 0.35, 0.1)),
+            table=table,
+        )
+
+
+@dataclass(frozen=True)
+class Items:
+    """In the order of publication, so that the items that exist at a time are the first so many."""
+
+    taste: Floats  # (I, K), unit variance
+    bias: Floats  # (I,)
+    category: Codes  # (I,)
+    popularity: NDArray[np.float64]  # (I,) Zipf-like, sums to 1
+    published: Longs  # (I,) ascending; negative before the first day
+    table: pl.DataFrame  # what is logged of them
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, n: int) -> Self:
+        """Two thirds of the variance of tastes are told by category, brand, tags and price."""
+        old = n - n // 5
+        before = -np.sort(rng.exponential(40.0, old))[::-1]
+        day = np.concatenate([before, np.sort(rng.uniform(0, DAYS, n - old))])
+        category = rng.choice(CATEGORIES, n, p=zipf(CATEGORIES, 0.6))
+        brand = rng.choice(BRANDS, n, p=zipf(BRANDS, 0.8))
+        tags, has = _draw_tags(rng, category)
+        price = rng.normal(0.0, 0.6, CATEGORIES)[category] + rng.normal(0.0, 0.6, n)
+        told = _tastes(rng, CATEGORIES)[category] + 0.7 * _tastes(rng, BRANDS)[brand]
+        told += 0.7 * (_tastes(rng, TAGS)[tags] * has[:, :, None]).sum(1)
+        told[:, 0] += price
+        quality = rng.standard_normal(n)
+        rating = 3.5 + 0.5 * (0.7 * quality + 0.7 * rng.standard_normal(n))
+        rank = np.argsort(np.argsort(-(quality + 1.5 * rng.standard_normal(n))))
+        bias = (
+            0.4 * quality + 0.3 * rng.standard_normal(n) - 0.2 * price + 0.3 * np.exp(np.minimum(day, 0) / 14)
+        )
+        table = pl.DataFrame(
+            {
+                "item_id": np.arange(n),
+                "category": _names("category", category),
+                "brand": _some_missing(rng, _names("brand", brand), 0.02),
+                "price": np.round(20 * np.exp(price), 2),
+                "quality": _some_missing(rng, np.round(np.clip(rating, 1, 5), 1), 0.1),
+                "published": instants((day * DAY).astype(np.int64)),
+                "freshness": np.round(day, 3),
+                "tags": _lists(_names("tag", tags[has]), has.sum(1)),
+            }
+        )
+        return cls(
+            taste=_blend(told, _tastes(rng, n), 0.65),
+            bias=bias.astype(np.float32),
+            category=category,
+            popularity=zipf(n, 0.8)[rank],
+            published=(day * DAY).astype(np.int64),
+            table=table,
+        )
+
+
+def zipf(n: int, exponent: float) -> NDArray[np.float64]:
+    """Shares of n things, the most frequent first: proportional to rank^-exponent."""
+    share = np.arange(1, n + 1) ** -exponent
+    return np.asarray(share / share.sum())
+
+
+def affinity(query: Floats, vector: Floats, item: Longs) -> Floats:
+    """<query (R, K), vector (I, K) of each item (R, C)> / sqrt(K), so of unit variance: (R, C)."""
+    product = np.matmul(vector[item], query[:, :, None])[:, :, 0]
+    return np.asarray(product / np.float32(TASTES**0.5))
+
+
+def instants(microseconds: Longs) -> pl.Series:
+    """Microseconds from FIRST_DAY as times in UTC."""
+    epoch = microseconds + round(FIRST_DAY.timestamp() * 1_000_000)
+    return pl.Series(epoch).cast(pl.Datetime("us", "UTC"))
+
+
+def _tastes(rng: np.random.Generator, n: int) -> Floats:
+    return rng.standard_normal((n, TASTES), dtype=np.float32)
+
+
+def _blend(told: Floats, own: Floats, share: float) -> Floats:
+    """Tastes of about unit variance, the `share` of which is told by what is logged."""
+    scale = np.sqrt(share / np.mean(told**2))
+    return np.asarray(scale * told + np.sqrt(1 - share) * own, dtype=np.float32)
+
+
+def _draw_tags(rng: np.random.Generator, category: Codes) -> tuple[Codes, NDArray[np.bool_]]:
+    """Up to three distinct tags an item, some of them common in its category: (I, 3), and which it has."""
+    third = TAGS // 3
+    tags = (5 * category[:, None] + rng.integers(10, size=(len(category), 3))) % third + third * np.arange(3)
+    return tags, rng.random(tags.shape) < 0.6
+
+
+def _names(stem: str, codes: Codes) -> pl.Series:
+    return pl.Series([f"{stem}_{code:03d}" for code in range(int(codes.max(initial=0)) + 1)]).gather(codes)
+
+
+def _lists(values: pl.Series, lengths: Codes) -> pl.Series:
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    return pl.Series(pa.LargeListArray.from_arrays(offsets, values.to_arrow()))
+
+
+def _some_missing(
+    rng: np.random.Generator, values: NDArray[np.floating] | pl.Series, share: float
+) -> pl.Series:
+    table = pl.DataFrame({"value": values, "kept": rng.random(len(values)) >= share})
+    return table.select(pl.when("kept").then("value")).to_series()

@@ -1,0 +1,54 @@
+"""By what stages order candidates: their values, of calibrated labels and columns, or by what is truly so.
+
+Letters: C candidates.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corank.core.calibration import Platt
+from corank.core.errors import DataError
+from corank.core.types import Floats
+from corank.evaluation.predict import Predictions
+from corank.models.joint import Stage
+
+Calibrators = dict[str, dict[str, Platt]]
+"""Stage → label."""
+Truth = dict[str, Floats]
+"""Label → known click probability (C,); empty unless the world is simulated."""
+
+
+def order_of(
+    predictions: Predictions, stage: Stage, calibrators: Mapping[str, Platt]
+) -> NDArray[np.floating]:
+    """What a stage orders by: its value, or, where that is a label alone, the logit, of the same order: (C,)."""
+    label = stage.ordering(predictions.columns).single
+    return predictions.logits[stage.name][label] if label else value_of(predictions, stage, calibrators)
+
+
+def value_of(
+    predictions: Predictions, stage: Stage, calibrators: Mapping[str, Platt]
+) -> NDArray[np.floating]:
+    """A stage's value of each candidate: (C,). Raises DataError where one is no finite number."""
+    logits = predictions.logits[stage.name]
+    value = stage.ordering(predictions.columns)
+    named = [label for label in stage.labels if label in value.names]
+    found = value(predictions.columns | {label: calibrators[label].apply(logits[label]) for label in named})
+    odd = np.flatnonzero(~np.isfinite(found))
+    if len(odd):
+        raise DataError(
+            f"stages.{stage.name}.value: {stage.value!r} is {found[odd[0]]} for candidate {odd[0]} of the split; "
+            "look for zeros below a division, and for extreme numbers among data.columns"
+        )
+    return found
+
+
+def true_value(predictions: Predictions, stage: Stage, truth: Truth) -> Floats | None:
+    """A stage's value by the truth of its labels, None where that of one is not known: (C,)."""
+    value = stage.ordering(predictions.columns)
+    if any(label in value.names and label not in truth for label in stage.labels):
+        return None
+    found: Floats = value(predictions.columns | truth).astype(np.float32)
+    return found

@@ -1,0 +1,229 @@
+"""Where each feature lies: its rows in the embedding tables, its columns in the dense input of a placement.
+
+One concatenated table a dimension. A placement's input is, dimension by dimension, the embeddings of its id
+features, its pooled lists, and last its numbers. Training and serving both build their inputs from here.
+
+Letters: N rows · f features of a group · B = N·f bags · V table rows read · d dimension.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from corank.core.ragged import Ragged, Rows
+from corank.core.types import Floats, Ints
+from corank.features.kinds import IdsFeature
+from corank.features.schema import FIRST_KNOWN, PLACEMENTS, Placement, Schema
+
+Columns = NDArray[np.int64]
+
+FEW = 512
+"""Rows for which a sparse product costs more to make than to multiply."""
+
+
+@dataclass(frozen=True)
+class Bags:
+    """B sums of weighted table rows: bag b is Σ weight[j]·table[row[j]], start[b] ≤ j < start[b+1]."""
+
+    row: Ints  # (V,)
+    start: Ints | None  # (B + 1,); None where every bag is one row
+    weight: Floats | None  # (V,); None where all are 1
+    count: int  # B
+
+    def bag_of(self) -> Ints:
+        """The bag of every row read: (V,)."""
+        bags = np.arange(self.count, dtype=np.int32)
+        return bags if self.start is None else np.repeat(bags, np.diff(self.start))
+
+
+@dataclass(frozen=True)
+class ListColumn:
+    index: int
+    """Position in `Rows.lists`."""
+    offset: int
+    mean: bool
+
+
+@dataclass(frozen=True)
+class Group:
+    """The features of one placement that share a table dimension: ids first, then lists."""
+
+    dim: int
+    ids: Columns
+    """Columns of `Rows.ids`."""
+    offsets: Ints
+    """First table row of each id feature."""
+    lists: tuple[ListColumn, ...]
+
+    @property
+    def width(self) -> int:
+        return self.dim * (len(self.ids) + len(self.lists))
+
+    def bags(self, rows: Rows) -> Bags:
+        """The table rows that `rows` reads, bag by bag in the order (row, feature)."""
+        single = rows.ids[:, self.ids] + self.offsets
+        if not self.lists:
+            return Bags(single.ravel(), None, None, single.size)
+        length = self._lengths(rows)
+        start = np.zeros(length.size + 1, dtype=np.int32)
+        np.cumsum(length.ravel(), out=start[1:])
+        first = start[:-1].reshape(length.shape)
+        row = np.empty(start[-1], dtype=np.int32)
+        weight = np.ones(start[-1], dtype=np.float32)
+        row[first[:, : len(self.ids)]] = single
+        for column, listed in enumerate(self.lists, start=len(self.ids)):
+            ragged = rows.lists[listed.index]
+            place = np.repeat(first[:, column] - (np.cumsum(ragged.length) - ragged.length), ragged.length)
+            place += np.arange(len(place), dtype=place.dtype)
+            row[place] = ragged.flat() + listed.offset
+            if listed.mean or ragged.weight is not None:
+                weight[place] = _weights(ragged, listed.mean)
+        return Bags(row, start, weight, length.size)
+
+    def embed(self, rows: Rows, table: Floats, out: Floats) -> None:
+        """What `bags` sums up, without torch, into `out`: (N, width). A gather, and a sum for each list."""
+        end = len(self.ids) * self.dim
+        ids = rows.ids if len(self.ids) == rows.ids.shape[1] else rows.ids[:, self.ids]
+        out[:, :end] = table.take(ids + self.offsets, axis=0).reshape(len(rows), end)
+        for listed in self.lists:
+            out[:, end : end + self.dim] = _pooled(table, rows.lists[listed.index], listed)
+            end += self.dim
+
+    def _lengths(self, rows: Rows) -> Ints:
+        length = np.ones((len(rows), len(self.ids) + len(self.lists)), dtype=np.int32)
+        for column, listed in enumerate(self.lists, start=len(self.ids)):
+            length[:, column] = rows.lists[listed.index].length
+        return length
+
+
+def _weights(lists: Ragged, mean: bool) -> Floats:
+    """What each value of `lists.flat()` counts: those of a list sum to 1 where its mean is taken."""
+    weight = lists.flat_weight()
+    if weight is None:
+        return np.repeat(1 / np.maximum(lists.length, 1), lists.length).astype(np.float32)
+    if not mean:
+        return weight
+    row = lists.row_of()
+    whole: Floats = (weight / np.bincount(row, weight, len(lists.length))[row]).astype(np.float32)
+    return whole
+
+
+@dataclass(frozen=True)
+class Attended:
+    """What attention reads of a history: some embedded features of its items, the item's id first."""
+
+    history: str
+    features: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Tables and inputs of a schema, given the rows that each feature's encoder needs (`Encoders.sizes`)."""
+
+    schema: Schema
+    sizes: Mapping[str, int]
+    table_rows: dict[int, int] = field(init=False)
+    """Rows of the concatenated table of each dimension."""
+    offset: dict[str, int] = field(init=False)
+    """First row of each feature that owns a table."""
+    groups: dict[Placement, tuple[Group, ...]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        rows: dict[int, int] = {}
+        offset: dict[str, int] = {}
+        for name, feature in self.schema.embedded().items():
+            if self.schema.table_of(name) == name:
+                offset[name] = rows.get(feature.dim, 0)
+                rows[feature.dim] = offset[name] + self.sizes[name]
+        object.__setattr__(self, "table_rows", rows)
+        object.__setattr__(self, "offset", offset)
+        object.__setattr__(self, "groups", {p: self.groups_of(p) for p in PLACEMENTS})
+
+    def groups_of(self, placement: Placement, names: Collection[str] | None = None) -> tuple[Group, ...]:
+        """The groups of a placement's embedded features, all or some; in the order of `columns`."""
+        placed, embedded = self.schema.placed(placement), self.schema.embedded()
+        chosen = [n for n in placed.ids + placed.lists if names is None or n in names]
+        groups = []
+        for dim in sorted({embedded[n].dim for n in chosen}):
+            ids = [i for i, n in enumerate(placed.ids) if n in chosen and embedded[n].dim == dim]
+            lists = [i for i, n in enumerate(placed.lists) if n in chosen and embedded[n].dim == dim]
+            groups.append(
+                Group(
+                    dim,
+                    np.array(ids, dtype=np.int64),
+                    np.array([self.offset[placed.ids[i]] for i in ids], dtype=np.int32),
+                    tuple(self._list_column(i, placed.lists[i]) for i in lists),
+                )
+            )
+        return tuple(groups)
+
+    def _list_column(self, index: int, name: str) -> ListColumn:
+        feature = self.schema.features[name]
+        mean = isinstance(feature, IdsFeature) and feature.pool == "mean"
+        return ListColumn(index, self.offset[self.schema.table_of(name)], mean)
+
+    def width(self, placement: Placement) -> int:
+        """Columns of the placement's dense input."""
+        return sum(g.width for g in self.groups[placement]) + len(self.schema.placed(placement).numbers)
+
+    def columns(self, placement: Placement, names: Iterable[str]) -> Columns:
+        """The input columns of the named features, ascending."""
+        wanted, placed, at = set(names), self.schema.placed(placement), 0
+        chosen: list[int] = []
+        for group in self.groups[placement]:
+            listed = [placed.lists[column.index] for column in group.lists]
+            for name in [placed.ids[i] for i in group.ids] + listed:
+                chosen += range(at, at + group.dim) if name in wanted else ()
+                at += group.dim
+        for name in placed.numbers:
+            chosen += [at] if name in wanted else ()
+            at += 1
+        return np.array(chosen, dtype=np.int64)
+
+    def untrained(self) -> dict[int, Ints]:
+        """Rows of each table for missing and unknown values, which begin at zero."""
+        rows: dict[int, list[int]] = {dim: [] for dim in self.table_rows}
+        for name, first in self.offset.items():
+            rows[self.schema.embedded()[name].dim] += range(first, first + FIRST_KNOWN)
+        return {dim: np.array(found, dtype=np.int32) for dim, found in rows.items()}
+
+
+def _pooled(table: Floats, lists: Ragged, listed: ListColumn) -> Floats:
+    """Each list's sum, or mean, of weighted rows: (N, d)."""
+    count, code = len(lists.length), lists.flat() + np.int32(listed.offset)
+    counts = listed.mean or lists.weight is not None
+    weight = _weights(lists, listed.mean) if counts else np.ones(len(code), dtype=np.float32)
+    if count == 1:
+        return weight @ table.take(code, axis=0)[None]
+    end = np.cumsum(lists.length, dtype=np.int32)
+    if count > FEW:
+        product: Floats = csr_array((weight, code, np.append(np.int32(0), end)), (count, len(table))) @ table
+        return product
+    read = table.take(code, axis=0)
+    read *= weight[:, None]
+    summed = np.zeros((count, table.shape[1]), dtype=np.float32)
+    filled = np.flatnonzero(lists.length)
+    if len(filled):
+        summed[filled] = np.add.reduceat(read, (end - lists.length)[filled], axis=0)
+    return summed
+
+
+def embedded(rows: Rows, groups: Sequence[Group], tables: Mapping[int, Floats], numbers: int = 0) -> Floats:
+    """The embedded features of N encoded rows, those of some groups, and room for numbers: (N, ·)."""
+    out = np.empty((len(rows), sum(group.width for group in groups) + numbers), dtype=np.float32)
+    at = 0
+    for group in groups:
+        group.embed(rows, tables[group.dim], out[:, at : at + group.width])
+        at += group.width
+    return out
+
+
+def dense(rows: Rows, groups: Sequence[Group], tables: Mapping[int, Floats]) -> Floats:
+    """The dense input of N encoded rows of one placement: (N, width)."""
+    count = rows.numbers.shape[1]
+    out = embedded(rows, groups, tables, count)
+    out[:, out.shape[1] - count :] = rows.numbers
+    return out

@@ -1,0 +1,58 @@
+"""What is known of labels: where candidates were exposed, where what they are given happened, and once they are mature.
+
+Rows are those of `requests.columns`. Letters: C candidates.
+"""
+
+from datetime import timedelta
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from corank.features.log_schema import DataSettings
+
+Labels = dict[str, NDArray[np.int8]]
+"""By name 1, 0, or −1 where unknown: (C,)."""
+
+_MS = timedelta(milliseconds=1)
+
+
+def levels(rows: pl.DataFrame, data: DataSettings) -> NDArray[np.uint8]:
+    """(C,); the deepest where the log has none."""
+    if data.level is None:
+        return np.full(len(rows), len(data.levels) - 1, dtype=np.uint8)
+    level: NDArray[np.uint8] = rows["@level"].to_numpy()
+    return level
+
+
+def exposed(rows: pl.DataFrame, data: DataSettings) -> NDArray[np.bool_]:
+    """(C,)"""
+    deepest: NDArray[np.bool_] = levels(rows, data) == len(data.levels) - 1
+    return deepest
+
+
+def known(rows: pl.DataFrame, data: DataSettings) -> Labels:
+    """Labels as they are in the end."""
+    shown = exposed(rows, data)
+    found: Labels = {}
+    for name in data.labels:
+        where, given = shown, data.labels[name].given
+        while given is not None:  # not by a function that calls itself: its closure would keep the rows alive
+            where = where & (rows[f"@label {given}"] == 1).fill_null(False).to_numpy()
+            given = data.labels[given].given
+        found[name] = np.where(where, rows[f"@label {name}"].fill_null(-1).to_numpy(), np.int8(-1))
+    return found
+
+
+def mature(labels: Labels, rows: pl.DataFrame, data: DataSettings, as_of: int) -> Labels:
+    """Labels as they were when training began, at the split's `valid`; of later rows as when the log was read.
+
+    A row that was younger then than its label takes is unknown, whatever the label says.
+    """
+    time, (_, valid) = rows["@time"].to_numpy(), data.splits()["train"]
+    looked = np.where(time < valid, min(valid, as_of), as_of)
+    found: Labels = {}
+    for name, label in labels.items():
+        delay = data.matures(name) // _MS
+        found[name] = np.where(time + delay <= looked, label, np.int8(-1)) if delay else label
+    return found

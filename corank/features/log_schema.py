@@ -1,0 +1,135 @@
+"""The log as the config describes it: its tables and columns, labels, scores and the split by time."""
+
+from datetime import date, datetime, timedelta
+from typing import Annotated, Literal, Self
+from zoneinfo import ZoneInfo, available_timezones
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from corank.core.errors import DataError
+from corank.core.settings import Duration, Settings
+
+LEVELS = ("retrieved", "preranked", "ranked", "exposed")
+
+
+class Label(Settings):
+    column: str
+    given: str | None = None
+    """The label that must be 1 for this one to be known, as a click is for an order."""
+    matures_after: Duration = timedelta()
+    """What comes late: a row younger than this, as of when it was last looked at, is not known yet."""
+
+
+class Score(Settings):
+    """What production scored a candidate with."""
+
+    column: str
+    scale: Literal["logit", "probability"] = "logit"
+
+
+def _day(value: object) -> object:
+    return date.fromisoformat(value) if isinstance(value, str) and len(value) == len("2026-01-31") else value
+
+
+Moment = Annotated[datetime | date, BeforeValidator(_day)]
+
+
+class Split(Settings):
+    """Requests before `valid` train; those from `valid` on validate, those from `test` on test."""
+
+    valid: Moment
+    test: Moment
+
+
+class DataSettings(Settings):
+    log: str | list[str]
+    items: str | list[str] | None = None
+    users: str | list[str] | None = None
+    truth: str | list[str] | None = None
+    """Known click probabilities of a simulated world, a column a label; read by evaluation alone."""
+    request: list[str] = Field(min_length=1)
+    user: str
+    item: str
+    time: str
+    timezone: str = "UTC"
+    """Where a day begins, for `split` and for histories frozen `every` so often. Times are UTC."""
+    level: str | None = None
+    levels: list[str] = Field(default=list(LEVELS), min_length=1)
+    """From the shallowest to the deepest, which is the exposed one. A log without `level` is all exposed."""
+    weight: str | None = None
+    position: str | None = None
+    """Where an exposed candidate stood on the page, from 0 or 1: a term of `click` in training alone."""
+    columns: list[str] = []
+    """Numbers of the log, or else of the items, that a stage's `value` may name, such as a bid."""
+    labels: dict[str, Label] = Field(min_length=1)
+    as_of: Moment | None = None
+    """When the log's labels were read; its last row unless given. Later ones than `matures_after` are not known."""
+    scores: dict[str, Score] = {}
+    """Production's scores, by the name under which a loss may take one as its teacher; null where there is none."""
+    split: Split
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.timezone not in available_timezones():
+            raise ValueError(
+                f"timezone: expected a name such as UTC or Asia/Shanghai; received {self.timezone!r}"
+            )
+        for level in self.levels:
+            if level in ("batch", "catalogue"):
+                raise ValueError(
+                    f"levels: '{level}' is the name of negatives beyond the log; rename the level"
+                )
+        self._check_labels()
+        if self.instant(self.split.valid) >= self.instant(self.split.test):
+            raise ValueError(f"split: valid ({self.split.valid}) must begin before test ({self.split.test})")
+        return self
+
+    def _check_labels(self) -> None:
+        for name, label in self.labels.items():
+            seen = [name]
+            while label.given is not None:
+                if label.given not in self.labels:
+                    raise ValueError(
+                        f"labels.{seen[-1]}.given: no label '{label.given}'; labels are {', '.join(self.labels)}"
+                    )
+                if label.given in seen:
+                    raise ValueError(f"labels.{name}.given: goes round in a circle ({' given '.join(seen)})")
+                seen.append(label.given)
+                label = self.labels[label.given]
+        for column in self.columns:
+            if column in self.labels:
+                raise ValueError(
+                    f"columns: '{column}' is a label, too, and a value could mean either; rename the label"
+                )
+
+    def instant(self, moment: datetime | date) -> datetime:
+        """A day of the config as the moment at which it begins in `timezone`."""
+        if not isinstance(moment, datetime):
+            moment = datetime(moment.year, moment.month, moment.day)
+        return moment if moment.tzinfo else moment.replace(tzinfo=ZoneInfo(self.timezone))
+
+    def milliseconds(self, moment: str) -> int:
+        """A day, such as 2026-04-30, or a time, in `timezone` unless it has one, in ms UTC. Raises DataError."""
+        try:
+            day = _day(moment)
+            read = day if isinstance(day, date) else datetime.fromisoformat(moment)
+        except ValueError:
+            raise DataError(
+                f"{moment!r}: expected a day or a time, such as 2026-04-30 or 2026-04-30T06:00"
+            ) from None
+        return round(self.instant(read).timestamp() * 1000)
+
+    def matures(self, label: str) -> timedelta:
+        """How long after a candidate its label is known: its own delay, or a longer one of what it is given."""
+        held = self.labels[label]
+        return max(held.matures_after, self.matures(held.given) if held.given else timedelta())
+
+    def splits(self) -> dict[str, tuple[int, int]]:
+        """From (inclusive) and to (exclusive) of each split, in ms since 1970 UTC."""
+        valid, test = (
+            round(self.instant(day).timestamp() * 1000) for day in (self.split.valid, self.split.test)
+        )
+        return {"train": (NEVER, valid), "valid": (valid, test), "test": (test, FOREVER)}
+
+
+NEVER, FOREVER = -(2**63), 2**63 - 1

@@ -1,0 +1,278 @@
+"""Priors: what happened before to candidates that share a key, as of the last snapshot before the request.
+
+Time is cut into periods, of a prior's `every`. What happens in a period is counted from its end on: a request knows
+the periods that were over when its own began. So serving, which counts once a period, knows what training knew.
+
+Letters: K keys · E entries · N look-ups.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import pairwise
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import polars as pl
+
+from corank.core.files import read_array, write_arrays
+from corank.core.types import Doubles, Hashes, Longs
+from corank.features.crosses import Sides
+from corank.features.history import bisect, floored
+from corank.features.kinds import PriorFeature
+from corank.features.labels import Labels, exposed
+from corank.features.log_schema import NEVER, DataSettings
+from corank.features.vocabulary import mixed
+
+AT_ONCE = 2**24
+"""Rows counted at a time, about; bounds memory."""
+
+_MS = timedelta(milliseconds=1)
+
+
+def counted_rows(
+    feature: PriorFeature, rows: pl.DataFrame, data: DataSettings, labels: Labels, sides: Sides
+) -> pl.DataFrame:
+    """What a prior counts of candidates: `key` (0: none), `period` in which it is known, `shown`, `positive`, `row`.
+
+    Args:
+        rows: those of `requests.columns`, numbered by `@row`: (C,).
+        labels: as they are in the end.
+        sides: the operands of the candidates: (C,).
+    """
+    label = labels[feature.label] if feature.label else None
+    counts = np.flatnonzero(exposed(rows, data) if label is None else label >= 0)
+    late = lateness(feature, data)
+    weight = rows["@weight"].to_numpy().astype(np.float64) if data.weight else np.ones(len(rows))
+    time = rows["@time"].to_numpy()[counts] + late // _MS
+    return pl.DataFrame(
+        {
+            "key": feature_keys(feature, sides.some(counts)),
+            "period": floored(time, feature.every, data.timezone),
+            "shown": weight[counts],
+            "positive": weight[counts] * (0.0 if label is None else label[counts] == 1),
+            "row": rows["@row"].to_numpy()[counts],
+        }
+    )
+
+
+def lateness(feature: PriorFeature, data: DataSettings) -> timedelta:
+    """How long after a candidate was shown a prior may count it."""
+    return feature.lag + (data.matures(feature.label) if feature.label else timedelta())
+
+
+def feature_keys(feature: PriorFeature, sides: Sides) -> Hashes:
+    """What a prior counts by: (N,), 0 for none."""
+    return mixed([sides.key(operand) for operand in feature.by])
+
+
+@dataclass(frozen=True)
+class Counts:
+    """By key and period, what was counted until the period's end, from the first period on."""
+
+    offsets: Longs
+    """Where each key's entries begin, and the end: (K + 1,)."""
+    periods: Longs  # (E,) ascending within a key
+    shown: Doubles  # (E,)
+    positive: Doubles  # (E,)
+
+    def before(self, key: Longs, cut: Longs) -> tuple[Doubles, Doubles]:
+        """Shown and positive of the `key`-th keys in the periods before a cut; 0 for key −1: (N,), (N,)."""
+        if not len(self.periods):
+            return np.zeros(len(key)), np.zeros(len(key))
+        if len(self.periods) == len(self.offsets) - 1:  # one entry a key, as in a bundle
+            entry = np.maximum(key, 0)
+            known = (key >= 0) & (self.periods[entry] < cut)
+            return np.where(known, self.shown[entry], 0), np.where(known, self.positive[entry], 0)
+        low = self.offsets[key]
+        end = bisect(self.periods, low, np.where(key < 0, low, self.offsets[key + 1]), cut)
+        known = end > low
+        entry = np.where(known, end - 1, 0)
+        return np.where(known, self.shown[entry], 0), np.where(known, self.positive[entry], 0)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """The counts of one prior."""
+
+    keys: Hashes
+    """Ascending: (K,)."""
+    counts: Counts
+    all: Counts
+    """Of all candidates: one key."""
+
+    def values(self, feature: PriorFeature, keys: Hashes, cuts: Longs) -> Doubles:
+        """The prior of each key as of its request's period, NaN where it is unknown: (N,)."""
+        place = self._find(keys)
+        shown, positive = self.counts.before(place, cuts)
+        if feature.label is None:
+            return np.where(keys == 0, np.nan, np.log1p(shown))
+        if len(cuts) and (cuts == cuts[0]).all():
+            of_cut, cut = cuts[:1], np.zeros(len(cuts), dtype=np.int64)
+        else:
+            of_cut, cut = np.unique(cuts, return_inverse=True)
+        of_all, positive_of_all = self.all.before(np.zeros(len(of_cut), dtype=np.int64), of_cut)
+        usual = np.divide(positive_of_all, of_all, out=np.full(len(of_cut), np.nan), where=of_all > 0)[cut]
+        rate: Doubles = (positive + feature.smoothing * usual) / (shown + feature.smoothing)
+        return np.where(keys == 0, np.nan, rate)
+
+    def _find(self, keys: Hashes) -> Longs:
+        if not len(self.keys):
+            return np.full(len(keys), -1)
+        place = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
+        return np.where(self.keys[place] == keys, place, -1)
+
+    def as_of(self, cut: int) -> Self:
+        """One entry a key: the counts of the periods before a cut. Keys that have none are left out."""
+        place = np.arange(len(self.keys))
+        shown, positive = self.counts.before(place, np.full(len(place), cut))
+        (of_all,), (positive_of_all,) = self.all.before(np.zeros(1, np.int64), np.full(1, cut))
+        kept = np.flatnonzero(shown)
+        return type(self)(
+            self.keys[kept],
+            _single(cut, shown[kept], positive[kept]),
+            _single(cut, np.array([of_all]), np.array([positive_of_all])),
+        )
+
+    def extended(self, rows: pl.DataFrame, since: int, cut: int) -> Self:
+        """A snapshot of `since` brought forward to a later `cut`, by the rows of the periods between.
+
+        Args:
+            rows: columns `key`, `period`, `shown`, `positive`, `row`; those of other periods are left out.
+        """
+        new = rows.filter(pl.col("key") != 0, pl.col("period").is_between(since, cut, closed="left"))
+        held = pl.DataFrame({"key": self.keys, "shown": self.counts.shown, "positive": self.counts.positive})
+        both = pl.concat(
+            [
+                held.with_columns(period=pl.lit(cut - 1), row=pl.lit(-1)).select(_COLUMNS),
+                new.with_columns(period=pl.lit(cut - 1)).select(_COLUMNS),
+            ],
+            how="vertical_relaxed",
+        )
+        keys, counts = _counted(both)
+        of_all = self.all.shown.sum() + new["shown"].sum()
+        positive = self.all.positive.sum() + new["positive"].sum()
+        return type(self)(keys, counts, _single(cut, np.array([of_all]), np.array([positive])))
+
+    def save(self, folder: Path) -> None:
+        parts = {"keys": self.keys}
+        for name, counts in (("each", self.counts), ("all", self.all)):
+            parts |= {f"{name}.{part}": array for part, array in vars(counts).items()}
+        write_arrays(folder, parts)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Memory-mapped. Raises DataError if a part is missing or damaged."""
+
+        def counts(name: str) -> Counts:
+            parts = ("offsets", "periods", "shown", "positive")
+            return Counts(*(read_array(folder / f"{name}.{part}.npy") for part in parts))
+
+        return cls(read_array(folder / "keys.npy"), counts("each"), counts("all"))
+
+
+@dataclass(frozen=True)
+class Snapshots:
+    """All priors of a schema: of packed data as of any request, of a bundle as of its own time."""
+
+    rates: Mapping[str, Rates]
+    timezone: str
+    cut: Mapping[str, int] | None = None
+    """By prior, the time that a bundle's is of."""
+
+    def values(self, name: str, feature: PriorFeature, keys: Hashes, times: Longs) -> Doubles:
+        """A prior's value for keys asked for at times (ms UTC, NEVER for before all): (N,), (N,) → (N,)."""
+        if self.cut is not None:
+            cuts = np.full(len(keys), self.cut[name])
+        else:
+            cuts = np.full(len(keys), NEVER)
+            when = times != NEVER
+            cuts[when] = floored(times[when], feature.every, self.timezone)
+        return self.rates[name].values(feature, keys, cuts)
+
+    def as_of(self, priors: Mapping[str, PriorFeature], time: int) -> Self:
+        """The last snapshots before a time, alone."""
+        cut = {
+            name: int(floored(np.array([time]), feature.every, self.timezone)[0])
+            for name, feature in priors.items()
+        }
+        return type(self)({n: self.rates[n].as_of(cut[n]) for n in priors}, self.timezone, cut)
+
+
+_COLUMNS = ["key", "period", "shown", "positive", "row"]
+
+
+def counted(pieces: list[Path]) -> Rates:
+    """Count pieces (Arrow files of `key`, `period`, `shown`, `positive` and the log's `row`), key by key.
+
+    Sums are taken in the order of the log, so that they are the same on every machine.
+    """
+    keys: list[Hashes] = []
+    parts: list[Counts] = []
+    for rows in _by_key(pieces):
+        some, counts = _counted(rows)
+        keys.append(some)
+        parts.append(counts)
+    all_ = pl.concat([_totals(counts) for counts in parts]) if parts else _totals(_single(0, *_NONE))
+    _, of_all = _counted(all_.with_columns(key=pl.lit(1, pl.UInt64), row=pl.int_range(pl.len())))
+    return Rates(np.concatenate(keys) if keys else np.empty(0, np.uint64), _joined(parts), of_all)
+
+
+_NONE = np.empty(0), np.empty(0)
+
+
+def _by_key(pieces: list[Path]) -> Iterator[pl.DataFrame]:
+    """The rows with a key, some keys at a time, ascending; of a key all at once."""
+    found = pl.scan_ipc(pieces)
+    rows = found.select(pl.len()).collect(engine="streaming").item()
+    share = max(1, -(-rows // AT_ONCE))
+    bounds = [(n * 2**64) // share for n in range(share + 1)]
+    for first, end in pairwise(bounds):
+        low, high = pl.lit(max(first, 1), pl.UInt64), pl.lit(end - 1, pl.UInt64)
+        yield found.filter(pl.col("key").is_between(low, high)).collect(engine="streaming")
+
+
+def _counted(rows: pl.DataFrame) -> tuple[Hashes, Counts]:
+    """The keys, ascending, and their counts."""
+    rows = rows.sort("key", "period", "row")
+    grouped = rows.group_by("key", "period", maintain_order=True).agg(pl.col("shown", "positive").sum())
+    sums = grouped.with_columns(pl.col("shown", "positive").cum_sum().over("key"))
+    key = sums["key"].to_numpy()
+    first = (
+        np.flatnonzero(np.diff(key, prepend=key[:1] ^ np.uint64(1))) if len(key) else np.empty(0, np.int64)
+    )
+    offsets = np.append(first, len(key)).astype(np.int64)
+    return key[first], Counts(offsets, *(sums[n].to_numpy() for n in ("period", "shown", "positive")))
+
+
+def _totals(counts: Counts) -> pl.DataFrame:
+    """What was counted in each period, of all keys together."""
+    began = np.zeros(len(counts.periods), dtype=bool)
+    began[counts.offsets[:-1]] = True
+
+    def each(total: Doubles) -> Doubles:
+        return total - np.where(began, 0, np.append(0, total[:-1]))
+
+    return pl.DataFrame(
+        {"period": counts.periods, "shown": each(counts.shown), "positive": each(counts.positive)},
+        schema={"period": pl.Int64, "shown": pl.Float64, "positive": pl.Float64},
+    )
+
+
+def _joined(parts: list[Counts]) -> Counts:
+    if not parts:
+        return _single(0, *_NONE)
+    ends = np.cumsum([0, *(part.offsets[-1] for part in parts)])
+    offsets = [part.offsets[:-1] + end for part, end in zip(parts, ends[:-1], strict=True)]
+    return Counts(
+        np.concatenate([*offsets, ends[-1:]]),
+        np.concatenate([part.periods for part in parts]),
+        np.concatenate([part.shown for part in parts]),
+        np.concatenate([part.positive for part in parts]),
+    )
+
+
+def _single(cut: int, shown: Doubles, positive: Doubles) -> Counts:
+    """One entry a key, of the last period before a cut."""
+    return Counts(np.arange(len(shown) + 1), np.full(len(shown), cut - 1), shown, positive)

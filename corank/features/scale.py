@@ -1,0 +1,96 @@
+"""Numbers → about unit size, or → a bucket's code. In here a null is a NaN."""
+
+from dataclasses import dataclass
+from typing import Literal, Self
+
+import numpy as np
+import polars as pl
+
+from corank.core.errors import DataError
+from corank.core.types import Doubles, Floats, Ints
+from corank.features.schema import FIRST_KNOWN, MISSING
+
+KNOTS = 257
+"""Quantiles kept for `scale: quantile`."""
+
+
+def numbers(values: pl.Series, name: str) -> Doubles:
+    """Values as float64, NaN for null: (N,). Raises DataError for NaN, infinities and what is no number."""
+    if not (values.dtype.is_numeric() or values.dtype in (pl.Boolean, pl.Null)):
+        first = values.drop_nulls().head(1).to_list()
+        raise DataError(
+            f"feature '{name}': expected numbers; received {first or values.dtype} ({values.dtype})"
+        )
+    array = values.cast(pl.Float64).to_numpy()
+    if np.isinf(array).any() or np.count_nonzero(np.isnan(array)) != values.null_count():
+        kind = "an infinity" if np.isinf(array).any() else "NaN"
+        raise DataError(f"feature '{name}': {kind} is no number; write null for a missing one")
+    return array
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A number's place among ascending edges: code FIRST_KNOWN + the number of edges at or below it."""
+
+    edges: Doubles
+
+    @classmethod
+    def fit(cls, sample: Doubles, buckets: int) -> Self:
+        """Edges at the quantiles that cut a sample into so many parts, equal ones once."""
+        if not len(sample):
+            return cls(np.empty(0))
+        return cls(np.unique(np.quantile(sample, np.arange(1, buckets) / buckets)))
+
+    @property
+    def size(self) -> int:
+        """Embedding rows."""
+        return FIRST_KNOWN + len(self.edges) + 1
+
+    def codes(self, values: Doubles) -> Ints:
+        """(N,)"""
+        codes = np.searchsorted(self.edges, values, side="right").astype(np.int32) + np.int32(FIRST_KNOWN)
+        codes[np.isnan(values)] = MISSING
+        return codes
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A number at about unit size.
+
+    none: x · standard: (x − mean) / std · log: y = sign(x)·log(1 + |x|), then standard
+    · quantile: (p − ½)·√12 for the share p of training values below x (uniform: mean 0, variance 1).
+    """
+
+    form: Literal["none", "standard", "log", "quantile"]
+    mean: float = 0.0
+    std: float = 1.0
+    knots: Doubles | None = None
+    shares: Doubles | None = None
+
+    @classmethod
+    def from_moments(cls, form: Literal["standard", "log"], mean: float | None, std: float | None) -> Self:
+        """`mean` and `std` of x, or of y for log; None where there was no value."""
+        return cls(form, mean or 0.0, std or 1.0)
+
+    @classmethod
+    def from_sample(cls, sample: Doubles) -> Self:
+        """A quantile scale. Values that are many quantiles at once get the middle of their shares."""
+        if not len(sample):
+            return cls("quantile", knots=np.zeros(1), shares=np.full(1, 0.5))
+        share = np.linspace(0, 1, KNOTS)
+        knots, place = np.unique(np.quantile(sample, share), return_inverse=True)
+        shares = np.bincount(place, weights=share) / np.bincount(place)
+        return cls("quantile", knots=knots, shares=shares)
+
+    def scaled(self, values: Doubles) -> Floats:
+        """(N,), missing ones 0: the scaled mean."""
+        if self.knots is not None and self.shares is not None:
+            values = (np.interp(values, self.knots, self.shares) - 0.5) * np.sqrt(12)
+        elif self.form == "log":
+            values = (np.sign(values) * np.log1p(np.abs(values)) - self.mean) / self.std
+        else:
+            values = (values - self.mean) / self.std
+        with np.errstate(over="ignore"):  # who sums it finds the infinity, and says so
+            scaled = values.astype(np.float32)
+        scaled[np.isnan(scaled)] = 0
+        return scaled

@@ -1,1 +1,0 @@
-"""Public logs as corank's tables: a module a source."""

@@ -1,0 +1,208 @@
+"""A bundle ready to rank: one request through the stages, in process, without torch.
+
+Letters: n candidates.
+"""
+
+import math
+import time
+from contextlib import nullcontext, suppress
+from copy import copy
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from onnxruntime import RunOptions
+
+from corank.bundle.item_layers import Items, Layer
+from corank.bundle.item_records import Records
+from corank.bundle.manifest import Bundle, Manifest, StageFacts
+from corank.bundle.retrieval import Retrieval
+from corank.core.calibration import Platt
+from corank.core.errors import BundleError, DataError, RequestError
+from corank.core.formula import Value
+from corank.core.types import Floats
+from corank.data.dataset import prior_folder
+from corank.features.encoders import Encoders
+from corank.features.input_layout import Layout
+from corank.features.priors import Rates, Snapshots
+from corank.features.schema import Schema
+from corank.serving.funnel.deadline import Pace, Watch
+from corank.serving.funnel.inspect import shown
+from corank.serving.funnel.outcome import Ranked
+from corank.serving.funnel.request import Request
+from corank.serving.funnel.request_encoder import Received, Receiver, Retrieve
+from corank.serving.funnel.scorer import RUNTIME_ERRORS, Scorer, Seen, read_vectors
+
+__all__ = ["Funnel", "Request"]
+
+Index = NDArray[np.int64]
+Doubles = NDArray[np.floating]
+
+
+class Funnel:
+    """Ranks requests by one model version. Safe to share between threads once opened."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.manifest: Manifest = bundle.manifest
+        folder, schema = bundle.folder, bundle.manifest.declared
+        stages, columns = self.manifest.stages, self.manifest.data.columns
+        self.schema: Schema = schema
+        self._paces = {stage.name: Pace() for stage in stages}
+        self._watch = Watch() if any(stage.deadline_ms for stage in stages) else None
+        self._values = {s.name: Value.parse(s.value, [*s.labels, *columns]) for s in stages}
+        try:
+            encoders = Encoders.load(folder / "encoders", schema)
+            self.scorer = Scorer(folder, self.manifest, Layout(schema, encoders.sizes))
+            records = Records.load(folder / "items", encoders, self.manifest.item_columns)
+            items = Items((Layer(records, read_vectors(folder, self.manifest)),))
+            self.retrieval = Retrieval.open(folder, items)
+            self.receiver = Receiver(
+                self.manifest,
+                encoders,
+                items,
+                snapshots(folder, self.manifest),
+                list(dict.fromkeys(stage.attended.history for stage in stages if stage.attended)),
+                {name for value in self._values.values() for name in value.names},
+                self.scorer.vectors,
+            )
+        except DataError as error:
+            raise BundleError(f"{error}; export the bundle again") from None
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Raises BundleError if the bundle is truncated, altered or of mixed versions."""
+        return cls(Bundle.open(path))
+
+    def renewed(self, items_seq: int, newer: Layer | None = None) -> Self:
+        """The same funnel after a later change, with newer items; this one stays as it is."""
+        other = copy(self)
+        other.manifest = self.manifest.model_copy(update={"items_seq": items_seq})
+        if newer is not None:
+            items = self.receiver.items.renewed(newer)
+            other.receiver = self.receiver.renewed(items)
+            other.retrieval = self.retrieval and self.retrieval.renewed(items)
+        return other
+
+    def rank(self, request: Request) -> dict[str, Any]:
+        """The candidates that the last stage keeps, best first, with their score; the trace of all if asked for.
+
+        A stage orders by its `value`, of calibrated probabilities, ties in the order given. Raises RequestError.
+        """
+        return self.ranked(request).answer()
+
+    def ranked(self, request: Request, arrived: float | None = None) -> Ranked:
+        """The same, with what happened on the way. A stage whose deadline passes leaves the order to the one before.
+
+        Args:
+            arrived: when the request did, by `time.perf_counter`; now unless given.
+
+        Raises RequestError.
+        """
+        began = time.perf_counter() if arrived is None else arrived
+        quotas = self._quotas(request)
+        received = self.receiver.receive(request, self._retrieve(request))
+        ranked = Ranked(self.manifest, request, received, quotas)
+        ranked.took("receive", began)
+        alive: Index = np.arange(len(received.ids))
+        seen: Seen = {}
+        for stage in self.manifest.stages:
+            score = self._in_time(stage, received, alive, seen, began, ranked)
+            if score is None:
+                break
+            alive = ranked.cut(stage, alive, score)
+        return ranked
+
+    def _retrieve(self, request: Request) -> Retrieve | None:
+        if self.retrieval is None:
+            return None
+        retrieval, where = self.retrieval, self.receiver.where(request)
+        stage = self.scorer.towers[retrieval.settings.stage]
+        k = request.retrieve or retrieval.settings.keep
+        return lambda query: retrieval.search(self.scorer.query(stage, query), k, where)
+
+    def _in_time(
+        self, stage: StageFacts, received: Received, alive: Index, seen: Seen, began: float, ranked: Ranked
+    ) -> Doubles | None:
+        """The stage's scores; None if it is late or fails, and another stage's order is there."""
+        since, pace = time.perf_counter(), self._paces[stage.name]
+        due = began + stage.deadline_ms / 1000 if stage.deadline_ms is not None else math.inf
+        if since + pace.p99 > due:
+            pace.skipped()
+            ranked.fall_back(stage, "skipped")
+            return None
+        options: RunOptions | None = None
+        try:
+            with self._watch.until(due) if self._watch and due < math.inf else nullcontext() as options:
+                scores = self._scores(stage, received, alive, seen, options)
+        except RUNTIME_ERRORS:
+            if not ranked.cuts:
+                raise
+            ranked.fall_back(stage, "late" if options is not None and options.terminate else "failed")
+            return None
+        finally:
+            pace.took(time.perf_counter() - since)
+        ranked.took(stage.name, since)
+        return scores
+
+    def described(self, item: str) -> dict[str, Any] | None:
+        """An item as people read it, None for one that is not there."""
+        return shown(self.receiver.items, self.receiver.encoders, item)
+
+    def warm(self, request: Request) -> None:
+        """Rank a request for nobody, which may lack what is needed. How long it takes tells nothing of later ones."""
+        with suppress(RequestError):
+            self.ranked(request)
+        self._paces = {name: Pace() for name in self._paces}
+
+    def logits(self, request: Request) -> dict[str, dict[str, Floats]]:
+        """Every stage's logits for all candidates, uncut: stage → label → (n,). Raises RequestError."""
+        received = self.receiver.receive(request, self._retrieve(request))
+        everyone: Index = np.arange(len(received.ids))
+        seen: Seen = {}
+        return {
+            stage.name: self.scorer.logits(stage, self.receiver, received, everyone, seen)
+            for stage in self.manifest.stages
+        }
+
+    def _scores(
+        self,
+        stage: StageFacts,
+        received: Received,
+        alive: Index,
+        seen: Seen,
+        options: RunOptions | None = None,
+    ) -> Doubles:
+        """The stage's value of some candidates."""
+        logits = self.scorer.logits(stage, self.receiver, received, alive, seen, options)
+        value = self._values[stage.name]
+        probabilities = {
+            label: Platt(c.slope, c.intercept).apply(logits[label])
+            for label, c in stage.calibrators.items()
+            if label in value.names
+        }
+        if value.single:
+            scores = probabilities[value.single]
+        else:
+            columns = {n: received.column(n, alive) for n in value.names if n in self.manifest.data.columns}
+            scores = value(columns | probabilities)
+        odd = np.flatnonzero(~np.isfinite(scores))
+        if len(odd):
+            raise RequestError(
+                f"stage '{stage.name}': the value of {received.ids[alive[odd[0]]]!r} is {scores[odd[0]]}; look for "
+                "extreme numbers in the request"
+            )
+        return scores
+
+    def _quotas(self, request: Request) -> dict[str, int]:
+        quotas = {stage.name: stage.keep for stage in self.manifest.stages}
+        for name in request.keep:
+            if name not in quotas:
+                raise RequestError(f"keep: no stage '{name}'; the bundle's stages are {', '.join(quotas)}")
+        return quotas | dict(request.keep)
+
+
+def snapshots(folder: Path, manifest: Manifest) -> Snapshots:
+    """The priors of a bundle's content. Raises DataError."""
+    rates = {name: Rates.load(prior_folder(folder, n)) for n, name in enumerate(manifest.priors)}
+    return Snapshots(rates, manifest.data.timezone, manifest.priors)

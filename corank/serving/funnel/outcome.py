@@ -1,0 +1,109 @@
+"""One request on its way through the stages: who was cut where, by which score, how long it took; the answer.
+
+Letters: n candidates · a of them alive.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corank.bundle.manifest import Manifest, StageFacts
+from corank.serving.funnel.request import Request
+from corank.serving.funnel.request_encoder import Received
+
+Index = NDArray[np.int64]
+Doubles = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What a stage did."""
+
+    stage: str
+    alive: Index
+    """The candidates that it saw: (a,)."""
+    score: Doubles
+    """Of them: (a,)."""
+    kept: Index
+    """Where in `alive` those are that it keeps, best first, ties in their order."""
+
+    @cached_property
+    def order(self) -> Index:
+        """All of `alive`'s places, best first; the kept come first."""
+        return np.argsort(-self.score, kind="stable")
+
+
+@dataclass
+class Ranked:
+    manifest: Manifest
+    request: Request
+    received: Received
+    quotas: Mapping[str, int]
+    cuts: list[Cut] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Of `receive`, and of each stage that was through."""
+    fallback: dict[str, str] | None = None
+    """The stage that was not, and why: skipped, late or failed."""
+
+    def took(self, what: str, since: float) -> None:
+        self.seconds[what] = time.perf_counter() - since
+
+    def cut(self, stage: StageFacts, alive: Index, score: Doubles) -> Index:
+        """Those that the stage keeps, best first."""
+        kept = best(score, self.quotas[stage.name])
+        if stage.min_score is not None:
+            kept = kept[score[kept] >= stage.min_score]
+        self.cuts.append(Cut(stage.name, alive, score, kept))
+        return alive[kept]
+
+    def fall_back(self, stage: StageFacts, why: str) -> None:
+        self.fallback = {"stage": stage.name, "why": why}
+
+    def answer(self) -> dict[str, Any]:
+        """What the last stage keeps; what it would, of the order of the last that was through, where it was not."""
+        last, ids = self.cuts[-1], self.received.ids
+        kept = last.kept[: self.quotas[self.manifest.stages[-1].name]]
+        answer: dict[str, Any] = {
+            "model_version": self.manifest.model_version,
+            "items_seq": self.manifest.items_seq,
+            "stage": last.stage,
+            "items": [
+                {"id": ids[n], "score": score}
+                for n, score in zip(last.alive[kept].tolist(), last.score[kept].tolist(), strict=True)
+            ],
+            "unknown": self.received.unknown,
+            "missing": self.received.missing,
+        }
+        if self.fallback:
+            answer["fallback"] = self.fallback
+        if self.request.trace:
+            answer["trace"] = self.trace()
+        return answer
+
+    def trace(self) -> list[dict[str, Any]]:
+        """For every candidate its score and place (from 1) at each stage it reached, and the stage that cut it."""
+        trace: list[dict[str, Any]] = [{"id": id_, "stages": {}, "cut": None} for id_ in self.received.ids]
+        for cut in self.cuts:
+            order = cut.order
+            for place, (n, score) in enumerate(
+                zip(cut.alive[order].tolist(), cut.score[order].tolist(), strict=True), 1
+            ):
+                trace[n]["stages"][cut.stage] = {"score": score, "place": place}
+                trace[n]["cut"] = cut.stage if place > len(cut.kept) else None
+        return trace
+
+
+def best(score: Doubles, k: int) -> Index:
+    """Where the k largest are, best first, ties in their order: (≤ k,)."""
+    if k >= len(score):
+        return np.argsort(-score, kind="stable")
+    least = np.partition(score, len(score) - k)[len(score) - k]
+    (above,) = (score > least).nonzero()
+    (level,) = (score == least).nonzero()
+    found: Index = np.concatenate((above, level[: k - len(above)]))
+    return found[np.argsort(-score[found], kind="stable")]

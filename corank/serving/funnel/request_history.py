@@ -1,0 +1,171 @@
+"""The histories of one request: their codes, and what is known of their items.
+
+Letters: L events of a history, the newest last.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from corank.bundle.item_layers import Items
+from corank.core.errors import DataError, RequestError
+from corank.core.ragged import Ragged, Rows
+from corank.core.types import Floats, Hashes, Ints
+from corank.data.packed_history import with_past
+from corank.features.encoders import Encoded, Encoders
+from corank.features.history import recency
+from corank.features.operands import Operands, of_histories
+from corank.features.schema import MISSING
+from corank.features.vocabulary import Hash, Vocabulary, hashes, identifiers
+from corank.serving.funnel.request import history, series, whole
+
+Index = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Past:
+    """A history of one request."""
+
+    codes: Ints  # (L,)
+    place: Index
+    """(L,) Of its items, −1 for one that is not among them."""
+    keys: Hashes
+    """(L,) Where some cross compares its ids, else (0,)."""
+    weight: Floats | None
+    """(L,) Where events do not count alike."""
+
+
+@dataclass(frozen=True)
+class Recalled:
+    """What the histories of a request need of their items, which are gathered once."""
+
+    items: dict[str, Ragged]
+    """By history the rows of its items, −1 for an item without one."""
+    rows: Rows
+    operands: Operands
+
+
+class Recall:
+    """Reads the histories of requests for one bundle."""
+
+    def __init__(self, encoders: Encoders, attended: Collection[str]) -> None:
+        """`attended`: the histories that some stage attends to."""
+        self.schema, self._encoders, self.attended = encoders.schema, encoders, attended
+        self._operands = self.schema.past_operands()
+        attributes = [history for history, _ in self.schema.attributes().values()]
+        of_items = [self.schema.history_of(name) for name in self._operands if "." in name]
+        self._looked_up = list(dict.fromkeys([*attributes, *of_items]))
+        """The histories whose items' records the query needs."""
+        weighted = [name for name, history in self.schema.histories().items() if history.half_life]
+        self.needed = bool(self._looked_up or weighted)
+        """Whether codes alone are not enough."""
+
+    def past(self, name: str, events: Any, items: Items, time: int) -> Past:
+        """A history as the request tells it, cut to its length. Raises RequestError."""
+        settings = self.schema.histories()[name]
+        ids, times = history(name, events, settings.half_life is not None)
+        ids, times = ids[-settings.last :], times[-settings.last :]
+        encoder = self._encoders.fitted[self.schema.table_of(name)]
+        assert isinstance(encoder, Vocabulary | Hash)
+        found = ids and (name in self._looked_up or name in self.attended)
+        keyed = name in self._operands
+        codes: Ints
+        if not encoder.text and not keyed and (numbers := whole(ids)) is not None:
+            codes = encoder.codes_of_numbers(numbers)
+        else:
+            values = series(name, ids, f"user.{name}") if ids else pl.Series(name, [], dtype=pl.Null)
+            codes = encoder.codes(values, name)
+        weight = None
+        if settings.half_life:
+            weight = recency(np.maximum(time - np.array(times, dtype=np.int64), 0), settings.half_life)
+        return Past(
+            codes,
+            find(items, ids, f"user.{name}") if found else np.full(len(ids), -1),
+            hashes(values, name) if keyed else np.empty(0, dtype=np.uint64),
+            weight,
+        )
+
+    def of(self, items: Items, past: Mapping[str, Past]) -> Recalled:
+        looked_up = [name for name in self._looked_up if name in past]
+        places = [past[name].place for name in looked_up]
+        place = np.concatenate([np.empty(0, dtype=np.int64), *places])
+        row = np.where(place < 0, -1, np.cumsum(place >= 0) - 1)
+        known = place[place >= 0]
+        ends = np.cumsum([0, *map(len, places)])
+        local = {name: row[a:b] for name, a, b in zip(looked_up, ends, ends[1:], strict=False)}
+        return Recalled(
+            {
+                name: Ragged.packed(
+                    np.array([len(h.codes)]), local.get(name, np.full(len(h.codes), -1)), h.weight
+                )
+                for name, h in past.items()
+            },
+            items.rows(known),
+            items.operands(known),
+        )
+
+    def operands(self, recalled: Recalled | None, past: Mapping[str, Past]) -> dict[str, Ragged]:
+        """The operands of derived features that are of histories."""
+        attributes = [name for name in self._operands if "." in name]
+        found: dict[str, Ragged] = {}
+        if recalled is not None:
+            found = of_histories(self.schema, recalled.items, recalled.operands, attributes)
+        # an item that the bundle lacks is still the item that the user has seen
+        seen = [name for name in self._operands if "." not in name]
+        return found | {
+            name: Ragged.packed(np.array([len(past[name].keys)]), past[name].keys) for name in seen
+        }
+
+    def lists(self, past: Mapping[str, Past]) -> dict[str, Encoded]:
+        """The codes of each history; an attribute's are put in its place by `with_past`."""
+        attributes = {name: history for name, (history, _) in self.schema.attributes().items()}
+        owner = {name: name for name in past} | attributes
+        return {
+            name: Ragged.packed(np.array([len(past[history].codes)]), past[history].codes)
+            for name, history in owner.items()
+        }
+
+    def rows(self, rows: Rows, recalled: Recalled | None) -> Rows:
+        """The query's row with the attributes of its histories' items, and what each event weighs."""
+        return rows if recalled is None else with_past(self.schema, rows, recalled.items, recalled.rows)
+
+    def attended_rows(self, items: Items, past: Mapping[str, Past]) -> dict[str, Rows]:
+        return {name: self._events(items, name, past[name]) for name in self.attended}
+
+    def _events(self, items: Items, name: str, past: Past) -> Rows:
+        """The records of a history's items; one that has none is its id's code, and all else missing."""
+        placed, unknown = self.schema.placed("item"), np.flatnonzero(past.place < 0)
+        known = items.rows(past.place[past.place >= 0])
+        none = Rows(
+            np.full((len(unknown), len(placed.ids)), MISSING, dtype=np.int32),
+            np.zeros((len(unknown), len(placed.numbers)), dtype=np.float32),
+            tuple(
+                Ragged.packed(np.zeros(len(unknown), np.int32), np.empty(0, np.int32)) for _ in placed.lists
+            ),
+        )
+        none.ids[:, placed.ids.index(self.schema.table_of(name))] = past.codes[unknown]
+        if not len(unknown):
+            return known
+        order = np.argsort(np.concatenate((np.flatnonzero(past.place >= 0), unknown)))
+        return known.compact().followed(none).take(order)
+
+
+def find(items: Items, ids: list[Any], where: str, numbers: Index | None = None) -> Index:
+    """The place of each item, −1 where it is not: (n,); `numbers` are the ids, if known to be such.
+
+    Raises RequestError.
+    """
+    if not items.text and (numbers is not None or (numbers := whole(ids)) is not None):
+        return items.find_numbers(numbers)
+    try:
+        return items.find(identifiers(series("id", ids, where), f"{where}.id"))
+    except (DataError, TypeError):
+        keys = items.layers[0].records.ids
+        sample = keys.values[0] if len(keys) else None
+        raise RequestError(
+            f"{where}: ids are of another type than the bundle's, such as {sample!r}"
+        ) from None

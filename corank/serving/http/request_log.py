@@ -1,0 +1,203 @@
+"""Served requests → a log, in the form that packing reads: a row a candidate, with the level it reached and its scores.
+
+Labels join it later. The request, as JSON, and the version that answered are there for `corank replay`, which computes
+the scores anew.
+"""
+
+import threading
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import polars as pl
+
+from corank.core.errors import CorankError
+from corank.features.encoders import Encoders
+from corank.features.kinds import IdsFeature
+from corank.features.schema import Placement
+from corank.features.vocabulary import Hash, Vocabulary
+from corank.serving.funnel.funnel import Funnel
+from corank.serving.funnel.outcome import Ranked
+
+ROWS, SECONDS = 200_000, 60.0
+"""A file is written once there are so many rows, or so much time has passed."""
+SERVED, REQUEST = "served_id", "served_request"
+"""A request's, each time it is served; and what was asked, with the time and the candidates that it had."""
+VERSION = ("model_version", "items_seq")
+
+
+class Served:
+    """Writes `served-*.parquet` into a folder. Safe to share between threads."""
+
+    def __init__(self, folder: Path, share: float = 1.0) -> None:
+        """`share`: of requests that are logged, evenly. Raises CorankError where the folder cannot be made."""
+        self.folder, self.share = folder, share
+        self._due, self._rows, self._since = 0.0, 0, time.monotonic()
+        self._lock = threading.Lock()
+        self._pending: list[tuple[Funnel, Ranked]] = []
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CorankError(f"{folder}: served requests cannot be logged there: {error}") from None
+
+    def add(self, funnel: Funnel, ranked: Ranked) -> None:
+        """Keep a request for the next file."""
+        self._due += self.share
+        if self._due >= 1:
+            self._due -= 1
+            with self._lock:
+                self._pending.append((funnel, ranked))
+                self._rows += len(ranked.received.ids)
+
+    def full(self) -> bool:
+        """Whether a file is due."""
+        return self._rows >= ROWS or (self._rows > 0 and time.monotonic() - self._since >= SECONDS)
+
+    def write(self) -> Path | None:
+        """Write what was kept. Raises CorankError where the disk refuses; what was kept is lost then."""
+        with self._lock:
+            pending, self._pending, self._rows = self._pending, [], 0
+            self._since = time.monotonic()
+        if not pending:
+            return None
+        path = self.folder / f"served-{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}.parquet"
+        partial = path.with_suffix(".partial")
+        try:
+            by_model = groupby(pending, key=lambda one: id(one[0].receiver.encoders))
+            same = [list(some) for _, some in by_model]
+            frames = [rows([one for _, one in some], some[0][0].receiver.encoders) for some in same]
+            # models may differ in their columns
+            pl.concat(frames, how="diagonal_relaxed").write_parquet(partial)
+            partial.replace(path)
+        except (OSError, pl.exceptions.PolarsError) as error:
+            partial.unlink(missing_ok=True)
+            raise CorankError(f"{path}: {len(pending):,} served requests are not logged: {error}") from None
+        return path
+
+
+def rows(served: Sequence[Ranked], encoders: Encoders) -> pl.DataFrame:
+    """A row a candidate, of requests that one model answered."""
+    data, query = served[0].manifest.data, _spelt(encoders, "query")
+    given = [ranked.request.user | ranked.request.context for ranked in served]
+    one = {
+        name: spelt.series(name, [columns.get(name) for columns in given]) for name, spelt in query.items()
+    }
+    users = [ranked.request.user.get("id") for ranked in served]
+    one[data.user] = query.get(data.user, Spelt()).series(data.user, users)
+    times = pl.Series(data.time, [ranked.received.time for ranked in served], pl.Int64)
+    one[data.time] = times.cast(pl.Datetime("ms", "UTC"))
+    one |= {name: _unique(name, len(served)) for name in [*data.request, SERVED] if name not in one}
+    one[REQUEST] = pl.Series(REQUEST, [_asked(ranked) for ranked in served])
+    one |= {name: pl.Series(name, [getattr(ranked.manifest, name) for ranked in served]) for name in VERSION}
+    each = np.repeat(np.arange(len(served)), [len(ranked.received.ids) for ranked in served])
+    columns = {name: values.gather(each) for name, values in one.items()}
+    ids = [id_ for ranked in served for id_ in ranked.received.ids]
+    columns[data.item] = pl.Series(
+        data.item, ids, served[0].received.items.layers[0].records.ids.values.dtype
+    )
+    columns |= _pairs(served, encoders)
+    level = data.level or "level"
+    columns[level] = pl.Series(level, [one for ranked in served for one in levels(ranked)], pl.String)
+    return pl.DataFrame(columns | _scores(served))
+
+
+def _unique(name: str, n: int) -> pl.Series:
+    return pl.Series(name, [uuid.uuid4().hex for _ in range(n)])
+
+
+def _asked(ranked: Ranked) -> str:
+    """As JSON, with what it did not say itself."""
+    received, request = ranked.received, ranked.request
+    asked = request.model_dump(exclude={"retrieve", "where"})
+    asked |= {"time": received.time, "candidates": request.candidates or received.ids}
+    return msgspec.json.encode(asked).decode()
+
+
+@dataclass(frozen=True)
+class Spelt:
+    """How tables spell a column."""
+
+    kind: Any = None
+    """None for one whose values have no type of their own."""
+    separator: str | None = None
+
+    def series(self, name: str, values: list[Any]) -> pl.Series:
+        """Of values as requests have them."""
+        if self.separator is not None:
+            values = [self._joined(value) for value in values]
+        return pl.Series(name, values, self.kind, strict=False)
+
+    def _joined(self, value: Any) -> Any:
+        """A request may list what tables spell in one text."""
+        if isinstance(value, list) and self.separator is not None:
+            return self.separator.join(str(one) for one in value if one is not None)
+        return value
+
+
+def _spelt(encoders: Encoders, placement: Placement) -> dict[str, Spelt]:
+    """The columns of a placement's features."""
+    schema, found = encoders.schema, {}
+    for name in schema.columns(placement):
+        encoder, feature = encoders.fitted[name], schema.features[name]
+        kind: Any = pl.Float64
+        if isinstance(encoder, Vocabulary):
+            kind = encoder.values.dtype if len(encoder.values) else None
+        elif isinstance(encoder, Hash):
+            kind = pl.String if encoder.text else pl.Int64
+        if isinstance(feature, IdsFeature):
+            kind = pl.String if feature.separator else kind and pl.List(kind)
+            found[schema.column(name)] = Spelt(kind, feature.separator)
+        else:
+            found[schema.column(name)] = Spelt(kind)
+    return found
+
+
+def _pairs(served: Sequence[Ranked], encoders: Encoders) -> dict[str, pl.Series]:
+    """What came with the candidates."""
+    manifest = served[0].manifest
+    asked = [c for c in manifest.data.columns if c not in manifest.item_columns]
+    spelt = _spelt(encoders, "cross") | {c: Spelt(pl.Float64) for c in asked}
+    given = [columns for ranked in served for columns in _given(ranked)]
+    return {name: one.series(name, [columns.get(name) for columns in given]) for name, one in spelt.items()}
+
+
+def _given(ranked: Ranked) -> list[dict[str, Any]]:
+    """By candidate, what the request says of it."""
+    known = set(ranked.received.ids)
+    given = ranked.request.candidates or ranked.received.ids
+    described = [c if isinstance(c, dict) else {"id": c} for c in given]
+    return [c for c in described if c["id"] in known]
+
+
+def levels(ranked: Ranked) -> list[str]:
+    """The level that each candidate reached, but for the exposed one, of which only the page knows: (n,)."""
+    known = ranked.manifest.data.levels
+    found = np.zeros(len(ranked.received.ids), dtype=np.int64)
+    for n, stage in enumerate(ranked.manifest.stages[: len(ranked.cuts)]):
+        cut = ranked.cuts[n]
+        here = known.index(stage.cuts[-1]) if stage.cuts else n
+        found[cut.alive] = here
+        found[cut.alive[cut.kept]] = here + 1
+    return [known[min(level, max(len(known) - 2, 0))] for level in found.tolist()]
+
+
+def _scores(served: Sequence[Ranked]) -> dict[str, pl.Series]:
+    """By stage, `score_STAGE`, null for one that a stage never saw."""
+    found = {}
+    for stage in served[0].manifest.stages:
+        values = []
+        for ranked in served:
+            values.append(np.full(len(ranked.received.ids), np.nan))
+            for cut in ranked.cuts:
+                if cut.stage == stage.name:
+                    values[-1][cut.alive] = cut.score
+        name = f"score_{stage.name}"
+        found[name] = pl.Series(name, np.concatenate(values), nan_to_null=True)
+    return found

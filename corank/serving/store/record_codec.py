@@ -1,0 +1,185 @@
+"""An item record as bytes: what a store holds of an item, its vectors and its encoded row, under its key.
+
+A record is a fixed part, packed little-endian, then the values of its lists, 8 bytes each. The fixed part begins with a
+CRC-32 of the model version, of the key and of all that follows. What lies where is told by `Form.fields`, so that other
+programs can read a vector out.
+
+Letters: N items · d last width of the towers.
+"""
+
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from corank.bundle.item_layers import Layer
+from corank.bundle.item_records import Records
+from corank.bundle.manifest import Manifest
+from corank.core.errors import StoreError
+from corank.core.ragged import Ragged, Rows
+from corank.features.operands import Operands, Wanted
+from corank.features.vocabulary import Keys
+
+CRC = 4
+"""Bytes of the checksum."""
+_SIGN = np.uint64(1 << 63)
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a record of one model version consists of."""
+
+    model: str
+    """The version."""
+    ids: int
+    numbers: int
+    lists: int
+    operands: Wanted
+    columns: tuple[str, ...]
+    vectors: tuple[tuple[str, int], ...]
+    """By towers stage: d."""
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> Self:
+        placed, wanted = manifest.declared.placed("item"), Wanted.of(manifest.declared, "item")
+        return cls(
+            manifest.model_version,
+            len(placed.ids),
+            len(placed.numbers),
+            len(placed.lists),
+            wanted,
+            tuple(manifest.item_columns),
+            tuple((stage.name, stage.width) for stage in manifest.stages if stage.width is not None),
+        )
+
+    @cached_property
+    def dtype(self) -> np.dtype[Any]:
+        fields: list[tuple[str, str, tuple[int, ...]]] = [("crc", "<u4", ())]
+        fields += [(f"vector.{stage}", "<f4", (d,)) for stage, d in self.vectors]
+        fields += [("ids", "<i4", (self.ids,)), ("numbers", "<f4", (self.numbers,))]
+        fields += [("columns", "<f4", (len(self.columns),))]
+        fields += [
+            ("keys", "<u8", (len(self.operands.keys),)),
+            ("values", "<f8", (len(self.operands.numbers),)),
+        ]
+        fields += [("lengths", "<i4", (self.lists + len(self.operands.lists),))]
+        return np.dtype(fields)
+
+    @property
+    def fields(self) -> dict[str, tuple[int, str, int]]:
+        """Of the fixed part: offset in bytes, type as numpy writes it, and how many."""
+        found = {}
+        for name, (kind, offset, *_) in (self.dtype.fields or {}).items():
+            base, shape = kind.subdtype or (kind, ())
+            found[name] = (int(offset), base.str, int(np.prod(shape)))
+        return found
+
+    def encoded(self, layer: Layer, index: NDArray[np.int64]) -> list[tuple[bytes, bytes]]:
+        """Key and record of some of a layer's items."""
+        rows, operands = layer.records.rows.take(index), layer.records.operands.take(index)
+        fixed = np.zeros(len(index), dtype=self.dtype)
+        fixed["ids"], fixed["numbers"] = rows.ids, rows.numbers
+        for stage, _ in self.vectors:
+            fixed[f"vector.{stage}"] = layer.vectors[stage][index]
+        for n, name in enumerate(self.columns):
+            fixed["columns"][:, n] = layer.records.columns[name][index]
+        for n, name in enumerate(self.operands.keys):
+            fixed["keys"][:, n] = operands.keys[name]
+        for n, name in enumerate(self.operands.numbers):
+            fixed["values"][:, n] = operands.numbers[name]
+        lists = [*rows.lists, *(operands.lists[name] for name in self.operands.lists)]
+        for n, values in enumerate(lists):
+            fixed["lengths"][:, n] = values.length
+        return self._sealed(keys_of(layer.records.ids.values[index]), fixed, lists)
+
+    def _sealed(
+        self, keys: Sequence[bytes], fixed: NDArray[Any], lists: Sequence[Ragged]
+    ) -> list[tuple[bytes, bytes]]:
+        """With each key its record: checksum, fixed part, the values of its lists."""
+        size, whole = fixed.dtype.itemsize, fixed.tobytes()
+        ends = [(np.append(0, np.cumsum(values.length, dtype=np.int64)) * 8).tolist() for values in lists]
+        flats = [_eight(values.flat()).tobytes() for values in lists]
+        found = []
+        for n, key in enumerate(keys):
+            body = whole[n * size + CRC : (n + 1) * size]
+            for end, flat in zip(ends, flats, strict=True):
+                body += flat[end[n] : end[n + 1]]
+            found.append((key, self._checksum(key, body) + body))
+        return found
+
+    def _checksum(self, key: bytes, body: bytes) -> bytes:
+        return zlib.crc32(body, zlib.crc32(key, self._seed)).to_bytes(CRC, "little")
+
+    @cached_property
+    def _seed(self) -> int:
+        return zlib.crc32(self.model.encode())
+
+    def sound(self, key: bytes, record: bytes) -> bool:
+        """Whether a record is whole, its key's, and of this model version."""
+        return len(record) >= self.dtype.itemsize and record[:CRC] == self._checksum(key, record[CRC:])
+
+    def decoded(self, records: Mapping[bytes, bytes]) -> Layer:
+        """The layer of N records by key. Raises StoreError for one that is damaged or of another model version."""
+        keys = sorted(records)
+        ids, values = ids_of(keys), [records[key] for key in keys]
+        for key, value in zip(keys, values, strict=True):
+            if not self.sound(key, value):
+                raise StoreError(
+                    f"the record of item {ids_of([key])[0]!r} is damaged, or of another model version; publish again"
+                )
+        size = self.dtype.itemsize
+        fixed = np.frombuffer(b"".join([value[:size] for value in values]), dtype=self.dtype)
+        lengths = np.ascontiguousarray(fixed["lengths"])
+        if (size + 8 * lengths.sum(1, dtype=np.int64)).tolist() != list(map(len, values)):
+            raise StoreError("the records are not of the form that this release writes; publish again")
+        tail = np.frombuffer(b"".join([value[size:] for value in values]), dtype="<i8")
+        ends = np.cumsum(lengths.ravel(), dtype=np.int64)
+        starts = (ends - lengths.ravel()).reshape(lengths.shape)
+        codes, hashed = tail.astype(np.int32), tail.view(np.uint64)
+        rows = Rows(
+            np.ascontiguousarray(fixed["ids"]),
+            np.ascontiguousarray(fixed["numbers"]),
+            tuple(Ragged(starts[:, n], lengths[:, n], codes).compact() for n in range(self.lists)),
+        )
+        operands = Operands(
+            len(fixed),
+            {name: np.ascontiguousarray(fixed["keys"][:, n]) for n, name in enumerate(self.operands.keys)},
+            {
+                name: Ragged(starts[:, n], lengths[:, n], hashed).compact()
+                for n, name in enumerate(self.operands.lists, start=self.lists)
+            },
+            {
+                name: np.ascontiguousarray(fixed["values"][:, n])
+                for n, name in enumerate(self.operands.numbers)
+            },
+        )
+        columns = {name: np.ascontiguousarray(fixed["columns"][:, n]) for n, name in enumerate(self.columns)}
+        vectors = {stage: np.ascontiguousarray(fixed[f"vector.{stage}"]) for stage, _ in self.vectors}
+        return Layer(Records(Keys(ids), rows, operands, columns), vectors)
+
+
+def _eight(values: NDArray[Any]) -> NDArray[Any]:
+    """Codes or hashes in 8 bytes each."""
+    return values.astype("<u8" if values.dtype == np.uint64 else "<i8", copy=False)
+
+
+def keys_of(ids: pl.Series) -> list[bytes]:
+    """The store's key of each id: `i` and the number, big-endian, its sign flipped; or `s` and the text in UTF-8."""
+    if ids.dtype == pl.String:
+        return [b"s" + value.encode() for value in ids.to_list()]
+    flipped = (ids.to_numpy().view(np.uint64) ^ _SIGN).astype(">u8").tobytes()
+    return [b"i" + flipped[n : n + 8] for n in range(0, len(flipped), 8)]
+
+
+def ids_of(keys: Iterable[bytes]) -> pl.Series:
+    """The ids of keys, all of one type."""
+    keys = list(keys)
+    if keys and keys[0][:1] == b"s":
+        return pl.Series("item", [key[1:].decode() for key in keys], dtype=pl.String)
+    flipped = np.frombuffer(b"".join([key[1:] for key in keys]), dtype=">u8").astype(np.uint64) ^ _SIGN
+    return pl.Series("item", flipped.view(np.int64))

@@ -1,0 +1,67 @@
+"""Users in a store: their columns as a table has them, for requests that give no more than an id."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import polars as pl
+
+from corank.bundle.manifest import Bundle, Manifest
+from corank.core.errors import DataError
+from corank.data.as_of import VALID_FROM
+from corank.data.tables import Table
+from corank.features.log_schema import NEVER
+from corank.serving.store.base import Store
+from corank.serving.store.live_version import USERS
+from corank.serving.store.publish import BLOCK, Progress
+from corank.serving.store.record_codec import keys_of
+
+
+def columns_of(manifest: Manifest) -> list[str]:
+    """The columns of a user that a request may carry, histories among them."""
+    schema = manifest.declared
+    found = [schema.column(n) for n, f in schema.columns("query").items() if f.side == "user"]
+    return [c for c in dict.fromkeys([*found, *schema.histories()]) if c != manifest.user]
+
+
+def put_users(
+    source: str, bundle: Bundle, store: Store, progress: Progress = lambda done, total: None
+) -> int:
+    """Put the newest row of every user of a table into a store; how many. They are of no version.
+
+    Raises DataError, StoreError.
+    """
+    manifest = bundle.manifest
+    table = Table.scan("users", source, Path())
+    table.require([manifest.user])
+    table.check_whole([manifest.user])
+    if table.types[manifest.user].is_temporal():
+        raise table.unfit(manifest.user, "whole numbers or text")
+    columns = [c for c in columns_of(manifest) if c in table.types]
+    if not columns:
+        raise DataError(f"{source}: has none of the columns {', '.join(columns_of(manifest))}")
+    begin = table.moment(VALID_FROM).fill_null(NEVER) if VALID_FROM in table.types else pl.lit(NEVER)
+    rows = table.frame.select(table.key(manifest.user).alias("@id"), begin.alias("@from"), *columns)
+    known = table.collect(rows.drop_nulls("@id")).sort("@from", maintain_order=True)
+    frame = known.unique("@id", keep="last", maintain_order=True)
+    for first in range(0, len(frame), BLOCK):
+        some = frame[first : first + BLOCK]
+        values = [msgspec.json.encode(row) for row in some.select(columns).iter_rows(named=True)]
+        store.put({USERS: list(zip(keys_of(some["@id"]), values, strict=True))})
+        progress(min(first + BLOCK, len(frame)), len(frame))
+    return len(frame)
+
+
+class UserStore:
+    """Looks users up in a store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def columns(self, id_: Any) -> dict[str, Any] | None:
+        """A user's columns, None for one that the store does not have. Raises StoreError."""
+        if type(id_) not in (int, str):
+            return None
+        (raw,) = self._store.get(USERS, keys_of(pl.Series([id_])))
+        columns: dict[str, Any] | None = msgspec.json.decode(raw) if raw is not None else None
+        return columns

@@ -1,0 +1,91 @@
+"""What a config would train on, told before anything is packed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from corank.batches.sampling import SOURCES, Population
+from corank.data.tables import Table
+from corank.data.validate import Source, Survey, feature_columns, sources, value_columns
+from corank.features.kinds import DerivedFeature, IdsFeature
+from corank.features.schema import Placement
+from corank.models.mlp import LayerSettings
+from corank.training.config import Config
+
+
+@dataclass(frozen=True)
+class Checked:
+    config: Config
+    features: list[dict[str, str]]
+    """Feature, side, kind, embedding table, what it is read or made from, and a mark for each place it enters."""
+    rows: dict[str, int]
+    """Rows of each table."""
+    splits: dict[str, int]
+    """Candidates of the log in each split."""
+    samples: list[dict[str, str]]
+    """Loss, weight, who learns from it, and how many candidates of each level, or source beyond the log, a request."""
+
+
+def checked(config: Config, base: Path) -> Checked:
+    """Raises ConfigError, DataError for what would stop `corank pack` at its survey of the tables."""
+    data, schema = config.data, config.declared
+    named = {"log": data.log, "items": data.items, "users": data.users, "truth": data.truth}
+    tables = {name: Table.scan(name, source, base) for name, source in named.items() if source is not None}
+    found = sources(schema, data, tables["log"], tables.get("items"), tables.get("users"))
+    survey = Survey.of(tables["log"], data, feature_columns(schema, found, "log"))
+    value_columns(data, tables["log"], tables.get("items"))
+    return Checked(
+        config,
+        [_feature_row(config, name, found) for name in config.features],
+        {n: int(t.collect(t.frame.select(pl.len())).item()) for n, t in tables.items()},
+        survey.splits,
+        _samples(config),
+    )
+
+
+def _samples(config: Config) -> list[dict[str, str]]:
+    total = config.total
+    names = dict(enumerate(total.scope.levels)) | {code: source for source, code in SOURCES.items()}
+    asked = [(name, term, term.population(total.scope)) for name, term in total.of(None)]
+    codes = sorted({code for _, _, population in asked for code in population})
+    rows = []
+    for name, term, population in asked:
+        row = {"loss": name, "weight": f"{term.weight:g}"}
+        row["learns"] = term.learner or ", ".join(term.reads(total.scope))
+        row |= {names[code]: _count(population, code) for code in codes}
+        rows.append(row)
+    return rows
+
+
+def _count(population: Population, code: int) -> str:
+    if code not in population:
+        return ""
+    count = population[code]
+    return "all" if count is None else str(count)
+
+
+def _feature_row(config: Config, name: str, found: Mapping[str, Source]) -> dict[str, str]:
+    feature, schema = config.features[name], config.declared
+    table = schema.table_of(name) if name in schema.embedded() else "-"
+    made_of = ", ".join(feature.operands) if isinstance(feature, DerivedFeature) else None
+    if isinstance(feature, IdsFeature) and feature.attribute:
+        made_of = feature.of
+    row = {"feature": name, "side": schema.side(name), "kind": feature.kind}
+    row |= {"from": made_of or found.get(name, "log"), "table": table}
+    for stage in (*config.stages, *config.teachers):
+        if isinstance(stage, LayerSettings):
+            row[stage.name] = "x"
+            continue
+        towers: dict[str, tuple[Placement, list[str] | None]] = {
+            "query": ("query", stage.query_features),
+            "item": ("item", stage.item_features),
+        }
+        if stage.query_towers:
+            several = {n: ("query", tower.features) for n, tower in stage.query_towers.items()}
+            towers = several | {"item": towers["item"]}  # type: ignore[assignment]
+        for tower, (placement, names) in towers.items():
+            enters = schema.placement(name) == placement and (names is None or name in names)
+            row[f"{stage.name}.{tower}"] = "x" if enters else ""
+    return row

@@ -1,0 +1,92 @@
+"""One optimiser for the tables and one a stage, and the running average of all weights."""
+
+import copy
+from typing import Any, Literal
+
+import torch
+from pydantic import NonNegativeFloat, PositiveFloat
+from torch import Tensor
+
+from corank.core.settings import Settings
+from corank.models.embedding import TableOptimiser, table_optimiser
+from corank.models.joint import JointModel
+
+POSITION_RATE = 10
+"""How much faster than a layer the terms of positions learn: each is a logit by itself."""
+
+
+class DenseOptimiser(Settings):
+    """How a stage's layers learn."""
+
+    optimiser: Literal["adam"] = "adam"
+    lr: PositiveFloat = 0.001
+    weight_decay: NonNegativeFloat = 0.0
+    """Decoupled, as in AdamW."""
+
+
+def optimisers(
+    model: JointModel, table: TableOptimiser, stages: dict[str, DenseOptimiser]
+) -> dict[str, torch.optim.Optimizer]:
+    """`table`, and one a stage, by name."""
+    built: dict[str, torch.optim.Optimizer] = {"table": table_optimiser(model.tables.parameters(), table)}
+    for name, stage in model.networks.items():
+        chosen = stages.get(name, DenseOptimiser())
+        terms = list(model.terms(name).values())
+        layers = [p for p in stage.parameters() if all(p is not term for term in terms)]
+        groups: list[dict[str, Any]] = [{"params": layers, "weight_decay": chosen.weight_decay}]
+        if terms:
+            groups.append({"params": terms, "weight_decay": 0.0, "lr": POSITION_RATE * chosen.lr})
+        built[name] = torch.optim.AdamW(groups, lr=chosen.lr, fused=True)
+    return built
+
+
+class Average:
+    """Exponential average of the weights: a ← d·a + (1 − d)·w after every step, begun at the first weights.
+
+    Table rows are averaged when they are touched: between touches a row's weight is constant, so the steps missed
+    collapse into one power of d, and the result equals averaging the whole table at every step.
+    """
+
+    def __init__(self, model: JointModel, decay: float) -> None:
+        self.decay, self.step = decay, 0
+        self._model, self._averaged = model, copy.deepcopy(model)
+        tables = model.tables.named_parameters()
+        self.seen = {n: torch.zeros(len(t), dtype=torch.int32, device=t.device) for n, t in tables}
+        """By table, the step up to which each row's average is right."""
+
+    @torch.no_grad()
+    def before(self) -> None:
+        """Catch up the rows that the coming update will change; call with the gradients at hand."""
+        for name, table in self._model.tables.named_parameters():
+            if table.grad is not None:
+                self._catch_up(name, table, table.grad._indices()[0])
+
+    @torch.no_grad()
+    def after(self) -> None:
+        """Take in the layers' weights at the end of a step, be it of one update or of several."""
+        self.step += 1
+        torch._foreach_lerp_(_dense(self._averaged), _dense(self._model), 1 - self.decay)
+
+    def _catch_up(self, name: str, table: Tensor, rows: Tensor) -> None:
+        target = self._averaged.tables.get_parameter(name)
+        missed = self.step - self.seen[name].index_select(0, rows)
+        weight, average = table.index_select(0, rows), target.index_select(0, rows)
+        kept = torch.pow(self.decay, missed.float()).unsqueeze(1)
+        target.index_copy_(0, rows, weight + (average - weight) * kept)
+        self.seen[name].index_fill_(0, rows, self.step)
+
+    @torch.no_grad()
+    def model(self) -> JointModel:
+        """A model of the averaged weights, which goes on changing with the steps."""
+        for name, table in self._model.tables.named_parameters():
+            self._catch_up(name, table, torch.arange(len(table), device=table.device))
+        return self._averaged
+
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint must hold, as the live tensors."""
+        return {f"seen.{n}": t for n, t in self.seen.items()} | self._averaged.state_dict(prefix="model.")
+
+
+def _dense(model: JointModel) -> list[Tensor]:
+    """All weights but the tables'."""
+    return [weight for network in model.networks.values() for weight in network.parameters()]

@@ -1,0 +1,140 @@
+"""The arms of a study: each is the config with one thing changed."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from corank.analysis.study.arms import Arm, Arms, arms_of, identity
+from corank.core.errors import ConfigError
+from corank.training.config import Config
+from corank.training.config_file import plain, read
+
+EXAMPLES = Path(__file__).parents[3] / "examples"
+CHANGED = (
+    "losses=[{kind: click, stage: rank}, {kind: click, stage: prerank}, {kind: in_batch, stage: prerank}]",
+    "train.prerank={lr: 0.002}",
+    "train.rank={lr: 0.004}",
+)
+
+
+@pytest.fixture
+def config() -> Config:
+    return read(EXAMPLES / "shop.yaml")
+
+
+def named(arms: Arms) -> dict[str, Config]:
+    return {arm.name: arm.config for arm in arms.arms}
+
+
+def kinds(config: Config, stage: str) -> list[str]:
+    """The losses that a stage learns from."""
+    return [loss.kind for loss in config.losses if loss.learner == stage]
+
+
+def test_the_base_is_the_config_itself(config: Config) -> None:
+    for arms in arms_of(config, range(1, 9)).values():
+        assert arms.arms[0] == Arm("as written", config)
+        assert not arms.refused or set(arms.refused) == {"towers, then towers"}
+
+
+def test_architecture(config: Config) -> None:
+    arms = arms_of(config, [1])[1]
+    found = named(arms)
+    assert arms.same == {"joint, shared embeddings": "as written"}
+    assert {s.embeddings for s in found["joint, own embeddings"].stages} == {"own"}
+    assert found["alternating steps"].train.mode == "alternate"
+    assert found["separate, the ranker first"].train.mode == "separate"
+    distilled = found["recipe: own samples, distilled"]
+    assert kinds(distilled, "prerank") == ["click", "unexposed", "distill"]
+    (unexposed,) = (
+        plain(distilled)["losses"][n] for n, loss in enumerate(distilled.losses) if loss.kind == "unexposed"
+    )
+    assert unexposed["from"] == ["ranked"]
+    heads = found["recipe: one network, two heads"]
+    assert kinds(heads, "prerank") == ["click"]
+    assert kinds(heads, "rank") == ["click", "click"]
+
+
+def test_structures(config: Config) -> None:
+    arms = arms_of(config, [3])[3]
+    for name, found in named(arms).items():
+        if name != "as written":
+            assert " ".join(stage.model for stage in found.stages) == name.replace(", then", "")
+            # the order label has no head in a ranker of towers
+            assert len(kinds(found, "rank")) == (1 if name.endswith("towers") else 2)
+            assert [stage.keep for stage in found.stages] == [stage.keep for stage in config.stages]
+    assert set(named(arms)) == {"as written", "mlp, then mlp", "towers, then towers", "mlp, then towers"}
+
+
+def test_settings(config: Config) -> None:
+    found = named(arms_of(config, [4])[4])
+    half = plain(found["half the widths"])["stages"]
+    assert half[0]["query"] == [256, 64, 32, 16]
+    assert half[1]["hidden"] == [64, 64, 64]
+    assert found["prerank lr × 3"].train.stages["prerank"].lr == pytest.approx(0.003)
+    assert found["prerank lr × 3"].train.stages["rank"].lr == 0.001
+    assert found["table lr ÷ 3"].train.table.lr == pytest.approx(0.05 / 3)
+
+
+def test_what_is_missing_is_given_a_default() -> None:
+    config = read(EXAMPLES / "shop.yaml", CHANGED)
+    arms = arms_of(config, [3, 4, 6])
+    found = named(arms[6])
+    assert arms[6].same == {"neither": "as written"}
+    assert kinds(found["distillation and unexposed"], "prerank") == [
+        "click",
+        "in_batch",
+        "distill",
+        "unexposed",
+    ]
+    distill = plain(found["distillation alone"])["losses"][-1]
+    assert distill["on"] == ["preranked", "ranked", "exposed"]
+    assert plain(found["unexposed alone"])["losses"][-1]["from"] == ["retrieved"]
+    assert kinds(named(arms[3])["mlp, then mlp"], "prerank") == ["click"]  # no vectors, no in_batch
+    assert named(arms[4])["one lr for both stages"].train.stages["prerank"].lr == pytest.approx(0.004)
+
+
+def test_a_log_without_levels_takes_the_catalogue() -> None:
+    config = read(EXAMPLES / "exposure_only.yaml")
+    arms = arms_of(config, [1, 6, 8])
+    assert plain(named(arms[6])["unexposed alone"])["losses"][-1]["from"] == ["catalogue"]
+    assert arms[1].same["joint, shared embeddings"] == "as written"
+    assert arms[1].same["recipe: own samples, distilled"] == "as written"
+    assert "none is a cross of query and item" in arms[8].refused["no crosses, with distillation"]
+
+
+def test_no_crosses(config: Config) -> None:
+    found = named(arms_of(config, [8])[8])
+    bare = found["no crosses, without distillation"]
+    assert set(config.features) - set(bare.features) == {"brand_seen"}
+    assert kinds(bare, "prerank") == ["click", "unexposed"]
+    assert kinds(found["without distillation"], "prerank") == ["click", "unexposed"]
+
+
+def test_a_loss_of_all_stages_cannot_alternate(config: Config) -> None:
+    cascade = [*plain(config)["losses"], {"kind": "cascade", "form": "lcron", "positive": ["exposed"]}]
+    value: dict[str, Any] = plain(config) | {"losses": cascade}
+    arms = arms_of(Config.model_validate(value), [1])[1]
+    assert "trains several stages at once" in arms.refused["alternating steps"]
+    assert "as written" in named(arms)
+
+
+def test_a_rate_is_a_factor_on_every_learning_rate(config: Config) -> None:
+    arm = Arm("as written", config)
+    found = arm.at(2.0, 3).train
+    assert (found.table.lr, found.stages["prerank"].lr, found.stages["rank"].lr) == (0.1, 0.002, 0.002)
+    assert found.seed == config.train.seed + 3
+
+
+def test_identity_is_of_all_but_the_name(config: Config) -> None:
+    renamed = config.model_copy(update={"name": "other"})
+    assert identity(renamed) == identity(config)
+    assert identity(Arm("", config).at(2.0, 0)) != identity(config)
+    written = read(EXAMPLES / "shop.yaml", ["train={epochs: 1, requests: 256}"])
+    assert Arm("", written).identity == Arm("", config).identity  # defaults are what the example writes out
+
+
+def test_other_stages_are_refused() -> None:
+    with pytest.raises(ConfigError, match="found towers"):
+        arms_of(read(EXAMPLES / "three_stages.yaml"), [1])

@@ -1,0 +1,71 @@
+"""Intervals over users and seeds, and rank correlations, by hand-computed numbers."""
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+from corank.analysis.study.significance import Interval, bounded, over_seeds, rank_correlations, spearman
+
+
+def test_one_seed_is_users_alone() -> None:
+    replicates = np.arange(101.0).reshape(1, 101)
+    assert over_seeds([50.0], replicates) == Interval(50.0, 2.5, 97.5)
+
+
+def test_equal_seeds_add_nothing() -> None:
+    replicates = np.tile(np.arange(101.0), (3, 1))
+    found = over_seeds([50.0, 50.0, 50.0], replicates)
+    assert found.value == 50
+    # quantiles of 20 copies of each value fall on the values themselves
+    assert found.low == pytest.approx(2.5, abs=0.5)
+    assert found.high == pytest.approx(97.5, abs=0.5)
+
+
+def test_the_spread_of_seeds_is_that_of_their_mean() -> None:
+    seeds = np.random.default_rng(0).normal(size=20)
+    found = over_seeds(seeds.tolist(), np.tile(seeds[:, None], (1, 2000)))
+    error = seeds.std(ddof=1) / np.sqrt(20)
+    assert found.value == pytest.approx(seeds.mean())
+    assert found.low == pytest.approx(seeds.mean() - 1.96 * error, abs=0.1 * error)
+    assert found.high == pytest.approx(seeds.mean() + 1.96 * error, abs=0.1 * error)
+
+
+def test_two_seeds_are_stretched_by_the_root_of_two() -> None:
+    # both seeds the same a quarter of the time each: ±1 becomes ±√2 about 0
+    found = over_seeds([-1.0, 1.0], np.tile([[-1.0], [1.0]], (1, 500)))
+    assert found.low == pytest.approx(-np.sqrt(2))
+    assert found.high == pytest.approx(np.sqrt(2))
+
+
+def test_an_undefined_resample_is_left_out() -> None:
+    replicates = np.array([[1.0, np.nan, 3.0]])
+    assert over_seeds([2.0], replicates) == bounded(2.0, np.array([1.0, 3.0]))
+    assert over_seeds([2.0], np.full((2, 3), np.nan)) == Interval(2.0, None, None)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "sign"), [(0.1, 0.2, 1), (-0.2, -0.1, -1), (-0.1, 0.1, 0), (0, 1, 0)]
+)
+def test_sign(low: float, high: float, sign: int) -> None:
+    assert Interval(0.0, low, high).sign == sign
+    assert Interval(0.5, None, None).sign == 0
+
+
+def test_spearman_with_ties_is_scipys() -> None:
+    one, other = np.array([1.0, 2, 2, 5, 4, 0]), np.array([3.0, 1, 1, 7, 2, 2])
+    assert spearman(one, other) == pytest.approx(spearmanr(one, other).statistic)
+    assert spearman(one, np.ones(6)) is None
+
+
+def test_rank_correlations_resample_families() -> None:
+    end = np.arange(12.0)
+    family = np.repeat(np.arange(4), 3)
+    found = rank_correlations({"same": end**3, "turned": -end, "flat": np.ones(12)}, end, family)
+    assert set(found) == {"same", "turned"}
+    for sign, name in ((1, "same"), (-1, "turned")):
+        rho, resamples = found[name]
+        assert rho == pytest.approx(sign)
+        assert np.allclose(resamples, sign)
+    rho, resamples = rank_correlations({"same": end}, end, np.zeros(12, dtype=int))["same"]
+    assert rho == pytest.approx(1)
+    assert len(resamples) == 0

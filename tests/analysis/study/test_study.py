@@ -1,0 +1,233 @@
+"""A study on a small world: what it answers, that it goes on where it ended, and that it ends the same."""
+
+import json
+import shutil
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from test_page import Read
+
+import corank
+from corank.core.errors import ConfigError, CorankError, DataError
+from tests.support.commands import run_corank
+from tests.support.worlds import make_world
+
+MOST = (2, 5, 6, 7, 8)
+FEW = {"seeds": 2, "rates": (1.0, 3.0)}
+NO_LEVELS = (
+    "name=exposures",
+    "data.log=exposures.parquet",
+    "data.level=null",
+    "data.truth=null",
+    "stages.0.cuts=[]",
+    "stages.1.cuts=[]",
+    "losses=[{kind: click, stage: prerank}, {kind: click, stage: rank}]",
+)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The config of a world of 300 requests, each of 30 candidates."""
+    return make_world(tmp_path_factory.mktemp("small"), requests=300)
+
+
+@pytest.fixture(scope="module")
+def studied(small: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A study's folder and its document."""
+    out = tmp_path_factory.mktemp("study")
+    return out, corank.study(small, out, questions=MOST, **FEW)
+
+
+def timeless(value: Any) -> Any:
+    """A document without what a clock measured."""
+    if isinstance(value, dict):
+        return {key: timeless(part) for key, part in value.items() if key not in ("seconds", "cpu_ms")}
+    if isinstance(value, list):
+        return [timeless(part) for part in value if not (isinstance(part, str) and "CPU" in part)]
+    return value
+
+
+def modified(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in (folder / "trials").iterdir()}
+
+
+def test_the_document(studied: tuple[Path, dict[str, Any]]) -> None:
+    out, document = studied
+    assert json.loads((out / "study.json").read_text(encoding="utf-8")) == document
+    assert document["end"] == "joint_truth_recall"
+    assert list(document["questions"]) == [str(number) for number in MOST]
+    assert document["trials"] == len(modified(out))
+    for arm in document["arms"].values():
+        assert arm["rate"] == max(arm["scores"], key=arm["scores"].get, default=None) or float(
+            max(arm["scores"], key=arm["scores"].get)
+        ) == pytest.approx(arm["rate"])
+        for figure in arm["figures"].values():
+            assert figure["value"] == pytest.approx(sum(figure["seeds"]) / 2)
+
+
+def test_a_difference_is_that_of_the_means(studied: tuple[Path, dict[str, Any]]) -> None:
+    _, document = studied
+    base = document["arms"]["as written"]["figures"]
+    for arm, found in document["questions"]["6"]["differences"].items():
+        figures = document["arms"][arm]["figures"]
+        assert set(found) == set(base)
+        for name, difference in found.items():
+            assert difference["value"] == pytest.approx(figures[name]["value"] - base[name]["value"])
+            assert difference["low"] <= difference["high"]
+
+
+def test_the_ranker_agrees_with_itself(studied: tuple[Path, dict[str, Any]]) -> None:
+    _, document = studied
+    found, arms = document["questions"]["7"], document["arms"]["as written"]["figures"]
+    assert found["figures"]["agree_recall"] == 1
+    for name in ("auc", "gauc", "candidates_auc"):
+        assert found["figures"][f"first_{name}"] == pytest.approx(arms[f"last_{name}"]["value"])
+
+
+def test_quotas(studied: tuple[Path, dict[str, Any]]) -> None:
+    _, document = studied
+    quota, figures = document["questions"]["5"]["quota"], document["arms"]["as written"]["figures"]
+    at = quota["m"].index(quota["keep"])
+    for name in ("joint_truth_recall", "truth_recall", "agree_recall"):
+        assert quota["recalls"][name][at] == pytest.approx(figures[name]["value"])
+    assert quota["m"] == sorted(quota["m"])
+    assert len(quota["cpu_ms"]) == len(quota["m"])
+
+
+def test_the_ranker_loses_its_crosses_and_no_stage_anything_else(
+    studied: tuple[Path, dict[str, Any]],
+) -> None:
+    out, document = studied
+    base, bare = (document["arms"][name] for name in ("as written", "no crosses, with distillation"))
+    assert bare["parameters"]["prerank"] == base["parameters"]["prerank"]
+    assert bare["parameters"]["tables"] == base["parameters"]["tables"]
+    assert bare["parameters"]["rank"] == base["parameters"]["rank"] - 16  # one number less into a layer of 16
+    assert len(list((out / "packed").glob("*/manifest.json"))) == 1
+
+
+def test_correlations(studied: tuple[Path, dict[str, Any]]) -> None:
+    _, document = studied
+    found = document["questions"]["2"]
+    count = len(found["checkpoints"]["arm"])
+    assert count == 3 * len(set(found["checkpoints"]["arm"]))
+    for name, rho in found["correlations"].items():
+        assert len(found["checkpoints"][name]) == count
+        assert -1 <= rho["low"] <= rho["high"] <= 1
+
+
+def test_the_page(studied: tuple[Path, dict[str, Any]]) -> None:
+    out, document = studied
+    page = (out / "study.html").read_text(encoding="utf-8")
+    assert Read(page).foreign == []
+    assert len(page) < 1_000_000
+    for question in document["questions"].values():
+        assert f". {escape(question['title'])}</h2>" in page
+    assert page.count("<svg ") == 6  # two of question 2, one of each other
+
+
+def test_what_was_trained_is_not_trained_again(small: Path, studied: tuple[Path, dict[str, Any]]) -> None:
+    out, document = studied
+    before, said = modified(out), list[str]()
+    again = corank.study(small, out, questions=MOST, report=said.append, **FEW)
+    assert modified(out) == before
+    assert again == document
+    assert all(line.endswith("was there") for line in said)
+
+
+def test_a_killed_study_ends_the_same(
+    small: Path, studied: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    out, document = studied
+    killed = shutil.copytree(out, tmp_path / "killed")
+    (killed / "study.json").unlink()
+    gone, torn, stranger, *_ = sorted((killed / "trials").iterdir())
+    gone.unlink()
+    torn.write_bytes(torn.read_bytes()[:1000])
+    stranger.write_text(stranger.read_text(encoding="utf-8").replace('"identity": "', '"identity": "0'))
+    again = corank.study(small, killed, questions=MOST, **FEW)
+    assert timeless(again) == timeless(document)
+    assert modified(killed).keys() == modified(out).keys()
+
+
+def test_other_data_are_trained_anew(small: Path, tmp_path: Path) -> None:
+    config = shutil.copytree(small.parent, tmp_path / "world") / "config.yaml"
+    options: dict[str, Any] = {"questions": (3,), "seeds": 1, "rates": (1.0,)}
+    corank.study(config, tmp_path / "out", **options)
+    before = modified(tmp_path / "out")
+    part = next((config.parent / "log").iterdir())
+    pl.read_parquet(part).head(-30).write_parquet(part)
+    with pytest.raises(DataError, match="corank pack"):
+        corank.study(config, tmp_path / "out", **options)
+    corank.pack(config)
+    corank.study(config, tmp_path / "out", **options)
+    after = modified(tmp_path / "out")
+    assert len(after) == 2 * len(before)
+    assert before.items() <= after.items()
+
+
+def test_a_log_of_exposures(small: Path, tmp_path: Path) -> None:
+    log = pl.read_parquet(small.parent / "log" / "*.parquet").filter(pl.col("level") == "exposed")
+    log.write_parquet(small.parent / "exposures.parquet")
+    found = corank.study(small, tmp_path, questions=(2, 5, 6, 7), seeds=1, rates=(1.0,), overrides=NO_LEVELS)
+    assert found["end"] == "first_auc"
+    assert any("no levels" in note for note in found["notes"])
+    for number in "257":
+        assert found["questions"][number]["verdict"][0].startswith("Cannot be answered: no request")
+    assert set(found["questions"]["6"]["differences"]) == {
+        "distillation and unexposed",
+        "distillation alone",
+        "unexposed alone",
+    }
+    assert Read((tmp_path / "study.html").read_text(encoding="utf-8")).foreign == []
+
+
+def test_an_arm_that_diverges_costs_no_other(small: Path, tmp_path: Path) -> None:
+    found = corank.study(small, tmp_path, questions=(1, 5, 7), seeds=1, rates=(1.0, 1e30))
+    assert found["arms"]["as written"]["rate"] == 1
+    assert "NaN" in found["arms"]["as written"]["diverged"][0]
+    every = corank.study(small, tmp_path, questions=(1, 7), seeds=1, rates=(1e30,))
+    assert every["arms"]["as written"]["rate"] is None
+    assert "diverged" in every["questions"]["7"]["verdict"][0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"overrides": ("stages.0={name: prerank, model: mlp, cuts: [retrieved], keep: 9}",)},
+            "first `model: towers`",
+        ),
+        ({"questions": (9,)}, r"questions: expected some of 1 to 8; received \[9\]"),
+        ({"questions": ()}, "received none"),
+        ({"seeds": 0}, "seeds: must be 1 or more"),
+        ({"rates": (0.0,)}, "rates: must be factors above 0"),
+        ({"rates": (1.0, 1.0)}, "rates: each once"),
+    ],
+)
+def test_what_cannot_be_studied(small: Path, tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        corank.study(small, tmp_path, **options)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_written(small: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(CorankError, match="name another place with --out"):
+        corank.study(small, tmp_path / "file", questions=(1,))
+
+
+def test_the_command(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = (small, "--out", tmp_path, "--seeds", 1, "--rates", "1", "--questions", "5,6")
+    code, out, err = run_corank(capsys, "study", *options)
+    assert code == 0
+    assert "6. What makes the stages consistent?" in out
+    assert "trial 5/5" in err
+    code, out, err = run_corank(capsys, "study", *options, "--json")
+    assert code == 0
+    assert json.loads(out) == json.loads((tmp_path / "study.json").read_text(encoding="utf-8"))
+    code, out, err = run_corank(capsys, "study", *options, "--questions", "one")
+    assert (code, out) == (1, "")
+    assert "--questions: expected numbers" in err

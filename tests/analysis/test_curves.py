@@ -1,0 +1,64 @@
+"""The numbers behind a report's plots, counted by hand."""
+
+from pathlib import Path
+
+import pytest
+from torch.utils.tensorboard import SummaryWriter
+
+from corank.analysis.curves import recalls, replayed, scalars
+from corank.analysis.evaluated_run import Judged, judged
+from corank.training.run import Run
+
+
+@pytest.fixture(scope="module")
+def two_stages(trained: Run) -> Judged:
+    return judged(trained, "test")
+
+
+def test_recall_by_quota_is_the_evaluations(two_stages: Judged) -> None:
+    found, random = recalls(two_stages, [6, 18])
+    cascade, bounds = two_stages.document["cascade"], two_stages.document["interval"]["cascade"]
+    metrics = {
+        "rank's top 6": "agree_recall@6@18",
+        "true top 6": "truth_recall@6@18",
+        "clicks": "click_recall@18",
+    }
+    assert list(found) == list(metrics)
+    for name, metric in metrics.items():
+        curve = found[name]
+        assert curve.low is not None and curve.high is not None
+        assert curve.y[1] == pytest.approx(cascade[metric])
+        assert (curve.low[1], curve.high[1]) == pytest.approx(tuple(bounds[metric]))
+        assert curve.y[0] < curve.y[1]
+    assert random.y == pytest.approx([6 / 30, 18 / 30])
+
+
+def test_requests_are_replayed_from_the_whole_split(two_stages: Judged) -> None:
+    found = replayed(two_stages)
+    assert len(found) == 8
+    assert all(len(request.candidates) == 30 for request in found)
+    times = [request.time for request in found]
+    assert times == sorted(times) and len(set(times)) == 8
+
+
+def test_scalars_are_read_as_logged(tmp_path: Path) -> None:
+    assert scalars(tmp_path / "none") == scalars(tmp_path) == {}
+    with SummaryWriter(str(tmp_path)) as board:
+        for step, value in enumerate([0.5, float("nan"), 0.25]):
+            board.add_scalar("loss/a", value, step)
+        board.add_scalar("valid/b", float("nan"), 0)
+    found = scalars(tmp_path)
+    assert list(found) == ["loss/a"]
+    assert found["loss/a"].x.tolist() == [0, 2]
+    assert found["loss/a"].y.tolist() == [0.5, 0.25]
+
+
+def test_a_resumed_run_has_its_steps_once(tmp_path: Path) -> None:
+    """Steps after the checkpoint from which a run goes on were logged twice; the later ones count."""
+    for first, values in ((0, [3.0, 2.0, 9.0]), (2, [1.0, 0.0])):
+        with SummaryWriter(str(tmp_path), purge_step=first, filename_suffix=f".{first}") as board:
+            for step, value in enumerate(values, start=first):
+                board.add_scalar("loss/a", value, step)
+    found = scalars(tmp_path)["loss/a"]
+    assert found.x.tolist() == [0, 1, 2, 3]
+    assert found.y.tolist() == [3, 2, 1, 0]

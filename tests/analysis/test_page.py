@@ -1,0 +1,107 @@
+"""A page fetches nothing, takes text as text, and is written whole or not at all."""
+
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib import rcParams
+from matplotlib.figure import Figure
+
+from corank.analysis.html import folded, heading, page, plot, section, table, text
+
+VOID = {"meta", "path", "use", "rect", "image", "br"}
+
+
+class Read(HTMLParser):
+    """The tags and the text of a document; raises where tags are not closed in turn."""
+
+    def __init__(self, document: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.fetched: list[str] = []
+        """Values of attributes, and of url() in styles, from which a browser would load something."""
+        self.text = ""
+        self.open: list[str] = []
+        self.feed(document)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag not in VOID:
+            self.open.append(tag)
+        for name, value in attributes:
+            if name in ("src", "href", "xlink:href", "data", "srcset", "action", "poster"):
+                self.fetched.append(value or "")
+            self.fetched += re.findall(r"url\(\s*['\"]?([^)'\"]*)", value or "")
+
+    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attributes)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open[-1:] == ["style"]:
+            assert "@import" not in data
+            self.fetched += re.findall(r"url\(([^)]*)", data)
+        else:
+            self.text += data
+
+    @property
+    def foreign(self) -> list[str]:
+        """What is fetched from outside the document."""
+        return [value for value in self.fetched if not value.startswith(("#", "data:"))]
+
+
+def draw(figure: Figure) -> None:
+    axes = figure.subplots()
+    axes.plot([1, 2], [3, 4], label="a $ b_1$ <i>")
+    axes.pcolormesh(np.eye(2), rasterized=True)
+    axes.legend()
+
+
+def test_a_foreign_address_is_seen() -> None:
+    """What the tests of pages rely on."""
+    found = Read(
+        '<img src="https://a.org/b"></img><p style="fill: url(#c)">x</p><style>p { a: url(//d) }</style>'
+    )
+    assert found.foreign == ["https://a.org/b", "//d"]
+
+
+def test_a_page_is_one_document_that_fetches_nothing() -> None:
+    parts = [text("words"), heading("part"), table(["", "b"], [["c", ("1", "0 – 2")]]), plot(draw, "caption")]
+    found = Read(page("title", "lead", section("one", *parts), section("two", folded("more", "a: b\n  c"))))
+    assert found.foreign == []
+    assert any(value.startswith("data:image/png") for value in found.fetched)
+    assert found.tags.count("html") == found.tags.count("body") == found.tags.count("svg") == 1
+    for said in ("title", "lead", "one", "two", "words", "part", "0 – 2", "caption", "more", "a: b\n  c"):
+        assert said in found.text
+
+
+@given(st.text(st.characters(exclude_categories=["Cs", "Cc"])))
+def test_text_is_text(words: str) -> None:
+    parts = [text(words), heading(words), table([words], [[words], [(words, words)]]), folded(words, words)]
+    found = Read(page(words, words, section(words, *parts)))
+    assert found.text.count(words) >= 11
+    assert set(found.tags) <= set(Read(page("", "", section("", *parts[:0], text(""), heading(""),
+                                  table([""], [[("", "")]]), folded("", "")))).tags)  # fmt: skip
+
+
+def test_a_plot_takes_names_as_they_are_and_says_its_caption() -> None:
+    drawn = plot(draw, 'a "caption" & <b>')
+    found = Read(drawn)
+    assert "a $ b_1$ <i>" in found.text
+    assert 'aria-label="a &quot;caption&quot; &amp; &lt;b&gt;"' in drawn
+    assert "<metadata" not in drawn and "b" not in found.tags
+
+
+def test_the_same_drawing_is_the_same_markup_and_no_state_is_left() -> None:
+    before = dict(rcParams)
+    assert plot(draw, "caption") == plot(draw, "caption")
+    assert dict(rcParams) == before

@@ -1,0 +1,75 @@
+"""What the plots compute of what they draw."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.figure import Figure
+
+from corank.analysis import plots
+
+
+def test_few_values_are_not_smoothed_and_many_by_a_window() -> None:
+    assert plots.smooth(np.array([3.0, 1.0])).tolist() == [3, 1]
+    found = plots.smooth(np.arange(40.0) ** 2)
+    assert found[10] == pytest.approx(np.mean(np.arange(6, 15) ** 2))
+    assert found[0] == pytest.approx((0 + 1 + 4 + 9 + 16) / 5)
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=300))
+def test_a_smoothed_curve_stays_within_the_values(values: list[float]) -> None:
+    found = plots.smooth(np.array(values))
+    assert len(found) == len(values)
+    assert found.min() >= min(values) - 1e-6 and found.max() <= max(values) + 1e-6
+
+
+def test_places_are_counted_in_cells() -> None:
+    """Two candidates that both stages place alike, and one pair that they swap."""
+    figure = Figure()
+    x, y = np.array([1, 2, 1, 2]), np.array([1, 2, 2, 1])
+    plots.places(figure, [plots.Places(x, y, 1, 1, ("a", "b"))])
+    (mesh,) = figure.axes[0].collections
+    assert np.asarray(mesh.get_array()).tolist() == [[1, 1], [1, 1]]
+    assert figure.axes[0].get_xlim() == (0.5, 2.5)
+
+
+def test_densities_have_one_area_whatever_the_count() -> None:
+    figure = Figure()
+    odds = np.linspace(-3, 3, 100)
+    few = (odds, np.ones(100)), (np.repeat(odds, 10), np.full(1000, 0.3))
+    plots.distributions(figure, {"rank": dict(zip(("cut", "exposed"), few, strict=True))})
+    one, other = (patch.get_data() for patch in figure.axes[0].patches)
+    assert one.values == pytest.approx(other.values)
+    assert one.values @ np.diff(one.edges) == pytest.approx(1)
+
+
+def test_rates_without_a_positive_are_drawn_on_a_linear_scale() -> None:
+    for rate, scale in ((0.0, "linear"), (0.1, "log")):
+        figure = Figure()
+        line = plots.Series(
+            np.array([0.1, 0.2]), np.array([rate, 0.3]), np.array([0, 0.2]), np.array([0.2, 0.4])
+        )
+        plots.reliability(figure, {"raw": {"rank": line}})
+        assert figure.axes[0].get_xscale() == figure.axes[0].get_yscale() == scale
+
+
+def test_dots_stand_where_their_values_are() -> None:
+    figure = Figure()
+    rows = {"sure": (1.0, 0.5, 1.5), "not": (0.2, -0.5, 0.5), "alone": (-1.0, None, None)}
+    plots.dots(figure, {"recall": rows, "auc": rows})
+    left, _ = figure.axes
+    drawn = [line for line in left.lines[1:] if line.get_marker() == "o"]
+    assert [tuple(np.ravel(line.get_data())) for line in drawn] == [(1, 0), (0.2, 1), (-1, 2)]
+    assert [line.get_color() for line in drawn] == [plots.COLOURS[0], plots.FAINT, plots.FAINT]
+    assert [label.get_text() for label in left.get_yticklabels()] == list(rows)
+    assert len(left.lines) == 1 + 2 + 2 + 1
+
+
+def test_scatters_colour_by_group() -> None:
+    figure = Figure()
+    y = np.array([0.1, 0.2, 0.3])
+    plots.scatters(figure, {"x": plots.Series(np.arange(3.0), y)}, "y", ["a", "b", "a"])
+    first, second = figure.axes[0].lines
+    assert first.get_xdata().tolist() == [0, 2]
+    assert second.get_ydata().tolist() == [0.2]
+    assert [axes.get_visible() for axes in figure.axes] == [True, False, False]

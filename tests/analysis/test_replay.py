@@ -1,0 +1,110 @@
+"""Logged requests, replayed: what the funnel encodes is what was packed, bit by bit."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from corank.analysis.logged_request import logged_request
+from corank.core.errors import DataError
+from corank.core.ragged import Rows
+from corank.data.pack import Packed
+from corank.data.packed_history import history_items, needed, query_rows
+from corank.serving.funnel.funnel import Funnel, Request
+from corank.training.run import Run
+from tests.support.random_worlds import DAY, HOUR, RICH, Case, bare_funnel
+
+
+def encoded(funnel: Funnel, request: dict[str, Any]) -> Rows:
+    """The query row as the funnel encodes it, before any table is read."""
+    received = funnel.receiver.receive(Request.parse(json.loads(json.dumps(request))))
+    assert received.missing == []
+    return received.query
+
+
+def assert_replayed(funnel: Funnel, run: Run, packed: Packed, split: str, numbers: range) -> list[int]:
+    """Every request's row equals the packed one; the lengths of its lists."""
+    (shard,) = packed.splits[split]
+    lengths = []
+    for number in numbers:
+        request = logged_request(run, split, number)
+        index = np.array([number])
+        past = history_items(packed, shard, index, needed(packed.schema))
+        ours, theirs = encoded(funnel, request), query_rows(packed, shard, index, past)
+        np.testing.assert_array_equal(ours.ids, theirs.ids)
+        np.testing.assert_array_equal(ours.numbers, theirs.numbers)
+        assert ours.numbers.dtype == theirs.numbers.dtype == np.float32
+        for mine, packed_list in zip(ours.lists, theirs.lists, strict=True):
+            np.testing.assert_array_equal(mine.flat(), packed_list.flat())
+            weights = mine.flat_weight(), packed_list.flat_weight()
+            np.testing.assert_array_equal(*weights) if weights[0] is not None else None
+            assert (weights[0] is None) == (weights[1] is None)
+            lengths.append(int(mine.length[0]))
+        rows = slice(*shard.request_start[number : number + 2])
+        candidates = [c["id"] if isinstance(c, dict) else c for c in request["candidates"]]
+        assert candidates == packed.item_keys["item"].gather(shard.item[rows]).to_list()
+        assert request["time"] == shard.time[number]
+    return lengths
+
+
+@pytest.fixture(scope="module")
+def rich(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return Case.of(tmp_path_factory.mktemp("rich"), RICH)
+
+
+@pytest.mark.parametrize("split", ["train", "valid", "test"])
+def test_random_requests_are_encoded_as_packed(rich: Case, tmp_path: Path, split: str) -> None:
+    bare = bare_funnel(rich.packed, tmp_path / "bundle")
+    requests = range(len(rich.packed.splits[split][0]))
+    lengths = assert_replayed(bare, rich.run, rich.packed, split, requests)
+    assert min(lengths) == 0
+    assert max(lengths) >= 3
+
+
+@pytest.mark.parametrize("split", ["train", "valid", "test"])
+def test_simulated_requests_are_encoded_as_packed(trained: Run, tmp_path: Path, split: str) -> None:
+    packed = trained.packed()
+    (shard,) = packed.splits[split]
+    spread = range(0, len(shard), len(shard) // 15)
+    assert_replayed(bare_funnel(packed, tmp_path / "bundle"), trained, packed, split, spread)
+
+
+def test_users_are_replayed_as_of_the_request(rich: Case) -> None:
+    """User 0 has a row that always held, and others from the second and the third day on."""
+    users = pl.read_parquet(rich.base / "users.parquet").filter(user_id=0)["user_0"].to_list()
+    assert len(set(users)) == 3
+    found = {}
+    for split, shards in rich.packed.splits.items():
+        for number in range(len(shards[0])):
+            request = logged_request(rich.run, split, number)
+            if request["user"]["id"] == 0:
+                found[request["time"]] = request["user"]["user_0"]
+    assert len({min(time // DAY, 2) for time in found}) > 1
+    for time, value in found.items():
+        assert value == users[min(time // DAY, 2)]
+
+
+def test_histories_are_replayed_as_of_their_cut(rich: Case) -> None:
+    log = pl.read_parquet(rich.base / "log.parquet").with_row_index("row").filter(level="exposed")
+    seen = 0
+    for number in range(len(rich.packed.splits["test"][0])):
+        request = logged_request(rich.run, "test", number)
+        mine = log.filter(user_id=request["user"]["id"]).sort("time", "row")
+        midnight = request["time"] // DAY * DAY
+        clicked = mine.filter((pl.col("click") == 1) & (pl.col("time") < midnight))["item_id"].to_list()
+        shown = mine.filter(pl.col("time") < request["time"] - HOUR)["item_id"].to_list()
+        assert request["user"]["history_0"] == clicked[-50:]
+        assert request["user"]["history_1"] == shown[-3:]
+        seen += len(clicked) + len(shown)
+    assert seen > 20
+
+
+def test_requests_that_are_not_there_are_refused(rich: Case) -> None:
+    count = len(rich.packed.splits["test"][0])
+    with pytest.raises(DataError, match=f"no request {count} in 'test': it has {count}, numbered from 0"):
+        logged_request(rich.run, "test", count)
+    with pytest.raises(DataError, match="no split 'tset'; the packed data have train, valid, test"):
+        logged_request(rich.run, "tset", 0)

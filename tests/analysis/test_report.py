@@ -1,0 +1,172 @@
+"""The report of a run: what it shows, and what it says where there is nothing to show."""
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+from test_page import Read
+
+import corank
+from corank.core.errors import CheckpointError, CorankError, DataError
+from corank.training.run import Run
+from tests.support.worlds import make_world, trained_run
+
+Sections = dict[str, str]
+"""Title → markup."""
+
+TOWERS = "model: towers, query: [8, 4], item: [8, 4]"
+MLP = "model: mlp, hidden: [8]"
+RICH = (
+    "name=rich",
+    "data.truth=null",
+    "data.labels.a<b>&$c$={column: is_click}",
+    f"stages=[{{name: first, {TOWERS}, cuts: [retrieved], keep: 18}}, {{name: second, {TOWERS}, keep: 12}}, "
+    f"{{name: third, {MLP}, keep: 5, labels: [click, a<b>&$c$]}}]",
+    "losses=[{kind: click, stage: first}, {kind: click, stage: second}, {kind: click, stage: third}, "
+    "{kind: click, stage: third, label: a<b>&$c$}]",
+)
+ALONE = ("name=alone", f"stages=[{{name: rank, {MLP}, keep: 5}}]", "losses=[{kind: click, stage: rank}]")
+
+
+def read_report(run: Run, split: str = "test") -> tuple[str, Sections]:
+    """The page, proved to be whole and to fetch nothing, and its sections."""
+    path = corank.report(run.folder, split=split)
+    assert path == run.folder / "report.html"
+    document = path.read_text(encoding="utf-8")
+    assert Read(document).foreign == []
+    assert len(document) < 1_000_000
+    parts = re.findall(r"<section><h2>(.*?)</h2>(.*?)</section>", document, flags=re.DOTALL)
+    return document, dict(parts)
+
+
+def plots(sections: Sections) -> dict[str, int]:
+    return {title: part.count("<svg ") for title, part in sections.items()}
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The config of a world of 240 requests."""
+    return make_world(tmp_path_factory.mktemp("small"), requests=240)
+
+
+@pytest.fixture(scope="module")
+def exposures(small: Path) -> Callable[..., Run]:
+    """A run of the small world's exposed rows, those of the test days cut down by a function."""
+
+    def run(name: str, cut: Callable[[pl.DataFrame], pl.DataFrame]) -> Run:
+        log = pl.read_parquet(small.parent / "log" / "*.parquet").filter(pl.col("level") == "exposed")
+        late = pl.col("time").dt.date() == log["time"].dt.date().max()
+        pl.concat([log.filter(~late), cut(log.filter(late))]).write_parquet(small.parent / f"{name}.parquet")
+        changes = (f"name={name}", f"data.log={name}.parquet", "data.level=null", "data.truth=null")
+        losses = "losses=[{kind: click, stage: prerank}, {kind: click, stage: rank}]"
+        cuts = ("stages.0.cuts=[]", "stages.1.cuts=[]")
+        return trained_run(small, small.parent / "runs" / name, *changes, *cuts, losses)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def two_stages(trained: Run) -> tuple[str, Sections]:
+    return read_report(trained)
+
+
+def test_two_stages(trained: Run, two_stages: tuple[str, Sections]) -> None:
+    document, sections = two_stages
+    assert plots(sections) == {
+        "Stages side by side": 0,
+        "The cascade": 0,
+        "Quota curve": 1,
+        "Calibration": 1,
+        "Scores by level": 1,
+        "Places by stage": 1,
+        "Training": 2,
+        "Config": 0,
+    }
+    found = corank.evaluate(trained.folder)
+    for stage in ("prerank", "rank"):
+        for figures in found["stages"][stage].values():
+            for value in figures["click"].values():
+                said = f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
+                assert f"<td>{said}<" in sections["Stages side by side"]
+    for name, requests in found["cascade"]["eligible"].items():
+        low, high = found["interval"]["cascade"][name]
+        row = f"<td>{name}</td><td>{found['cascade'][name]:.4f}<small>{low:.4f} – {high:.4f}</small></td>"
+        assert row in sections["The cascade"]
+        assert f"<td>{requests:,}</td></tr>" in sections["The cascade"]
+    assert f"{found['requests']:,} requests of" in document
+    for name in ("rank.click", "prerank.click", "prerank.unexposed", "prerank.distill"):
+        assert f">{name}<" in sections["Training"]
+    for name in ("retrieved", "preranked", "ranked", "exposed"):
+        assert f">{name}<" in sections["Scores by level"]
+    for line in ("rank's top 6", "true top 6", "clicks", "random order"):
+        assert f">{line}<" in sections["Quota curve"]
+
+
+def test_the_same_run_gives_the_same_page_but_for_the_cpu_time(
+    trained: Run, two_stages: tuple[str, Sections]
+) -> None:
+    _, sections = read_report(trained)
+    timed = {"Quota curve": sections["Quota curve"]}
+    assert sections == two_stages[1] | timed
+
+
+def test_three_stages_two_labels_and_no_truth(small: Path) -> None:
+    document, sections = read_report(trained_run(small, small.parent / "runs" / "rich", *RICH))
+    assert "<b>&$c$" not in document
+    assert "<h3>a&lt;b&gt;&amp;$c$</h3>" in sections["Calibration"]
+    assert plots(sections)["Calibration"] == 2
+    for name in ("first", "second"):
+        assert re.search(rf">place by {name} \(keeps", sections["Places by stage"])
+    assert "true top" not in sections["Quota curve"] and ">third's top 5<" in sections["Quota curve"]
+    assert "Undefined here: truth_recall@5@18" in sections["The cascade"]
+
+
+def test_a_single_stage(small: Path) -> None:
+    run = trained_run(small, small.parent / "runs" / "alone", *ALONE)
+    _, sections = read_report(run)
+    assert "single stage" in sections["The cascade"]
+    for title in ("Quota curve", "Places by stage"):
+        assert "it takes two stages" in sections[title]
+    assert plots(sections)["Calibration"] == plots(sections)["Scores by level"] == 1
+    assert plots(sections)["Training"] == 2
+    shutil.rmtree(run.folder / "events")
+    assert "holds no TensorBoard events" in read_report(run)[1]["Training"]
+
+
+def test_a_log_of_exposures(exposures: Callable[..., Run]) -> None:
+    _, sections = read_report(exposures("shown", lambda log: log))
+    assert "requests of more than the 6 candidates that rank keeps" in sections["Quota curve"]
+    assert "click_recall@18" in sections["The cascade"].partition("Undefined here")[2]
+    assert "nothing cut to compare" in sections["Scores by level"]
+    assert plots(sections)["Scores by level"] == plots(sections)["Places by stage"] == 1
+
+
+def test_a_split_of_two_rows_without_clicks(exposures: Callable[..., Run]) -> None:
+    """One candidate a request, so that there is no order to speak of."""
+
+    def two(log: pl.DataFrame) -> pl.DataFrame:
+        return log.filter(is_click=0).unique("request_id", maintain_order=True).head(2)
+
+    run = exposures("two", two)
+    _, sections = read_report(run)
+    assert "Nothing to judge: no request has more candidates than" in sections["The cascade"]
+    assert "0 of 2 exposed rows are click" in sections["Calibration"]
+    assert "of more than one candidate" in sections["Places by stage"]
+    assert plots(read_report(run, "train")[1])["Calibration"] == 1
+
+
+def test_what_cannot_be_reported_is_refused(trained: Run, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"not a run \(it has no run.json\)"):
+        corank.report(tmp_path)
+    with pytest.raises(DataError, match="no split 'tset'; the packed data have train, valid, test"):
+        corank.report(trained.folder, tmp_path / "a.html", "tset")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(CorankError, match=r"file/a\.html: cannot be written"):
+        corank.report(trained.folder, tmp_path / "file" / "a.html")
+    unfinished = Run.create(tmp_path / "run", trained.config, trained.base)
+    with pytest.raises(CheckpointError, match="training has not finished"):
+        corank.report(unfinished.folder)
+    assert not list(tmp_path.rglob("*.html"))

@@ -1,0 +1,225 @@
+"""Batches against the packed arrays they are read from."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from corank.batches.batch import Batch, Csr, grouped
+from corank.batches.reader import Reader
+from corank.batches.sampling import Population
+from corank.data.pack import Packed
+from corank.training.config_file import read
+from corank.training.run import packed_of
+
+SIZE = 50
+"""Requests a batch; no divisor of the split's."""
+RETRIEVED, PRERANKED, RANKED, EXPOSED = range(4)
+
+
+@pytest.fixture(scope="module")
+def packed(world: Path) -> Packed:
+    return packed_of(read(world / "config.yaml"), world)
+
+
+def flat(batch: Batch) -> list[np.ndarray]:
+    """All that a batch holds, as arrays."""
+    csrs = [batch.requests, batch.items, batch.pairs]
+    for lookup in batch.lookups.values():
+        csrs += [*lookup.reads.values(), lookup.back]
+    tensors = [tensor for csr in csrs for tensor in vars(csr).values() if tensor is not None]
+    tensors += [*batch.numbers.values(), batch.request_of, batch.item_of, batch.level, batch.weight]
+    return [tensor.numpy() for tensor in [*tensors, *batch.labels.values()]]
+
+
+def same(one: list[Batch], other: list[Batch]) -> bool:
+    if len(one) != len(other):
+        return False
+    pairs = [(flat(a), flat(b)) for a, b in zip(one, other, strict=True)]
+    return all(
+        len(a) == len(b) and all(np.array_equal(x, y) for x, y in zip(a, b, strict=True)) for a, b in pairs
+    )
+
+
+def sums(csr: Csr, matrix: np.ndarray) -> np.ndarray:
+    """What a CSR says, term by term."""
+    rows = csr.row.numpy()
+    weight = np.ones(len(rows)) if csr.weight is None else csr.weight.numpy()
+    start = np.arange(len(rows) + 1) if csr.start is None else csr.start.numpy()
+    out = np.zeros((len(start) - 1, matrix.shape[1]))
+    for bag in range(len(out)):
+        for j in range(start[bag], start[bag + 1]):
+            out[bag] += weight[j] * matrix[rows[j]]
+    return out
+
+
+def test_ordered_batches_hold_every_candidate_as_packed(packed: Packed) -> None:
+    (shard,) = packed.splits["train"]
+    layout = Reader(packed, "train", SIZE).layout
+    first = request = 0
+    for batch in Reader(packed, "train", SIZE).ordered():
+        count = len(batch)
+        rows, requests = slice(first, first + count), len(batch.numbers["query"])
+        assert requests == min(SIZE, len(shard) - request)
+        # whole requests: those that begin in this batch end in it
+        assert shard.request_start[request] == first
+        assert shard.request_start[request + requests] == first + count
+        sizes = np.diff(shard.request_start[request : request + requests + 1])
+        np.testing.assert_array_equal(batch.request_of, np.repeat(np.arange(requests), sizes))
+        np.testing.assert_array_equal(batch.level, shard.level[rows])
+        np.testing.assert_array_equal(batch.labels["click"], shard.labels["click"][rows])
+        np.testing.assert_array_equal(batch.numbers["cross"], shard.cross.numbers[rows])
+        np.testing.assert_array_equal(
+            batch.numbers["query"], shard.query.numbers[request : request + requests]
+        )
+        distinct, place = np.unique(shard.item[rows], return_inverse=True)
+        np.testing.assert_array_equal(batch.item_of, place)
+        np.testing.assert_array_equal(batch.numbers["item"], packed.items.numbers[distinct])
+        assert (batch.weight == 1).all()
+        assert batch.exposed == EXPOSED
+        # every table row that the encoded rows name, and no other
+        for dim, lookup in batch.lookups.items():
+            query, item = (
+                shard.query.take(np.arange(request, request + requests)),
+                packed.items.take(distinct),
+            )
+            expected = {
+                "query": query,
+                "item": item,
+                "cross": shard.cross.take(np.arange(*rows.indices(10**9))),
+            }
+            for placement, read_ in lookup.reads.items():
+                (group,) = [g for g in layout.groups[placement] if g.dim == dim]
+                np.testing.assert_array_equal(read_.row, group.bags(expected[placement]).row)
+        first, request = first + count, request + requests
+    assert (first, request) == (shard.request_start[-1], len(shard))
+
+
+def test_the_way_back_is_the_transpose_of_the_way_in(packed: Packed) -> None:
+    batch = next(Reader(packed, "train", 6).ordered())
+    rng = np.random.default_rng(0)
+    for lookup in batch.lookups.values():
+        table = rng.normal(size=(int(lookup.touched.max()) + 1, 2))
+        outputs = np.concatenate([sums(read_, table) for read_ in lookup.reads.values()])
+        gradient = rng.normal(size=outputs.shape)
+        back = sums(lookup.back, gradient)
+        assert (np.diff(lookup.touched) > 0).all()
+        # ⟨A t, g⟩ = ⟨t, Aᵀ g⟩
+        assert (outputs * gradient).sum() == pytest.approx((table[lookup.touched.numpy()] * back).sum())
+    candidates = rng.normal(size=(len(batch), 1))
+    by_request = np.bincount(batch.request_of.numpy(), candidates[:, 0])
+    by_item = np.bincount(batch.item_of.numpy(), candidates[:, 0])
+    np.testing.assert_allclose(sums(batch.requests, candidates)[:, 0], by_request)
+    requests, items = len(by_request), len(by_item)
+    # outputs may be filled up with empty sums, which belong to nobody
+    summed = sums(batch.items, candidates)[:, 0]
+    np.testing.assert_allclose(summed[:items], by_item)
+    assert not summed[items:].any()
+    stack = rng.normal(size=(requests + items, 1))
+    pair = stack[batch.request_of.numpy()] + stack[requests + batch.item_of.numpy()]
+    np.testing.assert_allclose(sums(batch.pairs, stack)[: len(batch)], pair)
+    assert not sums(batch.pairs, stack)[len(batch) :].any()
+
+
+def marks(batches: list[Batch]) -> list[float]:
+    """A mark of every request of the batches: the sums of its candidates' crosses and items' numbers."""
+    found = []
+    for batch in batches:
+        each = batch.numbers["cross"][:, 0].double() + 7 * batch.numbers["item"][batch.item_of.long(), 0]
+        found += np.bincount(batch.request_of, each, len(batch.numbers["query"])).tolist()
+    return sorted(found)
+
+
+def test_an_epoch_holds_each_request_once_in_an_order_of_its_own(packed: Packed) -> None:
+    reader = Reader(packed, "train", SIZE, seed=3)
+    (shard,) = packed.splits["train"]
+    first, again, second = list(reader.shuffled(0)), list(reader.shuffled(0)), list(reader.shuffled(1))
+    assert len(first) == len(reader) == -(-len(shard) // SIZE)
+    expected = marks(list(reader.ordered()))
+    assert len(set(expected)) > 0.99 * len(shard)  # marks tell requests apart
+    assert marks(first) == pytest.approx(expected)
+    assert marks(second) == pytest.approx(expected)
+    assert same(first, again)
+    assert not same(first, second)
+    assert not same(first, list(Reader(packed, "train", SIZE, seed=4).shuffled(0)))
+
+
+@pytest.mark.parametrize("skip", [1, 5, 10**6])
+def test_skip_goes_on_exactly(packed: Packed, skip: int) -> None:
+    reader = Reader(packed, "train", SIZE, {EXPOSED: None, RETRIEVED: 3}, seed=3)
+    assert same(list(reader.shuffled(2, skip)), list(reader.shuffled(2))[skip:])
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_ranks_partition_the_batches(packed: Packed, world_size: int) -> None:
+    population: Population = {EXPOSED: None, RETRIEVED: 2}
+    whole = list(Reader(packed, "train", SIZE, population, seed=1).shuffled(0))
+    parts = [
+        list(Reader(packed, "train", SIZE, population, 1, rank, world_size).shuffled(0))
+        for rank in range(world_size)
+    ]
+    for rank, part in enumerate(parts):
+        assert same(part, whole[rank::world_size])
+
+
+def test_population_caps_hold(packed: Packed) -> None:
+    population: Population = {EXPOSED: None, PRERANKED: 4, RETRIEVED: 2}
+    batches = list(Reader(packed, "train", SIZE, population, seed=5).shuffled(0))
+    whole = list(Reader(packed, "train", SIZE, seed=5).shuffled(0))
+    for batch, all_ in zip(batches, whole, strict=True):
+        count = _by_level(batch)
+        held = _by_level(all_)
+        np.testing.assert_array_equal(count[:, EXPOSED], held[:, EXPOSED])
+        np.testing.assert_array_equal(count[:, PRERANKED], np.minimum(held[:, PRERANKED], 4))
+        np.testing.assert_array_equal(count[:, RETRIEVED], np.minimum(held[:, RETRIEVED], 2))
+        assert not count[:, RANKED].any()
+        assert (np.diff(batch.request_of) >= 0).all()
+        # no item is there without a candidate
+        assert sorted(set(batch.item_of.tolist())) == list(range(len(batch.numbers["item"])))
+    redrawn = list(Reader(packed, "train", SIZE, population, seed=5).shuffled(1))
+    assert not same(batches, redrawn)
+
+
+def _by_level(batch: Batch) -> np.ndarray:
+    counts = np.zeros((len(batch.numbers["query"]), 4), dtype=int)
+    np.add.at(counts, (batch.request_of.numpy(), batch.level.numpy()), 1)
+    return counts
+
+
+def test_masks_of_a_batch(packed: Packed) -> None:
+    batch = next(Reader(packed, "train", SIZE).ordered())
+    known = (batch.level.numpy() == EXPOSED) & (batch.labels["click"].numpy() >= 0)
+    np.testing.assert_array_equal(batch.known("click").numpy(), known)
+    assert 0 < known.sum() < len(batch)
+    expected = np.isin(batch.level.numpy(), [RETRIEVED, RANKED])
+    np.testing.assert_array_equal(batch.sampled({RETRIEVED: None, RANKED: None}).numpy(), expected)
+
+
+def test_a_population_that_nobody_is_in_leaves_empty_requests(packed: Packed) -> None:
+    batch = next(Reader(packed, "train", SIZE, {}).ordered())
+    assert len(batch) == 0
+    assert len(batch.numbers["query"]) == SIZE
+    assert (batch.requests.start == 0).all()
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(0, 9), max_size=30))
+def test_grouped_finds_keys_starts_and_positions(values: list[int]) -> None:
+    keys = np.array(values, dtype=np.int32)
+    distinct, start, order = grouped(keys)
+    assert distinct.tolist() == sorted(set(values))
+    for n, key in enumerate(distinct):
+        assert order[start[n] : start[n + 1]].tolist() == [p for p, v in enumerate(values) if v == key]
+
+
+def test_an_items_share_is_of_the_levels_that_are_read(packed: Packed) -> None:
+    (shard,) = packed.splits["train"]
+    population = {EXPOSED: None, RANKED: None}
+    here = shard.item[np.isin(shard.level, list(population))]
+    for read_levels, items in ((None, shard.item), (population, here)):
+        (batch,) = Reader(packed, "train", len(shard), read_levels).ordered()
+        rows, counts = np.unique(items, return_counts=True)
+        assert len(batch.numbers["item"]) == len(rows), "one batch of all, its items ascending"
+        assert np.allclose(batch.share.numpy(), counts / len(items), rtol=1e-6)

@@ -1,0 +1,230 @@
+"""Negatives beyond the log, as a batch holds them: whose they are, what they know, and that the seed decides."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from corank.batches.batch import Batch
+from corank.batches.reader import Reader
+from corank.batches.sampling import BATCH, CATALOGUE, Population
+from corank.data.pack import Packed, pack
+from corank.features.encoders import assemble
+from corank.features.kinds import IdFeature, IdsFeature, NumberFeature
+from corank.features.log_schema import DataSettings, Label, Score, Split
+from corank.features.schema import Schema
+
+DAY = 86_400_000
+RETRIEVED, RANKED, EXPOSED = range(3)
+LEVELS = ["retrieved", "ranked", "exposed"]
+REQUESTS, TRAIN_ITEMS, ITEMS = 60, 30, 40
+"""Items 30 to 34 are candidates after training alone, 35 to 39 never."""
+WANTED: Population = {RETRIEVED: 1, EXPOSED: None, BATCH: 4, CATALOGUE: 6}
+
+SCHEMA = Schema(
+    {
+        "user": IdFeature(side="user", kind="id", dim=4),
+        "number": NumberFeature(side="context", kind="number", scale="none"),
+        "item": IdFeature(side="item", kind="id", dim=4),
+        # an item's number times ten plus its version: tells the rows of a batch apart
+        "mark": NumberFeature(side="item", kind="number", scale="none"),
+        "match": NumberFeature(side="cross", kind="number", scale="none"),
+        "pair": IdFeature(side="cross", kind="id", dim=4),
+        "shared": IdsFeature(side="cross", kind="ids", dim=4),
+    }
+)
+
+
+def tables(base: Path) -> pl.DataFrame:
+    """A log of 4 days, two of them training; items change at noon of the first and of the second."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(REQUESTS):
+        time = number * 4 * DAY // REQUESTS
+        among = TRAIN_ITEMS if time < 2 * DAY else 35
+        items = rng.permutation(among)[: rng.integers(3, 9)]
+        rows += [(number, number % 5, int(item), time, str(rng.choice(LEVELS))) for item in items]
+    log = pl.DataFrame(rows, schema=["number", "user", "item", "time", "level"], orient="row")
+    log = log.with_columns(
+        weight=pl.lit(7.0),
+        click=pl.lit(1),
+        score=pl.lit(0.5),
+        match=pl.lit(3.0),
+        pair=pl.lit("p"),
+        shared=pl.lit(["a", "b"]),
+    )
+    log.write_parquet(base / "log.parquet")
+    versions = [(n, at, n * 10 + version) for n in range(ITEMS) for version, at in enumerate((None, 12, 36))]
+    pl.DataFrame(versions, schema=["item", "valid_from", "mark"], orient="row").with_columns(
+        pl.col("valid_from") * 3_600_000
+    ).write_parquet(base / "items.parquet")
+    return log
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> tuple[Packed, pl.DataFrame]:
+    base = tmp_path_factory.mktemp("negatives")
+    log = tables(base)
+    data = DataSettings(
+        log="log.parquet",
+        items="items.parquet",
+        request=["number"],
+        user="user",
+        item="item",
+        time="time",
+        level="level",
+        levels=LEVELS,
+        weight="weight",
+        labels={"click": Label(column="click")},
+        scores={"production": Score(column="score")},
+        split=Split(valid="1970-01-03", test="1970-01-04"),
+    )
+    return pack(data, SCHEMA, base, base / "packed"), log
+
+
+def reader(packed: Packed, population: Population = WANTED, seed: int = 2, size: int = 7) -> Reader:
+    return Reader(packed, "train", size, population, seed)
+
+
+Row = tuple[int, int, int]
+
+
+def rows(batch: Batch) -> list[Row]:
+    """The log's request number, the item's mark and the level or source of each candidate."""
+    number = batch.numbers["query"][:, 0][batch.request_of.long()]
+    mark = batch.numbers["item"][:, 0][batch.item_of.long()]
+    return [(int(n), int(m), int(s)) for n, m, s in zip(number, mark, batch.level, strict=True)]
+
+
+def beyond(batches: Iterable[Batch]) -> Iterator[Row]:
+    return (row for batch in batches for row in rows(batch) if row[2] in (BATCH, CATALOGUE))
+
+
+def test_a_requests_own_candidates_are_never_among_them(case: tuple[Packed, pl.DataFrame]) -> None:
+    """Neither those that the batch reads nor those that no loss asks for."""
+    packed, log = case
+    own = {(row["number"], row["item"]) for row in log.iter_rows(named=True)}
+    found = list(beyond(batch for epoch in range(5) for batch in reader(packed).shuffled(epoch)))
+    assert len(found) > 500
+    assert not {(number, mark // 10) for number, mark, _ in found} & own
+
+
+def test_no_item_is_there_twice(case: tuple[Packed, pl.DataFrame]) -> None:
+    packed, _ = case
+    for batch in reader(packed).shuffled(0):
+        pairs = [(number, mark // 10) for number, mark, _ in rows(batch)]
+        assert len(pairs) == len(set(pairs))
+        assert (np.diff(batch.request_of) >= 0).all()
+
+
+def test_the_catalogue_is_what_was_seen_and_a_batch_its_own_items(case: tuple[Packed, pl.DataFrame]) -> None:
+    packed, _ = case
+    found: dict[int, set[int]] = {BATCH: set(), CATALOGUE: set()}
+    for epoch in range(20):
+        for batch in reader(packed).shuffled(epoch):
+            held = {mark // 10 for _, mark, source in rows(batch) if source in (RETRIEVED, EXPOSED)}
+            for _, mark, source in beyond([batch]):
+                found[source].add(mark // 10)
+                assert source == CATALOGUE or mark // 10 in held
+    assert found[CATALOGUE] == set(range(TRAIN_ITEMS))
+    assert found[BATCH] <= set(range(TRAIN_ITEMS))
+
+
+def test_an_item_is_as_it_was_at_the_time_of_the_request(case: tuple[Packed, pl.DataFrame]) -> None:
+    packed, log = case
+    time = dict(log.select("number", "time").iter_rows())
+    versions = set()
+    for number, mark, _ in beyond(reader(packed).shuffled(0)):
+        hours = time[number] / 3_600_000
+        assert mark % 10 == (hours >= 12) + (hours >= 36), (hours, mark)
+        versions.add(mark % 10)
+    assert versions == {0, 1, 2}
+
+
+def test_nothing_is_known_of_the_pair(case: tuple[Packed, pl.DataFrame]) -> None:
+    packed, _ = case
+    (group,) = [g for g in reader(packed).layout.groups["cross"] if g.dim == 4]
+    for batch in reader(packed).shuffled(0):
+        far = batch.level >= BATCH
+        assert 0 < far.sum() < len(far)
+        assert (batch.labels["click"][far] == -1).all() and (batch.labels["click"][~far] >= -1).all()
+        assert (batch.weight[far] == 1).all() and (batch.weight[~far] == 7).all()
+        assert batch.scores["production"][far].isnan().all()
+        assert (batch.scores["production"][~far] == 0.5).all()
+        nothing = packed.encoders.columns("cross", pl.DataFrame({"": [None]}))
+        missing = assemble(SCHEMA.placed("cross"), nothing, 1)
+        assert (batch.numbers["cross"][far] == torch.from_numpy(missing.numbers)).all()
+        assert (batch.numbers["cross"][~far] != torch.from_numpy(missing.numbers)).all()
+        # two bags a candidate: the pair's id, then the list, which is empty
+        read = batch.lookups[4].reads["cross"]
+        assert read.start is not None
+        bags = [
+            read.row[a:b].tolist()
+            for a, b in zip(read.start[:-1].tolist(), read.start[1:].tolist(), strict=True)
+        ]
+        bare = group.bags(missing)
+        assert bare.start is not None
+        expected = [bare.row[a:b].tolist() for a, b in zip(bare.start, bare.start[1:], strict=False)]
+        for n in torch.nonzero(far).flatten().tolist():
+            assert bags[2 * n : 2 * n + 2] == expected
+        for n in torch.nonzero(~far).flatten().tolist():
+            assert len(bags[2 * n + 1]) == 2
+
+
+def test_a_request_has_as_many_as_were_asked_for_but_for_repeats(case: tuple[Packed, pl.DataFrame]) -> None:
+    packed, _ = case
+    counts = []
+    for batch in reader(packed, {EXPOSED: None, CATALOGUE: 6}).shuffled(0):
+        each = batch.request_of[batch.level == CATALOGUE]
+        counts += np.bincount(each, minlength=len(batch.numbers["query"])).tolist()
+    assert max(counts) <= 6
+    # 6 of 30 items, up to 8 of them the request's own: 4 or so are left
+    assert 3.5 < np.mean(counts) < 6
+
+
+def test_each_loss_takes_the_first_of_one_order(case: tuple[Packed, pl.DataFrame]) -> None:
+    packed, _ = case
+    for batch in reader(packed).shuffled(0):
+        four, two = batch.sampled({CATALOGUE: 4}), batch.sampled({CATALOGUE: 2, EXPOSED: None})
+        assert not (two & (batch.level == CATALOGUE) & ~four).any()
+        assert (two | (batch.level != EXPOSED)).all()
+        counts = np.bincount(batch.request_of[four], minlength=len(batch.numbers["query"]))
+        there = np.bincount(batch.request_of[batch.level == CATALOGUE], minlength=len(batch.numbers["query"]))
+        assert (counts == np.minimum(there, 4)).all()
+
+
+def test_the_seed_and_the_epoch_decide(case: tuple[Packed, pl.DataFrame]) -> None:
+    packed, _ = case
+
+    def drawn(seed: int, epoch: int, skip: int = 0) -> list[list[Row]]:
+        return [rows(batch) for batch in reader(packed, seed=seed).shuffled(epoch, skip)]
+
+    first = drawn(2, 0)
+    assert drawn(2, 0) == first
+    assert drawn(2, 0, skip=2) == first[2:], "a resumed epoch goes on as the unbroken one"
+    assert drawn(3, 0) != first and drawn(2, 1) != first
+
+
+def test_every_item_of_the_catalogue_is_equally_likely(case: tuple[Packed, pl.DataFrame]) -> None:
+    packed, log = case
+    number = 3
+    own = set(log.filter(pl.col("number") == number)["item"])
+    counts = np.zeros(ITEMS)
+    epochs = 400
+    for epoch in range(epochs):
+        for found, mark, _ in beyond(reader(packed, {EXPOSED: None, CATALOGUE: 3}, size=60).shuffled(epoch)):
+            counts[mark // 10] += found == number
+    others = [item for item in range(TRAIN_ITEMS) if item not in own]
+    assert counts.sum() == counts[others].sum()
+    mean = counts[others].mean()
+    assert abs(counts[others] - mean).max() < 4.5 * mean**0.5
+
+
+def test_a_batch_that_reads_nothing_still_has_its_catalogue(case: tuple[Packed, pl.DataFrame]) -> None:
+    packed, _ = case
+    batch = next(reader(packed, {CATALOGUE: 5, BATCH: 5}).shuffled(0))
+    assert len(batch) > 0
+    assert (batch.level == CATALOGUE).all()

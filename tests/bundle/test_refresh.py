@@ -1,0 +1,255 @@
+"""Refreshing: a bundle brought forward by a newer log is what packing all of it would have given."""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from scipy.special import expit
+
+import corank
+from corank.bundle.item_records import Records
+from corank.bundle.manifest import Bundle
+from corank.core.errors import DataError
+from corank.core.ragged import Rows
+from corank.evaluation.predict import predict
+from corank.features.encoders import Encoders
+from corank.features.input_layout import dense
+from corank.features.priors import Rates, Snapshots
+from corank.serving.funnel.funnel import Funnel, Request, snapshots
+from corank.training.export import export, newest
+from corank.training.run import Run
+from tests.support.commands import run_corank
+from tests.support.random_worlds import DAY, DERIVED, HOUR, Case
+
+BEGIN = 2 * DAY + 5 * HOUR
+"""When the bundle's log ended: both the daily priors and those of two days are as of the third midnight."""
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return Case.of(tmp_path_factory.mktemp("case"), DERIVED)
+
+
+@pytest.fixture(scope="module")
+def exported(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("exported") / "bundle"
+    early = replace(case.packed, manifest=case.packed.manifest.model_copy(update={"last": BEGIN}))
+    export(path, case.config, early, case.model, case.calibrators)
+    return path
+
+
+@pytest.fixture
+def bundle(exported: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(exported, tmp_path / "bundle"))
+
+
+def content(path: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
+def counts(found: Snapshots) -> dict[str, list[Any]]:
+    def plain(rates: Rates) -> list[Any]:
+        arrays = [rates.keys, *vars(rates.counts).values(), *vars(rates.all).values()]
+        return [array.tolist() for array in arrays]
+
+    return {name: plain(rates) for name, rates in found.rates.items()}
+
+
+def priors(bundle: Bundle) -> dict[str, list[Any]]:
+    return counts(snapshots(bundle.folder, bundle.manifest))
+
+
+def records(bundle: Bundle) -> Records:
+    encoders = Encoders.load(bundle.folder / "encoders", bundle.manifest.declared)
+    return Records.load(bundle.folder / "items", encoders, bundle.manifest.item_columns)
+
+
+def plain(rows: Rows) -> list[Any]:
+    lists = [[values.length.tolist(), values.flat().tolist()] for values in rows.lists]
+    return [rows.ids.tolist(), rows.numbers.tolist(), lists]
+
+
+# All of a log
+
+
+@pytest.mark.parametrize(
+    ("until", "moment"), [(None, 4 * DAY - HOUR), ("1970-01-05", 4 * DAY), ("1970-01-06T07:30", 5 * DAY)]
+)
+def test_priors_are_those_that_packing_counts(
+    case: Case, bundle: Path, until: str | None, moment: int
+) -> None:
+    before = Bundle.open(bundle)
+    after = corank.refresh(bundle, str(case.base / "log.parquet"), until=until)
+    expected = case.packed.priors.as_of(case.packed.schema.priors(), moment)
+    assert priors(after) == counts(expected) != priors(before)
+    assert after.manifest.priors == expected.cut
+    assert set(after.manifest.priors.values()) == {moment // DAY * DAY, moment // (2 * DAY) * (2 * DAY)}
+    assert after.manifest.model_version == before.manifest.model_version
+    assert (before.manifest.items_seq, after.manifest.items_seq) == (1, 2)
+
+
+def test_records_and_vectors_are_of_the_new_priors(case: Case, bundle: Path) -> None:
+    before = Bundle.open(bundle)
+    after = corank.refresh(bundle, str(case.base / "log.parquet"), until="1970-01-05")
+    now = case.packed.priors.as_of(case.packed.schema.priors(), 4 * DAY)
+    expected = newest(case.packed).renewed(case.packed.encoders, now)
+    assert plain(records(after).rows) == plain(expected.rows) != plain(records(before).rows)
+    assert records(after).ids.values.to_list() == list(range(16))
+    tables = {int(d): w.detach().numpy() for d, w in case.model.tables["shared"].weights.items()}
+    inputs = torch.from_numpy(dense(expected.rows, case.model.layout.groups["item"], tables))
+    with torch.no_grad():
+        vectors = case.model.stages["prerank"].item(inputs).numpy()
+    old, new = (np.load(b.folder / "items" / "vectors.prerank.npy") for b in (before, after))
+    np.testing.assert_allclose(new, vectors, atol=1e-5)
+    assert np.abs(new - old).max() > 0.01
+
+
+def test_a_refreshed_funnel_scores_as_the_training_model_does(case: Case, bundle: Path) -> None:
+    stale = Funnel.open(bundle)
+    corank.refresh(bundle, str(case.base / "log.parquet"), until="1970-01-04")
+    fresh, theirs = Funnel.open(bundle), predict(case.model, case.packed, "test")
+    start, far = theirs.requests.start, 0.0
+    for number in range(len(start) - 1):
+        request = Request.parse(case.request("test", number))
+        for stage, labels in theirs.logits.items():
+            for label, logits in labels.items():
+                ours, olds = (expit(f.logits(request)[stage][label]) for f in (fresh, stale))
+                expected = expit(logits[start[number] : start[number + 1]])
+                np.testing.assert_allclose(ours, expected, atol=1e-5)
+                far = max(far, np.abs(olds - expected).max())
+    assert far > 0.01
+
+
+def test_who_reads_the_content_before_still_can(case: Case, bundle: Path) -> None:
+    reader, request = Funnel.open(bundle), Request.parse(case.request("test", 3))
+    answer = reader.rank(request)
+    corank.refresh(bundle, str(case.base / "log.parquet"), until="1970-01-04")
+    again = Funnel.open(bundle).rank(request)
+    assert reader.rank(request) == answer
+    assert (answer["items_seq"], again["items_seq"]) == (1, 2)
+    assert [i["score"] for i in again["items"]] != [i["score"] for i in answer["items"]]
+
+
+def test_a_log_that_closes_no_later_period_changes_no_prior(case: Case, bundle: Path) -> None:
+    said: list[str] = []
+    before = Bundle.open(bundle)
+    after = corank.refresh(
+        bundle, str(case.base / "log.parquet"), until="1970-01-03T23:00", report=said.append
+    )
+    assert after.manifest.priors == before.manifest.priors
+    assert priors(after) == priors(before)
+    assert said == [
+        f"{name}: still as of 1970-01-03 00:00:00 UTC; the log closes no later period"
+        for name in case.packed.schema.priors()
+    ]
+
+
+def test_days_one_after_another_are_all_at_once(case: Case, bundle: Path, tmp_path: Path) -> None:
+    """Each with the day before, of which some clicks came late."""
+    log, whole = pl.read_parquet(case.base / "log.parquet"), Path(shutil.copytree(bundle, tmp_path / "whole"))
+    days = {str(day): some for (day,), some in log.group_by(pl.col("time") // DAY, maintain_order=True)}
+    for day in "123":
+        days[day].write_parquet(tmp_path / f"day{day}.parquet")
+    corank.refresh(bundle, f"{tmp_path}/day[12].parquet", until="1970-01-04")
+    pieces = corank.refresh(bundle, f"{tmp_path}/day[23].parquet", until="1970-01-05")
+    once = corank.refresh(whole, str(case.base / "log.parquet"), until="1970-01-05")
+    assert priors(pieces) == priors(once)
+    assert plain(records(pieces).rows) == plain(records(once).rows)
+    assert (pieces.manifest.items_seq, once.manifest.items_seq) == (3, 2)
+
+
+def test_exact_duplicates_count_once(case: Case, bundle: Path, tmp_path: Path) -> None:
+    log = pl.read_parquet(case.base / "log.parquet")
+    pl.concat([log, log[::-3]]).write_parquet(tmp_path / "twice.parquet")
+    after = corank.refresh(bundle, str(tmp_path / "twice.parquet"), until="1970-01-05")
+    assert priors(after) == counts(case.packed.priors.as_of(case.packed.schema.priors(), 4 * DAY))
+
+
+def test_newer_items_bring_the_columns_of_a_value(case: Case, bundle: Path, tmp_path: Path) -> None:
+    before = records(Bundle.open(bundle)).columns["worth"]
+    newer, path = case.items[2:4].with_columns(worth=pl.Series([7.0, 9.0])), tmp_path / "items.parquet"
+    newer.write_parquet(path)
+    after = corank.refresh(bundle, str(case.base / "log.parquet"), str(path))
+    assert records(after).columns["worth"].tolist() == [*before[:2], 7, 9, *before[4:]]
+    newer.with_columns(worth=pl.Series([7.0, None])).write_parquet(path)
+    with pytest.raises(
+        DataError, match="column 'worth' is None at item_id=3; a value needs a number for every"
+    ):
+        corank.refresh(bundle, str(case.base / "log.parquet"), str(path))
+    assert Bundle.open(bundle) == after
+
+
+# Whole or not at all
+
+FULL = """
+import resource, sys
+from pathlib import Path
+from corank import verbs
+from corank.errors import BundleError
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), resource.RLIM_INFINITY))
+try:
+    corank.refresh(Path(sys.argv[1]), sys.argv[2], until="1970-01-05")
+except BundleError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("limit", [300, 10_000])
+def test_full_disk_leaves_the_bundle_untouched(case: Case, bundle: Path, limit: int) -> None:
+    before = content(bundle)
+    command = [sys.executable, "-c", FULL, str(bundle), str(case.base / "log.parquet"), str(limit)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, env=os.environ)
+    assert done.stderr == ""
+    assert done.stdout.startswith(f"{bundle}: cannot be written: [Errno 27] File too large")
+    left = content(bundle)
+    assert {name: left[name] for name in before} == before
+    assert Bundle.open(bundle).manifest.items_seq == 1
+
+
+# Without priors
+
+
+def test_a_bundle_without_priors_renews_its_items_and_vectors(
+    trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle, items = tmp_path / "bundle", pl.read_parquet(trained.base / "items.parquet")
+    corank.export(trained.folder, bundle)
+    before = Bundle.open(bundle)
+    old, twin = (items["item_id"][n] for n in (3, 5))
+    items[5:6].with_columns(item_id=pl.lit(old)).write_parquet(tmp_path / "items.parquet")
+    log = trained.base / "log" / "*.parquet"
+    code, out, err = run_corank(capsys, "refresh", bundle, log, "--items", tmp_path / "items.parquet")
+    after = Bundle.open(bundle)
+    version = before.manifest.model_version
+    assert (code, out) == (0, "")
+    assert err == f"items: 1 renewed, 0 new\nbundle: {bundle}  model {version}  items 2\n"
+    assert after.manifest.model_version == version
+    vectors = [np.load(b.folder / "items" / "vectors.prerank.npy") for b in (before, after)]
+    changed = np.flatnonzero(np.abs(vectors[1] - vectors[0]).max(1) > 1e-6)
+    assert changed.tolist() == records(after).ids.find(pl.Series([old])).tolist()
+    # all but its id it has of another
+    placed = after.manifest.declared.placed("item")
+    of_old, of_twin = (
+        records(after).rows.ids[records(after).ids.find(pl.Series([n]))[0]] for n in (old, twin)
+    )
+    assert [n for n, name in enumerate(placed.ids) if of_old[n] != of_twin[n]] == [
+        placed.ids.index("item_id")
+    ]
+
+
+def test_a_mistake_of_the_command_line_is_one_line(
+    bundle: Path, case: Case, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = run_corank(capsys, "refresh", bundle, case.base / "log.parquet", "--until", "soon")
+    assert (code, out) == (1, "")
+    assert err == "error: 'soon': expected a day or a time, such as 2026-04-30 or 2026-04-30T06:00\n"
+    code, _, err = run_corank(capsys, "refresh", bundle, case.base / "none.parquet")
+    assert code == 1 and err.startswith(f"error: {case.base}/none.parquet: no such file")

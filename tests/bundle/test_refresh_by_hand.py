@@ -1,0 +1,253 @@
+"""Refreshing by a log small enough to count by hand, and what is refused."""
+
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from test_pack import DAY, HOUR, ITEMS, LOG, USERS, World
+
+import corank
+from corank.core.errors import DataError
+from corank.features.kinds import CountFeature, IdFeature, IdsFeature, PriorFeature
+from corank.serving.funnel.funnel import Funnel, Request
+from tests.support.random_worlds import bare_funnel
+
+# A log small enough to count by hand
+
+NEWER = pl.DataFrame(
+    [
+        ("d", 3, 13, 49 * HOUR, "exposed", None, None, 0.0),
+        ("f", 2, 10, 60 * HOUR, "exposed", 0, "feed", 0.0),
+        ("f", 2, 13, 60 * HOUR, "exposed", 1, "feed", 0.0),
+        ("f", 2, 11, 60 * HOUR, "ranked", 1, "feed", 0.0),
+        ("g", 1, 12, 72 * HOUR, "exposed", 1, "home", 0.0),
+    ],
+    schema=LOG.schema,
+    orient="row",
+)
+"""The snapshot is as of 48 h: item 10 was clicked once of once, 11 never of once, 12 twice of twice."""
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> World:
+    found = World(tmp_path, users=USERS.with_columns(city=pl.Series(["a", "b", "a"])))
+    found.features |= {
+        "city": IdFeature(side="user", kind="id"),
+        "brands": IdsFeature(side="user", kind="ids", of="clicked.brand"),
+        "ctr": PriorFeature(kind="prior", by=["item"], label="click", smoothing=2, scale="none"),
+        "brand_ctr": PriorFeature(kind="prior", by=["brand"], label="click", smoothing=2, scale="none"),
+        "city_shown": PriorFeature(kind="prior", by=["city"], scale="none"),
+        "brand_seen": CountFeature(kind="count", of=["clicked.brand", "brand"], scale="none"),
+    }
+    return found
+
+
+def refreshed(small: World, log: pl.DataFrame, **tables: Any) -> list[str]:
+    """What is said when the world's bundle is refreshed by a newer log, and newer items and users."""
+    given = {"log": log} | {name: tables.pop(name) for name in ("items", "users") if name in tables}
+    for name, table in given.items():
+        table.write_parquet(small.folder / f"newer.{name}.parquet")
+    said: list[str] = []
+    paths = {name: str(small.folder / f"newer.{name}.parquet") for name in given}
+    corank.refresh(small.folder / "bundle", **paths, **tables, report=said.append)
+    return said
+
+
+def seen(
+    small: World, *names: str, clicked: Sequence[int] = (), candidates: Sequence[int] = (10,)
+) -> list[list[Any]]:
+    """The values of some features for user 2 and the candidates, as the bundle's funnel encodes them."""
+    funnel = Funnel.open(small.folder / "bundle")
+    request = {"user": {"id": 2, "city": "b", "clicked": list(clicked)}, "time": 73 * HOUR}
+    received = funnel.receiver.receive(Request.parse(request | {"candidates": list(candidates)}))
+    everyone = np.arange(len(received.ids))
+    sides = {
+        "query": received.query,
+        "item": received.items.rows(received.place),
+        "cross": funnel.receiver.cross(received, everyone),
+    }
+    found = []
+    for name in names:
+        placement = funnel.schema.placement(name)
+        rows, placed = sides[placement], funnel.schema.placed(placement)
+        if name in placed.lists:
+            found.append(rows.lists[placed.lists.index(name)].flat().tolist())
+        elif name in placed.ids:
+            found.append(rows.ids[:, placed.ids.index(name)].tolist())
+        else:
+            found.append(rows.numbers[:, placed.numbers.index(name)].tolist())
+    return found
+
+
+ALL = [10, 11, 12, 13, 99]
+
+
+def test_rates_by_hand(small: World) -> None:
+    bare_funnel(small.pack(), small.folder / "bundle")
+    said = refreshed(small, NEWER, users=small.users)
+    ctr, brand_ctr, city_shown = seen(small, "ctr", "brand_ctr", "city_shown", candidates=ALL)
+    # with 0 and 1 of the items 10 and 13 four clicks of six; two candidates of 2/3 are added to each
+    assert ctr == pytest.approx([(1 + 4 / 3) / 4, (4 / 3) / 3, (2 + 4 / 3) / 4, (1 + 4 / 3) / 3, 2 / 3])
+    x, y, z = (3 + 4 / 3) / 6, (1 + 4 / 3) / 4, 2 / 3
+    assert brand_ctr == pytest.approx([x, y, x, y, z])
+    assert city_shown == pytest.approx([np.log(1 + 1 + 2)])  # one before, two new; user 3 has no city
+    assert "ctr: 1970-01-03 00:00:00 UTC → 1970-01-04 00:00:00 UTC, 2 candidates counted" in said
+
+
+def test_newer_items_take_the_place_of_older_records_and_add_to_them(small: World) -> None:
+    bare_funnel(small.pack(), small.folder / "bundle")
+    names = ("item", "brand", "brand_ctr", "brands", "brand_seen")
+    asked: dict[str, Any] = {"clicked": [12, 77], "candidates": [10, 12, 77, 99]}
+    # codes of the brands: x 2, y 3, z 4
+    before = [[2, 3, 1], [2, 2, 4], pytest.approx([5 / 5, 5 / 5, 2 / 3]), [2, 0], [1, 1, 0]]
+    before[2] = pytest.approx([(3 + 1.5) / 5, (3 + 1.5) / 5, 0.75])
+    assert seen(small, *names, **asked) == before
+    newer = pl.DataFrame({"item": [77, 12], "brand": ["z", "z"], "tags": [[1], [3]]})
+    said = refreshed(small, NEWER, items=newer, users=small.users)
+    assert said[0] == "items: 1 renewed, 1 new"
+    x, z = (3 + 4 / 3) / 6, 2 / 3  # what was counted of the brand x stays with it
+    after = [[2, 3, 1, 1], [2, 4, 4, 4], pytest.approx([x, z, z, z]), [4, 4], [0, 2, 2, 2]]
+    assert seen(small, *names, **asked) == after
+
+
+def test_of_versions_the_newest_is_the_record(small: World) -> None:
+    bare_funnel(small.pack(), small.folder / "bundle")
+    newer = pl.DataFrame(
+        {"item": [12, 12], "valid_from": [2 * DAY, DAY], "brand": ["z", "y"], "tags": [[1], [2]]}
+    )
+    refreshed(small, NEWER, items=newer, users=small.users)
+    assert seen(small, "brand", "tags", candidates=[12]) == [[4], [3]]
+
+
+def test_items_without_a_record_are_told_and_counted_by_their_id(small: World) -> None:
+    bare_funnel(small.pack(), small.folder / "bundle")
+    strange = NEWER.with_columns(pl.col("item").replace(13, 77))
+    said = refreshed(small, strange, users=small.users)
+    hint = "they are counted by their id alone (give the items, too)"
+    assert f"log: 1 items have no record; {hint}" in said
+    newer = pl.DataFrame({"item": [77], "brand": ["y"], "tags": [[1]]})
+    refreshed(small, NEWER[:1], items=newer, users=small.users)
+    ctr, brand_ctr = seen(small, "ctr", "brand_ctr", candidates=[77, 13])
+    assert ctr == pytest.approx([(1 + 4 / 3) / 3, 2 / 3])
+    # what has no brand is none of the candidates of that prior: three clicks of five, none of y's one
+    assert brand_ctr == pytest.approx([(6 / 5) / 3, (6 / 5) / 3])
+
+
+def test_a_gap_before_the_log_is_told(small: World) -> None:
+    bare_funnel(small.pack(), small.folder / "bundle")
+    said = refreshed(small, NEWER.with_columns(pl.col("time") + 2 * DAY), users=small.users)
+    gap = "counts nothing between 1970-01-03 00:00:00 UTC and 1970-01-05 01:00:00 UTC, where the log begins"
+    assert f"ctr: {gap}" in said
+
+
+def test_what_is_counted_late_asks_for_a_log_that_reaches_further_back(small: World) -> None:
+    small.features["ctr"] = PriorFeature(kind="prior", by=["item"], label="click", lag=timedelta(hours=5))
+    bare_funnel(small.pack(), small.folder / "bundle")
+    said = refreshed(small, NEWER, users=small.users)
+    assert any(line.startswith("ctr: counts nothing between 1970-01-02 19:00:00 UTC and") for line in said)
+
+
+# What is refused leaves the bundle as it was
+
+Change = Callable[[pl.DataFrame], pl.DataFrame]
+
+
+def refused(small: World, log: pl.DataFrame = NEWER, **tables: Any) -> str:
+    """The message; the bundle's bytes are the same."""
+    bundle = small.folder / "bundle"
+    bare_funnel(small.pack(), bundle)
+    before = {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file()}
+    with pytest.raises(DataError) as error:
+        refreshed(small, log, **({"users": small.users} | tables))
+    assert {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file()} == before
+    return str(error.value)
+
+
+LOGS: dict[str, Change] = {
+    "data.log: no column 'item'; it has request, user, time, ": lambda log: log.drop("item"),
+    "data.log: no column 'time'; it has request, user, item, ": lambda log: log.rename({"time": "at"}),
+    "data.log: no column 'click'; near ones: clicks": lambda log: log.rename({"click": "clicks"}),
+    "data.log: no column 'level'; near ones: levels": lambda log: log.rename({"level": "levels"}),
+    "data.labels.click: column 'click' holds 2; expected 0, 1, or null": lambda log: log.with_columns(
+        pl.col("click") * 2
+    ),
+    "data.labels.click: column 'click' holds nan; expected 0, 1": lambda log: log.with_columns(click=np.nan),
+    "data.level: column 'level' holds 'shown'; data.levels are retrieved": lambda log: log.with_columns(
+        pl.col("level").replace("ranked", "shown")
+    ),
+    "data.log: a user, an item or a time is null; every": lambda log: log.with_columns(user=pl.lit(None)),
+    "data.log: column 'item' is String; expected Int64, as in the bundle": lambda log: log.with_columns(
+        pl.format("i{}", "item").alias("item")
+    ),
+    "data.log: the log is empty": lambda log: log.clear(),
+    "data.log: a user, an item or a time is null; every candidate": lambda log: log.with_columns(
+        time=pl.when(pl.col("user") == 3).then(None).otherwise("time")
+    ),
+    "data.log: column 'item' identifies, but holds 1": lambda log: log.with_columns(pl.col("item") + 0.5),
+    "data.log: request request='g': item=12 has two rows that differ": lambda log: pl.concat(
+        [log, log[-1:].with_columns(click=pl.lit(0, pl.Int64))]
+    ),
+}
+"""By the message that it is refused with."""
+
+
+@pytest.mark.parametrize("message", LOGS)
+def test_an_unsound_log_is_refused(small: World, message: str) -> None:
+    assert refused(small, LOGS[message](NEWER)).startswith(message)
+
+
+ITEM_TABLES: dict[str, Change] = {
+    "data.items: no column 'brand'; it has item, tags": lambda items: items.drop("brand"),
+    "feature 'brand': expected text, as in training; received 3 (Int64)": lambda items: items.with_columns(
+        brand=pl.lit(3, pl.Int64)
+    ),
+    "data.items: item=13 has rows that differ; keep one, or tell them apart": lambda items: pl.concat(
+        [items, items[:1].with_columns(brand=pl.lit("q"))]
+    ),
+    "data.items: column 'item' is String; expected Int64": lambda items: items.with_columns(
+        pl.format("i{}", "item").alias("item")
+    ),
+}
+
+
+@pytest.mark.parametrize("message", ITEM_TABLES)
+def test_unsound_items_are_refused(small: World, message: str) -> None:
+    assert refused(small, items=ITEM_TABLES[message](ITEMS)).startswith(message)
+
+
+@pytest.mark.parametrize("until", ["soon", "1970-13-01", "1970-01-04T25:00", ""])
+def test_a_moment_that_is_none_is_refused(small: World, until: str) -> None:
+    told = f"{until!r}: expected a day or a time, such as 2026-04-30 or 2026-04-30T06:00"
+    assert refused(small, until=until) == told
+
+
+def test_a_day_begins_where_the_config_says(small: World) -> None:
+    data = small.settings().model_copy(update={"timezone": "Asia/Shanghai"})
+    told = ["1970-01-02", "1970-01-02T06:00", "1970-01-02T06:00Z"]
+    assert [data.milliseconds(moment) for moment in told] == [16 * HOUR, 22 * HOUR, 30 * HOUR]
+
+
+def test_weights_are_positive_numbers(small: World) -> None:
+    small.log, small.data = LOG.with_columns(w=pl.lit(2.0)), {"weight": "w"}
+    for wrong in (np.nan, -1.0, None):
+        log = NEWER.with_columns(w=pl.lit(wrong, pl.Float64))
+        expected = f"data.weight: column 'w' holds {wrong}; expected positive numbers"
+        assert refused(small, log) == expected
+
+
+def test_a_prior_by_a_column_of_the_users_needs_them(small: World) -> None:
+    assert refused(small, users=USERS).startswith("data.users: no column 'city'; it has user")
+    with pytest.raises(DataError, match=r"features\.city: a prior counts by it, and it is of the users"):
+        refreshed(small, NEWER)
+
+
+def test_a_column_of_the_users_is_theirs_though_the_log_has_one_too(small: World) -> None:
+    """As when packing."""
+    small.log = LOG.with_columns(city=pl.lit("c"))
+    bare_funnel(small.pack(), small.folder / "bundle")
+    refreshed(small, NEWER.with_columns(city=pl.lit("c")), users=small.users)
+    assert seen(small, "city_shown")[0] == pytest.approx([np.log(1 + 1 + 2)])

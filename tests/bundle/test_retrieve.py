@@ -1,0 +1,138 @@
+"""Retrieval in bundles: the nearest of what is live and passes, scored as if it had been given."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from corank.bundle.retrieval import Facts
+from corank.core.errors import ConfigError, RequestError
+from corank.data.pack import pack
+from corank.serving.funnel.funnel import Funnel, Request
+from corank.training.config import Config
+from corank.training.run import packed_folder
+from tests.support.random_worlds import RICH, Case
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    plain: dict[str, Any] = {**RICH, "cross": []}
+    found = Case.of(tmp_path_factory.mktemp("case"), plain)
+    config = found.config.model_dump(mode="json", by_alias=True)
+    config["retrieval"] = {"stage": "prerank", "keep": 12}
+    for feature in ("item_0", "item_2"):
+        config["features"][feature]["filter"] = True
+    checked = Config.model_validate(config | {"name": "retrieves"})
+    packed = pack(checked.data, checked.declared, found.base, packed_folder(checked, found.base))
+    return replace(found, config=checked, packed=packed)
+
+
+def asked(case: Case, number: int = 0, **more: Any) -> Request:
+    request = case.request("test", number)
+    del request["candidates"]
+    return Request.parse(request | more)
+
+
+def everyone(case: Case, funnel: Funnel, ids: list[int], number: int = 0) -> dict[int, float]:
+    """The pre-ranker's logit of every item."""
+    request = Request.parse(case.request("test", number) | {"candidates": ids})
+    return dict(zip(ids, funnel.logits(request)["prerank"]["click"].tolist(), strict=True))
+
+
+def test_candidates_are_the_nearest_and_scored_as_if_given(case: Case) -> None:
+    ids = case.items["item_id"].to_list()
+    for number in range(4):
+        request = asked(case, number, trace=True)
+        answer = case.funnel.rank(request)
+        logits = everyone(case, case.funnel, ids, number)
+        best = sorted(ids, key=lambda id_: -logits[id_])[:12]
+        found = [entry["id"] for entry in answer["trace"]]
+        np.testing.assert_allclose([logits[i] for i in found], [logits[i] for i in best], atol=1e-6)
+        given = case.funnel.rank(
+            Request.parse(case.request("test", number) | {"candidates": found, "trace": True})
+        )
+        assert answer == given
+
+
+def test_a_request_may_say_how_many(case: Case) -> None:
+    assert len(case.funnel.rank(asked(case, retrieve=3, trace=True))["trace"]) == 3
+    assert len(case.funnel.rank(asked(case, retrieve=999, trace=True))["trace"]) == len(case.items)
+
+
+def test_filters_let_through_what_has_any_of_the_values(case: Case) -> None:
+    items = case.items
+    text = items["item_2"].drop_nulls()[0]
+    code = items["item_0"].drop_nulls().explode().drop_nulls()[0]
+    for where, passing in (
+        ({"item_2": text}, items.filter(items["item_2"] == text)),
+        (
+            {"item_0": [code, 10**9]},
+            items.filter(items["item_0"].list.head(2).list.contains(code).fill_null(False)),
+        ),
+        ({"item_2": "nowhere"}, items.head(0)),
+    ):
+        trace = case.funnel.rank(asked(case, where=where, retrieve=999, trace=True))["trace"]
+        assert {entry["id"] for entry in trace} == set(passing["item_id"].to_list())
+
+
+def test_newer_items_are_found_and_older_ones_replaced(case: Case) -> None:
+    known = case.items["item_id"].to_list()
+    changed = {"item_0": [1], "item_1": 3, "item_2": "w9"}
+    fresh = {"item_0": [2], "item_1": 90, "item_2": "w1"}
+    layer = case.funnel.receiver.described([known[0], 901], [changed, fresh])
+    newer = case.funnel.renewed(7, layer)
+    trace = newer.rank(asked(case, retrieve=999, trace=True))["trace"]
+    ids = [entry["id"] for entry in trace]
+    assert sorted(ids) == sorted([*known, 901])
+    logits = everyone(case, newer, [*known, 901])
+    assert [logits[i] for i in ids] == sorted(logits.values(), reverse=True)
+    only = newer.rank(asked(case, where={"item_2": "w9"}, retrieve=999, trace=True))["trace"]
+    assert known[0] in {entry["id"] for entry in only}
+    assert len(case.funnel.rank(asked(case, retrieve=999, trace=True))["trace"]) == len(known)
+
+
+def test_the_bundle_tells_its_recall(case: Case) -> None:
+    facts = Facts.read(case.funnel.scorer.folder)
+    assert facts is not None
+    assert (facts.recall.index, facts.recall.k, facts.recall.recall) == ("flat", 12, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"where": {"item_9": 1}}, "where: the bundle knows no 'item_9' here; did you mean"),
+        ({"where": {"item_1": 1}}, "where: the bundle knows no 'item_1' here"),
+        ({"where": {"item_2": 1.5}}, "where: "),
+        ({"candidates": [1], "where": {"item_2": "w1"}}, "candidates: where candidates are given"),
+        ({"candidates": [1], "retrieve": 3}, "candidates: where candidates are given"),
+        ({"retrieve": 0}, "request: retrieve: Input should be greater than 0"),
+    ],
+)
+def test_what_cannot_be_retrieved_is_refused(case: Case, more: dict[str, Any], message: str) -> None:
+    with pytest.raises(RequestError) as refused:
+        case.funnel.rank(asked(case, **more))
+    assert str(refused.value)[: len(message)] == message
+
+
+def test_a_bundle_that_retrieves_none_says_so(case: Case, tmp_path: Path) -> None:
+    plain = Case.of(tmp_path, RICH)
+    request = plain.request("test", 0)
+    del request["candidates"]
+    with pytest.raises(RequestError, match="candidates: none are given, and the bundle has no `retrieval`"):
+        plain.funnel.rank(Request.parse(request))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"retrieval": {"stage": "rank"}}, "retrieval.stage: unknown towers stage 'rank'"),
+        ({"retrieval": None}, "features.item_0.filter: there is no `retrieval`"),
+    ],
+)
+def test_settings_that_do_not_fit_are_told(case: Case, change: dict[str, Any], message: str) -> None:
+    config = case.config.model_dump(mode="json", by_alias=True)
+    with pytest.raises(ConfigError) as refused:
+        Config.model_validate(config | change)
+    assert str(refused.value)[: len(message)] == message

@@ -1,0 +1,243 @@
+"""What is shown: figures beside each other, ids and paths as they are."""
+
+from typing import Any
+
+import pytest
+
+from corank.cli import console as screen
+
+
+def shown(capsys: pytest.CaptureFixture[str]) -> str:
+    out, err = capsys.readouterr()
+    assert err == ""
+    return str(out)
+
+
+def cells(text: str, first: str) -> list[str]:
+    """The cells of the table row that begins with `first`."""
+    (row,) = [line.split() for line in text.splitlines() if line.split()[:1] == [first]]
+    return row
+
+
+def between(low: str, high: str) -> list[str]:
+    """An interval's cells."""
+    return [low, "…", high]
+
+
+@pytest.fixture
+def answer() -> dict[str, Any]:
+    def entry(item: Any, cut: str | None, **places: int) -> dict[str, Any]:
+        return {"id": item, "cut": cut, "stages": {s: {"score": 0.5, "place": p} for s, p in places.items()}}
+
+    return {
+        "model_version": "0123456789abcdef",
+        "items_seq": 3,
+        "items": [{"id": "[b]9", "score": 0.25}, {"id": "[/x]", "score": 0.125}],
+        "unknown": [17, "[u]"],
+        "missing": ["user.age"],
+        "trace": [
+            entry("[b]9", None, towers=2, mlp=1),
+            entry("[/x]", None, towers=1, mlp=2),
+            entry("c", "mlp", towers=3, mlp=3),
+            entry("d", "towers", towers=4),
+            entry("e", "towers", towers=5),
+        ],
+    }
+
+
+def test_answer_shows_order_places_and_cuts(
+    answer: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    screen.show_answer(answer)
+    text = shown(capsys)
+    assert "model 0123456789abcdef  items 3" in text
+    # ids with brackets are no markup
+    assert cells(text, "1") == ["1", "[b]9", "0.25000", "2", "1"]
+    assert cells(text, "2") == ["2", "[/x]", "0.12500", "1", "2"]
+    lines = text.splitlines()
+    assert lines.index("towers cut 2 of 5") < lines.index("mlp cut 1 of 3")  # in the cascade's order
+    assert "unknown: 17, [u]" in lines
+    assert "missing: user.age" in lines
+
+
+def test_answer_without_trace_or_items(answer: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    del answer["trace"]
+    screen.show_answer(answer)
+    assert cells(shown(capsys), "2") == ["2", "[/x]", "0.12500"]
+    screen.show_answer(answer | {"items": [], "trace": [], "missing": []})
+    text = shown(capsys)
+    assert "unknown: 17, [u]" in text
+    assert "missing" not in text
+
+
+@pytest.fixture
+def document() -> dict[str, Any]:
+    def stage(auc: float) -> dict[str, Any]:
+        exposed = {"auc": auc, "gauc": None, "pcoc": 1.0, "n": 30}
+        return {
+            "exposed": {"click": exposed},
+            "candidates": {"click": {"auc": None, "cut_auc": auc / 2, "n": 90}},
+        }
+
+    def bounds(low: float) -> dict[str, Any]:
+        exposed = {"auc": [low, 0.75], "gauc": None, "pcoc": [0.5, 1.5]}
+        return {"exposed": {"click": exposed}, "candidates": {"click": {"auc": None, "cut_auc": None}}}
+
+    ranker = stage(0.75)
+    ranker["exposed"]["order"] = {"auc": 0.625, "gauc": None, "pcoc": None, "n": 4}
+    ranker["candidates"]["order"] = {"auc": None, "cut_auc": None, "n": 0}
+
+    def curve(*bins: tuple[float, float, float]) -> list[dict[str, Any]]:
+        names = ("raw", "calibrated", "observed")
+        return [dict(zip(names, one, strict=True)) | {"low": 0.0, "high": 1.0, "n": 15} for one in bins]
+
+    return {
+        "split": "test",
+        "requests": 1234,
+        "candidates": 56789,
+        "stages": {"prerank": stage(0.5), "rank": ranker},
+        "reliability": {
+            "prerank": {"click": curve((0.125, 0.25, 0.375), (0.5, 0.625, 0.75))},
+            "rank": {"click": curve((0.0625, 0.1875, 0.3125)), "order": []},
+        },
+        "cascade": {
+            "click_recall@9": 0.8,
+            "truth_recall@3@9": None,
+            "eligible": {"click_recall@9": 1000, "truth_recall@3@9": 0},
+            "random": {"click_recall@9": 0.3, "truth_recall@3@9": None},
+        },
+        "interval": {
+            "stages": {"prerank": bounds(0.25), "rank": bounds(0.625)},
+            "cascade": {"click_recall@9": [0.7, 0.9], "truth_recall@3@9": None},
+        },
+    }
+
+
+def test_evaluation_shows_the_stages_side_by_side(
+    document: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    screen.show_evaluation(document)
+    text = shown(capsys)
+    assert text.startswith("test: 1,234 requests, 56,789 candidates\n")
+    exposed, _, rest = text.partition("exposed · order")
+    assert cells(exposed, "auc") == [
+        "auc",
+        "0.5000",
+        *between("0.2500", "0.7500"),
+        "0.7500",
+        *between("0.6250", "0.7500"),
+    ]
+    assert "gauc" not in text  # neither stage has one
+    order, _, candidates = rest.partition("candidates · click")
+    assert cells(order, "auc") == ["auc", "-", "0.6250"]
+    assert cells(candidates, "cut_auc") == ["cut_auc", "0.2500", "0.3750"]
+    assert "candidates · order" not in text
+    assert cells(text, "click_recall@9") == [
+        *("click_recall@9", "0.8000", *between("0.7000", "0.9000"), "0.3000", "1,000")
+    ]
+    assert cells(text, "truth_recall@3@9") == ["truth_recall@3@9", "-", "-", "0"]
+
+
+def test_reliability_is_shown_bin_by_bin_below_the_exposed(
+    document: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    screen.show_evaluation(document)
+    text = shown(capsys)
+    assert text.index("exposed · click") < text.index("reliability · click") < text.index("exposed · order")
+    assert "reliability · order" not in text  # no row of it is known
+    assert cells(text, "0.1250") == ["0.1250", "0.2500", "0.3750", "0.0625", "0.1875", "0.3125"]
+    assert cells(text, "0.5000") == ["0.5000", "0.6250", "0.7500", "-", "-", "-"]
+    (heads,) = [line.split() for line in text.splitlines() if "observed" in line]
+    assert heads == ["raw", "calibrated", "observed"] * 2
+
+
+def test_explanation_shows_features_by_their_worth_to_the_last_stage(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def worth(auc: float | None, *bounds: float) -> dict[str, Any]:
+        found = {"value": auc, "interval": list(bounds) or None}
+        return {"auc": found, "gauc": {"value": None, "interval": None}}
+
+    def feature(side: str, first: dict[str, Any], last: dict[str, Any], cost: float) -> dict[str, Any]:
+        stages = {"prerank": first, "rank": last}
+        return {"side": side, "kind": "id", "stages": stages, "microseconds": {"total": cost}}
+
+    stage = {"label": "click", "auc": 0.75, "gauc": None}
+    features = {
+        "[tab]": feature("context", worth(0.0021, 0.0011, 0.0031), worth(-0.0005, -0.0009, 0.0001), 12.4),
+        "brand": feature("item", worth(0.0), worth(0.0125, 0.01, 0.015), 1234.5),
+        "age": feature("user", worth(None), worth(None), 0.0),
+    }
+    document = {"split": "valid", "candidates": 5678, "stages": {"prerank": stage, "rank": stage}}
+    screen.show_explanation(document | {"features": features})
+    text = shown(capsys)
+    assert text.startswith("valid: what AUC and GAUC lose without a feature, in 0.0001\n")
+    rows = [line.split() for line in text.splitlines() if line.split()[:1] in (["[tab]"], ["brand"], ["age"])]
+    assert rows == [
+        ["brand", "item", "id", "+0", "-", "+125±25", "-", "1,234"],
+        ["age", "user", "id", "-", "-", "-", "-", "0"],
+        ["[tab]", "context", "id", "+21±10", "-", "-5±5", "-", "12"],
+    ]
+    assert "of 5,678 candidates: prerank 0.7500 / -, rank 0.7500 / -" in text
+
+
+def test_signs_of_an_interval_are_told_from_its_dash(
+    document: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    document["cascade"]["click_recall@9"] = -0.2
+    document["interval"]["cascade"]["click_recall@9"] = [-0.25, -0.125]
+    screen.show_evaluation(document)
+    row = cells(shown(capsys), "click_recall@9")
+    assert row[1:5] == ["-0.2000", *between("-0.2500", "-0.1250")]
+
+
+def test_evaluation_of_three_stages_shows_each_against_the_last(
+    document: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def figures(tau: float) -> dict[str, Any]:
+        return {"kendall_tau": tau, "eligible": {"kendall_tau": 7}, "random": {"kendall_tau": 0.0}}
+
+    document["cascade"]["stages"] = {"prerank": figures(0.25), "middle": figures(0.75)}
+    intervals = {"prerank": {"kendall_tau": None}, "middle": {"kendall_tau": [0.5, 1.0]}}
+    document["interval"]["cascade"]["stages"] = intervals
+    screen.show_evaluation(document)
+    whole, _, rest = shown(capsys).partition("cascade · prerank against the last")
+    assert cells(whole, "truth_recall@3@9") == ["truth_recall@3@9", "-", "-", "0"]
+    first, _, middle = rest.partition("cascade · middle against the last")
+    assert cells(first, "kendall_tau") == ["kendall_tau", "0.2500", "0.0000", "7"]
+    assert cells(middle, "kendall_tau") == [
+        "kendall_tau",
+        "0.7500",
+        *between("0.5000", "1.0000"),
+        "0.0000",
+        "7",
+    ]
+
+
+def test_evaluation_of_one_stage_shows_no_cascade(
+    document: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    del document["stages"]["rank"], document["reliability"]["rank"]
+    document["cascade"] = None
+    screen.show_evaluation(document)
+    assert "cascade" not in shown(capsys)
+
+
+def test_a_line_is_said_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    path = "/a/very/long/path/" + "folder/" * 30 + "[bold]/[/x]"
+    screen.say(f"bundle: {path}")
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", f"bundle: {path}\n")
+
+
+def test_watch_tells_epochs_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with screen.Watch() as watch:
+        watch.step(1, 2, {"click": 0.5}, 1000.0)
+        watch.epoch(1, {"rank.click.auc": 0.75, "rank.click.gauc": None, "rank.click.logloss": 0.5})
+        watch.epoch(2, {"rank.click.auc": 0.5})
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == [
+        "epoch 1 valid  rank.click.auc 0.7500  rank.click.gauc -",
+        "epoch 2 valid  rank.click.auc 0.5000",
+    ]

@@ -1,0 +1,118 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from corank.core.ordering import SOFT, places
+from corank.core.types import Floats
+
+UNIT = math.sqrt(12)
+
+
+def placed(scores: list[float], start: list[int] | None = None, weight: list[float] | None = None) -> Floats:
+    w = None if weight is None else np.array(weight, np.float32)
+    found = places(np.array(scores, np.float32), np.array(start or [0, len(scores)]), w)
+    assert found.dtype == np.float32
+    return found
+
+
+def shares(scores: list[float], start: list[int] | None = None, weight: list[float] | None = None) -> Floats:
+    """p, of which a place is (½ − p)·√12."""
+    return 0.5 - placed(scores, start, weight) / UNIT
+
+
+def near(found: Floats, expected: list[float], within: float = 1e-6) -> None:
+    np.testing.assert_allclose(found, expected, rtol=0, atol=within)
+
+
+def test_far_apart_it_is_the_share_that_scores_higher() -> None:
+    near(placed([3.0, -1.0, 0.5]), [UNIT / 3, -UNIT / 3, 0])
+    near(shares([0, 1, 2, 3]), [7 / 8, 5 / 8, 3 / 8, 1 / 8])  # itself is half
+
+
+def test_the_best_is_high_and_one_alone_in_the_middle() -> None:
+    many = placed([float(n) for n in range(1000)])
+    assert many[-1] == many.max() and many[0] == many.min()
+    near(many[[0, -1]], [-UNIT / 2, UNIT / 2], within=0.002)
+    near(placed([7.0]), [0])
+
+
+def test_ties_share_the_middle() -> None:
+    near(shares([1, 1]), [0.5, 0.5])
+    near(shares([2, 1, 1, 1, 0]), [0.1, 0.5, 0.5, 0.5, 0.9])
+
+
+def test_between_a_tie_and_apart_it_is_linear() -> None:
+    apart = [0, SOFT / 2, SOFT, 2 * SOFT]
+    low, high = zip(*(shares([0.0, gap]) for gap in apart), strict=True)
+    near(np.array(low), [0.5, 0.625, 0.75, 0.75])
+    near(np.array(high), [0.5, 0.375, 0.25, 0.25])
+
+
+def test_a_candidate_counts_for_those_that_it_stands_for() -> None:
+    near(shares([2, 1, 0], weight=[1, 3, 4]), [1 / 16, 5 / 16, 6 / 8])
+    near(shares([0.0, SOFT / 2], weight=[1, 3]), [(0.5 + 3 * 0.75) / 4, (3 * 0.5 + 0.25) / 4])
+    near(shares([2, 1], weight=[0, 1]), [0, 0.5])  # one that counts for nobody is placed all the same
+    near(shares([2, 1], weight=[0, 0]), [0, 0])
+
+
+def test_one_of_three_is_three_of_one() -> None:
+    copies = shares([1.0, 1.0, 1.0, 0.98, 0.5])
+    near(shares([1.0, 0.98, 0.5], weight=[3, 1, 1]), [copies[0], copies[3], copies[4]])
+
+
+def test_requests_are_placed_apart() -> None:
+    start = [0, 2, 2, 5, 6]
+    near(shares([1, 0, 50, 60, 40, -30], start), [0.25, 0.75, 0.5, 1 / 6, 5 / 6, 0.5])
+    weight = [1.0, 3, 1, 1, 2, 9]
+    near(shares([1, 0, 50, 60, 40, -30], start, weight), [1 / 8, 5 / 8, 3 / 8, 1 / 8, 3 / 4, 0.5])
+
+
+def test_nobody_is_placed_where_nobody_is() -> None:
+    assert placed([], [0]).shape == placed([], [0, 0, 0]).shape == (0,)
+
+
+# Whatever the scores: some far apart, some close, some alike
+scores = st.builds(lambda base, more: base + more / 80, st.integers(-3, 3), st.integers(-9, 9)) | st.floats(
+    -20, 20, width=32
+)
+requests = st.lists(
+    st.lists(st.tuples(scores, st.sampled_from([0, 1, 1, 2.5, 30])), max_size=8), min_size=1, max_size=6
+)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@given(requests)
+def test_places_are_those_of_the_formula(weighted: bool, made: list[list[tuple[float, float]]]) -> None:
+    expected = []
+    for request in made:
+        z, w = ([float(np.float32(one[n])) for one in request] for n in (0, 1))
+        w = w if weighted else [1] * len(z)
+        for i in range(len(z)):
+            clipped = [min(max((other - z[i]) / (2 * SOFT) + 0.5, 0), 1) for other in z]
+            share = sum(r * v for r, v in zip(clipped, w, strict=True)) / (sum(w) or 1)
+            expected.append((0.5 - share) * UNIT)
+    flat = [one for request in made for one in request]
+    start = [0, *np.cumsum([len(request) for request in made]).tolist()]
+    found = placed([z for z, _ in flat], start, [w for _, w in flat] if weighted else None)
+    near(found, expected)
+
+
+@given(st.lists(scores, min_size=1, max_size=10), st.floats(-4 * SOFT, 4 * SOFT), st.data())
+def test_a_moved_score_moves_its_place_by_no_more_than_promised(
+    z: list[float], step: float, data: st.DataObject
+) -> None:
+    n = data.draw(st.integers(0, len(z) - 1))
+    moved = [*z[:n], z[n] + step, *z[n + 1 :]]
+    step = float(np.float32(moved[n])) - float(np.float32(z[n]))
+    change = float(shares(moved)[n] - shares(z)[n])
+    assert abs(change) <= abs(step) / (2 * SOFT) + 1e-6
+    assert change * step <= 1e-6  # a higher score is no worse a place
+
+
+def test_the_promise_is_no_looser_than_it_must_be() -> None:
+    crowd = [0.0] * 999
+    change = shares([*crowd, 0.0])[-1] - shares([*crowd, SOFT / 2])[-1]
+    assert change == pytest.approx(0.999 * (SOFT / 2) / (2 * SOFT), rel=1e-5)

@@ -1,0 +1,444 @@
+"""Retrieval against plain NumPy: exact searches to the last tie, indexes to their recall, filters and newer rows."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from numpy.typing import NDArray
+
+from corank.core.ann_index import (
+    EXACT,
+    Allowed,
+    Recall,
+    RetrievalSettings,
+    Retriever,
+    build,
+    read,
+    timed,
+    tune,
+    write,
+)
+from corank.core.errors import BundleError, ConfigError
+from corank.core.files import read_array, write_array
+from corank.core.settings import validated
+from corank.core.types import Floats
+
+KINDS = ["ivf", "hnsw"]
+FLAT = Recall(index="flat", k=10, recall=1)
+
+
+def settings(**keys: Any) -> RetrievalSettings:
+    return validated(RetrievalSettings, {"stage": "prerank", **keys}, "a.yaml")
+
+
+def clustered(items: int, d: int, seed: int = 0) -> tuple[Floats, Floats]:
+    """Vectors about 100 centres, of different lengths, and 64 queries, each between two of the centres."""
+    random = np.random.default_rng(seed)
+    centres = random.standard_normal((100, d))
+    vectors = centres[random.integers(100, size=items)] + 0.5 * random.standard_normal((items, d))
+    vectors *= np.exp(0.2 * random.standard_normal((items, 1)))
+    queries = centres[random.integers(100, size=64)] + 0.7 * centres[random.integers(100, size=64)]
+    return vectors.astype(np.float32), queries.astype(np.float32)
+
+
+def best(vectors: Floats, query: Floats, k: int, mask: NDArray[np.bool_] | None = None) -> list[int]:
+    """By definition: the positions of the k largest products, ties by position."""
+    products = vectors.astype(np.float64) @ query
+    order = [n for n in np.argsort(-products, kind="stable").tolist() if mask is None or mask[n]]
+    return order[:k]
+
+
+def share(found: NDArray[np.int64], expected: list[int]) -> float:
+    return float(np.isin(expected, found).mean())
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> tuple[Floats, Floats]:
+    """20,000 vectors, memory-mapped and read-only as a bundle's are, and queries."""
+    vectors, queries = clustered(20_000, 16)
+    path = tmp_path_factory.mktemp("vectors") / "vectors.npy"
+    write_array(path, vectors)
+    return read_array(path), queries
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def retriever(request: pytest.FixtureRequest, many: tuple[Floats, Floats]) -> Retriever:
+    """Of 20,000 rows, by an index."""
+    asked = settings(index=request.param, keep=200)
+    index = build(many[0], asked, seed=1)
+    return Retriever(many[0], index, tune(index, *many, asked))
+
+
+@pytest.fixture(scope="module")
+def wide() -> Retriever:
+    """Of so many rows that a filter can leave more than are searched exactly."""
+    vectors, queries = clustered(EXACT + 10_000, 8)
+    asked = settings(keep=200)
+    index = build(vectors, asked, seed=1)
+    return Retriever(vectors, index, tune(index, vectors, queries, asked))
+
+
+# small whole numbers: every product is exact, and many tie
+numbers = st.integers(-2, 2).map(float)
+shapes = st.tuples(st.integers(0, 30), st.integers(1, 5))
+
+
+@st.composite
+def worlds(draw: Callable[..., Any]) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+    """Vectors, a query and which rows are allowed."""
+    items, d = draw(shapes)
+    vectors = draw(arrays.arrays(np.float32, (items, d), elements=numbers))
+    query = draw(arrays.arrays(np.float32, d, elements=numbers))
+    return vectors, query, draw(arrays.arrays(np.bool_, items))
+
+
+@given(worlds(), st.integers(1, 40))
+def test_an_exact_search_is_that_of_the_definition(
+    world: tuple[Floats, Floats, NDArray[np.bool_]], k: int
+) -> None:
+    vectors, query, mask = world
+    retriever = Retriever(vectors, None, FLAT)
+    for allowed, rows in ((None, None), (Allowed(mask), mask)):
+        positions, scores = retriever.search(query, k, allowed)
+        assert positions.tolist() == best(vectors, query, k, rows)
+        assert positions.dtype == np.int64 and scores.dtype == np.float32
+        np.testing.assert_array_equal(scores, vectors[positions] @ query)
+
+
+@given(worlds(), st.integers(1, 40), st.data())
+def test_newer_rows_take_the_places_that_their_scores_earn(
+    world: tuple[Floats, Floats, NDArray[np.bool_]], k: int, data: st.DataObject
+) -> None:
+    vectors, query, mask = world
+    size = data.draw(st.integers(0, 10))
+    side = data.draw(arrays.arrays(np.float32, (size, len(query)), elements=numbers))
+    side_mask = data.draw(arrays.arrays(np.bool_, size))
+    both, either = np.concatenate((vectors, side)), np.concatenate((mask, side_mask))
+    retriever = Retriever(vectors, None, FLAT)
+    positions, scores = retriever.search(query, k, Allowed(mask), side, Allowed(side_mask))
+    assert positions.tolist() == best(both, query, k, either)
+    np.testing.assert_array_equal(scores, both[positions] @ query)
+    assert retriever.search(query, k, side=side)[0].tolist() == best(both, query, k)
+
+
+@pytest.mark.parametrize("d", [1, 2, 4, 8, 12, 16, 37])
+def test_equal_vectors_tie_wherever_they_lie(d: int) -> None:
+    random = np.random.default_rng(d)
+    vector, query = random.standard_normal((2, d)).astype(np.float32)
+    vectors = random.standard_normal((1001, d)).astype(np.float32)
+    mask = random.random(1001) < 0.3
+    vectors[mask] = vector
+    index = build(vectors, settings(index="hnsw", keep=1001), seed=0)
+    every = Recall(index="hnsw", k=1001, recall=1, effort=1001)
+    for retriever in (Retriever(vectors, None, FLAT), Retriever(vectors, index, every)):
+        for allowed in (None, Allowed(mask)):
+            positions, scores = retriever.search(query, 1001, allowed, side=vectors[mask][:3])
+            alike = scores[np.isin(positions, [*np.flatnonzero(mask), 1001, 1002, 1003])]
+            assert len(alike) == mask.sum() + 3
+            assert len(set(alike.tolist())) == 1
+            assert (np.diff(positions)[np.diff(scores) == 0] > 0).all()
+
+
+def test_an_index_finds_the_asked_recall(retriever: Retriever, many: tuple[Floats, Floats]) -> None:
+    vectors, queries = many
+    found = [share(retriever.search(query, 200)[0], best(vectors, query, 200)) for query in queries]
+    assert np.mean(found) >= 0.98
+    assert retriever.tuned.recall == pytest.approx(np.mean(found), abs=2e-4)
+    assert retriever.tuned.k == 200
+    assert retriever.tuned.index in KINDS
+
+
+def test_what_an_index_finds_is_in_order(retriever: Retriever, many: tuple[Floats, Floats]) -> None:
+    for query in many[1]:
+        positions, scores = retriever.search(query, 50)
+        assert len(positions) == len(set(positions.tolist())) == 50
+        assert (np.diff(scores) <= 0).all()
+        np.testing.assert_allclose(scores, many[0][positions] @ query, rtol=1e-5, atol=1e-5)
+
+
+def test_no_less_effort_would_do(many: tuple[Floats, Floats]) -> None:
+    asked = settings(index="ivf", keep=200)
+    index = build(many[0], asked, seed=1)
+    reached = [tune(index, *many, asked.model_copy(update={"recall": recall})) for recall in (0.5, 0.9, 1.0)]
+    assert all(one.recall >= recall for one, recall in zip(reached, (0.5, 0.9, 1.0), strict=True))
+    efforts = [one.effort for one in reached]
+    assert efforts == sorted(set(efforts))
+    less = reached[1].model_copy(update={"effort": efforts[1] - 1})
+    retriever = Retriever(many[0], index, less)
+    assert np.mean([share(retriever.search(q, 200)[0], best(many[0], q, 200)) for q in many[1]]) < 0.9
+
+
+def test_a_recall_out_of_reach_is_told() -> None:
+    vectors, queries = clustered(5_000, 16)
+    asked = settings(index="hnsw", keep=1, recall=1.0)
+    tuned = tune(build(vectors, asked, seed=1), vectors, queries, asked)
+    assert tuned.effort == 4
+    assert 0 < tuned.recall < 1
+
+
+def test_rows_that_tie_for_the_last_place_count_alike() -> None:
+    """As where many items that were never seen have one vector."""
+    vectors = np.repeat(np.eye(4, dtype=np.float32), [3, 997, 500, 500], axis=0)
+    query = np.array([[2, 1, 0, 0]], dtype=np.float32)
+    asked = settings(index="ivf", keep=10, recall=1.0)
+    index = build(vectors, asked, seed=1)
+    tuned = tune(index, vectors, query, asked)
+    assert tuned.recall == 1
+    positions, scores = Retriever(vectors, index, tuned).search(query[0], 10)
+    assert positions[:3].tolist() == [0, 1, 2]
+    assert scores.tolist() == [2] * 3 + [1] * 7
+
+
+def test_more_asked_for_or_fewer_allowed_keeps_the_recall(wide: Retriever) -> None:
+    _, queries = clustered(EXACT + 10_000, 8)
+    items = len(wide.vectors)
+    mask = np.random.default_rng(0).random(items) < 0.9
+    allowed, fewer = Allowed(mask), 0
+    assert EXACT < allowed.count < items
+    found, deeper = [], []
+    for query in queries:
+        positions, _ = wide.search(query, 200, allowed)
+        assert mask[positions].all() and len(positions) == 200
+        found.append(share(positions, best(wide.vectors, query, 200, mask)))
+        positions, _ = wide.search(query, 2000)
+        deeper.append(share(positions, best(wide.vectors, query, 2000)))
+        fewer += len(positions) < 2000
+    assert min(np.mean(found), np.mean(deeper)) > 0.96
+    assert fewer == 0
+    assert wide.tuned.effort < 200  # of 980 lists: no exhaustive search
+
+
+@pytest.mark.parametrize("count", [0, 1, 20, 1000])
+def test_a_narrow_filter_is_searched_exactly(
+    retriever: Retriever, many: tuple[Floats, Floats], count: int
+) -> None:
+    mask = np.zeros(20_000, dtype=np.bool_)
+    mask[np.random.default_rng(count).choice(20_000, count, replace=False)] = True
+    for query in many[1][:8]:
+        positions, _ = retriever.search(query, 200, Allowed(mask))
+        assert positions.tolist() == best(many[0], query, 200, mask)
+
+
+def test_a_filter_that_leaves_nothing_near_the_query_still_fills_the_answer(wide: Retriever) -> None:
+    query = clustered(EXACT + 10_000, 8)[1][0]
+    mask = np.ones(len(wide.vectors), dtype=np.bool_)
+    mask[best(wide.vectors, query, 9_000)] = False
+    hasty = Retriever(wide.vectors, wide.index, wide.tuned.model_copy(update={"effort": 1}))
+    positions, _ = hasty.search(query, 200, Allowed(mask))
+    assert positions.tolist() == best(wide.vectors, query, 200, mask)
+
+
+def test_newer_rows_beside_an_index(retriever: Retriever, many: tuple[Floats, Floats]) -> None:
+    vectors, queries = many
+    query = queries[0]
+    plain, scores = retriever.search(query, 10)
+    # the first two get worse and another better than all; a new item comes fourth
+    stale = [*plain[:2].tolist(), best(vectors, -query, 1)[0]]
+    unit = query / (query @ query)
+    side = np.outer([-1, -2, scores[0] + 1, (scores[2] + scores[3]) / 2], unit).astype(np.float32)
+    fresh = np.ones(20_000, dtype=np.bool_)
+    fresh[stale] = False
+    positions, _ = retriever.search(query, 5, Allowed(fresh), side)
+    assert positions.tolist() == [20_002, plain[2], 20_003, plain[3], plain[4]]
+    every, _ = retriever.search(query, 30_000, Allowed(fresh), side)
+    assert len(every) == 20_000 - 3 + 4
+    assert not np.isin(stale, every).any()
+    none = Allowed(np.array([True, True, False, True]))
+    assert retriever.search(query, 2, Allowed(fresh), side, none)[0].tolist() == [plain[2], 20_003]
+
+
+def test_stale_rows_never_appear_in_an_indexed_search(wide: Retriever) -> None:
+    query = clustered(EXACT + 10_000, 8)[1][0]
+    stale = wide.search(query, 100)[0]
+    fresh = np.ones(len(wide.vectors), dtype=np.bool_)
+    fresh[stale] = False
+    positions, _ = wide.search(query, 500, Allowed(fresh), side=wide.vectors[stale])
+    assert set(positions[:100].tolist()) == set(range(len(fresh), len(fresh) + 100))
+    assert not np.isin(stale, positions).any()
+
+
+def test_a_search_too_deep_for_the_index_is_exact(retriever: Retriever, many: tuple[Floats, Floats]) -> None:
+    flat = Retriever(many[0], None, FLAT)
+    for query in many[1][:8]:
+        for found, true in zip(retriever.search(query, 19_000), flat.search(query, 19_000), strict=True):
+            np.testing.assert_array_equal(found, true)
+
+
+def test_more_than_there_is_gives_all(retriever: Retriever, many: tuple[Floats, Floats]) -> None:
+    positions, _ = retriever.search(many[1][0], 30_000)
+    assert sorted(positions.tolist()) == list(range(20_000))
+
+
+def test_a_query_that_is_no_number_finds_nothing(retriever: Retriever, many: tuple[Floats, Floats]) -> None:
+    query = many[1][0].copy()
+    query[3] = np.nan
+    allowed = Allowed(np.arange(20_000) < 500)
+    for one in (retriever, Retriever(many[0], None, FLAT)):
+        assert [len(found) for found in one.search(query, 10)] == [0, 0]
+        assert [len(found) for found in one.search(query, 10, allowed, many[0][:3])] == [0, 0]
+
+
+def test_threads_find_the_same(retriever: Retriever, many: tuple[Floats, Floats]) -> None:
+    allowed = Allowed(np.arange(20_000) % 3 > 0)
+
+    def found(query: Floats) -> list[list[float]]:
+        pairs = (retriever.search(query, 100), retriever.search(query, 100, allowed))
+        return [part.tolist() for pair in pairs for part in pair]
+
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(found, many[1])) == list(map(found, many[1]))
+
+
+def test_an_index_is_read_as_it_was_written(
+    retriever: Retriever, many: tuple[Floats, Floats], tmp_path: Path
+) -> None:
+    assert retriever.index is not None
+    path = tmp_path / "é.faiss"
+    write(retriever.index, path)
+    mapped = Retriever(many[0], read(path), Recall(**retriever.tuned.model_dump()))
+    path.unlink()  # a content that a newer one replaced is still searched
+    for query in many[1]:
+        for one, other in zip(mapped.search(query, 100), retriever.search(query, 100), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_vectors_of_an_index_stay_on_disk(kind: str, many: tuple[Floats, Floats], tmp_path: Path) -> None:
+    index = build(many[0], settings(index=kind), seed=1)
+    assert index is not None
+    write(index, tmp_path / "a.faiss")
+    code = f"""
+import sys
+from pathlib import Path
+from corank.retrieval import read
+index = read(Path({str(tmp_path / "a.faiss")!r}))
+assert index.ntotal == 20_000
+assert "torch" not in sys.modules
+maps = Path("/proc/self/maps")
+assert not maps.exists() or "a.faiss" in maps.read_text()
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b"not an index at all", None])
+def test_a_broken_file_is_refused(content: bytes | None, tmp_path: Path) -> None:
+    path = tmp_path / "a.faiss"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(BundleError, match=r"a\.faiss: no index to read \(.+\); export the bundle again"):
+        read(path)
+
+
+def test_half_a_file_is_refused(retriever: Retriever, tmp_path: Path) -> None:
+    assert retriever.index is not None
+    path = tmp_path / "a.faiss"
+    write(retriever.index, path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(BundleError, match=r"a\.faiss: no index to read"):
+        read(path)
+
+
+def test_a_file_that_cannot_be_written_is_told(retriever: Retriever, tmp_path: Path) -> None:
+    assert retriever.index is not None
+    with pytest.raises(BundleError, match=r"none/a\.faiss: cannot be written: .*No such file"):
+        write(retriever.index, tmp_path / "none" / "a.faiss")
+
+
+def test_an_index_of_other_vectors_is_refused(retriever: Retriever, many: tuple[Floats, Floats]) -> None:
+    for vectors in (many[0][:-1], many[0][:, :-1]):
+        with pytest.raises(BundleError, match=r"of \(20000, 16\) and vectors of \(\d+, \d+\)"):
+            Retriever(vectors, retriever.index, retriever.tuned)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_seed_gives_one_index_by_any_number_of_threads(kind: str, tmp_path: Path) -> None:
+    vectors, _ = clustered(5_000, 8)
+    before, made = faiss.omp_get_max_threads(), []
+    try:
+        for n, (threads, seed) in enumerate([(1, 7), (1, 7), (4, 7), (1, 8)]):
+            faiss.omp_set_num_threads(threads)
+            index = build(vectors, settings(index=kind), seed)
+            assert index is not None
+            write(index, tmp_path / f"{n}")
+            made.append((tmp_path / f"{n}").read_bytes())
+    finally:
+        faiss.omp_set_num_threads(before)
+    assert made[0] == made[1] == made[2]
+    assert (made[0] != made[3]) == (kind == "ivf")  # a graph has nothing to draw
+
+
+def test_a_few_vectors_make_an_index_too(capfd: pytest.CaptureFixture[str]) -> None:
+    for items in (1, 3, 50):
+        vectors, queries = clustered(items, 4)
+        for kind in KINDS:
+            asked = settings(index=kind)
+            index = build(vectors, asked, seed=0)
+            tuned = tune(index, vectors, queries, asked)
+            assert (tuned.k, tuned.recall) == (items, 1)
+            assert len(Retriever(vectors, index, tuned).search(queries[0], 1000)[0]) == items
+    assert capfd.readouterr() == ("", "")
+
+
+def test_auto_is_exact_up_to_some_tens_of_thousands() -> None:
+    assert [settings().kind(items) for items in (1, EXACT, EXACT + 1, 10**8)] == [
+        "flat",
+        "flat",
+        "ivf",
+        "ivf",
+    ]
+    assert settings(index="flat").kind(10**8) == "flat"
+    assert settings(index="hnsw").kind(10) == "hnsw"
+
+
+def test_what_is_exact_needs_no_index_and_no_tuning(many: tuple[Floats, Floats]) -> None:
+    index = build(many[0], settings(), seed=0)
+    assert index is None
+    assert tune(index, *many, settings(keep=7)) == Recall(index="flat", k=7, recall=1)
+    assert tune(index, *many, settings(keep=30_000)).k == 20_000
+
+
+def test_times_are_of_both(retriever: Retriever, many: tuple[Floats, Floats]) -> None:
+    assert min(timed(retriever, many[1])) > 0
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("recall", 0, "recall: Input should be greater than 0; received 0"),
+        ("recall", 1.01, "recall: Input should be less than or equal to 1; received 1.01"),
+        ("keep", 0, "keep: Input should be greater than 0; received 0"),
+        ("index", "lsh", "index: Input should be 'auto', 'flat', 'ivf' or 'hnsw'; received 'lsh'"),
+        ("filters", ["brand"], "(top level): unknown key 'filters'; known keys: index, keep, recall, stage"),
+        ("stage", None, "stage: Input should be a valid string; received None"),
+    ],
+)
+def test_wrong_settings_are_named(key: str, value: object, told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        settings(**{key: value})
+    assert str(caught.value) == f"a.yaml: {told}"
+
+
+@pytest.mark.parametrize("first, second", [("torch", "faiss"), ("faiss", "torch")])
+def test_torch_and_faiss_share_a_process(first: str, second: str) -> None:
+    """Each brings an OpenMP of its own."""
+    code = f"""
+import {first}, {second}
+import numpy as np
+from corank.retrieval import RetrievalSettings, build
+vectors = np.random.default_rng(0).standard_normal((4000, 8), dtype=np.float32)
+for _ in range(2):
+    square = torch.ones(600, 600) @ torch.ones(600, 600)
+    assert square.relu().sum() == 600**3
+    build(vectors, RetrievalSettings(stage="prerank", index="ivf"), 0).search(vectors[:100], 10)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,189 @@
+import ast
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from corank.core.formula import LONGEST, Value
+
+KNOWN = ("click", "bid", "long-view")
+COLUMNS = {"a": np.array([3.0, -2.0, 0.0]), "b": np.array([2.0, 0.5, 4.0]), "c": np.array([5.0, 1.0, -1.0])}
+
+
+def value(text: str) -> list[float]:
+    found: list[float] = Value.parse(text)(COLUMNS).tolist()
+    return found
+
+
+def refused(text: str) -> str:
+    with pytest.raises(ValueError) as error:
+        Value.parse(text, KNOWN)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a", [3, -2, 0]),
+        ("a + b * c", [13, -1.5, -4]),
+        ("(a + b) * c", [25, -1.5, -4]),
+        ("a - b - c", [-4, -3.5, -3]),
+        ("a - (b - c)", [6, -1.5, -5]),
+        ("c / b / 2", [1.25, 1, -0.125]),
+        ("c / (b / 2)", [5, 4, -0.5]),
+        ("-a ** 2", [-9, -4, 0]),
+        ("(-a) ** 2", [9, 4, 0]),
+        ("b ** -1", [0.5, 2, 0.25]),
+        ("b ** 2 ** 3", [256, 0.5**8, 65536]),
+        ("(b ** 2) ** 3", [64, 0.5**6, 4096]),
+        ("2 * a ** 2", [18, 8, 0]),
+        ("+a - -b", [5, -1.5, 4]),
+        ("1e2 * b + .5", [200.5, 50.5, 400.5]),
+        ("  a*b  ", [6, -1, 0]),
+    ],
+)
+def test_values_by_hand(text: str, expected: list[float]) -> None:
+    assert value(text) == expected
+
+
+def test_names_are_in_the_order_of_their_first_appearance() -> None:
+    assert Value.parse("c * (b - a) / b ** c").names == ("c", "b", "a")
+
+
+@pytest.mark.parametrize(
+    ("text", "single"), [("click", "click"), (" (click) ", "click"), ("-click", None), ("click * 1", None)]
+)
+def test_single_is_a_name_and_nothing_else(text: str, single: str | None) -> None:
+    assert Value.parse(text, KNOWN).single == single
+
+
+def test_a_label_of_any_name_orders_alone() -> None:
+    for odd in ("long-view", "30s views", "True", "x" * (LONGEST + 1)):
+        found = Value.parse(f" {odd} ", [odd])
+        assert (found.names, found.single) == ((odd,), odd)
+        assert found({odd: np.array([0.25])}).tolist() == [0.25]
+    assert refused("long-view * bid") == "unknown name 'long'; did you mean 'long-view'?"
+    assert Value.parse("long-view").names == ("long", "view")  # a difference, unless there is such a label
+
+
+def test_unknown_names_are_refused_with_a_near_one() -> None:
+    assert refused("clik * bid") == "unknown name 'clik'; did you mean 'click'?"
+    assert refused("click * zzz") == "unknown name 'zzz'; known names: bid, click, long-view"
+    assert Value.parse("zzz").names == ("zzz",)  # nothing is unknown where nothing is said to be known
+
+
+REFUSED = {
+    "abs(click)": "abs(click)",
+    "click * bid.real": "bid.real",
+    "click[0]": "click[0]",
+    "'click'": "'click'",
+    "click * f'{bid}'": "f'{bid}'",
+    "click < bid": "click < bid",
+    "click and bid": "click and bid",
+    "not click": "not click",
+    "~click": "~click",
+    "click if bid else 1": "click if bid else 1",
+    "lambda: click": "lambda: click",
+    "(click := 1)": "(click := 1)",
+    "click, bid": "(click, bid)",
+    "[click]": "[click]",
+    "click // bid": "click // bid",
+    "click % bid": "click % bid",
+    "click @ bid": "click @ bid",
+    "click | bid": "click | bid",
+    "True": "True",
+    "click * True": "True",
+    "None": "None",
+    "click * 1j": "1j",
+    "click * 1e300": "1e+300",
+    "click * 1e999": "1e309",
+    f"click * 1{'0' * 400}": f"1{'0' * 400}",
+}
+
+
+@pytest.mark.parametrize("text", REFUSED)
+def test_what_is_neither_a_number_a_name_nor_arithmetic_has_no_place(text: str) -> None:
+    assert refused(text) == (
+        f"{REFUSED[text]!r} has no place in an expression; it has names, numbers, + - * / ** and brackets"
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["", " ", "click *", "*click", "click bid", "click; bid", "click = 1", "(click", "click\0", "\\"]
+)
+def test_what_does_not_parse_is_no_expression(text: str) -> None:
+    assert refused(text) == f"{text!r} is no expression; write one such as click * bid"
+
+
+def test_an_expression_names_something() -> None:
+    assert refused("1 + 2") == "'1 + 2' names no label, so that all candidates would be alike"
+
+
+def test_huge_expressions_are_refused() -> None:
+    longest = "a" + "+a" * ((LONGEST - 1) // 2) + " "
+    assert len(longest) == LONGEST
+    assert value(longest) == [3.0 * (LONGEST // 2), -2.0 * (LONGEST // 2), 0]
+    assert refused("(" * 300 + "click" + ")" * 300) == "expected at most 500 characters; received 605"
+
+
+def test_nesting_is_read_or_refused_in_words() -> None:
+    assert value("(" * 100 + "a" + ")" * 100) == [3, -2, 0]
+    assert value("-" * 101 + "a") == [-3, 2, 0]
+    assert refused("(" * 240 + "click" + ")" * 240).endswith(
+        "is no expression; write one such as click * bid"
+    )
+
+
+def test_what_has_no_place_may_be_nested_deeply() -> None:
+    assert refused("~" * 490 + "click")
+
+
+def test_large_powers_of_numbers_cost_nothing() -> None:
+    assert value("a * 9 ** 9 ** 9 ** 9") == pytest.approx([np.inf, -np.inf, np.nan], nan_ok=True)
+
+
+def test_what_is_not_finite_is_a_value_and_no_error() -> None:
+    assert value("b / a") == [2 / 3, -0.25, np.inf]
+    assert value("c ** .5") == pytest.approx([5**0.5, 1, np.nan], nan_ok=True)
+
+
+def test_values_are_of_float64() -> None:
+    columns = {"click": np.array([0.1, 0.7], np.float32), "bid": np.array([3, 7], np.float32)}
+    found = Value.parse("click * bid", KNOWN)(columns)
+    assert found.dtype == np.float64
+    assert found.tolist() == [float(np.float32(0.1)) * 3, float(np.float32(0.7)) * 7]
+    assert Value.parse("click", KNOWN)(columns).dtype == np.float64
+
+
+# Of powers of two, whose own powers are exact on every machine; written with blanks or without
+bases = st.sampled_from(["a", "b", "c", "1.", "2.0", ".5", "4e0"])
+exponents = st.sampled_from(["-2", "- 1", "0", "1", "2", "3", "2 ** 2", "-(1)", "(0)"])
+atoms = (
+    bases | st.builds("{} **{}".format, bases, exponents) | st.builds("({})** {}".format, bases, exponents)
+)
+expressions = st.recursive(
+    atoms,
+    lambda inner: (
+        st.builds("{}{}{}".format, inner, st.sampled_from(["+", " - ", "*", " /", "-", "/ "]), inner)
+        | st.builds("({})".format, inner)
+        | st.builds("{}{}".format, st.sampled_from(["-", "+", "- "]), inner)
+    ),
+    max_leaves=12,
+)
+powers = st.sampled_from([-4.0, -1.0, -0.5, 0.25, 1.0, 2.0, 8.0])
+
+
+@given(expressions, st.lists(st.tuples(powers, powers, powers), min_size=1, max_size=4))
+def test_values_are_those_of_python(text: str, rows: list[tuple[float, float, float]]) -> None:
+    used = {node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)}
+    assume(used)
+    parsed = Value.parse(text, ["a", "b", "c"])
+    assert set(parsed.names) == used
+    found = parsed(dict(zip("abc", np.array(rows).T, strict=True)))
+    for one, row in zip(found.tolist(), rows, strict=True):
+        try:
+            expected = eval(text, {"__builtins__": {}}, dict(zip("abc", row, strict=True)))
+        except ZeroDivisionError:  # numpy goes on with an infinity
+            continue
+        assert one == pytest.approx(expected, rel=0, abs=0, nan_ok=True)

@@ -1,0 +1,207 @@
+"""Nothing of the future leaks: what comes after a request, or after its snapshot, changes none of its features."""
+
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
+
+from corank.core.ragged import Rows
+from corank.data.pack import Packed, pack
+from corank.data.packed_history import history_items, needed, query_rows
+from corank.features.kinds import Feature
+from corank.features.log_schema import DataSettings, Label, Split
+from corank.features.schema import Schema
+
+HOUR, DAY = 3_600_000, 86_400_000
+USERS, ITEMS, REQUESTS = 5, 8, 40
+HASHED = {"kind": "id", "hash": 997, "dim": 4}
+"""Encoders that learn nothing of the log: every value can be compared, those of training too."""
+FROZEN: dict[str, Any] = {
+    "user": {"side": "user"} | HASHED,
+    "tab": {"side": "context"} | HASHED,
+    "hour": {"side": "context", "kind": "number", "scale": "none"},
+    "item": {"side": "item"} | HASHED,
+    "brand": {"side": "item"} | HASHED,
+    "price": {"side": "item", "kind": "number", "scale": "none"},
+    "clicked": {"side": "user", "kind": "ids", "of": "item", "event": "click", "every": "1d", "dim": 4},
+    "brands": {"side": "user", "kind": "ids", "of": "clicked.brand", "dim": 4},
+    "user_tab": {"kind": "pair", "of": ["user", "tab"], "hash": 997, "dim": 4},
+    "tab_brand": {"kind": "pair", "of": ["tab", "brand"], "hash": 997, "dim": 4},
+    "dear": {"kind": "ratio", "of": ["price", "hour"], "scale": "none"},
+    "seen": {"kind": "contains", "of": ["clicked", "item"]},
+    "brand_seen": {"kind": "count", "of": ["clicked.brand", "brand"], "scale": "none"},
+    "item_ctr": {"kind": "prior", "by": ["item"], "label": "click", "scale": "none"},
+    "item_shown": {"kind": "prior", "by": ["item"], "scale": "none"},
+    "user_tab_ctr": {"kind": "prior", "by": ["user", "tab"], "label": "click", "scale": "none"},
+    "user_brand_buys": {
+        "kind": "prior",
+        "by": ["user", "brand"],
+        "label": "buy",
+        "scale": "none",
+        "lag": "2h",
+    },
+}
+"""As of midnight."""
+LIVE: dict[str, Any] = {
+    "shown": {"side": "user", "kind": "ids", "of": "item", "lag": "30m", "half_life": "6h", "dim": 4},
+    "bought": {"side": "user", "kind": "ids", "of": "item", "event": "buy", "dim": 4},
+    "again": {"kind": "count", "of": ["shown", "item"], "scale": "none"},
+    "brand_ctr": {"kind": "prior", "by": ["brand"], "label": "click", "every": "1h", "scale": "none"},
+    "user_buys": {"kind": "prior", "by": ["user"], "label": "buy", "every": "3h", "scale": "none"},
+}
+"""As of the request, or nearly."""
+
+
+def written(folder: Path, seed: int) -> pl.DataFrame:
+    """A log of four days, some requests at once; brands change at noon of the second day."""
+    rng = np.random.default_rng(seed)
+    time = np.sort(rng.integers(0, 4 * DAY // HOUR, REQUESTS)) * HOUR
+    time[[0, -10, -1]] = 0, 2 * DAY, 4 * DAY - HOUR
+    time.sort()
+    sizes = rng.integers(1, 4, REQUESTS)
+    each = np.repeat(np.arange(REQUESTS), sizes)
+    items = np.concatenate([rng.permutation(ITEMS)[:n] for n in sizes])
+    who, tabs = rng.integers(0, USERS, REQUESTS), rng.integers(0, 3, REQUESTS)
+    brand = rng.integers(0, 3, 2 * ITEMS)
+    pl.DataFrame(
+        {
+            "item": np.tile(np.arange(ITEMS), 2),
+            "valid_from": pl.Series([None] * ITEMS + [36 * HOUR] * ITEMS, dtype=pl.Int64),
+            "brand": brand,
+            "price": rng.uniform(1, 9, 2 * ITEMS),
+        }
+    ).write_parquet(folder / "items.parquet")
+    return pl.DataFrame(
+        {
+            "request": each,
+            "user": who[each],
+            "item": items,
+            "time": time[each],
+            "tab": tabs[each],
+            "hour": time[each] // HOUR % 24 + 1,
+            "click": rng.integers(0, 2, len(each)),
+            "buy": rng.integers(0, 2, len(each)),
+        }
+    )
+
+
+def packed(folder: Path, log: pl.DataFrame, features: dict[str, Any]) -> Packed:
+    log.write_parquet(folder / "log.parquet")
+    data = DataSettings(
+        log="log.parquet",
+        items="items.parquet",
+        request=["request"],
+        user="user",
+        item="item",
+        time="time",
+        labels={
+            "click": Label(column="click"),
+            "buy": Label.model_validate({"column": "buy", "given": "click", "matures_after": "5h"}),
+        },
+        as_of=date(1970, 1, 9),
+        split=Split(valid=date(1970, 1, 3), test=date(1970, 1, 4)),
+    )
+    schema = Schema(TypeAdapter(dict[str, Feature]).validate_python(features))
+    return pack(data, schema, folder, folder / "packed")
+
+
+def plain(rows: Rows, n: int) -> list[Any]:
+    """A row, lists and weights written out."""
+    lists = [values.take(np.array([n])) for values in rows.lists]
+    weights = [w.tolist() for values in lists if (w := values.flat_weight()) is not None]
+    return [rows.ids[n].tolist(), rows.numbers[n].tolist(), [v.flat().tolist() for v in lists], weights]
+
+
+def features_of(found: Packed) -> dict[int, dict[int, list[Any]]]:
+    """Request → item → all that a stage may see of it."""
+    seen: dict[int, dict[int, list[Any]]] = {}
+    for shards in found.splits.values():
+        for shard in shards:
+            every = np.arange(len(shard))
+            past = history_items(found, shard, every, needed(found.schema))
+            query, items = query_rows(found, shard, every, past), found.items.take(shard.item)
+            ids = found.item_keys["item"].gather(shard.item).to_list()
+            for n in every:
+                first, end = shard.request_start[n : n + 2].tolist()
+                seen[shard.request_key(int(n))["request"]] = {
+                    ids[c]: [plain(query, n), plain(items, c), plain(shard.cross, c)]
+                    for c in range(first, end)
+                }
+    return seen
+
+
+def changed(log: pl.DataFrame, later: pl.Expr, how: str, seed: int) -> pl.DataFrame:
+    """The log with other rows in the place of the `later` ones."""
+    before, after = log.filter(~later), log.filter(later)
+    rng = np.random.default_rng(seed)
+    match how:
+        case "gone":
+            after = after.clear()
+        case "labels":
+            drawn = {c: rng.integers(0, 2, len(after)) for c in ("click", "buy")}
+            after = after.with_columns(**{c: pl.Series(c, v, dtype=pl.Int64) for c, v in drawn.items()})
+        case "users":
+            other = rng.permutation(USERS)
+            after = after.with_columns(user=pl.Series(other).gather(after["user"]))
+        case "order":
+            after = after.with_columns(request=after["request"].max() - after["request"] + 1000)  # type: ignore[operator]
+        case "first":
+            return pl.concat([after, before])
+    return pl.concat([before, after])
+
+
+WAYS = ["gone", "labels", "users", "first", "order"]
+fewer = settings(
+    max_examples=12,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+@fewer
+@given(st.integers(0, 10**6), st.integers(1, 4 * 24), st.sampled_from(WAYS))
+def test_what_comes_after_a_request_changes_none_of_its_features(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, hour: int, how: str
+) -> None:
+    folder = tmp_path_factory.mktemp("leaks")
+    log = written(folder, seed)
+    limit = hour * HOUR
+    # the last two splits keep a row each, since an empty one is refused
+    ends = log.filter(pl.col("request").is_in([REQUESTS - 1]) | (pl.col("time") == 2 * DAY))[
+        "request"
+    ].unique()
+    later = (pl.col("time") >= limit) & ~pl.col("request").is_in(ends.implode())
+    whole = features_of(packed(folder, log, FROZEN | LIVE))
+    other = features_of(packed(folder, changed(log, later, how, seed), FROZEN | LIVE))
+    earlier = log.filter(pl.col("time") < limit)["request"].unique().to_list()
+    assert {n: other[n] for n in earlier} == {n: whole[n] for n in earlier}
+
+
+@fewer
+@given(st.integers(0, 10**6), st.integers(0, REQUESTS - 1), st.sampled_from(WAYS[:-1]))
+def test_what_comes_after_a_snapshot_changes_nothing_that_is_frozen(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, request: int, how: str
+) -> None:
+    folder = tmp_path_factory.mktemp("leaks")
+    log = written(folder, seed)
+    midnight = log.filter(pl.col("request") == request)["time"][0] // DAY * DAY
+    kept = [request, REQUESTS - 1, log.filter(pl.col("time") == 2 * DAY)["request"][0]]
+    later = (pl.col("time") >= midnight) & ~pl.col("request").is_in(kept)
+    whole = features_of(packed(folder, log, FROZEN))
+    other = features_of(packed(folder, changed(log, later, how, seed), FROZEN))
+    assert other[request] == whole[request]
+
+
+def test_the_features_do_depend_on_the_past(tmp_path: Path) -> None:
+    """So that the tests above could fail."""
+    log = written(tmp_path, 1)
+    whole = features_of(packed(tmp_path, log, FROZEN | LIVE))
+    other = features_of(packed(tmp_path, changed(log, pl.col("time") < 2 * DAY, "labels", 3), FROZEN | LIVE))
+    last = log.filter(pl.col("time") >= 3 * DAY)["request"].unique().to_list()
+    assert sum(whole[n] != other[n] for n in last) > len(last) / 2

@@ -1,0 +1,214 @@
+"""Labels that depend or come late, positions and columns: packed by hand from a log of eight rows."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from test_config import TEXT, refused
+from test_pack import ITEMS, LOG, World, lists, only
+
+from corank.data.pack import Packed
+from corank.features.kinds import IdsFeature
+
+# b: 10 retrieved, 12 · a: 10, 11, 12 preranked · c: 12 · d: 13, not known · e: 10 ranked
+ORDERS = LOG.with_columns(
+    click=pl.Series([1, None, 1, 1, 1, 1, None, None]), order=pl.Series([1, None, 0, 1, 1, 1, 1, None])
+)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path, log=ORDERS)
+
+
+def ordering(world: World, click: dict[str, Any] | None = None, **order: Any) -> Packed:
+    labels = {"order": {"column": "order"} | order, "click": {"column": "click"} | (click or {})}
+    world.data["labels"] = labels
+    return world.pack()
+
+
+def packed_labels(packed: Packed, label: str) -> list[list[int]]:
+    return [only(packed, split).labels[label].tolist() for split in ("train", "valid", "test")]
+
+
+def test_labels_are_known_where_exposed(world: World) -> None:
+    packed = ordering(world)
+    assert packed_labels(packed, "click") == [[-1, 1, 1, 1, -1], [1], [-1, -1]]
+    assert packed_labels(packed, "order") == [[-1, 1, 1, 0, -1], [1], [1, -1]]
+
+
+def test_a_label_given_another_is_known_where_that_happened(world: World) -> None:
+    world.log = ORDERS.with_columns(click=pl.Series([1, None, 0, 1, 1, 1, None, None]))
+    packed = ordering(world, given="click")
+    # 11 was not clicked, and of 13 nobody knows
+    assert packed_labels(packed, "click") == [[-1, 1, 1, 0, -1], [1], [-1, -1]]
+    assert packed_labels(packed, "order") == [[-1, 1, 1, -1, -1], [1], [-1, -1]]
+
+
+def test_training_knows_what_was_mature_when_validation_began(world: World) -> None:
+    """Which was at 24 h; training's rows are of 0 h and 1 h."""
+    assert packed_labels(ordering(world, matures_after="23h"), "order")[0] == [-1, 1, 1, 0, -1]
+    packed = ordering(world, matures_after="24h")
+    assert packed_labels(packed, "order")[0] == [-1, 1, -1, -1, -1]
+    assert packed_labels(packed, "click")[0] == [-1, 1, 1, 1, -1]
+
+
+def test_later_rows_know_what_was_mature_when_the_log_was_read(world: World) -> None:
+    """At 50 h, with its last row, unless it is told."""
+    found = packed_labels(ordering(world, matures_after="25h"), "order")
+    assert found[1:] == [[1], [-1, -1]]
+    found = packed_labels(ordering(world, matures_after="26h"), "order")
+    assert found[1:] == [[-1], [-1, -1]]
+    world.data["as_of"] = "1970-01-04T03:00"  # 75 h
+    found = packed_labels(ordering(world, matures_after="26h"), "order")
+    assert found == [[-1, -1, -1, -1, -1], [1], [1, -1]]
+    world.data["as_of"] = "1970-01-01T12:00"
+    assert packed_labels(ordering(world, matures_after="12h"), "order")[0] == [-1, 1, -1, -1, -1]
+
+
+def test_a_label_matures_no_sooner_than_what_it_is_given(world: World) -> None:
+    packed = ordering(world, click={"matures_after": "24h"}, given="click", matures_after="1h")
+    assert packed_labels(packed, "order")[0] == packed_labels(packed, "click")[0] == [-1, 1, -1, -1, -1]
+
+
+def histories(world: World, **settings: Any) -> list[list[int]]:
+    """Of requests c at 25 h, d at 49 h and e at 50 h, the items that their users ordered."""
+    world.features["ordered"] = IdsFeature(side="user", kind="ids", of="item", event="order")
+    packed = ordering(world, **settings)
+    place = packed.schema.placed("query").lists.index("ordered")
+    return [part for split in ("valid", "test") for part in lists(only(packed, split).query.lists[place])]
+
+
+def test_a_history_knows_of_a_late_label_once_it_was_mature(world: World) -> None:
+    # codes: 10 is 2, 11 4, 12 3; user 1 ordered 10 at 1 h and 12 at 25 h
+    assert histories(world) == [[2], [], [2, 3]]
+    assert histories(world, matures_after="23h") == [[2], [], [2, 3]]
+    assert histories(world, matures_after="24h") == [[], [], [2, 3]]  # known at 25 h, which is not before it
+    assert histories(world, matures_after="25h") == [[], [], [2]]
+    assert histories(world, matures_after="49h") == [[], [], []]
+    assert histories(world, given="click", click={"matures_after": "24h"}) == [[], [], [2, 3]]
+
+
+def test_a_history_of_what_was_shown_waits_for_no_label(world: World) -> None:
+    packed = ordering(world, click={"matures_after": "9h"}, matures_after="2d")
+    names = packed.schema.placed("query").lists
+    found = {n: lists(only(packed, "valid").query.lists[names.index(n)]) for n in ("clicked", "shown")}
+    assert found == {"clicked": [[2, 4]], "shown": [[2, 4]]}
+
+
+MISTAKEN = {
+    "data.labels.order.given=share": "data: labels.order.given: no label 'share'; labels are click, order",
+    "data.labels.order.given=order": "data: labels.order.given: goes round in a circle (order)",
+    "data.labels={a: {column: x, given: b}, b: {column: y, given: c}, c: {column: z, given: a}}":
+        "data: labels.a.given: goes round in a circle (a given b given c)",
+    "data.labels.order.matures_after=late":
+        "data.labels.order.matures_after: expected a duration such as 30m, 1h or 3d",
+    "data.as_of=soon": "data.as_of: ",
+}  # fmt: skip
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    file = tmp_path / "shop.yaml"
+    file.write_text(TEXT, encoding="utf-8")
+    return file
+
+
+@pytest.mark.parametrize("override", MISTAKEN)
+def test_a_label_that_cannot_be_is_refused(path: Path, override: str) -> None:
+    assert refused(path, override).startswith(MISTAKEN[override])
+
+
+# Positions
+
+
+def positioned(world: World, *positions: float | None) -> World:
+    world.log = LOG.with_columns(place=pl.Series(positions))
+    world.data["position"] = "place"
+    return world
+
+
+def test_positions_are_clipped_and_unknown_where_null(world: World) -> None:
+    packed = positioned(world, 0, None, 5, 127, 128, 40_000, 1, None).pack()
+    train = only(packed, "train").position
+    assert train is not None and train.dtype == np.int16
+    assert train.tolist() == [-1, 127, 0, 5, 127]
+    assert [only(packed, s).position.tolist() for s in ("valid", "test")] == [[127], [1, -1]]  # type: ignore[union-attr]
+
+
+def test_positions_may_be_written_with_a_point(world: World) -> None:
+    packed = positioned(world, 0.0, None, 5.0, 127.0, 128.0, 4e4, 1.0, None).pack()
+    assert only(packed, "train").position.tolist() == [-1, 127, 0, 5, 127]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("odd", [-1.0, 2.5, np.nan, np.inf])
+def test_a_position_is_a_whole_number_from_0(world: World, odd: float) -> None:
+    message = positioned(world, 0.0, None, 5.0, 1.0, 2.0, 3.0, odd, None).refused()
+    assert message == (
+        f"data.position: column 'place' holds {odd}; expected whole numbers from 0, "
+        "or null where nothing was shown"
+    )
+
+
+def test_a_position_that_is_text_or_nowhere_is_refused(world: World) -> None:
+    world.data["position"] = "tab"
+    assert (
+        world.refused()
+        == "data.log: column 'tab' is String; expected whole numbers from 0, as data.position reads it"
+    )
+    world.data["position"] = "place"
+    assert world.refused().startswith("data.log: no column 'place'; it has request, user")
+
+
+def test_without_positions_there_are_none(world: World) -> None:
+    assert only(world.pack(), "train").position is None
+
+
+# Columns that a value may name
+
+
+@pytest.fixture
+def priced(tmp_path: Path) -> World:
+    return World(tmp_path, log=LOG.with_columns(bid=pl.int_range(8) + 0.5), data={"columns": ["bid"]})
+
+
+def test_bids_are_packed_in_the_order_of_the_log(priced: World) -> None:
+    packed = priced.pack()
+    assert only(packed, "train").columns["bid"].tolist() == [1.5, 3.5, 0.5, 2.5, 4.5]
+    assert only(packed, "test").columns["bid"].tolist() == [6.5, 7.5]
+
+
+@pytest.mark.parametrize("odd", [None, np.nan, np.inf])
+def test_a_candidate_without_a_bid_is_refused_and_named(priced: World, odd: float | None) -> None:
+    bid = pl.when(pl.int_range(8) == 2).then(pl.lit(odd, pl.Float64)).otherwise(pl.col("bid")).alias("bid")
+    priced.log = priced.log.with_columns(bid)
+    assert priced.refused() == (
+        f"data.log: column 'bid' is {odd} at request='a', item=11; a value needs a number for every candidate: "
+        "write one, such as 0"
+    )
+
+
+def test_a_column_of_the_items_needs_a_number_for_each(priced: World) -> None:
+    priced.data["columns"] = ["margin"]
+    priced.items = ITEMS.with_columns(margin=pl.Series([1.0, 2.0, None, 4.0, 5.0]))
+    assert priced.refused().startswith(
+        "data.items: column 'margin' is None at item=11; a value needs a number"
+    )
+    priced.items = ITEMS.with_columns(margin=pl.lit("high"))
+    assert (
+        priced.refused()
+        == "data.items: column 'margin' is String; expected numbers, as data.columns reads it"
+    )
+    priced.items = ITEMS.with_columns(margin=pl.Series([1, 2, 3, 4, 5]))
+    packed = priced.pack()
+    assert packed.item_columns["margin"].tolist() == [4, 3, 2, 1, 5]  # of the items 10 11 12 13 99
+
+
+def test_a_column_that_is_nowhere_is_refused(priced: World) -> None:
+    priced.data["columns"] = ["bids"]
+    assert priced.refused() == (
+        "data.columns: no column 'bids' in the log or the items; the log has request, user, item, time, level, "
+        "click, tab, match, bid"
+    )

@@ -1,0 +1,201 @@
+"""What requests know of the past: items as they were at the request, and how much each event counts."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from test_pack import HOUR, LOG, World, only
+
+from corank.core.ragged import Ragged, Rows
+from corank.data.pack import Packed
+from corank.data.packed_history import codes, history_items, needed, query_rows, with_past
+from corank.features.history import recency
+from corank.features.input_layout import Layout
+from corank.features.kinds import CountFeature, IdFeature, IdsFeature
+
+ITEMS = pl.DataFrame(
+    [
+        (10, None, "x", [2]),
+        (11, None, "y", None),
+        (12, None, "x", []),
+        (12, 20 * HOUR, "q", [1, 3]),
+        (12, 30 * HOUR, "z", [5]),
+        (13, None, "y", [1, 2]),
+    ],
+    schema={"item": pl.Int64, "valid_from": pl.Int64, "brand": pl.String, "tags": pl.List(pl.Int64)},
+    orient="row",
+)
+"""Item rows 0 to 5. Codes: brands x 2, y 3, q 4, z 5; tags 1 is 2, 2 is 3, 3 is 4, 5 is 5."""
+LATER = pl.DataFrame(
+    [
+        ("g", 2, 12, 26 * HOUR, "exposed", 1, "home", 0.0),
+        ("g", 2, 10, 26 * HOUR, "exposed", 0, "home", 0.0),
+        ("h", 2, 10, 51 * HOUR, "exposed", 0, "home", 0.0),
+    ],
+    schema=LOG.schema,
+    orient="row",
+)
+"""User 2 clicked item 12 at 0 h and at 26 h, user 1 item 10 at 1 h and 12 at 25 h."""
+
+
+def packed(folder: Path, half_life: str = "6h", pool: str = "mean") -> Packed:
+    def of(name: str, **settings: Any) -> IdsFeature:
+        return IdsFeature.model_validate({"side": "user", "kind": "ids", "of": name} | settings)
+
+    features = {
+        "tab": IdFeature(side="context", kind="id"),
+        "item": IdFeature(side="item", kind="id"),
+        "brand": IdFeature(side="item", kind="id"),
+        "tags": IdsFeature(side="item", kind="ids"),
+        "clicked": of("item", event="click", half_life=half_life, pool=pool),
+        "shown": of("item", last=2),
+        "brands": of("clicked.brand", pool=pool),
+        "clicked_tags": of("clicked.tags", pool=pool),
+        "shown_tags": of("shown.tags", pool="sum"),
+        "brand_seen": CountFeature(kind="count", of=["clicked.brand", "brand"], scale="none"),
+    }
+    world = World(folder, log=pl.concat([LOG, LATER]), items=ITEMS, users=None, features=features)
+    return world.pack()
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Packed:
+    return packed(tmp_path_factory.mktemp("past"))
+
+
+def rows_of(found: Packed, split: str) -> Rows:
+    shard = only(found, split)
+    every = np.arange(len(shard))
+    return query_rows(found, shard, every, history_items(found, shard, every, needed(found.schema)))
+
+
+def lists(found: Packed, split: str, name: str) -> list[list[int]]:
+    values = rows_of(found, split).lists[found.schema.placed("query").lists.index(name)]
+    return [values.take(np.array([n])).flat().tolist() for n in range(len(values.length))]
+
+
+def weights(found: Packed, split: str, name: str) -> list[list[float]]:
+    values = rows_of(found, split).lists[found.schema.placed("query").lists.index(name)]
+    assert values.weight is not None and values.weight.dtype == np.float32
+    return [values.take(np.array([n])).flat_weight().tolist() for n in range(len(values.length))]  # type: ignore[union-attr]
+
+
+# Requests are b 0 h, a 1 h · c 25 h of user 1, g 26 h of user 2 · d 49 h of 3, e 50 h of 1, h 51 h of 2
+
+
+def test_items_are_as_of_the_request(world: Packed) -> None:
+    found = {}
+    for split in ("train", "valid", "test"):
+        shard = only(world, split)
+        held = history_items(world, shard, np.arange(len(shard)), ["clicked"])["clicked"]
+        found[split] = [held.take(np.array([n])).flat().tolist() for n in range(len(shard))]
+    # item 12 was clicked at 0 h as row 2, is row 3 at 26 h and row 4 from 30 h on
+    assert found == {"train": [[], []], "valid": [[0], [3]], "test": [[], [0, 4], [4, 4]]}
+
+
+def test_only_the_requests_asked_for_are_read(world: Packed) -> None:
+    some = history_items(world, only(world, "test"), np.array([2, 1]), ["clicked", "shown"])
+    assert [part.flat().tolist() for part in some.values()] == [[4, 4, 0, 4], [4, 0, 1, 4]]
+    assert [part.length.tolist() for part in some.values()] == [[2, 2], [2, 2]]
+
+
+def test_attributes_are_those_that_items_had_at_the_request(world: Packed) -> None:
+    assert lists(world, "valid", "brands") == [[2], [4]]
+    assert lists(world, "test", "brands") == [[], [2, 5], [5, 5]]
+
+
+def test_lists_of_attributes_come_one_after_another(world: Packed) -> None:
+    assert lists(world, "valid", "clicked_tags") == [[3], [2, 4]]
+    assert lists(world, "test", "clicked_tags") == [[], [3, 5], [5, 5]]
+    assert lists(world, "valid", "shown") == [[2, 4], [3]]
+    assert lists(world, "valid", "shown_tags") == [[3], [2, 4]]  # item 11 has none
+    assert lists(world, "test", "shown_tags") == [[], [5], [5, 3]]
+
+
+def test_a_cross_meets_the_items_as_of_the_request(world: Packed) -> None:
+    assert only(world, "valid").cross.numbers[:, 0].tolist() == [0, 1, 0]  # of g item 12 has the brand it has
+    assert only(world, "test").cross.numbers[:, 0].tolist() == [0, 1, 0]  # of e item 10 has x, as one clicked
+
+
+def test_an_event_counts_by_its_age(world: Packed) -> None:
+    e = [2 ** (-49 / 6), 2 ** (-25 / 6)]
+    h = [2 ** (-51 / 6), 2 ** (-25 / 6)]
+    for name in ("clicked", "brands"):
+        found = weights(world, "test", name)
+        assert [found[0], *found[1:]] == [[], pytest.approx(e), pytest.approx(h)]
+    assert weights(world, "valid", "clicked") == [pytest.approx([2**-4]), pytest.approx([2 ** (-26 / 6)])]
+
+
+def test_all_values_of_an_event_count_as_it_does(world: Packed) -> None:
+    assert weights(world, "valid", "clicked_tags")[1] == pytest.approx([2 ** (-26 / 6)] * 2)
+
+
+def test_histories_without_a_half_life_have_no_weights(world: Packed) -> None:
+    names, found = world.schema.placed("query").lists, rows_of(world, "test")
+    assert {n: values.weight is None for n, values in zip(names, found.lists, strict=True)} == {
+        "clicked": False,
+        "shown": True,
+        "brands": False,
+        "clicked_tags": False,
+        "shown_tags": True,
+    }
+    assert needed(world.schema) == ["clicked", "shown"]
+
+
+def test_weights_fall_to_that_of_sixty_half_lives() -> None:
+    ages = np.array([0, 6, 12, 360, 361, 10**6]) * HOUR
+    found = recency(ages, timedelta(hours=6))
+    assert found.dtype == np.float32
+    assert found.tolist() == [1, 0.5, 0.25, 2**-60, 2**-60, 2**-60]
+
+
+def test_an_item_without_a_record_has_nothing_but_its_place(world: Packed) -> None:
+    items = Ragged.of([[3, -1, 0], [-1], []])
+    assert codes(world.schema, items, "brand", world.items).flat().tolist() == [4, 0, 2, 0]
+    tags = codes(world.schema, items, "tags", world.items)
+    assert (tags.length.tolist(), tags.flat().tolist()) == ([3, 0, 0], [2, 4, 3])
+
+
+def test_rows_without_a_past_are_left_as_they_are(world: Packed) -> None:
+    rows = only(world, "test").query
+    empty = {name: Ragged.of([[], [], []]) for name in needed(world.schema)}
+    found = with_past(world.schema, rows, empty, world.items)
+    np.testing.assert_array_equal(found.ids, rows.ids)
+    shown = world.schema.placed("query").lists.index("shown")
+    assert found.lists[shown] is rows.lists[shown]
+
+
+# How they are pooled
+
+
+def bags(found: Packed, split: str, name: str) -> list[list[float]]:
+    """What each value of a list counts in its bag, a bag a request."""
+    layout, rows = Layout(found.schema, found.encoders.sizes), rows_of(found, split)
+    (group,) = layout.groups_of("query", [name])
+    made = group.bags(rows)
+    assert made.start is not None and made.weight is not None
+    return [made.weight[a:b].tolist() for a, b in zip(made.start[:-1], made.start[1:], strict=True)]
+
+
+def test_the_weights_of_a_mean_sum_to_1(world: Packed) -> None:
+    one = 2 ** (-49 / 6) / (2 ** (-49 / 6) + 2 ** (-25 / 6))
+    for name in ("clicked", "brands", "clicked_tags"):
+        assert bags(world, "test", name)[:2] == [[], pytest.approx([one, 1 - one])]
+    assert bags(world, "valid", "clicked_tags") == [[1], pytest.approx([0.5, 0.5])]
+    assert bags(world, "valid", "shown") == [pytest.approx([0.5, 0.5]), [1]]
+
+
+def test_a_sum_counts_events_as_they_are(world: Packed, tmp_path: Path) -> None:
+    summed = packed(tmp_path, pool="sum")
+    assert bags(summed, "test", "clicked")[1] == pytest.approx([2 ** (-49 / 6), 2 ** (-25 / 6)])
+    assert bags(summed, "valid", "clicked_tags")[1] == pytest.approx([2 ** (-26 / 6)] * 2)
+    assert bags(world, "test", "shown_tags") == [[], [1], [1, 1]]
+
+
+def test_old_events_only_still_have_a_mean(tmp_path: Path) -> None:
+    old = packed(tmp_path, half_life="1m")
+    assert weights(old, "test", "clicked")[1] == [2**-60, 2**-60]
+    assert bags(old, "test", "clicked") == [[], [0.5, 0.5], [0.5, 0.5]]

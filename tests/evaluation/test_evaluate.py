@@ -1,0 +1,423 @@
+"""The evaluation's document, figure by figure, on two small requests counted by hand."""
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import corank
+from corank.core.calibration import Platt
+from corank.core.errors import DataError
+from corank.evaluation.evaluate import evaluate
+from corank.evaluation.predict import Predictions
+from corank.evaluation.stage_order import Calibrators
+from corank.metrics import Requests
+from corank.models.mlp import MlpSettings
+from corank.models.two_tower import TowersSettings
+from corank.training.run import Run
+from tests.support.commands import run_corank
+from tests.support.worlds import make_world, trained_run
+
+LEVELS = ["retrieved", "preranked", "ranked", "exposed"]
+STAGES = [
+    TowersSettings(name="prerank", model="towers", cuts=["retrieved"], keep=2, query=[4], item=[4]),
+    MlpSettings(name="rank", model="mlp", cuts=["preranked"], keep=1, labels=["click", "order"]),
+]
+IDENTITY: Calibrators = {"prerank": {"click": Platt()}, "rank": {"click": Platt(), "order": Platt()}}
+POINT = ["auc", "gauc", "logloss", "logloss_calibrated", "pcoc", "pcoc_calibrated", "ece", "ece_calibrated"]
+
+
+def logit(p: float) -> float:
+    return math.log(p / (1 - p))
+
+
+# Two requests of two users, four candidates and two. P(click) of both stages, level, click, order:
+ROWS = [
+    (0.8, 0.6, 3, 1, 0),
+    (0.6, 0.9, 3, 0, -1),
+    (0.4, 0.2, 1, -1, -1),
+    (0.2, 0.7, 0, -1, -1),
+    (0.3, 0.4, 3, 1, 1),
+    (0.5, 0.5, 2, -1, -1),
+]
+
+
+def predictions(**changes: Any) -> Predictions:
+    prerank, rank, level, click, order = (np.array(column) for column in zip(*ROWS, strict=True))
+    z_p, z_r = (np.array([logit(p) for p in column], np.float32) for column in (prerank, rank))
+    held: dict[str, Any] = {
+        "logits": {"prerank": {"click": z_p}, "rank": {"click": z_r, "order": z_p}},
+        "requests": Requests(np.array([0, 4, 6]), np.array([7, 3])),
+        "level": level.astype(np.uint8),
+        "exposed": level == 3,
+        "labels": {"click": click.astype(np.int8), "order": order.astype(np.int8)},
+        "weight": np.ones(6, np.float32),
+    }
+    return Predictions(**(held | changes))
+
+
+@pytest.fixture
+def document() -> dict[str, Any]:
+    truth = {"click": np.array([0.9, 0.1, 0.5, 0.6, 0.4, 0.3], np.float32)}
+    return evaluate(predictions(), STAGES, LEVELS, IDENTITY, truth, "test")
+
+
+def test_document_has_its_keys(document: dict[str, Any]) -> None:
+    keys = ["split", "requests", "candidates", "stages", "reliability", "cascade", "interval"]
+    assert list(document) == keys
+    assert (document["split"], document["requests"], document["candidates"]) == ("test", 2, 6)
+    assert {s: {p: list(ls) for p, ls in found.items()} for s, found in document["stages"].items()} == {
+        "prerank": {"exposed": ["click"], "candidates": ["click"]},
+        "rank": {"exposed": ["click", "order"], "candidates": ["click", "order"]},
+    }
+    for stage in document["stages"].values():
+        assert list(stage["exposed"]["click"]) == [*POINT, "n"]
+        assert list(stage["candidates"]["click"]) == ["auc", "cut_auc", "n"]
+    cascade = ["click_recall@2", "agree_recall@1@2", "truth_recall@1@2", "overlap@1", "score_loss@1"]
+    cascade += ["kendall_tau", "best_score_loss@2", "gain_ratio@1@2", "ndcg@1", "rcs@1"]
+    cascade += ["joint_click_recall@1", "joint_truth_recall@1@1", "joint_kept_recall@1"]
+    assert list(document["cascade"]) == [*cascade, "eligible", "random"]
+    assert list(document["cascade"]["eligible"]) == list(document["cascade"]["random"]) == cascade
+    assert list(document["interval"]["cascade"]) == cascade
+    for stage, populations in document["stages"].items():
+        for population, labels in populations.items():
+            for label, figures in labels.items():
+                interval = document["interval"]["stages"][stage][population][label]
+                assert [*interval, "n"] == list(figures)
+
+
+def test_figures_of_exposed_candidates(document: dict[str, Any]) -> None:
+    """Shown were the first, second and fifth: clicked .8, not clicked .6, clicked .3 (by the pre-ranker)."""
+    prerank = document["stages"]["prerank"]["exposed"]["click"]
+    assert prerank["auc"] == 0.5  # .8 above .6, .3 below it
+    assert prerank["gauc"] == 1  # user 7 alone has both classes
+    assert prerank["logloss"] == pytest.approx(-(math.log(0.8) + math.log(0.4) + math.log(0.3)) / 3)
+    assert prerank["pcoc"] == pytest.approx((0.8 + 0.6 + 0.3) / 2)
+    assert prerank["ece"] == pytest.approx((0.2 + 0.6 + 0.7) / 3)  # each a bin of its own
+    assert prerank["n"] == 3
+    rank = document["stages"]["rank"]["exposed"]["click"]
+    assert rank["auc"] == 0  # .6 and .4, both below .9
+    assert rank["gauc"] == 0
+    order = document["stages"]["rank"]["exposed"]["order"]
+    assert order["auc"] == 0  # ordered .3, not ordered .8
+    assert order["n"] == 2  # where it is known
+    assert order["gauc"] is None
+
+
+def test_calibrated_figures_are_those_of_the_calibrator() -> None:
+    calibrators = IDENTITY | {"prerank": {"click": Platt(2.0, 0.5)}}
+    found = evaluate(predictions(), STAGES, LEVELS, calibrators, {}, "test")["stages"]["prerank"]["exposed"]
+    p = [1 / (1 + math.exp(-(2 * logit(p) + 0.5))) for p in (0.8, 0.6, 0.3)]
+    figures = found["click"]
+    assert figures["pcoc"] == pytest.approx(1.7 / 2)
+    assert figures["pcoc_calibrated"] == pytest.approx(sum(p) / 2)
+    expected = -(math.log(p[0]) + math.log(1 - p[1]) + math.log(p[2])) / 3
+    assert figures["logloss_calibrated"] == pytest.approx(expected)
+    assert figures["ece_calibrated"] == pytest.approx((1 - p[0] + p[1] + 1 - p[2]) / 3)
+    assert figures["auc"] == 0.5
+
+
+def test_reliability_is_of_exposed_rows_with_a_known_label() -> None:
+    """With so few positives a bin holds all: shown were .8 and .3, clicked, and .6, not; one order of two known."""
+    calibrators = IDENTITY | {"prerank": {"click": Platt(2.0, 0.5)}}
+    weight = np.array([2, 1, 1, 1, 1, 1], np.float32)
+    found = evaluate(predictions(weight=weight), STAGES, LEVELS, calibrators, {}, "test")["reliability"]
+    assert {stage: list(labels) for stage, labels in found.items()} == {
+        "prerank": ["click"],
+        "rank": ["click", "order"],
+    }
+    (one,) = found["prerank"]["click"]
+    assert list(one) == ["raw", "calibrated", "observed", "low", "high", "n"]
+    assert one["raw"] == pytest.approx((2 * 0.8 + 0.6 + 0.3) / 4)
+    p = [1 / (1 + math.exp(-(2 * logit(p) + 0.5))) for p in (0.8, 0.6, 0.3)]
+    assert one["calibrated"] == pytest.approx((2 * p[0] + p[1] + p[2]) / 4)
+    assert (one["observed"], one["n"]) == (0.75, 3)
+    assert 0 < one["low"] < 0.75 < one["high"] < 1
+    (order,) = found["rank"]["order"]
+    assert order["raw"] == order["calibrated"] == pytest.approx((2 * 0.8 + 0.3) / 3)
+    assert (order["observed"], order["n"]) == (pytest.approx(1 / 3), 2)
+
+
+def test_figures_of_all_candidates(document: dict[str, Any]) -> None:
+    prerank = document["stages"]["prerank"]["candidates"]["click"]
+    # cut is the fourth, below all others; the ranker's cut the third, and the retrieved are not its own
+    assert prerank["cut_auc"] == 1
+    assert document["stages"]["rank"]["candidates"]["click"]["cut_auc"] == 1
+    # Σ p_i (1 − p_j) [s_i > s_j] / Σ p_i (1 − p_j), own pairs half
+    s, p = [0.8, 0.6, 0.4, 0.2, 0.3, 0.5], [0.9, 0.1, 0.5, 0.6, 0.4, 0.3]
+    pairs = [(s[i], s[j], p[i] * (1 - p[j])) for i in range(6) for j in range(6)]
+    right = sum(w * ((a > b) + 0.5 * (a == b)) for a, b, w in pairs)
+    assert prerank["auc"] == pytest.approx(right / sum(w for *_, w in pairs))
+    assert prerank["n"] == 6
+    # no truth of orders
+    assert document["stages"]["rank"]["candidates"]["order"]["auc"] is None
+
+
+def test_figures_of_the_cascade(document: dict[str, Any]) -> None:
+    """Only the first request has more than two candidates. Pre-ranker's order 1 2 3 4, ranker's 2 4 1 3."""
+    cascade = document["cascade"]
+    assert cascade["click_recall@2"] == 1
+    assert cascade["agree_recall@1@2"] == 1  # the ranker's best is the pre-ranker's second
+    assert cascade["truth_recall@1@2"] == 1  # the truth's best is its first
+    assert cascade["overlap@1"] == 0.5  # request one: 1 against 2; request two: its second, by both
+    assert cascade["eligible"] == {
+        "click_recall@2": 1,
+        "agree_recall@1@2": 1,
+        "truth_recall@1@2": 1,
+        "overlap@1": 2,
+        "score_loss@1": 2,
+        "kendall_tau": 2,
+        "best_score_loss@2": 1,
+        "gain_ratio@1@2": 1,
+        "ndcg@1": 2,
+        "rcs@1": 2,
+        "joint_click_recall@1": 2,
+        "joint_truth_recall@1@1": 2,
+        "joint_kept_recall@1": 2,
+    }
+    assert cascade["random"]["click_recall@2"] == 0.5
+    assert cascade["random"]["overlap@1"] == pytest.approx((1 / 4 + 1 / 2) / 2)
+
+
+def test_score_loss_and_tau_by_hand(document: dict[str, Any]) -> None:
+    cascade = document["cascade"]
+    # request one: the pre-ranker's first is worth .6 of .9 to the ranker; request two: .5 of .5
+    assert cascade["score_loss@1"] == pytest.approx((1 - 0.6 / 0.9 + 0) / 2, abs=1e-6)
+    # request one: of six pairs, discordant are 1-2, 1-4 and 3-4; request two: its pair agrees
+    assert cascade["kendall_tau"] == pytest.approx(((3 - 3) / 6 + 1) / 2)
+
+
+def test_the_cut_in_the_rankers_eyes(document: dict[str, Any]) -> None:
+    """Of request one the pre-ranker keeps the first two, the ranker's best among them."""
+    cascade = document["cascade"]
+    assert cascade["best_score_loss@2"] == 0
+    assert cascade["gain_ratio@1@2"] == 1
+    # of six pairs of .6 .9 .2 .7 three hold .9, two more .7, one .6 at best
+    drawn = (3 * 0.9 + 2 * 0.7 + 0.6) / 6
+    assert cascade["random"]["best_score_loss@2"] == pytest.approx(0.9 - drawn)
+    assert cascade["random"]["gain_ratio@1@2"] == pytest.approx(drawn / 0.9)
+    # the pre-ranker's first is the ranker's in request two alone, among all and among what it keeps
+    assert cascade["ndcg@1"] == cascade["rcs@1"] == 0.5
+    assert cascade["random"]["rcs@1"] == 0.5
+
+
+def test_what_comes_through_both_stages(document: dict[str, Any]) -> None:
+    """The cascade ends with the second of request one and the last of request two."""
+    cascade = document["cascade"]
+    assert cascade["joint_click_recall@1"] == 0  # clicked were the first and the fifth,
+    assert cascade["joint_truth_recall@1@1"] == 0  # and these are the truth's best, too
+    assert cascade["joint_kept_recall@1"] == 0.5  # production's ranker kept two of each
+    assert cascade["random"]["joint_kept_recall@1"] == pytest.approx((1 / 4 + 1 / 2) / 2)
+
+
+def test_production_that_cut_nothing_has_no_kept_recall() -> None:
+    exposures = predictions(level=np.full(6, 3, np.uint8))
+    found = evaluate(exposures, STAGES, LEVELS, IDENTITY, {}, "test")["cascade"]
+    assert found["joint_kept_recall@1"] is None
+    uncut = [STAGES[0], STAGES[1].model_copy(update={"cuts": []})]
+    assert (
+        evaluate(predictions(), uncut, LEVELS, IDENTITY, {}, "test")["cascade"]["joint_kept_recall@1"] is None
+    )
+
+
+def test_three_stages_are_each_judged_against_the_last() -> None:
+    first, last = STAGES
+    stages = [
+        first.model_copy(update={"keep": 3}),
+        first.model_copy(update={"name": "middle", "cuts": [], "keep": 2}),
+        last,
+    ]
+    # The middle stage would have 3 1 4 2 of request one; of the first three it keeps 3 and 1.
+    middle = np.array([logit(p) for p in (0.6, 0.1, 0.9, 0.3, 0.4, 0.2)], np.float32)
+    three = predictions()
+    three.logits["middle"] = {"click": middle}
+    calibrators = IDENTITY | {"middle": {"click": Platt()}}
+    truth = {"click": np.array([0.9, 0.1, 0.5, 0.6, 0.4, 0.3], np.float32)}
+    found = evaluate(three, stages, LEVELS, calibrators, truth, "test")
+    cascade = found["cascade"]
+    assert cascade["agree_recall@1@3"] == 1  # the first against the last, as with two stages
+    assert cascade["truth_recall@1@3"] == 1
+    assert cascade["joint_agree_recall@1@2"] == 0  # but the second is cut in the middle
+    assert cascade["eligible"]["joint_agree_recall@1@2"] == 1
+    assert cascade["random"]["joint_agree_recall@1@2"] == 0.5
+    assert cascade["joint_truth_recall@1@1"] == 0.5  # left are 1 and 3, 5 and 6; the last has 1 and 6
+    assert list(cascade["stages"]) == list(found["interval"]["cascade"]["stages"]) == ["prerank", "middle"]
+    by_stage = cascade["stages"]
+    assert by_stage["prerank"]["agree_recall@1@3"] == 1
+    assert by_stage["middle"]["agree_recall@1@2"] == 0  # 3 and 1 in its top 2 of all
+    assert by_stage["middle"]["truth_recall@1@2"] == 1
+    # among 1 and 3 both prefer what the last does: 1 by the first, 3 by the middle; of request two 6 and 5
+    assert by_stage["prerank"]["rcs@1"] == 1
+    assert by_stage["middle"]["rcs@1"] == 0
+    for stage, figures in by_stage.items():
+        names = [name for name in figures if name not in ("eligible", "random")]
+        assert list(figures["eligible"]) == list(figures["random"]) == names
+        assert list(found["interval"]["cascade"]["stages"][stage]) == names
+    json.dumps(found, allow_nan=False)
+
+
+# Beside a reference
+
+
+def test_bias_regret_is_what_the_references_auc_has_more() -> None:
+    truth = {"click": np.array([0.9, 0.1, 0.5, 0.6, 0.4, 0.3], np.float32)}
+    best = np.log(truth["click"] / (1 - truth["click"]))
+    perfect = predictions(logits={"prerank": {"click": best}, "rank": {"click": best, "order": best}})
+    found = evaluate(predictions(), STAGES, LEVELS, IDENTITY, truth, "test", reference=perfect)
+    ideal = evaluate(perfect, STAGES, LEVELS, IDENTITY, truth, "test")
+    for stage in ("prerank", "rank"):
+        figures = found["stages"][stage]["candidates"]["click"]
+        auc = ideal["stages"][stage]["candidates"]["click"]["auc"]
+        assert figures["bias_regret"] == pytest.approx(auc - figures["auc"])
+        assert figures["bias_regret"] > 0
+        low, high = found["interval"]["stages"][stage]["candidates"]["click"]["bias_regret"]
+        assert low <= figures["bias_regret"] <= high
+        assert "bias_regret" not in ideal["stages"][stage]["candidates"]["click"]
+    # no truth of orders
+    assert found["stages"]["rank"]["candidates"]["order"]["bias_regret"] is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"requests": Requests(np.array([0, 3, 6]), np.array([7, 3]))}, r"its requests are others \(6 cand"),
+        ({"requests": Requests(np.array([0, 4, 6]), np.array([7, 4]))}, "its users are others"),
+        ({"level": np.zeros(6, np.uint8)}, "its levels are others"),
+        ({"logits": {"prerank": {"click": np.zeros(6)}}}, "has no 'rank.click' to compare .* prerank.click$"),
+    ],
+)
+def test_a_reference_of_other_rows_or_stages_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        evaluate(predictions(), STAGES, LEVELS, IDENTITY, {}, "test", reference=predictions(**changes))
+
+
+def test_without_truth_its_figures_are_null() -> None:
+    found = evaluate(predictions(), STAGES, LEVELS, IDENTITY, {}, "test")
+    assert found["cascade"]["truth_recall@1@2"] is None
+    assert found["cascade"]["eligible"]["truth_recall@1@2"] == 0
+    assert found["interval"]["cascade"]["truth_recall@1@2"] is None
+    for stage in ("prerank", "rank"):
+        assert found["stages"][stage]["candidates"]["click"]["auc"] is None
+        assert found["stages"][stage]["candidates"]["click"]["cut_auc"] == 1
+
+
+def test_nothing_eligible_is_null() -> None:
+    """Nothing shown, and no request with more candidates than the quotas."""
+    stages = [STAGES[0].model_copy(update={"keep": 9}), STAGES[1].model_copy(update={"keep": 8})]
+    unknown = np.full(6, -1, np.int8)
+    dark = predictions(exposed=np.zeros(6, bool), labels={"click": unknown, "order": unknown})
+    found = evaluate(dark, stages, LEVELS, IDENTITY, {}, "test")
+    for stage in found["stages"].values():
+        for figures in stage["exposed"].values():
+            assert figures.pop("n") == 0
+            assert set(figures.values()) == {None}
+    assert found["reliability"] == {"prerank": {"click": []}, "rank": {"click": [], "order": []}}
+    tau = found["cascade"].pop("kendall_tau")
+    assert tau == pytest.approx(0.5)
+    eligible = found["cascade"].pop("eligible")
+    assert {name for name, n in eligible.items() if n} == {"kendall_tau"}
+    random = found["cascade"].pop("random")
+    assert random.pop("kendall_tau") == 0
+    assert set(random.values()) == set(found["cascade"].values()) == {None}
+    intervals = found["interval"]["cascade"]
+    assert [name for name, interval in intervals.items() if interval is not None] == ["kendall_tau"]
+    json.dumps(found, allow_nan=False)
+
+
+def test_one_stage_has_no_cascade_and_no_cuts_no_boundary() -> None:
+    alone = [STAGES[1].model_copy(update={"cuts": []})]
+    found = evaluate(predictions(), alone, LEVELS, IDENTITY, {}, "valid")
+    assert found["cascade"] is None
+    assert found["interval"]["cascade"] is None
+    assert found["stages"]["rank"]["candidates"]["click"] == {"auc": None, "cut_auc": None, "n": 0}
+
+
+def test_weights_weigh(document: dict[str, Any]) -> None:
+    weight = np.array([3, 1, 1, 1, 1, 1], np.float32)
+    found = evaluate(predictions(weight=weight), STAGES, LEVELS, IDENTITY, {}, "test")["stages"]["prerank"]
+    assert found["exposed"]["click"]["auc"] == 3 / 4
+    assert found["exposed"]["click"]["pcoc"] == pytest.approx((3 * 0.8 + 0.6 + 0.3) / 4)
+
+
+# A trained run
+
+
+def pairs(figures: dict[str, Any], intervals: dict[str, Any]) -> Iterator[tuple[str, float, list[float]]]:
+    for name, value in figures.items():
+        if isinstance(value, dict):
+            yield from pairs(value, intervals.get(name, {}))
+        elif value is not None and intervals.get(name) is not None:
+            yield name, value, intervals[name]
+
+
+@pytest.fixture(scope="module")
+def real(trained: Run) -> dict[str, Any]:
+    return corank.evaluate(trained.folder)
+
+
+def test_intervals_of_a_trained_run_hold_their_figures(real: dict[str, Any]) -> None:
+    found = [*pairs(real["stages"], real["interval"]["stages"])]
+    found += pairs(real["cascade"], real["interval"]["cascade"])
+    assert len(found) == 2 * (8 + 2) + 6 + 4 + 3
+    for name, value, (low, high) in found:
+        assert low < high or low == value == high == 0, name  # nothing is lost in any resample
+        # noise raises the calibration error of a resample
+        assert name.startswith("ece") or low <= value <= high, name
+
+
+def test_document_of_a_trained_run_is_json_and_the_same_each_time(real: dict[str, Any], trained: Run) -> None:
+    text = json.dumps(real, allow_nan=False)
+    assert json.loads(text) == real
+    assert json.dumps(corank.evaluate(trained.folder), allow_nan=False) == text
+    assert corank.evaluate(trained.folder, "valid")["split"] == "valid"
+
+
+def test_bins_of_a_trained_run_rise_and_hold_all_that_was_shown(real: dict[str, Any]) -> None:
+    for stage, labels in real["reliability"].items():
+        bins = labels["click"]
+        assert (
+            len(bins) > 1 and sum(one["n"] for one in bins) == real["stages"][stage]["exposed"]["click"]["n"]
+        )
+        for name in ("raw", "calibrated"):
+            values = [one[name] for one in bins]
+            assert values == sorted(values)
+        assert all(one["low"] <= one["observed"] <= one["high"] for one in bins)
+
+
+def test_trained_stages_better_a_random_order(real: dict[str, Any]) -> None:
+    for stage in real["stages"].values():
+        assert stage["exposed"]["click"]["auc"] > 0.5
+    cascade = real["cascade"]
+    for name in ("agree_recall@6@18", "truth_recall@6@18", "overlap@6"):
+        assert cascade[name] > cascade["random"][name]
+
+
+def test_split_that_is_not_there_is_refused(trained: Run) -> None:
+    with pytest.raises(DataError, match="no split 'tset'; the packed data have train, valid, test"):
+        corank.evaluate(trained.folder, "tset")
+
+
+def test_a_run_has_no_regret_of_itself(trained: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = corank(
+        capsys, "evaluate", trained.folder, "--reference", trained.folder, "--json", "--split", "valid"
+    )
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    for stage in ("prerank", "rank"):
+        assert found["stages"][stage]["candidates"]["click"]["bias_regret"] == 0
+        assert found["interval"]["stages"][stage]["candidates"]["click"]["bias_regret"] == [0, 0]
+
+
+def test_a_reference_on_other_data_is_refused(
+    trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = trained_run(make_world(tmp_path / "w", requests=300, users=20), tmp_path / "run")
+    code, out, err = run_corank(capsys, "evaluate", trained.folder, "--reference", other.folder)
+    assert (code, out) == (1, "")
+    assert err.startswith("error: reference: its requests are others (") and "same packed data" in err
+    code, _, err = run_corank(capsys, "evaluate", trained.folder, "--reference", tmp_path)
+    assert code == 1 and f"{tmp_path}: not a run" in err

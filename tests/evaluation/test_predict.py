@@ -1,0 +1,86 @@
+"""Scores of a split, in the order of the log."""
+
+import numpy as np
+import pytest
+import torch
+
+from corank.batches.reader import Reader
+from corank.evaluation.predict import Predictions, predict
+from tests.support.random_worlds import RICH, Case
+
+EXPOSED = 2
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return Case.of(tmp_path_factory.mktemp("case"), RICH)
+
+
+@pytest.fixture(scope="module")
+def whole(case: Case) -> Predictions:
+    return predict(case.model, case.packed, "train")
+
+
+def test_columns_are_those_packed_in_the_order_of_the_log(case: Case, whole: Predictions) -> None:
+    (shard,) = case.packed.splits["train"]
+    np.testing.assert_array_equal(whole.requests.start, shard.request_start)
+    np.testing.assert_array_equal(whole.requests.user, shard.user)
+    np.testing.assert_array_equal(whole.level, shard.level)
+    np.testing.assert_array_equal(whole.exposed, shard.level == EXPOSED)
+    for label in ("click", "buy"):
+        np.testing.assert_array_equal(whole.labels[label], shard.labels[label])
+        assert whole.labels[label].dtype == np.int8
+    assert (whole.weight == 1).all()
+
+
+def test_every_stage_and_label_has_the_models_logits(case: Case, whole: Predictions) -> None:
+    assert {s: list(labels) for s, labels in whole.logits.items()} == {
+        "prerank": ["click"],
+        "rank": ["click", "buy"],
+    }
+    with torch.no_grad():
+        (batch,) = Reader(case.packed, "train", 1000).ordered()
+        expected = case.model(batch)
+    for stage, labels in expected.items():
+        for label, logits in labels.items():
+            np.testing.assert_array_equal(whole.logits[stage][label], logits.numpy())
+
+
+@pytest.mark.parametrize("requests", [1, 5])
+def test_the_size_of_batches_does_not_matter(case: Case, whole: Predictions, requests: int) -> None:
+    parts = predict(case.model, case.packed, "train", requests=requests)
+    np.testing.assert_array_equal(parts.requests.start, whole.requests.start)
+    np.testing.assert_array_equal(parts.level, whole.level)
+    for stage, labels in whole.logits.items():
+        for label, logits in labels.items():
+            np.testing.assert_allclose(parts.logits[stage][label], logits, atol=1e-5)
+
+
+def test_a_population_leaves_out_the_others_and_keeps_every_request(case: Case, whole: Predictions) -> None:
+    shown = predict(case.model, case.packed, "train", {EXPOSED: None}, requests=4)
+    rows = whole.exposed
+    assert 0 < rows.sum() < len(rows)
+    np.testing.assert_array_equal(shown.requests.user, whole.requests.user)
+    np.testing.assert_array_equal(shown.requests.size, whole.requests.sums(rows))
+    assert (shown.requests.size == 0).any()
+    np.testing.assert_array_equal(shown.labels["click"], whole.labels["click"][rows])
+    np.testing.assert_allclose(shown.logits["rank"]["buy"], whole.logits["rank"]["buy"][rows], atol=1e-5)
+
+
+def test_scores_are_fp32_without_dropout_and_the_model_is_left_as_it_was(
+    case: Case, whole: Predictions
+) -> None:
+    for stage in case.model.stages.values():
+        for part in stage.modules():
+            if hasattr(part, "dropout"):
+                part.dropout = 0.5
+    case.model.dtype = torch.bfloat16
+    case.model.train()
+    again = predict(case.model, case.packed, "train")
+    assert case.model.training
+    assert case.model.dtype == torch.bfloat16
+    case.model.dtype = torch.float32
+    case.model.eval()
+    for stage, labels in whole.logits.items():
+        for label, logits in labels.items():
+            np.testing.assert_array_equal(again.logits[stage][label], logits)

@@ -1,0 +1,298 @@
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
+
+from corank.core.errors import DataError
+from corank.core.ragged import Ragged
+from corank.core.types import Hashes
+from corank.features.crosses import Sides, crossed
+from corank.features.encoders import Encoders
+from corank.features.kinds import Feature
+from corank.features.operands import Operands, Wanted, of_histories
+from corank.features.scale import Bucket
+from corank.features.schema import Schema
+from corank.features.vocabulary import hashes, mixed, splitmix64
+
+SCHEMA = Schema(
+    TypeAdapter(dict[str, Feature]).validate_python(
+        {
+            "user": {"side": "user", "kind": "id"},
+            "age": {"side": "user", "kind": "bucket"},
+            "likes": {"side": "user", "kind": "ids", "last": 3},
+            "seen": {"side": "user", "kind": "ids", "of": "item"},
+            "tab": {"side": "context", "kind": "id"},
+            "budget": {"side": "context", "kind": "number"},
+            "item": {"side": "item", "kind": "id"},
+            "brand": {"side": "item", "kind": "id"},
+            "tags": {"side": "item", "kind": "ids", "separator": ","},
+            "price": {"side": "item", "kind": "number"},
+            "stock": {"side": "item", "kind": "number"},
+            "user_tab": {"kind": "pair", "of": ["user", "tab"]},
+            "user_brand": {"kind": "pair", "of": ["user", "brand"]},
+            "brand_user": {"kind": "pair", "of": ["brand", "user"]},
+            "age_brand": {"kind": "pair", "of": ["age", "brand"]},
+            "age_budget": {"kind": "product", "of": ["age", "budget"]},
+            "likes_tab": {"kind": "contains", "of": ["likes", "tab"]},
+            "likes_brand": {"kind": "count", "of": ["likes", "brand"]},
+            "likes_any": {"kind": "contains", "of": ["likes", "tags"]},
+            "likes_tags": {"kind": "count", "of": ["likes", "tags"]},
+            "tags_tab": {"kind": "count", "of": ["tags", "tab"]},
+            "item_seen": {"kind": "contains", "of": ["seen", "item"]},
+            "brand_seen": {"kind": "count", "of": ["seen.brand", "brand"]},
+            "tags_seen": {"kind": "count", "of": ["seen.tags", "tags"]},
+            "spare": {"kind": "ratio", "of": ["budget", "price"]},
+            "worth": {"kind": "product", "of": ["price", "stock"]},
+            "each": {"kind": "ratio", "of": ["price", "stock"]},
+        }
+    )
+)
+
+
+def of(values: list[int]) -> Hashes:
+    return np.array(values, dtype=np.uint64)
+
+
+def lists(rows: list[list[int]]) -> Ragged:
+    return Ragged.packed(np.array([len(row) for row in rows], np.int32), of([v for row in rows for v in row]))
+
+
+def spelt(ragged: Ragged) -> list[list[int]]:
+    return [ragged.take(np.array([n])).flat().tolist() for n in range(len(ragged.length))]
+
+
+def made(name: str, sides: Sides) -> list[float]:
+    found: list[float] = crossed(SCHEMA.derived()[name], sides).tolist()
+    return found
+
+
+QUERY = Operands(
+    3,
+    {"user": of([10, 20, 0]), "tab": of([7, 8, 9]), "age": of([4, 0, 5])},
+    {"likes": lists([[7, 1, 7], [], [3, 9]]), "seen.brand": lists([[1, 2, 1], [0, 0], []])},
+    {"budget": np.array([12.0, np.nan, 5.0]), "age": np.array([30.0, 40.0, np.nan])},
+)
+ITEM = Operands(
+    4,
+    {"brand": of([1, 2, 0, 7])},
+    {"tags": lists([[7, 1], [9], [], [7, 7, 0, 8]])},
+    {"price": np.array([4.0, 0.0, np.nan, -2.0]), "stock": np.array([2.0, 3.0, 1.0, np.nan])},
+)
+REQUEST_OF, ITEM_OF = np.array([0, 0, 1, 2, 0]), np.array([0, 1, 0, 2, 3])
+PAIRS = Sides.pairs(SCHEMA, QUERY, ITEM, REQUEST_OF, ITEM_OF)
+ALONE = Sides.alone(SCHEMA, "query", QUERY), Sides.alone(SCHEMA, "item", ITEM)
+
+
+def same(found: list[float], expected: list[float]) -> None:
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_pairs_by_hand() -> None:
+    same(made("likes_brand", PAIRS), [1, 0, 0, 0, 2])
+    same(made("likes_tags", PAIRS), [3, 0, 0, 0, 4])  # each of the tags counts, one that is there twice too
+    same(made("likes_any", PAIRS), [1, 0, 0, 0, 1])
+    same(made("tags_tab", PAIRS), [1, 0, 0, 0, 2])
+    same(made("brand_seen", PAIRS), [2, 1, 0, 0, 0])  # two items of no brand are not of the same
+    same(made("spare", PAIRS), [3, np.nan, np.nan, np.nan, -6])  # a price of 0, no budget, no price
+
+
+def test_rows_alone_by_hand() -> None:
+    query, item = ALONE
+    same(made("likes_tab", query), [1, 0, 1])
+    same(made("age_budget", query), [360, np.nan, np.nan])
+    same(made("worth", item), [8, 0, np.nan, np.nan])
+    same(made("each", item), [2, 0, np.nan, np.nan])
+
+
+def test_pair_is_of_both_values_in_their_order() -> None:
+    found = made("user_brand", PAIRS)
+    assert found == mixed([of([10, 10, 20, 0, 10]), of([1, 2, 1, 0, 7])]).tolist()
+    assert found[3] == 0 and len(set(found)) == 5
+    assert made("brand_user", PAIRS)[3] == 0 and not {*made("brand_user", PAIRS)} & {*found} - {0}
+    missing = [value == 0 for value in made("age_brand", PAIRS)]
+    assert missing == [False, False, True, True, False]  # no age of the one, no brand of the other
+    assert [value == 0 for value in made("user_tab", ALONE[0])] == [False, False, True]
+
+
+def test_item_rows_may_be_those_of_the_results_themselves() -> None:
+    rows = Sides.pairs(SCHEMA, QUERY, ITEM, np.array([0, 0, 1, 2]), None)
+    same(made("likes_tags", rows), [3, 0, 0, 0])
+    same(made("spare", rows), [3, np.nan, np.nan, -2.5])
+
+
+@pytest.mark.parametrize("name", ["user_brand", "likes_tags", "brand_seen", "spare"])
+def test_some_of_the_results_are_as_among_all(name: str) -> None:
+    index = np.array([4, 0, 3])
+    same(made(name, PAIRS.some(index)), [made(name, PAIRS)[n] for n in index])
+
+
+@pytest.mark.parametrize("name", ["user_tab", "likes_tab", "age_budget"])
+def test_some_of_the_rows_alone_are_as_among_all(name: str) -> None:
+    same(made(name, ALONE[0].some(np.array([2, 0]))), [made(name, ALONE[0])[n] for n in (2, 0)])
+
+
+def test_no_results_at_all() -> None:
+    none = PAIRS.some(np.empty(0, dtype=np.int64))
+    assert [made(name, none) for name in ("user_brand", "likes_tags", "likes_brand", "spare")] == [[]] * 4
+
+
+values = st.lists(st.integers(0, 4), max_size=6)
+rows = st.lists(values, min_size=1, max_size=5)
+
+
+@given(rows, rows, st.data())
+def test_count_is_that_of_a_loop(held: list[list[int]], wanted: list[list[int]], data: st.DataObject) -> None:
+    pair = st.tuples(st.integers(0, len(held) - 1), st.integers(0, len(wanted) - 1))
+    pairs = data.draw(st.lists(pair, max_size=12))
+    request_of, item_of = (np.array([p[n] for p in pairs], dtype=np.int64) for n in (0, 1))
+    brand = [some[0] if some else 0 for some in wanted]
+    query = Operands(len(held), {}, {"likes": lists(held)}, {})
+    item = Operands(len(wanted), {"brand": of(brand)}, {"tags": lists(wanted)}, {})
+    sides = Sides.pairs(SCHEMA, query, item, request_of, item_of)
+    one = [held[r].count(brand[i]) if brand[i] else 0 for r, i in pairs]
+    each = [sum(held[r].count(value) for value in wanted[i] if value) for r, i in pairs]
+    assert made("likes_brand", sides) == one
+    assert made("likes_tags", sides) == each
+    assert made("likes_any", sides) == [float(count > 0) for count in each]
+
+
+@given(rows, values)
+def test_count_of_rows_alone_is_that_of_a_loop(held: list[list[int]], tabs: list[int]) -> None:
+    tabs = (tabs + [0] * len(held))[: len(held)]
+    sides = Sides.alone(SCHEMA, "query", Operands(len(held), {"tab": of(tabs)}, {"likes": lists(held)}, {}))
+    expected = [float(tab != 0 and tab in some) for some, tab in zip(held, tabs, strict=True)]
+    assert made("likes_tab", sides) == expected
+
+
+# Histories
+
+
+def test_history_is_of_what_its_items_are_now() -> None:
+    items = {"seen": Ragged.packed(np.array([3, 0, 2]), np.array([0, -1, 3, -1, 2]))}
+    operands = Operands(
+        4, {"item": of([11, 12, 13, 14]), "brand": ITEM.keys["brand"]}, {"tags": ITEM.lists["tags"]}, {}
+    )
+    names = ["seen", "seen.brand", "seen.tags", "likes"]
+    found = of_histories(SCHEMA, items, operands, names)
+    assert list(found) == ["seen", "seen.brand", "seen.tags"]  # likes is no history
+    assert spelt(found["seen"]) == [[11, 0, 14], [], [0, 13]]
+    assert spelt(found["seen.brand"]) == [[1, 0, 7], [], [0, 0]]
+    assert spelt(found["seen.tags"]) == [[7, 1, 7, 7, 0, 8], [], []]
+    query = Operands(3, {}, {}, {}).with_lists(found)
+    sides = Sides.pairs(SCHEMA, query, operands, np.array([0, 0, 0, 1, 2]), np.array([0, 1, 3, 0, 2]))
+    assert made("item_seen", sides) == [1, 0, 1, 0, 1]
+    assert made("brand_seen", sides) == [1, 0, 1, 0, 0]
+    assert made("tags_seen", sides) == [4, 0, 7, 0, 0]
+
+
+def test_weights_of_a_history_stay_with_its_values() -> None:
+    items = {"seen": Ragged.packed(np.array([2]), np.array([0, 3]), np.array([0.5, 1], np.float32))}
+    tags = of_histories(SCHEMA, items, ITEM, ["seen.tags"])["seen.tags"]
+    weight = tags.flat_weight()
+    assert weight is not None and weight.tolist() == [0.5, 0.5, 1, 1, 1, 1]
+
+
+# Operands
+
+
+def test_wanted_are_what_derived_features_are_made_of() -> None:
+    query, item = Wanted.of(SCHEMA, "query"), Wanted.of(SCHEMA, "item")
+    assert query == Wanted(("user", "tab", "age"), ("likes",), ("age", "budget"))
+    assert item == Wanted(("brand", "item"), ("tags",), ("price", "stock"))
+    some = [SCHEMA.derived()["user_tab"], SCHEMA.derived()["spare"]]
+    assert Wanted.of(SCHEMA, "query", some) == Wanted(("user", "tab"), (), ("budget",))
+    assert query.among(["tab", "age"]) == Wanted(("tab", "age"), (), ("age",))
+    assert query and not query.among([])
+
+
+def operands() -> Operands:
+    frame = {
+        "user": pl.Series([5, None, 5]),
+        "tab": pl.Series(["x", "y", None]),
+        "age": pl.Series([None, 1, 9]),
+        "likes": pl.Series([["a", None, "b", "a", "c"], None, []]),
+        "budget": pl.Series([1, None, 3]),
+    }
+    encoders = Encoders(SCHEMA, {"age": Bucket(np.array([5.0]))})
+    return Operands.of(encoders, Wanted.of(SCHEMA, "query"), frame.__getitem__, 3)
+
+
+def test_operands_are_hashes_and_numbers_of_raw_values() -> None:
+    found = operands()
+    user, tab, age = (found.keys[name].tolist() for name in ("user", "tab", "age"))
+    assert user[0] == user[2] == hashes(pl.Series([5]), "")[0] and user[1] == 0
+    assert tab == hashes(pl.Series(["x", "y", None]), "").tolist() and tab[2] == 0
+    assert age[0] == 0 and age[1] != age[2]  # of the bucket's code, not the number
+    assert spelt(found.lists["likes"]) == [hashes(pl.Series(["a", "b", "a"]), "").tolist(), [], []]
+    same(found.numbers["age"].tolist(), [np.nan, 1, 9])
+    same(found.numbers["budget"].tolist(), [1, np.nan, 3])
+
+
+def test_operands_are_saved_taken_and_replaced(tmp_path: Path) -> None:
+    wanted, found = Wanted.of(SCHEMA, "query"), operands()
+    found.save(tmp_path)
+    swapped = Operands.load(tmp_path, wanted, 3).replaced(np.array([2, 0]), found.take(np.array([0, 2])))
+    back = swapped.take(np.array([2, 1, 0]))
+    twice = found.take(np.array([1])).followed(found).take(np.array([1, 2, 3]))
+    for other in (back, twice):
+        assert {name: keys.tolist() for name, keys in other.keys.items()} == {
+            name: keys.tolist() for name, keys in found.keys.items()
+        }
+        assert spelt(other.lists["likes"]) == spelt(found.lists["likes"])
+        same(other.numbers["budget"].tolist(), found.numbers["budget"].tolist())
+    (tmp_path / "list0.values.npy").unlink()
+    with pytest.raises(DataError, match=r"list0\.values\.npy: damaged"):
+        Operands.load(tmp_path, wanted, 3)
+
+
+# Hashes
+
+
+def test_hashes_are_of_values_whatever_their_type_of_number() -> None:
+    whole = hashes(pl.Series([5, 0, 1]), "x").tolist()
+    for kind in (pl.UInt8(), pl.Int32(), pl.Float64()):
+        assert hashes(pl.Series([5, 0, 1], dtype=kind), "x").tolist() == whole
+    assert hashes(pl.Series([False, True]), "x").tolist() == whole[1:]
+    assert not {*hashes(pl.Series(["5", "0", "1", "", "1.0"]), "x").tolist()} & {*whole, 0}
+    assert hashes(pl.Series(["a"], dtype=pl.Categorical()), "x") == hashes(pl.Series(["a"]), "x")
+
+
+def test_null_alone_has_the_hash_0() -> None:
+    assert hashes(pl.Series([None, None]), "x").tolist() == [0, 0]
+    assert hashes(pl.Series([None], dtype=pl.String()), "x").tolist() == [0]
+    number = -0x9E3779B97F4A7C15 + 2**64  # of which splitmix64 makes a 0
+    assert splitmix64(of([number])).tolist() == [0]
+    assert hashes(pl.Series([None, number]), "x").tolist() == [0, 1]
+
+
+def test_what_cannot_identify_has_no_hash() -> None:
+    with pytest.raises(DataError, match=r"feature 'x': expected whole numbers or text; received 0\.5"):
+        hashes(pl.Series([0.5]), "x")
+
+
+hashed = st.integers(0, 2**64 - 1) | st.integers(0, 3)
+
+
+@given(st.lists(st.tuples(hashed, hashed, hashed), min_size=1))
+def test_mixed_is_that_of_whole_numbers(rows: list[tuple[int, int, int]]) -> None:
+    def mix(x: int) -> int:
+        x = (x + 0x9E3779B97F4A7C15) % 2**64
+        x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+        x = (x ^ x >> 27) * 0x94D049BB133111EB % 2**64
+        return x ^ x >> 31
+
+    columns = [of(list(column)) for column in zip(*rows, strict=True)]
+    expected = [mix(mix(mix(a) ^ b) ^ c) if a and b and c else 0 for a, b, c in rows]
+    assert mixed(columns).tolist() == expected
+    assert mixed(columns[:1]).tolist() == [a for a, _, _ in rows]
+    assert [column.tolist() for column in columns] == [list(c) for c in zip(*rows, strict=True)]
+
+
+def test_mixed_values_that_meet_at_0_are_not_missing() -> None:
+    first = of([5])
+    second = splitmix64(first) ^ np.uint64(-0x9E3779B97F4A7C15 + 2**64)
+    assert mixed([first, second]).tolist() == [1]

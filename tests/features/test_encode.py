@@ -1,0 +1,256 @@
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from corank.core.errors import DataError
+from corank.core.ragged import Ragged
+from corank.features.encoders import Encoded, Encoders
+from corank.features.kinds import BucketFeature, IdFeature, IdsFeature, NumberFeature
+from corank.features.scale import Bucket, Scale, numbers
+from corank.features.schema import Schema
+from corank.features.vocabulary import FEW, Hash, Vocabulary, splitmix64
+
+SCHEMA = Schema(
+    {
+        "user": IdFeature(side="user", kind="id"),
+        "age": BucketFeature(side="user", kind="bucket", buckets=4),
+        "seen": IdsFeature(side="user", kind="ids", of="item", last=2),
+        "words": IdsFeature(side="context", kind="ids", separator=",", last=2),
+        "query": IdFeature(side="context", kind="id", hash=100),
+        "hour": NumberFeature(side="context", kind="number", column="hour_of_day"),
+        "item": IdFeature(side="item", kind="id"),
+        "price": NumberFeature(side="item", kind="number", scale="quantile"),
+    }
+)
+ENCODERS = Encoders(
+    SCHEMA,
+    {
+        "user": Vocabulary(pl.Series(["ann", "bob"])),
+        "age": Bucket.fit(np.arange(101.0), 4),
+        "words": Vocabulary(pl.Series(["red", "blue"])),
+        "query": Hash(100, text=True),
+        "hour": Scale.from_moments("standard", 12.0, 6.0),
+        "item": Vocabulary(pl.Series([7, 5, 9])),
+        "price": Scale.from_sample(np.arange(1001.0)),
+    },
+)
+
+
+def encoded(name: str, values: object, kind: pl.DataType | None = None) -> Encoded:
+    return ENCODERS.encode(name, pl.Series(values, dtype=kind))
+
+
+def lists(encoded: Encoded) -> list[list[int]]:
+    assert isinstance(encoded, Ragged)
+    return [encoded.take(np.array([n])).flat().tolist() for n in range(len(encoded.start))]
+
+
+# Vocabularies
+
+
+def test_vocabulary_is_most_frequent_first_and_equals_ascend() -> None:
+    counts = pl.DataFrame({"value": [4, 9, 2, None, 6], "count": [1, 5, 5, 9, 2]})
+    assert Vocabulary.fit(counts, "x").values.to_list() == [2, 9, 6, 4]
+    assert Vocabulary.fit(counts, "x", min_count=2).values.to_list() == [2, 9, 6]
+
+
+def test_codes_of_missing_unknown_and_known() -> None:
+    codes = encoded("item", [9, None, 8, 7, 5])
+    assert codes.tolist() == [4, 0, 1, 2, 3]
+    assert codes.dtype == np.int32
+    assert encoded("user", ["bob", "eve", None]).tolist() == [3, 1, 0]
+
+
+def test_bools_and_whole_floats_are_whole_numbers() -> None:
+    assert encoded("item", [9.0, None]).tolist() == [4, 0]
+    flags = Vocabulary.fit(pl.DataFrame({"value": [True, False], "count": [2, 1]}), "flag")
+    assert flags.codes(pl.Series([1, 0, True]), "flag").tolist() == [2, 3, 2]
+    assert flags.codes(pl.Series([False]), "flag").tolist() == [3]
+
+
+def test_large_whole_numbers_are_exact_beside_nulls() -> None:
+    vocabulary = Vocabulary(pl.Series([2**53, 2**53 + 1]))
+    assert vocabulary.codes(pl.Series([2**53 + 1, None, 2**53]), "x").tolist() == [3, 0, 2]
+
+
+def test_categories_are_text() -> None:
+    assert encoded("user", pl.Series(["bob", None], dtype=pl.Categorical())).tolist() == [3, 0]
+
+
+def test_nothing_but_nulls_is_missing_whatever_its_type() -> None:
+    assert encoded("item", [None, None], pl.String()).tolist() == [0, 0]
+    assert encoded("user", [None]).tolist() == [0]
+
+
+@given(
+    st.lists(st.text(max_size=3), unique=True, max_size=20),
+    st.lists(st.one_of(st.none(), st.text(max_size=3)), max_size=20),
+)
+def test_few_texts_and_many_have_the_same_codes(known: list[str], asked: list[str | None]) -> None:
+    vocabulary = Vocabulary(pl.Series(known, dtype=pl.String))
+    few = vocabulary.codes(pl.Series(asked, dtype=pl.String), "x")
+    many = vocabulary.codes(pl.Series(asked + [None] * (FEW + 1), dtype=pl.String), "x")
+    expected = [0 if a is None else known.index(a) + 2 if a in known else 1 for a in asked]
+    assert few.tolist() == many[: len(asked)].tolist() == expected
+
+
+def test_extended_vocabulary_keeps_its_codes() -> None:
+    longer = Vocabulary(pl.Series([7, 5])).extended(pl.Series([6, 5, None, 1, 6]))
+    assert longer.values.to_list() == [7, 5, 6, 1]
+    assert longer.codes(pl.Series([1, 7]), "x").tolist() == [5, 2]
+    assert longer.size == 6
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        (
+            "item",
+            ["seven"],
+            "feature 'item': expected whole numbers, as in training; received 'seven' (String)",
+        ),
+        ("user", [3, 4], "feature 'user': expected text, as in training; received 3 (Int64)"),
+        ("query", [3], "feature 'query': expected text, as in training; received 3 (Int64)"),
+        ("item", [7.5], "feature 'item': expected whole numbers or text; received 7.5 (Float64)"),
+        ("item", [[7]], "feature 'item': expected whole numbers or text; received [7] (List(Int64))"),
+        ("price", ["dear"], "feature 'price': expected numbers; received ['dear'] (String)"),
+        ("price", [1.0, float("nan")], "feature 'price': NaN is no number; write null for a missing one"),
+        ("age", [float("-inf")], "feature 'age': an infinity is no number; write null for a missing one"),
+        ("user", [[7]], "feature 'user': expected whole numbers or text; received [7] (List(Int64))"),
+    ],
+)
+def test_wrong_values_name_feature_and_value(name: str, values: list[object], message: str) -> None:
+    with pytest.raises(DataError) as error:
+        encoded(name, values)
+    assert str(error.value) == message
+
+
+# Hashes
+
+
+def test_splitmix64_is_the_published_one() -> None:
+    # Vigna's splitmix64.c, seed 1234567: its first outputs hash the successive states
+    state = np.uint64(1234567) + np.uint64(0x9E3779B97F4A7C15) * np.arange(3, dtype=np.uint64)
+    assert splitmix64(state).tolist() == [6457827717110365317, 3203168211198807973, 9817491932198370423]
+
+
+def test_hash_of_numbers_and_text_is_stable() -> None:
+    assert Hash(10, text=False).codes(pl.Series([1234567, None]), "x").tolist() == [
+        2 + 6457827717110365317 % 10,
+        0,
+    ]
+    digest = int.from_bytes(blake2b("né".encode(), digest_size=8).digest(), "little")
+    assert encoded("query", ["né", None, "né"]).tolist() == [2 + digest % 100, 0, 2 + digest % 100]
+
+
+@given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1))
+def test_hash_stays_within_its_rows(values: list[int]) -> None:
+    hashed = Hash(7, text=False)
+    codes = hashed.codes(pl.Series(values, dtype=pl.Int64), "x")
+    assert codes.min() >= 2
+    assert codes.max() < hashed.size == 9
+
+
+# Numbers
+
+
+def test_bucket_has_edges_at_quantiles_and_a_code_for_missing() -> None:
+    assert Bucket.fit(np.arange(101.0), 4).edges.tolist() == [25, 50, 75]
+    assert encoded("age", [-5.0, 24.9, 25.0, 60.0, 1000.0, None]).tolist() == [2, 2, 3, 4, 5, 0]
+    assert ENCODERS.sizes["age"] == 6
+
+
+def test_bucket_of_equal_values_has_one_edge() -> None:
+    assert Bucket.fit(np.full(10, 3.0), 8).edges.tolist() == [3]
+
+
+def test_scales_by_hand() -> None:
+    assert encoded("hour", [18, 12, None]).tolist() == [1, 0, 0]
+    assert Scale("none").scaled(numbers(pl.Series([2.5, None]), "x")).tolist() == [2.5, 0]
+    log = Scale.from_moments("log", 1.0, 2.0).scaled(np.array([0.0, np.e - 1, -(np.e - 1)]))
+    assert log.tolist() == pytest.approx([-0.5, 0.0, -1.0])
+    quantile = encoded("price", [0, 500, 1000, 250, 5000, None])
+    root3 = 3**0.5
+    assert quantile.tolist() == pytest.approx([-root3, 0, root3, -root3 / 2, root3, 0], abs=1e-6)
+    assert quantile.dtype == np.float32
+
+
+def test_constant_and_absent_values_scale_to_zero() -> None:
+    assert Scale.from_moments("standard", 5.0, 0.0).scaled(np.array([5.0])).tolist() == [0]
+    assert Scale.from_moments("standard", None, None).scaled(np.array([np.nan])).tolist() == [0]
+    assert Scale.from_sample(np.array([])).scaled(np.array([3.0])).tolist() == [0]
+
+
+def test_value_of_many_quantiles_gets_their_middle() -> None:
+    sample = np.array([0.0] * 50 + list(np.linspace(1, 2, 51)))
+    middle = 62.5 / 256  # zeros are the quantiles 0 to 125 of 256
+    assert Scale.from_sample(sample).scaled(np.zeros(1))[0] == pytest.approx((middle - 0.5) * 12**0.5)
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=5), st.lists(st.floats(-1e7, 1e7), min_size=2))
+def test_quantile_scale_keeps_order(sample: list[float], values: list[float]) -> None:
+    scaled = Scale.from_sample(np.array(sample)).scaled(np.sort(np.array(values)))
+    assert (np.diff(scaled) >= 0).all()
+    assert np.abs(scaled).max() <= 3**0.5 + 1e-6
+
+
+# Lists and rows
+
+
+def test_a_list_keeps_the_first() -> None:
+    assert lists(encoded("words", ["red, blue,red", "", None, " ,green", "blue"])) == [
+        [2, 3],
+        [],
+        [],
+        [1],
+        [3],
+    ]
+    assert lists(encoded("words", [["blue", "", "red"]])) == [[3, 2]]
+
+
+def test_rows_follow_the_schema_and_absent_columns_are_missing() -> None:
+    frame = pl.DataFrame({"user": ["ann"], "age": [50], "seen": [[9]], "hour_of_day": [0], "other": [1]})
+    columns = ENCODERS.columns("query", frame)
+    assert list(columns) == ["user", "age", "words", "query", "hour"]
+    assert {n: lists(c) if isinstance(c, Ragged) else c.tolist() for n, c in columns.items()} == {
+        "user": [2],
+        "age": [4],
+        "words": [[]],
+        "hour": [-2],
+        "query": [0],
+    }
+
+
+def test_saved_encoders_encode_the_same(tmp_path: Path) -> None:
+    ENCODERS.save(tmp_path / "encoders")
+    loaded = Encoders.load(tmp_path / "encoders", SCHEMA)
+    assert loaded.sizes == ENCODERS.sizes == {"user": 4, "age": 6, "words": 4, "query": 102, "item": 5}
+    assert {path.suffix for path in (tmp_path / "encoders").iterdir()} == {".json", ".arrow"}
+    columns = {
+        "user": ["bob", None],
+        "age": [30, 99],
+        "words": ["red", "x"],
+        "query": ["q", "r"],
+        "hour_of_day": [3, 4],
+    }
+    first, second = (e.columns("query", pl.DataFrame(columns)) for e in (ENCODERS, loaded))
+    assert first.keys() == second.keys()
+    for one, other in zip(first.values(), second.values(), strict=True):
+        if isinstance(one, Ragged) and isinstance(other, Ragged):
+            assert lists(one) == lists(other)
+        else:
+            assert one.tolist() == other.tolist()
+    price = pl.Series([1.5, 300.0])
+    assert loaded.encode("price", price).tolist() == ENCODERS.encode("price", price).tolist()
+
+
+def test_damaged_encoders_are_refused(tmp_path: Path) -> None:
+    ENCODERS.save(tmp_path)
+    (tmp_path / "vocabulary-0.arrow").write_bytes(b"ARROW1 and then nothing")
+    with pytest.raises(DataError, match="encoders cannot be read"):
+        Encoders.load(tmp_path, SCHEMA)

@@ -1,0 +1,334 @@
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter
+
+from corank.core.errors import ConfigError
+from corank.core.settings import Settings, validated
+from corank.features.kinds import Feature, IdsFeature, is_embedded
+from corank.features.schema import Placed, Placement, Schema
+from corank.training.config import Config
+
+Plain = dict[str, dict[str, Any]]
+
+COLUMNS: Plain = {
+    "user": {"side": "user", "kind": "id"},
+    "age": {"side": "user", "kind": "bucket"},
+    "likes": {"side": "user", "kind": "ids"},
+    "clicked": {"side": "user", "kind": "ids", "of": "item", "event": "click", "half_life": "7d"},
+    "brands": {"side": "user", "kind": "ids", "of": "clicked.brand", "dim": 4},
+    "tab": {"side": "context", "kind": "id"},
+    "budget": {"side": "context", "kind": "number"},
+    "item": {"side": "item", "kind": "id"},
+    "brand": {"side": "item", "kind": "id", "dim": 4, "column": "brand_id"},
+    "tags": {"side": "item", "kind": "ids"},
+    "price": {"side": "item", "kind": "number"},
+    "position": {"side": "cross", "kind": "number"},
+}
+
+
+class Declared(Settings):
+    features: dict[str, Feature]
+
+
+def schema(more: Plain | None = None) -> Schema:
+    return Schema(TypeAdapter(dict[str, Feature]).validate_python(COLUMNS | (more or {})))
+
+
+def refused(name: str, feature: dict[str, Any]) -> str:
+    """What the config says of a feature, or of a schema that has it."""
+    with pytest.raises(ConfigError) as error:
+        Schema(validated(Declared, {"features": COLUMNS | {name: feature}}, "x.yaml").features)
+    return str(error.value).removeprefix("x.yaml: ")
+
+
+DERIVED: Plain = {
+    "user_age": {"kind": "pair", "of": ["user", "age"]},
+    "user_tab": {"kind": "pair", "of": ["user", "tab"]},
+    "brand_item": {"kind": "pair", "of": ["brand", "item"]},
+    "tab_brand": {"kind": "pair", "of": ["tab", "brand"]},
+    "spare": {"kind": "product", "of": ["age", "budget"]},
+    "steep": {"kind": "ratio", "of": ["price", "budget"]},
+    "liked": {"kind": "contains", "of": ["likes", "tags"]},
+    "again": {"kind": "contains", "of": ["clicked", "item"]},
+    "brand_seen": {"kind": "count", "of": ["clicked.brand", "brand"], "buckets": 4},
+    "item_rate": {"kind": "prior", "by": ["item"], "label": "click"},
+    "user_rate": {"kind": "prior", "by": ["user"]},
+    "tab_rate": {"kind": "prior", "by": ["user", "tab"], "label": "click", "buckets": 8},
+    "rate": {"kind": "prior", "by": ["user", "tab", "brand"]},
+}
+
+
+def test_derived_features_are_of_the_side_of_their_operands() -> None:
+    made = schema(DERIVED)
+    assert {name: made.side(name) for name in DERIVED} == {
+        "user_age": "user",
+        "user_tab": "context",
+        "brand_item": "item",
+        "tab_brand": "cross",
+        "spare": "context",
+        "steep": "cross",
+        "liked": "cross",
+        "again": "cross",
+        "brand_seen": "cross",
+        "item_rate": "item",
+        "user_rate": "user",
+        "tab_rate": "context",
+        "rate": "cross",
+    }
+    assert made.side("age") == "user" and made.side("position") == "cross"
+    assert list(made.derived("query")) == ["user_age", "user_tab", "spare", "user_rate", "tab_rate"]
+    assert list(made.priors()) == ["item_rate", "user_rate", "tab_rate", "rate"]
+    assert list(made.priors("item")) == ["item_rate"]
+
+
+def test_placed_features_are_embedded_numbers_or_lists() -> None:
+    made = schema(DERIVED)
+    assert made.placed("query") == Placed(
+        ids=("user", "age", "tab", "user_age", "user_tab", "tab_rate"),
+        lists=("likes", "clicked", "brands"),
+        numbers=("budget", "spare", "user_rate"),
+    )
+    assert made.placed("item") == Placed(
+        ids=("item", "brand", "brand_item"), lists=("tags",), numbers=("price", "item_rate")
+    )
+    assert list(made.placed("item")) == ["item", "brand", "brand_item", "price", "item_rate", "tags"]
+    assert made.placed("cross") == Placed(
+        ids=("tab_brand", "brand_seen"), lists=(), numbers=("position", "steep", "liked", "again", "rate")
+    )
+    assert {name for name, feature in made.features.items() if is_embedded(feature)} == set(made.embedded())
+
+
+def test_histories_share_the_tables_of_their_items() -> None:
+    made = schema(DERIVED)
+    tables = {name: made.table_of(name) for name in ("clicked", "brands", "likes", "brand_seen", "brand")}
+    assert tables == {
+        "clicked": "item",
+        "brands": "brand",
+        "likes": "likes",
+        "brand_seen": "brand_seen",
+        "brand": "brand",
+    }
+    assert list(made.histories()) == ["clicked"]
+    assert made.attributes() == {"brands": ("clicked", "brand")}
+    assert made.past_operands() == ["clicked", "clicked.brand"]
+    assert [made.of_items(name) for name in ("clicked", "clicked.tags", "likes", "brand")] == [
+        "item",
+        "tags",
+        None,
+        None,
+    ]
+    assert "clicked" not in made.columns() and "brands" not in made.columns("query")
+    assert list(made.columns("item")) == ["item", "brand", "tags", "price"]
+    assert [made.column(name) for name in ("brand", "item", "rate")] == ["brand_id", "item", "rate"]
+
+
+def test_what_a_feature_is_unless_it_says_otherwise() -> None:
+    made = schema(DERIVED).features
+    rate, seen, spare = made["item_rate"], made["brand_seen"], made["spare"]
+    assert rate.model_dump() == {
+        "kind": "prior",
+        "by": ["item"],
+        "label": "click",
+        "every": "1d",
+        "lag": "0d",
+        "smoothing": 10,
+        "scale": None,
+        "buckets": None,
+        "dim": 16,
+    }
+    assert [getattr(feature, "scaling", None) for feature in (rate, seen, spare)] == [
+        "standard",
+        "log",
+        "standard",
+    ]
+    clicked = made["clicked"]
+    assert isinstance(clicked, IdsFeature) and clicked.half_life == timedelta(days=7)
+    assert clicked.attribute is None and clicked.last == 50
+
+
+HISTORY = {"side": "user", "kind": "ids", "of": "item"}
+ATTRIBUTE = {"side": "user", "kind": "ids", "of": "clicked.brand", "dim": 4}
+PAIR = {"kind": "pair", "of": ["user", "tab"]}
+PRIOR = {"kind": "prior", "by": ["item"]}
+OWN = {"event": "click", "lag": "1h", "every": "1d", "half_life": "1d"}
+ENCODING = {"hash": 9, "separator": ",", "min_count": 2}
+OF_A_USER = ": a history belongs to the user; write `side: user` in place of "
+GRID = ": every must be above 0s, and whole days where it is more than one"
+ITS_HISTORY = ": event, lag, every, half_life and last are those of the history 'clicked'; drop them here"
+
+UNSOUND: list[tuple[dict[str, Any], str]] = [
+    *((HISTORY | {"every": every}, GRID) for every in ("0s", "25h", "36h")),
+    *((PRIOR | {"every": every}, GRID) for every in ("0d", "25h", "36h")),
+    (HISTORY | {"half_life": "0m"}, ": half_life must be above 0s"),
+    *(({"side": "user", "kind": "ids", key: value},
+       ": event, lag, every and half_life describe a history; write `of: <item id feature>` too")
+      for key, value in OWN.items()),
+    (HISTORY | {"side": "context"}, f"{OF_A_USER}`context`"),
+    (ATTRIBUTE | {"side": "item"}, f"{OF_A_USER}`item`"),
+    *((history | {key: value},
+       ": a history is encoded by the feature it is `of`; drop hash, separator, min_count")
+      for history in (HISTORY, ATTRIBUTE) for key, value in ENCODING.items()),
+    *((ATTRIBUTE | {key: value}, ITS_HISTORY) for key, value in (OWN | {"last": 9}).items()),
+    *((feature | {"buckets": 4, "scale": "log"},
+       ": buckets embed the number and scale leaves it one; write one of them")
+      for feature in (DERIVED["brand_seen"], DERIVED["spare"], DERIVED["steep"], PRIOR)),
+    (PAIR | {"scale": "log"}, ": unknown key 'scale'; known keys: dim, hash, kind, min_count, of"),
+    (PAIR | {"hsh": 3}, ": unknown key 'hsh'; did you mean 'hash'?"),
+    (PAIR | {"side": "user"}, ": unknown key 'side'; known keys: dim, hash, kind, min_count, of"),
+    (PAIR | {"of": ["user"]}, ".of: List should have at least 2 items after validation, not 1; "
+     "received ['user']"),
+    (PAIR | {"of": ["user", "tab", "item"]}, ".of: List should have at most 2 items after validation, not 3; "
+     "received ['user', 'tab', 'item']"),
+    (PRIOR | {"by": []}, ".by: List should have at least 1 item after validation, not 0; received []"),
+    ({"kind": "prior"}, ".by: required, but not given"),
+    ({"kind": "id"}, ".side: required, but not given"),
+    (PRIOR | {"smoothing": 0}, ".smoothing: Input should be greater than 0; received 0"),
+    (PRIOR | {"every": "1w"}, ".every: expected a duration such as 30m, 1h or 3d; received '1w'"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("feature", "message"), UNSOUND)
+def test_a_feature_that_contradicts_itself_is_refused(feature: dict[str, Any], message: str) -> None:
+    assert refused("odd", feature) == f"features.odd{message}"
+
+
+@pytest.mark.parametrize("every", ["1s", "7h", "24h", "48h", "3d"])
+def test_a_grid_is_of_parts_of_a_day_or_of_whole_days(every: str) -> None:
+    made = schema({"odd": PRIOR | {"every": every}, "history": HISTORY | {"every": every}})
+    assert made.priors()["odd"].every == made.histories()["history"].every
+
+
+OF_COLUMNS = "is itself made of others; name features of columns"
+LOGGED = "is logged with the pair, and unknown where the pair was not; name user, context and item features"
+IDS = "of features of kind id or bucket"
+LISTS = "of a list or history, then an id or a list"
+NUMBERS = "of two features of kind number or bucket"
+
+TOGETHER: list[tuple[dict[str, Any], str]] = [
+    (HISTORY | {"of": "nobody"}, "of: must name an item id feature (item, brand); received 'nobody'"),
+    (HISTORY | {"of": "user"}, "of: must name an item id feature (item, brand); received 'user'"),
+    (HISTORY | {"of": "tags"}, "of: must name an item id feature (item, brand); received 'tags'"),
+    (HISTORY | {"of": ""}, "of: must name an item id feature (item, brand); received ''"),
+    (HISTORY | {"dim": 8}, "dim: a history shares the table of 'item', whose dim is 16; received 8"),
+    (ATTRIBUTE | {"dim": 8}, "dim: a history shares the table of 'brand', whose dim is 4; received 8"),
+    (ATTRIBUTE | {"of": "likes.brand"}, "of: 'likes.brand' is an attribute of a history, but 'likes' is none; "
+     "histories are clicked"),
+    (ATTRIBUTE | {"of": "clicked."}, "of: no feature '' is declared under features"),
+    (ATTRIBUTE | {"of": "clicked.nothing"}, "of: no feature 'nothing' is declared under features"),
+    (ATTRIBUTE | {"of": "clicked.tab"}, "of: 'clicked.tab' must be an item feature of kind id or ids; "
+     "'tab' is a context feature of kind id"),
+    (ATTRIBUTE | {"of": "clicked.position"}, f"of: 'position' {LOGGED}"),
+    (ATTRIBUTE | {"of": "clicked.brands"}, f"of: 'brands' {OF_COLUMNS}"),
+    (PRIOR | {"by": ["item", "tab", "item"]}, "by: names one feature twice; received item, tab, item"),
+    (PAIR | {"of": ["user", "user"]}, "of: names one feature twice; received user, user"),
+    (PAIR | {"of": ["user", "nobody"]}, "of: no feature 'nobody' is declared under features"),
+    (PAIR | {"of": ["user", "odd"]}, f"of: 'odd' {OF_COLUMNS}"),
+    (DERIVED["liked"] | {"of": ["brands", "brand"]}, f"of: 'brands' {OF_COLUMNS}"),
+    (DERIVED["spare"] | {"of": ["budget", "position"]}, f"of: 'position' {LOGGED}"),
+    (DERIVED["liked"] | {"of": ["user.brand", "brand"]}, "of: 'user.brand' is an attribute of a history, but "
+     "'user' is none; histories are clicked"),
+    (PAIR | {"of": ["user", "budget"]}, f"of: a pair is {IDS}; 'budget' is neither"),
+    (PAIR | {"of": ["clicked", "item"]}, f"of: a pair is {IDS}; 'clicked' is neither"),
+    (PRIOR | {"by": ["user", "clicked.brand"]}, f"by: a prior is {IDS}; 'clicked.brand' is neither"),
+    (PRIOR | {"by": ["tags"]}, f"by: a prior is {IDS}; 'tags' is neither"),
+    (DERIVED["liked"] | {"of": ["brand", "likes"]}, f"of: a contains is {LISTS}; 'brand' is neither"),
+    (DERIVED["liked"] | {"of": ["likes", "price"]}, f"of: a contains is {LISTS}; 'price' is neither"),
+    ({"kind": "count", "of": ["likes", "age"]}, f"of: a count is {LISTS}; 'age' is neither"),
+    ({"kind": "count", "of": ["age", "likes"]}, f"of: a count is {LISTS}; 'age' is neither"),
+    (DERIVED["spare"] | {"of": ["budget", "item"]}, f"of: a product is {NUMBERS}; 'item' is neither"),
+    (DERIVED["steep"] | {"of": ["tags", "price"]}, f"of: a ratio is {NUMBERS}; 'tags' is neither"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("feature", "message"), TOGETHER)
+def test_a_feature_that_others_contradict_is_refused(feature: dict[str, Any], message: str) -> None:
+    assert refused("odd", feature) == f"features.odd.{message}"
+
+
+def test_an_attribute_of_items_is_embedded() -> None:
+    said = refused("odd", ATTRIBUTE | {"of": "clicked.price"})
+    assert said.startswith(
+        "features.odd.of: 'clicked.price' must be an item feature of kind id or ids; 'price' is "
+    )
+
+
+def test_a_name_has_no_dot() -> None:
+    assert refused("a.b", {"side": "user", "kind": "id"}) == (
+        "features.a.b: a name has no dot, which `HISTORY.FEATURE` is told by"
+    )
+
+
+def test_what_there_is_none_of_is_said() -> None:
+    lone = TypeAdapter(dict[str, Feature]).validate_python({"seen": HISTORY})
+    with pytest.raises(ConfigError, match=r"must name an item id feature \(none declared\); received 'item'"):
+        Schema(lone)
+    few = {name: COLUMNS[name] for name in ("likes", "brand")} | {"odd": DERIVED["brand_seen"]}
+    with pytest.raises(ConfigError, match="but 'clicked' is none; histories are not declared"):
+        Schema(TypeAdapter(dict[str, Feature]).validate_python(few))
+
+
+REASONS = {
+    "query": "at serving time the query tower runs once a request and does not know the item",
+    "item": "item vectors are computed ahead of any request and do not know the query",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "tower", "found"),
+    [
+        ("item", "query", "an item"),
+        ("item_rate", "query", "an item"),
+        ("brand_seen", "query", "a cross"),
+        ("position", "query", "a cross"),
+        ("clicked", "item", "a query"),
+        ("user_tab", "item", "a query"),
+        ("rate", "item", "a cross"),
+    ],
+)
+def test_a_tower_knows_its_own_side_alone(name: str, tower: Placement, found: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        schema(DERIVED).refuse(["user_tab" if tower == "query" else "item", name], tower, "key")
+    assert str(error.value) == (
+        f"key: '{name}' is {found} feature and cannot enter the {tower} tower: {REASONS[tower]}; "
+        "leave it to a ranker stage"
+    )
+
+
+def test_a_tower_may_see_what_is_derived_of_its_side() -> None:
+    made = schema(DERIVED)
+    made.refuse(made.placed("query"), "query", "key")
+    made.refuse(made.placed("item"), "item", "key")
+    with pytest.raises(ConfigError, match="key: no feature 'nobody' is declared under features"):
+        made.refuse(["nobody"], "query", "key")
+
+
+def config(**more: dict[str, Any]) -> Config:
+    data = {
+        "log": "log.parquet",
+        "request": ["request"],
+        "user": "user",
+        "item": "item",
+        "time": "time",
+        "labels": {"click": {"column": "click"}},
+        "split": {"valid": "1970-01-03", "test": "1970-01-04"},
+    }
+    stages = [{"name": "prerank", "model": "towers", "keep": 9}]
+    losses = [{"kind": "click", "stage": "prerank"}]
+    plain = {"name": "x", "data": data, "features": COLUMNS | more, "stages": stages, "losses": losses}
+    return validated(Config, plain, "x.yaml")
+
+
+def test_a_config_knows_the_labels_that_its_features_name() -> None:
+    assert list(config(**DERIVED).declared.priors()) == ["item_rate", "user_rate", "tab_rate", "rate"]
+    with pytest.raises(ConfigError) as error:
+        config(odd=PRIOR | {"label": "order"})
+    assert str(error.value) == "x.yaml: features.odd.label: no label 'order'; data.labels are click"
+    with pytest.raises(ConfigError) as error:
+        config(odd=HISTORY | {"event": "order"})
+    assert str(error.value) == "x.yaml: features.odd.event: no label 'order'; data.labels are click"
+
+
+def test_a_duration_is_one_that_can_be_counted() -> None:
+    assert refused("odd", HISTORY | {"lag": "99999999999d"}).startswith("features.odd.lag: ")

@@ -1,0 +1,157 @@
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from corank.core.errors import ConfigError
+from corank.core.files import write_frame
+from corank.features import history
+from corank.features.history import Events, bisect, floored
+
+HOUR = 3_600_000
+DAY = 24 * HOUR
+
+event = st.tuples(st.integers(0, 3), st.integers(0, 4 * DAY), st.integers(2, 50))
+request = st.tuples(st.integers(0, 3), st.integers(0, 4 * DAY))
+lags = st.sampled_from([timedelta(), timedelta(hours=1), timedelta(milliseconds=7), timedelta(days=1)])
+grids = st.sampled_from([None, timedelta(hours=5), timedelta(days=1), timedelta(days=2)])
+
+
+def events(rows: list[tuple[int, int, int]], users: int = 4) -> Events:
+    """Of (user, time, item) in the order of the log."""
+    ordered = sorted(rows, key=lambda row: row[:2])
+    offsets = np.searchsorted([row[0] for row in ordered], np.arange(users + 1))
+    items, times = np.array([r[2] for r in ordered], np.int32), np.array([r[1] for r in ordered], np.int64)
+    return Events(items, times, offsets, items)
+
+
+def cut(time: int, lag: timedelta, every: timedelta | None, timezone: str) -> int:
+    if every is not None:
+        zone = ZoneInfo(timezone)
+        local = datetime.fromtimestamp(time / 1000, UTC).astimezone(zone)
+        days = local.date().toordinal() - datetime(1970, 1, 1).toordinal()
+        days -= days % max(every // timedelta(days=1), 1)
+        begin = datetime.fromordinal(datetime(1970, 1, 1).toordinal() + days).replace(tzinfo=zone)
+        midnight = round(begin.timestamp() * 1000)
+        step = every // timedelta(milliseconds=1)
+        time = midnight if every >= timedelta(days=1) else midnight + (time - midnight) // step * step
+    return time - lag // timedelta(milliseconds=1)
+
+
+def seen(
+    of: Events, requests: list[tuple[int, int]], lag: timedelta, every: timedelta | None, zone: str
+) -> list[list[int]]:
+    users, times = (np.array(column, dtype=np.int64) for column in zip(*requests, strict=True))
+    start, length = of.slices(users, times, lag, every, zone, last=3)
+    assert length.dtype == np.int32
+    return [of.items[s : s + n].tolist() for s, n in zip(start, length, strict=True)]
+
+
+@given(
+    st.lists(event, max_size=60),
+    st.lists(request, min_size=1),
+    lags,
+    grids,
+    st.sampled_from(["UTC", "Asia/Shanghai"]),
+)
+def test_slices_are_those_of_a_loop(rows, requests, lag, every, zone) -> None:  # type: ignore[no-untyped-def]
+    expected = []
+    for user, time in requests:
+        past = [row for row in rows if row[0] == user and row[1] < cut(time, lag, every, zone)]
+        expected.append([row[2] for row in sorted(past, key=lambda row: row[1])][-3:])
+    assert seen(events(rows), requests, lag, every, zone) == expected
+
+
+@given(st.lists(event, min_size=1, max_size=60), request, lags, grids, st.randoms())
+def test_events_from_the_cut_on_change_nothing(rows, one, lag, every, random) -> None:  # type: ignore[no-untyped-def]
+    limit = cut(one[1], lag, every, "Asia/Shanghai")
+    before, after = [r for r in rows if r[1] < limit], [r for r in rows if r[1] >= limit]
+    other = [(random.randrange(4), random.randrange(limit, 9 * DAY), random.randrange(2, 50)) for _ in after]
+    random.shuffle(after)
+    histories = [
+        seen(events(before + later), [one], lag, every, "Asia/Shanghai")
+        for later in (after, after[::2], other, [])
+    ]
+    assert histories.count(histories[0]) == 4
+
+
+def test_an_event_at_the_request_is_not_before_it() -> None:
+    of = events([(0, 10, 5), (0, 11, 6)])
+    assert seen(of, [(0, 10), (0, 11), (0, 12)], timedelta(), None, "UTC") == [[], [5], [5, 6]]
+
+
+def test_day_begins_at_local_midnight() -> None:
+    of = events([(0, 15 * HOUR, 5), (0, 17 * HOUR, 6)])  # 23:00 in Shanghai, and 01:00 the day after
+    times = [(0, 15 * HOUR + 1), (0, 17 * HOUR + 1), (0, 40 * HOUR)]
+    assert seen(of, times, timedelta(), timedelta(days=1), "Asia/Shanghai") == [[], [5], [5, 6]]
+    assert seen(of, times, timedelta(), timedelta(days=1), "UTC") == [[], [], [5, 6]]
+
+
+def test_user_without_events_has_none() -> None:
+    assert seen(events([(1, 5, 7)]), [(0, 9), (2, 9), (3, 9)], timedelta(), None, "UTC") == [[], [], []]
+
+
+@pytest.mark.parametrize(
+    ("zone", "moment", "every", "expected"),
+    [
+        # summer time ends: this day has 25 hours, and its sixth hour comes after seven
+        ("Europe/Berlin", "2025-10-26T12:00:00+01:00", timedelta(days=1), "2025-10-26T00:00:00+02:00"),
+        ("Europe/Berlin", "2025-10-26T05:30:00+01:00", timedelta(hours=6), "2025-10-26T05:00:00+01:00"),
+        # this day had no midnight: it began at 01:00
+        ("America/Sao_Paulo", "2018-11-04T09:00:00-02:00", timedelta(days=1), "2018-11-04T01:00:00-02:00"),
+        ("UTC", "1970-01-06T03:00:00+00:00", timedelta(days=2), "1970-01-05T00:00:00+00:00"),
+        ("UTC", "1969-12-31T23:00:00+00:00", timedelta(hours=5), "1969-12-31T20:00:00+00:00"),
+    ],
+)
+def test_floored_counts_from_midnight(zone: str, moment: str, every: timedelta, expected: str) -> None:
+    asked, wanted = (round(datetime.fromisoformat(m).timestamp() * 1000) for m in (moment, expected))
+    assert floored(np.array([asked]), every, zone).tolist() == [wanted]
+
+
+def test_grid_of_a_day_and_a_half_is_refused() -> None:
+    with pytest.raises(ConfigError, match="more than a day must be whole days; received 1 day, 12:00:00"):
+        floored(np.array([0]), timedelta(hours=36), "UTC")
+
+
+@given(st.lists(st.integers(0, 20)), st.integers(0, 20))
+def test_bisect_is_searchsorted_within_each_range(times: list[int], at: int) -> None:
+    ordered = np.sort(np.array(times, dtype=np.int64))
+    half = len(ordered) // 2
+    low, high = np.array([0, half]), np.array([half, len(ordered)])
+    found = bisect(ordered, low, high, np.array([at, at]))
+    expected = [np.searchsorted(ordered[:half], at), half + np.searchsorted(ordered[half:], at)]
+    assert found.tolist() == expected
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 1000])
+def test_pieces_are_sorted_by_user_time_and_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(history, "AT_ONCE", at_once)
+    kinds = {"user": pl.Int32, "time": pl.Int64, "item": pl.Int32, "row": pl.Int64, "ordinal": pl.Int32}
+    pieces = [
+        [(2, 30, 11, 0, 1), (0, 20, 12, 1, 2), (2, 10, 13, 4, 3)],
+        [(2, 30, 14, 3, 4), (0, 20, 15, 2, 5), (4, 5, 16, 5, 6)],
+        [],
+    ]
+    paths = [tmp_path / f"{n}.arrow" for n in range(3)]
+    for path, rows in zip(paths, pieces, strict=True):
+        write_frame(path, pl.DataFrame(rows, schema=kinds, orient="row"))
+    Events.write(tmp_path, "click", paths, users=6)
+    written = Events.open(tmp_path, "click")
+    assert written.items.tolist() == [12, 15, 13, 11, 14, 16]
+    assert written.times.tolist() == [20, 20, 10, 30, 30, 5]
+    assert written.offsets.tolist() == [0, 2, 2, 5, 5, 6, 6]
+    assert written.ordinals.tolist() == [2, 5, 3, 1, 4, 6]
+
+
+def test_no_events_at_all(tmp_path: Path) -> None:
+    kinds = {"user": pl.Int32, "time": pl.Int64, "item": pl.Int32, "row": pl.Int64, "ordinal": pl.Int32}
+    write_frame(tmp_path / "none.arrow", pl.DataFrame(schema=kinds))
+    Events.write(tmp_path, "click", [tmp_path / "none.arrow"], users=2)
+    assert seen(Events.open(tmp_path, "click"), [(1, 5)], timedelta(), None, "UTC") == [[]]

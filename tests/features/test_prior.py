@@ -1,0 +1,283 @@
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from corank.core.files import write_frame
+from corank.core.types import Hashes, Longs
+from corank.features import priors as prior
+from corank.features.crosses import Sides
+from corank.features.kinds import Feature, IdFeature, PriorFeature
+from corank.features.log_schema import NEVER, DataSettings
+from corank.features.operands import Operands
+from corank.features.priors import Rates, Snapshots, counted, counted_rows, feature_keys
+from corank.features.schema import Schema
+from corank.features.vocabulary import mixed
+
+HOUR = 3_600_000
+DAY = 24 * HOUR
+KINDS = {"key": pl.UInt64, "period": pl.Int64, "shown": pl.Float64, "positive": pl.Float64, "row": pl.Int64}
+Row = tuple[int, int, float, float]
+
+RATE = PriorFeature(kind="prior", by=["item"], label="click", smoothing=4)
+COUNT = PriorFeature(kind="prior", by=["item"])
+
+# key, period, shown, positive; in three periods
+ROWS: list[Row] = [
+    (9, 10, 1, 1),
+    (5, 20, 2, 0),
+    (9, 10, 1, 0),
+    (5, 10, 1, 1),
+    (0, 10, 7, 7),
+    (9, 30, 4, 4),
+    (5, 20, 1, 1),
+]
+
+
+def frame(rows: list[Row], first: int = 0) -> pl.DataFrame:
+    numbered = [(*row, first + n) for n, row in enumerate(rows)]
+    return pl.DataFrame(numbered, schema=KINDS, orient="row")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("pieces")
+
+
+def rates(folder: Path, *pieces: list[Row]) -> Rates:
+    paths = [folder / f"{n}.arrow" for n in range(len(pieces))]
+    first = 0
+    for path, rows in zip(paths, pieces, strict=True):
+        write_frame(path, frame(rows, first))
+        first += len(rows)
+    return counted(paths)
+
+
+def plain(found: Rates) -> dict[str, list[float]]:
+    parts = {
+        f"{n}.{k}": v for n, c in (("each", found.counts), ("all", found.all)) for k, v in vars(c).items()
+    }
+    return {name: array.tolist() for name, array in ({"keys": found.keys} | parts).items()}
+
+
+def hashed(keys: list[int]) -> Hashes:
+    return np.array(keys, dtype=np.uint64)
+
+
+def longs(values: list[int]) -> Longs:
+    return np.array(values, dtype=np.int64)
+
+
+def values(found: Rates, feature: PriorFeature, keys: list[int], cut: int) -> list[float]:
+    known: list[float] = found.values(feature, hashed(keys), np.full(len(keys), cut)).tolist()
+    return known
+
+
+def test_counts_add_up_period_by_period(folder: Path) -> None:
+    assert plain(rates(folder, ROWS[:3], [], ROWS[3:])) == {
+        "keys": [5, 9],
+        "each.offsets": [0, 2, 4],
+        "each.periods": [10, 20, 10, 30],
+        "each.shown": [1, 4, 2, 6],
+        "each.positive": [1, 2, 1, 5],
+        "all.offsets": [0, 3],  # a candidate without a key is of no key, and not of all
+        "all.periods": [10, 20, 30],
+        "all.shown": [3, 6, 10],
+        "all.positive": [2, 3, 7],
+    }
+
+
+def test_rate_is_smoothed_towards_that_of_all(folder: Path) -> None:
+    found = rates(folder, ROWS)
+    keys = [5, 9, 7, 0]
+    same = {11: [(1 + 4 * 2 / 3) / (1 + 4), (1 + 4 * 2 / 3) / (2 + 4), 2 / 3, np.nan]}
+    same[20] = same[11]
+    same[21] = [(2 + 4 * 0.5) / (4 + 4), (1 + 4 * 0.5) / (2 + 4), 0.5, np.nan]
+    same[99] = [(2 + 4 * 0.7) / (4 + 4), (5 + 4 * 0.7) / (6 + 4), 0.7, np.nan]
+    for cut, expected in same.items():
+        assert values(found, RATE, keys, cut) == pytest.approx(expected, rel=1e-15, nan_ok=True)
+
+
+def test_before_any_data_there_is_no_rate(folder: Path) -> None:
+    found = rates(folder, ROWS)
+    assert np.isnan(values(found, RATE, [5, 9, 7, 0], 10)).all()
+    assert np.isnan(values(found, RATE, [5, 9, 7, 0], NEVER)).all()
+    assert np.isnan(values(rates(folder, []), RATE, [5, 0], 99)).all()
+
+
+def test_without_a_label_it_is_how_often(folder: Path) -> None:
+    found = rates(folder, ROWS)
+    expected = {10: [1, 1, 1, np.nan], 20: [2, 3, 1, np.nan], 99: [5, 7, 1, np.nan]}
+    for cut, more in expected.items():
+        assert values(found, COUNT, [5, 9, 7, 0], cut) == pytest.approx(
+            np.log(more).tolist(), rel=1e-15, nan_ok=True
+        )
+    assert values(rates(folder, []), COUNT, [5], 99) == [0]
+
+
+def test_requests_of_several_periods_at_once(folder: Path) -> None:
+    found = rates(folder, ROWS)
+    keys, cuts = hashed([5, 9, 5, 7, 9]), longs([99, 11, 10, 21, 99])
+    each = [values(found, RATE, [int(key)], int(cut))[0] for key, cut in zip(keys, cuts, strict=True)]
+    np.testing.assert_array_equal(found.values(RATE, keys, cuts), each)
+    assert found.values(RATE, keys[:0], cuts[:0]).tolist() == []
+
+
+def test_snapshot_is_the_counts_until_its_cut(folder: Path) -> None:
+    found = rates(folder, ROWS)
+    assert plain(found.as_of(21)) == {
+        "keys": [5, 9],
+        "each.offsets": [0, 1, 2],
+        "each.periods": [20, 20],
+        "each.shown": [4, 2],
+        "each.positive": [2, 1],
+        "all.offsets": [0, 1],
+        "all.periods": [20],
+        "all.shown": [6],
+        "all.positive": [3],
+    }
+    assert plain(found.as_of(10))["keys"] == [] and plain(found.as_of(10))["all.shown"] == [0]
+    assert np.isnan(values(found.as_of(10), RATE, [5], 10)).all()
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 4])
+def test_counting_some_keys_at_a_time_is_counting_all(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    keys = [2**62 - 1, 2**63, 0, 2**62, 2**64 - 1, 1, 2**62 - 1, 3 * 2**62]
+    rows: list[Row] = [(key, key % 3, 1, key % 2) for key in keys]
+    whole = plain(rates(folder, rows))
+    assert whole["keys"] == sorted({*keys} - {0})
+    monkeypatch.setattr(prior, "AT_ONCE", at_once)
+    assert plain(rates(folder, rows)) == whole
+
+
+def test_counts_are_saved(folder: Path, tmp_path: Path) -> None:
+    found = rates(folder, ROWS)
+    for n, some in enumerate((found, found.as_of(21), rates(folder, []))):
+        some.save(tmp_path / str(n))
+        assert plain(Rates.load(tmp_path / str(n))) == plain(some)
+
+
+# Whatever the rows
+
+keys = st.integers(0, 4) | st.sampled_from([2**63, 2**64 - 1])
+row = st.tuples(keys, st.integers(-5, 15), st.integers(1, 3), st.booleans()).map(
+    lambda r: (r[0], r[1], float(r[2]), float(r[2] * r[3]))
+)
+row_lists = st.lists(row, max_size=30)
+cuts = st.integers(-6, 17)
+
+
+@settings(deadline=None)  # files are flushed
+@given(row_lists, st.lists(st.tuples(keys, cuts), min_size=1))
+def test_values_are_those_of_a_loop(folder: Path, rows: list[Row], asked: list[tuple[int, int]]) -> None:
+    found, expected, often = rates(folder, rows), [], []
+    for key, cut in asked:
+        past = [r for r in rows if r[0] and r[1] < cut]
+        shown, positive = (sum(r[n] for r in past if r[0] == key) for n in (2, 3))
+        usual = sum(r[3] for r in past) / sum(r[2] for r in past) if past else np.nan
+        expected.append((positive + 4 * usual) / (shown + 4) if key else np.nan)
+        often.append(np.log1p(shown) if key else np.nan)
+    known, at = hashed([key for key, _ in asked]), longs([cut for _, cut in asked])
+    np.testing.assert_array_equal(found.values(RATE, known, at), expected)
+    np.testing.assert_array_equal(found.values(COUNT, known, at), often)
+
+
+@settings(deadline=None)  # files are flushed
+@given(row_lists, row_lists, cuts)
+def test_what_comes_at_the_cut_or_after_changes_nothing(
+    folder: Path, rows: list[Row], others: list[Row], cut: int
+) -> None:
+    before = [r for r in rows if r[1] < cut]
+    one = rates(folder, rows)
+    other = rates(folder, [r for r in others if r[1] >= cut], before)
+    asked = [1, 2, 3, 4, 2**63, 2**64 - 1, 77]
+    for feature in (RATE, COUNT):
+        np.testing.assert_array_equal(values(one, feature, asked, cut), values(other, feature, asked, cut))
+    assert plain(one.as_of(cut)) == plain(other.as_of(cut)) == plain(rates(folder, before).as_of(cut))
+
+
+@settings(deadline=None)  # files are flushed
+@given(row_lists, st.tuples(cuts, cuts, cuts).map(sorted))
+def test_a_snapshot_brought_forward_is_that_of_all_counted_at_once(
+    folder: Path, rows: list[Row], of: list[int]
+) -> None:
+    first, second, third = of
+    found, log = rates(folder, rows), frame(rows)
+    forward = found.as_of(first).extended(log, first, second).extended(log, second, third)
+    assert plain(forward) == plain(found.as_of(third))
+
+
+# From candidates to what is counted
+
+FEATURES: dict[str, Feature] = {
+    "user": IdFeature(side="user", kind="id"),
+    "item": IdFeature(side="item", kind="id"),
+    "rate": PriorFeature(kind="prior", by=["user", "item"], label="order", every=timedelta(hours=6)),
+}
+
+
+def data(**changes: Any) -> DataSettings:
+    known: dict[str, Any] = {
+        "log": "log.parquet",
+        "request": ["request"],
+        "user": "user",
+        "item": "item",
+        "time": "time",
+        "labels": {"click": {"column": "click"}, "order": {"column": "order", "matures_after": "2h"}},
+        "split": {"valid": "1970-01-02", "test": "1970-01-03"},
+    }
+    return DataSettings.model_validate(known | changes)
+
+
+def test_a_candidate_is_counted_once_its_label_is_mature() -> None:
+    log = pl.DataFrame(
+        {
+            "@time": [0, 4 * HOUR - 1, 4 * HOUR, 5 * HOUR, 6 * HOUR],
+            "@row": [3, 5, 7, 8, 9],
+            "@weight": [1, 2, 0.5, 1, 1],
+            "@level": [3, 3, 3, 2, 3],
+        },
+        schema_overrides={"@weight": pl.Float32, "@level": pl.UInt8},
+    )
+    labels = {"click": np.ones(5, np.int8), "order": np.array([1, 0, 1, -1, -1], np.int8)}
+    query = Operands(5, {"user": hashed([1, 1, 1, 1, 2])}, {}, {})
+    item = Operands(2, {"item": hashed([7, 0])}, {}, {})
+    sides = Sides.pairs(Schema(FEATURES), query, item, np.arange(5), np.array([0, 1, 0, 0, 0]))
+    feature = FEATURES["rate"]
+    assert isinstance(feature, PriorFeature)
+    both = int(mixed([hashed([1]), hashed([7])])[0])
+    assert feature_keys(feature, sides)[:3].tolist() == [both, 0, both]
+
+    weighted = counted_rows(feature, log, data(weight="w", level="level"), labels, sides)
+    expected = [(both, 0, 1, 1, 3), (0, 0, 2, 0, 5), (both, 6 * HOUR, 0.5, 0.5, 7)]
+    assert weighted.rows() == expected and weighted.schema == KINDS
+    later = feature.model_copy(update={"lag": timedelta(hours=4)})
+    late = counted_rows(later, log, data(level="level"), labels, sides)
+    assert late["period"].to_list() == [6 * HOUR, 6 * HOUR, 6 * HOUR]
+    assert late.select("shown", "positive").rows() == [(1, 1), (1, 0), (1, 1)]
+    shown = feature.model_copy(update={"label": None, "every": timedelta(hours=1)})
+    often = counted_rows(shown, log, data(level="level"), labels, sides)
+    assert often["row"].to_list() == [3, 5, 7, 9]  # all that were exposed, at once, and none positive
+    assert often["period"].to_list() == [0, 3 * HOUR, 4 * HOUR, 6 * HOUR]
+    assert often["positive"].to_list() == [0] * 4
+
+
+def test_requests_know_the_periods_that_were_over(folder: Path) -> None:
+    day = RATE.model_copy(update={"every": timedelta(days=1)})
+    midnight = 16 * HOUR  # in Shanghai
+    found = rates(folder, [(5, midnight - DAY, 1, 1), (5, midnight, 1, 0)])
+    snapshots = Snapshots({"rate": found}, "Asia/Shanghai")
+    times = longs([NEVER, midnight - 1, midnight, midnight + DAY - 1, midnight + DAY])
+    asked = snapshots.values("rate", day, np.full(5, 5, np.uint64), times)
+    expected = [np.nan, np.nan, 1, 1, (1 + 4 * 0.5) / (2 + 4)]
+    np.testing.assert_array_equal(asked, expected)
+    kept = snapshots.as_of({"rate": day}, midnight + 1)
+    assert kept.cut == {"rate": midnight}
+    assert kept.values("rate", day, np.full(5, 5, np.uint64), times).tolist() == [1] * 5  # as of its own time

@@ -1,0 +1,224 @@
+"""Attention over a history, against loops over events and against autograd of the plain formula."""
+
+import copy
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from corank.batches.batch import Batch, Csr, padded
+from corank.core.errors import ConfigError
+from corank.losses import Click, Scope, Total
+from corank.models.din import Din, DinSettings
+from corank.models.joint import JointModel
+from corank.models.layers import ACTIVATIONS
+from corank.models.mlp import MlpSettings
+from corank.models.two_tower import TowersSettings
+from tests.support.attended import ATTENDED, HELD, RAGGED, Request, attended, requests
+from tests.support.synthetic import LAYOUT, SCHEMA
+
+WIDTH = 5
+DIN = DinSettings(history="seen", attributes=["tags"], hidden=3)
+RANK = MlpSettings(name="rank", model="mlp", keep=2, hidden=[16, 8], din=DIN)
+TOTAL = Total([Click(kind="click", stage="rank")], Scope(["exposed"], ["click"], {"rank": ["click"]}))
+
+
+def lists(csr: Csr) -> list[list[int]]:
+    assert csr.start is not None and csr.weight is None
+    assert csr.row.dtype == csr.start.dtype == torch.int32
+    return [csr.row[first:last].tolist() for first, last in pairwise(csr.start.tolist())]
+
+
+@given(requests)
+def test_pairs_are_each_candidate_with_each_event_of_its_request(of: list[Request]) -> None:
+    past = attended(of)[0].past[ATTENDED]
+    events = [(r, e) for r, (_, held) in enumerate(of) for e in held]
+    candidates = [r for r, (size, _) in enumerate(of) for _ in range(size)]
+    pairs = [(c, s) for c, r in enumerate(candidates) for s, (other, _) in enumerate(events) if r == other]
+    assert past.event.tolist() == [e for _, e in events]
+    assert list(zip(past.candidate.tolist(), past.slot.tolist(), strict=True)) == pairs
+    assert past.event.dtype == past.candidate.dtype == past.slot.dtype == torch.int32
+    of_candidate = [[p for p, (c, _) in enumerate(pairs) if c == n] for n in range(len(candidates))]
+    of_slot = [[p for p, (_, s) in enumerate(pairs) if s == n] for n in range(len(events))]
+    of_item = [[s for s, (_, e) in enumerate(events) if e == n] for n in range(padded(HELD))]
+    assert lists(past.candidates) == of_candidate
+    assert lists(past.slots) == of_slot
+    assert lists(past.events) == of_item and padded(HELD) > HELD
+
+
+def made(of: list[Request], activation: str = "silu", seed: int = 0) -> tuple[Din, Batch, Tensor, Tensor]:
+    """An attention, a batch, and inputs for its items and the histories', which are leaves."""
+    torch.manual_seed(seed)
+    batch = attended(of, seed)[0]
+    items = padded(int(batch.item_of.max()) + 1) if len(batch) else 0
+    target, event = (torch.randn(n, WIDTH, requires_grad=True) for n in (items, padded(HELD)))
+    return Din(DIN, WIDTH, activation), batch, target, event
+
+
+def loop(din: Din, of: list[Request], item_of: Tensor, target: Tensor, event: Tensor) -> list[Tensor]:
+    found = []
+    held = [events for size, events in of for _ in range(size)]
+    for item, events in zip(item_of.tolist(), held, strict=True):
+        t, interest = target[item], torch.zeros(WIDTH)
+        for e in (event[n] for n in events):
+            first = (
+                din.target.weight @ t + din.event.weight @ e + din.product.weight @ (t * e) + din.target.bias
+            )
+            interest = interest + (din.weight(ACTIVATIONS[din.activation](first))) * e
+        found.append(interest)
+    return found
+
+
+def masked(din: Din, of: list[Request], item_of: Tensor, target: Tensor, event: Tensor) -> Tensor:
+    """The formula over every candidate with every event, those of other requests counting 0: (C, w)."""
+    request = torch.tensor([r for r, (size, _) in enumerate(of) for _ in range(size)])
+    asked = torch.tensor([r for r, (_, held) in enumerate(of) for _ in held])
+    t = target[item_of.long()]
+    e = event[torch.tensor([e for _, held in of for e in held], dtype=torch.int64)]
+    first = din.target(t).unsqueeze(1) + din.event(e) + din.product(t.unsqueeze(1) * e)
+    a = din.weight(ACTIVATIONS[din.activation](first)).squeeze(-1)
+    return (a * (request.unsqueeze(1) == asked)) @ e
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_a_candidate_sums_the_events_of_its_request_each_by_its_weight(activation: str) -> None:
+    din, batch, target, event = made(RAGGED, activation)
+    found = din(target, event, batch, batch.past[ATTENDED])
+    torch.testing.assert_close(found, torch.stack(loop(din, RAGGED, batch.item_of, target, event)))
+    assert found.any(1).tolist() == [True, True, False, False, False, True], "nothing of no events"
+
+
+@settings(max_examples=40, deadline=None)
+@given(requests, st.integers(0, 99))
+def test_its_values_and_gradients_are_those_of_the_plain_formula(of: list[Request], seed: int) -> None:
+    din, batch, target, event = made(of, seed=seed)
+    found = din(target, event, batch, batch.past[ATTENDED])
+    plain = copy.deepcopy(din).double()
+    leaves = [x.detach().double().requires_grad_() for x in (target, event)]
+    expected = masked(plain, of, batch.item_of, *leaves)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-5)
+    gradient = torch.randn_like(found)
+    found.backward(gradient)
+    expected.backward(gradient.double())
+    theirs = [*leaves, *plain.parameters()]
+    for ours, other in zip((target, event, *din.parameters()), theirs, strict=True):
+        assert ours.grad is not None and other.grad is not None
+        torch.testing.assert_close(ours.grad.double(), other.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_an_item_that_is_twice_in_a_history_gets_the_gradient_of_both() -> None:
+    found = []
+    for held in ([3, 3, 0], [3, 0, 0]):
+        din, batch, target, event = made([(1, held)])
+        din(target, event, batch, batch.past[ATTENDED]).sum().backward()
+        assert event.grad is not None and not event.grad[[1, 2, 4, 33]].any()
+        found.append(event.grad[[0, 3]])
+    once = found[0][0], found[1][1]
+    torch.testing.assert_close(torch.stack((found[1][0], found[0][1])), 2 * torch.stack(once))
+
+
+def test_one_request_in_a_graph_has_the_same_and_masked_rows_change_nothing() -> None:
+    din, batch, target, event = made(RAGGED)
+    found = din(target, event, batch, batch.past[ATTENDED])
+    at = 0
+    for size, held in RAGGED:
+        rows = target[batch.item_of[at : at + size].long()]
+        own = event[torch.tensor(held, dtype=torch.int64)]
+        filled = torch.cat((own, torch.full((3, WIDTH), 7.0)))
+        ones = torch.ones(len(held))
+        torch.testing.assert_close(din.dense(rows, own, ones), found[at : at + size])
+        mask = torch.cat((ones, torch.zeros(3)))
+        torch.testing.assert_close(din.dense(rows, filled, mask), found[at : at + size])
+        if size:
+            assert not torch.allclose(
+                din.dense(rows, filled, torch.ones(len(held) + 3)), found[at : at + size]
+            )
+        at += size
+
+
+def test_bf16_inputs_give_sums_in_fp32() -> None:
+    din, batch, target, event = made(RAGGED)
+    exact = din(target, event, batch, batch.past[ATTENDED])
+    rounded = din(target.bfloat16(), event.bfloat16(), batch, batch.past[ATTENDED])
+    assert rounded.dtype == torch.float32
+    torch.testing.assert_close(rounded, exact, rtol=0.1, atol=0.1)
+
+
+def model(seed: int) -> JointModel:
+    torch.manual_seed(seed)
+    built = JointModel([RANK], LAYOUT)
+    with torch.no_grad():
+        for table in built.tables.parameters():
+            table.normal_()
+    return built
+
+
+def gradients(built: JointModel, batch: Batch) -> tuple[float, dict[str, np.ndarray]]:
+    total, _ = TOTAL(built(batch), batch, 1)
+    built.zero_grad(set_to_none=True)
+    total.backward()
+    found = {n: p.grad for n, p in built.named_parameters()}
+    return total.item(), {n: (g.to_dense() if g.is_sparse else g).numpy() for n, g in found.items()}
+
+
+@settings(max_examples=30, deadline=None)
+@given(requests, st.integers(0, 99))
+def test_a_ranker_that_attends_is_the_same_by_request_and_by_row(of: list[Request], seed: int) -> None:
+    by_request, by_row = attended(of, seed)
+    built = model(seed)
+    torch.testing.assert_close(built(by_request), built(by_row), rtol=1e-4, atol=1e-4)
+    ours, our_gradients = gradients(built, by_request)
+    theirs, their_gradients = gradients(built, by_row)
+    assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-5)
+    for name, gradient in our_gradients.items():
+        np.testing.assert_allclose(gradient, their_gradients[name], rtol=2e-3, atol=1e-4, err_msg=name)
+
+
+def test_the_interest_enters_the_first_layer_of_its_request_alone() -> None:
+    built = model(0)
+    rank = built.stages["rank"]
+    batch, other = (attended(of)[0] for of in (RAGGED, [(2, [3, 0, 5]), *RAGGED[1:]]))
+    before, after = built(batch)["rank"]["click"], built(other)["rank"]["click"]
+    assert (before != after).tolist() == [True, True, False, False, False, False]
+    inputs = built.inputs(batch)
+    interest = rank.din(rank.target(inputs["item"]), inputs[ATTENDED], batch, batch.past[ATTENDED])
+    plain = torch.cat(
+        (inputs["query"][batch.request_of], inputs["item"][batch.item_of], inputs["cross"][: len(batch)]), 1
+    )
+    first = rank.first(plain) + rank.interest(interest)
+    torch.testing.assert_close(before, rank.above(first)["click"], rtol=1e-4, atol=1e-5)
+
+
+def test_an_event_is_embedded_as_a_candidate_is() -> None:
+    assert RANK.attended(SCHEMA) == ATTENDED
+    torch.manual_seed(0)
+    built = JointModel([TowersSettings(name="prerank", model="towers", keep=3), RANK], LAYOUT)
+    assert built.attended == (ATTENDED,)
+    batch = attended(RAGGED)[0]
+    items, inputs = int(batch.item_of.max()) + 1, built.inputs(batch)
+    target = built.stages["rank"].target(inputs["item"])
+    assert target.shape == (items, 12) and target.any(1).all()
+    torch.testing.assert_close(inputs[ATTENDED][:items], target)
+    assert len(inputs[ATTENDED]) == padded(HELD) and not inputs[ATTENDED][HELD:].any()
+
+
+@pytest.mark.parametrize(
+    ("din", "message"),
+    [
+        ({"history": "tags"}, r"rank\.din\.history: no history 'tags'; histories are seen$"),
+        (
+            {"history": "seen", "attributes": ["tags", "price"]},
+            r"rank\.din\.attributes: 'price' is no item feature",
+        ),
+        ({"history": "seen", "attributes": ["hour"]}, r"rank\.din\.attributes: 'hour' is no item feature"),
+        ({"history": "seen", "attributes": ["none"]}, r"'none' is no item feature of kind id, ids or bucket"),
+    ],
+)
+def test_attention_reads_a_history_and_embedded_features_of_its_items(din: dict, message: str) -> None:
+    settings = MlpSettings(name="rank", model="mlp", keep=2, din=DinSettings(**din))
+    with pytest.raises(ConfigError, match=message):
+        settings.check(SCHEMA)

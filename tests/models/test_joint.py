@@ -1,0 +1,169 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from corank.losses import Click, Distill, Scope, Total, Unexposed
+from corank.models.embedding import TableOptimiser
+from corank.models.joint import JointModel
+from corank.models.layers import activated, linear
+from corank.models.mlp import MlpSettings
+from corank.models.two_tower import TowersSettings
+from corank.training.optimisers import Average, optimisers
+from tests.support.per_row import per_row
+from tests.support.synthetic import LAYOUT, random_batch
+
+STAGES = [
+    TowersSettings(name="prerank", model="towers", keep=3, query=[16, 8], item=[12, 8]),
+    MlpSettings(name="rank", model="mlp", keep=2, hidden=[16, 8]),
+]
+TOTAL = Total(
+    [
+        Click(kind="click", stage="rank"),
+        Click(kind="click", stage="prerank"),
+        Unexposed(kind="unexposed", stage="prerank", **{"from": ["cut"]}),
+        Distill(kind="distill", teacher="rank", student="prerank", on=["kept", "exposed"]),
+    ],
+    Scope(["cut", "kept", "exposed"], ["click"], {"prerank": ["click"], "rank": ["click"]}),
+)
+
+
+def model(seed: int = 0, **changes: str) -> JointModel:
+    torch.manual_seed(seed)
+    built = JointModel([stage.model_copy(update=changes) for stage in STAGES], LAYOUT)
+    with torch.no_grad():
+        for table in built.tables.parameters():
+            table.normal_()  # from the first step on, every gradient is of some size
+    return built
+
+
+def gradients(built: JointModel, batch, forward) -> tuple[float, dict[str, np.ndarray]]:
+    total, _ = TOTAL(forward(built, batch), batch, 1)
+    built.zero_grad(set_to_none=True)
+    total.backward()
+    found = {n: p.grad for n, p in built.named_parameters()}
+    return total.item(), {n: (g.to_dense() if g.is_sparse else g).numpy() for n, g in found.items()}
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000))
+def test_request_major_equals_a_row_a_candidate_in_loss_and_gradients(seed: int) -> None:
+    by_request, by_row = random_batch(seed)
+    built = model(seed)
+    ours, our_gradients = gradients(built, by_request, lambda m, b: m(b))
+    theirs, their_gradients = gradients(built, by_row, per_row)
+    assert ours == pytest.approx(theirs, rel=1e-5)
+    for name, gradient in our_gradients.items():
+        np.testing.assert_allclose(gradient, their_gradients[name], rtol=1e-3, atol=1e-5, err_msg=name)
+
+
+def test_bf16_is_close_to_fp32() -> None:
+    batch, _ = random_batch(1)
+    built = model()
+    exact = built(batch)
+    built.dtype = torch.bfloat16
+    for stage, labels in built(batch).items():
+        for label, z in labels.items():
+            assert z.dtype == torch.float32
+            torch.testing.assert_close(z, exact[stage][label], rtol=0.1, atol=0.2)
+
+
+def test_fused_relu_has_the_gradient_of_the_plain_one() -> None:
+    torch.manual_seed(0)
+    layer, x = torch.nn.Linear(24, 16), torch.randn(40, 24)
+    found = []
+    for run in (activated, lambda x, layer, name: torch.relu(linear(x, layer))):
+        layer.zero_grad()
+        leaf = x.bfloat16().requires_grad_()
+        out = run(leaf, layer, "relu")
+        out.sum().backward()
+        found.append((out.detach(), leaf.grad, layer.weight.grad, layer.bias.grad))
+    for fused, plain in zip(*found, strict=True):
+        torch.testing.assert_close(fused, plain, rtol=2e-2, atol=2e-2)
+
+
+def test_the_scale_of_the_dot_product_stays_positive() -> None:
+    batch, _ = random_batch(3)
+    built = model()
+    with torch.no_grad():
+        built.stages["prerank"].scale.fill_(-20.0)
+    low = built(batch)["prerank"]["click"]
+    with torch.no_grad():
+        built.stages["prerank"].scale.fill_(0.0)
+    high = built(batch)["prerank"]["click"]
+    assert (torch.argsort(low.double() * 1e8) == torch.argsort(high.double())).float().mean() > 0.9
+
+
+def test_a_stage_may_see_some_features_alone() -> None:
+    batch, _ = random_batch(4)
+    built = model(query_features=["user"], item_features=["item"])
+    before = built(batch)["prerank"]["click"].detach().clone()
+    batch.numbers["query"].add_(1)
+    after = built(batch)
+    torch.testing.assert_close(after["prerank"]["click"], before)
+    assert built.stages["prerank"].query[1].layers[0].in_features == 8
+
+
+def test_layer_normalisation_follows_the_first_linear() -> None:
+    batch, by_row = random_batch(5)
+    built = model(normalisation="layer")
+    assert built.stages["rank"].norm is not None
+    logits = built(batch)
+    assert torch.isfinite(logits["rank"]["click"]).all()
+    repeated = built(by_row)  # statistics of a row do not depend on how often it occurs
+    torch.testing.assert_close(logits["prerank"]["click"], repeated["prerank"]["click"], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(logits["rank"]["click"], repeated["rank"]["click"], rtol=1e-4, atol=1e-5)
+
+
+def train(built: JointModel, average: Average | None, table: str = "rowwise_adagrad", steps: int = 5) -> None:
+    steppers = optimisers(built, TableOptimiser(optimiser=table), {})
+    for seed in range(steps):
+        batch, _ = random_batch(seed)
+        gradients(built, batch, lambda m, b: m(b))
+        if average:
+            average.before()
+        for optimiser in steppers.values():
+            optimiser.step()
+        if average:
+            average.after()
+
+
+def test_rowwise_adagrad_by_hand() -> None:
+    built = model()
+    table = built.tables["shared"].weights["8"]
+    before = table.detach().clone()
+    optimiser = optimisers(built, TableOptimiser(lr=0.1), {})["table"]
+    batch, _ = random_batch(6)
+    _, found = gradients(built, batch, lambda m, b: m(b))
+    optimiser.step()
+    g = found["tables.shared.weights.8"]
+    step = 0.1 * g / (np.sqrt((g**2).mean(1, keepdims=True)) + 1e-8)
+    np.testing.assert_allclose(table.detach().numpy(), before.numpy() - step, rtol=1e-5, atol=1e-6)
+    untouched = np.abs(g).sum(1) == 0
+    assert untouched.any() and (table.detach().numpy()[untouched] == before.numpy()[untouched]).all()
+
+
+@pytest.mark.parametrize("table", ["rowwise_adagrad", "lazy_adam"])
+def test_the_lazy_average_equals_the_plain_one(table: str) -> None:
+    built, again = model(), model()
+    average = Average(built, 0.9)
+    train(built, average, table)
+    plain = {n: p.detach().clone() for n, p in again.named_parameters()}
+    steppers = optimisers(again, TableOptimiser(optimiser=table), {})
+    for seed in range(5):
+        batch, _ = random_batch(seed)
+        gradients(again, batch, lambda m, b: m(b))
+        for optimiser in steppers.values():
+            optimiser.step()
+        for name, weight in again.named_parameters():
+            plain[name] += 0.1 * (weight.detach() - plain[name])
+    for name, weight in average.model().named_parameters():
+        torch.testing.assert_close(weight.detach(), plain[name], rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_missing_and_unknown_values_begin_at_zero() -> None:
+    built = JointModel(STAGES, LAYOUT)
+    table = built.tables["shared"].weights["8"].detach()
+    for first in (0, 9, 39):
+        assert (table[first : first + 2] == 0).all() and (table[first + 2] != 0).all()

@@ -1,0 +1,172 @@
+"""What a position adds to a click's logit: learnt beside the layers, in training alone."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from corank.batches.batch import Batch
+from corank.losses import Click, Distill, Total, Unexposed
+from corank.models.embedding import TableOptimiser
+from corank.models.joint import JointModel
+from corank.models.mlp import MlpSettings
+from corank.models.two_tower import TowersSettings
+from corank.training.optimisers import POSITION_RATE, DenseOptimiser, optimisers
+from tests.support.by_hand import SCOPE, loss
+from tests.support.synthetic import LAYOUT, batch, random_batch, rows
+
+POSITIONS = 4
+STAGES = [
+    TowersSettings(name="prerank", model="towers", keep=3, query=[8], item=[8]),
+    MlpSettings(name="rank", model="mlp", keep=2, hidden=[8], labels=["click", "order"]),
+]
+CLICK = Click(kind="click", stage="rank")
+TERM = "stages.rank.position.0"
+
+
+def model(positions: int = POSITIONS, seed: int = 0) -> JointModel:
+    torch.manual_seed(seed)
+    return JointModel(STAGES, LAYOUT, positions=positions)
+
+
+def placed(positions: list[int], click: list[int] | None = None) -> Batch:
+    """A request of exposed candidates at the given positions."""
+    n = len(positions)
+    sides, clicked = rows(np.random.default_rng(0), 1, n, n), [0] * n if click is None else click
+    made = batch(sides, np.zeros(n, int), np.arange(n), np.full(n, 2), np.array(clicked))
+    return replace(made, position=torch.tensor(positions))
+
+
+def set_terms(built: JointModel, values: list[float]) -> None:
+    with torch.no_grad():
+        built.terms("rank")["click"].copy_(torch.tensor(values))
+
+
+def test_each_stage_and_label_has_a_term_a_position() -> None:
+    built = model()
+    names = {n: tuple(p.shape) for n, p in built.named_parameters() if ".position." in n}
+    assert names == {
+        "stages.prerank.position.0": (POSITIONS,),
+        TERM: (POSITIONS,),
+        "stages.rank.position.1": (POSITIONS,),
+    }
+    set_terms(built, [0.5, 1, 2, 3])
+    found = built(placed([2, 0, -1, 2]))["position"]
+    assert list(found) == ["prerank.click", "rank.click", "rank.order"]
+    assert found["rank.click"].tolist() == [2, 0.5, 0, 2], "an unknown position adds 0"
+    assert not found["rank.order"].any() and not found["prerank.click"].any()
+    assert list(built.logits(placed([0]), ["rank"])["position"]) == ["rank.click", "rank.order"]
+
+
+def test_it_is_absent_where_no_position_is_logged_and_when_not_training() -> None:
+    logged = placed([1, 2])
+    built = model()
+    assert "position" in built(logged)
+    assert "position" not in built(replace(logged, position=None))
+    assert "position" not in built.eval()(logged)
+    without = model(positions=0)
+    assert "position" not in without(logged) and without.terms("rank") == {}
+    assert not [n for n, _ in without.named_parameters() if "position" in n]
+
+
+def test_a_logit_itself_knows_no_position() -> None:
+    logged, built = placed([1, 2, 3]), model()
+    before = built(logged)["rank"]["click"]
+    set_terms(built, [5.0] * POSITIONS)
+    assert torch.equal(built(logged)["rank"]["click"], before)
+    assert torch.equal(built.eval()(logged)["rank"]["click"], before)
+
+
+def test_a_model_begins_alike_with_positions_and_without() -> None:
+    ours, theirs = model().state_dict(), model(positions=0).state_dict()
+    assert {n for n in ours if n not in theirs} == {n for n in ours if ".position." in n} != set()
+    assert all(torch.equal(weight, ours[n]) for n, weight in theirs.items())
+    assert not ours[TERM].any()
+
+
+def test_click_is_judged_with_the_term_of_its_own_stage_and_label() -> None:
+    made = placed([0, 1], [1, 0])
+
+    def z(*added: str) -> dict[str, dict[str, torch.Tensor]]:
+        terms = {name: torch.tensor([2.0, -1.0]) for name in added}
+        return {
+            "rank": {"click": torch.tensor([0.5, 0.25], requires_grad=True)},
+            **({"position": terms} if terms else {}),
+        }
+
+    with_term = (math.log1p(math.exp(-2.5)) + math.log1p(math.exp(-0.75))) / 2
+    without = (math.log1p(math.exp(-0.5)) + math.log1p(math.exp(0.25))) / 2
+    assert loss(CLICK, z("rank.click", "prerank.click"), made) == pytest.approx(with_term, rel=1e-6)
+    assert loss(CLICK, z("rank.order", "prerank.click"), made) == pytest.approx(without, rel=1e-6)
+    assert loss(CLICK, z(), made) == pytest.approx(without, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "term",
+    [
+        Unexposed(kind="unexposed", stage="rank", **{"from": ["cut", "kept"]}),
+        Distill(kind="distill", teacher="prerank", student="rank", on=["exposed"]),
+    ],
+)
+def test_no_other_loss_reads_it(term: Unexposed | Distill) -> None:
+    made, _ = random_batch(1)
+    made = replace(made, position=torch.zeros(len(made), dtype=torch.int64))
+    built = model()
+    found = loss(term, built(made), made)
+    assert found > 0.1
+    assert all(built.terms(name)["click"].grad is None for name in ("rank", "prerank"))
+    set_terms(built, [3.0] * POSITIONS)
+    assert loss(term, built(made), made) == found
+
+
+def test_the_gradient_reaches_the_positions_seen() -> None:
+    made = placed([2, 2, 0, -1], [1, 0, 1, 1])
+    built = model()
+    set_terms(built, [0.5, 0, -1, 0])
+    z = built(made)
+    loss(CLICK, z, made)
+    p = torch.sigmoid(z["rank"]["click"] + z["position"]["rank.click"]).tolist()
+    expected = [(p[2] - 1) / 4, 0, (p[0] - 1 + p[1]) / 4, 0]
+    assert built.terms("rank")["click"].grad.tolist() == pytest.approx(expected, rel=1e-5)
+    assert built.terms("rank")["order"].grad is None
+
+
+def test_terms_learn_faster_and_do_not_decay() -> None:
+    built = model()
+    chosen = {"rank": DenseOptimiser(lr=0.002, weight_decay=0.1)}
+    layers, terms = optimisers(built, TableOptimiser(), chosen)["rank"].param_groups
+    assert (layers["lr"], layers["weight_decay"]) == (0.002, 0.1)
+    assert (terms["lr"], terms["weight_decay"]) == (0.002 * POSITION_RATE, 0.0) and POSITION_RATE > 1
+    assert {id(p) for p in terms["params"]} == {id(p) for p in built.terms("rank").values()}
+    every = {id(p) for p in built.stages["rank"].parameters()}
+    assert {id(p) for group in (layers, terms) for p in group["params"]} == every
+    assert len(layers["params"]) + len(terms["params"]) == len(every)
+    (alone,) = optimisers(model(positions=0), TableOptimiser(), chosen)["rank"].param_groups
+    assert alone["weight_decay"] == 0.1 and len(alone["params"]) == len(layers["params"])
+
+
+def test_training_recovers_what_each_position_is_worth() -> None:
+    effect = np.array([1.5, 0.0, -1.0, 0.75])
+    rng = np.random.default_rng(0)
+    requests, built = 40, model(seed=1)
+    steppers = optimisers(built, TableOptimiser(lr=0.02), {"rank": DenseOptimiser(lr=0.01)})
+    total = Total([CLICK], SCOPE)
+    sides = rows(rng, requests, 20, requests * POSITIONS)
+    request_of = np.repeat(np.arange(requests), POSITIONS)
+    worth = rng.normal(size=20)
+    for _ in range(80):
+        item = np.concatenate([rng.permutation(20)[:POSITIONS] for _ in range(requests)])
+        position = np.tile(np.arange(POSITIONS), requests)
+        clicked = rng.random(len(item)) < 1 / (1 + np.exp(-worth[item] - effect[position]))
+        made = batch(sides, request_of, item, np.full(len(item), 2), clicked)
+        made = replace(made, position=torch.from_numpy(position))
+        for stepper in steppers.values():
+            stepper.zero_grad(set_to_none=True)
+        total(built(made), made, 1)[0].backward()
+        for stepper in steppers.values():
+            stepper.step()
+    learnt = built.terms("rank")["click"].detach().numpy()
+    assert np.argsort(learnt).tolist() == [2, 1, 3, 0]
+    np.testing.assert_allclose(learnt - learnt.mean(), effect - effect.mean(), atol=0.4)

@@ -1,0 +1,70 @@
+import threading
+import time
+
+import pytest
+
+from corank.serving.funnel.deadline import FEW, SAMPLES, Pace, Watch
+
+
+def test_a_run_is_told_to_end_when_its_time_is_over_and_not_before() -> None:
+    watch = Watch()
+    with watch.until(time.perf_counter() + 30) as later, watch.until(time.perf_counter() + 0.02) as soon:
+        deadline = time.perf_counter() + 10
+        while not soon.terminate and time.perf_counter() < deadline:
+            time.sleep(0.001)
+        assert soon.terminate
+        assert not later.terminate
+
+
+def test_a_run_that_has_ended_is_left_alone() -> None:
+    watch = Watch()
+    with watch.until(time.perf_counter() + 0.01) as done:
+        pass
+    with watch.until(time.perf_counter() + 0.02) as other:
+        deadline = time.perf_counter() + 10
+        while not other.terminate and time.perf_counter() < deadline:
+            time.sleep(0.001)
+    assert other.terminate and not done.terminate
+
+
+def test_many_at_once_end_in_the_order_of_their_moments() -> None:
+    watch, now = Watch(), time.perf_counter()
+    held = [watch.until(now + 0.005 * n) for n in (9, 2, 5, 1)]
+    options = [one.__enter__() for one in held]
+    deadline = time.perf_counter() + 10
+    while not all(one.terminate for one in options) and time.perf_counter() < deadline:
+        time.sleep(0.001)
+    assert all(one.terminate for one in options)
+    for one in held:
+        one.__exit__(None, None, None)
+
+
+def test_the_thread_ends_with_the_watch() -> None:
+    before = set(threading.enumerate())
+    watch = Watch()
+    (thread,) = set(threading.enumerate()) - before
+    assert thread.is_alive()
+    del watch
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_a_pace_is_the_99th_percentile_of_the_last_durations() -> None:
+    pace = Pace()
+    for _ in range(FEW - 1):
+        pace.took(1.0)
+    assert pace.p99 == 0.0
+    pace.took(1.0)
+    assert pace.p99 == 1.0
+    for _ in range(SAMPLES + FEW):
+        pace.took(2.0)
+    assert pace.p99 == pytest.approx(2.0)
+
+
+def test_what_was_slow_once_is_tried_again() -> None:
+    pace = Pace()
+    for _ in range(100):
+        pace.took(5.0)
+    for _ in range(100):
+        pace.skipped()
+    assert pace.p99 == 0.0

@@ -1,0 +1,318 @@
+"""The funnel against the model it was exported from, and how it ranks, cuts and refuses."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import HealthCheck, Phase, example, given, settings
+from scipy.special import expit
+
+from corank.core.errors import RequestError
+from corank.core.types import Floats
+from corank.evaluation.predict import predict
+from corank.serving.funnel.funnel import Request
+from tests.support.random_worlds import DERIVED, LONG, RICH, Case, Drawn, drawn_worlds
+
+TOLERANCE = 1e-5
+"""Of a probability, between funnel and training model in fp32."""
+
+Logits = dict[str, dict[str, Floats]]
+
+
+def assert_near(ours: Logits, theirs: Logits, where: str) -> None:
+    for stage, labels in theirs.items():
+        for label, logits in labels.items():
+            found = expit(ours[stage][label].astype(np.float64)) - expit(logits.astype(np.float64))
+            assert len(ours[stage][label]) == len(logits)
+            assert np.abs(found).max(initial=0) <= TOLERANCE, (where, stage, label, found)
+
+
+def slice_of(logits: Logits, rows: slice | np.ndarray) -> Logits:
+    return {s: {label: z[rows] for label, z in labels.items()} for s, labels in logits.items()}
+
+
+def json_columns(items: pl.DataFrame, row: int) -> dict[str, Any]:
+    return {name: value for name, value in items.row(row, named=True).items() if name != "item_id"}
+
+
+# no shrinking: each try is an export
+@settings(
+    max_examples=5,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+)
+@given(drawn=drawn_worlds)
+@example(drawn=LONG)
+@example(drawn=DERIVED)
+def test_funnel_scores_as_the_training_model_does(
+    tmp_path_factory: pytest.TempPathFactory, drawn: Drawn
+) -> None:
+    """All requests of the log: users and items never trained on, unknown values, missing ones, no history."""
+    case, compared = Case.of(tmp_path_factory.mktemp("case"), drawn), 0
+    for split in ("train", "valid", "test"):
+        predictions = predict(case.model, case.packed, split)
+        start = predictions.requests.start
+        for number in range(len(start) - 1):
+            request = case.request(split, number)
+            if request["time"] < case.since:
+                continue
+            compared += 1
+            theirs = slice_of(predictions.logits, slice(start[number], start[number + 1]))
+            assert_near(case.funnel.logits(Request.parse(request)), theirs, f"{split} {number}")
+            if number % 4 == 0 and not _by_id(case):
+                _describe_and_compare(case, request, theirs, f"{split} {number}")
+    assert compared >= 2
+
+
+def _by_id(case: Case) -> bool:
+    """Whether some derived feature tells items apart that share a code."""
+    schema = case.packed.schema
+    operands = [o for feature in schema.derived().values() for o in feature.operands]
+    return any((schema.of_items(operand) or operand) == "item_id" for operand in operands)
+
+
+def _describe_and_compare(case: Case, request: dict[str, Any], theirs: Logits, where: str) -> None:
+    """The same candidates, some as items that the bundle has no record of, described by their columns."""
+    given_, twins = [], []
+    for n, candidate in enumerate(request["candidates"]):
+        columns = candidate if isinstance(candidate, dict) else {"id": candidate}
+        row = case.items["item_id"].to_list().index(columns["id"])
+        twin = next((twin for twin in _twins(case, row) if twin not in twins), None)
+        if twin is not None and n % 3 != 1:
+            columns = columns | json_columns(case.items, row) | {"id": twin}
+            twins.append(twin)
+        given_.append(columns)
+    answer = case.funnel.logits(Request.parse(request | {"candidates": given_}))
+    assert_near(answer, theirs, f"{where}, with {twins} described")
+
+
+def _twins(case: Case, row: int) -> list[Any]:
+    """Ids of no item whose code is that of the row's id; none for an id of the vocabulary."""
+    text = case.items["item_id"].dtype == pl.String
+    fresh = pl.Series([f"new{n}" for n in range(99)] if text else range(1000, 1099))
+    same = case.packed.encoders.encode("item_id", fresh) == case.packed.encoders.encode(
+        "item_id", case.items["item_id"][row : row + 1]
+    )
+    return fresh.filter(pl.Series(same)).to_list()
+
+
+@pytest.fixture(scope="module")
+def rich(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return Case.of(tmp_path_factory.mktemp("rich"), RICH)
+
+
+@pytest.fixture
+def wide(rich: Case) -> dict[str, Any]:
+    """A request for all 16 items, each with its crosses."""
+    request = rich.request("test", 0)
+    rng = np.random.default_rng(2)
+    request["candidates"] = [
+        {"id": int(n), "cross_0": float(rng.normal(0, 20)), "cross_1": ["w1"]} for n in rng.permutation(16)
+    ]
+    return request | {"keep": {"prerank": 9, "rank": 5}}
+
+
+def ids(request: dict[str, Any]) -> list[Any]:
+    return [candidate["id"] for candidate in request["candidates"]]
+
+
+def test_stages_order_by_calibrated_value_and_cut_by_quota(rich: Case, wide: dict[str, Any]) -> None:
+    answer = rich.funnel.rank(Request.parse(wide | {"trace": True}))
+    logits = rich.funnel.logits(Request.parse(wide))
+    score = {s: rich.calibrators[s]["click"].apply(z["click"].astype(np.float64)) for s, z in logits.items()}
+    assert all(np.ptp(values) > 0.05 for values in score.values())
+    first = np.argsort(-score["prerank"], kind="stable")
+    kept = first[:9]
+    second = kept[np.argsort(-score["rank"][kept], kind="stable")]
+    assert [item["id"] for item in answer["items"]] == [ids(wide)[n] for n in second[:5]]
+    for item, n in zip(answer["items"], second, strict=False):
+        assert item["score"] == pytest.approx(score["rank"][n], abs=1e-6)
+    assert [entry["id"] for entry in answer["trace"]] == ids(wide)
+    for n, entry in enumerate(answer["trace"]):
+        place = first.tolist().index(n) + 1
+        assert entry["stages"]["prerank"]["place"] == place
+        assert entry["stages"]["prerank"]["score"] == pytest.approx(score["prerank"][n], abs=1e-6)
+        if place > 9:
+            assert entry["cut"] == "prerank"
+            assert "rank" not in entry["stages"]
+        else:
+            later = second.tolist().index(n) + 1
+            assert entry["stages"]["rank"]["place"] == later
+            assert entry["cut"] == ("rank" if later > 5 else None)
+    assert answer["unknown"] == []
+    assert answer["missing"] == []
+    assert answer["model_version"] == rich.funnel.manifest.model_version
+    assert answer["items_seq"] == rich.funnel.manifest.items_seq
+
+
+def test_quotas_are_the_bundles_unless_given(rich: Case, wide: dict[str, Any]) -> None:
+    def counts(keep: dict[str, int]) -> tuple[int, int]:
+        answer = rich.funnel.rank(Request.parse(wide | {"keep": keep, "trace": True}))
+        return sum("rank" in entry["stages"] for entry in answer["trace"]), len(answer["items"])
+
+    assert counts({}) == (4, 2)
+    assert counts({"rank": 3}) == (4, 3)
+    assert counts({"prerank": 7}) == (7, 2)
+    assert counts({"prerank": 99, "rank": 99}) == (16, 16)
+
+
+def test_trace_is_given_when_asked_for(rich: Case, wide: dict[str, Any]) -> None:
+    assert "trace" not in rich.funnel.rank(Request.parse(wide | {"trace": False}))
+
+
+def test_ties_keep_the_order_given(rich: Case, wide: dict[str, Any]) -> None:
+    # items that are described alike and not in the vocabulary score alike
+    alike = {"item_0": [1], "item_1": 3, "item_2": "w1", "cross_0": 1.0, "cross_1": ["w1"]}
+    wide["candidates"] = [{"id": n} | alike for n in (1007, 1003, 1009, 1001)]
+    answer = rich.funnel.rank(Request.parse(wide | {"keep": {"rank": 3}}))
+    assert [item["id"] for item in answer["items"]] == [1007, 1003, 1009]
+    assert len({item["score"] for item in answer["items"]}) == 1
+
+
+def test_unknown_candidates_are_left_out_and_named(rich: Case, wide: dict[str, Any]) -> None:
+    known = rich.funnel.rank(Request.parse(wide))
+    strangers = [1001, {"id": 1002, "cross_0": 1.0}]
+    wide["candidates"] = [strangers[0], *wide["candidates"], strangers[1]]
+    answer = rich.funnel.rank(Request.parse(wide))
+    assert answer["unknown"] == [1001, 1002]
+    assert answer["items"] == known["items"]
+    wide["candidates"] = strangers
+    empty = rich.funnel.rank(Request.parse(wide | {"trace": True}))
+    assert (empty["items"], empty["trace"], empty["unknown"]) == ([], [], [1001, 1002])
+
+
+def test_what_a_request_lacks_is_named_and_encoded_as_missing(rich: Case, wide: dict[str, Any]) -> None:
+    wide["user"]["user_0"], wide["context"]["context_0"] = 50.0, "w1"
+    full = rich.funnel.logits(Request.parse(wide))
+    del wide["user"]["user_0"], wide["context"]["context_0"], wide["candidates"][3]["cross_0"]
+    answer = rich.funnel.rank(Request.parse(wide))
+    assert answer["missing"] == ["user.user_0", "context.context_0", "cross.cross_0"]
+    lacking = rich.funnel.logits(Request.parse(wide))
+    wide["user"]["user_0"] = wide["context"]["context_0"] = wide["candidates"][3]["cross_0"] = None
+    null = Request.parse(wide)
+    assert rich.funnel.rank(null)["missing"] == []
+    for stage, labels in rich.funnel.logits(null).items():
+        for label, logits in labels.items():
+            np.testing.assert_array_equal(logits, lacking[stage][label])
+            assert (logits != full[stage][label]).any()
+
+
+def test_numbers_may_be_written_with_or_without_a_point(rich: Case, wide: dict[str, Any]) -> None:
+    for n, candidate in enumerate(wide["candidates"]):
+        candidate["cross_0"] = float(n)
+    floats = rich.funnel.rank(Request.parse(wide))
+    for n, candidate in enumerate(wide["candidates"]):
+        candidate["cross_0"] = n if n % 2 else float(n)
+    assert rich.funnel.rank(Request.parse(wide)) == floats
+
+
+def test_a_text_of_values_may_be_given_as_their_list(rich: Case, wide: dict[str, Any]) -> None:
+    answers = []
+    for value in ("w1, w3", ["w1", "w3"]):
+        wide["user"]["user_1"] = value
+        answers.append(rich.funnel.rank(Request.parse(wide)))
+    assert answers[0] == answers[1]
+    for value in (7, [7], [], [None]):
+        wide["user"]["user_1"] = value
+        assert rich.funnel.rank(Request.parse(wide))["missing"] == []
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"candidates": []}, "request: candidates: List should have at least 1 item after validation, not 0"),
+        ({"candidates": [1, 2, 1]}, "candidates: 1 is there twice; give each candidate once"),
+        ({"candidates": [1, {"id": 1}]}, "candidates: 1 is there twice"),
+        (
+            {"candidates": [{"cross_0": 1.0}]},
+            "candidates.0: needs an `id`, a whole number or text; received {",
+        ),
+        ({"candidates": [1, {"id": None}]}, "candidates.1: needs an `id`"),
+        ({"candidates": [{"id": True}]}, "candidates.0: needs an `id`"),
+        ({"candidates": [1.5]}, "candidates.0: needs an `id`, a whole number or text; received 1.5"),
+        (
+            {"candidates": ["1", "2"]},
+            "candidates: ids are of another type than the bundle's, such as 0",
+        ),
+        ({"candidates": [1, "2"]}, "candidates: 'id' mixes types or is out of range: unexpected value"),
+        ({"candidates": [2**64]}, "candidates: ids are of another type than the bundle's, such as 0"),
+        (
+            {"candidates": [{"id": 1, "cros_0": 1}]},
+            "candidates.0: the bundle knows no 'cros_0' here; did you mean 'cross_0'?",
+        ),
+        (
+            {"candidates": [{"id": 1, "cross_0": "high"}]},
+            "feature 'cross_0': expected numbers; received ['high'] (String)",
+        ),
+        (
+            {"candidates": [{"id": 1, "cross_0": float("inf")}]},
+            "feature 'cross_0': an infinity is no number; write null for a missing one",
+        ),
+        (
+            {"candidates": [{"id": 1, "cross_0": 1e300}, {"id": 2, "cross_0": -1e300}]},
+            "stage 'rank': the value of ",
+        ),
+        (
+            {"candidates": [{"id": 1, "cross_1": ["w1", 2]}]},
+            "candidates: 'cross_1' mixes types or is out of range: ",
+        ),
+        (
+            {"candidates": [{"id": 1001, "item_2": 5}]},
+            "feature 'item_2': expected text, as in training; received 5 (Int64)",
+        ),
+        ({"user": {"user_9": 1}}, "user: the bundle knows no 'user_9' here; did you mean 'user_"),
+        (
+            {"user": {"id": "ann"}},
+            "feature 'user_id': expected whole numbers, as in training; received 'ann'",
+        ),
+        ({"user": {"id": 2**63}}, "feature 'user_id': 9223372036854775808 does not fit into 64 bits"),
+        ({"user": {"history_0": [2**63]}}, "feature 'history_0': 9223372036854775808 does not fit"),
+        (
+            {"user": {"history_0": 7}},
+            "user.history_0: expected a list of item ids, the newest last; received 7",
+        ),
+        ({"user": {"history_0": [1.5]}}, "user.history_0.0: expected an item id, or {"),
+        ({"user": {"user_1": [["w1"]]}}, "feature 'user_1': expected texts; received ['w1']"),
+        ({"user": {"user_0": float("nan")}}, "feature 'user_0': NaN is no number"),
+        ({"user": 7}, "request: user: Input should be a valid dictionary; received 7"),
+        ({"context": {"context_0": ["w1"]}}, "feature 'context_0': expected whole numbers or text; received"),
+        ({"context": {"user_0": 1}}, "context: the bundle knows no 'user_0' here; known: context_0"),
+        ({"keep": {"ranker": 3}}, "keep: no stage 'ranker'; the bundle's stages are prerank, rank"),
+        ({"keep": {"rank": 0}}, "request: keep.rank: Input should be greater than 0; received 0"),
+        ({"candidate": [1]}, "request: (top level): unknown key 'candidate'; did you mean 'candidates'?"),
+    ],
+)
+def test_unsound_request_is_refused_and_names_the_field(
+    rich: Case, change: dict[str, Any], message: str
+) -> None:
+    request = {"user": {"id": 1}, "context": {}, "candidates": [1, 2, 3]} | change
+    with pytest.raises(RequestError) as error:
+        rich.funnel.rank(Request.parse(request))
+    assert str(error.value).startswith(message)
+    assert "polars" not in str(error.value).lower()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "no such file"),
+        ("{", "not valid JSON: "),
+        (b"\xff\xfe", "not valid JSON: "),
+        ("[1]", "Input should be"),
+        ("{}", "user: required, but not given"),
+    ],
+)
+def test_file_that_is_no_request_is_refused(tmp_path: Path, text: str | bytes | None, message: str) -> None:
+    path = tmp_path / "request.json"
+    if text is not None:
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(RequestError) as error:
+        Request.read(path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert message in str(error.value)

@@ -1,0 +1,27 @@
+"""A few of the cases of `scripts/bench fuzz`, against a real server."""
+
+from pathlib import Path
+
+import httpx2
+
+import corank
+from benchmarks.robustness import fuzz
+from tests.support.random_worlds import RICH, Case
+
+
+def test_hostile_input_is_answered_and_changes_nothing_for_others(tmp_path: Path) -> None:
+    case = Case.of(tmp_path, RICH)
+    assert case.funnel
+    store = f"lmdb:{tmp_path / 'store'}"
+    corank.publish(tmp_path / "bundle", store)
+    valid = case.request("test", 0)
+    with fuzz.served(store, tmp_path / "cache") as (url, _):
+        results = [
+            fuzz.bodies(url, "/rank", valid, 300, 0),
+            fuzz.bodies(url, "/items", {"items": [{"id": 7, "item_1": 3, "item_2": "w1"}]}, 150, 1),
+            fuzz.document(url, 20),
+        ]
+        after = httpx2.post(f"{url}/rank", json=valid)
+    assert [(result.failed, result.hung, result.first) for result in results] == [(0, 0, "")] * 3
+    assert sum(result.cases for result in results) > 400
+    assert after.status_code == 200

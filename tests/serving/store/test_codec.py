@@ -1,0 +1,167 @@
+"""Records come back as they were, of any schema, or are refused."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import HealthCheck, Phase, example, given, settings
+from hypothesis import strategies as st
+
+from corank.bundle.item_layers import Layer
+from corank.core.errors import StoreError
+from corank.core.ragged import Ragged
+from corank.serving.store.record_codec import CRC, Form, ids_of, keys_of
+from tests.support.random_worlds import DERIVED, ITEMS, RICH, Case, Drawn, bare_funnel, drawn_worlds
+
+
+@dataclass(frozen=True)
+class Coded:
+    """Items of a random world, with vectors of two stages, and their records."""
+
+    form: Form
+    layer: Layer
+    records: dict[bytes, bytes]
+
+    @classmethod
+    def of(cls, factory: pytest.TempPathFactory, drawn: Drawn) -> "Coded":
+        case = Case.of(factory.mktemp("case"), drawn)
+        funnel = bare_funnel(case.packed, factory.mktemp("bare") / "bundle")
+        (bare,) = funnel.receiver.items.layers
+        rng, n = np.random.default_rng(drawn["seed"]), len(bare.records.ids)
+        vectors = {"prerank": 3, "middle": 1}
+        form = replace(Form.of(funnel.manifest), vectors=tuple(vectors.items()))
+        layer = replace(
+            bare, vectors={s: rng.normal(size=(n, d)).astype(np.float32) for s, d in vectors.items()}
+        )
+        return cls(form, layer, dict(form.encoded(layer, np.arange(n))))
+
+
+@pytest.fixture(scope="module")
+def coded(tmp_path_factory: pytest.TempPathFactory) -> Coded:
+    return Coded.of(tmp_path_factory, DERIVED)
+
+
+def same_lists(ours: Ragged, theirs: Ragged) -> None:
+    np.testing.assert_array_equal(ours.length, theirs.length)
+    np.testing.assert_array_equal(ours.flat(), theirs.flat())
+    assert ours.flat().dtype == theirs.flat().dtype
+
+
+def same(ours: Layer, theirs: Layer) -> None:
+    """Bit for bit, types included."""
+    mine, other = ours.records, theirs.records
+    assert mine.ids.values.to_list() == other.ids.values.to_list()
+    assert mine.ids.values.dtype == other.ids.values.dtype
+    arrays = [(mine.rows.ids, other.rows.ids), (mine.rows.numbers, other.rows.numbers)]
+    for one, two in (
+        (ours.vectors, theirs.vectors),
+        (mine.columns, other.columns),
+        (mine.operands.keys, other.operands.keys),
+        (mine.operands.numbers, other.operands.numbers),
+    ):
+        assert one.keys() == two.keys()
+        arrays += [(one[name], two[name]) for name in one]
+    for array, expected in arrays:
+        assert array.dtype == expected.dtype and array.shape == expected.shape
+        assert array.tobytes() == np.ascontiguousarray(expected).tobytes()
+    for one_list, other_list in zip(mine.rows.lists, other.rows.lists, strict=True):
+        same_lists(one_list, other_list)
+    assert mine.operands.lists.keys() == other.operands.lists.keys()
+    for name, values in mine.operands.lists.items():
+        same_lists(values, other.operands.lists[name])
+
+
+@settings(
+    max_examples=6,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+)
+@given(drawn=drawn_worlds)
+@example(drawn=DERIVED)
+@example(drawn=RICH | {"text_ids": True})
+def test_records_come_back_as_they_were(tmp_path_factory: pytest.TempPathFactory, drawn: Drawn) -> None:
+    coded = Coded.of(tmp_path_factory, drawn)
+    same(coded.form.decoded(coded.records), coded.layer)
+    some = np.array([11, 2, 7])
+    few = dict(coded.form.encoded(coded.layer, some))
+    assert few.items() <= coded.records.items()
+    ids = coded.layer.records.ids.values.gather(np.sort(some))
+    assert coded.form.decoded(few).records.ids.values.to_list() == ids.to_list()
+
+
+def test_the_world_has_something_of_every_kind(coded: Coded) -> None:
+    rows, operands = coded.layer.records.rows, coded.layer.records.operands
+    assert len(rows) == ITEMS and rows.ids.shape[1] and rows.numbers.shape[1]
+    assert rows.lists[0].length.max() > rows.lists[0].length.min() == 0
+    assert operands.keys and operands.lists and operands.numbers and coded.layer.records.columns
+
+
+def test_other_programs_can_read_a_vector_out(coded: Coded) -> None:
+    offset, kind, count = coded.form.fields["vector.prerank"]
+    for n, record in enumerate(coded.records.values()):
+        read = np.frombuffer(record, dtype=kind, count=count, offset=offset)
+        np.testing.assert_array_equal(read, coded.layer.vectors["prerank"][n])
+
+
+# Damage
+
+
+def test_every_flipped_byte_is_found(coded: Coded) -> None:
+    key, record = next(iter(coded.records.items()))
+    for n in range(len(record)):
+        damaged = bytearray(record)
+        damaged[n] ^= 1 << n % 8
+        assert not coded.form.sound(key, bytes(damaged))
+        with pytest.raises(
+            StoreError, match=r"^the record of item 0 is damaged, or of another model version"
+        ):
+            coded.form.decoded(coded.records | {key: bytes(damaged)})
+
+
+@pytest.mark.parametrize("size", [0, 1, CRC, CRC + 1, -8, -1])
+def test_a_cut_record_is_found(coded: Coded, size: int) -> None:
+    key, record = next(iter(coded.records.items()))
+    assert not coded.form.sound(key, record[:size])
+    with pytest.raises(StoreError, match="is damaged"):
+        coded.form.decoded({key: record[:size]})
+
+
+def test_a_record_under_another_key_is_found(coded: Coded) -> None:
+    first, second = list(coded.records)[:2]
+    assert not coded.form.sound(first, coded.records[second])
+    with pytest.raises(StoreError, match="the record of item 0 is damaged"):
+        coded.form.decoded({first: coded.records[second]})
+
+
+def test_a_record_of_another_model_version_is_found(coded: Coded) -> None:
+    other = replace(coded.form, model="f" * 16)
+    with pytest.raises(StoreError, match="of another model version; publish again"):
+        other.decoded(coded.records)
+
+
+@pytest.mark.parametrize("columns", [(), ("worth", "more"), ("worth", "more", "most")])
+def test_a_record_of_another_form_is_found(coded: Coded, columns: tuple[str, ...]) -> None:
+    """As another release may write them of the same model."""
+    other = replace(coded.form, columns=columns)
+    with pytest.raises(StoreError, match="publish again"):
+        other.decoded(coded.records)
+
+
+# Keys
+
+
+@given(st.lists(st.integers(-(2**63), 2**63 - 1), unique=True, min_size=1))
+def test_keys_of_numbers_are_in_their_order(ids: list[int]) -> None:
+    keys = keys_of(pl.Series(ids, dtype=pl.Int64))
+    assert ids_of(keys).to_list() == ids
+    assert ids_of(sorted(keys)).to_list() == sorted(ids)
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8")), unique=True, min_size=1))
+def test_keys_of_texts_are_in_their_order(ids: list[str]) -> None:
+    series = pl.Series(ids)
+    keys = keys_of(series)
+    assert ids_of(keys).to_list() == ids
+    assert ids_of(sorted(keys)).to_list() == series.sort().to_list()

@@ -1,0 +1,333 @@
+"""What a store serves is what was published and what came since, however a reader got there."""
+
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from corank.bundle.manifest import Bundle
+from corank.core.errors import BundleError, StoreError
+from corank.serving.funnel.funnel import Funnel
+from corank.serving.store.base import Store
+from corank.serving.store.fetch import KEPT, as_of, caught_up, fetched, newest
+from corank.serving.store.live_version import JOURNAL, Head, journal, journal_key, now
+from corank.serving.store.publish import publish, upsert
+from corank.serving.store.retention import prune, roll_back
+from tests.support.published import KINDS, answers, derived, item, opened, records, worths
+from tests.support.random_worlds import Case
+from tests.support.variants import variant
+
+
+@pytest.fixture(scope="module")
+def case() -> Case:
+    return derived()
+
+
+@pytest.fixture(scope="module")
+def bundle(case: Case) -> Path:
+    return case.base / "bundle"
+
+
+@pytest.fixture(params=KINDS)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    with opened(request.param, tmp_path) as found:
+        yield found
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Iterator[Store]:
+    with opened("lmdb", tmp_path) as found:
+        yield found
+
+
+# A bundle by way of a store
+
+
+def test_every_request_is_answered_as_by_the_bundle(
+    case: Case, bundle: Path, store: Store, tmp_path: Path
+) -> None:
+    version = publish(bundle, store)
+    funnel = Funnel(fetched(store, version, tmp_path / "cache"))
+    assert records(funnel) == records(case.funnel)
+    assert answers(funnel) == answers(case.funnel)
+    assert answers(newest(store, version, funnel)) == answers(case.funnel)
+    assert funnel.manifest.content == version == Bundle.open(bundle).manifest.content
+
+
+def test_it_is_fetched_once_by_all_who_ask_at_once(bundle: Path, local: Store, tmp_path: Path) -> None:
+    version = publish(bundle, local)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: fetched(local, version, tmp_path / "cache"), range(4)))
+    assert {one.folder for one in found} == {found[0].folder}
+    local.drop(f"parts/{version}")
+    assert fetched(local, version, tmp_path / "cache") == found[0]
+    with pytest.raises(StoreError, match=f"the manifest of {version} is not whole; publish it again"):
+        fetched(local, version, tmp_path / "other")
+
+
+def test_a_damaged_copy_is_fetched_anew(case: Case, bundle: Path, local: Store, tmp_path: Path) -> None:
+    version = publish(bundle, local)
+    folder = fetched(local, version, tmp_path / "cache").folder
+    (folder / "rank.onnx").write_bytes(b"")
+    assert answers(Funnel(fetched(local, version, tmp_path / "cache"))) == answers(case.funnel)
+
+
+def test_a_cache_keeps_what_was_asked_for_last(bundle: Path, local: Store, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    (cache / "mine").mkdir(parents=True)
+    versions = [publish(variant(bundle, tmp_path / f"{n}", n), local) for n in range(KEPT + 1)]
+    first = fetched(local, versions[0], cache)
+    for version in versions[1:-1]:
+        fetched(local, version, cache)
+    assert fetched(local, versions[0], cache) == first
+    held = Funnel(fetched(local, versions[1], cache))
+    fetched(local, versions[-1], cache)
+    fetched(local, versions[0], cache)
+    left = {path.name for path in cache.iterdir() if path.is_dir()}
+    assert left == {"mine", *versions} - {versions[2]}
+    shutil.rmtree(cache)
+    assert answers(held) == answers(Funnel.open(tmp_path / "1"))
+
+
+def test_a_missing_or_damaged_record_is_told(bundle: Path, local: Store, tmp_path: Path) -> None:
+    version = publish(bundle, local)
+    (key, record), *_ = next(iter(local.scan(f"items/{version}")))
+    local.put({f"items/{version}": [(key, record[:-1] + b"\0")]})
+    with pytest.raises(StoreError, match="the record of item 0 is damaged"):
+        fetched(local, version, tmp_path / "cache")
+    assert local.swap(local.head(), local.head() or b"", gone={f"items/{version}": [key]})
+    with pytest.raises(StoreError, match=r"1 records of .* are missing; publish it again"):
+        fetched(local, version, tmp_path / "cache")
+    assert not (tmp_path / "cache" / version / "manifest.json").exists()
+
+
+def test_a_cache_that_cannot_be_is_told(bundle: Path, local: Store, tmp_path: Path) -> None:
+    version = publish(bundle, local)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BundleError, match=f"{tmp_path / 'file'}: bundles cannot be kept there"):
+        fetched(local, version, tmp_path / "file")
+
+
+# What came since
+
+
+@dataclass
+class Follower:
+    """Looks at a store now and then, as a server does."""
+
+    store: Store
+    cache: Path
+    funnel: Funnel | None = None
+    seen: dict[tuple[str, int], dict[bytes, bytes]] = field(default_factory=dict)
+
+    def look(self) -> Funnel:
+        _, head = Head.read(self.store)
+        live = head.require_live(self.store)
+        if self.funnel is None or self.funnel.manifest.content != live:
+            self.funnel = newest(self.store, live, Funnel(fetched(self.store, live, self.cache)))
+        else:
+            self.funnel = caught_up(self.store, live, self.funnel)
+        self.seen[live, self.funnel.manifest.items_seq] = records(self.funnel)
+        return self.funnel
+
+
+def test_a_follower_that_catches_up_is_one_that_reads_all_anew(
+    case: Case, bundle: Path, store: Store, tmp_path: Path
+) -> None:
+    version = publish(bundle, store)
+    follower, base = Follower(store, tmp_path / "cache"), case.funnel
+    before = answers(follower.look())
+    for n, rows in enumerate([[item(3, worth=1.0)], [item(4, 99), item(5)], [item(6, 99, worth=2.0)]]):
+        assert upsert(store, version, base, rows) == n + 2
+        if n != 1:
+            follower.look()
+    funnel = follower.look()
+    anew = newest(store, version, Funnel(fetched(store, version, tmp_path / "cache")))
+    earlier = as_of(store, version, base, 4)
+    assert {f.manifest.items_seq for f in (funnel, anew, earlier)} == {4}
+    assert records(funnel) == records(anew) == records(earlier)
+    assert worths(funnel)[3] == 1 and worths(funnel)[99] == 2
+    ours = answers(funnel, [99])
+    assert ours == answers(anew, [99]) == answers(earlier, [99])
+    assert not any(99 in answer["unknown"] for answer in ours)
+    assert answers(as_of(store, version, base, 1)) == before
+    assert caught_up(store, version, funnel) is funnel
+
+
+def test_what_was_away_and_is_live_again_is_read_anew(
+    case: Case, bundle: Path, local: Store, tmp_path: Path
+) -> None:
+    """Items that came meanwhile came under another version: the journal has no records of them for this one."""
+    first = publish(bundle, local)
+    follower = Follower(local, tmp_path / "cache")
+    follower.look()
+    second = publish(variant(bundle, tmp_path / "second", 2), local)
+    upsert(local, second, Funnel.open(tmp_path / "second"), [item(3, 99, worth=7.0)])
+    assert roll_back(local) == first
+    assert worths(follower.look())[99] == 7
+
+
+def test_a_version_that_went_away_while_it_was_read_is_of_its_last_change(
+    case: Case, bundle: Path, local: Store, tmp_path: Path
+) -> None:
+    first = publish(bundle, local)
+    upsert(local, first, case.funnel, [item(3, 99, worth=5.0)])
+    funnel = newest(local, first, case.funnel)
+    second = publish(variant(bundle, tmp_path / "second", 2), local)
+    upsert(local, second, Funnel.open(tmp_path / "second"), [item(3, 98)])
+    for late in (newest(local, first, case.funnel), caught_up(local, first, funnel)):
+        assert late.manifest.items_seq == 2 and records(late) == records(funnel)
+
+
+def test_who_follows_a_journal_that_was_trimmed_reads_all_anew(
+    case: Case, bundle: Path, local: Store, tmp_path: Path
+) -> None:
+    version = publish(bundle, local)
+    follower = Follower(local, tmp_path / "cache")
+    follower.look()
+    upsert(local, version, case.funnel, [item(3, 99, worth=5.0)])
+    upsert(local, version, case.funnel, [item(3, 98, worth=6.0)])
+    assert local.swap(local.head(), local.head() or b"", gone={JOURNAL: [journal_key(2)]})
+    found = worths(follower.look())
+    assert found[99] == 5 and found[98] == 6
+
+
+def test_a_store_that_was_made_anew_is_read_anew(
+    case: Case, bundle: Path, local: Store, tmp_path: Path
+) -> None:
+    version = publish(bundle, local)
+    for n in range(3):
+        upsert(local, version, case.funnel, [item(3, 90 + n)])
+    follower = Follower(local, tmp_path / "cache")
+    follower.look()
+    for table in local.tables():
+        local.drop(table)
+    assert local.swap(local.head(), Head().written())
+    with pytest.raises(StoreError, match="nothing is live"):
+        follower.look()
+    publish(bundle, local)
+    assert follower.look().manifest.items_seq == 1
+    assert 90 not in worths(follower.look())
+
+
+def test_a_damaged_journal_is_told(case: Case, bundle: Path, local: Store) -> None:
+    version = publish(bundle, local)
+    upsert(local, version, case.funnel, [item(3, 99)])
+    local.put({JOURNAL: [(journal_key(2), b"\xc1")]})
+    with pytest.raises(StoreError, match="journal entry 2 is damaged"):
+        as_of(local, version, case.funnel, 2)
+
+
+# Whatever happens in whatever order
+
+
+@dataclass
+class History:
+    """What was done to a store, and what it must hold by that."""
+
+    case: Case
+    store: Store
+    folder: Path
+    rng: np.random.Generator
+    at: dict[str, int] = field(default_factory=dict)
+    """By version, when its items were read."""
+    number: dict[str, int] = field(default_factory=dict)
+    funnels: dict[str, Funnel] = field(default_factory=dict)
+    came: list[tuple[int, str, int, int, float]] = field(default_factory=list)
+    """Change, version, ms, item, worth."""
+
+    def publish(self) -> None:
+        """A new bundle, read now, or one of before of which the journal tells all."""
+        _, head = Head.read(self.store)
+        old = [n for version, n in self.number.items() if self.at[version] > head.journal_at]
+        if old and self.rng.random() < 0.3:
+            number = int(self.rng.choice(old))
+        else:
+            number = len(self.number) + 1
+            variant(self.case.base / "bundle", self.folder / f"{number}", number, now())
+        funnel = Funnel.open(self.folder / f"{number}")
+        version = funnel.manifest.content
+        self.funnels[version], self.number[version] = funnel, number
+        self.at[version] = funnel.manifest.items_at
+        if self.rng.random() < 0.5:
+            self.upsert()  # came since the items were read
+        assert publish(self.folder / f"{number}", self.store) == version
+
+    def upsert(self) -> None:
+        _, head = Head.read(self.store)
+        if head.live is None:
+            return
+        id_, worth = int(self.rng.integers(12, 20)), float(self.rng.integers(100, 10_000))
+        row = item(int(self.rng.integers(16)), id_, worth=worth)
+        seq = upsert(self.store, head.live, self.funnels[head.live], [row])
+        ((_, change),) = journal(self.store, seq - 1, seq)
+        assert seq == head.seq + 1 and change.version == head.live
+        self.came.append((seq, head.live, change.at, id_, worth))
+
+    def roll_back(self) -> None:
+        _, head = Head.read(self.store)
+        if len(head.versions) > 1:
+            roll_back(self.store)
+
+    def prune(self) -> None:
+        if Head.read(self.store)[1].live is not None:
+            prune(self.store, keep=int(self.rng.integers(1, 3)))
+
+    def worths(self, version: str, seq: int) -> dict[int, float]:
+        held = dict.fromkeys(range(16), float(self.number[version]))
+        for change, under, at, id_, worth in self.came:
+            if change <= seq and (under == version or at >= self.at[version]):
+                held[id_] = worth
+        return held
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_every_reader_sees_the_state_of_the_change_that_it_names(
+    case: Case, local: Store, tmp_path: Path, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    history = History(case, local, tmp_path, rng)
+    followers = [Follower(local, tmp_path / "cache") for _ in range(3)]
+    steps = [history.publish, *[history.upsert] * 4, history.roll_back, history.prune]
+    history.publish()
+    for _ in range(30):
+        steps[rng.integers(len(steps))]()
+        for follower in followers:
+            if rng.random() < 0.4:
+                funnel = follower.look()
+                version, seq = funnel.manifest.content, funnel.manifest.items_seq
+                assert seq == Head.read(local)[1].seq
+                assert worths(funnel) == history.worths(version, seq)
+    _, head = Head.read(local)
+    recomputed = 0
+    for version, seq in {one for follower in followers for one in follower.seen}:
+        held = [follower.seen[version, seq] for follower in followers if (version, seq) in follower.seen]
+        assert all(one == held[0] for one in held)
+        if version in head.versions and head.tells(head.versions[version]):
+            assert records(as_of(local, version, history.funnels[version], seq)) == held[0]
+            recomputed += 1
+    assert recomputed
+
+
+def test_an_earlier_change_that_the_journal_has_not_is_told(
+    case: Case, bundle: Path, local: Store, tmp_path: Path
+) -> None:
+    first = publish(bundle, local)
+    upsert(local, first, case.funnel, [item(3, 99)])
+    publish(variant(bundle, tmp_path / "second", 2, now() + 1), local)
+    prune(local)
+    with pytest.raises(StoreError, match=f"the journal has not all that came since {first} any more"):
+        as_of(local, first, case.funnel, 2)
+    with pytest.raises(StoreError, match="no version none; there are "):
+        as_of(local, "none", case.funnel, 2)
+
+
+def test_a_store_of_something_else_is_told(store: Store) -> None:
+    for head in (b"", b"\xff", b"[]", b'{"seq": 1}x', b'{"sequence": 1}'):
+        assert store.swap(store.head(), head)
+        with pytest.raises(StoreError, match="its head is not corank's, or of another release"):
+            Head.read(store)

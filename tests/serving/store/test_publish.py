@@ -1,0 +1,479 @@
+"""Publishing is whole or not at all, whoever stops it, breaks it or comes between."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+from typing import Any
+
+import pytest
+
+from corank.bundle.manifest import Bundle
+from corank.core.errors import RequestError, StoreError
+from corank.serving.funnel.funnel import Funnel
+from corank.serving.store.base import Entries, Pairs, Store
+from corank.serving.store.fetch import fetched, newest
+from corank.serving.store.live_version import JOURNAL, Head, journal, journal_key, now
+from corank.serving.store.publish import MovedError, publish, upsert
+from corank.serving.store.record_codec import Form
+from corank.serving.store.retention import held
+from tests.support.commands import run_corank
+from tests.support.published import KINDS, answers, derived, item, opened, records, worths
+from tests.support.variants import variant
+
+
+@pytest.fixture(scope="module")
+def first() -> Path:
+    return derived().base / "bundle"
+
+
+@pytest.fixture(scope="module")
+def second(first: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return variant(first, tmp_path_factory.mktemp("second") / "bundle", 2)
+
+
+@pytest.fixture(params=KINDS)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    with opened(request.param, tmp_path) as found:
+        yield found
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Iterator[Store]:
+    with opened("lmdb", tmp_path) as found:
+        yield found
+
+
+@pytest.fixture
+def in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The 16 items in six blocks."""
+    monkeypatch.setattr("corank.serving.store.publish.BLOCK", 3)
+
+
+class Between:
+    """A store in which something happens before a write."""
+
+    def __init__(self, store: Store, happens: Callable[[int, Mapping[str, Pairs]], Any]) -> None:
+        """`happens` is told how many writes there were, and of this one the entries."""
+        self._store, self._happens, self.writes = store, happens, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def put(self, entries: Entries) -> None:
+        self._store.put(self._told(entries))
+
+    def swap(
+        self,
+        before: bytes | None,
+        after: bytes,
+        entries: Mapping[str, Pairs] = {},
+        gone: Mapping[str, Sequence[bytes]] = {},
+    ) -> bool:
+        return self._store.swap(before, after, self._told(entries), gone)
+
+    def _told(self, entries: Mapping[str, Pairs]) -> Mapping[str, Pairs]:
+        self.writes += 1
+        return self._happens(self.writes - 1, entries) or entries
+
+
+def content(store: Store) -> dict[str, dict[bytes, bytes]]:
+    """Everything but the head, and when it was written."""
+    found = {table: {k: v for pairs in store.scan(table) for k, v in pairs} for table in store.tables()}
+    for table in found:
+        found[table].pop(b"written", None)
+    return found
+
+
+def served(store: Store, cache: Path) -> Funnel:
+    """What a reader that starts now would serve."""
+    live = Head.read(store)[1].require_live(store)
+    return newest(store, live, Funnel(fetched(store, live, cache)))
+
+
+# A bundle goes live
+
+
+def test_a_bundle_goes_live(first: Path, second: Path, store: Store) -> None:
+    before, said = now(), list[str]()
+    version = publish(first, store, said.append)
+    manifest, (_, head) = Bundle.open(first).manifest, Head.read(store)
+    facts = head.versions[version]
+    assert (head.live, head.seq, facts.seq, said) == (version, 1, 1, [])
+    assert (facts.name, facts.model_version) == ("random", manifest.model_version)
+    assert (facts.items, facts.items_at) == (16, manifest.items_at)
+    assert before <= facts.published_at <= now()
+    assert facts.record == {k: tuple(v) for k, v in Form.of(manifest).fields.items()}
+    (one,) = held(store)
+    assert (one.version, one.live, one.records, one.changed) == (version, True, 16, 0)
+
+    other = publish(second, store)
+    _, head = Head.read(store)
+    assert (head.live, head.seq, list(head.versions)) == (other, 2, [version, other])
+    assert [(one.version, one.live) for one in held(store)] == [(version, False), (other, True)]
+    assert [(seq, change.version) for seq, change in journal(store, 0, 2)] == [(1, version), (2, other)]
+
+
+def test_a_bundle_that_is_live_is_left_alone(first: Path, local: Store) -> None:
+    version = publish(first, local)
+    before, said = local.head(), list[str]()
+    assert publish(first, local, said.append) == version
+    assert (local.head(), said) == (before, [f"{version} is live already"])
+
+
+def test_progress_is_told(first: Path, local: Store, in_blocks: None) -> None:
+    told: list[tuple[int, int]] = []
+    publish(first, local, progress=lambda done, total: told.append((done, total)))
+    assert told == [(3, 16), (6, 16), (9, 16), (12, 16), (15, 16), (16, 16)]
+
+
+# Items come
+
+
+def test_items_come_and_the_latest_wins(first: Path, store: Store, tmp_path: Path) -> None:
+    version, funnel = publish(first, store), derived().funnel
+    assert upsert(store, version, funnel, [item(3, worth=1.5), item(4, 99)]) == 2
+    assert upsert(store, version, funnel, [item(5, 99, worth=2.5)]) == 3
+    found = served(store, tmp_path / "cache")
+    assert found.manifest.items_seq == 3
+    assert worths(found) == worths(funnel) | {3: 1.5, 99: 2.5}
+    assert held(store)[0].changed == 2
+    # of a new id, what is known is what was given
+    ours, theirs = found.described("99"), found.described("5")
+    assert ours is not None and theirs is not None and ours["newer"] and not theirs["newer"]
+    differ = {n for n, value in ours["features"].items() if value != theirs["features"][n]}
+    given = {"item_0", "item_1", "item_2"}
+    assert "item_id" in differ and not differ & given
+    assert answers(found, [99]) != answers(found)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (
+            [{"id": 3}, {"id": 99, "item_7": 1}],
+            r"99: the bundle knows no 'item_7' here; did you mean 'item_\d'",
+        ),
+        ([{"id": 3}, {"id": 99, "user_0": 1.0}], "the bundle knows no 'user_0' here"),
+        ([{"id": "99"}], "items: ids are of another type than the bundle's, such as 0"),
+        ([{"id": 3}, {"id": "99"}], "items: 'id' mixes types"),
+        ([{"id": 3}, {"id": 99, "item_1": "dear"}], "item_1"),
+        ([{"id": 3}, {"id": 99, "item_0": 5}], "item_0"),
+    ],
+)
+def test_items_that_are_refused_leave_no_trace(
+    first: Path, local: Store, rows: list[dict[str, Any]], message: str
+) -> None:
+    version = publish(first, local)
+    before, head = content(local), local.head()
+    with pytest.raises(RequestError, match=message):
+        upsert(local, version, derived().funnel, rows)
+    assert (content(local), local.head()) == (before, head)
+
+
+def test_items_are_not_put_into_what_is_live_no_more(first: Path, second: Path, local: Store) -> None:
+    version = publish(first, local)
+    other = publish(second, local)
+    before = content(local)
+    with pytest.raises(MovedError, match=f"{other} is live, {version} was when the items were read"):
+        upsert(local, version, derived().funnel, [item(3)])
+    with pytest.raises(MovedError, match=f"{other} is live, items were read as of {version}"):
+        upsert(local, other, derived().funnel, [item(3)])
+    assert content(local) == before
+
+
+def test_items_that_come_at_once_are_all_counted(first: Path, local: Store, tmp_path: Path) -> None:
+    version, funnel = publish(first, local), derived().funnel
+
+    def put(n: int) -> int:
+        return upsert(local, version, funnel, [item(3, 100 + n, worth=n), item(4, 50, worth=n)])
+
+    with ThreadPoolExecutor(4) as pool:
+        changes = list(pool.map(put, range(20)))
+    assert sorted(changes) == list(range(2, 22))
+    found = worths(served(local, tmp_path / "cache"))
+    assert [found[100 + n] for n in range(20)] == list(range(20))
+    assert found[50] == changes.index(21)
+
+
+# Stopped
+
+
+class StoppedError(Exception):
+    pass
+
+
+def stop_at(stop: int) -> Callable[[int, Mapping[str, Pairs]], None]:
+    def happens(number: int, entries: Mapping[str, Pairs]) -> None:
+        if number == stop:
+            raise StoppedError
+
+    return happens
+
+
+@pytest.fixture(scope="module")
+def unbroken(first: Path, second: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, int]:
+    """What a store holds after both bundles, and in how many writes the second one went live."""
+    with opened("lmdb", tmp_path_factory.mktemp("unbroken")) as store, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("corank.serving.store.publish.BLOCK", 3)
+        publish(first, store)
+        counted = Between(store, lambda number, entries: None)
+        publish(second, counted)
+        found = content(store)
+        found.pop(JOURNAL)
+        return found, counted.writes
+
+
+@pytest.mark.parametrize("left", [1, 2, 4, 7, 8, 15, None])
+def test_a_publish_that_stops_leaves_what_is_live_and_goes_on(
+    first: Path, second: Path, store: Store, tmp_path: Path, in_blocks: None, unbroken: Any, left: int | None
+) -> None:
+    """With so many writes left: the swap, six blocks of records, the manifest, parts; None for all."""
+    whole, writes = unbroken
+    stop = writes - (left or writes)
+    version = publish(first, store)
+    head = store.head()
+    for again in (stop, stop // 2):
+        with pytest.raises(StoppedError):
+            publish(second, Between(store, stop_at(again)))
+        assert store.head() == head
+    assert records(served(store, tmp_path / "cache")) == records(derived().funnel)
+    other = publish(second, store)
+    assert list(Head.read(store)[1].versions) == [version, other]
+    found = content(store)
+    found.pop(JOURNAL)
+    assert found == whole
+    assert [one.records for one in held(store)] == [16, 16]
+
+
+def test_records_that_are_there_are_not_written_again(first: Path, local: Store, in_blocks: None) -> None:
+    tables: list[str] = []
+
+    def happens(number: int, entries: Mapping[str, Pairs]) -> None:
+        tables.extend(entries)
+        if sum(table.startswith("items/") for table in tables) == 4:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        publish(first, Between(local, happens))
+    tables.clear()
+    said: list[str] = []
+    counted = Between(local, lambda number, entries: tables.extend(entries))
+    version = publish(first, counted, said.append)
+    assert tables.count(f"items/{version}") == 3
+    assert said == [f"{version}: 9 of 16 records are there from an earlier try"]
+
+
+# Damaged
+
+
+def damaged(store: Store, table: str, key: bytes) -> None:
+    (value,) = store.get(table, [key])
+    assert value is not None
+    store.put({table: [(key, value[:-1] + bytes([value[-1] ^ 1]))]})
+
+
+def test_a_record_that_does_not_arrive_whole_is_found(first: Path, second: Path, store: Store) -> None:
+    publish(first, store)
+    head = store.head()
+
+    def happens(number: int, entries: Mapping[str, Pairs]) -> Mapping[str, Pairs]:
+        return {t: [(k, v[:-1]) if t[:5] == "items" else (k, v) for k, v in p] for t, p in entries.items()}
+
+    with pytest.raises(StoreError, match=r"16 of 16 records of .* are not whole; what is live is untouched"):
+        publish(second, Between(store, happens))
+    assert store.head() == head
+    version = publish(second, store)
+    assert Head.read(store)[1].live == version
+
+
+def test_a_part_that_does_not_arrive_whole_is_found(first: Path, second: Path, local: Store) -> None:
+    publish(first, local)
+    head = local.head()
+
+    def happens(number: int, entries: Mapping[str, Pairs]) -> Mapping[str, Pairs]:
+        return {t: [(k, v[::-1] if k == b"rank.onnx/0" else v) for k, v in p] for t, p in entries.items()}
+
+    with pytest.raises(StoreError, match=r"rank.onnx of .* is not whole; publish it again"):
+        publish(second, Between(local, happens))
+    assert local.head() == head
+    publish(second, local)
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_publishing_again_mends(first: Path, second: Path, local: Store, tmp_path: Path, live: bool) -> None:
+    version, funnel = publish(first, local), derived().funnel
+    upsert(local, version, funnel, [item(3, 99), item(4)])
+    expected = records(served(local, tmp_path / "before"))
+    if not live:
+        publish(second, local)
+    key = next(iter(local.scan(f"items/{version}")))[3][0]
+    came = next(iter(local.scan(f"changed/{version}")))[0][0]
+    damaged(local, f"items/{version}", key)
+    damaged(local, f"changed/{version}", came)
+    damaged(local, f"parts/{version}", b"rank.onnx/0")
+    said: list[str] = []
+    assert publish(first, local, said.append) == version
+    assert "1 of 16 records of" in said[0]
+    assert records(served(local, tmp_path / "after")) == expected
+    assert publish(first, local, said.append) == version
+    assert said[-1] == f"{version} is live already"
+
+
+@pytest.mark.parametrize(
+    ("table", "key"),
+    [
+        ("items", None),
+        ("changed", None),
+        ("parts", b"rank.onnx/0"),
+        ("parts", b"tables/shared/8.npy/0"),
+        ("parts", b"manifest.json"),
+    ],
+)
+def test_each_damage_is_seen_and_mended(
+    first: Path, local: Store, tmp_path: Path, table: str, key: bytes | None
+) -> None:
+    version, funnel = publish(first, local), derived().funnel
+    upsert(local, version, funnel, [item(3, 99), item(4)])
+    expected = records(served(local, tmp_path / "before"))
+    damaged(local, f"{table}/{version}", key or next(iter(local.scan(f"{table}/{version}")))[0][0])
+    with pytest.raises(StoreError, match=r"is damaged|is not whole"):
+        served(local, tmp_path / "after")
+    publish(first, local)
+    assert records(served(local, tmp_path / "after")) == expected
+
+
+def test_a_damaged_record_that_the_journal_has_not_goes(first: Path, local: Store, tmp_path: Path) -> None:
+    version, funnel = publish(first, local), derived().funnel
+    upsert(local, version, funnel, [item(3, 99)])
+    upsert(local, version, funnel, [item(3, 98)])
+    (key,) = (key for key, _ in next(iter(local.scan(f"changed/{version}"))) if key.endswith(b"\x63"))
+    damaged(local, f"changed/{version}", key)
+    assert local.swap(local.head(), local.head() or b"", gone={JOURNAL: [journal_key(2)]})
+    publish(first, local)
+    found = worths(served(local, tmp_path / "cache"))
+    assert 98 in found and 99 not in found
+
+
+# At once
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_two_publish_at_once(
+    first: Path, second: Path, store: Store, tmp_path: Path, in_blocks: None, same: bool
+) -> None:
+    bundles = (second, second) if same else (first, second)
+    start = Barrier(2)
+
+    def go(path: Path) -> str:
+        start.wait()
+        return publish(path, store)
+
+    with ThreadPoolExecutor(2) as pool:
+        versions = list(pool.map(go, bundles))
+    _, head = Head.read(store)
+    assert head.live in versions and set(head.versions) == set(versions)
+    assert head.seq in ((1, 2) if same else (2,))
+    for path, version in zip(bundles, versions, strict=True):
+        found = Funnel(fetched(store, version, tmp_path / "cache"))
+        assert records(found) == records(Funnel.open(path))
+
+
+def test_what_came_since_the_items_were_read_is_in_the_new_version(
+    first: Path, store: Store, tmp_path: Path
+) -> None:
+    version, funnel = publish(first, store), derived().funnel
+    upsert(store, version, funnel, [item(3, 97, worth=1.0), item(4, worth=1.0)])
+    bundle = variant(first, tmp_path / "second", 2, now() + 1)
+    while now() < Bundle.open(bundle).manifest.items_at:
+        pass
+    upsert(store, version, funnel, [item(3, 98, worth=2.0), item(5, worth=2.0)])
+    said: list[str] = []
+
+    def happens(number: int, entries: Mapping[str, Pairs]) -> None:
+        if number == 3:
+            upsert(store, version, funnel, [item(3, 99, worth=3.0), item(5, worth=3.0)])
+
+    other = publish(bundle, Between(store, happens), said.append)
+    found = served(store, tmp_path / "cache")
+    assert found.manifest.content == other and found.manifest.items_seq == 5
+    # 97 and 4 came before the items were read: the bundle has what they were then
+    assert worths(found) == dict.fromkeys(range(16), 2.0) | {98: 2.0, 5: 3.0, 99: 3.0}
+    assert said == [f"4 items came since {other} was read: put on top"]
+    # as records of the new version
+    assert all(
+        Form.of(found.manifest).sound(*pair) for some in store.scan(f"changed/{other}") for pair in some
+    )
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_what_comes_just_before_the_swap_is_in_it(
+    first: Path, second: Path, store: Store, tmp_path: Path, times: int
+) -> None:
+    version, funnel = publish(first, store), derived().funnel
+    came: list[int] = []
+
+    def happens(number: int, entries: Mapping[str, Pairs]) -> None:
+        if JOURNAL in entries and len(came) < times:
+            came.append(upsert(store, version, funnel, [item(3, 90 + len(came))]))
+
+    publish(second, Between(store, happens))
+    assert came == list(range(2, 2 + times))
+    found = served(store, tmp_path / "cache")
+    assert found.manifest.items_seq == times + 2
+    assert {90 + n for n in range(times)} < worths(found).keys()
+
+
+def test_what_the_new_version_refuses_is_told_and_left_out(first: Path, local: Store, tmp_path: Path) -> None:
+    def numbered(folder: Path) -> None:
+        """`item_2` is of whole numbers from now on."""
+        path = folder / "encoders" / "encoders.json"
+        plain = json.loads(path.read_bytes())
+        size = derived().packed.encoders.sizes["item_2"]
+        plain["item_2"] = {"is": "hash", "rows": size - 2, "text": False}
+        path.write_text(json.dumps(plain))
+
+    version, funnel = publish(first, local), derived().funnel
+    upsert(local, version, funnel, [item(3, 98), item(3, 99, item_2=None)])
+    said: list[str] = []
+    publish(variant(first, tmp_path / "second", 2, alter=numbered), local, said.append)
+    assert said[0].startswith("item 98 is left out: feature 'item_2': expected whole numbers")
+    found = worths(served(local, tmp_path / "cache"))
+    assert 99 in found and 98 not in found
+
+
+# By the command line
+
+
+def test_the_command_says_what_is_live(
+    first: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url, version = f"lmdb:{tmp_path / 'store'}", Bundle.open(first).manifest.content
+    assert run_corank(capsys, "publish", first, url) == (0, "", f"records: 16 of 16\nlive: {version}\n")
+    code, out, err = run_corank(capsys, "publish", first, url)
+    assert (code, out) == (0, "")
+    assert err == f"{version} is live already\nlive: {version}\n"
+
+
+@pytest.mark.parametrize(
+    ("bundle", "url", "message"),
+    [
+        ("absent", "lmdb:{}/store", "absent: not a bundle"),
+        (None, "mongo://store", "expected lmdb:PATH or redis://HOST:PORT; received 'mongo://store'"),
+        (None, "lmdb:{}/file", "is a file; a store is a folder"),
+        (None, "redis://127.0.0.1:1", "redis://127.0.0.1:1: the server cannot be reached"),
+    ],
+)
+def test_mistakes_are_one_line(
+    first: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    bundle: str | None,
+    url: str,
+    message: str,
+) -> None:
+    (tmp_path / "file").write_text("")
+    code, out, err = run_corank(capsys, "publish", bundle or first, url.format(tmp_path))
+    assert (code, out) == (1, "")
+    assert err.startswith("error: ") and message in err and "Traceback" not in err

@@ -1,0 +1,154 @@
+"""Users in a store: the newest row of each, as a request would give it."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from corank.bundle.manifest import Bundle
+from corank.core.errors import DataError, StoreError
+from corank.serving.funnel.funnel import Request
+from corank.serving.store.base import Store
+from corank.serving.store.users import UserStore, columns_of, put_users
+from tests.support.commands import run_corank
+from tests.support.published import KINDS, derived, opened, requests
+from tests.support.random_worlds import DAY
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    return Bundle.open(derived().base / "bundle")
+
+
+@pytest.fixture(params=KINDS)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    with opened(request.param, tmp_path) as found:
+        yield found
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Iterator[Store]:
+    with opened("lmdb", tmp_path) as found:
+        yield found
+
+
+def table(path: Path, **columns: Any) -> str:
+    pl.DataFrame(columns).write_parquet(path / "users.parquet")
+    return str(path / "users.parquet")
+
+
+def test_a_user_has_the_columns_of_the_newest_row(bundle: Bundle, store: Store) -> None:
+    """By a table in which users 0 to 3 change, in no order."""
+    path, told = derived().base / "users.parquet", list[tuple[int, int]]()
+    users = pl.read_parquet(path)
+    count = put_users(str(path), bundle, store, lambda done, total: told.append((done, total)))
+    assert count == users["user_id"].n_unique() == 8 and told == [(8, 8)]
+    newest = users.sort("valid_from", nulls_last=False).unique("user_id", keep="last")
+    known = [name for name in columns_of(bundle.manifest) if name in users.columns]
+    for row in newest.iter_rows(named=True):
+        held = UserStore(store).columns(row["user_id"])
+        assert held == {name: row[name] for name in known}
+    assert [UserStore(store).columns(id_) for id_ in (8, "0", None, True, 1.0)] == [None] * 5
+
+
+def test_a_stored_user_is_ranked_as_one_that_is_given(bundle: Bundle, local: Store) -> None:
+    case = derived()
+    put_users(str(case.base / "users.parquet"), bundle, local)
+    held, compared = UserStore(local), 0
+    for asked in requests():
+        id_ = asked["user"]["id"]
+        if id_ in (4, 5, 6, 7):  # of whom there is one row
+            found = held.columns(id_)
+            assert found and found.items() <= asked["user"].items()
+            logged = {name: value for name, value in asked["user"].items() if name not in found}
+            again = asked | {"user": logged | found}
+            assert case.funnel.rank(Request.parse(again)) == case.funnel.rank(Request.parse(asked))
+            compared += 1
+    assert compared
+
+
+def test_histories_are_kept_with_their_times(bundle: Bundle, local: Store, tmp_path: Path) -> None:
+    events = [[{"id": 3, "time": DAY}, {"id": 4, "time": 2 * DAY}], None]
+    source = table(tmp_path, user_id=[1, 2], history_0=events, history_1=events, unheard_of=[1, 2])
+    assert put_users(source, bundle, local) == 2
+    held = UserStore(local)
+    assert held.columns(1) == {"history_0": events[0], "history_1": events[0]}
+    assert held.columns(2) == {"history_0": None, "history_1": None}
+    asked = requests()[0] | {"user": {"id": 1} | (held.columns(1) or {})}
+    missing = derived().funnel.rank(Request.parse(asked))["missing"]
+    assert missing and not any("history" in name for name in missing)
+
+
+def test_times_of_a_history_may_be_datetimes(bundle: Bundle, local: Store, tmp_path: Path) -> None:
+    at = datetime(1970, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
+    put_users(table(tmp_path, user_id=[1], history_0=[[{"id": 3, "time": at}]]), bundle, local)
+    (event,) = (UserStore(local).columns(1) or {})["history_0"]
+    asked = requests()[0]
+    given = [
+        asked | {"user": asked["user"] | {"history_0": [e]}} for e in (event, {"id": 3, "time": 97445678})
+    ]
+    first, second = (derived().funnel.rank(Request.parse(one)) for one in given)
+    assert first == second
+
+
+def test_users_of_text_and_of_no_id(bundle: Bundle, local: Store, tmp_path: Path) -> None:
+    source = table(
+        tmp_path, user_id=["a", None, "b", "a"], valid_from=[2, 3, None, 1], user_0=[1.5, 9, 2.5, 0]
+    )
+    assert put_users(source, bundle, local) == 2
+    held = UserStore(local)
+    assert held.columns("a") == {"user_0": 1.5} and held.columns("b") == {"user_0": 2.5}
+    source = table(tmp_path, user_id=[7, None], user_0=[float("nan"), 1.0])
+    assert put_users(source, bundle, local) == 1
+    assert held.columns(7) == {"user_0": None} and held.columns("7") is None
+    assert held.columns("a") == {"user_0": 1.5}
+
+
+def test_putting_users_again_replaces_them(bundle: Bundle, local: Store, tmp_path: Path) -> None:
+    put_users(table(tmp_path, user_id=[1, 2], user_0=[1.0, 2.0]), bundle, local)
+    put_users(table(tmp_path, user_id=[2, 3], user_0=[3.0, 4.0]), bundle, local)
+    held = UserStore(local)
+    assert [held.columns(n) for n in (1, 2, 3)] == [{"user_0": 1.0}, {"user_0": 3.0}, {"user_0": 4.0}]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"user": [1], "user_0": [1.0]}, "no column 'user_id'; near ones: user"),
+        ({"user_id": [1.5], "user_0": [1.0]}, "column 'user_id' identifies, but holds 1.5"),
+        (
+            {"user_id": [datetime(2026, 1, 1)], "user_0": [1.0]},
+            "'user_id' is Datetime.*; expected whole numbers",
+        ),
+        ({"user_id": [1], "age": [1.0]}, "has none of the columns "),
+        (
+            {"user_id": [1], "user_0": [1.0], "valid_from": ["today"]},
+            "'valid_from' is String; expected a time",
+        ),
+    ],
+)
+def test_tables_that_cannot_be_used_are_told(
+    bundle: Bundle, local: Store, tmp_path: Path, columns: dict[str, list[Any]], message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        put_users(table(tmp_path, **columns), bundle, local)
+    assert local.tables() == []
+
+
+def test_a_store_that_is_away_is_told(bundle: Bundle, local: Store) -> None:
+    local.close()
+    with pytest.raises(StoreError, match="closed"):
+        UserStore(local).columns(1)
+
+
+def test_the_command_puts_users_beside_the_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base, url = derived().base, f"lmdb:{tmp_path / 'store'}"
+    code, out, err = run_corank(capsys, "publish", base / "bundle", url, "--users", base / "users.parquet")
+    assert (code, out) == (0, "")
+    assert err.startswith("users: 8\n") and "live: " in err
+    code, out, err = run_corank(capsys, "publish", base / "bundle", url, "--users", base / "none.parquet")
+    assert (code, out) == (1, "")
+    assert err.startswith(f"error: {base}/none.parquet: no such file")

@@ -1,0 +1,61 @@
+"""The reference form: the same model fed one row a candidate, as frameworks without requests do it.
+
+Same weights, same tables, same kernels; only that query and item are repeated for every candidate, so that the towers
+and the ranker's whole first layer run C times.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from corank.batches.batch import Batch, assemble
+from corank.batches.reader import Reader
+from corank.data.pack import Shard
+from corank.features.input_layout import Bags
+from corank.models.joint import JointModel, Logits
+from corank.models.layers import activated
+from corank.models.mlp import Mlp
+from corank.models.two_tower import Towers
+
+
+class PerRowReader(Reader):
+    """Batches of the same requests, every candidate a row of its own."""
+
+    def _batch(self, epoch: int, number: int, shard: Shard, requests: np.ndarray) -> Batch:
+        start, stop = shard.request_start[requests], shard.request_start[requests + 1]
+        candidate = np.concatenate([np.arange(a, b) for a, b in zip(start, stop, strict=True)])
+        row = np.arange(len(candidate), dtype=np.int32)
+        return assemble(
+            self.layout,
+            shard.query.take(np.repeat(requests, stop - start)),
+            self.packed.items.take(shard.item[candidate]),
+            shard.cross.take(candidate),
+            row,
+            row,
+            Bags(row, np.arange(len(row) + 1, dtype=np.int32), None, len(row)),
+            shard.level[candidate],
+            len(self.packed.data.levels) - 1,
+            np.ones(len(row), np.float32),
+            {name: values[candidate].astype(np.float32) for name, values in shard.labels.items()},
+        )
+
+
+def per_row(model: JointModel, batch: Batch) -> Logits:
+    """The logits of `model` from a per-row batch: plain layers, nothing to gather."""
+    inputs = {placement: x[: len(batch)] for placement, x in model.inputs(batch).items()}
+    logits: Logits = {}
+    for name, stage in model.stages.items():
+        if isinstance(stage, Towers):
+            dot = (stage.query(inputs["query"]).float() * stage.item(inputs["item"]).float()).sum(1)
+            logits[name] = {stage.label: stage.scale.exp() * dot + stage.bias}
+        elif isinstance(stage, Mlp):
+            logits[name] = _rank(stage, torch.cat([inputs["query"], inputs["item"], inputs["cross"]], dim=1))
+    return logits
+
+
+def _rank(stage: Mlp, row: Tensor) -> dict[str, Tensor]:
+    x = activated(row, stage.first, stage.activation)
+    for layer in stage.hidden:
+        x = activated(x, layer, stage.activation)
+    out = torch.nn.functional.linear(x, stage.heads.weight.to(x.dtype), stage.heads.bias.to(x.dtype)).float()
+    return dict(zip(stage.labels, out.unbind(1), strict=True))

@@ -1,0 +1,100 @@
+"""Bundles of several models over one table of items, quickly made: what a store's versions are in benchmarks and tests.
+
+Column `worth` of a bundle's items is the bundle's number, by which a record tells what it is of.
+"""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from rich.console import Console
+
+import corank
+from corank.bundle.item_records import Records
+from corank.bundle.item_vectors import ItemTowers, save_vectors
+from corank.bundle.manifest import Bundle, write
+from corank.datasets.simulate import simulate
+from corank.features.encoders import Encoders
+from corank.features.input_layout import Layout
+from corank.serving.funnel.scorer import read_tables
+from corank.training.run import Run
+
+NARROW = (
+    "stages.0.query=[32, 16]",
+    "stages.0.item=[32, 16]",
+    "stages.1.hidden=[32, 16]",
+    "train.epochs=1",
+)
+CHANGING = 20
+
+
+class Silent:
+    """A watcher of a training that nobody watches."""
+
+    def step(self, done: int, steps: int, losses: dict[str, float], candidates_per_second: float) -> None: ...
+
+    def epoch(self, epoch: int, figures: dict[str, float | None]) -> None: ...
+
+
+def first(folder: Path, items: int, requests: int = 1500) -> tuple[Path, Run]:
+    """A bundle of a simulated world, trained for a moment, and its run."""
+    Console(stderr=True).print("a world, a model, its bundle …")
+    world = folder / "world"
+    simulate(world, requests=requests, candidates=40, users=200, items=items)
+    table = pl.read_parquet(world / "items.parquet")
+    table.with_columns(worth=pl.lit(0.0)).write_parquet(world / "items.parquet")
+    config = world / "config.yaml"
+    text = config.read_text(encoding="utf-8")
+    config.write_text(text.replace("\nfeatures:\n", "\n  columns: [worth]\nfeatures:\n"), encoding="utf-8")
+    run, _ = corank.train(config, Silent(), NARROW, folder=folder / "run")
+    corank.export(run.folder, folder / "bundle")
+    return folder / "bundle", run
+
+
+def changing(run: Run) -> list[dict[str, Any]]:
+    """What may be upserted: the last items of the table, and as many new ones that are like them."""
+    schema, data = run.config.declared, run.config.data
+    columns = {schema.column(name) for name in schema.columns("item")} - {data.item} | {"worth"}
+    table = pl.read_parquet(run.base / "items.parquet").rename({data.item: "id"}).sort("id")
+    held = table.select("id", *sorted(columns)).tail(CHANGING)
+    return pl.concat([held, held.with_columns(pl.col("id") + CHANGING)]).to_dicts()
+
+
+def variant(
+    bundle: Path,
+    path: Path,
+    number: int,
+    items_at: int | None = None,
+    alter: Callable[[Path], None] = lambda folder: None,
+) -> Path:
+    """A bundle of a model of its own, `number`: other tables than its neighbours', and vectors accordingly.
+
+    Args:
+        items_at: when its items were read, ms UTC; as of the given bundle otherwise.
+        alter: changes its content further.
+    """
+    before = Bundle.open(bundle)
+    changes: dict[str, Any] = {"model_version": f"{number:016x}", "items_seq": 1}
+    if items_at is not None:
+        changes["items_at"] = items_at
+    manifest = before.manifest.model_copy(update=changes)
+    encoders = Encoders.load(before.folder / "encoders", manifest.declared)
+    layout = Layout(manifest.declared, encoders.sizes)
+    towers = {stage.name: stage.tables for stage in manifest.stages if stage.model == "towers"}
+
+    def fill(folder: Path) -> None:
+        shutil.copytree(before.folder, folder, dirs_exist_ok=True)
+        for table in (folder / "tables").rglob("*.npy"):
+            np.save(table, np.load(table, allow_pickle=False) * np.float32(1 + number % 10 / 10))
+        worth = folder / "items" / "column.worth.npy"
+        np.save(worth, np.full_like(np.load(worth, allow_pickle=False), number))
+        rows = Records.load(folder / "items", encoders, manifest.item_columns).rows
+        tables = read_tables(folder, manifest, layout)
+        save_vectors(folder, ItemTowers(folder, towers, layout, tables).vectors(rows))
+        alter(folder)
+
+    write(path, manifest, fill)
+    return path

@@ -1,0 +1,50 @@
+"""Small simulated worlds for tests, and how they are trained."""
+
+from pathlib import Path
+from typing import Any
+
+import corank
+from corank.datasets.simulate import simulate
+from corank.training.run import Run
+
+NARROW = {
+    "query: [512, 128, 64, 32]": "query: [16, 8]",
+    "item: [512, 128, 64, 32]": "item: [16, 8]",
+    "hidden: [128, 128, 128]": "hidden: [16, 8]",
+    "warm_up: 200": "warm_up: 4",
+    "requests: 256}": "requests: 64}",
+}
+
+
+class Silent:
+    """A watcher that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.losses: list[dict[str, float]] = []
+        self.figures: list[dict[str, float | None]] = []
+
+    def step(self, done: int, steps: int, losses: dict[str, float], candidates_per_second: float) -> None:
+        self.losses.append(losses)
+
+    def epoch(self, epoch: int, figures: dict[str, float | None]) -> None:
+        self.figures.append(figures)
+
+
+def make_world(
+    out: Path, requests: int = 1200, candidates: int = 30, users: int = 40, items: int = 120
+) -> Path:
+    """The config of a packed world whose stages are small enough to train in about a second."""
+    simulate(out, requests=requests, candidates=candidates, users=users, items=items)
+    config = out / "config.yaml"
+    text = config.read_text(encoding="utf-8")
+    for wide, narrow in NARROW.items():
+        assert wide in text, f"the simulated config has no {wide}"
+        text = text.replace(wide, narrow)
+    config.write_text(text, encoding="utf-8")
+    corank.pack(config)
+    return config
+
+
+def trained_run(config: Path, folder: Path, *overrides: str, **options: Any) -> Run:
+    """A finished run of `config` in `folder`."""
+    return corank.train(config, Silent(), overrides, folder=folder, **options)[0]

@@ -1,0 +1,148 @@
+"""Checkpoints: a file that comes back bit by bit, or is refused by name."""
+
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from corank.core.errors import CheckpointError
+from corank.training.checkpoint import Checkpoint, load, save
+
+CHECKPOINT = Checkpoint(
+    {
+        "a.weight": torch.tensor([[1.0, -0.0], [float("nan"), float("inf")]]),
+        "a.steps": torch.tensor([3, 2**40]),
+        "b.half": torch.tensor([0.1, 3.0], dtype=torch.bfloat16),
+        "b.none": torch.zeros(0, 4),
+        "step": torch.tensor(7.0),
+    },
+    {"epoch": 3, "figures": [{"auc": 0.1 + 0.2, "gauc": None}], "name": "größe"},
+)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    file = tmp_path / "run" / "latest.safetensors"
+    save(file, CHECKPOINT)
+    return file
+
+
+def bits(tensor: torch.Tensor) -> bytes:
+    return bytes(tensor.reshape(-1).view(torch.uint8).numpy())
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(CheckpointError) as caught:
+        load(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    return message
+
+
+def test_what_is_saved_comes_back_bit_by_bit(path: Path) -> None:
+    held = load(path)
+    assert held.facts == CHECKPOINT.facts
+    assert held.tensors.keys() == CHECKPOINT.tensors.keys()
+    for name, tensor in CHECKPOINT.tensors.items():
+        found = held.tensors[name]
+        assert (found.dtype, found.shape, bits(found)) == (tensor.dtype, tensor.shape, bits(tensor))
+
+
+def test_it_holds_tensors_that_are_views_or_shared(tmp_path: Path) -> None:
+    whole = torch.arange(6.0).reshape(2, 3)
+    save(tmp_path / "x", Checkpoint({"part": whole.t()[1:], "twin": whole.t()[1:]}, {}))
+    assert torch.equal(load(tmp_path / "x").tensors["part"], torch.tensor([[1.0, 4.0], [2.0, 5.0]]))
+
+
+def test_tensors_under_a_prefix() -> None:
+    assert list(CHECKPOINT.under("a.")) == ["weight", "steps"]
+    assert CHECKPOINT.under("c.") == {}
+
+
+def test_only_the_file_is_left(path: Path) -> None:
+    save(path, CHECKPOINT)
+    assert [file.name for file in path.parent.iterdir()] == ["latest.safetensors"]
+
+
+def test_one_that_is_not_there(tmp_path: Path) -> None:
+    assert refused(tmp_path / "absent").endswith("no such checkpoint; train first")
+    assert refused(tmp_path).endswith("no such checkpoint; train first")
+
+
+def test_every_truncation_is_refused(path: Path) -> None:
+    whole = path.read_bytes()
+    for size in range(len(whole)):
+        path.write_bytes(whole[:size])
+        refused(path)
+    path.write_bytes(whole + b"\0")
+    refused(path)
+
+
+def test_every_flipped_bit_is_refused(path: Path) -> None:
+    whole = path.read_bytes()
+    for position in range(len(whole)):
+        flipped = bytearray(whole)
+        flipped[position] ^= 1 << random.Random(position).randrange(8)
+        path.write_bytes(flipped)
+        message = refused(path)
+        assert "damaged" in message or "digest" in message
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"{}", b"\0" * 100, b"\xff" * 100])
+def test_what_is_no_checkpoint_is_refused(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "foreign.safetensors"
+    file.write_bytes(content)
+    assert "damaged or no checkpoint" in refused(file)
+
+
+def test_one_of_another_program_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "foreign.safetensors"
+    save_file(CHECKPOINT.tensors, file)
+    assert "do not match its digest" in refused(file)
+    save_file(CHECKPOINT.tensors, file, {"facts": "{}", "digest": "0" * 64})
+    assert "do not match its digest" in refused(file)
+
+
+def test_a_full_disk_leaves_the_old_file(path: Path) -> None:
+    """A limit on the size of files stands for the disk's end; the process that has it is another one."""
+    code = f"""
+import resource, signal, torch
+from pathlib import Path
+from corank.checkpoint import Checkpoint, save
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+save(Path({str(path)!r}), Checkpoint({{"big": torch.zeros(100_000)}}, {{}}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1 and "CheckpointError" in done.stderr and "cannot be written" in done.stderr
+    assert load(path).facts == CHECKPOINT.facts
+    assert [file.name for file in path.parent.iterdir()] == ["latest.safetensors"]
+
+
+def test_a_reader_never_sees_half_a_file(path: Path) -> None:
+    code = f"""
+import itertools, torch
+from pathlib import Path
+from corank.checkpoint import Checkpoint, save
+for n in itertools.count():
+    save(Path({str(path)!r}), Checkpoint({{"x": torch.full((200_000,), float(n))}}, {{"n": n}}))
+"""
+    with subprocess.Popen([sys.executable, "-c", code]) as writer:
+        try:
+            seen: set[int] = set()
+            ends = time.monotonic() + 30
+            while len(seen) < 20 and time.monotonic() < ends:
+                held = load(path)
+                if "n" in held.facts:
+                    seen.add(held.facts["n"])
+                    assert (held.tensors["x"] == held.facts["n"]).all()
+        finally:
+            writer.kill()
+    assert len(seen) == 20
+    last = load(path)
+    assert last.facts["n"] >= max(seen) and (last.tensors["x"] == last.facts["n"]).all()

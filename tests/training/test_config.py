@@ -1,0 +1,314 @@
+"""The config: what is wrong in it is said with the key's path, before anything is read or trained."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from corank.core.errors import ConfigError
+from corank.features.kinds import IdsFeature
+from corank.models.embedding import TableOptimiser
+from corank.training.config_file import plain, read
+from corank.training.optimisers import DenseOptimiser
+
+TEXT = """\
+name: shop
+data:
+  log: log/*.parquet
+  items: items.parquet
+  request: [request_id]
+  user: user_id
+  item: item_id
+  time: time
+  level: level
+  levels: [retrieved, preranked, ranked, exposed]
+  labels: {click: {column: is_click}, order: {column: is_order}}
+  split: {valid: 2026-04-29, test: 2026-04-30}
+features:
+  user_id: {side: user, kind: id}
+  history: {side: user, kind: ids, of: item_id, event: click, every: 1d}
+  tab: {side: context, kind: id}
+  item_id: {side: item, kind: id}
+  brand: {side: item, kind: id}
+  brand_seen: {side: cross, kind: number}
+stages:
+  - {name: prerank, model: towers, cuts: [retrieved], keep: 100, query: [16, 8], item: [32, 8]}
+  - {name: rank, model: mlp, cuts: [preranked], keep: 10, hidden: [16], labels: [click, order], value: click}
+losses:
+  - {kind: click, stage: rank}
+  - {kind: unexposed, stage: prerank, from: [retrieved], per_request: 10, weight: 0.5}
+  - {kind: distill, teacher: rank, student: prerank, on: [exposed, ranked], warm_up: 500}
+train: {epochs: 2, table: {lr: 0.1}, rank: {lr: 0.01}}
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    file = tmp_path / "shop.yaml"
+    file.write_text(TEXT, encoding="utf-8")
+    return file
+
+
+def refused(path: Path, *overrides: str) -> str:
+    """The message without the file that begins it."""
+    with pytest.raises(ConfigError) as caught:
+        read(path, overrides)
+    return str(caught.value).removeprefix(f"{path}: ")
+
+
+def test_a_config_is_read_as_it_is_written(path: Path) -> None:
+    config = read(path)
+    assert [stage.name for stage in config.stages] == ["prerank", "rank"]
+    assert config.stage("rank").labels == ["click", "order"]
+    assert config.stage("prerank").labels == ["click"]
+    assert config.train.stages == {"rank": DenseOptimiser(lr=0.01)}
+    assert config.train.table == TableOptimiser(lr=0.1)
+    history = config.features["history"]
+    assert isinstance(history, IdsFeature) and history.every == timedelta(days=1)
+    assert [name for name, _ in config.total.of(None)] == [
+        "rank.click",
+        "prerank.unexposed",
+        "prerank.distill",
+    ]
+
+
+def test_its_plain_form_reads_back(path: Path) -> None:
+    config = read(path)
+    assert type(config).model_validate(plain(config)) == config
+
+
+def test_on_is_a_key_and_true_is_a_value(path: Path) -> None:
+    """YAML 1.1 reads `on` as true, which would lose a key of `distill`."""
+    assert plain(read(path))["losses"][2]["on"] == ["exposed", "ranked"]
+    assert "train.early_stop" in refused(path, "train.early_stop=true")
+    assert read(path, ["name=yes"]).name == "yes"
+
+
+# what the user overrides → the message
+WRONG = {
+    "trian=1": "(top level): unknown key 'trian'; did you mean 'train'?",
+    "data.lvel=x": "data: unknown key 'lvel'; did you mean 'level'?",
+    "features.tab.dims=8": "features.tab: unknown key 'dims'; did you mean 'dim'?",
+    "stages.0.keeps=1": "stages.0: unknown key 'keeps'; did you mean 'keep'?",
+    "losses.1.wieght=2": "losses.1: unknown key 'wieght'; did you mean 'weight'?",
+    "train.epoch=3": "train: unknown key 'epoch'; did you mean 'epochs'?",
+    "train.tabel={optimiser: lazy_adam}": "train: unknown key 'tabel'; did you mean 'table'?",
+    "train.rank=3": "train.rank: Input should be a valid dictionary",
+    "train.table.rate=1": "train.table: unknown key 'rate'",
+    "train.epochs=many": "train.epochs: Input should be a valid integer",
+    "train.epochs=0": "train.epochs: Input should be greater than 0; received 0",
+    "train.average=1.0": "train.average: Input should be less than 1; received 1.0",
+    "train.table.lr=-1": "train.table.lr: Input should be greater than 0; received -1",
+    "train.rank.lr=fast": "train.rank.lr: Input should be a valid number",
+    "train.precision=fp16": "train.precision: Input should be 'auto', 'bf16' or 'fp32'; received 'fp16'",
+    "train.early_stop.metric=rank.click.acu": "train.early_stop.metric: unknown metric 'rank.click.acu'; "
+    "known metrics: prerank.click.auc, prerank.click.gauc, prerank.click.logloss, rank.click.auc, rank.click.gauc",
+    "features.tab.dim=wide": "features.tab.dim: Input should be a valid integer",
+    "features.tab.side=left": "features.tab.side: Input should be 'user', 'context', 'item' or 'cross'",
+    "features.tab.kind=colour": "features.tab: Input tag 'colour'",
+    "stages.0.query=wide": "stages.0.query: Input should be a valid list",
+    "stages.1.hidden=[16, 0]": "stages.1.hidden.1: Input should be greater than 0; received 0",
+    "stages.0.dropout=1": "stages.0.dropout: Input should be less than 1; received 1",
+    "stages.1.model=tree": "stages.1: Input tag 'tree'",
+    "name=a/b": "name: String should match pattern",
+    "data.split.valid=soon": "data.split.valid: ",
+    "data.timezone=Mars": "data: timezone: expected a name such as UTC or Asia/Shanghai; received 'Mars'",
+    "data.split.valid=2026-05-01": "data: split: valid (2026-05-01) must begin before test (2026-04-30)",
+    "stages.0.query_features=[tab, brand_seen]": "stages.prerank.query_features: 'brand_seen' is a cross feature "
+    "and cannot enter the query tower: at serving time the query tower runs once a request and does not know the "
+    "item; leave it to a ranker stage",
+    "stages.0.query_features=[item_id]": "stages.prerank.query_features: 'item_id' is an item feature and cannot "
+    "enter the query tower",
+    "stages.0.item_features=[brand_seen]": "stages.prerank.item_features: 'brand_seen' is a cross feature and "
+    "cannot enter the item tower: item vectors are computed ahead of any request and do not know the query",
+    "stages.0.item_features=[history]": "stages.prerank.item_features: 'history' is a query feature and cannot "
+    "enter the item tower",
+    "stages.0.query_features=[nobody]": "stages.prerank.query_features: no feature 'nobody' is declared",
+    "stages.0.query=[16, 4]": "stages.0: the towers of 'prerank' meet in a dot product, so their last widths must "
+    "be equal; received query 4 and item 8",
+    "stages.1.value=share": "stages.rank.value: unknown name 'share'; known names: click, order (labels of the "
+    "stage, and data.columns)",
+    "stages.1.keep=200": "stages.1.keep: 'rank' would keep 200 of the 100 that 'prerank' leaves it",
+    "stages.1.name=prerank": "stages.1.name: two stages are called 'prerank'",
+    "stages.0.cuts=[recalled]": "stages.0.cuts: no level 'recalled'; data.levels are retrieved, preranked,",
+    "stages.1.labels=[click, share]": "stages.1.labels: no label 'share'; data.labels are click, order",
+    "losses.0.stage=rerank": "losses.0.stage: no stage 'rerank'; stages are prerank, rank",
+    "losses.0.label=share": "losses.0.stage: stage 'rank' does not predict the label 'share'; it predicts click",
+    "losses.1.label=order": "losses.1.stage: stage 'prerank' does not predict the label 'order'; it predicts click",
+    "losses.1.from=[recalled]": "losses.1.from: no level 'recalled'; data.levels are retrieved",
+    "losses.2.on=[shown]": "losses.2.on: no level 'shown'",
+    "losses.2.teacher=reranker": "losses.2.teacher: no stage and no logged score (data.scores) is called "
+    "'reranker'; there are prerank, rank",
+    "losses.2.teacher=prerank": "losses.2: teacher and student must be two stages; received 'prerank' for both",
+    "losses.2.on=[exposed, retrieved]": "losses.2.on: candidates of level retrieved are also hard negatives of "
+    "'prerank' (prerank.unexposed); a row gets a hard 0 or a teacher's target, never both",
+    "features.history.event=share": "features.history.event: no label 'share'; data.labels are click, order",
+    "features.history.of=brand": "features.history.of: a history holds items, so it must be of the feature over "
+    "data.item ('item_id'); received 'brand'",
+    "features.history.of=tab": "features.history.of: must name an item id feature (item_id, brand); received 'tab'",
+    "features.history.dim=8": "features.history.dim: a history shares the table of 'item_id', whose dim is 16; "
+    "received 8",
+    "features.history.side=context": "features.history: a history belongs to the user; write `side: user`",
+    "stages.0.name=a.query": "stages.0.name: String should match pattern",
+    "stages.0.name=table": "stages.0.name: 'table' means something else already; take another name",
+    "stages.0.name=shared": "stages.0.name: 'shared' means something else already",
+    "stages.0.name=items": "stages.0.name: 'items' means something else already",
+    "stages.0.embeddings=mine": "stages.0.embeddings: Input should be 'shared' or 'own'; received 'mine'",
+    "stages.0={name: prerank, model: towers, keep: 100, embeddings: own, table_gradient: false}":
+        "stages.0.table_gradient: nobody would train the tables of 'prerank'; write true for prerank",
+    "losses=[{kind: click, stage: rank}]": "stages.0: no loss trains 'prerank'; add one, such as "
+    "{kind: click, stage: prerank}, or drop the stage",
+    "losses.0.weight=0": "stages.1: no loss trains 'rank'; add one, such as {kind: click, stage: rank}",
+    "losses.1={kind: unexposed, stage: prerank, from: [retrieved, batch]}":
+        "losses.1.per_request: required, as 'batch' has no end; such as per_request: 5",
+    "losses.1={kind: unexposed, stage: prerank, from: [catalogue]}":
+        "losses.1.per_request: required, as 'catalogue' has no end",
+    "data.levels=[batch, preranked, ranked, exposed]":
+        "data: levels: 'batch' is the name of negatives beyond the log; rename the level",
+    "data.levels=[retrieved, catalogue, ranked, exposed]":
+        "data: levels: 'catalogue' is the name of negatives beyond the log; rename the level",
+    "data.scores={rank: {column: score_rank}}": "data.scores.rank: a stage or teacher is called so, too, "
+    "and a loss could mean "
+    "either; rename the score",
+    "data.scores={served: {column: score_rank, scale: percent}}":
+        "data.scores.served.scale: Input should be 'logit' or 'probability'; received 'percent'",
+    "data.scores={served: {}}": "data.scores.served.column: required, but not given",
+    "data.level=null": "losses.1.from: the log has no levels (data.level is not given), so nobody knows what was "
+    "retrieved and not shown; write batch or catalogue for negatives beyond the log",
+    "train.mode=apart": "train.mode: Input should be 'joint', 'separate' or 'alternate'; received 'apart'",
+    "train.mode=separate": "stages.0.embeddings: 'prerank' trains after 'rank' and would change its tables; "
+    "write embeddings: own, or table_gradient: false",
+    "stages.1.from_stages=[prerank]": "stages.rank.from_stages: expected STAGE.score or STAGE.place",
+    "stages.1.from_stages=[rank.score]": "stages.1.from_stages: 'rank' is no stage before 'rank'; there are prerank",
+    "stages.1.din={history: tab}": "stages.rank.din.history: no history 'tab'; histories are history",
+    "stages.1.din={history: history, attributes: [tab]}": "stages.rank.din.attributes: 'tab' is no item feature of "
+    "kind id, ids or bucket",
+    "stages.1.din={attributes: [brand]}": "stages.1.din.history: required, but not given",
+    "stages.1.din={history: history, hiden: 3}": "stages.1.din: unknown key 'hiden'; did you mean 'hidden'?",
+    "stages.0.din={history: history}": "stages.0: unknown key 'din'",
+    "features.ctr={kind: prior, by: [brand], label: share}": "features.ctr.label: no label 'share'; data.labels are "
+    "click, order",
+    "features.ctr={kind: prior, by: [brand], every: 36h}": "features.ctr: every must be above 0s, and whole days",
+    "features.ctr={kind: prior, by: [history]}": "features.ctr.by: a prior is of features of kind id or bucket; "
+    "'history' is neither",
+    "features.brands={side: user, kind: ids, of: history.brand, event: click}": "features.brands: event, lag, every, "
+    "half_life and last are those of the history 'history'; drop them here",
+    "features.brands={side: user, kind: ids, of: history.brand, last: 5}": "features.brands: event, lag, every, "
+    "half_life and last are those of the history 'history'; drop them here",
+    "features.brands={side: user, kind: ids, of: history.tab}": "features.brands.of: 'history.tab' must be an item "
+    "feature of kind id or ids; 'tab' is a context feature of kind id",
+    "features.brands={side: user, kind: ids, of: tab.brand}": "features.brands.of: 'tab.brand' is an attribute of a "
+    "history, but 'tab' is none; histories are history",
+    "features.brands={side: user, kind: ids, of: history.brand, dim: 8}": "features.brands.dim: a history shares the "
+    "table of 'brand', whose dim is 16; received 8",
+    "features.history.half_life=0d": "features.history: half_life must be above 0s",
+    "stages=[]": "stages: List should have at least 1 item",
+    "losses=[]": "losses: List should have at least 1 item",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("override", WRONG)
+def test_what_is_wrong_is_said_where_it_is(path: Path, override: str) -> None:
+    assert refused(path, override).startswith(WRONG[override])
+
+
+THREE = [
+    "stages=[{name: a, model: towers, keep: 100, embeddings: own}, {name: b, model: mlp, keep: 50}, "
+    "{name: c, model: mlp, keep: 10}]",
+    "losses=[{kind: click, stage: c}, {kind: click, stage: b}, {kind: click, stage: a}]",
+    "train={}",
+]
+
+
+def test_all_shared_tables_frozen_is_refused(path: Path) -> None:
+    frozen = [f"stages.{n}.table_gradient=false" for n in (0, 1)]
+    assert refused(path, *frozen) == (
+        "stages.0.table_gradient: nobody would train the tables of 'prerank'; write true for prerank or rank"
+    )
+    assert [stage.table_gradient for stage in read(path, frozen[:1]).stages] == [False, True]
+
+
+def test_separate_refuses_what_would_undo_what_was_learnt(path: Path) -> None:
+    apart = [*THREE, "train.mode=separate"]
+    assert refused(path, *apart) == (
+        "stages.1.embeddings: 'b' trains after 'c' and would change its tables; "
+        "write embeddings: own, or table_gradient: false"
+    )
+    apart.append("stages.1.table_gradient=false")
+    assert read(path, apart).train.mode == "separate"
+    # tables that nobody deeper shares are the stage's to change
+    assert read(path, [*THREE, "train.mode=separate", "stages.2.embeddings=own"]).stages[1].table_gradient
+    assert refused(path, *apart, "train.early_stop={metric: c.click.auc}") == (
+        "train.early_stop: the stages of train.mode: separate end one after another; drop it"
+    )
+    taught = "losses.1={kind: distill, teacher: a, student: b, on: [exposed]}"
+    assert refused(path, *apart, taught) == (
+        "losses.1.teacher: 'a' trains after 'b' in train.mode: separate, where the last stage is first; "
+        "take a deeper stage"
+    )
+    assert read(path, [*apart, "losses.1={kind: distill, teacher: c, student: b, on: [exposed]}"])
+    assert read(path, [*THREE, taught, "train.mode=alternate"]).train.mode == "alternate"
+
+
+def test_a_logged_score_may_teach_where_there_is_no_ranker(path: Path) -> None:
+    config = read(
+        path,
+        [
+            "data.scores={production: {column: score_rank, scale: probability}}",
+            "stages=[{name: prerank, model: towers, keep: 100}]",
+            "losses=[{kind: distill, teacher: production, student: prerank, on: [ranked, exposed]}]",
+            "train={mode: separate}",
+        ],
+    )
+    assert config.total.reads() == ["prerank"]
+    assert config.data.scores["production"].column == "score_rank"
+
+
+@pytest.mark.parametrize(
+    "override", ["stages.0.keep", "=3", "", "name.x=1", "stages.9.keep=1", "stages.first=1"]
+)
+def test_an_override_of_nonsense_is_named(path: Path, override: str) -> None:
+    message = refused(path, override)
+    assert message.startswith(f"--set {override}: "), message
+    assert "expected a.b=value" in message or "the config has no such place" in message
+
+
+def test_an_override_must_be_yaml(path: Path) -> None:
+    assert refused(path, "name={a") == "--set name={a: '{a' is not valid YAML"
+
+
+def test_overrides_add_what_was_not_there(path: Path) -> None:
+    config = read(path, ["train.prerank.lr=0.5", "train.seed=3", "stages.0.dropout=0.25", "data.weight=w=x"])
+    assert config.train.stages["prerank"].lr == 0.5 and config.train.seed == 3
+    assert config.stages[0].dropout == 0.25
+    assert config.data.weight == "w=x"
+
+
+def test_a_config_that_is_not_there(tmp_path: Path) -> None:
+    assert refused(tmp_path / "absent.yaml") == "no such file"
+    assert refused(tmp_path).startswith("cannot be read: ")
+
+
+@pytest.mark.parametrize("text", ["a: [", "a: b: c", "\t- x", "a: &x *y"])
+def test_what_is_not_yaml(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+    assert refused(path).startswith("not valid YAML: ")
+
+
+@pytest.mark.parametrize("text", ["", "- a", "shop", "3"])
+def test_yaml_that_is_no_mapping(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+    assert refused(path) == "expected keys such as name, data and features at the top level"
+
+
+def test_text_that_is_not_utf_8(path: Path) -> None:
+    path.write_bytes(b"name: caf\xe9")
+    assert refused(path).startswith("cannot be read: ")
+
+
+def test_a_config_of_nothing_names_what_is_required(path: Path) -> None:
+    path.write_text("name: x", encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        read(path)
+    missing = [line.split(": ")[1] for line in str(caught.value).splitlines()]
+    assert missing == ["data", "features", "stages", "losses"]

@@ -1,0 +1,101 @@
+"""The examples are accepted, and the documents are true to the code: keys, files and links."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from corank.core.ann_index import RetrievalSettings
+from corank.core.settings import validated
+from corank.features.kinds import (
+    BucketFeature,
+    CountFeature,
+    IdFeature,
+    IdsFeature,
+    NumberFeature,
+    PairFeature,
+    PriorFeature,
+)
+from corank.features.log_schema import DataSettings, Label, Score, Split
+from corank.losses import Cascade, Click, Distill, InBatch, Levels, Unexposed
+from corank.models.dcn import DcnSettings
+from corank.models.din import DinSettings
+from corank.models.embedding import TableOptimiser
+from corank.models.mlp import MlpSettings
+from corank.models.teacher import TeacherSettings
+from corank.models.two_tower import QueryTower, TowersSettings
+from corank.training.config import Config, EarlyStop, TrainSettings
+from corank.training.config_file import plain, read
+from corank.training.optimisers import DenseOptimiser
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+SETTINGS: list[type[BaseModel]] = [
+    *(Config, DataSettings, Label, Score, Split),
+    *(IdFeature, IdsFeature, NumberFeature, BucketFeature, PairFeature, CountFeature, PriorFeature),
+    *(QueryTower, DinSettings, DcnSettings, RetrievalSettings),
+    *(TowersSettings, MlpSettings, TeacherSettings, Click, Unexposed, InBatch, Distill, Levels, Cascade),
+    *(TrainSettings, EarlyStop, TableOptimiser, DenseOptimiser),
+]
+
+
+def test_every_example_is_found() -> None:
+    assert [path.stem for path in EXAMPLES] == [
+        *(
+            "exposure_only",
+            "features",
+            "recflow",
+            "recipe_distilled",
+            "recipe_shared",
+            "recipe_taught",
+            "shop",
+            "three_stages",
+        )
+    ]
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_is_accepted_and_survives_being_written_out(path: Path) -> None:
+    config = read(path)
+    assert validated(Config, plain(config), "written out") == config
+
+
+def test_shop_trains_the_stages_on_what_each_must_see() -> None:
+    population = read(ROOT / "examples" / "shop.yaml").total.population()
+    assert population == {0: 10, 1: None, 2: None, 3: None}, "retrieved sampled, all others read"
+
+
+def test_an_exposure_log_is_read_where_exposed_alone() -> None:
+    assert read(ROOT / "examples" / "exposure_only.yaml").total.population() == {3: None}
+
+
+def _keys() -> Iterator[str]:
+    for settings in SETTINGS:
+        yield from (field.alias or name for name, field in settings.model_fields.items())
+
+
+@pytest.mark.parametrize("key", sorted(set(_keys())))
+def test_every_key_is_documented(key: str) -> None:
+    text = (ROOT / "docs" / "config.md").read_text(encoding="utf-8")
+    spans = re.findall(r"`([^`]+)`", text)
+    assert any(re.search(rf"(?<![\w.]){key}(?!\w)", span) for span in spans), f"docs/config.md lacks `{key}`"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_links_within_the_repository_lead_somewhere(path: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8"))
+    broken = [link for link in links if "://" not in link and not (path.parent / link).exists()]
+    assert not broken
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
+def test_the_readme_lists_every_file(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    listed = re.findall(r"^    (\w+\.py|\w+/) ", text, re.MULTILINE)
+    package = ROOT / "corank"
+    files = {path.name for path in package.glob("*.py")} - {"__init__.py"}
+    folders = {f"{path.parent.name}/" for path in package.glob("*/__init__.py")}
+    assert sorted(listed) == sorted(files | folders)

@@ -1,0 +1,236 @@
+"""What export writes: versions, sequence numbers, whole or not at all, and vectors equal to the model's."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+import corank
+from corank.bundle.item_vectors import ItemTowers
+from corank.bundle.manifest import Bundle
+from corank.core.calibration import Platt
+from corank.core.errors import BundleError, CheckpointError
+from corank.evaluation.stage_order import Calibrators
+from corank.features.input_layout import dense
+from corank.serving.funnel.funnel import Funnel, Request
+from corank.training.export import model_version
+from corank.training.run import Run
+from tests.support.random_worlds import LONG, RICH, Case
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return Case.of(tmp_path_factory.mktemp("case"), RICH)
+
+
+@pytest.fixture(scope="module")
+def again(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """The same case, made anew elsewhere."""
+    return Case.of(tmp_path_factory.mktemp("again"), RICH)
+
+
+@pytest.fixture(scope="module")
+def bundle(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("export") / "bundle"
+    corank.export(trained.folder, path)
+    return path
+
+
+# The model version
+
+
+def version(case: Case, calibrators: Calibrators | None = None, **changes: Any) -> str:
+    config = case.config.model_copy(update=changes)
+    return model_version(config, case.packed, case.model, calibrators or case.calibrators)
+
+
+def test_version_is_that_of_weights_encoders_and_schema(case: Case, again: Case) -> None:
+    assert version(case) == version(again)
+    assert len(version(case)) == 16
+    assert version(case, name="other") == version(case)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "tables.shared.weights.8",
+        "tables.shared.weights.3",
+        "stages.prerank.scale",
+        "stages.prerank.bias",
+        "stages.prerank.query.layers.0.weight",
+        "stages.rank.heads.bias",
+    ],
+)
+def test_version_changes_with_any_weight(case: Case, name: str) -> None:
+    parameter = dict(case.model.named_parameters())[name]
+    before = version(case)
+    with torch.no_grad():
+        first = parameter.view(-1)[-1]
+        kept = first.clone()
+        first.copy_(torch.nextafter(kept, kept + 1))  # by one bit
+        assert version(case) != before
+        first.copy_(kept)
+    assert version(case) == before
+
+
+def test_version_changes_with_the_schema_and_the_stages(case: Case) -> None:
+    features = dict(case.config.features)
+    features["item_0"] = features["item_0"].model_copy(update={"pool": "mean"})
+    stages = [case.config.stages[0].model_copy(update={"activation": "gelu"}), case.config.stages[1]]
+    assert len({version(case), version(case, features=features), version(case, stages=stages)}) == 3
+
+
+def test_version_changes_with_a_calibrator(case: Case) -> None:
+    other = {stage: {label: Platt(2.0, 0.5) for label in found} for stage, found in case.calibrators.items()}
+    assert version(case, other) != version(case)
+
+
+def test_version_changes_with_an_encoder(again: Case) -> None:
+    before = version(again)
+    path = again.packed.folder / "encoders" / "encoders.json"
+    text = path.read_text()
+    path.write_text(text.replace('"std": ', '"std": 1', 1))
+    assert version(again) != before
+    path.write_text(text)
+    assert version(again) == before
+
+
+# Writing over
+
+
+def test_export_over_a_bundle_counts_items_seq_and_keeps_the_content_before(
+    trained: Run, bundle: Path, tmp_path: Path
+) -> None:
+    path = Path(shutil.copytree(bundle, tmp_path / "bundle"))
+    first, reader = Bundle.open(path), Funnel.open(path)
+    second = corank.export(trained.folder, path)
+    assert (first.manifest.items_seq, second.manifest.items_seq) == (1, 2)
+    assert first.manifest.model_version == second.manifest.model_version
+    assert first.folder != second.folder
+    assert Bundle.open(path).folder == second.folder
+    # who reads the content before still can
+    request = Request.parse({"user": {"id": 1}, "candidates": list(range(9))})
+    answer = Funnel.open(path).rank(request)
+    assert reader.rank(request)["items"] == answer["items"]
+    assert (len(answer["items"]), answer["items_seq"]) == (6, 2)
+    assert sorted(p.name for p in path.iterdir()) == sorted(
+        [first.folder.name, second.folder.name, "manifest.json"]
+    )
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+from corank import verbs
+from corank.errors import BundleError
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), resource.RLIM_INFINITY))
+try:
+    corank.export(Path(sys.argv[1]), Path(sys.argv[2]))
+except BundleError as error:
+    print(error)
+"""
+
+
+def test_full_disk_leaves_the_bundle_before_untouched(trained: Run, bundle: Path) -> None:
+    before = {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file()}
+    command = [sys.executable, "-c", FULL, str(trained.folder), str(bundle), "4000"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, env=os.environ)
+    assert done.stderr == ""
+    assert done.stdout.startswith(f"{bundle}: cannot be written: [Errno 27] File too large")
+    assert "what was there before is untouched" in done.stdout
+    assert {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file()} == before
+    assert Bundle.open(bundle).manifest.items_seq == 1
+
+
+def test_vectors_that_are_not_finite_are_refused(case: Case) -> None:
+    assert case.funnel
+    folder = Bundle.open(case.base / "bundle").folder
+    tables = {
+        int(d): np.full_like(w.detach(), np.inf) for d, w in case.model.tables["shared"].weights.items()
+    }
+    with pytest.raises(BundleError, match=r"prerank\.item: 16 item vectors are not finite"):
+        towers = ItemTowers(folder, {"prerank": "shared"}, case.model.layout, {"shared": tables})
+        towers.vectors(case.packed.items)
+
+
+def test_unfinished_run_is_refused(trained: Run, tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", trained.config, trained.base)
+    with pytest.raises(
+        CheckpointError, match="training has not finished; go on with `corank train --resume`"
+    ):
+        corank.export(run.folder, tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+
+
+# What is in it
+
+
+def test_vectors_are_the_item_towers(case: Case) -> None:
+    funnel = case.funnel
+    folder = Bundle.open(case.base / "bundle").folder
+    keys, newest = case.packed.newest_items()
+    tables = {int(d): w.detach().numpy() for d, w in case.model.tables["shared"].weights.items()}
+    inputs = dense(case.packed.items.take(newest), case.model.layout.groups["item"], tables)
+    with torch.no_grad():
+        expected = case.model.stages["prerank"].item(torch.from_numpy(inputs)).numpy()
+    vectors = np.load(folder / "items" / "vectors.prerank.npy", allow_pickle=False)
+    np.testing.assert_allclose(vectors, expected, atol=1e-5)
+    assert vectors.shape == (len(keys), 4)
+    for dim, table in tables.items():
+        np.testing.assert_array_equal(np.load(folder / "tables" / "shared" / f"{dim}.npy"), table)
+    prerank, rank = funnel.manifest.stages
+    stage = case.model.stages["prerank"]
+    assert prerank.scale == pytest.approx(stage.scale.exp().item())
+    assert prerank.bias == pytest.approx(stage.bias.item())
+    assert (rank.keep, rank.labels, rank.value) == (2, ["click", "buy"], "click")
+    for facts in funnel.manifest.stages:
+        for label, platt in facts.calibrators.items():
+            assert Platt(platt.slope, platt.intercept) == case.calibrators[facts.name][label]
+
+
+def test_graphs_take_any_number_of_candidates_and_no_embedding_table(case: Case) -> None:
+    assert case.funnel
+    folder = Bundle.open(case.base / "bundle").folder
+    graphs = {"prerank.query": ["query"], "prerank.item": ["item"], "rank": ["query", "item", "cross"]}
+    for name, inputs in graphs.items():
+        session = onnxruntime.InferenceSession(str(folder / f"{name}.onnx"))
+        assert [i.name for i in session.get_inputs()] == inputs
+        for n in (0, 1, 3):
+            given = {
+                i.name: np.zeros((1 if i.name == "query" else n, i.shape[1]), np.float32)
+                for i in session.get_inputs()
+            }
+            (out,) = session.run(None, given)
+            assert len(out) == (1 if name == "prerank.query" else n)
+    sizes = {path.name: path.stat().st_size for path in folder.glob("*.onnx")}
+    assert max(sizes.values()) < 100_000
+
+
+def test_a_set_of_tables_is_written_once_and_its_stages_name_it(tmp_path: Path) -> None:
+    case = Case.of(tmp_path, LONG | {"middle_tables": {"table_gradient": False}})
+    assert [stage.tables for stage in case.funnel.manifest.stages] == ["prerank", "shared", "shared"]
+    folder = Bundle.open(case.base / "bundle").folder
+    written = {str(path.relative_to(folder / "tables")) for path in (folder / "tables").rglob("*.npy")}
+    assert written == {f"{name}/{dim}.npy" for name in ("prerank", "shared") for dim in (3, 8)}
+    for name in ("prerank", "shared"):
+        for dim, weight in case.model.tables[name].weights.items():
+            np.testing.assert_array_equal(np.load(folder / "tables" / name / f"{dim}.npy"), weight.detach())
+    graphs = {path.name for path in folder.glob("*.onnx")}
+    assert graphs == {"prerank.query.onnx", "prerank.item.onnx", "middle.onnx", "rank.onnx"}
+
+
+def test_manifest_is_plain_json_of_the_config(case: Case) -> None:
+    assert case.funnel
+    held = json.loads((case.base / "bundle" / "manifest.json").read_text())
+    assert list(held["features"]) == list(case.config.features)
+    assert held["data"]["user"] == "user_id"
+    assert held["data"]["item"] == "item_id"
+    assert held["name"] == "random"

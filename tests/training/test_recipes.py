@@ -1,0 +1,95 @@
+"""The recipes of examples/ on a simulated world: each trains, is judged, shipped and ranks, narrowed by overrides."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+import corank
+from corank.analysis.logged_request import logged_request
+from corank.bundle.manifest import Bundle
+from corank.datasets.simulate import simulate
+from corank.evaluation.predict import predict
+from corank.serving.funnel.funnel import Funnel, Request
+from corank.training.run import Run
+from tests.support.worlds import Silent
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+RECIPES = {
+    "recipe_distilled": ["rank.click", "prerank.click", "prerank.unexposed", "prerank.distill"],
+    "recipe_shared": ["rank.click", "prerank.click"],
+    "recipe_taught": ["rank.click", "teacher.click", "prerank.distill"],
+    "features": ["rank.click", "prerank.click", "prerank.unexposed", "prerank.distill"],
+    "three_stages": [
+        *("rank.click", "light.click", "prerank.click", "prerank.unexposed"),
+        *("light.distill", "prerank.distill"),
+    ],
+}
+"""And the losses of each."""
+NARROW = {
+    2: ["stages.0.keep=18", "stages.1.keep=6", "stages.1.hidden=[16, 8]"],
+    3: ["stages.0.keep=18", "stages.1.keep=12", "stages.2.keep=6", "stages.1.hidden=[8]", "stages.2.hidden=[16, 8]"],
+}  # fmt: skip
+SMALL = ["stages.0.query=[16, 8]", "stages.0.item=[16, 8]", "train.requests=64"]
+SMALLER = [f"stages.0.query_towers.{tower}.widths=[16, 8]" for tower in ("user", "context")]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A simulated world of the shape that the recipes are written for, with the recipes beside its tables."""
+    out = tmp_path_factory.mktemp("recipes") / "world"
+    simulate(out, requests=800, candidates=30, users=40, items=120)
+    for recipe in RECIPES:
+        shutil.copy(EXAMPLES / f"{recipe}.yaml", out)
+    return out
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_fits_a_simulated_world_as_it_is(base: Path, recipe: str) -> None:
+    checked = corank.check(base / f"{recipe}.yaml")
+    assert checked.rows["log"] == 800 * 30
+    assert all(candidates > 0 for candidates in checked.splits.values())
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_trains_evaluates_exports_and_ranks(base: Path, tmp_path: Path, recipe: str) -> None:
+    stages = ["prerank", "light", "rank"] if recipe == "three_stages" else ["prerank", "rank"]
+    config, watcher = base / f"{recipe}.yaml", Silent()
+    run, _ = corank.train(
+        config,
+        watcher,
+        [*NARROW[len(stages)], *SMALL, *(SMALLER if recipe == "features" else [])],
+        folder=tmp_path / "run",
+        report=lambda line: None,
+    )
+    assert list(watcher.losses[0]) == RECIPES[recipe]
+    for name in {"rank.click", "prerank.click"} & {*RECIPES[recipe]}:
+        assert watcher.losses[-1][name] < watcher.losses[0][name]
+
+    document = json.loads(json.dumps(corank.evaluate(run.folder)))
+    assert list(document["stages"]) == stages
+    for stage in stages:
+        assert document["stages"][stage]["exposed"]["click"]["n"] > 0
+    # the world is too small to tell recipes apart by it
+    assert 0 < document["cascade"]["truth_recall@6@18"] < 1
+
+    bundle = corank.export(run.folder, tmp_path / "bundle")
+    own = {"prerank"} if recipe == "recipe_taught" else set()
+    assert {stage.tables for stage in bundle.manifest.stages} == {"shared"} | own
+    assert {stage.name for stage in bundle.manifest.stages} == {*stages}, "a teacher is not shipped"
+    assert Bundle.open(tmp_path / "bundle") == bundle
+    funnel, opened = Funnel.open(tmp_path / "bundle"), Run.open(run.folder)
+    answer = funnel.rank(Request.parse(logged_request(opened, "test", 0) | {"trace": True}))
+    reached = [sum(stage in entry["stages"] for entry in answer["trace"]) for stage in stages]
+    assert reached == {2: [30, 18], 3: [30, 18, 12]}[len(stages)]
+    assert len(answer["items"]) == 6 and answer["missing"] == answer["unknown"] == []
+    # what is served is what was trained: probabilities to 1e-5, by the calibrated score of the last stage
+    packed = opened.packed()
+    model, calibrators = opened.model(packed)
+    predictions = predict(model, packed, "test")
+    first = slice(*predictions.requests.start[:2].tolist())
+    scores = calibrators["rank"]["click"].apply(predictions.logits["rank"]["click"][first].astype(float))
+    ids = [c["id"] if isinstance(c, dict) else c for c in logged_request(opened, "test", 0)["candidates"]]
+    for item in answer["items"]:
+        assert item["score"] == pytest.approx(scores[ids.index(item["id"])], abs=1e-5)

@@ -1,0 +1,204 @@
+"""A run's folder: what it holds, and what is refused of it."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import corank
+from corank.core.errors import CheckpointError, ConfigError, DataError
+from corank.training.checkpoint import Checkpoint, load, save
+from corank.training.config_file import plain, read
+from corank.training.run import Run
+from tests.support.worlds import Silent, make_world, trained_run
+
+
+@pytest.fixture
+def copied(trained: Run, tmp_path: Path) -> Run:
+    """The finished run in a folder that the test may spoil."""
+    shutil.copytree(trained.folder, tmp_path / "copy")
+    run = Run.create(tmp_path / "empty", trained.config, trained.base)
+    shutil.copy(run.folder / "run.json", tmp_path / "copy" / "run.json")
+    return Run.open(tmp_path / "copy")
+
+
+def damage(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_run_opens_as_it_was_made(trained: Run) -> None:
+    opened = Run.open(trained.folder)
+    assert opened.config == trained.config and opened.base == trained.base.resolve()
+    assert opened.finished
+
+
+def test_a_run_may_move_with_its_world(tmp_path: Path) -> None:
+    config = make_world(tmp_path / "here", requests=300)
+    run = trained_run(config, config.parent / "runs" / "x")
+    figures = corank.evaluate(run.folder)
+    (tmp_path / "here").rename(tmp_path / "there")
+    assert corank.evaluate(tmp_path / "there" / "runs" / "x") == figures
+
+
+def test_the_model_that_is_read_is_the_one_that_was_written(trained: Run) -> None:
+    model, calibrators = trained.model(trained.packed())
+    held = load(trained.folder / "model.safetensors")
+    assert all(torch.equal(tensor, held.tensors[name]) for name, tensor in model.state_dict().items())
+    assert list(calibrators) == ["prerank", "rank"] and calibrators["rank"]["click"].slope > 0
+    assert held.facts["config"] == plain(trained.config)
+
+
+def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"not a run \(it has no run.json\); `corank train` makes one"):
+        Run.open(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", "{}", '{"config": {}}'])
+def test_a_damaged_run_json(tmp_path: Path, text: str) -> None:
+    (tmp_path / "run.json").write_text(text, encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"run.json: damaged or no run .*; train again"):
+        Run.open(tmp_path)
+
+
+def test_a_run_json_of_a_config_that_no_longer_is_one(trained: Run, tmp_path: Path) -> None:
+    config = plain(trained.config) | {"colour": "red"}
+    (tmp_path / "run.json").write_text(json.dumps({"config": config, "base": "."}), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"run.json: \(top level\): unknown key 'colour'"):
+        Run.open(tmp_path)
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "export"])
+def test_an_unfinished_run_is_told_to_go_on(copied: Run, tmp_path: Path, verb: str) -> None:
+    (copied.folder / "model.safetensors").unlink()
+    with pytest.raises(
+        CheckpointError, match="training has not finished; go on with `corank train --resume`"
+    ):
+        corank.evaluate(copied.folder) if verb == "evaluate" else corank.export(copied.folder, tmp_path / "b")
+    assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("name", ["model", "latest", "best"])
+def test_a_damaged_checkpoint_is_refused(world: Path, copied: Run, name: str) -> None:
+    damage(copied.folder / f"{name}.safetensors")
+    if name != "model":
+        (copied.folder / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=rf"{name}.safetensors: .*; delete it and train again"):
+        if name == "model":
+            corank.evaluate(copied.folder)
+        trained_run(world / "config.yaml", copied.folder, resume=True)
+
+
+def test_a_training_is_not_overwritten_unasked(world: Path, copied: Run) -> None:
+    config = world / "config.yaml"
+    before = (copied.folder / "model.safetensors").read_bytes()
+    with pytest.raises(
+        CheckpointError, match="holds a training; go on with --resume, or begin anew with --over"
+    ):
+        trained_run(config, copied.folder)
+    assert (copied.folder / "model.safetensors").read_bytes() == before
+    run = trained_run(config, copied.folder, "train.seed=5", overwrite=True)
+    assert Run.open(run.folder).config.train.seed == 5
+    assert (copied.folder / "model.safetensors").read_bytes() != before
+
+
+def test_resuming_with_another_config_names_the_keys(world: Path, copied: Run) -> None:
+    config = world / "config.yaml"
+    with pytest.raises(CheckpointError) as caught:
+        trained_run(config, copied.folder, "train.table.lr=0.01", "stages.1.hidden=[16]", resume=True)
+    message = str(caught.value)
+    assert "a checkpoint of another config (stages.1.hidden.1: 8 there, None now; " in message
+    assert "train.table.lr: 0.05 there, 0.01 now)" in message
+    (copied.folder / "model.safetensors").unlink()
+    with pytest.raises(
+        CheckpointError, match=r"latest.safetensors: a checkpoint of another config \(train.seed"
+    ):
+        trained_run(config, copied.folder, "train.seed=4", resume=True)
+
+
+def test_many_differing_keys_are_counted(world: Path, copied: Run) -> None:
+    overrides = [
+        f"train.{key}" for key in ("seed=4", "epochs=9", "requests=7", "table.lr=1", "checkpoint_every=3")
+    ]
+    with pytest.raises(CheckpointError, match="and 2 more"):
+        trained_run(
+            world / "config.yaml",
+            copied.folder,
+            *overrides,
+            "stages.0.keep=17",
+            "train.average=0.5",
+            resume=True,
+        )
+
+
+def test_a_checkpoint_of_another_kind_is_refused(world: Path, copied: Run) -> None:
+    model = copied.folder / "model.safetensors"
+    model.rename(copied.latest)
+    with pytest.raises(
+        CheckpointError, match=r"latest.safetensors: holds no progress; it is .* of another kind"
+    ):
+        trained_run(world / "config.yaml", copied.folder, resume=True)
+
+
+def test_a_model_of_another_packing_is_refused(tmp_path: Path) -> None:
+    """Its codes are those of other vocabularies: it would score, and wrongly."""
+    config = make_world(tmp_path / "world", requests=300)
+    run = trained_run(config, tmp_path / "run")
+    corank.pack(config)
+    corank.evaluate(run.folder)
+    make_world(tmp_path / "other", requests=300, users=30, items=90)
+    for name in ("log", "truth", "items.parquet", "users.parquet"):
+        old, new = config.parent / name, tmp_path / "other" / name
+        shutil.rmtree(old) if old.is_dir() else old.unlink()
+        shutil.move(new, old)
+    with pytest.raises(DataError, match="packed from another config or other files: run `corank pack` again"):
+        corank.evaluate(run.folder)
+    corank.pack(config)
+    for act in (lambda: corank.evaluate(run.folder), lambda: trained_run(config, run.folder, resume=True)):
+        with pytest.raises(CheckpointError, match="another packing of the data, whose vocabularies differ"):
+            act()
+
+
+def test_a_touched_log_makes_the_packing_stale(tmp_path: Path) -> None:
+    config = make_world(tmp_path, requests=300)
+    run = trained_run(config, tmp_path / "run")
+    log = next((tmp_path / "log").iterdir())
+    log.touch()
+    again = "run `corank pack` again"
+    with pytest.raises(DataError, match=again):
+        corank.evaluate(run.folder)
+    with pytest.raises(DataError, match=again):
+        corank.export(run.folder, tmp_path / "bundle")
+    with pytest.raises(DataError, match=again):
+        trained_run(config, tmp_path / "other")
+    assert not (tmp_path / "other" / "run.json").exists()
+    corank.pack(config)
+    assert corank.evaluate(run.folder)["requests"] > 0
+
+
+def test_a_split_that_is_not_there(trained: Run) -> None:
+    with pytest.raises(DataError, match="no split 'tset'; the packed data have train, valid, test"):
+        corank.evaluate(trained.folder, "tset")
+
+
+def test_leftovers_of_a_kill_do_not_pile_up(world: Path, tmp_path: Path) -> None:
+    """What a killed writer leaves is overwritten by the next one."""
+    left = tmp_path / ".latest.safetensors.partial"
+    left.write_bytes(b"half")
+    watcher = Silent()
+    run, _ = corank.train(world / "config.yaml", watcher, folder=tmp_path)
+    assert sorted(p.name for p in run.folder.iterdir()) == [
+        "best.safetensors", "events", "latest.safetensors", "model.safetensors", "run.json",
+    ]  # fmt: skip
+
+
+def test_best_alone_is_no_training_state(world: Path, trained: Run, tmp_path: Path) -> None:
+    """Killed between the first best and the first latest: --resume begins anew."""
+    save(tmp_path / "best.safetensors", Checkpoint({"x": torch.zeros(1)}, {}))
+    run = trained_run(world / "config.yaml", tmp_path, resume=True)
+    ours, theirs = (load(r.folder / "model.safetensors").tensors for r in (run, trained))
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+    assert read(world / "config.yaml") == Run.open(tmp_path).config

@@ -1,0 +1,242 @@
+"""Training: it learns, the same seed gives the same weights, and an interrupted run ends as an unbroken one."""
+
+import math
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import corank
+from corank.core.errors import CorankError
+from corank.training.checkpoint import load
+from corank.training.config_file import read
+from corank.training.run import Run
+from tests.support.worlds import Silent, trained_run
+
+SMALL = ("train.requests=24", "train.epochs=2")
+HARD = (
+    "stages.0.dropout=0.2",
+    "stages.1.dropout=0.3",
+    "stages.1.normalisation=layer",
+    "train.checkpoint_every=7",
+)
+"""What a resumed run must get right beyond the weights: drawn masks, and a checkpoint out of step with the log."""
+
+
+class StoppedError(Exception):
+    """What the watcher below raises."""
+
+
+class Interrupting(Silent):
+    def __init__(self, calls: int) -> None:
+        super().__init__()
+        self.calls = calls
+
+    def step(self, done: int, steps: int, losses: dict[str, float], candidates_per_second: float) -> None:
+        super().step(done, steps, losses, candidates_per_second)
+        if len(self.losses) == self.calls:
+            raise StoppedError
+
+
+def same(a: Run, b: Run, name: str = "model") -> bool:
+    """Whether two runs hold the same tensors, bit by bit, and the same facts."""
+    ours, theirs = (load(run.folder / f"{name}.safetensors") for run in (a, b))
+    return (
+        ours.facts == theirs.facts
+        and ours.tensors.keys() == theirs.tensors.keys()
+        and all(torch.equal(tensor, theirs.tensors[name]) for name, tensor in ours.tensors.items())
+    )
+
+
+def scalars(run: Run) -> dict[str, list[tuple[int, float]]]:
+    """(step, value) by tag, as TensorBoard shows them."""
+    events = EventAccumulator(str(run.folder / "events"))
+    events.Reload()
+    return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(world: Path, tmp_path: Path) -> None:
+    config = world / "config.yaml"
+    one, two = (trained_run(config, tmp_path / name, *SMALL, *HARD) for name in ("one", "two"))
+    other = trained_run(config, tmp_path / "other", *SMALL, *HARD, "train.seed=1")
+    assert same(one, two) and same(one, two, "latest")
+    assert not same(one, other)
+    ours, theirs = (load(run.folder / "model.safetensors").tensors for run in (one, other))
+    assert not torch.equal(ours["stages.rank.first.weight"], theirs["stages.rank.first.weight"])
+
+
+@pytest.mark.parametrize("table", ["rowwise_adagrad", "lazy_adam"])
+@pytest.mark.parametrize("average", [None, 0.95])
+def test_an_interrupted_run_ends_as_an_unbroken_one(
+    world: Path, tmp_path: Path, table: str, average: float | None
+) -> None:
+    config = world / "config.yaml"
+    overrides = [*SMALL, *HARD, f"train.table.optimiser={table}", "train.table.lr=0.02", "train.epochs=3"]
+    overrides += [f"train.average={average}"] if average else []
+    overrides += ["train.early_stop.metric=rank.click.logloss", "train.early_stop.patience=2"]
+    unbroken = trained_run(config, tmp_path / "unbroken", *overrides)
+    steps = load(unbroken.latest).facts["progress"]["step"]
+    folder = tmp_path / "broken"
+    calls = steps // 20
+    for n, interruption in enumerate(sorted(random.Random(str(overrides)).sample(range(1, calls), 2))):
+        watcher = Interrupting(interruption if n == 0 else 1)
+        with pytest.raises(StoppedError):
+            corank.train(config, watcher, overrides, resume=n > 0, folder=folder)
+        assert load(folder / "latest.safetensors").facts["progress"]["step"] < steps
+        assert not (folder / "model.safetensors").exists()
+    resumed = trained_run(config, folder, *overrides, resume=True)
+    assert same(resumed, unbroken) and same(resumed, unbroken, "latest") and same(resumed, unbroken, "best")
+
+
+def test_the_events_of_a_resumed_run_are_those_of_an_unbroken_one(world: Path, tmp_path: Path) -> None:
+    config, overrides = world / "config.yaml", [*SMALL, *HARD]
+    unbroken = trained_run(config, tmp_path / "unbroken", *overrides)
+    with pytest.raises(StoppedError):
+        corank.train(config, Interrupting(3), overrides, folder=tmp_path / "broken")
+    resumed = trained_run(config, tmp_path / "broken", *overrides, resume=True)
+    ours, theirs = scalars(resumed), scalars(unbroken)
+    for found in (ours, theirs):
+        found.pop("candidates_per_second")
+    assert ours == theirs
+
+
+def test_a_killed_run_ends_as_an_unbroken_one(world: Path, tmp_path: Path) -> None:
+    config, folder = world / "config.yaml", tmp_path / "killed"
+    overrides = [*SMALL, *HARD, "train.average=0.9", "train.epochs=8", "train.checkpoint_every=3"]
+    command = [sys.executable, "-c", "from corank.cli.main import main; main()", "train", str(config)]
+    command += [f"--run={folder}", *(f"--set={override}" for override in overrides)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, env=environment) as process:
+        while process.poll() is None and not (folder / "latest.safetensors").exists():
+            time.sleep(0.01)
+        time.sleep(random.uniform(0, 0.3))
+        process.kill()
+        said = process.communicate()[1].decode()
+    assert process.returncode < 0 and not (folder / "model.safetensors").exists(), said
+    assert load(folder / "latest.safetensors").facts["progress"]["step"] > 0
+    resumed = trained_run(config, folder, *overrides, resume=True)
+    assert same(resumed, trained_run(config, tmp_path / "unbroken", *overrides))
+    left = {path.name for path in folder.iterdir()}
+    assert left == {"run.json", "events", *(f"{n}.safetensors" for n in ("latest", "best", "model"))}
+
+
+def test_resuming_a_finished_run_changes_nothing(world: Path, tmp_path: Path) -> None:
+    config = world / "config.yaml"
+    _, kept = corank.train(config, Silent(), SMALL, folder=tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.glob("*.safetensors")}
+    watcher = Silent()
+    run, again = corank.train(config, watcher, SMALL, resume=True, folder=tmp_path)
+    assert again == kept
+    assert watcher.losses == [] and watcher.figures == []
+    assert {path: path.read_bytes() for path in run.folder.glob("*.safetensors")} == before
+
+
+@pytest.mark.parametrize(("metric", "sign"), [("rank.click.auc", 1), ("prerank.click.logloss", -1)])
+def test_early_stopping_keeps_the_best_epoch(world: Path, tmp_path: Path, metric: str, sign: int) -> None:
+    config = world / "config.yaml"
+    watcher, lr = Silent(), ("train.requests=32", "train.table.lr=0.5", "train.rank.lr=0.01")
+    stop = (f"train.early_stop.metric={metric}", "train.early_stop.patience=2", "train.epochs=12")
+    _, kept = corank.train(config, watcher, [*lr, *stop], folder=tmp_path / "stopped")
+    values = [sign * (figures[metric] or math.nan) for figures in watcher.figures]
+    best = values.index(max(values)) + 1
+    assert len(values) == best + 2 < 12
+    assert kept == {"epoch": best, **watcher.figures[best - 1]}
+    # nothing of a step depends on how many epochs there will be, so the epoch's weights can be had again
+    short = trained_run(config, tmp_path / "short", *lr, f"train.epochs={best}")
+    ours, theirs = (load(tmp_path / n / "model.safetensors").tensors for n in ("stopped", "short"))
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+    assert short.config.train.early_stop is None
+
+
+def test_the_average_is_what_is_shipped(world: Path, tmp_path: Path) -> None:
+    """At a decay near 0 the average is the newest weights; at one near 1 it stays at the first."""
+    config = world / "config.yaml"
+    plain, light, heavy = (
+        trained_run(config, tmp_path / name, *SMALL, *overrides)
+        for name, overrides in {
+            "plain": (),
+            "light": ("train.average=0.0001",),
+            "heavy": ("train.average=0.999",),
+        }.items()
+    )
+    first = "stages.rank.first.weight"
+    weights = [load(run.folder / "model.safetensors").tensors[first] for run in (plain, light, heavy)]
+    trained = [load(run.latest).tensors[f"model.{first}"] for run in (plain, light, heavy)]
+    assert torch.equal(trained[0], trained[1]) and torch.equal(trained[0], trained[2])
+    torch.testing.assert_close(weights[1], weights[0], rtol=1e-3, atol=1e-5)
+    assert (weights[2] - weights[0]).abs().mean() > 0.005
+
+
+def test_a_loss_that_becomes_nan_is_named(world: Path, tmp_path: Path) -> None:
+    with pytest.raises(CorankError, match=r"loss rank\.click became NaN by step \d+; lower train\.table\.lr"):
+        trained_run(world / "config.yaml", tmp_path, *SMALL, "train.table.lr=1e30", "train.precision=fp32")
+
+
+def test_a_model_that_diverges_at_the_last_step_is_told_of(world: Path, tmp_path: Path) -> None:
+    """One step an epoch: its loss is still finite, its weights are not."""
+    overrides = ("train.requests=10000", "train.epochs=1", "train.table.lr=1e30", "train.precision=fp32")
+    with pytest.raises(CorankError, match="diverge"):
+        trained_run(world / "config.yaml", tmp_path, *overrides)
+
+
+def test_every_loss_is_reported_on_screen_and_in_tensorboard(world: Path, tmp_path: Path) -> None:
+    config, watcher = world / "config.yaml", Silent()
+    run, _ = corank.train(config, watcher, SMALL, folder=tmp_path)
+    names = [name for name, _ in read(config).total.of(None)]
+    assert names == ["rank.click", "prerank.click", "prerank.unexposed", "prerank.distill"]
+    assert watcher.losses and all(list(losses) == names for losses in watcher.losses)
+    found = scalars(run)
+    for name in names:
+        steps, values = zip(*found[f"loss/{name}"], strict=True)
+        assert list(steps) == sorted(set(steps)) and steps[-1] == load(run.latest).facts["progress"]["step"]
+        assert values == pytest.approx([losses[name] for losses in watcher.losses], rel=1e-6)
+    for metric, value in watcher.figures[-1].items():
+        assert found[f"valid/{metric}"][-1][1] == pytest.approx(value, rel=1e-6)
+    assert len(found["valid/rank.click.auc"]) == 2
+    assert all(value > 0 for _, value in found["candidates_per_second"])
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_training_lowers_the_losses_and_beats_chance(world: Path, tmp_path: Path, precision: str) -> None:
+    watcher = Silent()
+    overrides = ["train.epochs=6", "train.requests=64", f"train.precision={precision}", "train.rank.lr=0.003"]
+    run, _ = corank.train(world / "config.yaml", watcher, overrides, folder=tmp_path)
+    assert watcher.losses[-1]["rank.click"] < watcher.losses[0]["rank.click"] - 0.1
+    assert watcher.losses[-1]["prerank.unexposed"] < watcher.losses[0]["prerank.unexposed"] - 0.2
+    found = corank.evaluate(run.folder)
+    for stage in ("prerank", "rank"):
+        figures = found["stages"][stage]["exposed"]["click"]
+        low, high = found["interval"]["stages"][stage]["exposed"]["click"]["auc"]
+        assert low < figures["auc"] < high and low > 0.52, (stage, figures)
+    assert found["stages"]["prerank"]["candidates"]["click"]["cut_auc"] > 0.65
+    assert found["cascade"]["truth_recall@6@18"] > found["cascade"]["random"]["truth_recall@6@18"] + 0.1
+
+
+def test_the_precisions_differ(world: Path, tmp_path: Path) -> None:
+    config = world / "config.yaml"
+    one, two = (
+        load(trained_run(config, tmp_path / p, f"train.precision={p}").folder / "model.safetensors")
+        for p in ("fp32", "bf16")
+    )
+    first = "stages.rank.first.weight"
+    assert one.tensors[first].dtype == two.tensors[first].dtype == torch.float32
+    assert not torch.equal(one.tensors[first], two.tensors[first])
+
+
+def test_calibrators_are_fitted_on_exposed_validation_rows(trained: Run) -> None:
+    """So Σ p = Σ y there: a PCOC of 1, which the raw scores are far from."""
+    found = corank.evaluate(trained.folder, "valid")
+    for stage in ("prerank", "rank"):
+        figures = found["stages"][stage]["exposed"]["click"]
+        assert figures["pcoc_calibrated"] == pytest.approx(1, abs=1e-4)
+        assert abs(figures["pcoc"] - 1) > 0.1
+        assert figures["ece_calibrated"] < figures["ece"]
+        assert figures["logloss_calibrated"] < figures["logloss"]
+    other = corank.evaluate(trained.folder, "test")["stages"]["rank"]["exposed"]["click"]
+    assert abs(other["pcoc_calibrated"] - 1) > 0.01

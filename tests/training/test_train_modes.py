@@ -1,0 +1,210 @@
+"""Who learns in which step, from what, and whose tables change: joint, separate, alternate; own or shared tables."""
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+from test_train import Interrupting, StoppedError, same
+from torch import Tensor
+
+import corank
+from corank.core.errors import ConfigError
+from corank.training.checkpoint import load
+from corank.training.run import Run
+from tests.support.worlds import Silent, trained_run
+
+OWN = "stages.0.embeddings=own"
+APART = ("train.mode=separate", OWN)
+EXPOSED = ("losses.2.weight=0", "losses.3.on=[exposed]", "losses.3.per_request=null")
+"""So that every mode reads the same candidates."""
+SMALL = ("train.requests=24", "train.epochs=2")
+
+
+def of(run: Run, *stages: str) -> dict[str, Tensor]:
+    """The shipped tensors of stages' layers, and of tables, by their names' beginnings."""
+    tensors = load(run.folder / "model.safetensors").tensors
+    return {n: t for n, t in tensors.items() if n.startswith(stages)}
+
+
+def equal(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
+    assert ours.keys() == theirs.keys() and ours
+    return all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+
+
+RANKER = ("stages.rank.", "tables.shared.")
+
+
+class Keeping(Silent):
+    """Keeps the trained weights of every epoch's end."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.latest = folder / "latest.safetensors"
+        self.epochs: list[dict[str, Tensor]] = []
+
+    def epoch(self, epoch: int, figures: dict[str, float | None]) -> None:
+        super().epoch(epoch, figures)
+        self.epochs.append(load(self.latest).under("model."))
+
+
+def parts(epochs: list[dict[str, Tensor]], *stages: str) -> Iterator[dict[str, Tensor]]:
+    return ({n: t for n, t in tensors.items() if n.startswith(stages)} for tensors in epochs)
+
+
+@pytest.mark.parametrize("average", [(), ("train.average=0.9",)])
+def test_a_ranker_trained_first_is_the_ranker_trained_alone(
+    world: Path, tmp_path: Path, average: tuple[str, ...]
+) -> None:
+    """Beside a pre-ranker of own tables the joint ranker learns from its own losses alone, too."""
+    config = world / "config.yaml"
+    apart = trained_run(config, tmp_path / "apart", *SMALL, *EXPOSED, *APART, *average)
+    beside = trained_run(config, tmp_path / "beside", *SMALL, *EXPOSED, OWN, *average)
+    assert equal(of(apart, *RANKER), of(beside, *RANKER))
+    assert not equal(of(apart, "stages.prerank."), of(beside, "stages.prerank."))
+
+
+@pytest.mark.parametrize("tables", [OWN, "stages.0.table_gradient=false"])
+def test_each_stage_learns_in_its_own_epochs_alone(world: Path, tmp_path: Path, tables: str) -> None:
+    watcher = Keeping(tmp_path)
+    overrides = [*SMALL, "train.mode=separate", tables, "train.average=0.9", "stages.1.dropout=0.2"]
+    overrides += ["train.rank.weight_decay=0.1", "train.prerank.weight_decay=0.1"]
+    run, kept = corank.train(world / "config.yaml", watcher, overrides, folder=tmp_path)
+    assert len(watcher.epochs) == 4 and kept["epoch"] == 4
+    rank = list(parts(watcher.epochs, *RANKER))
+    prerank = list(parts(watcher.epochs, "stages.prerank."))
+    assert not equal(rank[0], rank[1])
+    assert equal(rank[1], rank[2]) and equal(rank[2], rank[3])
+    assert equal(rank[3], of(run, *RANKER)), "what is shipped is what taught"
+    assert equal(prerank[0], prerank[1])
+    assert not equal(prerank[1], prerank[2]) and not equal(prerank[2], prerank[3])
+    # on screen: whose turn it is, by its losses and its figures
+    assert {name for losses in watcher.losses[:1] for name in losses} == {"rank.click"}
+    assert list(watcher.losses[-1]) == ["prerank.click", "prerank.unexposed", "prerank.distill"]
+    shown = [{name.partition(".")[0] for name in figures} for figures in watcher.figures]
+    assert shown == [{"rank"}, {"rank"}, {"prerank"}, {"prerank"}]
+
+
+@pytest.mark.parametrize("average", [None, 0.95])
+@pytest.mark.parametrize("mode", ["separate", "alternate"])
+def test_an_interrupted_run_ends_as_an_unbroken_one(
+    world: Path, tmp_path: Path, mode: str, average: float | None
+) -> None:
+    """Broken in its first half, and again in its second: the phases of two stages, where they train apart."""
+    config = world / "config.yaml"
+    overrides = [f"train.mode={mode}", OWN, "train.requests=16", "train.epochs=3"]
+    overrides += ["stages.0.dropout=0.2", "stages.1.dropout=0.3"]
+    overrides += ["train.checkpoint_every=7", "losses.2.from=[batch, retrieved]", "losses.2.per_request=3"]
+    overrides += [f"train.average={average}"] if average else []
+    whole = Silent()
+    unbroken, _ = corank.train(config, whole, overrides, folder=tmp_path / "unbroken")
+    half = len(whole.losses) // 2
+    folder = tmp_path / "broken"
+    # one watcher's calls begin again at the checkpoint, a second's at its own
+    for n, calls in enumerate((random.Random(mode).randrange(2, half), half)):
+        with pytest.raises(StoppedError):
+            corank.train(config, Interrupting(calls), overrides, resume=n > 0, folder=folder)
+        assert not (folder / "model.safetensors").exists()
+    if mode == "separate":
+        assert load(folder / "latest.safetensors").facts["progress"]["epoch"] >= 2
+    resumed = trained_run(config, folder, *overrides, resume=True)
+    assert same(resumed, unbroken) and same(resumed, unbroken, "latest")
+
+
+def test_stages_in_turn_learn_from_their_own_losses(world: Path, tmp_path: Path) -> None:
+    """With tables of its own each stage's weights are those that it would have beside the others in one step."""
+    config = world / "config.yaml"
+    joint = trained_run(config, tmp_path / "joint", *SMALL, *EXPOSED, OWN)
+    turns = trained_run(config, tmp_path / "turns", *SMALL, *EXPOSED, OWN, "train.mode=alternate")
+    assert equal(of(turns, *RANKER), of(joint, *RANKER))
+    # the teacher has made its step when the student learns from it
+    assert not equal(of(turns, "stages.prerank."), of(joint, "stages.prerank."))
+
+
+def test_in_turn_on_shared_tables_both_change_them(world: Path, tmp_path: Path) -> None:
+    config = world / "config.yaml"
+    runs = [
+        trained_run(
+            config, tmp_path / str(weight), *SMALL, "train.mode=alternate", f"losses.1.weight={weight}"
+        )
+        for weight in (1, 50)
+    ]
+    assert not equal(*(of(run, "tables.shared.") for run in runs))
+    assert not equal(*(of(run, "stages.rank.") for run in runs)), "by way of the tables"
+
+
+@pytest.mark.parametrize("mode", ["joint", "alternate"])
+def test_without_a_table_gradient_a_stage_leaves_the_tables_as_they_are(
+    world: Path, tmp_path: Path, mode: str
+) -> None:
+    config = world / "config.yaml"
+    frozen = [*SMALL, f"train.mode={mode}", "stages.0.table_gradient=false"]
+    runs = [
+        trained_run(
+            config, tmp_path / str(weight), *frozen, *(f"losses.{n}.weight={weight}" for n in (1, 2, 3))
+        )
+        for weight in (1, 50)
+    ]
+    assert equal(*(of(run, *RANKER) for run in runs))
+    assert not equal(*(of(run, "stages.prerank.") for run in runs))
+    shared = trained_run(config, tmp_path / "shared", *SMALL, f"train.mode={mode}")
+    assert not equal(of(runs[0], "tables.shared."), of(shared, "tables.shared."))
+
+
+def test_own_tables_are_a_second_set(world: Path, tmp_path: Path) -> None:
+    run = trained_run(world / "config.yaml", tmp_path, *SMALL, OWN)
+    ours, theirs = of(run, "tables.prerank."), of(run, "tables.shared.")
+    assert [n.removeprefix("tables.prerank.") for n in ours] == [
+        n.removeprefix("tables.shared.") for n in theirs
+    ]
+    assert not any(torch.equal(a, b) for a, b in zip(ours.values(), theirs.values(), strict=True))
+
+
+# A log of exposures
+
+
+@pytest.fixture(scope="module")
+def exposures(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The config of the world's exposed candidates alone, without levels."""
+    base = tmp_path_factory.mktemp("exposures")
+    log = pl.read_parquet(world / "log" / "*.parquet").filter(pl.col("level") == "exposed").drop("level")
+    log.write_parquet(base / "log.parquet")
+    for name in ("items", "users"):
+        (base / f"{name}.parquet").symlink_to(world / f"{name}.parquet")
+    text = (world / "config.yaml").read_text(encoding="utf-8")
+    for old, new in {
+        "log: log/*.parquet": "log: log.parquet",
+        "  truth: truth/*.parquet": "  #",
+        "  level: level": "  #",
+        "cuts: [retrieved], ": "",
+        "cuts: [preranked], ": "",
+        "from: [retrieved]": "from: [catalogue]",
+        "on: [exposed, ranked, preranked]": "on: [exposed]",
+    }.items():
+        assert old in text, old
+        text = text.replace(old, new)
+    path = base / "config.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("source", ["catalogue", "batch", "batch, catalogue"])
+def test_a_log_of_exposures_has_negatives_beyond_it(exposures: Path, tmp_path: Path, source: str) -> None:
+    watcher = Silent()
+    overrides = [f"losses.2.from=[{source}]", "losses.2.per_request=4", "train.epochs=3", "train.requests=32"]
+    corank.train(exposures, watcher, overrides, folder=tmp_path)
+    values = [losses["prerank.unexposed"] for losses in watcher.losses]
+    assert all(value > 0 for value in values)
+    assert values[-1] < values[0] / 2
+
+
+@pytest.mark.parametrize("level", ["retrieved", "ranked"])
+def test_a_level_that_was_never_logged_is_refused(exposures: Path, level: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        corank.check(exposures, [f"losses.2.from=[{level}]"])
+    assert str(error.value) == (
+        f"{exposures}: losses.2.from: the log has no levels (data.level is not given), so nobody knows what was "
+        f"{level} and not shown; write batch or catalogue for negatives beyond the log"
+    )
