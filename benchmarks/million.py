@@ -18,11 +18,11 @@ import polars as pl
 
 import corank
 from corank.analysis.study.trials import Quiet
+from corank.bundle.content import read_vectors
 from corank.bundle.manifest import Bundle
 from corank.core.errors import BundleError
 from corank.datasets.simulate import simulate
 from corank.datasets.world import DEVICES, TABS
-from corank.serving.funnel.scorer import read_vectors
 
 ITEMS, CANDIDATES, HISTORY = 1_000_000, 1_000, 50
 LOGGED = 5_000

@@ -1,4 +1,4 @@
-"""The files of the package in the order of the data's flow: an import points upward in this list, and nowhere else."""
+"""A package imports those that its row names, and nothing else; torch is imported in six packages alone."""
 
 import ast
 import subprocess
@@ -11,76 +11,93 @@ import corank
 
 ROOT = Path(corank.__file__).parent
 
-LINES = (
-    "errors settings value features",
-    "schema rows tables lookup vocabulary scale arrays encode history operands cross labels prior survey fit versions",
-    "requests inputs packed past shards derive pack",
-    "layout sampling negatives batch reader embedding tower din dcn prerank rank teacher place joint",
-    "losses.term losses.lists losses.click losses.unexposed losses.in_batch losses.distill losses.levels",
-    "losses.relaxation losses.cascade losses.total losses",
-    "retrieval optimise config config_file check checkpoint",
-    "metrics.measure metrics.point metrics.requests metrics.cascade metrics.joint metrics.gain metrics.kendall",
-    "metrics.quota metrics.regret metrics.reliability metrics.bootstrap metrics",
-    "calibrate predict ordering evaluate run train",
-    "bundle records vectors items retrieve export asked recall receive scorer deadline ranked shown funnel catalogue",
-    "newer refresh replay",
-    "stores.lmdb stores.redis stores codec head publish fetch aside upkeep users served recompute operate",
-    "bodies follow gauges example openapi funnel_page service serve",
-    "price explain page plots cost judged curves report",
-    "arms contrasts trials answers study study_page",
-    "world production traffic simulate recflow_format",
-    "importers importers.whole importers.kuairand importers.recflow_files importers.recflow",
-    "verbs screen screen_store cli_common cli_serve cli",
-)
-ORDER = " ".join(LINES).split()
+MAY_IMPORT = {
+    "core": "",
+    "features": "core",
+    "data": "core features",
+    "bundle": "core features data",
+    "batches": "core features data",
+    "models": "core features batches",
+    "losses": "core batches models",
+    "metrics": "core",
+    "evaluation": "core features data batches models metrics",
+    "training": "core features data bundle batches models losses metrics evaluation",
+    "serving": "core features data bundle",
+    "analysis": "core features data bundle batches models losses metrics evaluation training serving",
+    "datasets": "core features",
+    "api": "core features data bundle batches models losses metrics evaluation training serving analysis datasets",
+    "cli": "core features data bundle batches models losses metrics evaluation training serving analysis datasets api",
+}
+"""In the order of the data's flow."""
 
+MAY_IMPORT_TORCH = {"batches", "models", "losses", "evaluation", "training", "analysis"}
 
-def name(file: Path) -> str:
-    """The dotted name within the package; a package's own file has the package's."""
-    parts = file.relative_to(ROOT).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-FILES = {name(file): file for file in sorted(ROOT.rglob("*.py"))}
+FILES = sorted(ROOT.rglob("*.py"))
+NAMES = [str(file.relative_to(ROOT)) for file in FILES]
 
 
 def imported(file: Path) -> set[str]:
-    """The package's files that a file imports, anywhere in it, be it for types alone."""
+    """The modules that a file imports, anywhere in it, be it for types alone."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{file.name}: a relative import"
-            whole = {f"{node.module}.{alias.name}" for alias in node.names}
-            modules = {full for full in whole if full.removeprefix("corank.") in FILES}
-            found |= modules | ({node.module or ""} if len(modules) < len(whole) else set())
-    return {full.removeprefix("corank.") for full in found if full.startswith("corank.")}
+            assert node.level == 0, f"{file}: a relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
 
 
-def test_the_list_holds_every_file_once() -> None:
-    assert len(ORDER) == len(set(ORDER))
-    assert set(ORDER) == FILES.keys() - {""}
+def packages(modules: set[str]) -> set[str]:
+    """The packages of corank among imported modules; the version, which every package may read, is none."""
+    own = {name.split(".")[1] for name in modules if name.startswith("corank.")}
+    return own - {"__version__"}
 
 
-@pytest.mark.parametrize("at", range(len(ORDER)), ids=ORDER)
-def test_imports_point_upward(at: int) -> None:
-    above = set(ORDER[:at])
-    below = imported(FILES[ORDER[at]]) - above
-    assert not below, f"{ORDER[at]} imports {', '.join(sorted(below))}, which are not above it"
+def test_every_folder_has_a_row() -> None:
+    folders = {path.name for path in ROOT.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert folders == MAY_IMPORT.keys()
 
 
-def test_the_package_itself_imports_nothing() -> None:
-    assert imported(FILES[""]) == set()
+def test_the_table_points_upward() -> None:
+    order = list(MAY_IMPORT)
+    for at, allowed in enumerate(MAY_IMPORT.values()):
+        assert set(allowed.split()) <= set(order[:at])
 
 
-def test_the_imports_are_found(tmp_path: Path) -> None:
+@pytest.mark.parametrize("file", FILES, ids=NAMES)
+def test_a_file_imports_what_its_package_may(file: Path) -> None:
+    parts = file.relative_to(ROOT).parts
+    found = imported(file)
+    if len(parts) == 1:
+        allowed = {"api", "cli", "serving"}  # the public names, and `python -m corank`
+    else:
+        allowed = {*MAY_IMPORT[parts[0]].split(), parts[0]}
+    strange = packages(found) - allowed
+    assert not strange, f"{file.relative_to(ROOT)} imports {', '.join(sorted(strange))}"
+
+
+@pytest.mark.parametrize("file", FILES, ids=NAMES)
+def test_torch_is_imported_where_models_are(file: Path) -> None:
+    if file.relative_to(ROOT).parts[0] not in MAY_IMPORT_TORCH:
+        assert not {name for name in imported(file) if name.split(".")[0] == "torch"}
+
+
+def test_a_folder_has_fifteen_files_at_most() -> None:
+    folders = [ROOT, *(path for path in ROOT.rglob("*") if path.is_dir())]
+    counts = {str(f.relative_to(ROOT)): len(list(f.glob("[!_]*.py"))) for f in folders}
+    assert {name: count for name, count in counts.items() if count > 15} == {}
+
+
+def test_imports_are_found(tmp_path: Path) -> None:
     file = tmp_path / "x.py"
     file.write_text(
-        "import torch, corank.rows\nfrom corank import metrics, __version__\n"
-        "def f():\n    from corank.losses.term import Term\n    from corank.losses import click, Loss\n"
+        "import torch, corank.core\nfrom corank import metrics, __version__\n"
+        "def f():\n    from corank.losses.base import Term\n"
     )
-    assert imported(file) == {"rows", "metrics", "losses.term", "losses.click", "losses"}
+    found = imported(file)
+    assert {"torch", "corank.core"} <= found
+    assert packages(found) == {"core", "metrics", "losses"}
 
 
 def loaded(module: str) -> set[str]:
@@ -91,11 +108,22 @@ def loaded(module: str) -> set[str]:
 
 
 def test_a_service_loads_no_torch() -> None:
-    found = loaded("corank.serving.funnel.funnel")
+    found = loaded("corank.serving.http.server")
     assert "onnxruntime" in found
     assert found.isdisjoint({"torch", "sklearn", "tensorboard", "onnx", "onnxscript", "typer", "rich"})
 
 
-def test_the_command_line_loads_what_a_verb_needs_only_when_it_runs() -> None:
+def test_the_command_line_loads_what_a_command_needs_only_when_it_runs() -> None:
     found = loaded("corank.cli.main")
     assert found.isdisjoint({"torch", "onnxruntime", "scipy", "sklearn"})
+
+
+def test_the_package_loads_nothing_heavy() -> None:
+    assert loaded("corank").isdisjoint({"numpy", "polars", "torch", "pydantic", "onnxruntime"})
+
+
+def test_public_names_are_there() -> None:
+    for name in corank.__all__:
+        assert getattr(corank, name)
+    with pytest.raises(AttributeError, match="no attribute 'absent'"):
+        _ = corank.absent

@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.million import Million
+from corank.bundle.content import read_tables, read_vectors
 from corank.bundle.item_records import Records
 from corank.bundle.manifest import Bundle
 from corank.core.types import Floats
@@ -34,7 +35,6 @@ from corank.features.encoders import Encoders
 from corank.features.input_layout import Layout, dense
 from corank.features.schema import FIRST_KNOWN, MISSING, UNKNOWN
 from corank.features.vocabulary import Vocabulary
-from corank.serving.funnel.scorer import read_tables, read_vectors
 from corank.training.run import Run
 
 CANDIDATES, KEEP, ANSWER = 10_000, 100, 10

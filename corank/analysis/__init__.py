@@ -1,0 +1,1 @@
+"""A run looked into: reports, explanations, costs."""

@@ -1,0 +1,1 @@
+"""Packed data → batches of whole requests."""

@@ -1,0 +1,1 @@
+"""The shipped format: written whole, checked when read, renewed."""

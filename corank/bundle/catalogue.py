@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from corank.bundle.content import read_tables, snapshots
 from corank.bundle.item_layers import Layer
 from corank.bundle.item_records import Records
 from corank.bundle.item_vectors import ItemTowers
@@ -21,8 +22,6 @@ from corank.data.as_of import VALID_FROM
 from corank.data.tables import Table
 from corank.features.encoders import Encoders
 from corank.features.input_layout import Layout
-from corank.serving.funnel.funnel import snapshots
-from corank.serving.funnel.scorer import read_tables
 
 BATCH = 65_536
 """Items encoded at once."""

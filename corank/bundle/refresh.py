@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 
 from corank.bundle import retrieval as retrieve
+from corank.bundle.content import read_tables, snapshots
 from corank.bundle.incremental_log import Newer, NewerLog, newer_log
 from corank.bundle.item_records import Records
 from corank.bundle.item_vectors import ItemTowers, save_vectors
@@ -28,8 +29,6 @@ from corank.features.history import floored
 from corank.features.input_layout import Layout
 from corank.features.kinds import PriorFeature
 from corank.features.priors import Snapshots, counted_rows, lateness
-from corank.serving.funnel.funnel import snapshots
-from corank.serving.funnel.scorer import read_tables
 
 __all__ = ["Newer", "refresh"]
 

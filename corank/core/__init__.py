@@ -1,0 +1,1 @@
+"""Primitives that every package may use. No torch."""

@@ -1,0 +1,1 @@
+"""A run judged: every stage alone, and the stages as a cascade."""

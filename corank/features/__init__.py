@@ -1,0 +1,1 @@
+"""What a feature may be, and how values become codes and numbers."""

@@ -1,0 +1,1 @@
+"""Store, funnel and HTTP service. No torch."""

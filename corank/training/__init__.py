@@ -1,0 +1,1 @@
+"""A config → a run → a bundle."""

@@ -15,6 +15,7 @@ import torch
 from scipy.special import expit
 
 import corank
+from corank.bundle.content import snapshots
 from corank.bundle.item_records import Records
 from corank.bundle.manifest import Bundle
 from corank.core.errors import DataError
@@ -23,7 +24,7 @@ from corank.evaluation.predict import predict
 from corank.features.encoders import Encoders
 from corank.features.input_layout import dense
 from corank.features.priors import Rates, Snapshots
-from corank.serving.funnel.funnel import Funnel, Request, snapshots
+from corank.serving.funnel.funnel import Funnel, Request
 from corank.training.export import export, newest
 from corank.training.run import Run
 from tests.support.commands import run_corank

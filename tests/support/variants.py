@@ -13,13 +13,13 @@ import polars as pl
 from rich.console import Console
 
 import corank
+from corank.bundle.content import read_tables
 from corank.bundle.item_records import Records
 from corank.bundle.item_vectors import ItemTowers, save_vectors
 from corank.bundle.manifest import Bundle, write
 from corank.datasets.simulate import simulate
 from corank.features.encoders import Encoders
 from corank.features.input_layout import Layout
-from corank.serving.funnel.scorer import read_tables
 from corank.training.run import Run
 
 NARROW = (

@@ -1,0 +1,1 @@
+"""One request through the stages of a bundle."""

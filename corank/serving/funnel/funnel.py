@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnxruntime import RunOptions
 
+from corank.bundle.content import read_vectors, snapshots
 from corank.bundle.item_layers import Items, Layer
 from corank.bundle.item_records import Records
 from corank.bundle.manifest import Bundle, Manifest, StageFacts
@@ -22,17 +23,15 @@ from corank.core.calibration import Platt
 from corank.core.errors import BundleError, DataError, RequestError
 from corank.core.formula import Value
 from corank.core.types import Floats
-from corank.data.dataset import prior_folder
 from corank.features.encoders import Encoders
 from corank.features.input_layout import Layout
-from corank.features.priors import Rates, Snapshots
 from corank.features.schema import Schema
 from corank.serving.funnel.deadline import Pace, Watch
 from corank.serving.funnel.inspect import shown
 from corank.serving.funnel.outcome import Ranked
 from corank.serving.funnel.request import Request
 from corank.serving.funnel.request_encoder import Received, Receiver, Retrieve
-from corank.serving.funnel.scorer import RUNTIME_ERRORS, Scorer, Seen, read_vectors
+from corank.serving.funnel.scorer import RUNTIME_ERRORS, Scorer, Seen
 
 __all__ = ["Funnel", "Request"]
 
@@ -200,9 +199,3 @@ class Funnel:
             if name not in quotas:
                 raise RequestError(f"keep: no stage '{name}'; the bundle's stages are {', '.join(quotas)}")
         return quotas | dict(request.keep)
-
-
-def snapshots(folder: Path, manifest: Manifest) -> Snapshots:
-    """The priors of a bundle's content. Raises DataError."""
-    rates = {name: Rates.load(prior_folder(folder, n)) for n, name in enumerate(manifest.priors)}
-    return Snapshots(rates, manifest.data.timezone, manifest.priors)

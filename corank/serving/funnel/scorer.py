@@ -3,7 +3,6 @@
 Letters: n candidates · N items · L events of a history · d last width of the towers.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +10,9 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as runtime
 
+from corank.bundle.content import read_tables
 from corank.bundle.manifest import Attention, Manifest, StageFacts
 from corank.core.errors import BundleError
-from corank.core.files import read_array
 from corank.core.ordering import places
 from corank.core.ragged import Rows
 from corank.core.types import Floats
@@ -122,21 +121,6 @@ class Scorer:
 
     def _dense(self, stage: StageFacts, placement: Placement, rows: Rows) -> Floats:
         return dense(rows, self.layout.groups[placement], self.tables[stage.tables])
-
-
-def read_tables(folder: Path, manifest: Manifest, layout: Layout) -> dict[str, dict[int, Floats]]:
-    """The embedding tables of a bundle's content, memory-mapped: set → dimension → rows. Raises DataError."""
-    sets = {stage.tables for stage in manifest.stages}
-    return {
-        name: {dim: read_array(folder / "tables" / name / f"{dim}.npy") for dim in layout.table_rows}
-        for name in sets
-    }
-
-
-def read_vectors(folder: Path, manifest: Manifest) -> Mapping[str, Floats]:
-    """Every item's vector by towers stage, memory-mapped: (N, d). Raises DataError."""
-    towers = [stage.name for stage in manifest.stages if stage.model == "towers"]
-    return {name: read_array(folder / "items" / f"vectors.{name}.npy") for name in towers}
 
 
 def _session(path: Path) -> onnxruntime.InferenceSession:

@@ -1,0 +1,32 @@
+"""What a bundle's content folder holds, opened: embedding tables, item vectors, snapshots of priors."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from corank.bundle.manifest import Manifest
+from corank.core.files import read_array
+from corank.core.types import Floats
+from corank.data.dataset import prior_folder
+from corank.features.input_layout import Layout
+from corank.features.priors import Rates, Snapshots
+
+
+def read_tables(folder: Path, manifest: Manifest, layout: Layout) -> dict[str, dict[int, Floats]]:
+    """The embedding tables of a bundle's content, memory-mapped: set → dimension → rows. Raises DataError."""
+    sets = {stage.tables for stage in manifest.stages}
+    return {
+        name: {dim: read_array(folder / "tables" / name / f"{dim}.npy") for dim in layout.table_rows}
+        for name in sets
+    }
+
+
+def read_vectors(folder: Path, manifest: Manifest) -> Mapping[str, Floats]:
+    """Every item's vector by towers stage, memory-mapped: (N, d). Raises DataError."""
+    towers = [stage.name for stage in manifest.stages if stage.model == "towers"]
+    return {name: read_array(folder / "items" / f"vectors.{name}.npy") for name in towers}
+
+
+def snapshots(folder: Path, manifest: Manifest) -> Snapshots:
+    """The priors of a bundle's content. Raises DataError."""
+    rates = {name: Rates.load(prior_folder(folder, n)) for n, name in enumerate(manifest.priors)}
+    return Snapshots(rates, manifest.data.timezone, manifest.priors)
