@@ -69,10 +69,8 @@ def test_the_table_points_upward() -> None:
 def test_a_file_imports_what_its_package_may(file: Path) -> None:
     parts = file.relative_to(ROOT).parts
     found = imported(file)
-    if len(parts) == 1:
-        allowed = {"api", "cli", "serving"}  # the public names, and `python -m corank`
-    else:
-        allowed = {*MAY_IMPORT[parts[0]].split(), parts[0]}
+    public = {"api", "cli", "serving"}  # the public names, and `python -m corank`
+    allowed = public if len(parts) == 1 else {*MAY_IMPORT[parts[0]].split(), parts[0]}
     strange = packages(found) - allowed
     assert not strange, f"{file.relative_to(ROOT)} imports {', '.join(sorted(strange))}"
 

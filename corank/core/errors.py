@@ -12,6 +12,10 @@ class ConfigError(CorankError):
     """The config contradicts itself or DESIGN's rules; the message begins with the path of the key."""
 
 
+class PluginError(ConfigError):
+    """A plug-in cannot be imported, or breaks the protocol of its sort; the message names module and part."""
+
+
 class DataError(CorankError):
     """A table, or packed data, cannot be used; the message names file, column, row or key."""
 

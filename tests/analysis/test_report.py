@@ -7,11 +7,11 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from test_page import Read
 
 import corank
 from corank.core.errors import CheckpointError, CorankError, DataError
 from corank.training.run import Run
+from tests.analysis.test_page import Read
 from tests.support.worlds import make_world, trained_run
 
 Sections = dict[str, str]

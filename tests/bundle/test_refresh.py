@@ -193,8 +193,8 @@ def test_newer_items_bring_the_columns_of_a_value(case: Case, bundle: Path, tmp_
 FULL = """
 import resource, sys
 from pathlib import Path
-from corank import verbs
-from corank.errors import BundleError
+import corank
+from corank.core.errors import BundleError
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), resource.RLIM_INFINITY))
 try:
     corank.refresh(Path(sys.argv[1]), sys.argv[2], until="1970-01-05")

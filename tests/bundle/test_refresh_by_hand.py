@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from test_pack import DAY, HOUR, ITEMS, LOG, USERS, World
 
 import corank
 from corank.core.errors import DataError
 from corank.features.kinds import CountFeature, IdFeature, IdsFeature, PriorFeature
 from corank.serving.funnel.funnel import Funnel, Request
+from tests.data.test_pack import DAY, HOUR, ITEMS, LOG, USERS, World
 from tests.support.random_worlds import bare_funnel
 
 # A log small enough to count by hand

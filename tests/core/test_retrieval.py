@@ -319,7 +319,7 @@ def test_the_vectors_of_an_index_stay_on_disk(kind: str, many: tuple[Floats, Flo
     code = f"""
 import sys
 from pathlib import Path
-from corank.retrieval import read
+from corank.core.ann_index import read
 index = read(Path({str(tmp_path / "a.faiss")!r}))
 assert index.ntotal == 20_000
 assert "torch" not in sys.modules
@@ -434,7 +434,7 @@ def test_torch_and_faiss_share_a_process(first: str, second: str) -> None:
     code = f"""
 import {first}, {second}
 import numpy as np
-from corank.retrieval import RetrievalSettings, build
+from corank.core.ann_index import RetrievalSettings, build
 vectors = np.random.default_rng(0).standard_normal((4000, 8), dtype=np.float32)
 for _ in range(2):
     square = torch.ones(600, 600) @ torch.ones(600, 600)

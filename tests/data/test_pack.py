@@ -471,10 +471,10 @@ def test_leftovers_of_a_killed_packing_are_removed(world: World) -> None:
 FULL = """
 import resource, sys
 from pathlib import Path
-from corank.errors import DataError
-from corank.pack import pack
-from corank.schema import IdFeature, Schema
-from corank.tables import DataSettings
+from corank.core.errors import DataError
+from corank.data.pack import pack
+from corank.features.schema import IdFeature, Schema
+from corank.data.tables import DataSettings
 
 folder = Path(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from test_config import TEXT, refused
-from test_pack import ITEMS, LOG, World, lists, only
 
 from corank.data.pack import Packed
 from corank.features.kinds import IdsFeature
+from tests.data.test_pack import ITEMS, LOG, World, lists, only
+from tests.training.test_config import TEXT, refused
 
 # b: 10 retrieved, 12 · a: 10, 11, 12 preranked · c: 12 · d: 13, not known · e: 10 ranked
 ORDERS = LOG.with_columns(

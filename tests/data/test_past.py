@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from test_pack import HOUR, LOG, World, only
 
 from corank.core.ragged import Ragged, Rows
 from corank.data.pack import Packed
@@ -15,6 +14,7 @@ from corank.data.packed_history import codes, history_items, needed, query_rows,
 from corank.features.history import recency
 from corank.features.input_layout import Layout
 from corank.features.kinds import CountFeature, IdFeature, IdsFeature
+from tests.data.test_pack import HOUR, LOG, World, only
 
 ITEMS = pl.DataFrame(
     [

@@ -402,7 +402,7 @@ def test_split_that_is_not_there_is_refused(trained: Run) -> None:
 
 
 def test_a_run_has_no_regret_of_itself(trained: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, err = corank(
+    code, out, err = run_corank(
         capsys, "evaluate", trained.folder, "--reference", trained.folder, "--json", "--split", "valid"
     )
     assert (code, err) == (0, "")

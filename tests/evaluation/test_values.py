@@ -9,8 +9,6 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 from scipy.special import expit
-from test_config import TEXT, refused
-from test_evaluate import IDENTITY, LEVELS, STAGES, predictions
 
 import corank
 from corank.core.calibration import Platt
@@ -21,9 +19,11 @@ from corank.evaluation.predict import predict
 from corank.evaluation.stage_order import order_of, true_value, value_of
 from corank.serving.funnel.funnel import Funnel, Request
 from corank.training.run import Run
+from tests.evaluation.test_evaluate import IDENTITY, LEVELS, STAGES, predictions
 from tests.support.commands import run_corank
 from tests.support.random_worlds import RICH, Case
 from tests.support.worlds import trained_run
+from tests.training.test_config import TEXT, refused
 
 BID = np.array([1, 10, 1, 1, 2, 1], np.float32)
 CALIBRATORS = {"click": Platt(2.0, 0.5), "order": Platt()}

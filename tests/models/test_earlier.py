@@ -8,7 +8,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_config import TEXT, refused
 from torch import Tensor
 
 from corank.batches.batch import Batch
@@ -20,6 +19,7 @@ from corank.models.mlp import MlpSettings
 from corank.models.two_tower import TowersSettings
 from corank.training.config_file import read
 from tests.support.synthetic import LAYOUT, random_batch
+from tests.training.test_config import TEXT, refused
 
 PRERANK = TowersSettings(name="prerank", model="towers", keep=3, query=[8, 4], item=[4])
 TOTAL = Total([Click(kind="click", stage="rank")], Scope(["cut", "exposed"], ["click"], {"rank": ["click"]}))

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 from pydantic import ValidationError
-from test_config import TEXT, refused
 
 from corank.core.errors import ConfigError
 from corank.models.joint import JointModel
 from corank.models.two_tower import Dots, Towers, TowersSettings
 from tests.support.synthetic import LAYOUT, SCHEMA, random_batch
+from tests.training.test_config import TEXT, refused
 
 SPLIT = {
     "person": {"features": ["user", "age"], "widths": [6, 8]},

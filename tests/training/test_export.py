@@ -129,8 +129,8 @@ def test_export_over_a_bundle_counts_items_seq_and_keeps_the_content_before(
 FULL = """
 import resource, sys
 from pathlib import Path
-from corank import verbs
-from corank.errors import BundleError
+import corank
+from corank.core.errors import BundleError
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), resource.RLIM_INFINITY))
 try:
     corank.export(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -7,7 +7,6 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
-from test_train import Interrupting, StoppedError, same
 from torch import Tensor
 
 import corank
@@ -15,6 +14,7 @@ from corank.core.errors import ConfigError
 from corank.training.checkpoint import load
 from corank.training.run import Run
 from tests.support.worlds import Silent, trained_run
+from tests.training.test_train import Interrupting, StoppedError, same
 
 OWN = "stages.0.embeddings=own"
 APART = ("train.mode=separate", OWN)

@@ -8,10 +8,10 @@ from typing import Any
 
 import polars as pl
 import pytest
-from test_page import Read
 
 import corank
 from corank.core.errors import ConfigError, CorankError, DataError
+from tests.analysis.test_page import Read
 from tests.support.commands import run_corank
 from tests.support.worlds import make_world
 

@@ -52,7 +52,7 @@ def test_served_requests_are_logged_on_the_way_out_and_replayed(
         for n in range(5):
             body = {"user": {"id": n}, "candidates": [n, n + 1, n + 2], "context": {"tab": "feed"}}
             assert httpx2.post(f"{url}/rank", json=body).status_code == 200
-    code, out, err = corank(
+    code, out, err = run_corank(
         capsys, "replay", tmp_path / "log", store, "--cache", tmp_path / "cache", "--json"
     )
     assert code == 0, err

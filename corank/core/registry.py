@@ -1,0 +1,171 @@
+"""Registries: parts of one sort by name, those that corank comes with and those of plug-ins alike."""
+
+import importlib
+import importlib.util
+import pkgutil
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from pydantic import SerializeAsAny, WrapValidator
+from pydantic_core import PydanticCustomError
+
+from corank.core.errors import PluginError
+from corank.core.settings import unknown
+
+T = TypeVar("T")
+P = TypeVar("P")
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+class Registry(Generic[T]):
+    """Parts of one sort by name.
+
+    A part registers when its module is imported. Three things import modules: the registry itself, those of
+    `package`, the parts that corank comes with; installed entry points of `group`; and `load_plugins`.
+
+    Example:
+        LOSSES = Registry[type[Loss]]("loss", "corank.losses", "corank.losses", check_loss)
+
+        @LOSSES.register("click")
+        class Click(Loss): ...
+    """
+
+    def __init__(
+        self, sort: str, group: str, package: str, check: Callable[[str, Any], None] = lambda name, part: None
+    ) -> None:
+        """
+        Args:
+            sort: what a part is called in messages, such as `loss`.
+            group: entry points of this group are imported before the first look-up.
+            package: all its modules are imported before the first look-up.
+            check: raises PluginError if a part breaks the protocol of its sort.
+        """
+        self.sort, self.group, self.package, self._check = sort, group, package, check
+        self._parts: dict[str, T] = {}
+        self._loaded = False
+
+    def register(self, name: str) -> Callable[[P], P]:
+        """A decorator that enters a part under a name. Raises PluginError if the name is taken or the part unfit."""
+
+        def enter(part: P) -> P:
+            self.add(name, part)
+            return part
+
+        return enter
+
+    def add(self, name: str, part: Any) -> None:
+        """Enter a part under a name. Raises PluginError if the name is taken or the part unfit."""
+        origin = getattr(part, "__module__", type(part).__module__)
+        what = f"{origin}: {self.sort} '{name}'"
+        if not _NAME.fullmatch(name):
+            raise PluginError(f"{what}: a name is lower-case letters, digits and _, and begins with a letter")
+        held = self._parts.get(name)
+        if held is not None and (_identity(held) != _identity(part)):
+            raise PluginError(f"{what}: the name is taken by {_identity(held)}; take another name")
+        self._check(what, part)
+        self._parts[name] = part
+
+    def __getitem__(self, name: str) -> T:
+        """Raises KeyError; `find` says what is known."""
+        self._load()
+        return self._parts[name]
+
+    def __contains__(self, name: object) -> bool:
+        self._load()
+        return name in self._parts
+
+    def __iter__(self) -> Iterator[str]:
+        self._load()
+        return iter(sorted(self._parts))
+
+    def find(self, name: str) -> T:
+        """The part of a name. Raises PluginError, which names the nearest known one."""
+        if name not in self:
+            raise PluginError(f"{unknown(name, self, self.sort)}{MISSING_PLUGIN}")
+        return self._parts[name]
+
+    def _load(self) -> None:
+        if self._loaded:
+            return
+        self._loaded = True
+        try:
+            package = importlib.import_module(self.package)
+            for module in pkgutil.iter_modules(package.__path__):
+                importlib.import_module(f"{self.package}.{module.name}")
+            for entry in entry_points(group=self.group):
+                _imported(f"entry point '{entry.name}' of {self.group}", entry.load)
+        except BaseException:
+            self._loaded = False
+            raise
+
+
+MISSING_PLUGIN = "; if a plug-in has it, name its module under `plugins:` of the config, or with --plugin"
+
+
+def _identity(part: object) -> str:
+    name = getattr(part, "__qualname__", type(part).__qualname__)
+    return f"{getattr(part, '__module__', type(part).__module__)}.{name}"
+
+
+def load_plugins(modules: Sequence[str], folder: Path | None = None) -> None:
+    """Import modules that register parts.
+
+    Args:
+        modules: dotted names, from the Python path or from `folder`.
+        folder: also searched, after the Python path; usually that of the config.
+
+    Raises PluginError if a module is not there, fails when it is imported, or registers an unfit part.
+    """
+    if folder is not None and modules and str(folder.absolute()) not in sys.path:
+        sys.path.append(str(folder.absolute()))
+    for name in modules:
+        if not re.fullmatch(r"\w+(\.\w+)*", name):
+            raise PluginError(f"plugins: expected the dotted name of a module; received {name!r}")
+        try:
+            found = importlib.util.find_spec(name) is not None
+        except ModuleNotFoundError:
+            found = False
+        if not found:
+            where = f" and in {folder}" if folder is not None else ""
+            raise PluginError(f"plugins: no module '{name}' on the Python path{where}")
+        _imported(f"plugins: '{name}'", partial(importlib.import_module, name))
+
+
+def _imported(what: str, load: Callable[[], object]) -> None:
+    try:
+        load()
+    except PluginError:
+        raise
+    except Exception as error:
+        raise PluginError(f"{what} cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def by_name(registry: Registry[Any], key: str) -> tuple[Any, ...]:
+    """Annotations of a settings field whose type is chosen by a key from a registry of settings classes.
+
+    `Annotated[Loss, *by_name(LOSSES, "kind")]` reads `{kind: click, …}` as the class registered as `click`, and
+    dumps every field of that class.
+    """
+
+    def read(value: Any, _: Any) -> Any:
+        if any(type(value) is registry[name] for name in registry):
+            return value  # built in code, and checked then
+        if not isinstance(value, dict):
+            raise PydanticCustomError("mapping", f"expected a mapping with the key '{key}'")
+        if key not in value:
+            known = ", ".join(registry)
+            raise PydanticCustomError("value_error", "{m}", {"m": f"'{key}' is required, one of {known}"})
+        name = value[key]
+        if not isinstance(name, str) or name not in registry:
+            raise PydanticCustomError(
+                "value_error", "{m}", {"m": f"{unknown(name, registry, key)}{MISSING_PLUGIN}"}
+            )
+        return registry[name].model_validate(value)
+
+    return (WrapValidator(read), SerializeAsAny())  # type: ignore[type-arg]

@@ -1,0 +1,166 @@
+import sys
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint, EntryPoints
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pytest
+from pydantic import PositiveInt
+
+from corank.core import registry as module
+from corank.core.errors import ConfigError, PluginError
+from corank.core.registry import Registry, by_name, load_plugins
+from corank.core.settings import Settings, validated
+
+
+class Shape(Settings):
+    kind: str
+
+
+def check(what: str, part: Any) -> None:
+    if not issubclass(part, Shape):
+        raise PluginError(f"{what} is no Shape")
+
+
+SHAPES = Registry[type[Shape]]("shape", "tests.no_such_group", "tests.core", check)
+SHAPES._loaded = True  # the package holds tests, not shapes
+
+
+@SHAPES.register("circle")
+class Circle(Shape):
+    kind: Literal["circle"]
+    radius: PositiveInt = 1
+
+
+class Picture(Settings):
+    shapes: list[Annotated[Shape, *by_name(SHAPES, "kind")]] = []
+
+
+@pytest.fixture
+def path() -> Iterator[None]:
+    """Python's path and modules as they were, afterwards."""
+    before, modules = list(sys.path), set(sys.modules)
+    yield
+    sys.path[:] = before
+    for name in set(sys.modules) - modules:
+        del sys.modules[name]
+
+
+def test_a_setting_is_read_by_its_name_and_dumped_whole() -> None:
+    picture = validated(Picture, {"shapes": [{"kind": "circle", "radius": 2}]}, "x")
+    assert picture.shapes == [Circle(kind="circle", radius=2)]
+    assert picture.model_dump(mode="json") == {"shapes": [{"kind": "circle", "radius": 2}]}
+    assert Picture(shapes=[Circle(kind="circle")]).shapes[0].kind == "circle"
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ({"kind": "circle", "radius": 0}, "x: shapes.0.radius: Input should be greater than 0; received 0"),
+        ({"kind": "circle", "radios": 1}, "x: shapes.0: unknown key 'radios'; did you mean 'radius'?"),
+        ({"kind": "circel"}, "x: shapes.0: unknown kind 'circel'; did you mean 'circle'?"),
+        ({}, "x: shapes.0: 'kind' is required, one of circle"),
+        (5, "x: shapes.0: expected a mapping with the key 'kind'"),
+        ({"kind": [1]}, "x: shapes.0: unknown kind '[1]'"),
+    ],
+)
+def test_what_is_wrong_is_named(shape: object, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        validated(Picture, {"shapes": [shape]}, "x")
+    assert message in str(caught.value)
+
+
+def test_a_name_is_taken_once() -> None:
+    SHAPES.add("circle", Circle)  # the same again is no other
+    with pytest.raises(
+        PluginError, match=r"shape 'circle': the name is taken by tests\.core\.test_registry\.Circle"
+    ):
+
+        @SHAPES.register("circle")
+        class Other(Shape):
+            pass
+
+
+@pytest.mark.parametrize("name", ["", "Circle", "a b", "1a", "a.b"])
+def test_a_name_is_plain(name: str) -> None:
+    with pytest.raises(PluginError, match="lower-case"):
+        SHAPES.add(name, Circle)
+
+
+def test_an_unfit_part_is_refused_by_name() -> None:
+    with pytest.raises(PluginError, match=r"test_registry: shape 'square' is no Shape"):
+
+        @SHAPES.register("square")
+        class Square:
+            pass
+
+    assert "square" not in SHAPES
+
+
+def test_an_unknown_part_names_the_nearest() -> None:
+    with pytest.raises(
+        PluginError, match=r"unknown shape 'circl'; did you mean 'circle'\?; if a plug-in has it"
+    ):
+        SHAPES.find("circl")
+
+
+def test_a_plugin_is_found_beside_the_config(tmp_path: Path, path: None) -> None:
+    (tmp_path / "ring_shape.py").write_text(
+        "from tests.core.test_registry import SHAPES, Shape\n"
+        "@SHAPES.register('ring')\nclass Ring(Shape):\n    kind: str = 'ring'\n"
+    )
+    load_plugins(["ring_shape"], tmp_path)
+    assert SHAPES["ring"].__name__ == "Ring"
+    del SHAPES._parts["ring"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("absent_shape", None, r"no module 'absent_shape' on the Python path and in "),
+        ("a.b", None, r"no module 'a\.b'"),
+        ("../x", None, r"expected the dotted name of a module; received '\.\./x'"),
+        ("broken_shape", "1 / 0", r"'broken_shape' cannot be imported: ZeroDivisionError: division by zero"),
+        ("wrong_shape", "def f(:", r"'wrong_shape' cannot be imported: SyntaxError"),
+        (
+            "unfit_shape",
+            "from tests.core.test_registry import SHAPES\n@SHAPES.register('unfit')\nclass Unfit: pass",
+            r"unfit_shape: shape 'unfit' is no Shape",
+        ),
+    ],
+)
+def test_a_plugin_that_is_no_use_is_refused(
+    name: str, text: str | None, message: str, tmp_path: Path, path: None
+) -> None:
+    if text is not None:
+        (tmp_path / f"{name}.py").write_text(text)
+    with pytest.raises(PluginError, match=message):
+        load_plugins([name], tmp_path)
+
+
+def test_entry_points_are_imported_at_the_first_look_up(
+    tmp_path: Path, path: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "installed_shape.py").write_text(
+        "from tests.core.test_registry import SHAPES, Shape\n"
+        "@SHAPES.register('oval')\nclass Oval(Shape):\n    kind: str = 'oval'\n"
+    )
+    sys.path.append(str(tmp_path))
+    entry = EntryPoint("oval", "installed_shape", "tests.shapes")
+    monkeypatch.setattr(module, "entry_points", lambda group: EntryPoints([entry]))
+    monkeypatch.setattr(module.pkgutil, "iter_modules", lambda path: [])
+    monkeypatch.setattr(SHAPES, "_loaded", False)
+    assert list(SHAPES) == ["circle", "oval"]
+    del SHAPES._parts["oval"]
+
+
+def test_an_entry_point_that_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = EntryPoint("oval", "no_such_module", "tests.shapes")
+    monkeypatch.setattr(module, "entry_points", lambda group: EntryPoints([entry]))
+    monkeypatch.setattr(module.pkgutil, "iter_modules", lambda path: [])
+    monkeypatch.setattr(SHAPES, "_loaded", False)
+    with pytest.raises(
+        PluginError, match=r"entry point 'oval' of tests\.no_such_group cannot be imported: Module"
+    ):
+        list(SHAPES)
+    assert not SHAPES._loaded  # told again at the next look-up
