@@ -473,8 +473,9 @@ import resource, sys
 from pathlib import Path
 from corank.core.errors import DataError
 from corank.data.pack import pack
-from corank.features.schema import IdFeature, Schema
-from corank.data.tables import DataSettings
+from corank.features.kinds import IdFeature
+from corank.features.schema import Schema
+from corank.features.log_schema import DataSettings
 
 folder = Path(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))

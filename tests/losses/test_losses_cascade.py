@@ -163,5 +163,5 @@ def test_all_stages_are_read_unless_some_are_named() -> None:
 def test_top_takes_the_place_of_every_quota(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     found = loss(cascade(form, top=2), logits(**Z), requests([LEVEL]))
     assert found != pytest.approx(by_hand(form, Z, LEVEL, STAGES, 1.0), rel=1e-5)
-    monkeypatch.setattr("test_losses_cascade.KEEP", dict.fromkeys(KEEP, 2))
+    monkeypatch.setattr("tests.losses.test_losses_cascade.KEEP", dict.fromkeys(KEEP, 2))
     assert found == pytest.approx(by_hand(form, Z, LEVEL, STAGES, 1.0), rel=1e-4)

@@ -1,0 +1,193 @@
+"""Old and new code beside each other: the same seed must give the same losses, weights, figures and answers.
+
+Each case is packed, trained, evaluated, exported and asked by an earlier commit and by the working tree, on copies of
+the same tables. Compared are the losses of every step, every weight, the document of `corank evaluate --json` and the
+answer of the bundle, all to the last bit. The earlier commit's bundle and store are then opened by the new code, which
+must answer alike or refuse them with a remedy.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from benchmarks import harness
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = """
+try:
+    from corank.cli.main import main
+except ImportError:
+    from corank.cli import main
+main()
+"""
+NARROW = ("train.requests=64", "train.epochs=2", "train.average=0.9")
+KUAIRAND = ("train.requests=256",)
+EXAMPLES = ("features", "three_stages")
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """The code of one commit, run as a program."""
+
+    root: Path
+
+    def run(self, *arguments: object) -> subprocess.CompletedProcess[str]:
+        # one thread: the order of sums is then the code's own
+        environment = os.environ | {"PYTHONPATH": str(self.root), "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-c", PROGRAM, *map(str, arguments)]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    def output(self, *arguments: object) -> str:
+        """What a command prints. Raises RuntimeError if it fails."""
+        done = self.run(*arguments)
+        if done.returncode:
+            raise RuntimeError(f"{self.root}: {arguments}: exit {done.returncode}: {done.stderr}")
+        return done.stdout
+
+
+@dataclass(frozen=True)
+class Result:
+    losses: dict[str, list[tuple[int, float]]]
+    weights: dict[str, np.ndarray[Any, Any]]
+    document: dict[str, Any]
+    answer: dict[str, Any]
+
+
+def answer(code: Checkout, bundle: Path, request: Path) -> dict[str, Any]:
+    """What a bundle answers."""
+    found: dict[str, Any] = json.loads(code.output("rank", bundle, request, "--json"))
+    return found
+
+
+def result(code: Checkout, folder: Path, example: str | None, narrow: Sequence[str]) -> Result:
+    """Pack, train, evaluate, export and ask, in a folder that holds the tables.
+
+    The config is the tables' own, or of the checkout's `examples/`: keys may have other names there.
+    """
+    config = folder / "config.yaml"
+    if example is not None:
+        shutil.copy(code.root / "examples" / f"{example}.yaml", config)
+    run, bundle, request = config.parent / "run", config.parent / "bundle", config.parent / "request.json"
+    settings = [part for override in narrow for part in ("--set", override)]
+    code.output("pack", config, *settings)
+    code.output("train", config, "--run", run, *settings)
+    document = json.loads(code.output("evaluate", run, "--json"))
+    code.output("export", run, bundle)
+    request.write_text(code.output("request", run), encoding="utf-8")
+    return Result(losses(run), load_file(run / "model.safetensors"), document, answer(code, bundle, request))
+
+
+def losses(run: Path) -> dict[str, list[tuple[int, float]]]:
+    """The curves of a run: name → (step, value)."""
+    board = EventAccumulator(str(run / "events"), size_guidance={"scalars": 0})
+    board.Reload()
+    return {
+        name: [(event.step, event.value) for event in board.Scalars(name)]
+        for name in board.Tags()["scalars"]
+        if name != "candidates_per_second"
+    }
+
+
+def differing(old: dict[str, Any], new: dict[str, Any]) -> int:
+    """Keys of either whose values are not the same to the last bit."""
+    return sum(
+        key not in old or key not in new or not np.array_equal(old[key], new[key], equal_nan=True)
+        if isinstance(old.get(key), np.ndarray)
+        else old.get(key) != new.get(key)
+        for key in old.keys() | new.keys()
+    )
+
+
+def opened(base: Checkout, new: Checkout, folder: Path) -> dict[str, harness.Figure]:
+    """What the new code makes of the old code's bundle and store: `same`, `refused` with a remedy, or `wrong`."""
+    bundle, request, store = folder / "bundle", folder / "request.json", f"lmdb:{folder / 'store'}"
+    base.output("publish", bundle, store)
+    asks = {"bundle": ("rank", bundle, request, "--json"), "store": ("store", "ls", store, "--json")}
+    found: dict[str, harness.Figure] = {}
+    for name, words in asks.items():
+        done = new.run(*words)
+        if done.returncode:
+            found[name] = "refused" if done.returncode == 1 and " again" in done.stderr else "wrong"
+        elif name == "bundle":
+            found[name] = "same" if answer(new, bundle, request) == answer(base, bundle, request) else "wrong"
+        else:
+            found[name] = "same" if json.loads(done.stdout) == json.loads(base.output(*words)) else "wrong"
+    return found
+
+
+def compare(
+    base: Checkout, new: Checkout, tables: Path, example: str | None, narrow: Sequence[str]
+) -> dict[str, Any]:
+    """One case's figures: how many losses, weights, figures and answers differ."""
+    folders = [tables.with_name(f"{tables.name}-{side}") for side in ("old", "new")]
+    for folder in folders:
+        shutil.copytree(tables, folder)
+    old, now = (
+        result(code, folder, example, narrow) for code, folder in zip((base, new), folders, strict=True)
+    )
+    if not old.losses:
+        raise RuntimeError(f"{tables}: the run has no losses to compare")
+    found = {
+        "losses": differing(old.losses, now.losses),
+        "weights": differing(old.weights, now.weights),
+        "evaluate": differing(old.document, now.document),
+        "answer": differing(old.answer, now.answer),
+    }
+    return found | opened(base, new, folders[0])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="scripts/bench same", description=__doc__)
+    parser.add_argument("base", nargs="?", default="HEAD", help="the earlier commit")
+    parser.add_argument("--kuairand", type=Path, metavar="DIR", help="KuaiRand-Pure, to be a case, too")
+    parser.add_argument("--only", action="append", metavar="CASE", help="some cases: simulated, features, …")
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        old = folder / "base"
+        subprocess.run(["git", "-C", ROOT, "worktree", "add", "--detach", "-f", old, arguments.base],
+                       check=True, capture_output=True)  # fmt: skip
+        try:
+            figures = measure(Checkout(old), Checkout(ROOT), folder, arguments.kuairand, arguments.only)
+        finally:
+            subprocess.run(["git", "-C", ROOT, "worktree", "remove", "--force", old], check=True)
+    harness.report("same", figures, {"same": ("==", 1)}, arguments.json)
+
+
+def measure(
+    base: Checkout, new: Checkout, folder: Path, kuairand: Path | None, only: Sequence[str] | None
+) -> dict[str, harness.Figure]:
+    """The figures of all cases; `same` is 1 if nothing differs in any."""
+    figures: dict[str, harness.Figure] = {}
+    for case in ("simulated", *EXAMPLES, *(["kuairand"] if kuairand else [])):
+        if only and case not in only:
+            continue
+        tables = folder / case
+        if case == "kuairand":
+            base.output("import", "kuairand", kuairand, tables)
+        else:
+            base.output(
+                *("simulate", tables, "--requests", 1500, "--candidates", 40, "--users", 200, "--items", 800)
+            )
+        narrow = KUAIRAND if case == "kuairand" else NARROW
+        found = compare(base, new, tables, case if case in EXAMPLES else None, narrow)
+        figures |= {f"{case}.{name}": value for name, value in found.items()}
+    same = all(value in (0, "same", "refused") for value in figures.values())
+    return {"same": int(same and bool(figures)), **figures}
+
+
+if __name__ == "__main__":
+    main()
