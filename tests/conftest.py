@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from corank.training.run import Run
-from tests.support.worlds import make_world, trained_run
+from tests.support.simulated_runs import make_world, trained_run
 
 torch.set_num_threads(1)
 

@@ -36,8 +36,8 @@ from corank.serving.store.fetch import as_of, fetched
 from corank.serving.store.live_version import Head
 from corank.serving.store.publish import publish
 from corank.training.run import Run
-from tests.support.servers import redis_server
-from tests.support.variants import changing, first, variant
+from tests.support.bundle_versions import changing, first, variant
+from tests.support.redis_server import redis_server
 
 ITEMS, REQUESTS = 3000, 50
 CONNECTIONS, PAUSE = 4, 0.03

@@ -30,8 +30,8 @@ from corank.serving.store.base import Store, open_store
 from corank.serving.store.live_version import Head
 from corank.serving.store.publish import publish
 from corank.serving.store.retention import held
-from tests.support.servers import binary, redis_server
-from tests.support.variants import changing, first, variant
+from tests.support.bundle_versions import changing, first, variant
+from tests.support.redis_server import binary, redis_server
 
 BUNDLES = 4
 ITEMS = 2000

@@ -30,7 +30,7 @@ from corank.models.mlp import MlpSettings
 from corank.models.two_tower import TowersSettings
 from corank.training.optimisers import optimisers
 from corank.training.train import device, keep_freed_memory, precision
-from tests.support.per_row import PerRowReader, per_row
+from tests.support.per_row_model import PerRowReader, per_row
 
 ITEMS, CANDIDATES, DIM = 100_000, 50, 16
 QUERY, ITEM, CROSS = 6, 4, 2

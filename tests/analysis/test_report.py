@@ -11,8 +11,8 @@ import pytest
 import corank
 from corank.core.errors import CheckpointError, CorankError, DataError
 from corank.training.run import Run
-from tests.analysis.test_page import Read
-from tests.support.worlds import make_world, trained_run
+from tests.analysis.test_html import Read
+from tests.support.simulated_runs import make_world, trained_run
 
 Sections = dict[str, str]
 """Title → markup."""

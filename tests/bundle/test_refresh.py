@@ -27,7 +27,7 @@ from corank.features.priors import Rates, Snapshots
 from corank.serving.funnel.funnel import Funnel, Request
 from corank.training.export import export, newest
 from corank.training.run import Run
-from tests.support.commands import run_corank
+from tests.support.command_line import run_corank
 from tests.support.random_worlds import DAY, DERIVED, HOUR, Case
 
 BEGIN = 2 * DAY + 5 * HOUR

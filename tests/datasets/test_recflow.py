@@ -18,8 +18,8 @@ from corank.datasets.recflow import import_recflow
 from corank.datasets.recflow_layout import COLUMNS, simulate_recflow
 from corank.training.check import checked
 from corank.training.config_file import read
-from tests.support.commands import run_corank
-from tests.support.worlds import trained_run
+from tests.support.command_line import run_corank
+from tests.support.simulated_runs import trained_run
 
 SMALL: dict[str, Any] = {"requests": 400, "candidates": 50, "users": 20, "items": 150}
 CHINA = ZoneInfo("Asia/Shanghai")

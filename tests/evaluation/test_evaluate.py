@@ -19,8 +19,8 @@ from corank.metrics import Requests
 from corank.models.mlp import MlpSettings
 from corank.models.two_tower import TowersSettings
 from corank.training.run import Run
-from tests.support.commands import run_corank
-from tests.support.worlds import make_world, trained_run
+from tests.support.command_line import run_corank
+from tests.support.simulated_runs import make_world, trained_run
 
 LEVELS = ["retrieved", "preranked", "ranked", "exposed"]
 STAGES = [

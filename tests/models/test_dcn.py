@@ -12,7 +12,7 @@ from corank.losses import Click, Scope, Total
 from corank.models.dcn import Dcn, DcnSettings
 from corank.models.joint import JointModel
 from corank.models.mlp import MlpSettings
-from tests.support.synthetic import LAYOUT, random_batch
+from tests.support.encoded_batches import LAYOUT, random_batch
 
 TOTAL = Total([Click(kind="click", stage="rank")], Scope(["exposed"], ["click"], {"rank": ["click"]}))
 

@@ -18,8 +18,8 @@ from corank.models.joint import JointModel
 from corank.models.layers import ACTIVATIONS
 from corank.models.mlp import MlpSettings
 from corank.models.two_tower import TowersSettings
-from tests.support.attended import ATTENDED, HELD, RAGGED, Request, attended, requests
-from tests.support.synthetic import LAYOUT, SCHEMA
+from tests.support.encoded_batches import LAYOUT, SCHEMA
+from tests.support.history_batches import ATTENDED, HELD, RAGGED, Request, attended, requests
 
 WIDTH = 5
 DIN = DinSettings(history="seen", attributes=["tags"], hidden=3)

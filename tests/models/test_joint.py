@@ -11,8 +11,8 @@ from corank.models.layers import activated, linear
 from corank.models.mlp import MlpSettings
 from corank.models.two_tower import TowersSettings
 from corank.training.optimisers import Average, optimisers
-from tests.support.per_row import per_row
-from tests.support.synthetic import LAYOUT, random_batch
+from tests.support.encoded_batches import LAYOUT, random_batch
+from tests.support.per_row_model import per_row
 
 STAGES = [
     TowersSettings(name="prerank", model="towers", keep=3, query=[16, 8], item=[12, 8]),

@@ -14,8 +14,8 @@ from corank.models.joint import JointModel
 from corank.models.mlp import MlpSettings
 from corank.models.two_tower import TowersSettings
 from corank.training.optimisers import POSITION_RATE, DenseOptimiser, optimisers
-from tests.support.by_hand import SCOPE, loss
-from tests.support.synthetic import LAYOUT, batch, random_batch, rows
+from tests.support.encoded_batches import LAYOUT, batch, random_batch, rows
+from tests.support.loss_cases import SCOPE, loss
 
 POSITIONS = 4
 STAGES = [

@@ -14,8 +14,8 @@ from corank.models.teacher import TeacherSettings
 from corank.models.two_tower import TowersSettings
 from corank.training.config_file import read
 from corank.training.run import Run
-from tests.support.synthetic import LAYOUT, random_batch
-from tests.support.worlds import Silent, trained_run
+from tests.support.encoded_batches import LAYOUT, random_batch
+from tests.support.simulated_runs import Silent, trained_run
 
 STAGES = [
     TowersSettings(name="prerank", model="towers", keep=5, query=[8, 4], item=[8, 4]),

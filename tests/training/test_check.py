@@ -9,7 +9,7 @@ import corank
 from corank.cli.console import show_check
 from corank.core.errors import ConfigError, DataError
 from corank.datasets.simulate import simulate
-from tests.support.worlds import make_world
+from tests.support.simulated_runs import make_world
 
 
 @pytest.fixture(scope="module")

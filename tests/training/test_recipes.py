@@ -13,7 +13,7 @@ from corank.datasets.simulate import simulate
 from corank.evaluation.predict import predict
 from corank.serving.funnel.funnel import Funnel, Request
 from corank.training.run import Run
-from tests.support.worlds import Silent
+from tests.support.simulated_runs import Silent
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 RECIPES = {

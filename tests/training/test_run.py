@@ -12,7 +12,7 @@ from corank.core.errors import CheckpointError, ConfigError, DataError
 from corank.training.checkpoint import Checkpoint, load, save
 from corank.training.config_file import plain, read
 from corank.training.run import Run
-from tests.support.worlds import Silent, make_world, trained_run
+from tests.support.simulated_runs import Silent, make_world, trained_run
 
 
 @pytest.fixture

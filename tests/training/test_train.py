@@ -17,7 +17,7 @@ from corank.core.errors import CorankError
 from corank.training.checkpoint import load
 from corank.training.config_file import read
 from corank.training.run import Run
-from tests.support.worlds import Silent, trained_run
+from tests.support.simulated_runs import Silent, trained_run
 
 SMALL = ("train.requests=24", "train.epochs=2")
 HARD = (

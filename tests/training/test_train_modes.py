@@ -13,7 +13,7 @@ import corank
 from corank.core.errors import ConfigError
 from corank.training.checkpoint import load
 from corank.training.run import Run
-from tests.support.worlds import Silent, trained_run
+from tests.support.simulated_runs import Silent, trained_run
 from tests.training.test_train import Interrupting, StoppedError, same
 
 OWN = "stages.0.embeddings=own"

@@ -11,9 +11,9 @@ import pytest
 
 import corank
 from corank.core.errors import ConfigError, CorankError, DataError
-from tests.analysis.test_page import Read
-from tests.support.commands import run_corank
-from tests.support.worlds import make_world
+from tests.analysis.test_html import Read
+from tests.support.command_line import run_corank
+from tests.support.simulated_runs import make_world
 
 MOST = (2, 5, 6, 7, 8)
 FEW = {"seeds": 2, "rates": (1.0, 3.0)}

@@ -17,9 +17,9 @@ from corank.serving.store.fetch import KEPT, as_of, caught_up, fetched, newest
 from corank.serving.store.live_version import JOURNAL, Head, journal, journal_key, now
 from corank.serving.store.publish import publish, upsert
 from corank.serving.store.retention import prune, roll_back
-from tests.support.published import KINDS, answers, derived, item, opened, records, worths
+from tests.support.bundle_versions import variant
 from tests.support.random_worlds import Case
-from tests.support.variants import variant
+from tests.support.stores import KINDS, answers, derived, item, opened, records, worths
 
 
 @pytest.fixture(scope="module")

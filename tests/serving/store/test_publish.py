@@ -18,9 +18,9 @@ from corank.serving.store.live_version import JOURNAL, Head, journal, journal_ke
 from corank.serving.store.publish import MovedError, publish, upsert
 from corank.serving.store.record_codec import Form
 from corank.serving.store.retention import held
-from tests.support.commands import run_corank
-from tests.support.published import KINDS, answers, derived, item, opened, records, worths
-from tests.support.variants import variant
+from tests.support.bundle_versions import variant
+from tests.support.command_line import run_corank
+from tests.support.stores import KINDS, answers, derived, item, opened, records, worths
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from corank.core.errors import StoreError
 from corank.serving.store.base import Entries, Store, open_store
-from tests.support.servers import Server, redis_server
+from tests.support.redis_server import Server, redis_server
 
 
 @pytest.fixture(scope="module")

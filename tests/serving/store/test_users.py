@@ -13,9 +13,9 @@ from corank.core.errors import DataError, StoreError
 from corank.serving.funnel.funnel import Request
 from corank.serving.store.base import Store
 from corank.serving.store.users import UserStore, columns_of, put_users
-from tests.support.commands import run_corank
-from tests.support.published import KINDS, derived, opened, requests
+from tests.support.command_line import run_corank
 from tests.support.random_worlds import DAY
+from tests.support.stores import KINDS, derived, opened, requests
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,254 @@
+"""What features are worth: their values dealt out anew, and the document that says it."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import corank
+from corank.analysis import importance as explaining
+from corank.analysis.importance import _dealt, explain
+from corank.analysis.latency import Price
+from corank.batches.reader import Draft, Reader
+from corank.core.errors import DataError
+from corank.core.ragged import Ragged, Rows
+from corank.features.schema import PLACEMENTS
+from corank.training.run import Run
+from tests.support.command_line import run_corank
+from tests.support.random_worlds import DERIVED, Case
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return Case.of(tmp_path_factory.mktemp("case"), DERIVED)
+
+
+@pytest.fixture(scope="module")
+def document(trained: Run) -> dict[str, Any]:
+    return corank.explain(trained.folder)
+
+
+def leaves(found: Any) -> list[Any]:
+    parts = found.values() if isinstance(found, dict) else found if isinstance(found, list) else None
+    return [found] if parts is None else [leaf for part in parts for leaf in leaves(part)]
+
+
+# The document
+
+
+def test_every_feature_has_its_worth_by_stage_and_its_price(trained: Run, document: dict[str, Any]) -> None:
+    assert list(document) == ["split", "candidates", "stages", "features"]
+    shards = trained.packed().splits["valid"]
+    shown = sum(int((shard.level == 3).sum()) for shard in shards)
+    assert (document["split"], document["candidates"]) == ("valid", shown)
+    assert list(document["features"]) == list(trained.config.features)
+    for name, found in document["features"].items():
+        feature = trained.config.features[name]
+        assert (found["side"], found["kind"]) == (trained.config.declared.side(name), feature.kind)
+        assert list(found["stages"]) == ["prerank", "rank"]
+        for metrics in found["stages"].values():
+            assert list(metrics) == ["auc", "gauc"]
+            assert [list(parts) for parts in metrics.values()] == [["value", "interval"]] * 2
+            low, high = metrics["auc"]["interval"]
+            assert low <= metrics["auc"]["value"] <= high
+    assert all(math.isfinite(leaf) for leaf in leaves(document["features"]) if isinstance(leaf, float))
+
+
+def test_figures_with_all_features_are_those_of_the_evaluation(
+    trained: Run, document: dict[str, Any]
+) -> None:
+    stages = corank.evaluate(trained.folder, "valid")["stages"]
+    for stage, found in document["stages"].items():
+        exposed = stages[stage]["exposed"]["click"]
+        assert found == {"label": "click"} | {
+            metric: pytest.approx(exposed[metric], abs=1e-9) for metric in ("auc", "gauc")
+        }
+
+
+def test_towers_have_no_use_for_a_cross(document: dict[str, Any]) -> None:
+    found = document["features"]["category_clicks"]["stages"]
+    assert found["prerank"]["auc"] == found["prerank"]["gauc"] == {"value": 0, "interval": [0, 0]}
+    assert found["rank"]["auc"]["value"] != 0
+
+
+def test_the_items_vectors_are_paid_ahead(trained: Run, document: dict[str, Any]) -> None:
+    schema = trained.config.declared
+    for name, found in document["features"].items():
+        cost = found["microseconds"]
+        assert list(cost) == ["encode", "look_up", "network", "total"]
+        assert cost["total"] == pytest.approx(cost["encode"] + cost["look_up"] + cost["network"])
+        assert all(part >= 0 for part in cost.values()) and cost["network"] > 0
+        assert (cost["encode"] == 0) == (schema.placement(name) == "item")
+        assert (cost["look_up"] > 0) == (name in schema.embedded())
+
+
+def test_json_is_one_document_and_the_table_shows_it(
+    trained: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        explaining, "_prices", lambda run, *_: dict.fromkeys(run.config.features, Price(1, 2, 4))
+    )
+    code, out, err = run_corank(capsys, "explain", trained.folder, "--split", "test", "--json")
+    found = json.loads(out)
+    assert (code, err, found["split"]) == (0, "", "test")
+    assert found["features"]["tab"]["microseconds"] == {"encode": 1, "look_up": 2, "network": 4, "total": 7}
+    code, out, err = run_corank(capsys, "explain", trained.folder)
+    assert (code, err) == (0, "") and out.startswith("valid: what AUC and GAUC lose without a feature")
+    assert sum(line.split()[-1:] == ["7"] for line in out.splitlines()) == len(trained.config.features)
+
+
+def test_a_split_that_is_not_there_is_refused(trained: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    message = "split 'tset': no such split, or no rows in it; there are train, valid, test"
+    with pytest.raises(DataError, match=message):
+        corank.explain(trained.folder, "tset")
+    code, out, err = run_corank(capsys, "explain", trained.folder, "--split", "tset", "--json")
+    assert (code, out, err) == (1, "", f"error: {message}\n")
+
+
+# What features are worth
+
+
+@pytest.fixture
+def unpriced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prices need an export, which takes a second."""
+    monkeypatch.setattr(explaining, "_prices", lambda *_: {})
+
+
+def ordered_by(trained: Run, feature: str, folder: Path) -> Run:
+    """A copy of the run whose ranker orders by the first column of one feature, its pre-ranker not at all."""
+    packed = trained.packed()
+    model, calibrators = trained.model(packed)
+    at = PLACEMENTS.index(packed.schema.placement(feature))
+    before = sum(model.layout.width(placement) for placement in PLACEMENTS[:at])
+    column = before + int(model.layout.columns(PLACEMENTS[at], [feature])[0])
+    with torch.no_grad():
+        for parameter in (p for n, p in model.named_parameters() if not n.startswith("tables.")):
+            parameter.zero_()
+        rank = model.stages["rank"]
+        rank.first.bias[0] = 100  # out of reach of the ReLU
+        rank.first.weight[0, column] = rank.hidden[0].weight[0, 0] = rank.heads.weight[0, 0] = 1
+    run = Run.create(folder, trained.config, trained.base)
+    run.finish(packed, model, calibrators, {})
+    return run
+
+
+@pytest.mark.parametrize("feature", ["activity", "price", "category_clicks"])
+@pytest.mark.usefixtures("unpriced")
+def test_what_alone_is_read_is_worth_all_and_what_is_not_read_nothing(
+    trained: Run, tmp_path: Path, feature: str
+) -> None:
+    found = explain(ordered_by(trained, feature, tmp_path / "run"), "train", 20_000)
+    auc, worth = found["stages"]["rank"]["auc"], found["features"].pop(feature)["stages"]
+    assert abs(auc - 0.5) > 0.04
+    assert 0.3 < worth["rank"]["auc"]["value"] / (auc - 0.5) < 1.7  # dealt out anew it orders at random
+    nothing = {"value": 0, "interval": [0, 0]}
+    others = [other["stages"]["rank"] for other in found["features"].values()]
+    assert [*others, worth["prerank"]] == [{"auc": nothing, "gauc": nothing}] * (len(others) + 1)
+
+
+@pytest.mark.usefixtures("unpriced")
+def test_a_seed_has_its_figures(trained: Run) -> None:
+    first, again, other = (explain(trained, "valid", 20_000, seed) for seed in (3, 3, 4))
+    assert first == again
+    assert other["stages"] == first["stages"]
+    assert other["features"] != first["features"]
+
+
+@pytest.mark.usefixtures("unpriced")
+def test_requests_are_judged_by_at_most_so_many(trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(explaining, "REQUESTS", 20)
+    monkeypatch.setattr(explaining, "SAID", 2)
+    found = [explain(trained, "valid", most, report=said.append)["candidates"] for most in (20, 60, 20_000)]
+    shown = sum(int((shard.level == 3).sum()) for shard in trained.packed().splits["valid"])
+    assert found[0] * 2 < found[1] < found[2] == shown
+    assert said[:2] == ["40 requests judged", "40 requests judged"]
+
+
+@pytest.mark.usefixtures("unpriced")
+def test_fewer_requests_than_a_batch_are_no_whole_batch(trained: Run) -> None:
+    (shard,) = trained.packed().splits["valid"]
+    assert len(shard) < explaining.REQUESTS
+    assert explain(trained, "valid", 5)["candidates"] < int((shard.level == 3).sum()) / 2
+
+
+# How values are dealt out
+
+
+@pytest.fixture(scope="module")
+def draft(case: Case) -> Draft:
+    model = case.model
+    shown = {len(case.packed.data.levels) - 1: None}
+    reader = Reader(case.packed, "train", 512, shown, attended=model.attended, places=model.places)
+    return next(reader.drafts(0))
+
+
+def column(rows: Rows, names: Any, feature: str) -> list[Any]:
+    """A value a row: a code, a number, or a list's codes with what each counts."""
+    if feature in names.ids:
+        return list(rows.ids[:, names.ids.index(feature)].tolist())
+    if feature in names.numbers:
+        return list(rows.numbers[:, names.numbers.index(feature)].tolist())
+    return told(rows.lists[names.lists.index(feature)])
+
+
+def told(lists: Ragged) -> list[Any]:
+    rows = [lists.take(np.array([n])) for n in range(len(lists.length))]
+    return [(r.flat().tolist(), None if r.weight is None else r.flat_weight().tolist()) for r in rows]  # type: ignore[union-attr]
+
+
+def test_a_feature_is_dealt_out_whole_and_others_stay(case: Case, draft: Draft) -> None:
+    schema, moved = case.packed.schema, 0
+    for feature in schema.features:
+        dealt = _dealt(draft, schema, feature, np.random.default_rng(1))
+        for side, before, after in (
+            ("query", draft.query, dealt.query),
+            ("item", draft.item, dealt.item),
+            ("cross", draft.cross, dealt.cross),
+        ):
+            names = schema.placed(side)  # type: ignore[arg-type]
+            for name in names:
+                old, new = column(before, names, name), column(after, names, name)
+                if name != feature:
+                    assert new == old, (feature, name)
+                elif side == "item":
+                    assert all(value in old for value in new)
+                else:
+                    assert sorted(new) == sorted(old), feature
+                moved += name == feature and new != old
+    assert moved > len(schema.features) / 2
+
+
+def test_attention_is_dealt_the_same_past_as_the_pool(case: Case, draft: Draft) -> None:
+    schema, (attended,) = case.packed.schema, draft.past
+    history = schema.placed("query").lists.index("history_0")
+    item_id = schema.placed("item").ids.index("item_id")
+
+    def events(of: Draft) -> list[list[int]]:
+        items, held = of.past[attended]
+        return [items.ids[held.take(np.array([n])).flat(), item_id].tolist() for n in range(len(of.query))]
+
+    def pooled(of: Draft) -> list[list[int]]:
+        return [codes for codes, _ in told(of.query.lists[history])]
+
+    dealt = _dealt(draft, schema, "history_0", np.random.default_rng(1))
+    assert events(draft) == pooled(draft) != pooled(dealt) == events(dealt)
+    for other in ("history_1", "history_0_item_2", "user_0"):
+        assert events(_dealt(draft, schema, other, np.random.default_rng(1))) == events(draft)
+
+
+def test_popular_items_are_dealt_out_as_often_as_they_are_met(case: Case, draft: Draft) -> None:
+    schema, names = case.packed.schema, case.packed.schema.placed("item")
+    number = names.numbers.index("item_1")
+    drawn = [
+        _dealt(draft, schema, "item_1", np.random.default_rng(seed)).item.numbers[:, number]
+        for seed in range(300)
+    ]
+    met = draft.item.numbers[draft.item_of, number]
+    assert len(np.unique(met)) > 4
+    for value in np.unique(met):
+        assert (np.concatenate(drawn) == value).mean() == pytest.approx((met == value).mean(), abs=0.03)

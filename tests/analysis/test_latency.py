@@ -1,0 +1,88 @@
+"""CPU time of requests, and the estimated cost of each feature by stage and number of candidates."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import corank
+from corank.analysis import latency as price
+from corank.analysis.cost import cpu_ms
+from corank.analysis.latency import _widths, prices, timed
+from corank.analysis.logged_request import logged_request
+from corank.core.errors import RequestError
+from corank.features.schema import PLACEMENTS
+from corank.models.two_tower import TowersSettings
+from corank.serving.funnel.funnel import Funnel
+from corank.serving.funnel.request import Request
+from corank.training.run import Run
+from tests.support.random_worlds import DERIVED, Case
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return Case.of(tmp_path_factory.mktemp("case"), DERIVED)
+
+
+def test_no_work_costs_nothing() -> None:
+    assert timed(None) == 0
+    assert timed(lambda: sum(range(1000))) > 1
+
+
+def test_of_several_towers_those_that_read_a_feature_are_paid(case: Case) -> None:
+    prerank, rank = case.config.stages
+    found = {n: _widths(prerank, n, case.packed.schema.placement(n)) for n in case.config.features}
+    read = {n: widths for n, widths in found.items() if widths}
+    assert isinstance(prerank, TowersSettings)
+    one = prerank.query_towers["one"].features
+    assert read == {name: [8] for name in one} | {"history_1_item_2": [8, 4]}
+    assert {tuple(_widths(rank, n, "cross")) for n in case.config.features} == {(8,)}
+
+
+def test_of_one_tower_what_enters_it_is_paid() -> None:
+    tower = TowersSettings(name="prerank", model="towers", keep=9, query=[16, 4], item=[8, 4])
+    assert [_widths(tower, "brand", placement) for placement in PLACEMENTS] == [[16], [], []]
+    chosen = tower.model_copy(update={"query_features": ["tab"]})
+    assert (_widths(chosen, "tab", "query"), _widths(chosen, "age", "query")) == ([16], [])
+
+
+def asked(case: Case) -> Request:
+    request = case.request("test", 0)
+    return Request.parse(request | {"candidates": [{"id": n, "bid": 1.0} for n in range(16)]})
+
+
+def test_the_first_stage_meets_all_and_the_next_what_it_keeps(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(price, "_stage", lambda funnel, stage, name, received, n: (float(n), 0.0))
+    found = prices(case.funnel, asked(case), case.config.stages)
+    assert {(p.look_up, p.network) for p in found.values()} == {(16 + 4, 0)}
+
+
+def test_each_part_is_paid_where_it_is_needed(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted, not timed: what is encoded, the stages whose tables are looked up, the layers that read it."""
+
+    def once(run: Callable[[], object] | None) -> float:
+        return 0.0 if run is None else float(bool([run()]))
+
+    monkeypatch.setattr(price, "timed", once)
+    found = prices(case.funnel, asked(case), case.config.stages)
+    parts = {name: (p.encode, p.look_up, p.network) for name, p in found.items()}
+    assert parts["user_id"] == (1, 2, 2)
+    assert parts["history_1_item_2"] == (1, 2, 3)
+    assert parts["user_2"] == (1, 1, 1)  # in no query tower
+    assert parts["context_1"] == (1, 0, 2)
+    assert parts["item_id"] == (0, 1, 1)
+    assert parts["item_1"] == (0, 0, 1)
+    assert parts["cross_1"] == (1, 1, 1)
+    assert found["user_id"].plain() == {"encode": 1, "look_up": 2, "network": 2, "total": 5}
+
+
+def test_a_time_for_every_quota(trained: Run, tmp_path: Path) -> None:
+    corank.export(trained.folder, tmp_path / "bundle")
+    funnel = Funnel.open(tmp_path / "bundle")
+    requests = [Request.parse(logged_request(trained, "test", n)) for n in (0, 1)]
+    found = cpu_ms(funnel, requests, "prerank", [6, 12, 30])
+    assert found.shape == (3,) and (found > 0).all()
+    with pytest.raises(RequestError, match="no stage 'pre'"):
+        cpu_ms(funnel, requests, "pre", [6])

@@ -1,0 +1,265 @@
+"""A bundle is whole, of one model version, or refused by the name of the part that is wrong."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from corank.bundle.manifest import Bundle, next_seq, write
+from corank.core.errors import BundleError
+from corank.serving.funnel.funnel import Funnel
+from corank.training.export import export
+from tests.support.command_line import run_corank
+from tests.support.random_worlds import RICH, Case
+
+PARTS = [
+    "prerank.query.onnx",
+    "prerank.item.onnx",
+    "rank.onnx",
+    "tables/shared/8.npy",
+    "items/ids.npy",
+    "items/keys.arrow",
+    "items/vectors.prerank.npy",
+    "encoders/encoders.json",
+]
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return Case.of(tmp_path_factory.mktemp("case"), RICH)
+
+
+@pytest.fixture(scope="module")
+def written(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An exported bundle; tests that change one take a copy."""
+    path = tmp_path_factory.mktemp("bundles") / "bundle"
+    export(path, case.config, case.packed, case.model, case.calibrators)
+    return path
+
+
+@pytest.fixture
+def bundle(written: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(written, tmp_path / "bundle"))
+
+
+def content(bundle: Path) -> Path:
+    return bundle / json.loads((bundle / "manifest.json").read_bytes())["content"]
+
+
+def refused(bundle: Path) -> str:
+    with pytest.raises(BundleError) as error:
+        Funnel.open(bundle)
+    return str(error.value)
+
+
+def test_every_file_is_a_part_with_its_size_and_checksum(written: Path) -> None:
+    opened = Bundle.open(written)
+    files = {str(p.relative_to(opened.folder)): p for p in opened.folder.rglob("*") if p.is_file()}
+    assert set(opened.manifest.parts) == set(files)
+    assert {name: part.bytes for name, part in opened.manifest.parts.items()} == {
+        name: path.stat().st_size for name, path in files.items()
+    }
+    assert set(PARTS) <= set(files)
+    assert sorted(p.name for p in written.iterdir()) == sorted([opened.folder.name, "manifest.json"])
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_truncated_part_is_refused_by_name(bundle: Path, part: str) -> None:
+    path = content(bundle) / part
+    size = path.stat().st_size
+    path.write_bytes(path.read_bytes()[:-1])
+    message = refused(bundle)
+    assert message.startswith(f"{path}: damaged, or a part of another model version than ")
+    assert f"({size - 1} bytes in place of {size})" in message
+    assert message.endswith("export the bundle again")
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_flipped_bit_is_refused_by_name(bundle: Path, part: str) -> None:
+    path = content(bundle) / part
+    held = bytearray(path.read_bytes())
+    held[len(held) // 2] ^= 1
+    path.write_bytes(held)
+    message = refused(bundle)
+    assert message.startswith(f"{path}: damaged, or a part of another model version than ")
+    assert "(its checksum differs)" in message
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_missing_part_is_refused_by_name(bundle: Path, part: str) -> None:
+    path = content(bundle) / part
+    path.unlink()
+    assert refused(bundle) == f"{path}: missing from the bundle (No such file or directory); export it again"
+
+
+@pytest.fixture(scope="module")
+def other(written: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sound bundle of another model version, whose table is of the same size."""
+    path = tmp_path_factory.mktemp("other") / "bundle"
+    opened = Bundle.open(written)
+
+    def fill(folder: Path) -> None:
+        shutil.copytree(opened.folder, folder, dirs_exist_ok=True)
+        table = np.load(folder / "tables" / "shared" / "8.npy", allow_pickle=False)
+        np.save(folder / "tables" / "shared" / "8.npy", table + 1, allow_pickle=False)
+        shutil.copyfile(folder / "prerank.item.onnx", folder / "rank.onnx")
+
+    write(path, opened.manifest.model_copy(update={"model_version": "f" * 16}), fill)
+    return path
+
+
+@pytest.mark.parametrize("part", ["tables/shared/8.npy", "rank.onnx"])
+def test_part_of_another_model_version_is_refused(bundle: Path, other: Path, part: str) -> None:
+    path = content(bundle) / part
+    shutil.copyfile(content(other) / part, path)
+    assert refused(bundle).startswith(f"{path}: damaged, or a part of another model version than ")
+
+
+def test_manifest_of_another_bundle_is_refused(bundle: Path, other: Path) -> None:
+    shutil.copyfile(other / "manifest.json", bundle / "manifest.json")
+    assert f"{bundle}/{content(other).name}/" in refused(bundle)
+    assert "missing from the bundle" in refused(bundle)
+
+
+def _edit(**changes: object) -> Callable[[Path], None]:
+    def edit(path: Path) -> None:
+        held = json.loads(path.read_bytes())
+        path.write_text(json.dumps(held | changes))
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: path.unlink(), "not a bundle (it has no manifest.json); `corank export` makes one"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-10]), "manifest.json: cannot be read ("),
+        (lambda path: path.write_bytes(b"\xff\x00"), "manifest.json: cannot be read ("),
+        (lambda path: path.write_text("[1]"), "manifest.json: "),
+        (_edit(format=1), "manifest.json: format 1; this corank reads format 4"),
+        (_edit(items_seq=7), "manifest.json: altered since it was written; export the bundle again"),
+        (_edit(model_version="0" * 16), "manifest.json: altered since it was written"),
+        (_edit(parts={}), "manifest.json: altered since it was written"),
+        (_edit(contents="x"), "manifest.json: (top level): unknown key 'contents'; did you mean 'content'?"),
+        (_edit(stages="x"), "manifest.json: stages: Input should be a valid list; received 'x'"),
+    ],
+)
+def test_unsound_manifest_is_refused(bundle: Path, damage: Callable[[Path], None], message: str) -> None:
+    damage(bundle / "manifest.json")
+    found = refused(bundle)
+    assert found.startswith(str(bundle))
+    assert message in found
+
+
+def test_folders_that_hold_no_bundle_are_refused(tmp_path: Path) -> None:
+    assert refused(tmp_path / "absent").startswith(f"{tmp_path / 'absent'}: not a bundle")
+    (tmp_path / "file").write_text("x")
+    assert refused(tmp_path / "file").startswith(str(tmp_path / "file"))
+
+
+@pytest.mark.parametrize("damage", ["truncate", "remove", "manifest", "absent"])
+def test_rank_refuses_without_a_traceback(
+    bundle: Path, case: Case, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    request = bundle.parent / "request.json"
+    request.write_text(json.dumps(case.request("test", 0)))
+    path = content(bundle) / "rank.onnx"
+    if damage == "truncate":
+        path.write_bytes(path.read_bytes()[:100])
+    elif damage == "remove":
+        path.unlink()
+    else:
+        path = bundle / "manifest.json"
+        path.write_text("{}") if damage == "manifest" else shutil.rmtree(path.parent)
+        path = bundle
+    code, out, err = run_corank(capsys, "rank", bundle, request, "--json")
+    assert (code, out) == (1, "")
+    assert err.startswith(f"error: {path}")
+    assert "Traceback" not in err
+
+
+# What may be written over
+
+
+def test_export_refuses_a_folder_of_other_files(case: Case, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(BundleError, match=r"holds other files \(notes.txt\) and is no bundle"):
+        export(tmp_path, case.config, case.packed, case.model, case.calibrators)
+    with pytest.raises(BundleError, match="exists and is no folder"):
+        export(tmp_path / "notes.txt", case.config, case.packed, case.model, case.calibrators)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_export_refuses_packed_data_which_have_a_manifest_too(case: Case) -> None:
+    before = sorted(case.packed.folder.rglob("*"))
+    with pytest.raises(BundleError, match=r"holds other files \(.*\) and is no bundle"):
+        export(case.packed.folder, case.config, case.packed, case.model, case.calibrators)
+    assert sorted(case.packed.folder.rglob("*")) == before
+
+
+def fill_from(content: Path, folder: Path) -> None:
+    shutil.copytree(content, folder, dirs_exist_ok=True)
+
+
+def test_each_writing_switches_whole_and_keeps_the_content_before(bundle: Path) -> None:
+    first = Bundle.open(bundle)
+    version = first.manifest.model_version
+    parts = Path(shutil.copytree(first.folder, bundle.parent / "parts"))
+    written = [first]
+    for seq in (2, 3):
+        assert next_seq(bundle, version) == seq
+        manifest = first.manifest.model_copy(update={"items_seq": seq})
+        written.append(write(bundle, manifest, lambda folder: fill_from(parts, folder)))
+        assert written[-2].folder.is_dir()  # for those still reading it
+    assert next_seq(bundle, "0" * 16) == 1
+    assert Bundle.open(bundle) == written[2]
+    kept = {written[1].folder.name, written[2].folder.name, "manifest.json"}
+    assert {path.name for path in bundle.iterdir()} == kept
+
+
+def test_a_writing_that_fails_leaves_the_bundle_as_it_was(bundle: Path) -> None:
+    before = Bundle.open(bundle)
+
+    def fail(folder: Path) -> None:
+        (folder / "part").write_text("x")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(
+        BundleError, match=r"cannot be written: \[Errno 28\] No space left on device; what was"
+    ):
+        write(bundle, before.manifest, fail)
+    assert Bundle.open(bundle) == before
+    assert {path.name for path in bundle.iterdir()} == {before.folder.name, "manifest.json"}
+
+
+def test_files_of_the_users_in_a_bundle_are_left_alone(bundle: Path) -> None:
+    (bundle / "notes.txt").write_text("mine")
+    opened = Bundle.open(bundle)
+    write(bundle, opened.manifest, lambda folder: fill_from(opened.folder, folder))
+    assert (bundle / "notes.txt").read_text() == "mine"
+
+
+def test_writing_mends_a_damaged_bundle_and_clears_what_was_left(bundle: Path) -> None:
+    opened = Bundle.open(bundle)
+    (bundle / "manifest.json").write_text("{")
+    (bundle / ".partial-abc").mkdir()
+    (bundle / ".manifest-abc").write_text("{")
+    assert next_seq(bundle, opened.manifest.model_version) == 1
+    mended = write(bundle, opened.manifest, lambda folder: fill_from(opened.folder, folder))
+    assert Bundle.open(bundle) == mended
+    assert sorted(p.name for p in bundle.iterdir()) == sorted([mended.folder.name, "manifest.json"])
+
+
+def test_no_part_is_a_pickle(written: Path) -> None:
+    """A pickle of protocol 2 or later begins with 0x80 and its protocol, in a file or a zip of them."""
+    for path in (p for p in written.rglob("*") if p.is_file()):
+        head = path.read_bytes()
+        assert not (head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")), path
+        assert head[:4] != b"PK\x03\x04", path
+        assert path.suffix in (".json", ".npy", ".arrow", ".onnx"), path
+        if path.suffix == ".npy":
+            # an array of objects would be pickled
+            assert b"|O" not in head[:128], path

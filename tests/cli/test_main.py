@@ -1,0 +1,236 @@
+"""The command line: what it prints where, and how it exits."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+import corank
+from corank.cli.main import main
+from corank.datasets.simulate import simulate
+from corank.training.run import Run
+from tests.support.simulated_runs import make_world
+
+
+class Said(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Corank = Callable[..., Said]
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Corank:
+    def run(*arguments: object) -> Said:
+        monkeypatch.setattr(sys, "argv", ["corank", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        captured = capsys.readouterr()
+        return Said(int(caught.value.code or 0), captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def bundle(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("bundles") / "bundle"
+    corank.export(trained.folder, out)
+    return out
+
+
+def refused(said: Said, *parts: str) -> None:
+    """Exit 1, one message on stderr, nothing on stdout."""
+    assert said.code == 1 and said.out == ""
+    assert said.err.startswith("error: ") and "Traceback" not in said.err, said.err
+    for part in parts:
+        assert part in said.err, said.err
+
+
+def document(said: Said) -> Any:
+    """Exactly one JSON document, and no NaN, which JSON has not."""
+    assert said.code == 0, said.err
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    return json.loads(said.out, parse_constant=refuse)
+
+
+CONFIG_MISTAKES = {
+    "trian.epochs=1": "unknown key 'trian'; did you mean 'train'?",
+    "train.epochs=many": "train.epochs: Input should be a valid integer",
+    "stages.0.query=[16, 4]": "received query 4 and item 8",
+    "stages.0.query_features=[category_clicks]": "'category_clicks' is a cross feature",
+    "stages.0.query_features=[item_id]": "'item_id' is an item feature and cannot enter the query tower",
+    "losses.2.from=[preranked]": "a row gets a hard 0 or a teacher's target, never both",
+    "losses.0.stage=rerank": "no stage 'rerank'; stages are prerank, rank",
+    "nonsense": "--set nonsense: expected a.b=value",
+    "name.x=1": "--set name.x=1: the config has no such place",
+}
+
+
+@pytest.mark.parametrize("override", CONFIG_MISTAKES)
+@pytest.mark.parametrize("verb", ["check", "pack", "train"])
+def test_a_mistake_in_the_config(world: Path, command: Corank, verb: str, override: str) -> None:
+    refused(command(verb, world / "config.yaml", "--set", override), CONFIG_MISTAKES[override])
+
+
+def test_a_config_that_is_missing_or_no_yaml(tmp_path: Path, command: Corank) -> None:
+    for verb in ("check", "pack", "train"):
+        refused(command(verb, tmp_path / "absent.yaml"), "absent.yaml: no such file")
+    (tmp_path / "bad.yaml").write_text("name: [", encoding="utf-8")
+    refused(command("check", tmp_path / "bad.yaml"), "bad.yaml: not valid YAML")
+
+
+def test_several_mistakes_are_told_at_once(world: Path, command: Corank) -> None:
+    said = command("check", world / "config.yaml", "--set", "train.epochs=0", "--set", "stages.0.keep=x")
+    refused(said, "train.epochs: ", "stages.0.keep: ")
+
+
+def test_mistakes_about_runs(world: Path, trained: Run, tmp_path: Path, command: Corank) -> None:
+    config = world / "config.yaml"
+    out = tmp_path / "b"
+    for arguments in (
+        ("evaluate", tmp_path),
+        ("report", tmp_path),
+        ("export", tmp_path, out),
+        ("request", tmp_path),
+    ):
+        refused(command(*arguments), "not a run (it has no run.json); `corank train` makes one")
+    refused(
+        command("train", config, "--run", trained.folder), "go on with --resume, or begin anew with --over"
+    )
+    refused(command("train", config, "--resume", "--run", trained.folder, "--set", "train.seed=9"),
+            "a checkpoint of another config (train.seed: 0 there, 9 now)")  # fmt: skip
+    refused(command("evaluate", trained.folder, "--split", "tset"), "no split 'tset'")
+    refused(command("train", config, "--run", config / "x"), "cannot be written: ", "name another with --run")
+    shutil.copytree(trained.folder, tmp_path / "run")
+    held = json.loads((trained.folder / "run.json").read_text()) | {"base": str(world)}
+    (tmp_path / "run" / "run.json").write_text(json.dumps(held))
+    model = tmp_path / "run" / "model.safetensors"
+    model.write_bytes(model.read_bytes()[:-1])
+    refused(command("evaluate", tmp_path / "run"), "model.safetensors: damaged or no checkpoint")
+    model.unlink()
+    for arguments in (("evaluate", tmp_path / "run"), ("export", tmp_path / "run", tmp_path / "b")):
+        refused(command(*arguments), "training has not finished; go on with `corank train --resume`")
+
+
+def test_a_stale_packing(tmp_path: Path, command: Corank) -> None:
+    config = make_world(tmp_path, requests=200)
+    next((tmp_path / "log").iterdir()).touch()
+    refused(command("train", config), "packed from another config or other files: run `corank pack` again")
+    assert command("pack", config).code == 0
+    assert command("train", config).code == 0
+
+
+def test_mistakes_about_bundles_and_requests(bundle: Path, tmp_path: Path, command: Corank) -> None:
+    request = tmp_path / "request.json"
+    refused(command("rank", tmp_path, request), "not a bundle (it has no manifest.json)")
+    refused(command("rank", bundle, request), "request.json")
+    request.write_text("{", encoding="utf-8")
+    refused(command("rank", bundle, request), "request.json")
+    request.write_text('{"user": {"id": 1}, "candidate": []}', encoding="utf-8")
+    refused(command("rank", bundle, request), "unknown key 'candidate'; did you mean 'candidates'?")
+
+
+def test_mistakes_about_simulations(tmp_path: Path, command: Corank) -> None:
+    refused(
+        command("simulate", tmp_path / "w", "--preset", "mediun"),
+        "unknown key 'mediun'; did you mean 'medium'?",
+    )
+    refused(
+        command("simulate", tmp_path / "w", "--items", 100), "items: a request has 200 distinct candidates"
+    )
+    (tmp_path / "file").write_text("")
+    refused(command("simulate", tmp_path), "the folder is not empty")
+    refused(command("import", "kuairand", tmp_path / "none", tmp_path / "out"))
+
+
+USAGE = [
+    ["nonsense"],
+    ["train"],
+    ["train", "a.yaml", "b.yaml"],
+    ["evaluate", "run", "--bogus"],
+    ["evaluate", "run", "--split"],
+    ["rank", "bundle"],
+    ["import", "nothing"],
+    ["simulate", "out", "--seed", "x"],
+    ["simulate", "out", "--requests", "0"],
+    ["train", "a.yaml", "--resume", "--overwrite"],
+]
+
+
+@pytest.mark.parametrize("arguments", USAGE, ids=" ".join)
+def test_wrong_usage_exits_with_2(command: Corank, arguments: list[str]) -> None:
+    said = command(*arguments)
+    assert said.code == 2 and said.out == "" and "─ Error ─" in said.err and "Traceback" not in said.err
+
+
+def test_help_names_every_verb(command: Corank) -> None:
+    said = command("--help")
+    assert said.code == 0
+    for verb in ("simulate", "import", "check", "pack", "train", "evaluate", "export", "request", "rank"):
+        assert f" {verb} " in said.out
+        assert command(verb, "--help").code == 0
+
+
+def test_json_is_one_document(trained: Run, bundle: Path, tmp_path: Path, command: Corank) -> None:
+    found = document(command("evaluate", trained.folder, "--json"))
+    assert found["split"] == "test" and set(found["stages"]) == {"prerank", "rank"}
+    assert document(command("evaluate", trained.folder, "--json", "--split", "valid"))["split"] == "valid"
+    asked = command("request", trained.folder, "--number", 3)
+    assert document(asked)["user"]["id"] >= 0
+    (tmp_path / "request.json").write_text(asked.out, encoding="utf-8")
+    answer = document(command("rank", bundle, tmp_path / "request.json", "--json"))
+    assert len(answer["items"]) == 6 and answer["model_version"]
+
+
+def test_tables_are_what_the_json_says(trained: Run, bundle: Path, tmp_path: Path, command: Corank) -> None:
+    found = document(command("evaluate", trained.folder, "--json"))
+    shown = command("evaluate", trained.folder)
+    assert shown.code == 0
+    for stage in ("prerank", "rank"):
+        assert f"{found['stages'][stage]['exposed']['click']['auc']:.4f}" in shown.out
+    assert f"{found['cascade']['kendall_tau']:.4f}" in shown.out
+    request = tmp_path / "request.json"
+    request.write_text(command("request", trained.folder).out, encoding="utf-8")
+    answer = document(command("rank", bundle, request, "--json"))
+    shown = command("rank", bundle, request)
+    assert f"model {answer['model_version']}  items 1" in shown.out
+    assert f"{answer['items'][0]['score']:.5f}" in shown.out
+    assert "prerank cut 12 of 30" in shown.out and "rank cut 12 of 18" in shown.out
+
+
+def test_check_shows_features_and_counts(world: Path, command: Corank) -> None:
+    said = command("check", world / "config.yaml")
+    assert said.code == 0
+    for word in ("category_clicks", "history", "36,000"):
+        assert word in said.out
+
+
+def test_the_installed_program(tmp_path: Path) -> None:
+    """A process of its own: progress and mistakes on stderr alone, paths as they were given."""
+
+    def program(*arguments: object) -> subprocess.CompletedProcess[str]:
+        words = [sys.executable, "-c", "from corank.cli.main import main; main()", *map(str, arguments)]
+        return subprocess.run(words, capture_output=True, text=True, cwd=tmp_path)
+
+    simulate(tmp_path / "w", requests=200, candidates=20, users=20, items=60)
+    narrow = ["--set", "stages.0.query=[8]", "--set", "stages.0.item=[8]", "--set", "stages.1.hidden=[8]"]
+    trained = program("train", "w/config.yaml", *narrow)
+    assert trained.returncode == 0 and trained.stdout == "", trained.stderr
+    for said in (
+        "not packed yet: packing first",
+        "epoch 2 valid  prerank.click.auc",
+        "run: w/runs/simulated-medium",
+    ):
+        assert said in trained.stderr
+    wrong = program("evaluate", "w")
+    assert (wrong.returncode, wrong.stdout) == (1, "") and wrong.stderr.startswith("error: w: not a run")

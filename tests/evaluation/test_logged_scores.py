@@ -1,0 +1,148 @@
+"""Logged scores: read as logits, unknown where null, refused by name where they are no scores."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from scipy.special import expit
+
+import corank
+from corank.analysis.logged_request import logged_request
+from corank.batches.reader import Reader
+from corank.core.errors import DataError
+from corank.data.pack import Packed, pack
+from corank.evaluation.predict import predict
+from corank.features.kinds import IdFeature
+from corank.features.log_schema import LEVELS, DataSettings, Label, Score, Split
+from corank.features.schema import Schema
+from corank.losses import Distill, Scope
+from corank.serving.funnel.funnel import Funnel, Request
+from corank.training.run import Run
+from tests.support.simulated_runs import Silent
+
+DAY = 86_400_000
+SCHEMA = Schema({"user": IdFeature(side="user", kind="id"), "item": IdFeature(side="item", kind="id")})
+
+
+def packed(base: Path, scale: Any, scores: list[Any], column: str = "production") -> Packed:
+    """A log of one request of two candidates a day, four in training."""
+    pl.DataFrame(
+        {
+            "request": [n // 2 for n in range(8)],
+            "user": [0] * 8,
+            "item": list(range(8)),
+            "time": [n // 4 * DAY + n // 2 for n in range(4)] + [2 * DAY] * 2 + [3 * DAY] * 2,
+            "click": [0, 1] * 4,
+            "production": scores + [scores[0]] * (8 - len(scores)),
+        },
+        strict=False,
+    ).write_parquet(base / "log.parquet")
+    data = DataSettings(
+        log="log.parquet",
+        request=["request"],
+        user="user",
+        item="item",
+        time="time",
+        labels={"click": Label(column="click")},
+        scores={"served": Score(column=column, scale=scale)},
+        split=Split(valid="1970-01-03", test="1970-01-04"),
+    )
+    return pack(data, SCHEMA, base, base / "packed")
+
+
+def train_scores(found: Packed) -> list[float]:
+    (batch,) = Reader(found, "train", 10).ordered()
+    return [float(score) for score in batch.scores["served"]]
+
+
+def test_probabilities_become_logits(tmp_path: Path) -> None:
+    found = train_scores(packed(tmp_path, "probability", [0.5, 0.9, 0.0, 1.0]))
+    edge = math.log((1 - 2**-24) / 2**-24)
+    assert found == pytest.approx([0, math.log(9), -edge, edge], rel=1e-5)
+
+
+def test_logits_stay_as_they_are_and_null_is_unknown(tmp_path: Path) -> None:
+    found = train_scores(packed(tmp_path, "logit", [-3.5, None, 12, 0.25]))
+    assert found[:1] + found[2:] == [-3.5, 12, 0.25]
+    assert math.isnan(found[1])
+
+
+def test_whole_numbers_are_scores_too(tmp_path: Path) -> None:
+    assert train_scores(packed(tmp_path, "logit", [-3, 2, 0, 1])) == [-3, 2, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("scale", "value", "expected"),
+    [
+        ("logit", math.nan, "nan; expected finite numbers"),
+        ("logit", math.inf, "inf; expected finite numbers"),
+        ("logit", -math.inf, "-inf; expected finite numbers"),
+        ("logit", 1e300, "1e+300; expected finite numbers"),
+        ("probability", 1.5, "1.5; expected probabilities, 0 to 1"),
+        ("probability", -0.01, "-0.01; expected probabilities, 0 to 1"),
+        ("probability", math.nan, "nan; expected probabilities, 0 to 1"),
+    ],
+)
+def test_what_is_no_score_is_refused_by_name(tmp_path: Path, scale: str, value: float, expected: str) -> None:
+    with pytest.raises(DataError) as error:
+        packed(tmp_path, scale, [0.5, value, None, 0.5])
+    message = f"data.scores.served: column 'production' holds {expected}, or null where there is none"
+    assert str(error.value) == message
+    assert not (tmp_path / "packed").exists()
+
+
+def test_a_column_of_text_or_none_at_all_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"column 'production' is String; expected numbers, as data\.scores"):
+        packed(tmp_path, "logit", ["high", "low", "low", "low"])
+    with pytest.raises(DataError, match=r"no column 'prodction'; near ones: production"):
+        packed(tmp_path, "logit", [0.5, 0.5, 0.5, 0.5], column="prodction")
+
+
+def test_a_candidate_without_a_score_teaches_nothing(tmp_path: Path) -> None:
+    """By hand: BCE(z, σ(t)) of the known two alone."""
+    found = packed(tmp_path, "logit", [-1.0, None, None, 2.0])
+    (batch,) = Reader(found, "train", 10).ordered()
+    scope = Scope(LEVELS, ["click"], {"prerank": ["click"]}, scores=["served"])
+    term = Distill(kind="distill", teacher="served", student="prerank", on=["exposed"])
+    z = torch.tensor([0.5, 9.0, -9.0, -0.5])
+    values, weights = term.values({"prerank": {"click": z}}, batch, scope)
+    assert weights.tolist() == [1, 0, 0, 1]
+
+    def entropy(z: float, t: float) -> float:
+        p = 1 / (1 + math.exp(-t))
+        return -p * math.log(1 / (1 + math.exp(-z))) - (1 - p) * math.log(1 / (1 + math.exp(z)))
+
+    assert values[[0, 3]].tolist() == pytest.approx([entropy(0.5, -1.0), entropy(-0.5, 2.0)], rel=1e-5)
+    assert torch.isfinite(values).all()
+
+
+def test_a_pre_ranker_learns_from_production_alone(world: Path, tmp_path: Path) -> None:
+    """No ranker, no click: yet its scores come to follow those that were logged."""
+    overrides = [
+        "name=taught",
+        "data.scores={production: {column: score_rank}}",
+        "stages=[{name: prerank, model: towers, cuts: [retrieved], keep: 7, query: [16, 8], item: [16, 8]}]",
+        "losses=[{kind: distill, teacher: production, student: prerank, on: [retrieved, preranked], "
+        "per_request: 9}]",
+        "train={epochs: 4, requests: 64, prerank: {lr: 0.003}}",
+    ]
+    watcher = Silent()
+    run, _ = corank.train(world / "config.yaml", watcher, overrides, folder=tmp_path / "run")
+    assert list(watcher.losses[0]) == ["prerank.distill"]
+    opened = Run.open(run.folder)
+    data = opened.packed()
+    logits = predict(opened.model(data)[0], data, "test").logits["prerank"]["click"]
+    served = np.concatenate(
+        [batch.scores["production"].numpy() for batch in Reader(data, "test", 999).ordered()]
+    )
+    assert np.corrcoef(expit(logits), expit(served))[0, 1] > 0.35
+    # it cuts as production did; and what is served needs no score
+    figures = corank.evaluate(run.folder)["stages"]["prerank"]["candidates"]["click"]
+    assert figures["cut_auc"] > 0.55
+    corank.export(run.folder, tmp_path / "bundle")
+    answer = Funnel.open(tmp_path / "bundle").rank(Request.parse(logged_request(opened, "test", 0)))
+    assert len(answer["items"]) == 7 and "production" not in str(answer["missing"])

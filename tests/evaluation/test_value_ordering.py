@@ -1,0 +1,264 @@
+"""Ordering by a value, from the config to the funnel: labels and columns, such as `click * bid`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+from scipy.special import expit
+
+import corank
+from corank.core.calibration import Platt
+from corank.core.errors import DataError, RequestError
+from corank.datasets.simulate import simulate
+from corank.evaluation.evaluate import evaluate
+from corank.evaluation.predict import predict
+from corank.evaluation.stage_order import order_of, true_value, value_of
+from corank.serving.funnel.funnel import Funnel, Request
+from corank.training.run import Run
+from tests.evaluation.test_evaluate import IDENTITY, LEVELS, STAGES, predictions
+from tests.support.command_line import run_corank
+from tests.support.random_worlds import RICH, Case
+from tests.support.simulated_runs import trained_run
+from tests.training.test_config import TEXT, refused
+
+BID = np.array([1, 10, 1, 1, 2, 1], np.float32)
+CALIBRATORS = {"click": Platt(2.0, 0.5), "order": Platt()}
+
+
+def worth(value: str, bid: np.ndarray = BID) -> Any:
+    return STAGES[1].model_copy(update={"value": value}), predictions(columns={"bid": bid})
+
+
+# By hand: the ranker says .6 .9 .2 .7 of a request's clicks, and .4 .5 of another's
+
+
+def test_a_value_is_of_calibrated_labels_and_columns() -> None:
+    stage, found = worth("click * bid")
+    clicks = [0.6, 0.9, 0.2, 0.7, 0.4, 0.5]
+    expected = [b * expit(2 * np.log(p / (1 - p)) + 0.5) for p, b in zip(clicks, BID, strict=True)]
+    assert value_of(found, stage, CALIBRATORS).tolist() == pytest.approx(expected, rel=1e-6)
+    np.testing.assert_array_equal(order_of(found, stage, CALIBRATORS), value_of(found, stage, CALIBRATORS))
+    stage, found = worth("bid - order")
+    expected = [b - p for p, b in zip([0.8, 0.6, 0.4, 0.2, 0.3, 0.5], BID, strict=True)]
+    assert value_of(found, stage, CALIBRATORS).tolist() == pytest.approx(expected, rel=1e-6)
+
+
+def test_one_label_alone_orders_by_its_logit() -> None:
+    stage, found = worth(" (order) ")
+    np.testing.assert_array_equal(order_of(found, stage, CALIBRATORS), found.logits["rank"]["order"])
+    assert value_of(found, stage, CALIBRATORS).tolist() == pytest.approx([0.8, 0.6, 0.4, 0.2, 0.3, 0.5])
+
+
+def test_the_truth_of_a_value_is_of_true_labels_or_unknown() -> None:
+    truth = {"click": np.array([0.9, 0.1, 0.5, 0.6, 0.4, 0.3], np.float32)}
+    stage, found = worth("click * bid")
+    known = true_value(found, stage, truth)
+    assert known is not None and known.dtype == np.float32
+    assert known.tolist() == pytest.approx([0.9, 1.0, 0.5, 0.6, 0.8, 0.3])
+    assert true_value(found, stage, {}) is None
+    stage, found = worth("click * order")
+    assert true_value(found, stage, truth) is None
+
+
+def test_a_value_that_is_no_finite_number_is_refused() -> None:
+    stage, found = worth("click / bid", np.array([1, 1, 0, 1, 1, 1], np.float32))
+    with pytest.raises(
+        DataError, match=r"^stages.rank.value: 'click / bid' is inf for candidate 2 of the split"
+    ):
+        value_of(found, stage, CALIBRATORS)
+
+
+def test_the_cascade_is_judged_by_the_value() -> None:
+    truth = {"click": np.array([0.9, 0.1, 0.5, 0.6, 0.4, 0.3], np.float32)}
+    stage, found = worth("click * bid")
+    cascade = evaluate(found, [STAGES[0], stage], LEVELS, IDENTITY, truth, "test")["cascade"]
+    # the last stage has .6 9 .2 .7, the truth .9 1 .5 .6; of the second request .8 .5, and .8 .3
+    assert cascade["joint_truth_recall@1@1"] == 1  # 9 and 1, .8 and .8; by clicks alone it is 0
+    assert cascade["overlap@1"] == 0
+    assert cascade["score_loss@1"] == pytest.approx((1 - 0.6 / 9 + 1 - 0.5 / 0.8) / 2)
+    assert cascade["kendall_tau"] == pytest.approx(((3 - 3) / 6 - 1) / 2)
+
+
+# Columns of the log and of the items, packed, evaluated and served
+
+VALUE = "click * bid + worth * buy"
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """A bid is logged with each candidate, a worth is the item's."""
+    return Case.of(tmp_path_factory.mktemp("case"), RICH | {"value": VALUE})
+
+
+def test_columns_are_read_where_they_are(case: Case) -> None:
+    assert case.packed.manifest.item_columns == ["worth"]
+    found = predict(case.model, case.packed, "test")
+    (shard,) = case.packed.splits["test"]
+    rows = pl.DataFrame(
+        {
+            "request": shard.keys["request"].gather(np.repeat(np.arange(len(shard)), found.requests.size)),
+            "item_id": case.packed.item_keys["item"].gather(shard.item),
+        }
+    )
+    logged = pl.read_parquet(case.base / "log.parquet").select("request", "item_id", "bid")
+    told = rows.join(logged, on=["request", "item_id"], maintain_order="left").join(
+        case.items.select("item_id", "worth"), on="item_id", maintain_order="left"
+    )
+    for name in ("bid", "worth"):
+        np.testing.assert_array_equal(found.columns[name], told[name].to_numpy().astype(np.float32))
+
+
+def expected(case: Case, request: dict[str, Any]) -> np.ndarray:
+    logits, calibrators = case.funnel.logits(Request.parse(request))["rank"], case.calibrators["rank"]
+    click, buy = (calibrators[label].apply(logits[label].astype(np.float64)) for label in ("click", "buy"))
+    items = case.items.rows_by_key("item_id", named=True, unique=True)
+    bid = np.array([c["bid"] for c in request["candidates"]])
+    owned = [c.get("worth", items.get(c["id"], {}).get("worth")) for c in request["candidates"]]
+    return np.asarray(click * bid + np.array(owned) * buy)
+
+
+@pytest.fixture
+def wide(case: Case) -> dict[str, Any]:
+    request = case.request("test", 0)
+    bids = np.random.default_rng(3).lognormal(0, 1, 16).round(3).tolist()
+    request["candidates"] = [{"id": n, "bid": bid} for n, bid in enumerate(bids)]
+    return request | {"keep": {"prerank": 99, "rank": 99}}
+
+
+def test_the_funnel_orders_by_the_value_and_says_it(case: Case, wide: dict[str, Any]) -> None:
+    answer, value = case.funnel.rank(Request.parse(wide)), expected(case, wide)
+    order = np.argsort(-value, kind="stable")
+    assert [item["id"] for item in answer["items"]] == order.tolist()
+    assert [item["score"] for item in answer["items"]] == pytest.approx(value[order].tolist(), abs=1e-5)
+    by_click = np.argsort(-case.funnel.logits(Request.parse(wide))["rank"]["click"], kind="stable")
+    assert order.tolist() != by_click.tolist()
+
+
+def test_a_described_item_brings_its_columns(case: Case, wide: dict[str, Any]) -> None:
+    stranger = {"id": 1001, "item_2": "w1", "bid": 1.0, "worth": 50.0}
+    wide["candidates"].append(stranger)
+    answer = case.funnel.rank(Request.parse(wide))
+    assert answer["items"][0]["id"] == 1001
+    assert answer["items"][0]["score"] == pytest.approx(expected(case, wide)[16], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("candidate", "message"),
+    [
+        ({"id": 3}, "3 has no number 'bid', by which candidates are ordered; received None"),
+        ({"id": 3, "bid": None}, "3 has no number 'bid', by which candidates are ordered; received None"),
+        ({"id": 3, "bid": "high"}, "3 has no number 'bid', by which candidates are ordered; received 'high'"),
+        (
+            {"id": 3, "bid": float("nan")},
+            "3 has no number 'bid', by which candidates are ordered; received nan",
+        ),
+        ({"id": 3, "bid": True}, "3 has no number 'bid', by which candidates are ordered; received True"),
+        (
+            {"id": 1001, "item_2": "w1", "bid": 1.0},
+            "1001 has no number 'worth', by which candidates are ordered",
+        ),
+    ],
+)
+def test_a_candidate_without_a_number_is_named(
+    case: Case, wide: dict[str, Any], candidate: dict[str, Any], message: str
+) -> None:
+    wide["candidates"] = [{"id": 1, "bid": 1.0}, candidate]
+    with pytest.raises(RequestError) as error:
+        case.funnel.rank(Request.parse(wide))
+    assert str(error.value).startswith(f"candidates: {message}")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    file = tmp_path / "shop.yaml"
+    file.write_text(TEXT, encoding="utf-8")
+    return file
+
+
+def test_a_name_that_is_neither_a_label_nor_a_column_is_refused(path: Path) -> None:
+    known = "known names: bid, click, order (labels of the stage, and data.columns)"
+    assert refused(path, "data.columns=[bid]", "stages.1.value=click * bidd") == (
+        "stages.rank.value: unknown name 'bidd'; did you mean 'bid'? (labels of the stage, and data.columns)"
+    )
+    assert refused(path, "data.columns=[bid]", "stages.1.value=click * x").endswith(
+        f"unknown name 'x'; {known}"
+    )
+    assert refused(path, "stages.1.value=abs(click)").startswith(
+        "stages.rank.value: 'abs(click)' has no place"
+    )
+    assert refused(path, "data.columns=[bid]", "stages.1.value=bid").startswith(
+        "stages.rank.value: 'bid' names no label of the stage; it predicts click, order"
+    )
+    assert refused(path, "data.columns=[click]") == (
+        "data: columns: 'click' is a label, too, and a value could mean either; rename the label"
+    )
+
+
+# A simulated auction
+
+SMALL: dict[str, Any] = {"requests": 300, "candidates": 20, "users": 20, "items": 60}
+NARROW = ("stages.0.query=[8]", "stages.0.item=[8]", "stages.1.hidden=[8]", "train.requests=64")
+
+
+@pytest.fixture(scope="module")
+def auction(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("auction")
+    simulate(out, **SMALL, auction=True)
+    return out
+
+
+def test_only_an_auction_has_bids(auction: Path, tmp_path: Path) -> None:
+    simulate(tmp_path, **SMALL)
+    for table in ("users", "items"):
+        frames = [pl.read_parquet(folder / f"{table}.parquet") for folder in (tmp_path, auction)]
+        assert_frame_equal(*frames)
+    plain, sold = (pl.read_parquet(folder / "log/*.parquet") for folder in (tmp_path, auction))
+    assert [*plain.columns, "bid"] == sold.columns
+    assert sold["bid"].null_count() == 0 and sold["bid"].min() > 0  # type: ignore[operator]
+    assert plain.select("request_id", "user_id", "time").equals(sold.select("request_id", "user_id", "time"))
+    config = (tmp_path / "config.yaml").read_text()
+    assert "bid" not in config and "position" not in config
+
+
+def test_an_auctions_config_checks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = [part for name, n in SMALL.items() for part in (f"--{name}", n)]
+    code, out, err = run_corank(capsys, "simulate", tmp_path / "w", *options, "--auction")
+    assert (code, out) == (0, "") and "6,000 candidates" in err
+    code, out, err = run_corank(capsys, "check", tmp_path / "w" / "config.yaml")
+    assert (code, err) == (0, "") and "log: 6,000 rows" in out
+    assert [stage.value for stage in corank.check(tmp_path / "w" / "config.yaml").config.stages] == [
+        "click * bid"
+    ] * 2
+    code, _, err = run_corank(
+        capsys, "simulate", tmp_path / "r", *options, "--auction", "--format", "recflow"
+    )
+    assert (code, err) == (1, "error: --auction: the format recflow has no bids; write --format plain\n")
+
+
+def test_an_auction_from_training_to_the_answer(
+    auction: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run: Run = trained_run(auction / "config.yaml", tmp_path / "run", *NARROW)
+    code, out, err = run_corank(capsys, "evaluate", run.folder, "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["cascade"]["eligible"]["kendall_tau"] > 0
+    bundle = tmp_path / "bundle"
+    corank.export(run.folder, bundle)
+    request = json.loads(run_corank(capsys, "request", run.folder)[1])
+    funnel = Funnel.open(bundle)
+    answer = funnel.rank(Request.parse(request | {"trace": True}))
+    logits, bids = funnel.logits(Request.parse(request)), [c["bid"] for c in request["candidates"]]
+    for stage in funnel.manifest.stages:
+        platt = stage.calibrators["click"]
+        value = expit(logits[stage.name]["click"] * platt.slope + platt.intercept) * np.array(bids)
+        traced = [
+            (n, entry["stages"][stage.name]["score"])
+            for n, entry in enumerate(answer["trace"])
+            if stage.name in entry["stages"]
+        ]
+        assert [score for _, score in traced] == pytest.approx([value[n] for n, _ in traced], rel=1e-4)
+    assert len(traced) == funnel.manifest.stages[0].keep

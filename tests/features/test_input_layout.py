@@ -1,0 +1,70 @@
+import numpy as np
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from corank.batches.batch import _csr
+from corank.features.input_layout import FEW, dense
+from corank.features.schema import PLACEMENTS
+from corank.models.embedding import sum_rows
+from tests.support.encoded_batches import LAYOUT, SCHEMA, rows
+
+
+def test_tables_are_concatenated_by_dimension() -> None:
+    assert LAYOUT.table_rows == {8: 9 + 30 + 12, 4: 6 + 7}
+    assert LAYOUT.offset == {"user": 0, "item": 9, "pair": 39, "hour": 0, "tags": 6}
+
+
+def test_width_counts_embeddings_lists_and_numbers() -> None:
+    assert [LAYOUT.width(p) for p in PLACEMENTS] == [4 + 8 + 8 + 1, 4 + 8 + 1, 8 + 1]
+
+
+def test_columns_of_a_feature_are_where_dense_puts_it() -> None:
+    tables = {dim: np.zeros((n, dim), np.float32) for dim, n in LAYOUT.table_rows.items()}
+    tables[8][LAYOUT.offset["user"] : LAYOUT.offset["item"]] = 5
+    query, _, _ = rows(np.random.default_rng(0), 3, 1, 1)
+    x = dense(query, LAYOUT.groups["query"], tables)
+    columns = LAYOUT.columns("query", ["user"])
+    assert len(columns) == 8
+    assert (x[:, columns] == 5).all()
+    assert LAYOUT.columns("query", ["age"]).tolist() == [20]
+    assert np.concatenate([LAYOUT.columns("query", [n]) for n in SCHEMA.features]).shape == (21,)
+
+
+@given(st.integers(0, 10_000), st.integers(1, 6))
+def test_pooling_by_hand_and_by_torch_agree(seed: int, n: int) -> None:
+    rng = np.random.default_rng(seed)
+    tables = {dim: rng.normal(size=(k, dim)).astype(np.float32) for dim, k in LAYOUT.table_rows.items()}
+    for placement, side in zip(PLACEMENTS, rows(rng, n, n, n), strict=True):
+        for group in LAYOUT.groups[placement]:
+            bags = group.bags(side)
+            by_torch = sum_rows(torch.from_numpy(tables[group.dim]), _csr(bags)).numpy()
+            ours = np.empty((len(side), group.width), dtype=np.float32)
+            group.embed(side, tables[group.dim], ours)
+            np.testing.assert_allclose(ours.reshape(by_torch.shape), by_torch, rtol=1e-5, atol=1e-6)
+
+
+def test_many_rows_are_pooled_as_each_alone() -> None:
+    rng = np.random.default_rng(0)
+    tables = {dim: rng.normal(size=(k, dim)).astype(np.float32) for dim, k in LAYOUT.table_rows.items()}
+    query, item, cross = rows(rng, FEW + 88, FEW + 88, FEW + 88)
+    for placement, side in zip(PLACEMENTS, (query, item, cross), strict=True):
+        together = dense(side, LAYOUT.groups[placement], tables)
+        for part in (1, 50):
+            split = [side.take(np.arange(n, n + part)) for n in range(0, len(side), part)]
+            alone = np.concatenate([dense(some, LAYOUT.groups[placement], tables) for some in split])
+            np.testing.assert_allclose(alone, together, rtol=1e-5, atol=1e-6)
+
+
+def test_mean_and_sum_pooling_by_hand() -> None:
+    query, item, _ = rows(np.random.default_rng(3), 4, 4, 4)
+    tables = {
+        dim: np.arange(n * dim, dtype=np.float32).reshape(n, dim) for dim, n in LAYOUT.table_rows.items()
+    }
+    x = dense(query, LAYOUT.groups["query"], tables)[:, LAYOUT.columns("query", ["seen"])]
+    y = dense(item, LAYOUT.groups["item"], tables)[:, LAYOUT.columns("item", ["tags"])]
+    for n in range(4):
+        seen = query.lists[0].take(np.array([n])).flat() + LAYOUT.offset["item"]
+        tags = item.lists[0].take(np.array([n])).flat() + LAYOUT.offset["tags"]
+        np.testing.assert_allclose(x[n], tables[8][seen].mean(0) if len(seen) else 0, rtol=1e-6)
+        np.testing.assert_allclose(y[n], tables[4][tags].sum(0), rtol=1e-6)

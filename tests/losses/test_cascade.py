@@ -1,0 +1,167 @@
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from corank.core.errors import ConfigError
+from corank.losses import Cascade
+from tests.support.loss_cases import SCOPE, STAGES, bce, logits, loss, neural_sort, requests, sigmoid
+
+KEEP = {"prerank": 3, "rank": 2, "rerank": 1}
+LEVEL = [0, 2, 1, 0, 2]
+Z = {
+    "prerank": [0.5, -1.0, 2.0, 0.1, 0.7],
+    "rank": [0.2, 0.4, -0.3, 1.0, 0.6],
+    "rerank": [-0.2, 0.9, 0.3, 0.0, 0.8],
+}
+Z_FOUR = {"prerank": [0.3, 0.1, -0.2, 0.6], "rank": [0.4, 0.9, 0.2, -0.5], "rerank": [0.6, -0.1, 0.4, 0.2]}
+
+
+def cascade(form: str, **settings) -> Cascade:
+    return Cascade(**{"kind": "cascade", "form": form, "positive": ["exposed"]} | settings)
+
+
+def survival(form: str, z: list[float], keep: int, temperature: float) -> list[float]:
+    if form == "dftopk":
+        ranked = sorted(z, reverse=True)
+        return [sigmoid((x - (ranked[keep - 1] + ranked[keep]) / 2) / temperature) for x in z]
+    p = neural_sort(z, temperature)
+    n = range(len(z))
+    return [sum(p[t][i] for t in range(keep)) / sum(p[t][i] for t in n) for i in n]
+
+
+def by_hand(form: str, z: dict[str, list[float]], level: list[int], stages, temperature: float) -> float:
+    """Of one request; a stage that keeps all lets all survive."""
+    n = len(level)
+    true = [1 if one == 2 else 0 for one in level]
+    product, total = [1.0] * n, 0.0
+    for stage in stages:
+        if n <= KEEP[stage]:
+            continue
+        if form == "arf":
+            p = neural_sort(z[stage], temperature)
+            kept = [math.log(sum(p[t][i] for t in range(KEEP[stage])) / KEEP[stage]) for i in range(n)]
+            total -= sum(k * y for k, y in zip(kept, true, strict=True)) / sum(true)
+            order = sorted(range(n), key=lambda i: (-level[i], -z[stage][i]))
+            total -= sum(math.log(p[t][i]) for t, i in enumerate(order)) / n
+            continue
+        found = survival(form, z[stage], KEEP[stage], temperature)
+        product = [a * b for a, b in zip(product, found, strict=True)]
+        total += missed(form, found, true)
+    return total if form == "arf" else total + missed(form, product, true)
+
+
+def missed(form: str, p: list[float], true: list[int]) -> float:
+    if form == "lcron":
+        return -sum(math.log(q) for q, y in zip(p, true, strict=True) if y) / sum(true)
+    return sum(bce(q, y) for q, y in zip(p, true, strict=True)) / len(true)
+
+
+@pytest.mark.parametrize("form", ["lcron", "arf", "dftopk"])
+@pytest.mark.parametrize("stages", [STAGES, STAGES[:2], STAGES[:1]])
+def test_the_loss_is_that_of_the_formula(form: str, stages) -> None:
+    z = logits(**Z)
+    found = loss(cascade(form, stages=list(stages), temperature=1.3), z, requests([LEVEL]))
+    assert found == pytest.approx(by_hand(form, Z, LEVEL, stages, 1.3), rel=1e-4)
+    for stage in STAGES:
+        assert (z[stage]["click"].grad is not None) == (stage in stages)
+
+
+@pytest.mark.parametrize("form", ["lcron", "arf", "dftopk"])
+def test_requests_of_all_lengths_each_by_itself_weighted_by_the_log(form: str) -> None:
+    """Of five, four and three candidates; then two, one and none, and five without a positive."""
+    three = {stage: z[:3] for stage, z in Z_FOUR.items()}
+    levels = [LEVEL, [2, 0, 1, 0], [0, 2, 1], [2, 1], [2], [], [0, 1, 1, 0, 0]]
+    weights = [1.0] * 5 + [2.0] * 4 + [1.0, 2, 3] + [8.0] * 8
+    z = logits(**{s: Z[s] + Z_FOUR[s] + three[s] + [0.5, 0.2] + [0.4] + Z[s] for s in STAGES})
+    expected = [
+        by_hand(form, Z, levels[0], STAGES, 1.0),
+        by_hand(form, Z_FOUR, levels[1], STAGES, 1.0),
+        by_hand(form, three, levels[2], STAGES, 1.0),
+        by_hand(form, {stage: [0.5, 0.2] for stage in STAGES}, levels[3], STAGES, 1.0),
+    ]
+    total = expected[0] + 2 * expected[1] + 2 * expected[2] + 8 * expected[3]
+    assert loss(cascade(form), z, requests(levels, weights)) == pytest.approx(total / 13, rel=1e-4)
+    assert not z["prerank"]["click"].grad[9:].any(), "three candidates all pass a quota of three"
+    assert z["rank"]["click"].grad[9:12].any() and not z["rank"]["click"].grad[12:].any()
+    assert z["rerank"]["click"].grad[12:14].any() and not z["rerank"]["click"].grad[14:].any()
+
+
+@pytest.mark.parametrize("form", ["lcron", "arf", "dftopk"])
+def test_only_levels_on_compete_and_no_more_than_were_drawn(form: str) -> None:
+    z = logits(**{stage: [*values, 2.2, -1.4] for stage, values in Z.items()})
+    made = replace(
+        requests([[0, 2, 1, 0, 2, 0, 1]]), place=torch.tensor([0, 1, 0, 1, 0, 2, 1], dtype=torch.int32)
+    )
+    on = [0, 1, 3, 4, 5]
+    picked = {stage: [[*values, 2.2, -1.4][i] for i in on] for stage, values in Z.items()}
+    found = loss(cascade(form, on=["cut", "exposed"], temperature=3.0), z, made)
+    assert found == pytest.approx(by_hand(form, picked, [0, 2, 0, 2, 0], STAGES, 3.0), rel=1e-4)
+    found = loss(cascade(form, on=["cut", "exposed"], temperature=3.0, per_request=2), z, made)
+    picked = {stage: z[:-1] for stage, z in picked.items()}
+    assert found == pytest.approx(by_hand(form, picked, [0, 2, 0, 2], STAGES, 3.0), rel=1e-4)
+
+
+@pytest.mark.parametrize("form", ["lcron", "arf", "dftopk"])
+@pytest.mark.parametrize("given", [[[], []], [[2], [0]], [[0, 0, 1, 1, 0]]])
+def test_with_nothing_to_cut_or_to_keep_the_loss_is_zero_and_so_are_its_gradients(form, given) -> None:
+    z = logits(**dict.fromkeys(STAGES, [0.5] * sum(map(len, given))))
+    assert loss(cascade(form), z, requests(given)) == 0
+    assert not any(z[stage]["click"].grad.any() for stage in STAGES)
+
+
+@pytest.mark.parametrize("form", ["lcron", "arf", "dftopk"])
+def test_far_off_scores_still_pull_the_right_way(form: str) -> None:
+    z = logits(**{stage: [-8.0, 1.0, 2.0, 3.0, 8.0] for stage in STAGES})
+    assert math.isfinite(loss(cascade(form), z, requests([[2, 0, 0, 0, 0]])))
+    for stage in STAGES:
+        gradient = z[stage]["click"].grad
+        assert gradient.isfinite().all() and gradient[0] < 0
+
+
+@pytest.mark.parametrize("form", ["lcron", "arf", "dftopk"])
+def test_descent_brings_the_true_top_through(form: str) -> None:
+    torch.manual_seed(0)
+    made = requests([[2, 0, 2, 0, 1, 0, 0, 0]] * 3)
+    z = {stage: {"click": torch.randn(24, requires_grad=True)} for stage in STAGES}
+    optimiser = torch.optim.Adam([z[stage]["click"] for stage in STAGES], lr=0.05)
+    for _ in range(150):
+        optimiser.zero_grad()
+        loss(cascade(form), z, made, replace(SCOPE, keep=dict.fromkeys(STAGES, 2)))
+        optimiser.step()
+    for stage in STAGES:
+        best = z[stage]["click"].view(3, 8).topk(2).indices.sort(1).values
+        assert best.tolist() == [[0, 2]] * 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"stages": ["prerank", "recall"]}, r"losses\.0\.stages: no stage 'recall'"),
+        ({"on": ["cut", "gone", "exposed"]}, r"losses\.0\.on: no level 'gone'"),
+        ({"positive": ["cut", "kept", "exposed"]}, r"losses\.0\.positive: every candidate would be one"),
+    ],
+)
+def test_what_there_is_not_is_refused(settings, message) -> None:
+    with pytest.raises(ConfigError, match=message):
+        cascade("lcron", **settings).check(SCOPE, "losses.0")
+
+
+def test_positives_must_compete() -> None:
+    with pytest.raises(ValidationError, match="positive must be among on"):
+        cascade("lcron", on=["cut", "kept"])
+
+
+def test_all_stages_are_read_unless_some_are_named() -> None:
+    assert cascade("lcron").reads(SCOPE) == list(STAGES)
+    assert cascade("lcron", stages=["rank"]).reads(SCOPE) == ["rank"]
+
+
+@pytest.mark.parametrize("form", ["lcron", "arf", "dftopk"])
+def test_top_takes_the_place_of_every_quota(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = loss(cascade(form, top=2), logits(**Z), requests([LEVEL]))
+    assert found != pytest.approx(by_hand(form, Z, LEVEL, STAGES, 1.0), rel=1e-5)
+    monkeypatch.setattr("tests.losses.test_cascade.KEEP", dict.fromkeys(KEEP, 2))
+    assert found == pytest.approx(by_hand(form, Z, LEVEL, STAGES, 1.0), rel=1e-4)

@@ -1,0 +1,87 @@
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from corank.batches.batch import Batch
+from corank.batches.sampling import BATCH
+from corank.core.errors import ConfigError
+from corank.losses import InBatch
+from corank.models.joint import JointModel
+from corank.models.two_tower import Dots, TowersSettings
+from tests.support.encoded_batches import LAYOUT, batch, rows
+from tests.support.loss_cases import SCOPE, loss, softplus
+
+TERM = InBatch(kind="in_batch", stage="prerank", temperature=0.5)
+REQUEST, ITEM = [0, 0, 0, 1, 1, 2], [0, 1, 2, 1, 3, 3]
+LEVEL, CLICK = [2, 2, 2, 2, 0, 2], [1, 1, 0, 1, -1, 0]
+SHARE = [0.4, 0.3, 0.001, 0.05]
+
+
+def made(click: list[int] = CLICK, level: list[int] = LEVEL) -> Batch:
+    sides = rows(np.random.default_rng(0), 3, 4, 6)
+    found = batch(sides, np.array(REQUEST), np.array(ITEM), np.array(level), np.array(click))
+    return replace(found, share=torch.tensor(SHARE), weight=torch.tensor([1.0, 2, 1, 3, 1, 1]))
+
+
+def towers() -> tuple[Dots, torch.Tensor]:
+    """Towers' logits with one row more of padding than there are items, and those of all pairs."""
+    torch.manual_seed(0)
+    query, item = torch.randn(3, 8, requires_grad=True), torch.randn(5, 8, requires_grad=True)
+    scale, bias = torch.tensor(0.6, requires_grad=True), torch.tensor(0.3, requires_grad=True)
+    z = scale * query @ item.t() + bias
+    return Dots({"click": z[REQUEST, ITEM]}, query, item, scale, bias), z.detach()[:, :4]
+
+
+def corrected(z: float, share: float, candidates: int) -> float:
+    return z / TERM.temperature - math.log(1 - (1 - share) ** candidates)
+
+
+def test_a_clicked_item_against_all_that_its_request_did_not_click() -> None:
+    dots, z = towers()
+    c = [[corrected(z[r, i].item(), SHARE[i], 6) for i in range(4)] for r in range(3)]
+    first = [softplus(math.log(sum(math.exp(c[0][j]) for j in (2, 3))) - c[0][i]) for i in (0, 1)]
+    second = softplus(math.log(sum(math.exp(c[1][j]) for j in (0, 2, 3))) - c[1][1])
+    expected = (1 * first[0] + 2 * first[1] + 3 * second) / 6
+    assert loss(TERM, {"prerank": dots}, made()) == pytest.approx(expected, rel=1e-5)
+    assert dots.query.grad is not None and not dots.query.grad[2].any(), "a request without a click"
+    assert dots.item.grad is not None and dots.item.grad[:4].any(1).all() and not dots.item.grad[4].any()
+
+
+def test_draws_beyond_the_log_are_no_negatives() -> None:
+    dots, z = towers()
+    c = [corrected(z[1, i].item(), SHARE[i], 4) for i in range(4)]
+    expected = softplus(math.log(sum(math.exp(c[j]) for j in (0, 2))) - c[1])
+    found = made([-1, -1, -1, 1, -1, -1], [2, 2, 2, 2, BATCH, BATCH])
+    assert loss(TERM, {"prerank": dots}, found) == pytest.approx(expected, rel=1e-5)
+    assert not dots.item.grad[3].any()
+
+
+@pytest.mark.parametrize("level", [[2] * 6, [0] * 6])
+def test_only_what_was_shown_and_clicked_is_a_positive(level: list[int]) -> None:
+    dots, _ = towers()
+    assert loss(TERM, {"prerank": dots}, made([0, -1] * 3 if level[0] else [1] * 6, level)) == 0
+    assert not dots.query.grad.any() and not dots.item.grad.any()
+
+
+def test_a_request_that_clicked_every_item_learns_nothing_and_is_a_number() -> None:
+    dots, _ = towers()
+    sides = rows(np.random.default_rng(0), 3, 1, 1)
+    alone = batch(sides, np.array([1]), np.array([0]), np.array([2]), np.array([1]))
+    assert loss(TERM, {"prerank": dots}, alone) == 0
+    assert not dots.query.grad.any() and not dots.item.grad.any()
+
+
+def test_towers_tell_what_their_logits_are_made_of() -> None:
+    model = JointModel([TowersSettings(name="prerank", model="towers", keep=2)], LAYOUT)
+    found = model(made())["prerank"]
+    assert isinstance(found, Dots)
+    pairs = found.scale * found.query @ found.item.t() + found.bias
+    assert torch.allclose(pairs[REQUEST, ITEM], found["click"], atol=1e-6)
+
+
+def test_a_ranker_has_no_vectors() -> None:
+    with pytest.raises(ConfigError, match=r"losses\.0\.stage: 'rank' is an mlp .* such as prerank"):
+        InBatch(kind="in_batch", stage="rank").check(SCOPE, "losses.0")

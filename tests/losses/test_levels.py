@@ -1,0 +1,119 @@
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from corank.core.errors import ConfigError
+from corank.losses import Levels, Scope
+from tests.support.loss_cases import SCOPE, bce, log_softmax, logits, loss, requests, sigmoid, softplus
+
+Z = [0.5, -1.0, 2.0, 0.1, 0.7]
+LEVEL = [2, 0, 1, 0, 1]
+
+
+def levels(form: str, **settings) -> Levels:
+    return Levels(**{"kind": "levels", "stage": "prerank", "form": form} | settings)
+
+
+def pairs(z: list[float], level: list[int]) -> list[tuple[int, int]]:
+    return [(a, b) for a in range(len(z)) for b in range(len(z)) if level[a] > level[b]]
+
+
+def ranknet(z: list[float], level: list[int]) -> float:
+    found = [softplus(z[b] - z[a]) for a, b in pairs(z, level)]
+    return sum(found) / len(found)
+
+
+def ndcg(z: list[float], level: list[int]) -> float:
+    place = {i: t for t, i in enumerate(sorted(range(len(z)), key=lambda i: -z[i]), start=1)}
+    gain = [2**g - 1 for g in level]
+    best = sum(g / math.log2(1 + t) for t, g in enumerate(sorted(gain, reverse=True), start=1))
+    total = 0.0
+    for a, b in pairs(z, level):
+        moved = abs(1 / math.log2(1 + place[a]) - 1 / math.log2(1 + place[b]))
+        total += (gain[a] - gain[b]) * moved * softplus(z[b] - z[a])
+    return total / best
+
+
+@pytest.mark.parametrize(("form", "formula"), [("ranknet", ranknet), ("lambda", ndcg)])
+def test_a_deeper_candidate_stands_over_a_shallower_one(form, formula) -> None:
+    made = requests([LEVEL, [], [1], [0, 0], [0, 1]], weights=[1.0] * 5 + [7.0] * 3 + [3.0, 3.0])
+    z = logits(prerank=[*Z, 9, 9, 9, 0.2, -0.3])
+    halved = [x / 2 for x in Z]
+    expected = (formula(halved, LEVEL) + 3 * formula([0.1, -0.15], [0, 1])) / 4
+    assert loss(levels(form, temperature=2.0), z, made) == pytest.approx(expected, rel=1e-5)
+    gradient = z["prerank"]["click"].grad
+    assert gradient[0] < 0 and (gradient[[1, 3]] > 0).all() and (gradient[5:8] == 0).all()
+
+
+@pytest.mark.parametrize(("form", "formula"), [("ranknet", ranknet), ("lambda", ndcg)])
+def test_only_levels_on_count_and_their_depth_is_among_them(form, formula) -> None:
+    z = logits(prerank=Z)
+    found = loss(levels(form, on=["exposed", "kept"]), z, requests([LEVEL]))
+    assert found == pytest.approx(formula([0.5, 2.0, 0.7], [1, 0, 0]), rel=1e-5)
+    assert (z["prerank"]["click"].grad[[1, 3]] == 0).all()
+
+
+def test_softmax_is_the_mean_over_the_positives() -> None:
+    made = requests([LEVEL, [2, 2], [0, 1], []])
+    z = logits(prerank=[*Z, 5, 5, 5, 5])
+    found = log_softmax(Z)
+    term = levels("softmax", positive=["exposed", "kept"])
+    only = requests([LEVEL, [2, 2], [0, 0], []])
+    assert loss(term, z, only) == pytest.approx(-(found[0] + found[2] + found[4]) / 3, rel=1e-5)
+    assert (z["prerank"]["click"].grad[5:] == 0).all()
+    assert loss(levels("softmax"), logits(prerank=[*Z, 5, 5, 5, 5]), made) == pytest.approx(
+        -found[0], rel=1e-5
+    )
+
+
+def test_bce_takes_the_positive_levels_for_ones() -> None:
+    made = requests([[2, 1, 0], [0]], weights=[1.0, 2, 1, 4])
+    z = [0.5, -1.0, 2.0, 0.1]
+    terms = [bce(sigmoid(x / 2), y) for x, y in zip(z, [1, 1, 0, 0], strict=True)]
+    expected = (terms[0] + 2 * terms[1] + terms[2] + 4 * terms[3]) / 8
+    term = levels("bce", positive=["kept", "exposed"], temperature=2.0)
+    assert loss(term, logits(prerank=z), made) == pytest.approx(expected, rel=1e-5)
+
+
+def test_no_more_than_were_drawn_of_a_level() -> None:
+    drawn = replace(requests([LEVEL]), place=torch.tensor([0, 1, 0, 0, 1], dtype=torch.int32))
+    z = logits(prerank=Z)
+    found = loss(levels("ranknet", per_request=1), z, drawn)
+    assert found == pytest.approx(ranknet([0.5, 2.0, 0.1], [2, 1, 0]), rel=1e-5)
+
+
+@pytest.mark.parametrize("form", ["ranknet", "lambda", "softmax", "bce"])
+@pytest.mark.parametrize("given", [[[], []], [[1], [1, 1]]])
+def test_with_nothing_to_compare_the_loss_is_zero_and_so_are_its_gradients(form, given) -> None:
+    z = logits(prerank=[math.inf] * sum(map(len, given)))
+    assert loss(levels(form, on=["cut", "exposed"]), z, requests(given)) == 0
+    assert not z["prerank"]["click"].grad.any()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"on": ["kept"]}, r"losses\.0\.on: two levels are needed"),
+        ({"on": ["kept", "gone"]}, r"losses\.0\.on: no level 'gone'"),
+        ({"on": ["cut", "batch"]}, r"losses\.0\.on: no level 'batch'"),
+        ({"positive": ["cut", "kept", "exposed"]}, r"losses\.0\.positive: must be some, but not all"),
+        ({"positive": ["cut"], "on": ["kept", "exposed"]}, r"losses\.0\.positive: must be some, but not all"),
+        ({"stage": "recall"}, r"losses\.0\.stage: no stage 'recall'"),
+    ],
+)
+def test_levels_that_say_nothing_are_refused(settings, message) -> None:
+    with pytest.raises(ConfigError, match=message):
+        levels("softmax", **settings).check(SCOPE, "losses.0")
+
+
+def test_a_log_of_exposures_has_no_levels_to_compare() -> None:
+    with pytest.raises(ConfigError, match=r"losses\.0\.on: the log has no levels"):
+        levels("bce").check(Scope(SCOPE.levels, ["click"], SCOPE.stages, levelled=False), "losses.0")
+
+
+def test_pairs_know_no_positive_levels() -> None:
+    with pytest.raises(ValidationError, match="drop positive"):
+        levels("lambda", positive=["exposed"])

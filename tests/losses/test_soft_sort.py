@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from corank.losses import soft_sort as relaxation
+from corank.losses.soft_sort import NeuralSort, threshold
+from tests.support.loss_cases import neural_sort
+
+SCORES = [[0.3, -1.2, 2.0, 0.7, 0.1], [1.5, 0.2, -0.4, 0.0, 0.0], [0.9, 0.0, 0.0, 0.0, 0.0], [0.0] * 5]
+SIZES = [5, 3, 1, 0]
+
+
+def lists(dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, torch.Tensor]:
+    mask = torch.arange(5) < torch.tensor(SIZES).unsqueeze(1)
+    return torch.tensor(SCORES, dtype=dtype, requires_grad=True), mask
+
+
+@pytest.fixture(params=[1 << 20, 40, 1], ids=["whole", "some", "each"])
+def block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relaxation, "BLOCK", request.param)
+
+
+@pytest.mark.usefixtures("block")
+@pytest.mark.parametrize("keep", [1, 2, 4, 9])
+def test_sums_of_the_relaxed_permutation_are_those_of_the_formula(keep: int) -> None:
+    scores, mask = lists()
+    relaxed = NeuralSort.of(scores, mask, 0.7)
+    top, survival = relaxed.top(keep), relaxed.survival(keep)
+    for r, size in enumerate(SIZES):
+        p = neural_sort(SCORES[r][:size], 0.7)
+        for i in range(size):
+            column = [p[t][i] for t in range(size)]
+            assert top[r, i].item() == pytest.approx(np.log(sum(column[:keep])), abs=1e-9)
+            assert survival[r, i].item() == pytest.approx(np.log(sum(column[:keep]) / sum(column)), abs=1e-9)
+        assert not top[r, size:].any()
+
+
+@pytest.mark.usefixtures("block")
+def test_likelihood_reads_the_places_that_relevance_asks_for_and_leaves_ties_as_they_stand() -> None:
+    scores, mask = lists()
+    relevance = torch.tensor([[1.0, 2, 0, 1, 1], [0.0, 1, 1, 9, 9], [0.0] * 5, [0.0] * 5])
+    found = NeuralSort.of(scores, mask, 0.7).likelihood(relevance)
+    for r, order in enumerate([[1, 3, 0, 4, 2], [1, 2, 0], [0], []]):
+        p = neural_sort(SCORES[r][: SIZES[r]], 0.7)
+        expected = [np.log(p[t][i]) for t, i in enumerate(order)] + [0.0] * (5 - SIZES[r])
+        assert found[r].tolist() == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.usefixtures("block")
+def test_gradients_are_those_of_the_formula() -> None:
+    scores, mask = lists()
+    relevance = torch.tensor([[1.0, 2, 0, 1, 1], [0.0, 1, 1, 0, 0], [0.0] * 5, [0.0] * 5])
+    for run in (
+        lambda s: NeuralSort.of(s, mask, 0.7).top(2),
+        lambda s: NeuralSort.of(s, mask, 0.7).likelihood(relevance),
+        lambda s: threshold(s, mask, 2),
+    ):
+        assert torch.autograd.gradcheck(run, scores)
+
+
+def test_the_normaliser_has_no_gradient() -> None:
+    scores, mask = lists()
+    relaxed = NeuralSort.of(scores, mask, 1.0)
+    weight = torch.randn(4, 5, dtype=torch.float64)
+    (ours,) = torch.autograd.grad((relaxed.survival(2) * weight).sum(), scores, retain_graph=True)
+    (plain,) = torch.autograd.grad((relaxed.top(2) * weight).sum(), scores)
+    assert torch.allclose(ours, plain, rtol=1e-9)
+
+
+@given(st.lists(st.floats(-1e4, 1e4, width=32), min_size=1, max_size=30), st.integers(1, 12))
+def test_any_scores_give_probabilities_and_finite_gradients(found: list[float], keep: int) -> None:
+    scores = torch.tensor([found], requires_grad=True)
+    survival = NeuralSort.of(scores, torch.ones_like(scores, dtype=torch.bool), 0.1).survival(keep)
+    survival.sum().backward()
+    assert scores.grad is not None and scores.grad.isfinite().all()
+    assert survival.isfinite().all() and (survival <= 1e-5).all()
+
+
+def test_threshold_lies_halfway_between_the_last_kept_and_the_first_cut() -> None:
+    scores, mask = lists()
+    found = threshold(scores, mask, 2)
+    assert found[0].tolist() == pytest.approx([s - (0.7 + 0.3) / 2 for s in SCORES[0]])
+    assert found[1, :3].tolist() == pytest.approx([1.5 + 0.1, 0.2 + 0.1, -0.4 + 0.1])
+    assert torch.equal(found[2:], scores[2:]) and torch.equal(threshold(scores, mask, 5), scores)

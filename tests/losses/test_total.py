@@ -1,0 +1,178 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from pydantic import TypeAdapter
+
+from corank.batches.batch import Batch
+from corank.core.errors import ConfigError
+from corank.losses import Click, Distill, Levels, Loss, Scope, Total, Unexposed
+from corank.models.joint import JointModel
+from corank.models.mlp import MlpSettings
+from corank.models.two_tower import TowersSettings
+from tests.support.encoded_batches import LAYOUT, batch, random_batch, rows
+
+SCOPE = Scope(["cut", "kept", "exposed"], ["click"], {"prerank": ["click"], "rank": ["click"]})
+
+
+def hand_made(level: list[int], click: list[int]) -> Batch:
+    n = len(level)
+    sides = rows(np.random.default_rng(0), n, n, n)
+    each = np.arange(n)
+    return batch(sides, each, each, np.array(level), np.array(click))
+
+
+def logits(prerank: list[float], rank: list[float]) -> dict[str, dict[str, torch.Tensor]]:
+    made = {"prerank": prerank, "rank": rank}
+    return {
+        stage: {"click": torch.tensor(z, dtype=torch.float32, requires_grad=True)}
+        for stage, z in made.items()
+    }
+
+
+def bce(z: float, y: float) -> float:
+    p = 1 / (1 + math.exp(-z))
+    return -(y * math.log(p) + (1 - y) * math.log(1 - p))
+
+
+def value(term, z, made: Batch, step: int = 1) -> float:
+    return Total([term], SCOPE)(z, made, step)[1][term.name].item()
+
+
+def test_click_is_the_mean_over_exposed_candidates_with_a_known_label() -> None:
+    made = hand_made([2, 2, 2, 1, 0], [1, 0, -1, -1, -1])
+    z = logits([0.5, -1.0, 9.0, 9.0, 9.0], [0] * 5)
+    found = value(Click(kind="click", stage="prerank"), z, made)
+    assert found == pytest.approx((bce(0.5, 1) + bce(-1.0, 0)) / 2, rel=1e-6)
+
+
+def test_click_is_weighted_by_the_log() -> None:
+    made = hand_made([2, 2], [1, 0])
+    made.weight[:] = torch.tensor([3.0, 1.0])
+    z = logits([0.5, -1.0], [0, 0])
+    found = value(Click(kind="click", stage="prerank"), z, made)
+    assert found == pytest.approx((3 * bce(0.5, 1) + bce(-1.0, 0)) / 4, rel=1e-6)
+
+
+def test_unexposed_pushes_cut_candidates_down() -> None:
+    made = hand_made([0, 0, 1, 2], [-1, -1, -1, 1])
+    z = logits([0.3, -0.7, 5.0, 5.0], [0] * 4)
+    term = Unexposed(kind="unexposed", stage="prerank", **{"from": ["cut"]})
+    assert value(term, z, made) == pytest.approx((bce(0.3, 0) + bce(-0.7, 0)) / 2, rel=1e-6)
+    Total([term], SCOPE)(z, made, 1)[0].backward()
+    gradient = z["prerank"]["click"].grad
+    assert gradient is not None and (gradient[:2] > 0).all() and (gradient[2:] == 0).all()
+
+
+def test_distill_follows_the_detached_teacher_on_its_population() -> None:
+    made = hand_made([0, 1, 2], [-1, -1, 1])
+    z = logits([0.1, 0.2, 0.3], [1.0, -2.0, 0.5])
+    term = Distill(kind="distill", teacher="rank", student="prerank", on=["kept", "exposed"], temperature=2.0)
+    soft = [1 / (1 + math.exp(-t / 2)) for t in (-2.0, 0.5)]
+    assert value(term, z, made) == pytest.approx((bce(0.1, soft[0]) + bce(0.15, soft[1])) / 2, rel=1e-6)
+    Total([term], SCOPE)(z, made, 1)[0].backward()
+    assert z["rank"]["click"].grad is None
+    assert z["prerank"]["click"].grad is not None and z["prerank"]["click"].grad[0] == 0
+
+
+def test_distill_warms_up() -> None:
+    term = Distill(kind="distill", teacher="rank", student="prerank", on=["exposed"], warm_up=10, weight=0.5)
+    assert [term.factor(step) for step in (0, 5, 10, 99)] == [0, 0.25, 0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    "term",
+    [
+        Click(kind="click", stage="rank"),
+        Unexposed(kind="unexposed", stage="prerank", **{"from": ["cut"]}),
+        Distill(kind="distill", teacher="rank", student="prerank", on=["exposed"]),
+    ],
+)
+def test_with_nothing_to_learn_from_a_loss_is_zero_and_so_are_its_gradients(term) -> None:
+    made = hand_made([1], [-1])
+    z = logits([float("inf")], [float("inf")])
+    total, means = Total([term], SCOPE)(z, made, 1)
+    total.backward()
+    assert means[term.name].item() == 0
+    assert all(g is None or not g.any() for g in (z[s]["click"].grad for s in z))
+
+
+def test_a_row_gets_a_hard_zero_or_a_teacher_never_both() -> None:
+    terms = [
+        Unexposed(kind="unexposed", stage="prerank", **{"from": ["cut", "kept"]}),
+        Distill(kind="distill", teacher="rank", student="prerank", on=["kept", "exposed"]),
+    ]
+    with pytest.raises(ConfigError, match=r"losses\.1\.on: candidates of level kept are also hard negatives"):
+        Total(terms, SCOPE).check()
+
+
+def test_zeros_of_a_pointwise_levels_loss_are_hard_too() -> None:
+    distill = Distill(kind="distill", teacher="rank", student="prerank", on=["kept", "exposed"])
+    hard = Levels(kind="levels", stage="prerank", form="bce", positive=["exposed"])
+    with pytest.raises(ConfigError, match=r"losses\.0\.on: candidates of level kept .* \(prerank\.bce\)"):
+        Total([distill, hard], SCOPE).check()
+    Total([distill, Levels(kind="levels", stage="prerank", form="ranknet")], SCOPE).check()
+    Total([distill, Levels(kind="levels", stage="rank", form="bce", positive=["exposed"])], SCOPE).check()
+
+
+def test_only_what_some_loss_learns_from_is_read() -> None:
+    terms = [
+        Click(kind="click", stage="rank"),
+        Unexposed(kind="unexposed", stage="prerank", per_request=4, **{"from": ["cut"]}),
+    ]
+    assert Total(terms, SCOPE).population() == {2: None, 0: 4}
+
+
+def test_terms_alike_are_told_apart() -> None:
+    terms = [Click(kind="click", stage="rank"), Click(kind="click", stage="rank", weight=0.1)]
+    assert [name for name, _ in Total(terms, SCOPE).of(None)] == ["rank.click.0", "rank.click.1"]
+
+
+EVERY = [
+    {"kind": "click", "stage": "rank"},
+    {"kind": "click", "stage": "prerank"},
+    {"kind": "unexposed", "stage": "first", "from": ["cut"], "per_request": 1},
+    {"kind": "in_batch", "stage": "prerank", "temperature": 0.5},
+    *({"kind": "distill", "teacher": "rank", "student": "first", "form": f, "on": ["kept", "exposed"]}
+      for f in ("pointwise", "listwise", "pairwise")),
+    *({"kind": "levels", "stage": "rank", "form": f} for f in ("ranknet", "lambda", "softmax", "bce")),
+    *({"kind": "cascade", "form": f, "positive": ["exposed"]} for f in ("lcron", "arf", "dftopk")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_three_stages_learn_from_every_loss_at_once(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    stages = [
+        TowersSettings(name="first", model="towers", keep=3),
+        TowersSettings(name="prerank", model="towers", keep=2),
+        MlpSettings(name="rank", model="mlp", keep=1),
+    ]
+    model = JointModel(stages, LAYOUT)
+    model.dtype = dtype
+    terms = TypeAdapter(list[Loss]).validate_python(EVERY)
+    names = [stage.name for stage in stages]
+    total = Total(
+        terms,
+        Scope(
+            SCOPE.levels,
+            ["click"],
+            {name: ["click"] for name in names},
+            {stage.name: stage.keep for stage in stages},
+            towers=names[:2],
+        ),
+    )
+    total.check()
+    made, _ = random_batch(3)
+    value, means = total(model(made), made, 1)
+    value.backward()
+    assert len(means) == len(EVERY) and all(mean.isfinite() and mean > 0 for mean in means.values())
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert (
+            (parameter.grad.coalesce().values() if parameter.grad.is_sparse else parameter.grad)
+            .isfinite()
+            .all()
+        )
+    assert total.reads("first") == ["first", "rank"] and total.reads() == names

@@ -1,0 +1,187 @@
+"""What a stage sees of earlier ones: their scores and places, by no gradient."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from corank.batches.batch import Batch
+from corank.core.errors import ConfigError
+from corank.core.ordering import places
+from corank.losses import Click, Scope, Total
+from corank.models.joint import JointModel
+from corank.models.mlp import MlpSettings
+from corank.models.two_tower import TowersSettings
+from corank.training.config_file import read
+from tests.support.encoded_batches import LAYOUT, random_batch
+from tests.training.test_config import TEXT, refused
+
+PRERANK = TowersSettings(name="prerank", model="towers", keep=3, query=[8, 4], item=[4])
+TOTAL = Total([Click(kind="click", stage="rank")], Scope(["cut", "exposed"], ["click"], {"rank": ["click"]}))
+
+
+def rank(name: str = "rank", *seen: str, **changes: object) -> MlpSettings:
+    found = {"name": name, "model": "mlp", "keep": 2, "hidden": [8, 4], "from_stages": list(seen)}
+    return MlpSettings.model_validate(found | changes)
+
+
+def model(*stages: MlpSettings, seed: int = 0) -> JointModel:
+    torch.manual_seed(seed)
+    built = JointModel([PRERANK, *stages], LAYOUT)
+    with torch.no_grad():
+        for table in built.tables.parameters():
+            table.normal_()
+    return built
+
+
+def shown(
+    built: JointModel, batch: Batch, stage: str = "rank"
+) -> tuple[Tensor, dict[str, dict[str, Tensor]]]:
+    """What the stage is given of earlier ones, and the logits of all."""
+    given: list[Tensor] = []
+    hook = built.stages[stage].register_forward_pre_hook(lambda _, inputs: given.append(inputs[2]))
+    logits = built(batch)
+    hook.remove()
+    assert len(given) == 1
+    return given[0], logits
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000), st.booleans())
+def test_a_stage_sees_the_logit_and_the_place_in_the_order_asked(seed: int, sampled: bool) -> None:
+    batch, _ = random_batch(seed)
+    weight = np.random.default_rng(seed).integers(0, 4, len(batch)).astype(np.float32) if sampled else None
+    batch = replace(batch, stands_for=None if weight is None else torch.from_numpy(weight))
+    seen, logits = shown(model(rank("rank", "prerank.place", "prerank.score"), seed=seed), batch)
+    z, start = logits["prerank"]["click"].detach(), np.cumsum([0, *np.bincount(batch.request_of)])
+    assert not seen.requires_grad and seen.shape == (len(batch), 2)
+    assert torch.equal(seen[:, 1], z)
+    assert np.array_equal(seen[:, 0].numpy(), places(z.numpy(), start, weight))
+
+
+def test_it_enters_the_first_layer_alone() -> None:
+    batch, by_row = random_batch(2)
+    built = model(rank("rank", "prerank.score", "prerank.place"))
+    seen, logits = shown(built, batch)
+    stage, inputs = built.stages["rank"], built.inputs(batch)
+    query, item = inputs["query"][batch.request_of], inputs["item"][batch.item_of]
+    first = (
+        stage.first(torch.cat((query, item, inputs["cross"][: len(batch)]), 1))
+        + seen @ stage.earlier.weight.T
+    )
+    torch.testing.assert_close(logits["rank"]["click"], stage.above(first)["click"], rtol=1e-4, atol=1e-5)
+    by_score = model(rank("rank", "prerank.score"))
+    torch.testing.assert_close(by_score(batch), by_score(by_row), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("what", ["score", "place"])
+def test_no_gradient_reaches_the_earlier_stage(what: str) -> None:
+    batch, _ = random_batch(2)
+    built = model(rank("rank", f"prerank.{what}", embeddings="own"))
+    TOTAL(built(batch), batch, 1)[0].backward()
+    own = {n for n, _ in built.named_parameters() if n.startswith(("stages.rank.", "tables.rank."))}
+    assert {n for n, p in built.named_parameters() if p.grad is not None} == own
+    assert built.stages["rank"].earlier.weight.grad.any()
+
+
+def test_it_sees_what_the_earlier_stage_says_now() -> None:
+    batch, _ = random_batch(2)
+    built, plain = model(rank("rank", "prerank.score")), model(rank())
+    before, apart = built(batch)["rank"]["click"], plain(batch)["rank"]["click"]
+    with torch.no_grad():
+        for one in (built, plain):
+            one.stages["prerank"].bias += 1
+    moved = built.stages["rank"].earlier.weight.detach()
+    assert moved.shape == (8, 1) and plain.stages["rank"].earlier is None
+    assert not torch.allclose(built(batch)["rank"]["click"], before)
+    assert torch.equal(plain(batch)["rank"]["click"], apart)
+    assert built.sees == {"rank": [("prerank", "score")]} and plain.sees == {}
+
+
+def test_asked_for_one_stage_it_runs_what_that_needs_and_returns_it_alone() -> None:
+    batch, _ = random_batch(2)
+    last = [rank("middle"), rank("other", "prerank.score"), rank("rank", "other.score")]
+    built = model(*last)
+    whole = built(batch)
+    assert list(whole) == ["prerank", "middle", "other", "rank"]
+    ran: list[str] = []
+    for name, stage in built.stages.items():
+        stage.register_forward_hook(lambda *_, name=name: ran.append(name))
+    found = built.logits(batch, ["rank"])
+    assert ran == ["prerank", "other", "rank"] and list(found) == ["rank"]
+    assert torch.equal(found["rank"]["click"], whole["rank"]["click"])
+    ran.clear()
+    assert list(built.logits(batch, ["middle"])) == ran == ["middle"]
+    ran.clear()
+    assert list(built.logits(batch, ["rank", "prerank"])) == ["rank", "prerank"]
+    assert ran == ["prerank", "other", "rank"]
+
+
+def test_of_several_labels_it_sees_the_one_that_orders() -> None:
+    batch, _ = random_batch(2)
+    first = rank("first", labels=["click", "order"], value="2 * order + click")
+    seen, logits = shown(model(first, rank("rank", "first.score")), batch)
+    assert torch.equal(seen[:, 0], logits["first"]["order"])
+    assert not torch.equal(seen[:, 0], logits["first"]["click"])
+
+
+def test_a_model_tells_whether_it_needs_places() -> None:
+    assert model(rank("rank", "prerank.score", "prerank.place")).places
+    assert not model(rank("rank", "prerank.score")).places and not model(rank()).places
+
+
+THREE = (
+    "stages=[{name: a, model: towers, keep: 100}, {name: b, model: mlp, keep: 50}, {name: c, model: mlp, keep: 10}]",
+    "losses=[{kind: click, stage: c}, {kind: click, stage: b}, {kind: click, stage: a}]",
+    "train={}",
+)
+WRONG = {
+    "stages.1.from_stages=[z.score]": "stages.1.from_stages: 'z' is no stage before 'b'; there are a",
+    "stages.1.from_stages=[c.score]": "stages.1.from_stages: 'c' is no stage before 'b'; there are a",
+    "stages.1.from_stages=[b.score]": "stages.1.from_stages: 'b' is no stage before 'b'; there are a",
+    "stages.2.from_stages=[c.score]": "stages.2.from_stages: 'c' is no stage before 'c'; there are a, b",
+    "stages.2.from_stages=[a.score, b.place]": "stages.2.from_stages: 'b' places only what 'a' keeps, yet all "
+    "candidates in training: its place would mean two things; write b.score",
+    "stages.2.from_stages=[a]": "stages.c.from_stages: expected STAGE.score or STAGE.place; received 'a'",
+    "stages.2.from_stages=[a.rank]": "stages.c.from_stages: expected STAGE.score or STAGE.place; received 'a.rank'",
+    "stages.2.from_stages=[.score]": "stages.c.from_stages: expected STAGE.score or STAGE.place; received '.score'",
+    "stages.0.from_stages=[b.score]": "stages.0: unknown key 'from_stages'",
+}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    file = tmp_path / "shop.yaml"
+    file.write_text(TEXT, encoding="utf-8")
+    return file
+
+
+@pytest.mark.parametrize("override", WRONG)
+def test_a_config_is_told_what_it_may_see(path: Path, override: str) -> None:
+    assert refused(path, *THREE, override).startswith(WRONG[override])
+
+
+def test_the_first_stage_has_none_before_it(path: Path) -> None:
+    alone = "stages=[{name: a, model: mlp, keep: 9, from_stages: [b.score]}]"
+    message = "stages.0.from_stages: 'b' is no stage before 'a'; there are none"
+    assert refused(path, *THREE, alone, "losses=[{kind: click, stage: a}]") == message
+
+
+def test_what_is_seen_must_train_before(path: Path) -> None:
+    seen = [*THREE, "stages.2.from_stages=[a.place, b.score]"]
+    separate = [*seen, "train.mode=separate", "stages.0.embeddings=own", "stages.1.embeddings=own"]
+    assert refused(path, *separate) == (
+        "stages.2.from_stages: 'a' trains after 'c' in train.mode: separate, where the last stage is first; "
+        "write joint or alternate"
+    )
+    for mode in ("joint", "alternate"):
+        stage = read(path, [*seen, f"train.mode={mode}"]).stage("c")
+        assert isinstance(stage, MlpSettings) and stage.sees() == [("a", "place"), ("b", "score")]
+    assert read(path, [*separate, "stages.2.from_stages=[]"]).train.mode == "separate"
+    with pytest.raises(ConfigError, match="received 'place'"):
+        rank("rank", "place").sees()

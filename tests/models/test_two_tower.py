@@ -1,0 +1,154 @@
+"""Several query towers, whose vectors are summed."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from corank.core.errors import ConfigError
+from corank.models.joint import JointModel
+from corank.models.two_tower import Dots, Towers, TowersSettings
+from tests.support.encoded_batches import LAYOUT, SCHEMA, random_batch
+from tests.training.test_config import TEXT, refused
+
+SPLIT = {
+    "person": {"features": ["user", "age"], "widths": [6, 8]},
+    "past": {"features": ["seen"]},
+    "now": {"features": ["hour"], "widths": [8]},
+}
+
+
+def of(**changes: object) -> TowersSettings:
+    found = {"name": "prerank", "model": "towers", "keep": 3, "query": [16, 8], "item": [12, 8]}
+    return TowersSettings.model_validate({**found, "query_towers": SPLIT, **changes})
+
+
+def towers(**changes: object) -> Towers:
+    torch.manual_seed(0)
+    return Towers(of(**changes), LAYOUT)
+
+
+def columns(*names: str) -> list[int]:
+    return LAYOUT.columns("query", names).tolist()
+
+
+def test_the_query_vector_is_the_sum_of_the_towers() -> None:
+    query = towers().query
+    x = torch.randn(5, LAYOUT.width("query"))
+    expected = torch.zeros(5, 8)
+    for tower, spec in zip(query.towers, SPLIT.values(), strict=True):
+        layers = tower[1].layers
+        h = x[:, columns(*spec["features"])]
+        for layer in layers[:-1]:
+            h = torch.relu(h @ layer.weight.T + layer.bias)
+        expected += h @ layers[-1].weight.T + layers[-1].bias
+    torch.testing.assert_close(query(x), expected)
+
+
+def test_a_tower_sees_its_features_alone() -> None:
+    query = towers().query
+    assert sorted(columns("user", "age", "seen", "hour")) == list(range(LAYOUT.width("query")))
+    for tower, spec in zip(query.towers, SPLIT.values(), strict=True):
+        x = torch.randn(50, LAYOUT.width("query"), requires_grad=True)
+        (gradient,) = torch.autograd.grad(tower(x).square().sum(), x)
+        assert torch.nonzero(gradient.any(0)).squeeze(1).tolist() == columns(*spec["features"])
+
+
+def test_a_feature_may_enter_two_towers_or_none() -> None:
+    query = towers(query_towers={"a": {"features": ["user"]}, "b": {"features": ["user", "hour"]}}).query
+    x = torch.randn(50, LAYOUT.width("query"), requires_grad=True)
+    (gradient,) = torch.autograd.grad(query(x).square().sum(), x)
+    assert torch.nonzero(gradient.any(0)).squeeze(1).tolist() == columns("user", "hour")
+
+
+def test_widths_are_those_of_query_unless_given() -> None:
+    assert of().queries() == {"person": [6, 8], "past": [16, 8], "now": [8]}
+    shapes = [[tuple(layer.weight.shape) for layer in tower[1].layers] for tower in towers().query.towers]
+    assert shapes == [[(6, 9), (8, 6)], [(16, 8), (8, 16)], [(8, 4)]]
+    assert of(query_towers={}).queries() == {"query": [16, 8]}
+
+
+def test_one_tower_is_called_as_it_always_was() -> None:
+    def names(built: Towers) -> set[str]:
+        return {n for n in dict(built.named_parameters()) if n.startswith("query.")}
+
+    plain = {f"query.layers.{n}.{kind}" for n in (0, 1) for kind in ("weight", "bias")}
+    assert names(towers(query_towers={})) == plain
+    several = {f"query.towers.{n}.1.layers" for n in range(3)}
+    assert {name.rsplit(".", 2)[0] for name in names(towers())} == several
+    assert all(buffer not in towers().state_dict() for buffer, _ in towers().named_buffers())
+
+
+def test_the_towers_of_a_model_meet_the_items_in_a_dot_product() -> None:
+    batch, by_row = random_batch(3)
+    torch.manual_seed(0)
+    built = JointModel([of()], LAYOUT)
+    with torch.no_grad():
+        for table in built.tables.parameters():
+            table.normal_()
+    found = built(batch)["prerank"]
+    assert isinstance(found, Dots) and len(found.query) == len(batch.numbers["query"])
+    vectors = sum(tower(built.inputs(batch)["query"]) for tower in built.stages["prerank"].query.towers)
+    dots = (vectors[batch.request_of] * found.item[batch.item_of]).sum(1)
+    torch.testing.assert_close(found["click"], found.scale * dots + found.bias)
+    torch.testing.assert_close(found["click"], built(by_row)["prerank"]["click"], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"query_features": ["user"]},
+            "query_features are those of a single query tower; drop them, or query_towers",
+        ),
+        (
+            {"query_towers": {**SPLIT, "now": {"features": ["hour"], "widths": [8, 4]}}},
+            "the towers of 'prerank' meet in a dot product, so their last widths must be equal; "
+            "received now 4 and item 8",
+        ),
+        ({"query": [16, 4]}, "must be equal; received past 4 and item 8"),
+        ({"query_towers": {"now": {"features": []}}}, "at least 1 item"),
+    ],
+)
+def test_towers_that_contradict_each_other_are_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        of(**changes)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("feature", "message"),
+    [
+        (
+            "match",
+            "'match' is a cross feature and cannot enter the query tower: at serving time the query tower runs once "
+            "a request and does not know the item; leave it to a ranker stage",
+        ),
+        ("item", "'item' is an item feature and cannot enter the query tower"),
+        ("nobody", "no feature 'nobody' is declared under features"),
+    ],
+)
+def test_a_query_tower_knows_the_query_alone(feature: str, message: str) -> None:
+    of().check(SCHEMA)
+    settings = of(query_towers={**SPLIT, "now": {"features": ["hour", feature], "widths": [8]}})
+    with pytest.raises(ConfigError) as caught:
+        settings.check(SCHEMA)
+    assert str(caught.value).startswith(f"stages.prerank.query_towers.now.features: {message}")
+
+
+def test_a_config_says_where_its_towers_are_wrong(tmp_path: Path) -> None:
+    path = tmp_path / "shop.yaml"
+    path.write_text(TEXT, encoding="utf-8")
+    several = "stages.0.query_towers={person: {features: [user_id, history]}, now: {features: [tab]}}"
+    crossed = "stages.0.query_towers.now.features=[tab, brand_seen]"
+    assert refused(path, several, crossed).startswith(
+        "stages.prerank.query_towers.now.features: 'brand_seen' is a cross feature"
+    )
+    assert refused(path, several, "stages.0.query_features=[tab]") == (
+        "stages.0: query_features are those of a single query tower; drop them, or query_towers"
+    )
+    assert refused(path, several, "stages.0.query_towers.now.widths=[16, 4]") == (
+        "stages.0: the towers of 'prerank' meet in a dot product, so their last widths must be equal; "
+        "received now 4 and item 8"
+    )

@@ -1,0 +1,351 @@
+"""The service in process, over its real app; that it runs as a command is in test_server.py."""
+
+import asyncio
+import gc
+import time
+import weakref
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import msgspec
+import numpy as np
+import polars as pl
+import pytest
+from starlette.testclient import TestClient
+
+from corank.serving.funnel.deadline import Watch
+from corank.serving.funnel.funnel import Funnel, Request
+from corank.serving.http.app import REMEMBERED, Limits, Service
+from corank.serving.http.follower import Follower, OfBundle, OfStore
+from corank.serving.store.base import open_store
+from corank.serving.store.live_version import USERS
+from corank.serving.store.publish import publish
+from corank.serving.store.record_codec import keys_of
+from corank.serving.store.users import UserStore
+from tests.support.random_worlds import RICH, Case
+from tests.support.redis_server import redis_server
+
+TOKEN = {"Authorization": "Bearer secret"}
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    found = Case.of(tmp_path_factory.mktemp("case"), RICH)
+    assert found.funnel
+    return found
+
+
+@pytest.fixture(scope="module")
+def bundle(case: Case) -> Path:
+    return case.base / "bundle"
+
+
+@pytest.fixture
+def client(bundle: Path) -> Iterator[TestClient]:
+    with TestClient(Service(Follower(OfBundle(bundle)), Limits(), "secret").app()) as client:
+        yield client
+
+
+@pytest.fixture
+def follower(bundle: Path, tmp_path: Path) -> Iterator[Follower]:
+    """Of a store."""
+    store = open_store(f"lmdb:{tmp_path / 'store'}", create=True)
+    publish(bundle, store)
+    yield Follower(OfStore(store, tmp_path / "cache"), every=0.05)
+    store.close()
+
+
+@pytest.fixture
+def of_store(follower: Follower) -> Iterator[TestClient]:
+    with TestClient(Service(follower, Limits(), "secret").app()) as client:
+        yield client
+
+
+def test_answers_are_those_of_the_funnel_in_process(client: TestClient, case: Case) -> None:
+    for number in range(6):
+        request = case.request("test", number)
+        answer = client.post("/rank", json=request).json()
+        ours = case.funnel.rank(Request.parse(request))
+        assert answer.pop("user") == "given"
+        assert set(answer.pop("microseconds")) == {"receive", "prerank", "rank"}
+        assert answer == msgspec.json.decode(msgspec.json.encode(ours))
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"", "body: Input data was truncated"),
+        (b"[]", "body: Expected `object`, got `array`"),
+        (b"[" * 100_000, "body: Expected `object`"),
+        (b'{"user": {}}', "candidates: none are given, and the bundle has no `retrieval`"),
+        (b'{"user": {}, "candidates": []}', "body: Expected `array` of length >= 1"),
+        (b'{"user": {}, "candidates": [1], "trase": true}', "body: Object contains unknown field `trase`"),
+        (
+            b'{"user": {"id": {"a": {}}}, "candidates": [1]}',
+            "body: Expected `bool | int | float | str | array",
+        ),
+        (b'{"user": {"id": NaN}, "candidates": [1]}', "body: JSON is malformed"),
+        (b'{"user": {"id": 1e999}, "candidates": [1]}', "body: Number out of range"),
+        (
+            b'{"user": {}, "candidates": [99999999999999999999]}',
+            "body: Expected `int` <= 9223372036854775807",
+        ),
+        (b'{"user": {}, "candidates": [1, 1]}', "candidates: 1 is there twice"),
+        (b'{"user": {}, "candidates": ["x"]}', "candidates: ids are of another type"),
+        (b'{"user": {"nme": 3}, "candidates": [1]}', "user: the bundle knows no 'nme' here"),
+        (b'{"user": {}, "candidates": [1], "keep": {"rank": 0}}', "body: Expected `int` >= 1"),
+        (b'{"user": {}, "candidates": [1], "keep": {"ranker": 5}}', "keep: no stage 'ranker'"),
+        (b'{"user": {}, "candidates": [1], "time": "yesterday"}', "time: expected ISO 8601"),
+        (b'{"user": {"user_0": "\xff"}, "candidates": [1]}', "body: "),
+    ],
+)
+def test_what_cannot_be_answered_is_refused_with_its_field(
+    client: TestClient, body: bytes, message: str
+) -> None:
+    refused = client.post("/rank", content=body)
+    assert (refused.status_code, refused.json()["error"][: len(message)]) == (400, message)
+
+
+def test_a_body_has_a_largest_size_whether_its_length_is_told_or_not(bundle: Path) -> None:
+    with TestClient(Service(Follower(OfBundle(bundle)), Limits(body=1000)).app()) as client:
+        assert client.post("/rank", content=b" " * 1001).status_code == 413
+        pieces = (b" " * 100 for _ in range(11))
+        assert client.post("/rank", content=pieces).status_code == 413
+        assert client.post("/rank", json={"user": {}, "candidates": [1]}).status_code == 200
+
+
+def test_who_writes_needs_the_token(of_store: TestClient, bundle: Path) -> None:
+    item = {"items": [{"id": 900}]}
+    for path in ("/items", "/reload"):
+        assert of_store.post(path, json=item).status_code == 401
+        assert of_store.post(path, json=item, headers={"Authorization": "Bearer secre"}).status_code == 401
+    assert of_store.post("/reload", headers=TOKEN).json()["items_seq"] == 1
+    with TestClient(Service(Follower(OfBundle(bundle)), Limits()).app()) as open_to_nobody:
+        assert open_to_nobody.post("/items", json=item, headers=TOKEN).status_code == 403
+
+
+def test_items_that_come_are_ranked_at_once_and_named_by_the_answer(of_store: TestClient, case: Case) -> None:
+    columns = {"item_0": [3], "item_1": 7, "item_2": "w3"}
+    asked = case.request("test", 0) | {"trace": False}
+    asked["candidates"] = [{"id": 900} | {c: v for c, v in asked["candidates"][0].items() if c != "id"}]
+    before = of_store.post("/rank", json=asked).json()
+    assert (before["unknown"], before["items_seq"]) == ([900], 1)
+    put = of_store.post("/items", json={"items": [{"id": 900, **columns}]}, headers=TOKEN)
+    assert (put.status_code, put.json()) == (200, {"items": 1, "items_seq": 2})
+    after = of_store.post("/rank", json=asked).json()
+    assert (after["unknown"], after["items_seq"]) == ([], 2)
+    described = asked | {"candidates": [asked["candidates"][0] | columns]}
+    (ours,) = case.funnel.rank(Request.parse(described))["items"]
+    np.testing.assert_allclose(after["items"][0]["score"], ours["score"], rtol=0, atol=1e-6)
+    shown = of_store.get("/item", params={"id": "900"}).json()
+    assert shown["newer"] and shown["features"]["item_0"] == [3]
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        ([{"item_1": 7}], "items.0: needs an `id`"),
+        ([{"id": 5}, {"id": 5}], "items.1: 5 is there twice"),
+        ([{"id": 5, "colour": "red"}], "5: the bundle knows no 'colour' here"),
+        ([{"id": "five"}], "items: ids are of another type"),
+        ([{"id": 5, "item_1": "seven"}], "feature 'item_1': expected numbers"),
+    ],
+)
+def test_unsound_items_change_nothing(of_store: TestClient, items: list[Any], message: str) -> None:
+    refused = of_store.post("/items", json={"items": items}, headers=TOKEN)
+    assert (refused.status_code, refused.json()["error"][: len(message)]) == (400, message)
+    assert of_store.get("/version").json()["items_seq"] == 1
+
+
+def test_a_bundle_takes_no_items(client: TestClient) -> None:
+    refused = client.post("/items", json={"items": [{"id": 1}]}, headers=TOKEN)
+    assert refused.status_code == 409 and "corank publish" in refused.json()["error"]
+
+
+def test_more_requests_than_may_wait_are_sent_away(bundle: Path) -> None:
+    """Forty at once, of which the first eight may wait; whoever is sent away is told when to come back."""
+    service = Service(Follower(OfBundle(bundle)), Limits(queue=8))
+    app, body = service.app(), {"user": {}, "candidates": list(range(16))}
+
+    async def all_at_once() -> list[httpx2.Response]:
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://here") as client:
+            answers = await asyncio.gather(*(client.post("/rank", json=body) for _ in range(40)))
+            assert (await client.post("/rank", json=body)).status_code == 200
+            return answers
+
+    answers = asyncio.run(all_at_once())
+    statuses = Counter(answer.status_code for answer in answers)
+    assert set(statuses) == {200, 503} and statuses[200] >= 8
+    assert {answer.headers.get("Retry-After") for answer in answers if answer.status_code == 503} == {"1"}
+    assert f"corank_shed_total {statuses[503]}.0" in service.gauges.exposition()[0].decode()
+    assert service._waiting == 0
+
+
+def test_whoever_sends_slowly_keeps_nobody_out_and_is_told_to_go(bundle: Path) -> None:
+    service = Service(Follower(OfBundle(bundle)), Limits(queue=2, seconds=0.5))
+    body = msgspec.json.encode({"user": {}, "candidates": [1]})
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield body[:5]
+        await asyncio.sleep(5)
+        yield body[5:]
+
+    async def side_by_side() -> tuple[list[httpx2.Response], httpx2.Response]:
+        transport = httpx2.ASGITransport(service.app())
+        async with httpx2.AsyncClient(transport=transport, base_url="http://here") as client:
+            slow = [asyncio.create_task(client.post("/rank", content=slowly())) for _ in range(5)]
+            await asyncio.sleep(0.1)
+            quick = await client.post("/rank", content=body)
+            assert not any(one.done() for one in slow)
+            return await asyncio.gather(*slow), quick
+
+    slow, quick = asyncio.run(side_by_side())
+    assert quick.status_code == 200
+    assert {(one.status_code, one.json()["error"]) for one in slow} == {
+        (408, "the body did not come within 0.5 s")
+    }
+
+
+def test_health_version_figures_and_openapi(client: TestClient, case: Case) -> None:
+    assert client.get("/healthz").json() == {"alive": True}
+    assert client.get("/readyz").json() == {"ready": True}
+    version = client.get("/version").json()
+    assert version["model_version"] == case.funnel.manifest.model_version
+    assert version["items"] == 16 and [s["name"] for s in version["stages"]] == ["prerank", "rank"]
+    client.post("/rank", json=case.request("test", 0))
+    figures = client.get("/metrics").text
+    assert 'corank_stage_seconds_count{stage="rank"} 1.0' in figures
+    assert f'corank_version{{model_version="{version["model_version"]}"}} 1.0' in figures
+    assert set(client.get("/openapi.json").json()["paths"]) >= {"/rank", "/items", "/version"}
+
+
+def eventually(client: TestClient, path: str, status: int) -> dict[str, Any]:
+    deadline = time.monotonic() + 10
+    while client.get(path).status_code != status and time.monotonic() < deadline:
+        time.sleep(0.02)
+    answer: dict[str, Any] = client.get(path).json()
+    return answer
+
+
+def test_a_server_that_stops_is_served_on_without(bundle: Path, tmp_path: Path) -> None:
+    with redis_server(tmp_path, keeps=True) as server:
+        store = open_store(server.url)
+        publish(bundle, store)
+        store.put({USERS: [(keys_of(pl.Series([1]))[0], b'{"user_0": 5.0}')]})
+        follower = Follower(OfStore(store, tmp_path / "cache"), every=0.05)
+        with TestClient(Service(follower, Limits(), "secret", UserStore(store)).app()) as client:
+            asked = {"user": {"id": 1}, "candidates": [1]}
+            assert client.post("/rank", json=asked).json()["user"] == "stored"
+            assert client.post("/rank", json=asked | {"user": {"id": 2}}).json()["user"] == "new"
+            server.stop()
+            assert client.post("/rank", json=asked).json()["user"] == "unavailable"
+            assert "127.0.0.1" in eventually(client, "/readyz", 503)["error"]
+            assert client.post("/rank", json={"user": {}, "candidates": [1]}).status_code == 200
+            put = client.post("/items", json={"items": [{"id": 900}]}, headers=TOKEN)
+            assert (put.status_code, put.headers["Retry-After"]) == (503, "1")
+            server.start()
+            assert eventually(client, "/readyz", 200) == {"ready": True}
+            assert client.post("/rank", json=asked).json()["user"] == "stored"
+            assert client.post("/items", json={"items": [{"id": 900}]}, headers=TOKEN).status_code == 200
+
+
+def test_a_bundle_that_is_exported_anew_goes_live(case: Case, tmp_path: Path) -> None:
+    from corank.training.export import export
+
+    path = tmp_path / "bundle"
+    export(path, case.config, case.packed, case.model, case.calibrators)
+    with TestClient(Service(Follower(OfBundle(path), every=0.05), Limits()).app()) as client:
+        assert client.get("/version").json()["items_seq"] == 1
+        export(path, case.config, case.packed, case.model, case.calibrators)
+        deadline = time.monotonic() + 10
+        while client.get("/version").json()["items_seq"] != 2 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert client.get("/version").json()["items_seq"] == 2
+
+
+def test_late_and_failing_rankers_leave_the_order_to_the_first_stage(case: Case) -> None:
+    funnel = Funnel.open(case.base / "bundle")
+    request = Request.parse(case.request("test", 0))
+    first, last = funnel.manifest.stages
+    alone = funnel.ranked(request).cuts[0]
+    for stage, why in ((last.model_copy(update={"deadline_ms": 1e-6}), "skipped"), (last, "failed")):
+        if why == "failed":
+            funnel.scorer._graphs["rank"] = funnel.scorer._graphs[
+                "prerank.item"
+            ]  # refuses the ranker's inputs
+        funnel.manifest = funnel.manifest.model_copy(update={"stages": [first, stage]})
+        answer = funnel.ranked(request).answer()
+        assert answer["fallback"] == {"stage": "rank", "why": why} and answer["stage"] == "prerank"
+        best = alone.alive[alone.kept][: last.keep].tolist()
+        received = funnel.receiver.receive(request)
+        assert [item["id"] for item in answer["items"]] == [received.ids[n] for n in best]
+
+
+def test_a_ranker_that_takes_too_long_is_stopped(case: Case) -> None:
+    """Millions of candidates take the ranker seconds; it is stopped between two layers."""
+    funnel = Funnel.open(case.base / "bundle")
+    first, last = funnel.manifest.stages
+    late = last.model_copy(update={"deadline_ms": 100.0, "keep": 10})
+    wide = first.model_copy(update={"keep": 100_000})
+    funnel.manifest = funnel.manifest.model_copy(update={"stages": [wide, late]})
+    funnel._watch = Watch()
+    scorer, real = funnel.scorer, funnel.scorer._graphs["rank"]
+
+    class Slow:
+        def run(self, outputs: None, inputs: dict[str, Any], options: Any = None) -> Any:
+            many = {
+                name: value if name in ("query", "mask", "event") else np.repeat(value, 200_000, axis=0)
+                for name, value in inputs.items()
+            }
+            return real.run(outputs, many, options)
+
+    scorer._graphs["rank"] = Slow()
+    began = time.perf_counter()
+    everyone = case.items["item_id"].to_list()
+    ranked = funnel.ranked(Request.parse(case.request("test", 0) | {"candidates": everyone}))
+    assert ranked.fallback == {"stage": "rank", "why": "late"}
+    assert ranked.answer()["stage"] == "prerank"
+    assert time.perf_counter() - began > 0.1
+
+
+def test_min_score_cuts_what_scores_less(case: Case) -> None:
+    funnel = Funnel.open(case.base / "bundle")
+    request = Request.parse(case.request("test", 0))
+    first, last = funnel.manifest.stages
+    scores = funnel.ranked(request).cuts[0].score
+    least = float(np.sort(scores)[len(scores) // 2])
+    picky = first.model_copy(update={"min_score": least})
+    funnel.manifest = funnel.manifest.model_copy(update={"stages": [picky, last]})
+    ranked = funnel.ranked(request)
+    assert len(ranked.cuts[0].kept) == min(first.keep, int((scores >= least).sum()))
+    assert (ranked.cuts[0].score[ranked.cuts[0].kept] >= least).all()
+
+
+def test_nothing_of_a_funnel_outlives_it(case: Case) -> None:
+    """By reference counts alone: a service swaps versions all day, and collects garbage rarely."""
+    gc.collect()
+    gc.disable()
+    try:
+        funnel = Funnel.open(case.base / "bundle")
+        funnel.rank(Request.parse(case.request("test", 0)))
+        layer = funnel.receiver.described([900], [{"item_1": 3}])
+        gone = [
+            weakref.ref(part) for part in (funnel, funnel.receiver, funnel.scorer, funnel.renewed(2, layer))
+        ]
+        del funnel, layer
+        assert [ref() for ref in gone] == [None] * 4
+    finally:
+        gc.enable()
+
+
+def test_a_large_request_is_ranked_and_not_remembered(bundle: Path) -> None:
+    service = Service(Follower(OfBundle(bundle)), Limits())
+    with TestClient(service.app()) as client:
+        small = {"user": {}, "candidates": [1]}
+        large = small | {"candidates": [1, *range(10**9, 10**9 + REMEMBERED // 11)]}
+        for body in (small, large):
+            assert client.post("/rank", json=body).status_code == 200
+    assert [request.candidates for request in service.follower.recent] == [[1]]

@@ -1,0 +1,537 @@
+"""The page in a real browser, before a real service: its numbers are the funnel's, and text stays text."""
+
+import base64
+import hashlib
+import json
+import re
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from selenium.common.exceptions import StaleElementReferenceException
+from selenium.webdriver import ActionChains, Chrome, Keys
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import Select, WebDriverWait
+
+from corank.serving.funnel.funnel import Request
+from corank.serving.http.page import funnel_page
+from corank.training.export import export
+from tests.support.browser import asked, chromium, faults
+from tests.support.random_worlds import LONG, RICH, Case
+from tests.support.redis_server import free_port
+
+T = TypeVar("T")
+Document = dict[str, Any]
+
+HOSTILE = '<img src=x onerror="window.broken = 1">'
+KEEP = {"prerank": 11, "middle": 7, "rank": 5}
+
+
+@contextmanager
+def service(bundle: Path) -> Iterator[str]:
+    """The address of `corank serve BUNDLE`, once it answers."""
+    port = free_port()
+    command = [
+        Path(sys.executable).with_name("corank"),
+        "serve",
+        bundle,
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+        "--every",
+        "0.1",
+    ]
+    address, end = f"http://127.0.0.1:{port}/", time.monotonic() + 60
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            while status(f"{address}healthz") != 200:
+                assert process.poll() is None and time.monotonic() < end, "the service has not started"
+                time.sleep(0.1)
+            yield address
+        finally:
+            process.terminate()
+
+
+def status(address: str) -> int | None:
+    try:
+        with urllib.request.urlopen(address) as answer:
+            return int(answer.status)
+    except OSError:
+        return None
+
+
+def refused(address: str, body: str) -> str:
+    """What the service says of a request that it refuses."""
+    with pytest.raises(urllib.error.HTTPError) as error:
+        urllib.request.urlopen(f"{address}rank", body.encode())
+    with error.value as answer:
+        return str(json.loads(answer.read())["error"])
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """Three stages; ids are text."""
+    return Case.of(tmp_path_factory.mktemp("case"), LONG | {"text_ids": True})
+
+
+@pytest.fixture(scope="module")
+def address(case: Case) -> Iterator[str]:
+    assert case.funnel  # exported
+    with service(case.base / "bundle") as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    with chromium(tmp_path_factory.mktemp("browser") / "profile") as window:
+        yield window
+
+
+@contextmanager
+def opened(browser: Chrome, address: str) -> Iterator[Chrome]:
+    """The page, of which nothing is remembered; it asks its own service alone, and nothing goes wrong in it."""
+    browser.get(address)
+    browser.execute_script("localStorage.clear()")
+    faults(browser), asked(browser)  # of the page before
+    browser.refresh()
+    yield browser
+    assert faults(browser) == []
+    assert {url for url in asked(browser) if not url.startswith(address)} == set()
+
+
+@pytest.fixture
+def page(browser: Chrome, address: str) -> Iterator[Chrome]:
+    with opened(browser, address) as page:
+        yield page
+
+
+@pytest.fixture
+def request_(case: Case) -> Document:
+    """All 16 items, an id that is none, and one that is described and would be markup."""
+    columns = {name: value for name, value in case.items.row(1, named=True).items() if name != "item_id"}
+    ids = case.items["item_id"].to_list()
+    return case.request("test", 0) | {
+        "candidates": [*ids, "<b>none</b>", {"id": HOSTILE} | columns],
+        "keep": KEEP,
+        "trace": False,  # the page asks for it all the same
+    }
+
+
+def at(page: Chrome, selector: str) -> WebElement:
+    return page.find_element(By.CSS_SELECTOR, selector)
+
+
+def texts(page: Chrome, selector: str) -> list[str]:
+    """Of all that a selector finds, read at once."""
+    script = """return [...document.querySelectorAll(arguments[0])]
+        .map((one) => (one.innerText ?? one.textContent).trim())"""
+    return list(page.execute_script(script, selector))
+
+
+def rows(page: Chrome, table: str) -> list[list[str]]:
+    """The cells of a table's body, read at once."""
+    script = """return [...document.querySelectorAll(`${arguments[0]} tbody tr`)]
+        .map((row) => [...row.cells].map((cell) => cell.innerText.trim()))"""
+    return list(page.execute_script(script, table))
+
+
+def until(page: Chrome, found: Callable[[], T]) -> T:
+    """What is found once it is something; what is looked at may be drawn anew meanwhile."""
+    return WebDriverWait(page, 10, 0.05, [StaleElementReferenceException]).until(lambda _: found())
+
+
+def typed(page: Chrome, text: str) -> None:
+    """As pasted."""
+    page.execute_script(
+        "const body = document.getElementById('body'); body.value = arguments[0];"
+        "body.dispatchEvent(new Event('input', { bubbles: true }))",
+        text,
+    )
+
+
+def ranked(page: Chrome, request: Document) -> None:
+    """Paste a request and rank it; returns when the answer is there."""
+    page.execute_script("document.getElementById('told').textContent = ''")
+    typed(page, json.dumps(request, ensure_ascii=False))
+    at(page, "#rank").click()
+    until(page, lambda: at(page, "#told").text)
+
+
+def five(score: float) -> float:
+    """As precise as the page shows it."""
+    return float(f"{score:.4e}")
+
+
+# The document
+
+
+def test_it_is_one_document_whose_policy_allows_itself_alone() -> None:
+    document = funnel_page()
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', document)
+    assert policy is not None
+    for tag in ("style", "script"):
+        (content,) = re.findall(rf"<{tag}[^>]*>(.*?)</{tag}>", document, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+        assert f"{tag}-src 'sha256-{digest}'" in policy[1]
+    assert "default-src 'none'" in policy[1]
+    assert "unsafe" not in policy[1]
+    assert set(re.findall(r"https?://[^\s'\"]+", document)) == {"http://www.w3.org/2000/svg"}
+
+
+# What it shows
+
+
+def test_the_live_version_is_told(page: Chrome, case: Case) -> None:
+    manifest = case.funnel.manifest
+    assert until(page, lambda: texts(page, "#facts dd")) == [manifest.model_version, "1", "16"]
+    assert at(page, "h1").text == page.title.removesuffix(" · corank") == manifest.name
+    assert at(page, "#stages").text == "prerank keeps 4 → middle keeps 3 → rank keeps 2"
+    assert until(page, lambda: at(page, "#ready").text) == "Ready"
+    assert not at(page, "#answer").is_displayed()
+
+
+def test_its_numbers_are_those_of_the_funnel_in_process(page: Chrome, case: Case, request_: Document) -> None:
+    answer = case.funnel.rank(Request.parse(request_ | {"trace": True}))
+    ranked(page, request_)
+    assert [row[:5] for row in rows(page, "#flow")] == [
+        ["candidates", "", "18", "17", "1\nunknown"],
+        ["prerank", "11", "17", "11", "6"],
+        ["middle", "7", "11", "7", "4"],
+        ["rank", "5", "7", "5", "2"],
+    ]
+    shown = {row[0]: row[1:] for row in rows(page, "#candidates")}
+    assert shown.keys() == {entry["id"] for entry in answer["trace"]}
+    for entry in answer["trace"]:
+        *places, outcome = shown[entry["id"]]
+        for n, stage in enumerate(KEEP):
+            found = entry["stages"].get(stage)
+            place, score = places[2 * n : 2 * n + 2]
+            assert (place, score) == ("", "") if found is None else place == str(found["place"])
+            assert found is None or float(score) == five(found["score"])
+        assert outcome == ("kept" if entry["cut"] is None else f"cut by {entry['cut']}")
+    best = [row[0] for row in rows(page, "#candidates")][:5]
+    assert best == [item["id"] for item in answer["items"]]
+    assert "17 candidates ranked, 5 in the answer" in at(page, "#told").text
+    assert case.funnel.manifest.model_version in at(page, "#told").text
+
+
+def test_what_was_unknown_and_missing_is_listed(page: Chrome, case: Case, request_: Document) -> None:
+    request_["context"] = {}
+    answer = case.funnel.rank(Request.parse(request_))
+    assert len(answer["missing"]) > 1
+    ranked(page, request_)
+    assert texts(page, "#notes code") == ["<b>none</b>", *answer["missing"]]
+
+
+def test_time_is_told_by_part(page: Chrome, request_: Document) -> None:
+    ranked(page, request_)
+    found = rows(page, "#time")
+    assert [row[0] for row in found] == ["receive", "prerank", "middle", "rank"]
+    took, after = ([int(row[n].replace(",", "")) for row in found] for n in (1, 2))
+    assert all(microseconds > 0 for microseconds in took)
+    assert after == [sum(took[: n + 1]) for n in range(4)]
+
+
+def test_a_dot_tells_its_scores_and_places(page: Chrome, case: Case, request_: Document) -> None:
+    answer = case.funnel.rank(Request.parse(request_ | {"trace": True}))
+    both = {e["id"]: e["stages"] for e in answer["trace"] if "rank" in e["stages"]}
+    ranked(page, request_)
+    dots = page.find_elements(By.CSS_SELECTOR, "circle.dot")[::-1]
+    assert len(dots) == len(both) == 7
+    assert len(page.find_elements(By.CSS_SELECTOR, "circle.dot.cut")) == 2
+    for place, dot in enumerate(dots, 1):
+        page.execute_script("arguments[0].scrollIntoView({block: 'center'})", dot)
+        ActionChains(page).move_to_element(dot).perform()
+        id_, *lines = at(page, ".tip").text.splitlines()
+        assert both[id_]["rank"]["place"] == place
+        assert len(lines) == len(both[id_])
+        for line, (stage, found) in zip(lines, both[id_].items(), strict=True):
+            told = re.fullmatch(rf"{stage}: place (\d+), score (\S+)", line)
+            assert told is not None
+            assert (int(told[1]), float(told[2])) == (found["place"], five(found["score"]))
+        assert dot.accessible_name == "; ".join([id_, *lines])
+    ActionChains(page).move_to_element(at(page, "h1")).perform()
+    assert not at(page, ".tip").is_displayed()
+
+
+def test_dots_are_reached_by_keys(page: Chrome, case: Case, request_: Document) -> None:
+    items = case.funnel.rank(Request.parse(request_))["items"]
+    ranked(page, request_)
+    page.execute_script("document.querySelector('circle[tabindex=\"0\"]').focus()")
+    for keys, place in ((Keys.ARROW_RIGHT, 1), (Keys.END, 6), (Keys.HOME, 0)):
+        ActionChains(page).send_keys(keys).perform()
+        assert at(page, ".tip").is_displayed()
+        if place < len(items):
+            assert at(page, ".tip strong").text == items[place]["id"]
+    ActionChains(page).send_keys(Keys.ENTER).perform()
+    assert until(page, lambda: at(page, "#item h3").text) == f"Item {items[0]['id']}"
+
+
+def test_the_two_stages_of_the_plot_are_chosen(page: Chrome, request_: Document) -> None:
+    ranked(page, request_)
+    across, up = (Select(at(page, f"#{name}")) for name in ("across", "up"))
+    assert [option.text for option in across.options] == ["prerank", "middle"]
+    up.select_by_visible_text("middle")
+    assert len(page.find_elements(By.CSS_SELECTOR, "circle.dot")) == 11
+    assert "middle keeps 7" in texts(page, ".plot text")
+    up.select_by_visible_text("rank")
+    across.select_by_visible_text("middle")
+    assert len(page.find_elements(By.CSS_SELECTOR, "circle.dot")) == 7
+    assert "place at middle" in texts(page, ".plot text")
+
+
+def test_an_item_is_shown_beside(page: Chrome, case: Case, request_: Document) -> None:
+    ranked(page, request_)
+    first, second = (row[0] for row in rows(page, "#candidates")[:2])
+    at(page, "#candidates tbody tr td").click()
+    until(page, lambda: at(page, "#item").text)
+    described = case.funnel.described(first)
+    assert described is not None
+    rows_of = {row[0]: row[1] for row in rows(page, "#item")}
+    assert rows_of.keys() == described["features"].keys() | described["columns"].keys()
+    for name, value in (described["features"] | described["columns"]).items():
+        if isinstance(value, float):
+            assert float(rows_of[name]) == value
+        elif isinstance(value, list):
+            assert rows_of[name] == (", ".join(map(str, value)) or "–")
+        else:
+            assert rows_of[name] == ("–" if value is None else str(value))
+    page.find_elements(By.CSS_SELECTOR, "#candidates .link")[1].send_keys(Keys.ENTER)
+    until(page, lambda: at(page, "#item h3").text == f"Item {second}")
+    assert texts(page, "tr.open th") == [second]
+    typed(page, json.dumps(request_))
+    at(page, "#body").send_keys(Keys.CONTROL, Keys.ENTER)
+    until(page, lambda: not at(page, "#item").is_displayed())
+    assert page.switch_to.active_element == at(page, "#body")  # a new answer takes no focus
+    page.find_elements(By.CSS_SELECTOR, "#candidates .link")[1].send_keys(Keys.ENTER)
+    until(page, lambda: at(page, "#item").is_displayed())
+    at(page, "#item .close").click()
+    assert not at(page, "#item").is_displayed()
+    assert page.switch_to.active_element.text == second
+
+
+def test_an_item_of_the_request_alone_says_so(page: Chrome, request_: Document) -> None:
+    ranked(page, request_)
+    at(page, "#find").send_keys("onerror")
+    at(page, "#candidates .link").click()
+    assert until(page, lambda: at(page, "#item .error").text) == f"no item {HOSTILE!r}"
+    described = request_["candidates"][-1]
+    assert {row[0] for row in rows(page, "#item")} == described.keys() - {"id"}
+
+
+def test_rows_are_sorted_narrowed_and_continued(page: Chrome, request_: Document) -> None:
+    columns = {key: value for key, value in request_["candidates"][-1].items() if key != "id"}
+    request_["candidates"] += [{"id": f"new{n}"} | columns for n in range(130)]
+    ranked(page, request_)
+    assert len(rows(page, "#candidates")) == 100
+    assert at(page, "#count").text == "100 of 147 candidates"
+    at(page, "#candidates > button").click()
+    assert len(rows(page, "#candidates")) == 147
+    assert not at(page, "#candidates > button").is_displayed()
+    by_id, by_place, by_score = page.find_elements(By.CSS_SELECTOR, ".sort")[:3]
+    by_id.click()
+    found = [row[0] for row in rows(page, "#candidates")]
+    assert [id_ for id_ in found if id_.startswith("new")] == [f"new{n}" for n in range(130)]
+    by_place.click()
+    assert [int(row[1]) for row in rows(page, "#candidates")] == list(range(1, 148))
+    by_place.click()
+    assert [int(row[1]) for row in rows(page, "#candidates")] == list(range(147, 0, -1))
+    assert texts(page, "[aria-sort=descending]") == ["place"]
+    by_score.click()
+    scores = [float(row[2]) for row in rows(page, "#candidates")]
+    assert scores == sorted(scores, reverse=True)
+    assert texts(page, "[aria-sort=descending]") == ["score"]
+    page.find_elements(By.CSS_SELECTOR, ".sort")[5].click()
+    reached = [row[5] for row in rows(page, "#candidates")]
+    assert [place for place in reached if place] == [str(n) for n in range(1, 8)] == reached[:7]
+    outcome = Select(at(page, "#outcome"))
+    assert [option.text for option in outcome.options] == [
+        "all (147)", "kept (5)", "cut by prerank (136)", "cut by middle (4)", "cut by rank (2)",
+    ]  # fmt: skip
+    outcome.select_by_index(3)
+    assert {row[-1] for row in rows(page, "#candidates")} == {"cut by middle"}
+    outcome.select_by_index(0)
+    at(page, "#find").send_keys("new12")
+    assert len(rows(page, "#candidates")) == 11
+
+
+def test_what_came_from_elsewhere_is_text(page: Chrome, request_: Document) -> None:
+    """Ids and columns of a request; that scripts could make no markup of them is the policy's."""
+    request_["user"]["id"] = HOSTILE
+    ranked(page, request_)
+    assert HOSTILE in [row[0] for row in rows(page, "#candidates")]
+    assert HOSTILE in at(page, "#said").text
+    typed(page, json.dumps(request_ | {"keep": {HOSTILE: 1}}))
+    at(page, "#rank").click()
+    until(page, lambda: f"no stage '{HOSTILE}'" in at(page, "#said").text)
+    assert page.find_elements(By.CSS_SELECTOR, "img, b") == []
+    assert page.execute_script("return window.broken") is None
+
+
+# What it is given
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "Not JSON: "),
+        ('{"user": {"id": "u1"}, "candidates": ["i1",]}', "Not JSON: "),
+        ("[]", "Expected an object with a user"),
+        ('{"user": 7, "candidates": ["i1"]}', "Expected an object with a user"),
+    ],
+)
+def test_a_mistake_is_told_while_it_is_typed(page: Chrome, text: str, message: str) -> None:
+    typed(page, text)
+    until(page, lambda: at(page, "#said").text.startswith(message))
+    assert at(page, "#body").get_attribute("aria-invalid") == "true"
+    at(page, "#rank").click()
+    assert page.switch_to.active_element == at(page, "#body")
+    assert not any(url.endswith("/rank") for url in asked(page))
+    typed(page, '{"user": {"id": "u1"}, "candidates": ["i1", "i2"]}')
+    until(page, lambda: at(page, "#said").text == "user u1, 2 candidates")
+    assert at(page, "#body").get_attribute("aria-invalid") == "false"
+
+
+def test_no_candidate_is_an_answer_too(page: Chrome, request_: Document) -> None:
+    ranked(page, request_ | {"candidates": ["none", "neither"]})
+    assert rows(page, "#flow")[0][:5] == ["candidates", "", "2", "0", "2\nunknown"]
+    assert {tuple(row[2:5]) for row in rows(page, "#flow")[1:]} == {("0", "0", "0")}
+    assert at(page, "#places").text == "No candidate reached both."
+    assert rows(page, "#candidates") == []
+
+
+def test_a_service_that_does_not_answer_is_told(page: Chrome, request_: Document) -> None:
+    until(page, lambda: at(page, "#ready").text == "Ready")
+    with offline(page):
+        until(page, lambda: at(page, "#ready").text.startswith("The service does not answer ("))
+        typed(page, json.dumps(request_))
+        at(page, "#rank").click()
+        until(page, lambda: at(page, "#said").text.startswith("The service does not answer ("))
+        assert not at(page, "#answer").is_displayed()
+    until(page, lambda: at(page, "#ready").text == "Ready")
+
+
+@contextmanager
+def offline(page: Chrome) -> Iterator[None]:
+    line = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+    page.execute_cdp_cmd("Network.emulateNetworkConditions", line | {"offline": True})
+    yield
+    page.execute_cdp_cmd("Network.emulateNetworkConditions", line | {"offline": False})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"keep": {"nope": 3}},
+        {"candidates": ["i1", "i1"]},
+        {"candidates": []},
+        {"candidates": [["i1"]]},
+        {"colour": "red"},
+        {"time": "never"},
+    ],
+)
+def test_a_refusal_is_told_word_for_word(
+    page: Chrome, address: str, request_: Document, change: Document
+) -> None:
+    message = refused(address, json.dumps(request_ | change))
+    ranked(page, request_)
+    typed(page, json.dumps(request_ | change))
+    at(page, "#rank").click()
+    until(page, lambda: at(page, "#told").text == "Below is the answer to the request before.")
+    time.sleep(0.3)  # it stays
+    assert at(page, "#said").text == message
+    assert "stale" in str(at(page, "#answer").get_attribute("class"))
+    assert len(page.find_elements(By.CSS_SELECTOR, "#earlier option")) == 2  # one that was ranked
+
+
+def test_a_request_is_sent_by_keys_opened_and_picked(
+    page: Chrome, request_: Document, tmp_path: Path
+) -> None:
+    file = tmp_path / "request.json"
+    file.write_text(json.dumps(request_, ensure_ascii=False), encoding="utf-8")
+    at(page, "#file").send_keys(str(file))
+    until(page, lambda: at(page, "#body").get_attribute("value") == file.read_text(encoding="utf-8"))
+    assert not at(page, "#held").is_displayed()
+    at(page, "#body").send_keys(Keys.CONTROL, Keys.ENTER)
+    until(page, lambda: at(page, "#told").text)
+    page.refresh()
+    Select(at(page, "#earlier")).select_by_index(1)
+    assert at(page, "#body").get_attribute("value") == file.read_text(encoding="utf-8")
+    at(page, "#forget").click()
+    assert not at(page, "#held").is_displayed()
+    page.refresh()
+    assert not at(page, "#held").is_displayed()
+
+
+def test_an_example_is_made_and_ranked(page: Chrome) -> None:
+    at(page, "#example").click()
+    until(page, lambda: at(page, "#said").text.endswith(", 16 candidates"))
+    at(page, "#rank").click()
+    until(page, lambda: "16 candidates ranked" in at(page, "#told").text)
+    assert texts(page, "#notes code") == []  # nothing is unknown, nothing missing
+
+
+# Another service: its version changes, its last stage never has time
+
+
+@pytest.fixture(scope="module")
+def changing(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """Two stages; ids are whole numbers."""
+    found = Case.of(tmp_path_factory.mktemp("changing"), RICH)
+    assert found.funnel
+    return found
+
+
+def hurried(case: Case, floor: float) -> None:
+    """Export it anew: the first stage keeps 9 that score as much, the last has a deadline that is past."""
+    prerank, rank = case.config.stages
+    stages = [
+        prerank.model_copy(update={"min_score": floor, "keep": 9}),
+        rank.model_copy(update={"deadline_ms": 0.001}),
+    ]
+    config = case.config.model_copy(update={"stages": stages})
+    export(case.base / "bundle", config, case.packed, case.model, case.calibrators)
+
+
+def test_ids_of_64_bits_stay_what_they_are_and_changes_are_told(browser: Chrome, changing: Case) -> None:
+    large = [2**53 + 1, 2**63 - 1]
+    request = changing.request("test", 0) | {"candidates": [*range(16), *large]}
+    with service(changing.base / "bundle") as address, opened(browser, address) as page:
+        ranked(page, request)
+        assert texts(page, "#notes code")[:2] == [str(id_) for id_ in large]
+        assert texts(page, ".notice") == []
+        trace = changing.funnel.rank(Request.parse(request | {"trace": True}))["trace"]
+        score = sorted((entry["stages"]["prerank"]["score"] for entry in trace), reverse=True)
+        floor = round((score[4] + score[5]) / 2, 6)  # five score more
+        hurried(changing, floor)
+        version = json.loads((changing.base / "bundle" / "manifest.json").read_bytes())
+        (notice,) = until(page, lambda: texts(page, ".notice"))
+        assert notice.startswith("Another version is live.")
+        assert f"live is model version {version['model_version']}, items_seq" in notice
+
+        ranked(page, request)
+        (notice,) = texts(page, ".notice")
+        assert notice == (
+            "Fallback. rank was not run: what was left until its deadline is less than it lately takes. The answer is "
+            "in the order of prerank."
+        )
+        _, prerank, answer = rows(page, "#flow")
+        assert prerank[:-1] == ["prerank", f"9\nscore ≥ {floor}", "16", "5", f"11\n4 below {floor}"]
+        assert answer[:-1] == ["answer, in prerank's order", "2", "5", "2", "3"]
+        outcomes = [row[-1] for row in rows(page, "#candidates")]
+        assert outcomes[:5] == ["kept"] * 2 + ["past rank's quota"] * 3
+        assert [option.text for option in Select(at(page, "#outcome")).options][1] == "kept (2)"
+        assert outcomes[5:] == [f"cut by prerank, below {floor}"] * 4 + ["cut by prerank"] * 7
+        assert [row[:2] for row in rows(page, "#time")][-1] == ["rank", "–"]
+        (changing.base / "bundle" / "manifest.json").write_text("{")
+        until(page, lambda: at(page, "#ready").text.startswith("Serving on, not up to date: "))
+        assert "manifest.json: cannot be read" in at(page, "#ready").text

@@ -1,0 +1,385 @@
+"""Served requests are a log that packs, and a record by which each answer can be had again."""
+
+import json
+import math
+import shutil
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import polars as pl
+import pytest
+import yaml
+
+import corank
+from corank.analysis.logged_request import logged_request
+from corank.bundle.manifest import Bundle, StageFacts, write
+from corank.core.errors import CorankError, DataError
+from corank.serving.funnel.funnel import Funnel, Request
+from corank.serving.http.replay import of_bundle, of_store, replay
+from corank.serving.http.request_log import REQUEST, SERVED, Served, levels
+from corank.serving.store.base import Store, open_store
+from corank.serving.store.fetch import fetched, newest
+from corank.serving.store.live_version import Head, now
+from corank.serving.store.publish import publish, upsert
+from corank.serving.store.retention import prune, roll_back
+from corank.training.config import Config
+from corank.training.run import Run
+from tests.support.bundle_versions import variant
+from tests.support.command_line import run_corank
+from tests.support.stores import derived, item, opened, requests
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with opened("lmdb", tmp_path) as found:
+        yield found
+
+
+def serve(folder: Path, funnel: Funnel, asked: list[dict[str, Any]]) -> Path:
+    """The file of some requests."""
+    log = Served(folder)
+    for one in asked:
+        log.add(funnel, funnel.ranked(Request.parse(one)))
+    path = log.write()
+    assert path is not None and log.write() is None
+    assert [file.name for file in folder.glob("*.partial")] == []
+    return path
+
+
+def copy(source: Path, folder: Path) -> None:
+    shutil.copytree(source, folder, dirs_exist_ok=True)
+
+
+def live(store: Store, cache: Path) -> Funnel:
+    version = Head.read(store)[1].require_live(store)
+    return newest(store, version, Funnel(fetched(store, version, cache)))
+
+
+# As a log
+
+
+@pytest.fixture(scope="module")
+def logged() -> list[tuple[int, dict[str, Any]]]:
+    """Every request of the log: its key, and what was asked."""
+    case = derived()
+    return [
+        (shard.request_key(row)["request"], case.request(split, row))
+        for split, (shard,) in case.packed.splits.items()
+        for row in range(len(shard))
+    ]
+
+
+@pytest.fixture(scope="module")
+def frame(logged: list[tuple[int, dict[str, Any]]], tmp_path_factory: pytest.TempPathFactory) -> pl.DataFrame:
+    asked = [request for _, request in logged]
+    return pl.read_parquet(serve(tmp_path_factory.mktemp("served"), derived().funnel, asked))
+
+
+def test_a_row_tells_what_happened_to_a_candidate(
+    frame: pl.DataFrame, logged: list[tuple[int, dict[str, Any]]]
+) -> None:
+    case, answers = derived(), frame.partition_by(SERVED, maintain_order=True)
+    assert len(answers) == len(logged) == frame["request"].n_unique()
+    for (_, asked), rows in zip(logged, answers, strict=True):
+        answer = case.funnel.rank(Request.parse(asked))
+        ids = [candidate["id"] for candidate in asked["candidates"]]
+        assert rows["item_id"].to_list() == ids
+        assert rows["bid"].to_list() == [candidate["bid"] for candidate in asked["candidates"]]
+        assert rows["cross_1"].to_list() == [candidate["cross_1"] for candidate in asked["candidates"]]
+        traced = {one["id"]: one for one in answer["trace"]}
+        for row in rows.iter_rows(named=True):
+            one = traced[row["item_id"]]
+            for stage in ("prerank", "rank"):
+                assert row[f"score_{stage}"] == one["stages"].get(stage, {}).get("score")
+            # what cut it; what was shown only the page knows
+            assert row["level"] == ("retrieved" if one["cut"] == "prerank" else "ranked")
+            assert row["time"].timestamp() * 1000 == asked["time"]
+            assert (row["user_id"], row["context_0"]) == (asked["user"]["id"], asked["context"]["context_0"])
+            assert (row["model_version"], row["items_seq"]) == (answer["model_version"], 1)
+    assert "worth" not in frame.columns  # the items' own
+
+
+def test_served_requests_pack_as_the_log_that_they_are(
+    frame: pl.DataFrame, logged: list[tuple[int, dict[str, Any]]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the labels, positions and levels that the page tells later."""
+    case = derived()
+    keys = pl.DataFrame(
+        {"request": frame[SERVED].unique(maintain_order=True), "key": [key for key, _ in logged]}
+    )
+    told = pl.read_parquet(case.base / "log.parquet").select(
+        "click", "buy", "position", "level", "item_id", key="request"
+    )
+    rows = frame.drop("request", "level").rename({SERVED: "request"}).join(keys, on="request")
+    rows.join(told, on=["key", "item_id"]).drop("key").write_parquet(case.base / "served.parquet")
+    plain = case.config.model_dump(mode="json", by_alias=True)
+    plain = plain | {"name": "served", "data": plain["data"] | {"log": "served.parquet"}}
+    (case.base / "served.yaml").write_text(yaml.safe_dump(plain))
+
+    code, _, err = run_corank(capsys, "pack", case.base / "served.yaml")
+    assert code == 0, err
+    run = Run(case.base / "run", Config.model_validate(plain), case.base)
+    packed = run.packed()
+    assert {s: sum(map(len, shards)) for s, shards in packed.splits.items()} == {
+        s: sum(map(len, shards)) for s, shards in case.packed.splits.items()
+    }
+    for split, (shard,) in packed.splits.items():
+        (theirs,) = case.packed.splits[split]
+        assert sorted(shard.level.tolist()) == sorted(theirs.level.tolist())
+        ours = [plainly(logged_request(run, split, n)) for n in range(len(shard))]
+        assert sorted(ours) == sorted(plainly(logged_request(case.run, split, n)) for n in range(len(theirs)))
+    assert packed.encoders.sizes == case.packed.encoders.sizes
+
+
+def plainly(request: dict[str, Any]) -> str:
+    candidates = sorted(request["candidates"], key=lambda candidate: candidate["id"])
+    return json.dumps(request | {"candidates": candidates}, sort_keys=True)
+
+
+def test_levels_follow_the_cuts() -> None:
+    case, asked = derived(), requests()[0]
+    ranked = case.funnel.ranked(Request.parse(asked | {"keep": {"prerank": 3}}))
+    assert sorted(levels(ranked)) == ["ranked"] * 3 + ["retrieved"] * 2
+    # a ranker that was late has cut no one
+    late = replace(ranked, cuts=ranked.cuts[:1])
+    assert levels(late) == levels(ranked)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"user": {}},
+        {"user": {"id": 5, "user_1": ["w1", "w2"]}, "context": {}},
+        {"candidates": [{"id": 3, "bid": 1}, {"id": 99, "bid": 1}]},
+        {"candidates": [{"id": 99, "bid": 1}]},
+        {"candidates": [{"id": 99, "bid": 0.5, "item_1": 3}, {"id": 3, "bid": 2}]},
+        {"time": "1970-01-04T05:06:07+08:00"},
+        {"time": 2**62},
+        {"time": None},
+        {"keep": {"prerank": 1}},
+    ],
+)
+def test_odd_requests_are_logged_beside_others(tmp_path: Path, changes: dict[str, Any]) -> None:
+    """And can be computed again, if they had a candidate."""
+    funnel, asked = derived().funnel, requests()[0]
+    path = serve(tmp_path, funnel, [asked, asked | changes, asked])
+    found = replay([path], of_bundle(derived().base / "bundle"))
+    rows = pl.read_parquet(path)
+    nobody = changes.get("candidates") == [{"id": 99, "bid": 1}]
+    assert found.requests == rows[SERVED].n_unique() == 3 - nobody
+    assert (found.candidates, found.differ, found.skipped) == (len(rows), 0, 0)
+    if "user_1" in changes.get("user", {}):
+        assert "w1,w2" in rows["user_1"]  # as tables spell it
+
+
+def test_models_of_other_columns_meet_in_one_file(tmp_path: Path) -> None:
+    """As when another one goes live: one of other features has other columns."""
+    first, log = derived().funnel, Served(tmp_path)
+    second = Funnel.open(variant(derived().base / "bundle", tmp_path / "second", 2))
+    for funnel in (first, second, first):
+        log.add(funnel, funnel.ranked(Request.parse(requests()[0])))
+    path = log.write()
+    assert path is not None
+    other = pl.read_parquet(path).rename({"score_rank": "score_other"}).with_columns(more=pl.lit("x"))
+    other.write_parquet(path)
+    found = replay([path], of_bundle(derived().base / "bundle"))
+    assert (found.requests, found.skipped, found.differ) == (2, 1, 0)
+
+
+def test_a_share_is_logged_evenly(tmp_path: Path) -> None:
+    funnel, log = derived().funnel, Served(tmp_path, share=0.25)
+    for _ in range(20):
+        log.add(funnel, funnel.ranked(Request.parse(requests()[0])))
+    path = log.write()
+    assert path is not None and pl.read_parquet(path)[SERVED].n_unique() == 5
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CorankError, match="served requests cannot be logged there"):
+        Served(tmp_path / "file")
+    log = Served(tmp_path / "served")
+    log.add(derived().funnel, derived().funnel.ranked(Request.parse(requests()[0])))
+    (tmp_path / "served").rmdir()
+    with pytest.raises(CorankError, match="1 served requests are not logged"):
+        log.write()
+
+
+# Again
+
+
+def test_what_a_bundle_served_is_computed_again(tmp_path: Path) -> None:
+    path, source = derived().base / "bundle", serve(tmp_path, derived().funnel, requests())
+    found = replay([source], of_bundle(path))
+    assert vars(found) == {
+        "requests": len(requests()),
+        "candidates": sum(len(asked["candidates"]) for asked in requests()),
+        "differ": 0,
+        "largest": 0.0,
+        "skipped": 0,
+    }
+
+
+@pytest.mark.parametrize("by", [1e-4, -1e-4, math.inf])
+@pytest.mark.parametrize("stage", ["prerank", "rank"])
+def test_a_score_that_was_altered_is_found(tmp_path: Path, stage: str, by: float) -> None:
+    source = serve(tmp_path, derived().funnel, requests())
+    frame = pl.read_parquet(source)
+    scores = frame[f"score_{stage}"].to_list()
+    # of one that is not alone: a stage that has no score at all was late
+    alone = frame.select(pl.col(f"score_{stage}").count().over(SERVED)).to_series() == 1
+    at = next(n for n in range(20, len(scores)) if scores[n] is not None and not alone[n])
+    scores[at] = None if math.isinf(by) else scores[at] + by
+    frame.with_columns(pl.Series(f"score_{stage}", scores)).write_parquet(source)
+    found = replay([source], of_bundle(derived().base / "bundle"))
+    assert found.differ == 1
+    if math.isfinite(by):
+        assert found.largest == pytest.approx(1e-4)
+
+
+def test_a_candidate_that_another_state_knows_not_is_found(tmp_path: Path) -> None:
+    source = serve(tmp_path, derived().funnel, requests()[:3])
+    frame = pl.read_parquet(source)
+    renamed = frame["item_id"].to_list()
+    renamed[1] = 77
+    frame.with_columns(pl.Series("item_id", renamed)).write_parquet(source)
+    assert replay([source], of_bundle(derived().base / "bundle")).differ == 1
+
+
+def test_a_request_of_no_time_is_computed_as_of_when_it_was_served(tmp_path: Path) -> None:
+    """By histories that fade it would be another one later."""
+    asked = requests()[0] | {"time": None}
+    source = serve(tmp_path, derived().funnel, [asked])
+    served = json.loads(pl.read_parquet(source)[REQUEST][0])
+    assert abs(served["time"] - now()) < 60_000
+    before = pl.read_parquet(source)[REQUEST][0]
+    assert replay([source], of_bundle(derived().base / "bundle")).differ == 0
+    assert msgspec.json.decode(before)["candidates"] == asked["candidates"]
+
+
+def test_a_stage_that_is_slow_now_is_waited_for(tmp_path: Path) -> None:
+    """Deadlines are of serving."""
+    before = Bundle.open(derived().base / "bundle")
+
+    def hurried(stage: StageFacts) -> StageFacts:
+        return stage.model_copy(update={"deadline_ms": 1e-6}) if stage.name == "rank" else stage
+
+    stages = [hurried(stage) for stage in before.manifest.stages]
+    manifest = before.manifest.model_copy(update={"stages": stages})
+    source = serve(tmp_path / "served", derived().funnel, requests()[:4])
+    write(tmp_path / "bundle", manifest, lambda to: copy(before.folder, to))
+    funnel = Funnel.open(tmp_path / "bundle")
+    assert all("fallback" in funnel.rank(Request.parse(asked)) for asked in requests()[:4])
+    frame = pl.read_parquet(source)
+    scores = frame["score_rank"].to_list()
+    at = next(n for n, score in enumerate(scores) if score is not None)
+    scores[at] += 1
+    frame.with_columns(pl.Series("score_rank", scores)).write_parquet(source)
+    assert replay([source], of_bundle(tmp_path / "bundle")).differ == 1
+
+
+# By a store
+
+
+def test_every_state_of_a_store_is_computed_again(store: Store, tmp_path: Path) -> None:
+    """Of several versions of one model, with items that came, back and forth."""
+    base, cache, served = derived().base / "bundle", tmp_path / "cache", tmp_path / "served"
+    asked = [one | {"candidates": [*one["candidates"], {"id": 99, "bid": 1.0}]} for one in requests()[:5]]
+    bundles = [base, tmp_path / "same", variant(base, tmp_path / "other", 2)]
+    same = Bundle.open(base)
+    copy(base, tmp_path / "same")
+    corank.refresh(tmp_path / "same", str(derived().base / "log.parquet"), until="1970-01-06")
+    assert Bundle.open(tmp_path / "same").manifest.model_version == same.manifest.model_version
+    states = 0
+
+    def go() -> None:
+        nonlocal states
+        funnel = live(store, cache)
+        serve(served, funnel, asked)
+        upsert(store, funnel.manifest.content, funnel, [item(states % 16, 99, worth=states)])
+        serve(served, live(store, cache), asked)
+        states += 2
+
+    for bundle in bundles:
+        publish(bundle, store)
+        go()
+    roll_back(store)
+    go()
+    roll_back(store, Bundle.open(base).manifest.content)
+    go()
+    paths = sorted(served.glob("*.parquet"), key=lambda path: path.stat().st_mtime_ns)
+    assert len(paths) == states == 10
+    found = replay(paths, of_store(store, tmp_path / "again"))
+    # in the first state nobody knew of item 99
+    assert (found.requests, found.skipped, found.differ) == (50, 0, 0)
+    assert found.candidates == 10 * sum(len(one["candidates"]) for one in asked) - 5
+    assert found.largest < 1e-6
+    frames = [pl.read_parquet(path) for path in paths]
+    assert len({tuple(frame["score_rank"].to_list()) for frame in frames}) == 10
+
+
+def test_what_a_store_has_not_any_more_is_skipped(store: Store, tmp_path: Path) -> None:
+    base, cache, served = derived().base / "bundle", tmp_path / "cache", tmp_path / "served"
+    publish(base, store)
+    serve(served, live(store, cache), requests()[:2])
+    publish(variant(base, tmp_path / "other", 2), store)
+    upsert(store, live(store, cache).manifest.content, live(store, cache), [item(3, 99)])
+    serve(served, live(store, cache), requests()[:3])
+    prune(store, keep=0)
+    found = replay(sorted(served.iterdir()), of_store(store, tmp_path / "again"))
+    assert (found.requests, found.skipped, found.differ) == (3, 2, 0)
+    publish(variant(base, tmp_path / "later", 3, now() + 10_000), store)
+    prune(store, keep=1)  # the second is there, but what came since is not told any more
+    found = replay(sorted(served.iterdir()), of_store(store, tmp_path / "again"))
+    assert (found.requests, found.skipped) == (0, 5)
+
+
+# By the command line
+
+
+def test_the_command_tells_the_difference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle, served = derived().base / "bundle", tmp_path / "served"
+    source = serve(served, derived().funnel, requests())
+    with closing(open_store(f"lmdb:{tmp_path / 'store'}", create=True)) as store:
+        publish(bundle, store)
+    count, candidates = len(requests()), sum(len(asked["candidates"]) for asked in requests())
+    for place in (bundle, f"lmdb:{tmp_path / 'store'}"):
+        code, out, err = run_corank(capsys, "replay", served, place, "--cache", tmp_path / "cache", "--json")
+        assert (code, err) == (0, f"{source.name}: {count} requests, largest difference 0\n")
+        assert json.loads(out) == {
+            "requests": count,
+            "candidates": candidates,
+            "differ": 0,
+            "largest": 0.0,
+            "skipped": 0,
+            "tolerance": 1e-5,
+        }
+    code, out, err = run_corank(capsys, "replay", source, bundle)
+    assert code == 0
+    assert out.startswith(f"{count} requests, {candidates} candidates: 0 differ, by 0 at most; 0 requests")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("empty", "no served requests here; `corank serve --log "),
+        ("other.parquet", "has no column served_id, served_request, model_version, items_seq"),
+        ("broken.parquet", "cannot be read: "),
+    ],
+)
+def test_mistakes_are_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, message: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    pl.DataFrame({"a": np.arange(3)}).write_parquet(tmp_path / "other.parquet")
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1")
+    code, out, err = run_corank(capsys, "replay", tmp_path / name, derived().base / "bundle")
+    assert (code, out) == (1, "")
+    assert err.startswith(f"error: {tmp_path / name}: ") and message in err
+    with pytest.raises(DataError):
+        replay([tmp_path / "broken.parquet"], lambda model, seq: None)

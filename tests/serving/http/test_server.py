@@ -1,0 +1,109 @@
+"""`corank serve` as a command: what a user runs, with real workers on a real port."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import httpx2
+import pytest
+
+import corank
+from benchmarks.robustness import fuzz, http_parity
+from corank.serving.http.server import cores
+from corank.training.run import Run
+from tests.support.command_line import run_corank
+
+
+@pytest.fixture(scope="module")
+def store(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("served")
+    corank.export(trained.folder, folder / "bundle")
+    address = f"lmdb:{folder / 'store'}"
+    corank.publish(folder / "bundle", address)
+    return address
+
+
+def test_requests_score_as_the_model_that_was_evaluated(trained: Run, store: str, tmp_path: Path) -> None:
+    """Served by two workers over HTTP; `scripts/bench http_parity` sends a thousand."""
+    with fuzz.served(store, tmp_path, workers=2) as (url, _):
+        found = http_parity.parity(trained, url, 150)
+    assert found["requests"] == 150 and found["scores"] > 150 * 30
+    assert found["largest"] <= http_parity.TOLERANCE
+
+
+@pytest.mark.skipif(cores() < 2, reason="one core")
+def test_workers_one_a_core_answer_side_by_side_and_count_together(store: str, tmp_path: Path) -> None:
+    with fuzz.served(store, tmp_path, workers=None) as (url, process):
+        for _ in range(20):  # a connection each, so that both workers get some
+            assert httpx2.post(f"{url}/rank", json={"user": {}, "candidates": [1, 2]}).status_code == 200
+        assert "corank_request_seconds_count 20.0" in httpx2.get(f"{url}/metrics").text
+        assert len(process.children()) >= cores()
+
+
+def test_served_requests_are_logged_on_the_way_out_and_replayed(
+    store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with fuzz.served(store, tmp_path / "cache", "--log", str(tmp_path / "log")) as (url, _):
+        for n in range(5):
+            body = {"user": {"id": n}, "candidates": [n, n + 1, n + 2], "context": {"tab": "feed"}}
+            assert httpx2.post(f"{url}/rank", json=body).status_code == 200
+    code, out, err = run_corank(
+        capsys, "replay", tmp_path / "log", store, "--cache", tmp_path / "cache", "--json"
+    )
+    assert code == 0, err
+    found = json.loads(out)
+    assert (found["requests"], found["candidates"], found["differ"]) == (5, 15, 0)
+
+
+def test_cores_are_those_that_the_process_may_use() -> None:
+    mine = os.sched_getaffinity(0)
+    assert 1 <= cores() <= len(mine)
+    try:
+        os.sched_setaffinity(0, {min(mine)})
+        assert cores() == 1
+    finally:
+        os.sched_setaffinity(0, mine)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("nowhere", "nowhere: not a bundle (it has no manifest.json)"),
+        ("lmdb:nowhere", "lmdb:nowhere: "),
+        ("redis://127.0.0.1:1", "redis://127.0.0.1:1: "),
+    ],
+)
+def test_nothing_to_serve_is_a_named_error(
+    source: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = run_corank(capsys, "serve", source, "--port", 0)
+    assert (code, out) == (1, "")
+    assert err.startswith(f"error: {message}") and "Traceback" not in err
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_port_that_is_taken_is_a_named_error(workers: str, store: str, tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        program = str(Path(sys.executable).with_name("corank"))
+        command = [program, "serve", store, "--port", str(taken.getsockname()[1]), "--cache", str(tmp_path)]
+        command += ["--workers", workers]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "cannot be served" in done.stderr
+
+
+def test_it_stops_when_told_and_loses_no_answer(store: str, tmp_path: Path) -> None:
+    with fuzz.served(store, tmp_path) as (url, process):
+        statuses = Counter(
+            httpx2.post(f"{url}/rank", json={"user": {}, "candidates": [n]}).status_code for n in range(5)
+        )
+        os.kill(process.pid, signal.SIGTERM)
+        assert process.wait(20) in (0, -signal.SIGTERM)
+    assert statuses == {200: 5}

@@ -1,0 +1,56 @@
+from pathlib import Path
+
+import pytest
+
+from corank.bundle.manifest import Bundle
+from corank.serving.funnel.funnel import Request
+from corank.serving.http.follower import Follower, OfStore
+from corank.serving.store.base import open_store
+from corank.serving.store.fetch_process import fetch_aside
+from corank.serving.store.publish import publish
+from corank.training.export import export
+from tests.support.redis_server import redis_server
+from tests.support.stores import derived
+
+
+def test_a_version_is_fetched_from_a_server_that_wants_a_password(tmp_path: Path) -> None:
+    bundle = derived().base / "bundle"
+    with redis_server(tmp_path, "--requirepass", "secret") as server:
+        url = server.url.replace("://", "://:secret@")
+        version = publish(bundle, open_store(url))
+        assert fetch_aside(url, tmp_path / "cache", version)
+    held = Bundle.open(tmp_path / "cache" / version)
+    assert held.manifest.model_version == Bundle.open(bundle).manifest.model_version
+
+
+def test_what_cannot_be_fetched_is_left_to_who_tells_why(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    publish(derived().base / "bundle", open_store(f"lmdb:{tmp_path / 'store'}", create=True))
+    assert not fetch_aside(f"lmdb:{tmp_path / 'store'}", tmp_path / "cache", "0" * 16 + "-1-00000000")
+    assert not fetch_aside(f"lmdb:{tmp_path / 'nowhere'}", tmp_path / "cache", "any")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_service_has_the_next_version_fetched_beside_it(tmp_path: Path) -> None:
+    case = derived()
+    url, cache, bundle = f"lmdb:{tmp_path / 'store'}", tmp_path / "cache", tmp_path / "bundle"
+    store, asked = open_store(url, create=True), list[tuple[str, bool]]()
+
+    def aside(version: str) -> bool:
+        asked.append((version, fetch_aside(url, cache, version)))
+        return asked[-1][1]
+
+    versions = []
+    for _ in range(2):
+        export(bundle, case.config, case.packed, case.model, case.calibrators)
+        versions.append(publish(bundle, store))
+        if len(versions) == 1:
+            follower = Follower(OfStore(store, cache, aside))
+            assert not asked, "who serves nobody yet need not make way"
+    follower.look()
+    assert follower.funnel.manifest.content == versions[1] != versions[0]
+    assert asked == [(versions[1], True)]
+    request = Request.parse(case.request("test", 0))
+    ours, theirs = case.funnel.rank(request), follower.funnel.rank(request)
+    assert theirs["items"] == ours["items"]

@@ -1,0 +1,374 @@
+"""Versions are listed, gone back to and removed, and nothing that is needed is lost."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from corank.bundle.manifest import Bundle
+from corank.core.errors import StoreError
+from corank.serving.funnel.funnel import Funnel
+from corank.serving.store.base import Store
+from corank.serving.store.fetch import as_of, fetched, newest
+from corank.serving.store.live_version import JOURNAL, Head, now
+from corank.serving.store.publish import WRITTEN, publish, upsert, written
+from corank.serving.store.retention import ABANDONED, held, prune, roll_back
+from tests.support.bundle_versions import variant
+from tests.support.command_line import run_corank
+from tests.support.stores import KINDS, derived, item, opened, records, worths
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Of four models, one table of items."""
+    folder, first = tmp_path_factory.mktemp("bundles"), derived().base / "bundle"
+    return [first, *(variant(first, folder / f"{n}", n) for n in (2, 3, 4))]
+
+
+@pytest.fixture(params=KINDS)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    with opened(request.param, tmp_path) as found:
+        yield found
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Iterator[Store]:
+    with opened("lmdb", tmp_path) as found:
+        yield found
+
+
+def head(store: Store) -> Head:
+    return Head.read(store)[1]
+
+
+def live(store: Store, cache: Path) -> Funnel:
+    version = head(store).require_live(store)
+    return newest(store, version, Funnel(fetched(store, version, cache)))
+
+
+def put(store: Store, bundle: Path, *rows: dict[str, Any]) -> int:
+    funnel = Funnel.open(bundle)
+    return upsert(store, funnel.manifest.content, funnel, list(rows))
+
+
+def later(path: Path, number: int) -> Path:
+    """A bundle whose items are read now, later than all that came."""
+    at = now() + 1
+    bundle = variant(derived().base / "bundle", path / f"later{number}", number, at)
+    while now() < at:
+        pass
+    return bundle
+
+
+# What there is
+
+
+def test_versions_are_listed(bundles: list[Path], store: Store) -> None:
+    assert held(store) == []
+    versions = [publish(bundle, store) for bundle in bundles[:2]]
+    put(store, bundles[1], item(3, 98), item(4, 99), item(5))
+    put(store, bundles[1], item(3, 99))
+    store.put({"items/half": [(b"i12345678", b"")], "parts/half": [(WRITTEN, b"[1, 5]")]})
+    found = held(store)
+    assert [(one.version, one.live, one.records, one.changed) for one in found] == [
+        (versions[0], False, 16, 0),
+        (versions[1], True, 16, 3),
+        ("half", False, 1, 0),
+    ]
+    assert found[0].facts == head(store).versions[versions[0]] and found[2].facts is None
+    assert [one.facts.seq for one in found if one.facts] == [1, 2]
+
+
+def test_the_command_lists_them(
+    bundles: list[Path], tmp_path: Path, local: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = local.address
+    versions = [publish(bundle, local) for bundle in bundles[:2]]
+    put(local, bundles[1], item(3, 98))
+    local.put({"items/half": [(b"i12345678", b"")]})
+    code, out, err = run_corank(capsys, "store", "ls", url, "--json")
+    found = json.loads(out)
+    assert (code, err) == (0, "")
+    assert [(one["version"], one["live"], one["records"], one["changed"]) for one in found] == [
+        (versions[0], False, 16, 0),
+        (versions[1], True, 16, 1),
+        ("half", False, 1, 0),
+    ]
+    assert found[1]["facts"] == head(local).versions[versions[1]].model_dump(mode="json")
+    assert found[1]["facts"]["items"] == 16 and found[2]["facts"] is None
+    code, out, err = run_corank(capsys, "store", "ls", url)
+    assert (code, err) == (0, "")
+    assert all(name in out for name in ("half", "live", "unfinished"))
+
+
+# Back
+
+
+def test_going_back_brings_what_came_since(bundles: list[Path], store: Store, tmp_path: Path) -> None:
+    first, second = (publish(bundle, store) for bundle in bundles[:2])
+    put(store, bundles[1], item(3, 98, worth=1.0), item(4, worth=1.0))
+    put(store, bundles[1], item(5, 98, worth=2.0))
+    said: list[str] = []
+    assert roll_back(store, report=said.append) == first
+    assert said == [f"3 items came since {first} was read: put on top"]
+    found, own = live(store, tmp_path / "cache"), Funnel.open(bundles[0])
+    assert (found.manifest.content, found.manifest.items_seq) == (first, 5)
+    assert worths(found) == worths(own) | {98: 2.0, 4: 1.0}
+    assert records(found) == records(as_of(store, first, own, 5))
+    # and forward again, with what came meanwhile
+    put(store, bundles[0], item(6, 99, worth=3.0))
+    assert roll_back(store) == second
+    found = live(store, tmp_path / "cache")
+    assert worths(found) == dict.fromkeys(range(16), 2.0) | {98: 2.0, 4: 1.0, 99: 3.0}
+    assert [one.version for one in held(store)] == [first, second]
+
+
+def test_the_one_before_is_the_one_that_was_live_before(bundles: list[Path], local: Store) -> None:
+    first, second, third = (publish(bundle, local) for bundle in bundles[:3])
+    assert roll_back(local, first) == first
+    assert roll_back(local) == third
+    assert roll_back(local) == first
+    assert roll_back(local, second) == second
+
+
+@pytest.mark.parametrize(
+    ("published", "version", "message"),
+    [
+        (0, None, "there is no older version to go back to"),
+        (1, None, "there is no older version to go back to"),
+        (2, "none", "no version none; there are 8f"),
+        (2, "live", "is live already"),
+    ],
+)
+def test_what_cannot_be_gone_back_to_is_told(
+    bundles: list[Path], local: Store, published: int, version: str | None, message: str
+) -> None:
+    for bundle in bundles[:published]:
+        publish(bundle, local)
+    before = local.head()
+    wanted = head(local).live if version == "live" else version
+    with pytest.raises(StoreError, match=message.replace("8f", Bundle.open(bundles[0]).manifest.content)):
+        roll_back(local, wanted)
+    assert local.head() == before
+
+
+class Meanwhile:
+    """A store in which something happens once, after the first look at the head."""
+
+    def __init__(self, store: Store, happens: Callable[[], Any]) -> None:
+        self._store, self._happens = store, [happens]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def head(self) -> bytes | None:
+        found = self._store.head()
+        while self._happens:
+            self._happens.pop()()
+        return found
+
+
+def test_what_is_removed_meanwhile_does_not_go_live(
+    bundles: list[Path], local: Store, tmp_path: Path
+) -> None:
+    first, second = (publish(bundle, local) for bundle in bundles[:2])
+    with pytest.raises(StoreError, match=r"no version|removed meanwhile|is not whole"):
+        roll_back(Meanwhile(local, lambda: prune(local, keep=0)))
+    assert head(local).live == second and first not in head(local).versions
+    publish(bundles[0], local)
+    # all of it is written again
+    assert publish(bundles[1], Meanwhile(local, lambda: prune(local, keep=0))) == second
+    assert records(live(local, tmp_path / "cache")) == records(Funnel.open(bundles[1]))
+
+
+# Away
+
+
+@pytest.mark.parametrize("keep", [0, 1, 2, 9])
+def test_the_last_ones_that_were_live_are_kept(bundles: list[Path], store: Store, keep: int) -> None:
+    versions = [publish(bundle, store) for bundle in bundles]
+    roll_back(store, versions[1])
+    order = [versions[n] for n in (1, 3, 2, 0)]
+    said: list[str] = []
+    gone = prune(store, keep, said.append)
+    assert sorted(gone) == sorted(order[keep + 1 :])
+    assert sorted(said) == sorted(f"removed {name}" for name in gone)
+    assert [one.version for one in held(store)] == [v for v in versions if v in order[: keep + 1]]
+    left = {table.partition("/")[2] for table in store.tables()} - {""}
+    assert left == set(order[: keep + 1])
+    assert prune(store, keep) == []
+
+
+def test_a_version_that_is_kept_is_as_it_was(bundles: list[Path], local: Store, tmp_path: Path) -> None:
+    first = publish(bundles[0], local)
+    put(local, bundles[0], item(3, 99, worth=1.0))
+    publish(bundles[1], local)
+    prune(local)
+    assert roll_back(local) == first
+    assert worths(live(local, tmp_path / "cache"))[99] == 1
+
+
+def test_what_is_gone_can_be_published_again(bundles: list[Path], store: Store, tmp_path: Path) -> None:
+    first, _ = (publish(bundle, store) for bundle in bundles[:2])
+    assert prune(store, keep=0) == [first]
+    assert publish(bundles[0], store) == first
+    assert records(live(store, tmp_path / "cache")) == records(Funnel.open(bundles[0]))
+
+
+def stopped(store: Store, bundle: Path) -> str:
+    """A version of which nothing but the swap is missing."""
+
+    class Refusing(Meanwhile):
+        def swap(self, *given: Any) -> bool:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        publish(bundle, Refusing(store, lambda: None))
+    return Bundle.open(bundle).manifest.content
+
+
+def age(store: Store, version: str, ms: int) -> None:
+    done, at = written(store, version)
+    store.put({f"parts/{version}": [(WRITTEN, msgspec.json.encode([done, at - ms]))]})
+
+
+def test_what_is_half_written_goes_once_it_is_old(bundles: list[Path], store: Store) -> None:
+    version = publish(bundles[0], store)
+    half = stopped(store, bundles[1])
+    age(store, half, ABANDONED - 60_000)
+    assert prune(store) == []
+    assert [one.version for one in held(store)] == [version, half]
+    age(store, half, 60_001)
+    assert prune(store) == [half]
+    assert [one.version for one in held(store)] == [version]
+
+
+def test_who_goes_on_with_an_old_one_is_not_disturbed(bundles: list[Path], local: Store) -> None:
+    publish(bundles[0], local)
+    half = stopped(local, bundles[1])
+    age(local, half, 2 * ABANDONED)
+
+    class Pruned(Meanwhile):
+        """All is written; somebody tidies up just before it is verified."""
+
+        def scan(self, table: str) -> Any:
+            assert not table.startswith("items/") or prune(local) == []
+            return self._store.scan(table)
+
+    assert publish(bundles[1], Pruned(local, lambda: None)) == half
+    assert head(local).live == half
+
+
+# The journal
+
+
+def entries(store: Store) -> list[int]:
+    keys = (key for pairs in store.scan(JOURNAL) for key, _ in pairs)
+    return sorted(int.from_bytes(key, "big") for key in keys)
+
+
+def test_the_journal_keeps_what_a_later_version_needs(
+    bundles: list[Path], store: Store, tmp_path: Path
+) -> None:
+    publish(bundles[0], store)
+    put(store, bundles[0], item(3, 97, worth=1.0))
+    bundle = later(tmp_path, 5)  # read now, published at the end
+    put(store, bundles[0], item(3, 98, worth=2.0))
+    publish(bundles[1], store)
+    prune(store, keep=0)
+    put(store, bundles[1], item(3, 99, worth=3.0))
+    prune(store, keep=0)
+    publish(bundle, store)
+    found = live(store, tmp_path / "cache")
+    assert worths(found) == dict.fromkeys(range(16), 5.0) | {98: 2.0, 99: 3.0}
+    assert records(found) == records(
+        as_of(store, found.manifest.content, Funnel.open(bundle), found.manifest.items_seq)
+    )
+    assert entries(store) == [2, 3, 4, 5, 6]
+
+
+def test_the_journal_loses_what_every_version_has(bundles: list[Path], store: Store, tmp_path: Path) -> None:
+    first = publish(bundles[0], store)
+    put(store, bundles[0], item(3, 97, worth=1.0))
+    put(store, bundles[0], item(3, 98, worth=2.0))
+    second = later(tmp_path, 5)
+    put(store, bundles[0], item(3, 99, worth=3.0))
+    publish(second, store)
+    prune(store)
+    assert entries(store) == [4, 5] and head(store).journal_from == 4
+    # nothing of it was needed any more
+    assert worths(live(store, tmp_path / "cache")) == dict.fromkeys(range(16), 5.0) | {99: 3.0}
+    assert roll_back(store) == first
+    assert worths(live(store, tmp_path / "cache")) == worths(Funnel.open(bundles[0])) | {
+        97: 1.0,
+        98: 2.0,
+        99: 3.0,
+    }
+    put(store, bundles[0], item(3, 96, worth=4.0))
+    third = publish(later(tmp_path, 6), store)
+    prune(store, keep=0)
+    assert entries(store) == [] and head(store).journal_from == head(store).seq + 1
+    assert prune(store) == []
+    assert head(store).live == third
+
+
+def test_a_bundle_older_than_the_journal_is_told(bundles: list[Path], local: Store, tmp_path: Path) -> None:
+    publish(bundles[0], local)
+    put(local, bundles[0], item(3, 97, worth=1.0))
+    publish(later(tmp_path, 5), local)
+    prune(local, keep=0)
+    said: list[str] = []
+    publish(bundles[1], local, said.append)
+    (line,) = said
+    assert "are in the journal no more: those that it lacks must be put in again" in line
+    said.clear()
+    roll_back(local, report=said.append)
+    roll_back(local, report=said.append)
+    assert said == []
+
+
+# By the command line
+
+
+@pytest.mark.parametrize("command", [["ls"], ["rollback"], ["prune"]])
+def test_a_store_that_is_not_there_is_told(
+    tmp_path: Path, command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"lmdb:{tmp_path / 'none'}"
+    code, out, err = run_corank(capsys, "store", *command, url)
+    assert (code, out) == (1, "")
+    assert err == f"error: {url}: there is no store at {tmp_path / 'none'}; `corank publish` makes one\n"
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("command", [["ls"], ["ls", "--json"], ["rollback"], ["prune"]])
+def test_a_foreign_head_is_told(local: Store, command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert local.swap(None, b"a head of something else")
+    code, out, err = run_corank(capsys, "store", *command, local.address)
+    assert (code, out) == (1, "")
+    assert err == f"error: {local.address}: its head is not corank's, or of another release\n"
+
+
+def test_the_commands_go_back_and_tidy_up(
+    bundles: list[Path], local: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = local.address
+    code, out, err = run_corank(capsys, "store", "prune", url)
+    assert (code, out) == (1, "")
+    assert err == f"error: {url}: nothing is live; `corank publish` makes a bundle live\n"
+    versions = [publish(bundle, local) for bundle in bundles[:3]]
+    code, out, err = run_corank(capsys, "store", "rollback", url, "none")
+    assert (code, out, err) == (
+        1,
+        "",
+        f"error: {url}: no version none; there are {', '.join(versions)}\n",
+    )
+    assert run_corank(capsys, "store", "rollback", url) == (0, "", f"live: {versions[1]}\n")
+    assert run_corank(capsys, "store", "prune", url, "--keep", 0) == (
+        0,
+        "",
+        "".join(f"removed {name}\n" for name in sorted((versions[0], versions[2]))) + "2 removed\n",
+    )

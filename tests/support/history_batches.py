@@ -1,0 +1,63 @@
+"""Batches whose requests have histories, for tests of attention."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from hypothesis import strategies as st
+
+from corank.batches.batch import Batch, assemble, grouped
+from corank.core.ragged import Ragged, Rows
+from corank.features.input_layout import Attended, Bags
+from tests.support.encoded_batches import LAYOUT, rows
+
+ATTENDED = Attended("seen", ("item", "tags"))
+HELD = 33
+"""Distinct items of the histories; enough that dense inputs are filled up."""
+
+Request = tuple[int, list[int]]
+"""How many candidates it has, and its events, as places among the HELD."""
+
+request = st.tuples(st.integers(0, 3), st.lists(st.sampled_from((0, 3, 5, 32)), max_size=4))
+requests = st.lists(request, min_size=1, max_size=5)
+
+RAGGED: list[Request] = [(2, [3, 0, 3]), (0, [5]), (3, []), (0, []), (1, [0, 32])]
+
+
+def attended(of: Sequence[Request], seed: int = 0) -> tuple[Batch, Batch]:
+    """The same candidates as a request-major batch and as one of a row a candidate.
+
+    The items of the candidates are the first of the HELD.
+    """
+    rng = np.random.default_rng(seed)
+    request_of = np.repeat(np.arange(len(of)), [size for size, _ in of]).astype(np.int32)
+    count = len(request_of)
+    _, item_of = np.unique(rng.integers(0, 6, count), return_inverse=True)
+    query, held, cross = rows(rng, len(of), HELD, count)
+    item = held.take(np.arange(item_of.max(initial=-1) + 1))
+    events = Ragged.of([found for _, found in of])
+    level, click = np.full(count, 2, np.uint8), rng.integers(0, 2, count).astype(np.float32)
+
+    def batch(query: Rows, item: Rows, request_of: np.ndarray, item_of: np.ndarray, events: Ragged) -> Batch:
+        _, start, order = grouped(item_of)
+        bags = Bags(order, start, None, len(item))
+        past, weight = {ATTENDED: (held, events)}, np.ones(count, np.float32)
+        return assemble(
+            LAYOUT,
+            query,
+            item,
+            cross,
+            request_of,
+            item_of,
+            bags,
+            level,
+            2,
+            weight,
+            {"click": click},
+            past=past,
+        )
+
+    each = np.arange(count, dtype=np.int32)
+    return (
+        batch(query, item, request_of, item_of.astype(np.int32), events),
+        batch(query.take(request_of), item.take(item_of), each, each, events.take(request_of)),
+    )

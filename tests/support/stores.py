@@ -1,0 +1,86 @@
+"""What tests of publishing share: a bundle, stores of either kind, items to put in, and answers."""
+
+import atexit
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from corank.serving.funnel.funnel import Funnel, Request
+from corank.serving.store.base import Store, open_store
+from corank.serving.store.record_codec import Form
+from tests.support.random_worlds import DERIVED, Case
+from tests.support.redis_server import redis_server
+
+KINDS = ("lmdb", "redis")
+
+
+@cache
+def derived() -> Case:
+    """A world with something of every kind, its bundle exported to `base / "bundle"`: one for all tests."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder)
+    case = Case.of(folder, DERIVED)
+    assert case.funnel
+    return case
+
+
+@contextmanager
+def opened(kind: str, folder: Path) -> Iterator[Store]:
+    """A new store of a kind."""
+    if kind == "lmdb":
+        with closing(open_store(f"lmdb:{folder / 'store'}", create=True)) as store:
+            yield store
+    else:
+        with redis_server(folder) as server, closing(open_store(server.url)) as store:
+            yield store
+
+
+def item(like: int, id_: int | None = None, **columns: Any) -> dict[str, Any]:
+    """The columns of an item of the world, as those of another; some of them otherwise."""
+    row = derived().items.row(like, named=True)
+    given = {name: value for name, value in row.items() if name != "item_id"}
+    return {"id": row["item_id"] if id_ is None else id_} | given | columns
+
+
+def records(funnel: Funnel) -> dict[bytes, bytes]:
+    """Every item's newest record."""
+    form, found = Form.of(funnel.manifest), dict[bytes, bytes]()
+    for layer in funnel.receiver.items.layers:
+        found |= form.encoded(layer, np.arange(len(layer.records.ids)))
+    return found
+
+
+def worths(funnel: Funnel) -> dict[int, float]:
+    """The column `worth` of every item."""
+    found: dict[int, float] = {}
+    for layer in funnel.receiver.items.layers:
+        held = layer.records
+        found |= zip(held.ids.values.to_list(), held.columns["worth"].tolist(), strict=True)
+    return found
+
+
+@cache
+def requests() -> list[dict[str, Any]]:
+    """The logged requests of validation and test, traced."""
+    case = derived()
+    return [
+        case.request(split, number)
+        for split in ("valid", "test")
+        for number in range(sum(map(len, case.packed.splits[split])))
+    ]
+
+
+def answers(funnel: Funnel, more: Sequence[int] = ()) -> list[dict[str, Any]]:
+    """To every logged request, with `more` items to rank."""
+    described = [{"id": id_, "bid": 1.0} for id_ in more]
+    found = [
+        funnel.rank(Request.parse(asked | {"candidates": asked["candidates"] + described}))
+        for asked in requests()
+    ]
+    return [{name: value for name, value in answer.items() if name != "items_seq"} for answer in found]
