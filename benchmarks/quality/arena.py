@@ -13,7 +13,8 @@ from scipy.stats import t as student
 
 from corank.analysis.study.trials import Quiet
 from corank.core.settings import validated
-from corank.data.pack import Packed, pack
+from corank.data.dataset import PackedDataset
+from corank.data.pack import pack
 from corank.datasets.simulate import simulate
 from corank.models.joint import JointModel
 from corank.training.config import Config
@@ -38,7 +39,7 @@ class Arena:
 
     folder: Path
     config: Config
-    packed: Packed
+    packed: PackedDataset
 
     def trained(
         self,

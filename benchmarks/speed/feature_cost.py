@@ -23,7 +23,8 @@ from corank.analysis.logged_request import logged_request
 from corank.batches.reader import Reader
 from corank.core.calibration import Platt
 from corank.core.settings import validated
-from corank.data.pack import Packed, pack
+from corank.data.dataset import PackedDataset
+from corank.data.pack import pack
 from corank.datasets.simulate import simulate
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
@@ -104,7 +105,7 @@ def arms(config: Config) -> dict[str, Config]:
     }
 
 
-def stepper(config: Config, packed: Packed) -> Iterator[None]:
+def stepper(config: Config, packed: PackedDataset) -> Iterator[None]:
     """Each `next` reads a batch and trains one step on all its candidates."""
     torch.manual_seed(0)
     model = untrained(config, packed).to(device())

@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks import harness
 from benchmarks.speed.train_throughput import STAGES, packed_log, stepper, timed
 from corank.batches.reader import Reader
-from corank.data.pack import Packed
+from corank.data.dataset import PackedDataset
 from corank.features.log_schema import LEVELS
 from corank.losses import Cascade, Click, Distill, InBatch, Levels, Scope, Total
 from corank.losses.base import Term
@@ -60,12 +60,12 @@ def total(names: Sequence[str]) -> Total:
     return found
 
 
-def reader(packed: Packed, candidates: int) -> Reader:
+def reader(packed: PackedDataset, candidates: int) -> Reader:
     return Reader(packed, "train", SIZES[candidates], dict.fromkeys(range(len(LEVELS))))
 
 
 def shares(
-    packed: Packed, candidates: int, names: Sequence[str], rounds: int, steps: int
+    packed: PackedDataset, candidates: int, names: Sequence[str], rounds: int, steps: int
 ) -> dict[str, float]:
     """The plain step's time over that of each, the median of interleaved rounds."""
     arms = {
@@ -100,7 +100,7 @@ def peak(folder: Path, candidates: int, names: Sequence[str]) -> float:
 
 
 def train_some(folder: Path, candidates: int, names: Sequence[str], steps: int = 6) -> float:
-    packed = Packed.open(folder)
+    packed = PackedDataset.open(folder)
     arm = stepper(packed, reader(packed, candidates), lambda model, batch: model(batch), total(names))
     for _ in range(steps):
         next(arm)

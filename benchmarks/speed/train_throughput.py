@@ -18,7 +18,8 @@ import torch
 from benchmarks import harness
 from corank.batches.batch import Batch
 from corank.batches.reader import Reader
-from corank.data.pack import Packed, pack
+from corank.data.dataset import PackedDataset
+from corank.data.pack import pack
 from corank.features.input_layout import Layout
 from corank.features.kinds import IdFeature
 from corank.features.log_schema import DataSettings, Label, Split
@@ -52,7 +53,7 @@ Product = tuple[int, int, int]
 
 def packed_log(
     folder: Path, requests: int, candidates: int = CANDIDATES, levels: Sequence[str] = ()
-) -> Packed:
+) -> PackedDataset:
     """A log of `requests` requests: items zipf 1.1, ids of many sizes, candidates shared evenly among `levels`."""
     rng = np.random.default_rng(0)
     popularity = 1 / np.arange(1, ITEMS + 1) ** 1.1
@@ -140,7 +141,7 @@ def floor(layers: list[Product], dtype: torch.dtype, on: torch.device) -> Callab
 
 
 def stepper(
-    packed: Packed, reader: Reader, forward: Callable[[JointModel, Batch], dict], learn: Total = TOTAL
+    packed: PackedDataset, reader: Reader, forward: Callable[[JointModel, Batch], dict], learn: Total = TOTAL
 ) -> Iterator[int]:
     """Each `next` trains one step, its batch read while the one before computed; yields its candidates."""
     torch.manual_seed(0)
@@ -170,7 +171,7 @@ def timed(run: Callable[[], object], times: int) -> float:
     return (time.perf_counter() - began) / times
 
 
-def measure(packed: Packed, requests: int, rounds: int, steps: int) -> dict[str, float]:
+def measure(packed: PackedDataset, requests: int, rounds: int, steps: int) -> dict[str, float]:
     """Medians over interleaved rounds of the three, each round some steps long."""
     joint = stepper(packed, Reader(packed, "train", requests), lambda model, batch: model(batch))
     rows = stepper(packed, PerRowReader(packed, "train", requests), per_row)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from corank.core.errors import DataError
 from corank.core.types import Floats
-from corank.data.pack import Packed
+from corank.data.dataset import PackedDataset
 from corank.evaluation.evaluate import evaluate, truth_of
 from corank.evaluation.predict import Predictions, predict
 from corank.evaluation.stage_order import Calibrators, Truth, order_of, true_value
@@ -24,7 +24,7 @@ class Judged:
     """A run's model and what it says of a split."""
 
     run: Run
-    packed: Packed
+    packed: PackedDataset
     model: JointModel
     calibrators: Calibrators
     predictions: Predictions
@@ -59,7 +59,7 @@ def judged(run: Run, split: str, bootstrap: bool = True, reference: Run | None =
     return Judged(run, packed, model, calibrators, predictions, truth, document)
 
 
-def _predicted(run: Run, split: str) -> tuple[Packed, JointModel, Calibrators, Predictions]:
+def _predicted(run: Run, split: str) -> tuple[PackedDataset, JointModel, Calibrators, Predictions]:
     packed = run.packed()
     if split not in packed.splits:
         raise DataError(f"no split '{split}'; the packed data have {', '.join(packed.splits)}")

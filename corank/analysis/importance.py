@@ -25,7 +25,7 @@ from corank.batches.reader import Draft, Reader
 from corank.core.errors import DataError
 from corank.core.ragged import Rows
 from corank.core.types import Floats
-from corank.data.pack import Packed
+from corank.data.dataset import PackedDataset
 from corank.evaluation.stage_order import Calibrators
 from corank.features.schema import Schema
 from corank.metrics import Difference
@@ -82,7 +82,7 @@ def explain(
 
 
 def _prices(
-    run: Run, packed: Packed, model: JointModel, calibrators: Calibrators, split: str
+    run: Run, packed: PackedDataset, model: JointModel, calibrators: Calibrators, split: str
 ) -> dict[str, Price]:
     """Of a logged request of the usual size, by an exported bundle."""
     sizes = np.concatenate([np.diff(shard.request_start) for shard in packed.splits[split]])
@@ -93,7 +93,9 @@ def _prices(
         return prices(Funnel(bundle), request, run.config.stages)
 
 
-def _scores(model: JointModel, packed: Packed, split: str, most: int, seed: int, report: Report) -> _Scores:
+def _scores(
+    model: JointModel, packed: PackedDataset, split: str, most: int, seed: int, report: Report
+) -> _Scores:
     exposed = {len(packed.data.levels) - 1: None}
     batches = -(-most // REQUESTS)
     reader = Reader(

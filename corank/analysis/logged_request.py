@@ -7,7 +7,7 @@ import polars as pl
 
 from corank.core.errors import DataError
 from corank.data.as_of import Versions
-from corank.data.pack import Shard, known_after
+from corank.data.dataset import Shard, known_after
 from corank.data.tables import Table
 from corank.features.history import Events
 from corank.features.kinds import IdsFeature

@@ -16,7 +16,7 @@ from corank.bundle.refresh import Newer
 from corank.bundle.refresh import refresh as refreshed
 from corank.core.errors import CheckpointError
 from corank.core.files import write_whole
-from corank.data.pack import Packed
+from corank.data.dataset import PackedDataset
 from corank.data.pack import pack as packed
 from corank.serving.funnel.funnel import Funnel, Request
 from corank.training.check import Checked, checked
@@ -35,7 +35,7 @@ def check(config: Path, overrides: Sequence[str] = ()) -> Checked:
     return checked(read(config, overrides), config.parent)
 
 
-def pack(config: Path, overrides: Sequence[str] = (), report: Report = lambda line: None) -> Packed:
+def pack(config: Path, overrides: Sequence[str] = (), report: Report = lambda line: None) -> PackedDataset:
     """Pack the logs of a config to `packed/<name>` beside it. Raises ConfigError, DataError."""
     settings = read(config, overrides)
     return packed(
@@ -71,7 +71,7 @@ def train(
     return run, trained(run, data, watcher, resume)
 
 
-def _packed(settings: Config, config: Path, overrides: Sequence[str], report: Report) -> Packed:
+def _packed(settings: Config, config: Path, overrides: Sequence[str], report: Report) -> PackedDataset:
     """The packing of a config, made where there is none; a stale one is refused by name."""
     if (packed_folder(settings, config.parent) / "manifest.json").exists():
         return packed_of(settings, config.parent)

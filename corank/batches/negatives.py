@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from corank.batches.sampling import BATCH, CATALOGUE, Population, drawn
 from corank.core.types import Ints, Longs
-from corank.data.dataset import Packed
+from corank.data.dataset import PackedDataset
 from corank.features.log_schema import NEVER
 
 
@@ -22,7 +22,7 @@ from corank.features.log_schema import NEVER
 class Negatives:
     """Draws from the items of a split."""
 
-    packed: Packed
+    packed: PackedDataset
     split: str
 
     def draw(

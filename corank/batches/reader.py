@@ -17,8 +17,8 @@ from corank.batches.negatives import Negatives
 from corank.batches.sampling import Population, chosen, drawn
 from corank.core.ragged import Ragged, Rows
 from corank.core.types import Floats, Ints
+from corank.data.dataset import PackedDataset, Shard
 from corank.data.derived_columns import pair_rows
-from corank.data.pack import Packed, Shard
 from corank.data.packed_history import history_items, needed, query_rows
 from corank.features.input_layout import Attended, Bags, Layout
 
@@ -31,7 +31,7 @@ class Reader:
     so this mixes well and touches one shard's pages at a time. Each of `world` readers takes every world-th batch.
     """
 
-    packed: Packed
+    packed: PackedDataset
     split: str
     requests: int
     """Requests a batch."""
@@ -181,7 +181,7 @@ class Draft:
     """A batch's rows, not yet looked up in tables: R of the query, I of distinct items, C of crosses."""
 
     user: Ints
-    """Index into `Packed.users`: (R,)."""
+    """Index into `PackedDataset.users`: (R,)."""
     query: Rows
     item: Rows
     cross: Rows

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from corank.bundle.manifest import Manifest
+from corank.bundle.manifest import BundleManifest
 from corank.core.files import read_array
 from corank.core.types import Floats
 from corank.data.dataset import prior_folder
@@ -11,7 +11,7 @@ from corank.features.input_layout import Layout
 from corank.features.priors import Rates, Snapshots
 
 
-def read_tables(folder: Path, manifest: Manifest, layout: Layout) -> dict[str, dict[int, Floats]]:
+def read_tables(folder: Path, manifest: BundleManifest, layout: Layout) -> dict[str, dict[int, Floats]]:
     """The embedding tables of a bundle's content, memory-mapped: set → dimension → rows. Raises DataError."""
     sets = {stage.tables for stage in manifest.stages}
     return {
@@ -20,13 +20,13 @@ def read_tables(folder: Path, manifest: Manifest, layout: Layout) -> dict[str, d
     }
 
 
-def read_vectors(folder: Path, manifest: Manifest) -> Mapping[str, Floats]:
+def read_vectors(folder: Path, manifest: BundleManifest) -> Mapping[str, Floats]:
     """Every item's vector by towers stage, memory-mapped: (N, d). Raises DataError."""
     towers = [stage.name for stage in manifest.stages if stage.model == "towers"]
     return {name: read_array(folder / "items" / f"vectors.{name}.npy") for name in towers}
 
 
-def snapshots(folder: Path, manifest: Manifest) -> Snapshots:
+def snapshots(folder: Path, manifest: BundleManifest) -> Snapshots:
     """The priors of a bundle's content. Raises DataError."""
     rates = {name: Rates.load(prior_folder(folder, n)) for n, name in enumerate(manifest.priors)}
     return Snapshots(rates, manifest.data.timezone, manifest.priors)

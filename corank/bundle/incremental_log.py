@@ -13,7 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from corank.bundle.item_records import Records
-from corank.bundle.manifest import Manifest
+from corank.bundle.manifest import BundleManifest
 from corank.core.errors import DataError
 from corank.data.as_of import Versions
 from corank.data.grouping import columns, request_columns
@@ -61,7 +61,7 @@ class NewerLog:
 
 
 def newer_log(
-    newer: Newer, manifest: Manifest, encoders: Encoders, records: Records, since: int, report: Report
+    newer: Newer, manifest: BundleManifest, encoders: Encoders, records: Records, since: int, report: Report
 ) -> NewerLog:
     """Read and check a log, for snapshots that were taken at `since` (ms UTC) or later. Raises DataError."""
     data, log = _needed(manifest), Table.scan("log", newer.log, newer.base)
@@ -78,7 +78,7 @@ def newer_log(
     return NewerLog(data, rows, known(rows, data), sides, first, last if newer.until is None else newer.until)
 
 
-def _needed(manifest: Manifest) -> DataSettings:
+def _needed(manifest: BundleManifest) -> DataSettings:
     held, names = manifest.data.labels, set()
     for prior in manifest.declared.priors().values():
         label = prior.label
@@ -102,7 +102,7 @@ def _ends(log: Table, data: DataSettings) -> tuple[int, int]:
     return int(first), int(last)
 
 
-def _sources(log: Table, manifest: Manifest) -> dict[str, Source]:
+def _sources(log: Table, manifest: BundleManifest) -> dict[str, Source]:
     """Of the log's columns that priors count by."""
     schema, found = manifest.declared, {}
     for name in Wanted.of(schema, "query", schema.priors().values()).names:
@@ -112,7 +112,7 @@ def _sources(log: Table, manifest: Manifest) -> dict[str, Source]:
     return found  # type: ignore[return-value]
 
 
-def _exposed(log: Table, data: DataSettings, manifest: Manifest, since: int) -> pl.DataFrame:
+def _exposed(log: Table, data: DataSettings, manifest: BundleManifest, since: int) -> pl.DataFrame:
     late = max(lateness(prior, data) for prior in manifest.declared.priors().values())
     begin = since - late // timedelta(milliseconds=1)
     shown = pl.lit(True) if data.level is None else pl.col(data.level).cast(pl.String) == data.levels[-1]
@@ -138,7 +138,7 @@ def _check_item(log: Table, data: DataSettings, rows: pl.DataFrame, records: Rec
 def _sides(
     rows: pl.DataFrame,
     data: DataSettings,
-    manifest: Manifest,
+    manifest: BundleManifest,
     encoders: Encoders,
     records: Records,
     newer: Newer,
@@ -168,7 +168,7 @@ def _sides(
 
 
 def _of_users(
-    rows: pl.DataFrame, data: DataSettings, manifest: Manifest, wanted: Wanted, newer: Newer
+    rows: pl.DataFrame, data: DataSettings, manifest: BundleManifest, wanted: Wanted, newer: Newer
 ) -> pl.DataFrame:
     """What priors count by of the users, as of each row: columns `@user <feature>`. Raises DataError."""
     schema = manifest.declared
@@ -192,7 +192,7 @@ def _of_users(
 
 
 def _item_operands(
-    records: Records, encoders: Encoders, manifest: Manifest, record: Index, ids: pl.Series
+    records: Records, encoders: Encoders, manifest: BundleManifest, record: Index, ids: pl.Series
 ) -> Operands:
     """Of the rows' items; of one without a record its id is known, and all else missing."""
     schema, strange = manifest.declared, np.flatnonzero(record < 0)

@@ -74,7 +74,7 @@ class Part(Settings):
     sha256: str
 
 
-class Manifest(Settings):
+class BundleManifest(Settings):
     format: int
     name: str
     model_version: str
@@ -120,7 +120,7 @@ class Manifest(Settings):
 class Bundle:
     folder: Path
     """The content that the manifest names."""
-    manifest: Manifest
+    manifest: BundleManifest
 
     @classmethod
     def open(cls, path: Path, proven: bool = False) -> Self:
@@ -135,7 +135,7 @@ class Bundle:
         return cls(folder, manifest)
 
 
-def _manifest(path: Path) -> Manifest:
+def _manifest(path: Path) -> BundleManifest:
     file = path / "manifest.json"
     try:
         held = json.loads(file.read_bytes())
@@ -148,7 +148,7 @@ def _manifest(path: Path) -> Manifest:
     if isinstance(held, dict) and held.get("format", FORMAT) != FORMAT:
         raise BundleError(f"{file}: format {held['format']}; this corank reads format {FORMAT}")
     try:
-        manifest = validated(Manifest, held, str(file))
+        manifest = validated(BundleManifest, held, str(file))
     except ConfigError as error:
         raise BundleError(f"{error}; export the bundle again") from None
     if manifest.digest != _digest(held):
@@ -181,7 +181,7 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def write(path: Path, manifest: Manifest, fill: Callable[[Path], None]) -> Bundle:
+def write(path: Path, manifest: BundleManifest, fill: Callable[[Path], None]) -> Bundle:
     """Write a bundle whole or not at all: `fill` puts the parts into a new folder, then the manifest switches.
 
     `content`, `parts` and `digest` of the manifest are filled in here. Raises BundleError if the disk refuses or the
@@ -221,7 +221,7 @@ def _is_ours(path: Path) -> bool:
     )
 
 
-def _publish(path: Path, partial: Path, manifest: Manifest) -> Bundle:
+def _publish(path: Path, partial: Path, manifest: BundleManifest) -> Bundle:
     files = sorted(p for p in partial.rglob("*") if p.is_file())
     parts = {str(p.relative_to(partial)): Part(bytes=p.stat().st_size, sha256=sha256(p)) for p in files}
     for file in files:
@@ -246,7 +246,7 @@ def _publish(path: Path, partial: Path, manifest: Manifest) -> Bundle:
     for old in path.iterdir():
         if old.name not in (content, before) and _is_ours(old):
             shutil.rmtree(old, ignore_errors=True) if old.is_dir() else old.unlink(missing_ok=True)
-    return Bundle(path / content, Manifest.model_validate(plain))
+    return Bundle(path / content, BundleManifest.model_validate(plain))
 
 
 def current(path: Path) -> str | None:

@@ -19,7 +19,7 @@ from corank.bundle.content import read_tables, snapshots
 from corank.bundle.incremental_log import Newer, NewerLog, newer_log
 from corank.bundle.item_records import Records
 from corank.bundle.item_vectors import ItemTowers, save_vectors
-from corank.bundle.manifest import Bundle, Manifest, next_seq, write
+from corank.bundle.manifest import Bundle, BundleManifest, next_seq, write
 from corank.data.as_of import Versions
 from corank.data.dataset import prior_folder
 from corank.data.tables import Table, changed_at
@@ -67,7 +67,7 @@ def refresh(path: Path, newer: Newer, report: Report = lambda line: None) -> Bun
 def _fill(
     content: Path,
     before: Path,
-    manifest: Manifest,
+    manifest: BundleManifest,
     encoders: Encoders,
     records: Records,
     priors: Snapshots,
@@ -101,7 +101,7 @@ def _renewed(
     records: Records,
     encoders: Encoders,
     priors: Snapshots,
-    manifest: Manifest,
+    manifest: BundleManifest,
     table: Table,
     report: Report,
 ) -> Records:

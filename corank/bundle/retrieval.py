@@ -32,7 +32,7 @@ from corank.core.errors import BundleError
 from corank.core.files import read_array, write_array, write_bytes
 from corank.core.settings import Settings
 from corank.core.types import Floats, Longs
-from corank.data.dataset import Packed
+from corank.data.dataset import PackedDataset
 from corank.data.packed_history import history_items, needed, query_rows
 from corank.features.input_layout import Layout, dense
 from corank.features.operands import Operands
@@ -81,7 +81,7 @@ class Facts(Settings):
 
 
 def sampled_queries(
-    packed: Packed, layout: Layout, tables: Mapping[int, Floats], graph: Path, seed: int = 0
+    packed: PackedDataset, layout: Layout, tables: Mapping[int, Floats], graph: Path, seed: int = 0
 ) -> Floats:
     """What a query tower makes of some logged requests, validation's if there are any: (Q, d). Raises BundleError."""
     shards = [shard for split in ("valid", "train", "test") for shard in packed.splits.get(split, ())]

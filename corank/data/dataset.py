@@ -1,9 +1,8 @@
 """Packed data: request-major arrays of one log, memory-mapped."""
 
 import hashlib
-import json
-import os
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -11,78 +10,30 @@ from typing import Any, Self
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from corank.core.errors import DataError
 from corank.core.files import read_array, read_frame, read_ragged
 from corank.core.ragged import Ragged, Rows
-from corank.core.settings import Settings
 from corank.core.types import Floats, Ints, Longs
 from corank.data.as_of import Versions
-from corank.data.tables import files
-from corank.data.validate import Source
+from corank.data.pack_manifest import PACK_AGAIN, PackManifest, read_manifest
 from corank.features.encoders import Encoders
 from corank.features.history import Events
-from corank.features.kinds import Feature, IdsFeature
+from corank.features.kinds import IdsFeature
 from corank.features.log_schema import DataSettings
 from corank.features.operands import Operands, Wanted
 from corank.features.priors import Rates, Snapshots
 from corank.features.schema import Placement, Schema
 
-FORMAT = 3
-MANIFEST = "manifest.json"
-_AGAIN = "run `corank pack` again"
-
-
-class ShardCount(Settings):
-    name: str
-    requests: int
-    candidates: int
-
-
-class Manifest(Settings):
-    """What a folder of packed data holds; written last."""
-
-    format: int
-    fingerprint: str
-    data: DataSettings
-    features: dict[str, Feature]
-    splits: dict[str, list[ShardCount]]
-    levels: dict[str, int]
-    """Candidates of each level."""
-    dropped: dict[str, int]
-    """Rows left out, and users without a row in `users`: by reason."""
-    last: int
-    """When the log's last candidate was, ms UTC."""
-    sources: dict[str, Source]
-    """The table of each feature of a column."""
-    item_columns: list[str]
-    """Those of the data's `columns` that are of the items."""
-    items_at: int
-    """When the table of items was last changed, ms UTC."""
-    files: dict[str, int]
-    """Bytes of every file, by its path within the folder."""
-
-
-def fingerprint(data: DataSettings, schema: Schema, base: Path) -> str:
-    """A hash of the settings and of each input file's size and time of change (of a URL its name alone).
-
-    Raises DataError for a missing file.
-    """
-    features = {name: feature.model_dump(mode="json") for name, feature in schema.features.items()}
-    inputs: dict[str, Any] = {}
-    for source in (data.log, data.items, data.users, data.truth):
-        for path in files(source, base) if source else ():
-            stat = None if "://" in path else Path(path).stat()
-            # relative, so that a project's folder may move
-            inputs[os.path.relpath(path, base) if stat else path] = stat and [stat.st_size, stat.st_mtime_ns]
-    said = json.dumps([FORMAT, data.model_dump(mode="json"), features, inputs], sort_keys=True)
-    return hashlib.sha256(said.encode()).hexdigest()
-
 
 def events_name(history: IdsFeature) -> str:
     """Histories of one event and one item id feature share their events."""
     return f"{history.of}.{history.event or 'exposed'}"
+
+
+def known_after(data: DataSettings, history: IdsFeature) -> timedelta:
+    """Delay after which a history may contain an event: its lag plus the time that its label takes to mature."""
+    return history.lag + (data.matures(history.event) if history.event else timedelta())
 
 
 @dataclass(frozen=True)
@@ -95,11 +46,11 @@ class Shard:
     query: Rows
     """(R). A history's values are the events of all users; an attribute of its items has them, too."""
     user: Ints
-    """Index into `Packed.users`: (R,)."""
+    """Index into `PackedDataset.users`: (R,)."""
     time: Longs
     """ms since 1970 UTC: (R,)."""
     item: Ints
-    """Row of `Packed.items` as of the request's time: (C,)."""
+    """Row of `PackedDataset.items` as of the request's time: (C,)."""
     level: NDArray[np.uint8]
     """(C,)"""
     labels: dict[str, NDArray[np.int8]]
@@ -135,7 +86,7 @@ class Shard:
         return Operands.load(self.folder / "query" / "operands", wanted, len(self))
 
     @classmethod
-    def open(cls, folder: Path, manifest: Manifest, schema: Schema, events: dict[str, Events]) -> Self:
+    def open(cls, folder: Path, manifest: PackManifest, schema: Schema, events: dict[str, Events]) -> Self:
         def array(name: str) -> NDArray[Any]:
             return read_array(folder / f"{name}.npy")
 
@@ -178,9 +129,9 @@ def _query_lists(folder: Path, schema: Schema, events: dict[str, Events]) -> lis
 
 
 @dataclass(frozen=True)
-class Packed:
+class PackedDataset:
     folder: Path
-    manifest: Manifest
+    manifest: PackManifest
     schema: Schema
     encoders: Encoders
     items: Rows
@@ -196,19 +147,19 @@ class Packed:
         Raises DataError if they are missing, incomplete or damaged, and, given a fingerprint to `expect`, of another
         config or other files.
         """
-        manifest = _manifest(folder)
+        manifest = read_manifest(folder)
         if expect is not None and manifest.fingerprint != expect:
-            raise DataError(f"{folder}: packed from another config or other files: {_AGAIN}")
+            raise DataError(f"{folder}: packed from another config or other files: {PACK_AGAIN}")
         for name, size in manifest.files.items():
             path = folder / name
             found = path.stat().st_size if path.is_file() else None
             if found != size:
-                raise DataError(f"{path}: expected {size} bytes, found {found or 'no file'}: {_AGAIN}")
+                raise DataError(f"{path}: expected {size} bytes, found {found or 'no file'}: {PACK_AGAIN}")
         schema = Schema(manifest.features)
         return cls.assembled(folder, manifest, Encoders.load(folder / "encoders", schema))
 
     @classmethod
-    def assembled(cls, folder: Path, manifest: Manifest, encoders: Encoders) -> Self:
+    def assembled(cls, folder: Path, manifest: PackManifest, encoders: Encoders) -> Self:
         """Packed data of a manifest, memory-mapped."""
         schema = encoders.schema
         events = {n: Events.open(folder / "events", n) for n in map(events_name, schema.histories().values())}
@@ -283,18 +234,3 @@ class Packed:
 def prior_folder(folder: Path, n: int) -> Path:
     """Where the n-th prior's counts lie, in packed data as in a bundle."""
     return folder / "priors" / str(n)
-
-
-def _manifest(folder: Path) -> Manifest:
-    path = folder / MANIFEST
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"{folder}: no packed data here; run `corank pack`") from None
-    try:
-        form = json.loads(content).get("format")
-        if form != FORMAT:
-            raise DataError(f"{path}: packed in format {form}, this version reads {FORMAT}: {_AGAIN}")
-        return Manifest.model_validate_json(content)
-    except (ValueError, AttributeError, ValidationError):
-        raise DataError(f"{path}: damaged: {_AGAIN}") from None

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from corank.core.files import read_frame, write_array, write_frame
 from corank.core.ragged import Rows
 from corank.core.types import Doubles, Hashes, Longs
-from corank.data.dataset import Packed, Shard, prior_folder
+from corank.data.dataset import PackedDataset, Shard, prior_folder
 from corank.data.fit_encoders import fit_derived
 from corank.data.packed_history import operands_of
 from corank.data.shards import of_columns
@@ -55,7 +55,7 @@ def encoded(encoders: Encoders, values: Derived) -> dict[str, Encoded]:
     return {name: encoders.derived(name, column) for name, column in values.items()}
 
 
-def pair_rows(packed: Packed, shard: Shard, requests: Index, request_of: Index, item: Index) -> Rows:
+def pair_rows(packed: PackedDataset, shard: Shard, requests: Index, request_of: Index, item: Index) -> Rows:
     """The crosses of pairs that were not logged: derived ones as ever, logged ones missing. X pairs.
 
     Args:
@@ -72,7 +72,7 @@ def pair_rows(packed: Packed, shard: Shard, requests: Index, request_of: Index, 
     return assemble(schema.placed("cross"), columns, len(item))
 
 
-def derive(packed: Packed, spill: Path) -> Encoders:
+def derive(packed: PackedDataset, spill: Path) -> Encoders:
     """Derive what is derived, for all rows of packed data that lack it; the encoders, complete.
 
     Args:
@@ -131,7 +131,7 @@ class _Part:
             fresh.replace(path)
 
 
-def _write_items(packed: Packed, path: Path) -> None:
+def _write_items(packed: PackedDataset, path: Path) -> None:
     begin = packed.item_keys["valid_from"].to_numpy()
     sides = Sides.alone(packed.schema, "item", packed.item_operands)
     values = derived(packed.schema, "item", sides, packed.priors, begin)
@@ -139,7 +139,7 @@ def _write_items(packed: Packed, path: Path) -> None:
     _spill(path, values, begin < valid)
 
 
-def _write_shard(packed: Packed, shard: Shard, training: bool, query: Path, cross: Path) -> None:
+def _write_shard(packed: PackedDataset, shard: Shard, training: bool, query: Path, cross: Path) -> None:
     schema, requests = packed.schema, np.arange(len(shard))
     operands = operands_of(packed, shard, requests)
     alone = Sides.alone(schema, "query", operands)

@@ -8,7 +8,6 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -29,31 +28,20 @@ from corank.core.files import (
 from corank.core.ragged import Ragged
 from corank.core.types import Longs
 from corank.data.as_of import Versions
-from corank.data.dataset import (
-    FORMAT,
-    MANIFEST,
-    Manifest,
-    Packed,
-    Shard,
-    ShardCount,
-    events_name,
-    fingerprint,
-)
+from corank.data.dataset import PackedDataset, events_name, known_after
 from corank.data.derived_columns import derive
 from corank.data.fit_encoders import fit
 from corank.data.grouping import Requests, constant, gather, keys, request_columns
+from corank.data.pack_manifest import FORMAT, MANIFEST, PackManifest, ShardCount, fingerprint
 from corank.data.shards import ShardWriter, encoded, of_columns, raw
 from corank.data.sources import BATCH, Inputs
 from corank.data.tables import Table, changed_at
 from corank.data.validate import Survey, feature_columns, sources, spell, value_columns
 from corank.features.encoders import Encoders, assemble
 from corank.features.history import Events
-from corank.features.kinds import IdsFeature
 from corank.features.log_schema import DataSettings
 from corank.features.operands import Operands, Wanted
 from corank.features.schema import Placed, Schema
-
-__all__ = ["Packed", "Shard", "fingerprint", "known_after", "pack"]
 
 Report = Callable[[str], object]
 
@@ -66,7 +54,7 @@ _FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 
 def pack(
     data: DataSettings, schema: Schema, base: Path, out: Path, report: Report = lambda line: None
-) -> Packed:
+) -> PackedDataset:
     """Pack the tables of `data`, whose paths are relative to `base`, into the folder `out`.
 
     `out` is replaced at the end, or not at all. Time columns are datetimes (without a zone: UTC), dates, or
@@ -92,17 +80,17 @@ def pack(
         splits, duplicates = _second_pass(inputs, writer, report)
         _write_events(inputs, writer, splits)
         dropped = {"duplicates": duplicates, "users_without_row": absent}
-        manifest = _manifest(folder, base, mark, inputs, splits, dropped)
+        manifest = _describe(folder, base, mark, inputs, splits, dropped)
         encoders = writer.encoders
         if schema.derived():
-            encoders = derive(Packed.assembled(folder, manifest, encoders), spill)
+            encoders = derive(PackedDataset.assembled(folder, manifest, encoders), spill)
             for name in schema.derived():
                 size = encoders.sizes.get(name)
                 report(f"{name}: {f'{size:,} embedding rows' if size else 'a number'}")
         encoders.save(folder / "encoders")
         shutil.rmtree(spill)
         _write_manifest(folder, manifest)
-    return Packed.open(out, expect=mark)
+    return PackedDataset.open(out, expect=mark)
 
 
 def _first_pass(inputs: Inputs, folder: Path, spill: Path, report: Report) -> tuple[ShardWriter, int]:
@@ -189,11 +177,6 @@ def _gather_truth(inputs: Inputs, spill: Path, count: int) -> list[Path]:
     return gather(truth.batches(chosen, rows, BATCH), request, count, spill / "truth")
 
 
-def known_after(data: DataSettings, history: IdsFeature) -> timedelta:
-    """How long after an event a history may know of it: its lag, and what its label takes to mature."""
-    return history.lag + (data.matures(history.event) if history.event else timedelta())
-
-
 def _write_events(inputs: Inputs, writer: ShardWriter, splits: dict[str, list[ShardCount]]) -> None:
     """Sort the events of all partitions, and cut each request's histories out of them."""
     folder, schema, data = writer.folder, inputs.schema, inputs.data
@@ -212,19 +195,19 @@ def _write_events(inputs: Inputs, writer: ShardWriter, splits: dict[str, list[Sh
                 write_views(shard / "query", n, Ragged(start, length, of.items))
 
 
-def _manifest(
+def _describe(
     folder: Path,
     base: Path,
     mark: str,
     inputs: Inputs,
     splits: dict[str, list[ShardCount]],
     dropped: dict[str, int],
-) -> Manifest:
+) -> PackManifest:
     data = inputs.data
     levels = np.zeros(len(data.levels), dtype=np.int64)
     for path in folder.glob("*/*/level.npy"):
         levels += np.bincount(np.load(path), minlength=len(levels))
-    return Manifest(
+    return PackManifest(
         format=FORMAT,
         fingerprint=mark,
         data=data,
@@ -240,7 +223,7 @@ def _manifest(
     )
 
 
-def _write_manifest(folder: Path, manifest: Manifest) -> None:
+def _write_manifest(folder: Path, manifest: PackManifest) -> None:
     files = {str(p.relative_to(folder)): p.stat().st_size for p in sorted(folder.rglob("*")) if p.is_file()}
     whole = manifest.model_copy(update={"files": files})
     write_bytes(folder / MANIFEST, whole.model_dump_json(indent=1).encode())

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corank.core.ragged import Ragged, Rows
-from corank.data.dataset import Packed, Shard, events_name
+from corank.data.dataset import PackedDataset, Shard, events_name
 from corank.features.history import recency
 from corank.features.kinds import IdFeature
 from corank.features.operands import Operands, lists_of, nested, of_histories
@@ -21,7 +21,9 @@ from corank.features.schema import MISSING, Schema
 Index = NDArray[np.integer]
 
 
-def history_items(packed: Packed, shard: Shard, requests: Index, names: Iterable[str]) -> dict[str, Ragged]:
+def history_items(
+    packed: PackedDataset, shard: Shard, requests: Index, names: Iterable[str]
+) -> dict[str, Ragged]:
     """By history the item rows, as of each request, of its events, the newest last: R lists."""
     found = {}
     lists = packed.schema.placed("query").lists
@@ -36,12 +38,12 @@ def history_items(packed: Packed, shard: Shard, requests: Index, names: Iterable
     return found
 
 
-def query_rows(packed: Packed, shard: Shard, requests: Index, items: Mapping[str, Ragged]) -> Rows:
+def query_rows(packed: PackedDataset, shard: Shard, requests: Index, items: Mapping[str, Ragged]) -> Rows:
     """The query's rows of R requests, what depends on their histories made ready; `items` of `needed` at least."""
     return with_past(packed.schema, shard.query.take(requests), items, packed.items)
 
 
-def operands_of(packed: Packed, shard: Shard, requests: Index) -> Operands:
+def operands_of(packed: PackedDataset, shard: Shard, requests: Index) -> Operands:
     """The operands of R requests, their histories' too."""
     names = packed.schema.past_operands()
     histories = dict.fromkeys(packed.schema.history_of(name) for name in names)

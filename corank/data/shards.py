@@ -17,8 +17,9 @@ from corank.core.files import write_arrays, write_frame, write_ragged, write_row
 from corank.core.ragged import Ragged
 from corank.core.types import Longs
 from corank.data.as_of import Versions
-from corank.data.dataset import ShardCount, events_name
+from corank.data.dataset import events_name
 from corank.data.grouping import Requests, request_columns
+from corank.data.pack_manifest import ShardCount
 from corank.data.validate import Source
 from corank.features.crosses import Sides
 from corank.features.encoders import Encoded, Encoders, assemble

@@ -14,14 +14,14 @@ from corank import metrics
 from corank.core.calibration import Platt
 from corank.core.errors import DataError
 from corank.core.types import Floats
-from corank.data.pack import Packed
+from corank.data.dataset import PackedDataset
 from corank.evaluation.predict import Predictions
 from corank.evaluation.stage_order import Calibrators, Truth, order_of, true_value, value_of
 from corank.metrics import Measure
 from corank.models.joint import Stage
 
 
-def truth_of(packed: Packed, split: str) -> Truth:
+def truth_of(packed: PackedDataset, split: str) -> Truth:
     """The truth table of a split, which nothing but evaluation reads."""
     shards = packed.splits[split]
     return {label: np.concatenate([shard.truth[label] for shard in shards]) for label in shards[0].truth}

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from corank.batches.reader import Reader
 from corank.batches.sampling import Population
 from corank.core.types import Floats
-from corank.data.pack import Packed
+from corank.data.dataset import PackedDataset
 from corank.metrics import Requests
 from corank.models.joint import JointModel
 
@@ -36,7 +36,7 @@ class Predictions:
 
 def predict(
     model: JointModel,
-    packed: Packed,
+    packed: PackedDataset,
     split: str,
     population: Population | None = None,
     requests: int = 1024,

@@ -22,8 +22,8 @@ from corank.bundle.manifest import (
     FORMAT,
     Attention,
     Bundle,
+    BundleManifest,
     Calibration,
-    Manifest,
     StageFacts,
     next_seq,
     write,
@@ -31,8 +31,7 @@ from corank.bundle.manifest import (
 from corank.bundle.retrieval import sampled_queries, write_retrieval
 from corank.core.calibration import Platt
 from corank.core.files import write_array
-from corank.data.dataset import prior_folder
-from corank.data.pack import Packed
+from corank.data.dataset import PackedDataset, prior_folder
 from corank.evaluation.stage_order import Calibrators
 from corank.features.priors import Snapshots
 from corank.features.vocabulary import Keys
@@ -79,7 +78,9 @@ class RankGraph(nn.Module):
         return torch.stack(list(stage.above(first, crossed).values()), dim=1)
 
 
-def export(path: Path, config: Config, packed: Packed, model: JointModel, calibrators: Calibrators) -> Bundle:
+def export(
+    path: Path, config: Config, packed: PackedDataset, model: JointModel, calibrators: Calibrators
+) -> Bundle:
     """Write the bundle of a trained model, priors as of the last snapshot before the log's end.
 
     Raises BundleError; what was at `path` before is untouched then.
@@ -87,7 +88,7 @@ def export(path: Path, config: Config, packed: Packed, model: JointModel, calibr
     model = model.cpu().eval()
     version = model_version(config, packed, model, calibrators)
     priors = packed.priors.as_of(packed.schema.priors(), packed.manifest.last)
-    manifest = Manifest(
+    manifest = BundleManifest(
         format=FORMAT,
         name=config.name,
         model_version=version,
@@ -105,7 +106,7 @@ def export(path: Path, config: Config, packed: Packed, model: JointModel, calibr
     return write(path, manifest, lambda folder: _fill(folder, config, packed, model, priors))
 
 
-def model_version(config: Config, packed: Packed, model: JointModel, calibrators: Calibrators) -> str:
+def model_version(config: Config, packed: PackedDataset, model: JointModel, calibrators: Calibrators) -> str:
     """A hash of weights, encoders, calibrators and schema: 16 hex digits."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
@@ -147,7 +148,7 @@ def _facts(config: Config, model: JointModel, calibrators: Calibrators, name: st
     )
 
 
-def _fill(folder: Path, config: Config, packed: Packed, model: JointModel, priors: Snapshots) -> None:
+def _fill(folder: Path, config: Config, packed: PackedDataset, model: JointModel, priors: Snapshots) -> None:
     packed.encoders.save(folder / "encoders")
     for n, rates in enumerate(priors.rates.values()):
         rates.save(prior_folder(folder, n))
@@ -173,7 +174,7 @@ def _fill(folder: Path, config: Config, packed: Packed, model: JointModel, prior
         write_retrieval(folder, config.retrieval, vectors[stage], queries)
 
 
-def newest(packed: Packed) -> Records:
+def newest(packed: PackedDataset) -> Records:
     """The newest row of every item."""
     ids, row = packed.newest_items()
     columns = {name: values[row] for name, values in packed.item_columns.items()}

@@ -17,8 +17,9 @@ from typing import Any, Self
 from corank.core.calibration import Platt
 from corank.core.errors import CheckpointError
 from corank.core.settings import validated
+from corank.data.dataset import PackedDataset
 from corank.data.grouping import LAST_POSITION
-from corank.data.pack import Packed, fingerprint
+from corank.data.pack_manifest import fingerprint
 from corank.evaluation.stage_order import Calibrators
 from corank.features.input_layout import Layout
 from corank.models.joint import JointModel
@@ -76,7 +77,7 @@ class Run:
     def best(self) -> Path:
         return self.folder / "best.safetensors"
 
-    def packed(self) -> Packed:
+    def packed(self) -> PackedDataset:
         """Raises DataError unless the packed data are of this config and of the files as they are."""
         return packed_of(self.config, self.base)
 
@@ -88,7 +89,7 @@ class Run:
     def _model(self) -> Path:
         return self.folder / "model.safetensors"
 
-    def trained(self, packed: Packed) -> Checkpoint:
+    def trained(self, packed: PackedDataset) -> Checkpoint:
         """What training ended with. Raises CheckpointError if it has not finished, or was on another packing."""
         if not self.finished:
             raise CheckpointError(
@@ -96,7 +97,7 @@ class Run:
             )
         return load_own(self._model, "calibrators", self.config, packed)
 
-    def model(self, packed: Packed) -> tuple[JointModel, Calibrators]:
+    def model(self, packed: PackedDataset) -> tuple[JointModel, Calibrators]:
         """The trained model and its calibrators. Raises CheckpointError if training has not finished."""
         held = self.trained(packed)
         model = untrained(self.config, packed)
@@ -107,14 +108,14 @@ class Run:
         }
 
     def finish(
-        self, packed: Packed, model: JointModel, calibrators: Calibrators, facts: dict[str, Any]
+        self, packed: PackedDataset, model: JointModel, calibrators: Calibrators, facts: dict[str, Any]
     ) -> None:
         fitted = {stage: {n: asdict(p) for n, p in labels.items()} for stage, labels in calibrators.items()}
         held = origin(self.config, packed) | {"calibrators": fitted} | facts
         save(self._model, Checkpoint(model.state_dict(), held))
 
 
-def untrained(config: Config, packed: Packed) -> JointModel:
+def untrained(config: Config, packed: PackedDataset) -> JointModel:
     """The model of a config, its weights as torch's seed gives them."""
     layout = Layout(packed.schema, packed.encoders.sizes)
     positions = LAST_POSITION + 1 if config.data.position else 0
@@ -125,17 +126,19 @@ def packed_folder(config: Config, base: Path) -> Path:
     return base / "packed" / config.name
 
 
-def packed_of(config: Config, base: Path) -> Packed:
+def packed_of(config: Config, base: Path) -> PackedDataset:
     """The packing of a config. Raises DataError if there is none, or it is of another config or other files."""
-    return Packed.open(packed_folder(config, base), expect=fingerprint(config.data, config.declared, base))
+    return PackedDataset.open(
+        packed_folder(config, base), expect=fingerprint(config.data, config.declared, base)
+    )
 
 
-def origin(config: Config, packed: Packed) -> dict[str, Any]:
+def origin(config: Config, packed: PackedDataset) -> dict[str, Any]:
     """The facts by which a checkpoint is known to be of a config and of a packing."""
     return {"config": plain(config), "codes": packed.codes}
 
 
-def load_own(path: Path, part: str, config: Config, packed: Packed) -> Checkpoint:
+def load_own(path: Path, part: str, config: Config, packed: PackedDataset) -> Checkpoint:
     """Load a checkpoint that holds the fact `part`, of this very config and packing.
 
     Raises CheckpointError, which names the keys that differ, where it is of another.

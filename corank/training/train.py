@@ -14,7 +14,7 @@ from corank.batches.batch import Batch
 from corank.batches.reader import Reader
 from corank.core.calibration import Platt, fit
 from corank.core.errors import DivergedError
-from corank.data.pack import Packed
+from corank.data.dataset import PackedDataset
 from corank.evaluation.evaluate import exposed_measures
 from corank.evaluation.predict import Predictions, predict
 from corank.evaluation.stage_order import Calibrators
@@ -73,7 +73,7 @@ def keep_freed_memory() -> None:
 class Trainer:
     """A model under training, with all the state that a checkpoint must hold."""
 
-    def __init__(self, run: Run, packed: Packed) -> None:
+    def __init__(self, run: Run, packed: PackedDataset) -> None:
         self.run, self.config, self.packed = run, run.config, packed
         self.device = device()
         torch.manual_seed(self.config.train.seed)
@@ -182,7 +182,7 @@ class Trainer:
                 tensor.copy_(held.tensors[f"average.{key}"])
 
 
-def train(run: Run, packed: Packed, watcher: Watcher, resume: bool = False) -> dict[str, Any]:
+def train(run: Run, packed: PackedDataset, watcher: Watcher, resume: bool = False) -> dict[str, Any]:
     """Train a run to its end and write its model; the validation figures of the epoch that was kept.
 
     With `resume` it goes on from the latest checkpoint, to the same weights as an unbroken run, and a finished run

@@ -11,7 +11,7 @@ import pytest
 from corank.analysis.logged_request import logged_request
 from corank.core.errors import DataError
 from corank.core.ragged import Rows
-from corank.data.pack import Packed
+from corank.data.dataset import PackedDataset
 from corank.data.packed_history import history_items, needed, query_rows
 from corank.serving.funnel.funnel import Funnel, Request
 from corank.training.run import Run
@@ -25,7 +25,7 @@ def encoded(funnel: Funnel, request: dict[str, Any]) -> Rows:
     return received.query
 
 
-def assert_replayed(funnel: Funnel, run: Run, packed: Packed, split: str, numbers: range) -> list[int]:
+def assert_replayed(funnel: Funnel, run: Run, packed: PackedDataset, split: str, numbers: range) -> list[int]:
     """Every request's row equals the packed one; the lengths of its lists."""
     (shard,) = packed.splits[split]
     lengths = []

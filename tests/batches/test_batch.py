@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from corank.batches.batch import Batch, Csr, grouped
 from corank.batches.reader import Reader
 from corank.batches.sampling import Population
-from corank.data.pack import Packed
+from corank.data.dataset import PackedDataset
 from corank.training.config_file import read
 from corank.training.run import packed_of
 
@@ -20,7 +20,7 @@ RETRIEVED, PRERANKED, RANKED, EXPOSED = range(4)
 
 
 @pytest.fixture(scope="module")
-def packed(world: Path) -> Packed:
+def packed(world: Path) -> PackedDataset:
     return packed_of(read(world / "config.yaml"), world)
 
 
@@ -55,7 +55,7 @@ def sums(csr: Csr, matrix: np.ndarray) -> np.ndarray:
     return out
 
 
-def test_ordered_batches_hold_every_candidate_as_packed(packed: Packed) -> None:
+def test_ordered_batches_hold_every_candidate_as_packed(packed: PackedDataset) -> None:
     (shard,) = packed.splits["train"]
     layout = Reader(packed, "train", SIZE).layout
     first = request = 0
@@ -97,7 +97,7 @@ def test_ordered_batches_hold_every_candidate_as_packed(packed: Packed) -> None:
     assert (first, request) == (shard.request_start[-1], len(shard))
 
 
-def test_the_way_back_is_the_transpose_of_the_way_in(packed: Packed) -> None:
+def test_the_way_back_is_the_transpose_of_the_way_in(packed: PackedDataset) -> None:
     batch = next(Reader(packed, "train", 6).ordered())
     rng = np.random.default_rng(0)
     for lookup in batch.lookups.values():
@@ -132,7 +132,7 @@ def marks(batches: list[Batch]) -> list[float]:
     return sorted(found)
 
 
-def test_an_epoch_holds_each_request_once_in_an_order_of_its_own(packed: Packed) -> None:
+def test_an_epoch_holds_each_request_once_in_an_order_of_its_own(packed: PackedDataset) -> None:
     reader = Reader(packed, "train", SIZE, seed=3)
     (shard,) = packed.splits["train"]
     first, again, second = list(reader.shuffled(0)), list(reader.shuffled(0)), list(reader.shuffled(1))
@@ -147,13 +147,13 @@ def test_an_epoch_holds_each_request_once_in_an_order_of_its_own(packed: Packed)
 
 
 @pytest.mark.parametrize("skip", [1, 5, 10**6])
-def test_skip_goes_on_exactly(packed: Packed, skip: int) -> None:
+def test_skip_goes_on_exactly(packed: PackedDataset, skip: int) -> None:
     reader = Reader(packed, "train", SIZE, {EXPOSED: None, RETRIEVED: 3}, seed=3)
     assert same(list(reader.shuffled(2, skip)), list(reader.shuffled(2))[skip:])
 
 
 @pytest.mark.parametrize("world_size", [2, 3])
-def test_ranks_partition_the_batches(packed: Packed, world_size: int) -> None:
+def test_ranks_partition_the_batches(packed: PackedDataset, world_size: int) -> None:
     population: Population = {EXPOSED: None, RETRIEVED: 2}
     whole = list(Reader(packed, "train", SIZE, population, seed=1).shuffled(0))
     parts = [
@@ -164,7 +164,7 @@ def test_ranks_partition_the_batches(packed: Packed, world_size: int) -> None:
         assert same(part, whole[rank::world_size])
 
 
-def test_population_caps_hold(packed: Packed) -> None:
+def test_population_caps_hold(packed: PackedDataset) -> None:
     population: Population = {EXPOSED: None, PRERANKED: 4, RETRIEVED: 2}
     batches = list(Reader(packed, "train", SIZE, population, seed=5).shuffled(0))
     whole = list(Reader(packed, "train", SIZE, seed=5).shuffled(0))
@@ -188,7 +188,7 @@ def _by_level(batch: Batch) -> np.ndarray:
     return counts
 
 
-def test_masks_of_a_batch(packed: Packed) -> None:
+def test_masks_of_a_batch(packed: PackedDataset) -> None:
     batch = next(Reader(packed, "train", SIZE).ordered())
     known = (batch.level.numpy() == EXPOSED) & (batch.labels["click"].numpy() >= 0)
     np.testing.assert_array_equal(batch.known("click").numpy(), known)
@@ -197,7 +197,7 @@ def test_masks_of_a_batch(packed: Packed) -> None:
     np.testing.assert_array_equal(batch.sampled({RETRIEVED: None, RANKED: None}).numpy(), expected)
 
 
-def test_a_population_that_nobody_is_in_leaves_empty_requests(packed: Packed) -> None:
+def test_a_population_that_nobody_is_in_leaves_empty_requests(packed: PackedDataset) -> None:
     batch = next(Reader(packed, "train", SIZE, {}).ordered())
     assert len(batch) == 0
     assert len(batch.numbers["query"]) == SIZE
@@ -214,7 +214,7 @@ def test_grouped_finds_keys_starts_and_positions(values: list[int]) -> None:
         assert order[start[n] : start[n + 1]].tolist() == [p for p, v in enumerate(values) if v == key]
 
 
-def test_an_items_share_is_of_the_levels_that_are_read(packed: Packed) -> None:
+def test_an_items_share_is_of_the_levels_that_are_read(packed: PackedDataset) -> None:
     (shard,) = packed.splits["train"]
     population = {EXPOSED: None, RANKED: None}
     here = shard.item[np.isin(shard.level, list(population))]

@@ -11,7 +11,8 @@ import torch
 from corank.batches.batch import Batch
 from corank.batches.reader import Reader
 from corank.batches.sampling import BATCH, CATALOGUE, Population
-from corank.data.pack import Packed, pack
+from corank.data.dataset import PackedDataset
+from corank.data.pack import pack
 from corank.features.encoders import assemble
 from corank.features.kinds import IdFeature, IdsFeature, NumberFeature
 from corank.features.log_schema import DataSettings, Label, Score, Split
@@ -65,7 +66,7 @@ def tables(base: Path) -> pl.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def case(tmp_path_factory: pytest.TempPathFactory) -> tuple[Packed, pl.DataFrame]:
+def case(tmp_path_factory: pytest.TempPathFactory) -> tuple[PackedDataset, pl.DataFrame]:
     base = tmp_path_factory.mktemp("negatives")
     log = tables(base)
     data = DataSettings(
@@ -85,7 +86,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> tuple[Packed, pl.DataFrame
     return pack(data, SCHEMA, base, base / "packed"), log
 
 
-def reader(packed: Packed, population: Population = WANTED, seed: int = 2, size: int = 7) -> Reader:
+def reader(packed: PackedDataset, population: Population = WANTED, seed: int = 2, size: int = 7) -> Reader:
     return Reader(packed, "train", size, population, seed)
 
 
@@ -103,7 +104,7 @@ def beyond(batches: Iterable[Batch]) -> Iterator[Row]:
     return (row for batch in batches for row in rows(batch) if row[2] in (BATCH, CATALOGUE))
 
 
-def test_a_requests_own_candidates_are_never_among_them(case: tuple[Packed, pl.DataFrame]) -> None:
+def test_a_requests_own_candidates_are_never_among_them(case: tuple[PackedDataset, pl.DataFrame]) -> None:
     """Neither those that the batch reads nor those that no loss asks for."""
     packed, log = case
     own = {(row["number"], row["item"]) for row in log.iter_rows(named=True)}
@@ -112,7 +113,7 @@ def test_a_requests_own_candidates_are_never_among_them(case: tuple[Packed, pl.D
     assert not {(number, mark // 10) for number, mark, _ in found} & own
 
 
-def test_no_item_is_there_twice(case: tuple[Packed, pl.DataFrame]) -> None:
+def test_no_item_is_there_twice(case: tuple[PackedDataset, pl.DataFrame]) -> None:
     packed, _ = case
     for batch in reader(packed).shuffled(0):
         pairs = [(number, mark // 10) for number, mark, _ in rows(batch)]
@@ -120,7 +121,9 @@ def test_no_item_is_there_twice(case: tuple[Packed, pl.DataFrame]) -> None:
         assert (np.diff(batch.request_of) >= 0).all()
 
 
-def test_the_catalogue_is_what_was_seen_and_a_batch_its_own_items(case: tuple[Packed, pl.DataFrame]) -> None:
+def test_the_catalogue_is_what_was_seen_and_a_batch_its_own_items(
+    case: tuple[PackedDataset, pl.DataFrame],
+) -> None:
     packed, _ = case
     found: dict[int, set[int]] = {BATCH: set(), CATALOGUE: set()}
     for epoch in range(20):
@@ -133,7 +136,7 @@ def test_the_catalogue_is_what_was_seen_and_a_batch_its_own_items(case: tuple[Pa
     assert found[BATCH] <= set(range(TRAIN_ITEMS))
 
 
-def test_an_item_is_as_it_was_at_the_time_of_the_request(case: tuple[Packed, pl.DataFrame]) -> None:
+def test_an_item_is_as_it_was_at_the_time_of_the_request(case: tuple[PackedDataset, pl.DataFrame]) -> None:
     packed, log = case
     time = dict(log.select("number", "time").iter_rows())
     versions = set()
@@ -144,7 +147,7 @@ def test_an_item_is_as_it_was_at_the_time_of_the_request(case: tuple[Packed, pl.
     assert versions == {0, 1, 2}
 
 
-def test_nothing_is_known_of_the_pair(case: tuple[Packed, pl.DataFrame]) -> None:
+def test_nothing_is_known_of_the_pair(case: tuple[PackedDataset, pl.DataFrame]) -> None:
     packed, _ = case
     (group,) = [g for g in reader(packed).layout.groups["cross"] if g.dim == 4]
     for batch in reader(packed).shuffled(0):
@@ -174,7 +177,9 @@ def test_nothing_is_known_of_the_pair(case: tuple[Packed, pl.DataFrame]) -> None
             assert len(bags[2 * n + 1]) == 2
 
 
-def test_a_request_has_as_many_as_were_asked_for_but_for_repeats(case: tuple[Packed, pl.DataFrame]) -> None:
+def test_a_request_has_as_many_as_were_asked_for_but_for_repeats(
+    case: tuple[PackedDataset, pl.DataFrame],
+) -> None:
     packed, _ = case
     counts = []
     for batch in reader(packed, {EXPOSED: None, CATALOGUE: 6}).shuffled(0):
@@ -185,7 +190,7 @@ def test_a_request_has_as_many_as_were_asked_for_but_for_repeats(case: tuple[Pac
     assert 3.5 < np.mean(counts) < 6
 
 
-def test_each_loss_takes_the_first_of_one_order(case: tuple[Packed, pl.DataFrame]) -> None:
+def test_each_loss_takes_the_first_of_one_order(case: tuple[PackedDataset, pl.DataFrame]) -> None:
     packed, _ = case
     for batch in reader(packed).shuffled(0):
         four, two = batch.sampled({CATALOGUE: 4}), batch.sampled({CATALOGUE: 2, EXPOSED: None})
@@ -196,7 +201,7 @@ def test_each_loss_takes_the_first_of_one_order(case: tuple[Packed, pl.DataFrame
         assert (counts == np.minimum(there, 4)).all()
 
 
-def test_the_seed_and_the_epoch_decide(case: tuple[Packed, pl.DataFrame]) -> None:
+def test_the_seed_and_the_epoch_decide(case: tuple[PackedDataset, pl.DataFrame]) -> None:
     packed, _ = case
 
     def drawn(seed: int, epoch: int, skip: int = 0) -> list[list[Row]]:
@@ -208,7 +213,7 @@ def test_the_seed_and_the_epoch_decide(case: tuple[Packed, pl.DataFrame]) -> Non
     assert drawn(3, 0) != first and drawn(2, 1) != first
 
 
-def test_every_item_of_the_catalogue_is_equally_likely(case: tuple[Packed, pl.DataFrame]) -> None:
+def test_every_item_of_the_catalogue_is_equally_likely(case: tuple[PackedDataset, pl.DataFrame]) -> None:
     packed, log = case
     number = 3
     own = set(log.filter(pl.col("number") == number)["item"])
@@ -223,7 +228,7 @@ def test_every_item_of_the_catalogue_is_equally_likely(case: tuple[Packed, pl.Da
     assert abs(counts[others] - mean).max() < 4.5 * mean**0.5
 
 
-def test_a_batch_that_reads_nothing_still_has_its_catalogue(case: tuple[Packed, pl.DataFrame]) -> None:
+def test_a_batch_that_reads_nothing_still_has_its_catalogue(case: tuple[PackedDataset, pl.DataFrame]) -> None:
     packed, _ = case
     batch = next(reader(packed, {CATALOGUE: 5, BATCH: 5}).shuffled(0))
     assert len(batch) > 0

@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 from corank.core.errors import ConfigError, DataError
 from corank.core.ragged import Ragged
 from corank.data import pack as packing
-from corank.data.pack import Packed, Shard, fingerprint, pack
+from corank.data.dataset import PackedDataset, Shard
+from corank.data.pack import pack
+from corank.data.pack_manifest import fingerprint
 from corank.features.kinds import IdFeature, IdsFeature, NumberFeature
 from corank.features.log_schema import DataSettings
 from corank.features.schema import Schema
@@ -86,7 +88,7 @@ class World:
         plain |= {n: f"{n}.parquet" for n in ("items", "users", "truth") if getattr(self, n) is not None}
         return DataSettings.model_validate(plain | self.data)
 
-    def pack(self) -> Packed:
+    def pack(self) -> PackedDataset:
         for name in ("log", "items", "users", "truth"):
             table = getattr(self, name)
             if table is not None:
@@ -111,7 +113,7 @@ def lists(ragged: Ragged) -> list[list[int]]:
     return [ragged.values[s : s + n].tolist() for s, n in zip(ragged.start, ragged.length, strict=True)]
 
 
-def only(packed: Packed, split: str) -> Shard:
+def only(packed: PackedDataset, split: str) -> Shard:
     (shard,) = packed.splits[split]
     return shard
 
@@ -274,7 +276,7 @@ def test_partitions_hold_the_same_requests(world: World, monkeypatch: pytest.Mon
     assert _by_request(packed) == whole
 
 
-def _by_request(packed: Packed) -> dict[str, list[Any]]:
+def _by_request(packed: PackedDataset) -> dict[str, list[Any]]:
     found = {}
     for shard in (shard for shards in packed.splits.values() for shard in shards):
         for n, request in enumerate(shard.keys["request"]):
@@ -459,7 +461,7 @@ def test_packing_again_replaces_and_a_failure_leaves_the_old(world: World) -> No
     world.log = LOG.with_columns(item=pl.lit(77))
     with pytest.raises(DataError, match="have no row"):
         world.pack()
-    assert Packed.open(world.folder / "packed").encoders.sizes["tab"] == 3
+    assert PackedDataset.open(world.folder / "packed").encoders.sizes["tab"] == 3
 
 
 def test_leftovers_of_a_killed_packing_are_removed(world: World) -> None:
@@ -511,12 +513,12 @@ def test_fingerprint_is_of_settings_and_files(world: World) -> None:
     fewer = Schema({"item": FEATURES["item"]})
     assert fingerprint(data, fewer, world.folder) != fingerprint(data, schema, world.folder)
     with pytest.raises(DataError, match="packed from another config or other files: run `corank pack` again"):
-        Packed.open(packed.folder, expect=fingerprint(data, schema, world.folder))
+        PackedDataset.open(packed.folder, expect=fingerprint(data, schema, world.folder))
 
 
 def test_no_packed_data(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no packed data here; run `corank pack`"):
-        Packed.open(tmp_path)
+        PackedDataset.open(tmp_path)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": 1}', '{"format": 0}'])
@@ -524,7 +526,7 @@ def test_damaged_manifest_is_refused(world: World, content: str) -> None:
     manifest = world.pack().folder / "manifest.json"
     manifest.write_text(content)
     with pytest.raises(DataError, match=r"manifest\.json: (damaged|packed in format)"):
-        Packed.open(manifest.parent)
+        PackedDataset.open(manifest.parent)
 
 
 def test_array_of_another_size_is_refused(world: World) -> None:
@@ -532,10 +534,10 @@ def test_array_of_another_size_is_refused(world: World) -> None:
     path = only(packed, "train").folder / "item.npy"
     path.write_bytes(path.read_bytes()[:-4])
     with pytest.raises(DataError, match=r"item\.npy: expected \d+ bytes, found \d+: run `corank pack` again"):
-        Packed.open(packed.folder)
+        PackedDataset.open(packed.folder)
     path.unlink()
     with pytest.raises(DataError, match=r"item\.npy: expected \d+ bytes, found no file"):
-        Packed.open(packed.folder)
+        PackedDataset.open(packed.folder)
 
 
 def test_manifest_tells_what_is_packed(world: World) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from corank.data.pack import Packed
+from corank.data.dataset import PackedDataset
 from corank.features.kinds import IdsFeature
 from tests.data.test_pack import ITEMS, LOG, World, lists, only
 from tests.training.test_config import TEXT, refused
@@ -23,13 +23,13 @@ def world(tmp_path: Path) -> World:
     return World(tmp_path, log=ORDERS)
 
 
-def ordering(world: World, click: dict[str, Any] | None = None, **order: Any) -> Packed:
+def ordering(world: World, click: dict[str, Any] | None = None, **order: Any) -> PackedDataset:
     labels = {"order": {"column": "order"} | order, "click": {"column": "click"} | (click or {})}
     world.data["labels"] = labels
     return world.pack()
 
 
-def packed_labels(packed: Packed, label: str) -> list[list[int]]:
+def packed_labels(packed: PackedDataset, label: str) -> list[list[int]]:
     return [only(packed, split).labels[label].tolist() for split in ("train", "valid", "test")]
 
 

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from corank.core.ragged import Ragged, Rows
-from corank.data.pack import Packed
+from corank.data.dataset import PackedDataset
 from corank.data.packed_history import codes, history_items, needed, query_rows, with_past
 from corank.features.history import recency
 from corank.features.input_layout import Layout
@@ -41,7 +41,7 @@ LATER = pl.DataFrame(
 """User 2 clicked item 12 at 0 h and at 26 h, user 1 item 10 at 1 h and 12 at 25 h."""
 
 
-def packed(folder: Path, half_life: str = "6h", pool: str = "mean") -> Packed:
+def packed(folder: Path, half_life: str = "6h", pool: str = "mean") -> PackedDataset:
     def of(name: str, **settings: Any) -> IdsFeature:
         return IdsFeature.model_validate({"side": "user", "kind": "ids", "of": name} | settings)
 
@@ -62,22 +62,22 @@ def packed(folder: Path, half_life: str = "6h", pool: str = "mean") -> Packed:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Packed:
+def world(tmp_path_factory: pytest.TempPathFactory) -> PackedDataset:
     return packed(tmp_path_factory.mktemp("past"))
 
 
-def rows_of(found: Packed, split: str) -> Rows:
+def rows_of(found: PackedDataset, split: str) -> Rows:
     shard = only(found, split)
     every = np.arange(len(shard))
     return query_rows(found, shard, every, history_items(found, shard, every, needed(found.schema)))
 
 
-def lists(found: Packed, split: str, name: str) -> list[list[int]]:
+def lists(found: PackedDataset, split: str, name: str) -> list[list[int]]:
     values = rows_of(found, split).lists[found.schema.placed("query").lists.index(name)]
     return [values.take(np.array([n])).flat().tolist() for n in range(len(values.length))]
 
 
-def weights(found: Packed, split: str, name: str) -> list[list[float]]:
+def weights(found: PackedDataset, split: str, name: str) -> list[list[float]]:
     values = rows_of(found, split).lists[found.schema.placed("query").lists.index(name)]
     assert values.weight is not None and values.weight.dtype == np.float32
     return [values.take(np.array([n])).flat_weight().tolist() for n in range(len(values.length))]  # type: ignore[union-attr]
@@ -86,7 +86,7 @@ def weights(found: Packed, split: str, name: str) -> list[list[float]]:
 # Requests are b 0 h, a 1 h · c 25 h of user 1, g 26 h of user 2 · d 49 h of 3, e 50 h of 1, h 51 h of 2
 
 
-def test_items_are_as_of_the_request(world: Packed) -> None:
+def test_items_are_as_of_the_request(world: PackedDataset) -> None:
     found = {}
     for split in ("train", "valid", "test"):
         shard = only(world, split)
@@ -96,18 +96,18 @@ def test_items_are_as_of_the_request(world: Packed) -> None:
     assert found == {"train": [[], []], "valid": [[0], [3]], "test": [[], [0, 4], [4, 4]]}
 
 
-def test_only_the_requests_asked_for_are_read(world: Packed) -> None:
+def test_only_the_requests_asked_for_are_read(world: PackedDataset) -> None:
     some = history_items(world, only(world, "test"), np.array([2, 1]), ["clicked", "shown"])
     assert [part.flat().tolist() for part in some.values()] == [[4, 4, 0, 4], [4, 0, 1, 4]]
     assert [part.length.tolist() for part in some.values()] == [[2, 2], [2, 2]]
 
 
-def test_attributes_are_those_that_items_had_at_the_request(world: Packed) -> None:
+def test_attributes_are_those_that_items_had_at_the_request(world: PackedDataset) -> None:
     assert lists(world, "valid", "brands") == [[2], [4]]
     assert lists(world, "test", "brands") == [[], [2, 5], [5, 5]]
 
 
-def test_lists_of_attributes_come_one_after_another(world: Packed) -> None:
+def test_lists_of_attributes_come_one_after_another(world: PackedDataset) -> None:
     assert lists(world, "valid", "clicked_tags") == [[3], [2, 4]]
     assert lists(world, "test", "clicked_tags") == [[], [3, 5], [5, 5]]
     assert lists(world, "valid", "shown") == [[2, 4], [3]]
@@ -115,12 +115,12 @@ def test_lists_of_attributes_come_one_after_another(world: Packed) -> None:
     assert lists(world, "test", "shown_tags") == [[], [5], [5, 3]]
 
 
-def test_a_cross_meets_the_items_as_of_the_request(world: Packed) -> None:
+def test_a_cross_meets_the_items_as_of_the_request(world: PackedDataset) -> None:
     assert only(world, "valid").cross.numbers[:, 0].tolist() == [0, 1, 0]  # of g item 12 has the brand it has
     assert only(world, "test").cross.numbers[:, 0].tolist() == [0, 1, 0]  # of e item 10 has x, as one clicked
 
 
-def test_an_event_counts_by_its_age(world: Packed) -> None:
+def test_an_event_counts_by_its_age(world: PackedDataset) -> None:
     e = [2 ** (-49 / 6), 2 ** (-25 / 6)]
     h = [2 ** (-51 / 6), 2 ** (-25 / 6)]
     for name in ("clicked", "brands"):
@@ -129,11 +129,11 @@ def test_an_event_counts_by_its_age(world: Packed) -> None:
     assert weights(world, "valid", "clicked") == [pytest.approx([2**-4]), pytest.approx([2 ** (-26 / 6)])]
 
 
-def test_all_values_of_an_event_count_as_it_does(world: Packed) -> None:
+def test_all_values_of_an_event_count_as_it_does(world: PackedDataset) -> None:
     assert weights(world, "valid", "clicked_tags")[1] == pytest.approx([2 ** (-26 / 6)] * 2)
 
 
-def test_histories_without_a_half_life_have_no_weights(world: Packed) -> None:
+def test_histories_without_a_half_life_have_no_weights(world: PackedDataset) -> None:
     names, found = world.schema.placed("query").lists, rows_of(world, "test")
     assert {n: values.weight is None for n, values in zip(names, found.lists, strict=True)} == {
         "clicked": False,
@@ -152,14 +152,14 @@ def test_weights_fall_to_that_of_sixty_half_lives() -> None:
     assert found.tolist() == [1, 0.5, 0.25, 2**-60, 2**-60, 2**-60]
 
 
-def test_an_item_without_a_record_has_nothing_but_its_place(world: Packed) -> None:
+def test_an_item_without_a_record_has_nothing_but_its_place(world: PackedDataset) -> None:
     items = Ragged.of([[3, -1, 0], [-1], []])
     assert codes(world.schema, items, "brand", world.items).flat().tolist() == [4, 0, 2, 0]
     tags = codes(world.schema, items, "tags", world.items)
     assert (tags.length.tolist(), tags.flat().tolist()) == ([3, 0, 0], [2, 4, 3])
 
 
-def test_rows_without_a_past_are_left_as_they_are(world: Packed) -> None:
+def test_rows_without_a_past_are_left_as_they_are(world: PackedDataset) -> None:
     rows = only(world, "test").query
     empty = {name: Ragged.of([[], [], []]) for name in needed(world.schema)}
     found = with_past(world.schema, rows, empty, world.items)
@@ -171,7 +171,7 @@ def test_rows_without_a_past_are_left_as_they_are(world: Packed) -> None:
 # How they are pooled
 
 
-def bags(found: Packed, split: str, name: str) -> list[list[float]]:
+def bags(found: PackedDataset, split: str, name: str) -> list[list[float]]:
     """What each value of a list counts in its bag, a bag a request."""
     layout, rows = Layout(found.schema, found.encoders.sizes), rows_of(found, split)
     (group,) = layout.groups_of("query", [name])
@@ -180,7 +180,7 @@ def bags(found: Packed, split: str, name: str) -> list[list[float]]:
     return [made.weight[a:b].tolist() for a, b in zip(made.start[:-1], made.start[1:], strict=True)]
 
 
-def test_the_weights_of_a_mean_sum_to_1(world: Packed) -> None:
+def test_the_weights_of_a_mean_sum_to_1(world: PackedDataset) -> None:
     one = 2 ** (-49 / 6) / (2 ** (-49 / 6) + 2 ** (-25 / 6))
     for name in ("clicked", "brands", "clicked_tags"):
         assert bags(world, "test", name)[:2] == [[], pytest.approx([one, 1 - one])]
@@ -188,7 +188,7 @@ def test_the_weights_of_a_mean_sum_to_1(world: Packed) -> None:
     assert bags(world, "valid", "shown") == [pytest.approx([0.5, 0.5]), [1]]
 
 
-def test_a_sum_counts_events_as_they_are(world: Packed, tmp_path: Path) -> None:
+def test_a_sum_counts_events_as_they_are(world: PackedDataset, tmp_path: Path) -> None:
     summed = packed(tmp_path, pool="sum")
     assert bags(summed, "test", "clicked")[1] == pytest.approx([2 ** (-49 / 6), 2 ** (-25 / 6)])
     assert bags(summed, "valid", "clicked_tags")[1] == pytest.approx([2 ** (-26 / 6)] * 2)

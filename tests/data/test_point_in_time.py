@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from corank.core.ragged import Rows
-from corank.data.pack import Packed, pack
+from corank.data.dataset import PackedDataset
+from corank.data.pack import pack
 from corank.data.packed_history import history_items, needed, query_rows
 from corank.features.kinds import Feature
 from corank.features.log_schema import DataSettings, Label, Split
@@ -91,7 +92,7 @@ def written(folder: Path, seed: int) -> pl.DataFrame:
     )
 
 
-def packed(folder: Path, log: pl.DataFrame, features: dict[str, Any]) -> Packed:
+def packed(folder: Path, log: pl.DataFrame, features: dict[str, Any]) -> PackedDataset:
     log.write_parquet(folder / "log.parquet")
     data = DataSettings(
         log="log.parquet",
@@ -118,7 +119,7 @@ def plain(rows: Rows, n: int) -> list[Any]:
     return [rows.ids[n].tolist(), rows.numbers[n].tolist(), [v.flat().tolist() for v in lists], weights]
 
 
-def features_of(found: Packed) -> dict[int, dict[int, list[Any]]]:
+def features_of(found: PackedDataset) -> dict[int, dict[int, list[Any]]]:
     """Request → item → all that a stage may see of it."""
     seen: dict[int, dict[int, list[Any]]] = {}
     for shards in found.splits.values():

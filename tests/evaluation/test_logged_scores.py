@@ -14,7 +14,8 @@ import corank
 from corank.analysis.logged_request import logged_request
 from corank.batches.reader import Reader
 from corank.core.errors import DataError
-from corank.data.pack import Packed, pack
+from corank.data.dataset import PackedDataset
+from corank.data.pack import pack
 from corank.evaluation.predict import predict
 from corank.features.kinds import IdFeature
 from corank.features.log_schema import LEVELS, DataSettings, Label, Score, Split
@@ -28,7 +29,7 @@ DAY = 86_400_000
 SCHEMA = Schema({"user": IdFeature(side="user", kind="id"), "item": IdFeature(side="item", kind="id")})
 
 
-def packed(base: Path, scale: Any, scores: list[Any], column: str = "production") -> Packed:
+def packed(base: Path, scale: Any, scores: list[Any], column: str = "production") -> PackedDataset:
     """A log of one request of two candidates a day, four in training."""
     pl.DataFrame(
         {
@@ -54,7 +55,7 @@ def packed(base: Path, scale: Any, scores: list[Any], column: str = "production"
     return pack(data, SCHEMA, base, base / "packed")
 
 
-def train_scores(found: Packed) -> list[float]:
+def train_scores(found: PackedDataset) -> list[float]:
     (batch,) = Reader(found, "train", 10).ordered()
     return [float(score) for score in batch.scores["served"]]
 

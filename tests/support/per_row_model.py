@@ -10,7 +10,7 @@ from torch import Tensor
 
 from corank.batches.batch import Batch, assemble
 from corank.batches.reader import Reader
-from corank.data.pack import Shard
+from corank.data.dataset import Shard
 from corank.features.input_layout import Bags
 from corank.models.joint import JointModel, Logits
 from corank.models.layers import activated

@@ -12,10 +12,10 @@ import torch
 from hypothesis import strategies as st
 
 from corank.analysis.logged_request import logged_request
-from corank.bundle.manifest import FORMAT, Manifest, write
+from corank.bundle.manifest import FORMAT, BundleManifest, write
 from corank.core.calibration import Platt
-from corank.data.dataset import prior_folder
-from corank.data.pack import Packed, pack
+from corank.data.dataset import PackedDataset, prior_folder
+from corank.data.pack import pack
 from corank.evaluation.stage_order import Calibrators
 from corank.models.joint import JointModel
 from corank.serving.funnel.funnel import Funnel
@@ -176,7 +176,7 @@ class Case:
 
     base: Path
     config: Config
-    packed: Packed
+    packed: PackedDataset
     model: JointModel
     calibrators: Calibrators
     items: pl.DataFrame
@@ -215,10 +215,10 @@ class Case:
         return request
 
 
-def bare_funnel(packed: Packed, path: Path) -> Funnel:
+def bare_funnel(packed: PackedDataset, path: Path) -> Funnel:
     """A funnel that encodes requests as a bundle of `packed` does, but has no stages: quickly made."""
     priors = packed.priors.as_of(packed.schema.priors(), packed.manifest.last)
-    manifest = Manifest(
+    manifest = BundleManifest(
         format=FORMAT,
         name="bare",
         model_version="0" * 16,
@@ -243,7 +243,7 @@ def bare_funnel(packed: Packed, path: Path) -> Funnel:
     return Funnel(write(path, manifest, fill))
 
 
-def random_model(config: Config, packed: Packed, seed: int) -> JointModel:
+def random_model(config: Config, packed: PackedDataset, seed: int) -> JointModel:
     """Weights of the size of a trained model's; embeddings and biases far from the zeros they begin at."""
     torch.manual_seed(seed % 2**31)
     model = untrained(config, packed).eval()

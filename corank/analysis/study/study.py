@@ -18,7 +18,9 @@ from corank.analysis.study.findings import QUESTIONS, Outcome, answers
 from corank.analysis.study.trials import Bench, Trial
 from corank.core.errors import ConfigError, DataError
 from corank.core.files import write_whole
-from corank.data.pack import Packed, fingerprint, pack
+from corank.data.dataset import PackedDataset
+from corank.data.pack import pack
+from corank.data.pack_manifest import fingerprint
 from corank.training.config import Config
 from corank.training.config_file import plain
 
@@ -49,7 +51,7 @@ class Budget:
 
 def study(
     config: Config,
-    packed: Packed,
+    packed: PackedDataset,
     base: Path,
     out: Path,
     questions: Iterable[int] = QUESTIONS,
@@ -138,20 +140,20 @@ def _chosen(sweep: Sequence[Trial]) -> Trial | None:
     return max(known, key=lambda trial: (trial.score, -abs(np.log(trial.rate))), default=None)
 
 
-def _packing(config: Config, packed: Packed, base: Path, out: Path, report: Report) -> Packed:
+def _packing(config: Config, packed: PackedDataset, base: Path, out: Path, report: Report) -> PackedDataset:
     """The config's packing; one of other features than the study's is made in its folder."""
     if config.features == packed.manifest.features:
         return packed
     expected = fingerprint(config.data, config.declared, base)
     folder = out / "packed" / expected[:12]
     try:
-        return Packed.open(folder, expect=expected)
+        return PackedDataset.open(folder, expect=expected)
     except DataError:
         report(f"packing without some features: {folder}")
         return pack(config.data, config.declared, base, folder, report)
 
 
-def _split(packed: Packed) -> dict[str, Any]:
+def _split(packed: PackedDataset) -> dict[str, Any]:
     shards = packed.splits["test"]
     return {
         "split": "test",

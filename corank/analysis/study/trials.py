@@ -27,7 +27,7 @@ from corank.core.calibration import Platt
 from corank.core.errors import DivergedError
 from corank.core.files import write_whole
 from corank.core.types import Floats
-from corank.data.pack import Packed
+from corank.data.dataset import PackedDataset
 from corank.evaluation.evaluate import candidate_measures, exposed_measures, truth_of
 from corank.evaluation.predict import Predictions, predict
 from corank.evaluation.stage_order import Calibrators, Truth, order_of, true_value
@@ -100,7 +100,7 @@ class Bench:
     """Where the trials of one packing are kept."""
 
     folder: Path
-    packed: Packed
+    packed: PackedDataset
     base: Path
     """Relative paths of the config begin here."""
 

@@ -17,7 +17,7 @@ from onnxruntime import RunOptions
 from corank.bundle.content import read_vectors, snapshots
 from corank.bundle.item_layers import Items, Layer
 from corank.bundle.item_records import Records
-from corank.bundle.manifest import Bundle, Manifest, StageFacts
+from corank.bundle.manifest import Bundle, BundleManifest, StageFacts
 from corank.bundle.retrieval import Retrieval
 from corank.core.calibration import Platt
 from corank.core.errors import BundleError, DataError, RequestError
@@ -43,7 +43,7 @@ class Funnel:
     """Ranks requests by one model version. Safe to share between threads once opened."""
 
     def __init__(self, bundle: Bundle) -> None:
-        self.manifest: Manifest = bundle.manifest
+        self.manifest: BundleManifest = bundle.manifest
         folder, schema = bundle.folder, bundle.manifest.declared
         stages, columns = self.manifest.stages, self.manifest.data.columns
         self.schema: Schema = schema

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from corank.bundle.manifest import Manifest, StageFacts
+from corank.bundle.manifest import BundleManifest, StageFacts
 from corank.serving.funnel.request import Request
 from corank.serving.funnel.request_encoder import Received
 
@@ -40,7 +40,7 @@ class Cut:
 
 @dataclass
 class Ranked:
-    manifest: Manifest
+    manifest: BundleManifest
     request: Request
     received: Received
     quotas: Mapping[str, int]

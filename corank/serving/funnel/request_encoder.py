@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from corank.bundle.item_layers import Items, Layer
 from corank.bundle.item_records import Records
-from corank.bundle.manifest import Manifest
+from corank.bundle.manifest import BundleManifest
 from corank.bundle.retrieval import Where, filters
 from corank.core.errors import DataError, RequestError
 from corank.core.ragged import Ragged, Rows
@@ -73,7 +73,7 @@ class Receiver:
 
     def __init__(
         self,
-        manifest: Manifest,
+        manifest: BundleManifest,
         encoders: Encoders,
         items: Items,
         priors: Snapshots,

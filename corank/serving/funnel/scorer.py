@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as runtime
 
 from corank.bundle.content import read_tables
-from corank.bundle.manifest import Attention, Manifest, StageFacts
+from corank.bundle.manifest import Attention, BundleManifest, StageFacts
 from corank.core.errors import BundleError
 from corank.core.ordering import places
 from corank.core.ragged import Rows
@@ -33,7 +33,7 @@ Seen = dict[str, Floats]
 class Scorer:
     """The stages of one model version. Safe to share between threads."""
 
-    def __init__(self, folder: Path, manifest: Manifest, layout: Layout) -> None:
+    def __init__(self, folder: Path, manifest: BundleManifest, layout: Layout) -> None:
         """Of a bundle's content. Raises BundleError, DataError."""
         self.folder, self.manifest, self.layout = folder, manifest, layout
         self.tables = read_tables(folder, manifest, layout)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from corank.bundle.item_layers import Items, Layer
 from corank.bundle.item_vectors import save_vectors
-from corank.bundle.manifest import Bundle, Manifest, write
+from corank.bundle.manifest import Bundle, BundleManifest, write
 from corank.core.errors import BundleError, StoreError
 from corank.core.files import read_frame
 from corank.serving.funnel.funnel import Funnel
@@ -70,7 +70,7 @@ def _tidy(path: Path) -> None:
             shutil.rmtree(old, ignore_errors=True)
 
 
-def _fill(folder: Path, store: Store, version: str, manifest: Manifest) -> None:
+def _fill(folder: Path, store: Store, version: str, manifest: BundleManifest) -> None:
     for part, facts in manifest.parts.items():
         if carried(part):
             (folder / part).parent.mkdir(parents=True, exist_ok=True)

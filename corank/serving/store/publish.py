@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from corank.bundle.manifest import CHUNK, FORMAT, Bundle, Manifest, Part
+from corank.bundle.manifest import CHUNK, FORMAT, Bundle, BundleManifest, Part
 from corank.core.errors import CorankError, RequestError, StoreError
 from corank.core.settings import validated
 from corank.data.validate import spell
@@ -83,7 +83,7 @@ def _facts(funnel: Funnel, version: str) -> Version:
     )
 
 
-def _written(manifest: Manifest) -> bytes:
+def _written(manifest: BundleManifest) -> bytes:
     return msgspec.json.encode(manifest.plain())
 
 
@@ -176,7 +176,7 @@ def chunks(store: Store, version: str, part: str, facts: Part) -> Iterator[bytes
         raise _damaged(store, version, part)
 
 
-def manifest_of(store: Store, version: str) -> Manifest:
+def manifest_of(store: Store, version: str) -> BundleManifest:
     """Raises StoreError for a version that is not there, or is of another release; DamagedError."""
     _, head = Head.read(store)
     facts = head.facts(store, version)
@@ -189,7 +189,7 @@ def manifest_of(store: Store, version: str) -> Manifest:
             f"{store.address}: {version} is of format {plain['format']}; this corank reads format {FORMAT}; export it "
             "with this one and publish that"
         )
-    return validated(Manifest, plain, f"{store.address}: {version}")
+    return validated(BundleManifest, plain, f"{store.address}: {version}")
 
 
 def _damaged(store: Store, version: str, part: str) -> DamagedError:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from corank.bundle.item_layers import Layer
 from corank.bundle.item_records import Records
-from corank.bundle.manifest import Manifest
+from corank.bundle.manifest import BundleManifest
 from corank.core.errors import StoreError
 from corank.core.ragged import Ragged, Rows
 from corank.features.operands import Operands, Wanted
@@ -45,7 +45,7 @@ class Form:
     """By towers stage: d."""
 
     @classmethod
-    def of(cls, manifest: Manifest) -> Self:
+    def of(cls, manifest: BundleManifest) -> Self:
         placed, wanted = manifest.declared.placed("item"), Wanted.of(manifest.declared, "item")
         return cls(
             manifest.model_version,

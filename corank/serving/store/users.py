@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import polars as pl
 
-from corank.bundle.manifest import Bundle, Manifest
+from corank.bundle.manifest import Bundle, BundleManifest
 from corank.core.errors import DataError
 from corank.data.as_of import VALID_FROM
 from corank.data.tables import Table
@@ -17,7 +17,7 @@ from corank.serving.store.publish import BLOCK, Progress
 from corank.serving.store.record_codec import keys_of
 
 
-def columns_of(manifest: Manifest) -> list[str]:
+def columns_of(manifest: BundleManifest) -> list[str]:
     """The columns of a user that a request may carry, histories among them."""
     schema = manifest.declared
     found = [schema.column(n) for n, f in schema.columns("query").items() if f.side == "user"]

@@ -1,0 +1,82 @@
+"""The manifest of packed data: what a folder holds, and from which config and files it was packed."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from corank.core.errors import DataError
+from corank.core.settings import Settings
+from corank.data.tables import files
+from corank.data.validate import Source
+from corank.features.kinds import Feature
+from corank.features.log_schema import DataSettings
+from corank.features.schema import Schema
+
+FORMAT = 3
+MANIFEST = "manifest.json"
+PACK_AGAIN = "run `corank pack` again"
+
+
+class ShardCount(Settings):
+    name: str
+    requests: int
+    candidates: int
+
+
+class PackManifest(Settings):
+    """What a folder of packed data holds; written last."""
+
+    format: int
+    fingerprint: str
+    data: DataSettings
+    features: dict[str, Feature]
+    splits: dict[str, list[ShardCount]]
+    levels: dict[str, int]
+    """Candidates of each level."""
+    dropped: dict[str, int]
+    """Rows left out, and users without a row in `users`: by reason."""
+    last: int
+    """When the log's last candidate was, ms UTC."""
+    sources: dict[str, Source]
+    """The table of each feature of a column."""
+    item_columns: list[str]
+    """Those of the data's `columns` that are of the items."""
+    items_at: int
+    """When the table of items was last changed, ms UTC."""
+    files: dict[str, int]
+    """Bytes of every file, by its path within the folder."""
+
+
+def fingerprint(data: DataSettings, schema: Schema, base: Path) -> str:
+    """A hash of the settings and of each input file's size and time of change (of a URL its name alone).
+
+    Raises DataError for a missing file.
+    """
+    features = {name: feature.model_dump(mode="json") for name, feature in schema.features.items()}
+    inputs: dict[str, Any] = {}
+    for source in (data.log, data.items, data.users, data.truth):
+        for path in files(source, base) if source else ():
+            stat = None if "://" in path else Path(path).stat()
+            # relative, so that a project's folder may move
+            inputs[os.path.relpath(path, base) if stat else path] = stat and [stat.st_size, stat.st_mtime_ns]
+    said = json.dumps([FORMAT, data.model_dump(mode="json"), features, inputs], sort_keys=True)
+    return hashlib.sha256(said.encode()).hexdigest()
+
+
+def read_manifest(folder: Path) -> PackManifest:
+    path = folder / MANIFEST
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{folder}: no packed data here; run `corank pack`") from None
+    try:
+        form = json.loads(content).get("format")
+        if form != FORMAT:
+            raise DataError(f"{path}: packed in format {form}, this version reads {FORMAT}: {PACK_AGAIN}")
+        return PackManifest.model_validate_json(content)
+    except (ValueError, AttributeError, ValidationError):
+        raise DataError(f"{path}: damaged: {PACK_AGAIN}") from None
