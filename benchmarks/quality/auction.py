@@ -14,7 +14,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from scipy.special import expit
 from sklearn.isotonic import IsotonicRegression
@@ -24,13 +23,13 @@ from benchmarks import harness
 from benchmarks.quality.arena import Figures, spread
 from corank import metrics
 from corank.analysis.study.trials import Quiet
+from corank.core.types import Doubles
 from corank.datasets.simulate import simulate
 from corank.evaluation.evaluate import truth_of
 from corank.evaluation.predict import Predictions, predict
 from corank.training.run import Run
 
 WORLDS = ("weak", "medium", "strong", "hidden")
-Doubles = NDArray[np.float64]
 
 
 def oracle(logits: Doubles, truth: Doubles) -> Doubles:

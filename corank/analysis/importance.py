@@ -8,7 +8,6 @@ Letters: R requests · C candidates · I distinct items.
 """
 
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -24,7 +23,7 @@ from corank.analysis.logged_request import logged_request
 from corank.batches.reader import Draft, Reader
 from corank.core.errors import DataError
 from corank.core.ragged import Rows
-from corank.core.types import Floats
+from corank.core.types import Floats, Longs, Report
 from corank.data.dataset import PackedDataset
 from corank.evaluation.stage_order import Calibrators
 from corank.features.schema import Schema
@@ -39,9 +38,6 @@ REQUESTS = 512
 
 SAID = 8
 """Batches between two words of progress."""
-
-Index = NDArray[np.int64]
-Report = Callable[[str], object]
 
 
 @dataclass(frozen=True)
@@ -143,7 +139,7 @@ def _dealt(draft: Draft, schema: Schema, feature: str, rng: np.random.Generator)
     return replace(draft, cross=_replaced(draft.cross, schema, feature, rng.permutation(len(draft.cross))))
 
 
-def _replaced(rows: Rows, schema: Schema, feature: str, order: Index) -> Rows:
+def _replaced(rows: Rows, schema: Schema, feature: str, order: Longs) -> Rows:
     placed = schema.placed(schema.placement(feature))
     ids, numbers, lists = rows.ids, rows.numbers, list(rows.lists)
     if feature in placed.ids:

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from scipy.special import logit
 
 from corank.analysis.html import COLOURS, FAINT, LINES
+from corank.core.types import Array
 
-Array = NDArray[np.floating] | NDArray[np.integer]
 ACROSS = 3
 """Small plots side by side."""
 PROBABILITIES = (1e-5, 1e-4, 1e-3, 0.003, 0.01, 0.03, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 0.999)

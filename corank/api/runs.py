@@ -1,6 +1,6 @@
 """The verbs of the command line, as functions on paths. Each raises a CorankError for a mistake of the user's."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from corank.bundle.refresh import Newer
 from corank.bundle.refresh import refresh as refreshed
 from corank.core.errors import CheckpointError
 from corank.core.files import write_whole
+from corank.core.types import Report
 from corank.data.dataset import PackedDataset
 from corank.data.pack import pack as packed
 from corank.serving.funnel.funnel import Funnel, Request
@@ -26,8 +27,6 @@ from corank.training.export import export as exported
 from corank.training.run import Run, packed_folder, packed_of
 from corank.training.train import Watcher
 from corank.training.train import train as trained
-
-Report = Callable[[str], object]
 
 
 def check(config: Path, overrides: Sequence[str] = ()) -> Checked:

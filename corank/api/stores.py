@@ -1,6 +1,5 @@
 """The verbs of serving, as functions on paths and addresses, without torch. Each raises a CorankError for a mistake."""
 
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -8,14 +7,12 @@ from typing import Any
 from corank.bundle.catalogue import write_catalogue
 from corank.bundle.manifest import Bundle
 from corank.core.errors import DataError
+from corank.core.types import Progress, Report
 from corank.serving.http import replay as recompute
 from corank.serving.store import publish as publishing
 from corank.serving.store import retention as upkeep
 from corank.serving.store.base import is_store, open_store
-from corank.serving.store.publish import Progress
 from corank.serving.store.users import put_users
-
-Report = Callable[[str], object]
 
 
 def publish(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from corank.batches.sampling import Population
 from corank.core.ragged import Ragged, Rows
-from corank.core.types import Floats, Ints
+from corank.core.types import Floats, Index, Ints
 from corank.features.input_layout import Attended, Bags, Layout
 from corank.features.schema import PLACEMENTS, Placement
 
@@ -265,7 +265,7 @@ def _past(items: Rows, events: Ragged, request_of: Ints) -> Past:
     slots = np.repeat(first_pair[request] + nth_event, times)
     slots += nth_time * np.repeat(events.length[request], times)
 
-    def csr(row: NDArray[np.integer], starts: NDArray[np.integer]) -> Csr:
+    def csr(row: Index, starts: Index) -> Csr:
         start = np.append(starts, len(row)).astype(np.int32)
         return _csr(Bags(row.astype(np.int32), start, None, len(starts)))
 

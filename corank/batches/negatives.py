@@ -63,7 +63,7 @@ class Negatives:
         row_x = self.packed.item_versions.held(item_x, time[request_x]).astype(np.int32)
         return request_x, row_x, source_x, drawn(request_x, source_x, rng)
 
-    def counts(self, population: Population | None) -> NDArray[np.int64]:
+    def counts(self, population: Population | None) -> Longs:
         """The log's candidates of each item row, of all levels or those of a population."""
         counts = np.zeros(len(self._from), dtype=np.int64)
         for shard in self.packed.splits[self.split]:

@@ -16,7 +16,7 @@ from corank.batches.batch import Batch, assemble, grouped
 from corank.batches.negatives import Negatives
 from corank.batches.sampling import Population, chosen, drawn
 from corank.core.ragged import Ragged, Rows
-from corank.core.types import Floats, Ints
+from corank.core.types import Floats, Ints, Longs, Mask
 from corank.data.dataset import PackedDataset, Shard
 from corank.data.derived_columns import pair_rows
 from corank.data.packed_history import history_items, needed, query_rows
@@ -68,7 +68,7 @@ class Reader:
         """All batches in log order."""
         yield from self._read([(n, *part) for n, part in enumerate(self._plan(None))], 0)
 
-    def _plan(self, rng: np.random.Generator | None) -> Iterator[tuple[Shard, NDArray[np.int64]]]:
+    def _plan(self, rng: np.random.Generator | None) -> Iterator[tuple[Shard, Longs]]:
         order = np.arange(len(self.shards)) if rng is None else rng.permutation(len(self.shards))
         for shard in (self.shards[n] for n in order):
             index = np.arange(len(shard)) if rng is None else rng.permutation(len(shard))
@@ -81,16 +81,16 @@ class Reader:
         for number, part in enumerate(plan):
             yield self._draft(epoch, number, *part)
 
-    def _read(self, plan: list[tuple[int, Shard, NDArray[np.int64]]], epoch: int) -> Iterator[Batch]:
+    def _read(self, plan: list[tuple[int, Shard, Longs]], epoch: int) -> Iterator[Batch]:
         # not ahead in a thread: on a CPU it takes from the step what it saves (LOG.md)
         for part in plan:
             if part[0] % self.world == self.rank:
                 yield self._batch(epoch, *part)
 
-    def _batch(self, epoch: int, number: int, shard: Shard, requests: NDArray[np.int64]) -> Batch:
+    def _batch(self, epoch: int, number: int, shard: Shard, requests: Longs) -> Batch:
         return self._draft(epoch, number, shard, requests).batch(self.layout)
 
-    def _draft(self, epoch: int, number: int, shard: Shard, requests: NDArray[np.int64]) -> "Draft":
+    def _draft(self, epoch: int, number: int, shard: Shard, requests: Longs) -> "Draft":
         found = self._candidates(shard, requests, np.random.default_rng([self.seed, epoch, number]))
         item, item_start, order = grouped(found.row)
         item_of = np.empty(len(found.row), dtype=np.int32)
@@ -142,9 +142,7 @@ class Reader:
             return None
         return torch.from_numpy(np.maximum.accumulate(np.where(new, np.arange(len(item)), 0)))
 
-    def _candidates(
-        self, shard: Shard, requests: NDArray[np.int64], rng: np.random.Generator
-    ) -> "_Candidates":
+    def _candidates(self, shard: Shard, requests: Longs, rng: np.random.Generator) -> "_Candidates":
         start, stop = shard.request_start[requests], shard.request_start[requests + 1]
         logged = _ranges(start, stop - start)
         request_of = np.repeat(np.arange(len(requests), dtype=np.int32), stop - start)
@@ -160,7 +158,7 @@ class Reader:
         beyond = self.negatives.draw(self.population, held.row, request_of, row, shard.time[requests], rng)
         return held.joined(*beyond)
 
-    def _cross(self, shard: Shard, requests: NDArray[np.int64], found: "_Candidates") -> Rows:
+    def _cross(self, shard: Shard, requests: Longs, found: "_Candidates") -> Rows:
         cross, beyond = shard.cross.take(found.logged), np.flatnonzero(found.logged < 0)
         if not len(beyond):
             return cross
@@ -209,7 +207,7 @@ class _Candidates:
     """The candidates of a batch, by request: each (C,)."""
 
     request_of: Ints
-    logged: NDArray[np.int64]
+    logged: Longs
     """Place in the shard, -1 for a negative beyond the log."""
     row: Ints
     level: NDArray[np.uint8]
@@ -244,14 +242,14 @@ class _Candidates:
         )
 
 
-def _ranges(start: NDArray[np.int64], length: NDArray[np.int64]) -> NDArray[np.int64]:
+def _ranges(start: Longs, length: Longs) -> Longs:
     """All of start[n], …, start[n] + length[n] − 1, one n after another."""
     ends = np.cumsum(length)
-    ranges: NDArray[np.int64] = np.arange(length.sum()) + np.repeat(start - (ends - length), length)
+    ranges: Longs = np.arange(length.sum()) + np.repeat(start - (ends - length), length)
     return ranges
 
 
-def _stands_for(request_of: Ints, level: NDArray[np.uint8], keep: NDArray[np.bool_]) -> Floats:
+def _stands_for(request_of: Ints, level: NDArray[np.uint8], keep: Mask) -> Floats:
     """How many candidates of its request and level each of those kept stands for."""
     group = request_of.astype(np.int64) << 8 | level
     _, group = np.unique(group, return_inverse=True)

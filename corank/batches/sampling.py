@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from corank.core.types import Ints
+from corank.core.types import Ints, Mask
 
 BATCH, CATALOGUE = 254, 255
 SOURCES = {"batch": BATCH, "catalogue": CATALOGUE}
@@ -49,10 +49,10 @@ def drawn(request_of: Ints, level: NDArray[np.uint8], rng: np.random.Generator) 
     return place
 
 
-def chosen(population: Population, level: NDArray[np.uint8], place: Ints) -> NDArray[np.bool_]:
+def chosen(population: Population, level: NDArray[np.uint8], place: Ints) -> Mask:
     """Mark the candidates to keep, by their `drawn` place: (C,)."""
     most = np.zeros(256, dtype=np.int64)
     for code, count in population.items():
         most[code] = np.iinfo(np.int64).max if count is None else count
-    keep: NDArray[np.bool_] = place < most[level]
+    keep: Mask = place < most[level]
     return keep

@@ -3,14 +3,13 @@
 Letters: N items of a batch · d last width of the towers.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from corank.bundle.content import read_tables, snapshots
 from corank.bundle.item_layers import Layer
@@ -18,6 +17,7 @@ from corank.bundle.item_records import Records
 from corank.bundle.item_vectors import ItemTowers
 from corank.bundle.manifest import Bundle
 from corank.core.errors import BundleError, DataError
+from corank.core.types import Mask, Progress
 from corank.data.as_of import VALID_FROM
 from corank.data.tables import Table
 from corank.features.encoders import Encoders
@@ -25,8 +25,6 @@ from corank.features.input_layout import Layout
 
 BATCH = 65_536
 """Items encoded at once."""
-
-Progress = Callable[[int, int], object]
 
 
 class Catalogue:
@@ -52,7 +50,7 @@ class Catalogue:
     def __len__(self) -> int:
         return int(self._newest.sum())
 
-    def _newest_rows(self) -> NDArray[np.bool_]:
+    def _newest_rows(self) -> Mask:
         """Which rows are their item's newest: all that is held of the whole table."""
         key = self.manifest.item
         begin = self.table.moment(VALID_FROM) if VALID_FROM in self.table.types else pl.lit(None, pl.Int64)

@@ -3,18 +3,17 @@
 Letters: C candidates.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from corank.bundle.item_records import Records
 from corank.bundle.manifest import BundleManifest
 from corank.core.errors import DataError
+from corank.core.types import Longs, Report
 from corank.data.as_of import Versions
 from corank.data.grouping import columns, request_columns
 from corank.data.tables import Table
@@ -25,9 +24,6 @@ from corank.features.labels import Labels, known
 from corank.features.log_schema import DataSettings
 from corank.features.operands import Operands, Wanted
 from corank.features.priors import lateness
-
-Index = NDArray[np.int64]
-Report = Callable[[str], object]
 
 
 @dataclass(frozen=True)
@@ -192,7 +188,7 @@ def _of_users(
 
 
 def _item_operands(
-    records: Records, encoders: Encoders, manifest: BundleManifest, record: Index, ids: pl.Series
+    records: Records, encoders: Encoders, manifest: BundleManifest, record: Longs, ids: pl.Series
 ) -> Operands:
     """Of the rows' items; of one without a record its id is known, and all else missing."""
     schema, strange = manifest.declared, np.flatnonzero(record < 0)

@@ -10,14 +10,12 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from corank.bundle.item_records import Records
 from corank.core.ragged import Rows
-from corank.core.types import Floats
+from corank.core.types import Floats, Longs
 from corank.features.operands import Operands
 
-Index = NDArray[np.int64]
 T = TypeVar("T", Rows, Operands, Floats)
 Listed = TypeVar("Listed", Rows, Operands)
 
@@ -58,7 +56,7 @@ class Items:
     layers: tuple[Layer, ...]
 
     @cached_property
-    def bounds(self) -> Index:
+    def bounds(self) -> Longs:
         """The first place of every layer, and the end."""
         return np.cumsum([0, *(len(layer.records.ids) for layer in self.layers)])
 
@@ -78,22 +76,22 @@ class Items:
         """Whether ids are text, rather than whole numbers."""
         return self.layers[0].records.ids.values.dtype == pl.String
 
-    def find(self, ids: pl.Series) -> Index:
+    def find(self, ids: pl.Series) -> Longs:
         """Place of each item, −1 for one that is nowhere: (P,). Types must agree."""
         return self._newest([layer.records.ids.find(ids) for layer in self.layers])
 
-    def find_numbers(self, ids: Index) -> Index:
+    def find_numbers(self, ids: Longs) -> Longs:
         """`find` of whole numbers, where ids are such."""
         return self._newest([layer.records.ids.find_numbers(ids) for layer in self.layers])
 
-    def _newest(self, found: list[Index]) -> Index:
+    def _newest(self, found: list[Longs]) -> Longs:
         """Where each layer has some items → where the newest that has them does."""
         place = found[0]
         for newer, first in zip(found[1:], self.bounds[1:], strict=False):
             place = np.where(newer < 0, place, newer + first)
         return place
 
-    def ids(self, place: Index) -> list[Any]:
+    def ids(self, place: Longs) -> list[Any]:
         """(P)"""
         found = [None] * len(place)
         for layer, first, end in zip(self.layers, self.bounds, self.bounds[1:], strict=False):
@@ -102,21 +100,21 @@ class Items:
                 found[n] = id_
         return found
 
-    def rows(self, place: Index) -> Rows:
+    def rows(self, place: Longs) -> Rows:
         """(P)"""
         return self._gathered(place, lambda layer, at: layer.records.rows.take(at), _compact, Rows.take)
 
-    def operands(self, place: Index) -> Operands:
+    def operands(self, place: Longs) -> Operands:
         """(P)"""
         return self._gathered(
             place, lambda layer, at: layer.records.operands.take(at), _compact, Operands.take
         )
 
-    def column(self, name: str, place: Index) -> Floats:
+    def column(self, name: str, place: Longs) -> Floats:
         """One of the data's `columns`: (P,)."""
         return self._gathered(place, lambda layer, at: layer.records.columns[name][at], _followed, _take)
 
-    def vectors(self, stage: str, place: Index) -> Floats:
+    def vectors(self, stage: str, place: Longs) -> Floats:
         """(P, d)"""
         return self._gathered(
             place, lambda layer, at: layer.vectors[stage].take(at, axis=0, mode="clip"), _followed, _take
@@ -124,10 +122,10 @@ class Items:
 
     def _gathered(
         self,
-        place: Index,
-        take: Callable[[Layer, Index], T],
+        place: Longs,
+        take: Callable[[Layer, Longs], T],
         followed: Callable[[T, T], T],
-        reordered: Callable[[T, Index], T],
+        reordered: Callable[[T, Longs], T],
     ) -> T:
         """What the layers have of some places, in their order."""
         if not len(place) or place.max() < self.bounds[1]:
@@ -153,6 +151,6 @@ def _followed(one: Floats, other: Floats) -> Floats:
     return np.concatenate((one, other))
 
 
-def _take(values: Floats, index: Index) -> Floats:
+def _take(values: Floats, index: Longs) -> Floats:
     taken: Floats = values[index]
     return taken

@@ -10,11 +10,10 @@ from typing import Self
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from corank.core.files import read_array, read_frame, read_rows, write_array, write_frame, write_rows
 from corank.core.ragged import Rows
-from corank.core.types import Floats
+from corank.core.types import Floats, Longs
 from corank.data.derived_columns import derived, encoded
 from corank.features.crosses import Sides
 from corank.features.encoders import Encoded, Encoders, assemble
@@ -98,7 +97,7 @@ class Records:
             columns=columns,
         )
 
-    def order_with(self, newer: Self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def order_with(self, newer: Self) -> tuple[Longs, Longs]:
         """Which of these items stay beside newer ones, and how both, one after another, are put in order."""
         older = np.flatnonzero(newer.ids.find(self.ids.values) < 0)
         ids = pl.concat([self.ids.values.gather(older), newer.ids.values])

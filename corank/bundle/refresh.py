@@ -7,7 +7,7 @@ histories know of their items, and every item vector.
 
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from corank.bundle.incremental_log import Newer, NewerLog, newer_log
 from corank.bundle.item_records import Records
 from corank.bundle.item_vectors import ItemTowers, save_vectors
 from corank.bundle.manifest import Bundle, BundleManifest, next_seq, write
+from corank.core.types import Report
 from corank.data.as_of import Versions
 from corank.data.dataset import prior_folder
 from corank.data.tables import Table, changed_at
@@ -33,7 +34,6 @@ from corank.features.priors import Snapshots, counted_rows, lateness
 __all__ = ["Newer", "refresh"]
 
 _MS = timedelta(milliseconds=1)
-Report = Callable[[str], object]
 
 
 def refresh(path: Path, newer: Newer, report: Report = lambda line: None) -> Bundle:

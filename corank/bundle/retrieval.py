@@ -14,7 +14,6 @@ from typing import Self
 
 import numpy as np
 import onnxruntime
-from numpy.typing import NDArray
 
 from corank.bundle.item_layers import Items, Layer
 from corank.core.ann_index import (
@@ -31,7 +30,7 @@ from corank.core.ann_index import (
 from corank.core.errors import BundleError
 from corank.core.files import read_array, write_array, write_bytes
 from corank.core.settings import Settings
-from corank.core.types import Floats, Longs
+from corank.core.types import Floats, Longs, Mask
 from corank.data.dataset import PackedDataset
 from corank.data.packed_history import history_items, needed, query_rows
 from corank.features.input_layout import Layout, dense
@@ -165,7 +164,7 @@ def _allowed(operands: Operands | None, stale: Longs, where: Where) -> Allowed |
     return Allowed(mask)
 
 
-def passing(operands: Operands, where: Where) -> NDArray[np.bool_]:
+def passing(operands: Operands, where: Where) -> Mask:
     """Which items have, of every feature that is filtered by, one of the values: (N,)."""
     mask = np.ones(operands.count, dtype=bool)
     for name, values in where:

@@ -22,7 +22,7 @@ from pydantic import PositiveInt
 
 from corank.core.errors import BundleError
 from corank.core.settings import Settings
-from corank.core.types import Floats, Longs
+from corank.core.types import Floats, Longs, Mask
 
 _untyped: Any = faiss  # its stubs lack some of what it has
 EXACT = 50_000
@@ -77,7 +77,7 @@ class Recall(Settings):
 class Allowed:
     """Which rows a search may give. One serves all searches that allow the same, and keeps what they made of it."""
 
-    mask: NDArray[np.bool_]
+    mask: Mask
     """(N,); not to be changed any more."""
 
     @cached_property

@@ -4,13 +4,11 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit, logit
 
 from corank.core.errors import DataError
-
-Doubles = NDArray[np.float64]
+from corank.core.types import Doubles, Index, Numbers
 
 
 @dataclass(frozen=True)
@@ -30,15 +28,13 @@ class Platt:
                 f"received {self.slope} and {self.intercept}; fit it again"
             )
 
-    def apply(self, logits: NDArray[np.floating]) -> NDArray[np.floating]:
+    def apply(self, logits: Numbers) -> Numbers:
         """Probabilities, of the shape and type of `logits`."""
-        probabilities: NDArray[np.floating] = expit(logits * self.slope + self.intercept)
+        probabilities: Numbers = expit(logits * self.slope + self.intercept)
         return probabilities
 
 
-def fit(
-    logits: NDArray[np.floating], labels: NDArray[np.integer], weight: NDArray[np.floating] | None = None
-) -> Platt:
+def fit(logits: Numbers, labels: Index, weight: Numbers | None = None) -> Platt:
     """Fit by maximum likelihood on rows (N,) with label 1 or 0; rows with −1 are left out.
 
     (Platt, Probabilistic Outputs for Support Vector Machines, 1999.) Minimises, over a = ln slope and c,

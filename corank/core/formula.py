@@ -10,16 +10,15 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from corank.core.settings import unknown
+from corank.core.types import Numbers
 
 LONGEST = 500
 """Characters of an expression, at most."""
 LARGEST = 1e300
 """Numbers in one are smaller."""
 
-Numbers = NDArray[np.floating]
 _OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
     ast.Add: np.add,
     ast.Sub: np.subtract,

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
-from corank.core.types import Ints, Longs
+from corank.core.types import Hashes, Ints, Longs
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # Fibonacci hashing: Knuth, The Art of Computer Programming 3, 6.4
 
@@ -55,5 +54,5 @@ class Lookup:
 
 def _first(keys: Longs, slots: int) -> Longs:
     """The slot at which each key's search begins."""
-    hashed: NDArray[np.uint64] = keys.astype(np.int64, copy=False).view(np.uint64) * _GOLDEN
+    hashed: Hashes = keys.astype(np.int64, copy=False).view(np.uint64) * _GOLDEN
     return (hashed >> np.uint64(64 - (slots.bit_length() - 1))).astype(np.int64)

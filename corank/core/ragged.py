@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from corank.core.types import Floats, Ints, Longs
+from corank.core.types import Floats, Index, Ints, Longs
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Ragged:
     values: NDArray[Any]  # (V,) codes; elsewhere hashes, times or rows of items
     weight: Floats | None = None  # (V,) of each value, where they do not count alike
 
-    def take(self, index: NDArray[np.integer]) -> Self:
+    def take(self, index: Index) -> Self:
         return type(self)(self.start[index], self.length[index], self.values, self.weight)
 
     def first(self, most: int) -> Self:
@@ -48,7 +48,7 @@ class Ragged:
         places: Longs = np.arange(total) + np.repeat(self.start - (ends - self.length), self.length)
         return places
 
-    def replaced(self, at: NDArray[np.integer], new: Self) -> Self:
+    def replaced(self, at: Index, new: Self) -> Self:
         """These lists with those at `at` replaced by `new`, in order; weights are lost."""
         length, flat = self.length.copy(), self.flat()
         start = np.cumsum(length, dtype=np.int64) - length
@@ -69,7 +69,7 @@ class Ragged:
         return np.repeat(np.arange(len(self.length)), self.length)
 
     @classmethod
-    def packed(cls, length: NDArray[np.integer], values: NDArray[Any], weight: Floats | None = None) -> Self:
+    def packed(cls, length: Index, values: NDArray[Any], weight: Floats | None = None) -> Self:
         """Lists that lie one after another."""
         start = np.cumsum(length, dtype=np.int64) - length
         return cls(start, length.astype(np.int32), values, weight)
@@ -92,7 +92,7 @@ class Rows:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def take(self, index: NDArray[np.integer]) -> Self:
+    def take(self, index: Index) -> Self:
         return type(self)(self.ids[index], self.numbers[index], tuple(r.take(index) for r in self.lists))
 
     def compact(self) -> Self:
@@ -104,7 +104,7 @@ class Rows:
         ids, numbers = np.concatenate((self.ids, other.ids)), np.concatenate((self.numbers, other.numbers))
         return type(self)(ids, numbers, tuple(lists))
 
-    def replaced(self, at: NDArray[np.integer], new: Self) -> Self:
+    def replaced(self, at: Index, new: Self) -> Self:
         """These rows with those at `at` replaced by `new`, in order."""
         ids, numbers = self.ids.copy(), self.numbers.copy()
         ids[at], numbers[at] = new.ids, new.numbers

@@ -6,10 +6,9 @@ from typing import Self
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from corank.core.errors import DataError
-from corank.core.types import Longs
+from corank.core.types import Index, Longs
 from corank.data.tables import Table
 from corank.data.validate import check_numbers
 from corank.features.history import bisect
@@ -105,7 +104,7 @@ class Versions:
         """The row of each id that holds at a time (valid_from ≤ time): (N,). Every id must be here."""
         return self.held(self.ids.find(ids), times)
 
-    def held(self, place: NDArray[np.integer], times: Longs) -> Longs:
+    def held(self, place: Index, times: Longs) -> Longs:
         """The row, at a time, of the id that is the `place`-th of `ids`: (N,)."""
         low: Longs = self._offsets[place]
         if len(self._from) == len(self._offsets) - 1:

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from corank.core.files import read_frame, write_array, write_frame
 from corank.core.ragged import Rows
-from corank.core.types import Doubles, Hashes, Longs
+from corank.core.types import Doubles, Hashes, Index, Longs, Mask
 from corank.data.dataset import PackedDataset, Shard, prior_folder
 from corank.data.fit_encoders import fit_derived
 from corank.data.packed_history import operands_of
@@ -25,7 +24,6 @@ from corank.features.kinds import PriorFeature
 from corank.features.priors import Snapshots, counted, feature_keys
 from corank.features.schema import PLACEMENTS, Placed, Placement, Schema
 
-Index = NDArray[np.integer]
 Derived = Mapping[str, Hashes | Doubles]
 """By feature: hashes, 0 where missing, or numbers, NaN where missing: (N,)."""
 
@@ -150,7 +148,7 @@ def _write_shard(packed: PackedDataset, shard: Shard, training: bool, query: Pat
     _spill(cross, values, np.full(len(request_of), training))
 
 
-def _spill(path: Path, values: Derived, training: NDArray[np.bool_]) -> None:
+def _spill(path: Path, values: Derived, training: Mask) -> None:
     columns = {
         name: hashed(v) if v.dtype == np.uint64 else pl.Series(v).fill_nan(None) for name, v in values.items()
     }

@@ -6,7 +6,7 @@ What is derived from features (crosses, priors) follows, when histories are cut 
 import errno
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from corank.core.files import (
     write_views,
 )
 from corank.core.ragged import Ragged
-from corank.core.types import Longs
+from corank.core.types import Longs, Report
 from corank.data.as_of import Versions
 from corank.data.dataset import PackedDataset, events_name, known_after
 from corank.data.derived_columns import derive
@@ -42,8 +42,6 @@ from corank.features.history import Events
 from corank.features.log_schema import DataSettings
 from corank.features.operands import Operands, Wanted
 from corank.features.schema import Placed, Schema
-
-Report = Callable[[str], object]
 
 PARTITION = 2**20
 """Rows of a partition, about; as many are sorted in memory."""

@@ -9,16 +9,14 @@ Letters: R requests.
 from collections.abc import Iterable, Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
 from corank.core.ragged import Ragged, Rows
+from corank.core.types import Index
 from corank.data.dataset import PackedDataset, Shard, events_name
 from corank.features.history import recency
 from corank.features.kinds import IdFeature
 from corank.features.operands import Operands, lists_of, nested, of_histories
 from corank.features.schema import MISSING, Schema
-
-Index = NDArray[np.integer]
 
 
 def history_items(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from corank.core.errors import DataError
 from corank.core.files import write_arrays, write_frame, write_ragged, write_rows
 from corank.core.ragged import Ragged
-from corank.core.types import Longs
+from corank.core.types import Ints, Longs
 from corank.data.as_of import Versions
 from corank.data.dataset import events_name
 from corank.data.grouping import Requests, request_columns
@@ -190,7 +190,7 @@ class ShardWriter:
         user = self._user_operands.take(self.users.at(heads["@user"], time))
         return logged.joined(user).ordered(self._wanted)
 
-    def _write_events(self, shard: str, requests: Requests, labels: Labels, users: NDArray[np.int32]) -> None:
+    def _write_events(self, shard: str, requests: Requests, labels: Labels, users: Ints) -> None:
         """Pieces of the events of each kind of history, to be sorted when all shards are written."""
         user = np.repeat(users, np.diff(requests.start))
         for name, history in {events_name(h): h for h in self.schema.histories().values()}.items():
@@ -206,7 +206,7 @@ class ShardWriter:
             write_frame(self.spill / f"{name}.{shard}.arrow", pl.DataFrame(piece))
 
     def _write_prior_pieces(
-        self, shard: str, requests: Requests, labels: Labels, item: NDArray[np.int32], operands: Operands
+        self, shard: str, requests: Requests, labels: Labels, item: Ints, operands: Operands
     ) -> None:
         """Pieces of what each prior counts."""
         request_of = np.repeat(np.arange(len(requests)), np.diff(requests.start))

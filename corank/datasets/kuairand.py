@@ -4,7 +4,6 @@ Gao et al., "KuaiRand: An Unbiased Sequential Recommendation Dataset with Random
 `video_features_statistic_pure.csv` is left out on purpose: it sums over the days that are to be predicted.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
@@ -14,6 +13,7 @@ import polars as pl
 
 from corank.core.errors import DataError
 from corank.core.files import written_whole
+from corank.core.types import Report
 
 LOGS = {
     "log_standard_4_08_to_4_21_pure.csv": "standard",
@@ -60,7 +60,7 @@ class Imported:
     test: date
 
 
-def import_kuairand(folder: Path, out: Path, report: Callable[[str], object] = lambda line: None) -> Imported:
+def import_kuairand(folder: Path, out: Path, report: Report = lambda line: None) -> Imported:
     """Write `log.parquet`, `items.parquet`, `users.parquet` and `config.yaml` to `out`, whole or not at all.
 
     `folder`, or `folder/data`, holds the users' and the videos' features and at least one log. Rows that

@@ -6,7 +6,7 @@ in the order of the file, of each of four levels.
 """
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from math import ceil
@@ -17,6 +17,7 @@ import polars as pl
 
 from corank.core.errors import DataError
 from corank.core.files import written_whole
+from corank.core.types import Report
 from corank.datasets.recflow_files import checked, collected, day_files, scanned
 from corank.datasets.recflow_layout import BEGIN, KEYS, LABELS, TIMEZONE, USER, VIDEO
 
@@ -63,7 +64,7 @@ def import_recflow(
     end: date | None = None,
     full: bool = False,
     per_level: int | None = None,
-    report: Callable[[str], object] = lambda line: None,
+    report: Report = lambda line: None,
 ) -> Imported:
     """Write `log/`, `items.parquet` and `config.yaml` (and `truth/`, if simulated) to `out`, whole or not at all.
 

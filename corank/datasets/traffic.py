@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import expit
 
-from corank.core.types import Floats, Ints, Longs
+from corank.core.types import Floats, Ints, Longs, Mask
 from corank.datasets.production import EXPOSED, Retrieval, Stage, draw_stages, examination, funnel
 from corank.datasets.world import (
     CATEGORIES,
@@ -46,7 +45,7 @@ class Requests:
     tab: Codes  # (R,)
     device: Codes  # (R,)
     intent: Codes  # (R,) never logged
-    random: NDArray[np.bool_]  # (R,) shown at random
+    random: Mask  # (R,) shown at random
 
     def __len__(self) -> int:
         return len(self.user)
@@ -139,7 +138,7 @@ class Block:
     category_clicks: Ints
     level: Codes
     position: Codes
-    click: NDArray[np.bool_]
+    click: Mask
     prerank: Floats
     rank: Floats
     truth: Floats

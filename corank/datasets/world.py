@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from corank.core.settings import Settings
-from corank.core.types import Floats, Longs
+from corank.core.types import Doubles, Floats, Longs, Mask, Numbers
 
 FIRST_DAY = datetime(2026, 3, 1, tzinfo=UTC)
 DAYS = 10
@@ -94,7 +94,7 @@ class World(Settings):
 class Users:
     taste: Floats  # (U, K), unit variance
     bias: Floats  # (U,)
-    share: NDArray[np.float64]  # (U,) of all requests
+    share: Doubles  # (U,) of all requests
     joined: Codes  # (U,) day of the first possible request
     device: Codes  # (U,) the usual one
     table: pl.DataFrame  # what is logged of them
@@ -135,7 +135,7 @@ class Items:
     taste: Floats  # (I, K), unit variance
     bias: Floats  # (I,)
     category: Codes  # (I,)
-    popularity: NDArray[np.float64]  # (I,) Zipf-like, sums to 1
+    popularity: Doubles  # (I,) Zipf-like, sums to 1
     published: Longs  # (I,) ascending; negative before the first day
     table: pl.DataFrame  # what is logged of them
 
@@ -180,7 +180,7 @@ class Items:
         )
 
 
-def zipf(n: int, exponent: float) -> NDArray[np.float64]:
+def zipf(n: int, exponent: float) -> Doubles:
     """Shares of n things, the most frequent first: proportional to rank^-exponent."""
     share = np.arange(1, n + 1) ** -exponent
     return np.asarray(share / share.sum())
@@ -208,7 +208,7 @@ def _blend(told: Floats, own: Floats, share: float) -> Floats:
     return np.asarray(scale * told + np.sqrt(1 - share) * own, dtype=np.float32)
 
 
-def _draw_tags(rng: np.random.Generator, category: Codes) -> tuple[Codes, NDArray[np.bool_]]:
+def _draw_tags(rng: np.random.Generator, category: Codes) -> tuple[Codes, Mask]:
     """Up to three distinct tags an item, some of them common in its category: (I, 3), and which it has."""
     third = TAGS // 3
     tags = (5 * category[:, None] + rng.integers(10, size=(len(category), 3))) % third + third * np.arange(3)
@@ -224,8 +224,6 @@ def _lists(values: pl.Series, lengths: Codes) -> pl.Series:
     return pl.Series(pa.LargeListArray.from_arrays(offsets, values.to_arrow()))
 
 
-def _some_missing(
-    rng: np.random.Generator, values: NDArray[np.floating] | pl.Series, share: float
-) -> pl.Series:
+def _some_missing(rng: np.random.Generator, values: Numbers | pl.Series, share: float) -> pl.Series:
     table = pl.DataFrame({"value": values, "kept": rng.random(len(values)) >= share})
     return table.select(pl.when("kept").then("value")).to_series()

@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from corank.core.ragged import Ragged
-from corank.core.types import Doubles, Hashes
+from corank.core.types import Doubles, Hashes, Index
 from corank.features.kinds import (
     ContainsFeature,
     CountFeature,
@@ -22,8 +21,6 @@ from corank.features.kinds import (
 from corank.features.operands import Operands
 from corank.features.schema import Placement, Schema
 from corank.features.vocabulary import mixed, splitmix64
-
-Index = NDArray[np.integer]
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from corank.metrics.measure import Doubles, Measure
+from corank.core.types import Doubles
+from corank.metrics.measure import Measure
 
 REPLICATES = 200
 

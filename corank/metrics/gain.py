@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corank.core.errors import DataError
-from corank.core.types import Longs
+from corank.core.types import Doubles, Longs
 from corank.metrics.cascade import share
 from corank.metrics.joint import reranked
-from corank.metrics.measure import Doubles, Ratio
+from corank.metrics.measure import Ratio
 from corank.metrics.requests import Requests
 
 

@@ -9,15 +9,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from corank.core.types import Longs
+from corank.core.types import Longs, Numbers
 from corank.metrics.cascade import recall_of, share
 from corank.metrics.measure import Ratio
 from corank.metrics.requests import Requests
 
-Scores = NDArray[np.floating]
 
-
-def cascade_places(requests: Requests, stages: Sequence[Scores], quotas: Sequence[int]) -> Longs:
+def cascade_places(requests: Requests, stages: Sequence[Numbers], quotas: Sequence[int]) -> Longs:
     """Each candidate's place in the order that the cascade ends with: (C,), 0 for the first.
 
     What a stage cut stays behind all that it kept, as that stage had it. The cascade's top m is
@@ -29,7 +27,7 @@ def cascade_places(requests: Requests, stages: Sequence[Scores], quotas: Sequenc
     return places
 
 
-def reranked(requests: Requests, places: Longs, quota: int, scores: Scores) -> Longs:
+def reranked(requests: Requests, places: Longs, quota: int, scores: Numbers) -> Longs:
     """The places (C,) once the first `quota` of each request were put in the order of `scores` (C,)."""
     kept = np.flatnonzero(places < quota)
     survivors = Requests(np.append(0, np.cumsum(np.minimum(requests.size, quota))), requests.user)
@@ -39,7 +37,7 @@ def reranked(requests: Requests, places: Longs, quota: int, scores: Scores) -> L
 
 
 def joint_recall(
-    requests: Requests, positives: NDArray[np.bool_], stages: Sequence[Scores], quotas: Sequence[int], m: int
+    requests: Requests, positives: NDArray[np.bool_], stages: Sequence[Numbers], quotas: Sequence[int], m: int
 ) -> Ratio:
     """Joint recall k@m: the share of a request's k `positives` (C,) in the top m of the whole cascade.
 
@@ -53,10 +51,10 @@ def joint_recall(
 
 def replaced_hit_rate(
     requests: Requests,
-    stages: Sequence[Scores],
+    stages: Sequence[Numbers],
     quotas: Sequence[int],
     replaced: int,
-    by: Scores,
+    by: Numbers,
     k: int,
 ) -> Ratio:
     """The share of the cascade's top k that stays when a model takes the place of stage `replaced`, scoring `by` (C,).

@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from corank.core.types import Longs
-from corank.metrics.measure import Doubles, Ratio
+from corank.core.types import Doubles, Longs
+from corank.metrics.measure import Ratio
 from corank.metrics.requests import Requests
 
 

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corank.core.errors import DivergedError
+from corank.core.types import Doubles
 
 Keys = NDArray[np.integer]
-Doubles = NDArray[np.float64]
 Formula = Callable[[Doubles, Doubles, Doubles], float | None]
 
 

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corank.core.errors import DataError
-from corank.metrics.measure import Doubles, Keys, Ordered, Ratio, changes, refuse_nan
+from corank.core.types import Doubles, Numbers
+from corank.metrics.measure import Keys, Ordered, Ratio, changes, refuse_nan
 
-Numbers = NDArray[np.floating]
 Labels = NDArray[np.integer]
 BINS = 15
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from corank.core.types import Longs
+from corank.core.types import Doubles, Longs
 from corank.metrics.cascade import share
-from corank.metrics.measure import Doubles, Ratio
+from corank.metrics.measure import Ratio
 from corank.metrics.requests import Requests
 
 

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corank.core.errors import DataError
-from corank.metrics.measure import Doubles, Keys, Ordered, Ratio
-from corank.metrics.point import Numbers, truth_auc
+from corank.core.types import Doubles, Numbers
+from corank.metrics.measure import Keys, Ordered, Ratio
+from corank.metrics.point import truth_auc
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import beta
 
-from corank.metrics.measure import Doubles
+from corank.core.types import Doubles
 
 BINS = 10
 BIN_POSITIVES = 10

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corank.core.errors import DataError
-from corank.core.types import Longs
-from corank.metrics.measure import Doubles, Keys, Ratio, refuse_nan
+from corank.core.types import Doubles, Longs
+from corank.metrics.measure import Keys, Ratio, refuse_nan
 
 
 @dataclass(frozen=True)

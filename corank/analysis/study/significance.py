@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-Doubles = NDArray[np.float64]
+from corank.core.types import Doubles
+
 DRAWS = 20
 """Draws of the seeds for each resample of the users."""
 FAMILIES = 1000

@@ -6,7 +6,7 @@ are trained at the chosen one, each for the config's own epochs and batches.
 
 import json
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,13 @@ from corank.analysis.study.findings import QUESTIONS, Outcome, answers
 from corank.analysis.study.trials import Bench, Trial
 from corank.core.errors import ConfigError, DataError
 from corank.core.files import write_whole
+from corank.core.types import Report
 from corank.data.dataset import PackedDataset
 from corank.data.pack import pack
 from corank.data.pack_manifest import fingerprint
 from corank.training.config import Config
 from corank.training.config_file import plain
 
-Report = Callable[[str], object]
 RATES = (1 / 3, 1.0, 3.0)
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from onnxruntime import RunOptions
 
 from corank.bundle.content import read_vectors, snapshots
@@ -22,7 +21,7 @@ from corank.bundle.retrieval import Retrieval
 from corank.core.calibration import Platt
 from corank.core.errors import BundleError, DataError, RequestError
 from corank.core.formula import Value
-from corank.core.types import Floats
+from corank.core.types import Floats, Longs, Numbers
 from corank.features.encoders import Encoders
 from corank.features.input_layout import Layout
 from corank.features.schema import Schema
@@ -34,9 +33,6 @@ from corank.serving.funnel.request_encoder import Received, Receiver, Retrieve
 from corank.serving.funnel.scorer import RUNTIME_ERRORS, Scorer, Seen
 
 __all__ = ["Funnel", "Request"]
-
-Index = NDArray[np.int64]
-Doubles = NDArray[np.floating]
 
 
 class Funnel:
@@ -103,7 +99,7 @@ class Funnel:
         received = self.receiver.receive(request, self._retrieve(request))
         ranked = Ranked(self.manifest, request, received, quotas)
         ranked.took("receive", began)
-        alive: Index = np.arange(len(received.ids))
+        alive: Longs = np.arange(len(received.ids))
         seen: Seen = {}
         for stage in self.manifest.stages:
             score = self._in_time(stage, received, alive, seen, began, ranked)
@@ -121,8 +117,8 @@ class Funnel:
         return lambda query: retrieval.search(self.scorer.query(stage, query), k, where)
 
     def _in_time(
-        self, stage: StageFacts, received: Received, alive: Index, seen: Seen, began: float, ranked: Ranked
-    ) -> Doubles | None:
+        self, stage: StageFacts, received: Received, alive: Longs, seen: Seen, began: float, ranked: Ranked
+    ) -> Numbers | None:
         """The stage's scores; None if it is late or fails, and another stage's order is there."""
         since, pace = time.perf_counter(), self._paces[stage.name]
         due = began + stage.deadline_ms / 1000 if stage.deadline_ms is not None else math.inf
@@ -157,7 +153,7 @@ class Funnel:
     def logits(self, request: Request) -> dict[str, dict[str, Floats]]:
         """Every stage's logits for all candidates, uncut: stage → label → (n,). Raises RequestError."""
         received = self.receiver.receive(request, self._retrieve(request))
-        everyone: Index = np.arange(len(received.ids))
+        everyone: Longs = np.arange(len(received.ids))
         seen: Seen = {}
         return {
             stage.name: self.scorer.logits(stage, self.receiver, received, everyone, seen)
@@ -168,10 +164,10 @@ class Funnel:
         self,
         stage: StageFacts,
         received: Received,
-        alive: Index,
+        alive: Longs,
         seen: Seen,
         options: RunOptions | None = None,
-    ) -> Doubles:
+    ) -> Numbers:
         """The stage's value of some candidates."""
         logits = self.scorer.logits(stage, self.receiver, received, alive, seen, options)
         value = self._values[stage.name]

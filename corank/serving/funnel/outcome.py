@@ -10,14 +10,11 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from corank.bundle.manifest import BundleManifest, StageFacts
+from corank.core.types import Longs, Numbers
 from corank.serving.funnel.request import Request
 from corank.serving.funnel.request_encoder import Received
-
-Index = NDArray[np.int64]
-Doubles = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
@@ -25,15 +22,15 @@ class Cut:
     """What a stage did."""
 
     stage: str
-    alive: Index
+    alive: Longs
     """The candidates that it saw: (a,)."""
-    score: Doubles
+    score: Numbers
     """Of them: (a,)."""
-    kept: Index
+    kept: Longs
     """Where in `alive` those are that it keeps, best first, ties in their order."""
 
     @cached_property
-    def order(self) -> Index:
+    def order(self) -> Longs:
         """All of `alive`'s places, best first; the kept come first."""
         return np.argsort(-self.score, kind="stable")
 
@@ -53,7 +50,7 @@ class Ranked:
     def took(self, what: str, since: float) -> None:
         self.seconds[what] = time.perf_counter() - since
 
-    def cut(self, stage: StageFacts, alive: Index, score: Doubles) -> Index:
+    def cut(self, stage: StageFacts, alive: Longs, score: Numbers) -> Longs:
         """Those that the stage keeps, best first."""
         kept = best(score, self.quotas[stage.name])
         if stage.min_score is not None:
@@ -98,12 +95,12 @@ class Ranked:
         return trace
 
 
-def best(score: Doubles, k: int) -> Index:
+def best(score: Numbers, k: int) -> Longs:
     """Where the k largest are, best first, ties in their order: (≤ k,)."""
     if k >= len(score):
         return np.argsort(-score, kind="stable")
     least = np.partition(score, len(score) - k)[len(score) - k]
     (above,) = (score > least).nonzero()
     (level,) = (score == least).nonzero()
-    found: Index = np.concatenate((above, level[: k - len(above)]))
+    found: Longs = np.concatenate((above, level[: k - len(above)]))
     return found[np.argsort(-score[found], kind="stable")]

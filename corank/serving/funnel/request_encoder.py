@@ -11,7 +11,6 @@ from typing import Any, Self
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from corank.bundle.item_layers import Items, Layer
 from corank.bundle.item_records import Records
@@ -19,7 +18,7 @@ from corank.bundle.manifest import BundleManifest
 from corank.bundle.retrieval import Where, filters
 from corank.core.errors import DataError, RequestError
 from corank.core.ragged import Ragged, Rows
-from corank.core.types import Floats
+from corank.core.types import Floats, Longs
 from corank.data.derived_columns import derived, encoded
 from corank.features.crosses import Sides
 from corank.features.encoders import Encoded, Encoders, assemble
@@ -30,9 +29,7 @@ from corank.features.vocabulary import hashes, identifiers
 from corank.serving.funnel.request import Candidates, Request, candidates, series, unknown_column
 from corank.serving.funnel.request_history import Past, Recall, find
 
-Index = NDArray[np.int64]
-
-Retrieve = Callable[[Rows], Index]
+Retrieve = Callable[[Rows], Longs]
 """A query's row → the places of its candidates."""
 
 KEPT = 2**16
@@ -49,7 +46,7 @@ class Received:
     query: Rows  # (1)
     items: Items
     """Those of the bundle, and those that the request describes."""
-    place: Index
+    place: Longs
     """(n,) Of the candidates among the items."""
     histories: dict[str, Rows]
     """By history that is attended to, its items, the newest last: (L)."""
@@ -63,7 +60,7 @@ class Received:
     """Of the query (1)."""
     time: int
 
-    def column(self, name: str, alive: Index) -> Floats:
+    def column(self, name: str, alive: Longs) -> Floats:
         """One of the data's `columns`, of some candidates."""
         return self.given[name][alive] if name in self.given else self.items.column(name, self.place[alive])
 
@@ -137,7 +134,7 @@ class Receiver:
         except DataError as error:
             raise RequestError(str(error)) from None
 
-    def cross(self, received: Received, alive: Index) -> Rows:
+    def cross(self, received: Received, alive: Longs) -> Rows:
         """The crosses of some candidates: those logged, and those derived."""
         columns = {
             name: column.take(alive) if isinstance(column, Ragged) else column[alive]
@@ -171,7 +168,7 @@ class Receiver:
 
     def _candidates(
         self, request: Request, query: Rows, retrieve: Retrieve | None
-    ) -> tuple[list[Any], list[dict[str, Any]], Items, Index]:
+    ) -> tuple[list[Any], list[dict[str, Any]], Items, Longs]:
         """Ids, what else is given of them, the items, and where each is among them."""
         if request.candidates is not None:
             if request.where or request.retrieve:
@@ -200,7 +197,7 @@ class Receiver:
             found.append((columns[column], tuple(sorted(set(hashed.tolist()) - {0}))))
         return tuple(sorted(found))
 
-    def _places(self, given: Candidates) -> tuple[Items, Index]:
+    def _places(self, given: Candidates) -> tuple[Items, Longs]:
         """The items, and where each candidate is among them, −1 for one neither known nor described."""
         ids, described = given.ids, given.described
         place = find(self.items, ids, "candidates", given.numbers)

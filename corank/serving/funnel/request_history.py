@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from corank.bundle.item_layers import Items
 from corank.core.errors import DataError, RequestError
 from corank.core.ragged import Ragged, Rows
-from corank.core.types import Floats, Hashes, Ints
+from corank.core.types import Floats, Hashes, Ints, Longs
 from corank.data.packed_history import with_past
 from corank.features.encoders import Encoded, Encoders
 from corank.features.history import recency
@@ -23,15 +22,13 @@ from corank.features.schema import MISSING
 from corank.features.vocabulary import Hash, Vocabulary, hashes, identifiers
 from corank.serving.funnel.request import history, series, whole
 
-Index = NDArray[np.int64]
-
 
 @dataclass(frozen=True)
 class Past:
     """A history of one request."""
 
     codes: Ints  # (L,)
-    place: Index
+    place: Longs
     """(L,) Of its items, −1 for one that is not among them."""
     keys: Hashes
     """(L,) Where some cross compares its ids, else (0,)."""
@@ -154,7 +151,7 @@ class Recall:
         return known.compact().followed(none).take(order)
 
 
-def find(items: Items, ids: list[Any], where: str, numbers: Index | None = None) -> Index:
+def find(items: Items, ids: list[Any], where: str, numbers: Longs | None = None) -> Longs:
     """The place of each item, −1 where it is not: (n,); `numbers` are the ids, if known to be such.
 
     Raises RequestError.

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as runtime
 
 from corank.bundle.content import read_tables
@@ -15,12 +14,11 @@ from corank.bundle.manifest import Attention, BundleManifest, StageFacts
 from corank.core.errors import BundleError
 from corank.core.ordering import places
 from corank.core.ragged import Rows
-from corank.core.types import Floats
+from corank.core.types import Floats, Longs
 from corank.features.input_layout import Group, Layout, dense, embedded
 from corank.features.schema import Placement
 from corank.serving.funnel.request_encoder import Received, Receiver
 
-Index = NDArray[np.int64]
 RUNTIME_ERRORS: tuple[type[Exception], ...] = tuple(
     error for error in vars(runtime).values() if isinstance(error, type) and issubclass(error, Exception)
 )
@@ -60,7 +58,7 @@ class Scorer:
         stage: StageFacts,
         receiver: Receiver,
         received: Received,
-        alive: Index,
+        alive: Longs,
         seen: Seen,
         options: onnxruntime.RunOptions | None = None,
     ) -> dict[str, Floats]:
@@ -92,14 +90,14 @@ class Scorer:
             seen[name] = self._dense(stage, "query", row)
         return seen[name]
 
-    def _dot(self, stage: StageFacts, received: Received, alive: Index, seen: Seen) -> Floats:
+    def _dot(self, stage: StageFacts, received: Received, alive: Longs, seen: Seen) -> Floats:
         assert stage.scale is not None and stage.bias is not None
         place = received.place if len(alive) == len(received.place) else received.place[alive]
         dot: Floats = received.items.vectors(stage.name, place) @ self.query(stage, received.query, seen)
         return np.float32(stage.scale) * dot + np.float32(stage.bias)
 
     def _inputs(
-        self, stage: StageFacts, receiver: Receiver, received: Received, alive: Index, seen: Seen
+        self, stage: StageFacts, receiver: Receiver, received: Received, alive: Longs, seen: Seen
     ) -> dict[str, Floats]:
         inputs = {
             "query": self._query(stage, received.query, seen),

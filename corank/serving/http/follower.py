@@ -11,6 +11,7 @@ from typing import Protocol
 
 from corank.bundle.manifest import Bundle, current
 from corank.core.errors import CorankError
+from corank.core.types import Report
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.serving.store.base import Store
@@ -22,7 +23,6 @@ WARM, FEW = 200, 20
 PAUSE = 0.02
 """Seconds between two of them, for those who are served."""
 
-Report = Callable[[str], object]
 Aside = Callable[[str], bool]
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from corank.bundle.manifest import Bundle
 from corank.core.errors import DataError
+from corank.core.types import Report
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.serving.http.request_log import REQUEST, SERVED, VERSION
@@ -26,7 +27,6 @@ from corank.serving.store.live_version import Head, journal
 TOLERANCE = 1e-5
 """Of a score: docs/bundle.md#parity."""
 
-Report = Callable[[str], object]
 FunnelOf = Callable[[str, int], Funnel | None]
 """Of a model version and a change of its items, None where it is gone."""
 

@@ -6,7 +6,6 @@ The bundle of a store's live version is fetched once, into a folder that all wor
 import os
 import sys
 import tempfile
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from starlette.applications import Starlette
 
 from corank.core.errors import CorankError
 from corank.core.settings import Settings
+from corank.core.types import Report
 from corank.serving.http.app import Limits, Service
 from corank.serving.http.follower import Follower, OfBundle, OfStore, Source
 from corank.serving.http.prometheus import MULTIPROC
@@ -29,8 +29,6 @@ SERVING, TOKEN = "CORANK_SERVING", "CORANK_TOKEN"
 """Of the environment: how workers are told of the settings, and of the token of who writes."""
 SWITCH = 0.0001
 """Seconds after which a thread that follows the source lets requests go on."""
-
-Report = Callable[[str], object]
 
 
 class Serving(Settings):

@@ -6,7 +6,7 @@ same bundle again goes on where it stopped.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 from corank.bundle.manifest import CHUNK, FORMAT, Bundle, BundleManifest, Part
 from corank.core.errors import CorankError, RequestError, StoreError
 from corank.core.settings import validated
+from corank.core.types import Progress, Report
 from corank.data.validate import spell
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import Store
@@ -28,10 +29,6 @@ WRITTEN = b"written"
 """In a version's parts: how many records are written, and when that was, ms UTC."""
 BLOCK = 16_384
 """Records written at once."""
-
-Report = Callable[[str], object]
-Progress = Callable[[int, int], object]
-"""Told of records: so many of so many."""
 
 
 class MovedError(CorankError):

@@ -1,11 +1,11 @@
 """The versions of a store: what there is, back to an older one, and away with what nobody needs."""
 
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from corank.core.errors import StoreError
+from corank.core.types import Report
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import Store
 from corank.serving.store.fetch import fetched
@@ -14,8 +14,6 @@ from corank.serving.store.publish import WRITTEN, make_live, written
 
 ABANDONED = 3_600_000
 """ms: a version whose writing stopped so long ago may go."""
-
-Report = Callable[[str], object]
 
 
 @dataclass(frozen=True)
