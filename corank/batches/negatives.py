@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corank.batches.sampling import BATCH, CATALOGUE, Population, drawn
+from corank.core.time import NEVER
 from corank.core.types import Ints, Longs
 from corank.data.dataset import PackedDataset
-from corank.features.log_schema import NEVER
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ Letters: C candidates.
 """
 
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ import polars as pl
 from corank.bundle.item_records import Records
 from corank.bundle.manifest import BundleManifest
 from corank.core.errors import DataError
+from corank.core.time import MILLISECOND
 from corank.core.types import Longs, Report
 from corank.data.as_of import Versions
 from corank.data.grouping import columns, request_columns
@@ -110,7 +110,7 @@ def _sources(log: Table, manifest: BundleManifest) -> dict[str, Source]:
 
 def _exposed(log: Table, data: DataSettings, manifest: BundleManifest, since: int) -> pl.DataFrame:
     late = max(lateness(prior, data) for prior in manifest.declared.priors().values())
-    begin = since - late // timedelta(milliseconds=1)
+    begin = since - late // MILLISECOND
     shown = pl.lit(True) if data.level is None else pl.col(data.level).cast(pl.String) == data.levels[-1]
     read = columns(log, data, manifest.declared, _sources(log, manifest))
     rows = log.collect(log.frame.filter(shown, log.moment(data.time) >= begin).select(read))

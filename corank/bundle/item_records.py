@@ -13,11 +13,11 @@ import polars as pl
 
 from corank.core.files import read_array, read_frame, read_rows, write_array, write_frame, write_rows
 from corank.core.ragged import Rows
+from corank.core.time import NEVER
 from corank.core.types import Floats, Longs
 from corank.data.derived_columns import derived, encoded
 from corank.features.crosses import Sides
 from corank.features.encoders import Encoded, Encoders, assemble
-from corank.features.log_schema import NEVER
 from corank.features.operands import Operands, Wanted
 from corank.features.priors import Snapshots
 from corank.features.scale import numbers

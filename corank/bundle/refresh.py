@@ -8,7 +8,6 @@ histories know of their items, and every item vector.
 import os
 import shutil
 from collections.abc import Mapping
-from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -20,20 +19,18 @@ from corank.bundle.incremental_log import Newer, NewerLog, newer_log
 from corank.bundle.item_records import Records
 from corank.bundle.item_vectors import ItemTowers, save_vectors
 from corank.bundle.manifest import Bundle, BundleManifest, next_seq, write
+from corank.core.time import MILLISECOND, floor_times, format_time
 from corank.core.types import Report
 from corank.data.as_of import Versions
 from corank.data.dataset import prior_folder
 from corank.data.tables import Table, changed_at
-from corank.data.validate import check_values, spell
+from corank.data.validate import check_values
 from corank.features.encoders import Encoders
-from corank.features.history import floored
 from corank.features.input_layout import Layout
 from corank.features.kinds import PriorFeature
 from corank.features.priors import Snapshots, counted_rows, lateness
 
 __all__ = ["Newer", "refresh"]
-
-_MS = timedelta(milliseconds=1)
 
 
 def refresh(path: Path, newer: Newer, report: Report = lambda line: None) -> Bundle:
@@ -126,17 +123,19 @@ def _forward(
     rates, cuts = dict(priors.rates), dict(priors.cut or {})
     for name, feature in features.items():
         since = cuts[name]
-        cut = int(floored(np.array([newer.until]), feature.every, data.timezone)[0])
+        cut = int(floor_times(np.array([newer.until]), feature.every, data.timezone)[0])
         if cut <= since:
-            report(f"{name}: still as of {spell(since)}; the log closes no later period")
+            report(f"{name}: still as of {format_time(since)}; the log closes no later period")
             continue
-        late, period = lateness(feature, data) // _MS, feature.every // _MS
+        late, period = lateness(feature, data) // MILLISECOND, feature.every // MILLISECOND
         if newer.first >= since - late + (min(late, period) or period):
-            begin = spell(since - late)
-            report(f"{name}: counts nothing between {begin} and {spell(newer.first)}, where the log begins")
+            begin = format_time(since - late)
+            report(
+                f"{name}: counts nothing between {begin} and {format_time(newer.first)}, where the log begins"
+            )
         counts = counted_rows(feature, newer.rows, data, newer.labels, newer.sides)
         rates[name] = rates[name].extended(counts, since, cut)
         cuts[name] = cut
         new = int(counts["period"].is_between(since, cut, closed="left").sum())
-        report(f"{name}: {spell(since)} → {spell(cut)}, {new:,} candidates counted")
+        report(f"{name}: {format_time(since)} → {format_time(cut)}, {new:,} candidates counted")
     return Snapshots(rates, priors.timezone, cuts)

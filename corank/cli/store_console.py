@@ -9,7 +9,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 from corank.cli.console import err, out, say
-from corank.data.validate import spell
+from corank.core.time import format_time
 
 
 @contextmanager
@@ -49,6 +49,6 @@ def show_versions(found: list[dict[str, Any]]) -> None:
     for held in found:
         facts, state = held["facts"], "live" if held["live"] else ""
         known = [facts["name"], f"{facts['items']:,}"] if facts else ["", f"{held['records']:,}"]
-        when = spell(facts["published_at"])[:16] if facts else ""
+        when = format_time(facts["published_at"])[:16] if facts else ""
         table.add_row(held["version"], state if facts else "unfinished", *known, f"{held['changed']:,}", when)
     out.print(table)

@@ -48,3 +48,25 @@ def places(scores: Floats, start: Longs, stands_for: Floats | None = None) -> Fl
 
 def _sums(values: Doubles) -> Doubles:
     return np.append(0, np.cumsum(values))
+
+
+def bisect_ranges(times: Longs, low: Longs, high: Longs, cut: Longs) -> Longs:
+    """Find in N ranges of an array the first value that is not below a cut, as `bisect_left` does in one.
+
+    Each range is searched by itself, so that `times` may be a memory map larger than memory.
+
+    Args:
+        times: ascending within each range.
+        low, high: begin and end of each range: (N,).
+        cut: the value to look for in each: (N,).
+
+    Returns:
+        The index into `times`, `high` if all values of the range are below the cut: (N,).
+    """
+    low, high = low.copy(), high.copy()
+    while (open_ := np.flatnonzero(low < high)).size:
+        middle = (low[open_] + high[open_]) // 2
+        before = times[middle] < cut[open_]
+        low[open_[before]] = middle[before] + 1
+        high[open_[~before]] = middle[~before]
+    return low

@@ -8,11 +8,11 @@ import numpy as np
 import polars as pl
 
 from corank.core.errors import DataError
+from corank.core.ordering import bisect_ranges
+from corank.core.time import NEVER
 from corank.core.types import Index, Longs
 from corank.data.tables import Table
 from corank.data.validate import check_numbers
-from corank.features.history import bisect
-from corank.features.log_schema import NEVER
 from corank.features.vocabulary import Keys
 
 VALID_FROM = "valid_from"
@@ -109,5 +109,5 @@ class Versions:
         low: Longs = self._offsets[place]
         if len(self._from) == len(self._offsets) - 1:
             return low
-        row: Longs = bisect(self._from, low, self._offsets[place + 1], times + 1) - 1
+        row: Longs = bisect_ranges(self._from, low, self._offsets[place + 1], times + 1) - 1
         return row

@@ -26,6 +26,7 @@ from corank.core.files import (
     write_views,
 )
 from corank.core.ragged import Ragged
+from corank.core.time import format_time, to_ms
 from corank.core.types import Longs, Report
 from corank.data.as_of import Versions
 from corank.data.dataset import PackedDataset, events_name, known_after
@@ -36,7 +37,7 @@ from corank.data.pack_manifest import FORMAT, MANIFEST, PackManifest, ShardCount
 from corank.data.shards import ShardWriter, encoded, of_columns, raw
 from corank.data.sources import BATCH, Inputs
 from corank.data.tables import Table, changed_at
-from corank.data.validate import Survey, feature_columns, sources, spell, value_columns
+from corank.data.validate import Survey, feature_columns, sources, value_columns
 from corank.features.encoders import Encoders, assemble
 from corank.features.history import Events
 from corank.features.log_schema import DataSettings
@@ -69,7 +70,7 @@ def pack(
     found = sources(schema, data, log, items, users)
     survey = Survey.of(log, data, feature_columns(schema, found, "log"))
     values = value_columns(data, log, items)
-    report(f"log: {survey.rows:,} candidates, {spell(survey.first)} to {spell(survey.last)}")
+    report(f"log: {survey.rows:,} candidates, {format_time(survey.first)} to {format_time(survey.last)}")
     inputs = Inputs(data, schema, found, log, items, users, truth, survey, values)
     with _disk_errors(out, inputs), _replacing(out) as folder:
         spill = folder / "spill"
@@ -105,7 +106,7 @@ def _first_pass(inputs: Inputs, folder: Path, spill: Path, report: Report) -> tu
     with_snapshots, row = items.with_snapshots(inputs.snapshots())
     operands = _write_items(inputs, folder / "items", encoders, items, with_snapshots, row)
     write_frame(folder / "users.arrow", users.ids.values.alias("user").to_frame())
-    as_of = round(data.instant(data.as_of).timestamp() * 1000) if data.as_of else inputs.survey.last
+    as_of = to_ms(data.instant(data.as_of)) if data.as_of else inputs.survey.last
     return ShardWriter(
         data, schema, found, encoders, with_snapshots, users, operands, inputs.values, as_of, folder, spill
     ), absent

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import polars as pl
 
 from corank.core.errors import DataError
+from corank.core.time import floor_times
 from corank.data.as_of import Versions
 from corank.data.grouping import columns
 from corank.data.tables import Table
 from corank.data.validate import Source, Survey, feature_columns
-from corank.features.history import floored
 from corank.features.log_schema import DataSettings
 from corank.features.schema import Schema
 
@@ -52,7 +52,7 @@ class Inputs:
         for batch in log.batches(columns, self.survey.rows, BATCH):
             times = batch["@time"].to_numpy()
             cuts = [
-                batch.select("@id", pl.Series("@from", floored(times, every, data.timezone)))
+                batch.select("@id", pl.Series("@from", floor_times(times, every, data.timezone)))
                 for every in grids
             ]
             seen = pl.concat([seen, *cuts]).unique()

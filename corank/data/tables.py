@@ -1,7 +1,6 @@
 """The user's tables (log, items, users, truth): where they are, what they hold, how they are read."""
 
 import difflib
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Self
 import polars as pl
 
 from corank.core.errors import DataError
+from corank.core.time import now_ms
 
 _FORMATS = {
     ".parquet": "parquet",
@@ -48,7 +48,7 @@ def changed_at(source: str | list[str] | None, base: Path) -> int:
     if source is None:
         return 0
     return max(
-        round(time.time() * 1000) if "://" in path else Path(path).stat().st_mtime_ns // 1_000_000
+        now_ms() if "://" in path else Path(path).stat().st_mtime_ns // 1_000_000
         for path in files(source, base)
     )
 

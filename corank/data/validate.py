@@ -1,12 +1,12 @@
 """Where each feature comes from, and whether the log is sound: what packing asks before it begins."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Literal, Self
 
 import polars as pl
 
 from corank.core.errors import ConfigError, DataError
+from corank.core.time import format_time
 from corank.data.tables import Table
 from corank.features.kinds import (
     BucketFeature,
@@ -20,10 +20,6 @@ from corank.features.log_schema import DataSettings
 from corank.features.schema import Schema
 
 Source = Literal["log", "items", "users"]
-
-
-def spell(ms: int) -> str:
-    return f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def sources(
@@ -172,7 +168,7 @@ class Survey:
                 raise DataError(
                     f"data.split: no row of the log is in '{split}' (valid from {data.split.valid}, "
                     f"test from {data.split.test}, {data.timezone}); "
-                    f"the log is from {spell(self.first)} to {spell(self.last)}"
+                    f"the log is from {format_time(self.first)} to {format_time(self.last)}"
                 )
 
 

@@ -1,12 +1,12 @@
 """RecFlow's daily files: found, opened and checked before anything is taken from them."""
 
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from pathlib import Path
-from zoneinfo import ZoneInfo
 
 import polars as pl
 
 from corank.core.errors import DataError
+from corank.core.time import midnight
 from corank.datasets.recflow_layout import BEGIN, COLUMNS, FLAGS, KEYS, LABELS, TIMEZONE
 
 _DAY = timedelta(days=1)
@@ -85,7 +85,9 @@ def _faulty(name: str, day: date) -> pl.Expr:
     fault = value.cast(pl.Int64, strict=False).ne_missing(value)
     if name == "request_timestamp":
         # a day off is let pass: the release does not say where its days begin
-        fault |= ~value.is_between(_midnight(day - _DAY), _midnight(day + 2 * _DAY), closed="left")
+        fault |= ~value.is_between(
+            midnight(day - _DAY, TIMEZONE), midnight(day + 2 * _DAY, TIMEZONE), closed="left"
+        )
     if name == "upload_timestamp":
         fault |= ~value.is_between(-1, 2**32)
     if name in FLAGS or name in LABELS:
@@ -93,8 +95,3 @@ def _faulty(name: str, day: date) -> pl.Expr:
     if name in FLAGS or name in KEYS:
         fault |= value.is_null()
     return fault
-
-
-def _midnight(day: date) -> int:
-    """In China, in milliseconds since 1970 UTC."""
-    return round(datetime(day.year, day.month, day.day, tzinfo=ZoneInfo(TIMEZONE)).timestamp() * 1000)

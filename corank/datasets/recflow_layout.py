@@ -7,15 +7,15 @@ Letters: R requests · C candidates of a request.
 """
 
 from collections.abc import Iterator
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from itertools import groupby
 from pathlib import Path
-from zoneinfo import ZoneInfo
 
 import numpy as np
 import polars as pl
 
 from corank.core.settings import validated
+from corank.core.time import midnight
 from corank.core.types import Floats, Longs
 from corank.datasets.production import EXPOSED, PRERANKED, RANKED, RETRIEVED
 from corank.datasets.simulate import Simulated, cleared
@@ -125,8 +125,7 @@ def _days(world: World) -> Iterator[tuple[int, pl.DataFrame]]:
 
 def _milliseconds(time: Longs) -> Longs:
     """The world's first day becomes RecFlow's, in China."""
-    begin = datetime(BEGIN.year, BEGIN.month, BEGIN.day, tzinfo=ZoneInfo(TIMEZONE))
-    return round(begin.timestamp() * 1000) + time // 1000
+    return midnight(BEGIN, TIMEZONE) + time // 1000
 
 
 def _people(users: Users) -> pl.DataFrame:

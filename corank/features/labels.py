@@ -3,18 +3,15 @@
 Rows are those of `requests.columns`. Letters: C candidates.
 """
 
-from datetime import timedelta
-
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from corank.core.time import MILLISECOND
 from corank.features.log_schema import DataSettings
 
 Labels = dict[str, NDArray[np.int8]]
 """By name 1, 0, or −1 where unknown: (C,)."""
-
-_MS = timedelta(milliseconds=1)
 
 
 def levels(rows: pl.DataFrame, data: DataSettings) -> NDArray[np.uint8]:
@@ -53,6 +50,6 @@ def mature(labels: Labels, rows: pl.DataFrame, data: DataSettings, as_of: int) -
     looked = np.where(time < valid, min(valid, as_of), as_of)
     found: Labels = {}
     for name, label in labels.items():
-        delay = data.matures(name) // _MS
+        delay = data.matures(name) // MILLISECOND
         found[name] = np.where(time + delay <= looked, label, np.int8(-1)) if delay else label
     return found

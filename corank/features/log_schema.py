@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from corank.core.errors import DataError
 from corank.core.settings import Duration, Settings
+from corank.core.time import FOREVER, NEVER, to_ms
 
 LEVELS = ("retrieved", "preranked", "ranked", "exposed")
 
@@ -117,7 +118,7 @@ class DataSettings(Settings):
             raise DataError(
                 f"{moment!r}: expected a day or a time, such as 2026-04-30 or 2026-04-30T06:00"
             ) from None
-        return round(self.instant(read).timestamp() * 1000)
+        return to_ms(self.instant(read))
 
     def matures(self, label: str) -> timedelta:
         """How long after a candidate its label is known: its own delay, or a longer one of what it is given."""
@@ -126,10 +127,5 @@ class DataSettings(Settings):
 
     def splits(self) -> dict[str, tuple[int, int]]:
         """From (inclusive) and to (exclusive) of each split, in ms since 1970 UTC."""
-        valid, test = (
-            round(self.instant(day).timestamp() * 1000) for day in (self.split.valid, self.split.test)
-        )
+        valid, test = (to_ms(self.instant(day)) for day in (self.split.valid, self.split.test))
         return {"train": (NEVER, valid), "valid": (valid, test), "test": (test, FOREVER)}
-
-
-NEVER, FOREVER = -(2**63), 2**63 - 1

@@ -17,18 +17,17 @@ import numpy as np
 import polars as pl
 
 from corank.core.files import read_array, write_arrays
+from corank.core.ordering import bisect_ranges
+from corank.core.time import MILLISECOND, NEVER, floor_times
 from corank.core.types import Doubles, Hashes, Longs
 from corank.features.crosses import Sides
-from corank.features.history import bisect, floored
 from corank.features.kinds import PriorFeature
 from corank.features.labels import Labels, exposed
-from corank.features.log_schema import NEVER, DataSettings
+from corank.features.log_schema import DataSettings
 from corank.features.vocabulary import mixed
 
 AT_ONCE = 2**24
 """Rows counted at a time, about; bounds memory."""
-
-_MS = timedelta(milliseconds=1)
 
 
 def counted_rows(
@@ -45,11 +44,11 @@ def counted_rows(
     counts = np.flatnonzero(exposed(rows, data) if label is None else label >= 0)
     late = lateness(feature, data)
     weight = rows["@weight"].to_numpy().astype(np.float64) if data.weight else np.ones(len(rows))
-    time = rows["@time"].to_numpy()[counts] + late // _MS
+    time = rows["@time"].to_numpy()[counts] + late // MILLISECOND
     return pl.DataFrame(
         {
             "key": feature_keys(feature, sides.some(counts)),
-            "period": floored(time, feature.every, data.timezone),
+            "period": floor_times(time, feature.every, data.timezone),
             "shown": weight[counts],
             "positive": weight[counts] * (0.0 if label is None else label[counts] == 1),
             "row": rows["@row"].to_numpy()[counts],
@@ -86,7 +85,7 @@ class Counts:
             known = (key >= 0) & (self.periods[entry] < cut)
             return np.where(known, self.shown[entry], 0), np.where(known, self.positive[entry], 0)
         low = self.offsets[key]
-        end = bisect(self.periods, low, np.where(key < 0, low, self.offsets[key + 1]), cut)
+        end = bisect_ranges(self.periods, low, np.where(key < 0, low, self.offsets[key + 1]), cut)
         known = end > low
         entry = np.where(known, end - 1, 0)
         return np.where(known, self.shown[entry], 0), np.where(known, self.positive[entry], 0)
@@ -188,13 +187,13 @@ class Snapshots:
         else:
             cuts = np.full(len(keys), NEVER)
             when = times != NEVER
-            cuts[when] = floored(times[when], feature.every, self.timezone)
+            cuts[when] = floor_times(times[when], feature.every, self.timezone)
         return self.rates[name].values(feature, keys, cuts)
 
     def as_of(self, priors: Mapping[str, PriorFeature], time: int) -> Self:
         """The last snapshots before a time, alone."""
         cut = {
-            name: int(floored(np.array([time]), feature.every, self.timezone)[0])
+            name: int(floor_times(np.array([time]), feature.every, self.timezone)[0])
             for name, feature in priors.items()
         }
         return type(self)({n: self.rates[n].as_of(cut[n]) for n in priors}, self.timezone, cut)

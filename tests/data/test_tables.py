@@ -5,8 +5,9 @@ import polars as pl
 import pytest
 
 from corank.core.errors import DataError
+from corank.core.time import NEVER
 from corank.data.tables import Table, files
-from corank.features.log_schema import NEVER, DataSettings
+from corank.features.log_schema import DataSettings
 
 FRAME = pl.DataFrame({"item": [3, 1, 2], "name": ["c", None, "b"], "price": [0.5, None, 2.0]})
 

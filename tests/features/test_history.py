@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 from corank.core.errors import ConfigError
 from corank.core.files import write_frame
+from corank.core.ordering import bisect_ranges
+from corank.core.time import floor_times
 from corank.features import history
-from corank.features.history import Events, bisect, floored
+from corank.features.history import Events
 
 HOUR = 3_600_000
 DAY = 24 * HOUR
@@ -110,12 +112,12 @@ def test_user_without_events_has_none() -> None:
 )
 def test_floored_counts_from_midnight(zone: str, moment: str, every: timedelta, expected: str) -> None:
     asked, wanted = (round(datetime.fromisoformat(m).timestamp() * 1000) for m in (moment, expected))
-    assert floored(np.array([asked]), every, zone).tolist() == [wanted]
+    assert floor_times(np.array([asked]), every, zone).tolist() == [wanted]
 
 
 def test_grid_of_a_day_and_a_half_is_refused() -> None:
     with pytest.raises(ConfigError, match="more than a day must be whole days; received 1 day, 12:00:00"):
-        floored(np.array([0]), timedelta(hours=36), "UTC")
+        floor_times(np.array([0]), timedelta(hours=36), "UTC")
 
 
 @given(st.lists(st.integers(0, 20)), st.integers(0, 20))
@@ -123,7 +125,7 @@ def test_bisect_is_searchsorted_within_each_range(times: list[int], at: int) -> 
     ordered = np.sort(np.array(times, dtype=np.int64))
     half = len(ordered) // 2
     low, high = np.array([0, half]), np.array([half, len(ordered)])
-    found = bisect(ordered, low, high, np.array([at, at]))
+    found = bisect_ranges(ordered, low, high, np.array([at, at]))
     expected = [np.searchsorted(ordered[:half], at), half + np.searchsorted(ordered[half:], at)]
     assert found.tolist() == expected
 

@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corank.core.files import write_frame
+from corank.core.time import NEVER
 from corank.core.types import Hashes, Longs
 from corank.features import priors as prior
 from corank.features.crosses import Sides
 from corank.features.kinds import Feature, IdFeature, PriorFeature
-from corank.features.log_schema import NEVER, DataSettings
+from corank.features.log_schema import DataSettings
 from corank.features.operands import Operands
 from corank.features.priors import Rates, Snapshots, counted, counted_rows, feature_keys
 from corank.features.schema import Schema

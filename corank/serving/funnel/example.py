@@ -1,11 +1,11 @@
 """A request that a funnel can rank, drawn from what its bundle knows: for who has none at hand."""
 
-import time
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from corank.core.time import now_ms
 from corank.features.kinds import IdsFeature
 from corank.features.scale import Bucket
 from corank.features.schema import Schema
@@ -42,7 +42,7 @@ def example(funnel: Funnel, rng: np.random.Generator) -> dict[str, Any]:
 
 def _histories(schema: Schema, items: list[Any]) -> dict[str, list[Any]]:
     """The same items in each, an hour apart where it counts."""
-    now = round(time.time() * 1000)
+    now = now_ms()
     timed = [{"id": item, "time": now - HOUR * (len(items) - n)} for n, item in enumerate(items)]
     return {name: items if f.half_life is None else timed for name, f in schema.histories().items()}
 

@@ -2,7 +2,6 @@
 
 import difflib
 import json
-import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +13,7 @@ from pydantic import Field, PositiveInt
 
 from corank.core.errors import ConfigError, RequestError
 from corank.core.settings import Settings, validated
+from corank.core.time import now_ms, to_ms
 from corank.core.types import Longs
 
 
@@ -40,7 +40,7 @@ class Request(Settings):
     @property
     def moment(self) -> int:
         """Its time in ms since 1970 UTC. Raises RequestError."""
-        return moment(self.time, "time") if self.time is not None else round(time.time() * 1000)
+        return moment(self.time, "time") if self.time is not None else now_ms()
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -73,7 +73,7 @@ def moment(value: Any, where: str) -> int:
             f"{where}: expected ISO 8601, such as 2026-04-29T12:00:00+08:00, or whole ms since 1970; "
             f"received {value!r}"
         ) from None
-    return round((read if read.tzinfo else read.replace(tzinfo=UTC)).timestamp() * 1000)
+    return to_ms(read if read.tzinfo else read.replace(tzinfo=UTC))
 
 
 def history(name: str, events: Any, timed: bool) -> tuple[list[Any], list[int]]:

@@ -11,7 +11,6 @@ VERSION is the name of the bundle's content. A version is written whole before t
 the head never meets half of one. Every change of what is served, a version or some items, counts the sequence up.
 """
 
-import time
 from typing import Any, Self
 
 import msgspec
@@ -135,8 +134,3 @@ def journal(store: Store, after: int, until: int, at_once: int = 256) -> list[tu
                 except (msgspec.MsgspecError, UnicodeDecodeError):
                     raise StoreError(f"{store.address}: journal entry {seq} is damaged") from None
     return found
-
-
-def now() -> int:
-    """ms UTC"""
-    return round(time.time() * 1000)

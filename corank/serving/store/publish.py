@@ -16,11 +16,11 @@ import numpy as np
 from corank.bundle.manifest import CHUNK, FORMAT, Bundle, BundleManifest, Part
 from corank.core.errors import CorankError, RequestError, StoreError
 from corank.core.settings import validated
+from corank.core.time import format_time, now_ms
 from corank.core.types import Progress, Report
-from corank.data.validate import spell
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import Store
-from corank.serving.store.live_version import Change, Head, Version, entry, journal, now
+from corank.serving.store.live_version import Change, Head, Version, entry, journal
 from corank.serving.store.record_codec import Form, ids_of
 
 MANIFEST = b"manifest.json"
@@ -72,7 +72,7 @@ def _facts(funnel: Funnel, version: str) -> Version:
         model_version=manifest.model_version,
         items=len(funnel.receiver.items.layers[0].records.ids),
         items_at=manifest.items_at,
-        published_at=now(),
+        published_at=now_ms(),
         seq=0,
         applied=0,
         manifest=hashlib.sha256(_written(manifest)).hexdigest(),
@@ -115,7 +115,7 @@ def _write_items(funnel: Funnel, store: Store, version: str, report: Report, pro
 
 def _note(version: str, done: int) -> dict[str, list[tuple[bytes, bytes]]]:
     """That so many records of a version are written, and that somebody works on it."""
-    return {f"parts/{version}": [(WRITTEN, msgspec.json.encode([done, now()]))]}
+    return {f"parts/{version}": [(WRITTEN, msgspec.json.encode([done, now_ms()]))]}
 
 
 def written(store: Store, version: str) -> tuple[int, int]:
@@ -212,15 +212,15 @@ def make_live(
             items += len(came)
         applied = head.seq
         after = head.switched(version, facts)
-        put = {f"changed/{version}": list(records.items())} | entry(after.seq, Change(version, now()))
+        put = {f"changed/{version}": list(records.items())} | entry(after.seq, Change(version, now_ms()))
         if store.swap(raw, after.written(), put, {f"changed/{version}": unsound}):
             break
     if items:
         report(f"{items:,} items came since {version} was read: put on top")
     if not head.tells(facts) and facts.applied < head.journal_from - 1:
         report(
-            f"{version} was read at {spell(facts.items_at)}, and items that came up to {spell(head.journal_at)} are in "
-            "the journal no more: those that it lacks must be put in again"
+            f"{version} was read at {format_time(facts.items_at)}, and items that came up to "
+            f"{format_time(head.journal_at)} are in the journal no more: those that it lacks must be put in again"
         )
     return after.seq
 
@@ -267,7 +267,7 @@ def upsert(store: Store, version: str, funnel: Funnel, items: list[dict[str, Any
         raise MovedError(
             f"{store.address}: {version} is live, items were read as of {funnel.manifest.content}"
         )
-    change = Change(version, now(), items, _encoded(funnel, items))
+    change = Change(version, now_ms(), items, _encoded(funnel, items))
     while True:
         raw, head = Head.read(store)
         if head.live != version:

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from corank.core.errors import StoreError
+from corank.core.time import now_ms
 from corank.core.types import Report
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import Store
 from corank.serving.store.fetch import fetched
-from corank.serving.store.live_version import JOURNAL, Head, Version, journal, journal_key, now
+from corank.serving.store.live_version import JOURNAL, Head, Version, journal, journal_key
 from corank.serving.store.publish import WRITTEN, make_live, written
 
 ABANDONED = 3_600_000
@@ -100,7 +101,7 @@ def prune(store: Store, keep: int = 1, report: Report = lambda line: None) -> li
 
 def _abandoned(store: Store, name: str) -> bool:
     _, head = Head.read(store)
-    return name not in head.versions and now() - written(store, name)[1] > ABANDONED
+    return name not in head.versions and now_ms() - written(store, name)[1] > ABANDONED
 
 
 def _trimmed(store: Store, head: Head, versions: dict[str, Version]) -> Head:

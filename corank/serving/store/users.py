@@ -8,10 +8,10 @@ import polars as pl
 
 from corank.bundle.manifest import Bundle, BundleManifest
 from corank.core.errors import DataError
+from corank.core.time import NEVER
 from corank.core.types import Progress
 from corank.data.as_of import VALID_FROM
 from corank.data.tables import Table
-from corank.features.log_schema import NEVER
 from corank.serving.store.base import Store
 from corank.serving.store.live_version import USERS
 from corank.serving.store.publish import BLOCK

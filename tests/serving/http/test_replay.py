@@ -19,12 +19,13 @@ import corank
 from corank.analysis.logged_request import logged_request
 from corank.bundle.manifest import Bundle, StageFacts, write
 from corank.core.errors import CorankError, DataError
+from corank.core.time import now_ms
 from corank.serving.funnel.funnel import Funnel, Request
 from corank.serving.http.replay import of_bundle, of_store, replay
 from corank.serving.http.request_log import REQUEST, SERVED, Served, levels
 from corank.serving.store.base import Store, open_store
 from corank.serving.store.fetch import fetched, newest
-from corank.serving.store.live_version import Head, now
+from corank.serving.store.live_version import Head
 from corank.serving.store.publish import publish, upsert
 from corank.serving.store.retention import prune, roll_back
 from corank.training.config import Config
@@ -256,7 +257,7 @@ def test_a_request_of_no_time_is_computed_as_of_when_it_was_served(tmp_path: Pat
     asked = requests()[0] | {"time": None}
     source = serve(tmp_path, derived().funnel, [asked])
     served = json.loads(pl.read_parquet(source)[REQUEST][0])
-    assert abs(served["time"] - now()) < 60_000
+    assert abs(served["time"] - now_ms()) < 60_000
     before = pl.read_parquet(source)[REQUEST][0]
     assert replay([source], of_bundle(derived().base / "bundle")).differ == 0
     assert msgspec.json.decode(before)["candidates"] == asked["candidates"]
@@ -333,7 +334,7 @@ def test_what_a_store_has_not_any_more_is_skipped(store: Store, tmp_path: Path) 
     prune(store, keep=0)
     found = replay(sorted(served.iterdir()), of_store(store, tmp_path / "again"))
     assert (found.requests, found.skipped, found.differ) == (3, 2, 0)
-    publish(variant(base, tmp_path / "later", 3, now() + 10_000), store)
+    publish(variant(base, tmp_path / "later", 3, now_ms() + 10_000), store)
     prune(store, keep=1)  # the second is there, but what came since is not told any more
     found = replay(sorted(served.iterdir()), of_store(store, tmp_path / "again"))
     assert (found.requests, found.skipped) == (0, 5)

@@ -11,10 +11,11 @@ import pytest
 
 from corank.bundle.manifest import Bundle
 from corank.core.errors import BundleError, StoreError
+from corank.core.time import now_ms
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import Store
 from corank.serving.store.fetch import KEPT, as_of, caught_up, fetched, newest
-from corank.serving.store.live_version import JOURNAL, Head, journal, journal_key, now
+from corank.serving.store.live_version import JOURNAL, Head, journal, journal_key
 from corank.serving.store.publish import publish, upsert
 from corank.serving.store.retention import prune, roll_back
 from tests.support.bundle_versions import variant
@@ -248,7 +249,7 @@ class History:
             number = int(self.rng.choice(old))
         else:
             number = len(self.number) + 1
-            variant(self.case.base / "bundle", self.folder / f"{number}", number, now())
+            variant(self.case.base / "bundle", self.folder / f"{number}", number, now_ms())
         funnel = Funnel.open(self.folder / f"{number}")
         version = funnel.manifest.content
         self.funnels[version], self.number[version] = funnel, number
@@ -318,7 +319,7 @@ def test_an_earlier_change_that_the_journal_has_not_is_told(
 ) -> None:
     first = publish(bundle, local)
     upsert(local, first, case.funnel, [item(3, 99)])
-    publish(variant(bundle, tmp_path / "second", 2, now() + 1), local)
+    publish(variant(bundle, tmp_path / "second", 2, now_ms() + 1), local)
     prune(local)
     with pytest.raises(StoreError, match=f"the journal has not all that came since {first} any more"):
         as_of(local, first, case.funnel, 2)

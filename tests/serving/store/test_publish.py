@@ -11,10 +11,11 @@ import pytest
 
 from corank.bundle.manifest import Bundle
 from corank.core.errors import RequestError, StoreError
+from corank.core.time import now_ms
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import Entries, Pairs, Store
 from corank.serving.store.fetch import fetched, newest
-from corank.serving.store.live_version import JOURNAL, Head, journal, journal_key, now
+from corank.serving.store.live_version import JOURNAL, Head, journal, journal_key
 from corank.serving.store.publish import MovedError, publish, upsert
 from corank.serving.store.record_codec import Form
 from corank.serving.store.retention import held
@@ -96,14 +97,14 @@ def served(store: Store, cache: Path) -> Funnel:
 
 
 def test_a_bundle_goes_live(first: Path, second: Path, store: Store) -> None:
-    before, said = now(), list[str]()
+    before, said = now_ms(), list[str]()
     version = publish(first, store, said.append)
     manifest, (_, head) = Bundle.open(first).manifest, Head.read(store)
     facts = head.versions[version]
     assert (head.live, head.seq, facts.seq, said) == (version, 1, 1, [])
     assert (facts.name, facts.model_version) == ("random", manifest.model_version)
     assert (facts.items, facts.items_at) == (16, manifest.items_at)
-    assert before <= facts.published_at <= now()
+    assert before <= facts.published_at <= now_ms()
     assert facts.record == {k: tuple(v) for k, v in Form.of(manifest).fields.items()}
     (one,) = held(store)
     assert (one.version, one.live, one.records, one.changed) == (version, True, 16, 0)
@@ -385,8 +386,8 @@ def test_what_came_since_the_items_were_read_is_in_the_new_version(
 ) -> None:
     version, funnel = publish(first, store), derived().funnel
     upsert(store, version, funnel, [item(3, 97, worth=1.0), item(4, worth=1.0)])
-    bundle = variant(first, tmp_path / "second", 2, now() + 1)
-    while now() < Bundle.open(bundle).manifest.items_at:
+    bundle = variant(first, tmp_path / "second", 2, now_ms() + 1)
+    while now_ms() < Bundle.open(bundle).manifest.items_at:
         pass
     upsert(store, version, funnel, [item(3, 98, worth=2.0), item(5, worth=2.0)])
     said: list[str] = []

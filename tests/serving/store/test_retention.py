@@ -10,10 +10,11 @@ import pytest
 
 from corank.bundle.manifest import Bundle
 from corank.core.errors import StoreError
+from corank.core.time import now_ms
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import Store
 from corank.serving.store.fetch import as_of, fetched, newest
-from corank.serving.store.live_version import JOURNAL, Head, now
+from corank.serving.store.live_version import JOURNAL, Head
 from corank.serving.store.publish import WRITTEN, publish, upsert, written
 from corank.serving.store.retention import ABANDONED, held, prune, roll_back
 from tests.support.bundle_versions import variant
@@ -56,9 +57,9 @@ def put(store: Store, bundle: Path, *rows: dict[str, Any]) -> int:
 
 def later(path: Path, number: int) -> Path:
     """A bundle whose items are read now, later than all that came."""
-    at = now() + 1
+    at = now_ms() + 1
     bundle = variant(derived().base / "bundle", path / f"later{number}", number, at)
-    while now() < at:
+    while now_ms() < at:
         pass
     return bundle
 

@@ -1,0 +1,71 @@
+"""Time primitives. A point in time is a whole number of milliseconds since 1970 UTC."""
+
+import time
+from datetime import UTC, date, datetime, timedelta
+from datetime import time as time_of_day
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import polars as pl
+
+from corank.core.errors import ConfigError
+from corank.core.types import Longs
+
+MILLISECOND, DAY = timedelta(milliseconds=1), timedelta(days=1)
+
+NEVER, FOREVER = -(2**63), 2**63 - 1
+"""Before and after every other point in time."""
+
+
+def now_ms() -> int:
+    """Return the current time in ms since 1970 UTC."""
+    return round(time.time() * 1000)
+
+
+def to_ms(moment: datetime) -> int:
+    """Convert a datetime that has a time zone to ms since 1970 UTC."""
+    return round(moment.timestamp() * 1000)
+
+
+def midnight(day: date, timezone: str) -> int:
+    """The begin of a day in a time zone, in ms UTC. Where the zone skips midnight, the end of the gap."""
+    return to_ms(datetime.combine(day, time_of_day(), ZoneInfo(timezone)))
+
+
+def floor_times(times: Longs, every: timedelta, timezone: str) -> Longs:
+    """Round times down to a grid that starts at midnight of every day in a time zone.
+
+    Args:
+        times: ms UTC: (N,).
+        every: step of the grid. Steps of several days are counted from 1970-01-01.
+        timezone: name of the IANA zone.
+
+    Returns:
+        The last point of the grid at or before each time, ms UTC: (N,).
+
+    Raises:
+        ConfigError: if `every` is more than a day and not a whole number of days.
+    """
+    if every > DAY and every % DAY:
+        raise ConfigError(f"every: more than a day must be whole days; received {every}")
+    local = (
+        pl.Series(times).cast(pl.Datetime("ms")).dt.replace_time_zone("UTC").dt.convert_time_zone(timezone)
+    )
+    days = local.dt.date().cast(pl.Int32).to_numpy()
+    days = days - days % max(every // DAY, 1)
+    distinct, index = np.unique(days, return_inverse=True)
+    epoch = date(1970, 1, 1)
+    begins = [midnight(epoch + timedelta(days=int(day)), timezone) for day in distinct]
+    begin = np.array(begins, dtype=np.int64)[index]
+    step = every // MILLISECOND
+    return begin if every >= DAY else begin + (times - begin) // step * step
+
+
+def format_time(ms: int) -> str:
+    """Format a time for messages, in UTC to the second.
+
+    Example:
+        >>> format_time(0)
+        '1970-01-01 00:00:00 UTC'
+    """
+    return f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
