@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from corank.api.runs import check, evaluate, explain, export, pack, rank, refresh, report, study, train
     from corank.api.stores import prune, publish, replay, roll_back, store_versions, vectors
+    from corank.core.registry import load_plugins
     from corank.serving.funnel.funnel import Funnel
     from corank.serving.funnel.request import Request
 
@@ -25,6 +26,7 @@ __all__ = [
     "evaluate",
     "explain",
     "export",
+    "load_plugins",
     "pack",
     "prune",
     "publish",
@@ -42,6 +44,7 @@ __all__ = [
 _MODULE_OF = {
     "Funnel": "corank.serving.funnel.funnel",
     "Request": "corank.serving.funnel.request",
+    "load_plugins": "corank.core.registry",
     **dict.fromkeys(
         ("check", "evaluate", "explain", "export", "pack", "rank", "refresh", "report", "study", "train"),
         "corank.api.runs",

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from corank.core.errors import BundleError, ConfigError
 from corank.core.files import sync, write_bytes
+from corank.core.registry import plugin_hint
 from corank.core.settings import Settings, validated
 from corank.data.validate import Source
 from corank.features.kinds import Feature
@@ -94,6 +95,8 @@ class BundleManifest(Settings):
     """When the table of items was last changed, ms UTC: what came to be known later is not in the records."""
     item_columns: list[str]
     """Those of the data's `columns` that are of the items; the others come with a request."""
+    plugins: list[str] = []
+    """The plug-ins of the config, named in errors about parts that are not known here. They are never imported."""
     parts: dict[str, Part]
     digest: str = ""
     """Of the manifest itself."""
@@ -147,13 +150,22 @@ def _manifest(path: Path) -> BundleManifest:
         raise BundleError(f"{file}: cannot be read ({error}); export the bundle again") from None
     if isinstance(held, dict) and held.get("format", FORMAT) != FORMAT:
         raise BundleError(f"{file}: format {held['format']}; this corank reads format {FORMAT}")
-    try:
-        manifest = validated(BundleManifest, held, str(file))
-    except ConfigError as error:
-        raise BundleError(f"{error}; export the bundle again") from None
+    manifest = read_manifest(held, str(file), "export the bundle again")
     if manifest.digest != _digest(held):
         raise BundleError(f"{file}: altered since it was written; export the bundle again")
     return manifest
+
+
+def read_manifest(plain: Any, source: str, remedy: str) -> BundleManifest:
+    """A manifest from its JSON value.
+
+    Raises BundleError, which names the plug-ins that the bundle needs and that are not loaded, or else the remedy.
+    """
+    try:
+        return validated(BundleManifest, plain, source)
+    except ConfigError as error:
+        hint = plugin_hint(plain.get("plugins")) if isinstance(plain, dict) else ""
+        raise BundleError(f"{error}; {hint or remedy}") from None
 
 
 def _digest(plain: dict[str, Any]) -> str:

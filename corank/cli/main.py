@@ -13,6 +13,7 @@ import typer
 from corank.cli.options import BundlePath, Json, print_json
 from corank.cli.serving import serving
 from corank.core.errors import CorankError
+from corank.core.registry import PLUGINS, load_environment_plugins
 from corank.core.settings import unknown
 from corank.datasets.world import PRESETS
 
@@ -22,6 +23,25 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+@app.callback()
+def global_options(
+    plugin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODULE",
+            help="Import a module that registers parts; repeatable. CORANK_PLUGINS names more, with commas.",
+        ),
+    ] = None,
+) -> None:
+    """Load plug-ins, and name them in the environment so that processes started by a command load them, too."""
+    named = [*filter(None, os.environ.get(PLUGINS, "").split(",")), *(plugin or [])]
+    if named:
+        os.environ[PLUGINS] = ",".join(dict.fromkeys(named))
+        load_environment_plugins()
+
+
 importer = typer.Typer(help="Turn public logs into tables and a config.", no_args_is_help=True)
 app.add_typer(importer, name="import")
 

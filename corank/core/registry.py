@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import os
 import pkgutil
 import re
 import sys
@@ -20,7 +21,11 @@ from corank.core.settings import unknown
 T = TypeVar("T")
 P = TypeVar("P")
 
+PLUGINS = "CORANK_PLUGINS"
+"""The environment variable that names plug-ins, separated by commas, for commands that read no config."""
+
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
+_MODULE = re.compile(r"\w+(\.\w+)*")
 
 
 class Registry(Generic[T]):
@@ -125,7 +130,7 @@ def load_plugins(modules: Sequence[str], folder: Path | None = None) -> None:
     if folder is not None and modules and str(folder.absolute()) not in sys.path:
         sys.path.append(str(folder.absolute()))
     for name in modules:
-        if not re.fullmatch(r"\w+(\.\w+)*", name):
+        if not _MODULE.fullmatch(name):
             raise PluginError(f"plugins: expected the dotted name of a module; received {name!r}")
         try:
             found = importlib.util.find_spec(name) is not None
@@ -135,6 +140,31 @@ def load_plugins(modules: Sequence[str], folder: Path | None = None) -> None:
             where = f" and in {folder}" if folder is not None else ""
             raise PluginError(f"plugins: no module '{name}' on the Python path{where}")
         _imported(f"plugins: '{name}'", partial(importlib.import_module, name))
+
+
+def load_environment_plugins() -> None:
+    """Import the plug-ins that the environment names, from the Python path or the working directory.
+
+    Every process that reads bundles or opens stores calls this when it starts. Raises PluginError.
+    """
+    load_plugins([name for name in os.environ.get(PLUGINS, "").split(",") if name], Path.cwd())
+
+
+def plugin_hint(names: object) -> str:
+    """Which of a bundle's plug-ins are not loaded, and how to load them, for an error; empty if all are.
+
+    Args:
+        names: plug-ins as a bundle records them. They are compared and printed, never imported.
+    """
+    recorded = (
+        [n for n in names if isinstance(n, str) and _MODULE.fullmatch(n)] if isinstance(names, list) else []
+    )
+    absent = [name for name in recorded if name not in sys.modules]
+    if not absent:
+        return ""
+    named = ", ".join(f"'{name}'" for name in absent)
+    options = " ".join(f"--plugin {name}" for name in absent)
+    return f"needs the plug-in{'s' if len(absent) > 1 else ''} {named}: pass {options}"
 
 
 def _imported(what: str, load: Callable[[], object]) -> None:

@@ -64,6 +64,8 @@ TAKEN = {"shared", "position", *TrainSettings.model_fields, *dir(nn.ModuleDict)}
 
 class Config(Settings):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    plugins: list[str] = []
+    """Python modules that register parts of the user's own, from the Python path or the config's folder."""
     data: DataSettings
     features: dict[str, Feature] = Field(min_length=1)
     stages: list[Stage] = Field(min_length=1)

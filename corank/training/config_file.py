@@ -7,7 +7,8 @@ from typing import Any
 
 import yaml
 
-from corank.core.errors import ConfigError
+from corank.core.errors import ConfigError, PluginError
+from corank.core.registry import load_plugins
 from corank.core.settings import validated
 from corank.training.config import Config
 
@@ -42,7 +43,25 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Config:
         raise ConfigError(f"{path}: expected keys such as name, data and features at the top level")
     for override in overrides:
         _set(value, override)
-    return validated(Config, value, str(path))
+    return from_plain(value, str(path), path.parent)
+
+
+def from_plain(value: Any, source: str, folder: Path) -> Config:
+    """A config from plain values, its plug-ins loaded first.
+
+    Args:
+        source: what errors begin with, such as the file.
+        folder: where plug-ins are looked for beside the Python path; usually the config's.
+
+    Raises ConfigError, which names the key, and PluginError.
+    """
+    match value:
+        case {"plugins": [*modules]} if all(isinstance(name, str) for name in modules):
+            try:
+                load_plugins(modules, folder)
+            except PluginError as error:
+                raise PluginError(f"{source}: {error}") from None
+    return validated(Config, value, source)
 
 
 def _set(value: Any, override: str) -> None:

@@ -101,6 +101,7 @@ def export(
         priors=dict(priors.cut or {}),
         items_at=packed.manifest.items_at,
         item_columns=packed.manifest.item_columns,
+        plugins=config.plugins,
         parts={},
     )
     return write(path, manifest, lambda folder: _fill(folder, config, packed, model, priors))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from corank.core.calibration import Platt
-from corank.core.errors import CheckpointError
+from corank.core.errors import CheckpointError, ConfigError
 from corank.core.settings import validated
 from corank.data.dataset import PackedDataset
 from corank.data.grouping import LAST_POSITION
@@ -25,7 +25,7 @@ from corank.features.input_layout import Layout
 from corank.models.joint import JointModel
 from corank.training.checkpoint import Checkpoint, load, save
 from corank.training.config import Config
-from corank.training.config_file import plain
+from corank.training.config_file import from_plain, plain
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Run:
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """Raises CheckpointError where there is no run."""
+        """Open a run; its config's plug-ins are loaded. Raises CheckpointError if there is no run, ConfigError."""
         path = folder / "run.json"
         try:
             held = json.loads(path.read_text(encoding="utf-8"))
@@ -67,7 +67,7 @@ class Run:
             ) from None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{path}: damaged or no run ({error!r}); train again") from None
-        return cls(folder, validated(Config, settings, str(path)), base)
+        return cls(folder, from_plain(settings, str(path), base), base)
 
     @property
     def latest(self) -> Path:
@@ -156,7 +156,7 @@ def load_own(path: Path, part: str, config: Config, packed: PackedDataset) -> Ch
 
 
 def _refuse_other_config(held: Checkpoint, config: Config, path: Path) -> None:
-    ours, theirs = _flat(plain(config)), _flat(held.facts.get("config", {}))
+    ours, theirs = _flat(plain(config)), _flat(_with_defaults(held.facts.get("config", {})))
     differing = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
     if differing:
         shown = "; ".join(f"{k}: {theirs.get(k)!r} there, {ours.get(k)!r} now" for k in differing[:5])
@@ -165,6 +165,14 @@ def _refuse_other_config(held: Checkpoint, config: Config, path: Path) -> None:
             f"{path}: a checkpoint of another config ({shown}{more}); "
             "give the config that it was trained with, or train anew without --resume"
         )
+
+
+def _with_defaults(settings: Any) -> Any:
+    """A checkpoint's config with the defaults of keys added since; unchanged if it is not valid now."""
+    try:
+        return plain(validated(Config, settings, "checkpoint"))
+    except ConfigError:
+        return settings
 
 
 def _flat(value: Any, path: str = "") -> dict[str, Any]:

@@ -15,6 +15,7 @@ from pydantic import Field, PositiveInt
 from starlette.applications import Starlette
 
 from corank.core.errors import CorankError
+from corank.core.registry import load_environment_plugins
 from corank.core.settings import Settings
 from corank.core.types import Report
 from corank.serving.http.app import Limits, Service
@@ -93,7 +94,8 @@ def opened(settings: Serving) -> Source:
 
 
 def worker() -> Starlette:
-    """One worker's app."""
+    """The app of one worker process, with the plug-ins of the environment."""
+    load_environment_plugins()
     settings = Serving.model_validate_json(os.environ[SERVING])
     sys.setswitchinterval(SWITCH)
     source = opened(settings)

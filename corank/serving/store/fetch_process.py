@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from corank.core.registry import load_environment_plugins
 from corank.serving.store.base import open_store
 from corank.serving.store.fetch import fetched
 
@@ -27,6 +28,8 @@ def fetch_aside(url: str, cache: Path, version: str) -> bool:
 
 
 def main() -> None:
+    """Fetch the version that standard input names, with the plug-ins of the environment."""
+    load_environment_plugins()
     url, cache, version = json.load(sys.stdin)
     fetched(open_store(url), version, Path(cache))
 

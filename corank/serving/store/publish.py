@@ -13,9 +13,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from corank.bundle.manifest import CHUNK, FORMAT, Bundle, BundleManifest, Part
+from corank.bundle.manifest import CHUNK, FORMAT, Bundle, BundleManifest, Part, read_manifest
 from corank.core.errors import CorankError, RequestError, StoreError
-from corank.core.settings import validated
 from corank.core.time import format_time, now_ms
 from corank.core.types import Progress, Report
 from corank.serving.funnel.funnel import Funnel
@@ -186,7 +185,7 @@ def manifest_of(store: Store, version: str) -> BundleManifest:
             f"{store.address}: {version} is of format {plain['format']}; this corank reads format {FORMAT}; export it "
             "with this one and publish that"
         )
-    return validated(BundleManifest, plain, f"{store.address}: {version}")
+    return read_manifest(plain, f"{store.address}: {version}", "publish the bundle again")
 
 
 def _damaged(store: Store, version: str, part: str) -> DamagedError:

@@ -1,0 +1,120 @@
+"""Plug-ins of a config: loaded before it is validated, by whoever reads it."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import corank
+from corank.bundle.manifest import Bundle
+from corank.core.errors import BundleError, ConfigError, PluginError
+from corank.core.registry import PLUGINS, load_environment_plugins, plugin_hint
+from corank.training.checkpoint import load, save
+from corank.training.config_file import plain, read
+from corank.training.run import Run, load_own
+from tests.support.simulated_runs import make_world
+
+
+@pytest.fixture(autouse=True)
+def _path() -> Iterator[None]:
+    """Python's path and modules as they were, afterwards."""
+    before, modules = list(sys.path), set(sys.modules)
+    yield
+    sys.path[:] = before
+    for name in set(sys.modules) - modules:
+        if name.startswith("plugin_"):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """A world whose config names the plug-in beside it."""
+    path = make_world(tmp_path, requests=200)
+    (tmp_path / "plugin_one.py").write_text("", encoding="utf-8")
+    path.write_text(path.read_text(encoding="utf-8") + "plugins: [plugin_one]\n", encoding="utf-8")
+    return path
+
+
+def test_a_config_loads_the_plugins_beside_it(config: Path) -> None:
+    assert read(config).plugins == ["plugin_one"]
+    assert "plugin_one" in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("plugins", "message"),
+    [
+        ("[plugin_absent]", "plugins: no module 'plugin_absent' on the Python path and in "),
+        ("[../x]", "plugins: expected the dotted name of a module; received '../x'"),
+        ("plugin_one", "plugins: Input should be a valid list; received 'plugin_one'"),
+        ("[1]", "plugins.0: Input should be a valid string; received 1"),
+    ],
+)
+def test_a_faulty_plugin_is_named_with_the_file(config: Path, plugins: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(config, [f"plugins={plugins}"])
+    assert str(caught.value).startswith(f"{config}: {message}")
+
+
+def test_a_plugin_that_fails_is_an_error_of_the_config(config: Path) -> None:
+    config.with_name("plugin_one.py").write_text("1 / 0", encoding="utf-8")
+    with pytest.raises(PluginError, match=r"plugins: 'plugin_one' cannot be imported: ZeroDivisionError"):
+        read(config)
+
+
+def test_a_run_loads_the_plugins_of_its_config(config: Path, tmp_path: Path) -> None:
+    Run.create(tmp_path / "run", read(config), config.parent)
+    del sys.modules["plugin_one"]
+    sys.path.remove(str(config.parent))
+    assert Run.open(tmp_path / "run").config.plugins == ["plugin_one"]
+    assert "plugin_one" in sys.modules
+
+
+def test_plain_values_keep_the_plugins(config: Path) -> None:
+    assert plain(read(config))["plugins"] == ["plugin_one"]
+
+
+def test_the_environment_names_plugins(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(PLUGINS, "plugin_one,")
+    load_environment_plugins()
+    assert "plugin_one" in sys.modules
+    monkeypatch.setenv(PLUGINS, "plugin_two")
+    with pytest.raises(PluginError, match="no module 'plugin_two'"):
+        load_environment_plugins()
+
+
+def test_plugins_are_loaded_from_python(config: Path) -> None:
+    corank.load_plugins(["plugin_one"], config.parent)
+    assert "plugin_one" in sys.modules
+
+
+def test_what_a_bundle_records_is_named_and_never_imported(trained: Run, tmp_path: Path) -> None:
+    corank.export(trained.folder, tmp_path / "bundle")
+    path = tmp_path / "bundle" / "manifest.json"
+    held = json.loads(path.read_text(encoding="utf-8"))
+    assert held["plugins"] == []
+    (tmp_path / "plugin_one.py").write_text("1 / 0", encoding="utf-8")
+    sys.path.append(str(tmp_path))
+    held["plugins"], held["features"]["tab"]["kind"] = ["plugin_one", "os", "a b", 1], "bought"
+    path.write_text(json.dumps(held), encoding="utf-8")
+    with pytest.raises(BundleError, match=r"needs the plug-in 'plugin_one': pass --plugin plugin_one$"):
+        Bundle.open(tmp_path / "bundle")
+    assert "plugin_one" not in sys.modules
+
+
+def test_the_hint_names_what_is_not_loaded() -> None:
+    assert plugin_hint(["os", "plugin_one", "plugin_two"]) == (
+        "needs the plug-ins 'plugin_one', 'plugin_two': pass --plugin plugin_one --plugin plugin_two"
+    )
+    assert plugin_hint(["os"]) == plugin_hint(None) == plugin_hint("plugin_one") == ""
+
+
+def test_a_checkpoint_of_before_a_key_is_of_the_same_config(trained: Run, tmp_path: Path) -> None:
+    """Weights of earlier versions stay readable: a key that they do not know has its default."""
+    held = load(trained.folder / "model.safetensors")
+    del held.facts["config"]["plugins"]
+    save(tmp_path / "earlier.safetensors", held)
+    earlier = load_own(tmp_path / "earlier.safetensors", "calibrators", trained.config, trained.packed())
+    assert earlier.tensors.keys() == held.tensors.keys()
