@@ -18,8 +18,9 @@ from corank.core.errors import DataError
 from corank.core.ragged import Ragged, Rows
 from corank.features.schema import PLACEMENTS
 from corank.training.run import Run
+from tests.support.cases import Case
 from tests.support.command_line import run_corank
-from tests.support.random_worlds import DERIVED, Case
+from tests.support.random_worlds import DERIVED
 
 
 @pytest.fixture(scope="module")

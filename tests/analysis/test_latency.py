@@ -16,7 +16,8 @@ from corank.models.two_tower import TowersSettings
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.training.run import Run
-from tests.support.random_worlds import DERIVED, Case
+from tests.support.cases import Case
+from tests.support.random_worlds import DERIVED
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,8 @@ from corank.data.dataset import PackedDataset
 from corank.data.packed_history import history_items, needed, query_rows
 from corank.serving.funnel.funnel import Funnel, Request
 from corank.training.run import Run
-from tests.support.random_worlds import DAY, HOUR, RICH, Case, bare_funnel
+from tests.support.cases import Case, bare_funnel
+from tests.support.random_worlds import DAY, HOUR, RICH
 
 
 def encoded(funnel: Funnel, request: dict[str, Any]) -> Rows:

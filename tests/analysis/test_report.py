@@ -11,7 +11,7 @@ import pytest
 import corank
 from corank.core.errors import CheckpointError, CorankError, DataError
 from corank.training.run import Run
-from tests.analysis.test_html import Read
+from tests.support.html import Read
 from tests.support.simulated_runs import make_world, trained_run
 
 Sections = dict[str, str]

@@ -12,8 +12,9 @@ from corank.bundle.manifest import Bundle, next_seq, write
 from corank.core.errors import BundleError
 from corank.serving.funnel.funnel import Funnel
 from corank.training.export import export
+from tests.support.cases import Case
 from tests.support.command_line import run_corank
-from tests.support.random_worlds import RICH, Case
+from tests.support.random_worlds import RICH
 
 PARTS = [
     "prerank.query.onnx",

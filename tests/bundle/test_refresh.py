@@ -27,8 +27,9 @@ from corank.features.priors import Rates, Snapshots
 from corank.serving.funnel.funnel import Funnel, Request
 from corank.training.export import export, newest
 from corank.training.run import Run
+from tests.support.cases import Case
 from tests.support.command_line import run_corank
-from tests.support.random_worlds import DAY, DERIVED, HOUR, Case
+from tests.support.random_worlds import DAY, DERIVED, HOUR
 
 BEGIN = 2 * DAY + 5 * HOUR
 """When the bundle's log ended: both the daily priors and those of two days are as of the third midnight."""

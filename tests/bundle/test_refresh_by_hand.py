@@ -13,8 +13,8 @@ import corank
 from corank.core.errors import DataError
 from corank.features.kinds import CountFeature, IdFeature, IdsFeature, PriorFeature
 from corank.serving.funnel.funnel import Funnel, Request
-from tests.data.test_pack import DAY, HOUR, ITEMS, LOG, USERS, World
-from tests.support.random_worlds import bare_funnel
+from tests.support.cases import bare_funnel
+from tests.support.packing import DAY, HOUR, ITEMS, LOG, USERS, World
 
 # A log small enough to count by hand
 

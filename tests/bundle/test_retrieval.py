@@ -13,7 +13,8 @@ from corank.data.pack import pack
 from corank.serving.funnel.funnel import Funnel, Request
 from corank.training.config import Config
 from corank.training.run import packed_folder
-from tests.support.random_worlds import RICH, Case
+from tests.support.cases import Case
+from tests.support.random_worlds import RICH
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import pytest
 
 from corank.data.dataset import PackedDataset
 from corank.features.kinds import IdsFeature
-from tests.data.test_pack import ITEMS, LOG, World, lists, only
-from tests.training.test_config import TEXT, refused
+from tests.support.configs import TEXT, refused
+from tests.support.packing import ITEMS, LOG, World, lists, only
 
 # b: 10 retrieved, 12 · a: 10, 11, 12 preranked · c: 12 · d: 13, not known · e: 10 ranked
 ORDERS = LOG.with_columns(

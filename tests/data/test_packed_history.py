@@ -14,7 +14,7 @@ from corank.data.packed_history import codes, history_items, needed, query_rows,
 from corank.features.history import recency
 from corank.features.input_layout import Layout
 from corank.features.kinds import CountFeature, IdFeature, IdsFeature
-from tests.data.test_pack import HOUR, LOG, World, only
+from tests.support.packing import HOUR, LOG, World, only
 
 ITEMS = pl.DataFrame(
     [

@@ -13,51 +13,13 @@ import corank
 from corank.core.calibration import Platt
 from corank.core.errors import DataError
 from corank.evaluation.evaluate import evaluate
-from corank.evaluation.predict import Predictions
-from corank.evaluation.stage_order import Calibrators
 from corank.metrics import Requests
-from corank.models.mlp import MlpSettings
-from corank.models.two_tower import TowersSettings
 from corank.training.run import Run
 from tests.support.command_line import run_corank
+from tests.support.predictions import IDENTITY, LEVELS, STAGES, logit, predictions
 from tests.support.simulated_runs import make_world, trained_run
 
-LEVELS = ["retrieved", "preranked", "ranked", "exposed"]
-STAGES = [
-    TowersSettings(name="prerank", model="towers", cuts=["retrieved"], keep=2, query=[4], item=[4]),
-    MlpSettings(name="rank", model="mlp", cuts=["preranked"], keep=1, labels=["click", "order"]),
-]
-IDENTITY: Calibrators = {"prerank": {"click": Platt()}, "rank": {"click": Platt(), "order": Platt()}}
 POINT = ["auc", "gauc", "logloss", "logloss_calibrated", "pcoc", "pcoc_calibrated", "ece", "ece_calibrated"]
-
-
-def logit(p: float) -> float:
-    return math.log(p / (1 - p))
-
-
-# Two requests of two users, four candidates and two. P(click) of both stages, level, click, order:
-ROWS = [
-    (0.8, 0.6, 3, 1, 0),
-    (0.6, 0.9, 3, 0, -1),
-    (0.4, 0.2, 1, -1, -1),
-    (0.2, 0.7, 0, -1, -1),
-    (0.3, 0.4, 3, 1, 1),
-    (0.5, 0.5, 2, -1, -1),
-]
-
-
-def predictions(**changes: Any) -> Predictions:
-    prerank, rank, level, click, order = (np.array(column) for column in zip(*ROWS, strict=True))
-    z_p, z_r = (np.array([logit(p) for p in column], np.float32) for column in (prerank, rank))
-    held: dict[str, Any] = {
-        "logits": {"prerank": {"click": z_p}, "rank": {"click": z_r, "order": z_p}},
-        "requests": Requests(np.array([0, 4, 6]), np.array([7, 3])),
-        "level": level.astype(np.uint8),
-        "exposed": level == 3,
-        "labels": {"click": click.astype(np.int8), "order": order.astype(np.int8)},
-        "weight": np.ones(6, np.float32),
-    }
-    return Predictions(**(held | changes))
 
 
 @pytest.fixture
@@ -260,9 +222,6 @@ def test_three_stages_are_each_judged_against_the_last() -> None:
     json.dumps(found, allow_nan=False)
 
 
-# Beside a reference
-
-
 def test_bias_regret_is_what_the_references_auc_has_more() -> None:
     truth = {"click": np.array([0.9, 0.1, 0.5, 0.6, 0.4, 0.3], np.float32)}
     best = np.log(truth["click"] / (1 - truth["click"]))
@@ -341,9 +300,6 @@ def test_weights_weigh(document: dict[str, Any]) -> None:
     found = evaluate(predictions(weight=weight), STAGES, LEVELS, IDENTITY, {}, "test")["stages"]["prerank"]
     assert found["exposed"]["click"]["auc"] == 3 / 4
     assert found["exposed"]["click"]["pcoc"] == pytest.approx((3 * 0.8 + 0.6 + 0.3) / 4)
-
-
-# A trained run
 
 
 def pairs(figures: dict[str, Any], intervals: dict[str, Any]) -> Iterator[tuple[str, float, list[float]]]:

@@ -6,7 +6,8 @@ import torch
 
 from corank.batches.reader import Reader
 from corank.evaluation.predict import Predictions, predict
-from tests.support.random_worlds import RICH, Case
+from tests.support.cases import Case
+from tests.support.random_worlds import RICH
 
 EXPOSED = 2
 

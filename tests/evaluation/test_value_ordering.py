@@ -19,11 +19,12 @@ from corank.evaluation.predict import predict
 from corank.evaluation.stage_order import order_of, true_value, value_of
 from corank.serving.funnel.funnel import Funnel, Request
 from corank.training.run import Run
-from tests.evaluation.test_evaluate import IDENTITY, LEVELS, STAGES, predictions
+from tests.support.cases import Case
 from tests.support.command_line import run_corank
-from tests.support.random_worlds import RICH, Case
+from tests.support.configs import TEXT, refused
+from tests.support.predictions import IDENTITY, LEVELS, STAGES, predictions
+from tests.support.random_worlds import RICH
 from tests.support.simulated_runs import trained_run
-from tests.training.test_config import TEXT, refused
 
 BID = np.array([1, 10, 1, 1, 2, 1], np.float32)
 CALIBRATORS = {"click": Platt(2.0, 0.5), "order": Platt()}

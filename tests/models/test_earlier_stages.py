@@ -18,8 +18,8 @@ from corank.models.joint import JointModel
 from corank.models.mlp import MlpSettings
 from corank.models.two_tower import TowersSettings
 from corank.training.config_file import read
+from tests.support.configs import TEXT, refused
 from tests.support.encoded_batches import LAYOUT, random_batch
-from tests.training.test_config import TEXT, refused
 
 PRERANK = TowersSettings(name="prerank", model="towers", keep=3, query=[8, 4], item=[4])
 TOTAL = Total([Click(kind="click", stage="rank")], Scope(["cut", "exposed"], ["click"], {"rank": ["click"]}))

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 from corank.core.errors import ConfigError
 from corank.models.joint import JointModel
 from corank.models.two_tower import Dots, Towers, TowersSettings
+from tests.support.configs import TEXT, refused
 from tests.support.encoded_batches import LAYOUT, SCHEMA, random_batch
-from tests.training.test_config import TEXT, refused
 
 SPLIT = {
     "person": {"features": ["user", "age"], "widths": [6, 8]},

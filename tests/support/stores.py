@@ -14,7 +14,8 @@ import numpy as np
 from corank.serving.funnel.funnel import Funnel, Request
 from corank.serving.store.base import Store, open_store
 from corank.serving.store.record_codec import Form
-from tests.support.random_worlds import DERIVED, Case
+from tests.support.cases import Case
+from tests.support.random_worlds import DERIVED
 from tests.support.redis_server import redis_server
 
 KINDS = ("lmdb", "redis")

@@ -10,36 +10,7 @@ from corank.features.kinds import IdsFeature
 from corank.models.embedding import TableOptimiser
 from corank.training.config_file import plain, read
 from corank.training.optimisers import DenseOptimiser
-
-TEXT = """\
-name: shop
-data:
-  log: log/*.parquet
-  items: items.parquet
-  request: [request_id]
-  user: user_id
-  item: item_id
-  time: time
-  level: level
-  levels: [retrieved, preranked, ranked, exposed]
-  labels: {click: {column: is_click}, order: {column: is_order}}
-  split: {valid: 2026-04-29, test: 2026-04-30}
-features:
-  user_id: {side: user, kind: id}
-  history: {side: user, kind: ids, of: item_id, event: click, every: 1d}
-  tab: {side: context, kind: id}
-  item_id: {side: item, kind: id}
-  brand: {side: item, kind: id}
-  brand_seen: {side: cross, kind: number}
-stages:
-  - {name: prerank, model: towers, cuts: [retrieved], keep: 100, query: [16, 8], item: [32, 8]}
-  - {name: rank, model: mlp, cuts: [preranked], keep: 10, hidden: [16], labels: [click, order], value: click}
-losses:
-  - {kind: click, stage: rank}
-  - {kind: unexposed, stage: prerank, from: [retrieved], per_request: 10, weight: 0.5}
-  - {kind: distill, teacher: rank, student: prerank, on: [exposed, ranked], warm_up: 500}
-train: {epochs: 2, table: {lr: 0.1}, rank: {lr: 0.01}}
-"""
+from tests.support.configs import TEXT, refused
 
 
 @pytest.fixture
@@ -47,13 +18,6 @@ def path(tmp_path: Path) -> Path:
     file = tmp_path / "shop.yaml"
     file.write_text(TEXT, encoding="utf-8")
     return file
-
-
-def refused(path: Path, *overrides: str) -> str:
-    """The message without the file that begins it."""
-    with pytest.raises(ConfigError) as caught:
-        read(path, overrides)
-    return str(caught.value).removeprefix(f"{path}: ")
 
 
 def test_a_config_is_read_as_it_is_written(path: Path) -> None:

@@ -23,7 +23,8 @@ from corank.features.input_layout import dense
 from corank.serving.funnel.funnel import Funnel, Request
 from corank.training.export import model_version
 from corank.training.run import Run
-from tests.support.random_worlds import LONG, RICH, Case
+from tests.support.cases import Case
+from tests.support.random_worlds import LONG, RICH
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from corank.core.errors import CorankError
 from corank.training.checkpoint import load
 from corank.training.config_file import read
 from corank.training.run import Run
+from tests.support.interruptions import Interrupting, StoppedError, same
 from tests.support.simulated_runs import Silent, trained_run
 
 SMALL = ("train.requests=24", "train.epochs=2")
@@ -27,31 +28,6 @@ HARD = (
     "train.checkpoint_every=7",
 )
 """What a resumed run must get right beyond the weights: drawn masks, and a checkpoint out of step with the log."""
-
-
-class StoppedError(Exception):
-    """What the watcher below raises."""
-
-
-class Interrupting(Silent):
-    def __init__(self, calls: int) -> None:
-        super().__init__()
-        self.calls = calls
-
-    def step(self, done: int, steps: int, losses: dict[str, float], candidates_per_second: float) -> None:
-        super().step(done, steps, losses, candidates_per_second)
-        if len(self.losses) == self.calls:
-            raise StoppedError
-
-
-def same(a: Run, b: Run, name: str = "model") -> bool:
-    """Whether two runs hold the same tensors, bit by bit, and the same facts."""
-    ours, theirs = (load(run.folder / f"{name}.safetensors") for run in (a, b))
-    return (
-        ours.facts == theirs.facts
-        and ours.tensors.keys() == theirs.tensors.keys()
-        and all(torch.equal(tensor, theirs.tensors[name]) for name, tensor in ours.tensors.items())
-    )
 
 
 def scalars(run: Run) -> dict[str, list[tuple[int, float]]]:

@@ -13,8 +13,8 @@ import corank
 from corank.core.errors import ConfigError
 from corank.training.checkpoint import load
 from corank.training.run import Run
+from tests.support.interruptions import Interrupting, StoppedError, same
 from tests.support.simulated_runs import Silent, trained_run
-from tests.training.test_train import Interrupting, StoppedError, same
 
 OWN = "stages.0.embeddings=own"
 APART = ("train.mode=separate", OWN)

@@ -11,8 +11,8 @@ import pytest
 
 import corank
 from corank.core.errors import ConfigError, CorankError, DataError
-from tests.analysis.test_html import Read
 from tests.support.command_line import run_corank
+from tests.support.html import Read
 from tests.support.simulated_runs import make_world
 
 MOST = (2, 5, 6, 7, 8)

@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from corank.serving.funnel.example import example
 from corank.serving.funnel.funnel import Request
 from corank.serving.http.schemas import rank
-from tests.support.random_worlds import DERIVED, LONG, RICH, Case, Drawn, drawn_worlds
+from tests.support.cases import Case
+from tests.support.random_worlds import DERIVED, LONG, RICH, Drawn, drawn_worlds
 
 
 def assert_ranked(case: Case) -> None:

@@ -13,7 +13,8 @@ from corank.core.errors import RequestError
 from corank.core.types import Floats
 from corank.evaluation.predict import predict
 from corank.serving.funnel.funnel import Request
-from tests.support.random_worlds import DERIVED, LONG, RICH, Case, Drawn, drawn_worlds
+from tests.support.cases import Case
+from tests.support.random_worlds import DERIVED, LONG, RICH, Drawn, drawn_worlds
 
 TOLERANCE = 1e-5
 """Of a probability, between funnel and training model in fp32."""

@@ -25,7 +25,8 @@ from corank.serving.store.live_version import USERS
 from corank.serving.store.publish import publish
 from corank.serving.store.record_codec import keys_of
 from corank.serving.store.users import UserStore
-from tests.support.random_worlds import RICH, Case
+from tests.support.cases import Case
+from tests.support.random_worlds import RICH
 from tests.support.redis_server import redis_server
 
 TOKEN = {"Authorization": "Bearer secret"}

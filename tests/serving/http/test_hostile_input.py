@@ -6,7 +6,8 @@ import httpx2
 
 import corank
 from benchmarks.robustness import fuzz
-from tests.support.random_worlds import RICH, Case
+from tests.support.cases import Case
+from tests.support.random_worlds import RICH
 
 
 def test_hostile_input_is_answered_and_changes_nothing_for_others(tmp_path: Path) -> None:

@@ -25,7 +25,8 @@ from corank.serving.funnel.funnel import Request
 from corank.serving.http.page import funnel_page
 from corank.training.export import export
 from tests.support.browser import asked, chromium, faults
-from tests.support.random_worlds import LONG, RICH, Case
+from tests.support.cases import Case
+from tests.support.random_worlds import LONG, RICH
 from tests.support.redis_server import free_port
 
 T = TypeVar("T")

@@ -19,7 +19,7 @@ from corank.serving.store.live_version import JOURNAL, Head, journal, journal_ke
 from corank.serving.store.publish import publish, upsert
 from corank.serving.store.retention import prune, roll_back
 from tests.support.bundle_versions import variant
-from tests.support.random_worlds import Case
+from tests.support.cases import Case
 from tests.support.stores import KINDS, answers, derived, item, opened, records, worths
 
 

@@ -12,7 +12,8 @@ from corank.bundle.item_layers import Layer
 from corank.core.errors import StoreError
 from corank.core.ragged import Ragged
 from corank.serving.store.record_codec import CRC, Form, ids_of, keys_of
-from tests.support.random_worlds import DERIVED, ITEMS, RICH, Case, Drawn, bare_funnel, drawn_worlds
+from tests.support.cases import Case, bare_funnel
+from tests.support.random_worlds import DERIVED, ITEMS, RICH, Drawn, drawn_worlds
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,131 @@
+"""Logs that cannot be packed are refused by file, column and row."""
+
+from collections.abc import Callable
+
+import polars as pl
+import pytest
+
+from corank.core.errors import ConfigError
+from tests.support.packing import DAY, ITEMS, LOG, TRUTH, World
+
+
+def test_item_feature_without_items_is_refused(world: World) -> None:
+    world.items = None
+    with pytest.raises(ConfigError, match=r"features\.brand: an item feature is read from `data\.items`"):
+        world.pack()
+
+
+def test_two_rows_of_an_item_that_differ_are_refused(world: World) -> None:
+    world.items = pl.concat([ITEMS, ITEMS[:1], ITEMS[1:2].with_columns(brand=pl.lit("other"))])
+    assert "data.items: item=12 has rows that differ; keep one" in world.refused()
+
+
+def test_truth_must_know_every_candidate(world: World) -> None:
+    world.truth = TRUTH.filter(pl.col("item") != 11)
+    assert "data.truth: no 'click' for candidates of the log, such as item=11" in world.refused()
+
+
+def test_truth_must_have_a_label(world: World) -> None:
+    world.truth = TRUTH.rename({"click": "clicks"})
+    assert "data.truth: no column 'click'; near ones: clicks" in world.refused()
+
+
+Change = Callable[[pl.DataFrame], pl.DataFrame]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda log: log.with_columns(click=pl.col("click").cast(pl.Float64).fill_null(float("nan"))),
+            "data.labels.click: column 'click' holds nan; expected 0, 1, or null if unknown",
+        ),
+        (
+            lambda log: log.with_columns(click=pl.col("click") * 2),
+            "data.labels.click: column 'click' holds 2; expected 0, 1, or null if unknown",
+        ),
+        (
+            lambda log: log.with_columns(click=pl.lit("yes")),
+            "data.log: column 'click' is String; expected 0, 1 or null, as data.labels.click reads it",
+        ),
+        (
+            lambda log: log.with_columns(match=pl.col("match").fill_null(float("nan"))),
+            "data.log: column 'match' is nan at request='a'; write null for a missing value",
+        ),
+        (
+            lambda log: log.with_columns(match=pl.lit("high")),
+            "data.log: column 'match' is String; expected numbers, as features.match is of kind number",
+        ),
+        (
+            lambda log: log.with_columns(tab=pl.lit([1], pl.List(pl.Int64))),
+            "data.log: column 'tab' is List(Int64); expected whole numbers or text, as features.tab is of kind id",
+        ),
+        (
+            lambda log: log.with_columns(level=pl.col("level").replace("ranked", "reranked")),
+            "data.level: column 'level' holds 'reranked'; data.levels are retrieved, preranked, ranked, exposed",
+        ),
+        (
+            lambda log: log.with_columns(level=pl.col("level").replace("ranked", None)),
+            "data.level: column 'level' holds None; data.levels are retrieved, preranked, ranked, exposed",
+        ),
+        (
+            lambda log: log.with_columns(user=pl.col("user").replace(3, None)),
+            "data.log: column 'user' is null in 1 rows; every candidate needs one",
+        ),
+        (lambda log: log.rename({"tab": "tabs"}), "data.log: no column 'tab'; near ones: tabs"),
+        (lambda log: log.rename({"click": "clicks"}), "data.log: no column 'click'; near ones: clicks"),
+        (
+            lambda log: log.with_columns(item=pl.col("item").replace(13, 77)),
+            "data.items: 1 items of the log have no row, such as 77; add them",
+        ),
+        (
+            lambda log: log.with_columns(pl.format("i{}", "item").alias("item")),
+            "data.items: column 'item' is Int64; expected String, as in the log",
+        ),
+        (
+            lambda log: log.filter(pl.col("time") < 2 * DAY),
+            "data.split: no row of the log is in 'test' (valid from 1970-01-02, test from 1970-01-03, UTC); "
+            "the log is from 1970-01-01 00:00:00 UTC to 1970-01-02 01:00:00 UTC",
+        ),
+        (lambda log: log.head(0), "data.log: the log is empty"),
+    ],
+)
+def test_unsound_log_is_refused(world: World, change: Change, message: str) -> None:
+    world.log = change(world.log)
+    assert world.refused() == message
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "shown"),
+    [
+        ("tab", "shop", "column 'tab' changes from 'home' to 'shop'"),
+        ("user", 2, "column 'user' changes from 1 to 2"),
+        ("time", 7, "column 'time' changes from 3600000 to 7"),
+    ],
+)
+def test_request_that_changes_within_itself_is_refused(
+    world: World, column: str, value: object, shown: str
+) -> None:
+    changed = pl.when(pl.int_range(8) == 2).then(pl.lit(value)).otherwise(column).alias(column)
+    world.log = LOG.with_columns(changed)
+    rule = "within the request; it must be the same for all its candidates"
+    assert world.refused() == f"data.log: request request='a': {shown} {rule}"
+
+
+def test_candidate_twice_with_different_values_is_refused(world: World) -> None:
+    world.log = pl.concat([LOG, LOG[2:3].with_columns(click=pl.lit(1, pl.Int64))])
+    assert world.refused() == (
+        "data.log: request request='a', item=11: column 'click' changes from 0 to 1 "
+        "between two rows of one candidate; keep one"
+    )
+
+
+def test_weight_must_be_positive(world: World) -> None:
+    world.log = LOG.with_columns(w=pl.lit(0.0))
+    world.data["weight"] = "w"
+    assert world.refused() == "data.weight: column 'w' holds 0.0; expected positive numbers"
+
+
+def test_missing_file_is_refused(world: World) -> None:
+    world.data["users"] = "people.parquet"
+    assert "people.parquet: no such file" in world.refused()

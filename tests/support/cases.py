@@ -1,0 +1,114 @@
+"""Cases: a random world that is packed, with a model of random weights and its bundle."""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+
+from corank.analysis.logged_request import logged_request
+from corank.bundle.manifest import FORMAT, BundleManifest, write
+from corank.core.calibration import Platt
+from corank.data.dataset import PackedDataset, prior_folder
+from corank.data.pack import pack
+from corank.evaluation.stage_order import Calibrators
+from corank.models.joint import JointModel
+from corank.serving.funnel.funnel import Funnel
+from corank.training.config import Config
+from corank.training.export import export, newest
+from corank.training.run import Run, packed_folder, untrained
+from tests.support.random_config import world_config
+from tests.support.random_tables import write_tables
+from tests.support.random_worlds import Drawn
+
+
+@dataclass(frozen=True)
+class Case:
+    """A packed world and a model of random weights; nothing was trained."""
+
+    base: Path
+    config: Config
+    packed: PackedDataset
+    model: JointModel
+    calibrators: Calibrators
+    items: pl.DataFrame
+
+    @classmethod
+    def of(cls, base: Path, drawn: Drawn) -> "Case":
+        rng = np.random.default_rng(drawn["seed"])
+        items = write_tables(base, drawn, rng)
+        config = Config.model_validate(world_config(drawn))
+        packed = pack(config.data, config.declared, base, packed_folder(config, base))
+        model = random_model(config, packed, drawn["seed"])
+        calibrators = {
+            s.name: {label: Platt(float(rng.uniform(0.3, 2)), float(rng.normal())) for label in s.labels}
+            for s in config.stages
+        }
+        return cls(base, config, packed, model, calibrators, items)
+
+    @property
+    def run(self) -> Run:
+        return Run(self.base / "run", self.config, self.base)
+
+    @cached_property
+    def funnel(self) -> Funnel:
+        """Exported once, and opened from the disk."""
+        export(self.base / "bundle", self.config, self.packed, self.model, self.calibrators)
+        return Funnel.open(self.base / "bundle")
+
+    @property
+    def since(self) -> int:
+        """From when on the bundle's snapshots of priors are those that requests are packed with."""
+        return max([0, *self.funnel.manifest.priors.values()])
+
+    def request(self, split: str, number: int) -> dict[str, Any]:
+        """A logged request, by way of JSON."""
+        request: dict[str, Any] = json.loads(json.dumps(logged_request(self.run, split, number)))
+        return request
+
+
+def bare_funnel(packed: PackedDataset, path: Path) -> Funnel:
+    """A funnel that encodes requests as a bundle of `packed` does, but has no stages: quickly made."""
+    priors = packed.priors.as_of(packed.schema.priors(), packed.manifest.last)
+    manifest = BundleManifest(
+        format=FORMAT,
+        name="bare",
+        model_version="0" * 16,
+        items_seq=1,
+        content="",
+        data=packed.data,
+        features=packed.manifest.features,
+        stages=[],
+        sources=packed.manifest.sources,
+        priors=dict(priors.cut or {}),
+        items_at=packed.manifest.items_at,
+        item_columns=packed.manifest.item_columns,
+        parts={},
+    )
+
+    def fill(folder: Path) -> None:
+        packed.encoders.save(folder / "encoders")
+        newest(packed).renewed(packed.encoders, priors).save(folder / "items")
+        for n, rates in enumerate(priors.rates.values()):
+            rates.save(prior_folder(folder, n))
+
+    return Funnel(write(path, manifest, fill))
+
+
+def random_model(config: Config, packed: PackedDataset, seed: int) -> JointModel:
+    """Weights of the size of a trained model's; embeddings and biases far from the zeros they begin at."""
+    torch.manual_seed(seed % 2**31)
+    model = untrained(config, packed).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.startswith("tables."):
+                parameter.normal_()
+            elif parameter.dim() < 2:
+                parameter.add_(torch.randn_like(parameter) * 0.3)
+            else:
+                parameter.mul_(2)
+    return model

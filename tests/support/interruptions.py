@@ -1,0 +1,32 @@
+"""Trainings that are interrupted, and runs compared bit by bit."""
+
+import torch
+
+from corank.training.checkpoint import load
+from corank.training.run import Run
+from tests.support.simulated_runs import Silent
+
+
+class StoppedError(Exception):
+    """What the watcher below raises."""
+
+
+class Interrupting(Silent):
+    def __init__(self, calls: int) -> None:
+        super().__init__()
+        self.calls = calls
+
+    def step(self, done: int, steps: int, losses: dict[str, float], candidates_per_second: float) -> None:
+        super().step(done, steps, losses, candidates_per_second)
+        if len(self.losses) == self.calls:
+            raise StoppedError
+
+
+def same(a: Run, b: Run, name: str = "model") -> bool:
+    """Whether two runs hold the same tensors, bit by bit, and the same facts."""
+    ours, theirs = (load(run.folder / f"{name}.safetensors") for run in (a, b))
+    return (
+        ours.facts == theirs.facts
+        and ours.tensors.keys() == theirs.tensors.keys()
+        and all(torch.equal(tensor, theirs.tensors[name]) for name, tensor in ours.tensors.items())
+    )

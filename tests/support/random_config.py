@@ -1,0 +1,163 @@
+"""The config of a random world: its features, crosses, priors and stages."""
+
+from typing import Any
+
+import numpy as np
+
+from tests.support.random_worlds import LEVELS, SPLIT, Drawn
+
+
+def _features(drawn: Drawn) -> dict[str, Drawn]:
+    item_id = drawn["item_id"]
+    features: dict[str, Drawn] = {
+        "user_id": {"side": "user", "kind": "id", "dim": 3},
+        "item_id": {"side": "item", "kind": "id"} | item_id,
+    }
+    for n, history in enumerate(drawn["histories"]):
+        shared = {"side": "user", "kind": "ids", "of": "item_id", "dim": item_id["dim"]}
+        features[f"history_{n}"] = shared | history
+    for name, feature in columns_by_name(drawn).items():
+        plain = {key: value for key, value in feature.items() if key not in ("text", "whole")}
+        side = name.partition("_")[0]
+        features[name] = {"side": "user" if side == "logged" else side} | plain
+    if drawn["attributes"]:
+        features |= _attributes(drawn, features)
+    if drawn["derived"]:
+        features |= _derived(drawn, features)
+    return features
+
+
+def _attributes(drawn: Drawn, features: dict[str, Drawn]) -> dict[str, Drawn]:
+    """An attribute of each history's items for every item feature that can be one."""
+    items = [n for n, f in features.items() if f["side"] == "item" and f["kind"] in ("id", "ids")]
+    return {
+        f"history_{n}_{item}": {
+            "side": "user",
+            "kind": "ids",
+            "of": f"history_{n}.{item}",
+            "dim": features[item]["dim"],
+            "pool": ("mean", "sum")[n % 2],
+        }
+        for n in range(len(drawn["histories"]))
+        for item in items
+    }
+
+
+def _derived(drawn: Drawn, features: dict[str, Drawn]) -> dict[str, Drawn]:
+    """Crosses and priors of every kind, of operands of either side and both, as the columns allow."""
+    rng = np.random.default_rng(drawn["seed"] + 1)
+    columns = columns_by_name(drawn) | {
+        "item_id": {"text": drawn["text_ids"]},
+        "user_id": {"text": drawn["text_ids"]},
+    }
+    histories = [f"history_{n}" for n in range(len(drawn["histories"]))]
+
+    def some(side: str, *kinds: str) -> list[str]:
+        sides = ("user", "context") if side == "query" else (side,)
+        return [n for n, f in features.items() if f["side"] in sides and f["kind"] in kinds and "of" not in f]
+
+    def shape(n: int) -> Drawn:
+        shapes: list[Drawn] = [{"scale": "none"}, {"scale": "quantile"}, {"buckets": 3, "dim": 8}, {}]
+        return shapes[n % len(shapes)]
+
+    keys = {side: some(side, "id", "bucket") for side in ("query", "item")}
+    numbers = {side: some(side, "number", "bucket") for side in ("query", "item")}
+    made: list[Drawn] = []
+    for one, other in (("query", "query"), ("query", "item"), ("item", "item")):
+        first, second = rng.choice(keys[one]), rng.choice(keys[other][::-1])
+        if first != second:
+            made.append({"kind": "pair", "of": [first, second], "dim": 3, "min_count": 2})
+            made.append({"kind": "pair", "of": [second, first], "dim": 8, "hash": 5})
+        if numbers[one] and numbers[other]:
+            first, second = rng.choice(numbers[one]), rng.choice(numbers[other][::-1])
+            if first != second:
+                made.append({"kind": "product", "of": [first, second]} | shape(len(made)))
+                made.append({"kind": "ratio", "of": [first, second]} | shape(len(made)))
+    lists = some("query", "ids") + some("item", "ids") + histories
+    lists += [f"{h}.{n}" for h in histories for n in some("item", "id", "ids")]
+    for one in lists:
+        items = columns.get(one.rpartition(".")[2], columns["item_id"])
+        for other in some("query", "id", "ids") + some("item", "id", "ids"):
+            alike = (columns[other]["text"] or "separator" in columns[other]) == (
+                items["text"] or "separator" in items
+            )
+            if alike and one != other and rng.random() < 0.5:
+                made.append({"kind": "contains", "of": [one, other]})
+                made.append({"kind": "count", "of": [one, other]} | shape(len(made)))
+    for one, other in (("query", "query"), ("query", "item"), ("item", "item")):
+        by = list(dict.fromkeys([str(rng.choice(keys[one])), str(rng.choice(keys[other]))]))
+        for label in ("click", "buy", None):
+            late = [{}, {"lag": "5h"}, {"every": "2d"}][len(made) % 3]
+            made.append({"kind": "prior", "by": by, "label": label, "smoothing": 3} | late | shape(len(made)))
+    return {f"derived_{n}": {key: _plain(value) for key, value in f.items()} for n, f in enumerate(made)}
+
+
+def _plain(value: Any) -> Any:
+    return [str(v) for v in value] if isinstance(value, list) else value
+
+
+def columns_by_name(drawn: Drawn) -> dict[str, Drawn]:
+    sides = {"user": "user", "logged": "logged_user", "context": "context", "item": "item", "cross": "cross"}
+    return {f"{s}_{n}": feature for s, key in sides.items() for n, feature in enumerate(drawn[key])}
+
+
+def world_config(drawn: Drawn) -> Drawn:
+    features = _features(drawn)
+    some = {}
+    if drawn["narrow"]:  # the towers see some features only
+        some = {
+            "query_features": [n for n, f in features.items() if f.get("side") in ("user", "context")][::2],
+            "item_features": [n for n, f in features.items() if f.get("side") == "item"][::-2],
+        }
+    towers = {"name": "prerank", "model": "towers", "keep": 4, "query": [8, 4], "item": [6, 4]} | some
+    if drawn["several_towers"]:
+        query = [n for n, f in features.items() if f.get("side") in ("user", "context")]
+        towers |= {
+            "query_towers": {
+                "one": {"features": query[::2]},
+                "other": {"features": query[-1:], "widths": [4]},
+            }
+        }
+        towers.pop("query_features", None)
+    stages = [towers | drawn["prerank"]]
+    if drawn["middle"]:
+        stages.append({"name": "middle", "keep": 3} | drawn["middle"] | drawn["middle_tables"])
+    rank = {"name": "rank", "model": "mlp", "keep": 2, "hidden": [8, 6], "labels": ["click", "buy"]}
+    rank |= {"value": drawn["value"], "dcn": drawn["dcn"], "from_stages": drawn["earlier"]}
+    if drawn["din"] and drawn["histories"]:
+        attended = [
+            n
+            for n, f in features.items()
+            if f.get("side") == "item" and f["kind"] in ("id", "ids", "bucket") and n != "item_id"
+        ]
+        rank["din"] = {
+            "history": "history_0",
+            "hidden": drawn["din"]["hidden"],
+            "attributes": attended if drawn["din"]["attributes"] else [],
+        }
+    stages.append(rank)
+    return {
+        "name": "random",
+        "data": {
+            "log": "log.parquet",
+            "items": "items.parquet",
+            "users": "users.parquet",
+            "request": ["request"],
+            "user": "user_id",
+            "item": "item_id",
+            "time": "time",
+            "columns": ["bid", "worth"],
+            "labels": {
+                "click": {"column": "click"},
+                "buy": {"column": "buy"}
+                | ({"given": "click", "matures_after": "3h"} if drawn["shown"] else {}),
+            },
+            "split": SPLIT,
+        }
+        | ({"position": "position"} if drawn["shown"] else {})
+        | ({"level": "level", "levels": LEVELS} if drawn["levels"] else {})
+        | ({"scores": {"served": {"column": "score", "scale": "probability"}}} if drawn["score"] else {}),
+        "features": features,
+        "stages": [stage | drawn["stage"] for stage in stages],
+        "losses": [{"kind": "click", "stage": stage["name"]} for stage in stages],
+    }

@@ -1,0 +1,90 @@
+"""The tables of a random world: log, items and users."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from tests.support.random_config import columns_by_name
+from tests.support.random_worlds import DAY, HOUR, ITEMS, LEVELS, REQUESTS, Drawn
+
+
+def write_tables(base: Path, drawn: Drawn, rng: np.random.Generator) -> pl.DataFrame:
+    """Users 8 and 9 are in no table, items 12 to 14 in no training row, item 15 in no row of the log."""
+    columns = columns_by_name(drawn)
+
+    def drawn_columns(side: str, late: np.ndarray) -> dict[str, pl.Series]:
+        return {n: _values(f, late, rng) for n, f in columns.items() if n.startswith(side)}
+
+    time = np.sort(rng.integers(0, 4 * DAY // HOUR, REQUESTS)) * HOUR  # some at once
+    time[[0, -14, -1]] = 0, 2 * DAY, 4 * DAY - HOUR
+    time.sort()
+    sizes = rng.integers(1, 6, REQUESTS)
+    each = np.repeat(np.arange(REQUESTS), sizes)
+    late = time >= 3 * DAY
+    user = rng.integers(0, 8 + 2 * late, REQUESTS)
+    item = np.concatenate([rng.permutation(15 if late[r] else 12)[:n] for r, n in enumerate(sizes)])
+    # numbered at random, so that the requests of the log are not in the order of time
+    number = rng.permutation(REQUESTS)
+    by_request = drawn_columns("context", late) | drawn_columns("logged", late)
+    log = pl.DataFrame(
+        {
+            "request": number[each],
+            "user_id": _ids("u", user, drawn)[each],
+            "item_id": _ids("i", item, drawn),
+            "time": time[each],
+            "level": rng.choice(LEVELS, len(each), p=(0.2, 0.2, 0.6)),
+            "click": rng.integers(0, 2, len(each)),
+            "buy": pl.Series(rng.integers(0, 3, len(each))).replace(2, None),
+            "score": pl.Series(np.arange(len(each)) % 3 / 2).replace(0.5, None),
+            "bid": rng.random(len(each)),
+            "position": pl.Series(rng.integers(0, 4, len(each))).replace(3, None),
+        }
+        | {name: values.gather(each) for name, values in by_request.items()}
+        | drawn_columns("cross", late[each])
+    )
+    log.sample(fraction=1, shuffle=True, seed=drawn["seed"] % 1000).write_parquet(base / "log.parquet")
+    items = pl.DataFrame(
+        {"item_id": _ids("i", np.arange(ITEMS), drawn), "worth": rng.random(ITEMS)}
+        | drawn_columns("item", np.arange(ITEMS) >= 12)
+    )
+    items.write_parquet(base / "items.parquet")
+    # users 0 to 3 change twice, 2 and 3 hold from a time only
+    who, since = np.repeat(np.arange(8), [3, 3, 2, 2, 1, 1, 1, 1]), [None, 1, 2] * 2 + [1, 3] * 2 + [None] * 4
+    users = pl.DataFrame(
+        {
+            "user_id": _ids("u", who, drawn),
+            "valid_from": pl.Series(since, dtype=pl.Int64) * DAY,
+        }
+        | drawn_columns("user", np.zeros(len(who), dtype=bool))
+    )
+    users.write_parquet(base / "users.parquet")
+    return items
+
+
+def _ids(letter: str, numbers: np.ndarray, drawn: Drawn) -> pl.Series:
+    return pl.Series([f"{letter}{n}" for n in numbers] if drawn["text_ids"] else numbers)
+
+
+def _values(feature: Drawn, late: np.ndarray, rng: np.random.Generator) -> pl.Series:
+    """Values of a column, a fifth of them missing; `late` rows hold some that no training row does."""
+    rows = len(late)
+    missing = rng.random(rows) < 0.2
+    missing[0] = False
+    if feature["kind"] in ("number", "bucket"):
+        numbers = rng.normal(0, 20, rows) * np.where(late, 3, 1)
+        values: list[Any] = (numbers.round().astype(int) if feature.get("whole") else numbers).tolist()
+    elif feature["kind"] == "id":
+        values = [_word(rng.integers(0, 5 + 3 * far), feature) for far in late]
+    else:
+        lists = [rng.integers(0, 5 + 3 * far, rng.integers(0, 5)).tolist() for far in late]
+        lists[0] = [1, 2]
+        values = [[_word(v, feature) for v in some] for some in lists]
+        if "separator" in feature:
+            values = [" ,".join(map(str, some)) for some in values]
+    return pl.Series([None if gone else value for value, gone in zip(values, missing, strict=True)])
+
+
+def _word(value: int, feature: Drawn) -> Any:
+    return f"w{value}" if feature["text"] else int(value)
