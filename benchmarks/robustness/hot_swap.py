@@ -2,7 +2,7 @@
 
 Each of several connections asks again a moment after its answer, first with nothing but changing items beside it, then
 while versions go live. Every answer names its version and the change of the items; afterwards each is computed anew by
-`corank.serving.store.fetch.as_of` for what it named, and is `mixed` where ids or scores are not those. `told_apart`
+`corank.serving.store.fetch.restore` for what it named, and is `mixed` where ids or scores are not those. `told_apart`
 is the share of the states for which an answer is not the one of the state before: what the comparison can see.
 """
 
@@ -32,8 +32,8 @@ from benchmarks.robustness.store_work import AT_ONCE, MARK, Worker
 from corank.analysis.logged_request import logged_request
 from corank.serving.funnel.funnel import Funnel, Request
 from corank.serving.store.base import open_store
-from corank.serving.store.fetch import as_of, fetched
-from corank.serving.store.live_version import Head
+from corank.serving.store.fetch import fetch_bundle, restore
+from corank.serving.store.live_version import StoreState
 from corank.serving.store.publish import publish
 from corank.training.run import Run
 from tests.support.bundle_versions import changing, first, variant
@@ -136,14 +136,14 @@ def computed(
         answer = msgspec.json.decode(body)
         by_state[answer["model_version"], answer["items_seq"]].append((number, answer))
     with closing(open_store(url)) as store:
-        names = {facts.model_version: name for name, facts in Head.read(store)[1].versions.items()}
+        names = {facts.model_version: name for name, facts in StoreState.read(store)[1].versions.items()}
         bundle = None
         for (model, seq), some in track(
             sorted(by_state.items()), "computing anew", console=Console(stderr=True)
         ):
             if bundle is None or bundle.manifest.model_version != model:
-                bundle = Funnel(fetched(store, names[model], cache))
-            funnel = as_of(store, names[model], bundle, seq)
+                bundle = Funnel(fetch_bundle(store, names[model], cache))
+            funnel = restore(store, names[model], bundle, seq)
             found.states += 1
             found.mixed += sum(not same(funnel.rank(requests[n]), answer) for n, answer in some)
             if before is not None:

@@ -27,7 +27,7 @@ from benchmarks.robustness.store_work import MARK, UPSERTS, Worker
 from corank.analysis.logged_request import logged_request
 from corank.core.errors import StoreError
 from corank.serving.store.base import Store, open_store
-from corank.serving.store.live_version import Head
+from corank.serving.store.live_version import StoreState
 from corank.serving.store.publish import publish
 from corank.serving.store.retention import held
 from tests.support.bundle_versions import changing, first, variant
@@ -138,7 +138,7 @@ def _confirm(said: str, witness: Witness) -> None:
 def _again(store: Store, bundle: Path) -> Iterator[str]:
     try:
         version = publish(bundle, store)
-        if Head.read(store)[1].live != version:
+        if StoreState.read(store)[1].live != version:
             yield "published again, it is not live"
     except StoreError as error:
         yield f"publishing again: {error}"

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 from benchmarks.load import free_port, serving
 from corank.core.errors import StoreError
 from corank.serving.store.base import Store, open_store
-from corank.serving.store.fetch import fetched
-from corank.serving.store.live_version import Head
+from corank.serving.store.fetch import fetch_bundle
+from corank.serving.store.live_version import StoreState
 from corank.serving.store.publish import publish
 
 CORANK = [sys.executable, "-c", "from corank.cli.main import main; main()"]
@@ -56,7 +56,7 @@ def away(
         redis.start()
         recovered = _until(lambda: _get(port, "/readyz")[0] == 200)
         with closing(open_store(redis.url)) as store:
-            assert Head.read(store)[1].live == first
+            assert StoreState.read(store)[1].live == first
             publish(bundles[1], store)
         renewed = _until(lambda: _rank(port, asked[0])[1] != before[0][1])
     return {
@@ -100,10 +100,10 @@ def outgrown(
     except StoreError as error:
         said = str(error)
     with closing(enlarge()) as larger:
-        intact = Head.read(larger)[1].live == version
-        fetched(larger, version, cache)  # every part and record is proven
+        intact = StoreState.read(larger)[1].live == version
+        fetch_bundle(larger, version, cache)  # every part and record is proven
         later = publish(bundles[1], larger)
-        return why in said and intact and Head.read(larger)[1].live == later
+        return why in said and intact and StoreState.read(larger)[1].live == later
 
 
 def full_map(folder: Path, bundles: Sequence[Path]) -> bool:

@@ -14,9 +14,9 @@ from benchmarks.robustness.store_work import AT_ONCE, UPSERTS, number_of
 from corank.core.errors import StoreError
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import Store
-from corank.serving.store.live_version import Change, Head, journal
-from corank.serving.store.publish import carried, chunks, manifest_of, on_top
-from corank.serving.store.record_codec import Form
+from corank.serving.store.live_version import Change, StoreState, journal
+from corank.serving.store.publish import carried, chunks, on_top, read_stored_manifest
+from corank.serving.store.record_codec import RecordFormat
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Witness:
     funnels: dict[int, Funnel] = field(default_factory=dict)
 
     def wrong(self) -> Iterator[str]:
-        _, head = Head.read(self.store)
+        _, head = StoreState.read(self.store)
         try:
             changes = dict(journal(self.store, 0, head.seq + 2 * UPSERTS))
             yield from self._journal(head, changes)
@@ -41,7 +41,7 @@ class Witness:
         except (StoreError, KeyError) as error:
             yield repr(error)
 
-    def _journal(self, head: Head, changes: dict[int, Change]) -> Iterator[str]:
+    def _journal(self, head: StoreState, changes: dict[int, Change]) -> Iterator[str]:
         if sorted(changes) != list(range(head.journal_from, head.seq + 1)):
             yield f"the journal of changes {head.journal_from} to {head.seq} has {sorted(changes)}"
         live = None
@@ -60,18 +60,18 @@ class Witness:
             if seq not in changes or [row["worth"] for row in changes[seq].items] != [number] * AT_ONCE:
                 yield f"upsert {number} was confirmed as change {seq}, which is another"
 
-    def _version(self, head: Head, version: str, changes: dict[int, Change]) -> Iterator[str]:
-        manifest = manifest_of(self.store, version)
-        form, number = Form.of(manifest), number_of(manifest.model_version)
+    def _version(self, head: StoreState, version: str, changes: dict[int, Change]) -> Iterator[str]:
+        manifest = read_stored_manifest(self.store, version)
+        form, number = RecordFormat.from_manifest(manifest), number_of(manifest.model_version)
         for part in filter(carried, manifest.parts):
             for _ in chunks(self.store, version, part, manifest.parts[part]):
                 pass
         records = self._table(f"items/{version}")
-        if not all(form.sound(*pair) for pair in records.items()):
+        if not all(form.is_intact(*pair) for pair in records.items()):
             yield f"{version}: a record is not sound"
             return
-        layer, funnel = form.decoded(records), self._funnel(number)
-        ids = funnel.receiver.items.layers[0].records.ids.values
+        layer, funnel = form.decode(records), self._funnel(number)
+        ids = funnel.request_encoder.items.layers[0].records.ids.values
         if layer.records.ids.values.to_list() != ids.to_list():
             yield f"{version}: has {len(records)} items of {len(ids)}"
         if (layer.records.columns["worth"] != number).any():
@@ -88,7 +88,7 @@ class Witness:
         return self.funnels[number]
 
     def _on_top(
-        self, head: Head, version: str, changes: dict[int, Change], funnel: Funnel
+        self, head: StoreState, version: str, changes: dict[int, Change], funnel: Funnel
     ) -> dict[bytes, bytes]:
         done, records = self.folded.get(version, (0, {}))
         until = head.until(version)
@@ -100,7 +100,7 @@ class Witness:
 
     def wrong_seen(self, lines: list[dict[str, Any]]) -> Iterator[str]:
         """What a reader saw that never was."""
-        _, head = Head.read(self.store)
+        _, head = StoreState.read(self.store)
         changes = dict(journal(self.store, 0, head.seq))
         for line in lines:
             if "wrong" in line:

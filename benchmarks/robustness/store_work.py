@@ -21,10 +21,10 @@ from corank.core.errors import StoreError
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store import publish as publishing
 from corank.serving.store.base import Store, open_store
-from corank.serving.store.fetch import caught_up, fetched, newest
-from corank.serving.store.live_version import Head
-from corank.serving.store.publish import MovedError, manifest_of, publish, upsert
-from corank.serving.store.record_codec import Form, ids_of, keys_of
+from corank.serving.store.fetch import catch_up, fetch_bundle, load_latest
+from corank.serving.store.live_version import StoreState
+from corank.serving.store.publish import VersionChangedError, publish, read_stored_manifest, upsert
+from corank.serving.store.record_codec import RecordFormat, to_ids, to_keys
 from corank.serving.store.retention import prune
 
 BLOCK = 64
@@ -94,10 +94,10 @@ def upserter(folder: Path, store: Store, first: str) -> None:
         items = [row | {"worth": float(number)} for row in rng.sample(rows, AT_ONCE)]
         seq = None
         while seq is None:
-            live = Head.read(store)[1].require_live(store)
+            live = StoreState.read(store)[1].require_live(store)
             try:
                 seq = upsert(store, live, funnels[live], items)
-            except MovedError:
+            except VersionChangedError:
                 continue
         print(json.dumps([seq, number]), flush=True)
 
@@ -110,16 +110,18 @@ class Reader:
     store: Store
     rng: random.Random = field(default_factory=lambda: random.Random(0))
     funnel: Funnel | None = None
-    forms: dict[str, tuple[Form, int]] = field(default_factory=dict)
+    forms: dict[str, tuple[RecordFormat, int]] = field(default_factory=dict)
 
     def look(self, live: str) -> dict[str, Any]:
         """What it holds after one look: version, change, and the `worth` of what changed since the bundle."""
         if self.funnel is None or self.funnel.manifest.content != live:
             shutil.rmtree(self.folder / "reader", ignore_errors=True)  # read all of it again
-            self.funnel = newest(self.store, live, Funnel(fetched(self.store, live, self.folder / "reader")))
+            self.funnel = load_latest(
+                self.store, live, Funnel(fetch_bundle(self.store, live, self.folder / "reader"))
+            )
         else:
-            self.funnel = caught_up(self.store, live, self.funnel)
-        manifest, (base, *later) = self.funnel.manifest, self.funnel.receiver.items.layers
+            self.funnel = catch_up(self.store, live, self.funnel)
+        manifest, (base, *later) = self.funnel.manifest, self.funnel.request_encoder.items.layers
         if (base.records.columns["worth"] != number_of(manifest.model_version)).any():
             raise ValueError(f"{live}: items of another version")
         worths = {
@@ -134,11 +136,11 @@ class Reader:
     def look_up(self, live: str) -> None:
         """Some items by their key: newer records first, then the bundle's."""
         if live not in self.forms:
-            manifest = manifest_of(self.store, live)
-            self.forms[live] = Form.of(manifest), number_of(manifest.model_version)
+            manifest = read_stored_manifest(self.store, live)
+            self.forms[live] = RecordFormat.from_manifest(manifest), number_of(manifest.model_version)
         assert self.funnel is not None
-        ids = self.funnel.receiver.items.layers[0].records.ids.values
-        keys = keys_of(ids.gather([self.rng.randrange(len(ids)) for _ in range(16)]))
+        ids = self.funnel.request_encoder.items.layers[0].records.ids.values
+        keys = to_keys(ids.gather([self.rng.randrange(len(ids)) for _ in range(16)]))
         for table, least, most in ((f"changed/{live}", MARK, sys.maxsize), (f"items/{live}", 0, MARK)):
             for key, record in zip(keys, self.store.get(table, keys), strict=True):
                 self._check(live, table, key, record, least, most)
@@ -147,13 +149,13 @@ class Reader:
         form, number = self.forms[live]
         if record is None:
             if table.startswith("items/"):
-                raise StoreError(f"{table}: {ids_of([key])[0]} is missing")
+                raise StoreError(f"{table}: {to_ids([key])[0]} is missing")
             return
-        if not form.sound(key, record):
-            raise ValueError(f"{table}: the record of {ids_of([key])[0]} is not sound")
-        worth = form.decoded({key: record}).records.columns["worth"][0]
+        if not form.is_intact(key, record):
+            raise ValueError(f"{table}: the record of {to_ids([key])[0]} is not sound")
+        worth = form.decode({key: record}).records.columns["worth"][0]
         if not least <= worth < most or (table.startswith("items/") and worth != number):
-            raise ValueError(f"{table}: {ids_of([key])[0]} is worth {worth}")
+            raise ValueError(f"{table}: {to_ids([key])[0]} is worth {worth}")
 
 
 def reader(folder: Path, store: Store) -> None:
@@ -186,13 +188,13 @@ def swapper(folder: Path, store: Store, port: str, every: str, swaps: str) -> No
 
 
 def _seen(one: Reader) -> Iterator[dict[str, Any]]:
-    live = Head.read(one.store)[1].require_live(one.store)
+    live = StoreState.read(one.store)[1].require_live(one.store)
     try:
         yield one.look(live)
         one.look_up(live)
     except (StoreError, ValueError) as error:
         # a version that was just removed cannot be read, and need not be
-        if isinstance(error, ValueError) or live in Head.read(one.store)[1].versions:
+        if isinstance(error, ValueError) or live in StoreState.read(one.store)[1].versions:
             yield {"wrong": str(error)}
 
 

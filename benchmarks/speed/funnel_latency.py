@@ -24,7 +24,7 @@ from benchmarks.load import Sent, answers, arriving, free_port, message, on_core
 from benchmarks.million import CANDIDATES, Million, million
 from benchmarks.speed.rivals import RIVALS
 from corank.serving.funnel.funnel import Funnel, Request
-from corank.serving.funnel.outcome import Ranked
+from corank.serving.funnel.ranking_result import RankingResult
 
 REQUESTS, CHECKED = 300, 20
 SHARE = 0.7
@@ -58,7 +58,7 @@ def in_turn(calls: Mapping[str, Callable[[int], object]], rounds: int) -> dict[s
 def prerank(funnel: Funnel, requests: Sequence[Request]) -> dict[str, Callable[[int], object]]:
     """The floor, and the funnel's own way from the candidates' places to those it keeps."""
     stage, *_ = funnel.manifest.stages
-    received = [funnel.receiver.receive(request) for request in requests]
+    received = [funnel.request_encoder.encode(request) for request in requests]
     query = {id(one.query): funnel.scorer.query(stage, one.query) for one in received}
     given = copy(funnel)
     given.scorer = copy(funnel.scorer)
@@ -66,10 +66,10 @@ def prerank(funnel: Funnel, requests: Sequence[Request]) -> dict[str, Callable[[
     everyone, quotas = np.arange(CANDIDATES), {s.name: s.keep for s in funnel.manifest.stages}
 
     def ours(n: int) -> None:
-        ranked = Ranked(funnel.manifest, requests[n], received[n], quotas)
+        ranked = RankingResult(funnel.manifest, requests[n], received[n], quotas)
         ranked.cut(stage, everyone, given._scores(stage, received[n], everyone, {}))
 
-    vectors = np.array(funnel.receiver.items.layers[0].vectors[stage.name])
+    vectors = np.array(funnel.request_encoder.items.layers[0].vectors[stage.name])
     taken = np.empty((CANDIDATES, vectors.shape[1]), dtype=np.float32)
 
     def floor(n: int) -> None:

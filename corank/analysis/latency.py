@@ -27,7 +27,7 @@ from corank.models.joint import Stage
 from corank.models.mlp import MlpSettings
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request, series
-from corank.serving.funnel.request_encoder import Received
+from corank.serving.funnel.request_encoder import EncodedRequest
 
 ROUNDS, CALLS = 5, 20
 """Of each measurement: the median of rounds, each the mean of calls."""
@@ -54,7 +54,7 @@ def prices(funnel: Funnel, request: Request, stages: Sequence[Stage]) -> dict[st
 
     Raises RequestError.
     """
-    received = funnel.receiver.receive(request)
+    received = funnel.request_encoder.encode(request)
     met, n = {}, len(received.ids)
     for stage in stages:
         met[stage.name], n = n, min(n, stage.keep)
@@ -68,10 +68,10 @@ def prices(funnel: Funnel, request: Request, stages: Sequence[Stage]) -> dict[st
 
 
 def _encoding(
-    funnel: Funnel, name: str, request: Request, received: Received, n: int
+    funnel: Funnel, name: str, request: Request, received: EncodedRequest, n: int
 ) -> Callable[[], object] | None:
     """What encodes a feature of a request, for n candidates if it is a pair's; nothing if it is paid ahead."""
-    schema, receiver = funnel.schema, funnel.receiver
+    schema, receiver = funnel.schema, funnel.request_encoder
     placement = schema.placement(name)
     if placement == "item":
         return None
@@ -88,8 +88,8 @@ def _encoding(
     return lambda: receiver.encoders.encode(name, series(name, values, "request"))
 
 
-def _derive(funnel: Funnel, name: str, received: Received, alive: NDArray[np.int64]) -> None:
-    schema, receiver = funnel.schema, funnel.receiver
+def _derive(funnel: Funnel, name: str, received: EncodedRequest, alive: NDArray[np.int64]) -> None:
+    schema, receiver = funnel.schema, funnel.request_encoder
     query = received.operands
     if schema.placement(name) == "query":
         sides = Sides.alone(schema, "query", query)
@@ -111,7 +111,7 @@ def _given(funnel: Funnel, name: str, request: Request, n: int) -> list[Any]:
     return [sides["id" if column == funnel.manifest.user else column]]
 
 
-def _stage(funnel: Funnel, stage: Stage, name: str, received: Received, n: int) -> tuple[float, float]:
+def _stage(funnel: Funnel, stage: Stage, name: str, received: EncodedRequest, n: int) -> tuple[float, float]:
     """Microseconds of a stage that meets n candidates: look-up, and its columns of the first layers."""
     placement = funnel.schema.placement(name)
     widths = _widths(stage, name, placement)
@@ -140,12 +140,12 @@ def _widths(stage: Stage, name: str, placement: Placement) -> list[int]:
     return [stage.query[0]] if stage.query_features is None or name in stage.query_features else []
 
 
-def _rows(funnel: Funnel, placement: Placement, received: Received, n: int) -> Rows:
+def _rows(funnel: Funnel, placement: Placement, received: EncodedRequest, n: int) -> Rows:
     if placement == "query":
         return received.query
     if placement == "item":
         return received.items.rows(received.place[:n])
-    return funnel.receiver.cross(received, np.arange(n))
+    return funnel.request_encoder.cross(received, np.arange(n))
 
 
 def timed(run: Callable[[], object] | None) -> float:

@@ -67,7 +67,7 @@ def vectors(bundle: Path, items: str, out: Path, progress: Progress = lambda don
 
 def replay(
     served: Path, source: str, cache: Path, report: Report = lambda line: None
-) -> recompute.Difference:
+) -> recompute.ReplayResult:
     """Compute the scores of served requests anew, those logged in a folder or a file, by a store or a bundle.
 
     Raises DataError, RequestError, StoreError, BundleError.

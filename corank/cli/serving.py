@@ -106,10 +106,10 @@ def serve(
 ) -> None:
     """Rank over HTTP. CORANK_TOKEN, if set, is what writers must send."""
     from corank.cli import console as screen
-    from corank.serving.http.server import Serving, cores
+    from corank.serving.http.server import ServeSettings, cores
     from corank.serving.http.server import serve as served
 
-    settings = Serving(
+    settings = ServeSettings(
         source=source,
         cache=cache or CACHE,
         log=log,

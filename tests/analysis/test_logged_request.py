@@ -21,7 +21,7 @@ from tests.support.random_worlds import DAY, HOUR, RICH
 
 def encoded(funnel: Funnel, request: dict[str, Any]) -> Rows:
     """The query row as the funnel encodes it, before any table is read."""
-    received = funnel.receiver.receive(Request.parse(json.loads(json.dumps(request))))
+    received = funnel.request_encoder.encode(Request.parse(json.loads(json.dumps(request))))
     assert received.missing == []
     return received.query
 

@@ -63,12 +63,12 @@ def seen(
     """The values of some features for user 2 and the candidates, as the bundle's funnel encodes them."""
     funnel = Funnel.open(small.folder / "bundle")
     request = {"user": {"id": 2, "city": "b", "clicked": list(clicked)}, "time": 73 * HOUR}
-    received = funnel.receiver.receive(Request.parse(request | {"candidates": list(candidates)}))
+    received = funnel.request_encoder.encode(Request.parse(request | {"candidates": list(candidates)}))
     everyone = np.arange(len(received.ids))
     sides = {
         "query": received.query,
         "item": received.items.rows(received.place),
-        "cross": funnel.receiver.cross(received, everyone),
+        "cross": funnel.request_encoder.cross(received, everyone),
     }
     found = []
     for name in names:

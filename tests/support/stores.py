@@ -13,7 +13,7 @@ import numpy as np
 
 from corank.serving.funnel.funnel import Funnel, Request
 from corank.serving.store.base import Store, open_store
-from corank.serving.store.record_codec import Form
+from corank.serving.store.record_codec import RecordFormat
 from tests.support.cases import Case
 from tests.support.random_worlds import DERIVED
 from tests.support.redis_server import redis_server
@@ -51,16 +51,16 @@ def item(like: int, id_: int | None = None, **columns: Any) -> dict[str, Any]:
 
 def records(funnel: Funnel) -> dict[bytes, bytes]:
     """Every item's newest record."""
-    form, found = Form.of(funnel.manifest), dict[bytes, bytes]()
-    for layer in funnel.receiver.items.layers:
-        found |= form.encoded(layer, np.arange(len(layer.records.ids)))
+    form, found = RecordFormat.from_manifest(funnel.manifest), dict[bytes, bytes]()
+    for layer in funnel.request_encoder.items.layers:
+        found |= form.encode(layer, np.arange(len(layer.records.ids)))
     return found
 
 
 def worths(funnel: Funnel) -> dict[int, float]:
     """The column `worth` of every item."""
     found: dict[int, float] = {}
-    for layer in funnel.receiver.items.layers:
+    for layer in funnel.request_encoder.items.layers:
         held = layer.records
         found |= zip(held.ids.values.to_list(), held.columns["worth"].tolist(), strict=True)
     return found

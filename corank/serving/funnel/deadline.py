@@ -43,7 +43,7 @@ class _Due:
             self.changed.notify()
 
 
-class Watch:
+class DeadlineTimer:
     """Stops runs that are late, from a thread that ends with it. Safe to share between threads."""
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ class Watch:
                     heapq.heapify(due.runs)
 
 
-class Pace:
+class LatencyTracker:
     """How long something takes: the 99th percentile of its last durations, in seconds, 0 while too few are known."""
 
     def __init__(self) -> None:

@@ -20,7 +20,7 @@ HOUR = 3_600_000
 def example(funnel: Funnel, rng: np.random.Generator) -> dict[str, Any]:
     """REQUEST.json of a made-up user, with every column; what the bundle knows no value of is null."""
     manifest, schema = funnel.manifest, funnel.schema
-    ids = funnel.receiver.items.layers[0].records.ids.values
+    ids = funnel.request_encoder.items.layers[0].records.ids.values
     items = ids.gather(rng.choice(len(ids), min(CANDIDATES, len(ids)), replace=False)).to_list()
     query = {
         side: {
@@ -49,7 +49,7 @@ def _histories(schema: Schema, items: list[Any]) -> dict[str, list[Any]]:
 
 def _value(funnel: Funnel, name: str, rng: np.random.Generator) -> Any:
     """One that training knew, if that can be told."""
-    encoder = funnel.receiver.encoders.fitted[name]
+    encoder = funnel.request_encoder.encoders.fitted[name]
     known: pl.Series | list[float] = []
     if isinstance(encoder, Vocabulary):
         known = encoder.values

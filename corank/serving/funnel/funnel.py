@@ -25,11 +25,11 @@ from corank.core.types import Floats, Longs, Numbers
 from corank.features.encoders import Encoders
 from corank.features.input_layout import Layout
 from corank.features.schema import Schema
-from corank.serving.funnel.deadline import Pace, Watch
+from corank.serving.funnel.deadline import DeadlineTimer, LatencyTracker
 from corank.serving.funnel.inspect import shown
-from corank.serving.funnel.outcome import Ranked
+from corank.serving.funnel.ranking_result import RankingResult
 from corank.serving.funnel.request import Request
-from corank.serving.funnel.request_encoder import Received, Receiver, Retrieve
+from corank.serving.funnel.request_encoder import EncodedRequest, RequestEncoder, Retrieve
 from corank.serving.funnel.scorer import RUNTIME_ERRORS, Scorer, Seen
 
 __all__ = ["Funnel", "Request"]
@@ -43,8 +43,8 @@ class Funnel:
         folder, schema = bundle.folder, bundle.manifest.declared
         stages, columns = self.manifest.stages, self.manifest.data.columns
         self.schema: Schema = schema
-        self._paces = {stage.name: Pace() for stage in stages}
-        self._watch = Watch() if any(stage.deadline_ms for stage in stages) else None
+        self._paces = {stage.name: LatencyTracker() for stage in stages}
+        self._watch = DeadlineTimer() if any(stage.deadline_ms for stage in stages) else None
         self._values = {s.name: Value.parse(s.value, [*s.labels, *columns]) for s in stages}
         try:
             encoders = Encoders.load(folder / "encoders", schema)
@@ -52,7 +52,7 @@ class Funnel:
             records = Records.load(folder / "items", encoders, self.manifest.item_columns)
             items = Items((Layer(records, read_vectors(folder, self.manifest)),))
             self.retrieval = Retrieval.open(folder, items)
-            self.receiver = Receiver(
+            self.request_encoder = RequestEncoder(
                 self.manifest,
                 encoders,
                 items,
@@ -74,8 +74,8 @@ class Funnel:
         other = copy(self)
         other.manifest = self.manifest.model_copy(update={"items_seq": items_seq})
         if newer is not None:
-            items = self.receiver.items.renewed(newer)
-            other.receiver = self.receiver.renewed(items)
+            items = self.request_encoder.items.renewed(newer)
+            other.request_encoder = self.request_encoder.renewed(items)
             other.retrieval = self.retrieval and self.retrieval.renewed(items)
         return other
 
@@ -86,7 +86,7 @@ class Funnel:
         """
         return self.ranked(request).answer()
 
-    def ranked(self, request: Request, arrived: float | None = None) -> Ranked:
+    def ranked(self, request: Request, arrived: float | None = None) -> RankingResult:
         """The same, with what happened on the way. A stage whose deadline passes leaves the order to the one before.
 
         Args:
@@ -96,8 +96,8 @@ class Funnel:
         """
         began = time.perf_counter() if arrived is None else arrived
         quotas = self._quotas(request)
-        received = self.receiver.receive(request, self._retrieve(request))
-        ranked = Ranked(self.manifest, request, received, quotas)
+        received = self.request_encoder.encode(request, self._retrieve(request))
+        ranked = RankingResult(self.manifest, request, received, quotas)
         ranked.took("receive", began)
         alive: Longs = np.arange(len(received.ids))
         seen: Seen = {}
@@ -111,13 +111,19 @@ class Funnel:
     def _retrieve(self, request: Request) -> Retrieve | None:
         if self.retrieval is None:
             return None
-        retrieval, where = self.retrieval, self.receiver.where(request)
+        retrieval, where = self.retrieval, self.request_encoder.where(request)
         stage = self.scorer.towers[retrieval.settings.stage]
         k = request.retrieve or retrieval.settings.keep
         return lambda query: retrieval.search(self.scorer.query(stage, query), k, where)
 
     def _in_time(
-        self, stage: StageFacts, received: Received, alive: Longs, seen: Seen, began: float, ranked: Ranked
+        self,
+        stage: StageFacts,
+        received: EncodedRequest,
+        alive: Longs,
+        seen: Seen,
+        began: float,
+        ranked: RankingResult,
     ) -> Numbers | None:
         """The stage's scores; None if it is late or fails, and another stage's order is there."""
         since, pace = time.perf_counter(), self._paces[stage.name]
@@ -142,34 +148,34 @@ class Funnel:
 
     def described(self, item: str) -> dict[str, Any] | None:
         """An item as people read it, None for one that is not there."""
-        return shown(self.receiver.items, self.receiver.encoders, item)
+        return shown(self.request_encoder.items, self.request_encoder.encoders, item)
 
     def warm(self, request: Request) -> None:
         """Rank a request for nobody, which may lack what is needed. How long it takes tells nothing of later ones."""
         with suppress(RequestError):
             self.ranked(request)
-        self._paces = {name: Pace() for name in self._paces}
+        self._paces = {name: LatencyTracker() for name in self._paces}
 
     def logits(self, request: Request) -> dict[str, dict[str, Floats]]:
         """Every stage's logits for all candidates, uncut: stage → label → (n,). Raises RequestError."""
-        received = self.receiver.receive(request, self._retrieve(request))
+        received = self.request_encoder.encode(request, self._retrieve(request))
         everyone: Longs = np.arange(len(received.ids))
         seen: Seen = {}
         return {
-            stage.name: self.scorer.logits(stage, self.receiver, received, everyone, seen)
+            stage.name: self.scorer.logits(stage, self.request_encoder, received, everyone, seen)
             for stage in self.manifest.stages
         }
 
     def _scores(
         self,
         stage: StageFacts,
-        received: Received,
+        received: EncodedRequest,
         alive: Longs,
         seen: Seen,
         options: RunOptions | None = None,
     ) -> Numbers:
         """The stage's value of some candidates."""
-        logits = self.scorer.logits(stage, self.receiver, received, alive, seen, options)
+        logits = self.scorer.logits(stage, self.request_encoder, received, alive, seen, options)
         value = self._values[stage.name]
         probabilities = {
             label: Platt(c.slope, c.intercept).apply(logits[label])

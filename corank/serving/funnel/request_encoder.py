@@ -27,7 +27,7 @@ from corank.features.priors import Snapshots
 from corank.features.schema import Placement, Schema
 from corank.features.vocabulary import hashes, identifiers
 from corank.serving.funnel.request import Candidates, Request, candidates, series, unknown_column
-from corank.serving.funnel.request_history import Past, Recall, find
+from corank.serving.funnel.request_history import HistoryEncoder, RequestHistory, find
 
 Retrieve = Callable[[Rows], Longs]
 """A query's row → the places of its candidates."""
@@ -39,7 +39,7 @@ LONG = 256
 
 
 @dataclass(frozen=True)
-class Received:
+class EncodedRequest:
     """A request as the stages take it; the candidates that are known or described, in the order given."""
 
     ids: list[Any]
@@ -65,7 +65,7 @@ class Received:
         return self.given[name][alive] if name in self.given else self.items.column(name, self.place[alive])
 
 
-class Receiver:
+class RequestEncoder:
     """Encodes requests for one bundle."""
 
     def __init__(
@@ -85,7 +85,7 @@ class Receiver:
         self._manifest, self.encoders, self.items, self.priors = manifest, encoders, items, priors
         self.schema: Schema = encoders.schema
         self._named, self._vectors = named, vectors
-        self.recall = Recall(encoders, attended)
+        self.recall = HistoryEncoder(encoders, attended)
         self._asked = [c for c in manifest.data.columns if c not in manifest.item_columns]
         self.item_columns = self._columns("item") - {manifest.item} | set(manifest.item_columns)
         self._pair_columns = self._columns("cross") | set(self._asked)
@@ -103,7 +103,7 @@ class Receiver:
         other.items = items
         return other
 
-    def receive(self, request: Request, retrieve: Retrieve | None = None) -> Received:
+    def encode(self, request: Request, retrieve: Retrieve | None = None) -> EncodedRequest:
         """With candidates from `retrieve` where the request brings none. Raises RequestError, which names the field."""
         missing: list[str] = []
         try:
@@ -118,7 +118,7 @@ class Receiver:
                 known = np.flatnonzero(place >= 0)
                 given, place = [given[n] for n in known], place[known]
                 described = [described[n] for n in known] if described else described
-            return Received(
+            return EncodedRequest(
                 ids=given,
                 query=query,
                 items=items,
@@ -134,7 +134,7 @@ class Receiver:
         except DataError as error:
             raise RequestError(str(error)) from None
 
-    def cross(self, received: Received, alive: Longs) -> Rows:
+    def cross(self, received: EncodedRequest, alive: Longs) -> Rows:
         """The crosses of some candidates: those logged, and those derived."""
         columns = {
             name: column.take(alive) if isinstance(column, Ragged) else column[alive]
@@ -148,7 +148,7 @@ class Receiver:
             columns |= encoded(self.encoders, derived(self.schema, "cross", sides, self.priors, times))
         return assemble(self.schema.placed("cross"), columns, len(alive))
 
-    def described(self, ids: list[Any], columns: list[dict[str, Any]]) -> Layer:
+    def encode_items(self, ids: list[Any], columns: list[dict[str, Any]]) -> Layer:
         """Items of the given columns, each once, as the records hold them. Raises RequestError."""
         for n, row in enumerate(columns):
             for column in row.keys() - self.item_columns:
@@ -211,7 +211,7 @@ class Receiver:
         if not new:
             return self.items, place
         rows = [{c: v for c, v in described[n].items() if c in self.item_columns} for n in new]
-        items = self.items.followed(self.described([ids[n] for n in new], rows))
+        items = self.items.followed(self.encode_items([ids[n] for n in new], rows))
         place[new] = find(items, [ids[n] for n in new], "candidates")
         return items, place
 
@@ -237,13 +237,15 @@ class Receiver:
             values |= columns
         return values
 
-    def _past(self, request: Request, time: int) -> dict[str, Past]:
+    def _past(self, request: Request, time: int) -> dict[str, RequestHistory]:
         return {
             name: self.recall.past(name, request.user.get(name), self.items, time)
             for name in self.schema.histories()
         }
 
-    def _query(self, values: dict[str, Any], past: dict[str, Past], time: int) -> tuple[Rows, Operands]:
+    def _query(
+        self, values: dict[str, Any], past: dict[str, RequestHistory], time: int
+    ) -> tuple[Rows, Operands]:
         schema, wanted = self.schema, self._wanted
         of = {name: values.get(column) for name, column in self._query_columns.items()}
         columns: dict[str, Encoded] = {name: self._one(self._encoded, name, of[name]) for name in of}

@@ -24,7 +24,7 @@ from corank.serving.funnel.request import history, series, whole
 
 
 @dataclass(frozen=True)
-class Past:
+class RequestHistory:
     """A history of one request."""
 
     codes: Ints  # (L,)
@@ -37,7 +37,7 @@ class Past:
 
 
 @dataclass(frozen=True)
-class Recalled:
+class HistoryItems:
     """What the histories of a request need of their items, which are gathered once."""
 
     items: dict[str, Ragged]
@@ -46,7 +46,7 @@ class Recalled:
     operands: Operands
 
 
-class Recall:
+class HistoryEncoder:
     """Reads the histories of requests for one bundle."""
 
     def __init__(self, encoders: Encoders, attended: Collection[str]) -> None:
@@ -61,7 +61,7 @@ class Recall:
         self.needed = bool(self._looked_up or weighted)
         """Whether codes alone are not enough."""
 
-    def past(self, name: str, events: Any, items: Items, time: int) -> Past:
+    def past(self, name: str, events: Any, items: Items, time: int) -> RequestHistory:
         """A history as the request tells it, cut to its length. Raises RequestError."""
         settings = self.schema.histories()[name]
         ids, times = history(name, events, settings.half_life is not None)
@@ -79,14 +79,14 @@ class Recall:
         weight = None
         if settings.half_life:
             weight = recency(np.maximum(time - np.array(times, dtype=np.int64), 0), settings.half_life)
-        return Past(
+        return RequestHistory(
             codes,
             find(items, ids, f"user.{name}") if found else np.full(len(ids), -1),
             hashes(values, name) if keyed else np.empty(0, dtype=np.uint64),
             weight,
         )
 
-    def of(self, items: Items, past: Mapping[str, Past]) -> Recalled:
+    def of(self, items: Items, past: Mapping[str, RequestHistory]) -> HistoryItems:
         looked_up = [name for name in self._looked_up if name in past]
         places = [past[name].place for name in looked_up]
         place = np.concatenate([np.empty(0, dtype=np.int64), *places])
@@ -94,7 +94,7 @@ class Recall:
         known = place[place >= 0]
         ends = np.cumsum([0, *map(len, places)])
         local = {name: row[a:b] for name, a, b in zip(looked_up, ends, ends[1:], strict=False)}
-        return Recalled(
+        return HistoryItems(
             {
                 name: Ragged.packed(
                     np.array([len(h.codes)]), local.get(name, np.full(len(h.codes), -1)), h.weight
@@ -105,7 +105,9 @@ class Recall:
             items.operands(known),
         )
 
-    def operands(self, recalled: Recalled | None, past: Mapping[str, Past]) -> dict[str, Ragged]:
+    def operands(
+        self, recalled: HistoryItems | None, past: Mapping[str, RequestHistory]
+    ) -> dict[str, Ragged]:
         """The operands of derived features that are of histories."""
         attributes = [name for name in self._operands if "." in name]
         found: dict[str, Ragged] = {}
@@ -117,7 +119,7 @@ class Recall:
             name: Ragged.packed(np.array([len(past[name].keys)]), past[name].keys) for name in seen
         }
 
-    def lists(self, past: Mapping[str, Past]) -> dict[str, Encoded]:
+    def lists(self, past: Mapping[str, RequestHistory]) -> dict[str, Encoded]:
         """The codes of each history; an attribute's are put in its place by `with_past`."""
         attributes = {name: history for name, (history, _) in self.schema.attributes().items()}
         owner = {name: name for name in past} | attributes
@@ -126,14 +128,14 @@ class Recall:
             for name, history in owner.items()
         }
 
-    def rows(self, rows: Rows, recalled: Recalled | None) -> Rows:
+    def rows(self, rows: Rows, recalled: HistoryItems | None) -> Rows:
         """The query's row with the attributes of its histories' items, and what each event weighs."""
         return rows if recalled is None else with_past(self.schema, rows, recalled.items, recalled.rows)
 
-    def attended_rows(self, items: Items, past: Mapping[str, Past]) -> dict[str, Rows]:
+    def attended_rows(self, items: Items, past: Mapping[str, RequestHistory]) -> dict[str, Rows]:
         return {name: self._events(items, name, past[name]) for name in self.attended}
 
-    def _events(self, items: Items, name: str, past: Past) -> Rows:
+    def _events(self, items: Items, name: str, past: RequestHistory) -> Rows:
         """The records of a history's items; one that has none is its id's code, and all else missing."""
         placed, unknown = self.schema.placed("item"), np.flatnonzero(past.place < 0)
         known = items.rows(past.place[past.place >= 0])

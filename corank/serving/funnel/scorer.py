@@ -17,7 +17,7 @@ from corank.core.ragged import Rows
 from corank.core.types import Floats, Longs
 from corank.features.input_layout import Group, Layout, dense, embedded
 from corank.features.schema import Placement
-from corank.serving.funnel.request_encoder import Received, Receiver
+from corank.serving.funnel.request_encoder import EncodedRequest, RequestEncoder
 
 RUNTIME_ERRORS: tuple[type[Exception], ...] = tuple(
     error for error in vars(runtime).values() if isinstance(error, type) and issubclass(error, Exception)
@@ -56,8 +56,8 @@ class Scorer:
     def logits(
         self,
         stage: StageFacts,
-        receiver: Receiver,
-        received: Received,
+        receiver: RequestEncoder,
+        received: EncodedRequest,
         alive: Longs,
         seen: Seen,
         options: onnxruntime.RunOptions | None = None,
@@ -90,14 +90,14 @@ class Scorer:
             seen[name] = self._dense(stage, "query", row)
         return seen[name]
 
-    def _dot(self, stage: StageFacts, received: Received, alive: Longs, seen: Seen) -> Floats:
+    def _dot(self, stage: StageFacts, received: EncodedRequest, alive: Longs, seen: Seen) -> Floats:
         assert stage.scale is not None and stage.bias is not None
         place = received.place if len(alive) == len(received.place) else received.place[alive]
         dot: Floats = received.items.vectors(stage.name, place) @ self.query(stage, received.query, seen)
         return np.float32(stage.scale) * dot + np.float32(stage.bias)
 
     def _inputs(
-        self, stage: StageFacts, receiver: Receiver, received: Received, alive: Longs, seen: Seen
+        self, stage: StageFacts, receiver: RequestEncoder, received: EncodedRequest, alive: Longs, seen: Seen
     ) -> dict[str, Floats]:
         inputs = {
             "query": self._query(stage, received.query, seen),

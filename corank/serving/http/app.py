@@ -26,12 +26,12 @@ from corank.core.errors import CorankError, RequestError, StoreError
 from corank.serving.funnel.example import example
 from corank.serving.funnel.scorer import RUNTIME_ERRORS
 from corank.serving.http import schemas as bodies
-from corank.serving.http.follower import Follower, OfStore
+from corank.serving.http.follower import Follower, StoreSource
 from corank.serving.http.openapi import document
 from corank.serving.http.page import funnel_page
-from corank.serving.http.prometheus import Gauges
-from corank.serving.http.request_log import Served
-from corank.serving.store.publish import MovedError, upsert
+from corank.serving.http.prometheus import ServiceMetrics
+from corank.serving.http.request_log import RequestLog
+from corank.serving.store.publish import VersionChangedError, upsert
 from corank.serving.store.users import UserStore
 
 RETRY_AFTER = "1"
@@ -73,12 +73,12 @@ class Service:
         limits: Limits,
         token: str | None = None,
         users: UserStore | None = None,
-        served: Served | None = None,
+        served: RequestLog | None = None,
     ) -> None:
         """`token` is asked of who writes; without one nobody may."""
         self.follower, self.limits, self._token = follower, limits, token
         self._users, self._served = users, served
-        self.gauges = Gauges(follower)
+        self.gauges = ServiceMetrics(follower)
         self._waiting = 0
         self._turn = asyncio.Lock()
 
@@ -192,7 +192,7 @@ class Service:
         """Put new or changed items into the live version."""
         self._authorised(http)
         source = self.follower.source
-        if not isinstance(source, OfStore):
+        if not isinstance(source, StoreSource):
             raise RefusedError(
                 409, "a bundle is served, and takes no items; `corank publish` it, and serve the store"
             )
@@ -201,7 +201,7 @@ class Service:
             funnel = self.follower.funnel
             seq = await asyncio.to_thread(upsert, source.store, funnel.manifest.content, funnel, rows)
             await asyncio.to_thread(self.follower.look)
-        except MovedError as error:
+        except VersionChangedError as error:
             self.follower.soon()
             raise RefusedError(503, str(error), {"Retry-After": RETRY_AFTER}) from None
         except StoreError as error:
@@ -225,7 +225,7 @@ class Service:
                 "name": manifest.name,
                 "model_version": manifest.model_version,
                 "items_seq": manifest.items_seq,
-                "items": int(self.follower.funnel.receiver.items.bounds[-1]),
+                "items": int(self.follower.funnel.request_encoder.items.bounds[-1]),
                 "stages": stages,
             }
         )

@@ -15,8 +15,8 @@ from corank.core.types import Report
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.serving.store.base import Store
-from corank.serving.store.fetch import caught_up, fetched, newest
-from corank.serving.store.live_version import Head
+from corank.serving.store.fetch import catch_up, fetch_bundle, load_latest
+from corank.serving.store.live_version import StoreState
 
 WARM, FEW = 200, 20
 """Requests that a funnel ranks before it goes live: the last ones that came; made up where none did."""
@@ -31,7 +31,7 @@ class Source(Protocol):
         """The funnel of the live version where the held one is another, or older; else None. Raises CorankError."""
 
 
-class OfBundle:
+class BundleSource:
     """A bundle's folder, whose content may be replaced."""
 
     def __init__(self, path: Path) -> None:
@@ -43,7 +43,7 @@ class OfBundle:
         return Funnel(Bundle.open(self.path))
 
 
-class OfStore:
+class StoreSource:
     """A store's live version, from a bundle in `cache`."""
 
     def __init__(self, store: Store, cache: Path, aside: Aside = lambda version: False) -> None:
@@ -51,13 +51,13 @@ class OfStore:
         self.store, self.cache, self._aside = store, cache, aside
 
     def newer(self, held: Funnel | None) -> Funnel | None:
-        _, head = Head.read(self.store)
+        _, head = StoreState.read(self.store)
         live = head.require_live(self.store)
         if held is None or live != held.manifest.content:
             proven = held is not None and self._aside(live)
-            return newest(self.store, live, Funnel(fetched(self.store, live, self.cache, proven)))
+            return load_latest(self.store, live, Funnel(fetch_bundle(self.store, live, self.cache, proven)))
         if head.seq != held.manifest.items_seq:
-            return caught_up(self.store, live, held)
+            return catch_up(self.store, live, held)
         return None
 
 
@@ -74,7 +74,7 @@ class Follower:
         self.recent: deque[Request] = deque(maxlen=WARM)
         """The last requests that were ranked."""
         self._look, self._stop, self._lock = threading.Event(), threading.Event(), threading.Lock()
-        self._warm(funnel, made_up(funnel), 0)
+        self._warm(funnel, sample_requests(funnel), 0)
         self.funnel: Funnel = funnel
         self._thread = threading.Thread(target=self._follow, name="corank-follow", daemon=True)
 
@@ -96,7 +96,7 @@ class Follower:
             try:
                 newer = self.source.newer(self.funnel)
                 if newer is not None and newer.manifest.content != self.funnel.manifest.content:
-                    self._warm(newer, list(self.recent) or list(made_up(newer)))
+                    self._warm(newer, list(self.recent) or list(sample_requests(newer)))
             except Exception as error:
                 # whatever it is, what is held is served on, and the next look may go well
                 if self.trouble is None:
@@ -126,9 +126,9 @@ class Follower:
                 self.look()
 
 
-def made_up(funnel: Funnel) -> Iterator[Request]:
+def sample_requests(funnel: Funnel) -> Iterator[Request]:
     """A few requests, of items throughout."""
-    ids = funnel.receiver.items.layers[0].records.ids.values
+    ids = funnel.request_encoder.items.layers[0].records.ids.values
     for n in range(FEW):
         if some := ids.gather_every(max(1, len(ids) // 100), n % max(1, len(ids))).to_list():
             yield Request(user={}, candidates=some)

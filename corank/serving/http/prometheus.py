@@ -17,14 +17,14 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from corank.serving.funnel.outcome import Ranked
+from corank.serving.funnel.ranking_result import RankingResult
 from corank.serving.http.follower import Follower
 
 MULTIPROC = "PROMETHEUS_MULTIPROC_DIR"
 BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 
-class Gauges:
+class ServiceMetrics:
     """One worker's part of the figures."""
 
     def __init__(self, follower: Follower) -> None:
@@ -69,7 +69,7 @@ class Gauges:
         self._of_stage, self._cut_by = cache(self._stage.labels), cache(self._cut.labels)
         self._told: tuple[Any, ...] = ()
 
-    def ranked(self, ranked: Ranked, seconds: float) -> None:
+    def ranked(self, ranked: RankingResult, seconds: float) -> None:
         self._whole.observe(seconds)
         for name, took in ranked.seconds.items():
             self._of_stage(name).observe(took)

@@ -21,8 +21,8 @@ from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.serving.http.request_log import REQUEST, SERVED, VERSION
 from corank.serving.store.base import Store
-from corank.serving.store.fetch import as_of, fetched
-from corank.serving.store.live_version import Head, journal
+from corank.serving.store.fetch import fetch_bundle, restore
+from corank.serving.store.live_version import StoreState, journal
 
 TOLERANCE = 1e-5
 """Of a score: docs/bundle.md#parity."""
@@ -32,7 +32,7 @@ FunnelOf = Callable[[str, int], Funnel | None]
 
 
 @dataclass
-class Difference:
+class ReplayResult:
     """What a replay found."""
 
     requests: int = 0
@@ -44,9 +44,9 @@ class Difference:
     """Requests whose version is gone."""
 
 
-def replay(served: Iterable[Path], funnel_of: FunnelOf, report: Report = lambda line: None) -> Difference:
+def replay(served: Iterable[Path], funnel_of: FunnelOf, report: Report = lambda line: None) -> ReplayResult:
     """Compute the scores of logged requests anew. Raises DataError, RequestError."""
-    found = Difference()
+    found = ReplayResult()
     funnels: dict[tuple[str, int], Funnel | None] = {}
     for path in served:
         frame = _read(path)
@@ -76,7 +76,7 @@ def _read(path: Path) -> pl.DataFrame:
     return frame
 
 
-def _compare(found: Difference, funnel: Funnel, request: str, rows: pl.DataFrame) -> None:
+def _compare(found: ReplayResult, funnel: Funnel, request: str, rows: pl.DataFrame) -> None:
     """By stage, so far as the service came: a stage that was late there is left out here."""
     # what has yet to arrive is never late
     ranked = funnel.ranked(Request.parse(msgspec.json.decode(request)), arrived=math.inf)
@@ -118,17 +118,17 @@ def of_store(store: Store, cache: Path) -> FunnelOf:
 
     def funnel_of(model: str, seq: int) -> Funnel | None:
         nonlocal bundles
-        _, head = Head.read(store)
+        _, head = StoreState.read(store)
         for _, change in journal(store, seq - 1, seq):
             version, facts = change.version, head.versions.get(change.version)
             if facts is not None and facts.model_version == model and head.tells(facts):
                 if version not in bundles:
-                    bundles = {version: Funnel(fetched(store, version, cache))}
-                return as_of(store, version, bundles[version], seq)
+                    bundles = {version: Funnel(fetch_bundle(store, version, cache))}
+                return restore(store, version, bundles[version], seq)
         return None
 
     return funnel_of
 
 
-def plain(found: Difference) -> dict[str, Any]:
+def plain(found: ReplayResult) -> dict[str, Any]:
     return vars(found) | {"tolerance": TOLERANCE}

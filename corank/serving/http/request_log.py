@@ -24,7 +24,7 @@ from corank.features.kinds import IdsFeature
 from corank.features.schema import Placement
 from corank.features.vocabulary import Hash, Vocabulary
 from corank.serving.funnel.funnel import Funnel
-from corank.serving.funnel.outcome import Ranked
+from corank.serving.funnel.ranking_result import RankingResult
 
 ROWS, SECONDS = 200_000, 60.0
 """A file is written once there are so many rows, or so much time has passed."""
@@ -33,7 +33,7 @@ SERVED, REQUEST = "served_id", "served_request"
 VERSION = ("model_version", "items_seq")
 
 
-class Served:
+class RequestLog:
     """Writes `served-*.parquet` into a folder. Safe to share between threads."""
 
     def __init__(self, folder: Path, share: float = 1.0) -> None:
@@ -41,13 +41,13 @@ class Served:
         self.folder, self.share = folder, share
         self._due, self._rows, self._since = 0.0, 0, time.monotonic()
         self._lock = threading.Lock()
-        self._pending: list[tuple[Funnel, Ranked]] = []
+        self._pending: list[tuple[Funnel, RankingResult]] = []
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise CorankError(f"{folder}: served requests cannot be logged there: {error}") from None
 
-    def add(self, funnel: Funnel, ranked: Ranked) -> None:
+    def add(self, funnel: Funnel, ranked: RankingResult) -> None:
         """Keep a request for the next file."""
         self._due += self.share
         if self._due >= 1:
@@ -70,9 +70,9 @@ class Served:
         path = self.folder / f"served-{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}.parquet"
         partial = path.with_suffix(".partial")
         try:
-            by_model = groupby(pending, key=lambda one: id(one[0].receiver.encoders))
+            by_model = groupby(pending, key=lambda one: id(one[0].request_encoder.encoders))
             same = [list(some) for _, some in by_model]
-            frames = [rows([one for _, one in some], some[0][0].receiver.encoders) for some in same]
+            frames = [rows([one for _, one in some], some[0][0].request_encoder.encoders) for some in same]
             # models may differ in their columns
             pl.concat(frames, how="diagonal_relaxed").write_parquet(partial)
             partial.replace(path)
@@ -82,7 +82,7 @@ class Served:
         return path
 
 
-def rows(served: Sequence[Ranked], encoders: Encoders) -> pl.DataFrame:
+def rows(served: Sequence[RankingResult], encoders: Encoders) -> pl.DataFrame:
     """A row a candidate, of requests that one model answered."""
     data, query = served[0].manifest.data, _spelt(encoders, "query")
     given = [ranked.request.user | ranked.request.context for ranked in served]
@@ -90,7 +90,7 @@ def rows(served: Sequence[Ranked], encoders: Encoders) -> pl.DataFrame:
         name: spelt.series(name, [columns.get(name) for columns in given]) for name, spelt in query.items()
     }
     users = [ranked.request.user.get("id") for ranked in served]
-    one[data.user] = query.get(data.user, Spelt()).series(data.user, users)
+    one[data.user] = query.get(data.user, ColumnFormat()).series(data.user, users)
     times = pl.Series(data.time, [ranked.received.time for ranked in served], pl.Int64)
     one[data.time] = times.cast(pl.Datetime("ms", "UTC"))
     one |= {name: _unique(name, len(served)) for name in [*data.request, SERVED] if name not in one}
@@ -112,7 +112,7 @@ def _unique(name: str, n: int) -> pl.Series:
     return pl.Series(name, [uuid.uuid4().hex for _ in range(n)])
 
 
-def _asked(ranked: Ranked) -> str:
+def _asked(ranked: RankingResult) -> str:
     """As JSON, with what it did not say itself."""
     received, request = ranked.received, ranked.request
     asked = request.model_dump(exclude={"retrieve", "where"})
@@ -121,7 +121,7 @@ def _asked(ranked: Ranked) -> str:
 
 
 @dataclass(frozen=True)
-class Spelt:
+class ColumnFormat:
     """How tables spell a column."""
 
     kind: Any = None
@@ -141,7 +141,7 @@ class Spelt:
         return value
 
 
-def _spelt(encoders: Encoders, placement: Placement) -> dict[str, Spelt]:
+def _spelt(encoders: Encoders, placement: Placement) -> dict[str, ColumnFormat]:
     """The columns of a placement's features."""
     schema, found = encoders.schema, {}
     for name in schema.columns(placement):
@@ -153,22 +153,22 @@ def _spelt(encoders: Encoders, placement: Placement) -> dict[str, Spelt]:
             kind = pl.String if encoder.text else pl.Int64
         if isinstance(feature, IdsFeature):
             kind = pl.String if feature.separator else kind and pl.List(kind)
-            found[schema.column(name)] = Spelt(kind, feature.separator)
+            found[schema.column(name)] = ColumnFormat(kind, feature.separator)
         else:
-            found[schema.column(name)] = Spelt(kind)
+            found[schema.column(name)] = ColumnFormat(kind)
     return found
 
 
-def _pairs(served: Sequence[Ranked], encoders: Encoders) -> dict[str, pl.Series]:
+def _pairs(served: Sequence[RankingResult], encoders: Encoders) -> dict[str, pl.Series]:
     """What came with the candidates."""
     manifest = served[0].manifest
     asked = [c for c in manifest.data.columns if c not in manifest.item_columns]
-    spelt = _spelt(encoders, "cross") | {c: Spelt(pl.Float64) for c in asked}
+    spelt = _spelt(encoders, "cross") | {c: ColumnFormat(pl.Float64) for c in asked}
     given = [columns for ranked in served for columns in _given(ranked)]
     return {name: one.series(name, [columns.get(name) for columns in given]) for name, one in spelt.items()}
 
 
-def _given(ranked: Ranked) -> list[dict[str, Any]]:
+def _given(ranked: RankingResult) -> list[dict[str, Any]]:
     """By candidate, what the request says of it."""
     known = set(ranked.received.ids)
     given = ranked.request.candidates or ranked.received.ids
@@ -176,7 +176,7 @@ def _given(ranked: Ranked) -> list[dict[str, Any]]:
     return [c for c in described if c["id"] in known]
 
 
-def levels(ranked: Ranked) -> list[str]:
+def levels(ranked: RankingResult) -> list[str]:
     """The level that each candidate reached, but for the exposed one, of which only the page knows: (n,)."""
     known = ranked.manifest.data.levels
     found = np.zeros(len(ranked.received.ids), dtype=np.int64)
@@ -188,7 +188,7 @@ def levels(ranked: Ranked) -> list[str]:
     return [known[min(level, max(len(known) - 2, 0))] for level in found.tolist()]
 
 
-def _scores(served: Sequence[Ranked]) -> dict[str, pl.Series]:
+def _scores(served: Sequence[RankingResult]) -> dict[str, pl.Series]:
     """By stage, `score_STAGE`, null for one that a stage never saw."""
     found = {}
     for stage in served[0].manifest.stages:

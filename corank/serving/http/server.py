@@ -19,11 +19,11 @@ from corank.core.registry import load_environment_plugins
 from corank.core.settings import Settings
 from corank.core.types import Report
 from corank.serving.http.app import Limits, Service
-from corank.serving.http.follower import Follower, OfBundle, OfStore, Source
+from corank.serving.http.follower import BundleSource, Follower, Source, StoreSource
 from corank.serving.http.prometheus import MULTIPROC
-from corank.serving.http.request_log import Served
+from corank.serving.http.request_log import RequestLog
 from corank.serving.store.base import is_store, open_store
-from corank.serving.store.fetch_process import fetch_aside
+from corank.serving.store.fetch_process import fetch_in_subprocess
 from corank.serving.store.users import UserStore
 
 SERVING, TOKEN = "CORANK_SERVING", "CORANK_TOKEN"
@@ -32,7 +32,7 @@ SWITCH = 0.0001
 """Seconds after which a thread that follows the source lets requests go on."""
 
 
-class Serving(Settings):
+class ServeSettings(Settings):
     """How to serve."""
 
     source: str
@@ -54,7 +54,7 @@ class Serving(Settings):
     """Largest body, MiB."""
 
 
-def serve(settings: Serving, report: Report) -> None:
+def serve(settings: ServeSettings, report: Report) -> None:
     """Serve until told to stop. Raises CorankError where there is nothing to serve, or the port is taken."""
     source = opened(settings)
     source.newer(None)  # fetched once, before there are workers, and a mistake is told at once
@@ -85,24 +85,24 @@ def cores() -> int:
     return int(joblib.cpu_count())
 
 
-def opened(settings: Serving) -> Source:
+def opened(settings: ServeSettings) -> Source:
     """Raises StoreError, BundleError."""
     if is_store(settings.source):
-        aside = partial(fetch_aside, settings.source, settings.cache)
-        return OfStore(open_store(settings.source), settings.cache, aside)
-    return OfBundle(Path(settings.source))
+        aside = partial(fetch_in_subprocess, settings.source, settings.cache)
+        return StoreSource(open_store(settings.source), settings.cache, aside)
+    return BundleSource(Path(settings.source))
 
 
 def worker() -> Starlette:
     """The app of one worker process, with the plug-ins of the environment."""
     load_environment_plugins()
-    settings = Serving.model_validate_json(os.environ[SERVING])
+    settings = ServeSettings.model_validate_json(os.environ[SERVING])
     sys.setswitchinterval(SWITCH)
     source = opened(settings)
     follower = Follower(
         source, settings.every, lambda line: print(f"corank: {line}", file=sys.stderr, flush=True)
     )
-    users = UserStore(source.store) if isinstance(source, OfStore) else None
+    users = UserStore(source.store) if isinstance(source, StoreSource) else None
     limits = Limits(settings.queue, round(settings.body_mib * 2**20))
-    served = Served(settings.log, settings.log_share) if settings.log is not None else None
+    served = RequestLog(settings.log, settings.log_share) if settings.log is not None else None
     return Service(follower, limits, os.environ.get(TOKEN) or None, users, served).app()

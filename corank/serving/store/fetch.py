@@ -20,16 +20,24 @@ from corank.core.errors import BundleError, StoreError
 from corank.core.files import read_frame
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import Store
-from corank.serving.store.live_version import Head, journal
-from corank.serving.store.publish import BLOCK, KEYS, DamagedError, carried, chunks, manifest_of, on_top
-from corank.serving.store.record_codec import Form, keys_of
+from corank.serving.store.live_version import StoreState, journal
+from corank.serving.store.publish import (
+    BLOCK,
+    KEYS,
+    DamagedError,
+    carried,
+    chunks,
+    on_top,
+    read_stored_manifest,
+)
+from corank.serving.store.record_codec import RecordFormat, to_keys
 
 KEPT = 4
 """Bundles in a cache: what was live lately may be again."""
 VERSION = re.compile(r"[0-9a-f]{16}-\d+-[0-9a-f]{8}")
 
 
-def fetched(store: Store, version: str, cache: Path, proven: bool = False) -> Bundle:
+def fetch_bundle(store: Store, version: str, cache: Path, proven: bool = False) -> Bundle:
     """The bundle of a version, in `cache`, from where it is taken if it is there: proven, unless it was just now.
 
     Processes that ask for one version at once fetch it once. Of others, the cache keeps those that were asked for last.
@@ -40,7 +48,7 @@ def fetched(store: Store, version: str, cache: Path, proven: bool = False) -> Bu
         try:
             bundle = Bundle.open(path, proven)
         except BundleError:
-            manifest = manifest_of(store, version)
+            manifest = read_stored_manifest(store, version)
             bundle = write(path, manifest, lambda folder: _fill(folder, store, version, manifest))
         _tidy(path)
     # what is written gets a name of its own; here the store's counts
@@ -76,14 +84,14 @@ def _fill(folder: Path, store: Store, version: str, manifest: BundleManifest) ->
             (folder / part).parent.mkdir(parents=True, exist_ok=True)
             with (folder / part).open("wb") as file:
                 file.writelines(chunks(store, version, part, facts))
-    layer = _items(folder, store, version, Form.of(manifest))
+    layer = _items(folder, store, version, RecordFormat.from_manifest(manifest))
     layer.records.save(folder / "items")
     save_vectors(folder, layer.vectors)
 
 
-def _items(folder: Path, store: Store, version: str, form: Form) -> Layer:
+def _items(folder: Path, store: Store, version: str, form: RecordFormat) -> Layer:
     """The records of the bundle's items, block by block in their order; raises StoreError for one that is not there."""
-    keys = keys_of(read_frame(folder / KEYS).to_series())
+    keys = to_keys(read_frame(folder / KEYS).to_series())
     layers = []
     for first in range(0, len(keys), BLOCK):
         some = keys[first : first + BLOCK]
@@ -93,55 +101,55 @@ def _items(folder: Path, store: Store, version: str, form: Form) -> Layer:
             raise DamagedError(
                 f"{store.address}: {len(some) - len(held)} records of {version} are missing; publish it again"
             )
-        layers.append(form.decoded(held))
+        layers.append(form.decode(held))
     return Layer.joined(layers)
 
 
-def newest(store: Store, version: str, funnel: Funnel) -> Funnel:
+def load_latest(store: Store, version: str, funnel: Funnel) -> Funnel:
     """A version's funnel with all that came since its bundle, as of one change. Raises StoreError."""
-    _, head = Head.read(store)
+    _, head = StoreState.read(store)
     head.facts(store, version)
-    funnel, form = _bundles(funnel), Form.of(funnel.manifest)
+    funnel, form = _bundles(funnel), RecordFormat.from_manifest(funnel.manifest)
     records = {key: record for pairs in store.scan(f"changed/{version}") for key, record in pairs}
-    newer = form.decoded(records) if records else None
+    newer = form.decode(records) if records else None
     # a record may be newer than the head that was read: what came since is put on top once more
-    return caught_up(store, version, funnel.renewed(head.until(version), newer))
+    return catch_up(store, version, funnel.renewed(head.until(version), newer))
 
 
 def _bundles(funnel: Funnel) -> Funnel:
     """Without what came since its bundle."""
-    items = Items(funnel.receiver.items.layers[:1])
+    items = Items(funnel.request_encoder.items.layers[:1])
     bare = copy(funnel)
-    bare.receiver = funnel.receiver.renewed(items)
+    bare.request_encoder = funnel.request_encoder.renewed(items)
     bare.retrieval = funnel.retrieval and funnel.retrieval.renewed(items)
     return bare
 
 
-def as_of(store: Store, version: str, funnel: Funnel, seq: int) -> Funnel:
+def restore(store: Store, version: str, funnel: Funnel, seq: int) -> Funnel:
     """A version's funnel, its bundle's, brought to the state after an earlier change.
 
     Raises StoreError where the journal does not reach back so far.
     """
-    _, head = Head.read(store)
-    facts, form = head.facts(store, version), Form.of(funnel.manifest)
+    _, head = StoreState.read(store)
+    facts, form = head.facts(store, version), RecordFormat.from_manifest(funnel.manifest)
     if not head.tells(facts):
         raise StoreError(f"{store.address}: the journal has not all that came since {version} any more")
     records: dict[bytes, bytes] = {}
     for _, change in journal(store, head.journal_from - 1, seq):
         records |= on_top(funnel, version, facts, change)
-    return funnel.renewed(seq, form.decoded(records) if records else None)
+    return funnel.renewed(seq, form.decode(records) if records else None)
 
 
-def caught_up(store: Store, version: str, funnel: Funnel) -> Funnel:
+def catch_up(store: Store, version: str, funnel: Funnel) -> Funnel:
     """A funnel of the state after one change, brought forward to the last one of its version. Raises StoreError."""
     seq = funnel.manifest.items_seq
-    _, head = Head.read(store)
+    _, head = StoreState.read(store)
     facts, until = head.facts(store, version), head.until(version)
     changes = journal(store, seq, until)
     if not facts.seq <= seq <= until or len(changes) < until - seq:
         # it was away and is live again, or the journal does not reach back so far
-        return newest(store, version, funnel)
+        return load_latest(store, version, funnel)
     records = {key: record for _, change in changes for key, record in change.records}
     if records:
-        return funnel.renewed(until, Form.of(funnel.manifest).decoded(records))
+        return funnel.renewed(until, RecordFormat.from_manifest(funnel.manifest).decode(records))
     return funnel if seq == until else funnel.renewed(until)

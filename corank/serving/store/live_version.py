@@ -1,6 +1,6 @@
 """What a store holds, and which version of it is live.
 
-    head                Head: the live version, and all others that are whole
+    head                StoreState: the live version, and all others that are whole
     parts/VERSION       `manifest.json`, and `NAME/CHUNK`: the bundle's parts, but for the records of its items
     items/VERSION       an item's key → its record (codec.py), as in the bundle
     changed/VERSION     likewise of items that came, or changed, since: these are the newer ones
@@ -46,7 +46,7 @@ class Version(Settings):
     """Of a record's fixed part by field: offset, type and count."""
 
 
-class Head(Settings):
+class StoreState(Settings):
     seq: int = 0
     """Of the last change."""
     live: str | None = None

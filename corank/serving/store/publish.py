@@ -19,8 +19,8 @@ from corank.core.time import format_time, now_ms
 from corank.core.types import Progress, Report
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import Store
-from corank.serving.store.live_version import Change, Head, Version, entry, journal
-from corank.serving.store.record_codec import Form, ids_of
+from corank.serving.store.live_version import Change, StoreState, Version, entry, journal
+from corank.serving.store.record_codec import RecordFormat, to_ids
 
 MANIFEST = b"manifest.json"
 KEYS = "items/keys.arrow"
@@ -30,7 +30,7 @@ BLOCK = 16_384
 """Records written at once."""
 
 
-class MovedError(CorankError):
+class VersionChangedError(CorankError):
     """Another version went live meanwhile; try again with it."""
 
 
@@ -50,8 +50,11 @@ def publish(
     """
     bundle = Bundle.open(path)
     version, funnel = bundle.manifest.content, Funnel(bundle)
-    _, head = Head.read(store)
-    facts, unsound = head.versions.get(version), _unsound(store, version, Form.of(funnel.manifest))
+    _, head = StoreState.read(store)
+    facts, unsound = (
+        head.versions.get(version),
+        _unsound(store, version, RecordFormat.from_manifest(funnel.manifest)),
+    )
     if facts is None or not _whole(bundle, funnel, store, version, report):
         _write_parts(bundle, store, version)
         _write_items(funnel, store, version, report, progress)
@@ -69,13 +72,13 @@ def _facts(funnel: Funnel, version: str) -> Version:
     return Version(
         name=manifest.name,
         model_version=manifest.model_version,
-        items=len(funnel.receiver.items.layers[0].records.ids),
+        items=len(funnel.request_encoder.items.layers[0].records.ids),
         items_at=manifest.items_at,
         published_at=now_ms(),
         seq=0,
         applied=0,
         manifest=hashlib.sha256(_written(manifest)).hexdigest(),
-        record=Form.of(funnel.manifest).fields,
+        record=RecordFormat.from_manifest(funnel.manifest).fields,
     )
 
 
@@ -100,15 +103,15 @@ def _write_parts(bundle: Bundle, store: Store, version: str) -> None:
 
 def _write_items(funnel: Funnel, store: Store, version: str, report: Report, progress: Progress) -> None:
     """In the order of the keys, from where an earlier try stopped: with each block it is noted how far it came."""
-    (layer,) = funnel.receiver.items.layers
-    form, total = Form.of(funnel.manifest), len(layer.records.ids)
+    (layer,) = funnel.request_encoder.items.layers
+    form, total = RecordFormat.from_manifest(funnel.manifest), len(layer.records.ids)
     first = written(store, version)[0]
     if first:
         report(f"{version}: {first:,} of {total:,} records are there from an earlier try")
     for start in range(first, total, BLOCK):
         index = np.arange(start, min(start + BLOCK, total))
         done = int(index[-1]) + 1
-        store.put({f"items/{version}": form.encoded(layer, index)} | _note(version, done))
+        store.put({f"items/{version}": form.encode(layer, index)} | _note(version, done))
         progress(done, total)
 
 
@@ -126,11 +129,11 @@ def written(store: Store, version: str) -> tuple[int, int]:
 
 def _verify(bundle: Bundle, funnel: Funnel, store: Store, version: str) -> None:
     """That every record and part arrived as it was. Raises DamagedError, StoreError."""
-    form, (layer,) = Form.of(funnel.manifest), funnel.receiver.items.layers
+    form, (layer,) = RecordFormat.from_manifest(funnel.manifest), funnel.request_encoder.items.layers
     seen = np.zeros(len(layer.records.ids), dtype=bool)
     for pairs in store.scan(f"items/{version}"):
-        sound = [key for key, record in pairs if form.sound(key, record)]
-        place = layer.records.ids.find(ids_of(sound)) if sound else np.empty(0, dtype=np.int64)
+        sound = [key for key, record in pairs if form.is_intact(key, record)]
+        place = layer.records.ids.find(to_ids(sound)) if sound else np.empty(0, dtype=np.int64)
         seen[place[place >= 0]] = True
     if not seen.all():
         store.put(_note(version, 0))
@@ -155,10 +158,10 @@ def _whole(bundle: Bundle, funnel: Funnel, store: Store, version: str, report: R
     return True
 
 
-def _unsound(store: Store, version: str, form: Form) -> list[bytes]:
+def _unsound(store: Store, version: str, form: RecordFormat) -> list[bytes]:
     """The keys of damaged records among those that came since a version's bundle."""
     pairs = (pair for some in store.scan(f"changed/{version}") for pair in some)
-    return [key for key, record in pairs if not form.sound(key, record)]
+    return [key for key, record in pairs if not form.is_intact(key, record)]
 
 
 def chunks(store: Store, version: str, part: str, facts: Part) -> Iterator[bytes]:
@@ -172,9 +175,9 @@ def chunks(store: Store, version: str, part: str, facts: Part) -> Iterator[bytes
         raise _damaged(store, version, part)
 
 
-def manifest_of(store: Store, version: str) -> BundleManifest:
+def read_stored_manifest(store: Store, version: str) -> BundleManifest:
     """Raises StoreError for a version that is not there, or is of another release; DamagedError."""
-    _, head = Head.read(store)
+    _, head = StoreState.read(store)
     facts = head.facts(store, version)
     (raw,) = store.get(f"parts/{version}", [MANIFEST])
     if raw is None or hashlib.sha256(raw).hexdigest() != facts.manifest:
@@ -202,7 +205,7 @@ def make_live(
     applied, items = 0 if unsound else facts.applied, 0
     records: dict[bytes, bytes] = {}
     while True:
-        raw, head = Head.read(store)
+        raw, head = StoreState.read(store)
         if facts.seq and version not in head.versions:
             raise StoreError(f"{store.address}: {version} was removed meanwhile; publish it again")
         for _, change in journal(store, max(applied, head.journal_from - 1), head.seq):
@@ -235,7 +238,7 @@ def on_top(
 
 def _recomputed(funnel: Funnel, change: Change, report: Report) -> dict[bytes, bytes]:
     """Items that came under another version, as records of this one; what its features refuse is told and left out."""
-    known = {*funnel.receiver.item_columns, "id"}
+    known = {*funnel.request_encoder.item_columns, "id"}
     rows = [{name: value for name, value in row.items() if name in known} for row in change.items]
     try:
         return dict(_encoded(funnel, rows)) if rows else {}
@@ -252,25 +255,27 @@ def _recomputed(funnel: Funnel, change: Change, report: Report) -> dict[bytes, b
 def _encoded(funnel: Funnel, items: Sequence[Mapping[str, Any]]) -> list[tuple[bytes, bytes]]:
     """Key and record of items of an `id` and columns each. Raises RequestError."""
     columns = [{name: value for name, value in row.items() if name != "id"} for row in items]
-    layer = funnel.receiver.described([row["id"] for row in items], columns)
-    return Form.of(funnel.manifest).encoded(layer, np.arange(len(items)))
+    layer = funnel.request_encoder.encode_items([row["id"] for row in items], columns)
+    return RecordFormat.from_manifest(funnel.manifest).encode(layer, np.arange(len(items)))
 
 
 def upsert(store: Store, version: str, funnel: Funnel, items: list[dict[str, Any]]) -> int:
     """Put new or changed items, `id` and columns each, into the live version; the number of the change.
 
     A column that is not given is missing from then on. Raises RequestError for items that the features refuse,
-    MovedError if `version` is not live any more, or not the funnel's; StoreError.
+    VersionChangedError if `version` is not live any more, or not the funnel's; StoreError.
     """
     if funnel.manifest.content != version:
-        raise MovedError(
+        raise VersionChangedError(
             f"{store.address}: {version} is live, items were read as of {funnel.manifest.content}"
         )
     change = Change(version, now_ms(), items, _encoded(funnel, items))
     while True:
-        raw, head = Head.read(store)
+        raw, head = StoreState.read(store)
         if head.live != version:
-            raise MovedError(f"{store.address}: {head.live} is live, {version} was when the items were read")
+            raise VersionChangedError(
+                f"{store.address}: {head.live} is live, {version} was when the items were read"
+            )
         after = head.model_copy(update={"seq": head.seq + 1})
         put = {f"changed/{version}": change.records} | entry(after.seq, change)
         if store.swap(raw, after.written(), put):

@@ -1,8 +1,8 @@
 """An item record as bytes: what a store holds of an item, its vectors and its encoded row, under its key.
 
-A record is a fixed part, packed little-endian, then the values of its lists, 8 bytes each. The fixed part begins with a
-CRC-32 of the model version, of the key and of all that follows. What lies where is told by `Form.fields`, so that other
-programs can read a vector out.
+A record is a fixed part, packed little-endian, then the values of its lists, 8 bytes each. The fixed part begins with
+a CRC-32 of the model version, of the key and of all that follows. `RecordFormat.fields` tells what lies where, so that
+other programs can read a vector out.
 
 Letters: N items · d last width of the towers.
 """
@@ -31,7 +31,7 @@ _SIGN = np.uint64(1 << 63)
 
 
 @dataclass(frozen=True)
-class Form:
+class RecordFormat:
     """What a record of one model version consists of."""
 
     model: str
@@ -45,7 +45,7 @@ class Form:
     """By towers stage: d."""
 
     @classmethod
-    def of(cls, manifest: BundleManifest) -> Self:
+    def from_manifest(cls, manifest: BundleManifest) -> Self:
         placed, wanted = manifest.declared.placed("item"), Wanted.of(manifest.declared, "item")
         return cls(
             manifest.model_version,
@@ -79,7 +79,7 @@ class Form:
             found[name] = (int(offset), base.str, int(np.prod(shape)))
         return found
 
-    def encoded(self, layer: Layer, index: NDArray[np.int64]) -> list[tuple[bytes, bytes]]:
+    def encode(self, layer: Layer, index: NDArray[np.int64]) -> list[tuple[bytes, bytes]]:
         """Key and record of some of a layer's items."""
         rows, operands = layer.records.rows.take(index), layer.records.operands.take(index)
         fixed = np.zeros(len(index), dtype=self.dtype)
@@ -95,7 +95,7 @@ class Form:
         lists = [*rows.lists, *(operands.lists[name] for name in self.operands.lists)]
         for n, values in enumerate(lists):
             fixed["lengths"][:, n] = values.length
-        return self._sealed(keys_of(layer.records.ids.values[index]), fixed, lists)
+        return self._sealed(to_keys(layer.records.ids.values[index]), fixed, lists)
 
     def _sealed(
         self, keys: Sequence[bytes], fixed: NDArray[Any], lists: Sequence[Ragged]
@@ -119,18 +119,18 @@ class Form:
     def _seed(self) -> int:
         return zlib.crc32(self.model.encode())
 
-    def sound(self, key: bytes, record: bytes) -> bool:
+    def is_intact(self, key: bytes, record: bytes) -> bool:
         """Whether a record is whole, its key's, and of this model version."""
         return len(record) >= self.dtype.itemsize and record[:CRC] == self._checksum(key, record[CRC:])
 
-    def decoded(self, records: Mapping[bytes, bytes]) -> Layer:
+    def decode(self, records: Mapping[bytes, bytes]) -> Layer:
         """The layer of N records by key. Raises StoreError for one that is damaged or of another model version."""
         keys = sorted(records)
-        ids, values = ids_of(keys), [records[key] for key in keys]
+        ids, values = to_ids(keys), [records[key] for key in keys]
         for key, value in zip(keys, values, strict=True):
-            if not self.sound(key, value):
+            if not self.is_intact(key, value):
                 raise StoreError(
-                    f"the record of item {ids_of([key])[0]!r} is damaged, or of another model version; publish again"
+                    f"the record of item {to_ids([key])[0]!r} is damaged, or of another model version; publish again"
                 )
         size = self.dtype.itemsize
         fixed = np.frombuffer(b"".join([value[:size] for value in values]), dtype=self.dtype)
@@ -168,7 +168,7 @@ def _eight(values: NDArray[Any]) -> NDArray[Any]:
     return values.astype("<u8" if values.dtype == np.uint64 else "<i8", copy=False)
 
 
-def keys_of(ids: pl.Series) -> list[bytes]:
+def to_keys(ids: pl.Series) -> list[bytes]:
     """The store's key of each id: `i` and the number, big-endian, its sign flipped; or `s` and the text in UTF-8."""
     if ids.dtype == pl.String:
         return [b"s" + value.encode() for value in ids.to_list()]
@@ -176,7 +176,7 @@ def keys_of(ids: pl.Series) -> list[bytes]:
     return [b"i" + flipped[n : n + 8] for n in range(0, len(flipped), 8)]
 
 
-def ids_of(keys: Iterable[bytes]) -> pl.Series:
+def to_ids(keys: Iterable[bytes]) -> pl.Series:
     """The ids of keys, all of one type."""
     keys = list(keys)
     if keys and keys[0][:1] == b"s":

@@ -9,8 +9,8 @@ from corank.core.time import now_ms
 from corank.core.types import Report
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import Store
-from corank.serving.store.fetch import fetched
-from corank.serving.store.live_version import JOURNAL, Head, Version, journal, journal_key
+from corank.serving.store.fetch import fetch_bundle
+from corank.serving.store.live_version import JOURNAL, StoreState, Version, journal, journal_key
 from corank.serving.store.publish import WRITTEN, make_live, written
 
 ABANDONED = 3_600_000
@@ -18,7 +18,7 @@ ABANDONED = 3_600_000
 
 
 @dataclass(frozen=True)
-class Held:
+class StoredVersion:
     """A version in a store."""
 
     version: str
@@ -31,12 +31,12 @@ class Held:
     """Of those that came, or changed, since."""
 
 
-def held(store: Store) -> list[Held]:
+def held(store: Store) -> list[StoredVersion]:
     """Every version, in the order of publishing, unfinished ones last. Raises StoreError."""
-    _, head = Head.read(store)
+    _, head = StoreState.read(store)
     names = list(head.versions) + [name for name in _written(store) if name not in head.versions]
     return [
-        Held(
+        StoredVersion(
             name,
             name == head.live,
             head.versions.get(name),
@@ -58,7 +58,7 @@ def roll_back(store: Store, version: str | None = None, report: Report = lambda 
 
     Raises StoreError.
     """
-    _, head = Head.read(store)
+    _, head = StoreState.read(store)
     others = sorted((v.seq, name) for name, v in head.versions.items() if name != head.live)
     if version is None:
         if not others:
@@ -68,7 +68,7 @@ def roll_back(store: Store, version: str | None = None, report: Report = lambda 
     if version == head.live:
         raise StoreError(f"{store.address}: {version} is live already")
     with tempfile.TemporaryDirectory(prefix="corank-") as folder:
-        make_live(store, version, Funnel(fetched(store, version, Path(folder))), facts, report)
+        make_live(store, version, Funnel(fetch_bundle(store, version, Path(folder))), facts, report)
     return version
 
 
@@ -79,7 +79,7 @@ def prune(store: Store, keep: int = 1, report: Report = lambda line: None) -> li
     left has in it. Raises StoreError.
     """
     while True:
-        raw, head = Head.read(store)
+        raw, head = StoreState.read(store)
         head.require_live(store)
         order = sorted(head.versions, key=lambda name: -head.versions[name].seq)
         stay = [name for name in order if name == head.live] + [n for n in order if n != head.live][:keep]
@@ -100,11 +100,11 @@ def prune(store: Store, keep: int = 1, report: Report = lambda line: None) -> li
 
 
 def _abandoned(store: Store, name: str) -> bool:
-    _, head = Head.read(store)
+    _, head = StoreState.read(store)
     return name not in head.versions and now_ms() - written(store, name)[1] > ABANDONED
 
 
-def _trimmed(store: Store, head: Head, versions: dict[str, Version]) -> Head:
+def _trimmed(store: Store, head: StoreState, versions: dict[str, Version]) -> StoreState:
     """With those versions only, and the journal from the first change that one of them, or one to come, may need."""
     applied = min([facts.applied for name, facts in versions.items() if name != head.live], default=head.seq)
     since = max(facts.items_at for facts in versions.values())

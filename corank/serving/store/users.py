@@ -15,7 +15,7 @@ from corank.data.tables import Table
 from corank.serving.store.base import Store
 from corank.serving.store.live_version import USERS
 from corank.serving.store.publish import BLOCK
-from corank.serving.store.record_codec import keys_of
+from corank.serving.store.record_codec import to_keys
 
 
 def columns_of(manifest: BundleManifest) -> list[str]:
@@ -48,7 +48,7 @@ def put_users(
     for first in range(0, len(frame), BLOCK):
         some = frame[first : first + BLOCK]
         values = [msgspec.json.encode(row) for row in some.select(columns).iter_rows(named=True)]
-        store.put({USERS: list(zip(keys_of(some["@id"]), values, strict=True))})
+        store.put({USERS: list(zip(to_keys(some["@id"]), values, strict=True))})
         progress(min(first + BLOCK, len(frame)), len(frame))
     return len(frame)
 
@@ -63,6 +63,6 @@ class UserStore:
         """A user's columns, None for one that the store does not have. Raises StoreError."""
         if type(id_) not in (int, str):
             return None
-        (raw,) = self._store.get(USERS, keys_of(pl.Series([id_])))
+        (raw,) = self._store.get(USERS, to_keys(pl.Series([id_])))
         columns: dict[str, Any] | None = msgspec.json.decode(raw) if raw is not None else None
         return columns

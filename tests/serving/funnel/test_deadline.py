@@ -3,11 +3,11 @@ import time
 
 import pytest
 
-from corank.serving.funnel.deadline import FEW, SAMPLES, Pace, Watch
+from corank.serving.funnel.deadline import FEW, SAMPLES, DeadlineTimer, LatencyTracker
 
 
 def test_a_run_is_told_to_end_when_its_time_is_over_and_not_before() -> None:
-    watch = Watch()
+    watch = DeadlineTimer()
     with watch.until(time.perf_counter() + 30) as later, watch.until(time.perf_counter() + 0.02) as soon:
         deadline = time.perf_counter() + 10
         while not soon.terminate and time.perf_counter() < deadline:
@@ -17,7 +17,7 @@ def test_a_run_is_told_to_end_when_its_time_is_over_and_not_before() -> None:
 
 
 def test_a_run_that_has_ended_is_left_alone() -> None:
-    watch = Watch()
+    watch = DeadlineTimer()
     with watch.until(time.perf_counter() + 0.01) as done:
         pass
     with watch.until(time.perf_counter() + 0.02) as other:
@@ -28,7 +28,7 @@ def test_a_run_that_has_ended_is_left_alone() -> None:
 
 
 def test_many_at_once_end_in_the_order_of_their_moments() -> None:
-    watch, now = Watch(), time.perf_counter()
+    watch, now = DeadlineTimer(), time.perf_counter()
     held = [watch.until(now + 0.005 * n) for n in (9, 2, 5, 1)]
     options = [one.__enter__() for one in held]
     deadline = time.perf_counter() + 10
@@ -41,7 +41,7 @@ def test_many_at_once_end_in_the_order_of_their_moments() -> None:
 
 def test_the_thread_ends_with_the_watch() -> None:
     before = set(threading.enumerate())
-    watch = Watch()
+    watch = DeadlineTimer()
     (thread,) = set(threading.enumerate()) - before
     assert thread.is_alive()
     del watch
@@ -50,7 +50,7 @@ def test_the_thread_ends_with_the_watch() -> None:
 
 
 def test_a_pace_is_the_99th_percentile_of_the_last_durations() -> None:
-    pace = Pace()
+    pace = LatencyTracker()
     for _ in range(FEW - 1):
         pace.took(1.0)
     assert pace.p99 == 0.0
@@ -62,7 +62,7 @@ def test_a_pace_is_the_99th_percentile_of_the_last_durations() -> None:
 
 
 def test_what_was_slow_once_is_tried_again() -> None:
-    pace = Pace()
+    pace = LatencyTracker()
     for _ in range(100):
         pace.took(5.0)
     for _ in range(100):

@@ -16,14 +16,14 @@ import polars as pl
 import pytest
 from starlette.testclient import TestClient
 
-from corank.serving.funnel.deadline import Watch
+from corank.serving.funnel.deadline import DeadlineTimer
 from corank.serving.funnel.funnel import Funnel, Request
 from corank.serving.http.app import REMEMBERED, Limits, Service
-from corank.serving.http.follower import Follower, OfBundle, OfStore
+from corank.serving.http.follower import BundleSource, Follower, StoreSource
 from corank.serving.store.base import open_store
 from corank.serving.store.live_version import USERS
 from corank.serving.store.publish import publish
-from corank.serving.store.record_codec import keys_of
+from corank.serving.store.record_codec import to_keys
 from corank.serving.store.users import UserStore
 from tests.support.cases import Case
 from tests.support.random_worlds import RICH
@@ -46,7 +46,7 @@ def bundle(case: Case) -> Path:
 
 @pytest.fixture
 def client(bundle: Path) -> Iterator[TestClient]:
-    with TestClient(Service(Follower(OfBundle(bundle)), Limits(), "secret").app()) as client:
+    with TestClient(Service(Follower(BundleSource(bundle)), Limits(), "secret").app()) as client:
         yield client
 
 
@@ -55,7 +55,7 @@ def follower(bundle: Path, tmp_path: Path) -> Iterator[Follower]:
     """Of a store."""
     store = open_store(f"lmdb:{tmp_path / 'store'}", create=True)
     publish(bundle, store)
-    yield Follower(OfStore(store, tmp_path / "cache"), every=0.05)
+    yield Follower(StoreSource(store, tmp_path / "cache"), every=0.05)
     store.close()
 
 
@@ -111,7 +111,7 @@ def test_what_cannot_be_answered_is_refused_with_its_field(
 
 
 def test_a_body_has_a_largest_size_whether_its_length_is_told_or_not(bundle: Path) -> None:
-    with TestClient(Service(Follower(OfBundle(bundle)), Limits(body=1000)).app()) as client:
+    with TestClient(Service(Follower(BundleSource(bundle)), Limits(body=1000)).app()) as client:
         assert client.post("/rank", content=b" " * 1001).status_code == 413
         pieces = (b" " * 100 for _ in range(11))
         assert client.post("/rank", content=pieces).status_code == 413
@@ -124,7 +124,7 @@ def test_who_writes_needs_the_token(of_store: TestClient, bundle: Path) -> None:
         assert of_store.post(path, json=item).status_code == 401
         assert of_store.post(path, json=item, headers={"Authorization": "Bearer secre"}).status_code == 401
     assert of_store.post("/reload", headers=TOKEN).json()["items_seq"] == 1
-    with TestClient(Service(Follower(OfBundle(bundle)), Limits()).app()) as open_to_nobody:
+    with TestClient(Service(Follower(BundleSource(bundle)), Limits()).app()) as open_to_nobody:
         assert open_to_nobody.post("/items", json=item, headers=TOKEN).status_code == 403
 
 
@@ -168,7 +168,7 @@ def test_a_bundle_takes_no_items(client: TestClient) -> None:
 
 def test_more_requests_than_may_wait_are_sent_away(bundle: Path) -> None:
     """Forty at once, of which the first eight may wait; whoever is sent away is told when to come back."""
-    service = Service(Follower(OfBundle(bundle)), Limits(queue=8))
+    service = Service(Follower(BundleSource(bundle)), Limits(queue=8))
     app, body = service.app(), {"user": {}, "candidates": list(range(16))}
 
     async def all_at_once() -> list[httpx2.Response]:
@@ -186,7 +186,7 @@ def test_more_requests_than_may_wait_are_sent_away(bundle: Path) -> None:
 
 
 def test_whoever_sends_slowly_keeps_nobody_out_and_is_told_to_go(bundle: Path) -> None:
-    service = Service(Follower(OfBundle(bundle)), Limits(queue=2, seconds=0.5))
+    service = Service(Follower(BundleSource(bundle)), Limits(queue=2, seconds=0.5))
     body = msgspec.json.encode({"user": {}, "candidates": [1]})
 
     async def slowly() -> AsyncIterator[bytes]:
@@ -235,8 +235,8 @@ def test_a_server_that_stops_is_served_on_without(bundle: Path, tmp_path: Path) 
     with redis_server(tmp_path, keeps=True) as server:
         store = open_store(server.url)
         publish(bundle, store)
-        store.put({USERS: [(keys_of(pl.Series([1]))[0], b'{"user_0": 5.0}')]})
-        follower = Follower(OfStore(store, tmp_path / "cache"), every=0.05)
+        store.put({USERS: [(to_keys(pl.Series([1]))[0], b'{"user_0": 5.0}')]})
+        follower = Follower(StoreSource(store, tmp_path / "cache"), every=0.05)
         with TestClient(Service(follower, Limits(), "secret", UserStore(store)).app()) as client:
             asked = {"user": {"id": 1}, "candidates": [1]}
             assert client.post("/rank", json=asked).json()["user"] == "stored"
@@ -258,7 +258,7 @@ def test_a_bundle_that_is_exported_anew_goes_live(case: Case, tmp_path: Path) ->
 
     path = tmp_path / "bundle"
     export(path, case.config, case.packed, case.model, case.calibrators)
-    with TestClient(Service(Follower(OfBundle(path), every=0.05), Limits()).app()) as client:
+    with TestClient(Service(Follower(BundleSource(path), every=0.05), Limits()).app()) as client:
         assert client.get("/version").json()["items_seq"] == 1
         export(path, case.config, case.packed, case.model, case.calibrators)
         deadline = time.monotonic() + 10
@@ -281,7 +281,7 @@ def test_late_and_failing_rankers_leave_the_order_to_the_first_stage(case: Case)
         answer = funnel.ranked(request).answer()
         assert answer["fallback"] == {"stage": "rank", "why": why} and answer["stage"] == "prerank"
         best = alone.alive[alone.kept][: last.keep].tolist()
-        received = funnel.receiver.receive(request)
+        received = funnel.request_encoder.encode(request)
         assert [item["id"] for item in answer["items"]] == [received.ids[n] for n in best]
 
 
@@ -292,7 +292,7 @@ def test_a_ranker_that_takes_too_long_is_stopped(case: Case) -> None:
     late = last.model_copy(update={"deadline_ms": 100.0, "keep": 10})
     wide = first.model_copy(update={"keep": 100_000})
     funnel.manifest = funnel.manifest.model_copy(update={"stages": [wide, late]})
-    funnel._watch = Watch()
+    funnel._watch = DeadlineTimer()
     scorer, real = funnel.scorer, funnel.scorer._graphs["rank"]
 
     class Slow:
@@ -332,9 +332,10 @@ def test_nothing_of_a_funnel_outlives_it(case: Case) -> None:
     try:
         funnel = Funnel.open(case.base / "bundle")
         funnel.rank(Request.parse(case.request("test", 0)))
-        layer = funnel.receiver.described([900], [{"item_1": 3}])
+        layer = funnel.request_encoder.encode_items([900], [{"item_1": 3}])
         gone = [
-            weakref.ref(part) for part in (funnel, funnel.receiver, funnel.scorer, funnel.renewed(2, layer))
+            weakref.ref(part)
+            for part in (funnel, funnel.request_encoder, funnel.scorer, funnel.renewed(2, layer))
         ]
         del funnel, layer
         assert [ref() for ref in gone] == [None] * 4
@@ -343,7 +344,7 @@ def test_nothing_of_a_funnel_outlives_it(case: Case) -> None:
 
 
 def test_a_large_request_is_ranked_and_not_remembered(bundle: Path) -> None:
-    service = Service(Follower(OfBundle(bundle)), Limits())
+    service = Service(Follower(BundleSource(bundle)), Limits())
     with TestClient(service.app()) as client:
         small = {"user": {}, "candidates": [1]}
         large = small | {"candidates": [1, *range(10**9, 10**9 + REMEMBERED // 11)]}

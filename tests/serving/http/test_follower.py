@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from corank.serving.funnel.funnel import Request
-from corank.serving.http.follower import FEW, Follower, OfBundle
+from corank.serving.http.follower import FEW, BundleSource, Follower
 from corank.training.export import export
 from tests.support.stores import derived
 
@@ -12,7 +12,7 @@ from tests.support.stores import derived
 def test_a_version_has_ranked_what_came_last_before_it_goes_live(tmp_path: Path) -> None:
     case, path, reports = derived(), tmp_path / "bundle", list[str]()
     export(path, case.config, case.packed, case.model, case.calibrators)
-    follower = Follower(OfBundle(path), report=reports.append)
+    follower = Follower(BundleSource(path), report=reports.append)
     first = follower.funnel
     asked = [Request.parse(case.request("test", n)) for n in range(3)]
     follower.recent.extend(asked)
@@ -21,7 +21,7 @@ def test_a_version_has_ranked_what_came_last_before_it_goes_live(tmp_path: Path)
     export(path, case.config, case.packed, case.model, case.calibrators)
     follower.look()
     assert follower.funnel is not first and reports == [f"live: {follower.funnel.manifest.content}"]
-    encoded = follower.funnel.receiver._encoded.cache_info
+    encoded = follower.funnel.request_encoder._encoded.cache_info
     before = encoded()
     for request in asked:
         assert follower.funnel.rank(request)["items"] == first.rank(request)["items"]
@@ -29,8 +29,10 @@ def test_a_version_has_ranked_what_came_last_before_it_goes_live(tmp_path: Path)
 
 
 def test_warming_tells_nothing_of_how_long_a_stage_takes() -> None:
-    follower = Follower(OfBundle(derived().base / "bundle"))
-    assert follower.funnel.receiver._encoded.cache_info().currsize, f"{FEW} requests were made up and ranked"
+    follower = Follower(BundleSource(derived().base / "bundle"))
+    assert follower.funnel.request_encoder._encoded.cache_info().currsize, (
+        f"{FEW} requests were made up and ranked"
+    )
     assert not any(pace._seconds for pace in follower.funnel._paces.values())
 
 
@@ -39,7 +41,7 @@ def test_who_is_told_to_stop_warms_no_longer() -> None:
         yield Request.parse(derived().request("test", 0))
         pytest.fail("another was ranked")
 
-    follower = Follower(OfBundle(derived().base / "bundle"))
+    follower = Follower(BundleSource(derived().base / "bundle"))
     follower.start()
     follower.stop()
     follower._warm(follower.funnel, asked())

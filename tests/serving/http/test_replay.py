@@ -1,4 +1,4 @@
-"""Served requests are a log that packs, and a record by which each answer can be had again."""
+"""RequestLog requests are a log that packs, and a record by which each answer can be had again."""
 
 import json
 import math
@@ -22,10 +22,10 @@ from corank.core.errors import CorankError, DataError
 from corank.core.time import now_ms
 from corank.serving.funnel.funnel import Funnel, Request
 from corank.serving.http.replay import of_bundle, of_store, replay
-from corank.serving.http.request_log import REQUEST, SERVED, Served, levels
+from corank.serving.http.request_log import REQUEST, SERVED, RequestLog, levels
 from corank.serving.store.base import Store, open_store
-from corank.serving.store.fetch import fetched, newest
-from corank.serving.store.live_version import Head
+from corank.serving.store.fetch import fetch_bundle, load_latest
+from corank.serving.store.live_version import StoreState
 from corank.serving.store.publish import publish, upsert
 from corank.serving.store.retention import prune, roll_back
 from corank.training.config import Config
@@ -43,7 +43,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 def serve(folder: Path, funnel: Funnel, asked: list[dict[str, Any]]) -> Path:
     """The file of some requests."""
-    log = Served(folder)
+    log = RequestLog(folder)
     for one in asked:
         log.add(funnel, funnel.ranked(Request.parse(one)))
     path = log.write()
@@ -57,8 +57,8 @@ def copy(source: Path, folder: Path) -> None:
 
 
 def live(store: Store, cache: Path) -> Funnel:
-    version = Head.read(store)[1].require_live(store)
-    return newest(store, version, Funnel(fetched(store, version, cache)))
+    version = StoreState.read(store)[1].require_live(store)
+    return load_latest(store, version, Funnel(fetch_bundle(store, version, cache)))
 
 
 # As a log
@@ -180,7 +180,7 @@ def test_odd_requests_are_logged_beside_others(tmp_path: Path, changes: dict[str
 
 def test_models_of_other_columns_meet_in_one_file(tmp_path: Path) -> None:
     """As when another one goes live: one of other features has other columns."""
-    first, log = derived().funnel, Served(tmp_path)
+    first, log = derived().funnel, RequestLog(tmp_path)
     second = Funnel.open(variant(derived().base / "bundle", tmp_path / "second", 2))
     for funnel in (first, second, first):
         log.add(funnel, funnel.ranked(Request.parse(requests()[0])))
@@ -193,7 +193,7 @@ def test_models_of_other_columns_meet_in_one_file(tmp_path: Path) -> None:
 
 
 def test_a_share_is_logged_evenly(tmp_path: Path) -> None:
-    funnel, log = derived().funnel, Served(tmp_path, share=0.25)
+    funnel, log = derived().funnel, RequestLog(tmp_path, share=0.25)
     for _ in range(20):
         log.add(funnel, funnel.ranked(Request.parse(requests()[0])))
     path = log.write()
@@ -203,8 +203,8 @@ def test_a_share_is_logged_evenly(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CorankError, match="served requests cannot be logged there"):
-        Served(tmp_path / "file")
-    log = Served(tmp_path / "served")
+        RequestLog(tmp_path / "file")
+    log = RequestLog(tmp_path / "served")
     log.add(derived().funnel, derived().funnel.ranked(Request.parse(requests()[0])))
     (tmp_path / "served").rmdir()
     with pytest.raises(CorankError, match="1 served requests are not logged"):

@@ -29,7 +29,7 @@ def store(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_requests_score_as_the_model_that_was_evaluated(trained: Run, store: str, tmp_path: Path) -> None:
-    """Served by two workers over HTTP; `scripts/bench http_parity` sends a thousand."""
+    """RequestLog by two workers over HTTP; `scripts/bench http_parity` sends a thousand."""
     with fuzz.served(store, tmp_path, workers=2) as (url, _):
         found = http_parity.parity(trained, url, 150)
     assert found["requests"] == 150 and found["scores"] > 150 * 30

@@ -14,8 +14,8 @@ from corank.core.errors import BundleError, StoreError
 from corank.core.time import now_ms
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import Store
-from corank.serving.store.fetch import KEPT, as_of, caught_up, fetched, newest
-from corank.serving.store.live_version import JOURNAL, Head, journal, journal_key
+from corank.serving.store.fetch import KEPT, catch_up, fetch_bundle, load_latest, restore
+from corank.serving.store.live_version import JOURNAL, StoreState, journal, journal_key
 from corank.serving.store.publish import publish, upsert
 from corank.serving.store.retention import prune, roll_back
 from tests.support.bundle_versions import variant
@@ -52,42 +52,42 @@ def test_every_request_is_answered_as_by_the_bundle(
     case: Case, bundle: Path, store: Store, tmp_path: Path
 ) -> None:
     version = publish(bundle, store)
-    funnel = Funnel(fetched(store, version, tmp_path / "cache"))
+    funnel = Funnel(fetch_bundle(store, version, tmp_path / "cache"))
     assert records(funnel) == records(case.funnel)
     assert answers(funnel) == answers(case.funnel)
-    assert answers(newest(store, version, funnel)) == answers(case.funnel)
+    assert answers(load_latest(store, version, funnel)) == answers(case.funnel)
     assert funnel.manifest.content == version == Bundle.open(bundle).manifest.content
 
 
 def test_it_is_fetched_once_by_all_who_ask_at_once(bundle: Path, local: Store, tmp_path: Path) -> None:
     version = publish(bundle, local)
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda _: fetched(local, version, tmp_path / "cache"), range(4)))
+        found = list(pool.map(lambda _: fetch_bundle(local, version, tmp_path / "cache"), range(4)))
     assert {one.folder for one in found} == {found[0].folder}
     local.drop(f"parts/{version}")
-    assert fetched(local, version, tmp_path / "cache") == found[0]
+    assert fetch_bundle(local, version, tmp_path / "cache") == found[0]
     with pytest.raises(StoreError, match=f"the manifest of {version} is not whole; publish it again"):
-        fetched(local, version, tmp_path / "other")
+        fetch_bundle(local, version, tmp_path / "other")
 
 
 def test_a_damaged_copy_is_fetched_anew(case: Case, bundle: Path, local: Store, tmp_path: Path) -> None:
     version = publish(bundle, local)
-    folder = fetched(local, version, tmp_path / "cache").folder
+    folder = fetch_bundle(local, version, tmp_path / "cache").folder
     (folder / "rank.onnx").write_bytes(b"")
-    assert answers(Funnel(fetched(local, version, tmp_path / "cache"))) == answers(case.funnel)
+    assert answers(Funnel(fetch_bundle(local, version, tmp_path / "cache"))) == answers(case.funnel)
 
 
 def test_a_cache_keeps_what_was_asked_for_last(bundle: Path, local: Store, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     (cache / "mine").mkdir(parents=True)
     versions = [publish(variant(bundle, tmp_path / f"{n}", n), local) for n in range(KEPT + 1)]
-    first = fetched(local, versions[0], cache)
+    first = fetch_bundle(local, versions[0], cache)
     for version in versions[1:-1]:
-        fetched(local, version, cache)
-    assert fetched(local, versions[0], cache) == first
-    held = Funnel(fetched(local, versions[1], cache))
-    fetched(local, versions[-1], cache)
-    fetched(local, versions[0], cache)
+        fetch_bundle(local, version, cache)
+    assert fetch_bundle(local, versions[0], cache) == first
+    held = Funnel(fetch_bundle(local, versions[1], cache))
+    fetch_bundle(local, versions[-1], cache)
+    fetch_bundle(local, versions[0], cache)
     left = {path.name for path in cache.iterdir() if path.is_dir()}
     assert left == {"mine", *versions} - {versions[2]}
     shutil.rmtree(cache)
@@ -99,10 +99,10 @@ def test_a_missing_or_damaged_record_is_told(bundle: Path, local: Store, tmp_pat
     (key, record), *_ = next(iter(local.scan(f"items/{version}")))
     local.put({f"items/{version}": [(key, record[:-1] + b"\0")]})
     with pytest.raises(StoreError, match="the record of item 0 is damaged"):
-        fetched(local, version, tmp_path / "cache")
+        fetch_bundle(local, version, tmp_path / "cache")
     assert local.swap(local.head(), local.head() or b"", gone={f"items/{version}": [key]})
     with pytest.raises(StoreError, match=r"1 records of .* are missing; publish it again"):
-        fetched(local, version, tmp_path / "cache")
+        fetch_bundle(local, version, tmp_path / "cache")
     assert not (tmp_path / "cache" / version / "manifest.json").exists()
 
 
@@ -110,7 +110,7 @@ def test_a_cache_that_cannot_be_is_told(bundle: Path, local: Store, tmp_path: Pa
     version = publish(bundle, local)
     (tmp_path / "file").write_text("")
     with pytest.raises(BundleError, match=f"{tmp_path / 'file'}: bundles cannot be kept there"):
-        fetched(local, version, tmp_path / "file")
+        fetch_bundle(local, version, tmp_path / "file")
 
 
 # What came since
@@ -126,12 +126,12 @@ class Follower:
     seen: dict[tuple[str, int], dict[bytes, bytes]] = field(default_factory=dict)
 
     def look(self) -> Funnel:
-        _, head = Head.read(self.store)
+        _, head = StoreState.read(self.store)
         live = head.require_live(self.store)
         if self.funnel is None or self.funnel.manifest.content != live:
-            self.funnel = newest(self.store, live, Funnel(fetched(self.store, live, self.cache)))
+            self.funnel = load_latest(self.store, live, Funnel(fetch_bundle(self.store, live, self.cache)))
         else:
-            self.funnel = caught_up(self.store, live, self.funnel)
+            self.funnel = catch_up(self.store, live, self.funnel)
         self.seen[live, self.funnel.manifest.items_seq] = records(self.funnel)
         return self.funnel
 
@@ -147,16 +147,16 @@ def test_a_follower_that_catches_up_is_one_that_reads_all_anew(
         if n != 1:
             follower.look()
     funnel = follower.look()
-    anew = newest(store, version, Funnel(fetched(store, version, tmp_path / "cache")))
-    earlier = as_of(store, version, base, 4)
+    anew = load_latest(store, version, Funnel(fetch_bundle(store, version, tmp_path / "cache")))
+    earlier = restore(store, version, base, 4)
     assert {f.manifest.items_seq for f in (funnel, anew, earlier)} == {4}
     assert records(funnel) == records(anew) == records(earlier)
     assert worths(funnel)[3] == 1 and worths(funnel)[99] == 2
     ours = answers(funnel, [99])
     assert ours == answers(anew, [99]) == answers(earlier, [99])
     assert not any(99 in answer["unknown"] for answer in ours)
-    assert answers(as_of(store, version, base, 1)) == before
-    assert caught_up(store, version, funnel) is funnel
+    assert answers(restore(store, version, base, 1)) == before
+    assert catch_up(store, version, funnel) is funnel
 
 
 def test_what_was_away_and_is_live_again_is_read_anew(
@@ -177,10 +177,10 @@ def test_a_version_that_went_away_while_it_was_read_is_of_its_last_change(
 ) -> None:
     first = publish(bundle, local)
     upsert(local, first, case.funnel, [item(3, 99, worth=5.0)])
-    funnel = newest(local, first, case.funnel)
+    funnel = load_latest(local, first, case.funnel)
     second = publish(variant(bundle, tmp_path / "second", 2), local)
     upsert(local, second, Funnel.open(tmp_path / "second"), [item(3, 98)])
-    for late in (newest(local, first, case.funnel), caught_up(local, first, funnel)):
+    for late in (load_latest(local, first, case.funnel), catch_up(local, first, funnel)):
         assert late.manifest.items_seq == 2 and records(late) == records(funnel)
 
 
@@ -207,7 +207,7 @@ def test_a_store_that_was_made_anew_is_read_anew(
     follower.look()
     for table in local.tables():
         local.drop(table)
-    assert local.swap(local.head(), Head().written())
+    assert local.swap(local.head(), StoreState().written())
     with pytest.raises(StoreError, match="nothing is live"):
         follower.look()
     publish(bundle, local)
@@ -220,7 +220,7 @@ def test_a_damaged_journal_is_told(case: Case, bundle: Path, local: Store) -> No
     upsert(local, version, case.funnel, [item(3, 99)])
     local.put({JOURNAL: [(journal_key(2), b"\xc1")]})
     with pytest.raises(StoreError, match="journal entry 2 is damaged"):
-        as_of(local, version, case.funnel, 2)
+        restore(local, version, case.funnel, 2)
 
 
 # Whatever happens in whatever order
@@ -243,7 +243,7 @@ class History:
 
     def publish(self) -> None:
         """A new bundle, read now, or one of before of which the journal tells all."""
-        _, head = Head.read(self.store)
+        _, head = StoreState.read(self.store)
         old = [n for version, n in self.number.items() if self.at[version] > head.journal_at]
         if old and self.rng.random() < 0.3:
             number = int(self.rng.choice(old))
@@ -259,7 +259,7 @@ class History:
         assert publish(self.folder / f"{number}", self.store) == version
 
     def upsert(self) -> None:
-        _, head = Head.read(self.store)
+        _, head = StoreState.read(self.store)
         if head.live is None:
             return
         id_, worth = int(self.rng.integers(12, 20)), float(self.rng.integers(100, 10_000))
@@ -270,12 +270,12 @@ class History:
         self.came.append((seq, head.live, change.at, id_, worth))
 
     def roll_back(self) -> None:
-        _, head = Head.read(self.store)
+        _, head = StoreState.read(self.store)
         if len(head.versions) > 1:
             roll_back(self.store)
 
     def prune(self) -> None:
-        if Head.read(self.store)[1].live is not None:
+        if StoreState.read(self.store)[1].live is not None:
             prune(self.store, keep=int(self.rng.integers(1, 3)))
 
     def worths(self, version: str, seq: int) -> dict[int, float]:
@@ -301,15 +301,15 @@ def test_every_reader_sees_the_state_of_the_change_that_it_names(
             if rng.random() < 0.4:
                 funnel = follower.look()
                 version, seq = funnel.manifest.content, funnel.manifest.items_seq
-                assert seq == Head.read(local)[1].seq
+                assert seq == StoreState.read(local)[1].seq
                 assert worths(funnel) == history.worths(version, seq)
-    _, head = Head.read(local)
+    _, head = StoreState.read(local)
     recomputed = 0
     for version, seq in {one for follower in followers for one in follower.seen}:
         held = [follower.seen[version, seq] for follower in followers if (version, seq) in follower.seen]
         assert all(one == held[0] for one in held)
         if version in head.versions and head.tells(head.versions[version]):
-            assert records(as_of(local, version, history.funnels[version], seq)) == held[0]
+            assert records(restore(local, version, history.funnels[version], seq)) == held[0]
             recomputed += 1
     assert recomputed
 
@@ -322,13 +322,13 @@ def test_an_earlier_change_that_the_journal_has_not_is_told(
     publish(variant(bundle, tmp_path / "second", 2, now_ms() + 1), local)
     prune(local)
     with pytest.raises(StoreError, match=f"the journal has not all that came since {first} any more"):
-        as_of(local, first, case.funnel, 2)
+        restore(local, first, case.funnel, 2)
     with pytest.raises(StoreError, match="no version none; there are "):
-        as_of(local, "none", case.funnel, 2)
+        restore(local, "none", case.funnel, 2)
 
 
 def test_a_store_of_something_else_is_told(store: Store) -> None:
     for head in (b"", b"\xff", b"[]", b'{"seq": 1}x', b'{"sequence": 1}'):
         assert store.swap(store.head(), head)
         with pytest.raises(StoreError, match="its head is not corank's, or of another release"):
-            Head.read(store)
+            StoreState.read(store)

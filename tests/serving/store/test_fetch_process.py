@@ -4,9 +4,9 @@ import pytest
 
 from corank.bundle.manifest import Bundle
 from corank.serving.funnel.funnel import Request
-from corank.serving.http.follower import Follower, OfStore
+from corank.serving.http.follower import Follower, StoreSource
 from corank.serving.store.base import open_store
-from corank.serving.store.fetch_process import fetch_aside
+from corank.serving.store.fetch_process import fetch_in_subprocess
 from corank.serving.store.publish import publish
 from corank.training.export import export
 from tests.support.redis_server import redis_server
@@ -18,7 +18,7 @@ def test_a_version_is_fetched_from_a_server_that_wants_a_password(tmp_path: Path
     with redis_server(tmp_path, "--requirepass", "secret") as server:
         url = server.url.replace("://", "://:secret@")
         version = publish(bundle, open_store(url))
-        assert fetch_aside(url, tmp_path / "cache", version)
+        assert fetch_in_subprocess(url, tmp_path / "cache", version)
     held = Bundle.open(tmp_path / "cache" / version)
     assert held.manifest.model_version == Bundle.open(bundle).manifest.model_version
 
@@ -27,8 +27,8 @@ def test_what_cannot_be_fetched_is_left_to_who_tells_why(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     publish(derived().base / "bundle", open_store(f"lmdb:{tmp_path / 'store'}", create=True))
-    assert not fetch_aside(f"lmdb:{tmp_path / 'store'}", tmp_path / "cache", "0" * 16 + "-1-00000000")
-    assert not fetch_aside(f"lmdb:{tmp_path / 'nowhere'}", tmp_path / "cache", "any")
+    assert not fetch_in_subprocess(f"lmdb:{tmp_path / 'store'}", tmp_path / "cache", "0" * 16 + "-1-00000000")
+    assert not fetch_in_subprocess(f"lmdb:{tmp_path / 'nowhere'}", tmp_path / "cache", "any")
     assert capfd.readouterr() == ("", "")
 
 
@@ -38,7 +38,7 @@ def test_a_service_has_the_next_version_fetched_beside_it(tmp_path: Path) -> Non
     store, asked = open_store(url, create=True), list[tuple[str, bool]]()
 
     def aside(version: str) -> bool:
-        asked.append((version, fetch_aside(url, cache, version)))
+        asked.append((version, fetch_in_subprocess(url, cache, version)))
         return asked[-1][1]
 
     versions = []
@@ -46,7 +46,7 @@ def test_a_service_has_the_next_version_fetched_beside_it(tmp_path: Path) -> Non
         export(bundle, case.config, case.packed, case.model, case.calibrators)
         versions.append(publish(bundle, store))
         if len(versions) == 1:
-            follower = Follower(OfStore(store, cache, aside))
+            follower = Follower(StoreSource(store, cache, aside))
             assert not asked, "who serves nobody yet need not make way"
     follower.look()
     assert follower.funnel.manifest.content == versions[1] != versions[0]

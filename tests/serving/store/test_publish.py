@@ -14,10 +14,10 @@ from corank.core.errors import RequestError, StoreError
 from corank.core.time import now_ms
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import Entries, Pairs, Store
-from corank.serving.store.fetch import fetched, newest
-from corank.serving.store.live_version import JOURNAL, Head, journal, journal_key
-from corank.serving.store.publish import MovedError, publish, upsert
-from corank.serving.store.record_codec import Form
+from corank.serving.store.fetch import fetch_bundle, load_latest
+from corank.serving.store.live_version import JOURNAL, StoreState, journal, journal_key
+from corank.serving.store.publish import VersionChangedError, publish, upsert
+from corank.serving.store.record_codec import RecordFormat
 from corank.serving.store.retention import held
 from tests.support.bundle_versions import variant
 from tests.support.command_line import run_corank
@@ -89,8 +89,8 @@ def content(store: Store) -> dict[str, dict[bytes, bytes]]:
 
 def served(store: Store, cache: Path) -> Funnel:
     """What a reader that starts now would serve."""
-    live = Head.read(store)[1].require_live(store)
-    return newest(store, live, Funnel(fetched(store, live, cache)))
+    live = StoreState.read(store)[1].require_live(store)
+    return load_latest(store, live, Funnel(fetch_bundle(store, live, cache)))
 
 
 # A bundle goes live
@@ -99,18 +99,18 @@ def served(store: Store, cache: Path) -> Funnel:
 def test_a_bundle_goes_live(first: Path, second: Path, store: Store) -> None:
     before, said = now_ms(), list[str]()
     version = publish(first, store, said.append)
-    manifest, (_, head) = Bundle.open(first).manifest, Head.read(store)
+    manifest, (_, head) = Bundle.open(first).manifest, StoreState.read(store)
     facts = head.versions[version]
     assert (head.live, head.seq, facts.seq, said) == (version, 1, 1, [])
     assert (facts.name, facts.model_version) == ("random", manifest.model_version)
     assert (facts.items, facts.items_at) == (16, manifest.items_at)
     assert before <= facts.published_at <= now_ms()
-    assert facts.record == {k: tuple(v) for k, v in Form.of(manifest).fields.items()}
+    assert facts.record == {k: tuple(v) for k, v in RecordFormat.from_manifest(manifest).fields.items()}
     (one,) = held(store)
     assert (one.version, one.live, one.records, one.changed) == (version, True, 16, 0)
 
     other = publish(second, store)
-    _, head = Head.read(store)
+    _, head = StoreState.read(store)
     assert (head.live, head.seq, list(head.versions)) == (other, 2, [version, other])
     assert [(one.version, one.live) for one in held(store)] == [(version, False), (other, True)]
     assert [(seq, change.version) for seq, change in journal(store, 0, 2)] == [(1, version), (2, other)]
@@ -177,9 +177,9 @@ def test_items_are_not_put_into_what_is_live_no_more(first: Path, second: Path, 
     version = publish(first, local)
     other = publish(second, local)
     before = content(local)
-    with pytest.raises(MovedError, match=f"{other} is live, {version} was when the items were read"):
+    with pytest.raises(VersionChangedError, match=f"{other} is live, {version} was when the items were read"):
         upsert(local, version, derived().funnel, [item(3)])
-    with pytest.raises(MovedError, match=f"{other} is live, items were read as of {version}"):
+    with pytest.raises(VersionChangedError, match=f"{other} is live, items were read as of {version}"):
         upsert(local, other, derived().funnel, [item(3)])
     assert content(local) == before
 
@@ -241,7 +241,7 @@ def test_a_publish_that_stops_leaves_what_is_live_and_goes_on(
         assert store.head() == head
     assert records(served(store, tmp_path / "cache")) == records(derived().funnel)
     other = publish(second, store)
-    assert list(Head.read(store)[1].versions) == [version, other]
+    assert list(StoreState.read(store)[1].versions) == [version, other]
     found = content(store)
     found.pop(JOURNAL)
     assert found == whole
@@ -286,7 +286,7 @@ def test_a_record_that_does_not_arrive_whole_is_found(first: Path, second: Path,
         publish(second, Between(store, happens))
     assert store.head() == head
     version = publish(second, store)
-    assert Head.read(store)[1].live == version
+    assert StoreState.read(store)[1].live == version
 
 
 def test_a_part_that_does_not_arrive_whole_is_found(first: Path, second: Path, local: Store) -> None:
@@ -373,11 +373,11 @@ def test_two_publish_at_once(
 
     with ThreadPoolExecutor(2) as pool:
         versions = list(pool.map(go, bundles))
-    _, head = Head.read(store)
+    _, head = StoreState.read(store)
     assert head.live in versions and set(head.versions) == set(versions)
     assert head.seq in ((1, 2) if same else (2,))
     for path, version in zip(bundles, versions, strict=True):
-        found = Funnel(fetched(store, version, tmp_path / "cache"))
+        found = Funnel(fetch_bundle(store, version, tmp_path / "cache"))
         assert records(found) == records(Funnel.open(path))
 
 
@@ -404,7 +404,9 @@ def test_what_came_since_the_items_were_read_is_in_the_new_version(
     assert said == [f"4 items came since {other} was read: put on top"]
     # as records of the new version
     assert all(
-        Form.of(found.manifest).sound(*pair) for some in store.scan(f"changed/{other}") for pair in some
+        RecordFormat.from_manifest(found.manifest).is_intact(*pair)
+        for some in store.scan(f"changed/{other}")
+        for pair in some
     )
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from corank.bundle.item_layers import Layer
 from corank.core.errors import StoreError
 from corank.core.ragged import Ragged
-from corank.serving.store.record_codec import CRC, Form, ids_of, keys_of
+from corank.serving.store.record_codec import CRC, RecordFormat, to_ids, to_keys
 from tests.support.cases import Case, bare_funnel
 from tests.support.random_worlds import DERIVED, ITEMS, RICH, Drawn, drawn_worlds
 
@@ -20,7 +20,7 @@ from tests.support.random_worlds import DERIVED, ITEMS, RICH, Drawn, drawn_world
 class Coded:
     """Items of a random world, with vectors of two stages, and their records."""
 
-    form: Form
+    form: RecordFormat
     layer: Layer
     records: dict[bytes, bytes]
 
@@ -28,14 +28,14 @@ class Coded:
     def of(cls, factory: pytest.TempPathFactory, drawn: Drawn) -> "Coded":
         case = Case.of(factory.mktemp("case"), drawn)
         funnel = bare_funnel(case.packed, factory.mktemp("bare") / "bundle")
-        (bare,) = funnel.receiver.items.layers
+        (bare,) = funnel.request_encoder.items.layers
         rng, n = np.random.default_rng(drawn["seed"]), len(bare.records.ids)
         vectors = {"prerank": 3, "middle": 1}
-        form = replace(Form.of(funnel.manifest), vectors=tuple(vectors.items()))
+        form = replace(RecordFormat.from_manifest(funnel.manifest), vectors=tuple(vectors.items()))
         layer = replace(
             bare, vectors={s: rng.normal(size=(n, d)).astype(np.float32) for s, d in vectors.items()}
         )
-        return cls(form, layer, dict(form.encoded(layer, np.arange(n))))
+        return cls(form, layer, dict(form.encode(layer, np.arange(n))))
 
 
 @pytest.fixture(scope="module")
@@ -84,12 +84,12 @@ def same(ours: Layer, theirs: Layer) -> None:
 @example(drawn=RICH | {"text_ids": True})
 def test_records_come_back_as_they_were(tmp_path_factory: pytest.TempPathFactory, drawn: Drawn) -> None:
     coded = Coded.of(tmp_path_factory, drawn)
-    same(coded.form.decoded(coded.records), coded.layer)
+    same(coded.form.decode(coded.records), coded.layer)
     some = np.array([11, 2, 7])
-    few = dict(coded.form.encoded(coded.layer, some))
+    few = dict(coded.form.encode(coded.layer, some))
     assert few.items() <= coded.records.items()
     ids = coded.layer.records.ids.values.gather(np.sort(some))
-    assert coded.form.decoded(few).records.ids.values.to_list() == ids.to_list()
+    assert coded.form.decode(few).records.ids.values.to_list() == ids.to_list()
 
 
 def test_the_world_has_something_of_every_kind(coded: Coded) -> None:
@@ -114,32 +114,32 @@ def test_every_flipped_byte_is_found(coded: Coded) -> None:
     for n in range(len(record)):
         damaged = bytearray(record)
         damaged[n] ^= 1 << n % 8
-        assert not coded.form.sound(key, bytes(damaged))
+        assert not coded.form.is_intact(key, bytes(damaged))
         with pytest.raises(
             StoreError, match=r"^the record of item 0 is damaged, or of another model version"
         ):
-            coded.form.decoded(coded.records | {key: bytes(damaged)})
+            coded.form.decode(coded.records | {key: bytes(damaged)})
 
 
 @pytest.mark.parametrize("size", [0, 1, CRC, CRC + 1, -8, -1])
 def test_a_cut_record_is_found(coded: Coded, size: int) -> None:
     key, record = next(iter(coded.records.items()))
-    assert not coded.form.sound(key, record[:size])
+    assert not coded.form.is_intact(key, record[:size])
     with pytest.raises(StoreError, match="is damaged"):
-        coded.form.decoded({key: record[:size]})
+        coded.form.decode({key: record[:size]})
 
 
 def test_a_record_under_another_key_is_found(coded: Coded) -> None:
     first, second = list(coded.records)[:2]
-    assert not coded.form.sound(first, coded.records[second])
+    assert not coded.form.is_intact(first, coded.records[second])
     with pytest.raises(StoreError, match="the record of item 0 is damaged"):
-        coded.form.decoded({first: coded.records[second]})
+        coded.form.decode({first: coded.records[second]})
 
 
 def test_a_record_of_another_model_version_is_found(coded: Coded) -> None:
     other = replace(coded.form, model="f" * 16)
     with pytest.raises(StoreError, match="of another model version; publish again"):
-        other.decoded(coded.records)
+        other.decode(coded.records)
 
 
 @pytest.mark.parametrize("columns", [(), ("worth", "more"), ("worth", "more", "most")])
@@ -147,7 +147,7 @@ def test_a_record_of_another_form_is_found(coded: Coded, columns: tuple[str, ...
     """As another release may write them of the same model."""
     other = replace(coded.form, columns=columns)
     with pytest.raises(StoreError, match="publish again"):
-        other.decoded(coded.records)
+        other.decode(coded.records)
 
 
 # Keys
@@ -155,14 +155,14 @@ def test_a_record_of_another_form_is_found(coded: Coded, columns: tuple[str, ...
 
 @given(st.lists(st.integers(-(2**63), 2**63 - 1), unique=True, min_size=1))
 def test_keys_of_numbers_are_in_their_order(ids: list[int]) -> None:
-    keys = keys_of(pl.Series(ids, dtype=pl.Int64))
-    assert ids_of(keys).to_list() == ids
-    assert ids_of(sorted(keys)).to_list() == sorted(ids)
+    keys = to_keys(pl.Series(ids, dtype=pl.Int64))
+    assert to_ids(keys).to_list() == ids
+    assert to_ids(sorted(keys)).to_list() == sorted(ids)
 
 
 @given(st.lists(st.text(st.characters(codec="utf-8")), unique=True, min_size=1))
 def test_keys_of_texts_are_in_their_order(ids: list[str]) -> None:
     series = pl.Series(ids)
-    keys = keys_of(series)
-    assert ids_of(keys).to_list() == ids
-    assert ids_of(sorted(keys)).to_list() == series.sort().to_list()
+    keys = to_keys(series)
+    assert to_ids(keys).to_list() == ids
+    assert to_ids(sorted(keys)).to_list() == series.sort().to_list()

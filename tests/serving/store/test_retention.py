@@ -13,8 +13,8 @@ from corank.core.errors import StoreError
 from corank.core.time import now_ms
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import Store
-from corank.serving.store.fetch import as_of, fetched, newest
-from corank.serving.store.live_version import JOURNAL, Head
+from corank.serving.store.fetch import fetch_bundle, load_latest, restore
+from corank.serving.store.live_version import JOURNAL, StoreState
 from corank.serving.store.publish import WRITTEN, publish, upsert, written
 from corank.serving.store.retention import ABANDONED, held, prune, roll_back
 from tests.support.bundle_versions import variant
@@ -41,13 +41,13 @@ def local(tmp_path: Path) -> Iterator[Store]:
         yield found
 
 
-def head(store: Store) -> Head:
-    return Head.read(store)[1]
+def head(store: Store) -> StoreState:
+    return StoreState.read(store)[1]
 
 
 def live(store: Store, cache: Path) -> Funnel:
     version = head(store).require_live(store)
-    return newest(store, version, Funnel(fetched(store, version, cache)))
+    return load_latest(store, version, Funnel(fetch_bundle(store, version, cache)))
 
 
 def put(store: Store, bundle: Path, *rows: dict[str, Any]) -> int:
@@ -118,7 +118,7 @@ def test_going_back_brings_what_came_since(bundles: list[Path], store: Store, tm
     found, own = live(store, tmp_path / "cache"), Funnel.open(bundles[0])
     assert (found.manifest.content, found.manifest.items_seq) == (first, 5)
     assert worths(found) == worths(own) | {98: 2.0, 4: 1.0}
-    assert records(found) == records(as_of(store, first, own, 5))
+    assert records(found) == records(restore(store, first, own, 5))
     # and forward again, with what came meanwhile
     put(store, bundles[0], item(6, 99, worth=3.0))
     assert roll_back(store) == second
@@ -286,7 +286,7 @@ def test_the_journal_keeps_what_a_later_version_needs(
     found = live(store, tmp_path / "cache")
     assert worths(found) == dict.fromkeys(range(16), 5.0) | {98: 2.0, 99: 3.0}
     assert records(found) == records(
-        as_of(store, found.manifest.content, Funnel.open(bundle), found.manifest.items_seq)
+        restore(store, found.manifest.content, Funnel.open(bundle), found.manifest.items_seq)
     )
     assert entries(store) == [2, 3, 4, 5, 6]
 

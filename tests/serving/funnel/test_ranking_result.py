@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corank.serving.funnel.outcome import best
+from corank.serving.funnel.ranking_result import best
 
 
 @given(st.lists(st.sampled_from([-1.0, 0.0, 0.25, 0.5, 2.0]), max_size=40), st.integers(1, 45))

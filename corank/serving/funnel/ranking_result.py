@@ -14,11 +14,11 @@ import numpy as np
 from corank.bundle.manifest import BundleManifest, StageFacts
 from corank.core.types import Longs, Numbers
 from corank.serving.funnel.request import Request
-from corank.serving.funnel.request_encoder import Received
+from corank.serving.funnel.request_encoder import EncodedRequest
 
 
 @dataclass(frozen=True)
-class Cut:
+class StageCut:
     """What a stage did."""
 
     stage: str
@@ -36,12 +36,12 @@ class Cut:
 
 
 @dataclass
-class Ranked:
+class RankingResult:
     manifest: BundleManifest
     request: Request
-    received: Received
+    received: EncodedRequest
     quotas: Mapping[str, int]
-    cuts: list[Cut] = field(default_factory=list)
+    cuts: list[StageCut] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     """Of `receive`, and of each stage that was through."""
     fallback: dict[str, str] | None = None
@@ -55,7 +55,7 @@ class Ranked:
         kept = best(score, self.quotas[stage.name])
         if stage.min_score is not None:
             kept = kept[score[kept] >= stage.min_score]
-        self.cuts.append(Cut(stage.name, alive, score, kept))
+        self.cuts.append(StageCut(stage.name, alive, score, kept))
         return alive[kept]
 
     def fall_back(self, stage: StageFacts, why: str) -> None:
