@@ -115,7 +115,7 @@ def stepper(config: Config, packed: PackedDataset) -> Iterator[None]:
     reader = Reader(packed, "train", REQUESTS, attended=model.attended, places=model.places)
     for epoch in range(10**6):
         for number, batch in enumerate(reader.shuffled(epoch)):
-            loss, _ = total(model.logits(batch.to(device()), total.reads()), batch, number)
+            loss, _ = total(model.outputs(batch.to(device()), total.reads()), batch, number)
             for optimiser in steps.values():
                 optimiser.zero_grad(set_to_none=True)
             loss.backward()

@@ -106,7 +106,7 @@ def _scores(
             dealt = _dealt(draft, packed.schema, feature, rng) if feature else draft
             with torch.no_grad():
                 found = model(dealt.batch(reader.layout))
-            logits[feature] = {name: found[name][model.main[name]].numpy() for name in model.stages}
+            logits[feature] = {name: found[name].logits[model.main[name]].numpy() for name in model.stages}
         labels = {name: values.astype(np.int8) for name, values in draft.others["labels"].items()}
         parts.append(_Scores(draft.user[draft.request_of], labels, draft.others["weight"], logits))
         if len(parts) % SAID == 0:

@@ -56,8 +56,8 @@ def predict(
         reader = Reader(packed, split, requests, population, attended=model.attended, places=model.places)
         for batch in reader.ordered():
             logits = {
-                stage: {label: z.cpu().numpy() for label, z in by_label.items()}
-                for stage, by_label in model.logits(batch.to(device), names).items()
+                stage: {label: z.cpu().numpy() for label, z in output.logits.items()}
+                for stage, output in model.outputs(batch.to(device), names).items()
             }
             columns = {"level": batch.level.numpy(), "weight": batch.weight.numpy()}
             columns |= {f"label.{n}": v.numpy().astype(np.int8) for n, v in batch.labels.items()}

@@ -15,9 +15,7 @@ from corank.batches.batch import Batch
 from corank.batches.sampling import SOURCES, Population
 from corank.core.errors import ConfigError
 from corank.core.settings import Settings
-from corank.models.joint import Logits
-
-__all__ = ["Logits", "Scope", "Term", "mean"]
+from corank.models.stage_io import StageOutput
 
 
 @dataclass(frozen=True)
@@ -101,7 +99,7 @@ class Term(Settings):
         """The candidates to read for this loss."""
 
     @abstractmethod
-    def values(self, logits: Logits, batch: Batch, scope: Scope) -> tuple[Tensor, Tensor]:
+    def values(self, outputs: Mapping[str, StageOutput], batch: Batch, scope: Scope) -> tuple[Tensor, Tensor]:
         """Losses and their weights: of candidates (C,) or some of them, or of requests (R,); weight 0 where masked."""
 
     def factor(self, step: int) -> float:

@@ -4,6 +4,7 @@ Letters: R requests · C candidates · n the longest list.
 """
 
 import math
+from collections.abc import Mapping
 from typing import Literal, NamedTuple, Self
 
 import torch
@@ -14,9 +15,10 @@ from torch.nn.functional import logsigmoid
 from corank.batches.batch import Batch
 from corank.batches.sampling import Population
 from corank.core.errors import ConfigError
-from corank.losses.base import Logits, Scope, Term
+from corank.losses.base import Scope, Term
 from corank.losses.padded import Lists
 from corank.losses.soft_sort import NeuralSort, threshold
+from corank.models.stage_io import StageOutput
 
 ALWAYS = 1 - 1e-6
 """The probability above which 1 − P is rounding and has no gradient."""
@@ -108,13 +110,13 @@ class Cascade(Term):
     def population(self, scope: Scope) -> Population:
         return {scope.levels.index(level): self.per_request for level in self.on or scope.levels}
 
-    def values(self, logits: Logits, batch: Batch, scope: Scope) -> tuple[Tensor, Tensor]:
+    def values(self, outputs: Mapping[str, StageOutput], batch: Batch, scope: Scope) -> tuple[Tensor, Tensor]:
         lists = Lists.of(batch, batch.sampled(self.population(scope)))
         true = lists(batch.sampled({scope.levels.index(level): None for level in self.positive}))
         value, kept = torch.zeros(len(true), device=true.device), torch.zeros(true.shape, device=true.device)
         cutting = torch.zeros_like(lists.size, dtype=torch.bool)
         for stage in self.reads(scope):
-            scores, keep = lists(logits[stage][self.label]), self.top or scope.keep[stage]
+            scores, keep = lists(outputs[stage].logits[self.label]), self.top or scope.keep[stage]
             cuts = lists.size > keep
             cutting |= cuts
             if self.form == "arf":

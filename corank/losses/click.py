@@ -1,5 +1,6 @@
 """`click`: binary cross-entropy of a stage's label on exposed candidates, whose position explains a part of it."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 from torch import Tensor
@@ -7,7 +8,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from corank.batches.batch import Batch
 from corank.batches.sampling import Population
-from corank.losses.base import Logits, Scope, Term
+from corank.losses.base import Scope, Term
+from corank.models.stage_io import StageOutput
 
 
 class Click(Term):
@@ -35,11 +37,11 @@ class Click(Term):
     def population(self, scope: Scope) -> Population:
         return {len(scope.levels) - 1: None}
 
-    def values(self, logits: Logits, batch: Batch, scope: Scope) -> tuple[Tensor, Tensor]:
+    def values(self, outputs: Mapping[str, StageOutput], batch: Batch, scope: Scope) -> tuple[Tensor, Tensor]:
         target = batch.labels[self.label].clamp_min(0)
-        z = logits[self.stage][self.label]
-        terms = logits.get("position", {})
-        if self.name in terms:
-            z = z + terms[self.name]
+        z = outputs[self.stage].logits[self.label]
+        positions = outputs[self.stage].positions
+        if self.label in positions:
+            z = z + positions[self.label]
         values = binary_cross_entropy_with_logits(z, target, reduction="none")
         return values, batch.known(self.label)

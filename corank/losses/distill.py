@@ -3,6 +3,7 @@
 Letters: R requests · C candidates · n the longest list.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 import torch
@@ -14,8 +15,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 from corank.batches.batch import Batch
 from corank.batches.sampling import Population
 from corank.core.errors import ConfigError
-from corank.losses.base import Logits, Scope, Term
+from corank.losses.base import Scope, Term
 from corank.losses.padded import Lists
+from corank.models.stage_io import StageOutput
 
 
 class Distill(Term):
@@ -80,9 +82,9 @@ class Distill(Term):
     def population(self, scope: Scope) -> Population:
         return {scope.levels.index(level): self.per_request for level in self.on}
 
-    def values(self, logits: Logits, batch: Batch, scope: Scope) -> tuple[Tensor, Tensor]:
-        teacher, known = self.taught(logits, batch, scope)
-        student = logits[self.student][self.label] / self.temperature
+    def values(self, outputs: Mapping[str, StageOutput], batch: Batch, scope: Scope) -> tuple[Tensor, Tensor]:
+        teacher, known = self.taught(outputs, batch, scope)
+        student = outputs[self.student].logits[self.label] / self.temperature
         teacher = teacher / self.temperature
         if self.form == "pointwise":
             values = binary_cross_entropy_with_logits(student, teacher.sigmoid(), reduction="none")
@@ -93,13 +95,13 @@ class Distill(Term):
             return listwise(lists(student), lists(teacher), lists.mask), weight
         return pairwise(lists(student), lists(teacher), lists.mask, self.chunks), weight
 
-    def taught(self, logits: Logits, batch: Batch, scope: Scope) -> tuple[Tensor, Tensor]:
+    def taught(self, outputs: Mapping[str, StageOutput], batch: Batch, scope: Scope) -> tuple[Tensor, Tensor]:
         """The teacher's logits, and whether a candidate is to learn from them: (C,), (C,) bool."""
         chosen = batch.sampled(self.population(scope))
         if self.teacher in scope.scores:
             scores = batch.scores[self.teacher]
             return scores.nan_to_num(), chosen & ~scores.isnan()
-        return logits[self.teacher][self.label].detach(), chosen
+        return outputs[self.teacher].logits[self.label].detach(), chosen
 
     def factor(self, step: int) -> float:
         return self.weight * min(1.0, step / self.warm_up if self.warm_up else 1.0)

@@ -3,6 +3,7 @@
 Letters: R requests · C candidates · I distinct items · P clicked candidates.
 """
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -13,9 +14,9 @@ from torch.nn.functional import softplus
 from corank.batches.batch import Batch
 from corank.batches.sampling import SOURCES, Population
 from corank.core.errors import ConfigError
-from corank.losses.base import Logits, Scope, Term
+from corank.losses.base import Scope, Term
 from corank.losses.padded import FAR
-from corank.models.two_tower import Dots
+from corank.models.stage_io import StageOutput
 
 
 class InBatch(Term):
@@ -53,7 +54,7 @@ class InBatch(Term):
     def population(self, scope: Scope) -> Population:
         return {len(scope.levels) - 1: None}
 
-    def values(self, logits: Logits, batch: Batch, scope: Scope) -> tuple[Tensor, Tensor]:
+    def values(self, outputs: Mapping[str, StageOutput], batch: Batch, scope: Scope) -> tuple[Tensor, Tensor]:
         clicked = torch.nonzero(batch.known(self.label) * (batch.labels[self.label] > 0)).squeeze(1)
         # rows of one item at several times are one item: the first stands for all
         same = torch.arange(len(batch.share), device=batch.share.device) if batch.same is None else batch.same
@@ -62,12 +63,12 @@ class InBatch(Term):
         log_p = torch.log(-torch.expm1(log.sum() * torch.log1p(-batch.share)))
         beyond = torch.ones_like(log_p, dtype=torch.bool).index_fill(0, same[batch.item_of[log].long()], 0)
 
-        towers = logits[self.stage]
-        assert isinstance(towers, Dots)
+        vectors = outputs[self.stage].vectors
+        assert vectors is not None  # the scope has checked it
         asked, row = request.unique_consecutive(return_inverse=True)  # type: ignore[no-untyped-call]
-        query = towers.scale / self.temperature * towers.query.float()[asked]
-        shift = (towers.bias / self.temperature - log_p).masked_fill(beyond, -FAR)
-        z = torch.addmm(shift, query, towers.item[: len(log_p)].float().t())  # (requests with a click, I)
+        query = vectors.scale / self.temperature * vectors.query.float()[asked]
+        shift = (vectors.bias / self.temperature - log_p).masked_fill(beyond, -FAR)
+        z = torch.addmm(shift, query, vectors.item[: len(log_p)].float().t())  # (requests with a click, I)
         others = z.index_put_((row, item), z.new_tensor(-FAR)).logsumexp(1)
-        own = towers[self.label][clicked] / self.temperature - log_p[item]
+        own = outputs[self.stage].logits[self.label][clicked] / self.temperature - log_p[item]
         return softplus(others[row] - own), batch.weight[clicked]

@@ -3,7 +3,7 @@
 Letters: R requests · C candidates · n the longest list.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, Self
 
 import torch
@@ -14,8 +14,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits, pad, softplus
 from corank.batches.batch import Batch
 from corank.batches.sampling import Population
 from corank.core.errors import ConfigError
-from corank.losses.base import Logits, Scope, Term
+from corank.losses.base import Scope, Term
 from corank.losses.padded import FAR, Lists
+from corank.models.stage_io import StageOutput
 
 
 class Levels(Term):
@@ -85,9 +86,9 @@ class Levels(Term):
     def _positive(self, scope: Scope) -> Sequence[str]:
         return self.positive or [max(self.on or scope.levels, key=scope.levels.index)]
 
-    def values(self, logits: Logits, batch: Batch, scope: Scope) -> tuple[Tensor, Tensor]:
+    def values(self, outputs: Mapping[str, StageOutput], batch: Batch, scope: Scope) -> tuple[Tensor, Tensor]:
         chosen = batch.sampled(self.population(scope))
-        z = logits[self.stage][self.label] / self.temperature
+        z = outputs[self.stage].logits[self.label] / self.temperature
         positive = batch.sampled({scope.levels.index(level): None for level in self._positive(scope)}).float()
         if self.form == "bce":
             return binary_cross_entropy_with_logits(z, positive, reduction="none"), batch.weight * chosen

@@ -1,6 +1,6 @@
 """The sum of a config's losses, each term told apart."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,8 +9,9 @@ from torch import Tensor
 from corank.batches.batch import Batch
 from corank.batches.sampling import Population, merge
 from corank.core.errors import ConfigError
-from corank.losses.base import Logits, Scope, Term, mean
+from corank.losses.base import Scope, Term, mean
 from corank.losses.distill import Distill
+from corank.models.stage_io import StageOutput
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,11 @@ class Total:
         return [stage for stage in self.scope.stages if stage in read]
 
     def __call__(
-        self, logits: Logits, batch: Batch, step: int, learner: str | None = None
+        self, outputs: Mapping[str, StageOutput], batch: Batch, step: int, learner: str | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The total, and each term's mean before its factor, by name; of one learner's terms, or of all."""
         terms = self.of(learner)
-        means = [mean(*term.values(logits, batch, self.scope)) for _, term in terms]
+        means = [mean(*term.values(outputs, batch, self.scope)) for _, term in terms]
         total = torch.stack(
             [term.factor(step) * value for (_, term), value in zip(terms, means, strict=True)]
         ).sum()

@@ -1,5 +1,6 @@
 """`unexposed`: candidates that were not shown, as negatives of the pre-ranker (against sample selection bias)."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import Field, PositiveInt
@@ -9,7 +10,8 @@ from torch.nn.functional import softplus
 from corank.batches.batch import Batch
 from corank.batches.sampling import SOURCES, Population
 from corank.core.errors import ConfigError
-from corank.losses.base import Logits, Scope, Term
+from corank.losses.base import Scope, Term
+from corank.models.stage_io import StageOutput
 
 
 class Unexposed(Term):
@@ -48,5 +50,7 @@ class Unexposed(Term):
     def population(self, scope: Scope) -> Population:
         return {scope.source(level, "from"): self.per_request for level in self.levels}
 
-    def values(self, logits: Logits, batch: Batch, scope: Scope) -> tuple[Tensor, Tensor]:
-        return softplus(logits[self.stage][self.label]), batch.weight * batch.sampled(self.population(scope))
+    def values(self, outputs: Mapping[str, StageOutput], batch: Batch, scope: Scope) -> tuple[Tensor, Tensor]:
+        return softplus(outputs[self.stage].logits[self.label]), batch.weight * batch.sampled(
+            self.population(scope)
+        )

@@ -3,7 +3,8 @@
 Letters: R requests · I distinct items · C candidates · H distinct items of histories.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated
 
 import numpy as np
@@ -18,12 +19,11 @@ from corank.features.input_layout import Attended, Layout
 from corank.features.schema import PLACEMENTS, Placement
 from corank.models.embedding import Tables
 from corank.models.mlp import Mlp, MlpSettings
+from corank.models.stage_io import StageOutput
 from corank.models.teacher import Teacher, TeacherSettings
 from corank.models.two_tower import Towers, TowersSettings
 
 Stage = Annotated[TowersSettings | MlpSettings, Field(discriminator="model")]
-Logits = dict[str, dict[str, Tensor]]
-"""Stage → label → (C,)."""
 
 
 class JointModel(nn.Module):
@@ -58,17 +58,15 @@ class JointModel(nn.Module):
         self.dtype = torch.float32
         """Precision of the products; weights stay fp32."""
 
-    def forward(self, batch: Batch) -> Logits:
-        return self.logits(batch, self.stages)
+    def forward(self, batch: Batch) -> dict[str, StageOutput]:
+        """The outputs of every stage, by name."""
+        return self.outputs(batch, self.stages)
 
-    def logits(self, batch: Batch, stages: Iterable[str]) -> Logits:
-        """The logits of some stages or teachers; those that they see nothing of cost nothing.
-
-        In training `position` holds beside them, as `STAGE.LABEL`, what each candidate's position adds to a logit.
-        """
+    def outputs(self, batch: Batch, stages: Iterable[str]) -> dict[str, StageOutput]:
+        """The outputs of some stages or teachers, by name. A stage that none of them needs is not computed."""
         stages = list(stages)
         inputs: dict[str, dict[Placement | Attended, Tensor]] = {}
-        logits: Logits = {}
+        outputs: dict[str, StageOutput] = {}
         for name in self._with_earlier(stages):
             tables = self.tables_of[name]
             if tables not in inputs:
@@ -76,12 +74,11 @@ class JointModel(nn.Module):
             seen = inputs[tables]
             if name in self.frozen_tables:
                 seen = {placement: x.detach() for placement, x in seen.items()}
-            earlier = (self._earlier(name, logits, batch),) if name in self.sees else ()
-            logits[name] = self.networks[name](seen, batch, *earlier)
-        found = {name: logits[name] for name in stages}
-        return found | (
-            {"position": self._position_terms(batch, stages)} if self._learns_positions(batch) else {}
-        )
+            earlier = (self._earlier(name, outputs, batch),) if name in self.sees else ()
+            outputs[name] = self.networks[name](seen, batch, *earlier)
+        if not self._learns_positions(batch):
+            return {name: outputs[name] for name in stages}
+        return {name: replace(outputs[name], positions=self._position_terms(batch, name)) for name in stages}
 
     def _with_earlier(self, stages: Sequence[str]) -> list[str]:
         """The stages and all that they see something of, in the order of the cascade."""
@@ -91,27 +88,26 @@ class JointModel(nn.Module):
                 wanted |= {stage for stage, _ in self.sees.get(name, ())}
         return [name for name in self.networks if name in wanted]
 
-    def _earlier(self, name: str, logits: Logits, batch: Batch) -> Tensor:
+    def _earlier(self, name: str, outputs: Mapping[str, StageOutput], batch: Batch) -> Tensor:
         """What a stage sees of earlier ones, by no gradient: (C, ·)."""
         columns = []
         for stage, what in self.sees[name]:
-            z = logits[stage][self.main[stage]].detach().float()
+            z = outputs[stage].logits[self.main[stage]].detach().float()
             columns.append(z if what == "score" else _places(z, batch))
         return torch.stack(columns, 1)
 
     def _learns_positions(self, batch: Batch) -> bool:
         return bool(self.positions) and self.training and batch.position is not None
 
-    def _position_terms(self, batch: Batch, stages: Sequence[str]) -> dict[str, Tensor]:
-        """By stage and label, 0 where the position is unknown: (C,)."""
+    def _position_terms(self, batch: Batch, name: str) -> dict[str, Tensor]:
+        """What each candidate's position adds to a stage's logits, by label; 0 if it is unknown: (C,)."""
         assert batch.position is not None
         known = (batch.position >= 0).float()
         terms = {}
-        for name in stages:
-            for label, term in self.terms(name).items():
-                # not by an index, whose gradient adds up in no fixed order
-                found = embedding(batch.position.clamp_min(0), term.unsqueeze(1)).squeeze(1)
-                terms[f"{name}.{label}"] = found * known
+        for label, term in self.terms(name).items():
+            # not by an index, whose gradient adds up in no fixed order
+            found = embedding(batch.position.clamp_min(0), term.unsqueeze(1)).squeeze(1)
+            terms[label] = found * known
         return terms
 
     def terms(self, name: str) -> dict[str, nn.Parameter]:

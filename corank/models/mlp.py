@@ -33,6 +33,7 @@ from corank.models.layers import (
     linear,
     pair_sum,
 )
+from corank.models.stage_io import StageOutput
 
 
 class LayerSettings(NetworkSettings):
@@ -113,8 +114,8 @@ class Mlp(nn.Module):
 
     def forward(
         self, inputs: dict[Placement | Attended, Tensor], batch: Batch, earlier: Tensor | None = None
-    ) -> dict[str, Tensor]:
-        """Logits by label, {label: (C,)}, from dense inputs and what it sees of earlier stages, (C, ·)."""
+    ) -> StageOutput:
+        """The logits of a batch's candidates, from dense inputs and what it sees of earlier stages, (C, ·)."""
         pairs = self.pairs(inputs, batch)
         for seen, layer in ((self._interest(inputs, batch), "interest"), (earlier, "earlier")):
             if seen is not None:
@@ -122,7 +123,7 @@ class Mlp(nn.Module):
                 pairs = pairs + linear(seen, cast(nn.Linear, getattr(self, layer)))
         crossed = None if self.dcn is None else self.dcn(inputs, batch)
         logits = self.above(pair_sum(*self.sides(inputs), batch) + pairs, crossed)
-        return {label: z[: len(batch)] for label, z in logits.items()}
+        return StageOutput({label: z[: len(batch)] for label, z in logits.items()})
 
     def _interest(self, inputs: dict[Placement | Attended, Tensor], batch: Batch) -> Tensor | None:
         """What of the history has to do with each candidate: (C, w)."""

@@ -16,6 +16,7 @@ from corank.core.settings import Settings
 from corank.features.input_layout import Layout
 from corank.features.schema import Placement, Schema
 from corank.models.layers import Columns, StageSettings, Tower, Widths, pair_dot
+from corank.models.stage_io import StageOutput, StageVectors
 
 
 class QueryTower(Settings):
@@ -75,19 +76,6 @@ class TowersSettings(StageSettings):
         schema.refuse(self.item_features or [], "item", f"stages.{self.name}.item_features")
 
 
-class Dots(dict[str, Tensor]):
-    """Logits by label, (C,), and what they are made of: scale·⟨query, item⟩ + bias has a value for any pair.
-
-    The vectors are (R, d) and (padded I, d).
-    """
-
-    def __init__(
-        self, logits: dict[str, Tensor], query: Tensor, item: Tensor, scale: Tensor, bias: Tensor
-    ) -> None:
-        super().__init__(logits)
-        self.query, self.item, self.scale, self.bias = query, item, scale, bias
-
-
 class Towers(nn.Module):
     """Logit exp(s)·⟨q, v⟩ + b: the scale cannot turn negative, so the order of the dot products holds."""
 
@@ -121,11 +109,11 @@ class Towers(nn.Module):
         columns = layout.columns(placement, names)
         return nn.Sequential(Columns(columns.tolist()), Tower(len(columns), widths, settings))
 
-    def forward(self, inputs: dict[Placement, Tensor], batch: Batch) -> Dots:
-        """Logits by label: {label: (C,)}."""
+    def forward(self, inputs: dict[Placement, Tensor], batch: Batch) -> StageOutput:
+        """The logits of a batch's candidates, and the vectors that they are made of."""
         query, item, scale = self.query(inputs["query"]), self.item(inputs["item"]), self.scale.exp()
         logits = scale * pair_dot(query, item, batch) + self.bias
-        return Dots({self.label: logits}, query, item, scale, self.bias)
+        return StageOutput({self.label: logits}, StageVectors(query, item, scale, self.bias))
 
 
 class Sum(nn.Module):

@@ -111,8 +111,8 @@ class Trainer:
     def _update(self, batch: Batch, learner: str | None) -> dict[str, torch.Tensor]:
         for name, stage in self.model.networks.items():
             stage.train(learner in (None, name))  # one that only teaches drops nothing out
-        logits = self.model.logits(batch, self.total.reads(learner))
-        total, means = self.total(logits, batch, self.progress.step, learner)
+        outputs = self.model.outputs(batch, self.total.reads(learner))
+        total, means = self.total(outputs, batch, self.progress.step, learner)
         for optimiser in self.optimisers.values():
             optimiser.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]

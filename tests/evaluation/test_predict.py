@@ -42,8 +42,8 @@ def test_every_stage_and_label_has_the_models_logits(case: Case, whole: Predicti
     with torch.no_grad():
         (batch,) = Reader(case.packed, "train", 1000).ordered()
         expected = case.model(batch)
-    for stage, labels in expected.items():
-        for label, logits in labels.items():
+    for stage, output in expected.items():
+        for label, logits in output.logits.items():
             np.testing.assert_array_equal(whole.logits[stage][label], logits.numpy())
 
 

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from corank.core.errors import ConfigError
 from corank.losses import Cascade
-from tests.support.loss_cases import SCOPE, STAGES, bce, logits, loss, neural_sort, requests, sigmoid
+from tests.support.loss_cases import SCOPE, STAGES, bce, loss, neural_sort, output, outputs, requests, sigmoid
 
 KEEP = {"prerank": 3, "rank": 2, "rerank": 1}
 LEVEL = [0, 2, 1, 0, 2]
@@ -62,11 +62,11 @@ def missed(form: str, p: list[float], true: list[int]) -> float:
 @pytest.mark.parametrize("form", ["lcron", "arf", "dftopk"])
 @pytest.mark.parametrize("stages", [STAGES, STAGES[:2], STAGES[:1]])
 def test_the_loss_is_that_of_the_formula(form: str, stages) -> None:
-    z = logits(**Z)
+    z = outputs(**Z)
     found = loss(cascade(form, stages=list(stages), temperature=1.3), z, requests([LEVEL]))
     assert found == pytest.approx(by_hand(form, Z, LEVEL, stages, 1.3), rel=1e-4)
     for stage in STAGES:
-        assert (z[stage]["click"].grad is not None) == (stage in stages)
+        assert (z[stage].logits["click"].grad is not None) == (stage in stages)
 
 
 @pytest.mark.parametrize("form", ["lcron", "arf", "dftopk"])
@@ -75,7 +75,7 @@ def test_requests_of_all_lengths_each_by_itself_weighted_by_the_log(form: str) -
     three = {stage: z[:3] for stage, z in Z_FOUR.items()}
     levels = [LEVEL, [2, 0, 1, 0], [0, 2, 1], [2, 1], [2], [], [0, 1, 1, 0, 0]]
     weights = [1.0] * 5 + [2.0] * 4 + [1.0, 2, 3] + [8.0] * 8
-    z = logits(**{s: Z[s] + Z_FOUR[s] + three[s] + [0.5, 0.2] + [0.4] + Z[s] for s in STAGES})
+    z = outputs(**{s: Z[s] + Z_FOUR[s] + three[s] + [0.5, 0.2] + [0.4] + Z[s] for s in STAGES})
     expected = [
         by_hand(form, Z, levels[0], STAGES, 1.0),
         by_hand(form, Z_FOUR, levels[1], STAGES, 1.0),
@@ -84,14 +84,14 @@ def test_requests_of_all_lengths_each_by_itself_weighted_by_the_log(form: str) -
     ]
     total = expected[0] + 2 * expected[1] + 2 * expected[2] + 8 * expected[3]
     assert loss(cascade(form), z, requests(levels, weights)) == pytest.approx(total / 13, rel=1e-4)
-    assert not z["prerank"]["click"].grad[9:].any(), "three candidates all pass a quota of three"
-    assert z["rank"]["click"].grad[9:12].any() and not z["rank"]["click"].grad[12:].any()
-    assert z["rerank"]["click"].grad[12:14].any() and not z["rerank"]["click"].grad[14:].any()
+    assert not z["prerank"].logits["click"].grad[9:].any(), "three candidates all pass a quota of three"
+    assert z["rank"].logits["click"].grad[9:12].any() and not z["rank"].logits["click"].grad[12:].any()
+    assert z["rerank"].logits["click"].grad[12:14].any() and not z["rerank"].logits["click"].grad[14:].any()
 
 
 @pytest.mark.parametrize("form", ["lcron", "arf", "dftopk"])
 def test_only_levels_on_compete_and_no_more_than_were_drawn(form: str) -> None:
-    z = logits(**{stage: [*values, 2.2, -1.4] for stage, values in Z.items()})
+    z = outputs(**{stage: [*values, 2.2, -1.4] for stage, values in Z.items()})
     made = replace(
         requests([[0, 2, 1, 0, 2, 0, 1]]), place=torch.tensor([0, 1, 0, 1, 0, 2, 1], dtype=torch.int32)
     )
@@ -107,17 +107,17 @@ def test_only_levels_on_compete_and_no_more_than_were_drawn(form: str) -> None:
 @pytest.mark.parametrize("form", ["lcron", "arf", "dftopk"])
 @pytest.mark.parametrize("given", [[[], []], [[2], [0]], [[0, 0, 1, 1, 0]]])
 def test_with_nothing_to_cut_or_to_keep_the_loss_is_zero_and_so_are_its_gradients(form, given) -> None:
-    z = logits(**dict.fromkeys(STAGES, [0.5] * sum(map(len, given))))
+    z = outputs(**dict.fromkeys(STAGES, [0.5] * sum(map(len, given))))
     assert loss(cascade(form), z, requests(given)) == 0
-    assert not any(z[stage]["click"].grad.any() for stage in STAGES)
+    assert not any(z[stage].logits["click"].grad.any() for stage in STAGES)
 
 
 @pytest.mark.parametrize("form", ["lcron", "arf", "dftopk"])
 def test_far_off_scores_still_pull_the_right_way(form: str) -> None:
-    z = logits(**{stage: [-8.0, 1.0, 2.0, 3.0, 8.0] for stage in STAGES})
+    z = outputs(**{stage: [-8.0, 1.0, 2.0, 3.0, 8.0] for stage in STAGES})
     assert math.isfinite(loss(cascade(form), z, requests([[2, 0, 0, 0, 0]])))
     for stage in STAGES:
-        gradient = z[stage]["click"].grad
+        gradient = z[stage].logits["click"].grad
         assert gradient.isfinite().all() and gradient[0] < 0
 
 
@@ -125,14 +125,14 @@ def test_far_off_scores_still_pull_the_right_way(form: str) -> None:
 def test_descent_brings_the_true_top_through(form: str) -> None:
     torch.manual_seed(0)
     made = requests([[2, 0, 2, 0, 1, 0, 0, 0]] * 3)
-    z = {stage: {"click": torch.randn(24, requires_grad=True)} for stage in STAGES}
-    optimiser = torch.optim.Adam([z[stage]["click"] for stage in STAGES], lr=0.05)
+    z = {stage: output(torch.randn(24)) for stage in STAGES}
+    optimiser = torch.optim.Adam([z[stage].logits["click"] for stage in STAGES], lr=0.05)
     for _ in range(150):
         optimiser.zero_grad()
         loss(cascade(form), z, made, replace(SCOPE, keep=dict.fromkeys(STAGES, 2)))
         optimiser.step()
     for stage in STAGES:
-        best = z[stage]["click"].view(3, 8).topk(2).indices.sort(1).values
+        best = z[stage].logits["click"].view(3, 8).topk(2).indices.sort(1).values
         assert best.tolist() == [[0, 2]] * 3
 
 
@@ -161,7 +161,7 @@ def test_all_stages_are_read_unless_some_are_named() -> None:
 
 @pytest.mark.parametrize("form", ["lcron", "arf", "dftopk"])
 def test_top_takes_the_place_of_every_quota(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = loss(cascade(form, top=2), logits(**Z), requests([LEVEL]))
+    found = loss(cascade(form, top=2), outputs(**Z), requests([LEVEL]))
     assert found != pytest.approx(by_hand(form, Z, LEVEL, STAGES, 1.0), rel=1e-5)
     monkeypatch.setattr("tests.losses.test_cascade.KEEP", dict.fromkeys(KEEP, 2))
     assert found == pytest.approx(by_hand(form, Z, LEVEL, STAGES, 1.0), rel=1e-4)

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from corank.losses import Distill
 from corank.losses.distill import draw
-from tests.support.loss_cases import log_softmax, logits, loss, requests, softplus
+from tests.support.loss_cases import log_softmax, loss, outputs, requests, softplus
 
 ALL = ["cut", "kept", "exposed"]
 
@@ -24,18 +24,18 @@ def kl(teacher: list[float], student: list[float]) -> float:
 
 def test_listwise_is_the_divergence_of_each_request_weighted_by_the_log() -> None:
     made = requests([[2, 1, 0], [], [2], [0, 0]], weights=[1.0, 2, 3, 9, 5, 3])
-    z = logits(prerank=[0.5, -1, 2, 7, 0.3, 0.1], rank=[1.0, 0, -2, 7, -1, 1])
+    z = outputs(prerank=[0.5, -1, 2, 7, 0.3, 0.1], rank=[1.0, 0, -2, 7, -1, 1])
     first, last = kl([0.5, 0, -1], [0.25, -0.5, 1]), kl([-0.5, 0.5], [0.15, 0.05])
     found = loss(distill("listwise", temperature=2.0), z, made)
     assert found == pytest.approx((2 * first + 4 * last) / 6, rel=1e-5)
-    assert z["rank"]["click"].grad is None
-    gradient = z["prerank"]["click"].grad
+    assert z["rank"].logits["click"].grad is None
+    gradient = z["prerank"].logits["click"].grad
     assert gradient is not None and gradient[3] == 0 and (gradient[[0, 1, 2, 4, 5]] != 0).all()
 
 
 def test_lists_hold_the_levels_on_and_no_more_than_were_drawn() -> None:
     made = requests([[2, 1, 0, 2, 2]])
-    z = logits(prerank=[0.5, 9, 9, -1.0, 3.0], rank=[1.0, 9, -9, 0.0, 2.0])
+    z = outputs(prerank=[0.5, 9, 9, -1.0, 3.0], rank=[1.0, 9, -9, 0.0, 2.0])
     assert loss(distill("listwise", on=["exposed"]), z, made) == pytest.approx(
         kl([1, 0, 2], [0.5, -1, 3]), rel=1e-5
     )
@@ -48,11 +48,11 @@ def test_lists_hold_the_levels_on_and_no_more_than_were_drawn() -> None:
 def test_a_logged_score_teaches_where_it_is_known(form: str) -> None:
     made = requests([[2, 1, 0], [2, 0]])
     scores = torch.tensor([1.0, math.nan, -1, math.nan, 2])
-    z = logits(prerank=[0.5, 7, 2, 7, 7], rank=[0.0] * 5)
+    z = outputs(prerank=[0.5, 7, 2, 7, 7], rank=[0.0] * 5)
     found = loss(distill(form, teacher="production"), z, replace(made, scores={"production": scores}))
     expected = kl([1, -1], [0.5, 2]) if form == "listwise" else softplus(2 - 0.5)
     assert found == pytest.approx(expected, rel=1e-5)
-    assert (z["prerank"]["click"].grad[[1, 3, 4]] == 0).all()
+    assert (z["prerank"].logits["click"].grad[[1, 3, 4]] == 0).all()
 
 
 def test_pairwise_of_a_short_list_is_all_pairs_weighted_by_the_lost_gain() -> None:
@@ -65,9 +65,9 @@ def test_pairwise_of_a_short_list_is_all_pairs_weighted_by_the_lost_gain() -> No
             weight = (b - a) * (1 / math.log2(a + 2) - 1 / math.log2(b + 2))
             total += weight * softplus((student[order[b]] - student[order[a]]) / 2)
             weights += weight
-    z = logits(prerank=student, rank=teacher)
+    z = outputs(prerank=student, rank=teacher)
     assert loss(distill("pairwise", temperature=2.0), z, made) == pytest.approx(total / weights, rel=1e-5)
-    assert z["rank"]["click"].grad is None and z["prerank"]["click"].grad is not None
+    assert z["rank"].logits["click"].grad is None and z["prerank"].logits["click"].grad is not None
 
 
 def test_each_chunk_of_the_teachers_order_gives_one_candidate() -> None:
@@ -93,9 +93,9 @@ def test_with_no_list_of_two_the_loss_is_zero_and_so_are_its_gradients(
     form: str, levels: list[list[int]]
 ) -> None:
     count = sum(map(len, levels))
-    z = logits(prerank=[50.0] * count, rank=[-50.0] * count)
+    z = outputs(prerank=[50.0] * count, rank=[-50.0] * count)
     assert loss(distill(form), z, requests(levels)) == 0
-    assert not z["prerank"]["click"].grad.any()
+    assert not z["prerank"].logits["click"].grad.any()
 
 
 def test_one_chunk_has_no_pairs() -> None:

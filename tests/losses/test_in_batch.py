@@ -10,7 +10,8 @@ from corank.batches.sampling import BATCH
 from corank.core.errors import ConfigError
 from corank.losses import InBatch
 from corank.models.joint import JointModel
-from corank.models.two_tower import Dots, TowersSettings
+from corank.models.stage_io import StageOutput, StageVectors
+from corank.models.two_tower import TowersSettings
 from tests.support.encoded_batches import LAYOUT, batch, rows
 from tests.support.loss_cases import SCOPE, loss, softplus
 
@@ -26,13 +27,14 @@ def made(click: list[int] = CLICK, level: list[int] = LEVEL) -> Batch:
     return replace(found, share=torch.tensor(SHARE), weight=torch.tensor([1.0, 2, 1, 3, 1, 1]))
 
 
-def towers() -> tuple[Dots, torch.Tensor]:
-    """Towers' logits with one row more of padding than there are items, and those of all pairs."""
+def towers() -> tuple[StageOutput, StageVectors, torch.Tensor]:
+    """Towers' output and vectors with one row more of padding than there are items, and those of all pairs."""
     torch.manual_seed(0)
     query, item = torch.randn(3, 8, requires_grad=True), torch.randn(5, 8, requires_grad=True)
     scale, bias = torch.tensor(0.6, requires_grad=True), torch.tensor(0.3, requires_grad=True)
     z = scale * query @ item.t() + bias
-    return Dots({"click": z[REQUEST, ITEM]}, query, item, scale, bias), z.detach()[:, :4]
+    vectors = StageVectors(query, item, scale, bias)
+    return StageOutput({"click": z[REQUEST, ITEM]}, vectors), vectors, z.detach()[:, :4]
 
 
 def corrected(z: float, share: float, candidates: int) -> float:
@@ -40,46 +42,51 @@ def corrected(z: float, share: float, candidates: int) -> float:
 
 
 def test_a_clicked_item_against_all_that_its_request_did_not_click() -> None:
-    dots, z = towers()
+    output, vectors, z = towers()
     c = [[corrected(z[r, i].item(), SHARE[i], 6) for i in range(4)] for r in range(3)]
     first = [softplus(math.log(sum(math.exp(c[0][j]) for j in (2, 3))) - c[0][i]) for i in (0, 1)]
     second = softplus(math.log(sum(math.exp(c[1][j]) for j in (0, 2, 3))) - c[1][1])
     expected = (1 * first[0] + 2 * first[1] + 3 * second) / 6
-    assert loss(TERM, {"prerank": dots}, made()) == pytest.approx(expected, rel=1e-5)
-    assert dots.query.grad is not None and not dots.query.grad[2].any(), "a request without a click"
-    assert dots.item.grad is not None and dots.item.grad[:4].any(1).all() and not dots.item.grad[4].any()
+    assert loss(TERM, {"prerank": output}, made()) == pytest.approx(expected, rel=1e-5)
+    assert vectors.query.grad is not None and not vectors.query.grad[2].any(), "a request without a click"
+    assert (
+        vectors.item.grad is not None
+        and vectors.item.grad[:4].any(1).all()
+        and not vectors.item.grad[4].any()
+    )
 
 
 def test_draws_beyond_the_log_are_no_negatives() -> None:
-    dots, z = towers()
+    output, vectors, z = towers()
     c = [corrected(z[1, i].item(), SHARE[i], 4) for i in range(4)]
     expected = softplus(math.log(sum(math.exp(c[j]) for j in (0, 2))) - c[1])
     found = made([-1, -1, -1, 1, -1, -1], [2, 2, 2, 2, BATCH, BATCH])
-    assert loss(TERM, {"prerank": dots}, found) == pytest.approx(expected, rel=1e-5)
-    assert not dots.item.grad[3].any()
+    assert loss(TERM, {"prerank": output}, found) == pytest.approx(expected, rel=1e-5)
+    assert not vectors.item.grad[3].any()
 
 
 @pytest.mark.parametrize("level", [[2] * 6, [0] * 6])
 def test_only_what_was_shown_and_clicked_is_a_positive(level: list[int]) -> None:
-    dots, _ = towers()
-    assert loss(TERM, {"prerank": dots}, made([0, -1] * 3 if level[0] else [1] * 6, level)) == 0
-    assert not dots.query.grad.any() and not dots.item.grad.any()
+    output, vectors, _ = towers()
+    assert loss(TERM, {"prerank": output}, made([0, -1] * 3 if level[0] else [1] * 6, level)) == 0
+    assert not vectors.query.grad.any() and not vectors.item.grad.any()
 
 
 def test_a_request_that_clicked_every_item_learns_nothing_and_is_a_number() -> None:
-    dots, _ = towers()
+    output, vectors, _ = towers()
     sides = rows(np.random.default_rng(0), 3, 1, 1)
     alone = batch(sides, np.array([1]), np.array([0]), np.array([2]), np.array([1]))
-    assert loss(TERM, {"prerank": dots}, alone) == 0
-    assert not dots.query.grad.any() and not dots.item.grad.any()
+    assert loss(TERM, {"prerank": output}, alone) == 0
+    assert not vectors.query.grad.any() and not vectors.item.grad.any()
 
 
 def test_towers_tell_what_their_logits_are_made_of() -> None:
     model = JointModel([TowersSettings(name="prerank", model="towers", keep=2)], LAYOUT)
     found = model(made())["prerank"]
-    assert isinstance(found, Dots)
-    pairs = found.scale * found.query @ found.item.t() + found.bias
-    assert torch.allclose(pairs[REQUEST, ITEM], found["click"], atol=1e-6)
+    vectors = found.vectors
+    assert vectors is not None
+    pairs = vectors.scale * vectors.query @ vectors.item.t() + vectors.bias
+    assert torch.allclose(pairs[REQUEST, ITEM], found.logits["click"], atol=1e-6)
 
 
 def test_a_ranker_has_no_vectors() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from corank.batches.batch import Batch
 from corank.batches.sampling import BATCH
 from corank.losses import InBatch
-from corank.models.two_tower import Dots
+from corank.models.stage_io import StageOutput, StageVectors
 from tests.support.encoded_batches import batch, rows
 from tests.support.loss_cases import loss, softplus
 
@@ -32,11 +32,12 @@ def made(request: list[int], item: list[int], click: list[int], level: list[int]
     return batch(sides, np.array(request), item_of, levels, np.array(click))
 
 
-def dots(found: Batch, query: torch.Tensor, item: torch.Tensor) -> Dots:
+def dots(found: Batch, query: torch.Tensor, item: torch.Tensor) -> tuple[StageOutput, StageVectors]:
     query, item = query.clone().requires_grad_(), item.clone().requires_grad_()
     scale, bias = torch.tensor(0.8, requires_grad=True), torch.tensor(-0.2, requires_grad=True)
     pairs = scale * (query[found.request_of] * item[found.item_of]).sum(1) + bias
-    return Dots({"click": pairs}, query, item, scale, bias)
+    vectors = StageVectors(query, item, scale, bias)
+    return StageOutput({"click": pairs}, vectors), vectors
 
 
 def doubled(request: list[int], item: list[int], click: list[int], level: list[int] | None = None) -> Batch:
@@ -57,13 +58,13 @@ def test_a_clicked_item_is_no_negative_of_its_other_row(clicked: int) -> None:
     """By hand: the other items alone stand against it, each with the vector of its first row."""
     click = [int(n == clicked) for n in range(5)]
     found = doubled(REQUEST, ITEM, click)
-    towers = dots(found, *vectors())
+    output, towers = dots(found, *vectors())
     z = (towers.scale * towers.query @ towers.item.t() + towers.bias).detach()
     p = [1 - (1 - share) ** 5 for share in SHARE]
     r = REQUEST[clicked]
     others = math.log(sum(math.exp(z[r, j].item()) / p[j] for j in (0, 3)))
     own = z[r, ITEM[clicked]].item() - math.log(p[1])
-    assert loss(TERM, {"prerank": towers}, found) == pytest.approx(softplus(others - own), rel=1e-5)
+    assert loss(TERM, {"prerank": output}, found) == pytest.approx(softplus(others - own), rel=1e-5)
     gradient = towers.item.grad
     assert gradient is not None and gradient[[0, 3]].any(1).all()
     assert gradient[1:3].any(1).tolist() == [clicked == 0, clicked == 2], "nothing pushes its other row"
@@ -71,12 +72,12 @@ def test_a_clicked_item_is_no_negative_of_its_other_row(clicked: int) -> None:
 
 def test_as_a_negative_it_counts_once() -> None:
     found = doubled(REQUEST, ITEM, [0, 1, 0, 0, 0])
-    towers = dots(found, *vectors())
+    output, towers = dots(found, *vectors())
     z = (towers.scale * towers.query @ towers.item.t() + towers.bias).detach()
     p = [1 - (1 - share) ** 5 for share in SHARE]
     others = math.log(sum(math.exp(z[0, j].item()) / p[j] for j in (1, 3)))
     expected = softplus(others - z[0, 0].item() + math.log(p[0]))
-    assert loss(TERM, {"prerank": towers}, found) == pytest.approx(expected, rel=1e-5)
+    assert loss(TERM, {"prerank": output}, found) == pytest.approx(expected, rel=1e-5)
     assert not towers.item.grad[2].any() and towers.item.grad[1].any()
 
 
@@ -84,12 +85,12 @@ def test_an_item_whose_first_row_was_only_drawn_is_still_of_the_log() -> None:
     """Its row 1 is there by a draw beyond the log, its row 2 was a candidate: it is a negative."""
     level = [BATCH, 2, 2, 2, 2]
     found = doubled(REQUEST, ITEM, [-1, 1, 0, 0, 0], level)
-    towers = dots(found, *vectors())
+    output, towers = dots(found, *vectors())
     z = (towers.scale * towers.query @ towers.item.t() + towers.bias).detach()
     p = [1 - (1 - share) ** 4 for share in SHARE]
     others = math.log(sum(math.exp(z[0, j].item()) / p[j] for j in (1, 3)))
     expected = softplus(others - z[0, 0].item() + math.log(p[0]))
-    assert loss(TERM, {"prerank": towers}, found) == pytest.approx(expected, rel=1e-5)
+    assert loss(TERM, {"prerank": output}, found) == pytest.approx(expected, rel=1e-5)
 
 
 @settings(max_examples=40, deadline=None)
@@ -105,9 +106,10 @@ def test_two_rows_of_one_vector_are_as_one_row(seed: int) -> None:
     twice = doubled(request, item, click.tolist())
     once = made(request, [ITEM_OF_ROW[i] for i in item], click.tolist())
     once = replace(once, share=torch.tensor([SHARE[0], SHARE[1], SHARE[3]]))
-    ours, theirs = dots(twice, query, vector), dots(once, query, vector[[0, 1, 3]])
-    value = loss(TERM, {"prerank": ours}, twice)
-    assert value == pytest.approx(loss(TERM, {"prerank": theirs}, once), rel=1e-5)
+    our_output, ours = dots(twice, query, vector)
+    their_output, theirs = dots(once, query, vector[[0, 1, 3]])
+    value = loss(TERM, {"prerank": our_output}, twice)
+    assert value == pytest.approx(loss(TERM, {"prerank": their_output}, once), rel=1e-5)
     merged = torch.stack((ours.item.grad[0], ours.item.grad[1] + ours.item.grad[2], ours.item.grad[3]))
     torch.testing.assert_close(merged, theirs.item.grad)
     torch.testing.assert_close(ours.query.grad, theirs.query.grad)
@@ -118,8 +120,8 @@ def test_two_rows_of_one_vector_are_as_one_row(seed: int) -> None:
 def test_untold_of_it_the_loss_takes_the_other_row_for_a_negative() -> None:
     found = doubled(REQUEST, ITEM, [1, 0, 0, 0, 0])
     query, vector = vectors()
-    towers = dots(found, query, vector)
-    told = loss(TERM, {"prerank": towers}, found)
-    towers = dots(found, query, vector)
-    assert loss(TERM, {"prerank": towers}, replace(found, same=None)) > told + 0.1
+    output, towers = dots(found, query, vector)
+    told = loss(TERM, {"prerank": output}, found)
+    output, towers = dots(found, query, vector)
+    assert loss(TERM, {"prerank": output}, replace(found, same=None)) > told + 0.1
     assert towers.item.grad[2].any()

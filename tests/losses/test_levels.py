@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from corank.core.errors import ConfigError
 from corank.losses import Levels, Scope
-from tests.support.loss_cases import SCOPE, bce, log_softmax, logits, loss, requests, sigmoid, softplus
+from tests.support.loss_cases import SCOPE, bce, log_softmax, loss, outputs, requests, sigmoid, softplus
 
 Z = [0.5, -1.0, 2.0, 0.1, 0.7]
 LEVEL = [2, 0, 1, 0, 1]
@@ -40,31 +40,31 @@ def ndcg(z: list[float], level: list[int]) -> float:
 @pytest.mark.parametrize(("form", "formula"), [("ranknet", ranknet), ("lambda", ndcg)])
 def test_a_deeper_candidate_stands_over_a_shallower_one(form, formula) -> None:
     made = requests([LEVEL, [], [1], [0, 0], [0, 1]], weights=[1.0] * 5 + [7.0] * 3 + [3.0, 3.0])
-    z = logits(prerank=[*Z, 9, 9, 9, 0.2, -0.3])
+    z = outputs(prerank=[*Z, 9, 9, 9, 0.2, -0.3])
     halved = [x / 2 for x in Z]
     expected = (formula(halved, LEVEL) + 3 * formula([0.1, -0.15], [0, 1])) / 4
     assert loss(levels(form, temperature=2.0), z, made) == pytest.approx(expected, rel=1e-5)
-    gradient = z["prerank"]["click"].grad
+    gradient = z["prerank"].logits["click"].grad
     assert gradient[0] < 0 and (gradient[[1, 3]] > 0).all() and (gradient[5:8] == 0).all()
 
 
 @pytest.mark.parametrize(("form", "formula"), [("ranknet", ranknet), ("lambda", ndcg)])
 def test_only_levels_on_count_and_their_depth_is_among_them(form, formula) -> None:
-    z = logits(prerank=Z)
+    z = outputs(prerank=Z)
     found = loss(levels(form, on=["exposed", "kept"]), z, requests([LEVEL]))
     assert found == pytest.approx(formula([0.5, 2.0, 0.7], [1, 0, 0]), rel=1e-5)
-    assert (z["prerank"]["click"].grad[[1, 3]] == 0).all()
+    assert (z["prerank"].logits["click"].grad[[1, 3]] == 0).all()
 
 
 def test_softmax_is_the_mean_over_the_positives() -> None:
     made = requests([LEVEL, [2, 2], [0, 1], []])
-    z = logits(prerank=[*Z, 5, 5, 5, 5])
+    z = outputs(prerank=[*Z, 5, 5, 5, 5])
     found = log_softmax(Z)
     term = levels("softmax", positive=["exposed", "kept"])
     only = requests([LEVEL, [2, 2], [0, 0], []])
     assert loss(term, z, only) == pytest.approx(-(found[0] + found[2] + found[4]) / 3, rel=1e-5)
-    assert (z["prerank"]["click"].grad[5:] == 0).all()
-    assert loss(levels("softmax"), logits(prerank=[*Z, 5, 5, 5, 5]), made) == pytest.approx(
+    assert (z["prerank"].logits["click"].grad[5:] == 0).all()
+    assert loss(levels("softmax"), outputs(prerank=[*Z, 5, 5, 5, 5]), made) == pytest.approx(
         -found[0], rel=1e-5
     )
 
@@ -75,12 +75,12 @@ def test_bce_takes_the_positive_levels_for_ones() -> None:
     terms = [bce(sigmoid(x / 2), y) for x, y in zip(z, [1, 1, 0, 0], strict=True)]
     expected = (terms[0] + 2 * terms[1] + terms[2] + 4 * terms[3]) / 8
     term = levels("bce", positive=["kept", "exposed"], temperature=2.0)
-    assert loss(term, logits(prerank=z), made) == pytest.approx(expected, rel=1e-5)
+    assert loss(term, outputs(prerank=z), made) == pytest.approx(expected, rel=1e-5)
 
 
 def test_no_more_than_were_drawn_of_a_level() -> None:
     drawn = replace(requests([LEVEL]), place=torch.tensor([0, 1, 0, 0, 1], dtype=torch.int32))
-    z = logits(prerank=Z)
+    z = outputs(prerank=Z)
     found = loss(levels("ranknet", per_request=1), z, drawn)
     assert found == pytest.approx(ranknet([0.5, 2.0, 0.1], [2, 1, 0]), rel=1e-5)
 
@@ -88,9 +88,9 @@ def test_no_more_than_were_drawn_of_a_level() -> None:
 @pytest.mark.parametrize("form", ["ranknet", "lambda", "softmax", "bce"])
 @pytest.mark.parametrize("given", [[[], []], [[1], [1, 1]]])
 def test_with_nothing_to_compare_the_loss_is_zero_and_so_are_its_gradients(form, given) -> None:
-    z = logits(prerank=[math.inf] * sum(map(len, given)))
+    z = outputs(prerank=[math.inf] * sum(map(len, given)))
     assert loss(levels(form, on=["cut", "exposed"]), z, requests(given)) == 0
-    assert not z["prerank"]["click"].grad.any()
+    assert not z["prerank"].logits["click"].grad.any()
 
 
 @pytest.mark.parametrize(

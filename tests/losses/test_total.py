@@ -12,6 +12,7 @@ from corank.models.joint import JointModel
 from corank.models.mlp import MlpSettings
 from corank.models.two_tower import TowersSettings
 from tests.support.encoded_batches import LAYOUT, batch, random_batch, rows
+from tests.support.loss_cases import outputs
 
 SCOPE = Scope(["cut", "kept", "exposed"], ["click"], {"prerank": ["click"], "rank": ["click"]})
 
@@ -21,14 +22,6 @@ def hand_made(level: list[int], click: list[int]) -> Batch:
     sides = rows(np.random.default_rng(0), n, n, n)
     each = np.arange(n)
     return batch(sides, each, each, np.array(level), np.array(click))
-
-
-def logits(prerank: list[float], rank: list[float]) -> dict[str, dict[str, torch.Tensor]]:
-    made = {"prerank": prerank, "rank": rank}
-    return {
-        stage: {"click": torch.tensor(z, dtype=torch.float32, requires_grad=True)}
-        for stage, z in made.items()
-    }
 
 
 def bce(z: float, y: float) -> float:
@@ -42,7 +35,7 @@ def value(term, z, made: Batch, step: int = 1) -> float:
 
 def test_click_is_the_mean_over_exposed_candidates_with_a_known_label() -> None:
     made = hand_made([2, 2, 2, 1, 0], [1, 0, -1, -1, -1])
-    z = logits([0.5, -1.0, 9.0, 9.0, 9.0], [0] * 5)
+    z = outputs(prerank=[0.5, -1.0, 9.0, 9.0, 9.0], rank=[0] * 5)
     found = value(Click(kind="click", stage="prerank"), z, made)
     assert found == pytest.approx((bce(0.5, 1) + bce(-1.0, 0)) / 2, rel=1e-6)
 
@@ -50,30 +43,30 @@ def test_click_is_the_mean_over_exposed_candidates_with_a_known_label() -> None:
 def test_click_is_weighted_by_the_log() -> None:
     made = hand_made([2, 2], [1, 0])
     made.weight[:] = torch.tensor([3.0, 1.0])
-    z = logits([0.5, -1.0], [0, 0])
+    z = outputs(prerank=[0.5, -1.0], rank=[0, 0])
     found = value(Click(kind="click", stage="prerank"), z, made)
     assert found == pytest.approx((3 * bce(0.5, 1) + bce(-1.0, 0)) / 4, rel=1e-6)
 
 
 def test_unexposed_pushes_cut_candidates_down() -> None:
     made = hand_made([0, 0, 1, 2], [-1, -1, -1, 1])
-    z = logits([0.3, -0.7, 5.0, 5.0], [0] * 4)
+    z = outputs(prerank=[0.3, -0.7, 5.0, 5.0], rank=[0] * 4)
     term = Unexposed(kind="unexposed", stage="prerank", **{"from": ["cut"]})
     assert value(term, z, made) == pytest.approx((bce(0.3, 0) + bce(-0.7, 0)) / 2, rel=1e-6)
     Total([term], SCOPE)(z, made, 1)[0].backward()
-    gradient = z["prerank"]["click"].grad
+    gradient = z["prerank"].logits["click"].grad
     assert gradient is not None and (gradient[:2] > 0).all() and (gradient[2:] == 0).all()
 
 
 def test_distill_follows_the_detached_teacher_on_its_population() -> None:
     made = hand_made([0, 1, 2], [-1, -1, 1])
-    z = logits([0.1, 0.2, 0.3], [1.0, -2.0, 0.5])
+    z = outputs(prerank=[0.1, 0.2, 0.3], rank=[1.0, -2.0, 0.5])
     term = Distill(kind="distill", teacher="rank", student="prerank", on=["kept", "exposed"], temperature=2.0)
     soft = [1 / (1 + math.exp(-t / 2)) for t in (-2.0, 0.5)]
     assert value(term, z, made) == pytest.approx((bce(0.1, soft[0]) + bce(0.15, soft[1])) / 2, rel=1e-6)
     Total([term], SCOPE)(z, made, 1)[0].backward()
-    assert z["rank"]["click"].grad is None
-    assert z["prerank"]["click"].grad is not None and z["prerank"]["click"].grad[0] == 0
+    assert z["rank"].logits["click"].grad is None
+    assert z["prerank"].logits["click"].grad is not None and z["prerank"].logits["click"].grad[0] == 0
 
 
 def test_distill_warms_up() -> None:
@@ -91,11 +84,11 @@ def test_distill_warms_up() -> None:
 )
 def test_with_nothing_to_learn_from_a_loss_is_zero_and_so_are_its_gradients(term) -> None:
     made = hand_made([1], [-1])
-    z = logits([float("inf")], [float("inf")])
+    z = outputs(prerank=[float("inf")], rank=[float("inf")])
     total, means = Total([term], SCOPE)(z, made, 1)
     total.backward()
     assert means[term.name].item() == 0
-    assert all(g is None or not g.any() for g in (z[s]["click"].grad for s in z))
+    assert all(g is None or not g.any() for g in (z[s].logits["click"].grad for s in z))
 
 
 def test_a_row_gets_a_hard_zero_or_a_teacher_never_both() -> None:

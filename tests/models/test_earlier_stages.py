@@ -16,10 +16,12 @@ from corank.core.ordering import places
 from corank.losses import Click, Scope, Total
 from corank.models.joint import JointModel
 from corank.models.mlp import MlpSettings
+from corank.models.stage_io import StageOutput
 from corank.models.two_tower import TowersSettings
 from corank.training.config_file import read
 from tests.support.configs import TEXT, refused
 from tests.support.encoded_batches import LAYOUT, random_batch
+from tests.support.loss_cases import logits_of
 
 PRERANK = TowersSettings(name="prerank", model="towers", keep=3, query=[8, 4], item=[4])
 TOTAL = Total([Click(kind="click", stage="rank")], Scope(["cut", "exposed"], ["click"], {"rank": ["click"]}))
@@ -39,16 +41,14 @@ def model(*stages: MlpSettings, seed: int = 0) -> JointModel:
     return built
 
 
-def shown(
-    built: JointModel, batch: Batch, stage: str = "rank"
-) -> tuple[Tensor, dict[str, dict[str, Tensor]]]:
-    """What the stage is given of earlier ones, and the logits of all."""
+def shown(built: JointModel, batch: Batch, stage: str = "rank") -> tuple[Tensor, dict[str, StageOutput]]:
+    """What the stage is given of earlier ones, and the outputs of all."""
     given: list[Tensor] = []
     hook = built.stages[stage].register_forward_pre_hook(lambda _, inputs: given.append(inputs[2]))
-    logits = built(batch)
+    outputs = built(batch)
     hook.remove()
     assert len(given) == 1
-    return given[0], logits
+    return given[0], outputs
 
 
 @settings(max_examples=25, deadline=None)
@@ -57,8 +57,8 @@ def test_a_stage_sees_the_logit_and_the_place_in_the_order_asked(seed: int, samp
     batch, _ = random_batch(seed)
     weight = np.random.default_rng(seed).integers(0, 4, len(batch)).astype(np.float32) if sampled else None
     batch = replace(batch, stands_for=None if weight is None else torch.from_numpy(weight))
-    seen, logits = shown(model(rank("rank", "prerank.place", "prerank.score"), seed=seed), batch)
-    z, start = logits["prerank"]["click"].detach(), np.cumsum([0, *np.bincount(batch.request_of)])
+    seen, outputs = shown(model(rank("rank", "prerank.place", "prerank.score"), seed=seed), batch)
+    z, start = outputs["prerank"].logits["click"].detach(), np.cumsum([0, *np.bincount(batch.request_of)])
     assert not seen.requires_grad and seen.shape == (len(batch), 2)
     assert torch.equal(seen[:, 1], z)
     assert np.array_equal(seen[:, 0].numpy(), places(z.numpy(), start, weight))
@@ -67,16 +67,18 @@ def test_a_stage_sees_the_logit_and_the_place_in_the_order_asked(seed: int, samp
 def test_it_enters_the_first_layer_alone() -> None:
     batch, by_row = random_batch(2)
     built = model(rank("rank", "prerank.score", "prerank.place"))
-    seen, logits = shown(built, batch)
+    seen, outputs = shown(built, batch)
     stage, inputs = built.stages["rank"], built.inputs(batch)
     query, item = inputs["query"][batch.request_of], inputs["item"][batch.item_of]
     first = (
         stage.first(torch.cat((query, item, inputs["cross"][: len(batch)]), 1))
         + seen @ stage.earlier.weight.T
     )
-    torch.testing.assert_close(logits["rank"]["click"], stage.above(first)["click"], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        outputs["rank"].logits["click"], stage.above(first)["click"], rtol=1e-4, atol=1e-5
+    )
     by_score = model(rank("rank", "prerank.score"))
-    torch.testing.assert_close(by_score(batch), by_score(by_row), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(logits_of(by_score(batch)), logits_of(by_score(by_row)), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("what", ["score", "place"])
@@ -92,14 +94,14 @@ def test_no_gradient_reaches_the_earlier_stage(what: str) -> None:
 def test_it_sees_what_the_earlier_stage_says_now() -> None:
     batch, _ = random_batch(2)
     built, plain = model(rank("rank", "prerank.score")), model(rank())
-    before, apart = built(batch)["rank"]["click"], plain(batch)["rank"]["click"]
+    before, apart = built(batch)["rank"].logits["click"], plain(batch)["rank"].logits["click"]
     with torch.no_grad():
         for one in (built, plain):
             one.stages["prerank"].bias += 1
     moved = built.stages["rank"].earlier.weight.detach()
     assert moved.shape == (8, 1) and plain.stages["rank"].earlier is None
-    assert not torch.allclose(built(batch)["rank"]["click"], before)
-    assert torch.equal(plain(batch)["rank"]["click"], apart)
+    assert not torch.allclose(built(batch)["rank"].logits["click"], before)
+    assert torch.equal(plain(batch)["rank"].logits["click"], apart)
     assert built.sees == {"rank": [("prerank", "score")]} and plain.sees == {}
 
 
@@ -112,22 +114,22 @@ def test_asked_for_one_stage_it_runs_what_that_needs_and_returns_it_alone() -> N
     ran: list[str] = []
     for name, stage in built.stages.items():
         stage.register_forward_hook(lambda *_, name=name: ran.append(name))
-    found = built.logits(batch, ["rank"])
+    found = built.outputs(batch, ["rank"])
     assert ran == ["prerank", "other", "rank"] and list(found) == ["rank"]
-    assert torch.equal(found["rank"]["click"], whole["rank"]["click"])
+    assert torch.equal(found["rank"].logits["click"], whole["rank"].logits["click"])
     ran.clear()
-    assert list(built.logits(batch, ["middle"])) == ran == ["middle"]
+    assert list(built.outputs(batch, ["middle"])) == ran == ["middle"]
     ran.clear()
-    assert list(built.logits(batch, ["rank", "prerank"])) == ["rank", "prerank"]
+    assert list(built.outputs(batch, ["rank", "prerank"])) == ["rank", "prerank"]
     assert ran == ["prerank", "other", "rank"]
 
 
 def test_of_several_labels_it_sees_the_one_that_orders() -> None:
     batch, _ = random_batch(2)
     first = rank("first", labels=["click", "order"], value="2 * order + click")
-    seen, logits = shown(model(first, rank("rank", "first.score")), batch)
-    assert torch.equal(seen[:, 0], logits["first"]["order"])
-    assert not torch.equal(seen[:, 0], logits["first"]["click"])
+    seen, outputs = shown(model(first, rank("rank", "first.score")), batch)
+    assert torch.equal(seen[:, 0], outputs["first"].logits["order"])
+    assert not torch.equal(seen[:, 0], outputs["first"].logits["click"])
 
 
 def test_a_model_tells_whether_it_needs_places() -> None:

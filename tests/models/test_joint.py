@@ -12,6 +12,7 @@ from corank.models.mlp import MlpSettings
 from corank.models.two_tower import TowersSettings
 from corank.training.optimisers import Average, optimisers
 from tests.support.encoded_batches import LAYOUT, random_batch
+from tests.support.loss_cases import logits_of
 from tests.support.per_row_model import per_row
 
 STAGES = [
@@ -63,10 +64,10 @@ def test_bf16_is_close_to_fp32() -> None:
     built = model()
     exact = built(batch)
     built.dtype = torch.bfloat16
-    for stage, labels in built(batch).items():
-        for label, z in labels.items():
+    for stage, output in built(batch).items():
+        for label, z in output.logits.items():
             assert z.dtype == torch.float32
-            torch.testing.assert_close(z, exact[stage][label], rtol=0.1, atol=0.2)
+            torch.testing.assert_close(z, exact[stage].logits[label], rtol=0.1, atol=0.2)
 
 
 def test_fused_relu_has_the_gradient_of_the_plain_one() -> None:
@@ -88,20 +89,20 @@ def test_the_scale_of_the_dot_product_stays_positive() -> None:
     built = model()
     with torch.no_grad():
         built.stages["prerank"].scale.fill_(-20.0)
-    low = built(batch)["prerank"]["click"]
+    low = built(batch)["prerank"].logits["click"]
     with torch.no_grad():
         built.stages["prerank"].scale.fill_(0.0)
-    high = built(batch)["prerank"]["click"]
+    high = built(batch)["prerank"].logits["click"]
     assert (torch.argsort(low.double() * 1e8) == torch.argsort(high.double())).float().mean() > 0.9
 
 
 def test_a_stage_may_see_some_features_alone() -> None:
     batch, _ = random_batch(4)
     built = model(query_features=["user"], item_features=["item"])
-    before = built(batch)["prerank"]["click"].detach().clone()
+    before = built(batch)["prerank"].logits["click"].detach().clone()
     batch.numbers["query"].add_(1)
     after = built(batch)
-    torch.testing.assert_close(after["prerank"]["click"], before)
+    torch.testing.assert_close(after["prerank"].logits["click"], before)
     assert built.stages["prerank"].query[1].layers[0].in_features == 8
 
 
@@ -109,11 +110,15 @@ def test_layer_normalisation_follows_the_first_linear() -> None:
     batch, by_row = random_batch(5)
     built = model(normalisation="layer")
     assert built.stages["rank"].norm is not None
-    logits = built(batch)
+    logits = logits_of(built(batch))
     assert torch.isfinite(logits["rank"]["click"]).all()
-    repeated = built(by_row)  # statistics of a row do not depend on how often it occurs
-    torch.testing.assert_close(logits["prerank"]["click"], repeated["prerank"]["click"], rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(logits["rank"]["click"], repeated["rank"]["click"], rtol=1e-4, atol=1e-5)
+    repeated = logits_of(built(by_row))  # statistics of a row do not depend on how often it occurs
+    torch.testing.assert_close(
+        logits["prerank"].logits["click"], repeated["prerank"].logits["click"], rtol=1e-4, atol=1e-5
+    )
+    torch.testing.assert_close(
+        logits["rank"].logits["click"], repeated["rank"].logits["click"], rtol=1e-4, atol=1e-5
+    )
 
 
 def train(built: JointModel, average: Average | None, table: str = "rowwise_adagrad", steps: int = 5) -> None:

@@ -12,6 +12,7 @@ from corank.losses import Click, Distill, Total, Unexposed
 from corank.models.embedding import TableOptimiser
 from corank.models.joint import JointModel
 from corank.models.mlp import MlpSettings
+from corank.models.stage_io import StageOutput
 from corank.models.two_tower import TowersSettings
 from corank.training.optimisers import POSITION_RATE, DenseOptimiser, optimisers
 from tests.support.encoded_batches import LAYOUT, batch, random_batch, rows
@@ -53,30 +54,38 @@ def test_each_stage_and_label_has_a_term_a_position() -> None:
         "stages.rank.position.1": (POSITIONS,),
     }
     set_terms(built, [0.5, 1, 2, 3])
-    found = built(placed([2, 0, -1, 2]))["position"]
-    assert list(found) == ["prerank.click", "rank.click", "rank.order"]
-    assert found["rank.click"].tolist() == [2, 0.5, 0, 2], "an unknown position adds 0"
-    assert not found["rank.order"].any() and not found["prerank.click"].any()
-    assert list(built.logits(placed([0]), ["rank"])["position"]) == ["rank.click", "rank.order"]
+    found = built(placed([2, 0, -1, 2]))
+    assert {name: list(output.positions) for name, output in found.items()} == {
+        "prerank": ["click"],
+        "rank": ["click", "order"],
+    }
+    assert found["rank"].positions["click"].tolist() == [2, 0.5, 0, 2], "an unknown position adds 0"
+    assert not found["rank"].positions["order"].any() and not found["prerank"].positions["click"].any()
+    alone = built.outputs(placed([0]), ["rank"])
+    assert list(alone) == ["rank"] and list(alone["rank"].positions) == ["click", "order"]
+
+
+def has_positions(outputs: dict[str, StageOutput]) -> bool:
+    return any(output.positions for output in outputs.values())
 
 
 def test_it_is_absent_where_no_position_is_logged_and_when_not_training() -> None:
     logged = placed([1, 2])
     built = model()
-    assert "position" in built(logged)
-    assert "position" not in built(replace(logged, position=None))
-    assert "position" not in built.eval()(logged)
+    assert has_positions(built(logged))
+    assert not has_positions(built(replace(logged, position=None)))
+    assert not has_positions(built.eval()(logged))
     without = model(positions=0)
-    assert "position" not in without(logged) and without.terms("rank") == {}
+    assert not has_positions(without(logged)) and without.terms("rank") == {}
     assert not [n for n, _ in without.named_parameters() if "position" in n]
 
 
 def test_a_logit_itself_knows_no_position() -> None:
     logged, built = placed([1, 2, 3]), model()
-    before = built(logged)["rank"]["click"]
+    before = built(logged)["rank"].logits["click"]
     set_terms(built, [5.0] * POSITIONS)
-    assert torch.equal(built(logged)["rank"]["click"], before)
-    assert torch.equal(built.eval()(logged)["rank"]["click"], before)
+    assert torch.equal(built(logged)["rank"].logits["click"], before)
+    assert torch.equal(built.eval()(logged)["rank"].logits["click"], before)
 
 
 def test_a_model_begins_alike_with_positions_and_without() -> None:
@@ -89,17 +98,17 @@ def test_a_model_begins_alike_with_positions_and_without() -> None:
 def test_click_is_judged_with_the_term_of_its_own_stage_and_label() -> None:
     made = placed([0, 1], [1, 0])
 
-    def z(*added: str) -> dict[str, dict[str, torch.Tensor]]:
-        terms = {name: torch.tensor([2.0, -1.0]) for name in added}
-        return {
-            "rank": {"click": torch.tensor([0.5, 0.25], requires_grad=True)},
-            **({"position": terms} if terms else {}),
-        }
+    def z(*added: str) -> dict[str, StageOutput]:
+        """The ranker's logits; what positions add to its labels, and to the pre-ranker's click."""
+        term, logit = torch.tensor([2.0, -1.0]), torch.tensor([0.5, 0.25])
+        prerank = StageOutput({"click": logit}, positions={"click": term})
+        rank = StageOutput({"click": logit.requires_grad_()}, positions=dict.fromkeys(added, term))
+        return {"prerank": prerank, "rank": rank}
 
     with_term = (math.log1p(math.exp(-2.5)) + math.log1p(math.exp(-0.75))) / 2
     without = (math.log1p(math.exp(-0.5)) + math.log1p(math.exp(0.25))) / 2
-    assert loss(CLICK, z("rank.click", "prerank.click"), made) == pytest.approx(with_term, rel=1e-6)
-    assert loss(CLICK, z("rank.order", "prerank.click"), made) == pytest.approx(without, rel=1e-6)
+    assert loss(CLICK, z("click"), made) == pytest.approx(with_term, rel=1e-6)
+    assert loss(CLICK, z("order"), made) == pytest.approx(without, rel=1e-6)
     assert loss(CLICK, z(), made) == pytest.approx(without, rel=1e-6)
 
 
@@ -127,7 +136,7 @@ def test_the_gradient_reaches_the_positions_seen() -> None:
     set_terms(built, [0.5, 0, -1, 0])
     z = built(made)
     loss(CLICK, z, made)
-    p = torch.sigmoid(z["rank"]["click"] + z["position"]["rank.click"]).tolist()
+    p = torch.sigmoid(z["rank"].logits["click"] + z["rank"].positions["click"]).tolist()
     expected = [(p[2] - 1) / 4, 0, (p[0] - 1 + p[1]) / 4, 0]
     assert built.terms("rank")["click"].grad.tolist() == pytest.approx(expected, rel=1e-5)
     assert built.terms("rank")["order"].grad is None

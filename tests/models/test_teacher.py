@@ -41,12 +41,12 @@ def test_only_the_teacher_sees_the_scores() -> None:
     built, (batch, _) = model(), random_batch(1)
     torch.nn.init.normal_(built.teachers["teacher"].scored.weight)
     batch.scores.update(served=torch.randn(len(batch)), older=torch.randn(len(batch)))
-    before = built.logits(batch, ["prerank", "rank", "teacher"])
+    before = built.outputs(batch, ["prerank", "rank", "teacher"])
     batch.scores["served"][3] += 1
-    after = built.logits(batch, ["prerank", "rank", "teacher"])
+    after = built.outputs(batch, ["prerank", "rank", "teacher"])
     for stage in ("prerank", "rank"):
-        assert torch.equal(before[stage]["click"], after[stage]["click"])
-    changed = before["teacher"]["click"] != after["teacher"]["click"]
+        assert torch.equal(before[stage].logits["click"], after[stage].logits["click"])
+    changed = before["teacher"].logits["click"] != after["teacher"].logits["click"]
     assert changed.nonzero().tolist() == [[3]]
 
 
@@ -55,11 +55,11 @@ def test_a_missing_score_counts_as_zero_and_is_marked() -> None:
     weight = built.teachers["teacher"].scored.weight
     batch.scores.update(served=torch.zeros(len(batch)), older=torch.zeros(len(batch)))
     torch.nn.init.zeros_(weight)
-    plain = built.logits(batch, ["teacher"])["teacher"]["click"]
+    plain = built.outputs(batch, ["teacher"])["teacher"].logits["click"]
     torch.nn.init.ones_(weight)
-    assert torch.allclose(built.logits(batch, ["teacher"])["teacher"]["click"], plain)
+    assert torch.allclose(built.outputs(batch, ["teacher"])["teacher"].logits["click"], plain)
     batch.scores["older"][2] = torch.nan
-    marked = built.logits(batch, ["teacher"])["teacher"]["click"]
+    marked = built.outputs(batch, ["teacher"])["teacher"].logits["click"]
     assert not torch.allclose(marked[2], plain[2])
     assert torch.allclose(marked[:2], plain[:2]) and torch.allclose(marked[3:], plain[3:])
 

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from corank.core.errors import ConfigError
 from corank.models.joint import JointModel
-from corank.models.two_tower import Dots, Towers, TowersSettings
+from corank.models.two_tower import Towers, TowersSettings
 from tests.support.configs import TEXT, refused
 from tests.support.encoded_batches import LAYOUT, SCHEMA, random_batch
 
@@ -88,11 +88,12 @@ def test_the_towers_of_a_model_meet_the_items_in_a_dot_product() -> None:
         for table in built.tables.parameters():
             table.normal_()
     found = built(batch)["prerank"]
-    assert isinstance(found, Dots) and len(found.query) == len(batch.numbers["query"])
+    made_of, z = found.vectors, found.logits["click"]
+    assert made_of is not None and len(made_of.query) == len(batch.numbers["query"])
     vectors = sum(tower(built.inputs(batch)["query"]) for tower in built.stages["prerank"].query.towers)
-    dots = (vectors[batch.request_of] * found.item[batch.item_of]).sum(1)
-    torch.testing.assert_close(found["click"], found.scale * dots + found.bias)
-    torch.testing.assert_close(found["click"], built(by_row)["prerank"]["click"], rtol=1e-4, atol=1e-5)
+    dots = (vectors[batch.request_of] * made_of.item[batch.item_of]).sum(1)
+    torch.testing.assert_close(z, made_of.scale * dots + made_of.bias)
+    torch.testing.assert_close(z, built(by_row)["prerank"].logits["click"], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

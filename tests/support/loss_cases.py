@@ -10,6 +10,7 @@ import torch
 from corank.batches.batch import Batch
 from corank.losses import Scope
 from corank.losses.base import Term, mean
+from corank.models.stage_io import StageOutput
 from tests.support.encoded_batches import batch, rows
 
 LEVELS = ["cut", "kept", "exposed"]
@@ -22,7 +23,6 @@ SCOPE = Scope(
     towers=["prerank"],
     scores=["production"],
 )
-Logits = dict[str, dict[str, torch.Tensor]]
 
 
 def requests(levels: Sequence[Sequence[int]], weights: Sequence[float] | None = None) -> Batch:
@@ -34,17 +34,25 @@ def requests(levels: Sequence[Sequence[int]], weights: Sequence[float] | None = 
     return made if weights is None else replace(made, weight=torch.tensor(weights))
 
 
-def logits(**stages: Sequence[float]) -> Logits:
-    return {
-        stage: {"click": torch.tensor(z, dtype=torch.float32, requires_grad=True)}
-        for stage, z in stages.items()
-    }
+def outputs(**stages: Sequence[float]) -> dict[str, StageOutput]:
+    """Logits of one label by stage, as leaves that take gradients."""
+    return {stage: output(torch.tensor(z, dtype=torch.float32)) for stage, z in stages.items()}
 
 
-def loss(term: Term, z: Mapping[str, dict[str, torch.Tensor]], made: Batch, scope: Scope = SCOPE) -> float:
+def output(z: torch.Tensor) -> StageOutput:
+    """The output of a stage whose only label is `click`."""
+    return StageOutput({"click": z.requires_grad_()})
+
+
+def logits_of(outputs: Mapping[str, StageOutput]) -> dict[str, dict[str, torch.Tensor]]:
+    """Stage → label → logits."""
+    return {stage: dict(output.logits) for stage, output in outputs.items()}
+
+
+def loss(term: Term, z: Mapping[str, StageOutput], made: Batch, scope: Scope = SCOPE) -> float:
     """The term's mean, its gradients left in `z`."""
     term.check(scope, "losses.0")
-    found = mean(*term.values(dict(z), made, scope))
+    found = mean(*term.values(z, made, scope))
     found.backward()
     return found.item()
 

@@ -12,9 +12,10 @@ from corank.batches.batch import Batch, assemble
 from corank.batches.reader import Reader
 from corank.data.dataset import Shard
 from corank.features.input_layout import Bags
-from corank.models.joint import JointModel, Logits
+from corank.models.joint import JointModel
 from corank.models.layers import activated
 from corank.models.mlp import Mlp
+from corank.models.stage_io import StageOutput
 from corank.models.two_tower import Towers
 
 
@@ -40,22 +41,22 @@ class PerRowReader(Reader):
         )
 
 
-def per_row(model: JointModel, batch: Batch) -> Logits:
-    """The logits of `model` from a per-row batch: plain layers, nothing to gather."""
+def per_row(model: JointModel, batch: Batch) -> dict[str, StageOutput]:
+    """The outputs of `model` from a per-row batch: plain layers, nothing to gather."""
     inputs = {placement: x[: len(batch)] for placement, x in model.inputs(batch).items()}
-    logits: Logits = {}
+    outputs: dict[str, StageOutput] = {}
     for name, stage in model.stages.items():
         if isinstance(stage, Towers):
             dot = (stage.query(inputs["query"]).float() * stage.item(inputs["item"]).float()).sum(1)
-            logits[name] = {stage.label: stage.scale.exp() * dot + stage.bias}
+            outputs[name] = StageOutput({stage.label: stage.scale.exp() * dot + stage.bias})
         elif isinstance(stage, Mlp):
-            logits[name] = _rank(stage, torch.cat([inputs["query"], inputs["item"], inputs["cross"]], dim=1))
-    return logits
+            outputs[name] = _rank(stage, torch.cat([inputs["query"], inputs["item"], inputs["cross"]], dim=1))
+    return outputs
 
 
-def _rank(stage: Mlp, row: Tensor) -> dict[str, Tensor]:
+def _rank(stage: Mlp, row: Tensor) -> StageOutput:
     x = activated(row, stage.first, stage.activation)
     for layer in stage.hidden:
         x = activated(x, layer, stage.activation)
     out = torch.nn.functional.linear(x, stage.heads.weight.to(x.dtype), stage.heads.bias.to(x.dtype)).float()
-    return dict(zip(stage.labels, out.unbind(1), strict=True))
+    return StageOutput(dict(zip(stage.labels, out.unbind(1), strict=True)))
