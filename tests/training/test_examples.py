@@ -32,7 +32,7 @@ from corank.training.optimisers import DenseOptimiser
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
-DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 SETTINGS: list[type[BaseModel]] = [
     *(Config, DataSettings, Label, Score, Split),
     *(IdFeature, IdsFeature, NumberFeature, BucketFeature, PairFeature, CountFeature, PriorFeature),
@@ -84,18 +84,44 @@ def test_every_key_is_documented(key: str) -> None:
     assert any(re.search(rf"(?<![\w.]){key}(?!\w)", span) for span in spans), f"docs/config.md lacks `{key}`"
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_within_the_repository_lead_somewhere(path: Path) -> None:
     links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8"))
     broken = [link for link in links if "://" not in link and not (path.parent / link).exists()]
     assert not broken
 
 
-@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
-def test_the_readme_lists_every_file(name: str) -> None:
-    text = (ROOT / name).read_text(encoding="utf-8")
-    listed = re.findall(r"^    (\w+\.py|\w+/) ", text, re.MULTILINE)
+def _anchors(path: Path) -> set[str]:
+    """The anchors that GitHub gives the headings of a page."""
+    titles = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_anchors_within_the_repository_are_headings(path: Path) -> None:
+    links = re.findall(r"\]\(([^)#:]*)#([^)]+)\)", path.read_text(encoding="utf-8"))
+    pages = [(path.parent / link if link else path, anchor) for link, anchor in links]
+    assert not [(str(page), anchor) for page, anchor in pages if anchor not in _anchors(page)]
+
+
+def test_the_architecture_lists_every_package() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| \[`(\w+\.py|\w+/)`\]", text, re.MULTILINE)
     package = ROOT / "corank"
     files = {path.name for path in package.glob("*.py")} - {"__init__.py"}
     folders = {f"{path.parent.name}/" for path in package.glob("*/__init__.py")}
     assert sorted(listed) == sorted(files | folders)
+
+
+@pytest.mark.parametrize("name", ["architecture.md"])
+def test_a_table_names_what_its_file_defines(name: str) -> None:
+    """A row that links to modules and then names functions or classes names those of the modules."""
+    rows = re.findall(
+        r"^\|(.*\.py\)) \| (`.*`) \|$", (ROOT / "docs" / name).read_text(encoding="utf-8"), re.M
+    )
+    assert rows
+    for links, names in rows:
+        paths = re.findall(r"\]\(\.\./([^)]+\.py)\)", links)
+        text = "".join((ROOT / path).read_text(encoding="utf-8") for path in paths)
+        for defined in re.findall(r"`(\w+)`", names):
+            assert re.search(rf"^(?:class |def )?{defined}\b", text, re.M), f"{paths}: no {defined}"
