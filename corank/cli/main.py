@@ -3,17 +3,17 @@
 import os
 import sys
 from collections.abc import Callable
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
 
+from corank.cli.importing import importing
 from corank.cli.options import BundlePath, Json, print_json
 from corank.cli.serving import serving
 from corank.core.errors import CorankError
-from corank.core.registry import PLUGINS, load_environment_plugins
+from corank.core.registry import PLUGINS, load_environment_plugins, load_plugins
 from corank.core.settings import unknown
 from corank.datasets.world import PRESETS
 
@@ -36,14 +36,13 @@ def global_options(
     ] = None,
 ) -> None:
     """Load plug-ins, and name them in the environment so that processes started by a command load them, too."""
-    named = [*filter(None, os.environ.get(PLUGINS, "").split(",")), *(plugin or [])]
-    if named:
-        os.environ[PLUGINS] = ",".join(dict.fromkeys(named))
-        load_environment_plugins()
+    load_environment_plugins()
+    if plugin:
+        load_plugins(plugin, Path.cwd())
+        os.environ[PLUGINS] = ",".join([*filter(None, [os.environ.get(PLUGINS)]), *plugin])
 
 
-importer = typer.Typer(help="Turn public logs into tables and a config.", no_args_is_help=True)
-app.add_typer(importer, name="import")
+app.add_typer(importing, name="import")
 
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", help="Override a key: a.b=value.", metavar="KEY=VALUE")
@@ -100,47 +99,6 @@ def simulate(
     screen.say(
         f"next: corank {f'train {out}/config.yaml' if layout == 'plain' else f'import recflow {out} OUT'}"
     )
-
-
-@importer.command("kuairand")
-def import_kuairand(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the release's CSV files lie.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the tables and the config.")],
-) -> None:
-    """Import KuaiRand-Pure in its official layout, whole or in part."""
-    from corank.cli import console as screen
-    from corank.datasets.kuairand import import_kuairand as imported
-
-    imported(folder, out, screen.say)
-    screen.say(f"next: corank train {out / 'config.yaml'}")
-
-
-@importer.command("recflow")
-def import_recflow(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the release's all_stage lies.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the tables and the config.")],
-    begin: Annotated[
-        datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="The first day; 2024-01-13.")
-    ] = None,
-    end: Annotated[
-        datetime | None,
-        typer.Option("--to", formats=["%Y-%m-%d"], help="The last, for the test; 2024-02-04."),
-    ] = None,
-    full: Annotated[
-        bool, typer.Option("--full", help="All six levels, not the two-stage protocol's four.")
-    ] = False,
-    per_level: Annotated[
-        int | None,
-        typer.Option(min=1, help="Candidates of each level a request; 10, or with --full all, unless given."),
-    ] = None,
-) -> None:
-    """Import RecFlow: the two-stage benchmark, or with --full every candidate."""
-    from corank.cli import console as screen
-    from corank.datasets.recflow import import_recflow as imported
-
-    first, last = (day and day.date() for day in (begin, end))
-    imported(folder, out, first, last, full, per_level, screen.say)
-    screen.say(f"next: corank train {out / 'config.yaml'}")
 
 
 @app.command()

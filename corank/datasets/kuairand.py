@@ -14,6 +14,7 @@ import polars as pl
 from corank.core.errors import DataError
 from corank.core.files import written_whole
 from corank.core.types import Report
+from corank.datasets.importer import IMPORTERS, Importer
 
 LOGS = {
     "log_standard_4_08_to_4_21_pure.csv": "standard",
@@ -45,7 +46,7 @@ _DAY = "upload_dt"
 
 
 @dataclass(frozen=True)
-class Imported:
+class KuaiRandSummary:
     """What was written: `rows` candidates in `requests`, after `repeats` rows of the logs were dropped."""
 
     rows: int
@@ -60,7 +61,7 @@ class Imported:
     test: date
 
 
-def import_kuairand(folder: Path, out: Path, report: Report = lambda line: None) -> Imported:
+def import_kuairand(folder: Path, out: Path, report: Report = lambda line: None) -> KuaiRandSummary:
     """Write `log.parquet`, `items.parquet`, `users.parquet` and `config.yaml` to `out`, whole or not at all.
 
     `folder`, or `folder/data`, holds the users' and the videos' features and at least one log. Rows that
@@ -83,6 +84,17 @@ def import_kuairand(folder: Path, out: Path, report: Report = lambda line: None)
         config = template.substitute(valid=imported.valid, test=imported.test)
         (unfinished / "config.yaml").write_text(config, encoding="utf-8")
     return imported
+
+
+@IMPORTERS.register("kuairand")
+class KuaiRand(Importer):
+    """Import KuaiRand-Pure in its official layout, whole or in part."""
+
+    source_help = "Where the release's CSV files are."
+
+    def write(self, source: Path, out: Path, report: Report) -> None:
+        """Write log, items, users and config; see `import_kuairand`."""
+        import_kuairand(source, out, report)
 
 
 def _source(folder: Path) -> Path:
@@ -179,7 +191,7 @@ def _faulty(name: str, required: bool) -> pl.Expr:
     return (fault | text.is_null() if required else fault).fill_null(False)
 
 
-def _summary(log: Path, read: int, users: int, items: int) -> Imported:
+def _summary(log: Path, read: int, users: int, items: int) -> KuaiRandSummary:
     rows = pl.scan_parquet(log)
     day = pl.col("time").dt.convert_time_zone(TIMEZONE).dt.date()
     counts = rows.select(
@@ -191,7 +203,7 @@ def _summary(log: Path, read: int, users: int, items: int) -> Imported:
     kept, random, requests, listed = counts.row(0)
     days = tuple(listed)
     valid, test = SPLIT if set(SPLIT) <= set(days) else _last_two(days)
-    return Imported(kept, random, read - kept, requests, users, items, days, valid, test)
+    return KuaiRandSummary(kept, random, read - kept, requests, users, items, days, valid, test)
 
 
 def _last_two(days: tuple[date, ...]) -> tuple[date, date]:

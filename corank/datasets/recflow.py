@@ -14,10 +14,12 @@ from pathlib import Path
 from string import Template
 
 import polars as pl
+from pydantic import Field
 
 from corank.core.errors import DataError
 from corank.core.files import written_whole
 from corank.core.types import Report
+from corank.datasets.importer import IMPORTERS, Importer
 from corank.datasets.recflow_files import checked, collected, day_files, scanned
 from corank.datasets.recflow_layout import BEGIN, KEYS, LABELS, TIMEZONE, USER, VIDEO
 
@@ -35,7 +37,7 @@ _TRUTH = "\n  truth: truth/*.parquet      # a simulated world's; read by evaluat
 
 
 @dataclass(frozen=True)
-class Imported:
+class RecFlowSummary:
     """What was written."""
 
     days: tuple[date, ...]
@@ -65,7 +67,7 @@ def import_recflow(
     full: bool = False,
     per_level: int | None = None,
     report: Report = lambda line: None,
-) -> Imported:
+) -> RecFlowSummary:
     """Write `log/`, `items.parquet` and `config.yaml` (and `truth/`, if simulated) to `out`, whole or not at all.
 
     The files `folder/all_stage/DATE.feather` from `begin` to `end` are read, those of RecFlow's first period unless
@@ -89,7 +91,7 @@ def import_recflow(
             report(f"{day}: {of_day['requests'].item():,} requests")
             parts.append(of_day)
         total = pl.concat(parts).sum().row(0, named=True)
-        imported = Imported(
+        imported = RecFlowSummary(
             days=tuple(files),
             requests=total["requests"],
             candidates={name: total[name] for name in levels},
@@ -109,6 +111,25 @@ def import_recflow(
         )
         (unfinished / "config.yaml").write_text(config, encoding="utf-8")
     return imported
+
+
+@IMPORTERS.register("recflow")
+class RecFlow(Importer):
+    """Import RecFlow: the two-stage benchmark, or with --full every candidate."""
+
+    source_help = "Where the release's all_stage is."
+    begin: date | None = Field(None, alias="from", description=f"The first day; {BEGIN}.")
+    end: date | None = Field(None, alias="to", description=f"The last day, for the test; {END}.")
+    full: bool = Field(False, description="All six levels, not the two-stage protocol's four.")
+    per_level: int | None = Field(
+        None,
+        ge=1,
+        description=f"Candidates of each level a request; {PER_LEVEL}, or with --full all, unless given.",
+    )
+
+    def write(self, source: Path, out: Path, report: Report) -> None:
+        """Write log, items and config; see `import_recflow`."""
+        import_recflow(source, out, self.begin, self.end, self.full, self.per_level, report)
 
 
 def _write_day(

@@ -1,0 +1,141 @@
+"""`corank import`: its commands are those of the registry, a plug-in's importer among them."""
+
+import sys
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+
+import pytest
+from pydantic import Field
+
+from corank.core.errors import PluginError
+from corank.core.registry import PLUGINS
+from corank.core.types import Report
+from corank.datasets.importer import IMPORTERS, Importer
+from corank.datasets.recflow import RecFlow
+from tests.support.command_line import run_corank
+
+PLUGIN = '''
+from pydantic import Field
+
+from corank.core.errors import DataError
+from corank.datasets.importer import IMPORTERS, Importer
+
+
+@IMPORTERS.register("mylog")
+class MyLog(Importer):
+    """Import the shop's own log."""
+
+    source_help = "One file of the shop."
+    first_day: int = Field(7, alias="from", description="The day to begin with.")
+    all_rows: bool = Field(False, description="Keep them all.")
+    limit: float | None = None
+
+    def write(self, source, out, report):
+        if not source.is_file():
+            raise DataError(f"{source}: no such file")
+        report(f"from {self.first_day}, all {self.all_rows}, limit {self.limit}")
+        out.mkdir()
+        (out / "config.yaml").write_text("name: mylog", encoding="utf-8")
+'''
+
+
+@pytest.fixture
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The name of a plug-in in the working directory; what it registers is forgotten afterwards."""
+    list(IMPORTERS)
+    monkeypatch.setattr(IMPORTERS, "_parts", dict(IMPORTERS._parts))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv(PLUGINS, "")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "plugin_importer.py").write_text(PLUGIN, encoding="utf-8")
+    yield "plugin_importer"
+    sys.modules.pop("plugin_importer", None)
+
+
+def test_an_importer_of_a_plugin_is_a_command(
+    plugin: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = run_corank(capsys, "--plugin", plugin, "import", "--help")
+    assert code == 0 and all(
+        f" {name} " in out for name in ("kuairand", "mylog", "recflow", "Import the shop's own log.")
+    )
+    code, out, _ = run_corank(capsys, "--plugin", plugin, "import", "mylog", "--help")
+    assert code == 0
+    for text in ("--from", "The day to begin with.", "--all-rows", "--limit", "One file of the shop."):
+        assert text in out
+    source = tmp_path / "log.csv"
+    source.touch()
+    code, _, err = run_corank(capsys, "--plugin", plugin, "import", "mylog", source, tmp_path / "out",
+                              "--from", 3, "--all-rows", "--limit", 0.5)  # fmt: skip
+    assert code == 0 and "from 3, all True, limit 0.5" in err
+    assert f"next: corank train {tmp_path}/out/config.yaml" in err
+    code, _, err = run_corank(capsys, "--plugin", plugin, "import", "mylog", source, tmp_path / "again")
+    assert code == 0 and "from 7, all False, limit None" in err
+
+
+def test_mistakes_of_the_user_are_named(
+    plugin: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = run_corank(capsys, "import", "mylog", tmp_path, tmp_path / "out")
+    assert code == 2 and "No such command 'mylog'" in err
+    code, _, err = run_corank(capsys, "--plugin", "absent", "import", "mylog", tmp_path, tmp_path / "out")
+    assert code == 1 and err.startswith("error: plugins: no module 'absent'")
+    code, _, err = run_corank(capsys, "--plugin", plugin, "import", "mylog", tmp_path / "x", tmp_path / "out")
+    assert code == 1 and err == f"error: {tmp_path}/x: no such file\n"
+    code, _, err = run_corank(capsys, "import", "recflow", tmp_path, tmp_path / "out", "--per-level", 0)
+    assert code == 2 and "--per-level" in err
+    code, _, err = run_corank(capsys, "import", "recflow", tmp_path, tmp_path / "out", "--from", "soon")
+    assert code == 2 and "--from" in err
+
+
+def test_dates_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = []
+    monkeypatch.setattr(RecFlow, "write", lambda self, source, out, report: found.append(self))
+    code, _, _ = run_corank(
+        capsys, "import", "recflow", tmp_path, tmp_path / "out", "--to", "2024-01-20", "--full"
+    )
+    assert code == 0
+    assert found == [RecFlow(end=date(2024, 1, 20), full=True)]
+
+
+class Complete(Importer):
+    """Import nothing."""
+
+    def write(self, source: Path, out: Path, report: Report) -> None:
+        pass
+
+
+class NoWrite(Importer):
+    """Import nothing."""
+
+
+class NoHelp(Importer):
+    def write(self, source: Path, out: Path, report: Report) -> None:
+        pass
+
+
+class NoOption(Complete):
+    """Import nothing."""
+
+    days: list[int] = Field([])
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        (int, "importer 'mine' must be a subclass of corank.datasets.importer.Importer"),
+        (NoWrite, r"importer 'mine' lacks the method write\(source, out, report\)"),
+        (NoHelp, "importer 'mine' lacks a docstring"),
+        (
+            NoOption,
+            "importer 'mine': the field 'days' must be of one of the types bool, int, float, str, date, Path",
+        ),
+    ],
+)
+def test_an_unfit_importer_is_refused_when_it_registers(part: type, message: str) -> None:
+    with pytest.raises(PluginError, match=message):
+        IMPORTERS.add("mine", part)
+    assert "mine" not in IMPORTERS
