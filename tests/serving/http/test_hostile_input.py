@@ -5,9 +5,10 @@ from pathlib import Path
 import httpx2
 
 import corank
-from benchmarks.robustness import fuzz
+from tests.support import hostile_input
 from tests.support.cases import Case
 from tests.support.random_worlds import RICH
+from tests.support.service import running_service
 
 
 def test_hostile_input_is_answered_and_changes_nothing_for_others(tmp_path: Path) -> None:
@@ -16,11 +17,13 @@ def test_hostile_input_is_answered_and_changes_nothing_for_others(tmp_path: Path
     store = f"lmdb:{tmp_path / 'store'}"
     corank.publish(tmp_path / "bundle", store)
     valid = case.request("test", 0)
-    with fuzz.served(store, tmp_path / "cache") as (url, _):
+    with running_service(store, tmp_path / "cache") as (url, _):
         results = [
-            fuzz.bodies(url, "/rank", valid, 300, 0),
-            fuzz.bodies(url, "/items", {"items": [{"id": 7, "item_1": 3, "item_2": "w1"}]}, 150, 1),
-            fuzz.document(url, 20),
+            hostile_input.post_mutations(url, "/rank", valid, 300, 0),
+            hostile_input.post_mutations(
+                url, "/items", {"items": [{"id": 7, "item_1": 3, "item_2": "w1"}]}, 150, 1
+            ),
+            hostile_input.call_operations(url, 20),
         ]
         after = httpx2.post(f"{url}/rank", json=valid)
     assert [(result.failed, result.hung, result.first) for result in results] == [(0, 0, "")] * 3

@@ -13,10 +13,11 @@ import httpx2
 import pytest
 
 import corank
-from benchmarks.robustness import fuzz, http_parity
 from corank.serving.http.server import cores
 from corank.training.run import Run
 from tests.support.command_line import run_corank
+from tests.support.http_parity import TOLERANCE, parity
+from tests.support.service import running_service
 
 
 @pytest.fixture(scope="module")
@@ -29,16 +30,16 @@ def store(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_requests_score_as_the_model_that_was_evaluated(trained: Run, store: str, tmp_path: Path) -> None:
-    """RequestLog by two workers over HTTP; `scripts/bench http_parity` sends a thousand."""
-    with fuzz.served(store, tmp_path, workers=2) as (url, _):
-        found = http_parity.parity(trained, url, 150)
+    """Served by two workers over HTTP; `scripts/bench http_parity` sends a thousand."""
+    with running_service(store, tmp_path, workers=2) as (url, _):
+        found = parity(trained, url, 150)
     assert found["requests"] == 150 and found["scores"] > 150 * 30
-    assert found["largest"] <= http_parity.TOLERANCE
+    assert found["largest"] <= TOLERANCE
 
 
 @pytest.mark.skipif(cores() < 2, reason="one core")
 def test_workers_one_a_core_answer_side_by_side_and_count_together(store: str, tmp_path: Path) -> None:
-    with fuzz.served(store, tmp_path, workers=None) as (url, process):
+    with running_service(store, tmp_path, workers=None) as (url, process):
         for _ in range(20):  # a connection each, so that both workers get some
             assert httpx2.post(f"{url}/rank", json={"user": {}, "candidates": [1, 2]}).status_code == 200
         assert "corank_request_seconds_count 20.0" in httpx2.get(f"{url}/metrics").text
@@ -48,7 +49,7 @@ def test_workers_one_a_core_answer_side_by_side_and_count_together(store: str, t
 def test_served_requests_are_logged_on_the_way_out_and_replayed(
     store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with fuzz.served(store, tmp_path / "cache", "--log", str(tmp_path / "log")) as (url, _):
+    with running_service(store, tmp_path / "cache", "--log", str(tmp_path / "log")) as (url, _):
         for n in range(5):
             body = {"user": {"id": n}, "candidates": [n, n + 1, n + 2], "context": {"tab": "feed"}}
             assert httpx2.post(f"{url}/rank", json=body).status_code == 200
@@ -100,7 +101,7 @@ def test_a_port_that_is_taken_is_a_named_error(workers: str, store: str, tmp_pat
 
 
 def test_it_stops_when_told_and_loses_no_answer(store: str, tmp_path: Path) -> None:
-    with fuzz.served(store, tmp_path) as (url, process):
+    with running_service(store, tmp_path) as (url, process):
         statuses = Counter(
             httpx2.post(f"{url}/rank", json={"user": {}, "candidates": [n]}).status_code for n in range(5)
         )

@@ -1,0 +1,45 @@
+"""Scores over HTTP compared with those of the model that `corank evaluate` judges."""
+
+import httpx2
+import numpy as np
+
+from corank.analysis.logged_request import logged_request
+from corank.core.calibration import Platt
+from corank.evaluation.predict import predict
+from corank.training.run import Run
+
+TOLERANCE = 1e-5
+"""Largest allowed difference of a probability, see docs/bundle.md#parity."""
+
+
+def parity(run: Run, url: str, requests: int) -> dict[str, float]:
+    """Send logged requests of a run to the service at `url` and compare every score with the model's.
+
+    Returns:
+        numbers of requests and scores, and the largest difference of a probability.
+    """
+    packed = run.packed()
+    model, calibrators = run.model(packed)
+    found: dict[str, float] = {"requests": 0, "scores": 0, "largest": 0.0}
+    with httpx2.Client(base_url=url) as client:
+        for split in ("test", "valid", "train"):
+            rows = predict(model, packed, split)
+            score = {
+                stage: calibrated(calibrators[stage]["click"], labels["click"])
+                for stage, labels in rows.logits.items()
+            }
+            start = rows.requests.start
+            for number in range(min(len(start) - 1, requests - int(found["requests"]))):
+                answer = client.post("/rank", json=logged_request(run, split, number)).json()
+                here = slice(start[number], start[number + 1])
+                for n, entry in enumerate(answer["trace"]):
+                    for stage, served_ in entry["stages"].items():
+                        gap = abs(served_["score"] - score[stage][here][n])
+                        found["largest"] = max(found["largest"], float(gap))
+                        found["scores"] += 1
+                found["requests"] += 1
+    return found
+
+
+def calibrated(platt: Platt, logits: np.ndarray) -> np.ndarray:
+    return platt.apply(logits.astype(np.float64))

@@ -1,0 +1,47 @@
+"""`corank serve` as a process on a free port."""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import psutil
+
+TOKEN = {"Authorization": "Bearer secret"}
+"""The header that a client of `running_service` may send items with."""
+
+
+@contextlib.contextmanager
+def running_service(
+    source: str, cache: Path, *options: str, workers: int | None = 1
+) -> Iterator[tuple[str, psutil.Process]]:
+    """A service on a free port, and its process.
+
+    Args:
+        source: a bundle's folder or a store's address.
+        workers: number of worker processes; None leaves the choice to the service.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    program = str(Path(sys.executable).with_name("corank"))
+    command = [program, "serve", source, "--port", str(port), "--cache", str(cache)]
+    command += [] if workers is None else ["--workers", str(workers)]
+    environment = os.environ | {"CORANK_TOKEN": "secret"}
+    process = subprocess.Popen([*command, *options], env=environment, stderr=subprocess.DEVNULL)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(600):
+            with contextlib.suppress(httpx2.HTTPError):
+                if httpx2.get(f"{url}/healthz").status_code == 200:
+                    break
+            time.sleep(0.05)
+        yield url, psutil.Process(process.pid)
+    finally:
+        process.terminate()
+        process.wait(20)
