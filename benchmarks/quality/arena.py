@@ -12,6 +12,7 @@ import polars as pl
 from scipy.stats import t as student
 
 from corank.analysis.study.trials import Quiet
+from corank.core.files import write_text
 from corank.core.settings import validated
 from corank.data.dataset import PackedDataset
 from corank.data.pack import pack
@@ -82,10 +83,7 @@ def kept(path: Path, make: Callable[[], dict[str, Figures]]) -> dict[str, Figure
         found: dict[str, Figures] = json.loads(path.read_text(encoding="utf-8"))
         return found
     found = make()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".draft")
-    draft.write_text(json.dumps(found, indent=1), encoding="utf-8")
-    draft.replace(path)
+    write_text(path, json.dumps(found, indent=1))
     return found
 
 

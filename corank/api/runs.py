@@ -15,7 +15,7 @@ from corank.bundle.manifest import Bundle
 from corank.bundle.refresh import Newer
 from corank.bundle.refresh import refresh as refreshed
 from corank.core.errors import CheckpointError
-from corank.core.files import write_whole
+from corank.core.files import write_text
 from corank.core.types import Report
 from corank.data.dataset import PackedDataset
 from corank.data.pack import pack as packed
@@ -96,7 +96,7 @@ def report(run: Path, out: Path | None = None, split: str = "test") -> Path:
     Raises CheckpointError, DataError, BundleError, RequestError, and CorankError where it cannot be written.
     """
     path = out or run / "report.html"
-    write_whole(path, reported(judged(Run.open(run), split)))
+    write_text(path, reported(judged(Run.open(run), split)))
     return path
 
 
@@ -126,7 +126,7 @@ def study(
         budget,
         report,
     )
-    write_whole(folder / "study.html", study_page(found))
+    write_text(folder / "study.html", study_page(found))
     return found
 
 

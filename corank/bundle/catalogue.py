@@ -4,6 +4,7 @@ Letters: N items of a batch · d last width of the towers.
 """
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from corank.bundle.item_records import Records
 from corank.bundle.item_vectors import ItemTowers
 from corank.bundle.manifest import Bundle
 from corank.core.errors import BundleError, DataError
+from corank.core.files import atomic_file
 from corank.core.types import Mask, Progress
 from corank.data.as_of import VALID_FROM
 from corank.data.tables import Table
@@ -95,25 +97,22 @@ def write_catalogue(
     """
     opened = Bundle.open(bundle)
     catalogue = Catalogue(opened, source)
-    key, done, partial = opened.manifest.item, 0, out.with_name(f".{out.name}.partial")
-    writer: pq.ParquetWriter | None = None
+    key, done = opened.manifest.item, 0
     try:
-        for layer in catalogue.batches():
-            columns = {key: layer.records.ids.values.to_arrow()}
-            for stage, vectors in layer.vectors.items():
-                flat = pa.array(np.ascontiguousarray(vectors).ravel())
-                columns[f"vector.{stage}"] = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
-            table = pa.table(columns)
-            writer = writer or pq.ParquetWriter(partial, table.schema)
-            writer.write_table(table)
-            done += len(table)
-            progress(done, len(catalogue))
-        if writer is None:
-            raise DataError(f"{source}: has no items")
-        writer.close()
-        partial.replace(out)
+        with atomic_file(out) as partial, ExitStack() as stack:
+            writer: pq.ParquetWriter | None = None
+            for layer in catalogue.batches():
+                columns = {key: layer.records.ids.values.to_arrow()}
+                for stage, vectors in layer.vectors.items():
+                    flat = pa.array(np.ascontiguousarray(vectors).ravel())
+                    columns[f"vector.{stage}"] = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
+                table = pa.table(columns)
+                writer = writer or stack.enter_context(pq.ParquetWriter(partial, table.schema))
+                writer.write_table(table)
+                done += len(table)
+                progress(done, len(catalogue))
+            if writer is None:
+                raise DataError(f"{source}: has no items")
     except OSError as error:
         raise BundleError(f"{out}: cannot be written: {error}; what was there before is untouched") from None
-    finally:
-        partial.unlink(missing_ok=True)
     return done

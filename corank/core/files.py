@@ -1,9 +1,11 @@
 """Arrays and small tables on disk: npy and Arrow files, written whole and flushed, read memory-mapped."""
 
+import fcntl
+import glob
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,6 +18,9 @@ from numpy.typing import DTypeLike, NDArray
 from corank.core.errors import CorankError, DataError
 from corank.core.ragged import Ragged, Rows
 from corank.core.types import Ints
+
+PARTIAL = ".partial-"
+"""How the name of a file or folder begins that is not written to the end."""
 
 Append = Callable[[NDArray[Any]], None]
 
@@ -40,36 +45,105 @@ def write_bytes(path: Path, content: bytes) -> None:
         _flush(file)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a file whole or not at all, its folder made. Raises CorankError where it cannot be written."""
-    partial = path.with_name(f".{path.name}-{os.urandom(4).hex()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            write_bytes(partial, text.encode())
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
-    except OSError as error:
-        raise CorankError(f"{path}: cannot be written: {error}; name another place with --out") from None
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Write a file so that readers find the old one or the new one, never a part.
+
+    The block gets a path beside `path` to write to. When it ends, that file is forced to disk and renamed to `path`.
+    When it fails, the file is removed and `path` is left as it was. What a killed process left is removed first.
+
+    Args:
+        path: the file; its folder is made.
+
+    Raises:
+        OSError: the file cannot be written.
+
+    Example:
+        with atomic_file(path) as partial:
+            frame.write_parquet(partial)
+    """
+    with _partial(path, Path.touch) as partial:
+        yield partial
+        sync(partial)
+        partial.replace(path)
+        sync(path.parent)
 
 
 @contextmanager
-def written_whole(out: Path) -> Iterator[Path]:
-    """A sibling of `out` to write to, renamed to `out` at the end, removed if anything fails.
+def atomic_folder(path: Path, replace: bool = False) -> Iterator[Path]:
+    """Write a folder so that readers find the old one or the new one, never a part. See `atomic_file`.
 
-    Raises DataError, before anything is written, if `out` exists and is not an empty folder.
+    Args:
+        path: the folder; its parents are made.
+        replace: whether a folder that is not empty may be replaced.
+
+    Raises:
+        DataError: `path` is a file, or a folder that is not empty and `replace` is not set; nothing is written then.
+        OSError: the folder cannot be written.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out}: exists and is not an empty folder; name another, or remove it")
-    unfinished = out.parent / f".{out.name}.{os.getpid()}"
-    unfinished.mkdir(parents=True)
+    if not replace and path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise DataError(f"{path}: exists and is not an empty folder; name another, or remove it")
+    with _partial(path, Path.mkdir) as partial:
+        yield partial
+        for part in partial.rglob("*"):
+            sync(part)
+        sync(partial)
+        old = _partial_name(path)
+        if path.exists():
+            path.rename(old)
+        partial.rename(path)
+        sync(path.parent)
+        _remove(old)
+
+
+@contextmanager
+def _partial(path: Path, make: Callable[[Path], None]) -> Iterator[Path]:
+    """Make a file or folder beside `path`, locked; remove it at the end if it is still there.
+
+    Those that nobody has locked are what killed processes left: they are removed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f"{PARTIAL}{glob.escape(path.name)}-*"):
+        with suppress(OSError), _locked(left):
+            _remove(left)
+    partial = _partial_name(path)
+    make(partial)
     try:
-        yield unfinished
-        unfinished.rename(out)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
+        with _locked(partial):
+            yield partial
+    finally:
+        _remove(partial)
+
+
+def _partial_name(path: Path) -> Path:
+    return path.with_name(f"{PARTIAL}{path.name}-{os.urandom(4).hex()}")
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a file or folder. Raises BlockingIOError if another process holds it."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically; its folder is made. Raises CorankError if it cannot be written."""
+    try:
+        with atomic_file(path) as partial:
+            partial.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise CorankError(f"{path}: cannot be written: {error}; name another place with --out") from None
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from corank.core.files import read_frame, write_array, write_frame
+from corank.core.files import atomic_file, read_frame, write_array, write_frame
 from corank.core.ragged import Rows
 from corank.core.types import Doubles, Hashes, Index, Longs, Mask
 from corank.data.dataset import PackedDataset, Shard, prior_folder
@@ -123,10 +123,8 @@ class _Part:
             columns[name] = encoders.derived(name, _unspilled(frame[name]))
         whole = assemble(Placed(placed.ids, (), placed.numbers), columns, len(self.rows))
         for name, array in (("ids", whole.ids), ("numbers", whole.numbers)):
-            path = self.folder / f"{name}.npy"
-            fresh = path.with_name(f".{path.name}")
-            write_array(fresh, array)
-            fresh.replace(path)
+            with atomic_file(self.folder / f"{name}.npy") as partial:
+                write_array(partial, array)
 
 
 def _write_items(packed: PackedDataset, path: Path) -> None:

@@ -15,9 +15,9 @@ import polars as pl
 
 from corank.core.errors import DataError
 from corank.core.files import (
+    atomic_folder,
     read_array,
     read_frame,
-    sync,
     write_array,
     write_arrays,
     write_bytes,
@@ -72,7 +72,8 @@ def pack(
     values = value_columns(data, log, items)
     report(f"log: {survey.rows:,} candidates, {format_time(survey.first)} to {format_time(survey.last)}")
     inputs = Inputs(data, schema, found, log, items, users, truth, survey, values)
-    with _disk_errors(out, inputs), _replacing(out) as folder:
+    _refuse_foreign(out)
+    with _disk_errors(out, inputs), atomic_folder(out, replace=True) as folder:
         spill = folder / "spill"
         spill.mkdir()
         writer, absent = _first_pass(inputs, folder, spill, report)
@@ -228,26 +229,10 @@ def _write_manifest(folder: Path, manifest: PackManifest) -> None:
     write_bytes(folder / MANIFEST, whole.model_dump_json(indent=1).encode())
 
 
-@contextmanager
-def _replacing(out: Path) -> Iterator[Path]:
-    """A folder beside `out` that takes its place once the block has gone well, and is removed if it has not."""
+def _refuse_foreign(out: Path) -> None:
+    """Raise DataError if a folder holds anything but packed data."""
     if out.exists() and not (out / MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out}: exists, but is no packed data; move it away or pack to another folder")
-    partial, old = out.with_name(f".{out.name}.packing"), out.with_name(f".{out.name}.old")
-    for left in (partial, old):
-        shutil.rmtree(left, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        for folder in (*(path for path in partial.rglob("*") if path.is_dir()), partial):
-            sync(folder)
-        if out.exists():
-            out.rename(old)
-        partial.rename(out)
-        sync(out.parent)
-    finally:
-        for left in (partial, old):
-            shutil.rmtree(left, ignore_errors=True)
 
 
 @contextmanager

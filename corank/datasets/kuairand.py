@@ -12,7 +12,7 @@ from string import Template
 import polars as pl
 
 from corank.core.errors import DataError
-from corank.core.files import written_whole
+from corank.core.files import atomic_folder
 from corank.core.types import Report
 from corank.datasets.importer import IMPORTERS, Importer
 
@@ -70,7 +70,7 @@ def import_kuairand(folder: Path, out: Path, report: Report = lambda line: None)
     """
     source = _source(folder)
     logs = [name for name in LOGS if (source / name).is_file()]
-    with written_whole(out) as unfinished:
+    with atomic_folder(out) as unfinished:
         users = _write_features(source / USERS, _USER_COLUMNS, "user_id", unfinished / "users.parquet")
         items = _write_features(source / VIDEOS, _VIDEO_COLUMNS, "video_id", unfinished / "items.parquet")
         report(f"features of {users:,} users and {items:,} videos")

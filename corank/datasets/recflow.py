@@ -17,7 +17,7 @@ import polars as pl
 from pydantic import Field
 
 from corank.core.errors import DataError
-from corank.core.files import written_whole
+from corank.core.files import atomic_folder
 from corank.core.types import Report
 from corank.datasets.importer import IMPORTERS, Importer
 from corank.datasets.recflow_files import checked, collected, day_files, scanned
@@ -82,7 +82,7 @@ def import_recflow(
     levels = EVERY if full else TWO_STAGE
     count = per_level if per_level or full else PER_LEVEL
     files = day_files(folder, begin or BEGIN, end or END)
-    with written_whole(out) as unfinished:
+    with atomic_folder(out) as unfinished:
         for name in ("log", "videos"):
             (unfinished / name).mkdir()
         parts = []

@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from corank.core.errors import DataError
+from corank.core.files import write_text
 from corank.core.settings import Settings, validated
 from corank.datasets.production import CHANNELS, EXPOSED
 from corank.datasets.traffic import Block, Traffic
@@ -191,6 +192,4 @@ def _write_config(world: World, path: Path) -> None:
         value="click * bid" if world.auction else "click",
         prerank_value=", value: click * bid" if world.auction else "",
     )
-    draft = path.with_name(".config.yaml.draft")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
+    write_text(path, text)

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from corank.core.errors import CheckpointError
-from corank.core.files import sync
+from corank.core.files import atomic_file
 
 
 @dataclass(frozen=True)
@@ -36,17 +36,11 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     """Write the file whole or not at all. Raises CheckpointError, the old file untouched, if the disk refuses."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
     facts = json.dumps(checkpoint.facts, sort_keys=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        save_file(tensors, partial, {"facts": facts, "digest": _digest(tensors, facts)})
-        sync(partial)
-        partial.replace(path)
-        sync(path.parent)
+        with atomic_file(path) as partial:
+            save_file(tensors, partial, {"facts": facts, "digest": _digest(tensors, facts)})
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: cannot be written: {error}; free some space and resume") from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def load(path: Path) -> Checkpoint:

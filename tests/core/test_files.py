@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from corank.core.errors import CorankError
-from corank.core.files import write_whole
+from corank.core.errors import CorankError, DataError
+from corank.core.files import atomic_file, atomic_folder, write_text
 
 
 def test_a_file_replaces_what_was_there_and_its_folder_is_made(tmp_path: Path) -> None:
     path = tmp_path / "sub" / "a.html"
     for words in ("old", "新"):
-        write_whole(path, words)
+        write_text(path, words)
     assert path.read_text(encoding="utf-8") == "新"
     assert list(path.parent.iterdir()) == [path]
     assert stat.S_IMODE(path.stat().st_mode) & stat.S_IRUSR
@@ -23,8 +23,44 @@ def test_a_file_that_cannot_be_written_leaves_what_was_there(tmp_path: Path) -> 
     with pytest.raises(
         CorankError, match=r"file/a\.html: cannot be written: .*; name another place with --out"
     ):
-        write_whole(tmp_path / "file" / "a.html", "x")
+        write_text(tmp_path / "file" / "a.html", "x")
     (tmp_path / "folder").mkdir()
     with pytest.raises(CorankError, match="folder: cannot be written"):
-        write_whole(tmp_path / "folder", "x")
+        write_text(tmp_path / "folder", "x")
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder"]
+
+
+def test_a_file_whose_writing_fails_is_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(ValueError, match="half"), atomic_file(path) as partial:
+        partial.write_text("ne")
+        raise ValueError("half")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_is_replaced_only_if_that_is_allowed(tmp_path: Path) -> None:
+    path = tmp_path / "folder"
+    for words in ("old", "new"):
+        with atomic_folder(path, replace=True) as partial:
+            (partial / words).write_text(words)
+    assert [file.name for file in path.iterdir()] == ["new"]
+    with pytest.raises(DataError, match="exists and is not an empty folder"), atomic_folder(path):
+        pytest.fail("nothing is to be written")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_process_left_is_removed_and_what_another_writes_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "a[1].txt"
+    left, folder = tmp_path / ".partial-a[1].txt-0", tmp_path / ".partial-a[1].txt-1"
+    left.write_text("half")
+    folder.mkdir()
+    with atomic_file(path) as first:
+        with atomic_file(path) as second:
+            assert first.exists()
+            second.write_text("second")
+        assert path.read_text() == "second"
+        first.write_text("first")
+    assert path.read_text() == "first"
+    assert list(tmp_path.iterdir()) == [path]

@@ -37,9 +37,9 @@ def test_packing_again_replaces_and_a_failure_leaves_the_old(world: World) -> No
 
 
 def test_leftovers_of_a_killed_packing_are_removed(world: World) -> None:
-    (world.folder / ".packed.packing" / "train").mkdir(parents=True)
+    (world.folder / ".partial-packed-0" / "train").mkdir(parents=True)
     world.pack()
-    assert not (world.folder / ".packed.packing").exists()
+    assert not (world.folder / ".partial-packed-0").exists()
 
 
 FULL = """

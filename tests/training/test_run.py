@@ -185,8 +185,8 @@ def test_a_split_that_is_not_there(trained: Run) -> None:
 
 
 def test_leftovers_of_a_kill_do_not_pile_up(world: Path, tmp_path: Path) -> None:
-    """What a killed writer leaves is overwritten by the next one."""
-    left = tmp_path / ".latest.safetensors.partial"
+    """What a killed writer leaves is removed by the next one."""
+    left = tmp_path / ".partial-latest.safetensors-0"
     left.write_bytes(b"half")
     watcher = Silent()
     run, _ = corank.train(world / "config.yaml", watcher, folder=tmp_path)

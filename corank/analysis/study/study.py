@@ -17,7 +17,7 @@ from corank.analysis.study.arms import BASE, Arm, arms_of
 from corank.analysis.study.findings import QUESTIONS, Outcome, answers
 from corank.analysis.study.trials import Bench, Trial
 from corank.core.errors import ConfigError, DataError
-from corank.core.files import write_whole
+from corank.core.files import write_text
 from corank.core.types import Report
 from corank.data.dataset import PackedDataset
 from corank.data.pack import pack
@@ -74,7 +74,7 @@ def study(
                 f"split '{split}' has no rows; a study needs all three: see data.split and `corank check`"
             )
     asked = arms_of(config, numbers)
-    write_whole(
+    write_text(
         out / "config.json", json.dumps(plain(config), indent=1) + "\n"
     )  # fails before anything is trained
     distinct = list({arm.identity: arm for arms in asked.values() for arm in arms.arms}.values())
@@ -93,7 +93,7 @@ def study(
         "config": plain(config),
         **answers(config, asked, outcomes),
     }
-    write_whole(out / "study.json", json.dumps(document, indent=1, allow_nan=False) + "\n")
+    write_text(out / "study.json", json.dumps(document, indent=1, allow_nan=False) + "\n")
     return document
 
 

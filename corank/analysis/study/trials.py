@@ -25,7 +25,7 @@ from corank.analysis.evaluated_run import Judged
 from corank.analysis.study.arms import identity
 from corank.core.calibration import Platt
 from corank.core.errors import DivergedError
-from corank.core.files import write_whole
+from corank.core.files import write_text
 from corank.core.types import Floats
 from corank.data.dataset import PackedDataset
 from corank.evaluation.evaluate import candidate_measures, exposed_measures, truth_of
@@ -127,7 +127,7 @@ class Bench:
                 why, seconds = str(error).rpartition("/run: ")[2], time.monotonic() - began
                 trial = Trial(rate, seed, why, None, 0, {}, seconds, whole, {}, {}, None)
         held = {"identity": self._identity(config)} | asdict(trial)
-        write_whole(self._path(config), json.dumps(held, allow_nan=False))
+        write_text(self._path(config), json.dumps(held, allow_nan=False))
         return trial
 
     def _judged(self, run: Run, rate: float, seed: int, began: float, whole: bool) -> Trial:

@@ -19,6 +19,7 @@ import numpy as np
 import polars as pl
 
 from corank.core.errors import CorankError
+from corank.core.files import atomic_file
 from corank.features.encoders import Encoders
 from corank.features.kinds import IdsFeature
 from corank.features.schema import Placement
@@ -68,16 +69,14 @@ class RequestLog:
         if not pending:
             return None
         path = self.folder / f"served-{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}.parquet"
-        partial = path.with_suffix(".partial")
         try:
             by_model = groupby(pending, key=lambda one: id(one[0].request_encoder.encoders))
             same = [list(some) for _, some in by_model]
             frames = [rows([one for _, one in some], some[0][0].request_encoder.encoders) for some in same]
             # models may differ in their columns
-            pl.concat(frames, how="diagonal_relaxed").write_parquet(partial)
-            partial.replace(path)
+            with atomic_file(path) as partial:
+                pl.concat(frames, how="diagonal_relaxed").write_parquet(partial)
         except (OSError, pl.exceptions.PolarsError) as error:
-            partial.unlink(missing_ok=True)
             raise CorankError(f"{path}: {len(pending):,} served requests are not logged: {error}") from None
         return path
 

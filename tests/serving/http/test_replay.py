@@ -48,7 +48,7 @@ def serve(folder: Path, funnel: Funnel, asked: list[dict[str, Any]]) -> Path:
         log.add(funnel, funnel.ranked(Request.parse(one)))
     path = log.write()
     assert path is not None and log.write() is None
-    assert [file.name for file in folder.glob("*.partial")] == []
+    assert [file.name for file in folder.glob(".partial-*")] == []
     return path
 
 
@@ -207,6 +207,7 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     log = RequestLog(tmp_path / "served")
     log.add(derived().funnel, derived().funnel.ranked(Request.parse(requests()[0])))
     (tmp_path / "served").rmdir()
+    (tmp_path / "served").write_text("")
     with pytest.raises(CorankError, match="1 served requests are not logged"):
         log.write()
 
