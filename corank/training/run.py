@@ -15,5 +15,170 @@ from pathlib import Path
 from typing import Any, Self
 
 from corank.core.calibration import Platt
-from corank.core.errors import CheckpointError
 from corank.core.files import atomic_file
+from corank.core.errors import CheckpointError, ConfigError
+from corank.core.settings import validated
+from corank.data.dataset import PackedDataset
+from corank.data.grouping import LAST_POSITION
+from corank.data.pack_manifest import fingerprint
+from corank.evaluation.stage_order import Calibrators
+from corank.features.input_layout import Layout
+from corank.models.joint import JointModel
+from corank.training.checkpoint import Checkpoint, load, save
+from corank.training.config import Config
+from corank.training.config_file import from_plain, plain
+
+
+@dataclass(frozen=True)
+class Run:
+    folder: Path
+    config: Config
+    base: Path
+    """Relative paths of the config begin here."""
+
+    @classmethod
+    def create(cls, folder: Path, config: Config, base: Path) -> Self:
+        """Begin a run, or begin it anew: what an earlier one of the same name left is removed.
+
+        Raises CheckpointError where the folder cannot be written.
+        """
+        text = json.dumps({"config": plain(config), "base": os.path.relpath(base, folder)}, indent=1)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for name in ("model", "best", "latest"):
+                (folder / f"{name}.safetensors").unlink(missing_ok=True)
+            shutil.rmtree(folder / "events", ignore_errors=True)
+            with atomic_file(folder / "run.json") as partial:
+                partial.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise CheckpointError(f"{folder}: cannot be written: {error}; name another with --run") from None
+        return cls(folder, config, base)
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """Open a run; its config's plug-ins are loaded. Raises CheckpointError if there is no run, ConfigError."""
+        path = folder / "run.json"
+        try:
+            held = json.loads(path.read_text(encoding="utf-8"))
+            settings, base = held["config"], (folder / held["base"]).resolve()
+        except FileNotFoundError:
+            raise CheckpointError(
+                f"{folder}: not a run (it has no run.json); `corank train` makes one"
+            ) from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{path}: damaged or no run ({error!r}); train again") from None
+        return cls(folder, from_plain(settings, str(path), base), base)
+
+    @property
+    def latest(self) -> Path:
+        return self.folder / "latest.safetensors"
+
+    @property
+    def best(self) -> Path:
+        return self.folder / "best.safetensors"
+
+    def packed(self) -> PackedDataset:
+        """Raises DataError unless the packed data are of this config and of the files as they are."""
+        return packed_of(self.config, self.base)
+
+    @property
+    def finished(self) -> bool:
+        return self._model.is_file()
+
+    @property
+    def _model(self) -> Path:
+        return self.folder / "model.safetensors"
+
+    def trained(self, packed: PackedDataset) -> Checkpoint:
+        """What training ended with. Raises CheckpointError if it has not finished, or was on another packing."""
+        if not self.finished:
+            raise CheckpointError(
+                f"{self.folder}: training has not finished; go on with `corank train --resume`"
+            )
+        return load_own(self._model, "calibrators", self.config, packed)
+
+    def model(self, packed: PackedDataset) -> tuple[JointModel, Calibrators]:
+        """The trained model and its calibrators. Raises CheckpointError if training has not finished."""
+        held = self.trained(packed)
+        model = untrained(self.config, packed)
+        model.load_state_dict(held.tensors)
+        return model, {
+            stage: {label: Platt(**platt) for label, platt in labels.items()}
+            for stage, labels in held.facts["calibrators"].items()
+        }
+
+    def finish(
+        self, packed: PackedDataset, model: JointModel, calibrators: Calibrators, facts: dict[str, Any]
+    ) -> None:
+        fitted = {stage: {n: asdict(p) for n, p in labels.items()} for stage, labels in calibrators.items()}
+        held = origin(self.config, packed) | {"calibrators": fitted} | facts
+        save(self._model, Checkpoint(model.state_dict(), held))
+
+
+def untrained(config: Config, packed: PackedDataset) -> JointModel:
+    """The model of a config, its weights as torch's seed gives them."""
+    layout = Layout(packed.schema, packed.encoders.sizes)
+    positions = LAST_POSITION + 1 if config.data.position else 0
+    return JointModel(config.stages, layout, config.teachers, positions)
+
+
+def packed_folder(config: Config, base: Path) -> Path:
+    return base / "packed" / config.name
+
+
+def packed_of(config: Config, base: Path) -> PackedDataset:
+    """The packing of a config. Raises DataError if there is none, or it is of another config or other files."""
+    return PackedDataset.open(
+        packed_folder(config, base), expect=fingerprint(config.data, config.declared, base)
+    )
+
+
+def origin(config: Config, packed: PackedDataset) -> dict[str, Any]:
+    """The facts by which a checkpoint is known to be of a config and of a packing."""
+    return {"config": plain(config), "codes": packed.codes}
+
+
+def load_own(path: Path, part: str, config: Config, packed: PackedDataset) -> Checkpoint:
+    """Load a checkpoint that holds the fact `part`, of this very config and packing.
+
+    Raises CheckpointError, which names the keys that differ, where it is of another.
+    """
+    held = load(path)
+    _refuse_other_config(held, config, path)
+    if held.facts.get("codes") != packed.codes:
+        raise CheckpointError(
+            f"{path}: trained on another packing of the data, whose vocabularies differ; "
+            "train anew with --overwrite"
+        )
+    if part not in held.facts:
+        raise CheckpointError(f"{path}: holds no {part}; it is a checkpoint of another kind; train again")
+    return held
+
+
+def _refuse_other_config(held: Checkpoint, config: Config, path: Path) -> None:
+    ours, theirs = _flat(plain(config)), _flat(_with_defaults(held.facts.get("config", {})))
+    differing = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
+    if differing:
+        shown = "; ".join(f"{k}: {theirs.get(k)!r} there, {ours.get(k)!r} now" for k in differing[:5])
+        more = f" and {len(differing) - 5} more" if len(differing) > 5 else ""
+        raise CheckpointError(
+            f"{path}: a checkpoint of another config ({shown}{more}); "
+            "give the config that it was trained with, or train anew without --resume"
+        )
+
+
+def _with_defaults(settings: Any) -> Any:
+    """A checkpoint's config with the defaults of keys added since; unchanged if it is not valid now."""
+    try:
+        return plain(validated(Config, settings, "checkpoint"))
+    except ConfigError:
+        return settings
+
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    if isinstance(value, dict | list) and value:
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        return {
+            k: v for key, part in items for k, v in _flat(part, f"{path}.{key}" if path else str(key)).items()
+        }
+    return {path: value}
