@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from corank.core.calibration import Platt
-from corank.core.files import atomic_file
 from corank.core.errors import CheckpointError, ConfigError
+from corank.core.files import atomic_file
 from corank.core.settings import validated
 from corank.data.dataset import PackedDataset
 from corank.data.grouping import LAST_POSITION
