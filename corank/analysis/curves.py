@@ -1,4 +1,4 @@
-"""The numbers behind a report's plots: recall by quota, calibration by bin, losses by step."""
+"""The numbers that a report plots: recall by quota, sampled requests for timing, logged scalars by step."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from corank import metrics
-from corank.analysis.evaluated_run import Judged
+from corank.analysis.evaluated_run import EvaluatedRun
 from corank.analysis.logged_request import logged_request
 from corank.analysis.plots import Series
 from corank.serving.funnel.request import Request
@@ -17,16 +17,19 @@ QUOTAS = 12
 TIMED_REQUESTS = 8
 
 
-def recalls(judged: Judged, quotas: Sequence[int]) -> tuple[dict[str, Series], Series]:
-    """The first stage's recall at each quota of what is to be recalled, where defined, and a random order's."""
-    first, last = judged.run.config.stages[0], judged.run.config.stages[-1]
-    requests, k = judged.predictions.requests, last.keep
-    references = {f"{last.name}'s top {k}": judged.places(last) < k}
-    truth = judged.true_value(last)
+def quota_recalls(evaluated: EvaluatedRun, quotas: Sequence[int]) -> tuple[dict[str, Series], Series]:
+    """Recall of the first stage at each quota, by reference set, and that of a random order.
+
+    A reference set with no eligible request is left out.
+    """
+    first, last = evaluated.run.config.stages[0], evaluated.run.config.stages[-1]
+    requests, k = evaluated.predictions.requests, last.keep
+    references = {f"{last.name}'s top {k}": evaluated.places(last) < k}
+    truth = evaluated.true_value(last)
     if truth is not None:
         references[f"true top {k}"] = requests.places(truth) < k
-    references[f"{first.main}s"] = judged.predictions.labels[first.main] == 1
-    curve = metrics.quota_curve(requests, references, judged.places(first), quotas)
+    references[f"{first.main}s"] = evaluated.predictions.labels[first.main] == 1
+    curve = metrics.quota_curve(requests, references, evaluated.places(first), quotas)
     random = Series(curve.m, curve.random(next(iter(references))))
     return {
         name: Series(curve.m, curve.recall(name), *_bounds(ratios))
@@ -36,21 +39,21 @@ def recalls(judged: Judged, quotas: Sequence[int]) -> tuple[dict[str, Series], S
 
 
 def _bounds(ratios: Sequence[metrics.Ratio]) -> NDArray[np.float64]:
-    """Low and high of each: (2, M), NaN where there are none."""
+    """Low and high ends of the intervals: (2, M), NaN where undefined."""
     return np.array([metrics.interval(ratio) or (np.nan, np.nan) for ratio in ratios], np.float64).T
 
 
-def replayed(judged: Judged) -> list[Request]:
-    """A few logged requests of at least the usual size, from the whole of the split."""
-    size = judged.predictions.requests.size
+def sample_requests(evaluated: EvaluatedRun) -> list[Request]:
+    """`TIMED_REQUESTS` logged requests of at least median size, spread evenly over the split."""
+    size = evaluated.predictions.requests.size
     usual = np.flatnonzero(size >= np.median(size))
     chosen = np.unique(usual[np.linspace(0, len(usual) - 1, TIMED_REQUESTS).astype(int)])
-    split = judged.document["split"]
-    return [Request.parse(logged_request(judged.run, split, int(n))) for n in chosen]
+    split = evaluated.document["split"]
+    return [Request.parse(logged_request(evaluated.run, split, int(n))) for n in chosen]
 
 
 def scalars(events: Path) -> dict[str, Series]:
-    """What a run logged, by name: step and value, undefined values left out."""
+    """Scalars that a run logged to TensorBoard, by name: steps and values, without undefined values."""
     if not events.is_dir():
         return {}
     held = EventAccumulator(str(events)).Reload()

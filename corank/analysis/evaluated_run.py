@@ -1,4 +1,4 @@
-"""A run judged on a split: the model, what it predicts, and the evaluation's document.
+"""A run evaluated on one split: its model, predictions and the document of the evaluation.
 
 Letters: C candidates.
 """
@@ -20,8 +20,8 @@ from corank.training.run import Run
 
 
 @dataclass(frozen=True)
-class Judged:
-    """A run's model and what it says of a split."""
+class EvaluatedRun:
+    """A run with its predictions on one split."""
 
     run: Run
     packed: PackedDataset
@@ -30,25 +30,36 @@ class Judged:
     predictions: Predictions
     truth: Truth
     document: dict[str, Any]
-    """Of `corank evaluate --json`."""
+    """As printed by `corank evaluate --json`."""
 
     def probability(self, stage: str, label: str) -> NDArray[np.floating]:
-        """Calibrated: (C,)."""
+        """Calibrated probability of a label by a stage: (C,)."""
         return self.calibrators[stage][label].apply(self.predictions.logits[stage][label])
 
     def places(self, stage: Stage) -> NDArray[np.int64]:
-        """(C,), from 0."""
+        """Rank of each candidate within its request, 0 the best: (C,)."""
         return self.predictions.requests.places(
             order_of(self.predictions, stage, self.calibrators[stage.name])
         )
 
     def true_value(self, stage: Stage) -> Floats | None:
-        """By the truth, if that is known: (C,)."""
+        """The stage's value computed from the true probabilities: (C,); None if the truth is unknown."""
         return true_value(self.predictions, stage, self.truth)
 
 
-def judged(run: Run, split: str, bootstrap: bool = True, reference: Run | None = None) -> Judged:
-    """Judge a run on a split, beside a `reference` on the same rows if given. Raises CheckpointError, DataError."""
+def evaluate_run(run: Run, split: str, bootstrap: bool = True, reference: Run | None = None) -> EvaluatedRun:
+    """Evaluate a run on a split.
+
+    Args:
+        run: a finished run.
+        split: `train`, `valid` or `test`.
+        bootstrap: whether to compute intervals.
+        reference: a run on the same packed data without selection bias, for `bias_regret`.
+
+    Raises:
+        CheckpointError: if a run is not finished or damaged.
+        DataError: if the split does not exist or is empty, or the reference has other rows.
+    """
     packed, model, calibrators, predictions = _predicted(run, split)
     unbiased = None if reference is None else _predicted(reference, split)[-1]
     truth = truth_of(packed, split)
@@ -56,7 +67,7 @@ def judged(run: Run, split: str, bootstrap: bool = True, reference: Run | None =
     document = evaluate(
         predictions, stages, levels, calibrators, truth, split, bootstrap=bootstrap, reference=unbiased
     )
-    return Judged(run, packed, model, calibrators, predictions, truth, document)
+    return EvaluatedRun(run, packed, model, calibrators, predictions, truth, document)
 
 
 def _predicted(run: Run, split: str) -> tuple[PackedDataset, JointModel, Calibrators, Predictions]:

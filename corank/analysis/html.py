@@ -1,6 +1,6 @@
-"""One self-contained HTML page: text, tables and plots. It fetches nothing, so it opens anywhere, for good.
+"""One self-contained HTML page of text, tables and plots. It loads nothing from a network.
 
-`Html` is markup that is safe to print; any `str` is text, and is escaped where it enters.
+`Html` is safe markup. A plain `str` is text and is escaped.
 """
 
 import io
@@ -15,12 +15,12 @@ from matplotlib.figure import Figure
 
 Html = NewType("Html", str)
 Cell = str | tuple[str, str]
-"""A text, or a text and what stands small beside it, such as an interval."""
+"""A text, or a text and a small note beside it, such as an interval."""
 
 INK, FAINT, RULE = "#22272e", "#68717c", "#dde1e6"
 COLOURS = ("#1f5f99", "#c2502e", "#4c8a3f", "#7d5ba6", "#b08500", "#3b8ea5")
 LINES = ("-", "--", "-.", ":", (0, (3, 1, 1, 1)), (0, (5, 1)))
-"""With the colours, so that lines can be told apart in print, too."""
+"""Line styles that go with the colours, so that lines can be told apart in black and white."""
 
 _PLOT: Any = {
     # text stays text: the page's own font shows it, and it can be searched and copied
@@ -89,12 +89,12 @@ def text(words: str) -> Html:
 
 
 def heading(words: str) -> Html:
-    """The title of a part of a section."""
+    """A heading within a section."""
     return Html(f"<h3>{escape(words)}</h3>\n")
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> Html:
-    """The first column is left-aligned, numbers in the others line up."""
+    """A table. The first column is left-aligned, the others are right-aligned."""
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in header)
     body = "".join("<tr>" + "".join(map(_cell, row)) + "</tr>\n" for row in rows)
     return Html(
@@ -109,9 +109,14 @@ def _cell(cell: Cell) -> str:
 
 
 def plot(draw: Callable[[Figure], object], caption: str, height: float = 3.0) -> Html:
-    """What `draw` draws on an empty figure, as wide as the page and `height` inches high, above its caption.
+    """An inline SVG figure with a caption.
 
-    The same drawing gives the same markup, byte by byte.
+    Args:
+        draw: draws on an empty figure as wide as the page.
+        caption: text below the figure, also its accessible label.
+        height: inches.
+
+    The same drawing gives the same markup, byte for byte.
     """
     written = io.StringIO()
     with matplotlib.rc_context(_PLOT):
@@ -126,16 +131,17 @@ def plot(draw: Callable[[Figure], object], caption: str, height: float = 3.0) ->
 
 
 def folded(summary: str, words: str) -> Html:
-    """A long text as it is, shown on demand."""
+    """A preformatted text that the reader unfolds."""
     return Html(f"<details><summary>{escape(summary)}</summary><pre>{escape(words)}</pre></details>\n")
 
 
 def section(title: str, *parts: Html) -> Html:
+    """A titled section."""
     return Html(f"<section><h2>{escape(title)}</h2>\n{''.join(parts)}</section>\n")
 
 
 def page(title: str, lead: str, *parts: Html) -> Html:
-    """A whole document: a title, what it speaks of, and its sections."""
+    """A whole document: title, one introductory sentence, sections."""
     return Html(
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'

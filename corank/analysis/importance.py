@@ -1,8 +1,8 @@
-"""What each feature is worth to each stage, and what it costs online: permutation importance beside microseconds.
+"""Permutation importance of each feature for each stage, beside its latency online.
 
-A feature's importance is what a stage's AUC and GAUC lose where the feature's values are dealt out anew among the rows,
-so that they say nothing of the row they stand on (Breiman, Random Forests, 2001). Nothing is trained. A feature that
-others are derived from, or that others repeat, is worth more than this says: only its own input is shuffled.
+The importance of a feature is the AUC and GAUC that a stage loses when the feature's values are shuffled among the rows
+(Breiman, Random Forests, 2001). Nothing is trained. Only the feature's own input is shuffled, so the importance of a
+feature that others are derived from, or that others repeat, is underestimated.
 
 Letters: R requests · C candidates · I distinct items.
 """
@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from corank import metrics
-from corank.analysis.latency import Price, prices
+from corank.analysis.latency import FeatureLatency, feature_latencies
 from corank.analysis.logged_request import logged_request
 from corank.batches.reader import Draft, Reader
 from corank.core.errors import DataError
@@ -34,30 +34,43 @@ from corank.training.export import export
 from corank.training.run import Run
 
 REQUESTS = 512
-"""Of a batch, at most, drawn at random: within it values are dealt out anew."""
+"""Requests of a batch, at most. Values are shuffled within a batch."""
 
-SAID = 8
-"""Batches between two words of progress."""
+REPORT_EVERY = 8
+"""Batches between two progress reports."""
 
 
 @dataclass(frozen=True)
 class _Scores:
-    """What a model says of exposed candidates, with their users and labels: (C,) each."""
+    """Logits of exposed candidates, with their users and labels: (C,) each."""
 
     user: NDArray[np.int32]
     labels: dict[str, NDArray[np.int8]]
     weight: Floats
     logits: dict[str, dict[str, Floats]]
-    """By feature, None as '' where nothing is shuffled, and stage."""
+    """Shuffled feature ('' for none) → stage → logits."""
 
 
 def explain(
     run: Run, split: str, most: int, seed: int = 0, report: Report = lambda line: None
 ) -> dict[str, Any]:
-    """Importance of every feature to every stage on a split's exposed candidates, with 95 % intervals over users.
+    """Importance of every feature for every stage on exposed candidates, with 95 % intervals over users.
 
-    Of `most` requests, drawn by the seed, at most. Raises CheckpointError, DataError, and BundleError, RequestError
-    where the model cannot be exported or a request replayed.
+    Args:
+        run: a finished run.
+        split: `train`, `valid` or `test`.
+        most: number of requests to score, at most; they are drawn by the seed.
+        seed: of the drawing and the shuffling.
+        report: receives lines of progress.
+
+    Returns:
+        The document of `corank explain --json`.
+
+    Raises:
+        CheckpointError: if the run is not finished.
+        DataError: if the split does not exist or is empty.
+        BundleError: if the model cannot be exported.
+        RequestError: if a logged request cannot be ranked.
     """
     packed = run.packed()
     if not packed.splits.get(split):
@@ -69,24 +82,26 @@ def explain(
     features: dict[str, dict[str, Any]] = {}
     for name in packed.schema.features:
         side, kind = packed.schema.side(name), packed.schema.features[name].kind
-        stages = {stage.name: _worth(scores, name, stage.name, stage.main) for stage in run.config.stages}
+        stages = {
+            stage.name: _importance(scores, name, stage.name, stage.main) for stage in run.config.stages
+        }
         features[name] = {"side": side, "kind": kind, "stages": stages}
-    for name, price in _prices(run, packed, model, calibrators, split).items():
-        features[name]["microseconds"] = price.plain()
+    for name, latency in _latencies(run, packed, model, calibrators, split).items():
+        features[name]["microseconds"] = latency.plain()
     base = {stage.name: _base(scores, stage.name, stage.main) for stage in run.config.stages}
     return {"split": split, "candidates": len(scores.user), "stages": base, "features": features}
 
 
-def _prices(
+def _latencies(
     run: Run, packed: PackedDataset, model: JointModel, calibrators: Calibrators, split: str
-) -> dict[str, Price]:
-    """Of a logged request of the usual size, by an exported bundle."""
+) -> dict[str, FeatureLatency]:
+    """Latencies in a logged request of median size, through an exported bundle."""
     sizes = np.concatenate([np.diff(shard.request_start) for shard in packed.splits[split]])
     usual = int(np.argsort(sizes, kind="stable")[len(sizes) // 2])
     request = Request.parse(logged_request(run, split, usual))
     with tempfile.TemporaryDirectory(prefix="corank") as folder:
         bundle = export(Path(folder) / "bundle", run.config, packed, model, calibrators)
-        return prices(Funnel(bundle), request, run.config.stages)
+        return feature_latencies(Funnel(bundle), request, run.config.stages)
 
 
 def _scores(
@@ -103,14 +118,14 @@ def _scores(
         rng = np.random.default_rng([seed, len(parts)])
         logits = {}
         for feature in features:
-            dealt = _dealt(draft, packed.schema, feature, rng) if feature else draft
+            dealt = _shuffled(draft, packed.schema, feature, rng) if feature else draft
             with torch.no_grad():
                 found = model(dealt.batch(reader.layout))
             logits[feature] = {name: found[name].logits[model.main[name]].numpy() for name in model.stages}
         labels = {name: values.astype(np.int8) for name, values in draft.others["labels"].items()}
         parts.append(_Scores(draft.user[draft.request_of], labels, draft.others["weight"], logits))
-        if len(parts) % SAID == 0:
-            report(f"{len(parts) * reader.requests:,} requests judged")
+        if len(parts) % REPORT_EVERY == 0:
+            report(f"{len(parts) * reader.requests:,} requests scored")
     return _Scores(
         np.concatenate([part.user for part in parts]),
         {n: np.concatenate([part.labels[n] for part in parts]) for n in packed.data.labels},
@@ -122,8 +137,8 @@ def _scores(
     )
 
 
-def _dealt(draft: Draft, schema: Schema, feature: str, rng: np.random.Generator) -> Draft:
-    """The batch with one feature's values dealt out anew: among its requests, its candidates' items, or its pairs."""
+def _shuffled(draft: Draft, schema: Schema, feature: str, rng: np.random.Generator) -> Draft:
+    """The batch with the values of one feature shuffled: among its requests, items or pairs."""
     placement = schema.placement(feature)
     if placement == "query":
         order = rng.permutation(len(draft.query))
@@ -131,15 +146,15 @@ def _dealt(draft: Draft, schema: Schema, feature: str, rng: np.random.Generator)
             attended: (items, events.take(order)) if attended.history == feature else (items, events)
             for attended, (items, events) in draft.past.items()
         }
-        return replace(draft, query=_replaced(draft.query, schema, feature, order), past=past)
+        return replace(draft, query=_with_order(draft.query, schema, feature, order), past=past)
     if placement == "item":
-        # a popular item's value is dealt out as often as it is met
+        # drawn by candidate, so that the value of a popular item is drawn as often as it occurs
         order = draft.item_of[rng.integers(0, len(draft.item_of), len(draft.item))].astype(np.int64)
-        return replace(draft, item=_replaced(draft.item, schema, feature, order))
-    return replace(draft, cross=_replaced(draft.cross, schema, feature, rng.permutation(len(draft.cross))))
+        return replace(draft, item=_with_order(draft.item, schema, feature, order))
+    return replace(draft, cross=_with_order(draft.cross, schema, feature, rng.permutation(len(draft.cross))))
 
 
-def _replaced(rows: Rows, schema: Schema, feature: str, order: Longs) -> Rows:
+def _with_order(rows: Rows, schema: Schema, feature: str, order: Longs) -> Rows:
     placed = schema.placed(schema.placement(feature))
     ids, numbers, lists = rows.ids, rows.numbers, list(rows.lists)
     if feature in placed.ids:
@@ -153,8 +168,8 @@ def _replaced(rows: Rows, schema: Schema, feature: str, order: Longs) -> Rows:
     return Rows(ids, numbers, tuple(lists))
 
 
-def _worth(scores: _Scores, feature: str, stage: str, label: str) -> dict[str, Any]:
-    """What a stage's metrics lose without the feature."""
+def _importance(scores: _Scores, feature: str, stage: str, label: str) -> dict[str, Any]:
+    """Metrics that a stage loses when the feature is shuffled, with intervals."""
     found: dict[str, Any] = {}
     for name, metric in (("auc", metrics.auc), ("gauc", metrics.gauc)):
         whole, dealt = (

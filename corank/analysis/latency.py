@@ -1,9 +1,11 @@
-"""What a feature costs online: microseconds of a request, measured part by part on an exported bundle.
+"""Online latency: microseconds of a feature in one request, and milliseconds of a request by quota.
 
-encode    from what the request says to codes and numbers; crosses and priors are computed, histories looked up
-look up   its rows of the embedding tables, gathered and pooled
-network   its columns of each stage's first layers, for as many candidates as the stage meets
-Of an item's features, encoding and the item tower are paid ahead, once an item, and not here.
+Both are measured on an exported bundle. The parts of a feature:
+
+encode    raw request values → codes and numbers; crosses and priors are computed, histories are looked up
+look up   rows of the embedding tables are gathered and pooled
+network   its columns of each stage's first layer, for all candidates that reach the stage
+Item features are encoded, and item towers run, ahead of the request: that time is not counted.
 
 Letters: n candidates.
 """
@@ -30,12 +32,15 @@ from corank.serving.funnel.request import Request, series
 from corank.serving.funnel.request_encoder import EncodedRequest
 
 ROUNDS, CALLS = 5, 20
-"""Of each measurement: the median of rounds, each the mean of calls."""
+"""A measurement is the median of `ROUNDS` rounds; a round is the mean of `CALLS` calls."""
+
+QUOTA_ROUNDS = 5
+"""Rounds of `cpu_ms`."""
 
 
 @dataclass(frozen=True)
-class Price:
-    """Microseconds a request."""
+class FeatureLatency:
+    """Microseconds of one feature in one request."""
 
     encode: float
     look_up: float
@@ -43,23 +48,28 @@ class Price:
 
     @property
     def total(self) -> float:
+        """Sum of the three parts, in microseconds."""
         return self.encode + self.look_up + self.network
 
     def plain(self) -> dict[str, float]:
+        """The parts and their total by name, for JSON."""
         return asdict(self) | {"total": self.total}
 
 
-def prices(funnel: Funnel, request: Request, stages: Sequence[Stage]) -> dict[str, Price]:
-    """Of every feature, for one request: the first stage meets its candidates, each other what the one before keeps.
+def feature_latencies(funnel: Funnel, request: Request, stages: Sequence[Stage]) -> dict[str, FeatureLatency]:
+    """Latency of every feature in one request.
 
-    Raises RequestError.
+    The first stage scores all candidates; each later stage scores what the stage before it keeps.
+
+    Raises:
+        RequestError: if the request does not fit the bundle.
     """
     received = funnel.request_encoder.encode(request)
     met, n = {}, len(received.ids)
     for stage in stages:
         met[stage.name], n = n, min(n, stage.keep)
     return {
-        name: Price(
+        name: FeatureLatency(
             timed(_encoding(funnel, name, request, received, met[stages[-1].name])),
             *np.sum([_stage(funnel, s, name, received, met[s.name]) for s in stages], axis=0).tolist(),
         )
@@ -70,7 +80,7 @@ def prices(funnel: Funnel, request: Request, stages: Sequence[Stage]) -> dict[st
 def _encoding(
     funnel: Funnel, name: str, request: Request, received: EncodedRequest, n: int
 ) -> Callable[[], object] | None:
-    """What encodes a feature of a request, for n candidates if it is a pair's; nothing if it is paid ahead."""
+    """The call that encodes a feature, of n candidates if it is a cross; None if it is computed ahead."""
     schema, receiver = funnel.schema, funnel.request_encoder
     placement = schema.placement(name)
     if placement == "item":
@@ -102,7 +112,7 @@ def _derive(funnel: Funnel, name: str, received: EncodedRequest, alive: NDArray[
 
 
 def _given(funnel: Funnel, name: str, request: Request, n: int) -> list[Any]:
-    """The values of a column, as they came."""
+    """Raw values of a feature's column in the request."""
     column = funnel.schema.column(name)
     if funnel.schema.placement(name) == "cross":
         described = [c if isinstance(c, dict) else {} for c in (request.candidates or [])[:n]]
@@ -112,7 +122,7 @@ def _given(funnel: Funnel, name: str, request: Request, n: int) -> list[Any]:
 
 
 def _stage(funnel: Funnel, stage: Stage, name: str, received: EncodedRequest, n: int) -> tuple[float, float]:
-    """Microseconds of a stage that meets n candidates: look-up, and its columns of the first layers."""
+    """Microseconds of a feature in a stage that scores n candidates: look-up, first layers."""
     placement = funnel.schema.placement(name)
     widths = _widths(stage, name, placement)
     if not widths:
@@ -129,7 +139,7 @@ def _stage(funnel: Funnel, stage: Stage, name: str, received: EncodedRequest, n:
 
 
 def _widths(stage: Stage, name: str, placement: Placement) -> list[int]:
-    """Of the first layers that read a feature online."""
+    """Widths of the first layers that read a feature during a request."""
     if isinstance(stage, MlpSettings):
         return [stage.hidden[0]]
     if placement != "query":
@@ -149,7 +159,7 @@ def _rows(funnel: Funnel, placement: Placement, received: EncodedRequest, n: int
 
 
 def timed(run: Callable[[], object] | None) -> float:
-    """Microseconds of a call: the median of rounds."""
+    """Microseconds of one call: the median of `ROUNDS` rounds, 0 without a call."""
     if run is None:
         return 0.0
     run()
@@ -160,3 +170,27 @@ def timed(run: Callable[[], object] | None) -> float:
             run()
         rounds.append((time.perf_counter() - began) / CALLS * 1e6)
     return float(np.median(rounds))
+
+
+def cpu_ms(
+    funnel: Funnel, requests: Sequence[Request], stage: str, quotas: Sequence[int]
+) -> NDArray[np.float64]:
+    """CPU time of `Funnel.rank` by the quota of one stage: milliseconds a request, (len(quotas),).
+
+    All threads of the process count. The result is the mean over requests of the median of `QUOTA_ROUNDS` rounds.
+    A round runs all quotas, so that a slow spell of the machine affects them alike.
+
+    Raises:
+        RequestError: if a request does not fit the bundle.
+    """
+    times = np.empty((QUOTA_ROUNDS, len(requests), len(quotas)))
+    for n, request in enumerate(requests):
+        variants = [request.model_copy(update={"keep": {stage: keep}, "trace": False}) for keep in quotas]
+        funnel.rank(variants[-1])  # the first call of a size also prepares its memory
+        for times_of_round in times:
+            for m, one in enumerate(variants):
+                began = time.process_time_ns()
+                funnel.rank(one)
+                times_of_round[n, m] = (time.process_time_ns() - began) / 1e6
+    milliseconds: NDArray[np.float64] = np.median(times, axis=0).mean(axis=0)
+    return milliseconds

@@ -1,4 +1,4 @@
-"""A logged request as a service would receive it: raw columns, and what was known at its time."""
+"""A logged request in the form that a service receives: raw columns, as known at its time."""
 
 from typing import Any
 
@@ -17,11 +17,20 @@ from corank.training.run import Run
 
 
 def logged_request(run: Run, split: str, number: int) -> dict[str, Any]:
-    """The REQUEST of the `number`-th request of a split, in the order of its packing. Raises DataError."""
+    """A logged request as a `REQUEST.json` document.
+
+    Args:
+        run: a finished run.
+        split: `train`, `valid` or `test`.
+        number: index of the request in the packed split, from 0.
+
+    Raises:
+        DataError: if the split or the request does not exist, or the tables cannot be read.
+    """
     packed = run.packed()
     if split not in packed.splits:
         raise DataError(f"no split '{split}'; the packed data have {', '.join(packed.splits)}")
-    shard, row = _place(packed.splits[split], split, number)
+    shard, row = _locate(packed.splits[split], split, number)
     data, schema = run.config.data, run.config.declared
     log = Table.scan("log", data.log, run.base)
     key = shard.request_key(row)
@@ -46,7 +55,7 @@ def logged_request(run: Run, split: str, number: int) -> dict[str, Any]:
     }
 
 
-def _place(shards: tuple[Shard, ...], split: str, number: int) -> tuple[Shard, int]:
+def _locate(shards: tuple[Shard, ...], split: str, number: int) -> tuple[Shard, int]:
     ahead = number
     for shard in shards:
         if ahead < len(shard):
@@ -56,13 +65,13 @@ def _place(shards: tuple[Shard, ...], split: str, number: int) -> tuple[Shard, i
 
 
 def _columns(schema: Schema, side: str) -> list[str]:
-    """Columns of the side's features but histories."""
+    """Columns of the features of a side, without histories."""
     found = [schema.column(n) for n, f in schema.columns().items() if f.side == side]
     return list(dict.fromkeys(found))
 
 
 def _user(run: Run, schema: Schema, first: dict[str, Any], time: int) -> dict[str, Any]:
-    """The user's columns as of a time, from `users` where it has them, else from the log."""
+    """The user's columns as of a time: from the table `users` if it has them, otherwise from the log."""
     data = run.config.data
     wanted = [c for c in _columns(schema, "user") if c != data.user]
     found = {c: first[c] for c in wanted if c in first}
@@ -80,14 +89,14 @@ def _user(run: Run, schema: Schema, first: dict[str, Any], time: int) -> dict[st
 
 
 def _like(table: Table, column: str) -> pl.Expr:
-    """A column cast as the table's key is."""
+    """A column cast to the type of the table's key."""
     return pl.col(column).cast(pl.String if table.types[column] == pl.String else pl.Int64)
 
 
 def _histories(
     log: Table, data: DataSettings, schema: Schema, first: dict[str, Any], time: int
 ) -> dict[str, list[Any]]:
-    """By history, the items of the user's events before its cut, the newest last; with times where they count."""
+    """By history, the items of the user's events before its cut, oldest first; with times if they are weighted."""
     return {
         name: _history(log, data, history, first[data.user], time)
         for name, history in schema.histories().items()
@@ -95,7 +104,7 @@ def _histories(
 
 
 def _happened(data: DataSettings, label: str) -> pl.Expr:
-    """Where a label is 1, and what it is given."""
+    """Whether a label is 1, and every label that it is conditioned on."""
     held = data.labels[label]
     here = pl.col(held.column) == 1
     return here if held.given is None else here & _happened(data, held.given)

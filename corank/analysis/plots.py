@@ -1,4 +1,4 @@
-"""Arrays → plots: what each part of a report draws on its figure."""
+"""Arrays → plots. Each function draws one kind of plot on an empty figure."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -16,12 +16,12 @@ from corank.analysis.html import COLOURS, FAINT, LINES
 from corank.core.types import Array
 
 ACROSS = 3
-"""Small plots side by side."""
+"""Small plots in a row."""
 PROBABILITIES = (1e-5, 1e-4, 1e-3, 0.003, 0.01, 0.03, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 0.999)
 
 
 class Series(NamedTuple):
-    """Points of a line, and where it is known only so well, the bounds of y."""
+    """Points of a line: (P,) each, with the bounds of y if they are known."""
 
     x: Array
     y: Array
@@ -29,14 +29,23 @@ class Series(NamedTuple):
     high: Array | None = None
 
 
-def rows_of(plots: int) -> int:
-    """Rows of small plots that `small` takes."""
+def plot_rows(plots: int) -> int:
+    """Number of rows that `small_plots` uses for so many plots."""
     return -(-plots // ACROSS)
 
 
-def small(figure: Figure, plots: Mapping[str, Mapping[str, Series]], x: str, markers: bool = False) -> None:
-    """A small plot for each name, its lines by name: raw if few, else faint behind their running mean."""
-    axes = figure.subplots(rows_of(len(plots)), ACROSS, squeeze=False).ravel()
+def small_plots(
+    figure: Figure, plots: Mapping[str, Mapping[str, Series]], x: str, markers: bool = False
+) -> None:
+    """Draw one small plot a name, with its lines by name.
+
+    Args:
+        figure: an empty figure.
+        plots: plot title → line label → points.
+        x: label of the x axis.
+        markers: draw the points as they are; otherwise they are pale behind their running mean.
+    """
+    axes = figure.subplots(plot_rows(len(plots)), ACROSS, squeeze=False).ravel()
     for part, (name, lines) in zip(axes, plots.items(), strict=False):
         for n, (label, line) in enumerate(lines.items()):
             if markers:
@@ -54,7 +63,7 @@ def small(figure: Figure, plots: Mapping[str, Mapping[str, Series]], x: str, mar
 
 
 def smooth(values: Array) -> NDArray[np.float64]:
-    """The mean of the values about each, a fifth of them all; fewer towards the ends."""
+    """Running mean over a window of a fifth of the values; the window shrinks towards the ends: (P,) → (P,)."""
     window = np.ones(len(values) // 10 * 2 + 1)
     count = np.convolve(np.ones(len(values)), window, "same")
     mean: NDArray[np.float64] = np.convolve(values, window, "same") / count
@@ -62,7 +71,7 @@ def smooth(values: Array) -> NDArray[np.float64]:
 
 
 def reliability(figure: Figure, panels: Mapping[str, Mapping[str, Series]]) -> None:
-    """Observed rate against predicted, for each panel and line, with the diagonal of a calibrated stage."""
+    """Draw the observed against the predicted rate, with the diagonal of perfect calibration."""
     axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
     lines = [line for panel in panels.values() for line in panel.values()]
     ends = np.concatenate([np.concatenate([line.x, line.y]) for line in lines])
@@ -89,7 +98,7 @@ def reliability(figure: Figure, panels: Mapping[str, Mapping[str, Series]]) -> N
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """1, 2, 5, 10, … between two positive numbers, at most about eight."""
+    """1, 2, 5, 10, … between two positive numbers, about eight at most."""
     decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
     steps = (1, 2, 5) if high / low < 300 else (1,)
     return [step * 10.0**n for n in decades for step in steps if low <= step * 10.0**n <= high]
@@ -100,7 +109,7 @@ def _percent(value: float) -> str:
 
 
 def distributions(figure: Figure, panels: Mapping[str, Mapping[str, tuple[Array, Array]]]) -> None:
-    """Densities: by panel and name the log-odds and their weights; the last one stands out."""
+    """Draw densities of log-odds: panel → name → (log-odds, weights). The last name is highlighted."""
     axes = figure.subplots(1, len(panels), sharex=True, squeeze=False)[0]
     everything = np.concatenate([odds for panel in panels.values() for odds, _ in panel.values()])
     low, high = np.quantile(everything, [0.0005, 0.9995])
@@ -119,23 +128,23 @@ def distributions(figure: Figure, panels: Mapping[str, Mapping[str, tuple[Array,
     _legend(figure, axes[0])
 
 
-class Places(NamedTuple):
-    """Two stages' orders of the same candidates."""
+class RankPair(NamedTuple):
+    """Ranks of the same C candidates by two stages."""
 
     x: Array
-    """(C,) places by the one stage, from 1."""
+    """Ranks by the first stage, from 1: (C,)."""
     y: Array
-    """(C,) places by the other."""
+    """Ranks by the second stage, from 1: (C,)."""
     x_keep: int
     y_keep: int
     names: tuple[str, str]
 
 
-def places(figure: Figure, panels: Sequence[Places]) -> None:
-    """How many candidates have a place by one stage and another place by the other, in shares of all."""
+def rank_heatmap(figure: Figure, panels: Sequence[RankPair]) -> None:
+    """Draw the density of candidates over the ranks by two stages, 1 at the densest cell."""
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for part, panel in zip(axes, panels, strict=True):
-        edges = _place_edges(int(panel.x.max()))
+        edges = _rank_edges(int(panel.x.max()))
         count, _, _ = np.histogram2d(panel.x, panel.y, (edges, edges))
         density = count / np.outer(np.diff(edges), np.diff(edges))
         shown = np.ma.masked_equal(density.T / density.max(), 0)
@@ -145,8 +154,8 @@ def places(figure: Figure, panels: Sequence[Places]) -> None:
         part.axvline(panel.x_keep + 0.5, color=COLOURS[1], linestyle="--", linewidth=1)
         part.axhline(panel.y_keep + 0.5, color=COLOURS[1], linestyle="--", linewidth=1)
         part.set(xscale="log", yscale="log", aspect="equal", xlim=edges[[0, -1]], ylim=edges[[0, -1]])
-        part.set_xlabel(f"place by {panel.names[0]} (keeps {panel.x_keep})")
-        part.set_ylabel(f"place by {panel.names[1]} (keeps {panel.y_keep})")
+        part.set_xlabel(f"rank by {panel.names[0]} (keeps {panel.x_keep})")
+        part.set_ylabel(f"rank by {panel.names[1]} (keeps {panel.y_keep})")
         for axis in (part.xaxis, part.yaxis):
             axis.set_major_locator(FixedLocator(_ticks(1, edges[-1])))
             axis.set_minor_locator(NullLocator())
@@ -156,15 +165,15 @@ def places(figure: Figure, panels: Sequence[Places]) -> None:
     bar.formatter = FuncFormatter(lambda value, _: f"{value:g}")
 
 
-def _place_edges(last: int) -> NDArray[np.float64]:
-    """Edges between whole places: a cell a place at the top, cells of equal width on a log scale further down."""
+def _rank_edges(last: int) -> NDArray[np.float64]:
+    """Edges of the cells: one rank a cell at the top, cells of equal width on a log scale further down."""
     return np.unique(np.round(np.geomspace(1, last + 1, 40))) - 0.5
 
 
 def quota_curve(
     figure: Figure, recalls: Mapping[str, Series], random: Series, cost: Series, keep: int, stage: str
 ) -> None:
-    """Recall and CPU time against the candidates that a stage keeps, its own quota marked."""
+    """Draw recall and CPU time against the quota of a stage, with its configured quota marked."""
     left, right = figure.subplots(1, 2, sharex=True)
     for label, line in recalls.items():
         (drawn,) = left.plot(line.x, line.y, label=label)
@@ -181,16 +190,16 @@ def quota_curve(
 
 
 def _legend(figure: Figure, axes: Axes) -> None:
-    """Above the plots, where it covers nothing."""
+    """Put the legend above the plots."""
     handles, labels = axes.get_legend_handles_labels()
     if len(handles) > 1:
         figure.legend(handles, labels, loc="outside upper left", ncols=min(len(handles), 6))
 
 
-def dots(
+def intervals(
     figure: Figure, panels: Mapping[str, Mapping[str, tuple[float, float | None, float | None]]]
 ) -> None:
-    """Values with their intervals: a panel a metric, a row a name, and a line at 0."""
+    """Draw values with their intervals: one panel a metric, one row a name, a line at 0."""
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for part, (name, rows) in zip(axes, panels.items(), strict=True):
         part.axvline(0, color=FAINT, linestyle="-", linewidth=1)
@@ -209,8 +218,8 @@ def dots(
 
 
 def scatters(figure: Figure, panels: Mapping[str, Series], y: str, groups: Sequence[str]) -> None:
-    """Points of each panel against one and the same y, coloured by group."""
-    axes = figure.subplots(rows_of(len(panels)), ACROSS, sharey=True, squeeze=False)
+    """Draw the points of each panel against a common y, coloured by group."""
+    axes = figure.subplots(plot_rows(len(panels)), ACROSS, sharey=True, squeeze=False)
     shades = colormaps["tab20"](np.linspace(0, 1, 20))
     names = list(dict.fromkeys(groups))
     of = np.array([names.index(group) for group in groups])

@@ -1,4 +1,4 @@
-"""A run on one page: the stages side by side, how they work together, how they learnt."""
+"""The report of a run: one HTML page on its stages, the cascade, calibration and training."""
 
 import tempfile
 from functools import partial
@@ -11,10 +11,10 @@ from scipy.special import expit
 
 from corank import __version__, metrics
 from corank.analysis import plots
-from corank.analysis.cost import ROUNDS, cpu_ms
-from corank.analysis.curves import recalls, replayed, scalars
-from corank.analysis.evaluated_run import Judged
+from corank.analysis.curves import quota_recalls, sample_requests, scalars
+from corank.analysis.evaluated_run import EvaluatedRun
 from corank.analysis.html import Cell, Html, folded, heading, page, plot, section, table, text
+from corank.analysis.latency import QUOTA_ROUNDS, cpu_ms
 from corank.analysis.plots import Series
 from corank.serving.funnel.funnel import Funnel
 from corank.training.config_file import plain
@@ -22,42 +22,47 @@ from corank.training.export import export
 from corank.training.run import Run
 
 QUOTAS = 12
-"""Points of the quota curve, about."""
+"""Points of the quota curve, approximately."""
 POPULATIONS = {
     "exposed": "exposed candidates: what was shown, the ranker's own samples",
     "candidates": "all candidates: what the cascade must order",
 }
-TO_LOG = "Log what the stages cut, or lower keep for the judgement."
+TO_LOG = "Log the candidates that stages cut, or evaluate with a smaller `keep`."
 
 
-def report(judged: Judged) -> Html:
-    """The page. Raises BundleError, RequestError where the model cannot be exported or its requests replayed."""
-    config = judged.run.config
+def report(evaluated: EvaluatedRun) -> Html:
+    """The page of an evaluated run.
+
+    Raises:
+        BundleError: if the model cannot be exported.
+        RequestError: if a logged request cannot be ranked.
+    """
+    config = evaluated.run.config
     return page(
         f"{config.name}: {' → '.join(stage.name for stage in config.stages)}",
-        _lead(judged),
-        section("Stages side by side", *_stages(judged.document)),
-        section("The cascade", *_cascade(judged)),
-        section("Quota curve", *_quota_curve(judged)),
-        section("Calibration", *_calibration(judged)),
-        section("Scores by level", *_distributions(judged)),
-        section("Places by stage", *_places(judged)),
-        section("Training", *_training(judged.run)),
+        _lead(evaluated),
+        section("Stages side by side", *_stages(evaluated.document)),
+        section("The cascade", *_cascade(evaluated)),
+        section("Quota curve", *_quota_curve(evaluated)),
+        section("Calibration", *_calibration(evaluated)),
+        section("Scores by level", *_distributions(evaluated)),
+        section("Ranks by stage", *_ranks(evaluated)),
+        section("Training", *_training(evaluated.run)),
         section(
             "Config", folded("The whole config of this run", yaml.safe_dump(plain(config), sort_keys=False))
         ),
     )
 
 
-def _lead(judged: Judged) -> str:
-    found, rows, data = judged.document, judged.predictions, judged.run.config.data
+def _lead(evaluated: EvaluatedRun) -> str:
+    found, rows, data = evaluated.document, evaluated.predictions, evaluated.run.config.data
     log = data.log if isinstance(data.log, str) else ", ".join(data.log)
     positives = ", ".join(f"{int((known == 1).sum()):,} {name}" for name, known in rows.labels.items())
-    epoch = judged.run.trained(judged.packed).facts["epoch"]
+    epoch = evaluated.run.trained(evaluated.packed).facts["epoch"]
     return (
         f"Split {found['split']} of {log}: {found['requests']:,} requests of {len(np.unique(rows.requests.user)):,} "
         f"users, {found['candidates']:,} candidates, of which {int(rows.exposed.sum()):,} exposed ({positives}). "
-        f"Weights of epoch {epoch}, run {judged.run.folder.name}, corank {__version__}."
+        f"Weights of epoch {epoch}, run {evaluated.run.folder.name}, corank {__version__}."
     )
 
 
@@ -72,9 +77,9 @@ def _between(bounds: list[float] | None) -> str:
 def _stages(document: dict[str, Any]) -> list[Html]:
     parts = [
         text(
-            "Every stage is judged on the same rows; small beside a figure is its 95 % interval over users. AUC and "
-            "GAUC: the higher the better; PCOC: 1 is right; logloss and ECE: the lower the better; calibrated: what a "
-            "service gets. A figure that is undefined is left out."
+            "All stages are evaluated on the same rows. The small range beside a figure is its 95 % interval over "
+            "users. AUC and GAUC: higher is better; PCOC: 1 is perfect; logloss and ECE: lower is better; calibrated: "
+            "after calibration, as served. Undefined figures are left out."
         )
     ]
     for population, title in POPULATIONS.items():
@@ -102,15 +107,15 @@ def _stages_on(document: dict[str, Any], population: str, label: str, title: str
     return [heading(title), table(["", *figures], rows)]
 
 
-def _cascade(judged: Judged) -> list[Html]:
-    cascade, bounds = judged.document["cascade"], judged.document["interval"]["cascade"]
+def _cascade(evaluated: EvaluatedRun) -> list[Html]:
+    cascade, bounds = evaluated.document["cascade"], evaluated.document["interval"]["cascade"]
     if cascade is None:
         return [text("The config has a single stage: nothing is cut before it.")]
-    first, *between, last = judged.run.config.stages
-    quotas = ", ".join(f"{stage.name} keeps {stage.keep}" for stage in judged.run.config.stages)
+    first, *between, last = evaluated.run.config.stages
+    quotas = ", ".join(f"{stage.name} keeps {stage.keep}" for stage in evaluated.run.config.stages)
     if not any(cascade["eligible"].values()):
         return [
-            text(f"Nothing to judge: no request has more candidates than the quotas ({quotas}). {TO_LOG}")
+            text(f"Nothing to evaluate: no request has more candidates than the quotas ({quotas}). {TO_LOG}")
         ]
     parts = [
         text(
@@ -127,7 +132,7 @@ def _cascade(judged: Judged) -> list[Html]:
 
 
 def _cascade_table(figures: dict[str, Any], bounds: dict[str, Any]) -> list[Html]:
-    """The figures that are defined, and a sentence on those that are not."""
+    """The defined figures as a table, and a sentence that names the undefined ones."""
     rows: list[list[Cell]] = []
     absent: list[str] = []
     for name, requests in figures["eligible"].items():
@@ -140,24 +145,26 @@ def _cascade_table(figures: dict[str, Any], bounds: dict[str, Any]) -> list[Html
     return [table(["", "value", "random order", "requests"], rows), *([text(why)] if absent else [])]
 
 
-def _quota_curve(judged: Judged) -> list[Html]:
-    config, largest = judged.run.config, int(judged.predictions.requests.size.max())
+def _quota_curve(evaluated: EvaluatedRun) -> list[Html]:
+    config, largest = evaluated.run.config, int(evaluated.predictions.requests.size.max())
     first, last = config.stages[0], config.stages[-1]
     if len(config.stages) < 2 or largest <= last.keep:
         wanted = f"requests of more than the {last.keep} candidates that {last.name} keeps"
         return [text(f"None: it takes two stages, and {wanted}. {TO_LOG}")]
     even = np.geomspace(last.keep, largest, QUOTAS).round().astype(int)
     quotas = sorted({*even.tolist(), min(first.keep, largest)})
-    curves, random = recalls(judged, [m for m in quotas if m < largest])
-    requests = replayed(judged)
+    curves, random = quota_recalls(evaluated, [m for m in quotas if m < largest])
+    requests = sample_requests(evaluated)
     with tempfile.TemporaryDirectory(prefix="corank") as folder:
-        bundle = export(Path(folder) / "bundle", config, judged.packed, judged.model, judged.calibrators)
+        bundle = export(
+            Path(folder) / "bundle", config, evaluated.packed, evaluated.model, evaluated.calibrators
+        )
         cost = Series(np.array(quotas), cpu_ms(Funnel(bundle), requests, first.name, quotas))
     caption = (
         f"How many candidates must {first.name} keep? Left: the share of the best that survives; where it flattens, a "
         "larger quota buys nothing. Bands are 95 % intervals; at each quota, requests with more candidates count. "
         f"Right: CPU time of a whole request, encoding included: {len(requests)} logged requests through the exported "
-        f"graphs on this machine, the median of {ROUNDS} rounds. The dashed line is the config's quota."
+        f"graphs on this machine, the median of {QUOTA_ROUNDS} rounds. The dashed line is the config's quota."
     )
     draw = partial(
         plots.quota_curve, recalls=curves, random=random, cost=cost, keep=first.keep, stage=first.name
@@ -165,24 +172,24 @@ def _quota_curve(judged: Judged) -> list[Html]:
     return [plot(draw, caption)]
 
 
-def _calibration(judged: Judged) -> list[Html]:
+def _calibration(evaluated: EvaluatedRun) -> list[Html]:
     parts = []
-    for label in judged.predictions.labels:
-        stages = [stage.name for stage in judged.run.config.stages if label in stage.labels]
+    for label in evaluated.predictions.labels:
+        stages = [stage.name for stage in evaluated.run.config.stages if label in stage.labels]
         if stages:
-            parts += [heading(label), _calibration_of(judged, label, stages)]
+            parts += [heading(label), _calibration_of(evaluated, label, stages)]
     return parts
 
 
-def _calibration_of(judged: Judged, label: str, stages: list[str]) -> Html:
-    rows = judged.predictions
+def _calibration_of(evaluated: EvaluatedRun, label: str, stages: list[str]) -> Html:
+    rows = evaluated.predictions
     known = rows.exposed & (rows.labels[label] >= 0)
     positive, weight = rows.labels[label][known] == 1, rows.weight[known]
     if not positive.any() or positive.all():
         return text(f"Nothing to compare: {positive.sum():,} of {len(positive):,} exposed rows are {label}.")
     panels: dict[str, dict[str, Series]] = {"raw": {}, "calibrated": {}}
     for stage in stages:
-        raw, calibrated = expit(rows.logits[stage][label]), judged.probability(stage, label)
+        raw, calibrated = expit(rows.logits[stage][label]), evaluated.probability(stage, label)
         panels["raw"][stage] = _curve(metrics.reliability(raw[known], positive, weight))
         panels["calibrated"][stage] = _curve(metrics.reliability(calibrated[known], positive, weight))
     count = len(panels["raw"][stages[0]].x)
@@ -198,12 +205,12 @@ def _curve(found: metrics.Reliability) -> Series:
     return Series(found.predicted, found.observed, found.low, found.high)
 
 
-def _distributions(judged: Judged) -> list[Html]:
-    config, rows = judged.run.config, judged.predictions
+def _distributions(evaluated: EvaluatedRun) -> list[Html]:
+    config, rows = evaluated.run.config, evaluated.predictions
     held = {name: rows.level == n for n, name in enumerate(config.data.levels) if (rows.level == n).any()}
     panels = {}
     for stage in config.stages:
-        calibrator, z = judged.calibrators[stage.name][stage.main], rows.logits[stage.name][stage.main]
+        calibrator, z = evaluated.calibrators[stage.name][stage.main], rows.logits[stage.name][stage.main]
         odds = z * calibrator.slope + calibrator.intercept
         panels[f"{stage.name}: {stage.main}"] = {
             name: (odds[of], rows.weight[of]) for name, of in held.items()
@@ -220,17 +227,19 @@ def _distributions(judged: Judged) -> list[Html]:
     return [text(f"The split holds a single level ({counts}), so there is nothing cut to compare."), drawn]
 
 
-def _places(judged: Judged) -> list[Html]:
-    *before, last = judged.run.config.stages
-    if not before or judged.predictions.requests.size.max() < 2:
+def _ranks(evaluated: EvaluatedRun) -> list[Html]:
+    *before, last = evaluated.run.config.stages
+    if not before or evaluated.predictions.requests.size.max() < 2:
         return [text("None: it takes two stages, and requests of more than one candidate.")]
-    y = judged.places(last) + 1
-    panels = [plots.Places(judged.places(s) + 1, y, s.keep, last.keep, (s.name, last.name)) for s in before]
+    y = evaluated.places(last) + 1
+    panels = [
+        plots.RankPair(evaluated.places(s) + 1, y, s.keep, last.keep, (s.name, last.name)) for s in before
+    ]
     caption = (
         "Where candidates stand in both orders of their request, 1 the best. On the diagonal the stages agree. Right "
         f"of the upright line and below the level one lies what {last.name} would have shown, had it not been cut."
     )
-    return [plot(partial(plots.places, panels=panels), caption, height=3.8)]
+    return [plot(partial(plots.rank_heatmap, panels=panels), caption, height=3.8)]
 
 
 def _training(run: Run) -> list[Html]:
@@ -245,16 +254,16 @@ def _training(run: Run) -> list[Html]:
         return [text("The run's folder holds no TensorBoard events, from which loss curves are drawn.")]
     parts = [
         plot(
-            partial(plots.small, plots=losses, x="step"),
+            partial(plots.small_plots, plots=losses, x="step"),
             "Each loss over its own candidates, before its weight: pale as logged, dark its running mean. Compare a "
             "curve's shape, not the height of one loss with another's.",
-            height=2.1 * plots.rows_of(len(losses)),
+            height=2.1 * plots.plot_rows(len(losses)),
         )
     ]
     if valid:
         caption = (
             "Exposed validation rows after each epoch, uncalibrated: AUC and GAUC should rise, logloss fall."
         )
-        draw = partial(plots.small, plots=valid, x="step", markers=True)
-        parts.append(plot(draw, caption, height=2.1 * plots.rows_of(len(valid)) + 0.3))
+        draw = partial(plots.small_plots, plots=valid, x="step", markers=True)
+        parts.append(plot(draw, caption, height=2.1 * plots.plot_rows(len(valid)) + 0.3))
     return parts

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from corank.analysis.evaluated_run import judged
+from corank.analysis.evaluated_run import evaluate_run
 from corank.analysis.importance import explain as explained
 from corank.analysis.report import report as reported
 from corank.analysis.study.findings import QUESTIONS
@@ -87,7 +87,7 @@ def evaluate(
     regret, too. Raises CheckpointError, DataError.
     """
     unbiased = None if reference is None else Run.open(reference)
-    return judged(Run.open(run), split, bootstrap, unbiased).document
+    return evaluate_run(Run.open(run), split, bootstrap, unbiased).document
 
 
 def report(run: Path, out: Path | None = None, split: str = "test") -> Path:
@@ -96,7 +96,7 @@ def report(run: Path, out: Path | None = None, split: str = "test") -> Path:
     Raises CheckpointError, DataError, BundleError, RequestError, and CorankError where it cannot be written.
     """
     path = out or run / "report.html"
-    write_text(path, reported(judged(Run.open(run), split)))
+    write_text(path, reported(evaluate_run(Run.open(run), split)))
     return path
 
 

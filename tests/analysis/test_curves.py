@@ -5,18 +5,18 @@ from pathlib import Path
 import pytest
 from torch.utils.tensorboard import SummaryWriter
 
-from corank.analysis.curves import recalls, replayed, scalars
-from corank.analysis.evaluated_run import Judged, judged
+from corank.analysis.curves import quota_recalls, sample_requests, scalars
+from corank.analysis.evaluated_run import EvaluatedRun, evaluate_run
 from corank.training.run import Run
 
 
 @pytest.fixture(scope="module")
-def two_stages(trained: Run) -> Judged:
-    return judged(trained, "test")
+def two_stages(trained: Run) -> EvaluatedRun:
+    return evaluate_run(trained, "test")
 
 
-def test_recall_by_quota_is_the_evaluations(two_stages: Judged) -> None:
-    found, random = recalls(two_stages, [6, 18])
+def test_recall_by_quota_is_the_evaluations(two_stages: EvaluatedRun) -> None:
+    found, random = quota_recalls(two_stages, [6, 18])
     cascade, bounds = two_stages.document["cascade"], two_stages.document["interval"]["cascade"]
     metrics = {
         "rank's top 6": "agree_recall@6@18",
@@ -33,8 +33,8 @@ def test_recall_by_quota_is_the_evaluations(two_stages: Judged) -> None:
     assert random.y == pytest.approx([6 / 30, 18 / 30])
 
 
-def test_requests_are_replayed_from_the_whole_split(two_stages: Judged) -> None:
-    found = replayed(two_stages)
+def test_requests_are_replayed_from_the_whole_split(two_stages: EvaluatedRun) -> None:
+    found = sample_requests(two_stages)
     assert len(found) == 8
     assert all(len(request.candidates) == 30 for request in found)
     times = [request.time for request in found]

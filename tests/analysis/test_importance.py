@@ -11,8 +11,8 @@ import torch
 
 import corank
 from corank.analysis import importance as explaining
-from corank.analysis.importance import _dealt, explain
-from corank.analysis.latency import Price
+from corank.analysis.importance import _shuffled, explain
+from corank.analysis.latency import FeatureLatency
 from corank.batches.reader import Draft, Reader
 from corank.core.errors import DataError
 from corank.core.ragged import Ragged, Rows
@@ -91,7 +91,7 @@ def test_json_is_one_document_and_the_table_shows_it(
     trained: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(
-        explaining, "_prices", lambda run, *_: dict.fromkeys(run.config.features, Price(1, 2, 4))
+        explaining, "_latencies", lambda run, *_: dict.fromkeys(run.config.features, FeatureLatency(1, 2, 4))
     )
     code, out, err = run_corank(capsys, "explain", trained.folder, "--split", "test", "--json")
     found = json.loads(out)
@@ -116,7 +116,7 @@ def test_a_split_that_is_not_there_is_refused(trained: Run, capsys: pytest.Captu
 @pytest.fixture
 def unpriced(monkeypatch: pytest.MonkeyPatch) -> None:
     """Prices need an export, which takes a second."""
-    monkeypatch.setattr(explaining, "_prices", lambda *_: {})
+    monkeypatch.setattr(explaining, "_latencies", lambda *_: {})
 
 
 def ordered_by(trained: Run, feature: str, folder: Path) -> Run:
@@ -163,11 +163,11 @@ def test_a_seed_has_its_figures(trained: Run) -> None:
 def test_requests_are_judged_by_at_most_so_many(trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     monkeypatch.setattr(explaining, "REQUESTS", 20)
-    monkeypatch.setattr(explaining, "SAID", 2)
+    monkeypatch.setattr(explaining, "REPORT_EVERY", 2)
     found = [explain(trained, "valid", most, report=said.append)["candidates"] for most in (20, 60, 20_000)]
     shown = sum(int((shard.level == 3).sum()) for shard in trained.packed().splits["valid"])
     assert found[0] * 2 < found[1] < found[2] == shown
-    assert said[:2] == ["40 requests judged", "40 requests judged"]
+    assert said[:2] == ["40 requests scored", "40 requests scored"]
 
 
 @pytest.mark.usefixtures("unpriced")
@@ -205,7 +205,7 @@ def told(lists: Ragged) -> list[Any]:
 def test_a_feature_is_dealt_out_whole_and_others_stay(case: Case, draft: Draft) -> None:
     schema, moved = case.packed.schema, 0
     for feature in schema.features:
-        dealt = _dealt(draft, schema, feature, np.random.default_rng(1))
+        dealt = _shuffled(draft, schema, feature, np.random.default_rng(1))
         for side, before, after in (
             ("query", draft.query, dealt.query),
             ("item", draft.item, dealt.item),
@@ -236,17 +236,17 @@ def test_attention_is_dealt_the_same_past_as_the_pool(case: Case, draft: Draft) 
     def pooled(of: Draft) -> list[list[int]]:
         return [codes for codes, _ in told(of.query.lists[history])]
 
-    dealt = _dealt(draft, schema, "history_0", np.random.default_rng(1))
+    dealt = _shuffled(draft, schema, "history_0", np.random.default_rng(1))
     assert events(draft) == pooled(draft) != pooled(dealt) == events(dealt)
     for other in ("history_1", "history_0_item_2", "user_0"):
-        assert events(_dealt(draft, schema, other, np.random.default_rng(1))) == events(draft)
+        assert events(_shuffled(draft, schema, other, np.random.default_rng(1))) == events(draft)
 
 
 def test_popular_items_are_dealt_out_as_often_as_they_are_met(case: Case, draft: Draft) -> None:
     schema, names = case.packed.schema, case.packed.schema.placed("item")
     number = names.numbers.index("item_1")
     drawn = [
-        _dealt(draft, schema, "item_1", np.random.default_rng(seed)).item.numbers[:, number]
+        _shuffled(draft, schema, "item_1", np.random.default_rng(seed)).item.numbers[:, number]
         for seed in range(300)
     ]
     met = draft.item.numbers[draft.item_of, number]

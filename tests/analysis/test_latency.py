@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 import corank
-from corank.analysis import latency as price
-from corank.analysis.cost import cpu_ms
-from corank.analysis.latency import _widths, prices, timed
+from corank.analysis import latency
+from corank.analysis.latency import _widths, cpu_ms, feature_latencies, timed
 from corank.analysis.logged_request import logged_request
 from corank.core.errors import RequestError
 from corank.features.schema import PLACEMENTS
@@ -55,8 +54,8 @@ def asked(case: Case) -> Request:
 def test_the_first_stage_meets_all_and_the_next_what_it_keeps(
     case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(price, "_stage", lambda funnel, stage, name, received, n: (float(n), 0.0))
-    found = prices(case.funnel, asked(case), case.config.stages)
+    monkeypatch.setattr(latency, "_stage", lambda funnel, stage, name, received, n: (float(n), 0.0))
+    found = feature_latencies(case.funnel, asked(case), case.config.stages)
     assert {(p.look_up, p.network) for p in found.values()} == {(16 + 4, 0)}
 
 
@@ -66,8 +65,8 @@ def test_each_part_is_paid_where_it_is_needed(case: Case, monkeypatch: pytest.Mo
     def once(run: Callable[[], object] | None) -> float:
         return 0.0 if run is None else float(bool([run()]))
 
-    monkeypatch.setattr(price, "timed", once)
-    found = prices(case.funnel, asked(case), case.config.stages)
+    monkeypatch.setattr(latency, "timed", once)
+    found = feature_latencies(case.funnel, asked(case), case.config.stages)
     parts = {name: (p.encode, p.look_up, p.network) for name, p in found.items()}
     assert parts["user_id"] == (1, 2, 2)
     assert parts["history_1_item_2"] == (1, 2, 3)

@@ -27,7 +27,7 @@ def test_places_are_counted_in_cells() -> None:
     """Two candidates that both stages place alike, and one pair that they swap."""
     figure = Figure()
     x, y = np.array([1, 2, 1, 2]), np.array([1, 2, 2, 1])
-    plots.places(figure, [plots.Places(x, y, 1, 1, ("a", "b"))])
+    plots.rank_heatmap(figure, [plots.RankPair(x, y, 1, 1, ("a", "b"))])
     (mesh,) = figure.axes[0].collections
     assert np.asarray(mesh.get_array()).tolist() == [[1, 1], [1, 1]]
     assert figure.axes[0].get_xlim() == (0.5, 2.5)
@@ -56,7 +56,7 @@ def test_rates_without_a_positive_are_drawn_on_a_linear_scale() -> None:
 def test_dots_stand_where_their_values_are() -> None:
     figure = Figure()
     rows = {"sure": (1.0, 0.5, 1.5), "not": (0.2, -0.5, 0.5), "alone": (-1.0, None, None)}
-    plots.dots(figure, {"recall": rows, "auc": rows})
+    plots.intervals(figure, {"recall": rows, "auc": rows})
     left, _ = figure.axes
     drawn = [line for line in left.lines[1:] if line.get_marker() == "o"]
     assert [tuple(np.ravel(line.get_data())) for line in drawn] == [(1, 0), (0.2, 1), (-1, 2)]

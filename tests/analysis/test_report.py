@@ -81,7 +81,7 @@ def test_two_stages(trained: Run, two_stages: tuple[str, Sections]) -> None:
         "Quota curve": 1,
         "Calibration": 1,
         "Scores by level": 1,
-        "Places by stage": 1,
+        "Ranks by stage": 1,
         "Training": 2,
         "Config": 0,
     }
@@ -119,7 +119,7 @@ def test_three_stages_two_labels_and_no_truth(small: Path) -> None:
     assert "<h3>a&lt;b&gt;&amp;$c$</h3>" in sections["Calibration"]
     assert plots(sections)["Calibration"] == 2
     for name in ("first", "second"):
-        assert re.search(rf">place by {name} \(keeps", sections["Places by stage"])
+        assert re.search(rf">rank by {name} \(keeps", sections["Ranks by stage"])
     assert "true top" not in sections["Quota curve"] and ">third's top 5<" in sections["Quota curve"]
     assert "Undefined here: truth_recall@5@18" in sections["The cascade"]
 
@@ -128,7 +128,7 @@ def test_a_single_stage(small: Path) -> None:
     run = trained_run(small, small.parent / "runs" / "alone", *ALONE)
     _, sections = read_report(run)
     assert "single stage" in sections["The cascade"]
-    for title in ("Quota curve", "Places by stage"):
+    for title in ("Quota curve", "Ranks by stage"):
         assert "it takes two stages" in sections[title]
     assert plots(sections)["Calibration"] == plots(sections)["Scores by level"] == 1
     assert plots(sections)["Training"] == 2
@@ -141,7 +141,7 @@ def test_a_log_of_exposures(exposures: Callable[..., Run]) -> None:
     assert "requests of more than the 6 candidates that rank keeps" in sections["Quota curve"]
     assert "click_recall@18" in sections["The cascade"].partition("Undefined here")[2]
     assert "nothing cut to compare" in sections["Scores by level"]
-    assert plots(sections)["Scores by level"] == plots(sections)["Places by stage"] == 1
+    assert plots(sections)["Scores by level"] == plots(sections)["Ranks by stage"] == 1
 
 
 def test_a_split_of_two_rows_without_clicks(exposures: Callable[..., Run]) -> None:
@@ -152,9 +152,9 @@ def test_a_split_of_two_rows_without_clicks(exposures: Callable[..., Run]) -> No
 
     run = exposures("two", two)
     _, sections = read_report(run)
-    assert "Nothing to judge: no request has more candidates than" in sections["The cascade"]
+    assert "Nothing to evaluate: no request has more candidates than" in sections["The cascade"]
     assert "0 of 2 exposed rows are click" in sections["Calibration"]
-    assert "of more than one candidate" in sections["Places by stage"]
+    assert "of more than one candidate" in sections["Ranks by stage"]
     assert plots(read_report(run, "train")[1])["Calibration"] == 1
 
 

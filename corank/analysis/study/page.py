@@ -94,7 +94,7 @@ def _differences(document: dict[str, Any], number: str, found: dict[str, Any]) -
         "Each arm less the config as written, with 95 % intervals over users and seeds. Right of 0: higher; grey: "
         "cannot tell."
     )
-    drawn = plot(partial(plots.dots, panels=panels), caption, height=0.9 + 0.32 * len(compared))
+    drawn = plot(partial(plots.intervals, panels=panels), caption, height=0.9 + 0.32 * len(compared))
     rows: list[list[Cell]] = []
     for metric, title in names.items():
         row: list[Cell] = [title]
@@ -119,7 +119,7 @@ def _correlations(document: dict[str, Any], found: dict[str, Any]) -> list[Html]
     names, end, points = document["metrics"], document["end"], found["checkpoints"]
     rho = found["correlations"]
     order = partial(
-        plots.dots,
+        plots.intervals,
         panels={"Spearman's ρ": {names[name]: (r["value"], r["low"], r["high"]) for name, r in rho.items()}},
     )
     y = np.array(points[end])
@@ -135,7 +135,7 @@ def _correlations(document: dict[str, Any], found: dict[str, Any]) -> list[Html]
         plot(
             scatter,
             f"Every checkpoint: {names[end]} against each figure. A cloud without a slope: the figure does not tell.",
-            height=2.2 * plots.rows_of(len(rho)) + 0.2 * -(-len(set(points["arm"])) // 3),
+            height=2.2 * plots.plot_rows(len(rho)) + 0.2 * -(-len(set(points["arm"])) // 3),
         ),
     ]
 

@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corank import __version__, metrics
-from corank.analysis.cost import cpu_ms
-from corank.analysis.curves import replayed
-from corank.analysis.evaluated_run import Judged
+from corank.analysis.curves import sample_requests
+from corank.analysis.evaluated_run import EvaluatedRun
+from corank.analysis.latency import cpu_ms
 from corank.analysis.study.arms import identity
 from corank.core.calibration import Platt
 from corank.core.errors import DivergedError
@@ -137,7 +137,7 @@ class Bench:
         truth = truth_of(self.packed, "test")
         first, last = run.config.stages
         swapped = test.logits | {first.name: {first.main: test.logits[last.name][last.main]}}
-        judged = Judged(run, self.packed, model, calibrators, test, truth, {"split": "test"})
+        evaluated = EvaluatedRun(run, self.packed, model, calibrators, test, truth, {"split": "test"})
         return Trial(
             rate=rate,
             seed=seed,
@@ -149,7 +149,7 @@ class Bench:
             whole=whole,
             figures=_figures(test, run.config, truth, calibrators),
             ranker_first=_figures(_replaced(test, swapped), run.config, truth, calibrators) if whole else {},
-            quota=_quota(judged, timed=seed == 0) if whole else None,
+            quota=_quota(evaluated, timed=seed == 0) if whole else None,
         )
 
     def _identity(self, config: Config) -> str:
@@ -241,17 +241,17 @@ def _cascade(
     return found
 
 
-def _quota(judged: Judged, timed: bool) -> Quota | None:
+def _quota(evaluated: EvaluatedRun, timed: bool) -> Quota | None:
     """Recalls by the first stage's quota m, in its top m and at the end of the cascade, and CPU time by it."""
-    config, rows = judged.run.config, judged.predictions
+    config, rows = evaluated.run.config, evaluated.predictions
     first, last = config.stages
     largest = int(rows.requests.size.max())
     if largest <= last.keep:
         return None
     even = np.geomspace(last.keep, largest, QUOTAS).round().astype(int)
     quotas = sorted({*even.tolist(), min(first.keep, largest)})
-    scores = [order_of(rows, stage, judged.calibrators[stage.name]) for stage in config.stages]
-    references = _references(rows, last, judged.true_value(last), scores[-1])
+    scores = [order_of(rows, stage, evaluated.calibrators[stage.name]) for stage in config.stages]
+    references = _references(rows, last, evaluated.true_value(last), scores[-1])
     curve = metrics.quota_curve(rows.requests, references, rows.requests.places(scores[0]), quotas)
     recalls = {f"{name}_recall": [r.value() for r in curve.measures[name]] for name in references}
     for name in references.keys() - {"agree"}:
@@ -263,8 +263,10 @@ def _quota(judged: Judged, timed: bool) -> Quota | None:
     if not timed:
         return Quota(quotas, recalls, None)
     with tempfile.TemporaryDirectory(prefix="corank") as folder:
-        bundle = export(Path(folder) / "bundle", config, judged.packed, judged.model, judged.calibrators)
-        cost = cpu_ms(Funnel(bundle), replayed(judged), first.name, quotas)
+        bundle = export(
+            Path(folder) / "bundle", config, evaluated.packed, evaluated.model, evaluated.calibrators
+        )
+        cost = cpu_ms(Funnel(bundle), sample_requests(evaluated), first.name, quotas)
     return Quota(quotas, recalls, cost.tolist())
 
 
