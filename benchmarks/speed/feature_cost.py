@@ -112,7 +112,7 @@ def stepper(config: Config, packed: PackedDataset) -> Iterator[None]:
     model.dtype = precision("auto", device())
     steps = optimisers(model, config.train.table, config.train.stages)
     total = config.total
-    reader = Reader(packed, "train", REQUESTS, attended=model.attended, places=model.places)
+    reader = Reader(packed, "train", REQUESTS, attended=model.attended, sees_ranks=model.sees_ranks)
     for epoch in range(10**6):
         for number, batch in enumerate(reader.shuffled(epoch)):
             loss, _ = total(model.outputs(batch.to(device()), total.reads()), batch, number)

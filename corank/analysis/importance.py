@@ -110,7 +110,7 @@ def _scores(
     exposed = {len(packed.data.levels) - 1: None}
     batches = -(-most // REQUESTS)
     reader = Reader(
-        packed, split, most // batches, exposed, seed, attended=model.attended, places=model.places
+        packed, split, most // batches, exposed, seed, attended=model.attended, sees_ranks=model.sees_ranks
     )
     features = ["", *packed.schema.features]
     parts: list[_Scores] = []

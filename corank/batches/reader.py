@@ -42,8 +42,8 @@ class Reader:
     world: int = 1
     attended: tuple[Attended, ...] = ()
     """The histories that some stage attends to."""
-    places: bool = False
-    """Whether some stage sees where others place a candidate, so that the batch tells how many each stands for."""
+    sees_ranks: bool = False
+    """Whether a stage sees the ranks of others, so that the batch must tell how many candidates each represents."""
     layout: Layout = field(init=False)
     negatives: Negatives = field(init=False)
 
@@ -152,7 +152,7 @@ class Reader:
         place = drawn(request_of, level, rng)
         keep = chosen(self.population, level, place)
         held = _Candidates(request_of[keep], logged[keep], row[keep], level[keep], place[keep])
-        if self.places:
+        if self.sees_ranks:
             held = replace(held, stands_for=_stands_for(request_of, level, keep))
         # those that are not read are candidates of the request all the same, so never its negatives
         beyond = self.negatives.draw(self.population, held.row, request_of, row, shard.time[requests], rng)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from pydantic import PositiveInt
 
 from corank.core.errors import BundleError
+from corank.core.ordering import top_k
 from corank.core.settings import Settings
 from corank.core.types import Floats, Longs, Mask
 
@@ -199,7 +200,7 @@ def exact(vectors: Floats, query: Floats, k: int, allowed: Allowed | None = None
     assert query.shape == vectors.shape[1:] and (allowed is None or len(allowed.mask) == len(vectors))
     rows = np.arange(len(vectors)) if allowed is None else allowed.rows
     scores = _dots(vectors, rows, query)
-    best = _best(scores, k)
+    best = top_k(scores, k)
     return rows[best], scores[best]
 
 
@@ -213,15 +214,6 @@ def _dots(vectors: Floats, rows: Longs, query: Floats) -> Floats:
     out, q, v, at = (faiss.swig_ptr(array) for array in (scores, query, vectors, rows))
     _untyped.fvec_inner_products_by_idx(out, q, v, at, d, 1, len(rows))
     return scores
-
-
-def _best(scores: Floats, k: int) -> Longs:
-    """Where the k largest are, best first, ties in their order."""
-    if not len(scores):
-        return np.empty(0, dtype=np.int64)
-    last = max(len(scores) - k, 0)
-    found = np.flatnonzero(scores >= np.partition(scores, last)[last])
-    return found[np.argsort(-scores[found], kind="stable")[:k]]
 
 
 class Retriever:
@@ -261,7 +253,7 @@ class Retriever:
         newer, newer_scores = exact(side, query, k, side_allowed)
         positions = np.concatenate((positions, newer + len(self.vectors)))
         scores = np.concatenate((scores, newer_scores))
-        best = _best(scores, k)
+        best = top_k(scores, k)
         return positions[best], scores[best]
 
     def _older(self, query: Floats, k: int, allowed: Allowed | None) -> Found:

@@ -1,49 +1,80 @@
-"""Where a stage places a candidate in its request, as a number that a later stage may see.
+"""Orderings: top k with stable ties, a smooth rank within a request, search in many sorted ranges at once.
 
 Letters: R requests · C candidates.
 """
 
 import numpy as np
 
-from corank.core.types import Doubles, Floats, Longs
+from corank.core.types import Doubles, Floats, Longs, Numbers
 
-FARTHEST = 1e4
-"""Logits beyond say nothing more, and would cost the others digits."""
-SOFT = 0.05
-"""Logits nearer than this are about equal: a score that differs in its last digit, online, moves no place."""
+MAX_LOGIT = 1e4
+"""Logits are cut to this size: larger ones carry no information and would cost the others digits."""
+SOFT_WIDTH = 0.05
+"""Logits closer than this count as about equal, so that the last digit of a score cannot change a rank."""
 
 
-def places(scores: Floats, start: Longs, stands_for: Floats | None = None) -> Floats:
-    """p → (½ − p)·√12 of the share p of the request's candidates that score higher: high for the best; (C,).
+def top_k(scores: Numbers, k: int) -> Longs:
+    """Return the positions of the k largest scores, best first, ties in the order given.
 
-    p_i = Σ_j w_j r((z_j − z_i) / 2s + ½) / Σ_j w_j, with r cutting to 0 … 1 and s = SOFT: the plain share but for
-    candidates within s of each other, so that p changes by 1/2s a logit at most.
+    Args:
+        scores: (C,). NaN is never among the results.
+        k: 1 or more.
+
+    Returns:
+        Positions: (k,), or fewer if there are fewer scores.
+
+    Example:
+        >>> top_k(np.array([1.0, 3.0, 3.0, 2.0]), 2)
+        array([1, 2])
+    """
+    if k >= len(scores):
+        return np.argsort(-scores, kind="stable")[: np.count_nonzero(scores == scores)]
+    least = np.partition(scores, len(scores) - k)[len(scores) - k]
+    (above,) = (scores > least).nonzero()
+    (level,) = (scores == least).nonzero()
+    found: Longs = np.concatenate((above, level[: k - len(above)]))
+    return found[np.argsort(-scores[found], kind="stable")]
+
+
+def soft_ranks(scores: Floats, start: Longs, count: Floats | None = None) -> Floats:
+    """Rank the candidates of each request smoothly: high for the best, of mean 0 and variance 1 over a request.
+
+    The rank is (½ − p)·√12 of the share p of the request's candidates that score higher,
+
+        p_i = Σ_j w_j r((z_j − z_i) / 2s + ½) / Σ_j w_j
+
+    with r cutting to 0 … 1 and s = SOFT_WIDTH. This is the plain share except for candidates within s of each
+    other, so that p changes by at most 1/2s a logit.
 
     Args:
         scores: logits z: (C,).
         start: where each request's candidates begin, and the end: (R + 1,).
-        stands_for: w, how many candidates each stands for: (C,); 1 unless given.
+        count: w, how many candidates each one represents; 1 unless given: (C,).
+
+    Returns:
+        (C,)
     """
-    z = scores.astype(np.float64).clip(-FARTHEST, FARTHEST)
-    w = np.ones(len(z)) if stands_for is None else stands_for.astype(np.float64)
+    z = scores.astype(np.float64).clip(-MAX_LOGIT, MAX_LOGIT)
+    w = np.ones(len(z)) if count is None else count.astype(np.float64)
     if not len(z):
         return scores
     size = np.diff(start)
     request = np.repeat(np.arange(len(size)), size)
     # requests side by side on one axis, too far apart to meet
     z = z - z.min()
-    along = z + request * (z.max() + 4 * SOFT)
+    along = z + request * (z.max() + 4 * SOFT_WIDTH)
     order = np.argsort(along, kind="stable")
-    sorted_ = along[order]
+    ordered = along[order]
     weight, weighted = _sums(w[order]), _sums((w * z)[order])
-    low, high = np.searchsorted(sorted_, along - SOFT), np.searchsorted(sorted_, along + SOFT, side="right")
+    low = np.searchsorted(ordered, along - SOFT_WIDTH)
+    high = np.searchsorted(ordered, along + SOFT_WIDTH, side="right")
     near = weight[high] - weight[low]
     above = weight[start[1:]][request] - weight[high]
-    above += near / 2 + (weighted[high] - weighted[low] - z * near) / (2 * SOFT)
-    whole = (weight[start[1:]] - weight[start[:-1]])[request]
-    share = above / np.where(whole > 0, whole, 1)
-    place: Floats = ((0.5 - share) * np.sqrt(12)).astype(np.float32)
-    return place
+    above += near / 2 + (weighted[high] - weighted[low] - z * near) / (2 * SOFT_WIDTH)
+    total = (weight[start[1:]] - weight[start[:-1]])[request]
+    share = above / np.where(total > 0, total, 1)
+    rank: Floats = ((0.5 - share) * np.sqrt(12)).astype(np.float32)
+    return rank
 
 
 def _sums(values: Doubles) -> Doubles:

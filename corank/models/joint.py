@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding, pad
 
 from corank.batches.batch import Batch, padded
-from corank.core.ordering import places
+from corank.core.ordering import soft_ranks
 from corank.features.input_layout import Attended, Layout
 from corank.features.schema import PLACEMENTS, Placement
 from corank.models.embedding import Tables
@@ -127,7 +127,7 @@ class JointModel(nn.Module):
         return tuple(dict.fromkeys(attended for attended in found if attended is not None))
 
     @property
-    def places(self) -> bool:
+    def sees_ranks(self) -> bool:
         """Whether some stage sees where another places a candidate."""
         return any(what == "place" for seen in self.sees.values() for _, what in seen)
 
@@ -160,7 +160,7 @@ def _places(z: Tensor, batch: Batch) -> Tensor:
     """Each candidate's place among those of its request: (C,). On the processor, as it is when serving."""
     assert batch.requests.start is not None
     weight = None if batch.stands_for is None else batch.stands_for.cpu().numpy()
-    found = places(z.cpu().numpy(), batch.requests.start.cpu().numpy().astype(np.int64), weight)
+    found = soft_ranks(z.cpu().numpy(), batch.requests.start.cpu().numpy().astype(np.int64), weight)
     return torch.from_numpy(found).to(z.device)
 
 

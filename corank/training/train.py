@@ -139,7 +139,7 @@ class Trainer:
             population,
             train.seed,
             attended=self.model.attended,
-            places=self.model.places,
+            sees_ranks=self.model.sees_ranks,
         )
 
     def settle(self) -> None:

@@ -184,7 +184,7 @@ def test_fewer_requests_than_a_batch_are_no_whole_batch(trained: Run) -> None:
 def draft(case: Case) -> Draft:
     model = case.model
     shown = {len(case.packed.data.levels) - 1: None}
-    reader = Reader(case.packed, "train", 512, shown, attended=model.attended, places=model.places)
+    reader = Reader(case.packed, "train", 512, shown, attended=model.attended, sees_ranks=model.sees_ranks)
     return next(reader.drafts(0))
 
 

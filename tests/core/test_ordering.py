@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corank.core.ordering import SOFT, places
+from corank.core.ordering import SOFT_WIDTH, soft_ranks, top_k
 from corank.core.types import Floats
 
 UNIT = math.sqrt(12)
@@ -13,7 +13,7 @@ UNIT = math.sqrt(12)
 
 def placed(scores: list[float], start: list[int] | None = None, weight: list[float] | None = None) -> Floats:
     w = None if weight is None else np.array(weight, np.float32)
-    found = places(np.array(scores, np.float32), np.array(start or [0, len(scores)]), w)
+    found = soft_ranks(np.array(scores, np.float32), np.array(start or [0, len(scores)]), w)
     assert found.dtype == np.float32
     return found
 
@@ -45,7 +45,7 @@ def test_ties_share_the_middle() -> None:
 
 
 def test_between_a_tie_and_apart_it_is_linear() -> None:
-    apart = [0, SOFT / 2, SOFT, 2 * SOFT]
+    apart = [0, SOFT_WIDTH / 2, SOFT_WIDTH, 2 * SOFT_WIDTH]
     low, high = zip(*(shares([0.0, gap]) for gap in apart), strict=True)
     near(np.array(low), [0.5, 0.625, 0.75, 0.75])
     near(np.array(high), [0.5, 0.375, 0.25, 0.25])
@@ -53,7 +53,7 @@ def test_between_a_tie_and_apart_it_is_linear() -> None:
 
 def test_a_candidate_counts_for_those_that_it_stands_for() -> None:
     near(shares([2, 1, 0], weight=[1, 3, 4]), [1 / 16, 5 / 16, 6 / 8])
-    near(shares([0.0, SOFT / 2], weight=[1, 3]), [(0.5 + 3 * 0.75) / 4, (3 * 0.5 + 0.25) / 4])
+    near(shares([0.0, SOFT_WIDTH / 2], weight=[1, 3]), [(0.5 + 3 * 0.75) / 4, (3 * 0.5 + 0.25) / 4])
     near(shares([2, 1], weight=[0, 1]), [0, 0.5])  # one that counts for nobody is placed all the same
     near(shares([2, 1], weight=[0, 0]), [0, 0])
 
@@ -91,7 +91,7 @@ def test_places_are_those_of_the_formula(weighted: bool, made: list[list[tuple[f
         z, w = ([float(np.float32(one[n])) for one in request] for n in (0, 1))
         w = w if weighted else [1] * len(z)
         for i in range(len(z)):
-            clipped = [min(max((other - z[i]) / (2 * SOFT) + 0.5, 0), 1) for other in z]
+            clipped = [min(max((other - z[i]) / (2 * SOFT_WIDTH) + 0.5, 0), 1) for other in z]
             share = sum(r * v for r, v in zip(clipped, w, strict=True)) / (sum(w) or 1)
             expected.append((0.5 - share) * UNIT)
     flat = [one for request in made for one in request]
@@ -100,7 +100,7 @@ def test_places_are_those_of_the_formula(weighted: bool, made: list[list[tuple[f
     near(found, expected)
 
 
-@given(st.lists(scores, min_size=1, max_size=10), st.floats(-4 * SOFT, 4 * SOFT), st.data())
+@given(st.lists(scores, min_size=1, max_size=10), st.floats(-4 * SOFT_WIDTH, 4 * SOFT_WIDTH), st.data())
 def test_a_moved_score_moves_its_place_by_no_more_than_promised(
     z: list[float], step: float, data: st.DataObject
 ) -> None:
@@ -108,11 +108,31 @@ def test_a_moved_score_moves_its_place_by_no_more_than_promised(
     moved = [*z[:n], z[n] + step, *z[n + 1 :]]
     step = float(np.float32(moved[n])) - float(np.float32(z[n]))
     change = float(shares(moved)[n] - shares(z)[n])
-    assert abs(change) <= abs(step) / (2 * SOFT) + 1e-6
+    assert abs(change) <= abs(step) / (2 * SOFT_WIDTH) + 1e-6
     assert change * step <= 1e-6  # a higher score is no worse a place
 
 
 def test_the_promise_is_no_looser_than_it_must_be() -> None:
     crowd = [0.0] * 999
-    change = shares([*crowd, 0.0])[-1] - shares([*crowd, SOFT / 2])[-1]
-    assert change == pytest.approx(0.999 * (SOFT / 2) / (2 * SOFT), rel=1e-5)
+    change = shares([*crowd, 0.0])[-1] - shares([*crowd, SOFT_WIDTH / 2])[-1]
+    assert change == pytest.approx(0.999 * (SOFT_WIDTH / 2) / (2 * SOFT_WIDTH), rel=1e-5)
+
+
+@given(st.lists(st.sampled_from([-1.0, 0.0, 0.25, 0.5, 2.0]), max_size=40), st.integers(1, 45))
+def test_top_k_is_the_begin_of_a_stable_order(scores: list[float], k: int) -> None:
+    """Few distinct values: ties for the last place are the rule."""
+    score = np.array(scores, dtype=np.float32)
+    assert top_k(score, k).tolist() == np.argsort(-score, kind="stable")[:k].tolist()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_top_k_of_many_distinct_scores(dtype: type[np.floating]) -> None:
+    score = np.random.default_rng(0).normal(size=5000).astype(dtype)
+    assert top_k(score, 100).tolist() == np.argsort(-score, kind="stable")[:100].tolist()
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 9])
+def test_top_k_leaves_out_nan(k: int) -> None:
+    scores = np.array([np.nan, 1.0, np.nan, 2.0])
+    assert set(top_k(scores, k).tolist()) <= {1, 3}
+    assert top_k(scores[:0], k).tolist() == []

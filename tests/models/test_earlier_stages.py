@@ -12,7 +12,7 @@ from torch import Tensor
 
 from corank.batches.batch import Batch
 from corank.core.errors import ConfigError
-from corank.core.ordering import places
+from corank.core.ordering import soft_ranks
 from corank.losses import Click, Scope, Total
 from corank.models.joint import JointModel
 from corank.models.mlp import MlpSettings
@@ -61,7 +61,7 @@ def test_a_stage_sees_the_logit_and_the_place_in_the_order_asked(seed: int, samp
     z, start = outputs["prerank"].logits["click"].detach(), np.cumsum([0, *np.bincount(batch.request_of)])
     assert not seen.requires_grad and seen.shape == (len(batch), 2)
     assert torch.equal(seen[:, 1], z)
-    assert np.array_equal(seen[:, 0].numpy(), places(z.numpy(), start, weight))
+    assert np.array_equal(seen[:, 0].numpy(), soft_ranks(z.numpy(), start, weight))
 
 
 def test_it_enters_the_first_layer_alone() -> None:
@@ -133,8 +133,8 @@ def test_of_several_labels_it_sees_the_one_that_orders() -> None:
 
 
 def test_a_model_tells_whether_it_needs_places() -> None:
-    assert model(rank("rank", "prerank.score", "prerank.place")).places
-    assert not model(rank("rank", "prerank.score")).places and not model(rank()).places
+    assert model(rank("rank", "prerank.score", "prerank.place")).sees_ranks
+    assert not model(rank("rank", "prerank.score")).sees_ranks and not model(rank()).sees_ranks
 
 
 THREE = (

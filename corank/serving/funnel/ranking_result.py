@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from corank.bundle.manifest import BundleManifest, StageFacts
+from corank.core.ordering import top_k
 from corank.core.types import Longs, Numbers
 from corank.serving.funnel.request import Request
 from corank.serving.funnel.request_encoder import EncodedRequest
@@ -52,7 +53,7 @@ class RankingResult:
 
     def cut(self, stage: StageFacts, alive: Longs, score: Numbers) -> Longs:
         """Those that the stage keeps, best first."""
-        kept = best(score, self.quotas[stage.name])
+        kept = top_k(score, self.quotas[stage.name])
         if stage.min_score is not None:
             kept = kept[score[kept] >= stage.min_score]
         self.cuts.append(StageCut(stage.name, alive, score, kept))
@@ -93,14 +94,3 @@ class RankingResult:
                 trace[n]["stages"][cut.stage] = {"score": score, "place": place}
                 trace[n]["cut"] = cut.stage if place > len(cut.kept) else None
         return trace
-
-
-def best(score: Numbers, k: int) -> Longs:
-    """Where the k largest are, best first, ties in their order: (≤ k,)."""
-    if k >= len(score):
-        return np.argsort(-score, kind="stable")
-    least = np.partition(score, len(score) - k)[len(score) - k]
-    (above,) = (score > least).nonzero()
-    (level,) = (score == least).nonzero()
-    found: Longs = np.concatenate((above, level[: k - len(above)]))
-    return found[np.argsort(-score[found], kind="stable")]

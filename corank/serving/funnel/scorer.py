@@ -12,7 +12,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as runtime
 from corank.bundle.content import read_tables
 from corank.bundle.manifest import Attention, BundleManifest, StageFacts
 from corank.core.errors import BundleError
-from corank.core.ordering import places
+from corank.core.ordering import soft_ranks
 from corank.core.ragged import Rows
 from corank.core.types import Floats, Longs
 from corank.features.input_layout import Group, Layout, dense, embedded
@@ -74,7 +74,7 @@ class Scorer:
             seen[f"{stage.name}.score"][alive] = found[stage.main]
         if f"{stage.name}.place" in self._taken:  # of the first stage, which sees everyone
             start = np.array([0, len(alive)])
-            seen[f"{stage.name}.place"] = places(found[stage.main], start)
+            seen[f"{stage.name}.place"] = soft_ranks(found[stage.main], start)
         return found
 
     def query(self, stage: StageFacts, row: Rows, seen: Seen | None = None) -> Floats:
