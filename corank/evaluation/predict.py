@@ -53,7 +53,9 @@ def predict(
     model.eval()
     parts: list[tuple[dict[str, dict[str, Floats]], NDArray[np.int32], dict[str, NDArray[np.generic]]]] = []
     with torch.no_grad():
-        reader = Reader(packed, split, requests, population, attended=model.attended, sees_ranks=model.sees_ranks)
+        reader = Reader(
+            packed, split, requests, population, attended=model.attended, sees_ranks=model.sees_ranks
+        )
         for batch in reader.ordered():
             logits = {
                 stage: {label: z.cpu().numpy() for label, z in output.logits.items()}
