@@ -21,15 +21,16 @@ from rich.console import Console
 import corank
 from benchmarks import harness
 from benchmarks.quality.references import reference
-from corank import metrics
 from corank.analysis.study.significance import over_seeds
 from corank.analysis.study.trials import Quiet
 from corank.datasets.kuairand import import_kuairand
 from corank.evaluation.predict import predict
+from corank.metrics.bootstrap import replicates
+from corank.metrics.point import auc, gauc
 from corank.training.config_file import plain, read
 
 Plain = dict[str, Any]
-STAGES, METRICS = ("prerank", "rank"), {"auc": metrics.auc, "gauc": metrics.gauc}
+STAGES, METRICS = ("prerank", "rank"), {"auc": auc, "gauc": gauc}
 KEYS = ("user_id", "video_id", "author_id")
 HISTORIES = ("click_history", "long_view_history")
 EVERY = {"frozen": "1d", "live": "1m"}
@@ -133,7 +134,7 @@ class Trial:
     def __init__(self, user: NDArray[Any], scores: dict[str, NDArray[Any]], clicks: NDArray[Any]) -> None:
         found = {f"{s}_{name}": m(user, z, clicks) for s, z in scores.items() for name, m in METRICS.items()}
         self.value = {name: float(measure.value() or 0) for name, measure in found.items()}
-        self.replicates = {name: metrics.replicates(measure) for name, measure in found.items()}
+        self.replicates = {name: replicates(measure) for name, measure in found.items()}
 
 
 def trained(path: Path, seed: int) -> Trial:

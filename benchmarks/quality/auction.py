@@ -21,12 +21,12 @@ from sklearn.isotonic import IsotonicRegression
 import corank
 from benchmarks import harness
 from benchmarks.quality.arena import Figures, spread
-from corank import metrics
 from corank.analysis.study.trials import Quiet
 from corank.core.types import Doubles
 from corank.datasets.simulate import simulate
-from corank.evaluation.evaluate import truth_of
 from corank.evaluation.predict import Predictions, predict
+from corank.evaluation.stage_order import read_truth
+from corank.metrics.point import truth_auc
 from corank.training.run import Run
 
 WORLDS = ("weak", "medium", "strong", "hidden")
@@ -55,7 +55,7 @@ def cascade(rows: Predictions, first: Doubles, last: Doubles, keep: int) -> Doub
 def judged(run: Run) -> Figures:
     packed = run.packed()
     model, calibrators = run.model(packed)
-    rows, truth = predict(model, packed, "test"), truth_of(packed, "test")["click"].astype(np.float64)
+    rows, truth = predict(model, packed, "test"), read_truth(packed, "test")["click"].astype(np.float64)
     bid = rows.columns["bid"].astype(np.float64)
     first, last = run.config.stages
     found: Figures = {}
@@ -74,7 +74,7 @@ def judged(run: Run) -> Figures:
         for name in ("raw", "calibrated"):
             found[f"{what}.{name}_loses"] = found[f"{what}.oracle"] - found[f"{what}.{name}"]
     found["rank.bid_alone"] = earned(rows, bid, truth * bid, last.keep)
-    auc = metrics.truth_auc(rows.requests.user_of(), rows.logits[last.name]["click"], truth).value()
+    auc = truth_auc(rows.requests.user_of(), rows.logits[last.name]["click"], truth).value()
     return found | {"rank.auc": auc or 0.0}
 
 

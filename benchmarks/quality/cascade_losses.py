@@ -18,11 +18,11 @@ from pathlib import Path
 
 from benchmarks import harness
 from benchmarks.quality.arena import Arena, Figures, Loss, kept, spread
-from corank import metrics
 from corank.data.pack import pack
 from corank.datasets.recflow import import_recflow
 from corank.datasets.recflow_layout import simulate_recflow
 from corank.evaluation.predict import predict
+from corank.metrics import joint
 from corank.models.joint import JointModel
 from corank.training.config_file import read
 from corank.training.train import keep_freed_memory
@@ -81,7 +81,7 @@ def joint_recall(arena: Arena, model: JointModel, split: str) -> float:
     scores = [found.logits[stage]["click"] for stage in STAGES]
     true = found.level == arena.config.data.levels.index(POSITIVE)
     first, last = (stage.keep for stage in arena.config.stages)
-    return metrics.joint_recall(found.requests, true, scores, [first], last).value() or 0.0
+    return joint.joint_recall(found.requests, true, scores, [first], last).value() or 0.0
 
 
 def tuned(arena: Arena) -> dict[str, Figures]:

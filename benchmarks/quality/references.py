@@ -18,7 +18,7 @@ from sklearn.metrics import roc_auc_score
 
 from benchmarks import harness
 from corank.core.errors import DataError
-from corank.metrics import auc, gauc
+from corank.metrics.point import auc, gauc
 from corank.training.config_file import read
 
 Numbers = NDArray[np.number]

@@ -26,10 +26,13 @@ import numpy as np
 
 from benchmarks import harness
 from benchmarks.quality.arena import Arena, Figures, Loss, kept, spread, world
-from corank import metrics
 from corank.core.types import Floats
-from corank.evaluation.evaluate import truth_of
 from corank.evaluation.predict import Predictions, predict
+from corank.evaluation.stage_order import read_truth
+from corank.metrics.bootstrap import replicates
+from corank.metrics.cascade import recall
+from corank.metrics.joint import joint_recall
+from corank.metrics.point import auc, truth_auc
 from corank.models.joint import JointModel
 from corank.training.train import keep_freed_memory
 
@@ -106,9 +109,9 @@ def chosen(
     for model in models:
         found = predict(model, arena.packed, "valid", exposed)
         z, label = found.logits["prerank"]["click"], found.labels["click"]
-        measures.append(metrics.auc(found.requests.user_of(), z, label))
+        measures.append(auc(found.requests.user_of(), z, label))
     values = [measure.value() or 0.0 for measure in measures]
-    draws = [metrics.replicates(measure, seed=0) for measure in measures]
+    draws = [replicates(measure, seed=0) for measure in measures]
     best = int(np.argmax(values))
     for n in reversed(range(len(weights))):
         error = float(np.std(draws[best] - draws[n]))
@@ -121,7 +124,7 @@ class Judge:
     """Figures of a pre-ranker on the test day: all candidates, and through the fixed ranker."""
 
     def __init__(self, arena: Arena, ranker: JointModel) -> None:
-        self.arena, self.truth = arena, truth_of(arena.packed, "test")["click"]
+        self.arena, self.truth = arena, read_truth(arena.packed, "test")["click"]
         self.fixed = predict(ranker, arena.packed, "test")
 
     def __call__(self, model: JointModel) -> Figures:
@@ -132,14 +135,12 @@ class Judge:
         requests, rows = predictions.requests, predictions.exposed
         user, label = requests.user_of(), predictions.labels["click"]
         best, cut = requests.places(self.truth), requests.places(z)
-        final = metrics.joint_recall(
-            requests, best < TOP, [z, self.fixed.logits["rank"]["click"]], [KEEP], TOP
-        )
+        final = joint_recall(requests, best < TOP, [z, self.fixed.logits["rank"]["click"]], [KEEP], TOP)
         found = {
-            f"truth_recall@{TOP}@{KEEP}": metrics.recall(requests, best, cut, TOP, KEEP).value(),
+            f"truth_recall@{TOP}@{KEEP}": recall(requests, best, cut, TOP, KEEP).value(),
             f"final_recall@{TOP}": final.value(),
-            "candidates_auc": metrics.truth_auc(user, z, self.truth).value(),
-            "exposed_auc": metrics.auc(user[rows], z[rows], label[rows]).value(),
+            "candidates_auc": truth_auc(user, z, self.truth).value(),
+            "exposed_auc": auc(user[rows], z[rows], label[rows]).value(),
         }
         return {name: float(value or 0) for name, value in found.items()}
 

@@ -1,5 +1,6 @@
 """The numbers that a report plots: recall by quota, sampled requests for timing, logged scalars by step."""
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,14 +8,43 @@ import numpy as np
 from numpy.typing import NDArray
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from corank import metrics
 from corank.analysis.evaluated_run import EvaluatedRun
+from corank.analysis.latency import cpu_ms
 from corank.analysis.logged_request import logged_request
 from corank.analysis.plots import Series
+from corank.metrics.bootstrap import interval
+from corank.metrics.measure import Ratio
+from corank.metrics.quota import quota_curve
+from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
+from corank.training.export import export
 
 QUOTAS = 12
+"""Points of a quota curve, about."""
 TIMED_REQUESTS = 8
+
+
+def quota_grid(evaluated: EvaluatedRun) -> list[int]:
+    """Quotas of the first stage, from what the last keeps to the longest request, with the config's own among them."""
+    first, last = evaluated.run.config.stages[0], evaluated.run.config.stages[-1]
+    largest = int(evaluated.predictions.requests.size.max())
+    even = np.geomspace(last.keep, largest, QUOTAS).round().astype(int)
+    return sorted({*even.tolist(), min(first.keep, largest)})
+
+
+def quota_cpu_ms(
+    evaluated: EvaluatedRun, requests: Sequence[Request], quotas: Sequence[int]
+) -> NDArray[np.float64]:
+    """Milliseconds of CPU time of a request, through the exported bundle, at each quota of the first stage.
+
+    Raises BundleError, RequestError where the model cannot be exported or its requests sample_requests.
+    """
+    config = evaluated.run.config
+    with tempfile.TemporaryDirectory(prefix="corank") as folder:
+        bundle = export(
+            Path(folder) / "bundle", config, evaluated.packed, evaluated.model, evaluated.calibrators
+        )
+        return cpu_ms(Funnel(bundle), requests, config.stages[0].name, quotas)
 
 
 def quota_recalls(evaluated: EvaluatedRun, quotas: Sequence[int]) -> tuple[dict[str, Series], Series]:
@@ -29,7 +59,7 @@ def quota_recalls(evaluated: EvaluatedRun, quotas: Sequence[int]) -> tuple[dict[
     if truth is not None:
         references[f"true top {k}"] = requests.places(truth) < k
     references[f"{first.main}s"] = evaluated.predictions.labels[first.main] == 1
-    curve = metrics.quota_curve(requests, references, evaluated.places(first), quotas)
+    curve = quota_curve(requests, references, evaluated.places(first), quotas)
     random = Series(curve.m, curve.random(next(iter(references))))
     return {
         name: Series(curve.m, curve.recall(name), *_bounds(ratios))
@@ -38,9 +68,9 @@ def quota_recalls(evaluated: EvaluatedRun, quotas: Sequence[int]) -> tuple[dict[
     }, random
 
 
-def _bounds(ratios: Sequence[metrics.Ratio]) -> NDArray[np.float64]:
+def _bounds(ratios: Sequence[Ratio]) -> NDArray[np.float64]:
     """Low and high ends of the intervals: (2, M), NaN where undefined."""
-    return np.array([metrics.interval(ratio) or (np.nan, np.nan) for ratio in ratios], np.float64).T
+    return np.array([interval(ratio) or (np.nan, np.nan) for ratio in ratios], np.float64).T
 
 
 def sample_requests(evaluated: EvaluatedRun) -> list[Request]:

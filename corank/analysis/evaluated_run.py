@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from corank.core.errors import DataError
 from corank.core.types import Floats
 from corank.data.dataset import PackedDataset
-from corank.evaluation.evaluate import evaluate, truth_of
+from corank.evaluation.document import render
+from corank.evaluation.measures import evaluate
 from corank.evaluation.predict import Predictions, predict
-from corank.evaluation.stage_order import Calibrators, Truth, order_of, true_value
+from corank.evaluation.stage_order import Calibrators, Truth, order_of, read_truth, true_value
 from corank.models.joint import JointModel, Stage
 from corank.training.run import Run
 
@@ -62,11 +63,10 @@ def evaluate_run(run: Run, split: str, bootstrap: bool = True, reference: Run | 
     """
     packed, model, calibrators, predictions = _predicted(run, split)
     unbiased = None if reference is None else _predicted(reference, split)[-1]
-    truth = truth_of(packed, split)
+    truth = read_truth(packed, split)
     stages, levels = run.config.stages, run.config.data.levels
-    document = evaluate(
-        predictions, stages, levels, calibrators, truth, split, bootstrap=bootstrap, reference=unbiased
-    )
+    found = evaluate(predictions, stages, levels, calibrators, truth, split, unbiased)
+    document = render(found, bootstrap=bootstrap)
     return EvaluatedRun(run, packed, model, calibrators, predictions, truth, document)
 
 

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from corank import metrics
 from corank.analysis.latency import FeatureLatency, feature_latencies
 from corank.analysis.logged_request import logged_request
 from corank.batches.reader import Draft, Reader
@@ -27,7 +26,9 @@ from corank.core.types import Floats, Longs, Report
 from corank.data.dataset import PackedDataset
 from corank.evaluation.stage_order import Calibrators
 from corank.features.schema import Schema
-from corank.metrics import Difference
+from corank.metrics.bootstrap import interval
+from corank.metrics.point import auc, gauc
+from corank.metrics.regret import Difference
 from corank.models.joint import JointModel
 from corank.serving.funnel.funnel import Funnel, Request
 from corank.training.export import export
@@ -171,17 +172,17 @@ def _with_order(rows: Rows, schema: Schema, feature: str, order: Longs) -> Rows:
 def _importance(scores: _Scores, feature: str, stage: str, label: str) -> dict[str, Any]:
     """Metrics that a stage loses when the feature is shuffled, with intervals."""
     found: dict[str, Any] = {}
-    for name, metric in (("auc", metrics.auc), ("gauc", metrics.gauc)):
+    for name, metric in (("auc", auc), ("gauc", gauc)):
         whole, dealt = (
             metric(scores.user, scores.logits[f][stage], scores.labels[label], scores.weight)
             for f in ("", feature)
         )
         lost = Difference(whole, dealt)
-        bounds = metrics.interval(lost)
+        bounds = interval(lost)
         found[name] = {"value": lost.value(), "interval": None if bounds is None else list(bounds)}
     return found
 
 
 def _base(scores: _Scores, stage: str, label: str) -> dict[str, Any]:
     rows = scores.user, scores.logits[""][stage], scores.labels[label], scores.weight
-    return {"label": label, "auc": metrics.auc(*rows).value(), "gauc": metrics.gauc(*rows).value()}
+    return {"label": label, "auc": auc(*rows).value(), "gauc": gauc(*rows).value()}

@@ -1,28 +1,23 @@
 """The report of a run: one HTML page on its stages, the cascade, calibration and training."""
 
-import tempfile
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 from scipy.special import expit
 
-from corank import __version__, metrics
+from corank import __version__
 from corank.analysis import plots
-from corank.analysis.curves import quota_recalls, sample_requests, scalars
+from corank.analysis.curves import quota_cpu_ms, quota_grid, quota_recalls, sample_requests, scalars
 from corank.analysis.evaluated_run import EvaluatedRun
 from corank.analysis.html import Cell, Html, folded, heading, page, plot, section, table, text
-from corank.analysis.latency import QUOTA_ROUNDS, cpu_ms
+from corank.analysis.latency import QUOTA_ROUNDS
 from corank.analysis.plots import Series
-from corank.serving.funnel.funnel import Funnel
+from corank.metrics.reliability import Reliability, reliability
 from corank.training.config_file import plain
-from corank.training.export import export
 from corank.training.run import Run
 
-QUOTAS = 12
-"""Points of the quota curve, approximately."""
 POPULATIONS = {
     "exposed": "exposed candidates: what was shown, the ranker's own samples",
     "candidates": "all candidates: what the cascade must order",
@@ -151,15 +146,10 @@ def _quota_curve(evaluated: EvaluatedRun) -> list[Html]:
     if len(config.stages) < 2 or largest <= last.keep:
         wanted = f"requests of more than the {last.keep} candidates that {last.name} keeps"
         return [text(f"None: it takes two stages, and {wanted}. {TO_LOG}")]
-    even = np.geomspace(last.keep, largest, QUOTAS).round().astype(int)
-    quotas = sorted({*even.tolist(), min(first.keep, largest)})
+    quotas = quota_grid(evaluated)
     curves, random = quota_recalls(evaluated, [m for m in quotas if m < largest])
     requests = sample_requests(evaluated)
-    with tempfile.TemporaryDirectory(prefix="corank") as folder:
-        bundle = export(
-            Path(folder) / "bundle", config, evaluated.packed, evaluated.model, evaluated.calibrators
-        )
-        cost = Series(np.array(quotas), cpu_ms(Funnel(bundle), requests, first.name, quotas))
+    cost = Series(np.array(quotas), quota_cpu_ms(evaluated, requests, quotas))
     caption = (
         f"How many candidates must {first.name} keep? Left: the share of the best that survives; where it flattens, a "
         "larger quota buys nothing. Bands are 95 % intervals; at each quota, requests with more candidates count. "
@@ -190,8 +180,8 @@ def _calibration_of(evaluated: EvaluatedRun, label: str, stages: list[str]) -> H
     panels: dict[str, dict[str, Series]] = {"raw": {}, "calibrated": {}}
     for stage in stages:
         raw, calibrated = expit(rows.logits[stage][label]), evaluated.probability(stage, label)
-        panels["raw"][stage] = _curve(metrics.reliability(raw[known], positive, weight))
-        panels["calibrated"][stage] = _curve(metrics.reliability(calibrated[known], positive, weight))
+        panels["raw"][stage] = _curve(reliability(raw[known], positive, weight))
+        panels["calibrated"][stage] = _curve(reliability(calibrated[known], positive, weight))
     count = len(panels["raw"][stages[0]].x)
     caption = (
         f"{label}, on {len(positive):,} exposed rows in {count} bins of equal mass: the predicted rate against the "
@@ -201,7 +191,7 @@ def _calibration_of(evaluated: EvaluatedRun, label: str, stages: list[str]) -> H
     return plot(partial(plots.reliability, panels=panels), caption, height=3.9)
 
 
-def _curve(found: metrics.Reliability) -> Series:
+def _curve(found: Reliability) -> Series:
     return Series(found.predicted, found.observed, found.low, found.high)
 
 

@@ -1,16 +1,41 @@
-"""Orderings: top k with stable ties, a smooth rank within a request, search in many sorted ranges at once.
+"""Orderings: the value of a stage, top k with stable ties, a smooth rank within a request, search in many sorted ranges at once.
 
 Letters: R requests · C candidates.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 
+from corank.core.calibration import Platt
+from corank.core.formula import Value
 from corank.core.types import Doubles, Floats, Longs, Numbers
 
 MAX_LOGIT = 1e4
 """Logits are cut to this size: larger ones carry no information and would cost the others digits."""
 SOFT_WIDTH = 0.05
 """Logits closer than this count as about equal, so that the last digit of a score cannot change a rank."""
+
+
+def stage_value(
+    value: Value,
+    logits: Mapping[str, Numbers],
+    calibrators: Mapping[str, Platt],
+    columns: Mapping[str, Numbers],
+) -> Numbers:
+    """Compute the value by which a stage orders candidates, from calibrated probabilities and columns.
+
+    Args:
+        value: the stage's formula.
+        logits: label → (C,).
+        calibrators: label → calibrator; a name of the formula that has none is a column.
+        columns: name → (C,).
+
+    Returns:
+        Values: (C,).
+    """
+    known = {label: calibrators[label].apply(logits[label]) for label in value.names if label in calibrators}
+    return known[value.single] if value.single else value({**columns, **known})
 
 
 def top_k(scores: Numbers, k: int) -> Longs:

@@ -71,7 +71,7 @@ class Registry(Generic[T]):
         if not _NAME.fullmatch(name):
             raise PluginError(f"{what}: a name is lower-case letters, digits and _, and begins with a letter")
         held = self._parts.get(name)
-        if held is not None and (_identity(held) != _identity(part)):
+        if held is not None and not _same(held, part):
             raise PluginError(f"{what}: the name is taken by {_identity(held)}; take another name")
         self._check(what, part)
         self._parts[name] = part
@@ -88,6 +88,12 @@ class Registry(Generic[T]):
     def __iter__(self) -> Iterator[str]:
         self._load()
         return iter(sorted(self._parts))
+
+    def parts(self, load: bool = True) -> dict[str, T]:
+        """All parts by name, in the order in which they registered; without `load` those registered so far."""
+        if load:
+            self._load()
+        return dict(self._parts)
 
     def find(self, name: str) -> T:
         """The part of a name. Raises PluginError, which names the nearest known one."""
@@ -111,6 +117,12 @@ class Registry(Generic[T]):
 
 
 MISSING_PLUGIN = "; if a plug-in has it, name its module under `plugins:` of the config, or with --plugin"
+
+
+def _same(one: object, other: object) -> bool:
+    """Whether a part registers again: a class or function of one name, or an equal object."""
+    named = hasattr(one, "__qualname__") and hasattr(other, "__qualname__")
+    return _identity(one) == _identity(other) if named else one == other
 
 
 def _identity(part: object) -> str:
@@ -170,8 +182,8 @@ def plugin_hint(names: object) -> str:
 def _imported(what: str, load: Callable[[], object]) -> None:
     try:
         load()
-    except PluginError:
-        raise
+    except PluginError as error:
+        raise PluginError(f"{what}: {error}") from error
     except Exception as error:
         raise PluginError(f"{what} cannot be imported: {type(error).__name__}: {error}") from error
 

@@ -14,7 +14,7 @@ from corank.batches.reader import Reader
 from corank.batches.sampling import Population
 from corank.core.types import Floats
 from corank.data.dataset import PackedDataset
-from corank.metrics import Requests
+from corank.metrics.requests import Requests
 from corank.models.joint import JointModel
 
 

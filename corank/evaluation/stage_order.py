@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from corank.core.calibration import Platt
 from corank.core.errors import DataError
+from corank.core.ordering import stage_value
 from corank.core.types import Floats
+from corank.data.dataset import PackedDataset
 from corank.evaluation.predict import Predictions
 from corank.models.joint import Stage
 
@@ -18,6 +20,12 @@ Calibrators = dict[str, dict[str, Platt]]
 """Stage → label."""
 Truth = dict[str, Floats]
 """Label → known click probability (C,); empty unless the world is simulated."""
+
+
+def read_truth(packed: PackedDataset, split: str) -> Truth:
+    """The truth table of a split, which nothing but evaluation reads."""
+    shards = packed.splits[split]
+    return {label: np.concatenate([shard.truth[label] for shard in shards]) for label in shards[0].truth}
 
 
 def order_of(
@@ -32,10 +40,8 @@ def value_of(
     predictions: Predictions, stage: Stage, calibrators: Mapping[str, Platt]
 ) -> NDArray[np.floating]:
     """A stage's value of each candidate: (C,). Raises DataError where one is no finite number."""
-    logits = predictions.logits[stage.name]
-    value = stage.ordering(predictions.columns)
-    named = [label for label in stage.labels if label in value.names]
-    found = value(predictions.columns | {label: calibrators[label].apply(logits[label]) for label in named})
+    value, logits = stage.ordering(predictions.columns), predictions.logits[stage.name]
+    found = stage_value(value, logits, calibrators, predictions.columns)
     odd = np.flatnonzero(~np.isfinite(found))
     if len(odd):
         raise DataError(

@@ -5,7 +5,7 @@ Letters: N rows · U distinct users · G distinct scores.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ Keys = NDArray[np.integer]
 Formula = Callable[[Doubles, Doubles, Doubles], float | None]
 
 
+@runtime_checkable
 class Measure(Protocol):
     """What `interval` needs of a metric."""
 

@@ -13,6 +13,7 @@ from corank.features.kinds import Feature
 from corank.features.log_schema import DataSettings
 from corank.features.schema import Schema
 from corank.losses import Distill, Loss, Scope, Total
+from corank.metrics.metric import validation_metrics
 from corank.models.embedding import TableOptimiser
 from corank.models.joint import Stage
 from corank.models.mlp import MlpSettings
@@ -20,15 +21,17 @@ from corank.models.teacher import TeacherSettings
 from corank.models.two_tower import TowersSettings
 from corank.training.optimisers import DenseOptimiser
 
-STOP_METRICS = ("auc", "gauc", "logloss")
-
 
 class EarlyStop(Settings):
     """Stop when a validation metric has not bettered for `patience` epochs; the best epoch's weights are kept."""
 
     metric: str = "rank.click.auc"
-    """stage.label.metric, with metric one of auc, gauc, logloss."""
+    """stage.label.metric; metrics of the table that have `validation`, such as auc, gauc and logloss."""
     patience: PositiveInt = 1
+
+    def merit(self, value: float) -> float:
+        """A number that is higher for the better of two values of the metric."""
+        return validation_metrics()[self.metric.rpartition(".")[2]].merit(value)
 
 
 class TrainSettings(Settings):
@@ -230,7 +233,10 @@ class Config(Settings):
     def _check_early_stop(self) -> None:
         stop = self.train.early_stop
         if stop is not None:
-            known = [f"{s.name}.{label}.{m}" for s in self.stages for label in s.labels for m in STOP_METRICS]
+            metrics = validation_metrics()
+            known = [
+                f"{s.name}.{label}.{name}" for s in self.stages for label in s.labels for name in metrics
+            ]
             if stop.metric not in known:
                 raise ConfigError(
                     f"train.early_stop.metric: unknown metric '{stop.metric}'; known metrics: {', '.join(known)}"

@@ -12,12 +12,13 @@ from torch.utils.tensorboard import SummaryWriter
 
 from corank.batches.batch import Batch
 from corank.batches.reader import Reader
-from corank.core.calibration import Platt, fit
+from corank.core.calibration import fit
 from corank.core.errors import DivergedError
 from corank.data.dataset import PackedDataset
-from corank.evaluation.evaluate import exposed_measures
+from corank.evaluation.inputs import exposed_inputs
 from corank.evaluation.predict import Predictions, predict
 from corank.evaluation.stage_order import Calibrators
+from corank.metrics.metric import validation_metrics
 from corank.models.joint import JointModel
 from corank.training.checkpoint import Checkpoint, load, save
 from corank.training.optimisers import Average, optimisers
@@ -263,16 +264,17 @@ def _validate(trainer: Trainer) -> dict[str, float | None]:
     figures: dict[str, float | None] = {}
     for name, by_label in predictions.logits.items():
         for label in by_label:
-            measures = exposed_measures(predictions, name, label, Platt())
-            for metric in ("auc", "gauc", "logloss"):
-                figures[f"{name}.{label}.{metric}"] = measures[metric].value()
+            inputs = exposed_inputs(predictions, name, label)
+            for metric in validation_metrics().values():
+                measure = metric.measure(inputs)
+                figures[f"{name}.{label}.{metric.name}"] = None if measure is None else measure.value()
     return figures
 
 
 def _keep_best(trainer: Trainer, figures: dict[str, float | None]) -> None:
     progress, stop = trainer.progress, trainer.config.train.early_stop
     figure = None if stop is None else figures[stop.metric]
-    value = figure if figure is None or (stop and not stop.metric.endswith("logloss")) else -figure
+    value = None if stop is None or figure is None else stop.merit(figure)
     if value is None or progress.best is None or value > progress.best:
         progress.best, progress.best_epoch, progress.worse = value, progress.epoch, 0
         save(trainer.run.best, Checkpoint(trainer.shipped().state_dict(), {"epoch": progress.epoch}))

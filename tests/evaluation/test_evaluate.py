@@ -12,11 +12,10 @@ import pytest
 import corank
 from corank.core.calibration import Platt
 from corank.core.errors import DataError
-from corank.evaluation.evaluate import evaluate
-from corank.metrics import Requests
+from corank.metrics.requests import Requests
 from corank.training.run import Run
 from tests.support.command_line import run_corank
-from tests.support.predictions import IDENTITY, LEVELS, STAGES, logit, predictions
+from tests.support.predictions import IDENTITY, LEVELS, STAGES, document_of, logit, predictions
 from tests.support.simulated_runs import make_world, trained_run
 
 POINT = ["auc", "gauc", "logloss", "logloss_calibrated", "pcoc", "pcoc_calibrated", "ece", "ece_calibrated"]
@@ -25,7 +24,7 @@ POINT = ["auc", "gauc", "logloss", "logloss_calibrated", "pcoc", "pcoc_calibrate
 @pytest.fixture
 def document() -> dict[str, Any]:
     truth = {"click": np.array([0.9, 0.1, 0.5, 0.6, 0.4, 0.3], np.float32)}
-    return evaluate(predictions(), STAGES, LEVELS, IDENTITY, truth, "test")
+    return document_of(predictions(), STAGES, LEVELS, IDENTITY, truth, "test")
 
 
 def test_document_has_its_keys(document: dict[str, Any]) -> None:
@@ -72,7 +71,9 @@ def test_figures_of_exposed_candidates(document: dict[str, Any]) -> None:
 
 def test_calibrated_figures_are_those_of_the_calibrator() -> None:
     calibrators = IDENTITY | {"prerank": {"click": Platt(2.0, 0.5)}}
-    found = evaluate(predictions(), STAGES, LEVELS, calibrators, {}, "test")["stages"]["prerank"]["exposed"]
+    found = document_of(predictions(), STAGES, LEVELS, calibrators, {}, "test")["stages"]["prerank"][
+        "exposed"
+    ]
     p = [1 / (1 + math.exp(-(2 * logit(p) + 0.5))) for p in (0.8, 0.6, 0.3)]
     figures = found["click"]
     assert figures["pcoc"] == pytest.approx(1.7 / 2)
@@ -87,7 +88,7 @@ def test_reliability_is_of_exposed_rows_with_a_known_label() -> None:
     """With so few positives a bin holds all: shown were .8 and .3, clicked, and .6, not; one order of two known."""
     calibrators = IDENTITY | {"prerank": {"click": Platt(2.0, 0.5)}}
     weight = np.array([2, 1, 1, 1, 1, 1], np.float32)
-    found = evaluate(predictions(weight=weight), STAGES, LEVELS, calibrators, {}, "test")["reliability"]
+    found = document_of(predictions(weight=weight), STAGES, LEVELS, calibrators, {}, "test")["reliability"]
     assert {stage: list(labels) for stage, labels in found.items()} == {
         "prerank": ["click"],
         "rank": ["click", "order"],
@@ -178,11 +179,12 @@ def test_what_comes_through_both_stages(document: dict[str, Any]) -> None:
 
 def test_production_that_cut_nothing_has_no_kept_recall() -> None:
     exposures = predictions(level=np.full(6, 3, np.uint8))
-    found = evaluate(exposures, STAGES, LEVELS, IDENTITY, {}, "test")["cascade"]
+    found = document_of(exposures, STAGES, LEVELS, IDENTITY, {}, "test")["cascade"]
     assert found["joint_kept_recall@1"] is None
     uncut = [STAGES[0], STAGES[1].model_copy(update={"cuts": []})]
     assert (
-        evaluate(predictions(), uncut, LEVELS, IDENTITY, {}, "test")["cascade"]["joint_kept_recall@1"] is None
+        document_of(predictions(), uncut, LEVELS, IDENTITY, {}, "test")["cascade"]["joint_kept_recall@1"]
+        is None
     )
 
 
@@ -199,7 +201,7 @@ def test_three_stages_are_each_judged_against_the_last() -> None:
     three.logits["middle"] = {"click": middle}
     calibrators = IDENTITY | {"middle": {"click": Platt()}}
     truth = {"click": np.array([0.9, 0.1, 0.5, 0.6, 0.4, 0.3], np.float32)}
-    found = evaluate(three, stages, LEVELS, calibrators, truth, "test")
+    found = document_of(three, stages, LEVELS, calibrators, truth, "test")
     cascade = found["cascade"]
     assert cascade["agree_recall@1@3"] == 1  # the first against the last, as with two stages
     assert cascade["truth_recall@1@3"] == 1
@@ -226,8 +228,8 @@ def test_bias_regret_is_what_the_references_auc_has_more() -> None:
     truth = {"click": np.array([0.9, 0.1, 0.5, 0.6, 0.4, 0.3], np.float32)}
     best = np.log(truth["click"] / (1 - truth["click"]))
     perfect = predictions(logits={"prerank": {"click": best}, "rank": {"click": best, "order": best}})
-    found = evaluate(predictions(), STAGES, LEVELS, IDENTITY, truth, "test", reference=perfect)
-    ideal = evaluate(perfect, STAGES, LEVELS, IDENTITY, truth, "test")
+    found = document_of(predictions(), STAGES, LEVELS, IDENTITY, truth, "test", reference=perfect)
+    ideal = document_of(perfect, STAGES, LEVELS, IDENTITY, truth, "test")
     for stage in ("prerank", "rank"):
         figures = found["stages"][stage]["candidates"]["click"]
         auc = ideal["stages"][stage]["candidates"]["click"]["auc"]
@@ -251,11 +253,11 @@ def test_bias_regret_is_what_the_references_auc_has_more() -> None:
 )
 def test_a_reference_of_other_rows_or_stages_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
-        evaluate(predictions(), STAGES, LEVELS, IDENTITY, {}, "test", reference=predictions(**changes))
+        document_of(predictions(), STAGES, LEVELS, IDENTITY, {}, "test", reference=predictions(**changes))
 
 
 def test_without_truth_its_figures_are_null() -> None:
-    found = evaluate(predictions(), STAGES, LEVELS, IDENTITY, {}, "test")
+    found = document_of(predictions(), STAGES, LEVELS, IDENTITY, {}, "test")
     assert found["cascade"]["truth_recall@1@2"] is None
     assert found["cascade"]["eligible"]["truth_recall@1@2"] == 0
     assert found["interval"]["cascade"]["truth_recall@1@2"] is None
@@ -269,7 +271,7 @@ def test_nothing_eligible_is_null() -> None:
     stages = [STAGES[0].model_copy(update={"keep": 9}), STAGES[1].model_copy(update={"keep": 8})]
     unknown = np.full(6, -1, np.int8)
     dark = predictions(exposed=np.zeros(6, bool), labels={"click": unknown, "order": unknown})
-    found = evaluate(dark, stages, LEVELS, IDENTITY, {}, "test")
+    found = document_of(dark, stages, LEVELS, IDENTITY, {}, "test")
     for stage in found["stages"].values():
         for figures in stage["exposed"].values():
             assert figures.pop("n") == 0
@@ -289,7 +291,7 @@ def test_nothing_eligible_is_null() -> None:
 
 def test_one_stage_has_no_cascade_and_no_cuts_no_boundary() -> None:
     alone = [STAGES[1].model_copy(update={"cuts": []})]
-    found = evaluate(predictions(), alone, LEVELS, IDENTITY, {}, "valid")
+    found = document_of(predictions(), alone, LEVELS, IDENTITY, {}, "valid")
     assert found["cascade"] is None
     assert found["interval"]["cascade"] is None
     assert found["stages"]["rank"]["candidates"]["click"] == {"auc": None, "cut_auc": None, "n": 0}
@@ -297,7 +299,7 @@ def test_one_stage_has_no_cascade_and_no_cuts_no_boundary() -> None:
 
 def test_weights_weigh(document: dict[str, Any]) -> None:
     weight = np.array([3, 1, 1, 1, 1, 1], np.float32)
-    found = evaluate(predictions(weight=weight), STAGES, LEVELS, IDENTITY, {}, "test")["stages"]["prerank"]
+    found = document_of(predictions(weight=weight), STAGES, LEVELS, IDENTITY, {}, "test")["stages"]["prerank"]
     assert found["exposed"]["click"]["auc"] == 3 / 4
     assert found["exposed"]["click"]["pcoc"] == pytest.approx((3 * 0.8 + 0.6 + 0.3) / 4)
 

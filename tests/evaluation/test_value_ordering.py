@@ -14,7 +14,6 @@ import corank
 from corank.core.calibration import Platt
 from corank.core.errors import DataError, RequestError
 from corank.datasets.simulate import simulate
-from corank.evaluation.evaluate import evaluate
 from corank.evaluation.predict import predict
 from corank.evaluation.stage_order import order_of, true_value, value_of
 from corank.serving.funnel.funnel import Funnel, Request
@@ -22,7 +21,7 @@ from corank.training.run import Run
 from tests.support.cases import Case
 from tests.support.command_line import run_corank
 from tests.support.configs import TEXT, refused
-from tests.support.predictions import IDENTITY, LEVELS, STAGES, predictions
+from tests.support.predictions import IDENTITY, LEVELS, STAGES, document_of, predictions
 from tests.support.random_worlds import RICH
 from tests.support.simulated_runs import trained_run
 
@@ -76,7 +75,7 @@ def test_a_value_that_is_no_finite_number_is_refused() -> None:
 def test_the_cascade_is_judged_by_the_value() -> None:
     truth = {"click": np.array([0.9, 0.1, 0.5, 0.6, 0.4, 0.3], np.float32)}
     stage, found = worth("click * bid")
-    cascade = evaluate(found, [STAGES[0], stage], LEVELS, IDENTITY, truth, "test")["cascade"]
+    cascade = document_of(found, [STAGES[0], stage], LEVELS, IDENTITY, truth, "test")["cascade"]
     # the last stage has .6 9 .2 .7, the truth .9 1 .5 .6; of the second request .8 .5, and .8 .3
     assert cascade["joint_truth_recall@1@1"] == 1  # 9 and 1, .8 and .8; by clicks alone it is 0
     assert cascade["overlap@1"] == 0

@@ -7,7 +7,10 @@ from hypothesis import strategies as st
 from scipy.stats import kendalltau
 
 from corank.core.errors import DataError
-from corank.metrics import Ratio, click_recall, interval, kendall_tau, overlap, recall, recall_of
+from corank.metrics.bootstrap import interval
+from corank.metrics.cascade import click_recall, overlap, recall, recall_of
+from corank.metrics.kendall import kendall_tau
+from corank.metrics.measure import Ratio
 from tests.support.scored_requests import floats, labels, requests
 
 

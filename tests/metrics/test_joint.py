@@ -3,7 +3,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corank.metrics import Ratio, cascade_places, interval, joint_recall, overlap, recall, replaced_hit_rate
+from corank.metrics.bootstrap import interval
+from corank.metrics.cascade import overlap, recall
+from corank.metrics.joint import cascade_places, joint_recall, replaced_hit_rate
+from corank.metrics.measure import Ratio
 from tests.support.scored_requests import floats, order, requests, rows_of, scored
 
 

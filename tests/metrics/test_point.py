@@ -3,19 +3,9 @@ import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
 from corank.core.errors import DataError
-from corank.metrics import (
-    Ordered,
-    Ratio,
-    auc,
-    cut_auc,
-    ece,
-    gauc,
-    interval,
-    logloss,
-    pcoc,
-    replicates,
-    truth_auc,
-)
+from corank.metrics.bootstrap import interval, replicates
+from corank.metrics.measure import Ordered, Ratio
+from corank.metrics.point import auc, cut_auc, ece, gauc, logloss, pcoc, truth_auc
 
 POINT = [auc, gauc, logloss, pcoc, ece]
 

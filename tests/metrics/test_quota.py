@@ -3,7 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corank.metrics import click_recall, interval, quota_curve, recall
+from corank.metrics.bootstrap import interval
+from corank.metrics.cascade import click_recall, recall
+from corank.metrics.quota import quota_curve
 from tests.support.scored_requests import floats, labels, requests, scored
 
 

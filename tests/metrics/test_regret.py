@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 
 from corank.core.errors import DataError
-from corank.metrics import Difference, auc, bias_regret, interval, replicates, truth_auc
+from corank.metrics.bootstrap import interval, replicates
+from corank.metrics.point import auc, truth_auc
+from corank.metrics.regret import Difference, bias_regret
 from tests.support.scored_requests import floats
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import beta
 
-from corank.metrics import reliability
+from corank.metrics.reliability import reliability
 
 
 def test_a_bin_for_every_ten_positives_on_average() -> None:

@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 
 from corank.core.calibration import Platt
+from corank.evaluation.document import render
+from corank.evaluation.measures import evaluate
 from corank.evaluation.predict import Predictions
 from corank.evaluation.stage_order import Calibrators
-from corank.metrics import Requests
+from corank.metrics.requests import Requests
 from corank.models.mlp import MlpSettings
 from corank.models.two_tower import TowersSettings
 
@@ -48,3 +50,8 @@ def predictions(**changes: Any) -> Predictions:
         "weight": np.ones(6, np.float32),
     }
     return Predictions(**(held | changes))
+
+
+def document_of(*args: Any, **changes: Any) -> dict[str, Any]:
+    """The document of an evaluation with these arguments."""
+    return render(evaluate(*args, **changes))

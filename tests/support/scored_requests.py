@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 from hypothesis import strategies as st
 
-from corank.metrics import Requests
+from corank.metrics.requests import Requests
 
 
 def floats(*values):

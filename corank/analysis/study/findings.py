@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from corank.analysis.study.arms import BASE, Arm, Arms
+from corank.analysis.study.figures import Figure, titles
 from corank.analysis.study.significance import Interval, bounded, over_seeds, rank_correlations
-from corank.analysis.study.trials import Figure, Trial, replicates_of
+from corank.analysis.study.trials import Trial, replicates_of
 from corank.losses import Distill
 from corank.training.config import Config
 
@@ -48,27 +49,6 @@ class Outcome:
     def trials(self) -> list[Trial]:
         """Each once: seed 0 of the chosen rate is of the sweep."""
         return [*self.sweep, *self.seeds[1:]]
-
-
-def titles(config: Config) -> dict[str, str]:
-    """What a figure is called on screen; recalls as `corank evaluate` calls them."""
-    first, last = config.stages
-    m, k = first.keep, last.keep
-    by_stage = {
-        "auc": "AUC, exposed",
-        "gauc": "GAUC, exposed",
-        "candidates_auc": "AUC, all",
-        "cut_auc": "cut AUC",
-    }
-    return {
-        "joint_truth_recall": f"joint_truth_recall@{k}@{k}",
-        "joint_click_recall": f"joint_click_recall@{k}",
-        "truth_recall": f"truth_recall@{k}@{m}",
-        "click_recall": f"click_recall@{m}",
-        "agree_recall": f"agree_recall@{k}@{m}",
-        **{f"first_{name}": f"{first.name} {title}" for name, title in by_stage.items()},
-        **{f"last_{name}": f"{last.name} {title}" for name, title in by_stage.items()},
-    }
 
 
 def signed(found: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""A trial of a study: one arm trained at one rate with one seed, judged, and its figures kept as JSON.
+"""A trial of a study: one arm trained at one rate with one seed, evaluated, and its figures kept as JSON.
 
 The weights are not kept. A trial is known by its config, its packed data and corank's version, so one that is there
 already, whole and of just these, is read and not trained again; it is written in one go, so a kill costs one trial.
@@ -18,41 +18,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from corank import __version__, metrics
-from corank.analysis.curves import sample_requests
+from corank import __version__
+from corank.analysis.curves import quota_cpu_ms, quota_grid, sample_requests
 from corank.analysis.evaluated_run import EvaluatedRun
-from corank.analysis.latency import cpu_ms
 from corank.analysis.study.arms import identity
-from corank.core.calibration import Platt
+from corank.analysis.study.figures import Figure, measure_figures, study_rows, validation_score
 from corank.core.errors import DivergedError
 from corank.core.files import write_text
 from corank.core.types import Floats
 from corank.data.dataset import PackedDataset
-from corank.evaluation.evaluate import candidate_measures, exposed_measures, truth_of
+from corank.evaluation.inputs import CascadeRows
 from corank.evaluation.predict import Predictions, predict
-from corank.evaluation.stage_order import Calibrators, Truth, order_of, true_value
-from corank.metrics import Measure
-from corank.models.joint import JointModel, Stage
-from corank.serving.funnel.funnel import Funnel
+from corank.evaluation.stage_order import read_truth
+from corank.metrics.metric import METRICS
+from corank.models.joint import JointModel
 from corank.training.config import Config
-from corank.training.export import export
 from corank.training.run import Run
 from corank.training.train import train
 
 FORMAT = 1
-QUOTAS = 12
-"""Points of a quota curve, about."""
-
-
-@dataclass(frozen=True)
-class Figure:
-    value: float
-    n: int
-    """Rows, requests or users that count."""
-    random: float | None
-    """What a random order would have."""
-    replicates: list[float | None]
-    """The value in each resample of the users, the same in every trial: (B,)."""
+RECALLS = ("agree_recall", "click_recall", "joint_click_recall", "joint_truth_recall", "truth_recall")
+"""The metrics of a quota curve."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +64,7 @@ class Trial:
     parameters: dict[str, int]
     seconds: float
     whole: bool
-    """Whether it was also judged with the ranker first, and by quota."""
+    """Whether it was also evaluated with the ranker first, and by quota."""
     figures: dict[str, Figure]
     ranker_first: dict[str, Figure]
     """The figures if the last stage's scores also took the place of the first one's."""
@@ -134,7 +120,7 @@ class Bench:
         model, calibrators = run.model(self.packed)
         seconds = time.monotonic() - began
         valid, test = (predict(model, self.packed, split) for split in ("valid", "test"))
-        truth = truth_of(self.packed, "test")
+        truth = read_truth(self.packed, "test")
         first, last = run.config.stages
         swapped = test.logits | {first.name: {first.main: test.logits[last.name][last.main]}}
         evaluated = EvaluatedRun(run, self.packed, model, calibrators, test, truth, {"split": "test"})
@@ -142,13 +128,15 @@ class Bench:
             rate=rate,
             seed=seed,
             diverged=None,
-            score=_score(valid, run.config, calibrators),
+            score=validation_score(valid, run.config, calibrators),
             steps=run.trained(self.packed).facts["step"],
             parameters=_parameters(model),
             seconds=seconds,
             whole=whole,
-            figures=_figures(test, run.config, truth, calibrators),
-            ranker_first=_figures(_replaced(test, swapped), run.config, truth, calibrators) if whole else {},
+            figures=measure_figures(test, run.config, truth, calibrators),
+            ranker_first=measure_figures(_replaced(test, swapped), run.config, truth, calibrators)
+            if whole
+            else {},
             quota=_quota(evaluated, timed=seed == 0) if whole else None,
         )
 
@@ -176,98 +164,31 @@ def _parameters(model: JointModel) -> dict[str, int]:
     return {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
 
 
-def _score(valid: Predictions, config: Config, calibrators: Calibrators) -> float | None:
-    """Joint click recall if a validation request can lose a click, else the mean of the stages' AUC on exposed."""
-    joint = _cascade(valid, config, None, calibrators)["joint_click_recall"]
-    if joint is not None and joint.n:
-        return joint.value()
-    aucs = [
-        exposed_measures(valid, stage.name, stage.main, Platt())["auc"].value() for stage in config.stages
-    ]
-    known = [auc for auc in aucs if auc is not None]
-    return sum(known) / len(known) if known else None
-
-
-def _figures(rows: Predictions, config: Config, truth: Truth, calibrators: Calibrators) -> dict[str, Figure]:
-    """Everything that is compared, those left out that the log does not define."""
-    found: dict[str, Measure | None] = {}
-    for role, stage in zip(("first", "last"), config.stages, strict=True):
-        label = stage.main
-        exposed = exposed_measures(rows, stage.name, label, Platt())
-        found |= {f"{role}_{name}": exposed[name] for name in ("auc", "gauc")}
-        cuts = [config.data.levels.index(level) for level in stage.cuts]
-        everywhere = candidate_measures(rows, stage.name, label, cuts, truth.get(label))
-        found[f"{role}_candidates_auc"] = everywhere["auc"]
-        if role == "first":
-            found["first_cut_auc"] = everywhere["cut_auc"]
-    found |= _cascade(rows, config, true_value(rows, config.stages[-1], truth), calibrators)
-    return {name: figure for name, measure in found.items() if (figure := _figure(measure)) is not None}
-
-
-def _figure(measure: Measure | None) -> Figure | None:
-    value = None if measure is None else measure.value()
-    if measure is None or value is None:
+def _quota(evaluated: EvaluatedRun, timed: bool) -> Quota | None:
+    """Recalls by the first stage's quota m, in its top m and at the end of the cascade, and CPU time by it."""
+    config = evaluated.run.config
+    first, last = config.stages
+    if evaluated.predictions.requests.size.max() <= last.keep:
         return None
-    replicates = [None if np.isnan(v) else float(v) for v in metrics.replicates(measure)]
-    return Figure(
-        value, measure.n, measure.chance() if isinstance(measure, metrics.Ratio) else None, replicates
+    quotas = quota_grid(evaluated)
+    rows = study_rows(evaluated.predictions, config, evaluated.truth, evaluated.calibrators)
+    points = [
+        _recalls(replace(rows, stages=[first.model_copy(update={"keep": m}), last]), config.data.levels)
+        for m in quotas
+    ]
+    recalls = {name: [point[name] for point in points] for name in points[0]}
+    return Quota(
+        quotas,
+        recalls,
+        quota_cpu_ms(evaluated, sample_requests(evaluated), quotas).tolist() if timed else None,
     )
 
 
-def _references(
-    rows: Predictions, last: Stage, truth: Floats | None, order: NDArray[np.floating]
-) -> dict[str, NDArray[np.bool_]]:
-    """The candidates that are to come through: clicked, truly best, and the last stage's own choice, each (C,)."""
-    found = {"click": rows.labels[last.main] == 1}
-    if truth is not None:
-        found["truth"] = rows.requests.places(truth) < last.keep
-    return found | {"agree": rows.requests.places(order) < last.keep}
-
-
-def _cascade(
-    rows: Predictions, config: Config, truth: Floats | None, calibrators: Calibrators
-) -> dict[str, Measure | None]:
-    """Recalls of the first stage's cut, and of the whole cascade."""
-    first, last = config.stages
-    scores = [order_of(rows, stage, calibrators[stage.name]) for stage in config.stages]
-    places, requests = rows.requests.places(scores[0]), rows.requests
-    found: dict[str, Measure | None] = {}
-    for name, positives in _references(rows, last, truth, scores[-1]).items():
-        found[f"{name}_recall"] = metrics.recall_of(requests, positives, places, first.keep)
-        if name != "agree":
-            found[f"joint_{name}_recall"] = metrics.joint_recall(
-                requests, positives, scores, [first.keep], last.keep
-            )
-    return found
-
-
-def _quota(evaluated: EvaluatedRun, timed: bool) -> Quota | None:
-    """Recalls by the first stage's quota m, in its top m and at the end of the cascade, and CPU time by it."""
-    config, rows = evaluated.run.config, evaluated.predictions
-    first, last = config.stages
-    largest = int(rows.requests.size.max())
-    if largest <= last.keep:
-        return None
-    even = np.geomspace(last.keep, largest, QUOTAS).round().astype(int)
-    quotas = sorted({*even.tolist(), min(first.keep, largest)})
-    scores = [order_of(rows, stage, evaluated.calibrators[stage.name]) for stage in config.stages]
-    references = _references(rows, last, evaluated.true_value(last), scores[-1])
-    curve = metrics.quota_curve(rows.requests, references, rows.requests.places(scores[0]), quotas)
-    recalls = {f"{name}_recall": [r.value() for r in curve.measures[name]] for name in references}
-    for name in references.keys() - {"agree"}:
-        recalls[f"joint_{name}_recall"] = [
-            metrics.joint_recall(rows.requests, references[name], scores, [m], last.keep).value()
-            for m in quotas
-        ]
-    recalls = dict(sorted(recalls.items()))
-    if not timed:
-        return Quota(quotas, recalls, None)
-    with tempfile.TemporaryDirectory(prefix="corank") as folder:
-        bundle = export(
-            Path(folder) / "bundle", config, evaluated.packed, evaluated.model, evaluated.calibrators
-        )
-        cost = cpu_ms(Funnel(bundle), sample_requests(evaluated), first.name, quotas)
-    return Quota(quotas, recalls, cost.tolist())
+def _recalls(rows: CascadeRows, levels: Sequence[str]) -> dict[str, float | None]:
+    """The recalls of `RECALLS` that the log defines."""
+    inputs = {"cut": rows.cut_inputs(0), "cascade": rows.cascade_inputs(levels)}
+    found = {name: METRICS[name].measure(inputs[METRICS[name].population]) for name in RECALLS}
+    return {name: measure.value() for name, measure in found.items() if measure is not None}
 
 
 def replicates_of(trials: Sequence[Mapping[str, Figure]], metric: str) -> NDArray[np.float64]:

@@ -21,6 +21,7 @@ from corank.bundle.retrieval import Retrieval
 from corank.core.calibration import Platt
 from corank.core.errors import BundleError, DataError, RequestError
 from corank.core.formula import Value
+from corank.core.ordering import stage_value
 from corank.core.types import Floats, Longs, Numbers
 from corank.features.encoders import Encoders
 from corank.features.input_layout import Layout
@@ -45,6 +46,10 @@ class Funnel:
         self.schema: Schema = schema
         self._paces = {stage.name: LatencyTracker() for stage in stages}
         self._watch = DeadlineTimer() if any(stage.deadline_ms for stage in stages) else None
+        self._calibrators = {
+            stage.name: {label: Platt(c.slope, c.intercept) for label, c in stage.calibrators.items()}
+            for stage in stages
+        }
         self._values = {s.name: Value.parse(s.value, [*s.labels, *columns]) for s in stages}
         try:
             encoders = Encoders.load(folder / "encoders", schema)
@@ -177,16 +182,8 @@ class Funnel:
         """The stage's value of some candidates."""
         logits = self.scorer.logits(stage, self.request_encoder, received, alive, seen, options)
         value = self._values[stage.name]
-        probabilities = {
-            label: Platt(c.slope, c.intercept).apply(logits[label])
-            for label, c in stage.calibrators.items()
-            if label in value.names
-        }
-        if value.single:
-            scores = probabilities[value.single]
-        else:
-            columns = {n: received.column(n, alive) for n in value.names if n in self.manifest.data.columns}
-            scores = value(columns | probabilities)
+        columns = {n: received.column(n, alive) for n in value.names if n in self.manifest.data.columns}
+        scores = stage_value(value, logits, self._calibrators[stage.name], columns)
         odd = np.flatnonzero(~np.isfinite(scores))
         if len(odd):
             raise RequestError(

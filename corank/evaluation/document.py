@@ -1,0 +1,95 @@
+"""An evaluation as the JSON document of `corank evaluate --json`."""
+
+from typing import Any
+
+from corank.evaluation.measures import CalibrationCurve, Evaluation, Measures
+from corank.metrics.bootstrap import interval
+from corank.metrics.measure import Ratio
+
+
+def render(evaluation: Evaluation, seed: int = 0, bootstrap: bool = True) -> dict[str, Any]:
+    """Values, 95 % intervals, and the number of rows or requests behind them; docs/evaluate.md describes the keys.
+
+    Intervals are bootstrapped over users, and None without `bootstrap`. A metric that is not defined is None.
+    """
+
+    def intervals(measures: Measures) -> dict[str, list[float] | None]:
+        return _intervals(measures, seed) if bootstrap else dict.fromkeys(measures)
+
+    stages = evaluation.stages
+    document: dict[str, Any] = {
+        "split": evaluation.split,
+        "requests": evaluation.requests,
+        "candidates": evaluation.candidates,
+        "stages": {
+            name: {
+                "exposed": {label: _point(found) for label, found in stage.exposed.items()},
+                "candidates": {label: _point(found) for label, found in stage.candidates.items()},
+            }
+            for name, stage in stages.items()
+        },
+        "reliability": {
+            name: {label: _bins(curve) for label, curve in stage.calibration.items()}
+            for name, stage in stages.items()
+        },
+        "cascade": None,
+        "interval": {
+            "stages": {
+                name: {
+                    "exposed": {label: intervals(found) for label, found in stage.exposed.items()},
+                    "candidates": {label: intervals(found) for label, found in stage.candidates.items()},
+                }
+                for name, stage in stages.items()
+            },
+            "cascade": None,
+        },
+    }
+    if evaluation.cuts:
+        first = next(iter(evaluation.cuts.values()))
+        document["cascade"] = _cascade(first | evaluation.cascade)
+        document["interval"]["cascade"] = intervals(first | evaluation.cascade)
+        if len(evaluation.cuts) > 1:
+            document["cascade"]["stages"] = {n: _cascade(cut) for n, cut in evaluation.cuts.items()}
+            document["interval"]["cascade"]["stages"] = {n: intervals(c) for n, c in evaluation.cuts.items()}
+    return document
+
+
+def _intervals(measures: Measures, seed: int) -> dict[str, list[float] | None]:
+    found: dict[str, list[float] | None] = {}
+    for name, measure in measures.items():
+        bounds = None if measure is None else interval(measure, seed)
+        found[name] = None if bounds is None else list(bounds)
+    return found
+
+
+def _values(measures: Measures) -> dict[str, Any]:
+    return {name: None if m is None else m.value() for name, m in measures.items()}
+
+
+def _point(measures: Measures) -> dict[str, Any]:
+    n = next((measure.n for measure in measures.values() if measure is not None), 0)
+    return _values(measures) | {"n": n}
+
+
+def _cascade(measures: Measures) -> dict[str, Any]:
+    return _values(measures) | {
+        "eligible": {name: 0 if m is None else m.n for name, m in measures.items()},
+        "random": {name: m.chance() if isinstance(m, Ratio) else None for name, m in measures.items()},
+    }
+
+
+def _bins(curve: CalibrationCurve | None) -> list[dict[str, float]]:
+    """Bin by bin: the mean prediction raw and calibrated, the observed rate with its interval, and its rows."""
+    if curve is None:
+        return []
+    columns = {
+        "raw": curve.raw.predicted,
+        "calibrated": curve.calibrated.predicted,
+        "observed": curve.raw.observed,
+        "low": curve.raw.low,
+        "high": curve.raw.high,
+        "n": curve.raw.rows,
+    }
+    return [
+        {name: values[n].item() for name, values in columns.items()} for n in range(len(curve.raw.predicted))
+    ]

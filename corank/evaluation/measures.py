@@ -1,0 +1,169 @@
+"""Every metric of a split: of each stage on exposed and on all candidates, of each cut, and of the cascade.
+
+Letters: B bins.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import expit
+
+from corank.core.calibration import Platt
+from corank.core.errors import DataError
+from corank.evaluation.inputs import CascadeRows, candidate_inputs, exposed_inputs
+from corank.evaluation.predict import Predictions
+from corank.evaluation.stage_order import Calibrators, Truth, order_of, true_value, value_of
+from corank.metrics.inputs import Inputs, Population
+from corank.metrics.measure import Measure
+from corank.metrics.metric import available
+from corank.metrics.reliability import Reliability, reliability
+from corank.models.joint import Stage
+
+Measures = dict[str, Measure | None]
+"""Metric → its measure, None where it is not defined."""
+
+
+@dataclass(frozen=True)
+class CalibrationCurve:
+    """A stage's predicted and observed rates on exposed candidates, in bins of one order."""
+
+    raw: Reliability
+    calibrated: Reliability
+
+
+@dataclass(frozen=True)
+class StageEvaluation:
+    """A stage on its own, by label."""
+
+    exposed: dict[str, Measures]
+    candidates: dict[str, Measures]
+    calibration: dict[str, CalibrationCurve | None]
+    """None where no label is known."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` measured of a split."""
+
+    split: str
+    requests: int
+    candidates: int
+    stages: dict[str, StageEvaluation]
+    cuts: dict[str, Measures]
+    """Each stage but the last, against the last; empty with a single stage."""
+    cascade: Measures
+    """What all stages together keep."""
+
+
+def evaluate(
+    predictions: Predictions,
+    stages: Sequence[Stage],
+    levels: Sequence[str],
+    calibrators: Calibrators,
+    truth: Truth,
+    split: str,
+    reference: Predictions | None = None,
+) -> Evaluation:
+    """Measure each stage alone and the stages as a cascade by every metric of the table.
+
+    Args:
+        levels: those of the log, shallow to deep.
+        truth: known probabilities by label; empty unless the world is simulated.
+        split: its name.
+        reference: what a model without selection bias predicts of the same candidates, for `bias_regret`.
+
+    Raises DataError if the reference is of other candidates, or a stage's value is not finite.
+    """
+    if reference is not None:
+        _refuse_other_rows(predictions, reference)
+    cuts: dict[str, Measures] = {}
+    cascade: Measures = {}
+    if len(stages) > 1:
+        rows = cascade_rows(predictions, stages, calibrators, truth)
+        cuts = {s.name: measure_all("cut", rows.cut_inputs(n)) for n, s in enumerate(stages[:-1])}
+        cascade = measure_all("cascade", rows.cascade_inputs(levels))
+    return Evaluation(
+        split=split,
+        requests=len(predictions.requests.size),
+        candidates=int(predictions.requests.start[-1]),
+        stages={
+            stage.name: _stage(predictions, stage, levels, calibrators[stage.name], truth, reference)
+            for stage in stages
+        },
+        cuts=cuts,
+        cascade=cascade,
+    )
+
+
+def measure_all(population: Population, inputs: Inputs) -> Measures:
+    """Every metric of a population whose inputs are there, by its name in documents."""
+    return {
+        metric.name_of(inputs): metric.measure(inputs) for metric in available(population, inputs).values()
+    }
+
+
+def cascade_rows(
+    predictions: Predictions, stages: Sequence[Stage], calibrators: Calibrators, truth: Truth
+) -> CascadeRows:
+    """The split as the stages order it; of the last stage by the value itself, which is summed, too."""
+    *earlier, last = stages
+    value = value_of(predictions, last, calibrators[last.name])
+    scores = [order_of(predictions, stage, calibrators[stage.name]) for stage in earlier]
+    return CascadeRows(predictions, stages, [*scores, value], value, true_value(predictions, last, truth))
+
+
+def calibration_curve(
+    predictions: Predictions, stage: str, label: str, calibrator: Platt
+) -> CalibrationCurve | None:
+    """Predicted and observed rates of a stage on exposed candidates; None where no label is known."""
+    rows = predictions.exposed & (predictions.labels[label] >= 0)
+    if not rows.any():
+        return None
+    positive, weight = predictions.labels[label][rows] == 1, predictions.weight[rows]
+    logits = predictions.logits[stage][label][rows].astype(np.float64)
+    return CalibrationCurve(
+        reliability(expit(logits), positive, weight), reliability(calibrator.apply(logits), positive, weight)
+    )
+
+
+def _stage(
+    predictions: Predictions,
+    stage: Stage,
+    levels: Sequence[str],
+    calibrators: dict[str, Platt],
+    truth: Truth,
+    reference: Predictions | None,
+) -> StageEvaluation:
+    cuts = [levels.index(level) for level in stage.cuts]
+    found = StageEvaluation({}, {}, {})
+    for label in stage.labels:
+        calibrator = calibrators[label]
+        exposed = exposed_inputs(predictions, stage.name, label, calibrator)
+        everywhere = candidate_inputs(
+            predictions, stage.name, label, calibrator, cuts, truth.get(label), reference
+        )
+        found.exposed[label] = measure_all("exposed", exposed)
+        found.candidates[label] = measure_all("candidates", everywhere)
+        found.calibration[label] = calibration_curve(predictions, stage.name, label, calibrator)
+    return found
+
+
+def _refuse_other_rows(predictions: Predictions, reference: Predictions) -> None:
+    """Raise DataError unless the reference scores the very same candidates, by the same stages and labels."""
+    ours, theirs = predictions.requests, reference.requests
+    for name, one, other in (
+        ("requests", ours.start, theirs.start),
+        ("users", ours.user, theirs.user),
+        ("levels", predictions.level, reference.level),
+    ):
+        if not np.array_equal(one, other):
+            raise DataError(
+                f"reference: its {name} are others ({theirs.start[-1]:,} candidates, here {ours.start[-1]:,}); "
+                "bias regret is of the same rows: give a run on the same packed data"
+            )
+    for stage, logits in predictions.logits.items():
+        for label in logits:
+            if label not in reference.logits.get(stage, {}):
+                known = ", ".join(f"{s}.{name}" for s, found in reference.logits.items() for name in found)
+                raise DataError(f"reference: has no '{stage}.{label}' to compare with; it predicts {known}")

@@ -1,0 +1,59 @@
+"""The inputs that a metric of the table may take, by population; `corank.evaluation.inputs` computes them.
+
+Letters: N rows · C candidates · S stages.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+Population = Literal["exposed", "candidates", "cut", "cascade"]
+"""`exposed` and `candidates`: rows are exposed candidates, or all, of one stage and one label. `cut`: what one stage
+keeps, measured against the last stage. `cascade`: what all stages together keep."""
+Inputs = Mapping[str, Any]
+"""The inputs of one population by name; None is an input that is not known, such as the truth of a real log."""
+
+_POINT = {
+    "user": "the user of each row: (N,)",
+    "logit": "the stage's logit: (N,)",
+    "probability": "σ(logit): (N,)",
+    "calibrated": "the calibrated probability: (N,); not known while a model trains",
+    "label": "1, 0, or −1 where unknown: (N,)",
+    "weight": "the log's weight: (N,)",
+}
+_STAGES = {
+    "requests": "how the C candidates lie in requests: `Requests`",
+    "scores": "what each stage orders by, the first stage first: S arrays of (C,)",
+    "quotas": "how many candidates each stage but the last keeps: S − 1 numbers",
+    "k": "how many candidates the last stage keeps",
+    "m": "how many candidates the stage keeps; of the cascade, the last stage but one",
+}
+INPUTS: dict[Population, dict[str, str]] = {
+    "exposed": _POINT,
+    "candidates": _POINT
+    | {
+        "level": "how deep the log's funnel let the candidate: (N,)",
+        "cuts": "levels whose candidates the stage cut; None if the config names none",
+        "truth": "the known probability of the label: (N,), or None",
+        "reference_logit": "the logit of the reference run: (N,); only with a reference",
+    },
+    "cut": _STAGES
+    | {
+        "label": "the stage's main label, 1, 0, or −1 where unknown: (C,)",
+        "score": "what the stage orders by: (C,)",
+        "rank": "the candidate's rank in its request by `score`, from 0: (C,)",
+        "last_index": "the index of the last stage in `scores`",
+        "last_value": "the last stage's value, such as a calibrated probability: (C,)",
+        "last_rank": "the rank by the last stage: (C,)",
+        "truth_rank": "the rank by the true value: (C,), or None",
+    },
+    "cascade": _STAGES
+    | {
+        "clicked": "whether the last stage's main label is 1: (C,) bool",
+        "truth_top": "whether a candidate is among the k truly best: (C,) bool, or None",
+        "kept": "whether the log's own last stage kept the candidate: (C,) bool, or None",
+        "last_top": "whether a candidate is among the last stage's top k: (C,) bool",
+        "earlier_scores": "`scores` without the last stage; only with three or more stages",
+        "earlier_quotas": "the quotas of all but the last two stages; only with three or more stages",
+    },
+}
+"""Population → input → what it is."""
