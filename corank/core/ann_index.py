@@ -8,6 +8,7 @@ Letters: N items · d last width of the towers · Q queries · S newer rows besi
 
 import math
 from bisect import bisect_left
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -20,9 +21,9 @@ from annotated_types import Gt, Le
 from numpy.typing import NDArray
 from pydantic import PositiveInt
 
-from corank.core.errors import BundleError
+from corank.core.errors import BundleError, ConfigError
 from corank.core.ordering import top_k
-from corank.core.settings import Settings
+from corank.core.settings import Settings, unknown
 from corank.core.types import Floats, Longs, Mask
 
 _untyped: Any = faiss  # its stubs lack some of what it has
@@ -55,6 +56,11 @@ class RetrievalSettings(Settings):
     slower and larger than `ivf` at every recall that we measured."""
     recall: Annotated[float, Gt(0), Le(1)] = 0.98
     """What share of the true best `keep` the index is tuned to find."""
+
+    def check(self, stages: Collection[str]) -> None:
+        """Raise ConfigError unless `stage` is one of the stages with item vectors."""
+        if self.stage not in stages:
+            raise ConfigError(f"retrieval.stage: {unknown(self.stage, stages, 'towers stage')}")
 
     def kind(self, items: int) -> Kind:
         """What `index` comes to for so many."""

@@ -22,6 +22,7 @@ from corank.features.kinds import (
     Side,
     is_embedded,
 )
+from corank.features.log_schema import DataSettings
 
 Placement = Literal["query", "item", "cross"]
 PLACEMENTS: tuple[Placement, ...] = ("query", "item", "cross")
@@ -247,6 +248,24 @@ class Schema:
 
     def priors(self, placement: Placement | None = None) -> dict[str, PriorFeature]:
         return {n: f for n, f in self.derived(placement).items() if isinstance(f, PriorFeature)}
+
+    def check(self, data: DataSettings) -> None:
+        """Raise ConfigError if a feature names a label or a column that the log does not have."""
+        for name, history in self.histories().items():
+            if history.event is not None and history.event not in data.labels:
+                raise ConfigError(
+                    f"features.{name}.event: no label '{history.event}'; data.labels are {', '.join(data.labels)}"
+                )
+            if self.column(history.of or "") != data.item:
+                raise ConfigError(
+                    f"features.{name}.of: a history holds items, so it must be of the feature over "
+                    f"data.item ('{data.item}'); received '{history.of}'"
+                )
+        for name, prior in self.priors().items():
+            if prior.label is not None and prior.label not in data.labels:
+                raise ConfigError(
+                    f"features.{name}.label: no label '{prior.label}'; data.labels are {', '.join(data.labels)}"
+                )
 
     def refuse(self, names: Iterable[str], allowed: Placement, key: str) -> None:
         """Raise ConfigError unless every feature exists and is of the `allowed` placement.

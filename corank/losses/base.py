@@ -69,6 +69,7 @@ class Scope:
 class Term(Settings):
     """One loss of the config."""
 
+    kind: str
     weight: NonNegativeFloat = 1.0
     """Factor of this loss in the total."""
 
@@ -85,6 +86,10 @@ class Term(Settings):
     def reads(self, scope: Scope) -> list[str]:
         """The stages whose logits the term takes."""
         return list(scope.stages) if self.learner is None else [self.learner]
+
+    def teachers(self) -> list[str]:
+        """The stages, teachers or logged scores whose scores the learner learns from; none unless the loss distils."""
+        return []
 
     def zeros(self, scope: Scope) -> set[int]:
         """The levels whose candidates the term takes for hard negatives, whatever is known of them."""

@@ -63,6 +63,10 @@ class Distill(Term):
     def learner(self) -> str:
         return self.student
 
+    def teachers(self) -> list[str]:
+        """The one teacher."""
+        return [self.teacher]
+
     def reads(self, scope: Scope) -> list[str]:
         return [self.student] if self.teacher in scope.scores else [self.student, self.teacher]
 

@@ -28,6 +28,57 @@ class Total:
             if isinstance(term, Distill):
                 self._one_target_a_row(term, n)
 
+    def check_learners(self, networks: Mapping[str, str]) -> None:
+        """Raise ConfigError if no loss trains a stage or teacher.
+
+        Args:
+            networks: names of stages and teachers by their key, such as `stages.0`.
+        """
+        terms = [term for term in self.terms if term.weight > 0]
+        # a loss without a learner of its own trains every stage that it reads
+        trained = {name for t in terms for name in ([t.learner] if t.learner else t.reads(self.scope))}
+        for key, name in networks.items():
+            if name not in trained:
+                raise ConfigError(
+                    f"{key}: no loss trains '{name}'; add one, such as "
+                    f"{{kind: click, stage: {name}}}, or drop the stage"
+                )
+
+    def check_teachers(self, teachers: Mapping[str, str]) -> None:
+        """Raise ConfigError if no loss learns from a teacher.
+
+        Args:
+            teachers: names of teachers by their key, such as `teachers.0`.
+        """
+        for key, name in teachers.items():
+            if all(name not in term.teachers() for term in self.terms):
+                raise ConfigError(
+                    f"{key}: nobody learns from '{name}'; add a loss {{kind: distill, teacher: {name}, …}}"
+                )
+
+    def check_one_learner(self, mode: str) -> None:
+        """Raise ConfigError if a loss trains several stages at once, which only `train.mode: joint` can do."""
+        for n, term in enumerate(self.terms):
+            if term.learner is None:
+                raise ConfigError(
+                    f"losses.{n}: '{term.kind}' trains several stages at once, so it needs train.mode: joint; "
+                    f"received {mode}"
+                )
+
+    def check_teaching_order(self, networks: Sequence[str]) -> None:
+        """Raise ConfigError if a teacher trains after its student.
+
+        Args:
+            networks: names of stages, then teachers; the last trains first.
+        """
+        for n, term in enumerate(self.terms):
+            later = networks[: networks.index(term.learner)] if term.learner else []
+            for teacher in set(term.teachers()) & set(later):
+                raise ConfigError(
+                    f"losses.{n}.teacher: '{teacher}' trains after '{term.learner}' in train.mode: separate, "
+                    "where the last stage is first; take a deeper stage"
+                )
+
     def _one_target_a_row(self, distill: Distill, n: int) -> None:
         for other in self.terms:
             if other.learner == distill.student:

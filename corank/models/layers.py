@@ -6,8 +6,8 @@ Letters: N rows · R requests · I distinct items · C candidates · h width.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Sequence
-from typing import Annotated, Any, Literal, cast
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 import torch
 from annotated_types import Ge, Lt, MinLen
@@ -19,7 +19,9 @@ from corank.batches.batch import Batch
 from corank.core.errors import ConfigError
 from corank.core.formula import Value
 from corank.core.settings import Settings
+from corank.features.schema import Schema
 from corank.models.embedding import gather, sum_rows
+from corank.models.stage_context import StageContext
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": functional.relu,
@@ -42,6 +44,18 @@ class NetworkSettings(Settings):
     table_gradient: bool = True
     """Whether what the stage learns reaches the tables."""
 
+    @abstractmethod
+    def predicts(self) -> list[str]:
+        """Its labels."""
+
+    @abstractmethod
+    def input_features(self, schema: Schema) -> dict[str, list[str]]:
+        """Its inputs by name, such as `rank` or `prerank.query`, each with the features that enter it."""
+
+    def check(self, context: StageContext) -> None:
+        """Raise ConfigError if it contradicts the rest of the config."""
+        context.require_labels(self.predicts())
+
 
 class StageSettings(NetworkSettings):
     """What every stage of the cascade has."""
@@ -57,9 +71,26 @@ class StageSettings(NetworkSettings):
     value: str
     """By what it orders: an expression over its labels and the data's `columns`, such as `click * bid`."""
 
-    @abstractmethod
-    def predicts(self) -> list[str]:
-        """Its labels."""
+    scorer: ClassVar[str] = "graph"
+    """The scorer that serves it: `vectors`, if it has item vectors, or `graph`."""
+
+    def check(self, context: StageContext) -> None:
+        """Raise ConfigError if it contradicts the rest of the config."""
+        super().check(context)
+        key, data, before = context.key, context.data, context.before
+        for level in self.cuts:
+            if level not in data.levels:
+                raise ConfigError(f"{key}.cuts: no level '{level}'; data.levels are {', '.join(data.levels)}")
+        if not before and self.deadline_ms is not None:
+            raise ConfigError(
+                f"{key}.deadline_ms: '{self.name}' is the first stage, and there is no other order; take it away"
+            )
+        if before and self.keep > (quota := before[last := list(before)[-1]]):
+            raise ConfigError(
+                f"{key}.keep: '{self.name}' would keep {self.keep} of the {quota} that "
+                f"'{last}' leaves it; quotas fall along the cascade"
+            )
+        self.ordering(data.columns)
 
     def ordering(self, columns: Collection[str]) -> Value:
         """Its value, parsed. Raises ConfigError, which names the key, where it is not of its labels and `columns`."""
@@ -78,6 +109,37 @@ class StageSettings(NetworkSettings):
     def main(self) -> str:
         """The label that its value names first: whose positives it is judged by."""
         return main_label(self.value, self.predicts())
+
+
+def check_tables(networks: Mapping[str, NetworkSettings]) -> None:
+    """Raise ConfigError if no stage or teacher trains the tables that another reads.
+
+    Args:
+        networks: stages and teachers by their key, such as `stages.0`.
+    """
+    sharing = [network for network in networks.values() if network.embeddings == "shared"]
+    for key, network in networks.items():
+        users = sharing if network.embeddings == "shared" else [network]
+        if not any(user.table_gradient for user in users):
+            raise ConfigError(
+                f"{key}.table_gradient: nobody would train the tables of '{network.name}'; "
+                f"write true for {' or '.join(user.name for user in users)}"
+            )
+
+
+def check_separate_tables(networks: Mapping[str, NetworkSettings]) -> None:
+    """Raise ConfigError if a stage that trains later changes the tables of one that has ended.
+
+    Args:
+        networks: stages and teachers by their key; the last trains first.
+    """
+    sharing = {key: network for key, network in networks.items() if network.embeddings == "shared"}
+    for key, network in list(sharing.items())[:-1]:
+        if network.table_gradient:
+            raise ConfigError(
+                f"{key}.embeddings: '{network.name}' trains after '{list(sharing.values())[-1].name}' and would "
+                "change its tables; write embeddings: own, or table_gradient: false"
+            )
 
 
 def main_label(value: str, labels: Collection[str]) -> str:

@@ -33,6 +33,7 @@ from corank.models.layers import (
     linear,
     pair_sum,
 )
+from corank.models.stage_context import StageContext
 from corank.models.stage_io import StageOutput
 
 
@@ -44,6 +45,19 @@ class LayerSettings(NetworkSettings):
     """Attention over a history."""
     dcn: DcnSettings | None = None
     """Cross layers beside the deep ones."""
+
+    def predicts(self) -> list[str]:
+        """Its labels."""
+        return self.labels
+
+    def input_features(self, schema: Schema) -> dict[str, list[str]]:
+        """Every feature enters it."""
+        return {self.name: list(schema.features)}
+
+    def check(self, context: StageContext) -> None:
+        """Raise ConfigError if it contradicts the rest of the config."""
+        super().check(context)
+        self.attended(context.schema, context.key.partition(".")[0])
 
     def attended(self, schema: Schema, key: str = "stages") -> Attended | None:
         """What its attention reads. Raises ConfigError, which begins with the key, where that is not in the schema."""
@@ -71,9 +85,6 @@ class MlpSettings(LayerSettings, StageSettings):
     from_stages: list[str] = []
     """What it sees of earlier stages, as `STAGE.score` (the logit) or `STAGE.place` (in the request)."""
 
-    def predicts(self) -> list[str]:
-        return self.labels
-
     def sees(self) -> list[tuple[str, Earlier]]:
         """`from_stages`, told apart. Raises ConfigError where one is neither a score nor a place."""
         found: list[tuple[str, Earlier]] = []
@@ -86,9 +97,26 @@ class MlpSettings(LayerSettings, StageSettings):
             found.append((stage, "score" if what == "score" else "place"))
         return found
 
-    def check(self, schema: Schema) -> None:
-        """A ranker may see every feature."""
-        self.attended(schema)
+    def check(self, context: StageContext) -> None:
+        """Raise ConfigError if it contradicts the rest of the config, such as an earlier stage that does not exist."""
+        super().check(context)
+        key = f"{context.key}.from_stages"
+        for name, what in self.sees():
+            if name not in context.before:
+                raise ConfigError(
+                    f"{key}: '{name}' is no stage before '{self.name}'; "
+                    f"there are {', '.join(context.before) or 'none'}"
+                )
+            if what == "place" and name != (first := next(iter(context.before))):
+                raise ConfigError(
+                    f"{key}: '{name}' places only what '{first}' keeps, yet all candidates in training: "
+                    f"its place would mean two things; write {name}.score"
+                )
+            if context.last_first:
+                raise ConfigError(
+                    f"{key}: '{name}' trains after '{self.name}' in train.mode: separate, where the last stage is "
+                    "first; write joint or alternate"
+                )
 
 
 class Mlp(nn.Module):

@@ -15,14 +15,26 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from corank.batches.batch import Batch
+from corank.core.errors import ConfigError
+from corank.core.settings import unknown
 from corank.features.input_layout import Attended, Layout
 from corank.features.schema import Placement
 from corank.models.mlp import LayerSettings, Mlp
+from corank.models.stage_context import StageContext
 
 
 class TeacherSettings(LayerSettings):
     scores: Annotated[list[str], MinLen(1)]
     """The logged scores (`data.scores`) that it sees beside every feature; a missing one counts as 0, and is marked."""
+
+    def check(self, context: StageContext) -> None:
+        """Raise ConfigError if it contradicts the rest of the config, such as a score that is not logged."""
+        super().check(context)
+        for score in self.scores:
+            if score not in context.data.scores:
+                raise ConfigError(
+                    f"{context.key}.scores: {unknown(score, context.data.scores)}, as data.scores names them"
+                )
 
 
 class Teacher(Mlp):

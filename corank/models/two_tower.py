@@ -5,7 +5,7 @@ Letters: R requests · I distinct items · C candidates.
 
 import math
 from collections.abc import Iterable
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -16,6 +16,7 @@ from corank.core.settings import Settings
 from corank.features.input_layout import Layout
 from corank.features.schema import Placement, Schema
 from corank.models.layers import Columns, StageSettings, Tower, Widths, pair_dot
+from corank.models.stage_context import StageContext
 from corank.models.stage_io import StageOutput, StageVectors
 
 
@@ -39,11 +40,15 @@ class TowersSettings(StageSettings):
     """Features of the item tower; all of the item side unless given."""
     label: str = "click"
 
+    scorer: ClassVar[str] = "vectors"
+
     @property
     def labels(self) -> list[str]:
+        """The one label that it predicts."""
         return [self.label]
 
     def predicts(self) -> list[str]:
+        """The one label that it predicts."""
         return self.labels
 
     @model_validator(mode="before")
@@ -69,7 +74,21 @@ class TowersSettings(StageSettings):
             return {"query": self.query}
         return {name: tower.widths or self.query for name, tower in self.query_towers.items()}
 
-    def check(self, schema: Schema) -> None:
+    def input_features(self, schema: Schema) -> dict[str, list[str]]:
+        """The features of each tower, by `STAGE.TOWER`."""
+        queries = {"query": self.query_features} | {n: t.features for n, t in self.query_towers.items()}
+        if self.query_towers:
+            del queries["query"]
+        chosen = {
+            name: list(schema.placed("query")) if names is None else names for name, names in queries.items()
+        }
+        item = list(schema.placed("item")) if self.item_features is None else self.item_features
+        return {f"{self.name}.{tower}": names for tower, names in (chosen | {"item": item}).items()}
+
+    def check(self, context: StageContext) -> None:
+        """Raise ConfigError if it contradicts the rest of the config, such as an item feature in a query tower."""
+        super().check(context)
+        schema = context.schema
         for name, tower in self.query_towers.items():
             schema.refuse(tower.features, "query", f"stages.{self.name}.query_towers.{name}.features")
         schema.refuse(self.query_features or [], "query", f"stages.{self.name}.query_features")

@@ -10,8 +10,6 @@ from corank.batches.sampling import SOURCES, Population
 from corank.data.tables import Table
 from corank.data.validate import Source, Survey, feature_columns, sources, value_columns
 from corank.features.kinds import DerivedFeature, IdsFeature
-from corank.features.schema import Placement
-from corank.models.mlp import LayerSettings
 from corank.training.config import Config
 
 
@@ -74,18 +72,7 @@ def _feature_row(config: Config, name: str, found: Mapping[str, Source]) -> dict
         made_of = feature.of
     row = {"feature": name, "side": schema.side(name), "kind": feature.kind}
     row |= {"from": made_of or found.get(name, "log"), "table": table}
-    for stage in (*config.stages, *config.teachers):
-        if isinstance(stage, LayerSettings):
-            row[stage.name] = "x"
-            continue
-        towers: dict[str, tuple[Placement, list[str] | None]] = {
-            "query": ("query", stage.query_features),
-            "item": ("item", stage.item_features),
-        }
-        if stage.query_towers:
-            several = {n: ("query", tower.features) for n, tower in stage.query_towers.items()}
-            towers = several | {"item": towers["item"]}  # type: ignore[assignment]
-        for tower, (placement, names) in towers.items():
-            enters = schema.placement(name) == placement and (names is None or name in names)
-            row[f"{stage.name}.{tower}"] = "x" if enters else ""
+    for network in config.networks.values():
+        inputs = network.input_features(schema)
+        row |= {title: "x" if name in entering else "" for title, entering in inputs.items()}
     return row

@@ -222,4 +222,4 @@ def test_an_event_is_embedded_as_a_candidate_is() -> None:
 def test_attention_reads_a_history_and_embedded_features_of_its_items(din: dict, message: str) -> None:
     settings = MlpSettings(name="rank", model="mlp", keep=2, din=DinSettings(**din))
     with pytest.raises(ConfigError, match=message):
-        settings.check(SCHEMA)
+        settings.attended(SCHEMA)

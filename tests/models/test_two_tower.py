@@ -7,11 +7,24 @@ import torch
 from pydantic import ValidationError
 
 from corank.core.errors import ConfigError
+from corank.features.log_schema import DataSettings
 from corank.models.joint import JointModel
+from corank.models.stage_context import StageContext
 from corank.models.two_tower import Towers, TowersSettings
 from tests.support.configs import TEXT, refused
 from tests.support.encoded_batches import LAYOUT, SCHEMA, random_batch
 
+DATA = DataSettings.model_validate(
+    {
+        "log": "log.parquet",
+        "request": ["request"],
+        "user": "user",
+        "item": "item",
+        "time": "time",
+        "labels": {"click": {"column": "click"}},
+        "split": {"valid": "2026-01-02", "test": "2026-01-03"},
+    }
+)
 SPLIT = {
     "person": {"features": ["user", "age"], "widths": [6, 8]},
     "past": {"features": ["seen"]},
@@ -131,10 +144,11 @@ def test_towers_that_contradict_each_other_are_refused(changes: dict[str, object
     ],
 )
 def test_a_query_tower_knows_the_query_alone(feature: str, message: str) -> None:
-    of().check(SCHEMA)
+    context = StageContext("stages.0", SCHEMA, DATA)
+    of().check(context)
     settings = of(query_towers={**SPLIT, "now": {"features": ["hour", feature], "widths": [8]}})
     with pytest.raises(ConfigError) as caught:
-        settings.check(SCHEMA)
+        settings.check(context)
     assert str(caught.value).startswith(f"stages.prerank.query_towers.now.features: {message}")
 
 

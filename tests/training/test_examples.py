@@ -26,7 +26,8 @@ from corank.models.embedding import TableOptimiser
 from corank.models.mlp import MlpSettings
 from corank.models.teacher import TeacherSettings
 from corank.models.two_tower import QueryTower, TowersSettings
-from corank.training.config import Config, EarlyStop, TrainSettings
+from corank.training.config import Config
+from corank.training.train_settings import EarlyStop, TrainSettings
 from corank.training.config_file import plain, read
 from corank.training.optimisers import DenseOptimiser
 

@@ -1,0 +1,76 @@
+"""How a run trains: the `train` part of the config."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import ConfigDict, Field, PositiveInt
+
+from corank.core.errors import ConfigError
+from corank.core.settings import Settings
+from corank.metrics.metric import validation_metrics
+from corank.models.embedding import TableOptimiser
+from corank.training.optimisers import DenseOptimiser
+
+
+class EarlyStop(Settings):
+    """Stop when a validation metric has not bettered for `patience` epochs; the best epoch's weights are kept."""
+
+    metric: str = "rank.click.auc"
+    """stage.label.metric; metrics of the table that have `validation`, such as auc, gauc and logloss."""
+    patience: PositiveInt = 1
+
+    def merit(self, value: float) -> float:
+        """A number that is higher for the better of two values of the metric."""
+        return validation_metrics()[self.metric.rpartition(".")[2]].merit(value)
+
+
+class TrainSettings(Settings):
+    """How a run trains. A key named as a stage (`rank: {lr: 0.001}`) sets that stage's optimiser."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    __pydantic_extra__: dict[str, DenseOptimiser] = Field(init=False)
+
+    mode: Literal["joint", "separate", "alternate"] = "joint"
+    """All stages in one step; each for all its epochs, the last stage first; or a step each in turn, a batch."""
+    epochs: PositiveInt = 1
+    """Of every stage, where they train separately."""
+    requests: Annotated[int, Ge(1), Le(2**16)] = 256
+    """Requests a batch."""
+    seed: Annotated[int, Ge(0), Lt(2**32)] = 0
+    table: TableOptimiser = TableOptimiser()
+    average: Annotated[float, Gt(0), Lt(1)] | None = None
+    """Decay of an exponential average of the weights, which is then what is evaluated and shipped."""
+    early_stop: EarlyStop | None = None
+    checkpoint_every: PositiveInt = 1000
+    """Optimiser steps between checkpoints; one is written after every epoch, too."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """Of the matrix products in training; auto is bf16 where the processor has it. Evaluation is fp32."""
+
+    @property
+    def stages(self) -> dict[str, DenseOptimiser]:
+        """The optimiser of each stage and teacher that has one of its own."""
+        return dict(self.__pydantic_extra__ or {})
+
+    def check(self, labels: Mapping[str, Sequence[str]]) -> None:
+        """Raise ConfigError if early stopping is impossible, or by a metric that does not exist.
+
+        Args:
+            labels: the labels that each stage of the cascade predicts.
+        """
+        if self.early_stop is None:
+            return
+        known = [
+            f"{stage}.{label}.{metric}"
+            for stage in labels
+            for label in labels[stage]
+            for metric in validation_metrics()
+        ]
+        if self.early_stop.metric not in known:
+            raise ConfigError(
+                f"train.early_stop.metric: unknown metric '{self.early_stop.metric}'; known metrics: {', '.join(known)}"
+            )
+        if self.mode == "separate":
+            raise ConfigError(
+                "train.early_stop: the stages of train.mode: separate end one after another; drop it"
+            )
