@@ -114,7 +114,7 @@ def stepper(config: Config, packed: PackedDataset) -> Iterator[None]:
     total = config.total
     reader = Reader(packed, "train", REQUESTS, attended=model.attended, sees_ranks=model.sees_ranks)
     for epoch in range(10**6):
-        for number, batch in enumerate(reader.shuffled(epoch)):
+        for number, batch in enumerate(reader.read_shuffled(epoch)):
             loss, _ = total(model.outputs(batch.to(device()), total.reads()), batch, number)
             for optimiser in steps.values():
                 optimiser.zero_grad(set_to_none=True)

@@ -150,7 +150,7 @@ def stepper(
     model.dtype = precision("auto", on)
     steps = optimisers(model, TableOptimiser(), {})
     for epoch in range(10**6):
-        for number, batch in enumerate(reader.shuffled(epoch)):
+        for number, batch in enumerate(reader.read_shuffled(epoch)):
             batch = batch.to(on)
             total, _ = learn(forward(model, batch), batch, number)
             for optimiser in steps.values():
@@ -175,7 +175,7 @@ def measure(packed: PackedDataset, requests: int, rounds: int, steps: int) -> di
     """Medians over interleaved rounds of the three, each round some steps long."""
     joint = stepper(packed, Reader(packed, "train", requests), lambda model, batch: model(batch))
     rows = stepper(packed, PerRowReader(packed, "train", requests), per_row)
-    batch = next(iter(Reader(packed, "train", requests).ordered()))
+    batch = next(iter(Reader(packed, "train", requests).read_ordered()))
     items, candidates = len(batch.numbers["item"]), len(batch)
     ours = products(requests, items, candidates)
     whole = tower(candidates, QUERY * DIM, STAGES[0].query) + tower(candidates, ITEM * DIM, STAGES[0].item)

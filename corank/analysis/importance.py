@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 
 from corank.analysis.latency import FeatureLatency, feature_latencies
 from corank.analysis.logged_request import logged_request
-from corank.batches.reader import Draft, Reader
+from corank.batches.build import build_batch
+from corank.batches.encoded_batch import EncodedBatch
+from corank.batches.reader import Reader
 from corank.core.errors import DataError
 from corank.core.ragged import Rows
 from corank.core.types import Floats, Longs, Report
@@ -115,16 +117,16 @@ def _scores(
     )
     features = ["", *packed.schema.features]
     parts: list[_Scores] = []
-    for draft in islice(reader.drafts(epoch=0), batches):
+    for encoded in islice(reader.read_encoded(epoch=0), batches):
         rng = np.random.default_rng([seed, len(parts)])
         logits = {}
         for feature in features:
-            dealt = _shuffled(draft, packed.schema, feature, rng) if feature else draft
+            dealt = _shuffled(encoded, packed.schema, feature, rng) if feature else encoded
             with torch.no_grad():
-                found = model(dealt.batch(reader.layout))
+                found = model(build_batch(reader.layout, dealt))
             logits[feature] = {name: found[name].logits[model.main[name]].numpy() for name in model.stages}
-        labels = {name: values.astype(np.int8) for name, values in draft.others["labels"].items()}
-        parts.append(_Scores(draft.user[draft.request_of], labels, draft.others["weight"], logits))
+        labels = {name: values.astype(np.int8) for name, values in encoded.labels.items()}
+        parts.append(_Scores(encoded.user[encoded.request_of], labels, encoded.weight, logits))
         if len(parts) % REPORT_EVERY == 0:
             report(f"{len(parts) * reader.requests:,} requests scored")
     return _Scores(
@@ -138,21 +140,23 @@ def _scores(
     )
 
 
-def _shuffled(draft: Draft, schema: Schema, feature: str, rng: np.random.Generator) -> Draft:
+def _shuffled(encoded: EncodedBatch, schema: Schema, feature: str, rng: np.random.Generator) -> EncodedBatch:
     """The batch with the values of one feature shuffled: among its requests, items or pairs."""
     placement = schema.placement(feature)
     if placement == "query":
-        order = rng.permutation(len(draft.query))
+        order = rng.permutation(len(encoded.query))
         past = {
             attended: (items, events.take(order)) if attended.history == feature else (items, events)
-            for attended, (items, events) in draft.past.items()
+            for attended, (items, events) in encoded.histories.items()
         }
-        return replace(draft, query=_with_order(draft.query, schema, feature, order), past=past)
+        return replace(encoded, query=_with_order(encoded.query, schema, feature, order), histories=past)
     if placement == "item":
         # drawn by candidate, so that the value of a popular item is drawn as often as it occurs
-        order = draft.item_of[rng.integers(0, len(draft.item_of), len(draft.item))].astype(np.int64)
-        return replace(draft, item=_with_order(draft.item, schema, feature, order))
-    return replace(draft, cross=_with_order(draft.cross, schema, feature, rng.permutation(len(draft.cross))))
+        order = encoded.item_of[rng.integers(0, len(encoded.item_of), len(encoded.item))].astype(np.int64)
+        return replace(encoded, item=_with_order(encoded.item, schema, feature, order))
+    return replace(
+        encoded, cross=_with_order(encoded.cross, schema, feature, rng.permutation(len(encoded.cross)))
+    )
 
 
 def _with_order(rows: Rows, schema: Schema, feature: str, order: Longs) -> Rows:

@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from corank.batches.sampling import BATCH, CATALOGUE, Population, drawn
+from corank.batches.sampling import BATCH, CATALOGUE, Population, draw_order
 from corank.core.time import NEVER
 from corank.core.types import Ints, Longs
 from corank.data.dataset import PackedDataset
@@ -61,7 +61,7 @@ class Negatives:
         pairs = self._new(request_x, item_x, request_of, self.item_of_row[row_of])
         request_x, item_x, source_x = request_x[pairs], item_x[pairs], source_x[pairs]
         row_x = self.packed.item_versions.held(item_x, time[request_x]).astype(np.int32)
-        return request_x, row_x, source_x, drawn(request_x, source_x, rng)
+        return request_x, row_x, source_x, draw_order(request_x, source_x, rng)
 
     def counts(self, population: Population | None) -> Longs:
         """The log's candidates of each item row, of all levels or those of a population."""

@@ -9,12 +9,13 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from corank.batches.batch import Batch, assemble, grouped
+from corank.batches.batch import Batch
+from corank.batches.build import build_batch, grouped
+from corank.batches.encoded_batch import EncodedBatch
 from corank.batches.negatives import Negatives
-from corank.batches.sampling import Population, chosen, drawn
+from corank.batches.sampling import Population, draw_order, select
 from corank.core.ragged import Ragged, Rows
 from corank.core.types import Floats, Ints, Longs, Mask
 from corank.data.dataset import PackedDataset, Shard
@@ -59,12 +60,12 @@ class Reader:
         """Batches an epoch, of all ranks."""
         return sum(-(-len(shard) // self.requests) for shard in self.shards)
 
-    def shuffled(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
+    def read_shuffled(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
         """The batches of a training epoch in a drawn order, from the `skip`-th on."""
         plan = self._plan(np.random.default_rng([self.seed, epoch]))
         yield from self._read([(n, *part) for n, part in enumerate(plan)][skip:], epoch)
 
-    def ordered(self) -> Iterator[Batch]:
+    def read_ordered(self) -> Iterator[Batch]:
         """All batches in log order."""
         yield from self._read([(n, *part) for n, part in enumerate(self._plan(None))], 0)
 
@@ -75,11 +76,11 @@ class Reader:
             for first in range(0, len(index), self.requests):
                 yield shard, np.sort(index[first : first + self.requests])
 
-    def drafts(self, epoch: int) -> Iterator["Draft"]:
-        """The batches of `shuffled`, before their rows are looked up in tables."""
+    def read_encoded(self, epoch: int) -> Iterator[EncodedBatch]:
+        """The batches of `read_shuffled`, before their rows are looked up in tables."""
         plan = self._plan(np.random.default_rng([self.seed, epoch]))
         for number, part in enumerate(plan):
-            yield self._draft(epoch, number, *part)
+            yield self._encode(epoch, number, *part)
 
     def _read(self, plan: list[tuple[int, Shard, Longs]], epoch: int) -> Iterator[Batch]:
         # not ahead in a thread: on a CPU it takes from the step what it saves (LOG.md)
@@ -88,37 +89,35 @@ class Reader:
                 yield self._batch(epoch, *part)
 
     def _batch(self, epoch: int, number: int, shard: Shard, requests: Longs) -> Batch:
-        return self._draft(epoch, number, shard, requests).batch(self.layout)
+        return build_batch(self.layout, self._encode(epoch, number, shard, requests))
 
-    def _draft(self, epoch: int, number: int, shard: Shard, requests: Longs) -> "Draft":
+    def _encode(self, epoch: int, number: int, shard: Shard, requests: Longs) -> EncodedBatch:
         found = self._candidates(shard, requests, np.random.default_rng([self.seed, epoch, number]))
         item, item_start, order = grouped(found.row)
         item_of = np.empty(len(found.row), dtype=np.int32)
         item_of[order] = np.repeat(np.arange(len(item), dtype=np.int32), np.diff(item_start))
-        past = history_items(self.packed, shard, requests, self._histories)
+        histories = history_items(self.packed, shard, requests, self._histories)
         position = None if shard.position is None else found.column(shard.position, -1)
-        return Draft(
+        return EncodedBatch(
             user=shard.user[requests],
-            query=query_rows(self.packed, shard, requests, past),
+            query=query_rows(self.packed, shard, requests, histories),
             item=self.packed.items.take(item),
             cross=self._cross(shard, requests, found),
-            past={attended: self._events(past[attended.history]) for attended in self.attended},
             request_of=found.request_of,
             item_of=item_of,
-            others={
-                "items": Bags(order, item_start, None, len(item)),
-                "level": found.level,
-                "exposed": len(self.packed.data.levels) - 1,
-                "weight": found.column(shard.weight, 1),
-                "labels": {name: found.column(values, -1) for name, values in shard.labels.items()},
-                "scores": {name: found.column(values, np.nan) for name, values in shard.scores.items()},
-                "place": found.place,
-                "share": self._share[item],
-                "position": None if position is None else torch.from_numpy(position).long(),
-                "columns": {n: torch.from_numpy(c) for n, c in self._columns(shard, found).items()},
-                "same": self._same(item),
-                "stands_for": None if found.stands_for is None else torch.from_numpy(found.stands_for),
-            },
+            by_item=Bags(order, item_start, None, len(item)),
+            level=found.level,
+            exposed=len(self.packed.data.levels) - 1,
+            weight=found.column(shard.weight, 1),
+            labels={name: found.column(values, -1) for name, values in shard.labels.items()},
+            scores={name: found.column(values, np.nan) for name, values in shard.scores.items()},
+            columns=self._columns(shard, found),
+            position=None if position is None else position.astype(np.int64),
+            draw_order=found.draw_order,
+            represents=found.represents,
+            share=self._share[item],
+            first_of_item=self._first_of_item(item),
+            histories={attended: self._events(histories[attended.history]) for attended in self.attended},
         )
 
     @cached_property
@@ -134,13 +133,13 @@ class Reader:
         logged = {name: found.column(values, np.nan) for name, values in shard.columns.items()}
         return logged | {name: values[found.row] for name, values in self.packed.item_columns.items()}
 
-    def _same(self, item: Ints) -> torch.Tensor | None:
+    def _first_of_item(self, item: Ints) -> Longs | None:
         """For each row the first that is of the same item, None where all are of different ones; rows ascend."""
         ordinal = self.negatives.item_of_row[item]
         new = np.diff(ordinal, prepend=-1) != 0
         if new.all():
             return None
-        return torch.from_numpy(np.maximum.accumulate(np.where(new, np.arange(len(item)), 0)))
+        return np.maximum.accumulate(np.where(new, np.arange(len(item)), 0))
 
     def _candidates(self, shard: Shard, requests: Longs, rng: np.random.Generator) -> "_Candidates":
         start, stop = shard.request_start[requests], shard.request_start[requests + 1]
@@ -149,14 +148,14 @@ class Reader:
         if self.population is None:
             return _Candidates(request_of, logged, shard.item[logged], shard.level[logged], None)
         level, row = shard.level[logged], shard.item[logged]
-        place = drawn(request_of, level, rng)
-        keep = chosen(self.population, level, place)
-        held = _Candidates(request_of[keep], logged[keep], row[keep], level[keep], place[keep])
+        order = draw_order(request_of, level, rng)
+        keep = select(self.population, level, order)
+        held = _Candidates(request_of[keep], logged[keep], row[keep], level[keep], order[keep])
         if self.sees_ranks:
-            held = replace(held, stands_for=_stands_for(request_of, level, keep))
+            held = replace(held, represents=_represented(request_of, level, keep))
         # those that are not read are candidates of the request all the same, so never its negatives
         beyond = self.negatives.draw(self.population, held.row, request_of, row, shard.time[requests], rng)
-        return held.joined(*beyond)
+        return held.with_negatives(*beyond)
 
     def _cross(self, shard: Shard, requests: Longs, found: "_Candidates") -> Rows:
         cross, beyond = shard.cross.take(found.logged), np.flatnonzero(found.logged < 0)
@@ -175,34 +174,6 @@ class Reader:
 
 
 @dataclass(frozen=True)
-class Draft:
-    """A batch's rows, not yet looked up in tables: R of the query, I of distinct items, C of crosses."""
-
-    user: Ints
-    """Index into `PackedDataset.users`: (R,)."""
-    query: Rows
-    item: Rows
-    cross: Rows
-    past: dict[Attended, tuple[Rows, Ragged]]
-    request_of: Ints  # (C,)
-    item_of: Ints  # (C,)
-    others: dict[str, Any]
-    """What else `assemble` takes."""
-
-    def batch(self, layout: Layout) -> Batch:
-        return assemble(
-            layout,
-            self.query,
-            self.item,
-            self.cross,
-            self.request_of,
-            self.item_of,
-            past=self.past,
-            **self.others,
-        )
-
-
-@dataclass(frozen=True)
 class _Candidates:
     """The candidates of a batch, by request: each (C,)."""
 
@@ -211,8 +182,8 @@ class _Candidates:
     """Place in the shard, -1 for a negative beyond the log."""
     row: Ints
     level: NDArray[np.uint8]
-    place: Ints | None
-    stands_for: Floats | None = None
+    draw_order: Ints | None
+    represents: Floats | None = None
 
     def column(self, values: NDArray[Any] | None, otherwise: float) -> Floats:
         """A column of the log, `otherwise` where it has none."""
@@ -222,11 +193,13 @@ class _Candidates:
         read[self.logged < 0] = otherwise
         return read
 
-    def joined(self, request: Ints, row: Ints, source: NDArray[np.uint8], place: Ints) -> "_Candidates":
+    def with_negatives(
+        self, request: Ints, row: Ints, source: NDArray[np.uint8], draw_order: Ints
+    ) -> "_Candidates":
         """With drawn pairs, X of them."""
         if not len(request):
             return self
-        assert self.place is not None
+        assert self.draw_order is not None
         request_of = np.concatenate((self.request_of, request))
         order = np.argsort(request_of.astype(np.uint16), kind="stable")
         return _Candidates(
@@ -234,11 +207,11 @@ class _Candidates:
             np.concatenate((self.logged, np.full(len(request), -1)))[order],
             np.concatenate((self.row, row))[order],
             np.concatenate((self.level, source))[order],
-            np.concatenate((self.place, place))[order],
+            np.concatenate((self.draw_order, draw_order))[order],
             # a pair that was no candidate takes no place
             None
-            if self.stands_for is None
-            else np.concatenate((self.stands_for, np.zeros(len(request), np.float32)))[order],
+            if self.represents is None
+            else np.concatenate((self.represents, np.zeros(len(request), np.float32)))[order],
         )
 
 
@@ -249,7 +222,7 @@ def _ranges(start: Longs, length: Longs) -> Longs:
     return ranges
 
 
-def _stands_for(request_of: Ints, level: NDArray[np.uint8], keep: Mask) -> Floats:
+def _represented(request_of: Ints, level: NDArray[np.uint8], keep: Mask) -> Floats:
     """How many candidates of its request and level each of those kept stands for."""
     group = request_of.astype(np.int64) << 8 | level
     _, group = np.unique(group, return_inverse=True)

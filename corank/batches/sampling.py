@@ -32,8 +32,8 @@ def merge(populations: Iterable[Population]) -> dict[int, int | None]:
     return merged
 
 
-def drawn(request_of: Ints, level: NDArray[np.uint8], rng: np.random.Generator) -> Ints:
-    """Each candidate's place, from 0, in a drawn order of its request and level: (C,).
+def draw_order(request_of: Ints, level: NDArray[np.uint8], rng: np.random.Generator) -> Ints:
+    """Draw an order of the candidates of each request and level; each one's position in it, from 0: (C,).
 
     Args:
         request_of: ascending request of every candidate, below 65,536: (C,).
@@ -44,15 +44,15 @@ def drawn(request_of: Ints, level: NDArray[np.uint8], rng: np.random.Generator) 
     order = order[np.argsort(request_of[order].astype(np.uint16), kind="stable")]
     group = request_of[order].astype(np.int64) << 8 | level[order]
     begins = np.flatnonzero(np.diff(group, prepend=-1))
-    place = np.empty(len(order), dtype=np.int32)
-    place[order] = np.arange(len(order)) - np.repeat(begins, np.diff(begins, append=len(order)))
-    return place
+    position = np.empty(len(order), dtype=np.int32)
+    position[order] = np.arange(len(order)) - np.repeat(begins, np.diff(begins, append=len(order)))
+    return position
 
 
-def chosen(population: Population, level: NDArray[np.uint8], place: Ints) -> Mask:
-    """Mark the candidates to keep, by their `drawn` place: (C,)."""
+def select(population: Population, level: NDArray[np.uint8], order: Ints) -> Mask:
+    """Mark the candidates to keep, by their `draw_order`: (C,)."""
     most = np.zeros(256, dtype=np.int64)
     for code, count in population.items():
         most[code] = np.iinfo(np.int64).max if count is None else count
-    keep: Mask = place < most[level]
+    keep: Mask = order < most[level]
     return keep

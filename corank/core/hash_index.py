@@ -17,7 +17,7 @@ BLOCK = 32_768
 
 
 @dataclass(frozen=True)
-class Lookup:
+class HashIndex:
     """N distinct whole numbers, each in a slot of a table that is a quarter full at most, so that few collide."""
 
     keys: Longs

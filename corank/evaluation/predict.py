@@ -56,7 +56,7 @@ def predict(
         reader = Reader(
             packed, split, requests, population, attended=model.attended, sees_ranks=model.sees_ranks
         )
-        for batch in reader.ordered():
+        for batch in reader.read_ordered():
             logits = {
                 stage: {label: z.cpu().numpy() for label, z in output.logits.items()}
                 for stage, output in model.outputs(batch.to(device), names).items()

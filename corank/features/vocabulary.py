@@ -15,7 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from corank.core.errors import DataError
-from corank.core.hash_index import Lookup
+from corank.core.hash_index import HashIndex
 from corank.core.types import Hashes, Ints, Longs
 from corank.features.schema import FIRST_KNOWN, MISSING, UNKNOWN
 
@@ -71,8 +71,8 @@ class Keys:
         return len(self.values)
 
     @cached_property
-    def _lookup(self) -> Lookup:
-        return Lookup.of(self.values.to_numpy())
+    def _lookup(self) -> HashIndex:
+        return HashIndex.of(self.values.to_numpy())
 
     @cached_property
     def _places(self) -> dict[Any, int]:

@@ -111,8 +111,8 @@ class Cascade(Term):
         return {scope.levels.index(level): self.per_request for level in self.on or scope.levels}
 
     def values(self, outputs: Mapping[str, StageOutput], batch: Batch, scope: Scope) -> tuple[Tensor, Tensor]:
-        lists = Lists.of(batch, batch.sampled(self.population(scope)))
-        true = lists(batch.sampled({scope.levels.index(level): None for level in self.positive}))
+        lists = Lists.of(batch, batch.in_population(self.population(scope)))
+        true = lists(batch.in_population({scope.levels.index(level): None for level in self.positive}))
         value, kept = torch.zeros(len(true), device=true.device), torch.zeros(true.shape, device=true.device)
         cutting = torch.zeros_like(lists.size, dtype=torch.bool)
         for stage in self.reads(scope):

@@ -44,4 +44,4 @@ class Click(Term):
         if self.label in positions:
             z = z + positions[self.label]
         values = binary_cross_entropy_with_logits(z, target, reduction="none")
-        return values, batch.known(self.label)
+        return values, batch.label_weight(self.label)

@@ -101,7 +101,7 @@ class Distill(Term):
 
     def taught(self, outputs: Mapping[str, StageOutput], batch: Batch, scope: Scope) -> tuple[Tensor, Tensor]:
         """The teacher's logits, and whether a candidate is to learn from them: (C,), (C,) bool."""
-        chosen = batch.sampled(self.population(scope))
+        chosen = batch.in_population(self.population(scope))
         if self.teacher in scope.scores:
             scores = batch.scores[self.teacher]
             return scores.nan_to_num(), chosen & ~scores.isnan()

@@ -55,9 +55,13 @@ class InBatch(Term):
         return {len(scope.levels) - 1: None}
 
     def values(self, outputs: Mapping[str, StageOutput], batch: Batch, scope: Scope) -> tuple[Tensor, Tensor]:
-        clicked = torch.nonzero(batch.known(self.label) * (batch.labels[self.label] > 0)).squeeze(1)
+        clicked = torch.nonzero(batch.label_weight(self.label) * (batch.labels[self.label] > 0)).squeeze(1)
         # rows of one item at several times are one item: the first stands for all
-        same = torch.arange(len(batch.share), device=batch.share.device) if batch.same is None else batch.same
+        same = (
+            torch.arange(len(batch.share), device=batch.share.device)
+            if batch.first_of_item is None
+            else batch.first_of_item
+        )
         request, item = batch.request_of[clicked], same[batch.item_of[clicked].long()]
         log = batch.level < min(SOURCES.values())
         log_p = torch.log(-torch.expm1(log.sum() * torch.log1p(-batch.share)))

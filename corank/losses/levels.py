@@ -87,9 +87,11 @@ class Levels(Term):
         return self.positive or [max(self.on or scope.levels, key=scope.levels.index)]
 
     def values(self, outputs: Mapping[str, StageOutput], batch: Batch, scope: Scope) -> tuple[Tensor, Tensor]:
-        chosen = batch.sampled(self.population(scope))
+        chosen = batch.in_population(self.population(scope))
         z = outputs[self.stage].logits[self.label] / self.temperature
-        positive = batch.sampled({scope.levels.index(level): None for level in self._positive(scope)}).float()
+        positive = batch.in_population(
+            {scope.levels.index(level): None for level in self._positive(scope)}
+        ).float()
         if self.form == "bce":
             return binary_cross_entropy_with_logits(z, positive, reduction="none"), batch.weight * chosen
         lists = Lists.of(batch, chosen)

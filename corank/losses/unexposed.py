@@ -51,6 +51,6 @@ class Unexposed(Term):
         return {scope.source(level, "from"): self.per_request for level in self.levels}
 
     def values(self, outputs: Mapping[str, StageOutput], batch: Batch, scope: Scope) -> tuple[Tensor, Tensor]:
-        return softplus(outputs[self.stage].logits[self.label]), batch.weight * batch.sampled(
+        return softplus(outputs[self.stage].logits[self.label]), batch.weight * batch.in_population(
             self.population(scope)
         )

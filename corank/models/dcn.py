@@ -11,7 +11,8 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from corank.batches.batch import Batch, padded
+from corank.batches.batch import Batch
+from corank.batches.build import padded
 from corank.core.settings import Settings
 from corank.models.din import gathered
 from corank.models.layers import linear

@@ -11,7 +11,7 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from corank.batches.batch import Batch, Csr, Past
+from corank.batches.batch import AttendedEvents, Batch, Csr
 from corank.core.settings import Settings
 from corank.models.embedding import gather, sum_rows
 from corank.models.layers import ACTIVATIONS, linear
@@ -50,7 +50,7 @@ class _Weighted(torch.autograd.Function):
     """For each candidate Σ weight · event over its pairs: (P,), (E, w) → (C, w)."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, event: Tensor, past: Past) -> Tensor:
+    def forward(ctx: Any, weight: Tensor, event: Tensor, past: AttendedEvents) -> Tensor:
         ctx.save_for_backward(weight, event)
         ctx.past = past
         return sum_rows(event, Csr(past.slot, past.candidates.start, weight))
@@ -84,7 +84,7 @@ class Din(nn.Module):
         self.product = nn.Linear(width, settings.hidden, bias=False)
         self.weight = nn.Linear(settings.hidden, 1)
 
-    def forward(self, target: Tensor, event: Tensor, batch: Batch, past: Past) -> Tensor:
+    def forward(self, target: Tensor, event: Tensor, batch: Batch, past: AttendedEvents) -> Tensor:
         """(padded I, w), (padded H, w) → (C, w), in fp32."""
         of_candidate = gathered(
             torch.cat((linear(target, self.target), target), 1), batch.item_of, batch.items

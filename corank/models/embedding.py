@@ -10,7 +10,7 @@ import torch
 from pydantic import PositiveFloat
 from torch import Tensor, nn
 
-from corank.batches.batch import Csr, Lookup
+from corank.batches.batch import Csr, TableLookup
 from corank.core.settings import Settings
 from corank.features.input_layout import Layout
 
@@ -44,13 +44,13 @@ def sum_rows(matrix: Tensor, csr: Csr) -> Tensor:
 
 class _LookUp(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, table: Tensor, lookup: Lookup) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, table: Tensor, lookup: TableLookup) -> tuple[Tensor, ...]:
         ctx.lookup, ctx.shape = lookup, table.shape
         return tuple(sum_rows(table, read) for read in lookup.reads.values())
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        lookup: Lookup = ctx.lookup
+        lookup: TableLookup = ctx.lookup
         summed = sum_rows(torch.cat(gradients), lookup.back)
         rows = lookup.touched.long().unsqueeze(0)
         return torch.sparse_coo_tensor(
@@ -69,7 +69,7 @@ class Tables(nn.Module):
             weight[torch.from_numpy(layout.untrained()[dim]).long()] = 0
             self.weights[str(dim)] = nn.Parameter(weight)
 
-    def forward(self, lookups: dict[int, Lookup]) -> dict[int, tuple[Tensor, ...]]:
+    def forward(self, lookups: dict[int, TableLookup]) -> dict[int, tuple[Tensor, ...]]:
         """Bag sums by table dimension, one (B, d) for each placement of `lookup.reads`, in that order."""
         apply: Callable[..., tuple[Tensor, ...]] = _LookUp.apply
         return {dim: apply(self.weights[str(dim)], lookup) for dim, lookup in lookups.items()}

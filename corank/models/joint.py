@@ -13,7 +13,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import embedding, pad
 
-from corank.batches.batch import Batch, padded
+from corank.batches.batch import Batch
+from corank.batches.build import padded
 from corank.core.ordering import soft_ranks
 from corank.features.input_layout import Attended, Layout
 from corank.features.schema import PLACEMENTS, Placement
@@ -144,7 +145,7 @@ class JointModel(nn.Module):
             ]
             parts += [numbers] if numbers.shape[1] or not parts else []
             inputs[placement] = self._filled(parts, fill=placement != "query")
-        for attended in batch.past:
+        for attended in batch.histories:
             groups = self.layout.groups_of("item", attended.features)
             parts = [next(sums[group.dim]).reshape(-1, group.width) for group in groups]
             inputs[attended] = self._filled(parts, fill=True)
@@ -159,7 +160,7 @@ class JointModel(nn.Module):
 def _places(z: Tensor, batch: Batch) -> Tensor:
     """Each candidate's place among those of its request: (C,). On the processor, as it is when serving."""
     assert batch.requests.start is not None
-    weight = None if batch.stands_for is None else batch.stands_for.cpu().numpy()
+    weight = None if batch.represents is None else batch.represents.cpu().numpy()
     found = soft_ranks(z.cpu().numpy(), batch.requests.start.cpu().numpy().astype(np.int64), weight)
     return torch.from_numpy(found).to(z.device)
 

@@ -158,7 +158,7 @@ class Mlp(nn.Module):
         if self.din is None or self.attended is None:
             return None
         found: Tensor = self.din(
-            self.target(inputs["item"]), inputs[self.attended], batch, batch.past[self.attended]
+            self.target(inputs["item"]), inputs[self.attended], batch, batch.histories[self.attended]
         )
         return found
 

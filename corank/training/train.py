@@ -238,7 +238,7 @@ def _epoch(trainer: Trainer, watcher: Watcher, board: SummaryWriter) -> None:
 def _steps(trainer: Trainer, reader: Reader) -> Iterator[tuple[dict[str, torch.Tensor], float]]:
     """The steps that are left of the epoch, with the candidates a second since its start."""
     began, candidates = time.perf_counter(), 0
-    for batch in reader.shuffled(trainer.progress.epoch, trainer.progress.batch):
+    for batch in reader.read_shuffled(trainer.progress.epoch, trainer.progress.batch):
         means = trainer.step(batch.to(trainer.device))
         candidates += len(batch)
         yield means, candidates / (time.perf_counter() - began)

@@ -13,7 +13,8 @@ import corank
 from corank.analysis import importance as explaining
 from corank.analysis.importance import _shuffled, explain
 from corank.analysis.latency import FeatureLatency
-from corank.batches.reader import Draft, Reader
+from corank.batches.encoded_batch import EncodedBatch
+from corank.batches.reader import Reader
 from corank.core.errors import DataError
 from corank.core.ragged import Ragged, Rows
 from corank.features.schema import PLACEMENTS
@@ -181,11 +182,11 @@ def test_fewer_requests_than_a_batch_are_no_whole_batch(trained: Run) -> None:
 
 
 @pytest.fixture(scope="module")
-def draft(case: Case) -> Draft:
+def encoded(case: Case) -> EncodedBatch:
     model = case.model
     shown = {len(case.packed.data.levels) - 1: None}
     reader = Reader(case.packed, "train", 512, shown, attended=model.attended, sees_ranks=model.sees_ranks)
-    return next(reader.drafts(0))
+    return next(reader.read_encoded(0))
 
 
 def column(rows: Rows, names: Any, feature: str) -> list[Any]:
@@ -202,14 +203,14 @@ def told(lists: Ragged) -> list[Any]:
     return [(r.flat().tolist(), None if r.weight is None else r.flat_weight().tolist()) for r in rows]  # type: ignore[union-attr]
 
 
-def test_a_feature_is_dealt_out_whole_and_others_stay(case: Case, draft: Draft) -> None:
+def test_a_feature_is_dealt_out_whole_and_others_stay(case: Case, encoded: EncodedBatch) -> None:
     schema, moved = case.packed.schema, 0
     for feature in schema.features:
-        dealt = _shuffled(draft, schema, feature, np.random.default_rng(1))
+        dealt = _shuffled(encoded, schema, feature, np.random.default_rng(1))
         for side, before, after in (
-            ("query", draft.query, dealt.query),
-            ("item", draft.item, dealt.item),
-            ("cross", draft.cross, dealt.cross),
+            ("query", encoded.query, dealt.query),
+            ("item", encoded.item, dealt.item),
+            ("cross", encoded.cross, dealt.cross),
         ):
             names = schema.placed(side)  # type: ignore[arg-type]
             for name in names:
@@ -224,32 +225,32 @@ def test_a_feature_is_dealt_out_whole_and_others_stay(case: Case, draft: Draft) 
     assert moved > len(schema.features) / 2
 
 
-def test_attention_is_dealt_the_same_past_as_the_pool(case: Case, draft: Draft) -> None:
-    schema, (attended,) = case.packed.schema, draft.past
+def test_attention_is_dealt_the_same_past_as_the_pool(case: Case, encoded: EncodedBatch) -> None:
+    schema, (attended,) = case.packed.schema, encoded.histories
     history = schema.placed("query").lists.index("history_0")
     item_id = schema.placed("item").ids.index("item_id")
 
-    def events(of: Draft) -> list[list[int]]:
-        items, held = of.past[attended]
+    def events(of: EncodedBatch) -> list[list[int]]:
+        items, held = of.histories[attended]
         return [items.ids[held.take(np.array([n])).flat(), item_id].tolist() for n in range(len(of.query))]
 
-    def pooled(of: Draft) -> list[list[int]]:
+    def pooled(of: EncodedBatch) -> list[list[int]]:
         return [codes for codes, _ in told(of.query.lists[history])]
 
-    dealt = _shuffled(draft, schema, "history_0", np.random.default_rng(1))
-    assert events(draft) == pooled(draft) != pooled(dealt) == events(dealt)
+    dealt = _shuffled(encoded, schema, "history_0", np.random.default_rng(1))
+    assert events(encoded) == pooled(encoded) != pooled(dealt) == events(dealt)
     for other in ("history_1", "history_0_item_2", "user_0"):
-        assert events(_shuffled(draft, schema, other, np.random.default_rng(1))) == events(draft)
+        assert events(_shuffled(encoded, schema, other, np.random.default_rng(1))) == events(encoded)
 
 
-def test_popular_items_are_dealt_out_as_often_as_they_are_met(case: Case, draft: Draft) -> None:
+def test_popular_items_are_dealt_out_as_often_as_they_are_met(case: Case, encoded: EncodedBatch) -> None:
     schema, names = case.packed.schema, case.packed.schema.placed("item")
     number = names.numbers.index("item_1")
     drawn = [
-        _shuffled(draft, schema, "item_1", np.random.default_rng(seed)).item.numbers[:, number]
+        _shuffled(encoded, schema, "item_1", np.random.default_rng(seed)).item.numbers[:, number]
         for seed in range(300)
     ]
-    met = draft.item.numbers[draft.item_of, number]
+    met = encoded.item.numbers[encoded.item_of, number]
     assert len(np.unique(met)) > 4
     for value in np.unique(met):
         assert (np.concatenate(drawn) == value).mean() == pytest.approx((met == value).mean(), abs=0.03)

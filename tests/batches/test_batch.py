@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corank.batches.batch import Batch, Csr, grouped
+from corank.batches.batch import Batch, Csr
+from corank.batches.build import grouped
 from corank.batches.reader import Reader
 from corank.batches.sampling import Population
 from corank.data.dataset import PackedDataset
@@ -59,7 +60,7 @@ def test_ordered_batches_hold_every_candidate_as_packed(packed: PackedDataset) -
     (shard,) = packed.splits["train"]
     layout = Reader(packed, "train", SIZE).layout
     first = request = 0
-    for batch in Reader(packed, "train", SIZE).ordered():
+    for batch in Reader(packed, "train", SIZE).read_ordered():
         count = len(batch)
         rows, requests = slice(first, first + count), len(batch.numbers["query"])
         assert requests == min(SIZE, len(shard) - request)
@@ -98,7 +99,7 @@ def test_ordered_batches_hold_every_candidate_as_packed(packed: PackedDataset) -
 
 
 def test_the_way_back_is_the_transpose_of_the_way_in(packed: PackedDataset) -> None:
-    batch = next(Reader(packed, "train", 6).ordered())
+    batch = next(Reader(packed, "train", 6).read_ordered())
     rng = np.random.default_rng(0)
     for lookup in batch.lookups.values():
         table = rng.normal(size=(int(lookup.touched.max()) + 1, 2))
@@ -135,29 +136,33 @@ def marks(batches: list[Batch]) -> list[float]:
 def test_an_epoch_holds_each_request_once_in_an_order_of_its_own(packed: PackedDataset) -> None:
     reader = Reader(packed, "train", SIZE, seed=3)
     (shard,) = packed.splits["train"]
-    first, again, second = list(reader.shuffled(0)), list(reader.shuffled(0)), list(reader.shuffled(1))
+    first, again, second = (
+        list(reader.read_shuffled(0)),
+        list(reader.read_shuffled(0)),
+        list(reader.read_shuffled(1)),
+    )
     assert len(first) == len(reader) == -(-len(shard) // SIZE)
-    expected = marks(list(reader.ordered()))
+    expected = marks(list(reader.read_ordered()))
     assert len(set(expected)) > 0.99 * len(shard)  # marks tell requests apart
     assert marks(first) == pytest.approx(expected)
     assert marks(second) == pytest.approx(expected)
     assert same(first, again)
     assert not same(first, second)
-    assert not same(first, list(Reader(packed, "train", SIZE, seed=4).shuffled(0)))
+    assert not same(first, list(Reader(packed, "train", SIZE, seed=4).read_shuffled(0)))
 
 
 @pytest.mark.parametrize("skip", [1, 5, 10**6])
 def test_skip_goes_on_exactly(packed: PackedDataset, skip: int) -> None:
     reader = Reader(packed, "train", SIZE, {EXPOSED: None, RETRIEVED: 3}, seed=3)
-    assert same(list(reader.shuffled(2, skip)), list(reader.shuffled(2))[skip:])
+    assert same(list(reader.read_shuffled(2, skip)), list(reader.read_shuffled(2))[skip:])
 
 
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_ranks_partition_the_batches(packed: PackedDataset, world_size: int) -> None:
     population: Population = {EXPOSED: None, RETRIEVED: 2}
-    whole = list(Reader(packed, "train", SIZE, population, seed=1).shuffled(0))
+    whole = list(Reader(packed, "train", SIZE, population, seed=1).read_shuffled(0))
     parts = [
-        list(Reader(packed, "train", SIZE, population, 1, rank, world_size).shuffled(0))
+        list(Reader(packed, "train", SIZE, population, 1, rank, world_size).read_shuffled(0))
         for rank in range(world_size)
     ]
     for rank, part in enumerate(parts):
@@ -166,8 +171,8 @@ def test_ranks_partition_the_batches(packed: PackedDataset, world_size: int) -> 
 
 def test_population_caps_hold(packed: PackedDataset) -> None:
     population: Population = {EXPOSED: None, PRERANKED: 4, RETRIEVED: 2}
-    batches = list(Reader(packed, "train", SIZE, population, seed=5).shuffled(0))
-    whole = list(Reader(packed, "train", SIZE, seed=5).shuffled(0))
+    batches = list(Reader(packed, "train", SIZE, population, seed=5).read_shuffled(0))
+    whole = list(Reader(packed, "train", SIZE, seed=5).read_shuffled(0))
     for batch, all_ in zip(batches, whole, strict=True):
         count = _by_level(batch)
         held = _by_level(all_)
@@ -178,7 +183,7 @@ def test_population_caps_hold(packed: PackedDataset) -> None:
         assert (np.diff(batch.request_of) >= 0).all()
         # no item is there without a candidate
         assert sorted(set(batch.item_of.tolist())) == list(range(len(batch.numbers["item"])))
-    redrawn = list(Reader(packed, "train", SIZE, population, seed=5).shuffled(1))
+    redrawn = list(Reader(packed, "train", SIZE, population, seed=5).read_shuffled(1))
     assert not same(batches, redrawn)
 
 
@@ -189,16 +194,16 @@ def _by_level(batch: Batch) -> np.ndarray:
 
 
 def test_masks_of_a_batch(packed: PackedDataset) -> None:
-    batch = next(Reader(packed, "train", SIZE).ordered())
+    batch = next(Reader(packed, "train", SIZE).read_ordered())
     known = (batch.level.numpy() == EXPOSED) & (batch.labels["click"].numpy() >= 0)
-    np.testing.assert_array_equal(batch.known("click").numpy(), known)
+    np.testing.assert_array_equal(batch.label_weight("click").numpy(), known)
     assert 0 < known.sum() < len(batch)
     expected = np.isin(batch.level.numpy(), [RETRIEVED, RANKED])
-    np.testing.assert_array_equal(batch.sampled({RETRIEVED: None, RANKED: None}).numpy(), expected)
+    np.testing.assert_array_equal(batch.in_population({RETRIEVED: None, RANKED: None}).numpy(), expected)
 
 
 def test_a_population_that_nobody_is_in_leaves_empty_requests(packed: PackedDataset) -> None:
-    batch = next(Reader(packed, "train", SIZE, {}).ordered())
+    batch = next(Reader(packed, "train", SIZE, {}).read_ordered())
     assert len(batch) == 0
     assert len(batch.numbers["query"]) == SIZE
     assert (batch.requests.start == 0).all()
@@ -219,7 +224,7 @@ def test_an_items_share_is_of_the_levels_that_are_read(packed: PackedDataset) ->
     population = {EXPOSED: None, RANKED: None}
     here = shard.item[np.isin(shard.level, list(population))]
     for read_levels, items in ((None, shard.item), (population, here)):
-        (batch,) = Reader(packed, "train", len(shard), read_levels).ordered()
+        (batch,) = Reader(packed, "train", len(shard), read_levels).read_ordered()
         rows, counts = np.unique(items, return_counts=True)
         assert len(batch.numbers["item"]) == len(rows), "one batch of all, its items ascending"
         assert np.allclose(batch.share.numpy(), counts / len(items), rtol=1e-6)

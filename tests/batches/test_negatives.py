@@ -108,14 +108,14 @@ def test_a_requests_own_candidates_are_never_among_them(case: tuple[PackedDatase
     """Neither those that the batch reads nor those that no loss asks for."""
     packed, log = case
     own = {(row["number"], row["item"]) for row in log.iter_rows(named=True)}
-    found = list(beyond(batch for epoch in range(5) for batch in reader(packed).shuffled(epoch)))
+    found = list(beyond(batch for epoch in range(5) for batch in reader(packed).read_shuffled(epoch)))
     assert len(found) > 500
     assert not {(number, mark // 10) for number, mark, _ in found} & own
 
 
 def test_no_item_is_there_twice(case: tuple[PackedDataset, pl.DataFrame]) -> None:
     packed, _ = case
-    for batch in reader(packed).shuffled(0):
+    for batch in reader(packed).read_shuffled(0):
         pairs = [(number, mark // 10) for number, mark, _ in rows(batch)]
         assert len(pairs) == len(set(pairs))
         assert (np.diff(batch.request_of) >= 0).all()
@@ -127,7 +127,7 @@ def test_the_catalogue_is_what_was_seen_and_a_batch_its_own_items(
     packed, _ = case
     found: dict[int, set[int]] = {BATCH: set(), CATALOGUE: set()}
     for epoch in range(20):
-        for batch in reader(packed).shuffled(epoch):
+        for batch in reader(packed).read_shuffled(epoch):
             held = {mark // 10 for _, mark, source in rows(batch) if source in (RETRIEVED, EXPOSED)}
             for _, mark, source in beyond([batch]):
                 found[source].add(mark // 10)
@@ -140,7 +140,7 @@ def test_an_item_is_as_it_was_at_the_time_of_the_request(case: tuple[PackedDatas
     packed, log = case
     time = dict(log.select("number", "time").iter_rows())
     versions = set()
-    for number, mark, _ in beyond(reader(packed).shuffled(0)):
+    for number, mark, _ in beyond(reader(packed).read_shuffled(0)):
         hours = time[number] / 3_600_000
         assert mark % 10 == (hours >= 12) + (hours >= 36), (hours, mark)
         versions.add(mark % 10)
@@ -150,7 +150,7 @@ def test_an_item_is_as_it_was_at_the_time_of_the_request(case: tuple[PackedDatas
 def test_nothing_is_known_of_the_pair(case: tuple[PackedDataset, pl.DataFrame]) -> None:
     packed, _ = case
     (group,) = [g for g in reader(packed).layout.groups["cross"] if g.dim == 4]
-    for batch in reader(packed).shuffled(0):
+    for batch in reader(packed).read_shuffled(0):
         far = batch.level >= BATCH
         assert 0 < far.sum() < len(far)
         assert (batch.labels["click"][far] == -1).all() and (batch.labels["click"][~far] >= -1).all()
@@ -182,7 +182,7 @@ def test_a_request_has_as_many_as_were_asked_for_but_for_repeats(
 ) -> None:
     packed, _ = case
     counts = []
-    for batch in reader(packed, {EXPOSED: None, CATALOGUE: 6}).shuffled(0):
+    for batch in reader(packed, {EXPOSED: None, CATALOGUE: 6}).read_shuffled(0):
         each = batch.request_of[batch.level == CATALOGUE]
         counts += np.bincount(each, minlength=len(batch.numbers["query"])).tolist()
     assert max(counts) <= 6
@@ -192,8 +192,8 @@ def test_a_request_has_as_many_as_were_asked_for_but_for_repeats(
 
 def test_each_loss_takes_the_first_of_one_order(case: tuple[PackedDataset, pl.DataFrame]) -> None:
     packed, _ = case
-    for batch in reader(packed).shuffled(0):
-        four, two = batch.sampled({CATALOGUE: 4}), batch.sampled({CATALOGUE: 2, EXPOSED: None})
+    for batch in reader(packed).read_shuffled(0):
+        four, two = batch.in_population({CATALOGUE: 4}), batch.in_population({CATALOGUE: 2, EXPOSED: None})
         assert not (two & (batch.level == CATALOGUE) & ~four).any()
         assert (two | (batch.level != EXPOSED)).all()
         counts = np.bincount(batch.request_of[four], minlength=len(batch.numbers["query"]))
@@ -205,7 +205,7 @@ def test_the_seed_and_the_epoch_decide(case: tuple[PackedDataset, pl.DataFrame])
     packed, _ = case
 
     def drawn(seed: int, epoch: int, skip: int = 0) -> list[list[Row]]:
-        return [rows(batch) for batch in reader(packed, seed=seed).shuffled(epoch, skip)]
+        return [rows(batch) for batch in reader(packed, seed=seed).read_shuffled(epoch, skip)]
 
     first = drawn(2, 0)
     assert drawn(2, 0) == first
@@ -220,7 +220,9 @@ def test_every_item_of_the_catalogue_is_equally_likely(case: tuple[PackedDataset
     counts = np.zeros(ITEMS)
     epochs = 400
     for epoch in range(epochs):
-        for found, mark, _ in beyond(reader(packed, {EXPOSED: None, CATALOGUE: 3}, size=60).shuffled(epoch)):
+        for found, mark, _ in beyond(
+            reader(packed, {EXPOSED: None, CATALOGUE: 3}, size=60).read_shuffled(epoch)
+        ):
             counts[mark // 10] += found == number
     others = [item for item in range(TRAIN_ITEMS) if item not in own]
     assert counts.sum() == counts[others].sum()
@@ -230,6 +232,6 @@ def test_every_item_of_the_catalogue_is_equally_likely(case: tuple[PackedDataset
 
 def test_a_batch_that_reads_nothing_still_has_its_catalogue(case: tuple[PackedDataset, pl.DataFrame]) -> None:
     packed, _ = case
-    batch = next(reader(packed, {CATALOGUE: 5, BATCH: 5}).shuffled(0))
+    batch = next(reader(packed, {CATALOGUE: 5, BATCH: 5}).read_shuffled(0))
     assert len(batch) > 0
     assert (batch.level == CATALOGUE).all()

@@ -56,7 +56,7 @@ def packed(base: Path, scale: Any, scores: list[Any], column: str = "production"
 
 
 def train_scores(found: PackedDataset) -> list[float]:
-    (batch,) = Reader(found, "train", 10).ordered()
+    (batch,) = Reader(found, "train", 10).read_ordered()
     return [float(score) for score in batch.scores["served"]]
 
 
@@ -106,7 +106,7 @@ def test_a_column_of_text_or_none_at_all_is_refused(tmp_path: Path) -> None:
 def test_a_candidate_without_a_score_teaches_nothing(tmp_path: Path) -> None:
     """By hand: BCE(z, σ(t)) of the known two alone."""
     found = packed(tmp_path, "logit", [-1.0, None, None, 2.0])
-    (batch,) = Reader(found, "train", 10).ordered()
+    (batch,) = Reader(found, "train", 10).read_ordered()
     scope = Scope(LEVELS, ["click"], {"prerank": ["click"]}, scores=["served"])
     term = Distill(kind="distill", teacher="served", student="prerank", on=["exposed"])
     z = torch.tensor([0.5, 9.0, -9.0, -0.5])
@@ -138,7 +138,7 @@ def test_a_pre_ranker_learns_from_production_alone(world: Path, tmp_path: Path) 
     data = opened.packed()
     logits = predict(opened.model(data)[0], data, "test").logits["prerank"]["click"]
     served = np.concatenate(
-        [batch.scores["production"].numpy() for batch in Reader(data, "test", 999).ordered()]
+        [batch.scores["production"].numpy() for batch in Reader(data, "test", 999).read_ordered()]
     )
     assert np.corrcoef(expit(logits), expit(served))[0, 1] > 0.35
     # it cuts as production did; and what is served needs no score

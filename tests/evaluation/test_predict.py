@@ -40,7 +40,7 @@ def test_every_stage_and_label_has_the_models_logits(case: Case, whole: Predicti
         "rank": ["click", "buy"],
     }
     with torch.no_grad():
-        (batch,) = Reader(case.packed, "train", 1000).ordered()
+        (batch,) = Reader(case.packed, "train", 1000).read_ordered()
         expected = case.model(batch)
     for stage, output in expected.items():
         for label, logits in output.logits.items():

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corank.batches.batch import _csr
+from corank.batches.build import csr
 from corank.features.input_layout import FEW, dense
 from corank.features.schema import PLACEMENTS
 from corank.models.embedding import sum_rows
@@ -38,7 +38,7 @@ def test_pooling_by_hand_and_by_torch_agree(seed: int, n: int) -> None:
     for placement, side in zip(PLACEMENTS, rows(rng, n, n, n), strict=True):
         for group in LAYOUT.groups[placement]:
             bags = group.bags(side)
-            by_torch = sum_rows(torch.from_numpy(tables[group.dim]), _csr(bags)).numpy()
+            by_torch = sum_rows(torch.from_numpy(tables[group.dim]), csr(bags)).numpy()
             ours = np.empty((len(side), group.width), dtype=np.float32)
             group.embed(side, tables[group.dim], ours)
             np.testing.assert_allclose(ours.reshape(by_torch.shape), by_torch, rtol=1e-5, atol=1e-6)

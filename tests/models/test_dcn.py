@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from corank.batches.batch import Batch, padded
+from corank.batches.batch import Batch
+from corank.batches.build import padded
 from corank.losses import Click, Scope, Total
 from corank.models.dcn import Dcn, DcnSettings
 from corank.models.joint import JointModel

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from corank.batches.batch import Batch, Csr, padded
+from corank.batches.batch import Batch, Csr
+from corank.batches.build import padded
 from corank.core.errors import ConfigError
 from corank.losses import Click, Scope, Total
 from corank.models.din import Din, DinSettings
@@ -36,7 +37,7 @@ def lists(csr: Csr) -> list[list[int]]:
 
 @given(requests)
 def test_pairs_are_each_candidate_with_each_event_of_its_request(of: list[Request]) -> None:
-    past = attended(of)[0].past[ATTENDED]
+    past = attended(of)[0].histories[ATTENDED]
     events = [(r, e) for r, (_, held) in enumerate(of) for e in held]
     candidates = [r for r, (size, _) in enumerate(of) for _ in range(size)]
     pairs = [(c, s) for c, r in enumerate(candidates) for s, (other, _) in enumerate(events) if r == other]
@@ -88,7 +89,7 @@ def masked(din: Din, of: list[Request], item_of: Tensor, target: Tensor, event: 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_a_candidate_sums_the_events_of_its_request_each_by_its_weight(activation: str) -> None:
     din, batch, target, event = made(RAGGED, activation)
-    found = din(target, event, batch, batch.past[ATTENDED])
+    found = din(target, event, batch, batch.histories[ATTENDED])
     torch.testing.assert_close(found, torch.stack(loop(din, RAGGED, batch.item_of, target, event)))
     assert found.any(1).tolist() == [True, True, False, False, False, True], "nothing of no events"
 
@@ -97,7 +98,7 @@ def test_a_candidate_sums_the_events_of_its_request_each_by_its_weight(activatio
 @given(requests, st.integers(0, 99))
 def test_its_values_and_gradients_are_those_of_the_plain_formula(of: list[Request], seed: int) -> None:
     din, batch, target, event = made(of, seed=seed)
-    found = din(target, event, batch, batch.past[ATTENDED])
+    found = din(target, event, batch, batch.histories[ATTENDED])
     plain = copy.deepcopy(din).double()
     leaves = [x.detach().double().requires_grad_() for x in (target, event)]
     expected = masked(plain, of, batch.item_of, *leaves)
@@ -115,7 +116,7 @@ def test_an_item_that_is_twice_in_a_history_gets_the_gradient_of_both() -> None:
     found = []
     for held in ([3, 3, 0], [3, 0, 0]):
         din, batch, target, event = made([(1, held)])
-        din(target, event, batch, batch.past[ATTENDED]).sum().backward()
+        din(target, event, batch, batch.histories[ATTENDED]).sum().backward()
         assert event.grad is not None and not event.grad[[1, 2, 4, 33]].any()
         found.append(event.grad[[0, 3]])
     once = found[0][0], found[1][1]
@@ -124,7 +125,7 @@ def test_an_item_that_is_twice_in_a_history_gets_the_gradient_of_both() -> None:
 
 def test_one_request_in_a_graph_has_the_same_and_masked_rows_change_nothing() -> None:
     din, batch, target, event = made(RAGGED)
-    found = din(target, event, batch, batch.past[ATTENDED])
+    found = din(target, event, batch, batch.histories[ATTENDED])
     at = 0
     for size, held in RAGGED:
         rows = target[batch.item_of[at : at + size].long()]
@@ -143,8 +144,8 @@ def test_one_request_in_a_graph_has_the_same_and_masked_rows_change_nothing() ->
 
 def test_bf16_inputs_give_sums_in_fp32() -> None:
     din, batch, target, event = made(RAGGED)
-    exact = din(target, event, batch, batch.past[ATTENDED])
-    rounded = din(target.bfloat16(), event.bfloat16(), batch, batch.past[ATTENDED])
+    exact = din(target, event, batch, batch.histories[ATTENDED])
+    rounded = din(target.bfloat16(), event.bfloat16(), batch, batch.histories[ATTENDED])
     assert rounded.dtype == torch.float32
     torch.testing.assert_close(rounded, exact, rtol=0.1, atol=0.1)
 
@@ -186,7 +187,7 @@ def test_the_interest_enters_the_first_layer_of_its_request_alone() -> None:
     before, after = built(batch)["rank"].logits["click"], built(other)["rank"].logits["click"]
     assert (before != after).tolist() == [True, True, False, False, False, False]
     inputs = built.inputs(batch)
-    interest = rank.din(rank.target(inputs["item"]), inputs[ATTENDED], batch, batch.past[ATTENDED])
+    interest = rank.din(rank.target(inputs["item"]), inputs[ATTENDED], batch, batch.histories[ATTENDED])
     plain = torch.cat(
         (inputs["query"][batch.request_of], inputs["item"][batch.item_of], inputs["cross"][: len(batch)]), 1
     )

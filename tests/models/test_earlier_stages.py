@@ -56,7 +56,7 @@ def shown(built: JointModel, batch: Batch, stage: str = "rank") -> tuple[Tensor,
 def test_a_stage_sees_the_logit_and_the_place_in_the_order_asked(seed: int, sampled: bool) -> None:
     batch, _ = random_batch(seed)
     weight = np.random.default_rng(seed).integers(0, 4, len(batch)).astype(np.float32) if sampled else None
-    batch = replace(batch, stands_for=None if weight is None else torch.from_numpy(weight))
+    batch = replace(batch, represents=None if weight is None else torch.from_numpy(weight))
     seen, outputs = shown(model(rank("rank", "prerank.place", "prerank.score"), seed=seed), batch)
     z, start = outputs["prerank"].logits["click"].detach(), np.cumsum([0, *np.bincount(batch.request_of)])
     assert not seen.requires_grad and seen.shape == (len(batch), 2)

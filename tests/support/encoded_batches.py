@@ -2,7 +2,9 @@
 
 import numpy as np
 
-from corank.batches.batch import Batch, assemble, grouped
+from corank.batches.batch import Batch
+from corank.batches.build import build_batch, grouped
+from corank.batches.encoded_batch import EncodedBatch
 from corank.core.ragged import Ragged, Rows
 from corank.features.input_layout import Bags, Layout
 from corank.features.kinds import BucketFeature, IdFeature, IdsFeature, NumberFeature
@@ -61,18 +63,21 @@ def batch(
     query, item, cross = sides
     found, start, order = grouped(item_of.astype(np.int32))
     assert len(found) == len(item), "every item must occur in a candidate"
-    return assemble(
+    return build_batch(
         LAYOUT,
-        query,
-        item,
-        cross,
-        request_of.astype(np.int32),
-        item_of.astype(np.int32),
-        Bags(order, start, None, len(item)),
-        level.astype(np.uint8),
-        2,
-        np.ones(len(level), np.float32),
-        {"click": click.astype(np.float32)},
+        EncodedBatch(
+            user=np.zeros(len(query), np.int32),
+            query=query,
+            item=item,
+            cross=cross,
+            request_of=request_of.astype(np.int32),
+            item_of=item_of.astype(np.int32),
+            by_item=Bags(order, start, None, len(item)),
+            level=level.astype(np.uint8),
+            exposed=2,
+            weight=np.ones(len(level), np.float32),
+            labels={"click": click.astype(np.float32)},
+        ),
     )
 
 

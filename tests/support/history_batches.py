@@ -5,7 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from hypothesis import strategies as st
 
-from corank.batches.batch import Batch, assemble, grouped
+from corank.batches.batch import Batch
+from corank.batches.build import build_batch, grouped
+from corank.batches.encoded_batch import EncodedBatch
 from corank.core.ragged import Ragged, Rows
 from corank.features.input_layout import Attended, Bags
 from tests.support.encoded_batches import LAYOUT, rows
@@ -39,22 +41,21 @@ def attended(of: Sequence[Request], seed: int = 0) -> tuple[Batch, Batch]:
 
     def batch(query: Rows, item: Rows, request_of: np.ndarray, item_of: np.ndarray, events: Ragged) -> Batch:
         _, start, order = grouped(item_of)
-        bags = Bags(order, start, None, len(item))
-        past, weight = {ATTENDED: (held, events)}, np.ones(count, np.float32)
-        return assemble(
-            LAYOUT,
-            query,
-            item,
-            cross,
-            request_of,
-            item_of,
-            bags,
-            level,
-            2,
-            weight,
-            {"click": click},
-            past=past,
+        encoded = EncodedBatch(
+            user=np.zeros(len(query), np.int32),
+            query=query,
+            item=item,
+            cross=cross,
+            request_of=request_of,
+            item_of=item_of,
+            by_item=Bags(order, start, None, len(item)),
+            level=level,
+            exposed=2,
+            weight=np.ones(count, np.float32),
+            labels={"click": click},
+            histories={ATTENDED: (held, events)},
         )
+        return build_batch(LAYOUT, encoded)
 
     each = np.arange(count, dtype=np.int32)
     return (

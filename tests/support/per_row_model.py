@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from corank.batches.batch import Batch, assemble
+from corank.batches.batch import Batch
+from corank.batches.build import build_batch
+from corank.batches.encoded_batch import EncodedBatch
 from corank.batches.reader import Reader
 from corank.data.dataset import Shard
 from corank.features.input_layout import Bags
@@ -26,19 +28,20 @@ class PerRowReader(Reader):
         start, stop = shard.request_start[requests], shard.request_start[requests + 1]
         candidate = np.concatenate([np.arange(a, b) for a, b in zip(start, stop, strict=True)])
         row = np.arange(len(candidate), dtype=np.int32)
-        return assemble(
-            self.layout,
-            shard.query.take(np.repeat(requests, stop - start)),
-            self.packed.items.take(shard.item[candidate]),
-            shard.cross.take(candidate),
-            row,
-            row,
-            Bags(row, np.arange(len(row) + 1, dtype=np.int32), None, len(row)),
-            shard.level[candidate],
-            len(self.packed.data.levels) - 1,
-            np.ones(len(row), np.float32),
-            {name: values[candidate].astype(np.float32) for name, values in shard.labels.items()},
+        encoded = EncodedBatch(
+            user=np.repeat(shard.user[requests], stop - start),
+            query=shard.query.take(np.repeat(requests, stop - start)),
+            item=self.packed.items.take(shard.item[candidate]),
+            cross=shard.cross.take(candidate),
+            request_of=row,
+            item_of=row,
+            by_item=Bags(row, np.arange(len(row) + 1, dtype=np.int32), None, len(row)),
+            level=shard.level[candidate],
+            exposed=len(self.packed.data.levels) - 1,
+            weight=np.ones(len(row), np.float32),
+            labels={name: values[candidate].astype(np.float32) for name, values in shard.labels.items()},
         )
+        return build_batch(self.layout, encoded)
 
 
 def per_row(model: JointModel, batch: Batch) -> dict[str, StageOutput]:

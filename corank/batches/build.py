@@ -1,0 +1,175 @@
+"""Encoded rows → a batch: table reads, sums and pairs, all indices made ready.
+
+Letters: R requests · C candidates · I distinct items · V table rows read · U distinct table rows
+· H distinct items of histories · E events, of each request · P pairs of a candidate and an event of its request.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from corank.batches.batch import AttendedEvents, Batch, Csr, TableLookup
+from corank.batches.encoded_batch import EncodedBatch
+from corank.core.ragged import Ragged, Rows
+from corank.core.types import Floats, Index, Ints
+from corank.features.input_layout import Attended, Bags, Layout
+from corank.features.schema import PLACEMENTS, Placement
+
+
+def padded(rows: int) -> int:
+    """`rows` rounded up, by 1/16 at most.
+
+    oneDNN builds a kernel for every new shape of a product, 0.5 ms each. I and C differ from batch to batch, so dense
+    inputs are filled up with rows of zeros, which belong to no candidate, until their shapes repeat.
+    """
+    step = 1 << max(0, rows.bit_length() - 5)
+    return -(-rows // step) * step
+
+
+def csr(bags: Bags) -> Csr:
+    """Convert bags of rows to tensors."""
+    return Csr(
+        torch.from_numpy(bags.row),
+        None if bags.start is None else torch.from_numpy(bags.start),
+        None if bags.weight is None else torch.from_numpy(bags.weight),
+    )
+
+
+def grouped(keys: Ints) -> tuple[Ints, Ints, Ints]:
+    """Distinct keys ascending (U,), their starts (U + 1,), and the positions of each, in order: (V,)."""
+    # numpy's stable sort of 16 bits is a radix sort: two of them are faster than any one sort of 32
+    order = np.argsort((keys & 0xFFFF).astype(np.uint16), kind="stable")
+    order = order[np.argsort((keys >> 16).astype(np.uint16)[order], kind="stable")]
+    key = keys[order]
+    first = np.flatnonzero(np.diff(key, prepend=-1))
+    start = np.append(first, len(keys)).astype(np.int32)
+    return key[first], start, order.astype(np.int32)
+
+
+def _lookup(bags: dict[Placement | Attended, Bags]) -> TableLookup:
+    parts, offset = [], 0
+    for part in bags.values():
+        parts.append(part.bag_of() + np.int32(offset))
+        offset += part.count
+    bag = np.concatenate(parts)
+    touched, start, order = grouped(np.concatenate([part.row for part in bags.values()]))
+    weight = None
+    if any(part.weight is not None for part in bags.values()):
+        ones = [
+            np.ones(len(p.row), dtype=np.float32) if p.weight is None else p.weight for p in bags.values()
+        ]
+        weight = np.concatenate(ones)[order]
+    return TableLookup(
+        {placement: csr(part) for placement, part in bags.items()},
+        torch.from_numpy(touched),
+        csr(Bags(bag[order], start, weight, len(touched))),
+    )
+
+
+def _pair(first: Ints, second: Ints) -> Bags:
+    start = np.arange(0, 2 * len(first) + 1, 2, dtype=np.int32)
+    return Bags(np.stack((first, second), axis=1).ravel(), start, None, len(first))
+
+
+def _fill(bags: Bags, count: int) -> Bags:
+    """The bags, and empty ones up to `count`."""
+    assert bags.start is not None
+    return Bags(bags.row, np.pad(bags.start, (0, count - bags.count), mode="edge"), bags.weight, count)
+
+
+def _share(bags: Bags) -> Floats:
+    assert bags.start is not None
+    share: Floats = (np.diff(bags.start) / max(1, len(bags.row))).astype(np.float32)
+    return share
+
+
+def build_batch(layout: Layout, encoded: EncodedBatch) -> Batch:
+    """Look up what a batch reads of embedding tables, and make all its indices ready."""
+    rows: dict[Placement, Rows] = {"query": encoded.query, "item": encoded.item, "cross": encoded.cross}
+    bags: dict[int, dict[Placement | Attended, Bags]] = {dim: {} for dim in layout.table_rows}
+    for placement in PLACEMENTS:
+        for group in layout.groups[placement]:
+            bags[group.dim][placement] = group.bags(rows[placement])
+    for attended, (found, _) in encoded.histories.items():
+        for group in layout.groups_of("item", attended.features):
+            bags[group.dim][attended] = group.bags(found)
+    requests, candidates = len(encoded.query), len(encoded.request_of)
+    start = np.searchsorted(encoded.request_of, np.arange(requests + 1)).astype(np.int32)
+    pairs = _pair(encoded.request_of, encoded.item_of + np.int32(requests))
+    share = _share(encoded.by_item) if encoded.share is None else encoded.share
+    return Batch(
+        lookups={dim: _lookup(parts) for dim, parts in bags.items()},
+        numbers={p: torch.from_numpy(np.ascontiguousarray(rows[p].numbers)) for p in PLACEMENTS},
+        request_of=torch.from_numpy(encoded.request_of),
+        requests=csr(Bags(np.arange(candidates, dtype=np.int32), start, None, requests)),
+        item_of=torch.from_numpy(encoded.item_of),
+        items=csr(_fill(encoded.by_item, padded(len(encoded.item)))),
+        share=torch.from_numpy(share),
+        pairs=csr(_fill(pairs, padded(candidates))),
+        level=torch.from_numpy(encoded.level),
+        exposed=encoded.exposed,
+        weight=torch.from_numpy(encoded.weight),
+        labels=_tensors(encoded.labels),
+        scores=_tensors(encoded.scores),
+        draw_order=_tensor(encoded.draw_order),
+        position=_tensor(encoded.position),
+        columns=_tensors(encoded.columns),
+        first_of_item=_tensor(encoded.first_of_item),
+        represents=_tensor(encoded.represents),
+        histories={
+            attended: _attended_events(*held, encoded.request_of)
+            for attended, held in encoded.histories.items()
+        },
+    )
+
+
+def _tensor(array: NDArray[Any] | None) -> Tensor | None:
+    return None if array is None else torch.from_numpy(array)
+
+
+def _tensors(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+def _attended_events(items: Rows, events: Ragged, request_of: Ints) -> AttendedEvents:
+    """`events`: of each of R requests, the places of their items among the H `items`."""
+    event = events.flat().astype(np.int32)
+    found, item_start, order = grouped(event)
+    held = np.zeros(len(items) + 1, dtype=np.int32)
+    held[found + 1] = np.diff(item_start)
+    by_item = Bags(order, np.cumsum(held, dtype=np.int32), None, len(items))
+
+    # pairs go by candidate, then by event: those of an event lie as far apart as its request has events
+    size = np.bincount(request_of, minlength=len(events.length))
+    first_slot = np.cumsum(events.length, dtype=np.int64) - events.length
+    pairs_of = size * events.length.astype(np.int64)
+    first_pair = np.cumsum(pairs_of) - pairs_of
+    length = events.length[request_of].astype(np.int64)
+    ends = np.cumsum(length)
+    candidate = np.repeat(np.arange(len(length), dtype=np.int32), length)
+    nth = np.arange(len(candidate)) - np.repeat(ends - length, length)
+    slot = (first_slot[request_of][candidate] + nth).astype(np.int32)
+    request = events.row_of()
+    times = size[request]
+    nth_event = np.arange(len(event)) - first_slot[request]
+    of_slot = np.cumsum(times) - times
+    nth_time = np.arange(len(candidate)) - np.repeat(of_slot, times)
+    slots = np.repeat(first_pair[request] + nth_event, times)
+    slots += nth_time * np.repeat(events.length[request], times)
+
+    def by_start(row: Index, starts: Index) -> Csr:
+        start = np.append(starts, len(row)).astype(np.int32)
+        return csr(Bags(row.astype(np.int32), start, None, len(starts)))
+
+    return AttendedEvents(
+        torch.from_numpy(event),
+        csr(_fill(by_item, padded(len(items)))),
+        torch.from_numpy(candidate),
+        torch.from_numpy(slot),
+        by_start(np.arange(len(candidate)), ends - length),
+        by_start(slots, of_slot),
+    )

@@ -1,0 +1,54 @@
+"""A batch's encoded rows, as they come from packed data and before they are looked up in embedding tables."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corank.core.ragged import Ragged, Rows
+from corank.core.types import Floats, Ints, Longs
+from corank.features.input_layout import Attended, Bags
+
+
+@dataclass(frozen=True)
+class EncodedBatch:
+    """Whole requests: R rows of the query, I of distinct items, C of crosses.
+
+    Letters: R requests · C candidates · I distinct items · H distinct items of a history.
+    """
+
+    user: Ints
+    """Index into `PackedDataset.users`: (R,)."""
+    query: Rows
+    item: Rows
+    cross: Rows
+    request_of: Ints
+    """The request of each candidate, ascending: (C,)."""
+    item_of: Ints
+    """The row of `item` of each candidate: (C,)."""
+    by_item: Bags
+    """The candidates of each item: I bags."""
+    level: NDArray[np.uint8]
+    """The level of the log, or the source of a negative beyond it: (C,)."""
+    exposed: int
+    """The deepest level."""
+    weight: Floats
+    """(C,)"""
+    labels: dict[str, Floats]
+    """0, 1, or -1 where unknown: (C,)."""
+    scores: dict[str, Floats] = field(default_factory=dict)
+    """Logged scores as logits, NaN where unknown: (C,)."""
+    columns: dict[str, Floats] = field(default_factory=dict)
+    """The data's `columns`: (C,)."""
+    position: Longs | None = None
+    """Position on the page, -1 where unknown: (C,)."""
+    draw_order: Ints | None = None
+    """Position in the drawn order of its request and level: (C,); None if all candidates are read."""
+    represents: Floats | None = None
+    """How many candidates of its request and level each one represents: (C,); None: one."""
+    share: Floats | None = None
+    """Each item row's share of the log's candidates: (I,); None: that of the batch's candidates."""
+    first_of_item: Longs | None = None
+    """The first item row that is of the same item: (I,); None if no two are of one item."""
+    histories: dict[Attended, tuple[Rows, Ragged]] = field(default_factory=dict)
+    """Of each history that is attended to: H item rows, and for each request its events as positions among them."""
