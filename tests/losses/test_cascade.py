@@ -93,7 +93,7 @@ def test_requests_of_all_lengths_each_by_itself_weighted_by_the_log(form: str) -
 def test_only_levels_on_compete_and_no_more_than_were_drawn(form: str) -> None:
     z = outputs(**{stage: [*values, 2.2, -1.4] for stage, values in Z.items()})
     made = replace(
-        requests([[0, 2, 1, 0, 2, 0, 1]]), place=torch.tensor([0, 1, 0, 1, 0, 2, 1], dtype=torch.int32)
+        requests([[0, 2, 1, 0, 2, 0, 1]]), draw_order=torch.tensor([0, 1, 0, 1, 0, 2, 1], dtype=torch.int32)
     )
     on = [0, 1, 3, 4, 5]
     picked = {stage: [[*values, 2.2, -1.4][i] for i in on] for stage, values in Z.items()}

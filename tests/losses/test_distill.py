@@ -39,7 +39,7 @@ def test_lists_hold_the_levels_on_and_no_more_than_were_drawn() -> None:
     assert loss(distill("listwise", on=["exposed"]), z, made) == pytest.approx(
         kl([1, 0, 2], [0.5, -1, 3]), rel=1e-5
     )
-    drawn = replace(made, place=torch.tensor([1, 0, 0, 0, 2], dtype=torch.int32))
+    drawn = replace(made, draw_order=torch.tensor([1, 0, 0, 0, 2], dtype=torch.int32))
     found = loss(distill("listwise", on=["exposed"], per_request=2), z, drawn)
     assert found == pytest.approx(kl([1, 0], [0.5, -1]), rel=1e-5)
 

@@ -42,7 +42,7 @@ def dots(found: Batch, query: torch.Tensor, item: torch.Tensor) -> tuple[StageOu
 
 def doubled(request: list[int], item: list[int], click: list[int], level: list[int] | None = None) -> Batch:
     found = made(request, item, click, level)
-    return replace(found, share=torch.tensor(SHARE), same=torch.tensor(SAME))
+    return replace(found, share=torch.tensor(SHARE), first_of_item=torch.tensor(SAME))
 
 
 def vectors(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -123,5 +123,5 @@ def test_untold_of_it_the_loss_takes_the_other_row_for_a_negative() -> None:
     output, towers = dots(found, query, vector)
     told = loss(TERM, {"prerank": output}, found)
     output, towers = dots(found, query, vector)
-    assert loss(TERM, {"prerank": output}, replace(found, same=None)) > told + 0.1
+    assert loss(TERM, {"prerank": output}, replace(found, first_of_item=None)) > told + 0.1
     assert towers.item.grad[2].any()

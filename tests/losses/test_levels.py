@@ -79,7 +79,7 @@ def test_bce_takes_the_positive_levels_for_ones() -> None:
 
 
 def test_no_more_than_were_drawn_of_a_level() -> None:
-    drawn = replace(requests([LEVEL]), place=torch.tensor([0, 1, 0, 0, 1], dtype=torch.int32))
+    drawn = replace(requests([LEVEL]), draw_order=torch.tensor([0, 1, 0, 0, 1], dtype=torch.int32))
     z = outputs(prerank=Z)
     found = loss(levels("ranknet", per_request=1), z, drawn)
     assert found == pytest.approx(ranknet([0.5, 2.0, 0.1], [2, 1, 0]), rel=1e-5)
