@@ -1,4 +1,4 @@
-"""Orderings: the value of a stage, top k with stable ties, a smooth rank within a request, search in many sorted ranges at once.
+"""Orderings: value of a stage, stable top k, smooth rank within a request, search in many sorted ranges at once.
 
 Letters: R requests · C candidates.
 """
