@@ -27,9 +27,9 @@ from corank.models.mlp import MlpSettings
 from corank.models.teacher import TeacherSettings
 from corank.models.two_tower import QueryTower, TowersSettings
 from corank.training.config import Config
-from corank.training.train_settings import EarlyStop, TrainSettings
 from corank.training.config_file import plain, read
 from corank.training.optimisers import DenseOptimiser
+from corank.training.train_settings import EarlyStop, TrainSettings
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
