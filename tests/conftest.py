@@ -1,27 +1,46 @@
-"""One small world a session, packed, and one finished run of it; tests read them and write elsewhere."""
+"""A small world, a finished run of it and its bundle, made once a session; tests read them and write elsewhere."""
 
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
+from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from corank.training.run import Run
-from tests.support.simulated_runs import make_world, trained_run
+from tests.support import shared
 
 torch.set_num_threads(1)
+# every export builds the table of ONNX operators anew, a third of its time
+ONNXRegistry.from_torchlib = staticmethod(cache(ONNXRegistry.from_torchlib))  # type: ignore[method-assign, assignment]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_folder(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> None:
+    """Let the workers of one session share what they make."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "shared"
+    folder.mkdir(exist_ok=True)
+    shared.use_folder(folder)
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def world() -> Path:
     """A folder with config.yaml, log/, truth/, items.parquet, users.parquet and packed/."""
-    return make_world(tmp_path_factory.mktemp("world")).parent
+    return shared.simulated_world()
 
 
 @pytest.fixture(scope="session")
-def trained(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A finished run of `world`; it lies outside the world's folder."""
-    return trained_run(world / "config.yaml", tmp_path_factory.mktemp("trained") / "run")
+def trained() -> Run:
+    """A finished run of `world`."""
+    return shared.finished_run()
+
+
+@pytest.fixture(scope="session")
+def trained_bundle() -> Path:
+    """The bundle of `trained`."""
+    return shared.finished_bundle()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

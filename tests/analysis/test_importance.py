@@ -22,11 +22,12 @@ from corank.training.run import Run
 from tests.support.cases import Case
 from tests.support.command_line import run_corank
 from tests.support.random_worlds import DERIVED
+from tests.support.shared import shared_case
 
 
 @pytest.fixture(scope="module")
-def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
-    return Case.of(tmp_path_factory.mktemp("case"), DERIVED)
+def case() -> Case:
+    return shared_case(DERIVED)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-import corank
 from corank.analysis import latency
 from corank.analysis.latency import _widths, cpu_ms, feature_latencies, timed
 from corank.analysis.logged_request import logged_request
@@ -17,11 +16,12 @@ from corank.serving.funnel.request import Request
 from corank.training.run import Run
 from tests.support.cases import Case
 from tests.support.random_worlds import DERIVED
+from tests.support.shared import shared_case
 
 
 @pytest.fixture(scope="module")
-def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
-    return Case.of(tmp_path_factory.mktemp("case"), DERIVED)
+def case() -> Case:
+    return shared_case(DERIVED)
 
 
 def test_no_work_costs_nothing() -> None:
@@ -78,9 +78,8 @@ def test_each_part_is_paid_where_it_is_needed(case: Case, monkeypatch: pytest.Mo
     assert found["user_id"].plain() == {"encode": 1, "look_up": 2, "network": 2, "total": 5}
 
 
-def test_a_time_for_every_quota(trained: Run, tmp_path: Path) -> None:
-    corank.export(trained.folder, tmp_path / "bundle")
-    funnel = Funnel.open(tmp_path / "bundle")
+def test_a_time_for_every_quota(trained: Run, trained_bundle: Path) -> None:
+    funnel = Funnel.open(trained_bundle)
     requests = [Request.parse(logged_request(trained, "test", n)) for n in (0, 1)]
     found = cpu_ms(funnel, requests, "prerank", [6, 12, 30])
     assert found.shape == (3,) and (found > 0).all()

@@ -17,6 +17,7 @@ from corank.serving.funnel.funnel import Funnel, Request
 from corank.training.run import Run
 from tests.support.cases import Case, bare_funnel
 from tests.support.random_worlds import DAY, HOUR, RICH
+from tests.support.shared import shared_case
 
 
 def encoded(funnel: Funnel, request: dict[str, Any]) -> Rows:
@@ -52,8 +53,8 @@ def assert_replayed(funnel: Funnel, run: Run, packed: PackedDataset, split: str,
 
 
 @pytest.fixture(scope="module")
-def rich(tmp_path_factory: pytest.TempPathFactory) -> Case:
-    return Case.of(tmp_path_factory.mktemp("rich"), RICH)
+def rich() -> Case:
+    return shared_case(RICH)
 
 
 @pytest.mark.parametrize("split", ["train", "valid", "test"])

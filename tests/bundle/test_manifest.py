@@ -15,6 +15,7 @@ from corank.training.export import export
 from tests.support.cases import Case
 from tests.support.command_line import run_corank
 from tests.support.random_worlds import RICH
+from tests.support.shared import shared_case
 
 PARTS = [
     "prerank.query.onnx",
@@ -29,16 +30,14 @@ PARTS = [
 
 
 @pytest.fixture(scope="module")
-def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
-    return Case.of(tmp_path_factory.mktemp("case"), RICH)
+def case() -> Case:
+    return shared_case(RICH)
 
 
 @pytest.fixture(scope="module")
-def written(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def written(case: Case) -> Path:
     """An exported bundle; tests that change one take a copy."""
-    path = tmp_path_factory.mktemp("bundles") / "bundle"
-    export(path, case.config, case.packed, case.model, case.calibrators)
-    return path
+    return case.base / "bundle"
 
 
 @pytest.fixture

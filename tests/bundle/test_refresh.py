@@ -30,14 +30,15 @@ from corank.training.run import Run
 from tests.support.cases import Case
 from tests.support.command_line import run_corank
 from tests.support.random_worlds import DAY, DERIVED, HOUR
+from tests.support.shared import shared_case
 
 BEGIN = 2 * DAY + 5 * HOUR
 """When the bundle's log ended: both the daily priors and those of two days are as of the third midnight."""
 
 
 @pytest.fixture(scope="module")
-def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
-    return Case.of(tmp_path_factory.mktemp("case"), DERIVED)
+def case() -> Case:
+    return shared_case(DERIVED)
 
 
 @pytest.fixture(scope="module")
@@ -220,10 +221,10 @@ def test_full_disk_leaves_the_bundle_untouched(case: Case, bundle: Path, limit: 
 
 
 def test_a_bundle_without_priors_renews_its_items_and_vectors(
-    trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: Run, trained_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bundle, items = tmp_path / "bundle", pl.read_parquet(trained.base / "items.parquet")
-    corank.export(trained.folder, bundle)
+    bundle = Path(shutil.copytree(trained_bundle, tmp_path / "bundle"))
+    items = pl.read_parquet(trained.base / "items.parquet")
     before = Bundle.open(bundle)
     old, twin = (items["item_id"][n] for n in (3, 5))
     items[5:6].with_columns(item_id=pl.lit(old)).write_parquet(tmp_path / "items.parquet")

@@ -1,7 +1,6 @@
 """Retrieval in bundles: the nearest of what is live and passes, scored as if it had been given."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from corank.training.config import Config
 from corank.training.run import packed_folder
 from tests.support.cases import Case
 from tests.support.random_worlds import RICH
+from tests.support.shared import shared_case
 
 
 @pytest.fixture(scope="module")
@@ -117,8 +117,8 @@ def test_what_cannot_be_retrieved_is_refused(case: Case, more: dict[str, Any], m
     assert str(refused.value)[: len(message)] == message
 
 
-def test_a_bundle_that_retrieves_none_says_so(case: Case, tmp_path: Path) -> None:
-    plain = Case.of(tmp_path, RICH)
+def test_a_bundle_that_retrieves_none_says_so() -> None:
+    plain = shared_case(RICH)
     request = plain.request("test", 0)
     del request["candidates"]
     with pytest.raises(RequestError, match="candidates: none are given, and the bundle has no `retrieval`"):

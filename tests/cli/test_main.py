@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import pytest
 
-import corank
 from corank.cli.main import main
 from corank.datasets.simulate import simulate
 from corank.training.run import Run
@@ -39,10 +38,8 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
 
 @pytest.fixture(scope="session")
-def bundle(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("bundles") / "bundle"
-    corank.export(trained.folder, out)
-    return out
+def bundle(trained_bundle: Path) -> Path:
+    return trained_bundle
 
 
 def refused(said: Said, *parts: str) -> None:

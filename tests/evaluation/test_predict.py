@@ -8,13 +8,14 @@ from corank.batches.reader import Reader
 from corank.evaluation.predict import Predictions, predict
 from tests.support.cases import Case
 from tests.support.random_worlds import RICH
+from tests.support.shared import shared_case
 
 EXPOSED = 2
 
 
 @pytest.fixture(scope="module")
-def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
-    return Case.of(tmp_path_factory.mktemp("case"), RICH)
+def case() -> Case:
+    return shared_case(RICH)
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
+from pydantic import TypeAdapter
 
 from corank.analysis.logged_request import logged_request
 from corank.bundle.manifest import FORMAT, BundleManifest, write
@@ -25,6 +26,8 @@ from tests.support.random_config import world_config
 from tests.support.random_tables import write_tables
 from tests.support.random_worlds import Drawn
 
+_CALIBRATORS: TypeAdapter[Calibrators] = TypeAdapter(Calibrators)
+
 
 @dataclass(frozen=True)
 class Case:
@@ -39,6 +42,7 @@ class Case:
 
     @classmethod
     def of(cls, base: Path, drawn: Drawn) -> "Case":
+        """Write the tables of a world to `base`, pack them and draw a model."""
         rng = np.random.default_rng(drawn["seed"])
         items = write_tables(base, drawn, rng)
         config = Config.model_validate(world_config(drawn))
@@ -48,7 +52,17 @@ class Case:
             s.name: {label: Platt(float(rng.uniform(0.3, 2)), float(rng.normal())) for label in s.labels}
             for s in config.stages
         }
+        (base / "calibrators.json").write_bytes(_CALIBRATORS.dump_json(calibrators))
         return cls(base, config, packed, model, calibrators, items)
+
+    @classmethod
+    def open(cls, base: Path, drawn: Drawn) -> "Case":
+        """Read the case that `of` wrote to `base`."""
+        config = Config.model_validate(world_config(drawn))
+        packed = PackedDataset.open(packed_folder(config, base))
+        calibrators = _CALIBRATORS.validate_json((base / "calibrators.json").read_bytes())
+        items = pl.read_parquet(base / "items.parquet")
+        return cls(base, config, packed, random_model(config, packed, drawn["seed"]), calibrators, items)
 
     @property
     def run(self) -> Run:
@@ -56,8 +70,9 @@ class Case:
 
     @cached_property
     def funnel(self) -> Funnel:
-        """Exported once, and opened from the disk."""
-        export(self.base / "bundle", self.config, self.packed, self.model, self.calibrators)
+        """The funnel of the case's bundle, which is exported if it is not there."""
+        if not (self.base / "bundle").exists():
+            export(self.base / "bundle", self.config, self.packed, self.model, self.calibrators)
         return Funnel.open(self.base / "bundle")
 
     @property

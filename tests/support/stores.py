@@ -1,8 +1,5 @@
 """What tests of publishing share: a bundle, stores of either kind, items to put in, and answers."""
 
-import atexit
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import cache
@@ -14,21 +11,10 @@ import numpy as np
 from corank.serving.funnel.funnel import Funnel, Request
 from corank.serving.store.base import Store, open_store
 from corank.serving.store.record_codec import RecordFormat
-from tests.support.cases import Case
-from tests.support.random_worlds import DERIVED
 from tests.support.redis_server import redis_server
+from tests.support.shared import derived
 
 KINDS = ("lmdb", "redis")
-
-
-@cache
-def derived() -> Case:
-    """A world with something of every kind, its bundle exported to `base / "bundle"`: one for all tests."""
-    folder = Path(tempfile.mkdtemp())
-    atexit.register(shutil.rmtree, folder)
-    case = Case.of(folder, DERIVED)
-    assert case.funnel
-    return case
 
 
 @contextmanager

@@ -25,24 +25,18 @@ from corank.training.export import model_version
 from corank.training.run import Run
 from tests.support.cases import Case
 from tests.support.random_worlds import LONG, RICH
+from tests.support.shared import shared_case
 
 
 @pytest.fixture(scope="module")
-def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
-    return Case.of(tmp_path_factory.mktemp("case"), RICH)
+def case() -> Case:
+    return shared_case(RICH)
 
 
 @pytest.fixture(scope="module")
 def again(tmp_path_factory: pytest.TempPathFactory) -> Case:
     """The same case, made anew elsewhere."""
     return Case.of(tmp_path_factory.mktemp("again"), RICH)
-
-
-@pytest.fixture(scope="module")
-def bundle(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("export") / "bundle"
-    corank.export(trained.folder, path)
-    return path
 
 
 # The model version
@@ -108,9 +102,9 @@ def test_version_changes_with_an_encoder(again: Case) -> None:
 
 
 def test_export_over_a_bundle_counts_items_seq_and_keeps_the_content_before(
-    trained: Run, bundle: Path, tmp_path: Path
+    trained: Run, trained_bundle: Path, tmp_path: Path
 ) -> None:
-    path = Path(shutil.copytree(bundle, tmp_path / "bundle"))
+    path = Path(shutil.copytree(trained_bundle, tmp_path / "bundle"))
     first, reader = Bundle.open(path), Funnel.open(path)
     second = corank.export(trained.folder, path)
     assert (first.manifest.items_seq, second.manifest.items_seq) == (1, 2)
@@ -140,7 +134,10 @@ except BundleError as error:
 """
 
 
-def test_full_disk_leaves_the_bundle_before_untouched(trained: Run, bundle: Path) -> None:
+def test_full_disk_leaves_the_bundle_before_untouched(
+    trained: Run, trained_bundle: Path, tmp_path: Path
+) -> None:
+    bundle = Path(shutil.copytree(trained_bundle, tmp_path / "bundle"))
     before = {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file()}
     command = [sys.executable, "-c", FULL, str(trained.folder), str(bundle), "4000"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, env=os.environ)

@@ -1,6 +1,7 @@
 """Plug-ins of a config: loaded before it is validated, by whoever reads it."""
 
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,8 +91,8 @@ def test_plugins_are_loaded_from_python(config: Path) -> None:
     assert "plugin_one" in sys.modules
 
 
-def test_what_a_bundle_records_is_named_and_never_imported(trained: Run, tmp_path: Path) -> None:
-    corank.export(trained.folder, tmp_path / "bundle")
+def test_what_a_bundle_records_is_named_and_never_imported(trained_bundle: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained_bundle, tmp_path / "bundle")
     path = tmp_path / "bundle" / "manifest.json"
     held = json.loads(path.read_text(encoding="utf-8"))
     assert held["plugins"] == []

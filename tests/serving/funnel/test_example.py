@@ -11,6 +11,7 @@ from corank.serving.funnel.funnel import Request
 from corank.serving.http.schemas import rank
 from tests.support.cases import Case
 from tests.support.random_worlds import DERIVED, LONG, RICH, Drawn, drawn_worlds
+from tests.support.shared import shared_case
 
 
 def assert_ranked(case: Case) -> None:
@@ -24,8 +25,8 @@ def assert_ranked(case: Case) -> None:
 
 
 @pytest.mark.parametrize("drawn", [RICH, LONG, DERIVED])
-def test_it_is_ranked_and_lacks_nothing(tmp_path_factory: pytest.TempPathFactory, drawn: Drawn) -> None:
-    assert_ranked(Case.of(tmp_path_factory.mktemp("case"), drawn))
+def test_it_is_ranked_and_lacks_nothing(drawn: Drawn) -> None:
+    assert_ranked(shared_case(drawn))
 
 
 # no shrinking: each try is an export
@@ -40,7 +41,7 @@ def test_so_is_that_of_any_bundle(tmp_path_factory: pytest.TempPathFactory, draw
     assert_ranked(Case.of(tmp_path_factory.mktemp("case"), drawn))
 
 
-def test_examples_differ(tmp_path_factory: pytest.TempPathFactory) -> None:
-    case = Case.of(tmp_path_factory.mktemp("case"), RICH)
+def test_examples_differ() -> None:
+    case = shared_case(RICH)
     first, second = (example(case.funnel, np.random.default_rng(seed)) for seed in (0, 1))
     assert first["candidates"] != second["candidates"]

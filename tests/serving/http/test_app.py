@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import shutil
 import time
 import weakref
 from collections import Counter
@@ -28,15 +29,14 @@ from corank.serving.store.users import UserStore
 from tests.support.cases import Case
 from tests.support.random_worlds import RICH
 from tests.support.redis_server import redis_server
+from tests.support.shared import shared_case
 
 TOKEN = {"Authorization": "Bearer secret"}
 
 
 @pytest.fixture(scope="module")
-def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
-    found = Case.of(tmp_path_factory.mktemp("case"), RICH)
-    assert found.funnel
-    return found
+def case() -> Case:
+    return shared_case(RICH)
 
 
 @pytest.fixture(scope="module")
@@ -256,8 +256,7 @@ def test_a_server_that_stops_is_served_on_without(bundle: Path, tmp_path: Path) 
 def test_a_bundle_that_is_exported_anew_goes_live(case: Case, tmp_path: Path) -> None:
     from corank.training.export import export
 
-    path = tmp_path / "bundle"
-    export(path, case.config, case.packed, case.model, case.calibrators)
+    path = Path(shutil.copytree(case.base / "bundle", tmp_path / "bundle"))
     with TestClient(Service(Follower(BundleSource(path), every=0.05), Limits()).app()) as client:
         assert client.get("/version").json()["items_seq"] == 1
         export(path, case.config, case.packed, case.model, case.calibrators)

@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -6,12 +7,12 @@ import pytest
 from corank.serving.funnel.funnel import Request
 from corank.serving.http.follower import FEW, BundleSource, Follower
 from corank.training.export import export
-from tests.support.stores import derived
+from tests.support.shared import derived
 
 
 def test_a_version_has_ranked_what_came_last_before_it_goes_live(tmp_path: Path) -> None:
     case, path, reports = derived(), tmp_path / "bundle", list[str]()
-    export(path, case.config, case.packed, case.model, case.calibrators)
+    shutil.copytree(case.base / "bundle", path)
     follower = Follower(BundleSource(path), report=reports.append)
     first = follower.funnel
     asked = [Request.parse(case.request("test", n)) for n in range(3)]

@@ -6,16 +6,15 @@ import httpx2
 
 import corank
 from tests.support import hostile_input
-from tests.support.cases import Case
 from tests.support.random_worlds import RICH
 from tests.support.service import running_service
+from tests.support.shared import shared_case
 
 
 def test_hostile_input_is_answered_and_changes_nothing_for_others(tmp_path: Path) -> None:
-    case = Case.of(tmp_path, RICH)
-    assert case.funnel
+    case = shared_case(RICH)
     store = f"lmdb:{tmp_path / 'store'}"
-    corank.publish(tmp_path / "bundle", store)
+    corank.publish(case.base / "bundle", store)
     valid = case.request("test", 0)
     with running_service(store, tmp_path / "cache") as (url, _):
         results = [

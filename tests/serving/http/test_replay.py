@@ -32,7 +32,8 @@ from corank.training.config import Config
 from corank.training.run import Run
 from tests.support.bundle_versions import variant
 from tests.support.command_line import run_corank
-from tests.support.stores import derived, item, opened, requests
+from tests.support.shared import derived
+from tests.support.stores import item, opened, requests
 
 
 @pytest.fixture

@@ -21,11 +21,9 @@ from tests.support.service import running_service
 
 
 @pytest.fixture(scope="module")
-def store(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("served")
-    corank.export(trained.folder, folder / "bundle")
-    address = f"lmdb:{folder / 'store'}"
-    corank.publish(folder / "bundle", address)
+def store(trained_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    address = f"lmdb:{tmp_path_factory.mktemp('served') / 'store'}"
+    corank.publish(trained_bundle, address)
     return address
 
 

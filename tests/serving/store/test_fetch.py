@@ -20,7 +20,8 @@ from corank.serving.store.publish import publish, upsert
 from corank.serving.store.retention import prune, roll_back
 from tests.support.bundle_versions import variant
 from tests.support.cases import Case
-from tests.support.stores import KINDS, answers, derived, item, opened, records, worths
+from tests.support.shared import derived
+from tests.support.stores import KINDS, answers, item, opened, records, worths
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from corank.serving.store.fetch_process import fetch_in_subprocess
 from corank.serving.store.publish import publish
 from corank.training.export import export
 from tests.support.redis_server import redis_server
-from tests.support.stores import derived
+from tests.support.shared import derived
 
 
 def test_a_version_is_fetched_from_a_server_that_wants_a_password(tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ from corank.serving.store.record_codec import RecordFormat
 from corank.serving.store.retention import held
 from tests.support.bundle_versions import variant
 from tests.support.command_line import run_corank
-from tests.support.stores import KINDS, answers, derived, item, opened, records, worths
+from tests.support.shared import derived
+from tests.support.stores import KINDS, answers, item, opened, records, worths
 
 
 @pytest.fixture(scope="module")

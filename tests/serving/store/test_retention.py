@@ -19,7 +19,8 @@ from corank.serving.store.publish import WRITTEN, publish, upsert, written
 from corank.serving.store.retention import ABANDONED, held, prune, roll_back
 from tests.support.bundle_versions import variant
 from tests.support.command_line import run_corank
-from tests.support.stores import KINDS, derived, item, opened, records, worths
+from tests.support.shared import derived
+from tests.support.stores import KINDS, item, opened, records, worths
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,8 @@ from corank.serving.store.base import Store
 from corank.serving.store.users import UserStore, columns_of, put_users
 from tests.support.command_line import run_corank
 from tests.support.random_worlds import DAY
-from tests.support.stores import KINDS, derived, opened, requests
+from tests.support.shared import derived
+from tests.support.stores import KINDS, opened, requests
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,72 @@
+"""What the tests of one session share: made once, by the first worker that needs it."""
+
+import fcntl
+import json
+from collections.abc import Callable
+from functools import cache
+from hashlib import blake2b
+from pathlib import Path
+from tempfile import mkdtemp
+
+import corank
+from corank.training.run import Run
+from tests.support.cases import Case
+from tests.support.random_worlds import DERIVED, Drawn
+from tests.support.simulated_runs import make_world, trained_run
+
+_folder: Path | None = None
+
+
+def use_folder(folder: Path) -> None:
+    """Share what is made with every worker that uses the same folder."""
+    global _folder
+    _folder = folder
+
+
+def shared(name: str, make: Callable[[Path], object]) -> Path:
+    """The folder that `make` fills, on the first call of all workers."""
+    global _folder
+    if _folder is None:
+        _folder = Path(mkdtemp())
+    folder, done = _folder / name, _folder / f"{name}.done"
+    with (_folder / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            folder.mkdir()
+            make(folder)
+            done.touch()
+    return folder
+
+
+def simulated_world() -> Path:
+    """A folder with config.yaml, log/, truth/, items.parquet, users.parquet and packed/."""
+    return shared("world", lambda folder: make_world(folder / "world")) / "world"
+
+
+def finished_run() -> Run:
+    """A finished run of `simulated_world`; it lies outside the world's folder."""
+    config = simulated_world() / "config.yaml"
+    return Run.open(shared("trained", lambda folder: trained_run(config, folder / "run")) / "run")
+
+
+def finished_bundle() -> Path:
+    """The bundle of `finished_run`."""
+    run = finished_run()
+    return shared("bundle", lambda folder: corank.export(run.folder, folder / "bundle")) / "bundle"
+
+
+def shared_case(drawn: Drawn) -> Case:
+    """The case of a random world, with its bundle exported; tests read it and write elsewhere."""
+    return _case(json.dumps(drawn, sort_keys=True))
+
+
+@cache
+def _case(text: str) -> Case:
+    drawn = json.loads(text)
+    name = f"case-{blake2b(text.encode(), digest_size=8).hexdigest()}"
+    return Case.open(shared(name, lambda folder: Case.of(folder, drawn).funnel), drawn)
+
+
+def derived() -> Case:
+    """The shared case that has something of every kind."""
+    return shared_case(DERIVED)
