@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,16 @@ def _anchors(path: Path) -> set[str]:
     """The anchors that GitHub gives the headings of a page."""
     titles = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_of_examples_are_found(path: Path) -> None:
+    lines = re.findall(
+        r"^ *from (corank[\w.]*) import ([\w, ]+)", path.read_text(encoding="utf-8"), re.MULTILINE
+    )
+    for module, names in lines:
+        for name in names.split(","):
+            assert hasattr(import_module(module), name.strip()), f"from {module} import {name}"
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
