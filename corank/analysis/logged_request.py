@@ -12,6 +12,7 @@ from corank.data.tables import Table
 from corank.features.history import Events
 from corank.features.kinds import IdsFeature
 from corank.features.log_schema import DataSettings
+from corank.features.row_columns import ITEM, TIME
 from corank.features.schema import Schema
 from corank.training.run import Run
 
@@ -117,10 +118,10 @@ def _history(log: Table, data: DataSettings, history: IdsFeature, user: Any, tim
     keys = [*data.request, data.item, data.time]
     events = log.collect(
         mine.unique(subset=list(dict.fromkeys(keys)), keep="first", maintain_order=True).select(
-            log.moment(data.time).alias("@time"), pl.col(data.item).alias("@item")
+            log.moment(data.time).alias(TIME), pl.col(data.item).alias(ITEM)
         )
-    ).sort("@time", maintain_order=True)
-    times = events["@time"].to_numpy()
+    ).sort(TIME, maintain_order=True)
+    times = events[TIME].to_numpy()
     held = Events(np.empty(0, np.int32), times, np.array([0, len(events)]), np.empty(0, np.int32))
     user_index, lag = np.zeros(1, np.int64), known_after(data, history)
     (start,), (length,) = held.slices(
@@ -128,5 +129,5 @@ def _history(log: Table, data: DataSettings, history: IdsFeature, user: Any, tim
     )
     kept = events[int(start) : int(start + length)]
     if history.half_life is None:
-        return kept["@item"].to_list()
+        return kept[ITEM].to_list()
     return [{"id": item, "time": at} for at, item in kept.rows()]

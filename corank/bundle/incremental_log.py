@@ -15,7 +15,7 @@ from corank.core.errors import DataError
 from corank.core.time import MILLISECOND
 from corank.core.types import Longs, Report
 from corank.data.as_of import Versions
-from corank.data.grouping import columns, request_columns
+from corank.data.log_rows import log_columns, request_columns
 from corank.data.tables import Table
 from corank.data.validate import Source, check_labels, check_weight
 from corank.features.crosses import Sides
@@ -24,6 +24,7 @@ from corank.features.labels import Labels, known
 from corank.features.log_schema import DataSettings
 from corank.features.operands import Operands, Wanted
 from corank.features.priors import lateness
+from corank.features.row_columns import ITEM, ROW, TIME, USER, user_column
 
 
 @dataclass(frozen=True)
@@ -112,22 +113,22 @@ def _exposed(log: Table, data: DataSettings, manifest: BundleManifest, since: in
     late = max(lateness(prior, data) for prior in manifest.declared.priors().values())
     begin = since - late // MILLISECOND
     shown = pl.lit(True) if data.level is None else pl.col(data.level).cast(pl.String) == data.levels[-1]
-    read = columns(log, data, manifest.declared, _sources(log, manifest))
+    read = log_columns(log, data, manifest.declared, _sources(log, manifest))
     rows = log.collect(log.frame.filter(shown, log.moment(data.time) >= begin).select(read))
     rows = rows.unique(maintain_order=True)
-    once = [*request_columns(data).values(), "@item"]
+    once = [*request_columns(data).values(), ITEM]
     twice = rows.filter(rows.select(once).is_duplicated())
     if len(twice):
         where = {column: twice[name][0] for column, name in request_columns(data).items()}
         spelt = ", ".join(f"{column}={value!r}" for column, value in where.items())
         raise DataError(
-            f"data.log: request {spelt}: {data.item}={twice['@item'][0]!r} has two rows that differ; keep one"
+            f"data.log: request {spelt}: {data.item}={twice[ITEM][0]!r} has two rows that differ; keep one"
         )
-    return rows.with_row_index("@row")
+    return rows.with_row_index(ROW)
 
 
 def _check_item(log: Table, data: DataSettings, rows: pl.DataFrame, records: Records) -> None:
-    if rows["@item"].dtype != records.ids.values.dtype:
+    if rows[ITEM].dtype != records.ids.values.dtype:
         raise log.unfit(data.item, f"{records.ids.values.dtype}, as in the bundle")
 
 
@@ -145,21 +146,21 @@ def _sides(
     frame = rows.hstack(_of_users(rows, data, manifest, wanted, newer))
 
     def column(name: str) -> pl.Series:
-        values = frame[f"@user {name}" if f"@user {name}" in frame.columns else schema.column(name)]
+        values = frame[user_column(name) if user_column(name) in frame.columns else schema.column(name)]
         encoders.encode(
             name, values
         )  # for its errors: values of another type would be counted, and never found
         return values
 
     query = Operands.of(encoders, wanted, column, len(rows))
-    record = records.ids.find(rows["@item"])
+    record = records.ids.find(rows[ITEM])
     strange = np.flatnonzero(record < 0)
     if len(strange):
-        count = rows["@item"].gather(strange).n_unique()
+        count = rows[ITEM].gather(strange).n_unique()
         report(
             f"log: {count:,} items have no record; they are counted by their id alone (give the items, too)"
         )
-    item = _item_operands(records, encoders, manifest, record, rows["@item"])
+    item = _item_operands(records, encoders, manifest, record, rows[ITEM])
     return Sides.pairs(schema, query, item, np.arange(len(rows)), None)
 
 
@@ -181,10 +182,10 @@ def _of_users(
         )
     table = Table.scan("users", newer.users, newer.base)
     users, _ = Versions.of(
-        table, data.user, list(dict.fromkeys(names.values())), rows["@user"].unique(), only=True
+        table, data.user, list(dict.fromkeys(names.values())), rows[USER].unique(), only=True
     )
-    held = users.frame[users.at(rows["@user"], rows["@time"].to_numpy())]
-    return held.select(pl.col(column).alias(f"@user {name}") for name, column in names.items())
+    held = users.frame[users.at(rows[USER], rows[TIME].to_numpy())]
+    return held.select(pl.col(column).alias(user_column(name)) for name, column in names.items())
 
 
 def _item_operands(

@@ -29,6 +29,7 @@ from corank.features.encoders import Encoders
 from corank.features.input_layout import Layout
 from corank.features.kinds import PriorFeature
 from corank.features.priors import Snapshots, counted_rows, lateness
+from corank.features.row_columns import ID
 
 __all__ = ["Newer", "refresh"]
 
@@ -109,7 +110,7 @@ def _renewed(
     check_values(table, manifest.item_columns, [key])
     none = pl.Series(dtype=records.ids.values.dtype)
     versions, _ = Versions.of(table, key, read, none, only=False)
-    frame = versions.frame.unique("@id", keep="last", maintain_order=True).rename({"@id": key})
+    frame = versions.frame.unique(ID, keep="last", maintain_order=True).rename({ID: key})
     known_ids = int((records.ids.find(frame[key]) >= 0).sum())
     report(f"items: {known_ids:,} renewed, {len(frame) - known_ids:,} new")
     return records.merged(Records.of(frame, encoders, priors, key, manifest.item_columns))

@@ -23,6 +23,7 @@ from corank.features.kinds import IdsFeature
 from corank.features.log_schema import DataSettings
 from corank.features.operands import Operands, Wanted
 from corank.features.priors import Rates, Snapshots
+from corank.features.row_columns import FROM, ID
 from corank.features.schema import Placement, Schema
 
 
@@ -202,7 +203,7 @@ class PackedDataset:
     @cached_property
     def item_versions(self) -> Versions:
         """The item rows, to be found by item and time."""
-        return Versions(self.item_keys.rename({"item": "@id", "valid_from": "@from"}))
+        return Versions(self.item_keys.rename({"item": ID, "valid_from": FROM}))
 
     @cached_property
     def item_operands(self) -> Operands:

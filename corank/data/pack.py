@@ -32,7 +32,8 @@ from corank.data.as_of import Versions
 from corank.data.dataset import PackedDataset, events_name, known_after
 from corank.data.derived_columns import derive
 from corank.data.fit_encoders import fit
-from corank.data.grouping import Requests, constant, gather, keys, request_columns
+from corank.data.grouping import GroupedRequests, partition
+from corank.data.log_rows import constant_columns, key_columns, request_columns
 from corank.data.pack_manifest import FORMAT, MANIFEST, PackManifest, ShardCount, fingerprint
 from corank.data.shards import ShardWriter, encoded, of_columns, raw
 from corank.data.sources import BATCH, Inputs
@@ -42,6 +43,7 @@ from corank.features.encoders import Encoders, assemble
 from corank.features.history import Events
 from corank.features.log_schema import DataSettings
 from corank.features.operands import Operands, Wanted
+from corank.features.row_columns import FROM, ID
 from corank.features.schema import Placed, Schema
 
 PARTITION = 2**20
@@ -125,7 +127,7 @@ def _write_items(
     write_arrays(folder, {"ids": rows.ids, "numbers": rows.numbers})
     for n, values in enumerate(rows.lists):
         write_shared(folder, n, values)
-    write_frame(folder / "keys.arrow", with_snapshots.frame.select(item="@id", valid_from="@from"))
+    write_frame(folder / "keys.arrow", with_snapshots.frame.select(item=ID, valid_from=FROM))
     columns = [name for name, source in inputs.values.items() if source == "items"]
     for name in columns:
         write_array(folder / f"column.{name}.npy", items.frame[name].cast(pl.Float32).to_numpy()[row])
@@ -144,16 +146,16 @@ def _second_pass(
     data, rows = inputs.data, inputs.survey.rows
     count = min(max(-(-rows // PARTITION), 1), PARTITIONS)
     request = request_columns(data).values()
-    parts = gather(inputs.log.batches(inputs.columns(), rows, BATCH), request, count, writer.spill / "log")
+    parts = partition(inputs.log.batches(inputs.columns(), rows, BATCH), request, count, writer.spill / "log")
     truth = _gather_truth(inputs, writer.spill, count)
-    fixed = constant(data, inputs.schema, inputs.found)
+    fixed = constant_columns(data, inputs.schema, inputs.found)
     splits: dict[str, list[ShardCount]] = {split: [] for split in data.splits()}
     dropped = 0
     for n, part in enumerate(parts):
         frame = read_frame(part)
         if len(frame):
-            requests = Requests.of(frame, data, fixed)
-            dropped += requests.dropped
+            requests = GroupedRequests.group(frame, data, fixed)
+            dropped += requests.duplicates
             shards = writer.write(f"{n:05d}", requests, read_frame(truth[n]) if truth else None)
             for split, shard in shards.items():
                 splits[split].append(shard)
@@ -171,10 +173,10 @@ def _gather_truth(inputs: Inputs, spill: Path, count: int) -> list[Path]:
     labels = [name for name in data.labels if name in truth.types]
     if not labels:
         truth.require(list(data.labels)[:1])
-    chosen = [*keys(truth, data), *(pl.col(name).cast(pl.Float32) for name in labels)]
+    chosen = [*key_columns(truth, data), *(pl.col(name).cast(pl.Float32) for name in labels)]
     rows = truth.collect(truth.frame.select(pl.len())).item()
     request = request_columns(data).values()
-    return gather(truth.batches(chosen, rows, BATCH), request, count, spill / "truth")
+    return partition(truth.batches(chosen, rows, BATCH), request, count, spill / "truth")
 
 
 def _write_events(inputs: Inputs, writer: ShardWriter, splits: dict[str, list[ShardCount]]) -> None:

@@ -1,4 +1,4 @@
-"""Requests in the order of time → a shard of packed arrays for each split.
+"""GroupedRequests in the order of time → a shard of packed arrays for each split.
 
 Histories, and what is derived from features (crosses, priors), come when all shards are written: derive.py.
 """
@@ -18,7 +18,8 @@ from corank.core.ragged import Ragged
 from corank.core.types import Ints, Longs
 from corank.data.as_of import Versions
 from corank.data.dataset import events_name
-from corank.data.grouping import Requests, request_columns
+from corank.data.grouping import GroupedRequests
+from corank.data.log_rows import request_columns
 from corank.data.pack_manifest import ShardCount
 from corank.data.validate import Source
 from corank.features.crosses import Sides
@@ -27,6 +28,17 @@ from corank.features.labels import Labels, exposed, known, levels, mature
 from corank.features.log_schema import DataSettings
 from corank.features.operands import Operands, Wanted
 from corank.features.priors import counted_rows
+from corank.features.row_columns import (
+    ID,
+    ITEM,
+    POSITION,
+    ROW,
+    TIME,
+    USER,
+    WEIGHT,
+    score_column,
+    value_column,
+)
 from corank.features.schema import Placed, Placement, Schema
 
 
@@ -38,7 +50,7 @@ def encoded(encoders: Encoders, names: list[str], versions: Versions, key: str) 
 def raw(schema: Schema, name: str, versions: Versions, key: str) -> pl.Series:
     """The values of a feature in all rows of items or users; `key` is the column of the id."""
     column = schema.column(name)
-    return versions.frame["@id" if column == key else column]
+    return versions.frame[ID if column == key else column]
 
 
 def of_columns(schema: Schema, placement: Placement) -> Placed:
@@ -88,17 +100,21 @@ class ShardWriter:
         column = lambda name: raw(self.schema, name, self.users, self.data.user)  # noqa: E731
         return Operands.of(self.encoders, wanted, column, len(self.users.frame))
 
-    def write(self, name: str, requests: Requests, truth: pl.DataFrame | None) -> dict[str, ShardCount]:
+    def write(
+        self, name: str, requests: GroupedRequests, truth: pl.DataFrame | None
+    ) -> dict[str, ShardCount]:
         """Write a shard for each split that has some of the requests. Raises DataError."""
-        heads, start = requests.heads, requests.start
-        time = heads["@time"].to_numpy()
+        first_rows, start = requests.first_rows, requests.start
+        time = first_rows[TIME].to_numpy()
         found = known(requests.rows, self.data)
         candidates = self._candidates(requests.rows, found) | self._truth(requests.rows, truth)
         cross, cross_lists = self._cross(requests.rows)
-        users = self.users.ids.find(heads["@user"]).astype(np.int32)
-        query, lists = self._query(heads, time)
-        operands = self._operands(heads, time)
-        keys = heads.select(pl.col(column).alias(name) for name, column in request_columns(self.data).items())
+        users = self.users.ids.find(first_rows[USER]).astype(np.int32)
+        query, lists = self._query(first_rows, time)
+        operands = self._operands(first_rows, time)
+        keys = first_rows.select(
+            pl.col(column).alias(name) for name, column in request_columns(self.data).items()
+        )
         self._write_events(name, requests, found, users)
         self._write_prior_pieces(name, requests, found, candidates["item"], operands)
         written = {}
@@ -127,26 +143,26 @@ class ShardWriter:
 
     def _candidates(self, rows: pl.DataFrame, labels: Labels) -> dict[str, NDArray[Any]]:
         arrays: dict[str, NDArray[Any]] = {
-            "item": self.items.at(rows["@item"], rows["@time"].to_numpy()).astype(np.int32),
+            "item": self.items.at(rows[ITEM], rows[TIME].to_numpy()).astype(np.int32),
             "level": levels(rows, self.data),
         }
         for name, label in mature(labels, rows, self.data, self.as_of).items():
             arrays[f"label.{name}"] = label
         for name in self.data.scores:
-            arrays[f"score.{name}"] = rows[f"@score {name}"].fill_null(np.nan).to_numpy()
+            arrays[f"score.{name}"] = rows[score_column(name)].fill_null(np.nan).to_numpy()
         for name, source in self.values.items():
             if source == "log":
-                arrays[f"column.{name}"] = rows[f"@value {name}"].to_numpy()
+                arrays[f"column.{name}"] = rows[value_column(name)].to_numpy()
         if self.data.weight:
-            arrays["weight"] = rows["@weight"].to_numpy()
+            arrays["weight"] = rows[WEIGHT].to_numpy()
         if self.data.position:
-            arrays["position"] = rows["@position"].fill_null(-1).to_numpy()
+            arrays["position"] = rows[POSITION].fill_null(-1).to_numpy()
         return arrays
 
     def _truth(self, rows: pl.DataFrame, truth: pl.DataFrame | None) -> dict[str, NDArray[Any]]:
         if truth is None:
             return {}
-        keys = [*request_columns(self.data).values(), "@item"]
+        keys = [*request_columns(self.data).values(), ITEM]
         labels = [name for name in self.data.labels if name in truth.columns]
         joined = rows.select(keys).join(
             truth.unique([*keys, *labels]), on=keys, how="left", maintain_order="left"
@@ -156,7 +172,7 @@ class ShardWriter:
         for name in labels:
             lacking = joined.filter(pl.col(name).is_null() | pl.col(name).is_nan())
             if len(lacking):
-                item = lacking["@item"][0]
+                item = lacking[ITEM][0]
                 raise DataError(
                     f"data.truth: no '{name}' for candidates of the log, such as {self.data.item}={item!r}"
                 )
@@ -170,27 +186,27 @@ class ShardWriter:
         columns = {name: self.encoders.encode(name, rows[self.schema.column(name)]) for name in names}
         return _split(self.schema, "cross", columns, len(rows))
 
-    def _query(self, heads: pl.DataFrame, time: Longs) -> tuple[Any, dict[int, Ragged]]:
+    def _query(self, first_rows: pl.DataFrame, time: Longs) -> tuple[Any, dict[int, Ragged]]:
         """The requests' rows without lists; and their lists but histories, by place."""
-        row = self.users.at(heads["@user"], time)
+        row = self.users.at(first_rows[USER], time)
         columns: dict[str, Encoded] = {}
         for name in self.schema.columns("query"):
             if name in self._user_features:
                 feature = self._user_features[name]
                 columns[name] = feature.take(row) if isinstance(feature, Ragged) else feature[row]
             else:
-                columns[name] = self.encoders.encode(name, heads[self.schema.column(name)])
-        return _split(self.schema, "query", columns, len(heads))
+                columns[name] = self.encoders.encode(name, first_rows[self.schema.column(name)])
+        return _split(self.schema, "query", columns, len(first_rows))
 
-    def _operands(self, heads: pl.DataFrame, time: Longs) -> Operands:
+    def _operands(self, first_rows: pl.DataFrame, time: Longs) -> Operands:
         """Of the requests, but for their histories."""
         here = [name for name in self._wanted.names if name not in self._user_names]
-        column = lambda name: heads[self.schema.column(name)]  # noqa: E731
-        logged = Operands.of(self.encoders, self._wanted.among(here), column, len(heads))
-        user = self._user_operands.take(self.users.at(heads["@user"], time))
+        column = lambda name: first_rows[self.schema.column(name)]  # noqa: E731
+        logged = Operands.of(self.encoders, self._wanted.among(here), column, len(first_rows))
+        user = self._user_operands.take(self.users.at(first_rows[USER], time))
         return logged.joined(user).ordered(self._wanted)
 
-    def _write_events(self, shard: str, requests: Requests, labels: Labels, users: Ints) -> None:
+    def _write_events(self, shard: str, requests: GroupedRequests, labels: Labels, users: Ints) -> None:
         """Pieces of the events of each kind of history, to be sorted when all shards are written."""
         user = np.repeat(users, np.diff(requests.start))
         for name, history in {events_name(h): h for h in self.schema.histories().values()}.items():
@@ -199,14 +215,14 @@ class ShardWriter:
                 happened = labels[history.event] == 1
             rows = requests.rows.filter(happened)
             assert history.of is not None
-            codes = self.encoders.encode(history.of, rows["@item"])
+            codes = self.encoders.encode(history.of, rows[ITEM])
             assert not isinstance(codes, Ragged)
-            piece = {"user": user[happened], "time": rows["@time"], "item": codes, "row": rows["@row"]}
-            piece["ordinal"] = self.items.ids.find(rows["@item"]).astype(np.int32)
+            piece = {"user": user[happened], "time": rows[TIME], "item": codes, "row": rows[ROW]}
+            piece["ordinal"] = self.items.ids.find(rows[ITEM]).astype(np.int32)
             write_frame(self.spill / f"{name}.{shard}.arrow", pl.DataFrame(piece))
 
     def _write_prior_pieces(
-        self, shard: str, requests: Requests, labels: Labels, item: Ints, operands: Operands
+        self, shard: str, requests: GroupedRequests, labels: Labels, item: Ints, operands: Operands
     ) -> None:
         """Pieces of what each prior counts."""
         request_of = np.repeat(np.arange(len(requests)), np.diff(requests.start))

@@ -7,10 +7,11 @@ import polars as pl
 from corank.core.errors import DataError
 from corank.core.time import floor_times
 from corank.data.as_of import Versions
-from corank.data.grouping import columns
+from corank.data.log_rows import log_columns
 from corank.data.tables import Table
 from corank.data.validate import Source, Survey, feature_columns
 from corank.features.log_schema import DataSettings
+from corank.features.row_columns import FROM, ID, TIME
 from corank.features.schema import Schema
 
 BATCH = 2**19
@@ -33,7 +34,7 @@ class Inputs:
     """The table of each of the data's `columns`."""
 
     def columns(self) -> list[pl.Expr]:
-        return columns(self.log, self.data, self.schema, self.found)
+        return log_columns(self.log, self.data, self.schema, self.found)
 
     def needed(self) -> int:
         """Bytes that packing takes on disk, about: a copy of the log's columns, and what is made of it."""
@@ -44,16 +45,15 @@ class Inputs:
         """The items that are candidates, and since when their newest snapshots of priors were there: `@id`, `@from`."""
         data, log = self.data, self.log
         grids = {prior.every for prior in self.schema.priors("item").values()}
-        columns = [log.key(data.item).alias("@id"), log.moment(data.time).alias("@time")]
-        kind = log.frame.select(columns).collect_schema()["@id"]
-        seen = pl.DataFrame(schema={"@id": kind, "@from": pl.Int64})
+        columns = [log.key(data.item).alias(ID), log.moment(data.time).alias(TIME)]
+        kind = log.frame.select(columns).collect_schema()[ID]
+        seen = pl.DataFrame(schema={ID: kind, FROM: pl.Int64})
         if not grids:
             return seen
         for batch in log.batches(columns, self.survey.rows, BATCH):
-            times = batch["@time"].to_numpy()
+            times = batch[TIME].to_numpy()
             cuts = [
-                batch.select("@id", pl.Series("@from", floor_times(times, every, data.timezone)))
-                for every in grids
+                batch.select(ID, pl.Series(FROM, floor_times(times, every, data.timezone))) for every in grids
             ]
             seen = pl.concat([seen, *cuts]).unique()
         return seen

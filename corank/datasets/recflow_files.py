@@ -8,6 +8,7 @@ import polars as pl
 from corank.core.errors import DataError
 from corank.core.time import midnight
 from corank.datasets.recflow_layout import BEGIN, COLUMNS, FLAGS, KEYS, LABELS, TIMEZONE
+from corank.features.row_columns import ROW
 
 _DAY = timedelta(days=1)
 _BOUNDED = {"request_timestamp": "milliseconds", "upload_timestamp": "seconds"}
@@ -54,8 +55,8 @@ def scanned(path: Path) -> pl.LazyFrame:
 def checked(path: Path, day: date, rows: pl.LazyFrame) -> int:
     """The number of rows; DataError names the first value that its column cannot hold."""
     faults = {name: _faulty(name, day) for name in COLUMNS}
-    first = [pl.col("@row").filter(fault).min().alias(name) for name, fault in faults.items()]
-    checks = rows.with_row_index("@row").select(*first, pl.len().alias("height"))
+    first = [pl.col(ROW).filter(fault).min().alias(name) for name, fault in faults.items()]
+    checks = rows.with_row_index(ROW).select(*first, pl.len().alias("height"))
     *places, height = collected(path, checks).row(0)
     for name, place in zip(COLUMNS, places, strict=True):
         if place is not None:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from corank.core.time import MILLISECOND
 from corank.features.log_schema import DataSettings
+from corank.features.row_columns import LEVEL, TIME, label_column
 
 Labels = dict[str, NDArray[np.int8]]
 """By name 1, 0, or −1 where unknown: (C,)."""
@@ -18,7 +19,7 @@ def levels(rows: pl.DataFrame, data: DataSettings) -> NDArray[np.uint8]:
     """(C,); the deepest where the log has none."""
     if data.level is None:
         return np.full(len(rows), len(data.levels) - 1, dtype=np.uint8)
-    level: NDArray[np.uint8] = rows["@level"].to_numpy()
+    level: NDArray[np.uint8] = rows[LEVEL].to_numpy()
     return level
 
 
@@ -35,9 +36,9 @@ def known(rows: pl.DataFrame, data: DataSettings) -> Labels:
     for name in data.labels:
         where, given = shown, data.labels[name].given
         while given is not None:  # not by a function that calls itself: its closure would keep the rows alive
-            where = where & (rows[f"@label {given}"] == 1).fill_null(False).to_numpy()
+            where = where & (rows[label_column(given)] == 1).fill_null(False).to_numpy()
             given = data.labels[given].given
-        found[name] = np.where(where, rows[f"@label {name}"].fill_null(-1).to_numpy(), np.int8(-1))
+        found[name] = np.where(where, rows[label_column(name)].fill_null(-1).to_numpy(), np.int8(-1))
     return found
 
 
@@ -46,7 +47,7 @@ def mature(labels: Labels, rows: pl.DataFrame, data: DataSettings, as_of: int) -
 
     A row that was younger then than its label takes is unknown, whatever the label says.
     """
-    time, (_, valid) = rows["@time"].to_numpy(), data.splits()["train"]
+    time, (_, valid) = rows[TIME].to_numpy(), data.splits()["train"]
     looked = np.where(time < valid, min(valid, as_of), as_of)
     found: Labels = {}
     for name, label in labels.items():

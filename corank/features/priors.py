@@ -24,6 +24,7 @@ from corank.features.crosses import Sides
 from corank.features.kinds import PriorFeature
 from corank.features.labels import Labels, exposed
 from corank.features.log_schema import DataSettings
+from corank.features.row_columns import ROW, TIME, WEIGHT
 from corank.features.vocabulary import mixed
 
 AT_ONCE = 2**24
@@ -43,15 +44,15 @@ def counted_rows(
     label = labels[feature.label] if feature.label else None
     counts = np.flatnonzero(exposed(rows, data) if label is None else label >= 0)
     late = lateness(feature, data)
-    weight = rows["@weight"].to_numpy().astype(np.float64) if data.weight else np.ones(len(rows))
-    time = rows["@time"].to_numpy()[counts] + late // MILLISECOND
+    weight = rows[WEIGHT].to_numpy().astype(np.float64) if data.weight else np.ones(len(rows))
+    time = rows[TIME].to_numpy()[counts] + late // MILLISECOND
     return pl.DataFrame(
         {
             "key": feature_keys(feature, sides.some(counts)),
             "period": floor_times(time, feature.every, data.timezone),
             "shown": weight[counts],
             "positive": weight[counts] * (0.0 if label is None else label[counts] == 1),
-            "row": rows["@row"].to_numpy()[counts],
+            "row": rows[ROW].to_numpy()[counts],
         }
     )
 

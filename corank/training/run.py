@@ -19,7 +19,7 @@ from corank.core.errors import CheckpointError, ConfigError
 from corank.core.files import atomic_file
 from corank.core.settings import validated
 from corank.data.dataset import PackedDataset
-from corank.data.grouping import LAST_POSITION
+from corank.data.log_rows import LAST_POSITION
 from corank.data.pack_manifest import fingerprint
 from corank.evaluation.stage_order import Calibrators
 from corank.features.input_layout import Layout

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from corank.features.labels import Labels, exposed, known, levels, mature
 from corank.features.log_schema import DataSettings
+from corank.features.row_columns import LEVEL, TIME, label_column
 
 HOUR = 3_600_000
 DAY = 24 * HOUR
@@ -31,8 +32,8 @@ def data(**labels: dict[str, Any]) -> DataSettings:
 
 
 def frame(level: list[int], **labels: list[int | None]) -> pl.DataFrame:
-    columns = {f"@label {name}": pl.Series(values, dtype=pl.Int8) for name, values in labels.items()}
-    return pl.DataFrame({"@level": pl.Series(level, dtype=pl.UInt8)} | columns)
+    columns = {label_column(name): pl.Series(values, dtype=pl.Int8) for name, values in labels.items()}
+    return pl.DataFrame({LEVEL: pl.Series(level, dtype=pl.UInt8)} | columns)
 
 
 def plain(labels: Labels) -> dict[str, list[int]]:
@@ -64,7 +65,7 @@ def test_a_label_is_known_where_what_it_is_given_happened() -> None:
 
 def test_a_log_without_levels_is_all_exposed() -> None:
     flat = data(click={}).model_copy(update={"level": None})
-    rows = frame([0, 1], click=[1, None]).drop("@level")
+    rows = frame([0, 1], click=[1, None]).drop(LEVEL)
     assert plain(known(rows, flat)) == {"click": [1, -1]}
     assert levels(rows, flat).tolist() == [2, 2] and levels(rows, flat).dtype == np.uint8
     assert exposed(rows, flat).tolist() == [True, True]
@@ -76,7 +77,7 @@ TIMES = [0, VALID - DAY, VALID - DAY + 1, VALID - 1, VALID, LATER - DAY, LATER -
 
 def aged(as_of: int, times: list[int] = TIMES, **labels: dict[str, Any]) -> dict[str, list[int]]:
     settings = data(**labels)
-    rows = pl.DataFrame({"@time": times})
+    rows = pl.DataFrame({TIME: times})
     return plain(mature({n: np.ones(len(times), np.int8) for n in labels}, rows, settings, as_of))
 
 
@@ -98,7 +99,7 @@ def test_a_label_is_no_sooner_mature_than_what_it_is_given() -> None:
 
 
 def test_what_is_not_known_stays_so_and_a_zero_is_one_too() -> None:
-    settings, rows = data(order={"matures_after": "1d"}), pl.DataFrame({"@time": [0, 0, VALID - 1]})
+    settings, rows = data(order={"matures_after": "1d"}), pl.DataFrame({TIME: [0, 0, VALID - 1]})
     labels = {"order": np.array([-1, 0, 0], np.int8)}
     assert plain(mature(labels, rows, settings, LATER)) == {"order": [-1, 0, -1]}
     assert labels["order"].tolist() == [-1, 0, 0]
@@ -114,7 +115,7 @@ def test_labels_are_those_of_a_loop(as_of: int, rows: list[Any], hours: tuple[in
     times, level, pay, order, click = ([row[n] for row in rows] for n in range(5))
     late = [{"matures_after": f"{h}h"} for h in hours]
     settings = data(pay={"given": "order"} | late[0], order={"given": "click"} | late[1], click=late[2])
-    log = frame(level, pay=pay, order=order, click=click).with_columns(pl.Series("@time", times, pl.Int64))
+    log = frame(level, pay=pay, order=order, click=click).with_columns(pl.Series(TIME, times, pl.Int64))
     found = plain(mature(known(log, settings), log, settings, as_of))
     for n, (time, reached, *values) in enumerate(rows):
         looked = VALID if time < VALID else as_of

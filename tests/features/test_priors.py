@@ -17,6 +17,7 @@ from corank.features.kinds import Feature, IdFeature, PriorFeature
 from corank.features.log_schema import DataSettings
 from corank.features.operands import Operands
 from corank.features.priors import Rates, Snapshots, counted, counted_rows, feature_keys
+from corank.features.row_columns import LEVEL, ROW, TIME, WEIGHT
 from corank.features.schema import Schema
 from corank.features.vocabulary import mixed
 
@@ -240,12 +241,12 @@ def data(**changes: Any) -> DataSettings:
 def test_a_candidate_is_counted_once_its_label_is_mature() -> None:
     log = pl.DataFrame(
         {
-            "@time": [0, 4 * HOUR - 1, 4 * HOUR, 5 * HOUR, 6 * HOUR],
-            "@row": [3, 5, 7, 8, 9],
-            "@weight": [1, 2, 0.5, 1, 1],
-            "@level": [3, 3, 3, 2, 3],
+            TIME: [0, 4 * HOUR - 1, 4 * HOUR, 5 * HOUR, 6 * HOUR],
+            ROW: [3, 5, 7, 8, 9],
+            WEIGHT: [1, 2, 0.5, 1, 1],
+            LEVEL: [3, 3, 3, 2, 3],
         },
-        schema_overrides={"@weight": pl.Float32, "@level": pl.UInt8},
+        schema_overrides={WEIGHT: pl.Float32, LEVEL: pl.UInt8},
     )
     labels = {"click": np.ones(5, np.int8), "order": np.array([1, 0, 1, -1, -1], np.int8)}
     query = Operands(5, {"user": hashed([1, 1, 1, 1, 2])}, {}, {})

@@ -12,6 +12,7 @@ from corank.core.time import NEVER
 from corank.core.types import Progress
 from corank.data.as_of import VALID_FROM
 from corank.data.tables import Table
+from corank.features.row_columns import FROM, ID
 from corank.serving.store.base import Store
 from corank.serving.store.live_version import USERS
 from corank.serving.store.publish import BLOCK
@@ -42,13 +43,13 @@ def put_users(
     if not columns:
         raise DataError(f"{source}: has none of the columns {', '.join(columns_of(manifest))}")
     begin = table.moment(VALID_FROM).fill_null(NEVER) if VALID_FROM in table.types else pl.lit(NEVER)
-    rows = table.frame.select(table.key(manifest.user).alias("@id"), begin.alias("@from"), *columns)
-    known = table.collect(rows.drop_nulls("@id")).sort("@from", maintain_order=True)
-    frame = known.unique("@id", keep="last", maintain_order=True)
+    rows = table.frame.select(table.key(manifest.user).alias(ID), begin.alias(FROM), *columns)
+    known = table.collect(rows.drop_nulls(ID)).sort(FROM, maintain_order=True)
+    frame = known.unique(ID, keep="last", maintain_order=True)
     for first in range(0, len(frame), BLOCK):
         some = frame[first : first + BLOCK]
         values = [msgspec.json.encode(row) for row in some.select(columns).iter_rows(named=True)]
-        store.put({USERS: list(zip(to_keys(some["@id"]), values, strict=True))})
+        store.put({USERS: list(zip(to_keys(some[ID]), values, strict=True))})
         progress(min(first + BLOCK, len(frame)), len(frame))
     return len(frame)
 

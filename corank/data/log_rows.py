@@ -1,0 +1,96 @@
+"""What packing reads of a row of the log: keys, time, labels, level, weight, position, scores, values and features."""
+
+import polars as pl
+
+from corank.data.tables import Table
+from corank.data.validate import Source
+from corank.features.log_schema import DataSettings, Score
+from corank.features.row_columns import (
+    ITEM,
+    LEVEL,
+    POSITION,
+    TIME,
+    USER,
+    WEIGHT,
+    label_column,
+    request_column,
+    score_column,
+    value_column,
+)
+from corank.features.schema import Schema
+
+LAST_POSITION = 127
+"""Positions on the page beyond this one are read as this one."""
+
+
+def log_columns(log: Table, data: DataSettings, schema: Schema, sources: dict[str, Source]) -> list[pl.Expr]:
+    """Select all that packing needs of the log.
+
+    Args:
+        log: the table.
+        data: its settings.
+        schema: the features.
+        sources: feature → the table that its column is read from.
+
+    Returns:
+        Expressions over the log. Columns that are no feature's are named as in `features.row_columns`.
+    """
+    columns = [
+        *key_columns(log, data),
+        log.key(data.user).alias(USER),
+        log.moment(data.time).alias(TIME),
+        *(pl.col(label.column).cast(pl.Int8).alias(label_column(n)) for n, label in data.labels.items()),
+    ]
+    if data.level is not None:
+        level = pl.col(data.level).cast(pl.String)
+        codes = range(len(data.levels))
+        columns.append(level.replace_strict(data.levels, codes, return_dtype=pl.UInt8).alias(LEVEL))
+    if data.weight is not None:
+        columns.append(pl.col(data.weight).cast(pl.Float32).alias(WEIGHT))
+    if data.position is not None:
+        position = pl.col(data.position).cast(pl.Float64).clip(0, LAST_POSITION)
+        columns.append(position.cast(pl.Int16).alias(POSITION))
+    columns += [pl.col(c).cast(pl.Float32).alias(value_column(c)) for c in data.columns if c in log.types]
+    columns += [_logit(score).alias(score_column(name)) for name, score in data.scores.items()]
+    features = dict.fromkeys(schema.column(name) for name, source in sources.items() if source == "log")
+    return [*columns, *(_feature(log, column) for column in features)]
+
+
+def _logit(score: Score) -> pl.Expr:
+    value = pl.col(score.column).cast(pl.Float32)
+    if score.scale == "logit":
+        return value
+    # as far from 0 and 1 as a float can tell from 1
+    p = value.clip(2.0**-24, 1 - 2.0**-24)
+    return (p / (1 - p)).log()
+
+
+def _feature(table: Table, column: str) -> pl.Expr:
+    kind = table.types[column]
+    return pl.col(column).cast(pl.String) if isinstance(kind, pl.Categorical | pl.Enum) else pl.col(column)
+
+
+def key_columns(table: Table, data: DataSettings) -> list[pl.Expr]:
+    """Select what identifies a candidate, request key and item, from the log or the truth."""
+    request = [table.key(column).alias(name) for column, name in request_columns(data).items()]
+    return [*request, table.key(data.item).alias(ITEM)]
+
+
+def request_columns(data: DataSettings) -> dict[str, str]:
+    """Map the request key's columns of the log to their names among the rows."""
+    return {column: request_column(n) for n, column in enumerate(data.request)}
+
+
+def constant_columns(data: DataSettings, schema: Schema, sources: dict[str, Source]) -> dict[str, str]:
+    """Map the columns that must not change within a request from their names among the rows to the log's names."""
+    query = [schema.column(n) for n, s in sources.items() if s == "log" and schema.placement(n) == "query"]
+    return {USER: data.user, TIME: data.time} | {column: column for column in query}
+
+
+def log_name(column: str, data: DataSettings) -> str:
+    """Return the log's name of a column of the rows."""
+    names = {USER: data.user, LEVEL: data.level, WEIGHT: data.weight, POSITION: data.position}
+    names |= {value_column(name): name for name in data.columns}
+    names |= {label_column(name): label.column for name, label in data.labels.items()}
+    names |= {score_column(name): score.column for name, score in data.scores.items()}
+    return names.get(column) or column
