@@ -20,42 +20,51 @@ from benchmarks.speed.train_throughput import STAGES, packed_log, stepper, timed
 from corank.batches.reader import Reader
 from corank.data.dataset import PackedDataset
 from corank.features.log_schema import LEVELS
-from corank.losses import Cascade, Click, Distill, InBatch, Levels, Scope, Total
-from corank.losses.base import Term
+from corank.losses.base import FunnelSpec, Loss
+from corank.losses.cascade import CascadeLoss
+from corank.losses.click import ClickLoss
+from corank.losses.distill import DistillLoss
+from corank.losses.in_batch import InBatchLoss
+from corank.losses.levels import LevelsLoss
+from corank.losses.total import TotalLoss
 from corank.training.train import keep_freed_memory
 
 SIZES = {50: 512, 500: 128}
 """Candidates a request → requests a batch."""
 LOG = 1_228_800
 """Candidates of the log."""
-PLAIN = [Click(kind="click", stage=stage.name) for stage in STAGES]
+PLAIN = [ClickLoss(kind="click", stage=stage.name) for stage in STAGES]
 TOP = [LEVELS[-1]]
-ADDED: dict[str, Term] = {
-    "in_batch": InBatch(kind="in_batch", stage="prerank"),
-    "listwise": Distill(kind="distill", teacher="rank", student="prerank", form="listwise", on=list(LEVELS)),
-    "pairwise": Distill(kind="distill", teacher="rank", student="prerank", form="pairwise", on=list(LEVELS)),
-    "ranknet": Levels(kind="levels", stage="prerank", form="ranknet", per_request=10),
-    "lambda": Levels(kind="levels", stage="prerank", form="lambda", per_request=10),
-    "softmax": Levels(kind="levels", stage="prerank", form="softmax"),
-    "bce": Levels(kind="levels", stage="prerank", form="bce"),
-    "dftopk": Cascade(kind="cascade", form="dftopk", positive=TOP),
-    "lcron": Cascade(kind="cascade", form="lcron", positive=TOP),
-    "arf": Cascade(kind="cascade", form="arf", positive=TOP),
+ADDED: dict[str, Loss] = {
+    "in_batch": InBatchLoss(kind="in_batch", stage="prerank"),
+    "listwise": DistillLoss(
+        kind="distill", teacher="rank", student="prerank", form="listwise", on=list(LEVELS)
+    ),
+    "pairwise": DistillLoss(
+        kind="distill", teacher="rank", student="prerank", form="pairwise", on=list(LEVELS)
+    ),
+    "ranknet": LevelsLoss(kind="levels", stage="prerank", form="ranknet", per_request=10),
+    "lambda": LevelsLoss(kind="levels", stage="prerank", form="lambda", per_request=10),
+    "softmax": LevelsLoss(kind="levels", stage="prerank", form="softmax"),
+    "bce": LevelsLoss(kind="levels", stage="prerank", form="bce"),
+    "dftopk": CascadeLoss(kind="cascade", form="dftopk", positive=TOP),
+    "lcron": CascadeLoss(kind="cascade", form="lcron", positive=TOP),
+    "arf": CascadeLoss(kind="cascade", form="arf", positive=TOP),
 }
 LINEAR = ("listwise", "pairwise", "ranknet", "lambda", "softmax", "bce", "dftopk")
 AIMS = {f"{name}@{n}": (">=", 0.93) for name in LINEAR for n in SIZES}
 AIMS |= {"lcron@50": (">=", 0.8), "lcron@500": (">=", 0.6), "lcron_extra_mib@500": ("<=", 100.0)}
 
 
-def total(names: Sequence[str]) -> Total:
-    scope = Scope(
+def total(names: Sequence[str]) -> TotalLoss:
+    scope = FunnelSpec(
         LEVELS,
         ["click"],
         {stage.name: stage.labels for stage in STAGES},
         {stage.name: stage.keep for stage in STAGES},
         towers=["prerank"],
     )
-    found = Total([*PLAIN, *(ADDED[name] for name in names)], scope)
+    found = TotalLoss([*PLAIN, *(ADDED[name] for name in names)], scope)
     found.check()
     return found
 

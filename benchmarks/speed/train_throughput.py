@@ -24,7 +24,10 @@ from corank.features.input_layout import Layout
 from corank.features.kinds import IdFeature
 from corank.features.log_schema import DataSettings, Label, Split
 from corank.features.schema import Schema
-from corank.losses import Click, Distill, Scope, Total
+from corank.losses.base import FunnelSpec
+from corank.losses.click import ClickLoss
+from corank.losses.distill import DistillLoss
+from corank.losses.total import TotalLoss
 from corank.models.embedding import TableOptimiser
 from corank.models.joint import JointModel
 from corank.models.mlp import MlpSettings
@@ -40,13 +43,13 @@ STAGES = [
     TowersSettings(name="prerank", model="towers", keep=20),
     MlpSettings(name="rank", model="mlp", keep=10),
 ]
-TOTAL = Total(
+TOTAL = TotalLoss(
     [
-        Click(kind="click", stage="rank"),
-        Click(kind="click", stage="prerank"),
-        Distill(kind="distill", teacher="rank", student="prerank", on=["exposed"]),
+        ClickLoss(kind="click", stage="rank"),
+        ClickLoss(kind="click", stage="prerank"),
+        DistillLoss(kind="distill", teacher="rank", student="prerank", on=["exposed"]),
     ],
-    Scope(["exposed"], ["click"], {"prerank": ["click"], "rank": ["click"]}),
+    FunnelSpec(["exposed"], ["click"], {"prerank": ["click"], "rank": ["click"]}),
 )
 Product = tuple[int, int, int]
 
@@ -141,7 +144,10 @@ def floor(layers: list[Product], dtype: torch.dtype, on: torch.device) -> Callab
 
 
 def stepper(
-    packed: PackedDataset, reader: Reader, forward: Callable[[JointModel, Batch], dict], learn: Total = TOTAL
+    packed: PackedDataset,
+    reader: Reader,
+    forward: Callable[[JointModel, Batch], dict],
+    learn: TotalLoss = TOTAL,
 ) -> Iterator[int]:
     """Each `next` trains one step, its batch read while the one before computed; yields its candidates."""
     torch.manual_seed(0)

@@ -1,11 +1,14 @@
 """What a loss is: a formula over candidates. Masking, averaging and weighting are written here, once.
 
+A new loss is one file: a class derived from `Loss` with its settings, registered under its `kind`.
+
 Letters: R requests · C candidates.
 """
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from pydantic import NonNegativeFloat
@@ -13,35 +16,41 @@ from torch import Tensor
 
 from corank.batches.batch import Batch
 from corank.batches.sampling import SOURCES, Population
-from corank.core.errors import ConfigError
+from corank.core.errors import ConfigError, PluginError
+from corank.core.registry import Registry
 from corank.core.settings import Settings
 from corank.models.stage_io import StageOutput
 
 
 @dataclass(frozen=True)
-class Scope:
-    """The names that a loss may use."""
+class FunnelSpec:
+    """What the config says of the log and of the stages, as far as losses may refer to it."""
 
     levels: Sequence[str]
+    """Levels of the log, shallow to deep; the last is exposed."""
     labels: Sequence[str]
     stages: Mapping[str, Sequence[str]]
-    """Stage → the labels it predicts, in the order of the cascade."""
+    """Stage or teacher → the labels that it predicts, in the order of the cascade."""
     keep: Mapping[str, int] = field(default_factory=dict)
     """Stage → its quota."""
     towers: Sequence[str] = ()
-    """The stages that have vectors."""
+    """The stages that have query and item vectors."""
     scores: Sequence[str] = ()
-    """The logged scores."""
+    """The logged scores, `data.scores`."""
     levelled: bool = True
-    """Whether the log tells how far a candidate got."""
+    """Whether the log has a column of levels."""
 
-    def level(self, name: str, key: str) -> int:
+    def level_code(self, name: str, key: str) -> int:
+        """Return the code of a level. Raises ConfigError if there is no such level."""
         if name not in self.levels:
             raise ConfigError(f"{key}: no level '{name}'; data.levels are {', '.join(self.levels)}")
         return self.levels.index(name)
 
-    def source(self, name: str, key: str) -> int:
-        """The code of a level, or of a source beyond the log. Raises ConfigError for a level that is never logged."""
+    def source_code(self, name: str, key: str) -> int:
+        """Return the code of a level or of a source of negatives beyond the log.
+
+        Raises ConfigError if there is no such level, or the log has no candidates of it.
+        """
         if name in SOURCES:
             return SOURCES[name]
         if not self.levelled and name != self.levels[-1]:
@@ -49,14 +58,18 @@ class Scope:
                 f"{key}: the log has no levels (data.level is not given), so nobody knows what was {name} and not "
                 f"shown; write {' or '.join(SOURCES)} for negatives beyond the log"
             )
-        return self.level(name, key)
+        return self.level_code(name, key)
 
-    def logged(self, name: str, key: str) -> int:
-        """The code of a level of the log. Raises ConfigError for a source beyond it, and for what is never logged."""
-        self.level(name, key)
-        return self.source(name, key)
+    def logged_code(self, name: str, key: str) -> int:
+        """Return the code of a level of the log.
 
-    def check(self, stage: str, label: str, key: str) -> None:
+        Raises ConfigError if there is no such level, it is a source beyond the log, or the log has no candidates of it.
+        """
+        self.level_code(name, key)
+        return self.source_code(name, key)
+
+    def check_label(self, stage: str, label: str, key: str) -> None:
+        """Raise ConfigError if there is no such stage, or it does not predict the label."""
         if stage not in self.stages:
             raise ConfigError(f"{key}: no stage '{stage}'; stages are {', '.join(self.stages)}")
         if label not in self.stages[stage]:
@@ -66,53 +79,125 @@ class Scope:
             )
 
 
-class Term(Settings):
-    """One loss of the config."""
+class Loss(Settings):
+    """One loss of the config: its settings, the candidates that it learns from, and its formula.
+
+    A subclass has a field `kind: Literal[NAME]`, registers with `@LOSSES.register(NAME)`, and defines `name`,
+    `learner`, `check`, `population` and `values`. The rest is for losses that read other stages, learn from teachers,
+    or take candidates as hard negatives.
+
+    Example:
+        @LOSSES.register("squared")
+        class SquaredLoss(Loss):
+            kind: Literal["squared"]
+            stage: str
+
+            @property
+            def name(self) -> str:
+                return f"{self.stage}.squared"
+
+            @property
+            def learner(self) -> str:
+                return self.stage
+
+            def check(self, funnel: FunnelSpec, key: str) -> None:
+                funnel.check_label(self.stage, "click", f"{key}.stage")
+
+            def population(self, funnel: FunnelSpec) -> Population:
+                return {len(funnel.levels) - 1: None}  # all exposed candidates
+
+            def values(self, outputs, batch, funnel) -> tuple[Tensor, Tensor]:
+                error = outputs[self.stage].logits["click"].sigmoid() - batch.labels["click"]
+                return error**2, batch.label_weight("click")
+    """
 
     kind: str
+    """The name under which the class is registered; a subclass narrows it to that literal."""
     weight: NonNegativeFloat = 1.0
     """Factor of this loss in the total."""
 
     @property
     @abstractmethod
     def name(self) -> str:
-        """How the term is called where it is reported."""
+        """Its name in reports, such as `rank.click`."""
 
     @property
     @abstractmethod
     def learner(self) -> str | None:
-        """The one stage that learns from the term; None where several do."""
+        """The one stage that learns from the loss; None if several do."""
 
-    def reads(self, scope: Scope) -> list[str]:
-        """The stages whose logits the term takes."""
-        return list(scope.stages) if self.learner is None else [self.learner]
+    @property
+    def teachers(self) -> Sequence[str]:
+        """The stages, teachers or logged scores whose detached logits the learner learns from."""
+        return ()
 
-    def teachers(self) -> list[str]:
-        """The stages, teachers or logged scores whose scores the learner learns from; none unless the loss distils."""
-        return []
+    @property
+    def warm_up_steps(self) -> int:
+        """Optimiser steps over which the weight grows from 0."""
+        return 0
 
-    def zeros(self, scope: Scope) -> set[int]:
-        """The levels whose candidates the term takes for hard negatives, whatever is known of them."""
+    def reads(self, funnel: FunnelSpec) -> list[str]:
+        """The stages and teachers whose outputs the loss takes."""
+        return list(funnel.stages) if self.learner is None else [self.learner]
+
+    def hard_negatives(self, funnel: FunnelSpec) -> set[int]:
+        """The levels whose candidates get the target 0, whatever their label."""
+        return set()
+
+    def soft_targets(self, funnel: FunnelSpec) -> set[int]:
+        """The levels, set by `on`, whose candidates get a teacher's target."""
         return set()
 
     @abstractmethod
-    def check(self, scope: Scope, key: str) -> None:
-        """Raise ConfigError if the loss names a level, label or stage that there is not."""
+    def check(self, funnel: FunnelSpec, key: str) -> None:
+        """Raise ConfigError if a setting names a level, label or stage that does not exist.
+
+        Args:
+            funnel: the levels, labels and stages of the config.
+            key: where the loss stands in the config, such as `losses.0`; messages begin with it.
+        """
 
     @abstractmethod
-    def population(self, scope: Scope) -> Population:
-        """The candidates to read for this loss."""
+    def population(self, funnel: FunnelSpec) -> Population:
+        """The candidates to read for this loss: level or source → candidates drawn a request, None for all."""
 
     @abstractmethod
-    def values(self, outputs: Mapping[str, StageOutput], batch: Batch, scope: Scope) -> tuple[Tensor, Tensor]:
-        """Losses and their weights: of candidates (C,) or some of them, or of requests (R,); weight 0 where masked."""
+    def values(
+        self, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec
+    ) -> tuple[Tensor, Tensor]:
+        """The formula.
 
-    def factor(self, step: int) -> float:
-        """Factor at an optimiser step, `weight` unless the loss warms up."""
-        return self.weight
+        Args:
+            outputs: output by stage, at least of those that the loss `reads`.
+            batch: the batch, which may hold candidates of other losses, too: mask by `batch.in_population(population)`.
+            funnel: the levels, labels and stages of the config.
+
+        Returns:
+            Losses and their weights, of candidates (C,), of some of them, or of requests (R,); weight 0 where masked.
+        """
+
+    def weight_at(self, step: int) -> float:
+        """Its factor at an optimiser step: `weight`, or less while it warms up."""
+        return self.weight * min(1.0, step / self.warm_up_steps if self.warm_up_steps else 1.0)
 
 
-def mean(values: Tensor, weights: Tensor) -> Tensor:
-    """Σ w·l / Σ w over unmasked candidates, and 0 where there are none."""
+def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
+    """Σ w·l / Σ w over unmasked candidates; 0 if there are none."""
     kept = torch.where(weights > 0, values, 0)
     return (kept * weights).sum() / weights.sum().clamp_min(torch.finfo(weights.dtype).tiny)
+
+
+def _check(what: str, loss: Any) -> None:
+    """Raise PluginError if a loss breaks the protocol."""
+    if not isinstance(loss, type) or not issubclass(loss, Loss):
+        raise PluginError(f"{what} is no Loss; derive it from corank.losses.base.Loss")
+    missing = sorted(getattr(loss, "__abstractmethods__", ()))
+    if missing:
+        raise PluginError(f"{what} does not define {', '.join(missing)}, as a Loss must")
+    if loss.model_fields["kind"].annotation is str:
+        raise PluginError(
+            f"{what} has no `kind` of its own; add kind: Literal[…] with the name that it registers"
+        )
+
+
+LOSSES = Registry[type[Loss]]("loss", "corank.losses", "corank.losses", _check)

@@ -15,7 +15,7 @@ from torch.nn.functional import logsigmoid
 from corank.batches.batch import Batch
 from corank.batches.sampling import Population
 from corank.core.errors import ConfigError
-from corank.losses.base import Scope, Term
+from corank.losses.base import LOSSES, FunnelSpec, Loss
 from corank.losses.padded import Lists
 from corank.losses.soft_sort import NeuralSort, threshold
 from corank.models.stage_io import StageOutput
@@ -44,7 +44,8 @@ class Survival(NamedTuple):
         return -torch.where(true, self.kept, 0).sum(1) / true.sum(1).clamp_min(1)
 
 
-class Cascade(Term):
+@LOSSES.register("cascade")
+class CascadeLoss(Loss):
     """q_s is `top`, or else the quota (`keep`) of stage s, y = 1 marks candidates of the levels `positive`, P̂ is
     NeuralSort at τ.
 
@@ -94,29 +95,31 @@ class Cascade(Term):
     def learner(self) -> None:
         return None
 
-    def reads(self, scope: Scope) -> list[str]:
-        return list(scope.keep) if self.stages is None else self.stages
+    def reads(self, funnel: FunnelSpec) -> list[str]:
+        return list(funnel.keep) if self.stages is None else self.stages
 
-    def check(self, scope: Scope, key: str) -> None:
-        for stage in self.reads(scope):
-            scope.check(stage, self.label, f"{key}.stages")
-        for level in self.on or scope.levels:
-            scope.logged(level, f"{key}.on")
+    def check(self, funnel: FunnelSpec, key: str) -> None:
+        for stage in self.reads(funnel):
+            funnel.check_label(stage, self.label, f"{key}.stages")
+        for level in self.on or funnel.levels:
+            funnel.logged_code(level, f"{key}.on")
         for level in self.positive:
-            scope.logged(level, f"{key}.positive")
-        if set(self.positive) >= set(self.on or scope.levels):
+            funnel.logged_code(level, f"{key}.positive")
+        if set(self.positive) >= set(self.on or funnel.levels):
             raise ConfigError(f"{key}.positive: every candidate would be one; received {self.positive}")
 
-    def population(self, scope: Scope) -> Population:
-        return {scope.levels.index(level): self.per_request for level in self.on or scope.levels}
+    def population(self, funnel: FunnelSpec) -> Population:
+        return {funnel.levels.index(level): self.per_request for level in self.on or funnel.levels}
 
-    def values(self, outputs: Mapping[str, StageOutput], batch: Batch, scope: Scope) -> tuple[Tensor, Tensor]:
-        lists = Lists.of(batch, batch.in_population(self.population(scope)))
-        true = lists(batch.in_population({scope.levels.index(level): None for level in self.positive}))
+    def values(
+        self, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec
+    ) -> tuple[Tensor, Tensor]:
+        lists = Lists.of(batch, batch.in_population(self.population(funnel)))
+        true = lists(batch.in_population({funnel.levels.index(level): None for level in self.positive}))
         value, kept = torch.zeros(len(true), device=true.device), torch.zeros(true.shape, device=true.device)
         cutting = torch.zeros_like(lists.size, dtype=torch.bool)
-        for stage in self.reads(scope):
-            scores, keep = lists(outputs[stage].logits[self.label]), self.top or scope.keep[stage]
+        for stage in self.reads(funnel):
+            scores, keep = lists(outputs[stage].logits[self.label]), self.top or funnel.keep[stage]
             cuts = lists.size > keep
             cutting |= cuts
             if self.form == "arf":

@@ -8,11 +8,12 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from corank.batches.batch import Batch
 from corank.batches.sampling import Population
-from corank.losses.base import Scope, Term
+from corank.losses.base import LOSSES, FunnelSpec, Loss
 from corank.models.stage_io import StageOutput
 
 
-class Click(Term):
+@LOSSES.register("click")
+class ClickLoss(Loss):
     """L = Σ w·BCE(z + t, y) / Σ w over exposed candidates with a known label; w is the log's `weight`.
 
     t is a learnt term of the candidate's position, 0 where none is logged. Serving leaves it out, so that z is what a
@@ -31,13 +32,15 @@ class Click(Term):
     def learner(self) -> str:
         return self.stage
 
-    def check(self, scope: Scope, key: str) -> None:
-        scope.check(self.stage, self.label, f"{key}.stage")
+    def check(self, funnel: FunnelSpec, key: str) -> None:
+        funnel.check_label(self.stage, self.label, f"{key}.stage")
 
-    def population(self, scope: Scope) -> Population:
-        return {len(scope.levels) - 1: None}
+    def population(self, funnel: FunnelSpec) -> Population:
+        return {len(funnel.levels) - 1: None}
 
-    def values(self, outputs: Mapping[str, StageOutput], batch: Batch, scope: Scope) -> tuple[Tensor, Tensor]:
+    def values(
+        self, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec
+    ) -> tuple[Tensor, Tensor]:
         target = batch.labels[self.label].clamp_min(0)
         z = outputs[self.stage].logits[self.label]
         positions = outputs[self.stage].positions

@@ -15,12 +15,13 @@ from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 from corank.batches.batch import Batch
 from corank.batches.sampling import Population
 from corank.core.errors import ConfigError
-from corank.losses.base import Scope, Term
+from corank.losses.base import LOSSES, FunnelSpec, Loss
 from corank.losses.padded import Lists
 from corank.models.stage_io import StageOutput
 
 
-class Distill(Term):
+@LOSSES.register("distill")
+class DistillLoss(Loss):
     """Over candidates of the levels `on`; z_s and z_t are the logits over the temperature, the teacher's detached.
 
     `pointwise`: L = mean of BCE(z_s, σ(z_t)). Source: Hinton et al., arXiv 1503.02531, for a binary label.
@@ -63,31 +64,40 @@ class Distill(Term):
     def learner(self) -> str:
         return self.student
 
+    @property
     def teachers(self) -> list[str]:
-        """The one teacher."""
         return [self.teacher]
 
-    def reads(self, scope: Scope) -> list[str]:
-        return [self.student] if self.teacher in scope.scores else [self.student, self.teacher]
+    @property
+    def warm_up_steps(self) -> int:
+        return self.warm_up
 
-    def check(self, scope: Scope, key: str) -> None:
-        if self.teacher not in scope.scores:
-            if self.teacher not in scope.stages:
-                known = [*scope.stages, *scope.scores]
+    def soft_targets(self, funnel: FunnelSpec) -> set[int]:
+        return set(self.population(funnel))
+
+    def reads(self, funnel: FunnelSpec) -> list[str]:
+        return [self.student] if self.teacher in funnel.scores else [self.student, self.teacher]
+
+    def check(self, funnel: FunnelSpec, key: str) -> None:
+        if self.teacher not in funnel.scores:
+            if self.teacher not in funnel.stages:
+                known = [*funnel.stages, *funnel.scores]
                 raise ConfigError(
                     f"{key}.teacher: no stage and no logged score (data.scores) is called '{self.teacher}'; "
                     f"there are {', '.join(known)}"
                 )
-            scope.check(self.teacher, self.label, f"{key}.teacher")
-        scope.check(self.student, self.label, f"{key}.student")
+            funnel.check_label(self.teacher, self.label, f"{key}.teacher")
+        funnel.check_label(self.student, self.label, f"{key}.student")
         for level in self.on:
-            scope.level(level, f"{key}.on")
+            funnel.level_code(level, f"{key}.on")
 
-    def population(self, scope: Scope) -> Population:
-        return {scope.levels.index(level): self.per_request for level in self.on}
+    def population(self, funnel: FunnelSpec) -> Population:
+        return {funnel.levels.index(level): self.per_request for level in self.on}
 
-    def values(self, outputs: Mapping[str, StageOutput], batch: Batch, scope: Scope) -> tuple[Tensor, Tensor]:
-        teacher, known = self.taught(outputs, batch, scope)
+    def values(
+        self, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec
+    ) -> tuple[Tensor, Tensor]:
+        teacher, known = self.taught(outputs, batch, funnel)
         student = outputs[self.student].logits[self.label] / self.temperature
         teacher = teacher / self.temperature
         if self.form == "pointwise":
@@ -99,16 +109,15 @@ class Distill(Term):
             return listwise(lists(student), lists(teacher), lists.mask), weight
         return pairwise(lists(student), lists(teacher), lists.mask, self.chunks), weight
 
-    def taught(self, outputs: Mapping[str, StageOutput], batch: Batch, scope: Scope) -> tuple[Tensor, Tensor]:
+    def taught(
+        self, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec
+    ) -> tuple[Tensor, Tensor]:
         """The teacher's logits, and whether a candidate is to learn from them: (C,), (C,) bool."""
-        chosen = batch.in_population(self.population(scope))
-        if self.teacher in scope.scores:
+        chosen = batch.in_population(self.population(funnel))
+        if self.teacher in funnel.scores:
             scores = batch.scores[self.teacher]
             return scores.nan_to_num(), chosen & ~scores.isnan()
         return outputs[self.teacher].logits[self.label].detach(), chosen
-
-    def factor(self, step: int) -> float:
-        return self.weight * min(1.0, step / self.warm_up if self.warm_up else 1.0)
 
 
 def listwise(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:

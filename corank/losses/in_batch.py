@@ -14,12 +14,13 @@ from torch.nn.functional import softplus
 from corank.batches.batch import Batch
 from corank.batches.sampling import SOURCES, Population
 from corank.core.errors import ConfigError
-from corank.losses.base import Scope, Term
+from corank.losses.base import LOSSES, FunnelSpec, Loss
 from corank.losses.padded import FAR
 from corank.models.stage_io import StageOutput
 
 
-class InBatch(Term):
+@LOSSES.register("in_batch")
+class InBatchLoss(Loss):
     """L = mean over clicked (r, i) of −log softmax of z_ri − log p_i among i and the items that r did not click.
 
     z_rj = exp(s)·⟨q_r, v_j⟩ / temperature, s the learnt scale of the towers. p_j is the probability that item j is in a
@@ -43,18 +44,20 @@ class InBatch(Term):
     def learner(self) -> str:
         return self.stage
 
-    def check(self, scope: Scope, key: str) -> None:
-        scope.check(self.stage, self.label, f"{key}.stage")
-        if self.stage not in scope.towers:
+    def check(self, funnel: FunnelSpec, key: str) -> None:
+        funnel.check_label(self.stage, self.label, f"{key}.stage")
+        if self.stage not in funnel.towers:
             raise ConfigError(
                 f"{key}.stage: '{self.stage}' is an mlp and has no vectors of queries and items; "
-                f"name a stage of model: towers{', such as ' + scope.towers[0] if scope.towers else ''}"
+                f"name a stage of model: towers{', such as ' + funnel.towers[0] if funnel.towers else ''}"
             )
 
-    def population(self, scope: Scope) -> Population:
-        return {len(scope.levels) - 1: None}
+    def population(self, funnel: FunnelSpec) -> Population:
+        return {len(funnel.levels) - 1: None}
 
-    def values(self, outputs: Mapping[str, StageOutput], batch: Batch, scope: Scope) -> tuple[Tensor, Tensor]:
+    def values(
+        self, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec
+    ) -> tuple[Tensor, Tensor]:
         clicked = torch.nonzero(batch.label_weight(self.label) * (batch.labels[self.label] > 0)).squeeze(1)
         # rows of one item at several times are one item: the first stands for all
         same = (
@@ -68,7 +71,7 @@ class InBatch(Term):
         beyond = torch.ones_like(log_p, dtype=torch.bool).index_fill(0, same[batch.item_of[log].long()], 0)
 
         vectors = outputs[self.stage].vectors
-        assert vectors is not None  # the scope has checked it
+        assert vectors is not None  # the funnel has checked it
         asked, row = request.unique_consecutive(return_inverse=True)  # type: ignore[no-untyped-call]
         query = vectors.scale / self.temperature * vectors.query.float()[asked]
         shift = (vectors.bias / self.temperature - log_p).masked_fill(beyond, -FAR)

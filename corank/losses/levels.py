@@ -14,12 +14,13 @@ from torch.nn.functional import binary_cross_entropy_with_logits, pad, softplus
 from corank.batches.batch import Batch
 from corank.batches.sampling import Population
 from corank.core.errors import ConfigError
-from corank.losses.base import Scope, Term
+from corank.losses.base import LOSSES, FunnelSpec, Loss
 from corank.losses.padded import FAR, Lists
 from corank.models.stage_io import StageOutput
 
 
-class Levels(Term):
+@LOSSES.register("levels")
+class LevelsLoss(Loss):
     """z is the stage's logit over the temperature.
 
     `ranknet`: L = mean of softplus(z_b − z_a) over a request's pairs of a deeper than b.
@@ -62,35 +63,37 @@ class Levels(Term):
     def learner(self) -> str:
         return self.stage
 
-    def check(self, scope: Scope, key: str) -> None:
-        scope.check(self.stage, self.label, f"{key}.stage")
-        on = {scope.logged(level, f"{key}.on") for level in self.on or scope.levels}
+    def check(self, funnel: FunnelSpec, key: str) -> None:
+        funnel.check_label(self.stage, self.label, f"{key}.stage")
+        on = {funnel.logged_code(level, f"{key}.on") for level in self.on or funnel.levels}
         if len(on) < 2:
             raise ConfigError(
                 f"{key}.on: two levels are needed, or none stands over another; received {self.on}"
             )
-        positive = {scope.logged(level, f"{key}.positive") for level in self._positive(scope)}
+        positive = {funnel.logged_code(level, f"{key}.positive") for level in self._positive(funnel)}
         if not positive < on:
             raise ConfigError(
                 f"{key}.positive: must be some, but not all, of the levels "
-                f"{', '.join(self.on or scope.levels)}; received {', '.join(self._positive(scope))}"
+                f"{', '.join(self.on or funnel.levels)}; received {', '.join(self._positive(funnel))}"
             )
 
-    def zeros(self, scope: Scope) -> set[int]:
-        positive = {scope.levels.index(level) for level in self._positive(scope)}
-        return set(self.population(scope)) - positive if self.form == "bce" else set()
+    def hard_negatives(self, funnel: FunnelSpec) -> set[int]:
+        positive = {funnel.levels.index(level) for level in self._positive(funnel)}
+        return set(self.population(funnel)) - positive if self.form == "bce" else set()
 
-    def population(self, scope: Scope) -> Population:
-        return {scope.levels.index(level): self.per_request for level in self.on or scope.levels}
+    def population(self, funnel: FunnelSpec) -> Population:
+        return {funnel.levels.index(level): self.per_request for level in self.on or funnel.levels}
 
-    def _positive(self, scope: Scope) -> Sequence[str]:
-        return self.positive or [max(self.on or scope.levels, key=scope.levels.index)]
+    def _positive(self, funnel: FunnelSpec) -> Sequence[str]:
+        return self.positive or [max(self.on or funnel.levels, key=funnel.levels.index)]
 
-    def values(self, outputs: Mapping[str, StageOutput], batch: Batch, scope: Scope) -> tuple[Tensor, Tensor]:
-        chosen = batch.in_population(self.population(scope))
+    def values(
+        self, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec
+    ) -> tuple[Tensor, Tensor]:
+        chosen = batch.in_population(self.population(funnel))
         z = outputs[self.stage].logits[self.label] / self.temperature
         positive = batch.in_population(
-            {scope.levels.index(level): None for level in self._positive(scope)}
+            {funnel.levels.index(level): None for level in self._positive(funnel)}
         ).float()
         if self.form == "bce":
             return binary_cross_entropy_with_logits(z, positive, reduction="none"), batch.weight * chosen
@@ -100,7 +103,7 @@ class Levels(Term):
             value, eligible = softmax(lists(z, -torch.inf), lists(positive))
             return value, weight * eligible
         by_level = [
-            Lists.of(batch, chosen & (batch.level == code)) for code in sorted(self.population(scope))
+            Lists.of(batch, chosen & (batch.level == code)) for code in sorted(self.population(funnel))
         ]
         if self.form == "ranknet":
             value, number = pairs(z, by_level)

@@ -10,11 +10,12 @@ from torch.nn.functional import softplus
 from corank.batches.batch import Batch
 from corank.batches.sampling import SOURCES, Population
 from corank.core.errors import ConfigError
-from corank.losses.base import Scope, Term
+from corank.losses.base import LOSSES, FunnelSpec, Loss
 from corank.models.stage_io import StageOutput
 
 
-class Unexposed(Term):
+@LOSSES.register("unexposed")
+class UnexposedLoss(Loss):
     """L = mean of softplus(z) = BCE(z, 0) over candidates of the levels `from`, `per_request` drawn a request.
 
     Beside the levels of the log `from` may name `batch`, items of the batch's other requests, and `catalogue`, items
@@ -36,21 +37,23 @@ class Unexposed(Term):
     def learner(self) -> str:
         return self.stage
 
-    def check(self, scope: Scope, key: str) -> None:
-        scope.check(self.stage, self.label, f"{key}.stage")
+    def check(self, funnel: FunnelSpec, key: str) -> None:
+        funnel.check_label(self.stage, self.label, f"{key}.stage")
         for level in self.levels:
-            if scope.source(level, f"{key}.from") in SOURCES.values() and self.per_request is None:
+            if funnel.source_code(level, f"{key}.from") in SOURCES.values() and self.per_request is None:
                 raise ConfigError(
                     f"{key}.per_request: required, as '{level}' has no end; such as per_request: 5"
                 )
 
-    def zeros(self, scope: Scope) -> set[int]:
-        return set(self.population(scope))
+    def hard_negatives(self, funnel: FunnelSpec) -> set[int]:
+        return set(self.population(funnel))
 
-    def population(self, scope: Scope) -> Population:
-        return {scope.source(level, "from"): self.per_request for level in self.levels}
+    def population(self, funnel: FunnelSpec) -> Population:
+        return {funnel.source_code(level, "from"): self.per_request for level in self.levels}
 
-    def values(self, outputs: Mapping[str, StageOutput], batch: Batch, scope: Scope) -> tuple[Tensor, Tensor]:
+    def values(
+        self, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec
+    ) -> tuple[Tensor, Tensor]:
         return softplus(outputs[self.stage].logits[self.label]), batch.weight * batch.in_population(
-            self.population(scope)
+            self.population(funnel)
         )

@@ -45,13 +45,13 @@ def checked(config: Config, base: Path) -> Checked:
 
 def _samples(config: Config) -> list[dict[str, str]]:
     total = config.total
-    names = dict(enumerate(total.scope.levels)) | {code: source for source, code in SOURCES.items()}
-    asked = [(name, term, term.population(total.scope)) for name, term in total.of(None)]
+    names = dict(enumerate(total.funnel.levels)) | {code: source for source, code in SOURCES.items()}
+    asked = [(name, term, term.population(total.funnel)) for name, term in total.select(None)]
     codes = sorted({code for _, _, population in asked for code in population})
     rows = []
     for name, term, population in asked:
         row = {"loss": name, "weight": f"{term.weight:g}"}
-        row["learns"] = term.learner or ", ".join(term.reads(total.scope))
+        row["learns"] = term.learner or ", ".join(term.reads(total.funnel))
         row |= {names[code]: _count(population, code) for code in codes}
         rows.append(row)
     return rows

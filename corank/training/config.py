@@ -1,17 +1,19 @@
 """One frozen, checked config: each part checks itself against the others; here they are listed and called in order."""
 
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 from torch import nn
 
 from corank.core.ann_index import RetrievalSettings
 from corank.core.errors import ConfigError
+from corank.core.registry import by_name
 from corank.core.settings import Settings, unknown
 from corank.features.kinds import Feature
 from corank.features.log_schema import DataSettings
 from corank.features.schema import Schema
-from corank.losses import Loss, Scope, Total
+from corank.losses.base import LOSSES, FunnelSpec, Loss
+from corank.losses.total import TotalLoss
 from corank.models.joint import Stage
 from corank.models.layers import NetworkSettings, check_separate_tables, check_tables
 from corank.models.stage_context import StageContext
@@ -34,7 +36,7 @@ class Config(Settings):
     """In the order of the cascade, the first to cut first."""
     teachers: list[TeacherSettings] = []
     """Networks that are trained to teach the stages, and are not served."""
-    losses: list[Loss] = Field(min_length=1)
+    losses: list[Annotated[Loss, *by_name(LOSSES, "kind")]] = Field(min_length=1)
     retrieval: RetrievalSettings | None = None
     train: TrainSettings = TrainSettings()
 
@@ -44,9 +46,9 @@ class Config(Settings):
         return Schema(self.features)
 
     @property
-    def total(self) -> Total:
+    def total(self) -> TotalLoss:
         """The sum of the losses, with the names that they may use."""
-        scope = Scope(
+        funnel = FunnelSpec(
             levels=self.data.levels,
             labels=list(self.data.labels),
             stages={stage.name: stage.predicts() for stage in [*self.stages, *self.teachers]},
@@ -55,7 +57,7 @@ class Config(Settings):
             scores=list(self.data.scores),
             levelled=self.data.level is not None,
         )
-        return Total(self.losses, scope)
+        return TotalLoss(self.losses, funnel)
 
     @property
     def vector_stages(self) -> list[str]:

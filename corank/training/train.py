@@ -105,7 +105,7 @@ class Trainer:
             case "joint":
                 return [None]
             case "alternate":
-                return [name for name in last_first if self.total.of(name)]
+                return [name for name in last_first if self.total.select(name)]
             case "separate":
                 return [last_first[self.progress.epoch // self.config.train.epochs]]
 

@@ -20,7 +20,8 @@ from corank.evaluation.predict import predict
 from corank.features.kinds import IdFeature
 from corank.features.log_schema import LEVELS, DataSettings, Label, Score, Split
 from corank.features.schema import Schema
-from corank.losses import Distill, Scope
+from corank.losses.base import FunnelSpec
+from corank.losses.distill import DistillLoss
 from corank.serving.funnel.funnel import Funnel, Request
 from corank.training.run import Run
 from tests.support.simulated_runs import Silent
@@ -107,8 +108,8 @@ def test_a_candidate_without_a_score_teaches_nothing(tmp_path: Path) -> None:
     """By hand: BCE(z, σ(t)) of the known two alone."""
     found = packed(tmp_path, "logit", [-1.0, None, None, 2.0])
     (batch,) = Reader(found, "train", 10).read_ordered()
-    scope = Scope(LEVELS, ["click"], {"prerank": ["click"]}, scores=["served"])
-    term = Distill(kind="distill", teacher="served", student="prerank", on=["exposed"])
+    scope = FunnelSpec(LEVELS, ["click"], {"prerank": ["click"]}, scores=["served"])
+    term = DistillLoss(kind="distill", teacher="served", student="prerank", on=["exposed"])
     z = torch.tensor([0.5, 9.0, -9.0, -0.5])
     values, weights = term.values({"prerank": {"click": z}}, batch, scope)
     assert weights.tolist() == [1, 0, 0, 1]

@@ -6,7 +6,7 @@ import torch
 from pydantic import ValidationError
 
 from corank.core.errors import ConfigError
-from corank.losses import Cascade
+from corank.losses.cascade import CascadeLoss
 from tests.support.loss_cases import SCOPE, STAGES, bce, loss, neural_sort, output, outputs, requests, sigmoid
 
 KEEP = {"prerank": 3, "rank": 2, "rerank": 1}
@@ -19,8 +19,8 @@ Z = {
 Z_FOUR = {"prerank": [0.3, 0.1, -0.2, 0.6], "rank": [0.4, 0.9, 0.2, -0.5], "rerank": [0.6, -0.1, 0.4, 0.2]}
 
 
-def cascade(form: str, **settings) -> Cascade:
-    return Cascade(**{"kind": "cascade", "form": form, "positive": ["exposed"]} | settings)
+def cascade(form: str, **settings) -> CascadeLoss:
+    return CascadeLoss(**{"kind": "cascade", "form": form, "positive": ["exposed"]} | settings)
 
 
 def survival(form: str, z: list[float], keep: int, temperature: float) -> list[float]:

@@ -5,15 +5,14 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from corank.losses import Distill
-from corank.losses.distill import draw
+from corank.losses.distill import DistillLoss, draw
 from tests.support.loss_cases import log_softmax, loss, outputs, requests, softplus
 
 ALL = ["cut", "kept", "exposed"]
 
 
-def distill(form: str, **settings) -> Distill:
-    return Distill(
+def distill(form: str, **settings) -> DistillLoss:
+    return DistillLoss(
         **{"kind": "distill", "teacher": "rank", "student": "prerank", "form": form, "on": ALL} | settings
     )
 

@@ -8,14 +8,14 @@ import torch
 from corank.batches.batch import Batch
 from corank.batches.sampling import BATCH
 from corank.core.errors import ConfigError
-from corank.losses import InBatch
+from corank.losses.in_batch import InBatchLoss
 from corank.models.joint import JointModel
 from corank.models.stage_io import StageOutput, StageVectors
 from corank.models.two_tower import TowersSettings
 from tests.support.encoded_batches import LAYOUT, batch, rows
 from tests.support.loss_cases import SCOPE, loss, softplus
 
-TERM = InBatch(kind="in_batch", stage="prerank", temperature=0.5)
+TERM = InBatchLoss(kind="in_batch", stage="prerank", temperature=0.5)
 REQUEST, ITEM = [0, 0, 0, 1, 1, 2], [0, 1, 2, 1, 3, 3]
 LEVEL, CLICK = [2, 2, 2, 2, 0, 2], [1, 1, 0, 1, -1, 0]
 SHARE = [0.4, 0.3, 0.001, 0.05]
@@ -91,4 +91,4 @@ def test_towers_tell_what_their_logits_are_made_of() -> None:
 
 def test_a_ranker_has_no_vectors() -> None:
     with pytest.raises(ConfigError, match=r"losses\.0\.stage: 'rank' is an mlp .* such as prerank"):
-        InBatch(kind="in_batch", stage="rank").check(SCOPE, "losses.0")
+        InBatchLoss(kind="in_batch", stage="rank").check(SCOPE, "losses.0")

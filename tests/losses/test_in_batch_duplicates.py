@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from corank.batches.batch import Batch
 from corank.batches.sampling import BATCH
-from corank.losses import InBatch
+from corank.losses.in_batch import InBatchLoss
 from corank.models.stage_io import StageOutput, StageVectors
 from tests.support.encoded_batches import batch, rows
 from tests.support.loss_cases import loss, softplus
 
-TERM = InBatch(kind="in_batch", stage="prerank")
+TERM = InBatchLoss(kind="in_batch", stage="prerank")
 SHARE = [0.4, 0.25, 0.25, 0.05]
 SAME = [0, 1, 1, 3]
 """Rows 1 and 2 are of one item."""

@@ -6,15 +6,16 @@ import torch
 from pydantic import ValidationError
 
 from corank.core.errors import ConfigError
-from corank.losses import Levels, Scope
+from corank.losses.base import FunnelSpec
+from corank.losses.levels import LevelsLoss
 from tests.support.loss_cases import SCOPE, bce, log_softmax, loss, outputs, requests, sigmoid, softplus
 
 Z = [0.5, -1.0, 2.0, 0.1, 0.7]
 LEVEL = [2, 0, 1, 0, 1]
 
 
-def levels(form: str, **settings) -> Levels:
-    return Levels(**{"kind": "levels", "stage": "prerank", "form": form} | settings)
+def levels(form: str, **settings) -> LevelsLoss:
+    return LevelsLoss(**{"kind": "levels", "stage": "prerank", "form": form} | settings)
 
 
 def pairs(z: list[float], level: list[int]) -> list[tuple[int, int]]:
@@ -111,7 +112,7 @@ def test_levels_that_say_nothing_are_refused(settings, message) -> None:
 
 def test_a_log_of_exposures_has_no_levels_to_compare() -> None:
     with pytest.raises(ConfigError, match=r"losses\.0\.on: the log has no levels"):
-        levels("bce").check(Scope(SCOPE.levels, ["click"], SCOPE.stages, levelled=False), "losses.0")
+        levels("bce").check(FunnelSpec(SCOPE.levels, ["click"], SCOPE.stages, levelled=False), "losses.0")
 
 
 def test_pairs_know_no_positive_levels() -> None:

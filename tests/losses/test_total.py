@@ -1,4 +1,5 @@
 import math
+from typing import Annotated
 
 import numpy as np
 import pytest
@@ -7,14 +8,20 @@ from pydantic import TypeAdapter
 
 from corank.batches.batch import Batch
 from corank.core.errors import ConfigError
-from corank.losses import Click, Distill, Levels, Loss, Scope, Total, Unexposed
+from corank.core.registry import by_name
+from corank.losses.base import LOSSES, FunnelSpec, Loss
+from corank.losses.click import ClickLoss
+from corank.losses.distill import DistillLoss
+from corank.losses.levels import LevelsLoss
+from corank.losses.total import TotalLoss
+from corank.losses.unexposed import UnexposedLoss
 from corank.models.joint import JointModel
 from corank.models.mlp import MlpSettings
 from corank.models.two_tower import TowersSettings
 from tests.support.encoded_batches import LAYOUT, batch, random_batch, rows
 from tests.support.loss_cases import outputs
 
-SCOPE = Scope(["cut", "kept", "exposed"], ["click"], {"prerank": ["click"], "rank": ["click"]})
+SCOPE = FunnelSpec(["cut", "kept", "exposed"], ["click"], {"prerank": ["click"], "rank": ["click"]})
 
 
 def hand_made(level: list[int], click: list[int]) -> Batch:
@@ -30,13 +37,13 @@ def bce(z: float, y: float) -> float:
 
 
 def value(term, z, made: Batch, step: int = 1) -> float:
-    return Total([term], SCOPE)(z, made, step)[1][term.name].item()
+    return TotalLoss([term], SCOPE)(z, made, step)[1][term.name].item()
 
 
 def test_click_is_the_mean_over_exposed_candidates_with_a_known_label() -> None:
     made = hand_made([2, 2, 2, 1, 0], [1, 0, -1, -1, -1])
     z = outputs(prerank=[0.5, -1.0, 9.0, 9.0, 9.0], rank=[0] * 5)
-    found = value(Click(kind="click", stage="prerank"), z, made)
+    found = value(ClickLoss(kind="click", stage="prerank"), z, made)
     assert found == pytest.approx((bce(0.5, 1) + bce(-1.0, 0)) / 2, rel=1e-6)
 
 
@@ -44,16 +51,16 @@ def test_click_is_weighted_by_the_log() -> None:
     made = hand_made([2, 2], [1, 0])
     made.weight[:] = torch.tensor([3.0, 1.0])
     z = outputs(prerank=[0.5, -1.0], rank=[0, 0])
-    found = value(Click(kind="click", stage="prerank"), z, made)
+    found = value(ClickLoss(kind="click", stage="prerank"), z, made)
     assert found == pytest.approx((3 * bce(0.5, 1) + bce(-1.0, 0)) / 4, rel=1e-6)
 
 
 def test_unexposed_pushes_cut_candidates_down() -> None:
     made = hand_made([0, 0, 1, 2], [-1, -1, -1, 1])
     z = outputs(prerank=[0.3, -0.7, 5.0, 5.0], rank=[0] * 4)
-    term = Unexposed(kind="unexposed", stage="prerank", **{"from": ["cut"]})
+    term = UnexposedLoss(kind="unexposed", stage="prerank", **{"from": ["cut"]})
     assert value(term, z, made) == pytest.approx((bce(0.3, 0) + bce(-0.7, 0)) / 2, rel=1e-6)
-    Total([term], SCOPE)(z, made, 1)[0].backward()
+    TotalLoss([term], SCOPE)(z, made, 1)[0].backward()
     gradient = z["prerank"].logits["click"].grad
     assert gradient is not None and (gradient[:2] > 0).all() and (gradient[2:] == 0).all()
 
@@ -61,31 +68,35 @@ def test_unexposed_pushes_cut_candidates_down() -> None:
 def test_distill_follows_the_detached_teacher_on_its_population() -> None:
     made = hand_made([0, 1, 2], [-1, -1, 1])
     z = outputs(prerank=[0.1, 0.2, 0.3], rank=[1.0, -2.0, 0.5])
-    term = Distill(kind="distill", teacher="rank", student="prerank", on=["kept", "exposed"], temperature=2.0)
+    term = DistillLoss(
+        kind="distill", teacher="rank", student="prerank", on=["kept", "exposed"], temperature=2.0
+    )
     soft = [1 / (1 + math.exp(-t / 2)) for t in (-2.0, 0.5)]
     assert value(term, z, made) == pytest.approx((bce(0.1, soft[0]) + bce(0.15, soft[1])) / 2, rel=1e-6)
-    Total([term], SCOPE)(z, made, 1)[0].backward()
+    TotalLoss([term], SCOPE)(z, made, 1)[0].backward()
     assert z["rank"].logits["click"].grad is None
     assert z["prerank"].logits["click"].grad is not None and z["prerank"].logits["click"].grad[0] == 0
 
 
 def test_distill_warms_up() -> None:
-    term = Distill(kind="distill", teacher="rank", student="prerank", on=["exposed"], warm_up=10, weight=0.5)
-    assert [term.factor(step) for step in (0, 5, 10, 99)] == [0, 0.25, 0.5, 0.5]
+    term = DistillLoss(
+        kind="distill", teacher="rank", student="prerank", on=["exposed"], warm_up=10, weight=0.5
+    )
+    assert [term.weight_at(step) for step in (0, 5, 10, 99)] == [0, 0.25, 0.5, 0.5]
 
 
 @pytest.mark.parametrize(
     "term",
     [
-        Click(kind="click", stage="rank"),
-        Unexposed(kind="unexposed", stage="prerank", **{"from": ["cut"]}),
-        Distill(kind="distill", teacher="rank", student="prerank", on=["exposed"]),
+        ClickLoss(kind="click", stage="rank"),
+        UnexposedLoss(kind="unexposed", stage="prerank", **{"from": ["cut"]}),
+        DistillLoss(kind="distill", teacher="rank", student="prerank", on=["exposed"]),
     ],
 )
 def test_with_nothing_to_learn_from_a_loss_is_zero_and_so_are_its_gradients(term) -> None:
     made = hand_made([1], [-1])
     z = outputs(prerank=[float("inf")], rank=[float("inf")])
-    total, means = Total([term], SCOPE)(z, made, 1)
+    total, means = TotalLoss([term], SCOPE)(z, made, 1)
     total.backward()
     assert means[term.name].item() == 0
     assert all(g is None or not g.any() for g in (z[s].logits["click"].grad for s in z))
@@ -93,33 +104,35 @@ def test_with_nothing_to_learn_from_a_loss_is_zero_and_so_are_its_gradients(term
 
 def test_a_row_gets_a_hard_zero_or_a_teacher_never_both() -> None:
     terms = [
-        Unexposed(kind="unexposed", stage="prerank", **{"from": ["cut", "kept"]}),
-        Distill(kind="distill", teacher="rank", student="prerank", on=["kept", "exposed"]),
+        UnexposedLoss(kind="unexposed", stage="prerank", **{"from": ["cut", "kept"]}),
+        DistillLoss(kind="distill", teacher="rank", student="prerank", on=["kept", "exposed"]),
     ]
     with pytest.raises(ConfigError, match=r"losses\.1\.on: candidates of level kept are also hard negatives"):
-        Total(terms, SCOPE).check()
+        TotalLoss(terms, SCOPE).check()
 
 
 def test_zeros_of_a_pointwise_levels_loss_are_hard_too() -> None:
-    distill = Distill(kind="distill", teacher="rank", student="prerank", on=["kept", "exposed"])
-    hard = Levels(kind="levels", stage="prerank", form="bce", positive=["exposed"])
+    distill = DistillLoss(kind="distill", teacher="rank", student="prerank", on=["kept", "exposed"])
+    hard = LevelsLoss(kind="levels", stage="prerank", form="bce", positive=["exposed"])
     with pytest.raises(ConfigError, match=r"losses\.0\.on: candidates of level kept .* \(prerank\.bce\)"):
-        Total([distill, hard], SCOPE).check()
-    Total([distill, Levels(kind="levels", stage="prerank", form="ranknet")], SCOPE).check()
-    Total([distill, Levels(kind="levels", stage="rank", form="bce", positive=["exposed"])], SCOPE).check()
+        TotalLoss([distill, hard], SCOPE).check()
+    TotalLoss([distill, LevelsLoss(kind="levels", stage="prerank", form="ranknet")], SCOPE).check()
+    TotalLoss(
+        [distill, LevelsLoss(kind="levels", stage="rank", form="bce", positive=["exposed"])], SCOPE
+    ).check()
 
 
 def test_only_what_some_loss_learns_from_is_read() -> None:
     terms = [
-        Click(kind="click", stage="rank"),
-        Unexposed(kind="unexposed", stage="prerank", per_request=4, **{"from": ["cut"]}),
+        ClickLoss(kind="click", stage="rank"),
+        UnexposedLoss(kind="unexposed", stage="prerank", per_request=4, **{"from": ["cut"]}),
     ]
-    assert Total(terms, SCOPE).population() == {2: None, 0: 4}
+    assert TotalLoss(terms, SCOPE).population() == {2: None, 0: 4}
 
 
 def test_terms_alike_are_told_apart() -> None:
-    terms = [Click(kind="click", stage="rank"), Click(kind="click", stage="rank", weight=0.1)]
-    assert [name for name, _ in Total(terms, SCOPE).of(None)] == ["rank.click.0", "rank.click.1"]
+    terms = [ClickLoss(kind="click", stage="rank"), ClickLoss(kind="click", stage="rank", weight=0.1)]
+    assert [name for name, _ in TotalLoss(terms, SCOPE).select(None)] == ["rank.click.0", "rank.click.1"]
 
 
 EVERY = [
@@ -144,11 +157,11 @@ def test_three_stages_learn_from_every_loss_at_once(dtype: torch.dtype) -> None:
     ]
     model = JointModel(stages, LAYOUT)
     model.dtype = dtype
-    terms = TypeAdapter(list[Loss]).validate_python(EVERY)
+    terms = TypeAdapter(list[Annotated[Loss, *by_name(LOSSES, "kind")]]).validate_python(EVERY)
     names = [stage.name for stage in stages]
-    total = Total(
+    total = TotalLoss(
         terms,
-        Scope(
+        FunnelSpec(
             SCOPE.levels,
             ["click"],
             {name: ["click"] for name in names},

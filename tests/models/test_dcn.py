@@ -9,14 +9,18 @@ from torch import Tensor
 
 from corank.batches.batch import Batch
 from corank.batches.build import padded
-from corank.losses import Click, Scope, Total
+from corank.losses.base import FunnelSpec
+from corank.losses.click import ClickLoss
+from corank.losses.total import TotalLoss
 from corank.models.dcn import Dcn, DcnSettings
 from corank.models.joint import JointModel
 from corank.models.mlp import MlpSettings
 from tests.support.encoded_batches import LAYOUT, random_batch
 from tests.support.loss_cases import logits_of
 
-TOTAL = Total([Click(kind="click", stage="rank")], Scope(["exposed"], ["click"], {"rank": ["click"]}))
+TOTAL = TotalLoss(
+    [ClickLoss(kind="click", stage="rank")], FunnelSpec(["exposed"], ["click"], {"rank": ["click"]})
+)
 
 
 def filled(layer: torch.nn.Linear, weight: list[list[float]], bias: list[float] | None = None) -> None:

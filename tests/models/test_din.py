@@ -13,7 +13,9 @@ from torch import Tensor
 from corank.batches.batch import Batch, Csr
 from corank.batches.build import padded
 from corank.core.errors import ConfigError
-from corank.losses import Click, Scope, Total
+from corank.losses.base import FunnelSpec
+from corank.losses.click import ClickLoss
+from corank.losses.total import TotalLoss
 from corank.models.din import Din, DinSettings
 from corank.models.joint import JointModel
 from corank.models.layers import ACTIVATIONS
@@ -26,7 +28,9 @@ from tests.support.loss_cases import logits_of
 WIDTH = 5
 DIN = DinSettings(history="seen", attributes=["tags"], hidden=3)
 RANK = MlpSettings(name="rank", model="mlp", keep=2, hidden=[16, 8], din=DIN)
-TOTAL = Total([Click(kind="click", stage="rank")], Scope(["exposed"], ["click"], {"rank": ["click"]}))
+TOTAL = TotalLoss(
+    [ClickLoss(kind="click", stage="rank")], FunnelSpec(["exposed"], ["click"], {"rank": ["click"]})
+)
 
 
 def lists(csr: Csr) -> list[list[int]]:

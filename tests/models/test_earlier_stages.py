@@ -13,7 +13,9 @@ from torch import Tensor
 from corank.batches.batch import Batch
 from corank.core.errors import ConfigError
 from corank.core.ordering import soft_ranks
-from corank.losses import Click, Scope, Total
+from corank.losses.base import FunnelSpec
+from corank.losses.click import ClickLoss
+from corank.losses.total import TotalLoss
 from corank.models.joint import JointModel
 from corank.models.mlp import MlpSettings
 from corank.models.stage_io import StageOutput
@@ -24,7 +26,9 @@ from tests.support.encoded_batches import LAYOUT, random_batch
 from tests.support.loss_cases import logits_of
 
 PRERANK = TowersSettings(name="prerank", model="towers", keep=3, query=[8, 4], item=[4])
-TOTAL = Total([Click(kind="click", stage="rank")], Scope(["cut", "exposed"], ["click"], {"rank": ["click"]}))
+TOTAL = TotalLoss(
+    [ClickLoss(kind="click", stage="rank")], FunnelSpec(["cut", "exposed"], ["click"], {"rank": ["click"]})
+)
 
 
 def rank(name: str = "rank", *seen: str, **changes: object) -> MlpSettings:

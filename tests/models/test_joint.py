@@ -4,7 +4,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corank.losses import Click, Distill, Scope, Total, Unexposed
+from corank.losses.base import FunnelSpec
+from corank.losses.click import ClickLoss
+from corank.losses.distill import DistillLoss
+from corank.losses.total import TotalLoss
+from corank.losses.unexposed import UnexposedLoss
 from corank.models.embedding import TableOptimiser
 from corank.models.joint import JointModel
 from corank.models.layers import activated, linear
@@ -19,14 +23,14 @@ STAGES = [
     TowersSettings(name="prerank", model="towers", keep=3, query=[16, 8], item=[12, 8]),
     MlpSettings(name="rank", model="mlp", keep=2, hidden=[16, 8]),
 ]
-TOTAL = Total(
+TOTAL = TotalLoss(
     [
-        Click(kind="click", stage="rank"),
-        Click(kind="click", stage="prerank"),
-        Unexposed(kind="unexposed", stage="prerank", **{"from": ["cut"]}),
-        Distill(kind="distill", teacher="rank", student="prerank", on=["kept", "exposed"]),
+        ClickLoss(kind="click", stage="rank"),
+        ClickLoss(kind="click", stage="prerank"),
+        UnexposedLoss(kind="unexposed", stage="prerank", **{"from": ["cut"]}),
+        DistillLoss(kind="distill", teacher="rank", student="prerank", on=["kept", "exposed"]),
     ],
-    Scope(["cut", "kept", "exposed"], ["click"], {"prerank": ["click"], "rank": ["click"]}),
+    FunnelSpec(["cut", "kept", "exposed"], ["click"], {"prerank": ["click"], "rank": ["click"]}),
 )
 
 

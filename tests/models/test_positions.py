@@ -8,7 +8,10 @@ import pytest
 import torch
 
 from corank.batches.batch import Batch
-from corank.losses import Click, Distill, Total, Unexposed
+from corank.losses.click import ClickLoss
+from corank.losses.distill import DistillLoss
+from corank.losses.total import TotalLoss
+from corank.losses.unexposed import UnexposedLoss
 from corank.models.embedding import TableOptimiser
 from corank.models.joint import JointModel
 from corank.models.mlp import MlpSettings
@@ -23,7 +26,7 @@ STAGES = [
     TowersSettings(name="prerank", model="towers", keep=3, query=[8], item=[8]),
     MlpSettings(name="rank", model="mlp", keep=2, hidden=[8], labels=["click", "order"]),
 ]
-CLICK = Click(kind="click", stage="rank")
+CLICK = ClickLoss(kind="click", stage="rank")
 TERM = "stages.rank.position.0"
 
 
@@ -115,11 +118,11 @@ def test_click_is_judged_with_the_term_of_its_own_stage_and_label() -> None:
 @pytest.mark.parametrize(
     "term",
     [
-        Unexposed(kind="unexposed", stage="rank", **{"from": ["cut", "kept"]}),
-        Distill(kind="distill", teacher="prerank", student="rank", on=["exposed"]),
+        UnexposedLoss(kind="unexposed", stage="rank", **{"from": ["cut", "kept"]}),
+        DistillLoss(kind="distill", teacher="prerank", student="rank", on=["exposed"]),
     ],
 )
-def test_no_other_loss_reads_it(term: Unexposed | Distill) -> None:
+def test_no_other_loss_reads_it(term: UnexposedLoss | DistillLoss) -> None:
     made, _ = random_batch(1)
     made = replace(made, position=torch.zeros(len(made), dtype=torch.int64))
     built = model()
@@ -161,7 +164,7 @@ def test_training_recovers_what_each_position_is_worth() -> None:
     rng = np.random.default_rng(0)
     requests, built = 40, model(seed=1)
     steppers = optimisers(built, TableOptimiser(lr=0.02), {"rank": DenseOptimiser(lr=0.01)})
-    total = Total([CLICK], SCOPE)
+    total = TotalLoss([CLICK], SCOPE)
     sides = rows(rng, requests, 20, requests * POSITIONS)
     request_of = np.repeat(np.arange(requests), POSITIONS)
     worth = rng.normal(size=20)

@@ -8,14 +8,13 @@ import numpy as np
 import torch
 
 from corank.batches.batch import Batch
-from corank.losses import Scope
-from corank.losses.base import Term, mean
+from corank.losses.base import FunnelSpec, Loss, weighted_mean
 from corank.models.stage_io import StageOutput
 from tests.support.encoded_batches import batch, rows
 
 LEVELS = ["cut", "kept", "exposed"]
 STAGES = ("prerank", "rank", "rerank")
-SCOPE = Scope(
+SCOPE = FunnelSpec(
     LEVELS,
     ["click"],
     {stage: ["click"] for stage in STAGES},
@@ -49,10 +48,10 @@ def logits_of(outputs: Mapping[str, StageOutput]) -> dict[str, dict[str, torch.T
     return {stage: dict(output.logits) for stage, output in outputs.items()}
 
 
-def loss(term: Term, z: Mapping[str, StageOutput], made: Batch, scope: Scope = SCOPE) -> float:
+def loss(term: Loss, z: Mapping[str, StageOutput], made: Batch, scope: FunnelSpec = SCOPE) -> float:
     """The term's mean, its gradients left in `z`."""
     term.check(scope, "losses.0")
-    found = mean(*term.values(z, made, scope))
+    found = weighted_mean(*term.values(z, made, scope))
     found.backward()
     return found.item()
 

@@ -29,7 +29,7 @@ def test_a_config_is_read_as_it_is_written(path: Path) -> None:
     assert config.train.table == TableOptimiser(lr=0.1)
     history = config.features["history"]
     assert isinstance(history, IdsFeature) and history.every == timedelta(days=1)
-    assert [name for name, _ in config.total.of(None)] == [
+    assert [name for name, _ in config.total.select(None)] == [
         "rank.click",
         "prerank.unexposed",
         "prerank.distill",

@@ -20,7 +20,12 @@ from corank.features.kinds import (
     PriorFeature,
 )
 from corank.features.log_schema import DataSettings, Label, Score, Split
-from corank.losses import Cascade, Click, Distill, InBatch, Levels, Unexposed
+from corank.losses.cascade import CascadeLoss
+from corank.losses.click import ClickLoss
+from corank.losses.distill import DistillLoss
+from corank.losses.in_batch import InBatchLoss
+from corank.losses.levels import LevelsLoss
+from corank.losses.unexposed import UnexposedLoss
 from corank.models.dcn import DcnSettings
 from corank.models.din import DinSettings
 from corank.models.embedding import TableOptimiser
@@ -39,7 +44,17 @@ SETTINGS: list[type[BaseModel]] = [
     *(Config, DataSettings, Label, Score, Split),
     *(IdFeature, IdsFeature, NumberFeature, BucketFeature, PairFeature, CountFeature, PriorFeature),
     *(QueryTower, DinSettings, DcnSettings, RetrievalSettings),
-    *(TowersSettings, MlpSettings, TeacherSettings, Click, Unexposed, InBatch, Distill, Levels, Cascade),
+    *(
+        TowersSettings,
+        MlpSettings,
+        TeacherSettings,
+        ClickLoss,
+        UnexposedLoss,
+        InBatchLoss,
+        DistillLoss,
+        LevelsLoss,
+        CascadeLoss,
+    ),
     *(TrainSettings, EarlyStop, TableOptimiser, DenseOptimiser),
 ]
 

@@ -164,7 +164,7 @@ def test_a_model_that_diverges_at_the_last_step_is_told_of(world: Path, tmp_path
 def test_every_loss_is_reported_on_screen_and_in_tensorboard(world: Path, tmp_path: Path) -> None:
     config, watcher = world / "config.yaml", Silent()
     run, _ = corank.train(config, watcher, SMALL, folder=tmp_path)
-    names = [name for name, _ in read(config).total.of(None)]
+    names = [name for name, _ in read(config).total.select(None)]
     assert names == ["rank.click", "prerank.click", "prerank.unexposed", "prerank.distill"]
     assert watcher.losses and all(list(losses) == names for losses in watcher.losses)
     found = scalars(run)

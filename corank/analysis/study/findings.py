@@ -11,7 +11,6 @@ from corank.analysis.study.arms import BASE, Arm, Arms
 from corank.analysis.study.figures import Figure, titles
 from corank.analysis.study.significance import Interval, bounded, over_seeds, rank_correlations
 from corank.analysis.study.trials import Trial, replicates_of
-from corank.losses import Distill
 from corank.training.config import Config
 
 QUESTIONS = {
@@ -115,7 +114,7 @@ def _limits(config: Config, base: Outcome, end: str | None, names: Mapping[str, 
     if len(base.seeds) == 1:
         found.append("One seed: intervals are over users alone, and two trainings differ by more than that.")
     steps = max((trial.steps for trial in base.trials), default=0)
-    warm_up = max((loss.warm_up for loss in config.losses if isinstance(loss, Distill)), default=0)
+    warm_up = max(loss.warm_up_steps for loss in config.losses)
     if 2 * warm_up > steps > 0:
         found.append(
             f"Distillation warms up over {warm_up} steps, and a training has {steps}: it is hardly felt. Lower "
