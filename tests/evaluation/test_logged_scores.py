@@ -24,6 +24,7 @@ from corank.losses.base import FunnelSpec
 from corank.losses.distill import DistillLoss
 from corank.serving.funnel.funnel import Funnel, Request
 from corank.training.run import Run
+from tests.support.loss_cases import output
 from tests.support.simulated_runs import Silent
 
 DAY = 86_400_000
@@ -111,7 +112,7 @@ def test_a_candidate_without_a_score_teaches_nothing(tmp_path: Path) -> None:
     scope = FunnelSpec(LEVELS, ["click"], {"prerank": ["click"]}, scores=["served"])
     term = DistillLoss(kind="distill", teacher="served", student="prerank", on=["exposed"])
     z = torch.tensor([0.5, 9.0, -9.0, -0.5])
-    values, weights = term.values({"prerank": {"click": z}}, batch, scope)
+    values, weights = term.values({"prerank": output(z)}, batch, scope)
     assert weights.tolist() == [1, 0, 0, 1]
 
     def entropy(z: float, t: float) -> float:
