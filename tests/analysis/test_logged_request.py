@@ -74,6 +74,7 @@ def test_simulated_requests_are_encoded_as_packed(trained: Run, tmp_path: Path, 
     assert_replayed(bare_funnel(packed, tmp_path / "bundle"), trained, packed, split, spread)
 
 
+@pytest.mark.slow
 def test_users_are_replayed_as_of_the_request(rich: Case) -> None:
     """User 0 has a row that always held, and others from the second and the third day on."""
     users = pl.read_parquet(rich.base / "users.parquet").filter(user_id=0)["user_0"].to_list()

@@ -14,6 +14,8 @@ from corank.training.run import Run
 from tests.support.html import Read
 from tests.support.simulated_runs import make_world, trained_run
 
+pytestmark = pytest.mark.slow
+
 Sections = dict[str, str]
 """Title → markup."""
 

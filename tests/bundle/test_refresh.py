@@ -32,6 +32,8 @@ from tests.support.command_line import run_corank
 from tests.support.random_worlds import DAY, DERIVED, HOUR
 from tests.support.shared import shared_case
 
+pytestmark = pytest.mark.slow
+
 BEGIN = 2 * DAY + 5 * HOUR
 """When the bundle's log ended: both the daily priors and those of two days are as of the third midnight."""
 

@@ -212,6 +212,7 @@ def test_check_shows_features_and_counts(world: Path, command: Corank) -> None:
         assert word in said.out
 
 
+@pytest.mark.slow
 def test_the_installed_program(tmp_path: Path) -> None:
     """A process of its own: progress and mistakes on stderr alone, paths as they were given."""
 

@@ -19,6 +19,8 @@ from corank.features.kinds import Feature
 from corank.features.log_schema import DataSettings, Label, Split
 from corank.features.schema import Schema
 
+pytestmark = pytest.mark.slow
+
 HOUR, DAY = 3_600_000, 86_400_000
 USERS, ITEMS, REQUESTS = 5, 8, 40
 HASHED = {"kind": "id", "hash": 997, "dim": 4}

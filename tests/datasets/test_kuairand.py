@@ -277,6 +277,7 @@ def test_out_must_be_new_or_empty(tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in out.iterdir()} == before
 
 
+@pytest.mark.realdata
 @pytest.mark.skipif(SLICE is None, reason="CORANK_KUAIRAND names no KuaiRand-Pure")
 def test_the_slice(tmp_path: Path) -> None:
     imported = import_kuairand(Path(str(SLICE)), tmp_path / "out")

@@ -129,6 +129,7 @@ def wide(case: Case) -> dict[str, Any]:
     return request | {"keep": {"prerank": 99, "rank": 99}}
 
 
+@pytest.mark.slow
 def test_the_funnel_orders_by_the_value_and_says_it(case: Case, wide: dict[str, Any]) -> None:
     answer, value = case.funnel.rank(Request.parse(wide)), expected(case, wide)
     order = np.argsort(-value, kind="stable")
@@ -239,6 +240,7 @@ def test_an_auctions_config_checks(tmp_path: Path, capsys: pytest.CaptureFixture
     assert (code, err) == (1, "error: --auction: the format recflow has no bids; write --format plain\n")
 
 
+@pytest.mark.slow
 def test_an_auction_from_training_to_the_answer(
     auction: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -87,6 +87,7 @@ def test_nothing_but_nulls_is_missing_whatever_its_type() -> None:
     assert encoded("user", [None]).tolist() == [0]
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.text(max_size=3), unique=True, max_size=20),
     st.lists(st.one_of(st.none(), st.text(max_size=3)), max_size=20),

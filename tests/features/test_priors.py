@@ -191,6 +191,7 @@ def test_values_are_those_of_a_loop(folder: Path, rows: list[Row], asked: list[t
     np.testing.assert_array_equal(found.values(COUNT, known, at), often)
 
 
+@pytest.mark.slow
 @settings(deadline=None)  # files are flushed
 @given(row_lists, row_lists, cuts)
 def test_what_comes_at_the_cut_or_after_changes_nothing(

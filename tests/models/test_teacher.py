@@ -76,6 +76,7 @@ def taught(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return trained_run(world / "config.yaml", tmp_path_factory.mktemp("taught") / "run", *TAUGHT)
 
 
+@pytest.mark.slow
 def test_a_teacher_is_trained_validated_and_neither_judged_nor_shipped(taught: Run, tmp_path: Path) -> None:
     packed = taught.packed()
     figures = taught.trained(packed).facts["figures"][-1]

@@ -1,6 +1,7 @@
 """Headless Chromium, for a test of a page: driven by its own driver, so that nothing is downloaded."""
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,15 +26,22 @@ QUIET = (
 
 @contextmanager
 def chromium(profile: Path, width: int = 1280, dark: bool = False) -> Iterator[Chrome]:
-    """A window that closes with the block; skips the test where there is no Chromium.
+    """A window that closes with the block.
+
+    Without Chromium the test is skipped, or fails if CORANK_REQUIRE_BROWSER is set.
 
     Args:
         profile: a folder that is new.
+        width: of the window, in pixels.
+        dark: whether pages are told that the user prefers dark colours.
     """
     binary = shutil.which("chromium") or shutil.which("google-chrome")
     driver = shutil.which("chromedriver")
     if binary is None or driver is None:
-        pytest.skip("no Chromium and chromedriver found; on Debian, apt-get install chromium chromium-driver")
+        lacking = "no Chromium and chromedriver found; on Debian, apt-get install chromium chromium-driver"
+        if os.environ.get("CORANK_REQUIRE_BROWSER"):
+            pytest.fail(lacking)
+        pytest.skip(lacking)
     options = ChromeOptions()
     options.binary_location = binary
     for argument in (*QUIET, f"--user-data-dir={profile}", f"--window-size={width},1000"):

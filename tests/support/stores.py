@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from corank.serving.funnel.funnel import Funnel, Request
 from corank.serving.store.base import Store, open_store
@@ -14,7 +15,7 @@ from corank.serving.store.record_codec import RecordFormat
 from tests.support.redis_server import redis_server
 from tests.support.shared import derived
 
-KINDS = ("lmdb", "redis")
+KINDS = ("lmdb", pytest.param("redis", marks=pytest.mark.store))
 
 
 @contextmanager

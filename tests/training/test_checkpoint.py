@@ -108,6 +108,7 @@ def test_one_of_another_program_is_refused(tmp_path: Path) -> None:
     assert "do not match its digest" in refused(file)
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_old_file(path: Path) -> None:
     """A limit on the size of files stands for the disk's end; the process that has it is another one."""
     code = f"""
@@ -124,6 +125,7 @@ save(Path({str(path)!r}), Checkpoint({{"big": torch.zeros(100_000)}}, {{}}))
     assert [file.name for file in path.parent.iterdir()] == ["latest.safetensors"]
 
 
+@pytest.mark.slow
 def test_a_reader_never_sees_half_a_file(path: Path) -> None:
     code = f"""
 import itertools, torch

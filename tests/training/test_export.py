@@ -101,6 +101,7 @@ def test_version_changes_with_an_encoder(again: Case) -> None:
 # Writing over
 
 
+@pytest.mark.slow
 def test_export_over_a_bundle_counts_items_seq_and_keeps_the_content_before(
     trained: Run, trained_bundle: Path, tmp_path: Path
 ) -> None:
@@ -134,6 +135,7 @@ except BundleError as error:
 """
 
 
+@pytest.mark.slow
 def test_full_disk_leaves_the_bundle_before_untouched(
     trained: Run, trained_bundle: Path, tmp_path: Path
 ) -> None:

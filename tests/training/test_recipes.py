@@ -15,6 +15,8 @@ from corank.serving.funnel.funnel import Funnel, Request
 from corank.training.run import Run
 from tests.support.simulated_runs import Silent
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 RECIPES = {
     "recipe_distilled": ["rank.click", "prerank.click", "prerank.unexposed", "prerank.distill"],

@@ -16,6 +16,8 @@ from corank.training.run import Run
 from tests.support.interruptions import Interrupting, StoppedError, same
 from tests.support.simulated_runs import Silent, trained_run
 
+pytestmark = pytest.mark.slow
+
 OWN = "stages.0.embeddings=own"
 APART = ("train.mode=separate", OWN)
 EXPOSED = ("losses.2.weight=0", "losses.3.on=[exposed]", "losses.3.per_request=null")

@@ -15,6 +15,8 @@ from tests.support.command_line import run_corank
 from tests.support.html import Read
 from tests.support.simulated_runs import make_world
 
+pytestmark = pytest.mark.slow
+
 MOST = (2, 5, 6, 7, 8)
 FEW = {"seeds": 2, "rates": (1.0, 3.0)}
 NO_LEVELS = (

@@ -30,6 +30,7 @@ def test_it_is_ranked_and_lacks_nothing(drawn: Drawn) -> None:
 
 
 # no shrinking: each try is an export
+@pytest.mark.slow
 @settings(
     max_examples=5,
     deadline=None,

@@ -40,6 +40,7 @@ def json_columns(items: pl.DataFrame, row: int) -> dict[str, Any]:
 
 
 # no shrinking: each try is an export
+@pytest.mark.slow
 @settings(
     max_examples=5,
     deadline=None,

@@ -231,6 +231,7 @@ def eventually(client: TestClient, path: str, status: int) -> dict[str, Any]:
     return answer
 
 
+@pytest.mark.store
 def test_a_server_that_stops_is_served_on_without(bundle: Path, tmp_path: Path) -> None:
     with redis_server(tmp_path, keeps=True) as server:
         store = open_store(server.url)
@@ -253,6 +254,7 @@ def test_a_server_that_stops_is_served_on_without(bundle: Path, tmp_path: Path) 
             assert client.post("/items", json={"items": [{"id": 900}]}, headers=TOKEN).status_code == 200
 
 
+@pytest.mark.slow
 def test_a_bundle_that_is_exported_anew_goes_live(case: Case, tmp_path: Path) -> None:
     from corank.training.export import export
 

@@ -10,6 +10,7 @@ from corank.training.export import export
 from tests.support.shared import derived
 
 
+@pytest.mark.slow
 def test_a_version_has_ranked_what_came_last_before_it_goes_live(tmp_path: Path) -> None:
     case, path, reports = derived(), tmp_path / "bundle", list[str]()
     shutil.copytree(case.base / "bundle", path)

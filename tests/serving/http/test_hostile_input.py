@@ -3,12 +3,15 @@
 from pathlib import Path
 
 import httpx2
+import pytest
 
 import corank
 from tests.support import hostile_input
 from tests.support.random_worlds import RICH
 from tests.support.service import running_service
 from tests.support.shared import shared_case
+
+pytestmark = pytest.mark.slow
 
 
 def test_hostile_input_is_answered_and_changes_nothing_for_others(tmp_path: Path) -> None:

@@ -28,6 +28,9 @@ from tests.support.browser import asked, chromium, faults
 from tests.support.cases import Case
 from tests.support.random_worlds import LONG, RICH
 from tests.support.redis_server import free_port
+from tests.support.shared import shared_case
+
+pytestmark = pytest.mark.browser
 
 T = TypeVar("T")
 Document = dict[str, Any]
@@ -79,14 +82,13 @@ def refused(address: str, body: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+def case() -> Case:
     """Three stages; ids are text."""
-    return Case.of(tmp_path_factory.mktemp("case"), LONG | {"text_ids": True})
+    return shared_case(LONG | {"text_ids": True})
 
 
 @pytest.fixture(scope="module")
 def address(case: Case) -> Iterator[str]:
-    assert case.funnel  # exported
     with service(case.base / "bundle") as address:
         yield address
 

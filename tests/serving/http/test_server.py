@@ -19,6 +19,8 @@ from tests.support.command_line import run_corank
 from tests.support.http_parity import TOLERANCE, parity
 from tests.support.service import running_service
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def store(trained_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> str:

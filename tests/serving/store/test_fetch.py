@@ -49,6 +49,7 @@ def local(tmp_path: Path) -> Iterator[Store]:
 # A bundle by way of a store
 
 
+@pytest.mark.slow
 def test_every_request_is_answered_as_by_the_bundle(
     case: Case, bundle: Path, store: Store, tmp_path: Path
 ) -> None:
@@ -78,6 +79,7 @@ def test_a_damaged_copy_is_fetched_anew(case: Case, bundle: Path, local: Store, 
     assert answers(Funnel(fetch_bundle(local, version, tmp_path / "cache"))) == answers(case.funnel)
 
 
+@pytest.mark.slow
 def test_a_cache_keeps_what_was_asked_for_last(bundle: Path, local: Store, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     (cache / "mine").mkdir(parents=True)
@@ -287,6 +289,7 @@ class History:
         return held
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_every_reader_sees_the_state_of_the_change_that_it_names(
     case: Case, local: Store, tmp_path: Path, seed: int

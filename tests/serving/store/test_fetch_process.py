@@ -12,7 +12,10 @@ from corank.training.export import export
 from tests.support.redis_server import redis_server
 from tests.support.shared import derived
 
+pytestmark = pytest.mark.slow
 
+
+@pytest.mark.store
 def test_a_version_is_fetched_from_a_server_that_wants_a_password(tmp_path: Path) -> None:
     bundle = derived().base / "bundle"
     with redis_server(tmp_path, "--requirepass", "secret") as server:

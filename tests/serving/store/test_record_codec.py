@@ -73,6 +73,7 @@ def same(ours: Layer, theirs: Layer) -> None:
         same_lists(values, other.operands.lists[name])
 
 
+@pytest.mark.slow
 @settings(
     max_examples=6,
     deadline=None,

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from corank.core.errors import StoreError
 from corank.serving.store.base import Entries, Store, open_store
 from tests.support.redis_server import Server, redis_server
+from tests.support.stores import KINDS
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield started
 
 
-@pytest.fixture(params=["lmdb", "redis"])
+@pytest.fixture(params=KINDS)
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "lmdb":
         return f"lmdb:{tmp_path / 'store'}"
@@ -617,6 +618,7 @@ def test_a_folder_that_is_made_anew_is_another_store(tmp_path: Path) -> None:
 # Redis
 
 
+@pytest.mark.store
 def test_a_server_that_stops_and_comes_back(tmp_path: Path) -> None:
     with redis_server(tmp_path, keeps=True) as server, closing(open_store(server.url)) as store:
         assert store.address == server.url
@@ -645,6 +647,7 @@ def test_a_server_that_stops_and_comes_back(tmp_path: Path) -> None:
             assert content(store, "a") == dict(numbered(3000))
 
 
+@pytest.mark.store
 def test_a_write_whose_answer_is_lost_may_have_been_made(server: Server) -> None:
     url = f"{server.url}?prefix={uuid4().hex}&socket_timeout=0.3"
     with closing(open_store(url)) as store, redis.Redis.from_url(server.url) as operator:
@@ -658,6 +661,7 @@ def test_a_write_whose_answer_is_lost_may_have_been_made(server: Server) -> None
         assert store.swap(store.head(), b"2")
 
 
+@pytest.mark.store
 def test_a_password_is_asked_for_and_never_shown(tmp_path: Path) -> None:
     with redis_server(tmp_path, "--requirepass", "sec:ret/@%") as server:
         place = server.url.removeprefix("redis://")
@@ -679,6 +683,7 @@ def test_a_password_is_asked_for_and_never_shown(tmp_path: Path) -> None:
             assert "cret" not in str(raised.value) and place in str(raised.value)
 
 
+@pytest.mark.store
 def test_options_that_redis_does_not_take(server: Server) -> None:
     for rest in ("?socket_timeout=long", "?colour=blue", ":port"):
         with pytest.raises(
@@ -687,6 +692,7 @@ def test_options_that_redis_does_not_take(server: Server) -> None:
             open_store(f"redis://localhost{rest}" if rest == ":port" else f"{server.url}{rest}")
 
 
+@pytest.mark.store
 def test_a_server_out_of_memory_writes_nothing_in_part(tmp_path: Path) -> None:
     with redis_server(tmp_path, "--maxmemory", "8mb") as server, closing(open_store(server.url)) as store:
         made = 0
@@ -706,6 +712,7 @@ def test_a_server_out_of_memory_writes_nothing_in_part(tmp_path: Path) -> None:
         store.put({"c": [(b"k", b"")]})
 
 
+@pytest.mark.store
 def test_a_replica_is_read_only(tmp_path: Path) -> None:
     replica = redis_server(tmp_path, "--replicaof", "127.0.0.1 1")
     with replica as server, closing(open_store(server.url)) as store:
@@ -716,6 +723,7 @@ def test_a_replica_is_read_only(tmp_path: Path) -> None:
             store.put({"a": [(b"k", b"")]})
 
 
+@pytest.mark.store
 def test_prefixes_part_the_stores_of_a_server(server: Server) -> None:
     base = uuid4().hex
     urls = [f"{server.url}?prefix={base}{mark}" for mark in ("", "%2A", "x", "%5Bx%5D", "%3F", "%5C", ":t")]
@@ -731,6 +739,7 @@ def test_prefixes_part_the_stores_of_a_server(server: Server) -> None:
         assert client.keys("corank:*") == [b"corank:t:a"]
 
 
+@pytest.mark.store
 def test_a_unix_socket(tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("s")
     with redis_server(folder, "--unixsocket", str(folder / "s")):
