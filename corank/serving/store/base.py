@@ -1,32 +1,50 @@
-"""Stores of bytes: tables by key, and one head that names what is live; `open_store` opens one by its address.
+"""The protocol of a store of bytes, and the registry of stores by URL scheme.
 
-A new store is one file with what `Store` asks, and one line in `open_store`.
+A new store is one class that has what `Store` declares, registered under its scheme:
+
+    @STORES.register("folder")
+    class FolderStore:
+        url_form = "folder:PATH"
+
+        def __init__(self, url: str, create: bool) -> None: ...
+
+`tests/support/store_conformance.py` tests whether a store keeps the contract.
 """
 
+import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
 
-from corank.core.errors import StoreError
+from corank.core.errors import PluginError, StoreError
+from corank.core.registry import Registry
 
 Pairs = Sequence[tuple[bytes, bytes]]
-"""Of key and value; of one key's pairs the last counts."""
+"""Keys and values; the last pair of a key counts."""
 Entries = Mapping[str, Pairs]
-"""By table."""
+"""Pairs by table."""
 
 
 class Store(Protocol):
-    """Tables of bytes by key, and one head that names what is live, swapped as a whole.
+    """Tables of bytes by key, and one head: a value that names the live version and is swapped atomically.
 
-    A table is there while it holds a key. Its name is text without NUL, a key is 1 byte or more, a value may be
-    empty. Threads may share a store, processes an address. Every method raises StoreError where the store cannot
-    be reached, read or written; it says so where a server's answer was lost, and the write may have been made.
+    A table exists while it holds a key. Its name is text without NUL, a key is 1 byte or more, a value may be empty.
+    Threads may share a store; processes may open the same URL. Every method raises StoreError if the store cannot be
+    reached, read or written. If the reply to a write was lost, the error says that the write may have been made.
     """
 
+    url_form: ClassVar[str]
+    """The form of its URLs, for messages: `lmdb:PATH`, `redis://HOST:PORT`."""
     address: str
-    """As the user wrote it, without user and password: for messages."""
+    """The URL without user name and password, for messages."""
 
-    def head(self) -> bytes | None: ...
+    def __init__(self, url: str, create: bool) -> None:
+        """Open the store at `url`; `create` makes it if it is missing. Raises StoreError."""
+
+    def head(self) -> bytes | None:
+        """Return the head, None before the first swap."""
 
     def swap(
         self,
@@ -35,62 +53,116 @@ class Store(Protocol):
         entries: Mapping[str, Pairs] = {},
         gone: Mapping[str, Sequence[bytes]] = {},
     ) -> bool:
-        """Set the head if it is `before`; in the same atomic step delete keys of `gone`, then put `entries`.
+        """Set the head to `after` if it is `before`, and delete the keys of `gone`, then put `entries`, atomically.
 
-        False, and nothing written, where the head is not `before` any more.
+        Returns:
+            False, with nothing written, if the head is not `before`.
         """
 
     def put(self, entries: Entries) -> None:
-        """All or nothing."""
+        """Write all entries or none."""
 
     def get(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
-        """The values in the order of `keys`, None where there is none, all as of one moment."""
+        """Return the values in the order of `keys`, None for an absent key, all as of one moment."""
 
     def scan(self, table: str) -> Iterator[list[tuple[bytes, bytes]]]:
-        """A table in batches, in any order.
+        """Iterate over a table in batches, in any order.
 
-        A key that is there throughout comes at least once; one that is put or deleted meanwhile may come or not.
+        A key that is present throughout comes at least once; a key that is put or deleted meanwhile may be left out.
         """
 
-    def count(self, table: str) -> int: ...
+    def count(self, table: str) -> int:
+        """Return the number of keys of a table, 0 if it does not exist."""
 
     def drop(self, table: str) -> None:
-        """Remove a table, if it is there."""
+        """Remove a table if it exists."""
 
     def tables(self) -> list[str]:
-        """Their names, sorted."""
+        """Return the names of all tables, sorted."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Release the store; a second call does nothing."""
+
+
+_METHODS = sorted(name for name, member in vars(Store).items() if callable(member) and name[0] != "_")
+
+
+def _check_store(what: str, part: Any) -> None:
+    """Raise PluginError if a class lacks a member of `Store`."""
+    if not inspect.isclass(part):
+        raise PluginError(f"{what}: expected a class; received {part!r}")
+    if not isinstance(getattr(part, "url_form", None), str):
+        raise PluginError(
+            f"{what}: {part.__name__} lacks `url_form`, the form of its URLs, such as 'folder:PATH'"
+        )
+    lacking = [name for name in _METHODS if not callable(getattr(part, name, None))]
+    if lacking:
+        raise PluginError(
+            f"{what}: {part.__name__} lacks {', '.join(f'{name}()' for name in lacking)} of Store"
+        )
+    try:
+        inspect.signature(part).bind("url", True)
+    except TypeError:
+        raise PluginError(f"{what}: {part.__name__} is opened as {part.__name__}(url, create)") from None
+
+
+STORES = Registry[type[Store]]("store", "corank.stores", "corank.serving.store.backends", _check_store)
+"""Store classes by URL scheme."""
 
 
 def open_store(url: str, create: bool = False) -> Store:
-    """The store at an address; close it after use.
+    """Open the store at a URL; close it after use.
 
     Args:
         url: `lmdb:PATH[?gib=NUMBER]`, or `redis://[USER:PASSWORD@]HOST[:PORT][/DB][?prefix=NAME]`, `rediss://` and
-            `unix://` alike, with further options as redis-py takes them.
-        create: make an LMDB store where there is none; a Redis server needs no making.
+            `unix://` alike, with further options as redis-py takes them; or a URL whose scheme a plug-in registered.
+        create: make the store if it is missing; a Redis server needs no making.
 
     Raises StoreError if there is no store, or it cannot be opened or reached.
+
+    Example:
+        with closing(open_store("lmdb:store", create=True)) as store:
+            store.put({"items": [(b"key", b"value")]})
     """
-    scheme = url.partition("://")[0]
-    if url.startswith("lmdb:"):
-        from corank.serving.store.lmdb import LMDBStore
-
-        return LMDBStore(url, create)
-    if scheme in {"redis", "rediss", "unix"}:
-        from corank.serving.store.redis import RedisStore
-
-        return RedisStore(url, _without_password(url))
-    raise StoreError(f"expected lmdb:PATH or redis://HOST:PORT; received {_without_password(url)!r}")
+    store = _find_class(url)
+    if store is None:
+        forms = list(dict.fromkeys(STORES[scheme].url_form for scheme in STORES))
+        raise StoreError(
+            f"expected {' or '.join(forms)}; received {hide_password(url)!r}; a plug-in's store needs --plugin MODULE"
+        )
+    return store(url, create)
 
 
-def _without_password(url: str) -> str:
-    """Up to the last @, since a password that is not percent-encoded may hold any character."""
+def _find_class(url: str) -> type[Store] | None:
+    """The class for a URL, by its scheme; None if no registered form fits."""
+    scheme = url.partition(":")[0]
+    if scheme not in STORES:
+        return None
+    store = STORES[scheme]
+    return store if "://" in url or "://" not in store.url_form else None
+
+
+def is_store(url: str) -> bool:
+    """Whether something is the URL of a store, rather than a path: its scheme is registered, or no such path exists."""
+    if _find_class(url) is not None:
+        return True
+    return re.match(r"[a-z][a-z0-9_]*:", url) is not None and not Path(url).exists()
+
+
+def hide_password(url: str) -> str:
+    """Remove user name and password from a URL."""
+    # up to the last @: a password that is not percent-encoded may hold any character
     bare = re.sub(r"^(\w+://)?.*@", r"\1", url, flags=re.DOTALL)
     return re.sub(r"(password=)[^&]*", r"\1…", bare)
 
 
-def is_store(url: str) -> bool:
-    """Whether something is a store's address, rather than a path."""
-    return url.startswith(("lmdb:", "redis://", "rediss://", "unix://"))
+@contextmanager
+def require_package(package: str, url: str) -> Iterator[None]:
+    """Import inside the block what needs the client library of a store: when a store is opened, not before.
+
+    Raises StoreError if the library is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise StoreError(f"{url}: needs the Python package {package} ({error}); install it") from None

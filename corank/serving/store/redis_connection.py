@@ -1,0 +1,96 @@
+"""A connection to a Redis server, and the errors of redis-py in words."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.client import Pipeline
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    BusyLoadingError,
+    ConnectionError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    TimeoutError,
+    WatchError,
+)
+from redis.retry import Retry
+
+from corank.core.errors import StoreError
+
+CONNECT_SECONDS = 2.0
+REPLY_SECONDS = 5.0
+REFUSED = (AuthenticationError, AuthorizationError, NoPermissionError)
+LOST = (ConnectionError, TimeoutError)
+ADVICE: dict[tuple[type[RedisError], ...], str] = {
+    REFUSED: "the server refuses: {}; check user, password and their permissions",
+    (BusyLoadingError,): "the server is loading its data; try again once it has",
+    (OutOfMemoryError,): "the server is out of memory, nothing was written; raise maxmemory or drop versions",
+    (ReadOnlyError,): "the server is a replica, nothing was written; give the address of its primary",
+    LOST: "the server cannot be reached: {}; start it, or check the address",
+    (RedisError,): "{}",
+}
+"""The first that fits counts, since some of these are kinds of ConnectionError."""
+
+
+class RedisConnection:
+    """A client of one server, whose errors are StoreErrors. Safe to share between threads."""
+
+    def __init__(self, url: str, address: str) -> None:
+        """Connect to `url`, with redis-py's options; `address` is the URL without password.
+
+        Raises StoreError; TypeError or ValueError if the URL or its options are malformed.
+        """
+        self._address = address
+        self._client = Redis.from_url(
+            url,
+            socket_connect_timeout=CONNECT_SECONDS,
+            socket_timeout=REPLY_SECONDS,
+            # redis-py's retries are off for every kind of error: they send a transaction twice, and take a
+            # connection that is lost in a swap for a head that has changed
+            retry=Retry(NoBackoff(), 0, supported_errors=()),
+        )
+        self.ping()
+
+    def ping(self) -> None:
+        """Raise StoreError if the server does not answer."""
+        with self.client() as client:
+            client.ping()
+
+    @contextmanager
+    def client(self) -> Iterator[Redis]:
+        """The client, for a block whose RedisErrors become StoreErrors with a remedy."""
+        try:
+            yield self._client
+        except RedisError as error:
+            advice = next(advice for kinds, advice in ADVICE.items() if isinstance(error, kinds))
+            raise StoreError(f"{self._address}: {advice.format(error)}") from None
+
+    @contextmanager
+    def pipeline(self) -> Iterator[Pipeline]:
+        """A new pipeline, for a block as of `client`."""
+        with self.client() as client, client.pipeline() as pipe:
+            yield pipe
+
+    def execute(self, pipe: Pipeline) -> bool:
+        """Run the commands of a pipeline in one transaction; False if a watched key has changed."""
+        try:
+            pipe.execute()
+        except WatchError:
+            return False
+        except (*REFUSED, BusyLoadingError):
+            raise
+        except LOST as error:
+            raise StoreError(
+                f"{self._address}: the connection was lost: {error}; what was sent may or may not have been "
+                "written: see what the store holds before you send it again"
+            ) from None
+        return True
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._client.close()
