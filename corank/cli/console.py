@@ -281,11 +281,11 @@ def show_answer(answer: dict[str, Any]) -> None:
     trace = {entry["id"]: entry for entry in answer.get("trace", [])}
     stages = list(max((e["stages"] for e in trace.values()), key=len, default={}))
     table = Table(title="ranked", title_justify="left", box=box.SIMPLE)
-    for column in ("place", "item", "score", *(f"{s} place" for s in stages)):
+    for column in ("rank", "item", "score", *(f"rank at {s}" for s in stages)):
         table.add_column(column, justify="left" if column == "item" else "right")
-    for place, item in enumerate(answer["items"], start=1):
-        places = [str(trace[item["id"]]["stages"][s]["place"]) for s in stages]
-        table.add_row(str(place), escape(str(item["id"])), f"{item['score']:.5f}", *places)
+    for rank, item in enumerate(answer["items"], start=1):
+        ranks = [str(trace[item["id"]]["stages"][s]["rank"]) for s in stages]
+        table.add_row(str(rank), escape(str(item["id"])), f"{item['score']:.5f}", *ranks)
     out.print(table)
     for stage in stages:
         reached = [entry for entry in trace.values() if stage in entry["stages"]]

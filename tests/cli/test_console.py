@@ -26,8 +26,8 @@ def between(low: str, high: str) -> list[str]:
 
 @pytest.fixture
 def answer() -> dict[str, Any]:
-    def entry(item: Any, cut: str | None, **places: int) -> dict[str, Any]:
-        return {"id": item, "cut": cut, "stages": {s: {"score": 0.5, "place": p} for s, p in places.items()}}
+    def entry(item: Any, cut: str | None, **ranks: int) -> dict[str, Any]:
+        return {"id": item, "cut": cut, "stages": {s: {"score": 0.5, "rank": r} for s, r in ranks.items()}}
 
     return {
         "model_version": "0123456789abcdef",
@@ -45,7 +45,7 @@ def answer() -> dict[str, Any]:
     }
 
 
-def test_answer_shows_order_places_and_cuts(
+def test_answer_shows_order_ranks_and_cuts(
     answer: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     screen.show_answer(answer)

@@ -74,11 +74,12 @@ class FolderStore:
         while True:
             held = self._table(table)
             keys = sorted(held)
-            first = bisect_right(keys, last)
-            if not keys[first:]:
+            following = keys[bisect_right(keys, last) :][:BATCH]
+            if following:
+                yield [(key, held[key]) for key in following]
+            if len(following) < BATCH:
                 return
-            yield [(key, held[key]) for key in keys[first : first + BATCH]]
-            last = keys[min(first + BATCH, len(keys)) - 1]
+            last = following[-1]
 
     def count(self, table: str) -> int:
         """As `Store.count`."""

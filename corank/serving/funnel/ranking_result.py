@@ -84,13 +84,13 @@ class RankingResult:
         return answer
 
     def trace(self) -> list[dict[str, Any]]:
-        """For every candidate its score and place (from 1) at each stage it reached, and the stage that cut it."""
+        """For every candidate its score and rank (from 1) at each stage it reached, and the stage that cut it."""
         trace: list[dict[str, Any]] = [{"id": id_, "stages": {}, "cut": None} for id_ in self.received.ids]
         for cut in self.cuts:
             order = cut.order
-            for place, (n, score) in enumerate(
+            for rank, (n, score) in enumerate(
                 zip(cut.alive[order].tolist(), cut.score[order].tolist(), strict=True), 1
             ):
-                trace[n]["stages"][cut.stage] = {"score": score, "place": place}
-                trace[n]["cut"] = cut.stage if place > len(cut.kept) else None
+                trace[n]["stages"][cut.stage] = {"score": score, "rank": rank}
+                trace[n]["cut"] = cut.stage if rank > len(cut.kept) else None
         return trace

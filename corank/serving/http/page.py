@@ -1,6 +1,6 @@
-"""The page of the service: a request's way through the funnel, as one document that holds its style and its script.
+"""The page of the service: a request's way through the funnel, as one HTML document with its style and script.
 
-It asks the service that it came from and nobody else, and its policy lets it do no more.
+Its content security policy lets it fetch from its own service and nowhere else.
 """
 
 import base64
@@ -9,15 +9,15 @@ from functools import cache
 from importlib.resources import files
 from string import Template
 
-SCRIPTS = ("dom", "service", "request", "flow", "places", "candidates")
+SCRIPTS = ("dom", "service", "request", "flow", "rank_plot", "candidates", "page")
 """What the page's own script, which comes last, is made of."""
 
 
 @cache
 def funnel_page() -> str:
-    """The whole document."""
-    style = _read("funnel.css")
-    script = "\n".join([*(_read(f"funnel.{part}.js") for part in SCRIPTS), _read("funnel.js")])
+    """Return the HTML document."""
+    style = _read("page.css")
+    script = "\n".join(_read(f"{part}.js") for part in SCRIPTS)
     policy = {
         "default-src": "'none'",
         "connect-src": "'self'",
@@ -26,11 +26,11 @@ def funnel_page() -> str:
         "script-src": _only(script),
         "base-uri": "'none'",
         "form-action": "'none'",
-        # text can never become markup, whatever the script does
+        # the browser refuses to turn text into markup, whatever the script does
         "require-trusted-types-for": "'script'",
         "trusted-types": "'none'",
     }
-    return Template(_read("funnel.html")).substitute(
+    return Template(_read("page.html")).substitute(
         policy="; ".join(f"{name} {value}" for name, value in policy.items()), style=style, script=script
     )
 
@@ -40,5 +40,5 @@ def _read(name: str) -> str:
 
 
 def _only(content: str) -> str:
-    """Of a policy: inline content of this digest."""
+    """The source expression that allows inline content by its digest."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"

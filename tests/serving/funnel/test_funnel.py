@@ -137,15 +137,15 @@ def test_stages_order_by_calibrated_value_and_cut_by_quota(rich: Case, wide: dic
         assert item["score"] == pytest.approx(score["rank"][n], abs=1e-6)
     assert [entry["id"] for entry in answer["trace"]] == ids(wide)
     for n, entry in enumerate(answer["trace"]):
-        place = first.tolist().index(n) + 1
-        assert entry["stages"]["prerank"]["place"] == place
+        rank = first.tolist().index(n) + 1
+        assert entry["stages"]["prerank"]["rank"] == rank
         assert entry["stages"]["prerank"]["score"] == pytest.approx(score["prerank"][n], abs=1e-6)
-        if place > 9:
+        if rank > 9:
             assert entry["cut"] == "prerank"
             assert "rank" not in entry["stages"]
         else:
             later = second.tolist().index(n) + 1
-            assert entry["stages"]["rank"]["place"] == later
+            assert entry["stages"]["rank"]["rank"] == later
             assert entry["cut"] == ("rank" if later > 5 else None)
     assert answer["unknown"] == []
     assert answer["missing"] == []

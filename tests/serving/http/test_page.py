@@ -104,7 +104,7 @@ def opened(browser: Chrome, address: str) -> Iterator[Chrome]:
     """The page, of which nothing is remembered; it asks its own service alone, and nothing goes wrong in it."""
     browser.get(address)
     browser.execute_script("localStorage.clear()")
-    faults(browser), asked(browser)  # of the page before
+    faults(browser), asked(browser)  # of the previous page
     browser.refresh()
     yield browser
     assert faults(browser) == []
@@ -214,11 +214,11 @@ def test_its_numbers_are_those_of_the_funnel_in_process(page: Chrome, case: Case
     shown = {row[0]: row[1:] for row in rows(page, "#candidates")}
     assert shown.keys() == {entry["id"] for entry in answer["trace"]}
     for entry in answer["trace"]:
-        *places, outcome = shown[entry["id"]]
+        *cells, outcome = shown[entry["id"]]
         for n, stage in enumerate(KEEP):
             found = entry["stages"].get(stage)
-            place, score = places[2 * n : 2 * n + 2]
-            assert (place, score) == ("", "") if found is None else place == str(found["place"])
+            rank, score = cells[2 * n : 2 * n + 2]
+            assert (rank, score) == ("", "") if found is None else rank == str(found["rank"])
             assert found is None or float(score) == five(found["score"])
         assert outcome == ("kept" if entry["cut"] is None else f"cut by {entry['cut']}")
     best = [row[0] for row in rows(page, "#candidates")][:5]
@@ -244,23 +244,23 @@ def test_time_is_told_by_part(page: Chrome, request_: Document) -> None:
     assert after == [sum(took[: n + 1]) for n in range(4)]
 
 
-def test_a_dot_tells_its_scores_and_places(page: Chrome, case: Case, request_: Document) -> None:
+def test_a_dot_shows_its_scores_and_ranks(page: Chrome, case: Case, request_: Document) -> None:
     answer = case.funnel.rank(Request.parse(request_ | {"trace": True}))
     both = {e["id"]: e["stages"] for e in answer["trace"] if "rank" in e["stages"]}
     ranked(page, request_)
     dots = page.find_elements(By.CSS_SELECTOR, "circle.dot")[::-1]
     assert len(dots) == len(both) == 7
     assert len(page.find_elements(By.CSS_SELECTOR, "circle.dot.cut")) == 2
-    for place, dot in enumerate(dots, 1):
+    for rank, dot in enumerate(dots, 1):
         page.execute_script("arguments[0].scrollIntoView({block: 'center'})", dot)
         ActionChains(page).move_to_element(dot).perform()
         id_, *lines = at(page, ".tip").text.splitlines()
-        assert both[id_]["rank"]["place"] == place
+        assert both[id_]["rank"]["rank"] == rank
         assert len(lines) == len(both[id_])
         for line, (stage, found) in zip(lines, both[id_].items(), strict=True):
-            told = re.fullmatch(rf"{stage}: place (\d+), score (\S+)", line)
+            told = re.fullmatch(rf"{stage}: rank (\d+), score (\S+)", line)
             assert told is not None
-            assert (int(told[1]), float(told[2])) == (found["place"], five(found["score"]))
+            assert (int(told[1]), float(told[2])) == (found["rank"], five(found["score"]))
         assert dot.accessible_name == "; ".join([id_, *lines])
     ActionChains(page).move_to_element(at(page, "h1")).perform()
     assert not at(page, ".tip").is_displayed()
@@ -270,11 +270,11 @@ def test_dots_are_reached_by_keys(page: Chrome, case: Case, request_: Document) 
     items = case.funnel.rank(Request.parse(request_))["items"]
     ranked(page, request_)
     page.execute_script("document.querySelector('circle[tabindex=\"0\"]').focus()")
-    for keys, place in ((Keys.ARROW_RIGHT, 1), (Keys.END, 6), (Keys.HOME, 0)):
+    for keys, index in ((Keys.ARROW_RIGHT, 1), (Keys.END, 6), (Keys.HOME, 0)):
         ActionChains(page).send_keys(keys).perform()
         assert at(page, ".tip").is_displayed()
-        if place < len(items):
-            assert at(page, ".tip strong").text == items[place]["id"]
+        if index < len(items):
+            assert at(page, ".tip strong").text == items[index]["id"]
     ActionChains(page).send_keys(Keys.ENTER).perform()
     assert until(page, lambda: at(page, "#item h3").text) == f"Item {items[0]['id']}"
 
@@ -289,7 +289,7 @@ def test_the_two_stages_of_the_plot_are_chosen(page: Chrome, request_: Document)
     up.select_by_visible_text("rank")
     across.select_by_visible_text("middle")
     assert len(page.find_elements(By.CSS_SELECTOR, "circle.dot")) == 7
-    assert "place at middle" in texts(page, ".plot text")
+    assert "rank at middle" in texts(page, ".plot text")
 
 
 def test_an_item_is_shown_beside(page: Chrome, case: Case, request_: Document) -> None:
@@ -340,22 +340,22 @@ def test_rows_are_sorted_narrowed_and_continued(page: Chrome, request_: Document
     at(page, "#candidates > button").click()
     assert len(rows(page, "#candidates")) == 147
     assert not at(page, "#candidates > button").is_displayed()
-    by_id, by_place, by_score = page.find_elements(By.CSS_SELECTOR, ".sort")[:3]
+    by_id, by_rank, by_score = page.find_elements(By.CSS_SELECTOR, ".sort")[:3]
     by_id.click()
     found = [row[0] for row in rows(page, "#candidates")]
     assert [id_ for id_ in found if id_.startswith("new")] == [f"new{n}" for n in range(130)]
-    by_place.click()
+    by_rank.click()
     assert [int(row[1]) for row in rows(page, "#candidates")] == list(range(1, 148))
-    by_place.click()
+    by_rank.click()
     assert [int(row[1]) for row in rows(page, "#candidates")] == list(range(147, 0, -1))
-    assert texts(page, "[aria-sort=descending]") == ["place"]
+    assert texts(page, "[aria-sort=descending]") == ["rank"]
     by_score.click()
     scores = [float(row[2]) for row in rows(page, "#candidates")]
     assert scores == sorted(scores, reverse=True)
     assert texts(page, "[aria-sort=descending]") == ["score"]
     page.find_elements(By.CSS_SELECTOR, ".sort")[5].click()
     reached = [row[5] for row in rows(page, "#candidates")]
-    assert [place for place in reached if place] == [str(n) for n in range(1, 8)] == reached[:7]
+    assert [rank for rank in reached if rank] == [str(n) for n in range(1, 8)] == reached[:7]
     outcome = Select(at(page, "#outcome"))
     assert [option.text for option in outcome.options] == [
         "all (147)", "kept (5)", "cut by prerank (136)", "cut by middle (4)", "cut by rank (2)",
@@ -408,7 +408,7 @@ def test_no_candidate_is_an_answer_too(page: Chrome, request_: Document) -> None
     ranked(page, request_ | {"candidates": ["none", "neither"]})
     assert rows(page, "#flow")[0][:5] == ["candidates", "", "2", "0", "2\nunknown"]
     assert {tuple(row[2:5]) for row in rows(page, "#flow")[1:]} == {("0", "0", "0")}
-    assert at(page, "#places").text == "No candidate reached both."
+    assert at(page, "#rank-plot").text == "No candidate reached both stages."
     assert rows(page, "#candidates") == []
 
 
@@ -449,7 +449,7 @@ def test_a_refusal_is_told_word_for_word(
     ranked(page, request_)
     typed(page, json.dumps(request_ | change))
     at(page, "#rank").click()
-    until(page, lambda: at(page, "#told").text == "Below is the answer to the request before.")
+    until(page, lambda: at(page, "#told").text == "The answer below is of the previous request.")
     time.sleep(0.3)  # it stays
     assert at(page, "#said").text == message
     assert "stale" in str(at(page, "#answer").get_attribute("class"))
@@ -524,17 +524,17 @@ def test_ids_of_64_bits_stay_what_they_are_and_changes_are_told(browser: Chrome,
         ranked(page, request)
         (notice,) = texts(page, ".notice")
         assert notice == (
-            "Fallback. rank was not run: what was left until its deadline is less than it lately takes. The answer is "
-            "in the order of prerank."
+            "Fallback. rank was skipped: the time left before its deadline is less than its recent p99. The answer is "
+            "ordered by prerank."
         )
         _, prerank, answer = rows(page, "#flow")
         assert prerank[:-1] == ["prerank", f"9\nscore ≥ {floor}", "16", "5", f"11\n4 below {floor}"]
         assert answer[:-1] == ["answer, in prerank's order", "2", "5", "2", "3"]
         outcomes = [row[-1] for row in rows(page, "#candidates")]
-        assert outcomes[:5] == ["kept"] * 2 + ["past rank's quota"] * 3
+        assert outcomes[:5] == ["kept"] * 2 + ["over rank's quota"] * 3
         assert [option.text for option in Select(at(page, "#outcome")).options][1] == "kept (2)"
         assert outcomes[5:] == [f"cut by prerank, below {floor}"] * 4 + ["cut by prerank"] * 7
         assert [row[:2] for row in rows(page, "#time")][-1] == ["rank", "–"]
         (changing.base / "bundle" / "manifest.json").write_text("{")
-        until(page, lambda: at(page, "#ready").text.startswith("Serving on, not up to date: "))
+        until(page, lambda: at(page, "#ready").text.startswith("Serving, but not up to date: "))
         assert "manifest.json: cannot be read" in at(page, "#ready").text

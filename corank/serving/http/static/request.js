@@ -1,15 +1,15 @@
-// The request: whether it is one, how it is sent, and those that were ranked before.
+// The request: its check, how it is sent, and earlier requests.
 
 const HELD = "corank.requests";
 const MOST = 10;
 
 const isObject = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
 
-/** What keeps a text from being sent, null for nothing: the service judges the rest. */
-function problem(text) {
+/** Why a text cannot be sent, null if it can; the service checks the rest. */
+function findProblem(text) {
   let request;
   try {
-    request = parsed(text);
+    request = parseJson(text);
   } catch (error) {
     return `Not JSON: ${error.message}`;
   }
@@ -17,8 +17,8 @@ function problem(text) {
   return null;
 }
 
-/** A request in a few words. */
-function brief(request) {
+/** A summary of a request. */
+function summarise(request) {
   const user = request.user.id === undefined ? "no user id" : `user ${plain(request.user.id)}`;
   const given = request.candidates?.length;
   const candidates = given === undefined ? "candidates retrieved" : many(given, "candidate");
@@ -26,17 +26,17 @@ function brief(request) {
   return `${user}, ${candidates}${keep.join("")}`;
 }
 
-/** The text as it was written, with a trace asked for: of a name that is there twice, the last counts. */
-function traced(text) {
+/** The text as written, with the trace switched on: of a repeated key, the last counts. */
+function withTrace(text) {
   return `${text.trimEnd().slice(0, -1)}, "trace": true}`;
 }
 
-/** Texts that were ranked, the newest first, each with when. */
+/** The texts of earlier requests with their times, the newest first. */
 function earlier() {
   try {
     return JSON.parse(localStorage.getItem(HELD)) ?? [];
   } catch {
-    return []; // not ours, or the browser keeps nothing
+    return []; // another format, or the browser stores nothing
   }
 }
 
@@ -45,7 +45,7 @@ function remember(text) {
   try {
     localStorage.setItem(HELD, JSON.stringify([{ text, at: Date.now() }, ...others].slice(0, MOST)));
   } catch {
-    // full, or the browser keeps nothing: the page works without
+    // full, or the browser stores nothing: the page works without
   }
 }
 
@@ -55,6 +55,6 @@ function showEarlier() {
   byId("earlier").replaceChildren(
     el("option", { value: "" }, "Choose…"),
     ...held.map(({ text, at }, n) =>
-      el("option", { value: n }, `${new Date(at).toLocaleTimeString()} · ${brief(parsed(text))}`)),
+      el("option", { value: n }, `${new Date(at).toLocaleTimeString()} · ${summarise(parseJson(text))}`)),
   );
 }

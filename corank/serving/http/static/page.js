@@ -1,25 +1,25 @@
-// The page: follows the live version, ranks the request, draws the answer.
+// The page: follows the live version, ranks requests, draws answers.
 
 const EVERY = 3000;
-const page = { live: null, shown: null, typing: 0, asking: null, redraw: () => {} };
+const page = { live: null, shown: null, timer: 0, pending: null, redraw: () => {} };
 
-/** Asks for the live version and whether the service is ready. */
-async function look() {
-  const [version, ready] = await Promise.allSettled([ask("version"), ask("readyz")]);
+/** Fetches the live version and whether the service is ready. */
+async function refresh() {
+  const [version, ready] = await Promise.allSettled([fetchJson("version"), fetchJson("readyz")]);
   if (version.status === "fulfilled") drawLive(version.value);
-  const trouble = troubled(version, ready);
+  const trouble = findTrouble(version, ready);
   byId("ready").className = trouble === null ? "good" : "bad";
-  retell(byId("ready"), trouble ?? "Ready");
+  setText(byId("ready"), trouble ?? "Ready");
 }
 
-function troubled(version, ready) {
-  if (version.status === "rejected") return why(version.reason);
+function findTrouble(version, ready) {
+  if (version.status === "rejected") return describeError(version.reason);
   if (ready.status === "fulfilled") return null;
-  return ready.reason instanceof Refused ? `Serving on, not up to date: ${ready.reason.message}` : why(ready.reason);
+  return ready.reason instanceof RefusedError ? `Serving, but not up to date: ${ready.reason.message}` : describeError(ready.reason);
 }
 
-/** Sets a text that is read out when it changes, and only then. */
-function retell(element, words) {
+/** Sets a text only if it differs, since a screen reader reads every change. */
+function setText(element, words) {
   if (element.textContent !== words) element.textContent = words;
 }
 
@@ -42,63 +42,63 @@ const versionOf = ({ model_version, items_seq }) => `model version ${model_versi
 function drawNotices() {
   if (!page.shown) return;
   const { answer } = page.shown;
-  const older = `The answer below is of ${versionOf(answer)}; live is ${versionOf(page.live)}. Rank again to compare.`;
+  const older = `The answer below is by ${versionOf(answer)}; live is ${versionOf(page.live)}. Rank again to compare.`;
   byId("notices").replaceChildren(
     ...(same(answer, page.live) ? [] : [notice("Another version is live.", older)]),
-    ...fallen(page.shown),
+    ...fallbackNotices(page.shown),
   );
 }
 
-/** Says beside the request what it is, or what is wrong with it; true for one that can be sent. */
+/** Shows a summary of the request, or what is wrong with it; true if it can be sent. */
 function check() {
   const text = byId("body").value;
   if (!text.trim()) {
-    tell("Paste one, open a file, or take an example; `corank request RUN` prints a logged one.", "");
+    tell("Paste a request, open a file or take an example; `corank request RUN` prints a logged one.", "");
     return false;
   }
-  const wrong = problem(text);
-  tell(wrong ?? brief(parsed(text)), wrong === null ? "good" : "bad");
+  const wrong = findProblem(text);
+  tell(wrong ?? summarise(parseJson(text)), wrong === null ? "good" : "bad");
   return wrong === null;
 }
 
 function tell(words, kind) {
   byId("said").className = kind;
   byId("body").setAttribute("aria-invalid", kind === "bad");
-  retell(byId("said"), words);
+  setText(byId("said"), words);
 }
 
-/** Ranks the request and draws the answer; of two that are under way, the later. */
+/** Ranks the request and draws the answer; a newer request aborts one that is under way. */
 async function rank() {
-  clearTimeout(page.typing); // what the service says is not to be talked over
+  clearTimeout(page.timer); // a pending check would replace the message of the service
   if (!check()) {
     byId("body").focus();
     return;
   }
   const text = byId("body").value;
-  page.asking?.abort();
-  page.asking = new AbortController();
+  page.pending?.abort();
+  page.pending = new AbortController();
   byId("answer").classList.add("stale");
   let answer;
   try {
-    answer = await ask("rank", { method: "POST", body: traced(text), signal: page.asking.signal });
+    answer = await fetchJson("rank", { method: "POST", body: withTrace(text), signal: page.pending.signal });
   } catch (error) {
-    if (error.name !== "AbortError") fail(why(error));
+    if (error.name !== "AbortError") fail(describeError(error));
     return;
   }
-  if (!page.live || !same(answer, page.live)) await look();
-  // the answer's stages are told by its version alone
+  if (!page.live || !same(answer, page.live)) await refresh();
+  // only the stages of the live version are known
   if (answer.model_version !== page.live?.model_version) {
-    fail("Another version went live meanwhile; rank again.");
+    fail("Another version went live during the request; rank again.");
     return;
   }
   remember(text);
   showEarlier();
-  draw(followed(parsed(text), answer, page.live));
+  draw(combine(parseJson(text), answer, page.live));
 }
 
 function fail(words) {
   tell(words, "bad");
-  byId("told").textContent = page.shown ? "Below is the answer to the request before." : "";
+  byId("told").textContent = page.shown ? "The answer below is of the previous request." : "";
 }
 
 function draw(shown) {
@@ -112,20 +112,20 @@ function draw(shown) {
   byId("told").textContent = `${ranked} ranked, ${kept} in the answer, by ${versionOf(answer)}.`;
   drawNotices();
   drawFlow(shown);
-  page.redraw = drawPlaces(shown, open);
+  page.redraw = drawRankPlot(shown, open);
   drawTime(shown);
   drawCandidates(shown, open);
 }
 
-function take(text) {
+function fillRequest(text) {
   byId("body").value = text;
   check();
 }
 
 function start() {
   byId("body").addEventListener("input", () => {
-    clearTimeout(page.typing);
-    page.typing = setTimeout(check, 200);
+    clearTimeout(page.timer);
+    page.timer = setTimeout(check, 200);
   });
   byId("request").addEventListener("submit", (event) => {
     event.preventDefault();
@@ -137,24 +137,24 @@ function start() {
     rank();
   });
   byId("example").addEventListener("click", () =>
-    fetched("example").then(take, (error) => tell(why(error), "bad")));
+    fetchText("example").then(fillRequest, (error) => tell(describeError(error), "bad")));
   byId("file").addEventListener("change", async ({ target }) => {
-    if (target.files.length) take(await target.files[0].text());
+    if (target.files.length) fillRequest(await target.files[0].text());
     target.value = ""; // so that the same file can be opened again
   });
   byId("earlier").addEventListener("change", ({ target }) => {
-    if (target.value) take(earlier()[target.value].text);
+    if (target.value) fillRequest(earlier()[target.value].text);
   });
   byId("forget").addEventListener("click", () => {
     localStorage.removeItem(HELD);
     showEarlier();
   });
   window.addEventListener("resize", () => page.redraw());
-  document.addEventListener("visibilitychange", () => document.hidden || look());
-  setInterval(() => document.hidden || look(), EVERY);
+  document.addEventListener("visibilitychange", () => document.hidden || refresh());
+  setInterval(() => document.hidden || refresh(), EVERY);
   check();
   showEarlier();
-  look();
+  refresh();
 }
 
 start();

@@ -1,41 +1,41 @@
-// What an answer says of the funnel: how many each stage saw, kept and cut, and how long it took.
+// The funnel of one answer: how many candidates each stage ranked, kept and cut, and how long it took.
 
-const FALLEN = {
-  skipped: "was not run: what was left until its deadline is less than it lately takes",
+const FALLBACKS = {
+  skipped: "was skipped: the time left before its deadline is less than its recent p99",
   late: "was stopped: its deadline passed",
   failed: "failed: its graph could not be computed",
 };
 const CHIPS = 30;
 
-/** A request, its answer and the version that gave it, as the parts of the page draw them. */
-function followed(request, answer, version) {
-  const through = version.stages.findIndex((stage) => stage.name === answer.stage);
+/** Combines a request, its answer and the live version into what the parts of the page draw. */
+function combine(request, answer, version) {
+  const last = version.stages.findIndex((stage) => stage.name === answer.stage);
   const candidates = answer.trace.map(({ id, stages, cut }, n) => {
     const at = new Map(Object.entries(stages));
-    return { n, id, at, cut, kept: cut === null && at.get(answer.stage).place <= answer.items.length };
+    return { n, id, at, cut, kept: cut === null && at.get(answer.stage).rank <= answer.items.length };
   });
-  const stages = version.stages.map((facts, n) => staged(facts, n, request, candidates, n <= through));
+  const stages = version.stages.map((facts, n) => stageResult(facts, n, request, candidates, n <= last));
   return { request, answer, candidates, stages };
 }
 
-/** Of a stage: its facts, its quota for this request, and how many it saw, kept, and cut by quota and by score. */
-function staged(facts, n, request, candidates, ran) {
+/** A stage's settings, its quota for this request, and how many candidates it ranked, kept, and cut by min_score. */
+function stageResult(facts, n, request, candidates, ran) {
   const { name } = facts;
   const quota = request.keep?.[name] ?? facts.keep;
   const cut = candidates.filter((candidate) => candidate.cut === name);
   const seen = candidates.filter((candidate) => candidate.at.has(name)).length;
-  const below = cut.filter((candidate) => candidate.at.get(name).place <= quota).length;
+  const below = cut.filter((candidate) => candidate.at.get(name).rank <= quota).length;
   return { ...facts, n, ran, quota, seen, kept: seen - cut.length, below };
 }
 
 const hue = (stage) => `hue${stage.n % 6}`;
 
-/** What became of a candidate, as a class and in words. */
-function outcome(shown, candidate) {
+/** A candidate's outcome: its CSS classes and its label. */
+function outcomeOf(shown, candidate) {
   if (candidate.kept) return ["kept", "kept"];
-  if (candidate.cut === null) return ["cut", `past ${shown.stages.at(-1).name}'s quota`];
+  if (candidate.cut === null) return ["cut", `over ${shown.stages.at(-1).name}'s quota`];
   const stage = shown.stages.find(({ name }) => name === candidate.cut);
-  const low = candidate.at.get(stage.name).place <= stage.quota;
+  const low = candidate.at.get(stage.name).rank <= stage.quota;
   return [`cut ${hue(stage)}`, `cut by ${stage.name}${low ? `, below ${stage.min_score}` : ""}`];
 }
 
@@ -50,9 +50,9 @@ function drawFlow(shown) {
     rows.push(flowRow(stage.name, quota, stage.seen, stage.kept, all, low, hue(stage)));
   }
   if (answer.fallback) {
-    const [last, through] = [stages.at(-1), stages.findLast(({ ran }) => ran)];
-    const label = `answer, in ${through.name}'s order`;
-    rows.push(flowRow(label, count(last.quota), through.kept, answer.items.length, all, "", hue(through)));
+    const [last, ran] = [stages.at(-1), stages.findLast((stage) => stage.ran)];
+    const label = `answer, in ${ran.name}'s order`;
+    rows.push(flowRow(label, count(last.quota), ran.kept, answer.items.length, all, "", hue(ran)));
   }
   const drawn = table("What each stage kept and cut", ["stage", "quota", "in", "kept", "cut", ""], rows);
   byId("flow").replaceChildren(drawn);
@@ -65,23 +65,23 @@ function flowRow(name, quota, seen, kept, all, note, kind) {
   return [name, quota, count(seen), count(kept), noted(count(seen - kept), seen > kept ? note : ""), drawn];
 }
 
-/** A figure, and what stands small below it, if anything does. */
+/** A figure with a small note below it, if there is one. */
 const noted = (figure, note) => (note ? el("span", {}, figure, el("small", {}, note)) : figure);
 
 function drawNotes({ answer }) {
   const user = {
-    given: "The user's columns are those of the request.",
-    stored: "The user's columns are those of the user store.",
-    new: "The user store does not have the user: ranked as a new one.",
+    given: "User columns: from the request.",
+    stored: "User columns: from the store.",
+    new: "The store does not have this user: ranked as a new user.",
   };
   byId("notes").replaceChildren(
     el("p", {}, user[answer.user]),
-    ...listed("Unknown", "neither known nor described, so left out", answer.unknown),
-    ...listed("Missing", "columns that were not sent, so ranked as missing", answer.missing),
+    ...listed("Unknown", "not in the bundle and not described in the request: left out", answer.unknown),
+    ...listed("Missing", "columns that the request lacks: ranked as missing", answer.missing),
   );
 }
 
-/** Values one beside the other, the first of them where there are many; nothing for none. */
+/** A paragraph of values, the first ones if there are many; nothing if there are none. */
 function listed(title, what, values) {
   if (!values.length) return [];
   const rest = values.length > CHIPS ? ` and ${count(values.length - CHIPS)} more` : "";
@@ -89,17 +89,17 @@ function listed(title, what, values) {
   return [el("p", {}, el("strong", {}, `${title}: ${count(values.length)}`), ` ${what}. `, chips, rest)];
 }
 
-/** Told above the answer: a stage that was not through. */
-function fallen({ answer }) {
+/** A notice above the answer, if a stage did not finish. */
+function fallbackNotices({ answer }) {
   const { fallback, stage } = answer;
   if (!fallback) return [];
-  const what = FALLEN[fallback.why] ?? fallback.why;
-  return [notice("Fallback.", `${fallback.stage} ${what}. The answer is in the order of ${stage}.`)];
+  const what = FALLBACKS[fallback.why] ?? fallback.why;
+  return [notice("Fallback.", `${fallback.stage} ${what}. The answer is ordered by ${stage}.`)];
 }
 
 const notice = (title, words) => el("p", { class: "notice" }, el("strong", {}, title), ` ${words}`);
 
-/** Parts one after another from the arrival of the request; a deadline counts from there, too. */
+/** Draws the parts in sequence from the arrival of the request, from which deadlines count, too. */
 function drawTime({ answer, stages }) {
   const part = (name, kind, due) => ({ name, kind, due, took: answer.microseconds[name] ?? null });
   const parts = [
@@ -108,7 +108,7 @@ function drawTime({ answer, stages }) {
   ];
   const total = parts.reduce((sum, { took }) => sum + took, 0);
   const limits = parts.filter(({ due }) => due !== null);
-  // one that is far away would press all else into a corner
+  // a distant deadline would squeeze the bars
   const end = Math.max(total, 1, ...limits.map(({ due }) => due).filter((due) => due < 3 * total));
   let before = 0;
   const rows = parts.map(({ name, kind, took, due }) => {
@@ -117,7 +117,7 @@ function drawTime({ answer, stages }) {
     const told = took === null ? ["–", "–"] : [count(took), count(before)];
     return [name, ...told, ...(limits.length ? [due === null ? "" : count(due)] : []), bar([span], marks)];
   });
-  const header = ["part", "took, µs", "done after, µs", ...(limits.length ? ["deadline, µs"] : []), ""];
-  const note = el("p", { class: "faint" }, "Deadlines count from the arrival of the request, as “done after” does.");
+  const header = ["part", "time, µs", "done after, µs", ...(limits.length ? ["deadline, µs"] : []), ""];
+  const note = el("p", { class: "faint" }, "Deadlines, like “done after”, count from the arrival of the request.");
   byId("time").replaceChildren(table("Time by part", header, rows), ...(limits.length ? [note] : []));
 }

@@ -1,17 +1,17 @@
-// Elements, made of text alone: nothing that came from elsewhere is ever read as markup.
+// Elements made of text alone: no value is ever read as markup.
 
 const byId = (id) => document.getElementById(id);
 
-/** An element; a function among its attributes is a listener, and what is null or false is left out. */
+/** An element; a function among its attributes becomes a listener, null and false are left out. */
 function el(tag, attributes = {}, ...children) {
-  return filled(document.createElement(tag), attributes, children);
+  return fill(document.createElement(tag), attributes, children);
 }
 
 function svg(tag, attributes = {}, ...children) {
-  return filled(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
+  return fill(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
 }
 
-function filled(element, attributes, children) {
+function fill(element, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
     if (typeof value === "function") element.addEventListener(name, value);
     else if (value !== null && value !== false) element.setAttribute(name, value === true ? "" : value);
@@ -20,7 +20,7 @@ function filled(element, attributes, children) {
   return element;
 }
 
-/** A table under a caption that is read, not seen. Cells are text, or elements; the first of a row is its header. */
+/** A table with a caption for screen readers. Cells are text or elements; the first of a row is its header. */
 function table(caption, header, rows) {
   return el(
     "table", {},
@@ -31,7 +31,7 @@ function table(caption, header, rows) {
   );
 }
 
-/** Spans of a bar, each [class, from, to] as shares of its width; marks as shares, too. */
+/** A bar of spans [class, from, to] and of marks, in shares of its width. */
 function bar(spans, marks = []) {
   const percent = (share) => `${100 * share}%`;
   return svg(
@@ -42,15 +42,15 @@ function bar(spans, marks = []) {
   );
 }
 
-const counted = new Intl.NumberFormat("en");
+const countFormat = new Intl.NumberFormat("en");
 
-/** A count with its thousands parted. */
-const count = (number) => counted.format(number);
+/** A count with thousands separators. */
+const count = (number) => countFormat.format(number);
 
-/** Five digits, as many as a score of 32 bits is worth. */
+/** A score with five digits: the useful precision of 32 bits. */
 const score = (number) => number.toPrecision(5);
 
-/** What stands for a value of JSON. */
+/** The text for a JSON value. */
 function plain(value) {
   if (value === null || value === "") return "–";
   if (Array.isArray(value)) return value.map(plain).join(", ") || "–";
