@@ -15,16 +15,16 @@ import pytest
 
 import corank
 import corank.serving.store
-from benchmarks.robustness import fuzz
 from corank.core.errors import PluginError, StoreError
 from corank.core.registry import PLUGINS, load_plugins
 from corank.serving.store.base import STORES, is_store, open_store
 from corank.serving.store.publish import publish
 from corank.training.run import Run
-from tests.support.bundle_versions import variant
 from tests.support.command_line import run_corank
 from tests.support.folder_store import FolderStore
 from tests.support.redis_server import Server, redis_server
+from tests.support.service import running_service
+from tests.support.shared import derived
 from tests.support.store_conformance import StoreConformance
 
 PLUGIN = "tests.support.folder_store"
@@ -134,7 +134,7 @@ def test_commands_take_the_store_of_a_plug_in(
     users = trained.base / "users.parquet"
     code, _, err = run_corank(capsys, "publish", tmp_path / "bundle", url, "--users", users)
     assert code == 0 and "users: " in err, err
-    with fuzz.served(url, cache, "--log", str(tmp_path / "log")) as (address, _):
+    with running_service(url, cache, "--log", str(tmp_path / "log")) as (address, _):
         body = {"user": {"id": int(pl.read_parquet(users)["user_id"][0])}, "candidates": [1, 2, 3]}
         answer = httpx2.post(f"{address}/rank", json=body).json()
         assert answer["user"] == "stored" and len(answer["items"]) == 3
@@ -142,7 +142,7 @@ def test_commands_take_the_store_of_a_plug_in(
     assert code == 0 and json.loads(out)["differ"] == 0, err
     (first,) = corank.store_versions(url)
     with closing(open_store(url)) as store:
-        second = publish(variant(tmp_path / "bundle", tmp_path / "second", 2), store)
+        second = publish(derived().base / "bundle", store)
     code, out, err = run_corank(capsys, "store", "ls", url, "--json")
     assert [(one["version"], one["live"]) for one in json.loads(out)] == [
         (first["version"], False),
