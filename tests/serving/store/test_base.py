@@ -50,6 +50,7 @@ class TestLMDBStore(StoreConformance):
         return f"lmdb:{folder / 'store'}"
 
 
+@pytest.mark.store
 class TestRedisStore(StoreConformance):
     @pytest.fixture
     def url(self, server: Server) -> str:
