@@ -32,8 +32,8 @@ from corank.bundle.item_records import Records
 from corank.bundle.manifest import Bundle
 from corank.core.types import Floats
 from corank.features.encoders import Encoders
+from corank.features.encoding import FIRST_KNOWN, MISSING, UNKNOWN
 from corank.features.input_layout import Layout, dense
-from corank.features.schema import FIRST_KNOWN, MISSING, UNKNOWN
 from corank.features.vocabulary import Vocabulary
 from corank.training.run import Run
 

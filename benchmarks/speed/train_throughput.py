@@ -21,7 +21,7 @@ from corank.batches.reader import Reader
 from corank.data.dataset import PackedDataset
 from corank.data.pack import pack
 from corank.features.input_layout import Layout
-from corank.features.kinds import IdFeature
+from corank.features.kinds.id import IdFeature
 from corank.features.log_schema import DataSettings, Label, Split
 from corank.features.schema import Schema
 from corank.losses.base import FunnelSpec

@@ -165,9 +165,9 @@ def _with_order(rows: Rows, schema: Schema, feature: str, order: Longs) -> Rows:
     if feature in placed.ids:
         ids = ids.copy()
         ids[:, placed.ids.index(feature)] = ids[order, placed.ids.index(feature)]
-    elif feature in placed.numbers:
-        numbers = numbers.copy()
-        numbers[:, placed.numbers.index(feature)] = numbers[order, placed.numbers.index(feature)]
+    elif feature in placed.numbers_at:
+        numbers, at = numbers.copy(), placed.numbers_at[feature]
+        numbers[:, at] = numbers[order, at]
     else:
         lists[placed.lists.index(feature)] = lists[placed.lists.index(feature)].take(order)
     return Rows(ids, numbers, tuple(lists))

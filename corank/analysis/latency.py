@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from corank.core.ragged import Rows
 from corank.data.derived_columns import derived
 from corank.data.packed_history import codes
-from corank.features.crosses import Sides
 from corank.features.input_layout import embedded
+from corank.features.operand_rows import OperandRows
 from corank.features.schema import Placement
 from corank.models.joint import Stage
 from corank.models.mlp import MlpSettings
@@ -102,10 +102,10 @@ def _derive(funnel: Funnel, name: str, received: EncodedRequest, alive: NDArray[
     schema, receiver = funnel.schema, funnel.request_encoder
     query = received.operands
     if schema.placement(name) == "query":
-        sides = Sides.alone(schema, "query", query)
+        sides = OperandRows.alone(schema, "query", query)
     else:
         items = received.items.operands(received.place[alive])
-        sides = Sides.pairs(schema, query, items, np.zeros_like(alive), None)
+        sides = OperandRows.pairs(schema, query, items, np.zeros_like(alive), None)
     times = np.full(sides.count, received.time)
     values = derived(schema, schema.placement(name), sides, receiver.priors, times, [name])
     receiver.encoders.derived(name, values[name])

@@ -7,10 +7,11 @@ import polars as pl
 
 from corank.core.errors import DataError
 from corank.data.as_of import Versions
-from corank.data.dataset import Shard, known_after
+from corank.data.dataset import Shard
+from corank.data.log_rows import log_columns, request_columns
 from corank.data.tables import Table
-from corank.features.history import Events
-from corank.features.kinds import IdsFeature
+from corank.features.history import Events, History
+from corank.features.labels import happened, known
 from corank.features.log_schema import DataSettings
 from corank.features.row_columns import ITEM, TIME
 from corank.features.schema import Schema
@@ -44,8 +45,8 @@ def logged_request(run: Run, split: str, number: int) -> dict[str, Any]:
         | _user(run, schema, first, time)
         | _histories(log, data, schema, first, time)
     )
-    context = {c: first[c] for c in _columns(schema, "context")}
-    cross = [*_columns(schema, "cross"), *(c for c in data.columns if c not in packed.item_columns)]
+    context = {c: first[c] for c in schema.column_names(side="context")}
+    cross = [*schema.column_names(side="cross"), *(c for c in data.columns if c not in packed.item_columns)]
     described = [{"id": c[data.item]} | {name: c[name] for name in cross} for c in rows.iter_rows(named=True)]
     return {
         "user": user,
@@ -65,16 +66,10 @@ def _locate(shards: tuple[Shard, ...], split: str, number: int) -> tuple[Shard, 
     raise DataError(f"no request {number} in '{split}': it has {sum(map(len, shards))}, numbered from 0")
 
 
-def _columns(schema: Schema, side: str) -> list[str]:
-    """Columns of the features of a side, without histories."""
-    found = [schema.column(n) for n, f in schema.columns().items() if f.side == side]
-    return list(dict.fromkeys(found))
-
-
 def _user(run: Run, schema: Schema, first: dict[str, Any], time: int) -> dict[str, Any]:
     """The user's columns as of a time: from the table `users` if it has them, otherwise from the log."""
     data = run.config.data
-    wanted = [c for c in _columns(schema, "user") if c != data.user]
+    wanted = [c for c in schema.column_names(side="user") if c != data.user]
     found = {c: first[c] for c in wanted if c in first}
     if data.users is None:
         return found
@@ -104,26 +99,16 @@ def _histories(
     }
 
 
-def _happened(data: DataSettings, label: str) -> pl.Expr:
-    """Whether a label is 1, and every label that it is conditioned on."""
-    held = data.labels[label]
-    here = pl.col(held.column) == 1
-    return here if held.given is None else here & _happened(data, held.given)
-
-
-def _history(log: Table, data: DataSettings, history: IdsFeature, user: Any, time: int) -> list[Any]:
-    shown = pl.lit(True) if data.level is None else pl.col(data.level) == data.levels[-1]
-    happened = pl.lit(True) if history.event is None else _happened(data, history.event)
-    mine = log.frame.filter(pl.col(data.user) == user, shown, happened)
-    keys = [*data.request, data.item, data.time]
-    events = log.collect(
-        mine.unique(subset=list(dict.fromkeys(keys)), keep="first", maintain_order=True).select(
-            log.moment(data.time).alias(TIME), pl.col(data.item).alias(ITEM)
-        )
-    ).sort(TIME, maintain_order=True)
+def _history(log: Table, data: DataSettings, history: History, user: Any, time: int) -> list[Any]:
+    mine = log.frame.filter(pl.col(data.user) == user)
+    rows = log.collect(mine.select(log_columns(log, data, Schema({}), {})))
+    events = rows.filter(happened(history.event, rows, known(rows, data), data))
+    keys = [*request_columns(data).values(), ITEM, TIME]
+    events = events.unique(keys, keep="first", maintain_order=True).sort(TIME, maintain_order=True)
+    events = events.select(TIME, ITEM)
     times = events[TIME].to_numpy()
     held = Events(np.empty(0, np.int32), times, np.array([0, len(events)]), np.empty(0, np.int32))
-    user_index, lag = np.zeros(1, np.int64), known_after(data, history)
+    user_index, lag = np.zeros(1, np.int64), history.known_after(data)
     (start,), (length,) = held.slices(
         user_index, np.array([time]), lag, history.every, data.timezone, history.last
     )

@@ -20,7 +20,8 @@ from corank.core.ragged import Ragged, Rows
 from corank.core.types import Floats, Ints, Longs, Mask
 from corank.data.dataset import PackedDataset, Shard
 from corank.data.derived_columns import pair_rows
-from corank.data.packed_history import history_items, needed, query_rows
+from corank.data.packed_history import history_items, query_rows
+from corank.features.history import HistoryNeeds
 from corank.features.input_layout import Attended, Bags, Layout
 
 
@@ -122,7 +123,11 @@ class Reader:
 
     @cached_property
     def _histories(self) -> list[str]:
-        return list(dict.fromkeys([*needed(self.packed.schema), *(a.history for a in self.attended)]))
+        return list(
+            dict.fromkeys(
+                [*HistoryNeeds.of(self.packed.schema).for_rows, *(a.history for a in self.attended)]
+            )
+        )
 
     def _events(self, items: Ragged) -> tuple[Rows, Ragged]:
         """The distinct items of some histories, and the place of each event's item among them."""

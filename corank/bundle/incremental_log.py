@@ -18,13 +18,14 @@ from corank.data.as_of import Versions
 from corank.data.log_rows import log_columns, request_columns
 from corank.data.tables import Table
 from corank.data.validate import Source, check_labels, check_weight
-from corank.features.crosses import Sides
 from corank.features.encoders import Encoders
 from corank.features.labels import Labels, known
 from corank.features.log_schema import DataSettings
-from corank.features.operands import Operands, Wanted
+from corank.features.operand_rows import OperandRows
+from corank.features.operands import OperandNames, Operands
 from corank.features.priors import lateness
 from corank.features.row_columns import ITEM, ROW, TIME, USER, user_column
+from corank.features.schema import Schema
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class NewerLog:
     rows: pl.DataFrame
     """As of `requests.columns`, numbered by `@row`: (C,)."""
     labels: Labels
-    sides: Sides
+    sides: OperandRows
     """The operands of users, contexts and items: (C,)."""
     first: int
     """When the log begins, ms UTC."""
@@ -99,10 +100,16 @@ def _ends(log: Table, data: DataSettings) -> tuple[int, int]:
     return int(first), int(last)
 
 
+def _prior_operands(schema: Schema) -> OperandNames:
+    """What priors count by of requests."""
+    derived = schema.derived()
+    return OperandNames.of(schema, "query", [derived[name] for name in schema.priors()])
+
+
 def _sources(log: Table, manifest: BundleManifest) -> dict[str, Source]:
     """Of the log's columns that priors count by."""
     schema, found = manifest.declared, {}
-    for name in Wanted.of(schema, "query", schema.priors().values()).names:
+    for name in _prior_operands(schema).names:
         if manifest.sources[name] == "log" or schema.column(name) == manifest.user:
             log.require([schema.column(name)])
             found[name] = "log"
@@ -140,9 +147,9 @@ def _sides(
     records: Records,
     newer: Newer,
     report: Report,
-) -> Sides:
+) -> OperandRows:
     schema = manifest.declared
-    wanted = Wanted.of(schema, "query", schema.priors().values())
+    wanted = _prior_operands(schema)
     frame = rows.hstack(_of_users(rows, data, manifest, wanted, newer))
 
     def column(name: str) -> pl.Series:
@@ -161,11 +168,11 @@ def _sides(
             f"log: {count:,} items have no record; they are counted by their id alone (give the items, too)"
         )
     item = _item_operands(records, encoders, manifest, record, rows[ITEM])
-    return Sides.pairs(schema, query, item, np.arange(len(rows)), None)
+    return OperandRows.pairs(schema, query, item, np.arange(len(rows)), None)
 
 
 def _of_users(
-    rows: pl.DataFrame, data: DataSettings, manifest: BundleManifest, wanted: Wanted, newer: Newer
+    rows: pl.DataFrame, data: DataSettings, manifest: BundleManifest, wanted: OperandNames, newer: Newer
 ) -> pl.DataFrame:
     """What priors count by of the users, as of each row: columns `@user <feature>`. Raises DataError."""
     schema = manifest.declared
@@ -198,7 +205,7 @@ def _item_operands(
     def column(name: str) -> pl.Series:
         return alone if schema.column(name) == manifest.item else nothing
 
-    bare = Operands.of(encoders, Wanted.of(schema, "item"), column, len(strange))
+    bare = Operands.of(encoders, OperandNames.of(schema, "item"), column, len(strange))
     if len(strange) == len(record):
         return bare
     held = records.operands.take(np.maximum(record, 0))

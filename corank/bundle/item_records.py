@@ -16,9 +16,9 @@ from corank.core.ragged import Rows
 from corank.core.time import NEVER
 from corank.core.types import Floats, Longs
 from corank.data.derived_columns import derived, encoded
-from corank.features.crosses import Sides
-from corank.features.encoders import Encoded, Encoders, assemble
-from corank.features.operands import Operands, Wanted
+from corank.features.encoders import Encoders, assemble, split_rows
+from corank.features.operand_rows import OperandRows
+from corank.features.operands import OperandNames, Operands
 from corank.features.priors import Snapshots
 from corank.features.scale import numbers
 from corank.features.vocabulary import Keys
@@ -52,9 +52,9 @@ class Records:
             return frame[name] if name in frame.columns else absent
 
         operands = Operands.of(
-            encoders, Wanted.of(schema, "item"), lambda n: column(schema.column(n)), len(frame)
+            encoders, OperandNames.of(schema, "item"), lambda n: column(schema.column(n)), len(frame)
         )
-        sides, never = Sides.alone(schema, "item", operands), np.full(len(frame), NEVER)
+        sides, never = OperandRows.alone(schema, "item", operands), np.full(len(frame), NEVER)
         found = encoders.columns("item", frame)
         found |= encoded(encoders, derived(schema, "item", sides, priors, never))
         return cls(
@@ -66,13 +66,11 @@ class Records:
 
     def renewed(self, encoders: Encoders, priors: Snapshots) -> Self:
         """The same items with what is derived of them anew, as of the priors' snapshots."""
-        sides = Sides.alone(encoders.schema, "item", self.operands)
+        sides = OperandRows.alone(encoders.schema, "item", self.operands)
         never = np.full(len(self.rows), NEVER)
         found = encoded(encoders, derived(encoders.schema, "item", sides, priors, never))
         placed = encoders.schema.placed("item")
-        held: dict[str, Encoded] = dict(zip(placed.ids, self.rows.ids.T, strict=True))
-        held |= zip(placed.numbers, self.rows.numbers.T, strict=True)
-        held |= zip(placed.lists, self.rows.lists, strict=True)
+        held = split_rows(placed, self.rows)
         return replace(self, rows=assemble(placed, held | found, len(self.rows)))
 
     def followed(self, other: Self) -> Self:
@@ -119,6 +117,6 @@ class Records:
         return cls(
             Keys(read_frame(folder / "keys.arrow").to_series()),
             rows,
-            Operands.load(folder / "operands", Wanted.of(schema, "item"), len(rows)),
+            Operands.load(folder / "operands", OperandNames.of(schema, "item"), len(rows)),
             {name: read_array(folder / f"column.{name}.npy") for name in columns},
         )

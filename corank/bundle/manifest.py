@@ -23,7 +23,7 @@ from corank.core.files import PARTIAL, atomic_file, atomic_folder
 from corank.core.registry import plugin_hint
 from corank.core.settings import Settings, validated
 from corank.data.validate import Source
-from corank.features.kinds import Feature
+from corank.features.feature_kind import Feature
 from corank.features.log_schema import DataSettings
 from corank.features.schema import Schema
 

@@ -27,8 +27,7 @@ from corank.data.tables import Table, changed_at
 from corank.data.validate import check_values
 from corank.features.encoders import Encoders
 from corank.features.input_layout import Layout
-from corank.features.kinds import PriorFeature
-from corank.features.priors import Snapshots, counted_rows, lateness
+from corank.features.priors import CountedFeature, Snapshots, counted_rows, lateness
 from corank.features.row_columns import ID
 
 __all__ = ["Newer", "refresh"]
@@ -105,7 +104,7 @@ def _renewed(
 ) -> Records:
     """The records with the newest rows of a table in the place of older ones, and its new items among them."""
     schema, key = manifest.declared, manifest.item
-    named = [*map(schema.column, schema.columns("item")), *manifest.item_columns]
+    named = [*schema.column_names(side="item"), *manifest.item_columns]
     read = [column for column in dict.fromkeys(named) if column != key]
     check_values(table, manifest.item_columns, [key])
     none = pl.Series(dtype=records.ids.values.dtype)
@@ -117,7 +116,7 @@ def _renewed(
 
 
 def _forward(
-    priors: Snapshots, newer: NewerLog, features: Mapping[str, PriorFeature], report: Report
+    priors: Snapshots, newer: NewerLog, features: Mapping[str, CountedFeature], report: Report
 ) -> Snapshots:
     """The snapshots as of the last period that the log closes."""
     data = newer.data

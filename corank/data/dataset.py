@@ -2,7 +2,6 @@
 
 import hashlib
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -19,22 +18,11 @@ from corank.data.as_of import Versions
 from corank.data.pack_manifest import PACK_AGAIN, PackManifest, read_manifest
 from corank.features.encoders import Encoders
 from corank.features.history import Events
-from corank.features.kinds import IdsFeature
 from corank.features.log_schema import DataSettings
-from corank.features.operands import Operands, Wanted
+from corank.features.operands import OperandNames, Operands
 from corank.features.priors import Rates, Snapshots
 from corank.features.row_columns import FROM, ID
 from corank.features.schema import Placement, Schema
-
-
-def events_name(history: IdsFeature) -> str:
-    """Histories of one event and one item id feature share their events."""
-    return f"{history.of}.{history.event or 'exposed'}"
-
-
-def known_after(data: DataSettings, history: IdsFeature) -> timedelta:
-    """Delay after which a history may contain an event: its lag plus the time that its label takes to mature."""
-    return history.lag + (data.matures(history.event) if history.event else timedelta())
 
 
 @dataclass(frozen=True)
@@ -83,7 +71,7 @@ class Shard:
 
     def operands(self, schema: Schema) -> Operands:
         """Of the requests, but for their histories."""
-        wanted = Wanted.of(schema, "query")
+        wanted = OperandNames.of(schema, "query")
         return Operands.load(self.folder / "query" / "operands", wanted, len(self))
 
     @classmethod
@@ -123,7 +111,7 @@ def _query_lists(folder: Path, schema: Schema, events: dict[str, Events]) -> lis
     histories, attributes, names = schema.histories(), schema.attributes(), schema.placed("query").lists
 
     def lists(name: str) -> Ragged:
-        values = events[events_name(histories[name])].items if name in histories else None
+        values = events[histories[name].events].items if name in histories else None
         return read_ragged(folder, names.index(name), values)
 
     return [lists(attributes[name][0] if name in attributes else name) for name in names]
@@ -138,7 +126,7 @@ class PackedDataset:
     items: Rows
     """A row per item and the time from which it holds."""
     events: dict[str, Events]
-    """By `events_name` of a history."""
+    """By `History.events`."""
     splits: dict[str, tuple[Shard, ...]]
 
     @classmethod
@@ -163,7 +151,7 @@ class PackedDataset:
     def assembled(cls, folder: Path, manifest: PackManifest, encoders: Encoders) -> Self:
         """Packed data of a manifest, memory-mapped."""
         schema = encoders.schema
-        events = {n: Events.open(folder / "events", n) for n in map(events_name, schema.histories().values())}
+        events = {h.events: Events.open(folder / "events", h.events) for h in schema.histories().values()}
         items = folder / "items"
         return cls(
             folder,
@@ -208,7 +196,7 @@ class PackedDataset:
     @cached_property
     def item_operands(self) -> Operands:
         """Of the item rows."""
-        wanted = Wanted.of(self.schema, "item")
+        wanted = OperandNames.of(self.schema, "item")
         return Operands.load(self.folder / "items" / "operands", wanted, len(self.items))
 
     @cached_property

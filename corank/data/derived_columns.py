@@ -18,11 +18,11 @@ from corank.data.dataset import PackedDataset, Shard, prior_folder
 from corank.data.fit_encoders import fit_derived
 from corank.data.packed_history import operands_of
 from corank.data.shards import of_columns
-from corank.features.crosses import Sides, crossed
-from corank.features.encoders import Encoded, Encoders, assemble, hashed
-from corank.features.kinds import PriorFeature
-from corank.features.priors import Snapshots, counted, feature_keys
-from corank.features.schema import PLACEMENTS, Placed, Placement, Schema
+from corank.features.encoders import Encoders, assemble, hashed, split_rows
+from corank.features.encoding import Encoded
+from corank.features.operand_rows import OperandRows
+from corank.features.priors import PointInTime, Snapshots, counted
+from corank.features.schema import PLACEMENTS, Placement, Schema
 
 Derived = Mapping[str, Hashes | Doubles]
 """By feature: hashes, 0 where missing, or numbers, NaN where missing: (N,)."""
@@ -31,21 +31,17 @@ Derived = Mapping[str, Hashes | Doubles]
 def derived(
     schema: Schema,
     placement: Placement,
-    sides: Sides,
+    sides: OperandRows,
     priors: Snapshots,
     times: Longs,
     names: Collection[str] | None = None,
 ) -> Derived:
     """The derived features of N rows of a placement, all or some, at times (N,) in ms UTC."""
-    found: dict[str, Hashes | Doubles] = {}
-    for name, feature in schema.derived(placement).items():
-        if names is not None and name not in names:
-            continue
-        if isinstance(feature, PriorFeature):
-            found[name] = priors.values(name, feature, feature_keys(feature, sides), times)
-        else:
-            found[name] = crossed(feature, sides)
-    return found
+    return {
+        name: feature.derive(sides, PointInTime(name, times, priors))
+        for name, feature in schema.derived(placement).items()
+        if names is None or name in names
+    }
 
 
 def encoded(encoders: Encoders, values: Derived) -> dict[str, Encoded]:
@@ -64,7 +60,7 @@ def pair_rows(packed: PackedDataset, shard: Shard, requests: Index, request_of: 
     columns = packed.encoders.columns("cross", pl.DataFrame({"": [None] * len(item)}))
     if schema.derived("cross"):
         operands = operands_of(packed, shard, requests)
-        pairs = Sides.pairs(schema, operands, packed.item_operands, request_of, item)
+        pairs = OperandRows.pairs(schema, operands, packed.item_operands, request_of, item)
         values = derived(schema, "cross", pairs, packed.priors, shard.time[requests][request_of])
         columns |= encoded(packed.encoders, values)
     return assemble(schema.placed("cross"), columns, len(item))
@@ -95,7 +91,8 @@ def derive(packed: PackedDataset, spill: Path) -> Encoders:
         name: fit_derived(name, feature, training[packed.schema.placement(name)])
         for name, feature in packed.schema.derived().items()
     }
-    encoders = Encoders(packed.schema, packed.encoders.fitted | fitted)
+    known = {name: encoder for name, encoder in fitted.items() if encoder is not None}
+    encoders = Encoders(packed.schema, packed.encoders.fitted | known)
     for part in parts:
         part.rewrite(encoders)
     return encoders
@@ -116,12 +113,12 @@ class _Part:
     def rewrite(self, encoders: Encoders) -> None:
         """The rows anew, complete. By renaming, since the old ones are still mapped."""
         schema, frame = encoders.schema, read_frame(self.values)
-        base, placed = of_columns(schema, self.placement), schema.placed(self.placement)
-        columns: dict[str, Encoded] = dict(zip(base.ids, self.rows.ids.T, strict=True))
-        columns |= dict(zip(base.numbers, self.rows.numbers.T, strict=True))
+        columns = split_rows(of_columns(schema, self.placement), self.rows)
         for name in schema.derived(self.placement):
             columns[name] = encoders.derived(name, _unspilled(frame[name]))
-        whole = assemble(Placed(placed.ids, (), placed.numbers), columns, len(self.rows))
+        placed = schema.placed(self.placement)
+        single = placed.select((*placed.ids, *placed.numbers))
+        whole = assemble(single, columns, len(self.rows))
         for name, array in (("ids", whole.ids), ("numbers", whole.numbers)):
             with atomic_file(self.folder / f"{name}.npy") as partial:
                 write_array(partial, array)
@@ -129,7 +126,7 @@ class _Part:
 
 def _write_items(packed: PackedDataset, path: Path) -> None:
     begin = packed.item_keys["valid_from"].to_numpy()
-    sides = Sides.alone(packed.schema, "item", packed.item_operands)
+    sides = OperandRows.alone(packed.schema, "item", packed.item_operands)
     values = derived(packed.schema, "item", sides, packed.priors, begin)
     _, valid = packed.data.splits()["train"]
     _spill(path, values, begin < valid)
@@ -138,22 +135,27 @@ def _write_items(packed: PackedDataset, path: Path) -> None:
 def _write_shard(packed: PackedDataset, shard: Shard, training: bool, query: Path, cross: Path) -> None:
     schema, requests = packed.schema, np.arange(len(shard))
     operands = operands_of(packed, shard, requests)
-    alone = Sides.alone(schema, "query", operands)
+    alone = OperandRows.alone(schema, "query", operands)
     _spill(query, derived(schema, "query", alone, packed.priors, shard.time), np.full(len(shard), training))
     request_of = np.repeat(requests, np.diff(shard.request_start))
-    pairs = Sides.pairs(schema, operands, packed.item_operands, request_of, shard.item)
+    pairs = OperandRows.pairs(schema, operands, packed.item_operands, request_of, shard.item)
     values = derived(schema, "cross", pairs, packed.priors, shard.time[request_of])
     _spill(cross, values, np.full(len(request_of), training))
 
 
 def _spill(path: Path, values: Derived, training: Mask) -> None:
-    columns = {
-        name: hashed(v) if v.dtype == np.uint64 else pl.Series(v).fill_nan(None) for name, v in values.items()
-    }
+    columns = {name: _spilled(column) for name, column in values.items()}
     write_frame(path, pl.DataFrame({_TRAINING: training} | columns))
+
+
+def _spilled(values: Hashes | Doubles) -> pl.Series:
+    """Values as a column: hashes as Int64, numbers with null for NaN; several numbers a row as arrays."""
+    if values.dtype == np.uint64:
+        return hashed(values)
+    return pl.Series(values).fill_nan(None) if values.ndim == 1 else pl.Series(values)
 
 
 def _unspilled(column: pl.Series) -> Hashes | Doubles:
     if column.dtype == pl.Int64:
         return column.fill_null(0).to_numpy().view(np.uint64)
-    return column.fill_null(np.nan).to_numpy()
+    return column.to_numpy() if column.dtype == pl.Array else column.fill_null(np.nan).to_numpy()

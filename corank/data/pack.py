@@ -29,22 +29,22 @@ from corank.core.ragged import Ragged
 from corank.core.time import format_time, to_ms
 from corank.core.types import Longs, Report
 from corank.data.as_of import Versions
-from corank.data.dataset import PackedDataset, events_name, known_after
+from corank.data.dataset import PackedDataset
 from corank.data.derived_columns import derive
 from corank.data.fit_encoders import fit
 from corank.data.grouping import GroupedRequests, partition
 from corank.data.log_rows import constant_columns, key_columns, request_columns
 from corank.data.pack_manifest import FORMAT, MANIFEST, PackManifest, ShardCount, fingerprint
-from corank.data.shards import ShardWriter, encoded, of_columns, raw
+from corank.data.shards import ShardWriter, encoded, raw
 from corank.data.sources import BATCH, Inputs
 from corank.data.tables import Table, changed_at
 from corank.data.validate import Survey, feature_columns, sources, value_columns
 from corank.features.encoders import Encoders, assemble
 from corank.features.history import Events
 from corank.features.log_schema import DataSettings
-from corank.features.operands import Operands, Wanted
+from corank.features.operands import OperandNames, Operands
 from corank.features.row_columns import FROM, ID
-from corank.features.schema import Placed, Schema
+from corank.features.schema import Schema
 
 PARTITION = 2**20
 """Rows of a partition, about; as many are sorted in memory."""
@@ -121,9 +121,9 @@ def _write_items(
     """Encode every version of an item, once a snapshot; the operands of the rows written."""
     data, schema = inputs.data, inputs.schema
     names = [name for name, source in inputs.found.items() if source == "items"]
-    base, lists = of_columns(schema, "item"), schema.placed("item").lists
+    placed, derived = schema.placed("item"), schema.derived("item")
     found = encoded(encoders, names, items, data.item)
-    rows = assemble(Placed(base.ids, lists, base.numbers), found, len(items.frame)).take(row)
+    rows = assemble(placed.select(n for n in placed if n not in derived), found, len(items.frame)).take(row)
     write_arrays(folder, {"ids": rows.ids, "numbers": rows.numbers})
     for n, values in enumerate(rows.lists):
         write_shared(folder, n, values)
@@ -131,7 +131,7 @@ def _write_items(
     columns = [name for name, source in inputs.values.items() if source == "items"]
     for name in columns:
         write_array(folder / f"column.{name}.npy", items.frame[name].cast(pl.Float32).to_numpy()[row])
-    wanted = Wanted.of(schema, "item")
+    wanted = OperandNames.of(schema, "item")
     operands = Operands.of(
         encoders, wanted, lambda name: raw(schema, name, items, data.item), len(items.frame)
     ).take(row)
@@ -184,16 +184,16 @@ def _write_events(inputs: Inputs, writer: ShardWriter, splits: dict[str, list[Sh
     folder, schema, data = writer.folder, inputs.schema, inputs.data
     (folder / "events").mkdir()
     histories = schema.histories()
-    for name in {events_name(history) for history in histories.values()}:
+    for name in {history.events for history in histories.values()}:
         pieces = sorted(writer.spill.glob(f"{name}.*.arrow"))
         Events.write(folder / "events", name, pieces, len(writer.users.ids))
-    events = {name: Events.open(folder / "events", name) for name in map(events_name, histories.values())}
+    events = {h.events: Events.open(folder / "events", h.events) for h in histories.values()}
     for shard in (folder / split / count.name for split, counts in splits.items() for count in counts):
         user, time = read_array(shard / "user.npy"), read_array(shard / "time.npy")
         for n, name in enumerate(schema.placed("query").lists):
             if name in histories:
-                h, of = histories[name], events[events_name(histories[name])]
-                start, length = of.slices(user, time, known_after(data, h), h.every, data.timezone, h.last)
+                h, of = histories[name], events[histories[name].events]
+                start, length = of.slices(user, time, h.known_after(data), h.every, data.timezone, h.last)
                 write_views(shard / "query", n, Ragged(start, length, of.items))
 
 

@@ -12,11 +12,11 @@ import numpy as np
 
 from corank.core.ragged import Ragged, Rows
 from corank.core.types import Index
-from corank.data.dataset import PackedDataset, Shard, events_name
-from corank.features.history import recency
-from corank.features.kinds import IdFeature
+from corank.data.dataset import PackedDataset, Shard
+from corank.features.encoding import MISSING
+from corank.features.history import HistoryNeeds, recency
 from corank.features.operands import Operands, lists_of, nested, of_histories
-from corank.features.schema import MISSING, Schema
+from corank.features.schema import Schema
 
 
 def history_items(
@@ -27,7 +27,7 @@ def history_items(
     lists = packed.schema.placed("query").lists
     for name in names:
         history = packed.schema.histories()[name]
-        events = packed.events[events_name(history)]
+        events = packed.events[history.events]
         view = shard.query.lists[lists.index(name)].take(requests)
         place, time = view.places(), np.repeat(shard.time[requests], view.length)
         rows = packed.item_versions.held(events.ordinals[place], time)
@@ -37,23 +37,17 @@ def history_items(
 
 
 def query_rows(packed: PackedDataset, shard: Shard, requests: Index, items: Mapping[str, Ragged]) -> Rows:
-    """The query's rows of R requests, what depends on their histories made ready; `items` of `needed` at least."""
+    """The query's rows of R requests, what depends on their histories made ready; `items` of
+    `HistoryNeeds.for_rows` at least."""
     return with_past(packed.schema, shard.query.take(requests), items, packed.items)
 
 
 def operands_of(packed: PackedDataset, shard: Shard, requests: Index) -> Operands:
     """The operands of R requests, their histories' too."""
-    names = packed.schema.past_operands()
-    histories = dict.fromkeys(packed.schema.history_of(name) for name in names)
-    items = history_items(packed, shard, requests, histories)
-    found = of_histories(packed.schema, items, packed.item_operands, names)
+    needs = HistoryNeeds.of(packed.schema)
+    items = history_items(packed, shard, requests, needs.for_operands)
+    found = of_histories(packed.schema, items, packed.item_operands, needs.operands)
     return shard.operands(packed.schema).take(requests).with_lists(found)
-
-
-def needed(schema: Schema) -> list[str]:
-    """The histories whose items the query's rows need, beside their codes."""
-    weighted = [name for name, history in schema.histories().items() if history.half_life]
-    return list(dict.fromkeys([*weighted, *(history for history, _ in schema.attributes().values())]))
 
 
 def with_past(schema: Schema, rows: Rows, items: Mapping[str, Ragged], records: Rows) -> Rows:
@@ -76,7 +70,7 @@ def with_past(schema: Schema, rows: Rows, items: Mapping[str, Ragged], records: 
 def codes(schema: Schema, items: Ragged, feature: str, records: Rows) -> Ragged:
     """The codes that the items of R lists have of an item feature, one after another: R lists."""
     row, placed, weight = items.flat(), schema.placed("item"), items.flat_weight()
-    if isinstance(schema.features[feature], IdFeature):
+    if schema.features[feature].storage == "id":
         found = np.full(len(row), MISSING, dtype=np.int32)
         found[row >= 0] = records.ids[row[row >= 0], placed.ids.index(feature)]
         return Ragged.packed(items.length, found, weight)

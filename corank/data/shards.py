@@ -17,16 +17,16 @@ from corank.core.files import write_arrays, write_frame, write_ragged, write_row
 from corank.core.ragged import Ragged
 from corank.core.types import Ints, Longs
 from corank.data.as_of import Versions
-from corank.data.dataset import events_name
 from corank.data.grouping import GroupedRequests
 from corank.data.log_rows import request_columns
 from corank.data.pack_manifest import ShardCount
 from corank.data.validate import Source
-from corank.features.crosses import Sides
-from corank.features.encoders import Encoded, Encoders, assemble
-from corank.features.labels import Labels, exposed, known, levels, mature
+from corank.features.encoders import Encoders, assemble
+from corank.features.encoding import Encoded
+from corank.features.labels import Labels, happened, known, levels, mature
 from corank.features.log_schema import DataSettings
-from corank.features.operands import Operands, Wanted
+from corank.features.operand_rows import OperandRows
+from corank.features.operands import OperandNames, Operands
 from corank.features.priors import counted_rows
 from corank.features.row_columns import (
     ID,
@@ -39,7 +39,7 @@ from corank.features.row_columns import (
     score_column,
     value_column,
 )
-from corank.features.schema import Placed, Placement, Schema
+from corank.features.schema import Placement, RowFeatures, Schema
 
 
 def encoded(encoders: Encoders, names: list[str], versions: Versions, key: str) -> dict[str, Encoded]:
@@ -53,14 +53,10 @@ def raw(schema: Schema, name: str, versions: Versions, key: str) -> pl.Series:
     return versions.frame[ID if column == key else column]
 
 
-def of_columns(schema: Schema, placement: Placement) -> Placed:
+def of_columns(schema: Schema, placement: Placement) -> RowFeatures:
     """The features that are there from the first: neither lists nor derived."""
     placed, derived = schema.placed(placement), schema.derived(placement)
-    return Placed(
-        tuple(n for n in placed.ids if n not in derived),
-        (),
-        tuple(n for n in placed.numbers if n not in derived),
-    )
+    return placed.select(n for n in (*placed.ids, *placed.numbers) if n not in derived)
 
 
 @dataclass(frozen=True)
@@ -91,8 +87,8 @@ class ShardWriter:
         return encoded(self.encoders, self._user_names, self.users, self.data.user)
 
     @cached_property
-    def _wanted(self) -> Wanted:
-        return Wanted.of(self.schema, "query")
+    def _wanted(self) -> OperandNames:
+        return OperandNames.of(self.schema, "query")
 
     @cached_property
     def _user_operands(self) -> Operands:
@@ -209,15 +205,12 @@ class ShardWriter:
     def _write_events(self, shard: str, requests: GroupedRequests, labels: Labels, users: Ints) -> None:
         """Pieces of the events of each kind of history, to be sorted when all shards are written."""
         user = np.repeat(users, np.diff(requests.start))
-        for name, history in {events_name(h): h for h in self.schema.histories().values()}.items():
-            happened = exposed(requests.rows, self.data)
-            if history.event is not None:
-                happened = labels[history.event] == 1
-            rows = requests.rows.filter(happened)
-            assert history.of is not None
+        for name, history in {h.events: h for h in self.schema.histories().values()}.items():
+            listed = happened(history.event, requests.rows, labels, self.data)
+            rows = requests.rows.filter(listed)
             codes = self.encoders.encode(history.of, rows[ITEM])
             assert not isinstance(codes, Ragged)
-            piece = {"user": user[happened], "time": rows[TIME], "item": codes, "row": rows[ROW]}
+            piece = {"user": user[listed], "time": rows[TIME], "item": codes, "row": rows[ROW]}
             piece["ordinal"] = self.items.ids.find(rows[ITEM]).astype(np.int32)
             write_frame(self.spill / f"{name}.{shard}.arrow", pl.DataFrame(piece))
 
@@ -226,7 +219,7 @@ class ShardWriter:
     ) -> None:
         """Pieces of what each prior counts."""
         request_of = np.repeat(np.arange(len(requests)), np.diff(requests.start))
-        sides = Sides.pairs(self.schema, operands, self.item_operands, request_of, item)
+        sides = OperandRows.pairs(self.schema, operands, self.item_operands, request_of, item)
         for n, prior in enumerate(self.schema.priors().values()):
             piece = counted_rows(prior, requests.rows, self.data, labels, sides)
             write_frame(self.spill / f"prior{n}.{shard}.arrow", piece)

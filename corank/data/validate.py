@@ -8,14 +8,7 @@ import polars as pl
 from corank.core.errors import ConfigError, DataError
 from corank.core.time import format_time
 from corank.data.tables import Table
-from corank.features.kinds import (
-    BucketFeature,
-    ContainsFeature,
-    CountFeature,
-    IdFeature,
-    IdsFeature,
-    NumberFeature,
-)
+from corank.features.feature_kind import ColumnFeature
 from corank.features.log_schema import DataSettings
 from corank.features.schema import Schema
 
@@ -75,36 +68,29 @@ def _check_matches(
         return kind == pl.String or isinstance(kind, pl.Categorical | pl.Enum)
 
     for name, feature in schema.derived().items():
-        if isinstance(feature, ContainsFeature | CountFeature):
-            kinds = {operand: is_text(operand) for operand in feature.of}
+        if feature.compares:
+            kinds = {operand: is_text(operand) for operand in feature.operands}
             if set(kinds.values()) == {True, False}:
                 spelt = ", ".join(
                     f"'{n}' is {'text' if text else 'whole numbers'}" for n, text in kinds.items()
                 )
                 raise DataError(
-                    f"features.{name}.of: {spelt}, so that no value of one can be found in the other; "
-                    "write both alike"
+                    f"features.{name}.{feature.operands_key}: {spelt}, so that no value of one can be found in "
+                    "the other; write both alike"
                 )
 
 
-def _check_type(name: str, feature: object, column: str, table: Table | None) -> None:
+def _check_type(name: str, feature: ColumnFeature, column: str, table: Table | None) -> None:
     if table is None or column not in table.types:
         return
-    kind = table.types[column]
-    if isinstance(feature, NumberFeature | BucketFeature) and not (
-        kind.is_numeric() or kind in (pl.Boolean, pl.Null)
-    ):
-        raise table.unfit(column, f"numbers, as features.{name} is of kind {feature.kind}")
-    if isinstance(feature, IdFeature) and (kind.is_nested() or kind.is_temporal()):
-        raise table.unfit(column, f"whole numbers or text, as features.{name} is of kind id")
-    if isinstance(feature, IdsFeature) and (feature.separator is not None) == kind.is_nested():
-        expected = "text, as it has a separator" if feature.separator else "lists, as it has no separator"
-        raise table.unfit(column, f"{expected} in features.{name}")
+    expected = feature.check_column(name, table.types[column])
+    if expected:
+        raise table.unfit(column, expected)
 
 
 def feature_columns(schema: Schema, found: dict[str, Source], source: Source) -> list[str]:
     """The distinct columns that features read from a table."""
-    return list(dict.fromkeys(schema.column(name) for name, s in found.items() if s == source))
+    return schema.column_names(name for name, s in found.items() if s == source)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Features → codes and scaled numbers: fitted once on training rows, applied anywhere, offline as online."""
+"""Features → codes and numbers: fitted once on training rows, applied anywhere, offline as online."""
 
 import json
 from collections.abc import Mapping
@@ -10,34 +10,40 @@ from typing import Any, Self
 import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from corank.core.errors import DataError
-from corank.core.files import read_frame, write_bytes, write_frame
+from corank.core.files import write_bytes
 from corank.core.ragged import Ragged, Rows
-from corank.core.types import Doubles, Floats, Hashes, Ints
-from corank.features.kinds import IdsFeature
-from corank.features.scale import Bucket, Scale, numbers
-from corank.features.schema import Placed, Placement, Schema
-from corank.features.vocabulary import Hash, Vocabulary
-
-Encoder = Vocabulary | Hash | Bucket | Scale
-Column = Ints | Floats
-Encoded = Column | Ragged
+from corank.core.types import Doubles, Hashes
+from corank.features.encoding import Column, Encoded, Encoder
+from corank.features.feature_kind import FeatureKind
+from corank.features.schema import Placement, RowFeatures, Schema
 
 
-def assemble(placed: Placed, columns: Mapping[str, Encoded], count: int) -> Rows:
-    """Encoded features, by name, as `count` rows of a placement."""
-    ids = np.empty((count, len(placed.ids)), dtype=np.int32)
-    scaled = np.empty((count, len(placed.numbers)), dtype=np.float32)
-    for matrix, names in ((ids, placed.ids), (scaled, placed.numbers)):
-        for n, name in enumerate(names):
-            column = columns[name]
-            assert not isinstance(column, Ragged)
-            matrix[:, n] = column
-    lists = [columns[name] for name in placed.lists]
-    return Rows(ids, scaled, tuple(values for values in lists if isinstance(values, Ragged)))
+def assemble(features: RowFeatures, columns: Mapping[str, Encoded], count: int) -> Rows:
+    """Put encoded features, by name, together as `count` rows of a placement."""
+    ids = np.empty((count, len(features.ids)), dtype=np.int32)
+    for n, name in enumerate(features.ids):
+        ids[:, n] = _column(columns, name)
+    numbers = np.empty((count, features.width), dtype=np.float32)
+    for name, at in features.numbers_at.items():
+        numbers[:, at] = _column(columns, name).reshape(count, at.stop - at.start)
+    lists = [columns[name] for name in features.lists]
+    return Rows(ids, numbers, tuple(values for values in lists if isinstance(values, Ragged)))
+
+
+def _column(columns: Mapping[str, Encoded], name: str) -> Column:
+    column = columns[name]
+    assert not isinstance(column, Ragged)
+    return column
+
+
+def split_rows(features: RowFeatures, rows: Rows) -> dict[str, Encoded]:
+    """Take rows apart into encoded features, by name: the reverse of `assemble`."""
+    columns: dict[str, Encoded] = dict(zip(features.ids, rows.ids.T, strict=True))
+    columns |= {name: rows.numbers[:, at] for name, at in features.numbers_at.items()}
+    return columns | dict(zip(features.lists, rows.lists, strict=False))
 
 
 @dataclass(frozen=True)
@@ -55,33 +61,19 @@ class Encoders:
     @cached_property
     def sizes(self) -> dict[str, int]:
         """Embedding rows of each feature that owns a table."""
-        return {name: e.size for name, e in self.fitted.items() if not isinstance(e, Scale)}
+        return {name: encoder.size for name, encoder in self.fitted.items() if encoder.size}
 
     def encode(self, name: str, values: pl.Series) -> Encoded:
-        """Codes (N,) int32, scaled numbers (N,) float32, or for a feature of kind `ids` N lists of codes.
+        """Encode the raw values of a feature of a column: codes (N,), numbers (N,) or (N, width), or N lists of codes.
 
         Raises DataError, which names the feature and the value, for values of another type than in training, NaN
         and infinities.
         """
-        feature = self.schema.features[name]
-        encoder = self.fitted[name]
-        if isinstance(feature, IdsFeature):
-            return self._lists(name, feature, values)
-        if isinstance(encoder, Scale):
-            return encoder.scaled(numbers(values, name))
-        if isinstance(encoder, Bucket):
-            return encoder.codes(numbers(values, name))
-        return encoder.codes(values, name)
+        return self.schema.columns()[name].encode(self.fitted.get(name), values, name)
 
     def derived(self, name: str, values: Hashes | Doubles) -> Column:
-        """A derived feature's values, hashes (0 for missing) or numbers (NaN), as codes or scaled: (N,)."""
-        encoder = self.fitted[name]
-        if isinstance(encoder, Scale):
-            return encoder.scaled(values.astype(np.float64, copy=False))
-        if isinstance(encoder, Bucket):
-            return encoder.codes(values.astype(np.float64, copy=False))
-        assert values.dtype == np.uint64
-        return encoder.codes_of(values.view(np.uint64))
+        """Encode the values of a derived feature: hashes (0 for missing) or numbers (NaN)."""
+        return self.schema.derived()[name].encode(self.fitted.get(name), values)
 
     def columns(self, placement: Placement, frame: pl.DataFrame) -> dict[str, Encoded]:
         """The placement's features of columns, from those that the schema names; an absent one is all missing."""
@@ -92,45 +84,27 @@ class Encoders:
             found[name] = self.encode(name, frame[column] if column in frame.columns else absent)
         return found
 
-    def _lists(self, name: str, feature: IdsFeature, values: pl.Series) -> Ragged:
-        length, flat = split(values, feature.separator, name)
-        encoder = self.fitted[name]
-        assert isinstance(encoder, Vocabulary | Hash)
-        codes = encoder.codes(flat, name)
-        return Ragged.packed(length, codes).first(feature.last)
-
     def save(self, folder: Path) -> None:
         """Write `encoders.json`, and each vocabulary as Arrow."""
         folder.mkdir(parents=True, exist_ok=True)
         plain: dict[str, Any] = {}
         for n, (name, encoder) in enumerate(self.fitted.items()):
-            if isinstance(encoder, Vocabulary):
-                write_frame(folder / f"vocabulary-{n}.arrow", encoder.values.alias("value").to_frame())
-                plain[name] = {"is": "vocabulary", "file": f"vocabulary-{n}.arrow"}
-            else:
-                parts = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in vars(encoder).items()}
-                plain[name] = {"is": type(encoder).__name__.lower(), **parts}
+            plain[name] = {"is": type(encoder).__name__.lower(), **encoder.dump(folder, n)}
         write_bytes(folder / "encoders.json", json.dumps(plain, indent=1).encode())
 
     @classmethod
     def load(cls, folder: Path, schema: Schema) -> Self:
-        """Raises DataError if a part is missing or damaged."""
+        """Read what `save` wrote. Raises DataError if a part is missing or damaged."""
         try:
             plain = json.loads((folder / "encoders.json").read_bytes())
-            return cls(schema, {name: _encoder(folder, dict(parts)) for name, parts in plain.items()})
+            return cls(schema, {name: _load(folder, schema.features[name], **f) for name, f in plain.items()})
         except (OSError, ValueError, TypeError, KeyError, pa.ArrowException) as error:
             raise DataError(f"{folder}: encoders cannot be read: {error}") from None
 
 
-def _encoder(folder: Path, parts: dict[str, Any]) -> Encoder:
-    kinds: dict[str, type[Hash | Bucket | Scale]] = {"hash": Hash, "bucket": Bucket, "scale": Scale}
-    kind = parts.pop("is")
-    if kind == "vocabulary":
-        return Vocabulary(read_frame(folder / parts["file"])["value"])
-    arrays = {
-        key: np.array(value, dtype=np.float64) for key, value in parts.items() if isinstance(value, list)
-    }
-    return kinds[kind](**{**parts, **arrays})
+def _load(folder: Path, feature: FeatureKind, **fields: Any) -> Encoder:
+    classes = {encoder.__name__.lower(): encoder for encoder in feature.encoders}
+    return classes[fields.pop("is")].load(folder, fields)
 
 
 def hashed(values: NDArray[Any]) -> pl.Series:
@@ -138,34 +112,3 @@ def hashed(values: NDArray[Any]) -> pl.Series:
     assert values.dtype == np.uint64
     series = pl.Series(values.view(np.int64))
     return series if values.all() else series.set(pl.Series(values == 0), None)
-
-
-def split(values: pl.Series, separator: str | None, name: str) -> tuple[Ints, pl.Series]:
-    """Lists, or text to split, as lengths (N,) and values one after another, nulls and blanks left out.
-
-    By way of Arrow's functions: polars expressions cost ten times as much on a request's few rows.
-    """
-    if values.null_count() == len(values):
-        return np.zeros(len(values), dtype=np.int32), pl.Series([], dtype=pl.Null)
-    if separator is not None and not values.dtype.is_nested():
-        array = pc.split_pattern(values.cast(pl.String).to_arrow(), separator)
-    elif isinstance(values.dtype, pl.List | pl.Array):
-        array = values.to_arrow()
-    else:
-        raise DataError(
-            f"feature '{name}': expected lists; received {values.drop_nulls()[0]!r} ({values.dtype})"
-        )
-    length = pc.list_value_length(array).fill_null(0).to_numpy().astype(np.int32)
-    flat = array.flatten()
-    if separator is not None:
-        if pa.types.is_nested(flat.type):
-            raise DataError(f"feature '{name}': expected texts; received {flat[0].as_py()!r}")
-        # a request may list what the tables spell in one text, numbers included
-        flat = pc.utf8_trim_whitespace(flat.cast(pa.large_string()))
-        keep = pc.not_equal(flat, "").fill_null(False)
-    elif flat.null_count:
-        keep = flat.is_valid()
-    else:
-        return length, pl.Series(flat)
-    row = np.repeat(np.arange(len(length)), length)[keep.to_numpy(zero_copy_only=False)]
-    return np.bincount(row, minlength=len(length)).astype(np.int32), pl.Series(flat.filter(keep))

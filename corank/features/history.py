@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import polars as pl
@@ -12,14 +13,99 @@ from numpy.typing import NDArray
 
 from corank.core.files import appending, read_array, write_array
 from corank.core.ordering import bisect_ranges
-from corank.core.time import MILLISECOND, floor_times
+from corank.core.time import DAY, MILLISECOND, floor_times
 from corank.core.types import Floats, Ints, Longs
+from corank.features.log_schema import DataSettings
+
+if TYPE_CHECKING:
+    from corank.features.schema import Schema
 
 AT_ONCE = 2**24
 """Events sorted at a time, about; bounds memory."""
 
 OLDEST = 60
 """Half-lives after which an event's weight falls no further: a list of old events only still has a mean."""
+
+
+def check_grid(every: timedelta) -> None:
+    """Raise ValueError unless times can be cut to a grid of this step."""
+    if not every or (every > DAY and every % DAY):
+        raise ValueError("every must be above 0s, and whole days where it is more than one")
+
+
+@dataclass(frozen=True)
+class History:
+    """Which events of a user a history lists."""
+
+    of: str
+    """The item id feature by which items are encoded."""
+    event: str | None
+    """The label that must be 1; any exposed candidate if None."""
+    lag: timedelta
+    """An event younger than this at the request is not known yet."""
+    every: timedelta | None
+    """Frozen at the last multiple of this before the request; at the request if None."""
+    half_life: timedelta | None
+    """An event that is older by this much than another counts half as much; all count alike if None."""
+    last: int
+    """The newest events, at most."""
+
+    @property
+    def events(self) -> str:
+        """Name of its events: histories of one event and one item id feature share them."""
+        return f"{self.of}.{self.event or 'exposed'}"
+
+    def known_after(self, data: DataSettings) -> timedelta:
+        """How long after an event it is known: the lag, and the time that the label takes to mature."""
+        return self.lag + (data.matures(self.event) if self.event else timedelta())
+
+
+@dataclass(frozen=True)
+class HistoryNeeds:
+    """What a query needs of its user's histories, beside the codes of their items.
+
+    Packing, batches and requests read histories by this.
+    """
+
+    weighted: tuple[str, ...]
+    """Histories whose events do not count alike."""
+    attributes: tuple[str, ...]
+    """Histories of whose items some feature lists an attribute."""
+    operands: tuple[str, ...]
+    """`HISTORY` and `HISTORY.FEATURE`, as derived features take them."""
+
+    @classmethod
+    def of(cls, schema: "Schema") -> Self:
+        """The needs of all features."""
+        weighted = (name for name, history in schema.histories().items() if history.half_life)
+        attributes = dict.fromkeys(history for history, _ in schema.attributes().values())
+        return cls(tuple(weighted), tuple(attributes), tuple(schema.history_operands()))
+
+    @cached_property
+    def compared(self) -> tuple[str, ...]:
+        """Histories whose item ids are looked for."""
+        return tuple(name for name in self.operands if "." not in name)
+
+    @cached_property
+    def for_attributes(self) -> tuple[str, ...]:
+        """The operands `HISTORY.FEATURE`."""
+        return tuple(name for name in self.operands if "." in name)
+
+    @cached_property
+    def for_rows(self) -> tuple[str, ...]:
+        """Histories whose items the query's encoded rows need."""
+        return tuple(dict.fromkeys((*self.weighted, *self.attributes)))
+
+    @cached_property
+    def for_operands(self) -> tuple[str, ...]:
+        """Histories whose items derived features need."""
+        return tuple(dict.fromkeys(name.partition(".")[0] for name in self.operands))
+
+    @cached_property
+    def records(self) -> tuple[str, ...]:
+        """Histories whose items must be looked up."""
+        of_operands = (name.partition(".")[0] for name in self.for_attributes)
+        return tuple(dict.fromkeys((*self.attributes, *of_operands)))
 
 
 @dataclass(frozen=True)

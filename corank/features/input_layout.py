@@ -15,8 +15,8 @@ from scipy.sparse import csr_array
 
 from corank.core.ragged import Ragged, Rows
 from corank.core.types import Floats, Ints
-from corank.features.kinds import IdsFeature
-from corank.features.schema import FIRST_KNOWN, PLACEMENTS, Placement, Schema
+from corank.features.encoding import FIRST_KNOWN
+from corank.features.schema import PLACEMENTS, Placement, Schema
 
 Columns = NDArray[np.int64]
 
@@ -136,8 +136,8 @@ class Layout:
         offset: dict[str, int] = {}
         for name, feature in self.schema.embedded().items():
             if self.schema.table_of(name) == name:
-                offset[name] = rows.get(feature.dim, 0)
-                rows[feature.dim] = offset[name] + self.sizes[name]
+                offset[name] = rows.get(feature.width, 0)
+                rows[feature.width] = offset[name] + self.sizes[name]
         object.__setattr__(self, "table_rows", rows)
         object.__setattr__(self, "offset", offset)
         object.__setattr__(self, "groups", {p: self.groups_of(p) for p in PLACEMENTS})
@@ -147,9 +147,9 @@ class Layout:
         placed, embedded = self.schema.placed(placement), self.schema.embedded()
         chosen = [n for n in placed.ids + placed.lists if names is None or n in names]
         groups = []
-        for dim in sorted({embedded[n].dim for n in chosen}):
-            ids = [i for i, n in enumerate(placed.ids) if n in chosen and embedded[n].dim == dim]
-            lists = [i for i, n in enumerate(placed.lists) if n in chosen and embedded[n].dim == dim]
+        for dim in sorted({embedded[n].width for n in chosen}):
+            ids = [i for i, n in enumerate(placed.ids) if n in chosen and embedded[n].width == dim]
+            lists = [i for i, n in enumerate(placed.lists) if n in chosen and embedded[n].width == dim]
             groups.append(
                 Group(
                     dim,
@@ -161,13 +161,12 @@ class Layout:
         return tuple(groups)
 
     def _list_column(self, index: int, name: str) -> ListColumn:
-        feature = self.schema.features[name]
-        mean = isinstance(feature, IdsFeature) and feature.pool == "mean"
-        return ListColumn(index, self.offset[self.schema.table_of(name)], mean)
+        averages = self.schema.features[name].averages
+        return ListColumn(index, self.offset[self.schema.table_of(name)], averages)
 
     def width(self, placement: Placement) -> int:
         """Columns of the placement's dense input."""
-        return sum(g.width for g in self.groups[placement]) + len(self.schema.placed(placement).numbers)
+        return sum(g.width for g in self.groups[placement]) + self.schema.placed(placement).width
 
     def columns(self, placement: Placement, names: Iterable[str]) -> Columns:
         """The input columns of the named features, ascending."""
@@ -178,16 +177,15 @@ class Layout:
             for name in [placed.ids[i] for i in group.ids] + listed:
                 chosen += range(at, at + group.dim) if name in wanted else ()
                 at += group.dim
-        for name in placed.numbers:
-            chosen += [at] if name in wanted else ()
-            at += 1
+        for name, numbers in placed.numbers_at.items():
+            chosen += range(at + numbers.start, at + numbers.stop) if name in wanted else ()
         return np.array(chosen, dtype=np.int64)
 
     def untrained(self) -> dict[int, Ints]:
         """Rows of each table for missing and unknown values, which begin at zero."""
         rows: dict[int, list[int]] = {dim: [] for dim in self.table_rows}
         for name, first in self.offset.items():
-            rows[self.schema.embedded()[name].dim] += range(first, first + FIRST_KNOWN)
+            rows[self.schema.embedded()[name].width] += range(first, first + FIRST_KNOWN)
         return {dim: np.array(found, dtype=np.int32) for dim, found in rows.items()}
 
 

@@ -29,6 +29,11 @@ def exposed(rows: pl.DataFrame, data: DataSettings) -> NDArray[np.bool_]:
     return deepest
 
 
+def happened(event: str | None, rows: pl.DataFrame, labels: Labels, data: DataSettings) -> NDArray[np.bool_]:
+    """Which candidates are events of a history: those whose label `event` is 1, or all exposed ones if None: (C,)."""
+    return exposed(rows, data) if event is None else labels[event] == 1
+
+
 def known(rows: pl.DataFrame, data: DataSettings) -> Labels:
     """Labels as they are in the end."""
     shown = exposed(rows, data)

@@ -8,7 +8,7 @@ Letters: N rows of the query, or of items.
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import polars as pl
@@ -17,24 +17,14 @@ from numpy.typing import NDArray
 from corank.core.files import read_array, read_ragged, write_array, write_ragged
 from corank.core.ragged import Ragged
 from corank.core.types import Doubles, Hashes
-from corank.features.encoders import Encoders, split
-from corank.features.kinds import (
-    BucketFeature,
-    ContainsFeature,
-    CountFeature,
-    DerivedFeature,
-    IdsFeature,
-    PairFeature,
-    PriorFeature,
-)
-from corank.features.scale import Bucket, numbers
-from corank.features.schema import MISSING, Placement, Schema
-from corank.features.vocabulary import hashes, splitmix64
+from corank.features.encoders import Encoders
+from corank.features.feature_kind import DerivedFeature, Use
+from corank.features.schema import Placement, Schema
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """The operands that a placement's rows must have, by feature."""
+class OperandNames:
+    """The features of one placement whose raw values derived features take, by what they take of them."""
 
     keys: tuple[str, ...]
     lists: tuple[str, ...]
@@ -44,40 +34,46 @@ class Wanted:
     def of(
         cls, schema: Schema, placement: Placement, features: Iterable[DerivedFeature] | None = None
     ) -> Self:
-        """Those of all derived features, and what is filtered by; or of some derived features.
+        """Those of some derived features; of all unless given, and of the filters of retrieval.
 
-        A history's items have what is asked of the history.
+        The items of a history have what derived features take of the history.
         """
-        keys: dict[str, None] = {}
-        lists: dict[str, None] = {}
-        values: dict[str, None] = {}
+        found: dict[Literal["keys", "lists", "numbers"], dict[str, None]] = {
+            "keys": {},
+            "lists": {},
+            "numbers": {},
+        }
         for feature in schema.derived().values() if features is None else features:
-            for operand in feature.operands:
-                name = schema.of_items(operand) or operand
-                if schema.placement(name) != placement:
-                    continue
-                if isinstance(schema.features[name], IdsFeature):
-                    lists[name] = None
-                elif isinstance(feature, PairFeature | PriorFeature | ContainsFeature | CountFeature):
-                    keys[name] = None
-                else:
-                    values[name] = None
+            for operand, needed in zip(feature.operands, feature.operand_uses, strict=True):
+                of_items = schema.of_items(operand)
+                name = of_items or operand
+                if schema.placement(name) == placement:
+                    uses = schema.features[name].uses
+                    taken = uses if of_items else uses.intersection(needed)
+                    found[_part(taken)][name] = None
         if placement == "item" and features is None:
             for name in schema.filters():
-                (lists if isinstance(schema.features[name], IdsFeature) else keys)[name] = None
-        return cls(tuple(keys), tuple(lists), tuple(values))
+                found[_part(schema.features[name].uses)][name] = None
+        return cls(*map(tuple, found.values()))
 
     @property
     def names(self) -> tuple[str, ...]:
+        """All names; a feature of which both keys and numbers are taken is there twice."""
         return (*self.keys, *self.lists, *self.numbers)
 
     def among(self, names: Collection[str]) -> Self:
-        """Those of some features."""
+        """Select those of some features."""
         parts = (self.keys, self.lists, self.numbers)
         return type(self)(*(tuple(name for name in part if name in names) for part in parts))
 
     def __bool__(self) -> bool:
         return bool(self.names)
+
+
+def _part(taken: Collection[Use]) -> Literal["keys", "lists", "numbers"]:
+    if "list" in taken:
+        return "lists"
+    return "keys" if "id" in taken or "key" in taken else "numbers"
 
 
 @dataclass(frozen=True)
@@ -93,13 +89,16 @@ class Operands:
     """(N,), NaN where missing."""
 
     @classmethod
-    def of(cls, encoders: Encoders, wanted: Wanted, column: Callable[[str], pl.Series], count: int) -> Self:
-        """From the raw values of each feature. Raises DataError for what its kind cannot be."""
+    def of(
+        cls, encoders: Encoders, wanted: OperandNames, column: Callable[[str], pl.Series], count: int
+    ) -> Self:
+        """Compute them from the raw values of each feature. Raises DataError for values that its kind cannot take."""
+        features, fitted = encoders.schema.columns(), encoders.fitted
         return cls(
             count,
-            {name: _keys(encoders, name, column(name)) for name in wanted.keys},
-            {name: _lists(encoders.schema, name, column(name)) for name in wanted.lists},
-            {name: numbers(column(name), name) for name in wanted.numbers},
+            {n: features[n].keys(fitted.get(n), column(n), n) for n in wanted.keys},
+            {n: features[n].lists(column(n), n) for n in wanted.lists},
+            {n: features[n].numbers(column(n), n) for n in wanted.numbers},
         )
 
     def take(self, index: NDArray[np.integer]) -> Self:
@@ -129,7 +128,7 @@ class Operands:
             {name: np.concatenate((values, other.numbers[name])) for name, values in self.numbers.items()},
         )
 
-    def ordered(self, wanted: Wanted) -> Self:
+    def ordered(self, wanted: OperandNames) -> Self:
         """In the order in which they are saved."""
         return type(self)(
             self.count,
@@ -167,7 +166,7 @@ class Operands:
             write_array(folder / f"number{n}.npy", values)
 
     @classmethod
-    def load(cls, folder: Path, wanted: Wanted, count: int) -> Self:
+    def load(cls, folder: Path, wanted: OperandNames, count: int) -> Self:
         """Memory-mapped. Raises DataError if a part is missing or damaged."""
         return cls(
             count,
@@ -175,24 +174,6 @@ class Operands:
             {name: read_ragged(folder, n) for n, name in enumerate(wanted.lists)},
             {name: read_array(folder / f"number{n}.npy") for n, name in enumerate(wanted.numbers)},
         )
-
-
-def _keys(encoders: Encoders, name: str, values: pl.Series) -> Hashes:
-    if not isinstance(encoders.schema.features[name], BucketFeature):
-        return hashes(values, name)
-    encoder = encoders.fitted[name]
-    assert isinstance(encoder, Bucket)
-    codes = encoder.codes(numbers(values, name))
-    hashed = splitmix64(codes.astype(np.uint64))
-    hashed[codes == MISSING] = 0
-    return hashed
-
-
-def _lists(schema: Schema, name: str, values: pl.Series) -> Ragged:
-    feature = schema.features[name]
-    assert isinstance(feature, IdsFeature)
-    length, flat = split(values, feature.separator, name)
-    return Ragged.packed(length, hashes(flat, name)).first(feature.last)
 
 
 def of_histories(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 import numpy as np
 import polars as pl
@@ -20,10 +20,9 @@ from corank.core.files import read_array, write_arrays
 from corank.core.ordering import bisect_ranges
 from corank.core.time import MILLISECOND, NEVER, floor_times
 from corank.core.types import Doubles, Hashes, Longs
-from corank.features.crosses import Sides
-from corank.features.kinds import PriorFeature
 from corank.features.labels import Labels, exposed
 from corank.features.log_schema import DataSettings
+from corank.features.operand_rows import OperandRows
 from corank.features.row_columns import ROW, TIME, WEIGHT
 from corank.features.vocabulary import mixed
 
@@ -31,8 +30,37 @@ AT_ONCE = 2**24
 """Rows counted at a time, about; bounds memory."""
 
 
+class CountedFeature(Protocol):
+    """The settings of a feature that counts earlier candidates, as of kind `prior`."""
+
+    @property
+    def by(self) -> list[str]:
+        """The operands whose values make up the key."""
+        ...
+
+    @property
+    def label(self) -> str | None:
+        """The label whose rate it is; None if it counts the exposed."""
+        ...
+
+    @property
+    def every(self) -> timedelta:
+        """Snapshots are taken at multiples of this."""
+        ...
+
+    @property
+    def lag(self) -> timedelta:
+        """A candidate is counted this much later than it was shown."""
+        ...
+
+    @property
+    def smoothing(self) -> float:
+        """Candidates of the rate of all that are added to a key's own."""
+        ...
+
+
 def counted_rows(
-    feature: PriorFeature, rows: pl.DataFrame, data: DataSettings, labels: Labels, sides: Sides
+    feature: CountedFeature, rows: pl.DataFrame, data: DataSettings, labels: Labels, sides: OperandRows
 ) -> pl.DataFrame:
     """What a prior counts of candidates: `key` (0: none), `period` in which it is known, `shown`, `positive`, `row`.
 
@@ -48,7 +76,7 @@ def counted_rows(
     time = rows[TIME].to_numpy()[counts] + late // MILLISECOND
     return pl.DataFrame(
         {
-            "key": feature_keys(feature, sides.some(counts)),
+            "key": feature_keys(feature, sides.take(counts)),
             "period": floor_times(time, feature.every, data.timezone),
             "shown": weight[counts],
             "positive": weight[counts] * (0.0 if label is None else label[counts] == 1),
@@ -57,12 +85,12 @@ def counted_rows(
     )
 
 
-def lateness(feature: PriorFeature, data: DataSettings) -> timedelta:
+def lateness(feature: CountedFeature, data: DataSettings) -> timedelta:
     """How long after a candidate was shown a prior may count it."""
     return feature.lag + (data.matures(feature.label) if feature.label else timedelta())
 
 
-def feature_keys(feature: PriorFeature, sides: Sides) -> Hashes:
+def feature_keys(feature: CountedFeature, sides: OperandRows) -> Hashes:
     """What a prior counts by: (N,), 0 for none."""
     return mixed([sides.key(operand) for operand in feature.by])
 
@@ -102,7 +130,7 @@ class Rates:
     all: Counts
     """Of all candidates: one key."""
 
-    def values(self, feature: PriorFeature, keys: Hashes, cuts: Longs) -> Doubles:
+    def values(self, feature: CountedFeature, keys: Hashes, cuts: Longs) -> Doubles:
         """The prior of each key as of its request's period, NaN where it is unknown: (N,)."""
         place = self._find(keys)
         shown, positive = self.counts.before(place, cuts)
@@ -181,7 +209,7 @@ class Snapshots:
     cut: Mapping[str, int] | None = None
     """By prior, the time that a bundle's is of."""
 
-    def values(self, name: str, feature: PriorFeature, keys: Hashes, times: Longs) -> Doubles:
+    def values(self, name: str, feature: CountedFeature, keys: Hashes, times: Longs) -> Doubles:
         """A prior's value for keys asked for at times (ms UTC, NEVER for before all): (N,), (N,) → (N,)."""
         if self.cut is not None:
             cuts = np.full(len(keys), self.cut[name])
@@ -191,13 +219,28 @@ class Snapshots:
             cuts[when] = floor_times(times[when], feature.every, self.timezone)
         return self.rates[name].values(feature, keys, cuts)
 
-    def as_of(self, priors: Mapping[str, PriorFeature], time: int) -> Self:
+    def as_of(self, priors: Mapping[str, CountedFeature], time: int) -> Self:
         """The last snapshots before a time, alone."""
         cut = {
             name: int(floor_times(np.array([time]), feature.every, self.timezone)[0])
             for name, feature in priors.items()
         }
         return type(self)({n: self.rates[n].as_of(cut[n]) for n in priors}, self.timezone, cut)
+
+
+@dataclass(frozen=True)
+class PointInTime:
+    """What is known when each of N rows is scored, for one derived feature."""
+
+    name: str
+    """The feature's."""
+    times: Longs
+    """ms UTC, NEVER for before all: (N,)."""
+    snapshots: Snapshots
+
+    def counted(self, feature: CountedFeature, operands: OperandRows) -> Doubles:
+        """A prior of the rows as of their times, NaN where it is unknown: (N,)."""
+        return self.snapshots.values(self.name, feature, feature_keys(feature, operands), self.times)
 
 
 _COLUMNS = ["key", "period", "shown", "positive", "row"]

@@ -1,22 +1,30 @@
 """Numbers → about unit size, or → a bucket's code. In here a null is a NaN."""
 
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import polars as pl
 
 from corank.core.errors import DataError
 from corank.core.types import Doubles, Floats, Ints
-from corank.features.schema import FIRST_KNOWN, MISSING
+from corank.features.encoding import FIRST_KNOWN, MISSING, Encoder, choose
+from corank.features.training_values import TrainingValues
+
+Scaling = Literal["none", "standard", "log", "quantile"]
 
 KNOTS = 257
 """Quantiles kept for `scale: quantile`."""
 
 
+def is_number(dtype: pl.DataType) -> bool:
+    """Whether a column of this type can hold numbers."""
+    return dtype.is_numeric() or dtype in (pl.Boolean, pl.Null)
+
+
 def numbers(values: pl.Series, name: str) -> Doubles:
     """Values as float64, NaN for null: (N,). Raises DataError for NaN, infinities and what is no number."""
-    if not (values.dtype.is_numeric() or values.dtype in (pl.Boolean, pl.Null)):
+    if not is_number(values.dtype):
         first = values.drop_nulls().head(1).to_list()
         raise DataError(
             f"feature '{name}': expected numbers; received {first or values.dtype} ({values.dtype})"
@@ -29,7 +37,7 @@ def numbers(values: pl.Series, name: str) -> Doubles:
 
 
 @dataclass(frozen=True)
-class Bucket:
+class Bucket(Encoder):
     """A number's place among ascending edges: code FIRST_KNOWN + the number of edges at or below it."""
 
     edges: Doubles
@@ -52,20 +60,36 @@ class Bucket:
         codes[np.isnan(values)] = MISSING
         return codes
 
+    def sample(self, rng: np.random.Generator, count: int) -> list[Any]:
+        """Draw some of the edges."""
+        return choose(self.edges.tolist(), rng, count)
+
+    def decode(self, code: int) -> str:
+        """Give the bounds of a code's bucket."""
+        edges = np.concatenate(([-np.inf], self.edges, [np.inf])).tolist()
+        return f"{edges[code - FIRST_KNOWN]:g} … {edges[code - FIRST_KNOWN + 1]:g}"
+
 
 @dataclass(frozen=True)
-class Scale:
+class Scale(Encoder):
     """A number at about unit size.
 
     none: x · standard: (x − mean) / std · log: y = sign(x)·log(1 + |x|), then standard
     · quantile: (p − ½)·√12 for the share p of training values below x (uniform: mean 0, variance 1).
     """
 
-    form: Literal["none", "standard", "log", "quantile"]
+    form: Scaling
     mean: float = 0.0
     std: float = 1.0
     knots: Doubles | None = None
     shares: Doubles | None = None
+
+    @classmethod
+    def fit(cls, values: TrainingValues, form: Scaling) -> Self:
+        """Learn a scale from training values."""
+        if form == "quantile":
+            return cls.from_sample(numbers(values.sample(), values.name))
+        return cls(form) if form == "none" else cls.from_moments(form, *values.moments(log=form == "log"))
 
     @classmethod
     def from_moments(cls, form: Literal["standard", "log"], mean: float | None, std: float | None) -> Self:

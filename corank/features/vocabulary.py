@@ -1,6 +1,6 @@
 """Values → codes of an embedding table: a vocabulary of known values, or a hash of any.
 
-Values are 64-bit whole numbers or text; bools and whole floats count as whole numbers. Codes as in schema.py.
+Values are 64-bit whole numbers or text; bools and whole floats count as whole numbers. Codes as in encoding.py.
 What crosses and priors compare are not codes but hashes of the values themselves, known to a vocabulary or not.
 """
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -15,9 +16,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 from corank.core.errors import DataError
+from corank.core.files import read_frame, write_frame
 from corank.core.hash_index import HashIndex
 from corank.core.types import Hashes, Ints, Longs
-from corank.features.schema import FIRST_KNOWN, MISSING, UNKNOWN
+from corank.features.encoding import FIRST_KNOWN, MISSING, UNKNOWN, Encoder, choose
+from corank.features.training_values import TrainingValues
 
 FEW = 1024
 """Up to so many texts are looked up in a dict, which costs microseconds; more in a sorted column."""
@@ -101,7 +104,7 @@ class Keys:
 
 
 @dataclass(frozen=True)
-class Vocabulary:
+class Vocabulary(Encoder):
     """Known values in the order of their codes, from FIRST_KNOWN; others are UNKNOWN, nulls MISSING."""
 
     values: pl.Series
@@ -123,6 +126,30 @@ class Vocabulary:
     def size(self) -> int:
         """Embedding rows."""
         return FIRST_KNOWN + len(self.values)
+
+    @property
+    def dtype(self) -> pl.DataType | None:
+        """That of the values; None if there are none."""
+        return self.values.dtype if len(self.values) else None
+
+    def sample(self, rng: np.random.Generator, count: int) -> list[Any]:
+        """Draw some of the values."""
+        return choose(self.values, rng, count)
+
+    def decode(self, code: int) -> Any:
+        """Give the value of a known code."""
+        return self.values[code - FIRST_KNOWN]
+
+    def dump(self, folder: Path, number: int) -> dict[str, Any]:
+        """Write the values as Arrow, and name the file."""
+        file = f"vocabulary-{number}.arrow"
+        write_frame(folder / file, self.values.alias("value").to_frame())
+        return {"file": file}
+
+    @classmethod
+    def load(cls, folder: Path, fields: dict[str, Any]) -> Self:
+        """Read what `dump` wrote."""
+        return cls(read_frame(folder / fields["file"])["value"])
 
     @cached_property
     def _order(self) -> NDArray[np.integer]:
@@ -164,7 +191,7 @@ class Vocabulary:
 
 
 @dataclass(frozen=True)
-class Hash:
+class Hash(Encoder):
     """Any value → one of `rows` codes: splitmix64 of numbers, BLAKE2b of text; the same on every machine."""
 
     rows: int
@@ -172,7 +199,13 @@ class Hash:
 
     @property
     def size(self) -> int:
+        """Embedding rows."""
         return FIRST_KNOWN + self.rows
+
+    @property
+    def dtype(self) -> pl.DataType:
+        """Text or whole numbers, as in training."""
+        return pl.String() if self.text else pl.Int64()
 
     def codes(self, values: pl.Series, name: str) -> Ints:
         """(N,). Raises DataError for text where numbers were hashed in training, and the reverse."""
@@ -199,6 +232,13 @@ class Hash:
 
     def _codes(self, hashed: Hashes) -> Ints:
         return (hashed % np.uint64(self.rows)).astype(np.int32) + np.int32(FIRST_KNOWN)
+
+
+def fit_codes(values: TrainingValues, min_count: int, rows: int | None) -> Vocabulary | Hash:
+    """Learn a vocabulary of the values seen at least `min_count` times, or a hash into `rows` rows if given."""
+    if rows is not None:
+        return Hash(rows, text=identifiers(values.first(), values.name).dtype == pl.String)
+    return Vocabulary.fit(values.counts(), values.name, min_count)
 
 
 def wrong_type(values: pl.Series, text: bool, name: str) -> DataError:

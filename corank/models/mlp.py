@@ -19,7 +19,6 @@ from torch.nn.functional import pad
 from corank.batches.batch import Batch
 from corank.core.errors import ConfigError
 from corank.features.input_layout import Attended, Layout
-from corank.features.kinds import BucketFeature, IdFeature, IdsFeature
 from corank.features.schema import PLACEMENTS, Placement, Schema
 from corank.models.dcn import Dcn, DcnSettings
 from corank.models.din import Din, DinSettings
@@ -70,8 +69,7 @@ class LayerSettings(NetworkSettings):
                 f"histories are {', '.join(schema.histories()) or 'not declared'}"
             )
         for name in self.din.attributes:
-            found = schema.features.get(name)
-            if not isinstance(found, IdFeature | IdsFeature | BucketFeature) or found.side != "item":
+            if name not in schema.columns("item") or name not in schema.embedded():
                 raise ConfigError(f"{key}.attributes: '{name}' is no item feature of kind id, ids or bucket")
         return Attended(self.din.history, (str(history.of), *self.din.attributes))
 

@@ -9,7 +9,6 @@ import polars as pl
 from corank.batches.sampling import SOURCES, Population
 from corank.data.tables import Table
 from corank.data.validate import Source, Survey, feature_columns, sources, value_columns
-from corank.features.kinds import DerivedFeature, IdsFeature
 from corank.training.config import Config
 
 
@@ -67,11 +66,8 @@ def _count(population: Population, code: int) -> str:
 def _feature_row(config: Config, name: str, found: Mapping[str, Source]) -> dict[str, str]:
     feature, schema = config.features[name], config.declared
     table = schema.table_of(name) if name in schema.embedded() else "-"
-    made_of = ", ".join(feature.operands) if isinstance(feature, DerivedFeature) else None
-    if isinstance(feature, IdsFeature) and feature.attribute:
-        made_of = feature.of
     row = {"feature": name, "side": schema.side(name), "kind": feature.kind}
-    row |= {"from": made_of or found.get(name, "log"), "table": table}
+    row |= {"from": feature.made_of or found.get(name, "log"), "table": table}
     for network in config.networks.values():
         inputs = network.input_features(schema)
         row |= {title: "x" if name in entering else "" for title, entering in inputs.items()}

@@ -9,7 +9,7 @@ from corank.core.ann_index import RetrievalSettings
 from corank.core.errors import ConfigError
 from corank.core.registry import by_name
 from corank.core.settings import Settings, unknown
-from corank.features.kinds import Feature
+from corank.features.feature_kind import Feature
 from corank.features.log_schema import DataSettings
 from corank.features.schema import Schema
 from corank.losses.base import LOSSES, FunnelSpec, Loss
@@ -101,7 +101,7 @@ class Config(Settings):
         for key, network in networks.items():
             network.check(self._context(key, schema))
         total.check_teachers({key: name for key, name in names.items() if key.startswith("teachers")})
-        schema.check(self.data)
+        schema.check_data(self.data)
         self._check_retrieval(schema)
         total.check()
         self.train.check({stage.name: stage.predicts() for stage in self.stages})

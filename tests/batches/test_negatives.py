@@ -14,7 +14,9 @@ from corank.batches.sampling import BATCH, CATALOGUE, Population
 from corank.data.dataset import PackedDataset
 from corank.data.pack import pack
 from corank.features.encoders import assemble
-from corank.features.kinds import IdFeature, IdsFeature, NumberFeature
+from corank.features.kinds.id import IdFeature
+from corank.features.kinds.ids import IdsFeature
+from corank.features.kinds.number import NumberFeature
 from corank.features.log_schema import DataSettings, Label, Score, Split
 from corank.features.schema import Schema
 

@@ -11,7 +11,10 @@ import pytest
 
 import corank
 from corank.core.errors import DataError
-from corank.features.kinds import CountFeature, IdFeature, IdsFeature, PriorFeature
+from corank.features.kinds.count import CountFeature
+from corank.features.kinds.id import IdFeature
+from corank.features.kinds.ids import IdsFeature
+from corank.features.kinds.prior import PriorFeature
 from corank.serving.funnel.funnel import Funnel, Request
 from tests.support.cases import bare_funnel
 from tests.support.packing import DAY, HOUR, ITEMS, LOG, USERS, World

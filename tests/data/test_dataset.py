@@ -47,7 +47,7 @@ import resource, sys
 from pathlib import Path
 from corank.core.errors import DataError
 from corank.data.pack import pack
-from corank.features.kinds import IdFeature
+from corank.features.kinds.id import IdFeature
 from corank.features.schema import Schema
 from corank.features.log_schema import DataSettings
 

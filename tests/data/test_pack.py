@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from corank.data import pack as packing
 from corank.data.dataset import PackedDataset
-from corank.features.kinds import IdFeature
+from corank.features.kinds.id import IdFeature
 from tests.support.packing import HOUR, ITEMS, LOG, TRUTH, USERS, World, lists, only
 
 

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from corank.data.dataset import PackedDataset
-from corank.features.kinds import IdsFeature
+from corank.features.kinds.ids import IdsFeature
 from tests.support.configs import TEXT, refused
 from tests.support.packing import ITEMS, LOG, World, lists, only
 

@@ -10,10 +10,12 @@ import pytest
 
 from corank.core.ragged import Ragged, Rows
 from corank.data.dataset import PackedDataset
-from corank.data.packed_history import codes, history_items, needed, query_rows, with_past
-from corank.features.history import recency
+from corank.data.packed_history import codes, history_items, query_rows, with_past
+from corank.features.history import HistoryNeeds, recency
 from corank.features.input_layout import Layout
-from corank.features.kinds import CountFeature, IdFeature, IdsFeature
+from corank.features.kinds.count import CountFeature
+from corank.features.kinds.id import IdFeature
+from corank.features.kinds.ids import IdsFeature
 from tests.support.packing import HOUR, LOG, World, only
 
 ITEMS = pl.DataFrame(
@@ -69,7 +71,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> PackedDataset:
 def rows_of(found: PackedDataset, split: str) -> Rows:
     shard = only(found, split)
     every = np.arange(len(shard))
-    return query_rows(found, shard, every, history_items(found, shard, every, needed(found.schema)))
+    return query_rows(
+        found, shard, every, history_items(found, shard, every, HistoryNeeds.of(found.schema).for_rows)
+    )
 
 
 def lists(found: PackedDataset, split: str, name: str) -> list[list[int]]:
@@ -142,7 +146,7 @@ def test_histories_without_a_half_life_have_no_weights(world: PackedDataset) -> 
         "clicked_tags": False,
         "shown_tags": True,
     }
-    assert needed(world.schema) == ["clicked", "shown"]
+    assert HistoryNeeds.of(world.schema).for_rows == ("clicked", "shown")
 
 
 def test_weights_fall_to_that_of_sixty_half_lives() -> None:
@@ -161,7 +165,7 @@ def test_an_item_without_a_record_has_nothing_but_its_place(world: PackedDataset
 
 def test_rows_without_a_past_are_left_as_they_are(world: PackedDataset) -> None:
     rows = only(world, "test").query
-    empty = {name: Ragged.of([[], [], []]) for name in needed(world.schema)}
+    empty = {name: Ragged.of([[], [], []]) for name in HistoryNeeds.of(world.schema).for_rows}
     found = with_past(world.schema, rows, empty, world.items)
     np.testing.assert_array_equal(found.ids, rows.ids)
     shown = world.schema.placed("query").lists.index("shown")

@@ -15,7 +15,8 @@ from corank.core.errors import ConfigError, DataError
 from corank.datasets.production import first_distinct
 from corank.datasets.simulate import Simulated, simulate
 from corank.datasets.world import PRESETS
-from corank.features.kinds import Feature, NumberFeature
+from corank.features.feature_kind import Feature
+from corank.features.kinds.number import NumberFeature
 from corank.features.log_schema import DataSettings
 from corank.features.schema import Schema
 

@@ -17,7 +17,7 @@ from corank.core.errors import DataError
 from corank.data.dataset import PackedDataset
 from corank.data.pack import pack
 from corank.evaluation.predict import predict
-from corank.features.kinds import IdFeature
+from corank.features.kinds.id import IdFeature
 from corank.features.log_schema import LEVELS, DataSettings, Label, Score, Split
 from corank.features.schema import Schema
 from corank.losses.base import FunnelSpec

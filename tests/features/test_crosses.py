@@ -9,11 +9,13 @@ from pydantic import TypeAdapter
 
 from corank.core.errors import DataError
 from corank.core.ragged import Ragged
+from corank.core.time import NEVER
 from corank.core.types import Hashes
-from corank.features.crosses import Sides, crossed
 from corank.features.encoders import Encoders
-from corank.features.kinds import Feature
-from corank.features.operands import Operands, Wanted, of_histories
+from corank.features.feature_kind import Feature
+from corank.features.operand_rows import OperandRows
+from corank.features.operands import OperandNames, Operands, of_histories
+from corank.features.priors import PointInTime, Snapshots
 from corank.features.scale import Bucket
 from corank.features.schema import Schema
 from corank.features.vocabulary import hashes, mixed, splitmix64
@@ -65,8 +67,9 @@ def spelt(ragged: Ragged) -> list[list[int]]:
     return [ragged.take(np.array([n])).flat().tolist() for n in range(len(ragged.length))]
 
 
-def made(name: str, sides: Sides) -> list[float]:
-    found: list[float] = crossed(SCHEMA.derived()[name], sides).tolist()
+def made(name: str, sides: OperandRows) -> list[float]:
+    when = PointInTime(name, np.full(sides.count, NEVER), Snapshots({}, "UTC"))
+    found: list[float] = SCHEMA.derived()[name].derive(sides, when).tolist()
     return found
 
 
@@ -83,8 +86,8 @@ ITEM = Operands(
     {"price": np.array([4.0, 0.0, np.nan, -2.0]), "stock": np.array([2.0, 3.0, 1.0, np.nan])},
 )
 REQUEST_OF, ITEM_OF = np.array([0, 0, 1, 2, 0]), np.array([0, 1, 0, 2, 3])
-PAIRS = Sides.pairs(SCHEMA, QUERY, ITEM, REQUEST_OF, ITEM_OF)
-ALONE = Sides.alone(SCHEMA, "query", QUERY), Sides.alone(SCHEMA, "item", ITEM)
+PAIRS = OperandRows.pairs(SCHEMA, QUERY, ITEM, REQUEST_OF, ITEM_OF)
+ALONE = OperandRows.alone(SCHEMA, "query", QUERY), OperandRows.alone(SCHEMA, "item", ITEM)
 
 
 def same(found: list[float], expected: list[float]) -> None:
@@ -119,7 +122,7 @@ def test_pair_is_of_both_values_in_their_order() -> None:
 
 
 def test_item_rows_may_be_those_of_the_results_themselves() -> None:
-    rows = Sides.pairs(SCHEMA, QUERY, ITEM, np.array([0, 0, 1, 2]), None)
+    rows = OperandRows.pairs(SCHEMA, QUERY, ITEM, np.array([0, 0, 1, 2]), None)
     same(made("likes_tags", rows), [3, 0, 0, 0])
     same(made("spare", rows), [3, np.nan, np.nan, -2.5])
 
@@ -127,16 +130,16 @@ def test_item_rows_may_be_those_of_the_results_themselves() -> None:
 @pytest.mark.parametrize("name", ["user_brand", "likes_tags", "brand_seen", "spare"])
 def test_some_of_the_results_are_as_among_all(name: str) -> None:
     index = np.array([4, 0, 3])
-    same(made(name, PAIRS.some(index)), [made(name, PAIRS)[n] for n in index])
+    same(made(name, PAIRS.take(index)), [made(name, PAIRS)[n] for n in index])
 
 
 @pytest.mark.parametrize("name", ["user_tab", "likes_tab", "age_budget"])
 def test_some_of_the_rows_alone_are_as_among_all(name: str) -> None:
-    same(made(name, ALONE[0].some(np.array([2, 0]))), [made(name, ALONE[0])[n] for n in (2, 0)])
+    same(made(name, ALONE[0].take(np.array([2, 0]))), [made(name, ALONE[0])[n] for n in (2, 0)])
 
 
 def test_no_results_at_all() -> None:
-    none = PAIRS.some(np.empty(0, dtype=np.int64))
+    none = PAIRS.take(np.empty(0, dtype=np.int64))
     assert [made(name, none) for name in ("user_brand", "likes_tags", "likes_brand", "spare")] == [[]] * 4
 
 
@@ -152,7 +155,7 @@ def test_count_is_that_of_a_loop(held: list[list[int]], wanted: list[list[int]],
     brand = [some[0] if some else 0 for some in wanted]
     query = Operands(len(held), {}, {"likes": lists(held)}, {})
     item = Operands(len(wanted), {"brand": of(brand)}, {"tags": lists(wanted)}, {})
-    sides = Sides.pairs(SCHEMA, query, item, request_of, item_of)
+    sides = OperandRows.pairs(SCHEMA, query, item, request_of, item_of)
     one = [held[r].count(brand[i]) if brand[i] else 0 for r, i in pairs]
     each = [sum(held[r].count(value) for value in wanted[i] if value) for r, i in pairs]
     assert made("likes_brand", sides) == one
@@ -163,7 +166,9 @@ def test_count_is_that_of_a_loop(held: list[list[int]], wanted: list[list[int]],
 @given(rows, values)
 def test_count_of_rows_alone_is_that_of_a_loop(held: list[list[int]], tabs: list[int]) -> None:
     tabs = (tabs + [0] * len(held))[: len(held)]
-    sides = Sides.alone(SCHEMA, "query", Operands(len(held), {"tab": of(tabs)}, {"likes": lists(held)}, {}))
+    sides = OperandRows.alone(
+        SCHEMA, "query", Operands(len(held), {"tab": of(tabs)}, {"likes": lists(held)}, {})
+    )
     expected = [float(tab != 0 and tab in some) for some, tab in zip(held, tabs, strict=True)]
     assert made("likes_tab", sides) == expected
 
@@ -183,7 +188,7 @@ def test_history_is_of_what_its_items_are_now() -> None:
     assert spelt(found["seen.brand"]) == [[1, 0, 7], [], [0, 0]]
     assert spelt(found["seen.tags"]) == [[7, 1, 7, 7, 0, 8], [], []]
     query = Operands(3, {}, {}, {}).with_lists(found)
-    sides = Sides.pairs(SCHEMA, query, operands, np.array([0, 0, 0, 1, 2]), np.array([0, 1, 3, 0, 2]))
+    sides = OperandRows.pairs(SCHEMA, query, operands, np.array([0, 0, 0, 1, 2]), np.array([0, 1, 3, 0, 2]))
     assert made("item_seen", sides) == [1, 0, 1, 0, 1]
     assert made("brand_seen", sides) == [1, 0, 1, 0, 0]
     assert made("tags_seen", sides) == [4, 0, 7, 0, 0]
@@ -200,12 +205,12 @@ def test_weights_of_a_history_stay_with_its_values() -> None:
 
 
 def test_wanted_are_what_derived_features_are_made_of() -> None:
-    query, item = Wanted.of(SCHEMA, "query"), Wanted.of(SCHEMA, "item")
-    assert query == Wanted(("user", "tab", "age"), ("likes",), ("age", "budget"))
-    assert item == Wanted(("brand", "item"), ("tags",), ("price", "stock"))
+    query, item = OperandNames.of(SCHEMA, "query"), OperandNames.of(SCHEMA, "item")
+    assert query == OperandNames(("user", "tab", "age"), ("likes",), ("age", "budget"))
+    assert item == OperandNames(("brand", "item"), ("tags",), ("price", "stock"))
     some = [SCHEMA.derived()["user_tab"], SCHEMA.derived()["spare"]]
-    assert Wanted.of(SCHEMA, "query", some) == Wanted(("user", "tab"), (), ("budget",))
-    assert query.among(["tab", "age"]) == Wanted(("tab", "age"), (), ("age",))
+    assert OperandNames.of(SCHEMA, "query", some) == OperandNames(("user", "tab"), (), ("budget",))
+    assert query.among(["tab", "age"]) == OperandNames(("tab", "age"), (), ("age",))
     assert query and not query.among([])
 
 
@@ -218,7 +223,7 @@ def operands() -> Operands:
         "budget": pl.Series([1, None, 3]),
     }
     encoders = Encoders(SCHEMA, {"age": Bucket(np.array([5.0]))})
-    return Operands.of(encoders, Wanted.of(SCHEMA, "query"), frame.__getitem__, 3)
+    return Operands.of(encoders, OperandNames.of(SCHEMA, "query"), frame.__getitem__, 3)
 
 
 def test_operands_are_hashes_and_numbers_of_raw_values() -> None:
@@ -233,7 +238,7 @@ def test_operands_are_hashes_and_numbers_of_raw_values() -> None:
 
 
 def test_operands_are_saved_taken_and_replaced(tmp_path: Path) -> None:
-    wanted, found = Wanted.of(SCHEMA, "query"), operands()
+    wanted, found = OperandNames.of(SCHEMA, "query"), operands()
     found.save(tmp_path)
     swapped = Operands.load(tmp_path, wanted, 3).replaced(np.array([2, 0]), found.take(np.array([0, 2])))
     back = swapped.take(np.array([2, 1, 0]))

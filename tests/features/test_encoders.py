@@ -9,8 +9,12 @@ from hypothesis import strategies as st
 
 from corank.core.errors import DataError
 from corank.core.ragged import Ragged
-from corank.features.encoders import Encoded, Encoders
-from corank.features.kinds import BucketFeature, IdFeature, IdsFeature, NumberFeature
+from corank.features.encoders import Encoders
+from corank.features.encoding import Encoded
+from corank.features.kinds.bucket import BucketFeature
+from corank.features.kinds.id import IdFeature
+from corank.features.kinds.ids import IdsFeature
+from corank.features.kinds.number import NumberFeature
 from corank.features.scale import Bucket, Scale, numbers
 from corank.features.schema import Schema
 from corank.features.vocabulary import FEW, Hash, Vocabulary, splitmix64

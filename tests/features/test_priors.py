@@ -12,9 +12,11 @@ from corank.core.files import write_frame
 from corank.core.time import NEVER
 from corank.core.types import Hashes, Longs
 from corank.features import priors as prior
-from corank.features.crosses import Sides
-from corank.features.kinds import Feature, IdFeature, PriorFeature
+from corank.features.feature_kind import Feature
+from corank.features.kinds.id import IdFeature
+from corank.features.kinds.prior import PriorFeature
 from corank.features.log_schema import DataSettings
+from corank.features.operand_rows import OperandRows
 from corank.features.operands import Operands
 from corank.features.priors import Rates, Snapshots, counted, counted_rows, feature_keys
 from corank.features.row_columns import LEVEL, ROW, TIME, WEIGHT
@@ -252,7 +254,7 @@ def test_a_candidate_is_counted_once_its_label_is_mature() -> None:
     labels = {"click": np.ones(5, np.int8), "order": np.array([1, 0, 1, -1, -1], np.int8)}
     query = Operands(5, {"user": hashed([1, 1, 1, 1, 2])}, {}, {})
     item = Operands(2, {"item": hashed([7, 0])}, {}, {})
-    sides = Sides.pairs(Schema(FEATURES), query, item, np.arange(5), np.array([0, 1, 0, 0, 0]))
+    sides = OperandRows.pairs(Schema(FEATURES), query, item, np.arange(5), np.array([0, 1, 0, 0, 0]))
     feature = FEATURES["rate"]
     assert isinstance(feature, PriorFeature)
     both = int(mixed([hashed([1]), hashed([7])])[0])

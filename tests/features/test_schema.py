@@ -6,8 +6,9 @@ from pydantic import TypeAdapter
 
 from corank.core.errors import ConfigError
 from corank.core.settings import Settings, validated
-from corank.features.kinds import Feature, IdsFeature, is_embedded
-from corank.features.schema import Placed, Placement, Schema
+from corank.features.feature_kind import Feature
+from corank.features.kinds.ids import IdsFeature
+from corank.features.schema import Placement, RowFeatures, Schema
 from corank.training.config import Config
 
 Plain = dict[str, dict[str, Any]]
@@ -85,19 +86,25 @@ def test_derived_features_are_of_the_side_of_their_operands() -> None:
 
 def test_placed_features_are_embedded_numbers_or_lists() -> None:
     made = schema(DERIVED)
-    assert made.placed("query") == Placed(
+    assert made.placed("query") == RowFeatures(
         ids=("user", "age", "tab", "user_age", "user_tab", "tab_rate"),
         lists=("likes", "clicked", "brands"),
         numbers=("budget", "spare", "user_rate"),
+        widths=(1, 1, 1),
     )
-    assert made.placed("item") == Placed(
-        ids=("item", "brand", "brand_item"), lists=("tags",), numbers=("price", "item_rate")
+    assert made.placed("item") == RowFeatures(
+        ids=("item", "brand", "brand_item"), lists=("tags",), numbers=("price", "item_rate"), widths=(1, 1)
     )
     assert list(made.placed("item")) == ["item", "brand", "brand_item", "price", "item_rate", "tags"]
-    assert made.placed("cross") == Placed(
-        ids=("tab_brand", "brand_seen"), lists=(), numbers=("position", "steep", "liked", "again", "rate")
+    assert made.placed("cross") == RowFeatures(
+        ids=("tab_brand", "brand_seen"),
+        lists=(),
+        numbers=("position", "steep", "liked", "again", "rate"),
+        widths=(1,) * 5,
     )
-    assert {name for name, feature in made.features.items() if is_embedded(feature)} == set(made.embedded())
+    assert {name for name, feature in made.features.items() if feature.storage != "number"} == set(
+        made.embedded()
+    )
 
 
 def test_histories_share_the_tables_of_their_items() -> None:
@@ -112,7 +119,7 @@ def test_histories_share_the_tables_of_their_items() -> None:
     }
     assert list(made.histories()) == ["clicked"]
     assert made.attributes() == {"brands": ("clicked", "brand")}
-    assert made.past_operands() == ["clicked", "clicked.brand"]
+    assert made.history_operands() == ["clicked", "clicked.brand"]
     assert [made.of_items(name) for name in ("clicked", "clicked.tags", "likes", "brand")] == [
         "item",
         "tags",

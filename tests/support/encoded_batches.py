@@ -7,7 +7,10 @@ from corank.batches.build import build_batch, grouped
 from corank.batches.encoded_batch import EncodedBatch
 from corank.core.ragged import Ragged, Rows
 from corank.features.input_layout import Bags, Layout
-from corank.features.kinds import BucketFeature, IdFeature, IdsFeature, NumberFeature
+from corank.features.kinds.bucket import BucketFeature
+from corank.features.kinds.id import IdFeature
+from corank.features.kinds.ids import IdsFeature
+from corank.features.kinds.number import NumberFeature
 from corank.features.schema import Schema
 
 SCHEMA = Schema(

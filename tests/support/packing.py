@@ -11,7 +11,9 @@ from corank.core.errors import DataError
 from corank.core.ragged import Ragged
 from corank.data.dataset import PackedDataset, Shard
 from corank.data.pack import pack
-from corank.features.kinds import IdFeature, IdsFeature, NumberFeature
+from corank.features.kinds.id import IdFeature
+from corank.features.kinds.ids import IdsFeature
+from corank.features.kinds.number import NumberFeature
 from corank.features.log_schema import DataSettings
 from corank.features.schema import Schema
 

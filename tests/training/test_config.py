@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from corank.core.errors import ConfigError
-from corank.features.kinds import IdsFeature
+from corank.features.kinds.ids import IdsFeature
 from corank.models.embedding import TableOptimiser
 from corank.training.config_file import plain, read
 from corank.training.optimisers import DenseOptimiser
@@ -69,7 +69,7 @@ WRONG = {
     "known metrics: prerank.click.auc, prerank.click.gauc, prerank.click.logloss, rank.click.auc, rank.click.gauc",
     "features.tab.dim=wide": "features.tab.dim: Input should be a valid integer",
     "features.tab.side=left": "features.tab.side: Input should be 'user', 'context', 'item' or 'cross'",
-    "features.tab.kind=colour": "features.tab: Input tag 'colour'",
+    "features.tab.kind=colour": "features.tab: unknown kind 'colour'; known kinds: bucket, ",
     "stages.0.query=wide": "stages.0.query: Input should be a valid list",
     "stages.1.hidden=[16, 0]": "stages.1.hidden.1: Input should be greater than 0; received 0",
     "stages.0.dropout=1": "stages.0.dropout: Input should be less than 1; received 1",

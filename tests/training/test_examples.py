@@ -10,15 +10,13 @@ from pydantic import BaseModel
 
 from corank.core.ann_index import RetrievalSettings
 from corank.core.settings import validated
-from corank.features.kinds import (
-    BucketFeature,
-    CountFeature,
-    IdFeature,
-    IdsFeature,
-    NumberFeature,
-    PairFeature,
-    PriorFeature,
-)
+from corank.features.kinds.bucket import BucketFeature
+from corank.features.kinds.count import CountFeature
+from corank.features.kinds.id import IdFeature
+from corank.features.kinds.ids import IdsFeature
+from corank.features.kinds.number import NumberFeature
+from corank.features.kinds.pair import PairFeature
+from corank.features.kinds.prior import PriorFeature
 from corank.features.log_schema import DataSettings, Label, Score, Split
 from corank.losses.cascade import CascadeLoss
 from corank.losses.click import ClickLoss

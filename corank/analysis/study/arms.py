@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from corank.core.errors import ConfigError
 from corank.core.formula import Value
 from corank.core.settings import validated
-from corank.features.kinds import Feature
+from corank.features.feature_kind import Feature
 from corank.features.schema import Schema
 from corank.models.layers import StageSettings, main_label
 from corank.training.config import Config

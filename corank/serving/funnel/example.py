@@ -3,16 +3,12 @@
 from typing import Any
 
 import numpy as np
-import polars as pl
 
 from corank.core.time import now_ms
-from corank.features.kinds import IdsFeature
-from corank.features.scale import Bucket
 from corank.features.schema import Schema
-from corank.features.vocabulary import Vocabulary
 from corank.serving.funnel.funnel import Funnel
 
-CANDIDATES, EVENTS, VALUES = 100, 5, 2
+CANDIDATES, EVENTS = 100, 5
 """How many of each there are."""
 HOUR = 3_600_000
 
@@ -24,7 +20,7 @@ def example(funnel: Funnel, rng: np.random.Generator) -> dict[str, Any]:
     items = ids.gather(rng.choice(len(ids), min(CANDIDATES, len(ids)), replace=False)).to_list()
     query = {
         side: {
-            schema.column(n): _value(funnel, n, rng)
+            schema.column(n): f.sample(funnel.request_encoder.encoders.fitted.get(n), rng)
             for n, f in schema.columns("query").items()
             if f.side == side
         }
@@ -45,17 +41,3 @@ def _histories(schema: Schema, items: list[Any]) -> dict[str, list[Any]]:
     now = now_ms()
     timed = [{"id": item, "time": now - HOUR * (len(items) - n)} for n, item in enumerate(items)]
     return {name: items if f.half_life is None else timed for name, f in schema.histories().items()}
-
-
-def _value(funnel: Funnel, name: str, rng: np.random.Generator) -> Any:
-    """One that training knew, if that can be told."""
-    encoder = funnel.request_encoder.encoders.fitted[name]
-    known: pl.Series | list[float] = []
-    if isinstance(encoder, Vocabulary):
-        known = encoder.values
-    elif isinstance(encoder, Bucket):
-        known = encoder.edges.tolist()
-    if not len(known):
-        return None
-    drawn = [known[n] for n in rng.integers(0, len(known), VALUES).tolist()]
-    return drawn if isinstance(funnel.schema.features[name], IdsFeature) else drawn[0]

@@ -20,9 +20,10 @@ from corank.core.errors import DataError, RequestError
 from corank.core.ragged import Ragged, Rows
 from corank.core.types import Floats, Longs
 from corank.data.derived_columns import derived, encoded
-from corank.features.crosses import Sides
-from corank.features.encoders import Encoded, Encoders, assemble
-from corank.features.operands import Operands, Wanted
+from corank.features.encoders import Encoders, assemble
+from corank.features.encoding import Encoded
+from corank.features.operand_rows import OperandRows
+from corank.features.operands import OperandNames, Operands
 from corank.features.priors import Snapshots
 from corank.features.schema import Placement, Schema
 from corank.features.vocabulary import hashes, identifiers
@@ -90,7 +91,7 @@ class RequestEncoder:
         self.item_columns = self._columns("item") - {manifest.item} | set(manifest.item_columns)
         self._pair_columns = self._columns("cross") | set(self._asked)
         self._query_columns = {name: self.schema.column(name) for name in self.schema.columns("query")}
-        self._wanted = Wanted.of(self.schema, "query").among(self._query_columns)
+        self._wanted = OperandNames.of(self.schema, "query").among(self._query_columns)
         # of one value, nearly always one that came before: a polars column costs more than all else
         encode = partial(_encoded, encoders, self._query_columns)
         self._encoded = lru_cache(maxsize=KEPT, typed=True)(encode)
@@ -143,7 +144,7 @@ class RequestEncoder:
         if self.schema.derived("cross"):
             items = received.items.operands(received.place[alive])
             request_of = np.zeros(len(alive), dtype=np.int64)
-            sides = Sides.pairs(self.schema, received.operands, items, request_of, None)
+            sides = OperandRows.pairs(self.schema, received.operands, items, request_of, None)
             times = np.full(len(alive), received.time)
             columns |= encoded(self.encoders, derived(self.schema, "cross", sides, self.priors, times))
         return assemble(self.schema.placed("cross"), columns, len(alive))
@@ -258,7 +259,7 @@ class RequestEncoder:
         recalled = self.recall.of(self.items, past) if self.recall.needed else None
         operands = operands.with_lists(self.recall.operands(recalled, past))
         if schema.derived("query"):
-            sides = Sides.alone(schema, "query", operands)
+            sides = OperandRows.alone(schema, "query", operands)
             found = derived(schema, "query", sides, self.priors, np.array([time]))
             columns |= encoded(self.encoders, found)
         columns |= self.recall.lists(past)
@@ -283,14 +284,14 @@ class RequestEncoder:
         schema, histories = self.schema, frozenset(self.schema.histories())
         return {
             side: (
-                frozenset(schema.column(n) for n, f in schema.columns("query").items() if f.side == side),
+                frozenset(schema.column_names(side=side)),
                 histories if side == "user" else frozenset(),
             )
             for side in ("user", "context")
         }
 
     def _columns(self, placement: Placement) -> set[str]:
-        return {self.schema.column(name) for name in self.schema.columns(placement)}
+        return set(self.schema.column_names(self.schema.columns(placement)))
 
 
 def _encoded(encoders: Encoders, columns: Mapping[str, str], name: str, value: Any) -> Encoded:
@@ -299,7 +300,7 @@ def _encoded(encoders: Encoders, columns: Mapping[str, str], name: str, value: A
 
 
 def _operand(
-    encoders: Encoders, columns: Mapping[str, str], wanted: Wanted, name: str, value: Any
+    encoders: Encoders, columns: Mapping[str, str], wanted: OperandNames, name: str, value: Any
 ) -> Operands:
     """One value of a query's feature, as crosses take it."""
     values = series(columns[name], [value], "request")

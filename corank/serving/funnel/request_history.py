@@ -15,10 +15,10 @@ from corank.core.errors import DataError, RequestError
 from corank.core.ragged import Ragged, Rows
 from corank.core.types import Floats, Hashes, Ints, Longs
 from corank.data.packed_history import with_past
-from corank.features.encoders import Encoded, Encoders
-from corank.features.history import recency
+from corank.features.encoders import Encoders
+from corank.features.encoding import MISSING, Encoded
+from corank.features.history import HistoryNeeds, recency
 from corank.features.operands import Operands, of_histories
-from corank.features.schema import MISSING
 from corank.features.vocabulary import Hash, Vocabulary, hashes, identifiers
 from corank.serving.funnel.request import history, series, whole
 
@@ -52,13 +52,8 @@ class HistoryEncoder:
     def __init__(self, encoders: Encoders, attended: Collection[str]) -> None:
         """`attended`: the histories that some stage attends to."""
         self.schema, self._encoders, self.attended = encoders.schema, encoders, attended
-        self._operands = self.schema.past_operands()
-        attributes = [history for history, _ in self.schema.attributes().values()]
-        of_items = [self.schema.history_of(name) for name in self._operands if "." in name]
-        self._looked_up = list(dict.fromkeys([*attributes, *of_items]))
-        """The histories whose items' records the query needs."""
-        weighted = [name for name, history in self.schema.histories().items() if history.half_life]
-        self.needed = bool(self._looked_up or weighted)
+        self._needs = HistoryNeeds.of(self.schema)
+        self.needed = bool(self._needs.records or self._needs.weighted)
         """Whether codes alone are not enough."""
 
     def past(self, name: str, events: Any, items: Items, time: int) -> RequestHistory:
@@ -68,8 +63,8 @@ class HistoryEncoder:
         ids, times = ids[-settings.last :], times[-settings.last :]
         encoder = self._encoders.fitted[self.schema.table_of(name)]
         assert isinstance(encoder, Vocabulary | Hash)
-        found = ids and (name in self._looked_up or name in self.attended)
-        keyed = name in self._operands
+        found = ids and (name in self._needs.records or name in self.attended)
+        keyed = name in self._needs.compared
         codes: Ints
         if not encoder.text and not keyed and (numbers := whole(ids)) is not None:
             codes = encoder.codes_of_numbers(numbers)
@@ -87,7 +82,7 @@ class HistoryEncoder:
         )
 
     def of(self, items: Items, past: Mapping[str, RequestHistory]) -> HistoryItems:
-        looked_up = [name for name in self._looked_up if name in past]
+        looked_up = [name for name in self._needs.records if name in past]
         places = [past[name].place for name in looked_up]
         place = np.concatenate([np.empty(0, dtype=np.int64), *places])
         row = np.where(place < 0, -1, np.cumsum(place >= 0) - 1)
@@ -109,14 +104,13 @@ class HistoryEncoder:
         self, recalled: HistoryItems | None, past: Mapping[str, RequestHistory]
     ) -> dict[str, Ragged]:
         """The operands of derived features that are of histories."""
-        attributes = [name for name in self._operands if "." in name]
         found: dict[str, Ragged] = {}
         if recalled is not None:
-            found = of_histories(self.schema, recalled.items, recalled.operands, attributes)
+            found = of_histories(self.schema, recalled.items, recalled.operands, self._needs.for_attributes)
         # an item that the bundle lacks is still the item that the user has seen
-        seen = [name for name in self._operands if "." not in name]
         return found | {
-            name: Ragged.packed(np.array([len(past[name].keys)]), past[name].keys) for name in seen
+            name: Ragged.packed(np.array([len(past[name].keys)]), past[name].keys)
+            for name in self._needs.compared
         }
 
     def lists(self, past: Mapping[str, RequestHistory]) -> dict[str, Encoded]:
@@ -141,7 +135,7 @@ class HistoryEncoder:
         known = items.rows(past.place[past.place >= 0])
         none = Rows(
             np.full((len(unknown), len(placed.ids)), MISSING, dtype=np.int32),
-            np.zeros((len(unknown), len(placed.numbers)), dtype=np.float32),
+            np.zeros((len(unknown), placed.width), dtype=np.float32),
             tuple(
                 Ragged.packed(np.zeros(len(unknown), np.int32), np.empty(0, np.int32)) for _ in placed.lists
             ),

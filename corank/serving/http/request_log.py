@@ -7,7 +7,7 @@ the scores anew.
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
@@ -21,9 +21,7 @@ import polars as pl
 from corank.core.errors import CorankError
 from corank.core.files import atomic_file
 from corank.features.encoders import Encoders
-from corank.features.kinds import IdsFeature
 from corank.features.schema import Placement
-from corank.features.vocabulary import Hash, Vocabulary
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.ranking_result import RankingResult
 
@@ -125,37 +123,21 @@ class ColumnFormat:
 
     kind: Any = None
     """None for one whose values have no type of their own."""
-    separator: str | None = None
+    to_table: Callable[[Any], Any] = lambda value: value
+    """Writes a request's value as tables do."""
 
     def series(self, name: str, values: list[Any]) -> pl.Series:
         """Of values as requests have them."""
-        if self.separator is not None:
-            values = [self._joined(value) for value in values]
-        return pl.Series(name, values, self.kind, strict=False)
-
-    def _joined(self, value: Any) -> Any:
-        """A request may list what tables spell in one text."""
-        if isinstance(value, list) and self.separator is not None:
-            return self.separator.join(str(one) for one in value if one is not None)
-        return value
+        return pl.Series(name, [self.to_table(value) for value in values], self.kind, strict=False)
 
 
 def _spelt(encoders: Encoders, placement: Placement) -> dict[str, ColumnFormat]:
     """The columns of a placement's features."""
-    schema, found = encoders.schema, {}
-    for name in schema.columns(placement):
-        encoder, feature = encoders.fitted[name], schema.features[name]
-        kind: Any = pl.Float64
-        if isinstance(encoder, Vocabulary):
-            kind = encoder.values.dtype if len(encoder.values) else None
-        elif isinstance(encoder, Hash):
-            kind = pl.String if encoder.text else pl.Int64
-        if isinstance(feature, IdsFeature):
-            kind = pl.String if feature.separator else kind and pl.List(kind)
-            found[schema.column(name)] = ColumnFormat(kind, feature.separator)
-        else:
-            found[schema.column(name)] = ColumnFormat(kind)
-    return found
+    schema = encoders.schema
+    return {
+        schema.column(name): ColumnFormat(feature.dtype(encoders.fitted.get(name)), feature.to_table)
+        for name, feature in schema.columns(placement).items()
+    }
 
 
 def _pairs(served: Sequence[RankingResult], encoders: Encoders) -> dict[str, pl.Series]:

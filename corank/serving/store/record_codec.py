@@ -22,7 +22,7 @@ from corank.bundle.item_records import Records
 from corank.bundle.manifest import BundleManifest
 from corank.core.errors import StoreError
 from corank.core.ragged import Ragged, Rows
-from corank.features.operands import Operands, Wanted
+from corank.features.operands import OperandNames, Operands
 from corank.features.vocabulary import Keys
 
 CRC = 4
@@ -39,18 +39,18 @@ class RecordFormat:
     ids: int
     numbers: int
     lists: int
-    operands: Wanted
+    operands: OperandNames
     columns: tuple[str, ...]
     vectors: tuple[tuple[str, int], ...]
     """By towers stage: d."""
 
     @classmethod
     def from_manifest(cls, manifest: BundleManifest) -> Self:
-        placed, wanted = manifest.declared.placed("item"), Wanted.of(manifest.declared, "item")
+        placed, wanted = manifest.declared.placed("item"), OperandNames.of(manifest.declared, "item")
         return cls(
             manifest.model_version,
             len(placed.ids),
-            len(placed.numbers),
+            placed.width,
             len(placed.lists),
             wanted,
             tuple(manifest.item_columns),

@@ -22,8 +22,8 @@ from corank.serving.store.record_codec import to_keys
 def columns_of(manifest: BundleManifest) -> list[str]:
     """The columns of a user that a request may carry, histories among them."""
     schema = manifest.declared
-    found = [schema.column(n) for n, f in schema.columns("query").items() if f.side == "user"]
-    return [c for c in dict.fromkeys([*found, *schema.histories()]) if c != manifest.user]
+    found = [*schema.column_names(side="user"), *schema.histories()]
+    return [c for c in dict.fromkeys(found) if c != manifest.user]
 
 
 def put_users(

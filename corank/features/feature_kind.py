@@ -1,0 +1,313 @@
+"""What a kind of feature is: its settings, how it is fitted and encoded, and what other features may make of it.
+
+A kind is a pydantic class in the registry `FEATURE_KINDS`; a feature of the config is an instance of it. Two sorts:
+a `ColumnFeature` reads a column and says its side; a `DerivedFeature` is made of other features, its operands, and has
+the side of those. `user` and `context` make up the query, known once a request; `item` is known ahead of any request;
+what is made of both is a `cross`: it belongs to a pair, and only a ranker may see it.
+
+A kind needs one file, named in the config's `plugins:`. This one is complete; a feature of it is declared as
+`{kind: cyclical, side: context, column: hour, period: 24}`:
+
+    from typing import Literal
+
+    import numpy as np
+    import polars as pl
+    from pydantic import PositiveFloat
+
+    from corank.features.encoding import Encoded, Encoder
+    from corank.features.feature_kind import FEATURE_KINDS, ColumnFeature
+    from corank.features.scale import numbers
+
+    @FEATURE_KINDS.register("cyclical")
+    class CyclicalFeature(ColumnFeature):
+        \"\"\"A number that comes round, such as the hour of the day, as a point on a circle: its sine and cosine.\"\"\"
+
+        kind: Literal["cyclical"]
+        period: PositiveFloat
+
+        @property
+        def width(self) -> int:
+            return 2
+
+        def encode(self, encoder: Encoder | None, values: pl.Series, name: str) -> Encoded:
+            angle = 2 * np.pi * numbers(values, name) / self.period
+            return np.nan_to_num(np.stack((np.sin(angle), np.cos(angle)), axis=1)).astype(np.float32)
+
+Letters: N rows.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
+
+import numpy as np
+import polars as pl
+
+from corank.core.errors import ConfigError, PluginError
+from corank.core.ragged import Ragged
+from corank.core.registry import Registry, by_name
+from corank.core.settings import Settings
+from corank.core.types import Doubles, Hashes
+from corank.features.encoding import MISSING, UNKNOWN, Column, Encoded, Encoder
+from corank.features.log_schema import DataSettings
+from corank.features.training_values import TrainingValues
+
+if TYPE_CHECKING:
+    from corank.features.history import History
+    from corank.features.operand_rows import OperandRows
+    from corank.features.priors import CountedFeature, PointInTime
+    from corank.features.schema import Schema
+
+Side = Literal["user", "context", "item", "cross"]
+Storage = Literal["id", "list", "number"]
+"""How a feature is stored and enters a network: one code, a list of codes (both embedded), or numbers."""
+Use = Literal["id", "key", "list", "number"]
+"""What a derived feature may take of another: `id`, a hash of the value itself, which can be looked for in lists;
+`key`, a hash of the value or of its bucket; `list`, hashes of several values; `number`."""
+
+
+class FeatureKind(Settings):
+    """What all features have. Kinds derive from `ColumnFeature` or `DerivedFeature`."""
+
+    kind: str
+
+    encoders: ClassVar[tuple[type[Encoder], ...]] = ()
+    """The classes of encoders that `fit` may return."""
+    uses: ClassVar[frozenset[Use]] = frozenset()
+    """What derived features may take of it."""
+
+    @property
+    def storage(self) -> Storage:
+        """How it is stored: `number` unless the kind is embedded."""
+        return "number"
+
+    @property
+    def width(self) -> int:
+        """Columns of the dense input that it fills: the dimension of its embedding, or how many numbers it gives."""
+        return 1
+
+    @property
+    def averages(self) -> bool:
+        """Whether the embeddings of a list are averaged, instead of summed."""
+        return False
+
+    @property
+    def filterable(self) -> bool:
+        """Whether requests may filter retrieval by it."""
+        return False
+
+    @property
+    def as_column(self) -> "ColumnFeature | None":
+        """Itself, if it reads a column."""
+        return None
+
+    @property
+    def as_derived(self) -> "DerivedFeature | None":
+        """Itself, if it is made of operands."""
+        return None
+
+    @property
+    def as_prior(self) -> "CountedFeature | None":
+        """Itself, if it counts earlier candidates."""
+        return None
+
+    @property
+    def as_history(self) -> "History | None":
+        """Which events it lists, if it is a history of the user."""
+        return None
+
+    @property
+    def attribute(self) -> tuple[str, str] | None:
+        """The history and the item feature, if it lists what the items of a history have of that feature."""
+        return None
+
+    @property
+    def made_of(self) -> str | None:
+        """What it is made of, for people; None if it is read from a table."""
+        return None
+
+    def table_owner(self, name: str) -> str:
+        """The feature whose embedding table it reads: itself, called `name`, unless it shares one."""
+        return name
+
+    @abstractmethod
+    def side_among(self, side_of: Callable[[str], Side]) -> Side:
+        """Its side, given those of other features."""
+
+    def check(self, name: str, schema: "Schema") -> None:
+        """Raise ConfigError if it, called `name`, does not fit the other features."""
+
+    def check_data(self, name: str, schema: "Schema", data: DataSettings) -> None:
+        """Raise ConfigError if it, called `name`, does not fit the data's settings, such as their labels."""
+
+    def fit(self, values: TrainingValues) -> Encoder | None:
+        """Learn an encoder from training values; None if there is nothing to learn. Raises DataError."""
+        return None
+
+    def decode(self, encoder: Encoder | None, encoded: Any) -> Any:
+        """Turn a code (int) or numbers (width,) back into what people read, as far as that is possible."""
+        if self.storage == "number":
+            rounded = [round(float(number), 4) for number in encoded]
+            return rounded[0] if len(rounded) == 1 else rounded
+        if encoded == MISSING or encoder is None:
+            return None
+        return "unknown" if encoded == UNKNOWN else encoder.decode(encoded)
+
+
+class ColumnFeature(FeatureKind):
+    """A feature that is read from a column. A kind must implement `encode`."""
+
+    side: Side
+    column: str | None = None
+    """Column of the side's table; the feature's name unless given."""
+
+    @property
+    def as_column(self) -> "ColumnFeature | None":
+        """Itself."""
+        return self
+
+    def side_among(self, side_of: Callable[[str], Side]) -> Side:
+        """Its side, as declared."""
+        return self.side
+
+    @abstractmethod
+    def encode(self, encoder: Encoder | None, values: pl.Series, name: str) -> Encoded:
+        """Encode raw values, the same offline and online.
+
+        Args:
+            encoder: what `fit` returned.
+            values: (N,), with nulls.
+            name: the feature's, for messages.
+
+        Returns:
+            Codes (N,) int32, N lists of codes, or numbers (N,) or (N, width) float32, as `storage` and `width` say.
+
+        Raises:
+            DataError: if the values are of a type that cannot be encoded.
+        """
+
+    def check_column(self, name: str, dtype: pl.DataType) -> str | None:
+        """Say what the feature, called `name`, expects of its column, if the type does not fit."""
+        return None
+
+    def keys(self, encoder: Encoder | None, values: pl.Series, name: str) -> Hashes:
+        """Hashes by which derived features tell values apart, 0 where missing: (N,). For uses `id` and `key`."""
+        raise NotImplementedError(f"{self.kind} gives no keys")
+
+    def lists(self, values: pl.Series, name: str) -> Ragged:
+        """N lists of hashes. For use `list`."""
+        raise NotImplementedError(f"{self.kind} gives no lists")
+
+    def numbers(self, values: pl.Series, name: str) -> Doubles:
+        """Numbers, NaN where missing: (N,). For use `number`."""
+        raise NotImplementedError(f"{self.kind} gives no numbers")
+
+    def sample(self, encoder: Encoder | None, rng: np.random.Generator) -> Any:
+        """Draw a raw value for an example request, as JSON has it; None if none is known."""
+        drawn = encoder.sample(rng, SAMPLED) if encoder else []
+        return drawn[0] if drawn else None
+
+    def dtype(self, encoder: Encoder | None) -> pl.DataType | None:
+        """Type of the column in a table, by which served requests are logged; None if it is not known."""
+        return encoder.dtype if encoder else pl.Float64()
+
+    def to_table(self, value: Any) -> Any:
+        """Write a request's value as tables write it."""
+        return value
+
+
+SAMPLED = 2
+"""Values that `sample` draws, of which a feature that is no list takes the first."""
+
+
+class DerivedFeature(FeatureKind):
+    """A feature made of other features, by the same code offline and online. A kind must implement `operands`,
+    `operand_uses` and `derive`."""
+
+    operands_key: ClassVar[str] = "of"
+    """The settings key that lists the operands."""
+    operands_text: ClassVar[str] = "features that fit"
+    """What the operands must be, for messages."""
+    compares: ClassVar[bool] = False
+    """Whether the values of one operand are looked for in another, so that all must be text, or all numbers."""
+
+    @property
+    @abstractmethod
+    def operands(self) -> Sequence[str]:
+        """Names of features of columns, or `HISTORY.FEATURE`: what a history's items have of a feature."""
+
+    @property
+    @abstractmethod
+    def operand_uses(self) -> Sequence[Collection[Use]]:
+        """What `derive` takes of each operand: one of these uses."""
+
+    @property
+    def as_derived(self) -> "DerivedFeature | None":
+        """Itself."""
+        return self
+
+    @property
+    def made_of(self) -> str | None:
+        """Its operands."""
+        return ", ".join(self.operands)
+
+    def side_among(self, side_of: Callable[[str], Side]) -> Side:
+        """The side of its operands: `context` where user and context meet, `cross` where query and item do."""
+        sides = {side_of(operand.rpartition(".")[0] or operand) for operand in self.operands}
+        if len(sides) == 1:
+            return sides.pop()
+        return "cross" if "item" in sides else "context"
+
+    def check(self, name: str, schema: "Schema") -> None:
+        """Raise ConfigError if an operand is not there, is there twice, or does not give what is needed."""
+        key = f"features.{name}.{self.operands_key}"
+        if len(set(self.operands)) < len(self.operands):
+            raise ConfigError(f"{key}: names one feature twice; received {', '.join(self.operands)}")
+        for operand in self.operands:
+            schema.check_operand(key, operand)
+        for operand, needed in zip(self.operands, self.operand_uses, strict=True):
+            if schema.uses_of(operand).isdisjoint(needed):
+                raise ConfigError(f"{key}: a {self.kind} is of {self.operands_text}; '{operand}' is neither")
+
+    @abstractmethod
+    def derive(self, operands: "OperandRows", when: "PointInTime") -> Hashes | Doubles:
+        """Compute the feature for N rows.
+
+        Args:
+            operands: what the operands give: `operands.key(name)`, `operands.number(name)`, `operands.lists(name)`.
+            when: the time of each row, and what was counted before it.
+
+        Returns:
+            Hashes (N,), 0 where missing, or numbers (N,) or (N, width), NaN where missing.
+        """
+
+    def encode(self, encoder: Encoder | None, values: Hashes | Doubles) -> Column:
+        """Encode what `derive` returned as codes (N,) int32 or numbers (N,) or (N, width) float32."""
+        encoded: Column = np.nan_to_num(values).astype(np.float32)
+        return encoded
+
+
+def check_kind(what: str, part: Any) -> None:
+    """Raise PluginError if a class does not keep to the protocol of a feature kind."""
+    if not (isinstance(part, type) and issubclass(part, ColumnFeature | DerivedFeature)):
+        raise PluginError(f"{what}: expected a class derived from ColumnFeature or DerivedFeature")
+    missing = sorted(getattr(part, "__abstractmethods__", ()))
+    if missing:
+        raise PluginError(f"{what}: {part.__name__} must implement {', '.join(missing)}")
+    names = get_args(part.model_fields["kind"].annotation)
+    if not names or f"'{names[0]}'" not in what:
+        raise PluginError(
+            f"{what}: {part.__name__} needs the field `kind: Literal[…]` with its registered name"
+        )
+    unnamed = [encoder for encoder in part.encoders if not issubclass(encoder, Encoder)]
+    if unnamed:
+        raise PluginError(
+            f"{what}: {part.__name__}.encoders holds {unnamed[0].__name__}, which is no Encoder"
+        )
+
+
+FEATURE_KINDS = Registry[type[FeatureKind]](
+    "feature kind", "corank.features", "corank.features.kinds", check_kind
+)
+Feature = Annotated[FeatureKind, *by_name(FEATURE_KINDS, "kind")]
+"""A settings field of any registered kind, chosen by the key `kind`."""

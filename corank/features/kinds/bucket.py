@@ -1,0 +1,61 @@
+"""`kind: bucket`: a number cut at its quantiles and embedded."""
+
+from typing import ClassVar, Literal
+
+import numpy as np
+import polars as pl
+from pydantic import PositiveInt
+
+from corank.core.types import Doubles, Hashes
+from corank.features.encoding import MISSING, Encoded, Encoder
+from corank.features.feature_kind import FEATURE_KINDS, ColumnFeature, Storage, Use
+from corank.features.scale import Bucket, is_number, numbers
+from corank.features.training_values import TrainingValues
+from corank.features.vocabulary import splitmix64
+
+
+@FEATURE_KINDS.register("bucket")
+class BucketFeature(ColumnFeature):
+    """A number cut at its quantiles and embedded, with a row of its own for missing."""
+
+    kind: Literal["bucket"]
+    buckets: PositiveInt = 32
+    dim: PositiveInt = 16
+
+    encoders: ClassVar[tuple[type[Encoder], ...]] = (Bucket,)
+    uses: ClassVar[frozenset[Use]] = frozenset({"key", "number"})
+
+    @property
+    def storage(self) -> Storage:
+        """One code."""
+        return "id"
+
+    @property
+    def width(self) -> int:
+        """The dimension of the embedding."""
+        return self.dim
+
+    def check_column(self, name: str, dtype: pl.DataType) -> str | None:
+        """Expect numbers."""
+        return None if is_number(dtype) else f"numbers, as features.{name} is of kind bucket"
+
+    def fit(self, values: TrainingValues) -> Encoder:
+        """Learn the edges."""
+        return Bucket.fit(numbers(values.sample(), values.name), self.buckets)
+
+    def encode(self, encoder: Encoder | None, values: pl.Series, name: str) -> Encoded:
+        """Codes (N,)."""
+        assert isinstance(encoder, Bucket)
+        return encoder.codes(numbers(values, name))
+
+    def keys(self, encoder: Encoder | None, values: pl.Series, name: str) -> Hashes:
+        """Hashes of the buckets: (N,)."""
+        assert isinstance(encoder, Bucket)
+        codes = encoder.codes(numbers(values, name))
+        hashed = splitmix64(codes.astype(np.uint64))
+        hashed[codes == MISSING] = 0
+        return hashed
+
+    def numbers(self, values: pl.Series, name: str) -> Doubles:
+        """The numbers as they are: (N,)."""
+        return numbers(values, name)

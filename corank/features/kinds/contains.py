@@ -1,0 +1,45 @@
+"""`kind: contains`: whether a list holds a value."""
+
+from collections.abc import Collection, Sequence
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from corank.core.types import Doubles, Hashes
+from corank.features.encoding import Column, Encoder
+from corank.features.feature_kind import FEATURE_KINDS, Use
+from corank.features.kinds.count import LIST_AND_VALUE, LIST_AND_VALUE_TEXT
+from corank.features.kinds.scaled import CrossFeature
+from corank.features.operand_rows import OperandRows
+from corank.features.priors import PointInTime
+from corank.features.scale import Scale
+from corank.features.training_values import TrainingValues
+
+
+@FEATURE_KINDS.register("contains")
+class ContainsFeature(CrossFeature):
+    """1 where a list holds the value, or one of the values, of another feature, else 0."""
+
+    kind: Literal["contains"]
+
+    encoders: ClassVar[tuple[type[Encoder], ...]] = (Scale,)
+    operands_text: ClassVar[str] = LIST_AND_VALUE_TEXT
+    compares: ClassVar[bool] = True
+
+    @property
+    def operand_uses(self) -> Sequence[Collection[Use]]:
+        """A list, then a value or a list."""
+        return LIST_AND_VALUE
+
+    def derive(self, operands: OperandRows, when: PointInTime) -> Doubles:
+        """0 or 1: (N,)."""
+        return (operands.count_matches(*self.of) > 0).astype(np.float64)
+
+    def fit(self, values: TrainingValues) -> Encoder:
+        """Nothing is learnt: the number stays as it is."""
+        return Scale("none")
+
+    def encode(self, encoder: Encoder | None, values: Hashes | Doubles) -> Column:
+        """0 or 1: (N,)."""
+        assert isinstance(encoder, Scale)
+        return encoder.scaled(values.astype(np.float64, copy=False))

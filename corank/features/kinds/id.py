@@ -1,0 +1,72 @@
+"""`kind: id`: one categorical value, embedded."""
+
+from typing import ClassVar, Literal, Self
+
+import polars as pl
+from pydantic import PositiveInt, model_validator
+
+from corank.core.types import Hashes
+from corank.features.encoding import Encoded, Encoder
+from corank.features.feature_kind import FEATURE_KINDS, ColumnFeature, Side, Storage, Use
+from corank.features.training_values import TrainingValues
+from corank.features.vocabulary import Hash, Vocabulary, fit_codes, hashes
+
+
+def check_filter(side: Side, filter_by: bool) -> None:
+    """Raise ValueError if `filter` is set on a feature that is not item-side."""
+    if filter_by and side != "item":
+        raise ValueError(f"filter is for retrieval, which knows items alone; this one's side is {side}")
+
+
+@FEATURE_KINDS.register("id")
+class IdFeature(ColumnFeature):
+    """One categorical value, embedded. A vocabulary of the training rows, or a hash into `hash` rows."""
+
+    kind: Literal["id"]
+    dim: PositiveInt = 16
+    min_count: PositiveInt = 1
+    """Values seen less often in training are encoded as unknown, which so learns an embedding."""
+    hash: PositiveInt | None = None
+    filter: bool = False
+    """Requests may filter retrieval by it; for item features."""
+
+    encoders: ClassVar[tuple[type[Encoder], ...]] = (Vocabulary, Hash)
+    uses: ClassVar[frozenset[Use]] = frozenset({"id", "key"})
+
+    @model_validator(mode="after")
+    def _check_filter(self) -> Self:
+        check_filter(self.side, self.filter)
+        return self
+
+    @property
+    def storage(self) -> Storage:
+        """One code."""
+        return "id"
+
+    @property
+    def width(self) -> int:
+        """The dimension of the embedding."""
+        return self.dim
+
+    @property
+    def filterable(self) -> bool:
+        """Whether `filter` is set."""
+        return self.filter
+
+    def check_column(self, name: str, dtype: pl.DataType) -> str | None:
+        """Expect whole numbers or text."""
+        unfit = dtype.is_nested() or dtype.is_temporal()
+        return f"whole numbers or text, as features.{name} is of kind id" if unfit else None
+
+    def fit(self, values: TrainingValues) -> Encoder:
+        """Learn a vocabulary, or whether a hash is of text."""
+        return fit_codes(values, self.min_count, self.hash)
+
+    def encode(self, encoder: Encoder | None, values: pl.Series, name: str) -> Encoded:
+        """Codes (N,)."""
+        assert isinstance(encoder, Vocabulary | Hash)
+        return encoder.codes(values, name)
+
+    def keys(self, encoder: Encoder | None, values: pl.Series, name: str) -> Hashes:
+        """Hashes of the values, known to the vocabulary or not: (N,)."""
+        return hashes(values, name)

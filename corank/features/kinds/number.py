@@ -1,0 +1,39 @@
+"""`kind: number`: a number, scaled."""
+
+from typing import ClassVar, Literal
+
+import polars as pl
+
+from corank.core.types import Doubles
+from corank.features.encoding import Encoded, Encoder
+from corank.features.feature_kind import FEATURE_KINDS, ColumnFeature, Use
+from corank.features.scale import Scale, Scaling, is_number, numbers
+from corank.features.training_values import TrainingValues
+
+
+@FEATURE_KINDS.register("number")
+class NumberFeature(ColumnFeature):
+    """A number, scaled to about unit size. A missing one becomes the scaled mean; use `bucket` where missing tells."""
+
+    kind: Literal["number"]
+    scale: Scaling = "standard"
+
+    encoders: ClassVar[tuple[type[Encoder], ...]] = (Scale,)
+    uses: ClassVar[frozenset[Use]] = frozenset({"number"})
+
+    def check_column(self, name: str, dtype: pl.DataType) -> str | None:
+        """Expect numbers."""
+        return None if is_number(dtype) else f"numbers, as features.{name} is of kind number"
+
+    def fit(self, values: TrainingValues) -> Encoder:
+        """Learn the scale."""
+        return Scale.fit(values, self.scale)
+
+    def encode(self, encoder: Encoder | None, values: pl.Series, name: str) -> Encoded:
+        """Scaled numbers (N,)."""
+        assert isinstance(encoder, Scale)
+        return encoder.scaled(numbers(values, name))
+
+    def numbers(self, values: pl.Series, name: str) -> Doubles:
+        """The numbers as they are: (N,)."""
+        return numbers(values, name)

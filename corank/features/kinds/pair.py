@@ -1,0 +1,59 @@
+"""`kind: pair`: two values as one, embedded."""
+
+from collections.abc import Collection, Sequence
+from typing import ClassVar, Literal
+
+import numpy as np
+from pydantic import PositiveInt
+
+from corank.core.types import Doubles, Hashes
+from corank.features.encoding import Column, Encoder
+from corank.features.feature_kind import FEATURE_KINDS, Storage, Use
+from corank.features.kinds.scaled import CrossFeature
+from corank.features.operand_rows import OperandRows
+from corank.features.priors import PointInTime
+from corank.features.training_values import TrainingValues
+from corank.features.vocabulary import Hash, Vocabulary, fit_codes, mixed
+
+
+@FEATURE_KINDS.register("pair")
+class PairFeature(CrossFeature):
+    """Two values as one, embedded: a vocabulary of the training rows' pairs, or a hash. Missing if either is."""
+
+    kind: Literal["pair"]
+    dim: PositiveInt = 16
+    min_count: PositiveInt = 1
+    hash: PositiveInt | None = None
+
+    encoders: ClassVar[tuple[type[Encoder], ...]] = (Vocabulary, Hash)
+    operands_text: ClassVar[str] = "features of kind id or bucket"
+
+    @property
+    def storage(self) -> Storage:
+        """One code."""
+        return "id"
+
+    @property
+    def width(self) -> int:
+        """The dimension of the embedding."""
+        return self.dim
+
+    @property
+    def operand_uses(self) -> Sequence[Collection[Use]]:
+        """Two keys."""
+        return [{"key"}, {"key"}]
+
+    def derive(self, operands: OperandRows, when: PointInTime) -> Hashes:
+        """Hashes of the pairs: (N,)."""
+        return mixed([operands.key(operand) for operand in self.of])
+
+    def fit(self, values: TrainingValues) -> Encoder:
+        """Learn a vocabulary of the pairs' hashes, unless they are hashed into `hash` rows."""
+        if self.hash is not None:
+            return Hash(self.hash, text=False)
+        return fit_codes(values, self.min_count, None)
+
+    def encode(self, encoder: Encoder | None, values: Hashes | Doubles) -> Column:
+        """Codes (N,)."""
+        assert isinstance(encoder, Vocabulary | Hash)
+        return encoder.codes_of(values.view(np.uint64))

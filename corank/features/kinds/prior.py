@@ -1,0 +1,72 @@
+"""`kind: prior`: what happened before to candidates with the same values."""
+
+from collections.abc import Collection, Sequence
+from datetime import timedelta
+from typing import Annotated, ClassVar, Literal, Self
+
+from annotated_types import MinLen
+from pydantic import AllowInfNan, PositiveFloat, model_validator
+
+from corank.core.errors import ConfigError
+from corank.core.settings import Duration
+from corank.core.types import Doubles
+from corank.features.feature_kind import FEATURE_KINDS, Use
+from corank.features.history import check_grid
+from corank.features.kinds.scaled import ScaledFeature
+from corank.features.log_schema import DataSettings
+from corank.features.operand_rows import OperandRows
+from corank.features.priors import CountedFeature, PointInTime
+from corank.features.schema import Schema
+
+
+@FEATURE_KINDS.register("prior")
+class PriorFeature(ScaledFeature):
+    """What happened before to candidates with the same values of `by`, as of the last snapshot before the request.
+
+    With a label its smoothed rate, (n₁ + s·r) / (n + s), of the n exposed candidates whose label is known, n₁ of them
+    1; r is the rate of all and s the smoothing. Without one log(1 + n) of the exposed, scaled.
+    """
+
+    kind: Literal["prior"]
+    by: Annotated[list[str], MinLen(1)]
+    label: str | None = None
+    every: Duration = timedelta(days=1)
+    """Snapshots are taken at multiples of this, in the data's time zone."""
+    lag: Duration = timedelta()
+    """A snapshot does not know what happened less than so long before it."""
+    smoothing: Annotated[PositiveFloat, AllowInfNan(False)] = 10.0
+    """Candidates of the rate of all that are added to a key's own."""
+
+    operands_key: ClassVar[str] = "by"
+    operands_text: ClassVar[str] = "features of kind id or bucket"
+
+    @property
+    def operands(self) -> Sequence[str]:
+        """Those of `by`."""
+        return self.by
+
+    @property
+    def operand_uses(self) -> Sequence[Collection[Use]]:
+        """A key each."""
+        return [{"key"}] * len(self.by)
+
+    @property
+    def as_prior(self) -> CountedFeature | None:
+        """Itself."""
+        return self
+
+    @model_validator(mode="after")
+    def _check_grid(self) -> Self:
+        check_grid(self.every)
+        return self
+
+    def check_data(self, name: str, schema: Schema, data: DataSettings) -> None:
+        """Raise ConfigError if its label does not exist."""
+        if self.label is not None and self.label not in data.labels:
+            raise ConfigError(
+                f"features.{name}.label: no label '{self.label}'; data.labels are {', '.join(data.labels)}"
+            )
+
+    def derive(self, operands: OperandRows, when: PointInTime) -> Doubles:
+        """The rate, or how often, as of each row's time: (N,)."""
+        return when.counted(self, operands)

@@ -1,0 +1,99 @@
+"""The rows that derived features are computed from: of one side, or pairs of a query and an item.
+
+Letters: N results · A rows of the side that has the list.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corank.core.ragged import Ragged
+from corank.core.types import Doubles, Hashes
+from corank.features.operands import Operands
+from corank.features.schema import Placement, Schema
+from corank.features.vocabulary import mixed, splitmix64
+
+Index = NDArray[np.integer]
+
+
+@dataclass(frozen=True)
+class OperandRows:
+    """The operands of N results: each is of a row of one side, or of a pair of a query and an item."""
+
+    schema: Schema
+    rows: Mapping[Placement, Operands]
+    of: Mapping[Placement, Index | None]
+    """The row of each result, (N,); None where result n is of row n."""
+    count: int
+
+    @classmethod
+    def alone(cls, schema: Schema, placement: Placement, rows: Operands) -> "OperandRows":
+        """Result n is of row n of one placement."""
+        return cls(schema, {placement: rows}, {placement: None}, rows.count)
+
+    @classmethod
+    def pairs(
+        cls, schema: Schema, query: Operands, item: Operands, request_of: Index, item_of: Index | None
+    ) -> "OperandRows":
+        """Result n is of request `request_of[n]` and item row `item_of[n]`, n itself if None."""
+        return cls(
+            schema, {"query": query, "item": item}, {"query": request_of, "item": item_of}, len(request_of)
+        )
+
+    def take(self, index: Index) -> "OperandRows":
+        """Select some of the results."""
+        of = {placement: index if rows is None else rows[index] for placement, rows in self.of.items()}
+        return OperandRows(self.schema, self.rows, of, len(index))
+
+    def _side(self, operand: str) -> tuple[Operands, Index | None]:
+        placement = self.schema.placement(self.schema.history_of(operand))
+        return self.rows[placement], self.of[placement]
+
+    def key(self, operand: str) -> Hashes:
+        """(N,), 0 where missing."""
+        rows, of = self._side(operand)
+        return rows.keys[operand] if of is None else rows.keys[operand][of]
+
+    def number(self, operand: str) -> Doubles:
+        """(N,), NaN where missing."""
+        rows, of = self._side(operand)
+        return rows.numbers[operand] if of is None else rows.numbers[operand][of]
+
+    def lists(self, operand: str) -> tuple[Ragged, Index]:
+        """The lists of a side's rows, and the row of each result: (A) lists, (N,)."""
+        rows, of = self._side(operand)
+        return rows.lists[operand], np.arange(self.count) if of is None else of
+
+    def is_list(self, operand: str) -> bool:
+        """Whether an operand is a list or a history."""
+        return operand in self._side(operand)[0].lists
+
+    def count_matches(self, listed: str, sought: str) -> Doubles:
+        """How often the lists of an operand hold the value, or the values, of another: (N,).
+
+        By a sorted table of (list, value), so that time grows with the lists and the results, not with their product.
+        """
+        lists, list_of = self.lists(listed)
+        held, times = np.unique(_within(lists.row_of(), lists.flat()), return_counts=True)
+        if not len(held):
+            return np.zeros(self.count)
+        value, result_of = self._values(sought)
+        query = _within(list_of[result_of], value)
+        index = np.minimum(np.searchsorted(held, query), len(held) - 1)
+        found = np.where((held[index] == query) & (value != 0), times[index], 0)
+        return np.bincount(result_of, found, self.count).astype(np.float64, copy=False)
+
+    def _values(self, operand: str) -> tuple[Hashes, Index]:
+        """The values of an operand, 0 for none, and the result that each belongs to."""
+        if not self.is_list(operand):
+            return self.key(operand), np.arange(self.count)
+        lists, of = self.lists(operand)
+        lists = lists.take(of)
+        return lists.flat(), lists.row_of()
+
+
+def _within(row: Index, value: Hashes) -> Hashes:
+    """A hash of row and value, 0 for value 0: (N,)."""
+    return mixed([splitmix64(row.astype(np.uint64)), value])
