@@ -7,34 +7,38 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
 from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 
 from corank.core.calibration import Platt, fit
 from corank.core.errors import DataError
+from corank.core.types import Doubles, Floats
 
 FINITE = st.floats(-30, 30, width=32)
 
 
-def drawn(rows=5000, slope=0.5, intercept=-1.0, seed=0):
+def drawn(
+    rows: int = 5000, slope: float = 0.5, intercept: float = -1.0, seed: int = 0
+) -> tuple[Doubles, NDArray[np.int8]]:
     generator = np.random.default_rng(seed)
     logits = generator.normal(1, 2, size=rows)
     return logits, (generator.random(rows) < expit(slope * logits + intercept)).astype(np.int8)
 
 
-def test_apply_by_hand():
+def test_apply_by_hand() -> None:
     platt = Platt(slope=2.0, intercept=-1.0)
     np.testing.assert_allclose(platt.apply(np.array([0.5, 0.0])), [0.5, 1 / (1 + math.e)])
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_apply_keeps_shape_and_type(dtype):
+def test_apply_keeps_shape_and_type(dtype: type[np.floating]) -> None:
     logits = np.linspace(-5, 5, 12, dtype=dtype).reshape(3, 4)
     assert Platt(0.7, 0.1).apply(logits).dtype == dtype
     np.testing.assert_allclose(Platt().apply(logits), expit(logits))
 
 
-def test_fit_by_hand():
+def test_fit_by_hand() -> None:
     # At logit 0 one of four clicks, at logit 1 one of two: intercept ln(1/3), slope ln 3; repeated, so that
     # the term that keeps the slope finite is worth nothing.
     logits, labels = np.array([0, 0, 0, 0, 1, 1.0]), np.array([1, 0, 0, 0, 1, 0], dtype=np.int8)
@@ -43,7 +47,7 @@ def test_fit_by_hand():
     assert platt.intercept == pytest.approx(-math.log(3), abs=1e-4)
 
 
-def test_fit_is_maximum_likelihood():
+def test_fit_is_maximum_likelihood() -> None:
     logits, labels = drawn()
     reference = LogisticRegression(C=np.inf, tol=1e-10).fit(logits[:, None], labels)
     platt = fit(logits, labels)
@@ -51,7 +55,7 @@ def test_fit_is_maximum_likelihood():
     assert platt.intercept == pytest.approx(reference.intercept_[0], rel=2e-3)
 
 
-def test_a_weight_counts_a_row_as_often():
+def test_a_weight_counts_a_row_as_often() -> None:
     logits, labels = drawn(300)
     weight = np.random.default_rng(1).integers(0, 4, size=300)
     repeated = fit(np.repeat(logits, weight), np.repeat(labels, weight))
@@ -60,14 +64,14 @@ def test_a_weight_counts_a_row_as_often():
     assert weighted.intercept == pytest.approx(repeated.intercept, rel=1e-5)
 
 
-def test_unknown_labels_are_left_out():
+def test_unknown_labels_are_left_out() -> None:
     logits, labels = drawn(200)
     more = fit(np.append(logits, [np.nan, 99]), np.append(labels, [-1, -1]).astype(np.int8))
     assert more == fit(logits, labels)
 
 
 @given(arrays(np.float32, st.integers(2, 60), elements=FINITE), st.data())
-def test_pcoc_on_the_rows_of_the_fit_is_1(logits, data):
+def test_pcoc_on_the_rows_of_the_fit_is_1(logits: Floats, data: st.DataObject) -> None:
     labels = data.draw(arrays(np.int8, len(logits), elements=st.integers(0, 1)))
     labels[:2] = 0, 1
     platt = fit(logits, labels)
@@ -75,7 +79,7 @@ def test_pcoc_on_the_rows_of_the_fit_is_1(logits, data):
 
 
 @given(st.lists(FINITE, min_size=2, max_size=50, unique=True), st.data())
-def test_order_is_kept(logits, data):
+def test_order_is_kept(logits: list[float], data: st.DataObject) -> None:
     labels = data.draw(arrays(np.int8, len(logits), elements=st.integers(-1, 1)))
     ascending = np.sort(np.array(logits))
     platt = fit(np.array(logits), labels)
@@ -84,7 +88,7 @@ def test_order_is_kept(logits, data):
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
-def test_logits_of_any_scale_are_mended(scale):
+def test_logits_of_any_scale_are_mended(scale: float) -> None:
     logits, labels = drawn()
     platt, plain = fit(logits * scale + 5 * scale, labels), fit(logits, labels)
     fitted, expected = platt.apply(logits * scale + 5 * scale), plain.apply(logits)
@@ -92,28 +96,28 @@ def test_logits_of_any_scale_are_mended(scale):
     np.testing.assert_allclose(fitted, expected, atol=0.01)
 
 
-def test_classes_that_logits_part_have_a_finite_slope():
+def test_classes_that_logits_part_have_a_finite_slope() -> None:
     logits, labels = np.array([-2, -1, 1, 2.0]), np.array([0, 0, 1, 1], dtype=np.int8)
     platt = fit(logits, labels)
     assert 1 < platt.slope < 10
     assert platt.intercept == pytest.approx(0, abs=1e-6)
 
 
-def test_a_stage_that_orders_backwards_keeps_a_slope_above_0():
+def test_a_stage_that_orders_backwards_keeps_a_slope_above_0() -> None:
     logits, labels = drawn(slope=-2.0)
     platt = fit(logits, labels)
     assert 0 < platt.slope < 0.05
     assert platt.apply(logits).mean() == pytest.approx(labels.mean(), rel=1e-4)
 
 
-def test_equal_logits_give_the_rate():
+def test_equal_logits_give_the_rate() -> None:
     platt = fit(np.full(10, 3.0), np.array([1] * 3 + [0] * 7, dtype=np.int8))
     assert platt.slope == pytest.approx(1)
     assert platt.apply(np.array([3.0]))[0] == pytest.approx(0.3)
 
 
 @pytest.mark.parametrize("label", [0, 1])
-def test_one_class_is_given_half_a_row_of_the_other(label):
+def test_one_class_is_given_half_a_row_of_the_other(label: int) -> None:
     platt = fit(np.full(9, 2.0), np.full(9, label, dtype=np.int8))
     assert platt.slope == pytest.approx(1)
     assert platt.apply(np.array([2.0]))[0] == pytest.approx((9 * label + 0.5 * (1 - label)) / 9.5)
@@ -121,12 +125,12 @@ def test_one_class_is_given_half_a_row_of_the_other(label):
     assert spread.apply(np.linspace(-3, 3, 1000)).mean() == pytest.approx(label, abs=0.001)
 
 
-def test_nothing_known_leaves_the_identity():
+def test_nothing_known_leaves_the_identity() -> None:
     for labels in ([], [-1, -1]):
         assert fit(np.zeros(len(labels)), np.array(labels, dtype=np.int8)) == Platt(1.0, 0.0)
 
 
-def test_infinite_logits_are_refused():
+def test_infinite_logits_are_refused() -> None:
     with pytest.raises(DataError, match=r"logits: 1 of 2 are not finite; did training diverge\?"):
         fit(np.array([0, np.inf]), np.array([0, 1], dtype=np.int8))
 
@@ -134,18 +138,18 @@ def test_infinite_logits_are_refused():
 @pytest.mark.parametrize(
     ("slope", "intercept"), [(0.0, 0.0), (-1.0, 0.0), (math.nan, 0.0), (math.inf, 0.0), (1.0, math.nan)]
 )
-def test_a_calibrator_that_would_break_the_order_is_refused(slope, intercept):
+def test_a_calibrator_that_would_break_the_order_is_refused(slope: float, intercept: float) -> None:
     with pytest.raises(DataError, match="expected a finite slope above 0"):
         Platt(slope, intercept)
 
 
 @given(st.floats(1e-300, 1e300), st.floats(allow_nan=False, allow_infinity=False))
-def test_json_brings_it_back_bit_by_bit(slope, intercept):
+def test_json_brings_it_back_bit_by_bit(slope: float, intercept: float) -> None:
     platt = Platt(slope, intercept)
     assert Platt(**json.loads(json.dumps(asdict(platt)))) == platt
 
 
-def test_a_million_rows_give_back_their_scale():
+def test_a_million_rows_give_back_their_scale() -> None:
     generator = np.random.default_rng(0)
     logits = generator.normal(-3, 1, size=1_000_000).astype(np.float32)
     labels = (generator.random(1_000_000) < expit(logits)).astype(np.int8)

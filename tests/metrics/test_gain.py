@@ -9,10 +9,10 @@ from sklearn.metrics import ndcg_score
 from corank.core.errors import DataError
 from corank.metrics.bootstrap import interval
 from corank.metrics.gain import best_score_loss, gain_ratio, ndcg, score_loss
-from tests.support.scored_requests import floats, order, requests, rows_of, scored
+from tests.support.scored_requests import Scored, floats, order, requests, rows_of, scored
 
 
-def test_score_loss_by_hand():
+def test_score_loss_by_hand() -> None:
     # Request 0: its top 2 are worth .9 + .5, the stage's .5 + .1. Request 1 is worth nothing, 2 is uncut.
     three = requests(3, 3, 2)
     scores = floats(0.9, 0.5, 0.1, 0, 0, 0, 0.3, 0.2)
@@ -22,7 +22,7 @@ def test_score_loss_by_hand():
     assert measure.chance() == pytest.approx(1 - 2 * 0.5 / 1.4)
 
 
-def test_gain_ratio_by_hand():
+def test_gain_ratio_by_hand() -> None:
     # The stage's top 3 hold .2, .5 and .1, of which the ranker takes .5 and .2; its own two are .9 and .5.
     three = requests(4, 4, 3)
     scores = floats(0.9, 0.5, 0.2, 0.1, 0, 0, 0, 0, 0.3, 0.2, 0.1)
@@ -34,7 +34,7 @@ def test_gain_ratio_by_hand():
     assert measure.chance() == pytest.approx(expected)
 
 
-def test_best_score_loss_by_hand():
+def test_best_score_loss_by_hand() -> None:
     two = requests(4, 2)
     scores, stage = floats(0.9, 0.5, 0.2, 0.1, 3, 4), two.places(floats(1, 3, 4, 2, 2, 1))
     measure = best_score_loss(two, scores, stage, m=2)  # it keeps .2 and .5
@@ -45,18 +45,17 @@ def test_best_score_loss_by_hand():
     assert best_score_loss(two, scores - 1, stage, m=1).value() == pytest.approx((0.7 + 1) / 2 - 0.0)
 
 
-def test_shares_of_scores_refuse_logits():
-    for refused in (
-        lambda: score_loss(requests(2), floats(0.5, -1), np.array([0, 1]), n=1),
-        lambda: gain_ratio(requests(2), floats(0.5, -1), np.array([0, 1]), k=1, m=1),
-    ):
-        with pytest.raises(DataError, match=r"-1\.0 is below 0"):
-            refused()
+def test_shares_of_scores_refuse_logits() -> None:
+    rows = requests(2), floats(0.5, -1), np.array([0, 1])
+    with pytest.raises(DataError, match=r"-1\.0 is below 0"):
+        score_loss(*rows, n=1)
+    with pytest.raises(DataError, match=r"-1\.0 is below 0"):
+        gain_ratio(*rows, k=1, m=1)
 
 
 @given(scored(2), st.integers(1, 6), st.integers(1, 8))
-def test_gains_are_those_of_every_request_alone(data, k, m):
-    some, scores, stage = data
+def test_gains_are_those_of_every_request_alone(data: Scored, k: int, m: int) -> None:
+    some, (scores, stage) = data
     ratios, ratio_chances, losses, loss_chances = [], [], [], []
     take = min(k, m)
     for rows in rows_of(some):
@@ -72,27 +71,29 @@ def test_gains_are_those_of_every_request_alone(data, k, m):
         if ideal > 0:
             ratios.append(sum(kept[:take]) / ideal)
             ratio_chances.append(np.mean([sum(d[:take]) for d in drawn]) / ideal if drawn else None)
-    for measure, values, chances in (
+    for measure, found, chances in (
         (gain_ratio(some, scores, some.places(stage), k, m), ratios, ratio_chances),
         (best_score_loss(some, scores, some.places(stage), m), losses, loss_chances),
     ):
-        assert measure.n == len(values)
-        assert measure.value() == (pytest.approx(np.mean(values)) if values else None)
-        if values and None not in chances:
-            assert measure.chance() == pytest.approx(np.mean(chances))
+        assert measure.n == len(found)
+        assert measure.value() == (pytest.approx(np.mean(found)) if found else None)
+        known = [chance for chance in chances if chance is not None]
+        if found and len(known) == len(chances):
+            assert measure.chance() == pytest.approx(np.mean(known))
 
 
 @given(scored(2), st.integers(1, 6))
-def test_score_loss_is_what_the_gain_ratio_lacks(data, n):
-    some, scores, stage = data
+def test_score_loss_is_what_the_gain_ratio_lacks(data: Scored, n: int) -> None:
+    some, (scores, stage) = data
     loss = score_loss(some, scores, some.places(stage), n)
     ratio = gain_ratio(some, scores, some.places(stage), n, n)
     assert loss.n == ratio.n
-    assert loss.value() == (pytest.approx(1 - ratio.value()) if ratio.n else None)
-    assert loss.chance() == (pytest.approx(1 - ratio.chance()) if ratio.n else None)
+    for lost, gained in ((loss.value(), ratio.value()), (loss.chance(), ratio.chance())):
+        assert (gained is not None) == bool(ratio.n)
+        assert lost == (None if gained is None else pytest.approx(1 - gained))
 
 
-def test_random_gain_of_a_long_request():
+def test_random_gain_of_a_long_request() -> None:
     # Binomials beyond a double's range; the mean of the best m of n of the ranks 0 to n − 1 is known.
     n, m = 5000, 2000
     long = requests(n)
@@ -101,7 +102,7 @@ def test_random_gain_of_a_long_request():
     assert measure.chance() == pytest.approx(n - 1 - (m * (n + 1) / (m + 1) - 1), rel=1e-6)
 
 
-def test_ndcg_by_hand():
+def test_ndcg_by_hand() -> None:
     # Gains 3 2 1 0 by the ranker; the stage's top 3 hold the gains 1, 3 and 0.
     two = requests(4, 3)
     measure = ndcg(two, np.array([0, 1, 2, 3, 0, 1, 2]), np.array([1, 3, 0, 2, 0, 1, 2]), k=3)
@@ -112,7 +113,7 @@ def test_ndcg_by_hand():
 
 
 @given(st.lists(st.permutations(range(9)), min_size=1, max_size=5), st.integers(1, 8))
-def test_ndcg_agrees_with_scikit_learn(orders, k):
+def test_ndcg_agrees_with_scikit_learn(orders: list[list[int]], k: int) -> None:
     some = requests(*[9] * len(orders))
     reference = np.tile(np.arange(9), len(orders))
     stage = np.concatenate(orders)
@@ -122,7 +123,7 @@ def test_ndcg_agrees_with_scikit_learn(orders, k):
     )
 
 
-def test_the_rankers_own_order_loses_nothing():
+def test_the_rankers_own_order_loses_nothing() -> None:
     some = requests(9, 5)
     scores = np.random.default_rng(0).random(14)
     places = some.places(scores)
@@ -133,7 +134,7 @@ def test_the_rankers_own_order_loses_nothing():
     )
 
 
-def test_nothing_eligible_has_no_value():
+def test_nothing_eligible_has_no_value() -> None:
     for few in (requests(), requests(0), requests(1, 1), requests(2, 2)):
         scores = np.linspace(0, 1, int(few.start[-1]))
         places = few.places(scores)

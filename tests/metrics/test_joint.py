@@ -1,16 +1,19 @@
+from collections.abc import Iterable
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from corank.core.types import Doubles
 from corank.metrics.bootstrap import interval
 from corank.metrics.cascade import overlap, recall
 from corank.metrics.joint import cascade_places, joint_recall, replaced_hit_rate
 from corank.metrics.measure import Ratio
-from tests.support.scored_requests import floats, order, requests, rows_of, scored
+from tests.support.scored_requests import Scored, floats, order, requests, rows_of, scored
 
 
-def naive_order(rows, stages, quotas):
+def naive_order(rows: Iterable[int], stages: list[Doubles], quotas: list[int]) -> list[int]:
     """One request through the cascade, a list at a time."""
     ranked = order(stages[0], rows)
     for scores, quota in zip(stages[1:], quotas, strict=True):
@@ -18,7 +21,7 @@ def naive_order(rows, stages, quotas):
     return ranked
 
 
-def test_cascade_places_by_hand():
+def test_cascade_places_by_hand() -> None:
     # The pre-ranker keeps the first three of 1 2 3 4 5; the ranker would have 5 4 3 2 1. The second request is short.
     two = requests(5, 0, 2)
     first, last = floats(5, 4, 3, 2, 1, 2, 1), floats(1, 2, 3, 4, 5, 1, 2)
@@ -31,7 +34,7 @@ def test_cascade_places_by_hand():
     ]
 
 
-def test_joint_recall_by_hand():
+def test_joint_recall_by_hand() -> None:
     # Positives 0, 3 and 4 of six. The first stage cuts 4 and 5, the second ranks 3 1 0 2: its top 2 holds 3 alone.
     three = requests(6, 2, 3)
     positives = np.array([1, 0, 0, 1, 1, 0, 1, 1, 0, 0, 0], dtype=bool)
@@ -45,7 +48,7 @@ def test_joint_recall_by_hand():
     assert (wide.value(), wide.n, wide.chance()) == (pytest.approx(2 / 3), 1, pytest.approx(4 / 6))
 
 
-def test_joint_recall_at_20_of_a_random_order_is_a_half():
+def test_joint_recall_at_20_of_a_random_order_is_a_half() -> None:
     # LCRON's protocol: 40 candidates, 10 positives, of which stage one keeps 30, stage two 20.
     many = requests(*[40] * 2000)
     generator = np.random.default_rng(0)
@@ -61,8 +64,10 @@ def test_joint_recall_at_20_of_a_random_order_is_a_half():
 
 
 @given(scored(4), st.integers(1, 10), st.integers(1, 10), st.integers(1, 10), st.integers(1, 12))
-def test_joint_recall_is_that_of_a_cascade_run_request_by_request(data, q1, q2, k, m):
-    some, truth, *stages = data
+def test_joint_recall_is_that_of_a_cascade_run_request_by_request(
+    data: Scored, q1: int, q2: int, k: int, m: int
+) -> None:
+    some, (truth, *stages) = data
     shares, cut = [], min(q1, q2, m)
     for rows in rows_of(some):
         best = set(order(truth, rows)[:k])
@@ -75,7 +80,7 @@ def test_joint_recall_is_that_of_a_cascade_run_request_by_request(data, q1, q2, 
     assert (measure.chance() is None) == (not shares)
 
 
-def test_replaced_hit_rate_by_hand():
+def test_replaced_hit_rate_by_hand() -> None:
     # The first keeps 1 2 3 4 of 1 to 5, the last chooses 4 3; the first in its place would choose 1 2, another 4 2.
     two = requests(5, 2)
     first, last = floats(5, 4, 3, 2, 1, 2, 1), floats(1, 2, 3, 4, 5, 1, 2)
@@ -89,8 +94,10 @@ def test_replaced_hit_rate_by_hand():
 
 
 @given(scored(4), st.integers(1, 10), st.integers(1, 10), st.integers(1, 6), st.integers(0, 2))
-def test_replaced_hit_rate_is_that_of_two_runs(data, one, two, k, replaced):
-    some, *stages, by = data
+def test_replaced_hit_rate_is_that_of_two_runs(
+    data: Scored, one: int, two: int, k: int, replaced: int
+) -> None:
+    some, (*stages, by) = data
     quotas = [max(one, two, k), max(min(one, two), k)]
     changed = [by if n == replaced else scores for n, scores in enumerate(stages)]
     shares, chances = [], []
@@ -110,22 +117,22 @@ def test_replaced_hit_rate_is_that_of_two_runs(data, one, two, k, replaced):
 
 
 @given(scored(2, high=40), st.integers(2, 9))
-def test_the_ranker_in_place_of_the_pre_ranker_gives_the_recall(data, m):
-    some, first, last = data
+def test_the_ranker_in_place_of_the_pre_ranker_gives_the_recall(data: Scored, m: int) -> None:
+    some, (first, last) = data
     k = m // 2
     replaced = replaced_hit_rate(some, [first, last], [m], 0, by=last, k=k)
     agree = recall(some, some.places(last), some.places(first), k, m)
     assert (replaced.value(), replaced.n) == (pytest.approx(agree.value()), agree.n)
 
 
-def test_a_stage_that_cuts_nothing_leaves_the_overlap():
+def test_a_stage_that_cuts_nothing_leaves_the_overlap() -> None:
     generator = np.random.default_rng(3)
     some, first, last = requests(9, 12), *generator.random((2, 21))
     rcs = replaced_hit_rate(some, [first, last], [50], 1, by=first, k=3)
     assert rcs.value() == overlap(some, some.places(first), some.places(last), 3).value()
 
 
-def test_nothing_eligible_has_no_value():
+def test_nothing_eligible_has_no_value() -> None:
     for few in (requests(), requests(0), requests(1, 1), requests(2, 2)):
         scores = np.linspace(0, 1, int(few.start[-1]))
         positives = np.ones(len(scores), dtype=bool)
@@ -136,13 +143,13 @@ def test_nothing_eligible_has_no_value():
             assert (measure.value(), measure.chance(), measure.n, interval(measure)) == (None, None, 0, None)
 
 
-def test_one_candidate_is_kept_by_all():
+def test_one_candidate_is_kept_by_all() -> None:
     one = requests(1)
     assert cascade_places(one, [floats(0.5), floats(0.2)], [3]).tolist() == [0]
     assert joint_recall(one, np.array([True]), [floats(0.5), floats(0.2)], [3], m=1).n == 0
 
 
-def test_parts_by_request_merge_to_the_whole():
+def test_parts_by_request_merge_to_the_whole() -> None:
     stages = list(np.random.default_rng(0).random((2, 40)))
     positives = np.arange(40) % 3 == 0
     whole, half = requests(*[10] * 4, user=[7, 8, 7, 9]), [requests(10, 10, user=u) for u in ([7, 8], [7, 9])]

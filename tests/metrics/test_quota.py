@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 from corank.metrics.bootstrap import interval
 from corank.metrics.cascade import click_recall, recall
 from corank.metrics.quota import quota_curve
-from tests.support.scored_requests import floats, labels, requests, scored
+from tests.support.scored_requests import Scored, floats, labels, requests, scored
 
 
-def test_curve_by_hand():
+def test_curve_by_hand() -> None:
     # Positives of request 0 stand at places 0 and 3 of five, that of request 1 at place 1 of three.
     two = requests(5, 3)
     stage = two.places(floats(5, 4, 3, 2, 1, 3, 2, 1))
@@ -27,8 +27,8 @@ def test_curve_by_hand():
 
 
 @given(scored(3, high=9), st.integers(1, 6), st.lists(st.integers(1, 15), min_size=1, max_size=5))
-def test_each_point_is_the_recall_at_its_quota(data, k, quotas):
-    some, reference, stage, clicked = data
+def test_each_point_is_the_recall_at_its_quota(data: Scored, k: int, quotas: list[int]) -> None:
+    some, (reference, stage, clicked) = data
     clicks = labels(*(clicked > 6))
     places, ranker = some.places(stage), some.places(reference)
     curve = quota_curve(some, {"agree": ranker < k, "click": clicks == 1}, places, quotas)
@@ -45,6 +45,6 @@ def test_each_point_is_the_recall_at_its_quota(data, k, quotas):
             )
 
 
-def test_no_requests_have_no_curve():
+def test_no_requests_have_no_curve() -> None:
     curve = quota_curve(requests(), {"agree": np.zeros(0, dtype=bool)}, np.zeros(0, dtype=np.int64), [1, 2])
     assert np.isnan(curve.recall("agree")).all() and np.isnan(curve.random("agree")).all()
