@@ -13,7 +13,7 @@ from tests.support import shared
 
 torch.set_num_threads(1)
 # every export builds the table of ONNX operators anew, a third of its time
-ONNXRegistry.from_torchlib = staticmethod(cache(ONNXRegistry.from_torchlib))  # type: ignore[method-assign, assignment]
+ONNXRegistry.from_torchlib = staticmethod(cache(ONNXRegistry.from_torchlib))  # type: ignore[method-assign]
 
 
 @pytest.fixture(scope="session", autouse=True)
