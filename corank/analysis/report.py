@@ -1,5 +1,6 @@
 """The report of a run: one HTML page on its stages, the cascade, calibration and training."""
 
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,7 @@ from corank.analysis.evaluated_run import EvaluatedRun
 from corank.analysis.html import Cell, Html, folded, heading, page, plot, section, table, text
 from corank.analysis.latency import QUOTA_ROUNDS
 from corank.analysis.plots import Series
+from corank.metrics.metric import METRICS, Metric, validation_metrics
 from corank.metrics.reliability import Reliability, reliability
 from corank.training.config_file import plain
 from corank.training.run import Run
@@ -73,7 +75,7 @@ def _stages(document: dict[str, Any]) -> list[Html]:
     parts = [
         text(
             "All stages are evaluated on the same rows. The small range beside a figure is its 95 % interval over "
-            "users. AUC and GAUC: higher is better; PCOC: 1 is perfect; logloss and ECE: lower is better; calibrated: "
+            f"users. {_directions(m for m in METRICS.parts().values() if m.population in POPULATIONS)}; calibrated: "
             "after calibration, as served. Undefined figures are left out."
         )
     ]
@@ -82,6 +84,16 @@ def _stages(document: dict[str, Any]) -> list[Html]:
         for label in labels:
             parts += _stages_on(document, population, label, f"{label}, {title}")
     return parts
+
+
+def _directions(metrics: Iterable[Metric]) -> str:
+    """Which way each metric is better, those after calibration left out."""
+    words = {"higher": "higher is better", "one": "1 is perfect", "lower": "lower is better"}
+    names: dict[str, list[str]] = {direction: [] for direction in words}
+    for metric in metrics:
+        if "calibrated" not in metric.inputs and metric.name not in names[metric.better]:
+            names[metric.better].append(metric.name)
+    return "; ".join(f"{', '.join(found)}: {words[way]}" for way, found in names.items() if found)
 
 
 def _stages_on(document: dict[str, Any], population: str, label: str, title: str) -> list[Html]:
@@ -252,7 +264,8 @@ def _training(run: Run) -> list[Html]:
     ]
     if valid:
         caption = (
-            "Exposed validation rows after each epoch, uncalibrated: AUC and GAUC should rise, logloss fall."
+            "Exposed validation rows after each epoch, before calibration; "
+            f"{_directions(validation_metrics().values())}."
         )
         draw = partial(plots.small_plots, plots=valid, x="step", markers=True)
         parts.append(plot(draw, caption, height=2.1 * plots.plot_rows(len(valid)) + 0.3))

@@ -61,8 +61,11 @@ class Watch:
             say(f"epoch {self._epoch} step {done}/{steps}  {figures}")
 
     def epoch(self, epoch: int, figures: dict[str, float | None]) -> None:
-        shown = "  ".join(f"{n} {_number(v)}" for n, v in figures.items() if not n.endswith("logloss"))
-        say(f"epoch {epoch} valid  {shown}")
+        from corank.metrics.metric import validation_metrics
+
+        lower = {name for name, metric in validation_metrics().items() if metric.better == "lower"}
+        known = {name: value for name, value in figures.items() if name.rpartition(".")[2] not in lower}
+        say(f"epoch {epoch} valid  {'  '.join(f'{name} {_number(value)}' for name, value in known.items())}")
         if self._task is not None:
             self._bar.remove_task(self._task)
         self._task, self._epoch = None, epoch + 1

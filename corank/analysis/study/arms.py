@@ -17,6 +17,7 @@ from corank.core.formula import Value
 from corank.core.settings import validated
 from corank.features.feature_kind import Feature
 from corank.features.schema import Schema
+from corank.losses.base import LOSSES
 from corank.models.layers import StageSettings, main_label
 from corank.training.config import Config
 from corank.training.config_file import plain
@@ -196,7 +197,7 @@ def _apart(value: Plain) -> Plain:
 
 def _learn(value: Plain, losses: list[Plain]) -> Plain:
     """Other losses, and of the teachers those that still teach."""
-    taught = {loss["teacher"] for loss in losses if loss["kind"] == "distill"}
+    taught = {name for loss in losses for name in LOSSES[loss["kind"]].model_validate(loss).teachers}
     gone = [teacher["name"] for teacher in value["teachers"] if teacher["name"] not in taught]
     value["losses"] = losses
     value["teachers"] = [teacher for teacher in value["teachers"] if teacher["name"] not in gone]
