@@ -42,13 +42,13 @@ def oracle(logits: Doubles, truth: Doubles) -> Doubles:
 def earned(rows: Predictions, order: Doubles, worth: Doubles, k: int) -> float:
     """The share of the best k candidates' worth that the order's top k has, summed over requests."""
     requests = rows.requests
-    best = requests.sums(worth * (requests.places(worth) < k)).sum()
-    return float(requests.sums(worth * (requests.places(order) < k)).sum() / best)
+    best = requests.sums(worth * (requests.ranks(worth) < k)).sum()
+    return float(requests.sums(worth * (requests.ranks(order) < k)).sum() / best)
 
 
 def cascade(rows: Predictions, first: Doubles, last: Doubles, keep: int) -> Doubles:
     """The last stage's order of what the first keeps, all else behind it."""
-    cut = rows.requests.places(first) >= keep
+    cut = rows.requests.ranks(first) >= keep
     return np.where(cut, last - last.max() - 1, last)
 
 

@@ -134,7 +134,7 @@ class Judge:
     def figures(self, predictions: Predictions, z: Floats) -> Figures:
         requests, rows = predictions.requests, predictions.exposed
         user, label = requests.user_of(), predictions.labels["click"]
-        best, cut = requests.places(self.truth), requests.places(z)
+        best, cut = requests.ranks(self.truth), requests.ranks(z)
         final = joint_recall(requests, best < TOP, [z, self.fixed.logits["rank"]["click"]], [KEEP], TOP)
         found = {
             f"truth_recall@{TOP}@{KEEP}": recall(requests, best, cut, TOP, KEEP).value(),

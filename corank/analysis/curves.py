@@ -13,7 +13,7 @@ from corank.analysis.latency import cpu_ms
 from corank.analysis.logged_request import logged_request
 from corank.analysis.plots import Series
 from corank.metrics.bootstrap import interval
-from corank.metrics.measure import Ratio
+from corank.metrics.measure import RatioMeasure
 from corank.metrics.quota import quota_curve
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
@@ -54,12 +54,12 @@ def quota_recalls(evaluated: EvaluatedRun, quotas: Sequence[int]) -> tuple[dict[
     """
     first, last = evaluated.run.config.stages[0], evaluated.run.config.stages[-1]
     requests, k = evaluated.predictions.requests, last.keep
-    references = {f"{last.name}'s top {k}": evaluated.places(last) < k}
+    references = {f"{last.name}'s top {k}": evaluated.ranks(last) < k}
     truth = evaluated.true_value(last)
     if truth is not None:
-        references[f"true top {k}"] = requests.places(truth) < k
+        references[f"true top {k}"] = requests.ranks(truth) < k
     references[f"{first.main}s"] = evaluated.predictions.labels[first.main] == 1
-    curve = quota_curve(requests, references, evaluated.places(first), quotas)
+    curve = quota_curve(requests, references, evaluated.ranks(first), quotas)
     random = Series(curve.m, curve.random(next(iter(references))))
     return {
         name: Series(curve.m, curve.recall(name), *_bounds(ratios))
@@ -68,7 +68,7 @@ def quota_recalls(evaluated: EvaluatedRun, quotas: Sequence[int]) -> tuple[dict[
     }, random
 
 
-def _bounds(ratios: Sequence[Ratio]) -> NDArray[np.float64]:
+def _bounds(ratios: Sequence[RatioMeasure]) -> NDArray[np.float64]:
     """Low and high ends of the intervals: (2, M), NaN where undefined."""
     return np.array([interval(ratio) or (np.nan, np.nan) for ratio in ratios], np.float64).T
 

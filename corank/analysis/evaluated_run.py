@@ -37,9 +37,9 @@ class EvaluatedRun:
         """Calibrated probability of a label by a stage: (C,)."""
         return self.calibrators[stage][label].apply(self.predictions.logits[stage][label])
 
-    def places(self, stage: Stage) -> NDArray[np.int64]:
+    def ranks(self, stage: Stage) -> NDArray[np.int64]:
         """Rank of each candidate within its request, 0 the best: (C,)."""
-        return self.predictions.requests.places(
+        return self.predictions.requests.ranks(
             order_of(self.predictions, stage, self.calibrators[stage.name])
         )
 

@@ -30,7 +30,7 @@ from corank.evaluation.stage_order import Calibrators
 from corank.features.schema import Schema
 from corank.metrics.bootstrap import interval
 from corank.metrics.point import auc, gauc
-from corank.metrics.regret import Difference
+from corank.metrics.regret import PairedDifference
 from corank.models.joint import JointModel
 from corank.serving.funnel.funnel import Funnel, Request
 from corank.training.export import export
@@ -181,7 +181,7 @@ def _importance(scores: _Scores, feature: str, stage: str, label: str) -> dict[s
             metric(scores.user, scores.logits[f][stage], scores.labels[label], scores.weight)
             for f in ("", feature)
         )
-        lost = Difference(whole, dealt)
+        lost = PairedDifference(whole, dealt)
         bounds = interval(lost)
         found[name] = {"value": lost.value(), "interval": None if bounds is None else list(bounds)}
     return found

@@ -16,7 +16,7 @@ from corank.analysis.html import Cell, Html, folded, heading, page, plot, sectio
 from corank.analysis.latency import QUOTA_ROUNDS
 from corank.analysis.plots import Series
 from corank.metrics.metric import METRICS, Metric, validation_metrics
-from corank.metrics.reliability import Reliability, reliability
+from corank.metrics.reliability import ReliabilityCurve, reliability
 from corank.training.config_file import plain
 from corank.training.run import Run
 
@@ -203,7 +203,7 @@ def _calibration_of(evaluated: EvaluatedRun, label: str, stages: list[str]) -> H
     return plot(partial(plots.reliability, panels=panels), caption, height=3.9)
 
 
-def _curve(found: Reliability) -> Series:
+def _curve(found: ReliabilityCurve) -> Series:
     return Series(found.predicted, found.observed, found.low, found.high)
 
 
@@ -233,9 +233,9 @@ def _ranks(evaluated: EvaluatedRun) -> list[Html]:
     *before, last = evaluated.run.config.stages
     if not before or evaluated.predictions.requests.size.max() < 2:
         return [text("None: it takes two stages, and requests of more than one candidate.")]
-    y = evaluated.places(last) + 1
+    y = evaluated.ranks(last) + 1
     panels = [
-        plots.RankPair(evaluated.places(s) + 1, y, s.keep, last.keep, (s.name, last.name)) for s in before
+        plots.RankPair(evaluated.ranks(s) + 1, y, s.keep, last.keep, (s.name, last.name)) for s in before
     ]
     caption = (
         "Where candidates stand in both orders of their request, 1 the best. On the diagonal the stages agree. Right "

@@ -4,7 +4,7 @@ from typing import Any
 
 from corank.evaluation.measures import CalibrationCurve, Evaluation, Measures
 from corank.metrics.bootstrap import interval
-from corank.metrics.measure import Ratio
+from corank.metrics.measure import RatioMeasure
 
 
 def render(evaluation: Evaluation, seed: int = 0, bootstrap: bool = True) -> dict[str, Any]:
@@ -74,7 +74,9 @@ def _point(measures: Measures) -> dict[str, Any]:
 def _cascade(measures: Measures) -> dict[str, Any]:
     return _values(measures) | {
         "eligible": {name: 0 if m is None else m.n for name, m in measures.items()},
-        "random": {name: m.chance() if isinstance(m, Ratio) else None for name, m in measures.items()},
+        "random": {
+            name: m.random_value() if isinstance(m, RatioMeasure) else None for name, m in measures.items()
+        },
     }
 
 

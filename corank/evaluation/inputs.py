@@ -78,11 +78,11 @@ class CascadeRows:
 
     @cached_property
     def _last_rank(self) -> NDArray[np.int64]:
-        return self.predictions.requests.places(self.scores[-1])
+        return self.predictions.requests.ranks(self.scores[-1])
 
     @cached_property
     def _truth_rank(self) -> NDArray[np.int64] | None:
-        return None if self.truth is None else self.predictions.requests.places(self.truth)
+        return None if self.truth is None else self.predictions.requests.ranks(self.truth)
 
     @cached_property
     def _shared(self) -> dict[str, object]:
@@ -101,7 +101,7 @@ class CascadeRows:
             "m": stage.keep,
             "label": self.predictions.labels[stage.main],
             "score": score,
-            "rank": self.predictions.requests.places(score),
+            "rank": self.predictions.requests.ranks(score),
             "last_index": len(self.stages) - 1,
             "last_value": self.last_value,
             "last_rank": self._last_rank,

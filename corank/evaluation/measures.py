@@ -17,7 +17,7 @@ from corank.evaluation.stage_order import Calibrators, Truth, order_of, true_val
 from corank.metrics.inputs import Inputs, Population
 from corank.metrics.measure import Measure
 from corank.metrics.metric import available
-from corank.metrics.reliability import Reliability, reliability
+from corank.metrics.reliability import ReliabilityCurve, reliability
 from corank.models.joint import Stage
 
 Measures = dict[str, Measure | None]
@@ -28,8 +28,8 @@ Measures = dict[str, Measure | None]
 class CalibrationCurve:
     """A stage's predicted and observed rates on exposed candidates, in bins of one order."""
 
-    raw: Reliability
-    calibrated: Reliability
+    raw: ReliabilityCurve
+    calibrated: ReliabilityCurve
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""How sure a metric is: users are drawn anew, with replacement, since a user's rows are not independent."""
+"""Confidence of a metric: users are resampled with replacement, since the rows of a user are not independent."""
 
 import numpy as np
 
@@ -6,13 +6,17 @@ from corank.core.types import Doubles
 from corank.metrics.measure import Measure
 
 REPLICATES = 200
+"""Resamples of the users."""
 
 
 def replicates(measure: Measure, seed: int = 0, count: int = REPLICATES) -> Doubles:
-    """The metric in `count` resamples of its users: (count,), NaN where a resample leaves it undefined.
+    """Compute a metric in resamples of its users.
 
-    Measures over the same users, with the same seed, see the same resamples: the difference of two results is
-    that of paired samples.
+    Measures of the same users get the same resamples from the same seed, so the difference of two results is that of
+    paired samples. Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993.
+
+    Returns:
+        Values: (count,), NaN where the metric is not defined in a resample.
     """
     users, code = np.unique(measure.user, return_inverse=True)
     generator = np.random.default_rng(seed)
@@ -25,7 +29,12 @@ def replicates(measure: Measure, seed: int = 0, count: int = REPLICATES) -> Doub
 
 
 def interval(measure: Measure, seed: int = 0, count: int = REPLICATES) -> tuple[float, float] | None:
-    """The 95 % percentile interval (low, high) of a metric; None where it has no value or a single user."""
+    """Compute the 95 % percentile interval (low, high) of a metric; None if it has no value or a single user.
+
+    Example:
+        >>> interval(auc(user, scores, labels))
+        (0.71, 0.74)
+    """
     if measure.value() is None or (measure.user == measure.user[0]).all():
         return None
     low, high = np.nanquantile(replicates(measure, seed, count), [0.025, 0.975])

@@ -1,54 +1,75 @@
-"""How well the stages work together, request by request: what of the best survives a stage's cut.
+"""What a stage's cut keeps of a reference's best candidates, request by request.
 
-`reference` and `stage` are places, `Requests.places(scores)`: (C,), 0 for the first. Each metric is a mean
-over requests; those with no more candidates than the cut lose nothing in any order, so they do not count.
+`rank` and `reference_rank` are `Requests.ranks(scores)`, 0 for the best. A metric is a mean over the eligible requests:
+one with no more candidates than the cut loses nothing in any order, and does not count.
+
+Letters: R requests · C candidates.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
 from corank.core.types import Longs
-from corank.metrics.measure import Ratio
+from corank.metrics.measure import RatioMeasure
 from corank.metrics.requests import Requests
 
 
-def recall_of(requests: Requests, positives: NDArray[np.bool_], stage: Longs, m: int) -> Ratio:
-    """The share of the `positives` (C,) that is in the stage's top m: what all recalls are made of.
+def recall_of(requests: Requests, positives: NDArray[np.bool_], rank: Longs, m: int) -> RatioMeasure:
+    """Share of the positives that is in the stage's top m; every recall is made of it.
 
-    Eligible: more than m candidates and a positive among them. Random order of n: m / n.
+    Eligible: more than m candidates and a positive among them. Random order of n candidates: m / n.
+
+    Args:
+        requests: how the candidates lie in requests.
+        positives: (C,) bool.
+        rank: rank by the stage: (C,).
+        m: how many candidates the stage keeps.
     """
-    count, caught = requests.sums(positives), requests.sums(positives & (stage < m))
+    count, kept = requests.sums(positives), requests.sums(positives & (rank < m))
     eligible = (requests.size > m) & (count > 0)
-    return requests.mean(caught / _at_least_1(count), eligible, share(requests.size, m))
+    return requests.mean(kept / _at_least_1(count), eligible, random_recall(requests.size, m))
 
 
-def recall(requests: Requests, reference: Longs, stage: Longs, k: int, m: int) -> Ratio:
-    """Recall k@m: the share of the reference's top k that is in the stage's top m.
+def recall(requests: Requests, reference_rank: Longs, rank: Longs, k: int, m: int) -> RatioMeasure:
+    """Recall k@m: share of the reference's top k that is in the stage's top m.
 
-    The reference is the ranker (`agree_recall`) or the truth (`truth_recall`).
-    Eligible: more than m candidates. Random order of n: m / n.
+    The reference is the last stage (`agree_recall`) or the truth (`truth_recall`).
+    Eligible: more than m candidates. Random order of n candidates: m / n.
+
+    Args:
+        requests: how the candidates lie in requests.
+        reference_rank: rank by the reference: (C,).
+        rank: rank by the stage: (C,).
+        k: how many of the reference's best are wanted.
+        m: how many candidates the stage keeps.
     """
-    return recall_of(requests, reference < k, stage, m)
+    return recall_of(requests, reference_rank < k, rank, m)
 
 
-def click_recall(requests: Requests, labels: NDArray[np.integer], stage: Longs, m: int) -> Ratio:
-    """The share of the clicked candidates (`labels` 1) that is in the stage's top m.
+def click_recall(requests: Requests, labels: NDArray[np.integer], rank: Longs, m: int) -> RatioMeasure:
+    """Share of the clicked candidates that is in the stage's top m.
 
-    Eligible: more than m candidates and a click among them. Random order of n: m / n.
+    Eligible: more than m candidates and a click among them. Random order of n candidates: m / n.
+
+    Args:
+        requests: how the candidates lie in requests.
+        labels: 1 where clicked, else 0 or −1: (C,).
+        rank: rank by the stage: (C,).
+        m: how many candidates the stage keeps.
     """
-    return recall_of(requests, labels == 1, stage, m)
+    return recall_of(requests, labels == 1, rank, m)
 
 
-def overlap(requests: Requests, one: Longs, other: Longs, k: int) -> Ratio:
-    """The share that the top k of two stages have in common; eligible and random as in recall k@k."""
-    return recall(requests, one, other, k, k)
+def overlap(requests: Requests, rank: Longs, other_rank: Longs, k: int) -> RatioMeasure:
+    """Share that the top k of two stages, by their ranks (C,), have in common: recall k@k."""
+    return recall(requests, rank, other_rank, k, k)
 
 
-def share(size: Longs, m: int) -> NDArray[np.float64]:
-    """What a random order has of any candidates in its top m, by the number of all: (R,), above 1 where m is."""
+def random_recall(size: Longs, m: int) -> NDArray[np.float64]:
+    """Recall at m of a random order of `size` candidates: (R,); above 1 where m is above `size`."""
     return m / _at_least_1(size)
 
 
 def _at_least_1(count: NDArray[np.int64] | NDArray[np.float64]) -> NDArray[np.float64]:
-    """A divisor; where it was 0 the request is not eligible."""
+    """A divisor; a request in which it was 0 is not eligible."""
     return np.maximum(count, 1.0)

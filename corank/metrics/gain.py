@@ -1,8 +1,10 @@
-"""What a cut costs in the ranker's eyes: its scores, or its order, as the gain of a candidate.
+"""What a cut loses by the ranker's own scores, or its own order, as the gain of a candidate.
 
-`scores` (C,) are the ranker's values, `stage` and `reference` places (C,), 0 for the first. Requests with no more
-candidates than the cut lose nothing in any order, so they do not count.
-Gains by light ranker (N) and heavy ranker (K) are those of twitter/the-algorithm, models/libs/light_ranking_metrics.
+`scores` are the ranker's values, `rank` and `reference_rank` are `Requests.ranks(…)`, 0 for the best: all (C,).
+Requests with no more candidates than the cut lose nothing in any order, and do not count. Best score lost and cumulative
+gain ratio are those of twitter/the-algorithm, models/libs/light_ranking_metrics: the ranker is its heavy ranker.
+
+Letters: R requests · C candidates.
 """
 
 import numpy as np
@@ -10,78 +12,83 @@ from numpy.typing import NDArray
 
 from corank.core.errors import DataError
 from corank.core.types import Doubles, Longs
-from corank.metrics.cascade import share
-from corank.metrics.joint import reranked
-from corank.metrics.measure import Ratio
+from corank.metrics.cascade import random_recall
+from corank.metrics.joint import rerank
+from corank.metrics.measure import RatioMeasure
 from corank.metrics.requests import Requests
 
 
-def score_loss(requests: Requests, scores: NDArray[np.floating], stage: Longs, n: int) -> Ratio:
-    """What the cut costs: 1 − Σ the ranker's scores of the stage's top n / Σ of its own top n.
+def score_loss(requests: Requests, scores: NDArray[np.floating], rank: Longs, n: int) -> RatioMeasure:
+    """Share of score lost: 1 − Σ the ranker's scores of the stage's top n / Σ of its own top n.
 
-    It is 1 − `gain_ratio` at k = m = n. `scores` are at least 0 (probabilities, not logits). Eligible: more than n
-    candidates, a top n of the ranker's above 0. Random order: 1 − n · mean score / Σ of the own top n.
+    It is 1 − `gain_ratio` at k = m = n. Eligible: more than n candidates, and a sum over the ranker's top n above 0.
+    Random order: 1 − n · mean score / Σ of the own top n. Raises DataError if a score is negative: give probabilities,
+    not logits.
     """
     _refuse_negative(scores)
-    best = requests.sums(scores * (requests.places(scores) < n))
-    got = requests.sums(scores * (stage < n))
+    best = requests.sums(scores * (requests.ranks(scores) < n))
+    got = requests.sums(scores * (rank < n))
     eligible = (requests.size > n) & (best > 0)
     whole = np.where(eligible, best, 1)
-    random = 1 - share(requests.size, n) * requests.sums(scores) / whole
+    random = 1 - random_recall(requests.size, n) * requests.sums(scores) / whole
     return requests.mean(1 - got / whole, eligible, random)
 
 
-def best_score_loss(requests: Requests, scores: NDArray[np.floating], stage: Longs, m: int) -> Ratio:
-    """The ranker's best score of all candidates less its best in the stage's top m, in units of the score.
+def best_score_loss(requests: Requests, scores: NDArray[np.floating], rank: Longs, m: int) -> RatioMeasure:
+    """Best score lost: the ranker's best score of all candidates minus its best in the stage's top m.
 
-    Named score loss, or expected loss at N, in twitter/the-algorithm. Eligible: more than m candidates.
-    Random order: the expected best of m drawn candidates.
+    Called score loss, or expected loss at N, in twitter/the-algorithm. Eligible: more than m candidates.
+    Random order: by the expected best of m drawn candidates.
     """
-    ranker = requests.places(scores)
-    kept = reranked(requests, stage, m, scores)
-    best, got = requests.sums(scores * (ranker == 0)), requests.sums(scores * (kept == 0))
-    drawn = requests.sums(scores * _drawn(requests, ranker, 1, m))
+    own = requests.ranks(scores)
+    kept = rerank(requests, rank, m, scores)
+    best, got = requests.sums(scores * (own == 0)), requests.sums(scores * (kept == 0))
+    drawn = requests.sums(scores * _drawn(requests, own, 1, m))
     return requests.mean(best - got, requests.size > m, best - drawn)
 
 
-def gain_ratio(requests: Requests, scores: NDArray[np.floating], stage: Longs, k: int, m: int) -> Ratio:
+def gain_ratio(requests: Requests, scores: NDArray[np.floating], rank: Longs, k: int, m: int) -> RatioMeasure:
     """Cumulative gain ratio: Σ of the ranker's k best scores in the stage's top m / Σ of its k best of all.
 
-    k counts up to m. `scores` are at least 0 (probabilities, not logits). Eligible: more than m candidates, a
-    top k of the ranker's above 0. Random order: the expected sum of the k best of m drawn candidates.
+    k counts up to m. Eligible: more than m candidates, and a sum over the ranker's top k above 0. Random order: by the
+    expected sum of the k best of m drawn candidates. Raises DataError if a score is negative: give probabilities, not
+    logits. Source: twitter/the-algorithm.
     """
     _refuse_negative(scores)
     k = min(k, m)
-    ranker = requests.places(scores)
-    best = requests.sums(scores * (ranker < k))
-    got = requests.sums(scores * (reranked(requests, stage, m, scores) < k))
+    own = requests.ranks(scores)
+    best = requests.sums(scores * (own < k))
+    got = requests.sums(scores * (rerank(requests, rank, m, scores) < k))
     eligible = (requests.size > m) & (best > 0)
     whole = np.where(eligible, best, 1)
-    drawn = requests.sums(scores * _drawn(requests, ranker, k, m))
+    drawn = requests.sums(scores * _drawn(requests, own, k, m))
     return requests.mean(got / whole, eligible, drawn / whole)
 
 
-def ndcg(requests: Requests, reference: Longs, stage: Longs, k: int) -> Ratio:
+def ndcg(requests: Requests, reference_rank: Longs, rank: Longs, k: int) -> RatioMeasure:
     """NDCG@k with the ranker's order as gain: k for its first, 1 for its kth, 0 behind.
 
-    Σ gain / log2(place + 2) over the stage's top k, over the same sum in the ranker's own order (Järvelin and
-    Kekäläinen, Cumulated Gain-based Evaluation of IR Techniques, 2002). Eligible: more than k candidates.
-    Random order of n: mean gain · Σ of the k discounts / the ideal.
+    Σ gain / log2(rank + 2) over the stage's top k, over the same sum in the ranker's own order; ranks from 0. Source:
+    Järvelin and Kekäläinen, Cumulated Gain-based Evaluation of IR Techniques, 2002. Eligible: more than k candidates.
+    Random order of n candidates: mean gain · Σ of the k discounts / the ideal.
     """
     first = np.arange(k)
     discount = 1 / np.log2(first + 2)
     ideal = (k - first) @ discount
-    gain = np.maximum(k - reference, 0)
-    got = requests.sums(np.append(discount, 0)[np.minimum(stage, k)] * gain)
-    random = share(requests.size, k) * (k + 1) / 2 * discount.sum() / ideal
+    gain = np.maximum(k - reference_rank, 0)
+    got = requests.sums(np.append(discount, 0)[np.minimum(rank, k)] * gain)
+    random = random_recall(requests.size, k) * (k + 1) / 2 * discount.sum() / ideal
     return requests.mean(got / ideal, requests.size > k, random)
 
 
-def _drawn(requests: Requests, places: Longs, k: int, m: int) -> Doubles:
-    """The chance that a candidate is drawn and among the best k, by `places` (C,), of m drawn of its request: (C,).
+def _drawn(requests: Requests, rank: Longs, k: int, m: int) -> Doubles:
+    """The probability that a candidate is drawn and among the best k, if m of its request are drawn: (C,).
 
-    m / n · Σ_{i < k} C(place, i) · C(n − 1 − place, m − 1 − i) / C(n − 1, m − 1): at most k − 1 of the other
-    m − 1 are better. 0 in requests of m candidates or fewer, which do not count.
+    m / n · Σ_{i < k} C(rank, i) · C(n − 1 − rank, m − 1 − i) / C(n − 1, m − 1): at most k − 1 of the other m − 1 are
+    better. 0 in requests of m candidates or fewer, which do not count.
+
+    Args:
+        rank: rank by the scores: (C,).
     """
     sizes, code = np.unique(requests.size, return_inverse=True)
     first = np.cumsum(sizes) - sizes
@@ -100,7 +107,7 @@ def _drawn(requests: Requests, places: Longs, k: int, m: int) -> Doubles:
     for i in range(min(k, m)):
         ways = log_choose(better[cut], i) + log_choose(worse[cut], m - 1 - i) - log_choose(n[cut] - 1, m - 1)
         chance[cut] += m / n[cut] * np.exp(ways)
-    row: Longs = first[code][requests.request_of] + places
+    row: Longs = first[code][requests.request_of] + rank
     return chance[row]
 
 

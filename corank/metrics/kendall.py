@@ -1,19 +1,22 @@
-"""Kendall's rank correlation of two stages within each request, over all requests at once in O(C log n)."""
+"""Kendall's rank correlation of two stages within each request, for all requests at once in O(C log n).
+
+Letters: R requests · C candidates · n the longest request.
+"""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from corank.core.types import Doubles, Longs
-from corank.metrics.measure import Ratio
+from corank.metrics.measure import RatioMeasure
 from corank.metrics.requests import Requests
 
 
-def kendall_tau(requests: Requests, one: NDArray[np.floating], other: NDArray[np.floating]) -> Ratio:
-    """The mean over requests of tau-b between two stages' scores (C,), the one that allows for ties.
+def kendall_tau(requests: Requests, one: NDArray[np.floating], other: NDArray[np.floating]) -> RatioMeasure:
+    """Mean over requests of Kendall's tau-b, which allows for ties, between the scores (C,) of two stages.
 
-    tau-b = (concordant − discordant) / sqrt(pairs not tied in one · pairs not tied in the other), by Knight's
-    counting (A Computer Method for Calculating Kendall's Tau with Ungrouped Data, 1966). Eligible: requests
-    in which neither stage gives all candidates the same score. Random order: 0.
+    tau-b = (concordant − discordant) / sqrt(pairs not tied in one · pairs not tied in the other). Source of the
+    counting: Knight, A Computer Method for Calculating Kendall's Tau with Ungrouped Data, 1966. Eligible: requests in
+    which neither stage gives all candidates the same score. Random order: 0.
     """
     by_other = requests.ascending(other)
     order = by_other[requests.ascending(one[by_other])]
@@ -21,7 +24,7 @@ def kendall_tau(requests: Requests, one: NDArray[np.floating], other: NDArray[np
     tied_one = _tied_pairs(requests, one)
     tied_both = _tied_pairs(requests, one, other)
 
-    # Ties in the other stage are ranked as they stand, so that no tied pair counts as an inversion.
+    # Ties in the other stage keep their order, so that no tied pair counts as an inversion.
     by_other = requests.ascending(other)
     rank = np.empty(len(one), dtype=np.int64)
     rank[by_other] = np.arange(len(one)) - requests.start_of
@@ -35,7 +38,7 @@ def kendall_tau(requests: Requests, one: NDArray[np.floating], other: NDArray[np
 
 
 def _tied_pairs(requests: Requests, *keys: NDArray[np.floating]) -> Doubles:
-    """Pairs of a request that are equal in all keys, whose equal values lie side by side: (R,)."""
+    """Count the pairs of each request that are equal in all keys; equal values must be neighbours: (R,)."""
     start = np.zeros(len(requests.request_of), dtype=bool)
     start[requests.start[:-1][requests.size > 0]] = True
     for key in keys:
@@ -48,10 +51,10 @@ def _tied_pairs(requests: Requests, *keys: NDArray[np.floating]) -> Doubles:
 
 
 def _inversions(requests: Requests, rank: Longs) -> Doubles:
-    """Pairs of a request in descending rank: (R,). `rank` (C,) numbers each request's candidates from 0.
+    """Count the inversions of each request: (R,). `rank` (C,) numbers the candidates of a request from 0.
 
-    A radix sort from the highest bit down: at the first bit in which its ranks differ, a pair is an inversion
-    if the 1 stands before the 0. Ranks leave no gap: those that share all higher bits fill known positions.
+    A radix sort from the highest bit down: two ranks are an inversion if, at the first bit in which they differ, the 1
+    stands before the 0. Ranks leave no gap, so those that share all higher bits fill known positions.
     """
     position = np.arange(len(rank))
     found = np.zeros(len(rank), dtype=np.int64)

@@ -1,4 +1,4 @@
-"""A metric as its parts: by user, so that parts merge and users can be resampled.
+"""Measures: a metric in parts by user, so that shards merge and users can be resampled.
 
 Letters: N rows · U distinct users · G distinct scores.
 """
@@ -15,11 +15,12 @@ from corank.core.types import Doubles
 
 Keys = NDArray[np.integer]
 Formula = Callable[[Doubles, Doubles, Doubles], float | None]
+"""(distinct scores, ascending; weight of the positives, and of the negatives, with each score): all (G,) → value."""
 
 
 @runtime_checkable
 class Measure(Protocol):
-    """What `interval` needs of a metric."""
+    """The result of a metric's formula."""
 
     @property
     def user(self) -> Keys:
@@ -29,23 +30,40 @@ class Measure(Protocol):
     def n(self) -> int:
         """How many rows, requests or users count."""
 
-    def value(self, times: Doubles | None = None) -> float | None:
-        """The metric, each part counted `times` (as many as `user`) over; None where it is undefined."""
+    def value(self, counts: Doubles | None = None) -> float | None:
+        """Compute the metric; None if it is not defined.
+
+        Args:
+            counts: how often each part counts, as many numbers as `user`; once unless given.
+        """
 
 
 @dataclass(frozen=True)
-class Ratio:
-    """A metric of the form Σ over / Σ under, its sums kept by user."""
+class RatioMeasure:
+    """A metric of the form Σ numerator / Σ denominator, with its sums kept by user.
 
-    user: Keys  # (U,) distinct, ascending
-    over: Doubles  # (U,)
-    under: Doubles  # (U,)
-    random: Doubles | None  # (U,) what `over` is expected to be in a random order, for metrics of an order
+    Example:
+        >>> RatioMeasure.of(user, clicked, np.ones(len(user)), n=len(user)).value()  # the click rate
+    """
+
+    user: Keys
+    """Distinct users, ascending: (U,)."""
+    numerator: Doubles
+    """(U,)"""
+    denominator: Doubles
+    """(U,)"""
+    random: Doubles | None
+    """The numerator expected of a random order: (U,); None for metrics that are not of an order."""
     n: int
 
     @classmethod
     def of(
-        cls, user: Keys, over: NDArray[Any], under: NDArray[Any], n: int, random: Doubles | None = None
+        cls,
+        user: Keys,
+        numerator: NDArray[Any],
+        denominator: NDArray[Any],
+        n: int,
+        random: Doubles | None = None,
     ) -> Self:
         """Sum rows by user; all arrays are (N,)."""
         users, code = np.unique(user, return_inverse=True)
@@ -53,48 +71,55 @@ class Ratio:
         def by_user(column: NDArray[Any]) -> Doubles:
             return np.bincount(code, column, len(users)).astype(np.float64, copy=False)
 
-        return cls(users, by_user(over), by_user(under), None if random is None else by_user(random), n)
+        expected = None if random is None else by_user(random)
+        return cls(users, by_user(numerator), by_user(denominator), expected, n)
 
     @classmethod
-    def merged(cls, parts: Sequence[Self]) -> Self:
-        """The measure of all parts' rows together, as if they had come in one."""
+    def merge(cls, parts: Sequence[Self]) -> Self:
+        """Merge the measures of several shards into that of all their rows."""
         random = [part.random for part in parts if part.random is not None]
         return cls.of(
             np.concatenate([part.user for part in parts]),
-            np.concatenate([part.over for part in parts]),
-            np.concatenate([part.under for part in parts]),
+            np.concatenate([part.numerator for part in parts]),
+            np.concatenate([part.denominator for part in parts]),
             sum(part.n for part in parts),
             np.concatenate(random) if random else None,
         )
 
-    def value(self, times: Doubles | None = None) -> float | None:
-        return _quotient(self.over, self.under, times)
+    def value(self, counts: Doubles | None = None) -> float | None:
+        """Compute the metric, each user counted `counts` (U,) times; None if the denominator is 0."""
+        return _quotient(self.numerator, self.denominator, counts)
 
-    def chance(self) -> float | None:
-        """The value that a random order would have; None for metrics that know of no order."""
-        return None if self.random is None else _quotient(self.random, self.under, None)
+    def random_value(self) -> float | None:
+        """Compute the value expected of a random order; None for metrics that are not of an order."""
+        return None if self.random is None else _quotient(self.random, self.denominator, None)
 
 
-def _quotient(over: Doubles, under: Doubles, times: Doubles | None) -> float | None:
-    whole = under.sum() if times is None else under @ times
+def _quotient(numerator: Doubles, denominator: Doubles, counts: Doubles | None) -> float | None:
+    whole = denominator.sum() if counts is None else denominator @ counts
     if whole == 0:
         return None
-    return float((over.sum() if times is None else over @ times) / whole)
+    return float((numerator.sum() if counts is None else numerator @ counts) / whole)
 
 
 @dataclass(frozen=True)
-class Ordered:
-    """A metric of the whole order of rows, such as AUC: a formula over distinct scores.
+class OrderMeasure:
+    """A metric of the order of all rows, such as AUC: a formula over distinct scores.
 
-    Sorted once: resampling only weighs the rows anew.
+    Rows are sorted once; a resample only changes their weights.
     """
 
-    formula: Formula  # (scores (G,) ascending, positive weight (G,), negative weight (G,)) -> value
-    user: Keys  # (N,)
-    score: Doubles  # (N,) ascending
-    positive: Doubles  # (N,) the row's weight as a positive
-    negative: Doubles  # (N,) and as a negative
-    first: NDArray[np.intp]  # (G,) where each distinct score begins
+    formula: Formula
+    user: Keys
+    """(N,)"""
+    score: Doubles
+    """Ascending: (N,)."""
+    positive: Doubles
+    """Weight of each row as a positive: (N,)."""
+    negative: Doubles
+    """Weight of each row as a negative: (N,)."""
+    first: NDArray[np.intp]
+    """The first row of each distinct score: (G,)."""
 
     @classmethod
     def of(
@@ -103,13 +128,12 @@ class Ordered:
         """Sort rows by score; all arrays are (N,)."""
         order = np.argsort(score, kind="stable")
         score = score[order]
-        return cls(
-            formula, user[order], score, positive[order], negative[order], np.flatnonzero(changes(score))
-        )
+        first = np.flatnonzero(differs_from_previous(score))
+        return cls(formula, user[order], score, positive[order], negative[order], first)
 
     @classmethod
-    def merged(cls, parts: Sequence[Self]) -> Self:
-        """The measure of all parts' rows together, as if they had come in one."""
+    def merge(cls, parts: Sequence[Self]) -> Self:
+        """Merge the measures of several shards into that of all their rows."""
         return cls.of(
             parts[0].formula,
             np.concatenate([part.user for part in parts]),
@@ -120,27 +144,32 @@ class Ordered:
 
     @property
     def n(self) -> int:
+        """Rows."""
         return len(self.user)
 
-    def value(self, times: Doubles | None = None) -> float | None:
+    def value(self, counts: Doubles | None = None) -> float | None:
+        """Compute the metric, each row counted `counts` (N,) times; None if it is not defined."""
         if not self.n:
             return None
         return self.formula(
-            self.score[self.first], self._by_score(self.positive, times), self._by_score(self.negative, times)
+            self.score[self.first],
+            self._sum_by_score(self.positive, counts),
+            self._sum_by_score(self.negative, counts),
         )
 
-    def _by_score(self, column: Doubles, times: Doubles | None) -> Doubles:
-        weighed = column if times is None else column * times
-        return weighed if len(self.first) == self.n else np.add.reduceat(weighed, self.first)
+    def _sum_by_score(self, weight: Doubles, counts: Doubles | None) -> Doubles:
+        """(N,) → (G,)."""
+        counted = weight if counts is None else weight * counts
+        return counted if len(self.first) == self.n else np.add.reduceat(counted, self.first)
 
 
-def changes(values: NDArray[Any]) -> NDArray[np.bool_]:
-    """Where a value differs from the one before it: (N,), the first always."""
+def differs_from_previous(values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Tell where a value differs from the one before it: (N,); the first always does."""
     return np.concatenate([np.ones(min(1, len(values)), dtype=bool), values[1:] != values[:-1]])
 
 
 def refuse_nan(scores: NDArray[np.floating]) -> None:
-    """Raise DivergedError where a score is NaN, which has no place in an order."""
+    """Raise DivergedError if a score is NaN, which has no rank."""
     odd = np.flatnonzero(np.isnan(scores))
     if len(odd):
         raise DivergedError(

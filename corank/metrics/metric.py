@@ -69,7 +69,7 @@ class Metric:
         if not isinstance(found, Measure):
             raise PluginError(
                 f"metric '{self.name}': its formula returned {type(found).__name__}; return a Measure, such as "
-                "corank.metrics.measure.Ratio"
+                "corank.metrics.measure.RatioMeasure"
             )
         return found
 

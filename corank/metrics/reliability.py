@@ -1,4 +1,4 @@
-"""What a stage promised, and what came of it: predicted and observed rates, bin by bin.
+"""Predicted against observed rates of a stage, bin by bin (a reliability diagram).
 
 Letters: N rows · B bins.
 """
@@ -13,20 +13,23 @@ from corank.core.types import Doubles
 
 BINS = 10
 BIN_POSITIVES = 10
-"""Fewer positives a bin than so many, and its rate is mostly noise."""
+"""Positives that a bin should have on average: with fewer its rate is mostly noise."""
 
 
 @dataclass(frozen=True)
-class Reliability:
-    """Bins of equal mass, from the lowest predictions to the highest; each (B,)."""
+class ReliabilityCurve:
+    """Bins of equal mass, from the lowest predictions to the highest; all (B,)."""
 
     predicted: Doubles
     """Mean prediction."""
     observed: Doubles
+    """Observed rate."""
     low: Doubles
-    """Of the observed rate's 95 % interval, as is `high`."""
+    """Lower end of the 95 % interval of the observed rate."""
     high: Doubles
+    """Upper end."""
     rows: NDArray[np.intp]
+    """Rows in the bin."""
 
 
 def reliability(
@@ -34,11 +37,17 @@ def reliability(
     positive: NDArray[np.bool_],
     weight: NDArray[np.floating],
     bins: int | None = None,
-) -> Reliability:
-    """Mean prediction and observed rate, with a 95 % Jeffreys interval, in bins of equal mass of rows (N,).
+) -> ReliabilityCurve:
+    """Compare predictions with what was observed, in bins of equal mass.
 
-    As many bins as leave ten positives to each on average, at least one and at most ten, unless given. Weighted rows
-    count in the interval as (Σ w)² / Σ w² rows of weight 1.
+    The interval of an observed rate is Jeffreys' (Brown, Cai and DasGupta, Interval Estimation for a Binomial
+    Proportion, 2001); weighted rows count in it as (Σ w)² / Σ w² rows of weight 1.
+
+    Args:
+        predicted: (N,).
+        positive: (N,) bool.
+        weight: (N,).
+        bins: how many; unless given, as many as leave ten positives to each on average, from 1 to 10.
     """
     order = np.argsort(predicted, kind="stable")
     p, y, w = (column[order].astype(np.float64) for column in (predicted, positive, weight))
@@ -52,4 +61,4 @@ def reliability(
     mass, rate = by_bin(w), by_bin(w * y) / by_bin(w)
     rows = mass**2 / by_bin(w**2)
     low, high = beta.interval(0.95, rate * rows + 0.5, (1 - rate) * rows + 0.5)
-    return Reliability(by_bin(w * p) / mass, rate, low, high, np.diff(starts, append=len(p)))
+    return ReliabilityCurve(by_bin(w * p) / mass, rate, low, high, np.diff(starts, append=len(p)))

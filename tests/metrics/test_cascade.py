@@ -10,32 +10,32 @@ from corank.core.errors import DataError
 from corank.metrics.bootstrap import interval
 from corank.metrics.cascade import click_recall, overlap, recall, recall_of
 from corank.metrics.kendall import kendall_tau
-from corank.metrics.measure import Ratio
+from corank.metrics.measure import RatioMeasure
 from tests.support.scored_requests import floats, labels, requests
 
 
 def test_places_keep_the_logs_order_in_ties() -> None:
     three = requests(4, 0, 1, 3)
-    assert three.places(floats(0.5, 0.9, 0.5, 0.7, 3, 1, 1, 2)).tolist() == [2, 0, 3, 1, 0, 1, 2, 0]
+    assert three.ranks(floats(0.5, 0.9, 0.5, 0.7, 3, 1, 1, 2)).tolist() == [2, 0, 3, 1, 0, 1, 2, 0]
     assert three.user_of().tolist() == [0, 0, 0, 0, 2, 3, 3, 3]
 
 
 def test_places_refuse_what_has_no_order() -> None:
     with pytest.raises(DataError, match=r"scores: 1 are NaN, first at row 1"):
-        requests(2).places(floats(0, np.nan))
+        requests(2).ranks(floats(0, np.nan))
     with pytest.raises(DataError, match=r"scores: expected 2, one a candidate; received 3"):
-        requests(2).places(floats(0, 1, 2))
+        requests(2).ranks(floats(0, 1, 2))
 
 
 def test_recall_by_hand() -> None:
     two = requests(4, 5, 2, 0)
-    reference = two.places(floats(4, 3, 2, 1, 1, 2, 3, 4, 5, 1, 2))
-    stage = two.places(floats(1, 9, 2, 8, 1, 2, 9, 3, 8, 1, 2))
+    reference = two.ranks(floats(4, 3, 2, 1, 1, 2, 3, 4, 5, 1, 2))
+    stage = two.ranks(floats(1, 9, 2, 8, 1, 2, 9, 3, 8, 1, 2))
     # Request 0: {0, 1} against {1, 3, 2}: 1/2. Request 1: {4, 3} against {2, 4, 3}: 1. The others have ≤ 3.
     measure = recall(two, reference, stage, k=2, m=3)
     assert measure.value() == pytest.approx(0.75)
     assert measure.n == 2
-    assert measure.chance() == pytest.approx((3 / 4 + 3 / 5) / 2)
+    assert measure.random_value() == pytest.approx((3 / 4 + 3 / 5) / 2)
     # k above the candidates: all four of request 0, all five of request 1.
     assert recall(two, reference, stage, k=9, m=3).value() == pytest.approx((3 / 4 + 3 / 5) / 2)
 
@@ -44,34 +44,34 @@ def test_click_recall_by_hand() -> None:
     # Request 0: one of two clicks in the top 2; request 1 has no click, request 2 no cut, request 3 its one.
     four = requests(4, 3, 2, 3)
     clicked = labels(1, 1, -1, 0, 0, 0, 0, 1, 1, -1, 1, 0)
-    stage = four.places(floats(9, 1, 2, 3, 1, 2, 3, 1, 2, 1, 3, 2))
+    stage = four.ranks(floats(9, 1, 2, 3, 1, 2, 3, 1, 2, 1, 3, 2))
     measure = click_recall(four, clicked, stage, m=2)
     assert (measure.value(), measure.n) == (pytest.approx(0.75), 2)
-    assert measure.chance() == pytest.approx((2 / 4 + 2 / 3) / 2)
+    assert measure.random_value() == pytest.approx((2 / 4 + 2 / 3) / 2)
 
 
 def test_overlap_by_hand() -> None:
     two = requests(4, 2)
-    one, other = two.places(floats(4, 3, 2, 1, 1, 2)), two.places(floats(4, 1, 2, 3, 2, 1))
+    one, other = two.ranks(floats(4, 3, 2, 1, 1, 2)), two.ranks(floats(4, 1, 2, 3, 2, 1))
     assert overlap(two, one, other, k=2).value() == pytest.approx(0.5)
     assert overlap(two, one, other, k=2).n == 1
     assert overlap(two, one, other, k=1).value() == pytest.approx(0.5)
-    assert overlap(two, one, other, k=1).chance() == pytest.approx((1 / 4 + 1 / 2) / 2)
+    assert overlap(two, one, other, k=1).random_value() == pytest.approx((1 / 4 + 1 / 2) / 2)
 
 
 def test_recall_of_a_set_by_hand() -> None:
     # Positives of request 0: 2 of 4, one in its top 2. Request 1 has none, request 2 no cut.
     three = requests(4, 3, 2)
     positives = np.array([1, 0, 0, 1, 0, 0, 0, 1, 1], dtype=bool)
-    stage = three.places(floats(4, 3, 2, 1, 3, 2, 1, 2, 1))
+    stage = three.ranks(floats(4, 3, 2, 1, 3, 2, 1, 2, 1))
     measure = recall_of(three, positives, stage, m=2)
-    assert (measure.value(), measure.n, measure.chance()) == (0.5, 1, 0.5)
+    assert (measure.value(), measure.n, measure.random_value()) == (0.5, 1, 0.5)
 
 
 def test_nothing_eligible_has_no_value() -> None:
     for few in (requests(), requests(0), requests(1, 1), requests(2, 2)):
         scores = np.linspace(0, 1, int(few.start[-1]))
-        places = few.places(scores)
+        places = few.ranks(scores)
         for measure in (
             recall(few, places, places, k=1, m=2),
             click_recall(few, np.ones(len(scores), dtype=np.int8), places, m=2),
@@ -79,13 +79,18 @@ def test_nothing_eligible_has_no_value() -> None:
             recall_of(few, np.zeros(len(scores), dtype=bool), places, m=0),
             kendall_tau(few, scores, np.zeros(len(scores))),
         ):
-            assert (measure.value(), measure.chance(), measure.n, interval(measure)) == (None, None, 0, None)
+            assert (measure.value(), measure.random_value(), measure.n, interval(measure)) == (
+                None,
+                None,
+                0,
+                None,
+            )
 
 
 def test_kendall_tau_by_hand() -> None:
     # Orders 1 2 3 and 1 3 2: two concordant pairs, one discordant. A single candidate does not count.
     measure = kendall_tau(requests(3, 1), floats(1, 2, 3, 5), floats(1, 3, 2, 5))
-    assert (measure.value(), measure.n, measure.chance()) == (pytest.approx(1 / 3), 1, 0)
+    assert (measure.value(), measure.n, measure.random_value()) == (pytest.approx(1 / 3), 1, 0)
 
 
 @given(st.lists(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=40), max_size=6))
@@ -112,7 +117,7 @@ def test_recall_is_that_of_plain_sets(lists: list[list[int]], k: int, m: int) ->
         best = sorted(range(begin, end), key=lambda i: (-reference[i], i))[:k]
         if end - begin > m:
             shares.append(len(set(places) & set(best)) / len(best))
-    measure = recall(some, some.places(reference), some.places(stage), k, m)
+    measure = recall(some, some.ranks(reference), some.ranks(stage), k, m)
     assert measure.n == len(shares)
     assert measure.value() == (pytest.approx(np.mean(shares)) if shares else None)
 
@@ -121,10 +126,10 @@ def test_parts_by_request_merge_to_the_whole() -> None:
     stage, reference = np.random.default_rng(0).random((2, 40))
     whole, half = requests(*[10] * 4, user=[7, 8, 7, 9]), [requests(10, 10, user=u) for u in ([7, 8], [7, 9])]
     parts = [
-        recall(part, part.places(reference[rows]), part.places(stage[rows]), 3, 5)
+        recall(part, part.ranks(reference[rows]), part.ranks(stage[rows]), 3, 5)
         for part, rows in zip(half, (slice(20), slice(20, None)), strict=True)
     ]
-    expected = recall(whole, whole.places(reference), whole.places(stage), 3, 5)
-    merged = Ratio.merged(parts)
+    expected = recall(whole, whole.ranks(reference), whole.ranks(stage), 3, 5)
+    merged = RatioMeasure.merge(parts)
     assert merged.user.tolist() == [7, 8, 9]
-    assert (merged.value(), merged.chance(), merged.n) == (expected.value(), expected.chance(), 4)
+    assert (merged.value(), merged.random_value(), merged.n) == (expected.value(), expected.random_value(), 4)

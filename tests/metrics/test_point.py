@@ -8,7 +8,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 from corank.core.errors import DataError
 from corank.core.types import Doubles, Longs
 from corank.metrics.bootstrap import interval, replicates
-from corank.metrics.measure import Ordered, Ratio
+from corank.metrics.measure import OrderMeasure, RatioMeasure
 from corank.metrics.point import Labels, auc, cut_auc, ece, gauc, logloss, pcoc, truth_auc
 from tests.support.scored_requests import bounds, floats, labels
 
@@ -170,7 +170,7 @@ def test_parts_by_user_merge_to_the_whole(metric: Point) -> None:
         metric(*(column[user % 3 == part] for column in (user, score, label, weight))) for part in range(3)
     ]
     whole = metric(user, score, label, weight)
-    merged = type(whole).merged(parts)
+    merged = type(whole).merge(parts)
     assert merged.value() == pytest.approx(whole.value(), abs=1e-12)
     assert merged.n == whole.n
     assert interval(merged, seed=5) == pytest.approx(interval(whole, seed=5), abs=1e-12)
@@ -189,7 +189,7 @@ def test_every_metric_counts_a_row_as_often_as_its_user_is_drawn() -> None:
 def test_interval_of_a_mean_is_that_of_theory() -> None:
     # 400 users with one prediction each: the error of their mean is its standard deviation / √400.
     p = np.random.default_rng(1).random(400)
-    measure = Ratio.of(np.arange(400), p, np.ones(400), n=400)
+    measure = RatioMeasure.of(np.arange(400), p, np.ones(400), n=400)
     low, high = bounds(measure, count=20_000)
     assert low < p.mean() < high
     assert high - low == pytest.approx(2 * 1.96 * p.std() / 20, rel=0.02)
@@ -199,7 +199,7 @@ def test_interval_grows_when_a_users_rows_are_alike() -> None:
     p = np.random.default_rng(2).random(100)
     alike, apart = np.repeat(np.arange(100), 25), np.arange(2500)
     rows = np.repeat(p, 25), np.ones(2500)
-    wide, narrow = (np.diff(bounds(Ratio.of(user, *rows, n=2500)))[0] for user in (alike, apart))
+    wide, narrow = (np.diff(bounds(RatioMeasure.of(user, *rows, n=2500)))[0] for user in (alike, apart))
     assert wide == pytest.approx(5 * narrow, rel=0.25)
 
 
@@ -234,4 +234,4 @@ def test_a_single_user_has_no_interval() -> None:
 
 def test_ordered_measures_keep_their_formula_when_merged() -> None:
     rows = users(1, 2), floats(0.9, 0.1), labels(1, 0)
-    assert Ordered.merged([ece(*rows, bins=1), ece(*rows, bins=1)]).value() == pytest.approx(0)
+    assert OrderMeasure.merge([ece(*rows, bins=1), ece(*rows, bins=1)]).value() == pytest.approx(0)

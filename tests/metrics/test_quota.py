@@ -12,7 +12,7 @@ from tests.support.scored_requests import Scored, floats, labels, requests, scor
 def test_curve_by_hand() -> None:
     # Positives of request 0 stand at places 0 and 3 of five, that of request 1 at place 1 of three.
     two = requests(5, 3)
-    stage = two.places(floats(5, 4, 3, 2, 1, 3, 2, 1))
+    stage = two.ranks(floats(5, 4, 3, 2, 1, 3, 2, 1))
     positives = np.array([1, 0, 0, 1, 0, 0, 1, 0], dtype=bool)
     curve = quota_curve(two, {"truth": positives, "none": ~positives & positives}, stage, [1, 2, 4, 5])
     assert curve.m.tolist() == [1, 2, 4, 5]
@@ -30,7 +30,7 @@ def test_curve_by_hand() -> None:
 def test_each_point_is_the_recall_at_its_quota(data: Scored, k: int, quotas: list[int]) -> None:
     some, (reference, stage, clicked) = data
     clicks = labels(*(clicked > 6))
-    places, ranker = some.places(stage), some.places(reference)
+    places, ranker = some.ranks(stage), some.ranks(reference)
     curve = quota_curve(some, {"agree": ranker < k, "click": clicks == 1}, places, quotas)
     for n, m in enumerate(quotas):
         for name, expected in (
@@ -38,9 +38,9 @@ def test_each_point_is_the_recall_at_its_quota(data: Scored, k: int, quotas: lis
             ("click", click_recall(some, clicks, places, m)),
         ):
             point = curve.measures[name][n]
-            assert (point.value(), point.chance(), point.n) == (
+            assert (point.value(), point.random_value(), point.n) == (
                 expected.value(),
-                expected.chance(),
+                expected.random_value(),
                 expected.n,
             )
 

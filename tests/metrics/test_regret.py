@@ -6,7 +6,7 @@ from corank.core.types import Doubles
 from corank.metrics.bootstrap import interval, replicates
 from corank.metrics.measure import Keys
 from corank.metrics.point import auc, truth_auc
-from corank.metrics.regret import Difference, bias_regret
+from corank.metrics.regret import PairedDifference, bias_regret
 from tests.support.scored_requests import bounds, floats
 
 
@@ -54,7 +54,7 @@ def test_parts_merge_to_the_whole() -> None:
     halves = [
         bias_regret(*(column[user % 2 == part] for column in (user, good, worse, truth))) for part in (0, 1)
     ]
-    merged = Difference.merged(halves)
+    merged = PairedDifference.merge(halves)
     assert (merged.value(), merged.n) == (pytest.approx(whole.value()), whole.n)
     assert interval(merged, seed=3) == pytest.approx(interval(whole, seed=3))
 
@@ -69,7 +69,7 @@ def test_nothing_to_order_has_no_value(count: int) -> None:
 def test_other_users_are_refused() -> None:
     label = np.array([1, 0])
     with pytest.raises(DataError, match="needs two measures of the same users"):
-        Difference(
+        PairedDifference(
             auc(np.array([1, 2]), floats(1, 2), label),
             auc(np.array([1, 3]), floats(1, 2), label),
         )

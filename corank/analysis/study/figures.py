@@ -17,7 +17,7 @@ from corank.evaluation.predict import Predictions
 from corank.evaluation.stage_order import Calibrators, Truth, order_of
 from corank.metrics.bootstrap import replicates
 from corank.metrics.inputs import Inputs, Population
-from corank.metrics.measure import Measure, Ratio
+from corank.metrics.measure import Measure, RatioMeasure
 from corank.metrics.metric import METRICS, Metric, available
 from corank.training.config import Config
 
@@ -108,4 +108,6 @@ def _figure(measure: Measure | None) -> Figure | None:
     if measure is None or value is None:
         return None
     resampled = [None if np.isnan(v) else float(v) for v in replicates(measure)]
-    return Figure(value, measure.n, measure.chance() if isinstance(measure, Ratio) else None, resampled)
+    return Figure(
+        value, measure.n, measure.random_value() if isinstance(measure, RatioMeasure) else None, resampled
+    )
