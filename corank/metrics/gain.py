@@ -1,8 +1,8 @@
 """What a cut loses by the ranker's own scores, or its own order, as the gain of a candidate.
 
 `scores` are the ranker's values, `rank` and `reference_rank` are `Requests.ranks(…)`, 0 for the best: all (C,).
-Requests with no more candidates than the cut lose nothing in any order, and do not count. Best score lost and cumulative
-gain ratio are those of twitter/the-algorithm, models/libs/light_ranking_metrics: the ranker is its heavy ranker.
+Requests with no more candidates than the cut lose nothing in any order, and do not count. Best score lost and the
+cumulative gain ratio are those of twitter/the-algorithm, models/libs/light_ranking_metrics.
 
 Letters: R requests · C candidates.
 """
