@@ -144,4 +144,9 @@ def test_nothing_eligible_has_no_value() -> None:
             gain_ratio(few, scores, places, k=1, m=2),
             ndcg(few, places, places, k=2),
         ):
-            assert (measure.value(), measure.random_value(), measure.n, interval(measure)) == (None, None, 0, None)
+            assert (measure.value(), measure.random_value(), measure.n, interval(measure)) == (
+                None,
+                None,
+                0,
+                None,
+            )

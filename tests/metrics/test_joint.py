@@ -42,7 +42,11 @@ def test_joint_recall_by_hand() -> None:
     second = floats(2, 3, 1, 4, 9, 9, 2, 1, 3, 2, 1)
     measure = joint_recall(three, positives, [first, second], [4], m=2)
     # The second request has no more than two candidates, the third no positive.
-    assert (measure.value(), measure.n, measure.random_value()) == (pytest.approx(1 / 3), 1, pytest.approx(2 / 6))
+    assert (measure.value(), measure.n, measure.random_value()) == (
+        pytest.approx(1 / 3),
+        1,
+        pytest.approx(2 / 6),
+    )
     # What a stage cut does not come back by a greater m: of the four kept, 0 and 3.
     wide = joint_recall(three, positives, [first, second], [4], m=5)
     assert (wide.value(), wide.n, wide.random_value()) == (pytest.approx(2 / 3), 1, pytest.approx(4 / 6))
@@ -140,7 +144,12 @@ def test_nothing_eligible_has_no_value() -> None:
             joint_recall(few, positives, [scores, scores], [3], m=2),
             replaced_hit_rate(few, [scores, scores], [3], 1, by=scores, k=2),
         ):
-            assert (measure.value(), measure.random_value(), measure.n, interval(measure)) == (None, None, 0, None)
+            assert (measure.value(), measure.random_value(), measure.n, interval(measure)) == (
+                None,
+                None,
+                0,
+                None,
+            )
 
 
 def test_one_candidate_is_kept_by_all() -> None:
