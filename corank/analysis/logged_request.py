@@ -1,14 +1,16 @@
 """A logged request in the form that a service receives: raw columns, as known at its time."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from corank.core.errors import DataError
-from corank.data.as_of import Versions
+from corank.data.as_of import VersionedRows
 from corank.data.dataset import Shard
 from corank.data.log_rows import log_columns, request_columns
+from corank.data.request_columns import RequestColumns
 from corank.data.tables import Table
 from corank.features.history import Events, History
 from corank.features.labels import happened, known
@@ -40,13 +42,14 @@ def logged_request(run: Run, split: str, number: int) -> dict[str, Any]:
     rows = log.collect(log.frame.filter(same).unique(subset=[data.item], keep="first", maintain_order=True))
     first = rows.row(0, named=True)
     time = int(shard.time[row])
+    columns = RequestColumns.of(schema, data, packed.item_columns)
     user = (
         {"id": first[data.user]}
-        | _user(run, schema, first, time)
+        | _user(run, columns.user, first, time)
         | _histories(log, data, schema, first, time)
     )
-    context = {c: first[c] for c in schema.column_names(side="context")}
-    cross = [*schema.column_names(side="cross"), *(c for c in data.columns if c not in packed.item_columns)]
+    context = {c: first[c] for c in columns.context}
+    cross = [*columns.cross, *columns.values]
     described = [{"id": c[data.item]} | {name: c[name] for name in cross} for c in rows.iter_rows(named=True)]
     return {
         "user": user,
@@ -66,10 +69,9 @@ def _locate(shards: tuple[Shard, ...], split: str, number: int) -> tuple[Shard, 
     raise DataError(f"no request {number} in '{split}': it has {sum(map(len, shards))}, numbered from 0")
 
 
-def _user(run: Run, schema: Schema, first: dict[str, Any], time: int) -> dict[str, Any]:
+def _user(run: Run, wanted: Sequence[str], first: dict[str, Any], time: int) -> dict[str, Any]:
     """The user's columns as of a time: from the table `users` if it has them, otherwise from the log."""
     data = run.config.data
-    wanted = [c for c in schema.column_names(side="user") if c != data.user]
     found = {c: first[c] for c in wanted if c in first}
     if data.users is None:
         return found
@@ -79,8 +81,8 @@ def _user(run: Run, schema: Schema, first: dict[str, Any], time: int) -> dict[st
         return found
     id_ = pl.select(pl.lit(pl.Series([first[data.user]])).alias("id"))["id"]
     id_ = pl.LazyFrame({data.user: id_}).select(_like(users, data.user)).collect().to_series()
-    versions, _ = Versions.of(users, data.user, columns, id_, only=True)
-    row = int(versions.at(id_, np.array([time]))[0])
+    versions, _ = VersionedRows.read(users, data.user, columns, id_, only=True)
+    row = int(versions.find(id_, np.array([time]))[0])
     return found | versions.frame.select(columns).row(row, named=True)
 
 

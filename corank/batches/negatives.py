@@ -60,7 +60,7 @@ class Negatives:
         request_x, item_x, source_x = np.concatenate(request), np.concatenate(item), np.concatenate(source)
         pairs = self._new(request_x, item_x, request_of, self.item_of_row[row_of])
         request_x, item_x, source_x = request_x[pairs], item_x[pairs], source_x[pairs]
-        row_x = self.packed.item_versions.held(item_x, time[request_x]).astype(np.int32)
+        row_x = self.packed.item_versions.find_at(item_x, time[request_x]).astype(np.int32)
         return request_x, row_x, source_x, draw_order(request_x, source_x, rng)
 
     def counts(self, population: Population | None) -> Longs:

@@ -20,10 +20,11 @@ from corank.bundle.manifest import Bundle
 from corank.core.errors import BundleError, DataError
 from corank.core.files import atomic_file
 from corank.core.types import Mask, Progress
-from corank.data.as_of import VALID_FROM
-from corank.data.tables import Table
+from corank.data.as_of import newest_rows
+from corank.data.tables import VALID_FROM, Table
 from corank.features.encoders import Encoders
 from corank.features.input_layout import Layout
+from corank.features.row_columns import FROM, ID, ROW
 
 BATCH = 65_536
 """Items encoded at once."""
@@ -37,9 +38,7 @@ class Catalogue:
         manifest, folder = bundle.manifest, bundle.folder
         self.table, self.manifest = Table.scan("items", source, base), manifest
         schema = manifest.declared
-        self._columns = list(
-            dict.fromkeys([*map(schema.column, schema.columns("item")), *manifest.item_columns])
-        )
+        self._columns = manifest.request_columns.item
         self.table.require([manifest.item, *self._columns])
         self.table.check_whole([manifest.item])
         self._encoders = Encoders.load(folder / "encoders", schema)
@@ -54,33 +53,29 @@ class Catalogue:
 
     def _newest_rows(self) -> Mask:
         """Which rows are their item's newest: all that is held of the whole table."""
-        key = self.manifest.item
-        begin = self.table.moment(VALID_FROM) if VALID_FROM in self.table.types else pl.lit(None, pl.Int64)
-        rows = self.table.collect(
-            self.table.frame.select(self.table.key(key).alias("id"), begin.alias("from")).with_row_index(
-                "row"
-            )
-        )
-        if rows["id"].null_count():
-            raise DataError(f"{self.table.name}: column '{key}' is null in {rows['id'].null_count():,} rows")
-        if rows["id"].n_unique() == len(rows):
+        table, key = self.table, self.manifest.item
+        columns = [table.key(key).alias(ID), table.valid_from().alias(FROM)]
+        rows = table.collect(table.frame.select(columns).with_row_index(ROW))
+        if rows[ID].null_count():
+            raise DataError(f"{table.name}: column '{key}' is null in {rows[ID].null_count():,} rows")
+        if rows[ID].n_unique() == len(rows):
             return np.ones(len(rows), dtype=bool)
-        twice = rows.filter(rows.select("id", "from").is_duplicated())
+        twice = rows.filter(rows.select(ID, FROM).is_duplicated())
         if len(twice):
             raise DataError(
-                f"{self.table.name}: {key}={twice['id'].min()!r} is in several rows; keep one, or tell them apart by a "
+                f"{table.name}: {key}={twice[ID].min()!r} is in several rows; keep one, or tell them apart by a "
                 f"column '{VALID_FROM}'"
             )
-        last = rows.sort("from", nulls_last=False).unique("id", keep="last", maintain_order=True)["row"]
         newest = np.zeros(len(rows), dtype=bool)
-        newest[last.to_numpy()] = True
+        newest[newest_rows(rows)[ROW].to_numpy()] = True
         return newest
 
     def batches(self) -> Iterator[Layer]:
         """The records and vectors of N items at a time, in the order of the table. Raises DataError, BundleError."""
         first, key = 0, self.manifest.item
-        others = [pl.col(name) for name in self._columns if name != key]
-        for rows in self.table.batches([self.table.key(key), *others], len(self._newest), BATCH):
+        for rows in self.table.batches(
+            [self.table.key(key), *map(pl.col, self._columns)], len(self._newest), BATCH
+        ):
             frame = rows.filter(pl.Series(self._newest[first : first + len(rows)]))
             first += len(rows)
             if len(frame):

@@ -14,7 +14,7 @@ from corank.bundle.manifest import BundleManifest
 from corank.core.errors import DataError
 from corank.core.time import MILLISECOND
 from corank.core.types import Longs, Report
-from corank.data.as_of import Versions
+from corank.data.as_of import VersionedRows
 from corank.data.log_rows import log_columns, request_columns
 from corank.data.tables import Table
 from corank.data.validate import Source, check_labels, check_weight
@@ -188,10 +188,10 @@ def _of_users(
             f"features.{next(iter(names))}: a prior counts by it, and it is of the users; give them, too"
         )
     table = Table.scan("users", newer.users, newer.base)
-    users, _ = Versions.of(
+    users, _ = VersionedRows.read(
         table, data.user, list(dict.fromkeys(names.values())), rows[USER].unique(), only=True
     )
-    held = users.frame[users.at(rows[USER], rows[TIME].to_numpy())]
+    held = users.frame[users.find(rows[USER], rows[TIME].to_numpy())]
     return held.select(pl.col(column).alias(user_column(name)) for name, column in names.items())
 
 

@@ -22,6 +22,7 @@ from corank.core.errors import BundleError, ConfigError
 from corank.core.files import PARTIAL, atomic_file, atomic_folder
 from corank.core.registry import plugin_hint
 from corank.core.settings import Settings, validated
+from corank.data.request_columns import RequestColumns
 from corank.data.validate import Source
 from corank.features.feature_kind import Feature
 from corank.features.log_schema import DataSettings
@@ -104,6 +105,11 @@ class BundleManifest(Settings):
     @property
     def declared(self) -> Schema:
         return Schema(self.features)
+
+    @property
+    def request_columns(self) -> RequestColumns:
+        """The columns that a request to this bundle carries."""
+        return RequestColumns.of(self.declared, self.data, self.item_columns)
 
     @property
     def user(self) -> str:

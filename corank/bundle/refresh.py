@@ -21,7 +21,7 @@ from corank.bundle.item_vectors import ItemTowers, save_vectors
 from corank.bundle.manifest import Bundle, BundleManifest, next_seq, write
 from corank.core.time import MILLISECOND, floor_times, format_time
 from corank.core.types import Report
-from corank.data.as_of import Versions
+from corank.data.as_of import VersionedRows, newest_rows
 from corank.data.dataset import prior_folder
 from corank.data.tables import Table, changed_at
 from corank.data.validate import check_values
@@ -103,13 +103,11 @@ def _renewed(
     report: Report,
 ) -> Records:
     """The records with the newest rows of a table in the place of older ones, and its new items among them."""
-    schema, key = manifest.declared, manifest.item
-    named = [*schema.column_names(side="item"), *manifest.item_columns]
-    read = [column for column in dict.fromkeys(named) if column != key]
+    key, columns = manifest.item, list(manifest.request_columns.item)
     check_values(table, manifest.item_columns, [key])
     none = pl.Series(dtype=records.ids.values.dtype)
-    versions, _ = Versions.of(table, key, read, none, only=False)
-    frame = versions.frame.unique(ID, keep="last", maintain_order=True).rename({ID: key})
+    versions, _ = VersionedRows.read(table, key, columns, none, only=False)
+    frame = newest_rows(versions.frame).rename({ID: key})
     known_ids = int((records.ids.find(frame[key]) >= 0).sum())
     report(f"items: {known_ids:,} renewed, {len(frame) - known_ids:,} new")
     return records.merged(Records.of(frame, encoders, priors, key, manifest.item_columns))

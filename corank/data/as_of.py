@@ -1,4 +1,4 @@
-"""The rows of `items`, and of `users`, by id and by the time from which they hold."""
+"""The rows of `items` and `users` by id and by the time from which they hold."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,31 +11,45 @@ from corank.core.errors import DataError
 from corank.core.ordering import bisect_ranges
 from corank.core.time import NEVER
 from corank.core.types import Index, Longs
-from corank.data.tables import Table
+from corank.data.tables import VALID_FROM, Table
 from corank.data.validate import check_numbers
 from corank.features.row_columns import FROM, ID, ROW
 from corank.features.vocabulary import Keys
 
-VALID_FROM = "valid_from"
+
+def newest_rows(rows: pl.DataFrame) -> pl.DataFrame:
+    """Keep the newest row of each ID: that of the latest FROM, and of several at one time the last."""
+    return rows.sort(FROM, maintain_order=True).unique(ID, keep="last", maintain_order=True)
 
 
 @dataclass(frozen=True)
-class Versions:
-    """N rows, ascending by (id, time from which they hold), beginning for each id with one that always holds.
+class VersionedRows:
+    """N rows, ascending by id and by the time from which they hold.
 
-    That first row has missing features where the table has none without a `valid_from`.
+    The first row of each id always held. Its features are missing if the table has no row without a `valid_from`.
     """
 
     frame: pl.DataFrame
-    """Columns `@id`, `@from` (ms since 1970 UTC, NEVER where it always holds), and the features' columns."""
+    """Columns ID, FROM and those of the features: (N)."""
 
     @classmethod
-    def of(
+    def read(
         cls, table: Table, key: str, columns: list[str], wanted: pl.Series, only: bool
     ) -> tuple[Self, pl.Series]:
-        """The table's rows, or `only` those of the `wanted` ids, and the wanted ids that it lacks, ascending.
+        """Read the rows of `items` or `users`.
 
-        Raises DataError for two rows of one id and time, an id that is null, NaN and infinities.
+        Args:
+            table: the table.
+            key: its column of ids.
+            columns: the features' columns.
+            wanted: ids of the log, of the table's type.
+            only: whether other ids than the wanted ones are left out.
+
+        Returns:
+            The rows, and the wanted ids that the table lacks, ascending.
+
+        Raises:
+            DataError: two rows of one id and time differ, an id is null, or a number is NaN or infinite.
         """
         table.require([key, *columns])
         table.check_whole([key])
@@ -43,11 +57,9 @@ class Versions:
         kind = table.collect(table.frame.select(table.key(key)).head(0)).to_series().dtype
         if kind != wanted.dtype:
             raise table.unfit(key, f"{wanted.dtype}, as in the log")
-        begin = table.moment(VALID_FROM).fill_null(NEVER) if VALID_FROM in table.types else pl.lit(NEVER)
-        rows = table.frame.select(table.key(key).alias(ID), begin.alias(FROM), *columns)
-        ids = pl.LazyFrame({ID: wanted})
+        rows = table.frame.select(table.key(key).alias(ID), table.valid_from().alias(FROM), *columns)
         if only:
-            rows = rows.join(ids, on=ID, how="semi")
+            rows = rows.join(pl.LazyFrame({ID: wanted}), on=ID, how="semi")
         frame = table.collect(rows).unique()
         if frame[ID].null_count():
             raise DataError(f"data.{table.name}: column '{key}' is null in {frame[ID].null_count()} rows")
@@ -62,34 +74,35 @@ class Versions:
 
     @classmethod
     def complete(cls, frame: pl.DataFrame, wanted: pl.Series) -> Self:
-        """Adds a row of missing features, which always holds, to each id (`wanted` or not) without one."""
+        """Sort rows, and add one of missing features that always held to each id, wanted or not, without one."""
         have = frame.filter(pl.col(FROM) == NEVER)[ID]
         ids = pl.concat([frame[ID], wanted.alias(ID)]).unique()
         bare = ids.filter(~ids.is_in(have.implode())).to_frame().with_columns(pl.lit(NEVER).alias(FROM))
         return cls(pl.concat([frame, bare], how="diagonal").sort(ID, FROM))
 
     @classmethod
-    def of_ids(cls, wanted: pl.Series) -> Self:
-        """Ids alone, where there is no table."""
-        return cls.complete(pl.DataFrame(schema={ID: wanted.dtype, FROM: pl.Int64}), wanted)
+    def from_ids(cls, ids: pl.Series) -> Self:
+        """Make a row of each id, if there is no table."""
+        return cls.complete(pl.DataFrame(schema={ID: ids.dtype, FROM: pl.Int64}), ids)
 
-    def without_features(self) -> Self:
-        """The same rows, for finding them only."""
-        return type(self)(self.frame.select(ID, FROM))
+    def add_snapshots(self, snapshots: pl.DataFrame) -> tuple[Self, Longs]:
+        """Add a row at each snapshot, and leave out the features.
 
-    def with_snapshots(self, wanted: pl.DataFrame) -> tuple[Self, Longs]:
-        """These rows without features, and one more at each `wanted` (`@id`, `@from`), and the row that each is of.
+        Args:
+            snapshots: ID and FROM; every id must be here.
 
-        Every id must be here.
+        Returns:
+            M rows, and for each of them the row of `self` that holds then: (M,).
         """
         held = self.frame.select(ID, FROM, pl.int_range(pl.len(), dtype=pl.Int64).alias(ROW))
-        more = wanted.select(ID, FROM, pl.lit(None, pl.Int64).alias(ROW))
+        more = snapshots.select(ID, FROM, pl.lit(None, pl.Int64).alias(ROW))
         both = pl.concat([held, more]).sort(ID, FROM, ROW, nulls_last=True)
         both = both.unique([ID, FROM], keep="first", maintain_order=True)
         return type(self)(both.select(ID, FROM)), both[ROW].forward_fill().to_numpy()
 
     @cached_property
     def ids(self) -> Keys:
+        """The distinct ids, ascending."""
         return Keys(self.frame[ID].unique(maintain_order=True))
 
     @cached_property
@@ -101,14 +114,14 @@ class Versions:
     def _from(self) -> Longs:
         return self.frame[FROM].to_numpy()
 
-    def at(self, ids: pl.Series, times: Longs) -> Longs:
-        """The row of each id that holds at a time (valid_from ≤ time): (N,). Every id must be here."""
-        return self.held(self.ids.find(ids), times)
+    def find(self, ids: pl.Series, times: Longs) -> Longs:
+        """Find the row of each id that holds at a time (valid_from ≤ time): (M,). Every id must be here."""
+        return self.find_at(self.ids.find(ids), times)
 
-    def held(self, place: Index, times: Longs) -> Longs:
-        """The row, at a time, of the id that is the `place`-th of `ids`: (N,)."""
-        low: Longs = self._offsets[place]
+    def find_at(self, index: Index, times: Longs) -> Longs:
+        """Find the row that holds at a time of each id, given by its index among `ids`: (M,)."""
+        low: Longs = self._offsets[index]
         if len(self._from) == len(self._offsets) - 1:
             return low
-        row: Longs = bisect_ranges(self._from, low, self._offsets[place + 1], times + 1) - 1
+        row: Longs = bisect_ranges(self._from, low, self._offsets[index + 1], times + 1) - 1
         return row

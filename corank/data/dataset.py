@@ -14,14 +14,14 @@ from corank.core.errors import DataError
 from corank.core.files import read_array, read_frame, read_ragged
 from corank.core.ragged import Ragged, Rows
 from corank.core.types import Floats, Ints, Longs
-from corank.data.as_of import Versions
+from corank.data.as_of import VersionedRows, newest_rows
 from corank.data.pack_manifest import PACK_AGAIN, PackManifest, read_manifest
 from corank.features.encoders import Encoders
 from corank.features.history import Events
 from corank.features.log_schema import DataSettings
 from corank.features.operands import OperandNames, Operands
 from corank.features.priors import Rates, Snapshots
-from corank.features.row_columns import FROM, ID
+from corank.features.row_columns import FROM, ID, ROW
 from corank.features.schema import Placement, Schema
 
 
@@ -189,9 +189,9 @@ class PackedDataset:
         return read_frame(self.folder / "items" / "keys.arrow")
 
     @cached_property
-    def item_versions(self) -> Versions:
+    def item_versions(self) -> VersionedRows:
         """The item rows, to be found by item and time."""
-        return Versions(self.item_keys.rename({"item": ID, "valid_from": FROM}))
+        return VersionedRows(self.item_keys.rename({"item": ID, "valid_from": FROM}))
 
     @cached_property
     def item_operands(self) -> Operands:
@@ -213,11 +213,9 @@ class PackedDataset:
         return Snapshots(rates, self.data.timezone)
 
     def newest_items(self) -> tuple[pl.Series, Longs]:
-        """The distinct items, ascending, and the newest row of each: (I,), (I,)."""
-        ids = self.item_keys["item"]
-        last = np.append((ids.head(-1) != ids.tail(-1)).to_numpy(), len(ids) > 0)
-        newest = np.flatnonzero(last)
-        return ids.gather(newest), newest
+        """Return the I distinct items, ascending, and the newest row of each: (I,), (I,)."""
+        rows = newest_rows(self.item_versions.frame.with_row_index(ROW)).sort(ID)
+        return rows[ID], rows[ROW].to_numpy().astype(np.int64)
 
 
 def prior_folder(folder: Path, n: int) -> Path:

@@ -28,7 +28,7 @@ from corank.core.files import (
 from corank.core.ragged import Ragged
 from corank.core.time import format_time, to_ms
 from corank.core.types import Longs, Report
-from corank.data.as_of import Versions
+from corank.data.as_of import VersionedRows
 from corank.data.dataset import PackedDataset
 from corank.data.derived_columns import derive
 from corank.data.fit_encoders import fit
@@ -106,7 +106,7 @@ def _first_pass(inputs: Inputs, folder: Path, spill: Path, report: Report) -> tu
     encoders = fit(schema, data, found, {"log": log, "items": inputs.items, "users": inputs.users})
     for name, size in encoders.sizes.items():
         report(f"{name}: {size:,} embedding rows")
-    with_snapshots, row = items.with_snapshots(inputs.snapshots())
+    with_snapshots, row = items.add_snapshots(inputs.snapshots())
     operands = _write_items(inputs, folder / "items", encoders, items, with_snapshots, row)
     write_frame(folder / "users.arrow", users.ids.values.alias("user").to_frame())
     as_of = to_ms(data.instant(data.as_of)) if data.as_of else inputs.survey.last
@@ -116,7 +116,12 @@ def _first_pass(inputs: Inputs, folder: Path, spill: Path, report: Report) -> tu
 
 
 def _write_items(
-    inputs: Inputs, folder: Path, encoders: Encoders, items: Versions, with_snapshots: Versions, row: Longs
+    inputs: Inputs,
+    folder: Path,
+    encoders: Encoders,
+    items: VersionedRows,
+    with_snapshots: VersionedRows,
+    row: Longs,
 ) -> Operands:
     """Encode every version of an item, once a snapshot; the operands of the rows written."""
     data, schema = inputs.data, inputs.schema

@@ -30,7 +30,7 @@ def history_items(
         events = packed.events[history.events]
         view = shard.query.lists[lists.index(name)].take(requests)
         place, time = view.places(), np.repeat(shard.time[requests], view.length)
-        rows = packed.item_versions.held(events.ordinals[place], time)
+        rows = packed.item_versions.find_at(events.ordinals[place], time)
         weight = recency(time - events.times[place], history.half_life) if history.half_life else None
         found[name] = Ragged.packed(view.length, rows, weight)
     return found

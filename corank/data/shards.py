@@ -16,7 +16,7 @@ from corank.core.errors import DataError
 from corank.core.files import write_arrays, write_frame, write_ragged, write_rows
 from corank.core.ragged import Ragged
 from corank.core.types import Ints, Longs
-from corank.data.as_of import Versions
+from corank.data.as_of import VersionedRows
 from corank.data.grouping import GroupedRequests
 from corank.data.log_rows import request_columns
 from corank.data.pack_manifest import ShardCount
@@ -42,12 +42,12 @@ from corank.features.row_columns import (
 from corank.features.schema import Placement, RowFeatures, Schema
 
 
-def encoded(encoders: Encoders, names: list[str], versions: Versions, key: str) -> dict[str, Encoded]:
+def encoded(encoders: Encoders, names: list[str], versions: VersionedRows, key: str) -> dict[str, Encoded]:
     """Features of all rows of items or users; `key` is the column of the id."""
     return {name: encoders.encode(name, raw(encoders.schema, name, versions, key)) for name in names}
 
 
-def raw(schema: Schema, name: str, versions: Versions, key: str) -> pl.Series:
+def raw(schema: Schema, name: str, versions: VersionedRows, key: str) -> pl.Series:
     """The values of a feature in all rows of items or users; `key` is the column of the id."""
     column = schema.column(name)
     return versions.frame[ID if column == key else column]
@@ -67,8 +67,8 @@ class ShardWriter:
     schema: Schema
     found: dict[str, Source]
     encoders: Encoders
-    items: Versions
-    users: Versions
+    items: VersionedRows
+    users: VersionedRows
     item_operands: Operands
     """Of the rows of `items`."""
     values: dict[str, Source]
@@ -139,7 +139,7 @@ class ShardWriter:
 
     def _candidates(self, rows: pl.DataFrame, labels: Labels) -> dict[str, NDArray[Any]]:
         arrays: dict[str, NDArray[Any]] = {
-            "item": self.items.at(rows[ITEM], rows[TIME].to_numpy()).astype(np.int32),
+            "item": self.items.find(rows[ITEM], rows[TIME].to_numpy()).astype(np.int32),
             "level": levels(rows, self.data),
         }
         for name, label in mature(labels, rows, self.data, self.as_of).items():
@@ -184,7 +184,7 @@ class ShardWriter:
 
     def _query(self, first_rows: pl.DataFrame, time: Longs) -> tuple[Any, dict[int, Ragged]]:
         """The requests' rows without lists; and their lists but histories, by place."""
-        row = self.users.at(first_rows[USER], time)
+        row = self.users.find(first_rows[USER], time)
         columns: dict[str, Encoded] = {}
         for name in self.schema.columns("query"):
             if name in self._user_features:
@@ -199,7 +199,7 @@ class ShardWriter:
         here = [name for name in self._wanted.names if name not in self._user_names]
         column = lambda name: first_rows[self.schema.column(name)]  # noqa: E731
         logged = Operands.of(self.encoders, self._wanted.among(here), column, len(first_rows))
-        user = self._user_operands.take(self.users.at(first_rows[USER], time))
+        user = self._user_operands.take(self.users.find(first_rows[USER], time))
         return logged.joined(user).ordered(self._wanted)
 
     def _write_events(self, shard: str, requests: GroupedRequests, labels: Labels, users: Ints) -> None:

@@ -6,7 +6,7 @@ import polars as pl
 
 from corank.core.errors import DataError
 from corank.core.time import floor_times
-from corank.data.as_of import Versions
+from corank.data.as_of import VersionedRows
 from corank.data.log_rows import log_columns
 from corank.data.tables import Table
 from corank.data.validate import Source, Survey, feature_columns
@@ -58,15 +58,15 @@ class Inputs:
             seen = pl.concat([seen, *cuts]).unique()
         return seen
 
-    def item_versions(self) -> Versions:
+    def item_versions(self) -> VersionedRows:
         """The rows of items, of those of the log at least. Raises DataError where one has none."""
         data, log, table = self.data, self.log, self.items
         seen = log.distinct(data.item)
         if table is None:
-            return Versions.of_ids(seen)
+            return VersionedRows.from_ids(seen)
         names = [c for c in feature_columns(self.schema, self.found, "items") if c != data.item]
         names += [c for c, source in self.values.items() if source == "items" and c not in names]
-        items, absent = Versions.of(table, data.item, names, seen, only=False)
+        items, absent = VersionedRows.read(table, data.item, names, seen, only=False)
         if len(absent):
             shown = ", ".join(map(repr, absent.head(5).to_list()))
             raise DataError(
@@ -74,12 +74,12 @@ class Inputs:
             )
         return items
 
-    def user_versions(self) -> tuple[Versions, int]:
+    def user_versions(self) -> tuple[VersionedRows, int]:
         """The rows of the log's users, and how many have none."""
         data, log, table = self.data, self.log, self.users
         seen = log.distinct(data.user)
         if table is None:
-            return Versions.of_ids(seen), 0
+            return VersionedRows.from_ids(seen), 0
         names = [c for c in feature_columns(self.schema, self.found, "users") if c != data.user]
-        users, absent = Versions.of(table, data.user, names, seen, only=True)
+        users, absent = VersionedRows.read(table, data.user, names, seen, only=True)
         return users, len(absent)

@@ -9,7 +9,7 @@ from typing import Self
 import polars as pl
 
 from corank.core.errors import DataError
-from corank.core.time import now_ms
+from corank.core.time import NEVER, now_ms
 
 _FORMATS = {
     ".parquet": "parquet",
@@ -51,6 +51,10 @@ def changed_at(source: str | list[str] | None, base: Path) -> int:
         now_ms() if "://" in path else Path(path).stat().st_mtime_ns // 1_000_000
         for path in files(source, base)
     )
+
+
+VALID_FROM = "valid_from"
+"""An optional column of items and users: the time from which a row holds."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,10 @@ class Table:
         if isinstance(kind, pl.Datetime):
             return pl.col(column).dt.epoch("ms")
         raise self.unfit(column, "a time (datetime, date, or integer milliseconds)")
+
+    def valid_from(self) -> pl.Expr:
+        """Select the time from which a row of items or users holds, NEVER if it always held, ms UTC."""
+        return self.moment(VALID_FROM).fill_null(NEVER) if VALID_FROM in self.types else pl.lit(NEVER)
 
     def unfit(self, column: str, expected: str) -> DataError:
         """The error for a column of another type than is needed."""

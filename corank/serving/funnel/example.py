@@ -27,8 +27,8 @@ def example(funnel: Funnel, rng: np.random.Generator) -> dict[str, Any]:
         for side in ("user", "context")
     }
     user = {"id": query["user"].pop(manifest.user, None)} | query["user"] | _histories(schema, items[:EVENTS])
-    pair: dict[str, Any] = {schema.column(n): None for n in schema.columns("cross")}
-    pair |= {column: 1.0 for column in manifest.data.columns if column not in manifest.item_columns}
+    columns = manifest.request_columns
+    pair: dict[str, Any] = dict.fromkeys(columns.cross) | dict.fromkeys(columns.values, 1.0)
     return {
         "user": user,
         "context": query["context"],

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -168,7 +169,7 @@ def series(name: str, values: list[Any], where: str) -> pl.Series:
         raise RequestError(f"{where}: '{name}' mixes types or is out of range: {reason}") from None
 
 
-def unknown_column(column: str, known: set[str]) -> str:
+def unknown_column(column: str, known: AbstractSet[str]) -> str:
     """What to say of a column that is not among the known ones."""
     near = difflib.get_close_matches(column, sorted(known), n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(sorted(known)) or 'none'}"

@@ -25,7 +25,7 @@ from corank.features.encoding import Encoded
 from corank.features.operand_rows import OperandRows
 from corank.features.operands import OperandNames, Operands
 from corank.features.priors import Snapshots
-from corank.features.schema import Placement, Schema
+from corank.features.schema import Schema
 from corank.features.vocabulary import hashes, identifiers
 from corank.serving.funnel.request import Candidates, Request, candidates, series, unknown_column
 from corank.serving.funnel.request_history import HistoryEncoder, RequestHistory, find
@@ -87,9 +87,9 @@ class RequestEncoder:
         self.schema: Schema = encoders.schema
         self._named, self._vectors = named, vectors
         self.recall = HistoryEncoder(encoders, attended)
-        self._asked = [c for c in manifest.data.columns if c not in manifest.item_columns]
-        self.item_columns = self._columns("item") - {manifest.item} | set(manifest.item_columns)
-        self._pair_columns = self._columns("cross") | set(self._asked)
+        self._columns = manifest.request_columns
+        self.item_columns = frozenset(self._columns.item)
+        self._pair_columns = frozenset((*self._columns.cross, *self._columns.values))
         self._query_columns = {name: self.schema.column(name) for name in self.schema.columns("query")}
         self._wanted = OperandNames.of(self.schema, "query").among(self._query_columns)
         # of one value, nearly always one that came before: a polars column costs more than all else
@@ -125,7 +125,7 @@ class RequestEncoder:
                 items=items,
                 place=place,
                 histories=self.recall.attended_rows(self.items, past),
-                given={name: self._numbers(name, given, described) for name in self._asked},
+                given={name: self._numbers(name, given, described) for name in self._columns.values},
                 unknown=unknown,
                 missing=missing,
                 logged=self._logged(len(given), described, missing),
@@ -272,7 +272,7 @@ class RequestEncoder:
         return kept.__wrapped__(name, value)  # type: ignore[attr-defined]
 
     def _logged(self, n: int, described: list[dict[str, Any]], missing: list[str]) -> dict[str, Encoded]:
-        columns = sorted(self._columns("cross"))
+        columns = sorted(self._columns.cross)
         rows: list[dict[str, Any]] = described or [{}] * n
         missing += [f"cross.{c}" for c in columns if any(c not in row for row in rows)]
         given = [series(c, [row.get(c) for row in rows], "candidates") for c in columns]
@@ -281,17 +281,12 @@ class RequestEncoder:
     @cached_property
     def _sides(self) -> dict[str, tuple[frozenset[str], frozenset[str]]]:
         """The columns of the user's features, and of the context's, and the histories."""
-        schema, histories = self.schema, frozenset(self.schema.histories())
+        columns, id_ = self._columns, self._manifest.user
+        identity = {id_} & set(self.schema.column_names(side="user"))
         return {
-            side: (
-                frozenset(schema.column_names(side=side)),
-                histories if side == "user" else frozenset(),
-            )
-            for side in ("user", "context")
+            "user": (frozenset(columns.user) | identity, frozenset(columns.histories)),
+            "context": (frozenset(columns.context), frozenset()),
         }
-
-    def _columns(self, placement: Placement) -> set[str]:
-        return set(self.schema.column_names(self.schema.columns(placement)))
 
 
 def _encoded(encoders: Encoders, columns: Mapping[str, str], name: str, value: Any) -> Encoded:

@@ -142,9 +142,9 @@ def _spelt(encoders: Encoders, placement: Placement) -> dict[str, ColumnFormat]:
 
 def _pairs(served: Sequence[RankingResult], encoders: Encoders) -> dict[str, pl.Series]:
     """What came with the candidates."""
-    manifest = served[0].manifest
-    asked = [c for c in manifest.data.columns if c not in manifest.item_columns]
-    spelt = _spelt(encoders, "cross") | {c: ColumnFormat(pl.Float64) for c in asked}
+    spelt = _spelt(encoders, "cross") | {
+        c: ColumnFormat(pl.Float64) for c in served[0].manifest.request_columns.values
+    }
     given = [columns for ranked in served for columns in _given(ranked)]
     return {name: one.series(name, [columns.get(name) for columns in given]) for name, one in spelt.items()}
 

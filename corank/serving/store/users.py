@@ -8,9 +8,8 @@ import polars as pl
 
 from corank.bundle.manifest import Bundle, BundleManifest
 from corank.core.errors import DataError
-from corank.core.time import NEVER
 from corank.core.types import Progress
-from corank.data.as_of import VALID_FROM
+from corank.data.as_of import newest_rows
 from corank.data.tables import Table
 from corank.features.row_columns import FROM, ID
 from corank.serving.store.base import Store
@@ -21,9 +20,8 @@ from corank.serving.store.record_codec import to_keys
 
 def columns_of(manifest: BundleManifest) -> list[str]:
     """The columns of a user that a request may carry, histories among them."""
-    schema = manifest.declared
-    found = [*schema.column_names(side="user"), *schema.histories()]
-    return [c for c in dict.fromkeys(found) if c != manifest.user]
+    columns = manifest.request_columns
+    return [*columns.user, *(name for name in columns.histories if name not in columns.user)]
 
 
 def put_users(
@@ -42,10 +40,8 @@ def put_users(
     columns = [c for c in columns_of(manifest) if c in table.types]
     if not columns:
         raise DataError(f"{source}: has none of the columns {', '.join(columns_of(manifest))}")
-    begin = table.moment(VALID_FROM).fill_null(NEVER) if VALID_FROM in table.types else pl.lit(NEVER)
-    rows = table.frame.select(table.key(manifest.user).alias(ID), begin.alias(FROM), *columns)
-    known = table.collect(rows.drop_nulls(ID)).sort(FROM, maintain_order=True)
-    frame = known.unique(ID, keep="last", maintain_order=True)
+    rows = table.frame.select(table.key(manifest.user).alias(ID), table.valid_from().alias(FROM), *columns)
+    frame = newest_rows(table.collect(rows.drop_nulls(ID)))
     for first in range(0, len(frame), BLOCK):
         some = frame[first : first + BLOCK]
         values = [msgspec.json.encode(row) for row in some.select(columns).iter_rows(named=True)]

@@ -1,0 +1,41 @@
+"""Which columns a ranking request carries, and where: of the user, of the context, of each candidate."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Self
+
+from corank.features.log_schema import DataSettings
+from corank.features.schema import Schema
+
+
+@dataclass(frozen=True)
+class RequestColumns:
+    """Columns of a request by part, each distinct, in the order of the features."""
+
+    user: tuple[str, ...]
+    """Of the user; the column of the id, which requests call `id`, is left out."""
+    histories: tuple[str, ...]
+    """Of the user, too: lists of item ids."""
+    context: tuple[str, ...]
+    cross: tuple[str, ...]
+    """Of each candidate: features of the pair."""
+    values: tuple[str, ...]
+    """Of each candidate: those of the data's `columns` that are not of the items."""
+    item: tuple[str, ...]
+    """Of a candidate that the bundle does not know, without the column of the id."""
+
+    @classmethod
+    def of(cls, schema: Schema, data: DataSettings, item_columns: Collection[str]) -> Self:
+        """Find the columns from features, the settings of the log and those of its `columns` that are of items."""
+        return cls(
+            user=_distinct(schema.column_names(side="user"), data.user),
+            histories=tuple(schema.histories()),
+            context=_distinct(schema.column_names(side="context")),
+            cross=_distinct(schema.column_names(side="cross")),
+            values=tuple(column for column in data.columns if column not in item_columns),
+            item=_distinct([*schema.column_names(side="item"), *item_columns], data.item),
+        )
+
+
+def _distinct(columns: list[str], without: str | None = None) -> tuple[str, ...]:
+    return tuple(column for column in dict.fromkeys(columns) if column != without)
