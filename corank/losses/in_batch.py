@@ -72,7 +72,7 @@ class InBatchLoss(Loss):
 
         vectors = outputs[self.stage].vectors
         assert vectors is not None  # the funnel has checked it
-        asked, row = request.unique_consecutive(return_inverse=True)  # type: ignore[no-untyped-call]
+        asked, row = request.unique_consecutive(return_inverse=True)
         query = vectors.scale / self.temperature * vectors.query.float()[asked]
         shift = (vectors.bias / self.temperature - log_p).masked_fill(beyond, -FAR)
         z = torch.addmm(shift, query, vectors.item[: len(log_p)].float().t())  # (requests with a click, I)
