@@ -40,7 +40,7 @@ ITEMS, CANDIDATES, DIM = 100_000, 50, 16
 QUERY, ITEM, CROSS = 6, 4, 2
 DAY = datetime(2026, 1, 1)
 STAGES = [
-    TowersSettings(name="prerank", model="towers", keep=20),
+    TowersSettings(name="prerank", model="towers", value="click", keep=20),
     MlpSettings(name="rank", model="mlp", keep=10),
 ]
 TOTAL = TotalLoss(

@@ -36,8 +36,8 @@ def test_recall_by_quota_is_the_evaluations(two_stages: EvaluatedRun) -> None:
 def test_requests_are_replayed_from_the_whole_split(two_stages: EvaluatedRun) -> None:
     found = sample_requests(two_stages)
     assert len(found) == 8
-    assert all(len(request.candidates) == 30 for request in found)
-    times = [request.time for request in found]
+    assert all(len(request.candidates or []) == 30 for request in found)
+    times = [int(request.time or 0) for request in found]
     assert times == sorted(times) and len(set(times)) == 8
 
 

@@ -21,6 +21,7 @@ from corank.features.schema import PLACEMENTS
 from corank.training.run import Run
 from tests.support.cases import Case
 from tests.support.command_line import run_corank
+from tests.support.models import mlp
 from tests.support.random_worlds import DERIVED
 from tests.support.shared import shared_case
 
@@ -131,9 +132,9 @@ def ordered_by(trained: Run, feature: str, folder: Path) -> Run:
     with torch.no_grad():
         for parameter in (p for n, p in model.named_parameters() if not n.startswith("tables.")):
             parameter.zero_()
-        rank = model.stages["rank"]
+        rank = mlp(model)
         rank.first.bias[0] = 100  # out of reach of the ReLU
-        rank.first.weight[0, column] = rank.hidden[0].weight[0, 0] = rank.heads.weight[0, 0] = 1
+        rank.first.weight[0, column] = next(rank.hidden.parameters())[0, 0] = rank.heads.weight[0, 0] = 1
     run = Run.create(folder, trained.config, trained.base)
     run.finish(packed, model, calibrators, {})
     return run

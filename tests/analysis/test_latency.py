@@ -40,7 +40,7 @@ def test_of_several_towers_those_that_read_a_feature_are_paid(case: Case) -> Non
 
 
 def test_of_one_tower_what_enters_it_is_paid() -> None:
-    tower = TowersSettings(name="prerank", model="towers", keep=9, query=[16, 4], item=[8, 4])
+    tower = TowersSettings(name="prerank", model="towers", value="click", keep=9, query=[16, 4], item=[8, 4])
     assert [_widths(tower, "brand", placement) for placement in PLACEMENTS] == [[16], [], []]
     chosen = tower.model_copy(update={"query_features": ["tab"]})
     assert (_widths(chosen, "tab", "query"), _widths(chosen, "age", "query")) == ([16], [])

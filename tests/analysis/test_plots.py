@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
+from matplotlib.patches import StepPatch
 
-from corank.analysis import plots
+from corank.analysis import html, plots
 
 
 def test_few_values_are_not_smoothed_and_many_by_a_window() -> None:
@@ -38,9 +39,10 @@ def test_densities_have_one_area_whatever_the_count() -> None:
     odds = np.linspace(-3, 3, 100)
     few = (odds, np.ones(100)), (np.repeat(odds, 10), np.full(1000, 0.3))
     plots.distributions(figure, {"rank": dict(zip(("cut", "exposed"), few, strict=True))})
-    one, other = (patch.get_data() for patch in figure.axes[0].patches)
-    assert one.values == pytest.approx(other.values)
-    assert one.values @ np.diff(one.edges) == pytest.approx(1)
+    patches = [patch for patch in figure.axes[0].patches if isinstance(patch, StepPatch)]
+    (values, edges, _), (others, *_) = (patch.get_data() for patch in patches)
+    assert values == pytest.approx(others)
+    assert values @ np.diff(edges) == pytest.approx(1)
 
 
 def test_rates_without_a_positive_are_drawn_on_a_linear_scale() -> None:
@@ -59,8 +61,13 @@ def test_dots_stand_where_their_values_are() -> None:
     plots.intervals(figure, {"recall": rows, "auc": rows})
     left, _ = figure.axes
     drawn = [line for line in left.lines[1:] if line.get_marker() == "o"]
-    assert [tuple(np.ravel(line.get_data())) for line in drawn] == [(1, 0), (0.2, 1), (-1, 2)]
-    assert [line.get_color() for line in drawn] == [plots.COLOURS[0], plots.FAINT, plots.FAINT]
+    dots = [(np.ravel(line.get_xdata()).tolist(), np.ravel(line.get_ydata()).tolist()) for line in drawn]
+    assert dots == [
+        (1, 0),
+        (0.2, 1),
+        (-1, 2),
+    ]
+    assert [line.get_color() for line in drawn] == [html.COLOURS[0], html.FAINT, html.FAINT]
     assert [label.get_text() for label in left.get_yticklabels()] == list(rows)
     assert len(left.lines) == 1 + 2 + 2 + 1
 
@@ -70,6 +77,6 @@ def test_scatters_colour_by_group() -> None:
     y = np.array([0.1, 0.2, 0.3])
     plots.scatters(figure, {"x": plots.Series(np.arange(3.0), y)}, "y", ["a", "b", "a"])
     first, second = figure.axes[0].lines
-    assert first.get_xdata().tolist() == [0, 2]
-    assert second.get_ydata().tolist() == [0.2]
+    assert np.asarray(first.get_xdata()).tolist() == [0, 2]
+    assert np.asarray(second.get_ydata()).tolist() == [0.2]
     assert [axes.get_visible() for axes in figure.axes] == [True, False, False]

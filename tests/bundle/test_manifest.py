@@ -46,7 +46,8 @@ def bundle(written: Path, tmp_path: Path) -> Path:
 
 
 def content(bundle: Path) -> Path:
-    return bundle / json.loads((bundle / "manifest.json").read_bytes())["content"]
+    held = json.loads((bundle / "manifest.json").read_bytes())
+    return bundle / str(held["content"])
 
 
 def refused(bundle: Path) -> str:

@@ -148,7 +148,7 @@ def test_entry_points_are_imported_at_the_first_look_up(
     sys.path.append(str(tmp_path))
     entry = EntryPoint("oval", "installed_shape", "tests.shapes")
     monkeypatch.setattr(module, "entry_points", lambda group: EntryPoints([entry]))
-    monkeypatch.setattr(module.pkgutil, "iter_modules", lambda path: [])
+    monkeypatch.setattr("pkgutil.iter_modules", lambda path: [])
     monkeypatch.setattr(SHAPES, "_loaded", False)
     assert list(SHAPES) == ["circle", "oval"]
     del SHAPES._parts["oval"]
@@ -157,7 +157,7 @@ def test_entry_points_are_imported_at_the_first_look_up(
 def test_an_entry_point_that_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     entry = EntryPoint("oval", "no_such_module", "tests.shapes")
     monkeypatch.setattr(module, "entry_points", lambda group: EntryPoints([entry]))
-    monkeypatch.setattr(module.pkgutil, "iter_modules", lambda path: [])
+    monkeypatch.setattr("pkgutil.iter_modules", lambda path: [])
     monkeypatch.setattr(SHAPES, "_loaded", False)
     with pytest.raises(
         PluginError, match=r"entry point 'oval' of tests\.no_such_group cannot be imported: Module"

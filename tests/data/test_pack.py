@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from corank.data import pack as packing
-from corank.data.dataset import PackedDataset
+from corank.data.dataset import PackedDataset, Shard
 from corank.features.kinds.id import IdFeature
 from tests.support.packing import HOUR, ITEMS, LOG, TRUTH, USERS, World, lists, only
 
@@ -52,7 +52,13 @@ def test_encoders_know_training_rows_alone(world: World) -> None:
 def test_histories_hold_what_came_before(world: World) -> None:
     packed = world.pack()
     train, valid, test = (only(packed, split) for split in ("train", "valid", "test"))
-    clicked, shown = (lambda shard: lists(shard.query.lists[0])), (lambda shard: lists(shard.query.lists[1]))
+
+    def clicked(shard: Shard) -> list[list[int]]:
+        return lists(shard.query.lists[0])
+
+    def shown(shard: Shard) -> list[list[int]]:
+        return lists(shard.query.lists[1])
+
     assert clicked(train) == [[], []]
     assert clicked(valid) == [[2]]  # item 10
     assert clicked(test) == [[], [2, 3]]
@@ -212,4 +218,4 @@ def test_every_candidate_is_kept_as_logged(tmp_path_factory: pytest.TempPathFact
 
 
 def _counts(log: pl.DataFrame, levels: list[str]) -> list[int]:
-    return [(log["level"] == level).sum() for level in levels]
+    return [int((log["level"] == level).sum()) for level in levels]

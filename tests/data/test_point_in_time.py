@@ -131,9 +131,9 @@ def features_of(found: PackedDataset) -> dict[int, dict[int, list[Any]]]:
             past = history_items(found, shard, every, HistoryNeeds.of(found.schema).for_rows)
             query, items = query_rows(found, shard, every, past), found.items.take(shard.item)
             ids = found.item_keys["item"].gather(shard.item).to_list()
-            for n in every:
+            for n in range(len(shard)):
                 first, end = shard.request_start[n : n + 2].tolist()
-                seen[shard.request_key(int(n))["request"]] = {
+                seen[shard.request_key(n)["request"]] = {
                     ids[c]: [plain(query, n), plain(items, c), plain(shard.cross, c)]
                     for c in range(first, end)
                 }
@@ -154,7 +154,7 @@ def changed(log: pl.DataFrame, later: pl.Expr, how: str, seed: int) -> pl.DataFr
             other = rng.permutation(USERS)
             after = after.with_columns(user=pl.Series(other).gather(after["user"]))
         case "order":
-            after = after.with_columns(request=after["request"].max() - after["request"] + 1000)  # type: ignore[operator]
+            after = after.with_columns(request=pl.col("request").max() - pl.col("request") + 1000)
         case "first":
             return pl.concat([after, before])
     return pl.concat([before, after])

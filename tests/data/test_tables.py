@@ -26,7 +26,13 @@ def settings(**changed: object) -> DataSettings:
 
 
 def write(frame: pl.DataFrame, path: Path) -> None:
-    {".parquet": frame.write_parquet, ".csv": frame.write_csv, ".feather": frame.write_ipc}[path.suffix](path)
+    match path.suffix:
+        case ".parquet":
+            frame.write_parquet(path)
+        case ".csv":
+            frame.write_csv(path)
+        case _:
+            frame.write_ipc(path)
 
 
 def scanned(folder: Path, frame: pl.DataFrame, ending: str = ".parquet") -> Table:
@@ -53,7 +59,7 @@ def test_glob_list_and_absolute_path_are_one_table(tmp_path: Path) -> None:
     (tmp_path / "log").mkdir()
     for name, frame in (("b", FRAME[2:]), ("a", FRAME[:2])):
         frame.write_parquet(tmp_path / "log" / f"{name}.parquet")
-    sources = [
+    sources: list[str | list[str]] = [
         "log/*.parquet",
         ["log/a.parquet", str(tmp_path / "log/b.parquet")],
         str(tmp_path / "l*/*.parquet"),

@@ -1,11 +1,13 @@
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from corank.core.errors import DataError
 from corank.core.ragged import Ragged
@@ -45,8 +47,15 @@ ENCODERS = Encoders(
 )
 
 
-def encoded(name: str, values: object, kind: pl.DataType | None = None) -> Encoded:
+def encoded(name: str, values: Any, kind: pl.DataType | None = None) -> Encoded:
     return ENCODERS.encode(name, pl.Series(values, dtype=kind))
+
+
+def array(name: str, values: Any, kind: pl.DataType | None = None) -> NDArray[Any]:
+    """The codes or numbers of a feature of one value."""
+    found = encoded(name, values, kind)
+    assert isinstance(found, np.ndarray)
+    return found
 
 
 def lists(encoded: Encoded) -> list[list[int]]:
@@ -64,14 +73,14 @@ def test_vocabulary_is_most_frequent_first_and_equals_ascend() -> None:
 
 
 def test_codes_of_missing_unknown_and_known() -> None:
-    codes = encoded("item", [9, None, 8, 7, 5])
+    codes = array("item", [9, None, 8, 7, 5])
     assert codes.tolist() == [4, 0, 1, 2, 3]
     assert codes.dtype == np.int32
-    assert encoded("user", ["bob", "eve", None]).tolist() == [3, 1, 0]
+    assert array("user", ["bob", "eve", None]).tolist() == [3, 1, 0]
 
 
 def test_bools_and_whole_floats_are_whole_numbers() -> None:
-    assert encoded("item", [9.0, None]).tolist() == [4, 0]
+    assert array("item", [9.0, None]).tolist() == [4, 0]
     flags = Vocabulary.fit(pl.DataFrame({"value": [True, False], "count": [2, 1]}), "flag")
     assert flags.codes(pl.Series([1, 0, True]), "flag").tolist() == [2, 3, 2]
     assert flags.codes(pl.Series([False]), "flag").tolist() == [3]
@@ -83,12 +92,12 @@ def test_large_whole_numbers_are_exact_beside_nulls() -> None:
 
 
 def test_categories_are_text() -> None:
-    assert encoded("user", pl.Series(["bob", None], dtype=pl.Categorical())).tolist() == [3, 0]
+    assert array("user", pl.Series(["bob", None], dtype=pl.Categorical())).tolist() == [3, 0]
 
 
 def test_nothing_but_nulls_is_missing_whatever_its_type() -> None:
-    assert encoded("item", [None, None], pl.String()).tolist() == [0, 0]
-    assert encoded("user", [None]).tolist() == [0]
+    assert array("item", [None, None], pl.String()).tolist() == [0, 0]
+    assert array("user", [None]).tolist() == [0]
 
 
 @pytest.mark.slow
@@ -150,7 +159,7 @@ def test_hash_of_numbers_and_text_is_stable() -> None:
         0,
     ]
     digest = int.from_bytes(blake2b("né".encode(), digest_size=8).digest(), "little")
-    assert encoded("query", ["né", None, "né"]).tolist() == [2 + digest % 100, 0, 2 + digest % 100]
+    assert array("query", ["né", None, "né"]).tolist() == [2 + digest % 100, 0, 2 + digest % 100]
 
 
 @given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1))
@@ -166,7 +175,7 @@ def test_hash_stays_within_its_rows(values: list[int]) -> None:
 
 def test_bucket_has_edges_at_quantiles_and_a_code_for_missing() -> None:
     assert Bucket.fit(np.arange(101.0), 4).edges.tolist() == [25, 50, 75]
-    assert encoded("age", [-5.0, 24.9, 25.0, 60.0, 1000.0, None]).tolist() == [2, 2, 3, 4, 5, 0]
+    assert array("age", [-5.0, 24.9, 25.0, 60.0, 1000.0, None]).tolist() == [2, 2, 3, 4, 5, 0]
     assert ENCODERS.sizes["age"] == 6
 
 
@@ -175,11 +184,11 @@ def test_bucket_of_equal_values_has_one_edge() -> None:
 
 
 def test_scales_by_hand() -> None:
-    assert encoded("hour", [18, 12, None]).tolist() == [1, 0, 0]
+    assert array("hour", [18, 12, None]).tolist() == [1, 0, 0]
     assert Scale("none").scaled(numbers(pl.Series([2.5, None]), "x")).tolist() == [2.5, 0]
     log = Scale.from_moments("log", 1.0, 2.0).scaled(np.array([0.0, np.e - 1, -(np.e - 1)]))
     assert log.tolist() == pytest.approx([-0.5, 0.0, -1.0])
-    quantile = encoded("price", [0, 500, 1000, 250, 5000, None])
+    quantile = array("price", [0, 500, 1000, 250, 5000, None])
     root3 = 3**0.5
     assert quantile.tolist() == pytest.approx([-root3, 0, root3, -root3 / 2, root3, 0], abs=1e-6)
     assert quantile.dtype == np.float32

@@ -1,5 +1,7 @@
 import math
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ from pydantic import ValidationError
 from corank.core.errors import ConfigError
 from corank.losses.cascade import CascadeLoss
 from tests.support.loss_cases import SCOPE, STAGES, bce, loss, neural_sort, output, outputs, requests, sigmoid
+from tests.support.models import grad_of
 
 KEEP = {"prerank": 3, "rank": 2, "rerank": 1}
 LEVEL = [0, 2, 1, 0, 2]
@@ -19,7 +22,7 @@ Z = {
 Z_FOUR = {"prerank": [0.3, 0.1, -0.2, 0.6], "rank": [0.4, 0.9, 0.2, -0.5], "rerank": [0.6, -0.1, 0.4, 0.2]}
 
 
-def cascade(form: str, **settings) -> CascadeLoss:
+def cascade(form: str, **settings: Any) -> CascadeLoss:
     return CascadeLoss(**{"kind": "cascade", "form": form, "positive": ["exposed"]} | settings)
 
 
@@ -32,7 +35,9 @@ def survival(form: str, z: list[float], keep: int, temperature: float) -> list[f
     return [sum(p[t][i] for t in range(keep)) / sum(p[t][i] for t in n) for i in n]
 
 
-def by_hand(form: str, z: dict[str, list[float]], level: list[int], stages, temperature: float) -> float:
+def by_hand(
+    form: str, z: dict[str, list[float]], level: list[int], stages: Sequence[str], temperature: float
+) -> float:
     """Of one request; a stage that keeps all lets all survive."""
     n = len(level)
     true = [1 if one == 2 else 0 for one in level]
@@ -61,7 +66,7 @@ def missed(form: str, p: list[float], true: list[int]) -> float:
 
 @pytest.mark.parametrize("form", ["lcron", "arf", "dftopk"])
 @pytest.mark.parametrize("stages", [STAGES, STAGES[:2], STAGES[:1]])
-def test_the_loss_is_that_of_the_formula(form: str, stages) -> None:
+def test_the_loss_is_that_of_the_formula(form: str, stages: Sequence[str]) -> None:
     z = outputs(**Z)
     found = loss(cascade(form, stages=list(stages), temperature=1.3), z, requests([LEVEL]))
     assert found == pytest.approx(by_hand(form, Z, LEVEL, stages, 1.3), rel=1e-4)
@@ -84,9 +89,14 @@ def test_requests_of_all_lengths_each_by_itself_weighted_by_the_log(form: str) -
     ]
     total = expected[0] + 2 * expected[1] + 2 * expected[2] + 8 * expected[3]
     assert loss(cascade(form), z, requests(levels, weights)) == pytest.approx(total / 13, rel=1e-4)
-    assert not z["prerank"].logits["click"].grad[9:].any(), "three candidates all pass a quota of three"
-    assert z["rank"].logits["click"].grad[9:12].any() and not z["rank"].logits["click"].grad[12:].any()
-    assert z["rerank"].logits["click"].grad[12:14].any() and not z["rerank"].logits["click"].grad[14:].any()
+    assert not grad_of(z["prerank"].logits["click"])[9:].any(), "three candidates all pass a quota of three"
+    assert (
+        grad_of(z["rank"].logits["click"])[9:12].any() and not grad_of(z["rank"].logits["click"])[12:].any()
+    )
+    assert (
+        grad_of(z["rerank"].logits["click"])[12:14].any()
+        and not grad_of(z["rerank"].logits["click"])[14:].any()
+    )
 
 
 @pytest.mark.parametrize("form", ["lcron", "arf", "dftopk"])
@@ -106,10 +116,12 @@ def test_only_levels_on_compete_and_no_more_than_were_drawn(form: str) -> None:
 
 @pytest.mark.parametrize("form", ["lcron", "arf", "dftopk"])
 @pytest.mark.parametrize("given", [[[], []], [[2], [0]], [[0, 0, 1, 1, 0]]])
-def test_with_nothing_to_cut_or_to_keep_the_loss_is_zero_and_so_are_its_gradients(form, given) -> None:
+def test_with_nothing_to_cut_or_to_keep_the_loss_is_zero_and_so_are_its_gradients(
+    form: str, given: list[list[int]]
+) -> None:
     z = outputs(**dict.fromkeys(STAGES, [0.5] * sum(map(len, given))))
     assert loss(cascade(form), z, requests(given)) == 0
-    assert not any(z[stage].logits["click"].grad.any() for stage in STAGES)
+    assert not any(grad_of(z[stage].logits["click"]).any() for stage in STAGES)
 
 
 @pytest.mark.parametrize("form", ["lcron", "arf", "dftopk"])
@@ -117,7 +129,7 @@ def test_far_off_scores_still_pull_the_right_way(form: str) -> None:
     z = outputs(**{stage: [-8.0, 1.0, 2.0, 3.0, 8.0] for stage in STAGES})
     assert math.isfinite(loss(cascade(form), z, requests([[2, 0, 0, 0, 0]])))
     for stage in STAGES:
-        gradient = z[stage].logits["click"].grad
+        gradient = grad_of(z[stage].logits["click"])
         assert gradient.isfinite().all() and gradient[0] < 0
 
 
@@ -144,7 +156,7 @@ def test_descent_brings_the_true_top_through(form: str) -> None:
         ({"positive": ["cut", "kept", "exposed"]}, r"losses\.0\.positive: every candidate would be one"),
     ],
 )
-def test_what_there_is_not_is_refused(settings, message) -> None:
+def test_what_there_is_not_is_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         cascade("lcron", **settings).check(SCOPE, "losses.0")
 

@@ -1,5 +1,6 @@
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -7,11 +8,12 @@ from pydantic import ValidationError
 
 from corank.losses.distill import DistillLoss, draw
 from tests.support.loss_cases import log_softmax, loss, outputs, requests, softplus
+from tests.support.models import grad_of
 
 ALL = ["cut", "kept", "exposed"]
 
 
-def distill(form: str, **settings) -> DistillLoss:
+def distill(form: str, **settings: Any) -> DistillLoss:
     return DistillLoss(
         **{"kind": "distill", "teacher": "rank", "student": "prerank", "form": form, "on": ALL} | settings
     )
@@ -51,7 +53,7 @@ def test_a_logged_score_teaches_where_it_is_known(form: str) -> None:
     found = loss(distill(form, teacher="production"), z, replace(made, scores={"production": scores}))
     expected = kl([1, -1], [0.5, 2]) if form == "listwise" else softplus(2 - 0.5)
     assert found == pytest.approx(expected, rel=1e-5)
-    assert (z["prerank"].logits["click"].grad[[1, 3, 4]] == 0).all()
+    assert (grad_of(z["prerank"].logits["click"])[[1, 3, 4]] == 0).all()
 
 
 def test_pairwise_of_a_short_list_is_all_pairs_weighted_by_the_lost_gain() -> None:
@@ -94,7 +96,7 @@ def test_with_no_list_of_two_the_loss_is_zero_and_so_are_its_gradients(
     count = sum(map(len, levels))
     z = outputs(prerank=[50.0] * count, rank=[-50.0] * count)
     assert loss(distill(form), z, requests(levels)) == 0
-    assert not z["prerank"].logits["click"].grad.any()
+    assert not grad_of(z["prerank"].logits["click"]).any()
 
 
 def test_one_chunk_has_no_pairs() -> None:

@@ -14,6 +14,7 @@ from corank.models.stage_io import StageOutput, StageVectors
 from corank.models.two_tower import TowersSettings
 from tests.support.encoded_batches import LAYOUT, batch, rows
 from tests.support.loss_cases import SCOPE, loss, softplus
+from tests.support.models import grad_of
 
 TERM = InBatchLoss(kind="in_batch", stage="prerank", temperature=0.5)
 REQUEST, ITEM = [0, 0, 0, 1, 1, 2], [0, 1, 2, 1, 3, 3]
@@ -48,11 +49,11 @@ def test_a_clicked_item_against_all_that_its_request_did_not_click() -> None:
     second = softplus(math.log(sum(math.exp(c[1][j]) for j in (0, 2, 3))) - c[1][1])
     expected = (1 * first[0] + 2 * first[1] + 3 * second) / 6
     assert loss(TERM, {"prerank": output}, made()) == pytest.approx(expected, rel=1e-5)
-    assert vectors.query.grad is not None and not vectors.query.grad[2].any(), "a request without a click"
+    assert vectors.query.grad is not None and not grad_of(vectors.query)[2].any(), "a request without a click"
     assert (
         vectors.item.grad is not None
-        and vectors.item.grad[:4].any(1).all()
-        and not vectors.item.grad[4].any()
+        and grad_of(vectors.item)[:4].any(1).all()
+        and not grad_of(vectors.item)[4].any()
     )
 
 
@@ -62,14 +63,14 @@ def test_draws_beyond_the_log_are_no_negatives() -> None:
     expected = softplus(math.log(sum(math.exp(c[j]) for j in (0, 2))) - c[1])
     found = made([-1, -1, -1, 1, -1, -1], [2, 2, 2, 2, BATCH, BATCH])
     assert loss(TERM, {"prerank": output}, found) == pytest.approx(expected, rel=1e-5)
-    assert not vectors.item.grad[3].any()
+    assert not grad_of(vectors.item)[3].any()
 
 
 @pytest.mark.parametrize("level", [[2] * 6, [0] * 6])
 def test_only_what_was_shown_and_clicked_is_a_positive(level: list[int]) -> None:
     output, vectors, _ = towers()
     assert loss(TERM, {"prerank": output}, made([0, -1] * 3 if level[0] else [1] * 6, level)) == 0
-    assert not vectors.query.grad.any() and not vectors.item.grad.any()
+    assert not grad_of(vectors.query).any() and not grad_of(vectors.item).any()
 
 
 def test_a_request_that_clicked_every_item_learns_nothing_and_is_a_number() -> None:
@@ -77,11 +78,11 @@ def test_a_request_that_clicked_every_item_learns_nothing_and_is_a_number() -> N
     sides = rows(np.random.default_rng(0), 3, 1, 1)
     alone = batch(sides, np.array([1]), np.array([0]), np.array([2]), np.array([1]))
     assert loss(TERM, {"prerank": output}, alone) == 0
-    assert not vectors.query.grad.any() and not vectors.item.grad.any()
+    assert not grad_of(vectors.query).any() and not grad_of(vectors.item).any()
 
 
 def test_towers_tell_what_their_logits_are_made_of() -> None:
-    model = JointModel([TowersSettings(name="prerank", model="towers", keep=2)], LAYOUT)
+    model = JointModel([TowersSettings(name="prerank", model="towers", value="click", keep=2)], LAYOUT)
     found = model(made())["prerank"]
     vectors = found.vectors
     assert vectors is not None

@@ -15,6 +15,7 @@ from corank.losses.in_batch import InBatchLoss
 from corank.models.stage_io import StageOutput, StageVectors
 from tests.support.encoded_batches import batch, rows
 from tests.support.loss_cases import loss, softplus
+from tests.support.models import grad_of
 
 TERM = InBatchLoss(kind="in_batch", stage="prerank")
 SHARE = [0.4, 0.25, 0.25, 0.05]
@@ -78,7 +79,7 @@ def test_as_a_negative_it_counts_once() -> None:
     others = math.log(sum(math.exp(z[0, j].item()) / p[j] for j in (1, 3)))
     expected = softplus(others - z[0, 0].item() + math.log(p[0]))
     assert loss(TERM, {"prerank": output}, found) == pytest.approx(expected, rel=1e-5)
-    assert not towers.item.grad[2].any() and towers.item.grad[1].any()
+    assert not grad_of(towers.item)[2].any() and grad_of(towers.item)[1].any()
 
 
 def test_an_item_whose_first_row_was_only_drawn_is_still_of_the_log() -> None:
@@ -110,7 +111,9 @@ def test_two_rows_of_one_vector_are_as_one_row(seed: int) -> None:
     their_output, theirs = dots(once, query, vector[[0, 1, 3]])
     value = loss(TERM, {"prerank": our_output}, twice)
     assert value == pytest.approx(loss(TERM, {"prerank": their_output}, once), rel=1e-5)
-    merged = torch.stack((ours.item.grad[0], ours.item.grad[1] + ours.item.grad[2], ours.item.grad[3]))
+    merged = torch.stack(
+        (grad_of(ours.item)[0], grad_of(ours.item)[1] + grad_of(ours.item)[2], grad_of(ours.item)[3])
+    )
     torch.testing.assert_close(merged, theirs.item.grad)
     torch.testing.assert_close(ours.query.grad, theirs.query.grad)
     for one, other in ((ours.scale, theirs.scale), (ours.bias, theirs.bias)):
@@ -124,4 +127,4 @@ def test_untold_of_it_the_loss_takes_the_other_row_for_a_negative() -> None:
     told = loss(TERM, {"prerank": output}, found)
     output, towers = dots(found, query, vector)
     assert loss(TERM, {"prerank": output}, replace(found, first_of_item=None)) > told + 0.1
-    assert towers.item.grad[2].any()
+    assert grad_of(towers.item)[2].any()

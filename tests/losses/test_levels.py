@@ -1,5 +1,7 @@
 import math
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -9,12 +11,14 @@ from corank.core.errors import ConfigError
 from corank.losses.base import FunnelSpec
 from corank.losses.levels import LevelsLoss
 from tests.support.loss_cases import SCOPE, bce, log_softmax, loss, outputs, requests, sigmoid, softplus
+from tests.support.models import grad_of
 
 Z = [0.5, -1.0, 2.0, 0.1, 0.7]
 LEVEL = [2, 0, 1, 0, 1]
+Formula = Callable[[list[float], list[int]], float]
 
 
-def levels(form: str, **settings) -> LevelsLoss:
+def levels(form: str, **settings: Any) -> LevelsLoss:
     return LevelsLoss(**{"kind": "levels", "stage": "prerank", "form": form} | settings)
 
 
@@ -35,26 +39,26 @@ def ndcg(z: list[float], level: list[int]) -> float:
     for a, b in pairs(z, level):
         moved = abs(1 / math.log2(1 + place[a]) - 1 / math.log2(1 + place[b]))
         total += (gain[a] - gain[b]) * moved * softplus(z[b] - z[a])
-    return total / best
+    return float(total / best)
 
 
 @pytest.mark.parametrize(("form", "formula"), [("ranknet", ranknet), ("lambda", ndcg)])
-def test_a_deeper_candidate_stands_over_a_shallower_one(form, formula) -> None:
+def test_a_deeper_candidate_stands_over_a_shallower_one(form: str, formula: Formula) -> None:
     made = requests([LEVEL, [], [1], [0, 0], [0, 1]], weights=[1.0] * 5 + [7.0] * 3 + [3.0, 3.0])
     z = outputs(prerank=[*Z, 9, 9, 9, 0.2, -0.3])
     halved = [x / 2 for x in Z]
     expected = (formula(halved, LEVEL) + 3 * formula([0.1, -0.15], [0, 1])) / 4
     assert loss(levels(form, temperature=2.0), z, made) == pytest.approx(expected, rel=1e-5)
-    gradient = z["prerank"].logits["click"].grad
+    gradient = grad_of(z["prerank"].logits["click"])
     assert gradient[0] < 0 and (gradient[[1, 3]] > 0).all() and (gradient[5:8] == 0).all()
 
 
 @pytest.mark.parametrize(("form", "formula"), [("ranknet", ranknet), ("lambda", ndcg)])
-def test_only_levels_on_count_and_their_depth_is_among_them(form, formula) -> None:
+def test_only_levels_on_count_and_their_depth_is_among_them(form: str, formula: Formula) -> None:
     z = outputs(prerank=Z)
     found = loss(levels(form, on=["exposed", "kept"]), z, requests([LEVEL]))
     assert found == pytest.approx(formula([0.5, 2.0, 0.7], [1, 0, 0]), rel=1e-5)
-    assert (z["prerank"].logits["click"].grad[[1, 3]] == 0).all()
+    assert (grad_of(z["prerank"].logits["click"])[[1, 3]] == 0).all()
 
 
 def test_softmax_is_the_mean_over_the_positives() -> None:
@@ -64,7 +68,7 @@ def test_softmax_is_the_mean_over_the_positives() -> None:
     term = levels("softmax", positive=["exposed", "kept"])
     only = requests([LEVEL, [2, 2], [0, 0], []])
     assert loss(term, z, only) == pytest.approx(-(found[0] + found[2] + found[4]) / 3, rel=1e-5)
-    assert (z["prerank"].logits["click"].grad[5:] == 0).all()
+    assert (grad_of(z["prerank"].logits["click"])[5:] == 0).all()
     assert loss(levels("softmax"), outputs(prerank=[*Z, 5, 5, 5, 5]), made) == pytest.approx(
         -found[0], rel=1e-5
     )
@@ -88,10 +92,12 @@ def test_no_more_than_were_drawn_of_a_level() -> None:
 
 @pytest.mark.parametrize("form", ["ranknet", "lambda", "softmax", "bce"])
 @pytest.mark.parametrize("given", [[[], []], [[1], [1, 1]]])
-def test_with_nothing_to_compare_the_loss_is_zero_and_so_are_its_gradients(form, given) -> None:
+def test_with_nothing_to_compare_the_loss_is_zero_and_so_are_its_gradients(
+    form: str, given: list[list[int]]
+) -> None:
     z = outputs(prerank=[math.inf] * sum(map(len, given)))
     assert loss(levels(form, on=["cut", "exposed"]), z, requests(given)) == 0
-    assert not z["prerank"].logits["click"].grad.any()
+    assert not grad_of(z["prerank"].logits["click"]).any()
 
 
 @pytest.mark.parametrize(
@@ -105,7 +111,7 @@ def test_with_nothing_to_compare_the_loss_is_zero_and_so_are_its_gradients(form,
         ({"stage": "recall"}, r"losses\.0\.stage: no stage 'recall'"),
     ],
 )
-def test_levels_that_say_nothing_are_refused(settings, message) -> None:
+def test_levels_that_say_nothing_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         levels("softmax", **settings).check(SCOPE, "losses.0")
 

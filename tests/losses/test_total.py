@@ -151,8 +151,8 @@ EVERY = [
 def test_three_stages_learn_from_every_loss_at_once(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     stages = [
-        TowersSettings(name="first", model="towers", keep=3),
-        TowersSettings(name="prerank", model="towers", keep=2),
+        TowersSettings(name="first", model="towers", value="click", keep=3),
+        TowersSettings(name="prerank", model="towers", value="click", keep=2),
         MlpSettings(name="rank", model="mlp", keep=1),
     ]
     model = JointModel(stages, LAYOUT)

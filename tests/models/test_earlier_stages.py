@@ -25,7 +25,7 @@ from tests.support.configs import TEXT, refused
 from tests.support.encoded_batches import LAYOUT, random_batch
 from tests.support.loss_cases import logits_of
 
-PRERANK = TowersSettings(name="prerank", model="towers", keep=3, query=[8, 4], item=[4])
+PRERANK = TowersSettings(name="prerank", model="towers", value="click", keep=3, query=[8, 4], item=[4])
 TOTAL = TotalLoss(
     [ClickLoss(kind="click", stage="rank")], FunnelSpec(["cut", "exposed"], ["click"], {"rank": ["click"]})
 )

@@ -20,7 +20,7 @@ from tests.support.loss_cases import logits_of
 from tests.support.per_row_model import per_row
 
 STAGES = [
-    TowersSettings(name="prerank", model="towers", keep=3, query=[16, 8], item=[12, 8]),
+    TowersSettings(name="prerank", model="towers", value="click", keep=3, query=[16, 8], item=[12, 8]),
     MlpSettings(name="rank", model="mlp", keep=2, hidden=[16, 8]),
 ]
 TOTAL = TotalLoss(

@@ -23,7 +23,7 @@ from tests.support.loss_cases import SCOPE, loss
 
 POSITIONS = 4
 STAGES = [
-    TowersSettings(name="prerank", model="towers", keep=3, query=[8], item=[8]),
+    TowersSettings(name="prerank", model="towers", value="click", keep=3, query=[8], item=[8]),
     MlpSettings(name="rank", model="mlp", keep=2, hidden=[8], labels=["click", "order"]),
 ]
 CLICK = ClickLoss(kind="click", stage="rank")

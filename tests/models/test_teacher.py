@@ -18,7 +18,7 @@ from tests.support.encoded_batches import LAYOUT, random_batch
 from tests.support.simulated_runs import Silent, trained_run
 
 STAGES = [
-    TowersSettings(name="prerank", model="towers", keep=5, query=[8, 4], item=[8, 4]),
+    TowersSettings(name="prerank", model="towers", value="click", keep=5, query=[8, 4], item=[8, 4]),
     MlpSettings(name="rank", model="mlp", keep=2, hidden=[8]),
 ]
 TEACHER = TeacherSettings(name="teacher", scores=["served", "older"], hidden=[8])

@@ -22,14 +22,14 @@ def mlp(model: JointModel, name: str = "rank") -> Mlp:
     return stage
 
 
-def tables(model: JointModel, name: str = "shared") -> Tables:
+def tables_of(model: JointModel, name: str = "shared") -> Tables:
     """A set of embedding tables."""
     found = model.tables[name]
     assert isinstance(found, Tables)
     return found
 
 
-def gradient(tensor: Tensor) -> Tensor:
+def grad_of(tensor: Tensor) -> Tensor:
     """The gradient of a tensor that has one."""
     assert tensor.grad is not None
     return tensor.grad

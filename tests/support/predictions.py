@@ -16,7 +16,9 @@ from corank.models.two_tower import TowersSettings
 
 LEVELS = ["retrieved", "preranked", "ranked", "exposed"]
 STAGES = [
-    TowersSettings(name="prerank", model="towers", cuts=["retrieved"], keep=2, query=[4], item=[4]),
+    TowersSettings(
+        name="prerank", model="towers", value="click", cuts=["retrieved"], keep=2, query=[4], item=[4]
+    ),
     MlpSettings(name="rank", model="mlp", cuts=["preranked"], keep=1, labels=["click", "order"]),
 ]
 

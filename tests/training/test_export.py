@@ -24,6 +24,7 @@ from corank.serving.funnel.funnel import Funnel, Request
 from corank.training.export import model_version
 from corank.training.run import Run
 from tests.support.cases import Case
+from tests.support.models import tables_of, two_tower
 from tests.support.random_worlds import LONG, RICH
 from tests.support.shared import shared_case
 
@@ -153,9 +154,7 @@ def test_full_disk_leaves_the_bundle_before_untouched(
 def test_vectors_that_are_not_finite_are_refused(case: Case) -> None:
     assert case.funnel
     folder = Bundle.open(case.base / "bundle").folder
-    tables = {
-        int(d): np.full_like(w.detach(), np.inf) for d, w in case.model.tables["shared"].weights.items()
-    }
+    tables = {int(d): np.full_like(w.detach(), np.inf) for d, w in tables_of(case.model).weights.items()}
     with pytest.raises(BundleError, match=r"prerank\.item: 16 item vectors are not finite"):
         towers = ItemTowers(folder, {"prerank": "shared"}, case.model.layout, {"shared": tables})
         towers.vectors(case.packed.items)
@@ -177,17 +176,17 @@ def test_vectors_are_the_item_towers(case: Case) -> None:
     funnel = case.funnel
     folder = Bundle.open(case.base / "bundle").folder
     keys, newest = case.packed.newest_items()
-    tables = {int(d): w.detach().numpy() for d, w in case.model.tables["shared"].weights.items()}
+    tables = {int(d): w.detach().numpy() for d, w in tables_of(case.model).weights.items()}
     inputs = dense(case.packed.items.take(newest), case.model.layout.groups["item"], tables)
     with torch.no_grad():
-        expected = case.model.stages["prerank"].item(torch.from_numpy(inputs)).numpy()
+        expected = two_tower(case.model).item(torch.from_numpy(inputs)).numpy()
     vectors = np.load(folder / "items" / "vectors.prerank.npy", allow_pickle=False)
     np.testing.assert_allclose(vectors, expected, atol=1e-5)
     assert vectors.shape == (len(keys), 4)
     for dim, table in tables.items():
         np.testing.assert_array_equal(np.load(folder / "tables" / "shared" / f"{dim}.npy"), table)
     prerank, rank = funnel.manifest.stages
-    stage = case.model.stages["prerank"]
+    stage = two_tower(case.model)
     assert prerank.scale == pytest.approx(stage.scale.exp().item())
     assert prerank.bias == pytest.approx(stage.bias.item())
     assert (rank.keep, rank.labels, rank.value) == (2, ["click", "buy"], "click")
@@ -221,7 +220,7 @@ def test_a_set_of_tables_is_written_once_and_its_stages_name_it(tmp_path: Path) 
     written = {str(path.relative_to(folder / "tables")) for path in (folder / "tables").rglob("*.npy")}
     assert written == {f"{name}/{dim}.npy" for name in ("prerank", "shared") for dim in (3, 8)}
     for name in ("prerank", "shared"):
-        for dim, weight in case.model.tables[name].weights.items():
+        for dim, weight in tables_of(case.model, name).weights.items():
             np.testing.assert_array_equal(np.load(folder / "tables" / name / f"{dim}.npy"), weight.detach())
     graphs = {path.name for path in folder.glob("*.onnx")}
     assert graphs == {"prerank.query.onnx", "prerank.item.onnx", "middle.onnx", "rank.onnx"}

@@ -18,7 +18,7 @@ from tests.support.simulated_runs import make_world
 pytestmark = pytest.mark.slow
 
 MOST = (2, 5, 6, 7, 8)
-FEW = {"seeds": 2, "rates": (1.0, 3.0)}
+FEW: dict[str, Any] = {"seeds": 2, "rates": (1.0, 3.0)}
 NO_LEVELS = (
     "name=exposures",
     "data.log=exposures.parquet",

@@ -101,7 +101,7 @@ def _twins(case: Case, row: int) -> list[Any]:
     same = case.packed.encoders.encode("item_id", fresh) == case.packed.encoders.encode(
         "item_id", case.items["item_id"][row : row + 1]
     )
-    return fresh.filter(pl.Series(same)).to_list()
+    return fresh.filter(pl.Series(np.asarray(same))).to_list()
 
 
 @pytest.fixture(scope="module")
@@ -216,6 +216,7 @@ def test_numbers_may_be_written_with_or_without_a_point(rich: Case, wide: dict[s
 
 def test_a_text_of_values_may_be_given_as_their_list(rich: Case, wide: dict[str, Any]) -> None:
     answers = []
+    value: Any
     for value in ("w1, w3", ["w1", "w3"]):
         wide["user"]["user_1"] = value
         answers.append(rich.funnel.rank(Request.parse(wide)))

@@ -43,7 +43,7 @@ KEEP = {"prerank": 11, "middle": 7, "rank": 5}
 def service(bundle: Path) -> Iterator[str]:
     """The address of `corank serve BUNDLE`, once it answers."""
     port = free_port()
-    command = [
+    command: list[str | Path] = [
         Path(sys.executable).with_name("corank"),
         "serve",
         bundle,

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -55,6 +55,8 @@ def in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 class Between:
     """A store in which something happens before a write."""
+
+    url_form: ClassVar[str] = "wrapper"
 
     def __init__(self, store: Store, happens: Callable[[int, Mapping[str, Pairs]], Any]) -> None:
         """`happens` is told how many writes there were, and of this one the entries."""

@@ -1,12 +1,14 @@
 """Records come back as they were, of any schema, or are refused."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from corank.bundle.item_layers import Layer
 from corank.core.errors import StoreError
@@ -54,7 +56,10 @@ def same(ours: Layer, theirs: Layer) -> None:
     mine, other = ours.records, theirs.records
     assert mine.ids.values.to_list() == other.ids.values.to_list()
     assert mine.ids.values.dtype == other.ids.values.dtype
-    arrays = [(mine.rows.ids, other.rows.ids), (mine.rows.numbers, other.rows.numbers)]
+    arrays: list[tuple[NDArray[Any], NDArray[Any]]] = [
+        (mine.rows.ids, other.rows.ids),
+        (mine.rows.numbers, other.rows.numbers),
+    ]
     for one, two in (
         (ours.vectors, theirs.vectors),
         (mine.columns, other.columns),

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import pytest
@@ -159,6 +159,8 @@ def test_what_cannot_be_gone_back_to_is_told(
 
 class Meanwhile:
     """A store in which something happens once, after the first look at the head."""
+
+    url_form: ClassVar[str] = "wrapper"
 
     def __init__(self, store: Store, happens: Callable[[], Any]) -> None:
         self._store, self._happens = store, [happens]
