@@ -62,11 +62,7 @@ def test_dots_stand_where_their_values_are() -> None:
     left, _ = figure.axes
     drawn = [line for line in left.lines[1:] if line.get_marker() == "o"]
     dots = [(np.ravel(line.get_xdata()).tolist(), np.ravel(line.get_ydata()).tolist()) for line in drawn]
-    assert dots == [
-        (1, 0),
-        (0.2, 1),
-        (-1, 2),
-    ]
+    assert dots == [([1], [0]), ([0.2], [1]), ([-1], [2])]
     assert [line.get_color() for line in drawn] == [html.COLOURS[0], html.FAINT, html.FAINT]
     assert [label.get_text() for label in left.get_yticklabels()] == list(rows)
     assert len(left.lines) == 1 + 2 + 2 + 1
