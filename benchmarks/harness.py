@@ -12,6 +12,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from corank.core.formatting import format_figure
+
 COMPARE = {
     "<": operator.lt,
     "<=": operator.le,
@@ -51,16 +53,7 @@ def report(
 
 def _with_interval(key: str, figures: Mapping[str, Figure]) -> str:
     bounds = [figures[f"{key}.{end}"] for end in ("low", "high") if f"{key}.{end}" in figures]
-    return shown(figures[key]) + (f" [{' … '.join(map(shown, bounds))}]" if bounds else "")
-
-
-def shown(figure: Figure) -> str:
-    """A figure as people read it: thousands apart, four digits that count."""
-    if isinstance(figure, str):
-        return figure
-    if isinstance(figure, int) or abs(figure) >= 1000:
-        return f"{figure:,.0f}"
-    return f"{figure:.4g}"
+    return format_figure(figures[key]) + (f" [{' … '.join(map(format_figure, bounds))}]" if bounds else "")
 
 
 def machine() -> str:

@@ -15,6 +15,7 @@ from corank.analysis.evaluated_run import EvaluatedRun
 from corank.analysis.html import Cell, Html, folded, heading, page, plot, section, table, text
 from corank.analysis.latency import QUOTA_ROUNDS
 from corank.analysis.plots import Series
+from corank.core.formatting import format_interval, format_metric
 from corank.metrics.metric import METRICS, Metric, validation_metrics
 from corank.metrics.reliability import ReliabilityCurve, reliability
 from corank.training.config_file import plain
@@ -63,14 +64,6 @@ def _lead(evaluated: EvaluatedRun) -> str:
     )
 
 
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"
-
-
-def _between(bounds: list[float] | None) -> str:
-    return "" if bounds is None else f"{bounds[0]:.4f} – {bounds[1]:.4f}"
-
-
 def _stages(document: dict[str, Any]) -> list[Html]:
     parts = [
         text(
@@ -109,7 +102,7 @@ def _stages_on(document: dict[str, Any], population: str, label: str, title: str
         for stage, found in figures.items():
             value = found[metric]
             interval = bounds[stage][population][label].get(metric)
-            row.append(f"{value:,}" if metric == "n" else (_number(value), _between(interval)))
+            row.append(f"{value:,}" if metric == "n" else (format_metric(value), format_interval(interval)))
         rows.append(row)
     return [heading(title), table(["", *figures], rows)]
 
@@ -146,8 +139,8 @@ def _cascade_table(figures: dict[str, Any], bounds: dict[str, Any]) -> list[Html
         if figures[name] is None:
             absent.append(name)
             continue
-        value = (_number(figures[name]), _between(bounds[name]))
-        rows.append([name, value, _number(figures["random"][name]), f"{requests:,}"])
+        value = (format_metric(figures[name]), format_interval(bounds[name]))
+        rows.append([name, value, format_metric(figures["random"][name]), f"{requests:,}"])
     why = f"Undefined here: {', '.join(absent)} (no truth, no clicks, nothing cut, or requests no larger than the cut)."
     return [table(["", "value", "random order", "requests"], rows), *([text(why)] if absent else [])]
 

@@ -10,6 +10,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from corank.core.formatting import format_interval, format_metric
+
 if TYPE_CHECKING:
     from corank.training.check import Checked
 
@@ -65,14 +67,12 @@ class Watch:
 
         lower = {name for name, metric in validation_metrics().items() if metric.better == "lower"}
         known = {name: value for name, value in figures.items() if name.rpartition(".")[2] not in lower}
-        say(f"epoch {epoch} valid  {'  '.join(f'{name} {_number(value)}' for name, value in known.items())}")
+        say(
+            f"epoch {epoch} valid  {'  '.join(f'{name} {format_metric(value)}' for name, value in known.items())}"
+        )
         if self._task is not None:
             self._bar.remove_task(self._task)
         self._task, self._epoch = None, epoch + 1
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
 
 
 def show_check(checked: "Checked") -> None:
@@ -140,7 +140,7 @@ def _show_stages(document: dict[str, Any], population: str, label: str) -> None:
         cells: list[str] = []
         for name, found in stages.items():
             bounds = document["interval"]["stages"][name][population].get(label, {}).get(metric)
-            cells += [_number(found[metric] if found else None), _bounds(bounds)]
+            cells += [format_metric(found[metric] if found else None), format_interval(bounds)]
         table.add_row(metric, *cells)
     out.print(table)
 
@@ -158,7 +158,7 @@ def _show_reliability(reliability: dict[str, Any], label: str) -> None:
         cells: list[str] = []
         for curve in curves.values():
             found = curve[n] if n < len(curve) else {}
-            cells += [_number(found.get(key)) for key in ("raw", "calibrated", "observed")]
+            cells += [format_metric(found.get(key)) for key in ("raw", "calibrated", "observed")]
         table.add_row(*cells)
     out.print(table)
 
@@ -168,13 +168,9 @@ def _show_cascade(title: str, cascade: dict[str, Any], bounds: dict[str, Any]) -
     for column in ("metric", "value", "95 %", "random", "requests"):
         table.add_column(column, justify="left" if column == "metric" else "right")
     for metric, eligible in cascade["eligible"].items():
-        value, random = _number(cascade[metric]), _number(cascade["random"][metric])
-        table.add_row(metric, value, _bounds(bounds[metric]), random, f"{eligible:,}")
+        value, random = format_metric(cascade[metric]), format_metric(cascade["random"][metric])
+        table.add_row(metric, value, format_interval(bounds[metric]), random, f"{eligible:,}")
     out.print(table)
-
-
-def _bounds(bounds: list[float] | None) -> str:
-    return "" if bounds is None else f"{bounds[0]:.4f} … {bounds[1]:.4f}"
 
 
 def show_explanation(document: dict[str, Any]) -> None:
@@ -198,7 +194,9 @@ def show_explanation(document: dict[str, Any]) -> None:
             cells += [_give_or_take(found["auc"]), _give_or_take(found["gauc"])]
         table.add_row(*cells, f"{feature['microseconds']['total']:,.0f}")
     out.print(table)
-    base = ", ".join(f"{s} {_number(f['auc'])} / {_number(f['gauc'])}" for s, f in document["stages"].items())
+    base = ", ".join(
+        f"{s} {format_metric(f['auc'])} / {format_metric(f['gauc'])}" for s, f in document["stages"].items()
+    )
     say(f"with all features, AUC / GAUC of {document['candidates']:,} candidates: {base}", out)
     say(
         "µs: encoding, look-up and first layers of one request; an item's vectors and codes are paid ahead",
@@ -264,7 +262,7 @@ def _show_correlations(document: dict[str, Any], found: dict[str, Any]) -> None:
         table.add_column(column, justify="left" if column == "figure" else "right")
     for metric, rho in found.items():
         bounds = None if rho["low"] is None else [rho["low"], rho["high"]]
-        table.add_row(document["metrics"][metric], _number(rho["value"]), _bounds(bounds))
+        table.add_row(document["metrics"][metric], format_metric(rho["value"]), format_interval(bounds))
     out.print(table)
 
 
@@ -273,7 +271,7 @@ def _show_quota(document: dict[str, Any], quota: dict[str, Any]) -> None:
     for column in ("m", *quota["recalls"], "CPU ms"):
         table.add_column(column.replace("_", " "), justify="right")
     for at, m in enumerate(quota["m"]):
-        recalls = (_number(curve[at]) for curve in quota["recalls"].values())
+        recalls = (format_metric(curve[at]) for curve in quota["recalls"].values())
         table.add_row(f"{m}", *recalls, f"{quota['cpu_ms'][at]:.2f}")
     out.print(table)
 

@@ -95,7 +95,7 @@ def test_two_stages(trained: Run, two_stages: tuple[str, Sections]) -> None:
                 assert f"<td>{said}<" in sections["Stages side by side"]
     for name, requests in found["cascade"]["eligible"].items():
         low, high = found["interval"]["cascade"][name]
-        row = f"<td>{name}</td><td>{found['cascade'][name]:.4f}<small>{low:.4f} – {high:.4f}</small></td>"
+        row = f"<td>{name}</td><td>{found['cascade'][name]:.4f}<small>{low:.4f} … {high:.4f}</small></td>"
         assert row in sections["The cascade"]
         assert f"<td>{requests:,}</td></tr>" in sections["The cascade"]
     assert f"{found['requests']:,} requests of" in document

@@ -12,6 +12,7 @@ from corank.analysis.html import Cell, Html, folded, heading, page, plot, sectio
 from corank.analysis.plots import Series
 from corank.analysis.study.arms import BASE
 from corank.analysis.study.findings import RANKER_FIRST
+from corank.core.formatting import format_metric
 
 PLOTTED = 3
 """Metrics side by side in a plot of differences."""
@@ -171,12 +172,8 @@ def _arms(document: dict[str, Any]) -> list[Html]:
             continue
         row: list[Cell] = [arm, f"× {found['rate']:.3g}", f"{sum(found['parameters'].values()):,}"]
         row += [f"{found['steps']:,}", f"{found['seconds']:.1f}"]
-        rows.append(row + [_value(found["figures"].get(name)) for name in metrics])
+        rows.append(
+            row + [format_metric((found["figures"].get(name) or {}).get("value")) for name in metrics]
+        )
     header = ["", "rate", "parameters", "steps", "seconds", *(names[name] for name in metrics)]
     return [heading(f"{BASE}: the config itself; {RANKER_FIRST} needs no training"), table(header, rows)]
-
-
-def _value(found: dict[str, Any] | None) -> Cell:
-    if found is None:
-        return "–"
-    return f"{found['value']:.4f}"
