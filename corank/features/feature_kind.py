@@ -31,7 +31,8 @@ A kind needs one file, named in the config's `plugins:`. This one is complete; a
 
         def encode(self, encoder: Encoder | None, values: pl.Series, name: str) -> Encoded:
             angle = 2 * np.pi * numbers(values, name) / self.period
-            return np.nan_to_num(np.stack((np.sin(angle), np.cos(angle)), axis=1)).astype(np.float32)
+            circle = np.stack((np.sin(angle), np.cos(angle)), axis=1)
+            return np.where(np.isnan(circle), 0, circle).astype(np.float32)
 
 Letters: N rows.
 """

@@ -1,0 +1,154 @@
+"""Kinds of features from outside: one class each, and packing, training, export and serving know them."""
+
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+import polars as pl
+import pytest
+from annotated_types import Len
+from pydantic import PositiveFloat
+from scipy.special import expit
+
+import corank
+from corank.analysis.logged_request import logged_request
+from corank.core.errors import PluginError
+from corank.core.types import Doubles
+from corank.evaluation.predict import predict
+from corank.features.encoding import Encoded, Encoder
+from corank.features.feature_kind import FEATURE_KINDS, ColumnFeature, DerivedFeature, Use
+from corank.features.operand_rows import OperandRows
+from corank.features.priors import PointInTime
+from corank.features.scale import numbers
+from corank.serving.funnel.example import example
+from corank.serving.funnel.funnel import Funnel, Request
+from tests.support.simulated_runs import make_world, trained_run
+
+
+class CyclicalFeature(ColumnFeature):
+    """A number that comes round, such as the hour of the day, as a point on a circle: its sine and cosine."""
+
+    kind: Literal["cyclical"]
+    period: PositiveFloat
+
+    uses: ClassVar[frozenset[Use]] = frozenset({"number"})
+
+    @property
+    def width(self) -> int:
+        return 2
+
+    def encode(self, encoder: Encoder | None, values: pl.Series, name: str) -> Encoded:
+        angle = 2 * np.pi * numbers(values, name) / self.period
+        circle = np.stack((np.sin(angle), np.cos(angle)), axis=1)
+        return np.where(np.isnan(circle), 0, circle).astype(np.float32)
+
+    def numbers(self, values: pl.Series, name: str) -> Doubles:
+        return numbers(values, name)
+
+    def sample(self, encoder: Encoder | None, rng: np.random.Generator) -> float:
+        return self.period / 4
+
+
+class DifferenceFeature(DerivedFeature):
+    """a − b of two numbers, and how far they are apart."""
+
+    kind: Literal["difference"]
+    of: Annotated[list[str], Len(2, 2)]
+
+    operands_text: ClassVar[str] = "two numbers"
+
+    @property
+    def width(self) -> int:
+        return 2
+
+    @property
+    def operands(self) -> Sequence[str]:
+        return self.of
+
+    @property
+    def operand_uses(self) -> Sequence[Collection[Use]]:
+        return [{"number"}, {"number"}]
+
+    def derive(self, operands: OperandRows, when: PointInTime) -> Doubles:
+        difference = operands.number(self.of[0]) - operands.number(self.of[1])
+        return np.stack((difference, np.abs(difference)), axis=1) / 100
+
+
+@pytest.fixture(scope="module", autouse=True)
+def plugins() -> Iterator[None]:
+    """The kinds, registered; other tests do not know them."""
+    before = dict(FEATURE_KINDS._parts)
+    FEATURE_KINDS.add("cyclical", CyclicalFeature)
+    FEATURE_KINDS.add("difference", DifferenceFeature)
+    yield
+    FEATURE_KINDS._parts.clear()
+    FEATURE_KINDS._parts.update(before)
+
+
+FEATURES = (
+    "features.hour={side: context, kind: cyclical, period: 24}",
+    "features.price={side: item, kind: cyclical, period: 7}",
+    "features.apart={kind: difference, of: [hour, price]}",
+    "features.dear={kind: difference, of: [price, quality]}",
+    "train.epochs=1",
+)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = make_world(tmp_path_factory.mktemp("world"), requests=200, candidates=10, users=20, items=40)
+    corank.pack(path, FEATURES)
+    return path
+
+
+def test_several_numbers_lie_beside_each_other(config: Path) -> None:
+    packed = corank.pack(config, FEATURES)
+    query, cross = (packed.schema.placed(placement) for placement in ("query", "cross"))
+    shard = packed.splits["train"][0]
+    assert shard.query.numbers.shape[1] == query.width == len(query.numbers) + 1
+    point = shard.query.numbers[:, query.numbers_at["hour"]]
+    np.testing.assert_allclose((point**2).sum(1), 1, rtol=1e-6)
+    apart = shard.cross.numbers[:, cross.numbers_at["apart"]]
+    assert apart.shape[1] == 2 and (np.abs(apart[:, 0]) == apart[:, 1]).all() and apart.any()
+
+
+def test_a_kind_from_outside_is_packed_trained_and_ranked_as_in_training(config: Path) -> None:
+    run = trained_run(config, config.parent / "run", *FEATURES)
+    corank.export(run.folder, config.parent / "bundle")
+    funnel, packed = Funnel.open(config.parent / "bundle"), run.packed()
+    model, _ = run.model(packed)
+    predictions = predict(model, packed, "test")
+    start = predictions.requests.start
+    for number in range(10):
+        answer = funnel.logits(Request.parse(logged_request(run, "test", number)))
+        rows = slice(start[number], start[number + 1])
+        for stage, labels in predictions.logits.items():
+            for label, logits in labels.items():
+                np.testing.assert_allclose(expit(answer[stage][label]), expit(logits[rows]), atol=1e-5)
+    made_up = Request.parse(example(funnel, np.random.default_rng(0)))
+    assert made_up.context["hour"] == 6.0 and funnel.rank(made_up)["items"]
+
+
+# What the registry refuses
+
+
+class NoEncode(ColumnFeature):
+    kind: Literal["no_encode"]
+
+
+class Unnamed(CyclicalFeature):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "message"),
+    [
+        ("no_encode", NoEncode, "NoEncode must implement encode"),
+        ("other", Unnamed, "Unnamed needs the field `kind: Literal"),
+        ("text", "text", "expected a class derived from ColumnFeature or DerivedFeature"),
+    ],
+)
+def test_an_unfit_kind_is_refused_by_name(name: str, part: object, message: str) -> None:
+    with pytest.raises(PluginError, match=f"feature kind '{name}': .*{message}"):
+        FEATURE_KINDS.add(name, part)
