@@ -15,7 +15,10 @@ from corank.core.types import Doubles
 
 Keys = NDArray[np.integer]
 Formula = Callable[[Doubles, Doubles, Doubles], float | None]
-"""(distinct scores, ascending; weight of the positives, and of the negatives, with each score): all (G,) → value."""
+"""(distinct scores, ascending; weight of the positives, and of the negatives, with each score): all (G,) → value.
+
+Weights are 0 for users that a resample leaves out; the value is None where it is not defined.
+"""
 
 
 @runtime_checkable

@@ -1,0 +1,185 @@
+"""A metric of a user's own: early stopping, the evaluation's document and a study find it by its name."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score
+
+import corank
+from corank.analysis.study.figures import measure_figures, titles
+from corank.core.errors import ConfigError, PluginError
+from corank.core.types import Doubles
+from corank.evaluation.predict import predict
+from corank.evaluation.stage_order import read_truth
+from corank.metrics.joint import cascade_ranks
+from corank.metrics.measure import Keys, OrderMeasure, RatioMeasure
+from corank.metrics.metric import METRICS, Metric
+from corank.metrics.requests import Requests
+from corank.training.run import Run
+from tests.support.predictions import IDENTITY, LEVELS, STAGES, document_of, predictions
+from tests.support.scored_requests import floats, labels, requests
+from tests.support.simulated_runs import Silent
+
+
+def average_precision(
+    user: Keys, scores: NDArray[np.floating], labels: NDArray[np.integer], weight: NDArray[np.floating]
+) -> OrderMeasure:
+    """Mean over the positives of the precision at their rank; 1 if all of them stand first."""
+    rows = labels >= 0
+    positive = labels[rows] * weight[rows].astype(np.float64)
+    negative = (1 - labels[rows]) * weight[rows].astype(np.float64)
+    return OrderMeasure.of(_mean_precision, user[rows], scores[rows], positive, negative)
+
+
+def _mean_precision(scores: Doubles, positive: Doubles, negative: Doubles) -> float | None:
+    found, above = np.cumsum(positive[::-1]), np.cumsum(positive[::-1] + negative[::-1])
+    if found[-1] == 0:
+        return None
+    precision = found / np.where(above > 0, above, 1)  # in a resample the first rows may have no weight
+    return float(precision @ positive[::-1] / found[-1])
+
+
+def hit_rate(
+    requests: Requests,
+    clicked: NDArray[np.bool_],
+    scores: Sequence[NDArray[np.floating]],
+    quotas: Sequence[int],
+    k: int,
+) -> RatioMeasure:
+    """The share of requests with a click whose cascade keeps at least one clicked candidate."""
+    kept = requests.sums(clicked & (cascade_ranks(requests, scores, quotas) < k))
+    eligible = (requests.size > k) & (requests.sums(clicked) > 0)
+    return requests.mean((kept > 0).astype(np.float64), eligible)
+
+
+AVERAGE_PRECISION = Metric(
+    "average_precision",
+    average_precision,
+    ("user", "logit", "label", "weight"),
+    population="exposed",
+    better="higher",
+    title="average precision, exposed",
+    validation=True,
+    study="both",
+)
+HIT_RATE = Metric(
+    "hit_rate@{k}",
+    hit_rate,
+    ("requests", "clicked", "scores", "quotas", "k"),
+    population="cascade",
+    better="higher",
+    study="first",
+)
+
+
+@pytest.fixture(autouse=True)
+def plugin() -> Iterator[None]:
+    """Both metrics registered, for one test."""
+    METRICS.add("average_precision", AVERAGE_PRECISION)
+    METRICS.add("hit_rate", HIT_RATE)
+    yield
+    for name in ("average_precision", "hit_rate"):
+        del METRICS._parts[name]
+
+
+def test_formulas() -> None:
+    scores, known = floats(0.1, 0.9, 0.4, 0.4, 0.7, 0.2), labels(0, 1, 1, 0, 0, 1)
+    measure = average_precision(np.arange(6), scores, known, np.ones(6))
+    assert measure.value() == pytest.approx(average_precision_score(known, scores))
+    two = requests(4, 3)
+    clicked = np.array([False, False, True, False, True, False, False])
+    first, last = floats(4, 3, 2, 1, 1, 3, 2), floats(1, 2, 3, 4, 3, 2, 1)
+    assert (
+        hit_rate(two, clicked, [first, last], [3], 1).value() == 1
+    )  # 2 of request 0 wins, so does 0 of request 1
+    assert hit_rate(two, clicked, [first, last], [2], 1).value() == 0  # both are cut by the first stage
+
+
+def test_the_document_has_them_with_intervals() -> None:
+    document = document_of(predictions(), STAGES, LEVELS, IDENTITY, {}, "test")
+    for stage, found in document["stages"].items():
+        for label, figures in found["exposed"].items():
+            assert 0 <= figures["average_precision"] <= 1
+            assert "average_precision" in document["interval"]["stages"][stage]["exposed"][label]
+        assert "average_precision" not in found["candidates"]["click"]
+    cascade = document["cascade"]
+    assert cascade["hit_rate@1"] == cascade["joint_click_recall@1"] == 0  # each request has one click
+    assert cascade["eligible"]["hit_rate@1"] == 2 and cascade["random"]["hit_rate@1"] is None
+    assert "hit_rate@1" in document["interval"]["cascade"]
+
+
+def test_training_stops_early_by_it_and_a_study_compares_it(world: Path, tmp_path: Path) -> None:
+    config, watcher, name = world / "config.yaml", Silent(), "rank.click.average_precision"
+    stop = (f"train.early_stop.metric={name}", "train.early_stop.patience=1", "train.epochs=9")
+    fast = ("train.requests=32", "train.table.lr=0.5", "train.rank.lr=0.01")
+    run, kept = corank.train(config, watcher, [*fast, *stop], folder=tmp_path / "run")
+    values = [figures[name] or 0.0 for figures in watcher.figures]
+    best = values.index(max(values)) + 1
+    assert kept["epoch"] == best and len(values) == best + 1 < 9
+    document = corank.evaluate(run.folder)
+    keep = run.config.stages[-1].keep
+    assert document["stages"]["rank"]["exposed"]["click"]["average_precision"] > 0
+    assert 0 < document["cascade"][f"hit_rate@{keep}"] <= 1
+    _study_has_them(run, document)
+
+
+def _study_has_them(run: Run, document: dict[str, Any]) -> None:
+    packed = run.packed()
+    model, calibrators = run.model(packed)
+    rows = predict(model, packed, "test")
+    figures = measure_figures(rows, run.config, read_truth(packed, "test"), calibrators)
+    named, keep = titles(run.config), run.config.stages[-1].keep
+    for side, stage in (("first", "prerank"), ("last", "rank")):
+        figure = figures[f"{side}_average_precision"]
+        assert figure.value == document["stages"][stage]["exposed"]["click"]["average_precision"]
+        assert named[f"{side}_average_precision"] == f"{stage} average precision, exposed"
+    assert figures["hit_rate"].value == pytest.approx(document["cascade"][f"hit_rate@{keep}"])
+    assert named["hit_rate"] == f"hit_rate@{keep}"
+
+
+def test_a_metric_that_is_not_computed_in_validation_cannot_stop_training(
+    world: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"unknown metric 'rank\.click\.ece'; known metrics: .*precision"):
+        corank.train(
+            world / "config.yaml", Silent(), ["train.early_stop.metric=rank.click.ece"], folder=tmp_path
+        )
+
+
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [
+        (average_precision, "is no Metric"),
+        (replace(HIT_RATE, population="cascades"), "unknown population 'cascades'; did you mean 'cascade'"),
+        (replace(HIT_RATE, better="up"), "unknown direction 'up'"),
+        (replace(HIT_RATE, inputs=("request",)), "unknown input 'request'; did you mean 'requests'"),
+        (replace(HIT_RATE, name="Hit rate"), "its name is a word with quotas behind"),
+        (replace(HIT_RATE, name="random"), "its name is a word with quotas behind"),
+        (replace(AVERAGE_PRECISION, name="precision@{k}"), "exposed has no quotas"),
+        (replace(AVERAGE_PRECISION, name="auc"), "the name 'auc' is taken by the metric 'auc'"),
+        (replace(HIT_RATE, name="ndcg@{k}"), "the name 'ndcg@{k}' is taken by the metric 'ndcg'"),
+        (replace(HIT_RATE, name="mine", validation=True), "set validation=False"),
+        (replace(AVERAGE_PRECISION, name="mine", inputs=("user", "calibrated")), "set validation=False"),
+    ],
+)
+def test_an_unfit_metric_is_refused_by_name(metric: object, message: str) -> None:
+    with pytest.raises(PluginError) as caught:
+        METRICS.add("mine", metric)
+    assert "metric 'mine'" in str(caught.value) and message in str(caught.value)
+    assert "mine" not in METRICS
+
+
+def test_a_registered_name_is_taken() -> None:
+    with pytest.raises(PluginError, match="metric 'auc': the name is taken"):
+        METRICS.add("auc", replace(AVERAGE_PRECISION, name="other"))
+
+
+def test_a_formula_must_return_a_measure() -> None:
+    broken = replace(HIT_RATE, formula=lambda *inputs: 0.5)
+    with pytest.raises(PluginError, match=r"metric 'hit_rate@\{k\}': its formula returned float"):
+        broken.measure(dict.fromkeys(HIT_RATE.inputs, 1))
