@@ -98,12 +98,6 @@ def test_no_test_imports_a_benchmark() -> None:
     assert found == set()
 
 
-def test_a_folder_has_fifteen_files_at_most() -> None:
-    folders = [ROOT, *(path for path in ROOT.rglob("*") if path.is_dir())]
-    counts = {str(f.relative_to(ROOT)): len(list(f.glob("[!_]*.py"))) for f in folders}
-    assert {name: count for name, count in counts.items() if count > 15} == {}
-
-
 def test_imports_are_found(tmp_path: Path) -> None:
     file = tmp_path / "x.py"
     file.write_text(
