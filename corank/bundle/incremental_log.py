@@ -23,7 +23,6 @@ from corank.features.labels import Labels, known
 from corank.features.log_schema import DataSettings
 from corank.features.operand_rows import OperandRows
 from corank.features.operands import OperandNames, Operands
-from corank.features.priors import lateness
 from corank.features.row_columns import ITEM, ROW, TIME, USER, user_column
 from corank.features.schema import Schema
 
@@ -117,7 +116,7 @@ def _sources(log: Table, manifest: BundleManifest) -> dict[str, Source]:
 
 
 def _exposed(log: Table, data: DataSettings, manifest: BundleManifest, since: int) -> pl.DataFrame:
-    late = max(lateness(prior, data) for prior in manifest.declared.priors().values())
+    late = max(prior.known_after(data) for prior in manifest.declared.priors().values())
     begin = since - late // MILLISECOND
     shown = pl.lit(True) if data.level is None else pl.col(data.level).cast(pl.String) == data.levels[-1]
     read = log_columns(log, data, manifest.declared, _sources(log, manifest))

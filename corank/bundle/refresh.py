@@ -27,7 +27,7 @@ from corank.data.tables import Table, changed_at
 from corank.data.validate import check_values
 from corank.features.encoders import Encoders
 from corank.features.input_layout import Layout
-from corank.features.priors import CountedFeature, Snapshots, counted_rows, lateness
+from corank.features.priors import CountedFeature, Snapshots
 from corank.features.row_columns import ID
 
 __all__ = ["Newer", "refresh"]
@@ -125,13 +125,13 @@ def _forward(
         if cut <= since:
             report(f"{name}: still as of {format_time(since)}; the log closes no later period")
             continue
-        late, period = lateness(feature, data) // MILLISECOND, feature.every // MILLISECOND
+        late, period = feature.known_after(data) // MILLISECOND, feature.every // MILLISECOND
         if newer.first >= since - late + (min(late, period) or period):
             begin = format_time(since - late)
             report(
                 f"{name}: counts nothing between {begin} and {format_time(newer.first)}, where the log begins"
             )
-        counts = counted_rows(feature, newer.rows, data, newer.labels, newer.sides)
+        counts = feature.count(newer.rows, data, newer.labels, newer.sides)
         rates[name] = rates[name].extended(counts, since, cut)
         cuts[name] = cut
         new = int(counts["period"].is_between(since, cut, closed="left").sum())

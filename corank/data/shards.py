@@ -27,7 +27,6 @@ from corank.features.labels import Labels, happened, known, levels, mature
 from corank.features.log_schema import DataSettings
 from corank.features.operand_rows import OperandRows
 from corank.features.operands import OperandNames, Operands
-from corank.features.priors import counted_rows
 from corank.features.row_columns import (
     ID,
     ITEM,
@@ -221,7 +220,7 @@ class ShardWriter:
         request_of = np.repeat(np.arange(len(requests)), np.diff(requests.start))
         sides = OperandRows.pairs(self.schema, operands, self.item_operands, request_of, item)
         for n, prior in enumerate(self.schema.priors().values()):
-            piece = counted_rows(prior, requests.rows, self.data, labels, sides)
+            piece = prior.count(requests.rows, self.data, labels, sides)
             write_frame(self.spill / f"prior{n}.{shard}.arrow", piece)
 
 

@@ -18,81 +18,41 @@ import polars as pl
 
 from corank.core.files import read_array, write_arrays
 from corank.core.ordering import bisect_ranges
-from corank.core.time import MILLISECOND, NEVER, floor_times
+from corank.core.time import NEVER, floor_times
 from corank.core.types import Doubles, Hashes, Longs
-from corank.features.labels import Labels, exposed
+from corank.features.labels import Labels
 from corank.features.log_schema import DataSettings
 from corank.features.operand_rows import OperandRows
-from corank.features.row_columns import ROW, TIME, WEIGHT
-from corank.features.vocabulary import mixed
 
 AT_ONCE = 2**24
 """Rows counted at a time, about; bounds memory."""
 
 
 class CountedFeature(Protocol):
-    """The settings of a feature that counts earlier candidates, as of kind `prior`."""
-
-    @property
-    def by(self) -> list[str]:
-        """The operands whose values make up the key."""
-        ...
+    """A feature that counts earlier candidates, as of kind `prior`."""
 
     @property
     def label(self) -> str | None:
         """The label whose rate it is; None if it counts the exposed."""
-        ...
 
     @property
     def every(self) -> timedelta:
         """Snapshots are taken at multiples of this."""
-        ...
-
-    @property
-    def lag(self) -> timedelta:
-        """A candidate is counted this much later than it was shown."""
-        ...
 
     @property
     def smoothing(self) -> float:
         """Candidates of the rate of all that are added to a key's own."""
-        ...
 
+    def known_after(self, data: DataSettings) -> timedelta:
+        """How long after a candidate was exposed it may be counted."""
 
-def counted_rows(
-    feature: CountedFeature, rows: pl.DataFrame, data: DataSettings, labels: Labels, sides: OperandRows
-) -> pl.DataFrame:
-    """What a prior counts of candidates: `key` (0: none), `period` in which it is known, `shown`, `positive`, `row`.
+    def keys(self, operands: OperandRows) -> Hashes:
+        """The key of each row, 0 for none: (N,)."""
 
-    Args:
-        rows: those of `requests.columns`, numbered by `@row`: (C,).
-        labels: as they are in the end.
-        sides: the operands of the candidates: (C,).
-    """
-    label = labels[feature.label] if feature.label else None
-    counts = np.flatnonzero(exposed(rows, data) if label is None else label >= 0)
-    late = lateness(feature, data)
-    weight = rows[WEIGHT].to_numpy().astype(np.float64) if data.weight else np.ones(len(rows))
-    time = rows[TIME].to_numpy()[counts] + late // MILLISECOND
-    return pl.DataFrame(
-        {
-            "key": feature_keys(feature, sides.take(counts)),
-            "period": floor_times(time, feature.every, data.timezone),
-            "shown": weight[counts],
-            "positive": weight[counts] * (0.0 if label is None else label[counts] == 1),
-            "row": rows[ROW].to_numpy()[counts],
-        }
-    )
-
-
-def lateness(feature: CountedFeature, data: DataSettings) -> timedelta:
-    """How long after a candidate was shown a prior may count it."""
-    return feature.lag + (data.matures(feature.label) if feature.label else timedelta())
-
-
-def feature_keys(feature: CountedFeature, sides: OperandRows) -> Hashes:
-    """What a prior counts by: (N,), 0 for none."""
-    return mixed([sides.key(operand) for operand in feature.by])
+    def count(
+        self, rows: pl.DataFrame, data: DataSettings, labels: Labels, operands: OperandRows
+    ) -> pl.DataFrame:
+        """List what it counts of candidates, a row each: `key` (0: none), `period`, `shown`, `positive`, `row`."""
 
 
 @dataclass(frozen=True)
@@ -240,7 +200,7 @@ class PointInTime:
 
     def counted(self, feature: CountedFeature, operands: OperandRows) -> Doubles:
         """A prior of the rows as of their times, NaN where it is unknown: (N,)."""
-        return self.snapshots.values(self.name, feature, feature_keys(feature, operands), self.times)
+        return self.snapshots.values(self.name, feature, feature.keys(operands), self.times)
 
 
 _COLUMNS = ["key", "period", "shown", "positive", "row"]

@@ -18,7 +18,7 @@ from corank.features.kinds.prior import PriorFeature
 from corank.features.log_schema import DataSettings
 from corank.features.operand_rows import OperandRows
 from corank.features.operands import Operands
-from corank.features.priors import Rates, Snapshots, counted, counted_rows, feature_keys
+from corank.features.priors import Rates, Snapshots, counted
 from corank.features.row_columns import LEVEL, ROW, TIME, WEIGHT
 from corank.features.schema import Schema
 from corank.features.vocabulary import mixed
@@ -258,17 +258,17 @@ def test_a_candidate_is_counted_once_its_label_is_mature() -> None:
     feature = FEATURES["rate"]
     assert isinstance(feature, PriorFeature)
     both = int(mixed([hashed([1]), hashed([7])])[0])
-    assert feature_keys(feature, sides)[:3].tolist() == [both, 0, both]
+    assert feature.keys(sides)[:3].tolist() == [both, 0, both]
 
-    weighted = counted_rows(feature, log, data(weight="w", level="level"), labels, sides)
+    weighted = feature.count(log, data(weight="w", level="level"), labels, sides)
     expected = [(both, 0, 1, 1, 3), (0, 0, 2, 0, 5), (both, 6 * HOUR, 0.5, 0.5, 7)]
     assert weighted.rows() == expected and weighted.schema == KINDS
     later = feature.model_copy(update={"lag": timedelta(hours=4)})
-    late = counted_rows(later, log, data(level="level"), labels, sides)
+    late = later.count(log, data(level="level"), labels, sides)
     assert late["period"].to_list() == [6 * HOUR, 6 * HOUR, 6 * HOUR]
     assert late.select("shown", "positive").rows() == [(1, 1), (1, 0), (1, 1)]
     shown = feature.model_copy(update={"label": None, "every": timedelta(hours=1)})
-    often = counted_rows(shown, log, data(level="level"), labels, sides)
+    often = shown.count(log, data(level="level"), labels, sides)
     assert often["row"].to_list() == [3, 5, 7, 9]  # all that were exposed, at once, and none positive
     assert often["period"].to_list() == [0, 3 * HOUR, 4 * HOUR, 6 * HOUR]
     assert often["positive"].to_list() == [0] * 4

@@ -4,19 +4,25 @@ from collections.abc import Collection, Sequence
 from datetime import timedelta
 from typing import Annotated, ClassVar, Literal, Self
 
+import numpy as np
+import polars as pl
 from annotated_types import MinLen
 from pydantic import AllowInfNan, PositiveFloat, model_validator
 
 from corank.core.errors import ConfigError
 from corank.core.settings import Duration
-from corank.core.types import Doubles
+from corank.core.time import MILLISECOND, floor_times
+from corank.core.types import Doubles, Hashes
 from corank.features.feature_kind import FEATURE_KINDS, Use
 from corank.features.history import check_grid
 from corank.features.kinds.scaled import ScaledFeature
+from corank.features.labels import Labels, exposed
 from corank.features.log_schema import DataSettings
 from corank.features.operand_rows import OperandRows
 from corank.features.priors import CountedFeature, PointInTime
+from corank.features.row_columns import ROW, TIME, WEIGHT
 from corank.features.schema import Schema
+from corank.features.vocabulary import mixed
 
 
 @FEATURE_KINDS.register("prior")
@@ -66,6 +72,41 @@ class PriorFeature(ScaledFeature):
             raise ConfigError(
                 f"features.{name}.label: no label '{self.label}'; data.labels are {', '.join(data.labels)}"
             )
+
+    def known_after(self, data: DataSettings) -> timedelta:
+        """How long after a candidate was exposed it may be counted: the lag, and the time its label takes to mature."""
+        return self.lag + (data.matures(self.label) if self.label else timedelta())
+
+    def keys(self, operands: OperandRows) -> Hashes:
+        """One hash of the values of `by`, 0 if one is missing: (N,)."""
+        return mixed([operands.key(operand) for operand in self.by])
+
+    def count(
+        self, rows: pl.DataFrame, data: DataSettings, labels: Labels, operands: OperandRows
+    ) -> pl.DataFrame:
+        """List what it counts of candidates, a row each.
+
+        Args:
+            rows: those of the log, with the columns of `row_columns`: (C,).
+            labels: as they are in the end.
+            operands: of the candidates: (C,).
+
+        Returns:
+            `key` (0: none), `period` in which it becomes known (ms UTC), `shown` and `positive` (weights), `row`.
+        """
+        label = labels[self.label] if self.label else None
+        chosen = np.flatnonzero(exposed(rows, data) if label is None else label >= 0)
+        weight = rows[WEIGHT].to_numpy().astype(np.float64) if data.weight else np.ones(len(rows))
+        time = rows[TIME].to_numpy()[chosen] + self.known_after(data) // MILLISECOND
+        return pl.DataFrame(
+            {
+                "key": self.keys(operands.take(chosen)),
+                "period": floor_times(time, self.every, data.timezone),
+                "shown": weight[chosen],
+                "positive": weight[chosen] * (0.0 if label is None else label[chosen] == 1),
+                "row": rows[ROW].to_numpy()[chosen],
+            }
+        )
 
     def derive(self, operands: OperandRows, when: PointInTime) -> Doubles:
         """The rate, or how often, as of each row's time: (N,)."""
