@@ -25,7 +25,7 @@ from corank.evaluation.predict import predict
 from corank.metrics import joint
 from corank.models.joint import JointModel
 from corank.training.config_file import read
-from corank.training.train import keep_freed_memory
+from corank.training.device import keep_freed_memory
 
 PRESET = "medium"
 STAGES = ("prerank", "rank")

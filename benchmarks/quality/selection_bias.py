@@ -34,7 +34,7 @@ from corank.metrics.cascade import recall
 from corank.metrics.joint import joint_recall
 from corank.metrics.point import auc, truth_auc
 from corank.models.joint import JointModel
-from corank.training.train import keep_freed_memory
+from corank.training.device import keep_freed_memory
 
 WORLDS = ("weak", "medium", "strong", "hidden")
 KEEP, TOP = 50, 10

@@ -30,10 +30,10 @@ from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.training.config import Config
 from corank.training.config_file import plain, read
+from corank.training.device import device, keep_freed_memory, precision
 from corank.training.export import export
 from corank.training.optimisers import optimisers
 from corank.training.run import Run, packed_folder, untrained
-from corank.training.train import device, keep_freed_memory, precision
 
 Plain = dict[str, Any]
 REQUESTS = 128

@@ -27,7 +27,7 @@ from corank.losses.distill import DistillLoss
 from corank.losses.in_batch import InBatchLoss
 from corank.losses.levels import LevelsLoss
 from corank.losses.total import TotalLoss
-from corank.training.train import keep_freed_memory
+from corank.training.device import keep_freed_memory
 
 SIZES = {50: 512, 500: 128}
 """Candidates a request → requests a batch."""

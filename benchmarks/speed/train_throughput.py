@@ -32,8 +32,8 @@ from corank.models.embedding import TableOptimiser
 from corank.models.joint import JointModel
 from corank.models.mlp import MlpSettings
 from corank.models.two_tower import TowersSettings
+from corank.training.device import device, keep_freed_memory, precision
 from corank.training.optimisers import optimisers
-from corank.training.train import device, keep_freed_memory, precision
 from tests.support.per_row_model import PerRowReader, per_row
 
 ITEMS, CANDIDATES, DIM = 100_000, 50, 16

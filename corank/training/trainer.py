@@ -1,0 +1,148 @@
+"""A model under training: its optimisers, its average, one step, and the checkpoint that holds them all."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+
+from corank.batches.batch import Batch
+from corank.batches.reader import Reader
+from corank.data.dataset import PackedDataset
+from corank.models.joint import JointModel
+from corank.training.checkpoint import Checkpoint, save
+from corank.training.device import device, precision
+from corank.training.optimisers import Average, optimisers
+from corank.training.run import Run, load_own, origin, untrained
+
+
+@dataclass
+class TrainingProgress:
+    """How far a training has come, beside its tensors."""
+
+    epoch: int = 0
+    """Epochs that are done."""
+    batch: int = 0
+    """Batches of the current epoch that are done."""
+    step: int = 0
+    """Optimiser steps that are done."""
+    best: float | None = None
+    """The best value of the early-stop metric."""
+    best_epoch: int = 0
+    worse: int = 0
+    """Epochs since the best one."""
+    figures: list[dict[str, float | None]] = field(default_factory=list)
+    """Validation figures by epoch."""
+
+
+class Trainer:
+    """A model under training, with all the state that a checkpoint must hold."""
+
+    def __init__(self, run: Run, packed: PackedDataset) -> None:
+        self.run, self.config, self.packed = run, run.config, packed
+        self.device = device()
+        torch.manual_seed(self.config.train.seed)
+        self.model = untrained(self.config, packed).to(self.device)
+        self.model.dtype = precision(self.config.train.precision, self.device)
+        train = self.config.train
+        self.optimisers = optimisers(self.model, train.table, train.stages)
+        self.average = Average(self.model, train.average) if train.average else None
+        self.total = self.config.total
+        self.progress = TrainingProgress()
+
+    def step(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """Take one optimiser step. Returns the mean of each loss, not yet read from the device."""
+        # dropout draws from the step's own seed, so that a resumed run draws the same
+        torch.manual_seed(self.config.train.seed * 1_000_003 + self.progress.step)
+        means: dict[str, torch.Tensor] = {}
+        for learner in self.learners():
+            means |= self._update(batch, learner)
+        if self.average is not None:
+            self.average.after()
+        self.progress.step += 1
+        return means
+
+    def learners(self) -> list[str | None]:
+        """The stages that learn in a step, one update each, teachers first; [None] if all learn in one update."""
+        last_first = [n.name for n in reversed([*self.config.stages, *self.config.teachers])]
+        match self.config.train.mode:
+            case "joint":
+                return [None]
+            case "alternate":
+                return [name for name in last_first if self.total.select(name)]
+            case "separate":
+                return [last_first[self.progress.epoch // self.config.train.epochs]]
+
+    def _update(self, batch: Batch, learner: str | None) -> dict[str, torch.Tensor]:
+        for name, stage in self.model.networks.items():
+            stage.train(learner in (None, name))  # no dropout in a stage that does not learn now
+        outputs = self.model.outputs(batch, self.total.reads(learner))
+        total, means = self.total(outputs, batch, self.progress.step, learner)
+        for optimiser in self.optimisers.values():
+            optimiser.zero_grad(set_to_none=True)
+        total.backward()  # type: ignore[no-untyped-call]
+        if self.average is not None:
+            self.average.before()
+        for optimiser in self.optimisers.values():
+            optimiser.step()
+        return means
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of the whole training; in mode separate every stage has its own."""
+        train = self.config.train
+        return train.epochs * (len(self.model.networks) if train.mode == "separate" else 1)
+
+    @property
+    def reader(self) -> Reader:
+        """The reader of the epoch: the candidates from which the stages of the epoch learn."""
+        learners, train = self.learners(), self.config.train
+        population = self.total.population(learners[0] if train.mode == "separate" else None)
+        return Reader(
+            self.packed,
+            "train",
+            train.requests,
+            population,
+            train.seed,
+            attended=self.model.attended,
+            sees_ranks=self.model.sees_ranks,
+        )
+
+    def settle(self) -> None:
+        """Take the averaged weights over at the end of a stage's epochs in mode separate, to teach later stages."""
+        train = self.config.train
+        if self.average is not None and train.mode == "separate" and self.progress.epoch % train.epochs == 0:
+            self.model.load_state_dict(self.average.model().state_dict())
+
+    def shipped(self) -> JointModel:
+        """The model that is evaluated and shipped: the averaged one if `train.average` is set."""
+        return self.model if self.average is None else self.average.model()
+
+    def save(self) -> None:
+        """Write the latest checkpoint: weights, optimiser states, average and progress."""
+        tensors = self.model.state_dict(prefix="model.")
+        for name, optimiser in self.optimisers.items():
+            for n, state in optimiser.state_dict()["state"].items():
+                tensors |= {f"optimiser.{name}.{n}.{key}": torch.as_tensor(v) for key, v in state.items()}
+        if self.average is not None:
+            tensors |= {f"average.{n}": t for n, t in self.average.state().items()}
+        save(
+            self.run.latest,
+            Checkpoint(tensors, origin(self.config, self.packed) | {"progress": asdict(self.progress)}),
+        )
+
+    def load(self) -> None:
+        """Continue from the latest checkpoint. Raises CheckpointError if it is of another config or packing."""
+        held = load_own(self.run.latest, "progress", self.config, self.packed)
+        self.model.load_state_dict(held.under("model."))
+        for name, optimiser in self.optimisers.items():
+            state: dict[int, dict[str, Any]] = {}
+            for key, tensor in held.under(f"optimiser.{name}.").items():
+                n, _, part = key.partition(".")
+                # an optimiser that counts its steps in a Python int rounds otherwise with a tensor
+                state.setdefault(int(n), {})[part] = tensor if tensor.is_floating_point() else tensor.item()
+            optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+        self.progress = TrainingProgress(**held.facts["progress"])
+        if self.average is not None:
+            self.average.step = self.progress.step
+            for key, tensor in self.average.state().items():
+                tensor.copy_(held.tensors[f"average.{key}"])
