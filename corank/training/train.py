@@ -79,20 +79,21 @@ def _run_epoch(trainer: Trainer, watcher: Watcher, board: SummaryWriter) -> None
     learners = trainer.learners()
     progress.epoch, progress.batch = progress.epoch + 1, 0
     trainer.settle()
-    _validate(trainer, learners, watcher, board)
+    figures = _validate(trainer, board)
     trainer.save()
+    # figures of a stage that has not begun to learn say nothing
+    learnt = {n: v for n, v in figures.items() if None in learners or n.partition(".")[0] in learners}
+    watcher.epoch(progress.epoch, learnt)
 
 
-def _validate(trainer: Trainer, learners: list[str | None], watcher: Watcher, board: SummaryWriter) -> None:
-    """Compute, report and record the validation figures of an epoch; keep its weights if they are the best."""
+def _validate(trainer: Trainer, board: SummaryWriter) -> dict[str, float | None]:
+    """Compute and record the validation figures of an epoch, and keep its weights if they are the best."""
     progress, figures = trainer.progress, _figures(trainer)
     progress.figures.append(figures)
     for name, figure in figures.items():
         board.add_scalar(f"valid/{name}", float("nan") if figure is None else figure, progress.step)
     _keep_best(trainer, figures)
-    # figures of a stage that has not begun to learn say nothing
-    learnt = {n: v for n, v in figures.items() if None in learners or n.partition(".")[0] in learners}
-    watcher.epoch(progress.epoch, learnt)
+    return figures
 
 
 def _run_steps(trainer: Trainer, reader: Reader) -> Iterator[tuple[dict[str, torch.Tensor], float]]:
