@@ -79,7 +79,7 @@ class Trainer:
         total, means = self.total(outputs, batch, self.progress.step, learner)
         for optimiser in self.optimisers.values():
             optimiser.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()
         if self.average is not None:
             self.average.before()
         for optimiser in self.optimisers.values():
