@@ -15,9 +15,10 @@ from corank.core.errors import DataError
 from corank.core.time import MILLISECOND
 from corank.core.types import Longs, Report
 from corank.data.as_of import VersionedRows
+from corank.data.column_sources import Source
 from corank.data.log_rows import log_columns, request_columns
 from corank.data.tables import Table
-from corank.data.validate import Source, check_labels, check_weight
+from corank.data.validate import check_labels, check_weight
 from corank.features.encoders import Encoders
 from corank.features.labels import Labels, known
 from corank.features.log_schema import DataSettings

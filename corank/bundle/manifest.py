@@ -22,8 +22,8 @@ from corank.core.errors import BundleError, ConfigError
 from corank.core.files import PARTIAL, atomic_file, atomic_folder
 from corank.core.registry import plugin_hint
 from corank.core.settings import Settings, validated
+from corank.data.column_sources import Source
 from corank.data.request_columns import RequestColumns
-from corank.data.validate import Source
 from corank.features.feature_kind import Feature
 from corank.features.log_schema import DataSettings
 from corank.features.schema import Schema

@@ -145,10 +145,10 @@ class PackedDataset:
             if found != size:
                 raise DataError(f"{path}: expected {size} bytes, found {found or 'no file'}: {PACK_AGAIN}")
         schema = Schema(manifest.features)
-        return cls.assembled(folder, manifest, Encoders.load(folder / "encoders", schema))
+        return cls.load(folder, manifest, Encoders.load(folder / "encoders", schema))
 
     @classmethod
-    def assembled(cls, folder: Path, manifest: PackManifest, encoders: Encoders) -> Self:
+    def load(cls, folder: Path, manifest: PackManifest, encoders: Encoders) -> Self:
         """Packed data of a manifest, memory-mapped."""
         schema = encoders.schema
         events = {h.events: Events.open(folder / "events", h.events) for h in schema.histories().values()}

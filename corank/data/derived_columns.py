@@ -17,7 +17,7 @@ from corank.core.types import Doubles, Hashes, Index, Longs, Mask
 from corank.data.dataset import PackedDataset, Shard, prior_folder
 from corank.data.fit_encoders import fit_derived
 from corank.data.packed_history import operands_of
-from corank.data.shards import of_columns
+from corank.data.shards import scalar_features
 from corank.features.encoders import Encoders, assemble, hashed, split_rows
 from corank.features.encoding import Encoded
 from corank.features.operand_rows import OperandRows
@@ -113,7 +113,7 @@ class _Part:
     def rewrite(self, encoders: Encoders) -> None:
         """The rows anew, complete. By renaming, since the old ones are still mapped."""
         schema, frame = encoders.schema, read_frame(self.values)
-        columns = split_rows(of_columns(schema, self.placement), self.rows)
+        columns = split_rows(scalar_features(schema, self.placement), self.rows)
         for name in schema.derived(self.placement):
             columns[name] = encoders.derived(name, _unspilled(frame[name]))
         placed = schema.placed(self.placement)

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 import polars as pl
 
+from corank.data.column_sources import Source
 from corank.data.tables import Table
-from corank.data.validate import Source
 from corank.features.encoders import Encoders
 from corank.features.encoding import Encoder
 from corank.features.feature_kind import DerivedFeature

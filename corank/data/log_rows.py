@@ -2,8 +2,8 @@
 
 import polars as pl
 
+from corank.data.column_sources import Source
 from corank.data.tables import Table
-from corank.data.validate import Source
 from corank.features.log_schema import DataSettings, Score
 from corank.features.row_columns import (
     ITEM,

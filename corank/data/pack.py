@@ -35,10 +35,9 @@ from corank.data.fit_encoders import fit
 from corank.data.grouping import GroupedRequests, partition
 from corank.data.log_rows import constant_columns, key_columns, request_columns
 from corank.data.pack_manifest import FORMAT, MANIFEST, PackManifest, ShardCount, fingerprint
-from corank.data.shards import ShardWriter, encoded, raw
-from corank.data.sources import BATCH, Inputs
-from corank.data.tables import Table, changed_at
-from corank.data.validate import Survey, feature_columns, sources, value_columns
+from corank.data.shards import ShardWriter, encode_rows, feature_values
+from corank.data.sources import BATCH, PackSources
+from corank.data.tables import changed_at
 from corank.features.encoders import Encoders, assemble
 from corank.features.history import Events
 from corank.features.log_schema import DataSettings
@@ -47,33 +46,36 @@ from corank.features.row_columns import FROM, ID
 from corank.features.schema import Schema
 
 PARTITION = 2**20
-"""Rows of a partition, about; as many are sorted in memory."""
+"""Rows of a partition, about: so many are sorted in memory at once."""
 PARTITIONS = 256
-"""At most; their files are open together."""
+"""Partitions, at most: their files are open together."""
 _FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 
 
 def pack(
     data: DataSettings, schema: Schema, base: Path, out: Path, report: Report = lambda line: None
 ) -> PackedDataset:
-    """Pack the tables of `data`, whose paths are relative to `base`, into the folder `out`.
+    """Pack the tables of a config into a folder, which is replaced at the end or not at all.
 
-    `out` is replaced at the end, or not at all. Time columns are datetimes (without a zone: UTC), dates, or
-    integers in ms. `valid_from`, an optional column of items and users, is the time from which a row holds.
-    Memory is bounded by the tables of items and users and PARTITION, not by the log.
-    Raises DataError for input that cannot be packed, ConfigError for settings that contradict it.
+    Time columns are datetimes (without a zone: UTC), dates, or integers in ms. `valid_from`, an optional column of
+    items and users, is the time from which a row holds. Memory is bounded by the tables of items and users and by
+    PARTITION, not by the log.
+
+    Args:
+        data: the settings of the tables.
+        schema: the features.
+        base: the folder that the tables' paths are relative to.
+        out: the folder to write.
+        report: receives a line about each step.
+
+    Raises:
+        DataError: the tables cannot be packed, or the disk is full.
+        ConfigError: the settings contradict the tables.
     """
     mark = fingerprint(data, schema, base)
-    log = Table.scan("log", data.log, base)
-    items, users, truth = (
-        Table.scan(name, source, base) if source else None
-        for name, source in (("items", data.items), ("users", data.users), ("truth", data.truth))
-    )
-    found = sources(schema, data, log, items, users)
-    survey = Survey.of(log, data, feature_columns(schema, found, "log"))
-    values = value_columns(data, log, items)
-    report(f"log: {survey.rows:,} candidates, {format_time(survey.first)} to {format_time(survey.last)}")
-    inputs = Inputs(data, schema, found, log, items, users, truth, survey, values)
+    inputs = PackSources.open(data, schema, base)
+    summary = inputs.summary
+    report(f"log: {summary.rows:,} candidates, {format_time(summary.first)} to {format_time(summary.last)}")
     _refuse_foreign(out)
     with _disk_errors(out, inputs), atomic_folder(out, replace=True) as folder:
         spill = folder / "spill"
@@ -85,7 +87,7 @@ def pack(
         manifest = _describe(folder, base, mark, inputs, splits, dropped)
         encoders = writer.encoders
         if schema.derived():
-            encoders = derive(PackedDataset.assembled(folder, manifest, encoders), spill)
+            encoders = derive(PackedDataset.load(folder, manifest, encoders), spill)
             for name in schema.derived():
                 size = encoders.sizes.get(name)
                 report(f"{name}: {f'{size:,} embedding rows' if size else 'a number'}")
@@ -95,71 +97,82 @@ def pack(
     return PackedDataset.open(out, expect=mark)
 
 
-def _first_pass(inputs: Inputs, folder: Path, spill: Path, report: Report) -> tuple[ShardWriter, int]:
-    """Fit encoders, encode items and users; the number of users without a row in `users`."""
-    data, schema, found, log = inputs.data, inputs.schema, inputs.found, inputs.log
-    items, users, absent = inputs.item_versions(), *inputs.user_versions()
+def _first_pass(inputs: PackSources, folder: Path, spill: Path, report: Report) -> tuple[ShardWriter, int]:
+    """Fit encoders and encode items. Returns the writer of shards, and how many users have no row in `users`."""
+    data, schema, sources = inputs.data, inputs.schema, inputs.sources
+    items, users, absent = inputs.read_items(), *inputs.read_users()
     if absent:
         report(
             f"users: {absent:,} of {len(users.ids):,} users of the log have no row; their features are missing"
         )
-    encoders = fit(schema, data, found, {"log": log, "items": inputs.items, "users": inputs.users})
+    encoders = fit(schema, data, sources, {"log": inputs.log, "items": inputs.items, "users": inputs.users})
     for name, size in encoders.sizes.items():
         report(f"{name}: {size:,} embedding rows")
-    with_snapshots, row = items.add_snapshots(inputs.snapshots())
-    operands = _write_items(inputs, folder / "items", encoders, items, with_snapshots, row)
+    snapshots, row = items.add_snapshots(inputs.read_snapshots())
+    operands = _write_items(inputs, folder / "items", encoders, items, snapshots, row)
     write_frame(folder / "users.arrow", users.ids.values.alias("user").to_frame())
-    as_of = to_ms(data.instant(data.as_of)) if data.as_of else inputs.survey.last
+    as_of = to_ms(data.instant(data.as_of)) if data.as_of else inputs.summary.last
     return ShardWriter(
-        data, schema, found, encoders, with_snapshots, users, operands, inputs.values, as_of, folder, spill
+        data,
+        schema,
+        sources,
+        encoders,
+        snapshots,
+        users,
+        operands,
+        inputs.value_sources,
+        as_of,
+        folder,
+        spill,
     ), absent
 
 
 def _write_items(
-    inputs: Inputs,
+    inputs: PackSources,
     folder: Path,
     encoders: Encoders,
     items: VersionedRows,
-    with_snapshots: VersionedRows,
+    snapshots: VersionedRows,
     row: Longs,
 ) -> Operands:
-    """Encode every version of an item, once a snapshot; the operands of the rows written."""
+    """Write a row for every version of an item and every snapshot of its priors. Returns the rows' operands."""
     data, schema = inputs.data, inputs.schema
-    names = [name for name, source in inputs.found.items() if source == "items"]
+    names = [name for name, source in inputs.sources.items() if source == "items"]
     placed, derived = schema.placed("item"), schema.derived("item")
-    found = encoded(encoders, names, items, data.item)
-    rows = assemble(placed.select(n for n in placed if n not in derived), found, len(items.frame)).take(row)
+    columns = encode_rows(encoders, names, items, data.item)
+    rows = assemble(placed.select(n for n in placed if n not in derived), columns, len(items.frame)).take(row)
     write_arrays(folder, {"ids": rows.ids, "numbers": rows.numbers})
     for n, values in enumerate(rows.lists):
         write_shared(folder, n, values)
-    write_frame(folder / "keys.arrow", with_snapshots.frame.select(item=ID, valid_from=FROM))
-    columns = [name for name, source in inputs.values.items() if source == "items"]
-    for name in columns:
+    write_frame(folder / "keys.arrow", snapshots.frame.select(item=ID, valid_from=FROM))
+    for name in inputs.item_columns:
         write_array(folder / f"column.{name}.npy", items.frame[name].cast(pl.Float32).to_numpy()[row])
     wanted = OperandNames.of(schema, "item")
     operands = Operands.of(
-        encoders, wanted, lambda name: raw(schema, name, items, data.item), len(items.frame)
+        encoders, wanted, lambda name: feature_values(schema, name, items, data.item), len(items.frame)
     ).take(row)
     operands.save(folder / "operands")
     return operands
 
 
 def _second_pass(
-    inputs: Inputs, writer: ShardWriter, report: Report
+    inputs: PackSources, writer: ShardWriter, report: Report
 ) -> tuple[dict[str, list[ShardCount]], int]:
-    """Spread the log over partitions, and write the shards of each; shards by split, and duplicates dropped."""
-    data, rows = inputs.data, inputs.survey.rows
+    """Partition the log, and write the shards of each partition. Returns shards by split, and dropped duplicates."""
+    data, rows = inputs.data, inputs.summary.rows
     count = min(max(-(-rows // PARTITION), 1), PARTITIONS)
     request = request_columns(data).values()
-    parts = partition(inputs.log.batches(inputs.columns(), rows, BATCH), request, count, writer.spill / "log")
-    truth = _gather_truth(inputs, writer.spill, count)
-    fixed = constant_columns(data, inputs.schema, inputs.found)
+    parts = partition(
+        inputs.log.batches(inputs.log_columns(), rows, BATCH), request, count, writer.spill / "log"
+    )
+    truth = _partition_truth(inputs, writer.spill, count)
+    constant = constant_columns(data, inputs.schema, inputs.sources)
     splits: dict[str, list[ShardCount]] = {split: [] for split in data.splits()}
     dropped = 0
     for n, part in enumerate(parts):
         frame = read_frame(part)
         if len(frame):
-            requests = GroupedRequests.group(frame, data, fixed)
+            requests = GroupedRequests.group(frame, data, constant)
             dropped += requests.duplicates
             shards = writer.write(f"{n:05d}", requests, read_frame(truth[n]) if truth else None)
             for split, shard in shards.items():
@@ -171,21 +184,22 @@ def _second_pass(
     return splits, dropped
 
 
-def _gather_truth(inputs: Inputs, spill: Path, count: int) -> list[Path]:
+def _partition_truth(inputs: PackSources, spill: Path, count: int) -> list[Path]:
+    """Partition the table of true probabilities as the log is; no files if there is none."""
     truth, data = inputs.truth, inputs.data
     if truth is None:
         return []
     labels = [name for name in data.labels if name in truth.types]
     if not labels:
         truth.require(list(data.labels)[:1])
-    chosen = [*key_columns(truth, data), *(pl.col(name).cast(pl.Float32) for name in labels)]
+    columns = [*key_columns(truth, data), *(pl.col(name).cast(pl.Float32) for name in labels)]
     rows = truth.collect(truth.frame.select(pl.len())).item()
     request = request_columns(data).values()
-    return partition(truth.batches(chosen, rows, BATCH), request, count, spill / "truth")
+    return partition(truth.batches(columns, rows, BATCH), request, count, spill / "truth")
 
 
-def _write_events(inputs: Inputs, writer: ShardWriter, splits: dict[str, list[ShardCount]]) -> None:
-    """Sort the events of all partitions, and cut each request's histories out of them."""
+def _write_events(inputs: PackSources, writer: ShardWriter, splits: dict[str, list[ShardCount]]) -> None:
+    """Sort the events of all partitions, and find each request's histories among them."""
     folder, schema, data = writer.folder, inputs.schema, inputs.data
     (folder / "events").mkdir()
     histories = schema.histories()
@@ -206,10 +220,11 @@ def _describe(
     folder: Path,
     base: Path,
     mark: str,
-    inputs: Inputs,
+    inputs: PackSources,
     splits: dict[str, list[ShardCount]],
     dropped: dict[str, int],
 ) -> PackManifest:
+    """Describe what was packed, but for the files."""
     data = inputs.data
     levels = np.zeros(len(data.levels), dtype=np.int64)
     for path in folder.glob("*/*/level.npy"):
@@ -222,18 +237,19 @@ def _describe(
         splits=splits,
         levels=dict(zip(data.levels, levels.tolist(), strict=True)),
         dropped=dropped,
-        last=inputs.survey.last,
-        sources=inputs.found,
-        item_columns=[name for name, source in inputs.values.items() if source == "items"],
+        last=inputs.summary.last,
+        sources=inputs.sources,
+        item_columns=inputs.item_columns,
         items_at=changed_at(data.items, base),
         files={},
     )
 
 
 def _write_manifest(folder: Path, manifest: PackManifest) -> None:
+    """Write the manifest, with the size of every file."""
     files = {str(p.relative_to(folder)): p.stat().st_size for p in sorted(folder.rglob("*")) if p.is_file()}
-    whole = manifest.model_copy(update={"files": files})
-    write_bytes(folder / MANIFEST, whole.model_dump_json(indent=1).encode())
+    complete = manifest.model_copy(update={"files": files})
+    write_bytes(folder / MANIFEST, complete.model_dump_json(indent=1).encode())
 
 
 def _refuse_foreign(out: Path) -> None:
@@ -243,8 +259,8 @@ def _refuse_foreign(out: Path) -> None:
 
 
 @contextmanager
-def _disk_errors(out: Path, inputs: Inputs) -> Iterator[None]:
-    """Raise DataError where the disk is full."""
+def _disk_errors(out: Path, inputs: PackSources) -> Iterator[None]:
+    """Raise DataError if the disk is full."""
     try:
         yield
     except OSError as error:
@@ -252,5 +268,5 @@ def _disk_errors(out: Path, inputs: Inputs) -> Iterator[None]:
             raise
         raise DataError(
             f"{out.parent}: {os.strerror(error.errno)} while packing, which takes about "
-            f"{inputs.needed():,} bytes there; free some or pack to another folder"
+            f"{inputs.estimate_bytes():,} bytes there; free some or pack to another folder"
         ) from None

@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from corank.core.errors import DataError
 from corank.core.settings import Settings
+from corank.data.column_sources import Source
 from corank.data.tables import files
-from corank.data.validate import Source
 from corank.features.feature_kind import Feature
 from corank.features.log_schema import DataSettings
 from corank.features.schema import Schema

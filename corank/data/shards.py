@@ -1,6 +1,9 @@
-"""GroupedRequests in the order of time → a shard of packed arrays for each split.
+"""Requests in the order of time → a shard of packed arrays for each split.
 
-Histories, and what is derived from features (crosses, priors), come when all shards are written: derive.py.
+Histories and derived features (crosses, priors) are added when all shards are written: see `pack` and
+`derived_columns`.
+
+Letters: R requests · C candidates.
 """
 
 from dataclasses import dataclass
@@ -14,13 +17,13 @@ from numpy.typing import NDArray
 
 from corank.core.errors import DataError
 from corank.core.files import write_arrays, write_frame, write_ragged, write_rows
-from corank.core.ragged import Ragged
+from corank.core.ragged import Ragged, Rows
 from corank.core.types import Ints, Longs
 from corank.data.as_of import VersionedRows
+from corank.data.column_sources import Source
 from corank.data.grouping import GroupedRequests
 from corank.data.log_rows import request_columns
 from corank.data.pack_manifest import ShardCount
-from corank.data.validate import Source
 from corank.features.encoders import Encoders, assemble
 from corank.features.encoding import Encoded
 from corank.features.labels import Labels, happened, known, levels, mature
@@ -41,49 +44,56 @@ from corank.features.row_columns import (
 from corank.features.schema import Placement, RowFeatures, Schema
 
 
-def encoded(encoders: Encoders, names: list[str], versions: VersionedRows, key: str) -> dict[str, Encoded]:
-    """Features of all rows of items or users; `key` is the column of the id."""
-    return {name: encoders.encode(name, raw(encoders.schema, name, versions, key)) for name in names}
+def encode_rows(
+    encoders: Encoders, names: list[str], versions: VersionedRows, key: str
+) -> dict[str, Encoded]:
+    """Encode features of all rows of items or users; `key` is the column of the id."""
+    return {
+        name: encoders.encode(name, feature_values(encoders.schema, name, versions, key)) for name in names
+    }
 
 
-def raw(schema: Schema, name: str, versions: VersionedRows, key: str) -> pl.Series:
-    """The values of a feature in all rows of items or users; `key` is the column of the id."""
+def feature_values(schema: Schema, name: str, versions: VersionedRows, key: str) -> pl.Series:
+    """Return the values of a feature in all rows of items or users; `key` is the column of the id."""
     column = schema.column(name)
     return versions.frame[ID if column == key else column]
 
 
-def of_columns(schema: Schema, placement: Placement) -> RowFeatures:
-    """The features that are there from the first: neither lists nor derived."""
+def scalar_features(schema: Schema, placement: Placement) -> RowFeatures:
+    """Select the features of a placement that are read from a column and are no lists."""
     placed, derived = schema.placed(placement), schema.derived(placement)
     return placed.select(n for n in (*placed.ids, *placed.numbers) if n not in derived)
 
 
 @dataclass(frozen=True)
 class ShardWriter:
-    """What a shard is made from, but for its requests."""
+    """Writes the shards of one partition after another."""
 
     data: DataSettings
     schema: Schema
-    found: dict[str, Source]
+    sources: dict[str, Source]
+    """The table of each feature of a column."""
     encoders: Encoders
     items: VersionedRows
     users: VersionedRows
     item_operands: Operands
     """Of the rows of `items`."""
-    values: dict[str, Source]
+    value_sources: dict[str, Source]
     """The table of each of the data's `columns`."""
     as_of: int
     """When the log's labels were read, ms UTC."""
     folder: Path
+    """Of the packed data."""
     spill: Path
+    """For pieces of events and of what priors count, which are merged when all shards are written."""
 
     @cached_property
     def _user_names(self) -> list[str]:
-        return [name for name, source in self.found.items() if source == "users"]
+        return [name for name, source in self.sources.items() if source == "users"]
 
     @cached_property
     def _user_features(self) -> dict[str, Encoded]:
-        return encoded(self.encoders, self._user_names, self.users, self.data.user)
+        return encode_rows(self.encoders, self._user_names, self.users, self.data.user)
 
     @cached_property
     def _wanted(self) -> OperandNames:
@@ -92,17 +102,29 @@ class ShardWriter:
     @cached_property
     def _user_operands(self) -> Operands:
         wanted = self._wanted.among(self._user_names)
-        column = lambda name: raw(self.schema, name, self.users, self.data.user)  # noqa: E731
+        column = lambda name: feature_values(self.schema, name, self.users, self.data.user)  # noqa: E731
         return Operands.of(self.encoders, wanted, column, len(self.users.frame))
 
     def write(
         self, name: str, requests: GroupedRequests, truth: pl.DataFrame | None
     ) -> dict[str, ShardCount]:
-        """Write a shard for each split that has some of the requests. Raises DataError."""
+        """Write a shard for each split that has some of the requests.
+
+        Args:
+            name: of the partition.
+            requests: its requests.
+            truth: its rows of the table of true probabilities.
+
+        Returns:
+            Split → shard.
+
+        Raises:
+            DataError: the truth lacks a candidate or contradicts itself.
+        """
         first_rows, start = requests.first_rows, requests.start
         time = first_rows[TIME].to_numpy()
-        found = known(requests.rows, self.data)
-        candidates = self._candidates(requests.rows, found) | self._truth(requests.rows, truth)
+        labels = known(requests.rows, self.data)
+        candidates = self._candidates(requests.rows, labels) | self._truth(requests.rows, truth)
         cross, cross_lists = self._cross(requests.rows)
         users = self.users.ids.find(first_rows[USER]).astype(np.int32)
         query, lists = self._query(first_rows, time)
@@ -110,8 +132,8 @@ class ShardWriter:
         keys = first_rows.select(
             pl.col(column).alias(name) for name, column in request_columns(self.data).items()
         )
-        self._write_events(name, requests, found, users)
-        self._write_prior_pieces(name, requests, found, candidates["item"], operands)
+        self._write_events(name, requests, labels, users)
+        self._write_prior_pieces(name, requests, labels, candidates["item"], operands)
         written = {}
         for split, bounds in self.data.splits().items():
             first, end = np.searchsorted(time, bounds).tolist()
@@ -137,6 +159,7 @@ class ShardWriter:
         return written
 
     def _candidates(self, rows: pl.DataFrame, labels: Labels) -> dict[str, NDArray[Any]]:
+        """Make the arrays of the candidates, by the names of their files: (C,)."""
         arrays: dict[str, NDArray[Any]] = {
             "item": self.items.find(rows[ITEM], rows[TIME].to_numpy()).astype(np.int32),
             "level": levels(rows, self.data),
@@ -145,7 +168,7 @@ class ShardWriter:
             arrays[f"label.{name}"] = label
         for name in self.data.scores:
             arrays[f"score.{name}"] = rows[score_column(name)].fill_null(np.nan).to_numpy()
-        for name, source in self.values.items():
+        for name, source in self.value_sources.items():
             if source == "log":
                 arrays[f"column.{name}"] = rows[value_column(name)].to_numpy()
         if self.data.weight:
@@ -155,6 +178,7 @@ class ShardWriter:
         return arrays
 
     def _truth(self, rows: pl.DataFrame, truth: pl.DataFrame | None) -> dict[str, NDArray[Any]]:
+        """Find the true probabilities of the candidates: (C,)."""
         if truth is None:
             return {}
         keys = [*request_columns(self.data).values(), ITEM]
@@ -173,16 +197,16 @@ class ShardWriter:
                 )
         return {f"truth.{name}": joined[name].to_numpy() for name in labels}
 
-    def _cross(self, rows: pl.DataFrame) -> tuple[Any, dict[int, Ragged]]:
-        """The candidates' logged crosses without lists; and their lists, by place."""
+    def _cross(self, rows: pl.DataFrame) -> tuple[Rows, dict[int, Ragged]]:
+        """Encode the candidates' logged crosses: rows without lists, and the lists by position: (C)."""
         placed = self.schema.placed("cross")
         derived = self.schema.derived("cross")
         names = [name for name in placed if name not in derived]
         columns = {name: self.encoders.encode(name, rows[self.schema.column(name)]) for name in names}
-        return _split(self.schema, "cross", columns, len(rows))
+        return _assemble(self.schema, "cross", columns, len(rows))
 
-    def _query(self, first_rows: pl.DataFrame, time: Longs) -> tuple[Any, dict[int, Ragged]]:
-        """The requests' rows without lists; and their lists but histories, by place."""
+    def _query(self, first_rows: pl.DataFrame, time: Longs) -> tuple[Rows, dict[int, Ragged]]:
+        """Encode the requests' features: rows without lists, and the lists by position, histories left out: (R)."""
         row = self.users.find(first_rows[USER], time)
         columns: dict[str, Encoded] = {}
         for name in self.schema.columns("query"):
@@ -191,10 +215,10 @@ class ShardWriter:
                 columns[name] = feature.take(row) if isinstance(feature, Ragged) else feature[row]
             else:
                 columns[name] = self.encoders.encode(name, first_rows[self.schema.column(name)])
-        return _split(self.schema, "query", columns, len(first_rows))
+        return _assemble(self.schema, "query", columns, len(first_rows))
 
     def _operands(self, first_rows: pl.DataFrame, time: Longs) -> Operands:
-        """Of the requests, but for their histories."""
+        """Make the operands of the requests, histories left out: (R)."""
         here = [name for name in self._wanted.names if name not in self._user_names]
         column = lambda name: first_rows[self.schema.column(name)]  # noqa: E731
         logged = Operands.of(self.encoders, self._wanted.among(here), column, len(first_rows))
@@ -202,7 +226,7 @@ class ShardWriter:
         return logged.joined(user).ordered(self._wanted)
 
     def _write_events(self, shard: str, requests: GroupedRequests, labels: Labels, users: Ints) -> None:
-        """Pieces of the events of each kind of history, to be sorted when all shards are written."""
+        """Write the events of each kind of history, to be sorted when all shards are written."""
         user = np.repeat(users, np.diff(requests.start))
         for name, history in {h.events: h for h in self.schema.histories().values()}.items():
             listed = happened(history.event, requests.rows, labels, self.data)
@@ -216,7 +240,7 @@ class ShardWriter:
     def _write_prior_pieces(
         self, shard: str, requests: GroupedRequests, labels: Labels, item: Ints, operands: Operands
     ) -> None:
-        """Pieces of what each prior counts."""
+        """Write what each prior counts, to be summed when all shards are written."""
         request_of = np.repeat(np.arange(len(requests)), np.diff(requests.start))
         sides = OperandRows.pairs(self.schema, operands, self.item_operands, request_of, item)
         for n, prior in enumerate(self.schema.priors().values()):
@@ -224,10 +248,10 @@ class ShardWriter:
             write_frame(self.spill / f"prior{n}.{shard}.arrow", piece)
 
 
-def _split(
+def _assemble(
     schema: Schema, placement: Placement, columns: dict[str, Encoded], count: int
-) -> tuple[Any, dict[int, Ragged]]:
-    """Encoded features as rows without lists, and the lists that there are by their place."""
-    rows = assemble(of_columns(schema, placement), columns, count)
+) -> tuple[Rows, dict[int, Ragged]]:
+    """Assemble encoded features: rows without lists, and the lists that there are by position."""
+    rows = assemble(scalar_features(schema, placement), columns, count)
     lists = enumerate(schema.placed(placement).lists)
     return rows, {n: column for n, name in lists if isinstance(column := columns.get(name), Ragged)}

@@ -1,15 +1,18 @@
-"""What packing reads: the tables of a config, surveyed, and the rows of items and users that it needs."""
+"""What packing reads: the tables of a config, checked, and the rows of items and users that it needs."""
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
 
 import polars as pl
 
 from corank.core.errors import DataError
 from corank.core.time import floor_times
 from corank.data.as_of import VersionedRows
+from corank.data.column_sources import Source, feature_columns, find_sources, find_value_sources
 from corank.data.log_rows import log_columns
 from corank.data.tables import Table
-from corank.data.validate import Source, Survey, feature_columns
+from corank.data.validate import LogSummary
 from corank.features.log_schema import DataSettings
 from corank.features.row_columns import FROM, ID, TIME
 from corank.features.schema import Schema
@@ -19,30 +22,50 @@ BATCH = 2**19
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """The tables of a config, surveyed."""
+class PackSources:
+    """The tables of a config, checked."""
 
     data: DataSettings
     schema: Schema
-    found: dict[str, Source]
     log: Table
     items: Table | None
     users: Table | None
     truth: Table | None
-    survey: Survey
-    values: dict[str, Source]
+    sources: dict[str, Source]
+    """The table of each feature of a column."""
+    value_sources: dict[str, Source]
     """The table of each of the data's `columns`."""
+    summary: LogSummary
 
-    def columns(self) -> list[pl.Expr]:
-        return log_columns(self.log, self.data, self.schema, self.found)
+    @classmethod
+    def open(cls, data: DataSettings, schema: Schema, base: Path) -> Self:
+        """Open and check the tables of a config, whose paths are relative to `base`. Raises DataError, ConfigError."""
+        log = Table.scan("log", data.log, base)
+        items, users, truth = (
+            Table.scan(name, source, base) if source else None
+            for name, source in (("items", data.items), ("users", data.users), ("truth", data.truth))
+        )
+        sources = find_sources(schema, data, log, items, users)
+        summary = LogSummary.read(log, data, feature_columns(schema, sources, "log"))
+        value_sources = find_value_sources(data, log, items)
+        return cls(data, schema, log, items, users, truth, sources, value_sources, summary)
 
-    def needed(self) -> int:
-        """Bytes that packing takes on disk, about: a copy of the log's columns, and what is made of it."""
-        some = self.log.collect(self.log.frame.select(self.columns()).head(1000))
-        return int(some.estimated_size() / len(some) * self.survey.rows * 2)
+    @property
+    def item_columns(self) -> list[str]:
+        """Those of the data's `columns` that are read from `items`."""
+        return [name for name, source in self.value_sources.items() if source == "items"]
 
-    def snapshots(self) -> pl.DataFrame:
-        """The items that are candidates, and since when their newest snapshots of priors were there: `@id`, `@from`."""
+    def log_columns(self) -> list[pl.Expr]:
+        """Select all that packing needs of the log."""
+        return log_columns(self.log, self.data, self.schema, self.sources)
+
+    def estimate_bytes(self) -> int:
+        """Estimate the bytes that packing takes on disk: a copy of the log's columns, and what is made of it."""
+        some = self.log.collect(self.log.frame.select(self.log_columns()).head(1000))
+        return int(some.estimated_size() / len(some) * self.summary.rows * 2)
+
+    def read_snapshots(self) -> pl.DataFrame:
+        """List for each item of the log the times of the snapshots of priors that its requests see: ID, FROM."""
         data, log = self.data, self.log
         grids = {prior.every for prior in self.schema.priors("item").values()}
         columns = [log.key(data.item).alias(ID), log.moment(data.time).alias(TIME)]
@@ -50,7 +73,7 @@ class Inputs:
         seen = pl.DataFrame(schema={ID: kind, FROM: pl.Int64})
         if not grids:
             return seen
-        for batch in log.batches(columns, self.survey.rows, BATCH):
+        for batch in log.batches(columns, self.summary.rows, BATCH):
             times = batch[TIME].to_numpy()
             cuts = [
                 batch.select(ID, pl.Series(FROM, floor_times(times, every, data.timezone))) for every in grids
@@ -58,28 +81,28 @@ class Inputs:
             seen = pl.concat([seen, *cuts]).unique()
         return seen
 
-    def item_versions(self) -> VersionedRows:
-        """The rows of items, of those of the log at least. Raises DataError where one has none."""
+    def read_items(self) -> VersionedRows:
+        """Read the rows of items. Raises DataError if an item of the log has none."""
         data, log, table = self.data, self.log, self.items
-        seen = log.distinct(data.item)
+        wanted = log.distinct(data.item)
         if table is None:
-            return VersionedRows.from_ids(seen)
-        names = [c for c in feature_columns(self.schema, self.found, "items") if c != data.item]
-        names += [c for c, source in self.values.items() if source == "items" and c not in names]
-        items, absent = VersionedRows.read(table, data.item, names, seen, only=False)
+            return VersionedRows.from_ids(wanted)
+        columns = [c for c in feature_columns(self.schema, self.sources, "items") if c != data.item]
+        columns += [name for name in self.item_columns if name not in columns]
+        items, absent = VersionedRows.read(table, data.item, columns, wanted, only=False)
         if len(absent):
-            shown = ", ".join(map(repr, absent.head(5).to_list()))
+            some = ", ".join(map(repr, absent.head(5).to_list()))
             raise DataError(
-                f"data.items: {len(absent)} items of the log have no row, such as {shown}; add them"
+                f"data.items: {len(absent)} items of the log have no row, such as {some}; add them"
             )
         return items
 
-    def user_versions(self) -> tuple[VersionedRows, int]:
-        """The rows of the log's users, and how many have none."""
+    def read_users(self) -> tuple[VersionedRows, int]:
+        """Read the rows of the log's users. Returns them, and how many users have none."""
         data, log, table = self.data, self.log, self.users
-        seen = log.distinct(data.user)
+        wanted = log.distinct(data.user)
         if table is None:
-            return VersionedRows.from_ids(seen), 0
-        names = [c for c in feature_columns(self.schema, self.found, "users") if c != data.user]
-        users, absent = VersionedRows.read(table, data.user, names, seen, only=True)
+            return VersionedRows.from_ids(wanted), 0
+        columns = [c for c in feature_columns(self.schema, self.sources, "users") if c != data.user]
+        users, absent = VersionedRows.read(table, data.user, columns, wanted, only=True)
         return users, len(absent)

@@ -1,114 +1,39 @@
-"""Where each feature comes from, and whether the log is sound: what packing asks before it begins."""
+"""Checks of the user's tables before they are packed. Each raises DataError, which names column, row and remedy."""
 
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Self
 
 import polars as pl
 
-from corank.core.errors import ConfigError, DataError
+from corank.core.errors import DataError
 from corank.core.time import format_time
 from corank.data.tables import Table
-from corank.features.feature_kind import ColumnFeature
 from corank.features.log_schema import DataSettings
-from corank.features.schema import Schema
-
-Source = Literal["log", "items", "users"]
-
-
-def sources(
-    schema: Schema, data: DataSettings, log: Table, items: Table | None, users: Table | None
-) -> dict[str, Source]:
-    """The table of each feature of a column; the item's id is of items, the user's of users.
-
-    Raises DataError for a column that is nowhere, ConfigError for an item feature without a table of items.
-    """
-    found: dict[str, Source] = {}
-    tables: dict[Source, Table | None] = {"log": log, "items": items, "users": users}
-    for name, feature in schema.columns().items():
-        column = schema.column(name)
-        if feature.side == "item":
-            found[name] = "items"
-            if column != data.item:
-                if items is None:
-                    raise ConfigError(
-                        f"features.{name}: an item feature is read from `data.items`, which is not given; "
-                        f"without it only the item id ('{data.item}') can be one"
-                    )
-                items.require([column])
-        elif feature.side == "user" and (
-            column == data.user or (users is not None and column in users.types)
-        ):
-            found[name] = "users"
-        else:
-            found[name] = "log"
-            if column not in log.types and feature.side == "user" and users is not None:
-                users.require([column])
-            log.require([column])
-        _check_type(name, feature, column, tables[found[name]])
-    _check_matches(schema, found, data, tables)
-    return found
-
-
-def _check_matches(
-    schema: Schema, found: dict[str, Source], data: DataSettings, tables: dict[Source, Table | None]
-) -> None:
-    """Raise DataError where a cross looks for text in a list of numbers, or the reverse: it would find nothing."""
-
-    def is_text(operand: str) -> bool | None:
-        name = schema.of_items(operand) or operand
-        column, table = schema.column(name), tables[found[name]]
-        if table is None or column not in table.types:
-            # the item's (user's) id of a log alone
-            table = tables["log"]
-        kind = table.types.get(column) if table else None
-        while isinstance(kind, pl.List | pl.Array):
-            kind = kind.inner  # type: ignore[assignment]
-        if kind is None or kind == pl.Null:
-            return None
-        return kind == pl.String or isinstance(kind, pl.Categorical | pl.Enum)
-
-    for name, feature in schema.derived().items():
-        if feature.compares:
-            kinds = {operand: is_text(operand) for operand in feature.operands}
-            if set(kinds.values()) == {True, False}:
-                spelt = ", ".join(
-                    f"'{n}' is {'text' if text else 'whole numbers'}" for n, text in kinds.items()
-                )
-                raise DataError(
-                    f"features.{name}.{feature.operands_key}: {spelt}, so that no value of one can be found in "
-                    "the other; write both alike"
-                )
-
-
-def _check_type(name: str, feature: ColumnFeature, column: str, table: Table | None) -> None:
-    if table is None or column not in table.types:
-        return
-    expected = feature.check_column(name, table.types[column])
-    if expected:
-        raise table.unfit(column, expected)
-
-
-def feature_columns(schema: Schema, found: dict[str, Source], source: Source) -> list[str]:
-    """The distinct columns that features read from a table."""
-    return schema.column_names(name for name, s in found.items() if s == source)
 
 
 @dataclass(frozen=True)
-class Survey:
-    """What the log holds."""
+class LogSummary:
+    """Size and time span of a log that can be packed."""
 
     rows: int
     first: int
-    """ms since 1970 UTC, as is `last`."""
+    """Time of the earliest candidate, ms UTC."""
     last: int
+    """Time of the latest candidate, ms UTC."""
     splits: dict[str, int]
-    """Rows of each."""
+    """Rows of each split."""
 
     @classmethod
-    def of(cls, log: Table, data: DataSettings, columns: list[str]) -> Self:
-        """Read keys, time, labels, level and weight once. Raises DataError for what cannot be packed.
+    def read(cls, log: Table, data: DataSettings, columns: list[str]) -> Self:
+        """Check a log, reading its keys, time, labels, level, weight, scores and positions.
 
-        `columns` are the features' columns of the log.
+        Args:
+            log: the table.
+            data: its settings.
+            columns: the features' columns of the log.
+
+        Raises:
+            DataError: a column is missing, of the wrong type, or holds a value that cannot be packed.
         """
         keys = [*data.request, data.user, data.item]
         log.require([*keys, data.time, *(c for c in (data.level, data.weight) if c)])
@@ -137,16 +62,16 @@ class Survey:
                     f"data.log: column '{column}' is null in {facts[f'null {column}']} rows; "
                     "every candidate needs one"
                 )
-        survey = cls(
+        summary = cls(
             facts["rows"], facts["first"], facts["last"], {s: facts[f"split {s}"] for s in data.splits()}
         )
-        survey._check_splits(data)
+        summary._check_splits(data)
         check_labels(log, data)
         check_numbers(log, columns, data.request)
         check_weight(log, data)
         _check_scores(log, data)
         _check_position(log, data)
-        return survey
+        return summary
 
     def _check_splits(self, data: DataSettings) -> None:
         for split, rows in self.splits.items():
@@ -159,6 +84,7 @@ class Survey:
 
 
 def check_labels(log: Table, data: DataSettings) -> None:
+    """Raise DataError if a label is not 0, 1 or null, or a level is not among the data's levels."""
     columns = {label.column: name for name, label in data.labels.items()}
     for column, name in columns.items():
         if not (log.types[column].is_numeric() or log.types[column] in (pl.Boolean, pl.Null)):
@@ -183,7 +109,7 @@ def check_labels(log: Table, data: DataSettings) -> None:
 
 
 def check_numbers(table: Table, columns: list[str], key: list[str]) -> None:
-    """Raise DataError for NaN or an infinity in a feature's column, naming the row by its key."""
+    """Raise DataError if a feature's column holds NaN or an infinity; the message names the row by its key."""
     floats = [column for column in columns if table.types[column].is_float()]
     bad = (
         table.collect(table.frame.select((~pl.col(c).is_finite()).any().alias(c) for c in floats))
@@ -207,6 +133,7 @@ def check_numbers(table: Table, columns: list[str], key: list[str]) -> None:
 
 
 def check_weight(log: Table, data: DataSettings) -> None:
+    """Raise DataError if a weight is not a positive number."""
     if data.weight is None:
         return
     if not log.types[data.weight].is_numeric():
@@ -242,9 +169,9 @@ def _check_position(log: Table, data: DataSettings) -> None:
         return
     if not log.types[data.position].is_numeric():
         raise log.unfit(data.position, "whole numbers from 0, as data.position reads it")
-    place = pl.col(data.position)
+    position = pl.col(data.position)
     wrong = log.collect(
-        log.frame.filter((place < 0) | (place.cast(pl.Float64) % 1 != 0)).select(place).head(1)
+        log.frame.filter((position < 0) | (position.cast(pl.Float64) % 1 != 0)).select(position).head(1)
     )
     if len(wrong):
         raise DataError(
@@ -253,27 +180,8 @@ def _check_position(log: Table, data: DataSettings) -> None:
         )
 
 
-def value_columns(data: DataSettings, log: Table, items: Table | None) -> dict[str, Source]:
-    """The table of each of `data.columns`: the log where it has it, else the items.
-
-    Raises DataError for a column that is nowhere, or that has no finite number somewhere, by which no candidate
-    could be ordered.
-    """
-    found: dict[str, Source] = {}
-    for column in data.columns:
-        table = log if column in log.types or items is None else items
-        if column not in table.types:
-            raise DataError(
-                f"data.columns: no column '{column}' in the log{'' if items is None else ' or the items'}; "
-                f"the log has {', '.join(log.types)}"
-            )
-        check_values(table, [column], [*data.request, data.item] if table is log else [data.item])
-        found[column] = "log" if table is log else "items"
-    return found
-
-
 def check_values(table: Table, columns: list[str], keys: list[str]) -> None:
-    """Raise DataError where one of the columns has no finite number, naming the row by its keys."""
+    """Raise DataError if one of the columns has no finite number; the message names the row by its keys."""
     table.require([*columns, *keys])
     for column in columns:
         if not table.types[column].is_numeric():

@@ -7,8 +7,9 @@ from pathlib import Path
 import polars as pl
 
 from corank.batches.sampling import SOURCES, Population
+from corank.data.column_sources import Source, feature_columns, find_sources, find_value_sources
 from corank.data.tables import Table
-from corank.data.validate import Source, Survey, feature_columns, sources, value_columns
+from corank.data.validate import LogSummary
 from corank.training.config import Config
 
 
@@ -30,14 +31,14 @@ def checked(config: Config, base: Path) -> Checked:
     data, schema = config.data, config.declared
     named = {"log": data.log, "items": data.items, "users": data.users, "truth": data.truth}
     tables = {name: Table.scan(name, source, base) for name, source in named.items() if source is not None}
-    found = sources(schema, data, tables["log"], tables.get("items"), tables.get("users"))
-    survey = Survey.of(tables["log"], data, feature_columns(schema, found, "log"))
-    value_columns(data, tables["log"], tables.get("items"))
+    found = find_sources(schema, data, tables["log"], tables.get("items"), tables.get("users"))
+    summary = LogSummary.read(tables["log"], data, feature_columns(schema, found, "log"))
+    find_value_sources(data, tables["log"], tables.get("items"))
     return Checked(
         config,
         [_feature_row(config, name, found) for name in config.features],
         {n: int(t.collect(t.frame.select(pl.len())).item()) for n, t in tables.items()},
-        survey.splits,
+        summary.splits,
         _samples(config),
     )
 

@@ -1,0 +1,119 @@
+"""Which table each column of the config is read from."""
+
+from typing import Literal
+
+import polars as pl
+
+from corank.core.errors import ConfigError, DataError
+from corank.data.tables import Table
+from corank.data.validate import check_values
+from corank.features.feature_kind import ColumnFeature
+from corank.features.log_schema import DataSettings
+from corank.features.schema import Schema
+
+Source = Literal["log", "items", "users"]
+
+
+def find_sources(
+    schema: Schema, data: DataSettings, log: Table, items: Table | None, users: Table | None
+) -> dict[str, Source]:
+    """Find the table that each feature of a column is read from.
+
+    An item feature is read from `items`, a user feature from `users` if it has the column, any other from the log. The
+    item's id is of `items`, the user's id of `users`, with or without such a table.
+
+    Returns:
+        Feature → table.
+
+    Raises:
+        DataError: no table has the column, or its type does not fit the feature's kind.
+        ConfigError: an item feature, and no table of items.
+    """
+    sources: dict[str, Source] = {}
+    tables: dict[Source, Table | None] = {"log": log, "items": items, "users": users}
+    for name, feature in schema.columns().items():
+        column = schema.column(name)
+        if feature.side == "item":
+            sources[name] = "items"
+            if column != data.item:
+                if items is None:
+                    raise ConfigError(
+                        f"features.{name}: an item feature is read from `data.items`, which is not given; "
+                        f"without it only the item id ('{data.item}') can be one"
+                    )
+                items.require([column])
+        elif feature.side == "user" and (
+            column == data.user or (users is not None and column in users.types)
+        ):
+            sources[name] = "users"
+        else:
+            sources[name] = "log"
+            if column not in log.types and feature.side == "user" and users is not None:
+                users.require([column])
+            log.require([column])
+        _check_type(name, feature, column, tables[sources[name]])
+    _check_comparisons(schema, sources, tables)
+    return sources
+
+
+def _check_comparisons(
+    schema: Schema, sources: dict[str, Source], tables: dict[Source, Table | None]
+) -> None:
+    """Raise DataError if a cross looks for text in a list of numbers, or the reverse: it would find nothing."""
+
+    def is_text(operand: str) -> bool | None:
+        name = schema.of_items(operand) or operand
+        column, table = schema.column(name), tables[sources[name]]
+        if table is None or column not in table.types:
+            # the id of an item or a user without a table of its own
+            table = tables["log"]
+        kind = table.types.get(column) if table else None
+        while isinstance(kind, pl.List | pl.Array):
+            kind = kind.inner  # type: ignore[assignment]
+        if kind is None or kind == pl.Null:
+            return None
+        return kind == pl.String or isinstance(kind, pl.Categorical | pl.Enum)
+
+    for name, feature in schema.derived().items():
+        if feature.compares:
+            kinds = {operand: is_text(operand) for operand in feature.operands}
+            if set(kinds.values()) == {True, False}:
+                types = ", ".join(
+                    f"'{n}' is {'text' if text else 'whole numbers'}" for n, text in kinds.items()
+                )
+                raise DataError(
+                    f"features.{name}.{feature.operands_key}: {types}, so that no value of one can be found in "
+                    "the other; write both alike"
+                )
+
+
+def _check_type(name: str, feature: ColumnFeature, column: str, table: Table | None) -> None:
+    if table is None or column not in table.types:
+        return
+    expected = feature.check_column(name, table.types[column])
+    if expected:
+        raise table.unfit(column, expected)
+
+
+def feature_columns(schema: Schema, sources: dict[str, Source], table: Source) -> list[str]:
+    """List the distinct columns that features are read from in one table."""
+    return schema.column_names(name for name, source in sources.items() if source == table)
+
+
+def find_value_sources(data: DataSettings, log: Table, items: Table | None) -> dict[str, Source]:
+    """Find the table that each of the data's `columns` is read from: the log if it has it, otherwise `items`.
+
+    Raises:
+        DataError: no table has the column, or a row has no finite number, by which a candidate could not be ordered.
+    """
+    sources: dict[str, Source] = {}
+    for column in data.columns:
+        table = log if column in log.types or items is None else items
+        if column not in table.types:
+            raise DataError(
+                f"data.columns: no column '{column}' in the log{'' if items is None else ' or the items'}; "
+                f"the log has {', '.join(log.types)}"
+            )
+        check_values(table, [column], [*data.request, data.item] if table is log else [data.item])
+        sources[column] = "log" if table is log else "items"
+    return sources
