@@ -1,4 +1,4 @@
-"""`click`: binary cross-entropy of a stage's label on exposed candidates, whose position explains a part of it."""
+"""Loss `click`: binary cross-entropy of a stage's label on exposed candidates, with a learnt effect of the position."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -14,10 +14,10 @@ from corank.models.stage_io import StageOutput
 
 @LOSSES.register("click")
 class ClickLoss(Loss):
-    """L = Σ w·BCE(z + t, y) / Σ w over exposed candidates with a known label; w is the log's `weight`.
+    """Binary cross-entropy of a label: L = Σ w·BCE(z + b, y) / Σ w over exposed candidates with a known label.
 
-    t is a learnt term of the candidate's position, 0 where none is logged. Serving leaves it out, so that z is what a
-    candidate deserves wherever it stands.
+    w is the log's `weight`. b is the learnt effect of the candidate's position, 0 if none is logged. Serving
+    leaves it out, so that z is the candidate's score at any position.
     """
 
     kind: Literal["click"]

@@ -1,4 +1,4 @@
-"""`distill`: the student stage learns the detached scores of a teacher, another stage or what production logged.
+"""Loss `distill`: the student stage learns the detached scores of a teacher, another stage or what production logged.
 
 Letters: R requests · C candidates · n the longest list.
 """
@@ -16,42 +16,45 @@ from corank.batches.batch import Batch
 from corank.batches.sampling import Population
 from corank.core.errors import ConfigError
 from corank.losses.base import LOSSES, FunnelSpec, Loss
-from corank.losses.padded import Lists
+from corank.losses.padded import PaddedLists
 from corank.models.stage_io import StageOutput
 
 
 @LOSSES.register("distill")
 class DistillLoss(Loss):
-    """Over candidates of the levels `on`; z_s and z_t are the logits over the temperature, the teacher's detached.
+    """Knowledge distillation over candidates of the levels `on`.
+
+    z_s and z_t are the logits of student and teacher over the temperature, the teacher's detached.
 
     `pointwise`: L = mean of BCE(z_s, σ(z_t)). Source: Hinton et al., arXiv 1503.02531, for a binary label.
 
-    `listwise`: L = KL(softmax z_t ‖ softmax z_s) of each request's list.
+    `listwise`: L = KL(softmax z_t ‖ softmax z_s) of each request's list. Source: Cao et al., ListNet, ICML 2007.
 
-    `pairwise`: the teacher's order of a request is cut into `chunks` and a candidate drawn of each, anew at every step;
-    L = Σ w_ab softplus(z_s[b] − z_s[a]) / Σ w_ab over the drawn, a of an earlier chunk than b, with w_ab what DCG loses
-    if the two change places; the gain falls by 1 a chunk. Source: COPR, arXiv 2306.03516, after its idea.
+    `pairwise`: the teacher's order of a request is cut into `chunks`, and a candidate drawn of each, anew in each
+    step; L = Σ w_ab softplus(z_s[b] − z_s[a]) / Σ w_ab over the drawn, a of an earlier chunk than b. w_ab is what
+    DCG loses if the two swap ranks; the gain falls by 1 a chunk. Source of the idea: COPR, arXiv 2306.03516.
 
-    On candidates that were never exposed the teacher itself is out of distribution: choose `on` with care.
+    A teacher has not learnt from candidates that were never exposed: choose `on` with care.
     """
 
     kind: Literal["distill"]
     teacher: str
-    """A stage, or one of the log's `data.scores`."""
+    """A stage, one of `teachers`, or a logged score of `data.scores`."""
     student: str
     label: str = "click"
     form: Literal["pointwise", "listwise", "pairwise"] = "pointwise"
     on: list[str] = Field(min_length=1)
+    """Levels of the candidates."""
     per_request: PositiveInt | None = None
-    """Candidates of each level and request; all of them unless given."""
+    """Candidates drawn of each level and request; all unless given."""
     chunks: Annotated[int, Ge(2)] = 20
-    """Of `pairwise`."""
+    """Chunks of the teacher's order in `pairwise`."""
     temperature: PositiveFloat = 1.0
     warm_up: NonNegativeInt = 0
-    """Optimiser steps over which the weight grows from 0, since an untrained teacher has nothing to say."""
+    """Optimiser steps over which the weight grows from 0, since an untrained teacher's scores are noise."""
 
     @model_validator(mode="after")
-    def _two_stages(self) -> Self:
+    def _check_two_stages(self) -> Self:
         if self.teacher == self.student:
             raise ValueError(f"teacher and student must be two stages; received '{self.teacher}' for both")
         return self
@@ -97,22 +100,22 @@ class DistillLoss(Loss):
     def values(
         self, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec
     ) -> tuple[Tensor, Tensor]:
-        teacher, known = self.taught(outputs, batch, funnel)
+        teacher, known = self.teacher_logits(outputs, batch, funnel)
         student = outputs[self.student].logits[self.label] / self.temperature
         teacher = teacher / self.temperature
         if self.form == "pointwise":
             values = binary_cross_entropy_with_logits(student, teacher.sigmoid(), reduction="none")
             return values, batch.weight * known
-        lists = Lists.of(batch, known)
+        lists = PaddedLists.of(batch, known)
         weight = lists.mean(lists(batch.weight)) * (lists.size > 1)
         if self.form == "listwise":
             return listwise(lists(student), lists(teacher), lists.mask), weight
         return pairwise(lists(student), lists(teacher), lists.mask, self.chunks), weight
 
-    def taught(
+    def teacher_logits(
         self, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec
     ) -> tuple[Tensor, Tensor]:
-        """The teacher's logits, and whether a candidate is to learn from them: (C,), (C,) bool."""
+        """Return the teacher's detached logits, and for which candidates they are targets: (C,), (C,) bool."""
         chosen = batch.in_population(self.population(funnel))
         if self.teacher in funnel.scores:
             scores = batch.scores[self.teacher]
@@ -121,10 +124,11 @@ class DistillLoss(Loss):
 
 
 def listwise(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
-    """KL(softmax(teacher) ‖ softmax(student)) over each list's places of `mask`: (R,).
+    """Compute KL(softmax(teacher) ‖ softmax(student)) of each list: (R,).
 
     Args:
-        student, teacher, mask: (R, n).
+        student, teacher: logits: (R, n).
+        mask: whether there is a candidate: (R, n) bool.
     """
     # a finite floor, not −∞: 0 · (−∞ + ∞) is no number
     floor = torch.finfo(student.dtype).min
@@ -133,13 +137,14 @@ def listwise(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
 
 
 def pairwise(student: Tensor, teacher: Tensor, mask: Tensor, chunks: int) -> Tensor:
-    """Σ w softplus(z_b − z_a) / Σ w over pairs of candidates drawn from chunks of the teacher's order: (R,).
+    """Compute Σ w softplus(z_b − z_a) / Σ w over pairs drawn from chunks of the teacher's order: (R,).
 
     Args:
-        student, teacher, mask: (R, n).
-        chunks: how many; a shorter list has one a candidate.
+        student, teacher: logits: (R, n).
+        mask: whether there is a candidate: (R, n) bool.
+        chunks: how many; a list shorter than that has a chunk a candidate.
     """
-    chosen, drawn = draw(teacher, mask, chunks)
+    chosen, drawn = draw_chunks(teacher, mask, chunks)
     z = student.gather(1, chosen)
     gain = -torch.arange(z.shape[1], dtype=z.dtype, device=z.device)
     discount = 1 / torch.log2(2 - gain)
@@ -149,10 +154,13 @@ def pairwise(student: Tensor, teacher: Tensor, mask: Tensor, chunks: int) -> Ten
     return value.sum((1, 2)) / weight.sum((1, 2)).clamp_min(torch.finfo(z.dtype).tiny)
 
 
-def draw(teacher: Tensor, mask: Tensor, chunks: int) -> tuple[Tensor, Tensor]:
-    """A place of the list from each chunk of the teacher's order, highest first, and whether there is one: (R, chunks).
+def draw_chunks(teacher: Tensor, mask: Tensor, chunks: int) -> tuple[Tensor, Tensor]:
+    """Draw a position of the list from each chunk of the teacher's order, best chunk first.
 
-    Chunks differ in size by one at most; where there are fewer candidates than chunks each is drawn.
+    Chunks differ in size by one at most; of fewer candidates than chunks each is drawn.
+
+    Returns:
+        Positions: (R, chunks), and whether there is one: (R, chunks) bool.
     """
     size = mask.sum(1, keepdim=True)
     order = teacher.masked_fill(~mask, -torch.inf).argsort(dim=1, descending=True, stable=True)

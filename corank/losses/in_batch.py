@@ -1,4 +1,4 @@
-"""`in_batch`: a clicked item stands over the batch's other items, so that the vectors serve retrieval.
+"""Loss `in_batch`: a clicked item must lead the other items of the batch, so that the vectors serve retrieval.
 
 Letters: R requests · C candidates · I distinct items · P clicked candidates.
 """
@@ -21,14 +21,17 @@ from corank.models.stage_io import StageOutput
 
 @LOSSES.register("in_batch")
 class InBatchLoss(Loss):
-    """L = mean over clicked (r, i) of −log softmax of z_ri − log p_i among i and the items that r did not click.
+    """Sampled softmax over the batch's items, corrected for how often an item is sampled.
 
-    z_rj = exp(s)·⟨q_r, v_j⟩ / temperature, s the learnt scale of the towers. p_j is the probability that item j is in a
-    batch at all, 1 − (1 − share_j)^C: items are distinct, so one that is in the batch twice counts once. share_j is the
-    item's share of the log's candidates (`Batch.share`), C those of the batch; draws beyond the log are left out.
-    Counted over the log, since a batch of a large catalogue says of nearly all its items that they are there once.
+    L = mean over clicked (r, i) of −log softmax of z_ri − log p_i among i and the items that r did not click, with
+    z_rj = exp(s)·⟨q_r, v_j⟩ / temperature and s the learnt scale of the towers.
 
-    Source: the correction of Yi et al., RecSys 2019 (doi 10.1145/3298689.3346996), whose q is here p.
+    p_j = 1 − (1 − share_j)^C is the probability that item j is in a batch at all: items of a batch are distinct,
+    so one that is drawn twice counts once. share_j is the item's share of the log's candidates (`Batch.share`), C
+    the number of the batch's candidates from the log; draws beyond the log are left out. Shares are of the log,
+    since a batch of a large catalogue holds nearly every item once.
+
+    Source: the correction of Yi et al., RecSys 2019 (doi 10.1145/3298689.3346996), where q is the p here.
     """
 
     kind: Literal["in_batch"]
@@ -71,9 +74,9 @@ class InBatchLoss(Loss):
         beyond = torch.ones_like(log_p, dtype=torch.bool).index_fill(0, same[batch.item_of[log].long()], 0)
 
         vectors = outputs[self.stage].vectors
-        assert vectors is not None  # the funnel has checked it
-        asked, row = request.unique_consecutive(return_inverse=True)
-        query = vectors.scale / self.temperature * vectors.query.float()[asked]
+        assert vectors is not None  # `check` has made sure
+        clicking, row = request.unique_consecutive(return_inverse=True)
+        query = vectors.scale / self.temperature * vectors.query.float()[clicking]
         shift = (vectors.bias / self.temperature - log_p).masked_fill(beyond, -FAR)
         z = torch.addmm(shift, query, vectors.item[: len(log_p)].float().t())  # (requests with a click, I)
         others = z.index_put_((row, item), z.new_tensor(-FAR)).logsumexp(1)

@@ -1,4 +1,4 @@
-"""`levels`: a candidate that came deeper in the funnel stands over one that did not.
+"""Loss `levels`: a candidate that came deeper in the log's funnel must lead one that did not.
 
 Letters: R requests · C candidates · n the longest list.
 """
@@ -15,26 +15,27 @@ from corank.batches.batch import Batch
 from corank.batches.sampling import Population
 from corank.core.errors import ConfigError
 from corank.losses.base import LOSSES, FunnelSpec, Loss
-from corank.losses.padded import FAR, Lists
+from corank.losses.padded import FAR, PaddedLists
 from corank.models.stage_io import StageOutput
 
 
 @LOSSES.register("levels")
 class LevelsLoss(Loss):
-    """z is the stage's logit over the temperature.
+    """Ranking or classification by level; z is the stage's logit over the temperature.
 
-    `ranknet`: L = mean of softplus(z_b − z_a) over a request's pairs of a deeper than b.
+    `ranknet`: L = mean of softplus(z_b − z_a) over a request's pairs of a deeper than b. Source: Burges et al.,
+    Learning to Rank Using Gradient Descent, ICML 2005.
 
-    `lambda`: L = Σ (G_a − G_b) |D_a − D_b| softplus(z_b − z_a) / DCG of the best order, with G = 2^g − 1, g the depth
-    among the levels `on`, D = 1 / log2(1 + place in the order of z). Sources: FS-LTR, arXiv 2405.04844; LambdaLoss,
-    CIKM 2018.
+    `lambda`: L = Σ (G_a − G_b) |D_a − D_b| softplus(z_b − z_a) / DCG of the best order, with G = 2^g − 1, g the
+    depth among the levels `on`, D = 1 / log2(1 + rank by z), ranks from 1. Sources: FS-LTR, arXiv 2405.04844;
+    LambdaLoss, CIKM 2018.
 
-    `softmax`: L = mean of −log softmax(z) over the request's candidates of the levels `positive`.
-    Source: ASMOL, arXiv 2304.08434, whose positives are summed.
+    `softmax`: L = mean of −log softmax(z) over the request's candidates of the levels `positive`. Source: ASMOL,
+    arXiv 2304.08434, whose positives are summed.
 
     `bce`: L = mean of BCE(z, y) over candidates, y = 1 in the levels `positive`.
 
-    Pairs grow with the square of a level's candidates: draw `per_request` where lists are long.
+    Pairs grow with the square of a level's candidates: draw `per_request` if lists are long.
     """
 
     kind: Literal["levels"]
@@ -44,13 +45,13 @@ class LevelsLoss(Loss):
     on: list[str] | None = Field(default=None, min_length=1)
     """Levels of the candidates; all unless given."""
     positive: list[str] | None = Field(default=None, min_length=1)
-    """Of `softmax` and `bce`; the deepest level unless given."""
+    """Levels of the positives in `softmax` and `bce`; the deepest unless given."""
     per_request: PositiveInt | None = None
-    """Candidates of each level and request; all of them unless given."""
+    """Candidates drawn of each level and request; all unless given."""
     temperature: PositiveFloat = 1.0
 
     @model_validator(mode="after")
-    def _positives_are_of_the_form(self) -> Self:
+    def _check_positive(self) -> Self:
         if self.positive is not None and self.form in ("ranknet", "lambda"):
             raise ValueError(f"form: {self.form} compares all levels and has no positive ones; drop positive")
         return self
@@ -97,23 +98,31 @@ class LevelsLoss(Loss):
         ).float()
         if self.form == "bce":
             return binary_cross_entropy_with_logits(z, positive, reduction="none"), batch.weight * chosen
-        lists = Lists.of(batch, chosen)
+        lists = PaddedLists.of(batch, chosen)
         weight = lists.mean(lists(batch.weight))
         if self.form == "softmax":
             value, eligible = softmax(lists(z, -torch.inf), lists(positive))
             return value, weight * eligible
         by_level = [
-            Lists.of(batch, chosen & (batch.level == code)) for code in sorted(self.population(funnel))
+            PaddedLists.of(batch, chosen & (batch.level == code)) for code in sorted(self.population(funnel))
         ]
         if self.form == "ranknet":
             value, number = pairs(z, by_level)
             return value / number.clamp_min(1), weight * (number > 0)
-        value, number = pairs(z, by_level, placed(z, lists))
-        return value / best(by_level, lists.mask.shape[1]).where(number > 0, 1), weight * (number > 0)
+        value, number = pairs(z, by_level, rank_discounts(z, lists))
+        return value / best_dcg(by_level, lists.mask.shape[1]).where(number > 0, 1), weight * (number > 0)
 
 
 def softmax(z: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean of −log softmax(z) over positives, and whether there is one and a negative: (R,), (R,)."""
+    """Compute the mean of −log softmax(z) over the positives of each list, and which lists count.
+
+    Args:
+        z: logits, −∞ beyond the list: (R, n).
+        positive: 1 for positives: (R, n).
+
+    Returns:
+        Losses: (R,), and whether a list has a positive and a negative: (R,).
+    """
     positives = positive.sum(1)
     if not z.shape[1]:
         return z.sum(1), positives
@@ -123,26 +132,28 @@ def softmax(z: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
     return -torch.where(positive > 0, log, 0).sum(1) / positives.clamp_min(1), eligible
 
 
-def pairs(z: Tensor, by_level: Sequence[Lists], discount: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Σ softplus(z_b − z_a) over pairs of a deeper than b, and their number: (R,), (R,).
+def pairs(
+    z: Tensor, by_level: Sequence[PaddedLists], discount: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Sum softplus(z_b − z_a) over pairs of a deeper than b, and count the pairs: (R,), (R,).
 
     Args:
         z: (C,).
         by_level: the candidates of each level, shallow to deep.
-        discount: weighs a pair by (G_a − G_b) |D_a − D_b| with these D: (C,).
+        discount: D by which pairs are weighted, as (G_a − G_b) |D_a − D_b|: (C,); unweighted unless given.
     """
     n = [lists.mask.shape[1] for lists in by_level]
     gain = torch.cat([torch.full((k,), 2.0**depth, device=z.device) for depth, k in enumerate(n)])
-    # what is beyond a list lies under all as the deeper of a pair's two, and over none as the shallower
+    # padding has no loss: far above all as the deeper of a pair, far below all as the shallower
     shallower = torch.cat([lists(z, -FAR) for lists in by_level], dim=1)
-    placed = None if discount is None else torch.cat([lists(discount) for lists in by_level], dim=1)
+    discounts_of = None if discount is None else torch.cat([lists(discount) for lists in by_level], dim=1)
     value, number = torch.zeros_like(by_level[0].size, dtype=z.dtype), torch.zeros_like(by_level[0].size)
     first, under = n[0], by_level[0].size
     for lists in by_level[1:]:
         loss = softplus(shallower[:, None, :first] - lists(z, FAR).unsqueeze(2))
-        if placed is not None:
+        if discounts_of is not None:
             last = first + lists.mask.shape[1]
-            moved = (placed[:, first:last, None] - placed[:, None, :first]).abs_()
+            moved = (discounts_of[:, first:last, None] - discounts_of[:, None, :first]).abs_()
             loss = loss * moved.mul_(gain[first:last, None] - gain[:first])
         value, number = value + loss.sum((1, 2)), number + lists.size * under
         first, under = first + lists.mask.shape[1], under + lists.size
@@ -150,22 +161,22 @@ def pairs(z: Tensor, by_level: Sequence[Lists], discount: Tensor | None = None) 
 
 
 def discounts(n: int, device: torch.device) -> Tensor:
-    """1 / log2(1 + place), places from 1: (n,)."""
+    """Compute 1 / log2(1 + rank) for the ranks 1 … n: (n,)."""
     return 1 / torch.log2(torch.arange(2, n + 2, device=device))
 
 
-def placed(z: Tensor, lists: Lists) -> Tensor:
-    """The discount of each candidate's place in its request's order by z, 0 outside the lists: (C,)."""
+def rank_discounts(z: Tensor, lists: PaddedLists) -> Tensor:
+    """Compute the discount of each candidate's rank in its request by z, 0 outside the lists: (C,)."""
     order = lists(z.detach(), -torch.inf).argsort(dim=1, descending=True, stable=True)
-    places = discounts(order.shape[1], z.device).expand(order.shape)
-    found = torch.zeros_like(places).scatter(1, order, places)
-    # what stands beyond a list goes to a place past the end
+    by_rank = discounts(order.shape[1], z.device).expand(order.shape)
+    found = torch.zeros_like(by_rank).scatter(1, order, by_rank)
+    # padding is written to an extra entry past the end
     at = torch.where(lists.mask, lists.index, len(z))
     return z.new_zeros(len(z) + 1).index_copy_(0, at.view(-1), found.view(-1))[:-1]
 
 
-def best(by_level: Sequence[Lists], n: int) -> Tensor:
-    """DCG of lists in the order of the levels: (R,).
+def best_dcg(by_level: Sequence[PaddedLists], n: int) -> Tensor:
+    """Compute the DCG of each list in the order of its levels, the deepest first: (R,).
 
     Args:
         by_level: the candidates of each level, shallow to deep.

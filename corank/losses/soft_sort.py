@@ -1,8 +1,8 @@
-"""Sorting and selecting the top, relaxed so that gradients pass.
+"""Differentiable sorting and top-k selection.
 
-NeuralSort: P̂[t, i] = softmax over i of ((n + 1 − 2t) s_i − Σ_k |s_i − s_k|) / τ, t = 1 … n, is about 1 where s_i is the
-t-th largest (Grover et al., ICLR 2019, arXiv 1903.08850). Entries of P̂ are made in blocks, and made
-again for the gradient, so that memory stays that of a block.
+NeuralSort: P̂[t, i] = softmax over i of ((n + 1 − 2t) s_i − Σ_k |s_i − s_k|) / τ, t = 1 … n, is about 1 if s_i is the t-th
+largest. Source: Grover et al., Stochastic Optimization of Sorting Networks via Continuous Relaxations, ICLR 2019, arXiv
+1903.08850. Entries of P̂ are computed in blocks, and again for the gradient, so that no more than a block is in memory.
 
 Letters: R requests · n the longest list · b requests of a block.
 """
@@ -19,55 +19,62 @@ from torch.autograd.function import once_differentiable
 from corank.losses.padded import FAR
 
 BLOCK = 1 << 20
-"""Entries of P̂ at a time: what fits a core's cache."""
+"""Entries of P̂ in a block: as many as fit the cache of a core."""
 RANGE = 300.0
-"""Powers of e that a double bears, whatever its partner in a product."""
+"""The largest exponent of e for which products of two such powers are still doubles."""
 
 
 @dataclass(frozen=True)
 class NeuralSort:
+    """The relaxed sorting of lists of scores; P̂ itself is never in memory."""
+
     scores: Tensor
     """Scores over the temperature, descending, 0 beyond the list: (R, n)."""
     order: Tensor
-    """The place in the list of each of `scores`: (R, n)."""
+    """The position in the list of each of `scores`: (R, n)."""
     size: Tensor
     """Scores of each list: (R, 1)."""
 
     @classmethod
     def of(cls, scores: Tensor, mask: Tensor, temperature: float) -> Self:
-        """Of scores (R, n) where `mask`."""
+        """Sort the scores (R, n) where `mask` (R, n) bool."""
         sized = scores.masked_fill(~mask, -torch.inf).sort(dim=1, descending=True, stable=True)
         size = mask.sum(1, keepdim=True)
-        listed = sized.values.masked_fill(_beyond(size, scores.shape[1]), 0)
+        listed = sized.values.masked_fill(_padding(size, scores.shape[1]), 0)
         return cls(listed / temperature, sized.indices, size)
 
     def top(self, keep: int) -> Tensor:
-        """log Σ_{t ≤ keep} P̂[t, i], 0 beyond the list: (R, n)."""
+        """Compute log Σ_{t ≤ keep} P̂[t, i], 0 for padding: (R, n)."""
         top: Tensor = _top(self.scores, self.size, keep)
-        return self._listed(top)
+        return self._unsort(top)
 
     def survival(self, keep: int) -> Tensor:
-        """log of the first `keep` rows' share of Σ_t P̂[t, i], the latter without gradient: (R, n)."""
+        """Compute log(Σ_{t ≤ keep} P̂[t, i] / sg(Σ_t P̂[t, i])), sg without gradient: (R, n)."""
         top: Tensor = _top(self.scores, self.size, keep)
         rest = _below(self.scores.detach(), self.size, keep)
-        return self._listed(top - (top.detach().exp() + rest).log())
+        return self._unsort(top - (top.detach().exp() + rest).log())
 
     def likelihood(self, relevance: Tensor) -> Tensor:
-        """log P̂[t, i_t] with i_t the t-th of the order by `relevance` (R, n), ties in the scores' order: (R, n)."""
-        beyond = _beyond(self.size, relevance.shape[1])
+        """Compute log P̂[t, i_t], i_t the t-th by `relevance` (R, n), ties in the order of the scores: (R, n)."""
+        beyond = _padding(self.size, relevance.shape[1])
         of_scores = relevance.gather(1, self.order).masked_fill(beyond, -torch.inf)
         target = of_scores.argsort(dim=1, descending=True, stable=True)
         found: Tensor = _likelihood(self.scores, self.size, target)
         return found
 
-    def _listed(self, values: Tensor) -> Tensor:
+    def _unsort(self, values: Tensor) -> Tensor:
         return torch.zeros_like(values).scatter(1, self.order, values)
 
 
 def threshold(scores: Tensor, mask: Tensor, keep: int) -> Tensor:
-    """x − (x[k] + x[k+1]) / 2 with x[k] the k-th largest of the list, x in lists of no more than k: (R, n).
+    """Compute x − (x[k] + x[k+1]) / 2, x[k] the k-th largest of the list; x in lists of k or fewer: (R, n).
 
-    In time linear in n. Source: DFTopK, arXiv 2510.11472.
+    It takes linear time in n. Source: DFTopK, arXiv 2510.11472.
+
+    Args:
+        scores: x: (R, n).
+        mask: False for padding: (R, n) bool.
+        keep: k.
     """
     if scores.shape[1] <= keep:
         return scores
@@ -76,55 +83,55 @@ def threshold(scores: Tensor, mask: Tensor, keep: int) -> Tensor:
     return scores - middle.unsqueeze(1)
 
 
-def _beyond(size: Tensor, n: int) -> Tensor:
-    """Whether a place is beyond the list: (R, n)."""
+def _padding(size: Tensor, n: int) -> Tensor:
+    """Tell which positions are padding: (R, n)."""
     return torch.arange(n, device=size.device) >= size
 
 
 def _slope(size: Tensor, n: int) -> Tensor:
-    """n + 1 − 2t of each list's own n, 0 beyond it: (R, n)."""
+    """n + 1 − 2t with each list's own n, 0 for padding: (R, n)."""
     row = torch.arange(1, n + 1, device=size.device)
-    return (size + 1 - 2 * row).masked_fill(_beyond(size, n), 0)
+    return (size + 1 - 2 * row).masked_fill(_padding(size, n), 0)
 
 
 def _spread(scores: Tensor, size: Tensor) -> Tensor:
-    """Σ_k |s_i − s_k| of descending scores, without end beyond the list: (R, n)."""
+    """Σ_k |s_i − s_k| of descending scores, FAR for padding: (R, n)."""
     upto = scores.cumsum(1)
     spread = _slope(size, scores.shape[1]) * scores + 2 * upto - scores - upto[:, -1:]
-    return spread.masked_fill(_beyond(size, scores.shape[1]), FAR)
+    return spread.masked_fill(_padding(size, scores.shape[1]), FAR)
 
 
-def _through(down: Tensor, spread: Tensor, slope: Tensor) -> Tensor:
-    """The gradient of descending scores: what reaches them straight, and what reaches Σ_k |s_i − s_k|: (R, n)."""
+def _score_gradient(down: Tensor, spread: Tensor, slope: Tensor) -> Tensor:
+    """Gradient of descending scores, from that of the scores themselves and that of Σ_k |s_i − s_k|: (R, n)."""
     upto = spread.cumsum(1)
     return down + slope * spread + upto[:, -1:] - 2 * upto + spread
 
 
 def _blocks(scores: Tensor, rows: int) -> Iterator[slice]:
-    """Slices of the lists, `rows` rows of which are about BLOCK entries; none where all lists are empty."""
+    """Slices of the lists such that `rows` rows of P̂ are about BLOCK entries; none if all lists are empty."""
     lists, n = scores.shape
     step = max(1, BLOCK // max(1, n * rows))
     return (slice(first, first + step) for first in range(0, lists if n else 0, step))
 
 
 def _logits(scores: Tensor, spread: Tensor, slope: Tensor) -> Tensor:
-    """log P̂ but for each row's constant; scores and spread (b, n), the rows' slope (b, t): (b, t, n)."""
+    """log P̂ up to a constant of each row; scores and spread (b, n), slope of the rows (b, t): (b, t, n)."""
     return torch.addcmul(-spread.unsqueeze(1), slope.unsqueeze(2), scores.unsqueeze(1))
 
 
 def _below(scores: Tensor, size: Tensor, keep: int) -> Tensor:
     """Σ_{t > keep} P̂[t, i], without gradient: (R, n).
 
-    In the m rows from t₀ on, P̂[t₀ + j, i] is P̂[t₀, i] exp(−2 j s_i) but for the row's constant. So n²/m and n·m powers
-    are taken instead of n², and the sums along rows and columns are products of matrices. In double precision, whose
-    range says how large m may be.
+    In the m rows from t₀ on, P̂[t₀ + j, i] is P̂[t₀, i] exp(−2 j s_i) up to a constant of the row. So n²/m + n·m powers
+    are computed instead of n², and the sums along rows and columns are matrix products. In double precision, whose
+    range limits m.
     """
     n, sums = scores.shape[1], torch.zeros_like(scores)
     if n <= keep:
         return sums
     low, high = scores.gather(1, (size - 1).clamp_min(0)), scores[:, :1]
     m = max(1, min(math.isqrt(n - keep), int(RANGE / max(1.0, float((high - low).max())))))
-    scores = (scores - (low + high) / 2).double().masked_fill(_beyond(size, n), 0)
+    scores = (scores - (low + high) / 2).double().masked_fill(_padding(size, n), 0)
     spread, within = _spread(scores, size), torch.arange(m, device=size.device)
     first = torch.arange(keep, n, m, device=size.device).unsqueeze(1)
     for some in _blocks(scores, len(first)):
@@ -137,7 +144,7 @@ def _below(scores: Tensor, size: Tensor, keep: int) -> Tensor:
 
 
 class _Top(torch.autograd.Function):
-    """In logarithms, since P̂ vanishes where the true top stands low, which is where gradients matter.
+    """log Σ_{t ≤ keep} P̂[t, i], in logarithms: P̂ vanishes where the true top has low scores, where gradients matter.
 
     With H the sum and g the gradient of log H, that of the logits is g_i r[t, i] − P̂[t, i] Σ_k g_k r[t, k] where
     r = P̂ / H.
@@ -151,33 +158,33 @@ class _Top(torch.autograd.Function):
         for some in _blocks(scores, rows):
             logits = _logits(scores[some], spread[some], slope[some])
             log = logits.log_softmax(2)
-            norm[some] = (logits[:, :, 0] - log[:, :, 0]).masked_fill(_beyond(size[some], rows), FAR)
-            top[some] = log.masked_fill_(_beyond(size[some], rows).unsqueeze(2), -FAR).logsumexp(1)
+            norm[some] = (logits[:, :, 0] - log[:, :, 0]).masked_fill(_padding(size[some], rows), FAR)
+            top[some] = log.masked_fill_(_padding(size[some], rows).unsqueeze(2), -FAR).logsumexp(1)
         ctx.save_for_backward(scores, size, norm, top)
-        return top.masked_fill(_beyond(size, scores.shape[1]), 0)
+        return top.masked_fill(_padding(size, scores.shape[1]), 0)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         scores, size, norm, top = ctx.saved_tensors
         slope, spread = _slope(size, scores.shape[1]).to(scores.dtype), _spread(scores, size)
-        gradient = gradient.masked_fill(_beyond(size, scores.shape[1]), 0)
+        gradient = gradient.masked_fill(_padding(size, scores.shape[1]), 0)
         down, through = torch.zeros_like(scores), torch.zeros_like(scores)
         for some in _blocks(scores, norm.shape[1]):
             a, g = slope[some, : norm.shape[1]], gradient[some]
             log = _logits(scores[some], spread[some], a).sub_(norm[some].unsqueeze(2))
-            # a smaller power is no normal number, and takes ten times as long
+            # a smaller power is a subnormal number, which takes ten times as long
             share = (log - top[some].unsqueeze(1)).clamp_min_(-80).exp_()
             mean = torch.bmm(share, g.unsqueeze(2)).squeeze(2)
             own = torch.bmm(torch.stack((a, torch.ones_like(a)), dim=1), share)
             others = torch.bmm(torch.stack((a * mean, mean), dim=1), log.clamp_min_(-80).exp_())
             down[some] = g * own[:, 0] - others[:, 0]
             through[some] = others[:, 1] - g * own[:, 1]
-        return _through(down, through, slope), None, None
+        return _score_gradient(down, through, slope), None, None
 
 
 class _Likelihood(torch.autograd.Function):
-    """With g_t the gradient of log P̂[t, i_t], that of the logits is g_t (1[i = i_t] − P̂[t, i])."""
+    """log P̂[t, i_t]. With g_t its gradient, that of the logits is g_t (1[i = i_t] − P̂[t, i])."""
 
     @staticmethod
     def forward(ctx: Any, scores: Tensor, size: Tensor, target: Tensor) -> Tensor:
@@ -188,7 +195,7 @@ class _Likelihood(torch.autograd.Function):
         for some in _blocks(scores, n):
             log = _logits(scores[some], spread[some], slope[some]).log_softmax(2)
             found[some] = log.gather(2, target[some].unsqueeze(2)).squeeze(2)
-        return found.masked_fill(_beyond(size, n), 0)
+        return found.masked_fill(_padding(size, n), 0)
 
     @staticmethod
     @once_differentiable
@@ -196,7 +203,7 @@ class _Likelihood(torch.autograd.Function):
         scores, size, target = ctx.saved_tensors
         n = scores.shape[1]
         slope, spread = _slope(size, n).to(scores.dtype), _spread(scores, size)
-        gradient = gradient.masked_fill(_beyond(size, n), 0)
+        gradient = gradient.masked_fill(_padding(size, n), 0)
         sloped = gradient * slope
         down = torch.zeros_like(scores).scatter_add_(1, target, sloped)
         through = torch.zeros_like(scores).scatter_add_(1, target, gradient).neg_()
@@ -205,7 +212,7 @@ class _Likelihood(torch.autograd.Function):
             sums = torch.bmm(torch.stack((sloped[some], gradient[some]), dim=1), relaxed)
             down[some] -= sums[:, 0]
             through[some] += sums[:, 1]
-        return _through(down, through, slope), None, None
+        return _score_gradient(down, through, slope), None, None
 
 
 _top: Callable[..., Tensor] = _Top.apply

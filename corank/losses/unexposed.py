@@ -1,4 +1,4 @@
-"""`unexposed`: candidates that were not shown, as negatives of the pre-ranker (against sample selection bias)."""
+"""Loss `unexposed`: candidates that were not shown, as negatives of the pre-ranker, against sample selection bias."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -16,10 +16,10 @@ from corank.models.stage_io import StageOutput
 
 @LOSSES.register("unexposed")
 class UnexposedLoss(Loss):
-    """L = mean of softplus(z) = BCE(z, 0) over candidates of the levels `from`, `per_request` drawn a request.
+    """Negatives: L = weighted mean of softplus(z) = BCE(z, 0) over candidates of the levels `from`.
 
-    Beside the levels of the log `from` may name `batch`, items of the batch's other requests, and `catalogue`, items
-    of the training log: easy negatives, and the only ones where the log holds exposures alone.
+    Besides levels of the log, `from` may name `batch`, items of the batch's other requests, and `catalogue`, items
+    of the training log. These are easy negatives, and the only ones if the log holds exposures alone.
     """
 
     kind: Literal["unexposed"]
@@ -27,7 +27,7 @@ class UnexposedLoss(Loss):
     label: str = "click"
     levels: list[str] = Field(alias="from", min_length=1)
     per_request: PositiveInt | None = None
-    """Candidates of each level and request; all of a level unless given."""
+    """Candidates drawn of each level and request; all of a level unless given."""
 
     @property
     def name(self) -> str:

@@ -15,7 +15,7 @@ from corank.batches.batch import Batch
 from corank.batches.sampling import Population
 from corank.core.errors import ConfigError, PluginError
 from corank.losses.base import LOSSES, FunnelSpec, Loss
-from corank.losses.padded import Lists
+from corank.losses.padded import PaddedLists
 from corank.models.stage_io import StageOutput
 from corank.training.run import Run
 from tests.support.loss_cases import loss, outputs, requests
@@ -57,7 +57,7 @@ class MarginInfoNceLoss(Loss):
     ) -> tuple[Tensor, Tensor]:
         chosen = batch.in_population(self.population(funnel))
         positive = batch.in_population({funnel.levels.index(level): None for level in self.positive})
-        negatives = Lists.of(batch, chosen & ~positive)
+        negatives = PaddedLists.of(batch, chosen & ~positive)
         z = outputs[self.stage].logits["click"]
         rest = negatives(z, -NEVER).logsumexp(1).index_select(0, batch.request_of)
         own = z - self.margin
