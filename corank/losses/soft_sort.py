@@ -1,8 +1,8 @@
 """Differentiable sorting and top-k selection.
 
-NeuralSort: P̂[t, i] = softmax over i of ((n + 1 − 2t) s_i − Σ_k |s_i − s_k|) / τ, t = 1 … n, is about 1 if s_i is the t-th
-largest. Source: Grover et al., Stochastic Optimization of Sorting Networks via Continuous Relaxations, ICLR 2019, arXiv
-1903.08850. Entries of P̂ are computed in blocks, and again for the gradient, so that no more than a block is in memory.
+NeuralSort: P̂[t, i] = softmax over i of ((n + 1 − 2t) s_i − Σ_k |s_i − s_k|) / τ, t = 1 … n, is about 1 if s_i is
+the t-th largest. Source: Grover et al., Stochastic Optimization of Sorting Networks via Continuous Relaxations, ICLR
+2019, arXiv 1903.08850. Entries of P̂ are computed in blocks, and again for the gradient, so that memory holds a block.
 
 Letters: R requests · n the longest list · b requests of a block.
 """
