@@ -13,7 +13,7 @@ from scipy.stats import t as student
 
 from corank.analysis.study.trials import Quiet
 from corank.core.files import write_text
-from corank.core.settings import validated
+from corank.core.settings import validate
 from corank.data.dataset import PackedDataset
 from corank.data.pack import pack
 from corank.datasets.simulate import simulate
@@ -52,7 +52,7 @@ class Arena:
     ) -> JointModel:
         """The model of one arm."""
         arm = {"stages": [*stages], "teachers": [*teachers], "losses": [*losses], "train": settings}
-        config = validated(Config, plain(self.config) | arm, name)
+        config = validate(Config, plain(self.config) | arm, name)
         folder = self.folder / "runs" / name
         run = Run.create(folder, config, self.folder)
         train(run, self.packed, Quiet())

@@ -22,7 +22,7 @@ from benchmarks import harness
 from corank.analysis.logged_request import logged_request
 from corank.batches.reader import Reader
 from corank.core.calibration import Platt
-from corank.core.settings import validated
+from corank.core.settings import validate
 from corank.data.dataset import PackedDataset
 from corank.data.pack import pack
 from corank.datasets.simulate import simulate
@@ -100,7 +100,7 @@ def arms(config: Config) -> dict[str, Config]:
     found["two query towers"] = base | {"stages": [prerank | {"query_towers": towers}, rank]}
     found["position"] = base | {"data": base["data"] | {"position": "position"}}
     return {
-        name: validated(Config, value | {"name": f"arm-{n}"}, name)
+        name: validate(Config, value | {"name": f"arm-{n}"}, name)
         for n, (name, value) in enumerate(found.items())
     }
 

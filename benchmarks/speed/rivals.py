@@ -28,7 +28,7 @@ from torch.nn import functional
 
 from benchmarks.million import Million
 from corank.bundle.content import read_tables, read_vectors
-from corank.bundle.item_records import Records
+from corank.bundle.item_records import ItemRecords
 from corank.bundle.manifest import Bundle
 from corank.core.types import Floats
 from corank.features.encoders import Encoders
@@ -86,7 +86,7 @@ class Model:
         ((dim, table),) = read_tables(folder, manifest, layout)["shared"].items()
         self.table = np.array(table)
         self.tables = {dim: self.table}
-        self.records = Records.load(folder / "items", encoders, manifest.item_columns)
+        self.records = ItemRecords.load(folder / "items", encoders, manifest.item_columns)
         assert manifest.declared.placed("query").ids == IDS
         fitted: Mapping[str, Any] = encoders.fitted
         offset = layout.offset

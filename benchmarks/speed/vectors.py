@@ -17,7 +17,7 @@ import corank
 from benchmarks import harness
 from benchmarks.million import ITEMS, Million, million
 from corank.bundle.catalogue import Catalogue
-from corank.bundle.item_layers import Layer
+from corank.bundle.item_layers import ItemLayer
 from corank.bundle.manifest import Bundle
 from corank.data.tables import Table
 from corank.features.input_layout import dense
@@ -50,7 +50,7 @@ def pass_over(made: Million) -> tuple[float, float, float]:
     return whole - read, read, floor
 
 
-def forward(catalogue: Catalogue, layer: Layer) -> float:
+def forward(catalogue: Catalogue, layer: ItemLayer) -> float:
     """Seconds of the item towers alone."""
     towers, seconds = catalogue._towers, 0.0
     for stage, graph in towers._graphs.items():

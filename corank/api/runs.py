@@ -11,8 +11,8 @@ from corank.analysis.study.findings import QUESTIONS
 from corank.analysis.study.page import study_page
 from corank.analysis.study.study import RATES, Budget
 from corank.analysis.study.study import study as studied
+from corank.bundle.incremental_log import RefreshSources
 from corank.bundle.manifest import Bundle
-from corank.bundle.refresh import Newer
 from corank.bundle.refresh import refresh as refreshed
 from corank.core.errors import CheckpointError
 from corank.core.files import write_text
@@ -161,7 +161,7 @@ def refresh(
     `until`: a day or a time, in the config's time zone, until which the log is complete. Raises BundleError, DataError.
     """
     moment = None if until is None else Bundle.open(bundle).manifest.data.milliseconds(until)
-    return refreshed(bundle, Newer(log, items, users, until=moment), report)
+    return refreshed(bundle, RefreshSources(log, items, users, until=moment), report)
 
 
 def rank(bundle: Path, request: Path) -> dict[str, Any]:

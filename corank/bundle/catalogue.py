@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from corank.bundle.content import read_tables, snapshots
-from corank.bundle.item_layers import Layer
-from corank.bundle.item_records import Records
+from corank.bundle.item_layers import ItemLayer
+from corank.bundle.item_records import ItemRecords
 from corank.bundle.item_vectors import ItemTowers
 from corank.bundle.manifest import Bundle
 from corank.core.errors import BundleError, DataError
@@ -70,7 +70,7 @@ class Catalogue:
         newest[newest_rows(rows)[ROW].to_numpy()] = True
         return newest
 
-    def batches(self) -> Iterator[Layer]:
+    def batches(self) -> Iterator[ItemLayer]:
         """The records and vectors of N items at a time, in the order of the table. Raises DataError, BundleError."""
         first, key = 0, self.manifest.item
         for rows in self.table.batches(
@@ -79,8 +79,8 @@ class Catalogue:
             frame = rows.filter(pl.Series(self._newest[first : first + len(rows)]))
             first += len(rows)
             if len(frame):
-                records = Records.of(frame, self._encoders, self._priors, key, self.manifest.item_columns)
-                yield Layer(records, self._towers.vectors(records.rows))
+                records = ItemRecords.of(frame, self._encoders, self._priors, key, self.manifest.item_columns)
+                yield ItemLayer(records, self._towers.vectors(records.rows))
 
 
 def write_catalogue(

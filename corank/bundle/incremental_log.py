@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from corank.bundle.item_records import Records
+from corank.bundle.item_records import ItemRecords
 from corank.bundle.manifest import BundleManifest
 from corank.core.errors import DataError
 from corank.core.time import MILLISECOND
@@ -29,7 +29,7 @@ from corank.features.schema import Schema
 
 
 @dataclass(frozen=True)
-class Newer:
+class RefreshSources:
     """What a bundle is refreshed by."""
 
     log: str | list[str]
@@ -42,7 +42,7 @@ class Newer:
 
 
 @dataclass(frozen=True)
-class NewerLog:
+class IncrementalLog:
     """Its exposed candidates that some prior has not counted, repeats dropped, in the order of the log."""
 
     data: DataSettings
@@ -58,9 +58,14 @@ class NewerLog:
     """Until when it is complete."""
 
 
-def newer_log(
-    newer: Newer, manifest: BundleManifest, encoders: Encoders, records: Records, since: int, report: Report
-) -> NewerLog:
+def read_incremental_log(
+    newer: RefreshSources,
+    manifest: BundleManifest,
+    encoders: Encoders,
+    records: ItemRecords,
+    since: int,
+    report: Report,
+) -> IncrementalLog:
     """Read and check a log, for snapshots that were taken at `since` (ms UTC) or later. Raises DataError."""
     data, log = _needed(manifest), Table.scan("log", newer.log, newer.base)
     keys = [*data.request, data.user, data.item]
@@ -73,7 +78,9 @@ def newer_log(
     rows = _exposed(log, data, manifest, since)
     _check_item(log, data, rows, records)
     sides = _sides(rows, data, manifest, encoders, records, newer, report)
-    return NewerLog(data, rows, known(rows, data), sides, first, last if newer.until is None else newer.until)
+    return IncrementalLog(
+        data, rows, known(rows, data), sides, first, last if newer.until is None else newer.until
+    )
 
 
 def _needed(manifest: BundleManifest) -> DataSettings:
@@ -134,7 +141,7 @@ def _exposed(log: Table, data: DataSettings, manifest: BundleManifest, since: in
     return rows.with_row_index(ROW)
 
 
-def _check_item(log: Table, data: DataSettings, rows: pl.DataFrame, records: Records) -> None:
+def _check_item(log: Table, data: DataSettings, rows: pl.DataFrame, records: ItemRecords) -> None:
     if rows[ITEM].dtype != records.ids.values.dtype:
         raise log.unfit(data.item, f"{records.ids.values.dtype}, as in the bundle")
 
@@ -144,8 +151,8 @@ def _sides(
     data: DataSettings,
     manifest: BundleManifest,
     encoders: Encoders,
-    records: Records,
-    newer: Newer,
+    records: ItemRecords,
+    newer: RefreshSources,
     report: Report,
 ) -> OperandRows:
     schema = manifest.declared
@@ -172,7 +179,11 @@ def _sides(
 
 
 def _of_users(
-    rows: pl.DataFrame, data: DataSettings, manifest: BundleManifest, wanted: OperandNames, newer: Newer
+    rows: pl.DataFrame,
+    data: DataSettings,
+    manifest: BundleManifest,
+    wanted: OperandNames,
+    newer: RefreshSources,
 ) -> pl.DataFrame:
     """What priors count by of the users, as of each row: columns `@user <feature>`. Raises DataError."""
     schema = manifest.declared
@@ -196,7 +207,7 @@ def _of_users(
 
 
 def _item_operands(
-    records: Records, encoders: Encoders, manifest: BundleManifest, record: Longs, ids: pl.Series
+    records: ItemRecords, encoders: Encoders, manifest: BundleManifest, record: Longs, ids: pl.Series
 ) -> Operands:
     """Of the rows' items; of one without a record its id is known, and all else missing."""
     schema, strange = manifest.declared, np.flatnonzero(record < 0)

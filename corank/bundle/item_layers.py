@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 import polars as pl
 
-from corank.bundle.item_records import Records
+from corank.bundle.item_records import ItemRecords
 from corank.core.ragged import Rows
 from corank.core.types import Floats, Longs
 from corank.features.operands import Operands
@@ -21,10 +21,10 @@ Listed = TypeVar("Listed", Rows, Operands)
 
 
 @dataclass(frozen=True)
-class Layer:
+class ItemLayer:
     """N items: what they are, and their vectors by towers stage, (N, d) each."""
 
-    records: Records
+    records: ItemRecords
     vectors: Mapping[str, Floats]
 
     @classmethod
@@ -50,21 +50,21 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Items:
+class LayeredItems:
     """Layers, the oldest first; an item is where the newest layer has it. A place counts through all layers."""
 
-    layers: tuple[Layer, ...]
+    layers: tuple[ItemLayer, ...]
 
     @cached_property
     def bounds(self) -> Longs:
         """The first place of every layer, and the end."""
         return np.cumsum([0, *(len(layer.records.ids) for layer in self.layers)])
 
-    def followed(self, layer: Layer) -> Self:
+    def followed(self, layer: ItemLayer) -> Self:
         """With a newer layer."""
         return type(self)((*self.layers, layer))
 
-    def renewed(self, newer: Layer) -> Self:
+    def renewed(self, newer: ItemLayer) -> Self:
         """With newer items among those that came since the bundle."""
         first, *later = self.layers
         for layer in reversed(later):
@@ -123,7 +123,7 @@ class Items:
     def _gathered(
         self,
         place: Longs,
-        take: Callable[[Layer, Longs], T],
+        take: Callable[[ItemLayer, Longs], T],
         followed: Callable[[T, T], T],
         reordered: Callable[[T, Longs], T],
     ) -> T:

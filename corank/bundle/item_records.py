@@ -25,7 +25,7 @@ from corank.features.vocabulary import Keys
 
 
 @dataclass(frozen=True)
-class Records:
+class ItemRecords:
     """N items by id, ascending."""
 
     ids: Keys

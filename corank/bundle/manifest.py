@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from corank.core.errors import BundleError, ConfigError
 from corank.core.files import PARTIAL, atomic_file, atomic_folder
 from corank.core.registry import plugin_hint
-from corank.core.settings import Settings, validated
+from corank.core.settings import Settings, validate
 from corank.data.column_sources import Source
 from corank.data.request_columns import RequestColumns
 from corank.features.feature_kind import Feature
@@ -168,7 +168,7 @@ def read_manifest(plain: Any, source: str, remedy: str) -> BundleManifest:
     Raises BundleError, which names the plug-ins that the bundle needs and that are not loaded, or else the remedy.
     """
     try:
-        return validated(BundleManifest, plain, source)
+        return validate(BundleManifest, plain, source)
     except ConfigError as error:
         hint = plugin_hint(plain.get("plugins")) if isinstance(plain, dict) else ""
         raise BundleError(f"{error}; {hint or remedy}") from None

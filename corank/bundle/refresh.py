@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from corank.bundle import retrieval as retrieve
 from corank.bundle.content import read_tables, snapshots
-from corank.bundle.incremental_log import Newer, NewerLog, newer_log
-from corank.bundle.item_records import Records
+from corank.bundle.incremental_log import IncrementalLog, RefreshSources, read_incremental_log
+from corank.bundle.item_records import ItemRecords
 from corank.bundle.item_vectors import ItemTowers, save_vectors
 from corank.bundle.manifest import Bundle, BundleManifest, next_seq, write
+from corank.bundle.retrieval import refresh_retrieval
 from corank.core.time import MILLISECOND, floor_times, format_time
 from corank.core.types import Report
 from corank.data.as_of import VersionedRows, newest_rows
@@ -30,10 +30,8 @@ from corank.features.input_layout import Layout
 from corank.features.priors import CountedFeature, Snapshots
 from corank.features.row_columns import ID
 
-__all__ = ["Newer", "refresh"]
 
-
-def refresh(path: Path, newer: Newer, report: Report = lambda line: None) -> Bundle:
+def refresh(path: Path, newer: RefreshSources, report: Report = lambda line: None) -> Bundle:
     """Write the refreshed content of a bundle in its place: the same `model_version`, a new `items_seq`.
 
     Raises BundleError, DataError; what was there before is untouched then.
@@ -41,14 +39,14 @@ def refresh(path: Path, newer: Newer, report: Report = lambda line: None) -> Bun
     bundle = Bundle.open(path)
     manifest, folder = bundle.manifest, bundle.folder
     encoders = Encoders.load(folder / "encoders", manifest.declared)
-    records = Records.load(folder / "items", encoders, manifest.item_columns)
+    records = ItemRecords.load(folder / "items", encoders, manifest.item_columns)
     priors = snapshots(folder, manifest)
     if newer.items is not None:
         table = Table.scan("items", newer.items, newer.base)
         records = _renewed(records, encoders, priors, manifest, table, report)
     if priors.rates:
         since = min((priors.cut or {}).values())
-        read = newer_log(newer, manifest, encoders, records, since, report)
+        read = read_incremental_log(newer, manifest, encoders, records, since, report)
         priors = _forward(priors, read, manifest.declared.priors(), report)
     records = records.renewed(encoders, priors)
     fresh = manifest.model_copy(
@@ -66,7 +64,7 @@ def _fill(
     before: Path,
     manifest: BundleManifest,
     encoders: Encoders,
-    records: Records,
+    records: ItemRecords,
     priors: Snapshots,
 ) -> None:
     """All parts of the content: those of the model as they are, the others anew."""
@@ -83,7 +81,7 @@ def _fill(
         records.rows
     )
     save_vectors(content, vectors)
-    retrieve.refreshed(before, content, vectors)
+    refresh_retrieval(before, content, vectors)
 
 
 def _same(old: Path, new: Path) -> None:
@@ -95,13 +93,13 @@ def _same(old: Path, new: Path) -> None:
 
 
 def _renewed(
-    records: Records,
+    records: ItemRecords,
     encoders: Encoders,
     priors: Snapshots,
     manifest: BundleManifest,
     table: Table,
     report: Report,
-) -> Records:
+) -> ItemRecords:
     """The records with the newest rows of a table in the place of older ones, and its new items among them."""
     key, columns = manifest.item, list(manifest.request_columns.item)
     check_values(table, manifest.item_columns, [key])
@@ -110,11 +108,11 @@ def _renewed(
     frame = newest_rows(versions.frame).rename({ID: key})
     known_ids = int((records.ids.find(frame[key]) >= 0).sum())
     report(f"items: {known_ids:,} renewed, {len(frame) - known_ids:,} new")
-    return records.merged(Records.of(frame, encoders, priors, key, manifest.item_columns))
+    return records.merged(ItemRecords.of(frame, encoders, priors, key, manifest.item_columns))
 
 
 def _forward(
-    priors: Snapshots, newer: NewerLog, features: Mapping[str, CountedFeature], report: Report
+    priors: Snapshots, newer: IncrementalLog, features: Mapping[str, CountedFeature], report: Report
 ) -> Snapshots:
     """The snapshots as of the last period that the log closes."""
     data = newer.data

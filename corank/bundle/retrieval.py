@@ -15,15 +15,15 @@ from typing import Self
 import numpy as np
 import onnxruntime
 
-from corank.bundle.item_layers import Items, Layer
+from corank.bundle.item_layers import ItemLayer, LayeredItems
 from corank.core.ann_index import (
-    Allowed,
-    Recall,
+    AllowedRows,
+    IndexTuning,
     RetrievalSettings,
     Retriever,
     build,
     read,
-    timed,
+    time_searches,
     tune,
     write,
 )
@@ -48,11 +48,11 @@ Where = tuple[tuple[str, tuple[int, ...]], ...]
 """By feature the hashes of the values that are let through, both ascending."""
 
 
-class Facts(Settings):
+class RetrievalFacts(Settings):
     """Of a bundle that retrieves."""
 
     settings: RetrievalSettings
-    recall: Recall
+    recall: IndexTuning
     microseconds: float
     """Of a search, median, where the bundle was written."""
     exact_microseconds: float
@@ -106,14 +106,14 @@ def write_retrieval(
     recall = tune(index, vectors, queries, settings)
     if index is not None:
         write(index, folder / INDEX)
-    took, exactly = timed(Retriever(vectors, index, recall), queries)
-    facts = Facts(settings=settings, recall=recall, microseconds=took, exact_microseconds=exactly)
+    took, exactly = time_searches(Retriever(vectors, index, recall), queries)
+    facts = RetrievalFacts(settings=settings, recall=recall, microseconds=took, exact_microseconds=exactly)
     write_bytes(folder / FACTS, facts.model_dump_json(indent=1).encode())
 
 
-def refreshed(before: Path, folder: Path, vectors: Mapping[str, Floats]) -> None:
+def refresh_retrieval(before: Path, folder: Path, vectors: Mapping[str, Floats]) -> None:
     """The same retrieval over newer vectors, if there is any. Raises BundleError."""
-    facts = Facts.read(before)
+    facts = RetrievalFacts.read(before)
     if facts is not None:
         settings = facts.settings
         write_retrieval(folder, settings, vectors[settings.stage], read_array(before / QUERIES))
@@ -122,11 +122,11 @@ def refreshed(before: Path, folder: Path, vectors: Mapping[str, Floats]) -> None
 class Retrieval:
     """Finds the candidates of one model version, among the items after one change."""
 
-    def __init__(self, retriever: Retriever, settings: RetrievalSettings, items: Items) -> None:
+    def __init__(self, retriever: Retriever, settings: RetrievalSettings, items: LayeredItems) -> None:
         self._retriever, self.settings = retriever, settings
         base, *newer = items.layers
         assert len(newer) < 2
-        self._newer: Layer | None = newer[0] if newer else None
+        self._newer: ItemLayer | None = newer[0] if newer else None
         stale: Longs = np.empty(0, dtype=np.int64)
         if self._newer is not None:
             place = base.records.ids.find(self._newer.records.ids.values)
@@ -137,16 +137,16 @@ class Retrieval:
         self._among = lru_cache(maxsize=FILTERS)(partial(_allowed, newer_operands, none))
 
     @classmethod
-    def open(cls, folder: Path, items: Items) -> Self | None:
+    def open(cls, folder: Path, items: LayeredItems) -> Self | None:
         """Of a bundle's content; None for one that does not retrieve. Raises BundleError, DataError."""
-        facts = Facts.read(folder)
+        facts = RetrievalFacts.read(folder)
         if facts is None:
             return None
         vectors = items.layers[0].vectors[facts.settings.stage]
         index = None if facts.recall.index == "flat" else read(folder / INDEX)
         return cls(Retriever(vectors, index, facts.recall), facts.settings, items)
 
-    def renewed(self, items: Items) -> Self:
+    def renewed(self, items: LayeredItems) -> Self:
         """With other newer items on the same bundle's."""
         return type(self)(self._retriever, self.settings, items)
 
@@ -156,16 +156,16 @@ class Retrieval:
         return self._retriever.search(query, k, self._older(where), side, self._among(where))[0]
 
 
-def _allowed(operands: Operands | None, stale: Longs, where: Where) -> Allowed | None:
+def _allowed(operands: Operands | None, stale: Longs, where: Where) -> AllowedRows | None:
     """Of items, those that pass and that newer ones do not replace; None for all."""
     if operands is None or (not len(stale) and not where):
         return None
-    mask = passing(operands, where)
+    mask = mask_items(operands, where)
     mask[stale] = False
-    return Allowed(mask)
+    return AllowedRows(mask)
 
 
-def passing(operands: Operands, where: Where) -> Mask:
+def mask_items(operands: Operands, where: Where) -> Mask:
     """Which items have, of every feature that is filtered by, one of the values: (N,)."""
     mask = np.ones(operands.count, dtype=bool)
     for name, values in where:
@@ -181,6 +181,6 @@ def passing(operands: Operands, where: Where) -> Mask:
     return mask
 
 
-def filters(schema: Schema) -> dict[str, str]:
+def filter_columns(schema: Schema) -> dict[str, str]:
     """The features that a request may filter by, by their column."""
     return {schema.column(name): name for name in schema.filters()}

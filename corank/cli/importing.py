@@ -45,10 +45,10 @@ def _command(name: str, importer: "type[Importer]") -> Callable[..., None]:
 
     def run(source: Path, out: Path, **options: Any) -> None:
         from corank.cli.console import say
-        from corank.core.settings import validated
+        from corank.core.settings import validate
 
         given = {key: value for key, value in options.items() if value is not None}
-        validated(importer, given, f"import {name}").write(source, out, say)
+        validate(importer, given, f"import {name}").write(source, out, say)
         say(f"next: corank train {out / 'config.yaml'}")
 
     of_source = typer.Argument(metavar="SOURCE", help=importer.source_help)

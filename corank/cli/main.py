@@ -14,7 +14,7 @@ from corank.cli.options import BundlePath, Json, print_json
 from corank.cli.serving import serving
 from corank.core.errors import CorankError
 from corank.core.registry import PLUGINS, load_environment_plugins, load_plugins
-from corank.core.settings import unknown
+from corank.core.settings import describe_unknown
 from corank.datasets.world import PRESETS
 
 app = typer.Typer(
@@ -89,9 +89,9 @@ def simulate(
         "recflow": simulate_recflow,
     }
     if preset not in PRESETS:
-        raise CorankError(f"--preset: {unknown(preset, PRESETS)}")
+        raise CorankError(f"--preset: {describe_unknown(preset, PRESETS)}")
     if layout not in layouts:
-        raise CorankError(f"--format: {unknown(layout, layouts)}")
+        raise CorankError(f"--format: {describe_unknown(layout, layouts)}")
     if auction and layout != "plain":
         raise CorankError(f"--auction: the format {layout} has no bids; write --format plain")
     found = layouts[layout](out, preset, seed, requests, candidates, users, items, overwrite=overwrite)
@@ -221,14 +221,14 @@ def explain(
 def export(run: RunPath, bundle: BundlePath) -> None:
     """Write the bundle that a service runs."""
     from corank.api import runs
-    from corank.bundle.retrieval import Facts
+    from corank.bundle.retrieval import RetrievalFacts
     from corank.cli import console as screen
 
     written = runs.export(run, bundle)
     screen.say(
         f"bundle: {bundle}  model {written.manifest.model_version}  items {written.manifest.items_seq}"
     )
-    facts = Facts.read(written.folder)
+    facts = RetrievalFacts.read(written.folder)
     if facts is not None:
         screen.say(str(facts))
 

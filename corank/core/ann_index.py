@@ -23,7 +23,7 @@ from pydantic import PositiveInt
 
 from corank.core.errors import BundleError, ConfigError
 from corank.core.ordering import top_k
-from corank.core.settings import Settings, unknown
+from corank.core.settings import Settings, describe_unknown
 from corank.core.types import Floats, Longs, Mask
 
 _untyped: Any = faiss  # its stubs lack some of what it has
@@ -60,7 +60,7 @@ class RetrievalSettings(Settings):
     def check(self, stages: Collection[str]) -> None:
         """Raise ConfigError unless `stage` is one of the stages with item vectors."""
         if self.stage not in stages:
-            raise ConfigError(f"retrieval.stage: {unknown(self.stage, stages, 'towers stage')}")
+            raise ConfigError(f"retrieval.stage: {describe_unknown(self.stage, stages, 'towers stage')}")
 
     def kind(self, items: int) -> Kind:
         """What `index` comes to for so many."""
@@ -69,7 +69,7 @@ class RetrievalSettings(Settings):
         return "ivf" if items > EXACT else "flat"
 
 
-class Recall(Settings):
+class IndexTuning(Settings):
     """What an index was tuned to."""
 
     index: Kind
@@ -81,7 +81,7 @@ class Recall(Settings):
 
 
 @dataclass(frozen=True)
-class Allowed:
+class AllowedRows:
     """Which rows a search may give. One serves all searches that allow the same, and keeps what they made of it."""
 
     mask: Mask
@@ -132,7 +132,9 @@ def _lists(vectors: Floats, seed: int) -> faiss.Index:
     return index
 
 
-def tune(index: faiss.Index | None, vectors: Floats, queries: Floats, settings: RetrievalSettings) -> Recall:
+def tune(
+    index: faiss.Index | None, vectors: Floats, queries: Floats, settings: RetrievalSettings
+) -> IndexTuning:
     """The least effort that finds the asked recall of the true best `keep`, else the largest, and what that finds.
 
     Args:
@@ -140,7 +142,7 @@ def tune(index: faiss.Index | None, vectors: Floats, queries: Floats, settings: 
     """
     k = min(settings.keep, len(vectors))
     if index is None:
-        return Recall(index="flat", k=k, recall=1)
+        return IndexTuning(index="flat", k=k, recall=1)
     queries = np.ascontiguousarray(queries, dtype=np.float32)
     last = [exact(vectors, query, k)[1][-1] for query in queries]
 
@@ -152,7 +154,7 @@ def tune(index: faiss.Index | None, vectors: Floats, queries: Floats, settings: 
 
     efforts = _efforts(index, k)
     effort = efforts[min(bisect_left(efforts, settings.recall, key=recall), len(efforts) - 1)]
-    return Recall(index=settings.kind(len(vectors)), k=k, recall=recall(effort), effort=effort)
+    return IndexTuning(index=settings.kind(len(vectors)), k=k, recall=recall(effort), effort=effort)
 
 
 def _efforts(index: faiss.Index, k: int) -> range:
@@ -168,7 +170,7 @@ def _deeper(index: faiss.Index, effort: int, times: float) -> int:
     return math.ceil(effort * (math.sqrt(times) if isinstance(index, faiss.IndexIVF) else times))
 
 
-def _parameters(index: faiss.Index, effort: int, allowed: Allowed | None = None) -> Any:
+def _parameters(index: faiss.Index, effort: int, allowed: AllowedRows | None = None) -> Any:
     selector = None if allowed is None else _untyped.IDSelectorBitmap(allowed.bits)
     if isinstance(index, faiss.IndexIVF):
         return _untyped.SearchParametersIVF(nprobe=effort, sel=selector)
@@ -200,7 +202,7 @@ def _reason(error: RuntimeError) -> str:
     return str(error).rpartition("failed: ")[2]
 
 
-def exact(vectors: Floats, query: Floats, k: int, allowed: Allowed | None = None) -> Found:
+def exact(vectors: Floats, query: Floats, k: int, allowed: AllowedRows | None = None) -> Found:
     """The k best of vectors (N, d), ties by position; fewer where fewer are allowed; none whose product is NaN."""
     # else the kernel reads beyond
     assert query.shape == vectors.shape[1:] and (allowed is None or len(allowed.mask) == len(vectors))
@@ -231,7 +233,7 @@ class Retriever:
         tuned: to what.
     """
 
-    def __init__(self, vectors: Floats, index: faiss.Index | None, tuned: Recall) -> None:
+    def __init__(self, vectors: Floats, index: faiss.Index | None, tuned: IndexTuning) -> None:
         if index is not None and (held := (index.ntotal, index.d)) != vectors.shape:
             raise BundleError(f"index of {held} and vectors of {vectors.shape}; export the bundle again")
         self.vectors, self.index, self.tuned = vectors, index, tuned
@@ -240,9 +242,9 @@ class Retriever:
         self,
         query: Floats,
         k: int,
-        allowed: Allowed | None = None,
+        allowed: AllowedRows | None = None,
         side: Floats | None = None,
-        side_allowed: Allowed | None = None,
+        side_allowed: AllowedRows | None = None,
     ) -> Found:
         """Positions of the k best rows and their dot products, best first, ties by position; fewer if there are fewer.
 
@@ -262,7 +264,7 @@ class Retriever:
         best = top_k(scores, k)
         return positions[best], scores[best]
 
-    def _older(self, query: Floats, k: int, allowed: Allowed | None) -> Found:
+    def _older(self, query: Floats, k: int, allowed: AllowedRows | None) -> Found:
         rows = self._proposed(query, k, allowed)
         if len(rows) < k:
             return exact(self.vectors, query, k, allowed)
@@ -270,7 +272,7 @@ class Retriever:
         order = np.lexsort((rows, -scores))
         return rows[order], scores[order]
 
-    def _proposed(self, query: Floats, k: int, allowed: Allowed | None) -> Longs:
+    def _proposed(self, query: Floats, k: int, allowed: AllowedRows | None) -> Longs:
         """By the index: none where an exact search is as fast, few where the allowed are far from the query."""
         count = len(self.vectors) if allowed is None else allowed.count
         if self.index is None or (allowed is not None and count <= EXACT):
@@ -283,7 +285,7 @@ class Retriever:
         return rows[rows >= 0]
 
 
-def timed(retriever: Retriever, queries: Floats) -> tuple[float, float]:
+def time_searches(retriever: Retriever, queries: Floats) -> tuple[float, float]:
     """Median µs of a search for one of the queries (Q, d), and of an exact one."""
     searches = (retriever.search, partial(exact, retriever.vectors))
     took = [

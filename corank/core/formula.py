@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from corank.core.settings import unknown
+from corank.core.settings import describe_unknown
 from corank.core.types import Numbers
 
 LONGEST = 500
@@ -29,7 +29,7 @@ _OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
 
 
 @dataclass(frozen=True)
-class Value:
+class Formula:
     """A parsed expression."""
 
     text: str
@@ -70,7 +70,7 @@ def _check(node: ast.expr, known: Collection[str] | None, names: dict[str, None]
     match node:
         case ast.Name(id=name):
             if known is not None and name not in known:
-                raise ValueError(f"{unknown(name, known, 'name')}")
+                raise ValueError(f"{describe_unknown(name, known, 'name')}")
             names[name] = None
         case ast.Constant(value=int() | float() as number) if (
             type(number) in (int, float) and abs(number) < LARGEST

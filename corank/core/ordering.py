@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from corank.core.calibration import Platt
-from corank.core.formula import Value
+from corank.core.formula import Formula
 from corank.core.types import Doubles, Floats, Longs, Numbers
 
 MAX_LOGIT = 1e4
@@ -18,7 +18,7 @@ SOFT_WIDTH = 0.05
 
 
 def stage_value(
-    value: Value,
+    value: Formula,
     logits: Mapping[str, Numbers],
     calibrators: Mapping[str, Platt],
     columns: Mapping[str, Numbers],

@@ -16,7 +16,7 @@ from pydantic import SerializeAsAny, WrapValidator
 from pydantic_core import PydanticCustomError
 
 from corank.core.errors import PluginError
-from corank.core.settings import unknown
+from corank.core.settings import describe_unknown
 
 T = TypeVar("T")
 P = TypeVar("P")
@@ -98,7 +98,7 @@ class Registry(Generic[T]):
     def find(self, name: str) -> T:
         """The part of a name. Raises PluginError, which names the nearest known one."""
         if name not in self:
-            raise PluginError(f"{unknown(name, self, self.sort)}{MISSING_PLUGIN}")
+            raise PluginError(f"{describe_unknown(name, self, self.sort)}{MISSING_PLUGIN}")
         return self._parts[name]
 
     def _load(self) -> None:
@@ -206,7 +206,7 @@ def by_name(registry: Registry[Any], key: str) -> tuple[Any, ...]:
         name = value[key]
         if not isinstance(name, str) or name not in registry:
             raise PydanticCustomError(
-                "value_error", "{m}", {"m": f"{unknown(name, registry, key)}{MISSING_PLUGIN}"}
+                "value_error", "{m}", {"m": f"{describe_unknown(name, registry, key)}{MISSING_PLUGIN}"}
             )
         return registry[name].model_validate(value)
 

@@ -27,11 +27,13 @@ class Settings(BaseModel):
         known = {field.alias or name for name, field in cls.model_fields.items()} | set(cls.model_fields)
         for key in value:
             if key not in known:
-                raise PydanticCustomError("unknown_key", "{message}", {"message": unknown(key, known)})
+                raise PydanticCustomError(
+                    "unknown_key", "{message}", {"message": describe_unknown(key, known)}
+                )
         return value
 
 
-def unknown(key: Any, known: Iterable[str], what: str = "key") -> str:
+def describe_unknown(key: Any, known: Iterable[str], what: str = "key") -> str:
     """What to say of a key, or a name of another kind, that is not among the known ones."""
     near = difflib.get_close_matches(str(key), sorted(known), n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"known {what}s: {', '.join(sorted(known))}"
@@ -63,7 +65,7 @@ Duration = Annotated[timedelta, BeforeValidator(_duration), PlainSerializer(_sho
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
-def validated(model: type[_Model], value: Any, source: str) -> _Model:
+def validate(model: type[_Model], value: Any, source: str) -> _Model:
     """Build `model` from plain YAML values, or raise ConfigError naming every faulty key in `source`."""
     try:
         return model.model_validate(value)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from corank.core.settings import validated
+from corank.core.settings import validate
 from corank.core.time import midnight
 from corank.core.types import Floats, Longs
 from corank.datasets.production import EXPOSED, PRERANKED, RANKED, RETRIEVED
@@ -81,7 +81,7 @@ def simulate_recflow(
         DataError: `out` is a file, or a folder with something in it and `overwrite` is not set.
     """
     wanted = {"preset": preset, "seed": seed, "requests": requests, "candidates": candidates}
-    world = validated(World, wanted | {"users": users, "items": items}, "simulate")
+    world = validate(World, wanted | {"users": users, "items": items}, "simulate")
     cleared(out, overwrite, ["all_stage/*.feather", "realshow/*.feather", "truth/*.parquet"])
     exposed = views = 0
     for day, candidates_of_day in _days(world):

@@ -9,7 +9,7 @@ import polars as pl
 
 from corank.core.errors import DataError
 from corank.core.files import write_text
-from corank.core.settings import Settings, validated
+from corank.core.settings import Settings, validate
 from corank.datasets.production import CHANNELS, EXPOSED
 from corank.datasets.traffic import Block, Traffic
 from corank.datasets.world import DAYS, DEVICES, FIRST_DAY, TABS, World, instants
@@ -109,7 +109,7 @@ def simulate(
         "candidates": candidates,
     }
     wanted |= {"users": users, "items": items, "auction": auction}
-    world = validated(World, wanted, "simulate")
+    world = validate(World, wanted, "simulate")
     cleared(out, overwrite, _FILES)
     traffic = Traffic(world)
     exposed = clicks = offset = 0

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 
 from corank.core.errors import PluginError
 from corank.core.registry import Registry
-from corank.core.settings import unknown
+from corank.core.settings import describe_unknown
 from corank.metrics.cascade import click_recall, overlap, recall
 from corank.metrics.gain import best_score_loss, gain_ratio, ndcg, score_loss
 from corank.metrics.inputs import INPUTS, Inputs, Population
@@ -98,13 +98,13 @@ def _check(what: str, metric: Any) -> None:
     if not isinstance(metric, Metric):
         raise PluginError(f"{what} is no Metric; add corank.metrics.metric.Metric(name, formula, inputs, …)")
     if metric.population not in INPUTS:
-        raise PluginError(f"{what}: {unknown(metric.population, INPUTS, 'population')}")
+        raise PluginError(f"{what}: {describe_unknown(metric.population, INPUTS, 'population')}")
     if metric.better not in get_args(Direction):
-        raise PluginError(f"{what}: {unknown(metric.better, get_args(Direction), 'direction')}")
+        raise PluginError(f"{what}: {describe_unknown(metric.better, get_args(Direction), 'direction')}")
     for name in metric.inputs:
         if name not in INPUTS[metric.population]:
             raise PluginError(
-                f"{what}: {unknown(name, INPUTS[metric.population], 'input')} (population {metric.population})"
+                f"{what}: {describe_unknown(name, INPUTS[metric.population], 'input')} (population {metric.population})"
             )
     quotas = {field for _, field, _, _ in string.Formatter().parse(metric.name) if field}
     if not _TEMPLATE.fullmatch(metric.name) or metric.name in _TAKEN:

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from corank.batches.batch import Batch
 from corank.core.errors import ConfigError
-from corank.core.formula import Value
+from corank.core.formula import Formula
 from corank.core.settings import Settings
 from corank.features.schema import Schema
 from corank.models.embedding import gather, sum_rows
@@ -92,11 +92,11 @@ class StageSettings(NetworkSettings):
             )
         self.ordering(data.columns)
 
-    def ordering(self, columns: Collection[str]) -> Value:
+    def ordering(self, columns: Collection[str]) -> Formula:
         """Its value, parsed. Raises ConfigError, which names the key, where it is not of its labels and `columns`."""
         key = f"stages.{self.name}.value"
         try:
-            value = Value.parse(self.value, [*self.predicts(), *columns])
+            value = Formula.parse(self.value, [*self.predicts(), *columns])
         except ValueError as error:
             raise ConfigError(f"{key}: {error} (labels of the stage, and data.columns)") from None
         if not set(value.names) & set(self.predicts()):
@@ -144,7 +144,7 @@ def check_separate_tables(networks: Mapping[str, NetworkSettings]) -> None:
 
 def main_label(value: str, labels: Collection[str]) -> str:
     """The first of the labels that an expression over them names."""
-    return value if value in labels else next(name for name in Value.parse(value).names if name in labels)
+    return value if value in labels else next(name for name in Formula.parse(value).names if name in labels)
 
 
 class _LinearRelu(torch.autograd.Function):

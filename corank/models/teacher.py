@@ -16,7 +16,7 @@ from torch.nn.functional import pad
 
 from corank.batches.batch import Batch
 from corank.core.errors import ConfigError
-from corank.core.settings import unknown
+from corank.core.settings import describe_unknown
 from corank.features.input_layout import Attended, Layout
 from corank.features.schema import Placement
 from corank.models.mlp import LayerSettings, Mlp
@@ -33,7 +33,7 @@ class TeacherSettings(LayerSettings):
         for score in self.scores:
             if score not in context.data.scores:
                 raise ConfigError(
-                    f"{context.key}.scores: {unknown(score, context.data.scores)}, as data.scores names them"
+                    f"{context.key}.scores: {describe_unknown(score, context.data.scores)}, as data.scores names them"
                 )
 
 

@@ -8,7 +8,7 @@ from torch import nn
 from corank.core.ann_index import RetrievalSettings
 from corank.core.errors import ConfigError
 from corank.core.registry import by_name
-from corank.core.settings import Settings, unknown
+from corank.core.settings import Settings, describe_unknown
 from corank.features.feature_kind import Feature
 from corank.features.log_schema import DataSettings
 from corank.features.schema import Schema
@@ -90,7 +90,7 @@ class Config(Settings):
                 strange = [key for key in train if key not in known]
                 # stages that are themselves wrong are told of instead
                 if strange and names and len(names) == len(stages):
-                    raise ConfigError(f"train: {unknown(strange[0], known)}")
+                    raise ConfigError(f"train: {describe_unknown(strange[0], known)}")
         return value
 
     @model_validator(mode="after")

@@ -9,7 +9,7 @@ import yaml
 
 from corank.core.errors import ConfigError, PluginError
 from corank.core.registry import load_plugins
-from corank.core.settings import validated
+from corank.core.settings import validate
 from corank.training.config import Config
 
 
@@ -61,7 +61,7 @@ def from_plain(value: Any, source: str, folder: Path) -> Config:
                 load_plugins(modules, folder)
             except PluginError as error:
                 raise PluginError(f"{source}: {error}") from None
-    return validated(Config, value, source)
+    return validate(Config, value, source)
 
 
 def _set(value: Any, override: str) -> None:

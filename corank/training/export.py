@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from corank.bundle.item_records import Records
+from corank.bundle.item_records import ItemRecords
 from corank.bundle.item_vectors import ItemTowers, save_vectors
 from corank.bundle.manifest import (
     FORMAT,
@@ -175,11 +175,11 @@ def _fill(folder: Path, config: Config, packed: PackedDataset, model: JointModel
         write_retrieval(folder, config.retrieval, vectors[stage], queries)
 
 
-def newest(packed: PackedDataset) -> Records:
+def newest(packed: PackedDataset) -> ItemRecords:
     """The newest row of every item."""
     ids, row = packed.newest_items()
     columns = {name: values[row] for name, values in packed.item_columns.items()}
-    return Records(Keys(ids), packed.items.take(row), packed.item_operands.take(row), columns)
+    return ItemRecords(Keys(ids), packed.items.take(row), packed.item_operands.take(row), columns)
 
 
 def _write_graphs(folder: Path, model: JointModel) -> None:

@@ -17,7 +17,7 @@ from typing import Any, Self
 from corank.core.calibration import Platt
 from corank.core.errors import CheckpointError, ConfigError
 from corank.core.files import atomic_file
-from corank.core.settings import validated
+from corank.core.settings import validate
 from corank.data.dataset import PackedDataset
 from corank.data.log_rows import LAST_POSITION
 from corank.data.pack_manifest import fingerprint
@@ -170,7 +170,7 @@ def _refuse_other_config(held: Checkpoint, config: Config, path: Path) -> None:
 def _with_defaults(settings: Any) -> Any:
     """A checkpoint's config with the defaults of keys added since; unchanged if it is not valid now."""
     try:
-        return plain(validated(Config, settings, "checkpoint"))
+        return plain(validate(Config, settings, "checkpoint"))
     except ConfigError:
         return settings
 

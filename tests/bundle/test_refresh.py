@@ -16,7 +16,7 @@ from scipy.special import expit
 
 import corank
 from corank.bundle.content import snapshots
-from corank.bundle.item_records import Records
+from corank.bundle.item_records import ItemRecords
 from corank.bundle.manifest import Bundle
 from corank.core.errors import DataError
 from corank.core.ragged import Rows
@@ -73,9 +73,9 @@ def priors(bundle: Bundle) -> dict[str, list[Any]]:
     return counts(snapshots(bundle.folder, bundle.manifest))
 
 
-def records(bundle: Bundle) -> Records:
+def records(bundle: Bundle) -> ItemRecords:
     encoders = Encoders.load(bundle.folder / "encoders", bundle.manifest.declared)
-    return Records.load(bundle.folder / "items", encoders, bundle.manifest.item_columns)
+    return ItemRecords.load(bundle.folder / "items", encoders, bundle.manifest.item_columns)
 
 
 def plain(rows: Rows) -> list[Any]:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from corank.bundle.retrieval import Facts
+from corank.bundle.retrieval import RetrievalFacts
 from corank.core.errors import ConfigError, RequestError
 from corank.data.pack import pack
 from corank.serving.funnel.funnel import Funnel, Request
@@ -95,7 +95,7 @@ def test_newer_items_are_found_and_older_ones_replaced(case: Case) -> None:
 
 
 def test_the_bundle_tells_its_recall(case: Case) -> None:
-    facts = Facts.read(case.funnel.scorer.folder)
+    facts = RetrievalFacts.read(case.funnel.scorer.folder)
     assert facts is not None
     assert (facts.recall.index, facts.recall.k, facts.recall.recall) == ("flat", 12, 1.0)
 

@@ -17,27 +17,27 @@ from numpy.typing import NDArray
 
 from corank.core.ann_index import (
     EXACT,
-    Allowed,
-    Recall,
+    AllowedRows,
+    IndexTuning,
     RetrievalSettings,
     Retriever,
     build,
     read,
-    timed,
+    time_searches,
     tune,
     write,
 )
 from corank.core.errors import BundleError, ConfigError
 from corank.core.files import read_array, write_array
-from corank.core.settings import validated
+from corank.core.settings import validate
 from corank.core.types import Floats
 
 KINDS = ["ivf", "hnsw"]
-FLAT = Recall(index="flat", k=10, recall=1)
+FLAT = IndexTuning(index="flat", k=10, recall=1)
 
 
 def settings(**keys: Any) -> RetrievalSettings:
-    return validated(RetrievalSettings, {"stage": "prerank", **keys}, "a.yaml")
+    return validate(RetrievalSettings, {"stage": "prerank", **keys}, "a.yaml")
 
 
 def clustered(items: int, d: int, seed: int = 0) -> tuple[Floats, Floats]:
@@ -107,7 +107,7 @@ def test_an_exact_search_is_that_of_the_definition(
 ) -> None:
     vectors, query, mask = world
     retriever = Retriever(vectors, None, FLAT)
-    for allowed, rows in ((None, None), (Allowed(mask), mask)):
+    for allowed, rows in ((None, None), (AllowedRows(mask), mask)):
         positions, scores = retriever.search(query, k, allowed)
         assert positions.tolist() == best(vectors, query, k, rows)
         assert positions.dtype == np.int64 and scores.dtype == np.float32
@@ -124,7 +124,7 @@ def test_newer_rows_take_the_places_that_their_scores_earn(
     side_mask = data.draw(arrays.arrays(np.bool_, size))
     both, either = np.concatenate((vectors, side)), np.concatenate((mask, side_mask))
     retriever = Retriever(vectors, None, FLAT)
-    positions, scores = retriever.search(query, k, Allowed(mask), side, Allowed(side_mask))
+    positions, scores = retriever.search(query, k, AllowedRows(mask), side, AllowedRows(side_mask))
     assert positions.tolist() == best(both, query, k, either)
     np.testing.assert_array_equal(scores, both[positions] @ query)
     assert retriever.search(query, k, side=side)[0].tolist() == best(both, query, k)
@@ -138,9 +138,9 @@ def test_equal_vectors_tie_wherever_they_lie(d: int) -> None:
     mask = random.random(1001) < 0.3
     vectors[mask] = vector
     index = build(vectors, settings(index="hnsw", keep=1001), seed=0)
-    every = Recall(index="hnsw", k=1001, recall=1, effort=1001)
+    every = IndexTuning(index="hnsw", k=1001, recall=1, effort=1001)
     for retriever in (Retriever(vectors, None, FLAT), Retriever(vectors, index, every)):
-        for allowed in (None, Allowed(mask)):
+        for allowed in (None, AllowedRows(mask)):
             positions, scores = retriever.search(query, 1001, allowed, side=vectors[mask][:3])
             alike = scores[np.isin(positions, [*np.flatnonzero(mask), 1001, 1002, 1003])]
             assert len(alike) == mask.sum() + 3
@@ -203,7 +203,7 @@ def test_more_asked_for_or_fewer_allowed_keeps_the_recall(wide: Retriever) -> No
     _, queries = clustered(EXACT + 10_000, 8)
     items = len(wide.vectors)
     mask = np.random.default_rng(0).random(items) < 0.9
-    allowed, fewer = Allowed(mask), 0
+    allowed, fewer = AllowedRows(mask), 0
     assert EXACT < allowed.count < items
     found, deeper = [], []
     for query in queries:
@@ -225,7 +225,7 @@ def test_a_narrow_filter_is_searched_exactly(
     mask = np.zeros(20_000, dtype=np.bool_)
     mask[np.random.default_rng(count).choice(20_000, count, replace=False)] = True
     for query in many[1][:8]:
-        positions, _ = retriever.search(query, 200, Allowed(mask))
+        positions, _ = retriever.search(query, 200, AllowedRows(mask))
         assert positions.tolist() == best(many[0], query, 200, mask)
 
 
@@ -234,7 +234,7 @@ def test_a_filter_that_leaves_nothing_near_the_query_still_fills_the_answer(wide
     mask = np.ones(len(wide.vectors), dtype=np.bool_)
     mask[best(wide.vectors, query, 9_000)] = False
     hasty = Retriever(wide.vectors, wide.index, wide.tuned.model_copy(update={"effort": 1}))
-    positions, _ = hasty.search(query, 200, Allowed(mask))
+    positions, _ = hasty.search(query, 200, AllowedRows(mask))
     assert positions.tolist() == best(wide.vectors, query, 200, mask)
 
 
@@ -248,13 +248,13 @@ def test_newer_rows_beside_an_index(retriever: Retriever, many: tuple[Floats, Fl
     side = np.outer([-1, -2, scores[0] + 1, (scores[2] + scores[3]) / 2], unit).astype(np.float32)
     fresh = np.ones(20_000, dtype=np.bool_)
     fresh[stale] = False
-    positions, _ = retriever.search(query, 5, Allowed(fresh), side)
+    positions, _ = retriever.search(query, 5, AllowedRows(fresh), side)
     assert positions.tolist() == [20_002, plain[2], 20_003, plain[3], plain[4]]
-    every, _ = retriever.search(query, 30_000, Allowed(fresh), side)
+    every, _ = retriever.search(query, 30_000, AllowedRows(fresh), side)
     assert len(every) == 20_000 - 3 + 4
     assert not np.isin(stale, every).any()
-    none = Allowed(np.array([True, True, False, True]))
-    assert retriever.search(query, 2, Allowed(fresh), side, none)[0].tolist() == [plain[2], 20_003]
+    none = AllowedRows(np.array([True, True, False, True]))
+    assert retriever.search(query, 2, AllowedRows(fresh), side, none)[0].tolist() == [plain[2], 20_003]
 
 
 def test_stale_rows_never_appear_in_an_indexed_search(wide: Retriever) -> None:
@@ -262,7 +262,7 @@ def test_stale_rows_never_appear_in_an_indexed_search(wide: Retriever) -> None:
     stale = wide.search(query, 100)[0]
     fresh = np.ones(len(wide.vectors), dtype=np.bool_)
     fresh[stale] = False
-    positions, _ = wide.search(query, 500, Allowed(fresh), side=wide.vectors[stale])
+    positions, _ = wide.search(query, 500, AllowedRows(fresh), side=wide.vectors[stale])
     assert set(positions[:100].tolist()) == set(range(len(fresh), len(fresh) + 100))
     assert not np.isin(stale, positions).any()
 
@@ -282,14 +282,14 @@ def test_more_than_there_is_gives_all(retriever: Retriever, many: tuple[Floats, 
 def test_a_query_that_is_no_number_finds_nothing(retriever: Retriever, many: tuple[Floats, Floats]) -> None:
     query = many[1][0].copy()
     query[3] = np.nan
-    allowed = Allowed(np.arange(20_000) < 500)
+    allowed = AllowedRows(np.arange(20_000) < 500)
     for one in (retriever, Retriever(many[0], None, FLAT)):
         assert [len(found) for found in one.search(query, 10)] == [0, 0]
         assert [len(found) for found in one.search(query, 10, allowed, many[0][:3])] == [0, 0]
 
 
 def test_threads_find_the_same(retriever: Retriever, many: tuple[Floats, Floats]) -> None:
-    allowed = Allowed(np.arange(20_000) % 3 > 0)
+    allowed = AllowedRows(np.arange(20_000) % 3 > 0)
 
     def found(query: Floats) -> list[list[float]]:
         pairs = (retriever.search(query, 100), retriever.search(query, 100, allowed))
@@ -305,7 +305,7 @@ def test_an_index_is_read_as_it_was_written(
     assert retriever.index is not None
     path = tmp_path / "é.faiss"
     write(retriever.index, path)
-    mapped = Retriever(many[0], read(path), Recall(**retriever.tuned.model_dump()))
+    mapped = Retriever(many[0], read(path), IndexTuning(**retriever.tuned.model_dump()))
     path.unlink()  # a content that a newer one replaced is still searched
     for query in many[1]:
         for one, other in zip(mapped.search(query, 100), retriever.search(query, 100), strict=True):
@@ -404,12 +404,12 @@ def test_auto_is_exact_up_to_some_tens_of_thousands() -> None:
 def test_what_is_exact_needs_no_index_and_no_tuning(many: tuple[Floats, Floats]) -> None:
     index = build(many[0], settings(), seed=0)
     assert index is None
-    assert tune(index, *many, settings(keep=7)) == Recall(index="flat", k=7, recall=1)
+    assert tune(index, *many, settings(keep=7)) == IndexTuning(index="flat", k=7, recall=1)
     assert tune(index, *many, settings(keep=30_000)).k == 20_000
 
 
 def test_times_are_of_both(retriever: Retriever, many: tuple[Floats, Floats]) -> None:
-    assert min(timed(retriever, many[1])) > 0
+    assert min(time_searches(retriever, many[1])) > 0
 
 
 @pytest.mark.parametrize(

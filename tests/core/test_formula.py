@@ -5,20 +5,20 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from corank.core.formula import LONGEST, Value
+from corank.core.formula import LONGEST, Formula
 
 KNOWN = ("click", "bid", "long-view")
 COLUMNS = {"a": np.array([3.0, -2.0, 0.0]), "b": np.array([2.0, 0.5, 4.0]), "c": np.array([5.0, 1.0, -1.0])}
 
 
 def value(text: str) -> list[float]:
-    found: list[float] = Value.parse(text)(COLUMNS).tolist()
+    found: list[float] = Formula.parse(text)(COLUMNS).tolist()
     return found
 
 
 def refused(text: str) -> str:
     with pytest.raises(ValueError) as error:
-        Value.parse(text, KNOWN)
+        Formula.parse(text, KNOWN)
     return str(error.value)
 
 
@@ -48,29 +48,29 @@ def test_values_by_hand(text: str, expected: list[float]) -> None:
 
 
 def test_names_are_in_the_order_of_their_first_appearance() -> None:
-    assert Value.parse("c * (b - a) / b ** c").names == ("c", "b", "a")
+    assert Formula.parse("c * (b - a) / b ** c").names == ("c", "b", "a")
 
 
 @pytest.mark.parametrize(
     ("text", "single"), [("click", "click"), (" (click) ", "click"), ("-click", None), ("click * 1", None)]
 )
 def test_single_is_a_name_and_nothing_else(text: str, single: str | None) -> None:
-    assert Value.parse(text, KNOWN).single == single
+    assert Formula.parse(text, KNOWN).single == single
 
 
 def test_a_label_of_any_name_orders_alone() -> None:
     for odd in ("long-view", "30s views", "True", "x" * (LONGEST + 1)):
-        found = Value.parse(f" {odd} ", [odd])
+        found = Formula.parse(f" {odd} ", [odd])
         assert (found.names, found.single) == ((odd,), odd)
         assert found({odd: np.array([0.25])}).tolist() == [0.25]
     assert refused("long-view * bid") == "unknown name 'long'; did you mean 'long-view'?"
-    assert Value.parse("long-view").names == ("long", "view")  # a difference, unless there is such a label
+    assert Formula.parse("long-view").names == ("long", "view")  # a difference, unless there is such a label
 
 
 def test_unknown_names_are_refused_with_a_near_one() -> None:
     assert refused("clik * bid") == "unknown name 'clik'; did you mean 'click'?"
     assert refused("click * zzz") == "unknown name 'zzz'; known names: bid, click, long-view"
-    assert Value.parse("zzz").names == ("zzz",)  # nothing is unknown where nothing is said to be known
+    assert Formula.parse("zzz").names == ("zzz",)  # nothing is unknown where nothing is said to be known
 
 
 REFUSED = {
@@ -150,10 +150,10 @@ def test_what_is_not_finite_is_a_value_and_no_error() -> None:
 
 def test_values_are_of_float64() -> None:
     columns = {"click": np.array([0.1, 0.7], np.float32), "bid": np.array([3, 7], np.float32)}
-    found = Value.parse("click * bid", KNOWN)(columns)
+    found = Formula.parse("click * bid", KNOWN)(columns)
     assert found.dtype == np.float64
     assert found.tolist() == [float(np.float32(0.1)) * 3, float(np.float32(0.7)) * 7]
-    assert Value.parse("click", KNOWN)(columns).dtype == np.float64
+    assert Formula.parse("click", KNOWN)(columns).dtype == np.float64
 
 
 # Of powers of two, whose own powers are exact on every machine; written with blanks or without
@@ -178,7 +178,7 @@ powers = st.sampled_from([-4.0, -1.0, -0.5, 0.25, 1.0, 2.0, 8.0])
 def test_values_are_those_of_python(text: str, rows: list[tuple[float, float, float]]) -> None:
     used = {node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)}
     assume(used)
-    parsed = Value.parse(text, ["a", "b", "c"])
+    parsed = Formula.parse(text, ["a", "b", "c"])
     assert set(parsed.names) == used
     found = parsed(dict(zip("abc", np.array(rows).T, strict=True)))
     for one, row in zip(found.tolist(), rows, strict=True):

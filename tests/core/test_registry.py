@@ -10,7 +10,7 @@ from pydantic import PositiveInt
 from corank.core import registry as module
 from corank.core.errors import ConfigError, PluginError
 from corank.core.registry import Registry, by_name, load_plugins
-from corank.core.settings import Settings, validated
+from corank.core.settings import Settings, validate
 
 
 class Shape(Settings):
@@ -47,7 +47,7 @@ def path() -> Iterator[None]:
 
 
 def test_a_setting_is_read_by_its_name_and_dumped_whole() -> None:
-    picture = validated(Picture, {"shapes": [{"kind": "circle", "radius": 2}]}, "x")
+    picture = validate(Picture, {"shapes": [{"kind": "circle", "radius": 2}]}, "x")
     assert picture.shapes == [Circle(kind="circle", radius=2)]
     assert picture.model_dump(mode="json") == {"shapes": [{"kind": "circle", "radius": 2}]}
     assert Picture(shapes=[Circle(kind="circle")]).shapes[0].kind == "circle"
@@ -66,7 +66,7 @@ def test_a_setting_is_read_by_its_name_and_dumped_whole() -> None:
 )
 def test_what_is_wrong_is_named(shape: object, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        validated(Picture, {"shapes": [shape]}, "x")
+        validate(Picture, {"shapes": [shape]}, "x")
     assert message in str(caught.value)
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import Field, PositiveInt, ValidationError
 
 from corank.core.errors import ConfigError
-from corank.core.settings import Duration, Settings, unknown, validated
+from corank.core.settings import Duration, Settings, describe_unknown, validate
 
 
 class Circle(Settings):
@@ -32,7 +32,7 @@ class Drawing(Settings):
 
 def refused(value: object) -> str:
     with pytest.raises(ConfigError) as caught:
-        validated(Drawing, value, "a.yaml")
+        validate(Drawing, value, "a.yaml")
     return str(caught.value)
 
 
@@ -44,8 +44,8 @@ def test_an_unknown_key_names_the_nearest() -> None:
 
 
 def test_an_unknown_key_like_no_other_lists_all() -> None:
-    assert unknown("zzz", ["b", "a"]) == "unknown key 'zzz'; known keys: a, b"
-    assert unknown(7, ["a"]) == "unknown key '7'; known keys: a"
+    assert describe_unknown("zzz", ["b", "a"]) == "unknown key 'zzz'; known keys: a, b"
+    assert describe_unknown(7, ["a"]) == "unknown key '7'; known keys: a"
 
 
 def test_the_path_is_the_one_that_the_user_wrote() -> None:
@@ -74,11 +74,11 @@ def test_an_unknown_kind_names_those_there_are() -> None:
 
 
 def test_an_alias_is_a_known_key() -> None:
-    assert validated(Drawing, {"name": "x", "from": ["high"]}, "a.yaml").levels == ["high"]
+    assert validate(Drawing, {"name": "x", "from": ["high"]}, "a.yaml").levels == ["high"]
 
 
 def test_settings_are_frozen() -> None:
-    drawing = validated(Drawing, {"name": "x"}, "a.yaml")
+    drawing = validate(Drawing, {"name": "x"}, "a.yaml")
     with pytest.raises(ValidationError, match="frozen"):
         drawing.name = "y"  # type: ignore[misc]
 
@@ -87,7 +87,7 @@ def test_settings_are_frozen() -> None:
     ("text", "seconds"), [("0s", 0), ("90s", 90), ("30m", 1800), ("1h", 3600), ("3d", 259200)]
 )
 def test_durations(text: str, seconds: int) -> None:
-    drawing = validated(Drawing, {"name": "x", "every": text}, "a.yaml")
+    drawing = validate(Drawing, {"name": "x", "every": text}, "a.yaml")
     assert drawing.every == timedelta(seconds=seconds)
 
 

@@ -5,7 +5,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from corank.core.errors import ConfigError
-from corank.core.settings import Settings, validated
+from corank.core.settings import Settings, validate
 from corank.features.feature_kind import Feature
 from corank.features.kinds.ids import IdsFeature
 from corank.features.schema import Placement, RowFeatures, Schema
@@ -40,7 +40,7 @@ def schema(more: Plain | None = None) -> Schema:
 def refused(name: str, feature: dict[str, Any]) -> str:
     """What the config says of a feature, or of a schema that has it."""
     with pytest.raises(ConfigError) as error:
-        Schema(validated(Declared, {"features": COLUMNS | {name: feature}}, "x.yaml").features)
+        Schema(validate(Declared, {"features": COLUMNS | {name: feature}}, "x.yaml").features)
     return str(error.value).removeprefix("x.yaml: ")
 
 
@@ -324,7 +324,7 @@ def config(**more: dict[str, Any]) -> Config:
     stages = [{"name": "prerank", "model": "towers", "keep": 9}]
     losses = [{"kind": "click", "stage": "prerank"}]
     plain = {"name": "x", "data": data, "features": COLUMNS | more, "stages": stages, "losses": losses}
-    return validated(Config, plain, "x.yaml")
+    return validate(Config, plain, "x.yaml")
 
 
 def test_a_config_knows_the_labels_that_its_features_name() -> None:

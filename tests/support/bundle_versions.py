@@ -14,7 +14,7 @@ from rich.console import Console
 
 import corank
 from corank.bundle.content import read_tables
-from corank.bundle.item_records import Records
+from corank.bundle.item_records import ItemRecords
 from corank.bundle.item_vectors import ItemTowers, save_vectors
 from corank.bundle.manifest import Bundle, write
 from corank.datasets.simulate import simulate
@@ -91,7 +91,7 @@ def variant(
             np.save(table, np.load(table, allow_pickle=False) * np.float32(1 + number % 10 / 10))
         worth = folder / "items" / "column.worth.npy"
         np.save(worth, np.full_like(np.load(worth, allow_pickle=False), number))
-        rows = Records.load(folder / "items", encoders, manifest.item_columns).rows
+        rows = ItemRecords.load(folder / "items", encoders, manifest.item_columns).rows
         tables = read_tables(folder, manifest, layout)
         save_vectors(folder, ItemTowers(folder, towers, layout, tables).vectors(rows))
         alter(folder)

@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from corank.core.ann_index import RetrievalSettings
-from corank.core.settings import validated
+from corank.core.settings import validate
 from corank.features.kinds.bucket import BucketFeature
 from corank.features.kinds.count import CountFeature
 from corank.features.kinds.id import IdFeature
@@ -75,7 +75,7 @@ def test_every_example_is_found() -> None:
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_an_example_is_accepted_and_survives_being_written_out(path: Path) -> None:
     config = read(path)
-    assert validated(Config, plain(config), "written out") == config
+    assert validate(Config, plain(config), "written out") == config
 
 
 def test_shop_trains_the_stages_on_what_each_must_see() -> None:

@@ -13,8 +13,8 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from corank.core.errors import ConfigError
-from corank.core.formula import Value
-from corank.core.settings import validated
+from corank.core.formula import Formula
+from corank.core.settings import validate
 from corank.features.feature_kind import Feature
 from corank.features.schema import Schema
 from corank.losses.base import LOSSES
@@ -47,7 +47,7 @@ class Arm:
         train["seed"] += seed
         for network in _networks(value):
             train[network["name"]] = _optimiser(value, network["name"], rate)
-        return validated(Config, value, self.name)
+        return validate(Config, value, self.name)
 
     @property
     def identity(self) -> str:
@@ -89,7 +89,7 @@ def _changed(config: Config, changes: dict[str, Change]) -> Arms:
     found, same, refused = {base.identity: base}, {}, {}
     for name, change in changes.items():
         try:
-            arm = Arm(name, validated(Config, change(plain(config)), name))
+            arm = Arm(name, validate(Config, change(plain(config)), name))
         except ConfigError as error:
             refused[name] = str(error)
             continue
@@ -347,4 +347,4 @@ def _common(stage: Plain, label: str) -> Plain:
     """What stages of both models have; its value if that names no label but this, else the label."""
     common = {key: stage[key] for key in StageSettings.model_fields}
     others = set(stage.get("labels", [])) - {label}
-    return common | {"value": label if others & set(Value.parse(stage["value"]).names) else stage["value"]}
+    return common | {"value": label if others & set(Formula.parse(stage["value"]).names) else stage["value"]}

@@ -14,13 +14,13 @@ import numpy as np
 from onnxruntime import RunOptions
 
 from corank.bundle.content import read_vectors, snapshots
-from corank.bundle.item_layers import Items, Layer
-from corank.bundle.item_records import Records
+from corank.bundle.item_layers import ItemLayer, LayeredItems
+from corank.bundle.item_records import ItemRecords
 from corank.bundle.manifest import Bundle, BundleManifest, StageFacts
 from corank.bundle.retrieval import Retrieval
 from corank.core.calibration import Platt
 from corank.core.errors import BundleError, DataError, RequestError
-from corank.core.formula import Value
+from corank.core.formula import Formula
 from corank.core.ordering import stage_value
 from corank.core.types import Floats, Longs, Numbers
 from corank.features.encoders import Encoders
@@ -50,12 +50,12 @@ class Funnel:
             stage.name: {label: Platt(c.slope, c.intercept) for label, c in stage.calibrators.items()}
             for stage in stages
         }
-        self._values = {s.name: Value.parse(s.value, [*s.labels, *columns]) for s in stages}
+        self._values = {s.name: Formula.parse(s.value, [*s.labels, *columns]) for s in stages}
         try:
             encoders = Encoders.load(folder / "encoders", schema)
             self.scorer = Scorer(folder, self.manifest, Layout(schema, encoders.sizes))
-            records = Records.load(folder / "items", encoders, self.manifest.item_columns)
-            items = Items((Layer(records, read_vectors(folder, self.manifest)),))
+            records = ItemRecords.load(folder / "items", encoders, self.manifest.item_columns)
+            items = LayeredItems((ItemLayer(records, read_vectors(folder, self.manifest)),))
             self.retrieval = Retrieval.open(folder, items)
             self.request_encoder = RequestEncoder(
                 self.manifest,
@@ -74,7 +74,7 @@ class Funnel:
         """Raises BundleError if the bundle is truncated, altered or of mixed versions."""
         return cls(Bundle.open(path))
 
-    def renewed(self, items_seq: int, newer: Layer | None = None) -> Self:
+    def renewed(self, items_seq: int, newer: ItemLayer | None = None) -> Self:
         """The same funnel after a later change, with newer items; this one stays as it is."""
         other = copy(self)
         other.manifest = self.manifest.model_copy(update={"items_seq": items_seq})

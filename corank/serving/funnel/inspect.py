@@ -4,11 +4,11 @@ from typing import Any
 
 import polars as pl
 
-from corank.bundle.item_layers import Items
+from corank.bundle.item_layers import LayeredItems
 from corank.features.encoders import Encoders
 
 
-def shown(items: Items, encoders: Encoders, text: str) -> dict[str, Any] | None:
+def shown(items: LayeredItems, encoders: Encoders, text: str) -> dict[str, Any] | None:
     """`id`, and by feature its value: of a bucket its bounds, of a number what the model sees. None for no item."""
     ids = items.layers[0].records.ids.values
     try:

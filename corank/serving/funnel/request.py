@@ -13,7 +13,7 @@ import polars as pl
 from pydantic import Field, PositiveInt
 
 from corank.core.errors import ConfigError, RequestError
-from corank.core.settings import Settings, validated
+from corank.core.settings import Settings, validate
 from corank.core.time import now_ms, to_ms
 from corank.core.types import Longs
 
@@ -58,7 +58,7 @@ class Request(Settings):
     def parse(cls, held: Any, source: str = "request") -> Self:
         """Raises RequestError, which names each faulty field."""
         try:
-            return validated(cls, held, source)
+            return validate(cls, held, source)
         except ConfigError as error:
             raise RequestError(str(error)) from None
 

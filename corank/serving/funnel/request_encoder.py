@@ -12,10 +12,10 @@ from typing import Any, Self
 import numpy as np
 import polars as pl
 
-from corank.bundle.item_layers import Items, Layer
-from corank.bundle.item_records import Records
+from corank.bundle.item_layers import ItemLayer, LayeredItems
+from corank.bundle.item_records import ItemRecords
 from corank.bundle.manifest import BundleManifest
-from corank.bundle.retrieval import Where, filters
+from corank.bundle.retrieval import Where, filter_columns
 from corank.core.errors import DataError, RequestError
 from corank.core.ragged import Ragged, Rows
 from corank.core.types import Floats, Longs
@@ -45,7 +45,7 @@ class EncodedRequest:
 
     ids: list[Any]
     query: Rows  # (1)
-    items: Items
+    items: LayeredItems
     """Those of the bundle, and those that the request describes."""
     place: Longs
     """(n,) Of the candidates among the items."""
@@ -73,7 +73,7 @@ class RequestEncoder:
         self,
         manifest: BundleManifest,
         encoders: Encoders,
-        items: Items,
+        items: LayeredItems,
         priors: Snapshots,
         attended: Collection[str],
         named: Collection[str],
@@ -98,7 +98,7 @@ class RequestEncoder:
         operand = partial(_operand, encoders, self._query_columns, self._wanted)
         self._operand = lru_cache(maxsize=KEPT, typed=True)(operand)
 
-    def renewed(self, items: Items) -> Self:
+    def renewed(self, items: LayeredItems) -> Self:
         """The same with other items."""
         other = copy(self)
         other.items = items
@@ -149,7 +149,7 @@ class RequestEncoder:
             columns |= encoded(self.encoders, derived(self.schema, "cross", sides, self.priors, times))
         return assemble(self.schema.placed("cross"), columns, len(alive))
 
-    def encode_items(self, ids: list[Any], columns: list[dict[str, Any]]) -> Layer:
+    def encode_items(self, ids: list[Any], columns: list[dict[str, Any]]) -> ItemLayer:
         """Items of the given columns, each once, as the records hold them. Raises RequestError."""
         for n, row in enumerate(columns):
             for column in row.keys() - self.item_columns:
@@ -162,14 +162,14 @@ class RequestEncoder:
         try:
             given = [series(name, [row.get(name) for row in columns], "items") for name in names]
             frame = pl.DataFrame([identifiers(series("id", ids, "items"), "id").alias(key), *given])
-            records = Records.of(frame, self.encoders, self.priors, key, self._manifest.item_columns)
+            records = ItemRecords.of(frame, self.encoders, self.priors, key, self._manifest.item_columns)
         except DataError as error:
             raise RequestError(str(error)) from None
-        return Layer(records, self._vectors(records.rows))
+        return ItemLayer(records, self._vectors(records.rows))
 
     def _candidates(
         self, request: Request, query: Rows, retrieve: Retrieve | None
-    ) -> tuple[list[Any], list[dict[str, Any]], Items, Longs]:
+    ) -> tuple[list[Any], list[dict[str, Any]], LayeredItems, Longs]:
         """Ids, what else is given of them, the items, and where each is among them."""
         if request.candidates is not None:
             if request.where or request.retrieve:
@@ -185,7 +185,7 @@ class RequestEncoder:
 
     def where(self, request: Request) -> Where:
         """What a request filters by, as hashes. Raises RequestError for a column that is no filter, or its values."""
-        columns = filters(self.schema)
+        columns = filter_columns(self.schema)
         found = []
         for column, values in request.where.items():
             if column not in columns:
@@ -198,7 +198,7 @@ class RequestEncoder:
             found.append((columns[column], tuple(sorted(set(hashed.tolist()) - {0}))))
         return tuple(sorted(found))
 
-    def _places(self, given: Candidates) -> tuple[Items, Longs]:
+    def _places(self, given: Candidates) -> tuple[LayeredItems, Longs]:
         """The items, and where each candidate is among them, −1 for one neither known nor described."""
         ids, described = given.ids, given.described
         place = find(self.items, ids, "candidates", given.numbers)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from corank.bundle.item_layers import Items
+from corank.bundle.item_layers import LayeredItems
 from corank.core.errors import DataError, RequestError
 from corank.core.ragged import Ragged, Rows
 from corank.core.types import Floats, Hashes, Ints, Longs
@@ -56,7 +56,7 @@ class HistoryEncoder:
         self.needed = bool(self._needs.records or self._needs.weighted)
         """Whether codes alone are not enough."""
 
-    def past(self, name: str, events: Any, items: Items, time: int) -> RequestHistory:
+    def past(self, name: str, events: Any, items: LayeredItems, time: int) -> RequestHistory:
         """A history as the request tells it, cut to its length. Raises RequestError."""
         settings = self.schema.histories()[name]
         ids, times = history(name, events, settings.half_life is not None)
@@ -81,7 +81,7 @@ class HistoryEncoder:
             weight,
         )
 
-    def of(self, items: Items, past: Mapping[str, RequestHistory]) -> HistoryItems:
+    def of(self, items: LayeredItems, past: Mapping[str, RequestHistory]) -> HistoryItems:
         looked_up = [name for name in self._needs.records if name in past]
         places = [past[name].place for name in looked_up]
         place = np.concatenate([np.empty(0, dtype=np.int64), *places])
@@ -126,10 +126,10 @@ class HistoryEncoder:
         """The query's row with the attributes of its histories' items, and what each event weighs."""
         return rows if recalled is None else with_past(self.schema, rows, recalled.items, recalled.rows)
 
-    def attended_rows(self, items: Items, past: Mapping[str, RequestHistory]) -> dict[str, Rows]:
+    def attended_rows(self, items: LayeredItems, past: Mapping[str, RequestHistory]) -> dict[str, Rows]:
         return {name: self._events(items, name, past[name]) for name in self.attended}
 
-    def _events(self, items: Items, name: str, past: RequestHistory) -> Rows:
+    def _events(self, items: LayeredItems, name: str, past: RequestHistory) -> Rows:
         """The records of a history's items; one that has none is its id's code, and all else missing."""
         placed, unknown = self.schema.placed("item"), np.flatnonzero(past.place < 0)
         known = items.rows(past.place[past.place >= 0])
@@ -147,7 +147,7 @@ class HistoryEncoder:
         return known.compact().followed(none).take(order)
 
 
-def find(items: Items, ids: list[Any], where: str, numbers: Longs | None = None) -> Longs:
+def find(items: LayeredItems, ids: list[Any], where: str, numbers: Longs | None = None) -> Longs:
     """The place of each item, −1 where it is not: (n,); `numbers` are the ids, if known to be such.
 
     Raises RequestError.

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from copy import copy
 from pathlib import Path
 
-from corank.bundle.item_layers import Items, Layer
+from corank.bundle.item_layers import ItemLayer, LayeredItems
 from corank.bundle.item_vectors import save_vectors
 from corank.bundle.manifest import Bundle, BundleManifest, write
 from corank.core.errors import BundleError, StoreError
@@ -89,7 +89,7 @@ def _fill(folder: Path, store: Store, version: str, manifest: BundleManifest) ->
     save_vectors(folder, layer.vectors)
 
 
-def _items(folder: Path, store: Store, version: str, form: RecordFormat) -> Layer:
+def _items(folder: Path, store: Store, version: str, form: RecordFormat) -> ItemLayer:
     """The records of the bundle's items, block by block in their order; raises StoreError for one that is not there."""
     keys = to_keys(read_frame(folder / KEYS).to_series())
     layers = []
@@ -102,7 +102,7 @@ def _items(folder: Path, store: Store, version: str, form: RecordFormat) -> Laye
                 f"{store.address}: {len(some) - len(held)} records of {version} are missing; publish it again"
             )
         layers.append(form.decode(held))
-    return Layer.joined(layers)
+    return ItemLayer.joined(layers)
 
 
 def load_latest(store: Store, version: str, funnel: Funnel) -> Funnel:
@@ -118,7 +118,7 @@ def load_latest(store: Store, version: str, funnel: Funnel) -> Funnel:
 
 def _bundles(funnel: Funnel) -> Funnel:
     """Without what came since its bundle."""
-    items = Items(funnel.request_encoder.items.layers[:1])
+    items = LayeredItems(funnel.request_encoder.items.layers[:1])
     bare = copy(funnel)
     bare.request_encoder = funnel.request_encoder.renewed(items)
     bare.retrieval = funnel.retrieval and funnel.retrieval.renewed(items)

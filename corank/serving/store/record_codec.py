@@ -17,8 +17,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from corank.bundle.item_layers import Layer
-from corank.bundle.item_records import Records
+from corank.bundle.item_layers import ItemLayer
+from corank.bundle.item_records import ItemRecords
 from corank.bundle.manifest import BundleManifest
 from corank.core.errors import StoreError
 from corank.core.ragged import Ragged, Rows
@@ -79,7 +79,7 @@ class RecordFormat:
             found[name] = (int(offset), base.str, int(np.prod(shape)))
         return found
 
-    def encode(self, layer: Layer, index: NDArray[np.int64]) -> list[tuple[bytes, bytes]]:
+    def encode(self, layer: ItemLayer, index: NDArray[np.int64]) -> list[tuple[bytes, bytes]]:
         """Key and record of some of a layer's items."""
         rows, operands = layer.records.rows.take(index), layer.records.operands.take(index)
         fixed = np.zeros(len(index), dtype=self.dtype)
@@ -123,7 +123,7 @@ class RecordFormat:
         """Whether a record is whole, its key's, and of this model version."""
         return len(record) >= self.dtype.itemsize and record[:CRC] == self._checksum(key, record[CRC:])
 
-    def decode(self, records: Mapping[bytes, bytes]) -> Layer:
+    def decode(self, records: Mapping[bytes, bytes]) -> ItemLayer:
         """The layer of N records by key. Raises StoreError for one that is damaged or of another model version."""
         keys = sorted(records)
         ids, values = to_ids(keys), [records[key] for key in keys]
@@ -160,7 +160,7 @@ class RecordFormat:
         )
         columns = {name: np.ascontiguousarray(fixed["columns"][:, n]) for n, name in enumerate(self.columns)}
         vectors = {stage: np.ascontiguousarray(fixed[f"vector.{stage}"]) for stage, _ in self.vectors}
-        return Layer(Records(Keys(ids), rows, operands, columns), vectors)
+        return ItemLayer(ItemRecords(Keys(ids), rows, operands, columns), vectors)
 
 
 def _eight(values: NDArray[Any]) -> NDArray[Any]:

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from corank.bundle.item_layers import Layer
+from corank.bundle.item_layers import ItemLayer
 from corank.core.errors import StoreError
 from corank.core.ragged import Ragged
 from corank.serving.store.record_codec import CRC, RecordFormat, to_ids, to_keys
@@ -23,7 +23,7 @@ class Coded:
     """Items of a random world, with vectors of two stages, and their records."""
 
     form: RecordFormat
-    layer: Layer
+    layer: ItemLayer
     records: dict[bytes, bytes]
 
     @classmethod
@@ -51,7 +51,7 @@ def same_lists(ours: Ragged, theirs: Ragged) -> None:
     assert ours.flat().dtype == theirs.flat().dtype
 
 
-def same(ours: Layer, theirs: Layer) -> None:
+def same(ours: ItemLayer, theirs: ItemLayer) -> None:
     """Bit for bit, types included."""
     mine, other = ours.records, theirs.records
     assert mine.ids.values.to_list() == other.ids.values.to_list()
