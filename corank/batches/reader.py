@@ -132,7 +132,7 @@ class Reader:
     def _events(self, items: Ragged) -> tuple[Rows, Ragged]:
         """The distinct items of some histories, and the place of each event's item among them."""
         distinct, place = np.unique(items.flat(), return_inverse=True)
-        return self.packed.items.take(distinct), Ragged.packed(items.length, place.astype(np.int32))
+        return self.packed.items.take(distinct), Ragged.from_lengths(items.length, place.astype(np.int32))
 
     def _columns(self, shard: Shard, found: "_Candidates") -> dict[str, Floats]:
         logged = {name: found.column(values, np.nan) for name, values in shard.columns.items()}
@@ -167,7 +167,7 @@ class Reader:
         if not len(beyond):
             return cross
         pairs = pair_rows(self.packed, shard, requests, found.request_of[beyond], found.row[beyond])
-        return cross.replaced(beyond, pairs)
+        return cross.with_rows(beyond, pairs)
 
     @cached_property
     def _share(self) -> Floats:

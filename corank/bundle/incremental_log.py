@@ -220,4 +220,4 @@ def _item_operands(
     if len(strange) == len(record):
         return bare
     held = records.operands.take(np.maximum(record, 0))
-    return held.replaced(strange, bare) if len(strange) else held
+    return held.with_rows(strange, bare) if len(strange) else held

@@ -28,25 +28,25 @@ class ItemLayer:
     vectors: Mapping[str, Floats]
 
     @classmethod
-    def joined(cls, layers: Sequence[Self]) -> Self:
+    def concat(cls, layers: Sequence[Self]) -> Self:
         """Layers whose ids ascend from one to the next, as one."""
         while len(layers) > 1:  # in pairs, so that each item is copied a few times only
             pairs = zip(layers[::2], layers[1::2], strict=False)
-            layers = [one._followed(other) for one, other in pairs] + list(layers[len(layers) // 2 * 2 :])
+            layers = [one._append(other) for one, other in pairs] + list(layers[len(layers) // 2 * 2 :])
         return layers[0]
 
-    def _followed(self, other: Self) -> Self:
+    def _append(self, other: Self) -> Self:
         vectors = {name: np.concatenate((held, other.vectors[name])) for name, held in self.vectors.items()}
-        return type(self)(self.records.followed(other.records), vectors)
+        return type(self)(self.records.concat(other.records), vectors)
 
-    def merged(self, newer: Self) -> Self:
+    def merge(self, newer: Self) -> Self:
         """These items and newer ones, which take the place of the older."""
         older, order = self.records.order_with(newer.records)
         vectors = {
             name: np.concatenate((held[older], newer.vectors[name]))[order]
             for name, held in self.vectors.items()
         }
-        return type(self)(self.records.merged(newer.records), vectors)
+        return type(self)(self.records.merge(newer.records), vectors)
 
 
 @dataclass(frozen=True)
@@ -60,15 +60,15 @@ class LayeredItems:
         """The first place of every layer, and the end."""
         return np.cumsum([0, *(len(layer.records.ids) for layer in self.layers)])
 
-    def followed(self, layer: ItemLayer) -> Self:
+    def with_layer(self, layer: ItemLayer) -> Self:
         """With a newer layer."""
         return type(self)((*self.layers, layer))
 
-    def renewed(self, newer: ItemLayer) -> Self:
+    def with_items(self, newer: ItemLayer) -> Self:
         """With newer items among those that came since the bundle."""
         first, *later = self.layers
         for layer in reversed(later):
-            newer = layer.merged(newer)
+            newer = layer.merge(newer)
         return type(self)((first, newer))
 
     @property
@@ -112,12 +112,12 @@ class LayeredItems:
 
     def column(self, name: str, place: Longs) -> Floats:
         """One of the data's `columns`: (P,)."""
-        return self._gathered(place, lambda layer, at: layer.records.columns[name][at], _followed, _take)
+        return self._gathered(place, lambda layer, at: layer.records.columns[name][at], _concat, _take)
 
     def vectors(self, stage: str, place: Longs) -> Floats:
         """(P, d)"""
         return self._gathered(
-            place, lambda layer, at: layer.vectors[stage].take(at, axis=0, mode="clip"), _followed, _take
+            place, lambda layer, at: layer.vectors[stage].take(at, axis=0, mode="clip"), _concat, _take
         )
 
     def _gathered(
@@ -144,10 +144,10 @@ class LayeredItems:
 
 def _compact(one: Listed, other: Listed) -> Listed:
     """Lists are views into those of a whole layer."""
-    return one.compact().followed(other.compact())
+    return one.compact().concat(other.compact())
 
 
-def _followed(one: Floats, other: Floats) -> Floats:
+def _concat(one: Floats, other: Floats) -> Floats:
     return np.concatenate((one, other))
 
 

@@ -64,7 +64,7 @@ class ItemRecords:
             {name: numbers(column(name), name).astype(np.float32) for name in columns},
         )
 
-    def renewed(self, encoders: Encoders, priors: Snapshots) -> Self:
+    def refresh_derived(self, encoders: Encoders, priors: Snapshots) -> Self:
         """The same items with what is derived of them anew, as of the priors' snapshots."""
         sides = OperandRows.alone(encoders.schema, "item", self.operands)
         never = np.full(len(self.rows), NEVER)
@@ -73,16 +73,16 @@ class ItemRecords:
         held = split_rows(placed, self.rows)
         return replace(self, rows=assemble(placed, held | found, len(self.rows)))
 
-    def followed(self, other: Self) -> Self:
+    def concat(self, other: Self) -> Self:
         """These items, then others whose ids are greater."""
         return type(self)(
             Keys(pl.concat([self.ids.values, other.ids.values])),
-            self.rows.followed(other.rows),
-            self.operands.followed(other.operands),
+            self.rows.concat(other.rows),
+            self.operands.concat(other.operands),
             {name: np.concatenate((held, other.columns[name])) for name, held in self.columns.items()},
         )
 
-    def merged(self, newer: Self) -> Self:
+    def merge(self, newer: Self) -> Self:
         """These items and newer records of some of them, or of others, which take the place of the older ones."""
         older, order = self.order_with(newer)
         ids = pl.concat([self.ids.values.gather(older), newer.ids.values])
@@ -90,8 +90,8 @@ class ItemRecords:
         return replace(
             self,
             ids=Keys(ids.gather(order)),
-            rows=self.rows.take(older).followed(newer.rows).take(order),
-            operands=self.operands.take(older).followed(newer.operands).take(order),
+            rows=self.rows.take(older).concat(newer.rows).take(order),
+            operands=self.operands.take(older).concat(newer.operands).take(order),
             columns=columns,
         )
 

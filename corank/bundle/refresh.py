@@ -48,7 +48,7 @@ def refresh(path: Path, newer: RefreshSources, report: Report = lambda line: Non
         since = min((priors.cut or {}).values())
         read = read_incremental_log(newer, manifest, encoders, records, since, report)
         priors = _forward(priors, read, manifest.declared.priors(), report)
-    records = records.renewed(encoders, priors)
+    records = records.refresh_derived(encoders, priors)
     fresh = manifest.model_copy(
         update={
             "priors": dict(priors.cut or {}),
@@ -108,7 +108,7 @@ def _renewed(
     frame = newest_rows(versions.frame).rename({ID: key})
     known_ids = int((records.ids.find(frame[key]) >= 0).sum())
     report(f"items: {known_ids:,} renewed, {len(frame) - known_ids:,} new")
-    return records.merged(ItemRecords.of(frame, encoders, priors, key, manifest.item_columns))
+    return records.merge(ItemRecords.of(frame, encoders, priors, key, manifest.item_columns))
 
 
 def _forward(

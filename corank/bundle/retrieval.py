@@ -146,7 +146,7 @@ class Retrieval:
         index = None if facts.recall.index == "flat" else read(folder / INDEX)
         return cls(Retriever(vectors, index, facts.recall), facts.settings, items)
 
-    def renewed(self, items: LayeredItems) -> Self:
+    def with_items(self, items: LayeredItems) -> Self:
         """With other newer items on the same bundle's."""
         return type(self)(self._retriever, self.settings, items)
 

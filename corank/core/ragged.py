@@ -31,31 +31,31 @@ class Ragged:
 
     def flat(self) -> NDArray[Any]:
         """The values of all rows, one after another: (sum of lengths,)."""
-        return np.asarray(self.values[self.places()])
+        return np.asarray(self.values[self.positions()])
 
     def flat_weight(self) -> Floats | None:
         """The weights of `flat`, if there are any."""
-        return None if self.weight is None else np.asarray(self.weight[self.places()])
+        return None if self.weight is None else np.asarray(self.weight[self.positions()])
 
     def compact(self) -> Self:
         """The same lists, with no values but their own."""
-        return self.packed(self.length, self.flat(), self.flat_weight())
+        return self.from_lengths(self.length, self.flat(), self.flat_weight())
 
-    def places(self) -> Longs:
+    def positions(self) -> Longs:
         """Where the values of `flat` lie among the shared ones: (sum of lengths,)."""
         ends = np.cumsum(self.length, dtype=np.int64)
         total = int(ends[-1]) if len(ends) else 0
-        places: Longs = np.arange(total) + np.repeat(self.start - (ends - self.length), self.length)
-        return places
+        positions: Longs = np.arange(total) + np.repeat(self.start - (ends - self.length), self.length)
+        return positions
 
-    def replaced(self, at: Index, new: Self) -> Self:
+    def with_rows(self, at: Index, new: Self) -> Self:
         """These lists with those at `at` replaced by `new`, in order; weights are lost."""
         length, flat = self.length.copy(), self.flat()
         start = np.cumsum(length, dtype=np.int64) - length
         start[at], length[at] = new.start + len(flat), new.length
         return type(self)(start, length, np.concatenate((flat, new.values)))
 
-    def followed(self, other: Self) -> Self:
+    def concat(self, other: Self) -> Self:
         """These lists, then others; weights are lost."""
         start = np.concatenate((self.start, other.start + len(self.values)))
         length, values = (
@@ -69,16 +69,16 @@ class Ragged:
         return np.repeat(np.arange(len(self.length)), self.length)
 
     @classmethod
-    def packed(cls, length: Index, values: NDArray[Any], weight: Floats | None = None) -> Self:
+    def from_lengths(cls, length: Index, values: NDArray[Any], weight: Floats | None = None) -> Self:
         """Lists that lie one after another."""
         start = np.cumsum(length, dtype=np.int64) - length
         return cls(start, length.astype(np.int32), values, weight)
 
     @classmethod
-    def of(cls, lists: Sequence[Sequence[int]]) -> Self:
+    def from_lists(cls, lists: Sequence[Sequence[int]]) -> Self:
         length = np.array([len(values) for values in lists], dtype=np.int32)
         flat = [value for values in lists for value in values]
-        return cls.packed(length, np.array(flat, dtype=np.int32))
+        return cls.from_lengths(length, np.array(flat, dtype=np.int32))
 
 
 @dataclass(frozen=True)
@@ -98,15 +98,15 @@ class Rows:
     def compact(self) -> Self:
         return type(self)(self.ids, self.numbers, tuple(values.compact() for values in self.lists))
 
-    def followed(self, other: Self) -> Self:
+    def concat(self, other: Self) -> Self:
         """These rows, then others."""
-        lists = (one.followed(more) for one, more in zip(self.lists, other.lists, strict=True))
+        lists = (one.concat(more) for one, more in zip(self.lists, other.lists, strict=True))
         ids, numbers = np.concatenate((self.ids, other.ids)), np.concatenate((self.numbers, other.numbers))
         return type(self)(ids, numbers, tuple(lists))
 
-    def replaced(self, at: Index, new: Self) -> Self:
+    def with_rows(self, at: Index, new: Self) -> Self:
         """These rows with those at `at` replaced by `new`, in order."""
         ids, numbers = self.ids.copy(), self.numbers.copy()
         ids[at], numbers[at] = new.ids, new.numbers
-        lists = (old.replaced(at, fresh) for old, fresh in zip(self.lists, new.lists, strict=True))
+        lists = (old.with_rows(at, fresh) for old, fresh in zip(self.lists, new.lists, strict=True))
         return type(self)(ids, numbers, tuple(lists))

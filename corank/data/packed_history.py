@@ -29,10 +29,10 @@ def history_items(
         history = packed.schema.histories()[name]
         events = packed.events[history.events]
         view = shard.query.lists[lists.index(name)].take(requests)
-        place, time = view.places(), np.repeat(shard.time[requests], view.length)
+        place, time = view.positions(), np.repeat(shard.time[requests], view.length)
         rows = packed.item_versions.find_at(events.ordinals[place], time)
         weight = recency(time - events.times[place], history.half_life) if history.half_life else None
-        found[name] = Ragged.packed(view.length, rows, weight)
+        found[name] = Ragged.from_lengths(view.length, rows, weight)
     return found
 
 
@@ -63,7 +63,7 @@ def with_past(schema: Schema, rows: Rows, items: Mapping[str, Ragged], records: 
             history, feature = attributes[name]
             lists[n] = codes(schema, items[history], feature, records)
         elif name in items and items[name].weight is not None:
-            lists[n] = Ragged.packed(lists[n].length, lists[n].flat(), items[name].weight)
+            lists[n] = Ragged.from_lengths(lists[n].length, lists[n].flat(), items[name].weight)
     return Rows(rows.ids, rows.numbers, tuple(lists))
 
 
@@ -73,6 +73,6 @@ def codes(schema: Schema, items: Ragged, feature: str, records: Rows) -> Ragged:
     if schema.features[feature].storage == "id":
         found = np.full(len(row), MISSING, dtype=np.int32)
         found[row >= 0] = records.ids[row[row >= 0], placed.ids.index(feature)]
-        return Ragged.packed(items.length, found, weight)
+        return Ragged.from_lengths(items.length, found, weight)
     inner = lists_of(records.lists[placed.lists.index(feature)], row)
-    return nested(Ragged.packed(items.length, row, weight), inner)
+    return nested(Ragged.from_lengths(items.length, row, weight), inner)

@@ -119,12 +119,12 @@ class Operands:
             self.count, self.keys | other.keys, self.lists | other.lists, self.numbers | other.numbers
         )
 
-    def followed(self, other: Self) -> Self:
+    def concat(self, other: Self) -> Self:
         """The operands of these rows, then of others."""
         return type(self)(
             self.count + other.count,
             {name: np.concatenate((keys, other.keys[name])) for name, keys in self.keys.items()},
-            {name: lists.followed(other.lists[name]) for name, lists in self.lists.items()},
+            {name: lists.concat(other.lists[name]) for name, lists in self.lists.items()},
             {name: np.concatenate((values, other.numbers[name])) for name, values in self.numbers.items()},
         )
 
@@ -137,7 +137,7 @@ class Operands:
             {name: self.numbers[name] for name in wanted.numbers},
         )
 
-    def replaced(self, at: NDArray[np.integer], new: Self) -> Self:
+    def with_rows(self, at: NDArray[np.integer], new: Self) -> Self:
         """These rows with those at `at` replaced by `new`, in order."""
 
         def put(old: NDArray[Any], fresh: NDArray[Any]) -> NDArray[Any]:
@@ -148,7 +148,7 @@ class Operands:
         return type(self)(
             self.count,
             {name: put(keys, new.keys[name]) for name, keys in self.keys.items()},
-            {name: lists.replaced(at, new.lists[name]) for name, lists in self.lists.items()},
+            {name: lists.with_rows(at, new.lists[name]) for name, lists in self.lists.items()},
             {name: put(values, new.numbers[name]) for name, values in self.numbers.items()},
         )
 
@@ -199,7 +199,7 @@ def attribute(items: Ragged, feature: str, operands: Operands) -> Ragged:
     if feature in operands.keys:
         keys = np.zeros(len(row), dtype=np.uint64)
         keys[row >= 0] = operands.keys[feature][row[row >= 0]]
-        return Ragged.packed(items.length, keys)
+        return Ragged.from_lengths(items.length, keys)
     return nested(items, lists_of(operands.lists[feature], row))
 
 
@@ -216,7 +216,7 @@ def nested(outer: Ragged, inner: Ragged) -> Ragged:
     ends = np.append(0, np.cumsum(inner.length, dtype=np.int64))
     last = np.cumsum(outer.length, dtype=np.int64)
     weight = outer.flat_weight()
-    return Ragged.packed(
+    return Ragged.from_lengths(
         ends[last] - ends[last - outer.length],
         inner.flat(),
         None if weight is None else np.repeat(weight, inner.length),

@@ -163,7 +163,7 @@ def _fill(folder: Path, config: Config, packed: PackedDataset, model: JointModel
         for dim, table in held.items():
             write_array(folder / "tables" / name / f"{dim}.npy", table)
     _write_graphs(folder, model)
-    records = newest(packed).renewed(packed.encoders, priors)
+    records = newest(packed).refresh_derived(packed.encoders, priors)
     records.save(folder / "items")
     towers = {name: model.tables_of[name] for name, s in model.stages.items() if isinstance(s, Towers)}
     vectors = ItemTowers(folder, towers, model.layout, tables).vectors(records.rows)

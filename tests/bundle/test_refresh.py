@@ -106,7 +106,7 @@ def test_records_and_vectors_are_of_the_new_priors(case: Case, bundle: Path) -> 
     before = Bundle.open(bundle)
     after = corank.refresh(bundle, str(case.base / "log.parquet"), until="1970-01-05")
     now = case.packed.priors.as_of(case.packed.schema.priors(), 4 * DAY)
-    expected = newest(case.packed).renewed(case.packed.encoders, now)
+    expected = newest(case.packed).refresh_derived(case.packed.encoders, now)
     assert plain(records(after).rows) == plain(expected.rows) != plain(records(before).rows)
     assert records(after).ids.values.to_list() == list(range(16))
     tables = {int(d): w.detach().numpy() for d, w in tables_of(case.model).weights.items()}

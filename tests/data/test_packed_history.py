@@ -157,7 +157,7 @@ def test_weights_fall_to_that_of_sixty_half_lives() -> None:
 
 
 def test_an_item_without_a_record_has_nothing_but_its_place(world: PackedDataset) -> None:
-    items = Ragged.of([[3, -1, 0], [-1], []])
+    items = Ragged.from_lists([[3, -1, 0], [-1], []])
     assert codes(world.schema, items, "brand", world.items).flat().tolist() == [4, 0, 2, 0]
     tags = codes(world.schema, items, "tags", world.items)
     assert (tags.length.tolist(), tags.flat().tolist()) == ([3, 0, 0], [2, 4, 3])
@@ -165,7 +165,7 @@ def test_an_item_without_a_record_has_nothing_but_its_place(world: PackedDataset
 
 def test_rows_without_a_past_are_left_as_they_are(world: PackedDataset) -> None:
     rows = only(world, "test").query
-    empty = {name: Ragged.of([[], [], []]) for name in HistoryNeeds.of(world.schema).for_rows}
+    empty = {name: Ragged.from_lists([[], [], []]) for name in HistoryNeeds.of(world.schema).for_rows}
     found = with_past(world.schema, rows, empty, world.items)
     np.testing.assert_array_equal(found.ids, rows.ids)
     shown = world.schema.placed("query").lists.index("shown")

@@ -60,7 +60,9 @@ def of(values: list[int]) -> Hashes:
 
 
 def lists(rows: list[list[int]]) -> Ragged:
-    return Ragged.packed(np.array([len(row) for row in rows], np.int32), of([v for row in rows for v in row]))
+    return Ragged.from_lengths(
+        np.array([len(row) for row in rows], np.int32), of([v for row in rows for v in row])
+    )
 
 
 def spelt(ragged: Ragged) -> list[list[int]]:
@@ -177,7 +179,7 @@ def test_count_of_rows_alone_is_that_of_a_loop(held: list[list[int]], tabs: list
 
 
 def test_history_is_of_what_its_items_are_now() -> None:
-    items = {"seen": Ragged.packed(np.array([3, 0, 2]), np.array([0, -1, 3, -1, 2]))}
+    items = {"seen": Ragged.from_lengths(np.array([3, 0, 2]), np.array([0, -1, 3, -1, 2]))}
     operands = Operands(
         4, {"item": of([11, 12, 13, 14]), "brand": ITEM.keys["brand"]}, {"tags": ITEM.lists["tags"]}, {}
     )
@@ -195,7 +197,7 @@ def test_history_is_of_what_its_items_are_now() -> None:
 
 
 def test_weights_of_a_history_stay_with_its_values() -> None:
-    items = {"seen": Ragged.packed(np.array([2]), np.array([0, 3]), np.array([0.5, 1], np.float32))}
+    items = {"seen": Ragged.from_lengths(np.array([2]), np.array([0, 3]), np.array([0.5, 1], np.float32))}
     tags = of_histories(SCHEMA, items, ITEM, ["seen.tags"])["seen.tags"]
     weight = tags.flat_weight()
     assert weight is not None and weight.tolist() == [0.5, 0.5, 1, 1, 1, 1]
@@ -240,9 +242,9 @@ def test_operands_are_hashes_and_numbers_of_raw_values() -> None:
 def test_operands_are_saved_taken_and_replaced(tmp_path: Path) -> None:
     wanted, found = OperandNames.of(SCHEMA, "query"), operands()
     found.save(tmp_path)
-    swapped = Operands.load(tmp_path, wanted, 3).replaced(np.array([2, 0]), found.take(np.array([0, 2])))
+    swapped = Operands.load(tmp_path, wanted, 3).with_rows(np.array([2, 0]), found.take(np.array([0, 2])))
     back = swapped.take(np.array([2, 1, 0]))
-    twice = found.take(np.array([1])).followed(found).take(np.array([1, 2, 3]))
+    twice = found.take(np.array([1])).concat(found).take(np.array([1, 2, 3]))
     for other in (back, twice):
         assert {name: keys.tolist() for name, keys in other.keys.items()} == {
             name: keys.tolist() for name, keys in found.keys.items()

@@ -107,7 +107,7 @@ def bare_funnel(packed: PackedDataset, path: Path) -> Funnel:
 
     def fill(folder: Path) -> None:
         packed.encoders.save(folder / "encoders")
-        newest(packed).renewed(packed.encoders, priors).save(folder / "items")
+        newest(packed).refresh_derived(packed.encoders, priors).save(folder / "items")
         for n, rates in enumerate(priors.rates.values()):
             rates.save(prior_folder(folder, n))
 

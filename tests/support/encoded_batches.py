@@ -31,7 +31,7 @@ LAYOUT = Layout(SCHEMA, SIZES)
 
 
 def _ragged(rng: np.random.Generator, rows: int, size: int) -> Ragged:
-    return Ragged.of([rng.integers(1, size, rng.integers(0, 5)).tolist() for _ in range(rows)])
+    return Ragged.from_lists([rng.integers(1, size, rng.integers(0, 5)).tolist() for _ in range(rows)])
 
 
 def rows(rng: np.random.Generator, requests: int, items: int, candidates: int) -> tuple[Rows, Rows, Rows]:

@@ -36,7 +36,7 @@ def attended(of: Sequence[Request], seed: int = 0) -> tuple[Batch, Batch]:
     _, item_of = np.unique(rng.integers(0, 6, count), return_inverse=True)
     query, held, cross = rows(rng, len(of), HELD, count)
     item = held.take(np.arange(item_of.max(initial=-1) + 1))
-    events = Ragged.of([found for _, found in of])
+    events = Ragged.from_lists([found for _, found in of])
     level, click = np.full(count, 2, np.uint8), rng.integers(0, 2, count).astype(np.float32)
 
     def batch(query: Rows, item: Rows, request_of: np.ndarray, item_of: np.ndarray, events: Ragged) -> Batch:

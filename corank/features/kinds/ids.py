@@ -192,12 +192,12 @@ class IdsFeature(ColumnFeature):
         """N lists of codes, the first `last` values of each."""
         assert isinstance(encoder, Vocabulary | Hash)
         length, flat = split(values, self.separator, name)
-        return Ragged.packed(length, encoder.codes(flat, name)).first(self.last)
+        return Ragged.from_lengths(length, encoder.codes(flat, name)).first(self.last)
 
     def lists(self, values: pl.Series, name: str) -> Ragged:
         """N lists of hashes, of the first `last` values of each."""
         length, flat = split(values, self.separator, name)
-        return Ragged.packed(length, hashes(flat, name)).first(self.last)
+        return Ragged.from_lengths(length, hashes(flat, name)).first(self.last)
 
     def sample(self, encoder: Encoder | None, rng: np.random.Generator) -> list[Any] | None:
         """Draw a short list of values."""

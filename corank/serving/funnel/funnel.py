@@ -79,9 +79,9 @@ class Funnel:
         other = copy(self)
         other.manifest = self.manifest.model_copy(update={"items_seq": items_seq})
         if newer is not None:
-            items = self.request_encoder.items.renewed(newer)
+            items = self.request_encoder.items.with_items(newer)
             other.request_encoder = self.request_encoder.renewed(items)
-            other.retrieval = self.retrieval and self.retrieval.renewed(items)
+            other.retrieval = self.retrieval and self.retrieval.with_items(items)
         return other
 
     def rank(self, request: Request) -> dict[str, Any]:

@@ -212,7 +212,7 @@ class RequestEncoder:
         if not new:
             return self.items, place
         rows = [{c: v for c, v in described[n].items() if c in self.item_columns} for n in new]
-        items = self.items.followed(self.encode_items([ids[n] for n in new], rows))
+        items = self.items.with_layer(self.encode_items([ids[n] for n in new], rows))
         place[new] = find(items, [ids[n] for n in new], "candidates")
         return items, place
 

@@ -91,7 +91,7 @@ class HistoryEncoder:
         local = {name: row[a:b] for name, a, b in zip(looked_up, ends, ends[1:], strict=False)}
         return HistoryItems(
             {
-                name: Ragged.packed(
+                name: Ragged.from_lengths(
                     np.array([len(h.codes)]), local.get(name, np.full(len(h.codes), -1)), h.weight
                 )
                 for name, h in past.items()
@@ -109,7 +109,7 @@ class HistoryEncoder:
             found = of_histories(self.schema, recalled.items, recalled.operands, self._needs.for_attributes)
         # an item that the bundle lacks is still the item that the user has seen
         return found | {
-            name: Ragged.packed(np.array([len(past[name].keys)]), past[name].keys)
+            name: Ragged.from_lengths(np.array([len(past[name].keys)]), past[name].keys)
             for name in self._needs.compared
         }
 
@@ -118,7 +118,7 @@ class HistoryEncoder:
         attributes = {name: history for name, (history, _) in self.schema.attributes().items()}
         owner = {name: name for name in past} | attributes
         return {
-            name: Ragged.packed(np.array([len(past[history].codes)]), past[history].codes)
+            name: Ragged.from_lengths(np.array([len(past[history].codes)]), past[history].codes)
             for name, history in owner.items()
         }
 
@@ -137,14 +137,15 @@ class HistoryEncoder:
             np.full((len(unknown), len(placed.ids)), MISSING, dtype=np.int32),
             np.zeros((len(unknown), placed.width), dtype=np.float32),
             tuple(
-                Ragged.packed(np.zeros(len(unknown), np.int32), np.empty(0, np.int32)) for _ in placed.lists
+                Ragged.from_lengths(np.zeros(len(unknown), np.int32), np.empty(0, np.int32))
+                for _ in placed.lists
             ),
         )
         none.ids[:, placed.ids.index(self.schema.table_of(name))] = past.codes[unknown]
         if not len(unknown):
             return known
         order = np.argsort(np.concatenate((np.flatnonzero(past.place >= 0), unknown)))
-        return known.compact().followed(none).take(order)
+        return known.compact().concat(none).take(order)
 
 
 def find(items: LayeredItems, ids: list[Any], where: str, numbers: Longs | None = None) -> Longs:

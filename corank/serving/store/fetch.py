@@ -102,7 +102,7 @@ def _items(folder: Path, store: Store, version: str, form: RecordFormat) -> Item
                 f"{store.address}: {len(some) - len(held)} records of {version} are missing; publish it again"
             )
         layers.append(form.decode(held))
-    return ItemLayer.joined(layers)
+    return ItemLayer.concat(layers)
 
 
 def load_latest(store: Store, version: str, funnel: Funnel) -> Funnel:
@@ -121,7 +121,7 @@ def _bundles(funnel: Funnel) -> Funnel:
     items = LayeredItems(funnel.request_encoder.items.layers[:1])
     bare = copy(funnel)
     bare.request_encoder = funnel.request_encoder.renewed(items)
-    bare.retrieval = funnel.retrieval and funnel.retrieval.renewed(items)
+    bare.retrieval = funnel.retrieval and funnel.retrieval.with_items(items)
     return bare
 
 
