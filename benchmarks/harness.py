@@ -1,4 +1,4 @@
-"""What every benchmark prints: its figures and its aims, as a table or as one JSON document."""
+"""Output of a benchmark: its figures and its aims, as a table or as one JSON document."""
 
 import json
 import operator

@@ -1,6 +1,6 @@
-"""Senders of requests over HTTP, and servers to send to: how many a second one takes, and how long each request waits.
+"""Load over HTTP: throughput of a server when saturated, and latency of its requests at a given rate.
 
-A server has the first of this process's cores to itself, the sender the last, so on Linux only.
+The server runs on the first of this process's cores, the sender on the last; Linux only.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
-"""What benchmarks of serving share: a funnel of 1,000 → 100 → 10, its bundle with a million items, and its requests.
+"""The funnel that benchmarks of serving share: 1,000 → 100 → 10 candidates, a bundle with a million items, requests.
 
-Made in about half a minute, and kept where a folder is given. Items that the log never saw have ids of their own, and
-attributes of those that it did, prices and freshness of their own: so that no two score alike.
+It is made in about half a minute, and kept if a folder is given. Items that the log lacks have new ids, the attributes
+of items of the log, and their own prices and freshness, so that no two items have the same score.
 """
 
 import random

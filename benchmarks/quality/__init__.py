@@ -1,0 +1,1 @@
+"""How good the models are, beside references that are fitted on the same rows."""

@@ -1,9 +1,10 @@
-"""What features and structure add to both stages on KuaiRand-Pure, beside gradient boosting with day-lagged priors.
+"""Gain of features and of structure for both stages on KuaiRand-Pure; reference: gradient boosting with priors.
 
-`ablation DIR` imports DIR and trains every arm once a seed; nothing but what its name says is added to `base`, which
-has the columns of users and videos, tab and hour, and learns clicks. `all` has everything, histories and priors frozen
-at midnight; `live` the same, known to the minute. What an arm adds is its mean over seeds less that of `base` (of `din`
-less that of `histories`), with a 95 % interval over users and seeds, all on the same rows. Test day: 30 April.
+`ablation DIR` imports the log in DIR and trains every arm once a seed. An arm adds to `base` what its name says. `base`
+has the columns of users and videos, tab and hour, and learns clicks. `all` has everything, with histories and priors as
+of midnight; `live` has the same with histories and priors as of the request. The gain of an arm is its mean over seeds
+minus that of `base` (for `din`: minus that of `histories`), with a 95 % interval over users and seeds, all on the same
+rows. The test day is 30 April.
 """
 
 import argparse

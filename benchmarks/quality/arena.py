@@ -1,4 +1,4 @@
-"""Simulated worlds on which arms, each a training of its own, are compared: made, packed, trained, kept."""
+"""Simulated worlds on which arms are compared: each arm is one training, whose result is kept."""
 
 import json
 import shutil

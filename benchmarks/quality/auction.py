@@ -1,11 +1,11 @@
-"""What an order by `click * bid` earns, raw and calibrated, beside the same model calibrated by the truth: four worlds.
+"""Earnings of an order by `click * bid`: raw, calibrated, and calibrated by the truth, on four simulated worlds.
 
-Every item bids for clicks; the config that `corank simulate --auction` writes is trained. Each stage orders all
-candidates of a test request, and the cascade cuts by both. Earned is the expected value of the top, Σ p · bid over the
-true p, as a share of the best possible:
-  raw          by the sigmoid of the logit
-  calibrated   by Platt's scaling, fitted on exposed validation clicks: what is shipped
-  oracle       by isotonic regression of the truth itself on the logits of all test candidates
+Every item bids for clicks. The config that `corank simulate --auction` writes is trained. Each stage orders all
+candidates of a test request, and the cascade cuts by both. The figure is the expected value of the first items,
+Σ p · bid with the true p, as a share of the best possible:
+  raw          order by the sigmoid of the logit
+  calibrated   order by Platt scaling fitted on exposed validation clicks, which is what is shipped
+  oracle       order by isotonic regression of the truth on the logits of all test candidates
 """
 
 import argparse

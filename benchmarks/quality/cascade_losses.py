@@ -1,9 +1,9 @@
-"""Losses of the whole cascade beside each other, on logs in RecFlow's layout: joint Recall@10@20, all tuned alike.
+"""Joint Recall@10@20 of the losses of the whole cascade, on simulated logs in RecFlow's layout, all tuned alike.
 
-The two-stage protocol of docs/recflow.md: 40 candidates a request, towers keep 30, the ranker 20, of 10 to be found;
-a random order has .50. Every loss has the same towers, ranker, epochs and batches. Its learning rate and its
-temperature are swept over the same grid on validation in a world of its own, then held for all seeds. A seed is a world
-of its own; intervals are of the differences by seed.
+The protocol is that of docs/recflow.md with two stages: 40 candidates a request, the towers keep 30, the ranker 20, and
+10 are to be found; a random order finds half of them. All losses have the same towers, ranker, epochs and batches. The
+learning rate and the temperature of each are swept over the same grid on the validation days of one world, then held
+for all seeds. Every seed is another world. Intervals are of the differences by seed.
 """
 
 import argparse

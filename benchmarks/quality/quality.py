@@ -1,7 +1,7 @@
-"""Test-day AUC and per-user GAUC of both stages on KuaiRand-Pure, beside gradient boosting on the same rows.
+"""Test-day AUC and per-user GAUC of both stages on KuaiRand-Pure; reference: gradient boosting on the same rows.
 
-`quality DIR` imports DIR, trains the imported config once a seed, and fits the references in the same run: on the same
-basic features, and on those with day-lagged priors, which corank's config does not have.
+`quality DIR` imports the log in DIR, trains the imported config once a seed, and fits the references in the same run:
+one on the same basic features, one with day-lagged priors in addition, which the config of corank does not have.
 """
 
 import argparse

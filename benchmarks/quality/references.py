@@ -1,7 +1,8 @@
-"""Gradient boosting on imported KuaiRand-Pure: what a model of single rows reaches with the same features and split.
+"""Gradient boosting on imported KuaiRand-Pure: a model of single rows with the same features and split.
 
-`basic` sees all user and video features, tab and hour; `prior` also rates of clicks and long views by user, video
-and author, from the days before the row's. Both predict is_click; learning rate and leaves are swept on validation.
+`basic` sees all user and video features, tab and hour. `prior` also sees rates of clicks and long views by user, video
+and author over the days before the row's day. Both predict is_click. Learning rate and number of leaves are swept on
+validation.
 """
 
 import argparse

@@ -1,17 +1,17 @@
-"""What a pre-ranker loses by learning from exposed candidates alone, and what wins it back: four worlds, known truth.
+"""Loss of a pre-ranker that learns from exposed candidates alone, and what restores it: four simulated worlds.
 
-Arms, all of the same towers and train settings:
-  alone            exposed candidates' clicks (a)
-  ranker           the ranker of exposed clicks, used as pre-ranker (b)
-  frozen_teacher   as `negatives`, but the ranker trained first and frozen (c)
-  imitate          production's scores alone (d)
-  oracle           the truth of all candidates, to convergence (e)
-  negatives        joint with the ranker: clicks, cut candidates as hard negatives, distillation of the ranker
+All arms have the same towers and training settings:
+  alone            learns clicks of exposed candidates
+  ranker           the ranker, trained on exposed clicks, used as the pre-ranker
+  frozen_teacher   as `negatives`, but the ranker is trained first and frozen
+  imitate          learns production's scores alone
+  oracle           learns the truth of all candidates, to convergence
+  negatives        joint with the ranker: clicks, cut candidates as hard negatives, distillation from the ranker
   joint            joint with the ranker and with a teacher that also sees production's scores
-  joint_apart      the same, each stage trained by itself: what jointness adds
+  joint_apart      as `joint`, but every stage is trained by itself; the difference is the gain of joint training
 
-`negatives` and `joint` have a weight, chosen on validation clicks: the heaviest within one standard error of the best
-AUC on exposed candidates. Every arm's pre-ranker cuts for one fixed ranker, that of `ranker`.
+`negatives` and `joint` have a weight, which is chosen on validation clicks: the largest whose AUC on exposed candidates
+is within one standard error of the best. The pre-ranker of every arm cuts for the same fixed ranker, that of `ranker`.
 """
 
 import argparse

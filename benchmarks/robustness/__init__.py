@@ -1,0 +1,1 @@
+"""What holds under hostile input, kills, outages and load."""

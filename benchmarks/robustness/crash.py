@@ -1,9 +1,9 @@
-"""Training and export killed with SIGKILL at random moments after their first write: what lies there must hold.
+"""Training and export killed with SIGKILL at random moments after their first write, and what is left on disk.
 
-After a killed training every checkpoint loads or is absent, and `--resume` ends with the weights of an unbroken run,
-bit by bit. After a killed export the bundle is the old one or the new one, whole: it opens and answers as that model
-does. Half of the tries are trainings, half exports;
-`killed` of them were cut short, the others had just ended.
+After a killed training every checkpoint loads or is absent, and `--resume` ends with the weights of an uninterrupted
+run, bit by bit. After a killed export the bundle is the old one or the new one: it opens and ranks as that model does.
+Half of the tries are trainings, half exports. `killed` counts the killed processes;
+the others had just ended.
 """
 
 import argparse

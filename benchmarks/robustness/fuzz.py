@@ -1,7 +1,8 @@
-"""Hostile input against a real `corank serve`: no 5xx, no hang, no growth in memory.
+"""Hostile input to a running `corank serve`: no 5xx, no hang, no growth of memory.
 
-Two attackers: schemathesis, which makes requests from the OpenAPI document, and mutations of a valid request, of its
-values, its fields and its bytes. Every answer must come within seconds and be what the document allows.
+There are two sources of requests: schemathesis, which makes them from the OpenAPI document, and mutations of a valid
+request: of its values, its fields and its bytes. Every response must come within seconds and be one that the document
+allows.
 """
 
 import argparse

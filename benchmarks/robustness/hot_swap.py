@@ -1,9 +1,10 @@
-"""A service under requests while another process publishes version after version, and items change.
+"""A service under load while another process publishes one version after the other, and items change.
 
-Each of several connections asks again a moment after its answer, first with nothing but changing items beside it, then
-while versions go live. Every answer names its version and the change of the items; afterwards each is computed anew by
-`corank.serving.store.fetch.restore` for what it named, and is `mixed` where ids or scores are not those. `told_apart`
-is the share of the states for which an answer is not the one of the state before: what the comparison can see.
+Each of several connections sends its next request shortly after a response: first while items change, then while
+versions go live, too. Every response names its version and the number of the last change of items. Afterwards
+`corank.serving.store.fetch.restore` computes each response again for the state that it names; a response counts as
+`mixed` if its ids or scores differ. `told_apart` is the share of states in which some response differs from that of
+the state before, that is, how much the comparison can detect.
 """
 
 import argparse

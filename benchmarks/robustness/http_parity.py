@@ -1,7 +1,7 @@
-"""Scores over HTTP beside those of the model that `corank evaluate` judges: every candidate at every stage it reaches.
+"""Scores over HTTP compared with those of the model that `corank evaluate` measures, for every candidate and stage.
 
-A world is simulated and trained, its bundle published and served by two workers; logged requests are sent as a service
-would send them. `largest` is the largest difference of a probability.
+A world is simulated and trained, its bundle is published and served by two workers, and logged requests are sent.
+`largest` is the largest difference of a probability.
 """
 
 import argparse

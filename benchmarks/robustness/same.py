@@ -1,9 +1,9 @@
-"""Old and new code beside each other: the same seed must give the same losses, weights, figures and answers.
+"""Old and new code compared: the same seed must give the same losses, weights, figures and responses.
 
-Each case is packed, trained, evaluated, exported and asked by an earlier commit and by the working tree, on copies of
-the same tables. Compared are the losses of every step, every weight, the document of `corank evaluate --json` and the
-answer of the bundle, all to the last bit. The earlier commit's bundle and store are then opened by the new code, which
-must answer alike or refuse them with a remedy.
+An earlier commit and the working tree pack, train, evaluate, export and rank each case, on copies of the same tables.
+Compared bit by bit are the losses of every step, every weight, the document of `corank evaluate --json` and the
+response of the bundle. Then the new code opens the earlier commit's bundle and store: it must give the same response or
+refuse them with a remedy.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """A service under load for minutes, while items change every second and a new version goes live every minute.
 
-`corank serve` follows an LMDB store at 70 % of what it takes when saturated. The first minute warms up; figures of the
-start are of the minute after it, those of the end of the last: resident memory of all its processes, the median of the
-minute, and how long requests wait. `failed` are those that were not answered.
+`corank serve` follows an LMDB store at 70 % of its saturated throughput. The first minute warms up. The figures of the
+start are of the next minute, those of the end of the last one: median of the resident memory of all its processes, and
+latency of requests. `failed` counts requests without a response.
 """
 
 import argparse

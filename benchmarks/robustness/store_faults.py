@@ -1,11 +1,11 @@
-"""Publishers and upserters of a store killed with SIGKILL at random moments, while a reader follows it.
+"""Processes that write to a store, killed with SIGKILL at random moments while a reader follows it.
 
-After every kill the store is what store_witness.py says that it must be, and publishing again succeeds; the reader
-never saw another state than that of the change that it named. `tries` of each store, two processes a try, of which
-`killed` were cut short; after so many of them a version was `half_written`; `looks` of the reader, which saw so many
-`states`; `wrong` tries.
+After every kill the store is checked by store_witness.py, and publishing again must succeed. The reader must never see
+another state than that of the change that it names. Figures of each store: `tries`, with two processes each; `killed`
+processes; `half_written`, the versions that were incomplete after a kill; `looks` of the reader and the `states` that
+it saw; `wrong` tries.
 
-Beside it: a server whose Redis is stopped and started again; a store whose map, or whose disk, is too small.
+Further cases: a server whose Redis is stopped and started again; a store whose map, or whose disk, is too small.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Stores that are away or full, for store_faults.py: a server goes on without, and what is live stays as it was."""
+"""Outages for store_faults.py: a service goes on while its store is away or full, and what is live stays unchanged."""
 
 import json
 import subprocess

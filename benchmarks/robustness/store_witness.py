@@ -1,8 +1,8 @@
-"""What a store must hold, whoever was killed at work on it, by its own journal and by what was confirmed.
+"""What a store must hold whichever process was killed, by its own journal and by the confirmed writes.
 
-The head names versions that are whole: every part as it was published, every record sound, of that version and with
-its mark. The journal tells every change, upserts whole or not at all, those that were confirmed among them. What lies
-on top of each version is what the journal tells.
+The head names versions that are complete: every part as it was published, every record intact, of that version and
+with its mark. The journal has every change, each upsert in full or not at all, and all confirmed ones. The
+changed items of each version are those of the journal.
 """
 
 from collections.abc import Iterator

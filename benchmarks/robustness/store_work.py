@@ -1,7 +1,8 @@
-"""Processes at work on a store, for benchmarks: a publisher, an upserter, a reader that checks what it sees, a swapper.
+"""Processes that work on a store: one publishes, one upserts items, one reads and checks, one swaps versions.
 
-Each says `ready` when it is loaded, and begins when it is sent a line. Its folder is for what the processes of one
-store keep; beside it lie variants.py's bundles by number, and `rows.json`, the columns of items.
+Each prints `ready` when it is loaded and begins when it receives a line. Its folder holds what the processes of one
+store share. Beside it lie the bundles of tests/support/bundle_versions.py, by number, and `rows.json`, the columns of
+items.
 """
 
 import json

@@ -1,9 +1,10 @@
-"""What each kind of feature, and each option of a ranker, costs in a training step and online.
+"""Cost of each kind of feature, and of each option of a ranker, in a training step and online.
 
-A simulated world of 200 candidates a request; `plain` has the columns of users, contexts and items. Every arm adds one
-feature, or one option, and takes turns with `plain`, so that a machine that slows down slows both: `train` is what its
-step takes more, in percent of the plain step, reading included, of 128 requests with all their candidates; `online` is
-what a request takes more, in microseconds, through the exported bundle (50 of the 200 reach the ranker).
+The world is simulated, with 200 candidates a request; `plain` has the columns of users, contexts and items. Every arm
+adds one feature or one option and takes turns with `plain`, so that a machine that slows down slows both. `train` is
+the additional time of a step of 128 requests with all their candidates, reading included, in percent of the plain step.
+`online` is the additional time of a request through the exported bundle, in microseconds; 50 of the 200 candidates
+reach the ranker.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""What a request costs whose 1,000 candidates are of a million items, 100 of which reach the ranker.
+"""Latency of one request: 1,000 candidates out of 1,000,000 items, 100 of which reach the ranker.
 
-In process `prerank` is from knowing where the candidates are to knowing who is kept, the query's vector given, and
-`floor` no more than its gather, product and partition, on a matrix in memory. `funnel` is the whole request, `parsed`
-with the reading of it. Over HTTP, `corank serve` on one core takes turns with two services written for this one model
-(rivals.py), which must answer alike: requests a second of each when saturated, and how long one waits at 70 % of that.
+In process, `prerank` is the time from the candidates' rows to the kept ones, with the query's vector given. `floor` is
+its gather, product and partition alone, on a matrix in memory. `funnel` is the whole request; `parsed` includes reading
+it. Over HTTP, `corank serve` on one core takes turns with two services written for this one model (rivals.py), which
+must give the same scores: requests a second of each when saturated, and latency at 70 % of that.
 """
 
 import argparse

@@ -1,8 +1,8 @@
-"""What each loss leaves of the speed of the plain joint step, reading included, at 50 and 500 candidates a request.
+"""Share of the plain joint step's throughput that is left with each loss, at 50 and 500 candidates a request.
 
-The plain step learns clicks in both stages; every other adds one loss to it and reads the same candidates. All take
-turns, so that a machine that slows down slows all. Of `lcron` the peak of memory is measured too, in processes of its
-own, above that of the plain step.
+The plain step learns clicks in both stages, reading included. Every other step adds one loss and reads the same
+candidates. All take turns, so that a machine that slows down slows all. For `lcron` the peak memory above that of the
+plain step is measured, too, in separate processes.
 """
 
 import argparse

@@ -1,8 +1,8 @@
-"""Peak memory and size of packing a log of 12 ids: 6 of the query, 4 of the item, 2 crosses.
+"""Peak memory and size on disk of packing a log of 12 ids: 6 of the query, 4 of the item, 2 crosses.
 
-The log is made in pieces and packed by a process of its own, whose peak is what is measured. `flat` is the same 12
-ids as uncompressed 64-bit columns, a row a candidate; all else that packing writes (keys, times, levels, labels)
-counts against it.
+The log is made in pieces and packed by a separate process, whose peak memory is measured. `flat` is the size of the
+same 12 ids as uncompressed 64-bit columns, one row a candidate. Everything else that packing writes (keys, times,
+levels, labels) counts against corank.
 """
 
 import argparse

@@ -1,8 +1,8 @@
-"""Two services written for the one model of million.py, to measure `corank serve` by: same requests, same scores.
+"""Two services written for the model of million.py, the references of `corank serve`: same requests and scores.
 
 `naive` is the obvious one: FastAPI and pydantic, PyTorch, every candidate a row with its user's features, no vector
-known ahead. `tuned` is what a good engineer makes of it by hand: item vectors and the ranker's item inputs as matrices,
-arrays from id to row, ONNX Runtime on one thread, bytes in, bytes out, nothing checked that this model does not need.
+computed ahead. `tuned` is what a good engineer writes by hand: item vectors and the ranker's item inputs as matrices,
+arrays from id to row, ONNX Runtime on one thread, bytes in, bytes out, no check that this model does not need.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Candidates a second of the joint step, reading included, beside the per-row form and the floor.
+"""Candidates a second of the joint training step, reading included; references: the per-row form and the floor.
 
 One run measures all three in turn, so that a machine that slows down slows all. The floor is the step's own matrix
 products, forward and backward, shape by shape, at the same dtype.

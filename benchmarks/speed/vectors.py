@@ -1,8 +1,8 @@
-"""Items a second whose records and vectors are made of a table, beside the item tower alone.
+"""Items a second when a bundle's records and vectors are made from a table; reference: the item tower alone.
 
-`items_per_second` is of a bundle's catalogue without the reading of its Parquet, which is timed apart; the floor is the
-tower's graph, the same session, on dense inputs that are there. Both take turns, batch by batch. `publish_seconds` is
-what writing the same items into a store takes, and proving them.
+`items_per_second` is for a bundle's catalogue without reading its Parquet, which is timed separately. The floor is the
+tower's graph in the same session on dense inputs in memory. Both take turns, batch by batch. `publish_seconds` is the
+time to write the same items into a store and to verify them.
 """
 
 import argparse

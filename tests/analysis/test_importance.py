@@ -25,6 +25,8 @@ from tests.support.models import mlp
 from tests.support.random_worlds import DERIVED
 from tests.support.shared import shared_case
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def case() -> Case:
@@ -154,7 +156,6 @@ def test_what_alone_is_read_is_worth_all_and_what_is_not_read_nothing(
     assert [*others, worth["prerank"]] == [{"auc": nothing, "gauc": nothing}] * (len(others) + 1)
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("unpriced")
 def test_a_seed_has_its_figures(trained: Run) -> None:
     first, again, other = (explain(trained, "valid", 20_000, seed) for seed in (3, 3, 4))
@@ -163,7 +164,6 @@ def test_a_seed_has_its_figures(trained: Run) -> None:
     assert other["features"] != first["features"]
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("unpriced")
 def test_requests_are_judged_by_at_most_so_many(trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []

@@ -19,6 +19,8 @@ from corank.serving.funnel.funnel import Funnel, Request
 from tests.support.cases import bare_funnel
 from tests.support.packing import DAY, HOUR, ITEMS, LOG, USERS, World
 
+pytestmark = pytest.mark.slow
+
 # A log small enough to count by hand
 
 NEWER = pl.DataFrame(

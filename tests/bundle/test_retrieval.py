@@ -42,6 +42,7 @@ def everyone(case: Case, funnel: Funnel, ids: list[int], number: int = 0) -> dic
     return dict(zip(ids, funnel.logits(request)["prerank"]["click"].tolist(), strict=True))
 
 
+@pytest.mark.slow
 def test_candidates_are_the_nearest_and_scored_as_if_given(case: Case) -> None:
     ids = case.items["item_id"].to_list()
     for number in range(4):

@@ -139,6 +139,7 @@ def test_the_funnel_orders_by_the_value_and_says_it(case: Case, wide: dict[str, 
     assert order.tolist() != by_click.tolist()
 
 
+@pytest.mark.slow
 def test_a_described_item_brings_its_columns(case: Case, wide: dict[str, Any]) -> None:
     stranger = {"id": 1001, "item_2": "w1", "bid": 1.0, "worth": 50.0}
     wide["candidates"].append(stranger)

@@ -17,6 +17,8 @@ from corank.training.run import Run
 from tests.support.encoded_batches import LAYOUT, random_batch
 from tests.support.simulated_runs import Silent, trained_run
 
+pytestmark = pytest.mark.slow
+
 STAGES = [
     TowersSettings(name="prerank", model="towers", value="click", keep=5, query=[8, 4], item=[8, 4]),
     MlpSettings(name="rank", model="mlp", keep=2, hidden=[8]),
@@ -76,7 +78,6 @@ def taught(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return trained_run(world / "config.yaml", tmp_path_factory.mktemp("taught") / "run", *TAUGHT)
 
 
-@pytest.mark.slow
 def test_a_teacher_is_trained_validated_and_neither_judged_nor_shipped(taught: Run, tmp_path: Path) -> None:
     packed = taught.packed()
     figures = taught.trained(packed).facts["figures"][-1]

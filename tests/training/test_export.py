@@ -213,6 +213,7 @@ def test_graphs_take_any_number_of_candidates_and_no_embedding_table(case: Case)
     assert max(sizes.values()) < 100_000
 
 
+@pytest.mark.slow
 def test_a_set_of_tables_is_written_once_and_its_stages_name_it(tmp_path: Path) -> None:
     case = Case.of(tmp_path, LONG | {"middle_tables": {"table_gradient": False}})
     assert [stage.tables for stage in case.funnel.manifest.stages] == ["prerank", "shared", "shared"]

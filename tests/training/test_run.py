@@ -143,6 +143,7 @@ def test_a_checkpoint_of_another_kind_is_refused(world: Path, copied: Run) -> No
         trained_run(world / "config.yaml", copied.folder, resume=True)
 
 
+@pytest.mark.slow
 def test_a_model_of_another_packing_is_refused(tmp_path: Path) -> None:
     """Its codes are those of other vocabularies: it would score, and wrongly."""
     config = make_world(tmp_path / "world", requests=300)

@@ -72,6 +72,7 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(
     assert same(resumed, unbroken) and same(resumed, unbroken, "latest") and same(resumed, unbroken, "best")
 
 
+@pytest.mark.slow
 def test_the_events_of_a_resumed_run_are_those_of_an_unbroken_one(world: Path, tmp_path: Path) -> None:
     config, overrides = world / "config.yaml", [*SMALL, *HARD]
     unbroken = trained_run(config, tmp_path / "unbroken", *overrides)

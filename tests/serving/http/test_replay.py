@@ -35,6 +35,8 @@ from tests.support.command_line import run_corank
 from tests.support.shared import derived
 from tests.support.stores import item, opened, requests
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
@@ -106,7 +108,6 @@ def test_a_row_tells_what_happened_to_a_candidate(
     assert "worth" not in frame.columns  # the items' own
 
 
-@pytest.mark.slow
 def test_served_requests_pack_as_the_log_that_they_are(
     frame: pl.DataFrame, logged: list[tuple[int, dict[str, Any]]], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -290,7 +291,6 @@ def test_a_stage_that_is_slow_now_is_waited_for(tmp_path: Path) -> None:
 # By a store
 
 
-@pytest.mark.slow
 def test_every_state_of_a_store_is_computed_again(store: Store, tmp_path: Path) -> None:
     """Of several versions of one model, with items that came, back and forth."""
     base, cache, served = derived().base / "bundle", tmp_path / "cache", tmp_path / "served"

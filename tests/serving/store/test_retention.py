@@ -22,6 +22,8 @@ from tests.support.command_line import run_corank
 from tests.support.shared import derived
 from tests.support.stores import KINDS, item, opened, records, worths
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
