@@ -46,7 +46,8 @@ class Checkout:
     def run(self, *arguments: object) -> subprocess.CompletedProcess[str]:
         # one thread: the order of sums is then the code's own
         environment = os.environ | {"PYTHONPATH": str(self.root), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-c", PROGRAM, *map(str, arguments)]
+        # -P: not the code of the current folder
+        command = [sys.executable, "-P", "-c", PROGRAM, *map(str, arguments)]
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
     def output(self, *arguments: object) -> str:
@@ -66,8 +67,11 @@ class Result:
 
 
 def answer(code: Checkout, bundle: Path, request: Path) -> dict[str, Any]:
-    """What a bundle answers."""
+    """What a bundle answers; a candidate's rank by a stage, which was called `place`, under the name of today."""
     found: dict[str, Any] = json.loads(code.output("rank", bundle, request, "--json"))
+    for candidate in found.get("trace", []):
+        for stage in candidate["stages"].values():
+            stage["rank"] = stage.pop("place", stage.get("rank"))
     return found
 
 

@@ -79,7 +79,7 @@ RANKER: dict[str, tuple[Plain, Plain]] = {
     "dcn, 2 layers of rank 32": ({}, {"dcn": {"layers": 2, "rank": 32}}),
     "layer normalisation": ({}, {"normalisation": "layer"}),
     "prerank.score": ({}, {"from_stages": ["prerank.score"]}),
-    "prerank.place": ({}, {"from_stages": ["prerank.place"]}),
+    "prerank.rank": ({}, {"from_stages": ["prerank.rank"]}),
 }
 
 

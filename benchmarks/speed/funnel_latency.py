@@ -59,10 +59,12 @@ def prerank(funnel: Funnel, requests: Sequence[Request]) -> dict[str, Callable[[
     """The floor, and the funnel's own way from the candidates' places to those it keeps."""
     stage, *_ = funnel.manifest.stages
     received = [funnel.request_encoder.encode(request) for request in requests]
-    query = {id(one.query): funnel.scorer.query(stage, one.query) for one in received}
+    scorer = funnel.scorer.vector_stages[stage.name]
+    query = {id(one.query): scorer.query_vector(one.query, {}) for one in received}
     given = copy(funnel)
-    given.scorer = copy(funnel.scorer)
-    given.scorer.query = lambda stage, row, seen: query[id(row)]
+    given.scorer, known = copy(funnel.scorer), copy(scorer)
+    known.query_vector = lambda row, shared: query[id(row)]
+    given.scorer.stages = funnel.scorer.stages | {stage.name: known}
     everyone, quotas = np.arange(CANDIDATES), {s.name: s.keep for s in funnel.manifest.stages}
 
     def ours(n: int) -> None:

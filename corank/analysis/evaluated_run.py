@@ -16,7 +16,8 @@ from corank.evaluation.document import render
 from corank.evaluation.measures import evaluate
 from corank.evaluation.predict import Predictions, predict
 from corank.evaluation.stage_order import Calibrators, Truth, order_of, read_truth, true_value
-from corank.models.joint import JointModel, Stage
+from corank.models.joint import JointModel
+from corank.models.stage_model import StageSettings
 from corank.training.run import Run
 
 
@@ -37,13 +38,13 @@ class EvaluatedRun:
         """Calibrated probability of a label by a stage: (C,)."""
         return self.calibrators[stage][label].apply(self.predictions.logits[stage][label])
 
-    def ranks(self, stage: Stage) -> NDArray[np.int64]:
+    def ranks(self, stage: StageSettings) -> NDArray[np.int64]:
         """Rank of each candidate within its request, 0 the best: (C,)."""
         return self.predictions.requests.ranks(
             order_of(self.predictions, stage, self.calibrators[stage.name])
         )
 
-    def true_value(self, stage: Stage) -> Floats | None:
+    def true_value(self, stage: StageSettings) -> Floats | None:
         """The stage's value computed from the true probabilities: (C,); None if the truth is unknown."""
         return true_value(self.predictions, stage, self.truth)
 

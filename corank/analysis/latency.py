@@ -24,9 +24,8 @@ from corank.data.derived_columns import derived
 from corank.data.packed_history import codes
 from corank.features.input_layout import embedded
 from corank.features.operand_rows import OperandRows
-from corank.features.schema import Placement
-from corank.models.joint import Stage
-from corank.models.mlp import MlpSettings
+from corank.features.schema import Placement, Schema
+from corank.models.stage_model import StageSettings
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request, series
 from corank.serving.funnel.request_encoder import EncodedRequest
@@ -56,7 +55,9 @@ class FeatureLatency:
         return asdict(self) | {"total": self.total}
 
 
-def feature_latencies(funnel: Funnel, request: Request, stages: Sequence[Stage]) -> dict[str, FeatureLatency]:
+def feature_latencies(
+    funnel: Funnel, request: Request, stages: Sequence[StageSettings]
+) -> dict[str, FeatureLatency]:
     """Latency of every feature in one request.
 
     The first stage scores all candidates; each later stage scores what the stage before it keeps.
@@ -121,10 +122,12 @@ def _given(funnel: Funnel, name: str, request: Request, n: int) -> list[Any]:
     return [sides["id" if column == funnel.manifest.user else column]]
 
 
-def _stage(funnel: Funnel, stage: Stage, name: str, received: EncodedRequest, n: int) -> tuple[float, float]:
+def _stage(
+    funnel: Funnel, stage: StageSettings, name: str, received: EncodedRequest, n: int
+) -> tuple[float, float]:
     """Microseconds of a feature in a stage that scores n candidates: look-up, first layers."""
     placement = funnel.schema.placement(name)
-    widths = _widths(stage, name, placement)
+    widths = _widths(stage, funnel.schema, name)
     if not widths:
         return 0.0, 0.0
     tables = funnel.scorer.tables[next(s.tables for s in funnel.manifest.stages if s.name == stage.name)]
@@ -138,16 +141,10 @@ def _stage(funnel: Funnel, stage: Stage, name: str, received: EncodedRequest, n:
     return look_up, sum(timed(partial(np.matmul, x, layer)) for layer in layers)
 
 
-def _widths(stage: Stage, name: str, placement: Placement) -> list[int]:
+def _widths(stage: StageSettings, schema: Schema, name: str) -> list[int]:
     """Widths of the first layers that read a feature during a request."""
-    if isinstance(stage, MlpSettings):
-        return [stage.hidden[0]]
-    if placement != "query":
-        return []
-    if stage.query_towers:
-        towers = {n: widths[0] for n, widths in stage.queries().items()}
-        return [width for n, width in towers.items() if name in stage.query_towers[n].features]
-    return [stage.query[0]] if stage.query_features is None or name in stage.query_features else []
+    layers = stage.first_layers(schema)
+    return [layer.width for layer in layers if layer.online and name in layer.features]
 
 
 def _rows(funnel: Funnel, placement: Placement, received: EncodedRequest, n: int) -> Rows:

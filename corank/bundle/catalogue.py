@@ -44,8 +44,9 @@ class Catalogue:
         self._encoders = Encoders.load(folder / "encoders", schema)
         self._priors = snapshots(folder, manifest)
         layout = Layout(schema, self._encoders.sizes)
-        towers = {stage.name: stage.tables for stage in manifest.stages if stage.model == "towers"}
-        self._towers = ItemTowers(folder, towers, layout, read_tables(folder, manifest, layout))
+        self._towers = ItemTowers(
+            folder, manifest.vector_tables, layout, read_tables(folder, manifest, layout)
+        )
         self._newest = self._newest_rows()
 
     def __len__(self) -> int:

@@ -21,9 +21,8 @@ def read_tables(folder: Path, manifest: BundleManifest, layout: Layout) -> dict[
 
 
 def read_vectors(folder: Path, manifest: BundleManifest) -> Mapping[str, Floats]:
-    """Every item's vector by towers stage, memory-mapped: (N, d). Raises DataError."""
-    towers = [stage.name for stage in manifest.stages if stage.model == "towers"]
-    return {name: read_array(folder / "items" / f"vectors.{name}.npy") for name in towers}
+    """Every item's vector by stage, of those that have vectors, memory-mapped: (N, d). Raises DataError."""
+    return {name: read_array(folder / "items" / f"vectors.{name}.npy") for name in manifest.vector_tables}
 
 
 def snapshots(folder: Path, manifest: BundleManifest) -> Snapshots:

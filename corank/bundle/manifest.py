@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import ValidationError
+from pydantic import ValidationError, model_validator
 
 from corank.core.errors import BundleError, ConfigError
 from corank.core.files import PARTIAL, atomic_file, atomic_folder
@@ -30,6 +30,8 @@ from corank.features.schema import Schema
 
 FORMAT = 4
 CHUNK = 1 << 22
+VECTOR = "vector"
+"""The item part that retrieval and the scorer `vectors` take."""
 
 
 class Calibration(Settings):
@@ -48,7 +50,10 @@ class StageFacts(Settings):
     """What serving must know of a stage beside its graphs."""
 
     name: str
-    model: Literal["towers", "mlp"]
+    model: str
+    """The stage model that was trained, for people: serving goes by what follows."""
+    scorer: str
+    """The online scorer that runs the stage (`corank.serving.funnel.stage_scorer`)."""
     cuts: list[str] = []
     """The levels of the log whose candidates it cuts."""
     keep: int
@@ -59,16 +64,34 @@ class StageFacts(Settings):
     calibrators: dict[str, Calibration]
     tables: str
     """The folder of the tables that it reads."""
-    scale: float | None = None
-    """Of towers: logit = scale · ⟨q, v⟩ + bias."""
-    bias: float | None = None
-    width: int | None = None
-    """Of towers: of their vectors."""
+    item_parts: dict[str, int] = {}
+    """What is computed of an item ahead of requests, by the graph `STAGE.item.onnx`: name → width."""
+    constants: dict[str, float] = {}
+    """Numbers that the scorer needs: `scale` and `bias` of vectors, logit = scale · ⟨q, v⟩ + bias."""
     main: str
     """The label by which later stages see it."""
     attended: Attention | None = None
-    from_stages: list[tuple[str, Literal["score", "place"]]] = []
-    """What it sees of earlier stages."""
+    from_stages: list[tuple[str, Literal["score", "rank"]]] = []
+    """What it sees of earlier stages: the logit, or the soft rank in the request."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_first_version(cls, value: Any) -> Any:
+        """Bring facts of the first version, whose scorer followed from the model, into today's form."""
+        if not isinstance(value, dict) or "scorer" in value:
+            return value
+        facts = dict(value)
+        width, scale, bias = (facts.pop(key, None) for key in ("width", "scale", "bias"))
+        facts["scorer"] = "graph" if width is None else "vectors"
+        if width is not None:
+            facts |= {"item_parts": {VECTOR: width}, "constants": {"scale": scale, "bias": bias}}
+        seen = facts.get("from_stages", [])
+        return facts | {"from_stages": [(s, "rank" if what == "place" else what) for s, what in seen]}
+
+    @property
+    def vector_width(self) -> int | None:
+        """The width of its item vectors, None if it has none."""
+        return self.item_parts.get(VECTOR)
 
 
 class Part(Settings):
@@ -110,6 +133,11 @@ class BundleManifest(Settings):
     def request_columns(self) -> RequestColumns:
         """The columns that a request to this bundle carries."""
         return RequestColumns.of(self.declared, self.data, self.item_columns)
+
+    @property
+    def vector_tables(self) -> dict[str, str]:
+        """The stages that have item vectors, and the set of tables that each reads."""
+        return {stage.name: stage.tables for stage in self.stages if stage.vector_width is not None}
 
     @property
     def user(self) -> str:

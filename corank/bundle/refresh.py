@@ -76,10 +76,9 @@ def _fill(
         rates.save(prior_folder(content, n))
     records.save(content / "items")
     layout = Layout(manifest.declared, encoders.sizes)
-    towers = {stage.name: stage.tables for stage in manifest.stages if stage.model == "towers"}
-    vectors = ItemTowers(content, towers, layout, read_tables(content, manifest, layout)).vectors(
-        records.rows
-    )
+    vectors = ItemTowers(
+        content, manifest.vector_tables, layout, read_tables(content, manifest, layout)
+    ).vectors(records.rows)
     save_vectors(content, vectors)
     refresh_retrieval(before, content, vectors)
 

@@ -15,7 +15,7 @@ from corank.core.calibration import Platt
 from corank.core.types import Floats
 from corank.evaluation.predict import Predictions
 from corank.metrics.inputs import Inputs
-from corank.models.joint import Stage
+from corank.models.stage_model import StageSettings
 
 Scores = NDArray[np.floating]
 
@@ -68,7 +68,7 @@ class CascadeRows:
     """The candidates of a split as the stages of a cascade order them."""
 
     predictions: Predictions
-    stages: Sequence[Stage]
+    stages: Sequence[StageSettings]
     scores: Sequence[Scores]
     """What each stage orders by: (C,) each."""
     last_value: Scores

@@ -18,7 +18,7 @@ from corank.metrics.inputs import Inputs, Population
 from corank.metrics.measure import Measure
 from corank.metrics.metric import available
 from corank.metrics.reliability import ReliabilityCurve, reliability
-from corank.models.joint import Stage
+from corank.models.stage_model import StageSettings
 
 Measures = dict[str, Measure | None]
 """Metric → its measure, None where it is not defined."""
@@ -58,7 +58,7 @@ class Evaluation:
 
 def evaluate(
     predictions: Predictions,
-    stages: Sequence[Stage],
+    stages: Sequence[StageSettings],
     levels: Sequence[str],
     calibrators: Calibrators,
     truth: Truth,
@@ -104,7 +104,7 @@ def measure_all(population: Population, inputs: Inputs) -> Measures:
 
 
 def cascade_rows(
-    predictions: Predictions, stages: Sequence[Stage], calibrators: Calibrators, truth: Truth
+    predictions: Predictions, stages: Sequence[StageSettings], calibrators: Calibrators, truth: Truth
 ) -> CascadeRows:
     """The split as the stages order it; of the last stage by the value itself, which is summed, too."""
     *earlier, last = stages
@@ -129,7 +129,7 @@ def calibration_curve(
 
 def _stage(
     predictions: Predictions,
-    stage: Stage,
+    stage: StageSettings,
     levels: Sequence[str],
     calibrators: dict[str, Platt],
     truth: Truth,

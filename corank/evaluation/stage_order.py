@@ -14,7 +14,7 @@ from corank.core.ordering import stage_value
 from corank.core.types import Floats
 from corank.data.dataset import PackedDataset
 from corank.evaluation.predict import Predictions
-from corank.models.joint import Stage
+from corank.models.stage_model import StageSettings
 
 Calibrators = dict[str, dict[str, Platt]]
 """Stage → label."""
@@ -29,7 +29,7 @@ def read_truth(packed: PackedDataset, split: str) -> Truth:
 
 
 def order_of(
-    predictions: Predictions, stage: Stage, calibrators: Mapping[str, Platt]
+    predictions: Predictions, stage: StageSettings, calibrators: Mapping[str, Platt]
 ) -> NDArray[np.floating]:
     """What a stage orders by: its value, or, where that is a label alone, the logit, of the same order: (C,)."""
     label = stage.ordering(predictions.columns).single
@@ -37,7 +37,7 @@ def order_of(
 
 
 def value_of(
-    predictions: Predictions, stage: Stage, calibrators: Mapping[str, Platt]
+    predictions: Predictions, stage: StageSettings, calibrators: Mapping[str, Platt]
 ) -> NDArray[np.floating]:
     """A stage's value of each candidate: (C,). Raises DataError where one is no finite number."""
     value, logits = stage.ordering(predictions.columns), predictions.logits[stage.name]
@@ -51,7 +51,7 @@ def value_of(
     return found
 
 
-def true_value(predictions: Predictions, stage: Stage, truth: Truth) -> Floats | None:
+def true_value(predictions: Predictions, stage: StageSettings, truth: Truth) -> Floats | None:
     """A stage's value by the truth of its labels, None where that of one is not known: (C,)."""
     value = stage.ordering(predictions.columns)
     if any(label in value.names and label not in truth for label in stage.labels):

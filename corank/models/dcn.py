@@ -1,21 +1,18 @@
 """Cross layers: products of features of any degree, learnt.
 
-Letters: C candidates · W width of all inputs.
+Letters: C' candidates of a batch, rounded up · W width of all inputs.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import cast
 
 import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
-from torch.nn.functional import pad
 
-from corank.batches.batch import Batch
-from corank.batches.build import padded
 from corank.core.settings import Settings
-from corank.models.din import gathered
 from corank.models.layers import linear
+from corank.models.stage_io import StageInputs
 
 
 class DcnSettings(Settings):
@@ -38,16 +35,13 @@ class Dcn(nn.Module):
         self.down = nn.ModuleList(nn.Linear(width, rank, bias=False) for _ in layers if settings.rank)
         self.up = nn.ModuleList(nn.Linear(rank, width) for _ in layers)
 
-    def forward(self, inputs: Mapping[Any, Tensor], batch: Batch) -> Tensor:
-        """Dense inputs by placement → (padded C, W)."""
-        query = gathered(inputs["query"], batch.request_of, batch.requests)
-        item = gathered(inputs["item"], batch.item_of, batch.items)
-        empty = padded(len(batch)) - len(batch)
-        parts = [pad(query, (0, 0, 0, empty)), pad(item, (0, 0, 0, empty)), inputs["cross"]]
-        return self.crossed(torch.cat(parts, 1))
+    def forward(self, x: StageInputs) -> Tensor:
+        """The crossed inputs of every candidate: (C', W)."""
+        parts = [x.pairs.spread_query(x.query), x.pairs.spread_item(x.item)]
+        return self.cross(torch.cat([*parts, x.cross] if x.cross.shape[1] else parts, 1))
 
-    def crossed(self, first: Tensor) -> Tensor:
-        """(C, W) → (C, W)"""
+    def cross(self, first: Tensor) -> Tensor:
+        """(C', W) → (C', W)."""
         x = first
         for n, up in enumerate(cast(Sequence[nn.Linear], self.up)):
             low = linear(x, cast(nn.Linear, self.down[n])) if len(self.down) else x

@@ -1,20 +1,17 @@
-"""Attention over a history: what a user did counts by how much it has to do with the candidate.
+"""Attention over a history: an event counts by how much it has to do with the candidate.
 
-Letters: H distinct items of histories · E events, of each request · P pairs of a candidate and an event of its request
-· I distinct items · C candidates · n candidates and L events of one request · w width of an item's attended features.
+Letters: I' distinct items · H' distinct items of histories, both rounded up · L events of one request · C candidates
+· w width of an item's attended features.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Sequence
 
-import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from corank.batches.batch import AttendedEvents, Batch, Csr
 from corank.core.settings import Settings
-from corank.models.embedding import gather, sum_rows
 from corank.models.layers import ACTIVATIONS, linear
+from corank.models.pairs import History
 
 
 class DinSettings(Settings):
@@ -25,48 +22,6 @@ class DinSettings(Settings):
     """Features of the items that take part beside their id, such as the brand."""
     hidden: PositiveInt = 36
     """Width of the layer that weighs an event for a candidate."""
-
-
-class _Gathered(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, row: Tensor, back: Csr) -> Tensor:
-        ctx.back = back
-        return gather(x, row)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return sum_rows(gradient.contiguous(), ctx.back), None, None
-
-
-_gathered: Callable[..., Tensor] = _Gathered.apply
-
-
-def gathered(x: Tensor, row: Tensor, back: Csr) -> Tensor:
-    """x[row], whose gradient is summed by `back`, in its fixed order."""
-    return _gathered(x, row, back)
-
-
-class _Weighted(torch.autograd.Function):
-    """For each candidate Σ weight · event over its pairs: (P,), (E, w) → (C, w)."""
-
-    @staticmethod
-    def forward(ctx: Any, weight: Tensor, event: Tensor, past: AttendedEvents) -> Tensor:
-        ctx.save_for_backward(weight, event)
-        ctx.past = past
-        return sum_rows(event, Csr(past.slot, past.candidates.start, weight))
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
-        (weight, event), past = ctx.saved_tensors, ctx.past
-        gradient = gradient.contiguous()
-        by_pair = gather(gradient, past.candidate)
-        of_weight = torch.linalg.vecdot(by_pair, gather(event, past.slot))
-        order = past.slots.row
-        by_slot = Csr(past.candidate.index_select(0, order), past.slots.start, weight.index_select(0, order))
-        return of_weight, sum_rows(gradient, by_slot), None
-
-
-_weighted: Callable[..., Tensor] = _Weighted.apply
 
 
 class Din(nn.Module):
@@ -84,24 +39,15 @@ class Din(nn.Module):
         self.product = nn.Linear(width, settings.hidden, bias=False)
         self.weight = nn.Linear(settings.hidden, 1)
 
-    def forward(self, target: Tensor, event: Tensor, batch: Batch, past: AttendedEvents) -> Tensor:
-        """(padded I, w), (padded H, w) → (C, w), in fp32."""
-        of_candidate = gathered(
-            torch.cat((linear(target, self.target), target), 1), batch.item_of, batch.items
+    def forward(self, target: Tensor, history: History) -> Tensor:
+        """Attend from each candidate: targets (I', w) and events (H', w), or (L, w) of one request → (C, w)."""
+        event = history.items
+        return history.attend(
+            (linear(target, self.target), target), (linear(event, self.event), event), self._weigh
         )
-        of_event = gathered(torch.cat((linear(event, self.event), event), 1), past.event, past.events)
-        left = gathered(of_candidate, past.candidate, past.candidates)
-        right = gathered(of_event, past.slot, past.slots)
-        hidden = self.weight.in_features
-        a = self._weight(left[:, :hidden] + right[:, :hidden], left[:, hidden:] * right[:, hidden:])
-        return _weighted(a.float(), of_event[:, hidden:].float().contiguous(), past)
 
-    def dense(self, target: Tensor, event: Tensor, mask: Tensor) -> Tensor:
-        """The same of one request, in a graph: (n, w), (L, w), (L,) → (n, w)."""
-        first = self.target(target).unsqueeze(1) + self.event(event)
-        a = self._weight(first, target.unsqueeze(1) * event)
-        return (a * mask) @ event
-
-    def _weight(self, first: Tensor, product: Tensor) -> Tensor:
+    def _weigh(self, target: Sequence[Tensor], event: Sequence[Tensor]) -> Tensor:
+        """a(e, t), from (W_t t + b, t) and (W_e e, e)."""
+        first, product = target[0] + event[0], target[1] * event[1]
         hidden = ACTIVATIONS[self.activation](first + linear(product, self.product))
         return linear(hidden, self.weight).squeeze(-1)

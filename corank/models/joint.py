@@ -1,15 +1,14 @@
 """All stages as one model over shared embedding tables.
 
-Letters: R requests · I distinct items · C candidates · H distinct items of histories.
+Letters: R requests · C candidates · I', C', H' distinct items, candidates and distinct items of histories, rounded up.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated
+from typing import cast
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import embedding, pad
 
@@ -19,12 +18,14 @@ from corank.core.ordering import soft_ranks
 from corank.features.input_layout import Attended, Layout
 from corank.features.schema import PLACEMENTS, Placement
 from corank.models.embedding import Tables
-from corank.models.mlp import Mlp, MlpSettings
-from corank.models.stage_io import StageOutput
+from corank.models.pairs import BatchHistory, BatchPairs
+from corank.models.stage_io import StageInputs, StageOutput
+from corank.models.stage_model import StageModel, StageSettings, build_stage
 from corank.models.teacher import Teacher, TeacherSettings
-from corank.models.two_tower import Towers, TowersSettings
 
-Stage = Annotated[TowersSettings | MlpSettings, Field(discriminator="model")]
+DenseInputs = dict[Placement | Attended, Tensor]
+"""Dense inputs by placement: query (R, ·), item (I', ·), cross (C', ·); and (H', ·) of the items of each history
+attended to."""
 
 
 class JointModel(nn.Module):
@@ -32,7 +33,7 @@ class JointModel(nn.Module):
 
     def __init__(
         self,
-        stages: Sequence[Stage],
+        stages: Sequence[StageSettings],
         layout: Layout,
         teachers: Sequence[TeacherSettings] = (),
         positions: int = 0,
@@ -44,13 +45,15 @@ class JointModel(nn.Module):
         self.tables_of = {s.name: "shared" if s.embeddings == "shared" else s.name for s in every}
         """Stage or teacher → the name of its tables."""
         self.tables = nn.ModuleDict({name: Tables(layout) for name in dict.fromkeys(self.tables_of.values())})
-        self.stages = nn.ModuleDict({s.name: _build(s, layout) for s in stages})
+        self.stages = nn.ModuleDict({s.name: build_stage(s, layout) for s in stages})
         self.teachers = nn.ModuleDict({s.name: Teacher(s, layout) for s in teachers})
         self.frozen_tables = {s.name for s in every if not s.table_gradient}
         self.main = {s.name: s.main for s in stages}
         """Stage → the label by which others see it."""
-        self.sees = {s.name: s.sees() for s in stages if isinstance(s, MlpSettings) and s.from_stages}
+        self.earlier = {s.name: s.earlier() for s in stages if s.earlier()}
         """Stage → what it sees of earlier ones."""
+        self.attends = {s.name: attended for s in every if (attended := s.attended(layout.schema))}
+        """Stage or teacher → what it attends to."""
         self.positions = positions
         for network in every if positions else ():
             terms = [nn.Parameter(torch.zeros(positions)) for _ in network.labels]
@@ -66,17 +69,16 @@ class JointModel(nn.Module):
     def outputs(self, batch: Batch, stages: Iterable[str]) -> dict[str, StageOutput]:
         """The outputs of some stages or teachers, by name. A stage that none of them needs is not computed."""
         stages = list(stages)
-        inputs: dict[str, dict[Placement | Attended, Tensor]] = {}
+        pairs = BatchPairs(batch)
+        dense: dict[str, DenseInputs] = {}
         outputs: dict[str, StageOutput] = {}
         for name in self._with_earlier(stages):
             tables = self.tables_of[name]
-            if tables not in inputs:
-                inputs[tables] = self.inputs(batch, tables)
-            seen = inputs[tables]
-            if name in self.frozen_tables:
-                seen = {placement: x.detach() for placement, x in seen.items()}
-            earlier = (self._earlier(name, outputs, batch),) if name in self.sees else ()
-            outputs[name] = self.networks[name](seen, batch, *earlier)
+            if tables not in dense:
+                dense[tables] = self.inputs(batch, tables)
+            inputs = self._stage_inputs(name, dense[tables], pairs, outputs)
+            output: StageOutput = self.networks[name](inputs)
+            outputs[name] = output.cut(len(batch))
         if not self._learns_positions(batch):
             return {name: outputs[name] for name in stages}
         return {name: replace(outputs[name], positions=self._position_terms(batch, name)) for name in stages}
@@ -86,15 +88,32 @@ class JointModel(nn.Module):
         wanted = set(stages)
         for name in reversed(list(self.stages)):
             if name in wanted:
-                wanted |= {stage for stage, _ in self.sees.get(name, ())}
+                wanted |= {stage for stage, _ in self.earlier.get(name, ())}
         return [name for name in self.networks if name in wanted]
 
-    def _earlier(self, name: str, outputs: Mapping[str, StageOutput], batch: Batch) -> Tensor:
-        """What a stage sees of earlier ones, by no gradient: (C, ·)."""
+    def _stage_inputs(
+        self, name: str, dense: DenseInputs, pairs: BatchPairs, outputs: Mapping[str, StageOutput]
+    ) -> StageInputs:
+        """The inputs of a stage or teacher; `outputs` are those of the stages before it."""
+        batch, attended = pairs.batch, self.attends.get(name)
+        if name in self.frozen_tables:
+            dense = {placement: x.detach() for placement, x in dense.items()}
+        history = (
+            None if attended is None else BatchHistory(dense[attended], batch.histories[attended], batch)
+        )
+        earlier = None
+        if name in self.earlier:
+            earlier = pairs.fill(self._earlier_columns(name, outputs, batch)).to(self.dtype)
+        return StageInputs(
+            dense["query"], dense["item"], dense["cross"], pairs, history, earlier, scores=batch.scores
+        )
+
+    def _earlier_columns(self, name: str, outputs: Mapping[str, StageOutput], batch: Batch) -> Tensor:
+        """What a stage sees of earlier ones, without gradient: (C, ·)."""
         columns = []
-        for stage, what in self.sees[name]:
+        for stage, what in self.earlier[name]:
             z = outputs[stage].logits[self.main[stage]].detach().float()
-            columns.append(z if what == "score" else _places(z, batch))
+            columns.append(z if what == "score" else _soft_ranks(z, batch))
         return torch.stack(columns, 1)
 
     def _learns_positions(self, batch: Batch) -> bool:
@@ -121,22 +140,24 @@ class JointModel(nn.Module):
         """The stages, then the teachers."""
         return {**dict(self.stages.items()), **dict(self.teachers.items())}
 
+    def network(self, stage: str) -> StageModel:
+        """The network of a stage."""
+        return cast(StageModel, self.stages[stage])
+
     @property
     def attended(self) -> tuple[Attended, ...]:
         """The histories that some stage or teacher attends to."""
-        found = (getattr(network, "attended", None) for network in self.networks.values())
-        return tuple(dict.fromkeys(attended for attended in found if attended is not None))
+        return tuple(dict.fromkeys(self.attends.values()))
 
     @property
     def sees_ranks(self) -> bool:
-        """Whether some stage sees where another places a candidate."""
-        return any(what == "place" for seen in self.sees.values() for _, what in seen)
+        """Whether some stage sees how another ranks a candidate."""
+        return any(what == "rank" for earlier in self.earlier.values() for _, what in earlier)
 
-    def inputs(self, batch: Batch, tables: str = "shared") -> dict[Placement | Attended, Tensor]:
-        """Dense inputs by placement: query (R, ·), item (padded I, ·), cross (padded C, ·); and (padded H, ·) of the
-        items of each history attended to."""
+    def inputs(self, batch: Batch, tables: str = "shared") -> DenseInputs:
+        """The dense inputs of a batch, from one set of tables."""
         sums = {dim: iter(parts) for dim, parts in self.tables[tables](batch.lookups).items()}
-        inputs: dict[Placement | Attended, Tensor] = {}
+        inputs: DenseInputs = {}
         for placement in PLACEMENTS:
             numbers = batch.numbers[placement]
             parts = [
@@ -157,13 +178,9 @@ class JointModel(nn.Module):
         return pad(x, (0, 0, 0, empty)) if empty else x
 
 
-def _places(z: Tensor, batch: Batch) -> Tensor:
-    """Each candidate's place among those of its request: (C,). On the processor, as it is when serving."""
+def _soft_ranks(z: Tensor, batch: Batch) -> Tensor:
+    """Each candidate's soft rank among those of its request: (C,). On the processor, as it is when serving."""
     assert batch.requests.start is not None
     weight = None if batch.represents is None else batch.represents.cpu().numpy()
     found = soft_ranks(z.cpu().numpy(), batch.requests.start.cpu().numpy().astype(np.int64), weight)
     return torch.from_numpy(found).to(z.device)
-
-
-def _build(settings: Stage, layout: Layout) -> nn.Module:
-    return Towers(settings, layout) if isinstance(settings, TowersSettings) else Mlp(settings, layout)

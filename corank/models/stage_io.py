@@ -1,12 +1,35 @@
-"""What a stage gives for a batch.
+"""What a stage reads and what it gives, of a batch in training or of one request in an exported graph.
 
-Letters: R requests · I distinct items · C candidates · d width of the vectors.
+Letters: R requests · I distinct items · C candidates · d width of the vectors. I' and C' are I and C rounded up; rows
+beyond I and C belong to no candidate, and nobody reads what a stage makes of them.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 from torch import Tensor
+
+from corank.models.pairs import History, Pairs
+
+
+@dataclass(frozen=True)
+class StageInputs:
+    """The features of a batch as dense inputs: embeddings, pooled lists and numbers, side by side (`Layout`)."""
+
+    query: Tensor  # (R, ·)
+    item: Tensor
+    """(I', ·)"""
+    cross: Tensor
+    """Features of the pair, of no columns if there are none: (C', ·)."""
+    pairs: Pairs
+    """Brings what is computed by query and by item to the candidates."""
+    history: History | None = None
+    """The events that the stage attends to, if its settings name some."""
+    earlier: Tensor | None = None
+    """What the stage sees of earlier ones, a column each, without gradient: (C', ·)."""
+    scores: Mapping[str, Tensor] = field(default_factory=dict)
+    """What production scored, for teachers: (C,) by name, NaN where unknown. Not there when serving."""
 
 
 @dataclass(frozen=True)
@@ -15,7 +38,7 @@ class StageVectors:
 
     query: Tensor  # (R, d)
     item: Tensor
-    """(padded I, d)"""
+    """(I', d)"""
     scale: Tensor  # ()
     bias: Tensor  # ()
 
@@ -25,9 +48,13 @@ class StageOutput:
     """What a stage, or a teacher, gives for the candidates of a batch."""
 
     logits: Mapping[str, Tensor]
-    """By label: (C,)."""
+    """By label: (C,), or (C',) as a stage's forward returns it."""
     vectors: StageVectors | None = None
     """What the logits are made of, if the stage has item vectors."""
     positions: Mapping[str, Tensor] = field(default_factory=dict)
     """By label, what a candidate's position on the page adds to its logit: (C,). Only in training, and only if the
     log has positions; serving leaves it out."""
+
+    def cut(self, count: int) -> Self:
+        """The same without the rows beyond the `count` candidates."""
+        return replace(self, logits={label: z[:count] for label, z in self.logits.items()})

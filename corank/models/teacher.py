@@ -1,10 +1,10 @@
 """A teacher: an MLP that also sees what production scored, which nobody has once production is replaced.
 
-So it is trained and teaches (`distill`), but is no stage of the cascade: neither judged there nor shipped. What
+It is trained and teaches (`distill`), but is no stage of the cascade: neither evaluated there nor shipped. What
 production's score is worth beside the features it learns from clicks, so it carries over to candidates that were
-never shown just as far as clicks bear it out. Source: privileged features distillation, Xu et al., KDD 2020.
+never shown as far as clicks bear it out. Source: privileged features distillation, Xu et al., KDD 2020.
 
-Letters: C candidates · s logged scores · h first width.
+Letters: C candidates · C' candidates of a batch, rounded up · s logged scores · h first width.
 """
 
 from typing import Annotated
@@ -12,15 +12,15 @@ from typing import Annotated
 import torch
 from annotated_types import MinLen
 from torch import Tensor, nn
-from torch.nn.functional import pad
 
-from corank.batches.batch import Batch
 from corank.core.errors import ConfigError
 from corank.core.settings import describe_unknown
-from corank.features.input_layout import Attended, Layout
-from corank.features.schema import Placement
-from corank.models.mlp import LayerSettings, Mlp
+from corank.features.input_layout import Layout
+from corank.models.layers import linear
+from corank.models.mlp import Mlp
+from corank.models.settings import LayerSettings
 from corank.models.stage_context import StageContext
+from corank.models.stage_io import StageInputs
 
 
 class TeacherSettings(LayerSettings):
@@ -38,14 +38,14 @@ class TeacherSettings(LayerSettings):
 
 
 class Teacher(Mlp):
+    """The network of a teacher."""
+
     def __init__(self, settings: TeacherSettings, layout: Layout) -> None:
         super().__init__(settings, layout)
         self.scores = settings.scores
         self.scored = nn.Linear(2 * len(settings.scores), settings.hidden[0], bias=False)
 
-    def pairs(self, inputs: dict[Placement | Attended, Tensor], batch: Batch) -> Tensor:
-        crosses = super().pairs(inputs, batch)
-        scores = torch.stack([batch.scores[name] for name in self.scores], dim=1)
-        seen = torch.cat((scores.nan_to_num(), scores.isnan().float()), dim=1)
-        seen = pad(seen, (0, 0, 0, len(crosses) - len(seen))).to(crosses.dtype)
-        return crosses + nn.functional.linear(seen, self.scored.weight.to(seen.dtype))
+    def pair_terms(self, inputs: StageInputs) -> list[Tensor]:
+        scores = torch.stack([inputs.scores[name] for name in self.scores], dim=1)
+        seen = inputs.pairs.fill(torch.cat((scores.nan_to_num(), scores.isnan().float()), dim=1))
+        return [linear(seen.to(inputs.cross.dtype), self.scored), *super().pair_terms(inputs)]

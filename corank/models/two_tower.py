@@ -1,23 +1,24 @@
-"""The pre-ranker: a query tower and an item tower that meet in a dot product.
+"""Stage model `towers`: a query tower and an item tower that meet in a dot product, the usual pre-ranker.
 
-Letters: R requests · I distinct items · C candidates.
+Letters: N rows of one side · d last width of the towers.
 """
 
 import math
-from collections.abc import Iterable
-from typing import Any, ClassVar, Literal, Self
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, Literal, Self, cast
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torch.nn import functional
 
-from corank.batches.batch import Batch
-from corank.core.settings import Settings
+from corank.core.settings import Settings, validate
 from corank.features.input_layout import Layout
 from corank.features.schema import Placement, Schema
-from corank.models.layers import Columns, StageSettings, Tower, Widths, pair_dot
+from corank.models.layers import ACTIVATIONS, Columns, activated, linear
+from corank.models.settings import FirstLayer, NetworkSettings, Widths, scale_widths
 from corank.models.stage_context import StageContext
-from corank.models.stage_io import StageOutput, StageVectors
+from corank.models.stage_model import STAGE_MODELS, VECTOR, StageSettings, VectorModel, role_of
 
 
 class QueryTower(Settings):
@@ -28,6 +29,7 @@ class QueryTower(Settings):
     """Those of `query` unless given."""
 
 
+@STAGE_MODELS.register("towers")
 class TowersSettings(StageSettings):
     model: Literal["towers"]
     query: Widths = [512, 128, 64, 32]
@@ -40,16 +42,9 @@ class TowersSettings(StageSettings):
     """Features of the item tower; all of the item side unless given."""
     label: str = "click"
 
-    scorer: ClassVar[str] = "vectors"
-
     @property
     def labels(self) -> list[str]:
-        """The one label that it predicts."""
         return [self.label]
-
-    def predicts(self) -> list[str]:
-        """The one label that it predicts."""
-        return self.labels
 
     @model_validator(mode="before")
     @classmethod
@@ -74,17 +69,6 @@ class TowersSettings(StageSettings):
             return {"query": self.query}
         return {name: tower.widths or self.query for name, tower in self.query_towers.items()}
 
-    def input_features(self, schema: Schema) -> dict[str, list[str]]:
-        """The features of each tower, by `STAGE.TOWER`."""
-        queries = {"query": self.query_features} | {n: t.features for n, t in self.query_towers.items()}
-        if self.query_towers:
-            del queries["query"]
-        chosen = {
-            name: list(schema.placed("query")) if names is None else names for name, names in queries.items()
-        }
-        item = list(schema.placed("item")) if self.item_features is None else self.item_features
-        return {f"{self.name}.{tower}": names for tower, names in (chosen | {"item": item}).items()}
-
     def check(self, context: StageContext) -> None:
         """Raise ConfigError if it contradicts the rest of the config, such as an item feature in a query tower."""
         super().check(context)
@@ -94,8 +78,83 @@ class TowersSettings(StageSettings):
         schema.refuse(self.query_features or [], "query", f"stages.{self.name}.query_features")
         schema.refuse(self.item_features or [], "item", f"stages.{self.name}.item_features")
 
+    def build(self, layout: Layout) -> "Towers":
+        return Towers(self, layout)
 
-class Towers(nn.Module):
+    @property
+    def scorer(self) -> str:
+        return "vectors"
+
+    @property
+    def item_parts(self) -> tuple[str, ...]:
+        return (VECTOR,)
+
+    def first_layers(self, schema: Schema) -> list[FirstLayer]:
+        queries = {
+            name: self.query_towers[name].features if self.query_towers else self.query_features
+            for name in self.queries()
+        }
+        return [
+            *(
+                FirstLayer(_enter(schema, "query", features), self.queries()[name][0], name)
+                for name, features in queries.items()
+            ),
+            FirstLayer(_enter(schema, "item", self.item_features), self.item[0], "item", online=False),
+        ]
+
+    def without_features(self, names: Collection[str]) -> Self:
+        def kept(features: list[str]) -> list[str]:
+            return [name for name in features if name not in names]
+
+        towers = {
+            name: tower.model_copy(update={"features": kept(tower.features)})
+            for name, tower in self.query_towers.items()
+        }
+        sides = ("query_features", "item_features")
+        chosen = {side: kept(getattr(self, side)) for side in sides if getattr(self, side) is not None}
+        return self.model_copy(update=chosen | {"query_towers": towers})
+
+    def in_role_of(self, stage: StageSettings) -> "TowersSettings":
+        widths = {"query": self.query, "item": self.item}
+        values = {"model": "towers", **widths, "label": stage.main} | role_of(stage)
+        return validate(TowersSettings, values, f"stages.{stage.name}")
+
+    def scale_widths(self, factor: float) -> Self:
+        towers = {
+            name: tower.model_copy(update={"widths": tower.widths and scale_widths(tower.widths, factor)})
+            for name, tower in self.query_towers.items()
+        }
+        sides = {"query": scale_widths(self.query, factor), "item": scale_widths(self.item, factor)}
+        return self.model_copy(update=sides | {"query_towers": towers})
+
+
+def _enter(schema: Schema, placement: Placement, names: list[str] | None) -> frozenset[str]:
+    """The features that enter a tower: all of its side unless some are named."""
+    placed = (name for name in schema.features if schema.placement(name) == placement)
+    return frozenset(name for name in placed if names is None or name in names)
+
+
+class Tower(nn.Module):
+    """An MLP whose last layer is linear: (N, width) → (N, widths[-1])."""
+
+    def __init__(self, width: int, widths: Sequence[int], settings: NetworkSettings) -> None:
+        super().__init__()
+        self.activation, self.dropout = settings.activation, settings.dropout
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip([width, *widths], widths, strict=False))
+        self.norm = nn.LayerNorm(widths[0]) if settings.normalisation == "layer" else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        *hidden, last = cast(Sequence[nn.Linear], self.layers)
+        for depth, layer in enumerate(hidden):
+            if depth == 0 and self.norm is not None:
+                x = ACTIVATIONS[self.activation](self.norm(linear(x, layer).float()).to(x.dtype))
+            else:
+                x = activated(x, layer, self.activation)
+            x = functional.dropout(x, self.dropout, self.training)
+        return linear(x, last)
+
+
+class Towers(VectorModel):
     """Logit exp(s)·⟨q, v⟩ + b: the scale cannot turn negative, so the order of the dot products holds."""
 
     def __init__(self, settings: TowersSettings, layout: Layout) -> None:
@@ -128,11 +187,19 @@ class Towers(nn.Module):
         columns = layout.columns(placement, names)
         return nn.Sequential(Columns(columns.tolist()), Tower(len(columns), widths, settings))
 
-    def forward(self, inputs: dict[Placement, Tensor], batch: Batch) -> StageOutput:
-        """The logits of a batch's candidates, and the vectors that they are made of."""
-        query, item, scale = self.query(inputs["query"]), self.item(inputs["item"]), self.scale.exp()
-        logits = scale * pair_dot(query, item, batch) + self.bias
-        return StageOutput({self.label: logits}, StageVectors(query, item, scale, self.bias))
+    def query_vectors(self, query: Tensor) -> Tensor:
+        vectors: Tensor = self.query(query)
+        return vectors
+
+    def item_vectors(self, item: Tensor) -> Tensor:
+        vectors: Tensor = self.item(item)
+        return vectors
+
+    def logit_scale(self) -> Tensor:
+        return self.scale.exp()
+
+    def logit_bias(self) -> Tensor:
+        return self.bias
 
 
 class Sum(nn.Module):

@@ -14,9 +14,9 @@ from corank.features.log_schema import DataSettings
 from corank.features.schema import Schema
 from corank.losses.base import LOSSES, FunnelSpec, Loss
 from corank.losses.total import TotalLoss
-from corank.models.joint import Stage
-from corank.models.layers import NetworkSettings, check_separate_tables, check_tables
+from corank.models.settings import NetworkSettings, check_separate_tables, check_tables
 from corank.models.stage_context import StageContext
+from corank.models.stage_model import Stage, StageSettings
 from corank.models.teacher import TeacherSettings
 from corank.training.train_settings import TrainSettings
 
@@ -51,7 +51,7 @@ class Config(Settings):
         funnel = FunnelSpec(
             levels=self.data.levels,
             labels=list(self.data.labels),
-            stages={stage.name: stage.predicts() for stage in [*self.stages, *self.teachers]},
+            stages={stage.name: list(stage.labels) for stage in [*self.stages, *self.teachers]},
             keep={stage.name: stage.keep for stage in self.stages},
             towers=self.vector_stages,
             scores=list(self.data.scores),
@@ -62,7 +62,7 @@ class Config(Settings):
     @property
     def vector_stages(self) -> list[str]:
         """The stages that have item vectors."""
-        return [stage.name for stage in self.stages if stage.scorer == "vectors"]
+        return [stage.name for stage in self.stages if stage.has_vectors]
 
     @property
     def networks(self) -> dict[str, NetworkSettings]:
@@ -71,7 +71,7 @@ class Config(Settings):
             f"teachers.{n}": teacher for n, teacher in enumerate(self.teachers)
         }
 
-    def stage(self, name: str) -> Stage:
+    def stage(self, name: str) -> StageSettings:
         """The stage of a name."""
         return next(stage for stage in self.stages if stage.name == name)
 
@@ -104,7 +104,7 @@ class Config(Settings):
         schema.check_data(self.data)
         self._check_retrieval(schema)
         total.check()
-        self.train.check({stage.name: stage.predicts() for stage in self.stages})
+        self.train.check({stage.name: list(stage.labels) for stage in self.stages})
         total.check_learners(names)
         check_tables(networks)
         if self.train.mode != "joint":

@@ -3,18 +3,12 @@
 Letters: n candidates · N items · d last width of the towers.
 """
 
-import contextlib
 import hashlib
-import io
 import json
-import logging
-import warnings
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
 
 from corank.bundle.item_records import ItemRecords
 from corank.bundle.item_vectors import ItemTowers, save_vectors
@@ -37,45 +31,8 @@ from corank.features.priors import Snapshots
 from corank.features.vocabulary import Keys
 from corank.models.embedding import Tables
 from corank.models.joint import JointModel
-from corank.models.mlp import Mlp
-from corank.models.two_tower import Towers, TowersSettings
 from corank.training.config import Config
-
-
-class RankGraph(nn.Module):
-    """Of one request: query (1, ·), item (n, ·), cross (n, ·) → logits (n, labels), first layer split as in training.
-
-    With attention also event (L, w), the attended features of a history's items, and mask (L,), 0 for one that only
-    fills it up; with earlier stages what is seen of them (n, ·).
-    """
-
-    def __init__(self, stage: Mlp) -> None:
-        super().__init__()
-        self.stage = stage
-
-    def forward(
-        self,
-        query: Tensor,
-        item: Tensor,
-        cross: Tensor | None = None,
-        event: Tensor | None = None,
-        mask: Tensor | None = None,
-        earlier: Tensor | None = None,
-    ) -> Tensor:
-        stage = self.stage
-        parts = torch.split(stage.first.weight, stage.widths, dim=1)
-        first = functional.linear(query, parts[0], stage.first.bias) + functional.linear(item, parts[1])
-        if cross is not None:
-            first = first + functional.linear(cross, parts[2])
-        if event is not None and mask is not None and stage.din is not None:
-            first = first + stage.interest(stage.din.dense(stage.target(item), event, mask))
-        if earlier is not None and stage.earlier is not None:
-            first = first + stage.earlier(earlier)
-        crossed = None
-        if stage.dcn is not None:
-            every = [query.expand(item.shape[0], -1), item, *([] if cross is None else [cross])]
-            crossed = stage.dcn.crossed(torch.cat(every, 1))
-        return torch.stack(list(stage.above(first, crossed).values()), dim=1)
+from corank.training.onnx_graphs import example_request, graph_file, write_graphs
 
 
 def export(
@@ -126,27 +83,36 @@ def _plain(calibrators: dict[str, Platt]) -> dict[str, dict[str, float]]:
 
 
 def _facts(config: Config, model: JointModel, calibrators: Calibrators, name: str) -> StageFacts:
-    settings, stage = config.stage(name), model.stages[name]
-    scale, bias = (stage.scale.exp().item(), stage.bias.item()) if isinstance(stage, Towers) else (None, None)
-    attended = stage.attended if isinstance(stage, Mlp) else None
+    settings, network = config.stage(name), model.network(name)
+    attended = model.attends.get(name)
     return StageFacts(
         name=name,
         model=settings.model,
+        scorer=settings.scorer,
         cuts=settings.cuts,
         keep=settings.keep,
         min_score=settings.min_score,
         deadline_ms=settings.deadline_ms,
-        labels=settings.labels,
+        labels=list(settings.labels),
         value=settings.value,
         calibrators={n: Calibration(**asdict(platt)) for n, platt in calibrators[name].items()},
         tables=model.tables_of[name],
-        scale=scale,
-        width=settings.item[-1] if isinstance(settings, TowersSettings) else None,
-        bias=bias,
+        item_parts=_item_parts(model, name),
+        constants=dict(network.constants()),
         main=settings.main,
         attended=Attention(history=attended.history, features=list(attended.features)) if attended else None,
-        from_stages=model.sees.get(name, []),
+        from_stages=model.earlier.get(name, []),
     )
+
+
+def _item_parts(model: JointModel, name: str) -> dict[str, int]:
+    """What the graph `item` of a stage computes of an item: name → width."""
+    graphs = model.network(name).graphs()
+    if "item" not in graphs:
+        return {}
+    with torch.no_grad():
+        (vector,) = [graphs["item"].module(example_request(model, name)["item"])]
+    return dict.fromkeys(graphs["item"].outputs, vector.shape[1])
 
 
 def _fill(folder: Path, config: Config, packed: PackedDataset, model: JointModel, priors: Snapshots) -> None:
@@ -162,16 +128,16 @@ def _fill(folder: Path, config: Config, packed: PackedDataset, model: JointModel
         (folder / "tables" / name).mkdir(parents=True)
         for dim, table in held.items():
             write_array(folder / "tables" / name / f"{dim}.npy", table)
-    _write_graphs(folder, model)
+    write_graphs(folder, model)
     records = newest(packed).refresh_derived(packed.encoders, priors)
     records.save(folder / "items")
-    towers = {name: model.tables_of[name] for name, s in model.stages.items() if isinstance(s, Towers)}
-    vectors = ItemTowers(folder, towers, model.layout, tables).vectors(records.rows)
+    sets = {stage.name: model.tables_of[stage.name] for stage in config.stages if stage.has_vectors}
+    vectors = ItemTowers(folder, sets, model.layout, tables).vectors(records.rows)
     save_vectors(folder, vectors)
     if config.retrieval is not None:
         stage = config.retrieval.stage
-        held = tables[towers[stage]]
-        queries = sampled_queries(packed, model.layout, held, folder / f"{stage}.query.onnx")
+        held = tables[sets[stage]]
+        queries = sampled_queries(packed, model.layout, held, folder / graph_file(stage, "query"))
         write_retrieval(folder, config.retrieval, vectors[stage], queries)
 
 
@@ -180,61 +146,3 @@ def newest(packed: PackedDataset) -> ItemRecords:
     ids, row = packed.newest_items()
     columns = {name: values[row] for name, values in packed.item_columns.items()}
     return ItemRecords(Keys(ids), packed.items.take(row), packed.item_operands.take(row), columns)
-
-
-def _write_graphs(folder: Path, model: JointModel) -> None:
-    width = model.layout.width
-    query, item = torch.zeros(1, width("query")), torch.zeros(2, width("item"))
-    for name, stage in model.stages.items():
-        if isinstance(stage, Towers):
-            _write_graph(folder / f"{name}.query.onnx", stage.query, {"query": query}, ["vector"])
-            _write_graph(folder / f"{name}.item.onnx", stage.item, {"item": item}, ["vector"])
-        elif isinstance(stage, Mlp):
-            inputs = {"query": query, "item": item}
-            if width("cross"):
-                inputs["cross"] = torch.zeros(2, width("cross"))
-            if stage.din is not None:
-                inputs |= {"event": torch.zeros(3, stage.interest.in_features), "mask": torch.zeros(3)}
-            if stage.earlier is not None:
-                inputs["earlier"] = torch.zeros(2, stage.earlier.in_features)
-            _write_graph(folder / f"{name}.onnx", RankGraph(stage), inputs, ["logits"])
-
-
-def _write_graph(path: Path, graph: nn.Module, inputs: dict[str, Tensor], outputs: list[str]) -> None:
-    n, events = torch.export.Dim("n", min=1), torch.export.Dim("events", min=1)
-    axis = {"query": {}, "event": {0: events}, "mask": {0: events}}
-    shapes = {name: axis.get(name, {0: n}) for name in inputs}
-    # a tower calls its input otherwise than the graph does
-    by_name = isinstance(graph, RankGraph)
-    # the exporter tells its progress on stdout and in logs, where a user looks for corank's own words
-    with (
-        contextlib.redirect_stdout(io.StringIO()),
-        warnings.catch_warnings(),
-        _quiet("torch.onnx", "onnxscript"),
-    ):
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            graph.eval(),
-            () if by_name else tuple(inputs.values()),
-            kwargs=dict(inputs) if by_name else None,
-            dynamo=True,
-            input_names=list(inputs),
-            output_names=outputs,
-            dynamic_shapes=shapes if by_name else tuple(shapes.values()),
-            verbose=False,
-        )
-    assert program is not None
-    program.save(str(path), external_data=False)
-
-
-@contextlib.contextmanager
-def _quiet(*names: str):  # type: ignore[no-untyped-def]
-    loggers = [logging.getLogger(name) for name in names]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

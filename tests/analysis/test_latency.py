@@ -9,12 +9,12 @@ from corank.analysis import latency
 from corank.analysis.latency import _widths, cpu_ms, feature_latencies, timed
 from corank.analysis.logged_request import logged_request
 from corank.core.errors import RequestError
-from corank.features.schema import PLACEMENTS
 from corank.models.two_tower import TowersSettings
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.training.run import Run
 from tests.support.cases import Case
+from tests.support.encoded_batches import SCHEMA
 from tests.support.random_worlds import DERIVED
 from tests.support.shared import shared_case
 
@@ -31,19 +31,19 @@ def test_no_work_costs_nothing() -> None:
 
 def test_of_several_towers_those_that_read_a_feature_are_paid(case: Case) -> None:
     prerank, rank = case.config.stages
-    found = {n: _widths(prerank, n, case.packed.schema.placement(n)) for n in case.config.features}
+    found = {n: _widths(prerank, case.packed.schema, n) for n in case.config.features}
     read = {n: widths for n, widths in found.items() if widths}
     assert isinstance(prerank, TowersSettings)
     one = prerank.query_towers["one"].features
     assert read == {name: [8] for name in one} | {"history_1_item_2": [8, 4]}
-    assert {tuple(_widths(rank, n, "cross")) for n in case.config.features} == {(8,)}
+    assert {tuple(_widths(rank, case.packed.schema, n)) for n in case.config.features} == {(8,)}
 
 
 def test_of_one_tower_what_enters_it_is_paid() -> None:
     tower = TowersSettings(name="prerank", model="towers", value="click", keep=9, query=[16, 4], item=[8, 4])
-    assert [_widths(tower, "brand", placement) for placement in PLACEMENTS] == [[16], [], []]
-    chosen = tower.model_copy(update={"query_features": ["tab"]})
-    assert (_widths(chosen, "tab", "query"), _widths(chosen, "age", "query")) == ([16], [])
+    assert [_widths(tower, SCHEMA, name) for name in ("user", "item", "match")] == [[16], [], []]
+    chosen = tower.model_copy(update={"query_features": ["user"]})
+    assert (_widths(chosen, SCHEMA, "user"), _widths(chosen, SCHEMA, "age")) == ([16], [])
 
 
 def asked(case: Case) -> Request:

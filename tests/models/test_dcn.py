@@ -15,6 +15,8 @@ from corank.losses.total import TotalLoss
 from corank.models.dcn import Dcn, DcnSettings
 from corank.models.joint import JointModel
 from corank.models.mlp import MlpSettings
+from corank.models.pairs import BatchPairs
+from corank.models.stage_io import StageInputs
 from tests.support.encoded_batches import LAYOUT, random_batch
 from tests.support.loss_cases import logits_of
 
@@ -37,7 +39,7 @@ def test_two_full_layers_by_hand() -> None:
     filled(dcn.up[1], [[0, 1], [1, 1]], [-1, 0])
     # x₀ = (2, 3): W x + b = (8.5, −2), x₁ = (2·8.5 + 2, 3·−2 + 3) = (19, −3)
     # then (−3 − 1, 19 − 3) = (−4, 16), x₂ = (2·−4 + 19, 3·16 − 3) = (11, 45)
-    assert dcn.crossed(torch.tensor([[2.0, 3.0], [0.0, 0.0]])).tolist() == [[11, 45], [0, 0]]
+    assert dcn.cross(torch.tensor([[2.0, 3.0], [0.0, 0.0]])).tolist() == [[11, 45], [0, 0]]
 
 
 def test_a_bottleneck_by_hand() -> None:
@@ -45,7 +47,7 @@ def test_a_bottleneck_by_hand() -> None:
     filled(dcn.down[0], [[1, -1, 2]])
     filled(dcn.up[0], [[1], [2], [-1]], [0, 1, 0])
     # V x = 1 − 2 + 6 = 5, U V x + b = (5, 11, −5)
-    assert dcn.crossed(torch.tensor([[1.0, 2.0, 3.0]])).tolist() == [[1 * 5 + 1, 2 * 11 + 2, 3 * -5 + 3]]
+    assert dcn.cross(torch.tensor([[1.0, 2.0, 3.0]])).tolist() == [[1 * 5 + 1, 2 * 11 + 2, 3 * -5 + 3]]
 
 
 @pytest.mark.parametrize(("rank", "layers"), [(None, 1), (None, 3), (2, 2), (7, 3)])
@@ -57,7 +59,7 @@ def test_layers_are_the_formula(rank: int | None, layers: int) -> None:
         up, bias = (p.detach().double().numpy() for p in (dcn.up[n].weight, dcn.up[n].bias))
         down = np.eye(4) if rank is None else dcn.down[n].weight.detach().double().numpy()
         x = x0 * (x @ down.T @ up.T + bias) + x
-    np.testing.assert_allclose(dcn.crossed(first).detach().numpy(), x, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(dcn.cross(first).detach().numpy(), x, rtol=1e-4, atol=1e-5)
 
 
 def model(seed: int = 0, rank: int | None = None, normalisation: str = "none") -> JointModel:
@@ -92,8 +94,8 @@ def test_a_candidate_is_crossed_with_its_request_and_its_item() -> None:
     shapes = {"query": (14, 3), "item": (items, 2), "cross": (padded(count), 1)}
     inputs = {name: torch.randn(shape, requires_grad=True) for name, shape in shapes.items()}
     dcn = Dcn(DcnSettings(), 6)
-    found = dcn(inputs, batch)[:count]
-    expected = dcn.crossed(plain_rows(inputs, batch))
+    found = dcn(StageInputs(**inputs, pairs=BatchPairs(batch)))[:count]
+    expected = dcn.cross(plain_rows(inputs, batch))
     torch.testing.assert_close(found, expected)
     gradient = torch.randn_like(found)
     leaves = [*inputs.values(), *dcn.parameters()]
@@ -108,7 +110,7 @@ def test_a_ranker_judges_by_what_is_deep_and_what_is_crossed() -> None:
     rank = built.stages["rank"]
     rows = plain_rows(built.inputs(batch), batch)
     deep = torch.relu(rank.hidden[0](torch.relu(rank.first(rows))))
-    expected = rank.heads(torch.cat((deep, rank.dcn.crossed(rows)), 1)).squeeze(1)
+    expected = rank.heads(torch.cat((deep, rank.dcn.cross(rows)), 1)).squeeze(1)
     torch.testing.assert_close(built(batch)["rank"].logits["click"], expected, rtol=1e-4, atol=1e-5)
     with torch.no_grad():
         rank.heads.weight[:, :8] = 0

@@ -20,6 +20,7 @@ from corank.models.din import Din, DinSettings
 from corank.models.joint import JointModel
 from corank.models.layers import ACTIVATIONS
 from corank.models.mlp import MlpSettings
+from corank.models.pairs import BatchHistory, RequestHistory
 from corank.models.two_tower import TowersSettings
 from tests.support.encoded_batches import LAYOUT, SCHEMA
 from tests.support.history_batches import ATTENDED, HELD, RAGGED, Request, attended, requests
@@ -65,6 +66,10 @@ def made(of: list[Request], activation: str = "silu", seed: int = 0) -> tuple[Di
     return Din(DIN, WIDTH, activation), batch, target, event
 
 
+def history(event: Tensor, batch: Batch) -> BatchHistory:
+    return BatchHistory(event, batch.histories[ATTENDED], batch)
+
+
 def loop(din: Din, of: list[Request], item_of: Tensor, target: Tensor, event: Tensor) -> list[Tensor]:
     found = []
     held = [events for size, events in of for _ in range(size)]
@@ -93,7 +98,7 @@ def masked(din: Din, of: list[Request], item_of: Tensor, target: Tensor, event: 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_a_candidate_sums_the_events_of_its_request_each_by_its_weight(activation: str) -> None:
     din, batch, target, event = made(RAGGED, activation)
-    found = din(target, event, batch, batch.histories[ATTENDED])
+    found = din(target, history(event, batch))
     torch.testing.assert_close(found, torch.stack(loop(din, RAGGED, batch.item_of, target, event)))
     assert found.any(1).tolist() == [True, True, False, False, False, True], "nothing of no events"
 
@@ -102,7 +107,7 @@ def test_a_candidate_sums_the_events_of_its_request_each_by_its_weight(activatio
 @given(requests, st.integers(0, 99))
 def test_its_values_and_gradients_are_those_of_the_plain_formula(of: list[Request], seed: int) -> None:
     din, batch, target, event = made(of, seed=seed)
-    found = din(target, event, batch, batch.histories[ATTENDED])
+    found = din(target, history(event, batch))
     plain = copy.deepcopy(din).double()
     leaves = [x.detach().double().requires_grad_() for x in (target, event)]
     expected = masked(plain, of, batch.item_of, *leaves)
@@ -120,7 +125,7 @@ def test_an_item_that_is_twice_in_a_history_gets_the_gradient_of_both() -> None:
     found = []
     for held in ([3, 3, 0], [3, 0, 0]):
         din, batch, target, event = made([(1, held)])
-        din(target, event, batch, batch.histories[ATTENDED]).sum().backward()
+        din(target, history(event, batch)).sum().backward()
         assert event.grad is not None and not event.grad[[1, 2, 4, 33]].any()
         found.append(event.grad[[0, 3]])
     once = found[0][0], found[1][1]
@@ -129,27 +134,27 @@ def test_an_item_that_is_twice_in_a_history_gets_the_gradient_of_both() -> None:
 
 def test_one_request_in_a_graph_has_the_same_and_masked_rows_change_nothing() -> None:
     din, batch, target, event = made(RAGGED)
-    found = din(target, event, batch, batch.histories[ATTENDED])
+    found = din(target, history(event, batch))
     at = 0
     for size, held in RAGGED:
         rows = target[batch.item_of[at : at + size].long()]
         own = event[torch.tensor(held, dtype=torch.int64)]
         filled = torch.cat((own, torch.full((3, WIDTH), 7.0)))
         ones = torch.ones(len(held))
-        torch.testing.assert_close(din.dense(rows, own, ones), found[at : at + size])
+        torch.testing.assert_close(din(rows, RequestHistory(own, ones)), found[at : at + size])
         mask = torch.cat((ones, torch.zeros(3)))
-        torch.testing.assert_close(din.dense(rows, filled, mask), found[at : at + size])
+        torch.testing.assert_close(din(rows, RequestHistory(filled, mask)), found[at : at + size])
         if size:
             assert not torch.allclose(
-                din.dense(rows, filled, torch.ones(len(held) + 3)), found[at : at + size]
+                din(rows, RequestHistory(filled, torch.ones(len(held) + 3))), found[at : at + size]
             )
         at += size
 
 
 def test_bf16_inputs_give_sums_in_fp32() -> None:
     din, batch, target, event = made(RAGGED)
-    exact = din(target, event, batch, batch.histories[ATTENDED])
-    rounded = din(target.bfloat16(), event.bfloat16(), batch, batch.histories[ATTENDED])
+    exact = din(target, history(event, batch))
+    rounded = din(target.bfloat16(), history(event.bfloat16(), batch))
     assert rounded.dtype == torch.float32
     torch.testing.assert_close(rounded, exact, rtol=0.1, atol=0.1)
 
@@ -191,7 +196,7 @@ def test_the_interest_enters_the_first_layer_of_its_request_alone() -> None:
     before, after = built(batch)["rank"].logits["click"], built(other)["rank"].logits["click"]
     assert (before != after).tolist() == [True, True, False, False, False, False]
     inputs = built.inputs(batch)
-    interest = rank.din(rank.target(inputs["item"]), inputs[ATTENDED], batch, batch.histories[ATTENDED])
+    interest = rank.din(rank.target(inputs["item"]), history(inputs[ATTENDED], batch))
     plain = torch.cat(
         (inputs["query"][batch.request_of], inputs["item"][batch.item_of], inputs["cross"][: len(batch)]), 1
     )

@@ -18,7 +18,7 @@ from corank.losses.click import ClickLoss
 from corank.losses.total import TotalLoss
 from corank.models.joint import JointModel
 from corank.models.mlp import MlpSettings
-from corank.models.stage_io import StageOutput
+from corank.models.stage_io import StageInputs, StageOutput
 from corank.models.two_tower import TowersSettings
 from corank.training.config_file import read
 from tests.support.configs import TEXT, refused
@@ -47,21 +47,22 @@ def model(*stages: MlpSettings, seed: int = 0) -> JointModel:
 
 def shown(built: JointModel, batch: Batch, stage: str = "rank") -> tuple[Tensor, dict[str, StageOutput]]:
     """What the stage is given of earlier ones, and the outputs of all."""
-    given: list[Tensor] = []
-    hook = built.stages[stage].register_forward_pre_hook(lambda _, inputs: given.append(inputs[2]))
+    given: list[StageInputs] = []
+    hook = built.stages[stage].register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
     outputs = built(batch)
     hook.remove()
-    assert len(given) == 1
-    return given[0], outputs
+    assert len(given) == 1 and given[0].earlier is not None
+    assert not given[0].earlier[len(batch) :].any()
+    return given[0].earlier[: len(batch)], outputs
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10_000), st.booleans())
-def test_a_stage_sees_the_logit_and_the_place_in_the_order_asked(seed: int, sampled: bool) -> None:
+def test_a_stage_sees_the_logit_and_the_rank_in_the_order_asked(seed: int, sampled: bool) -> None:
     batch, _ = random_batch(seed)
     weight = np.random.default_rng(seed).integers(0, 4, len(batch)).astype(np.float32) if sampled else None
     batch = replace(batch, represents=None if weight is None else torch.from_numpy(weight))
-    seen, outputs = shown(model(rank("rank", "prerank.place", "prerank.score"), seed=seed), batch)
+    seen, outputs = shown(model(rank("rank", "prerank.rank", "prerank.score"), seed=seed), batch)
     z, start = outputs["prerank"].logits["click"].detach(), np.cumsum([0, *np.bincount(batch.request_of)])
     assert not seen.requires_grad and seen.shape == (len(batch), 2)
     assert torch.equal(seen[:, 1], z)
@@ -70,7 +71,7 @@ def test_a_stage_sees_the_logit_and_the_place_in_the_order_asked(seed: int, samp
 
 def test_it_enters_the_first_layer_alone() -> None:
     batch, by_row = random_batch(2)
-    built = model(rank("rank", "prerank.score", "prerank.place"))
+    built = model(rank("rank", "prerank.score", "prerank.rank"))
     seen, outputs = shown(built, batch)
     stage, inputs = built.stages["rank"], built.inputs(batch)
     query, item = inputs["query"][batch.request_of], inputs["item"][batch.item_of]
@@ -85,7 +86,7 @@ def test_it_enters_the_first_layer_alone() -> None:
     torch.testing.assert_close(logits_of(by_score(batch)), logits_of(by_score(by_row)), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("what", ["score", "place"])
+@pytest.mark.parametrize("what", ["score", "rank"])
 def test_no_gradient_reaches_the_earlier_stage(what: str) -> None:
     batch, _ = random_batch(2)
     built = model(rank("rank", f"prerank.{what}", embeddings="own"))
@@ -106,7 +107,7 @@ def test_it_sees_what_the_earlier_stage_says_now() -> None:
     assert moved.shape == (8, 1) and plain.stages["rank"].earlier is None
     assert not torch.allclose(built(batch)["rank"].logits["click"], before)
     assert torch.equal(plain(batch)["rank"].logits["click"], apart)
-    assert built.sees == {"rank": [("prerank", "score")]} and plain.sees == {}
+    assert built.earlier == {"rank": [("prerank", "score")]} and plain.earlier == {}
 
 
 def test_asked_for_one_stage_it_runs_what_that_needs_and_returns_it_alone() -> None:
@@ -136,8 +137,8 @@ def test_of_several_labels_it_sees_the_one_that_orders() -> None:
     assert not torch.equal(seen[:, 0], outputs["first"].logits["click"])
 
 
-def test_a_model_tells_whether_it_needs_places() -> None:
-    assert model(rank("rank", "prerank.score", "prerank.place")).sees_ranks
+def test_a_model_tells_whether_it_needs_ranks() -> None:
+    assert model(rank("rank", "prerank.score", "prerank.rank")).sees_ranks
     assert not model(rank("rank", "prerank.score")).sees_ranks and not model(rank()).sees_ranks
 
 
@@ -151,11 +152,12 @@ WRONG = {
     "stages.1.from_stages=[c.score]": "stages.1.from_stages: 'c' is no stage before 'b'; there are a",
     "stages.1.from_stages=[b.score]": "stages.1.from_stages: 'b' is no stage before 'b'; there are a",
     "stages.2.from_stages=[c.score]": "stages.2.from_stages: 'c' is no stage before 'c'; there are a, b",
-    "stages.2.from_stages=[a.score, b.place]": "stages.2.from_stages: 'b' places only what 'a' keeps, yet all "
-    "candidates in training: its place would mean two things; write b.score",
-    "stages.2.from_stages=[a]": "stages.c.from_stages: expected STAGE.score or STAGE.place; received 'a'",
-    "stages.2.from_stages=[a.rank]": "stages.c.from_stages: expected STAGE.score or STAGE.place; received 'a.rank'",
-    "stages.2.from_stages=[.score]": "stages.c.from_stages: expected STAGE.score or STAGE.place; received '.score'",
+    "stages.2.from_stages=[a.score, b.rank]": "stages.2.from_stages: 'b' ranks only what 'a' keeps, yet all "
+    "candidates in training: its rank would mean two things; write b.score",
+    "stages.2.from_stages=[a]": "stages.c.from_stages: expected STAGE.score or STAGE.rank; received 'a'",
+    "stages.2.from_stages=[a.logit]": "stages.c.from_stages: expected STAGE.score or STAGE.rank; received 'a.logit'",
+    "stages.2.from_stages=[a.place]": "stages.c.from_stages: `place` is now called `rank`; write a.rank",
+    "stages.2.from_stages=[.score]": "stages.c.from_stages: expected STAGE.score or STAGE.rank; received '.score'",
     "stages.0.from_stages=[b.score]": "stages.0: unknown key 'from_stages'",
 }
 
@@ -179,7 +181,7 @@ def test_the_first_stage_has_none_before_it(path: Path) -> None:
 
 
 def test_what_is_seen_must_train_before(path: Path) -> None:
-    seen = [*THREE, "stages.2.from_stages=[a.place, b.score]"]
+    seen = [*THREE, "stages.2.from_stages=[a.rank, b.score]"]
     separate = [*seen, "train.mode=separate", "stages.0.embeddings=own", "stages.1.embeddings=own"]
     assert refused(path, *separate) == (
         "stages.2.from_stages: 'a' trains after 'c' in train.mode: separate, where the last stage is first; "
@@ -187,7 +189,7 @@ def test_what_is_seen_must_train_before(path: Path) -> None:
     )
     for mode in ("joint", "alternate"):
         stage = read(path, [*seen, f"train.mode={mode}"]).stage("c")
-        assert isinstance(stage, MlpSettings) and stage.sees() == [("a", "place"), ("b", "score")]
+        assert isinstance(stage, MlpSettings) and stage.earlier() == [("a", "rank"), ("b", "score")]
     assert read(path, [*separate, "stages.2.from_stages=[]"]).train.mode == "separate"
-    with pytest.raises(ConfigError, match="received 'place'"):
-        rank("rank", "place").sees()
+    with pytest.raises(ConfigError, match="received 'rank'"):
+        rank("rank", "rank").earlier()

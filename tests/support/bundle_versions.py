@@ -83,7 +83,6 @@ def variant(
     manifest = before.manifest.model_copy(update=changes)
     encoders = Encoders.load(before.folder / "encoders", manifest.declared)
     layout = Layout(manifest.declared, encoders.sizes)
-    towers = {stage.name: stage.tables for stage in manifest.stages if stage.model == "towers"}
 
     def fill(folder: Path) -> None:
         shutil.copytree(before.folder, folder, dirs_exist_ok=True)
@@ -93,7 +92,7 @@ def variant(
         np.save(worth, np.full_like(np.load(worth, allow_pickle=False), number))
         rows = ItemRecords.load(folder / "items", encoders, manifest.item_columns).rows
         tables = read_tables(folder, manifest, layout)
-        save_vectors(folder, ItemTowers(folder, towers, layout, tables).vectors(rows))
+        save_vectors(folder, ItemTowers(folder, manifest.vector_tables, layout, tables).vectors(rows))
         alter(folder)
 
     write(path, manifest, fill)

@@ -76,7 +76,7 @@ drawn_worlds = st.fixed_dictionaries(
         "several_towers": st.booleans(),
         "din": st.none() | st.fixed_dictionaries({"hidden": st.just(5), "attributes": st.booleans()}),
         "dcn": st.sampled_from([None, {"layers": 2}, {"layers": 1, "rank": 3}]),
-        "earlier": st.sampled_from([[], ["prerank.score"], ["prerank.place", "prerank.score"]]),
+        "earlier": st.sampled_from([[], ["prerank.score"], ["prerank.rank", "prerank.score"]]),
         "value": st.sampled_from(["click", "click * bid", "worth * buy - click ** 0.5"]),
         "shown": st.booleans(),
     }
@@ -136,7 +136,7 @@ DERIVED: Drawn = RICH | {
     "several_towers": True,
     "din": {"hidden": 5, "attributes": True},
     "dcn": {"layers": 2, "rank": 3},
-    "earlier": ["prerank.place", "prerank.score"],
+    "earlier": ["prerank.rank", "prerank.score"],
     "value": "click * bid",
     "shown": True,
 }

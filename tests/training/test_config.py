@@ -73,7 +73,7 @@ WRONG = {
     "stages.0.query=wide": "stages.0.query: Input should be a valid list",
     "stages.1.hidden=[16, 0]": "stages.1.hidden.1: Input should be greater than 0; received 0",
     "stages.0.dropout=1": "stages.0.dropout: Input should be less than 1; received 1",
-    "stages.1.model=tree": "stages.1: Input tag 'tree'",
+    "stages.1.model=tree": "stages.1: unknown model 'tree'; known models: mlp, towers",
     "name=a/b": "name: String should match pattern",
     "data.split.valid=soon": "data.split.valid: ",
     "data.timezone=Mars": "data: timezone: expected a name such as UTC or Asia/Shanghai; received 'Mars'",
@@ -142,7 +142,7 @@ WRONG = {
     "train.mode=apart": "train.mode: Input should be 'joint', 'separate' or 'alternate'; received 'apart'",
     "train.mode=separate": "stages.0.embeddings: 'prerank' trains after 'rank' and would change its tables; "
     "write embeddings: own, or table_gradient: false",
-    "stages.1.from_stages=[prerank]": "stages.rank.from_stages: expected STAGE.score or STAGE.place",
+    "stages.1.from_stages=[prerank]": "stages.rank.from_stages: expected STAGE.score or STAGE.rank",
     "stages.1.from_stages=[rank.score]": "stages.1.from_stages: 'rank' is no stage before 'rank'; there are prerank",
     "stages.1.din={history: tab}": "stages.rank.din.history: no history 'tab'; histories are history",
     "stages.1.din={history: history, attributes: [tab]}": "stages.rank.din.attributes: 'tab' is no item feature of "

@@ -187,8 +187,8 @@ def test_vectors_are_the_item_towers(case: Case) -> None:
         np.testing.assert_array_equal(np.load(folder / "tables" / "shared" / f"{dim}.npy"), table)
     prerank, rank = funnel.manifest.stages
     stage = two_tower(case.model)
-    assert prerank.scale == pytest.approx(stage.scale.exp().item())
-    assert prerank.bias == pytest.approx(stage.bias.item())
+    assert prerank.constants["scale"] == pytest.approx(stage.scale.exp().item())
+    assert prerank.constants["bias"] == pytest.approx(stage.bias.item())
     assert (rank.keep, rank.labels, rank.value) == (2, ["click", "buy"], "click")
     for facts in funnel.manifest.stages:
         for label, platt in facts.calibrators.items():

@@ -6,19 +6,18 @@ config are one.
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import TypeAdapter
 
 from corank.core.errors import ConfigError
-from corank.core.formula import Formula
 from corank.core.settings import validate
 from corank.features.feature_kind import Feature
 from corank.features.schema import Schema
 from corank.losses.base import LOSSES
-from corank.models.layers import StageSettings, main_label
+from corank.models.stage_model import STAGE_MODELS, StageSettings
 from corank.training.config import Config
 from corank.training.config_file import plain
 from corank.training.optimisers import DenseOptimiser
@@ -73,12 +72,14 @@ def identity(config: Config) -> str:
 
 
 def arms_of(config: Config, questions: Iterable[int]) -> dict[int, Arms]:
-    """The arms that each question needs. Raises ConfigError unless the stages are towers and, behind them, an MLP."""
-    found = [stage.model for stage in config.stages]
-    if found != ["towers", "mlp"]:
+    """The arms that each question needs.
+
+    Raises ConfigError unless there are two stages, of which the first alone has item vectors.
+    """
+    if [stage.has_vectors for stage in config.stages] != [True, False]:
         raise ConfigError(
-            "stages: a study compares two stages, the first `model: towers`, the last `model: mlp`; "
-            f"found {', '.join(found)}"
+            "stages: a study compares two stages, the first with item vectors, such as `model: towers`, the last "
+            f"without, such as `model: mlp`; found {', '.join(stage.model for stage in config.stages)}"
         )
     changes = _changes(config)
     return {question: _changed(config, changes.get(question, {})) for question in questions}
@@ -115,6 +116,7 @@ def _changes(config: Config) -> dict[int, dict[str, Change]]:
         "neither": lambda value: _taught(value, False, False),
     }
     priors, crosses = _priors(plain(config)), _query_crosses(plain(config))
+    first, last = (stage.model for stage in config.stages)
     towers: dict[str, Change] = {
         "with distillation": lambda value: _distillation(value, True),
         "without distillation": lambda value: _distillation(value, False),
@@ -129,9 +131,9 @@ def _changes(config: Config) -> dict[int, dict[str, Change]]:
         1: architecture,
         2: architecture | consistency,
         3: {
-            "mlp, then mlp": lambda value: _structures(value, ("mlp", "mlp")),
-            "towers, then towers": lambda value: _structures(value, ("towers", "towers")),
-            "mlp, then towers": lambda value: _structures(value, ("mlp", "towers")),
+            f"{last}, then {last}": lambda value: _structures(value, (1, 1)),
+            f"{first}, then {first}": lambda value: _structures(value, (0, 0)),
+            f"{last}, then {first}": lambda value: _structures(value, (1, 0)),
         },
         4: _settings(config),
         6: consistency,
@@ -168,13 +170,7 @@ def _lr(value: Plain, name: str, factor: float) -> Plain:
 
 
 def _widths(value: Plain, factor: float) -> Plain:
-    for stage in value["stages"]:
-        for key in {"query", "item", "hidden"} & stage.keys():
-            stage[key] = [max(1, int(width * factor)) for width in stage[key]]
-        for tower in stage.get("query_towers", {}).values():
-            if tower["widths"] is not None:
-                tower["widths"] = [max(1, int(width * factor)) for width in tower["widths"]]
-    return value
+    return _change_stages(value, lambda stage: stage.scale_widths(factor))
 
 
 def _together(value: Plain) -> Plain:
@@ -216,7 +212,24 @@ def _clicks(value: Plain) -> list[Plain]:
 
 def _label_of(stage: Plain) -> str:
     """The label that a stage's value names first."""
-    return main_label(stage["value"], stage["labels"] if stage["model"] == "mlp" else [stage["label"]])
+    return _read(stage).main
+
+
+def _read(stage: Plain) -> StageSettings:
+    """The settings of a stage."""
+    return validate(STAGE_MODELS[stage["model"]], stage, f"stages.{stage['name']}")
+
+
+def _change_stages(value: Plain, change: Callable[[StageSettings], StageSettings]) -> Plain:
+    """The config with each stage changed."""
+    value["stages"] = [_dump(change(_read(stage))) for stage in value["stages"]]
+    return value
+
+
+def _dump(stage: StageSettings) -> Plain:
+    """The plain values of a stage."""
+    plain: Plain = stage.model_dump(mode="json", by_alias=True)
+    return plain
 
 
 def _two_heads(value: Plain) -> Plain:
@@ -298,53 +311,24 @@ def _query_crosses(value: Plain) -> list[str]:
 
 
 def _without(value: Plain, names: Collection[str]) -> Plain:
-    """The config without some features, in its towers, too."""
-    for stage in value["stages"]:
-        for key in ("query_features", "item_features"):
-            if stage.get(key) is not None:
-                stage[key] = [name for name in stage[key] if name not in names]
-        for tower in stage.get("query_towers", {}).values():
-            tower["features"] = [name for name in tower["features"] if name not in names]
+    """The config without some features, in its stages, too."""
+    value = _change_stages(value, lambda stage: stage.without_features(names))
     return value | {"features": {n: f for n, f in value["features"].items() if n not in names}}
 
 
-def _structures(value: Plain, models: tuple[str, str]) -> Plain:
-    """Each stage as towers or as an MLP, of the widths that the config gives to that model."""
-    towers, mlp = value["stages"]
-    built = [
-        _towers(stage, towers) if model == "towers" else _mlp(stage, mlp)
-        for stage, model in zip(value["stages"], models, strict=True)
-    ]
-    value["stages"] = built
+def _structures(value: Plain, structures: tuple[int, int]) -> Plain:
+    """The config with the stage model and the widths of its stage `structures[n]` in its `n`-th stage."""
+    stages = [_read(stage) for stage in value["stages"]]
+    built = [stages[of].in_role_of(stage) for of, stage in zip(structures, stages, strict=True)]
+    value["stages"] = [_dump(stage) for stage in built]
     return _learn(value, [loss for loss in value["losses"] if _possible(loss, built)])
 
 
-def _possible(loss: Plain, stages: list[Plain]) -> bool:
+def _possible(loss: Plain, stages: Sequence[StageSettings]) -> bool:
     """Whether a loss of one stage still finds the label that it needs, and the vectors."""
     for stage in stages:
-        if loss.get("stage") == stage["name"]:
-            labels = stage.get("labels") or [stage["label"]]
-            return loss.get("label") in [None, *labels] and (
-                loss["kind"] != "in_batch" or stage["model"] == "towers"
+        if loss.get("stage") == stage.name:
+            return loss.get("label") in [None, *stage.labels] and (
+                loss["kind"] != "in_batch" or stage.has_vectors
             )
     return True
-
-
-def _towers(stage: Plain, towers: Plain) -> Plain:
-    shape = {key: towers[key] for key in ("query", "item")}
-    label = _label_of(stage)
-    return {"model": "towers", **shape, "label": label} | _common(stage, label)
-
-
-def _mlp(stage: Plain, mlp: Plain) -> Plain:
-    if stage["model"] == "mlp":
-        return stage
-    label = _label_of(stage)
-    return {"model": "mlp", "hidden": mlp["hidden"], "labels": [label]} | _common(stage, label)
-
-
-def _common(stage: Plain, label: str) -> Plain:
-    """What stages of both models have; its value if that names no label but this, else the label."""
-    common = {key: stage[key] for key in StageSettings.model_fields}
-    others = set(stage.get("labels", [])) - {label}
-    return common | {"value": label if others & set(Formula.parse(stage["value"]).names) else stage["value"]}

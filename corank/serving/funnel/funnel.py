@@ -31,7 +31,8 @@ from corank.serving.funnel.inspect import shown
 from corank.serving.funnel.ranking_result import RankingResult
 from corank.serving.funnel.request import Request
 from corank.serving.funnel.request_encoder import EncodedRequest, RequestEncoder, Retrieve
-from corank.serving.funnel.scorer import RUNTIME_ERRORS, Scorer, Seen
+from corank.serving.funnel.scorer import Scorer
+from corank.serving.funnel.stage_scorer import RUNTIME_ERRORS, Candidates, Shared
 
 __all__ = ["Funnel", "Request"]
 
@@ -105,9 +106,9 @@ class Funnel:
         ranked = RankingResult(self.manifest, request, received, quotas)
         ranked.took("receive", began)
         alive: Longs = np.arange(len(received.ids))
-        seen: Seen = {}
+        shared: Shared = {}
         for stage in self.manifest.stages:
-            score = self._in_time(stage, received, alive, seen, began, ranked)
+            score = self._in_time(stage, received, alive, shared, began, ranked)
             if score is None:
                 break
             alive = ranked.cut(stage, alive, score)
@@ -117,16 +118,16 @@ class Funnel:
         if self.retrieval is None:
             return None
         retrieval, where = self.retrieval, self.request_encoder.where(request)
-        stage = self.scorer.towers[retrieval.settings.stage]
+        scorer = self.scorer.vector_stages[retrieval.settings.stage]
         k = request.retrieve or retrieval.settings.keep
-        return lambda query: retrieval.search(self.scorer.query(stage, query), k, where)
+        return lambda query: retrieval.search(scorer.query_vector(query, {}), k, where)
 
     def _in_time(
         self,
         stage: StageFacts,
         received: EncodedRequest,
         alive: Longs,
-        seen: Seen,
+        shared: Shared,
         began: float,
         ranked: RankingResult,
     ) -> Numbers | None:
@@ -140,7 +141,7 @@ class Funnel:
         options: RunOptions | None = None
         try:
             with self._watch.until(due) if self._watch and due < math.inf else nullcontext() as options:
-                scores = self._scores(stage, received, alive, seen, options)
+                scores = self._scores(stage, received, alive, shared, options)
         except RUNTIME_ERRORS:
             if not ranked.cuts:
                 raise
@@ -165,9 +166,11 @@ class Funnel:
         """Every stage's logits for all candidates, uncut: stage → label → (n,). Raises RequestError."""
         received = self.request_encoder.encode(request, self._retrieve(request))
         everyone: Longs = np.arange(len(received.ids))
-        seen: Seen = {}
+        shared: Shared = {}
         return {
-            stage.name: self.scorer.logits(stage, self.request_encoder, received, everyone, seen)
+            stage.name: self.scorer.logits(
+                stage, Candidates(self.request_encoder, received, everyone, shared)
+            )
             for stage in self.manifest.stages
         }
 
@@ -176,11 +179,12 @@ class Funnel:
         stage: StageFacts,
         received: EncodedRequest,
         alive: Longs,
-        seen: Seen,
+        shared: Shared,
         options: RunOptions | None = None,
     ) -> Numbers:
         """The stage's value of some candidates."""
-        logits = self.scorer.logits(stage, self.request_encoder, received, alive, seen, options)
+        candidates = Candidates(self.request_encoder, received, alive, shared, options)
+        logits = self.scorer.logits(stage, candidates)
         value = self._values[stage.name]
         columns = {n: received.column(n, alive) for n in value.names if n in self.manifest.data.columns}
         scores = stage_value(value, logits, self._calibrators[stage.name], columns)

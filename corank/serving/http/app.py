@@ -24,7 +24,7 @@ from starlette.routing import Route
 
 from corank.core.errors import CorankError, RequestError, StoreError
 from corank.serving.funnel.example import example
-from corank.serving.funnel.scorer import RUNTIME_ERRORS
+from corank.serving.funnel.stage_scorer import RUNTIME_ERRORS
 from corank.serving.http import schemas as bodies
 from corank.serving.http.follower import Follower, StoreSource
 from corank.serving.http.openapi import document

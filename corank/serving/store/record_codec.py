@@ -54,7 +54,7 @@ class RecordFormat:
             len(placed.lists),
             wanted,
             tuple(manifest.item_columns),
-            tuple((stage.name, stage.width) for stage in manifest.stages if stage.width is not None),
+            tuple((s.name, s.vector_width) for s in manifest.stages if s.vector_width is not None),
         )
 
     @cached_property

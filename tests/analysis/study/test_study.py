@@ -200,7 +200,7 @@ def test_an_arm_that_diverges_costs_no_other(small: Path, tmp_path: Path) -> Non
     [
         (
             {"overrides": ("stages.0={name: prerank, model: mlp, cuts: [retrieved], keep: 9}",)},
-            "first `model: towers`",
+            "the first with item vectors, such as `model: towers`",
         ),
         ({"questions": (9,)}, r"questions: expected some of 1 to 8; received \[9\]"),
         ({"questions": ()}, "received none"),

@@ -19,6 +19,8 @@ from starlette.testclient import TestClient
 
 from corank.serving.funnel.deadline import DeadlineTimer
 from corank.serving.funnel.funnel import Funnel, Request
+from corank.serving.funnel.graph_scorer import GraphScorer
+from corank.serving.funnel.stage_scorer import open_graph
 from corank.serving.http.app import REMEMBERED, Limits, Service
 from corank.serving.http.follower import BundleSource, Follower, StoreSource
 from corank.serving.store.base import open_store
@@ -275,9 +277,10 @@ def test_late_and_failing_rankers_leave_the_order_to_the_first_stage(case: Case)
     alone = funnel.ranked(request).cuts[0]
     for stage, why in ((last.model_copy(update={"deadline_ms": 1e-6}), "skipped"), (last, "failed")):
         if why == "failed":
-            funnel.scorer._graphs["rank"] = funnel.scorer._graphs[
-                "prerank.item"
-            ]  # refuses the ranker's inputs
+            prerank = open_graph(funnel.scorer.folder / "prerank.item.onnx")  # refuses the ranker's inputs
+            ranker = funnel.scorer.stages["rank"]
+            assert isinstance(ranker, GraphScorer)
+            ranker.session = prerank
         funnel.manifest = funnel.manifest.model_copy(update={"stages": [first, stage]})
         answer = funnel.ranked(request).answer()
         assert answer["fallback"] == {"stage": "rank", "why": why} and answer["stage"] == "prerank"
@@ -294,7 +297,9 @@ def test_a_ranker_that_takes_too_long_is_stopped(case: Case) -> None:
     wide = first.model_copy(update={"keep": 100_000})
     funnel.manifest = funnel.manifest.model_copy(update={"stages": [wide, late]})
     funnel._watch = DeadlineTimer()
-    scorer, real = funnel.scorer, funnel.scorer._graphs["rank"]
+    ranker = funnel.scorer.stages["rank"]
+    assert isinstance(ranker, GraphScorer)
+    real = ranker.session
 
     class Slow:
         def run(self, outputs: None, inputs: dict[str, Any], options: Any = None) -> Any:
@@ -304,7 +309,7 @@ def test_a_ranker_that_takes_too_long_is_stopped(case: Case) -> None:
             }
             return real.run(outputs, many, options)
 
-    scorer._graphs["rank"] = Slow()
+    ranker.session = Slow()
     began = time.perf_counter()
     everyone = case.items["item_id"].to_list()
     ranked = funnel.ranked(Request.parse(case.request("test", 0) | {"candidates": everyone}))

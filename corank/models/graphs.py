@@ -1,0 +1,77 @@
+"""The parts of a network that are exported: modules over the tensors of one request.
+
+Letters: n candidates · N items · L events of a history · w width of an item's attended features · d width of vectors.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from corank.models.pairs import RequestHistory, RequestPairs
+from corank.models.stage_io import StageInputs, StageOutput
+
+REQUEST_TENSORS = ("query", "item", "cross", "event", "mask", "earlier")
+"""One request's tensors: query (1, ·), item (n, ·), cross (n, ·), what is attended to event (L, w) and mask (L,), what
+is seen of earlier stages (n, ·)."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A part of a network to be exported."""
+
+    module: nn.Module
+    """Takes its inputs by name, and returns one tensor an output."""
+    inputs: tuple[str, ...]
+    """Of REQUEST_TENSORS; those that the config has no use for are left out."""
+    outputs: tuple[str, ...]
+
+
+class RequestGraph(nn.Module):
+    """The forward of a stage over one request → logits (n, labels)."""
+
+    def __init__(self, stage: nn.Module) -> None:
+        super().__init__()
+        self.stage = stage
+
+    def forward(
+        self,
+        query: Tensor,
+        item: Tensor,
+        cross: Tensor | None = None,
+        event: Tensor | None = None,
+        mask: Tensor | None = None,
+        earlier: Tensor | None = None,
+    ) -> Tensor:
+        count = item.shape[0]
+        cross = item.new_zeros(count, 0) if cross is None else cross
+        history = RequestHistory(event, mask) if event is not None and mask is not None else None
+        output: StageOutput = self.stage(
+            StageInputs(query, item, cross, RequestPairs(count), history, earlier)
+        )
+        return torch.stack(list(output.logits.values()), dim=1)
+
+
+class QueryGraph(nn.Module):
+    """What a stage computes of the query alone: (1, ·) → (1, d)."""
+
+    def __init__(self, stage: nn.Module, compute: Callable[[Tensor], Tensor]) -> None:
+        """`compute` is a method of `stage`, which holds the weights."""
+        super().__init__()
+        self.stage, self._compute = stage, compute
+
+    def forward(self, query: Tensor) -> Tensor:
+        return self._compute(query)
+
+
+class ItemGraph(nn.Module):
+    """What a stage computes of items alone: (N, ·) → (N, d)."""
+
+    def __init__(self, stage: nn.Module, compute: Callable[[Tensor], Tensor]) -> None:
+        """`compute` is a method of `stage`, which holds the weights."""
+        super().__init__()
+        self.stage, self._compute = stage, compute
+
+    def forward(self, item: Tensor) -> Tensor:
+        return self._compute(item)

@@ -1,0 +1,150 @@
+"""Settings that the networks of all stages and teachers share."""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from annotated_types import Ge, Lt, MinLen
+from pydantic import Field, PositiveInt
+
+from corank.core.errors import ConfigError
+from corank.core.settings import Settings
+from corank.features.input_layout import Attended
+from corank.features.schema import Schema
+from corank.models.dcn import DcnSettings
+from corank.models.din import DinSettings
+from corank.models.stage_context import StageContext
+
+Widths = Annotated[list[PositiveInt], MinLen(1)]
+
+
+def scale_widths(widths: Sequence[int], factor: float) -> list[int]:
+    """Widths times a factor, 1 at least."""
+    return [max(1, int(width * factor)) for width in widths]
+
+
+@dataclass(frozen=True)
+class FirstLayer:
+    """A first layer of a network and the features that enter it: what reports and cost estimates know of a network."""
+
+    features: frozenset[str]
+    width: int
+    """Its outputs."""
+    name: str = ""
+    """Tells several first layers of one network apart."""
+    online: bool = True
+    """Whether it runs for a request, rather than for an item ahead of all requests."""
+
+
+class NetworkSettings(Settings):
+    """Settings that every stage and every teacher has."""
+
+    name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")
+    activation: Literal["relu", "gelu", "silu"] = "relu"
+    normalisation: Literal["none", "layer"] = "none"
+    """After the first linear layer. Never by batch: distinct items and candidates differ in their statistics."""
+    dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
+    embeddings: Literal["shared", "own"] = "shared"
+    """Tables shared with the other stages, or tables of the stage's own."""
+    table_gradient: bool = True
+    """Whether what the stage learns reaches the tables."""
+
+    if (
+        TYPE_CHECKING
+    ):  # a field of the subclass or a property of it: pydantic lets no field replace a property
+
+        @property
+        def labels(self) -> Sequence[str]:
+            """The labels that the network predicts."""
+
+    def check(self, context: StageContext) -> None:
+        """Raise ConfigError if it contradicts the rest of the config."""
+        context.require_labels(self.labels)
+        self.attended(context.schema, context.key.partition(".")[0])
+
+    @abstractmethod
+    def first_layers(self, schema: Schema) -> list[FirstLayer]:
+        """The first layers, and the features that enter each."""
+
+    def input_features(self, schema: Schema) -> dict[str, list[str]]:
+        """The features of each first layer, in the order of the schema, by name, such as `rank` or `prerank.query`."""
+        layers = {
+            f"{self.name}.{layer.name}" if layer.name else self.name: layer
+            for layer in self.first_layers(schema)
+        }
+        return {
+            name: [feature for feature in schema.features if feature in layer.features]
+            for name, layer in layers.items()
+        }
+
+    def attended(self, schema: Schema, key: str = "stages") -> Attended | None:
+        """What the network attends to, if it attends to a history.
+
+        Args:
+            key: begins an error's text.
+
+        Raises:
+            ConfigError: if that is not in the schema.
+        """
+        return None
+
+
+class LayerSettings(NetworkSettings):
+    """Settings of an MLP over all features, be it a stage or a teacher."""
+
+    hidden: Widths = [128, 128, 128]
+    labels: Annotated[list[str], MinLen(1)] = ["click"]
+    """An output each over the shared layers."""
+    din: DinSettings | None = None
+    """Attention over a history."""
+    dcn: DcnSettings | None = None
+    """Cross layers beside the deep ones."""
+
+    def first_layers(self, schema: Schema) -> list[FirstLayer]:
+        return [FirstLayer(frozenset(schema.features), self.hidden[0])]
+
+    def attended(self, schema: Schema, key: str = "stages") -> Attended | None:
+        if self.din is None:
+            return None
+        key, history = f"{key}.{self.name}.din", schema.histories().get(self.din.history)
+        if history is None:
+            raise ConfigError(
+                f"{key}.history: no history '{self.din.history}'; "
+                f"histories are {', '.join(schema.histories()) or 'not declared'}"
+            )
+        for name in self.din.attributes:
+            if name not in schema.columns("item") or name not in schema.embedded():
+                raise ConfigError(f"{key}.attributes: '{name}' is no item feature of kind id, ids or bucket")
+        return Attended(self.din.history, (str(history.of), *self.din.attributes))
+
+
+def check_tables(networks: Mapping[str, NetworkSettings]) -> None:
+    """Raise ConfigError if no stage or teacher trains the tables that another reads.
+
+    Args:
+        networks: stages and teachers by their key, such as `stages.0`.
+    """
+    sharing = [network for network in networks.values() if network.embeddings == "shared"]
+    for key, network in networks.items():
+        users = sharing if network.embeddings == "shared" else [network]
+        if not any(user.table_gradient for user in users):
+            raise ConfigError(
+                f"{key}.table_gradient: nobody would train the tables of '{network.name}'; "
+                f"write true for {' or '.join(user.name for user in users)}"
+            )
+
+
+def check_separate_tables(networks: Mapping[str, NetworkSettings]) -> None:
+    """Raise ConfigError if a stage that trains later changes the tables of one that has ended.
+
+    Args:
+        networks: stages and teachers by their key; the last trains first.
+    """
+    sharing = {key: network for key, network in networks.items() if network.embeddings == "shared"}
+    for key, network in list(sharing.items())[:-1]:
+        if network.table_gradient:
+            raise ConfigError(
+                f"{key}.embeddings: '{network.name}' trains after '{list(sharing.values())[-1].name}' and would "
+                "change its tables; write embeddings: own, or table_gradient: false"
+            )

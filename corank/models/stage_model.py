@@ -1,0 +1,294 @@
+"""Stage models: what a `model:` of `stages:` is, and how to add one.
+
+A stage model is two classes in one file: settings, which are what a stage of the config says, and a network, which
+they build. The same forward of the network trains, evaluates and is exported, so that offline and online agree; it
+reads `StageInputs` and brings query and item rows to candidates by `inputs.pairs` alone. There are two sorts:
+
+- `StageModel`: any function of query, item and pair. Online its whole forward runs for every candidate (scorer
+  `graph`).
+- `VectorModel`: the logit is a product of a query vector and an item vector. Item vectors are computed ahead of
+  requests, so a candidate costs one dot product (scorer `vectors`); retrieval and in-batch losses need them.
+
+Example, a whole plug-in. With `plugins: [linear]` beside a config, `{model: linear, name: rank, keep: 10}` is a stage:
+
+    from typing import Literal
+    from torch import nn
+    from corank.features.input_layout import Layout
+    from corank.models.stage_context import StageContext
+from corank.models.stage_io import StageInputs, StageOutput
+    from corank.models.stage_model import STAGE_MODELS, StageModel, StageSettings
+
+    @STAGE_MODELS.register("linear")
+    class LinearSettings(StageSettings):
+        model: Literal["linear"]
+        value: str = "click"
+        label: str = "click"
+
+        @property
+        def labels(self) -> list[str]:
+            return [self.label]
+
+        def build(self, layout: Layout) -> "Linear":
+            return Linear(self, layout)
+
+    class Linear(StageModel):
+        def __init__(self, settings: LinearSettings, layout: Layout) -> None:
+            super().__init__()
+            self.label = settings.label
+            self.query = nn.Linear(layout.width("query"), 1)
+            self.item = nn.Linear(layout.width("item"), 1, bias=False)
+
+        def forward(self, inputs: StageInputs) -> StageOutput:
+            z = inputs.pairs.sum(self.query(inputs.query), self.item(inputs.item))
+            return StageOutput({self.label: z.squeeze(1).float()})
+
+`two_tower.py` and `mlp.py` are stage models of their own and register in the same way.
+
+Letters: R requests · I', C' distinct items and candidates of a batch, rounded up · d width of the vectors.
+"""
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from typing import Annotated, Any, Literal, Self
+
+import torch
+from pydantic import PositiveFloat, PositiveInt
+from torch import Tensor, nn
+
+from corank.core.errors import ConfigError, PluginError
+from corank.core.formula import Formula
+from corank.core.registry import Registry, by_name
+from corank.core.settings import validate
+from corank.features.input_layout import Layout
+from corank.features.schema import Schema
+from corank.models.graphs import REQUEST_TENSORS, Graph, ItemGraph, QueryGraph, RequestGraph
+from corank.models.settings import FirstLayer, NetworkSettings
+from corank.models.stage_context import StageContext
+from corank.models.stage_io import StageInputs, StageOutput, StageVectors
+
+VECTOR = "vector"
+"""The item part that scorer `vectors`, retrieval and in-batch losses take."""
+Earlier = Literal["score", "rank"]
+"""What a stage may see of an earlier one: its logit, or the candidate's soft rank in the request."""
+
+
+class StageModel(nn.Module, ABC):
+    """The network of a stage."""
+
+    @abstractmethod
+    def forward(self, inputs: StageInputs) -> StageOutput:
+        """Score all candidates; by label (C',) logits in fp32, rows beyond the candidates are cut off later."""
+
+    def graphs(self) -> Mapping[str, Graph]:
+        """The graphs that serving runs, by the name that they add to the stage's; the item parts come from `item`."""
+        return {"": Graph(RequestGraph(self), REQUEST_TENSORS, ("logits",))}
+
+    def constants(self) -> Mapping[str, float]:
+        """Numbers that the scorer needs beside the graphs."""
+        return {}
+
+
+class VectorModel(StageModel):
+    """A network whose logit is scale · ⟨query vector, item vector⟩ + bias, of one label.
+
+    A term of the item alone is a component of its vector that the query answers with 1, and the other way round:
+    q' = [q, b_query, 1], v' = [v, 1, b_item].
+    """
+
+    label: str
+
+    @abstractmethod
+    def query_vectors(self, query: Tensor) -> Tensor:
+        """The vectors of queries: (R, ·) → (R, d)."""
+
+    @abstractmethod
+    def item_vectors(self, item: Tensor) -> Tensor:
+        """The vectors of items: (I', ·) → (I', d)."""
+
+    def logit_scale(self) -> Tensor:
+        """The factor of the product, positive, so that products order as logits do: ()."""
+        return torch.tensor(1.0)
+
+    def logit_bias(self) -> Tensor:
+        """What is added to the product: ()."""
+        return torch.tensor(0.0)
+
+    def forward(self, inputs: StageInputs) -> StageOutput:
+        query, item = self.query_vectors(inputs.query), self.item_vectors(inputs.item)
+        scale, bias = self.logit_scale(), self.logit_bias()
+        logits = scale * inputs.pairs.dot(query, item) + bias
+        return StageOutput({self.label: logits}, StageVectors(query, item, scale, bias))
+
+    def graphs(self) -> Mapping[str, Graph]:
+        return {
+            "query": Graph(QueryGraph(self, self.query_vectors), ("query",), (VECTOR,)),
+            "item": Graph(ItemGraph(self, self.item_vectors), ("item",), (VECTOR,)),
+        }
+
+    def constants(self) -> Mapping[str, float]:
+        return {"scale": self.logit_scale().item(), "bias": self.logit_bias().item()}
+
+
+class StageSettings(NetworkSettings):
+    """Settings that every stage of the cascade has. A stage model adds its own, and says how it is built."""
+
+    model: str
+    cuts: list[str] = []
+    """Levels of the log whose candidates this stage cut."""
+    keep: PositiveInt
+    """Quota: how many candidates go on to the next stage."""
+    min_score: float | None = None
+    """Candidates that score less are cut even if there is room."""
+    deadline_ms: PositiveFloat | None = None
+    """When a request must be through with this stage, from its arrival; if it is not, the order of the stage before
+    stands."""
+    value: str
+    """By what it orders: an expression over its labels and the data's `columns`, such as `click * bid`."""
+
+    @abstractmethod
+    def build(self, layout: Layout) -> StageModel:
+        """Build the network, its weights drawn from torch's generator."""
+
+    def check(self, context: StageContext) -> None:
+        """Raise ConfigError, which begins with the key, if the settings contradict the rest of the config."""
+        super().check(context)
+        key, data, before = context.key, context.data, context.before
+        for level in self.cuts:
+            if level not in data.levels:
+                raise ConfigError(f"{key}.cuts: no level '{level}'; data.levels are {', '.join(data.levels)}")
+        if not before and self.deadline_ms is not None:
+            raise ConfigError(
+                f"{key}.deadline_ms: '{self.name}' is the first stage, and there is no other order; take it away"
+            )
+        if before and self.keep > (quota := before[last := list(before)[-1]]):
+            raise ConfigError(
+                f"{key}.keep: '{self.name}' would keep {self.keep} of the {quota} that "
+                f"'{last}' leaves it; quotas fall along the cascade"
+            )
+        self.ordering(data.columns)
+        self._check_earlier(context)
+
+    def _check_earlier(self, context: StageContext) -> None:
+        """Raise ConfigError unless the stages that it sees something of come before it, in training as in serving."""
+        key = f"{context.key}.from_stages"
+        for name, what in self.earlier():
+            if name not in context.before:
+                raise ConfigError(
+                    f"{key}: '{name}' is no stage before '{self.name}'; "
+                    f"there are {', '.join(context.before) or 'none'}"
+                )
+            if what == "rank" and name != (first := next(iter(context.before))):
+                raise ConfigError(
+                    f"{key}: '{name}' ranks only what '{first}' keeps, yet all candidates in training: "
+                    f"its rank would mean two things; write {name}.score"
+                )
+            if context.last_first:
+                raise ConfigError(
+                    f"{key}: '{name}' trains after '{self.name}' in train.mode: separate, where the last stage is "
+                    "first; write joint or alternate"
+                )
+
+    @property
+    def scorer(self) -> str:
+        """The online scorer that serves the stage, of `corank.serving.funnel.stage_scorer.SCORERS`."""
+        return "graph"
+
+    @property
+    def item_parts(self) -> tuple[str, ...]:
+        """What serving needs of an item ahead of requests: outputs of the graph `item`, kept with every item."""
+        return ()
+
+    @property
+    def has_vectors(self) -> bool:
+        """Whether items have vectors whose product with the query's orders candidates."""
+        return VECTOR in self.item_parts
+
+    def earlier(self) -> list[tuple[str, Earlier]]:
+        """What the stage sees of earlier ones: stage and what of it."""
+        return []
+
+    def first_layers(self, schema: Schema) -> list[FirstLayer]:
+        """The first layers; one over all features unless the stage model says otherwise."""
+        return [FirstLayer(frozenset(schema.features), 1)]
+
+    def scale_widths(self, factor: float) -> Self:
+        """The same stage with layers `factor` times as wide, as a study compares it; itself if it has no widths."""
+        return self
+
+    def without_features(self, names: Collection[str]) -> Self:
+        """The same stage where some features are no longer declared, as a study compares it."""
+        return self
+
+    def in_role_of(self, stage: "StageSettings") -> "StageSettings":
+        """This stage model, with its layers, in the role of another stage, whose main label it learns.
+
+        A study compares structures by it. Name, quota and training settings are the other stage's. Raises ConfigError
+        if the settings do not go together.
+        """
+        if type(stage) is type(self):
+            return stage
+        labels = {"labels": [stage.main]} if "labels" in type(self).model_fields else {"label": stage.main}
+        values = self.model_dump(by_alias=True) | labels | role_of(stage)
+        return validate(type(self), values, f"stages.{stage.name}")
+
+    def ordering(self, columns: Collection[str]) -> Formula:
+        """Its value, parsed. Raises ConfigError, which names the key, if it is not of its labels and `columns`."""
+        key = f"stages.{self.name}.value"
+        try:
+            value = Formula.parse(self.value, [*self.labels, *columns])
+        except ValueError as error:
+            raise ConfigError(f"{key}: {error} (labels of the stage, and data.columns)") from None
+        if not set(value.names) & set(self.labels):
+            raise ConfigError(
+                f"{key}: {self.value!r} names no label of the stage; it predicts {', '.join(self.labels)}"
+            )
+        return value
+
+    @property
+    def main(self) -> str:
+        """The label that its value names first: whose positives it is evaluated by, and that later stages see."""
+        if self.value in self.labels:
+            return self.value
+        return next(name for name in Formula.parse(self.value).names if name in self.labels)
+
+
+def role_of(stage: StageSettings) -> dict[str, Any]:
+    """The settings that any stage model has, for one that learns the main label alone."""
+    common = stage.model_dump(include=set(StageSettings.model_fields) - {"model"})
+    others = set(stage.labels) - {stage.main}
+    return common | {"value": stage.main if others & set(Formula.parse(stage.value).names) else stage.value}
+
+
+def _check(what: str, part: Any) -> None:
+    """Raise PluginError if a part is not the settings of a stage model."""
+    if not (inspect.isclass(part) and issubclass(part, StageSettings)):
+        raise PluginError(f"{what}: expected a subclass of StageSettings; received {part!r}")
+    missing = sorted(part.__abstractmethods__)
+    if missing:
+        raise PluginError(f"{what}: {part.__name__} must define {', '.join(missing)}")
+    if "labels" not in part.model_fields and not hasattr(part, "labels"):
+        raise PluginError(f"{what}: {part.__name__} must have `labels`, a field or a property")
+
+
+STAGE_MODELS = Registry[type[StageSettings]]("stage model", "corank.stages", "corank.models", _check)
+"""Stage models by the name that a config gives under `model:`."""
+Stage = Annotated[StageSettings, *by_name(STAGE_MODELS, "model")]
+"""A stage of the config, read as the stage model that its `model` names."""
+
+
+def build_stage(settings: StageSettings, layout: Layout) -> StageModel:
+    """Build the network of a stage. Raises PluginError if it does not fit what its settings say."""
+    network: object = settings.build(layout)
+    what = f"{type(settings).__module__}: stage model '{settings.model}'"
+    if not isinstance(network, StageModel):
+        raise PluginError(f"{what}: build must return a StageModel; received {type(network).__name__}")
+    if settings.item_parts not in ((), (VECTOR,)):
+        raise PluginError(f"{what}: items hold no part but '{VECTOR}'; received {list(settings.item_parts)}")
+    ahead: Sequence[str] = network.graphs()["item"].outputs if "item" in network.graphs() else ()
+    if tuple(ahead) != tuple(settings.item_parts):
+        raise PluginError(
+            f"{what}: its settings name the item parts {list(settings.item_parts)}, and the graph `item` of "
+            f"{type(network).__name__} gives {list(ahead)}; `item_parts` must be the outputs of that graph"
+        )
+    return network

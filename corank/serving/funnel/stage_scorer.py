@@ -1,0 +1,133 @@
+"""Online scorers: how a stage's candidates are scored without torch, and how to add a way.
+
+A stage's facts in the bundle name its scorer. `vectors` takes a product with item vectors, `graph` runs a whole graph;
+a plug-in registers its own with `SCORERS.register`, and its stage model names it (`StageSettings.scorer`).
+
+Letters: n candidates · N items · L events of a history.
+"""
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as runtime
+
+from corank.bundle.manifest import StageFacts
+from corank.core.errors import BundleError, PluginError
+from corank.core.ragged import Rows
+from corank.core.registry import Registry
+from corank.core.types import Floats, Longs
+from corank.features.input_layout import Layout, dense, embedded
+from corank.features.schema import Placement
+from corank.serving.funnel.request_encoder import EncodedRequest, RequestEncoder
+
+RUNTIME_ERRORS: tuple[type[Exception], ...] = tuple(
+    error for error in vars(runtime).values() if isinstance(error, type) and issubclass(error, Exception)
+)
+"""The errors of onnxruntime; they share no base of their own."""
+Shared = dict[str, Floats]
+"""What the stages of one request share: the query's dense input by set of tables, `query.TABLES`, (1, ·); what later
+stages see of earlier ones, `STAGE.score` and `STAGE.rank`, of all candidates, NaN of those that a stage never saw."""
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The candidates of a request that a stage is to score."""
+
+    encoder: RequestEncoder
+    request: EncodedRequest
+    alive: Longs
+    """Their indices among all candidates of the request: (n,)."""
+    shared: Shared
+    options: onnxruntime.RunOptions | None = None
+    """Lets a deadline stop a running graph."""
+
+    @property
+    def rows(self) -> Longs:
+        """Where each is among the items: (n,)."""
+        whole = self.request.place
+        return whole if len(self.alive) == len(whole) else whole[self.alive]
+
+
+class StageInputs:
+    """The inputs of one stage's graphs, gathered from the bundle's tables."""
+
+    def __init__(self, stage: StageFacts, folder: Path, layout: Layout, tables: Mapping[int, Floats]) -> None:
+        self.stage, self.folder, self.layout = stage, folder, layout
+        self._tables = tables
+        attended = stage.attended
+        self._events = layout.groups_of("item", attended.features) if attended else ()
+
+    def dense(self, placement: Placement, rows: Rows) -> Floats:
+        """The dense input of encoded rows: (N, width)."""
+        return dense(rows, self.layout.groups[placement], self._tables)
+
+    def query(self, row: Rows, shared: Shared) -> Floats:
+        """The query's dense input, computed once for the stages that share tables: (1, ·)."""
+        name = f"query.{self.stage.tables}"
+        if name not in shared:
+            shared[name] = self.dense("query", row)
+        return shared[name]
+
+    def all(self, candidates: Candidates) -> dict[str, Floats]:
+        """Every input that the stage reads, by the name that a whole graph has for it."""
+        request, alive, stage = candidates.request, candidates.alive, self.stage
+        inputs = {
+            "query": self.query(request.query, candidates.shared),
+            "item": self.dense("item", request.items.rows(candidates.rows)),
+        }
+        if self.layout.width("cross"):
+            inputs["cross"] = self.dense("cross", candidates.encoder.cross(request, alive))
+        if stage.attended:
+            event = embedded(request.histories[stage.attended.history], self._events, self._tables)
+            mask = np.ones(max(len(event), 1), dtype=np.float32)
+            if not len(event):  # a graph takes one event at least
+                event, mask = np.zeros((1, event.shape[1]), dtype=np.float32), np.zeros_like(mask)
+            inputs |= {"event": event, "mask": mask}
+        if stage.from_stages:
+            columns = [candidates.shared[f"{name}.{what}"][alive] for name, what in stage.from_stages]
+            inputs["earlier"] = np.stack(columns, axis=1)
+        return inputs
+
+
+class StageScorer(ABC):
+    """Scores candidates for one stage of one model version. Threads share it, so it keeps no state of a request."""
+
+    @abstractmethod
+    def __init__(self, inputs: StageInputs) -> None:
+        """Open the stage's graphs. Raises BundleError if one is not there or not readable."""
+
+    @abstractmethod
+    def score(self, candidates: Candidates) -> Floats:
+        """The logits of the candidates, in the order of the stage's labels: (n, labels)."""
+
+
+def open_graph(path: Path) -> onnxruntime.InferenceSession:
+    """Open a graph to be run for requests. Raises BundleError if the runtime cannot read it."""
+    options = onnxruntime.SessionOptions()
+    # one thread a session: a request is small, and workers take the cores
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except RUNTIME_ERRORS as error:
+        raise BundleError(
+            f"{path}: no graph that the runtime reads ({error}); export the bundle again"
+        ) from None
+
+
+def _check(what: str, part: Any) -> None:
+    """Raise PluginError if a part is not a scorer."""
+    if not (inspect.isclass(part) and issubclass(part, StageScorer)):
+        raise PluginError(f"{what}: expected a subclass of StageScorer; received {part!r}")
+    missing = sorted(part.__abstractmethods__)
+    if missing:
+        raise PluginError(f"{what}: {part.__name__} must define {', '.join(missing)}")
+
+
+SCORERS = Registry[type[StageScorer]]("scorer", "corank.scorers", "corank.serving.funnel", _check)
+"""Scorers by the name that a stage's facts give."""

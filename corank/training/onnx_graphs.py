@@ -1,0 +1,92 @@
+"""Graphs of a network → ONNX files."""
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from corank.features.input_layout import Layout
+from corank.models.graphs import REQUEST_TENSORS, Graph
+from corank.models.joint import JointModel
+
+_CANDIDATES, _EVENTS = torch.export.Dim("n", min=1), torch.export.Dim("events", min=1)
+_AXES = {name: {0: _CANDIDATES} for name in REQUEST_TENSORS} | {
+    "query": {},
+    "event": {0: _EVENTS},
+    "mask": {0: _EVENTS},
+}
+"""The axes of each tensor whose size differs from request to request."""
+
+
+def graph_file(stage: str, graph: str) -> str:
+    """The file name of a stage's graph."""
+    return f"{stage}.{graph}.onnx" if graph else f"{stage}.onnx"
+
+
+def write_graphs(folder: Path, model: JointModel) -> None:
+    """Write the graphs of every stage into a folder: `STAGE.GRAPH.onnx`, or `STAGE.onnx` if it is the whole stage."""
+    for stage in model.stages:
+        tensors = example_request(model, stage)
+        for name, graph in model.network(stage).graphs().items():
+            write_graph(folder / graph_file(stage, name), graph, tensors)
+
+
+def example_request(model: JointModel, stage: str) -> dict[str, Tensor]:
+    """Tensors of the shapes that a stage reads of one request, of two candidates; those that it has no use for lack."""
+    layout: Layout = model.layout
+    tensors = {"query": torch.zeros(1, layout.width("query")), "item": torch.zeros(2, layout.width("item"))}
+    if layout.width("cross"):
+        tensors["cross"] = torch.zeros(2, layout.width("cross"))
+    if stage in model.attends:
+        width = len(layout.columns("item", model.attends[stage].features))
+        tensors |= {"event": torch.zeros(3, width), "mask": torch.zeros(3)}
+    if stage in model.earlier:
+        tensors["earlier"] = torch.zeros(2, len(model.earlier[stage]))
+    return tensors
+
+
+def write_graph(path: Path, graph: Graph, tensors: dict[str, Tensor]) -> None:
+    """Write one graph as ONNX, with the weights inside.
+
+    Args:
+        tensors: by name, examples of the graph's inputs; more are ignored.
+    """
+    inputs = {name: tensors[name] for name in graph.inputs if name in tensors}
+    shapes = {name: _AXES[name] for name in inputs}
+    # the exporter tells its progress on stdout and in logs, where a user looks for corank's own words
+    with (
+        contextlib.redirect_stdout(io.StringIO()),
+        warnings.catch_warnings(),
+        _quiet("torch.onnx", "onnxscript"),
+    ):
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            graph.module.eval(),
+            (),
+            kwargs=inputs,
+            dynamo=True,
+            input_names=list(inputs),
+            output_names=list(graph.outputs),
+            dynamic_shapes=shapes,
+            verbose=False,
+        )
+    assert program is not None
+    program.save(str(path), external_data=False)
+
+
+@contextlib.contextmanager
+def _quiet(*names: str) -> Iterator[None]:
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
