@@ -156,7 +156,7 @@ def _finish(trainer: Trainer) -> dict[str, Any]:
                 predictions.labels[label][rows],
                 predictions.weight[rows],
             )
-            for label in stage.predicts()
+            for label in stage.labels
         }
         for stage in trainer.config.stages
     }
