@@ -15,7 +15,7 @@ from corank.data.dataset import PackedDataset
 from corank.evaluation.document import render
 from corank.evaluation.measures import evaluate
 from corank.evaluation.predict import Predictions, predict
-from corank.evaluation.stage_order import Calibrators, Truth, order_of, read_truth, true_value
+from corank.evaluation.stage_order import Calibrators, Truth, order_scores, read_truth, true_values
 from corank.models.joint import JointModel
 from corank.models.stage_model import StageSettings
 from corank.training.run import Run
@@ -41,12 +41,12 @@ class EvaluatedRun:
     def ranks(self, stage: StageSettings) -> NDArray[np.int64]:
         """Rank of each candidate within its request, 0 the best: (C,)."""
         return self.predictions.requests.ranks(
-            order_of(self.predictions, stage, self.calibrators[stage.name])
+            order_scores(self.predictions, stage, self.calibrators[stage.name])
         )
 
     def true_value(self, stage: StageSettings) -> Floats | None:
         """The stage's value computed from the true probabilities: (C,); None if the truth is unknown."""
-        return true_value(self.predictions, stage, self.truth)
+        return true_values(self.predictions, stage, self.truth)
 
 
 def evaluate_run(run: Run, split: str, bootstrap: bool = True, reference: Run | None = None) -> EvaluatedRun:

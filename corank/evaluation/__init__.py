@@ -1,1 +1,1 @@
-"""A run judged: every stage alone, and the stages as a cascade."""
+"""A run evaluated: every stage alone, and the stages as a cascade."""

@@ -13,7 +13,7 @@ from corank.core.calibration import Platt
 from corank.core.errors import DataError
 from corank.evaluation.inputs import CascadeRows, candidate_inputs, exposed_inputs
 from corank.evaluation.predict import Predictions
-from corank.evaluation.stage_order import Calibrators, Truth, order_of, true_value, value_of
+from corank.evaluation.stage_order import Calibrators, Truth, order_scores, stage_values, true_values
 from corank.metrics.inputs import Inputs, Population
 from corank.metrics.measure import Measure
 from corank.metrics.metric import available
@@ -108,9 +108,9 @@ def cascade_rows(
 ) -> CascadeRows:
     """The split as the stages order it; of the last stage by the value itself, which is summed, too."""
     *earlier, last = stages
-    value = value_of(predictions, last, calibrators[last.name])
-    scores = [order_of(predictions, stage, calibrators[stage.name]) for stage in earlier]
-    return CascadeRows(predictions, stages, [*scores, value], value, true_value(predictions, last, truth))
+    value = stage_values(predictions, last, calibrators[last.name])
+    scores = [order_scores(predictions, stage, calibrators[stage.name]) for stage in earlier]
+    return CascadeRows(predictions, stages, [*scores, value], value, true_values(predictions, last, truth))
 
 
 def calibration_curve(

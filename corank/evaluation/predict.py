@@ -1,15 +1,18 @@
-"""The scores that a model gives the candidates of a split.
+"""The logits that a model gives the candidates of a split.
 
-Letters: R requests · C candidates.
+Letters: C candidates.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from corank.batches.batch import Batch
 from corank.batches.reader import Reader
 from corank.batches.sampling import Population
 from corank.core.types import Floats
@@ -17,21 +20,26 @@ from corank.data.dataset import PackedDataset
 from corank.metrics.requests import Requests
 from corank.models.joint import JointModel
 
+Logits = dict[str, dict[str, Floats]]
+"""Stage → label → (C,)."""
+
 
 @dataclass(frozen=True)
 class Predictions:
-    """Request-major, in the order of the log."""
+    """Logits of a split's candidates, with what the log says of them; request-major, in the order of the log."""
 
-    logits: dict[str, dict[str, Floats]]
-    """Stage → label → (C,)."""
+    logits: Logits
     requests: Requests
-    level: NDArray[np.uint8]  # (C,)
-    exposed: NDArray[np.bool_]  # (C,)
+    level: NDArray[np.uint8]
+    """The code of the deepest level that a candidate reached: (C,)."""
+    exposed: NDArray[np.bool_]
+    """(C,)"""
     labels: dict[str, NDArray[np.int8]]
-    """(C,): 1, 0, or -1 where unknown, as it is wherever nothing was shown."""
-    weight: Floats  # (C,)
+    """Label → 1, 0, or −1 where unknown, as it is for all that was not shown: (C,)."""
+    weight: Floats
+    """(C,)"""
     columns: dict[str, Floats] = field(default_factory=dict)
-    """The data's `columns`: (C,)."""
+    """Column of `data.columns` → (C,)."""
 
 
 def predict(
@@ -42,48 +50,64 @@ def predict(
     requests: int = 1024,
     names: Iterable[str] | None = None,
 ) -> Predictions:
-    """Logits in fp32 for the split's candidates, or those of the `population` alone.
+    """Compute logits of a split's candidates in fp32.
 
-    Of every stage, unless `names` tells which stages and teachers.
+    Args:
+        model: the stages.
+        packed: the log.
+        split: `train`, `valid` or `test`.
+        population: candidates to read; all unless given.
+        requests: requests of a batch.
+        names: stages and teachers; all stages unless given.
     """
     names = list(model.stages if names is None else names)
-    device = next(model.parameters()).device
+    reader = Reader(packed, split, requests, population, attended=model.attended, sees_ranks=model.sees_ranks)
+    with _evaluation_mode(model):
+        parts = [_predict_batch(model, batch, names) for batch in reader.read_ordered()]
+    found = {key: np.concatenate([columns[key] for _, columns in parts]) for key in parts[0][1]}
+    user = np.concatenate([shard.user for shard in packed.splits[split]])
+    start = np.concatenate(([0], np.cumsum(found["size"], dtype=np.int64)))
+    return Predictions(
+        logits={
+            stage: {label: np.concatenate([logits[stage][label] for logits, _ in parts]) for label in labels}
+            for stage, labels in parts[0][0].items()
+        },
+        requests=Requests(start, user),
+        level=found["level"],
+        exposed=found["level"] == len(packed.data.levels) - 1,
+        labels={name: found[f"label.{name}"] for name in packed.data.labels},
+        weight=found["weight"],
+        columns={name: found[f"column.{name}"] for name in packed.data.columns},
+    )
+
+
+@contextmanager
+def _evaluation_mode(model: JointModel) -> Iterator[None]:
+    """The model without dropout, in fp32, and without gradients; then as it was before."""
     precision, training = model.dtype, model.training
     model.dtype = torch.float32
     model.eval()
-    parts: list[tuple[dict[str, dict[str, Floats]], NDArray[np.int32], dict[str, NDArray[np.generic]]]] = []
     with torch.no_grad():
-        reader = Reader(
-            packed, split, requests, population, attended=model.attended, sees_ranks=model.sees_ranks
-        )
-        for batch in reader.read_ordered():
-            logits = {
-                stage: {label: z.cpu().numpy() for label, z in output.logits.items()}
-                for stage, output in model.outputs(batch.to(device), names).items()
-            }
-            columns = {"level": batch.level.numpy(), "weight": batch.weight.numpy()}
-            columns |= {f"label.{n}": v.numpy().astype(np.int8) for n, v in batch.labels.items()}
-            columns |= {f"column.{n}": v.numpy() for n, v in batch.columns.items()}
-            counts = (
-                np.diff(batch.requests.start.numpy()) if batch.requests.start is not None else np.empty(0)
-            )
-            parts.append((logits, counts.astype(np.int32), columns))
+        yield
     model.dtype = precision
     model.train(training)
-    joined = {key: np.concatenate([columns[key] for _, _, columns in parts]) for key in parts[0][2]}
-    size = np.concatenate([counts for _, counts, _ in parts])
-    user = np.concatenate([shard.user for shard in packed.splits[split]])
-    return Predictions(
-        logits={
-            stage: {
-                label: np.concatenate([logits[stage][label] for logits, _, _ in parts]) for label in by_label
-            }
-            for stage, by_label in parts[0][0].items()
-        },
-        requests=Requests(np.concatenate(([0], np.cumsum(size, dtype=np.int64))), user),
-        level=joined["level"],
-        exposed=joined["level"] == len(packed.data.levels) - 1,
-        labels={name: joined[f"label.{name}"] for name in packed.data.labels},
-        weight=joined["weight"],
-        columns={name: joined[f"column.{name}"] for name in packed.data.columns},
-    )
+
+
+def _predict_batch(
+    model: JointModel, batch: Batch, names: Sequence[str]
+) -> tuple[Logits, dict[str, NDArray[Any]]]:
+    """Logits of a batch, and its columns: those of its candidates, and `size`, the candidates of each request."""
+    device = next(model.parameters()).device
+    logits = {
+        stage: {label: z.cpu().numpy() for label, z in output.logits.items()}
+        for stage, output in model.outputs(batch.to(device), names).items()
+    }
+    start = batch.requests.start
+    columns: dict[str, NDArray[Any]] = {
+        "size": np.empty(0, np.int64) if start is None else np.diff(start.numpy()),
+        "level": batch.level.numpy(),
+        "weight": batch.weight.numpy(),
+    }
+    columns |= {f"label.{name}": values.numpy().astype(np.int8) for name, values in batch.labels.items()}
+    columns |= {f"column.{name}": values.numpy() for name, values in batch.columns.items()}
+    return logits, columns

@@ -1,4 +1,4 @@
-"""By what stages order candidates: their values, of calibrated labels and columns, or by what is truly so.
+"""The numbers by which stages order candidates: predicted values, and the true ones of a simulated world.
 
 Letters: C candidates.
 """
@@ -17,29 +17,32 @@ from corank.evaluation.predict import Predictions
 from corank.models.stage_model import StageSettings
 
 Calibrators = dict[str, dict[str, Platt]]
-"""Stage → label."""
+"""Stage → label → calibrator."""
 Truth = dict[str, Floats]
 """Label → known click probability (C,); empty unless the world is simulated."""
 
 
 def read_truth(packed: PackedDataset, split: str) -> Truth:
-    """The truth table of a split, which nothing but evaluation reads."""
+    """Read the truth table of a split, which nothing but evaluation does."""
     shards = packed.splits[split]
     return {label: np.concatenate([shard.truth[label] for shard in shards]) for label in shards[0].truth}
 
 
-def order_of(
+def order_scores(
     predictions: Predictions, stage: StageSettings, calibrators: Mapping[str, Platt]
 ) -> NDArray[np.floating]:
-    """What a stage orders by: its value, or, where that is a label alone, the logit, of the same order: (C,)."""
+    """Compute what a stage orders by: its value, or, if that is a single label, the logit, in the same order: (C,).
+
+    Raises DataError if a value is not finite.
+    """
     label = stage.ordering(predictions.columns).single
-    return predictions.logits[stage.name][label] if label else value_of(predictions, stage, calibrators)
+    return predictions.logits[stage.name][label] if label else stage_values(predictions, stage, calibrators)
 
 
-def value_of(
+def stage_values(
     predictions: Predictions, stage: StageSettings, calibrators: Mapping[str, Platt]
 ) -> NDArray[np.floating]:
-    """A stage's value of each candidate: (C,). Raises DataError where one is no finite number."""
+    """Compute a stage's value of each candidate: (C,). Raises DataError if one is not finite."""
     value, logits = stage.ordering(predictions.columns), predictions.logits[stage.name]
     found = stage_value(value, logits, calibrators, predictions.columns)
     odd = np.flatnonzero(~np.isfinite(found))
@@ -51,8 +54,8 @@ def value_of(
     return found
 
 
-def true_value(predictions: Predictions, stage: StageSettings, truth: Truth) -> Floats | None:
-    """A stage's value by the truth of its labels, None where that of one is not known: (C,)."""
+def true_values(predictions: Predictions, stage: StageSettings, truth: Truth) -> Floats | None:
+    """Compute a stage's value from the true probabilities of its labels: (C,); None if one is not known."""
     value = stage.ordering(predictions.columns)
     if any(label in value.names and label not in truth for label in stage.labels):
         return None

@@ -15,7 +15,7 @@ from corank.core.calibration import Platt
 from corank.core.errors import DataError, RequestError
 from corank.datasets.simulate import simulate
 from corank.evaluation.predict import predict
-from corank.evaluation.stage_order import order_of, true_value, value_of
+from corank.evaluation.stage_order import order_scores, stage_values, true_values
 from corank.serving.funnel.funnel import Funnel, Request
 from corank.training.run import Run
 from tests.support.cases import Case
@@ -40,28 +40,30 @@ def test_a_value_is_of_calibrated_labels_and_columns() -> None:
     stage, found = worth("click * bid")
     clicks = [0.6, 0.9, 0.2, 0.7, 0.4, 0.5]
     expected = [b * expit(2 * np.log(p / (1 - p)) + 0.5) for p, b in zip(clicks, BID, strict=True)]
-    assert value_of(found, stage, CALIBRATORS).tolist() == pytest.approx(expected, rel=1e-6)
-    np.testing.assert_array_equal(order_of(found, stage, CALIBRATORS), value_of(found, stage, CALIBRATORS))
+    assert stage_values(found, stage, CALIBRATORS).tolist() == pytest.approx(expected, rel=1e-6)
+    np.testing.assert_array_equal(
+        order_scores(found, stage, CALIBRATORS), stage_values(found, stage, CALIBRATORS)
+    )
     stage, found = worth("bid - order")
     expected = [b - p for p, b in zip([0.8, 0.6, 0.4, 0.2, 0.3, 0.5], BID, strict=True)]
-    assert value_of(found, stage, CALIBRATORS).tolist() == pytest.approx(expected, rel=1e-6)
+    assert stage_values(found, stage, CALIBRATORS).tolist() == pytest.approx(expected, rel=1e-6)
 
 
 def test_one_label_alone_orders_by_its_logit() -> None:
     stage, found = worth(" (order) ")
-    np.testing.assert_array_equal(order_of(found, stage, CALIBRATORS), found.logits["rank"]["order"])
-    assert value_of(found, stage, CALIBRATORS).tolist() == pytest.approx([0.8, 0.6, 0.4, 0.2, 0.3, 0.5])
+    np.testing.assert_array_equal(order_scores(found, stage, CALIBRATORS), found.logits["rank"]["order"])
+    assert stage_values(found, stage, CALIBRATORS).tolist() == pytest.approx([0.8, 0.6, 0.4, 0.2, 0.3, 0.5])
 
 
 def test_the_truth_of_a_value_is_of_true_labels_or_unknown() -> None:
     truth = {"click": np.array([0.9, 0.1, 0.5, 0.6, 0.4, 0.3], np.float32)}
     stage, found = worth("click * bid")
-    known = true_value(found, stage, truth)
+    known = true_values(found, stage, truth)
     assert known is not None and known.dtype == np.float32
     assert known.tolist() == pytest.approx([0.9, 1.0, 0.5, 0.6, 0.8, 0.3])
-    assert true_value(found, stage, {}) is None
+    assert true_values(found, stage, {}) is None
     stage, found = worth("click * order")
-    assert true_value(found, stage, truth) is None
+    assert true_values(found, stage, truth) is None
 
 
 def test_a_value_that_is_no_finite_number_is_refused() -> None:
@@ -69,7 +71,7 @@ def test_a_value_that_is_no_finite_number_is_refused() -> None:
     with pytest.raises(
         DataError, match=r"^stages.rank.value: 'click / bid' is inf for candidate 2 of the split"
     ):
-        value_of(found, stage, CALIBRATORS)
+        stage_values(found, stage, CALIBRATORS)
 
 
 def test_the_cascade_is_judged_by_the_value() -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from corank.evaluation.inputs import CascadeRows, candidate_inputs, exposed_inputs
 from corank.evaluation.measures import cascade_rows
 from corank.evaluation.predict import Predictions
-from corank.evaluation.stage_order import Calibrators, Truth, order_of
+from corank.evaluation.stage_order import Calibrators, Truth, order_scores
 from corank.metrics.bootstrap import replicates
 from corank.metrics.inputs import Inputs, Population
 from corank.metrics.measure import Measure, RatioMeasure
@@ -87,7 +87,7 @@ def study_rows(rows: Predictions, config: Config, truth: Truth, calibrators: Cal
 
     The logit, so that a stage that has the logits of another orders exactly as that one.
     """
-    scores = [order_of(rows, stage, calibrators[stage.name]) for stage in config.stages]
+    scores = [order_scores(rows, stage, calibrators[stage.name]) for stage in config.stages]
     return replace(cascade_rows(rows, config.stages, calibrators, truth), scores=scores)
 
 
