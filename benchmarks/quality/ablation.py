@@ -23,12 +23,12 @@ import corank
 from benchmarks import harness
 from benchmarks.quality.references import reference
 from corank.analysis.study.significance import over_seeds
-from corank.analysis.study.trials import Quiet
 from corank.datasets.kuairand import import_kuairand
 from corank.evaluation.predict import predict
 from corank.metrics.bootstrap import replicates
 from corank.metrics.point import auc, gauc
 from corank.training.config_file import plain, read
+from corank.training.train import SilentWatcher
 
 Plain = dict[str, Any]
 STAGES, METRICS = ("prerank", "rank"), {"auc": auc, "gauc": gauc}
@@ -141,7 +141,7 @@ class Trial:
 def trained(path: Path, seed: int) -> Trial:
     """One training of a config, judged on the test day."""
     with tempfile.TemporaryDirectory() as folder:
-        run, _ = corank.train(path, Quiet(), [f"train.seed={seed}"], folder=Path(folder))
+        run, _ = corank.train(path, SilentWatcher(), [f"train.seed={seed}"], folder=Path(folder))
         packed = run.packed()
         model, _ = run.model(packed)
         rows = predict(model, packed, "test")

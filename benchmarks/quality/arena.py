@@ -11,7 +11,6 @@ import numpy as np
 import polars as pl
 from scipy.stats import t as student
 
-from corank.analysis.study.trials import Quiet
 from corank.core.files import write_text
 from corank.core.settings import validate
 from corank.data.dataset import PackedDataset
@@ -21,7 +20,7 @@ from corank.models.joint import JointModel
 from corank.training.config import Config
 from corank.training.config_file import plain, read
 from corank.training.run import Run
-from corank.training.train import train
+from corank.training.train import SilentWatcher, train
 
 Loss = dict[str, Any]
 Figures = dict[str, float]
@@ -55,7 +54,7 @@ class Arena:
         config = validate(Config, plain(self.config) | arm, name)
         folder = self.folder / "runs" / name
         run = Run.create(folder, config, self.folder)
-        train(run, self.packed, Quiet())
+        train(run, self.packed, SilentWatcher())
         model, _ = run.model(self.packed)
         shutil.rmtree(folder)
         return model

@@ -21,13 +21,13 @@ from sklearn.isotonic import IsotonicRegression
 import corank
 from benchmarks import harness
 from benchmarks.quality.arena import Figures, spread
-from corank.analysis.study.trials import Quiet
 from corank.core.types import Doubles
 from corank.datasets.simulate import simulate
 from corank.evaluation.predict import Predictions, predict
 from corank.evaluation.stage_order import read_truth
 from corank.metrics.point import truth_auc
 from corank.training.run import Run
+from corank.training.train import SilentWatcher
 
 WORLDS = ("weak", "medium", "strong", "hidden")
 
@@ -93,7 +93,7 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 data = Path(folder) / "world"
                 simulate(data, preset, seed, arguments.requests, auction=True)
-                run, _ = corank.train(data / "config.yaml", Quiet(), [f"train.seed={seed}"])
+                run, _ = corank.train(data / "config.yaml", SilentWatcher(), [f"train.seed={seed}"])
                 for name, value in judged(run).items():
                     found.setdefault(name, []).append(value)
             say(

@@ -15,21 +15,14 @@ import corank
 from benchmarks import harness
 from benchmarks.quality.references import reference
 from corank.datasets.kuairand import import_kuairand
+from corank.training.train import SilentWatcher
 
 STAGES = ("rank", "prerank")
 
 
-class Quiet:
-    """A watcher that shows nothing."""
-
-    def step(self, done: int, steps: int, losses: dict[str, float], candidates_per_second: float) -> None: ...
-
-    def epoch(self, epoch: int, figures: dict[str, float | None]) -> None: ...
-
-
 def trained(config: Path, seed: int, runs: Path) -> dict[str, float]:
     """Figures of the test days of one training."""
-    run, _ = corank.train(config, Quiet(), [f"train.seed={seed}"], folder=runs / str(seed))
+    run, _ = corank.train(config, SilentWatcher(), [f"train.seed={seed}"], folder=runs / str(seed))
     stages = corank.evaluate(run.folder, bootstrap=False)["stages"]
     return {
         f"{s}_{metric}": stages[s]["exposed"]["click"][metric] for s in STAGES for metric in ("auc", "gauc")

@@ -15,10 +15,10 @@ from rich.console import Console
 import corank
 from benchmarks import harness
 from corank.analysis.logged_request import logged_request
-from corank.analysis.study.trials import Quiet
 from corank.datasets.simulate import simulate
 from corank.training.config_file import read
 from corank.training.run import Run
+from corank.training.train import SilentWatcher
 from tests.support.hostile_input import call_operations, post_mutations
 from tests.support.service import running_service
 
@@ -34,7 +34,7 @@ def main() -> None:
         folder = Path(temporary)
         simulate(folder / "world", "medium", 0, 400)
         config = folder / "world" / "config.yaml"
-        run, _ = corank.train(config, Quiet(), ["train.epochs=1"], folder=folder / "run")
+        run, _ = corank.train(config, SilentWatcher(), ["train.epochs=1"], folder=folder / "run")
         corank.export(folder / "run", folder / "bundle")
         corank.publish(folder / "bundle", f"lmdb:{folder / 'store'}")
         valid = logged_request(Run.open(folder / "run"), "test", 0)

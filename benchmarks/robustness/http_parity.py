@@ -10,8 +10,8 @@ from pathlib import Path
 
 import corank
 from benchmarks import harness
-from corank.analysis.study.trials import Quiet
 from corank.datasets.simulate import simulate
+from corank.training.train import SilentWatcher
 from tests.support.http_parity import TOLERANCE, parity
 from tests.support.service import running_service
 
@@ -25,7 +25,7 @@ def main() -> None:
         folder = Path(temporary)
         simulate(folder / "world", "medium", 0, max(2000, 2 * arguments.requests))
         config = folder / "world" / "config.yaml"
-        run, _ = corank.train(config, Quiet(), ["train.epochs=1"], folder=folder / "run")
+        run, _ = corank.train(config, SilentWatcher(), ["train.epochs=1"], folder=folder / "run")
         corank.export(folder / "run", folder / "bundle")
         corank.publish(folder / "bundle", f"lmdb:{folder / 'store'}")
         with running_service(f"lmdb:{folder / 'store'}", folder / "cache", workers=2) as (url, _):

@@ -34,7 +34,7 @@ from corank.training.config_file import plain, read
 from corank.training.device import device, keep_freed_memory, precision
 from corank.training.export import export
 from corank.training.optimisers import optimisers
-from corank.training.run import Run, packed_folder, untrained
+from corank.training.run import Run, build_model, packed_folder
 
 Plain = dict[str, Any]
 REQUESTS = 128
@@ -109,7 +109,7 @@ def arms(config: Config) -> dict[str, Config]:
 def stepper(config: Config, packed: PackedDataset) -> Iterator[None]:
     """Each `next` reads a batch and trains one step on all its candidates."""
     torch.manual_seed(0)
-    model = untrained(config, packed).to(device())
+    model = build_model(config, packed).to(device())
     model.dtype = precision("auto", device())
     steps = optimisers(model, config.train.table, config.train.stages)
     total = config.total
@@ -131,7 +131,7 @@ class Arm:
     def __init__(self, config: Config, base: Path) -> None:
         self.packed = pack(config.data, config.declared, base, packed_folder(config, base))
         self.steps = stepper(config, self.packed)
-        model = untrained(config, self.packed)
+        model = build_model(config, self.packed)
         calibrators = {stage.name: {label: Platt() for label in stage.labels} for stage in config.stages}
         self.funnel = Funnel(export(base / "bundles" / config.name, config, self.packed, model, calibrators))
         run = Run(base / "none", config, base)

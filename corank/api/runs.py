@@ -1,79 +1,112 @@
-"""The verbs of the command line, as functions on paths. Each raises a CorankError for a mistake of the user's."""
+"""The commands from config to bundle, as functions on paths. Each raises a CorankError for a mistake of the user."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from corank.analysis.evaluated_run import evaluate_run
-from corank.analysis.importance import explain as explained
-from corank.analysis.report import report as reported
+from corank.analysis.importance import explain as explain_run
+from corank.analysis.report import report as render_report
 from corank.analysis.study.findings import QUESTIONS
 from corank.analysis.study.page import study_page
 from corank.analysis.study.study import RATES, Budget
-from corank.analysis.study.study import study as studied
+from corank.analysis.study.study import study as run_study
 from corank.bundle.incremental_log import RefreshSources
 from corank.bundle.manifest import Bundle
-from corank.bundle.refresh import refresh as refreshed
+from corank.bundle.refresh import refresh as refresh_bundle
 from corank.core.errors import CheckpointError
 from corank.core.files import write_text
 from corank.core.types import Report
 from corank.data.dataset import PackedDataset
-from corank.data.pack import pack as packed
+from corank.data.pack import pack as pack_tables
 from corank.serving.funnel.funnel import Funnel, Request
-from corank.training.check import Checked, checked
+from corank.training.check import CheckSummary, check_config
 from corank.training.config import Config
 from corank.training.config_file import read
-from corank.training.export import export as exported
-from corank.training.run import Run, packed_folder, packed_of
-from corank.training.train import Watcher
-from corank.training.train import train as trained
+from corank.training.export import export as export_bundle
+from corank.training.run import Run, open_packed, packed_folder
+from corank.training.train import SilentWatcher, Watcher
+from corank.training.train import train as train_run
 
 
-def check(config: Path, overrides: Sequence[str] = ()) -> Checked:
-    """Read a config and survey its tables, packing and training nothing. Raises ConfigError, DataError."""
-    return checked(read(config, overrides), config.parent)
+def check(config: Path, overrides: Sequence[str] = ()) -> CheckSummary:
+    """Read a config and scan its tables, without packing or training.
+
+    Args:
+        config: the YAML file; its relative paths begin in its folder.
+        overrides: `a.b=value` changes of the config, as of `--set`.
+
+    Returns what would be trained: which feature enters which tower, rows by table, candidates by split and by loss.
+    Raises ConfigError, DataError.
+
+    Example:
+        corank.check(Path("shop/config.yaml"), ["train.epochs=2"]).rows["log"]
+    """
+    return check_config(read(config, overrides), config.parent)
 
 
 def pack(config: Path, overrides: Sequence[str] = (), report: Report = lambda line: None) -> PackedDataset:
-    """Pack the logs of a config to `packed/<name>` beside it. Raises ConfigError, DataError."""
+    """Pack the tables of a config into memory-mapped arrays, in `packed/NAME` beside it.
+
+    Args:
+        config: the YAML file.
+        overrides: `a.b=value` changes of the config.
+        report: takes a line about each step.
+
+    Raises ConfigError, DataError.
+
+    Example:
+        corank.pack(Path("shop/config.yaml"), report=print)
+    """
     settings = read(config, overrides)
-    return packed(
-        settings.data, settings.declared, config.parent, packed_folder(settings, config.parent), report
-    )
+    folder = packed_folder(settings, config.parent)
+    return pack_tables(settings.data, settings.declared, config.parent, folder, report)
 
 
 def train(
     config: Path,
-    watcher: Watcher,
+    watcher: Watcher | None = None,
     overrides: Sequence[str] = (),
     resume: bool = False,
     overwrite: bool = False,
     folder: Path | None = None,
     report: Report = lambda line: None,
 ) -> tuple[Run, dict[str, Any]]:
-    """Train a config, in `runs/<name>` beside it unless `folder` is given, packing first where needed.
+    """Train a config, packing first if it is not packed yet.
 
-    Returns the run and the validation figures of the epoch that was kept. Raises ConfigError, DataError,
-    CheckpointError.
+    Args:
+        config: the YAML file.
+        watcher: receives losses and validation figures while it trains.
+        overrides: `a.b=value` changes of the config.
+        resume: continue from the latest checkpoint of the folder, if there is one.
+        overwrite: begin anew in a folder that holds a training.
+        folder: of the run; `runs/NAME` beside the config unless given.
+        report: takes a line if it packs.
+
+    Returns the run, and the validation figures of the epoch that was kept by `STAGE.LABEL.METRIC`, with `epoch`.
+    Raises ConfigError, DataError, CheckpointError.
+
+    Example:
+        run, figures = corank.train(Path("shop/config.yaml"), overrides=["train.seed=1"])
+        figures["rank.click.auc"]
     """
     settings = read(config, overrides)
     folder = folder or config.parent / "runs" / settings.name
     run = Run(folder, settings, config.parent)
-    held = any(folder.glob("*.safetensors"))
-    if held and not (resume or overwrite):
+    if any(folder.glob("*.safetensors")) and not (resume or overwrite):
         raise CheckpointError(
             f"{folder}: holds a training; go on with --resume, or begin anew with --overwrite"
         )
-    data = _packed(settings, config, overrides, report)
+    packed = _open_or_pack(settings, config, overrides, report)
     if not (resume and (run.finished or run.latest.is_file())):
         run = Run.create(folder, settings, config.parent)
-    return run, trained(run, data, watcher, resume)
+    return run, train_run(run, packed, watcher or SilentWatcher(), resume)
 
 
-def _packed(settings: Config, config: Path, overrides: Sequence[str], report: Report) -> PackedDataset:
-    """The packing of a config, made where there is none; a stale one is refused by name."""
+def _open_or_pack(settings: Config, config: Path, overrides: Sequence[str], report: Report) -> PackedDataset:
+    """The packed data of a config, packed now if there are none. Raises DataError if they are out of date."""
     if (packed_folder(settings, config.parent) / "manifest.json").exists():
-        return packed_of(settings, config.parent)
+        return open_packed(settings, config.parent)
     report("not packed yet: packing first")
     return pack(config, overrides, report)
 
@@ -81,22 +114,39 @@ def _packed(settings: Config, config: Path, overrides: Sequence[str], report: Re
 def evaluate(
     run: Path, split: str = "test", bootstrap: bool = True, reference: Path | None = None
 ) -> dict[str, Any]:
-    """Judge a run's stages on a split: the document of `corank evaluate --json`, intervals if `bootstrap`.
+    """Evaluate the stages of a run, alone and as a cascade.
 
-    With a `reference`, a run on the same packed data that was trained without selection bias, the stages' bias
-    regret, too. Raises CheckpointError, DataError.
+    Args:
+        run: the run's folder.
+        split: `train`, `valid` or `test`.
+        bootstrap: whether to compute 95 % intervals over users.
+        reference: a run on the same packed data, trained without selection bias; adds the stages' bias regret.
+
+    Returns the document that `corank evaluate --json` prints. Raises CheckpointError, DataError.
+
+    Example:
+        corank.evaluate(Path("shop/runs/shop"))["stages"]["rank"]["exposed"]["click"]["auc"]
     """
     unbiased = None if reference is None else Run.open(reference)
     return evaluate_run(Run.open(run), split, bootstrap, unbiased).document
 
 
 def report(run: Path, out: Path | None = None, split: str = "test") -> Path:
-    """Write a run's report, one HTML page, to `report.html` in the run's folder unless `out` is given; its path.
+    """Write a run's report, one self-contained HTML page.
 
-    Raises CheckpointError, DataError, BundleError, RequestError, and CorankError where it cannot be written.
+    Args:
+        run: the run's folder.
+        out: the page's file; `report.html` in the run's folder unless given.
+        split: `train`, `valid` or `test`.
+
+    Returns the page's path. Raises CheckpointError, DataError, BundleError, RequestError, and CorankError if it
+    cannot be written.
+
+    Example:
+        corank.report(Path("shop/runs/shop"), Path("report.html"))
     """
     path = out or run / "report.html"
-    write_text(path, reported(evaluate_run(Run.open(run), split)))
+    write_text(path, render_report(evaluate_run(Run.open(run), split)))
     return path
 
 
@@ -109,43 +159,70 @@ def study(
     overrides: Sequence[str] = (),
     report: Report = lambda line: None,
 ) -> dict[str, Any]:
-    """Answer a study's questions on a config's log, in `studies/<name>` beside it unless `out` is given.
+    """Answer eight questions about joint training on a config's log, by training variants of the config.
 
-    Writes `study.json`, which is returned, and the page `study.html`; what a study that was broken off has trained is
-    used. Raises ConfigError, DataError, and CorankError where the folder cannot be written.
+    Args:
+        config: the YAML file.
+        out: the study's folder; `studies/NAME` beside the config unless given. Variants that it holds from an
+            interrupted study are not trained again.
+        seeds: seeds a variant.
+        questions: numbers of the questions.
+        rates: factors on all learning rates, among which each variant's is chosen.
+        overrides: `a.b=value` changes of the config.
+        report: takes a line about each training.
+
+    Returns the document that is also written to `study.json`, beside the page `study.html`. Raises ConfigError,
+    DataError, and CorankError if the folder cannot be written.
+
+    Example:
+        corank.study(Path("shop/config.yaml"), seeds=2, questions=[1, 6])["questions"]["1"]["verdict"]
     """
     settings = read(config, overrides)
     folder = out or config.parent / "studies" / settings.name
-    budget = Budget(seeds, tuple(rates))
-    found = studied(
-        settings,
-        _packed(settings, config, overrides, report),
-        config.parent,
-        folder,
-        questions,
-        budget,
-        report,
+    packed = _open_or_pack(settings, config, overrides, report)
+    document = run_study(
+        settings, packed, config.parent, folder, questions, Budget(seeds, tuple(rates)), report
     )
-    write_text(folder / "study.html", study_page(found))
-    return found
+    write_text(folder / "study.html", study_page(document))
+    return document
 
 
 def explain(
     run: Path, split: str = "valid", most: int = 20_000, report: Report = lambda line: None
 ) -> dict[str, Any]:
-    """What each feature is worth to each stage of a run, and what it costs online, by at `most` so many requests.
+    """Measure what each feature is worth to each stage of a run, and what it takes online.
 
-    Raises CheckpointError, DataError, BundleError, RequestError.
+    Args:
+        run: the run's folder.
+        split: `train`, `valid` or `test`.
+        most: requests to measure on, at most.
+        report: takes a line about each step.
+
+    Returns the document that `corank explain --json` prints. Raises CheckpointError, DataError, BundleError,
+    RequestError.
+
+    Example:
+        corank.explain(Path("shop/runs/shop"))["features"]["brand"]["stages"]["rank"]["auc"]["value"]
     """
-    return explained(Run.open(run), split, most, report=report)
+    return explain_run(Run.open(run), split, most, report=report)
 
 
 def export(run: Path, bundle: Path) -> Bundle:
-    """Write a run's bundle. Raises CheckpointError, DataError, BundleError."""
+    """Write the bundle of a finished run, whole or not at all.
+
+    Args:
+        run: the run's folder.
+        bundle: the bundle's folder; an earlier bundle there is replaced.
+
+    Raises CheckpointError, DataError, BundleError.
+
+    Example:
+        corank.export(Path("shop/runs/shop"), Path("bundle")).manifest.model_version
+    """
     opened = Run.open(run)
-    data = opened.packed()
-    model, calibrators = opened.model(data)
-    return exported(bundle, opened.config, data, model, calibrators)
+    packed = opened.packed()
+    model, calibrators = opened.model(packed)
+    return export_bundle(bundle, opened.config, packed, model, calibrators)
 
 
 def refresh(
@@ -156,14 +233,35 @@ def refresh(
     until: str | None = None,
     report: Report = lambda line: None,
 ) -> Bundle:
-    """Bring a bundle's priors, item records and vectors forward by a newer log, and newer `items` if given.
+    """Update a bundle's priors, item records and vectors from a newer log, without training.
 
-    `until`: a day or a time, in the config's time zone, until which the log is complete. Raises BundleError, DataError.
+    Args:
+        bundle: the bundle's folder.
+        log: the newer log: a file, a glob or a URL.
+        items: a newer table of items, with new ones.
+        users: a table of users, needed if a prior counts by one of its columns.
+        until: a day or a time in the config's time zone until which the log is complete; its last row unless given.
+        report: takes a line about each step.
+
+    Raises BundleError, DataError.
+
+    Example:
+        corank.refresh(Path("bundle"), "log/2026-03-11.parquet", items="items.parquet", until="2026-03-12")
     """
     moment = None if until is None else Bundle.open(bundle).manifest.data.milliseconds(until)
-    return refreshed(bundle, RefreshSources(log, items, users, until=moment), report)
+    return refresh_bundle(bundle, RefreshSources(log, items, users, until=moment), report)
 
 
 def rank(bundle: Path, request: Path) -> dict[str, Any]:
-    """Rank the candidates of a REQUEST.json. Raises BundleError, RequestError."""
+    """Rank the candidates of a request in this process. `corank.Funnel` keeps a bundle open for many requests.
+
+    Args:
+        bundle: the bundle's folder.
+        request: a JSON file such as `corank request` prints.
+
+    Returns the document that `corank rank --json` prints. Raises BundleError, RequestError.
+
+    Example:
+        corank.rank(Path("bundle"), Path("request.json"))["items"][0]["id"]
+    """
     return Funnel.open(bundle).rank(Request.read(request))

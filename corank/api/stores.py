@@ -1,5 +1,10 @@
-"""The verbs of serving, as functions on paths and addresses, without torch. Each raises a CorankError for a mistake."""
+"""The commands that put a bundle into service, as functions on paths and store addresses, without torch.
 
+Each raises a CorankError for a mistake of the user. Store addresses are `lmdb:PATH` or `redis://HOST:PORT/DB`, or of
+a plug-in's store.
+"""
+
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -8,9 +13,9 @@ from corank.bundle.catalogue import write_catalogue
 from corank.bundle.manifest import Bundle
 from corank.core.errors import DataError
 from corank.core.types import Progress, Report
-from corank.serving.http import replay as recompute
+from corank.serving.http import replay as replaying
 from corank.serving.store import publish as publishing
-from corank.serving.store import retention as upkeep
+from corank.serving.store import retention
 from corank.serving.store.base import is_store, open_store
 from corank.serving.store.users import put_users
 
@@ -22,72 +27,115 @@ def publish(
     report: Report = lambda line: None,
     progress: Progress = lambda done, total: None,
 ) -> str:
-    """Put a bundle into a store and make it live, and a table of users, if given, beside it; the version's name.
+    """Put a bundle into a store and make it live, whole or not at all.
 
-    Raises BundleError, DataError, StoreError; what was live before is untouched then.
+    Args:
+        bundle: the bundle's folder.
+        store: the store's address; an LMDB store that does not exist is created.
+        users: a table of users, for requests that give a user's id alone: a file, a glob or a URL.
+        report: takes a line about each step.
+        progress: takes how many records are written, and of how many.
+
+    Returns the version's name. Raises BundleError, DataError, StoreError; the live version is unchanged then.
+
+    Example:
+        corank.publish(Path("bundle"), "lmdb:/srv/shop")
     """
-    opened = open_store(store, create=True)
-    try:
+    with closing(open_store(store, create=True)) as opened:
         if users is not None:
-            put = put_users(users, Bundle.open(bundle), opened)
-            report(f"users: {put:,}")
+            count = put_users(users, Bundle.open(bundle), opened)
+            report(f"users: {count:,}")
         return publishing.publish(bundle, opened, report, progress)
-    finally:
-        opened.close()
 
 
 def store_versions(store: str) -> list[dict[str, Any]]:
-    """A store's versions: `version`, `live`, `records`, `changed`, and of whole ones `facts`. Raises StoreError."""
-    opened = open_store(store)
-    try:
+    """List a store's versions, as `corank store ls --json` prints them.
+
+    Returns for each `version`, `live`, `records`, `changed`, and `facts`, None unless it is complete. Raises
+    StoreError.
+
+    Example:
+        [entry["version"] for entry in corank.store_versions("lmdb:/srv/shop") if entry["live"]]
+    """
+    with closing(open_store(store)) as opened:
         return [
-            asdict(held) | {"facts": held.facts and held.facts.model_dump(mode="json")}
-            for held in upkeep.held(opened)
+            asdict(version) | {"facts": version.facts and version.facts.model_dump(mode="json")}
+            for version in retention.held(opened)
         ]
-    finally:
-        opened.close()
 
 
 def roll_back(store: str, version: str | None = None, report: Report = lambda line: None) -> str:
-    """Make an older version live, the one before unless named; its name. Raises StoreError."""
-    opened = open_store(store)
-    try:
-        return upkeep.roll_back(opened, version, report)
-    finally:
-        opened.close()
+    """Make an older version of a store live again, with all items that were changed since.
+
+    Args:
+        store: the store's address.
+        version: as `store_versions` names it; the one before the live one unless given.
+        report: takes a line about each step.
+
+    Returns the version's name. Raises StoreError.
+
+    Example:
+        corank.roll_back("lmdb:/srv/shop")
+    """
+    with closing(open_store(store)) as opened:
+        return retention.roll_back(opened, version, report)
+
+
+def prune(store: str, keep: int = 1, report: Report = lambda line: None) -> list[str]:
+    """Remove older versions of a store, and what an interrupted publication left.
+
+    Args:
+        store: the store's address.
+        keep: older versions to keep beside the live one.
+        report: takes a line about each step.
+
+    Returns the names of the removed versions. Raises StoreError.
+
+    Example:
+        corank.prune("lmdb:/srv/shop", keep=2)
+    """
+    with closing(open_store(store)) as opened:
+        return retention.prune(opened, keep, report)
 
 
 def vectors(bundle: Path, items: str, out: Path, progress: Progress = lambda done, total: None) -> int:
-    """Write the vectors of a table of items, as a bundle's towers make them, as Parquet; how many.
+    """Write the vectors that a bundle's item towers give a table of items, as Parquet.
 
-    Raises BundleError, DataError.
+    Args:
+        bundle: the bundle's folder.
+        items: the table: a file, a glob or a URL; it need not fit into memory.
+        out: the file to write.
+        progress: takes how many items are done, and of how many.
+
+    Returns the number of items. Raises BundleError, DataError.
+
+    Example:
+        corank.vectors(Path("bundle"), "items.parquet", Path("vectors.parquet"))
     """
     return write_catalogue(bundle, items, out, progress)
 
 
 def replay(
     served: Path, source: str, cache: Path, report: Report = lambda line: None
-) -> recompute.ReplayResult:
-    """Compute the scores of served requests anew, those logged in a folder or a file, by a store or a bundle.
+) -> replaying.ReplayResult:
+    """Compute the scores of served requests again, and compare them with those that were served.
 
-    Raises DataError, RequestError, StoreError, BundleError.
+    Args:
+        served: what `corank serve --log` wrote: a folder, or one of its files.
+        source: the bundle's folder, or the address of a store whose versions served.
+        cache: the folder where bundles of a store are kept.
+        report: takes a line about each step.
+
+    Returns how many requests and candidates there were, and how far the scores differ. Raises DataError,
+    RequestError, StoreError, BundleError.
+
+    Example:
+        corank.replay(Path("served"), "lmdb:/srv/shop", Path("cache")).differ
     """
     paths = [served] if served.is_file() else sorted(served.glob("served-*.parquet"))
     if not paths:
         raise DataError(f"{served}: no served requests here; `corank serve --log {served}` writes them")
     if not is_store(source):
-        return recompute.replay(paths, recompute.of_bundle(Path(source)), report)
-    opened = open_store(source)
-    try:
-        return recompute.replay(paths, recompute.of_store(opened, cache), report)
-    finally:
-        opened.close()
-
-
-def prune(store: str, keep: int = 1, report: Report = lambda line: None) -> list[str]:
-    """Remove older versions of a store but for `keep` of them; their names. Raises StoreError."""
-    opened = open_store(store)
-    try:
-        return upkeep.prune(opened, keep, report)
-    finally:
-        opened.close()
+        return replaying.replay(paths, replaying.of_bundle(Path(source)), report)
+    with closing(open_store(source)) as opened:
+        return replaying.replay(paths, replaying.of_store(opened, cache), report)

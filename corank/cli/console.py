@@ -13,7 +13,7 @@ from rich.table import Table
 from corank.core.formatting import format_interval, format_metric
 
 if TYPE_CHECKING:
-    from corank.training.check import Checked
+    from corank.training.check import CheckSummary
 
 out = Console()
 err = Console(stderr=True)
@@ -75,7 +75,7 @@ class Watch:
         self._task, self._epoch = None, epoch + 1
 
 
-def show_check(checked: "Checked") -> None:
+def show_check(checked: "CheckSummary") -> None:
     title = f"{checked.config.name}: which feature enters which tower"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in checked.features[0]:
@@ -93,7 +93,7 @@ def show_check(checked: "Checked") -> None:
         say(f"{split}: {candidates:,} candidates", out)
 
 
-def _show_samples(checked: "Checked") -> None:
+def _show_samples(checked: "CheckSummary") -> None:
     title = "who learns from which candidates, and how many a request"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in checked.samples[0]:

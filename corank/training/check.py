@@ -14,7 +14,7 @@ from corank.training.config import Config
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckSummary:
     config: Config
     features: list[dict[str, str]]
     """Feature, side, kind, embedding table, what it is read or made from, and a mark for each place it enters."""
@@ -26,7 +26,7 @@ class Checked:
     """Loss, weight, who learns from it, and how many candidates of each level, or source beyond the log, a request."""
 
 
-def checked(config: Config, base: Path) -> Checked:
+def check_config(config: Config, base: Path) -> CheckSummary:
     """Raises ConfigError, DataError for what would stop `corank pack` at its survey of the tables."""
     data, schema = config.data, config.declared
     named = {"log": data.log, "items": data.items, "users": data.users, "truth": data.truth}
@@ -34,7 +34,7 @@ def checked(config: Config, base: Path) -> Checked:
     found = find_sources(schema, data, tables["log"], tables.get("items"), tables.get("users"))
     summary = LogSummary.read(tables["log"], data, feature_columns(schema, found, "log"))
     find_value_sources(data, tables["log"], tables.get("items"))
-    return Checked(
+    return CheckSummary(
         config,
         [_feature_row(config, name, found) for name in config.features],
         {n: int(t.collect(t.frame.select(pl.len())).item()) for n, t in tables.items()},

@@ -79,7 +79,7 @@ class Run:
 
     def packed(self) -> PackedDataset:
         """Raises DataError unless the packed data are of this config and of the files as they are."""
-        return packed_of(self.config, self.base)
+        return open_packed(self.config, self.base)
 
     @property
     def finished(self) -> bool:
@@ -95,12 +95,12 @@ class Run:
             raise CheckpointError(
                 f"{self.folder}: training has not finished; go on with `corank train --resume`"
             )
-        return load_own(self._model, "calibrators", self.config, packed)
+        return load_matching(self._model, "calibrators", self.config, packed)
 
     def model(self, packed: PackedDataset) -> tuple[JointModel, Calibrators]:
         """The trained model and its calibrators. Raises CheckpointError if training has not finished."""
         held = self.trained(packed)
-        model = untrained(self.config, packed)
+        model = build_model(self.config, packed)
         model.load_state_dict(held.tensors)
         return model, {
             stage: {label: Platt(**platt) for label, platt in labels.items()}
@@ -111,11 +111,11 @@ class Run:
         self, packed: PackedDataset, model: JointModel, calibrators: Calibrators, facts: dict[str, Any]
     ) -> None:
         fitted = {stage: {n: asdict(p) for n, p in labels.items()} for stage, labels in calibrators.items()}
-        held = origin(self.config, packed) | {"calibrators": fitted} | facts
+        held = config_facts(self.config, packed) | {"calibrators": fitted} | facts
         save(self._model, Checkpoint(model.state_dict(), held))
 
 
-def untrained(config: Config, packed: PackedDataset) -> JointModel:
+def build_model(config: Config, packed: PackedDataset) -> JointModel:
     """The model of a config, its weights as torch's seed gives them."""
     layout = Layout(packed.schema, packed.encoders.sizes)
     positions = LAST_POSITION + 1 if config.data.position else 0
@@ -126,19 +126,19 @@ def packed_folder(config: Config, base: Path) -> Path:
     return base / "packed" / config.name
 
 
-def packed_of(config: Config, base: Path) -> PackedDataset:
+def open_packed(config: Config, base: Path) -> PackedDataset:
     """The packing of a config. Raises DataError if there is none, or it is of another config or other files."""
     return PackedDataset.open(
         packed_folder(config, base), expect=fingerprint(config.data, config.declared, base)
     )
 
 
-def origin(config: Config, packed: PackedDataset) -> dict[str, Any]:
+def config_facts(config: Config, packed: PackedDataset) -> dict[str, Any]:
     """The facts by which a checkpoint is known to be of a config and of a packing."""
     return {"config": plain(config), "codes": packed.codes}
 
 
-def load_own(path: Path, part: str, config: Config, packed: PackedDataset) -> Checkpoint:
+def load_matching(path: Path, part: str, config: Config, packed: PackedDataset) -> Checkpoint:
     """Load a checkpoint that holds the fact `part`, of this very config and packing.
 
     Raises CheckpointError, which names the keys that differ, where it is of another.

@@ -34,6 +34,16 @@ class Watcher(Protocol):
         """Receive the validation figures of an epoch, counted from 1, by `STAGE.LABEL.METRIC`."""
 
 
+class SilentWatcher:
+    """A watcher that ignores what it receives."""
+
+    def step(self, done: int, steps: int, losses: dict[str, float], candidates_per_second: float) -> None:
+        """Ignore the losses."""
+
+    def epoch(self, epoch: int, figures: dict[str, float | None]) -> None:
+        """Ignore the figures."""
+
+
 def train(run: Run, packed: PackedDataset, watcher: Watcher, resume: bool = False) -> dict[str, Any]:
     """Train a run to its end and write its model.
 

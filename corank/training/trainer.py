@@ -12,7 +12,7 @@ from corank.models.joint import JointModel
 from corank.training.checkpoint import Checkpoint, save
 from corank.training.device import device, precision
 from corank.training.optimisers import Average, optimisers
-from corank.training.run import Run, load_own, origin, untrained
+from corank.training.run import Run, build_model, config_facts, load_matching
 
 
 @dataclass
@@ -41,7 +41,7 @@ class Trainer:
         self.run, self.config, self.packed = run, run.config, packed
         self.device = device()
         torch.manual_seed(self.config.train.seed)
-        self.model = untrained(self.config, packed).to(self.device)
+        self.model = build_model(self.config, packed).to(self.device)
         self.model.dtype = precision(self.config.train.precision, self.device)
         train = self.config.train
         self.optimisers = optimisers(self.model, train.table, train.stages)
@@ -127,12 +127,12 @@ class Trainer:
             tensors |= {f"average.{n}": t for n, t in self.average.state().items()}
         save(
             self.run.latest,
-            Checkpoint(tensors, origin(self.config, self.packed) | {"progress": asdict(self.progress)}),
+            Checkpoint(tensors, config_facts(self.config, self.packed) | {"progress": asdict(self.progress)}),
         )
 
     def load(self) -> None:
         """Continue from the latest checkpoint. Raises CheckpointError if it is of another config or packing."""
-        held = load_own(self.run.latest, "progress", self.config, self.packed)
+        held = load_matching(self.run.latest, "progress", self.config, self.packed)
         self.model.load_state_dict(held.under("model."))
         for name, optimiser in self.optimisers.items():
             state: dict[int, dict[str, Any]] = {}

@@ -16,7 +16,7 @@ from corank.data.dataset import PackedDataset
 from corank.features.input_layout import Attended
 from corank.features.schema import Placement
 from corank.training.config_file import read
-from corank.training.run import packed_of
+from corank.training.run import open_packed
 
 SIZE = 50
 """Requests a batch; no divisor of the split's."""
@@ -25,7 +25,7 @@ RETRIEVED, PRERANKED, RANKED, EXPOSED = range(4)
 
 @pytest.fixture(scope="module")
 def packed(world: Path) -> PackedDataset:
-    return packed_of(read(world / "config.yaml"), world)
+    return open_packed(read(world / "config.yaml"), world)
 
 
 def flat(batch: Batch) -> list[np.ndarray]:

@@ -16,7 +16,7 @@ from corank.core.errors import ConfigError, DataError
 from corank.datasets import recflow as importer
 from corank.datasets.recflow import import_recflow
 from corank.datasets.recflow_layout import COLUMNS, simulate_recflow
-from corank.training.check import checked
+from corank.training.check import check_config
 from corank.training.config_file import read
 from tests.support.command_line import run_corank
 from tests.support.simulated_runs import trained_run
@@ -478,7 +478,7 @@ def test_import_twice_writes_the_same(imported: Path, world: Path, tmp_path: Pat
 def test_train_and_judge(world: Path, tmp_path: Path, full: bool) -> None:
     import_recflow(world, tmp_path / "out", full=full)
     config = tmp_path / "out/config.yaml"
-    assert checked(read(config), config.parent).rows["log"] == 400 * (50 if full else 40)
+    assert check_config(read(config), config.parent).rows["log"] == 400 * (50 if full else 40)
     corank.pack(config)
     narrow = ["stages.0.query=[16, 8]", "stages.0.item=[16, 8]", "stages.1.hidden=[16, 8]"]
     quotas = ["stages.0.keep=30", "stages.1.keep=20"]

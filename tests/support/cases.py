@@ -21,7 +21,7 @@ from corank.models.joint import JointModel
 from corank.serving.funnel.funnel import Funnel
 from corank.training.config import Config
 from corank.training.export import export, newest
-from corank.training.run import Run, packed_folder, untrained
+from corank.training.run import Run, build_model, packed_folder
 from tests.support.random_config import world_config
 from tests.support.random_tables import write_tables
 from tests.support.random_worlds import Drawn
@@ -117,7 +117,7 @@ def bare_funnel(packed: PackedDataset, path: Path) -> Funnel:
 def random_model(config: Config, packed: PackedDataset, seed: int) -> JointModel:
     """Weights of the size of a trained model's; embeddings and biases far from the zeros they begin at."""
     torch.manual_seed(seed % 2**31)
-    model = untrained(config, packed).eval()
+    model = build_model(config, packed).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.startswith("tables."):

@@ -34,7 +34,7 @@ from corank.metrics.metric import METRICS
 from corank.models.joint import JointModel
 from corank.training.config import Config
 from corank.training.run import Run
-from corank.training.train import train
+from corank.training.train import SilentWatcher, train
 
 FORMAT = 1
 RECALLS = ("agree_recall", "click_recall", "joint_click_recall", "joint_truth_recall", "truth_recall")
@@ -71,16 +71,6 @@ class Trial:
     quota: Quota | None
 
 
-class Quiet:
-    """A watcher that shows nothing."""
-
-    def step(self, done: int, steps: int, losses: dict[str, float], candidates_per_second: float) -> None:
-        pass
-
-    def epoch(self, epoch: int, figures: dict[str, float | None]) -> None:
-        pass
-
-
 @dataclass(frozen=True)
 class Bench:
     """Where the trials of one packing are kept."""
@@ -107,7 +97,7 @@ class Bench:
         with tempfile.TemporaryDirectory(prefix="corank") as folder:
             run = Run.create(Path(folder) / "run", config, self.base)
             try:
-                train(run, self.packed, Quiet())
+                train(run, self.packed, SilentWatcher())
                 trial = self._judged(run, rate, seed, began, whole)
             except DivergedError as error:
                 why, seconds = str(error).rpartition("/run: ")[2], time.monotonic() - began
