@@ -17,7 +17,6 @@ import onnxruntime
 
 from corank.bundle.item_layers import ItemLayer, LayeredItems
 from corank.core.ann_index import (
-    AllowedRows,
     IndexTuning,
     RetrievalSettings,
     Retriever,
@@ -28,6 +27,7 @@ from corank.core.ann_index import (
     write,
 )
 from corank.core.errors import BundleError
+from corank.core.exact_search import AllowedRows
 from corank.core.files import read_array, write_array, write_bytes
 from corank.core.settings import Settings
 from corank.core.types import Floats, Longs, Mask

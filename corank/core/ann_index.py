@@ -1,16 +1,15 @@
-"""Retrieval: the items whose vectors of one towers stage have the largest raw dot product with a query's.
+"""Search for the vectors with the largest dot product with a query.
 
-An exact search scores every row. Above some tens of thousands of rows an index (FAISS) scores a share of them, as
-large as the asked recall needs. One search is one thread's work, whatever number FAISS is set to.
+An exact search scores every row. Above some tens of thousands of rows an index (FAISS) scores only as many as the
+wanted recall needs. A search runs in one thread, whatever number FAISS is set to.
 
-Letters: N items · d last width of the towers · Q queries · S newer rows beside the N.
+Letters: N vectors · d their width · Q queries · S newer vectors beside the N.
 """
 
 import math
 from bisect import bisect_left
 from collections.abc import Collection
-from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from timeit import timeit
 from typing import Annotated, Any, Literal
@@ -18,44 +17,43 @@ from typing import Annotated, Any, Literal
 import faiss
 import numpy as np
 from annotated_types import Gt, Le
-from numpy.typing import NDArray
 from pydantic import PositiveInt
 
 from corank.core.errors import BundleError, ConfigError
+from corank.core.exact_search import AllowedRows, Found, dot_products, search_exactly
 from corank.core.ordering import top_k
 from corank.core.settings import Settings, describe_unknown
-from corank.core.types import Floats, Longs, Mask
+from corank.core.types import Floats, Longs
 
 _untyped: Any = faiss  # its stubs lack some of what it has
 EXACT = 50_000
-"""So many rows an exact search scores in the time that an index takes (measured: k 1,000, d 32, recall .98)."""
+"""An exact search scores this many rows in the time that an index takes (measured: k 1,000, d 32, recall .98)."""
 MOST_LISTS = 16_384
+"""Inverted lists, at most."""
 ROWS_A_LIST = 64
-"""In the sample that k-means learns the lists from."""
+"""Rows a list in the sample that k-means is fitted to."""
 ROUNDS = 10
-"""Of k-means."""
+"""Iterations of k-means."""
 LINKS = 32
-"""Of a node of the graph. With 16, a third of the best are out of reach: raw dot products are no distance."""
+"""Links of a node of the graph. With 16, a third of the best rows cannot be reached: a dot product is no distance."""
 WIDEST = 4
-"""A search of the graph holds at most so many times k nodes: its time grows faster than they do."""
+"""A search of the graph holds at most this many times k nodes: its time grows faster than their number."""
 
 Kind = Literal["flat", "ivf", "hnsw"]
-Found = tuple[Longs, Floats]
-"""Positions and dot products, best first."""
 
 
 class RetrievalSettings(Settings):
-    """Where candidates come from when a request brings none."""
+    """How candidates are retrieved if a request brings none."""
 
     stage: str
-    """Whose vectors."""
+    """The towers stage whose vectors are searched."""
     keep: PositiveInt = 1000
-    """How many, unless the request says otherwise."""
+    """Candidates to retrieve, unless the request says otherwise."""
     index: Literal["auto", "flat", "ivf", "hnsw"] = "auto"
     """`flat` is exact; `auto` is `flat` up to 50,000 items and `ivf`, inverted lists, above. `hnsw`, a graph, is
-    slower and larger than `ivf` at every recall that we measured."""
+    slower and larger than `ivf` at every recall that was measured."""
     recall: Annotated[float, Gt(0), Le(1)] = 0.98
-    """What share of the true best `keep` the index is tuned to find."""
+    """The share of the true best `keep` that the index is tuned to find."""
 
     def check(self, stages: Collection[str]) -> None:
         """Raise ConfigError unless `stage` is one of the stages with item vectors."""
@@ -63,49 +61,35 @@ class RetrievalSettings(Settings):
             raise ConfigError(f"retrieval.stage: {describe_unknown(self.stage, stages, 'towers stage')}")
 
     def kind(self, items: int) -> Kind:
-        """What `index` comes to for so many."""
+        """Return the kind of index for a number of items."""
         if self.index != "auto":
             return self.index
         return "ivf" if items > EXACT else "flat"
 
 
 class IndexTuning(Settings):
-    """What an index was tuned to."""
+    """The effort that an index was tuned to, and what it finds."""
 
     index: Kind
     k: int
     recall: float
-    """The share of the true best k that it finds, over the queries it was tuned on; of ties for the last place any."""
+    """The share of the true best k that it finds, over the queries it was tuned on; of ties for the last rank any."""
     effort: int = 0
     """Lists probed (ivf) or nodes held (hnsw) by a search."""
 
 
-@dataclass(frozen=True)
-class AllowedRows:
-    """Which rows a search may give. One serves all searches that allow the same, and keeps what they made of it."""
-
-    mask: Mask
-    """(N,); not to be changed any more."""
-
-    @cached_property
-    def count(self) -> int:
-        return int(np.count_nonzero(self.mask))
-
-    @cached_property
-    def rows(self) -> Longs:
-        """Their positions, ascending: (count,)."""
-        return np.flatnonzero(self.mask)
-
-    @cached_property
-    def bits(self) -> NDArray[np.uint8]:
-        """A bit a row, lowest first: (⌈N / 8⌉,)."""
-        return np.packbits(self.mask, bitorder="little")
-
-
 def build(vectors: Floats, settings: RetrievalSettings, seed: int) -> faiss.Index | None:
-    """An index over vectors (N, d), C-contiguous, memory-mapped or not; None for `flat`, which needs none.
+    """Build an index.
 
     The same vectors and seed give the same bytes, by any number of threads (a graph: from FAISS 1.15 on).
+
+    Args:
+        vectors: (N, d), C-contiguous, memory-mapped or not.
+        settings: the kind of index.
+        seed: of the sample that inverted lists are learnt from.
+
+    Returns:
+        The index; None for `flat`, which needs none.
     """
     index: faiss.Index
     match settings.kind(len(vectors)):
@@ -125,7 +109,7 @@ def _lists(vectors: Floats, seed: int) -> faiss.Index:
     index = faiss.IndexIVFFlat(faiss.IndexFlatIP(d), d, lists, faiss.METRIC_INNER_PRODUCT)
     random = np.random.default_rng(seed)
     index.cp.seed, index.cp.niter = int(random.integers(2**31)), ROUNDS
-    # else FAISS samples the sample, or prints that it is small
+    # otherwise FAISS samples the sample, or prints that it is small
     index.cp.min_points_per_centroid, index.cp.max_points_per_centroid = 1, ROWS_A_LIST
     sample = random.choice(items, min(items, ROWS_A_LIST * lists), replace=False)
     index.train(vectors[np.sort(sample)])
@@ -135,21 +119,24 @@ def _lists(vectors: Floats, seed: int) -> faiss.Index:
 def tune(
     index: faiss.Index | None, vectors: Floats, queries: Floats, settings: RetrievalSettings
 ) -> IndexTuning:
-    """The least effort that finds the asked recall of the true best `keep`, else the largest, and what that finds.
+    """Find the least effort that reaches the wanted recall of the true best `keep`, or the largest effort.
 
     Args:
-        queries: (Q, d), Q ≥ 1, such as requests bring; two hundred tell the recall to about .002.
+        index: over the vectors; None for exact searches.
+        vectors: (N, d).
+        queries: (Q, d), Q ≥ 1, as of logged requests; two hundred give the recall to about .002.
+        settings: `keep` and `recall`.
     """
     k = min(settings.keep, len(vectors))
     if index is None:
         return IndexTuning(index="flat", k=k, recall=1)
     queries = np.ascontiguousarray(queries, dtype=np.float32)
-    last = [exact(vectors, query, k)[1][-1] for query in queries]
+    last = [search_exactly(vectors, query, k)[1][-1] for query in queries]
 
     def recall(effort: int) -> float:
         _, found = index.search(queries, k, params=_parameters(index, effort))
         each = zip(queries, found, last, strict=True)
-        true = [(_dots(vectors, rows[rows >= 0], q) >= least).sum() / k for q, rows, least in each]
+        true = [(dot_products(vectors, rows[rows >= 0], q) >= least).sum() / k for q, rows, least in each]
         return float(np.mean(true))
 
     efforts = _efforts(index, k)
@@ -158,12 +145,12 @@ def tune(
 
 
 def _efforts(index: faiss.Index, k: int) -> range:
-    """Beyond the largest, an exact search is as fast."""
+    """Return the efforts to choose from; beyond the largest, an exact search is as fast."""
     return range(1, index.nlist + 1) if isinstance(index, faiss.IndexIVF) else range(k, WIDEST * k + 1)
 
 
 def _deeper(index: faiss.Index, effort: int, times: float) -> int:
-    """The effort that keeps the recall where the last row to find lies so many times deeper among all.
+    """Return the effort that keeps the recall if the last row to find has a rank `times` as high among all rows.
 
     The lists that hold the best n grow like √n, by measurement; the nodes that lead to them like n.
     """
@@ -178,7 +165,7 @@ def _parameters(index: faiss.Index, effort: int, allowed: AllowedRows | None = N
 
 
 def write(index: faiss.Index, path: Path) -> None:
-    """Raises BundleError where the disk refuses."""
+    """Write an index to a file. Raises BundleError if it cannot be written."""
     try:
         faiss.write_index(index, str(path))
     except RuntimeError as error:
@@ -186,9 +173,9 @@ def write(index: faiss.Index, path: Path) -> None:
 
 
 def read(path: Path) -> faiss.Index:
-    """Memory-mapped: workers share its pages. Raises BundleError where it is missing or FAISS cannot read it.
+    """Memory-map an index, so that workers share its pages. Raises BundleError if FAISS cannot read it.
 
-    FAISS trusts what it reads: prove the file's checksum first.
+    FAISS trusts what it reads: verify the file's checksum first.
     """
     try:
         # not IO_FLAG_MMAP: that copies a graph, and has lists read ahead by 32 threads, for which a search waits
@@ -198,39 +185,17 @@ def read(path: Path) -> faiss.Index:
 
 
 def _reason(error: RuntimeError) -> str:
-    """Without the place in FAISS's source."""
+    """Return the message without the line of FAISS's source."""
     return str(error).rpartition("failed: ")[2]
 
 
-def exact(vectors: Floats, query: Floats, k: int, allowed: AllowedRows | None = None) -> Found:
-    """The k best of vectors (N, d), ties by position; fewer where fewer are allowed; none whose product is NaN."""
-    # else the kernel reads beyond
-    assert query.shape == vectors.shape[1:] and (allowed is None or len(allowed.mask) == len(vectors))
-    rows = np.arange(len(vectors)) if allowed is None else allowed.rows
-    scores = _dots(vectors, rows, query)
-    best = top_k(scores, k)
-    return rows[best], scores[best]
-
-
-def _dots(vectors: Floats, rows: Longs, query: Floats) -> Floats:
-    """⟨v, q⟩ of some rows.
-
-    Whatever finds them, this scores them. The kernel takes each row by itself, so that equal vectors tie; BLAS and
-    FAISS's kernel for consecutive rows promise no such thing. It is about as fast, and nothing is gathered first.
-    """
-    d, scores = vectors.shape[1], np.empty(len(rows), dtype=np.float32)
-    out, q, v, at = (faiss.swig_ptr(array) for array in (scores, query, vectors, rows))
-    _untyped.fvec_inner_products_by_idx(out, q, v, at, d, 1, len(rows))
-    return scores
-
-
 class Retriever:
-    """Searches one content of a bundle. Safe to share between threads.
+    """Searches the vectors of one bundle. Safe to share between threads.
 
     Args:
         vectors: (N, d), C-contiguous.
-        index: over them; None for exact searches.
-        tuned: to what.
+        index: over the vectors; None for exact searches.
+        tuned: what the index was tuned to.
     """
 
     def __init__(self, vectors: Floats, index: faiss.Index | None, tuned: IndexTuning) -> None:
@@ -243,37 +208,42 @@ class Retriever:
         query: Floats,
         k: int,
         allowed: AllowedRows | None = None,
-        side: Floats | None = None,
-        side_allowed: AllowedRows | None = None,
+        newer: Floats | None = None,
+        newer_allowed: AllowedRows | None = None,
     ) -> Found:
-        """Positions of the k best rows and their dot products, best first, ties by position; fewer if there are fewer.
+        """Find the k best rows, ties by position.
 
         Args:
-            query: (d,); with a NaN in it, it finds nothing.
-            allowed: of the N rows; those that newer rows replace must not be among them.
-            side: newer rows (S, d), C-contiguous, searched exactly; their positions are N … N + S − 1.
-            side_allowed: of the S.
+            query: (d,); one with a NaN finds nothing.
+            k: how many.
+            allowed: of the N rows; must leave out those that newer rows replace.
+            newer: newer rows (S, d), C-contiguous, searched exactly; their positions are N … N + S − 1.
+            newer_allowed: of the S rows.
+
+        Returns:
+            Positions and dot products, best first; fewer than k if there are fewer.
         """
         query = np.ascontiguousarray(query, dtype=np.float32)
-        positions, scores = self._older(query, k, allowed)
-        if side is None:
+        positions, scores = self._search(query, k, allowed)
+        if newer is None:
             return positions, scores
-        newer, newer_scores = exact(side, query, k, side_allowed)
-        positions = np.concatenate((positions, newer + len(self.vectors)))
-        scores = np.concatenate((scores, newer_scores))
+        more, more_scores = search_exactly(newer, query, k, newer_allowed)
+        positions = np.concatenate((positions, more + len(self.vectors)))
+        scores = np.concatenate((scores, more_scores))
         best = top_k(scores, k)
         return positions[best], scores[best]
 
-    def _older(self, query: Floats, k: int, allowed: AllowedRows | None) -> Found:
-        rows = self._proposed(query, k, allowed)
+    def _search(self, query: Floats, k: int, allowed: AllowedRows | None) -> Found:
+        """Find the k best of the N rows."""
+        rows = self._propose(query, k, allowed)
         if len(rows) < k:
-            return exact(self.vectors, query, k, allowed)
-        scores = _dots(self.vectors, rows, query)
+            return search_exactly(self.vectors, query, k, allowed)
+        scores = dot_products(self.vectors, rows, query)
         order = np.lexsort((rows, -scores))
         return rows[order], scores[order]
 
-    def _proposed(self, query: Floats, k: int, allowed: AllowedRows | None) -> Longs:
-        """By the index: none where an exact search is as fast, few where the allowed are far from the query."""
+    def _propose(self, query: Floats, k: int, allowed: AllowedRows | None) -> Longs:
+        """Find rows by the index: none if an exact search is as fast, few if the allowed are far from the query."""
         count = len(self.vectors) if allowed is None else allowed.count
         if self.index is None or (allowed is not None and count <= EXACT):
             return np.empty(0, dtype=np.int64)
@@ -286,10 +256,10 @@ class Retriever:
 
 
 def time_searches(retriever: Retriever, queries: Floats) -> tuple[float, float]:
-    """Median µs of a search for one of the queries (Q, d), and of an exact one."""
-    searches = (retriever.search, partial(exact, retriever.vectors))
-    took = [
+    """Measure searches for each of the queries (Q, d). Returns the median µs of one, and of an exact one."""
+    searches = (retriever.search, partial(search_exactly, retriever.vectors))
+    seconds = [
         [timeit(partial(one, query, retriever.tuned.k), number=1) for query in queries] for one in searches
     ]
-    indexed, exactly = np.median(took, axis=1) * 1e6
+    indexed, exactly = np.median(seconds, axis=1) * 1e6
     return float(indexed), float(exactly)

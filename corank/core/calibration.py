@@ -1,4 +1,4 @@
-"""From a stage's logits to click rates: Platt's scaling, fitted on exposed validation rows."""
+"""Calibration of a stage's logits to probabilities: Platt's scaling, fitted on exposed validation rows."""
 
 import math
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from corank.core.types import Doubles, Index, Numbers
 class Platt:
     """σ(slope · logit + intercept), for one stage and label. A slope above 0 keeps the order.
 
-    `dataclasses.asdict` gives its JSON, `Platt(**read)` brings it back bit by bit.
+    `dataclasses.asdict` gives its JSON, from which `Platt(**values)` restores the same bits.
     """
 
     slope: float = 1.0
@@ -29,22 +29,29 @@ class Platt:
             )
 
     def apply(self, logits: Numbers) -> Numbers:
-        """Probabilities, of the shape and type of `logits`."""
+        """Compute probabilities, of the shape and type of `logits`."""
         probabilities: Numbers = expit(logits * self.slope + self.intercept)
         return probabilities
 
 
 def fit(logits: Numbers, labels: Index, weight: Numbers | None = None) -> Platt:
-    """Fit by maximum likelihood on rows (N,) with label 1 or 0; rows with −1 are left out.
+    """Fit a calibrator by maximum likelihood (Platt, Probabilistic Outputs for Support Vector Machines, 1999).
 
-    (Platt, Probabilistic Outputs for Support Vector Machines, 1999.) Minimises, over a = ln slope and c,
+    It minimises, over a = ln slope and c,
 
         Σ w BCE(y, σ(e^a (z − mean z) + c)) + a² / 2
 
-    whose last term, worth one row, keeps the slope finite where the logits part the classes, and near 1 where
-    the rows say little. The intercept is free of it, so Σ p = Σ y on these rows: PCOC is 1. Where a class has
-    no row, half a row of it is added at the mean logit; without any row at all the result is the identity.
-    Raises DataError on a logit that is not finite.
+    whose last term, worth one row, keeps the slope finite if the logits separate the classes, and near 1 if there are
+    few rows. It does not touch the intercept, so Σ p = Σ y on these rows: PCOC is 1. If a class has no row, half a row
+    of it is added at the mean logit. Without any row the result is the identity.
+
+    Args:
+        logits: (N,).
+        labels: 1, 0, or −1 for rows to leave out: (N,).
+        weight: of each row; 1 unless given: (N,).
+
+    Raises:
+        DataError: a logit is not finite.
     """
     rows = labels >= 0
     z, y = logits[rows].astype(np.float64), labels[rows].astype(np.float64)
@@ -65,15 +72,15 @@ def fit(logits: Numbers, labels: Index, weight: Numbers | None = None) -> Platt:
 
 
 def _minimum(z: Doubles, y: Doubles, w: Doubles) -> tuple[float, float]:
-    """ln slope and the intercept at z = 0, for centred logits and both classes present."""
-    whole = w.sum()
+    """Find ln slope and the intercept at z = 0, for centred logits and both classes present."""
+    total = w.sum()
 
     def loss(at: Doubles) -> tuple[float, Doubles]:
         u = math.exp(at[0]) * z
         t = u + at[1]
         residual = w * (expit(t) - y)
         value = w @ (np.logaddexp(0, t) - y * t) + at[0] ** 2 / 2
-        return value / whole, np.array([residual @ u + at[0], residual.sum()]) / whole
+        return value / total, np.array([residual @ u + at[0], residual.sum()]) / total
 
     def curvature(at: Doubles) -> Doubles:
         u = math.exp(at[0]) * z
@@ -81,11 +88,11 @@ def _minimum(z: Doubles, y: Doubles, w: Doubles) -> tuple[float, float]:
         v = w * p * (1 - p)
         bend = v @ u**2 + (w * (p - y)) @ u + 1
         tilt = v @ u
-        hessian: Doubles = np.array([[bend, tilt], [tilt, v.sum()]]) / whole
+        hessian: Doubles = np.array([[bend, tilt], [tilt, v.sum()]]) / total
         return hessian
 
-    spread = math.sqrt(w @ z**2 / whole)
-    start = [-math.log(spread) if spread > 0 else 0.0, logit(w @ y / whole)]
+    spread = math.sqrt(w @ z**2 / total)
+    start = [-math.log(spread) if spread > 0 else 0.0, logit(w @ y / total)]
     options = {"gtol": 1e-9, "max_trust_radius": 4.0}
     found = minimize(loss, start, jac=True, hess=curvature, method="trust-exact", options=options)
     return float(found.x[0]), float(found.x[1])

@@ -1,15 +1,15 @@
-"""Errors of the user's making: each says what is wrong, where, and what to do about it.
+"""Errors that a user can correct. Each message says what is wrong, where, and what to do about it.
 
-The command line prints the message alone and exits with 1; a traceback is a fault of corank's.
+The command line prints the message alone and exits with 1. A traceback is a bug of corank.
 """
 
 
 class CorankError(Exception):
-    """A mistake that the user can mend."""
+    """Base of all errors that a user can correct."""
 
 
 class ConfigError(CorankError):
-    """The config contradicts itself or DESIGN's rules; the message begins with the path of the key."""
+    """The config is invalid; the message begins with the path of the key."""
 
 
 class PluginError(ConfigError):

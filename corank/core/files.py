@@ -1,4 +1,4 @@
-"""Arrays and small tables on disk: npy and Arrow files, written whole and flushed, read memory-mapped."""
+"""Files on disk: atomic writes; arrays (npy) and tables (Arrow), flushed when written and memory-mapped when read."""
 
 import fcntl
 import glob
@@ -40,6 +40,7 @@ def sync(path: Path) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file and force it to disk. Not atomic: for files of a folder that is written by `atomic_folder`."""
     with path.open("wb") as file:
         file.write(content)
         _flush(file)
@@ -147,10 +148,11 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextmanager
-def appending(path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> Iterator[Append]:
-    """Write an npy file part by part; the parts must make up `shape`.
+def append_array(path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> Iterator[Append]:
+    """Write an npy file part by part. The block gets a function that appends a part; all parts must make up `shape`.
 
-    Not `np.save`: on a full disk its error has no errno, and a write to a memory map is a SIGBUS.
+    This is used in place of `np.save`, whose error on a full disk has no errno, and of a memory map, where a write to a
+    full disk is a SIGBUS.
     """
     kind = np.dtype(dtype)
     with path.open("wb") as file:
@@ -166,12 +168,13 @@ def appending(path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> Iterator[
 
 
 def write_array(path: Path, array: NDArray[Any]) -> None:
-    with appending(path, array.shape, array.dtype) as append:
+    """Write an npy file and force it to disk."""
+    with append_array(path, array.shape, array.dtype) as append:
         append(array)
 
 
 def read_array(path: Path) -> NDArray[Any]:
-    """Memory-mapped, read-only. Raises DataError if it is missing or truncated."""
+    """Memory-map an npy file, read-only. Raises DataError if it is missing or truncated."""
     try:
         return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
     except (OSError, ValueError, EOFError) as error:
@@ -179,6 +182,7 @@ def read_array(path: Path) -> NDArray[Any]:
 
 
 def write_frame(path: Path, frame: pl.DataFrame) -> None:
+    """Write an Arrow file and force it to disk."""
     table = frame.to_arrow()
     with path.open("wb") as file:
         with pa.ipc.new_file(file, table.schema) as writer:
@@ -187,7 +191,7 @@ def write_frame(path: Path, frame: pl.DataFrame) -> None:
 
 
 def read_frame(path: Path) -> pl.DataFrame:
-    """Memory-mapped."""
+    """Memory-map an Arrow file."""
     with pa.memory_map(str(path)) as source:
         frame = pl.from_arrow(pa.ipc.open_file(source).read_all())
     assert isinstance(frame, pl.DataFrame)
@@ -195,7 +199,7 @@ def read_frame(path: Path) -> pl.DataFrame:
 
 
 def write_ragged(folder: Path, n: int, lists: Ragged) -> None:
-    """The n-th list feature, its values packed one after another."""
+    """Write the n-th list feature of a folder, its values one after another."""
     ends = np.cumsum(lists.length, dtype=np.int64)
     write_array(folder / f"list{n}.start.npy", ends - lists.length)
     write_array(folder / f"list{n}.length.npy", lists.length)
@@ -203,37 +207,38 @@ def write_ragged(folder: Path, n: int, lists: Ragged) -> None:
 
 
 def write_shared(folder: Path, n: int, lists: Ragged) -> None:
-    """The n-th list feature as it is, values that several rows share once."""
+    """Write the n-th list feature of a folder as it is: values that several rows share are written once."""
     write_views(folder, n, lists)
     write_array(folder / f"list{n}.values.npy", lists.values)
 
 
 def write_rows(folder: Path, rows: Rows) -> None:
+    """Write encoded rows into a folder, which is made."""
     write_arrays(folder, {"ids": rows.ids, "numbers": rows.numbers})
     for n, lists in enumerate(rows.lists):
         write_ragged(folder, n, lists)
 
 
 def write_views(folder: Path, n: int, lists: Ragged) -> None:
-    """The n-th list feature, whose values are kept elsewhere."""
+    """Write the n-th list feature of a folder without its values, which are stored elsewhere."""
     write_array(folder / f"list{n}.start.npy", lists.start)
     write_array(folder / f"list{n}.length.npy", lists.length)
 
 
 def read_ragged(folder: Path, n: int, values: Ints | None = None) -> Ragged:
-    """The n-th list feature; `values` where they are kept elsewhere."""
+    """Read the n-th list feature of a folder; `values` if they are stored elsewhere."""
     start, length = read_array(folder / f"list{n}.start.npy"), read_array(folder / f"list{n}.length.npy")
     return Ragged(start, length, read_array(folder / f"list{n}.values.npy") if values is None else values)
 
 
 def read_rows(folder: Path, lists: Iterable[Ints | None]) -> Rows:
-    """Rows of a folder, with for each list feature the values that are kept elsewhere, or None."""
+    """Read the rows of a folder; `lists` holds for each list feature the values stored elsewhere, or None."""
     views = tuple(read_ragged(folder, n, values) for n, values in enumerate(lists))
     return Rows(read_array(folder / "ids.npy"), read_array(folder / "numbers.npy"), views)
 
 
 def write_arrays(folder: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Each as `<name>.npy`."""
+    """Write each array as `<name>.npy` into a folder, which is made."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, array in arrays.items():
         write_array(folder / f"{name}.npy", array)

@@ -1,7 +1,7 @@
-"""By what a stage orders: an expression over labels and columns, such as `click * bid`.
+"""The value by which a stage orders candidates: an expression over labels and columns, such as `click * bid`.
 
-Read by Python's own parser, of which numbers, names, + − * / ** and brackets are let through, and nothing is evaluated
-as code. A label stands for its calibrated probability, a column for its number.
+Python's own parser reads it. Only numbers, names, + − * / ** and brackets are allowed, and nothing is evaluated as
+code. A label stands for its calibrated probability, a column for its number.
 """
 
 import ast
@@ -14,10 +14,10 @@ import numpy as np
 from corank.core.settings import describe_unknown
 from corank.core.types import Numbers
 
-LONGEST = 500
+MAX_LENGTH = 500
 """Characters of an expression, at most."""
-LARGEST = 1e300
-"""Numbers in one are smaller."""
+MAX_NUMBER = 1e300
+"""Numbers in an expression must be smaller."""
 
 _OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
     ast.Add: np.add,
@@ -39,16 +39,28 @@ class Formula:
 
     @classmethod
     def parse(cls, text: str, known: Collection[str] | None = None) -> Self:
-        """Raises ValueError, which says what of the expression is not understood, or not `known`, if that is given."""
+        """Parse an expression.
+
+        Args:
+            text: the expression.
+            known: the names that it may use; any if not given.
+
+        Raises:
+            ValueError: the expression is malformed, uses an unknown name, or none at all.
+
+        Example:
+            >>> Formula.parse("click * bid").names
+            ('click', 'bid')
+        """
         if text.strip() in (known or ()):  # a label may be called anything
             name = text.strip()
             return cls(text, (name,), ast.Name(name))
-        if len(text) > LONGEST:
-            raise ValueError(f"expected at most {LONGEST} characters; received {len(text)}")
+        if len(text) > MAX_LENGTH:
+            raise ValueError(f"expected at most {MAX_LENGTH} characters; received {len(text)}")
         try:
             tree = ast.parse(text.strip(), mode="eval").body
         except (SyntaxError, ValueError, RecursionError, MemoryError):
-            raise ValueError(f"{text!r} is no expression; write one such as click * bid") from None
+            raise ValueError(f"{text!r} is not an expression; write one such as click * bid") from None
         names: dict[str, None] = {}
         _check(tree, known, names)
         if not names:
@@ -57,13 +69,13 @@ class Formula:
 
     @property
     def single(self) -> str | None:
-        """The name, if the expression is nothing else."""
+        """The name, if the expression is a single name."""
         return self._tree.id if isinstance(self._tree, ast.Name) else None
 
     def __call__(self, columns: Mapping[str, Numbers]) -> Numbers:
-        """Its value for each candidate, in float64, from the columns of its `names`: (C,)."""
-        with np.errstate(all="ignore"):  # who orders by it finds what is not finite, and says so
-            return np.asarray(_evaluated(self._tree, columns), dtype=np.float64)
+        """Compute the value of each candidate, in float64, from the columns of its `names`: (C,)."""
+        with np.errstate(all="ignore"):  # values that are not finite are refused where they are used
+            return np.asarray(_evaluate(self._tree, columns), dtype=np.float64)
 
 
 def _check(node: ast.expr, known: Collection[str] | None, names: dict[str, None]) -> None:
@@ -73,7 +85,7 @@ def _check(node: ast.expr, known: Collection[str] | None, names: dict[str, None]
                 raise ValueError(f"{describe_unknown(name, known, 'name')}")
             names[name] = None
         case ast.Constant(value=int() | float() as number) if (
-            type(number) in (int, float) and abs(number) < LARGEST
+            type(number) in (int, float) and abs(number) < MAX_NUMBER
         ):
             pass
         case ast.UnaryOp(op=ast.USub() | ast.UAdd(), operand=operand):
@@ -83,26 +95,26 @@ def _check(node: ast.expr, known: Collection[str] | None, names: dict[str, None]
             _check(right, known, names)
         case _:
             raise ValueError(
-                f"{_spelt(node)} has no place in an expression; it has names, numbers, + - * / ** and brackets"
+                f"{_describe(node)} is not allowed in an expression; use names, numbers, + - * / ** and brackets"
             )
 
 
-def _spelt(node: ast.expr) -> str:
+def _describe(node: ast.expr) -> str:
     try:
         return repr(ast.unparse(node))
     except RecursionError:
-        return "what is nested so deeply"
+        return "an expression nested so deeply"
 
 
-def _evaluated(node: ast.expr, columns: Mapping[str, Numbers]) -> Any:
+def _evaluate(node: ast.expr, columns: Mapping[str, Numbers]) -> Any:
     match node:
         case ast.Name(id=name):
             return columns[name].astype(np.float64, copy=False)
         case ast.Constant(value=int() | float() as number):
             return np.float64(number)
         case ast.UnaryOp(op=operator, operand=operand):
-            value = _evaluated(operand, columns)
+            value = _evaluate(operand, columns)
             return -value if isinstance(operator, ast.USub) else value
         case ast.BinOp(left=left, op=operator, right=right):
-            return _OPERATORS[type(operator)](_evaluated(left, columns), _evaluated(right, columns))
+            return _OPERATORS[type(operator)](_evaluate(left, columns), _evaluate(right, columns))
     raise AssertionError(node)

@@ -1,4 +1,4 @@
-"""Encoded rows: what packing writes, batches gather and the funnel makes of a request.
+"""Encoded rows and lists of values: written by packing, gathered into batches, made from a request by the funnel.
 
 Letters: N rows · k id features · m number features · V list values.
 """
@@ -15,48 +15,49 @@ from corank.core.types import Floats, Index, Ints, Longs
 
 @dataclass(frozen=True)
 class Ragged:
-    """A list a row, as views into shared values: row n holds `values[start[n] : start[n] + length[n]]`."""
+    """A list for each row, as a view into shared values: row n holds `values[start[n] : start[n] + length[n]]`."""
 
     start: Longs  # (N,)
     length: Ints  # (N,)
-    values: NDArray[Any]  # (V,) codes; elsewhere hashes, times or rows of items
-    weight: Floats | None = None  # (V,) of each value, where they do not count alike
+    values: NDArray[Any]  # (V,) codes, hashes, times or rows of items
+    weight: Floats | None = None  # (V,) of each value; None: all 1
 
     def take(self, index: Index) -> Self:
+        """Select rows by position; their values stay shared."""
         return type(self)(self.start[index], self.length[index], self.values, self.weight)
 
     def first(self, most: int) -> Self:
-        """At most the first so many values of each list."""
+        """Cut each list after its first `most` values."""
         return type(self)(self.start, np.minimum(self.length, most), self.values, self.weight)
 
     def flat(self) -> NDArray[Any]:
-        """The values of all rows, one after another: (sum of lengths,)."""
+        """Return the values of all rows, one after another: (sum of lengths,)."""
         return np.asarray(self.values[self.positions()])
 
     def flat_weight(self) -> Floats | None:
-        """The weights of `flat`, if there are any."""
+        """Return the weights of `flat`, if there are any."""
         return None if self.weight is None else np.asarray(self.weight[self.positions()])
 
     def compact(self) -> Self:
-        """The same lists, with no values but their own."""
+        """Copy the lists, without the shared values that none of them uses."""
         return self.from_lengths(self.length, self.flat(), self.flat_weight())
 
     def positions(self) -> Longs:
-        """Where the values of `flat` lie among the shared ones: (sum of lengths,)."""
+        """Return the positions of the values of `flat` among the shared ones: (sum of lengths,)."""
         ends = np.cumsum(self.length, dtype=np.int64)
         total = int(ends[-1]) if len(ends) else 0
         positions: Longs = np.arange(total) + np.repeat(self.start - (ends - self.length), self.length)
         return positions
 
     def with_rows(self, at: Index, new: Self) -> Self:
-        """These lists with those at `at` replaced by `new`, in order; weights are lost."""
+        """Replace the lists at some positions by new ones, in order; weights are dropped."""
         length, flat = self.length.copy(), self.flat()
         start = np.cumsum(length, dtype=np.int64) - length
         start[at], length[at] = new.start + len(flat), new.length
         return type(self)(start, length, np.concatenate((flat, new.values)))
 
     def concat(self, other: Self) -> Self:
-        """These lists, then others; weights are lost."""
+        """Append other lists; weights are dropped."""
         start = np.concatenate((self.start, other.start + len(self.values)))
         length, values = (
             np.concatenate((self.length, other.length)),
@@ -65,17 +66,23 @@ class Ragged:
         return type(self)(start, length, values)
 
     def row_of(self) -> Longs:
-        """The row of each value of `flat`: (sum of lengths,)."""
+        """Return the row of each value of `flat`: (sum of lengths,)."""
         return np.repeat(np.arange(len(self.length)), self.length)
 
     @classmethod
     def from_lengths(cls, length: Index, values: NDArray[Any], weight: Floats | None = None) -> Self:
-        """Lists that lie one after another."""
+        """Make lists of values that lie one after another."""
         start = np.cumsum(length, dtype=np.int64) - length
         return cls(start, length.astype(np.int32), values, weight)
 
     @classmethod
     def from_lists(cls, lists: Sequence[Sequence[int]]) -> Self:
+        """Make lists of Python lists.
+
+        Example:
+            >>> Ragged.from_lists([[1, 2], []]).length.tolist()
+            [2, 0]
+        """
         length = np.array([len(values) for values in lists], dtype=np.int32)
         flat = [value for values in lists for value in values]
         return cls.from_lengths(length, np.array(flat, dtype=np.int32))
@@ -93,19 +100,21 @@ class Rows:
         return len(self.ids)
 
     def take(self, index: Index) -> Self:
+        """Select rows by position."""
         return type(self)(self.ids[index], self.numbers[index], tuple(r.take(index) for r in self.lists))
 
     def compact(self) -> Self:
+        """Copy the lists, without the shared values that none of them uses."""
         return type(self)(self.ids, self.numbers, tuple(values.compact() for values in self.lists))
 
     def concat(self, other: Self) -> Self:
-        """These rows, then others."""
+        """Append other rows."""
         lists = (one.concat(more) for one, more in zip(self.lists, other.lists, strict=True))
         ids, numbers = np.concatenate((self.ids, other.ids)), np.concatenate((self.numbers, other.numbers))
         return type(self)(ids, numbers, tuple(lists))
 
     def with_rows(self, at: Index, new: Self) -> Self:
-        """These rows with those at `at` replaced by `new`, in order."""
+        """Replace the rows at some positions by new ones, in order."""
         ids, numbers = self.ids.copy(), self.numbers.copy()
         ids[at], numbers[at] = new.ids, new.numbers
         lists = (old.with_rows(at, fresh) for old, fresh in zip(self.lists, new.lists, strict=True))

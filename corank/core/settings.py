@@ -1,4 +1,4 @@
-"""What every part of the config shares: frozen models that refuse unknown keys, and errors that name the key."""
+"""Base of all settings: frozen models that refuse unknown keys, and errors that name the key."""
 
 import difflib
 import re
@@ -34,7 +34,7 @@ class Settings(BaseModel):
 
 
 def describe_unknown(key: Any, known: Iterable[str], what: str = "key") -> str:
-    """What to say of a key, or a name of another kind, that is not among the known ones."""
+    """Say in a message that a key, or a name of another kind (`what`), is unknown, and which one may be meant."""
     near = difflib.get_close_matches(str(key), sorted(known), n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"known {what}s: {', '.join(sorted(known))}"
     return f"unknown {what} '{key}'; {hint}"
@@ -61,12 +61,13 @@ def _shortest(value: timedelta) -> str:
 
 
 Duration = Annotated[timedelta, BeforeValidator(_duration), PlainSerializer(_shortest, return_type=str)]
+"""A length of time, written as a whole number and s, m, h or d: `30m`, `1h`, `3d`."""
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
 def validate(model: type[_Model], value: Any, source: str) -> _Model:
-    """Build `model` from plain YAML values, or raise ConfigError naming every faulty key in `source`."""
+    """Build settings from plain YAML values. Raises ConfigError, which names `source` and every faulty key."""
     try:
         return model.model_validate(value)
     except ValidationError as error:
@@ -87,7 +88,7 @@ def _line(fault: Any, value: Any) -> str:
 
 
 def _path(location: Sequence[str | int], value: Any, missing: bool) -> str:
-    """The keys as the user wrote them: pydantic names the member of a union in between, which no file holds."""
+    """Return the keys as the user wrote them, without the member of a union that pydantic names in between."""
     path: list[str] = []
     for n, part in enumerate(location):
         if isinstance(value, dict | list):

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from corank.core.files import appending, read_array, write_array
+from corank.core.files import append_array, read_array, write_array
 from corank.core.ordering import bisect_ranges
 from corank.core.time import DAY, MILLISECOND, floor_times
 from corank.core.types import Floats, Ints, Longs
@@ -140,9 +140,9 @@ class Events:
         bounds = np.unique(np.append(np.minimum(bounds, users), users))
         size = (int(offsets[-1]),)
         with (
-            appending(folder / f"{name}.items.npy", size, np.int32) as items,
-            appending(folder / f"{name}.times.npy", size, np.int64) as times,
-            appending(folder / f"{name}.ordinals.npy", size, np.int32) as ordinals,
+            append_array(folder / f"{name}.items.npy", size, np.int32) as items,
+            append_array(folder / f"{name}.times.npy", size, np.int64) as times,
+            append_array(folder / f"{name}.ordinals.npy", size, np.int32) as ordinals,
         ):
             for first, end in pairwise(bounds.tolist()):
                 some = found.filter(pl.col("user").is_between(first, end, closed="left"))

@@ -75,7 +75,7 @@ class Keys:
 
     @cached_property
     def _lookup(self) -> HashIndex:
-        return HashIndex.of(self.values.to_numpy())
+        return HashIndex.build(self.values.to_numpy())
 
     @cached_property
     def _places(self) -> dict[Any, int]:

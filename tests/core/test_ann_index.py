@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from corank.core.ann_index import (
     EXACT,
-    AllowedRows,
     IndexTuning,
     RetrievalSettings,
     Retriever,
@@ -28,6 +27,7 @@ from corank.core.ann_index import (
     write,
 )
 from corank.core.errors import BundleError, ConfigError
+from corank.core.exact_search import AllowedRows
 from corank.core.files import read_array, write_array
 from corank.core.settings import validate
 from corank.core.types import Floats
@@ -127,7 +127,7 @@ def test_newer_rows_take_the_places_that_their_scores_earn(
     positions, scores = retriever.search(query, k, AllowedRows(mask), side, AllowedRows(side_mask))
     assert positions.tolist() == best(both, query, k, either)
     np.testing.assert_array_equal(scores, both[positions] @ query)
-    assert retriever.search(query, k, side=side)[0].tolist() == best(both, query, k)
+    assert retriever.search(query, k, newer=side)[0].tolist() == best(both, query, k)
 
 
 @pytest.mark.parametrize("d", [1, 2, 4, 8, 12, 16, 37])
@@ -141,7 +141,7 @@ def test_equal_vectors_tie_wherever_they_lie(d: int) -> None:
     every = IndexTuning(index="hnsw", k=1001, recall=1, effort=1001)
     for retriever in (Retriever(vectors, None, FLAT), Retriever(vectors, index, every)):
         for allowed in (None, AllowedRows(mask)):
-            positions, scores = retriever.search(query, 1001, allowed, side=vectors[mask][:3])
+            positions, scores = retriever.search(query, 1001, allowed, newer=vectors[mask][:3])
             alike = scores[np.isin(positions, [*np.flatnonzero(mask), 1001, 1002, 1003])]
             assert len(alike) == mask.sum() + 3
             assert len(set(alike.tolist())) == 1
@@ -262,7 +262,7 @@ def test_stale_rows_never_appear_in_an_indexed_search(wide: Retriever) -> None:
     stale = wide.search(query, 100)[0]
     fresh = np.ones(len(wide.vectors), dtype=np.bool_)
     fresh[stale] = False
-    positions, _ = wide.search(query, 500, AllowedRows(fresh), side=wide.vectors[stale])
+    positions, _ = wide.search(query, 500, AllowedRows(fresh), newer=wide.vectors[stale])
     assert set(positions[:100].tolist()) == set(range(len(fresh), len(fresh) + 100))
     assert not np.isin(stale, positions).any()
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from corank.core.formula import LONGEST, Formula
+from corank.core.formula import MAX_LENGTH, Formula
 
 KNOWN = ("click", "bid", "long-view")
 COLUMNS = {"a": np.array([3.0, -2.0, 0.0]), "b": np.array([2.0, 0.5, 4.0]), "c": np.array([5.0, 1.0, -1.0])}
@@ -59,7 +59,7 @@ def test_single_is_a_name_and_nothing_else(text: str, single: str | None) -> Non
 
 
 def test_a_label_of_any_name_orders_alone() -> None:
-    for odd in ("long-view", "30s views", "True", "x" * (LONGEST + 1)):
+    for odd in ("long-view", "30s views", "True", "x" * (MAX_LENGTH + 1)):
         found = Formula.parse(f" {odd} ", [odd])
         assert (found.names, found.single) == ((odd,), odd)
         assert found({odd: np.array([0.25])}).tolist() == [0.25]
@@ -105,7 +105,7 @@ REFUSED = {
 @pytest.mark.parametrize("text", REFUSED)
 def test_what_is_neither_a_number_a_name_nor_arithmetic_has_no_place(text: str) -> None:
     assert refused(text) == (
-        f"{REFUSED[text]!r} has no place in an expression; it has names, numbers, + - * / ** and brackets"
+        f"{REFUSED[text]!r} is not allowed in an expression; use names, numbers, + - * / ** and brackets"
     )
 
 
@@ -113,7 +113,7 @@ def test_what_is_neither_a_number_a_name_nor_arithmetic_has_no_place(text: str) 
     "text", ["", " ", "click *", "*click", "click bid", "click; bid", "click = 1", "(click", "click\0", "\\"]
 )
 def test_what_does_not_parse_is_no_expression(text: str) -> None:
-    assert refused(text) == f"{text!r} is no expression; write one such as click * bid"
+    assert refused(text) == f"{text!r} is not an expression; write one such as click * bid"
 
 
 def test_an_expression_names_something() -> None:
@@ -121,9 +121,9 @@ def test_an_expression_names_something() -> None:
 
 
 def test_huge_expressions_are_refused() -> None:
-    longest = "a" + "+a" * ((LONGEST - 1) // 2) + " "
-    assert len(longest) == LONGEST
-    assert value(longest) == [3.0 * (LONGEST // 2), -2.0 * (LONGEST // 2), 0]
+    longest = "a" + "+a" * ((MAX_LENGTH - 1) // 2) + " "
+    assert len(longest) == MAX_LENGTH
+    assert value(longest) == [3.0 * (MAX_LENGTH // 2), -2.0 * (MAX_LENGTH // 2), 0]
     assert refused("(" * 300 + "click" + ")" * 300) == "expected at most 500 characters; received 605"
 
 
@@ -131,7 +131,7 @@ def test_nesting_is_read_or_refused_in_words() -> None:
     assert value("(" * 100 + "a" + ")" * 100) == [3, -2, 0]
     assert value("-" * 101 + "a") == [-3, 2, 0]
     assert refused("(" * 240 + "click" + ")" * 240).endswith(
-        "is no expression; write one such as click * bid"
+        "is not an expression; write one such as click * bid"
     )
 
 
