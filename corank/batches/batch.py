@@ -1,4 +1,4 @@
-"""What a batch is: whole requests, each query and each distinct item once, all indices made ready.
+"""A batch: whole requests, each query and each distinct item once, with all indices that the model needs.
 
 Letters: R requests · C candidates · I distinct items · B bags · V table rows read · U distinct table rows
 · H distinct items of histories · E events, of each request · P pairs of a candidate and an event of its request.
@@ -26,20 +26,20 @@ class Csr:
 
 @dataclass(frozen=True)
 class TableLookup:
-    """All reads of one table by a batch, and the way back for their gradients."""
+    """All reads of one embedding table by a batch, and how their gradients return to the table's rows."""
 
     reads: dict[Placement | Attended, Csr]
     touched: Tensor
     """Distinct table rows read, ascending: (U,)."""
     back: Csr
-    """Sums the gradients of all placements' bags, stacked in the order of `reads`, by touched row."""
+    """Sums, by touched row, the gradients of all bags, stacked in the order of `reads`."""
 
 
 @dataclass(frozen=True)
 class AttendedEvents:
-    """The events of a history that is attended to, and their pairs with the candidates of their requests."""
+    """The events of a history that a stage attends to, and their pairs with the candidates of their requests."""
 
-    event: Tensor  # (E,) int32, its row among the H distinct items
+    event: Tensor  # (E,) int32, the row of its item among the H distinct ones
     events: Csr
     """Events summed by distinct item, `padded(H)` of them."""
     candidate: Tensor  # (P,) int32, ascending
@@ -52,6 +52,8 @@ class AttendedEvents:
 
 @dataclass(frozen=True)
 class Batch:
+    """Tensors of whole requests, on one device."""
+
     lookups: dict[int, TableLookup]
     """By table dimension."""
     numbers: dict[Placement, Tensor]
@@ -62,9 +64,9 @@ class Batch:
     items: Csr
     """Candidates summed by distinct item, `padded(I)` of them."""
     share: Tensor
-    """Each item row's share of the log's candidates, at the levels that are read: (I,) float32."""
+    """Each item's share of the log's candidates, at the levels that are read: (I,) float32."""
     pairs: Csr
-    """For each candidate its request's row and its item's, in a stack of R and `padded(I)`; `padded(C)` of them."""
+    """For each candidate the rows of its request and its item, in a stack of R and `padded(I)`; `padded(C)` of them."""
     level: Tensor  # (C,) uint8, or the source of a negative beyond the log
     exposed: int
     """The deepest level."""
@@ -76,9 +78,9 @@ class Batch:
     draw_order: Tensor | None
     """Position in the drawn order of its request and level, (C,) int32; None if all candidates are read."""
     position: Tensor | None = None
-    """Where it stood on the page, -1 where unknown: (C,) int64, if the log has it."""
+    """Position on the page, -1 where unknown: (C,) int64; None if the log does not have it."""
     columns: dict[str, Tensor] = field(default_factory=dict)
-    """Of the log or its items, for values to name: (C,) float32."""
+    """Columns of the log or of items that a stage's value may name: (C,) float32."""
     first_of_item: Tensor | None = None
     """The first of the batch's item rows that is of the same item: (I,) int64; None if no two are of one item."""
     represents: Tensor | None = None
@@ -89,15 +91,16 @@ class Batch:
         return len(self.request_of)
 
     def to(self, device: torch.device) -> "Batch":
+        """Copy the batch to a device."""
         moved: Batch = _to_device(self, device)
         return moved
 
     def label_weight(self, label: str) -> Tensor:
-        """Weight of the exposed candidates with a known label, 0 elsewhere: (C,)."""
+        """Return the weight of exposed candidates whose label is known, 0 for others: (C,)."""
         return self.weight * (self.labels[label] >= 0) * (self.level == self.exposed)
 
     def in_population(self, population: Population) -> Tensor:
-        """Whether a candidate is of the population: (C,) bool."""
+        """Mark the candidates of a population: (C,) bool."""
         here = torch.zeros_like(self.level, dtype=torch.bool)
         for level, count in population.items():
             of_level = self.level == level

@@ -21,10 +21,10 @@ from corank.features.schema import PLACEMENTS, Placement
 
 
 def padded(rows: int) -> int:
-    """`rows` rounded up, by 1/16 at most.
+    """Round a number of rows up, by 1/16 at most.
 
-    oneDNN builds a kernel for every new shape of a product, 0.5 ms each. I and C differ from batch to batch, so dense
-    inputs are filled up with rows of zeros, which belong to no candidate, until their shapes repeat.
+    oneDNN builds a kernel for every new shape of a product, at .5 ms each. I and C differ from batch to batch, so dense
+    inputs are padded with rows of zeros, which belong to no candidate, so that shapes repeat.
     """
     step = 1 << max(0, rows.bit_length() - 5)
     return -(-rows // step) * step
@@ -39,8 +39,13 @@ def csr(bags: Bags) -> Csr:
     )
 
 
-def grouped(keys: Ints) -> tuple[Ints, Ints, Ints]:
-    """Distinct keys ascending (U,), their starts (U + 1,), and the positions of each, in order: (V,)."""
+def group(keys: Ints) -> tuple[Ints, Ints, Ints]:
+    """Group keys (V,).
+
+    Returns:
+        The distinct keys, ascending: (U,); where the positions of each begin, and the end: (U + 1,); the positions, in
+        order within each key: (V,).
+    """
     # numpy's stable sort of 16 bits is a radix sort: two of them are faster than any one sort of 32
     order = np.argsort((keys & 0xFFFF).astype(np.uint16), kind="stable")
     order = order[np.argsort((keys >> 16).astype(np.uint16)[order], kind="stable")]
@@ -51,12 +56,13 @@ def grouped(keys: Ints) -> tuple[Ints, Ints, Ints]:
 
 
 def _lookup(bags: dict[Placement | Attended, Bags]) -> TableLookup:
+    """Gather all reads of one table."""
     parts, offset = [], 0
     for part in bags.values():
         parts.append(part.bag_of() + np.int32(offset))
         offset += part.count
     bag = np.concatenate(parts)
-    touched, start, order = grouped(np.concatenate([part.row for part in bags.values()]))
+    touched, start, order = group(np.concatenate([part.row for part in bags.values()]))
     weight = None
     if any(part.weight is not None for part in bags.values()):
         ones = [
@@ -71,17 +77,19 @@ def _lookup(bags: dict[Placement | Attended, Bags]) -> TableLookup:
 
 
 def _pair(first: Ints, second: Ints) -> Bags:
+    """Make a bag of each pair of rows."""
     start = np.arange(0, 2 * len(first) + 1, 2, dtype=np.int32)
     return Bags(np.stack((first, second), axis=1).ravel(), start, None, len(first))
 
 
 def _fill(bags: Bags, count: int) -> Bags:
-    """The bags, and empty ones up to `count`."""
+    """Append empty bags up to `count`."""
     assert bags.start is not None
     return Bags(bags.row, np.pad(bags.start, (0, count - bags.count), mode="edge"), bags.weight, count)
 
 
 def _share(bags: Bags) -> Floats:
+    """Compute each bag's share of all rows."""
     assert bags.start is not None
     share: Floats = (np.diff(bags.start) / max(1, len(bags.row))).astype(np.float32)
     return share
@@ -136,9 +144,15 @@ def _tensors(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
 
 
 def _attended_events(items: Rows, events: Ragged, request_of: Ints) -> AttendedEvents:
-    """`events`: of each of R requests, the places of their items among the H `items`."""
+    """Pair events with the candidates of their requests.
+
+    Args:
+        items: H item rows.
+        events: of each of R requests, the positions of their items among the H.
+        request_of: the request of each candidate, ascending: (C,).
+    """
     event = events.flat().astype(np.int32)
-    found, item_start, order = grouped(event)
+    found, item_start, order = group(event)
     held = np.zeros(len(items) + 1, dtype=np.int32)
     held[found + 1] = np.diff(item_start)
     by_item = Bags(order, np.cumsum(held, dtype=np.int32), None, len(items))

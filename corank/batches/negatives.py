@@ -1,7 +1,7 @@
-"""Negatives beyond the log: for each request items of the batch's other requests, or of the catalogue.
+"""Negatives beyond the log: for each request, items of the batch's other requests or of the catalogue.
 
-They stand for what was not retrieved. A request's own candidates are never among them, and an item has the features
-that hold at the request's time. What was logged with a pair is missing: crosses are unknown for such a pair.
+They represent items that were not retrieved. A request's own candidates are never among them. An item has the features
+that hold at the time of the request. Logged crosses of such a pair are missing.
 
 Letters: R requests · C candidates · I items · X drawn pairs.
 """
@@ -20,7 +20,7 @@ from corank.data.dataset import PackedDataset
 
 @dataclass(frozen=True)
 class Negatives:
-    """Draws from the items of a split."""
+    """Draws negatives from the items of a split."""
 
     packed: PackedDataset
     split: str
@@ -34,12 +34,17 @@ class Negatives:
         time: Longs,
         rng: np.random.Generator,
     ) -> tuple[Ints, Ints, NDArray[np.uint8], Ints]:
-        """Request, item row, source and place (X,) of the pairs that `population` asks for, by request.
+        """Draw the pairs that a population wants.
 
         Args:
-            batch: item rows that the batch reads, as often as it does.
-            request_of, row_of: request and item row of all candidates of its requests, read or not: (C,).
-            time: of the requests, ms since 1970 UTC, (R,).
+            population: source → pairs a request.
+            batch: the item rows that the batch reads, as often as it reads them.
+            request_of, row_of: request and item row of all candidates of the batch's requests, read or not: (C,).
+            time: of the requests, ms UTC: (R,).
+            rng: a source of random numbers.
+
+        Returns:
+            Request, item row, source and `draw_order` of each pair, by request: (X,) each.
         """
         requests = len(time)
         request: list[Ints] = []
@@ -64,7 +69,7 @@ class Negatives:
         return request_x, row_x, source_x, draw_order(request_x, source_x, rng)
 
     def counts(self, population: Population | None) -> Longs:
-        """The log's candidates of each item row, of all levels or those of a population."""
+        """Count the log's candidates of each item row, at all levels or those of a population."""
         counts = np.zeros(len(self._from), dtype=np.int64)
         for shard in self.packed.splits[self.split]:
             row = shard.item if population is None else shard.item[np.isin(shard.level, list(population))]
@@ -72,7 +77,7 @@ class Negatives:
         return counts
 
     def _new(self, request: Ints, item: Ints, request_of: Ints, item_of: Ints) -> NDArray[np.intp]:
-        """The drawn pairs that are neither a candidate nor drawn before, by request."""
+        """Select the drawn pairs that are neither a candidate nor drawn before, by request."""
         many = len(self.packed.item_versions.ids)
         key = request.astype(np.int64) * many + item
         held = request_of.astype(np.int64) * many + item_of
@@ -86,10 +91,10 @@ class Negatives:
 
     @cached_property
     def item_of_row(self) -> Ints:
-        """The item of each row, by its place among the distinct ones."""
+        """The item of each row, as an index into the distinct items."""
         return (np.cumsum(self._from == NEVER) - 1).astype(np.int32)
 
     @cached_property
     def _seen(self) -> Ints:
-        """The items that some request of the split had as a candidate; others are not in its catalogue yet."""
+        """The items that were a candidate of some request of the split: others are not in its catalogue yet."""
         return np.unique(self.item_of_row[self.counts(None) > 0])

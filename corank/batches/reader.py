@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corank.batches.batch import Batch
-from corank.batches.build import build_batch, grouped
+from corank.batches.build import build_batch, group
 from corank.batches.encoded_batch import EncodedBatch
 from corank.batches.negatives import Negatives
 from corank.batches.sampling import Population, draw_order, select
@@ -27,10 +27,11 @@ from corank.features.input_layout import Attended, Bags, Layout
 
 @dataclass(frozen=True)
 class Reader:
-    """Batches of whole requests from the shards of a split.
+    """Reads batches of whole requests from the shards of a split.
 
-    Shards are read in a drawn order, their requests shuffled within; packing spread requests over shards by a hash,
-    so this mixes well and touches one shard's pages at a time. Each of `world` readers takes every world-th batch.
+    Shards are read in a drawn order, and their requests are shuffled within. Packing spreads requests over shards by a
+    hash, so this mixes well and touches one shard's pages at a time. Each of `world` readers takes every world-th
+    batch.
     """
 
     packed: PackedDataset
@@ -38,12 +39,12 @@ class Reader:
     requests: int
     """Requests a batch."""
     population: Population | None = None
-    """Candidates to read; all unless given."""
+    """Candidates to read; all if not given."""
     seed: int = 0
     rank: int = 0
     world: int = 1
     attended: tuple[Attended, ...] = ()
-    """The histories that some stage attends to."""
+    """The histories that a stage attends to."""
     sees_ranks: bool = False
     """Whether a stage sees the ranks of others, so that the batch must tell how many candidates each represents."""
     layout: Layout = field(init=False)
@@ -55,19 +56,20 @@ class Reader:
 
     @property
     def shards(self) -> tuple[Shard, ...]:
+        """The shards of the split."""
         return self.packed.splits[self.split]
 
     def __len__(self) -> int:
-        """Batches an epoch, of all ranks."""
+        """Return the batches of an epoch, of all ranks."""
         return sum(-(-len(shard) // self.requests) for shard in self.shards)
 
     def read_shuffled(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
-        """The batches of a training epoch in a drawn order, from the `skip`-th on."""
+        """Read the batches of a training epoch in a drawn order, from the `skip`-th on."""
         plan = self._plan(np.random.default_rng([self.seed, epoch]))
         yield from self._read([(n, *part) for n, part in enumerate(plan)][skip:], epoch)
 
     def read_ordered(self) -> Iterator[Batch]:
-        """All batches in log order."""
+        """Read all batches in the order of the log."""
         yield from self._read([(n, *part) for n, part in enumerate(self._plan(None))], 0)
 
     def _plan(self, rng: np.random.Generator | None) -> Iterator[tuple[Shard, Longs]]:
@@ -78,13 +80,13 @@ class Reader:
                 yield shard, np.sort(index[first : first + self.requests])
 
     def read_encoded(self, epoch: int) -> Iterator[EncodedBatch]:
-        """The batches of `read_shuffled`, before their rows are looked up in tables."""
+        """Read the batches of `read_shuffled`, before they are looked up in embedding tables."""
         plan = self._plan(np.random.default_rng([self.seed, epoch]))
         for number, part in enumerate(plan):
             yield self._encode(epoch, number, *part)
 
     def _read(self, plan: list[tuple[int, Shard, Longs]], epoch: int) -> Iterator[Batch]:
-        # not ahead in a thread: on a CPU it takes from the step what it saves (LOG.md)
+        # no thread reads ahead: on a CPU it takes from the step what it saves (LOG.md)
         for part in plan:
             if part[0] % self.world == self.rank:
                 yield self._batch(epoch, *part)
@@ -94,7 +96,7 @@ class Reader:
 
     def _encode(self, epoch: int, number: int, shard: Shard, requests: Longs) -> EncodedBatch:
         found = self._candidates(shard, requests, np.random.default_rng([self.seed, epoch, number]))
-        item, item_start, order = grouped(found.row)
+        item, item_start, order = group(found.row)
         item_of = np.empty(len(found.row), dtype=np.int32)
         item_of[order] = np.repeat(np.arange(len(item), dtype=np.int32), np.diff(item_start))
         histories = history_items(self.packed, shard, requests, self._histories)
@@ -130,16 +132,16 @@ class Reader:
         )
 
     def _events(self, items: Ragged) -> tuple[Rows, Ragged]:
-        """The distinct items of some histories, and the place of each event's item among them."""
-        distinct, place = np.unique(items.flat(), return_inverse=True)
-        return self.packed.items.take(distinct), Ragged.from_lengths(items.length, place.astype(np.int32))
+        """Return the distinct items of some histories, and the position of each event's item among them."""
+        distinct, position = np.unique(items.flat(), return_inverse=True)
+        return self.packed.items.take(distinct), Ragged.from_lengths(items.length, position.astype(np.int32))
 
     def _columns(self, shard: Shard, found: "_Candidates") -> dict[str, Floats]:
         logged = {name: found.column(values, np.nan) for name, values in shard.columns.items()}
         return logged | {name: values[found.row] for name, values in self.packed.item_columns.items()}
 
     def _first_of_item(self, item: Ints) -> Longs | None:
-        """For each row the first that is of the same item, None where all are of different ones; rows ascend."""
+        """Find for each item row the first that is of the same item; None if no two are. Rows ascend."""
         ordinal = self.negatives.item_of_row[item]
         new = np.diff(ordinal, prepend=-1) != 0
         if new.all():
@@ -158,7 +160,7 @@ class Reader:
         held = _Candidates(request_of[keep], logged[keep], row[keep], level[keep], order[keep])
         if self.sees_ranks:
             held = replace(held, represents=_represented(request_of, level, keep))
-        # those that are not read are candidates of the request all the same, so never its negatives
+        # candidates that are not read must not be drawn as negatives of their request either
         beyond = self.negatives.draw(self.population, held.row, request_of, row, shard.time[requests], rng)
         return held.with_negatives(*beyond)
 
@@ -171,7 +173,7 @@ class Reader:
 
     @cached_property
     def _share(self) -> Floats:
-        """Of each item row, its item's share."""
+        """For each item row the share of its item among the candidates of the population."""
         item = self.negatives.item_of_row
         counts = np.bincount(item, self.negatives.counts(self.population))
         share: Floats = (counts / max(1, counts.sum())).astype(np.float32)[item]
@@ -180,18 +182,18 @@ class Reader:
 
 @dataclass(frozen=True)
 class _Candidates:
-    """The candidates of a batch, by request: each (C,)."""
+    """The candidates of a batch, by request: (C,) each."""
 
     request_of: Ints
     logged: Longs
-    """Place in the shard, -1 for a negative beyond the log."""
+    """Position in the shard, -1 for a negative beyond the log."""
     row: Ints
     level: NDArray[np.uint8]
     draw_order: Ints | None
     represents: Floats | None = None
 
     def column(self, values: NDArray[Any] | None, otherwise: float) -> Floats:
-        """A column of the log, `otherwise` where it has none."""
+        """Read a column of the log; `otherwise` for negatives beyond the log."""
         if values is None:
             return np.full(len(self.logged), otherwise, dtype=np.float32)
         read = values[self.logged].astype(np.float32)
@@ -201,7 +203,7 @@ class _Candidates:
     def with_negatives(
         self, request: Ints, row: Ints, source: NDArray[np.uint8], draw_order: Ints
     ) -> "_Candidates":
-        """With drawn pairs, X of them."""
+        """Insert X drawn pairs."""
         if not len(request):
             return self
         assert self.draw_order is not None
@@ -213,7 +215,7 @@ class _Candidates:
             np.concatenate((self.row, row))[order],
             np.concatenate((self.level, source))[order],
             np.concatenate((self.draw_order, draw_order))[order],
-            # a pair that was no candidate takes no place
+            # a pair that was no candidate represents none
             None
             if self.represents is None
             else np.concatenate((self.represents, np.zeros(len(request), np.float32)))[order],
@@ -221,14 +223,14 @@ class _Candidates:
 
 
 def _ranges(start: Longs, length: Longs) -> Longs:
-    """All of start[n], …, start[n] + length[n] − 1, one n after another."""
+    """Concatenate the ranges start[n], …, start[n] + length[n] − 1."""
     ends = np.cumsum(length)
     ranges: Longs = np.arange(length.sum()) + np.repeat(start - (ends - length), length)
     return ranges
 
 
 def _represented(request_of: Ints, level: NDArray[np.uint8], keep: Mask) -> Floats:
-    """How many candidates of its request and level each of those kept stands for."""
+    """Count how many candidates of its request and level each kept candidate represents."""
     group = request_of.astype(np.int64) << 8 | level
     _, group = np.unique(group, return_inverse=True)
     times: Floats = (np.bincount(group) / np.maximum(np.bincount(group, keep), 1)).astype(np.float32)

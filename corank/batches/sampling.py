@@ -1,8 +1,8 @@
 """Which candidates each stage learns from.
 
-A level of the log, or one of two sources beyond it: the items of other requests of the batch, and the catalogue.
-Every loss says how many of each it wants of a request. A batch reads what some loss wants, in an order drawn anew
-each epoch, of which each loss takes the first so many. The same seed draws the same candidates.
+Candidates come from the levels of the log and from two sources beyond it: the items of the batch's other requests, and
+the catalogue. Every loss declares how many of each it wants of a request. A batch reads what some loss wants, in an
+order that is drawn anew each epoch; each loss takes the first of that order. The same seed draws the same candidates.
 
 Letters: C candidates.
 """
@@ -23,7 +23,7 @@ Population = Mapping[int, int | None]
 
 
 def merge(populations: Iterable[Population]) -> dict[int, int | None]:
-    """The smallest population that holds each of `populations`."""
+    """Find the smallest population that contains all of some populations."""
     merged: dict[int, int | None] = {}
     for population in populations:
         for level, count in population.items():
@@ -50,7 +50,7 @@ def draw_order(request_of: Ints, level: NDArray[np.uint8], rng: np.random.Genera
 
 
 def select(population: Population, level: NDArray[np.uint8], order: Ints) -> Mask:
-    """Mark the candidates to keep, by their `draw_order`: (C,)."""
+    """Mark the candidates that a population reads, by their `draw_order`: (C,)."""
     most = np.zeros(256, dtype=np.int64)
     for code, count in population.items():
         most[code] = np.iinfo(np.int64).max if count is None else count

@@ -1,4 +1,4 @@
-"""Item vectors of a whole catalogue: a table of items, batch by batch, in memory that does not grow with it.
+"""Item vectors of a whole catalogue: a table of items, batch by batch, in bounded memory.
 
 Letters: N items of a batch · d last width of the towers.
 """
@@ -12,7 +12,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from corank.bundle.content import read_tables, snapshots
+from corank.bundle.content import read_snapshots, read_tables
 from corank.bundle.item_layers import ItemLayer
 from corank.bundle.item_records import ItemRecords
 from corank.bundle.item_vectors import ItemTowers
@@ -31,10 +31,15 @@ BATCH = 65_536
 
 
 class Catalogue:
-    """A table of items, as a bundle sees it: of every item its newest row."""
+    """A table of items, as a bundle encodes it: the newest row of every item."""
 
     def __init__(self, bundle: Bundle, source: str, base: Path = Path()) -> None:
-        """Raises DataError for a table that cannot be read, an item without an id or in two rows of one time."""
+        """Open a table of items.
+
+        Raises:
+            DataError: the table cannot be read, an item has no id, or it has two rows of one time.
+            BundleError: the bundle is damaged.
+        """
         manifest, folder = bundle.manifest, bundle.folder
         self.table, self.manifest = Table.scan("items", source, base), manifest
         schema = manifest.declared
@@ -42,7 +47,7 @@ class Catalogue:
         self.table.require([manifest.item, *self._columns])
         self.table.check_whole([manifest.item])
         self._encoders = Encoders.load(folder / "encoders", schema)
-        self._priors = snapshots(folder, manifest)
+        self._priors = read_snapshots(folder, manifest)
         layout = Layout(schema, self._encoders.sizes)
         self._towers = ItemTowers(
             folder, manifest.vector_tables, layout, read_tables(folder, manifest, layout)
@@ -53,7 +58,7 @@ class Catalogue:
         return int(self._newest.sum())
 
     def _newest_rows(self) -> Mask:
-        """Which rows are their item's newest: all that is held of the whole table."""
+        """Mark the rows that are their item's newest: the only thing kept of the whole table."""
         table, key = self.table, self.manifest.item
         columns = [table.key(key).alias(ID), table.valid_from().alias(FROM)]
         rows = table.collect(table.frame.select(columns).with_row_index(ROW))
@@ -72,7 +77,7 @@ class Catalogue:
         return newest
 
     def batches(self) -> Iterator[ItemLayer]:
-        """The records and vectors of N items at a time, in the order of the table. Raises DataError, BundleError."""
+        """Encode N items at a time, in the order of the table. Raises DataError, BundleError."""
         first, key = 0, self.manifest.item
         for rows in self.table.batches(
             [self.table.key(key), *map(pl.col, self._columns)], len(self._newest), BATCH
@@ -87,9 +92,20 @@ class Catalogue:
 def write_catalogue(
     bundle: Path, source: str, out: Path, progress: Progress = lambda done, total: None
 ) -> int:
-    """Write the vectors of a table of items as Parquet: the id, and `vector.STAGE` by towers stage; how many.
+    """Write the vectors of a table of items as Parquet: the id, and `vector.STAGE` for each towers stage.
 
-    The file is written whole or not at all. Raises BundleError, DataError.
+    Args:
+        bundle: the bundle that encodes them.
+        source: the table.
+        out: the file, which is written whole or not at all.
+        progress: receives items done and in all.
+
+    Returns:
+        How many items were written.
+
+    Raises:
+        BundleError: the bundle is damaged, or `out` cannot be written.
+        DataError: the table cannot be encoded, or is empty.
     """
     opened = Bundle.open(bundle)
     catalogue = Catalogue(opened, source)

@@ -1,4 +1,4 @@
-"""What a bundle's content folder holds, opened: embedding tables, item vectors, snapshots of priors."""
+"""Reads parts of a bundle's content folder: embedding tables, item vectors, snapshots of priors."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +12,7 @@ from corank.features.priors import Rates, Snapshots
 
 
 def read_tables(folder: Path, manifest: BundleManifest, layout: Layout) -> dict[str, dict[int, Floats]]:
-    """The embedding tables of a bundle's content, memory-mapped: set → dimension → rows. Raises DataError."""
+    """Memory-map the embedding tables: set → dimension → rows. Raises DataError."""
     sets = {stage.tables for stage in manifest.stages}
     return {
         name: {dim: read_array(folder / "tables" / name / f"{dim}.npy") for dim in layout.table_rows}
@@ -21,11 +21,11 @@ def read_tables(folder: Path, manifest: BundleManifest, layout: Layout) -> dict[
 
 
 def read_vectors(folder: Path, manifest: BundleManifest) -> Mapping[str, Floats]:
-    """Every item's vector by stage, of those that have vectors, memory-mapped: (N, d). Raises DataError."""
+    """Memory-map the vectors of every item: stage → (N, d), for stages that have vectors. Raises DataError."""
     return {name: read_array(folder / "items" / f"vectors.{name}.npy") for name in manifest.vector_tables}
 
 
-def snapshots(folder: Path, manifest: BundleManifest) -> Snapshots:
-    """The priors of a bundle's content. Raises DataError."""
+def read_snapshots(folder: Path, manifest: BundleManifest) -> Snapshots:
+    """Read the snapshots of priors. Raises DataError."""
     rates = {name: Rates.load(prior_folder(folder, n)) for n, name in enumerate(manifest.priors)}
     return Snapshots(rates, manifest.data.timezone, manifest.priors)

@@ -1,6 +1,6 @@
-"""The items that a funnel ranks: those of its bundle, memory-mapped, and later layers of newer ones in memory.
+"""The items that a funnel ranks: those of its bundle, memory-mapped, and layers of newer ones in memory.
 
-Letters: N items of a layer · P places · d last width of the towers.
+Letters: N items of a layer · P positions · d last width of the towers.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,14 +22,14 @@ Listed = TypeVar("Listed", Rows, Operands)
 
 @dataclass(frozen=True)
 class ItemLayer:
-    """N items: what they are, and their vectors by towers stage, (N, d) each."""
+    """N items: their records, and their vectors by towers stage, (N, d) each."""
 
     records: ItemRecords
     vectors: Mapping[str, Floats]
 
     @classmethod
     def concat(cls, layers: Sequence[Self]) -> Self:
-        """Layers whose ids ascend from one to the next, as one."""
+        """Concatenate layers whose ids ascend from one to the next."""
         while len(layers) > 1:  # in pairs, so that each item is copied a few times only
             pairs = zip(layers[::2], layers[1::2], strict=False)
             layers = [one._append(other) for one, other in pairs] + list(layers[len(layers) // 2 * 2 :])
@@ -40,7 +40,7 @@ class ItemLayer:
         return type(self)(self.records.concat(other.records), vectors)
 
     def merge(self, newer: Self) -> Self:
-        """These items and newer ones, which take the place of the older."""
+        """Add newer items, which replace older ones of the same id."""
         older, order = self.records.order_with(newer.records)
         vectors = {
             name: np.concatenate((held[older], newer.vectors[name]))[order]
@@ -51,21 +51,24 @@ class ItemLayer:
 
 @dataclass(frozen=True)
 class LayeredItems:
-    """Layers, the oldest first; an item is where the newest layer has it. A place counts through all layers."""
+    """Layers of items, the oldest first. An item is looked up in the newest layer that has it.
+
+    A position counts through all layers: those of the second layer follow those of the first.
+    """
 
     layers: tuple[ItemLayer, ...]
 
     @cached_property
     def bounds(self) -> Longs:
-        """The first place of every layer, and the end."""
+        """The first position of every layer, and the end."""
         return np.cumsum([0, *(len(layer.records.ids) for layer in self.layers)])
 
     def with_layer(self, layer: ItemLayer) -> Self:
-        """With a newer layer."""
+        """Add a newer layer."""
         return type(self)((*self.layers, layer))
 
     def with_items(self, newer: ItemLayer) -> Self:
-        """With newer items among those that came since the bundle."""
+        """Merge newer items with those that came since the bundle."""
         first, *later = self.layers
         for layer in reversed(later):
             newer = layer.merge(newer)
@@ -77,73 +80,73 @@ class LayeredItems:
         return self.layers[0].records.ids.values.dtype == pl.String
 
     def find(self, ids: pl.Series) -> Longs:
-        """Place of each item, −1 for one that is nowhere: (P,). Types must agree."""
+        """Find the position of each id, −1 for one that is absent: (P,). Types must agree."""
         return self._newest([layer.records.ids.find(ids) for layer in self.layers])
 
     def find_numbers(self, ids: Longs) -> Longs:
-        """`find` of whole numbers, where ids are such."""
+        """Find the position of each id as `find` does, if ids are whole numbers."""
         return self._newest([layer.records.ids.find_numbers(ids) for layer in self.layers])
 
     def _newest(self, found: list[Longs]) -> Longs:
-        """Where each layer has some items → where the newest that has them does."""
-        place = found[0]
+        """Choose among the positions in each layer those in the newest one that has the item."""
+        position = found[0]
         for newer, first in zip(found[1:], self.bounds[1:], strict=False):
-            place = np.where(newer < 0, place, newer + first)
-        return place
+            position = np.where(newer < 0, position, newer + first)
+        return position
 
-    def ids(self, place: Longs) -> list[Any]:
-        """(P)"""
-        found = [None] * len(place)
+    def ids(self, position: Longs) -> list[Any]:
+        """Return the ids at some positions: (P)."""
+        found = [None] * len(position)
         for layer, first, end in zip(self.layers, self.bounds, self.bounds[1:], strict=False):
-            here = np.flatnonzero((place >= first) & (place < end))
-            for n, id_ in zip(here, layer.records.ids.values.gather(place[here] - first), strict=True):
+            here = np.flatnonzero((position >= first) & (position < end))
+            for n, id_ in zip(here, layer.records.ids.values.gather(position[here] - first), strict=True):
                 found[n] = id_
         return found
 
-    def rows(self, place: Longs) -> Rows:
-        """(P)"""
-        return self._gathered(place, lambda layer, at: layer.records.rows.take(at), _compact, Rows.take)
+    def rows(self, position: Longs) -> Rows:
+        """Take encoded rows: (P)."""
+        return self._gather(position, lambda layer, at: layer.records.rows.take(at), _compact, Rows.take)
 
-    def operands(self, place: Longs) -> Operands:
-        """(P)"""
-        return self._gathered(
-            place, lambda layer, at: layer.records.operands.take(at), _compact, Operands.take
+    def operands(self, position: Longs) -> Operands:
+        """Take operands: (P)."""
+        return self._gather(
+            position, lambda layer, at: layer.records.operands.take(at), _compact, Operands.take
         )
 
-    def column(self, name: str, place: Longs) -> Floats:
-        """One of the data's `columns`: (P,)."""
-        return self._gathered(place, lambda layer, at: layer.records.columns[name][at], _concat, _take)
+    def column(self, name: str, position: Longs) -> Floats:
+        """Take one of the data's `columns`: (P,)."""
+        return self._gather(position, lambda layer, at: layer.records.columns[name][at], _concat, _take)
 
-    def vectors(self, stage: str, place: Longs) -> Floats:
-        """(P, d)"""
-        return self._gathered(
-            place, lambda layer, at: layer.vectors[stage].take(at, axis=0, mode="clip"), _concat, _take
+    def vectors(self, stage: str, position: Longs) -> Floats:
+        """Take the vectors of a towers stage: (P, d)."""
+        return self._gather(
+            position, lambda layer, at: layer.vectors[stage].take(at, axis=0, mode="clip"), _concat, _take
         )
 
-    def _gathered(
+    def _gather(
         self,
-        place: Longs,
+        position: Longs,
         take: Callable[[ItemLayer, Longs], T],
-        followed: Callable[[T, T], T],
-        reordered: Callable[[T, Longs], T],
+        concat: Callable[[T, T], T],
+        reorder: Callable[[T, Longs], T],
     ) -> T:
-        """What the layers have of some places, in their order."""
-        if not len(place) or place.max() < self.bounds[1]:
-            return take(self.layers[0], place)
-        layer_of = np.searchsorted(self.bounds, place, side="right") - 1
+        """Take values of some positions from the layers, in the order of the positions."""
+        if not len(position) or position.max() < self.bounds[1]:
+            return take(self.layers[0], position)
+        layer_of = np.searchsorted(self.bounds, position, side="right") - 1
         order = np.argsort(layer_of, kind="stable")
         found: T | None = None
         for n in np.unique(layer_of):
-            part = take(self.layers[n], place[layer_of == n] - self.bounds[n])
-            found = part if found is None else followed(found, part)
+            part = take(self.layers[n], position[layer_of == n] - self.bounds[n])
+            found = part if found is None else concat(found, part)
         assert found is not None
-        back = np.empty(len(place), dtype=np.int64)
-        back[order] = np.arange(len(place))
-        return reordered(found, back)
+        back = np.empty(len(position), dtype=np.int64)
+        back[order] = np.arange(len(position))
+        return reorder(found, back)
 
 
 def _compact(one: Listed, other: Listed) -> Listed:
-    """Lists are views into those of a whole layer."""
+    """Concatenate rows, without the values of the layers' other lists, which they share."""
     return one.compact().concat(other.compact())
 
 

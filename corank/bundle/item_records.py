@@ -1,4 +1,4 @@
-"""Item records: what a bundle holds of every item, but for its vectors.
+"""Item records: all that a bundle holds of every item, except its vectors.
 
 Letters: N items.
 """
@@ -26,12 +26,13 @@ from corank.features.vocabulary import Keys
 
 @dataclass(frozen=True)
 class ItemRecords:
-    """N items by id, ascending."""
+    """N items, ascending by id."""
 
     ids: Keys
     rows: Rows
-    """Encoded."""
+    """Encoded features: (N)."""
     operands: Operands
+    """Values that crosses, priors and filters read: (N)."""
     columns: Mapping[str, Floats]
     """Those of the data's `columns` that are of the items: (N,)."""
 
@@ -39,9 +40,17 @@ class ItemRecords:
     def of(
         cls, frame: pl.DataFrame, encoders: Encoders, priors: Snapshots, key: str, columns: Sequence[str]
     ) -> Self:
-        """Of items as their table has them, each once; columns that the frame lacks are missing.
+        """Encode items.
 
-        Raises DataError for what a feature's kind cannot be.
+        Args:
+            frame: a row for each item, as of the table of items; absent columns are missing values.
+            encoders: the bundle's encoders.
+            priors: the snapshots that derived features are computed from.
+            key: the column of the id.
+            columns: the data's `columns` that are of the items.
+
+        Raises:
+            DataError: a value does not fit its feature's kind.
         """
         schema = encoders.schema
         if not frame[key].is_sorted():
@@ -65,7 +74,7 @@ class ItemRecords:
         )
 
     def refresh_derived(self, encoders: Encoders, priors: Snapshots) -> Self:
-        """The same items with what is derived of them anew, as of the priors' snapshots."""
+        """Compute the derived features again, from newer snapshots of priors."""
         sides = OperandRows.alone(encoders.schema, "item", self.operands)
         never = np.full(len(self.rows), NEVER)
         found = encoded(encoders, derived(encoders.schema, "item", sides, priors, never))
@@ -74,7 +83,7 @@ class ItemRecords:
         return replace(self, rows=assemble(placed, held | found, len(self.rows)))
 
     def concat(self, other: Self) -> Self:
-        """These items, then others whose ids are greater."""
+        """Append items whose ids are greater."""
         return type(self)(
             Keys(pl.concat([self.ids.values, other.ids.values])),
             self.rows.concat(other.rows),
@@ -83,7 +92,7 @@ class ItemRecords:
         )
 
     def merge(self, newer: Self) -> Self:
-        """These items and newer records of some of them, or of others, which take the place of the older ones."""
+        """Add newer records, which replace those of the same items."""
         older, order = self.order_with(newer)
         ids = pl.concat([self.ids.values.gather(older), newer.ids.values])
         columns = {n: np.concatenate((c[older], newer.columns[n]))[order] for n, c in self.columns.items()}
@@ -96,12 +105,17 @@ class ItemRecords:
         )
 
     def order_with(self, newer: Self) -> tuple[Longs, Longs]:
-        """Which of these items stay beside newer ones, and how both, one after another, are put in order."""
+        """Find how to merge newer records.
+
+        Returns:
+            The positions of the items that stay, and the order of both, the staying items and then the newer ones.
+        """
         older = np.flatnonzero(newer.ids.find(self.ids.values) < 0)
         ids = pl.concat([self.ids.values.gather(older), newer.ids.values])
         return older, ids.arg_sort().to_numpy().astype(np.int64)
 
     def save(self, folder: Path) -> None:
+        """Write the records into a folder."""
         write_rows(folder, self.rows)
         write_frame(folder / "keys.arrow", pl.DataFrame({"item": self.ids.values}))
         if self.operands.keys or self.operands.lists or self.operands.numbers:
@@ -111,7 +125,7 @@ class ItemRecords:
 
     @classmethod
     def load(cls, folder: Path, encoders: Encoders, columns: list[str]) -> Self:
-        """Memory-mapped. Raises DataError if a part is missing or damaged."""
+        """Memory-map the records of a folder. Raises DataError if a part is missing or damaged."""
         schema = encoders.schema
         rows = read_rows(folder, [None] * len(schema.placed("item").lists))
         return cls(

@@ -1,4 +1,4 @@
-"""Item vectors: what an item tower's graph makes of every record, ahead of any request.
+"""Item vectors: the outputs of the item towers for every record, computed ahead of requests.
 
 Letters: N items · d last width of the towers.
 """
@@ -16,10 +16,11 @@ from corank.core.types import Floats
 from corank.features.input_layout import Layout, dense
 
 ITEMS_AT_ONCE = 65_536
+"""Items a run of a graph."""
 
 
 class ItemTowers:
-    """The item towers of a bundle's content, on all cores: for many items, not for a request."""
+    """The item towers of a bundle, on all cores: for many items, not for a request."""
 
     def __init__(
         self,
@@ -28,7 +29,14 @@ class ItemTowers:
         layout: Layout,
         tables: Mapping[str, Mapping[int, Floats]],
     ) -> None:
-        """`towers`: by stage the tables that it reads."""
+        """Open the towers.
+
+        Args:
+            folder: the content of the bundle.
+            towers: stage → the set of tables that it reads.
+            layout: of dense inputs.
+            tables: set → dimension → embedding table.
+        """
         self._layout = layout
         self._tables = {stage: tables[held] for stage, held in towers.items()}
         self._graphs = {
@@ -39,7 +47,7 @@ class ItemTowers:
         }
 
     def vectors(self, rows: Rows) -> dict[str, Floats]:
-        """By stage: (N, d). Raises BundleError where one is not finite."""
+        """Compute the vectors of N items: stage → (N, d). Raises BundleError if one is not finite."""
         return {stage: self._vectors(stage, rows) for stage in self._graphs}
 
     def _vectors(self, stage: str, rows: Rows) -> Floats:

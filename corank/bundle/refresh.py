@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from corank.bundle.content import read_tables, snapshots
+from corank.bundle.content import read_snapshots, read_tables
 from corank.bundle.incremental_log import IncrementalLog, RefreshSources, read_incremental_log
 from corank.bundle.item_records import ItemRecords
 from corank.bundle.item_vectors import ItemTowers, save_vectors
@@ -40,7 +40,7 @@ def refresh(path: Path, newer: RefreshSources, report: Report = lambda line: Non
     manifest, folder = bundle.manifest, bundle.folder
     encoders = Encoders.load(folder / "encoders", manifest.declared)
     records = ItemRecords.load(folder / "items", encoders, manifest.item_columns)
-    priors = snapshots(folder, manifest)
+    priors = read_snapshots(folder, manifest)
     if newer.items is not None:
         table = Table.scan("items", newer.items, newer.base)
         records = _renewed(records, encoders, priors, manifest, table, report)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corank.batches.batch import Batch, Csr
-from corank.batches.build import grouped
+from corank.batches.build import group
 from corank.batches.reader import Reader
 from corank.batches.sampling import Population
 from corank.core.ragged import Rows
@@ -217,7 +217,7 @@ def test_a_population_that_nobody_is_in_leaves_empty_requests(packed: PackedData
 @given(st.lists(st.integers(0, 9), max_size=30))
 def test_grouped_finds_keys_starts_and_positions(values: list[int]) -> None:
     keys = np.array(values, dtype=np.int32)
-    distinct, start, order = grouped(keys)
+    distinct, start, order = group(keys)
     assert distinct.tolist() == sorted(set(values))
     for n, key in enumerate(distinct):
         assert order[start[n] : start[n + 1]].tolist() == [p for p, v in enumerate(values) if v == key]

@@ -15,7 +15,7 @@ import torch
 from scipy.special import expit
 
 import corank
-from corank.bundle.content import snapshots
+from corank.bundle.content import read_snapshots
 from corank.bundle.item_records import ItemRecords
 from corank.bundle.manifest import Bundle
 from corank.core.errors import DataError
@@ -70,7 +70,7 @@ def counts(found: Snapshots) -> dict[str, list[Any]]:
 
 
 def priors(bundle: Bundle) -> dict[str, list[Any]]:
-    return counts(snapshots(bundle.folder, bundle.manifest))
+    return counts(read_snapshots(bundle.folder, bundle.manifest))
 
 
 def records(bundle: Bundle) -> ItemRecords:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from corank.batches.batch import Batch
-from corank.batches.build import build_batch, grouped
+from corank.batches.build import build_batch, group
 from corank.batches.encoded_batch import EncodedBatch
 from corank.core.ragged import Ragged, Rows
 from corank.features.input_layout import Bags, Layout
@@ -64,7 +64,7 @@ def batch(
 ) -> Batch:
     """A batch with levels 0 (cut), 1 (kept), 2 (exposed)."""
     query, item, cross = sides
-    found, start, order = grouped(item_of.astype(np.int32))
+    found, start, order = group(item_of.astype(np.int32))
     assert len(found) == len(item), "every item must occur in a candidate"
     return build_batch(
         LAYOUT,

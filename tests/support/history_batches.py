@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from corank.batches.batch import Batch
-from corank.batches.build import build_batch, grouped
+from corank.batches.build import build_batch, group
 from corank.batches.encoded_batch import EncodedBatch
 from corank.core.ragged import Ragged, Rows
 from corank.features.input_layout import Attended, Bags
@@ -40,7 +40,7 @@ def attended(of: Sequence[Request], seed: int = 0) -> tuple[Batch, Batch]:
     level, click = np.full(count, 2, np.uint8), rng.integers(0, 2, count).astype(np.float32)
 
     def batch(query: Rows, item: Rows, request_of: np.ndarray, item_of: np.ndarray, events: Ragged) -> Batch:
-        _, start, order = grouped(item_of)
+        _, start, order = group(item_of)
         encoded = EncodedBatch(
             user=np.zeros(len(query), np.int32),
             query=query,

@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 from onnxruntime import RunOptions
 
-from corank.bundle.content import read_vectors, snapshots
+from corank.bundle.content import read_snapshots, read_vectors
 from corank.bundle.item_layers import ItemLayer, LayeredItems
 from corank.bundle.item_records import ItemRecords
 from corank.bundle.manifest import Bundle, BundleManifest, StageFacts
@@ -62,7 +62,7 @@ class Funnel:
                 self.manifest,
                 encoders,
                 items,
-                snapshots(folder, self.manifest),
+                read_snapshots(folder, self.manifest),
                 list(dict.fromkeys(stage.attended.history for stage in stages if stage.attended)),
                 {name for value in self._values.values() for name in value.names},
                 self.scorer.vectors,
