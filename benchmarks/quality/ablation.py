@@ -26,12 +26,14 @@ from corank.analysis.study.significance import over_seeds
 from corank.datasets.kuairand import import_kuairand
 from corank.evaluation.predict import predict
 from corank.metrics.bootstrap import replicates
+from corank.metrics.measure import Measure
 from corank.metrics.point import auc, gauc
 from corank.training.config_file import plain, read
 from corank.training.train import SilentWatcher
 
 Plain = dict[str, Any]
-STAGES, METRICS = ("prerank", "rank"), {"auc": auc, "gauc": gauc}
+STAGES = ("prerank", "rank")
+METRICS: dict[str, Callable[..., Measure]] = {"auc": auc, "gauc": gauc}
 KEYS = ("user_id", "video_id", "author_id")
 HISTORIES = ("click_history", "long_view_history")
 EVERY = {"frozen": "1d", "live": "1m"}

@@ -36,7 +36,8 @@ def oracle(logits: Doubles, truth: Doubles) -> Doubles:
     """The best that a calibrator which keeps the order of logits could know."""
     fitted: Doubles = IsotonicRegression(out_of_bounds="clip").fit(logits, truth).predict(logits)
     # steps of equal values would leave their order to chance: the logit decides within a step
-    return fitted + 1e-9 * expit(logits)
+    ordered: Doubles = fitted + 1e-9 * expit(logits)
+    return ordered
 
 
 def earned(rows: Predictions, order: Doubles, worth: Doubles, k: int) -> float:

@@ -27,9 +27,12 @@ ROOM = 1.5
 
 
 class Server(Protocol):
-    """That a store is in."""
+    """The server of a store."""
 
-    url: str
+    @property
+    def url(self) -> str:
+        """The address of the store."""
+        ...
 
     def start(self) -> None: ...
 

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -202,5 +202,10 @@ def _seen(one: Reader) -> Iterator[dict[str, Any]]:
 def main() -> None:
     """What the command line says: the worker's name, its folder, the store, more arguments."""
     what, folder, url, *arguments = sys.argv[1:]
-    work = {"publisher": publisher, "upserter": upserter, "reader": reader, "swapper": swapper}
+    work: dict[str, Callable[..., None]] = {
+        "publisher": publisher,
+        "upserter": upserter,
+        "reader": reader,
+        "swapper": swapper,
+    }
     work[what](Path(folder), open_store(url), *arguments)

@@ -63,7 +63,7 @@ def prerank(funnel: Funnel, requests: Sequence[Request]) -> dict[str, Callable[[
     query = {id(one.query): scorer.query_vector(one.query, {}) for one in received}
     given = copy(funnel)
     given.scorer, known = copy(funnel.scorer), copy(scorer)
-    known.query_vector = lambda row, shared: query[id(row)]
+    vars(known)["query_vector"] = lambda row, shared: query[id(row)]  # in place of the method
     given.scorer.stages = funnel.scorer.stages | {stage.name: known}
     everyone, quotas = np.arange(CANDIDATES), {s.name: s.keep for s in funnel.manifest.stages}
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -82,10 +83,8 @@ def shares(
         for name, added in {"plain": [], **{name: [name] for name in names}}.items()
     }
     for arm in arms.values():
-        timed(lambda arm=arm: next(arm), 2)
-    found = np.array(
-        [[timed(lambda arm=arm: next(arm), steps) for arm in arms.values()] for _ in range(rounds)]
-    )
+        timed(partial(next, arm), 2)
+    found = np.array([[timed(partial(next, arm), steps) for arm in arms.values()] for _ in range(rounds)])
     plain = float(SIZES[candidates] * candidates / np.median(found[:, 0]))
     share = np.median(found[:, :1] / found, axis=0)
     return {f"plain_candidates_per_second@{candidates}": plain} | {

@@ -110,7 +110,7 @@ class Model:
         ]
 
     def scaled(self, activity: float) -> float:
-        return (math.log1p(activity) - self.activity.mean) / self.activity.std
+        return float((math.log1p(activity) - self.activity.mean) / self.activity.std)
 
 
 def _codes(vocabulary: Vocabulary, offset: int) -> dict[Any, int]:

@@ -31,6 +31,7 @@ from corank.losses.total import TotalLoss
 from corank.models.embedding import TableOptimiser
 from corank.models.joint import JointModel
 from corank.models.mlp import MlpSettings
+from corank.models.stage_io import StageOutput
 from corank.models.two_tower import TowersSettings
 from corank.training.device import device, keep_freed_memory, precision
 from corank.training.optimisers import optimisers
@@ -39,10 +40,9 @@ from tests.support.per_row_model import PerRowReader, per_row
 ITEMS, CANDIDATES, DIM = 100_000, 50, 16
 QUERY, ITEM, CROSS = 6, 4, 2
 DAY = datetime(2026, 1, 1)
-STAGES = [
-    TowersSettings(name="prerank", model="towers", value="click", keep=20),
-    MlpSettings(name="rank", model="mlp", keep=10),
-]
+PRERANK = TowersSettings(name="prerank", model="towers", value="click", keep=20)
+RANK = MlpSettings(name="rank", model="mlp", keep=10)
+STAGES: list[TowersSettings | MlpSettings] = [PRERANK, RANK]
 TOTAL = TotalLoss(
     [
         ClickLoss(kind="click", stage="rank"),
@@ -106,13 +106,13 @@ def packed_log(
 
 
 def tower(rows: int, width: int, widths: list[int]) -> list[Product]:
+    """The products of layers of these widths on inputs of `width`."""
     return [(rows, a, b) for a, b in zip([width, *widths], widths, strict=False)]
 
 
 def products(requests: int, items: int, candidates: int) -> list[Product]:
     """(rows, in, out) of the layers in a step where towers run `requests` and `items` times."""
-    query, item = STAGES[0].query, STAGES[0].item
-    hidden = STAGES[1].hidden
+    query, item, hidden = PRERANK.query, PRERANK.item, RANK.hidden
     layers = tower(requests, QUERY * DIM, query) + tower(items, ITEM * DIM, item)
     layers += [(requests, QUERY * DIM, hidden[0]), (items, ITEM * DIM, hidden[0])]
     layers += [(candidates, CROSS * DIM, hidden[0])]
@@ -120,6 +120,7 @@ def products(requests: int, items: int, candidates: int) -> list[Product]:
 
 
 def multiply_adds(layers: list[Product]) -> int:
+    """Multiply-adds of a forward pass."""
     return sum(rows * a * b for rows, a, b in layers)
 
 
@@ -146,7 +147,7 @@ def floor(layers: list[Product], dtype: torch.dtype, on: torch.device) -> Callab
 def stepper(
     packed: PackedDataset,
     reader: Reader,
-    forward: Callable[[JointModel, Batch], dict],
+    forward: Callable[[JointModel, Batch], dict[str, StageOutput]],
     learn: TotalLoss = TOTAL,
 ) -> Iterator[int]:
     """Each `next` trains one step, its batch read while the one before computed; yields its candidates."""
@@ -184,8 +185,8 @@ def measure(packed: PackedDataset, requests: int, rounds: int, steps: int) -> di
     batch = next(iter(Reader(packed, "train", requests).read_ordered()))
     items, candidates = len(batch.numbers["item"]), len(batch)
     ours = products(requests, items, candidates)
-    whole = tower(candidates, QUERY * DIM, STAGES[0].query) + tower(candidates, ITEM * DIM, STAGES[0].item)
-    whole += tower(candidates, (QUERY + ITEM + CROSS) * DIM, [*STAGES[1].hidden, 1])
+    whole = tower(candidates, QUERY * DIM, PRERANK.query) + tower(candidates, ITEM * DIM, PRERANK.item)
+    whole += tower(candidates, (QUERY + ITEM + CROSS) * DIM, [*RANK.hidden, 1])
     run_floor = floor(ours, precision("auto", device()), device())
     for warm in (lambda: next(joint), lambda: next(rows), run_floor):
         timed(warm, 3)
@@ -219,7 +220,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[512, 128, 1024])
     arguments = parser.parse_args()
     keep_freed_memory()
-    figures: dict[str, float] = {
+    figures: dict[str, harness.Figure] = {
         "threads": torch.get_num_threads(),
         "dtype": str(precision("auto", device())),
     }

@@ -17,6 +17,7 @@ from corank.losses.total import TotalLoss
 from corank.losses.unexposed import UnexposedLoss
 from corank.models.joint import JointModel
 from corank.models.mlp import MlpSettings
+from corank.models.stage_io import StageOutput
 from corank.models.two_tower import TowersSettings
 from tests.support.encoded_batches import LAYOUT, batch, random_batch, rows
 from tests.support.loss_cases import outputs
@@ -36,7 +37,7 @@ def bce(z: float, y: float) -> float:
     return -(y * math.log(p) + (1 - y) * math.log(1 - p))
 
 
-def value(term, z, made: Batch, step: int = 1) -> float:
+def value(term: Loss, z: dict[str, StageOutput], made: Batch, step: int = 1) -> float:
     return TotalLoss([term], SCOPE)(z, made, step)[1][term.name].item()
 
 
@@ -93,7 +94,7 @@ def test_distill_warms_up() -> None:
         DistillLoss(kind="distill", teacher="rank", student="prerank", on=["exposed"]),
     ],
 )
-def test_with_nothing_to_learn_from_a_loss_is_zero_and_so_are_its_gradients(term) -> None:
+def test_with_nothing_to_learn_from_a_loss_is_zero_and_so_are_its_gradients(term: Loss) -> None:
     made = hand_made([1], [-1])
     z = outputs(prerank=[float("inf")], rank=[float("inf")])
     total, means = TotalLoss([term], SCOPE)(z, made, 1)

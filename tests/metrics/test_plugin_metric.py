@@ -31,8 +31,8 @@ def average_precision(
 ) -> OrderMeasure:
     """Mean over the positives of the precision at their rank; 1 if all of them stand first."""
     rows = labels >= 0
-    positive = labels[rows] * weight[rows].astype(np.float64)
-    negative = (1 - labels[rows]) * weight[rows].astype(np.float64)
+    known, weights = labels[rows].astype(np.float64), weight[rows].astype(np.float64)
+    positive, negative = known * weights, (1 - known) * weights
     return OrderMeasure.of(_mean_precision, user[rows], scores[rows], positive, negative)
 
 
