@@ -274,7 +274,7 @@ def test_config_names_what_the_tables_have(medium: tuple[Path, Simulated]) -> No
     tables = {"user": users, "context": log, "item": items, "cross": log}
     for name, feature in schema.features.items():
         if name != "history":
-            dtype = tables[feature.side][schema.column(name)]
+            dtype = tables[schema.side(name)][schema.column(name)]
             assert not isinstance(feature, NumberFeature) or dtype.is_numeric()
     assert set(schema.placed("cross").numbers) == {"category_clicks"}
     assert [stage["keep"] for stage in config["stages"]] == [50, 10]

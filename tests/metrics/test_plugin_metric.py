@@ -155,8 +155,8 @@ def test_a_metric_that_is_not_computed_in_validation_cannot_stop_training(
     ("metric", "message"),
     [
         (average_precision, "is no Metric"),
-        (replace(HIT_RATE, population="cascades"), "unknown population 'cascades'; did you mean 'cascade'"),
-        (replace(HIT_RATE, better="up"), "unknown direction 'up'"),
+        (replace(HIT_RATE, population="cascades"), "unknown population 'cascades'; did you mean 'cascade'"),  # type: ignore[arg-type]
+        (replace(HIT_RATE, better="up"), "unknown direction 'up'"),  # type: ignore[arg-type]
         (replace(HIT_RATE, inputs=("request",)), "unknown input 'request'; did you mean 'requests'"),
         (replace(HIT_RATE, name="Hit rate"), "its name is a word with quotas behind"),
         (replace(HIT_RATE, name="random"), "its name is a word with quotas behind"),
@@ -180,6 +180,6 @@ def test_a_registered_name_is_taken() -> None:
 
 
 def test_a_formula_must_return_a_measure() -> None:
-    broken = replace(HIT_RATE, formula=lambda *inputs: 0.5)
+    broken = replace(HIT_RATE, formula=lambda *inputs: 0.5)  # type: ignore[arg-type]
     with pytest.raises(PluginError, match=r"metric 'hit_rate@\{k\}': its formula returned float"):
         broken.measure(dict.fromkeys(HIT_RATE.inputs, 1))
