@@ -151,7 +151,7 @@ EVERY = [
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_three_stages_learn_from_every_loss_at_once(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    stages = [
+    stages: list[TowersSettings | MlpSettings] = [
         TowersSettings(name="first", model="towers", value="click", keep=3),
         TowersSettings(name="prerank", model="towers", value="click", keep=2),
         MlpSettings(name="rank", model="mlp", keep=1),

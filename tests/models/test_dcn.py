@@ -1,5 +1,8 @@
 """Cross layers, against the formula written out, and in a ranker against full rows."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -19,6 +22,7 @@ from corank.models.pairs import BatchPairs
 from corank.models.stage_io import StageInputs
 from tests.support.encoded_batches import LAYOUT, random_batch
 from tests.support.loss_cases import logits_of
+from tests.support.models import dense_gradients, linears, mlp
 
 TOTAL = TotalLoss(
     [ClickLoss(kind="click", stage="rank")], FunnelSpec(["exposed"], ["click"], {"rank": ["click"]})
@@ -35,8 +39,8 @@ def filled(layer: torch.nn.Linear, weight: list[list[float]], bias: list[float] 
 def test_two_full_layers_by_hand() -> None:
     dcn = Dcn(DcnSettings(layers=2), 2)
     assert [tuple(p.shape) for p in dcn.parameters()] == [(2, 2), (2,), (2, 2), (2,)]
-    filled(dcn.up[0], [[1, 2], [0, -1]], [0.5, 1])
-    filled(dcn.up[1], [[0, 1], [1, 1]], [-1, 0])
+    filled(linears(dcn.up)[0], [[1, 2], [0, -1]], [0.5, 1])
+    filled(linears(dcn.up)[1], [[0, 1], [1, 1]], [-1, 0])
     # x₀ = (2, 3): W x + b = (8.5, −2), x₁ = (2·8.5 + 2, 3·−2 + 3) = (19, −3)
     # then (−3 − 1, 19 − 3) = (−4, 16), x₂ = (2·−4 + 19, 3·16 − 3) = (11, 45)
     assert dcn.cross(torch.tensor([[2.0, 3.0], [0.0, 0.0]])).tolist() == [[11, 45], [0, 0]]
@@ -44,8 +48,8 @@ def test_two_full_layers_by_hand() -> None:
 
 def test_a_bottleneck_by_hand() -> None:
     dcn = Dcn(DcnSettings(layers=1, rank=1), 3)
-    filled(dcn.down[0], [[1, -1, 2]])
-    filled(dcn.up[0], [[1], [2], [-1]], [0, 1, 0])
+    filled(linears(dcn.down)[0], [[1, -1, 2]])
+    filled(linears(dcn.up)[0], [[1], [2], [-1]], [0, 1, 0])
     # V x = 1 − 2 + 6 = 5, U V x + b = (5, 11, −5)
     assert dcn.cross(torch.tensor([[1.0, 2.0, 3.0]])).tolist() == [[1 * 5 + 1, 2 * 11 + 2, 3 * -5 + 3]]
 
@@ -56,8 +60,8 @@ def test_layers_are_the_formula(rank: int | None, layers: int) -> None:
     dcn, first = Dcn(DcnSettings(layers=layers, rank=rank), 4), torch.randn(6, 4)
     x = x0 = first.double().numpy()
     for n in range(layers):
-        up, bias = (p.detach().double().numpy() for p in (dcn.up[n].weight, dcn.up[n].bias))
-        down = np.eye(4) if rank is None else dcn.down[n].weight.detach().double().numpy()
+        up, bias = (p.detach().double().numpy() for p in (linears(dcn.up)[n].weight, linears(dcn.up)[n].bias))
+        down = np.eye(4) if rank is None else linears(dcn.down)[n].weight.detach().double().numpy()
         x = x0 * (x @ down.T @ up.T + bias) + x
     np.testing.assert_allclose(dcn.cross(first).detach().numpy(), x, rtol=1e-4, atol=1e-5)
 
@@ -79,7 +83,7 @@ def model(seed: int = 0, rank: int | None = None, normalisation: str = "none") -
     return built
 
 
-def plain_rows(inputs: dict[str, Tensor], batch: Batch) -> Tensor:
+def plain_rows(inputs: Mapping[Any, Tensor], batch: Batch) -> Tensor:
     """All inputs of each candidate: (C, W)."""
     query, item = inputs["query"][batch.request_of], inputs["item"][batch.item_of]
     return torch.cat((query, item, inputs["cross"][: len(batch)]), 1)
@@ -107,9 +111,10 @@ def test_a_candidate_is_crossed_with_its_request_and_its_item() -> None:
 def test_a_ranker_judges_by_what_is_deep_and_what_is_crossed() -> None:
     batch, _ = random_batch(4)
     built = model(rank=3)
-    rank = built.stages["rank"]
+    rank = mlp(built)
+    assert rank.dcn is not None
     rows = plain_rows(built.inputs(batch), batch)
-    deep = torch.relu(rank.hidden[0](torch.relu(rank.first(rows))))
+    deep = torch.relu(linears(rank.hidden)[0](torch.relu(rank.first(rows))))
     expected = rank.heads(torch.cat((deep, rank.dcn.cross(rows)), 1)).squeeze(1)
     torch.testing.assert_close(built(batch)["rank"].logits["click"], expected, rtol=1e-4, atol=1e-5)
     with torch.no_grad():
@@ -121,8 +126,7 @@ def gradients(built: JointModel, batch: Batch) -> tuple[float, dict[str, np.ndar
     total, _ = TOTAL(built(batch), batch, 1)
     built.zero_grad(set_to_none=True)
     total.backward()
-    found = {n: p.grad for n, p in built.named_parameters()}
-    return total.item(), {n: (g.to_dense() if g.is_sparse else g).numpy() for n, g in found.items()}
+    return total.item(), dense_gradients(built)
 
 
 @settings(max_examples=30, deadline=None)

@@ -2,6 +2,7 @@
 
 import copy
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from corank.models.two_tower import TowersSettings
 from tests.support.encoded_batches import LAYOUT, SCHEMA
 from tests.support.history_batches import ATTENDED, HELD, RAGGED, Request, attended, requests
 from tests.support.loss_cases import logits_of
+from tests.support.models import dense_gradients, mlp
 
 WIDTH = 5
 DIN = DinSettings(history="seen", attributes=["tags"], hidden=3)
@@ -92,7 +94,8 @@ def masked(din: Din, of: list[Request], item_of: Tensor, target: Tensor, event: 
     e = event[torch.tensor([e for _, held in of for e in held], dtype=torch.int64)]
     first = din.target(t).unsqueeze(1) + din.event(e) + din.product(t.unsqueeze(1) * e)
     a = din.weight(ACTIVATIONS[din.activation](first)).squeeze(-1)
-    return (a * (request.unsqueeze(1) == asked)) @ e
+    summed: Tensor = (a * (request.unsqueeze(1) == asked)) @ e
+    return summed
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -172,8 +175,7 @@ def gradients(built: JointModel, batch: Batch) -> tuple[float, dict[str, np.ndar
     total, _ = TOTAL(built(batch), batch, 1)
     built.zero_grad(set_to_none=True)
     total.backward()
-    found = {n: p.grad for n, p in built.named_parameters()}
-    return total.item(), {n: (g.to_dense() if g.is_sparse else g).numpy() for n, g in found.items()}
+    return total.item(), dense_gradients(built)
 
 
 @settings(max_examples=30, deadline=None)
@@ -191,7 +193,8 @@ def test_a_ranker_that_attends_is_the_same_by_request_and_by_row(of: list[Reques
 
 def test_the_interest_enters_the_first_layer_of_its_request_alone() -> None:
     built = model(0)
-    rank = built.stages["rank"]
+    rank = mlp(built)
+    assert rank.din is not None
     batch, other = (attended(of)[0] for of in (RAGGED, [(2, [3, 0, 5]), *RAGGED[1:]]))
     before, after = built(batch)["rank"].logits["click"], built(other)["rank"].logits["click"]
     assert (before != after).tolist() == [True, True, False, False, False, False]
@@ -211,7 +214,7 @@ def test_an_event_is_embedded_as_a_candidate_is() -> None:
     assert built.attended == (ATTENDED,)
     batch = attended(RAGGED)[0]
     items, inputs = int(batch.item_of.max()) + 1, built.inputs(batch)
-    target = built.stages["rank"].target(inputs["item"])
+    target = mlp(built).target(inputs["item"])
     assert target.shape == (items, 12) and target.any(1).all()
     torch.testing.assert_close(inputs[ATTENDED][:items], target)
     assert len(inputs[ATTENDED]) == padded(HELD) and not inputs[ATTENDED][HELD:].any()
@@ -229,7 +232,9 @@ def test_an_event_is_embedded_as_a_candidate_is() -> None:
         ({"history": "seen", "attributes": ["none"]}, r"'none' is no item feature of kind id, ids or bucket"),
     ],
 )
-def test_attention_reads_a_history_and_embedded_features_of_its_items(din: dict, message: str) -> None:
+def test_attention_reads_a_history_and_embedded_features_of_its_items(
+    din: dict[str, Any], message: str
+) -> None:
     settings = MlpSettings(name="rank", model="mlp", keep=2, din=DinSettings(**din))
     with pytest.raises(ConfigError, match=message):
         settings.attended(SCHEMA)

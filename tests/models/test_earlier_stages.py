@@ -24,6 +24,7 @@ from corank.training.config_file import read
 from tests.support.configs import TEXT, refused
 from tests.support.encoded_batches import LAYOUT, random_batch
 from tests.support.loss_cases import logits_of
+from tests.support.models import grad_of, mlp, two_tower
 
 PRERANK = TowersSettings(name="prerank", model="towers", value="click", keep=3, query=[8, 4], item=[4])
 TOTAL = TotalLoss(
@@ -73,7 +74,8 @@ def test_it_enters_the_first_layer_alone() -> None:
     batch, by_row = random_batch(2)
     built = model(rank("rank", "prerank.score", "prerank.rank"))
     seen, outputs = shown(built, batch)
-    stage, inputs = built.stages["rank"], built.inputs(batch)
+    stage, inputs = mlp(built), built.inputs(batch)
+    assert stage.earlier is not None
     query, item = inputs["query"][batch.request_of], inputs["item"][batch.item_of]
     first = (
         stage.first(torch.cat((query, item, inputs["cross"][: len(batch)]), 1))
@@ -93,7 +95,8 @@ def test_no_gradient_reaches_the_earlier_stage(what: str) -> None:
     TOTAL(built(batch), batch, 1)[0].backward()
     own = {n for n, _ in built.named_parameters() if n.startswith(("stages.rank.", "tables.rank."))}
     assert {n for n, p in built.named_parameters() if p.grad is not None} == own
-    assert built.stages["rank"].earlier.weight.grad.any()
+    earlier = mlp(built).earlier
+    assert earlier is not None and grad_of(earlier.weight).any()
 
 
 def test_it_sees_what_the_earlier_stage_says_now() -> None:
@@ -102,9 +105,9 @@ def test_it_sees_what_the_earlier_stage_says_now() -> None:
     before, apart = built(batch)["rank"].logits["click"], plain(batch)["rank"].logits["click"]
     with torch.no_grad():
         for one in (built, plain):
-            one.stages["prerank"].bias += 1
-    moved = built.stages["rank"].earlier.weight.detach()
-    assert moved.shape == (8, 1) and plain.stages["rank"].earlier is None
+            two_tower(one).bias.add_(1)
+    earlier = mlp(built).earlier
+    assert earlier is not None and earlier.weight.shape == (8, 1) and mlp(plain).earlier is None
     assert not torch.allclose(built(batch)["rank"].logits["click"], before)
     assert torch.equal(plain(batch)["rank"].logits["click"], apart)
     assert built.earlier == {"rank": [("prerank", "score")]} and plain.earlier == {}

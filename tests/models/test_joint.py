@@ -1,9 +1,14 @@
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
+from corank.batches.batch import Batch
 from corank.losses.base import FunnelSpec
 from corank.losses.click import ClickLoss
 from corank.losses.distill import DistillLoss
@@ -11,15 +16,17 @@ from corank.losses.total import TotalLoss
 from corank.losses.unexposed import UnexposedLoss
 from corank.models.embedding import TableOptimiser
 from corank.models.joint import JointModel
-from corank.models.layers import activated, linear
+from corank.models.layers import Tower, activated, linear
 from corank.models.mlp import MlpSettings
+from corank.models.stage_io import StageOutput
 from corank.models.two_tower import TowersSettings
 from corank.training.optimisers import Average, optimisers
 from tests.support.encoded_batches import LAYOUT, random_batch
 from tests.support.loss_cases import logits_of
+from tests.support.models import dense_gradients, linears, tables_of, two_tower
 from tests.support.per_row_model import per_row
 
-STAGES = [
+STAGES: list[TowersSettings | MlpSettings] = [
     TowersSettings(name="prerank", model="towers", value="click", keep=3, query=[16, 8], item=[12, 8]),
     MlpSettings(name="rank", model="mlp", keep=2, hidden=[16, 8]),
 ]
@@ -34,7 +41,10 @@ TOTAL = TotalLoss(
 )
 
 
-def model(seed: int = 0, **changes: str) -> JointModel:
+Forward = Callable[[JointModel, Batch], dict[str, StageOutput]]
+
+
+def model(seed: int = 0, **changes: Any) -> JointModel:
     torch.manual_seed(seed)
     built = JointModel([stage.model_copy(update=changes) for stage in STAGES], LAYOUT)
     with torch.no_grad():
@@ -43,12 +53,11 @@ def model(seed: int = 0, **changes: str) -> JointModel:
     return built
 
 
-def gradients(built: JointModel, batch, forward) -> tuple[float, dict[str, np.ndarray]]:
+def gradients(built: JointModel, batch: Batch, forward: Forward) -> tuple[float, dict[str, np.ndarray]]:
     total, _ = TOTAL(forward(built, batch), batch, 1)
     built.zero_grad(set_to_none=True)
     total.backward()
-    found = {n: p.grad for n, p in built.named_parameters()}
-    return total.item(), {n: (g.to_dense() if g.is_sparse else g).numpy() for n, g in found.items()}
+    return total.item(), dense_gradients(built)
 
 
 @settings(max_examples=40, deadline=None)
@@ -92,10 +101,10 @@ def test_the_scale_of_the_dot_product_stays_positive() -> None:
     batch, _ = random_batch(3)
     built = model()
     with torch.no_grad():
-        built.stages["prerank"].scale.fill_(-20.0)
+        two_tower(built).scale.fill_(-20.0)
     low = built(batch)["prerank"].logits["click"]
     with torch.no_grad():
-        built.stages["prerank"].scale.fill_(0.0)
+        two_tower(built).scale.fill_(0.0)
     high = built(batch)["prerank"].logits["click"]
     assert (torch.argsort(low.double() * 1e8) == torch.argsort(high.double())).float().mean() > 0.9
 
@@ -107,7 +116,9 @@ def test_a_stage_may_see_some_features_alone() -> None:
     batch.numbers["query"].add_(1)
     after = built(batch)
     torch.testing.assert_close(after["prerank"].logits["click"], before)
-    assert built.stages["prerank"].query[1].layers[0].in_features == 8
+    query = two_tower(built).query
+    assert isinstance(query, nn.Sequential) and isinstance(query[1], Tower)
+    assert linears(query[1].layers)[0].in_features == 8
 
 
 def test_layer_normalisation_follows_the_first_linear() -> None:
@@ -135,7 +146,7 @@ def train(built: JointModel, average: Average | None, table: str = "rowwise_adag
 
 def test_rowwise_adagrad_by_hand() -> None:
     built = model()
-    table = built.tables["shared"].weights["8"]
+    table = tables_of(built).weights["8"]
     before = table.detach().clone()
     optimiser = optimisers(built, TableOptimiser(lr=0.1), {})["table"]
     batch, _ = random_batch(6)
@@ -168,6 +179,6 @@ def test_the_lazy_average_equals_the_plain_one(table: str) -> None:
 
 def test_missing_and_unknown_values_begin_at_zero() -> None:
     built = JointModel(STAGES, LAYOUT)
-    table = built.tables["shared"].weights["8"].detach()
+    table = tables_of(built).weights["8"].detach()
     for first in (0, 9, 39):
         assert (table[first : first + 2] == 0).all() and (table[first + 2] != 0).all()

@@ -10,7 +10,7 @@ import corank
 from corank.core.errors import ConfigError
 from corank.models.joint import JointModel
 from corank.models.mlp import MlpSettings
-from corank.models.teacher import TeacherSettings
+from corank.models.teacher import Teacher, TeacherSettings
 from corank.models.two_tower import TowersSettings
 from corank.training.config_file import read
 from corank.training.run import Run
@@ -19,7 +19,7 @@ from tests.support.simulated_runs import Silent, trained_run
 
 pytestmark = pytest.mark.slow
 
-STAGES = [
+STAGES: list[TowersSettings | MlpSettings] = [
     TowersSettings(name="prerank", model="towers", value="click", keep=5, query=[8, 4], item=[8, 4]),
     MlpSettings(name="rank", model="mlp", keep=2, hidden=[8]),
 ]
@@ -34,6 +34,13 @@ TAUGHT = [
 ]
 
 
+def teacher(built: JointModel) -> Teacher:
+    """The model's teacher."""
+    found = built.teachers["teacher"]
+    assert isinstance(found, Teacher)
+    return found
+
+
 def model() -> JointModel:
     torch.manual_seed(0)
     return JointModel(STAGES, LAYOUT, [TEACHER])
@@ -41,7 +48,7 @@ def model() -> JointModel:
 
 def test_only_the_teacher_sees_the_scores() -> None:
     built, (batch, _) = model(), random_batch(1)
-    torch.nn.init.normal_(built.teachers["teacher"].scored.weight)
+    torch.nn.init.normal_(teacher(built).scored.weight)
     batch.scores.update(served=torch.randn(len(batch)), older=torch.randn(len(batch)))
     before = built.outputs(batch, ["prerank", "rank", "teacher"])
     batch.scores["served"][3] += 1
@@ -54,7 +61,7 @@ def test_only_the_teacher_sees_the_scores() -> None:
 
 def test_a_missing_score_counts_as_zero_and_is_marked() -> None:
     built, (batch, _) = model(), random_batch(1)
-    weight = built.teachers["teacher"].scored.weight
+    weight = teacher(built).scored.weight
     batch.scores.update(served=torch.zeros(len(batch)), older=torch.zeros(len(batch)))
     torch.nn.init.zeros_(weight)
     plain = built.outputs(batch, ["teacher"])["teacher"].logits["click"]

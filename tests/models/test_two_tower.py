@@ -1,18 +1,22 @@
 """Several query towers, whose vectors are summed."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from pydantic import ValidationError
+from torch import nn
 
 from corank.core.errors import ConfigError
 from corank.features.log_schema import DataSettings
 from corank.models.joint import JointModel
+from corank.models.layers import Tower
 from corank.models.stage_context import StageContext
-from corank.models.two_tower import Towers, TowersSettings
+from corank.models.two_tower import Sum, Towers, TowersSettings
 from tests.support.configs import TEXT, refused
 from tests.support.encoded_batches import LAYOUT, SCHEMA, random_batch
+from tests.support.models import linears, two_tower
 
 DATA = DataSettings.model_validate(
     {
@@ -25,7 +29,7 @@ DATA = DataSettings.model_validate(
         "split": {"valid": "2026-01-02", "test": "2026-01-03"},
     }
 )
-SPLIT = {
+SPLIT: dict[str, dict[str, Any]] = {
     "person": {"features": ["user", "age"], "widths": [6, 8]},
     "past": {"features": ["seen"]},
     "now": {"features": ["hour"], "widths": [8]},
@@ -42,16 +46,29 @@ def towers(**changes: object) -> Towers:
     return Towers(of(**changes), LAYOUT)
 
 
+def several(built: Towers) -> Sum:
+    """The query towers whose vectors are summed."""
+    assert isinstance(built.query, Sum)
+    return built.query
+
+
+def layers_of(tower: nn.Module) -> list[nn.Linear]:
+    """The layers of a query tower that reads some features."""
+    assert isinstance(tower, nn.Sequential) and isinstance(tower[1], Tower)
+    return linears(tower[1].layers)
+
+
 def columns(*names: str) -> list[int]:
-    return LAYOUT.columns("query", names).tolist()
+    found: list[int] = LAYOUT.columns("query", names).tolist()
+    return found
 
 
 def test_the_query_vector_is_the_sum_of_the_towers() -> None:
-    query = towers().query
+    query = several(towers())
     x = torch.randn(5, LAYOUT.width("query"))
     expected = torch.zeros(5, 8)
     for tower, spec in zip(query.towers, SPLIT.values(), strict=True):
-        layers = tower[1].layers
+        layers = layers_of(tower)
         h = x[:, columns(*spec["features"])]
         for layer in layers[:-1]:
             h = torch.relu(h @ layer.weight.T + layer.bias)
@@ -60,7 +77,7 @@ def test_the_query_vector_is_the_sum_of_the_towers() -> None:
 
 
 def test_a_tower_sees_its_features_alone() -> None:
-    query = towers().query
+    query = several(towers())
     assert sorted(columns("user", "age", "seen", "hour")) == list(range(LAYOUT.width("query")))
     for tower, spec in zip(query.towers, SPLIT.values(), strict=True):
         x = torch.randn(50, LAYOUT.width("query"), requires_grad=True)
@@ -77,7 +94,7 @@ def test_a_feature_may_enter_two_towers_or_none() -> None:
 
 def test_widths_are_those_of_query_unless_given() -> None:
     assert of().queries() == {"person": [6, 8], "past": [16, 8], "now": [8]}
-    shapes = [[tuple(layer.weight.shape) for layer in tower[1].layers] for tower in towers().query.towers]
+    shapes = [[tuple(layer.weight.shape) for layer in layers_of(tower)] for tower in several(towers()).towers]
     assert shapes == [[(6, 9), (8, 6)], [(16, 8), (8, 16)], [(8, 4)]]
     assert of(query_towers={}).queries() == {"query": [16, 8]}
 
@@ -103,7 +120,8 @@ def test_the_towers_of_a_model_meet_the_items_in_a_dot_product() -> None:
     found = built(batch)["prerank"]
     made_of, z = found.vectors, found.logits["click"]
     assert made_of is not None and len(made_of.query) == len(batch.numbers["query"])
-    vectors = sum(tower(built.inputs(batch)["query"]) for tower in built.stages["prerank"].query.towers)
+    inputs = built.inputs(batch)["query"]
+    vectors = torch.stack([tower(inputs) for tower in several(two_tower(built)).towers]).sum(0)
     dots = (vectors[batch.request_of] * made_of.item[batch.item_of]).sum(1)
     torch.testing.assert_close(z, made_of.scale * dots + made_of.bias)
     torch.testing.assert_close(z, built(by_row)["prerank"].logits["click"], rtol=1e-4, atol=1e-5)

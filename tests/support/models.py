@@ -1,6 +1,10 @@
-"""The parts of a joint model, by their types."""
+"""The parts of a joint model by their types, and its gradients."""
 
-from torch import Tensor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from corank.models.embedding import Tables
 from corank.models.joint import JointModel
@@ -33,3 +37,17 @@ def grad_of(tensor: Tensor) -> Tensor:
     """The gradient of a tensor that has one."""
     assert tensor.grad is not None
     return tensor.grad
+
+
+def linears(layers: nn.Module | Tensor) -> list[nn.Linear]:
+    """The layers of a list that holds nothing else."""
+    assert isinstance(layers, nn.ModuleList)
+    found = [layer for layer in layers if isinstance(layer, nn.Linear)]
+    assert len(found) == len(layers)
+    return found
+
+
+def dense_gradients(model: JointModel) -> dict[str, NDArray[Any]]:
+    """The gradients of all parameters by name, those of tables made dense."""
+    found = {name: grad_of(parameter) for name, parameter in model.named_parameters()}
+    return {name: np.asarray(g.to_dense() if g.is_sparse else g) for name, g in found.items()}
