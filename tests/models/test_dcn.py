@@ -98,7 +98,7 @@ def test_a_candidate_is_crossed_with_its_request_and_its_item() -> None:
     shapes = {"query": (14, 3), "item": (items, 2), "cross": (padded(count), 1)}
     inputs = {name: torch.randn(shape, requires_grad=True) for name, shape in shapes.items()}
     dcn = Dcn(DcnSettings(), 6)
-    found = dcn(StageInputs(**inputs, pairs=BatchPairs(batch)))[:count]
+    found = dcn(StageInputs(inputs["query"], inputs["item"], inputs["cross"], BatchPairs(batch)))[:count]
     expected = dcn.cross(plain_rows(inputs, batch))
     torch.testing.assert_close(found, expected)
     gradient = torch.randn_like(found)

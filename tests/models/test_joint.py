@@ -16,10 +16,10 @@ from corank.losses.total import TotalLoss
 from corank.losses.unexposed import UnexposedLoss
 from corank.models.embedding import TableOptimiser
 from corank.models.joint import JointModel
-from corank.models.layers import Tower, activated, linear
+from corank.models.layers import activated, linear
 from corank.models.mlp import MlpSettings
 from corank.models.stage_io import StageOutput
-from corank.models.two_tower import TowersSettings
+from corank.models.two_tower import Tower, TowersSettings
 from corank.training.optimisers import Average, optimisers
 from tests.support.encoded_batches import LAYOUT, random_batch
 from tests.support.loss_cases import logits_of

@@ -11,9 +11,8 @@ from torch import nn
 from corank.core.errors import ConfigError
 from corank.features.log_schema import DataSettings
 from corank.models.joint import JointModel
-from corank.models.layers import Tower
 from corank.models.stage_context import StageContext
-from corank.models.two_tower import Sum, Towers, TowersSettings
+from corank.models.two_tower import Sum, Tower, Towers, TowersSettings
 from tests.support.configs import TEXT, refused
 from tests.support.encoded_batches import LAYOUT, SCHEMA, random_batch
 from tests.support.models import linears, two_tower
