@@ -1,0 +1,70 @@
+"""The plug-ins of docs/extending.md work: one run is trained, evaluated, exported and served with all of them."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PLUGINS: dict[str, str] = dict(
+    re.findall(
+        r"^```python\n# (\w+)\.py\n(.*?)^```",
+        (ROOT / "docs" / "extending.md").read_text(encoding="utf-8"),
+        re.MULTILINE | re.DOTALL,
+    )
+)
+"""Module → text."""
+USE = """
+from pathlib import Path
+
+import corank
+from corank.analysis.logged_request import logged_request
+from corank.datasets.importer import IMPORTERS
+from corank.datasets.simulate import simulate
+from corank.training.run import Run
+from tests.support.simulated_runs import Silent
+
+simulate(Path("world"), requests=400, candidates=30, users=40, items=120)
+overrides = [
+    "plugins=[cyclical, focal, linear, mrr]",
+    "features.clock={kind: cyclical, side: context, column: hour, period: 24}",
+    "stages.0.query=[16, 8]",
+    "stages.0.item=[16, 8]",
+    "stages.1={model: linear, name: rank, cuts: [preranked], keep: 5}",
+    "losses.0={kind: focal, stage: rank, gamma: 1.5}",
+]
+run, _ = corank.train(Path("world/config.yaml"), Silent(), overrides, folder=Path("run"))
+print("mrr", corank.evaluate(run.folder, bootstrap=False)["cascade"]["mrr"])
+corank.export(run.folder, Path("bundle"))
+request = corank.Request.parse(logged_request(run, "test", 0))
+print("kept", len(corank.Funnel.open(Path("bundle")).rank(request)["items"]))
+
+corank.load_plugins(["exposures"])
+days = [f"{n},{n % 3},{n % 5},2026-04-{26 + n % 5}T10:00:00,{n % 2}" for n in range(100)]
+Path("log.csv").write_text("\\n".join(["request_id,user_id,item_id,time,is_click", *days]))
+importer = IMPORTERS.find("exposures")(valid="2026-04-29", test="2026-04-30")
+importer.write(Path("log.csv"), Path("shop"), print)
+corank.check(Path("shop/config.yaml"))
+"""
+
+
+def test_every_part_has_an_example() -> None:
+    assert PLUGINS.keys() == {"cyclical", "focal", "linear", "mrr", "exposures"}
+
+
+@pytest.mark.slow
+def test_the_examples_train_evaluate_and_serve(tmp_path: Path) -> None:
+    for name, text in PLUGINS.items():
+        (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    done = subprocess.run(
+        [sys.executable, "-c", USE], cwd=tmp_path, capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    value, kept = re.findall(r"^(?:mrr|kept) (.+)$", done.stdout, re.MULTILINE)
+    assert 0 < float(value) < 1
+    assert kept == "5"
+    assert "100 exposures" in done.stdout
