@@ -20,14 +20,14 @@ from corank.core.registry import PLUGINS, load_plugins
 from corank.serving.store.base import STORES, is_store, open_store
 from corank.serving.store.publish import publish
 from corank.training.run import Run
+from examples.plugins.folder_store import FolderStore
 from tests.support.command_line import run_corank
-from tests.support.folder_store import FolderStore
 from tests.support.redis_server import Server, redis_server
 from tests.support.service import running_service
 from tests.support.shared import derived
 from tests.support.store_conformance import StoreConformance
 
-PLUGIN = "tests.support.folder_store"
+PLUGIN = "examples.plugins.folder_store"
 
 
 @pytest.fixture(scope="module")

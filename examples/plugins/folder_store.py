@@ -1,4 +1,6 @@
-"""A plug-in store for tests: a folder of files, one per table, and an index that names them and holds the head.
+"""A store: a folder of files, one a table, and an index that names them and holds the head.
+
+    corank --plugin folder_store publish bundle folder:store
 
 A file is never changed: a write makes new ones, then renames a new index over the old one. A lock file lets one process
 write at a time; readers need none, since they read what one index names.
