@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from corank.metrics.measure import Ratio
+from corank.metrics.measure import RatioMeasure
 from corank.metrics.metric import METRICS, Metric
 
 
-def average_precision(user: NDArray[np.integer], logit: NDArray[np.floating], label: NDArray[Any]) -> Ratio:
+def average_precision(
+    user: NDArray[np.integer], logit: NDArray[np.floating], label: NDArray[Any]
+) -> RatioMeasure:
     """Mean over users with a positive of the mean precision at their positives (MAP); unknown labels do not count.
 
     Source: Manning, Raghavan and Schütze, Introduction to Information Retrieval, 2008, section 8.4.
@@ -32,7 +34,9 @@ def average_precision(user: NDArray[np.integer], logit: NDArray[np.floating], la
     positives = np.add.reduceat(positive, first) if len(first) else np.zeros(0)
     total = np.add.reduceat(precision, first) if len(first) else np.zeros(0)
     some = positives > 0
-    return Ratio.of(user[first][some], total[some] / positives[some], np.ones(some.sum()), int(some.sum()))
+    return RatioMeasure.of(
+        user[first][some], total[some] / positives[some], np.ones(some.sum()), int(some.sum())
+    )
 
 
 METRICS.add(

@@ -20,7 +20,7 @@ from corank.batches.batch import Batch
 from corank.batches.sampling import Population
 from corank.core.errors import ConfigError
 from corank.losses.base import LOSSES, FunnelSpec, Loss
-from corank.losses.padded import Lists
+from corank.losses.padded import PaddedLists
 from corank.models.stage_io import StageOutput
 
 
@@ -58,7 +58,7 @@ class MarginInfoNceLoss(Loss):
     def values(
         self, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec
     ) -> tuple[Tensor, Tensor]:
-        lists = Lists.of(batch, batch.in_population(self.population(funnel)))
+        lists = PaddedLists.of(batch, batch.in_population(self.population(funnel)))
         z = lists(outputs[self.stage].logits[self.label] / self.temperature)
         level = lists(batch.level.to(z.dtype), -1.0)
         loss, compared = info_nce(z, level, lists.mask, self.margin)

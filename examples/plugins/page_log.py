@@ -18,7 +18,7 @@ from corank.core.files import atomic_folder
 from corank.core.types import Report
 from corank.datasets.importer import IMPORTERS, Importer
 
-SCHEMA = {
+SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "time": pl.String,
     "user": pl.Int64,
     "tab": pl.String,
