@@ -123,9 +123,8 @@ def test_a_store_is_published_to_and_serves_what_was_evaluated(
 
 def test_a_study_compares_by_the_metric(command: Command, bundle: Path) -> None:
     narrow = ["--set", "stages.0.factors=4", "--set", "stages.1.factors=4", *NARROW]
-    budget = ["--question", "6", "--rates", "1", "--seeds", "1", "--out", "study"]
-    command("study", "plugins.yaml", *budget, *narrow)
-    document = json.loads((bundle.parent / "study" / "study.json").read_text(encoding="utf-8"))
+    budget = ["--questions", "6", "--rates", "1", "--seeds", "1", "--out", "study"]
+    document = json.loads(command("study", "plugins.yaml", *budget, *narrow, "--json"))
     assert any("average precision" in title for title in document["metrics"].values())
 
 
