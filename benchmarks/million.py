@@ -17,8 +17,8 @@ import numpy as np
 import polars as pl
 
 import corank
+from corank.bundle.bundle import Bundle
 from corank.bundle.content import read_vectors
-from corank.bundle.manifest import Bundle
 from corank.core.errors import BundleError
 from corank.datasets.simulate import simulate
 from corank.datasets.world import DEVICES, TABS

@@ -27,9 +27,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.million import Million
+from corank.bundle.bundle import Bundle
 from corank.bundle.content import read_tables, read_vectors
 from corank.bundle.item_records import ItemRecords
-from corank.bundle.manifest import Bundle
 from corank.core.types import Floats
 from corank.features.encoders import Encoders
 from corank.features.encoding import FIRST_KNOWN, MISSING, UNKNOWN

@@ -16,9 +16,9 @@ import polars as pl
 import corank
 from benchmarks import harness
 from benchmarks.million import ITEMS, Million, million
+from corank.bundle.bundle import Bundle
 from corank.bundle.catalogue import Catalogue
 from corank.bundle.item_layers import ItemLayer
-from corank.bundle.manifest import Bundle
 from corank.data.tables import Table
 from corank.features.input_layout import dense
 

@@ -11,8 +11,8 @@ from corank.analysis.study.findings import QUESTIONS
 from corank.analysis.study.page import study_page
 from corank.analysis.study.study import RATES, Budget
 from corank.analysis.study.study import study as run_study
+from corank.bundle.bundle import Bundle
 from corank.bundle.incremental_log import RefreshSources
-from corank.bundle.manifest import Bundle
 from corank.bundle.refresh import refresh as refresh_bundle
 from corank.core.errors import CheckpointError
 from corank.core.files import write_text

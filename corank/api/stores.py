@@ -9,8 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from corank.bundle.bundle import Bundle
 from corank.bundle.catalogue import write_catalogue
-from corank.bundle.manifest import Bundle
 from corank.core.errors import DataError
 from corank.core.types import Progress, Report
 from corank.serving.http import replay as replaying

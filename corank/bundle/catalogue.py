@@ -12,11 +12,11 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from corank.bundle.bundle import Bundle
 from corank.bundle.content import read_snapshots, read_tables
 from corank.bundle.item_layers import ItemLayer
 from corank.bundle.item_records import ItemRecords
 from corank.bundle.item_vectors import ItemTowers
-from corank.bundle.manifest import Bundle
 from corank.core.errors import BundleError, DataError
 from corank.core.files import atomic_file
 from corank.core.types import Mask, Progress

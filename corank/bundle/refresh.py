@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from corank.bundle.bundle import Bundle, next_items_seq, write_bundle
 from corank.bundle.content import read_snapshots, read_tables
 from corank.bundle.incremental_log import IncrementalLog, RefreshSources, read_incremental_log
 from corank.bundle.item_records import ItemRecords
 from corank.bundle.item_vectors import ItemTowers, save_vectors
-from corank.bundle.manifest import Bundle, BundleManifest, next_seq, write
+from corank.bundle.manifest import BundleManifest
 from corank.bundle.retrieval import refresh_retrieval
 from corank.core.time import MILLISECOND, floor_times, format_time
 from corank.core.types import Report
@@ -52,11 +53,13 @@ def refresh(path: Path, newer: RefreshSources, report: Report = lambda line: Non
     fresh = manifest.model_copy(
         update={
             "priors": dict(priors.cut or {}),
-            "items_seq": next_seq(path, manifest.model_version),
+            "items_seq": next_items_seq(path, manifest.model_version),
             "items_at": changed_at(newer.items, newer.base) or manifest.items_at,
         }
     )
-    return write(path, fresh, lambda content: _fill(content, folder, manifest, encoders, records, priors))
+    return write_bundle(
+        path, fresh, lambda content: _fill(content, folder, manifest, encoders, records, priors)
+    )
 
 
 def _fill(

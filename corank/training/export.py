@@ -10,18 +10,10 @@ from pathlib import Path
 
 import torch
 
+from corank.bundle.bundle import Bundle, next_items_seq, write_bundle
 from corank.bundle.item_records import ItemRecords
 from corank.bundle.item_vectors import ItemTowers, save_vectors
-from corank.bundle.manifest import (
-    FORMAT,
-    Attention,
-    Bundle,
-    BundleManifest,
-    Calibration,
-    StageFacts,
-    next_seq,
-    write,
-)
+from corank.bundle.manifest import FORMAT, Attention, BundleManifest, Calibration, StageFacts
 from corank.bundle.retrieval import sampled_queries, write_retrieval
 from corank.core.calibration import Platt
 from corank.core.files import write_array
@@ -49,7 +41,7 @@ def export(
         format=FORMAT,
         name=config.name,
         model_version=version,
-        items_seq=next_seq(path, version),
+        items_seq=next_items_seq(path, version),
         content="",
         data=config.data,
         features=config.features,
@@ -61,7 +53,7 @@ def export(
         plugins=config.plugins,
         parts={},
     )
-    return write(path, manifest, lambda folder: _fill(folder, config, packed, model, priors))
+    return write_bundle(path, manifest, lambda folder: _fill(folder, config, packed, model, priors))
 
 
 def model_version(config: Config, packed: PackedDataset, model: JointModel, calibrators: Calibrators) -> str:

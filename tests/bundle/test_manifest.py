@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from corank.bundle.manifest import Bundle, next_seq, write
+from corank.bundle.bundle import Bundle, next_items_seq, write_bundle
 from corank.core.errors import BundleError
 from corank.serving.funnel.funnel import Funnel
 from corank.training.export import export
@@ -108,7 +108,7 @@ def other(written: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         np.save(folder / "tables" / "shared" / "8.npy", table + 1, allow_pickle=False)
         shutil.copyfile(folder / "prerank.item.onnx", folder / "rank.onnx")
 
-    write(path, opened.manifest.model_copy(update={"model_version": "f" * 16}), fill)
+    write_bundle(path, opened.manifest.model_copy(update={"model_version": "f" * 16}), fill)
     return path
 
 
@@ -211,11 +211,11 @@ def test_each_writing_switches_whole_and_keeps_the_content_before(bundle: Path) 
     parts = Path(shutil.copytree(first.folder, bundle.parent / "parts"))
     written = [first]
     for seq in (2, 3):
-        assert next_seq(bundle, version) == seq
+        assert next_items_seq(bundle, version) == seq
         manifest = first.manifest.model_copy(update={"items_seq": seq})
-        written.append(write(bundle, manifest, lambda folder: fill_from(parts, folder)))
+        written.append(write_bundle(bundle, manifest, lambda folder: fill_from(parts, folder)))
         assert written[-2].folder.is_dir()  # for those still reading it
-    assert next_seq(bundle, "0" * 16) == 1
+    assert next_items_seq(bundle, "0" * 16) == 1
     assert Bundle.open(bundle) == written[2]
     kept = {written[1].folder.name, written[2].folder.name, "manifest.json"}
     assert {path.name for path in bundle.iterdir()} == kept
@@ -231,7 +231,7 @@ def test_a_writing_that_fails_leaves_the_bundle_as_it_was(bundle: Path) -> None:
     with pytest.raises(
         BundleError, match=r"cannot be written: \[Errno 28\] No space left on device; what was"
     ):
-        write(bundle, before.manifest, fail)
+        write_bundle(bundle, before.manifest, fail)
     assert Bundle.open(bundle) == before
     assert {path.name for path in bundle.iterdir()} == {before.folder.name, "manifest.json"}
 
@@ -239,7 +239,7 @@ def test_a_writing_that_fails_leaves_the_bundle_as_it_was(bundle: Path) -> None:
 def test_files_of_the_users_in_a_bundle_are_left_alone(bundle: Path) -> None:
     (bundle / "notes.txt").write_text("mine")
     opened = Bundle.open(bundle)
-    write(bundle, opened.manifest, lambda folder: fill_from(opened.folder, folder))
+    write_bundle(bundle, opened.manifest, lambda folder: fill_from(opened.folder, folder))
     assert (bundle / "notes.txt").read_text() == "mine"
 
 
@@ -248,8 +248,8 @@ def test_writing_mends_a_damaged_bundle_and_clears_what_was_left(bundle: Path) -
     (bundle / "manifest.json").write_text("{")
     (bundle / ".partial-abc").mkdir()
     (bundle / ".manifest-abc").write_text("{")
-    assert next_seq(bundle, opened.manifest.model_version) == 1
-    mended = write(bundle, opened.manifest, lambda folder: fill_from(opened.folder, folder))
+    assert next_items_seq(bundle, opened.manifest.model_version) == 1
+    mended = write_bundle(bundle, opened.manifest, lambda folder: fill_from(opened.folder, folder))
     assert Bundle.open(bundle) == mended
     assert sorted(p.name for p in bundle.iterdir()) == sorted([mended.folder.name, "manifest.json"])
 

@@ -15,9 +15,9 @@ import torch
 from scipy.special import expit
 
 import corank
+from corank.bundle.bundle import Bundle
 from corank.bundle.content import read_snapshots
 from corank.bundle.item_records import ItemRecords
-from corank.bundle.manifest import Bundle
 from corank.core.errors import DataError
 from corank.core.ragged import Rows
 from corank.evaluation.predict import predict

@@ -13,10 +13,10 @@ import polars as pl
 from rich.console import Console
 
 import corank
+from corank.bundle.bundle import Bundle, write_bundle
 from corank.bundle.content import read_tables
 from corank.bundle.item_records import ItemRecords
 from corank.bundle.item_vectors import ItemTowers, save_vectors
-from corank.bundle.manifest import Bundle, write
 from corank.datasets.simulate import simulate
 from corank.features.encoders import Encoders
 from corank.features.input_layout import Layout
@@ -95,5 +95,5 @@ def variant(
         save_vectors(folder, ItemTowers(folder, manifest.vector_tables, layout, tables).vectors(rows))
         alter(folder)
 
-    write(path, manifest, fill)
+    write_bundle(path, manifest, fill)
     return path

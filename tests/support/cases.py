@@ -12,7 +12,8 @@ import torch
 from pydantic import TypeAdapter
 
 from corank.analysis.logged_request import logged_request
-from corank.bundle.manifest import FORMAT, BundleManifest, write
+from corank.bundle.bundle import write_bundle
+from corank.bundle.manifest import FORMAT, BundleManifest
 from corank.core.calibration import Platt
 from corank.data.dataset import PackedDataset, prior_folder
 from corank.data.pack import pack
@@ -111,7 +112,7 @@ def bare_funnel(packed: PackedDataset, path: Path) -> Funnel:
         for n, rates in enumerate(priors.rates.values()):
             rates.save(prior_folder(folder, n))
 
-    return Funnel(write(path, manifest, fill))
+    return Funnel(write_bundle(path, manifest, fill))
 
 
 def random_model(config: Config, packed: PackedDataset, seed: int) -> JointModel:

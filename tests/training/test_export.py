@@ -14,8 +14,8 @@ import pytest
 import torch
 
 import corank
+from corank.bundle.bundle import Bundle
 from corank.bundle.item_vectors import ItemTowers
-from corank.bundle.manifest import Bundle
 from corank.core.calibration import Platt
 from corank.core.errors import BundleError, CheckpointError
 from corank.evaluation.stage_order import Calibrators

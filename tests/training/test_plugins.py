@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import corank
-from corank.bundle.manifest import Bundle
+from corank.bundle.bundle import Bundle
 from corank.core.errors import BundleError, ConfigError, PluginError
 from corank.core.registry import PLUGINS, load_environment_plugins, plugin_hint
 from corank.training.checkpoint import load, save

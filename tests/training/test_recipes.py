@@ -8,7 +8,7 @@ import pytest
 
 import corank
 from corank.analysis.logged_request import logged_request
-from corank.bundle.manifest import Bundle
+from corank.bundle.bundle import Bundle
 from corank.datasets.simulate import simulate
 from corank.evaluation.predict import predict
 from corank.serving.funnel.funnel import Funnel, Request

@@ -13,10 +13,11 @@ from typing import Any, Self
 import numpy as np
 from onnxruntime import RunOptions
 
+from corank.bundle.bundle import Bundle
 from corank.bundle.content import read_snapshots, read_vectors
 from corank.bundle.item_layers import ItemLayer, LayeredItems
 from corank.bundle.item_records import ItemRecords
-from corank.bundle.manifest import Bundle, BundleManifest, StageFacts
+from corank.bundle.manifest import BundleManifest, StageFacts
 from corank.bundle.retrieval import Retrieval
 from corank.core.calibration import Platt
 from corank.core.errors import BundleError, DataError, RequestError

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
-from corank.bundle.manifest import Bundle, current
+from corank.bundle.bundle import Bundle, current_content
 from corank.core.errors import CorankError
 from corank.core.types import Report
 from corank.serving.funnel.funnel import Funnel
@@ -38,7 +38,7 @@ class BundleSource:
         self.path = path
 
     def newer(self, held: Funnel | None) -> Funnel | None:
-        if held is not None and held.manifest.content == current(self.path):
+        if held is not None and held.manifest.content == current_content(self.path):
             return None
         return Funnel(Bundle.open(self.path))
 

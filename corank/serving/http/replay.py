@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from corank.bundle.manifest import Bundle
+from corank.bundle.bundle import Bundle
 from corank.core.errors import DataError
 from corank.core.types import Report
 from corank.serving.funnel.funnel import Funnel

@@ -13,9 +13,10 @@ from contextlib import contextmanager, suppress
 from copy import copy
 from pathlib import Path
 
+from corank.bundle.bundle import Bundle, write_bundle
 from corank.bundle.item_layers import ItemLayer, LayeredItems
 from corank.bundle.item_vectors import save_vectors
-from corank.bundle.manifest import Bundle, BundleManifest, write
+from corank.bundle.manifest import BundleManifest
 from corank.core.errors import BundleError, StoreError
 from corank.core.files import read_frame
 from corank.serving.funnel.funnel import Funnel
@@ -49,7 +50,7 @@ def fetch_bundle(store: Store, version: str, cache: Path, proven: bool = False) 
             bundle = Bundle.open(path, proven)
         except BundleError:
             manifest = read_stored_manifest(store, version)
-            bundle = write(path, manifest, lambda folder: _fill(folder, store, version, manifest))
+            bundle = write_bundle(path, manifest, lambda folder: _fill(folder, store, version, manifest))
         _tidy(path)
     # what is written gets a name of its own; here the store's counts
     return Bundle(bundle.folder, bundle.manifest.model_copy(update={"content": version}))

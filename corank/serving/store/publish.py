@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from corank.bundle.manifest import CHUNK, FORMAT, Bundle, BundleManifest, Part, read_manifest
+from corank.bundle.bundle import CHUNK, Bundle
+from corank.bundle.manifest import FORMAT, BundleManifest, Part, read_manifest
 from corank.core.errors import CorankError, RequestError, StoreError
 from corank.core.time import format_time, now_ms
 from corank.core.types import Progress, Report

@@ -6,7 +6,8 @@ from typing import Any
 import msgspec
 import polars as pl
 
-from corank.bundle.manifest import Bundle, BundleManifest
+from corank.bundle.bundle import Bundle
+from corank.bundle.manifest import BundleManifest
 from corank.core.errors import DataError
 from corank.core.types import Progress
 from corank.data.as_of import newest_rows

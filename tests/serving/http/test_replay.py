@@ -17,7 +17,8 @@ import yaml
 
 import corank
 from corank.analysis.logged_request import logged_request
-from corank.bundle.manifest import Bundle, StageFacts, write
+from corank.bundle.bundle import Bundle, write_bundle
+from corank.bundle.manifest import StageFacts
 from corank.core.errors import CorankError, DataError
 from corank.core.time import now_ms
 from corank.serving.funnel.funnel import Funnel, Request
@@ -277,7 +278,7 @@ def test_a_stage_that_is_slow_now_is_waited_for(tmp_path: Path) -> None:
     stages = [hurried(stage) for stage in before.manifest.stages]
     manifest = before.manifest.model_copy(update={"stages": stages})
     source = serve(tmp_path / "served", derived().funnel, requests()[:4])
-    write(tmp_path / "bundle", manifest, lambda to: copy(before.folder, to))
+    write_bundle(tmp_path / "bundle", manifest, lambda to: copy(before.folder, to))
     funnel = Funnel.open(tmp_path / "bundle")
     assert all("fallback" in funnel.rank(Request.parse(asked)) for asked in requests()[:4])
     frame = pl.read_parquet(source)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from corank.bundle.manifest import Bundle
+from corank.bundle.bundle import Bundle
 from corank.core.errors import BundleError, StoreError
 from corank.core.time import now_ms
 from corank.serving.funnel.funnel import Funnel

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from corank.bundle.manifest import Bundle
+from corank.bundle.bundle import Bundle
 from corank.serving.funnel.funnel import Request
 from corank.serving.http.follower import Follower, StoreSource
 from corank.serving.store.base import open_store

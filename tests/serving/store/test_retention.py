@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import msgspec
 import pytest
 
-from corank.bundle.manifest import Bundle
+from corank.bundle.bundle import Bundle
 from corank.core.errors import StoreError
 from corank.core.time import now_ms
 from corank.serving.funnel.funnel import Funnel

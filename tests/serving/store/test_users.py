@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from corank.bundle.manifest import Bundle
+from corank.bundle.bundle import Bundle
 from corank.core.errors import DataError, StoreError
 from corank.serving.funnel.funnel import Request
 from corank.serving.store.base import Store
