@@ -4,9 +4,12 @@ Every test lists all violations at once.
 """
 
 import ast
+import importlib
+import inspect
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,8 @@ from corank.core.registry import Registry
 from corank.datasets.importer import IMPORTERS
 from corank.features.feature_kind import FEATURE_KINDS
 from corank.losses.base import LOSSES
+from corank.models.stage_model import STAGE_MODELS
+from corank.serving.funnel.stage_scorer import SCORERS
 from corank.serving.store.base import STORES
 
 ROOT = Path(corank.__file__).parent
@@ -33,6 +38,7 @@ FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 unfinished = pytest.mark.xfail(strict=False, reason="the packages are still being put in order")
+REGISTRIES = [FEATURE_KINDS, LOSSES, STAGE_MODELS, pytest.param(SCORERS, marks=unfinished), STORES, IMPORTERS]
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,13 @@ class Found:
 
     @property
     def where(self) -> str:
+        """File, line and name, for a message."""
         return f"{self.file}:{self.node.lineno} {self.name}"
+
+    def member(self) -> object:
+        """What is defined, as imported."""
+        module = self.file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        return attrgetter(self.name)(importlib.import_module(f"corank.{module}"))
 
 
 def sources() -> dict[str, ast.Module]:
@@ -138,14 +150,16 @@ def test_a_function_has_a_name_of_its_own() -> None:
 
 @unfinished
 def test_what_is_public_has_a_docstring() -> None:
-    refuse(found.where for found in DEFINITIONS if found.public and not ast.get_docstring(found.node))
+    """A method that overrides one of a base class may leave it to that one's."""
+    public = [found for found in DEFINITIONS if found.public and not ast.get_docstring(found.node)]
+    refuse(found.where for found in public if "." not in found.name or not inspect.getdoc(found.member()))
 
 
 def test_a_module_says_what_it_is() -> None:
     refuse(file for file, tree in SOURCES.items() if tree.body and not ast.get_docstring(tree))
 
 
-@pytest.mark.parametrize("registry", [FEATURE_KINDS, LOSSES, STORES, IMPORTERS], ids=lambda r: str(r.sort))
+@pytest.mark.parametrize("registry", REGISTRIES, ids=lambda r: str(r.sort))
 def test_no_part_is_told_apart_by_its_class(registry: Registry[Any]) -> None:
     """Code that asks for the class of a part would have to change with every part that is added."""
     homes = part_classes(registry)
