@@ -50,8 +50,7 @@ class Candidates:
     @property
     def rows(self) -> Longs:
         """Where each is among the items: (n,)."""
-        whole = self.request.place
-        return whole if len(self.alive) == len(whole) else whole[self.alive]
+        return self.request.place[self.alive]
 
 
 class StageInputs:
