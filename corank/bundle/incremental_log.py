@@ -1,4 +1,4 @@
-"""A newer log than a bundle's: what its priors have not counted yet.
+"""A newer log than that of a bundle: the candidates that the bundle's priors have not counted yet.
 
 Letters: C candidates.
 """
@@ -30,32 +30,32 @@ from corank.features.schema import Schema
 
 @dataclass(frozen=True)
 class RefreshSources:
-    """What a bundle is refreshed by."""
+    """The tables that a bundle is refreshed from."""
 
     log: str | list[str]
     items: str | list[str] | None = None
     users: str | list[str] | None = None
     base: Path = Path()
-    """Relative paths begin here."""
+    """The folder that relative paths begin at."""
     until: int | None = None
-    """The log is complete until then, ms UTC; its last row unless given."""
+    """The time until which the log is complete, ms UTC; that of its last row if not given."""
 
 
 @dataclass(frozen=True)
 class IncrementalLog:
-    """Its exposed candidates that some prior has not counted, repeats dropped, in the order of the log."""
+    """Exposed candidates that a prior has not counted, without duplicates, in the order of the log."""
 
     data: DataSettings
-    """Of what was read: no scores, and of the labels those that priors count."""
+    """The settings of what was read: no scores, and only the labels that priors count."""
     rows: pl.DataFrame
-    """As of `requests.columns`, numbered by `@row`: (C,)."""
+    """As of `log_columns`, numbered by the column ROW: (C,)."""
     labels: Labels
-    sides: OperandRows
+    operands: OperandRows
     """The operands of users, contexts and items: (C,)."""
     first: int
-    """When the log begins, ms UTC."""
+    """The time of the log's first row, ms UTC."""
     until: int
-    """Until when it is complete."""
+    """The time until which the log is complete, ms UTC."""
 
 
 def read_incremental_log(
@@ -66,24 +66,37 @@ def read_incremental_log(
     since: int,
     report: Report,
 ) -> IncrementalLog:
-    """Read and check a log, for snapshots that were taken at `since` (ms UTC) or later. Raises DataError."""
-    data, log = _needed(manifest), Table.scan("log", newer.log, newer.base)
+    """Read and check a newer log.
+
+    Args:
+        newer: the tables.
+        manifest: of the bundle.
+        encoders: of the bundle.
+        records: its items.
+        since: the time of its oldest snapshot, ms UTC.
+        report: receives a line for people.
+
+    Raises:
+        DataError: the log, or the table of users, cannot be read.
+    """
+    data, log = _narrow(manifest), Table.scan("log", newer.log, newer.base)
     keys = [*data.request, data.user, data.item]
     log.require([*keys, data.time, *(c for c in (data.level, data.weight) if c)])
     log.require(label.column for label in data.labels.values())
     log.check_whole(keys)
-    first, last = _ends(log, data)
+    first, last = _time_span(log, data)
     check_labels(log, data)
     check_weight(log, data)
-    rows = _exposed(log, data, manifest, since)
+    rows = _read_exposed(log, data, manifest, since)
     _check_item(log, data, rows, records)
-    sides = _sides(rows, data, manifest, encoders, records, newer, report)
+    operands = _operand_rows(rows, data, manifest, encoders, records, newer, report)
     return IncrementalLog(
-        data, rows, known(rows, data), sides, first, last if newer.until is None else newer.until
+        data, rows, known(rows, data), operands, first, last if newer.until is None else newer.until
     )
 
 
-def _needed(manifest: BundleManifest) -> DataSettings:
+def _narrow(manifest: BundleManifest) -> DataSettings:
+    """Return the settings of the log without what priors do not read."""
     held, names = manifest.data.labels, set()
     for prior in manifest.declared.priors().values():
         label = prior.label
@@ -94,8 +107,8 @@ def _needed(manifest: BundleManifest) -> DataSettings:
     return manifest.data.model_copy(update={"labels": labels, "scores": {}, "position": None, "columns": []})
 
 
-def _ends(log: Table, data: DataSettings) -> tuple[int, int]:
-    """When the log begins and ends, ms UTC. Raises DataError where it is empty, or lacks a user, an item or a time."""
+def _time_span(log: Table, data: DataSettings) -> tuple[int, int]:
+    """Find the first and the last time of the log, ms UTC. Raises DataError if it is empty or a key is null."""
     time = log.moment(data.time)
     nulls = pl.any_horizontal(pl.col(data.user).is_null(), pl.col(data.item).is_null(), time.is_null())
     found = log.collect(log.frame.select(time.min().alias("first"), time.max().alias("last"), nulls.any()))
@@ -108,13 +121,13 @@ def _ends(log: Table, data: DataSettings) -> tuple[int, int]:
 
 
 def _prior_operands(schema: Schema) -> OperandNames:
-    """What priors count by of requests."""
+    """Name the operands of requests that priors count by."""
     derived = schema.derived()
     return OperandNames.of(schema, "query", [derived[name] for name in schema.priors()])
 
 
 def _sources(log: Table, manifest: BundleManifest) -> dict[str, Source]:
-    """Of the log's columns that priors count by."""
+    """Find the features of the log that priors count by."""
     schema, found = manifest.declared, {}
     for name in _prior_operands(schema).names:
         if manifest.sources[name] == "log" or schema.column(name) == manifest.user:
@@ -123,30 +136,32 @@ def _sources(log: Table, manifest: BundleManifest) -> dict[str, Source]:
     return found  # type: ignore[return-value]
 
 
-def _exposed(log: Table, data: DataSettings, manifest: BundleManifest, since: int) -> pl.DataFrame:
+def _read_exposed(log: Table, data: DataSettings, manifest: BundleManifest, since: int) -> pl.DataFrame:
+    """Read the exposed candidates that some prior has not counted. Raises DataError for one with two rows."""
     late = max(prior.known_after(data) for prior in manifest.declared.priors().values())
     begin = since - late // MILLISECOND
-    shown = pl.lit(True) if data.level is None else pl.col(data.level).cast(pl.String) == data.levels[-1]
+    exposed = pl.lit(True) if data.level is None else pl.col(data.level).cast(pl.String) == data.levels[-1]
     read = log_columns(log, data, manifest.declared, _sources(log, manifest))
-    rows = log.collect(log.frame.filter(shown, log.moment(data.time) >= begin).select(read))
+    rows = log.collect(log.frame.filter(exposed, log.moment(data.time) >= begin).select(read))
     rows = rows.unique(maintain_order=True)
     once = [*request_columns(data).values(), ITEM]
     twice = rows.filter(rows.select(once).is_duplicated())
     if len(twice):
         where = {column: twice[name][0] for column, name in request_columns(data).items()}
-        spelt = ", ".join(f"{column}={value!r}" for column, value in where.items())
+        key = ", ".join(f"{column}={value!r}" for column, value in where.items())
         raise DataError(
-            f"data.log: request {spelt}: {data.item}={twice[ITEM][0]!r} has two rows that differ; keep one"
+            f"data.log: request {key}: {data.item}={twice[ITEM][0]!r} has two rows that differ; keep one"
         )
     return rows.with_row_index(ROW)
 
 
 def _check_item(log: Table, data: DataSettings, rows: pl.DataFrame, records: ItemRecords) -> None:
+    """Raise DataError if the log's item ids are of another type than the bundle's."""
     if rows[ITEM].dtype != records.ids.values.dtype:
         raise log.unfit(data.item, f"{records.ids.values.dtype}, as in the bundle")
 
 
-def _sides(
+def _operand_rows(
     rows: pl.DataFrame,
     data: DataSettings,
     manifest: BundleManifest,
@@ -155,37 +170,37 @@ def _sides(
     newer: RefreshSources,
     report: Report,
 ) -> OperandRows:
+    """Make the operands that priors count by: (C)."""
     schema = manifest.declared
     wanted = _prior_operands(schema)
-    frame = rows.hstack(_of_users(rows, data, manifest, wanted, newer))
+    frame = rows.hstack(_user_features(rows, data, manifest, wanted, newer))
 
     def column(name: str) -> pl.Series:
         values = frame[user_column(name) if user_column(name) in frame.columns else schema.column(name)]
-        encoders.encode(
-            name, values
-        )  # for its errors: values of another type would be counted, and never found
+        # for its errors: values of another type would be counted, and never found
+        encoders.encode(name, values)
         return values
 
     query = Operands.of(encoders, wanted, column, len(rows))
     record = records.ids.find(rows[ITEM])
-    strange = np.flatnonzero(record < 0)
-    if len(strange):
-        count = rows[ITEM].gather(strange).n_unique()
+    unknown = np.flatnonzero(record < 0)
+    if len(unknown):
+        count = rows[ITEM].gather(unknown).n_unique()
         report(
-            f"log: {count:,} items have no record; they are counted by their id alone (give the items, too)"
+            f"log: {count:,} items have no record; they are counted by their id alone (pass the table of items, too)"
         )
     item = _item_operands(records, encoders, manifest, record, rows[ITEM])
     return OperandRows.pairs(schema, query, item, np.arange(len(rows)), None)
 
 
-def _of_users(
+def _user_features(
     rows: pl.DataFrame,
     data: DataSettings,
     manifest: BundleManifest,
     wanted: OperandNames,
     newer: RefreshSources,
 ) -> pl.DataFrame:
-    """What priors count by of the users, as of each row: columns `@user <feature>`. Raises DataError."""
+    """Read the users' features that priors count by, as of each row, in the columns of `user_column`: (C)."""
     schema = manifest.declared
     names = {
         name: schema.column(name)
@@ -196,7 +211,7 @@ def _of_users(
         return pl.DataFrame()
     if newer.users is None:
         raise DataError(
-            f"features.{next(iter(names))}: a prior counts by it, and it is of the users; give them, too"
+            f"features.{next(iter(names))}: a prior counts by it, and it is read from the users; pass that table, too"
         )
     table = Table.scan("users", newer.users, newer.base)
     users, _ = VersionedRows.read(
@@ -209,15 +224,15 @@ def _of_users(
 def _item_operands(
     records: ItemRecords, encoders: Encoders, manifest: BundleManifest, record: Longs, ids: pl.Series
 ) -> Operands:
-    """Of the rows' items; of one without a record its id is known, and all else missing."""
-    schema, strange = manifest.declared, np.flatnonzero(record < 0)
-    alone, nothing = ids.gather(strange), pl.Series([None] * len(strange), dtype=pl.Null)
+    """Make the operands of the rows' items. Of an item without a record the id is known and all else missing: (C)."""
+    schema, unknown = manifest.declared, np.flatnonzero(record < 0)
+    ids_alone, missing = ids.gather(unknown), pl.Series([None] * len(unknown), dtype=pl.Null)
 
     def column(name: str) -> pl.Series:
-        return alone if schema.column(name) == manifest.item else nothing
+        return ids_alone if schema.column(name) == manifest.item else missing
 
-    bare = Operands.of(encoders, OperandNames.of(schema, "item"), column, len(strange))
-    if len(strange) == len(record):
+    bare = Operands.of(encoders, OperandNames.of(schema, "item"), column, len(unknown))
+    if len(unknown) == len(record):
         return bare
     held = records.operands.take(np.maximum(record, 0))
-    return held.with_rows(strange, bare) if len(strange) else held
+    return held.with_rows(unknown, bare) if len(unknown) else held

@@ -1,8 +1,8 @@
-"""A bundle brought forward by newer logs, nothing trained: priors, item records and vectors; the model stays the same.
+"""Refreshing a bundle from newer tables without training: priors, item records and vectors. The model stays the same.
 
-A prior's snapshot moves to the last period that the log closes, and counts what happened since its own. Newer rows of
-`items` take the place of older records, and add to them. All that is derived of items is derived anew, with it what
-histories know of their items, and every item vector.
+The snapshot of a prior moves to the last period that the log closes, and counts what happened since the earlier one.
+Newer rows of `items` replace older records, or are added. Derived features of items and all item vectors are computed
+again.
 """
 
 import os
@@ -33,9 +33,16 @@ from corank.features.row_columns import ID
 
 
 def refresh(path: Path, newer: RefreshSources, report: Report = lambda line: None) -> Bundle:
-    """Write the refreshed content of a bundle in its place: the same `model_version`, a new `items_seq`.
+    """Replace the content of a bundle by a refreshed one, of the same `model_version` and a new `items_seq`.
 
-    Raises BundleError, DataError; what was there before is untouched then.
+    Args:
+        path: the bundle.
+        newer: the tables.
+        report: receives a line about each step.
+
+    Raises:
+        BundleError: the bundle is damaged or cannot be written; it is left as it was.
+        DataError: the tables cannot be read.
     """
     bundle = Bundle.open(path)
     manifest, folder = bundle.manifest, bundle.folder
@@ -44,11 +51,11 @@ def refresh(path: Path, newer: RefreshSources, report: Report = lambda line: Non
     priors = read_snapshots(folder, manifest)
     if newer.items is not None:
         table = Table.scan("items", newer.items, newer.base)
-        records = _renewed(records, encoders, priors, manifest, table, report)
+        records = _merge_items(records, encoders, priors, manifest, table, report)
     if priors.rates:
         since = min((priors.cut or {}).values())
-        read = read_incremental_log(newer, manifest, encoders, records, since, report)
-        priors = _forward(priors, read, manifest.declared.priors(), report)
+        log = read_incremental_log(newer, manifest, encoders, records, since, report)
+        priors = _advance(priors, log, manifest.declared.priors(), report)
     records = records.refresh_derived(encoders, priors)
     fresh = manifest.model_copy(
         update={
@@ -70,11 +77,11 @@ def _fill(
     records: ItemRecords,
     priors: Snapshots,
 ) -> None:
-    """All parts of the content: those of the model as they are, the others anew."""
+    """Write all parts of the content: those of the model as they are, the others anew."""
     for part in manifest.parts:
         if not part.startswith(("items/", "priors/", "retrieval/")):
             (content / part).parent.mkdir(parents=True, exist_ok=True)
-            _same(before / part, content / part)
+            _link(before / part, content / part)
     for n, rates in enumerate(priors.rates.values()):
         rates.save(prior_folder(content, n))
     records.save(content / "items")
@@ -86,15 +93,15 @@ def _fill(
     refresh_retrieval(before, content, vectors)
 
 
-def _same(old: Path, new: Path) -> None:
-    """The same file under another name, or a copy where the disk knows no such thing: parts never change."""
+def _link(old: Path, new: Path) -> None:
+    """Hard-link a file, or copy it if the file system cannot. A link is safe, since parts never change."""
     try:
         os.link(old, new)
     except OSError:
         shutil.copyfile(old, new)
 
 
-def _renewed(
+def _merge_items(
     records: ItemRecords,
     encoders: Encoders,
     priors: Snapshots,
@@ -102,36 +109,36 @@ def _renewed(
     table: Table,
     report: Report,
 ) -> ItemRecords:
-    """The records with the newest rows of a table in the place of older ones, and its new items among them."""
+    """Merge the newest rows of a table of items with the records. Raises DataError."""
     key, columns = manifest.item, list(manifest.request_columns.item)
     check_values(table, manifest.item_columns, [key])
     none = pl.Series(dtype=records.ids.values.dtype)
     versions, _ = VersionedRows.read(table, key, columns, none, only=False)
     frame = newest_rows(versions.frame).rename({ID: key})
     known_ids = int((records.ids.find(frame[key]) >= 0).sum())
-    report(f"items: {known_ids:,} renewed, {len(frame) - known_ids:,} new")
+    report(f"items: {known_ids:,} replaced, {len(frame) - known_ids:,} new")
     return records.merge(ItemRecords.of(frame, encoders, priors, key, manifest.item_columns))
 
 
-def _forward(
-    priors: Snapshots, newer: IncrementalLog, features: Mapping[str, CountedFeature], report: Report
+def _advance(
+    priors: Snapshots, log: IncrementalLog, features: Mapping[str, CountedFeature], report: Report
 ) -> Snapshots:
-    """The snapshots as of the last period that the log closes."""
-    data = newer.data
+    """Bring the snapshots forward to the last period that the log closes."""
+    data = log.data
     rates, cuts = dict(priors.rates), dict(priors.cut or {})
     for name, feature in features.items():
         since = cuts[name]
-        cut = int(floor_times(np.array([newer.until]), feature.every, data.timezone)[0])
+        cut = int(floor_times(np.array([log.until]), feature.every, data.timezone)[0])
         if cut <= since:
             report(f"{name}: still as of {format_time(since)}; the log closes no later period")
             continue
         late, period = feature.known_after(data) // MILLISECOND, feature.every // MILLISECOND
-        if newer.first >= since - late + (min(late, period) or period):
+        if log.first >= since - late + (min(late, period) or period):
             begin = format_time(since - late)
             report(
-                f"{name}: counts nothing between {begin} and {format_time(newer.first)}, where the log begins"
+                f"{name}: counts nothing between {begin} and {format_time(log.first)}, where the log begins"
             )
-        counts = feature.count(newer.rows, data, newer.labels, newer.sides)
+        counts = feature.count(log.rows, data, log.labels, log.operands)
         rates[name] = rates[name].extended(counts, since, cut)
         cuts[name] = cut
         new = int(counts["period"].is_between(since, cut, closed="left").sum())

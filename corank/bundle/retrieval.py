@@ -1,8 +1,8 @@
-"""Retrieval in a bundle: its index and its recall, and the candidates of a request that brings none.
+"""Retrieval in a bundle: its index, the recall of the index, and candidates for a request that brings none.
 
-    retrieval/facts.json        whose vectors, how many candidates, what the index was tuned to
+    retrieval/facts.json        the stage, the number of candidates, what the index was tuned to
     retrieval/queries.npy       query vectors of logged requests, by which recall is measured
-    retrieval/index.faiss       unless every search is exact
+    retrieval/index.faiss       the index, unless every search is exact
 
 Letters: N items of the bundle · S newer ones · d last width of the towers · Q queries.
 """
@@ -40,30 +40,28 @@ from corank.features.schema import Schema
 
 FACTS, QUERIES, INDEX = "retrieval/facts.json", "retrieval/queries.npy", "retrieval/index.faiss"
 MANY = 256
-"""Queries that recall is measured by."""
+"""Queries by which recall is measured."""
 FILTERS = 256
-"""Filters whose items are remembered."""
+"""Filters whose items are cached."""
 
 Where = tuple[tuple[str, tuple[int, ...]], ...]
-"""By feature the hashes of the values that are let through, both ascending."""
+"""Filters of a request: for each feature the hashes of the values that may pass, both ascending."""
 
 
 class RetrievalFacts(Settings):
-    """Of a bundle that retrieves."""
+    """The facts of a bundle that retrieves."""
 
     settings: RetrievalSettings
     recall: IndexTuning
     microseconds: float
-    """Of a search, median, where the bundle was written."""
+    """Median of a search, on the machine that wrote the bundle."""
     exact_microseconds: float
-    """Of an exact one, beside it."""
+    """Median of an exact search, beside it."""
 
     def __str__(self) -> str:
         found = self.recall
         short = (
-            ""
-            if found.recall >= self.settings.recall
-            else f", short of the {self.settings.recall:g} asked for"
+            "" if found.recall >= self.settings.recall else f", short of the wanted {self.settings.recall:g}"
         )
         return (
             f"retrieval: {found.index}, recall@{found.k} {found.recall:.4f}{short}; a search takes "
@@ -72,7 +70,7 @@ class RetrievalFacts(Settings):
 
     @classmethod
     def read(cls, folder: Path) -> Self | None:
-        """Of a bundle's content; None for one that does not retrieve. Raises BundleError."""
+        """Read the facts of a bundle's content; None for one that does not retrieve. Raises BundleError."""
         try:
             held = (folder / FACTS).read_bytes()
         except FileNotFoundError:
@@ -80,10 +78,21 @@ class RetrievalFacts(Settings):
         return cls.model_validate_json(held)
 
 
-def sampled_queries(
+def sample_queries(
     packed: PackedDataset, layout: Layout, tables: Mapping[int, Floats], graph: Path, seed: int = 0
 ) -> Floats:
-    """What a query tower makes of some logged requests, validation's if there are any: (Q, d). Raises BundleError."""
+    """Compute query vectors of some logged requests, those of validation if there are any: (Q, d).
+
+    Args:
+        packed: the requests.
+        layout: of dense inputs.
+        tables: dimension → embedding table of the query tower.
+        graph: the query tower.
+        seed: of the choice.
+
+    Raises:
+        BundleError: there are no requests.
+    """
     shards = [shard for split in ("valid", "train", "test") for shard in packed.splits.get(split, ())]
     shard = next((shard for shard in shards if len(shard)), None)
     if shard is None:
@@ -98,7 +107,18 @@ def sampled_queries(
 def write_retrieval(
     folder: Path, settings: RetrievalSettings, vectors: Floats, queries: Floats, seed: int = 0
 ) -> None:
-    """Write the parts of a bundle's content. Raises BundleError."""
+    """Build and tune an index, and write the parts of a bundle's content.
+
+    Args:
+        folder: the content.
+        settings: of retrieval.
+        vectors: item vectors: (N, d).
+        queries: (Q, d).
+        seed: of the index.
+
+    Raises:
+        BundleError: the index cannot be written.
+    """
     (folder / "retrieval").mkdir(exist_ok=True)
     write_array(folder / QUERIES, queries)
     vectors = np.ascontiguousarray(vectors)
@@ -106,13 +126,13 @@ def write_retrieval(
     recall = tune(index, vectors, queries, settings)
     if index is not None:
         write(index, folder / INDEX)
-    took, exactly = time_searches(Retriever(vectors, index, recall), queries)
-    facts = RetrievalFacts(settings=settings, recall=recall, microseconds=took, exact_microseconds=exactly)
+    indexed, exact = time_searches(Retriever(vectors, index, recall), queries)
+    facts = RetrievalFacts(settings=settings, recall=recall, microseconds=indexed, exact_microseconds=exact)
     write_bytes(folder / FACTS, facts.model_dump_json(indent=1).encode())
 
 
 def refresh_retrieval(before: Path, folder: Path, vectors: Mapping[str, Floats]) -> None:
-    """The same retrieval over newer vectors, if there is any. Raises BundleError."""
+    """Write the same retrieval over newer vectors, if the bundle retrieves. Raises BundleError."""
     facts = RetrievalFacts.read(before)
     if facts is not None:
         settings = facts.settings
@@ -120,7 +140,7 @@ def refresh_retrieval(before: Path, folder: Path, vectors: Mapping[str, Floats])
 
 
 class Retrieval:
-    """Finds the candidates of one model version, among the items after one change."""
+    """Finds candidates of one model version, among the items as of one change."""
 
     def __init__(self, retriever: Retriever, settings: RetrievalSettings, items: LayeredItems) -> None:
         self._retriever, self.settings = retriever, settings
@@ -138,7 +158,7 @@ class Retrieval:
 
     @classmethod
     def open(cls, folder: Path, items: LayeredItems) -> Self | None:
-        """Of a bundle's content; None for one that does not retrieve. Raises BundleError, DataError."""
+        """Open the retrieval of a bundle's content; None if it does not retrieve. Raises BundleError, DataError."""
         facts = RetrievalFacts.read(folder)
         if facts is None:
             return None
@@ -147,17 +167,21 @@ class Retrieval:
         return cls(Retriever(vectors, index, facts.recall), facts.settings, items)
 
     def with_items(self, items: LayeredItems) -> Self:
-        """With other newer items on the same bundle's."""
+        """Search other newer items on top of the same bundle."""
         return type(self)(self._retriever, self.settings, items)
 
     def search(self, query: Floats, k: int, where: Where) -> Longs:
-        """Places of the k items nearest to a query (d,) that pass the filters, best first, or fewer."""
+        """Find the k items with the largest dot product with a query (d,) that pass the filters.
+
+        Returns:
+            Their positions in `LayeredItems`, best first; fewer than k if fewer pass.
+        """
         side = None if self._newer is None else self._newer.vectors[self.settings.stage]
         return self._retriever.search(query, k, self._older(where), side, self._among(where))[0]
 
 
 def _allowed(operands: Operands | None, stale: Longs, where: Where) -> AllowedRows | None:
-    """Of items, those that pass and that newer ones do not replace; None for all."""
+    """Find the items that pass the filters and that newer ones do not replace; None for all."""
     if operands is None or (not len(stale) and not where):
         return None
     mask = mask_items(operands, where)
@@ -166,7 +190,7 @@ def _allowed(operands: Operands | None, stale: Longs, where: Where) -> AllowedRo
 
 
 def mask_items(operands: Operands, where: Where) -> Mask:
-    """Which items have, of every feature that is filtered by, one of the values: (N,)."""
+    """Mark the items that have one of the wanted values of every filtered feature: (N,)."""
     mask = np.ones(operands.count, dtype=bool)
     for name, values in where:
         wanted = np.array(values, dtype=np.uint64)
@@ -182,5 +206,5 @@ def mask_items(operands: Operands, where: Where) -> Mask:
 
 
 def filter_columns(schema: Schema) -> dict[str, str]:
-    """The features that a request may filter by, by their column."""
+    """Map the columns that a request may filter by to their features."""
     return {schema.column(name): name for name in schema.filters()}

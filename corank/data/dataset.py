@@ -15,7 +15,7 @@ from corank.core.files import read_array, read_frame, read_ragged
 from corank.core.ragged import Ragged, Rows
 from corank.core.types import Floats, Ints, Longs
 from corank.data.as_of import VersionedRows, newest_rows
-from corank.data.pack_manifest import PACK_AGAIN, PackManifest, read_manifest
+from corank.data.pack_manifest import PACK_AGAIN, PackManifest, read_pack_manifest
 from corank.features.encoders import Encoders
 from corank.features.history import Events
 from corank.features.log_schema import DataSettings
@@ -27,13 +27,13 @@ from corank.features.schema import Placement, Schema
 
 @dataclass(frozen=True)
 class Shard:
-    """Some R requests of a split, in the order of time, and their C candidates, in the order of the log."""
+    """R requests of a split in the order of time, and their C candidates in the order of the log."""
 
     folder: Path
     request_start: Longs
     """Where each request's candidates begin, and the end: (R + 1,)."""
     query: Rows
-    """(R). A history's values are the events of all users; an attribute of its items has them, too."""
+    """(R). The values of a history, and of an attribute of its items, are the events of all users."""
     user: Ints
     """Index into `PackedDataset.users`: (R,)."""
     time: Longs
@@ -43,19 +43,19 @@ class Shard:
     level: NDArray[np.uint8]
     """(C,)"""
     labels: dict[str, NDArray[np.int8]]
-    """0, 1, or -1 where unknown, as everywhere but where exposed: (C,)."""
+    """0, 1, or -1 if unknown, as for all candidates that were not exposed: (C,)."""
     scores: dict[str, Floats]
-    """Logged scores as logits, NaN where there is none: (C,)."""
+    """Logged scores as logits, NaN if there is none: (C,)."""
     weight: Floats | None
-    """(C,), if the log has it."""
+    """(C,); None if the log does not have it."""
     position: NDArray[np.int16] | None
-    """Where it stood on the page, −1 where unknown: (C,), if the log has it."""
+    """Position on the page, −1 if unknown: (C,); None if the log does not have it."""
     columns: dict[str, Floats]
-    """Those of the data's `columns` that are of the log: (C,)."""
+    """Those of the data's `columns` that are read from the log: (C,)."""
     cross: Rows
-    """(C), of no columns if there are no cross features."""
+    """(C), without columns if there are no cross features."""
     truth: dict[str, Floats]
-    """The true probability of a label, for labels of the truth table: (C,)."""
+    """True probabilities, for labels of the table of truth: (C,)."""
 
     def __len__(self) -> int:
         return len(self.user)
@@ -66,16 +66,18 @@ class Shard:
         return read_frame(self.folder / "request.arrow")
 
     def request_key(self, row: int) -> dict[str, Any]:
-        """The request key's columns of one request."""
+        """Return the request key of one request, by column."""
         return self.keys.row(row, named=True)
 
     def operands(self, schema: Schema) -> Operands:
-        """Of the requests, but for their histories."""
+        """Memory-map the operands of the requests, histories left out."""
         wanted = OperandNames.of(schema, "query")
         return Operands.load(self.folder / "query" / "operands", wanted, len(self))
 
     @classmethod
     def open(cls, folder: Path, manifest: PackManifest, schema: Schema, events: dict[str, Events]) -> Self:
+        """Memory-map a shard. Raises DataError."""
+
         def array(name: str) -> NDArray[Any]:
             return read_array(folder / f"{name}.npy")
 
@@ -94,7 +96,9 @@ class Shard:
             array("weight") if data.weight else None,
             array("position") if data.position else None,
             {name: array(f"column.{name}") for name in logged},
-            _rows(folder / "cross", [read_ragged(folder / "cross", n) for n in _places(schema, "cross")]),
+            _rows(
+                folder / "cross", [read_ragged(folder / "cross", n) for n in _list_features(schema, "cross")]
+            ),
             {name: array(f"truth.{name}") for name in labels if (folder / f"truth.{name}.npy").exists()},
         )
 
@@ -103,7 +107,7 @@ def _rows(folder: Path, lists: list[Ragged]) -> Rows:
     return Rows(read_array(folder / "ids.npy"), read_array(folder / "numbers.npy"), tuple(lists))
 
 
-def _places(schema: Schema, placement: Placement) -> range:
+def _list_features(schema: Schema, placement: Placement) -> range:
     return range(len(schema.placed(placement).lists))
 
 
@@ -119,24 +123,35 @@ def _query_lists(folder: Path, schema: Schema, events: dict[str, Events]) -> lis
 
 @dataclass(frozen=True)
 class PackedDataset:
+    """Packed data, memory-mapped.
+
+    Example:
+        packed = PackedDataset.open(Path("packed/example"))
+        packed.splits["train"][0].request_start
+    """
+
     folder: Path
     manifest: PackManifest
     schema: Schema
     encoders: Encoders
     items: Rows
-    """A row per item and the time from which it holds."""
+    """A row for each item and time from which it holds."""
     events: dict[str, Events]
     """By `History.events`."""
     splits: dict[str, tuple[Shard, ...]]
 
     @classmethod
     def open(cls, folder: Path, expect: str | None = None) -> Self:
-        """Open packed data, nothing read but its manifest and encoders.
+        """Open packed data; only manifest and encoders are read.
 
-        Raises DataError if they are missing, incomplete or damaged, and, given a fingerprint to `expect`, of another
-        config or other files.
+        Args:
+            folder: of the packed data.
+            expect: the fingerprint of the config and the files that it should be packed from.
+
+        Raises:
+            DataError: the data are missing, incomplete, damaged, or of another fingerprint.
         """
-        manifest = read_manifest(folder)
+        manifest = read_pack_manifest(folder)
         if expect is not None and manifest.fingerprint != expect:
             raise DataError(f"{folder}: packed from another config or other files: {PACK_AGAIN}")
         for name, size in manifest.files.items():
@@ -149,7 +164,7 @@ class PackedDataset:
 
     @classmethod
     def load(cls, folder: Path, manifest: PackManifest, encoders: Encoders) -> Self:
-        """Packed data of a manifest, memory-mapped."""
+        """Memory-map packed data whose manifest and encoders are at hand."""
         schema = encoders.schema
         events = {h.events: Events.open(folder / "events", h.events) for h in schema.histories().values()}
         items = folder / "items"
@@ -158,7 +173,7 @@ class PackedDataset:
             manifest,
             schema,
             encoders,
-            _rows(items, [read_ragged(items, n) for n in _places(schema, "item")]),
+            _rows(items, [read_ragged(items, n) for n in _list_features(schema, "item")]),
             events,
             {
                 split: tuple(Shard.open(folder / split / s.name, manifest, schema, events) for s in shards)
@@ -168,11 +183,12 @@ class PackedDataset:
 
     @property
     def data(self) -> DataSettings:
+        """The settings of the tables."""
         return self.manifest.data
 
     @cached_property
     def codes(self) -> str:
-        """A hash of the encoders: what a model learnt of a code holds under these alone."""
+        """A hash of the encoders: the weights of a model hold for these codes alone."""
         digest = hashlib.sha256()
         for file in sorted((self.folder / "encoders").iterdir()):
             digest.update(file.name.encode() + file.read_bytes())
@@ -185,7 +201,7 @@ class PackedDataset:
 
     @cached_property
     def item_keys(self) -> pl.DataFrame:
-        """Columns `item` and `valid_from` (ms since 1970 UTC, the least integer for always) of the item rows."""
+        """Columns `item` and `valid_from` (ms UTC, NEVER for always) of the item rows."""
         return read_frame(self.folder / "items" / "keys.arrow")
 
     @cached_property
@@ -195,19 +211,19 @@ class PackedDataset:
 
     @cached_property
     def item_operands(self) -> Operands:
-        """Of the item rows."""
+        """The operands of the item rows."""
         wanted = OperandNames.of(self.schema, "item")
         return Operands.load(self.folder / "items" / "operands", wanted, len(self.items))
 
     @cached_property
     def item_columns(self) -> dict[str, Floats]:
-        """Those of the data's `columns` that are of the items, by item row."""
+        """Those of the data's `columns` that are read from items, by item row."""
         names = self.manifest.item_columns
         return {name: read_array(self.folder / "items" / f"column.{name}.npy") for name in names}
 
     @cached_property
     def priors(self) -> Snapshots:
-        """What every prior counted, period by period."""
+        """The counts of every prior, period by period."""
         folders = {name: prior_folder(self.folder, n) for n, name in enumerate(self.schema.priors())}
         rates = {name: Rates.load(folder) for name, folder in folders.items()}
         return Snapshots(rates, self.data.timezone)
@@ -219,5 +235,5 @@ class PackedDataset:
 
 
 def prior_folder(folder: Path, n: int) -> Path:
-    """Where the n-th prior's counts lie, in packed data as in a bundle."""
+    """Return the folder of the n-th prior's counts, in packed data as in a bundle."""
     return folder / "priors" / str(n)

@@ -18,17 +18,20 @@ from corank.features.schema import Schema
 
 FORMAT = 3
 MANIFEST = "manifest.json"
+"""The file's name."""
 PACK_AGAIN = "run `corank pack` again"
 
 
 class ShardCount(Settings):
+    """Name and size of a shard."""
+
     name: str
     requests: int
     candidates: int
 
 
 class PackManifest(Settings):
-    """What a folder of packed data holds; written last."""
+    """Describes a folder of packed data; written last."""
 
     format: int
     fingerprint: str
@@ -38,9 +41,9 @@ class PackManifest(Settings):
     levels: dict[str, int]
     """Candidates of each level."""
     dropped: dict[str, int]
-    """Rows left out, and users without a row in `users`: by reason."""
+    """Reason → rows that were left out, or users without a row in `users`."""
     last: int
-    """When the log's last candidate was, ms UTC."""
+    """The time of the log's last candidate, ms UTC."""
     sources: dict[str, Source]
     """The table of each feature of a column."""
     item_columns: list[str]
@@ -52,9 +55,9 @@ class PackManifest(Settings):
 
 
 def fingerprint(data: DataSettings, schema: Schema, base: Path) -> str:
-    """A hash of the settings and of each input file's size and time of change (of a URL its name alone).
+    """Hash the settings, and size and time of change of each input file (of a URL only its name).
 
-    Raises DataError for a missing file.
+    Raises DataError if a file is missing.
     """
     features = {name: feature.model_dump(mode="json") for name, feature in schema.features.items()}
     inputs: dict[str, Any] = {}
@@ -63,11 +66,12 @@ def fingerprint(data: DataSettings, schema: Schema, base: Path) -> str:
             stat = None if "://" in path else Path(path).stat()
             # relative, so that a project's folder may move
             inputs[os.path.relpath(path, base) if stat else path] = stat and [stat.st_size, stat.st_mtime_ns]
-    said = json.dumps([FORMAT, data.model_dump(mode="json"), features, inputs], sort_keys=True)
-    return hashlib.sha256(said.encode()).hexdigest()
+    text = json.dumps([FORMAT, data.model_dump(mode="json"), features, inputs], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
-def read_manifest(folder: Path) -> PackManifest:
+def read_pack_manifest(folder: Path) -> PackManifest:
+    """Read the manifest of packed data. Raises DataError if it is absent, damaged or of another format."""
     path = folder / MANIFEST
     try:
         content = path.read_bytes()

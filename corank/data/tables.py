@@ -1,4 +1,4 @@
-"""The user's tables (log, items, users, truth): where they are, what they hold, how they are read."""
+"""The user's tables: log, items, users, truth."""
 
 import difflib
 from collections.abc import Iterable, Iterator
@@ -22,9 +22,9 @@ _FORMATS = {
 
 
 def files(source: str | list[str], base: Path) -> list[str]:
-    """The files of a table, globs expanded; relative paths are relative to `base`. URLs are left as they are.
+    """List the files of a table. Globs are expanded, paths are relative to `base`, URLs are left as they are.
 
-    Raises DataError for what does not exist.
+    Raises DataError if a file does not exist.
     """
     found: list[str] = []
     for part in [source] if isinstance(source, str) else source:
@@ -44,7 +44,7 @@ def files(source: str | list[str], base: Path) -> list[str]:
 
 
 def changed_at(source: str | list[str] | None, base: Path) -> int:
-    """When a table's files were last changed, ms UTC: of URLs now, of no table at all 0."""
+    """Find when a table's files were last changed, ms UTC: now for URLs, 0 for no table."""
     if source is None:
         return 0
     return max(
@@ -59,16 +59,17 @@ VALID_FROM = "valid_from"
 
 @dataclass(frozen=True)
 class Table:
-    """A table read lazily. `name` is its key in the config; messages are about that table."""
+    """A table that is read lazily."""
 
     name: str
+    """Its key in the config, for messages."""
     frame: pl.LazyFrame
     types: pl.Schema
     format: str
 
     @classmethod
     def scan(cls, name: str, source: str | list[str], base: Path) -> Self:
-        """Open Parquet, CSV or Feather, told by the ending. Raises DataError if missing or unreadable."""
+        """Open a table of Parquet, CSV or Feather files, told by their ending. Raises DataError if that fails."""
         paths = files(source, base)
         formats = {
             next((f for end, f in _FORMATS.items() if path.lower().endswith(end)), None) for path in paths
@@ -92,7 +93,7 @@ class Table:
             raise DataError(f"data.{name}: {paths[0]} cannot be read: {error}") from None
 
     def require(self, columns: Iterable[str]) -> None:
-        """Raise DataError unless every column is there."""
+        """Raise DataError if a column is missing."""
         for column in columns:
             if column not in self.types:
                 near = difflib.get_close_matches(column, list(self.types), n=3)
@@ -100,7 +101,7 @@ class Table:
                 raise DataError(f"data.{self.name}: no column '{column}'; {hint}")
 
     def key(self, column: str) -> pl.Expr:
-        """A column that identifies: as 64-bit whole numbers, as text, or (a date or time) as it is."""
+        """Select a column of ids: as 64-bit whole numbers, as text, or, if it holds dates or times, as it is."""
         self.require([column])
         kind = self.types[column]
         if kind.is_integer() or kind.is_float() or kind in (pl.Boolean, pl.Null):
@@ -112,7 +113,7 @@ class Table:
         raise self.unfit(column, "whole numbers or text")
 
     def moment(self, column: str) -> pl.Expr:
-        """A time as ms since 1970 UTC: from datetimes (without a zone: UTC), dates, or integers in ms."""
+        """Select a time as ms since 1970 UTC: from datetimes (without a zone: UTC), dates, or integers in ms."""
         self.require([column])
         kind = self.types[column]
         if kind.is_integer() or kind == pl.Null:
@@ -128,7 +129,7 @@ class Table:
         return self.moment(VALID_FROM).fill_null(NEVER) if VALID_FROM in self.types else pl.lit(NEVER)
 
     def unfit(self, column: str, expected: str) -> DataError:
-        """The error for a column of another type than is needed."""
+        """Make the error for a column of the wrong type."""
         return DataError(f"data.{self.name}: column '{column}' is {self.types[column]}; expected {expected}")
 
     def collect(self, frame: pl.LazyFrame) -> pl.DataFrame:
@@ -139,24 +140,24 @@ class Table:
             raise DataError(f"data.{self.name}: {error}") from None
 
     def distinct(self, column: str) -> pl.Series:
-        """The values of a column that identifies, ascending."""
+        """Read the distinct ids of a column, ascending."""
         return self.collect(self.frame.select(self.key(column)).unique()).to_series().sort()
 
     def batches(self, columns: list[pl.Expr], rows: int, size: int) -> Iterator[pl.DataFrame]:
-        """All `rows` rows in order, `size` at a time, in bounded memory."""
+        """Read the table's `rows` rows in order, `size` at a time, in bounded memory."""
         chosen = self.frame.select(columns)
         if self.format != "csv":
             for first in range(0, rows, size):
                 yield self.collect(chosen.slice(first, size))
             return
-        # a slice of a CSV is read from its beginning, so that slices would read it many times over
+        # a slice of a CSV file is read from the file's begin: slices would read it many times
         try:
             yield from chosen.collect_batches(chunk_size=size, lazy=True)
         except pl.exceptions.PolarsError as error:
             raise DataError(f"data.{self.name}: {error}") from None
 
     def check_whole(self, columns: Iterable[str]) -> None:
-        """Raise DataError if a column that identifies has fractions or NaN."""
+        """Raise DataError if a column of ids has fractions or NaN."""
         floats = [column for column in columns if self.types[column].is_float()]
         bad = [
             (pl.col(c).is_not_null() & (pl.col(c) != pl.col(c).round())) | pl.col(c).is_nan() for c in floats

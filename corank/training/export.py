@@ -14,7 +14,7 @@ from corank.bundle.bundle import Bundle, next_items_seq, write_bundle
 from corank.bundle.item_records import ItemRecords
 from corank.bundle.item_vectors import ItemTowers, save_vectors
 from corank.bundle.manifest import FORMAT, Attention, BundleManifest, Calibration, StageFacts
-from corank.bundle.retrieval import sampled_queries, write_retrieval
+from corank.bundle.retrieval import sample_queries, write_retrieval
 from corank.core.calibration import Platt
 from corank.core.files import write_array
 from corank.data.dataset import PackedDataset, prior_folder
@@ -129,7 +129,7 @@ def _fill(folder: Path, config: Config, packed: PackedDataset, model: JointModel
     if config.retrieval is not None:
         stage = config.retrieval.stage
         held = tables[sets[stage]]
-        queries = sampled_queries(packed, model.layout, held, folder / graph_file(stage, "query"))
+        queries = sample_queries(packed, model.layout, held, folder / graph_file(stage, "query"))
         write_retrieval(folder, config.retrieval, vectors[stage], queries)
 
 

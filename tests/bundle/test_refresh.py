@@ -236,7 +236,7 @@ def test_a_bundle_without_priors_renews_its_items_and_vectors(
     after = Bundle.open(bundle)
     version = before.manifest.model_version
     assert (code, out) == (0, "")
-    assert err == f"items: 1 renewed, 0 new\nbundle: {bundle}  model {version}  items 2\n"
+    assert err == f"items: 1 replaced, 0 new\nbundle: {bundle}  model {version}  items 2\n"
     assert after.manifest.model_version == version
     vectors = [np.load(b.folder / "items" / "vectors.prerank.npy") for b in (before, after)]
     changed = np.flatnonzero(np.abs(vectors[1] - vectors[0]).max(1) > 1e-6)

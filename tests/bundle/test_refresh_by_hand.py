@@ -113,7 +113,7 @@ def test_newer_items_take_the_place_of_older_records_and_add_to_them(small: Worl
     assert seen(small, *names, **asked) == before
     newer = pl.DataFrame({"item": [77, 12], "brand": ["z", "z"], "tags": [[1], [3]]})
     said = refreshed(small, NEWER, items=newer, users=small.users)
-    assert said[0] == "items: 1 renewed, 1 new"
+    assert said[0] == "items: 1 replaced, 1 new"
     x, z = (3 + 4 / 3) / 6, 2 / 3  # what was counted of the brand x stays with it
     after = [[2, 3, 1, 1], [2, 4, 4, 4], pytest.approx([x, z, z, z]), [4, 4], [0, 2, 2, 2]]
     assert seen(small, *names, **asked) == after
@@ -132,7 +132,7 @@ def test_items_without_a_record_are_told_and_counted_by_their_id(small: World) -
     bare_funnel(small.pack(), small.folder / "bundle")
     strange = NEWER.with_columns(pl.col("item").replace(13, 77))
     said = refreshed(small, strange, users=small.users)
-    hint = "they are counted by their id alone (give the items, too)"
+    hint = "they are counted by their id alone (pass the table of items, too)"
     assert f"log: 1 items have no record; {hint}" in said
     newer = pl.DataFrame({"item": [77], "brand": ["y"], "tags": [[1]]})
     refreshed(small, NEWER[:1], items=newer, users=small.users)
@@ -246,7 +246,9 @@ def test_weights_are_positive_numbers(small: World) -> None:
 
 def test_a_prior_by_a_column_of_the_users_needs_them(small: World) -> None:
     assert refused(small, users=USERS).startswith("data.users: no column 'city'; it has user")
-    with pytest.raises(DataError, match=r"features\.city: a prior counts by it, and it is of the users"):
+    with pytest.raises(
+        DataError, match=r"features\.city: a prior counts by it, and it is read from the users"
+    ):
         refreshed(small, NEWER)
 
 
