@@ -14,8 +14,8 @@ Example, a whole plug-in. With `plugins: [linear]` beside a config, `{model: lin
     from typing import Literal
     from torch import nn
     from corank.features.input_layout import Layout
-    from corank.models.stage_context import StageContext
-from corank.models.stage_io import StageInputs, StageOutput
+    from corank.models.layers import linear
+    from corank.models.stage_io import StageInputs, StageOutput
     from corank.models.stage_model import STAGE_MODELS, StageModel, StageSettings
 
     @STAGE_MODELS.register("linear")
@@ -39,7 +39,7 @@ from corank.models.stage_io import StageInputs, StageOutput
             self.item = nn.Linear(layout.width("item"), 1, bias=False)
 
         def forward(self, inputs: StageInputs) -> StageOutput:
-            z = inputs.pairs.sum(self.query(inputs.query), self.item(inputs.item))
+            z = inputs.pairs.sum(linear(inputs.query, self.query), linear(inputs.item, self.item))
             return StageOutput({self.label: z.squeeze(1).float()})
 
 `two_tower.py` and `mlp.py` are stage models of their own and register in the same way.
