@@ -29,8 +29,8 @@ from tests.support.simulated_runs import Silent
 
 simulate(Path("world"), requests=400, candidates=30, users=40, items=120)
 overrides = [
-    "plugins=[cyclical, focal, linear, mrr]",
-    "features.clock={kind: cyclical, side: context, column: hour, period: 24}",
+    "plugins=[difference, focal, linear, mrr]",
+    "features.gap={kind: difference, of: [price, activity]}",
     "stages.0.query=[16, 8]",
     "stages.0.item=[16, 8]",
     "stages.1={model: linear, name: rank, cuts: [preranked], keep: 5}",
@@ -52,7 +52,7 @@ corank.check(Path("shop/config.yaml"))
 
 
 def test_every_part_has_an_example() -> None:
-    assert PLUGINS.keys() == {"cyclical", "focal", "linear", "mrr", "exposures"}
+    assert PLUGINS.keys() == {"difference", "focal", "linear", "mrr", "exposures"}
 
 
 @pytest.mark.slow
