@@ -1,16 +1,14 @@
-"""What the commands show: progress on stderr, tables on stdout."""
+"""Output of the commands: lines on stderr, tables on stdout."""
 
-import time
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from corank.core.formatting import format_interval, format_metric
+from corank.core.time import format_time
 
 if TYPE_CHECKING:
     from corank.training.check import CheckSummary
@@ -22,87 +20,39 @@ NAMES = ("feature", "side", "kind", "from", "table")
 
 
 def say(line: str, to: Console = err) -> None:
-    """A line as it is: brackets are no markup, and a long path is not broken."""
+    """Print a line as it is: brackets are no markup, and a long path is not wrapped."""
     to.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-class Watch:
-    """A progress bar with losses and candidates a second; without a terminal, a line now and then."""
-
-    def __init__(self) -> None:
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            TextColumn("{task.completed}/{task.total}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[figures]}"),
-            console=err,
-            disable=not err.is_terminal,
-        )
-        self._task: TaskID | None = None
-        self._epoch, self._said = 1, time.monotonic()
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
-        self._bar.stop()
-
-    def step(self, done: int, steps: int, losses: dict[str, float], candidates_per_second: float) -> None:
-        figures = "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
-        figures += f"  {candidates_per_second:,.0f} candidates/s"
-        if self._task is None:
-            self._task = self._bar.add_task(f"epoch {self._epoch}", total=steps, figures="")
-        self._bar.update(self._task, completed=done, figures=figures)
-        if not err.is_terminal and time.monotonic() - self._said > 10:
-            self._said = time.monotonic()
-            say(f"epoch {self._epoch} step {done}/{steps}  {figures}")
-
-    def epoch(self, epoch: int, figures: dict[str, float | None]) -> None:
-        from corank.metrics.metric import validation_metrics
-
-        lower = {name for name, metric in validation_metrics().items() if metric.better == "lower"}
-        known = {name: value for name, value in figures.items() if name.rpartition(".")[2] not in lower}
-        say(
-            f"epoch {epoch} valid  {'  '.join(f'{name} {format_metric(value)}' for name, value in known.items())}"
-        )
-        if self._task is not None:
-            self._bar.remove_task(self._task)
-        self._task, self._epoch = None, epoch + 1
-
-
-def show_check(checked: "CheckSummary") -> None:
-    title = f"{checked.config.name}: which feature enters which tower"
+def show_check(summary: "CheckSummary") -> None:
+    """Print which feature enters which tower, what each loss learns from, and the rows of tables and splits."""
+    title = f"{summary.config.name}: which feature enters which tower"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for column in checked.features[0]:
+    for column in summary.features[0]:
         justify: Literal["left", "center"] = "left" if column in NAMES else "center"
         whole = column in ("feature", "side", "kind")
         table.add_column(column.replace(".", "\n"), justify=justify, overflow="fold", no_wrap=whole)
-    for row in checked.features:
+    for row in summary.features:
         own = {"table": "own"} if row["table"] == row["feature"] else {}
         table.add_row(*map(escape, (row | own).values()))
     out.print(table)
-    _show_samples(checked)
-    for name, rows in checked.rows.items():
+    _show_samples(summary)
+    for name, rows in summary.rows.items():
         say(f"{name}: {rows:,} rows", out)
-    for split, candidates in checked.splits.items():
+    for split, candidates in summary.splits.items():
         say(f"{split}: {candidates:,} candidates", out)
 
 
-def _show_samples(checked: "CheckSummary") -> None:
-    title = "who learns from which candidates, and how many a request"
+def _show_samples(summary: "CheckSummary") -> None:
+    title = "candidates per request that each loss learns from"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for column in checked.samples[0]:
+    for column in summary.samples[0]:
         justify: Literal["left", "right"] = "left" if column in ("loss", "learns") else "right"
         table.add_column(column, justify=justify, overflow="fold")
-    for row in checked.samples:
+    for row in summary.samples:
         table.add_row(*map(escape, row.values()))
     out.print(table)
-    if checked.config.data.level is None:
+    if summary.config.data.level is None:
         say(
             "The log has no levels: all of it counts as exposed, and what was cut is unknown. Negatives can only",
             out,
@@ -111,7 +61,7 @@ def _show_samples(checked: "CheckSummary") -> None:
 
 
 def show_evaluation(document: dict[str, Any]) -> None:
-    """The stages side by side, then the cascade, with 95 % intervals."""
+    """Print the stages side by side, then the cascade, with 95 % intervals."""
     say(f"{document['split']}: {document['requests']:,} requests, {document['candidates']:,} candidates", out)
     labels = {(p, label) for s in document["stages"].values() for p, found in s.items() for label in found}
     for population, label in sorted(labels, key=lambda part: (part[0] != "exposed", part[1])):
@@ -146,7 +96,7 @@ def _show_stages(document: dict[str, Any], population: str, label: str) -> None:
 
 
 def _show_reliability(reliability: dict[str, Any], label: str) -> None:
-    """What each stage says and what came of it, bin by bin from the lowest predictions to the highest."""
+    """Print predicted and observed rates, bin by bin from the lowest predictions to the highest."""
     curves = {stage: found[label] for stage, found in reliability.items() if found.get(label)}
     if not curves:
         return
@@ -174,7 +124,7 @@ def _show_cascade(title: str, cascade: dict[str, Any], bounds: dict[str, Any]) -
 
 
 def show_explanation(document: dict[str, Any]) -> None:
-    """Features by what they are worth to the last stage, the most first."""
+    """Print features by what they are worth to the last stage, the most first."""
     stages = list(document["stages"])
     say(f"{document['split']}: what AUC and GAUC lose without a feature, in 0.0001", out)
     say("± half the 95 % interval over users", out)
@@ -191,7 +141,7 @@ def show_explanation(document: dict[str, Any]) -> None:
         cells = [escape(name), feature["side"], feature["kind"]]
         for stage in stages:
             found = feature["stages"][stage]
-            cells += [_give_or_take(found["auc"]), _give_or_take(found["gauc"])]
+            cells += [_with_interval(found["auc"]), _with_interval(found["gauc"])]
         table.add_row(*cells, f"{feature['microseconds']['total']:,.0f}")
     out.print(table)
     base = ", ".join(
@@ -199,13 +149,13 @@ def show_explanation(document: dict[str, Any]) -> None:
     )
     say(f"with all features, AUC / GAUC of {document['candidates']:,} candidates: {base}", out)
     say(
-        "µs: encoding, look-up and first layers of one request; an item's vectors and codes are paid ahead",
+        "µs: encoding, look-up and first layers of one request; an item's vectors and codes are computed ahead",
         out,
     )
 
 
-def _give_or_take(found: dict[str, Any]) -> str:
-    """A difference in ten-thousandths, give or take half its interval."""
+def _with_interval(found: dict[str, Any]) -> str:
+    """Format a difference in ten-thousandths, ± half its interval."""
     if found["value"] is None:
         return "-"
     low, high = found["interval"] or (None, None)
@@ -213,7 +163,7 @@ def _give_or_take(found: dict[str, Any]) -> str:
 
 
 def show_study(document: dict[str, Any]) -> None:
-    """By question: what was compared, and the verdict."""
+    """Print for each question what was compared, and the verdict."""
     say(
         f"{document['name']}: {document['trials']} trials, {document['seeds']} seeds an arm, test split of "
         f"{document['requests']:,} requests of {document['users']:,} users",
@@ -234,7 +184,7 @@ def show_study(document: dict[str, Any]) -> None:
 
 
 def _show_differences(document: dict[str, Any], differences: dict[str, Any]) -> None:
-    """Each arm less the config as written, by the end-to-end figure and one of each stage."""
+    """Print each variant minus the config as written, by the end-to-end figure and one of each stage."""
     metrics = [
         m for m in dict.fromkeys([document["end"], "first_auc", "last_auc"]) if m in document["metrics"]
     ]
@@ -277,7 +227,7 @@ def _show_quota(document: dict[str, Any], quota: dict[str, Any]) -> None:
 
 
 def show_answer(answer: dict[str, Any]) -> None:
-    """The order, and where the candidates were cut."""
+    """Print the order, and where the candidates were cut."""
     say(f"model {answer['model_version']}  items {answer['items_seq']}", out)
     trace = {entry["id"]: entry for entry in answer.get("trace", [])}
     stages = list(max((e["stages"] for e in trace.values()), key=len, default={}))
@@ -294,3 +244,19 @@ def show_answer(answer: dict[str, Any]) -> None:
     for key in ("unknown", "missing"):
         if answer[key]:
             say(f"{key}: {', '.join(map(str, answer[key]))}", out)
+
+
+def show_versions(found: list[dict[str, Any]]) -> None:
+    """Print a store's versions. A name is never shortened, since `rollback` takes it."""
+    table = Table(box=box.SIMPLE)
+    longest = max((len(held["version"]) for held in found), default=0)
+    table.add_column("version", no_wrap=True, min_width=longest)
+    table.add_column("", no_wrap=True, min_width=len("unfinished"))
+    for column in ("name", "items", "newer", "published, UTC"):
+        table.add_column(column, justify="right" if column in ("items", "newer") else "left", overflow="fold")
+    for held in found:
+        facts, state = held["facts"], "live" if held["live"] else ""
+        known = [facts["name"], f"{facts['items']:,}"] if facts else ["", f"{held['records']:,}"]
+        when = format_time(facts["published_at"])[:16] if facts else ""
+        table.add_row(held["version"], state if facts else "unfinished", *known, f"{held['changed']:,}", when)
+    out.print(table)

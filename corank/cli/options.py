@@ -1,4 +1,4 @@
-"""What the parts of the command line share."""
+"""Options and output that several commands share."""
 
 import json
 import sys
@@ -12,4 +12,5 @@ BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE")]
 
 
 def print_json(document: Any) -> None:
+    """Print one JSON document to stdout."""
     sys.stdout.write(json.dumps(document, indent=1, allow_nan=False) + "\n")

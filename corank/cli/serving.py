@@ -1,4 +1,4 @@
-"""The part of the command line that puts a bundle into service."""
+"""The commands that put a bundle into service."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,12 +8,12 @@ import typer
 from corank.cli.options import BundlePath, Json, print_json
 
 serving = typer.Typer()
-store = typer.Typer(help="What a store holds: list it, go back, tidy up.", no_args_is_help=True)
+store = typer.Typer(help="List a store's versions, roll back, prune.", no_args_is_help=True)
 serving.add_typer(store, name="store")
 
 CACHE = Path.home() / ".cache" / "corank"
 Cache = Annotated[
-    Path | None, typer.Option(help="Where a store's bundles are kept; ~/.cache/corank unless given.")
+    Path | None, typer.Option(help="Folder for the bundles of stores; default: ~/.cache/corank.")
 ]
 StoreUrl = Annotated[str, typer.Argument(metavar="STORE", help="lmdb:PATH or redis://HOST:PORT/DB.")]
 
@@ -28,12 +28,12 @@ def publish(
 ) -> None:
     """Put a bundle into a store and make it live, whole or not at all."""
     from corank.api import stores
-    from corank.cli import console as screen
-    from corank.cli import store_console as screen_store
+    from corank.cli import console
+    from corank.cli.progress import counting
 
-    with screen_store.counted("records") as progress:
-        version = stores.publish(bundle, store, users, screen.say, progress)
-    screen.say(f"live: {version}")
+    with counting("records") as progress:
+        version = stores.publish(bundle, store, users, console.say, progress)
+    console.say(f"live: {version}")
 
 
 @serving.command()
@@ -42,38 +42,38 @@ def vectors(
     items: Annotated[str, typer.Argument(metavar="ITEMS", help="A table of items: a file or a glob.")],
     out: Annotated[Path, typer.Argument(metavar="OUT.parquet")],
 ) -> None:
-    """Write the vectors of a catalogue of any size, for other systems that retrieve."""
+    """Write the vectors of a catalogue of any size, for other retrieval systems."""
     from corank.api import stores
-    from corank.cli import console as screen
-    from corank.cli import store_console as screen_store
+    from corank.cli import console
+    from corank.cli.progress import counting
 
-    with screen_store.counted("items") as progress:
+    with counting("items") as progress:
         written = stores.vectors(bundle, items, out, progress)
-    screen.say(f"{out}: {written:,} items")
+    console.say(f"{out}: {written:,} items")
 
 
 @store.command("ls")
 def ls(store: StoreUrl, as_json: Json = False) -> None:
     """List a store's versions."""
     from corank.api import stores
-    from corank.cli import store_console as screen_store
+    from corank.cli import console
 
     found = stores.store_versions(store)
-    print_json(found) if as_json else screen_store.show_versions(found)
+    print_json(found) if as_json else console.show_versions(found)
 
 
 @store.command()
 def rollback(
     store: StoreUrl,
     version: Annotated[
-        str | None, typer.Argument(help="As `corank store ls` names it; the one before unless given.")
+        str | None, typer.Argument(help="As `corank store ls` names it; default: the version before.")
     ] = None,
 ) -> None:
-    """Make an older version live again, with all items that came since."""
+    """Make an older version live again, with all items that were changed since."""
     from corank.api import stores
-    from corank.cli import console as screen
+    from corank.cli import console
 
-    screen.say(f"live: {stores.roll_back(store, version, screen.say)}")
+    console.say(f"live: {stores.roll_back(store, version, console.say)}")
 
 
 @store.command()
@@ -81,33 +81,37 @@ def prune(
     store: StoreUrl,
     keep: Annotated[int, typer.Option(min=0, help="Versions to keep beside the live one.")] = 1,
 ) -> None:
-    """Remove older versions, and what was left half written."""
+    """Remove older versions, and what an interrupted publication left."""
     from corank.api import stores
-    from corank.cli import console as screen
+    from corank.cli import console
 
-    gone = stores.prune(store, keep, screen.say)
-    screen.say(f"{len(gone)} removed")
+    gone = stores.prune(store, keep, console.say)
+    console.say(f"{len(gone)} removed")
 
 
 @serving.command()
 def serve(
     source: Annotated[str, typer.Argument(metavar="BUNDLE|STORE")],
-    host: Annotated[str, typer.Option(help="Where to listen; 0.0.0.0 for all the world.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 for all interfaces.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes; as many as there are cores unless given.")
+        int | None, typer.Option(min=1, help="Worker processes; default: as many as there are cores.")
     ] = None,
-    every: Annotated[float, typer.Option(min=0.01, help="Seconds between two looks at the source.")] = 1.0,
+    every: Annotated[
+        float, typer.Option(min=0.01, help="Seconds between two checks of the source for a new version.")
+    ] = 1.0,
     queue: Annotated[int, typer.Option(min=1, help="Requests that may wait for a worker.")] = 64,
     body_mib: Annotated[float, typer.Option(min=0.001, help="Largest body, MiB.")] = 4.0,
     cache: Cache = None,
-    log: Annotated[Path | None, typer.Option(help="Where to log served requests.")] = None,
-    log_share: Annotated[float, typer.Option(min=0.0, max=1.0, help="Of requests, to log.")] = 1.0,
+    log: Annotated[Path | None, typer.Option(help="Folder to log served requests to.")] = None,
+    log_share: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of requests to log.")] = 1.0,
 ) -> None:
-    """Rank over HTTP. CORANK_TOKEN, if set, is what writers must send."""
-    from corank.cli import console as screen
+    """Rank over HTTP. If CORANK_TOKEN is set, clients that write must send it."""
+    from corank.cli import console
     from corank.serving.http.server import ServeSettings, cores
-    from corank.serving.http.server import serve as served
+    from corank.serving.http.server import serve as start_service
 
     settings = ServeSettings(
         source=source,
@@ -121,7 +125,7 @@ def serve(
         queue=queue,
         body_mib=body_mib,
     )
-    served(settings, screen.say)
+    start_service(settings, console.say)
 
 
 @serving.command()
@@ -131,17 +135,17 @@ def replay(
     cache: Cache = None,
     as_json: Json = False,
 ) -> None:
-    """Compute the scores of served requests anew, and tell how far they are from the served ones."""
+    """Compute the scores of served requests again, and show how far they differ from the served ones."""
     from corank.api import stores
-    from corank.cli import console as screen
+    from corank.cli import console
     from corank.serving.http.replay import plain
 
-    found = stores.replay(served, source, cache or CACHE, screen.say)
+    found = stores.replay(served, source, cache or CACHE, console.say)
     if as_json:
         print_json(plain(found))
     else:
-        screen.say(
+        console.say(
             f"{found.requests:,} requests, {found.candidates:,} candidates: {found.differ:,} differ, "
-            f"by {found.largest:.2g} at most; {found.skipped:,} requests of versions that are gone",
-            screen.out,
+            f"by {found.largest:.2g} at most; {found.skipped:,} requests of versions that were removed",
+            console.out,
         )

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from corank.cli import console as screen
+from corank.cli.progress import TrainingBar
 
 
 def shown(capsys: pytest.CaptureFixture[str]) -> str:
@@ -231,7 +232,7 @@ def test_a_line_is_said_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_watch_tells_epochs_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    with screen.Watch() as watch:
+    with TrainingBar() as watch:
         watch.step(1, 2, {"click": 0.5}, 1000.0)
         watch.epoch(1, {"rank.click.auc": 0.75, "rank.click.gauc": None, "rank.click.logloss": 0.5})
         watch.epoch(2, {"rank.click.auc": 0.5})

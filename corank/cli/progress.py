@@ -1,0 +1,89 @@
+"""Progress of the commands on stderr: a bar on a terminal, else a line now and then."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Self
+
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from corank.cli.console import err, say
+from corank.core.formatting import format_metric
+
+
+class TrainingBar:
+    """Shows a training: a progress bar with losses and candidates/s; without a terminal, a line every ten seconds."""
+
+    def __init__(self) -> None:
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.completed}/{task.total}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[figures]}"),
+            console=err,
+            disable=not err.is_terminal,
+        )
+        self._task: TaskID | None = None
+        self._epoch, self._printed_at = 1, time.monotonic()
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def step(self, done: int, steps: int, losses: dict[str, float], candidates_per_second: float) -> None:
+        """Show the losses after `done` of an epoch's steps."""
+        figures = "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
+        figures += f"  {candidates_per_second:,.0f} candidates/s"
+        if self._task is None:
+            self._task = self._bar.add_task(f"epoch {self._epoch}", total=steps, figures="")
+        self._bar.update(self._task, completed=done, figures=figures)
+        if not err.is_terminal and time.monotonic() - self._printed_at > 10:
+            self._printed_at = time.monotonic()
+            say(f"epoch {self._epoch} step {done}/{steps}  {figures}")
+
+    def epoch(self, epoch: int, figures: dict[str, float | None]) -> None:
+        """Print the validation figures of an epoch."""
+        from corank.metrics.metric import validation_metrics
+
+        lower = {name for name, metric in validation_metrics().items() if metric.better == "lower"}
+        known = {name: value for name, value in figures.items() if name.rpartition(".")[2] not in lower}
+        say(
+            f"epoch {epoch} valid  {'  '.join(f'{name} {format_metric(value)}' for name, value in known.items())}"
+        )
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+        self._task, self._epoch = None, epoch + 1
+
+
+@contextmanager
+def counting(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar of what is counted; without a terminal, one line at the end."""
+    bar = Progress(
+        TextColumn(what),
+        BarColumn(bar_width=20),
+        TextColumn("{task.completed:,}/{task.total:,}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=err,
+        disable=not err.is_terminal,
+    )
+    last = (0, 0)
+    with bar:
+        task = bar.add_task(what, total=0)
+
+        def progress(done: int, total: int) -> None:
+            nonlocal last
+            last = done, total
+            bar.update(task, completed=done, total=total)
+
+        yield progress
+    if last[1]:
+        say(f"{what}: {last[0]:,} of {last[1]:,}")

@@ -1,0 +1,212 @@
+"""The commands from a config to a bundle, and those on one request."""
+
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+
+from corank.cli.options import BundlePath, Json, print_json
+from corank.core.errors import CorankError
+
+training = typer.Typer()
+
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", help="Override a key: a.b=value.", metavar="KEY=VALUE")
+]
+ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A config in YAML.")]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a training run.")]
+
+
+Number = TypeVar("Number", int, float)
+
+
+def _numbers(option: str, text: str, kind: type[Number]) -> list[Number]:
+    try:
+        return [kind(part) for part in text.split(",")]
+    except ValueError:
+        raise CorankError(f"{option}: expected numbers with commas between them; received {text!r}") from None
+
+
+@training.command()
+def check(config: ConfigPath, overrides: Overrides = None) -> None:
+    """Show which feature enters which tower, and every row count, before anything is trained."""
+    from corank.api import runs
+    from corank.cli import console
+
+    console.show_check(runs.check(config, overrides or []))
+
+
+@training.command()
+def pack(config: ConfigPath, overrides: Overrides = None) -> None:
+    """Pack the logs, request by request, into memory-mapped arrays."""
+    from corank.api import runs
+    from corank.cli import console
+
+    packed = runs.pack(config, overrides or [], console.say)
+    console.say(f"packed: {packed.folder}")
+
+
+@training.command()
+def train(
+    config: ConfigPath,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the latest checkpoint.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run.")] = False,
+    run: Annotated[
+        Path | None, typer.Option(help="The run's folder; default: runs/NAME beside CONFIG.")
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Train all stages as one model; pack first if needed."""
+    from corank.api import runs
+    from corank.cli import console
+    from corank.cli.progress import TrainingBar
+
+    if resume and overwrite:
+        raise typer.BadParameter("--resume and --overwrite exclude each other")
+    with TrainingBar() as watch:
+        done, figures = runs.train(config, watch, overrides or [], resume, overwrite, run, console.say)
+    console.say(f"kept epoch {figures['epoch']}; run: {done.folder}")
+
+
+@training.command()
+def evaluate(
+    run: RunPath,
+    split: Annotated[str, typer.Option(help="train, valid or test.")] = "test",
+    reference: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN2", help="A run on the same data without selection bias: bias regret."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Evaluate the stages alone and as a cascade, with 95 % intervals."""
+    from corank.api import runs
+    from corank.cli import console
+
+    document = runs.evaluate(run, split, reference=reference)
+    print_json(document) if as_json else console.show_evaluation(document)
+
+
+@training.command()
+def report(
+    run: RunPath,
+    out: Annotated[Path | None, typer.Option(help="The page's file; default: report.html in RUN.")] = None,
+    split: Annotated[str, typer.Option(help="train, valid or test.")] = "test",
+) -> None:
+    """Write a run's figures and plots as one self-contained HTML page."""
+    from corank.api import runs
+    from corank.cli import console
+
+    console.say(f"report: {runs.report(run, out, split)}")
+
+
+@training.command()
+def study(
+    config: ConfigPath,
+    out: Annotated[
+        Path | None, typer.Option(help="The study's folder; default: studies/NAME beside CONFIG.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds a variant of the config.")] = 3,
+    questions: Annotated[
+        str, typer.Option(help="Numbers of the questions, such as 1,6,7.")
+    ] = "1,2,3,4,5,6,7,8",
+    rates: Annotated[
+        str, typer.Option(help="Factors on all learning rates, the best of which is taken.")
+    ] = "0.333,1,3",
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Answer eight questions about joint training on this log; an interrupted study continues."""
+    from corank.api import runs
+    from corank.cli import console
+
+    found = runs.study(
+        config,
+        out,
+        seeds,
+        _numbers("--questions", questions, int),
+        _numbers("--rates", rates, float),
+        overrides or [],
+        console.say,
+    )
+    print_json(found) if as_json else console.show_study(found)
+
+
+@training.command()
+def explain(
+    run: RunPath,
+    split: Annotated[str, typer.Option(help="train, valid or test.")] = "valid",
+    requests: Annotated[int, typer.Option(min=1, help="Requests to measure on, at most.")] = 20_000,
+    as_json: Json = False,
+) -> None:
+    """Show what each feature is worth to each stage, and what it takes online."""
+    from corank.api import runs
+    from corank.cli import console
+
+    document = runs.explain(run, split, requests, console.say)
+    print_json(document) if as_json else console.show_explanation(document)
+
+
+@training.command()
+def export(run: RunPath, bundle: BundlePath) -> None:
+    """Write the bundle that a service runs."""
+    from corank.api import runs
+    from corank.bundle.retrieval import RetrievalFacts
+    from corank.cli import console
+
+    written = runs.export(run, bundle)
+    console.say(
+        f"bundle: {bundle}  model {written.manifest.model_version}  items {written.manifest.items_seq}"
+    )
+    facts = RetrievalFacts.read(written.folder)
+    if facts is not None:
+        console.say(str(facts))
+
+
+@training.command()
+def refresh(
+    bundle: BundlePath,
+    log: Annotated[str, typer.Argument(metavar="LOG", help="The newer log: a file, a glob or a URL.")],
+    items: Annotated[str | None, typer.Option(help="A newer table of items, with new ones.")] = None,
+    users: Annotated[
+        str | None, typer.Option(help="A table of users, needed if a prior counts by one of its columns.")
+    ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option(help="A day or a time until which the log is complete; default: its last row."),
+    ] = None,
+) -> None:
+    """Update a bundle's priors, item records and vectors from newer logs, without training."""
+    from corank.api import runs
+    from corank.cli import console
+
+    written = runs.refresh(bundle, log, items, users, until, console.say)
+    console.say(
+        f"bundle: {bundle}  model {written.manifest.model_version}  items {written.manifest.items_seq}"
+    )
+
+
+@training.command()
+def request(
+    run: RunPath,
+    number: Annotated[int, typer.Option(min=0, help="Which request of the split.")] = 0,
+    split: Annotated[str, typer.Option(help="train, valid or test.")] = "test",
+) -> None:
+    """Print a logged request as the REQUEST.json that `corank rank` takes."""
+    from corank.analysis.logged_request import logged_request
+    from corank.training.run import Run
+
+    print_json(logged_request(Run.open(run), split, number))
+
+
+@training.command()
+def rank(
+    bundle: BundlePath,
+    request: Annotated[Path, typer.Argument(metavar="REQUEST.json")],
+    as_json: Json = False,
+) -> None:
+    """Rank the candidates of one request in this process, and show where each was cut."""
+    from corank.cli import console
+    from corank.serving.funnel.funnel import Funnel, Request
+
+    answer = Funnel.open(bundle).rank(Request.read(request))
+    print_json(answer) if as_json else console.show_answer(answer)
