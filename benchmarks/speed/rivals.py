@@ -33,7 +33,7 @@ from corank.bundle.item_records import ItemRecords
 from corank.core.types import Floats
 from corank.features.encoders import Encoders
 from corank.features.encoding import FIRST_KNOWN, MISSING, UNKNOWN
-from corank.features.input_layout import Layout, dense
+from corank.features.input_layout import Layout, dense_input
 from corank.features.vocabulary import Vocabulary
 from corank.training.run import Run
 
@@ -87,7 +87,7 @@ class Model:
         self.table = np.array(table)
         self.tables = {dim: self.table}
         self.records = ItemRecords.load(folder / "items", encoders, manifest.item_columns)
-        assert manifest.declared.placed("query").ids == IDS
+        assert manifest.declared.row_features("query").ids == IDS
         fitted: Mapping[str, Any] = encoders.fitted
         offset = layout.offset
         self.codes = {n: _codes(fitted[n], offset[n]) for n in IDS if isinstance(fitted[n], Vocabulary)}
@@ -231,7 +231,7 @@ def _inputs(model: Model) -> Floats:
     """The ranker's inputs of every item: (N, ·)."""
     rows, groups = model.records.rows, model.layout.groups["item"]
     places = np.array_split(np.arange(len(rows)), -(-len(rows) // AT_ONCE))
-    return np.concatenate([dense(rows.take(some), groups, model.tables) for some in places])
+    return np.concatenate([dense_input(rows.take(some), groups, model.tables) for some in places])
 
 
 def _by_id(values: Mapping[int, int], other: int) -> NDArray[np.int64]:

@@ -20,7 +20,7 @@ from corank.bundle.bundle import Bundle
 from corank.bundle.catalogue import Catalogue
 from corank.bundle.item_layers import ItemLayer
 from corank.data.tables import Table
-from corank.features.input_layout import dense
+from corank.features.input_layout import dense_input
 
 AIMS = {"times_floor": ("<=", 2.0)}
 
@@ -54,7 +54,7 @@ def forward(catalogue: Catalogue, layer: ItemLayer) -> float:
     """Seconds of the item towers alone."""
     towers, seconds = catalogue._towers, 0.0
     for stage, graph in towers._graphs.items():
-        given = dense(layer.records.rows, towers._layout.groups["item"], towers._tables[stage])
+        given = dense_input(layer.records.rows, towers._layout.groups["item"], towers._tables[stage])
         began = time.perf_counter()
         graph.run(None, {"item": given})
         seconds += time.perf_counter() - began

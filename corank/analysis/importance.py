@@ -160,7 +160,7 @@ def _shuffled(encoded: EncodedBatch, schema: Schema, feature: str, rng: np.rando
 
 
 def _with_order(rows: Rows, schema: Schema, feature: str, order: Longs) -> Rows:
-    placed = schema.placed(schema.placement(feature))
+    placed = schema.row_features(schema.placement(feature))
     ids, numbers, lists = rows.ids, rows.numbers, list(rows.lists)
     if feature in placed.ids:
         ids = ids.copy()

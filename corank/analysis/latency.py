@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corank.core.ragged import Rows
-from corank.data.derived_columns import derived
-from corank.data.packed_history import codes
-from corank.features.input_layout import embedded
+from corank.data.derived_columns import derive_features
+from corank.data.packed_history import attribute_codes
+from corank.features.input_layout import embed_rows
 from corank.features.operand_rows import OperandRows
 from corank.features.schema import Placement, Schema
 from corank.models.stage_model import StageSettings
@@ -92,7 +92,7 @@ def _encoding(
         history, feature = schema.attributes()[name]
         past = receiver.recall.past(history, request.user.get(history), receiver.items, received.time)
         recalled = receiver.recall.of(receiver.items, {history: past})
-        return lambda: codes(schema, recalled.items[history], feature, recalled.rows)
+        return lambda: attribute_codes(schema, recalled.items[history], feature, recalled.rows)
     if name in schema.derived():
         return lambda: _derive(funnel, name, received, np.arange(n))
     values = _given(funnel, name, request, n)
@@ -108,8 +108,8 @@ def _derive(funnel: Funnel, name: str, received: EncodedRequest, alive: NDArray[
         items = received.items.operands(received.place[alive])
         sides = OperandRows.pairs(schema, query, items, np.zeros_like(alive), None)
     times = np.full(sides.count, received.time)
-    values = derived(schema, schema.placement(name), sides, receiver.priors, times, [name])
-    receiver.encoders.derived(name, values[name])
+    values = derive_features(schema, schema.placement(name), sides, receiver.priors, times, [name])
+    receiver.encoders.encode_derived(name, values[name])
 
 
 def _given(funnel: Funnel, name: str, request: Request, n: int) -> list[Any]:
@@ -135,7 +135,7 @@ def _stage(
     layout = funnel.scorer.layout
     groups = layout.groups_of(placement, [name])
     columns = len(layout.columns(placement, [name]))
-    look_up = timed(lambda: embedded(rows, groups, tables)) if groups else 0.0
+    look_up = timed(lambda: embed_rows(rows, groups, tables)) if groups else 0.0
     x = np.ones((len(rows), columns), dtype=np.float32)
     layers = [np.ones((columns, width), dtype=np.float32) for width in widths]
     return look_up, sum(timed(partial(np.matmul, x, layer)) for layer in layers)

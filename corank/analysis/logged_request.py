@@ -13,7 +13,7 @@ from corank.data.log_rows import log_columns, request_columns
 from corank.data.request_columns import RequestColumns
 from corank.data.tables import Table
 from corank.features.history import Events, History
-from corank.features.labels import happened, known
+from corank.features.labels import find_events, read_labels
 from corank.features.log_schema import DataSettings
 from corank.features.row_columns import ITEM, TIME
 from corank.features.schema import Schema
@@ -104,7 +104,7 @@ def _histories(
 def _history(log: Table, data: DataSettings, history: History, user: Any, time: int) -> list[Any]:
     mine = log.frame.filter(pl.col(data.user) == user)
     rows = log.collect(mine.select(log_columns(log, data, Schema({}), {})))
-    events = rows.filter(happened(history.event, rows, known(rows, data), data))
+    events = rows.filter(find_events(history.event, rows, read_labels(rows, data), data))
     keys = [*request_columns(data).values(), ITEM, TIME]
     events = events.unique(keys, keep="first", maintain_order=True).sort(TIME, maintain_order=True)
     events = events.select(TIME, ITEM)

@@ -20,7 +20,7 @@ from corank.core.ragged import Ragged, Rows
 from corank.core.types import Floats, Ints, Longs, Mask
 from corank.data.dataset import PackedDataset, Shard
 from corank.data.derived_columns import pair_rows
-from corank.data.packed_history import history_items, query_rows
+from corank.data.packed_history import read_history_items, read_query_rows
 from corank.features.history import HistoryNeeds
 from corank.features.input_layout import Attended, Bags, Layout
 
@@ -99,11 +99,11 @@ class Reader:
         item, item_start, order = group(found.row)
         item_of = np.empty(len(found.row), dtype=np.int32)
         item_of[order] = np.repeat(np.arange(len(item), dtype=np.int32), np.diff(item_start))
-        histories = history_items(self.packed, shard, requests, self._histories)
+        histories = read_history_items(self.packed, shard, requests, self._histories)
         position = None if shard.position is None else found.column(shard.position, -1)
         return EncodedBatch(
             user=shard.user[requests],
-            query=query_rows(self.packed, shard, requests, histories),
+            query=read_query_rows(self.packed, shard, requests, histories),
             item=self.packed.items.take(item),
             cross=self._cross(shard, requests, found),
             request_of=found.request_of,

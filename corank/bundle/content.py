@@ -8,7 +8,7 @@ from corank.core.files import read_array
 from corank.core.types import Floats
 from corank.data.dataset import prior_folder
 from corank.features.input_layout import Layout
-from corank.features.priors import Rates, Snapshots
+from corank.features.priors import PriorCounts, PriorSnapshots
 
 
 def read_tables(folder: Path, manifest: BundleManifest, layout: Layout) -> dict[str, dict[int, Floats]]:
@@ -25,7 +25,7 @@ def read_vectors(folder: Path, manifest: BundleManifest) -> Mapping[str, Floats]
     return {name: read_array(folder / "items" / f"vectors.{name}.npy") for name in manifest.vector_tables}
 
 
-def read_snapshots(folder: Path, manifest: BundleManifest) -> Snapshots:
+def read_snapshots(folder: Path, manifest: BundleManifest) -> PriorSnapshots:
     """Read the snapshots of priors. Raises DataError."""
-    rates = {name: Rates.load(prior_folder(folder, n)) for n, name in enumerate(manifest.priors)}
-    return Snapshots(rates, manifest.data.timezone, manifest.priors)
+    rates = {name: PriorCounts.load(prior_folder(folder, n)) for n, name in enumerate(manifest.priors)}
+    return PriorSnapshots(rates, manifest.data.timezone, manifest.priors)

@@ -20,7 +20,7 @@ from corank.data.log_rows import log_columns, request_columns
 from corank.data.tables import Table
 from corank.data.validate import check_labels, check_weight
 from corank.features.encoders import Encoders
-from corank.features.labels import Labels, known
+from corank.features.labels import Labels, read_labels
 from corank.features.log_schema import DataSettings
 from corank.features.operand_rows import OperandRows
 from corank.features.operands import OperandNames, Operands
@@ -91,7 +91,7 @@ def read_incremental_log(
     _check_item(log, data, rows, records)
     operands = _operand_rows(rows, data, manifest, encoders, records, newer, report)
     return IncrementalLog(
-        data, rows, known(rows, data), operands, first, last if newer.until is None else newer.until
+        data, rows, read_labels(rows, data), operands, first, last if newer.until is None else newer.until
     )
 
 

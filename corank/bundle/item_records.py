@@ -15,12 +15,12 @@ from corank.core.files import read_array, read_frame, read_rows, write_array, wr
 from corank.core.ragged import Rows
 from corank.core.time import NEVER
 from corank.core.types import Floats, Longs
-from corank.data.derived_columns import derived, encoded
-from corank.features.encoders import Encoders, assemble, split_rows
+from corank.data.derived_columns import derive_features, encode_columns
+from corank.features.encoders import Encoders, assemble_rows, split_rows
 from corank.features.operand_rows import OperandRows
 from corank.features.operands import OperandNames, Operands
-from corank.features.priors import Snapshots
-from corank.features.scale import numbers
+from corank.features.priors import PriorSnapshots
+from corank.features.scale import to_numbers
 from corank.features.vocabulary import Keys
 
 
@@ -38,7 +38,7 @@ class ItemRecords:
 
     @classmethod
     def of(
-        cls, frame: pl.DataFrame, encoders: Encoders, priors: Snapshots, key: str, columns: Sequence[str]
+        cls, frame: pl.DataFrame, encoders: Encoders, priors: PriorSnapshots, key: str, columns: Sequence[str]
     ) -> Self:
         """Encode items.
 
@@ -64,23 +64,23 @@ class ItemRecords:
             encoders, OperandNames.of(schema, "item"), lambda n: column(schema.column(n)), len(frame)
         )
         sides, never = OperandRows.alone(schema, "item", operands), np.full(len(frame), NEVER)
-        found = encoders.columns("item", frame)
-        found |= encoded(encoders, derived(schema, "item", sides, priors, never))
+        found = encoders.encode_frame("item", frame)
+        found |= encode_columns(encoders, derive_features(schema, "item", sides, priors, never))
         return cls(
             Keys(frame[key]),
-            assemble(schema.placed("item"), found, len(frame)),
+            assemble_rows(schema.row_features("item"), found, len(frame)),
             operands,
-            {name: numbers(column(name), name).astype(np.float32) for name in columns},
+            {name: to_numbers(column(name), name).astype(np.float32) for name in columns},
         )
 
-    def refresh_derived(self, encoders: Encoders, priors: Snapshots) -> Self:
+    def refresh_derived(self, encoders: Encoders, priors: PriorSnapshots) -> Self:
         """Compute the derived features again, from newer snapshots of priors."""
         sides = OperandRows.alone(encoders.schema, "item", self.operands)
         never = np.full(len(self.rows), NEVER)
-        found = encoded(encoders, derived(encoders.schema, "item", sides, priors, never))
-        placed = encoders.schema.placed("item")
+        found = encode_columns(encoders, derive_features(encoders.schema, "item", sides, priors, never))
+        placed = encoders.schema.row_features("item")
         held = split_rows(placed, self.rows)
-        return replace(self, rows=assemble(placed, held | found, len(self.rows)))
+        return replace(self, rows=assemble_rows(placed, held | found, len(self.rows)))
 
     def concat(self, other: Self) -> Self:
         """Append items whose ids are greater."""
@@ -127,7 +127,7 @@ class ItemRecords:
     def load(cls, folder: Path, encoders: Encoders, columns: list[str]) -> Self:
         """Memory-map the records of a folder. Raises DataError if a part is missing or damaged."""
         schema = encoders.schema
-        rows = read_rows(folder, [None] * len(schema.placed("item").lists))
+        rows = read_rows(folder, [None] * len(schema.row_features("item").lists))
         return cls(
             Keys(read_frame(folder / "keys.arrow").to_series()),
             rows,

@@ -13,7 +13,7 @@ from corank.core.errors import BundleError
 from corank.core.files import write_array
 from corank.core.ragged import Rows
 from corank.core.types import Floats
-from corank.features.input_layout import Layout, dense
+from corank.features.input_layout import Layout, dense_input
 
 ITEMS_AT_ONCE = 65_536
 """Items a run of a graph."""
@@ -54,7 +54,7 @@ class ItemTowers:
         parts = []
         for first in range(0, len(rows), ITEMS_AT_ONCE):
             some = rows.take(np.arange(first, min(first + ITEMS_AT_ONCE, len(rows))))
-            given = dense(some, self._layout.groups["item"], self._tables[stage])
+            given = dense_input(some, self._layout.groups["item"], self._tables[stage])
             parts += self._graphs[stage].run(None, {"item": given})
         vectors: Floats = np.concatenate(parts)
         if not np.isfinite(vectors).all():

@@ -28,7 +28,7 @@ from corank.data.tables import Table, changed_at
 from corank.data.validate import check_values
 from corank.features.encoders import Encoders
 from corank.features.input_layout import Layout
-from corank.features.priors import CountedFeature, Snapshots
+from corank.features.priors import CountedFeature, PriorSnapshots
 from corank.features.row_columns import ID
 
 
@@ -75,7 +75,7 @@ def _fill(
     manifest: BundleManifest,
     encoders: Encoders,
     records: ItemRecords,
-    priors: Snapshots,
+    priors: PriorSnapshots,
 ) -> None:
     """Write all parts of the content: those of the model as they are, the others anew."""
     for part in manifest.parts:
@@ -104,7 +104,7 @@ def _link(old: Path, new: Path) -> None:
 def _merge_items(
     records: ItemRecords,
     encoders: Encoders,
-    priors: Snapshots,
+    priors: PriorSnapshots,
     manifest: BundleManifest,
     table: Table,
     report: Report,
@@ -121,8 +121,8 @@ def _merge_items(
 
 
 def _advance(
-    priors: Snapshots, log: IncrementalLog, features: Mapping[str, CountedFeature], report: Report
-) -> Snapshots:
+    priors: PriorSnapshots, log: IncrementalLog, features: Mapping[str, CountedFeature], report: Report
+) -> PriorSnapshots:
     """Bring the snapshots forward to the last period that the log closes."""
     data = log.data
     rates, cuts = dict(priors.rates), dict(priors.cut or {})
@@ -139,8 +139,8 @@ def _advance(
                 f"{name}: counts nothing between {begin} and {format_time(log.first)}, where the log begins"
             )
         counts = feature.count(log.rows, data, log.labels, log.operands)
-        rates[name] = rates[name].extended(counts, since, cut)
+        rates[name] = rates[name].extend(counts, since, cut)
         cuts[name] = cut
         new = int(counts["period"].is_between(since, cut, closed="left").sum())
         report(f"{name}: {format_time(since)} → {format_time(cut)}, {new:,} candidates counted")
-    return Snapshots(rates, priors.timezone, cuts)
+    return PriorSnapshots(rates, priors.timezone, cuts)

@@ -32,9 +32,9 @@ from corank.core.files import read_array, write_array, write_bytes
 from corank.core.settings import Settings
 from corank.core.types import Floats, Longs, Mask
 from corank.data.dataset import PackedDataset
-from corank.data.packed_history import history_items, query_rows
+from corank.data.packed_history import read_history_items, read_query_rows
 from corank.features.history import HistoryNeeds
-from corank.features.input_layout import Layout, dense
+from corank.features.input_layout import Layout, dense_input
 from corank.features.operands import Operands
 from corank.features.schema import Schema
 
@@ -99,8 +99,8 @@ def sample_queries(
         raise BundleError("retrieval is tuned by logged requests, and there are none")
     session = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
     chosen = np.sort(np.random.default_rng(seed).permutation(len(shard))[:MANY])
-    past = history_items(packed, shard, chosen, HistoryNeeds.of(packed.schema).for_rows)
-    given = dense(query_rows(packed, shard, chosen, past), layout.groups["query"], tables)
+    past = read_history_items(packed, shard, chosen, HistoryNeeds.of(packed.schema).for_rows)
+    given = dense_input(read_query_rows(packed, shard, chosen, past), layout.groups["query"], tables)
     return np.concatenate([session.run(None, {"query": given[n : n + 1]})[0] for n in range(len(given))])
 
 

@@ -20,7 +20,7 @@ from corank.features.encoders import Encoders
 from corank.features.history import Events
 from corank.features.log_schema import DataSettings
 from corank.features.operands import OperandNames, Operands
-from corank.features.priors import Rates, Snapshots
+from corank.features.priors import PriorCounts, PriorSnapshots
 from corank.features.row_columns import FROM, ID, ROW
 from corank.features.schema import Placement, Schema
 
@@ -108,11 +108,11 @@ def _rows(folder: Path, lists: list[Ragged]) -> Rows:
 
 
 def _list_features(schema: Schema, placement: Placement) -> range:
-    return range(len(schema.placed(placement).lists))
+    return range(len(schema.row_features(placement).lists))
 
 
 def _query_lists(folder: Path, schema: Schema, events: dict[str, Events]) -> list[Ragged]:
-    histories, attributes, names = schema.histories(), schema.attributes(), schema.placed("query").lists
+    histories, attributes, names = schema.histories(), schema.attributes(), schema.row_features("query").lists
 
     def lists(name: str) -> Ragged:
         values = events[histories[name].events].items if name in histories else None
@@ -222,11 +222,11 @@ class PackedDataset:
         return {name: read_array(self.folder / "items" / f"column.{name}.npy") for name in names}
 
     @cached_property
-    def priors(self) -> Snapshots:
+    def priors(self) -> PriorSnapshots:
         """The counts of every prior, period by period."""
         folders = {name: prior_folder(self.folder, n) for n, name in enumerate(self.schema.priors())}
-        rates = {name: Rates.load(folder) for name, folder in folders.items()}
-        return Snapshots(rates, self.data.timezone)
+        rates = {name: PriorCounts.load(folder) for name, folder in folders.items()}
+        return PriorSnapshots(rates, self.data.timezone)
 
     def newest_items(self) -> tuple[pl.Series, Longs]:
         """Return the I distinct items, ascending, and the newest row of each: (I,), (I,)."""

@@ -16,23 +16,23 @@ from corank.core.ragged import Rows
 from corank.core.types import Doubles, Hashes, Index, Longs, Mask
 from corank.data.dataset import PackedDataset, Shard, prior_folder
 from corank.data.fit_encoders import fit_derived
-from corank.data.packed_history import operands_of
+from corank.data.packed_history import request_operands
 from corank.data.shards import scalar_features
-from corank.features.encoders import Encoders, assemble, hashed, split_rows
+from corank.features.encoders import Encoders, assemble_rows, hashes_to_series, split_rows
 from corank.features.encoding import Encoded
 from corank.features.operand_rows import OperandRows
-from corank.features.priors import PointInTime, Snapshots, counted
+from corank.features.priors import PointInTime, PriorSnapshots, count_pieces
 from corank.features.schema import PLACEMENTS, Placement, Schema
 
 Derived = Mapping[str, Hashes | Doubles]
 """By feature: hashes, 0 where missing, or numbers, NaN where missing: (N,)."""
 
 
-def derived(
+def derive_features(
     schema: Schema,
     placement: Placement,
     sides: OperandRows,
-    priors: Snapshots,
+    priors: PriorSnapshots,
     times: Longs,
     names: Collection[str] | None = None,
 ) -> Derived:
@@ -44,9 +44,9 @@ def derived(
     }
 
 
-def encoded(encoders: Encoders, values: Derived) -> dict[str, Encoded]:
+def encode_columns(encoders: Encoders, values: Derived) -> dict[str, Encoded]:
     """Derived features as codes and scaled numbers, by name."""
-    return {name: encoders.derived(name, column) for name, column in values.items()}
+    return {name: encoders.encode_derived(name, column) for name, column in values.items()}
 
 
 def pair_rows(packed: PackedDataset, shard: Shard, requests: Index, request_of: Index, item: Index) -> Rows:
@@ -57,23 +57,23 @@ def pair_rows(packed: PackedDataset, shard: Shard, requests: Index, request_of: 
         request_of, item: each pair's among them, and its item row: (X,).
     """
     schema = packed.schema
-    columns = packed.encoders.columns("cross", pl.DataFrame({"": [None] * len(item)}))
+    columns = packed.encoders.encode_frame("cross", pl.DataFrame({"": [None] * len(item)}))
     if schema.derived("cross"):
-        operands = operands_of(packed, shard, requests)
+        operands = request_operands(packed, shard, requests)
         pairs = OperandRows.pairs(schema, operands, packed.item_operands, request_of, item)
-        values = derived(schema, "cross", pairs, packed.priors, shard.time[requests][request_of])
-        columns |= encoded(packed.encoders, values)
-    return assemble(schema.placed("cross"), columns, len(item))
+        values = derive_features(schema, "cross", pairs, packed.priors, shard.time[requests][request_of])
+        columns |= encode_columns(packed.encoders, values)
+    return assemble_rows(schema.row_features("cross"), columns, len(item))
 
 
-def derive(packed: PackedDataset, spill: Path) -> Encoders:
+def derive_columns(packed: PackedDataset, spill: Path) -> Encoders:
     """Derive what is derived, for all rows of packed data that lack it; the encoders, complete.
 
     Args:
         spill: where pieces of what the priors count lie (`prior<n>.*.arrow`), and values may.
     """
     for n, _ in enumerate(packed.schema.priors()):
-        counted(sorted(spill.glob(f"prior{n}.*.arrow"))).save(prior_folder(packed.folder, n))
+        count_pieces(sorted(spill.glob(f"prior{n}.*.arrow"))).save(prior_folder(packed.folder, n))
     parts = [_Part("item", packed.folder / "items", packed.items, spill / "item.arrow")]
     _write_items(packed, parts[0].values)
     for split, shards in packed.splits.items():
@@ -115,10 +115,10 @@ class _Part:
         schema, frame = encoders.schema, read_frame(self.values)
         columns = split_rows(scalar_features(schema, self.placement), self.rows)
         for name in schema.derived(self.placement):
-            columns[name] = encoders.derived(name, _unspilled(frame[name]))
-        placed = schema.placed(self.placement)
+            columns[name] = encoders.encode_derived(name, _unspilled(frame[name]))
+        placed = schema.row_features(self.placement)
         single = placed.select((*placed.ids, *placed.numbers))
-        whole = assemble(single, columns, len(self.rows))
+        whole = assemble_rows(single, columns, len(self.rows))
         for name, array in (("ids", whole.ids), ("numbers", whole.numbers)):
             with atomic_file(self.folder / f"{name}.npy") as partial:
                 write_array(partial, array)
@@ -127,19 +127,23 @@ class _Part:
 def _write_items(packed: PackedDataset, path: Path) -> None:
     begin = packed.item_keys["valid_from"].to_numpy()
     sides = OperandRows.alone(packed.schema, "item", packed.item_operands)
-    values = derived(packed.schema, "item", sides, packed.priors, begin)
+    values = derive_features(packed.schema, "item", sides, packed.priors, begin)
     _, valid = packed.data.splits()["train"]
     _spill(path, values, begin < valid)
 
 
 def _write_shard(packed: PackedDataset, shard: Shard, training: bool, query: Path, cross: Path) -> None:
     schema, requests = packed.schema, np.arange(len(shard))
-    operands = operands_of(packed, shard, requests)
+    operands = request_operands(packed, shard, requests)
     alone = OperandRows.alone(schema, "query", operands)
-    _spill(query, derived(schema, "query", alone, packed.priors, shard.time), np.full(len(shard), training))
+    _spill(
+        query,
+        derive_features(schema, "query", alone, packed.priors, shard.time),
+        np.full(len(shard), training),
+    )
     request_of = np.repeat(requests, np.diff(shard.request_start))
     pairs = OperandRows.pairs(schema, operands, packed.item_operands, request_of, shard.item)
-    values = derived(schema, "cross", pairs, packed.priors, shard.time[request_of])
+    values = derive_features(schema, "cross", pairs, packed.priors, shard.time[request_of])
     _spill(cross, values, np.full(len(request_of), training))
 
 
@@ -151,7 +155,7 @@ def _spill(path: Path, values: Derived, training: Mask) -> None:
 def _spilled(values: Hashes | Doubles) -> pl.Series:
     """Values as a column: hashes as Int64, numbers with null for NaN; several numbers a row as arrays."""
     if values.dtype == np.uint64:
-        return hashed(values)
+        return hashes_to_series(values)
     return pl.Series(values).fill_nan(None) if values.ndim == 1 else pl.Series(values)
 
 

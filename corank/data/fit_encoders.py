@@ -16,7 +16,7 @@ from corank.features.training_values import TrainingValues
 Tables = Mapping[Source, Table | None]
 
 
-def fit(schema: Schema, data: DataSettings, found: dict[str, Source], tables: Tables) -> Encoders:
+def fit_encoders(schema: Schema, data: DataSettings, found: dict[str, Source], tables: Tables) -> Encoders:
     """Fit the encoder of every feature of a column. Rows are counted before duplicates are dropped.
 
     Args:

@@ -30,15 +30,15 @@ from corank.core.time import format_time, to_ms
 from corank.core.types import Longs, Report
 from corank.data.as_of import VersionedRows
 from corank.data.dataset import PackedDataset
-from corank.data.derived_columns import derive
-from corank.data.fit_encoders import fit
+from corank.data.derived_columns import derive_columns
+from corank.data.fit_encoders import fit_encoders
 from corank.data.grouping import GroupedRequests, partition
 from corank.data.log_rows import constant_columns, key_columns, request_columns
 from corank.data.pack_manifest import FORMAT, MANIFEST, PackManifest, ShardCount, fingerprint
 from corank.data.shards import ShardWriter, encode_rows, feature_values
 from corank.data.sources import BATCH, PackSources
 from corank.data.tables import changed_at
-from corank.features.encoders import Encoders, assemble
+from corank.features.encoders import Encoders, assemble_rows
 from corank.features.history import Events
 from corank.features.log_schema import DataSettings
 from corank.features.operands import OperandNames, Operands
@@ -87,7 +87,7 @@ def pack(
         manifest = _describe(folder, base, mark, inputs, splits, dropped)
         encoders = writer.encoders
         if schema.derived():
-            encoders = derive(PackedDataset.load(folder, manifest, encoders), spill)
+            encoders = derive_columns(PackedDataset.load(folder, manifest, encoders), spill)
             for name in schema.derived():
                 size = encoders.sizes.get(name)
                 report(f"{name}: {f'{size:,} embedding rows' if size else 'a number'}")
@@ -105,7 +105,9 @@ def _first_pass(inputs: PackSources, folder: Path, spill: Path, report: Report) 
         report(
             f"users: {absent:,} of {len(users.ids):,} users of the log have no row; their features are missing"
         )
-    encoders = fit(schema, data, sources, {"log": inputs.log, "items": inputs.items, "users": inputs.users})
+    encoders = fit_encoders(
+        schema, data, sources, {"log": inputs.log, "items": inputs.items, "users": inputs.users}
+    )
     for name, size in encoders.sizes.items():
         report(f"{name}: {size:,} embedding rows")
     snapshots, row = items.add_snapshots(inputs.read_snapshots())
@@ -138,9 +140,11 @@ def _write_items(
     """Write a row for every version of an item and every snapshot of its priors. Returns the rows' operands."""
     data, schema = inputs.data, inputs.schema
     names = [name for name, source in inputs.sources.items() if source == "items"]
-    placed, derived = schema.placed("item"), schema.derived("item")
+    placed, derived = schema.row_features("item"), schema.derived("item")
     columns = encode_rows(encoders, names, items, data.item)
-    rows = assemble(placed.select(n for n in placed if n not in derived), columns, len(items.frame)).take(row)
+    rows = assemble_rows(
+        placed.select(n for n in placed if n not in derived), columns, len(items.frame)
+    ).take(row)
     write_arrays(folder, {"ids": rows.ids, "numbers": rows.numbers})
     for n, values in enumerate(rows.lists):
         write_shared(folder, n, values)
@@ -209,7 +213,7 @@ def _write_events(inputs: PackSources, writer: ShardWriter, splits: dict[str, li
     events = {h.events: Events.open(folder / "events", h.events) for h in histories.values()}
     for shard in (folder / split / count.name for split, counts in splits.items() for count in counts):
         user, time = read_array(shard / "user.npy"), read_array(shard / "time.npy")
-        for n, name in enumerate(schema.placed("query").lists):
+        for n, name in enumerate(schema.row_features("query").lists):
             if name in histories:
                 h, of = histories[name], events[histories[name].events]
                 start, length = of.slices(user, time, h.known_after(data), h.every, data.timezone, h.last)

@@ -14,43 +14,45 @@ from corank.core.ragged import Ragged, Rows
 from corank.core.types import Index
 from corank.data.dataset import PackedDataset, Shard
 from corank.features.encoding import MISSING
-from corank.features.history import HistoryNeeds, recency
-from corank.features.operands import Operands, lists_of, nested, of_histories
+from corank.features.history import HistoryNeeds, recency_weights
+from corank.features.operands import Operands, flatten_lists, gather_history_operands, select_lists
 from corank.features.schema import Schema
 
 
-def history_items(
+def read_history_items(
     packed: PackedDataset, shard: Shard, requests: Index, names: Iterable[str]
 ) -> dict[str, Ragged]:
     """By history the item rows, as of each request, of its events, the newest last: R lists."""
     found = {}
-    lists = packed.schema.placed("query").lists
+    lists = packed.schema.row_features("query").lists
     for name in names:
         history = packed.schema.histories()[name]
         events = packed.events[history.events]
         view = shard.query.lists[lists.index(name)].take(requests)
         place, time = view.positions(), np.repeat(shard.time[requests], view.length)
         rows = packed.item_versions.find_at(events.ordinals[place], time)
-        weight = recency(time - events.times[place], history.half_life) if history.half_life else None
+        weight = recency_weights(time - events.times[place], history.half_life) if history.half_life else None
         found[name] = Ragged.from_lengths(view.length, rows, weight)
     return found
 
 
-def query_rows(packed: PackedDataset, shard: Shard, requests: Index, items: Mapping[str, Ragged]) -> Rows:
+def read_query_rows(
+    packed: PackedDataset, shard: Shard, requests: Index, items: Mapping[str, Ragged]
+) -> Rows:
     """The query's rows of R requests, what depends on their histories made ready; `items` of
     `HistoryNeeds.for_rows` at least."""
-    return with_past(packed.schema, shard.query.take(requests), items, packed.items)
+    return add_histories(packed.schema, shard.query.take(requests), items, packed.items)
 
 
-def operands_of(packed: PackedDataset, shard: Shard, requests: Index) -> Operands:
+def request_operands(packed: PackedDataset, shard: Shard, requests: Index) -> Operands:
     """The operands of R requests, their histories' too."""
     needs = HistoryNeeds.of(packed.schema)
-    items = history_items(packed, shard, requests, needs.for_operands)
-    found = of_histories(packed.schema, items, packed.item_operands, needs.operands)
+    items = read_history_items(packed, shard, requests, needs.for_operands)
+    found = gather_history_operands(packed.schema, items, packed.item_operands, needs.operands)
     return shard.operands(packed.schema).take(requests).with_lists(found)
 
 
-def with_past(schema: Schema, rows: Rows, items: Mapping[str, Ragged], records: Rows) -> Rows:
+def add_histories(schema: Schema, rows: Rows, items: Mapping[str, Ragged], records: Rows) -> Rows:
     """The query's rows with the attributes of their histories' items, and each event's weight where they differ.
 
     Args:
@@ -58,21 +60,21 @@ def with_past(schema: Schema, rows: Rows, items: Mapping[str, Ragged], records: 
     """
     attributes = schema.attributes()
     lists = list(rows.lists)
-    for n, name in enumerate(schema.placed("query").lists):
+    for n, name in enumerate(schema.row_features("query").lists):
         if name in attributes:
             history, feature = attributes[name]
-            lists[n] = codes(schema, items[history], feature, records)
+            lists[n] = attribute_codes(schema, items[history], feature, records)
         elif name in items and items[name].weight is not None:
             lists[n] = Ragged.from_lengths(lists[n].length, lists[n].flat(), items[name].weight)
     return Rows(rows.ids, rows.numbers, tuple(lists))
 
 
-def codes(schema: Schema, items: Ragged, feature: str, records: Rows) -> Ragged:
+def attribute_codes(schema: Schema, items: Ragged, feature: str, records: Rows) -> Ragged:
     """The codes that the items of R lists have of an item feature, one after another: R lists."""
-    row, placed, weight = items.flat(), schema.placed("item"), items.flat_weight()
+    row, placed, weight = items.flat(), schema.row_features("item"), items.flat_weight()
     if schema.features[feature].storage == "id":
         found = np.full(len(row), MISSING, dtype=np.int32)
         found[row >= 0] = records.ids[row[row >= 0], placed.ids.index(feature)]
         return Ragged.from_lengths(items.length, found, weight)
-    inner = lists_of(records.lists[placed.lists.index(feature)], row)
-    return nested(Ragged.from_lengths(items.length, row, weight), inner)
+    inner = select_lists(records.lists[placed.lists.index(feature)], row)
+    return flatten_lists(Ragged.from_lengths(items.length, row, weight), inner)

@@ -24,9 +24,9 @@ from corank.data.column_sources import Source
 from corank.data.grouping import GroupedRequests
 from corank.data.log_rows import request_columns
 from corank.data.pack_manifest import ShardCount
-from corank.features.encoders import Encoders, assemble
+from corank.features.encoders import Encoders, assemble_rows
 from corank.features.encoding import Encoded
-from corank.features.labels import Labels, happened, known, levels, mature
+from corank.features.labels import Labels, find_events, hide_immature, read_labels, read_levels
 from corank.features.log_schema import DataSettings
 from corank.features.operand_rows import OperandRows
 from corank.features.operands import OperandNames, Operands
@@ -61,7 +61,7 @@ def feature_values(schema: Schema, name: str, versions: VersionedRows, key: str)
 
 def scalar_features(schema: Schema, placement: Placement) -> RowFeatures:
     """Select the features of a placement that are read from a column and are no lists."""
-    placed, derived = schema.placed(placement), schema.derived(placement)
+    placed, derived = schema.row_features(placement), schema.derived(placement)
     return placed.select(n for n in (*placed.ids, *placed.numbers) if n not in derived)
 
 
@@ -123,7 +123,7 @@ class ShardWriter:
         """
         first_rows, start = requests.first_rows, requests.start
         time = first_rows[TIME].to_numpy()
-        labels = known(requests.rows, self.data)
+        labels = read_labels(requests.rows, self.data)
         candidates = self._candidates(requests.rows, labels) | self._truth(requests.rows, truth)
         cross, cross_lists = self._cross(requests.rows)
         users = self.users.ids.find(first_rows[USER]).astype(np.int32)
@@ -162,9 +162,9 @@ class ShardWriter:
         """Make the arrays of the candidates, by the names of their files: (C,)."""
         arrays: dict[str, NDArray[Any]] = {
             "item": self.items.find(rows[ITEM], rows[TIME].to_numpy()).astype(np.int32),
-            "level": levels(rows, self.data),
+            "level": read_levels(rows, self.data),
         }
-        for name, label in mature(labels, rows, self.data, self.as_of).items():
+        for name, label in hide_immature(labels, rows, self.data, self.as_of).items():
             arrays[f"label.{name}"] = label
         for name in self.data.scores:
             arrays[f"score.{name}"] = rows[score_column(name)].fill_null(np.nan).to_numpy()
@@ -199,7 +199,7 @@ class ShardWriter:
 
     def _cross(self, rows: pl.DataFrame) -> tuple[Rows, dict[int, Ragged]]:
         """Encode the candidates' logged crosses: rows without lists, and the lists by position: (C)."""
-        placed = self.schema.placed("cross")
+        placed = self.schema.row_features("cross")
         derived = self.schema.derived("cross")
         names = [name for name in placed if name not in derived]
         columns = {name: self.encoders.encode(name, rows[self.schema.column(name)]) for name in names}
@@ -223,13 +223,13 @@ class ShardWriter:
         column = lambda name: first_rows[self.schema.column(name)]  # noqa: E731
         logged = Operands.of(self.encoders, self._wanted.among(here), column, len(first_rows))
         user = self._user_operands.take(self.users.find(first_rows[USER], time))
-        return logged.joined(user).ordered(self._wanted)
+        return logged.merge(user).reorder(self._wanted)
 
     def _write_events(self, shard: str, requests: GroupedRequests, labels: Labels, users: Ints) -> None:
         """Write the events of each kind of history, to be sorted when all shards are written."""
         user = np.repeat(users, np.diff(requests.start))
         for name, history in {h.events: h for h in self.schema.histories().values()}.items():
-            listed = happened(history.event, requests.rows, labels, self.data)
+            listed = find_events(history.event, requests.rows, labels, self.data)
             rows = requests.rows.filter(listed)
             codes = self.encoders.encode(history.of, rows[ITEM])
             assert not isinstance(codes, Ragged)
@@ -252,6 +252,6 @@ def _assemble(
     schema: Schema, placement: Placement, columns: dict[str, Encoded], count: int
 ) -> tuple[Rows, dict[int, Ragged]]:
     """Assemble encoded features: rows without lists, and the lists that there are by position."""
-    rows = assemble(scalar_features(schema, placement), columns, count)
-    lists = enumerate(schema.placed(placement).lists)
+    rows = assemble_rows(scalar_features(schema, placement), columns, count)
+    lists = enumerate(schema.row_features(placement).lists)
     return rows, {n: column for n, name in lists if isinstance(column := columns.get(name), Ragged)}

@@ -21,7 +21,7 @@ from corank.features.feature_kind import FeatureKind
 from corank.features.schema import Placement, RowFeatures, Schema
 
 
-def assemble(features: RowFeatures, columns: Mapping[str, Encoded], count: int) -> Rows:
+def assemble_rows(features: RowFeatures, columns: Mapping[str, Encoded], count: int) -> Rows:
     """Put encoded features, by name, together as `count` rows of a placement."""
     ids = np.empty((count, len(features.ids)), dtype=np.int32)
     for n, name in enumerate(features.ids):
@@ -71,11 +71,11 @@ class Encoders:
         """
         return self.schema.columns()[name].encode(self.fitted.get(name), values, name)
 
-    def derived(self, name: str, values: Hashes | Doubles) -> Column:
+    def encode_derived(self, name: str, values: Hashes | Doubles) -> Column:
         """Encode the values of a derived feature: hashes (0 for missing) or numbers (NaN)."""
         return self.schema.derived()[name].encode(self.fitted.get(name), values)
 
-    def columns(self, placement: Placement, frame: pl.DataFrame) -> dict[str, Encoded]:
+    def encode_frame(self, placement: Placement, frame: pl.DataFrame) -> dict[str, Encoded]:
         """The placement's features of columns, from those that the schema names; an absent one is all missing."""
         absent = pl.Series([None] * len(frame), dtype=pl.Null)
         found = {}
@@ -107,7 +107,7 @@ def _load(folder: Path, feature: FeatureKind, **fields: Any) -> Encoder:
     return classes[fields.pop("is")].load(folder, fields)
 
 
-def hashed(values: NDArray[Any]) -> pl.Series:
+def hashes_to_series(values: NDArray[Any]) -> pl.Series:
     """Hashes as the values of a vocabulary or a hash: signed, null for 0."""
     assert values.dtype == np.uint64
     series = pl.Series(values.view(np.int64))

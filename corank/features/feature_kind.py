@@ -16,7 +16,7 @@ A kind needs one file, named in the config's `plugins:`. This one is complete; a
 
     from corank.features.encoding import Encoded, Encoder
     from corank.features.feature_kind import FEATURE_KINDS, ColumnFeature
-    from corank.features.scale import numbers
+    from corank.features.scale import to_numbers
 
     @FEATURE_KINDS.register("cyclical")
     class CyclicalFeature(ColumnFeature):
@@ -30,7 +30,7 @@ A kind needs one file, named in the config's `plugins:`. This one is complete; a
             return 2
 
         def encode(self, encoder: Encoder | None, values: pl.Series, name: str) -> Encoded:
-            angle = 2 * np.pi * numbers(values, name) / self.period
+            angle = 2 * np.pi * to_numbers(values, name) / self.period
             circle = np.stack((np.sin(angle), np.cos(angle)), axis=1)
             return np.where(np.isnan(circle), 0, circle).astype(np.float32)
 

@@ -172,7 +172,7 @@ class Events:
         return start, (end - start).astype(np.int32)
 
 
-def recency(age: Longs, half_life: timedelta) -> Floats:
+def recency_weights(age: Longs, half_life: timedelta) -> Floats:
     """2 to the power of −age/half_life, of events `age` ms before their request: (N,)."""
     lives: Floats = np.minimum(age / (half_life / MILLISECOND), OLDEST).astype(np.float32)
     return np.exp2(-lives)

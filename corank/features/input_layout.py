@@ -144,7 +144,7 @@ class Layout:
 
     def groups_of(self, placement: Placement, names: Collection[str] | None = None) -> tuple[Group, ...]:
         """The groups of a placement's embedded features, all or some; in the order of `columns`."""
-        placed, embedded = self.schema.placed(placement), self.schema.embedded()
+        placed, embedded = self.schema.row_features(placement), self.schema.embedded()
         chosen = [n for n in placed.ids + placed.lists if names is None or n in names]
         groups = []
         for dim in sorted({embedded[n].width for n in chosen}):
@@ -166,11 +166,11 @@ class Layout:
 
     def width(self, placement: Placement) -> int:
         """Columns of the placement's dense input."""
-        return sum(g.width for g in self.groups[placement]) + self.schema.placed(placement).width
+        return sum(g.width for g in self.groups[placement]) + self.schema.row_features(placement).width
 
     def columns(self, placement: Placement, names: Iterable[str]) -> Columns:
         """The input columns of the named features, ascending."""
-        wanted, placed, at = set(names), self.schema.placed(placement), 0
+        wanted, placed, at = set(names), self.schema.row_features(placement), 0
         chosen: list[int] = []
         for group in self.groups[placement]:
             listed = [placed.lists[column.index] for column in group.lists]
@@ -209,7 +209,7 @@ def _pooled(table: Floats, lists: Ragged, listed: ListColumn) -> Floats:
     return summed
 
 
-def embedded(rows: Rows, groups: Sequence[Group], tables: Mapping[int, Floats], numbers: int = 0) -> Floats:
+def embed_rows(rows: Rows, groups: Sequence[Group], tables: Mapping[int, Floats], numbers: int = 0) -> Floats:
     """The embedded features of N encoded rows, those of some groups, and room for numbers: (N, ·)."""
     out = np.empty((len(rows), sum(group.width for group in groups) + numbers), dtype=np.float32)
     at = 0
@@ -219,9 +219,9 @@ def embedded(rows: Rows, groups: Sequence[Group], tables: Mapping[int, Floats], 
     return out
 
 
-def dense(rows: Rows, groups: Sequence[Group], tables: Mapping[int, Floats]) -> Floats:
+def dense_input(rows: Rows, groups: Sequence[Group], tables: Mapping[int, Floats]) -> Floats:
     """The dense input of N encoded rows of one placement: (N, width)."""
     count = rows.numbers.shape[1]
-    out = embedded(rows, groups, tables, count)
+    out = embed_rows(rows, groups, tables, count)
     out[:, out.shape[1] - count :] = rows.numbers
     return out

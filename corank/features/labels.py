@@ -15,7 +15,7 @@ Labels = dict[str, NDArray[np.int8]]
 """By name 1, 0, or −1 where unknown: (C,)."""
 
 
-def levels(rows: pl.DataFrame, data: DataSettings) -> NDArray[np.uint8]:
+def read_levels(rows: pl.DataFrame, data: DataSettings) -> NDArray[np.uint8]:
     """(C,); the deepest where the log has none."""
     if data.level is None:
         return np.full(len(rows), len(data.levels) - 1, dtype=np.uint8)
@@ -23,20 +23,22 @@ def levels(rows: pl.DataFrame, data: DataSettings) -> NDArray[np.uint8]:
     return level
 
 
-def exposed(rows: pl.DataFrame, data: DataSettings) -> NDArray[np.bool_]:
+def find_exposed(rows: pl.DataFrame, data: DataSettings) -> NDArray[np.bool_]:
     """(C,)"""
-    deepest: NDArray[np.bool_] = levels(rows, data) == len(data.levels) - 1
+    deepest: NDArray[np.bool_] = read_levels(rows, data) == len(data.levels) - 1
     return deepest
 
 
-def happened(event: str | None, rows: pl.DataFrame, labels: Labels, data: DataSettings) -> NDArray[np.bool_]:
+def find_events(
+    event: str | None, rows: pl.DataFrame, labels: Labels, data: DataSettings
+) -> NDArray[np.bool_]:
     """Which candidates are events of a history: those whose label `event` is 1, or all exposed ones if None: (C,)."""
-    return exposed(rows, data) if event is None else labels[event] == 1
+    return find_exposed(rows, data) if event is None else labels[event] == 1
 
 
-def known(rows: pl.DataFrame, data: DataSettings) -> Labels:
+def read_labels(rows: pl.DataFrame, data: DataSettings) -> Labels:
     """Labels as they are in the end."""
-    shown = exposed(rows, data)
+    shown = find_exposed(rows, data)
     found: Labels = {}
     for name in data.labels:
         where, given = shown, data.labels[name].given
@@ -47,7 +49,7 @@ def known(rows: pl.DataFrame, data: DataSettings) -> Labels:
     return found
 
 
-def mature(labels: Labels, rows: pl.DataFrame, data: DataSettings, as_of: int) -> Labels:
+def hide_immature(labels: Labels, rows: pl.DataFrame, data: DataSettings, as_of: int) -> Labels:
     """Labels as they were when training began, at the split's `valid`; of later rows as when the log was read.
 
     A row that was younger then than its label takes is unknown, whatever the label says.

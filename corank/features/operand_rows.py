@@ -13,7 +13,7 @@ from corank.core.ragged import Ragged
 from corank.core.types import Doubles, Hashes
 from corank.features.operands import Operands
 from corank.features.schema import Placement, Schema
-from corank.features.vocabulary import mixed, splitmix64
+from corank.features.vocabulary import mix_hashes, splitmix64
 
 Index = NDArray[np.integer]
 
@@ -96,4 +96,4 @@ class OperandRows:
 
 def _within(row: Index, value: Hashes) -> Hashes:
     """A hash of row and value, 0 for value 0: (N,)."""
-    return mixed([splitmix64(row.astype(np.uint64)), value])
+    return mix_hashes([splitmix64(row.astype(np.uint64)), value])

@@ -113,7 +113,7 @@ class Operands:
         lists = {name: values.compact() for name, values in self.lists.items()}
         return type(self)(self.count, self.keys, lists, self.numbers)
 
-    def joined(self, other: Self) -> Self:
+    def merge(self, other: Self) -> Self:
         """With other operands of the same rows."""
         return type(self)(
             self.count, self.keys | other.keys, self.lists | other.lists, self.numbers | other.numbers
@@ -128,7 +128,7 @@ class Operands:
             {name: np.concatenate((values, other.numbers[name])) for name, values in self.numbers.items()},
         )
 
-    def ordered(self, wanted: OperandNames) -> Self:
+    def reorder(self, wanted: OperandNames) -> Self:
         """In the order in which they are saved."""
         return type(self)(
             self.count,
@@ -176,7 +176,7 @@ class Operands:
         )
 
 
-def of_histories(
+def gather_history_operands(
     schema: Schema, items: dict[str, Ragged], operands: Operands, names: Iterable[str]
 ) -> dict[str, Ragged]:
     """The operands `HISTORY` and `HISTORY.FEATURE` among `names`, of R users: lists of hashes.
@@ -189,21 +189,21 @@ def of_histories(
     for name in names:
         feature = schema.of_items(name)
         if feature is not None:
-            found[name] = attribute(items[schema.history_of(name)], feature, operands)
+            found[name] = gather_attribute(items[schema.history_of(name)], feature, operands)
     return found
 
 
-def attribute(items: Ragged, feature: str, operands: Operands) -> Ragged:
+def gather_attribute(items: Ragged, feature: str, operands: Operands) -> Ragged:
     """What the items of R lists have of a feature, one after another: R lists of hashes. An item −1 has none."""
     row = items.flat()
     if feature in operands.keys:
         keys = np.zeros(len(row), dtype=np.uint64)
         keys[row >= 0] = operands.keys[feature][row[row >= 0]]
         return Ragged.from_lengths(items.length, keys)
-    return nested(items, lists_of(operands.lists[feature], row))
+    return flatten_lists(items, select_lists(operands.lists[feature], row))
 
 
-def lists_of(lists: Ragged, row: NDArray[np.integer]) -> Ragged:
+def select_lists(lists: Ragged, row: NDArray[np.integer]) -> Ragged:
     """The lists of some rows, an empty one for row −1."""
     start, length = np.zeros(len(row), dtype=np.int64), np.zeros(len(row), dtype=np.int32)
     known = row >= 0
@@ -211,7 +211,7 @@ def lists_of(lists: Ragged, row: NDArray[np.integer]) -> Ragged:
     return Ragged(start, length, lists.values)
 
 
-def nested(outer: Ragged, inner: Ragged) -> Ragged:
+def flatten_lists(outer: Ragged, inner: Ragged) -> Ragged:
     """The values of each list's lists, one after another: `inner` has a list for every value of `outer.flat()`."""
     ends = np.append(0, np.cumsum(inner.length, dtype=np.int64))
     last = np.cumsum(outer.length, dtype=np.int64)

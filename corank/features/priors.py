@@ -37,7 +37,7 @@ class CountedFeature(Protocol):
 
     @property
     def every(self) -> timedelta:
-        """Snapshots are taken at multiples of this."""
+        """PriorSnapshots are taken at multiples of this."""
 
     @property
     def smoothing(self) -> float:
@@ -56,7 +56,7 @@ class CountedFeature(Protocol):
 
 
 @dataclass(frozen=True)
-class Counts:
+class CumulativeCounts:
     """By key and period, what was counted until the period's end, from the first period on."""
 
     offsets: Longs
@@ -81,13 +81,13 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class Rates:
+class PriorCounts:
     """The counts of one prior."""
 
     keys: Hashes
     """Ascending: (K,)."""
-    counts: Counts
-    all: Counts
+    counts: CumulativeCounts
+    all: CumulativeCounts
     """Of all candidates: one key."""
 
     def values(self, feature: CountedFeature, keys: Hashes, cuts: Longs) -> Doubles:
@@ -123,7 +123,7 @@ class Rates:
             _single(cut, np.array([of_all]), np.array([positive_of_all])),
         )
 
-    def extended(self, rows: pl.DataFrame, since: int, cut: int) -> Self:
+    def extend(self, rows: pl.DataFrame, since: int, cut: int) -> Self:
         """A snapshot of `since` brought forward to a later `cut`, by the rows of the periods between.
 
         Args:
@@ -153,18 +153,18 @@ class Rates:
     def load(cls, folder: Path) -> Self:
         """Memory-mapped. Raises DataError if a part is missing or damaged."""
 
-        def counts(name: str) -> Counts:
+        def counts(name: str) -> CumulativeCounts:
             parts = ("offsets", "periods", "shown", "positive")
-            return Counts(*(read_array(folder / f"{name}.{part}.npy") for part in parts))
+            return CumulativeCounts(*(read_array(folder / f"{name}.{part}.npy") for part in parts))
 
         return cls(read_array(folder / "keys.npy"), counts("each"), counts("all"))
 
 
 @dataclass(frozen=True)
-class Snapshots:
+class PriorSnapshots:
     """All priors of a schema: of packed data as of any request, of a bundle as of its own time."""
 
-    rates: Mapping[str, Rates]
+    rates: Mapping[str, PriorCounts]
     timezone: str
     cut: Mapping[str, int] | None = None
     """By prior, the time that a bundle's is of."""
@@ -196,7 +196,7 @@ class PointInTime:
     """The feature's."""
     times: Longs
     """ms UTC, NEVER for before all: (N,)."""
-    snapshots: Snapshots
+    snapshots: PriorSnapshots
 
     def counted(self, feature: CountedFeature, operands: OperandRows) -> Doubles:
         """A prior of the rows as of their times, NaN where it is unknown: (N,)."""
@@ -206,20 +206,20 @@ class PointInTime:
 _COLUMNS = ["key", "period", "shown", "positive", "row"]
 
 
-def counted(pieces: list[Path]) -> Rates:
+def count_pieces(pieces: list[Path]) -> PriorCounts:
     """Count pieces (Arrow files of `key`, `period`, `shown`, `positive` and the log's `row`), key by key.
 
     Sums are taken in the order of the log, so that they are the same on every machine.
     """
     keys: list[Hashes] = []
-    parts: list[Counts] = []
+    parts: list[CumulativeCounts] = []
     for rows in _by_key(pieces):
         some, counts = _counted(rows)
         keys.append(some)
         parts.append(counts)
     all_ = pl.concat([_totals(counts) for counts in parts]) if parts else _totals(_single(0, *_NONE))
     _, of_all = _counted(all_.with_columns(key=pl.lit(1, pl.UInt64), row=pl.int_range(pl.len())))
-    return Rates(np.concatenate(keys) if keys else np.empty(0, np.uint64), _joined(parts), of_all)
+    return PriorCounts(np.concatenate(keys) if keys else np.empty(0, np.uint64), _joined(parts), of_all)
 
 
 _NONE = np.empty(0), np.empty(0)
@@ -236,7 +236,7 @@ def _by_key(pieces: list[Path]) -> Iterator[pl.DataFrame]:
         yield found.filter(pl.col("key").is_between(low, high)).collect(engine="streaming")
 
 
-def _counted(rows: pl.DataFrame) -> tuple[Hashes, Counts]:
+def _counted(rows: pl.DataFrame) -> tuple[Hashes, CumulativeCounts]:
     """The keys, ascending, and their counts."""
     rows = rows.sort("key", "period", "row")
     grouped = rows.group_by("key", "period", maintain_order=True).agg(pl.col("shown", "positive").sum())
@@ -246,10 +246,12 @@ def _counted(rows: pl.DataFrame) -> tuple[Hashes, Counts]:
         np.flatnonzero(np.diff(key, prepend=key[:1] ^ np.uint64(1))) if len(key) else np.empty(0, np.int64)
     )
     offsets = np.append(first, len(key)).astype(np.int64)
-    return key[first], Counts(offsets, *(sums[n].to_numpy() for n in ("period", "shown", "positive")))
+    return key[first], CumulativeCounts(
+        offsets, *(sums[n].to_numpy() for n in ("period", "shown", "positive"))
+    )
 
 
-def _totals(counts: Counts) -> pl.DataFrame:
+def _totals(counts: CumulativeCounts) -> pl.DataFrame:
     """What was counted in each period, of all keys together."""
     began = np.zeros(len(counts.periods), dtype=bool)
     began[counts.offsets[:-1]] = True
@@ -263,12 +265,12 @@ def _totals(counts: Counts) -> pl.DataFrame:
     )
 
 
-def _joined(parts: list[Counts]) -> Counts:
+def _joined(parts: list[CumulativeCounts]) -> CumulativeCounts:
     if not parts:
         return _single(0, *_NONE)
     ends = np.cumsum([0, *(part.offsets[-1] for part in parts)])
     offsets = [part.offsets[:-1] + end for part, end in zip(parts, ends[:-1], strict=True)]
-    return Counts(
+    return CumulativeCounts(
         np.concatenate([*offsets, ends[-1:]]),
         np.concatenate([part.periods for part in parts]),
         np.concatenate([part.shown for part in parts]),
@@ -276,6 +278,6 @@ def _joined(parts: list[Counts]) -> Counts:
     )
 
 
-def _single(cut: int, shown: Doubles, positive: Doubles) -> Counts:
+def _single(cut: int, shown: Doubles, positive: Doubles) -> CumulativeCounts:
     """One entry a key, of the last period before a cut."""
-    return Counts(np.arange(len(shown) + 1), np.full(len(shown), cut - 1), shown, positive)
+    return CumulativeCounts(np.arange(len(shown) + 1), np.full(len(shown), cut - 1), shown, positive)

@@ -22,7 +22,7 @@ def is_number(dtype: pl.DataType) -> bool:
     return dtype.is_numeric() or dtype in (pl.Boolean, pl.Null)
 
 
-def numbers(values: pl.Series, name: str) -> Doubles:
+def to_numbers(values: pl.Series, name: str) -> Doubles:
     """Values as float64, NaN for null: (N,). Raises DataError for NaN, infinities and what is no number."""
     if not is_number(values.dtype):
         first = values.drop_nulls().head(1).to_list()
@@ -88,7 +88,7 @@ class Scale(Encoder):
     def fit(cls, values: TrainingValues, form: Scaling) -> Self:
         """Learn a scale from training values."""
         if form == "quantile":
-            return cls.from_sample(numbers(values.sample(), values.name))
+            return cls.from_sample(to_numbers(values.sample(), values.name))
         return cls(form) if form == "none" else cls.from_moments(form, *values.moments(log=form == "log"))
 
     @classmethod
@@ -106,7 +106,7 @@ class Scale(Encoder):
         shares = np.bincount(place, weights=share) / np.bincount(place)
         return cls("quantile", knots=knots, shares=shares)
 
-    def scaled(self, values: Doubles) -> Floats:
+    def scale(self, values: Doubles) -> Floats:
         """(N,), missing ones 0: the scaled mean."""
         if self.knots is not None and self.shares is not None:
             values = (np.interp(values, self.knots, self.shares) - 0.5) * np.sqrt(12)

@@ -136,12 +136,12 @@ class Schema:
         side = self.side(name)
         return "query" if side == "user" or side == "context" else side
 
-    def placed(self, placement: Placement) -> RowFeatures:
+    def row_features(self, placement: Placement) -> RowFeatures:
         """The features of a placement, in the order of its encoded arrays."""
-        return self._placed[placement]
+        return self._row_features[placement]
 
     @cached_property
-    def _placed(self) -> dict[Placement, RowFeatures]:
+    def _row_features(self) -> dict[Placement, RowFeatures]:
         return {placement: self._at(placement) for placement in PLACEMENTS}
 
     def _at(self, placement: Placement) -> RowFeatures:
@@ -226,7 +226,7 @@ class Schema:
         for name, feature in self.features.items():
             feature.check_data(name, self, data)
 
-    def refuse(self, names: Iterable[str], allowed: Placement, key: str) -> None:
+    def check_tower(self, names: Iterable[str], allowed: Placement, key: str) -> None:
         """Raise ConfigError unless every feature exists and is of the `allowed` placement.
 
         A history that shares the item's table is a query feature; the item id itself is not.

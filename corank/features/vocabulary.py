@@ -26,7 +26,7 @@ FEW = 1024
 """Up to so many texts are looked up in a dict, which costs microseconds; more in a sorted column."""
 
 
-def identifiers(values: pl.Series, name: str) -> pl.Series:
+def to_identifiers(values: pl.Series, name: str) -> pl.Series:
     """Values as Int64 or String, nulls kept. Raises DataError, which names `name`, for anything else."""
     kind = values.dtype
     if kind in (pl.Int64, pl.String):
@@ -52,7 +52,7 @@ def _example(values: pl.Series) -> str:
     return f"{first[0]!r} ({values.dtype})" if first else str(values.dtype)
 
 
-def missing(values: pl.Series) -> NDArray[np.bool_]:
+def null_mask(values: pl.Series) -> NDArray[np.bool_]:
     """Where values are null: (N,)."""
     mask: NDArray[np.bool_] = values.to_arrow().is_null().to_numpy(zero_copy_only=False)
     return mask
@@ -96,7 +96,7 @@ class Keys:
             same = (self.values.gather(place) == values).fill_null(False).to_numpy()
             return np.where(same, place, -1)
         place = self.find_numbers(_filled(values))
-        return np.where(missing(values), -1, place) if values.null_count() else place
+        return np.where(null_mask(values), -1, place) if values.null_count() else place
 
     def find_numbers(self, wanted: Longs) -> Longs:
         """`find` of whole numbers."""
@@ -113,10 +113,10 @@ class Vocabulary(Encoder):
     def fit(cls, counts: pl.DataFrame, name: str, min_count: int = 1) -> Self:
         """From columns `value` and `count`: the most frequent first, equals in the order of their values."""
         counts = counts.drop_nulls("value").filter(pl.col("count") >= min_count)
-        counts = counts.with_columns(identifiers(counts["value"], name).alias("value"))
+        counts = counts.with_columns(to_identifiers(counts["value"], name).alias("value"))
         return cls(counts.sort("count", "value", descending=[True, False])["value"])
 
-    def extended(self, values: pl.Series) -> Self:
+    def extend(self, values: pl.Series) -> Self:
         """The same codes, and new ones for values not yet known, in the order of their first appearance."""
         new = values.drop_nulls().unique(maintain_order=True)
         new = new.filter(pl.Series(self._keys.find(new) < 0))
@@ -165,13 +165,13 @@ class Vocabulary(Encoder):
 
     def codes(self, values: pl.Series, name: str) -> Ints:
         """(N,). Raises DataError for text where the vocabulary holds numbers, and the reverse."""
-        values = identifiers(values, name)
+        values = to_identifiers(values, name)
         nulls = values.null_count()
         if len(self.values) and values.dtype != self.values.dtype and nulls < len(values):
             raise wrong_type(values, self.values.dtype == pl.String, name)
         codes: Ints = self._codes[self._keys.find(values)]
         if nulls:
-            codes[missing(values)] = MISSING
+            codes[null_mask(values)] = MISSING
         return codes
 
     @property
@@ -209,7 +209,7 @@ class Hash(Encoder):
 
     def codes(self, values: pl.Series, name: str) -> Ints:
         """(N,). Raises DataError for text where numbers were hashed in training, and the reverse."""
-        values = identifiers(values, name)
+        values = to_identifiers(values, name)
         if values.null_count() == len(values):
             return np.zeros(len(values), dtype=np.int32)
         if (values.dtype == pl.String) != self.text:
@@ -217,7 +217,7 @@ class Hash(Encoder):
         hashed = _blake(values) if self.text else splitmix64(_filled(values).view(np.uint64))
         codes = self._codes(hashed)
         if values.null_count():
-            codes[missing(values)] = MISSING
+            codes[null_mask(values)] = MISSING
         return codes
 
     def codes_of_numbers(self, values: Longs) -> Ints:
@@ -237,7 +237,7 @@ class Hash(Encoder):
 def fit_codes(values: TrainingValues, min_count: int, rows: int | None) -> Vocabulary | Hash:
     """Learn a vocabulary of the values seen at least `min_count` times, or a hash into `rows` rows if given."""
     if rows is not None:
-        return Hash(rows, text=identifiers(values.first(), values.name).dtype == pl.String)
+        return Hash(rows, text=to_identifiers(values.first(), values.name).dtype == pl.String)
     return Vocabulary.fit(values.counts(), values.name, min_count)
 
 
@@ -246,20 +246,20 @@ def wrong_type(values: pl.Series, text: bool, name: str) -> DataError:
     return DataError(f"feature '{name}': expected {expected}, as in training; received {_example(values)}")
 
 
-def hashes(values: pl.Series, name: str) -> Hashes:
+def hash_values(values: pl.Series, name: str) -> Hashes:
     """Each value's hash, never 0, which stands for null: (N,). Raises DataError for what cannot identify."""
-    values = identifiers(values, name)
+    values = to_identifiers(values, name)
     nulls = values.null_count()
     if nulls == len(values):
         return np.zeros(len(values), dtype=np.uint64)
     hashed = _blake(values) if values.dtype == pl.String else splitmix64(_filled(values).view(np.uint64))
     hashed[hashed == 0] = 1
     if nulls:
-        hashed[missing(values)] = 0
+        hashed[null_mask(values)] = 0
     return hashed
 
 
-def mixed(columns: Sequence[Hashes]) -> Hashes:
+def mix_hashes(columns: Sequence[Hashes]) -> Hashes:
     """One hash of several hashes, in their order, 0 where any of them is: (N,)."""
     hashed, *others = columns
     if not others:

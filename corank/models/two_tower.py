@@ -74,9 +74,9 @@ class TowersSettings(StageSettings):
         super().check(context)
         schema = context.schema
         for name, tower in self.query_towers.items():
-            schema.refuse(tower.features, "query", f"stages.{self.name}.query_towers.{name}.features")
-        schema.refuse(self.query_features or [], "query", f"stages.{self.name}.query_features")
-        schema.refuse(self.item_features or [], "item", f"stages.{self.name}.item_features")
+            schema.check_tower(tower.features, "query", f"stages.{self.name}.query_towers.{name}.features")
+        schema.check_tower(self.query_features or [], "query", f"stages.{self.name}.query_features")
+        schema.check_tower(self.item_features or [], "item", f"stages.{self.name}.item_features")
 
     def build(self, layout: Layout) -> "Towers":
         return Towers(self, layout)

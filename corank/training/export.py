@@ -19,7 +19,7 @@ from corank.core.calibration import Platt
 from corank.core.files import write_array
 from corank.data.dataset import PackedDataset, prior_folder
 from corank.evaluation.stage_order import Calibrators
-from corank.features.priors import Snapshots
+from corank.features.priors import PriorSnapshots
 from corank.features.vocabulary import Keys
 from corank.models.embedding import Tables
 from corank.models.joint import JointModel
@@ -107,7 +107,9 @@ def _item_parts(model: JointModel, name: str) -> dict[str, int]:
     return dict.fromkeys(graphs["item"].outputs, vector.shape[1])
 
 
-def _fill(folder: Path, config: Config, packed: PackedDataset, model: JointModel, priors: Snapshots) -> None:
+def _fill(
+    folder: Path, config: Config, packed: PackedDataset, model: JointModel, priors: PriorSnapshots
+) -> None:
     packed.encoders.save(folder / "encoders")
     for n, rates in enumerate(priors.rates.values()):
         rates.save(prior_folder(folder, n))

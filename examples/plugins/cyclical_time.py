@@ -14,7 +14,7 @@ from pydantic import PositiveFloat
 from corank.core.types import Doubles, Floats
 from corank.features.encoding import Encoded, Encoder
 from corank.features.feature_kind import FEATURE_KINDS, ColumnFeature, Use
-from corank.features.scale import numbers
+from corank.features.scale import to_numbers
 
 
 @FEATURE_KINDS.register("cyclical")
@@ -32,9 +32,9 @@ class CyclicalFeature(ColumnFeature):
         return 2
 
     def encode(self, encoder: Encoder | None, values: pl.Series, name: str) -> Encoded:
-        angle = 2 * np.pi * numbers(values, name) / self.period
+        angle = 2 * np.pi * to_numbers(values, name) / self.period
         circle: Floats = np.stack((np.sin(angle), np.cos(angle)), axis=1).astype(np.float32)
         return np.nan_to_num(circle)
 
     def numbers(self, values: pl.Series, name: str) -> Doubles:
-        return numbers(values, name)
+        return to_numbers(values, name)

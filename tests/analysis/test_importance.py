@@ -216,7 +216,7 @@ def test_a_feature_is_dealt_out_whole_and_others_stay(case: Case, encoded: Encod
             ("item", encoded.item, dealt.item),
             ("cross", encoded.cross, dealt.cross),
         ):
-            names = schema.placed(side)  # type: ignore[arg-type]
+            names = schema.row_features(side)  # type: ignore[arg-type]
             for name in names:
                 old, new = column(before, names, name), column(after, names, name)
                 if name != feature:
@@ -231,8 +231,8 @@ def test_a_feature_is_dealt_out_whole_and_others_stay(case: Case, encoded: Encod
 
 def test_attention_is_dealt_the_same_past_as_the_pool(case: Case, encoded: EncodedBatch) -> None:
     schema, (attended,) = case.packed.schema, encoded.histories
-    history = schema.placed("query").lists.index("history_0")
-    item_id = schema.placed("item").ids.index("item_id")
+    history = schema.row_features("query").lists.index("history_0")
+    item_id = schema.row_features("item").ids.index("item_id")
 
     def events(of: EncodedBatch) -> list[list[int]]:
         items, held = of.histories[attended]
@@ -248,7 +248,7 @@ def test_attention_is_dealt_the_same_past_as_the_pool(case: Case, encoded: Encod
 
 
 def test_popular_items_are_dealt_out_as_often_as_they_are_met(case: Case, encoded: EncodedBatch) -> None:
-    schema, names = case.packed.schema, case.packed.schema.placed("item")
+    schema, names = case.packed.schema, case.packed.schema.row_features("item")
     number = names.numbers.index("item_1")
     drawn = [
         _shuffled(encoded, schema, "item_1", np.random.default_rng(seed)).item.numbers[:, number]

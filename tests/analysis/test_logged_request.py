@@ -12,7 +12,7 @@ from corank.analysis.logged_request import logged_request
 from corank.core.errors import DataError
 from corank.core.ragged import Rows
 from corank.data.dataset import PackedDataset
-from corank.data.packed_history import history_items, query_rows
+from corank.data.packed_history import read_history_items, read_query_rows
 from corank.features.history import HistoryNeeds
 from corank.serving.funnel.funnel import Funnel, Request
 from corank.training.run import Run
@@ -35,8 +35,8 @@ def assert_replayed(funnel: Funnel, run: Run, packed: PackedDataset, split: str,
     for number in numbers:
         request = logged_request(run, split, number)
         index = np.array([number])
-        past = history_items(packed, shard, index, HistoryNeeds.of(packed.schema).for_rows)
-        ours, theirs = encoded(funnel, request), query_rows(packed, shard, index, past)
+        past = read_history_items(packed, shard, index, HistoryNeeds.of(packed.schema).for_rows)
+        ours, theirs = encoded(funnel, request), read_query_rows(packed, shard, index, past)
         np.testing.assert_array_equal(ours.ids, theirs.ids)
         np.testing.assert_array_equal(ours.numbers, theirs.numbers)
         assert ours.numbers.dtype == theirs.numbers.dtype == np.float32

@@ -13,7 +13,7 @@ from corank.batches.reader import Reader
 from corank.batches.sampling import BATCH, CATALOGUE, Population
 from corank.data.dataset import PackedDataset
 from corank.data.pack import pack
-from corank.features.encoders import assemble
+from corank.features.encoders import assemble_rows
 from corank.features.kinds.id import IdFeature
 from corank.features.kinds.ids import IdsFeature
 from corank.features.kinds.number import NumberFeature
@@ -159,8 +159,8 @@ def test_nothing_is_known_of_the_pair(case: tuple[PackedDataset, pl.DataFrame]) 
         assert (batch.weight[far] == 1).all() and (batch.weight[~far] == 7).all()
         assert batch.scores["production"][far].isnan().all()
         assert (batch.scores["production"][~far] == 0.5).all()
-        nothing = packed.encoders.columns("cross", pl.DataFrame({"": [None]}))
-        missing = assemble(SCHEMA.placed("cross"), nothing, 1)
+        nothing = packed.encoders.encode_frame("cross", pl.DataFrame({"": [None]}))
+        missing = assemble_rows(SCHEMA.row_features("cross"), nothing, 1)
         assert (batch.numbers["cross"][far] == torch.from_numpy(missing.numbers)).all()
         assert (batch.numbers["cross"][~far] != torch.from_numpy(missing.numbers)).all()
         # two bags a candidate: the pair's id, then the list, which is empty

@@ -22,8 +22,8 @@ from corank.core.errors import DataError
 from corank.core.ragged import Rows
 from corank.evaluation.predict import predict
 from corank.features.encoders import Encoders
-from corank.features.input_layout import dense
-from corank.features.priors import Rates, Snapshots
+from corank.features.input_layout import dense_input
+from corank.features.priors import PriorCounts, PriorSnapshots
 from corank.serving.funnel.funnel import Funnel, Request
 from corank.training.export import export, newest
 from corank.training.run import Run
@@ -61,8 +61,8 @@ def content(path: Path) -> dict[str, bytes]:
     return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
 
 
-def counts(found: Snapshots) -> dict[str, list[Any]]:
-    def plain(rates: Rates) -> list[Any]:
+def counts(found: PriorSnapshots) -> dict[str, list[Any]]:
+    def plain(rates: PriorCounts) -> list[Any]:
         arrays = [rates.keys, *vars(rates.counts).values(), *vars(rates.all).values()]
         return [array.tolist() for array in arrays]
 
@@ -110,7 +110,7 @@ def test_records_and_vectors_are_of_the_new_priors(case: Case, bundle: Path) -> 
     assert plain(records(after).rows) == plain(expected.rows) != plain(records(before).rows)
     assert records(after).ids.values.to_list() == list(range(16))
     tables = {int(d): w.detach().numpy() for d, w in tables_of(case.model).weights.items()}
-    inputs = torch.from_numpy(dense(expected.rows, case.model.layout.groups["item"], tables))
+    inputs = torch.from_numpy(dense_input(expected.rows, case.model.layout.groups["item"], tables))
     with torch.no_grad():
         vectors = two_tower(case.model).item(inputs).numpy()
     old, new = (np.load(b.folder / "items" / "vectors.prerank.npy") for b in (before, after))
@@ -242,7 +242,7 @@ def test_a_bundle_without_priors_renews_its_items_and_vectors(
     changed = np.flatnonzero(np.abs(vectors[1] - vectors[0]).max(1) > 1e-6)
     assert changed.tolist() == records(after).ids.find(pl.Series([old])).tolist()
     # all but its id it has of another
-    placed = after.manifest.declared.placed("item")
+    placed = after.manifest.declared.row_features("item")
     of_old, of_twin = (
         records(after).rows.ids[records(after).ids.find(pl.Series([n]))[0]] for n in (old, twin)
     )

@@ -78,7 +78,7 @@ def seen(
     found = []
     for name in names:
         placement = funnel.schema.placement(name)
-        rows, placed = sides[placement], funnel.schema.placed(placement)
+        rows, placed = sides[placement], funnel.schema.row_features(placement)
         if name in placed.lists:
             found.append(rows.lists[placed.lists.index(name)].flat().tolist())
         elif name in placed.ids:

@@ -20,7 +20,7 @@ from typing import Literal
 import numpy as np
 
 from corank.features.feature_kind import FEATURE_KINDS, ColumnFeature
-from corank.features.scale import numbers
+from corank.features.scale import to_numbers
 from corank.losses.base import LOSSES, Loss
 
 
@@ -34,7 +34,7 @@ class CyclicalFeature(ColumnFeature):
         return 2
 
     def encode(self, encoder, values, name):
-        angle = 2 * np.pi * numbers(values, name) / self.period
+        angle = 2 * np.pi * to_numbers(values, name) / self.period
         return np.nan_to_num(np.stack((np.sin(angle), np.cos(angle)), axis=1)).astype(np.float32)
 
 

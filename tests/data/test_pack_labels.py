@@ -77,7 +77,7 @@ def histories(world: World, **settings: Any) -> list[list[int]]:
     """Of requests c at 25 h, d at 49 h and e at 50 h, the items that their users ordered."""
     world.features["ordered"] = IdsFeature(side="user", kind="ids", of="item", event="order")
     packed = ordering(world, **settings)
-    place = packed.schema.placed("query").lists.index("ordered")
+    place = packed.schema.row_features("query").lists.index("ordered")
     return [part for split in ("valid", "test") for part in lists(only(packed, split).query.lists[place])]
 
 
@@ -93,7 +93,7 @@ def test_a_history_knows_of_a_late_label_once_it_was_mature(world: World) -> Non
 
 def test_a_history_of_what_was_shown_waits_for_no_label(world: World) -> None:
     packed = ordering(world, click={"matures_after": "9h"}, matures_after="2d")
-    names = packed.schema.placed("query").lists
+    names = packed.schema.row_features("query").lists
     found = {n: lists(only(packed, "valid").query.lists[names.index(n)]) for n in ("clicked", "shown")}
     assert found == {"clicked": [[2, 4]], "shown": [[2, 4]]}
 

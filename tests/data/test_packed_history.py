@@ -10,8 +10,8 @@ import pytest
 
 from corank.core.ragged import Ragged, Rows
 from corank.data.dataset import PackedDataset
-from corank.data.packed_history import codes, history_items, query_rows, with_past
-from corank.features.history import HistoryNeeds, recency
+from corank.data.packed_history import add_histories, attribute_codes, read_history_items, read_query_rows
+from corank.features.history import HistoryNeeds, recency_weights
 from corank.features.input_layout import Layout
 from corank.features.kinds.count import CountFeature
 from corank.features.kinds.id import IdFeature
@@ -71,18 +71,18 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> PackedDataset:
 def rows_of(found: PackedDataset, split: str) -> Rows:
     shard = only(found, split)
     every = np.arange(len(shard))
-    return query_rows(
-        found, shard, every, history_items(found, shard, every, HistoryNeeds.of(found.schema).for_rows)
+    return read_query_rows(
+        found, shard, every, read_history_items(found, shard, every, HistoryNeeds.of(found.schema).for_rows)
     )
 
 
 def lists(found: PackedDataset, split: str, name: str) -> list[list[int]]:
-    values = rows_of(found, split).lists[found.schema.placed("query").lists.index(name)]
+    values = rows_of(found, split).lists[found.schema.row_features("query").lists.index(name)]
     return [values.take(np.array([n])).flat().tolist() for n in range(len(values.length))]
 
 
 def weights(found: PackedDataset, split: str, name: str) -> list[list[float]]:
-    values = rows_of(found, split).lists[found.schema.placed("query").lists.index(name)]
+    values = rows_of(found, split).lists[found.schema.row_features("query").lists.index(name)]
     assert values.weight is not None and values.weight.dtype == np.float32
     return [values.take(np.array([n])).flat_weight().tolist() for n in range(len(values.length))]  # type: ignore[union-attr]
 
@@ -94,14 +94,14 @@ def test_items_are_as_of_the_request(world: PackedDataset) -> None:
     found = {}
     for split in ("train", "valid", "test"):
         shard = only(world, split)
-        held = history_items(world, shard, np.arange(len(shard)), ["clicked"])["clicked"]
+        held = read_history_items(world, shard, np.arange(len(shard)), ["clicked"])["clicked"]
         found[split] = [held.take(np.array([n])).flat().tolist() for n in range(len(shard))]
     # item 12 was clicked at 0 h as row 2, is row 3 at 26 h and row 4 from 30 h on
     assert found == {"train": [[], []], "valid": [[0], [3]], "test": [[], [0, 4], [4, 4]]}
 
 
 def test_only_the_requests_asked_for_are_read(world: PackedDataset) -> None:
-    some = history_items(world, only(world, "test"), np.array([2, 1]), ["clicked", "shown"])
+    some = read_history_items(world, only(world, "test"), np.array([2, 1]), ["clicked", "shown"])
     assert [part.flat().tolist() for part in some.values()] == [[4, 4, 0, 4], [4, 0, 1, 4]]
     assert [part.length.tolist() for part in some.values()] == [[2, 2], [2, 2]]
 
@@ -138,7 +138,7 @@ def test_all_values_of_an_event_count_as_it_does(world: PackedDataset) -> None:
 
 
 def test_histories_without_a_half_life_have_no_weights(world: PackedDataset) -> None:
-    names, found = world.schema.placed("query").lists, rows_of(world, "test")
+    names, found = world.schema.row_features("query").lists, rows_of(world, "test")
     assert {n: values.weight is None for n, values in zip(names, found.lists, strict=True)} == {
         "clicked": False,
         "shown": True,
@@ -151,24 +151,24 @@ def test_histories_without_a_half_life_have_no_weights(world: PackedDataset) -> 
 
 def test_weights_fall_to_that_of_sixty_half_lives() -> None:
     ages = np.array([0, 6, 12, 360, 361, 10**6]) * HOUR
-    found = recency(ages, timedelta(hours=6))
+    found = recency_weights(ages, timedelta(hours=6))
     assert found.dtype == np.float32
     assert found.tolist() == [1, 0.5, 0.25, 2**-60, 2**-60, 2**-60]
 
 
 def test_an_item_without_a_record_has_nothing_but_its_place(world: PackedDataset) -> None:
     items = Ragged.from_lists([[3, -1, 0], [-1], []])
-    assert codes(world.schema, items, "brand", world.items).flat().tolist() == [4, 0, 2, 0]
-    tags = codes(world.schema, items, "tags", world.items)
+    assert attribute_codes(world.schema, items, "brand", world.items).flat().tolist() == [4, 0, 2, 0]
+    tags = attribute_codes(world.schema, items, "tags", world.items)
     assert (tags.length.tolist(), tags.flat().tolist()) == ([3, 0, 0], [2, 4, 3])
 
 
 def test_rows_without_a_past_are_left_as_they_are(world: PackedDataset) -> None:
     rows = only(world, "test").query
     empty = {name: Ragged.from_lists([[], [], []]) for name in HistoryNeeds.of(world.schema).for_rows}
-    found = with_past(world.schema, rows, empty, world.items)
+    found = add_histories(world.schema, rows, empty, world.items)
     np.testing.assert_array_equal(found.ids, rows.ids)
-    shown = world.schema.placed("query").lists.index("shown")
+    shown = world.schema.row_features("query").lists.index("shown")
     assert found.lists[shown] is rows.lists[shown]
 
 

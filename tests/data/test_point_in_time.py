@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from corank.core.ragged import Rows
 from corank.data.dataset import PackedDataset
 from corank.data.pack import pack
-from corank.data.packed_history import history_items, query_rows
+from corank.data.packed_history import read_history_items, read_query_rows
 from corank.features.feature_kind import Feature
 from corank.features.history import HistoryNeeds
 from corank.features.log_schema import DataSettings, Label, Split
@@ -128,8 +128,8 @@ def features_of(found: PackedDataset) -> dict[int, dict[int, list[Any]]]:
     for shards in found.splits.values():
         for shard in shards:
             every = np.arange(len(shard))
-            past = history_items(found, shard, every, HistoryNeeds.of(found.schema).for_rows)
-            query, items = query_rows(found, shard, every, past), found.items.take(shard.item)
+            past = read_history_items(found, shard, every, HistoryNeeds.of(found.schema).for_rows)
+            query, items = read_query_rows(found, shard, every, past), found.items.take(shard.item)
             ids = found.item_keys["item"].gather(shard.item).to_list()
             for n in range(len(shard)):
                 first, end = shard.request_start[n : n + 2].tolist()

@@ -276,7 +276,7 @@ def test_config_names_what_the_tables_have(medium: tuple[Path, Simulated]) -> No
         if name != "history":
             dtype = tables[schema.side(name)][schema.column(name)]
             assert not isinstance(feature, NumberFeature) or dtype.is_numeric()
-    assert set(schema.placed("cross").numbers) == {"category_clicks"}
+    assert set(schema.row_features("cross").numbers) == {"category_clicks"}
     assert [stage["keep"] for stage in config["stages"]] == [50, 10]
 
 

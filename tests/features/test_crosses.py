@@ -14,11 +14,11 @@ from corank.core.types import Hashes
 from corank.features.encoders import Encoders
 from corank.features.feature_kind import Feature
 from corank.features.operand_rows import OperandRows
-from corank.features.operands import OperandNames, Operands, of_histories
-from corank.features.priors import PointInTime, Snapshots
+from corank.features.operands import OperandNames, Operands, gather_history_operands
+from corank.features.priors import PointInTime, PriorSnapshots
 from corank.features.scale import Bucket
 from corank.features.schema import Schema
-from corank.features.vocabulary import hashes, mixed, splitmix64
+from corank.features.vocabulary import hash_values, mix_hashes, splitmix64
 
 SCHEMA = Schema(
     TypeAdapter(dict[str, Feature]).validate_python(
@@ -70,7 +70,7 @@ def spelt(ragged: Ragged) -> list[list[int]]:
 
 
 def made(name: str, sides: OperandRows) -> list[float]:
-    when = PointInTime(name, np.full(sides.count, NEVER), Snapshots({}, "UTC"))
+    when = PointInTime(name, np.full(sides.count, NEVER), PriorSnapshots({}, "UTC"))
     found: list[float] = SCHEMA.derived()[name].derive(sides, when).tolist()
     return found
 
@@ -115,7 +115,7 @@ def test_rows_alone_by_hand() -> None:
 
 def test_pair_is_of_both_values_in_their_order() -> None:
     found = made("user_brand", PAIRS)
-    assert found == mixed([of([10, 10, 20, 0, 10]), of([1, 2, 1, 0, 7])]).tolist()
+    assert found == mix_hashes([of([10, 10, 20, 0, 10]), of([1, 2, 1, 0, 7])]).tolist()
     assert found[3] == 0 and len(set(found)) == 5
     assert made("brand_user", PAIRS)[3] == 0 and not {*made("brand_user", PAIRS)} & {*found} - {0}
     missing = [value == 0 for value in made("age_brand", PAIRS)]
@@ -184,7 +184,7 @@ def test_history_is_of_what_its_items_are_now() -> None:
         4, {"item": of([11, 12, 13, 14]), "brand": ITEM.keys["brand"]}, {"tags": ITEM.lists["tags"]}, {}
     )
     names = ["seen", "seen.brand", "seen.tags", "likes"]
-    found = of_histories(SCHEMA, items, operands, names)
+    found = gather_history_operands(SCHEMA, items, operands, names)
     assert list(found) == ["seen", "seen.brand", "seen.tags"]  # likes is no history
     assert spelt(found["seen"]) == [[11, 0, 14], [], [0, 13]]
     assert spelt(found["seen.brand"]) == [[1, 0, 7], [], [0, 0]]
@@ -198,7 +198,7 @@ def test_history_is_of_what_its_items_are_now() -> None:
 
 def test_weights_of_a_history_stay_with_its_values() -> None:
     items = {"seen": Ragged.from_lengths(np.array([2]), np.array([0, 3]), np.array([0.5, 1], np.float32))}
-    tags = of_histories(SCHEMA, items, ITEM, ["seen.tags"])["seen.tags"]
+    tags = gather_history_operands(SCHEMA, items, ITEM, ["seen.tags"])["seen.tags"]
     weight = tags.flat_weight()
     assert weight is not None and weight.tolist() == [0.5, 0.5, 1, 1, 1, 1]
 
@@ -231,10 +231,10 @@ def operands() -> Operands:
 def test_operands_are_hashes_and_numbers_of_raw_values() -> None:
     found = operands()
     user, tab, age = (found.keys[name].tolist() for name in ("user", "tab", "age"))
-    assert user[0] == user[2] == hashes(pl.Series([5]), "")[0] and user[1] == 0
-    assert tab == hashes(pl.Series(["x", "y", None]), "").tolist() and tab[2] == 0
+    assert user[0] == user[2] == hash_values(pl.Series([5]), "")[0] and user[1] == 0
+    assert tab == hash_values(pl.Series(["x", "y", None]), "").tolist() and tab[2] == 0
     assert age[0] == 0 and age[1] != age[2]  # of the bucket's code, not the number
-    assert spelt(found.lists["likes"]) == [hashes(pl.Series(["a", "b", "a"]), "").tolist(), [], []]
+    assert spelt(found.lists["likes"]) == [hash_values(pl.Series(["a", "b", "a"]), "").tolist(), [], []]
     same(found.numbers["age"].tolist(), [np.nan, 1, 9])
     same(found.numbers["budget"].tolist(), [1, np.nan, 3])
 
@@ -260,25 +260,25 @@ def test_operands_are_saved_taken_and_replaced(tmp_path: Path) -> None:
 
 
 def test_hashes_are_of_values_whatever_their_type_of_number() -> None:
-    whole = hashes(pl.Series([5, 0, 1]), "x").tolist()
+    whole = hash_values(pl.Series([5, 0, 1]), "x").tolist()
     for kind in (pl.UInt8(), pl.Int32(), pl.Float64()):
-        assert hashes(pl.Series([5, 0, 1], dtype=kind), "x").tolist() == whole
-    assert hashes(pl.Series([False, True]), "x").tolist() == whole[1:]
-    assert not {*hashes(pl.Series(["5", "0", "1", "", "1.0"]), "x").tolist()} & {*whole, 0}
-    assert hashes(pl.Series(["a"], dtype=pl.Categorical()), "x") == hashes(pl.Series(["a"]), "x")
+        assert hash_values(pl.Series([5, 0, 1], dtype=kind), "x").tolist() == whole
+    assert hash_values(pl.Series([False, True]), "x").tolist() == whole[1:]
+    assert not {*hash_values(pl.Series(["5", "0", "1", "", "1.0"]), "x").tolist()} & {*whole, 0}
+    assert hash_values(pl.Series(["a"], dtype=pl.Categorical()), "x") == hash_values(pl.Series(["a"]), "x")
 
 
 def test_null_alone_has_the_hash_0() -> None:
-    assert hashes(pl.Series([None, None]), "x").tolist() == [0, 0]
-    assert hashes(pl.Series([None], dtype=pl.String()), "x").tolist() == [0]
+    assert hash_values(pl.Series([None, None]), "x").tolist() == [0, 0]
+    assert hash_values(pl.Series([None], dtype=pl.String()), "x").tolist() == [0]
     number = -0x9E3779B97F4A7C15 + 2**64  # of which splitmix64 makes a 0
     assert splitmix64(of([number])).tolist() == [0]
-    assert hashes(pl.Series([None, number]), "x").tolist() == [0, 1]
+    assert hash_values(pl.Series([None, number]), "x").tolist() == [0, 1]
 
 
 def test_what_cannot_identify_has_no_hash() -> None:
     with pytest.raises(DataError, match=r"feature 'x': expected whole numbers or text; received 0\.5"):
-        hashes(pl.Series([0.5]), "x")
+        hash_values(pl.Series([0.5]), "x")
 
 
 hashed = st.integers(0, 2**64 - 1) | st.integers(0, 3)
@@ -294,12 +294,12 @@ def test_mixed_is_that_of_whole_numbers(rows: list[tuple[int, int, int]]) -> Non
 
     columns = [of(list(column)) for column in zip(*rows, strict=True)]
     expected = [mix(mix(mix(a) ^ b) ^ c) if a and b and c else 0 for a, b, c in rows]
-    assert mixed(columns).tolist() == expected
-    assert mixed(columns[:1]).tolist() == [a for a, _, _ in rows]
+    assert mix_hashes(columns).tolist() == expected
+    assert mix_hashes(columns[:1]).tolist() == [a for a, _, _ in rows]
     assert [column.tolist() for column in columns] == [list(c) for c in zip(*rows, strict=True)]
 
 
 def test_mixed_values_that_meet_at_0_are_not_missing() -> None:
     first = of([5])
     second = splitmix64(first) ^ np.uint64(-0x9E3779B97F4A7C15 + 2**64)
-    assert mixed([first, second]).tolist() == [1]
+    assert mix_hashes([first, second]).tolist() == [1]

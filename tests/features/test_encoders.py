@@ -17,7 +17,7 @@ from corank.features.kinds.bucket import BucketFeature
 from corank.features.kinds.id import IdFeature
 from corank.features.kinds.ids import IdsFeature
 from corank.features.kinds.number import NumberFeature
-from corank.features.scale import Bucket, Scale, numbers
+from corank.features.scale import Bucket, Scale, to_numbers
 from corank.features.schema import Schema
 from corank.features.vocabulary import FEW, Hash, Vocabulary, splitmix64
 
@@ -114,7 +114,7 @@ def test_few_texts_and_many_have_the_same_codes(known: list[str], asked: list[st
 
 
 def test_extended_vocabulary_keeps_its_codes() -> None:
-    longer = Vocabulary(pl.Series([7, 5])).extended(pl.Series([6, 5, None, 1, 6]))
+    longer = Vocabulary(pl.Series([7, 5])).extend(pl.Series([6, 5, None, 1, 6]))
     assert longer.values.to_list() == [7, 5, 6, 1]
     assert longer.codes(pl.Series([1, 7]), "x").tolist() == [5, 2]
     assert longer.size == 6
@@ -185,8 +185,8 @@ def test_bucket_of_equal_values_has_one_edge() -> None:
 
 def test_scales_by_hand() -> None:
     assert array("hour", [18, 12, None]).tolist() == [1, 0, 0]
-    assert Scale("none").scaled(numbers(pl.Series([2.5, None]), "x")).tolist() == [2.5, 0]
-    log = Scale.from_moments("log", 1.0, 2.0).scaled(np.array([0.0, np.e - 1, -(np.e - 1)]))
+    assert Scale("none").scale(to_numbers(pl.Series([2.5, None]), "x")).tolist() == [2.5, 0]
+    log = Scale.from_moments("log", 1.0, 2.0).scale(np.array([0.0, np.e - 1, -(np.e - 1)]))
     assert log.tolist() == pytest.approx([-0.5, 0.0, -1.0])
     quantile = array("price", [0, 500, 1000, 250, 5000, None])
     root3 = 3**0.5
@@ -195,20 +195,20 @@ def test_scales_by_hand() -> None:
 
 
 def test_constant_and_absent_values_scale_to_zero() -> None:
-    assert Scale.from_moments("standard", 5.0, 0.0).scaled(np.array([5.0])).tolist() == [0]
-    assert Scale.from_moments("standard", None, None).scaled(np.array([np.nan])).tolist() == [0]
-    assert Scale.from_sample(np.array([])).scaled(np.array([3.0])).tolist() == [0]
+    assert Scale.from_moments("standard", 5.0, 0.0).scale(np.array([5.0])).tolist() == [0]
+    assert Scale.from_moments("standard", None, None).scale(np.array([np.nan])).tolist() == [0]
+    assert Scale.from_sample(np.array([])).scale(np.array([3.0])).tolist() == [0]
 
 
 def test_value_of_many_quantiles_gets_their_middle() -> None:
     sample = np.array([0.0] * 50 + list(np.linspace(1, 2, 51)))
     middle = 62.5 / 256  # zeros are the quantiles 0 to 125 of 256
-    assert Scale.from_sample(sample).scaled(np.zeros(1))[0] == pytest.approx((middle - 0.5) * 12**0.5)
+    assert Scale.from_sample(sample).scale(np.zeros(1))[0] == pytest.approx((middle - 0.5) * 12**0.5)
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=5), st.lists(st.floats(-1e7, 1e7), min_size=2))
 def test_quantile_scale_keeps_order(sample: list[float], values: list[float]) -> None:
-    scaled = Scale.from_sample(np.array(sample)).scaled(np.sort(np.array(values)))
+    scaled = Scale.from_sample(np.array(sample)).scale(np.sort(np.array(values)))
     assert (np.diff(scaled) >= 0).all()
     assert np.abs(scaled).max() <= 3**0.5 + 1e-6
 
@@ -229,7 +229,7 @@ def test_a_list_keeps_the_first() -> None:
 
 def test_rows_follow_the_schema_and_absent_columns_are_missing() -> None:
     frame = pl.DataFrame({"user": ["ann"], "age": [50], "seen": [[9]], "hour_of_day": [0], "other": [1]})
-    columns = ENCODERS.columns("query", frame)
+    columns = ENCODERS.encode_frame("query", frame)
     assert list(columns) == ["user", "age", "words", "query", "hour"]
     assert {n: lists(c) if isinstance(c, Ragged) else c.tolist() for n, c in columns.items()} == {
         "user": [2],
@@ -252,7 +252,7 @@ def test_saved_encoders_encode_the_same(tmp_path: Path) -> None:
         "query": ["q", "r"],
         "hour_of_day": [3, 4],
     }
-    first, second = (e.columns("query", pl.DataFrame(columns)) for e in (ENCODERS, loaded))
+    first, second = (e.encode_frame("query", pl.DataFrame(columns)) for e in (ENCODERS, loaded))
     assert first.keys() == second.keys()
     for one, other in zip(first.values(), second.values(), strict=True):
         if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corank.batches.build import csr
-from corank.features.input_layout import FEW, dense
+from corank.features.input_layout import FEW, dense_input
 from corank.features.schema import PLACEMENTS
 from corank.models.embedding import sum_rows
 from tests.support.encoded_batches import LAYOUT, SCHEMA, rows
@@ -23,7 +23,7 @@ def test_columns_of_a_feature_are_where_dense_puts_it() -> None:
     tables = {dim: np.zeros((n, dim), np.float32) for dim, n in LAYOUT.table_rows.items()}
     tables[8][LAYOUT.offset["user"] : LAYOUT.offset["item"]] = 5
     query, _, _ = rows(np.random.default_rng(0), 3, 1, 1)
-    x = dense(query, LAYOUT.groups["query"], tables)
+    x = dense_input(query, LAYOUT.groups["query"], tables)
     columns = LAYOUT.columns("query", ["user"])
     assert len(columns) == 8
     assert (x[:, columns] == 5).all()
@@ -49,10 +49,10 @@ def test_many_rows_are_pooled_as_each_alone() -> None:
     tables = {dim: rng.normal(size=(k, dim)).astype(np.float32) for dim, k in LAYOUT.table_rows.items()}
     query, item, cross = rows(rng, FEW + 88, FEW + 88, FEW + 88)
     for placement, side in zip(PLACEMENTS, (query, item, cross), strict=True):
-        together = dense(side, LAYOUT.groups[placement], tables)
+        together = dense_input(side, LAYOUT.groups[placement], tables)
         for part in (1, 50):
             split = [side.take(np.arange(n, n + part)) for n in range(0, len(side), part)]
-            alone = np.concatenate([dense(some, LAYOUT.groups[placement], tables) for some in split])
+            alone = np.concatenate([dense_input(some, LAYOUT.groups[placement], tables) for some in split])
             np.testing.assert_allclose(alone, together, rtol=1e-5, atol=1e-6)
 
 
@@ -61,8 +61,8 @@ def test_mean_and_sum_pooling_by_hand() -> None:
     tables = {
         dim: np.arange(n * dim, dtype=np.float32).reshape(n, dim) for dim, n in LAYOUT.table_rows.items()
     }
-    x = dense(query, LAYOUT.groups["query"], tables)[:, LAYOUT.columns("query", ["seen"])]
-    y = dense(item, LAYOUT.groups["item"], tables)[:, LAYOUT.columns("item", ["tags"])]
+    x = dense_input(query, LAYOUT.groups["query"], tables)[:, LAYOUT.columns("query", ["seen"])]
+    y = dense_input(item, LAYOUT.groups["item"], tables)[:, LAYOUT.columns("item", ["tags"])]
     for n in range(4):
         seen = query.lists[0].take(np.array([n])).flat() + LAYOUT.offset["item"]
         tags = item.lists[0].take(np.array([n])).flat() + LAYOUT.offset["tags"]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corank.features.labels import Labels, exposed, known, levels, mature
+from corank.features.labels import Labels, find_exposed, hide_immature, read_labels, read_levels
 from corank.features.log_schema import DataSettings
 from corank.features.row_columns import LEVEL, TIME, label_column
 
@@ -46,7 +46,7 @@ CHAIN = data(pay={"given": "order"}, order={"given": "click"}, click={})
 
 def test_what_was_not_exposed_has_no_label() -> None:
     rows = frame([0, 1, 2, 2, 2], click=[1, 0, 1, 0, None])
-    assert plain(known(rows, data(click={}))) == {"click": [-1, -1, 1, 0, -1]}
+    assert plain(read_labels(rows, data(click={}))) == {"click": [-1, -1, 1, 0, -1]}
 
 
 def test_a_label_is_known_where_what_it_is_given_happened() -> None:
@@ -56,7 +56,7 @@ def test_a_label_is_known_where_what_it_is_given_happened() -> None:
         order=[1, 0, 1, 1, 1, 1],
         click=[1, 1, 0, None, 1, 1],
     )
-    assert plain(known(rows, CHAIN)) == {
+    assert plain(read_labels(rows, CHAIN)) == {
         "pay": [1, -1, -1, -1, -1, -1],
         "order": [1, 0, -1, -1, 1, -1],
         "click": [1, 1, 0, -1, 1, -1],
@@ -66,10 +66,10 @@ def test_a_label_is_known_where_what_it_is_given_happened() -> None:
 def test_a_log_without_levels_is_all_exposed() -> None:
     flat = data(click={}).model_copy(update={"level": None})
     rows = frame([0, 1], click=[1, None]).drop(LEVEL)
-    assert plain(known(rows, flat)) == {"click": [1, -1]}
-    assert levels(rows, flat).tolist() == [2, 2] and levels(rows, flat).dtype == np.uint8
-    assert exposed(rows, flat).tolist() == [True, True]
-    assert exposed(frame([0, 1, 2]), data(click={})).tolist() == [False, False, True]
+    assert plain(read_labels(rows, flat)) == {"click": [1, -1]}
+    assert read_levels(rows, flat).tolist() == [2, 2] and read_levels(rows, flat).dtype == np.uint8
+    assert find_exposed(rows, flat).tolist() == [True, True]
+    assert find_exposed(frame([0, 1, 2]), data(click={})).tolist() == [False, False, True]
 
 
 TIMES = [0, VALID - DAY, VALID - DAY + 1, VALID - 1, VALID, LATER - DAY, LATER - DAY + 1, LATER]
@@ -78,7 +78,7 @@ TIMES = [0, VALID - DAY, VALID - DAY + 1, VALID - 1, VALID, LATER - DAY, LATER -
 def aged(as_of: int, times: list[int] = TIMES, **labels: dict[str, Any]) -> dict[str, list[int]]:
     settings = data(**labels)
     rows = pl.DataFrame({TIME: times})
-    return plain(mature({n: np.ones(len(times), np.int8) for n in labels}, rows, settings, as_of))
+    return plain(hide_immature({n: np.ones(len(times), np.int8) for n in labels}, rows, settings, as_of))
 
 
 def test_training_rows_are_seen_as_training_began_and_later_ones_as_the_log_was_read() -> None:
@@ -101,7 +101,7 @@ def test_a_label_is_no_sooner_mature_than_what_it_is_given() -> None:
 def test_what_is_not_known_stays_so_and_a_zero_is_one_too() -> None:
     settings, rows = data(order={"matures_after": "1d"}), pl.DataFrame({TIME: [0, 0, VALID - 1]})
     labels = {"order": np.array([-1, 0, 0], np.int8)}
-    assert plain(mature(labels, rows, settings, LATER)) == {"order": [-1, 0, -1]}
+    assert plain(hide_immature(labels, rows, settings, LATER)) == {"order": [-1, 0, -1]}
     assert labels["order"].tolist() == [-1, 0, 0]
 
 
@@ -116,7 +116,7 @@ def test_labels_are_those_of_a_loop(as_of: int, rows: list[Any], hours: tuple[in
     late = [{"matures_after": f"{h}h"} for h in hours]
     settings = data(pay={"given": "order"} | late[0], order={"given": "click"} | late[1], click=late[2])
     log = frame(level, pay=pay, order=order, click=click).with_columns(pl.Series(TIME, times, pl.Int64))
-    found = plain(mature(known(log, settings), log, settings, as_of))
+    found = plain(hide_immature(read_labels(log, settings), log, settings, as_of))
     for n, (time, reached, *values) in enumerate(rows):
         looked = VALID if time < VALID else as_of
         for depth, name in enumerate(("pay", "order", "click")):

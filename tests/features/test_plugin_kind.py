@@ -20,7 +20,7 @@ from corank.features.encoding import Encoded, Encoder
 from corank.features.feature_kind import FEATURE_KINDS, ColumnFeature, DerivedFeature, Use
 from corank.features.operand_rows import OperandRows
 from corank.features.priors import PointInTime
-from corank.features.scale import numbers
+from corank.features.scale import to_numbers
 from corank.serving.funnel.example import example
 from corank.serving.funnel.funnel import Funnel, Request
 from tests.support.simulated_runs import make_world, trained_run
@@ -39,12 +39,12 @@ class CyclicalFeature(ColumnFeature):
         return 2
 
     def encode(self, encoder: Encoder | None, values: pl.Series, name: str) -> Encoded:
-        angle = 2 * np.pi * numbers(values, name) / self.period
+        angle = 2 * np.pi * to_numbers(values, name) / self.period
         circle = np.stack((np.sin(angle), np.cos(angle)), axis=1)
         return np.where(np.isnan(circle), 0, circle).astype(np.float32)
 
     def numbers(self, values: pl.Series, name: str) -> Doubles:
-        return numbers(values, name)
+        return to_numbers(values, name)
 
     def sample(self, encoder: Encoder | None, rng: np.random.Generator) -> float:
         return self.period / 4
@@ -78,7 +78,9 @@ class DifferenceFeature(DerivedFeature):
 @pytest.fixture(scope="module", autouse=True)
 def plugins() -> Iterator[None]:
     """The kinds, registered; other tests do not know them."""
+    assert "id" in FEATURE_KINDS  # corank's own are loaded
     before = dict(FEATURE_KINDS._parts)
+    FEATURE_KINDS._parts.pop("cyclical", None)  # that of the examples, if a test has loaded it
     FEATURE_KINDS.add("cyclical", CyclicalFeature)
     FEATURE_KINDS.add("difference", DifferenceFeature)
     yield
@@ -104,7 +106,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_several_numbers_lie_beside_each_other(config: Path) -> None:
     packed = corank.pack(config, FEATURES)
-    query, cross = (packed.schema.placed(placement) for placement in ("query", "cross"))
+    query, cross = (packed.schema.row_features(placement) for placement in ("query", "cross"))
     shard = packed.splits["train"][0]
     assert shard.query.numbers.shape[1] == query.width == len(query.numbers) + 1
     point = shard.query.numbers[:, query.numbers_at["hour"]]

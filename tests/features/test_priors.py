@@ -18,10 +18,10 @@ from corank.features.kinds.prior import PriorFeature
 from corank.features.log_schema import DataSettings
 from corank.features.operand_rows import OperandRows
 from corank.features.operands import Operands
-from corank.features.priors import Rates, Snapshots, counted
+from corank.features.priors import PriorCounts, PriorSnapshots, count_pieces
 from corank.features.row_columns import LEVEL, ROW, TIME, WEIGHT
 from corank.features.schema import Schema
-from corank.features.vocabulary import mixed
+from corank.features.vocabulary import mix_hashes
 
 HOUR = 3_600_000
 DAY = 24 * HOUR
@@ -53,16 +53,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("pieces")
 
 
-def rates(folder: Path, *pieces: list[Row]) -> Rates:
+def rates(folder: Path, *pieces: list[Row]) -> PriorCounts:
     paths = [folder / f"{n}.arrow" for n in range(len(pieces))]
     first = 0
     for path, rows in zip(paths, pieces, strict=True):
         write_frame(path, frame(rows, first))
         first += len(rows)
-    return counted(paths)
+    return count_pieces(paths)
 
 
-def plain(found: Rates) -> dict[str, list[float]]:
+def plain(found: PriorCounts) -> dict[str, list[float]]:
     parts = {
         f"{n}.{k}": v for n, c in (("each", found.counts), ("all", found.all)) for k, v in vars(c).items()
     }
@@ -77,7 +77,7 @@ def longs(values: list[int]) -> Longs:
     return np.array(values, dtype=np.int64)
 
 
-def values(found: Rates, feature: PriorFeature, keys: list[int], cut: int) -> list[float]:
+def values(found: PriorCounts, feature: PriorFeature, keys: list[int], cut: int) -> list[float]:
     known: list[float] = found.values(feature, hashed(keys), np.full(len(keys), cut)).tolist()
     return known
 
@@ -165,7 +165,7 @@ def test_counts_are_saved(folder: Path, tmp_path: Path) -> None:
     found = rates(folder, ROWS)
     for n, some in enumerate((found, found.as_of(21), rates(folder, []))):
         some.save(tmp_path / str(n))
-        assert plain(Rates.load(tmp_path / str(n))) == plain(some)
+        assert plain(PriorCounts.load(tmp_path / str(n))) == plain(some)
 
 
 # Whatever the rows
@@ -215,7 +215,7 @@ def test_a_snapshot_brought_forward_is_that_of_all_counted_at_once(
 ) -> None:
     first, second, third = of
     found, log = rates(folder, rows), frame(rows)
-    forward = found.as_of(first).extended(log, first, second).extended(log, second, third)
+    forward = found.as_of(first).extend(log, first, second).extend(log, second, third)
     assert plain(forward) == plain(found.as_of(third))
 
 
@@ -257,7 +257,7 @@ def test_a_candidate_is_counted_once_its_label_is_mature() -> None:
     sides = OperandRows.pairs(Schema(FEATURES), query, item, np.arange(5), np.array([0, 1, 0, 0, 0]))
     feature = FEATURES["rate"]
     assert isinstance(feature, PriorFeature)
-    both = int(mixed([hashed([1]), hashed([7])])[0])
+    both = int(mix_hashes([hashed([1]), hashed([7])])[0])
     assert feature.keys(sides)[:3].tolist() == [both, 0, both]
 
     weighted = feature.count(log, data(weight="w", level="level"), labels, sides)
@@ -278,7 +278,7 @@ def test_requests_know_the_periods_that_were_over(folder: Path) -> None:
     day = RATE.model_copy(update={"every": timedelta(days=1)})
     midnight = 16 * HOUR  # in Shanghai
     found = rates(folder, [(5, midnight - DAY, 1, 1), (5, midnight, 1, 0)])
-    snapshots = Snapshots({"rate": found}, "Asia/Shanghai")
+    snapshots = PriorSnapshots({"rate": found}, "Asia/Shanghai")
     times = longs([NEVER, midnight - 1, midnight, midnight + DAY - 1, midnight + DAY])
     asked = snapshots.values("rate", day, np.full(5, 5, np.uint64), times)
     expected = [np.nan, np.nan, 1, 1, (1 + 4 * 0.5) / (2 + 4)]

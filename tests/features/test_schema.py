@@ -86,17 +86,17 @@ def test_derived_features_are_of_the_side_of_their_operands() -> None:
 
 def test_placed_features_are_embedded_numbers_or_lists() -> None:
     made = schema(DERIVED)
-    assert made.placed("query") == RowFeatures(
+    assert made.row_features("query") == RowFeatures(
         ids=("user", "age", "tab", "user_age", "user_tab", "tab_rate"),
         lists=("likes", "clicked", "brands"),
         numbers=("budget", "spare", "user_rate"),
         widths=(1, 1, 1),
     )
-    assert made.placed("item") == RowFeatures(
+    assert made.row_features("item") == RowFeatures(
         ids=("item", "brand", "brand_item"), lists=("tags",), numbers=("price", "item_rate"), widths=(1, 1)
     )
-    assert list(made.placed("item")) == ["item", "brand", "brand_item", "price", "item_rate", "tags"]
-    assert made.placed("cross") == RowFeatures(
+    assert list(made.row_features("item")) == ["item", "brand", "brand_item", "price", "item_rate", "tags"]
+    assert made.row_features("cross") == RowFeatures(
         ids=("tab_brand", "brand_seen"),
         lists=(),
         numbers=("position", "steep", "liked", "again", "rate"),
@@ -296,7 +296,7 @@ REASONS = {
 )
 def test_a_tower_knows_its_own_side_alone(name: str, tower: Placement, found: str) -> None:
     with pytest.raises(ConfigError) as error:
-        schema(DERIVED).refuse(["user_tab" if tower == "query" else "item", name], tower, "key")
+        schema(DERIVED).check_tower(["user_tab" if tower == "query" else "item", name], tower, "key")
     assert str(error.value) == (
         f"key: '{name}' is {found} feature and cannot enter the {tower} tower: {REASONS[tower]}; "
         "leave it to a ranker stage"
@@ -305,10 +305,10 @@ def test_a_tower_knows_its_own_side_alone(name: str, tower: Placement, found: st
 
 def test_a_tower_may_see_what_is_derived_of_its_side() -> None:
     made = schema(DERIVED)
-    made.refuse(made.placed("query"), "query", "key")
-    made.refuse(made.placed("item"), "item", "key")
+    made.check_tower(made.row_features("query"), "query", "key")
+    made.check_tower(made.row_features("item"), "item", "key")
     with pytest.raises(ConfigError, match="key: no feature 'nobody' is declared under features"):
-        made.refuse(["nobody"], "query", "key")
+        made.check_tower(["nobody"], "query", "key")
 
 
 def config(**more: dict[str, Any]) -> Config:

@@ -19,7 +19,7 @@ from corank.bundle.item_vectors import ItemTowers
 from corank.core.calibration import Platt
 from corank.core.errors import BundleError, CheckpointError
 from corank.evaluation.stage_order import Calibrators
-from corank.features.input_layout import dense
+from corank.features.input_layout import dense_input
 from corank.serving.funnel.funnel import Funnel, Request
 from corank.training.export import model_version
 from corank.training.run import Run
@@ -177,7 +177,7 @@ def test_vectors_are_the_item_towers(case: Case) -> None:
     folder = Bundle.open(case.base / "bundle").folder
     keys, newest = case.packed.newest_items()
     tables = {int(d): w.detach().numpy() for d, w in tables_of(case.model).weights.items()}
-    inputs = dense(case.packed.items.take(newest), case.model.layout.groups["item"], tables)
+    inputs = dense_input(case.packed.items.take(newest), case.model.layout.groups["item"], tables)
     with torch.no_grad():
         expected = two_tower(case.model).item(torch.from_numpy(inputs)).numpy()
     vectors = np.load(folder / "items" / "vectors.prerank.npy", allow_pickle=False)

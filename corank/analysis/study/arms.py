@@ -290,7 +290,7 @@ def _with(value: Plain, kind: str, learner: str, default: Callable[[Plain], Plai
 
 
 def _no_crosses(value: Plain) -> Plain:
-    crosses = list(_schema(value).placed("cross"))
+    crosses = list(_schema(value).row_features("cross"))
     if not crosses:
         raise ConfigError("features: none is a cross of query and item, so there is nothing to take away")
     return _without(value, crosses)

@@ -9,7 +9,7 @@ from pydantic import PositiveInt
 from corank.core.types import Doubles, Hashes
 from corank.features.encoding import MISSING, Encoded, Encoder
 from corank.features.feature_kind import FEATURE_KINDS, ColumnFeature, Storage, Use
-from corank.features.scale import Bucket, is_number, numbers
+from corank.features.scale import Bucket, is_number, to_numbers
 from corank.features.training_values import TrainingValues
 from corank.features.vocabulary import splitmix64
 
@@ -41,21 +41,21 @@ class BucketFeature(ColumnFeature):
 
     def fit(self, values: TrainingValues) -> Encoder:
         """Learn the edges."""
-        return Bucket.fit(numbers(values.sample(), values.name), self.buckets)
+        return Bucket.fit(to_numbers(values.sample(), values.name), self.buckets)
 
     def encode(self, encoder: Encoder | None, values: pl.Series, name: str) -> Encoded:
         """Codes (N,)."""
         assert isinstance(encoder, Bucket)
-        return encoder.codes(numbers(values, name))
+        return encoder.codes(to_numbers(values, name))
 
     def keys(self, encoder: Encoder | None, values: pl.Series, name: str) -> Hashes:
         """Hashes of the buckets: (N,)."""
         assert isinstance(encoder, Bucket)
-        codes = encoder.codes(numbers(values, name))
+        codes = encoder.codes(to_numbers(values, name))
         hashed = splitmix64(codes.astype(np.uint64))
         hashed[codes == MISSING] = 0
         return hashed
 
     def numbers(self, values: pl.Series, name: str) -> Doubles:
         """The numbers as they are: (N,)."""
-        return numbers(values, name)
+        return to_numbers(values, name)

@@ -42,4 +42,4 @@ class ContainsFeature(CrossFeature):
     def encode(self, encoder: Encoder | None, values: Hashes | Doubles) -> Column:
         """0 or 1: (N,)."""
         assert isinstance(encoder, Scale)
-        return encoder.scaled(values.astype(np.float64, copy=False))
+        return encoder.scale(values.astype(np.float64, copy=False))

@@ -9,7 +9,7 @@ from corank.core.types import Hashes
 from corank.features.encoding import Encoded, Encoder
 from corank.features.feature_kind import FEATURE_KINDS, ColumnFeature, Side, Storage, Use
 from corank.features.training_values import TrainingValues
-from corank.features.vocabulary import Hash, Vocabulary, fit_codes, hashes
+from corank.features.vocabulary import Hash, Vocabulary, fit_codes, hash_values
 
 
 def check_filter(side: Side, filter_by: bool) -> None:
@@ -69,4 +69,4 @@ class IdFeature(ColumnFeature):
 
     def keys(self, encoder: Encoder | None, values: pl.Series, name: str) -> Hashes:
         """Hashes of the values, known to the vocabulary or not: (N,)."""
-        return hashes(values, name)
+        return hash_values(values, name)

@@ -20,7 +20,7 @@ from corank.features.kinds.id import check_filter
 from corank.features.log_schema import DataSettings
 from corank.features.schema import Schema
 from corank.features.training_values import TrainingValues
-from corank.features.vocabulary import Hash, Vocabulary, fit_codes, hashes
+from corank.features.vocabulary import Hash, Vocabulary, fit_codes, hash_values
 
 LAST = 50
 """Values of a list, at most, unless a feature says otherwise."""
@@ -197,7 +197,7 @@ class IdsFeature(ColumnFeature):
     def lists(self, values: pl.Series, name: str) -> Ragged:
         """N lists of hashes, of the first `last` values of each."""
         length, flat = split(values, self.separator, name)
-        return Ragged.from_lengths(length, hashes(flat, name)).first(self.last)
+        return Ragged.from_lengths(length, hash_values(flat, name)).first(self.last)
 
     def sample(self, encoder: Encoder | None, rng: np.random.Generator) -> list[Any] | None:
         """Draw a short list of values."""

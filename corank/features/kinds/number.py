@@ -7,7 +7,7 @@ import polars as pl
 from corank.core.types import Doubles
 from corank.features.encoding import Encoded, Encoder
 from corank.features.feature_kind import FEATURE_KINDS, ColumnFeature, Use
-from corank.features.scale import Scale, Scaling, is_number, numbers
+from corank.features.scale import Scale, Scaling, is_number, to_numbers
 from corank.features.training_values import TrainingValues
 
 
@@ -32,8 +32,8 @@ class NumberFeature(ColumnFeature):
     def encode(self, encoder: Encoder | None, values: pl.Series, name: str) -> Encoded:
         """Scaled numbers (N,)."""
         assert isinstance(encoder, Scale)
-        return encoder.scaled(numbers(values, name))
+        return encoder.scale(to_numbers(values, name))
 
     def numbers(self, values: pl.Series, name: str) -> Doubles:
         """The numbers as they are: (N,)."""
-        return numbers(values, name)
+        return to_numbers(values, name)

@@ -13,7 +13,7 @@ from corank.features.kinds.scaled import CrossFeature
 from corank.features.operand_rows import OperandRows
 from corank.features.priors import PointInTime
 from corank.features.training_values import TrainingValues
-from corank.features.vocabulary import Hash, Vocabulary, fit_codes, mixed
+from corank.features.vocabulary import Hash, Vocabulary, fit_codes, mix_hashes
 
 
 @FEATURE_KINDS.register("pair")
@@ -45,7 +45,7 @@ class PairFeature(CrossFeature):
 
     def derive(self, operands: OperandRows, when: PointInTime) -> Hashes:
         """Hashes of the pairs: (N,)."""
-        return mixed([operands.key(operand) for operand in self.of])
+        return mix_hashes([operands.key(operand) for operand in self.of])
 
     def fit(self, values: TrainingValues) -> Encoder:
         """Learn a vocabulary of the pairs' hashes, unless they are hashed into `hash` rows."""

@@ -16,13 +16,13 @@ from corank.core.types import Doubles, Hashes
 from corank.features.feature_kind import FEATURE_KINDS, Use
 from corank.features.history import check_grid
 from corank.features.kinds.scaled import ScaledFeature
-from corank.features.labels import Labels, exposed
+from corank.features.labels import Labels, find_exposed
 from corank.features.log_schema import DataSettings
 from corank.features.operand_rows import OperandRows
 from corank.features.priors import CountedFeature, PointInTime
 from corank.features.row_columns import ROW, TIME, WEIGHT
 from corank.features.schema import Schema
-from corank.features.vocabulary import mixed
+from corank.features.vocabulary import mix_hashes
 
 
 @FEATURE_KINDS.register("prior")
@@ -79,7 +79,7 @@ class PriorFeature(ScaledFeature):
 
     def keys(self, operands: OperandRows) -> Hashes:
         """One hash of the values of `by`, 0 if one is missing: (N,)."""
-        return mixed([operands.key(operand) for operand in self.by])
+        return mix_hashes([operands.key(operand) for operand in self.by])
 
     def count(
         self, rows: pl.DataFrame, data: DataSettings, labels: Labels, operands: OperandRows
@@ -95,7 +95,7 @@ class PriorFeature(ScaledFeature):
             `key` (0: none), `period` in which it becomes known (ms UTC), `shown` and `positive` (weights), `row`.
         """
         label = labels[self.label] if self.label else None
-        chosen = np.flatnonzero(exposed(rows, data) if label is None else label >= 0)
+        chosen = np.flatnonzero(find_exposed(rows, data) if label is None else label >= 0)
         weight = rows[WEIGHT].to_numpy().astype(np.float64) if data.weight else np.ones(len(rows))
         time = rows[TIME].to_numpy()[chosen] + self.known_after(data) // MILLISECOND
         return pl.DataFrame(

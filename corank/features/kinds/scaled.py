@@ -11,7 +11,7 @@ from pydantic import PositiveInt, model_validator
 from corank.core.types import Doubles, Hashes
 from corank.features.encoding import Column, Encoder
 from corank.features.feature_kind import DerivedFeature, Storage
-from corank.features.scale import Bucket, Scale, Scaling, numbers
+from corank.features.scale import Bucket, Scale, Scaling, to_numbers
 from corank.features.training_values import TrainingValues
 
 
@@ -63,7 +63,7 @@ class ScaledFeature(DerivedFeature, ABC):
     def fit(self, values: TrainingValues) -> Encoder:
         """Learn the edges of the buckets, or the scale."""
         if self.buckets is not None:
-            return Bucket.fit(numbers(values.sample(), values.name), self.buckets)
+            return Bucket.fit(to_numbers(values.sample(), values.name), self.buckets)
         return Scale.fit(values, self.scaling)
 
     def encode(self, encoder: Encoder | None, values: Hashes | Doubles) -> Column:
@@ -72,4 +72,4 @@ class ScaledFeature(DerivedFeature, ABC):
         if isinstance(encoder, Bucket):
             return encoder.codes(number)
         assert isinstance(encoder, Scale)
-        return encoder.scaled(number)
+        return encoder.scale(number)

@@ -18,7 +18,7 @@ def shown(items: LayeredItems, encoders: Encoders, text: str) -> dict[str, Any] 
     place = items.find(key)
     if place[0] < 0:
         return None
-    rows, placed = items.rows(place), encoders.schema.placed("item")
+    rows, placed = items.rows(place), encoders.schema.row_features("item")
     found: dict[str, Any] = {n: _value(encoders, n, int(rows.ids[0, k])) for k, n in enumerate(placed.ids)}
     for k, name in enumerate(placed.lists):
         found[name] = [_value(encoders, name, code) for code in rows.lists[k].flat().tolist()]

@@ -19,14 +19,14 @@ from corank.bundle.retrieval import Where, filter_columns
 from corank.core.errors import DataError, RequestError
 from corank.core.ragged import Ragged, Rows
 from corank.core.types import Floats, Longs
-from corank.data.derived_columns import derived, encoded
-from corank.features.encoders import Encoders, assemble
+from corank.data.derived_columns import derive_features, encode_columns
+from corank.features.encoders import Encoders, assemble_rows
 from corank.features.encoding import Encoded
 from corank.features.operand_rows import OperandRows
 from corank.features.operands import OperandNames, Operands
-from corank.features.priors import Snapshots
+from corank.features.priors import PriorSnapshots
 from corank.features.schema import Schema
-from corank.features.vocabulary import hashes, identifiers
+from corank.features.vocabulary import hash_values, to_identifiers
 from corank.serving.funnel.request import Candidates, Request, candidates, series, unknown_column
 from corank.serving.funnel.request_history import HistoryEncoder, RequestHistory, find
 
@@ -74,7 +74,7 @@ class RequestEncoder:
         manifest: BundleManifest,
         encoders: Encoders,
         items: LayeredItems,
-        priors: Snapshots,
+        priors: PriorSnapshots,
         attended: Collection[str],
         named: Collection[str],
         vectors: Callable[[Rows], Mapping[str, Floats]],
@@ -146,8 +146,10 @@ class RequestEncoder:
             request_of = np.zeros(len(alive), dtype=np.int64)
             sides = OperandRows.pairs(self.schema, received.operands, items, request_of, None)
             times = np.full(len(alive), received.time)
-            columns |= encoded(self.encoders, derived(self.schema, "cross", sides, self.priors, times))
-        return assemble(self.schema.placed("cross"), columns, len(alive))
+            columns |= encode_columns(
+                self.encoders, derive_features(self.schema, "cross", sides, self.priors, times)
+            )
+        return assemble_rows(self.schema.row_features("cross"), columns, len(alive))
 
     def encode_items(self, ids: list[Any], columns: list[dict[str, Any]]) -> ItemLayer:
         """Items of the given columns, each once, as the records hold them. Raises RequestError."""
@@ -161,7 +163,7 @@ class RequestEncoder:
         key, names = self._manifest.item, sorted(self.item_columns)
         try:
             given = [series(name, [row.get(name) for row in columns], "items") for name in names]
-            frame = pl.DataFrame([identifiers(series("id", ids, "items"), "id").alias(key), *given])
+            frame = pl.DataFrame([to_identifiers(series("id", ids, "items"), "id").alias(key), *given])
             records = ItemRecords.of(frame, self.encoders, self.priors, key, self._manifest.item_columns)
         except DataError as error:
             raise RequestError(str(error)) from None
@@ -192,7 +194,7 @@ class RequestEncoder:
                 raise RequestError(f"where: {unknown_column(column, set(columns))}")
             listed = values if isinstance(values, list) else [values]
             try:
-                hashed = hashes(series(column, listed, "where"), columns[column])
+                hashed = hash_values(series(column, listed, "where"), columns[column])
             except DataError as error:
                 raise RequestError(f"where: {error}") from None
             found.append((columns[column], tuple(sorted(set(hashed.tolist()) - {0}))))
@@ -260,10 +262,10 @@ class RequestEncoder:
         operands = operands.with_lists(self.recall.operands(recalled, past))
         if schema.derived("query"):
             sides = OperandRows.alone(schema, "query", operands)
-            found = derived(schema, "query", sides, self.priors, np.array([time]))
-            columns |= encoded(self.encoders, found)
+            found = derive_features(schema, "query", sides, self.priors, np.array([time]))
+            columns |= encode_columns(self.encoders, found)
         columns |= self.recall.lists(past)
-        return self.recall.rows(assemble(schema.placed("query"), columns, 1), recalled), operands
+        return self.recall.rows(assemble_rows(schema.row_features("query"), columns, 1), recalled), operands
 
     def _one(self, kept: Callable[[str, Any], Any], name: str, value: Any) -> Any:
         """By what is remembered, if it can be."""
@@ -276,7 +278,7 @@ class RequestEncoder:
         rows: list[dict[str, Any]] = described or [{}] * n
         missing += [f"cross.{c}" for c in columns if any(c not in row for row in rows)]
         given = [series(c, [row.get(c) for row in rows], "candidates") for c in columns]
-        return self.encoders.columns("cross", pl.DataFrame(given)) if columns else {}
+        return self.encoders.encode_frame("cross", pl.DataFrame(given)) if columns else {}
 
     @cached_property
     def _sides(self) -> dict[str, tuple[frozenset[str], frozenset[str]]]:

@@ -14,12 +14,12 @@ from corank.bundle.item_layers import LayeredItems
 from corank.core.errors import DataError, RequestError
 from corank.core.ragged import Ragged, Rows
 from corank.core.types import Floats, Hashes, Ints, Longs
-from corank.data.packed_history import with_past
+from corank.data.packed_history import add_histories
 from corank.features.encoders import Encoders
 from corank.features.encoding import MISSING, Encoded
-from corank.features.history import HistoryNeeds, recency
-from corank.features.operands import Operands, of_histories
-from corank.features.vocabulary import Hash, Vocabulary, hashes, identifiers
+from corank.features.history import HistoryNeeds, recency_weights
+from corank.features.operands import Operands, gather_history_operands
+from corank.features.vocabulary import Hash, Vocabulary, hash_values, to_identifiers
 from corank.serving.funnel.request import history, series, whole
 
 
@@ -73,11 +73,13 @@ class HistoryEncoder:
             codes = encoder.codes(values, name)
         weight = None
         if settings.half_life:
-            weight = recency(np.maximum(time - np.array(times, dtype=np.int64), 0), settings.half_life)
+            weight = recency_weights(
+                np.maximum(time - np.array(times, dtype=np.int64), 0), settings.half_life
+            )
         return RequestHistory(
             codes,
             find(items, ids, f"user.{name}") if found else np.full(len(ids), -1),
-            hashes(values, name) if keyed else np.empty(0, dtype=np.uint64),
+            hash_values(values, name) if keyed else np.empty(0, dtype=np.uint64),
             weight,
         )
 
@@ -106,7 +108,9 @@ class HistoryEncoder:
         """The operands of derived features that are of histories."""
         found: dict[str, Ragged] = {}
         if recalled is not None:
-            found = of_histories(self.schema, recalled.items, recalled.operands, self._needs.for_attributes)
+            found = gather_history_operands(
+                self.schema, recalled.items, recalled.operands, self._needs.for_attributes
+            )
         # an item that the bundle lacks is still the item that the user has seen
         return found | {
             name: Ragged.from_lengths(np.array([len(past[name].keys)]), past[name].keys)
@@ -124,14 +128,14 @@ class HistoryEncoder:
 
     def rows(self, rows: Rows, recalled: HistoryItems | None) -> Rows:
         """The query's row with the attributes of its histories' items, and what each event weighs."""
-        return rows if recalled is None else with_past(self.schema, rows, recalled.items, recalled.rows)
+        return rows if recalled is None else add_histories(self.schema, rows, recalled.items, recalled.rows)
 
     def attended_rows(self, items: LayeredItems, past: Mapping[str, RequestHistory]) -> dict[str, Rows]:
         return {name: self._events(items, name, past[name]) for name in self.attended}
 
     def _events(self, items: LayeredItems, name: str, past: RequestHistory) -> Rows:
         """The records of a history's items; one that has none is its id's code, and all else missing."""
-        placed, unknown = self.schema.placed("item"), np.flatnonzero(past.place < 0)
+        placed, unknown = self.schema.row_features("item"), np.flatnonzero(past.place < 0)
         known = items.rows(past.place[past.place >= 0])
         none = Rows(
             np.full((len(unknown), len(placed.ids)), MISSING, dtype=np.int32),
@@ -156,7 +160,7 @@ def find(items: LayeredItems, ids: list[Any], where: str, numbers: Longs | None 
     if not items.text and (numbers is not None or (numbers := whole(ids)) is not None):
         return items.find_numbers(numbers)
     try:
-        return items.find(identifiers(series("id", ids, where), f"{where}.id"))
+        return items.find(to_identifiers(series("id", ids, where), f"{where}.id"))
     except (DataError, TypeError):
         keys = items.layers[0].records.ids
         sample = keys.values[0] if len(keys) else None

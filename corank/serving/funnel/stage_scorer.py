@@ -22,7 +22,7 @@ from corank.core.errors import BundleError, PluginError
 from corank.core.ragged import Rows
 from corank.core.registry import Registry
 from corank.core.types import Floats, Longs
-from corank.features.input_layout import Layout, dense, embedded
+from corank.features.input_layout import Layout, dense_input, embed_rows
 from corank.features.schema import Placement
 from corank.serving.funnel.request_encoder import EncodedRequest, RequestEncoder
 
@@ -64,7 +64,7 @@ class StageInputs:
 
     def dense(self, placement: Placement, rows: Rows) -> Floats:
         """The dense input of encoded rows: (N, width)."""
-        return dense(rows, self.layout.groups[placement], self._tables)
+        return dense_input(rows, self.layout.groups[placement], self._tables)
 
     def query(self, row: Rows, shared: Shared) -> Floats:
         """The query's dense input, computed once for the stages that share tables: (1, ·)."""
@@ -83,7 +83,7 @@ class StageInputs:
         if self.layout.width("cross"):
             inputs["cross"] = self.dense("cross", candidates.encoder.cross(request, alive))
         if stage.attended:
-            event = embedded(request.histories[stage.attended.history], self._events, self._tables)
+            event = embed_rows(request.histories[stage.attended.history], self._events, self._tables)
             mask = np.ones(max(len(event), 1), dtype=np.float32)
             if not len(event):  # a graph takes one event at least
                 event, mask = np.zeros((1, event.shape[1]), dtype=np.float32), np.zeros_like(mask)

@@ -46,7 +46,7 @@ class RecordFormat:
 
     @classmethod
     def from_manifest(cls, manifest: BundleManifest) -> Self:
-        placed, wanted = manifest.declared.placed("item"), OperandNames.of(manifest.declared, "item")
+        placed, wanted = manifest.declared.row_features("item"), OperandNames.of(manifest.declared, "item")
         return cls(
             manifest.model_version,
             len(placed.ids),
