@@ -192,7 +192,7 @@ def test_a_name_that_is_neither_a_label_nor_a_column_is_refused(path: Path) -> N
         f"unknown name 'x'; {known}"
     )
     assert refused(path, "stages.1.value=abs(click)").startswith(
-        "stages.rank.value: 'abs(click)' has no place"
+        "stages.rank.value: 'abs(click)' is not allowed"
     )
     assert refused(path, "data.columns=[bid]", "stages.1.value=bid").startswith(
         "stages.rank.value: 'bid' names no label of the stage; it predicts click, order"
