@@ -13,7 +13,7 @@ from corank.core.errors import DataError
 from corank.core.types import Floats
 from corank.data.dataset import PackedDataset
 from corank.evaluation.document import render
-from corank.evaluation.measures import evaluate
+from corank.evaluation.measures import evaluate_predictions
 from corank.evaluation.predict import Predictions, predict
 from corank.evaluation.stage_order import Calibrators, Truth, order_scores, read_truth, true_values
 from corank.models.joint import JointModel
@@ -66,7 +66,7 @@ def evaluate_run(run: Run, split: str, bootstrap: bool = True, reference: Run | 
     unbiased = None if reference is None else _predicted(reference, split)[-1]
     truth = read_truth(packed, split)
     stages, levels = run.config.stages, run.config.data.levels
-    found = evaluate(predictions, stages, levels, calibrators, truth, split, unbiased)
+    found = evaluate_predictions(predictions, stages, levels, calibrators, truth, split, unbiased)
     document = render(found, bootstrap=bootstrap)
     return EvaluatedRun(run, packed, model, calibrators, predictions, truth, document)
 

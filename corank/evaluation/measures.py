@@ -44,7 +44,7 @@ class StageEvaluation:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `evaluate` measured of a split."""
+    """What `evaluate_predictions` measured of a split."""
 
     split: str
     requests: int
@@ -56,7 +56,7 @@ class Evaluation:
     """What all stages together keep."""
 
 
-def evaluate(
+def evaluate_predictions(
     predictions: Predictions,
     stages: Sequence[StageSettings],
     levels: Sequence[str],

@@ -7,7 +7,7 @@ import numpy as np
 
 from corank.core.calibration import Platt
 from corank.evaluation.document import render
-from corank.evaluation.measures import evaluate
+from corank.evaluation.measures import evaluate_predictions
 from corank.evaluation.predict import Predictions
 from corank.evaluation.stage_order import Calibrators
 from corank.metrics.requests import Requests
@@ -56,4 +56,4 @@ def predictions(**changes: Any) -> Predictions:
 
 def document_of(*args: Any, **changes: Any) -> dict[str, Any]:
     """The document of an evaluation with these arguments."""
-    return render(evaluate(*args, **changes))
+    return render(evaluate_predictions(*args, **changes))

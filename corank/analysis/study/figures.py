@@ -27,6 +27,8 @@ SIDES = ("first", "last")
 
 @dataclass(frozen=True)
 class Figure:
+    """One figure of a trial, with its resamples."""
+
     value: float
     n: int
     """Rows, requests or users that count."""
