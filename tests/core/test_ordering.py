@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corank.core.ordering import SOFT_WIDTH, soft_ranks, top_k
+from corank.core.ordering import SOFT_WIDTH, bisect_ranges, soft_ranks, top_k
 from corank.core.types import Floats
 
 UNIT = math.sqrt(12)
@@ -136,3 +136,13 @@ def test_top_k_leaves_out_nan(k: int) -> None:
     scores = np.array([np.nan, 1.0, np.nan, 2.0])
     assert set(top_k(scores, k).tolist()) <= {1, 3}
     assert top_k(scores[:0], k).tolist() == []
+
+
+@given(st.lists(st.integers(0, 20)), st.integers(0, 20))
+def test_bisect_is_searchsorted_within_each_range(times: list[int], at: int) -> None:
+    ordered = np.sort(np.array(times, dtype=np.int64))
+    half = len(ordered) // 2
+    low, high = np.array([0, half]), np.array([half, len(ordered)])
+    found = bisect_ranges(ordered, low, high, np.array([at, at]))
+    expected = [np.searchsorted(ordered[:half], at), half + np.searchsorted(ordered[half:], at)]
+    assert found.tolist() == expected

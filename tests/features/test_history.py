@@ -8,10 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corank.core.errors import ConfigError
 from corank.core.files import write_frame
-from corank.core.ordering import bisect_ranges
-from corank.core.time import floor_times
 from corank.features import history
 from corank.features.history import Events
 
@@ -96,38 +93,6 @@ def test_day_begins_at_local_midnight() -> None:
 
 def test_user_without_events_has_none() -> None:
     assert seen(events([(1, 5, 7)]), [(0, 9), (2, 9), (3, 9)], timedelta(), None, "UTC") == [[], [], []]
-
-
-@pytest.mark.parametrize(
-    ("zone", "moment", "every", "expected"),
-    [
-        # summer time ends: this day has 25 hours, and its sixth hour comes after seven
-        ("Europe/Berlin", "2025-10-26T12:00:00+01:00", timedelta(days=1), "2025-10-26T00:00:00+02:00"),
-        ("Europe/Berlin", "2025-10-26T05:30:00+01:00", timedelta(hours=6), "2025-10-26T05:00:00+01:00"),
-        # this day had no midnight: it began at 01:00
-        ("America/Sao_Paulo", "2018-11-04T09:00:00-02:00", timedelta(days=1), "2018-11-04T01:00:00-02:00"),
-        ("UTC", "1970-01-06T03:00:00+00:00", timedelta(days=2), "1970-01-05T00:00:00+00:00"),
-        ("UTC", "1969-12-31T23:00:00+00:00", timedelta(hours=5), "1969-12-31T20:00:00+00:00"),
-    ],
-)
-def test_floored_counts_from_midnight(zone: str, moment: str, every: timedelta, expected: str) -> None:
-    asked, wanted = (round(datetime.fromisoformat(m).timestamp() * 1000) for m in (moment, expected))
-    assert floor_times(np.array([asked]), every, zone).tolist() == [wanted]
-
-
-def test_grid_of_a_day_and_a_half_is_refused() -> None:
-    with pytest.raises(ConfigError, match="more than a day must be whole days; received 1 day, 12:00:00"):
-        floor_times(np.array([0]), timedelta(hours=36), "UTC")
-
-
-@given(st.lists(st.integers(0, 20)), st.integers(0, 20))
-def test_bisect_is_searchsorted_within_each_range(times: list[int], at: int) -> None:
-    ordered = np.sort(np.array(times, dtype=np.int64))
-    half = len(ordered) // 2
-    low, high = np.array([0, half]), np.array([half, len(ordered)])
-    found = bisect_ranges(ordered, low, high, np.array([at, at]))
-    expected = [np.searchsorted(ordered[:half], at), half + np.searchsorted(ordered[half:], at)]
-    assert found.tolist() == expected
 
 
 @pytest.mark.parametrize("at_once", [1, 3, 1000])
