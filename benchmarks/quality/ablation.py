@@ -22,7 +22,7 @@ from rich.console import Console
 import corank
 from benchmarks import harness
 from benchmarks.quality.references import reference
-from corank.analysis.study.significance import over_seeds
+from corank.analysis.study.significance import mean_over_seeds
 from corank.datasets.kuairand import import_kuairand
 from corank.evaluation.predict import predict
 from corank.metrics.bootstrap import replicates
@@ -167,7 +167,7 @@ def difference(key: str, ours: list[Trial], theirs: list[Trial]) -> dict[str, fl
         replicates = [
             one.replicates[name] - other.replicates[name] for one, other in zip(ours, theirs, strict=True)
         ]
-        interval = over_seeds(values, np.array(replicates))
+        interval = mean_over_seeds(values, np.array(replicates))
         found[f"{key}.{name}"] = interval.value
         found |= {f"{key}.{name}.low": interval.low or 0.0, f"{key}.{name}.high": interval.high or 0.0}
     return found
@@ -179,7 +179,7 @@ def between(key: str, arm: list[Trial]) -> dict[str, float]:
     for metric in METRICS:
         values = [trial.value[f"rank_{metric}"] - trial.value[f"prerank_{metric}"] for trial in arm]
         replicates = [t.replicates[f"rank_{metric}"] - t.replicates[f"prerank_{metric}"] for t in arm]
-        interval = over_seeds(values, np.array(replicates))
+        interval = mean_over_seeds(values, np.array(replicates))
         found[f"{key}.{metric}"] = interval.value
         found |= {f"{key}.{metric}.low": interval.low or 0.0, f"{key}.{metric}.high": interval.high or 0.0}
     return found

@@ -1,4 +1,4 @@
-"""Trials → the answers of a study: figures by arm, differences to the base with intervals, a verdict in words."""
+"""Trials → the findings of a study: figures by arm, differences to the base with intervals, a verdict in words."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,9 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from corank.analysis.study.arms import BASE, Arm, Arms
-from corank.analysis.study.figures import Figure, titles
-from corank.analysis.study.significance import Interval, bounded, over_seeds, rank_correlations
+from corank.analysis.study.arms import BASE, Arm, ArmSet
+from corank.analysis.study.comparisons import (
+    SIGN_WORDS,
+    differences,
+    format_difference,
+    plain_differences,
+    verdict_sentence,
+)
+from corank.analysis.study.figures import titles
+from corank.analysis.study.significance import (
+    mean_over_seeds,
+    percentile_interval,
+    rank_correlations,
+)
 from corank.analysis.study.trials import Trial, replicates_of
 from corank.training.config import Config
 
@@ -23,88 +34,79 @@ QUESTIONS = {
     7: "Why not use the ranker as pre-ranker?",
     8: "What do towers lose?",
 }
-JUDGED_BY = {1: ["last_auc"], 6: ["agree_recall"], 8: ["last_auc"]}
-"""By what a question's verdict is reached, beside the end-to-end figure."""
-ENDS = ("joint_truth_recall", "joint_click_recall")
-NEAR = 0.99
-"""A quota is enough once it has so much of the best recall."""
+VERDICT_METRICS = {1: ["last_auc"], 6: ["agree_recall"], 8: ["last_auc"]}
+"""Figures that decide a question, beside the end-to-end figure."""
+END_TO_END = ("joint_truth_recall", "joint_click_recall")
+ENOUGH = 0.99
+"""Share of the best recall at which a quota is called enough."""
 RANKER_FIRST = "the ranker as pre-ranker"
-WORDS = {1: "higher", -1: "lower", 0: "cannot tell"}
-
-Figures = Mapping[str, Figure]
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """An arm, all that was trained of it, and the rate that its seeds were trained at."""
+class ArmResult:
+    """An arm with all its trials and the rate that was chosen."""
 
     arm: Arm
     sweep: list[Trial]
     rate: float | None
-    """None where every rate diverged."""
+    """None if every rate diverged."""
     seeds: list[Trial]
 
     @property
     def trials(self) -> list[Trial]:
-        """Each once: seed 0 of the chosen rate is of the sweep."""
+        """All trials, each once: seed 0 of the chosen rate belongs to the sweep."""
         return [*self.sweep, *self.seeds[1:]]
 
 
-def signed(found: Mapping[str, Any]) -> str:
-    """A difference with its interval, in words for people."""
-    if found["low"] is None:
-        return _minus(f"{found['value']:+.4f}")
-    return _minus(f"{found['value']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}]")
-
-
-def _minus(text: str) -> str:
-    return text.replace("-", "−")
-
-
-def answers(config: Config, asked: Mapping[int, Arms], outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
+def build_findings(
+    config: Config, arm_sets: Mapping[int, ArmSet], results: Mapping[str, ArmResult]
+) -> dict[str, Any]:
     """The parts `end`, `notes`, `metrics`, `random`, `arms` and `questions` of a study's document.
 
-    Outcomes are by the arms' identity.
+    Args:
+        config: the config as written.
+        arm_sets: question → its arms.
+        results: identity of an arm → its result.
     """
-    base = next(outcome for outcome in outcomes.values() if outcome.arm.name == BASE)
+    base = next(result for result in results.values() if result.arm.name == BASE)
     held = [trial.figures for trial in base.seeds if trial.figures]
     names = titles(config)
     known = [name for name in names if held and name in held[0]]
-    end = next((name for name in ENDS if name in known), None)
+    end = next((name for name in END_TO_END if name in known), None)
     headline = end or "first_auc"
     questions: dict[str, Any] = {}
-    for number, arms in asked.items():
+    for number, arms in arm_sets.items():
         if not held:
             answer = {"verdict": ["Cannot be answered: the config as written diverged at every rate."]}
         elif number == 2:
-            answer = _purpose(arms, outcomes, end, names)
+            answer = _rank_correlation_finding(arms, results, end, names)
         elif number == 5:
-            answer = _goal(config, base, end, names)
+            answer = _quota_finding(config, base, end, names)
         elif number == 7:
-            answer = _ranker_first(base, end, names)
+            answer = _ranker_first_finding(base, end, names)
         else:
-            answer = _compared(arms, outcomes, [headline, *JUDGED_BY.get(number, [])], names)
+            answer = _comparison_finding(arms, results, [headline, *VERDICT_METRICS.get(number, [])], names)
         questions[str(number)] = {"title": QUESTIONS[number], "notes": _notes(arms), **answer}
     return {
         "end": headline,
-        "notes": _limits(config, base, end, names),
+        "notes": _limitations(config, base, end, names),
         "metrics": {name: names[name] for name in known},
         "random": {name: held[0][name].random for name in known} if held else {},
-        "arms": _arms(asked, outcomes),
+        "arms": _all_arms(arm_sets, results),
         "questions": questions,
     }
 
 
-def _limits(config: Config, base: Outcome, end: str | None, names: Mapping[str, str]) -> list[str]:
-    """What this log, or this config, cannot tell."""
+def _limitations(config: Config, base: ArmResult, end: str | None, names: Mapping[str, str]) -> list[str]:
+    """Limitations of the log or of the config, a sentence each."""
     found = []
     if end is None:
         found.append(
-            f"Nothing is cut in the test split, so arms are judged by {names['first_auc']} in place of recalls."
+            f"Nothing is cut in the test split, so arms are compared by {names['first_auc']} in place of recalls."
         )
-    elif end != ENDS[0]:
+    elif end != END_TO_END[0]:
         found.append(
-            f"The log has no truth: arms are judged by {names[end]}. Only what was shown could be clicked, so it "
+            f"The log has no truth: arms are compared by {names[end]}. Only what was shown could be clicked, so it "
             "favours arms that choose as production did."
         )
     if config.data.level is None:
@@ -123,116 +125,88 @@ def _limits(config: Config, base: Outcome, end: str | None, names: Mapping[str, 
     return found
 
 
-def _arms(asked: Mapping[int, Arms], outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
-    """By name; an arm that several questions know by several names stands under each."""
+def _all_arms(arm_sets: Mapping[int, ArmSet], results: Mapping[str, ArmResult]) -> dict[str, Any]:
+    """Figures by the name of the arm; an arm with several names stands under each."""
     return {
-        arm.name: _arm(outcomes[arm.identity])
-        for arm in chain.from_iterable(arms.arms for arms in asked.values())
+        arm.name: _arm_figures(results[arm.identity])
+        for arm in chain.from_iterable(arms.arms for arms in arm_sets.values())
     }
 
 
-def _arm(outcome: Outcome) -> dict[str, Any]:
-    trials = [trial for trial in outcome.seeds if trial.figures]
+def _arm_figures(result: ArmResult) -> dict[str, Any]:
+    trials = [trial for trial in result.seeds if trial.figures]
     return {
-        "rate": outcome.rate,
-        "scores": {f"{trial.rate:.4g}": trial.score for trial in outcome.sweep},
+        "rate": result.rate,
+        "scores": {f"{trial.rate:.4g}": trial.score for trial in result.sweep},
         "by_rate": {
             f"{trial.rate:.4g}": {name: figure.value for name, figure in trial.figures.items()}
-            for trial in outcome.sweep
+            for trial in result.sweep
         },
-        "diverged": [trial.diverged for trial in outcome.trials if trial.diverged],
+        "diverged": [trial.diverged for trial in result.trials if trial.diverged],
         "parameters": trials[0].parameters if trials else None,
         "steps": trials[0].steps if trials else None,
         "seconds": sum(trial.seconds for trial in trials) / len(trials) if trials else None,
-        "figures": {name: _mean(trials, name) for name in (trials[0].figures if trials else {})},
+        "figures": {name: _mean_figure(trials, name) for name in (trials[0].figures if trials else {})},
     }
 
 
-def _mean(trials: Sequence[Trial], name: str) -> dict[str, Any]:
+def _mean_figure(trials: Sequence[Trial], name: str) -> dict[str, Any]:
     having = [trial for trial in trials if name in trial.figures]
     values = [trial.figures[name].value for trial in having]
-    found = over_seeds(values, replicates_of([trial.figures for trial in having], name))
+    found = mean_over_seeds(values, replicates_of([trial.figures for trial in having], name))
     return found._asdict() | {"n": having[0].figures[name].n, "seeds": values}
 
 
-def _notes(arms: Arms) -> list[str]:
+def _notes(arms: ArmSet) -> list[str]:
     same = [f"“{name}” comes out the same as “{other}”." for name, other in arms.same.items()]
     return same + [f"“{name}” cannot be built of this config: {why}." for name, why in arms.refused.items()]
 
 
-def differences(pairs: Sequence[tuple[Figures, Figures]]) -> dict[str, Interval]:
-    """One less the other of each pair, seed by seed, by metric, over users and seeds."""
-    names = [name for name in pairs[0][0] if all(name in one and name in other for one, other in pairs)]
-    found = {}
-    for name in names:
-        values = [one[name].value - other[name].value for one, other in pairs]
-        ones, others = (replicates_of([pair[n] for pair in pairs], name) for n in (0, 1))
-        found[name] = over_seeds(values, ones - others)
-    return found
-
-
-def _plain(found: Mapping[str, Interval]) -> dict[str, Any]:
-    return {name: one._asdict() | {"verdict": WORDS[one.sign]} for name, one in found.items()}
-
-
-def _compared(
-    arms: Arms, outcomes: Mapping[str, Outcome], judged_by: Sequence[str], names: Mapping[str, str]
+def _comparison_finding(
+    arms: ArmSet, results: Mapping[str, ArmResult], metrics: Sequence[str], names: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Each arm less the config as written."""
-    base, *others = (outcomes[arm.identity] for arm in arms.arms)
+    """Difference of each arm to the config as written."""
+    base, *others = (results[arm.identity] for arm in arms.arms)
     compared: dict[str, Any] = {}
     for arm, other in zip(arms.arms[1:], others, strict=True):
         pairs = [(a.figures, b.figures) for a, b in zip(other.seeds, base.seeds, strict=False)]
         pairs = [(one, two) for one, two in pairs if one and two]
-        compared[arm.name] = _plain(differences(pairs)) if pairs else {}
-    sentences = [_verdict(compared, name, names[name]) for name in judged_by]
+        compared[arm.name] = plain_differences(differences(pairs)) if pairs else {}
+    sentences = [verdict_sentence(compared, name, names[name]) for name in metrics]
     return {"verdict": [*filter(None, sentences)] or ["Nothing to compare."], "differences": compared}
 
 
-def _verdict(compared: Mapping[str, Any], metric: str, title: str) -> str:
-    """Who is surely higher, who surely lower, and of whom one cannot tell."""
-    parts = []
-    for word in WORDS.values():
-        found = [
-            f"{arm} {signed(figures[metric])}"
-            for arm, figures in compared.items()
-            if metric in figures and figures[metric]["verdict"] == word
-        ]
-        parts += [f"{word}: {', '.join(found)}"] if found else []
-    return f"{title} beside the config as written: {'; '.join(parts)}." if parts else ""
-
-
-def _purpose(
-    arms: Arms, outcomes: Mapping[str, Outcome], end: str | None, names: Mapping[str, str]
+def _rank_correlation_finding(
+    arms: ArmSet, results: Mapping[str, ArmResult], end: str | None, names: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Which figure of a single stage, or of its cut, ranks checkpoints as the end-to-end figure does."""
+    """Rank correlation of each figure of one stage, or of its cut, with the end-to-end figure."""
     if end is None:
         return {"verdict": [NOTHING_CUT]}
     rows = [
         (family, trial.figures)
         for family, arm in enumerate(arms.arms)
-        for trial in outcomes[arm.identity].trials
+        for trial in results[arm.identity].trials
         if trial.figures
     ]
     alone = [name for name in names if not name.startswith("joint_") and all(name in f for _, f in rows)]
     figures = {name: np.array([f[name].value for _, f in rows]) for name in alone}
     ends = np.array([f[end].value for _, f in rows])
     resampled = rank_correlations(figures, ends, np.array([family for family, _ in rows]))
-    found = {name: bounded(*one) for name, one in resampled.items()}
+    found = {name: percentile_interval(*one) for name, one in resampled.items()}
     if not found:
         return {"verdict": ["Cannot tell: the checkpoints do not differ."]}
     ranked = sorted(found, key=lambda name: -found[name].value)
     best = ranked[0]
     verdict = [
         f"Of the figures of a stage or of its cut, {names[best]} orders {len(rows)} checkpoints of "
-        f"{len(arms.arms)} arms most as {names[end]} does: rank correlation {signed(found[best]._asdict())}."
+        f"{len(arms.arms)} arms most as {names[end]} does: rank correlation {format_difference(found[best]._asdict())}."
     ]
     if "first_auc" in found and best != "first_auc":
         (rho, one), (other_rho, other) = resampled[best], resampled["first_auc"]
-        less = bounded(rho - other_rho, one - other)
+        less = percentile_interval(rho - other_rho, one - other)
         verdict.append(
-            f"{names['first_auc']} has {signed(found['first_auc']._asdict())}; the difference is "
-            f"{signed(less._asdict())}: {WORDS[less.sign]}."
+            f"{names['first_auc']} has {format_difference(found['first_auc']._asdict())}; the difference is "
+            f"{format_difference(less._asdict())}: {SIGN_WORDS[less.sign]}."
         )
     return {
         "verdict": verdict,
@@ -251,7 +225,9 @@ NOTHING_CUT = (
 )
 
 
-def _goal(config: Config, base: Outcome, end: str | None, names: Mapping[str, str]) -> dict[str, Any]:
+def _quota_finding(
+    config: Config, base: ArmResult, end: str | None, names: Mapping[str, str]
+) -> dict[str, Any]:
     """Recall and CPU time by the first stage's quota."""
     curves = [trial.quota for trial in base.seeds if trial.quota is not None]
     if not curves or end is None:
@@ -261,7 +237,7 @@ def _goal(config: Config, base: Outcome, end: str | None, names: Mapping[str, st
     cost = next(curve.cpu_ms for curve in curves if curve.cpu_ms is not None)
     known = [(quota, value) for quota, value in zip(m, recalls[end], strict=True) if value is not None]
     most, best = max(known, key=lambda point: point[1])
-    enough = next(quota for quota, value in known if value >= NEAR * best)
+    enough = next(quota for quota, value in known if value >= ENOUGH * best)
     at = dict(zip(m, cost, strict=True))
     here = min(m, key=lambda quota: abs(quota - keep))
     return {
@@ -276,21 +252,23 @@ def _goal(config: Config, base: Outcome, end: str | None, names: Mapping[str, st
 
 
 def _average(curves: Iterable[Sequence[float | None]]) -> list[float | None]:
-    """Over seeds, None where a quota leaves nothing to judge."""
+    """Mean over seeds by quota; None where the recall is undefined."""
     points = zip(*curves, strict=True)
     return [None if None in at else float(np.mean([v for v in at if v is not None])) for at in points]
 
 
-def _ranker_first(base: Outcome, end: str | None, names: Mapping[str, str]) -> dict[str, Any]:
-    """The same checkpoints, the ranker's scores in place of the pre-ranker's, so that it alone chooses among all."""
+def _ranker_first_finding(base: ArmResult, end: str | None, names: Mapping[str, str]) -> dict[str, Any]:
+    """The same checkpoints with the ranker's scores in both stages, so that the ranker selects among all candidates."""
     if end is None:
         return {"verdict": [NOTHING_CUT]}
     trials = [trial for trial in base.seeds if trial.figures]
     found = differences([(trial.ranker_first, trial.figures) for trial in trials])
-    figures = {name: _of_ranker(trials, name) for name in trials[0].ranker_first}
-    compared = {RANKER_FIRST: _plain({name: found[name] for name in found if not name.startswith("last_")})}
+    figures = {name: _mean_of_ranker(trials, name) for name in trials[0].ranker_first}
+    compared = {
+        RANKER_FIRST: plain_differences({name: found[name] for name in found if not name.startswith("last_")})
+    }
     metrics = [end, "first_candidates_auc", "first_auc"]
-    sentences = [_verdict(compared, name, names[name]) for name in metrics if name in found]
+    sentences = [verdict_sentence(compared, name, names[name]) for name in metrics if name in found]
     cost = [
         trial.quota.cpu_ms for trial in trials if trial.quota is not None and trial.quota.cpu_ms is not None
     ]
@@ -298,5 +276,5 @@ def _ranker_first(base: Outcome, end: str | None, names: Mapping[str, str]) -> d
     return {"verdict": sentences, "differences": compared, "figures": figures}
 
 
-def _of_ranker(trials: Sequence[Trial], name: str) -> float:
+def _mean_of_ranker(trials: Sequence[Trial], name: str) -> float:
     return float(np.mean([trial.ranker_first[name].value for trial in trials]))

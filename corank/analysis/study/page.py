@@ -1,4 +1,4 @@
-"""A study on one page: its verdicts, then every question with its plot and its table."""
+"""The page of a study: each question with its verdict, plot and table."""
 
 from functools import partial
 from typing import Any
@@ -15,7 +15,7 @@ from corank.analysis.study.findings import RANKER_FIRST
 from corank.core.formatting import format_metric
 
 PLOTTED = 3
-"""Metrics side by side in a plot of differences."""
+"""Panels of a plot of differences."""
 
 
 def study_page(document: dict[str, Any]) -> Html:
@@ -47,11 +47,11 @@ def _lead(document: dict[str, Any]) -> str:
 def _method(document: dict[str, Any]) -> str:
     rates = ", ".join(f"{rate:.3g}" for rate in document["rates"])
     return (
-        "An arm is the config with one thing changed. Each gets the same: the config's epochs and batches, all its "
+        "An arm is the config with one change. All arms have the same budget: the config's epochs and batches, all "
         f"learning rates times one of {rates}, chosen by validation clicks, then {document['seeds']} seeds. A "
-        f"difference is that of an arm less the config as written, on the same test users, seed by seed; its 95 % "
-        "interval is over users and seeds together, the choice of the rate left out. Cannot tell: the interval holds "
-        "0. Many intervals are shown and none is widened for that: one in twenty misleads."
+        "difference is an arm minus the config as written, on the same test users, seed by seed. Its 95 % interval "
+        "is over users and seeds; it does not include the choice of the rate. Cannot tell: the interval contains 0. "
+        "Intervals are not corrected for multiple comparisons: expect one in twenty to mislead."
     )
 
 
@@ -66,8 +66,8 @@ def _question(document: dict[str, Any], number: str, found: dict[str, Any]) -> l
     return parts + [text(line) for line in found["notes"]]
 
 
-def _shown(document: dict[str, Any], number: str) -> list[str]:
-    """The metrics of a question's plot: end to end first, then what the question is about."""
+def _plotted_metrics(document: dict[str, Any], number: str) -> list[str]:
+    """The metrics of a question's plot: the end-to-end metric first."""
     about = {
         "1": ["last_auc", "first_candidates_auc"],
         "6": ["agree_recall", "first_candidates_auc"],
@@ -80,7 +80,7 @@ def _shown(document: dict[str, Any], number: str) -> list[str]:
 
 
 def _differences(document: dict[str, Any], number: str, found: dict[str, Any]) -> list[Html]:
-    metrics, names = _shown(document, number), document["metrics"]
+    metrics, names = _plotted_metrics(document, number), document["metrics"]
     compared = {arm: figures for arm, figures in found["differences"].items() if figures}
     panels = {
         names[metric]: {
@@ -92,8 +92,8 @@ def _differences(document: dict[str, Any], number: str, found: dict[str, Any]) -
         if all(metric in figures for figures in compared.values())
     }
     caption = (
-        "Each arm less the config as written, with 95 % intervals over users and seeds. Right of 0: higher; grey: "
-        "cannot tell."
+        "Difference of each arm to the config as written, with 95 % intervals over users and seeds. Right of 0: "
+        "higher; grey: cannot tell."
     )
     drawn = plot(partial(plots.intervals, panels=panels), caption, height=0.9 + 0.32 * len(compared))
     rows: list[list[Cell]] = []
@@ -135,7 +135,7 @@ def _correlations(document: dict[str, Any], found: dict[str, Any]) -> list[Html]
         ),
         plot(
             scatter,
-            f"Every checkpoint: {names[end]} against each figure. A cloud without a slope: the figure does not tell.",
+            f"Every checkpoint: {names[end]} against each figure. No slope: the figure does not predict it.",
             height=2.2 * plots.plot_rows(len(rho)) + 0.2 * -(-len(set(points["arm"])) // 3),
         ),
     ]

@@ -1,4 +1,4 @@
-"""How sure a comparison of trainings is: over users and seeds together, and over a family of checkpoints.
+"""Intervals of comparisons between trainings: over users and seeds, and over families of checkpoints.
 
 Letters: S seeds · B resamples of the users, the same for every training · N checkpoints.
 """
@@ -19,10 +19,12 @@ FAMILIES = 1000
 
 
 class Interval(NamedTuple):
+    """A value with its 95 % interval."""
+
     value: float
     low: float | None
     high: float | None
-    """95 %; None where there is nothing to resample."""
+    """Ends of the 95 % interval; None if there is nothing to resample."""
 
     @property
     def sign(self) -> int:
@@ -32,12 +34,17 @@ class Interval(NamedTuple):
         return int(self.low > 0) - int(self.high < 0)
 
 
-def over_seeds(values: Sequence[float], replicates: Doubles, seed: int = 0) -> Interval:
-    """The mean of a figure over seeds (S,), with a 95 % percentile interval over users and seeds.
+def mean_over_seeds(values: Sequence[float], replicates: Doubles, seed: int = 0) -> Interval:
+    """Mean of a figure over seeds, with a 95 % percentile interval over users and seeds.
 
-    A resample of the users (`replicates`, (S, B), NaN where undefined) is met with `DRAWS` resamples of the seeds,
-    whose deviations from the mean are stretched by √(S / (S − 1)): a bootstrap of so few understates their variance
-    by as much. With one seed the interval is over users alone. For a paired comparison give differences.
+    Each resample of the users is combined with `DRAWS` resamples of the seeds. Their deviations from the mean are
+    multiplied by √(S / (S − 1)), since a bootstrap of S values understates their variance by that factor squared. With
+    one seed the interval is over users alone.
+
+    Args:
+        values: the figure by seed, (S,); differences for a paired comparison.
+        replicates: the figure in each resample of the users, (S, B), NaN where undefined.
+        seed: of the resamples of the seeds.
     """
     s, b = replicates.shape
     whole = replicates.mean(axis=0)
@@ -46,11 +53,11 @@ def over_seeds(values: Sequence[float], replicates: Doubles, seed: int = 0) -> I
         drawn = generator.multinomial(s, np.full(s, 1 / s), size=(b, DRAWS)) / s
         means = np.einsum("bds,sb->bd", drawn, replicates)
         whole = (whole[:, None] + np.sqrt(s / (s - 1)) * (means - whole[:, None])).ravel()
-    return bounded(float(np.mean(values)), whole)
+    return percentile_interval(float(np.mean(values)), whole)
 
 
-def bounded(value: float, replicates: Doubles) -> Interval:
-    """A value with the 95 % percentile interval of its resamples, those left out that are NaN."""
+def percentile_interval(value: float, replicates: Doubles) -> Interval:
+    """A value with the 95 % percentile interval of its resamples, (B,); NaN resamples are left out."""
     known = replicates[~np.isnan(replicates)]
     if not len(known):
         return Interval(value, None, None)
@@ -61,10 +68,10 @@ def bounded(value: float, replicates: Doubles) -> Interval:
 def rank_correlations(
     figures: dict[str, Doubles], end: Doubles, family: NDArray[np.integer], seed: int = 0
 ) -> dict[str, tuple[float, Doubles]]:
-    """Spearman's ρ of each figure (N,) with the `end` (N,), and in resamples, NaN where undefined; for `bounded`.
+    """Spearman's ρ of each figure (N,) with `end` (N,), and its resamples, NaN where undefined.
 
-    Checkpoints of one `family` (N,), such as one arm at several seeds, are alike: whole families are resampled. The
-    resamples are the same for every figure. A figure that does not vary is left out.
+    Checkpoints of one `family` (N,), such as one arm at several seeds, depend on each other, so whole families are
+    resampled, the same for every figure. A figure that does not vary is left out.
     """
     members = [np.flatnonzero(family == one) for one in np.unique(family)]
     generator = np.random.default_rng(seed)
@@ -83,7 +90,7 @@ def rank_correlations(
 
 
 def spearman(one: Doubles, other: Doubles) -> float | None:
-    """Rank correlation, ties at their mean rank; None where one does not vary."""
+    """Spearman's rank correlation, ties at their mean rank; None if one side does not vary: (N,), (N,) → scalar."""
     x, y = (rankdata(values) - (len(values) + 1) / 2 for values in (one, other))
     size = float(np.sqrt((x @ x) * (y @ y)))
     return float(x @ y) / size if size > 0 else None

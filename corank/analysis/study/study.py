@@ -1,7 +1,7 @@
-"""A study: DESIGN's eight questions asked of one config and its log, and answered by training its arms.
+"""A study: eight questions about joint training, answered for one config by training its arms.
 
-Every arm gets the same: its rate is chosen among the same rates by validation clicks, at seed 0, then as many seeds
-are trained at the chosen one, each for the config's own epochs and batches.
+Every arm has the same budget. Its learning rate is chosen by validation clicks at seed 0 among the same factors; then
+the same number of seeds is trained at the chosen rate, with the config's epochs and batches.
 """
 
 import json
@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from corank.analysis.study.arms import BASE, Arm, arms_of
-from corank.analysis.study.findings import QUESTIONS, Outcome, answers
-from corank.analysis.study.trials import Bench, Trial
+from corank.analysis.study.arms import BASE, Arm, build_arms
+from corank.analysis.study.findings import QUESTIONS, ArmResult, build_findings
+from corank.analysis.study.trials import Trial, TrialStore
 from corank.core.errors import ConfigError, DataError
 from corank.core.files import write_text
 from corank.core.types import Report
@@ -30,7 +30,7 @@ RATES = (1 / 3, 1.0, 3.0)
 
 @dataclass(frozen=True)
 class Budget:
-    """What every arm gets."""
+    """Trainings of every arm."""
 
     seeds: int = 3
     rates: tuple[float, ...] = RATES
@@ -58,7 +58,9 @@ def study(
     budget: Budget | None = None,
     report: Report = lambda line: None,
 ) -> dict[str, Any]:
-    """Answer the questions, in the folder `out`: config.json, trials/ as they end, study.json last; the document.
+    """Answer questions by training arms, and return the document of the study.
+
+    The folder `out` gets config.json first, trials/ as they end, and study.json last.
 
     Trials that `out` holds already, of the same config and data, are not trained again. Raises ConfigError unless the
     config has two stages, towers and an MLP, DataError where a split is empty, and CorankError where `out` cannot be
@@ -73,43 +75,43 @@ def study(
             raise DataError(
                 f"split '{split}' has no rows; a study needs all three: see data.split and `corank check`"
             )
-    asked = arms_of(config, numbers)
+    arm_sets = build_arms(config, numbers)
     write_text(
         out / "config.json", json.dumps(plain(config), indent=1) + "\n"
     )  # fails before anything is trained
-    distinct = list({arm.identity: arm for arms in asked.values() for arm in arms.arms}.values())
+    distinct = list({arm.identity: arm for arms in arm_sets.values() for arm in arms.arms}.values())
     whole = bool({5, 7} & set(numbers))
     progress = Progress(len(distinct) * budget.trials + whole, report)
-    outcomes = {}
+    results = {}
     for arm in distinct:
-        bench = Bench(out / "trials", _packing(arm.config, packed, base, out, report), base)
-        outcomes[arm.identity] = _outcome(arm, bench, budget, whole and arm.name == BASE, progress)
+        store = TrialStore(out / "trials", _pack_if_needed(arm.config, packed, base, out, report), base)
+        results[arm.identity] = _train_arm(arm, store, budget, whole and arm.name == BASE, progress)
     document = {
         "name": config.name,
-        **_split(packed),
+        **_split_counts(packed),
         "seeds": budget.seeds,
         "rates": list(budget.rates),
-        "trials": sum(len(outcome.trials) for outcome in outcomes.values()),
+        "trials": sum(len(result.trials) for result in results.values()),
         "config": plain(config),
-        **answers(config, asked, outcomes),
+        **build_findings(config, arm_sets, results),
     }
     write_text(out / "study.json", json.dumps(document, indent=1, allow_nan=False) + "\n")
     return document
 
 
 class Progress:
-    """Says which trial is done, and how long the rest may take, by those that were trained now."""
+    """Reports finished trials and the estimated remaining time."""
 
     def __init__(self, trials: int, report: Report) -> None:
         self.trials, self.done, self.trained, self.seconds, self.report = trials, 0, 0, 0.0, report
 
     def __call__(self, arm: Arm, trial: Trial, seconds: float | None) -> None:
-        """One more is done, trained in so many seconds, or None if it was there."""
+        """Report a trial that took so many seconds, or None if it was read from disk."""
         self.done += 1
         said = f"trial {self.done}/{self.trials}  {arm.name}, rate × {trial.rate:.3g}, seed {trial.seed}: "
         said += "diverged" if trial.diverged else f"score {trial.score or 0:.4f}"
         if seconds is None:
-            said += ", was there"
+            said += ", read from disk"
         else:
             self.trained, self.seconds = self.trained + 1, self.seconds + seconds
             left = (self.trials - self.done) * self.seconds / self.trained
@@ -117,31 +119,33 @@ class Progress:
         self.report(said)
 
 
-def _outcome(arm: Arm, bench: Bench, budget: Budget, whole: bool, progress: Progress) -> Outcome:
+def _train_arm(arm: Arm, store: TrialStore, budget: Budget, whole: bool, progress: Progress) -> ArmResult:
     def trial(rate: float, seed: int, whole: bool = False) -> Trial:
         config, began = arm.at(rate, seed), time.monotonic()
-        held = bench.held(config, whole)
-        done = held or bench.run(config, rate, seed, whole)
-        progress(arm, done, None if held else time.monotonic() - began)
+        stored = store.load(config, whole)
+        done = stored or store.run(config, rate, seed, whole)
+        progress(arm, done, None if stored else time.monotonic() - began)
         return done
 
     sweep = [trial(rate, 0) for rate in budget.rates]
-    chosen = _chosen(sweep)
+    chosen = _choose_rate(sweep)
     if chosen is None:
-        return Outcome(arm, sweep, None, [])
+        return ArmResult(arm, sweep, None, [])
     first = trial(chosen.rate, 0, whole) if whole else chosen
     seeds = [first, *(trial(chosen.rate, seed, whole) for seed in range(1, budget.seeds))]
-    return Outcome(arm, sweep, chosen.rate, seeds)
+    return ArmResult(arm, sweep, chosen.rate, seeds)
 
 
-def _chosen(sweep: Sequence[Trial]) -> Trial | None:
-    """The trial of the highest score; of equals the one nearest to the rates as written."""
+def _choose_rate(sweep: Sequence[Trial]) -> Trial | None:
+    """The trial with the highest score; among equals the one with the rate nearest to 1."""
     known = [trial for trial in sweep if trial.score is not None]
     return max(known, key=lambda trial: (trial.score, -abs(np.log(trial.rate))), default=None)
 
 
-def _packing(config: Config, packed: PackedDataset, base: Path, out: Path, report: Report) -> PackedDataset:
-    """The config's packing; one of other features than the study's is made in its folder."""
+def _pack_if_needed(
+    config: Config, packed: PackedDataset, base: Path, out: Path, report: Report
+) -> PackedDataset:
+    """The packed data of a config; if its features differ from the study's, they are packed in the study's folder."""
     if config.features == packed.manifest.features:
         return packed
     expected = fingerprint(config.data, config.declared, base)
@@ -153,7 +157,7 @@ def _packing(config: Config, packed: PackedDataset, base: Path, out: Path, repor
         return pack(config.data, config.declared, base, folder, report)
 
 
-def _split(packed: PackedDataset) -> dict[str, Any]:
+def _split_counts(packed: PackedDataset) -> dict[str, Any]:
     shards = packed.splits["test"]
     return {
         "split": "test",

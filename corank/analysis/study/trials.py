@@ -1,7 +1,7 @@
 """A trial of a study: one arm trained at one rate with one seed, evaluated, and its figures kept as JSON.
 
-The weights are not kept. A trial is known by its config, its packed data and corank's version, so one that is there
-already, whole and of just these, is read and not trained again; it is written in one go, so a kill costs one trial.
+Weights are not kept. A trial is identified by its config, its packed data and corank's version. One that is on disk
+already is read instead of trained. Each is written atomically, so a kill loses one trial.
 
 Letters: C candidates · B resamples of the users.
 """
@@ -42,24 +42,26 @@ RECALLS = ("agree_recall", "click_recall", "joint_click_recall", "joint_truth_re
 
 
 @dataclass(frozen=True)
-class Quota:
-    """What the first stage's quota buys and costs."""
+class QuotaCurve:
+    """Recall and CPU time by the quota of the first stage."""
 
     m: list[int]
     recalls: dict[str, list[float | None]]
-    """What is to come through → its recall at each m."""
+    """Name of the recall → its value at each m."""
     cpu_ms: list[float] | None
-    """CPU time of a request at each m, of seed 0 alone: it is the same for all."""
+    """CPU time of a request at each m in milliseconds; measured for seed 0 only."""
 
 
 @dataclass(frozen=True)
 class Trial:
+    """One training of an arm and its figures."""
+
     rate: float
     seed: int
     diverged: str | None
-    """What training broke off with; there are no figures then."""
+    """Why training diverged; there are no figures then."""
     score: float | None
-    """By which the rate is chosen: of validation clicks alone."""
+    """The validation figure by which the rate is chosen."""
     steps: int
     parameters: dict[str, int]
     seconds: float
@@ -68,20 +70,20 @@ class Trial:
     figures: dict[str, Figure]
     ranker_first: dict[str, Figure]
     """The figures if the last stage's scores also took the place of the first one's."""
-    quota: Quota | None
+    quota: QuotaCurve | None
 
 
 @dataclass(frozen=True)
-class Bench:
-    """Where the trials of one packing are kept."""
+class TrialStore:
+    """The trials of one packed dataset, on disk."""
 
     folder: Path
     packed: PackedDataset
     base: Path
     """Relative paths of the config begin here."""
 
-    def held(self, config: Config, whole: bool = False) -> Trial | None:
-        """The trial of a config if it is there; one that is damaged, or of anything else, is not."""
+    def load(self, config: Config, whole: bool = False) -> Trial | None:
+        """The stored trial of a config; None if there is none, or it is damaged or of another config."""
         try:
             held = json.loads(self._path(config).read_text(encoding="utf-8"))
             if held.pop("identity") != self._identity(config):
@@ -92,13 +94,13 @@ class Bench:
         return trial if trial.whole or not whole else None
 
     def run(self, config: Config, rate: float, seed: int, whole: bool = False) -> Trial:
-        """Train and judge; `whole` measures the quota curve and its CPU time, too. Raises DataError, CorankError."""
+        """Train, evaluate and store; `whole` also measures the quota curve. Raises DataError, CorankError."""
         began = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="corank") as folder:
             run = Run.create(Path(folder) / "run", config, self.base)
             try:
                 train(run, self.packed, SilentWatcher())
-                trial = self._judged(run, rate, seed, began, whole)
+                trial = self._evaluate(run, rate, seed, began, whole)
             except DivergedError as error:
                 why, seconds = str(error).rpartition("/run: ")[2], time.monotonic() - began
                 trial = Trial(rate, seed, why, None, 0, {}, seconds, whole, {}, {}, None)
@@ -106,7 +108,7 @@ class Bench:
         write_text(self._path(config), json.dumps(held, allow_nan=False))
         return trial
 
-    def _judged(self, run: Run, rate: float, seed: int, began: float, whole: bool) -> Trial:
+    def _evaluate(self, run: Run, rate: float, seed: int, began: float, whole: bool) -> Trial:
         model, calibrators = run.model(self.packed)
         seconds = time.monotonic() - began
         valid, test = (predict(model, self.packed, split) for split in ("valid", "test"))
@@ -127,12 +129,12 @@ class Bench:
             ranker_first=measure_figures(_replaced(test, swapped), run.config, truth, calibrators)
             if whole
             else {},
-            quota=_quota(evaluated, timed=seed == 0) if whole else None,
+            quota=_measure_quotas(evaluated, timed=seed == 0) if whole else None,
         )
 
     def _identity(self, config: Config) -> str:
-        said = [FORMAT, __version__, identity(config), self.packed.manifest.fingerprint, self.packed.codes]
-        return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:24]
+        parts = [FORMAT, __version__, identity(config), self.packed.manifest.fingerprint, self.packed.codes]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
 
     def _path(self, config: Config) -> Path:
         return self.folder / f"{self._identity(config)}.json"
@@ -141,7 +143,7 @@ class Bench:
 def _trial(held: dict[str, Any]) -> Trial:
     for part in ("figures", "ranker_first"):
         held[part] = {name: Figure(**figure) for name, figure in held[part].items()}
-    held["quota"] = held["quota"] and Quota(**held["quota"])
+    held["quota"] = held["quota"] and QuotaCurve(**held["quota"])
     return Trial(**held)
 
 
@@ -154,8 +156,8 @@ def _parameters(model: JointModel) -> dict[str, int]:
     return {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
 
 
-def _quota(evaluated: EvaluatedRun, timed: bool) -> Quota | None:
-    """Recalls by the first stage's quota m, in its top m and at the end of the cascade, and CPU time by it."""
+def _measure_quotas(evaluated: EvaluatedRun, timed: bool) -> QuotaCurve | None:
+    """Recall of the first stage and of the cascade, and CPU time, by the quota of the first stage."""
     config = evaluated.run.config
     first, last = config.stages
     if evaluated.predictions.requests.size.max() <= last.keep:
@@ -167,7 +169,7 @@ def _quota(evaluated: EvaluatedRun, timed: bool) -> Quota | None:
         for m in quotas
     ]
     recalls = {name: [point[name] for point in points] for name in points[0]}
-    return Quota(
+    return QuotaCurve(
         quotas,
         recalls,
         quota_cpu_ms(evaluated, sample_requests(evaluated), quotas).tolist() if timed else None,
@@ -182,5 +184,5 @@ def _recalls(rows: CascadeRows, levels: Sequence[str]) -> dict[str, float | None
 
 
 def replicates_of(trials: Sequence[Mapping[str, Figure]], metric: str) -> NDArray[np.float64]:
-    """(S, B), NaN where a resample leaves the metric undefined."""
+    """Values of a metric in each resample of the users, by seed: (S, B), NaN where undefined."""
     return np.array([figures[metric].replicates for figures in trials], dtype=np.float64)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from corank.analysis.study.arms import Arm, Arms, arms_of, identity
+from corank.analysis.study.arms import Arm, ArmSet, build_arms, identity
 from corank.core.errors import ConfigError
 from corank.training.config import Config
 from corank.training.config_file import plain, read
@@ -23,7 +23,7 @@ def config() -> Config:
     return read(EXAMPLES / "shop.yaml")
 
 
-def named(arms: Arms) -> dict[str, Config]:
+def named(arms: ArmSet) -> dict[str, Config]:
     return {arm.name: arm.config for arm in arms.arms}
 
 
@@ -33,13 +33,13 @@ def kinds(config: Config, stage: str) -> list[str]:
 
 
 def test_the_base_is_the_config_itself(config: Config) -> None:
-    for arms in arms_of(config, range(1, 9)).values():
+    for arms in build_arms(config, range(1, 9)).values():
         assert arms.arms[0] == Arm("as written", config)
         assert not arms.refused or set(arms.refused) == {"towers, then towers"}
 
 
 def test_architecture(config: Config) -> None:
-    arms = arms_of(config, [1])[1]
+    arms = build_arms(config, [1])[1]
     found = named(arms)
     assert arms.same == {"joint, shared embeddings": "as written"}
     assert {s.embeddings for s in found["joint, own embeddings"].stages} == {"own"}
@@ -57,7 +57,7 @@ def test_architecture(config: Config) -> None:
 
 
 def test_structures(config: Config) -> None:
-    arms = arms_of(config, [3])[3]
+    arms = build_arms(config, [3])[3]
     for name, found in named(arms).items():
         if name != "as written":
             assert " ".join(stage.model for stage in found.stages) == name.replace(", then", "")
@@ -68,7 +68,7 @@ def test_structures(config: Config) -> None:
 
 
 def test_settings(config: Config) -> None:
-    found = named(arms_of(config, [4])[4])
+    found = named(build_arms(config, [4])[4])
     half = plain(found["half the widths"])["stages"]
     assert half[0]["query"] == [256, 64, 32, 16]
     assert half[1]["hidden"] == [64, 64, 64]
@@ -79,7 +79,7 @@ def test_settings(config: Config) -> None:
 
 def test_what_is_missing_is_given_a_default() -> None:
     config = read(EXAMPLES / "shop.yaml", CHANGED)
-    arms = arms_of(config, [3, 4, 6])
+    arms = build_arms(config, [3, 4, 6])
     found = named(arms[6])
     assert arms[6].same == {"neither": "as written"}
     assert kinds(found["distillation and unexposed"], "prerank") == [
@@ -97,7 +97,7 @@ def test_what_is_missing_is_given_a_default() -> None:
 
 def test_a_log_without_levels_takes_the_catalogue() -> None:
     config = read(EXAMPLES / "exposure_only.yaml")
-    arms = arms_of(config, [1, 6, 8])
+    arms = build_arms(config, [1, 6, 8])
     assert plain(named(arms[6])["unexposed alone"])["losses"][-1]["from"] == ["catalogue"]
     assert arms[1].same["joint, shared embeddings"] == "as written"
     assert arms[1].same["recipe: own samples, distilled"] == "as written"
@@ -105,7 +105,7 @@ def test_a_log_without_levels_takes_the_catalogue() -> None:
 
 
 def test_no_crosses(config: Config) -> None:
-    found = named(arms_of(config, [8])[8])
+    found = named(build_arms(config, [8])[8])
     bare = found["no crosses, without distillation"]
     assert set(config.features) - set(bare.features) == {"brand_seen"}
     assert kinds(bare, "prerank") == ["click", "unexposed"]
@@ -115,7 +115,7 @@ def test_no_crosses(config: Config) -> None:
 def test_a_loss_of_all_stages_cannot_alternate(config: Config) -> None:
     cascade = [*plain(config)["losses"], {"kind": "cascade", "form": "lcron", "positive": ["exposed"]}]
     value: dict[str, Any] = plain(config) | {"losses": cascade}
-    arms = arms_of(Config.model_validate(value), [1])[1]
+    arms = build_arms(Config.model_validate(value), [1])[1]
     assert "trains several stages at once" in arms.refused["alternating steps"]
     assert "as written" in named(arms)
 
@@ -137,4 +137,4 @@ def test_identity_is_of_all_but_the_name(config: Config) -> None:
 
 def test_other_stages_are_refused() -> None:
     with pytest.raises(ConfigError, match="found towers"):
-        arms_of(read(EXAMPLES / "three_stages.yaml"), [1])
+        build_arms(read(EXAMPLES / "three_stages.yaml"), [1])

@@ -4,17 +4,23 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from corank.analysis.study.significance import Interval, bounded, over_seeds, rank_correlations, spearman
+from corank.analysis.study.significance import (
+    Interval,
+    mean_over_seeds,
+    percentile_interval,
+    rank_correlations,
+    spearman,
+)
 
 
 def test_one_seed_is_users_alone() -> None:
     replicates = np.arange(101.0).reshape(1, 101)
-    assert over_seeds([50.0], replicates) == Interval(50.0, 2.5, 97.5)
+    assert mean_over_seeds([50.0], replicates) == Interval(50.0, 2.5, 97.5)
 
 
 def test_equal_seeds_add_nothing() -> None:
     replicates = np.tile(np.arange(101.0), (3, 1))
-    found = over_seeds([50.0, 50.0, 50.0], replicates)
+    found = mean_over_seeds([50.0, 50.0, 50.0], replicates)
     assert found.value == 50
     # quantiles of 20 copies of each value fall on the values themselves
     assert found.low == pytest.approx(2.5, abs=0.5)
@@ -23,7 +29,7 @@ def test_equal_seeds_add_nothing() -> None:
 
 def test_the_spread_of_seeds_is_that_of_their_mean() -> None:
     seeds = np.random.default_rng(0).normal(size=20)
-    found = over_seeds(seeds.tolist(), np.tile(seeds[:, None], (1, 2000)))
+    found = mean_over_seeds(seeds.tolist(), np.tile(seeds[:, None], (1, 2000)))
     error = seeds.std(ddof=1) / np.sqrt(20)
     assert found.value == pytest.approx(seeds.mean())
     assert found.low == pytest.approx(seeds.mean() - 1.96 * error, abs=0.1 * error)
@@ -32,15 +38,15 @@ def test_the_spread_of_seeds_is_that_of_their_mean() -> None:
 
 def test_two_seeds_are_stretched_by_the_root_of_two() -> None:
     # both seeds the same a quarter of the time each: ±1 becomes ±√2 about 0
-    found = over_seeds([-1.0, 1.0], np.tile([[-1.0], [1.0]], (1, 500)))
+    found = mean_over_seeds([-1.0, 1.0], np.tile([[-1.0], [1.0]], (1, 500)))
     assert found.low == pytest.approx(-np.sqrt(2))
     assert found.high == pytest.approx(np.sqrt(2))
 
 
 def test_an_undefined_resample_is_left_out() -> None:
     replicates = np.array([[1.0, np.nan, 3.0]])
-    assert over_seeds([2.0], replicates) == bounded(2.0, np.array([1.0, 3.0]))
-    assert over_seeds([2.0], np.full((2, 3), np.nan)) == Interval(2.0, None, None)
+    assert mean_over_seeds([2.0], replicates) == percentile_interval(2.0, np.array([1.0, 3.0]))
+    assert mean_over_seeds([2.0], np.full((2, 3), np.nan)) == Interval(2.0, None, None)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,52 @@
+"""Differences between trainings: paired by seed, with intervals, and in words."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from corank.analysis.study.figures import Figure
+from corank.analysis.study.significance import Interval, mean_over_seeds
+from corank.analysis.study.trials import replicates_of
+
+SIGN_WORDS = {1: "higher", -1: "lower", 0: "cannot tell"}
+"""By the sign of a difference whose interval excludes 0; 0 if it does not."""
+Figures = Mapping[str, Figure]
+
+
+def format_difference(found: Mapping[str, Any]) -> str:
+    """A difference with its interval, as text."""
+    if found["low"] is None:
+        return _minus(f"{found['value']:+.4f}")
+    return _minus(f"{found['value']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}]")
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "−")
+
+
+def differences(pairs: Sequence[tuple[Figures, Figures]]) -> dict[str, Interval]:
+    """Mean difference of each metric over pairs of trials of the same seed, with intervals over users and seeds."""
+    names = [name for name in pairs[0][0] if all(name in one and name in other for one, other in pairs)]
+    found = {}
+    for name in names:
+        values = [one[name].value - other[name].value for one, other in pairs]
+        ones, others = (replicates_of([pair[n] for pair in pairs], name) for n in (0, 1))
+        found[name] = mean_over_seeds(values, ones - others)
+    return found
+
+
+def plain_differences(found: Mapping[str, Interval]) -> dict[str, Any]:
+    """Differences as JSON values, with a verdict each."""
+    return {name: one._asdict() | {"verdict": SIGN_WORDS[one.sign]} for name, one in found.items()}
+
+
+def verdict_sentence(compared: Mapping[str, Any], metric: str, title: str) -> str:
+    """A sentence that names the arms that are higher, lower, and those of which the interval holds 0."""
+    parts = []
+    for word in SIGN_WORDS.values():
+        found = [
+            f"{arm} {format_difference(figures[metric])}"
+            for arm, figures in compared.items()
+            if metric in figures and figures[metric]["verdict"] == word
+        ]
+        parts += [f"{word}: {', '.join(found)}"] if found else []
+    return f"{title} beside the config as written: {'; '.join(parts)}." if parts else ""
