@@ -12,6 +12,7 @@ import corank
 from corank.core.errors import CheckpointError, CorankError, DataError
 from corank.training.run import Run
 from tests.support.html import Read
+from tests.support.shared import copy_run
 from tests.support.simulated_runs import make_world, trained_run
 
 pytestmark = pytest.mark.slow
@@ -68,6 +69,12 @@ def exposures(small: Path) -> Callable[..., Run]:
         return trained_run(small, small.parent / "runs" / name, *changes, *cuts, losses)
 
     return run
+
+
+@pytest.fixture(scope="module")
+def trained(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A copy of the run, since a report is written to its folder."""
+    return copy_run(trained, tmp_path_factory.mktemp("copy") / "run")
 
 
 @pytest.fixture(scope="module")

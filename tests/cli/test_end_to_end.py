@@ -96,7 +96,13 @@ def test_from_real_logs_to_a_ranking(tmp_path: Path, capsys: pytest.CaptureFixtu
 
     project, bundle = tmp_path / "kuairand", tmp_path / "bundle"
     run("import", "kuairand", SLICE, project)
-    run("train", project / "config.yaml", "--set", "train.epochs=1")
+    narrow = [
+        "stages.0.query=[64, 32]",
+        "stages.0.item=[64, 32]",
+        "stages.1.hidden=[64, 32]",
+        "train.epochs=1",
+    ]
+    run("train", project / "config.yaml", *(f"--set={override}" for override in narrow))
     folder = project / "runs" / "kuairand"
     stages = json.loads(run("evaluate", folder, "--json"))["stages"]
     for name in ("prerank", "rank"):

@@ -1,6 +1,7 @@
 """Logged scores: read as logits, unknown where null, refused by name where they are no scores."""
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -134,8 +135,8 @@ def test_a_pre_ranker_learns_from_production_alone(world: Path, tmp_path: Path) 
         "per_request: 9}]",
         "train={epochs: 4, requests: 64, prerank: {lr: 0.003}}",
     ]
-    watcher = Silent()
-    run, _ = corank.train(world / "config.yaml", watcher, overrides, folder=tmp_path / "run")
+    watcher, config = Silent(), Path(shutil.copytree(world, tmp_path / "world")) / "config.yaml"
+    run, _ = corank.train(config, watcher, overrides, folder=tmp_path / "run")
     assert list(watcher.losses[0]) == ["prerank.distill"]
     opened = Run.open(run.folder)
     data = opened.packed()

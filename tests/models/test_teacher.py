@@ -1,5 +1,6 @@
 """A teacher sees logged scores, learns, teaches and is never shipped."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,12 @@ def test_a_missing_score_counts_as_zero_and_is_marked() -> None:
 def test_a_pass_over_the_stages_leaves_the_teacher_out() -> None:
     built, (batch, _) = model(), random_batch(1)
     assert list(built(batch)) == ["prerank", "rank"]
+
+
+@pytest.fixture(scope="module")
+def world(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the world, since packing other settings writes beside it."""
+    return Path(shutil.copytree(world, tmp_path_factory.mktemp("copy") / "world"))
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import shutil
 from collections.abc import Callable
 from functools import cache
 from hashlib import blake2b
@@ -47,6 +48,15 @@ def finished_run() -> Run:
     """A finished run of `simulated_world`; it lies outside the world's folder."""
     config = simulated_world() / "config.yaml"
     return Run.open(shared("trained", lambda folder: trained_run(config, folder / "run")) / "run")
+
+
+def copy_run(run: Run, folder: Path) -> Run:
+    """A copy of a run, which a test may write to, in a new folder."""
+    shutil.copytree(run.folder, folder)
+    # a run names its world relative to itself
+    beside = Run.create(folder.with_name(f"{folder.name}.empty"), run.config, run.base)
+    shutil.copy(beside.folder / "run.json", folder / "run.json")
+    return Run.open(folder)
 
 
 def finished_bundle() -> Path:

@@ -12,16 +12,14 @@ from corank.core.errors import CheckpointError, ConfigError, DataError
 from corank.training.checkpoint import Checkpoint, load, save
 from corank.training.config_file import plain, read
 from corank.training.run import Run
+from tests.support.shared import copy_run
 from tests.support.simulated_runs import Silent, make_world, trained_run
 
 
 @pytest.fixture
 def copied(trained: Run, tmp_path: Path) -> Run:
     """The finished run in a folder that the test may spoil."""
-    shutil.copytree(trained.folder, tmp_path / "copy")
-    run = Run.create(tmp_path / "empty", trained.config, trained.base)
-    shutil.copy(run.folder / "run.json", tmp_path / "copy" / "run.json")
-    return Run.open(tmp_path / "copy")
+    return copy_run(trained, tmp_path / "copy")
 
 
 def damage(path: Path) -> None:
