@@ -26,7 +26,8 @@ from benchmarks import harness
 from corank.analysis.logged_request import logged_request
 from corank.core.errors import BundleError, CheckpointError
 from corank.datasets.simulate import simulate
-from corank.serving.funnel.funnel import Funnel, Request
+from corank.serving.funnel.funnel import Funnel
+from corank.serving.funnel.request import Request
 from corank.training.checkpoint import load
 from corank.training.run import Run
 

@@ -31,7 +31,8 @@ from benchmarks.load import Connection, free_port, message, on_core, run, servin
 from benchmarks.robustness.store_outages import CORANK
 from benchmarks.robustness.store_work import AT_ONCE, MARK, Worker
 from corank.analysis.logged_request import logged_request
-from corank.serving.funnel.funnel import Funnel, Request
+from corank.serving.funnel.funnel import Funnel
+from corank.serving.funnel.request import Request
 from corank.serving.store.base import open_store
 from corank.serving.store.fetch import fetch_bundle, restore
 from corank.serving.store.live_version import StoreState

@@ -29,7 +29,7 @@ from corank.core.errors import StoreError
 from corank.serving.store.base import Store, open_store
 from corank.serving.store.live_version import StoreState
 from corank.serving.store.publish import publish
-from corank.serving.store.retention import held
+from corank.serving.store.retention import list_versions
 from tests.support.bundle_versions import changing, first, variant
 from tests.support.redis_server import binary, redis_server
 
@@ -70,7 +70,7 @@ def tried(url: str, folder: Path, bundles: dict[int, Path], tries: int, rng: ran
             for n in range(tries):
                 found.killed += _kill(workers, seconds, witness, rng)
                 workers = _workers(url, folder, n + 1)  # they load while the store is looked at
-                found.half_written += any(one.facts is None for one in held(store))
+                found.half_written += any(one.facts is None for one in list_versions(store))
                 complaints = [*witness.wrong(), *_again(store, bundles[_number(n)])]
                 found.tries, found.wrong = found.tries + 1, found.wrong + bool(complaints)
                 _tell(n, complaints)

@@ -14,9 +14,10 @@ from benchmarks.robustness.store_work import AT_ONCE, UPSERTS, number_of
 from corank.core.errors import StoreError
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import Store
-from corank.serving.store.live_version import Change, StoreState, journal
-from corank.serving.store.publish import carried, chunks, on_top, read_stored_manifest
+from corank.serving.store.go_live import changed_records
+from corank.serving.store.live_version import Change, StoreState, read_journal
 from corank.serving.store.record_codec import RecordFormat
+from corank.serving.store.version_parts import is_stored_part, read_chunks, read_stored_manifest
 
 
 @dataclass
@@ -34,7 +35,7 @@ class Witness:
     def wrong(self) -> Iterator[str]:
         _, head = StoreState.read(self.store)
         try:
-            changes = dict(journal(self.store, 0, head.seq + 2 * UPSERTS))
+            changes = dict(read_journal(self.store, 0, head.seq + 2 * UPSERTS))
             yield from self._journal(head, changes)
             for version in head.versions:
                 yield from self._version(head, version, changes)
@@ -63,8 +64,8 @@ class Witness:
     def _version(self, head: StoreState, version: str, changes: dict[int, Change]) -> Iterator[str]:
         manifest = read_stored_manifest(self.store, version)
         form, number = RecordFormat.from_manifest(manifest), number_of(manifest.model_version)
-        for part in filter(carried, manifest.parts):
-            for _ in chunks(self.store, version, part, manifest.parts[part]):
+        for part in filter(is_stored_part, manifest.parts):
+            for _ in read_chunks(self.store, version, part, manifest.parts[part]):
                 pass
         records = self._table(f"items/{version}")
         if not all(form.is_intact(*pair) for pair in records.items()):
@@ -91,17 +92,17 @@ class Witness:
         self, head: StoreState, version: str, changes: dict[int, Change], funnel: Funnel
     ) -> dict[bytes, bytes]:
         done, records = self.folded.get(version, (0, {}))
-        until = head.until(version)
+        until = head.applied_until(version)
         for seq in range(done + 1, until + 1):
             if seq in changes:
-                records = records | on_top(funnel, version, head.versions[version], changes[seq])
+                records = records | changed_records(funnel, version, head.versions[version], changes[seq])
         self.folded[version] = until, records
         return records
 
     def wrong_seen(self, lines: list[dict[str, Any]]) -> Iterator[str]:
         """What a reader saw that never was."""
         _, head = StoreState.read(self.store)
-        changes = dict(journal(self.store, 0, head.seq))
+        changes = dict(read_journal(self.store, 0, head.seq))
         for line in lines:
             if "wrong" in line:
                 yield f"the reader: {line['wrong']}"

@@ -24,9 +24,11 @@ from corank.serving.store import publish as publishing
 from corank.serving.store.base import Store, open_store
 from corank.serving.store.fetch import catch_up, fetch_bundle, load_latest
 from corank.serving.store.live_version import StoreState
-from corank.serving.store.publish import VersionChangedError, publish, read_stored_manifest, upsert
+from corank.serving.store.publish import publish
 from corank.serving.store.record_codec import RecordFormat, to_ids, to_keys
 from corank.serving.store.retention import prune
+from corank.serving.store.upsert import VersionChangedError, upsert
+from corank.serving.store.version_parts import read_stored_manifest
 
 BLOCK = 64
 """Records written at once: as many blocks as a large catalogue has."""

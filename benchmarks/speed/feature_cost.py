@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -142,7 +143,7 @@ class Arm:
 
     def rank(self) -> None:
         for request in self.requests:
-            self.funnel.rank(request.model_copy(update={"trace": False}))
+            self.funnel.rank(msgspec.structs.replace(request, trace=False))
 
 
 def seconds(run: Callable[[], None]) -> float:

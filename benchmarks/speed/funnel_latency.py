@@ -23,8 +23,9 @@ from benchmarks import harness
 from benchmarks.load import Sent, answers, arriving, free_port, message, on_core, run, saturated, serving
 from benchmarks.million import CANDIDATES, Million, million
 from benchmarks.speed.rivals import RIVALS
-from corank.serving.funnel.funnel import Funnel, Request
+from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.ranking_result import RankingResult
+from corank.serving.funnel.request import Request
 
 REQUESTS, CHECKED = 300, 20
 SHARE = 0.7
@@ -69,13 +70,13 @@ def prerank(funnel: Funnel, requests: Sequence[Request]) -> dict[str, Callable[[
 
     def ours(n: int) -> None:
         ranked = RankingResult(funnel.manifest, requests[n], received[n], quotas)
-        ranked.cut(stage, everyone, given._scores(stage, received[n], everyone, {}))
+        ranked.cut(stage, everyone, given._score(stage, received[n], everyone, {}))
 
     vectors = np.array(funnel.request_encoder.items.layers[0].vectors[stage.name])
     taken = np.empty((CANDIDATES, vectors.shape[1]), dtype=np.float32)
 
     def floor(n: int) -> None:
-        np.take(vectors, received[n].place, axis=0, out=taken, mode="clip")
+        np.take(vectors, received[n].positions, axis=0, out=taken, mode="clip")
         np.argpartition(taken @ query[id(received[n].query)], -stage.keep)[-stage.keep :]
 
     return {"floor": floor, "prerank": ours}

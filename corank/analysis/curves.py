@@ -37,7 +37,7 @@ def quota_cpu_ms(
 ) -> NDArray[np.float64]:
     """Milliseconds of CPU time of a request, through the exported bundle, at each quota of the first stage.
 
-    Raises BundleError, RequestError where the model cannot be exported or its requests sample_requests.
+    Raises BundleError, RequestError if the model cannot be exported or its requests cannot be ranked.
     """
     config = evaluated.run.config
     with tempfile.TemporaryDirectory(prefix="corank") as folder:

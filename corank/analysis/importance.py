@@ -32,7 +32,8 @@ from corank.metrics.bootstrap import interval
 from corank.metrics.point import auc, gauc
 from corank.metrics.regret import PairedDifference
 from corank.models.joint import JointModel
-from corank.serving.funnel.funnel import Funnel, Request
+from corank.serving.funnel.funnel import Funnel
+from corank.serving.funnel.request import Request
 from corank.training.export import export
 from corank.training.run import Run
 

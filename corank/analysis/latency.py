@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,7 +28,7 @@ from corank.features.operand_rows import OperandRows
 from corank.features.schema import Placement, Schema
 from corank.models.stage_model import StageSettings
 from corank.serving.funnel.funnel import Funnel
-from corank.serving.funnel.request import Request, series
+from corank.serving.funnel.request import Request, to_series
 from corank.serving.funnel.request_encoder import EncodedRequest
 
 ROUNDS, CALLS = 5, 20
@@ -87,16 +88,20 @@ def _encoding(
     if placement == "item":
         return None
     if name in schema.histories():
-        return lambda: receiver.recall.past(name, request.user.get(name), receiver.items, received.time)
+        return lambda: receiver.query.histories.encode(
+            name, request.user.get(name), receiver.items, received.time
+        )
     if name in schema.attributes():
         history, feature = schema.attributes()[name]
-        past = receiver.recall.past(history, request.user.get(history), receiver.items, received.time)
-        recalled = receiver.recall.of(receiver.items, {history: past})
+        past = receiver.query.histories.encode(
+            history, request.user.get(history), receiver.items, received.time
+        )
+        recalled = receiver.query.histories.gather(receiver.items, {history: past})
         return lambda: attribute_codes(schema, recalled.items[history], feature, recalled.rows)
     if name in schema.derived():
         return lambda: _derive(funnel, name, received, np.arange(n))
     values = _given(funnel, name, request, n)
-    return lambda: receiver.encoders.encode(name, series(name, values, "request"))
+    return lambda: receiver.encoders.encode(name, to_series(name, values, "request"))
 
 
 def _derive(funnel: Funnel, name: str, received: EncodedRequest, alive: NDArray[np.int64]) -> None:
@@ -105,7 +110,7 @@ def _derive(funnel: Funnel, name: str, received: EncodedRequest, alive: NDArray[
     if schema.placement(name) == "query":
         sides = OperandRows.alone(schema, "query", query)
     else:
-        items = received.items.operands(received.place[alive])
+        items = received.items.operands(received.positions[alive])
         sides = OperandRows.pairs(schema, query, items, np.zeros_like(alive), None)
     times = np.full(sides.count, received.time)
     values = derive_features(schema, schema.placement(name), sides, receiver.priors, times, [name])
@@ -151,7 +156,7 @@ def _rows(funnel: Funnel, placement: Placement, received: EncodedRequest, n: int
     if placement == "query":
         return received.query
     if placement == "item":
-        return received.items.rows(received.place[:n])
+        return received.items.rows(received.positions[:n])
     return funnel.request_encoder.cross(received, np.arange(n))
 
 
@@ -182,7 +187,7 @@ def cpu_ms(
     """
     times = np.empty((QUOTA_ROUNDS, len(requests), len(quotas)))
     for n, request in enumerate(requests):
-        variants = [request.model_copy(update={"keep": {stage: keep}, "trace": False}) for keep in quotas]
+        variants = [msgspec.structs.replace(request, keep={stage: keep}, trace=False) for keep in quotas]
         funnel.rank(variants[-1])  # the first call of a size also prepares its memory
         for times_of_round in times:
             for m, one in enumerate(variants):

@@ -19,7 +19,8 @@ from corank.core.files import write_text
 from corank.core.types import Report
 from corank.data.dataset import PackedDataset
 from corank.data.pack import pack as pack_tables
-from corank.serving.funnel.funnel import Funnel, Request
+from corank.serving.funnel.funnel import Funnel
+from corank.serving.funnel.request import Request
 from corank.training.check import CheckSummary, check_config
 from corank.training.config import Config
 from corank.training.config_file import read

@@ -60,7 +60,7 @@ def store_versions(store: str) -> list[dict[str, Any]]:
     with closing(open_store(store)) as opened:
         return [
             asdict(version) | {"facts": version.facts and version.facts.model_dump(mode="json")}
-            for version in retention.held(opened)
+            for version in retention.list_versions(opened)
         ]
 
 
@@ -136,6 +136,6 @@ def replay(
     if not paths:
         raise DataError(f"{served}: no served requests here; `corank serve --log {served}` writes them")
     if not is_store(source):
-        return replaying.replay(paths, replaying.of_bundle(Path(source)), report)
+        return replaying.replay(paths, replaying.bundle_funnels(Path(source)), report)
     with closing(open_store(source)) as opened:
-        return replaying.replay(paths, replaying.of_store(opened, cache), report)
+        return replaying.replay(paths, replaying.store_funnels(opened, cache), report)

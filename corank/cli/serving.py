@@ -110,7 +110,7 @@ def serve(
 ) -> None:
     """Rank over HTTP. If CORANK_TOKEN is set, clients that write must send it."""
     from corank.cli import console
-    from corank.serving.http.server import ServeSettings, cores
+    from corank.serving.http.server import ServeSettings, count_cores
     from corank.serving.http.server import serve as start_service
 
     settings = ServeSettings(
@@ -120,7 +120,7 @@ def serve(
         log_share=log_share,
         host=host,
         port=port,
-        workers=workers or cores(),
+        workers=workers or count_cores(),
         every=every,
         queue=queue,
         body_mib=body_mib,
@@ -138,11 +138,10 @@ def replay(
     """Compute the scores of served requests again, and show how far they differ from the served ones."""
     from corank.api import stores
     from corank.cli import console
-    from corank.serving.http.replay import plain
 
     found = stores.replay(served, source, cache or CACHE, console.say)
     if as_json:
-        print_json(plain(found))
+        print_json(found.to_json())
     else:
         console.say(
             f"{found.requests:,} requests, {found.candidates:,} candidates: {found.differ:,} differ, "

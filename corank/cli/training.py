@@ -206,7 +206,8 @@ def rank(
 ) -> None:
     """Rank the candidates of one request in this process, and show where each was cut."""
     from corank.cli import console
-    from corank.serving.funnel.funnel import Funnel, Request
+    from corank.serving.funnel.funnel import Funnel
+    from corank.serving.funnel.request import Request
 
     answer = Funnel.open(bundle).rank(Request.read(request))
     print_json(answer) if as_json else console.show_answer(answer)

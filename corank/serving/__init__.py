@@ -1,1 +1,1 @@
-"""Store, funnel and HTTP service. No torch."""
+"""Stores, funnel and HTTP service, without torch."""

@@ -14,7 +14,8 @@ from corank.core.ragged import Rows
 from corank.data.dataset import PackedDataset
 from corank.data.packed_history import read_history_items, read_query_rows
 from corank.features.history import HistoryNeeds
-from corank.serving.funnel.funnel import Funnel, Request
+from corank.serving.funnel.funnel import Funnel
+from corank.serving.funnel.request import Request
 from corank.training.run import Run
 from tests.support.cases import Case, bare_funnel
 from tests.support.random_worlds import DAY, HOUR, RICH

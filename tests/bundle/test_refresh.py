@@ -24,7 +24,8 @@ from corank.evaluation.predict import predict
 from corank.features.encoders import Encoders
 from corank.features.input_layout import dense_input
 from corank.features.priors import PriorCounts, PriorSnapshots
-from corank.serving.funnel.funnel import Funnel, Request
+from corank.serving.funnel.funnel import Funnel
+from corank.serving.funnel.request import Request
 from corank.training.export import export, newest
 from corank.training.run import Run
 from tests.support.cases import Case

@@ -15,7 +15,8 @@ from corank.features.kinds.count import CountFeature
 from corank.features.kinds.id import IdFeature
 from corank.features.kinds.ids import IdsFeature
 from corank.features.kinds.prior import PriorFeature
-from corank.serving.funnel.funnel import Funnel, Request
+from corank.serving.funnel.funnel import Funnel
+from corank.serving.funnel.request import Request
 from tests.support.cases import bare_funnel
 from tests.support.packing import DAY, HOUR, ITEMS, LOG, USERS, World
 
@@ -72,7 +73,7 @@ def seen(
     everyone = np.arange(len(received.ids))
     sides = {
         "query": received.query,
-        "item": received.items.rows(received.place),
+        "item": received.items.rows(received.positions),
         "cross": funnel.request_encoder.cross(received, everyone),
     }
     found = []

@@ -13,7 +13,8 @@ from scipy.special import expit
 
 from corank.analysis.logged_request import logged_request
 from corank.evaluation.predict import predict
-from corank.serving.funnel.funnel import Funnel, Request
+from corank.serving.funnel.funnel import Funnel
+from corank.serving.funnel.request import Request
 from corank.training.run import Run
 from tests.support.command_line import run_corank
 from tests.support.simulated_runs import NARROW

@@ -23,7 +23,8 @@ from corank.features.log_schema import LEVELS, DataSettings, Label, Score, Split
 from corank.features.schema import Schema
 from corank.losses.base import FunnelSpec
 from corank.losses.distill import DistillLoss
-from corank.serving.funnel.funnel import Funnel, Request
+from corank.serving.funnel.funnel import Funnel
+from corank.serving.funnel.request import Request
 from corank.training.run import Run
 from tests.support.loss_cases import output
 from tests.support.simulated_runs import Silent

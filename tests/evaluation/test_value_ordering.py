@@ -16,7 +16,8 @@ from corank.core.errors import DataError, RequestError
 from corank.datasets.simulate import simulate
 from corank.evaluation.predict import predict
 from corank.evaluation.stage_order import order_scores, stage_values, true_values
-from corank.serving.funnel.funnel import Funnel, Request
+from corank.serving.funnel.funnel import Funnel
+from corank.serving.funnel.request import Request
 from corank.training.run import Run
 from tests.support.cases import Case
 from tests.support.command_line import run_corank

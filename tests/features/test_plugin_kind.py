@@ -21,8 +21,9 @@ from corank.features.feature_kind import FEATURE_KINDS, ColumnFeature, DerivedFe
 from corank.features.operand_rows import OperandRows
 from corank.features.priors import PointInTime
 from corank.features.scale import to_numbers
-from corank.serving.funnel.example import example
-from corank.serving.funnel.funnel import Funnel, Request
+from corank.serving.funnel.example import make_example
+from corank.serving.funnel.funnel import Funnel
+from corank.serving.funnel.request import Request
 from tests.support.simulated_runs import make_world, trained_run
 
 
@@ -128,7 +129,7 @@ def test_a_kind_from_outside_is_packed_trained_and_ranked_as_in_training(config:
         for stage, labels in predictions.logits.items():
             for label, logits in labels.items():
                 np.testing.assert_allclose(expit(answer[stage][label]), expit(logits[rows]), atol=1e-5)
-    made_up = Request.parse(example(funnel, np.random.default_rng(0)))
+    made_up = Request.parse(make_example(funnel, np.random.default_rng(0)))
     assert made_up.context["hour"] == 6.0 and funnel.rank(made_up)["items"]
 
 

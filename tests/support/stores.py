@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from corank.serving.funnel.funnel import Funnel, Request
+from corank.serving.funnel.funnel import Funnel
+from corank.serving.funnel.request import Request
 from corank.serving.store.base import Store, open_store
 from corank.serving.store.record_codec import RecordFormat
 from tests.support.redis_server import redis_server

@@ -20,7 +20,8 @@ from corank.core.calibration import Platt
 from corank.core.errors import BundleError, CheckpointError
 from corank.evaluation.stage_order import Calibrators
 from corank.features.input_layout import dense_input
-from corank.serving.funnel.funnel import Funnel, Request
+from corank.serving.funnel.funnel import Funnel
+from corank.serving.funnel.request import Request
 from corank.training.export import model_version
 from corank.training.run import Run
 from tests.support.cases import Case

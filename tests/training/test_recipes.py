@@ -11,7 +11,8 @@ from corank.analysis.logged_request import logged_request
 from corank.bundle.bundle import Bundle
 from corank.datasets.simulate import simulate
 from corank.evaluation.predict import predict
-from corank.serving.funnel.funnel import Funnel, Request
+from corank.serving.funnel.funnel import Funnel
+from corank.serving.funnel.request import Request
 from corank.training.run import Run
 from tests.support.simulated_runs import Silent
 

@@ -1,1 +1,1 @@
-"""One request through the stages of a bundle."""
+"""Rank one request by the stages of a bundle."""

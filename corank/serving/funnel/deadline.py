@@ -1,4 +1,4 @@
-"""Deadlines of stages: a run of the runtime that is stopped when its time is over, and how long runs take."""
+"""Deadlines of stages: a timer that stops late runs of the runtime, and the latencies of recent runs."""
 
 import heapq
 import math
@@ -14,83 +14,87 @@ import numpy as np
 import onnxruntime
 
 SAMPLES = 512
-"""Durations that a pace is taken of."""
+"""Durations that a percentile is taken of."""
 FEW = 32
-"""Before there are so many, nothing is expected; and the pace is taken anew after so many more."""
+"""With fewer durations there is no percentile; it is taken again after as many new ones."""
 
 
-class _Due:
-    """What a watch's thread looks after; not the watch itself, which would then never end."""
+class _PendingRuns:
+    """What the timer's thread holds; not the timer itself, which could then never be collected."""
 
     def __init__(self) -> None:
         self.runs: list[tuple[float, int, onnxruntime.RunOptions]] = []
+        """A heap by deadline."""
         self.changed = threading.Condition()
-        self.wakes = 0.0
-        self.over = False
+        self.wakes_at = 0.0
+        self.closed = False
 
     def watch(self) -> None:
+        """Stop runs whose deadline has passed, until closed."""
         with self.changed:
-            while not self.over:
+            while not self.closed:
                 now = time.perf_counter()
                 while self.runs and self.runs[0][0] <= now:
                     heapq.heappop(self.runs)[2].terminate = True
-                self.wakes = self.runs[0][0] if self.runs else math.inf
+                self.wakes_at = self.runs[0][0] if self.runs else math.inf
                 self.changed.wait(self.runs[0][0] - now if self.runs else None)
 
-    def end(self) -> None:
+    def close(self) -> None:
+        """End the thread."""
         with self.changed:
-            self.over = True
+            self.closed = True
             self.changed.notify()
 
 
 class DeadlineTimer:
-    """Stops runs that are late, from a thread that ends with it. Safe to share between threads."""
+    """Stops late runs from a thread, which ends with the timer. Safe to share between threads."""
 
     def __init__(self) -> None:
-        self._due = _Due()
+        self._pending = _PendingRuns()
         self._number = count()
-        threading.Thread(target=self._due.watch, name="corank-watch", daemon=True).start()
-        weakref.finalize(self, self._due.end)
+        threading.Thread(target=self._pending.watch, name="corank-deadlines", daemon=True).start()
+        weakref.finalize(self, self._pending.close)
 
     @contextmanager
     def until(self, moment: float) -> Iterator[onnxruntime.RunOptions]:
-        """Options by which a run ends, with an error, at `moment` of `time.perf_counter`."""
+        """Options for a run that fails if it is not done at a moment of `time.perf_counter`."""
         options = onnxruntime.RunOptions()
-        due, entry = self._due, (moment, next(self._number), options)
-        with due.changed:
-            heapq.heappush(due.runs, entry)
-            if moment < due.wakes:
-                due.changed.notify()
+        pending, entry = self._pending, (moment, next(self._number), options)
+        with pending.changed:
+            heapq.heappush(pending.runs, entry)
+            if moment < pending.wakes_at:
+                pending.changed.notify()
         try:
             yield options
         finally:
-            with due.changed:
-                if entry in due.runs:
-                    due.runs.remove(entry)
-                    heapq.heapify(due.runs)
+            with pending.changed:
+                if entry in pending.runs:
+                    pending.runs.remove(entry)
+                    heapq.heapify(pending.runs)
 
 
 class LatencyTracker:
-    """How long something takes: the 99th percentile of its last durations, in seconds, 0 while too few are known."""
+    """The 99th percentile of recent durations, in seconds; 0 while there are too few."""
 
     def __init__(self) -> None:
         self._seconds: deque[float] = deque(maxlen=SAMPLES)
-        self._since = 0
+        self._since_update = 0
         self.p99 = 0.0
 
-    def took(self, seconds: float) -> None:
+    def record(self, seconds: float) -> None:
+        """Record a duration."""
         self._seconds.append(seconds)
-        self._counted()
+        self._update()
 
-    def skipped(self) -> None:
-        """Not run, since it would have been late: what it was slow by is forgotten by and by, or it never ran again."""
+    def record_skip(self) -> None:
+        """Record a skipped run: drop the oldest duration, so that one slow spell does not disable a stage for good."""
         if self._seconds:
             self._seconds.popleft()
-        self._counted()
+        self._update()
 
-    def _counted(self) -> None:
-        self._since += 1
+    def _update(self) -> None:
+        self._since_update += 1
         if len(self._seconds) < FEW:
             self.p99 = 0.0
-        elif self._since >= FEW or not self.p99:
-            self._since, self.p99 = 0, float(np.percentile(self._seconds, 99))
+        elif self._since_update >= FEW or not self.p99:
+            self._since_update, self.p99 = 0, float(np.percentile(self._seconds, 99))

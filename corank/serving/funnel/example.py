@@ -1,4 +1,4 @@
-"""A request that a funnel can rank, drawn from what its bundle knows: for who has none at hand."""
+"""A random request that a funnel can rank, made of values that its bundle knows, for those who have none at hand."""
 
 from typing import Any
 
@@ -9,12 +9,17 @@ from corank.features.schema import Schema
 from corank.serving.funnel.funnel import Funnel
 
 CANDIDATES, EVENTS = 100, 5
-"""How many of each there are."""
+"""Number of candidates, and of events of a history."""
 HOUR = 3_600_000
+"""Milliseconds between two events."""
 
 
-def example(funnel: Funnel, rng: np.random.Generator) -> dict[str, Any]:
-    """REQUEST.json of a made-up user, with every column; what the bundle knows no value of is null."""
+def make_example(funnel: Funnel, rng: np.random.Generator) -> dict[str, Any]:
+    """Make a request of a random user, with every column; null where the bundle knows no value.
+
+    Returns:
+        The fields of a `Request`, for JSON.
+    """
     manifest, schema = funnel.manifest, funnel.schema
     ids = funnel.request_encoder.items.layers[0].records.ids.values
     items = ids.gather(rng.choice(len(ids), min(CANDIDATES, len(ids)), replace=False)).to_list()
@@ -37,7 +42,7 @@ def example(funnel: Funnel, rng: np.random.Generator) -> dict[str, Any]:
 
 
 def _histories(schema: Schema, items: list[Any]) -> dict[str, list[Any]]:
-    """The same items in each, an hour apart where it counts."""
+    """Histories of the same items, an hour apart if the history has a half_life."""
     now = now_ms()
     timed = [{"id": item, "time": now - HOUR * (len(items) - n)} for n, item in enumerate(items)]
     return {name: items if f.half_life is None else timed for name, f in schema.histories().items()}

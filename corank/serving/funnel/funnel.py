@@ -28,26 +28,30 @@ from corank.features.encoders import Encoders
 from corank.features.input_layout import Layout
 from corank.features.schema import Schema
 from corank.serving.funnel.deadline import DeadlineTimer, LatencyTracker
-from corank.serving.funnel.inspect import shown
+from corank.serving.funnel.inspect import describe_item
 from corank.serving.funnel.ranking_result import RankingResult
 from corank.serving.funnel.request import Request
 from corank.serving.funnel.request_encoder import EncodedRequest, RequestEncoder, Retrieve
 from corank.serving.funnel.scorer import Scorer
 from corank.serving.funnel.stage_scorer import RUNTIME_ERRORS, Candidates, Shared
 
-__all__ = ["Funnel", "Request"]
-
 
 class Funnel:
-    """Ranks requests by one model version. Safe to share between threads once opened."""
+    """Ranks requests by one model version. Safe to share between threads once opened.
+
+    Example:
+        funnel = Funnel.open(Path("bundle"))
+        answer = funnel.rank(Request(user={"id": 60}, candidates=[1339, 1242]))
+    """
 
     def __init__(self, bundle: Bundle) -> None:
+        """Load a bundle's encoders, items, graphs and tables. Raises BundleError."""
         self.manifest: BundleManifest = bundle.manifest
         folder, schema = bundle.folder, bundle.manifest.declared
         stages, columns = self.manifest.stages, self.manifest.data.columns
         self.schema: Schema = schema
-        self._paces = {stage.name: LatencyTracker() for stage in stages}
-        self._watch = DeadlineTimer() if any(stage.deadline_ms for stage in stages) else None
+        self._latencies = {stage.name: LatencyTracker() for stage in stages}
+        self._timer = DeadlineTimer() if any(stage.deadline_ms for stage in stages) else None
         self._calibrators = {
             stage.name: {label: Platt(c.slope, c.intercept) for label, c in stage.calibrators.items()}
             for stage in stages
@@ -73,126 +77,130 @@ class Funnel:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Raises BundleError if the bundle is truncated, altered or of mixed versions."""
+        """Open a bundle's folder. Raises BundleError if it is truncated, altered or of mixed versions."""
         return cls(Bundle.open(path))
 
-    def renewed(self, items_seq: int, newer: ItemLayer | None = None) -> Self:
-        """The same funnel after a later change, with newer items; this one stays as it is."""
+    def with_changes(self, items_seq: int, newer: ItemLayer | None = None) -> Self:
+        """Return the funnel after a change of items; this one stays as it is.
+
+        Args:
+            items_seq: number of the change.
+            newer: items that were added or changed; none if None.
+        """
         other = copy(self)
         other.manifest = self.manifest.model_copy(update={"items_seq": items_seq})
         if newer is not None:
             items = self.request_encoder.items.with_items(newer)
-            other.request_encoder = self.request_encoder.renewed(items)
+            other.request_encoder = self.request_encoder.with_items(items)
             other.retrieval = self.retrieval and self.retrieval.with_items(items)
         return other
 
     def rank(self, request: Request) -> dict[str, Any]:
-        """The candidates that the last stage keeps, best first, with their score; the trace of all if asked for.
+        """Rank the candidates of a request.
 
-        A stage orders by its `value`, of calibrated probabilities, ties in the order given. Raises RequestError.
+        Each stage orders by its `value`, a formula of calibrated probabilities, ties in the order given.
+
+        Returns:
+            The answer: what the last stage keeps, best first, with scores; the trace of all candidates if the
+            request asks for it.
+
+        Raises RequestError.
         """
-        return self.ranked(request).answer()
+        return self.run(request).to_answer()
 
-    def ranked(self, request: Request, arrived: float | None = None) -> RankingResult:
-        """The same, with what happened on the way. A stage whose deadline passes leaves the order to the one before.
+    def run(self, request: Request, arrived: float | None = None) -> RankingResult:
+        """Run a request through the stages. If a stage misses its deadline, the order of the one before it stands.
 
         Args:
-            arrived: when the request did, by `time.perf_counter`; now unless given.
+            request: to rank.
+            arrived: when it arrived, by `time.perf_counter`; now if None.
 
         Raises RequestError.
         """
         began = time.perf_counter() if arrived is None else arrived
         quotas = self._quotas(request)
-        received = self.request_encoder.encode(request, self._retrieve(request))
-        ranked = RankingResult(self.manifest, request, received, quotas)
-        ranked.took("receive", began)
-        alive: Longs = np.arange(len(received.ids))
+        encoded = self.request_encoder.encode(request, self._retriever(request))
+        result = RankingResult(self.manifest, request, encoded, quotas)
+        result.record_seconds("receive", began)
+        alive: Longs = np.arange(len(encoded.ids))
         shared: Shared = {}
         for stage in self.manifest.stages:
-            score = self._in_time(stage, received, alive, shared, began, ranked)
+            score = self._score_in_time(stage, alive, shared, began, result)
             if score is None:
                 break
-            alive = ranked.cut(stage, alive, score)
-        return ranked
+            alive = result.cut(stage, alive, score)
+        return result
 
-    def _retrieve(self, request: Request) -> Retrieve | None:
+    def _retriever(self, request: Request) -> Retrieve | None:
+        """The retrieval of a request's candidates; None if the bundle has none."""
         if self.retrieval is None:
             return None
-        retrieval, where = self.retrieval, self.request_encoder.where(request)
+        retrieval, where = self.retrieval, self.request_encoder.encode_filters(request)
         scorer = self.scorer.vector_stages[retrieval.settings.stage]
         k = request.retrieve or retrieval.settings.keep
         return lambda query: retrieval.search(scorer.query_vector(query, {}), k, where)
 
-    def _in_time(
-        self,
-        stage: StageFacts,
-        received: EncodedRequest,
-        alive: Longs,
-        shared: Shared,
-        began: float,
-        ranked: RankingResult,
+    def _score_in_time(
+        self, stage: StageFacts, alive: Longs, shared: Shared, began: float, result: RankingResult
     ) -> Numbers | None:
-        """The stage's scores; None if it is late or fails, and another stage's order is there."""
-        since, pace = time.perf_counter(), self._paces[stage.name]
+        """Score some candidates; None if the stage is skipped, late or fails, and an earlier order exists."""
+        since, latency = time.perf_counter(), self._latencies[stage.name]
         due = began + stage.deadline_ms / 1000 if stage.deadline_ms is not None else math.inf
-        if since + pace.p99 > due:
-            pace.skipped()
-            ranked.fall_back(stage, "skipped")
+        if since + latency.p99 > due:
+            latency.record_skip()
+            result.fall_back(stage, "skipped")
             return None
         options: RunOptions | None = None
         try:
-            with self._watch.until(due) if self._watch and due < math.inf else nullcontext() as options:
-                scores = self._scores(stage, received, alive, shared, options)
+            with self._timer.until(due) if self._timer and due < math.inf else nullcontext() as options:
+                scores = self._score(stage, result.encoded, alive, shared, options)
         except RUNTIME_ERRORS:
-            if not ranked.cuts:
+            if not result.cuts:
                 raise
-            ranked.fall_back(stage, "late" if options is not None and options.terminate else "failed")
+            result.fall_back(stage, "late" if options is not None and options.terminate else "failed")
             return None
         finally:
-            pace.took(time.perf_counter() - since)
-        ranked.took(stage.name, since)
+            latency.record(time.perf_counter() - since)
+        result.record_seconds(stage.name, since)
         return scores
 
-    def described(self, item: str) -> dict[str, Any] | None:
-        """An item as people read it, None for one that is not there."""
-        return shown(self.request_encoder.items, self.request_encoder.encoders, item)
+    def describe_item(self, item: str) -> dict[str, Any] | None:
+        """Return an item's features and columns as readable values, None if the item is unknown."""
+        return describe_item(self.request_encoder.items, self.request_encoder.encoders, item)
 
     def warm(self, request: Request) -> None:
-        """Rank a request for nobody, which may lack what is needed. How long it takes tells nothing of later ones."""
+        """Run a request to fill caches; a RequestError is ignored, and its latency is not recorded."""
         with suppress(RequestError):
-            self.ranked(request)
-        self._paces = {name: LatencyTracker() for name in self._paces}
+            self.run(request)
+        self._latencies = {name: LatencyTracker() for name in self._latencies}
 
     def logits(self, request: Request) -> dict[str, dict[str, Floats]]:
-        """Every stage's logits for all candidates, uncut: stage → label → (n,). Raises RequestError."""
-        received = self.request_encoder.encode(request, self._retrieve(request))
-        everyone: Longs = np.arange(len(received.ids))
+        """Compute every stage's logits of all candidates, uncut: stage → label → (n,). Raises RequestError."""
+        encoded = self.request_encoder.encode(request, self._retriever(request))
+        everyone: Longs = np.arange(len(encoded.ids))
         shared: Shared = {}
         return {
-            stage.name: self.scorer.logits(
-                stage, Candidates(self.request_encoder, received, everyone, shared)
-            )
+            stage.name: self.scorer.logits(stage, Candidates(self.request_encoder, encoded, everyone, shared))
             for stage in self.manifest.stages
         }
 
-    def _scores(
+    def _score(
         self,
         stage: StageFacts,
-        received: EncodedRequest,
+        encoded: EncodedRequest,
         alive: Longs,
         shared: Shared,
         options: RunOptions | None = None,
     ) -> Numbers:
-        """The stage's value of some candidates."""
-        candidates = Candidates(self.request_encoder, received, alive, shared, options)
-        logits = self.scorer.logits(stage, candidates)
+        """The values by which a stage orders the candidates `alive`. Raises RequestError if one is not finite."""
+        logits = self.scorer.logits(stage, Candidates(self.request_encoder, encoded, alive, shared, options))
         value = self._values[stage.name]
-        columns = {n: received.column(n, alive) for n in value.names if n in self.manifest.data.columns}
+        columns = {n: encoded.column(n, alive) for n in value.names if n in self.manifest.data.columns}
         scores = stage_value(value, logits, self._calibrators[stage.name], columns)
         odd = np.flatnonzero(~np.isfinite(scores))
         if len(odd):
             raise RequestError(
-                f"stage '{stage.name}': the value of {received.ids[alive[odd[0]]]!r} is {scores[odd[0]]}; look for "
+                f"stage '{stage.name}': the value of {encoded.ids[alive[odd[0]]]!r} is {scores[odd[0]]}; look for "
                 "extreme numbers in the request"
             )
         return scores

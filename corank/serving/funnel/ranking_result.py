@@ -1,4 +1,4 @@
-"""One request on its way through the stages: who was cut where, by which score, how long it took; the answer.
+"""One request's way through the stages: what each stage cut and by which score, times, and the answer.
 
 Letters: n candidates · a of them alive.
 """
@@ -20,39 +20,48 @@ from corank.serving.funnel.request_encoder import EncodedRequest
 
 @dataclass(frozen=True)
 class StageCut:
-    """What a stage did."""
+    """What a stage scored and kept."""
 
     stage: str
     alive: Longs
-    """The candidates that it saw: (a,)."""
+    """The candidates that it scored: (a,)."""
     score: Numbers
-    """Of them: (a,)."""
+    """Their scores: (a,)."""
     kept: Longs
-    """Where in `alive` those are that it keeps, best first, ties in their order."""
+    """Positions in `alive` of those that it keeps, best first, ties in the order given."""
 
     @cached_property
     def order(self) -> Longs:
-        """All of `alive`'s places, best first; the kept come first."""
+        """All positions in `alive`, best first; the kept ones come first: (a,)."""
         return np.argsort(-self.score, kind="stable")
 
 
 @dataclass
 class RankingResult:
+    """A request, its encoding, and what each stage made of it."""
+
     manifest: BundleManifest
     request: Request
-    received: EncodedRequest
+    encoded: EncodedRequest
     quotas: Mapping[str, int]
+    """By stage."""
     cuts: list[StageCut] = field(default_factory=list)
+    """Of the stages that finished, in order."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """Of `receive`, and of each stage that was through."""
+    """Time of encoding, `receive`, and of each stage that finished."""
     fallback: dict[str, str] | None = None
-    """The stage that was not, and why: skipped, late or failed."""
+    """The stage that did not finish, `stage`, and `why`: skipped, late or failed."""
 
-    def took(self, what: str, since: float) -> None:
-        self.seconds[what] = time.perf_counter() - since
+    def record_seconds(self, part: str, began: float) -> None:
+        """Record the time of a part that began at a moment of `time.perf_counter`."""
+        self.seconds[part] = time.perf_counter() - began
 
     def cut(self, stage: StageFacts, alive: Longs, score: Numbers) -> Longs:
-        """Those that the stage keeps, best first."""
+        """Apply a stage's quota and `min_score` to the candidates that it scored.
+
+        Returns:
+            The candidates that it keeps, best first.
+        """
         kept = top_k(score, self.quotas[stage.name])
         if stage.min_score is not None:
             kept = kept[score[kept] >= stage.min_score]
@@ -60,11 +69,15 @@ class RankingResult:
         return alive[kept]
 
     def fall_back(self, stage: StageFacts, why: str) -> None:
+        """Record that a stage did not finish."""
         self.fallback = {"stage": stage.name, "why": why}
 
-    def answer(self) -> dict[str, Any]:
-        """What the last stage keeps; what it would, of the order of the last that was through, where it was not."""
-        last, ids = self.cuts[-1], self.received.ids
+    def to_answer(self) -> dict[str, Any]:
+        """The answer for JSON: what the last stage keeps.
+
+        If the last stage did not finish, the answer has as many in the order of the last stage that did.
+        """
+        last, ids = self.cuts[-1], self.encoded.ids
         kept = last.kept[: self.quotas[self.manifest.stages[-1].name]]
         answer: dict[str, Any] = {
             "model_version": self.manifest.model_version,
@@ -74,18 +87,18 @@ class RankingResult:
                 {"id": ids[n], "score": score}
                 for n, score in zip(last.alive[kept].tolist(), last.score[kept].tolist(), strict=True)
             ],
-            "unknown": self.received.unknown,
-            "missing": self.received.missing,
+            "unknown": self.encoded.unknown,
+            "missing": self.encoded.missing,
         }
         if self.fallback:
             answer["fallback"] = self.fallback
         if self.request.trace:
-            answer["trace"] = self.trace()
+            answer["trace"] = self.to_trace()
         return answer
 
-    def trace(self) -> list[dict[str, Any]]:
-        """For every candidate its score and rank (from 1) at each stage it reached, and the stage that cut it."""
-        trace: list[dict[str, Any]] = [{"id": id_, "stages": {}, "cut": None} for id_ in self.received.ids]
+    def to_trace(self) -> list[dict[str, Any]]:
+        """For every candidate its score and rank, from 1, at each stage it reached, and the stage that cut it."""
+        trace: list[dict[str, Any]] = [{"id": id_, "stages": {}, "cut": None} for id_ in self.encoded.ids]
         for cut in self.cuts:
             order = cut.order
             for rank, (n, score) in enumerate(

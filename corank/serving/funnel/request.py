@@ -1,51 +1,88 @@
-"""What a caller asks: REQUEST.json, its fields named where one is wrong."""
+"""A request to rank: its type, bounds and checks; the readers of its histories and candidates."""
 
 import difflib
 import json
-from collections.abc import Set as AbstractSet
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, NoReturn, Self
 
+import msgspec
 import numpy as np
 import polars as pl
-from pydantic import Field, PositiveInt
+from msgspec import Meta
 
-from corank.core.errors import ConfigError, RequestError
-from corank.core.settings import Settings, validate
+from corank.core.errors import RequestError
+from corank.core.settings import describe_unknown
 from corank.core.time import now_ms, to_ms
 from corank.core.types import Longs
 
+Text = Annotated[str, Meta(max_length=4096)]
+Whole = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+Scalar = Whole | float | Text | bool | None
+Event = Scalar | dict[Text, Scalar]
+"""An event of a history: an id, or an id and a time."""
+Column = Scalar | list[Event]
+Columns = dict[Text, Column]
+"""Columns by name; values nest no deeper than a history's events."""
 
-class Request(Settings):
-    """REQUEST.json: columns by side, and the candidates to rank."""
+MAX_CANDIDATES = 10_000
+MAX_VALUES = 4096
 
-    user: dict[str, Any]
+
+class Request(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """A request to rank candidates for a user.
+
+    The bounds of the types hold for what is decoded from JSON, which is how the service reads a body. A request that
+    is built in Python is checked for the types of its fields; values are checked when it is encoded.
+
+    Example:
+        >>> Request(user={"id": 60, "history": [1209, 688]}, candidates=[1339, 1242])
+
+    Raises RequestError if a field is of another type.
+    """
+
+    user: Annotated[dict[Text, Column], Meta(max_length=MAX_VALUES)]
     """`id`, and the user's columns; a history as a list of item ids, the newest last, each as it is or as
-    `{"id": …, "time": …}` where the history has a `half_life`."""
-    context: dict[str, Any] = {}
-    time: str | int | None = None
-    """When it is asked, as ISO 8601 (without a zone: UTC) or ms since 1970 UTC; now unless given."""
-    candidates: list[Any] | None = Field(None, min_length=1)
-    """Those that the bundle retrieves, unless given. Item ids, or `{"id": …}` with the pair's logged columns and, for
-    an unknown item, its item columns."""
-    retrieve: PositiveInt | None = None
-    """How many candidates to retrieve; as the bundle says unless given."""
-    where: dict[str, Any] = {}
-    """What is retrieved: by a column that may be filtered by, a value or a list of values."""
-    keep: dict[str, PositiveInt] = {}
-    """Quotas for this request, by stage."""
+    `{"id": …, "time": …}` if the history has a `half_life`."""
+    context: Annotated[dict[Text, Column], Meta(max_length=MAX_VALUES)] = {}
+    """The context's columns."""
+    time: Whole | Text | None = None
+    """Time of the request, as ISO 8601 (UTC unless it names a zone) or ms since 1970 UTC; now if None."""
+    candidates: (
+        Annotated[list[Whole | Text | Columns], Meta(min_length=1, max_length=MAX_CANDIDATES)] | None
+    ) = None
+    """Item ids, or `{"id": …}` with the pair's logged columns and, for an unknown item, its item columns; the bundle
+    retrieves candidates if None."""
+    retrieve: Annotated[int, Meta(ge=1, le=MAX_CANDIDATES)] | None = None
+    """How many candidates to retrieve; as the bundle says if None."""
+    where: Annotated[dict[Text, Scalar | list[Scalar]], Meta(max_length=64)] = {}
+    """Filters of the retrieval: by column a value or a list of values."""
+    keep: Annotated[dict[Text, Annotated[int, Meta(ge=1, le=2**31)]], Meta(max_length=64)] = {}
+    """Quotas of this request, by stage."""
     trace: bool = False
+    """Whether the answer has the trace of every candidate."""
+
+    def __post_init__(self) -> None:
+        for field in ("user", "context", "where", "keep"):
+            if type(getattr(self, field)) is not dict:
+                raise RequestError(f"{field}: expected an object; received {getattr(self, field)!r}")
+        if self.candidates is not None and (type(self.candidates) is not list or not self.candidates):
+            raise RequestError(f"candidates: expected a list of one or more; received {self.candidates!r}")
+        if self.retrieve is not None:
+            _check_count("retrieve", self.retrieve)
+        for stage, quota in self.keep.items():
+            _check_count(f"keep.{stage}", quota)
 
     @property
-    def moment(self) -> int:
-        """Its time in ms since 1970 UTC. Raises RequestError."""
-        return moment(self.time, "time") if self.time is not None else now_ms()
+    def time_ms(self) -> int:
+        """Time of the request in ms since 1970 UTC. Raises RequestError."""
+        return parse_time(self.time, "time") if self.time is not None else now_ms()
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Raises RequestError."""
+        """Read a JSON file. Raises RequestError, which names the file and the faulty field."""
         try:
             held = json.loads(path.read_bytes())
         except FileNotFoundError:
@@ -56,15 +93,34 @@ class Request(Settings):
 
     @classmethod
     def parse(cls, held: Any, source: str = "request") -> Self:
-        """Raises RequestError, which names each faulty field."""
+        """Build a request from parsed JSON.
+
+        Args:
+            held: an object with the fields of a request.
+            source: for the error, such as the name of a file.
+
+        Raises RequestError, which names the faulty field.
+        """
+        if not isinstance(held, dict):
+            raise RequestError(f"{source}: expected an object with a `user`; received {held!r}")
+        for key in held:
+            if key not in cls.__struct_fields__:
+                raise RequestError(f"{source}: {describe_unknown(key, cls.__struct_fields__)}")
+        if "user" not in held:
+            raise RequestError(f"{source}: user: required, but not given")
         try:
-            return validate(cls, held, source)
-        except ConfigError as error:
-            raise RequestError(str(error)) from None
+            return cls(**held)
+        except RequestError as error:
+            raise RequestError(f"{source}: {error}") from None
 
 
-def moment(value: Any, where: str) -> int:
-    """A time in ms since 1970 UTC. Raises RequestError, which names `where`."""
+def _check_count(field: str, value: Any) -> None:
+    if type(value) is not int or value < 1:
+        raise RequestError(f"{field}: expected a whole number of 1 or more; received {value!r}")
+
+
+def parse_time(value: Any, where: str) -> int:
+    """Convert ISO 8601 text or whole ms to ms since 1970 UTC. Raises RequestError, which names `where`."""
     if type(value) is int:
         return value
     try:
@@ -77,8 +133,19 @@ def moment(value: Any, where: str) -> int:
     return to_ms(read if read.tzinfo else read.replace(tzinfo=UTC))
 
 
-def history(name: str, events: Any, timed: bool) -> tuple[list[Any], list[int]]:
-    """The item ids of a history, the newest last, and with `timed` their times. Raises RequestError."""
+def parse_history(name: str, events: Any, timed: bool) -> tuple[list[Any], list[int]]:
+    """Read a history.
+
+    Args:
+        name: of the history, for the error.
+        events: item ids, or objects of `id` and `time`, the newest last; None for no events.
+        timed: whether each event needs a time.
+
+    Returns:
+        Item ids, and times in ms since 1970 UTC, which are empty unless `timed`.
+
+    Raises RequestError, which names the event.
+    """
     if events is None:
         return [], []
     if not isinstance(events, list):
@@ -100,30 +167,32 @@ def history(name: str, events: Any, timed: bool) -> tuple[list[Any], list[int]]:
             raise RequestError(
                 f'user.{name}.{n}: the history has a half_life, so write {{"id": …, "time": …}}; received {event!r}'
             )
-    return ids, [moment(event["time"], f"user.{name}.{n}.time") for n, event in enumerate(events)]
+    return ids, [parse_time(event["time"], f"user.{name}.{n}.time") for n, event in enumerate(events)]
 
 
 @dataclass(frozen=True)
-class Candidates:
+class CandidateList:
+    """The candidates of a request, in the order given."""
+
     ids: list[Any]
     numbers: Longs | None
-    """The ids, where all are whole numbers."""
-    described: list[dict[str, Any]]
-    """What else is given of each, or nothing where it is of none."""
+    """The ids if all are whole numbers, else None."""
+    columns: list[dict[str, Any]]
+    """The columns given with each candidate; empty if no candidate has any."""
 
 
-def candidates(request: Request) -> Candidates:
-    """Raises RequestError for a candidate without id or given twice."""
+def parse_candidates(request: Request) -> CandidateList:
+    """Read the candidates of a request. Raises RequestError for one that has no id or is given twice."""
     ids: list[Any] = request.candidates or []
-    described: list[dict[str, Any]] = []
-    numbers = whole(ids)
+    columns: list[dict[str, Any]] = []
+    numbers = as_int64(ids)
     if numbers is None and not set(map(type, ids)) <= {int, str}:
-        ids, described = _described(ids)
-        numbers = whole(ids)
+        ids, columns = _split_columns(ids)
+        numbers = as_int64(ids)
     if _repeats(ids, numbers):
         twice = next(value for value in ids if ids.count(value) > 1)
         raise RequestError(f"candidates: {twice!r} is there twice; give each candidate once")
-    return Candidates(ids, numbers, described)
+    return CandidateList(ids, numbers, columns)
 
 
 def _repeats(ids: list[Any], numbers: Longs | None) -> bool:
@@ -133,22 +202,23 @@ def _repeats(ids: list[Any], numbers: Longs | None) -> bool:
     return bool((ascending[1:] == ascending[:-1]).any())
 
 
-def _described(given: list[Any]) -> tuple[list[Any], list[dict[str, Any]]]:
+def _split_columns(candidates: list[Any]) -> tuple[list[Any], list[dict[str, Any]]]:
+    """Split candidates into their ids, and the columns given with each."""
     ids: list[Any] = []
-    described: list[dict[str, Any]] = []
-    for n, candidate in enumerate(given):
-        columns = dict(candidate) if isinstance(candidate, dict) else {"id": candidate}
-        if type(columns.get("id")) not in (int, str):
+    columns: list[dict[str, Any]] = []
+    for n, candidate in enumerate(candidates):
+        given = dict(candidate) if isinstance(candidate, dict) else {"id": candidate}
+        if type(given.get("id")) not in (int, str):
             raise RequestError(
                 f"candidates.{n}: needs an `id`, a whole number or text; received {candidate!r}"
             )
-        ids.append(columns.pop("id"))
-        described.append(columns)
-    return ids, described
+        ids.append(given.pop("id"))
+        columns.append(given)
+    return ids, columns
 
 
-def whole(values: list[Any]) -> Longs | None:
-    """Whole numbers of 64 bits as an array, which is quicker than a series; None for anything else."""
+def as_int64(values: list[Any]) -> Longs | None:
+    """Convert whole numbers of 64 bits to an array, faster than by a series; None if any value is something else."""
     if set(map(type, values)) != {int}:
         return None
     try:
@@ -157,10 +227,10 @@ def whole(values: list[Any]) -> Longs | None:
         return None
 
 
-def series(name: str, values: list[Any], where: str) -> pl.Series:
-    """A column of JSON values. Raises RequestError, which names `where`, for values of mixed types."""
+def to_series(name: str, values: list[Any], where: str) -> pl.Series:
+    """Convert JSON values to a column. Raises RequestError, which names `where`, for values of mixed types."""
     if float in set(map(type, values)):
-        # JSON writers tell 3 from 3.0 or do not: numbers are numbers
+        # some JSON writers drop the .0 of whole floats: one float makes all numbers floats
         values = [float(value) if type(value) is int else value for value in values]
     try:
         return pl.Series(name, values)
@@ -169,8 +239,8 @@ def series(name: str, values: list[Any], where: str) -> pl.Series:
         raise RequestError(f"{where}: '{name}' mixes types or is out of range: {reason}") from None
 
 
-def unknown_column(column: str, known: AbstractSet[str]) -> str:
-    """What to say of a column that is not among the known ones."""
+def refuse_unknown_column(where: str, column: str, known: Collection[str]) -> NoReturn:
+    """Raise RequestError for a column that is not among the known ones; `where` names the field of the request."""
     near = difflib.get_close_matches(column, sorted(known), n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(sorted(known)) or 'none'}"
-    return f"the bundle knows no '{column}' here; {hint}"
+    raise RequestError(f"{where}: the bundle knows no '{column}' here; {hint}")

@@ -50,7 +50,7 @@ class Candidates:
     @property
     def rows(self) -> Longs:
         """Where each is among the items: (n,)."""
-        return self.request.place[self.alive]
+        return self.request.positions[self.alive]
 
 
 class StageInputs:

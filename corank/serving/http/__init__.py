@@ -1,1 +1,1 @@
-"""The funnel over HTTP."""
+"""The HTTP service."""

@@ -1,4 +1,4 @@
-"""What a service ranks with, and how it keeps up: a funnel that is swapped between requests when its source changes.
+"""The live funnel of a service, which is swapped between requests when its source changes.
 
 A source is a store, whose head is followed, or a bundle on disk, whose manifest is.
 """
@@ -18,17 +18,22 @@ from corank.serving.store.base import Store
 from corank.serving.store.fetch import catch_up, fetch_bundle, load_latest
 from corank.serving.store.live_version import StoreState
 
-WARM, FEW = 200, 20
-"""Requests that a funnel ranks before it goes live: the last ones that came; made up where none did."""
+WARM_REQUESTS = 200
+"""Recent requests that a funnel ranks before it goes live."""
+SAMPLE_REQUESTS = 20
+"""Made-up requests that it ranks if there are no recent ones."""
 PAUSE = 0.02
-"""Seconds between two of them, for those who are served."""
+"""Seconds between two of these requests, in which the service answers others."""
 
-Aside = Callable[[str], bool]
+Prefetch = Callable[[str], bool]
+"""Version → whether it has been fetched into the cache and verified."""
 
 
 class Source(Protocol):
-    def newer(self, held: Funnel | None) -> Funnel | None:
-        """The funnel of the live version where the held one is another, or older; else None. Raises CorankError."""
+    """Where a service gets its funnel from."""
+
+    def load_newer(self, held: Funnel | None) -> Funnel | None:
+        """Load the live funnel; None if it is the held one. Raises CorankError."""
 
 
 class BundleSource:
@@ -37,68 +42,85 @@ class BundleSource:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def newer(self, held: Funnel | None) -> Funnel | None:
+    def load_newer(self, held: Funnel | None) -> Funnel | None:
+        """As `Source.load_newer`."""
         if held is not None and held.manifest.content == current_content(self.path):
             return None
         return Funnel(Bundle.open(self.path))
 
 
 class StoreSource:
-    """A store's live version, from a bundle in `cache`."""
+    """A store's live version, from a bundle in a cache on this machine."""
 
-    def __init__(self, store: Store, cache: Path, aside: Aside = lambda version: False) -> None:
-        """`aside` fetches a version into the cache in a process of its own, if it can: while others are served."""
-        self.store, self.cache, self._aside = store, cache, aside
+    def __init__(self, store: Store, cache: Path, prefetch: Prefetch = lambda version: False) -> None:
+        """
+        Args:
+            store: to follow.
+            cache: folder of fetched bundles.
+            prefetch: fetches a version in a process of its own, while this one serves.
+        """
+        self.store, self.cache, self._prefetch = store, cache, prefetch
 
-    def newer(self, held: Funnel | None) -> Funnel | None:
-        _, head = StoreState.read(self.store)
-        live = head.require_live(self.store)
+    def load_newer(self, held: Funnel | None) -> Funnel | None:
+        """As `Source.load_newer`; of a held version only the changes of items are read."""
+        _, state = StoreState.read(self.store)
+        live = state.require_live(self.store)
         if held is None or live != held.manifest.content:
-            proven = held is not None and self._aside(live)
-            return load_latest(self.store, live, Funnel(fetch_bundle(self.store, live, self.cache, proven)))
-        if head.seq != held.manifest.items_seq:
+            verified = held is not None and self._prefetch(live)
+            return load_latest(self.store, live, Funnel(fetch_bundle(self.store, live, self.cache, verified)))
+        if state.seq != held.manifest.items_seq:
             return catch_up(self.store, live, held)
         return None
 
 
 class Follower:
-    """Holds the funnel, and looks for a newer one from a thread of its own."""
+    """Holds the live funnel, and checks the source for a newer one in a thread of its own."""
 
     def __init__(self, source: Source, every: float = 1.0, report: Report = lambda line: None) -> None:
-        """Raises CorankError where there is nothing to serve. `every`: seconds between two looks."""
+        """Load the live funnel and warm it.
+
+        Args:
+            source: of the funnel.
+            every: seconds between two checks of the source.
+            report: receives changes and errors.
+
+        Raises CorankError if there is nothing to serve.
+        """
         self.source, self.every, self.report = source, every, report
         self.trouble: str | None = None
-        """Why the source could not be asked last time; what is held is served on."""
-        funnel = source.newer(None)
+        """Why the last check of the source failed, None if it did not; the held funnel stays live."""
+        funnel = source.load_newer(None)
         assert funnel is not None
-        self.recent: deque[Request] = deque(maxlen=WARM)
+        self.recent: deque[Request] = deque(maxlen=WARM_REQUESTS)
         """The last requests that were ranked."""
-        self._look, self._stop, self._lock = threading.Event(), threading.Event(), threading.Lock()
+        self._wake, self._stop, self._lock = threading.Event(), threading.Event(), threading.Lock()
         self._warm(funnel, sample_requests(funnel), 0)
         self.funnel: Funnel = funnel
         self._thread = threading.Thread(target=self._follow, name="corank-follow", daemon=True)
 
     def start(self) -> None:
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
+        """Stop the thread and wait for its end."""
         self._stop.set()
-        self._look.set()
+        self._wake.set()
         self._thread.join()
 
-    def soon(self) -> None:
-        """Look again at once."""
-        self._look.set()
+    def request_refresh(self) -> None:
+        """Make the thread check the source at once."""
+        self._wake.set()
 
-    def look(self) -> None:
-        """Ask the source, and take what is newer; if it cannot be asked, that is told and what is held stays."""
+    def refresh(self) -> None:
+        """Check the source now and swap in a newer funnel; on an error report it and keep the held funnel."""
         with self._lock:
             try:
-                newer = self.source.newer(self.funnel)
+                newer = self.source.load_newer(self.funnel)
                 if newer is not None and newer.manifest.content != self.funnel.manifest.content:
                     self._warm(newer, list(self.recent) or list(sample_requests(newer)))
             except Exception as error:
-                # whatever it is, what is held is served on, and the next look may go well
+                # any error: the held funnel is served on, and the next check may succeed
                 if self.trouble is None:
                     self.report(f"serving on: {error if isinstance(error, CorankError) else repr(error)}")
                 self.trouble = str(error)
@@ -112,7 +134,7 @@ class Follower:
                 self.funnel = newer
 
     def _warm(self, funnel: Funnel, requests: Iterable[Request], pause: float = PAUSE) -> None:
-        """Let it rank before it goes live: its first requests read tables from disk, and encode each value anew."""
+        """Rank requests before the funnel goes live: its first ones read tables from disk and fill its caches."""
         for request in requests:
             funnel.warm(request)
             if self._stop.wait(pause):
@@ -120,15 +142,15 @@ class Follower:
 
     def _follow(self) -> None:
         while not self._stop.is_set():
-            self._look.wait(self.every)
-            self._look.clear()
+            self._wake.wait(self.every)
+            self._wake.clear()
             if not self._stop.is_set():
-                self.look()
+                self.refresh()
 
 
 def sample_requests(funnel: Funnel) -> Iterator[Request]:
-    """A few requests, of items throughout."""
+    """Make up requests whose candidates are spread over the catalogue."""
     ids = funnel.request_encoder.items.layers[0].records.ids.values
-    for n in range(FEW):
-        if some := ids.gather_every(max(1, len(ids) // 100), n % max(1, len(ids))).to_list():
-            yield Request(user={}, candidates=some)
+    for n in range(SAMPLE_REQUESTS):
+        if candidates := ids.gather_every(max(1, len(ids) // 100), n % max(1, len(ids))).to_list():
+            yield Request(user={}, candidates=candidates)

@@ -1,53 +1,65 @@
-"""The OpenAPI document of the service, made from the types that read its bodies."""
+"""The OpenAPI document of the service, made from the types that decode its bodies."""
 
 from typing import Any
 
 import msgspec
 
 from corank import __version__
-from corank.serving.http import schemas as bodies
+from corank.serving.funnel.request import Request
+from corank.serving.http.schemas import Items
 
 JSON = "application/json"
 
 
-def document(most: int) -> dict[str, Any]:
-    """Of a service that takes bodies of at most so many bytes."""
+def make_document(max_body: int) -> dict[str, Any]:
+    """Make the document of a service whose bodies have `max_body` bytes at most."""
     (rank, items), schemas = msgspec.json.schema_components(
-        [bodies.Rank, bodies.Items], ref_template="#/components/schemas/{name}"
+        [Request, Items], ref_template="#/components/schemas/{name}"
     )
     schemas["Error"] = {
         "type": "object",
         "properties": {"error": {"type": "string"}},
         "required": ["error"],
     }
-    wrong = {
-        "400": "A field is wrong; the error names it",
-        "408": "The body did not come in time",
-        "413": f"More than {most:,} bytes",
+    body_errors = {
+        "400": "A field is invalid; the error names it",
+        "408": "The body did not arrive in time",
+        "413": f"The body has more than {max_body:,} bytes",
     }
-    shut = {"401": "The token is wrong", "403": "Nobody may write"}
-    busy = {"503": "Too many requests wait, or another version went live: see Retry-After"}
+    access_errors = {"401": "The token is wrong", "403": "The service was started without a token"}
+    busy = {"503": "Too many requests are waiting, or another version went live; see Retry-After"}
+    no_store = {"409": "The service serves a bundle, not a store"}
     return {
         "openapi": "3.1.0",
-        "info": {"title": "corank", "version": __version__, "description": "A funnel that ranks."},
+        "info": {
+            "title": "corank",
+            "version": __version__,
+            "description": "Ranks candidates by the stages of a funnel.",
+        },
         "paths": {
-            "/rank": {"post": _posted("Rank the candidates of a request", rank, wrong | busy)},
+            "/rank": {"post": _post("Rank the candidates of a request", rank, body_errors | busy)},
             "/items": {
-                "post": _posted(
-                    "Put new or changed items in",
+                "post": _post(
+                    "Insert or replace items",
                     items,
-                    wrong | shut | busy | {"409": "A bundle is served, not a store"},
-                    locked=True,
+                    body_errors | access_errors | busy | no_store,
+                    needs_token=True,
                 )
             },
-            "/reload": {"post": _asked("Look for a newer version now", shut, locked=True)},
-            "/version": {"get": _asked("The live version")},
-            "/example": {"get": _asked("A request to rank, made up of what the live version knows")},
+            "/reload": {"post": _operation("Check for a new version now", access_errors, needs_token=True)},
+            "/version": {"get": _operation("The live version and its stages")},
+            "/example": {"get": _operation("A random request, made of values that the live version knows")},
             "/item": {
-                "get": _asked("What is known of an item", {"400": "No id", "404": "No such item"}, ["id"])
+                "get": _operation(
+                    "An item's features and columns", {"400": "No id given", "404": "No such item"}, ["id"]
+                )
             },
-            "/healthz": {"get": _asked("Whether the process lives")},
-            "/readyz": {"get": _asked("Whether its source answers", {"503": "It does not; served on"})},
+            "/healthz": {"get": _operation("Whether the process is alive")},
+            "/readyz": {
+                "get": _operation(
+                    "Whether the source can be read", {"503": "It cannot; the last version is still served"}
+                )
+            },
         },
         "components": {
             "schemas": schemas,
@@ -56,25 +68,29 @@ def document(most: int) -> dict[str, Any]:
     }
 
 
-def _asked(
+def _operation(
     summary: str,
-    wrong: dict[str, str] | None = None,
+    errors: dict[str, str] | None = None,
     query: list[str] | None = None,
-    locked: bool = False,
+    needs_token: bool = False,
 ) -> dict[str, Any]:
-    answers: dict[str, Any] = {
+    """An operation with its errors by status and its required query parameters."""
+    responses: dict[str, Any] = {
         "200": {"description": "OK", "content": {JSON: {"schema": {"type": "object"}}}},
     }
     error = {JSON: {"schema": {"$ref": "#/components/schemas/Error"}}}
-    answers |= {status: {"description": what, "content": error} for status, what in (wrong or {}).items()}
-    operation: dict[str, Any] = {"summary": summary, "responses": answers}
+    responses |= {
+        status: {"description": description, "content": error}
+        for status, description in (errors or {}).items()
+    }
+    operation: dict[str, Any] = {"summary": summary, "responses": responses}
     if query:
         operation["parameters"] = [
             {"name": name, "in": "query", "required": True, "schema": {"type": "string"}} for name in query
         ]
-    return operation | ({"security": [{"token": []}]} if locked else {})
+    return operation | ({"security": [{"token": []}]} if needs_token else {})
 
 
-def _posted(summary: str, body: Any, wrong: dict[str, str], locked: bool = False) -> dict[str, Any]:
-    operation = _asked(summary, wrong, locked=locked)
+def _post(summary: str, body: Any, errors: dict[str, str], needs_token: bool = False) -> dict[str, Any]:
+    operation = _operation(summary, errors, needs_token=needs_token)
     return operation | {"requestBody": {"required": True, "content": {JSON: {"schema": body}}}}

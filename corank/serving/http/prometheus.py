@@ -1,11 +1,10 @@
-"""The figures of the service, for Prometheus: how long stages take, what is cut, missed, sent away, and which version.
+"""Metrics of the service for Prometheus: latencies, cut candidates, unknown items, refused requests, live version.
 
-Workers write to one folder, PROMETHEUS_MULTIPROC_DIR, and any of them tells of all.
+Worker processes write to one folder, PROMETHEUS_MULTIPROC_DIR, and each of them exposes the figures of all.
 """
 
 import os
 from functools import cache
-from typing import Any
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -22,32 +21,48 @@ from corank.serving.http.follower import Follower
 
 MULTIPROC = "PROMETHEUS_MULTIPROC_DIR"
 BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+"""Upper bounds of the latency histograms, seconds."""
 
 
 class ServiceMetrics:
-    """One worker's part of the figures."""
+    """The metrics of one worker process."""
 
     def __init__(self, follower: Follower) -> None:
+        """`follower` holds the live funnel."""
         self._follower = follower
         self._registry = registry = CollectorRegistry()
-        self._whole = Histogram(
-            "corank_request_seconds", "From arrival to answer", buckets=BUCKETS, registry=registry
+        self._request_seconds = Histogram(
+            "corank_request_seconds",
+            "Time from arrival to answer, in seconds",
+            buckets=BUCKETS,
+            registry=registry,
         )
-        self._stage = Histogram(
+        self._stage_seconds = Histogram(
             "corank_stage_seconds",
-            "Of receive, and of each stage",
+            "Time of encoding a request (receive) and of each stage, in seconds",
             ["stage"],
             buckets=BUCKETS,
             registry=registry,
         )
-        self._candidates = Counter("corank_candidates", "Candidates that came", registry=registry)
+        self._candidates = Counter("corank_candidates", "Candidates received", registry=registry)
         self._cut = Counter("corank_cut", "Candidates that a stage cut", ["stage"], registry=registry)
-        self._unknown = Counter("corank_unknown_items", "Neither known nor described", registry=registry)
-        self._missing = Counter("corank_missing_columns", "Columns not sent", ["column"], registry=registry)
-        self._fallback = Counter(
-            "corank_fallbacks", "Answers in an earlier stage's order", ["stage", "why"], registry=registry
+        self._unknown = Counter(
+            "corank_unknown_items",
+            "Candidates that are neither in the bundle nor described",
+            registry=registry,
         )
-        self._shed = Counter("corank_shed", "Requests sent away with 503", registry=registry)
+        self._missing = Counter(
+            "corank_missing_columns", "Requests that lack a column", ["column"], registry=registry
+        )
+        self._fallback = Counter(
+            "corank_fallbacks",
+            "Answers in the order of an earlier stage: the stage that did not finish, and why",
+            ["stage", "why"],
+            registry=registry,
+        )
+        self._shed = Counter(
+            "corank_shed", "Requests refused with 503, since too many were waiting", registry=registry
+        )
         self._failed = Counter("corank_failed", "Requests whose first stage failed", registry=registry)
         self._version = Gauge(
             "corank_version",
@@ -56,57 +71,64 @@ class ServiceMetrics:
             multiprocess_mode="livemax",
             registry=registry,
         )
-        self._seq = Gauge(
-            "corank_items_seq", "Of the items served", multiprocess_mode="livemin", registry=registry
-        )
-        self._ready = Gauge(
-            "corank_ready",
-            "0 where the source cannot be asked",
+        self._items_seq = Gauge(
+            "corank_items_seq",
+            "Number of the last change of the items served",
             multiprocess_mode="livemin",
             registry=registry,
         )
-        # looked up once: a label costs as much as what it counts
-        self._of_stage, self._cut_by = cache(self._stage.labels), cache(self._cut.labels)
-        self._told: tuple[Any, ...] = ()
+        self._ready = Gauge(
+            "corank_ready",
+            "1 if the source can be read, else 0",
+            multiprocess_mode="livemin",
+            registry=registry,
+        )
+        # cached, since finding a label takes as long as counting
+        self._seconds_of, self._cut_by = cache(self._stage_seconds.labels), cache(self._cut.labels)
+        self._reported: tuple[str, int, str | None] | None = None
 
-    def ranked(self, ranked: RankingResult, seconds: float) -> None:
-        self._whole.observe(seconds)
-        for name, took in ranked.seconds.items():
-            self._of_stage(name).observe(took)
-        self._candidates.inc(len(ranked.received.ids) + len(ranked.received.unknown))
-        for cut in ranked.cuts:
+    def observe(self, result: RankingResult, seconds: float) -> None:
+        """Count a request that was ranked; `seconds` is the time from arrival to answer."""
+        self._request_seconds.observe(seconds)
+        for name, part in result.seconds.items():
+            self._seconds_of(name).observe(part)
+        self._candidates.inc(len(result.encoded.ids) + len(result.encoded.unknown))
+        for cut in result.cuts:
             self._cut_by(cut.stage).inc(len(cut.alive) - len(cut.kept))
-        if ranked.received.unknown:
-            self._unknown.inc(len(ranked.received.unknown))
-        for column in ranked.received.missing:
+        if result.encoded.unknown:
+            self._unknown.inc(len(result.encoded.unknown))
+        for column in result.encoded.missing:
             self._missing.labels(column).inc()
-        if ranked.fallback:
-            self._fallback.labels(ranked.fallback["stage"], ranked.fallback["why"]).inc()
-        self._tell()
+        if result.fallback:
+            self._fallback.labels(result.fallback["stage"], result.fallback["why"]).inc()
+        self._update_version()
 
-    def shed(self) -> None:
+    def count_shed(self) -> None:
+        """Count a request that was refused since too many were waiting."""
         self._shed.inc()
 
-    def failed(self) -> None:
+    def count_failed(self) -> None:
+        """Count a request whose first stage failed."""
         self._failed.inc()
 
-    def _tell(self) -> None:
-        manifest, trouble = self._follower.funnel.manifest, self._follower.trouble
-        news = (manifest.model_version, manifest.items_seq, trouble)
-        if news == self._told:
-            return
-        if self._told and self._told[0] != manifest.model_version:
-            self._version.labels(self._told[0]).set(0)
-        self._version.labels(manifest.model_version).set(1)
-        self._seq.set(manifest.items_seq)
-        self._ready.set(trouble is None)
-        self._told = news
-
-    def exposition(self) -> tuple[bytes, str]:
+    def expose(self) -> tuple[bytes, str]:
         """The text that Prometheus reads, and its content type."""
-        self._tell()
+        self._update_version()
         if not os.environ.get(MULTIPROC):
             return generate_latest(self._registry), CONTENT_TYPE_LATEST
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return generate_latest(registry), CONTENT_TYPE_LATEST
+
+    def _update_version(self) -> None:
+        """Set the gauges of the live version and readiness, if they have changed."""
+        manifest, trouble = self._follower.funnel.manifest, self._follower.trouble
+        current = (manifest.model_version, manifest.items_seq, trouble)
+        if current == self._reported:
+            return
+        if self._reported is not None and self._reported[0] != manifest.model_version:
+            self._version.labels(self._reported[0]).set(0)
+        self._version.labels(manifest.model_version).set(1)
+        self._items_seq.set(manifest.items_seq)
+        self._ready.set(trouble is None)
+        self._reported = current

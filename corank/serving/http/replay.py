@@ -1,4 +1,4 @@
-"""`corank replay`: logged requests through the version that answered them, and how far the scores are from the served.
+"""Logged requests through the version that answered them: how far the scores are from the served ones.
 
 Letters: n candidates.
 """
@@ -12,23 +12,22 @@ from typing import Any
 import msgspec
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from corank.bundle.bundle import Bundle
 from corank.core.errors import DataError
-from corank.core.types import Report
+from corank.core.types import Doubles, Report
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.serving.http.request_log import REQUEST, SERVED, VERSION
 from corank.serving.store.base import Store
 from corank.serving.store.fetch import fetch_bundle, restore
-from corank.serving.store.live_version import StoreState, journal
+from corank.serving.store.live_version import StoreState, read_journal
 
 TOLERANCE = 1e-5
 """Of a score: docs/bundle.md#parity."""
 
 FunnelOf = Callable[[str, int], Funnel | None]
-"""Of a model version and a change of its items, None where it is gone."""
+"""Model version and number of a change of its items → the funnel, None if it is gone."""
 
 
 @dataclass
@@ -38,29 +37,42 @@ class ReplayResult:
     requests: int = 0
     candidates: int = 0
     differ: int = 0
-    """Candidates with a score that is further off than the tolerance, or that one side never scored."""
+    """Candidates with a score that is off by more than the tolerance, or that only one side scored."""
     largest: float = 0.0
+    """Largest difference of two scores."""
     skipped: int = 0
     """Requests whose version is gone."""
 
+    def to_json(self) -> dict[str, Any]:
+        """The figures and the tolerance, for JSON."""
+        return vars(self) | {"tolerance": TOLERANCE}
+
 
 def replay(served: Iterable[Path], funnel_of: FunnelOf, report: Report = lambda line: None) -> ReplayResult:
-    """Compute the scores of logged requests anew. Raises DataError, RequestError."""
-    found = ReplayResult()
+    """Compute the scores of logged requests again.
+
+    Args:
+        served: files of a request log.
+        funnel_of: finds the funnel that answered.
+        report: receives a line per file.
+
+    Raises DataError, RequestError.
+    """
+    result = ReplayResult()
     funnels: dict[tuple[str, int], Funnel | None] = {}
     for path in served:
         frame = _read(path)
         for (_, request, *version), rows in frame.group_by(SERVED, REQUEST, *VERSION, maintain_order=True):
             key = (str(version[0]), int(version[1]))
             if key not in funnels:
-                funnels = {key: funnel_of(*key)}  # one at a time: they come in order
+                funnels = {key: funnel_of(*key)}  # one at a time is enough: versions come in order
             funnel = funnels[key]
             if funnel is None:
-                found.skipped += 1
+                result.skipped += 1
                 continue
-            _compare(found, funnel, str(request), rows)
-        report(f"{path.name}: {found.requests:,} requests, largest difference {found.largest:.2g}")
-    return found
+            _compare(result, funnel, str(request), rows)
+        report(f"{path.name}: {result.requests:,} requests, largest difference {result.largest:.2g}")
+    return result
 
 
 def _read(path: Path) -> pl.DataFrame:
@@ -76,59 +88,54 @@ def _read(path: Path) -> pl.DataFrame:
     return frame
 
 
-def _compare(found: ReplayResult, funnel: Funnel, request: str, rows: pl.DataFrame) -> None:
-    """By stage, so far as the service came: a stage that was late there is left out here."""
-    # what has yet to arrive is never late
-    ranked = funnel.ranked(Request.parse(msgspec.json.decode(request)), arrived=math.inf)
-    place = {id_: n for n, id_ in enumerate(rows[funnel.manifest.item].to_list())}
-    at = np.array([place.get(id_, len(rows)) for id_ in ranked.received.ids], dtype=np.int64)
-    off = np.ones(len(rows) + 1, dtype=bool)  # the last place is for all that are not in the log
-    off[at] = False
-    for cut in ranked.cuts:
-        served, ours = _served(cut.stage, rows), np.full(len(rows) + 1, np.nan)
+def _compare(result: ReplayResult, funnel: Funnel, request: str, rows: pl.DataFrame) -> None:
+    """Add one request to the result. Stages that did not finish when it was served are left out."""
+    # a request that has yet to arrive is never late
+    ranking = funnel.run(Request.parse(msgspec.json.decode(request)), arrived=math.inf)
+    row_of = {id_: n for n, id_ in enumerate(rows[funnel.manifest.item].to_list())}
+    row = np.array([row_of.get(id_, len(rows)) for id_ in ranking.encoded.ids], dtype=np.int64)
+    differs = np.ones(len(rows) + 1, dtype=bool)  # the last row is for candidates that are not in the log
+    differs[row] = False
+    for cut in ranking.cuts:
+        served, computed = _served_scores(cut.stage, rows), np.full(len(rows) + 1, np.nan)
         if np.isnan(served).all():
             continue
-        ours[at[cut.alive]] = cut.score
-        gap = np.abs(served - ours)
-        off |= (np.isnan(served) != np.isnan(ours)) | (gap > TOLERANCE)
-        found.largest = max(found.largest, float(np.nanmax(gap, initial=0)))
-    found.requests += 1
-    found.candidates += len(rows)
-    found.differ += int(off[:-1].sum())
+        computed[row[cut.alive]] = cut.score
+        difference = np.abs(served - computed)
+        differs |= (np.isnan(served) != np.isnan(computed)) | (difference > TOLERANCE)
+        result.largest = max(result.largest, float(np.nanmax(difference, initial=0)))
+    result.requests += 1
+    result.candidates += len(rows)
+    result.differ += int(differs[:-1].sum())
 
 
-def _served(stage: str, rows: pl.DataFrame) -> NDArray[np.float64]:
-    """A stage's scores as they were served, NaN where there is none: (n + 1,)."""
+def _served_scores(stage: str, rows: pl.DataFrame) -> Doubles:
+    """A stage's scores as served, NaN for none, and NaN for the row of candidates not in the log: (n + 1,)."""
     name = f"score_{stage}"
     values = rows[name].to_numpy() if name in rows.columns else np.full(len(rows), np.nan)
     return np.append(values.astype(np.float64), np.nan)
 
 
-def of_bundle(path: Path) -> FunnelOf:
-    """Those that a bundle's folder holds now: one."""
+def bundle_funnels(path: Path) -> FunnelOf:
+    """Find funnels in a bundle's folder, which holds one. Raises BundleError."""
     funnel = Funnel(Bundle.open(path))
     held = (funnel.manifest.model_version, funnel.manifest.items_seq)
     return lambda model, seq: funnel if (model, seq) == held else None
 
 
-def of_store(store: Store, cache: Path) -> FunnelOf:
-    """Those of a store, after any change that its journal still tells."""
-
+def store_funnels(store: Store, cache: Path) -> FunnelOf:
+    """Find funnels in a store, after any change that its journal still has; bundles are fetched into `cache`."""
     bundles: dict[str, Funnel] = {}
 
-    def funnel_of(model: str, seq: int) -> Funnel | None:
+    def find(model: str, seq: int) -> Funnel | None:
         nonlocal bundles
-        _, head = StoreState.read(store)
-        for _, change in journal(store, seq - 1, seq):
-            version, facts = change.version, head.versions.get(change.version)
-            if facts is not None and facts.model_version == model and head.tells(facts):
+        _, state = StoreState.read(store)
+        for _, change in read_journal(store, seq - 1, seq):
+            version, facts = change.version, state.versions.get(change.version)
+            if facts is not None and facts.model_version == model and state.journal_covers(facts):
                 if version not in bundles:
                     bundles = {version: Funnel(fetch_bundle(store, version, cache))}
                 return restore(store, version, bundles[version], seq)
         return None
 
-    return funnel_of
-
-
-def plain(found: ReplayResult) -> dict[str, Any]:
-    return vars(found) | {"tolerance": TOLERANCE}
+    return find

@@ -1,1 +1,1 @@
-"""Versions of bundles in a store, and how a service follows them."""
+"""Stores of published bundles, and how a service follows them."""

@@ -1,7 +1,7 @@
-"""A store's version → a bundle on this machine's disk, memory-mapped by all who serve it; and what came since.
+"""A store's version → a bundle on this machine's disk, which all who serve it map into memory, and later changes.
 
-The bundle is fetched once. Items that were upserted lie on top of it, in memory: who follows the store reads what came
-from its journal, change by change, so that what is served is the state of one change, whole.
+The bundle is fetched once. Items that were upserted since are a layer in memory: a follower reads them from the
+journal, change by change, so that it always serves the state after one change, complete.
 """
 
 import fcntl
@@ -21,44 +21,51 @@ from corank.core.errors import BundleError, StoreError
 from corank.core.files import read_frame
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import Store
-from corank.serving.store.live_version import StoreState, journal
-from corank.serving.store.publish import (
-    BLOCK,
-    KEYS,
+from corank.serving.store.go_live import changed_records
+from corank.serving.store.live_version import StoreState, read_journal
+from corank.serving.store.publish import BLOCK
+from corank.serving.store.record_codec import RecordFormat, to_keys
+from corank.serving.store.version_parts import (
+    ITEM_KEYS,
     DamagedError,
-    carried,
-    chunks,
-    on_top,
+    is_stored_part,
+    read_chunks,
     read_stored_manifest,
 )
-from corank.serving.store.record_codec import RecordFormat, to_keys
 
 KEPT = 4
-"""Bundles in a cache: what was live lately may be again."""
+"""Bundles in a cache: a recent version may go live again."""
 VERSION = re.compile(r"[0-9a-f]{16}-\d+-[0-9a-f]{8}")
 
 
-def fetch_bundle(store: Store, version: str, cache: Path, proven: bool = False) -> Bundle:
-    """The bundle of a version, in `cache`, from where it is taken if it is there: proven, unless it was just now.
+def fetch_bundle(store: Store, version: str, cache: Path, verified: bool = False) -> Bundle:
+    """Fetch the bundle of a version into a cache, unless it is there.
 
-    Processes that ask for one version at once fetch it once. Of others, the cache keeps those that were asked for last.
+    Processes that fetch the same version at once fetch it once. The cache keeps the versions that were used last.
+
+    Args:
+        store: the store.
+        version: its name.
+        cache: a folder.
+        verified: whether the bundle in the cache has just been verified.
+
     Raises StoreError, BundleError.
     """
     path = cache / version
     with _locked(cache, f".{version}.lock"):
         try:
-            bundle = Bundle.open(path, proven)
+            bundle = Bundle.open(path, verified)
         except BundleError:
             manifest = read_stored_manifest(store, version)
             bundle = write_bundle(path, manifest, lambda folder: _fill(folder, store, version, manifest))
-        _tidy(path)
-    # what is written gets a name of its own; here the store's counts
+        _remove_old(path)
+    # `write_bundle` named the content itself; the store's name counts
     return Bundle(bundle.folder, bundle.manifest.model_copy(update={"content": version}))
 
 
 @contextmanager
 def _locked(folder: Path, name: str) -> Iterator[None]:
-    """Held by one process at a time; let go of when it ends, be it by a signal. Raises BundleError."""
+    """Hold a lock, which one process at a time can; a signal that ends the process releases it. Raises BundleError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / name).open("w")
@@ -69,88 +76,88 @@ def _locked(folder: Path, name: str) -> Iterator[None]:
         yield
 
 
-def _tidy(path: Path) -> None:
-    """Remove the versions that nobody asked for lately; who has one in memory keeps its files to the end."""
-    with suppress(OSError):  # another process does it, too
+def _remove_old(path: Path) -> None:
+    """Remove the versions that were not used lately; a process that has one mapped keeps its files until it ends."""
+    with suppress(OSError):  # another process may do the same
         os.utime(path)
         found = (file.parent for file in path.parent.glob("*/manifest.json"))
-        held = [one for one in found if VERSION.fullmatch(one.name)]
-        for old in sorted(held, key=lambda one: one.stat().st_mtime_ns)[:-KEPT]:
+        versions = [one for one in found if VERSION.fullmatch(one.name)]
+        for old in sorted(versions, key=lambda one: one.stat().st_mtime_ns)[:-KEPT]:
             shutil.rmtree(old, ignore_errors=True)
 
 
 def _fill(folder: Path, store: Store, version: str, manifest: BundleManifest) -> None:
     for part, facts in manifest.parts.items():
-        if carried(part):
+        if is_stored_part(part):
             (folder / part).parent.mkdir(parents=True, exist_ok=True)
             with (folder / part).open("wb") as file:
-                file.writelines(chunks(store, version, part, facts))
-    layer = _items(folder, store, version, RecordFormat.from_manifest(manifest))
+                file.writelines(read_chunks(store, version, part, facts))
+    layer = _read_items(folder, store, version, RecordFormat.from_manifest(manifest))
     layer.records.save(folder / "items")
     save_vectors(folder, layer.vectors)
 
 
-def _items(folder: Path, store: Store, version: str, form: RecordFormat) -> ItemLayer:
-    """The records of the bundle's items, block by block in their order; raises StoreError for one that is not there."""
-    keys = to_keys(read_frame(folder / KEYS).to_series())
-    layers = []
+def _read_items(folder: Path, store: Store, version: str, form: RecordFormat) -> ItemLayer:
+    """Read the records of the bundle's items in their order, block by block. Raises StoreError if one is missing."""
+    keys = to_keys(read_frame(folder / ITEM_KEYS).to_series())
+    layers: list[ItemLayer] = []
     for first in range(0, len(keys), BLOCK):
-        some = keys[first : first + BLOCK]
-        found = store.get(f"items/{version}", some)
-        held = {key: record for key, record in zip(some, found, strict=True) if record is not None}
-        if len(held) < len(some):
+        block = keys[first : first + BLOCK]
+        values = store.get(f"items/{version}", block)
+        records = {key: record for key, record in zip(block, values, strict=True) if record is not None}
+        if len(records) < len(block):
             raise DamagedError(
-                f"{store.address}: {len(some) - len(held)} records of {version} are missing; publish it again"
+                f"{store.address}: {len(block) - len(records)} records of {version} are missing; publish it again"
             )
-        layers.append(form.decode(held))
+        layers.append(form.decode(records))
     return ItemLayer.concat(layers)
 
 
 def load_latest(store: Store, version: str, funnel: Funnel) -> Funnel:
-    """A version's funnel with all that came since its bundle, as of one change. Raises StoreError."""
-    _, head = StoreState.read(store)
-    head.facts(store, version)
-    funnel, form = _bundles(funnel), RecordFormat.from_manifest(funnel.manifest)
+    """Apply all changes since a version's bundle to its funnel, as of one change. Raises StoreError."""
+    _, state = StoreState.read(store)
+    state.require_version(store, version)
+    funnel, form = _without_changes(funnel), RecordFormat.from_manifest(funnel.manifest)
     records = {key: record for pairs in store.scan(f"changed/{version}") for key, record in pairs}
     newer = form.decode(records) if records else None
-    # a record may be newer than the head that was read: what came since is put on top once more
-    return catch_up(store, version, funnel.renewed(head.until(version), newer))
+    # a record may be newer than the state that was read: later changes are applied once more
+    return catch_up(store, version, funnel.with_changes(state.applied_until(version), newer))
 
 
-def _bundles(funnel: Funnel) -> Funnel:
-    """Without what came since its bundle."""
+def _without_changes(funnel: Funnel) -> Funnel:
+    """The funnel of the bundle alone."""
     items = LayeredItems(funnel.request_encoder.items.layers[:1])
     bare = copy(funnel)
-    bare.request_encoder = funnel.request_encoder.renewed(items)
+    bare.request_encoder = funnel.request_encoder.with_items(items)
     bare.retrieval = funnel.retrieval and funnel.retrieval.with_items(items)
     return bare
 
 
 def restore(store: Store, version: str, funnel: Funnel, seq: int) -> Funnel:
-    """A version's funnel, its bundle's, brought to the state after an earlier change.
+    """Bring the funnel of a version's bundle to the state after an earlier change.
 
-    Raises StoreError where the journal does not reach back so far.
+    Raises StoreError if the journal does not reach back so far.
     """
-    _, head = StoreState.read(store)
-    facts, form = head.facts(store, version), RecordFormat.from_manifest(funnel.manifest)
-    if not head.tells(facts):
+    _, state = StoreState.read(store)
+    facts, form = state.require_version(store, version), RecordFormat.from_manifest(funnel.manifest)
+    if not state.journal_covers(facts):
         raise StoreError(f"{store.address}: the journal has not all that came since {version} any more")
     records: dict[bytes, bytes] = {}
-    for _, change in journal(store, head.journal_from - 1, seq):
-        records |= on_top(funnel, version, facts, change)
-    return funnel.renewed(seq, form.decode(records) if records else None)
+    for _, change in read_journal(store, state.journal_from - 1, seq):
+        records |= changed_records(funnel, version, facts, change)
+    return funnel.with_changes(seq, form.decode(records) if records else None)
 
 
 def catch_up(store: Store, version: str, funnel: Funnel) -> Funnel:
-    """A funnel of the state after one change, brought forward to the last one of its version. Raises StoreError."""
+    """Apply to a version's funnel, as of one change, all later changes. Raises StoreError."""
     seq = funnel.manifest.items_seq
-    _, head = StoreState.read(store)
-    facts, until = head.facts(store, version), head.until(version)
-    changes = journal(store, seq, until)
+    _, state = StoreState.read(store)
+    facts, until = state.require_version(store, version), state.applied_until(version)
+    changes = read_journal(store, seq, until)
     if not facts.seq <= seq <= until or len(changes) < until - seq:
-        # it was away and is live again, or the journal does not reach back so far
+        # the version was replaced and is live again, or the journal does not reach back so far
         return load_latest(store, version, funnel)
     records = {key: record for _, change in changes for key, record in change.records}
     if records:
-        return funnel.renewed(until, RecordFormat.from_manifest(funnel.manifest).decode(records))
-    return funnel if seq == until else funnel.renewed(until)
+        return funnel.with_changes(until, RecordFormat.from_manifest(funnel.manifest).decode(records))
+    return funnel if seq == until else funnel.with_changes(until)

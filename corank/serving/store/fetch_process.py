@@ -1,6 +1,6 @@
-"""Fetches a store's version in a process of its own, which gives way to those who serve.
+"""Fetch a store's version in a process of its own, with low priority, while the service answers requests.
 
-To decode a million records takes seconds of a core and a gigabyte, neither of which a service has to spare.
+Decoding a million records takes seconds of a core and a gigabyte, neither of which a service can spare.
 """
 
 import json
@@ -12,14 +12,15 @@ from corank.core.registry import load_environment_plugins
 from corank.serving.store.base import open_store
 from corank.serving.store.fetch import fetch_bundle
 
-GIVES_WAY = 19
-"""Entirely: what a core has left over is enough."""
+NICENESS = 19
+"""The lowest priority."""
 
 
 def fetch_in_subprocess(url: str, cache: Path, version: str) -> bool:
-    """Whether `cache` has the version now, proven; what was wrong, if it has not, is told by who fetches it next."""
-    given = json.dumps([url, str(cache), version])  # not an argument: an address may hold a password
-    command = ["nice", "-n", str(GIVES_WAY), sys.executable, "-m", "corank.serving.store.fetch_process"]
+    """Fetch a version into a cache; False if that failed, for a reason that the next fetch reports."""
+    # by standard input, since others can read arguments, and a URL may hold a password
+    given = json.dumps([url, str(cache), version])
+    command = ["nice", "-n", str(NICENESS), sys.executable, "-m", "corank.serving.store.fetch_process"]
     try:
         done = subprocess.run(command, input=given, text=True, capture_output=True, check=False)
     except OSError:

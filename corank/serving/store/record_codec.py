@@ -1,4 +1,4 @@
-"""An item record as bytes: what a store holds of an item, its vectors and its encoded row, under its key.
+"""Item records as bytes: an item's vectors and its encoded row, as a store holds them under the item's key.
 
 A record is a fixed part, packed little-endian, then the values of its lists, 8 bytes each. The fixed part begins with
 a CRC-32 of the model version, of the key and of all that follows. `RecordFormat.fields` tells what lies where, so that
@@ -32,20 +32,25 @@ _SIGN = np.uint64(1 << 63)
 
 @dataclass(frozen=True)
 class RecordFormat:
-    """What a record of one model version consists of."""
+    """The layout of the records of one model version."""
 
     model: str
-    """The version."""
+    """The model version."""
     ids: int
+    """Number of id features of an item."""
     numbers: int
+    """Number of numbers of an item's row."""
     lists: int
+    """Number of list features of an item."""
     operands: OperandNames
     columns: tuple[str, ...]
+    """Columns of an item that values of stages name."""
     vectors: tuple[tuple[str, int], ...]
-    """By towers stage: d."""
+    """By stage that has item vectors: d."""
 
     @classmethod
     def from_manifest(cls, manifest: BundleManifest) -> Self:
+        """Derive the layout from a bundle's manifest."""
         placed, wanted = manifest.declared.row_features("item"), OperandNames.of(manifest.declared, "item")
         return cls(
             manifest.model_version,
@@ -59,6 +64,7 @@ class RecordFormat:
 
     @cached_property
     def dtype(self) -> np.dtype[Any]:
+        """The type of the fixed part."""
         fields: list[tuple[str, str, tuple[int, ...]]] = [("crc", "<u4", ())]
         fields += [(f"vector.{stage}", "<f4", (d,)) for stage, d in self.vectors]
         fields += [("ids", "<i4", (self.ids,)), ("numbers", "<f4", (self.numbers,))]
@@ -72,7 +78,7 @@ class RecordFormat:
 
     @property
     def fields(self) -> dict[str, tuple[int, str, int]]:
-        """Of the fixed part: offset in bytes, type as numpy writes it, and how many."""
+        """The fields of the fixed part: offset in bytes, type as numpy writes it, and count."""
         found = {}
         for name, (kind, offset, *_) in (self.dtype.fields or {}).items():
             base, shape = kind.subdtype or (kind, ())
@@ -80,7 +86,7 @@ class RecordFormat:
         return found
 
     def encode(self, layer: ItemLayer, index: NDArray[np.int64]) -> list[tuple[bytes, bytes]]:
-        """Key and record of some of a layer's items."""
+        """Encode the items of a layer at `index` as keys and records."""
         rows, operands = layer.records.rows.take(index), layer.records.operands.take(index)
         fixed = np.zeros(len(index), dtype=self.dtype)
         fixed["ids"], fixed["numbers"] = rows.ids, rows.numbers
@@ -95,12 +101,12 @@ class RecordFormat:
         lists = [*rows.lists, *(operands.lists[name] for name in self.operands.lists)]
         for n, values in enumerate(lists):
             fixed["lengths"][:, n] = values.length
-        return self._sealed(to_keys(layer.records.ids.values[index]), fixed, lists)
+        return self._seal(to_keys(layer.records.ids.values[index]), fixed, lists)
 
-    def _sealed(
+    def _seal(
         self, keys: Sequence[bytes], fixed: NDArray[Any], lists: Sequence[Ragged]
     ) -> list[tuple[bytes, bytes]]:
-        """With each key its record: checksum, fixed part, the values of its lists."""
+        """Join each record: checksum, fixed part, the values of its lists; return keys and records."""
         size, whole = fixed.dtype.itemsize, fixed.tobytes()
         ends = [(np.append(0, np.cumsum(values.length, dtype=np.int64)) * 8).tolist() for values in lists]
         flats = [_eight(values.flat()).tobytes() for values in lists]
@@ -120,11 +126,14 @@ class RecordFormat:
         return zlib.crc32(self.model.encode())
 
     def is_intact(self, key: bytes, record: bytes) -> bool:
-        """Whether a record is whole, its key's, and of this model version."""
+        """Whether a record is undamaged, belongs to its key, and is of this model version."""
         return len(record) >= self.dtype.itemsize and record[:CRC] == self._checksum(key, record[CRC:])
 
     def decode(self, records: Mapping[bytes, bytes]) -> ItemLayer:
-        """The layer of N records by key. Raises StoreError for one that is damaged or of another model version."""
+        """Decode N records by key to a layer, in the order of the keys.
+
+        Raises StoreError for a record that is damaged or of another model version.
+        """
         keys = sorted(records)
         ids, values = to_ids(keys), [records[key] for key in keys]
         for key, value in zip(keys, values, strict=True):
@@ -164,12 +173,12 @@ class RecordFormat:
 
 
 def _eight(values: NDArray[Any]) -> NDArray[Any]:
-    """Codes or hashes in 8 bytes each."""
+    """Convert codes or hashes to 8 bytes each."""
     return values.astype("<u8" if values.dtype == np.uint64 else "<i8", copy=False)
 
 
 def to_keys(ids: pl.Series) -> list[bytes]:
-    """The store's key of each id: `i` and the number, big-endian, its sign flipped; or `s` and the text in UTF-8."""
+    """Convert ids to keys: `i` and the number, big-endian, its sign flipped; or `s` and the text in UTF-8."""
     if ids.dtype == pl.String:
         return [b"s" + value.encode() for value in ids.to_list()]
     flipped = (ids.to_numpy().view(np.uint64) ^ _SIGN).astype(">u8").tobytes()
@@ -177,7 +186,7 @@ def to_keys(ids: pl.Series) -> list[bytes]:
 
 
 def to_ids(keys: Iterable[bytes]) -> pl.Series:
-    """The ids of keys, all of one type."""
+    """Convert keys to ids, all of one type."""
     keys = list(keys)
     if keys and keys[0][:1] == b"s":
         return pl.Series("item", [key[1:].decode() for key in keys], dtype=pl.String)

@@ -1,4 +1,4 @@
-"""Users in a store: their columns as a table has them, for requests that give no more than an id."""
+"""Users in a store: their columns, for requests that give only a user's id."""
 
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,8 @@ from corank.serving.store.publish import BLOCK
 from corank.serving.store.record_codec import to_keys
 
 
-def columns_of(manifest: BundleManifest) -> list[str]:
-    """The columns of a user that a request may carry, histories among them."""
+def user_columns(manifest: BundleManifest) -> list[str]:
+    """Return the columns of a user that a request may have, histories among them."""
     columns = manifest.request_columns
     return [*columns.user, *(name for name in columns.histories if name not in columns.user)]
 
@@ -28,7 +28,16 @@ def columns_of(manifest: BundleManifest) -> list[str]:
 def put_users(
     source: str, bundle: Bundle, store: Store, progress: Progress = lambda done, total: None
 ) -> int:
-    """Put the newest row of every user of a table into a store; how many. They are of no version.
+    """Put the newest row of every user of a table into a store, for all its versions.
+
+    Args:
+        source: the table: a file or a glob.
+        bundle: tells which columns are needed.
+        store: the store.
+        progress: receives how many users are written.
+
+    Returns:
+        The number of users.
 
     Raises DataError, StoreError.
     """
@@ -38,9 +47,9 @@ def put_users(
     table.check_whole([manifest.user])
     if table.types[manifest.user].is_temporal():
         raise table.unfit(manifest.user, "whole numbers or text")
-    columns = [c for c in columns_of(manifest) if c in table.types]
+    columns = [c for c in user_columns(manifest) if c in table.types]
     if not columns:
-        raise DataError(f"{source}: has none of the columns {', '.join(columns_of(manifest))}")
+        raise DataError(f"{source}: has none of the columns {', '.join(user_columns(manifest))}")
     rows = table.frame.select(table.key(manifest.user).alias(ID), table.valid_from().alias(FROM), *columns)
     frame = newest_rows(table.collect(rows.drop_nulls(ID)))
     for first in range(0, len(frame), BLOCK):
@@ -57,8 +66,8 @@ class UserStore:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def columns(self, id_: Any) -> dict[str, Any] | None:
-        """A user's columns, None for one that the store does not have. Raises StoreError."""
+    def find(self, id_: Any) -> dict[str, Any] | None:
+        """Return a user's columns, None if the store does not have the user. Raises StoreError."""
         if type(id_) not in (int, str):
             return None
         (raw,) = self._store.get(USERS, to_keys(pl.Series([id_])))

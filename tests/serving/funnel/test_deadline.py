@@ -50,21 +50,21 @@ def test_the_thread_ends_with_the_watch() -> None:
 
 
 def test_a_pace_is_the_99th_percentile_of_the_last_durations() -> None:
-    pace = LatencyTracker()
+    tracker = LatencyTracker()
     for _ in range(FEW - 1):
-        pace.took(1.0)
-    assert pace.p99 == 0.0
-    pace.took(1.0)
-    assert pace.p99 == 1.0
+        tracker.record(1.0)
+    assert tracker.p99 == 0.0
+    tracker.record(1.0)
+    assert tracker.p99 == 1.0
     for _ in range(SAMPLES + FEW):
-        pace.took(2.0)
-    assert pace.p99 == pytest.approx(2.0)
+        tracker.record(2.0)
+    assert tracker.p99 == pytest.approx(2.0)
 
 
 def test_what_was_slow_once_is_tried_again() -> None:
-    pace = LatencyTracker()
+    tracker = LatencyTracker()
     for _ in range(100):
-        pace.took(5.0)
+        tracker.record(5.0)
     for _ in range(100):
-        pace.skipped()
-    assert pace.p99 == 0.0
+        tracker.record_skip()
+    assert tracker.p99 == 0.0

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from corank.serving.funnel.example import example
-from corank.serving.funnel.funnel import Request
-from corank.serving.http.schemas import rank
+from corank.serving.funnel.example import make_example
+from corank.serving.funnel.request import Request
+from corank.serving.http.schemas import decode_request
 from tests.support.cases import Case
 from tests.support.random_worlds import DERIVED, LONG, RICH, Drawn, drawn_worlds
 from tests.support.shared import shared_case
@@ -16,8 +16,8 @@ from tests.support.shared import shared_case
 
 def assert_ranked(case: Case) -> None:
     for seed in range(3):
-        made = example(case.funnel, np.random.default_rng(seed))
-        assert rank(json.dumps(made).encode()).candidates == made["candidates"]
+        made = make_example(case.funnel, np.random.default_rng(seed))
+        assert decode_request(json.dumps(made).encode()).candidates == made["candidates"]
         answer = case.funnel.rank(Request.parse(made | {"trace": True}))
         assert (answer["missing"], answer["unknown"]) == ([], [])
         assert len(answer["trace"]) == 16
@@ -44,5 +44,5 @@ def test_so_is_that_of_any_bundle(tmp_path_factory: pytest.TempPathFactory, draw
 
 def test_examples_differ() -> None:
     case = shared_case(RICH)
-    first, second = (example(case.funnel, np.random.default_rng(seed)) for seed in (0, 1))
+    first, second = (make_example(case.funnel, np.random.default_rng(seed)) for seed in (0, 1))
     assert first["candidates"] != second["candidates"]

@@ -12,7 +12,7 @@ from scipy.special import expit
 from corank.core.errors import RequestError
 from corank.core.types import Floats
 from corank.evaluation.predict import predict
-from corank.serving.funnel.funnel import Request
+from corank.serving.funnel.request import Request
 from tests.support.cases import Case
 from tests.support.random_worlds import DERIVED, LONG, RICH, Drawn, drawn_worlds
 from tests.support.shared import shared_case
@@ -232,7 +232,7 @@ def test_a_text_of_values_may_be_given_as_their_list(rich: Case, wide: dict[str,
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"candidates": []}, "request: candidates: List should have at least 1 item after validation, not 0"),
+        ({"candidates": []}, "request: candidates: expected a list of one or more; received []"),
         ({"candidates": [1, 2, 1]}, "candidates: 1 is there twice; give each candidate once"),
         ({"candidates": [1, {"id": 1}]}, "candidates: 1 is there twice"),
         (
@@ -286,12 +286,12 @@ def test_a_text_of_values_may_be_given_as_their_list(rich: Case, wide: dict[str,
         ({"user": {"history_0": [1.5]}}, "user.history_0.0: expected an item id, or {"),
         ({"user": {"user_1": [["w1"]]}}, "feature 'user_1': expected texts; received ['w1']"),
         ({"user": {"user_0": float("nan")}}, "feature 'user_0': NaN is no number"),
-        ({"user": 7}, "request: user: Input should be a valid dictionary; received 7"),
+        ({"user": 7}, "request: user: expected an object; received 7"),
         ({"context": {"context_0": ["w1"]}}, "feature 'context_0': expected whole numbers or text; received"),
         ({"context": {"user_0": 1}}, "context: the bundle knows no 'user_0' here; known: context_0"),
         ({"keep": {"ranker": 3}}, "keep: no stage 'ranker'; the bundle's stages are prerank, rank"),
-        ({"keep": {"rank": 0}}, "request: keep.rank: Input should be greater than 0; received 0"),
-        ({"candidate": [1]}, "request: (top level): unknown key 'candidate'; did you mean 'candidates'?"),
+        ({"keep": {"rank": 0}}, "request: keep.rank: expected a whole number of 1 or more; received 0"),
+        ({"candidate": [1]}, "request: unknown key 'candidate'; did you mean 'candidates'?"),
     ],
 )
 def test_unsound_request_is_refused_and_names_the_field(
@@ -310,7 +310,7 @@ def test_unsound_request_is_refused_and_names_the_field(
         (None, "no such file"),
         ("{", "not valid JSON: "),
         (b"\xff\xfe", "not valid JSON: "),
-        ("[1]", "Input should be"),
+        ("[1]", "expected an object with a `user`; received [1]"),
         ("{}", "user: required, but not given"),
     ],
 )

@@ -18,10 +18,12 @@ import pytest
 from starlette.testclient import TestClient
 
 from corank.serving.funnel.deadline import DeadlineTimer
-from corank.serving.funnel.funnel import Funnel, Request
+from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.graph_scorer import GraphScorer
+from corank.serving.funnel.request import Request
 from corank.serving.funnel.stage_scorer import open_graph
-from corank.serving.http.app import REMEMBERED, Limits, Service
+from corank.serving.http.app import REMEMBERED_BYTES, RankingService
+from corank.serving.http.body import Limits
 from corank.serving.http.follower import BundleSource, Follower, StoreSource
 from corank.serving.store.base import open_store
 from corank.serving.store.live_version import USERS
@@ -48,7 +50,7 @@ def bundle(case: Case) -> Path:
 
 @pytest.fixture
 def client(bundle: Path) -> Iterator[TestClient]:
-    with TestClient(Service(Follower(BundleSource(bundle)), Limits(), "secret").app()) as client:
+    with TestClient(RankingService(Follower(BundleSource(bundle)), Limits(), "secret").app()) as client:
         yield client
 
 
@@ -63,7 +65,7 @@ def follower(bundle: Path, tmp_path: Path) -> Iterator[Follower]:
 
 @pytest.fixture
 def of_store(follower: Follower) -> Iterator[TestClient]:
-    with TestClient(Service(follower, Limits(), "secret").app()) as client:
+    with TestClient(RankingService(follower, Limits(), "secret").app()) as client:
         yield client
 
 
@@ -113,7 +115,7 @@ def test_what_cannot_be_answered_is_refused_with_its_field(
 
 
 def test_a_body_has_a_largest_size_whether_its_length_is_told_or_not(bundle: Path) -> None:
-    with TestClient(Service(Follower(BundleSource(bundle)), Limits(body=1000)).app()) as client:
+    with TestClient(RankingService(Follower(BundleSource(bundle)), Limits(body=1000)).app()) as client:
         assert client.post("/rank", content=b" " * 1001).status_code == 413
         pieces = (b" " * 100 for _ in range(11))
         assert client.post("/rank", content=pieces).status_code == 413
@@ -126,7 +128,7 @@ def test_who_writes_needs_the_token(of_store: TestClient, bundle: Path) -> None:
         assert of_store.post(path, json=item).status_code == 401
         assert of_store.post(path, json=item, headers={"Authorization": "Bearer secre"}).status_code == 401
     assert of_store.post("/reload", headers=TOKEN).json()["items_seq"] == 1
-    with TestClient(Service(Follower(BundleSource(bundle)), Limits()).app()) as open_to_nobody:
+    with TestClient(RankingService(Follower(BundleSource(bundle)), Limits()).app()) as open_to_nobody:
         assert open_to_nobody.post("/items", json=item, headers=TOKEN).status_code == 403
 
 
@@ -170,7 +172,7 @@ def test_a_bundle_takes_no_items(client: TestClient) -> None:
 
 def test_more_requests_than_may_wait_are_sent_away(bundle: Path) -> None:
     """Forty at once, of which the first eight may wait; whoever is sent away is told when to come back."""
-    service = Service(Follower(BundleSource(bundle)), Limits(queue=8))
+    service = RankingService(Follower(BundleSource(bundle)), Limits(queue=8))
     app, body = service.app(), {"user": {}, "candidates": list(range(16))}
 
     async def all_at_once() -> list[httpx2.Response]:
@@ -183,12 +185,12 @@ def test_more_requests_than_may_wait_are_sent_away(bundle: Path) -> None:
     statuses = Counter(answer.status_code for answer in answers)
     assert set(statuses) == {200, 503} and statuses[200] >= 8
     assert {answer.headers.get("Retry-After") for answer in answers if answer.status_code == 503} == {"1"}
-    assert f"corank_shed_total {statuses[503]}.0" in service.gauges.exposition()[0].decode()
+    assert f"corank_shed_total {statuses[503]}.0" in service.metrics.expose()[0].decode()
     assert service._waiting == 0
 
 
 def test_whoever_sends_slowly_keeps_nobody_out_and_is_told_to_go(bundle: Path) -> None:
-    service = Service(Follower(BundleSource(bundle)), Limits(queue=2, seconds=0.5))
+    service = RankingService(Follower(BundleSource(bundle)), Limits(queue=2, seconds=0.5))
     body = msgspec.json.encode({"user": {}, "candidates": [1]})
 
     async def slowly() -> AsyncIterator[bytes]:
@@ -240,7 +242,7 @@ def test_a_server_that_stops_is_served_on_without(bundle: Path, tmp_path: Path) 
         publish(bundle, store)
         store.put({USERS: [(to_keys(pl.Series([1]))[0], b'{"user_0": 5.0}')]})
         follower = Follower(StoreSource(store, tmp_path / "cache"), every=0.05)
-        with TestClient(Service(follower, Limits(), "secret", UserStore(store)).app()) as client:
+        with TestClient(RankingService(follower, Limits(), "secret", UserStore(store)).app()) as client:
             asked = {"user": {"id": 1}, "candidates": [1]}
             assert client.post("/rank", json=asked).json()["user"] == "stored"
             assert client.post("/rank", json=asked | {"user": {"id": 2}}).json()["user"] == "new"
@@ -261,7 +263,7 @@ def test_a_bundle_that_is_exported_anew_goes_live(case: Case, tmp_path: Path) ->
     from corank.training.export import export
 
     path = Path(shutil.copytree(case.base / "bundle", tmp_path / "bundle"))
-    with TestClient(Service(Follower(BundleSource(path), every=0.05), Limits()).app()) as client:
+    with TestClient(RankingService(Follower(BundleSource(path), every=0.05), Limits()).app()) as client:
         assert client.get("/version").json()["items_seq"] == 1
         export(path, case.config, case.packed, case.model, case.calibrators)
         deadline = time.monotonic() + 10
@@ -274,7 +276,7 @@ def test_late_and_failing_rankers_leave_the_order_to_the_first_stage(case: Case)
     funnel = Funnel.open(case.base / "bundle")
     request = Request.parse(case.request("test", 0))
     first, last = funnel.manifest.stages
-    alone = funnel.ranked(request).cuts[0]
+    alone = funnel.run(request).cuts[0]
     for stage, why in ((last.model_copy(update={"deadline_ms": 1e-6}), "skipped"), (last, "failed")):
         if why == "failed":
             prerank = open_graph(funnel.scorer.folder / "prerank.item.onnx")  # refuses the ranker's inputs
@@ -282,7 +284,7 @@ def test_late_and_failing_rankers_leave_the_order_to_the_first_stage(case: Case)
             assert isinstance(ranker, GraphScorer)
             ranker.session = prerank
         funnel.manifest = funnel.manifest.model_copy(update={"stages": [first, stage]})
-        answer = funnel.ranked(request).answer()
+        answer = funnel.run(request).to_answer()
         assert answer["fallback"] == {"stage": "rank", "why": why} and answer["stage"] == "prerank"
         best = alone.alive[alone.kept][: last.keep].tolist()
         received = funnel.request_encoder.encode(request)
@@ -296,7 +298,7 @@ def test_a_ranker_that_takes_too_long_is_stopped(case: Case) -> None:
     late = last.model_copy(update={"deadline_ms": 100.0, "keep": 10})
     wide = first.model_copy(update={"keep": 100_000})
     funnel.manifest = funnel.manifest.model_copy(update={"stages": [wide, late]})
-    funnel._watch = DeadlineTimer()
+    funnel._timer = DeadlineTimer()
     ranker = funnel.scorer.stages["rank"]
     assert isinstance(ranker, GraphScorer)
     real = ranker.session
@@ -312,9 +314,9 @@ def test_a_ranker_that_takes_too_long_is_stopped(case: Case) -> None:
     ranker.session = Slow()
     began = time.perf_counter()
     everyone = case.items["item_id"].to_list()
-    ranked = funnel.ranked(Request.parse(case.request("test", 0) | {"candidates": everyone}))
+    ranked = funnel.run(Request.parse(case.request("test", 0) | {"candidates": everyone}))
     assert ranked.fallback == {"stage": "rank", "why": "late"}
-    assert ranked.answer()["stage"] == "prerank"
+    assert ranked.to_answer()["stage"] == "prerank"
     assert time.perf_counter() - began > 0.1
 
 
@@ -322,11 +324,11 @@ def test_min_score_cuts_what_scores_less(case: Case) -> None:
     funnel = Funnel.open(case.base / "bundle")
     request = Request.parse(case.request("test", 0))
     first, last = funnel.manifest.stages
-    scores = funnel.ranked(request).cuts[0].score
+    scores = funnel.run(request).cuts[0].score
     least = float(np.sort(scores)[len(scores) // 2])
     picky = first.model_copy(update={"min_score": least})
     funnel.manifest = funnel.manifest.model_copy(update={"stages": [picky, last]})
-    ranked = funnel.ranked(request)
+    ranked = funnel.run(request)
     assert len(ranked.cuts[0].kept) == min(first.keep, int((scores >= least).sum()))
     assert (ranked.cuts[0].score[ranked.cuts[0].kept] >= least).all()
 
@@ -341,7 +343,7 @@ def test_nothing_of_a_funnel_outlives_it(case: Case) -> None:
         layer = funnel.request_encoder.encode_items([900], [{"item_1": 3}])
         gone = [
             weakref.ref(part)
-            for part in (funnel, funnel.request_encoder, funnel.scorer, funnel.renewed(2, layer))
+            for part in (funnel, funnel.request_encoder, funnel.scorer, funnel.with_changes(2, layer))
         ]
         del funnel, layer
         assert [ref() for ref in gone] == [None] * 4
@@ -350,10 +352,10 @@ def test_nothing_of_a_funnel_outlives_it(case: Case) -> None:
 
 
 def test_a_large_request_is_ranked_and_not_remembered(bundle: Path) -> None:
-    service = Service(Follower(BundleSource(bundle)), Limits())
+    service = RankingService(Follower(BundleSource(bundle)), Limits())
     with TestClient(service.app()) as client:
         small = {"user": {}, "candidates": [1]}
-        large = small | {"candidates": [1, *range(10**9, 10**9 + REMEMBERED // 11)]}
+        large = small | {"candidates": [1, *range(10**9, 10**9 + REMEMBERED_BYTES // 11)]}
         for body in (small, large):
             assert client.post("/rank", json=body).status_code == 200
     assert [request.candidates for request in service.follower.recent] == [[1]]

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from corank.serving.funnel.funnel import Request
-from corank.serving.http.follower import FEW, BundleSource, Follower
+from corank.serving.funnel.request import Request
+from corank.serving.http.follower import SAMPLE_REQUESTS, BundleSource, Follower
 from corank.training.export import export
 from tests.support.shared import derived
 
@@ -18,12 +18,12 @@ def test_a_version_has_ranked_what_came_last_before_it_goes_live(tmp_path: Path)
     first = follower.funnel
     asked = [Request.parse(case.request("test", n)) for n in range(3)]
     follower.recent.extend(asked)
-    follower.look()
+    follower.refresh()
     assert follower.funnel is first and not reports
     export(path, case.config, case.packed, case.model, case.calibrators)
-    follower.look()
+    follower.refresh()
     assert follower.funnel is not first and reports == [f"live: {follower.funnel.manifest.content}"]
-    encoded = follower.funnel.request_encoder._encoded.cache_info
+    encoded = follower.funnel.request_encoder.query._encode_value.cache_info
     before = encoded()
     for request in asked:
         assert follower.funnel.rank(request)["items"] == first.rank(request)["items"]
@@ -32,10 +32,10 @@ def test_a_version_has_ranked_what_came_last_before_it_goes_live(tmp_path: Path)
 
 def test_warming_tells_nothing_of_how_long_a_stage_takes() -> None:
     follower = Follower(BundleSource(derived().base / "bundle"))
-    assert follower.funnel.request_encoder._encoded.cache_info().currsize, (
-        f"{FEW} requests were made up and ranked"
+    assert follower.funnel.request_encoder.query._encode_value.cache_info().currsize, (
+        f"{SAMPLE_REQUESTS} requests were made up and ranked"
     )
-    assert not any(pace._seconds for pace in follower.funnel._paces.values())
+    assert not any(pace._seconds for pace in follower.funnel._latencies.values())
 
 
 def test_who_is_told_to_stop_warms_no_longer() -> None:

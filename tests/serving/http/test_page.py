@@ -21,7 +21,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
-from corank.serving.funnel.funnel import Request
+from corank.serving.funnel.request import Request
 from corank.serving.http.page import funnel_page
 from corank.training.export import export
 from tests.support.browser import asked, chromium, faults
@@ -297,7 +297,7 @@ def test_an_item_is_shown_beside(page: Chrome, case: Case, request_: Document) -
     first, second = (row[0] for row in rows(page, "#candidates")[:2])
     at(page, "#candidates tbody tr td").click()
     until(page, lambda: at(page, "#item").text)
-    described = case.funnel.described(first)
+    described = case.funnel.describe_item(first)
     assert described is not None
     rows_of = {row[0]: row[1] for row in rows(page, "#item")}
     assert rows_of.keys() == described["features"].keys() | described["columns"].keys()

@@ -21,14 +21,16 @@ from corank.bundle.bundle import Bundle, write_bundle
 from corank.bundle.manifest import StageFacts
 from corank.core.errors import CorankError, DataError
 from corank.core.time import now_ms
-from corank.serving.funnel.funnel import Funnel, Request
-from corank.serving.http.replay import of_bundle, of_store, replay
-from corank.serving.http.request_log import REQUEST, SERVED, RequestLog, levels
+from corank.serving.funnel.funnel import Funnel
+from corank.serving.funnel.request import Request
+from corank.serving.http.replay import bundle_funnels, replay, store_funnels
+from corank.serving.http.request_log import REQUEST, SERVED, RequestLog, find_levels
 from corank.serving.store.base import Store, open_store
 from corank.serving.store.fetch import fetch_bundle, load_latest
 from corank.serving.store.live_version import StoreState
-from corank.serving.store.publish import publish, upsert
+from corank.serving.store.publish import publish
 from corank.serving.store.retention import prune, roll_back
+from corank.serving.store.upsert import upsert
 from corank.training.config import Config
 from corank.training.run import Run
 from tests.support.bundle_versions import variant
@@ -49,7 +51,7 @@ def serve(folder: Path, funnel: Funnel, asked: list[dict[str, Any]]) -> Path:
     """The file of some requests."""
     log = RequestLog(folder)
     for one in asked:
-        log.add(funnel, funnel.ranked(Request.parse(one)))
+        log.add(funnel, funnel.run(Request.parse(one)))
     path = log.write()
     assert path is not None and log.write() is None
     assert [file.name for file in folder.glob(".partial-*")] == []
@@ -148,11 +150,11 @@ def plainly(request: dict[str, Any]) -> str:
 
 def test_levels_follow_the_cuts() -> None:
     case, asked = derived(), requests()[0]
-    ranked = case.funnel.ranked(Request.parse(asked | {"keep": {"prerank": 3}}))
-    assert sorted(levels(ranked)) == ["ranked"] * 3 + ["retrieved"] * 2
+    ranked = case.funnel.run(Request.parse(asked | {"keep": {"prerank": 3}}))
+    assert sorted(find_levels(ranked)) == ["ranked"] * 3 + ["retrieved"] * 2
     # a ranker that was late has cut no one
     late = replace(ranked, cuts=ranked.cuts[:1])
-    assert levels(late) == levels(ranked)
+    assert find_levels(late) == find_levels(ranked)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +175,7 @@ def test_odd_requests_are_logged_beside_others(tmp_path: Path, changes: dict[str
     """And can be computed again, if they had a candidate."""
     funnel, asked = derived().funnel, requests()[0]
     path = serve(tmp_path, funnel, [asked, asked | changes, asked])
-    found = replay([path], of_bundle(derived().base / "bundle"))
+    found = replay([path], bundle_funnels(derived().base / "bundle"))
     rows = pl.read_parquet(path)
     nobody = changes.get("candidates") == [{"id": 99, "bid": 1}]
     assert found.requests == rows[SERVED].n_unique() == 3 - nobody
@@ -187,19 +189,19 @@ def test_models_of_other_columns_meet_in_one_file(tmp_path: Path) -> None:
     first, log = derived().funnel, RequestLog(tmp_path)
     second = Funnel.open(variant(derived().base / "bundle", tmp_path / "second", 2))
     for funnel in (first, second, first):
-        log.add(funnel, funnel.ranked(Request.parse(requests()[0])))
+        log.add(funnel, funnel.run(Request.parse(requests()[0])))
     path = log.write()
     assert path is not None
     other = pl.read_parquet(path).rename({"score_rank": "score_other"}).with_columns(more=pl.lit("x"))
     other.write_parquet(path)
-    found = replay([path], of_bundle(derived().base / "bundle"))
+    found = replay([path], bundle_funnels(derived().base / "bundle"))
     assert (found.requests, found.skipped, found.differ) == (2, 1, 0)
 
 
 def test_a_share_is_logged_evenly(tmp_path: Path) -> None:
     funnel, log = derived().funnel, RequestLog(tmp_path, share=0.25)
     for _ in range(20):
-        log.add(funnel, funnel.ranked(Request.parse(requests()[0])))
+        log.add(funnel, funnel.run(Request.parse(requests()[0])))
     path = log.write()
     assert path is not None and pl.read_parquet(path)[SERVED].n_unique() == 5
 
@@ -209,7 +211,7 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     with pytest.raises(CorankError, match="served requests cannot be logged there"):
         RequestLog(tmp_path / "file")
     log = RequestLog(tmp_path / "served")
-    log.add(derived().funnel, derived().funnel.ranked(Request.parse(requests()[0])))
+    log.add(derived().funnel, derived().funnel.run(Request.parse(requests()[0])))
     (tmp_path / "served").rmdir()
     (tmp_path / "served").write_text("")
     with pytest.raises(CorankError, match="1 served requests are not logged"):
@@ -221,7 +223,7 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
 
 def test_what_a_bundle_served_is_computed_again(tmp_path: Path) -> None:
     path, source = derived().base / "bundle", serve(tmp_path, derived().funnel, requests())
-    found = replay([source], of_bundle(path))
+    found = replay([source], bundle_funnels(path))
     assert vars(found) == {
         "requests": len(requests()),
         "candidates": sum(len(asked["candidates"]) for asked in requests()),
@@ -242,7 +244,7 @@ def test_a_score_that_was_altered_is_found(tmp_path: Path, stage: str, by: float
     at = next(n for n in range(20, len(scores)) if scores[n] is not None and not alone[n])
     scores[at] = None if math.isinf(by) else scores[at] + by
     frame.with_columns(pl.Series(f"score_{stage}", scores)).write_parquet(source)
-    found = replay([source], of_bundle(derived().base / "bundle"))
+    found = replay([source], bundle_funnels(derived().base / "bundle"))
     assert found.differ == 1
     if math.isfinite(by):
         assert found.largest == pytest.approx(1e-4)
@@ -254,7 +256,7 @@ def test_a_candidate_that_another_state_knows_not_is_found(tmp_path: Path) -> No
     renamed = frame["item_id"].to_list()
     renamed[1] = 77
     frame.with_columns(pl.Series("item_id", renamed)).write_parquet(source)
-    assert replay([source], of_bundle(derived().base / "bundle")).differ == 1
+    assert replay([source], bundle_funnels(derived().base / "bundle")).differ == 1
 
 
 def test_a_request_of_no_time_is_computed_as_of_when_it_was_served(tmp_path: Path) -> None:
@@ -264,7 +266,7 @@ def test_a_request_of_no_time_is_computed_as_of_when_it_was_served(tmp_path: Pat
     served = json.loads(pl.read_parquet(source)[REQUEST][0])
     assert abs(served["time"] - now_ms()) < 60_000
     before = pl.read_parquet(source)[REQUEST][0]
-    assert replay([source], of_bundle(derived().base / "bundle")).differ == 0
+    assert replay([source], bundle_funnels(derived().base / "bundle")).differ == 0
     assert msgspec.json.decode(before)["candidates"] == asked["candidates"]
 
 
@@ -286,7 +288,7 @@ def test_a_stage_that_is_slow_now_is_waited_for(tmp_path: Path) -> None:
     at = next(n for n, score in enumerate(scores) if score is not None)
     scores[at] += 1
     frame.with_columns(pl.Series("score_rank", scores)).write_parquet(source)
-    assert replay([source], of_bundle(tmp_path / "bundle")).differ == 1
+    assert replay([source], bundle_funnels(tmp_path / "bundle")).differ == 1
 
 
 # By a store
@@ -320,7 +322,7 @@ def test_every_state_of_a_store_is_computed_again(store: Store, tmp_path: Path) 
     go()
     paths = sorted(served.glob("*.parquet"), key=lambda path: path.stat().st_mtime_ns)
     assert len(paths) == states == 10
-    found = replay(paths, of_store(store, tmp_path / "again"))
+    found = replay(paths, store_funnels(store, tmp_path / "again"))
     # in the first state nobody knew of item 99
     assert (found.requests, found.skipped, found.differ) == (50, 0, 0)
     assert found.candidates == 10 * sum(len(one["candidates"]) for one in asked) - 5
@@ -337,11 +339,11 @@ def test_what_a_store_has_not_any_more_is_skipped(store: Store, tmp_path: Path) 
     upsert(store, live(store, cache).manifest.content, live(store, cache), [item(3, 99)])
     serve(served, live(store, cache), requests()[:3])
     prune(store, keep=0)
-    found = replay(sorted(served.iterdir()), of_store(store, tmp_path / "again"))
+    found = replay(sorted(served.iterdir()), store_funnels(store, tmp_path / "again"))
     assert (found.requests, found.skipped, found.differ) == (3, 2, 0)
     publish(variant(base, tmp_path / "later", 3, now_ms() + 10_000), store)
     prune(store, keep=1)  # the second is there, but what came since is not told any more
-    found = replay(sorted(served.iterdir()), of_store(store, tmp_path / "again"))
+    found = replay(sorted(served.iterdir()), store_funnels(store, tmp_path / "again"))
     assert (found.requests, found.skipped) == (0, 5)
 
 

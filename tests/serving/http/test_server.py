@@ -13,7 +13,7 @@ import httpx2
 import pytest
 
 import corank
-from corank.serving.http.server import cores
+from corank.serving.http.server import count_cores
 from corank.training.run import Run
 from tests.support.command_line import run_corank
 from tests.support.http_parity import TOLERANCE, parity
@@ -37,13 +37,13 @@ def test_requests_score_as_the_model_that_was_evaluated(trained: Run, store: str
     assert found["largest"] <= TOLERANCE
 
 
-@pytest.mark.skipif(cores() < 2, reason="one core")
+@pytest.mark.skipif(count_cores() < 2, reason="one core")
 def test_workers_one_a_core_answer_side_by_side_and_count_together(store: str, tmp_path: Path) -> None:
     with running_service(store, tmp_path, workers=None) as (url, process):
         for _ in range(20):  # a connection each, so that both workers get some
             assert httpx2.post(f"{url}/rank", json={"user": {}, "candidates": [1, 2]}).status_code == 200
         assert "corank_request_seconds_count 20.0" in httpx2.get(f"{url}/metrics").text
-        assert len(process.children()) >= cores()
+        assert len(process.children()) >= count_cores()
 
 
 def test_served_requests_are_logged_on_the_way_out_and_replayed(
@@ -63,10 +63,10 @@ def test_served_requests_are_logged_on_the_way_out_and_replayed(
 
 def test_cores_are_those_that_the_process_may_use() -> None:
     mine = os.sched_getaffinity(0)
-    assert 1 <= cores() <= len(mine)
+    assert 1 <= count_cores() <= len(mine)
     try:
         os.sched_setaffinity(0, {min(mine)})
-        assert cores() == 1
+        assert count_cores() == 1
     finally:
         os.sched_setaffinity(0, mine)
 

@@ -15,9 +15,10 @@ from corank.core.time import now_ms
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import Store
 from corank.serving.store.fetch import KEPT, catch_up, fetch_bundle, load_latest, restore
-from corank.serving.store.live_version import JOURNAL, StoreState, journal, journal_key
-from corank.serving.store.publish import publish, upsert
+from corank.serving.store.live_version import JOURNAL, StoreState, journal_key, read_journal
+from corank.serving.store.publish import publish
 from corank.serving.store.retention import prune, roll_back
+from corank.serving.store.upsert import upsert
 from tests.support.bundle_versions import variant
 from tests.support.cases import Case
 from tests.support.shared import derived
@@ -210,7 +211,7 @@ def test_a_store_that_was_made_anew_is_read_anew(
     follower.look()
     for table in local.tables():
         local.drop(table)
-    assert local.swap(local.head(), StoreState().written())
+    assert local.swap(local.head(), StoreState().to_bytes())
     with pytest.raises(StoreError, match="nothing is live"):
         follower.look()
     publish(bundle, local)
@@ -268,7 +269,7 @@ class History:
         id_, worth = int(self.rng.integers(12, 20)), float(self.rng.integers(100, 10_000))
         row = item(int(self.rng.integers(16)), id_, worth=worth)
         seq = upsert(self.store, head.live, self.funnels[head.live], [row])
-        ((_, change),) = journal(self.store, seq - 1, seq)
+        ((_, change),) = read_journal(self.store, seq - 1, seq)
         assert seq == head.seq + 1 and change.version == head.live
         self.came.append((seq, head.live, change.at, id_, worth))
 
@@ -312,7 +313,7 @@ def test_every_reader_sees_the_state_of_the_change_that_it_names(
     for version, seq in {one for follower in followers for one in follower.seen}:
         held = [follower.seen[version, seq] for follower in followers if (version, seq) in follower.seen]
         assert all(one == held[0] for one in held)
-        if version in head.versions and head.tells(head.versions[version]):
+        if version in head.versions and head.journal_covers(head.versions[version]):
             assert records(restore(local, version, history.funnels[version], seq)) == held[0]
             recomputed += 1
     assert recomputed

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from corank.bundle.bundle import Bundle
-from corank.serving.funnel.funnel import Request
+from corank.serving.funnel.request import Request
 from corank.serving.http.follower import Follower, StoreSource
 from corank.serving.store.base import open_store
 from corank.serving.store.fetch_process import fetch_in_subprocess
@@ -51,7 +51,7 @@ def test_a_service_has_the_next_version_fetched_beside_it(tmp_path: Path) -> Non
         if len(versions) == 1:
             follower = Follower(StoreSource(store, cache, aside))
             assert not asked, "who serves nobody yet need not make way"
-    follower.look()
+    follower.refresh()
     assert follower.funnel.manifest.content == versions[1] != versions[0]
     assert asked == [(versions[1], True)]
     request = Request.parse(case.request("test", 0))

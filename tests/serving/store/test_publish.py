@@ -15,10 +15,11 @@ from corank.core.time import now_ms
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import Entries, Pairs, Store
 from corank.serving.store.fetch import fetch_bundle, load_latest
-from corank.serving.store.live_version import JOURNAL, StoreState, journal, journal_key
-from corank.serving.store.publish import VersionChangedError, publish, upsert
+from corank.serving.store.live_version import JOURNAL, StoreState, journal_key, read_journal
+from corank.serving.store.publish import publish
 from corank.serving.store.record_codec import RecordFormat
-from corank.serving.store.retention import held
+from corank.serving.store.retention import list_versions
+from corank.serving.store.upsert import VersionChangedError, upsert
 from tests.support.bundle_versions import variant
 from tests.support.command_line import run_corank
 from tests.support.shared import derived
@@ -109,14 +110,14 @@ def test_a_bundle_goes_live(first: Path, second: Path, store: Store) -> None:
     assert (facts.items, facts.items_at) == (16, manifest.items_at)
     assert before <= facts.published_at <= now_ms()
     assert facts.record == {k: tuple(v) for k, v in RecordFormat.from_manifest(manifest).fields.items()}
-    (one,) = held(store)
+    (one,) = list_versions(store)
     assert (one.version, one.live, one.records, one.changed) == (version, True, 16, 0)
 
     other = publish(second, store)
     _, head = StoreState.read(store)
     assert (head.live, head.seq, list(head.versions)) == (other, 2, [version, other])
-    assert [(one.version, one.live) for one in held(store)] == [(version, False), (other, True)]
-    assert [(seq, change.version) for seq, change in journal(store, 0, 2)] == [(1, version), (2, other)]
+    assert [(one.version, one.live) for one in list_versions(store)] == [(version, False), (other, True)]
+    assert [(seq, change.version) for seq, change in read_journal(store, 0, 2)] == [(1, version), (2, other)]
 
 
 def test_a_bundle_that_is_live_is_left_alone(first: Path, local: Store) -> None:
@@ -142,9 +143,9 @@ def test_items_come_and_the_latest_wins(first: Path, store: Store, tmp_path: Pat
     found = served(store, tmp_path / "cache")
     assert found.manifest.items_seq == 3
     assert worths(found) == worths(funnel) | {3: 1.5, 99: 2.5}
-    assert held(store)[0].changed == 2
+    assert list_versions(store)[0].changed == 2
     # of a new id, what is known is what was given
-    ours, theirs = found.described("99"), found.described("5")
+    ours, theirs = found.describe_item("99"), found.describe_item("5")
     assert ours is not None and theirs is not None and ours["newer"] and not theirs["newer"]
     differ = {n for n, value in ours["features"].items() if value != theirs["features"][n]}
     given = {"item_0", "item_1", "item_2"}
@@ -248,7 +249,7 @@ def test_a_publish_that_stops_leaves_what_is_live_and_goes_on(
     found = content(store)
     found.pop(JOURNAL)
     assert found == whole
-    assert [one.records for one in held(store)] == [16, 16]
+    assert [one.records for one in list_versions(store)] == [16, 16]
 
 
 def test_records_that_are_there_are_not_written_again(first: Path, local: Store, in_blocks: None) -> None:

@@ -15,8 +15,10 @@ from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import Store
 from corank.serving.store.fetch import fetch_bundle, load_latest, restore
 from corank.serving.store.live_version import JOURNAL, StoreState
-from corank.serving.store.publish import WRITTEN, publish, upsert, written
-from corank.serving.store.retention import ABANDONED, held, prune, roll_back
+from corank.serving.store.publish import publish
+from corank.serving.store.retention import ABANDONED, list_versions, prune, roll_back
+from corank.serving.store.upsert import upsert
+from corank.serving.store.version_parts import PROGRESS, read_progress
 from tests.support.bundle_versions import variant
 from tests.support.command_line import run_corank
 from tests.support.shared import derived
@@ -71,12 +73,12 @@ def later(path: Path, number: int) -> Path:
 
 
 def test_versions_are_listed(bundles: list[Path], store: Store) -> None:
-    assert held(store) == []
+    assert list_versions(store) == []
     versions = [publish(bundle, store) for bundle in bundles[:2]]
     put(store, bundles[1], item(3, 98), item(4, 99), item(5))
     put(store, bundles[1], item(3, 99))
-    store.put({"items/half": [(b"i12345678", b"")], "parts/half": [(WRITTEN, b"[1, 5]")]})
-    found = held(store)
+    store.put({"items/half": [(b"i12345678", b"")], "parts/half": [(PROGRESS, b"[1, 5]")]})
+    found = list_versions(store)
     assert [(one.version, one.live, one.records, one.changed) for one in found] == [
         (versions[0], False, 16, 0),
         (versions[1], True, 16, 3),
@@ -127,7 +129,7 @@ def test_going_back_brings_what_came_since(bundles: list[Path], store: Store, tm
     assert roll_back(store) == second
     found = live(store, tmp_path / "cache")
     assert worths(found) == dict.fromkeys(range(16), 2.0) | {98: 2.0, 4: 1.0, 99: 3.0}
-    assert [one.version for one in held(store)] == [first, second]
+    assert [one.version for one in list_versions(store)] == [first, second]
 
 
 def test_the_one_before_is_the_one_that_was_live_before(bundles: list[Path], local: Store) -> None:
@@ -202,7 +204,7 @@ def test_the_last_ones_that_were_live_are_kept(bundles: list[Path], store: Store
     gone = prune(store, keep, said.append)
     assert sorted(gone) == sorted(order[keep + 1 :])
     assert sorted(said) == sorted(f"removed {name}" for name in gone)
-    assert [one.version for one in held(store)] == [v for v in versions if v in order[: keep + 1]]
+    assert [one.version for one in list_versions(store)] == [v for v in versions if v in order[: keep + 1]]
     left = {table.partition("/")[2] for table in store.tables()} - {""}
     assert left == set(order[: keep + 1])
     assert prune(store, keep) == []
@@ -237,8 +239,8 @@ def stopped(store: Store, bundle: Path) -> str:
 
 
 def age(store: Store, version: str, ms: int) -> None:
-    done, at = written(store, version)
-    store.put({f"parts/{version}": [(WRITTEN, msgspec.json.encode([done, at - ms]))]})
+    done, at = read_progress(store, version)
+    store.put({f"parts/{version}": [(PROGRESS, msgspec.json.encode([done, at - ms]))]})
 
 
 def test_what_is_half_written_goes_once_it_is_old(bundles: list[Path], store: Store) -> None:
@@ -246,10 +248,10 @@ def test_what_is_half_written_goes_once_it_is_old(bundles: list[Path], store: St
     half = stopped(store, bundles[1])
     age(store, half, ABANDONED - 60_000)
     assert prune(store) == []
-    assert [one.version for one in held(store)] == [version, half]
+    assert [one.version for one in list_versions(store)] == [version, half]
     age(store, half, 60_001)
     assert prune(store) == [half]
-    assert [one.version for one in held(store)] == [version]
+    assert [one.version for one in list_versions(store)] == [version]
 
 
 def test_who_goes_on_with_an_old_one_is_not_disturbed(bundles: list[Path], local: Store) -> None:

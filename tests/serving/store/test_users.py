@@ -10,9 +10,9 @@ import pytest
 
 from corank.bundle.bundle import Bundle
 from corank.core.errors import DataError, StoreError
-from corank.serving.funnel.funnel import Request
+from corank.serving.funnel.request import Request
 from corank.serving.store.base import Store
-from corank.serving.store.users import UserStore, columns_of, put_users
+from corank.serving.store.users import UserStore, put_users, user_columns
 from tests.support.command_line import run_corank
 from tests.support.random_worlds import DAY
 from tests.support.shared import derived
@@ -48,11 +48,11 @@ def test_a_user_has_the_columns_of_the_newest_row(bundle: Bundle, store: Store) 
     count = put_users(str(path), bundle, store, lambda done, total: told.append((done, total)))
     assert count == users["user_id"].n_unique() == 8 and told == [(8, 8)]
     newest = users.sort("valid_from", nulls_last=False).unique("user_id", keep="last")
-    known = [name for name in columns_of(bundle.manifest) if name in users.columns]
+    known = [name for name in user_columns(bundle.manifest) if name in users.columns]
     for row in newest.iter_rows(named=True):
-        held = UserStore(store).columns(row["user_id"])
+        held = UserStore(store).find(row["user_id"])
         assert held == {name: row[name] for name in known}
-    assert [UserStore(store).columns(id_) for id_ in (8, "0", None, True, 1.0)] == [None] * 5
+    assert [UserStore(store).find(id_) for id_ in (8, "0", None, True, 1.0)] == [None] * 5
 
 
 def test_a_stored_user_is_ranked_as_one_that_is_given(bundle: Bundle, local: Store) -> None:
@@ -62,7 +62,7 @@ def test_a_stored_user_is_ranked_as_one_that_is_given(bundle: Bundle, local: Sto
     for asked in requests():
         id_ = asked["user"]["id"]
         if id_ in (4, 5, 6, 7):  # of whom there is one row
-            found = held.columns(id_)
+            found = held.find(id_)
             assert found and found.items() <= asked["user"].items()
             logged = {name: value for name, value in asked["user"].items() if name not in found}
             again = asked | {"user": logged | found}
@@ -76,9 +76,9 @@ def test_histories_are_kept_with_their_times(bundle: Bundle, local: Store, tmp_p
     source = table(tmp_path, user_id=[1, 2], history_0=events, history_1=events, unheard_of=[1, 2])
     assert put_users(source, bundle, local) == 2
     held = UserStore(local)
-    assert held.columns(1) == {"history_0": events[0], "history_1": events[0]}
-    assert held.columns(2) == {"history_0": None, "history_1": None}
-    asked = requests()[0] | {"user": {"id": 1} | (held.columns(1) or {})}
+    assert held.find(1) == {"history_0": events[0], "history_1": events[0]}
+    assert held.find(2) == {"history_0": None, "history_1": None}
+    asked = requests()[0] | {"user": {"id": 1} | (held.find(1) or {})}
     missing = derived().funnel.rank(Request.parse(asked))["missing"]
     assert missing and not any("history" in name for name in missing)
 
@@ -86,7 +86,7 @@ def test_histories_are_kept_with_their_times(bundle: Bundle, local: Store, tmp_p
 def test_times_of_a_history_may_be_datetimes(bundle: Bundle, local: Store, tmp_path: Path) -> None:
     at = datetime(1970, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
     put_users(table(tmp_path, user_id=[1], history_0=[[{"id": 3, "time": at}]]), bundle, local)
-    (event,) = (UserStore(local).columns(1) or {})["history_0"]
+    (event,) = (UserStore(local).find(1) or {})["history_0"]
     asked = requests()[0]
     given = [
         asked | {"user": asked["user"] | {"history_0": [e]}} for e in (event, {"id": 3, "time": 97445678})
@@ -101,18 +101,18 @@ def test_users_of_text_and_of_no_id(bundle: Bundle, local: Store, tmp_path: Path
     )
     assert put_users(source, bundle, local) == 2
     held = UserStore(local)
-    assert held.columns("a") == {"user_0": 1.5} and held.columns("b") == {"user_0": 2.5}
+    assert held.find("a") == {"user_0": 1.5} and held.find("b") == {"user_0": 2.5}
     source = table(tmp_path, user_id=[7, None], user_0=[float("nan"), 1.0])
     assert put_users(source, bundle, local) == 1
-    assert held.columns(7) == {"user_0": None} and held.columns("7") is None
-    assert held.columns("a") == {"user_0": 1.5}
+    assert held.find(7) == {"user_0": None} and held.find("7") is None
+    assert held.find("a") == {"user_0": 1.5}
 
 
 def test_putting_users_again_replaces_them(bundle: Bundle, local: Store, tmp_path: Path) -> None:
     put_users(table(tmp_path, user_id=[1, 2], user_0=[1.0, 2.0]), bundle, local)
     put_users(table(tmp_path, user_id=[2, 3], user_0=[3.0, 4.0]), bundle, local)
     held = UserStore(local)
-    assert [held.columns(n) for n in (1, 2, 3)] == [{"user_0": 1.0}, {"user_0": 3.0}, {"user_0": 4.0}]
+    assert [held.find(n) for n in (1, 2, 3)] == [{"user_0": 1.0}, {"user_0": 3.0}, {"user_0": 4.0}]
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_tables_that_cannot_be_used_are_told(
 def test_a_store_that_is_away_is_told(bundle: Bundle, local: Store) -> None:
     local.close()
     with pytest.raises(StoreError, match="closed"):
-        UserStore(local).columns(1)
+        UserStore(local).find(1)
 
 
 def test_the_command_puts_users_beside_the_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,101 @@
+"""The parts of a version in a store: its manifest, the files of its bundle in chunks, and a note of its progress.
+
+The records of its items are kept apart (record_codec.py).
+"""
+
+import hashlib
+from collections.abc import Iterator
+
+import msgspec
+
+from corank.bundle.bundle import CHUNK, Bundle
+from corank.bundle.manifest import FORMAT, BundleManifest, Part, read_manifest
+from corank.core.errors import StoreError
+from corank.core.time import now_ms
+from corank.serving.store.base import Store
+from corank.serving.store.live_version import StoreState
+
+MANIFEST = b"manifest.json"
+ITEM_KEYS = "items/keys.arrow"
+PROGRESS = b"written"
+"""Key of a version's note: how many records are written, and when the last were, ms UTC."""
+
+
+class DamagedError(StoreError):
+    """A version is not in the store as it was written."""
+
+
+def is_stored_part(part: str) -> bool:
+    """Whether a part of a bundle is kept as a file; the rows and vectors of items are kept as records."""
+    return not part.startswith("items/") or part == ITEM_KEYS
+
+
+def encode_manifest(manifest: BundleManifest) -> bytes:
+    """Return the bytes of a manifest in a store."""
+    return msgspec.json.encode(manifest.plain())
+
+
+def write_parts(bundle: Bundle, store: Store, version: str) -> None:
+    """Write all parts of a bundle, chunk by chunk, and its manifest last. Raises StoreError."""
+    table = f"parts/{version}"
+    store.put(progress_entry(version, read_progress(store, version)[0]))
+    for part in filter(is_stored_part, bundle.manifest.parts):
+        with (bundle.folder / part).open("rb") as file:
+            for n, chunk in enumerate(iter(lambda: file.read(CHUNK), b"")):
+                store.put({table: [(f"{part}/{n}".encode(), chunk)]})
+    store.put({table: [(MANIFEST, encode_manifest(bundle.manifest))]})
+
+
+def verify_parts(bundle: Bundle, store: Store, version: str) -> None:
+    """Check that every part arrived as it is in the bundle. Raises DamagedError, StoreError."""
+    for part in filter(is_stored_part, bundle.manifest.parts):
+        for _ in read_chunks(store, version, part, bundle.manifest.parts[part]):
+            pass
+    if store.get(f"parts/{version}", [MANIFEST]) != [encode_manifest(bundle.manifest)]:
+        raise _damaged(store, version, "the manifest")
+
+
+def read_chunks(store: Store, version: str, part: str, facts: Part) -> Iterator[bytes]:
+    """Read a part of a version, chunk by chunk. Raises DamagedError, at the end, if its digest is wrong."""
+    digest = hashlib.sha256()
+    for n in range(-(-facts.bytes // CHUNK)):
+        (chunk,) = store.get(f"parts/{version}", [f"{part}/{n}".encode()])
+        digest.update(chunk or b"")
+        yield chunk or b""
+    if digest.hexdigest() != facts.sha256:
+        raise _damaged(store, version, part)
+
+
+def read_stored_manifest(store: Store, version: str) -> BundleManifest:
+    """Read the manifest of a version.
+
+    Raises StoreError if there is no such version, or it is of another release; DamagedError.
+    """
+    _, state = StoreState.read(store)
+    facts = state.require_version(store, version)
+    (raw,) = store.get(f"parts/{version}", [MANIFEST])
+    if raw is None or hashlib.sha256(raw).hexdigest() != facts.manifest:
+        raise _damaged(store, version, "the manifest")
+    plain = msgspec.json.decode(raw)
+    if plain["format"] != FORMAT:
+        raise StoreError(
+            f"{store.address}: {version} is of format {plain['format']}; this corank reads format {FORMAT}; export it "
+            "with this one and publish that"
+        )
+    return read_manifest(plain, f"{store.address}: {version}", "publish the bundle again")
+
+
+def progress_entry(version: str, done: int) -> dict[str, list[tuple[bytes, bytes]]]:
+    """Return the entries that note that `done` records of a version are written as of now."""
+    return {f"parts/{version}": [(PROGRESS, msgspec.json.encode([done, now_ms()]))]}
+
+
+def read_progress(store: Store, version: str) -> tuple[int, int]:
+    """Return how many records of a version are written, and when the last were, ms UTC."""
+    (raw,) = store.get(f"parts/{version}", [PROGRESS])
+    done, at = msgspec.json.decode(raw) if raw else (0, 0)
+    return done, at
+
+
+def _damaged(store: Store, version: str, part: str) -> DamagedError:
+    return DamagedError(f"{store.address}: {part} of {version} is not whole; publish it again")
