@@ -1,11 +1,10 @@
 """The table of metrics: what evaluation, early stopping, reports and studies compute, each found by its name.
 
 A metric of the table is a formula on arrays with all that its readers need to know of it: its population, its inputs,
-which way is better. Formulas stand in the other files of this package; a plug-in adds a metric with `METRICS.add`.
+which way is better. Formulas stand in the other files of this package. A plug-in adds a metric with `METRICS.add`.
 """
 
 import re
-import string
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -53,15 +52,15 @@ class Metric:
     """The stages that a study compares by it; a `cut` or a `cascade` counts as the first stage's."""
 
     def name_of(self, inputs: Inputs) -> str:
-        """Its name, quotas filled in: `click_recall@{m}` is `click_recall@50` where m is 50."""
+        """Return its name with the quotas: `click_recall@{m}` becomes `click_recall@50` if m is 50."""
         return _fill(self.name, inputs)
 
     def title_of(self, inputs: Inputs) -> str:
-        """Its title, quotas filled in."""
+        """Return its title with the quotas."""
         return _fill(self.title or self.name, inputs)
 
     def measure(self, inputs: Inputs) -> Measure | None:
-        """The formula's result; None if an input is not known. Raises PluginError if it is no `Measure`."""
+        """Call the formula; None if an input is None. Raises PluginError if the result is no `Measure`."""
         values = [inputs[name] for name in self.inputs]
         if any(value is None for value in values):
             return None
@@ -74,7 +73,7 @@ class Metric:
         return found
 
     def merit(self, value: float) -> float:
-        """A number that is higher for the better of two values."""
+        """Turn a value into a number that is the higher the better."""
         match self.better:
             case "higher":
                 return value
@@ -85,7 +84,10 @@ class Metric:
 
 
 def _fill(template: str, inputs: Inputs) -> str:
-    return template.format(**{key: inputs[key] for key in ("k", "m") if key in inputs})
+    """Put quotas in place of `{k}` and `{m}`."""
+    for key in {"k", "m"} & inputs.keys():
+        template = template.replace(f"{{{key}}}", str(inputs[key]))
+    return template
 
 
 _TEMPLATE = re.compile(r"[a-z][a-z0-9_]*(@\{[km]\})*")
@@ -106,27 +108,28 @@ def _check(what: str, metric: Any) -> None:
             raise PluginError(
                 f"{what}: {describe_unknown(name, INPUTS[metric.population], 'input')} (population {metric.population})"
             )
-    quotas = {field for _, field, _, _ in string.Formatter().parse(metric.name) if field}
     if not _TEMPLATE.fullmatch(metric.name) or metric.name in _TAKEN:
         raise PluginError(
             f"{what}: its name is a word with quotas behind, such as hit_rate or hit_rate@{{k}}; "
             f"received {metric.name!r}"
         )
-    if quotas - INPUTS[metric.population].keys():
+    if set(re.findall(r"{(.)}", metric.name)) - INPUTS[metric.population].keys():
         raise PluginError(
             f"{what}: {metric.population} has no quotas, so its name cannot hold {{k}} or {{m}}"
         )
     for other_name, other in METRICS.parts(load=False).items():
-        if (_place(other), other.name) == (_place(metric), metric.name) and other != metric:
+        if (_document_part(other), other.name) == (_document_part(metric), metric.name) and other != metric:
             raise PluginError(f"{what}: the name {metric.name!r} is taken by the metric '{other_name}'")
+    if metric.study not in (None, "first", "both"):
+        raise PluginError(f"{what}: study is 'first', 'both' or None; received {metric.study!r}")
     if metric.validation and (metric.population != "exposed" or "calibrated" in metric.inputs):
         raise PluginError(
             f"{what}: validation is of exposed candidates before calibration; set validation=False"
         )
 
 
-def _place(metric: Metric) -> str:
-    """Where documents hold it: figures of a cut stand beside those of the whole cascade."""
+def _document_part(metric: Metric) -> str:
+    """The part of documents that holds it: figures of a cut stand beside those of the whole cascade."""
     return "cascade" if metric.population == "cut" else metric.population
 
 
@@ -134,7 +137,7 @@ METRICS = Registry[Metric]("metric", "corank.metrics", "corank.metrics", _check)
 
 
 def available(population: Population, inputs: Inputs) -> dict[str, Metric]:
-    """The metrics of a population whose inputs are all there, be they None, by registered name."""
+    """Return the metrics of a population whose inputs are all given, even as None, by registered name."""
     return {
         name: metric
         for name, metric in METRICS.parts().items()
@@ -143,7 +146,7 @@ def available(population: Population, inputs: Inputs) -> dict[str, Metric]:
 
 
 def validation_metrics() -> dict[str, Metric]:
-    """The metrics that training computes after every epoch, by their name in documents."""
+    """Return the metrics that training computes after every epoch, by their name in documents."""
     return {metric.name: metric for metric in METRICS.parts().values() if metric.validation}
 
 

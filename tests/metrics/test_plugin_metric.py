@@ -159,6 +159,8 @@ def test_a_metric_that_is_not_computed_in_validation_cannot_stop_training(
         (replace(HIT_RATE, better="up"), "unknown direction 'up'"),  # type: ignore[arg-type]
         (replace(HIT_RATE, inputs=("request",)), "unknown input 'request'; did you mean 'requests'"),
         (replace(HIT_RATE, name="Hit rate"), "its name is a word with quotas behind"),
+        (replace(HIT_RATE, name="hit_rate@{"), "its name is a word with quotas behind"),
+        (replace(HIT_RATE, name="mine", study="last"), "study is 'first', 'both' or None; received 'last'"),  # type: ignore[arg-type]
         (replace(HIT_RATE, name="random"), "its name is a word with quotas behind"),
         (replace(AVERAGE_PRECISION, name="precision@{k}"), "exposed has no quotas"),
         (replace(AVERAGE_PRECISION, name="auc"), "the name 'auc' is taken by the metric 'auc'"),
