@@ -91,8 +91,8 @@ app.add_typer(serving)
 
 def main() -> None:
     """Run the command line; a CorankError becomes its message and exit status 1."""
-    # spinning OpenMP threads that share a core with another process made a step 25 times slower; asleep they cost a
-    # tenth on an idle machine, where OMP_WAIT_POLICY=active wins it back (LOG.md)
+    # OpenMP threads that spin on a core shared with another process made a step 25 times slower; sleeping threads
+    # are a tenth slower on an idle machine, where OMP_WAIT_POLICY=active helps
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         app()

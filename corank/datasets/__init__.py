@@ -1,1 +1,1 @@
-"""Public logs as corank's tables, and simulated worlds."""
+"""Importers of public logs, and simulated worlds."""

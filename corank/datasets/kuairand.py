@@ -29,7 +29,7 @@ SPLIT = (date(2022, 4, 29), date(2022, 4, 30))
 """First days of validation and test, the split of the published references."""
 CANDIDATE = ["time_ms", "user_id", "video_id"]
 REQUEST = ["user_id", "time", "tab"]
-"""Now and then two pages of the app (tab) ask for a user within one millisecond: two requests."""
+"""Sometimes two pages of the app (tab) send requests of a user within one millisecond: they are two requests."""
 
 _LABELS = ["is_click", "long_view", "is_like", "is_follow", "is_comment", "is_forward", "is_hate"]
 _COUNTED = ["follow_user_num", "fans_user_num", "friend_user_num", "register_days"]
@@ -47,7 +47,7 @@ _DAY = "upload_dt"
 
 @dataclass(frozen=True)
 class KuaiRandSummary:
-    """What was written: `rows` candidates in `requests`, after `repeats` rows of the logs were dropped."""
+    """What an import of KuaiRand has written: `rows` candidates of `requests`, after `repeats` rows were dropped."""
 
     rows: int
     random_rows: int
@@ -98,7 +98,7 @@ class KuaiRand(Importer):
 
 
 def _source(folder: Path) -> Path:
-    """The folder that holds the files; DataError tells which are missing."""
+    """Find the folder that holds the files. Raises DataError, which names those that are missing."""
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; expected KuaiRand-Pure, unpacked")
     source = next((f for f in (folder, folder / "data") if any((f / name).is_file() for name in LOGS)), None)
@@ -111,7 +111,7 @@ def _source(folder: Path) -> Path:
 
 
 def _write_features(path: Path, columns: list[str], key: str, out: Path) -> int:
-    """A row per `key`; the number of rows."""
+    """Write one row per `key`. Returns the number of rows."""
     rows = _read(path, columns, required=[key])[0].collect()
     if rows[key].is_duplicated().any():
         repeated = rows.filter(pl.col(key).is_duplicated())[key][0]
@@ -121,7 +121,7 @@ def _write_features(path: Path, columns: list[str], key: str, out: Path) -> int:
 
 
 def _write_log(source: Path, names: list[str], out: Path) -> int:
-    """The candidates of all logs by time, repeats dropped, the first kept; the number of rows read."""
+    """Write the candidates of all logs by time, without repeats. Returns the number of rows read."""
     logs, read = [], 0
     for name in names:
         rows, height = _read(source / name, _LOG_COLUMNS, required=_LOG_COLUMNS)

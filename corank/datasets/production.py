@@ -1,4 +1,4 @@
-"""A simulated production: channels that retrieve, two models that cut, and the page that shows what is left.
+"""The simulated production system: retrieval channels, two models that cut, and the page that exposes the rest.
 
 Letters: R requests · C candidates of a request · P proposals for them · I items · K tastes · G categories.
 """
@@ -12,19 +12,19 @@ from corank.datasets.world import CATEGORIES, DAY, TASTES, Codes, Items, Users, 
 
 CHANNELS = ("popular", "taste", "category", "fresh", "random")
 QUOTAS = (0.25, 0.35, 0.2, 0.1)
-"""Shares of the candidates that all channels but the last may give; random ones replace repetitions."""
+"""Share of the candidates from each channel but the last; random items replace duplicates."""
 
 RETRIEVED, PRERANKED, RANKED, EXPOSED = range(4)
 
-_INDEX = 2048  # items that a taste search looks at: an approximate index sees a part of the catalogue
+_INDEX = 2048  # items that the taste channel searches: an approximate index reads a part of the catalogue
 
 
 @dataclass(frozen=True)
-class Stage:
+class ProductionStage:
     """A production model: score = a · true logit + b · error + offset.
 
-    Half of the error's variance is the item's, half a misreading of taste × item. It is a fixed property of
-    user and item, so production errs in the same way again and again.
+    Half of the error's variance belongs to the item, half to user taste × item. The error of a user and an item is
+    fixed, so production makes the same mistakes in every request.
     """
 
     item: Floats  # (I,)
@@ -34,33 +34,35 @@ class Stage:
     offset: float = 0.0
 
     def error(self, query: Floats, item: Longs) -> Floats:
+        """The error for tastes (R, K) and items (R, C): (R, C)."""
         return self.item[item] + affinity(query, self.taste, item)
 
     def score(self, logit: Floats, error: Floats) -> Floats:
+        """The production score of candidates: (R, C)."""
         return np.float32(self.a) * logit + np.float32(self.b) * error + np.float32(self.offset)
 
-    def fitted(self, logit: Floats, error: Floats, correlation: float) -> "Stage":
-        """Of unit variance and the given correlation with the logit on these candidates."""
+    def fit(self, logit: Floats, error: Floats, correlation: float) -> "ProductionStage":
+        """Choose a, b and offset so that scores have unit variance and this correlation with the logit."""
         slope = float(np.polyfit(logit.ravel(), error.ravel(), 1)[0])
         b = np.sqrt(1 - correlation**2) / float(np.std(error - slope * logit))
         a = correlation / float(np.std(logit)) - b * slope
         offset = -float(np.mean(a * logit + b * error))
-        return Stage(self.item, self.taste, a, b, offset)
+        return ProductionStage(self.item, self.taste, a, b, offset)
 
 
-def draw_stages(rng: np.random.Generator, items: int) -> tuple[Stage, Stage]:
-    """Pre-ranker and ranker; half of the variance of their errors is common, as they learn from one log."""
+def draw_stages(rng: np.random.Generator, items: int) -> tuple[ProductionStage, ProductionStage]:
+    """Draw pre-ranker and ranker; they share half of the variance of their errors, since they learn from one log."""
 
     def errors() -> Floats:
         return rng.standard_normal((items, 1 + TASTES), dtype=np.float32)
 
     common = errors()
     prerank, rank = (np.float32(0.5**0.5) * (common + errors()) for _ in range(2))
-    return Stage(prerank[:, 0], prerank[:, 1:]), Stage(rank[:, 0], rank[:, 1:])
+    return ProductionStage(prerank[:, 0], prerank[:, 1:]), ProductionStage(rank[:, 0], rank[:, 1:])
 
 
 class Retrieval:
-    """The channels. They see the catalogue as of the request, and clicks as of the day's beginning."""
+    """The retrieval channels. They know the catalogue at the request's time, and clicks before the day."""
 
     def __init__(self, world: World, users: Users, items: Items) -> None:
         self.candidates = world.candidates
@@ -77,9 +79,14 @@ class Retrieval:
     def __call__(
         self, rng: np.random.Generator, user: Codes, time: Longs, clicks: Ints
     ) -> tuple[Longs, Codes]:
-        """Distinct items (R, C) and their channels (R, C) for users (R,) at times (R,) in order.
+        """Retrieve candidates.
 
-        `clicks` (R, G) are those of the user, by category, before the day.
+        Args:
+            user: (R,).
+            time: (R,), ascending.
+            clicks: (R, G), the user's clicks by category before the day.
+
+        Returns distinct items (R, C) and their channels (R, C).
         """
         live = np.searchsorted(self.items.published, time)
         popular, taste, category, fresh = self.quotas
@@ -102,7 +109,7 @@ class Retrieval:
         return np.searchsorted(self.popularity, mass)
 
     def _taste(self, rng: np.random.Generator, user: Codes, live: Longs, n: int) -> Longs:
-        """The nearest to a noisy reading of the user's taste, among a part of the catalogue."""
+        """The items nearest to a noisy estimate of the user's taste, in a part of the catalogue: (R, n)."""
         size = min(int(live[0]), max(_INDEX, self.candidates))
         index = rng.choice(live[0], size, replace=False, shuffle=False)
         query = self.users.taste[user]
@@ -111,23 +118,23 @@ class Retrieval:
         return np.asarray(index[near])
 
     def _category(self, rng: np.random.Generator, clicks: Ints, live: Longs, otherwise: Longs) -> Longs:
-        """Any item of a category the user has clicked; `otherwise` (R, n) where there is none yet."""
+        """Random items of categories that the user has clicked: (R, n); `otherwise` (R, n) if there are none yet."""
         total = np.cumsum(clicks, axis=1)
         drawn = rng.random(otherwise.shape) * total[:, -1:]
         category = (drawn[:, :, None] >= total[:, None, :]).sum(2).clip(max=CATEGORIES - 1)
         begin = np.searchsorted(self.category_key, self._key(category, np.zeros(1, np.int64)))
         end = np.searchsorted(self.category_key, self._key(category, live[:, None]))
-        place = begin + (rng.random(otherwise.shape) * (end - begin)).astype(np.int64)
+        index = begin + (rng.random(otherwise.shape) * (end - begin)).astype(np.int64)
         known = (total[:, -1:] > 0) & (end > begin)
-        return np.where(known, self.by_category[np.where(known, place, 0)], otherwise)
+        return np.where(known, self.by_category[np.where(known, index, 0)], otherwise)
 
     def _fresh(self, rng: np.random.Generator, time: Longs, live: Longs, n: int) -> Longs:
-        """Published within two days, the newest item at least."""
+        """Random items published within two days, at least the newest: (R, n)."""
         since = np.minimum(np.searchsorted(self.items.published, time - 2 * DAY), live - 1)
         return since[:, None] + (rng.random((len(live), n)) * (live - since)[:, None]).astype(np.int64)
 
     def _random(self, rng: np.random.Generator, live: Longs) -> Longs:
-        """As many distinct items as there are candidates: every so manyth of the catalogue, from anywhere."""
+        """C distinct items: every step-th item of the catalogue from a random start: (R, C)."""
         step = 1 + rng.integers(live // self.candidates)
         start = rng.integers(live)
         return (start[:, None] + step[:, None] * np.arange(self.candidates)) % live[:, None]
@@ -142,7 +149,7 @@ def first_distinct(proposals: Longs, n: int) -> Longs:
 
 
 def funnel(world: World, prerank: Floats, rank: Floats) -> tuple[Codes, Codes]:
-    """Level (R, C) and, where exposed, position from 1 (0 elsewhere), by the scores (R, C) of two stages."""
+    """Cut by the scores (R, C) of two stages. Returns levels (R, C), and positions (R, C) from 1, 0 if not exposed."""
     level = np.full(prerank.shape, RETRIEVED, dtype=np.int8)
     position = np.zeros(prerank.shape, dtype=np.int16)
     kept = np.argpartition(-prerank, world.preranked - 1, axis=1)[:, : world.preranked]
@@ -156,5 +163,5 @@ def funnel(world: World, prerank: Floats, rank: Floats) -> tuple[Codes, Codes]:
 
 
 def examination(position: Codes) -> Floats:
-    """The probability that what stands at a position, from 1, is looked at: position^-0.4."""
+    """The probability that a user looks at a position, from 1: position^-0.4."""
     return np.asarray(np.maximum(position, 1).astype(np.float32) ** np.float32(-0.4))

@@ -20,42 +20,44 @@ from corank.core.errors import DataError
 from corank.core.files import atomic_folder
 from corank.core.types import Report
 from corank.datasets.importer import IMPORTERS, Importer
-from corank.datasets.recflow_files import checked, collected, day_files, scanned
+from corank.datasets.recflow_files import check_day, collect, day_files, scan_day
 from corank.datasets.recflow_layout import BEGIN, KEYS, LABELS, TIMEZONE, USER, VIDEO
 
 END = date(2024, 2, 4)
 """The last day of RecFlow's first period, the test of the published figures."""
 PER_LEVEL = 10
-"""Candidates of each level and request in the protocol."""
+"""Candidates of each level and request in the two-stage protocol."""
 TWO_STAGE = {name: (name,) for name in ("prerank_neg", "coarse_neg", "rank_neg", "rank_pos")}
-"""Level → the flags that mean it, from the shallowest; the deepest one of a candidate counts."""
+"""Level → its flags, from the shallowest level; the deepest level of a candidate counts."""
 EVERY = TWO_STAGE | {"rank_neg": ("rank_neg", "rerank_neg")} | {n: (n,) for n in ("rerank_pos", "realshow")}
-"""RecFlow's own code, too, weighs what the re-ranker put out of its top ten as it does `rank_neg`."""
+"""Like RecFlow's own code, candidates outside the re-ranker's top ten count as `rank_neg`."""
 
-_PART = 2**22  # rows worked on at once, in some 2 GiB: a day of RecFlow has fifty million
+_PART = 2**22  # rows read at once, in about 2 GiB: a day of RecFlow has fifty million
 _TRUTH = "\n  truth: truth/*.parquet      # a simulated world's; read by evaluation alone"
 
 
 @dataclass(frozen=True)
 class RecFlowSummary:
-    """What was written."""
+    """What an import of RecFlow has written."""
 
     days: tuple[date, ...]
     requests: int
     candidates: dict[str, int]
-    """Of each level, from the shallowest."""
+    """Candidates of each level, from the shallowest."""
     short: int
-    """Requests that lack a level, or have fewer of one than asked for."""
+    """Requests that have fewer candidates of a level than requested."""
     repeats: int
-    """Rows dropped that name a candidate again, at its level or a shallower one."""
+    """Dropped rows that repeat a candidate, at its level or a shallower one."""
     items: int
 
     @property
     def valid(self) -> date:
+        """The day for validation."""
         return self.days[-2]
 
     @property
     def test(self) -> date:
+        """The day for the test."""
         return self.days[-1]
 
 
@@ -136,8 +138,8 @@ def _write_day(
     path: Path, day: date, levels: Mapping[str, Sequence[str]], count: int | None, out: Path
 ) -> Iterator[pl.DataFrame]:
     """Write the candidates of a day, and their videos, in parts of whole requests; a row of counts for each."""
-    rows = scanned(path)
-    height = checked(path, day, rows)
+    rows = scan_day(path)
+    height = check_day(path, day, rows)
     if not height:
         raise DataError(f"{path}: no rows; expected the candidates of {day}")
     parts = ceil(height / _PART)
@@ -145,9 +147,9 @@ def _write_day(
     used = pl.col(*KEYS, *USER, *VIDEO), pl.col("realshow", *LABELS).cast(pl.Int8)
     for part in range(parts):
         of_part = rows.filter(of == part).select(_level(levels).alias("level"), *used)
-        flagged = collected(path, of_part.drop_nulls("level"))
+        flagged = collect(path, of_part.drop_nulls("level"))
         distinct = _deepest(flagged)
-        taken = distinct if count is None else distinct.filter(_place("request_id", "level") < count)
+        taken = distinct if count is None else distinct.filter(_position("request_id", "level") < count)
         name = f"{day}-{part:02}.parquet"
         taken.select(_logged()).write_parquet(out / "log" / name)
         taken.select("video_id", *VIDEO).unique("video_id", keep="first").write_parquet(out / "videos" / name)
@@ -155,7 +157,7 @@ def _write_day(
 
 
 def _level(levels: Mapping[str, Sequence[str]]) -> pl.Expr:
-    """The deepest level whose flag a candidate bears, null if it bears none."""
+    """The deepest level that a candidate has a flag of, null if it has none."""
     deepest_first = reversed(list(levels.items()))
     borne = [(level, pl.any_horizontal(pl.col(flags) == 1)) for level, flags in deepest_first]
     named = pl.coalesce(pl.when(flag).then(pl.lit(level)) for level, flag in borne)
@@ -163,7 +165,7 @@ def _level(levels: Mapping[str, Sequence[str]]) -> pl.Expr:
 
 
 def _deepest(rows: pl.DataFrame) -> pl.DataFrame:
-    """A row per candidate, that of its deepest level and of such the first, in the order of the file."""
+    """One row per candidate, the first of its deepest level, in the order of the file."""
     candidate = ["request_id", "video_id"]
     level = pl.col("level").to_physical()
     return rows.filter(level == level.max().over(candidate)).unique(
@@ -171,8 +173,8 @@ def _deepest(rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _place(*group: str) -> pl.Expr:
-    """From 0, in the order of the file."""
+def _position(*group: str) -> pl.Expr:
+    """Position within a group, from 0, in the order of the file."""
     return pl.int_range(pl.len()).over(group)
 
 
@@ -185,16 +187,16 @@ def _counts(rows: pl.DataFrame, levels: Sequence[str], least: int) -> pl.DataFra
 
 
 def _logged() -> list[pl.Expr]:
-    """The columns of the log. What a user did with a video is known where it was shown."""
+    """The columns of the log. Labels are known where the video was exposed."""
     time = pl.from_epoch("request_timestamp", time_unit="ms").dt.replace_time_zone("UTC")
-    shown = pl.col("realshow") == 1
+    exposed = pl.col("realshow") == 1
     return [
         pl.col("request_id", "user_id", "video_id").cast(pl.Int64),
         time.alias("time"),
         pl.col("level").cast(pl.String),
         pl.col(USER).cast(pl.Int64),
         *_clock(time, ""),
-        *(pl.when(shown).then(name).alias(name) for name in LABELS),
+        *(pl.when(exposed).then(name).alias(name) for name in LABELS),
     ]
 
 
@@ -220,7 +222,7 @@ def _write_items(out: Path) -> int:
 
 
 def _write_truth(folder: Path, days: Sequence[date], out: Path) -> bool:
-    """The chance of an effective view, where RecFlow is simulated, as the truth of a click; False where it is not."""
+    """Write the probability of an effective view of a simulated RecFlow; False if the files are not simulated."""
     if not (folder / "truth").is_dir():
         return False
     (out / "truth").mkdir()

@@ -1,4 +1,4 @@
-"""RecFlow's daily files: found, opened and checked before anything is taken from them."""
+"""RecFlow's daily files: found, opened, and checked before they are used."""
 
 from datetime import date, timedelta
 from pathlib import Path
@@ -15,7 +15,7 @@ _BOUNDED = {"request_timestamp": "milliseconds", "upload_timestamp": "seconds"}
 
 
 def day_files(folder: Path, begin: date, end: date) -> dict[date, Path]:
-    """The files of all candidates by day, of the days from `begin` to `end`."""
+    """Find the files of the days from `begin` to `end`. Raises DataError if there are fewer than three."""
     source = folder / "all_stage"
     found: dict[date, Path] = {}
     for path in sorted(source.glob("*.feather")):
@@ -36,8 +36,8 @@ def day_files(folder: Path, begin: date, end: date) -> dict[date, Path]:
     return chosen
 
 
-def scanned(path: Path) -> pl.LazyFrame:
-    """The columns of a daily file, by their names without the spaces that some have in front."""
+def scan_day(path: Path) -> pl.LazyFrame:
+    """Scan the columns of a daily file, without the leading spaces that some names have. Raises DataError."""
     try:
         frame = pl.scan_ipc(path)
         types = frame.collect_schema()
@@ -52,22 +52,23 @@ def scanned(path: Path) -> pl.LazyFrame:
     return frame.select(pl.col(spelt[name]).alias(name) for name in COLUMNS)
 
 
-def checked(path: Path, day: date, rows: pl.LazyFrame) -> int:
-    """The number of rows; DataError names the first value that its column cannot hold."""
+def check_day(path: Path, day: date, rows: pl.LazyFrame) -> int:
+    """Count the rows. Raises DataError, which names the first value that its column cannot hold."""
     faults = {name: _faulty(name, day) for name in COLUMNS}
     first = [pl.col(ROW).filter(fault).min().alias(name) for name, fault in faults.items()]
     checks = rows.with_row_index(ROW).select(*first, pl.len().alias("height"))
-    *places, height = collected(path, checks).row(0)
-    for name, place in zip(COLUMNS, places, strict=True):
-        if place is not None:
-            value = collected(path, rows.select(name).slice(place, 1)).item()
+    *found, height = collect(path, checks).row(0)
+    for name, row in zip(COLUMNS, found, strict=True):
+        if row is not None:
+            value = collect(path, rows.select(name).slice(row, 1)).item()
             received = "nothing" if value is None else value
             wrong = f"expected {_holds(name, day)}; received {received}"
-            raise DataError(f"{path}: column {name}, row {place + 1}: {wrong}")
+            raise DataError(f"{path}: column {name}, row {row + 1}: {wrong}")
     return int(height)
 
 
-def collected(path: Path, rows: pl.LazyFrame) -> pl.DataFrame:
+def collect(path: Path, rows: pl.LazyFrame) -> pl.DataFrame:
+    """Read rows of a daily file. Raises DataError if the file is damaged."""
     try:
         return rows.collect(engine="streaming")
     except (pl.exceptions.PolarsError, OSError) as error:
@@ -85,7 +86,7 @@ def _faulty(name: str, day: date) -> pl.Expr:
     value = pl.col(name)
     fault = value.cast(pl.Int64, strict=False).ne_missing(value)
     if name == "request_timestamp":
-        # a day off is let pass: the release does not say where its days begin
+        # one day off is allowed: the release does not say when its days begin
         fault |= ~value.is_between(
             midnight(day - _DAY, TIMEZONE), midnight(day + 2 * _DAY, TIMEZONE), closed="left"
         )

@@ -1,4 +1,4 @@
-"""RecFlow's layout, and a simulated world written in it: what an importer of RecFlow can be tried on without RecFlow.
+"""RecFlow's layout, and a simulated world written in it, to try the importer without RecFlow itself.
 
 `all_stage/DATE.feather` holds a row per candidate, `realshow/DATE.feather` those of them that were exposed. Source of
 the layout: Liu et al., "RecFlow: An Industrial Full Flow Recommendation Dataset", ICLR 2025, and its read-me.
@@ -18,17 +18,17 @@ from corank.core.settings import validate
 from corank.core.time import midnight
 from corank.core.types import Floats, Longs
 from corank.datasets.production import EXPOSED, PRERANKED, RANKED, RETRIEVED
-from corank.datasets.simulate import Simulated, cleared
+from corank.datasets.simulate import Simulated, clear_folder
 from corank.datasets.traffic import Block, Traffic
 from corank.datasets.world import DEVICES, Codes, Items, Users, World
 
 TIMEZONE = "Asia/Shanghai"
-"""Where the days of the files begin."""
+"""Time zone of the days of the files."""
 BEGIN = date(2024, 1, 13)
 """RecFlow's first day."""
 
 KEYS = ("request_id", "request_timestamp", "user_id", "video_id")
-"""Times are whole milliseconds since 1970 UTC, those of uploads whole seconds."""
+"""Keys of a candidate. Times are milliseconds since 1970 UTC, those of uploads seconds."""
 USER = ("device_id", "age", "gender", "province")
 VIDEO = (
     "author_id",
@@ -39,7 +39,7 @@ VIDEO = (
     "duration",
 )
 FLAGS = ("realshow", "rerank_pos", "rerank_neg", "rank_pos", "rank_neg", "coarse_neg", "prerank_neg")
-"""What became of a candidate, each 0 or 1; a candidate may bear several."""
+"""How far a candidate got, each 0 or 1; a candidate may have several flags."""
 LABELS = ("effective_view", "long_view", "like", "follow", "forward", "comment")
 COLUMNS = (
     *KEYS[:3],
@@ -50,14 +50,14 @@ COLUMNS = (
     *("rank_index", "rerank_index", "playing_time"),
     *LABELS,
 )
-"""All whole numbers."""
+"""All columns; every one holds whole numbers."""
 
 _SPACED = {"category_level_two": " category_level_two"}
 _UNKNOWN = -1
-_SCREEN = 0.6
-"""Share of a page that is on screen, so exposed; the rest waits below it."""
+_ON_SCREEN = 0.6
+"""Share of a page that is on screen, and so exposed; the rest is below it."""
 _RATES = {"like": 0.1, "follow": 0.02, "forward": 0.02, "comment": 0.03}
-"""Of effective views."""
+"""Rate of each among effective views."""
 
 
 def simulate_recflow(
@@ -73,8 +73,8 @@ def simulate_recflow(
     """Write `all_stage/`, `realshow/` and, beside RecFlow's own, `truth/` into `out`, a file a day.
 
     With 50 candidates or more every request has at least ten of prerank_neg, coarse_neg, rank_neg and rank_pos.
-    Every other day the file spells `category_level_two` with a leading space, as some of the release do. Same
-    arguments, same bytes.
+    Every other day the file spells `category_level_two` with a leading space, as some of the release do. The same
+    arguments give the same bytes.
 
     Raises:
         ConfigError: an argument is out of range.
@@ -82,7 +82,7 @@ def simulate_recflow(
     """
     wanted = {"preset": preset, "seed": seed, "requests": requests, "candidates": candidates}
     world = validate(World, wanted | {"users": users, "items": items}, "simulate")
-    cleared(out, overwrite, ["all_stage/*.feather", "realshow/*.feather", "truth/*.parquet"])
+    clear_folder(out, overwrite, ["all_stage/*.feather", "realshow/*.feather", "truth/*.parquet"])
     exposed = views = 0
     for day, candidates_of_day in _days(world):
         name = str(BEGIN + timedelta(days=day))
@@ -100,7 +100,7 @@ def simulate_recflow(
 
 
 def _days(world: World) -> Iterator[tuple[int, pl.DataFrame]]:
-    """Each day that has requests, and its candidates with their `truth`; memory is that of a day."""
+    """Yield each day that has requests, and its candidates with their `truth`; memory holds one day."""
     traffic = Traffic(world)
     rng = np.random.default_rng([world.seed, 2])
     person, video = _people(traffic.reality.users), _videos(traffic.reality.items)
@@ -118,13 +118,13 @@ def _days(world: World) -> Iterator[tuple[int, pl.DataFrame]]:
             )
             of = np.repeat(np.arange(len(request)), world.candidates)
             rows = request[of].hstack(person[block.requests.user[of]]).hstack(video[block.item.ravel()])
-            parts.append(_watched(rows.hstack(_stages(world, block)), rng))
+            parts.append(_with_views(rows.hstack(_stages(world, block)), rng))
             first += len(request)
         yield day, pl.concat(parts)
 
 
 def _milliseconds(time: Longs) -> Longs:
-    """The world's first day becomes RecFlow's, in China."""
+    """Times of the world, whose first day becomes RecFlow's in China, as milliseconds."""
     return midnight(BEGIN, TIMEZONE) + time // 1000
 
 
@@ -161,16 +161,16 @@ def _code(column: str) -> pl.Expr:
 
 
 def _stages(world: World, block: Block) -> pl.DataFrame:
-    """Flags and places of every candidate, clicks and truth: (R·C,) each.
+    """Flags and ranks of every candidate, clicks and truth: (R·C,) each.
 
-    What production's pre-ranker cut is halved by its score: the upper half stands for what the coarse ranker cut.
+    Of what production's pre-ranker cut, the half with the higher scores counts as cut by the coarse ranker.
     """
     level, position = block.level, block.position
-    place = _places(-block.rank, position, -level)
+    rank = _ranks(-block.rank, position, -level)
     middle = (world.preranked + world.candidates) // 2
-    coarse = _places(-block.prerank, -level) <= middle
+    coarse = _ranks(-block.prerank, -level) <= middle
     cut = level == RETRIEVED
-    on_screen = (level == EXPOSED) & (position <= max(1, round(_SCREEN * world.shown)))
+    on_screen = (level == EXPOSED) & (position <= max(1, round(_ON_SCREEN * world.shown)))
     columns = {
         "realshow": on_screen,
         "rerank_pos": level == EXPOSED,
@@ -179,21 +179,21 @@ def _stages(world: World, block: Block) -> pl.DataFrame:
         "rank_neg": level == PRERANKED,
         "coarse_neg": cut & coarse,
         "prerank_neg": cut & ~coarse,
-        "rank_index": np.where(cut, 0, place),
-        "rerank_index": np.where(level >= RANKED, place, 0),
+        "rank_index": np.where(cut, 0, rank),
+        "rerank_index": np.where(level >= RANKED, rank, 0),
         "effective_view": block.click & on_screen,
         "truth": block.truth,
     }
     return pl.DataFrame({name: values.ravel() for name, values in columns.items()})
 
 
-def _places(*keys: Codes | Floats) -> Longs:
-    """Each candidate's place in its request, from 1, by the last key, then the one before it, …: (R, C)."""
+def _ranks(*keys: Codes | Floats) -> Longs:
+    """Each candidate's rank in its request, from 1, by the last key, then the one before it, …: (R, C)."""
     return np.asarray(np.argsort(np.lexsort(keys, axis=1), axis=1) + 1, dtype=np.int64)
 
 
-def _watched(rows: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
-    """With what a view of a video's length amounts to: 30 % of it and more is effective, all of it long."""
+def _with_views(rows: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
+    """Add playing times and labels: a view of 30 % of a video is effective, of all of it long."""
     n = len(rows)
     watched = pl.Series(rng.random(n))
     share = pl.when("effective_view").then(0.3 + 1.2 * watched).otherwise(0.3 * watched)

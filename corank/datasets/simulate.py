@@ -1,4 +1,4 @@
-"""`corank simulate`: a funnel's log with known truth, and a config that trains on it as it is."""
+"""`corank simulate`: the log of a simulated funnel whose truth is known, and a config that trains on it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -75,7 +75,7 @@ _FILES = ("config.yaml", "items.parquet", "users.parquet", "log/part-*.parquet",
 
 
 class Simulated(Settings):
-    """What was written."""
+    """The world that was written, and its counts of candidates, exposures and clicks."""
 
     world: World
     candidates: int
@@ -96,7 +96,7 @@ def simulate(
 ) -> Simulated:
     """Write `log/`, `truth/`, `items.parquet`, `users.parquet` and, last, `config.yaml` into `out`.
 
-    A folder without config.yaml is a simulation that was interrupted. Same arguments, same bytes.
+    A folder without config.yaml is an interrupted simulation. The same arguments give the same bytes.
 
     Raises:
         ConfigError: an argument is out of range.
@@ -110,7 +110,7 @@ def simulate(
     }
     wanted |= {"users": users, "items": items, "auction": auction}
     world = validate(World, wanted, "simulate")
-    cleared(out, overwrite, _FILES)
+    clear_folder(out, overwrite, _FILES)
     traffic = Traffic(world)
     exposed = clicks = offset = 0
     for part, block in enumerate(traffic):
@@ -127,8 +127,11 @@ def simulate(
     return Simulated(world=world, candidates=offset * candidates, exposed=exposed, clicks=clicks)
 
 
-def cleared(out: Path, overwrite: bool, files: Sequence[str]) -> None:
-    """Make the folder ready for a world's `files` (globs): those of an earlier one are removed, in this order.
+def clear_folder(out: Path, overwrite: bool, files: Sequence[str]) -> None:
+    """Make a folder ready for a world, and remove the files of an earlier one.
+
+    Args:
+        files: globs of the files, in the order in which they are removed.
 
     Raises DataError if `out` is a file, or holds anything and `overwrite` is not set.
     """
@@ -143,7 +146,7 @@ def cleared(out: Path, overwrite: bool, files: Sequence[str]) -> None:
 
 
 def _log(block: Block, offset: int) -> pl.DataFrame:
-    """A row per candidate; the requests of the block are numbered from `offset`."""
+    """The log of a block, a row per candidate; its requests are numbered from `offset`."""
     requests = block.requests
     n, candidates = block.item.shape
     by_request = pl.DataFrame(
@@ -179,7 +182,7 @@ def _log(block: Block, offset: int) -> pl.DataFrame:
 
 
 def _write_config(world: World, path: Path) -> None:
-    """Two whole days at the end are for validation and test."""
+    """Write the config; the last two days are for validation and test."""
     day = FIRST_DAY.date()
     text = CONFIG.substitute(
         world.model_dump(),

@@ -1,4 +1,4 @@
-"""A simulated world at work: requests come, production answers them, users click what they see and like.
+"""The traffic of a simulated world: requests arrive, production answers them, users click what they see and like.
 
 Letters: R requests · C candidates of a request · U users · I items · K tastes · G categories · S intents.
 """
@@ -12,7 +12,7 @@ from scipy.optimize import brentq
 from scipy.special import expit
 
 from corank.core.types import Floats, Ints, Longs, Mask
-from corank.datasets.production import EXPOSED, Retrieval, Stage, draw_stages, examination, funnel
+from corank.datasets.production import EXPOSED, ProductionStage, Retrieval, draw_stages, examination, funnel
 from corank.datasets.world import (
     CATEGORIES,
     DAY,
@@ -29,33 +29,38 @@ from corank.datasets.world import (
 )
 
 RANDOM_TRAFFIC = 0.02
+"""Share of the requests whose candidates are cut at random."""
 BID_SPREAD, BID_NOISE = 0.6, 0.3
-"""Deviation of log bids: of the items', and from request to request."""
+"""Standard deviation of log bids: between items, and between requests."""
 CLICK_RATE = 0.15
-"""Of exposed candidates, in every preset: worlds differ in what is known, not in how much is clicked."""
+"""Share of exposed candidates that are clicked, in every preset: presets differ in what production knows alone."""
 
-_BLOCK = 2**18  # candidates made at once: bounds memory
-_PILOT = 512  # requests on which production is made as good as the preset says
+_BLOCK = 2**18  # candidates simulated at once, which bounds memory
+_PILOT = 512  # requests on which production is fitted to the preset
 
 
 @dataclass(frozen=True)
 class Requests:
+    """Requests in the order of time."""
+
     user: Codes  # (R,)
     time: Longs  # (R,) microseconds from FIRST_DAY
     tab: Codes  # (R,)
     device: Codes  # (R,)
     intent: Codes  # (R,) never logged
-    random: Mask  # (R,) shown at random
+    random: Mask  # (R,) cut at random
 
     def __len__(self) -> int:
         return len(self.user)
 
     @property
     def hour(self) -> Longs:
+        """Hour of the day: (R,)."""
         return self.time % DAY // (DAY // 24)
 
     @property
     def day(self) -> Longs:
+        """Day of the world, from 0: (R,)."""
         return self.time // DAY
 
     def __getitem__(self, part: slice) -> "Requests":
@@ -70,7 +75,7 @@ class Requests:
 
     @classmethod
     def draw(cls, rng: np.random.Generator, n: int, users: Users) -> Self:
-        """Requests in the order of time: busy users and evenings have more; nobody comes before joining."""
+        """Draw n requests: active users and evenings have more; a user has none before joining."""
         user = rng.choice(len(users.share), n, p=users.share)
         day = users.joined[user] + rng.integers(DAYS - users.joined[user])
         hours = np.arange(24)
@@ -92,7 +97,7 @@ class Requests:
 
 @dataclass(frozen=True)
 class Reality:
-    """The true logit of a click, but for the constant that sets the click rate."""
+    """The true logit of a click, without the constant that sets the click rate."""
 
     users: Users
     items: Items
@@ -103,6 +108,8 @@ class Reality:
 
     @classmethod
     def draw(cls, world: World, rng: np.random.Generator) -> Self:
+        """Draw users, items and effects of a world."""
+
         def effect(n: int, main: float, cross: float) -> Floats:
             table = main * rng.standard_normal((n, 1)) + cross * rng.standard_normal((n, CATEGORIES))
             return table.astype(np.float32)
@@ -119,7 +126,7 @@ class Reality:
         )
 
     def logit(self, requests: Requests, item: Longs) -> Floats:
-        """(R, C) for items (R, C)."""
+        """The true logit of items (R, C): (R, C)."""
         by_category = self.tab[requests.tab] + self.device[requests.device] + self.daytime[requests.hour // 6]
         by_category += self.users.bias[requests.user][:, None]
         taste = affinity(self.users.taste[requests.user], self.items.taste, item)
@@ -143,7 +150,7 @@ class Block:
     rank: Floats
     truth: Floats
     bid: Floats | None
-    """What a click pays, in an auction."""
+    """What a click pays; None without an auction."""
 
 
 class Traffic:
@@ -157,12 +164,14 @@ class Traffic:
         self.requests = Requests.draw(rng, world.requests, self.reality.users)
         self.retrieval = Retrieval(world, self.reality.users, self.reality.items)
         self.prerank, self.rank, self.constant = self._pilot(rng, stages)
-        # draws of their own, so that a world without an auction is as it ever was
+        # a generator of its own, so that a world without an auction does not change
         self.bid_rng = np.random.default_rng([world.seed, 2])
         self.bid = self.bid_rng.lognormal(0.0, BID_SPREAD, world.items).astype(np.float32)
 
-    def _pilot(self, rng: np.random.Generator, stages: tuple[Stage, Stage]) -> tuple[Stage, Stage, float]:
-        """Both stages at the preset's correlation, and the constant that gives CLICK_RATE."""
+    def _pilot(
+        self, rng: np.random.Generator, stages: tuple[ProductionStage, ProductionStage]
+    ) -> tuple[ProductionStage, ProductionStage, float]:
+        """Fit both stages to the preset's correlation, and the logit's constant to CLICK_RATE."""
         requests = Requests.draw(rng, _PILOT, self.reality.users)
         item, _ = self.retrieval(
             rng, requests.user, requests.time, np.zeros((_PILOT, CATEGORIES), dtype=np.int32)
@@ -171,11 +180,11 @@ class Traffic:
         query = self.reality.users.taste[requests.user]
         correlation = PRESETS[self.world.preset].correlation
         errors = [stage.error(query, item) for stage in stages]
-        fitted = [s.fitted(logit, e, correlation) for s, e in zip(stages, errors, strict=True)]
+        fitted = [s.fit(logit, e, correlation) for s, e in zip(stages, errors, strict=True)]
         scores = [s.score(logit, e) for s, e in zip(fitted, errors, strict=True)]
         level, position = funnel(self.world, *scores)
-        shown = level == EXPOSED
-        seen, liked = examination(position[shown]), logit[shown]
+        exposed = level == EXPOSED
+        seen, liked = examination(position[exposed]), logit[exposed]
         constant = brentq(lambda c: float(np.mean(seen * expit(liked + c))) - CLICK_RATE, -30, 30)
         return fitted[0], fitted[1], float(constant)
 
@@ -187,17 +196,17 @@ class Traffic:
             first, end = np.searchsorted(self.requests.day, [day, day + 1])
             today = []
             for start in range(first, end, size):
-                block = self._block(rng, self.requests[start : min(start + size, end)], clicks)
-                today.append(self._clicked(block))
+                block = self._simulate_block(rng, self.requests[start : min(start + size, end)], clicks)
+                today.append(self._find_clicks(block))
                 yield block
             for user, category in today:
                 np.add.at(clicks, (user, category), 1)
 
-    def _clicked(self, block: Block) -> tuple[Codes, Codes]:
+    def _find_clicks(self, block: Block) -> tuple[Codes, Codes]:
         request, _ = np.nonzero(block.click)
         return block.requests.user[request], self.reality.items.category[block.item[block.click]]
 
-    def _block(self, rng: np.random.Generator, requests: Requests, clicks: Ints) -> Block:
+    def _simulate_block(self, rng: np.random.Generator, requests: Requests, clicks: Ints) -> Block:
         clicks = clicks[requests.user]
         item, channel = self.retrieval(rng, requests.user, requests.time, clicks)
         logit = self.reality.logit(requests, item)
@@ -205,19 +214,18 @@ class Traffic:
         prerank = self.prerank.score(logit, self.prerank.error(query, item))
         rank = self.rank.score(logit, self.rank.error(query, item))
         shuffle = rng.random(item.shape, dtype=np.float32)
-        # Random traffic cuts by the shuffle; production's scores are logged all the same.
+        # random traffic is cut by the shuffle; production's scores are logged in any case
         at_random = requests.random[:, None]
         bid = self._bids(item) if self.world.auction else None
-        worth = (
-            np.float32(0) if bid is None else np.log(bid)
-        )  # of rare clicks the log-odds are about the log rate
+        # value = click rate · bid; the log-odds of rare clicks are about the log of their rate
+        log_bid = np.float32(0) if bid is None else np.log(bid)
         level, position = funnel(
             self.world,
-            np.where(at_random, shuffle, prerank + worth),
-            np.where(at_random, shuffle, rank + worth),
+            np.where(at_random, shuffle, prerank + log_bid),
+            np.where(at_random, shuffle, rank + log_bid),
         )
         truth = np.asarray(expit(logit + np.float32(self.constant)))
-        looked = (level == EXPOSED) & (rng.random(item.shape, dtype=np.float32) < examination(position))
+        seen = (level == EXPOSED) & (rng.random(item.shape, dtype=np.float32) < examination(position))
         return Block(
             requests=requests,
             item=item,
@@ -225,7 +233,7 @@ class Traffic:
             category_clicks=np.take_along_axis(clicks, self.reality.items.category[item], axis=1),
             level=level,
             position=position,
-            click=looked & (rng.random(item.shape, dtype=np.float32) < truth),
+            click=seen & (rng.random(item.shape, dtype=np.float32) < truth),
             prerank=prerank,
             rank=rank,
             truth=truth,
@@ -233,6 +241,6 @@ class Traffic:
         )
 
     def _bids(self, item: Longs) -> Floats:
-        """(R, C) for items (R, C)."""
+        """Draw the bids of items (R, C): (R, C)."""
         noise = self.bid_rng.lognormal(0.0, BID_NOISE, item.shape)
         return np.asarray(np.round(self.bid[item] * noise, 4) + np.float32(1e-4), dtype=np.float32)

@@ -1,7 +1,7 @@
-"""A simulated world: who its users are, what its items are, and how much one likes the other.
+"""A simulated world: its users, its items, and how much one likes the other.
 
-A feed in small. Tastes are partly told by what is logged (age, city, category, brand, …) and partly personal,
-so that ids and histories have something to learn. What is liked also depends on where and when it is shown.
+A small feed. Tastes are partly explained by logged columns (age, city, category, brand, …) and partly personal, so
+that ids and histories have something to learn. What is liked also depends on where and when it is exposed.
 
 Letters: U users · I items · R requests · C candidates of a request · K tastes · G categories · S intents.
 """
@@ -22,7 +22,7 @@ from corank.core.types import Doubles, Floats, Longs, Mask, Numbers
 FIRST_DAY = datetime(2026, 3, 1, tzinfo=UTC)
 DAYS = 10
 DAY = 86_400_000_000
-"""Microseconds: the unit of time here, counted from FIRST_DAY."""
+"""One day in microseconds, the unit of time here, counted from FIRST_DAY."""
 
 TABS = ("feed", "follow", "local", "search")
 DEVICES = ("android", "ios", "web")
@@ -34,13 +34,13 @@ Codes = NDArray[np.integer]
 
 
 class Preset(Settings):
-    """How well production knows the truth. Frozen before any study was run: a change voids its results."""
+    """How well production knows the truth. Fixed before any study was run: a change makes its results invalid."""
 
     correlation: float
-    """Pearson's, between production's scores and the true logit, over retrieved candidates."""
+    """Pearson's correlation of production's scores with the true logit, over retrieved candidates."""
     hidden: float = 0.0
-    """Deviation, in logits, of what an item is worth to the intent of a request: production acts on it and
-    clicks follow it, but it is not logged, and an item's worth averages to zero over intents."""
+    """Standard deviation, in logits, of the effect of a request's intent on an item. Production knows it and clicks
+    follow it, but it is not logged; the effects of an item average to zero over intents."""
 
 
 PRESETS = {
@@ -49,21 +49,21 @@ PRESETS = {
     "strong": Preset(correlation=0.85),
     "hidden": Preset(correlation=0.6, hidden=0.8),
 }
-"""The same seed gives the same users, items and tastes in all four."""
+"""The same seed gives the same users, items and tastes in all presets."""
 
 
 class World(Settings):
-    """What fixes a world entirely."""
+    """The settings that determine a world entirely."""
 
     preset: Literal["weak", "medium", "strong", "hidden"] = "medium"
     seed: NonNegativeInt = 0
     requests: PositiveInt = 10_000
     candidates: int = Field(default=200, ge=10)
-    """Of each request."""
+    """Candidates of each request."""
     users: PositiveInt = 2_000
     items: PositiveInt = 5_000
     auction: bool = False
-    """Whether items bid for clicks, and production orders by what a candidate is worth to it."""
+    """Whether items bid for clicks, and production orders by click rate times bid."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -76,22 +76,24 @@ class World(Settings):
 
     @property
     def shown(self) -> int:
-        """How many candidates of a request are exposed."""
+        """Number of candidates of a request that are exposed."""
         return min(10, self.candidates // 5)
 
     @property
     def ranked(self) -> int:
-        """How many production's ranker keeps."""
+        """Number of candidates that production's ranker keeps."""
         return 2 * self.shown
 
     @property
     def preranked(self) -> int:
-        """How many production's pre-ranker keeps."""
+        """Number of candidates that production's pre-ranker keeps."""
         return max(3 * self.shown, self.candidates // 4)
 
 
 @dataclass(frozen=True)
 class Users:
+    """The users, with their tastes and what is logged of them."""
+
     taste: Floats  # (U, K), unit variance
     bias: Floats  # (U,)
     share: Doubles  # (U,) of all requests
@@ -101,12 +103,12 @@ class Users:
 
     @classmethod
     def draw(cls, rng: np.random.Generator, n: int) -> Self:
-        """Two thirds of the variance of tastes are told by age, gender and city."""
+        """Draw n users; age, gender and city explain two thirds of the variance of tastes."""
         decade = rng.choice(6, n, p=(0.25, 0.3, 0.2, 0.12, 0.08, 0.05))
         gender = rng.integers(len(GENDERS), size=n)
         city = rng.choice(CITIES, n, p=zipf(CITIES, 0.8))
         activity = rng.lognormal(0.0, 0.8, n)
-        told = _tastes(rng, 6)[decade] + _tastes(rng, len(GENDERS))[gender] + _tastes(rng, CITIES)[city]
+        explained = _tastes(rng, 6)[decade] + _tastes(rng, len(GENDERS))[gender] + _tastes(rng, CITIES)[city]
         joined = np.where(rng.random(n) < 0.15, rng.integers(1, DAYS, n), 0)
         age = 18.0 + 9 * decade + rng.integers(9, size=n)
         table = pl.DataFrame(
@@ -119,7 +121,7 @@ class Users:
             }
         )
         return cls(
-            taste=_blend(told, _tastes(rng, n), 0.65),
+            taste=_blend(explained, _tastes(rng, n), 0.65),
             bias=(0.2 * rng.standard_normal(n)).astype(np.float32),
             share=activity / activity.sum(),
             joined=joined,
@@ -130,7 +132,7 @@ class Users:
 
 @dataclass(frozen=True)
 class Items:
-    """In the order of publication, so that the items that exist at a time are the first so many."""
+    """The items in the order of publication, so that those that exist at a time come first."""
 
     taste: Floats  # (I, K), unit variance
     bias: Floats  # (I,)
@@ -141,7 +143,7 @@ class Items:
 
     @classmethod
     def draw(cls, rng: np.random.Generator, n: int) -> Self:
-        """Two thirds of the variance of tastes are told by category, brand, tags and price."""
+        """Draw n items; category, brand, tags and price explain two thirds of the variance of tastes."""
         old = n - n // 5
         before = -np.sort(rng.exponential(40.0, old))[::-1]
         day = np.concatenate([before, np.sort(rng.uniform(0, DAYS, n - old))])
@@ -149,9 +151,9 @@ class Items:
         brand = rng.choice(BRANDS, n, p=zipf(BRANDS, 0.8))
         tags, has = _draw_tags(rng, category)
         price = rng.normal(0.0, 0.6, CATEGORIES)[category] + rng.normal(0.0, 0.6, n)
-        told = _tastes(rng, CATEGORIES)[category] + 0.7 * _tastes(rng, BRANDS)[brand]
-        told += 0.7 * (_tastes(rng, TAGS)[tags] * has[:, :, None]).sum(1)
-        told[:, 0] += price
+        explained = _tastes(rng, CATEGORIES)[category] + 0.7 * _tastes(rng, BRANDS)[brand]
+        explained += 0.7 * (_tastes(rng, TAGS)[tags] * has[:, :, None]).sum(1)
+        explained[:, 0] += price
         quality = rng.standard_normal(n)
         rating = 3.5 + 0.5 * (0.7 * quality + 0.7 * rng.standard_normal(n))
         rank = np.argsort(np.argsort(-(quality + 1.5 * rng.standard_normal(n))))
@@ -171,7 +173,7 @@ class Items:
             }
         )
         return cls(
-            taste=_blend(told, _tastes(rng, n), 0.65),
+            taste=_blend(explained, _tastes(rng, n), 0.65),
             bias=bias.astype(np.float32),
             category=category,
             popularity=zipf(n, 0.8)[rank],
@@ -181,19 +183,19 @@ class Items:
 
 
 def zipf(n: int, exponent: float) -> Doubles:
-    """Shares of n things, the most frequent first: proportional to rank^-exponent."""
+    """Shares of n values, the most frequent first: proportional to rank^-exponent."""
     share = np.arange(1, n + 1) ** -exponent
     return np.asarray(share / share.sum())
 
 
 def affinity(query: Floats, vector: Floats, item: Longs) -> Floats:
-    """<query (R, K), vector (I, K) of each item (R, C)> / sqrt(K), so of unit variance: (R, C)."""
+    """⟨query (R, K), vector (I, K) of each item (R, C)⟩ / √K, of unit variance: (R, C)."""
     product = np.matmul(vector[item], query[:, :, None])[:, :, 0]
     return np.asarray(product / np.float32(TASTES**0.5))
 
 
 def instants(microseconds: Longs) -> pl.Series:
-    """Microseconds from FIRST_DAY as times in UTC."""
+    """Convert microseconds from FIRST_DAY to times in UTC."""
     epoch = microseconds + round(FIRST_DAY.timestamp() * 1_000_000)
     return pl.Series(epoch).cast(pl.Datetime("us", "UTC"))
 
@@ -202,14 +204,14 @@ def _tastes(rng: np.random.Generator, n: int) -> Floats:
     return rng.standard_normal((n, TASTES), dtype=np.float32)
 
 
-def _blend(told: Floats, own: Floats, share: float) -> Floats:
-    """Tastes of about unit variance, the `share` of which is told by what is logged."""
-    scale = np.sqrt(share / np.mean(told**2))
-    return np.asarray(scale * told + np.sqrt(1 - share) * own, dtype=np.float32)
+def _blend(explained: Floats, own: Floats, share: float) -> Floats:
+    """Tastes of about unit variance, a `share` of which is explained by logged columns."""
+    scale = np.sqrt(share / np.mean(explained**2))
+    return np.asarray(scale * explained + np.sqrt(1 - share) * own, dtype=np.float32)
 
 
 def _draw_tags(rng: np.random.Generator, category: Codes) -> tuple[Codes, Mask]:
-    """Up to three distinct tags an item, some of them common in its category: (I, 3), and which it has."""
+    """Draw up to three distinct tags an item, some common in its category: codes (I, 3), and whether it has each."""
     third = TAGS // 3
     tags = (5 * category[:, None] + rng.integers(10, size=(len(category), 3))) % third + third * np.arange(3)
     return tags, rng.random(tags.shape) < 0.6

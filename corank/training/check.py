@@ -1,4 +1,4 @@
-"""What a config would train on, told before anything is packed."""
+"""What a config would train on, computed before anything is packed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,19 +15,21 @@ from corank.training.config import Config
 
 @dataclass(frozen=True)
 class CheckSummary:
+    """What a config would train on: features by tower, rows by table and split, candidates by loss."""
+
     config: Config
     features: list[dict[str, str]]
-    """Feature, side, kind, embedding table, what it is read or made from, and a mark for each place it enters."""
+    """Feature, side, kind, embedding table, what it is read or made from, and a mark for each input that it enters."""
     rows: dict[str, int]
     """Rows of each table."""
     splits: dict[str, int]
     """Candidates of the log in each split."""
     samples: list[dict[str, str]]
-    """Loss, weight, who learns from it, and how many candidates of each level, or source beyond the log, a request."""
+    """Loss, weight, the stages that learn from it, and candidates per request of each level or other source."""
 
 
 def check_config(config: Config, base: Path) -> CheckSummary:
-    """Raises ConfigError, DataError for what would stop `corank pack` at its survey of the tables."""
+    """Summarise what a config would train on. Raises ConfigError, DataError, as `corank pack` would."""
     data, schema = config.data, config.declared
     named = {"log": data.log, "items": data.items, "users": data.users, "truth": data.truth}
     tables = {name: Table.scan(name, source, base) for name, source in named.items() if source is not None}
@@ -46,10 +48,10 @@ def check_config(config: Config, base: Path) -> CheckSummary:
 def _samples(config: Config) -> list[dict[str, str]]:
     total = config.total
     names = dict(enumerate(total.funnel.levels)) | {code: source for source, code in SOURCES.items()}
-    asked = [(name, term, term.population(total.funnel)) for name, term in total.select(None)]
-    codes = sorted({code for _, _, population in asked for code in population})
+    populations = [(name, term, term.population(total.funnel)) for name, term in total.select(None)]
+    codes = sorted({code for _, _, population in populations for code in population})
     rows = []
-    for name, term, population in asked:
+    for name, term, population in populations:
         row = {"loss": name, "weight": f"{term.weight:g}"}
         row["learns"] = term.learner or ", ".join(term.reads(total.funnel))
         row |= {names[code]: _count(population, code) for code in codes}

@@ -23,6 +23,8 @@ from corank.core.files import atomic_file
 
 @dataclass(frozen=True)
 class Checkpoint:
+    """Tensors and facts of one file."""
+
     tensors: dict[str, Tensor]
     facts: dict[str, Any]
     """Everything that is no tensor, as JSON values."""

@@ -1,4 +1,4 @@
-"""One optimiser for the tables and one a stage, and the running average of all weights."""
+"""One optimiser for the tables and one per stage, and the running average of all weights."""
 
 import copy
 from typing import Any, Literal
@@ -12,7 +12,7 @@ from corank.models.embedding import TableOptimiser, table_optimiser
 from corank.models.joint import JointModel
 
 POSITION_RATE = 10
-"""How much faster than a layer the terms of positions learn: each is a logit by itself."""
+"""Learning rate of position terms over that of layers: each term is a logit by itself."""
 
 
 class DenseOptimiser(Settings):
@@ -27,7 +27,7 @@ class DenseOptimiser(Settings):
 def optimisers(
     model: JointModel, table: TableOptimiser, stages: dict[str, DenseOptimiser]
 ) -> dict[str, torch.optim.Optimizer]:
-    """`table`, and one a stage, by name."""
+    """Build the optimisers: `table`, and one per stage or teacher, by name."""
     built: dict[str, torch.optim.Optimizer] = {"table": table_optimiser(model.tables.parameters(), table)}
     for name, stage in model.networks.items():
         chosen = stages.get(name, DenseOptimiser())
@@ -52,18 +52,18 @@ class Average:
         self._model, self._averaged = model, copy.deepcopy(model)
         tables = model.tables.named_parameters()
         self.seen = {n: torch.zeros(len(t), dtype=torch.int32, device=t.device) for n, t in tables}
-        """By table, the step up to which each row's average is right."""
+        """By table, the step up to which each row's average is up to date."""
 
     @torch.no_grad()
     def before(self) -> None:
-        """Catch up the rows that the coming update will change; call with the gradients at hand."""
+        """Bring the averages of the rows that the next update changes up to date; call after the backward pass."""
         for name, table in self._model.tables.named_parameters():
             if table.grad is not None:
                 self._catch_up(name, table, table.grad._indices()[0])
 
     @torch.no_grad()
     def after(self) -> None:
-        """Take in the layers' weights at the end of a step, be it of one update or of several."""
+        """Average the layers' weights at the end of a step, of one update or several."""
         self.step += 1
         torch._foreach_lerp_(_dense(self._averaged), _dense(self._model), 1 - self.decay)
 
@@ -77,16 +77,16 @@ class Average:
 
     @torch.no_grad()
     def model(self) -> JointModel:
-        """A model of the averaged weights, which goes on changing with the steps."""
+        """The model of the averaged weights; later steps change it."""
         for name, table in self._model.tables.named_parameters():
             self._catch_up(name, table, torch.arange(len(table), device=table.device))
         return self._averaged
 
     def state(self) -> dict[str, Tensor]:
-        """What a checkpoint must hold, as the live tensors."""
+        """The tensors of the average that a checkpoint must hold, not copied."""
         return {f"seen.{n}": t for n, t in self.seen.items()} | self._averaged.state_dict(prefix="model.")
 
 
 def _dense(model: JointModel) -> list[Tensor]:
-    """All weights but the tables'."""
+    """All weights except those of the tables."""
     return [weight for network in model.networks.values() for weight in network.parameters()]

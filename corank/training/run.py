@@ -31,6 +31,8 @@ from corank.training.config_file import from_plain, plain
 
 @dataclass(frozen=True)
 class Run:
+    """The folder of one training, with its config."""
+
     folder: Path
     config: Config
     base: Path
@@ -38,9 +40,9 @@ class Run:
 
     @classmethod
     def create(cls, folder: Path, config: Config, base: Path) -> Self:
-        """Begin a run, or begin it anew: what an earlier one of the same name left is removed.
+        """Begin a run in a folder; the files of an earlier run there are removed.
 
-        Raises CheckpointError where the folder cannot be written.
+        Raises CheckpointError if the folder cannot be written.
         """
         text = json.dumps({"config": plain(config), "base": os.path.relpath(base, folder)}, indent=1)
         try:
@@ -71,18 +73,21 @@ class Run:
 
     @property
     def latest(self) -> Path:
+        """The file of the latest checkpoint."""
         return self.folder / "latest.safetensors"
 
     @property
     def best(self) -> Path:
+        """The file of the best epoch's weights."""
         return self.folder / "best.safetensors"
 
     def packed(self) -> PackedDataset:
-        """Raises DataError unless the packed data are of this config and of the files as they are."""
+        """Open the packed data. Raises DataError unless they are of this config and of the files as they are now."""
         return open_packed(self.config, self.base)
 
     @property
     def finished(self) -> bool:
+        """Whether training has ended and the model is written."""
         return self._model.is_file()
 
     @property
@@ -90,7 +95,7 @@ class Run:
         return self.folder / "model.safetensors"
 
     def trained(self, packed: PackedDataset) -> Checkpoint:
-        """What training ended with. Raises CheckpointError if it has not finished, or was on another packing."""
+        """Load the trained model's checkpoint. Raises CheckpointError if there is none, or it is of another packing."""
         if not self.finished:
             raise CheckpointError(
                 f"{self.folder}: training has not finished; go on with `corank train --resume`"
@@ -98,7 +103,7 @@ class Run:
         return load_matching(self._model, "calibrators", self.config, packed)
 
     def model(self, packed: PackedDataset) -> tuple[JointModel, Calibrators]:
-        """The trained model and its calibrators. Raises CheckpointError if training has not finished."""
+        """Load the trained model and its calibrators. Raises CheckpointError if training has not finished."""
         held = self.trained(packed)
         model = build_model(self.config, packed)
         model.load_state_dict(held.tensors)
@@ -110,38 +115,40 @@ class Run:
     def finish(
         self, packed: PackedDataset, model: JointModel, calibrators: Calibrators, facts: dict[str, Any]
     ) -> None:
+        """Write the trained model, which makes the run finished. Raises CheckpointError if the disk refuses."""
         fitted = {stage: {n: asdict(p) for n, p in labels.items()} for stage, labels in calibrators.items()}
         held = config_facts(self.config, packed) | {"calibrators": fitted} | facts
         save(self._model, Checkpoint(model.state_dict(), held))
 
 
 def build_model(config: Config, packed: PackedDataset) -> JointModel:
-    """The model of a config, its weights as torch's seed gives them."""
+    """Build the model of a config, with weights drawn by torch's seed."""
     layout = Layout(packed.schema, packed.encoders.sizes)
     positions = LAST_POSITION + 1 if config.data.position else 0
     return JointModel(config.stages, layout, config.teachers, positions)
 
 
 def packed_folder(config: Config, base: Path) -> Path:
+    """The folder of a config's packed data."""
     return base / "packed" / config.name
 
 
 def open_packed(config: Config, base: Path) -> PackedDataset:
-    """The packing of a config. Raises DataError if there is none, or it is of another config or other files."""
+    """Open a config's packed data. Raises DataError if there are none, or they are of another config or other files."""
     return PackedDataset.open(
         packed_folder(config, base), expect=fingerprint(config.data, config.declared, base)
     )
 
 
 def config_facts(config: Config, packed: PackedDataset) -> dict[str, Any]:
-    """The facts by which a checkpoint is known to be of a config and of a packing."""
+    """The facts that tie a checkpoint to a config and to packed data."""
     return {"config": plain(config), "codes": packed.codes}
 
 
 def load_matching(path: Path, part: str, config: Config, packed: PackedDataset) -> Checkpoint:
-    """Load a checkpoint that holds the fact `part`, of this very config and packing.
+    """Load a checkpoint of this config and packing that holds the fact `part`.
 
-    Raises CheckpointError, which names the keys that differ, where it is of another.
+    Raises CheckpointError, which names the keys that differ, if it is of another config or packing.
     """
     held = load(path)
     _refuse_other_config(held, config, path)
@@ -159,10 +166,10 @@ def _refuse_other_config(held: Checkpoint, config: Config, path: Path) -> None:
     ours, theirs = _flat(plain(config)), _flat(_with_defaults(held.facts.get("config", {})))
     differing = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
     if differing:
-        shown = "; ".join(f"{k}: {theirs.get(k)!r} there, {ours.get(k)!r} now" for k in differing[:5])
+        named = "; ".join(f"{k}: {theirs.get(k)!r} there, {ours.get(k)!r} now" for k in differing[:5])
         more = f" and {len(differing) - 5} more" if len(differing) > 5 else ""
         raise CheckpointError(
-            f"{path}: a checkpoint of another config ({shown}{more}); "
+            f"{path}: a checkpoint of another config ({named}{more}); "
             "give the config that it was trained with, or train anew without --resume"
         )
 
