@@ -1,7 +1,7 @@
-"""Crosses and priors of rows: one code for packed data, batches, bundles and requests.
+"""Derived features of rows: one code for packed data, batches, bundles and requests.
 
-Packing derives last, when histories are cut and every prior is counted: values first, for all shards; then encoders
-are fitted to those of the training rows; then the rows are written anew, whole.
+Packing derives last, when histories are cut and every prior is counted. It computes the values of all shards, fits
+encoders to those of the training rows, and writes the rows again with all features.
 """
 
 from collections.abc import Collection, Mapping
@@ -36,7 +36,7 @@ def derive_features(
     times: Longs,
     names: Collection[str] | None = None,
 ) -> Derived:
-    """The derived features of N rows of a placement, all or some, at times (N,) in ms UTC."""
+    """Compute the derived features of N rows of a placement, all or some, at times (N,) in ms UTC."""
     return {
         name: feature.derive(sides, PointInTime(name, times, priors))
         for name, feature in schema.derived(placement).items()
@@ -45,12 +45,12 @@ def derive_features(
 
 
 def encode_columns(encoders: Encoders, values: Derived) -> dict[str, Encoded]:
-    """Derived features as codes and scaled numbers, by name."""
+    """Encode derived features as codes and numbers, by name."""
     return {name: encoders.encode_derived(name, column) for name, column in values.items()}
 
 
 def pair_rows(packed: PackedDataset, shard: Shard, requests: Index, request_of: Index, item: Index) -> Rows:
-    """The crosses of pairs that were not logged: derived ones as ever, logged ones missing. X pairs.
+    """Make the cross rows of X pairs that were not logged: derived features are computed, logged ones are missing.
 
     Args:
         requests: of a batch, R of the shard's.
@@ -67,7 +67,7 @@ def pair_rows(packed: PackedDataset, shard: Shard, requests: Index, request_of: 
 
 
 def derive_columns(packed: PackedDataset, spill: Path) -> Encoders:
-    """Derive what is derived, for all rows of packed data that lack it; the encoders, complete.
+    """Add the derived features to all rows of packed data that lack them; return the complete encoders.
 
     Args:
         spill: where pieces of what the priors count lie (`prior<n>.*.arrow`), and values may.
@@ -103,7 +103,7 @@ _TRAINING = "@training"
 
 @dataclass(frozen=True)
 class _Part:
-    """Rows that lack what is derived, and where its values are spilled."""
+    """Rows that lack the derived features, and the file of their values."""
 
     placement: Placement
     folder: Path
@@ -111,7 +111,7 @@ class _Part:
     values: Path
 
     def rewrite(self, encoders: Encoders) -> None:
-        """The rows anew, complete. By renaming, since the old ones are still mapped."""
+        """Write the complete rows. By renaming, since the old ones are still mapped."""
         schema, frame = encoders.schema, read_frame(self.values)
         columns = split_rows(scalar_features(schema, self.placement), self.rows)
         for name in schema.derived(self.placement):

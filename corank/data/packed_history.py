@@ -1,4 +1,4 @@
-"""What requests know of their users' past: items as they were at the request, their attributes, how much each counts.
+"""Histories of packed requests: items as they were at the request, their attributes, and the weight of each event.
 
 A history is kept once a user and cut for each request. What an item was is looked up as of the request, not the event:
 that is what a service finds in its records.
@@ -22,16 +22,18 @@ from corank.features.schema import Schema
 def read_history_items(
     packed: PackedDataset, shard: Shard, requests: Index, names: Iterable[str]
 ) -> dict[str, Ragged]:
-    """By history the item rows, as of each request, of its events, the newest last: R lists."""
+    """Read, by history, the item rows of its events as of each request, the newest last: R lists."""
     found = {}
     lists = packed.schema.row_features("query").lists
     for name in names:
         history = packed.schema.histories()[name]
         events = packed.events[history.events]
         view = shard.query.lists[lists.index(name)].take(requests)
-        place, time = view.positions(), np.repeat(shard.time[requests], view.length)
-        rows = packed.item_versions.find_at(events.ordinals[place], time)
-        weight = recency_weights(time - events.times[place], history.half_life) if history.half_life else None
+        position, time = view.positions(), np.repeat(shard.time[requests], view.length)
+        rows = packed.item_versions.find_at(events.ordinals[position], time)
+        weight = (
+            recency_weights(time - events.times[position], history.half_life) if history.half_life else None
+        )
         found[name] = Ragged.from_lengths(view.length, rows, weight)
     return found
 
@@ -39,13 +41,16 @@ def read_history_items(
 def read_query_rows(
     packed: PackedDataset, shard: Shard, requests: Index, items: Mapping[str, Ragged]
 ) -> Rows:
-    """The query's rows of R requests, what depends on their histories made ready; `items` of
-    `HistoryNeeds.for_rows` at least."""
+    """Read the query's rows of R requests, with what depends on histories.
+
+    Args:
+        items: the item rows of the histories `HistoryNeeds.for_rows` at least.
+    """
     return add_histories(packed.schema, shard.query.take(requests), items, packed.items)
 
 
 def request_operands(packed: PackedDataset, shard: Shard, requests: Index) -> Operands:
-    """The operands of R requests, their histories' too."""
+    """Read the operands of R requests, and gather those of their histories."""
     needs = HistoryNeeds.of(packed.schema)
     items = read_history_items(packed, shard, requests, needs.for_operands)
     found = gather_history_operands(packed.schema, items, packed.item_operands, needs.operands)
@@ -53,7 +58,7 @@ def request_operands(packed: PackedDataset, shard: Shard, requests: Index) -> Op
 
 
 def add_histories(schema: Schema, rows: Rows, items: Mapping[str, Ragged], records: Rows) -> Rows:
-    """The query's rows with the attributes of their histories' items, and each event's weight where they differ.
+    """Fill in the attributes of the histories' items, and the weight of each event where they differ.
 
     Args:
         items: by history the rows of its items among `records`, −1 for an item without one.
@@ -70,7 +75,7 @@ def add_histories(schema: Schema, rows: Rows, items: Mapping[str, Ragged], recor
 
 
 def attribute_codes(schema: Schema, items: Ragged, feature: str, records: Rows) -> Ragged:
-    """The codes that the items of R lists have of an item feature, one after another: R lists."""
+    """Look up the codes that the items of R lists have of an item feature: R lists."""
     row, placed, weight = items.flat(), schema.row_features("item"), items.flat_weight()
     if schema.features[feature].storage == "id":
         found = np.full(len(row), MISSING, dtype=np.int32)

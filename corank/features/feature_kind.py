@@ -1,11 +1,11 @@
 """What a kind of feature is: its settings, how it is fitted and encoded, and what other features may make of it.
 
-A kind is a pydantic class in the registry `FEATURE_KINDS`; a feature of the config is an instance of it. Two sorts:
-a `ColumnFeature` reads a column and says its side; a `DerivedFeature` is made of other features, its operands, and has
-the side of those. `user` and `context` make up the query, known once a request; `item` is known ahead of any request;
-what is made of both is a `cross`: it belongs to a pair, and only a ranker may see it.
+A kind is a pydantic class in the registry `FEATURE_KINDS`; a feature of the config is an instance of it. A
+`ColumnFeature` reads a column and declares its side; a `DerivedFeature` is made of other features, its operands, and
+has their side. `user` and `context` make up the query, known once a request; `item` is known before any request; a
+`cross` belongs to a pair of both, and only a ranker may see it.
 
-A kind needs one file, named in the config's `plugins:`. This one is complete; a feature of it is declared as
+A kind from outside is one file, named in the config's `plugins:`. This one is complete, and declared as
 `{kind: cyclical, side: context, column: hour, period: 24}`:
 
     from typing import Literal
@@ -21,7 +21,6 @@ A kind needs one file, named in the config's `plugins:`. This one is complete; a
     @FEATURE_KINDS.register("cyclical")
     class CyclicalFeature(ColumnFeature):
         \"\"\"A number that comes round, such as the hour of the day, as a point on a circle: its sine and cosine.\"\"\"
-
         kind: Literal["cyclical"]
         period: PositiveFloat
 
@@ -100,32 +99,26 @@ class FeatureKind(Settings):
     @property
     def as_column(self) -> "ColumnFeature | None":
         """Itself, if it reads a column."""
-        return None
 
     @property
     def as_derived(self) -> "DerivedFeature | None":
         """Itself, if it is made of operands."""
-        return None
 
     @property
     def as_prior(self) -> "CountedFeature | None":
         """Itself, if it counts earlier candidates."""
-        return None
 
     @property
     def as_history(self) -> "History | None":
         """Which events it lists, if it is a history of the user."""
-        return None
 
     @property
     def attribute(self) -> tuple[str, str] | None:
         """The history and the item feature, if it lists what the items of a history have of that feature."""
-        return None
 
     @property
     def made_of(self) -> str | None:
         """What it is made of, for people; None if it is read from a table."""
-        return None
 
     def table_owner(self, name: str) -> str:
         """The feature whose embedding table it reads: itself, called `name`, unless it shares one."""
@@ -180,11 +173,8 @@ class ColumnFeature(FeatureKind):
             values: (N,), with nulls.
             name: the feature's, for messages.
 
-        Returns:
-            Codes (N,) int32, N lists of codes, or numbers (N,) or (N, width) float32, as `storage` and `width` say.
-
-        Raises:
-            DataError: if the values are of a type that cannot be encoded.
+        Returns codes (N,) int32, N lists of codes, or numbers (N,) or (N, width) float32, as `storage` says.
+        Raises DataError if the values are of a type that cannot be encoded.
         """
 
     def check_column(self, name: str, dtype: pl.DataType) -> str | None:
@@ -299,11 +289,6 @@ def check_kind(what: str, part: Any) -> None:
     if not names or f"'{names[0]}'" not in what:
         raise PluginError(
             f"{what}: {part.__name__} needs the field `kind: Literal[…]` with its registered name"
-        )
-    unnamed = [encoder for encoder in part.encoders if not issubclass(encoder, Encoder)]
-    if unnamed:
-        raise PluginError(
-            f"{what}: {part.__name__}.encoders holds {unnamed[0].__name__}, which is no Encoder"
         )
 
 

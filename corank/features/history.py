@@ -1,4 +1,4 @@
-"""Users' events, point in time: what a request may know of its user's past."""
+"""Histories of users: which events a request may know of, and what a query needs of them."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -24,7 +24,7 @@ AT_ONCE = 2**24
 """Events sorted at a time, about; bounds memory."""
 
 OLDEST = 60
-"""Half-lives after which an event's weight falls no further: a list of old events only still has a mean."""
+"""Half-lives after which an event's weight falls no further, so that a list of old events still has a mean."""
 
 
 def check_grid(every: timedelta) -> None:
@@ -110,7 +110,7 @@ class HistoryNeeds:
 
 @dataclass(frozen=True)
 class Events:
-    """What users did: E events, user by user, the oldest first; at equal times in the order of the log."""
+    """E events, user by user, the oldest first; at equal times in the order of the log."""
 
     items: Ints
     """Codes of the item id feature: (E,)."""
@@ -119,11 +119,11 @@ class Events:
     offsets: Longs
     """Where each user's events begin, and the end: (U + 1,)."""
     ordinals: Ints
-    """The place of each event's item among the distinct items: (E,)."""
+    """Index of each event's item among the distinct items: (E,)."""
 
     @classmethod
     def open(cls, folder: Path, name: str) -> Self:
-        """Memory-mapped. Raises DataError if a part is missing or damaged."""
+        """Map what `write` wrote into memory. Raises DataError if a part is missing or damaged."""
         parts = ("items", "times", "offsets", "ordinals")
         return cls(*(read_array(folder / f"{name}.{part}.npy") for part in parts))
 
@@ -173,6 +173,6 @@ class Events:
 
 
 def recency_weights(age: Longs, half_life: timedelta) -> Floats:
-    """2 to the power of −age/half_life, of events `age` ms before their request: (N,)."""
+    """Weigh events that are `age` ms older than their request by 2 to the power of −age/half_life: (N,)."""
     lives: Floats = np.minimum(age / (half_life / MILLISECOND), OLDEST).astype(np.float32)
     return np.exp2(-lives)

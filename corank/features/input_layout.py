@@ -1,4 +1,4 @@
-"""Where each feature lies: its rows in the embedding tables, its columns in the dense input of a placement.
+"""Layout of network inputs: each feature's rows in the embedding tables and columns in the dense inputs.
 
 One concatenated table a dimension. A placement's input is, dimension by dimension, the embeddings of its id
 features, its pooled lists, and last its numbers. Training and serving both build their inputs from here.
@@ -21,7 +21,7 @@ from corank.features.schema import PLACEMENTS, Placement, Schema
 Columns = NDArray[np.int64]
 
 FEW = 512
-"""Rows for which a sparse product costs more to make than to multiply."""
+"""Up to so many rows, making a sparse matrix takes longer than the product saves."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ class Bags:
 
 @dataclass(frozen=True)
 class ListColumn:
+    """A list feature: where its values are, and how their embeddings are pooled."""
+
     index: int
     """Position in `Rows.lists`."""
     offset: int
@@ -76,15 +78,15 @@ class Group:
         row[first[:, : len(self.ids)]] = single
         for column, listed in enumerate(self.lists, start=len(self.ids)):
             ragged = rows.lists[listed.index]
-            place = np.repeat(first[:, column] - (np.cumsum(ragged.length) - ragged.length), ragged.length)
-            place += np.arange(len(place), dtype=place.dtype)
-            row[place] = ragged.flat() + listed.offset
+            position = np.repeat(first[:, column] - (np.cumsum(ragged.length) - ragged.length), ragged.length)
+            position += np.arange(len(position), dtype=position.dtype)
+            row[position] = ragged.flat() + listed.offset
             if listed.mean or ragged.weight is not None:
-                weight[place] = _weights(ragged, listed.mean)
+                weight[position] = _weights(ragged, listed.mean)
         return Bags(row, start, weight, length.size)
 
     def embed(self, rows: Rows, table: Floats, out: Floats) -> None:
-        """What `bags` sums up, without torch, into `out`: (N, width). A gather, and a sum for each list."""
+        """Compute the sums of `bags` without torch, into `out`: (N, width)."""
         end = len(self.ids) * self.dim
         ids = rows.ids if len(self.ids) == rows.ids.shape[1] else rows.ids[:, self.ids]
         out[:, :end] = table.take(ids + self.offsets, axis=0).reshape(len(rows), end)

@@ -1,6 +1,6 @@
-"""What is known of labels: where candidates were exposed, where what they are given happened, and once they are mature.
+"""Labels of candidates: known only where exposed, where the label they are given happened, and once they are mature.
 
-Rows are those of `requests.columns`. Letters: C candidates.
+Rows are those of the log, with the columns of `row_columns`. Letters: C candidates.
 """
 
 import numpy as np
@@ -16,7 +16,7 @@ Labels = dict[str, NDArray[np.int8]]
 
 
 def read_levels(rows: pl.DataFrame, data: DataSettings) -> NDArray[np.uint8]:
-    """(C,); the deepest where the log has none."""
+    """Read the code of each candidate's level; the deepest if the log has no levels: (C,)."""
     if data.level is None:
         return np.full(len(rows), len(data.levels) - 1, dtype=np.uint8)
     level: NDArray[np.uint8] = rows[LEVEL].to_numpy()
@@ -24,7 +24,7 @@ def read_levels(rows: pl.DataFrame, data: DataSettings) -> NDArray[np.uint8]:
 
 
 def find_exposed(rows: pl.DataFrame, data: DataSettings) -> NDArray[np.bool_]:
-    """(C,)"""
+    """Find the exposed candidates, which are those of the deepest level: (C,)."""
     deepest: NDArray[np.bool_] = read_levels(rows, data) == len(data.levels) - 1
     return deepest
 
@@ -32,12 +32,12 @@ def find_exposed(rows: pl.DataFrame, data: DataSettings) -> NDArray[np.bool_]:
 def find_events(
     event: str | None, rows: pl.DataFrame, labels: Labels, data: DataSettings
 ) -> NDArray[np.bool_]:
-    """Which candidates are events of a history: those whose label `event` is 1, or all exposed ones if None: (C,)."""
+    """Find the events of a history: candidates whose label `event` is 1, or all exposed ones if None: (C,)."""
     return find_exposed(rows, data) if event is None else labels[event] == 1
 
 
 def read_labels(rows: pl.DataFrame, data: DataSettings) -> Labels:
-    """Labels as they are in the end."""
+    """Read the labels, however late they became known."""
     shown = find_exposed(rows, data)
     found: Labels = {}
     for name in data.labels:
@@ -50,7 +50,7 @@ def read_labels(rows: pl.DataFrame, data: DataSettings) -> Labels:
 
 
 def hide_immature(labels: Labels, rows: pl.DataFrame, data: DataSettings, as_of: int) -> Labels:
-    """Labels as they were when training began, at the split's `valid`; of later rows as when the log was read.
+    """Hide labels that were not mature when training began, at the split's `valid`, or when the log was read.
 
     A row that was younger then than its label takes is unknown, whatever the label says.
     """

@@ -14,15 +14,17 @@ LEVELS = ("retrieved", "preranked", "ranked", "exposed")
 
 
 class Label(Settings):
+    """An event that may follow on a candidate, such as a click."""
+
     column: str
     given: str | None = None
     """The label that must be 1 for this one to be known, as a click is for an order."""
     matures_after: Duration = timedelta()
-    """What comes late: a row younger than this, as of when it was last looked at, is not known yet."""
+    """How late it may come: on a row that was younger than this when the log was read, it is unknown."""
 
 
 class Score(Settings):
-    """What production scored a candidate with."""
+    """A score that production gave candidates."""
 
     column: str
     scale: Literal["logit", "probability"] = "logit"
@@ -43,6 +45,8 @@ class Split(Settings):
 
 
 class DataSettings(Settings):
+    """The tables and columns of a log. Paths are relative to the config, and may hold `*`."""
+
     log: str | list[str]
     items: str | list[str] | None = None
     users: str | list[str] | None = None

@@ -52,17 +52,17 @@ class OperandRows:
         return self.rows[placement], self.of[placement]
 
     def key(self, operand: str) -> Hashes:
-        """(N,), 0 where missing."""
+        """Return the hashes of an operand, 0 where missing: (N,)."""
         rows, of = self._side(operand)
         return rows.keys[operand] if of is None else rows.keys[operand][of]
 
     def number(self, operand: str) -> Doubles:
-        """(N,), NaN where missing."""
+        """Return the numbers of an operand, NaN where missing: (N,)."""
         rows, of = self._side(operand)
         return rows.numbers[operand] if of is None else rows.numbers[operand][of]
 
     def lists(self, operand: str) -> tuple[Ragged, Index]:
-        """The lists of a side's rows, and the row of each result: (A) lists, (N,)."""
+        """Return the lists of the rows that have the operand, and the row of each result: A lists, (N,)."""
         rows, of = self._side(operand)
         return rows.lists[operand], np.arange(self.count) if of is None else of
 
@@ -71,7 +71,7 @@ class OperandRows:
         return operand in self._side(operand)[0].lists
 
     def count_matches(self, listed: str, sought: str) -> Doubles:
-        """How often the lists of an operand hold the value, or the values, of another: (N,).
+        """Count how often the lists of an operand hold the value, or the values, of another: (N,).
 
         By a sorted table of (list, value), so that time grows with the lists and the results, not with their product.
         """

@@ -1,4 +1,4 @@
-"""What crosses and priors are made of: of ids a hash of the value itself, of numbers the number itself.
+"""Operands of derived features: of ids a hash of the value itself, of numbers the number itself.
 
 Not codes: a brand that no vocabulary knows yet is still the brand in the user's history.
 
@@ -114,7 +114,7 @@ class Operands:
         return type(self)(self.count, self.keys, lists, self.numbers)
 
     def merge(self, other: Self) -> Self:
-        """With other operands of the same rows."""
+        """Add other operands of the same rows."""
         return type(self)(
             self.count, self.keys | other.keys, self.lists | other.lists, self.numbers | other.numbers
         )
@@ -129,7 +129,7 @@ class Operands:
         )
 
     def reorder(self, wanted: OperandNames) -> Self:
-        """In the order in which they are saved."""
+        """Put them in the order in which they are saved."""
         return type(self)(
             self.count,
             {name: self.keys[name] for name in wanted.keys},
@@ -156,7 +156,7 @@ class Operands:
         return type(self)(self.count, self.keys, self.lists | lists, self.numbers)
 
     def save(self, folder: Path) -> None:
-        """Write an array an operand, numbered in order."""
+        """Write one array per operand, numbered in order."""
         folder.mkdir(parents=True, exist_ok=True)
         for n, keys in enumerate(self.keys.values()):
             write_array(folder / f"key{n}.npy", keys)
@@ -167,7 +167,7 @@ class Operands:
 
     @classmethod
     def load(cls, folder: Path, wanted: OperandNames, count: int) -> Self:
-        """Memory-mapped. Raises DataError if a part is missing or damaged."""
+        """Map what `save` wrote into memory. Raises DataError if a part is missing or damaged."""
         return cls(
             count,
             {name: read_array(folder / f"key{n}.npy") for n, name in enumerate(wanted.keys)},
@@ -179,7 +179,7 @@ class Operands:
 def gather_history_operands(
     schema: Schema, items: dict[str, Ragged], operands: Operands, names: Iterable[str]
 ) -> dict[str, Ragged]:
-    """The operands `HISTORY` and `HISTORY.FEATURE` among `names`, of R users: lists of hashes.
+    """Gather the operands `HISTORY` and `HISTORY.FEATURE` among `names` for R users, as lists of hashes.
 
     Args:
         items: by history the rows of its items, the newest last; of R users each.
@@ -194,7 +194,7 @@ def gather_history_operands(
 
 
 def gather_attribute(items: Ragged, feature: str, operands: Operands) -> Ragged:
-    """What the items of R lists have of a feature, one after another: R lists of hashes. An item −1 has none."""
+    """Gather what the items of R lists have of a feature, as R lists of hashes. Item −1 is missing."""
     row = items.flat()
     if feature in operands.keys:
         keys = np.zeros(len(row), dtype=np.uint64)
@@ -204,7 +204,7 @@ def gather_attribute(items: Ragged, feature: str, operands: Operands) -> Ragged:
 
 
 def select_lists(lists: Ragged, row: NDArray[np.integer]) -> Ragged:
-    """The lists of some rows, an empty one for row −1."""
+    """Select the lists of some rows; that of row −1 is empty."""
     start, length = np.zeros(len(row), dtype=np.int64), np.zeros(len(row), dtype=np.int32)
     known = row >= 0
     start[known], length[known] = lists.start[row[known]], lists.length[row[known]]
@@ -212,7 +212,7 @@ def select_lists(lists: Ragged, row: NDArray[np.integer]) -> Ragged:
 
 
 def flatten_lists(outer: Ragged, inner: Ragged) -> Ragged:
-    """The values of each list's lists, one after another: `inner` has a list for every value of `outer.flat()`."""
+    """Flatten lists of lists by one level: `inner` has a list for every value of `outer.flat()`."""
     ends = np.append(0, np.cumsum(inner.length, dtype=np.int64))
     last = np.cumsum(outer.length, dtype=np.int64)
     weight = outer.flat_weight()

@@ -1,4 +1,4 @@
-"""Priors: what happened before to candidates that share a key, as of the last snapshot before the request.
+"""Counts of earlier candidates by key, as of the last snapshot before a request.
 
 Time is cut into periods, of a prior's `every`. What happens in a period is counted from its end on: a request knows
 the periods that were over when its own began. So serving, which counts once a period, knows what training knew.
@@ -25,7 +25,7 @@ from corank.features.log_schema import DataSettings
 from corank.features.operand_rows import OperandRows
 
 AT_ONCE = 2**24
-"""Rows counted at a time, about; bounds memory."""
+"""Rows that are counted at a time, about, to bound memory."""
 
 
 class CountedFeature(Protocol):
@@ -57,7 +57,7 @@ class CountedFeature(Protocol):
 
 @dataclass(frozen=True)
 class CumulativeCounts:
-    """By key and period, what was counted until the period's end, from the first period on."""
+    """Weights of candidates by key, cumulative over periods."""
 
     offsets: Longs
     """Where each key's entries begin, and the end: (K + 1,)."""
@@ -66,7 +66,7 @@ class CumulativeCounts:
     positive: Doubles  # (E,)
 
     def before(self, key: Longs, cut: Longs) -> tuple[Doubles, Doubles]:
-        """Shown and positive of the `key`-th keys in the periods before a cut; 0 for key −1: (N,), (N,)."""
+        """Return shown and positive of the `key`-th keys in the periods before a cut; 0 for key −1: (N,), (N,)."""
         if not len(self.periods):
             return np.zeros(len(key)), np.zeros(len(key))
         if len(self.periods) == len(self.offsets) - 1:  # one entry a key, as in a bundle
@@ -82,7 +82,7 @@ class CumulativeCounts:
 
 @dataclass(frozen=True)
 class PriorCounts:
-    """The counts of one prior."""
+    """The counts of one feature of kind `prior`."""
 
     keys: Hashes
     """Ascending: (K,)."""
@@ -91,9 +91,9 @@ class PriorCounts:
     """Of all candidates: one key."""
 
     def values(self, feature: CountedFeature, keys: Hashes, cuts: Longs) -> Doubles:
-        """The prior of each key as of its request's period, NaN where it is unknown: (N,)."""
-        place = self._find(keys)
-        shown, positive = self.counts.before(place, cuts)
+        """Compute the feature of each key as of a cut, NaN where it is unknown: (N,)."""
+        index = self._find(keys)
+        shown, positive = self.counts.before(index, cuts)
         if feature.label is None:
             return np.where(keys == 0, np.nan, np.log1p(shown))
         if len(cuts) and (cuts == cuts[0]).all():
@@ -108,13 +108,13 @@ class PriorCounts:
     def _find(self, keys: Hashes) -> Longs:
         if not len(self.keys):
             return np.full(len(keys), -1)
-        place = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
-        return np.where(self.keys[place] == keys, place, -1)
+        index = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
+        return np.where(self.keys[index] == keys, index, -1)
 
     def as_of(self, cut: int) -> Self:
-        """One entry a key: the counts of the periods before a cut. Keys that have none are left out."""
-        place = np.arange(len(self.keys))
-        shown, positive = self.counts.before(place, np.full(len(place), cut))
+        """Keep the counts of the periods before a cut, one entry a key; keys without any are left out."""
+        index = np.arange(len(self.keys))
+        shown, positive = self.counts.before(index, np.full(len(index), cut))
         (of_all,), (positive_of_all,) = self.all.before(np.zeros(1, np.int64), np.full(1, cut))
         kept = np.flatnonzero(shown)
         return type(self)(
@@ -124,7 +124,7 @@ class PriorCounts:
         )
 
     def extend(self, rows: pl.DataFrame, since: int, cut: int) -> Self:
-        """A snapshot of `since` brought forward to a later `cut`, by the rows of the periods between.
+        """Bring a snapshot of `since` forward to a later `cut`, by the rows of the periods between.
 
         Args:
             rows: columns `key`, `period`, `shown`, `positive`, `row`; those of other periods are left out.
@@ -144,6 +144,7 @@ class PriorCounts:
         return type(self)(keys, counts, _single(cut, np.array([of_all]), np.array([positive])))
 
     def save(self, folder: Path) -> None:
+        """Write one array per part."""
         parts = {"keys": self.keys}
         for name, counts in (("each", self.counts), ("all", self.all)):
             parts |= {f"{name}.{part}": array for part, array in vars(counts).items()}
@@ -151,7 +152,7 @@ class PriorCounts:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Memory-mapped. Raises DataError if a part is missing or damaged."""
+        """Map what `save` wrote into memory. Raises DataError if a part is missing or damaged."""
 
         def counts(name: str) -> CumulativeCounts:
             parts = ("offsets", "periods", "shown", "positive")
@@ -170,7 +171,7 @@ class PriorSnapshots:
     """By prior, the time that a bundle's is of."""
 
     def values(self, name: str, feature: CountedFeature, keys: Hashes, times: Longs) -> Doubles:
-        """A prior's value for keys asked for at times (ms UTC, NEVER for before all): (N,), (N,) → (N,)."""
+        """Compute a feature for keys at times (ms UTC, NEVER for before all): (N,), (N,) → (N,)."""
         if self.cut is not None:
             cuts = np.full(len(keys), self.cut[name])
         else:
@@ -180,7 +181,7 @@ class PriorSnapshots:
         return self.rates[name].values(feature, keys, cuts)
 
     def as_of(self, priors: Mapping[str, CountedFeature], time: int) -> Self:
-        """The last snapshots before a time, alone."""
+        """Keep only the last snapshot before a time."""
         cut = {
             name: int(floor_times(np.array([time]), feature.every, self.timezone)[0])
             for name, feature in priors.items()

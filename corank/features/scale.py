@@ -1,4 +1,4 @@
-"""Numbers → about unit size, or → a bucket's code. In here a null is a NaN."""
+"""Encoders of numbers: scaled to about unit size, or cut into buckets. A null is a NaN here."""
 
 from dataclasses import dataclass
 from typing import Any, Literal, Self
@@ -23,7 +23,7 @@ def is_number(dtype: pl.DataType) -> bool:
 
 
 def to_numbers(values: pl.Series, name: str) -> Doubles:
-    """Values as float64, NaN for null: (N,). Raises DataError for NaN, infinities and what is no number."""
+    """Read values as float64, NaN for null: (N,). Raises DataError for NaN, infinities and what is no number."""
     if not is_number(values.dtype):
         first = values.drop_nulls().head(1).to_list()
         raise DataError(
@@ -38,13 +38,13 @@ def to_numbers(values: pl.Series, name: str) -> Doubles:
 
 @dataclass(frozen=True)
 class Bucket(Encoder):
-    """A number's place among ascending edges: code FIRST_KNOWN + the number of edges at or below it."""
+    """Buckets between ascending edges: code FIRST_KNOWN + the number of edges at or below a number."""
 
     edges: Doubles
 
     @classmethod
     def fit(cls, sample: Doubles, buckets: int) -> Self:
-        """Edges at the quantiles that cut a sample into so many parts, equal ones once."""
+        """Learn the edges: the distinct quantiles that cut a sample into so many parts."""
         if not len(sample):
             return cls(np.empty(0))
         return cls(np.unique(np.quantile(sample, np.arange(1, buckets) / buckets)))
@@ -55,7 +55,7 @@ class Bucket(Encoder):
         return FIRST_KNOWN + len(self.edges) + 1
 
     def codes(self, values: Doubles) -> Ints:
-        """(N,)"""
+        """Codes of numbers, MISSING for NaN: (N,)."""
         codes = np.searchsorted(self.edges, values, side="right").astype(np.int32) + np.int32(FIRST_KNOWN)
         codes[np.isnan(values)] = MISSING
         return codes
@@ -72,7 +72,7 @@ class Bucket(Encoder):
 
 @dataclass(frozen=True)
 class Scale(Encoder):
-    """A number at about unit size.
+    """A scale that brings numbers to about unit size.
 
     none: x · standard: (x − mean) / std · log: y = sign(x)·log(1 + |x|), then standard
     · quantile: (p − ½)·√12 for the share p of training values below x (uniform: mean 0, variance 1).
@@ -93,28 +93,28 @@ class Scale(Encoder):
 
     @classmethod
     def from_moments(cls, form: Literal["standard", "log"], mean: float | None, std: float | None) -> Self:
-        """`mean` and `std` of x, or of y for log; None where there was no value."""
+        """Make a scale of `mean` and `std` of x, or of y for log; None if there was no value."""
         return cls(form, mean or 0.0, std or 1.0)
 
     @classmethod
     def from_sample(cls, sample: Doubles) -> Self:
-        """A quantile scale. Values that are many quantiles at once get the middle of their shares."""
+        """Make a quantile scale. A value that is several quantiles at once gets the middle of their shares."""
         if not len(sample):
             return cls("quantile", knots=np.zeros(1), shares=np.full(1, 0.5))
         share = np.linspace(0, 1, KNOTS)
-        knots, place = np.unique(np.quantile(sample, share), return_inverse=True)
-        shares = np.bincount(place, weights=share) / np.bincount(place)
+        knots, index = np.unique(np.quantile(sample, share), return_inverse=True)
+        shares = np.bincount(index, weights=share) / np.bincount(index)
         return cls("quantile", knots=knots, shares=shares)
 
     def scale(self, values: Doubles) -> Floats:
-        """(N,), missing ones 0: the scaled mean."""
+        """Scale numbers; missing ones become 0, the scaled mean: (N,)."""
         if self.knots is not None and self.shares is not None:
             values = (np.interp(values, self.knots, self.shares) - 0.5) * np.sqrt(12)
         elif self.form == "log":
             values = (np.sign(values) * np.log1p(np.abs(values)) - self.mean) / self.std
         else:
             values = (values - self.mean) / self.std
-        with np.errstate(over="ignore"):  # who sums it finds the infinity, and says so
+        with np.errstate(over="ignore"):  # whoever sums it reports the infinity
             scaled = values.astype(np.float32)
         scaled[np.isnan(scaled)] = 0
         return scaled

@@ -1,7 +1,7 @@
 """Values → codes of an embedding table: a vocabulary of known values, or a hash of any.
 
 Values are 64-bit whole numbers or text; bools and whole floats count as whole numbers. Codes as in encoding.py.
-What crosses and priors compare are not codes but hashes of the values themselves, known to a vocabulary or not.
+Derived features compare no codes, but hashes of the values themselves, known to a vocabulary or not.
 """
 
 from collections.abc import Sequence
@@ -23,11 +23,11 @@ from corank.features.encoding import FIRST_KNOWN, MISSING, UNKNOWN, Encoder, cho
 from corank.features.training_values import TrainingValues
 
 FEW = 1024
-"""Up to so many texts are looked up in a dict, which costs microseconds; more in a sorted column."""
+"""Up to so many texts are looked up in a dict, which takes microseconds; more in a sorted column."""
 
 
 def to_identifiers(values: pl.Series, name: str) -> pl.Series:
-    """Values as Int64 or String, nulls kept. Raises DataError, which names `name`, for anything else."""
+    """Cast values to Int64 or String, nulls kept. Raises DataError, which names `name`, for anything else."""
     kind = values.dtype
     if kind in (pl.Int64, pl.String):
         return values
@@ -78,28 +78,28 @@ class Keys:
         return HashIndex.build(self.values.to_numpy())
 
     @cached_property
-    def _places(self) -> dict[Any, int]:
+    def _index_of(self) -> dict[Any, int]:
         return {value: n for n, value in enumerate(self.values.to_list())}
 
     def find(self, values: pl.Series) -> Longs:
-        """Place of each value, -1 for one that is not here and for null: (N,). Types must agree."""
+        """Find the index of each value, -1 for one that is not here and for null: (N,). Types must agree."""
         if not len(self) or values.null_count() == len(values):
             return np.full(len(values), -1)
         if values.dtype != self.values.dtype:
             raise TypeError(f"{values.dtype} looked up among {self.values.dtype}")
         if values.dtype == pl.String and len(values) <= FEW:
-            places = (self._places.get(value, -1) for value in values.to_list())
-            return np.fromiter(places, np.int64, len(values))
+            indices = (self._index_of.get(value, -1) for value in values.to_list())
+            return np.fromiter(indices, np.int64, len(values))
         if values.dtype == pl.String:
-            place = self.values.search_sorted(values.fill_null("")).to_numpy().astype(np.int64)
-            place = np.minimum(place, len(self) - 1)
-            same = (self.values.gather(place) == values).fill_null(False).to_numpy()
-            return np.where(same, place, -1)
-        place = self.find_numbers(_filled(values))
-        return np.where(null_mask(values), -1, place) if values.null_count() else place
+            index = self.values.search_sorted(values.fill_null("")).to_numpy().astype(np.int64)
+            index = np.minimum(index, len(self) - 1)
+            same = (self.values.gather(index) == values).fill_null(False).to_numpy()
+            return np.where(same, index, -1)
+        index = self.find_numbers(_filled(values))
+        return np.where(null_mask(values), -1, index) if values.null_count() else index
 
     def find_numbers(self, wanted: Longs) -> Longs:
-        """`find` of whole numbers."""
+        """Find the index of whole numbers, as `find` does: (N,)."""
         return self._lookup.find(wanted)
 
 
@@ -111,13 +111,13 @@ class Vocabulary(Encoder):
 
     @classmethod
     def fit(cls, counts: pl.DataFrame, name: str, min_count: int = 1) -> Self:
-        """From columns `value` and `count`: the most frequent first, equals in the order of their values."""
+        """Make a vocabulary from columns `value` and `count`: the most frequent first, ties by value."""
         counts = counts.drop_nulls("value").filter(pl.col("count") >= min_count)
         counts = counts.with_columns(to_identifiers(counts["value"], name).alias("value"))
         return cls(counts.sort("count", "value", descending=[True, False])["value"])
 
     def extend(self, values: pl.Series) -> Self:
-        """The same codes, and new ones for values not yet known, in the order of their first appearance."""
+        """Add codes for values not yet known, in the order of their first appearance; known codes stay."""
         new = values.drop_nulls().unique(maintain_order=True)
         new = new.filter(pl.Series(self._keys.find(new) < 0))
         return type(self)(pl.concat([self.values, new]) if len(self.values) else new)
@@ -164,7 +164,7 @@ class Vocabulary(Encoder):
         return np.append(self._order + FIRST_KNOWN, UNKNOWN).astype(np.int32)
 
     def codes(self, values: pl.Series, name: str) -> Ints:
-        """(N,). Raises DataError for text where the vocabulary holds numbers, and the reverse."""
+        """Codes of values: (N,). Raises DataError for text where the vocabulary holds numbers, and the reverse."""
         values = to_identifiers(values, name)
         nulls = values.null_count()
         if len(self.values) and values.dtype != self.values.dtype and nulls < len(values):
@@ -176,15 +176,16 @@ class Vocabulary(Encoder):
 
     @property
     def text(self) -> bool:
+        """Whether the values are text."""
         return self.values.dtype == pl.String
 
     def codes_of_numbers(self, values: Longs) -> Ints:
-        """`codes` of whole numbers, where those are what it holds: (N,)."""
+        """Codes of whole numbers, if the vocabulary holds those: (N,)."""
         codes: Ints = self._codes[self._keys.find_numbers(values)]
         return codes
 
     def codes_of(self, hashed: Hashes) -> Ints:
-        """Of hashes that were learnt as whole numbers, 0 for missing: (N,)."""
+        """Codes of hashes that were learnt as whole numbers, 0 for missing: (N,)."""
         codes: Ints = self._codes[self._keys.find_numbers(hashed.view(np.int64))]
         codes[hashed == 0] = MISSING
         return codes
@@ -208,7 +209,7 @@ class Hash(Encoder):
         return pl.String() if self.text else pl.Int64()
 
     def codes(self, values: pl.Series, name: str) -> Ints:
-        """(N,). Raises DataError for text where numbers were hashed in training, and the reverse."""
+        """Codes of values: (N,). Raises DataError for text where numbers were hashed in training, and the reverse."""
         values = to_identifiers(values, name)
         if values.null_count() == len(values):
             return np.zeros(len(values), dtype=np.int32)
@@ -221,11 +222,11 @@ class Hash(Encoder):
         return codes
 
     def codes_of_numbers(self, values: Longs) -> Ints:
-        """`codes` of whole numbers, where those were hashed in training: (N,)."""
+        """Codes of whole numbers, if those were hashed in training: (N,)."""
         return self._codes(splitmix64(values.view(np.uint64)))
 
     def codes_of(self, hashed: Hashes) -> Ints:
-        """Of hashes, 0 for missing: (N,)."""
+        """Codes of hashes, 0 for missing: (N,)."""
         codes = self._codes(splitmix64(hashed))
         codes[hashed == 0] = MISSING
         return codes
@@ -242,12 +243,13 @@ def fit_codes(values: TrainingValues, min_count: int, rows: int | None) -> Vocab
 
 
 def wrong_type(values: pl.Series, text: bool, name: str) -> DataError:
+    """Make the error for values of another type than in training."""
     expected = "text" if text else "whole numbers"
     return DataError(f"feature '{name}': expected {expected}, as in training; received {_example(values)}")
 
 
 def hash_values(values: pl.Series, name: str) -> Hashes:
-    """Each value's hash, never 0, which stands for null: (N,). Raises DataError for what cannot identify."""
+    """Hash each value; 0 stands for null: (N,). Raises DataError for values that are no identifiers."""
     values = to_identifiers(values, name)
     nulls = values.null_count()
     if nulls == len(values):
@@ -260,7 +262,7 @@ def hash_values(values: pl.Series, name: str) -> Hashes:
 
 
 def mix_hashes(columns: Sequence[Hashes]) -> Hashes:
-    """One hash of several hashes, in their order, 0 where any of them is: (N,)."""
+    """Mix several hashes into one, in their order; 0 where any of them is 0: (N,)."""
     hashed, *others = columns
     if not others:
         return hashed
@@ -275,7 +277,7 @@ def mix_hashes(columns: Sequence[Hashes]) -> Hashes:
 
 
 def splitmix64(x: Hashes) -> Hashes:
-    """The finaliser of Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators (OOPSLA 2014)."""
+    """Scramble 64 bits: SplitMix64's finaliser (Steele, Lea, Flood: Fast Splittable Pseudorandom …, OOPSLA 2014)."""
     x = x + np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -293,6 +295,6 @@ def _blake(texts: pl.Series) -> Hashes:
         return np.fromiter((_digest(text or "") for text in texts.to_list()), np.uint64, len(texts))
     array = texts.to_arrow().dictionary_encode()
     distinct = np.array([_digest(text) for text in array.dictionary.to_pylist()], dtype=np.uint64)
-    place = array.indices.fill_null(0).to_numpy()
-    hashed: Hashes = distinct[place]
+    index = array.indices.fill_null(0).to_numpy()
+    hashed: Hashes = distinct[index]
     return hashed
