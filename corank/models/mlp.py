@@ -85,8 +85,10 @@ class Mlp(StageModel):
         self.earlier = nn.Linear(earlier, widths[0], bias=False) if earlier else None
 
     def forward(self, inputs: StageInputs) -> StageOutput:
-        first = inputs.pairs.sum(*self.sides(inputs.query, inputs.item), *self.pair_terms(inputs))
+        # autograd adds up an input's gradients in this order, and training must not change in the last bit
+        terms = self.pair_terms(inputs)
         crossed = None if self.dcn is None else self.dcn(inputs)
+        first = inputs.pairs.sum(*self.sides(inputs.query, inputs.item), *terms)
         return StageOutput(self.above(first, crossed))
 
     def sides(self, query: Tensor, item: Tensor) -> tuple[Tensor, Tensor]:
