@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import corank
 from corank.analysis.logged_request import logged_request
-from corank.bundle.manifest import Bundle
+from corank.bundle.bundle import Bundle
 from corank.core.errors import ConfigError, PluginError
 from corank.evaluation.predict import predict
 from corank.features.input_layout import Layout
@@ -69,10 +69,9 @@ class FactorisationSettings(StageSettings):
     def first_layers(self, schema: Schema) -> list[FirstLayer]:
         if not self.vectors:
             return [FirstLayer(frozenset(schema.features), self.factors + 1)]
-        sides = {side: frozenset(schema.placed(side)) for side in ("query", "item")}
-        return [
-            FirstLayer(features, self.factors + 1, side, side == "query") for side, features in sides.items()
-        ]
+        query, item = frozenset(schema.row_features("query")), frozenset(schema.row_features("item"))
+        width = self.factors + 1
+        return [FirstLayer(query, width, "query"), FirstLayer(item, width, "item", online=False)]
 
 
 class Side(nn.Module):
