@@ -85,7 +85,9 @@ class Catalogue:
             frame = rows.filter(pl.Series(self._newest[first : first + len(rows)]))
             first += len(rows)
             if len(frame):
-                records = ItemRecords.of(frame, self._encoders, self._priors, key, self.manifest.item_columns)
+                records = ItemRecords.encode(
+                    frame, self._encoders, self._priors, key, self.manifest.item_columns
+                )
                 yield ItemLayer(records, self._towers.vectors(records.rows))
 
 

@@ -37,7 +37,7 @@ class ItemRecords:
     """Those of the data's `columns` that are of the items: (N,)."""
 
     @classmethod
-    def of(
+    def encode(
         cls, frame: pl.DataFrame, encoders: Encoders, priors: PriorSnapshots, key: str, columns: Sequence[str]
     ) -> Self:
         """Encode items.

@@ -117,7 +117,7 @@ def _merge_items(
     frame = newest_rows(versions.frame).rename({ID: key})
     known_ids = int((records.ids.find(frame[key]) >= 0).sum())
     report(f"items: {known_ids:,} replaced, {len(frame) - known_ids:,} new")
-    return records.merge(ItemRecords.of(frame, encoders, priors, key, manifest.item_columns))
+    return records.merge(ItemRecords.encode(frame, encoders, priors, key, manifest.item_columns))
 
 
 def _advance(

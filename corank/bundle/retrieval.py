@@ -100,7 +100,7 @@ def sample_queries(
     session = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
     chosen = np.sort(np.random.default_rng(seed).permutation(len(shard))[:MANY])
     past = read_history_items(packed, shard, chosen, HistoryNeeds.of(packed.schema).for_rows)
-    given = dense_input(read_query_rows(packed, shard, chosen, past), layout.groups["query"], tables)
+    given = dense_input(read_query_rows(packed, shard, chosen, histories), layout.groups["query"], tables)
     return np.concatenate([session.run(None, {"query": given[n : n + 1]})[0] for n in range(len(given))])
 
 
@@ -149,8 +149,8 @@ class Retrieval:
         self._newer: ItemLayer | None = newer[0] if newer else None
         stale: Longs = np.empty(0, dtype=np.int64)
         if self._newer is not None:
-            place = base.records.ids.find(self._newer.records.ids.values)
-            stale = place[place >= 0]
+            position = base.records.ids.find(self._newer.records.ids.values)
+            stale = position[position >= 0]
         self._older = lru_cache(maxsize=FILTERS)(partial(_allowed, base.records.operands, stale))
         newer_operands = self._newer.records.operands if self._newer is not None else None
         none = np.empty(0, dtype=np.int64)

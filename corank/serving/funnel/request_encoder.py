@@ -175,7 +175,7 @@ class RequestEncoder:
         try:
             given = [to_series(name, [row.get(name) for row in columns], "items") for name in names]
             frame = pl.DataFrame([to_identifiers(to_series("id", ids, "items"), "id").alias(key), *given])
-            records = ItemRecords.of(frame, self.encoders, self.priors, key, self._manifest.item_columns)
+            records = ItemRecords.encode(frame, self.encoders, self.priors, key, self._manifest.item_columns)
         except DataError as error:
             raise RequestError(str(error)) from None
         return ItemLayer(records, self._vectors(records.rows))
