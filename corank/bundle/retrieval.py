@@ -99,7 +99,7 @@ def sample_queries(
         raise BundleError("retrieval is tuned by logged requests, and there are none")
     session = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
     chosen = np.sort(np.random.default_rng(seed).permutation(len(shard))[:MANY])
-    past = read_history_items(packed, shard, chosen, HistoryNeeds.of(packed.schema).for_rows)
+    histories = read_history_items(packed, shard, chosen, HistoryNeeds.of(packed.schema).for_rows)
     given = dense_input(read_query_rows(packed, shard, chosen, histories), layout.groups["query"], tables)
     return np.concatenate([session.run(None, {"query": given[n : n + 1]})[0] for n in range(len(given))])
 
