@@ -13,5 +13,6 @@ class GraphScorer(StageScorer):
         self.session = open_graph(inputs.folder / f"{inputs.stage.name}.onnx")
 
     def score(self, candidates: Candidates) -> Floats:
+        """As `StageScorer.score`."""
         logits: Floats = self.session.run(None, self.inputs.all(candidates), candidates.options)[0]
         return logits

@@ -44,7 +44,7 @@ class QueryEncoder:
         }
         self._columns = {name: self.schema.column(name) for name in self.schema.columns("query")}
         self._wanted = OperandNames.of(self.schema, "query").among(self._columns)
-        # a single value, which has nearly always come before: building a polars column costs more than all else
+        # cached, since values repeat, and building a polars column of one value costs more than all the rest
         encode = partial(_encode_value, encoders, self._columns)
         self._encode_value = lru_cache(maxsize=CACHED_VALUES, typed=True)(encode)
         operand = partial(_encode_operand, encoders, self._columns, self._wanted)

@@ -29,6 +29,7 @@ class VectorsScorer(StageScorer):
         self._bias = np.float32(inputs.stage.constants["bias"])
 
     def score(self, candidates: Candidates) -> Floats:
+        """As `StageScorer.score`."""
         request = candidates.request
         vectors = request.items.vectors(self.name, candidates.rows)
         dot: Floats = vectors @ self.query_vector(request.query, candidates.shared)

@@ -1,4 +1,4 @@
-"""The bodies that the service reads; their types and bounds are checked while they are decoded."""
+"""The bodies that the service reads; types and bounds are checked while they are decoded."""
 
 from typing import Annotated, Any, TypeVar
 
