@@ -1,188 +1,21 @@
-"""RecFlow: a simulated world in its layout, and the importer on that and on files written by hand."""
+"""The RecFlow importer, on a simulated world and on files written by hand."""
 
 import re
-from collections.abc import Callable
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from pathlib import Path
 from string import Template
-from typing import Any
-from zoneinfo import ZoneInfo
 
 import polars as pl
 import pytest
 
 import corank
-from corank.core.errors import ConfigError, DataError
 from corank.datasets import recflow as importer
 from corank.datasets.recflow import import_recflow
-from corank.datasets.recflow_layout import COLUMNS, simulate_recflow
 from corank.training.check import check_config
 from corank.training.config_file import read
 from tests.support.command_line import run_corank
+from tests.support.recflow import DAYS, candidate, log_of, release, write
 from tests.support.simulated_runs import trained_run
-
-SMALL: dict[str, Any] = {"requests": 400, "candidates": 50, "users": 20, "items": 150}
-CHINA = ZoneInfo("Asia/Shanghai")
-SCHEMA = """request_id request_timestamp user_id device_id age gender province video_id author_id category_level_one
-category_level_two upload_type upload_timestamp duration realshow rerank_pos rerank_neg rank_pos rank_neg coarse_neg
-prerank_neg rank_index rerank_index playing_time effective_view long_view like follow forward comment"""
-DAYS = [date(2024, 1, 13) + timedelta(days=n) for n in range(10)]
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("recflow")
-    simulate_recflow(out, preset="strong", **SMALL)
-    return out
-
-
-@pytest.fixture(scope="module")
-def imported(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("imported") / "out"
-    import_recflow(world, out)
-    return out
-
-
-def stage(world: Path, day: date, folder: str = "all_stage") -> pl.DataFrame:
-    """A daily file, its columns spelt without spaces."""
-    return pl.read_ipc(world / folder / f"{day}.feather").rename(str.strip)
-
-
-# The simulated files
-
-
-def test_the_files_have_recflows_columns_one_of_them_spelt_with_a_space_every_other_day(world: Path) -> None:
-    columns = SCHEMA.split()
-    assert list(COLUMNS) == columns
-    spaced = [" category_level_two" if name == "category_level_two" else name for name in columns]
-    for folder in ("all_stage", "realshow"):
-        files = sorted((world / folder).iterdir())
-        assert [file.name for file in files] == [f"{day}.feather" for day in DAYS]
-        for n, file in enumerate(files):
-            schema = pl.read_ipc_schema(file)
-            assert list(schema) == (spaced if n % 2 else columns)
-            assert set(schema.values()) == {pl.Int64}
-
-
-def test_every_request_has_what_the_protocol_takes(world: Path) -> None:
-    days = [stage(world, day) for day in DAYS]
-    flags = (
-        pl.concat(days)
-        .group_by("request_id")
-        .agg(pl.col(list(importer.EVERY)).sum(), pl.col("rerank_neg").sum())
-    )
-    assert flags.height == 400
-    # Of 50 production ranks 30 and keeps 20, of which a page holds 10, 6 of them on screen.
-    expected = {"rank_pos": 20, "realshow": 6}
-    for name in flags.columns[1:]:
-        count = expected.get(name, 10)
-        assert (flags[name] == count).all(), name
-    rows = pl.concat(days)
-    assert rows.select(pl.sum_horizontal(list(importer.TWO_STAGE)) == 1).to_series().all()
-    assert rows.filter(realshow=1)["rerank_pos"].min() == 1
-    assert rows.filter(rerank_pos=1)["rank_pos"].min() == 1
-    ranked = rows.filter(pl.col("rank_index") > 0).group_by("request_id").agg(pl.col("rank_index").sort())
-    assert ranked["rank_index"].to_list() == [list(range(1, 31))] * 400
-    assert rows.filter(rank_pos=1)["rank_index"].max() == 20
-
-
-def test_days_begin_in_china_and_the_exposed_are_repeated_apart(world: Path) -> None:
-    for day in DAYS:
-        rows = stage(world, day)
-        time = pl.from_epoch(rows["request_timestamp"], time_unit="ms").dt.replace_time_zone("UTC")
-        assert time.dt.convert_time_zone("Asia/Shanghai").dt.date().unique().to_list() == [day]
-        assert (rows["upload_timestamp"] * 1000 <= rows["request_timestamp"]).all()
-        assert stage(world, day, "realshow").equals(rows.filter(realshow=1))
-
-
-def test_views_of_30_percent_are_effective_and_whole_ones_long(world: Path) -> None:
-    rows = pl.concat(stage(world, day) for day in DAYS)
-    shown, hidden = rows.filter(realshow=1), rows.filter(realshow=0)
-    assert hidden.select("playing_time", "effective_view", "long_view", "like").sum().row(0) == (0, 0, 0, 0)
-    share = shown["playing_time"] / shown["duration"]
-    effective = shown["effective_view"] == 1
-    assert (
-        share.filter(effective).to_numpy().min() > 0.299 and share.filter(~effective).to_numpy().max() < 0.3
-    )
-    assert shown.filter(shown["long_view"] == 1)["effective_view"].min() == 1
-    assert share.filter(shown["long_view"] == 1).to_numpy().min() > 0.999
-    assert 0 < shown["like"].sum() < shown["effective_view"].sum()
-
-
-def test_the_truth_is_apart_and_of_every_candidate(world: Path) -> None:
-    for day in DAYS:
-        truth = pl.read_parquet(world / "truth" / f"{day}.parquet")
-        assert truth.columns == ["request_id", "video_id", "effective_view"]
-        assert truth.select("request_id", "video_id").equals(
-            stage(world, day).select("request_id", "video_id")
-        )
-        assert truth["effective_view"].is_between(0, 1).all()
-
-
-def test_same_arguments_write_the_same_bytes_and_another_seed_does_not(tmp_path: Path, world: Path) -> None:
-    simulate_recflow(tmp_path / "a", preset="strong", **SMALL)
-    simulate_recflow(tmp_path / "b", preset="strong", seed=1, **SMALL)
-    files = [path.relative_to(world) for path in world.rglob("*") if path.is_file()]
-    assert len(files) == 30
-    for file in files:
-        assert (tmp_path / "a" / file).read_bytes() == (world / file).read_bytes()
-        assert (tmp_path / "b" / file).read_bytes() != (world / file).read_bytes()
-
-
-def test_a_world_is_not_written_over_another_unless_asked(tmp_path: Path) -> None:
-    tiny: dict[str, Any] = {"requests": 10, "candidates": 10, "users": 5, "items": 20}
-    with pytest.raises(ConfigError, match="candidates"):
-        simulate_recflow(tmp_path, **(tiny | {"candidates": 9}))
-    simulate_recflow(tmp_path, **tiny)
-    stale = tmp_path / "all_stage" / "2024-02-01.feather"
-    stale.write_bytes(b"stale")
-    with pytest.raises(DataError, match="not empty"):
-        simulate_recflow(tmp_path, **tiny)
-    simulate_recflow(tmp_path, overwrite=True, **tiny)
-    assert not stale.exists()
-
-
-# The importer, on files written by hand
-
-
-def candidate(request: int, video: int, day: int = 13, **values: Any) -> dict[str, Any]:
-    """A row of January, at noon in China; flags and labels are 0 unless given."""
-    noon = round(datetime(2024, 1, day, 12, 34, tzinfo=CHINA).timestamp() * 1000)
-    uploaded = round(datetime(2024, 1, 1, 23, 59, tzinfo=CHINA).timestamp())
-    row = dict.fromkeys(COLUMNS, 0) | {
-        "request_id": request,
-        "request_timestamp": noon,
-        "user_id": 7,
-        "video_id": video,
-        "author_id": 1000 + video,
-        "upload_timestamp": uploaded,
-        "duration": 9000,
-    }
-    return row | values
-
-
-def levels(request: int, day: int = 13) -> list[dict[str, Any]]:
-    """One candidate of each level of the protocol."""
-    return [candidate(request, video, day, **{name: 1}) for video, name in enumerate(importer.TWO_STAGE)]
-
-
-Release = dict[str, list[dict[str, Any]]]
-
-
-def release() -> Release:
-    return {f"2024-01-{day}": levels(day, day) for day in (13, 14, 15)}
-
-
-def write(folder: Path, days: Release) -> Path:
-    (folder / "all_stage").mkdir(parents=True)
-    for day, rows in days.items():
-        table = pl.DataFrame(rows, schema_overrides=dict.fromkeys(COLUMNS, pl.Int64))
-        table.write_ipc(folder / "all_stage" / f"{day}.feather")
-    return folder
-
-
-def log_of(out: Path) -> pl.DataFrame:
-    return pl.read_parquet(out / "log/*.parquet")
 
 
 def test_the_first_of_each_level_are_taken_in_the_order_of_the_file(tmp_path: Path) -> None:
@@ -293,11 +126,11 @@ def test_in_full_every_level_counts(tmp_path: Path) -> None:
 
 
 def test_parts_of_a_day_hold_whole_requests(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, world: Path
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recflow_world: Path
 ) -> None:
-    whole = import_recflow(world, tmp_path / "whole")
+    whole = import_recflow(recflow_world, tmp_path / "whole")
     monkeypatch.setattr(importer, "_PART", 500)
-    parted = import_recflow(world, tmp_path / "parted")
+    parted = import_recflow(recflow_world, tmp_path / "parted")
     assert parted == whole
     key = ["request_id", "video_id"]
     assert log_of(tmp_path / "parted").sort(key).equals(log_of(tmp_path / "whole").sort(key))
@@ -308,151 +141,12 @@ def test_parts_of_a_day_hold_whole_requests(
     assert sum(map(len, of_parts)) == 400
 
 
-def test_only_the_days_asked_for_are_read(tmp_path: Path, world: Path) -> None:
-    found = import_recflow(world, tmp_path / "out", date(2024, 1, 15), date(2024, 1, 18))
+def test_only_the_days_asked_for_are_read(tmp_path: Path, recflow_world: Path) -> None:
+    found = import_recflow(recflow_world, tmp_path / "out", date(2024, 1, 15), date(2024, 1, 18))
     assert found.days == tuple(DAYS[2:6])
     split = read(tmp_path / "out/config.yaml").data.split
     assert (split.valid, split.test) == (date(2024, 1, 17), date(2024, 1, 18))
     assert len(list((tmp_path / "out/truth").iterdir())) == 4
-
-
-# What is wrong
-
-
-def without_column(days: Release) -> None:
-    for row in days["2024-01-14"]:
-        del row["coarse_neg"]
-
-
-def bad_flag(days: Release) -> None:
-    days["2024-01-14"][2]["rank_neg"] = 2
-
-
-def no_flag(days: Release) -> None:
-    days["2024-01-14"][1]["rank_pos"] = None
-
-
-def bad_label(days: Release) -> None:
-    days["2024-01-15"][3]["like"] = -1
-
-
-def no_video(days: Release) -> None:
-    days["2024-01-13"][0]["video_id"] = None
-
-
-def other_day(days: Release) -> None:
-    days["2024-01-15"] = levels(15, 18)
-
-
-def seconds(days: Release) -> None:
-    days["2024-01-13"][1]["request_timestamp"] //= 1000
-
-
-def absurd_upload(days: Release) -> None:
-    days["2024-01-13"][1]["upload_timestamp"] = 10**17
-
-
-def two_days(days: Release) -> None:
-    del days["2024-01-14"]
-
-
-def other_name(days: Release) -> None:
-    days["notes"] = days["2024-01-14"]
-
-
-def empty(days: Release) -> None:
-    days["2024-01-14"] = pl.DataFrame(days["2024-01-14"]).clear().to_dict(as_series=False)  # type: ignore[assignment]
-
-
-@pytest.mark.parametrize(
-    ("spoil", "told"),
-    [
-        (without_column, ["2024-01-14.feather", "no column coarse_neg"]),
-        (bad_flag, ["2024-01-14.feather", "column rank_neg, row 3", "0 or 1", "received 2"]),
-        (no_flag, ["2024-01-14.feather", "column rank_pos, row 2", "received nothing"]),
-        (bad_label, ["2024-01-15.feather", "column like, row 4", "0 or 1", "received -1"]),
-        (no_video, ["2024-01-13.feather", "column video_id, row 1", "a whole number", "received nothing"]),
-        (other_day, ["2024-01-15.feather", "column request_timestamp, row 1", "within a day of 2024-01-15"]),
-        (seconds, ["2024-01-13.feather", "column request_timestamp, row 2", "milliseconds"]),
-        (absurd_upload, ["2024-01-13.feather", "column upload_timestamp, row 2", "seconds", str(10**17)]),
-        (two_days, ["all_stage", "2 days from 2024-01-13 to 2024-02-04", "at least three"]),
-        (other_name, ["notes.feather", "2024-01-13.feather"]),
-        (empty, ["2024-01-14.feather", "no rows"]),
-    ],
-)
-def test_faulty_files_are_named_and_nothing_is_left(
-    tmp_path: Path, spoil: Callable[[Release], None], told: list[str]
-) -> None:
-    days = release()
-    spoil(days)
-    write(tmp_path / "in", days)
-    with pytest.raises(DataError) as error:
-        import_recflow(tmp_path / "in", tmp_path / "out")
-    assert all(part in str(error.value) for part in told), str(error.value)
-    assert [path.name for path in tmp_path.iterdir()] == ["in"]
-
-
-@pytest.mark.parametrize(
-    ("name", "values", "wrong"),
-    [
-        ("user_id", pl.Series(["a", "b", "c", "d"]), "column user_id is String; expected whole numbers"),
-        (
-            "user_id",
-            pl.Series([1.0, 2.5, 3.0, 4.0]),
-            "column user_id, row 2: expected a whole number; received 2.5",
-        ),
-        (
-            "realshow",
-            pl.Series([0.0, 1.0, float("nan"), 0.0]),
-            "column realshow, row 3: expected 0 or 1; received nan",
-        ),
-    ],
-)
-def test_columns_of_another_type(tmp_path: Path, name: str, values: pl.Series, wrong: str) -> None:
-    folder = write(tmp_path / "in", release())
-    file = folder / "all_stage/2024-01-14.feather"
-    table = pl.DataFrame(release()["2024-01-14"]).with_columns(values.alias(name))
-    table.write_ipc(file)
-    with pytest.raises(DataError) as error:
-        import_recflow(folder, tmp_path / "out")
-    assert str(error.value) == f"{file}: {wrong}"
-
-
-def test_whole_floats_are_read(tmp_path: Path) -> None:
-    folder = write(tmp_path / "in", release())
-    table = pl.DataFrame(release()["2024-01-14"]).with_columns(
-        pl.col("user_id", "age", "rank_pos").cast(pl.Float64)
-    )
-    table.write_ipc(folder / "all_stage/2024-01-14.feather")
-    import_recflow(folder, tmp_path / "out")
-    assert log_of(tmp_path / "out").filter(request_id=14)["user_id"].to_list() == [7] * 4
-
-
-@pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\n", b"ARROW1\x00\x00cut short"])
-def test_a_file_that_is_no_feather(tmp_path: Path, content: bytes) -> None:
-    folder = write(tmp_path / "in", release())
-    (folder / "all_stage/2024-01-14.feather").write_bytes(content)
-    with pytest.raises(DataError, match=r"2024-01-14\.feather: not readable as Feather"):
-        import_recflow(folder, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
-def test_no_files_and_a_full_folder(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="all_stage: no Feather files"):
-        import_recflow(tmp_path / "nowhere", tmp_path / "out")
-    write(tmp_path / "in", release())
-    with pytest.raises(DataError, match="not an empty folder"):
-        import_recflow(tmp_path / "in", tmp_path / "in")
-
-
-def test_truth_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    folder = write(tmp_path / "in", release())
-    (folder / "truth").mkdir()
-    with pytest.raises(DataError, match=r"2024-01-13\.parquet: not the truth of a simulation"):
-        import_recflow(folder, tmp_path / "out")
-
-
-# End to end
 
 
 def test_the_protocol_has_forty_candidates_a_request(imported: Path) -> None:
@@ -465,8 +159,8 @@ def test_the_protocol_has_forty_candidates_a_request(imported: Path) -> None:
     assert 2.5 < known.height / 400 < 3.5
 
 
-def test_import_twice_writes_the_same(imported: Path, world: Path, tmp_path: Path) -> None:
-    import_recflow(world, tmp_path / "again")
+def test_import_twice_writes_the_same(imported: Path, recflow_world: Path, tmp_path: Path) -> None:
+    import_recflow(recflow_world, tmp_path / "again")
     files = sorted(path.relative_to(imported) for path in imported.rglob("*") if path.is_file())
     assert {file.parts[0] for file in files} >= {"log", "items.parquet", "truth", "config.yaml"}
     for file in files:
@@ -475,8 +169,8 @@ def test_import_twice_writes_the_same(imported: Path, world: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("full", [False, True])
-def test_train_and_judge(world: Path, tmp_path: Path, full: bool) -> None:
-    import_recflow(world, tmp_path / "out", full=full)
+def test_train_and_judge(recflow_world: Path, tmp_path: Path, full: bool) -> None:
+    import_recflow(recflow_world, tmp_path / "out", full=full)
     config = tmp_path / "out/config.yaml"
     assert check_config(read(config), config.parent).rows["log"] == 400 * (50 if full else 40)
     corank.pack(config)
