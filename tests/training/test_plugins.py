@@ -105,6 +105,15 @@ def test_what_a_bundle_records_is_named_and_never_imported(trained_bundle: Path,
     assert "plugin_one" not in sys.modules
 
 
+def test_a_bundle_names_the_plugin_of_an_unknown_scorer(trained: Run, tmp_path: Path) -> None:
+    bundle = corank.export(trained.folder, tmp_path / "bundle")
+    first, last = bundle.manifest.stages
+    changes = {"stages": [first, last.model_copy(update={"scorer": "trees"})], "plugins": ["plugin_one"]}
+    manifest = bundle.manifest.model_copy(update=changes)
+    with pytest.raises(BundleError, match=r"stage 'rank': unknown scorer 'trees'.*pass --plugin plugin_one$"):
+        corank.Funnel(Bundle(bundle.folder, manifest))
+
+
 def test_the_hint_names_what_is_not_loaded() -> None:
     assert plugin_hint(["os", "plugin_one", "plugin_two"]) == (
         "needs the plug-ins 'plugin_one', 'plugin_two': pass --plugin plugin_one --plugin plugin_two"

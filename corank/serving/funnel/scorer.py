@@ -9,9 +9,10 @@ import numpy as np
 
 from corank.bundle.content import read_tables
 from corank.bundle.manifest import BundleManifest, StageFacts
-from corank.core.errors import BundleError
+from corank.core.errors import BundleError, PluginError
 from corank.core.ordering import soft_ranks
 from corank.core.ragged import Rows
+from corank.core.registry import plugin_hint
 from corank.core.types import Floats
 from corank.features.input_layout import Layout
 from corank.serving.funnel.stage_scorer import SCORERS, Candidates, StageInputs, StageScorer
@@ -22,7 +23,7 @@ class Scorer:
     """The stages of one model version. Safe to share between threads."""
 
     def __init__(self, folder: Path, manifest: BundleManifest, layout: Layout) -> None:
-        """Open the graphs and tables of a bundle's content. Raises BundleError, DataError, PluginError."""
+        """Open the graphs and tables of a bundle's content. Raises BundleError, DataError."""
         self.folder, self.layout = folder, layout
         self.tables = read_tables(folder, manifest, layout)
         self.stages: dict[str, StageScorer] = {}
@@ -30,7 +31,11 @@ class Scorer:
         """The stages that have item vectors."""
         for stage in manifest.stages:
             inputs = StageInputs(stage, folder, layout, self.tables[stage.tables])
-            scorer = SCORERS.find(stage.scorer)(inputs)
+            try:
+                scorer = SCORERS.find(stage.scorer)(inputs)
+            except PluginError as error:
+                hint = plugin_hint(manifest.plugins) or "export the bundle again"
+                raise BundleError(f"{folder}: stage '{stage.name}': {error}; {hint}") from None
             self.stages[stage.name] = scorer
             if isinstance(scorer, VectorsScorer):
                 self.vector_stages[stage.name] = scorer
