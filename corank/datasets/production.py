@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from corank.core.types import Floats, Ints, Longs
-from corank.datasets.world import CATEGORIES, DAY, TASTES, Codes, Items, Users, World, affinity
+from corank.datasets.world import CATEGORIES, DAY, TASTES, Codes, SimulatedItems, Users, World, affinity
 
 CHANNELS = ("popular", "taste", "category", "fresh", "random")
 QUOTAS = (0.25, 0.35, 0.2, 0.1)
@@ -61,10 +61,10 @@ def draw_stages(rng: np.random.Generator, items: int) -> tuple[ProductionStage, 
     return ProductionStage(prerank[:, 0], prerank[:, 1:]), ProductionStage(rank[:, 0], rank[:, 1:])
 
 
-class Retrieval:
+class SimulatedRetrieval:
     """The retrieval channels. They know the catalogue at the request's time, and clicks before the day."""
 
-    def __init__(self, world: World, users: Users, items: Items) -> None:
+    def __init__(self, world: World, users: Users, items: SimulatedItems) -> None:
         self.candidates = world.candidates
         self.users, self.items = users, items
         self.quotas = [int(share * world.candidates) for share in QUOTAS]

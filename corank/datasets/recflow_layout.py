@@ -20,7 +20,7 @@ from corank.core.types import Floats, Longs
 from corank.datasets.production import EXPOSED, PRERANKED, RANKED, RETRIEVED
 from corank.datasets.simulate import Simulated, clear_folder
 from corank.datasets.traffic import Block, Traffic
-from corank.datasets.world import DEVICES, Codes, Items, Users, World
+from corank.datasets.world import DEVICES, Codes, SimulatedItems, Users, World
 
 TIMEZONE = "Asia/Shanghai"
 """Time zone of the days of the files."""
@@ -137,7 +137,7 @@ def _people(users: Users) -> pl.DataFrame:
     )
 
 
-def _videos(items: Items) -> pl.DataFrame:
+def _videos(items: SimulatedItems) -> pl.DataFrame:
     """A row per item: its brand for the author, its first tag for a finer category, its price for a length."""
     published = pl.Series(_milliseconds(items.published) // 1000)
     return items.table.select(

@@ -12,7 +12,14 @@ from scipy.optimize import brentq
 from scipy.special import expit
 
 from corank.core.types import Floats, Ints, Longs, Mask
-from corank.datasets.production import EXPOSED, ProductionStage, Retrieval, draw_stages, examination, funnel
+from corank.datasets.production import (
+    EXPOSED,
+    ProductionStage,
+    SimulatedRetrieval,
+    draw_stages,
+    examination,
+    funnel,
+)
 from corank.datasets.world import (
     CATEGORIES,
     DAY,
@@ -22,7 +29,7 @@ from corank.datasets.world import (
     PRESETS,
     TABS,
     Codes,
-    Items,
+    SimulatedItems,
     Users,
     World,
     affinity,
@@ -40,7 +47,7 @@ _PILOT = 512  # requests on which production is fitted to the preset
 
 
 @dataclass(frozen=True)
-class Requests:
+class SimulatedRequests:
     """Requests in the order of time."""
 
     user: Codes  # (R,)
@@ -63,8 +70,8 @@ class Requests:
         """Day of the world, from 0: (R,)."""
         return self.time // DAY
 
-    def __getitem__(self, part: slice) -> "Requests":
-        return Requests(
+    def __getitem__(self, part: slice) -> "SimulatedRequests":
+        return SimulatedRequests(
             user=self.user[part],
             time=self.time[part],
             tab=self.tab[part],
@@ -100,7 +107,7 @@ class Reality:
     """The true logit of a click, without the constant that sets the click rate."""
 
     users: Users
-    items: Items
+    items: SimulatedItems
     tab: Floats  # (tabs, G)
     device: Floats  # (devices, G)
     daytime: Floats  # (4, G), by six hours
@@ -118,14 +125,14 @@ class Reality:
         scale = PRESETS[world.preset].hidden * np.sqrt(INTENTS / (INTENTS - 1))
         return cls(
             users=Users.draw(rng, world.users),
-            items=Items.draw(rng, world.items),
+            items=SimulatedItems.draw(rng, world.items),
             tab=effect(len(TABS), 0.2, 0.3),
             device=effect(len(DEVICES), 0.1, 0.15),
             daytime=effect(4, 0.15, 0.2),
             intent=np.float32(scale) * (intent - intent.mean(0)),
         )
 
-    def logit(self, requests: Requests, item: Longs) -> Floats:
+    def logit(self, requests: SimulatedRequests, item: Longs) -> Floats:
         """The true logit of items (R, C): (R, C)."""
         by_category = self.tab[requests.tab] + self.device[requests.device] + self.daytime[requests.hour // 6]
         by_category += self.users.bias[requests.user][:, None]
@@ -139,7 +146,7 @@ class Reality:
 class Block:
     """Requests of one day with their candidates, each (R, C)."""
 
-    requests: Requests
+    requests: SimulatedRequests
     item: Longs
     channel: Codes
     category_clicks: Ints
@@ -161,8 +168,8 @@ class Traffic:
         rng = np.random.default_rng([world.seed, 0])
         self.reality = Reality.draw(world, rng)
         stages = draw_stages(rng, world.items)
-        self.requests = Requests.draw(rng, world.requests, self.reality.users)
-        self.retrieval = Retrieval(world, self.reality.users, self.reality.items)
+        self.requests = SimulatedRequests.draw(rng, world.requests, self.reality.users)
+        self.retrieval = SimulatedRetrieval(world, self.reality.users, self.reality.items)
         self.prerank, self.rank, self.constant = self._pilot(rng, stages)
         # a generator of its own, so that a world without an auction does not change
         self.bid_rng = np.random.default_rng([world.seed, 2])
@@ -172,7 +179,7 @@ class Traffic:
         self, rng: np.random.Generator, stages: tuple[ProductionStage, ProductionStage]
     ) -> tuple[ProductionStage, ProductionStage, float]:
         """Fit both stages to the preset's correlation, and the logit's constant to CLICK_RATE."""
-        requests = Requests.draw(rng, _PILOT, self.reality.users)
+        requests = SimulatedRequests.draw(rng, _PILOT, self.reality.users)
         item, _ = self.retrieval(
             rng, requests.user, requests.time, np.zeros((_PILOT, CATEGORIES), dtype=np.int32)
         )
@@ -206,7 +213,7 @@ class Traffic:
         request, _ = np.nonzero(block.click)
         return block.requests.user[request], self.reality.items.category[block.item[block.click]]
 
-    def _simulate_block(self, rng: np.random.Generator, requests: Requests, clicks: Ints) -> Block:
+    def _simulate_block(self, rng: np.random.Generator, requests: SimulatedRequests, clicks: Ints) -> Block:
         clicks = clicks[requests.user]
         item, channel = self.retrieval(rng, requests.user, requests.time, clicks)
         logit = self.reality.logit(requests, item)

@@ -131,7 +131,7 @@ class Users:
 
 
 @dataclass(frozen=True)
-class Items:
+class SimulatedItems:
     """The items in the order of publication, so that those that exist at a time come first."""
 
     taste: Floats  # (I, K), unit variance

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from corank.core.settings import Settings
 from corank.models.layers import ACTIVATIONS, linear
-from corank.models.pairs import History
+from corank.models.pairs import AttendedHistory
 
 
 class DinSettings(Settings):
@@ -39,7 +39,7 @@ class Din(nn.Module):
         self.product = nn.Linear(width, settings.hidden, bias=False)
         self.weight = nn.Linear(settings.hidden, 1)
 
-    def forward(self, target: Tensor, history: History) -> Tensor:
+    def forward(self, target: Tensor, history: AttendedHistory) -> Tensor:
         """Attend from each candidate: targets (I', w) and events (H', w), or (L, w) of one request → (C, w)."""
         event = history.items
         return history.attend(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from corank.models.pairs import RequestHistory, RequestPairs
+from corank.models.pairs import RequestPairs, SingleRequestHistory
 from corank.models.stage_io import StageInputs, StageOutput
 
 REQUEST_TENSORS = ("query", "item", "cross", "event", "mask", "earlier")
@@ -46,7 +46,7 @@ class RequestGraph(nn.Module):
     ) -> Tensor:
         count = item.shape[0]
         cross = item.new_zeros(count, 0) if cross is None else cross
-        history = RequestHistory(event, mask) if event is not None and mask is not None else None
+        history = SingleRequestHistory(event, mask) if event is not None and mask is not None else None
         output: StageOutput = self.stage(
             StageInputs(query, item, cross, RequestPairs(count), history, earlier)
         )

@@ -49,7 +49,7 @@ class Pairs(ABC):
         """Add rows of zeros: (C, h) → (C', h)."""
 
 
-class History(ABC):
+class AttendedHistory(ABC):
     """The events of a history that a stage attends to, and how they meet the candidates."""
 
     items: Tensor
@@ -112,7 +112,7 @@ class RequestPairs(Pairs):
         return x
 
 
-class BatchHistory(History):
+class BatchHistory(AttendedHistory):
     """The events of a batch's requests."""
 
     def __init__(self, items: Tensor, past: AttendedEvents, batch: Batch) -> None:
@@ -133,7 +133,7 @@ class BatchHistory(History):
         return _weighted_sum(weight.float(), summed.float().contiguous(), past)
 
 
-class RequestHistory(History):
+class SingleRequestHistory(AttendedHistory):
     """The events of one request; `mask` is 0 for one that only fills up an empty history: (L,)."""
 
     def __init__(self, items: Tensor, mask: Tensor) -> None:

@@ -10,7 +10,7 @@ from typing import Self
 
 from torch import Tensor
 
-from corank.models.pairs import History, Pairs
+from corank.models.pairs import AttendedHistory, Pairs
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class StageInputs:
     """Features of the pair, of no columns if there are none: (C', ·)."""
     pairs: Pairs
     """Brings what is computed by query and by item to the candidates."""
-    history: History | None = None
+    history: AttendedHistory | None = None
     """The events that the stage attends to, if its settings name some."""
     earlier: Tensor | None = None
     """What the stage sees of earlier ones, a column each, without gradient: (C', ·)."""

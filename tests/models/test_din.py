@@ -21,7 +21,7 @@ from corank.models.din import Din, DinSettings
 from corank.models.joint import JointModel
 from corank.models.layers import ACTIVATIONS
 from corank.models.mlp import MlpSettings
-from corank.models.pairs import BatchHistory, RequestHistory
+from corank.models.pairs import BatchHistory, SingleRequestHistory
 from corank.models.two_tower import TowersSettings
 from tests.support.encoded_batches import LAYOUT, SCHEMA
 from tests.support.history_batches import ATTENDED, HELD, RAGGED, Request, attended, requests
@@ -144,12 +144,12 @@ def test_one_request_in_a_graph_has_the_same_and_masked_rows_change_nothing() ->
         own = event[torch.tensor(held, dtype=torch.int64)]
         filled = torch.cat((own, torch.full((3, WIDTH), 7.0)))
         ones = torch.ones(len(held))
-        torch.testing.assert_close(din(rows, RequestHistory(own, ones)), found[at : at + size])
+        torch.testing.assert_close(din(rows, SingleRequestHistory(own, ones)), found[at : at + size])
         mask = torch.cat((ones, torch.zeros(3)))
-        torch.testing.assert_close(din(rows, RequestHistory(filled, mask)), found[at : at + size])
+        torch.testing.assert_close(din(rows, SingleRequestHistory(filled, mask)), found[at : at + size])
         if size:
             assert not torch.allclose(
-                din(rows, RequestHistory(filled, torch.ones(len(held) + 3))), found[at : at + size]
+                din(rows, SingleRequestHistory(filled, torch.ones(len(held) + 3))), found[at : at + size]
             )
         at += size
 

@@ -81,7 +81,7 @@ def study(
     )  # fails before anything is trained
     distinct = list({arm.identity: arm for arms in arm_sets.values() for arm in arms.arms}.values())
     whole = bool({5, 7} & set(numbers))
-    progress = Progress(len(distinct) * budget.trials + whole, report)
+    progress = StudyProgress(len(distinct) * budget.trials + whole, report)
     results = {}
     for arm in distinct:
         store = TrialStore(out / "trials", _pack_if_needed(arm.config, packed, base, out, report), base)
@@ -99,7 +99,7 @@ def study(
     return document
 
 
-class Progress:
+class StudyProgress:
     """Reports finished trials and the estimated remaining time."""
 
     def __init__(self, trials: int, report: Report) -> None:
@@ -119,7 +119,9 @@ class Progress:
         self.report(said)
 
 
-def _train_arm(arm: Arm, store: TrialStore, budget: Budget, whole: bool, progress: Progress) -> ArmResult:
+def _train_arm(
+    arm: Arm, store: TrialStore, budget: Budget, whole: bool, progress: StudyProgress
+) -> ArmResult:
     def trial(rate: float, seed: int, whole: bool = False) -> Trial:
         config, began = arm.at(rate, seed), time.monotonic()
         stored = store.load(config, whole)

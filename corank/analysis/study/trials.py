@@ -42,7 +42,7 @@ RECALLS = ("agree_recall", "click_recall", "joint_click_recall", "joint_truth_re
 
 
 @dataclass(frozen=True)
-class QuotaCurve:
+class TrialQuotaCurve:
     """Recall and CPU time by the quota of the first stage."""
 
     m: list[int]
@@ -70,7 +70,7 @@ class Trial:
     figures: dict[str, Figure]
     ranker_first: dict[str, Figure]
     """The figures if the last stage's scores also took the place of the first one's."""
-    quota: QuotaCurve | None
+    quota: TrialQuotaCurve | None
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class TrialStore:
 def _trial(held: dict[str, Any]) -> Trial:
     for part in ("figures", "ranker_first"):
         held[part] = {name: Figure(**figure) for name, figure in held[part].items()}
-    held["quota"] = held["quota"] and QuotaCurve(**held["quota"])
+    held["quota"] = held["quota"] and TrialQuotaCurve(**held["quota"])
     return Trial(**held)
 
 
@@ -156,7 +156,7 @@ def _parameters(model: JointModel) -> dict[str, int]:
     return {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
 
 
-def _measure_quotas(evaluated: EvaluatedRun, timed: bool) -> QuotaCurve | None:
+def _measure_quotas(evaluated: EvaluatedRun, timed: bool) -> TrialQuotaCurve | None:
     """Recall of the first stage and of the cascade, and CPU time, by the quota of the first stage."""
     config = evaluated.run.config
     first, last = config.stages
@@ -169,7 +169,7 @@ def _measure_quotas(evaluated: EvaluatedRun, timed: bool) -> QuotaCurve | None:
         for m in quotas
     ]
     recalls = {name: [point[name] for point in points] for name in points[0]}
-    return QuotaCurve(
+    return TrialQuotaCurve(
         quotas,
         recalls,
         quota_cpu_ms(evaluated, sample_requests(evaluated), quotas).tolist() if timed else None,

@@ -1,14 +1,14 @@
 """Scorer `graph`: the whole forward of a stage, run for every candidate."""
 
 from corank.core.types import Floats
-from corank.serving.funnel.stage_scorer import SCORERS, Candidates, StageInputs, StageScorer, open_graph
+from corank.serving.funnel.stage_scorer import SCORERS, Candidates, ScorerInputs, StageScorer, open_graph
 
 
 @SCORERS.register("graph")
 class GraphScorer(StageScorer):
     """Runs one graph over query, items, pairs, history and what is seen of earlier stages."""
 
-    def __init__(self, inputs: StageInputs) -> None:
+    def __init__(self, inputs: ScorerInputs) -> None:
         self.inputs = inputs
         self.session = open_graph(inputs.folder / f"{inputs.stage.name}.onnx")
 

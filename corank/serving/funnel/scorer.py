@@ -15,7 +15,7 @@ from corank.core.ragged import Rows
 from corank.core.registry import plugin_hint
 from corank.core.types import Floats
 from corank.features.input_layout import Layout
-from corank.serving.funnel.stage_scorer import SCORERS, Candidates, StageInputs, StageScorer
+from corank.serving.funnel.stage_scorer import SCORERS, Candidates, ScorerInputs, StageScorer
 from corank.serving.funnel.vectors_scorer import VectorsScorer
 
 
@@ -30,7 +30,7 @@ class Scorer:
         self.vector_stages: dict[str, VectorsScorer] = {}
         """The stages that have item vectors."""
         for stage in manifest.stages:
-            inputs = StageInputs(stage, folder, layout, self.tables[stage.tables])
+            inputs = ScorerInputs(stage, folder, layout, self.tables[stage.tables])
             try:
                 scorer = SCORERS.find(stage.scorer)(inputs)
             except PluginError as error:

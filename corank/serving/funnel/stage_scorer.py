@@ -53,7 +53,7 @@ class Candidates:
         return self.request.positions[self.alive]
 
 
-class StageInputs:
+class ScorerInputs:
     """The inputs of one stage's graphs, gathered from the bundle's tables."""
 
     def __init__(self, stage: StageFacts, folder: Path, layout: Layout, tables: Mapping[int, Floats]) -> None:
@@ -98,7 +98,7 @@ class StageScorer(ABC):
     """Scores candidates for one stage of one model version. Threads share it, so it keeps no state of a request."""
 
     @abstractmethod
-    def __init__(self, inputs: StageInputs) -> None:
+    def __init__(self, inputs: ScorerInputs) -> None:
         """Open the stage's graphs. Raises BundleError if one is not there or not readable."""
 
     @abstractmethod

@@ -10,8 +10,8 @@ from corank.core.types import Floats
 from corank.serving.funnel.stage_scorer import (
     SCORERS,
     Candidates,
+    ScorerInputs,
     Shared,
-    StageInputs,
     StageScorer,
     open_graph,
 )
@@ -21,7 +21,7 @@ from corank.serving.funnel.stage_scorer import (
 class VectorsScorer(StageScorer):
     """Runs the graph of queries once a request, and a dot product a candidate."""
 
-    def __init__(self, inputs: StageInputs) -> None:
+    def __init__(self, inputs: ScorerInputs) -> None:
         self.inputs, self.name = inputs, inputs.stage.name
         self._query = open_graph(inputs.folder / f"{self.name}.query.onnx")
         self._item = open_graph(inputs.folder / f"{self.name}.item.onnx")

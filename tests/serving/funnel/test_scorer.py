@@ -9,7 +9,7 @@ from corank.analysis.logged_request import logged_request
 from corank.core.errors import PluginError
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
-from corank.serving.funnel.stage_scorer import SCORERS, Candidates, StageInputs, StageScorer
+from corank.serving.funnel.stage_scorer import SCORERS, Candidates, ScorerInputs, StageScorer
 from corank.training.run import Run
 
 
@@ -31,7 +31,7 @@ def test_candidates_are_scored_in_the_order_given(trained: Run, trained_bundle: 
 
 
 class NoScore(StageScorer):
-    def __init__(self, inputs: StageInputs) -> None:
+    def __init__(self, inputs: ScorerInputs) -> None:
         self.inputs = inputs
 
 
