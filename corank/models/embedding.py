@@ -89,6 +89,7 @@ class RowwiseAdagrad(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Update the rows that have a gradient."""
         for group in self.param_groups:
             for table in group["params"]:
                 if table.grad is None:
@@ -103,6 +104,7 @@ class RowwiseAdagrad(torch.optim.Optimizer):
 
 
 def table_optimiser(tables: Iterable[nn.Parameter], settings: TableOptimiser) -> torch.optim.Optimizer:
+    """The optimiser of the tables that the settings name."""
     parameters = list(tables)
     if settings.optimiser == "lazy_adam":
         return torch.optim.SparseAdam(parameters, lr=settings.lr)

@@ -44,6 +44,7 @@ class RequestGraph(nn.Module):
         mask: Tensor | None = None,
         earlier: Tensor | None = None,
     ) -> Tensor:
+        """Score the candidates of one request: (n, labels)."""
         count = item.shape[0]
         cross = item.new_zeros(count, 0) if cross is None else cross
         history = SingleRequestHistory(event, mask) if event is not None and mask is not None else None
@@ -62,6 +63,7 @@ class QueryGraph(nn.Module):
         self.stage, self._compute = stage, compute
 
     def forward(self, query: Tensor) -> Tensor:
+        """(1, ·) → (1, d)."""
         return self._compute(query)
 
 
@@ -74,4 +76,5 @@ class ItemGraph(nn.Module):
         self.stage, self._compute = stage, compute
 
     def forward(self, item: Tensor) -> Tensor:
+        """(N, ·) → (N, d)."""
         return self._compute(item)

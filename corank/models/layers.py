@@ -40,6 +40,7 @@ _fused: Callable[..., Tensor] = _LinearRelu.apply
 
 
 def linear(x: Tensor, layer: nn.Linear) -> Tensor:
+    """Apply a linear layer in the precision of its input: (N, ·) → (N, h)."""
     bias = None if layer.bias is None else layer.bias.to(x.dtype)
     return functional.linear(x, layer.weight.to(x.dtype), bias)
 
@@ -66,4 +67,5 @@ class Columns(nn.Module):
         self.register_buffer("columns", torch.tensor(columns), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, width) → (N, chosen columns)."""
         return x.index_select(1, self.columns)

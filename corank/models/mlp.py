@@ -28,12 +28,15 @@ from corank.models.stage_model import STAGE_MODELS, Earlier, StageModel, StageSe
 
 @STAGE_MODELS.register("mlp")
 class MlpSettings(LayerSettings, StageSettings):
+    """Settings of an MLP over all features, as a stage."""
+
     model: Literal["mlp"]
     value: str = "click"
     from_stages: list[str] = []
     """What it sees of earlier stages: `STAGE.score` (the logit) or `STAGE.rank` (the soft rank in the request)."""
 
     def build(self, layout: Layout) -> "Mlp":
+        """Build the network."""
         return Mlp(self, layout, len(self.from_stages))
 
     def earlier(self) -> list[tuple[str, Earlier]]:
@@ -52,12 +55,14 @@ class MlpSettings(LayerSettings, StageSettings):
         return found
 
     def in_role_of(self, stage: StageSettings) -> StageSettings:
+        """An MLP of the same widths in the role of another stage; an MLP stays as it is."""
         if isinstance(stage, MlpSettings):
             return stage
         layers = {"hidden": self.hidden, "labels": [stage.main]}
         return validate(MlpSettings, {"model": "mlp"} | layers | role_of(stage), f"stages.{stage.name}")
 
     def scale_widths(self, factor: float) -> Self:
+        """The same stage with hidden layers `factor` times as wide."""
         return self.model_copy(update={"hidden": scale_widths(self.hidden, factor)})
 
 
@@ -86,6 +91,7 @@ class Mlp(StageModel):
 
     def forward(self, inputs: StageInputs) -> StageOutput:
         # autograd adds up an input's gradients in this order, and training must not change in the last bit
+        """Score all candidates: logits (C',) by label."""
         terms = self.pair_terms(inputs)
         crossed = None if self.dcn is None else self.dcn(inputs)
         first = inputs.pairs.sum(*self.sides(inputs.query, inputs.item), *terms)

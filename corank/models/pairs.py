@@ -74,19 +74,24 @@ class BatchPairs(Pairs):
         self.batch, self._empty = batch, padded(len(batch)) - len(batch)
 
     def sum(self, query: Tensor, item: Tensor, *terms: Tensor) -> Tensor:
+        """Sum in one pass over the pairs, its gradients by request and by item."""
         total = _pair_sum(query, item, self.batch)
         return total + reduce(add, terms) if terms else total
 
     def dot(self, query: Tensor, item: Tensor) -> Tensor:
+        """Products of gathered rows."""
         return _pair_dot(query.float(), item.float(), self.batch)
 
     def spread_query(self, x: Tensor) -> Tensor:
+        """Gather by request."""
         return self.fill(gather_rows(x, self.batch.request_of, self.batch.requests))
 
     def spread_item(self, x: Tensor) -> Tensor:
+        """Gather by item."""
         return self.fill(gather_rows(x, self.batch.item_of, self.batch.items))
 
     def fill(self, x: Tensor) -> Tensor:
+        """Fill up to C' rows."""
         return pad(x, (0, 0, 0, self._empty))
 
 
@@ -97,18 +102,23 @@ class RequestPairs(Pairs):
         self._count = count
 
     def sum(self, query: Tensor, item: Tensor, *terms: Tensor) -> Tensor:
+        """Sum by broadcasting the one query."""
         return reduce(add, terms, query + item)
 
     def dot(self, query: Tensor, item: Tensor) -> Tensor:
+        """One product of a matrix and a vector."""
         return item @ query.squeeze(0)
 
     def spread_query(self, x: Tensor) -> Tensor:
+        """Repeat the one query."""
         return x.expand(self._count, -1)
 
     def spread_item(self, x: Tensor) -> Tensor:
+        """The items are the candidates."""
         return x
 
     def fill(self, x: Tensor) -> Tensor:
+        """There is nothing to fill."""
         return x
 
 
@@ -119,6 +129,7 @@ class BatchHistory(AttendedHistory):
         self.items, self._past, self._batch = items, past, batch
 
     def attend(self, target: Sequence[Tensor], event: Sequence[Tensor], weigh: Weigh) -> Tensor:
+        """Weigh the pairs of candidates and events, and sum by candidate."""
         past, batch = self._past, self._batch
         # gathered side by side: one pass over the indices, and one sum of gradients
         of_candidate = gather_rows(torch.cat(tuple(target), 1), batch.item_of, batch.items)

@@ -102,9 +102,11 @@ class LayerSettings(NetworkSettings):
     """Cross layers beside the deep ones."""
 
     def first_layers(self, schema: Schema) -> list[FirstLayer]:
+        """One first layer, which every feature enters."""
         return [FirstLayer(frozenset(schema.features), self.hidden[0])]
 
     def attended(self, schema: Schema, key: str = "stages") -> Attended | None:
+        """What `din` attends to. Raises ConfigError if that is not in the schema."""
         if self.din is None:
             return None
         key, history = f"{key}.{self.name}.din", schema.histories().get(self.din.history)

@@ -57,4 +57,5 @@ class StageOutput:
 
     def cut(self, count: int) -> Self:
         """The same without the rows beyond the `count` candidates."""
-        return replace(self, logits={label: z[:count] for label, z in self.logits.items()})
+        logits = {label: z if len(z) == count else z[:count] for label, z in self.logits.items()}
+        return replace(self, logits=logits)

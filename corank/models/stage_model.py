@@ -115,18 +115,21 @@ class VectorModel(StageModel):
         return torch.tensor(0.0)
 
     def forward(self, inputs: StageInputs) -> StageOutput:
+        """Score all candidates: logits (C,), and the vectors that they are made of."""
         query, item = self.query_vectors(inputs.query), self.item_vectors(inputs.item)
         scale, bias = self.logit_scale(), self.logit_bias()
         logits = scale * inputs.pairs.dot(query, item) + bias
         return StageOutput({self.label: logits}, StageVectors(query, item, scale, bias))
 
     def graphs(self) -> Mapping[str, Graph]:
+        """The graphs of queries and of items."""
         return {
             "query": Graph(QueryGraph(self, self.query_vectors), ("query",), (VECTOR,)),
             "item": Graph(ItemGraph(self, self.item_vectors), ("item",), (VECTOR,)),
         }
 
     def constants(self) -> Mapping[str, float]:
+        """Scale and bias of the product."""
         return {"scale": self.logit_scale().item(), "bias": self.logit_bias().item()}
 
 

@@ -24,6 +24,8 @@ from corank.models.stage_io import StageInputs
 
 
 class TeacherSettings(LayerSettings):
+    """Settings of a teacher."""
+
     scores: Annotated[list[str], MinLen(1)]
     """The logged scores (`data.scores`) that it sees beside every feature; a missing one counts as 0, and is marked."""
 
@@ -46,6 +48,7 @@ class Teacher(Mlp):
         self.scored = nn.Linear(2 * len(settings.scores), settings.hidden[0], bias=False)
 
     def pair_terms(self, inputs: StageInputs) -> list[Tensor]:
+        """The terms of an MLP, and one of the logged scores: (C', h) each."""
         scores = torch.stack([inputs.scores[name] for name in self.scores], dim=1)
         seen = inputs.pairs.fill(torch.cat((scores.nan_to_num(), scores.isnan().float()), dim=1))
         return [linear(seen.to(inputs.cross.dtype), self.scored), *super().pair_terms(inputs)]

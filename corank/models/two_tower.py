@@ -31,6 +31,8 @@ class QueryTower(Settings):
 
 @STAGE_MODELS.register("towers")
 class TowersSettings(StageSettings):
+    """Settings of query and item towers."""
+
     model: Literal["towers"]
     query: Widths = [512, 128, 64, 32]
     item: Widths = [512, 128, 64, 32]
@@ -44,6 +46,7 @@ class TowersSettings(StageSettings):
 
     @property
     def labels(self) -> list[str]:
+        """The one label that the towers predict."""
         return [self.label]
 
     @model_validator(mode="before")
@@ -79,17 +82,21 @@ class TowersSettings(StageSettings):
         schema.check_tower(self.item_features or [], "item", f"stages.{self.name}.item_features")
 
     def build(self, layout: Layout) -> "Towers":
+        """Build the network."""
         return Towers(self, layout)
 
     @property
     def scorer(self) -> str:
+        """The scorer of item vectors."""
         return "vectors"
 
     @property
     def item_parts(self) -> tuple[str, ...]:
+        """The item vector."""
         return (VECTOR,)
 
     def first_layers(self, schema: Schema) -> list[FirstLayer]:
+        """One first layer a tower; that of items does not run for requests."""
         queries = {
             name: self.query_towers[name].features if self.query_towers else self.query_features
             for name in self.queries()
@@ -103,6 +110,8 @@ class TowersSettings(StageSettings):
         ]
 
     def without_features(self, names: Collection[str]) -> Self:
+        """The same towers without some features."""
+
         def kept(features: list[str]) -> list[str]:
             return [name for name in features if name not in names]
 
@@ -115,11 +124,13 @@ class TowersSettings(StageSettings):
         return self.model_copy(update=chosen | {"query_towers": towers})
 
     def in_role_of(self, stage: StageSettings) -> "TowersSettings":
+        """Towers of the same widths in the role of another stage."""
         widths = {"query": self.query, "item": self.item}
         values = {"model": "towers", **widths, "label": stage.main} | role_of(stage)
         return validate(TowersSettings, values, f"stages.{stage.name}")
 
     def scale_widths(self, factor: float) -> Self:
+        """The same towers, `factor` times as wide."""
         towers = {
             name: tower.model_copy(update={"widths": tower.widths and scale_widths(tower.widths, factor)})
             for name, tower in self.query_towers.items()
@@ -144,6 +155,7 @@ class Tower(nn.Module):
         self.norm = nn.LayerNorm(widths[0]) if settings.normalisation == "layer" else None
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, width) → (N, widths[-1])."""
         *hidden, last = cast(Sequence[nn.Linear], self.layers)
         for depth, layer in enumerate(hidden):
             if depth == 0 and self.norm is not None:
@@ -188,17 +200,21 @@ class Towers(VectorModel):
         return nn.Sequential(Columns(columns.tolist()), Tower(len(columns), widths, settings))
 
     def query_vectors(self, query: Tensor) -> Tensor:
+        """The vectors of queries: (R, ·) → (R, d)."""
         vectors: Tensor = self.query(query)
         return vectors
 
     def item_vectors(self, item: Tensor) -> Tensor:
+        """The vectors of items: (I', ·) → (I', d)."""
         vectors: Tensor = self.item(item)
         return vectors
 
     def logit_scale(self) -> Tensor:
+        """exp(s), which cannot turn negative."""
         return self.scale.exp()
 
     def logit_bias(self) -> Tensor:
+        """The learnt bias."""
         return self.bias
 
 
@@ -210,5 +226,6 @@ class Sum(nn.Module):
         self.towers = nn.ModuleList(towers)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(R, ·) → (R, d)."""
         vectors = [tower(x) for tower in self.towers]
         return torch.stack(vectors).sum(0)
