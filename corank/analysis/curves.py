@@ -73,7 +73,7 @@ def _bounds(ratios: Sequence[RatioMeasure]) -> NDArray[np.float64]:
     return np.array([interval(ratio) or (np.nan, np.nan) for ratio in ratios], np.float64).T
 
 
-def sample_requests(evaluated: EvaluatedRun) -> list[Request]:
+def sample_logged_requests(evaluated: EvaluatedRun) -> list[Request]:
     """`TIMED_REQUESTS` logged requests of at least median size, spread evenly over the split."""
     size = evaluated.predictions.requests.size
     usual = np.flatnonzero(size >= np.median(size))

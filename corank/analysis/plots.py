@@ -70,7 +70,7 @@ def smooth(values: Array) -> NDArray[np.float64]:
     return mean
 
 
-def reliability(figure: Figure, panels: Mapping[str, Mapping[str, Series]]) -> None:
+def plot_reliability(figure: Figure, panels: Mapping[str, Mapping[str, Series]]) -> None:
     """Draw the observed against the predicted rate, with the diagonal of perfect calibration."""
     axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
     lines = [line for panel in panels.values() for line in panel.values()]
@@ -170,7 +170,7 @@ def _rank_edges(last: int) -> NDArray[np.float64]:
     return np.unique(np.round(np.geomspace(1, last + 1, 40))) - 0.5
 
 
-def quota_curve(
+def plot_quota_curve(
     figure: Figure, recalls: Mapping[str, Series], random: Series, cost: Series, keep: int, stage: str
 ) -> None:
     """Draw recall and CPU time against the quota of a stage, with its configured quota marked."""

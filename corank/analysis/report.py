@@ -10,7 +10,7 @@ from scipy.special import expit
 
 from corank import __version__
 from corank.analysis import plots
-from corank.analysis.curves import quota_cpu_ms, quota_grid, quota_recalls, sample_requests, scalars
+from corank.analysis.curves import quota_cpu_ms, quota_grid, quota_recalls, sample_logged_requests, scalars
 from corank.analysis.evaluated_run import EvaluatedRun
 from corank.analysis.html import Cell, Html, folded, heading, page, plot, section, table, text
 from corank.analysis.latency import QUOTA_ROUNDS
@@ -153,7 +153,7 @@ def _quota_curve(evaluated: EvaluatedRun) -> list[Html]:
         return [text(f"None: it takes two stages, and {wanted}. {TO_LOG}")]
     quotas = quota_grid(evaluated)
     curves, random = quota_recalls(evaluated, [m for m in quotas if m < largest])
-    requests = sample_requests(evaluated)
+    requests = sample_logged_requests(evaluated)
     cost = Series(np.array(quotas), quota_cpu_ms(evaluated, requests, quotas))
     caption = (
         f"How many candidates must {first.name} keep? Left: the share of the best that survives; where it flattens, a "
@@ -162,7 +162,7 @@ def _quota_curve(evaluated: EvaluatedRun) -> list[Html]:
         f"graphs on this machine, the median of {QUOTA_ROUNDS} rounds. The dashed line is the config's quota."
     )
     draw = partial(
-        plots.quota_curve, recalls=curves, random=random, cost=cost, keep=first.keep, stage=first.name
+        plots.plot_quota_curve, recalls=curves, random=random, cost=cost, keep=first.keep, stage=first.name
     )
     return [plot(draw, caption)]
 
@@ -193,7 +193,7 @@ def _calibration_of(evaluated: EvaluatedRun, label: str, stages: list[str]) -> H
         "observed, with 95 % intervals. On the line: right. Below it: the stage promises too much. A stage that "
         "trained on unexposed negatives lies above it until calibrated."
     )
-    return plot(partial(plots.reliability, panels=panels), caption, height=3.9)
+    return plot(partial(plots.plot_reliability, panels=panels), caption, height=3.9)
 
 
 def _curve(found: ReliabilityCurve) -> Series:

@@ -21,10 +21,10 @@ from corank.core.ann_index import (
     RetrievalSettings,
     Retriever,
     build,
-    read,
+    read_index,
     time_searches,
     tune,
-    write,
+    write_index,
 )
 from corank.core.errors import BundleError
 from corank.core.exact_search import AllowedRows
@@ -125,7 +125,7 @@ def write_retrieval(
     index = build(vectors, settings, seed)
     recall = tune(index, vectors, queries, settings)
     if index is not None:
-        write(index, folder / INDEX)
+        write_index(index, folder / INDEX)
     indexed, exact = time_searches(Retriever(vectors, index, recall), queries)
     facts = RetrievalFacts(settings=settings, recall=recall, microseconds=indexed, exact_microseconds=exact)
     write_bytes(folder / FACTS, facts.model_dump_json(indent=1).encode())
@@ -163,7 +163,7 @@ class Retrieval:
         if facts is None:
             return None
         vectors = items.layers[0].vectors[facts.settings.stage]
-        index = None if facts.recall.index == "flat" else read(folder / INDEX)
+        index = None if facts.recall.index == "flat" else read_index(folder / INDEX)
         return cls(Retriever(vectors, index, facts.recall), facts.settings, items)
 
     def with_items(self, items: LayeredItems) -> Self:

@@ -164,7 +164,7 @@ def _parameters(index: faiss.Index, effort: int, allowed: AllowedRows | None = N
     return _untyped.SearchParametersHNSW(efSearch=effort, sel=selector)
 
 
-def write(index: faiss.Index, path: Path) -> None:
+def write_index(index: faiss.Index, path: Path) -> None:
     """Write an index to a file. Raises BundleError if it cannot be written."""
     try:
         faiss.write_index(index, str(path))
@@ -172,7 +172,7 @@ def write(index: faiss.Index, path: Path) -> None:
         raise BundleError(f"{path}: cannot be written: {_reason(error)}") from None
 
 
-def read(path: Path) -> faiss.Index:
+def read_index(path: Path) -> faiss.Index:
     """Memory-map an index, so that workers share its pages. Raises BundleError if FAISS cannot read it.
 
     FAISS trusts what it reads: verify the file's checksum first.

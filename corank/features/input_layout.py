@@ -62,6 +62,7 @@ class Group:
 
     @property
     def width(self) -> int:
+        """Columns of the dense input that the group fills."""
         return self.dim * (len(self.ids) + len(self.lists))
 
     def bags(self, rows: Rows) -> Bags:

@@ -102,6 +102,7 @@ class Operands:
         )
 
     def take(self, index: NDArray[np.integer]) -> Self:
+        """Select rows by index."""
         return type(self)(
             len(index),
             {name: keys[index] for name, keys in self.keys.items()},
@@ -110,6 +111,7 @@ class Operands:
         )
 
     def compact(self) -> Self:
+        """Copy the lists so that they hold no value that no row refers to."""
         lists = {name: values.compact() for name, values in self.lists.items()}
         return type(self)(self.count, self.keys, lists, self.numbers)
 
@@ -153,6 +155,7 @@ class Operands:
         )
 
     def with_lists(self, lists: dict[str, Ragged]) -> Self:
+        """Add lists, or replace those of the same name."""
         return type(self)(self.count, self.keys, self.lists | lists, self.numbers)
 
     def save(self, folder: Path) -> None:

@@ -21,7 +21,7 @@ from corank.features.schema import PLACEMENTS
 from corank.models.dcn import Dcn
 from corank.models.din import Din
 from corank.models.layers import ACTIVATIONS, Columns, activated, linear
-from corank.models.settings import LayerSettings, scale_widths
+from corank.models.settings import LayerSettings, multiply_widths
 from corank.models.stage_io import StageInputs, StageOutput
 from corank.models.stage_model import STAGE_MODELS, Earlier, StageModel, StageSettings, role_of
 
@@ -63,7 +63,7 @@ class MlpSettings(LayerSettings, StageSettings):
 
     def scale_widths(self, factor: float) -> Self:
         """The same stage with hidden layers `factor` times as wide."""
-        return self.model_copy(update={"hidden": scale_widths(self.hidden, factor)})
+        return self.model_copy(update={"hidden": multiply_widths(self.hidden, factor)})
 
 
 class Mlp(StageModel):

@@ -19,7 +19,7 @@ from corank.models.stage_context import StageContext
 Widths = Annotated[list[PositiveInt], MinLen(1)]
 
 
-def scale_widths(widths: Sequence[int], factor: float) -> list[int]:
+def multiply_widths(widths: Sequence[int], factor: float) -> list[int]:
     """Widths times a factor, 1 at least."""
     return [max(1, int(width * factor)) for width in widths]
 

@@ -16,7 +16,7 @@ from corank.core.settings import Settings, validate
 from corank.features.input_layout import Layout
 from corank.features.schema import Placement, Schema
 from corank.models.layers import ACTIVATIONS, Columns, activated, linear
-from corank.models.settings import FirstLayer, NetworkSettings, Widths, scale_widths
+from corank.models.settings import FirstLayer, NetworkSettings, Widths, multiply_widths
 from corank.models.stage_context import StageContext
 from corank.models.stage_model import STAGE_MODELS, VECTOR, StageSettings, VectorModel, role_of
 
@@ -132,10 +132,10 @@ class TowersSettings(StageSettings):
     def scale_widths(self, factor: float) -> Self:
         """The same towers, `factor` times as wide."""
         towers = {
-            name: tower.model_copy(update={"widths": tower.widths and scale_widths(tower.widths, factor)})
+            name: tower.model_copy(update={"widths": tower.widths and multiply_widths(tower.widths, factor)})
             for name, tower in self.query_towers.items()
         }
-        sides = {"query": scale_widths(self.query, factor), "item": scale_widths(self.item, factor)}
+        sides = {"query": multiply_widths(self.query, factor), "item": multiply_widths(self.item, factor)}
         return self.model_copy(update=sides | {"query_towers": towers})
 
 

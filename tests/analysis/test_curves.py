@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from torch.utils.tensorboard import SummaryWriter
 
-from corank.analysis.curves import quota_recalls, sample_requests, scalars
+from corank.analysis.curves import quota_recalls, sample_logged_requests, scalars
 from corank.analysis.evaluated_run import EvaluatedRun, evaluate_run
 from corank.training.run import Run
 
@@ -34,7 +34,7 @@ def test_recall_by_quota_is_the_evaluations(two_stages: EvaluatedRun) -> None:
 
 
 def test_requests_are_replayed_from_the_whole_split(two_stages: EvaluatedRun) -> None:
-    found = sample_requests(two_stages)
+    found = sample_logged_requests(two_stages)
     assert len(found) == 8
     assert all(len(request.candidates or []) == 30 for request in found)
     times = [int(request.time or 0) for request in found]

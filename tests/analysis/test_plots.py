@@ -51,7 +51,7 @@ def test_rates_without_a_positive_are_drawn_on_a_linear_scale() -> None:
         line = plots.Series(
             np.array([0.1, 0.2]), np.array([rate, 0.3]), np.array([0, 0.2]), np.array([0.2, 0.4])
         )
-        plots.reliability(figure, {"raw": {"rank": line}})
+        plots.plot_reliability(figure, {"raw": {"rank": line}})
         assert figure.axes[0].get_xscale() == figure.axes[0].get_yscale() == scale
 
 

@@ -21,10 +21,10 @@ from corank.core.ann_index import (
     RetrievalSettings,
     Retriever,
     build,
-    read,
+    read_index,
     time_searches,
     tune,
-    write,
+    write_index,
 )
 from corank.core.errors import BundleError, ConfigError
 from corank.core.exact_search import AllowedRows
@@ -304,8 +304,8 @@ def test_an_index_is_read_as_it_was_written(
 ) -> None:
     assert retriever.index is not None
     path = tmp_path / "é.faiss"
-    write(retriever.index, path)
-    mapped = Retriever(many[0], read(path), IndexTuning(**retriever.tuned.model_dump()))
+    write_index(retriever.index, path)
+    mapped = Retriever(many[0], read_index(path), IndexTuning(**retriever.tuned.model_dump()))
     path.unlink()  # a content that a newer one replaced is still searched
     for query in many[1]:
         for one, other in zip(mapped.search(query, 100), retriever.search(query, 100), strict=True):
@@ -316,12 +316,12 @@ def test_an_index_is_read_as_it_was_written(
 def test_the_vectors_of_an_index_stay_on_disk(kind: str, many: tuple[Floats, Floats], tmp_path: Path) -> None:
     index = build(many[0], settings(index=kind), seed=1)
     assert index is not None
-    write(index, tmp_path / "a.faiss")
+    write_index(index, tmp_path / "a.faiss")
     code = f"""
 import sys
 from pathlib import Path
-from corank.core.ann_index import read
-index = read(Path({str(tmp_path / "a.faiss")!r}))
+from corank.core.ann_index import read_index
+index = read_index(Path({str(tmp_path / "a.faiss")!r}))
 assert index.ntotal == 20_000
 assert "torch" not in sys.modules
 maps = Path("/proc/self/maps")
@@ -336,23 +336,23 @@ def test_a_broken_file_is_refused(content: bytes | None, tmp_path: Path) -> None
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(BundleError, match=r"a\.faiss: no index to read \(.+\); export the bundle again"):
-        read(path)
+        read_index(path)
 
 
 def test_half_a_file_is_refused(retriever: Retriever, tmp_path: Path) -> None:
     assert retriever.index is not None
     path = tmp_path / "a.faiss"
-    write(retriever.index, path)
+    write_index(retriever.index, path)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(BundleError, match=r"a\.faiss: no index to read"):
-        read(path)
+        read_index(path)
 
 
 def test_a_file_that_cannot_be_written_is_told(retriever: Retriever, tmp_path: Path) -> None:
     assert retriever.index is not None
     with pytest.raises(BundleError, match=r"none/a\.faiss: cannot be written: .*No such file"):
-        write(retriever.index, tmp_path / "none" / "a.faiss")
+        write_index(retriever.index, tmp_path / "none" / "a.faiss")
 
 
 def test_an_index_of_other_vectors_is_refused(retriever: Retriever, many: tuple[Floats, Floats]) -> None:
@@ -370,7 +370,7 @@ def test_a_seed_gives_one_index_by_any_number_of_threads(kind: str, tmp_path: Pa
             faiss.omp_set_num_threads(threads)
             index = build(vectors, settings(index=kind), seed)
             assert index is not None
-            write(index, tmp_path / f"{n}")
+            write_index(index, tmp_path / f"{n}")
             made.append((tmp_path / f"{n}").read_bytes())
     finally:
         faiss.omp_set_num_threads(before)

@@ -153,7 +153,7 @@ def _quota(document: dict[str, Any], quota: dict[str, Any]) -> Html:
     random = Series(m[m <= size], m[m <= size] / size)
     cost = Series(m, np.array(quota["cpu_ms"]))
     draw = partial(
-        plots.quota_curve, recalls=curves, random=random, cost=cost, keep=quota["keep"], stage=first
+        plots.plot_quota_curve, recalls=curves, random=random, cost=cost, keep=quota["keep"], stage=first
     )
     return plot(
         draw,

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corank import __version__
-from corank.analysis.curves import quota_cpu_ms, quota_grid, sample_requests
+from corank.analysis.curves import quota_cpu_ms, quota_grid, sample_logged_requests
 from corank.analysis.evaluated_run import EvaluatedRun
 from corank.analysis.study.arms import identity
 from corank.analysis.study.figures import Figure, measure_figures, study_rows, validation_score
@@ -172,7 +172,7 @@ def _measure_quotas(evaluated: EvaluatedRun, timed: bool) -> TrialQuotaCurve | N
     return TrialQuotaCurve(
         quotas,
         recalls,
-        quota_cpu_ms(evaluated, sample_requests(evaluated), quotas).tolist() if timed else None,
+        quota_cpu_ms(evaluated, sample_logged_requests(evaluated), quotas).tolist() if timed else None,
     )
 
 
