@@ -50,9 +50,9 @@ class NetworkSettings(Settings):
     table_gradient: bool = True
     """Whether what the stage learns reaches the tables."""
 
-    if (
-        TYPE_CHECKING
-    ):  # a field of the subclass or a property of it: pydantic lets no field replace a property
+    # a field of the subclass or a property of it: declared for type checkers alone, since pydantic lets no field
+    # replace a property
+    if TYPE_CHECKING:
 
         @property
         def labels(self) -> Sequence[str]:
