@@ -16,7 +16,10 @@ from corank.features.feature_kind import Feature
 from corank.features.log_schema import DataSettings
 from corank.features.schema import Schema
 
-FORMAT = 4
+FORMAT = 5
+"""The format that is written."""
+READABLE = (4, FORMAT)
+"""Format 4 names no scorers and no plug-ins: the scorer follows from the stage model."""
 VECTOR = "vector"
 """The item part that retrieval and the scorer `vectors` take."""
 
@@ -119,6 +122,14 @@ class BundleManifest(Settings):
     digest: str = ""
     """Of the manifest itself, with this field empty."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _read_older_format(cls, value: Any) -> Any:
+        """Note today's format: the parts of an older manifest are brought into it as they are read."""
+        if isinstance(value, dict) and value.get("format") in READABLE:
+            return value | {"format": FORMAT}
+        return value
+
     @property
     def declared(self) -> Schema:
         """The features."""
@@ -161,12 +172,18 @@ def load_manifest(path: Path) -> BundleManifest:
         ) from None
     except (OSError, ValueError) as error:
         raise BundleError(f"{file}: cannot be read ({error}); export the bundle again") from None
-    if isinstance(held, dict) and held.get("format", FORMAT) != FORMAT:
-        raise BundleError(f"{file}: format {held['format']}; this corank reads format {FORMAT}")
+    if isinstance(held, dict) and held.get("format", FORMAT) not in READABLE:
+        raise BundleError(f"{file}: {refuse_format(held['format'])}")
     manifest = read_manifest(held, str(file), "export the bundle again")
     if manifest.digest != digest(held):
         raise BundleError(f"{file}: altered since it was written; export the bundle again")
     return manifest
+
+
+def refuse_format(found: object) -> str:
+    """The message about a format that cannot be read."""
+    known = " and ".join(map(str, READABLE))
+    return f"format {found}; this corank reads formats {known}; export the bundle again"
 
 
 def read_manifest(plain: Any, source: str, remedy: str) -> BundleManifest:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import msgspec
 
 from corank.bundle.bundle import CHUNK, Bundle
-from corank.bundle.manifest import FORMAT, BundleManifest, Part, read_manifest
+from corank.bundle.manifest import READABLE, BundleManifest, Part, read_manifest, refuse_format
 from corank.core.errors import StoreError
 from corank.core.time import now_ms
 from corank.serving.store.base import Store
@@ -77,11 +77,8 @@ def read_stored_manifest(store: Store, version: str) -> BundleManifest:
     if raw is None or hashlib.sha256(raw).hexdigest() != facts.manifest:
         raise _damaged(store, version, "the manifest")
     plain = msgspec.json.decode(raw)
-    if plain["format"] != FORMAT:
-        raise StoreError(
-            f"{store.address}: {version} is of format {plain['format']}; this corank reads format {FORMAT}; export it "
-            "with this one and publish that"
-        )
+    if plain["format"] not in READABLE:
+        raise StoreError(f"{store.address}: {version}: {refuse_format(plain['format'])} and publish it")
     return read_manifest(plain, f"{store.address}: {version}", "publish the bundle again")
 
 
