@@ -11,7 +11,8 @@ import pytest
 from corank.bundle.bundle import Bundle, next_items_seq, write_bundle
 from corank.bundle.manifest import FORMAT, digest
 from corank.core.errors import BundleError
-from corank.serving.funnel.funnel import Funnel, Request
+from corank.serving.funnel.funnel import Funnel
+from corank.serving.funnel.request import Request
 from corank.training.export import export
 from tests.support.cases import Case
 from tests.support.command_line import run_corank
