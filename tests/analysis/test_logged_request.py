@@ -59,6 +59,7 @@ def rich() -> Case:
     return shared_case(RICH)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", ["train", "valid", "test"])
 def test_random_requests_are_encoded_as_packed(rich: Case, tmp_path: Path, split: str) -> None:
     bare = bare_funnel(rich.packed, tmp_path / "bundle")

@@ -110,7 +110,7 @@ def test_the_bundle_tells_its_recall(case: Case) -> None:
         ({"where": {"item_2": 1.5}}, "where: "),
         ({"candidates": [1], "where": {"item_2": "w1"}}, "candidates: where candidates are given"),
         ({"candidates": [1], "retrieve": 3}, "candidates: where candidates are given"),
-        ({"retrieve": 0}, "request: retrieve: Input should be greater than 0"),
+        ({"retrieve": 0}, "request: retrieve: expected a whole number of 1 or more; received 0"),
     ],
 )
 def test_what_cannot_be_retrieved_is_refused(case: Case, more: dict[str, Any], message: str) -> None:

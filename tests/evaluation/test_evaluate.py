@@ -370,6 +370,7 @@ def test_a_run_has_no_regret_of_itself(trained: Run, capsys: pytest.CaptureFixtu
         assert found["interval"]["stages"][stage]["candidates"]["click"]["bias_regret"] == [0, 0]
 
 
+@pytest.mark.slow
 def test_a_reference_on_other_data_is_refused(
     trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

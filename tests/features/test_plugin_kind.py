@@ -116,6 +116,7 @@ def test_several_numbers_lie_beside_each_other(config: Path) -> None:
     assert apart.shape[1] == 2 and (np.abs(apart[:, 0]) == apart[:, 1]).all() and apart.any()
 
 
+@pytest.mark.slow
 def test_a_kind_from_outside_is_packed_trained_and_ranked_as_in_training(config: Path) -> None:
     run = trained_run(config, config.parent / "run", *FEATURES)
     corank.export(run.folder, config.parent / "bundle")

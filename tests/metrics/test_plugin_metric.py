@@ -113,6 +113,7 @@ def test_the_document_has_them_with_intervals() -> None:
     assert "hit_rate@1" in document["interval"]["cascade"]
 
 
+@pytest.mark.slow
 def test_training_stops_early_by_it_and_a_study_compares_it(world: Path, tmp_path: Path) -> None:
     config, watcher, name = world / "config.yaml", Silent(), "rank.click.average_precision"
     stop = (f"train.early_stop.metric={name}", "train.early_stop.patience=1", "train.epochs=9")

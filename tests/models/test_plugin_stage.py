@@ -177,6 +177,7 @@ ROLES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("role", ROLES)
 def test_it_trains_exports_and_ranks_as_it_was_trained(role: str, world: Path, tmp_path: Path) -> None:
     watcher = Silent()

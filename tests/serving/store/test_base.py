@@ -126,6 +126,7 @@ def test_a_missing_client_library_is_named_when_a_store_is_opened(
         open_store(url)
 
 
+@pytest.mark.slow
 def test_commands_take_the_store_of_a_plug_in(
     trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -154,6 +155,7 @@ def test_commands_take_the_store_of_a_plug_in(
     assert run_corank(capsys, "store", "prune", url, "--keep", "0")[0] == 0
 
 
+@pytest.mark.slow
 def test_a_store_of_a_plug_in_that_is_not_loaded_is_refused(tmp_path: Path) -> None:
     code = "import sys, corank; corank.store_versions(sys.argv[1])"
     done = subprocess.run(

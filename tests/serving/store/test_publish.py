@@ -364,6 +364,7 @@ def test_a_damaged_record_that_the_journal_has_not_goes(first: Path, local: Stor
 # At once
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("same", [True, False])
 def test_two_publish_at_once(
     first: Path, second: Path, store: Store, tmp_path: Path, in_blocks: None, same: bool
@@ -385,6 +386,7 @@ def test_two_publish_at_once(
         assert records(found) == records(Funnel.open(path))
 
 
+@pytest.mark.slow
 def test_what_came_since_the_items_were_read_is_in_the_new_version(
     first: Path, store: Store, tmp_path: Path
 ) -> None:
@@ -414,6 +416,7 @@ def test_what_came_since_the_items_were_read_is_in_the_new_version(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("times", [1, 3])
 def test_what_comes_just_before_the_swap_is_in_it(
     first: Path, second: Path, store: Store, tmp_path: Path, times: int
@@ -467,7 +470,7 @@ def test_the_command_says_what_is_live(
     ("bundle", "url", "message"),
     [
         ("absent", "lmdb:{}/store", "absent: not a bundle"),
-        (None, "mongo://store", "expected lmdb:PATH or redis://HOST:PORT; received 'mongo://store'"),
+        (None, "mongo://store", "lmdb:PATH or redis://HOST:PORT; received 'mongo://store'"),
         (None, "lmdb:{}/file", "is a file; a store is a folder"),
         (None, "redis://127.0.0.1:1", "redis://127.0.0.1:1: the server cannot be reached"),
     ],
