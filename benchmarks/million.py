@@ -20,7 +20,7 @@ import corank
 from corank.bundle.bundle import Bundle
 from corank.bundle.content import read_vectors
 from corank.core.errors import BundleError
-from corank.datasets.simulate import simulate
+from corank.datasets.simulate import simulate_world
 from corank.datasets.world import DEVICES, TABS
 from corank.training.train import SilentWatcher
 
@@ -59,7 +59,7 @@ class Million:
         return all(len(held) == ITEMS for held in read_vectors(bundle.folder, bundle.manifest).values())
 
     def make(self) -> None:
-        simulate(self.folder, requests=3_000, items=LOGGED, overwrite=True)
+        simulate_world(self.folder, requests=3_000, items=LOGGED, overwrite=True)
         config = self.folder / "config.yaml"
         text = re.sub(r"\n +#.*\n +category_clicks:.*", "", config.read_text(encoding="utf-8"))
         config.write_text(

@@ -91,12 +91,10 @@ def definitions(file: str, tree: ast.AST, around: str = "", nested: bool = False
 DEFINITIONS = [found for file, tree in SOURCES.items() for found in definitions(file, tree)]
 
 
-def doubled(kinds: tuple[type[ast.AST], ...], leaving_out: tuple[str, ...] = ()) -> list[str]:
+def doubled(kinds: tuple[type[ast.AST], ...]) -> list[str]:
     """Public names of modules that are defined more than once, and where."""
     places = defaultdict(list)
     for found in DEFINITIONS:
-        if found.file.startswith(leaving_out):
-            continue
         if found.public and "." not in found.name and isinstance(found.node, kinds):
             places[found.name].append(found.where)
     return [", ".join(where) for where in places.values() if len(where) > 1]
@@ -139,8 +137,7 @@ def test_a_class_has_a_name_of_its_own() -> None:
 
 
 def test_a_function_has_a_name_of_its_own() -> None:
-    """But for commands and the Python API, which are named like what they call."""
-    refuse(doubled(FUNCTIONS, leaving_out=("cli/", "api/")))
+    refuse(doubled(FUNCTIONS))
 
 
 def test_what_is_public_has_a_docstring() -> None:

@@ -14,13 +14,13 @@ from scipy.stats import t as student
 from corank.core.files import write_text
 from corank.core.settings import validate
 from corank.data.dataset import PackedDataset
-from corank.data.pack import pack
-from corank.datasets.simulate import simulate
+from corank.data.pack import pack_log
+from corank.datasets.simulate import simulate_world
 from corank.models.joint import JointModel
 from corank.training.config import Config
 from corank.training.config_file import plain, read
 from corank.training.run import Run
-from corank.training.train import SilentWatcher, train
+from corank.training.train import SilentWatcher, train_run
 
 Loss = dict[str, Any]
 Figures = dict[str, float]
@@ -54,7 +54,7 @@ class Arena:
         config = validate(Config, plain(self.config) | arm, name)
         folder = self.folder / "runs" / name
         run = Run.create(folder, config, self.folder)
-        train(run, self.packed, SilentWatcher())
+        train_run(run, self.packed, SilentWatcher())
         model, _ = run.model(self.packed)
         shutil.rmtree(folder)
         return model
@@ -62,7 +62,7 @@ class Arena:
 
 def world(folder: Path, preset: str, seed: int, requests: int, candidates: int) -> Arena:
     """A simulated world, the truth joined to its log as a score, so that an oracle can learn from it."""
-    simulate(folder, preset, seed, requests, candidates, overwrite=True)
+    simulate_world(folder, preset, seed, requests, candidates, overwrite=True)
     for log in (folder / "log").glob("*.parquet"):
         truth = pl.read_parquet(folder / "truth" / log.name)
         joined = pl.read_parquet(log).with_columns(score_truth=truth["click"])
@@ -72,7 +72,7 @@ def world(folder: Path, preset: str, seed: int, requests: int, candidates: int) 
     assert "  split: {valid" in text
     path.write_text(text.replace("  split: {valid", SCORES), encoding="utf-8")
     config = read(path)
-    packed = pack(config.data, config.declared, folder, folder / "packed" / config.name)
+    packed = pack_log(config.data, config.declared, folder, folder / "packed" / config.name)
     return Arena(folder, config, packed)
 
 

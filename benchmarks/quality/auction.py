@@ -22,7 +22,7 @@ import corank
 from benchmarks import harness
 from benchmarks.quality.arena import Figures, spread
 from corank.core.types import Doubles
-from corank.datasets.simulate import simulate
+from corank.datasets.simulate import simulate_world
 from corank.evaluation.predict import Predictions, predict
 from corank.evaluation.stage_order import read_truth
 from corank.metrics.point import truth_auc
@@ -93,7 +93,7 @@ def main() -> None:
         for seed in range(arguments.seeds):
             with tempfile.TemporaryDirectory() as folder:
                 data = Path(folder) / "world"
-                simulate(data, preset, seed, arguments.requests, auction=True)
+                simulate_world(data, preset, seed, arguments.requests, auction=True)
                 run, _ = corank.train(data / "config.yaml", SilentWatcher(), [f"train.seed={seed}"])
                 for name, value in judged(run).items():
                     found.setdefault(name, []).append(value)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks import harness
 from benchmarks.quality.arena import Arena, Figures, Loss, kept, spread
-from corank.data.pack import pack
+from corank.data.pack import pack_log
 from corank.datasets.recflow import import_recflow
 from corank.datasets.recflow_layout import simulate_recflow
 from corank.evaluation.predict import predict
@@ -67,7 +67,7 @@ def world(folder: Path, seed: int, requests: int) -> Arena:
     import_recflow(folder / "world", folder / "tables")
     base = folder / "tables"
     config = read(base / "config.yaml")
-    return Arena(base, config, pack(config.data, config.declared, base, base / "packed" / config.name))
+    return Arena(base, config, pack_log(config.data, config.declared, base, base / "packed" / config.name))
 
 
 def trained(arena: Arena, losses: list[Loss], rate: float, seed: int) -> JointModel:

@@ -25,7 +25,7 @@ import corank
 from benchmarks import harness
 from corank.analysis.logged_request import logged_request
 from corank.core.errors import BundleError, CheckpointError
-from corank.datasets.simulate import simulate
+from corank.datasets.simulate import simulate_world
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.training.checkpoint import load
@@ -193,7 +193,7 @@ def main() -> None:
     killed = wrong = 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        simulate(folder / "world", requests=1500, candidates=30, users=50, items=150)
+        simulate_world(folder / "world", requests=1500, candidates=30, users=50, items=150)
         config = folder / "world" / "config.yaml"
         finish(start("pack", config))
         unbroken = Unbroken.of(config, folder / "unbroken")

@@ -15,7 +15,7 @@ from rich.console import Console
 import corank
 from benchmarks import harness
 from corank.analysis.logged_request import logged_request
-from corank.datasets.simulate import simulate
+from corank.datasets.simulate import simulate_world
 from corank.training.config_file import read
 from corank.training.run import Run
 from corank.training.train import SilentWatcher
@@ -32,7 +32,7 @@ def main() -> None:
     say = Console(stderr=True).print
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        simulate(folder / "world", "medium", 0, 400)
+        simulate_world(folder / "world", "medium", 0, 400)
         config = folder / "world" / "config.yaml"
         run, _ = corank.train(config, SilentWatcher(), ["train.epochs=1"], folder=folder / "run")
         corank.export(folder / "run", folder / "bundle")

@@ -36,7 +36,7 @@ from corank.serving.funnel.request import Request
 from corank.serving.store.base import open_store
 from corank.serving.store.fetch import fetch_bundle, restore
 from corank.serving.store.live_version import StoreState
-from corank.serving.store.publish import publish
+from corank.serving.store.publish import publish_bundle
 from corank.training.run import Run
 from tests.support.bundle_versions import changing, first, variant
 from tests.support.redis_server import redis_server
@@ -186,7 +186,7 @@ def served(
 ) -> tuple[Asked, Asked]:
     """What became of requests without swaps, for a quarter of the time, and with them."""
     with closing(open_store(url, create=True)) as store:
-        publish(home.parent / "1", store)
+        publish_bundle(home.parent / "1", store)
     port, messages = free_port(), [message(msgspec.json.encode(body)) for body in bodies]
     every = options.seconds / options.swaps
     command = [*CORANK, "serve", url, "--cache", home / "cache", "--port", port, "--every", 0.1]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import corank
 from benchmarks import harness
-from corank.datasets.simulate import simulate
+from corank.datasets.simulate import simulate_world
 from corank.training.train import SilentWatcher
 from tests.support.http_parity import TOLERANCE, parity
 from tests.support.service import running_service
@@ -23,7 +23,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        simulate(folder / "world", "medium", 0, max(2000, 2 * arguments.requests))
+        simulate_world(folder / "world", "medium", 0, max(2000, 2 * arguments.requests))
         config = folder / "world" / "config.yaml"
         run, _ = corank.train(config, SilentWatcher(), ["train.epochs=1"], folder=folder / "run")
         corank.export(folder / "run", folder / "bundle")

@@ -28,7 +28,7 @@ from corank.analysis.logged_request import logged_request
 from corank.core.errors import StoreError
 from corank.serving.store.base import Store, open_store
 from corank.serving.store.live_version import StoreState
-from corank.serving.store.publish import publish
+from corank.serving.store.publish import publish_bundle
 from corank.serving.store.retention import list_versions
 from tests.support.bundle_versions import changing, first, variant
 from tests.support.redis_server import binary, redis_server
@@ -61,7 +61,7 @@ def tried(url: str, folder: Path, bundles: dict[int, Path], tries: int, rng: ran
     found = Found()
     with closing(open_store(url, create=True)) as store:
         witness = Witness(store, bundles)
-        publish(bundles[1], store)
+        publish_bundle(bundles[1], store)
         seconds = _unbroken(url, folder, witness)
         reader = Worker("reader", folder, url)
         reader.begin()
@@ -137,7 +137,7 @@ def _confirm(said: str, witness: Witness) -> None:
 
 def _again(store: Store, bundle: Path) -> Iterator[str]:
     try:
-        version = publish(bundle, store)
+        version = publish_bundle(bundle, store)
         if StoreState.read(store)[1].live != version:
             yield "published again, it is not live"
     except StoreError as error:

@@ -16,7 +16,7 @@ from corank.core.errors import StoreError
 from corank.serving.store.base import Store, open_store
 from corank.serving.store.fetch import fetch_bundle
 from corank.serving.store.live_version import StoreState
-from corank.serving.store.publish import publish
+from corank.serving.store.publish import publish_bundle
 
 CORANK = [sys.executable, "-c", "from corank.cli.main import main; main()"]
 REQUESTS = 200
@@ -49,7 +49,7 @@ def away(
     port = free_port()
     asked = [*asked, *(body | {"user": {"id": body["user"]["id"]}} for body in asked)]
     with closing(open_store(redis.url)) as store:
-        first = publish(bundles[0], store)
+        first = publish_bundle(bundles[0], store)
     command = [*CORANK, "serve", redis.url, "--cache", folder, "--port", port, "--workers", 1, "--every", 0.1]
     with serving(command, port):
         before = [_rank(port, body) for body in asked]
@@ -60,7 +60,7 @@ def away(
         recovered = _until(lambda: _get(port, "/readyz")[0] == 200)
         with closing(open_store(redis.url)) as store:
             assert StoreState.read(store)[1].live == first
-            publish(bundles[1], store)
+            publish_bundle(bundles[1], store)
         renewed = _until(lambda: _rank(port, asked[0])[1] != before[0][1])
     return {
         "away_requests": REQUESTS,
@@ -97,15 +97,15 @@ def outgrown(
     store: Store, bundles: Sequence[Path], cache: Path, why: str, enlarge: Callable[[], Store]
 ) -> bool:
     """Whether a store without room for a second version says so, keeps the first, and takes both with more room."""
-    version, said = publish(bundles[0], store), ""
+    version, said = publish_bundle(bundles[0], store), ""
     try:
-        publish(bundles[1], store)
+        publish_bundle(bundles[1], store)
     except StoreError as error:
         said = str(error)
     with closing(enlarge()) as larger:
         intact = StoreState.read(larger)[1].live == version
         fetch_bundle(larger, version, cache)  # every part and record is proven
-        later = publish(bundles[1], larger)
+        later = publish_bundle(bundles[1], larger)
         return why in said and intact and StoreState.read(larger)[1].live == later
 
 
@@ -139,7 +139,7 @@ def _bytes(folder: Path, bundle: Path) -> int:
     """What a version takes in a store."""
     path = folder / "measured"
     with closing(open_store(f"lmdb:{path}", create=True)) as store:
-        publish(bundle, store)
+        publish_bundle(bundle, store)
     return (path / "data.mdb").stat().st_size
 
 

@@ -24,9 +24,9 @@ from corank.serving.store import publish as publishing
 from corank.serving.store.base import Store, open_store
 from corank.serving.store.fetch import catch_up, fetch_bundle, load_latest
 from corank.serving.store.live_version import StoreState
-from corank.serving.store.publish import publish
+from corank.serving.store.publish import publish_bundle
 from corank.serving.store.record_codec import RecordFormat, to_ids, to_keys
-from corank.serving.store.retention import prune
+from corank.serving.store.retention import remove_versions
 from corank.serving.store.upsert import VersionChangedError, upsert
 from corank.serving.store.version_parts import read_stored_manifest
 
@@ -83,8 +83,8 @@ def publisher(folder: Path, store: Store, bundle: str) -> None:
     """Removes older versions but for one, and publishes."""
     ready()
     publishing.BLOCK = BLOCK
-    prune(store, keep=1)
-    publish(folder.parent / bundle, store)
+    remove_versions(store, keep=1)
+    publish_bundle(folder.parent / bundle, store)
 
 
 def upserter(folder: Path, store: Store, first: str) -> None:
@@ -184,7 +184,7 @@ def swapper(folder: Path, store: Store, port: str, every: str, swaps: str) -> No
     ready()
     began = time.monotonic()
     for n in range(int(swaps)):
-        publish(folder.parent / f"{2 + n}", store)
+        publish_bundle(folder.parent / f"{2 + n}", store)
         while number_of(json.load(urlopen(url))["model_version"]) != 2 + n:
             time.sleep(0.02)
         time.sleep(max(0, began + (n + 1) * float(every) - time.monotonic()))

@@ -26,14 +26,14 @@ from corank.batches.reader import Reader
 from corank.core.calibration import Platt
 from corank.core.settings import validate
 from corank.data.dataset import PackedDataset
-from corank.data.pack import pack
-from corank.datasets.simulate import simulate
+from corank.data.pack import pack_log
+from corank.datasets.simulate import simulate_world
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.training.config import Config
 from corank.training.config_file import plain, read
 from corank.training.device import device, keep_freed_memory, precision
-from corank.training.export import export
+from corank.training.export import export_bundle
 from corank.training.optimisers import optimisers
 from corank.training.run import Run, build_model, packed_folder
 
@@ -130,11 +130,13 @@ class Arm:
     """A packed config, its training and its funnel."""
 
     def __init__(self, config: Config, base: Path) -> None:
-        self.packed = pack(config.data, config.declared, base, packed_folder(config, base))
+        self.packed = pack_log(config.data, config.declared, base, packed_folder(config, base))
         self.steps = stepper(config, self.packed)
         model = build_model(config, self.packed)
         calibrators = {stage.name: {label: Platt() for label in stage.labels} for stage in config.stages}
-        self.funnel = Funnel(export(base / "bundles" / config.name, config, self.packed, model, calibrators))
+        self.funnel = Funnel(
+            export_bundle(base / "bundles" / config.name, config, self.packed, model, calibrators)
+        )
         run = Run(base / "none", config, base)
         self.requests = [Request.parse(logged_request(run, "test", n)) for n in range(0, 80, 10)]
 
@@ -186,7 +188,7 @@ def main() -> None:
     figures: dict[str, harness.Figure] = {"dtype": str(precision("auto", device()))}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        simulate(folder, requests=4_000, candidates=200, overwrite=True)
+        simulate_world(folder, requests=4_000, candidates=200, overwrite=True)
         found = arms(read(folder / "config.yaml"))
         base = Arm(found.pop("plain"), folder)
         base.rank()

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from benchmarks import harness
 from corank.core.types import Longs
-from corank.data.pack import pack
+from corank.data.pack import pack_log
 from corank.features.kinds.id import IdFeature
 from corank.features.log_schema import LEVELS, DataSettings, Label, Split
 from corank.features.schema import Schema
@@ -112,7 +112,7 @@ def main() -> None:
     parser.add_argument("--pack", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.pack:
-        pack(data(), schema(), options.pack, options.pack / "packed")
+        pack_log(data(), schema(), options.pack, options.pack / "packed")
         return
     requests = max(options.candidates // CANDIDATES, DAYS)
     with tempfile.TemporaryDirectory() as name:

@@ -19,7 +19,7 @@ from benchmarks import harness
 from corank.batches.batch import Batch
 from corank.batches.reader import Reader
 from corank.data.dataset import PackedDataset
-from corank.data.pack import pack
+from corank.data.pack import pack_log
 from corank.features.input_layout import Layout
 from corank.features.kinds.id import IdFeature
 from corank.features.log_schema import DataSettings, Label, Split
@@ -102,7 +102,7 @@ def packed_log(
         labels={"click": Label(column="click")},
         split=Split(valid=date(2026, 1, 2), test=date(2026, 1, 3)),
     )
-    return pack(data, Schema(features), folder, folder / "packed")
+    return pack_log(data, Schema(features), folder, folder / "packed")
 
 
 def tower(rows: int, width: int, widths: list[int]) -> list[Product]:

@@ -17,7 +17,7 @@ from corank.metrics.measure import RatioMeasure
 from corank.metrics.quota import quota_curve
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
-from corank.training.export import export
+from corank.training.export import export_bundle
 
 QUOTAS = 12
 """Points of a quota curve, about."""
@@ -41,7 +41,7 @@ def quota_cpu_ms(
     """
     config = evaluated.run.config
     with tempfile.TemporaryDirectory(prefix="corank") as folder:
-        bundle = export(
+        bundle = export_bundle(
             Path(folder) / "bundle", config, evaluated.packed, evaluated.model, evaluated.calibrators
         )
         return cpu_ms(Funnel(bundle), requests, config.stages[0].name, quotas)

@@ -34,7 +34,7 @@ from corank.metrics.regret import PairedDifference
 from corank.models.joint import JointModel
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
-from corank.training.export import export
+from corank.training.export import export_bundle
 from corank.training.run import Run
 
 REQUESTS = 512
@@ -55,7 +55,7 @@ class _Scores:
     """Shuffled feature ('' for none) → stage → logits."""
 
 
-def explain(
+def measure_importance(
     run: Run, split: str, most: int, seed: int = 0, report: Report = lambda line: None
 ) -> dict[str, Any]:
     """Importance of every feature for every stage on exposed candidates, with 95 % intervals over users.
@@ -104,7 +104,7 @@ def _latencies(
     usual = int(np.argsort(sizes, kind="stable")[len(sizes) // 2])
     request = Request.parse(logged_request(run, split, usual))
     with tempfile.TemporaryDirectory(prefix="corank") as folder:
-        bundle = export(Path(folder) / "bundle", run.config, packed, model, calibrators)
+        bundle = export_bundle(Path(folder) / "bundle", run.config, packed, model, calibrators)
         return feature_latencies(Funnel(bundle), request, run.config.stages)
 
 

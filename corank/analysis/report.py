@@ -28,7 +28,7 @@ POPULATIONS = {
 TO_LOG = "Log the candidates that stages cut, or evaluate with a smaller `keep`."
 
 
-def report(evaluated: EvaluatedRun) -> Html:
+def report_page(evaluated: EvaluatedRun) -> Html:
     """The page of an evaluated run.
 
     Raises:

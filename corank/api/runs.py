@@ -5,29 +5,27 @@ from pathlib import Path
 from typing import Any
 
 from corank.analysis.evaluated_run import evaluate_run
-from corank.analysis.importance import explain as explain_run
-from corank.analysis.report import report as render_report
+from corank.analysis.importance import measure_importance
+from corank.analysis.report import report_page
 from corank.analysis.study.findings import QUESTIONS
 from corank.analysis.study.page import study_page
-from corank.analysis.study.study import RATES, Budget
-from corank.analysis.study.study import study as run_study
+from corank.analysis.study.study import RATES, Budget, run_study
 from corank.bundle.bundle import Bundle
 from corank.bundle.incremental_log import RefreshSources
-from corank.bundle.refresh import refresh as refresh_bundle
+from corank.bundle.refresh import refresh_bundle
 from corank.core.errors import CheckpointError
 from corank.core.files import write_text
 from corank.core.types import Report
 from corank.data.dataset import PackedDataset
-from corank.data.pack import pack as pack_tables
+from corank.data.pack import pack_log
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.training.check import CheckSummary, check_config
 from corank.training.config import Config
 from corank.training.config_file import read
-from corank.training.export import export as export_bundle
+from corank.training.export import export_bundle
 from corank.training.run import Run, open_packed, packed_folder
-from corank.training.train import SilentWatcher, Watcher
-from corank.training.train import train as train_run
+from corank.training.train import SilentWatcher, Watcher, train_run
 
 
 def check(config: Path, overrides: Sequence[str] = ()) -> CheckSummary:
@@ -61,7 +59,7 @@ def pack(config: Path, overrides: Sequence[str] = (), report: Report = lambda li
     """
     settings = read(config, overrides)
     folder = packed_folder(settings, config.parent)
-    return pack_tables(settings.data, settings.declared, config.parent, folder, report)
+    return pack_log(settings.data, settings.declared, config.parent, folder, report)
 
 
 def train(
@@ -147,7 +145,7 @@ def report(run: Path, out: Path | None = None, split: str = "test") -> Path:
         corank.report(Path("shop/runs/shop"), Path("report.html"))
     """
     path = out or run / "report.html"
-    write_text(path, render_report(evaluate_run(Run.open(run), split)))
+    write_text(path, report_page(evaluate_run(Run.open(run), split)))
     return path
 
 
@@ -205,7 +203,7 @@ def explain(
     Example:
         corank.explain(Path("shop/runs/shop"))["features"]["brand"]["stages"]["rank"]["auc"]["value"]
     """
-    return explain_run(Run.open(run), split, most, report=report)
+    return measure_importance(Run.open(run), split, most, report=report)
 
 
 def export(run: Path, bundle: Path) -> Bundle:

@@ -13,10 +13,10 @@ from corank.bundle.bundle import Bundle
 from corank.bundle.catalogue import write_catalogue
 from corank.core.errors import DataError
 from corank.core.types import Progress, Report
-from corank.serving.http import replay as replaying
-from corank.serving.store import publish as publishing
+from corank.serving.http.replay import ReplayResult, bundle_funnels, replay_log, store_funnels
 from corank.serving.store import retention
 from corank.serving.store.base import is_store, open_store
+from corank.serving.store.publish import publish_bundle
 from corank.serving.store.users import put_users
 
 
@@ -45,7 +45,7 @@ def publish(
         if users is not None:
             count = put_users(users, Bundle.open(bundle), opened)
             report(f"users: {count:,}")
-        return publishing.publish(bundle, opened, report, progress)
+        return publish_bundle(bundle, opened, report, progress)
 
 
 def store_versions(store: str) -> list[dict[str, Any]]:
@@ -78,7 +78,7 @@ def roll_back(store: str, version: str | None = None, report: Report = lambda li
         corank.roll_back("lmdb:/srv/shop")
     """
     with closing(open_store(store)) as opened:
-        return retention.roll_back(opened, version, report)
+        return retention.roll_back_store(opened, version, report)
 
 
 def prune(store: str, keep: int = 1, report: Report = lambda line: None) -> list[str]:
@@ -95,7 +95,7 @@ def prune(store: str, keep: int = 1, report: Report = lambda line: None) -> list
         corank.prune("lmdb:/srv/shop", keep=2)
     """
     with closing(open_store(store)) as opened:
-        return retention.prune(opened, keep, report)
+        return retention.remove_versions(opened, keep, report)
 
 
 def vectors(bundle: Path, items: str, out: Path, progress: Progress = lambda done, total: None) -> int:
@@ -115,9 +115,7 @@ def vectors(bundle: Path, items: str, out: Path, progress: Progress = lambda don
     return write_catalogue(bundle, items, out, progress)
 
 
-def replay(
-    served: Path, source: str, cache: Path, report: Report = lambda line: None
-) -> replaying.ReplayResult:
+def replay(served: Path, source: str, cache: Path, report: Report = lambda line: None) -> ReplayResult:
     """Compute the scores of served requests again, and compare them with those that were served.
 
     Args:
@@ -136,6 +134,6 @@ def replay(
     if not paths:
         raise DataError(f"{served}: no served requests here; `corank serve --log {served}` writes them")
     if not is_store(source):
-        return replaying.replay(paths, replaying.bundle_funnels(Path(source)), report)
+        return replay_log(paths, bundle_funnels(Path(source)), report)
     with closing(open_store(source)) as opened:
-        return replaying.replay(paths, replaying.store_funnels(opened, cache), report)
+        return replay_log(paths, store_funnels(opened, cache), report)

@@ -32,7 +32,7 @@ from corank.features.priors import CountedFeature, PriorSnapshots
 from corank.features.row_columns import ID
 
 
-def refresh(path: Path, newer: RefreshSources, report: Report = lambda line: None) -> Bundle:
+def refresh_bundle(path: Path, newer: RefreshSources, report: Report = lambda line: None) -> Bundle:
     """Replace the content of a bundle by a refreshed one, of the same `model_version` and a new `items_seq`.
 
     Args:

@@ -45,8 +45,8 @@ def global_options(
 app.add_typer(importing, name="import")
 
 
-@app.command()
-def simulate(
+@app.command("simulate")
+def simulate_command(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the tables and the config.")],
     preset: Annotated[str, typer.Option(help=f"One of {', '.join(PRESETS)}.")] = "medium",
     seed: int = 0,
@@ -65,11 +65,10 @@ def simulate(
     """Write the logs of a simulated funnel whose truth is known, and a config that trains on them."""
     from corank.cli import console
     from corank.datasets.recflow_layout import simulate_recflow
-    from corank.datasets.simulate import Simulated
-    from corank.datasets.simulate import simulate as simulate_plain
+    from corank.datasets.simulate import Simulated, simulate_world
 
     layouts: dict[str, Callable[..., Simulated]] = {
-        "plain": partial(simulate_plain, auction=auction),
+        "plain": partial(simulate_world, auction=auction),
         "recflow": simulate_recflow,
     }
     if preset not in PRESETS:

@@ -18,8 +18,8 @@ Cache = Annotated[
 StoreUrl = Annotated[str, typer.Argument(metavar="STORE", help="lmdb:PATH or redis://HOST:PORT/DB.")]
 
 
-@serving.command()
-def publish(
+@serving.command("publish")
+def publish_command(
     bundle: BundlePath,
     store: StoreUrl,
     users: Annotated[
@@ -36,8 +36,8 @@ def publish(
     console.say(f"live: {version}")
 
 
-@serving.command()
-def vectors(
+@serving.command("vectors")
+def vectors_command(
     bundle: BundlePath,
     items: Annotated[str, typer.Argument(metavar="ITEMS", help="A table of items: a file or a glob.")],
     out: Annotated[Path, typer.Argument(metavar="OUT.parquet")],
@@ -53,7 +53,7 @@ def vectors(
 
 
 @store.command("ls")
-def ls(store: StoreUrl, as_json: Json = False) -> None:
+def ls_command(store: StoreUrl, as_json: Json = False) -> None:
     """List a store's versions."""
     from corank.api import stores
     from corank.cli import console
@@ -62,8 +62,8 @@ def ls(store: StoreUrl, as_json: Json = False) -> None:
     print_json(found) if as_json else console.show_versions(found)
 
 
-@store.command()
-def rollback(
+@store.command("rollback")
+def rollback_command(
     store: StoreUrl,
     version: Annotated[
         str | None, typer.Argument(help="As `corank store ls` names it; default: the version before.")
@@ -76,8 +76,8 @@ def rollback(
     console.say(f"live: {stores.roll_back(store, version, console.say)}")
 
 
-@store.command()
-def prune(
+@store.command("prune")
+def prune_command(
     store: StoreUrl,
     keep: Annotated[int, typer.Option(min=0, help="Versions to keep beside the live one.")] = 1,
 ) -> None:
@@ -89,8 +89,8 @@ def prune(
     console.say(f"{len(gone)} removed")
 
 
-@serving.command()
-def serve(
+@serving.command("serve")
+def serve_command(
     source: Annotated[str, typer.Argument(metavar="BUNDLE|STORE")],
     host: Annotated[
         str, typer.Option(help="Address to listen on; 0.0.0.0 for all interfaces.")
@@ -110,8 +110,7 @@ def serve(
 ) -> None:
     """Rank over HTTP. If CORANK_TOKEN is set, clients that write must send it."""
     from corank.cli import console
-    from corank.serving.http.server import ServeSettings, count_cores
-    from corank.serving.http.server import serve as start_service
+    from corank.serving.http.server import ServeSettings, count_cores, run_service
 
     settings = ServeSettings(
         source=source,
@@ -125,11 +124,11 @@ def serve(
         queue=queue,
         body_mib=body_mib,
     )
-    start_service(settings, console.say)
+    run_service(settings, console.say)
 
 
-@serving.command()
-def replay(
+@serving.command("replay")
+def replay_command(
     served: Annotated[Path, typer.Argument(metavar="SERVED", help="What `corank serve --log` wrote.")],
     source: Annotated[str, typer.Argument(metavar="BUNDLE|STORE")],
     cache: Cache = None,

@@ -27,8 +27,8 @@ def _numbers(option: str, text: str, kind: type[Number]) -> list[Number]:
         raise CorankError(f"{option}: expected numbers with commas between them; received {text!r}") from None
 
 
-@training.command()
-def check(config: ConfigPath, overrides: Overrides = None) -> None:
+@training.command("check")
+def check_command(config: ConfigPath, overrides: Overrides = None) -> None:
     """Show which feature enters which tower, and every row count, before anything is trained."""
     from corank.api import runs
     from corank.cli import console
@@ -36,8 +36,8 @@ def check(config: ConfigPath, overrides: Overrides = None) -> None:
     console.show_check(runs.check(config, overrides or []))
 
 
-@training.command()
-def pack(config: ConfigPath, overrides: Overrides = None) -> None:
+@training.command("pack")
+def pack_command(config: ConfigPath, overrides: Overrides = None) -> None:
     """Pack the logs, request by request, into memory-mapped arrays."""
     from corank.api import runs
     from corank.cli import console
@@ -46,8 +46,8 @@ def pack(config: ConfigPath, overrides: Overrides = None) -> None:
     console.say(f"packed: {packed.folder}")
 
 
-@training.command()
-def train(
+@training.command("train")
+def train_command(
     config: ConfigPath,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the latest checkpoint.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run.")] = False,
@@ -68,8 +68,8 @@ def train(
     console.say(f"kept epoch {figures['epoch']}; run: {done.folder}")
 
 
-@training.command()
-def evaluate(
+@training.command("evaluate")
+def evaluate_command(
     run: RunPath,
     split: Annotated[str, typer.Option(help="train, valid or test.")] = "test",
     reference: Annotated[
@@ -86,8 +86,8 @@ def evaluate(
     print_json(document) if as_json else console.show_evaluation(document)
 
 
-@training.command()
-def report(
+@training.command("report")
+def report_command(
     run: RunPath,
     out: Annotated[Path | None, typer.Option(help="The page's file; default: report.html in RUN.")] = None,
     split: Annotated[str, typer.Option(help="train, valid or test.")] = "test",
@@ -99,8 +99,8 @@ def report(
     console.say(f"report: {runs.report(run, out, split)}")
 
 
-@training.command()
-def study(
+@training.command("study")
+def study_command(
     config: ConfigPath,
     out: Annotated[
         Path | None, typer.Option(help="The study's folder; default: studies/NAME beside CONFIG.")
@@ -131,8 +131,8 @@ def study(
     print_json(found) if as_json else console.show_study(found)
 
 
-@training.command()
-def explain(
+@training.command("explain")
+def explain_command(
     run: RunPath,
     split: Annotated[str, typer.Option(help="train, valid or test.")] = "valid",
     requests: Annotated[int, typer.Option(min=1, help="Requests to measure on, at most.")] = 20_000,
@@ -146,8 +146,8 @@ def explain(
     print_json(document) if as_json else console.show_explanation(document)
 
 
-@training.command()
-def export(run: RunPath, bundle: BundlePath) -> None:
+@training.command("export")
+def export_command(run: RunPath, bundle: BundlePath) -> None:
     """Write the bundle that a service runs."""
     from corank.api import runs
     from corank.bundle.retrieval import RetrievalFacts
@@ -162,8 +162,8 @@ def export(run: RunPath, bundle: BundlePath) -> None:
         console.say(str(facts))
 
 
-@training.command()
-def refresh(
+@training.command("refresh")
+def refresh_command(
     bundle: BundlePath,
     log: Annotated[str, typer.Argument(metavar="LOG", help="The newer log: a file, a glob or a URL.")],
     items: Annotated[str | None, typer.Option(help="A newer table of items, with new ones.")] = None,
@@ -185,8 +185,8 @@ def refresh(
     )
 
 
-@training.command()
-def request(
+@training.command("request")
+def request_command(
     run: RunPath,
     number: Annotated[int, typer.Option(min=0, help="Which request of the split.")] = 0,
     split: Annotated[str, typer.Option(help="train, valid or test.")] = "test",
@@ -198,8 +198,8 @@ def request(
     print_json(logged_request(Run.open(run), split, number))
 
 
-@training.command()
-def rank(
+@training.command("rank")
+def rank_command(
     bundle: BundlePath,
     request: Annotated[Path, typer.Argument(metavar="REQUEST.json")],
     as_json: Json = False,

@@ -52,7 +52,7 @@ PARTITIONS = 256
 _FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 
 
-def pack(
+def pack_log(
     data: DataSettings, schema: Schema, base: Path, out: Path, report: Report = lambda line: None
 ) -> PackedDataset:
     """Pack the tables of a config into a folder, which is replaced at the end or not at all.

@@ -83,7 +83,7 @@ class Simulated(Settings):
     clicks: int
 
 
-def simulate(
+def simulate_world(
     out: Path,
     preset: str = "medium",
     seed: int = 0,

@@ -27,7 +27,7 @@ from corank.training.config import Config
 from corank.training.onnx_graphs import example_request, graph_file, write_graphs
 
 
-def export(
+def export_bundle(
     path: Path, config: Config, packed: PackedDataset, model: JointModel, calibrators: Calibrators
 ) -> Bundle:
     """Write the bundle of a trained model, priors as of the last snapshot before the log's end.

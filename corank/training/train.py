@@ -44,7 +44,7 @@ class SilentWatcher:
         """Ignore the figures."""
 
 
-def train(run: Run, packed: PackedDataset, watcher: Watcher, resume: bool = False) -> dict[str, Any]:
+def train_run(run: Run, packed: PackedDataset, watcher: Watcher, resume: bool = False) -> dict[str, Any]:
     """Train a run to its end and write its model.
 
     Args:

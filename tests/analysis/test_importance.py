@@ -11,7 +11,7 @@ import torch
 
 import corank
 from corank.analysis import importance as explaining
-from corank.analysis.importance import _shuffled, explain
+from corank.analysis.importance import _shuffled, measure_importance
 from corank.analysis.latency import FeatureLatency
 from corank.batches.encoded_batch import EncodedBatch
 from corank.batches.reader import Reader
@@ -147,7 +147,7 @@ def ordered_by(trained: Run, feature: str, folder: Path) -> Run:
 def test_what_alone_is_read_is_worth_all_and_what_is_not_read_nothing(
     trained: Run, tmp_path: Path, feature: str
 ) -> None:
-    found = explain(ordered_by(trained, feature, tmp_path / "run"), "train", 20_000)
+    found = measure_importance(ordered_by(trained, feature, tmp_path / "run"), "train", 20_000)
     auc, worth = found["stages"]["rank"]["auc"], found["features"].pop(feature)["stages"]
     assert abs(auc - 0.5) > 0.04
     assert 0.3 < worth["rank"]["auc"]["value"] / (auc - 0.5) < 1.7  # dealt out anew it orders at random
@@ -158,7 +158,7 @@ def test_what_alone_is_read_is_worth_all_and_what_is_not_read_nothing(
 
 @pytest.mark.usefixtures("unpriced")
 def test_a_seed_has_its_figures(trained: Run) -> None:
-    first, again, other = (explain(trained, "valid", 20_000, seed) for seed in (3, 3, 4))
+    first, again, other = (measure_importance(trained, "valid", 20_000, seed) for seed in (3, 3, 4))
     assert first == again
     assert other["stages"] == first["stages"]
     assert other["features"] != first["features"]
@@ -169,7 +169,10 @@ def test_requests_are_judged_by_at_most_so_many(trained: Run, monkeypatch: pytes
     said: list[str] = []
     monkeypatch.setattr(explaining, "REQUESTS", 20)
     monkeypatch.setattr(explaining, "REPORT_EVERY", 2)
-    found = [explain(trained, "valid", most, report=said.append)["candidates"] for most in (20, 60, 20_000)]
+    found = [
+        measure_importance(trained, "valid", most, report=said.append)["candidates"]
+        for most in (20, 60, 20_000)
+    ]
     shown = sum(int((shard.level == 3).sum()) for shard in trained.packed().splits["valid"])
     assert found[0] * 2 < found[1] < found[2] == shown
     assert said[:2] == ["40 requests scored", "40 requests scored"]
@@ -179,7 +182,7 @@ def test_requests_are_judged_by_at_most_so_many(trained: Run, monkeypatch: pytes
 def test_fewer_requests_than_a_batch_are_no_whole_batch(trained: Run) -> None:
     (shard,) = trained.packed().splits["valid"]
     assert len(shard) < explaining.REQUESTS
-    assert explain(trained, "valid", 5)["candidates"] < int((shard.level == 3).sum()) / 2
+    assert measure_importance(trained, "valid", 5)["candidates"] < int((shard.level == 3).sum()) / 2
 
 
 # How values are dealt out

@@ -12,7 +12,7 @@ from corank.batches.batch import Batch
 from corank.batches.reader import Reader
 from corank.batches.sampling import BATCH, CATALOGUE, Population
 from corank.data.dataset import PackedDataset
-from corank.data.pack import pack
+from corank.data.pack import pack_log
 from corank.features.encoders import assemble_rows
 from corank.features.kinds.id import IdFeature
 from corank.features.kinds.ids import IdsFeature
@@ -85,7 +85,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> tuple[PackedDataset, pl.Da
         scores={"production": Score(column="score")},
         split=Split(valid="1970-01-03", test="1970-01-04"),
     )
-    return pack(data, SCHEMA, base, base / "packed"), log
+    return pack_log(data, SCHEMA, base, base / "packed"), log
 
 
 def reader(packed: PackedDataset, population: Population = WANTED, seed: int = 2, size: int = 7) -> Reader:

@@ -13,7 +13,7 @@ from corank.bundle.manifest import FORMAT, digest
 from corank.core.errors import BundleError
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
-from corank.training.export import export
+from corank.training.export import export_bundle
 from tests.support.cases import Case
 from tests.support.command_line import run_corank
 from tests.support.random_worlds import RICH
@@ -209,16 +209,16 @@ def test_rank_refuses_without_a_traceback(
 def test_export_refuses_a_folder_of_other_files(case: Case, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(BundleError, match=r"holds other files \(notes.txt\) and is no bundle"):
-        export(tmp_path, case.config, case.packed, case.model, case.calibrators)
+        export_bundle(tmp_path, case.config, case.packed, case.model, case.calibrators)
     with pytest.raises(BundleError, match="exists and is no folder"):
-        export(tmp_path / "notes.txt", case.config, case.packed, case.model, case.calibrators)
+        export_bundle(tmp_path / "notes.txt", case.config, case.packed, case.model, case.calibrators)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
 def test_export_refuses_packed_data_which_have_a_manifest_too(case: Case) -> None:
     before = sorted(case.packed.folder.rglob("*"))
     with pytest.raises(BundleError, match=r"holds other files \(.*\) and is no bundle"):
-        export(case.packed.folder, case.config, case.packed, case.model, case.calibrators)
+        export_bundle(case.packed.folder, case.config, case.packed, case.model, case.calibrators)
     assert sorted(case.packed.folder.rglob("*")) == before
 
 

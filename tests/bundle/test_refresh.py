@@ -26,7 +26,7 @@ from corank.features.input_layout import dense_input
 from corank.features.priors import PriorCounts, PriorSnapshots
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
-from corank.training.export import export, newest
+from corank.training.export import export_bundle, newest
 from corank.training.run import Run
 from tests.support.cases import Case
 from tests.support.command_line import run_corank
@@ -49,7 +49,7 @@ def case() -> Case:
 def exported(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("exported") / "bundle"
     early = replace(case.packed, manifest=case.packed.manifest.model_copy(update={"last": BEGIN}))
-    export(path, case.config, early, case.model, case.calibrators)
+    export_bundle(path, case.config, early, case.model, case.calibrators)
     return path
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from corank.bundle.retrieval import RetrievalFacts
 from corank.core.errors import ConfigError, RequestError
-from corank.data.pack import pack
+from corank.data.pack import pack_log
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.training.config import Config
@@ -27,7 +27,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     for feature in ("item_0", "item_2"):
         config["features"][feature]["filter"] = True
     checked = Config.model_validate(config | {"name": "retrieves"})
-    packed = pack(checked.data, checked.declared, found.base, packed_folder(checked, found.base))
+    packed = pack_log(checked.data, checked.declared, found.base, packed_folder(checked, found.base))
     return replace(found, config=checked, packed=packed)
 
 

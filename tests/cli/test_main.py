@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from corank.cli.main import main
-from corank.datasets.simulate import simulate
+from corank.datasets.simulate import simulate_world
 from corank.training.run import Run
 from tests.support.simulated_runs import make_world
 
@@ -220,7 +220,7 @@ def test_the_installed_program(tmp_path: Path) -> None:
         words = [sys.executable, "-c", "from corank.cli.main import main; main()", *map(str, arguments)]
         return subprocess.run(words, capture_output=True, text=True, cwd=tmp_path)
 
-    simulate(tmp_path / "w", requests=200, candidates=20, users=20, items=60)
+    simulate_world(tmp_path / "w", requests=200, candidates=20, users=20, items=60)
     narrow = ["--set", "stages.0.query=[8]", "--set", "stages.0.item=[8]", "--set", "stages.1.hidden=[8]"]
     trained = program("train", "w/config.yaml", *narrow)
     assert trained.returncode == 0 and trained.stdout == "", trained.stderr

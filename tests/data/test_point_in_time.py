@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 
 from corank.core.ragged import Rows
 from corank.data.dataset import PackedDataset
-from corank.data.pack import pack
+from corank.data.pack import pack_log
 from corank.data.packed_history import read_history_items, read_query_rows
 from corank.features.feature_kind import Feature
 from corank.features.history import HistoryNeeds
@@ -112,7 +112,7 @@ def packed(folder: Path, log: pl.DataFrame, features: dict[str, Any]) -> PackedD
         split=Split(valid=date(1970, 1, 3), test=date(1970, 1, 4)),
     )
     schema = Schema(TypeAdapter(dict[str, Feature]).validate_python(features))
-    return pack(data, schema, folder, folder / "packed")
+    return pack_log(data, schema, folder, folder / "packed")
 
 
 def plain(rows: Rows, n: int) -> list[Any]:

@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 
 from corank.core.errors import ConfigError, DataError
 from corank.datasets.production import first_distinct
-from corank.datasets.simulate import Simulated, simulate
+from corank.datasets.simulate import Simulated, simulate_world
 from corank.datasets.world import PRESETS
 from corank.features.feature_kind import Feature
 from corank.features.kinds.number import NumberFeature
@@ -34,7 +34,7 @@ def read(world: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
 @pytest.fixture(scope="module")
 def medium(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Simulated]:
     out = tmp_path_factory.mktemp("medium")
-    return out, simulate(out, requests=2000)
+    return out, simulate_world(out, requests=2000)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def log(medium: tuple[Path, Simulated]) -> pl.DataFrame:
 
 def test_same_arguments_write_the_same_bytes_and_another_seed_does_not(tmp_path: Path) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        simulate(tmp_path / name, seed=seed, **SMALL)
+        simulate_world(tmp_path / name, seed=seed, **SMALL)
     files = sorted(p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*") if p.is_file())
     assert len(files) >= 5
     for file in files:
@@ -54,7 +54,7 @@ def test_same_arguments_write_the_same_bytes_and_another_seed_does_not(tmp_path:
 
 def test_presets_of_a_seed_share_users_and_items(tmp_path: Path) -> None:
     for preset in PRESETS:
-        simulate(tmp_path / preset, preset=preset, **SMALL)
+        simulate_world(tmp_path / preset, preset=preset, **SMALL)
     for table in ("users.parquet", "items.parquet"):
         assert len({(tmp_path / preset / table).read_bytes() for preset in PRESETS}) == 1
 
@@ -184,7 +184,7 @@ def test_clicks_fall_with_position_at_equal_truth(log: pl.DataFrame) -> None:
 def test_production_correlates_with_the_true_logit_as_stated(
     tmp_path: Path, preset: str, stated: float, seed: int
 ) -> None:
-    simulate(tmp_path / "out", preset=preset, seed=seed, requests=400)
+    simulate_world(tmp_path / "out", preset=preset, seed=seed, requests=400)
     log, _ = read(tmp_path / "out")
     for score in ("score_prerank", "score_rank"):
         assert log.select(pl.corr("logit", score)).item() == pytest.approx(stated, abs=0.05)
@@ -202,18 +202,18 @@ def deviations(world: Path) -> pl.DataFrame:
 def test_truth_and_errors_are_fixed_unless_a_signal_is_hidden(tmp_path: Path) -> None:
     """In a tiny world the same pair comes back often; only a hidden intent tells its occurrences apart."""
     tiny: dict[str, Any] = {"requests": 3000, "candidates": 20, "users": 3, "items": 60}
-    simulate(tmp_path / "medium", preset="medium", **tiny)
+    simulate_world(tmp_path / "medium", preset="medium", **tiny)
     plain = deviations(tmp_path / "medium")
     assert plain["logit"].abs().max() < 1e-3 and plain["score_rank"].abs().max() < 1e-3  # type: ignore[operator]
 
-    simulate(tmp_path / "hidden", preset="hidden", **tiny)
+    simulate_world(tmp_path / "hidden", preset="hidden", **tiny)
     hidden = deviations(tmp_path / "hidden")
     assert 0.6 < hidden["logit"].std() < 0.9  # type: ignore[operator]
     assert hidden.select(pl.corr("logit", "score_rank")).item() > 0.99
 
 
 def test_category_clicks_count_the_users_clicks_before_the_day(tmp_path: Path) -> None:
-    simulate(tmp_path / "out", **SMALL)
+    simulate_world(tmp_path / "out", **SMALL)
     log, _ = read(tmp_path / "out")
     category = dict(pl.read_parquet(tmp_path / "out/items.parquet").select("item_id", "category").iter_rows())
     rows = log.select(
@@ -282,7 +282,7 @@ def test_config_names_what_the_tables_have(medium: tuple[Path, Simulated]) -> No
 
 @pytest.mark.parametrize(("candidates", "keeps"), [(10, [6, 2]), (50, [30, 10]), (1000, [250, 10])])
 def test_quotas_follow_the_number_of_candidates(tmp_path: Path, candidates: int, keeps: list[int]) -> None:
-    simulate(tmp_path / "out", requests=20, candidates=candidates, users=5, items=2500)
+    simulate_world(tmp_path / "out", requests=20, candidates=candidates, users=5, items=2500)
     config = yaml.safe_load((tmp_path / "out/config.yaml").read_text())
     assert [stage["keep"] for stage in config["stages"]] == keeps
     log, _ = read(tmp_path / "out")
@@ -293,26 +293,26 @@ def test_quotas_follow_the_number_of_candidates(tmp_path: Path, candidates: int,
 
 def test_a_folder_with_something_in_it_is_refused_unless_overwritten(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    simulate(out, **SMALL)
+    simulate_world(out, **SMALL)
     (out / "log" / "part-99999.parquet").write_bytes(b"stale")
     with pytest.raises(DataError, match=f"{out}: the folder is not empty"):
-        simulate(out, **SMALL)
-    simulate(out, seed=5, overwrite=True, **SMALL)
+        simulate_world(out, **SMALL)
+    simulate_world(out, seed=5, overwrite=True, **SMALL)
     assert read(out)[0].height == 300 * 20
     assert "seed 5" in (out / "config.yaml").read_text()
     with pytest.raises(DataError, match="is a file"):
-        simulate(out / "config.yaml", **SMALL)
+        simulate_world(out / "config.yaml", **SMALL)
 
 
 def test_config_is_written_last_and_removed_first(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    simulate(out, **SMALL)
+    simulate_world(out, **SMALL)
     written = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
     assert max(written.values()) == written[out / "config.yaml"]
     (out / "users.parquet").unlink()
     (out / "users.parquet").mkdir()  # cannot be replaced, so the second world stays unfinished
     with pytest.raises(OSError, match=r"users\.parquet"):
-        simulate(out, overwrite=True, **SMALL)
+        simulate_world(out, overwrite=True, **SMALL)
     assert not (out / "config.yaml").exists()
 
 
@@ -329,5 +329,5 @@ def test_impossible_worlds_are_refused_before_anything_is_written(
     tmp_path: Path, wrong: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        simulate(tmp_path / "out", **(SMALL | wrong))
+        simulate_world(tmp_path / "out", **(SMALL | wrong))
     assert not (tmp_path / "out").exists()

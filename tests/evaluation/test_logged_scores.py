@@ -16,7 +16,7 @@ from corank.analysis.logged_request import logged_request
 from corank.batches.reader import Reader
 from corank.core.errors import DataError
 from corank.data.dataset import PackedDataset
-from corank.data.pack import pack
+from corank.data.pack import pack_log
 from corank.evaluation.predict import predict
 from corank.features.kinds.id import IdFeature
 from corank.features.log_schema import LEVELS, DataSettings, Label, Score, Split
@@ -56,7 +56,7 @@ def packed(base: Path, scale: Any, scores: list[Any], column: str = "production"
         scores={"served": Score(column=column, scale=scale)},
         split=Split(valid="1970-01-03", test="1970-01-04"),
     )
-    return pack(data, SCHEMA, base, base / "packed")
+    return pack_log(data, SCHEMA, base, base / "packed")
 
 
 def train_scores(found: PackedDataset) -> list[float]:

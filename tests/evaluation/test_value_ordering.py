@@ -13,7 +13,7 @@ from scipy.special import expit
 import corank
 from corank.core.calibration import Platt
 from corank.core.errors import DataError, RequestError
-from corank.datasets.simulate import simulate
+from corank.datasets.simulate import simulate_world
 from corank.evaluation.predict import predict
 from corank.evaluation.stage_order import order_scores, stage_values, true_values
 from corank.serving.funnel.funnel import Funnel
@@ -212,12 +212,12 @@ NARROW = ("stages.0.query=[8]", "stages.0.item=[8]", "stages.1.hidden=[8]", "tra
 @pytest.fixture(scope="module")
 def auction(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("auction")
-    simulate(out, **SMALL, auction=True)
+    simulate_world(out, **SMALL, auction=True)
     return out
 
 
 def test_only_an_auction_has_bids(auction: Path, tmp_path: Path) -> None:
-    simulate(tmp_path, **SMALL)
+    simulate_world(tmp_path, **SMALL)
     for table in ("users", "items"):
         frames = [pl.read_parquet(folder / f"{table}.parquet") for folder in (tmp_path, auction)]
         assert_frame_equal(*frames)

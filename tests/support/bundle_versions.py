@@ -17,7 +17,7 @@ from corank.bundle.bundle import Bundle, write_bundle
 from corank.bundle.content import read_tables
 from corank.bundle.item_records import ItemRecords
 from corank.bundle.item_vectors import ItemTowers, save_vectors
-from corank.datasets.simulate import simulate
+from corank.datasets.simulate import simulate_world
 from corank.features.encoders import Encoders
 from corank.features.input_layout import Layout
 from corank.training.run import Run
@@ -43,7 +43,7 @@ def first(folder: Path, items: int, requests: int = 1500) -> tuple[Path, Run]:
     """A bundle of a simulated world, trained for a moment, and its run."""
     Console(stderr=True).print("a world, a model, its bundle …")
     world = folder / "world"
-    simulate(world, requests=requests, candidates=40, users=200, items=items)
+    simulate_world(world, requests=requests, candidates=40, users=200, items=items)
     table = pl.read_parquet(world / "items.parquet")
     table.with_columns(worth=pl.lit(0.0)).write_parquet(world / "items.parquet")
     config = world / "config.yaml"

@@ -16,12 +16,12 @@ from corank.bundle.bundle import write_bundle
 from corank.bundle.manifest import FORMAT, BundleManifest
 from corank.core.calibration import Platt
 from corank.data.dataset import PackedDataset, prior_folder
-from corank.data.pack import pack
+from corank.data.pack import pack_log
 from corank.evaluation.stage_order import Calibrators
 from corank.models.joint import JointModel
 from corank.serving.funnel.funnel import Funnel
 from corank.training.config import Config
-from corank.training.export import export, newest
+from corank.training.export import export_bundle, newest
 from corank.training.run import Run, build_model, packed_folder
 from tests.support.random_config import world_config
 from tests.support.random_tables import write_tables
@@ -47,7 +47,7 @@ class Case:
         rng = np.random.default_rng(drawn["seed"])
         items = write_tables(base, drawn, rng)
         config = Config.model_validate(world_config(drawn))
-        packed = pack(config.data, config.declared, base, packed_folder(config, base))
+        packed = pack_log(config.data, config.declared, base, packed_folder(config, base))
         model = random_model(config, packed, drawn["seed"])
         calibrators = {
             s.name: {label: Platt(float(rng.uniform(0.3, 2)), float(rng.normal())) for label in s.labels}
@@ -73,7 +73,7 @@ class Case:
     def funnel(self) -> Funnel:
         """The funnel of the case's bundle, which is exported if it is not there."""
         if not (self.base / "bundle").exists():
-            export(self.base / "bundle", self.config, self.packed, self.model, self.calibrators)
+            export_bundle(self.base / "bundle", self.config, self.packed, self.model, self.calibrators)
         return Funnel.open(self.base / "bundle")
 
     @property

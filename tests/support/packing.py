@@ -10,7 +10,7 @@ import pytest
 from corank.core.errors import DataError
 from corank.core.ragged import Ragged
 from corank.data.dataset import PackedDataset, Shard
-from corank.data.pack import pack
+from corank.data.pack import pack_log
 from corank.features.kinds.id import IdFeature
 from corank.features.kinds.ids import IdsFeature
 from corank.features.kinds.number import NumberFeature
@@ -88,7 +88,7 @@ class World:
             if table is not None:
                 table.write_parquet(self.folder / f"{name}.parquet")
         out = self.folder / "packed"
-        return pack(self.settings(), Schema(self.features), self.folder, out, self.said.append)
+        return pack_log(self.settings(), Schema(self.features), self.folder, out, self.said.append)
 
     def refused(self) -> str:
         with pytest.raises(DataError) as error:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import corank
-from corank.datasets.simulate import simulate
+from corank.datasets.simulate import simulate_world
 from corank.training.run import Run
 
 NARROW = {
@@ -34,7 +34,7 @@ def make_world(
     out: Path, requests: int = 1200, candidates: int = 30, users: int = 40, items: int = 120
 ) -> Path:
     """The config of a packed world whose stages are small enough to train in about a second."""
-    simulate(out, requests=requests, candidates=candidates, users=users, items=items)
+    simulate_world(out, requests=requests, candidates=candidates, users=users, items=items)
     config = out / "config.yaml"
     text = config.read_text(encoding="utf-8")
     for wide, narrow in NARROW.items():

@@ -8,14 +8,14 @@ import pytest
 import corank
 from corank.cli.console import show_check
 from corank.core.errors import ConfigError, DataError
-from corank.datasets.simulate import simulate
+from corank.datasets.simulate import simulate_world
 from tests.support.simulated_runs import make_world
 
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("unpacked")
-    simulate(out, requests=300, candidates=20, users=20, items=80)
+    simulate_world(out, requests=300, candidates=20, users=20, items=80)
     return out / "config.yaml"
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from corank.datasets.simulate import simulate
+from corank.datasets.simulate import simulate_world
 from tests.support.http_parity import TOLERANCE
 from tests.support.service import running_service
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A simulated world with the plug-ins and their config beside its tables."""
     out = tmp_path_factory.mktemp("plugins") / "world"
-    simulate(out, requests=600, candidates=30, users=40, items=120)
+    simulate_world(out, requests=600, candidates=30, users=40, items=120)
     for file in [*EXAMPLES.glob("*.py"), EXAMPLES / "plugins.yaml"]:
         shutil.copy(file, out)
     return out

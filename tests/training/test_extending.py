@@ -23,7 +23,7 @@ from pathlib import Path
 import corank
 from corank.analysis.logged_request import logged_request
 from corank.datasets.importer import IMPORTERS
-from corank.datasets.simulate import simulate
+from corank.datasets.simulate import simulate_world
 from corank.training.run import Run
 from tests.support.simulated_runs import Silent
 

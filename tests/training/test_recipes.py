@@ -9,7 +9,7 @@ import pytest
 import corank
 from corank.analysis.logged_request import logged_request
 from corank.bundle.bundle import Bundle
-from corank.datasets.simulate import simulate
+from corank.datasets.simulate import simulate_world
 from corank.evaluation.predict import predict
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
@@ -42,7 +42,7 @@ SMALLER = [f"stages.0.query_towers.{tower}.widths=[16, 8]" for tower in ("user",
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A simulated world of the shape that the recipes are written for, with the recipes beside its tables."""
     out = tmp_path_factory.mktemp("recipes") / "world"
-    simulate(out, requests=800, candidates=30, users=40, items=120)
+    simulate_world(out, requests=800, candidates=30, users=40, items=120)
     for recipe in RECIPES:
         shutil.copy(EXAMPLES / f"{recipe}.yaml", out)
     return out

@@ -20,7 +20,7 @@ from corank.core.errors import ConfigError, DataError
 from corank.core.files import write_text
 from corank.core.types import Report
 from corank.data.dataset import PackedDataset
-from corank.data.pack import pack
+from corank.data.pack import pack_log
 from corank.data.pack_manifest import fingerprint
 from corank.training.config import Config
 from corank.training.config_file import plain
@@ -49,7 +49,7 @@ class Budget:
         return len(self.rates) + self.seeds - 1
 
 
-def study(
+def run_study(
     config: Config,
     packed: PackedDataset,
     base: Path,
@@ -156,7 +156,7 @@ def _pack_if_needed(
         return PackedDataset.open(folder, expect=expected)
     except DataError:
         report(f"packing without some features: {folder}")
-        return pack(config.data, config.declared, base, folder, report)
+        return pack_log(config.data, config.declared, base, folder, report)
 
 
 def _split_counts(packed: PackedDataset) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from corank.metrics.metric import METRICS
 from corank.models.joint import JointModel
 from corank.training.config import Config
 from corank.training.run import Run
-from corank.training.train import SilentWatcher, train
+from corank.training.train import SilentWatcher, train_run
 
 FORMAT = 1
 RECALLS = ("agree_recall", "click_recall", "joint_click_recall", "joint_truth_recall", "truth_recall")
@@ -99,7 +99,7 @@ class TrialStore:
         with tempfile.TemporaryDirectory(prefix="corank") as folder:
             run = Run.create(Path(folder) / "run", config, self.base)
             try:
-                train(run, self.packed, SilentWatcher())
+                train_run(run, self.packed, SilentWatcher())
                 trial = self._evaluate(run, rate, seed, began, whole)
             except DivergedError as error:
                 why, seconds = str(error).rpartition("/run: ")[2], time.monotonic() - began

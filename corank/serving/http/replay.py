@@ -48,7 +48,9 @@ class ReplayResult:
         return vars(self) | {"tolerance": TOLERANCE}
 
 
-def replay(served: Iterable[Path], funnel_of: FunnelOf, report: Report = lambda line: None) -> ReplayResult:
+def replay_log(
+    served: Iterable[Path], funnel_of: FunnelOf, report: Report = lambda line: None
+) -> ReplayResult:
     """Compute the scores of logged requests again.
 
     Args:

@@ -55,7 +55,7 @@ class ServeSettings(Settings):
     """Largest body, MiB."""
 
 
-def serve(settings: ServeSettings, report: Report) -> None:
+def run_service(settings: ServeSettings, report: Report) -> None:
     """Serve until the process is stopped. Raises CorankError if there is nothing to serve, or the port is taken."""
     source = open_source(settings)
     source.load_newer(None)  # fetches the bundle once for all workers, and shows mistakes at once

@@ -28,7 +28,7 @@ def fetch_in_subprocess(url: str, cache: Path, version: str) -> bool:
     return done.returncode == 0
 
 
-def main() -> None:
+def fetch_named_version() -> None:
     """Fetch the version that standard input names, with the plug-ins of the environment."""
     load_environment_plugins()
     url, cache, version = json.load(sys.stdin)
@@ -36,4 +36,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    fetch_named_version()

@@ -31,7 +31,7 @@ BLOCK = 16_384
 """Records written at once."""
 
 
-def publish(
+def publish_bundle(
     path: Path,
     store: Store,
     report: Report = lambda line: None,

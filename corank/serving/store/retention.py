@@ -54,7 +54,7 @@ def _find_names(store: Store) -> list[str]:
     return sorted({name for kind, _, name in found if kind in ("parts", "items", "changed")})
 
 
-def roll_back(store: Store, version: str | None = None, report: Report = lambda line: None) -> str:
+def roll_back_store(store: Store, version: str | None = None, report: Report = lambda line: None) -> str:
     """Make an older version live again, with all items that were upserted since.
 
     Args:
@@ -81,7 +81,7 @@ def roll_back(store: Store, version: str | None = None, report: Report = lambda 
     return version
 
 
-def prune(store: Store, keep: int = 1, report: Report = lambda line: None) -> list[str]:
+def remove_versions(store: Store, keep: int = 1, report: Report = lambda line: None) -> list[str]:
     """Remove all versions but the live one and the `keep` that were live last before it.
 
     Incomplete versions are removed once nobody has worked on them for an hour, and journal entries once every version

@@ -27,7 +27,7 @@ from corank.serving.http.body import Limits
 from corank.serving.http.follower import BundleSource, Follower, StoreSource
 from corank.serving.store.base import open_store
 from corank.serving.store.live_version import USERS
-from corank.serving.store.publish import publish
+from corank.serving.store.publish import publish_bundle
 from corank.serving.store.record_codec import to_keys
 from corank.serving.store.users import UserStore
 from tests.support.cases import Case
@@ -58,7 +58,7 @@ def client(bundle: Path) -> Iterator[TestClient]:
 def follower(bundle: Path, tmp_path: Path) -> Iterator[Follower]:
     """Of a store."""
     store = open_store(f"lmdb:{tmp_path / 'store'}", create=True)
-    publish(bundle, store)
+    publish_bundle(bundle, store)
     yield Follower(StoreSource(store, tmp_path / "cache"), every=0.05)
     store.close()
 
@@ -239,7 +239,7 @@ def eventually(client: TestClient, path: str, status: int) -> dict[str, Any]:
 def test_a_server_that_stops_is_served_on_without(bundle: Path, tmp_path: Path) -> None:
     with redis_server(tmp_path, keeps=True) as server:
         store = open_store(server.url)
-        publish(bundle, store)
+        publish_bundle(bundle, store)
         store.put({USERS: [(to_keys(pl.Series([1]))[0], b'{"user_0": 5.0}')]})
         follower = Follower(StoreSource(store, tmp_path / "cache"), every=0.05)
         with TestClient(RankingService(follower, Limits(), "secret", UserStore(store)).app()) as client:
@@ -260,12 +260,12 @@ def test_a_server_that_stops_is_served_on_without(bundle: Path, tmp_path: Path) 
 
 @pytest.mark.slow
 def test_a_bundle_that_is_exported_anew_goes_live(case: Case, tmp_path: Path) -> None:
-    from corank.training.export import export
+    from corank.training.export import export_bundle
 
     path = Path(shutil.copytree(case.base / "bundle", tmp_path / "bundle"))
     with TestClient(RankingService(Follower(BundleSource(path), every=0.05), Limits()).app()) as client:
         assert client.get("/version").json()["items_seq"] == 1
-        export(path, case.config, case.packed, case.model, case.calibrators)
+        export_bundle(path, case.config, case.packed, case.model, case.calibrators)
         deadline = time.monotonic() + 10
         while client.get("/version").json()["items_seq"] != 2 and time.monotonic() < deadline:
             time.sleep(0.02)

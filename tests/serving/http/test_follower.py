@@ -6,7 +6,7 @@ import pytest
 
 from corank.serving.funnel.request import Request
 from corank.serving.http.follower import SAMPLE_REQUESTS, BundleSource, Follower
-from corank.training.export import export
+from corank.training.export import export_bundle
 from tests.support.shared import derived
 
 
@@ -20,7 +20,7 @@ def test_a_version_has_ranked_what_came_last_before_it_goes_live(tmp_path: Path)
     follower.recent.extend(asked)
     follower.refresh()
     assert follower.funnel is first and not reports
-    export(path, case.config, case.packed, case.model, case.calibrators)
+    export_bundle(path, case.config, case.packed, case.model, case.calibrators)
     follower.refresh()
     assert follower.funnel is not first and reports == [f"live: {follower.funnel.manifest.content}"]
     encoded = follower.funnel.request_encoder.query._encode_value.cache_info

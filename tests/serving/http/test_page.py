@@ -23,7 +23,7 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from corank.serving.funnel.request import Request
 from corank.serving.http.page import funnel_page
-from corank.training.export import export
+from corank.training.export import export_bundle
 from tests.support.browser import asked, chromium, faults
 from tests.support.cases import Case
 from tests.support.random_worlds import LONG, RICH
@@ -502,7 +502,7 @@ def hurried(case: Case, floor: float) -> None:
         rank.model_copy(update={"deadline_ms": 0.001}),
     ]
     config = case.config.model_copy(update={"stages": stages})
-    export(case.base / "bundle", config, case.packed, case.model, case.calibrators)
+    export_bundle(case.base / "bundle", config, case.packed, case.model, case.calibrators)
 
 
 def test_ids_of_64_bits_stay_what_they_are_and_changes_are_told(browser: Chrome, changing: Case) -> None:

@@ -23,13 +23,13 @@ from corank.core.errors import CorankError, DataError
 from corank.core.time import now_ms
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
-from corank.serving.http.replay import bundle_funnels, replay, store_funnels
+from corank.serving.http.replay import bundle_funnels, replay_log, store_funnels
 from corank.serving.http.request_log import REQUEST, SERVED, RequestLog, find_levels
 from corank.serving.store.base import Store, open_store
 from corank.serving.store.fetch import fetch_bundle, load_latest
 from corank.serving.store.live_version import StoreState
-from corank.serving.store.publish import publish
-from corank.serving.store.retention import prune, roll_back
+from corank.serving.store.publish import publish_bundle
+from corank.serving.store.retention import remove_versions, roll_back_store
 from corank.serving.store.upsert import upsert
 from corank.training.config import Config
 from corank.training.run import Run
@@ -175,7 +175,7 @@ def test_odd_requests_are_logged_beside_others(tmp_path: Path, changes: dict[str
     """And can be computed again, if they had a candidate."""
     funnel, asked = derived().funnel, requests()[0]
     path = serve(tmp_path, funnel, [asked, asked | changes, asked])
-    found = replay([path], bundle_funnels(derived().base / "bundle"))
+    found = replay_log([path], bundle_funnels(derived().base / "bundle"))
     rows = pl.read_parquet(path)
     nobody = changes.get("candidates") == [{"id": 99, "bid": 1}]
     assert found.requests == rows[SERVED].n_unique() == 3 - nobody
@@ -194,7 +194,7 @@ def test_models_of_other_columns_meet_in_one_file(tmp_path: Path) -> None:
     assert path is not None
     other = pl.read_parquet(path).rename({"score_rank": "score_other"}).with_columns(more=pl.lit("x"))
     other.write_parquet(path)
-    found = replay([path], bundle_funnels(derived().base / "bundle"))
+    found = replay_log([path], bundle_funnels(derived().base / "bundle"))
     assert (found.requests, found.skipped, found.differ) == (2, 1, 0)
 
 
@@ -223,7 +223,7 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
 
 def test_what_a_bundle_served_is_computed_again(tmp_path: Path) -> None:
     path, source = derived().base / "bundle", serve(tmp_path, derived().funnel, requests())
-    found = replay([source], bundle_funnels(path))
+    found = replay_log([source], bundle_funnels(path))
     assert vars(found) == {
         "requests": len(requests()),
         "candidates": sum(len(asked["candidates"]) for asked in requests()),
@@ -244,7 +244,7 @@ def test_a_score_that_was_altered_is_found(tmp_path: Path, stage: str, by: float
     at = next(n for n in range(20, len(scores)) if scores[n] is not None and not alone[n])
     scores[at] = None if math.isinf(by) else scores[at] + by
     frame.with_columns(pl.Series(f"score_{stage}", scores)).write_parquet(source)
-    found = replay([source], bundle_funnels(derived().base / "bundle"))
+    found = replay_log([source], bundle_funnels(derived().base / "bundle"))
     assert found.differ == 1
     if math.isfinite(by):
         assert found.largest == pytest.approx(1e-4)
@@ -256,7 +256,7 @@ def test_a_candidate_that_another_state_knows_not_is_found(tmp_path: Path) -> No
     renamed = frame["item_id"].to_list()
     renamed[1] = 77
     frame.with_columns(pl.Series("item_id", renamed)).write_parquet(source)
-    assert replay([source], bundle_funnels(derived().base / "bundle")).differ == 1
+    assert replay_log([source], bundle_funnels(derived().base / "bundle")).differ == 1
 
 
 def test_a_request_of_no_time_is_computed_as_of_when_it_was_served(tmp_path: Path) -> None:
@@ -266,7 +266,7 @@ def test_a_request_of_no_time_is_computed_as_of_when_it_was_served(tmp_path: Pat
     served = json.loads(pl.read_parquet(source)[REQUEST][0])
     assert abs(served["time"] - now_ms()) < 60_000
     before = pl.read_parquet(source)[REQUEST][0]
-    assert replay([source], bundle_funnels(derived().base / "bundle")).differ == 0
+    assert replay_log([source], bundle_funnels(derived().base / "bundle")).differ == 0
     assert msgspec.json.decode(before)["candidates"] == asked["candidates"]
 
 
@@ -288,7 +288,7 @@ def test_a_stage_that_is_slow_now_is_waited_for(tmp_path: Path) -> None:
     at = next(n for n, score in enumerate(scores) if score is not None)
     scores[at] += 1
     frame.with_columns(pl.Series("score_rank", scores)).write_parquet(source)
-    assert replay([source], bundle_funnels(tmp_path / "bundle")).differ == 1
+    assert replay_log([source], bundle_funnels(tmp_path / "bundle")).differ == 1
 
 
 # By a store
@@ -314,15 +314,15 @@ def test_every_state_of_a_store_is_computed_again(store: Store, tmp_path: Path) 
         states += 2
 
     for bundle in bundles:
-        publish(bundle, store)
+        publish_bundle(bundle, store)
         go()
-    roll_back(store)
+    roll_back_store(store)
     go()
-    roll_back(store, Bundle.open(base).manifest.content)
+    roll_back_store(store, Bundle.open(base).manifest.content)
     go()
     paths = sorted(served.glob("*.parquet"), key=lambda path: path.stat().st_mtime_ns)
     assert len(paths) == states == 10
-    found = replay(paths, store_funnels(store, tmp_path / "again"))
+    found = replay_log(paths, store_funnels(store, tmp_path / "again"))
     # in the first state nobody knew of item 99
     assert (found.requests, found.skipped, found.differ) == (50, 0, 0)
     assert found.candidates == 10 * sum(len(one["candidates"]) for one in asked) - 5
@@ -333,17 +333,17 @@ def test_every_state_of_a_store_is_computed_again(store: Store, tmp_path: Path) 
 
 def test_what_a_store_has_not_any_more_is_skipped(store: Store, tmp_path: Path) -> None:
     base, cache, served = derived().base / "bundle", tmp_path / "cache", tmp_path / "served"
-    publish(base, store)
+    publish_bundle(base, store)
     serve(served, live(store, cache), requests()[:2])
-    publish(variant(base, tmp_path / "other", 2), store)
+    publish_bundle(variant(base, tmp_path / "other", 2), store)
     upsert(store, live(store, cache).manifest.content, live(store, cache), [item(3, 99)])
     serve(served, live(store, cache), requests()[:3])
-    prune(store, keep=0)
-    found = replay(sorted(served.iterdir()), store_funnels(store, tmp_path / "again"))
+    remove_versions(store, keep=0)
+    found = replay_log(sorted(served.iterdir()), store_funnels(store, tmp_path / "again"))
     assert (found.requests, found.skipped, found.differ) == (3, 2, 0)
-    publish(variant(base, tmp_path / "later", 3, now_ms() + 10_000), store)
-    prune(store, keep=1)  # the second is there, but what came since is not told any more
-    found = replay(sorted(served.iterdir()), store_funnels(store, tmp_path / "again"))
+    publish_bundle(variant(base, tmp_path / "later", 3, now_ms() + 10_000), store)
+    remove_versions(store, keep=1)  # the second is there, but what came since is not told any more
+    found = replay_log(sorted(served.iterdir()), store_funnels(store, tmp_path / "again"))
     assert (found.requests, found.skipped) == (0, 5)
 
 
@@ -354,7 +354,7 @@ def test_the_command_tells_the_difference(tmp_path: Path, capsys: pytest.Capture
     bundle, served = derived().base / "bundle", tmp_path / "served"
     source = serve(served, derived().funnel, requests())
     with closing(open_store(f"lmdb:{tmp_path / 'store'}", create=True)) as store:
-        publish(bundle, store)
+        publish_bundle(bundle, store)
     count, candidates = len(requests()), sum(len(asked["candidates"]) for asked in requests())
     for place in (bundle, f"lmdb:{tmp_path / 'store'}"):
         code, out, err = run_corank(capsys, "replay", served, place, "--cache", tmp_path / "cache", "--json")
@@ -390,4 +390,4 @@ def test_mistakes_are_one_line(
     assert (code, out) == (1, "")
     assert err.startswith(f"error: {tmp_path / name}: ") and message in err
     with pytest.raises(DataError):
-        replay([tmp_path / "broken.parquet"], lambda model, seq: None)
+        replay_log([tmp_path / "broken.parquet"], lambda model, seq: None)

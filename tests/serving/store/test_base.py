@@ -18,7 +18,7 @@ import corank.serving.store
 from corank.core.errors import PluginError, StoreError
 from corank.core.registry import PLUGINS, load_plugins
 from corank.serving.store.base import STORES, is_store, open_store
-from corank.serving.store.publish import publish
+from corank.serving.store.publish import publish_bundle
 from corank.training.run import Run
 from examples.plugins.folder_store import FolderStore
 from tests.support.command_line import run_corank
@@ -144,7 +144,7 @@ def test_commands_take_the_store_of_a_plug_in(
     assert code == 0 and json.loads(out)["differ"] == 0, err
     (first,) = corank.store_versions(url)
     with closing(open_store(url)) as store:
-        second = publish(derived().base / "bundle", store)
+        second = publish_bundle(derived().base / "bundle", store)
     code, out, err = run_corank(capsys, "store", "ls", url, "--json")
     assert [(one["version"], one["live"]) for one in json.loads(out)] == [
         (first["version"], False),

@@ -16,8 +16,8 @@ from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import Store
 from corank.serving.store.fetch import KEPT, catch_up, fetch_bundle, load_latest, restore
 from corank.serving.store.live_version import JOURNAL, StoreState, journal_key, read_journal
-from corank.serving.store.publish import publish
-from corank.serving.store.retention import prune, roll_back
+from corank.serving.store.publish import publish_bundle
+from corank.serving.store.retention import remove_versions, roll_back_store
 from corank.serving.store.upsert import upsert
 from tests.support.bundle_versions import variant
 from tests.support.cases import Case
@@ -54,7 +54,7 @@ def local(tmp_path: Path) -> Iterator[Store]:
 def test_every_request_is_answered_as_by_the_bundle(
     case: Case, bundle: Path, store: Store, tmp_path: Path
 ) -> None:
-    version = publish(bundle, store)
+    version = publish_bundle(bundle, store)
     funnel = Funnel(fetch_bundle(store, version, tmp_path / "cache"))
     assert records(funnel) == records(case.funnel)
     assert answers(funnel) == answers(case.funnel)
@@ -63,7 +63,7 @@ def test_every_request_is_answered_as_by_the_bundle(
 
 
 def test_it_is_fetched_once_by_all_who_ask_at_once(bundle: Path, local: Store, tmp_path: Path) -> None:
-    version = publish(bundle, local)
+    version = publish_bundle(bundle, local)
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda _: fetch_bundle(local, version, tmp_path / "cache"), range(4)))
     assert {one.folder for one in found} == {found[0].folder}
@@ -74,7 +74,7 @@ def test_it_is_fetched_once_by_all_who_ask_at_once(bundle: Path, local: Store, t
 
 
 def test_a_damaged_copy_is_fetched_anew(case: Case, bundle: Path, local: Store, tmp_path: Path) -> None:
-    version = publish(bundle, local)
+    version = publish_bundle(bundle, local)
     folder = fetch_bundle(local, version, tmp_path / "cache").folder
     (folder / "rank.onnx").write_bytes(b"")
     assert answers(Funnel(fetch_bundle(local, version, tmp_path / "cache"))) == answers(case.funnel)
@@ -84,7 +84,7 @@ def test_a_damaged_copy_is_fetched_anew(case: Case, bundle: Path, local: Store, 
 def test_a_cache_keeps_what_was_asked_for_last(bundle: Path, local: Store, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     (cache / "mine").mkdir(parents=True)
-    versions = [publish(variant(bundle, tmp_path / f"{n}", n), local) for n in range(KEPT + 1)]
+    versions = [publish_bundle(variant(bundle, tmp_path / f"{n}", n), local) for n in range(KEPT + 1)]
     first = fetch_bundle(local, versions[0], cache)
     for version in versions[1:-1]:
         fetch_bundle(local, version, cache)
@@ -99,7 +99,7 @@ def test_a_cache_keeps_what_was_asked_for_last(bundle: Path, local: Store, tmp_p
 
 
 def test_a_missing_or_damaged_record_is_told(bundle: Path, local: Store, tmp_path: Path) -> None:
-    version = publish(bundle, local)
+    version = publish_bundle(bundle, local)
     (key, record), *_ = next(iter(local.scan(f"items/{version}")))
     local.put({f"items/{version}": [(key, record[:-1] + b"\0")]})
     with pytest.raises(StoreError, match="the record of item 0 is damaged"):
@@ -111,7 +111,7 @@ def test_a_missing_or_damaged_record_is_told(bundle: Path, local: Store, tmp_pat
 
 
 def test_a_cache_that_cannot_be_is_told(bundle: Path, local: Store, tmp_path: Path) -> None:
-    version = publish(bundle, local)
+    version = publish_bundle(bundle, local)
     (tmp_path / "file").write_text("")
     with pytest.raises(BundleError, match=f"{tmp_path / 'file'}: bundles cannot be kept there"):
         fetch_bundle(local, version, tmp_path / "file")
@@ -143,7 +143,7 @@ class Follower:
 def test_a_follower_that_catches_up_is_one_that_reads_all_anew(
     case: Case, bundle: Path, store: Store, tmp_path: Path
 ) -> None:
-    version = publish(bundle, store)
+    version = publish_bundle(bundle, store)
     follower, base = Follower(store, tmp_path / "cache"), case.funnel
     before = answers(follower.look())
     for n, rows in enumerate([[item(3, worth=1.0)], [item(4, 99), item(5)], [item(6, 99, worth=2.0)]]):
@@ -167,22 +167,22 @@ def test_what_was_away_and_is_live_again_is_read_anew(
     case: Case, bundle: Path, local: Store, tmp_path: Path
 ) -> None:
     """Items that came meanwhile came under another version: the journal has no records of them for this one."""
-    first = publish(bundle, local)
+    first = publish_bundle(bundle, local)
     follower = Follower(local, tmp_path / "cache")
     follower.look()
-    second = publish(variant(bundle, tmp_path / "second", 2), local)
+    second = publish_bundle(variant(bundle, tmp_path / "second", 2), local)
     upsert(local, second, Funnel.open(tmp_path / "second"), [item(3, 99, worth=7.0)])
-    assert roll_back(local) == first
+    assert roll_back_store(local) == first
     assert worths(follower.look())[99] == 7
 
 
 def test_a_version_that_went_away_while_it_was_read_is_of_its_last_change(
     case: Case, bundle: Path, local: Store, tmp_path: Path
 ) -> None:
-    first = publish(bundle, local)
+    first = publish_bundle(bundle, local)
     upsert(local, first, case.funnel, [item(3, 99, worth=5.0)])
     funnel = load_latest(local, first, case.funnel)
-    second = publish(variant(bundle, tmp_path / "second", 2), local)
+    second = publish_bundle(variant(bundle, tmp_path / "second", 2), local)
     upsert(local, second, Funnel.open(tmp_path / "second"), [item(3, 98)])
     for late in (load_latest(local, first, case.funnel), catch_up(local, first, funnel)):
         assert late.manifest.items_seq == 2 and records(late) == records(funnel)
@@ -191,7 +191,7 @@ def test_a_version_that_went_away_while_it_was_read_is_of_its_last_change(
 def test_who_follows_a_journal_that_was_trimmed_reads_all_anew(
     case: Case, bundle: Path, local: Store, tmp_path: Path
 ) -> None:
-    version = publish(bundle, local)
+    version = publish_bundle(bundle, local)
     follower = Follower(local, tmp_path / "cache")
     follower.look()
     upsert(local, version, case.funnel, [item(3, 99, worth=5.0)])
@@ -204,7 +204,7 @@ def test_who_follows_a_journal_that_was_trimmed_reads_all_anew(
 def test_a_store_that_was_made_anew_is_read_anew(
     case: Case, bundle: Path, local: Store, tmp_path: Path
 ) -> None:
-    version = publish(bundle, local)
+    version = publish_bundle(bundle, local)
     for n in range(3):
         upsert(local, version, case.funnel, [item(3, 90 + n)])
     follower = Follower(local, tmp_path / "cache")
@@ -214,13 +214,13 @@ def test_a_store_that_was_made_anew_is_read_anew(
     assert local.swap(local.head(), StoreState().to_bytes())
     with pytest.raises(StoreError, match="nothing is live"):
         follower.look()
-    publish(bundle, local)
+    publish_bundle(bundle, local)
     assert follower.look().manifest.items_seq == 1
     assert 90 not in worths(follower.look())
 
 
 def test_a_damaged_journal_is_told(case: Case, bundle: Path, local: Store) -> None:
-    version = publish(bundle, local)
+    version = publish_bundle(bundle, local)
     upsert(local, version, case.funnel, [item(3, 99)])
     local.put({JOURNAL: [(journal_key(2), b"\xc1")]})
     with pytest.raises(StoreError, match="journal entry 2 is damaged"):
@@ -260,7 +260,7 @@ class History:
         self.at[version] = funnel.manifest.items_at
         if self.rng.random() < 0.5:
             self.upsert()  # came since the items were read
-        assert publish(self.folder / f"{number}", self.store) == version
+        assert publish_bundle(self.folder / f"{number}", self.store) == version
 
     def upsert(self) -> None:
         _, head = StoreState.read(self.store)
@@ -276,11 +276,11 @@ class History:
     def roll_back(self) -> None:
         _, head = StoreState.read(self.store)
         if len(head.versions) > 1:
-            roll_back(self.store)
+            roll_back_store(self.store)
 
     def prune(self) -> None:
         if StoreState.read(self.store)[1].live is not None:
-            prune(self.store, keep=int(self.rng.integers(1, 3)))
+            remove_versions(self.store, keep=int(self.rng.integers(1, 3)))
 
     def worths(self, version: str, seq: int) -> dict[int, float]:
         held = dict.fromkeys(range(16), float(self.number[version]))
@@ -322,10 +322,10 @@ def test_every_reader_sees_the_state_of_the_change_that_it_names(
 def test_an_earlier_change_that_the_journal_has_not_is_told(
     case: Case, bundle: Path, local: Store, tmp_path: Path
 ) -> None:
-    first = publish(bundle, local)
+    first = publish_bundle(bundle, local)
     upsert(local, first, case.funnel, [item(3, 99)])
-    publish(variant(bundle, tmp_path / "second", 2, now_ms() + 1), local)
-    prune(local)
+    publish_bundle(variant(bundle, tmp_path / "second", 2, now_ms() + 1), local)
+    remove_versions(local)
     with pytest.raises(StoreError, match=f"the journal has not all that came since {first} any more"):
         restore(local, first, case.funnel, 2)
     with pytest.raises(StoreError, match="no version none; there are "):

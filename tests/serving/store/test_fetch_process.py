@@ -7,8 +7,8 @@ from corank.serving.funnel.request import Request
 from corank.serving.http.follower import Follower, StoreSource
 from corank.serving.store.base import open_store
 from corank.serving.store.fetch_process import fetch_in_subprocess
-from corank.serving.store.publish import publish
-from corank.training.export import export
+from corank.serving.store.publish import publish_bundle
+from corank.training.export import export_bundle
 from tests.support.redis_server import redis_server
 from tests.support.shared import derived
 
@@ -20,7 +20,7 @@ def test_a_version_is_fetched_from_a_server_that_wants_a_password(tmp_path: Path
     bundle = derived().base / "bundle"
     with redis_server(tmp_path, "--requirepass", "secret") as server:
         url = server.url.replace("://", "://:secret@")
-        version = publish(bundle, open_store(url))
+        version = publish_bundle(bundle, open_store(url))
         assert fetch_in_subprocess(url, tmp_path / "cache", version)
     held = Bundle.open(tmp_path / "cache" / version)
     assert held.manifest.model_version == Bundle.open(bundle).manifest.model_version
@@ -29,7 +29,7 @@ def test_a_version_is_fetched_from_a_server_that_wants_a_password(tmp_path: Path
 def test_what_cannot_be_fetched_is_left_to_who_tells_why(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    publish(derived().base / "bundle", open_store(f"lmdb:{tmp_path / 'store'}", create=True))
+    publish_bundle(derived().base / "bundle", open_store(f"lmdb:{tmp_path / 'store'}", create=True))
     assert not fetch_in_subprocess(f"lmdb:{tmp_path / 'store'}", tmp_path / "cache", "0" * 16 + "-1-00000000")
     assert not fetch_in_subprocess(f"lmdb:{tmp_path / 'nowhere'}", tmp_path / "cache", "any")
     assert capfd.readouterr() == ("", "")
@@ -46,8 +46,8 @@ def test_a_service_has_the_next_version_fetched_beside_it(tmp_path: Path) -> Non
 
     versions = []
     for _ in range(2):
-        export(bundle, case.config, case.packed, case.model, case.calibrators)
-        versions.append(publish(bundle, store))
+        export_bundle(bundle, case.config, case.packed, case.model, case.calibrators)
+        versions.append(publish_bundle(bundle, store))
         if len(versions) == 1:
             follower = Follower(StoreSource(store, cache, aside))
             assert not asked, "who serves nobody yet need not make way"

@@ -16,7 +16,7 @@ from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import Entries, Pairs, Store
 from corank.serving.store.fetch import fetch_bundle, load_latest
 from corank.serving.store.live_version import JOURNAL, StoreState, journal_key, read_journal
-from corank.serving.store.publish import publish
+from corank.serving.store.publish import publish_bundle
 from corank.serving.store.record_codec import RecordFormat
 from corank.serving.store.retention import list_versions
 from corank.serving.store.upsert import VersionChangedError, upsert
@@ -102,7 +102,7 @@ def served(store: Store, cache: Path) -> Funnel:
 
 def test_a_bundle_goes_live(first: Path, second: Path, store: Store) -> None:
     before, said = now_ms(), list[str]()
-    version = publish(first, store, said.append)
+    version = publish_bundle(first, store, said.append)
     manifest, (_, head) = Bundle.open(first).manifest, StoreState.read(store)
     facts = head.versions[version]
     assert (head.live, head.seq, facts.seq, said) == (version, 1, 1, [])
@@ -113,7 +113,7 @@ def test_a_bundle_goes_live(first: Path, second: Path, store: Store) -> None:
     (one,) = list_versions(store)
     assert (one.version, one.live, one.records, one.changed) == (version, True, 16, 0)
 
-    other = publish(second, store)
+    other = publish_bundle(second, store)
     _, head = StoreState.read(store)
     assert (head.live, head.seq, list(head.versions)) == (other, 2, [version, other])
     assert [(one.version, one.live) for one in list_versions(store)] == [(version, False), (other, True)]
@@ -121,15 +121,15 @@ def test_a_bundle_goes_live(first: Path, second: Path, store: Store) -> None:
 
 
 def test_a_bundle_that_is_live_is_left_alone(first: Path, local: Store) -> None:
-    version = publish(first, local)
+    version = publish_bundle(first, local)
     before, said = local.head(), list[str]()
-    assert publish(first, local, said.append) == version
+    assert publish_bundle(first, local, said.append) == version
     assert (local.head(), said) == (before, [f"{version} is live already"])
 
 
 def test_progress_is_told(first: Path, local: Store, in_blocks: None) -> None:
     told: list[tuple[int, int]] = []
-    publish(first, local, progress=lambda done, total: told.append((done, total)))
+    publish_bundle(first, local, progress=lambda done, total: told.append((done, total)))
     assert told == [(3, 16), (6, 16), (9, 16), (12, 16), (15, 16), (16, 16)]
 
 
@@ -137,7 +137,7 @@ def test_progress_is_told(first: Path, local: Store, in_blocks: None) -> None:
 
 
 def test_items_come_and_the_latest_wins(first: Path, store: Store, tmp_path: Path) -> None:
-    version, funnel = publish(first, store), derived().funnel
+    version, funnel = publish_bundle(first, store), derived().funnel
     assert upsert(store, version, funnel, [item(3, worth=1.5), item(4, 99)]) == 2
     assert upsert(store, version, funnel, [item(5, 99, worth=2.5)]) == 3
     found = served(store, tmp_path / "cache")
@@ -170,7 +170,7 @@ def test_items_come_and_the_latest_wins(first: Path, store: Store, tmp_path: Pat
 def test_items_that_are_refused_leave_no_trace(
     first: Path, local: Store, rows: list[dict[str, Any]], message: str
 ) -> None:
-    version = publish(first, local)
+    version = publish_bundle(first, local)
     before, head = content(local), local.head()
     with pytest.raises(RequestError, match=message):
         upsert(local, version, derived().funnel, rows)
@@ -178,8 +178,8 @@ def test_items_that_are_refused_leave_no_trace(
 
 
 def test_items_are_not_put_into_what_is_live_no_more(first: Path, second: Path, local: Store) -> None:
-    version = publish(first, local)
-    other = publish(second, local)
+    version = publish_bundle(first, local)
+    other = publish_bundle(second, local)
     before = content(local)
     with pytest.raises(VersionChangedError, match=f"{other} is live, {version} was when the items were read"):
         upsert(local, version, derived().funnel, [item(3)])
@@ -189,7 +189,7 @@ def test_items_are_not_put_into_what_is_live_no_more(first: Path, second: Path, 
 
 
 def test_items_that_come_at_once_are_all_counted(first: Path, local: Store, tmp_path: Path) -> None:
-    version, funnel = publish(first, local), derived().funnel
+    version, funnel = publish_bundle(first, local), derived().funnel
 
     def put(n: int) -> int:
         return upsert(local, version, funnel, [item(3, 100 + n, worth=n), item(4, 50, worth=n)])
@@ -222,9 +222,9 @@ def unbroken(first: Path, second: Path, tmp_path_factory: pytest.TempPathFactory
     """What a store holds after both bundles, and in how many writes the second one went live."""
     with opened("lmdb", tmp_path_factory.mktemp("unbroken")) as store, pytest.MonkeyPatch.context() as patch:
         patch.setattr("corank.serving.store.publish.BLOCK", 3)
-        publish(first, store)
+        publish_bundle(first, store)
         counted = Between(store, lambda number, entries: None)
-        publish(second, counted)
+        publish_bundle(second, counted)
         found = content(store)
         found.pop(JOURNAL)
         return found, counted.writes
@@ -237,14 +237,14 @@ def test_a_publish_that_stops_leaves_what_is_live_and_goes_on(
     """With so many writes left: the swap, six blocks of records, the manifest, parts; None for all."""
     whole, writes = unbroken
     stop = writes - (left or writes)
-    version = publish(first, store)
+    version = publish_bundle(first, store)
     head = store.head()
     for again in (stop, stop // 2):
         with pytest.raises(StoppedError):
-            publish(second, Between(store, stop_at(again)))
+            publish_bundle(second, Between(store, stop_at(again)))
         assert store.head() == head
     assert records(served(store, tmp_path / "cache")) == records(derived().funnel)
-    other = publish(second, store)
+    other = publish_bundle(second, store)
     assert list(StoreState.read(store)[1].versions) == [version, other]
     found = content(store)
     found.pop(JOURNAL)
@@ -261,11 +261,11 @@ def test_records_that_are_there_are_not_written_again(first: Path, local: Store,
             raise StoppedError
 
     with pytest.raises(StoppedError):
-        publish(first, Between(local, happens))
+        publish_bundle(first, Between(local, happens))
     tables.clear()
     said: list[str] = []
     counted = Between(local, lambda number, entries: tables.extend(entries))
-    version = publish(first, counted, said.append)
+    version = publish_bundle(first, counted, said.append)
     assert tables.count(f"items/{version}") == 3
     assert said == [f"{version}: 9 of 16 records are there from an earlier try"]
 
@@ -280,49 +280,49 @@ def damaged(store: Store, table: str, key: bytes) -> None:
 
 
 def test_a_record_that_does_not_arrive_whole_is_found(first: Path, second: Path, store: Store) -> None:
-    publish(first, store)
+    publish_bundle(first, store)
     head = store.head()
 
     def happens(number: int, entries: Mapping[str, Pairs]) -> Mapping[str, Pairs]:
         return {t: [(k, v[:-1]) if t[:5] == "items" else (k, v) for k, v in p] for t, p in entries.items()}
 
     with pytest.raises(StoreError, match=r"16 of 16 records of .* are not whole; what is live is untouched"):
-        publish(second, Between(store, happens))
+        publish_bundle(second, Between(store, happens))
     assert store.head() == head
-    version = publish(second, store)
+    version = publish_bundle(second, store)
     assert StoreState.read(store)[1].live == version
 
 
 def test_a_part_that_does_not_arrive_whole_is_found(first: Path, second: Path, local: Store) -> None:
-    publish(first, local)
+    publish_bundle(first, local)
     head = local.head()
 
     def happens(number: int, entries: Mapping[str, Pairs]) -> Mapping[str, Pairs]:
         return {t: [(k, v[::-1] if k == b"rank.onnx/0" else v) for k, v in p] for t, p in entries.items()}
 
     with pytest.raises(StoreError, match=r"rank.onnx of .* is not whole; publish it again"):
-        publish(second, Between(local, happens))
+        publish_bundle(second, Between(local, happens))
     assert local.head() == head
-    publish(second, local)
+    publish_bundle(second, local)
 
 
 @pytest.mark.parametrize("live", [True, False])
 def test_publishing_again_mends(first: Path, second: Path, local: Store, tmp_path: Path, live: bool) -> None:
-    version, funnel = publish(first, local), derived().funnel
+    version, funnel = publish_bundle(first, local), derived().funnel
     upsert(local, version, funnel, [item(3, 99), item(4)])
     expected = records(served(local, tmp_path / "before"))
     if not live:
-        publish(second, local)
+        publish_bundle(second, local)
     key = next(iter(local.scan(f"items/{version}")))[3][0]
     came = next(iter(local.scan(f"changed/{version}")))[0][0]
     damaged(local, f"items/{version}", key)
     damaged(local, f"changed/{version}", came)
     damaged(local, f"parts/{version}", b"rank.onnx/0")
     said: list[str] = []
-    assert publish(first, local, said.append) == version
+    assert publish_bundle(first, local, said.append) == version
     assert "1 of 16 records of" in said[0]
     assert records(served(local, tmp_path / "after")) == expected
-    assert publish(first, local, said.append) == version
+    assert publish_bundle(first, local, said.append) == version
     assert said[-1] == f"{version} is live already"
 
 
@@ -339,24 +339,24 @@ def test_publishing_again_mends(first: Path, second: Path, local: Store, tmp_pat
 def test_each_damage_is_seen_and_mended(
     first: Path, local: Store, tmp_path: Path, table: str, key: bytes | None
 ) -> None:
-    version, funnel = publish(first, local), derived().funnel
+    version, funnel = publish_bundle(first, local), derived().funnel
     upsert(local, version, funnel, [item(3, 99), item(4)])
     expected = records(served(local, tmp_path / "before"))
     damaged(local, f"{table}/{version}", key or next(iter(local.scan(f"{table}/{version}")))[0][0])
     with pytest.raises(StoreError, match=r"is damaged|is not whole"):
         served(local, tmp_path / "after")
-    publish(first, local)
+    publish_bundle(first, local)
     assert records(served(local, tmp_path / "after")) == expected
 
 
 def test_a_damaged_record_that_the_journal_has_not_goes(first: Path, local: Store, tmp_path: Path) -> None:
-    version, funnel = publish(first, local), derived().funnel
+    version, funnel = publish_bundle(first, local), derived().funnel
     upsert(local, version, funnel, [item(3, 99)])
     upsert(local, version, funnel, [item(3, 98)])
     (key,) = (key for key, _ in next(iter(local.scan(f"changed/{version}"))) if key.endswith(b"\x63"))
     damaged(local, f"changed/{version}", key)
     assert local.swap(local.head(), local.head() or b"", gone={JOURNAL: [journal_key(2)]})
-    publish(first, local)
+    publish_bundle(first, local)
     found = worths(served(local, tmp_path / "cache"))
     assert 98 in found and 99 not in found
 
@@ -374,7 +374,7 @@ def test_two_publish_at_once(
 
     def go(path: Path) -> str:
         start.wait()
-        return publish(path, store)
+        return publish_bundle(path, store)
 
     with ThreadPoolExecutor(2) as pool:
         versions = list(pool.map(go, bundles))
@@ -390,7 +390,7 @@ def test_two_publish_at_once(
 def test_what_came_since_the_items_were_read_is_in_the_new_version(
     first: Path, store: Store, tmp_path: Path
 ) -> None:
-    version, funnel = publish(first, store), derived().funnel
+    version, funnel = publish_bundle(first, store), derived().funnel
     upsert(store, version, funnel, [item(3, 97, worth=1.0), item(4, worth=1.0)])
     bundle = variant(first, tmp_path / "second", 2, now_ms() + 1)
     while now_ms() < Bundle.open(bundle).manifest.items_at:
@@ -402,7 +402,7 @@ def test_what_came_since_the_items_were_read_is_in_the_new_version(
         if number == 3:
             upsert(store, version, funnel, [item(3, 99, worth=3.0), item(5, worth=3.0)])
 
-    other = publish(bundle, Between(store, happens), said.append)
+    other = publish_bundle(bundle, Between(store, happens), said.append)
     found = served(store, tmp_path / "cache")
     assert found.manifest.content == other and found.manifest.items_seq == 5
     # 97 and 4 came before the items were read: the bundle has what they were then
@@ -421,14 +421,14 @@ def test_what_came_since_the_items_were_read_is_in_the_new_version(
 def test_what_comes_just_before_the_swap_is_in_it(
     first: Path, second: Path, store: Store, tmp_path: Path, times: int
 ) -> None:
-    version, funnel = publish(first, store), derived().funnel
+    version, funnel = publish_bundle(first, store), derived().funnel
     came: list[int] = []
 
     def happens(number: int, entries: Mapping[str, Pairs]) -> None:
         if JOURNAL in entries and len(came) < times:
             came.append(upsert(store, version, funnel, [item(3, 90 + len(came))]))
 
-    publish(second, Between(store, happens))
+    publish_bundle(second, Between(store, happens))
     assert came == list(range(2, 2 + times))
     found = served(store, tmp_path / "cache")
     assert found.manifest.items_seq == times + 2
@@ -444,10 +444,10 @@ def test_what_the_new_version_refuses_is_told_and_left_out(first: Path, local: S
         plain["item_2"] = {"is": "hash", "rows": size - 2, "text": False}
         path.write_text(json.dumps(plain))
 
-    version, funnel = publish(first, local), derived().funnel
+    version, funnel = publish_bundle(first, local), derived().funnel
     upsert(local, version, funnel, [item(3, 98), item(3, 99, item_2=None)])
     said: list[str] = []
-    publish(variant(first, tmp_path / "second", 2, alter=numbered), local, said.append)
+    publish_bundle(variant(first, tmp_path / "second", 2, alter=numbered), local, said.append)
     assert said[0].startswith("item 98 is left out: feature 'item_2': expected whole numbers")
     found = worths(served(local, tmp_path / "cache"))
     assert 99 in found and 98 not in found

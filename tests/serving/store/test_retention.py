@@ -15,8 +15,8 @@ from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import Store
 from corank.serving.store.fetch import fetch_bundle, load_latest, restore
 from corank.serving.store.live_version import JOURNAL, StoreState
-from corank.serving.store.publish import publish
-from corank.serving.store.retention import ABANDONED, list_versions, prune, roll_back
+from corank.serving.store.publish import publish_bundle
+from corank.serving.store.retention import ABANDONED, list_versions, remove_versions, roll_back_store
 from corank.serving.store.upsert import upsert
 from corank.serving.store.version_parts import PROGRESS, read_progress
 from tests.support.bundle_versions import variant
@@ -74,7 +74,7 @@ def later(path: Path, number: int) -> Path:
 
 def test_versions_are_listed(bundles: list[Path], store: Store) -> None:
     assert list_versions(store) == []
-    versions = [publish(bundle, store) for bundle in bundles[:2]]
+    versions = [publish_bundle(bundle, store) for bundle in bundles[:2]]
     put(store, bundles[1], item(3, 98), item(4, 99), item(5))
     put(store, bundles[1], item(3, 99))
     store.put({"items/half": [(b"i12345678", b"")], "parts/half": [(PROGRESS, b"[1, 5]")]})
@@ -92,7 +92,7 @@ def test_the_command_lists_them(
     bundles: list[Path], tmp_path: Path, local: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     url = local.address
-    versions = [publish(bundle, local) for bundle in bundles[:2]]
+    versions = [publish_bundle(bundle, local) for bundle in bundles[:2]]
     put(local, bundles[1], item(3, 98))
     local.put({"items/half": [(b"i12345678", b"")]})
     code, out, err = run_corank(capsys, "store", "ls", url, "--json")
@@ -114,11 +114,11 @@ def test_the_command_lists_them(
 
 
 def test_going_back_brings_what_came_since(bundles: list[Path], store: Store, tmp_path: Path) -> None:
-    first, second = (publish(bundle, store) for bundle in bundles[:2])
+    first, second = (publish_bundle(bundle, store) for bundle in bundles[:2])
     put(store, bundles[1], item(3, 98, worth=1.0), item(4, worth=1.0))
     put(store, bundles[1], item(5, 98, worth=2.0))
     said: list[str] = []
-    assert roll_back(store, report=said.append) == first
+    assert roll_back_store(store, report=said.append) == first
     assert said == [f"3 items came since {first} was read: put on top"]
     found, own = live(store, tmp_path / "cache"), Funnel.open(bundles[0])
     assert (found.manifest.content, found.manifest.items_seq) == (first, 5)
@@ -126,18 +126,18 @@ def test_going_back_brings_what_came_since(bundles: list[Path], store: Store, tm
     assert records(found) == records(restore(store, first, own, 5))
     # and forward again, with what came meanwhile
     put(store, bundles[0], item(6, 99, worth=3.0))
-    assert roll_back(store) == second
+    assert roll_back_store(store) == second
     found = live(store, tmp_path / "cache")
     assert worths(found) == dict.fromkeys(range(16), 2.0) | {98: 2.0, 4: 1.0, 99: 3.0}
     assert [one.version for one in list_versions(store)] == [first, second]
 
 
 def test_the_one_before_is_the_one_that_was_live_before(bundles: list[Path], local: Store) -> None:
-    first, second, third = (publish(bundle, local) for bundle in bundles[:3])
-    assert roll_back(local, first) == first
-    assert roll_back(local) == third
-    assert roll_back(local) == first
-    assert roll_back(local, second) == second
+    first, second, third = (publish_bundle(bundle, local) for bundle in bundles[:3])
+    assert roll_back_store(local, first) == first
+    assert roll_back_store(local) == third
+    assert roll_back_store(local) == first
+    assert roll_back_store(local, second) == second
 
 
 @pytest.mark.parametrize(
@@ -153,11 +153,11 @@ def test_what_cannot_be_gone_back_to_is_told(
     bundles: list[Path], local: Store, published: int, version: str | None, message: str
 ) -> None:
     for bundle in bundles[:published]:
-        publish(bundle, local)
+        publish_bundle(bundle, local)
     before = local.head()
     wanted = head(local).live if version == "live" else version
     with pytest.raises(StoreError, match=message.replace("8f", Bundle.open(bundles[0]).manifest.content)):
-        roll_back(local, wanted)
+        roll_back_store(local, wanted)
     assert local.head() == before
 
 
@@ -182,13 +182,13 @@ class Meanwhile:
 def test_what_is_removed_meanwhile_does_not_go_live(
     bundles: list[Path], local: Store, tmp_path: Path
 ) -> None:
-    first, second = (publish(bundle, local) for bundle in bundles[:2])
+    first, second = (publish_bundle(bundle, local) for bundle in bundles[:2])
     with pytest.raises(StoreError, match=r"no version|removed meanwhile|is not whole"):
-        roll_back(Meanwhile(local, lambda: prune(local, keep=0)))
+        roll_back_store(Meanwhile(local, lambda: remove_versions(local, keep=0)))
     assert head(local).live == second and first not in head(local).versions
-    publish(bundles[0], local)
+    publish_bundle(bundles[0], local)
     # all of it is written again
-    assert publish(bundles[1], Meanwhile(local, lambda: prune(local, keep=0))) == second
+    assert publish_bundle(bundles[1], Meanwhile(local, lambda: remove_versions(local, keep=0))) == second
     assert records(live(local, tmp_path / "cache")) == records(Funnel.open(bundles[1]))
 
 
@@ -197,32 +197,32 @@ def test_what_is_removed_meanwhile_does_not_go_live(
 
 @pytest.mark.parametrize("keep", [0, 1, 2, 9])
 def test_the_last_ones_that_were_live_are_kept(bundles: list[Path], store: Store, keep: int) -> None:
-    versions = [publish(bundle, store) for bundle in bundles]
-    roll_back(store, versions[1])
+    versions = [publish_bundle(bundle, store) for bundle in bundles]
+    roll_back_store(store, versions[1])
     order = [versions[n] for n in (1, 3, 2, 0)]
     said: list[str] = []
-    gone = prune(store, keep, said.append)
+    gone = remove_versions(store, keep, said.append)
     assert sorted(gone) == sorted(order[keep + 1 :])
     assert sorted(said) == sorted(f"removed {name}" for name in gone)
     assert [one.version for one in list_versions(store)] == [v for v in versions if v in order[: keep + 1]]
     left = {table.partition("/")[2] for table in store.tables()} - {""}
     assert left == set(order[: keep + 1])
-    assert prune(store, keep) == []
+    assert remove_versions(store, keep) == []
 
 
 def test_a_version_that_is_kept_is_as_it_was(bundles: list[Path], local: Store, tmp_path: Path) -> None:
-    first = publish(bundles[0], local)
+    first = publish_bundle(bundles[0], local)
     put(local, bundles[0], item(3, 99, worth=1.0))
-    publish(bundles[1], local)
-    prune(local)
-    assert roll_back(local) == first
+    publish_bundle(bundles[1], local)
+    remove_versions(local)
+    assert roll_back_store(local) == first
     assert worths(live(local, tmp_path / "cache"))[99] == 1
 
 
 def test_what_is_gone_can_be_published_again(bundles: list[Path], store: Store, tmp_path: Path) -> None:
-    first, _ = (publish(bundle, store) for bundle in bundles[:2])
-    assert prune(store, keep=0) == [first]
-    assert publish(bundles[0], store) == first
+    first, _ = (publish_bundle(bundle, store) for bundle in bundles[:2])
+    assert remove_versions(store, keep=0) == [first]
+    assert publish_bundle(bundles[0], store) == first
     assert records(live(store, tmp_path / "cache")) == records(Funnel.open(bundles[0]))
 
 
@@ -234,7 +234,7 @@ def stopped(store: Store, bundle: Path) -> str:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        publish(bundle, Refusing(store, lambda: None))
+        publish_bundle(bundle, Refusing(store, lambda: None))
     return Bundle.open(bundle).manifest.content
 
 
@@ -244,18 +244,18 @@ def age(store: Store, version: str, ms: int) -> None:
 
 
 def test_what_is_half_written_goes_once_it_is_old(bundles: list[Path], store: Store) -> None:
-    version = publish(bundles[0], store)
+    version = publish_bundle(bundles[0], store)
     half = stopped(store, bundles[1])
     age(store, half, ABANDONED - 60_000)
-    assert prune(store) == []
+    assert remove_versions(store) == []
     assert [one.version for one in list_versions(store)] == [version, half]
     age(store, half, 60_001)
-    assert prune(store) == [half]
+    assert remove_versions(store) == [half]
     assert [one.version for one in list_versions(store)] == [version]
 
 
 def test_who_goes_on_with_an_old_one_is_not_disturbed(bundles: list[Path], local: Store) -> None:
-    publish(bundles[0], local)
+    publish_bundle(bundles[0], local)
     half = stopped(local, bundles[1])
     age(local, half, 2 * ABANDONED)
 
@@ -263,10 +263,10 @@ def test_who_goes_on_with_an_old_one_is_not_disturbed(bundles: list[Path], local
         """All is written; somebody tidies up just before it is verified."""
 
         def scan(self, table: str) -> Any:
-            assert not table.startswith("items/") or prune(local) == []
+            assert not table.startswith("items/") or remove_versions(local) == []
             return self._store.scan(table)
 
-    assert publish(bundles[1], Pruned(local, lambda: None)) == half
+    assert publish_bundle(bundles[1], Pruned(local, lambda: None)) == half
     assert head(local).live == half
 
 
@@ -281,15 +281,15 @@ def entries(store: Store) -> list[int]:
 def test_the_journal_keeps_what_a_later_version_needs(
     bundles: list[Path], store: Store, tmp_path: Path
 ) -> None:
-    publish(bundles[0], store)
+    publish_bundle(bundles[0], store)
     put(store, bundles[0], item(3, 97, worth=1.0))
     bundle = later(tmp_path, 5)  # read now, published at the end
     put(store, bundles[0], item(3, 98, worth=2.0))
-    publish(bundles[1], store)
-    prune(store, keep=0)
+    publish_bundle(bundles[1], store)
+    remove_versions(store, keep=0)
     put(store, bundles[1], item(3, 99, worth=3.0))
-    prune(store, keep=0)
-    publish(bundle, store)
+    remove_versions(store, keep=0)
+    publish_bundle(bundle, store)
     found = live(store, tmp_path / "cache")
     assert worths(found) == dict.fromkeys(range(16), 5.0) | {98: 2.0, 99: 3.0}
     assert records(found) == records(
@@ -299,42 +299,42 @@ def test_the_journal_keeps_what_a_later_version_needs(
 
 
 def test_the_journal_loses_what_every_version_has(bundles: list[Path], store: Store, tmp_path: Path) -> None:
-    first = publish(bundles[0], store)
+    first = publish_bundle(bundles[0], store)
     put(store, bundles[0], item(3, 97, worth=1.0))
     put(store, bundles[0], item(3, 98, worth=2.0))
     second = later(tmp_path, 5)
     put(store, bundles[0], item(3, 99, worth=3.0))
-    publish(second, store)
-    prune(store)
+    publish_bundle(second, store)
+    remove_versions(store)
     assert entries(store) == [4, 5] and head(store).journal_from == 4
     # nothing of it was needed any more
     assert worths(live(store, tmp_path / "cache")) == dict.fromkeys(range(16), 5.0) | {99: 3.0}
-    assert roll_back(store) == first
+    assert roll_back_store(store) == first
     assert worths(live(store, tmp_path / "cache")) == worths(Funnel.open(bundles[0])) | {
         97: 1.0,
         98: 2.0,
         99: 3.0,
     }
     put(store, bundles[0], item(3, 96, worth=4.0))
-    third = publish(later(tmp_path, 6), store)
-    prune(store, keep=0)
+    third = publish_bundle(later(tmp_path, 6), store)
+    remove_versions(store, keep=0)
     assert entries(store) == [] and head(store).journal_from == head(store).seq + 1
-    assert prune(store) == []
+    assert remove_versions(store) == []
     assert head(store).live == third
 
 
 def test_a_bundle_older_than_the_journal_is_told(bundles: list[Path], local: Store, tmp_path: Path) -> None:
-    publish(bundles[0], local)
+    publish_bundle(bundles[0], local)
     put(local, bundles[0], item(3, 97, worth=1.0))
-    publish(later(tmp_path, 5), local)
-    prune(local, keep=0)
+    publish_bundle(later(tmp_path, 5), local)
+    remove_versions(local, keep=0)
     said: list[str] = []
-    publish(bundles[1], local, said.append)
+    publish_bundle(bundles[1], local, said.append)
     (line,) = said
     assert "are in the journal no more: those that it lacks must be put in again" in line
     said.clear()
-    roll_back(local, report=said.append)
-    roll_back(local, report=said.append)
+    roll_back_store(local, report=said.append)
+    roll_back_store(local, report=said.append)
     assert said == []
 
 
@@ -367,7 +367,7 @@ def test_the_commands_go_back_and_tidy_up(
     code, out, err = run_corank(capsys, "store", "prune", url)
     assert (code, out) == (1, "")
     assert err == f"error: {url}: nothing is live; `corank publish` makes a bundle live\n"
-    versions = [publish(bundle, local) for bundle in bundles[:3]]
+    versions = [publish_bundle(bundle, local) for bundle in bundles[:3]]
     code, out, err = run_corank(capsys, "store", "rollback", url, "none")
     assert (code, out, err) == (
         1,
