@@ -63,7 +63,7 @@ def total(names: Sequence[str]) -> TotalLoss:
         ["click"],
         {stage.name: stage.labels for stage in STAGES},
         {stage.name: stage.keep for stage in STAGES},
-        towers=["prerank"],
+        with_vectors=["prerank"],
     )
     found = TotalLoss([*PLAIN, *(ADDED[name] for name in names)], scope)
     found.check()

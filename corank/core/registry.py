@@ -152,6 +152,17 @@ def load_plugins(modules: Sequence[str], folder: Path | None = None) -> None:
             where = f" and in {folder}" if folder is not None else ""
             raise PluginError(f"plugins: no module '{name}' on the Python path{where}")
         _imported(f"plugins: '{name}'", partial(importlib.import_module, name))
+        _refuse_another(name, folder)
+
+
+def _refuse_another(name: str, folder: Path | None) -> None:
+    """Raise PluginError if a module was imported from elsewhere, though the folder holds one of the name."""
+    beside = folder and folder.absolute().joinpath(*name.split(".")).with_suffix(".py")
+    loaded = Path(sys.modules[name].__file__ or "")
+    if beside and beside.is_file() and not beside.samefile(loaded):
+        raise PluginError(
+            f"plugins: '{name}' is {loaded}, which was found first, and not {beside}; give one another name"
+        )
 
 
 def load_environment_plugins() -> None:

@@ -33,7 +33,7 @@ class FunnelSpec:
     """Stage or teacher → the labels that it predicts, in the order of the cascade."""
     keep: Mapping[str, int] = field(default_factory=dict)
     """Stage → its quota."""
-    towers: Sequence[str] = ()
+    with_vectors: Sequence[str] = ()
     """The stages that have query and item vectors."""
     scores: Sequence[str] = ()
     """The logged scores, `data.scores`."""

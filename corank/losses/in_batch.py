@@ -49,10 +49,10 @@ class InBatchLoss(Loss):
 
     def check(self, funnel: FunnelSpec, key: str) -> None:
         funnel.check_label(self.stage, self.label, f"{key}.stage")
-        if self.stage not in funnel.towers:
+        if self.stage not in funnel.with_vectors:
+            such_as = f", such as {funnel.with_vectors[0]}" if funnel.with_vectors else ", of model: towers"
             raise ConfigError(
-                f"{key}.stage: '{self.stage}' is an mlp and has no vectors of queries and items; "
-                f"name a stage of model: towers{', such as ' + funnel.towers[0] if funnel.towers else ''}"
+                f"{key}.stage: '{self.stage}' has no vectors of queries and items; name a stage that has{such_as}"
             )
 
     def population(self, funnel: FunnelSpec) -> Population:

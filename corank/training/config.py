@@ -53,7 +53,7 @@ class Config(Settings):
             labels=list(self.data.labels),
             stages={stage.name: list(stage.labels) for stage in [*self.stages, *self.teachers]},
             keep={stage.name: stage.keep for stage in self.stages},
-            towers=self.vector_stages,
+            with_vectors=self.vector_stages,
             scores=list(self.data.scores),
             levelled=self.data.level is not None,
         )

@@ -91,5 +91,5 @@ def test_towers_tell_what_their_logits_are_made_of() -> None:
 
 
 def test_a_ranker_has_no_vectors() -> None:
-    with pytest.raises(ConfigError, match=r"losses\.0\.stage: 'rank' is an mlp .* such as prerank"):
+    with pytest.raises(ConfigError, match=r"losses\.0\.stage: 'rank' has no vectors .* such as prerank"):
         InBatchLoss(kind="in_batch", stage="rank").check(SCOPE, "losses.0")

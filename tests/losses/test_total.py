@@ -167,7 +167,7 @@ def test_three_stages_learn_from_every_loss_at_once(dtype: torch.dtype) -> None:
             ["click"],
             {name: ["click"] for name in names},
             {stage.name: stage.keep for stage in stages},
-            towers=names[:2],
+            with_vectors=names[:2],
         ),
     )
     total.check()

@@ -19,7 +19,7 @@ SCOPE = FunnelSpec(
     ["click"],
     {stage: ["click"] for stage in STAGES},
     keep={"prerank": 3, "rank": 2, "rerank": 1},
-    towers=["prerank"],
+    with_vectors=["prerank"],
     scores=["production"],
 )
 
