@@ -11,6 +11,7 @@ from typing import Any
 
 from corank.bundle.bundle import Bundle
 from corank.bundle.catalogue import write_catalogue
+from corank.bundle.manifest import load_manifest
 from corank.core.errors import DataError
 from corank.core.types import Progress, Report
 from corank.serving.http.replay import ReplayResult, bundle_funnels, replay_log, store_funnels
@@ -41,6 +42,7 @@ def publish(
     Example:
         corank.publish(Path("bundle"), "lmdb:/srv/shop")
     """
+    load_manifest(bundle)  # a folder that cannot be read as a bundle creates no store
     with closing(open_store(store, create=True)) as opened:
         if users is not None:
             count = put_users(users, Bundle.open(bundle), opened)

@@ -7,7 +7,9 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
+import httpx2
 import polars as pl
 import pytest
 
@@ -15,78 +17,135 @@ from corank.datasets.simulate import simulate_world
 from tests.support.http_parity import TOLERANCE
 from tests.support.service import running_service
 
-EXAMPLES = Path(__file__).parents[2] / "examples" / "plugins"
-Command = Callable[..., str]
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples" / "plugins"
 
 pytestmark = pytest.mark.slow
+
+
+class Done(NamedTuple):
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., list[Done]]
+
+COMMANDS = """
+import contextlib, io, json, sys
+from corank.cli.main import main
+
+done = []
+for words in json.load(sys.stdin):
+    sys.argv, out, err, code = ["corank", *words], io.StringIO(), io.StringIO(), 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main()
+        except SystemExit as left:
+            code = int(left.code or 0)
+    done.append([code, out.getvalue(), err.getvalue()])
+print(json.dumps(done))
+"""
+"""Runs commands one after another in one process, which loads torch once."""
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A simulated world with the plug-ins and their config beside its tables."""
     out = tmp_path_factory.mktemp("plugins") / "world"
-    simulate_world(out, requests=600, candidates=30, users=40, items=120)
+    simulate_world(out, requests=400, candidates=30, users=40, items=120)
     for file in [*EXAMPLES.glob("*.py"), EXAMPLES / "plugins.yaml"]:
         shutil.copy(file, out)
     return out
 
 
 @pytest.fixture(scope="module")
-def environment(folder: Path) -> dict[str, str]:
-    """Modules beside the config are found by commands that read no config, too."""
-    path = os.pathsep.join([str(folder), str(EXAMPLES.parents[1]), os.environ.get("PYTHONPATH", "")])
-    return os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+def run(folder: Path) -> Run:
+    """Runs commands in a process of their own, in the folder. The plug-ins are found there."""
 
-
-@pytest.fixture(scope="module")
-def command(folder: Path, environment: dict[str, str]) -> Command:
-    """Runs `corank` in a process of its own and returns what it prints."""
-
-    def run(*arguments: object, code: int = 0) -> str:
-        words = [sys.executable, "-m", "corank", *map(str, arguments)]
-        done = subprocess.run(words, capture_output=True, text=True, cwd=folder, env=environment, check=False)
-        assert done.returncode == code, done.stderr
-        assert "Traceback" not in done.stderr
-        return done.stderr if code else done.stdout
+    def run(*commands: list[object], **environment: str) -> list[Done]:
+        process = subprocess.run(
+            [sys.executable, "-c", COMMANDS],
+            input=json.dumps([[str(word) for word in words] for words in commands]),
+            env=os.environ
+            | {"PYTHONPATH": f"{ROOT}{os.pathsep}{folder}", "OMP_NUM_THREADS": "1"}
+            | environment,
+            capture_output=True,
+            text=True,
+            cwd=folder,
+            check=False,
+        )
+        assert process.returncode == 0, process.stderr
+        done = [Done(*one) for one in json.loads(process.stdout)]
+        assert not any("Traceback" in one.err for one in done)
+        return done
 
     return run
 
 
-NARROW = ["--set", "stages.0.keep=18", "--set", "stages.1.keep=6", "--set", "train.requests=64"]
-WITH = ["--plugin", "cyclical_time"]
-STORE = ["--plugin", "cyclical_time", "--plugin", "folder_store"]
+def outputs(done: list[Done]) -> list[str]:
+    """What commands printed; all must have succeeded."""
+    for one in done:
+        assert one.code == 0, one.err
+    return [one.out for one in done]
+
+
+NARROW: list[object] = [
+    *("--set", "stages.0.keep=18", "--set", "stages.1.keep=6", "--set", "train.requests=64"),
+    *("--set", "stages.0.factors=4", "--set", "stages.1.factors=4"),
+]
 
 
 @pytest.fixture(scope="module")
-def bundle(command: Command, folder: Path) -> Path:
-    """Trained and exported."""
-    command("train", "plugins.yaml", "--run", "run", *NARROW)
-    command("export", "run", "bundle")
-    return folder / "bundle"
+def trained(run: Run, folder: Path) -> dict[str, str]:
+    """What each command says of a run and of its bundle; plug-ins come from the config alone."""
+    commands: dict[str, list[object]] = {
+        "check": ["check", "plugins.yaml"],
+        "train": ["train", "plugins.yaml", "--run", "run", *NARROW],
+        "evaluate": ["evaluate", "run", "--json"],
+        "tables": ["evaluate", "run"],
+        "export": ["export", "run", "bundle"],
+        "request": ["request", "run"],
+    }
+    said = dict(zip(commands, outputs(run(*commands.values())), strict=True))
+    (folder / "request.json").write_text(said["request"], encoding="utf-8")
+    return said
 
 
-def test_a_metric_stops_training_and_is_evaluated(command: Command, bundle: Path) -> None:
-    document = json.loads(command("evaluate", "run", "--json"))
+def test_a_metric_stops_training_and_is_evaluated(trained: dict[str, str]) -> None:
+    document = json.loads(trained["evaluate"])
     for stage in ("prerank", "rank"):
         figures = document["stages"][stage]["exposed"]["click"]
         assert 0 < figures["average_precision"] <= 1
         low, high = document["interval"]["stages"][stage]["exposed"]["click"]["average_precision"]
         assert low <= figures["average_precision"] <= high
-    assert "average_precision" in command("evaluate", "run")
+    assert "average_precision" in trained["tables"]
 
 
-def test_a_bundle_ranks(command: Command, bundle: Path, folder: Path) -> None:
-    request = command("request", "run")
-    assert "hour" in json.loads(request)["context"]
-    (folder / "request.json").write_text(request, encoding="utf-8")
-    answer = json.loads(command(*WITH, "rank", "bundle", "request.json", "--json"))
+def test_a_feature_is_listed_and_asked_for(trained: dict[str, str]) -> None:
+    assert "cyclical" in trained["check"]
+    assert "hour" in json.loads(trained["request"])["context"]
+
+
+def test_a_bundle_is_read_with_the_plugins_that_the_user_names(
+    trained: dict[str, str], run: Run, folder: Path
+) -> None:
+    manifest = json.loads((folder / "bundle" / "manifest.json").read_text(encoding="utf-8"))
+    assert "cyclical_time" in manifest["plugins"]
+    # the bundle's word is not enough, even where the plug-in is at hand
+    rank: list[object] = ["rank", "bundle", "request.json", "--json"]
+    absent, published = run(rank, ["publish", "bundle", "lmdb:absent"])
+    for one in (absent, published):
+        assert one.code == 1 and "unknown kind 'cyclical'" in one.err
+        assert "needs the plug-in" in one.err and "--plugin cyclical_time" in one.err
+    assert not (folder / "absent").exists()
+    (named,) = outputs(run(["--plugin", "cyclical_time", *rank]))
+    (by_environment,) = outputs(run(rank, CORANK_PLUGINS="cyclical_time"))
+    answer = json.loads(named)
     assert len(answer["items"]) == 6 and answer["missing"] == answer["unknown"] == []
-
-
-def test_a_bundle_names_the_plugin_that_it_lacks(command: Command, bundle: Path, folder: Path) -> None:
-    (folder / "any.json").write_text("{}", encoding="utf-8")
-    told = command("rank", "bundle", "any.json", code=1)
-    assert "cyclical" in told and "--plugin" in told
+    assert json.loads(by_environment) == answer
 
 
 PARITY = """
@@ -99,37 +158,34 @@ print(found["scores"], found["largest"])
 """
 
 
-def test_a_store_is_published_to_and_serves_what_was_evaluated(
-    command: Command,
-    bundle: Path,
-    folder: Path,
-    environment: dict[str, str],
-    monkeypatch: pytest.MonkeyPatch,
+def test_a_store_serves_what_was_evaluated(
+    trained: dict[str, str], run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    command(*STORE, "publish", "bundle", f"folder:{folder / 'store'}")
-    assert "live" in command(*STORE, "store", "ls", f"folder:{folder / 'store'}")
-    monkeypatch.setenv("PYTHONPATH", environment["PYTHONPATH"])
+    plugins = ["--plugin", "cyclical_time", "--plugin", "folder_store"]
+    address = f"folder:{folder / 'store'}"
+    _, listed = outputs(run([*plugins, "publish", "bundle", address], [*plugins, "store", "ls", address]))
+    assert "live" in listed
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{folder}")
     monkeypatch.setenv("CORANK_PLUGINS", "cyclical_time,folder_store")
-    with running_service(f"folder:{folder / 'store'}", folder / "cache") as (url, _):
+    with running_service(address, folder / "cache", workers=2) as (url, _):
+        content = (folder / "request.json").read_bytes()
+        assert len(httpx2.post(f"{url}/rank", content=content).json()["items"]) == 6
         script = [sys.executable, "-c", PARITY, url]
-        done = subprocess.run(
-            script, capture_output=True, text=True, cwd=folder, env=environment, check=False
-        )
+        done = subprocess.run(script, capture_output=True, text=True, cwd=folder, check=False)
     assert done.returncode == 0, done.stderr
     scores, largest = done.stdout.split()
     assert int(scores) == 20 * (30 + 18)
     assert float(largest) < TOLERANCE
 
 
-def test_a_study_compares_by_the_metric(command: Command, bundle: Path) -> None:
-    narrow = ["--set", "stages.0.factors=4", "--set", "stages.1.factors=4", *NARROW]
-    budget = ["--questions", "6", "--rates", "1", "--seeds", "1", "--out", "study"]
-    document = json.loads(command("study", "plugins.yaml", *budget, *narrow, "--json"))
-    assert any("average precision" in title for title in document["metrics"].values())
+def test_a_study_compares_by_the_metric(trained: dict[str, str], run: Run) -> None:
+    budget = ["--questions", "6", "--rates", "1", "--seeds", "1", "--out", "study", "--set", "train.epochs=1"]
+    (document,) = outputs(run(["study", "plugins.yaml", *budget, *NARROW, "--json"]))
+    assert any("average precision" in title for title in json.loads(document)["metrics"].values())
 
 
-def test_an_importer_makes_a_config_that_trains(command: Command, folder: Path) -> None:
-    log = pl.DataFrame(
+def test_an_importer_makes_a_config_that_trains(run: Run, folder: Path) -> None:
+    pages = pl.DataFrame(
         {
             "time": [f"2026-03-{day:02}T10:00:00" for day in range(1, 9) for _ in range(12)],
             "user": [n % 7 for n in range(96)],
@@ -140,15 +196,17 @@ def test_an_importer_makes_a_config_that_trains(command: Command, folder: Path) 
             ],
         }
     )
-    log.write_ndjson(folder / "pages.jsonl")
-    assert "pages" in command("--plugin", "page_log", "import", "--help")
-    command("--plugin", "page_log", "import", "pages", "pages.jsonl", "imported", "--days", 2)
-    command("train", "imported/config.yaml")
-    document = json.loads(command("evaluate", "imported/runs/pages", "--json"))
-    assert document["candidates"] == 2 * 12 * 4
-
-
-def test_an_importer_names_what_is_wrong(command: Command, folder: Path) -> None:
+    pages.write_ndjson(folder / "pages.jsonl")
     (folder / "bad.jsonl").write_text("{]", encoding="utf-8")
-    told = command("--plugin", "page_log", "import", "pages", "bad.jsonl", "nothing", code=1)
-    assert "bad.jsonl: no log of pages" in told and not (folder / "nothing").exists()
+    importing: list[object] = ["import", "pages"]
+    listed, _, _, evaluated, bad = run(
+        ["import", "--help"],
+        [*importing, "pages.jsonl", "imported", "--days", 2],
+        ["train", "imported/config.yaml"],
+        ["evaluate", "imported/runs/pages", "--json"],
+        [*importing, "bad.jsonl", "nothing"],
+        CORANK_PLUGINS="page_log",
+    )
+    assert "pages" in listed.out
+    assert json.loads(evaluated.out)["candidates"] == 2 * 12 * 4
+    assert bad.code == 1 and "bad.jsonl: no log of pages" in bad.err and not (folder / "nothing").exists()

@@ -27,7 +27,7 @@ from corank.datasets.simulate import simulate_world
 from corank.training.run import Run
 from tests.support.simulated_runs import Silent
 
-simulate(Path("world"), requests=400, candidates=30, users=40, items=120)
+simulate_world(Path("world"), requests=400, candidates=30, users=40, items=120)
 overrides = [
     "plugins=[difference, focal, linear, mrr]",
     "features.gap={kind: difference, of: [price, activity]}",

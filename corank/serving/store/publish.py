@@ -52,7 +52,7 @@ def publish_bundle(
 
     Example:
         with closing(open_store("lmdb:store", create=True)) as store:
-            publish(Path("bundle"), store)
+            publish_bundle(Path("bundle"), store)
     """
     bundle = Bundle.open(path)
     version, funnel = bundle.manifest.content, Funnel(bundle)
