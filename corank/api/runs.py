@@ -78,7 +78,7 @@ def train(
         watcher: receives losses and validation figures while it trains.
         overrides: `a.b=value` changes of the config.
         resume: continue from the latest checkpoint of the folder, if there is one.
-        overwrite: begin anew in a folder that holds a training.
+        overwrite: replace a training that the folder holds.
         folder: of the run; `runs/NAME` beside the config unless given.
         report: takes a line if it packs.
 

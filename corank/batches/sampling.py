@@ -2,7 +2,7 @@
 
 Candidates come from the levels of the log and from two sources beyond it: the items of the batch's other requests, and
 the catalogue. Every loss declares how many of each it wants of a request. A batch reads what some loss wants, in an
-order that is drawn anew each epoch; each loss takes the first of that order. The same seed draws the same candidates.
+order that is drawn again each epoch; each loss takes the first of that order. The same seed draws the same candidates.
 
 Letters: C candidates.
 """

@@ -77,7 +77,7 @@ def _fill(
     records: ItemRecords,
     priors: PriorSnapshots,
 ) -> None:
-    """Write all parts of the content: those of the model as they are, the others anew."""
+    """Write all parts of the content: copy those of the model, renew the others."""
     for part in manifest.parts:
         if not part.startswith(("items/", "priors/", "retrieval/")):
             (content / part).parent.mkdir(parents=True, exist_ok=True)

@@ -30,7 +30,7 @@ class DistillLoss(Loss):
 
     `listwise`: L = KL(softmax z_t ‖ softmax z_s) of each request's list. Source: Cao et al., ListNet, ICML 2007.
 
-    `pairwise`: the teacher's order of a request is cut into `chunks`, and a candidate drawn of each, anew in each
+    `pairwise`: the teacher's order of a request is cut into `chunks`, and a candidate drawn of each, again in each
     step; L = Σ w_ab softplus(z_s[b] − z_s[a]) / Σ w_ab over the drawn, a of an earlier chunk than b. w_ab is what
     DCG loses if the two swap ranks; the gain falls by 1 a chunk. Source of the idea: COPR, arXiv 2306.03516.
 

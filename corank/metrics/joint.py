@@ -33,7 +33,7 @@ def cascade_ranks(requests: Requests, stages: Sequence[Numbers], quotas: Sequenc
 
 
 def rerank(requests: Requests, rank: Longs, quota: int, scores: Numbers) -> Longs:
-    """Rank anew the first `quota` of each request by `scores` (C,); the others keep their `rank` (C,)."""
+    """Re-rank the first `quota` of each request by `scores` (C,); the others keep their `rank` (C,)."""
     kept = np.flatnonzero(rank < quota)
     survivors = Requests(np.append(0, np.cumsum(np.minimum(requests.size, quota))), requests.user)
     rank = rank.copy()

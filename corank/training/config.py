@@ -88,7 +88,7 @@ class Config(Settings):
                 }
                 known = [*TrainSettings.model_fields, *sorted(names)]
                 strange = [key for key in train if key not in known]
-                # stages that are themselves wrong are told of instead
+                # errors in the stages themselves are reported instead
                 if strange and names and len(names) == len(stages):
                     raise ConfigError(f"train: {describe_unknown(strange[0], known)}")
         return value

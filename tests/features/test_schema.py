@@ -263,7 +263,7 @@ def test_an_attribute_of_items_is_embedded() -> None:
 
 def test_a_name_has_no_dot() -> None:
     assert refused("a.b", {"side": "user", "kind": "id"}) == (
-        "features.a.b: a name has no dot, which `HISTORY.FEATURE` is told by"
+        "features.a.b: a name must not contain a dot, which is reserved for `HISTORY.FEATURE`"
     )
 
 

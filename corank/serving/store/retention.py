@@ -99,7 +99,7 @@ def remove_versions(store: Store, keep: int = 1, report: Report = lambda line: N
         stay = [name for name in order if name == state.live] + [n for n in order if n != state.live][:keep]
         after = _trim(store, state, {name: v for name, v in state.versions.items() if name in stay})
         keys = [journal_key(seq) for seq in range(state.journal_from, after.journal_from)]
-        # without the note of its progress, a removed version that is published again starts anew
+        # without the note of its progress, a removed version that is published again starts from its first record
         notes = {f"parts/{name}": [PROGRESS] for name in order if name not in stay}
         if after == state or store.swap(raw, after.to_bytes(), gone={JOURNAL: keys} | notes):
             break
