@@ -61,7 +61,9 @@ class Schema:
     def __post_init__(self) -> None:
         for name, feature in self.features.items():
             if "." in name:
-                raise ConfigError(f"features.{name}: a name must not contain a dot, which is reserved for `HISTORY.FEATURE`")
+                raise ConfigError(
+                    f"features.{name}: a name must not contain a dot, which is reserved for `HISTORY.FEATURE`"
+                )
             feature.check(name, self)
 
     # Operands of derived features

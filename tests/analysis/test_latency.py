@@ -18,6 +18,8 @@ from tests.support.encoded_batches import SCHEMA
 from tests.support.random_worlds import DERIVED
 from tests.support.shared import shared_case
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def case() -> Case:

@@ -32,6 +32,8 @@ from corank.core.files import read_array, write_array
 from corank.core.settings import validate
 from corank.core.types import Floats
 
+pytestmark = pytest.mark.slow
+
 KINDS = ["ivf", "hnsw"]
 FLAT = IndexTuning(index="flat", k=10, recall=1)
 
@@ -198,7 +200,6 @@ def test_rows_that_tie_for_the_last_place_count_alike() -> None:
     assert scores.tolist() == [2] * 3 + [1] * 7
 
 
-@pytest.mark.slow
 def test_more_asked_for_or_fewer_allowed_keeps_the_recall(wide: Retriever) -> None:
     _, queries = clustered(EXACT + 10_000, 8)
     items = len(wide.vectors)
@@ -429,7 +430,6 @@ def test_wrong_settings_are_named(key: str, value: object, told: str) -> None:
     assert str(caught.value) == f"a.yaml: {told}"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("first, second", [("torch", "faiss"), ("faiss", "torch")])
 def test_torch_and_faiss_share_a_process(first: str, second: str) -> None:
     """Each brings an OpenMP of its own."""

@@ -55,7 +55,7 @@ folder = Path(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
 data = DataSettings.model_validate_json((folder / "data.json").read_text())
 try:
-    pack(data, Schema({"item": IdFeature(side="item", kind="id")}), folder, folder / "packed")
+    pack_log(data, Schema({"item": IdFeature(side="item", kind="id")}), folder, folder / "packed")
 except DataError as error:
     print(error)
 """

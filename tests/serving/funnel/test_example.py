@@ -13,6 +13,8 @@ from tests.support.cases import Case
 from tests.support.random_worlds import DERIVED, LONG, RICH, Drawn, drawn_worlds
 from tests.support.shared import shared_case
 
+pytestmark = pytest.mark.slow
+
 
 def assert_ranked(case: Case) -> None:
     for seed in range(3):
@@ -30,7 +32,6 @@ def test_it_is_ranked_and_lacks_nothing(drawn: Drawn) -> None:
 
 
 # no shrinking: each try is an export
-@pytest.mark.slow
 @settings(
     max_examples=5,
     deadline=None,

@@ -25,6 +25,8 @@ from tests.support.command_line import run_corank
 from tests.support.shared import derived
 from tests.support.stores import KINDS, answers, item, opened, records, worths
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def first() -> Path:
@@ -364,7 +366,6 @@ def test_a_damaged_record_that_the_journal_has_not_goes(first: Path, local: Stor
 # At once
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("same", [True, False])
 def test_two_publish_at_once(
     first: Path, second: Path, store: Store, tmp_path: Path, in_blocks: None, same: bool
@@ -386,7 +387,6 @@ def test_two_publish_at_once(
         assert records(found) == records(Funnel.open(path))
 
 
-@pytest.mark.slow
 def test_what_came_since_the_items_were_read_is_in_the_new_version(
     first: Path, store: Store, tmp_path: Path
 ) -> None:
@@ -416,7 +416,6 @@ def test_what_came_since_the_items_were_read_is_in_the_new_version(
     )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("times", [1, 3])
 def test_what_comes_just_before_the_swap_is_in_it(
     first: Path, second: Path, store: Store, tmp_path: Path, times: int
