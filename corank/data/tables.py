@@ -69,7 +69,7 @@ class Table:
 
     @classmethod
     def scan(cls, name: str, source: str | list[str], base: Path) -> Self:
-        """Open a table of Parquet, CSV or Feather files, as their names end. Raises DataError if that fails."""
+        """Open a table of Parquet, CSV or Feather files, by their endings. Raises DataError if that fails."""
         paths = files(source, base)
         formats = {
             next((f for end, f in _FORMATS.items() if path.lower().endswith(end)), None) for path in paths

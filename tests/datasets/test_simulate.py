@@ -20,6 +20,8 @@ from corank.features.kinds.number import NumberFeature
 from corank.features.log_schema import DataSettings
 from corank.features.schema import Schema
 
+pytestmark = pytest.mark.slow
+
 SMALL: dict[str, Any] = {"requests": 300, "candidates": 20, "users": 20, "items": 80}
 
 

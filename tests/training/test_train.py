@@ -20,6 +20,8 @@ from corank.training.run import Run
 from tests.support.interruptions import Interrupting, StoppedError, same
 from tests.support.simulated_runs import Silent, trained_run
 
+pytestmark = pytest.mark.slow
+
 SMALL = ("train.requests=24", "train.epochs=2")
 HARD = (
     "stages.0.dropout=0.2",
@@ -37,7 +39,6 @@ def scalars(run: Run) -> dict[str, list[tuple[int, float]]]:
     return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
-@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(world: Path, tmp_path: Path) -> None:
     config = world / "config.yaml"
     one, two = (trained_run(config, tmp_path / name, *SMALL, *HARD) for name in ("one", "two"))
@@ -48,7 +49,6 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(world: Path, 
     assert not torch.equal(ours["stages.rank.first.weight"], theirs["stages.rank.first.weight"])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("table", ["rowwise_adagrad", "lazy_adam"])
 @pytest.mark.parametrize("average", [None, 0.95])
 def test_an_interrupted_run_ends_as_an_unbroken_one(
@@ -72,7 +72,6 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(
     assert same(resumed, unbroken) and same(resumed, unbroken, "latest") and same(resumed, unbroken, "best")
 
 
-@pytest.mark.slow
 def test_the_events_of_a_resumed_run_are_those_of_an_unbroken_one(world: Path, tmp_path: Path) -> None:
     config, overrides = world / "config.yaml", [*SMALL, *HARD]
     unbroken = trained_run(config, tmp_path / "unbroken", *overrides)
@@ -85,7 +84,6 @@ def test_the_events_of_a_resumed_run_are_those_of_an_unbroken_one(world: Path, t
     assert ours == theirs
 
 
-@pytest.mark.slow
 def test_a_killed_run_ends_as_an_unbroken_one(world: Path, tmp_path: Path) -> None:
     config, folder = world / "config.yaml", tmp_path / "killed"
     overrides = [*SMALL, *HARD, "train.average=0.9", "train.epochs=8", "train.checkpoint_every=3"]
@@ -117,7 +115,6 @@ def test_resuming_a_finished_run_changes_nothing(world: Path, tmp_path: Path) ->
     assert {path: path.read_bytes() for path in run.folder.glob("*.safetensors")} == before
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("metric", "sign"), [("rank.click.auc", 1), ("prerank.click.logloss", -1)])
 def test_early_stopping_keeps_the_best_epoch(world: Path, tmp_path: Path, metric: str, sign: int) -> None:
     config = world / "config.yaml"
@@ -135,7 +132,6 @@ def test_early_stopping_keeps_the_best_epoch(world: Path, tmp_path: Path, metric
     assert short.config.train.early_stop is None
 
 
-@pytest.mark.slow
 def test_the_average_is_what_is_shipped(world: Path, tmp_path: Path) -> None:
     """At a decay near 0 the average is the newest weights; at one near 1 it stays at the first."""
     config = world / "config.yaml"

@@ -27,6 +27,8 @@ from tests.support.service import running_service
 from tests.support.shared import derived
 from tests.support.store_conformance import StoreConformance
 
+pytestmark = pytest.mark.slow
+
 PLUGIN = "examples.plugins.folder_store"
 
 
@@ -126,7 +128,6 @@ def test_a_missing_client_library_is_named_when_a_store_is_opened(
         open_store(url)
 
 
-@pytest.mark.slow
 def test_commands_take_the_store_of_a_plug_in(
     trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -155,7 +156,6 @@ def test_commands_take_the_store_of_a_plug_in(
     assert run_corank(capsys, "store", "prune", url, "--keep", "0")[0] == 0
 
 
-@pytest.mark.slow
 def test_a_store_of_a_plug_in_that_is_not_loaded_is_refused(tmp_path: Path) -> None:
     code = "import sys, corank; corank.store_versions(sys.argv[1])"
     done = subprocess.run(

@@ -24,6 +24,8 @@ from tests.support.cases import Case
 from tests.support.shared import derived
 from tests.support.stores import KINDS, answers, item, opened, records, worths
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def case() -> Case:
@@ -50,7 +52,6 @@ def local(tmp_path: Path) -> Iterator[Store]:
 # A bundle by way of a store
 
 
-@pytest.mark.slow
 def test_every_request_is_answered_as_by_the_bundle(
     case: Case, bundle: Path, store: Store, tmp_path: Path
 ) -> None:
@@ -80,7 +81,6 @@ def test_a_damaged_copy_is_fetched_anew(case: Case, bundle: Path, local: Store, 
     assert answers(Funnel(fetch_bundle(local, version, tmp_path / "cache"))) == answers(case.funnel)
 
 
-@pytest.mark.slow
 def test_a_cache_keeps_what_was_asked_for_last(bundle: Path, local: Store, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     (cache / "mine").mkdir(parents=True)
@@ -290,7 +290,6 @@ class History:
         return held
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_every_reader_sees_the_state_of_the_change_that_it_names(
     case: Case, local: Store, tmp_path: Path, seed: int
