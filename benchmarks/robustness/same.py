@@ -8,10 +8,7 @@ refuse them with a remedy.
 
 import argparse
 import json
-import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,39 +20,11 @@ from safetensors.numpy import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from benchmarks import harness
+from benchmarks.checkout import Checkout, base_checkout
 
-ROOT = Path(__file__).parents[2]
-PROGRAM = """
-try:
-    from corank.cli.main import main
-except ImportError:
-    from corank.cli import main
-main()
-"""
 NARROW = ("train.requests=64", "train.epochs=2", "train.average=0.9")
 KUAIRAND = ("train.requests=256",)
 EXAMPLES = ("features", "three_stages")
-
-
-@dataclass(frozen=True)
-class Checkout:
-    """The code of one commit, run as a program."""
-
-    root: Path
-
-    def run(self, *arguments: object) -> subprocess.CompletedProcess[str]:
-        # one thread: the order of sums is then the code's own
-        environment = os.environ | {"PYTHONPATH": str(self.root), "OMP_NUM_THREADS": "1"}
-        # -P: not the code of the current folder
-        command = [sys.executable, "-P", "-c", PROGRAM, *map(str, arguments)]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-
-    def output(self, *arguments: object) -> str:
-        """What a command prints. Raises RuntimeError if it fails."""
-        done = self.run(*arguments)
-        if done.returncode:
-            raise RuntimeError(f"{self.root}: {arguments}: exit {done.returncode}: {done.stderr}")
-        return done.stdout
 
 
 @dataclass(frozen=True)
@@ -159,15 +128,11 @@ def main() -> None:
     parser.add_argument("--only", action="append", metavar="CASE", help="some cases: simulated, features, …")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        old = folder / "base"
-        subprocess.run(["git", "-C", ROOT, "worktree", "add", "--detach", "-f", old, arguments.base],
-                       check=True, capture_output=True)  # fmt: skip
-        try:
-            figures = measure(Checkout(old), Checkout(ROOT), folder, arguments.kuairand, arguments.only)
-        finally:
-            subprocess.run(["git", "-C", ROOT, "worktree", "remove", "--force", old], check=True)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        base_checkout(Path(folder), arguments.base) as (base, new),
+    ):
+        figures = measure(base, new, Path(folder), arguments.kuairand, arguments.only)
     harness.report("same", figures, {"same": ("==", 1)}, arguments.json)
 
 
