@@ -1,7 +1,7 @@
-"""What derived kinds share: two operands under `of`, and a number that is scaled or cut into buckets."""
+"""What derived kinds share: two operands under `of`, a number that is scaled or cut into buckets, arithmetic."""
 
 from abc import ABC
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Annotated, ClassVar, Self
 
 import numpy as np
@@ -10,7 +10,9 @@ from pydantic import PositiveInt, model_validator
 
 from corank.core.types import Doubles, Hashes
 from corank.features.encoding import Column, Encoder
-from corank.features.feature_kind import DerivedFeature, Storage
+from corank.features.feature_kind import DerivedFeature, Storage, Use
+from corank.features.operand_rows import OperandRows
+from corank.features.priors import PointInTime
 from corank.features.scale import Bucket, Scale, Scaling, to_numbers
 from corank.features.training_values import TrainingValues
 
@@ -73,3 +75,22 @@ class ScaledFeature(DerivedFeature, ABC):
             return encoder.codes(number)
         assert isinstance(encoder, Scale)
         return encoder.scale(number)
+
+
+class ArithmeticFeature(ScaledFeature, CrossFeature, ABC):
+    """A number computed from two numbers; missing if either is, or if the result is not finite."""
+
+    operands_text: ClassVar[str] = "two features of kind number or bucket"
+    operation: ClassVar[np.ufunc]
+
+    @property
+    def operand_uses(self) -> Sequence[Collection[Use]]:
+        """Two numbers."""
+        return [{"number"}, {"number"}]
+
+    def derive(self, operands: OperandRows, when: PointInTime) -> Doubles:
+        """The result, NaN where it is not finite: (N,)."""
+        first, second = (operands.number(name) for name in self.of)
+        with np.errstate(all="ignore"):
+            found: Doubles = self.operation(first, second)
+        return np.where(np.isfinite(found), found, np.nan)
