@@ -5,7 +5,7 @@ Letters: N rows of one side · d last width of the towers.
 
 import math
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any, Literal, Self, cast
+from typing import Literal, Self, cast
 
 import torch
 from pydantic import Field, model_validator
@@ -17,6 +17,7 @@ from corank.features.input_layout import Layout
 from corank.features.schema import Placement, Schema
 from corank.models.layers import ACTIVATIONS, Columns, activated, linear
 from corank.models.settings import FirstLayer, NetworkSettings, Widths, multiply_widths
+from corank.models.single_label import SingleLabelSettings
 from corank.models.stage_context import StageContext
 from corank.models.stage_model import STAGE_MODELS, VECTOR, StageSettings, VectorModel, role_of
 
@@ -30,7 +31,7 @@ class QueryTower(Settings):
 
 
 @STAGE_MODELS.register("towers")
-class TowersSettings(StageSettings):
+class TowersSettings(SingleLabelSettings):
     """Settings of query and item towers."""
 
     model: Literal["towers"]
@@ -42,17 +43,6 @@ class TowersSettings(StageSettings):
     """Several query towers by name, such as one of the user and one of the context, whose vectors are summed."""
     item_features: list[str] | None = None
     """Features of the item tower; all of the item side unless given."""
-    label: str = "click"
-
-    @property
-    def labels(self) -> list[str]:
-        """The one label that the towers predict."""
-        return [self.label]
-
-    @model_validator(mode="before")
-    @classmethod
-    def _orders_by_its_label(cls, value: Any) -> Any:
-        return {"value": value.get("label", "click")} | value if isinstance(value, dict) else value
 
     @model_validator(mode="after")
     def _equal_last_widths(self) -> Self:

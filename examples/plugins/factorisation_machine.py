@@ -16,32 +16,23 @@ Source: Rendle, Factorization Machines, ICDM 2010.
 Letters: N rows of one side · R requests · C' candidates, rounded up · d factors.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from pydantic import PositiveInt, model_validator
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from corank.features.input_layout import Layout
+from corank.models.single_label import SingleLabelSettings
 from corank.models.stage_io import StageInputs, StageOutput
-from corank.models.stage_model import STAGE_MODELS, VECTOR, StageModel, StageSettings, VectorModel
+from corank.models.stage_model import STAGE_MODELS, VECTOR, StageModel, VectorModel
 
 
-class FactorSettings(StageSettings):
+class FactorSettings(SingleLabelSettings):
     """Settings of both factorisation machines."""
 
     factors: PositiveInt = 16
     """Components of each factor."""
-    label: str = "click"
-
-    @property
-    def labels(self) -> list[str]:
-        return [self.label]
-
-    @model_validator(mode="before")
-    @classmethod
-    def _order_by_label(cls, value: Any) -> Any:
-        return {"value": value.get("label", "click")} | value if isinstance(value, dict) else value
 
 
 class SideTerms(nn.Module):
