@@ -1,7 +1,6 @@
 """What a store serves is what was published and what came since, however a reader got there."""
 
 import shutil
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +21,7 @@ from corank.serving.store.upsert import upsert
 from tests.support.bundle_versions import variant
 from tests.support.cases import Case
 from tests.support.shared import derived
-from tests.support.stores import KINDS, answers, item, opened, records, worths
+from tests.support.stores import answers, item, records, worths
 
 pytestmark = pytest.mark.slow
 
@@ -35,18 +34,6 @@ def case() -> Case:
 @pytest.fixture(scope="module")
 def bundle(case: Case) -> Path:
     return case.base / "bundle"
-
-
-@pytest.fixture(params=KINDS)
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    with opened(request.param, tmp_path) as found:
-        yield found
-
-
-@pytest.fixture
-def local(tmp_path: Path) -> Iterator[Store]:
-    with opened("lmdb", tmp_path) as found:
-        yield found
 
 
 # A bundle by way of a store

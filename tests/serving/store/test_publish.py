@@ -1,7 +1,7 @@
 """Publishing is whole or not at all, whoever stops it, breaks it or comes between."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -23,7 +23,7 @@ from corank.serving.store.upsert import VersionChangedError, upsert
 from tests.support.bundle_versions import variant
 from tests.support.command_line import run_corank
 from tests.support.shared import derived
-from tests.support.stores import KINDS, answers, item, opened, records, worths
+from tests.support.stores import answers, item, opened, records, worths
 
 pytestmark = pytest.mark.slow
 
@@ -36,18 +36,6 @@ def first() -> Path:
 @pytest.fixture(scope="module")
 def second(first: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return variant(first, tmp_path_factory.mktemp("second") / "bundle", 2)
-
-
-@pytest.fixture(params=KINDS)
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    with opened(request.param, tmp_path) as found:
-        yield found
-
-
-@pytest.fixture
-def local(tmp_path: Path) -> Iterator[Store]:
-    with opened("lmdb", tmp_path) as found:
-        yield found
 
 
 @pytest.fixture

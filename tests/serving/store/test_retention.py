@@ -1,7 +1,7 @@
 """Versions are listed, gone back to and removed, and nothing that is needed is lost."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,7 +22,7 @@ from corank.serving.store.version_parts import PROGRESS, read_progress
 from tests.support.bundle_versions import variant
 from tests.support.command_line import run_corank
 from tests.support.shared import derived
-from tests.support.stores import KINDS, item, opened, records, worths
+from tests.support.stores import item, records, worths
 
 pytestmark = pytest.mark.slow
 
@@ -32,18 +32,6 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Of four models, one table of items."""
     folder, first = tmp_path_factory.mktemp("bundles"), derived().base / "bundle"
     return [first, *(variant(first, folder / f"{n}", n) for n in (2, 3, 4))]
-
-
-@pytest.fixture(params=KINDS)
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    with opened(request.param, tmp_path) as found:
-        yield found
-
-
-@pytest.fixture
-def local(tmp_path: Path) -> Iterator[Store]:
-    with opened("lmdb", tmp_path) as found:
-        yield found
 
 
 def head(store: Store) -> StoreState:

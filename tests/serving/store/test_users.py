@@ -1,6 +1,5 @@
 """Users in a store: the newest row of each, as a request would give it."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,24 +15,12 @@ from corank.serving.store.users import UserStore, put_users, user_columns
 from tests.support.command_line import run_corank
 from tests.support.random_worlds import DAY
 from tests.support.shared import derived
-from tests.support.stores import KINDS, opened, requests
+from tests.support.stores import requests
 
 
 @pytest.fixture(scope="module")
 def bundle() -> Bundle:
     return Bundle.open(derived().base / "bundle")
-
-
-@pytest.fixture(params=KINDS)
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    with opened(request.param, tmp_path) as found:
-        yield found
-
-
-@pytest.fixture
-def local(tmp_path: Path) -> Iterator[Store]:
-    with opened("lmdb", tmp_path) as found:
-        yield found
 
 
 def table(path: Path, **columns: Any) -> str:
