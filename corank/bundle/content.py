@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from corank.bundle.manifest import BundleManifest
-from corank.core.files import read_array
+from corank.core.arrays import read_array
 from corank.core.types import Floats
 from corank.data.dataset import prior_folder
 from corank.features.input_layout import Layout

@@ -11,7 +11,7 @@ from typing import Self
 import numpy as np
 import polars as pl
 
-from corank.core.files import read_array, read_frame, read_rows, write_array, write_frame, write_rows
+from corank.core.arrays import read_array, read_frame, read_rows, write_array, write_frame, write_rows
 from corank.core.ragged import Rows
 from corank.core.time import NEVER
 from corank.core.types import Floats, Longs

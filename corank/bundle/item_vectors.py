@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
+from corank.core.arrays import write_array
 from corank.core.errors import BundleError
-from corank.core.files import write_array
 from corank.core.ragged import Rows
 from corank.core.types import Floats
 from corank.features.input_layout import Layout, dense_input

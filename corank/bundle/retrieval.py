@@ -16,7 +16,10 @@ import numpy as np
 import onnxruntime
 
 from corank.bundle.item_layers import ItemLayer, LayeredItems
-from corank.core.ann_index import (
+from corank.core.arrays import read_array, write_array
+from corank.core.errors import BundleError
+from corank.core.files import write_bytes
+from corank.core.search.ann_index import (
     IndexTuning,
     RetrievalSettings,
     Retriever,
@@ -26,9 +29,7 @@ from corank.core.ann_index import (
     tune,
     write_index,
 )
-from corank.core.errors import BundleError
-from corank.core.exact_search import AllowedRows
-from corank.core.files import read_array, write_array, write_bytes
+from corank.core.search.exact_search import AllowedRows
 from corank.core.settings import Settings
 from corank.core.types import Floats, Longs, Mask
 from corank.data.dataset import PackedDataset

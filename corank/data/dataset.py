@@ -10,8 +10,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from corank.core.arrays import read_array, read_frame, read_ragged
 from corank.core.errors import DataError
-from corank.core.files import read_array, read_frame, read_ragged
 from corank.core.ragged import Ragged, Rows
 from corank.core.types import Floats, Ints, Longs
 from corank.data.as_of import VersionedRows, newest_rows

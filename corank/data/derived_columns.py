@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from corank.core.files import atomic_file, read_frame, write_array, write_frame
+from corank.core.arrays import read_frame, write_array, write_frame
+from corank.core.files import atomic_file
 from corank.core.ragged import Rows
 from corank.core.types import Doubles, Hashes, Index, Longs, Mask
 from corank.data.dataset import PackedDataset, Shard, prior_folder

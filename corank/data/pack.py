@@ -13,18 +13,17 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from corank.core.errors import DataError
-from corank.core.files import (
-    atomic_folder,
+from corank.core.arrays import (
     read_array,
     read_frame,
     write_array,
     write_arrays,
-    write_bytes,
     write_frame,
     write_shared,
     write_views,
 )
+from corank.core.errors import DataError
+from corank.core.files import atomic_folder, write_bytes
 from corank.core.ragged import Ragged
 from corank.core.time import format_time, to_ms
 from corank.core.types import Longs, Report

@@ -15,8 +15,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from corank.core.arrays import write_arrays, write_frame, write_ragged, write_rows
 from corank.core.errors import DataError
-from corank.core.files import write_arrays, write_frame, write_ragged, write_rows
 from corank.core.ragged import Ragged, Rows
 from corank.core.types import Ints, Longs
 from corank.data.as_of import VersionedRows

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from corank.core.files import append_array, read_array, write_array
+from corank.core.arrays import append_array, read_array, write_array
 from corank.core.ordering import bisect_ranges
 from corank.core.time import DAY, MILLISECOND, floor_times
 from corank.core.types import Floats, Ints, Longs

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from corank.core.files import read_array, read_ragged, write_array, write_ragged
+from corank.core.arrays import read_array, read_ragged, write_array, write_ragged
 from corank.core.ragged import Ragged
 from corank.core.types import Doubles, Hashes
 from corank.features.encoders import Encoders

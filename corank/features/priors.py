@@ -16,7 +16,7 @@ from typing import Protocol, Self
 import numpy as np
 import polars as pl
 
-from corank.core.files import read_array, write_arrays
+from corank.core.arrays import read_array, write_arrays
 from corank.core.ordering import bisect_ranges
 from corank.core.time import NEVER, floor_times
 from corank.core.types import Doubles, Hashes, Longs

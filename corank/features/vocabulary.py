@@ -15,8 +15,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from corank.core.arrays import read_frame, write_frame
 from corank.core.errors import DataError
-from corank.core.files import read_frame, write_frame
 from corank.core.hash_index import HashIndex
 from corank.core.types import Hashes, Ints, Longs
 from corank.features.encoding import FIRST_KNOWN, MISSING, UNKNOWN, Encoder, choose

@@ -5,9 +5,9 @@ from typing import Annotated, Any, Self
 from pydantic import Field, model_validator
 from torch import nn
 
-from corank.core.ann_index import RetrievalSettings
 from corank.core.errors import ConfigError
 from corank.core.registry import by_name
+from corank.core.search.ann_index import RetrievalSettings
 from corank.core.settings import Settings, describe_unknown
 from corank.features.feature_kind import Feature
 from corank.features.log_schema import DataSettings

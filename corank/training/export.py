@@ -15,8 +15,8 @@ from corank.bundle.item_records import ItemRecords
 from corank.bundle.item_vectors import ItemTowers, save_vectors
 from corank.bundle.manifest import FORMAT, Attention, BundleManifest, Calibration, StageFacts
 from corank.bundle.retrieval import sample_queries, write_retrieval
+from corank.core.arrays import write_array
 from corank.core.calibration import Platt
-from corank.core.files import write_array
 from corank.data.dataset import PackedDataset, prior_folder
 from corank.evaluation.stage_order import Calibrators
 from corank.features.priors import PriorSnapshots

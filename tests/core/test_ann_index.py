@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
-from corank.core.ann_index import (
+from corank.core.arrays import read_array, write_array
+from corank.core.errors import BundleError, ConfigError
+from corank.core.search.ann_index import (
     EXACT,
     IndexTuning,
     RetrievalSettings,
@@ -26,9 +28,7 @@ from corank.core.ann_index import (
     tune,
     write_index,
 )
-from corank.core.errors import BundleError, ConfigError
-from corank.core.exact_search import AllowedRows
-from corank.core.files import read_array, write_array
+from corank.core.search.exact_search import AllowedRows
 from corank.core.settings import validate
 from corank.core.types import Floats
 
@@ -321,7 +321,7 @@ def test_the_vectors_of_an_index_stay_on_disk(kind: str, many: tuple[Floats, Flo
     code = f"""
 import sys
 from pathlib import Path
-from corank.core.ann_index import read_index
+from corank.core.search.ann_index import read_index
 index = read_index(Path({str(tmp_path / "a.faiss")!r}))
 assert index.ntotal == 20_000
 assert "torch" not in sys.modules
@@ -436,7 +436,7 @@ def test_torch_and_faiss_share_a_process(first: str, second: str) -> None:
     code = f"""
 import {first}, {second}
 import numpy as np
-from corank.core.ann_index import RetrievalSettings, build
+from corank.core.search.ann_index import RetrievalSettings, build
 vectors = np.random.default_rng(0).standard_normal((4000, 8), dtype=np.float32)
 for _ in range(2):
     square = torch.ones(600, 600) @ torch.ones(600, 600)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corank.core.files import write_frame
+from corank.core.arrays import write_frame
 from corank.features import history
 from corank.features.history import Events
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corank.core.files import write_frame
+from corank.core.arrays import write_frame
 from corank.core.time import NEVER
 from corank.core.types import Hashes, Longs
 from corank.features import priors as prior

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from corank.core.ann_index import RetrievalSettings
+from corank.core.search.ann_index import RetrievalSettings
 from corank.core.settings import validate
 from corank.features.kinds.bucket import BucketFeature
 from corank.features.kinds.count import CountFeature

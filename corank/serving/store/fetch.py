@@ -17,8 +17,8 @@ from corank.bundle.bundle import Bundle, write_bundle
 from corank.bundle.item_layers import ItemLayer, LayeredItems
 from corank.bundle.item_vectors import save_vectors
 from corank.bundle.manifest import BundleManifest
+from corank.core.arrays import read_frame
 from corank.core.errors import BundleError, StoreError
-from corank.core.files import read_frame
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import Store
 from corank.serving.store.go_live import changed_records

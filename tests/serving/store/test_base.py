@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 
 import corank
-import corank.serving.store
+import corank.serving.store.clients
 from corank.core.errors import PluginError, StoreError
 from corank.core.registry import PLUGINS, load_plugins
 from corank.serving.store.base import STORES, is_store, open_store
@@ -121,8 +121,8 @@ def test_what_is_no_store_class_is_refused() -> None:
 def test_a_missing_client_library_is_named_when_a_store_is_opened(
     package: str, module: str, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(sys.modules, f"corank.serving.store.{module}", raising=False)
-    monkeypatch.delattr(corank.serving.store, module, raising=False)
+    monkeypatch.delitem(sys.modules, f"corank.serving.store.clients.{module}", raising=False)
+    monkeypatch.delattr(corank.serving.store.clients, module, raising=False)
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(StoreError, match=f"{url}: needs the Python package {package} .*; install it"):
         open_store(url)

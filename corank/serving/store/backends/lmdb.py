@@ -18,7 +18,7 @@ from corank.core.errors import StoreError
 from corank.serving.store.base import STORES, Entries, Pairs, require_package
 
 if TYPE_CHECKING:
-    from corank.serving.store.lmdb_environment import Environment, Table, Transaction
+    from corank.serving.store.clients.lmdb_environment import Environment, Table, Transaction
 
 T = TypeVar("T")
 Batch = list[tuple[bytes, bytes]]
@@ -49,7 +49,7 @@ class LMDBStore:
             raise StoreError(f"expected lmdb:PATH or lmdb:PATH?gib=NUMBER; received {url!r}")
         path, size = Path(found[1]).absolute(), int(float(found[2] or GIB) * 2**30)
         with require_package("lmdb", url):
-            from corank.serving.store.lmdb_environment import open_environment
+            from corank.serving.store.clients.lmdb_environment import open_environment
         with _OPENING:
             self._environment: Environment | None = open_environment(url, path, size, HEAD, create)
 

@@ -39,7 +39,7 @@ class RedisStore:
         options = dict(parse_qsl(query))
         self._prefix = options.pop("prefix", PREFIX).encode()
         with require_package("redis", self.address):
-            from corank.serving.store.redis_connection import RedisConnection
+            from corank.serving.store.clients.redis_connection import RedisConnection
         try:
             if re.search("[/?#].*@", url.partition("://")[2]):
                 raise ValueError

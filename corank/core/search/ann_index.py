@@ -20,8 +20,8 @@ from annotated_types import Gt, Le
 from pydantic import PositiveInt
 
 from corank.core.errors import BundleError, ConfigError
-from corank.core.exact_search import AllowedRows, Found, dot_products, search_exactly
 from corank.core.ordering import top_k
+from corank.core.search.exact_search import AllowedRows, Found, dot_products, search_exactly
 from corank.core.settings import Settings, describe_unknown
 from corank.core.types import Floats, Longs
 

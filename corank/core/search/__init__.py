@@ -1,0 +1,1 @@
+"""Nearest neighbours by dot product: exact, or by inverted lists."""

@@ -1,0 +1,1 @@
+"""Connections to what keeps a store: an LMDB environment, a Redis server."""

@@ -1,0 +1,1 @@
+"""What hostile input, writers and clients may try; a file a subject."""
