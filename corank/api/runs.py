@@ -13,6 +13,7 @@ from corank.analysis.study.study import RATES, Budget, run_study
 from corank.bundle.bundle import Bundle
 from corank.bundle.incremental_log import RefreshSources
 from corank.bundle.refresh import refresh_bundle
+from corank.bundle.signatures import SigningKeys
 from corank.core.errors import CheckpointError
 from corank.core.files import write_text
 from corank.core.types import Report
@@ -206,22 +207,23 @@ def explain(
     return measure_importance(Run.open(run), split, most, report=report)
 
 
-def export(run: Path, bundle: Path) -> Bundle:
+def export(run: Path, bundle: Path, sign: Sequence[Path] = ()) -> Bundle:
     """Write the bundle of a finished run, whole or not at all.
 
     Args:
         run: the run's folder.
         bundle: the bundle's folder; an earlier bundle there is replaced.
+        sign: private ed25519 keys, PEM files, that sign the bundle.
 
-    Raises CheckpointError, DataError, BundleError.
+    Raises CheckpointError, DataError, BundleError, TrustError.
 
     Example:
         corank.export(Path("shop/runs/shop"), Path("bundle")).manifest.model_version
     """
-    opened = Run.open(run)
+    keys, opened = SigningKeys.load(sign), Run.open(run)
     packed = opened.packed()
     model, calibrators = opened.model(packed)
-    return export_bundle(bundle, opened.config, packed, model, calibrators)
+    return export_bundle(bundle, opened.config, packed, model, calibrators, keys)
 
 
 def refresh(
@@ -231,6 +233,7 @@ def refresh(
     users: str | None = None,
     until: str | None = None,
     report: Report = lambda line: None,
+    sign: Sequence[Path] = (),
 ) -> Bundle:
     """Update a bundle's priors, item records and vectors from a newer log, without training.
 
@@ -241,26 +244,29 @@ def refresh(
         users: a table of users, needed if a prior counts by one of its columns.
         until: a day or a time in the config's time zone until which the log is complete; its last row unless given.
         report: takes a line about each step.
+        sign: private ed25519 keys, PEM files, that sign the refreshed bundle.
 
-    Raises BundleError, DataError.
+    Raises BundleError, DataError, TrustError.
 
     Example:
         corank.refresh(Path("bundle"), "log/2026-03-11.parquet", items="items.parquet", until="2026-03-12")
     """
+    keys = SigningKeys.load(sign)
     moment = None if until is None else Bundle.open(bundle).manifest.data.milliseconds(until)
-    return refresh_bundle(bundle, RefreshSources(log, items, users, until=moment), report)
+    return refresh_bundle(bundle, RefreshSources(log, items, users, until=moment), report, keys)
 
 
-def rank(bundle: Path, request: Path) -> dict[str, Any]:
+def rank(bundle: Path, request: Path, trust: Sequence[Path] = ()) -> dict[str, Any]:
     """Rank the candidates of a request in this process. `corank.Funnel` keeps a bundle open for many requests.
 
     Args:
         bundle: the bundle's folder.
         request: a JSON file such as `corank request` prints.
+        trust: public ed25519 keys, PEM files, one of which must have signed the bundle; none: it need not be signed.
 
-    Returns the document that `corank rank --json` prints. Raises BundleError, RequestError.
+    Returns the document that `corank rank --json` prints. Raises BundleError, RequestError, TrustError.
 
     Example:
         corank.rank(Path("bundle"), Path("request.json"))["items"][0]["id"]
     """
-    return Funnel.open(bundle).rank(Request.read(request))
+    return Funnel.open(bundle, trust).rank(Request.read(request))

@@ -19,6 +19,7 @@ from typing import Self
 from pydantic import ValidationError
 
 from corank.bundle.manifest import BundleManifest, Part, digest, load_manifest
+from corank.bundle.signatures import SigningKeys, TrustedKeys
 from corank.core.errors import BundleError
 from corank.core.files import PARTIAL, atomic_file, atomic_folder
 
@@ -40,17 +41,19 @@ class Bundle:
     manifest: BundleManifest
 
     @classmethod
-    def open(cls, path: Path, verified: bool = False) -> Self:
+    def open(cls, path: Path, verified: bool = False, trust: TrustedKeys | None = None) -> Self:
         """Open a bundle.
 
         Args:
             path: its folder.
             verified: whether the parts have been verified just now; they are not read then.
+            trust: keys, one of which must have signed it; None if it need not be signed.
 
         Raises:
             BundleError: the manifest or a part is absent, truncated or altered.
+            TrustError: no trusted key signed it.
         """
-        manifest = load_manifest(path)
+        manifest = load_manifest(path, trust)
         folder = path / manifest.content
         for name, part in () if verified else manifest.parts.items():
             _verify(folder / name, part, manifest.model_version)
@@ -80,13 +83,16 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def write_bundle(path: Path, manifest: BundleManifest, fill: Callable[[Path], None]) -> Bundle:
+def write_bundle(
+    path: Path, manifest: BundleManifest, fill: Callable[[Path], None], sign: SigningKeys | None = None
+) -> Bundle:
     """Write a bundle, or replace the content of one, atomically.
 
     Args:
         path: its folder.
-        manifest: its manifest; `content`, `parts` and `digest` are filled in here.
+        manifest: its manifest; `content`, `parts`, `digest` and `signatures` are filled in here.
         fill: writes the parts into a new content folder.
+        sign: keys that sign it.
 
     Raises:
         BundleError: the disk refuses, or the folder holds something else.
@@ -101,7 +107,7 @@ def write_bundle(path: Path, manifest: BundleManifest, fill: Callable[[Path], No
             parts = {
                 str(p.relative_to(partial)): Part(bytes=p.stat().st_size, sha256=sha256(p)) for p in files
             }
-        return _publish(path, manifest.model_copy(update={"content": content, "parts": parts}))
+        return _publish(path, manifest.model_copy(update={"content": content, "parts": parts}), sign)
     except OSError as error:
         raise BundleError(f"{path}: cannot be written: {error}; what was there before is untouched") from None
 
@@ -125,9 +131,10 @@ def _is_own(path: Path) -> bool:
     return path.name.startswith((PARTIAL, ".manifest-")) or (path / "encoders" / "encoders.json").is_file()
 
 
-def _publish(path: Path, manifest: BundleManifest) -> Bundle:
+def _publish(path: Path, manifest: BundleManifest, sign: SigningKeys | None) -> Bundle:
     """Switch a bundle to a content folder, and remove the contents before the last one."""
-    before, plain = current_content(path), manifest.plain()
+    before, signatures = current_content(path), sign.sign(manifest.signed_content) if sign else []
+    plain = manifest.model_copy(update={"signatures": signatures}).plain()
     plain["digest"] = digest(plain)
     try:
         with atomic_file(path / "manifest.json") as pointer:

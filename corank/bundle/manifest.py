@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
+from corank.bundle.signatures import Signatures, TrustedKeys, read_signatures
 from corank.core.errors import BundleError, ConfigError
 from corank.core.registry import plugin_hint
 from corank.core.settings import Settings, validate
@@ -120,7 +121,9 @@ class BundleManifest(Settings):
     """The plug-ins of the config, named in errors about parts that are not known here. They are never imported."""
     parts: dict[str, Part]
     digest: str = ""
-    """Of the manifest itself, with this field empty."""
+    """Of the manifest itself, with this field empty and without signatures."""
+    signatures: Signatures = []
+    """Of what the digest is of."""
 
     @model_validator(mode="before")
     @classmethod
@@ -155,14 +158,26 @@ class BundleManifest(Settings):
         """The column of the item's id."""
         return self.data.item
 
+    @property
+    def signed_content(self) -> bytes:
+        """What its signatures are of."""
+        return signed_content(self.plain())
+
     def plain(self) -> dict[str, Any]:
         """Return the manifest as a JSON value."""
         plain: dict[str, Any] = self.model_dump(mode="json", by_alias=True)
         return plain
 
 
-def load_manifest(path: Path) -> BundleManifest:
-    """Read the manifest of a bundle's folder. Raises BundleError if it is absent, damaged or of another format."""
+def load_manifest(path: Path, trust: TrustedKeys | None = None) -> BundleManifest:
+    """Read the manifest of a bundle's folder.
+
+    Args:
+        path: the folder.
+        trust: keys, one of which must have signed it; None if it need not be signed.
+
+    Raises BundleError if it is absent, damaged or of another format; TrustError.
+    """
     file = path / "manifest.json"
     try:
         held = json.loads(file.read_bytes())
@@ -174,6 +189,8 @@ def load_manifest(path: Path) -> BundleManifest:
         raise BundleError(f"{file}: cannot be read ({error}); export the bundle again") from None
     if isinstance(held, dict) and held.get("format", FORMAT) not in READABLE:
         raise BundleError(f"{file}: {refuse_format(held['format'])}")
+    if trust is not None:
+        verify_manifest(held, trust, str(path))
     manifest = read_manifest(held, str(file), "export the bundle again")
     if manifest.digest != digest(held):
         raise BundleError(f"{file}: altered since it was written; export the bundle again")
@@ -198,6 +215,24 @@ def read_manifest(plain: Any, source: str, remedy: str) -> BundleManifest:
         raise BundleError(f"{error}; {hint or remedy}") from None
 
 
+def verify_manifest(plain: Any, trust: TrustedKeys, source: str) -> None:
+    """Check that a trusted key signed a manifest, given as its JSON value. Raises TrustError."""
+    held = plain if isinstance(plain, dict) else {}
+    signatures = read_signatures(held.get("signatures", []), source)
+    trust.verify(signed_content(held), signatures, f"{source}: {held.get('content')}")
+
+
 def digest(plain: dict[str, Any]) -> str:
-    """Hash a manifest's JSON value, its own digest left out."""
-    return hashlib.sha256(json.dumps(plain | {"digest": ""}, sort_keys=True).encode()).hexdigest()
+    """Hash a manifest's JSON value, its own digest and its signatures left out."""
+    return hashlib.sha256(_canonical(plain)).hexdigest()
+
+
+def signed_content(plain: dict[str, Any]) -> bytes:
+    """Return the bytes of a manifest's JSON value that are signed."""
+    return b"corank manifest\n" + _canonical(plain)
+
+
+def _canonical(plain: dict[str, Any]) -> bytes:
+    """One form of a manifest's JSON value, its own digest and its signatures left out."""
+    held = {key: value for key, value in plain.items() if key != "signatures"}
+    return json.dumps(held | {"digest": ""}, sort_keys=True).encode()

@@ -20,6 +20,7 @@ from corank.bundle.item_records import ItemRecords
 from corank.bundle.item_vectors import ItemTowers, save_vectors
 from corank.bundle.manifest import BundleManifest
 from corank.bundle.retrieval import refresh_retrieval
+from corank.bundle.signatures import SigningKeys
 from corank.core.time import MILLISECOND, floor_times, format_time
 from corank.core.types import Report
 from corank.data.as_of import VersionedRows, newest_rows
@@ -32,13 +33,19 @@ from corank.features.priors import CountedFeature, PriorSnapshots
 from corank.features.row_columns import ID
 
 
-def refresh_bundle(path: Path, newer: RefreshSources, report: Report = lambda line: None) -> Bundle:
+def refresh_bundle(
+    path: Path,
+    newer: RefreshSources,
+    report: Report = lambda line: None,
+    sign: SigningKeys | None = None,
+) -> Bundle:
     """Replace the content of a bundle by a refreshed one, of the same `model_version` and a new `items_seq`.
 
     Args:
         path: the bundle.
         newer: the tables.
         report: receives a line about each step.
+        sign: keys that sign the refreshed bundle.
 
     Raises:
         BundleError: the bundle is damaged or cannot be written; it is left as it was.
@@ -46,6 +53,8 @@ def refresh_bundle(path: Path, newer: RefreshSources, report: Report = lambda li
     """
     bundle = Bundle.open(path)
     manifest, folder = bundle.manifest, bundle.folder
+    if manifest.signatures and sign is None:
+        report("the bundle was signed, the refreshed one is not; give --sign KEY to sign it")
     encoders = Encoders.load(folder / "encoders", manifest.declared)
     records = ItemRecords.load(folder / "items", encoders, manifest.item_columns)
     priors = read_snapshots(folder, manifest)
@@ -65,7 +74,7 @@ def refresh_bundle(path: Path, newer: RefreshSources, report: Report = lambda li
         }
     )
     return write_bundle(
-        path, fresh, lambda content: _fill(content, folder, manifest, encoders, records, priors)
+        path, fresh, lambda content: _fill(content, folder, manifest, encoders, records, priors), sign
     )
 
 

@@ -8,6 +8,19 @@ from typing import Annotated, Any
 import typer
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+Sign = Annotated[
+    list[Path] | None,
+    typer.Option(
+        metavar="KEY", help="Private ed25519 key, a PEM file, that signs the version; may be repeated."
+    ),
+]
+Trust = Annotated[
+    list[Path] | None,
+    typer.Option(
+        metavar="PUBLIC_KEY",
+        help="Take only versions that this ed25519 key, or one of its file, has signed; may be repeated.",
+    ),
+]
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE")]
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from corank.cli.options import BundlePath, Json, print_json
+from corank.cli.options import BundlePath, Json, Sign, Trust, print_json
 from corank.core.errors import CorankError
 
 training = typer.Typer()
@@ -147,13 +147,13 @@ def explain_command(
 
 
 @training.command("export")
-def export_command(run: RunPath, bundle: BundlePath) -> None:
+def export_command(run: RunPath, bundle: BundlePath, sign: Sign = None) -> None:
     """Write the bundle that a service runs."""
     from corank.api import runs
     from corank.bundle.retrieval import RetrievalFacts
     from corank.cli import console
 
-    written = runs.export(run, bundle)
+    written = runs.export(run, bundle, sign or [])
     console.say(
         f"bundle: {bundle}  model {written.manifest.model_version}  items {written.manifest.items_seq}"
     )
@@ -174,12 +174,13 @@ def refresh_command(
         str | None,
         typer.Option(help="A day or a time until which the log is complete; default: its last row."),
     ] = None,
+    sign: Sign = None,
 ) -> None:
     """Update a bundle's priors, item records and vectors from newer logs, without training."""
     from corank.api import runs
     from corank.cli import console
 
-    written = runs.refresh(bundle, log, items, users, until, console.say)
+    written = runs.refresh(bundle, log, items, users, until, console.say, sign or [])
     console.say(
         f"bundle: {bundle}  model {written.manifest.model_version}  items {written.manifest.items_seq}"
     )
@@ -202,6 +203,7 @@ def request_command(
 def rank_command(
     bundle: BundlePath,
     request: Annotated[Path, typer.Argument(metavar="REQUEST.json")],
+    trust: Trust = None,
     as_json: Json = False,
 ) -> None:
     """Rank the candidates of one request in this process, and show where each was cut."""
@@ -209,5 +211,5 @@ def rank_command(
     from corank.serving.funnel.funnel import Funnel
     from corank.serving.funnel.request import Request
 
-    answer = Funnel.open(bundle).rank(Request.read(request))
+    answer = Funnel.open(bundle, trust or []).rank(Request.read(request))
     print_json(answer) if as_json else console.show_answer(answer)

@@ -32,6 +32,10 @@ class StoreError(CorankError):
     """A store cannot be reached, is full, or holds what is not corank's; the message names its address."""
 
 
+class TrustError(CorankError):
+    """A key cannot be used, or no trusted key signed a version; the message names the version and the keys."""
+
+
 class RequestError(CorankError):
     """A ranking request cannot be answered; the message names the field."""
 

@@ -15,6 +15,7 @@ from corank.bundle.item_records import ItemRecords
 from corank.bundle.item_vectors import ItemTowers, save_vectors
 from corank.bundle.manifest import FORMAT, Attention, BundleManifest, Calibration, StageFacts
 from corank.bundle.retrieval import sample_queries, write_retrieval
+from corank.bundle.signatures import SigningKeys
 from corank.core.arrays import write_array
 from corank.core.calibration import Platt
 from corank.data.dataset import PackedDataset, prior_folder
@@ -28,9 +29,14 @@ from corank.training.onnx_graphs import example_request, graph_file, write_graph
 
 
 def export_bundle(
-    path: Path, config: Config, packed: PackedDataset, model: JointModel, calibrators: Calibrators
+    path: Path,
+    config: Config,
+    packed: PackedDataset,
+    model: JointModel,
+    calibrators: Calibrators,
+    sign: SigningKeys | None = None,
 ) -> Bundle:
-    """Write the bundle of a trained model, priors as of the last snapshot before the log's end.
+    """Write the bundle of a trained model, priors as of the last snapshot before the log's end; `sign` signs it.
 
     Raises BundleError; what was at `path` before is untouched then.
     """
@@ -53,7 +59,7 @@ def export_bundle(
         plugins=config.plugins,
         parts={},
     )
-    return write_bundle(path, manifest, lambda folder: _fill(folder, config, packed, model, priors))
+    return write_bundle(path, manifest, lambda folder: _fill(folder, config, packed, model, priors), sign)
 
 
 def model_version(config: Config, packed: PackedDataset, model: JointModel, calibrators: Calibrators) -> str:

@@ -5,6 +5,7 @@ Letters: n candidates.
 
 import math
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from copy import copy
 from pathlib import Path
@@ -19,6 +20,7 @@ from corank.bundle.item_layers import ItemLayer, LayeredItems
 from corank.bundle.item_records import ItemRecords
 from corank.bundle.manifest import BundleManifest, StageFacts
 from corank.bundle.retrieval import Retrieval
+from corank.bundle.signatures import TrustedKeys
 from corank.core.calibration import Platt
 from corank.core.errors import BundleError, DataError, RequestError
 from corank.core.formula import Formula
@@ -76,9 +78,19 @@ class Funnel:
             raise BundleError(f"{error}; export the bundle again") from None
 
     @classmethod
-    def open(cls, path: Path) -> Self:
-        """Open a bundle's folder. Raises BundleError if it is truncated, altered or of mixed versions."""
-        return cls(Bundle.open(path))
+    def open(cls, path: Path, trust: Sequence[Path] = ()) -> Self:
+        """Open a bundle's folder.
+
+        Args:
+            path: the folder.
+            trust: public ed25519 keys, PEM files, one of which must have signed the bundle; none: it need not be
+                signed.
+
+        Raises:
+            BundleError: the bundle is truncated, altered or of mixed versions.
+            TrustError: no trusted key signed it.
+        """
+        return cls(Bundle.open(path, trust=TrustedKeys.load(trust)))
 
     def with_changes(self, items_seq: int, newer: ItemLayer | None = None) -> Self:
         """Return the funnel after a change of items; this one stays as it is.
