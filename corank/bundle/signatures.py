@@ -55,7 +55,7 @@ def read_signatures(value: object, source: str) -> list[Signature]:
         raise TrustError(str(error)) from None
 
 
-def fingerprint(key: Ed25519PublicKey) -> str:
+def key_fingerprint(key: Ed25519PublicKey) -> str:
     """Return the first 16 hex digits of the SHA-256 of a public key in DER form (SubjectPublicKeyInfo)."""
     digest = Hash(SHA256())
     digest.update(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
@@ -70,7 +70,7 @@ class TrustedKeys:
     """
 
     def __init__(self, keys: Iterable[Ed25519PublicKey]) -> None:
-        self._keys = {fingerprint(key): key for key in keys}
+        self._keys = {key_fingerprint(key): key for key in keys}
 
     @classmethod
     def load(cls, files: Sequence[Path]) -> Self | None:
@@ -121,7 +121,7 @@ class SigningKeys:
     """
 
     def __init__(self, keys: Iterable[Ed25519PrivateKey]) -> None:
-        self._keys = {fingerprint(key.public_key()): key for key in keys}
+        self._keys = {key_fingerprint(key.public_key()): key for key in keys}
 
     @classmethod
     def load(cls, files: Sequence[Path]) -> Self | None:

@@ -58,7 +58,7 @@ def refreshed(small: World, log: pl.DataFrame, **tables: Any) -> list[str]:
     for name, table in given.items():
         table.write_parquet(small.folder / f"newer.{name}.parquet")
     said: list[str] = []
-    paths = {name: str(small.folder / f"newer.{name}.parquet") for name in given}
+    paths: dict[str, Any] = {name: str(small.folder / f"newer.{name}.parquet") for name in given}
     corank.refresh(small.folder / "bundle", **paths, **tables, report=said.append)
     return said
 

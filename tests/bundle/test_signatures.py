@@ -142,7 +142,7 @@ def test_a_refreshed_bundle_is_signed_only_with_sign(signed: Path, keys: KeyPair
 def test_a_key_file_is_refused_by_what_is_wrong_with_it(keys: KeyPair, tmp_path: Path) -> None:
     rsa = make_keys(tmp_path, "rsa", "RSA")
     protected, absent, text = tmp_path / "protected.pem", tmp_path / "absent", tmp_path / "text"
-    protect = ["openssl", "pkey", "-in", keys.private, "-aes256", "-passout", "pass:x", "-out", protected]
+    protect = [*f"openssl pkey -in {keys.private} -aes256 -passout pass:x -out".split(), str(protected)]
     subprocess.run(protect, check=True, capture_output=True)
     protected.chmod(0o600)
     text.write_text("no key")
