@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from corank.cli.importing import importing
+from corank.cli.serve import service
 from corank.cli.serving import serving
 from corank.cli.training import training
 from corank.core.errors import CorankError
@@ -86,6 +87,7 @@ def simulate_command(
 
 app.add_typer(training)
 app.add_typer(serving)
+app.add_typer(service)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The commands that put a bundle into service."""
+"""The commands of stores: publish a bundle, list, roll back and prune versions, replay what was served."""
 
 from pathlib import Path
 from typing import Annotated
@@ -87,44 +87,6 @@ def prune_command(
 
     gone = stores.prune(store, keep, console.say)
     console.say(f"{len(gone)} removed")
-
-
-@serving.command("serve")
-def serve_command(
-    source: Annotated[str, typer.Argument(metavar="BUNDLE|STORE")],
-    host: Annotated[
-        str, typer.Option(help="Address to listen on; 0.0.0.0 for all interfaces.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Worker processes; default: as many as there are cores.")
-    ] = None,
-    every: Annotated[
-        float, typer.Option(min=0.01, help="Seconds between two checks of the source for a new version.")
-    ] = 1.0,
-    queue: Annotated[int, typer.Option(min=1, help="Requests that may wait for a worker.")] = 64,
-    body_mib: Annotated[float, typer.Option(min=0.001, help="Largest body, MiB.")] = 4.0,
-    cache: Cache = None,
-    log: Annotated[Path | None, typer.Option(help="Folder to log served requests to.")] = None,
-    log_share: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of requests to log.")] = 1.0,
-) -> None:
-    """Rank over HTTP. If CORANK_TOKEN is set, clients that write must send it."""
-    from corank.cli import console
-    from corank.serving.http.server import ServeSettings, count_cores, run_service
-
-    settings = ServeSettings(
-        source=source,
-        cache=cache or CACHE,
-        log=log,
-        log_share=log_share,
-        host=host,
-        port=port,
-        workers=workers or count_cores(),
-        every=every,
-        queue=queue,
-        body_mib=body_mib,
-    )
-    run_service(settings, console.say)
 
 
 @serving.command("replay")

@@ -23,13 +23,14 @@ from corank.core.errors import CorankError, RequestError, StoreError
 from corank.serving.funnel.example import make_example
 from corank.serving.funnel.request import Request
 from corank.serving.funnel.stage_scorer import RUNTIME_ERRORS
-from corank.serving.http.body import Limits, RefusedError, check_token, json_response, read_body
+from corank.serving.http.body import RefusedError, check_token, json_response, read_body
 from corank.serving.http.follower import Follower, StoreSource
 from corank.serving.http.openapi import make_document
 from corank.serving.http.page import funnel_page
 from corank.serving.http.prometheus import ServiceMetrics
 from corank.serving.http.request_log import RequestLog
 from corank.serving.http.schemas import decode_items, decode_request
+from corank.serving.http.serve_settings import Limits
 from corank.serving.store.upsert import VersionChangedError, upsert
 from corank.serving.store.users import UserStore
 

@@ -2,24 +2,13 @@
 
 import asyncio
 import hmac
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
-
-@dataclass(frozen=True)
-class Limits:
-    """Limits of a service, per worker."""
-
-    queue: int = 64
-    """Requests that may wait."""
-    body: int = 4 << 20
-    """Largest body, bytes."""
-    seconds: float = 10.0
-    """Time in which a body must arrive."""
+from corank.serving.http.serve_settings import Limits
 
 
 class RefusedError(Exception):

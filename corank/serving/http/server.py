@@ -11,18 +11,16 @@ from pathlib import Path
 
 import joblib
 import uvicorn
-from pydantic import Field, PositiveInt
 from starlette.applications import Starlette
 
 from corank.core.errors import CorankError
 from corank.core.registry import load_environment_plugins
-from corank.core.settings import Settings
 from corank.core.types import Report
 from corank.serving.http.app import RankingService
-from corank.serving.http.body import Limits
 from corank.serving.http.follower import BundleSource, Follower, Source, StoreSource
 from corank.serving.http.prometheus import MULTIPROC
 from corank.serving.http.request_log import RequestLog
+from corank.serving.http.serve_settings import ServeSettings
 from corank.serving.store.base import is_store, open_store
 from corank.serving.store.fetch_process import fetch_in_subprocess
 from corank.serving.store.users import UserStore
@@ -31,28 +29,6 @@ SERVING, TOKEN = "CORANK_SERVING", "CORANK_TOKEN"
 """Environment variables: the settings for the workers, and the token that writers must send."""
 SWITCH_INTERVAL = 0.0001
 """Seconds after which a thread that follows the source yields to the thread that ranks."""
-
-
-class ServeSettings(Settings):
-    """How to serve."""
-
-    source: str
-    """URL of a store, or folder of a bundle."""
-    cache: Path
-    """Folder for the bundles of a store."""
-    host: str = "127.0.0.1"
-    port: int = Field(8000, ge=0, le=65535)
-    workers: PositiveInt = 1
-    every: float = Field(1.0, gt=0)
-    """Seconds between two checks of the source."""
-    log: Path | None = None
-    """Folder for the log of served requests; None for no log."""
-    log_share: float = Field(1.0, gt=0, le=1)
-    """Share of requests that are logged."""
-    queue: PositiveInt = 64
-    """Requests that may wait, per worker."""
-    body_mib: float = Field(4.0, gt=0)
-    """Largest body, MiB."""
 
 
 def run_service(settings: ServeSettings, report: Report) -> None:
@@ -104,6 +80,5 @@ def create_app() -> Starlette:
         source, settings.every, lambda line: print(f"corank: {line}", file=sys.stderr, flush=True)
     )
     users = UserStore(source.store) if isinstance(source, StoreSource) else None
-    limits = Limits(settings.queue, round(settings.body_mib * 2**20))
     log = RequestLog(settings.log, settings.log_share) if settings.log is not None else None
-    return RankingService(follower, limits, os.environ.get(TOKEN) or None, users, log).app()
+    return RankingService(follower, settings.limits, os.environ.get(TOKEN) or None, users, log).app()

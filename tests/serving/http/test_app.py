@@ -23,8 +23,8 @@ from corank.serving.funnel.graph_scorer import GraphScorer
 from corank.serving.funnel.request import Request
 from corank.serving.funnel.stage_scorer import open_graph
 from corank.serving.http.app import REMEMBERED_BYTES, RankingService
-from corank.serving.http.body import Limits
 from corank.serving.http.follower import BundleSource, Follower, StoreSource
+from corank.serving.http.serve_settings import Limits
 from corank.serving.store.base import open_store
 from corank.serving.store.live_version import USERS
 from corank.serving.store.publish import publish_bundle

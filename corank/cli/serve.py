@@ -1,0 +1,95 @@
+"""The commands of the service: serve a bundle or a store over HTTP."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from corank.cli.serving import CACHE, Cache
+from corank.core.settings import validate
+
+service = typer.Typer()
+
+Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all interfaces.")]
+Port = Annotated[int, typer.Option(min=0, max=65535)]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Worker processes; default: as many as there are cores.")
+]
+Every = Annotated[
+    float, typer.Option(min=0.01, help="Seconds between two checks of the source for a new version.")
+]
+Log = Annotated[Path | None, typer.Option(help="Folder to log served requests to.")]
+LogShare = Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of requests to log.")]
+Queue = Annotated[int, typer.Option(min=1, help="Requests that may wait for a worker.")]
+BodyMib = Annotated[float, typer.Option(min=0.001, help="Largest body, MiB.")]
+BodiesMib = Annotated[
+    float, typer.Option(min=0.001, help="Bodies that are received or wait, in all, MiB per worker.")
+]
+Connections = Annotated[int, typer.Option(min=1, help="Open connections per worker.")]
+ReceiveSeconds = Annotated[
+    float,
+    typer.Option(min=0.1, help="Time in which the head of a request must arrive, and then its body."),
+]
+IdleSeconds = Annotated[
+    int, typer.Option(min=1, help="Time after which a connection without a request is closed.")
+]
+AllowHost = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME", help="A name by which clients call the service; repeatable. IP addresses always may."
+    ),
+]
+AllowOrigin = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="ORIGIN",
+        help="Origin of a page that may call the service, such as https://rank.example; repeatable.",
+    ),
+]
+ForwardedAllowIps = Annotated[
+    str,
+    typer.Option(metavar="IPS", help="Proxies whose X-Forwarded-For and -Proto are believed, with commas."),
+]
+TokensFile = Annotated[
+    Path | None, typer.Option(help="File of the clients' tokens, to which `corank token` adds.")
+]
+AuditFile = Annotated[
+    Path | None, typer.Option(help="File for a line about every write and reload; default: stderr.")
+]
+TlsCert = Annotated[Path | None, typer.Option(help="PEM file of the certificate and its chain.")]
+TlsKey = Annotated[Path | None, typer.Option(help="PEM file of the certificate's private key.")]
+
+
+@service.command("serve")
+def serve_command(
+    ctx: typer.Context,
+    source: Annotated[str, typer.Argument(metavar="BUNDLE|STORE")],
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    workers: Workers = None,
+    every: Every = 1.0,
+    cache: Cache = None,
+    log: Log = None,
+    log_share: LogShare = 1.0,
+    queue: Queue = 64,
+    body_mib: BodyMib = 4.0,
+    bodies_mib: BodiesMib = 64.0,
+    connections: Connections = 1000,
+    receive_seconds: ReceiveSeconds = 10.0,
+    idle_seconds: IdleSeconds = 75,
+    allow_host: AllowHost = None,
+    allow_origin: AllowOrigin = None,
+    forwarded_allow_ips: ForwardedAllowIps = "",
+    tokens: TokensFile = None,
+    audit: AuditFile = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+) -> None:
+    """Rank over HTTP. Clients that write must send CORANK_TOKEN, or a token of --tokens."""
+    from corank.cli import console
+    from corank.serving.http.serve_settings import ServeSettings
+    from corank.serving.http.server import count_cores, run_service
+
+    defaults = {"workers": count_cores(), "cache": CACHE, "allow_host": [], "allow_origin": []}
+    given = {name: value for name, value in ctx.params.items() if value is not None}
+    run_service(validate(ServeSettings, defaults | given, "corank serve"), console.say)

@@ -1,0 +1,100 @@
+"""The settings of `corank serve`, and the limits of a worker that follow from them."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, PositiveInt, field_validator, model_validator
+
+from corank.core.settings import Settings
+
+ORIGIN = re.compile(r"https?://[^/\s]+", re.IGNORECASE)
+"""Scheme, name and port of a page, as a browser sends it."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits of a service, per worker."""
+
+    queue: int = 64
+    """Requests that may wait."""
+    body: int = 4 << 20
+    """Largest body, bytes."""
+    bodies: int = 64 << 20
+    """Bodies that are received or wait, in all, bytes. Unsent answers are bounded by as much."""
+    seconds: float = 10.0
+    """Time in which the head of a request must arrive, then its body, and in which an answer must be read."""
+    connections: int = 1000
+    """Open connections."""
+
+
+class ServeSettings(Settings):
+    """How to serve."""
+
+    source: str
+    """URL of a store, or folder of a bundle."""
+    cache: Path
+    """Folder for the bundles of a store."""
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65535)
+    workers: PositiveInt = 1
+    every: float = Field(1.0, gt=0)
+    """Seconds between two checks of the source."""
+    log: Path | None = None
+    """Folder for the log of served requests; None for no log."""
+    log_share: float = Field(1.0, gt=0, le=1)
+    """Share of requests that are logged."""
+    queue: PositiveInt = 64
+    """Requests that may wait, per worker."""
+    body_mib: float = Field(4.0, gt=0)
+    """Largest body, MiB."""
+    bodies_mib: float = Field(64.0, gt=0)
+    """Bodies that are received or wait, in all, MiB per worker."""
+    connections: PositiveInt = 1000
+    """Open connections, per worker."""
+    receive_seconds: float = Field(10.0, gt=0)
+    """Time in which the head of a request must arrive, and then its body."""
+    idle_seconds: PositiveInt = 75
+    """Time after which a connection without a request is closed."""
+    allow_host: tuple[str, ...] = ()
+    """Names by which clients may call the service."""
+    allow_origin: tuple[str, ...] = ()
+    """Origins of pages that may call it, beside its own."""
+    forwarded_allow_ips: str = ""
+    """Addresses of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed, with commas."""
+    tokens: Path | None = None
+    """File of the clients' tokens."""
+    audit: Path | None = None
+    """File of audit lines; None for stderr."""
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+
+    @field_validator("allow_origin")
+    @classmethod
+    def _check_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if not ORIGIN.fullmatch(origin):
+                raise ValueError(f"expected an origin such as https://rank.example; received {origin!r}")
+        return origins
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        if self.bodies_mib < self.body_mib:
+            raise ValueError(
+                "a body of --body-mib must fit in --bodies-mib; raise the one or lower the other"
+            )
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("TLS needs both --tls-cert and --tls-key")
+        return self
+
+    @property
+    def limits(self) -> Limits:
+        """Limits of a worker."""
+        return Limits(
+            self.queue,
+            round(self.body_mib * 2**20),
+            round(self.bodies_mib * 2**20),
+            self.receive_seconds,
+            self.connections,
+        )
