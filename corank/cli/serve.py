@@ -56,6 +56,16 @@ TokensFile = Annotated[
 AuditFile = Annotated[
     Path | None, typer.Option(help="File for a line about every write and reload; default: stderr.")
 ]
+StoreDeadlineMs = Annotated[
+    float, typer.Option(min=0.1, help="Longest time that a request waits for its user's columns, ms.")
+]
+DrainSeconds = Annotated[
+    float,
+    typer.Option(min=0.0, help="Time after SIGTERM in which requests go on, while /readyz is 503."),
+]
+StopSeconds = Annotated[
+    float, typer.Option(min=0.0, help="Time after that in which what has begun is answered.")
+]
 TlsCert = Annotated[Path | None, typer.Option(help="PEM file of the certificate and its chain.")]
 TlsKey = Annotated[Path | None, typer.Option(help="PEM file of the certificate's private key.")]
 
@@ -82,6 +92,9 @@ def serve_command(
     forwarded_allow_ips: ForwardedAllowIps = "",
     tokens: TokensFile = None,
     audit: AuditFile = None,
+    store_deadline_ms: StoreDeadlineMs = 20.0,
+    drain_seconds: DrainSeconds = 2.0,
+    stop_seconds: StopSeconds = 10.0,
     tls_cert: TlsCert = None,
     tls_key: TlsKey = None,
 ) -> None:

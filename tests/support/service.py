@@ -30,7 +30,7 @@ def running_service(
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     program = str(Path(sys.executable).with_name("corank"))
-    command = [program, "serve", source, "--port", str(port), "--cache", str(cache)]
+    command = [program, "serve", source, "--port", str(port), "--cache", str(cache), "--drain-seconds", "0"]
     command += [] if workers is None else ["--workers", str(workers)]
     environment = os.environ | {"CORANK_TOKEN": "secret"}
     process = subprocess.Popen([*command, *options], env=environment, stderr=subprocess.DEVNULL)

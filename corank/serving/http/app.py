@@ -21,18 +21,21 @@ from starlette.routing import Route
 
 from corank.core.errors import CorankError, RequestError, StoreError
 from corank.serving.funnel.example import make_example
-from corank.serving.funnel.request import Request
 from corank.serving.funnel.stage_scorer import RUNTIME_ERRORS
 from corank.serving.http.body import RefusedError, check_token, json_response, read_body
-from corank.serving.http.follower import Follower, StoreSource
+from corank.serving.http.follower import Follower
+from corank.serving.http.lookup.user_lookup import GIVEN, FoundUser, UserLookup, lookup_seconds
 from corank.serving.http.openapi import make_document
 from corank.serving.http.page import funnel_page
+from corank.serving.http.process.daemon_threads import DaemonThreads
+from corank.serving.http.process.draining import Drain
 from corank.serving.http.prometheus import ServiceMetrics
 from corank.serving.http.request_log import RequestLog
 from corank.serving.http.schemas import decode_items, decode_request
 from corank.serving.http.serve_settings import Limits
+from corank.serving.http.service_status import ServiceStatus
+from corank.serving.http.source import StoreSource
 from corank.serving.store.upsert import VersionChangedError, upsert
-from corank.serving.store.users import UserStore
 
 RETRY_AFTER = "1"
 """Seconds after which a refused client should retry."""
@@ -42,6 +45,13 @@ REMEMBERED_BYTES = 2**16
 
 PAGE_HEADERS = {"Content-Security-Policy": "frame-ancestors 'none'", "X-Content-Type-Options": "nosniff"}
 """What the page's own policy, a meta element, cannot state."""
+
+GAUGES_SECONDS = 1.0
+"""Time between two updates of the gauges."""
+CHECK_SECONDS = 30.0
+"""Longest time that a client waits until the source has been checked."""
+WRITERS, WRITES = 2, 16
+"""Threads that write into the store, and writes that may run or wait."""
 
 Handler = Callable[[HttpRequest], Awaitable[Response]]
 
@@ -54,20 +64,25 @@ class RankingService:
         follower: Follower,
         limits: Limits,
         token: str | None = None,
-        users: UserStore | None = None,
+        users: UserLookup | None = None,
         request_log: RequestLog | None = None,
+        drain: Drain | None = None,
     ) -> None:
         """
         Args:
             follower: holds the live funnel.
             limits: of bodies and of the queue.
             token: that writers must send; without one nobody may write.
-            users: where columns of users are looked up.
+            users: looks columns of users up.
             request_log: where served requests are logged.
+            drain: begins when the process is told to end.
         """
         self.follower, self.limits, self._token = follower, limits, token
         self._users, self._request_log = users, request_log
-        self.metrics = ServiceMetrics(follower)
+        self.drain = drain or Drain()
+        self.status = ServiceStatus(follower, self.drain, users)
+        self.metrics = ServiceMetrics(self.status)
+        self._writers = DaemonThreads("corank-write", WRITERS, WRITES)
         self._waiting = 0
         self._turn = asyncio.Lock()
 
@@ -80,6 +95,7 @@ class RankingService:
             Route("/version", self._handle(self.get_version)),
             Route("/item", self._handle(self.get_item)),
             Route("/example", self._handle(self.get_example)),
+            Route("/status", self._handle(self.get_status)),
             Route("/healthz", self._handle(self.get_health)),
             Route("/readyz", self._handle(self.get_readiness)),
             Route("/metrics", self._handle(self.get_metrics)),
@@ -91,10 +107,11 @@ class RankingService:
     @asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
         self.follower.start()
-        writing = asyncio.create_task(self._write_log())
+        tasks = [asyncio.create_task(self._write_log()), asyncio.create_task(self._update_gauges())]
         gc.freeze()  # a million ids in dicts need not be visited by every collection
         yield
-        writing.cancel()
+        for task in tasks:
+            task.cancel()
         if self._request_log is not None:
             await asyncio.to_thread(self._request_log.write)
         await asyncio.to_thread(self.follower.stop)
@@ -107,6 +124,11 @@ class RankingService:
                     await asyncio.to_thread(self._request_log.write)
                 except CorankError as error:
                     self.follower.report(str(error))
+
+    async def _update_gauges(self) -> None:
+        while True:
+            await asyncio.sleep(GAUGES_SECONDS)
+            self.metrics.update_gauges()
 
     def _handle(self, handler: Handler) -> Handler:
         """Wrap a handler so that its errors become replies in JSON."""
@@ -128,11 +150,13 @@ class RankingService:
         # read before the request counts as waiting, so that a slow sender keeps nobody else out
         body = await read_body(http, self.limits)
         arrived = time.perf_counter()
-        if self._waiting >= self.limits.queue:
-            self.metrics.count_shed()
-            raise RefusedError(
-                503, f"{self._waiting} requests are waiting; try again", {"Retry-After": RETRY_AFTER}
-            )
+        self._shed_if_full()
+        user = GIVEN
+        if self._users is not None:
+            # before the request's turn, so that no other request waits for the store
+            user = await self._users.find(body, lookup_seconds(self.follower.funnel.manifest))
+            self.metrics.count_lookup(user.outcome)
+            self._shed_if_full()
         self._waiting += 1
         try:
             waits = self._turn.locked()
@@ -140,13 +164,22 @@ class RankingService:
                 if not waits:
                     # a request that waited is woken by the loop, which first reads new arrivals: let it read here, too
                     await asyncio.sleep(0)
-                return self._rank(body, arrived)
+                return self._rank(body, arrived, user)
         finally:
             self._waiting -= 1
 
-    def _rank(self, body: bytes, arrived: float) -> Response:
+    def _shed_if_full(self) -> None:
+        """Raise RefusedError if as many requests are waiting as may."""
+        if self._waiting >= self.limits.queue:
+            self.metrics.count_shed()
+            raise RefusedError(
+                503, f"{self._waiting} requests are waiting; try again", {"Retry-After": RETRY_AFTER}
+            )
+
+    def _rank(self, body: bytes, arrived: float, user: FoundUser) -> Response:
         funnel, request = self.follower.funnel, decode_request(body)
-        request, origin = self._with_user(request)
+        if user.columns:
+            request = msgspec.structs.replace(request, user=request.user | user.columns)
         try:
             result = funnel.run(request, arrived)
         except RUNTIME_ERRORS as error:
@@ -156,31 +189,13 @@ class RankingService:
             self.follower.recent.append(request)
         if result.encoded.unknown:
             self.follower.request_refresh()  # the store may know them by now
-        answer = result.to_answer() | {"user": origin}
+        answer = result.to_answer() | {"user": user.origin}
         if request.trace:
             answer["microseconds"] = {name: round(s * 1e6) for name, s in result.seconds.items()}
         self.metrics.observe(result, time.perf_counter() - arrived)
         if self._request_log is not None:
             self._request_log.add(funnel, result)
         return json_response(answer)
-
-    def _with_user(self, request: Request) -> tuple[Request, str]:
-        """The request with the user's stored columns, and their origin: given, stored, new, unavailable."""
-        user = request.user
-        if user.keys() - {"id"} or self._users is None:
-            return request, "given"
-        if (
-            self.follower.trouble is not None
-        ):  # else every request would wait for a store that does not answer
-            return request, "unavailable"
-        try:
-            columns = self._users.find(user.get("id"))
-        except StoreError:
-            self.follower.request_refresh()
-            return request, "unavailable"
-        if columns is None:
-            return request, "new"
-        return msgspec.structs.replace(request, user=user | columns), "stored"
 
     async def put_items(self, http: HttpRequest) -> Response:
         """POST /items: insert or replace items of the live version."""
@@ -193,19 +208,36 @@ class RankingService:
         rows = decode_items(await read_body(http, self.limits)).rows()
         try:
             funnel = self.follower.funnel
-            seq = await asyncio.to_thread(upsert, source.store, funnel.manifest.content, funnel, rows)
-            await asyncio.to_thread(self.follower.refresh)
+            seq = await self._write(lambda: upsert(source.open(), funnel.manifest.content, funnel, rows))
         except VersionChangedError as error:
             self.follower.request_refresh()
             raise RefusedError(503, str(error), {"Retry-After": RETRY_AFTER}) from None
         except StoreError as error:
             raise RefusedError(503, str(error), {"Retry-After": RETRY_AFTER}) from None
-        return json_response({"items": len(rows), "items_seq": seq})
+        answer = {"items": len(rows), "items_seq": seq}
+        return json_response(answer if await self._check_source() else answer | {"live": False})
+
+    async def _write(self, write: Callable[[], int]) -> int:
+        """Write into the store in a thread. Raises RefusedError if too many writes are waiting."""
+        done = self._writers.submit(write)
+        if done is None:
+            raise RefusedError(503, f"{WRITES} writes are waiting; try again", {"Retry-After": RETRY_AFTER})
+        return await asyncio.wrap_future(done)
+
+    async def _check_source(self) -> bool:
+        """Let the follower check the source, and return whether it did so in time."""
+        try:
+            await asyncio.wait_for(asyncio.wrap_future(self.follower.next_check()), CHECK_SECONDS)
+        except TimeoutError:
+            return False
+        return self.follower.trouble is None
 
     async def reload(self, http: HttpRequest) -> Response:
         """POST /reload: check for a new version now."""
         check_token(http, self._token)
-        await asyncio.to_thread(self.follower.refresh)
+        if not await self._check_source():
+            trouble = self.follower.trouble or f"the source is still being read after {CHECK_SECONDS:g} s"
+            raise RefusedError(503, trouble, {"Retry-After": RETRY_AFTER})
         return await self.get_version(http)
 
     async def get_version(self, http: HttpRequest) -> Response:
@@ -220,6 +252,7 @@ class RankingService:
                 "name": manifest.name,
                 "model_version": manifest.model_version,
                 "items_seq": manifest.items_seq,
+                "from_cache": self.follower.from_cache,
                 "items": int(self.follower.funnel.request_encoder.items.bounds[-1]),
                 "stages": stages,
             }
@@ -244,11 +277,14 @@ class RankingService:
         return json_response({"alive": True})
 
     async def get_readiness(self, http: HttpRequest) -> Response:
-        """GET /readyz: 503 if the source cannot be read; the last version is still served then."""
-        trouble = self.follower.trouble
-        if trouble is not None:
-            raise RefusedError(503, trouble)
+        """GET /readyz: 503 once the process was told to end; until then it can serve, with or without its source."""
+        if not self.status.is_ready:
+            raise RefusedError(503, "draining")
         return json_response({"ready": True})
+
+    async def get_status(self, http: HttpRequest) -> Response:
+        """GET /status: whether the source can be read, and how far what is served is behind it."""
+        return json_response(self.status.describe())
 
     async def get_metrics(self, http: HttpRequest) -> Response:
         """GET /metrics: for Prometheus."""

@@ -1,22 +1,16 @@
-"""The live funnel of a service, which is swapped between requests when its source changes.
-
-A source is a store, whose head is followed, or a bundle on disk, whose manifest is.
-"""
+"""The live funnel of a service, which is swapped between requests when its source changes."""
 
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
-from typing import Protocol
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
 
-from corank.bundle.bundle import Bundle, current_content
 from corank.core.errors import CorankError
 from corank.core.types import Report
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
-from corank.serving.store.base import Store
-from corank.serving.store.fetch import catch_up, fetch_bundle, load_latest
-from corank.serving.store.live_version import StoreState
+from corank.serving.http.source import Source, load_first
 
 WARM_REQUESTS = 200
 """Recent requests that a funnel ranks before it goes live."""
@@ -24,60 +18,15 @@ SAMPLE_REQUESTS = 20
 """Made-up requests that it ranks if there are no recent ones."""
 PAUSE = 0.02
 """Seconds between two of these requests, in which the service answers others."""
-
-Prefetch = Callable[[str], bool]
-"""Version → whether it has been fetched into the cache and verified."""
-
-
-class Source(Protocol):
-    """Where a service gets its funnel from."""
-
-    def load_newer(self, held: Funnel | None) -> Funnel | None:
-        """Load the live funnel; None if it is the held one. Raises CorankError."""
-
-
-class BundleSource:
-    """A bundle's folder, whose content may be replaced."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def load_newer(self, held: Funnel | None) -> Funnel | None:
-        """As `Source.load_newer`."""
-        if held is not None and held.manifest.content == current_content(self.path):
-            return None
-        return Funnel(Bundle.open(self.path))
-
-
-class StoreSource:
-    """A store's live version, from a bundle in a cache on this machine."""
-
-    def __init__(self, store: Store, cache: Path, prefetch: Prefetch = lambda version: False) -> None:
-        """
-        Args:
-            store: to follow.
-            cache: folder of fetched bundles.
-            prefetch: fetches a version in a process of its own, while this one serves.
-        """
-        self.store, self.cache, self._prefetch = store, cache, prefetch
-
-    def load_newer(self, held: Funnel | None) -> Funnel | None:
-        """As `Source.load_newer`; of a held version only the changes of items are read."""
-        _, state = StoreState.read(self.store)
-        live = state.require_live(self.store)
-        if held is None or live != held.manifest.content:
-            verified = held is not None and self._prefetch(live)
-            return load_latest(self.store, live, Funnel(fetch_bundle(self.store, live, self.cache, verified)))
-        if state.seq != held.manifest.items_seq:
-            return catch_up(self.store, live, held)
-        return None
+STOP_SECONDS = 2.0
+"""Time in which the thread must stop; a read that hangs is left behind."""
 
 
 class Follower:
     """Holds the live funnel, and checks the source for a newer one in a thread of its own."""
 
     def __init__(self, source: Source, every: float = 1.0, report: Report = lambda line: None) -> None:
-        """Load the live funnel and warm it.
+        """Load the live funnel and warm it; from the cache if the store cannot be read.
 
         Args:
             source: of the funnel.
@@ -87,12 +36,16 @@ class Follower:
         Raises CorankError if there is nothing to serve.
         """
         self.source, self.every, self.report = source, every, report
-        self.trouble: str | None = None
+        self.trouble: str | None
         """Why the last check of the source failed, None if it did not; the held funnel stays live."""
-        funnel = source.load_newer(None)
-        assert funnel is not None
+        funnel, self.trouble = load_first(source, report)
+        self.from_cache = self.trouble is not None
+        """Whether the funnel was read from the cache alone, and not compared with the store since."""
+        self.equal_at = time.monotonic()
+        """When the last check that succeeded ended, after which the funnel equalled the source; or the start."""
         self.recent: deque[Request] = deque(maxlen=WARM_REQUESTS)
         """The last requests that were ranked."""
+        self._waiting: deque[Future[None]] = deque()
         self._wake, self._stop, self._lock = threading.Event(), threading.Event(), threading.Lock()
         self._warm(funnel, sample_requests(funnel), 0)
         self.funnel: Funnel = funnel
@@ -103,14 +56,21 @@ class Follower:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop the thread and wait for its end."""
+        """Stop the thread and wait for its end, not for a read that hangs."""
         self._stop.set()
         self._wake.set()
-        self._thread.join()
+        self._thread.join(STOP_SECONDS)
 
     def request_refresh(self) -> None:
         """Make the thread check the source at once."""
         self._wake.set()
+
+    def next_check(self) -> Future[None]:
+        """Make the thread check the source at once; the result is there when a check that begins from now on ends."""
+        done: Future[None] = Future()
+        self._waiting.append(done)
+        self._wake.set()
+        return done
 
     def refresh(self) -> None:
         """Check the source now and swap in a newer funnel; on an error report it and keep the held funnel."""
@@ -127,11 +87,21 @@ class Follower:
                 return
             if self.trouble is not None:
                 self.report("the source answers again")
-            self.trouble = None
             if newer is not None:
-                if newer.manifest.content != self.funnel.manifest.content:
-                    self.report(f"live: {newer.manifest.content}")
+                swapped = newer.manifest.content != self.funnel.manifest.content
                 self.funnel = newer
+                if swapped:
+                    self.report(f"live: {newer.manifest.content}")
+            self._note_success()
+
+    def _note_success(self) -> None:
+        """Note that what is served equals the source."""
+        self.trouble, self.from_cache = None, False
+        self.equal_at = time.monotonic()
+        try:
+            self.source.note_live(self.funnel.manifest.content)
+        except CorankError as error:
+            self.report(str(error))
 
     def _warm(self, funnel: Funnel, requests: Iterable[Request], pause: float = PAUSE) -> None:
         """Rank requests before the funnel goes live: its first ones read tables from disk and fill its caches."""
@@ -144,8 +114,12 @@ class Follower:
         while not self._stop.is_set():
             self._wake.wait(self.every)
             self._wake.clear()
+            waiting = [self._waiting.popleft() for _ in range(len(self._waiting))]
             if not self._stop.is_set():
                 self.refresh()
+            for done in waiting:
+                if done.set_running_or_notify_cancel():
+                    done.set_result(None)
 
 
 def sample_requests(funnel: Funnel) -> Iterator[Request]:

@@ -46,7 +46,13 @@ def make_document(max_body: int) -> dict[str, Any]:
                     needs_token=True,
                 )
             },
-            "/reload": {"post": _operation("Check for a new version now", access_errors, needs_token=True)},
+            "/reload": {
+                "post": _operation(
+                    "Check for a new version now",
+                    access_errors | {"503": "The source cannot be read"},
+                    needs_token=True,
+                )
+            },
             "/version": {"get": _operation("The live version and its stages")},
             "/example": {"get": _operation("A random request, made of values that the live version knows")},
             "/item": {
@@ -54,17 +60,23 @@ def make_document(max_body: int) -> dict[str, Any]:
                     "An item's features and columns", {"400": "No id given", "404": "No such item"}, ["id"]
                 )
             },
-            "/healthz": {"get": _operation("Whether the process is alive")},
-            "/readyz": {
-                "get": _operation(
-                    "Whether the source can be read", {"503": "It cannot; the last version is still served"}
-                )
-            },
-        },
+        }
+        | _state_paths(),
         "components": {
             "schemas": schemas,
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
         },
+    }
+
+
+def _state_paths() -> dict[str, Any]:
+    """Paths that tell the state of the process."""
+    return {
+        "/healthz": {"get": _operation("Whether the process is alive")},
+        "/readyz": {
+            "get": _operation("Whether requests should be sent here", {"503": "The service was told to end"})
+        },
+        "/status": {"get": _operation("Whether the source answers, and how far the service is behind it")},
     }
 
 

@@ -5,6 +5,7 @@ Worker processes write to one folder, PROMETHEUS_MULTIPROC_DIR, and each of them
 
 import os
 from functools import cache
+from typing import Literal
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -17,19 +18,31 @@ from prometheus_client import (
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from corank.serving.funnel.ranking_result import RankingResult
-from corank.serving.http.follower import Follower
+from corank.serving.http.service_status import ServiceStatus
 
 MULTIPROC = "PROMETHEUS_MULTIPROC_DIR"
 BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Upper bounds of the latency histograms, seconds."""
+GAUGES: dict[str, tuple[str, Literal["livemin", "livemax"]]] = {
+    "items_seq": ("Number of the last change of the items served", "livemin"),
+    "ready": ("1 if requests should be sent here, 0 once the service was told to end", "livemin"),
+    "source_up": ("1 if the last check of the source succeeded", "livemin"),
+    "behind_seconds": ("Seconds since what is served was known to equal the source", "livemax"),
+    "from_cache": (
+        "1 if what is served was read from the cache, since the store was away at the start",
+        "livemax",
+    ),
+    "users_away": ("1 if users are not looked up, since look-ups failed or were late", "livemax"),
+}
+"""Gauges → help, and which worker's value is exposed."""
 
 
 class ServiceMetrics:
     """The metrics of one worker process."""
 
-    def __init__(self, follower: Follower) -> None:
-        """`follower` holds the live funnel."""
-        self._follower = follower
+    def __init__(self, status: ServiceStatus) -> None:
+        """`status` is of the process."""
+        self._status = status
         self._registry = registry = CollectorRegistry()
         self._request_seconds = Histogram(
             "corank_request_seconds",
@@ -64,6 +77,12 @@ class ServiceMetrics:
             "corank_shed", "Requests refused with 503, since too many were waiting", registry=registry
         )
         self._failed = Counter("corank_failed", "Requests whose first stage failed", registry=registry)
+        self._lookups = Counter(
+            "corank_user_lookups",
+            "Look-ups of users in the store: stored, new, late, failed, skipped (not tried), busy (too many)",
+            ["outcome"],
+            registry=registry,
+        )
         self._version = Gauge(
             "corank_version",
             "1 for the live version",
@@ -71,21 +90,14 @@ class ServiceMetrics:
             multiprocess_mode="livemax",
             registry=registry,
         )
-        self._items_seq = Gauge(
-            "corank_items_seq",
-            "Number of the last change of the items served",
-            multiprocess_mode="livemin",
-            registry=registry,
-        )
-        self._ready = Gauge(
-            "corank_ready",
-            "1 if the source can be read, else 0",
-            multiprocess_mode="livemin",
-            registry=registry,
-        )
+        self._gauges = {
+            name: Gauge(f"corank_{name}", text, multiprocess_mode=worst, registry=registry)
+            for name, (text, worst) in GAUGES.items()
+        }
         # cached, since finding a label takes as long as counting
         self._seconds_of, self._cut_by = cache(self._stage_seconds.labels), cache(self._cut.labels)
-        self._reported: tuple[str, int, str | None] | None = None
+        self._reported: str | None = None
+        self.update_gauges()
 
     def observe(self, result: RankingResult, seconds: float) -> None:
         """Count a request that was ranked; `seconds` is the time from arrival to answer."""
@@ -101,7 +113,11 @@ class ServiceMetrics:
             self._missing.labels(column).inc()
         if result.fallback:
             self._fallback.labels(result.fallback["stage"], result.fallback["why"]).inc()
-        self._update_version()
+
+    def count_lookup(self, outcome: str) -> None:
+        """Count a look-up of a user, unless the request gave all itself."""
+        if outcome != "given":
+            self._lookups.labels(outcome).inc()
 
     def count_shed(self) -> None:
         """Count a request that was refused since too many were waiting."""
@@ -113,22 +129,28 @@ class ServiceMetrics:
 
     def expose(self) -> tuple[bytes, str]:
         """The text that Prometheus reads, and its content type."""
-        self._update_version()
+        self.update_gauges()
         if not os.environ.get(MULTIPROC):
             return generate_latest(self._registry), CONTENT_TYPE_LATEST
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return generate_latest(registry), CONTENT_TYPE_LATEST
 
-    def _update_version(self) -> None:
-        """Set the gauges of the live version and readiness, if they have changed."""
-        manifest, trouble = self._follower.funnel.manifest, self._follower.trouble
-        current = (manifest.model_version, manifest.items_seq, trouble)
-        if current == self._reported:
-            return
-        if self._reported is not None and self._reported[0] != manifest.model_version:
-            self._version.labels(self._reported[0]).set(0)
-        self._version.labels(manifest.model_version).set(1)
-        self._items_seq.set(manifest.items_seq)
-        self._ready.set(trouble is None)
-        self._reported = current
+    def update_gauges(self) -> None:
+        """Set the gauges as of now: every second, whether requests come or not, since any worker may expose them."""
+        status, manifest = self._status, self._status.follower.funnel.manifest
+        if manifest.model_version != self._reported:
+            if self._reported is not None:
+                self._version.labels(self._reported).set(0)
+            self._version.labels(manifest.model_version).set(1)
+            self._reported = manifest.model_version
+        values = {
+            "items_seq": manifest.items_seq,
+            "ready": status.is_ready,
+            "source_up": status.follower.trouble is None,
+            "behind_seconds": status.behind_seconds,
+            "from_cache": status.follower.from_cache,
+            "users_away": status.users_away,
+        }
+        for name, value in values.items():
+            self._gauges[name].set(value)

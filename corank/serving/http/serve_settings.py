@@ -8,6 +8,7 @@ from typing import Self
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from corank.core.settings import Settings
+from corank.serving.http.process.draining import Drain
 
 ORIGIN = re.compile(r"https?://[^/\s]+", re.IGNORECASE)
 """Scheme, name and port of a page, as a browser sends it."""
@@ -67,6 +68,12 @@ class ServeSettings(Settings):
     """File of the clients' tokens."""
     audit: Path | None = None
     """File of audit lines; None for stderr."""
+    store_deadline_ms: float = Field(20.0, gt=0)
+    """Longest time that a request waits for its user's columns."""
+    drain_seconds: float = Field(2.0, ge=0)
+    """Time after SIGTERM in which requests go on, while /readyz is 503."""
+    stop_seconds: float = Field(10.0, ge=0)
+    """Time after that in which what has begun is answered."""
     tls_cert: Path | None = None
     tls_key: Path | None = None
 
@@ -98,3 +105,8 @@ class ServeSettings(Settings):
             self.receive_seconds,
             self.connections,
         )
+
+    @property
+    def drain(self) -> Drain:
+        """How a worker ends."""
+        return Drain(self.drain_seconds, self.stop_seconds)

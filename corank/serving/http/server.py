@@ -4,57 +4,64 @@ The bundle of a store's live version is fetched once, into a folder that all wor
 """
 
 import os
+import socket
 import sys
 import tempfile
+import time
+from collections.abc import Callable
+from ctypes import c_double
 from functools import partial
 from pathlib import Path
 
 import joblib
 import uvicorn
-from starlette.applications import Starlette
+from prometheus_client.multiprocess import mark_process_dead
 
 from corank.core.errors import CorankError
 from corank.core.registry import load_environment_plugins
 from corank.core.types import Report
 from corank.serving.http.app import RankingService
-from corank.serving.http.follower import BundleSource, Follower, Source, StoreSource
+from corank.serving.http.follower import Follower
+from corank.serving.http.lookup.user_lookup import UserLookup
+from corank.serving.http.process.draining import Drain, DrainingServer
+from corank.serving.http.process.listener import bind_listener
+from corank.serving.http.process.supervisor import Supervisor
 from corank.serving.http.prometheus import MULTIPROC
 from corank.serving.http.request_log import RequestLog
 from corank.serving.http.serve_settings import ServeSettings
-from corank.serving.store.base import is_store, open_store
+from corank.serving.http.source import BundleSource, Source, StoreSource, load_first
+from corank.serving.store.base import is_store
 from corank.serving.store.fetch_process import fetch_in_subprocess
-from corank.serving.store.users import UserStore
 
-SERVING, TOKEN = "CORANK_SERVING", "CORANK_TOKEN"
-"""Environment variables: the settings for the workers, and the token that writers must send."""
+TOKEN = "CORANK_TOKEN"
+"""Environment variable: the token that writers must send."""
 SWITCH_INTERVAL = 0.0001
 """Seconds after which a thread that follows the source yields to the thread that ranks."""
 
 
 def run_service(settings: ServeSettings, report: Report) -> None:
-    """Serve until the process is stopped. Raises CorankError if there is nothing to serve, or the port is taken."""
-    source = open_source(settings)
-    source.load_newer(None)  # fetches the bundle once for all workers, and shows mistakes at once
-    os.environ[SERVING] = settings.model_dump_json()
-    with tempfile.TemporaryDirectory(prefix="corank-metrics-") as metrics:
-        if settings.workers > 1:
+    """Serve until the process is told to end.
+
+    Raises CorankError if there is nothing to serve, the address is taken, or a folder cannot be written.
+    """
+    with bind_listener(settings.host, settings.port) as listener:
+        _require_writable(settings)
+        if settings.workers == 1:
+            serve_worker(settings, listener, report)
+            return
+        # fetches the bundle once for all workers, and shows mistakes at once
+        load_first(open_source(settings), report)
+        with tempfile.TemporaryDirectory(prefix="corank-metrics-") as metrics:
             os.environ[MULTIPROC] = metrics
-        report(f"http://{settings.host}:{settings.port}")
-        try:
-            uvicorn.run(
-                "corank.serving.http.server:create_app",
-                factory=True,
-                host=settings.host,
-                port=settings.port,
-                workers=settings.workers,
-                loop="uvloop",
-                http="httptools",
-                log_level="warning",
-                access_log=False,
+            supervisor = Supervisor(
+                settings.workers,
+                partial(run_worker, settings.model_dump_json()),
+                settings.drain,
+                report,
+                lambda pid: mark_process_dead(pid, metrics),  # type: ignore[no-untyped-call]
             )
-        except SystemExit as stopped:
-            if stopped.code:
-                raise CorankError(f"{settings.host}:{settings.port}: cannot be served; see above") from None
+            report(describe_address(settings, listener))
+            supervisor.run(listener)
 
 
 def count_cores() -> int:
@@ -62,23 +69,82 @@ def count_cores() -> int:
     return int(joblib.cpu_count())
 
 
+def describe_address(settings: ServeSettings, listener: socket.socket) -> str:
+    """Return the URL of the service."""
+    return f"http://{settings.host}:{listener.getsockname()[1]}"
+
+
 def open_source(settings: ServeSettings) -> Source:
-    """Open the store or bundle to serve. Raises StoreError, BundleError."""
+    """Open the store or bundle to serve; a store is reached when it is read."""
     if is_store(settings.source):
         prefetch = partial(fetch_in_subprocess, settings.source, settings.cache)
-        return StoreSource(open_store(settings.source), settings.cache, prefetch)
+        return StoreSource(settings.source, settings.cache, prefetch)
     return BundleSource(Path(settings.source))
 
 
-def create_app() -> Starlette:
-    """Create the application of one worker process, with the plug-ins and settings of the environment."""
+def run_worker(settings: str, listener: socket.socket, beat: c_double) -> None:
+    """Run a worker process of several; the parameters are those of `WorkerMain`, after the settings as JSON."""
+
+    def report(line: str) -> None:
+        print(f"corank: {line}", file=sys.stderr, flush=True)
+
+    def turn() -> None:
+        beat.value = time.monotonic()
+
     load_environment_plugins()
-    settings = ServeSettings.model_validate_json(os.environ[SERVING])
+    try:
+        serve_worker(ServeSettings.model_validate_json(settings), listener, report, turn)
+    except CorankError as error:
+        report(f"worker {os.getpid()} cannot start: {error}")
+        sys.exit(1)
+
+
+def serve_worker(
+    settings: ServeSettings,
+    listener: socket.socket,
+    report: Report,
+    on_alive: Callable[[], None] | None = None,
+) -> None:
+    """Serve with this process, until it is told to end.
+
+    Args:
+        settings: how.
+        listener: a bound socket.
+        report: receives changes and errors.
+        on_alive: as for `DrainingServer`.
+
+    Raises CorankError if there is nothing to serve.
+    """
     sys.setswitchinterval(SWITCH_INTERVAL)
-    source = open_source(settings)
-    follower = Follower(
-        source, settings.every, lambda line: print(f"corank: {line}", file=sys.stderr, flush=True)
+    drain = settings.drain
+    service = create_service(settings, report, drain)
+    if on_alive is None:
+        report(describe_address(settings, listener))
+    config = uvicorn.Config(
+        service.app(), loop="uvloop", http="httptools", log_level="warning", access_log=False, lifespan="on"
     )
-    users = UserStore(source.store) if isinstance(source, StoreSource) else None
+    DrainingServer(config, drain, on_alive).run(sockets=[listener])
+
+
+def create_service(settings: ServeSettings, report: Report, drain: Drain) -> RankingService:
+    """Create the endpoints of a worker process, which turn unready when `drain` begins. Raises CorankError."""
+    source = open_source(settings)
+    follower = Follower(source, settings.every, report)
+    users = None
+    if isinstance(source, StoreSource):
+        users = UserLookup(lambda: source.opened_store, settings.store_deadline_ms / 1e3, report)
     log = RequestLog(settings.log, settings.log_share) if settings.log is not None else None
-    return RankingService(follower, settings.limits, os.environ.get(TOKEN) or None, users, log).app()
+    return RankingService(follower, settings.limits, os.environ.get(TOKEN) or None, users, log, drain)
+
+
+def _require_writable(settings: ServeSettings) -> None:
+    """Raise CorankError unless files can be written into the folders of the cache and the log."""
+    folders = {"--log": settings.log, "--cache": settings.cache if is_store(settings.source) else None}
+    for option, folder in folders.items():
+        if folder is not None:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                with tempfile.TemporaryFile(dir=folder) as probe:
+                    probe.write(b"\0")
+            except OSError as error:
+                raise CorankError(f"{option}: nothing can be written to {folder}: {error}") from None

@@ -23,13 +23,14 @@ from corank.serving.funnel.graph_scorer import GraphScorer
 from corank.serving.funnel.request import Request
 from corank.serving.funnel.stage_scorer import open_graph
 from corank.serving.http.app import REMEMBERED_BYTES, RankingService
-from corank.serving.http.follower import BundleSource, Follower, StoreSource
+from corank.serving.http.follower import Follower
+from corank.serving.http.lookup.user_lookup import UserLookup
 from corank.serving.http.serve_settings import Limits
+from corank.serving.http.source import BundleSource, StoreSource
 from corank.serving.store.base import open_store
 from corank.serving.store.live_version import USERS
 from corank.serving.store.publish import publish_bundle
 from corank.serving.store.record_codec import to_keys
-from corank.serving.store.users import UserStore
 from tests.support.cases import Case
 from tests.support.random_worlds import RICH
 from tests.support.redis_server import redis_server
@@ -227,11 +228,14 @@ def test_health_version_figures_and_openapi(client: TestClient, case: Case) -> N
     assert set(client.get("/openapi.json").json()["paths"]) >= {"/rank", "/items", "/version"}
 
 
-def eventually(client: TestClient, path: str, status: int) -> dict[str, Any]:
-    deadline = time.monotonic() + 10
-    while client.get(path).status_code != status and time.monotonic() < deadline:
+def eventually_status(client: TestClient, **expected: Any) -> dict[str, Any]:
+    """What /status says once it says what is expected, or after ten seconds."""
+    deadline, answer = time.monotonic() + 10, dict[str, Any]()
+    while time.monotonic() < deadline:
+        answer = client.get("/status").json()
+        if answer | expected == answer:
+            break
         time.sleep(0.02)
-    answer: dict[str, Any] = client.get(path).json()
     return answer
 
 
@@ -242,18 +246,22 @@ def test_a_server_that_stops_is_served_on_without(bundle: Path, tmp_path: Path) 
         publish_bundle(bundle, store)
         store.put({USERS: [(to_keys(pl.Series([1]))[0], b'{"user_0": 5.0}')]})
         follower = Follower(StoreSource(store, tmp_path / "cache"), every=0.05)
-        with TestClient(RankingService(follower, Limits(), "secret", UserStore(store)).app()) as client:
+        with TestClient(
+            RankingService(follower, Limits(), "secret", UserLookup(lambda: store)).app()
+        ) as client:
             asked = {"user": {"id": 1}, "candidates": [1]}
             assert client.post("/rank", json=asked).json()["user"] == "stored"
             assert client.post("/rank", json=asked | {"user": {"id": 2}}).json()["user"] == "new"
             server.stop()
             assert client.post("/rank", json=asked).json()["user"] == "unavailable"
-            assert "127.0.0.1" in eventually(client, "/readyz", 503)["error"]
+            assert "127.0.0.1" in eventually_status(client, source_up=False)["source_error"]
+            assert client.get("/readyz").json() == {"ready": True}
             assert client.post("/rank", json={"user": {}, "candidates": [1]}).status_code == 200
             put = client.post("/items", json={"items": [{"id": 900}]}, headers=TOKEN)
             assert (put.status_code, put.headers["Retry-After"]) == (503, "1")
             server.start()
-            assert eventually(client, "/readyz", 200) == {"ready": True}
+            assert eventually_status(client, source_up=True)["source_error"] is None
+            assert eventually_status(client, users_looked_up=True)
             assert client.post("/rank", json=asked).json()["user"] == "stored"
             assert client.post("/items", json={"items": [{"id": 900}]}, headers=TOKEN).status_code == 200
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from corank.serving.funnel.request import Request
-from corank.serving.http.follower import SAMPLE_REQUESTS, BundleSource, Follower
+from corank.serving.http.follower import SAMPLE_REQUESTS, Follower
+from corank.serving.http.source import BundleSource
 from corank.training.export import export_bundle
 from tests.support.shared import derived
 

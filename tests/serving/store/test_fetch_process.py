@@ -4,7 +4,8 @@ import pytest
 
 from corank.bundle.bundle import Bundle
 from corank.serving.funnel.request import Request
-from corank.serving.http.follower import Follower, StoreSource
+from corank.serving.http.follower import Follower
+from corank.serving.http.source import StoreSource
 from corank.serving.store.base import open_store
 from corank.serving.store.fetch_process import fetch_in_subprocess
 from corank.serving.store.publish import publish_bundle

@@ -1,0 +1,1 @@
+"""Users looked up in a store that may be away or slow, while no request waits long."""

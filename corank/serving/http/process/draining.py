@@ -1,0 +1,135 @@
+"""The end of a service without a lost request.
+
+On SIGTERM or SIGINT `/readyz` turns to 503 and answers say `Connection: close`, while requests go on for a grace time:
+load balancers take the process out. Then nobody new is accepted, and every request that has begun is answered. A second
+signal ends the process at once.
+"""
+
+import asyncio
+import fcntl
+import os
+import signal
+import socket
+import termios
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from corank.serving.http.process.listener import refuse_connections
+
+ACCEPT_SECONDS = 0.25
+"""Time in which connections that are complete are accepted, before the socket is closed."""
+LINGER_SECONDS = 1.0
+"""Time that an idle connection stays open, since its client may be sending."""
+POLL_SECONDS = 0.02
+EXIT_SECONDS = 5.0
+"""Time for the end of the process after its last answer: its log is written, its threads stop."""
+CLOSE = (b"connection", b"close")
+
+
+class Drain:
+    """When the process was told to end, and how much time it has."""
+
+    def __init__(self, grace: float = 0.0, limit: float = 10.0) -> None:
+        """
+        Args:
+            grace: seconds for which requests go on as before.
+            limit: seconds after the grace in which what has begun is answered.
+        """
+        self.grace, self.limit = grace, limit
+        self.began: float | None = None
+        """By `time.monotonic`; None while the service is not told to end."""
+
+    def begin(self) -> None:
+        """Begin, if it has not begun."""
+        self.began = time.monotonic() if self.began is None else self.began
+
+    def is_over(self) -> bool:
+        """Whether the grace time has passed."""
+        return self.began is not None and time.monotonic() >= self.began + self.grace
+
+
+class DrainingServer(uvicorn.Server):
+    """The HTTP server of one process."""
+
+    def __init__(
+        self, config: uvicorn.Config, drain: Drain, on_alive: Callable[[], None] | None = None
+    ) -> None:
+        """
+        Args:
+            config: of uvicorn.
+            drain: begins with a signal.
+            on_alive: of a worker of several: is called every tenth of a second. Such a worker ends with its parent,
+                and leaves SIGINT, which a terminal sends to both, and new connections to it.
+        """
+        super().__init__(config)
+        self.drain, self._on_alive, self._parent = drain, on_alive, os.getppid()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to drain; end at once if that has begun."""
+        if self._on_alive is not None and sig == signal.SIGINT:
+            return
+        if self.drain.began is not None:
+            os._exit(128 + sig)
+        self.drain.begin()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Return whether the grace time is over."""
+        if self._on_alive is not None:
+            self._on_alive()
+            if os.getppid() != self._parent:
+                self.drain.grace = 0.0
+                self.drain.begin()
+        if self.drain.began is not None and CLOSE not in self.config.encoded_headers:
+            self.config.encoded_headers.append(CLOSE)
+            self.server_state.default_headers = [*self.server_state.default_headers, CLOSE]
+        await super().on_tick(counter)
+        return self.drain.is_over()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept what has connected, answer what has begun, and end."""
+        self.drain.begin()
+        watchdog = threading.Timer(ACCEPT_SECONDS + self.drain.limit + EXIT_SECONDS, os._exit, [1])
+        watchdog.daemon = True
+        watchdog.start()
+        if self._on_alive is None:
+            for listener in sockets or []:
+                refuse_connections(listener)
+        await asyncio.sleep(ACCEPT_SECONDS)
+        for server in self.servers:
+            server.close()
+        for listener in sockets or []:
+            listener.close()
+        end = time.monotonic() + self.drain.limit
+        linger = time.monotonic() + min(LINGER_SECONDS, self.drain.grace)
+        while (self.server_state.connections or self.server_state.tasks) and time.monotonic() < end:
+            if time.monotonic() >= linger:
+                for connection in list(self.server_state.connections):
+                    _close_if_idle(connection)
+            await asyncio.sleep(POLL_SECONDS)
+        for task in list(self.server_state.tasks):
+            task.cancel()
+        await self.lifespan.shutdown()
+
+
+def _close_if_idle(connection: Any) -> None:
+    """Close a connection unless a request has begun, or lies in the socket unread."""
+    assert isinstance(connection, HttpToolsProtocol)
+    answered = connection.cycle is None or connection.cycle.response_complete
+    begun = connection.scope is not None and (
+        connection.cycle is None or connection.cycle.scope is not connection.scope
+    )
+    if answered and not begun and not _has_unread_bytes(connection.transport):
+        connection.transport.close()
+
+
+def _has_unread_bytes(transport: asyncio.Transport) -> bool:
+    sock = transport.get_extra_info("socket")
+    if sock is None or sock.fileno() < 0:
+        return False
+    return any(fcntl.ioctl(sock.fileno(), termios.FIONREAD, bytes(4)))

@@ -1,0 +1,137 @@
+"""Where a service gets its funnel from: a store, whose head is followed, or a bundle on disk, whose manifest is."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from corank.bundle.bundle import Bundle, current_content
+from corank.core.errors import StoreError
+from corank.core.types import Report
+from corank.serving.funnel.funnel import Funnel
+from corank.serving.store.base import Store, hide_password, open_store
+from corank.serving.store.fetch import catch_up, fetch_bundle, load_latest
+from corank.serving.store.last_live import open_last_live, write_last_live
+from corank.serving.store.live_version import StoreState
+
+Prefetch = Callable[[str], bool]
+"""Version → whether it has been fetched into the cache and verified."""
+
+
+class Source(Protocol):
+    """Where a service gets its funnel from."""
+
+    address: str
+    """For messages."""
+    known_seq: int | None
+    """Number of the last change that it is known to have; None if it has not been read."""
+
+    def load_newer(self, held: Funnel | None) -> Funnel | None:
+        """Load the live funnel; None if it is the held one. Raises CorankError."""
+
+    def load_cached(self) -> Funnel | None:
+        """Load the funnel that was live last on this machine, without the source; None if there is none."""
+
+    def note_live(self, version: str) -> None:
+        """Note for a later start which version is live. Raises CorankError if that cannot be written."""
+
+
+class BundleSource:
+    """A bundle's folder, whose content may be replaced."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.address = path, str(path)
+        self.known_seq: int | None = None
+
+    def load_newer(self, held: Funnel | None) -> Funnel | None:
+        """As `Source.load_newer`."""
+        if held is not None and held.manifest.content == current_content(self.path):
+            return None
+        funnel = Funnel(Bundle.open(self.path))
+        self.known_seq = funnel.manifest.items_seq
+        return funnel
+
+    def load_cached(self) -> Funnel | None:
+        """As `Source.load_cached`: the folder itself is on this machine."""
+        return None
+
+    def note_live(self, version: str) -> None:
+        """As `Source.note_live`: the folder itself says it."""
+
+
+class StoreSource:
+    """A store's live version, from a bundle in a cache on this machine."""
+
+    def __init__(self, store: Store | str, cache: Path, prefetch: Prefetch = lambda version: False) -> None:
+        """
+        Args:
+            store: to follow; one that is given by its URL is opened when it is read first, and may be away until then.
+            cache: folder of fetched bundles.
+            prefetch: fetches a version in a process of its own, while this one serves.
+        """
+        self.url = store if isinstance(store, str) else store.address
+        self.address, self.cache, self._prefetch = hide_password(self.url), cache, prefetch
+        self.known_seq: int | None = None
+        self._opened = None if isinstance(store, str) else store
+        self._opening = threading.Lock()
+        self._noted: str | None = None
+
+    @property
+    def opened_store(self) -> Store | None:
+        """The store, None if it has not been reached yet."""
+        return self._opened
+
+    def open(self) -> Store:
+        """Open the store, if it is not open. Raises StoreError."""
+        with self._opening:
+            if self._opened is None:
+                self._opened = open_store(self.url)
+            return self._opened
+
+    def load_newer(self, held: Funnel | None) -> Funnel | None:
+        """As `Source.load_newer`; of a held version only the changes of items are read."""
+        store = self.open()
+        _, state = StoreState.read(store)
+        live = state.require_live(store)
+        self.known_seq = state.seq
+        if held is None or live != held.manifest.content:
+            verified = held is not None and self._prefetch(live)
+            return load_latest(store, live, Funnel(fetch_bundle(store, live, self.cache, verified)))
+        if state.seq != held.manifest.items_seq:
+            return catch_up(store, live, held)
+        return None
+
+    def load_cached(self) -> Funnel | None:
+        """As `Source.load_cached`."""
+        bundle = open_last_live(self.cache, self.url)
+        return None if bundle is None else Funnel(bundle)
+
+    def note_live(self, version: str) -> None:
+        """As `Source.note_live`; a version is noted once."""
+        if version != self._noted:
+            write_last_live(self.cache, self.url, version)
+            self._noted = version
+
+
+def load_first(source: Source, report: Report = lambda line: None) -> tuple[Funnel, str | None]:
+    """Load the first funnel of a source, from the cache if the store cannot be read.
+
+    Returns:
+        The funnel, and why it is of the cache; None if it is of the source.
+
+    Raises CorankError if there is nothing to serve.
+    """
+    try:
+        funnel = source.load_newer(None)
+        assert funnel is not None
+    except StoreError as error:
+        cached = source.load_cached()
+        if cached is None:
+            raise
+        report(
+            f"{error}; serving {cached.manifest.content}, which was live last, from the cache, "
+            "without items that changed since"
+        )
+        return cached, str(error)
+    source.note_live(funnel.manifest.content)
+    return funnel, None
