@@ -55,9 +55,9 @@ def away(
         before = [_rank(port, body) for body in asked]
         redis.stop()
         failed = sum(_rank(port, asked[n % len(asked)]) != before[n % len(asked)] for n in range(REQUESTS))
-        told = _until(lambda: _get(port, "/readyz")[0] == 503)
+        told = _until(lambda: not _get(port, "/status")[1]["source_up"])
         redis.start()
-        recovered = _until(lambda: _get(port, "/readyz")[0] == 200)
+        recovered = _until(lambda: bool(_get(port, "/status")[1]["source_up"]))
         with closing(open_store(redis.url)) as store:
             assert StoreState.read(store)[1].live == first
             publish_bundle(bundles[1], store)
