@@ -12,12 +12,12 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.support.service import TOKEN
+from tests.support.service import JSON, TOKEN
 
 SECONDS = 10.0
 """A response that takes longer counts as a hang."""
 
-ALLOWED = {200, 400, 401, 403, 404, 405, 409, 413, 503}
+ALLOWED = {200, 400, 401, 403, 404, 405, 409, 413, 415, 503}
 json_values = st.recursive(
     st.none()
     | st.booleans()
@@ -80,7 +80,7 @@ def record(result: Result, response: httpx2.Response, began: float, what: str) -
 def post_mutations(url: str, path: str, valid: dict[str, Any], cases: int, seed: int) -> Result:
     """Post mutations of a valid body: its values, its fields and its bytes."""
     result = Result()
-    with httpx2.Client(base_url=url, timeout=SECONDS, headers=TOKEN) as client:
+    with httpx2.Client(base_url=url, timeout=SECONDS, headers=TOKEN | JSON) as client:
 
         @settings(max_examples=cases, deadline=None, database=None, suppress_health_check=list(HealthCheck))
         @given(st.randoms(use_true_random=False), json_values, st.integers(0, 9), st.binary(max_size=8))

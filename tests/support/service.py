@@ -12,8 +12,19 @@ from pathlib import Path
 import httpx2
 import psutil
 
+from corank.serving.http.access.control import AccessControl
+from corank.serving.http.access.origin import OriginPolicy
+from corank.serving.http.access.tokens import Token, Tokens
+
+JSON = {"Content-Type": "application/json"}
 TOKEN = {"Authorization": "Bearer secret"}
 """The header that a client of `running_service` may send items with."""
+
+
+def access(secret: str | None = "secret") -> AccessControl:
+    """Who may call a service in process: the names that test clients use, and the token of TOKEN."""
+    tokens = [Token.of(secret, "token", "admin")] if secret else []
+    return AccessControl(OriginPolicy(["testserver", "here"]), Tokens(tokens))
 
 
 @contextlib.contextmanager

@@ -168,8 +168,8 @@ def test_a_store_serves_what_was_evaluated(
     monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{folder}")
     monkeypatch.setenv("CORANK_PLUGINS", "cyclical_time,folder_store")
     with running_service(address, folder / "cache", workers=2) as (url, _):
-        content = (folder / "request.json").read_bytes()
-        assert len(httpx2.post(f"{url}/rank", content=content).json()["items"]) == 6
+        request = json.loads((folder / "request.json").read_bytes())
+        assert len(httpx2.post(f"{url}/rank", json=request).json()["items"]) == 6
         script = [sys.executable, "-c", PARITY, url]
         done = subprocess.run(script, capture_output=True, text=True, cwd=folder, check=False)
     assert done.returncode == 0, done.stderr

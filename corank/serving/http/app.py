@@ -8,21 +8,25 @@ wait too long is refused with 503 instead of queued.
 import asyncio
 import gc
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import msgspec
 import numpy as np
 from starlette.applications import Starlette
-from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from corank.core.errors import CorankError, RequestError, StoreError
+from corank.core.errors import CorankError, StoreError
 from corank.serving.funnel.example import make_example
 from corank.serving.funnel.stage_scorer import RUNTIME_ERRORS
-from corank.serving.http.body import RefusedError, check_token, json_response, read_body
+from corank.serving.http.access.control import AccessControl
+from corank.serving.http.access.guard import guard
+from corank.serving.http.access.refusal import RefusedError, json_response
+from corank.serving.http.access.tokens import Scope
+from corank.serving.http.body import RETRY_AFTER, BodyReader
 from corank.serving.http.follower import Follower
 from corank.serving.http.lookup.user_lookup import GIVEN, FoundUser, UserLookup, lookup_seconds
 from corank.serving.http.openapi import make_document
@@ -37,9 +41,6 @@ from corank.serving.http.service_status import ServiceStatus
 from corank.serving.http.source import StoreSource
 from corank.serving.store.upsert import VersionChangedError, upsert
 
-RETRY_AFTER = "1"
-"""Seconds after which a refused client should retry."""
-
 REMEMBERED_BYTES = 2**16
 """Largest body whose request is kept to warm the next version, so that little memory is held."""
 
@@ -53,8 +54,6 @@ CHECK_SECONDS = 30.0
 WRITERS, WRITES = 2, 16
 """Threads that write into the store, and writes that may run or wait."""
 
-Handler = Callable[[HttpRequest], Awaitable[Response]]
-
 
 class RankingService:
     """HTTP endpoints of one worker process."""
@@ -63,7 +62,7 @@ class RankingService:
         self,
         follower: Follower,
         limits: Limits,
-        token: str | None = None,
+        access: AccessControl | None = None,
         users: UserLookup | None = None,
         request_log: RequestLog | None = None,
         drain: Drain | None = None,
@@ -72,12 +71,14 @@ class RankingService:
         Args:
             follower: holds the live funnel.
             limits: of bodies and of the queue.
-            token: that writers must send; without one nobody may write.
+            access: who may call; without it nobody may write.
             users: looks columns of users up.
             request_log: where served requests are logged.
             drain: begins when the process is told to end.
         """
-        self.follower, self.limits, self._token = follower, limits, token
+        self.follower, self.limits = follower, limits
+        self._access = access or AccessControl()
+        self._bodies = BodyReader(limits)
         self._users, self._request_log = users, request_log
         self.drain = drain or Drain()
         self.status = ServiceStatus(follower, self.drain, users)
@@ -88,19 +89,20 @@ class RankingService:
 
     def app(self) -> Starlette:
         """The ASGI application."""
+        access = self._access
         routes = [
-            Route("/rank", self._handle(self.rank), methods=["POST"]),
-            Route("/items", self._handle(self.put_items), methods=["POST"]),
-            Route("/reload", self._handle(self.reload), methods=["POST"]),
-            Route("/version", self._handle(self.get_version)),
-            Route("/item", self._handle(self.get_item)),
-            Route("/example", self._handle(self.get_example)),
-            Route("/status", self._handle(self.get_status)),
-            Route("/healthz", self._handle(self.get_health)),
-            Route("/readyz", self._handle(self.get_readiness)),
-            Route("/metrics", self._handle(self.get_metrics)),
-            Route("/openapi.json", self._handle(self.get_openapi)),
-            Route("/", self._handle(self.get_page)),
+            Route("/rank", guard(access, self.rank, Scope.READ), methods=["POST"]),
+            Route("/items", guard(access, self.put_items, Scope.WRITE, "upsert"), methods=["POST"]),
+            Route("/reload", guard(access, self.reload, Scope.ADMIN, "reload"), methods=["POST"]),
+            Route("/version", guard(access, self.get_version, Scope.READ)),
+            Route("/item", guard(access, self.get_item, Scope.READ)),
+            Route("/example", guard(access, self.get_example, Scope.READ)),
+            Route("/status", guard(access, self.get_status, Scope.READ)),
+            Route("/metrics", guard(access, self.get_metrics, Scope.READ)),
+            Route("/healthz", guard(access, self.get_health)),
+            Route("/readyz", guard(access, self.get_readiness)),
+            Route("/openapi.json", guard(access, self.get_openapi)),
+            Route("/", guard(access, self.get_page)),
         ]
         return Starlette(routes=routes, lifespan=self._lifespan)
 
@@ -130,43 +132,28 @@ class RankingService:
             await asyncio.sleep(GAUGES_SECONDS)
             self.metrics.update_gauges()
 
-    def _handle(self, handler: Handler) -> Handler:
-        """Wrap a handler so that its errors become replies in JSON."""
-
-        async def handle(http: HttpRequest) -> Response:
-            try:
-                return await handler(http)
-            except RefusedError as refused:
-                return json_response({"error": refused.error}, refused.status, refused.headers)
-            except RequestError as error:
-                return json_response({"error": str(error)}, 400)
-            except ClientDisconnect:
-                return Response(status_code=400)  # nobody reads it
-
-        return handle
-
     async def rank(self, http: HttpRequest) -> Response:
         """POST /rank: rank the candidates of a request."""
         # read before the request counts as waiting, so that a slow sender keeps nobody else out
-        body = await read_body(http, self.limits)
-        arrived = time.perf_counter()
-        self._shed_if_full()
-        user = GIVEN
-        if self._users is not None:
-            # before the request's turn, so that no other request waits for the store
-            user = await self._users.find(body, lookup_seconds(self.follower.funnel.manifest))
-            self.metrics.count_lookup(user.outcome)
+        async with self._bodies.read(http) as body:
+            arrived = time.perf_counter()
             self._shed_if_full()
-        self._waiting += 1
-        try:
-            waits = self._turn.locked()
-            async with self._turn:
-                if not waits:
-                    # a request that waited is woken by the loop, which first reads new arrivals: let it read here, too
-                    await asyncio.sleep(0)
-                return self._rank(body, arrived, user)
-        finally:
-            self._waiting -= 1
+            user = GIVEN
+            if self._users is not None:
+                # before the request's turn, so that no other request waits for the store
+                user = await self._users.find(body, lookup_seconds(self.follower.funnel.manifest))
+                self.metrics.count_lookup(user.outcome)
+                self._shed_if_full()
+            self._waiting += 1
+            try:
+                waits = self._turn.locked()
+                async with self._turn:
+                    if not waits:
+                        # a request that waited is woken by the loop, which first reads new arrivals: let it read here
+                        await asyncio.sleep(0)
+                    return self._rank(body, arrived, user)
+            finally:
+                self._waiting -= 1
 
     def _shed_if_full(self) -> None:
         """Raise RefusedError if as many requests are waiting as may."""
@@ -199,21 +186,24 @@ class RankingService:
 
     async def put_items(self, http: HttpRequest) -> Response:
         """POST /items: insert or replace items of the live version."""
-        check_token(http, self._token)
         source = self.follower.source
         if not isinstance(source, StoreSource):
             raise RefusedError(
                 409, "a bundle is served, and takes no items; `corank publish` it, and serve the store"
             )
-        rows = decode_items(await read_body(http, self.limits)).rows()
-        try:
-            funnel = self.follower.funnel
-            seq = await self._write(lambda: upsert(source.open(), funnel.manifest.content, funnel, rows))
-        except VersionChangedError as error:
-            self.follower.request_refresh()
-            raise RefusedError(503, str(error), {"Retry-After": RETRY_AFTER}) from None
-        except StoreError as error:
-            raise RefusedError(503, str(error), {"Retry-After": RETRY_AFTER}) from None
+        async with self._bodies.read(http) as body:
+            rows = decode_items(body).rows()
+            http.state.change = {"items": len(rows)}
+            try:
+                funnel = self.follower.funnel
+                seq = await self._write(lambda: upsert(source.open(), funnel.manifest.content, funnel, rows))
+            except VersionChangedError as error:
+                self.follower.request_refresh()
+                raise RefusedError(503, str(error), {"Retry-After": RETRY_AFTER}) from None
+            except StoreError as error:
+                raise RefusedError(503, str(error), {"Retry-After": RETRY_AFTER}) from None
+        version = funnel.manifest.content
+        http.state.change |= {"from": change_of(version, seq - 1), "to": change_of(version, seq)}
         answer = {"items": len(rows), "items_seq": seq}
         return json_response(answer if await self._check_source() else answer | {"live": False})
 
@@ -234,10 +224,15 @@ class RankingService:
 
     async def reload(self, http: HttpRequest) -> Response:
         """POST /reload: check for a new version now."""
-        check_token(http, self._token)
+        before = self.follower.funnel.manifest
         if not await self._check_source():
             trouble = self.follower.trouble or f"the source is still being read after {CHECK_SECONDS:g} s"
             raise RefusedError(503, trouble, {"Retry-After": RETRY_AFTER})
+        after = self.follower.funnel.manifest
+        http.state.change = {
+            "from": change_of(before.content, before.items_seq),
+            "to": change_of(after.content, after.items_seq),
+        }
         return await self.get_version(http)
 
     async def get_version(self, http: HttpRequest) -> Response:
@@ -298,3 +293,8 @@ class RankingService:
     async def get_page(self, http: HttpRequest) -> Response:
         """GET /: the page of the funnel."""
         return HTMLResponse(funnel_page(), headers=PAGE_HEADERS)
+
+
+def change_of(version: str, seq: int) -> dict[str, Any]:
+    """A version and the number of a change of its items, for the audit."""
+    return {"version": version, "items_seq": seq}

@@ -1,54 +1,108 @@
-"""Bodies read within limits, and replies in JSON."""
+"""Bodies read within limits: each in size and time, and all that a worker holds in size.
+
+If the bodies in all would take more, the oldest unfinished one is given up: an honest client sends a body within
+milliseconds, so that the oldest is one that comes slowly on purpose.
+"""
 
 import asyncio
-import hmac
-from typing import Any
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 
-import msgspec
 from starlette.requests import Request as HttpRequest
-from starlette.responses import Response
 
+from corank.serving.http.access.refusal import RefusedError
 from corank.serving.http.serve_settings import Limits
 
-
-class RefusedError(Exception):
-    """A reply with a status other than 200."""
-
-    def __init__(self, status: int, error: str, headers: dict[str, str] | None = None) -> None:
-        super().__init__(error)
-        self.status, self.error, self.headers = status, error, headers
+JSON = "application/json"
+RETRY_AFTER = "1"
+"""Seconds after which a refused client should retry."""
+CLOSE = {"Connection": "close"}
+"""What a client is told whose body is not read to the end."""
 
 
-async def read_body(http: HttpRequest, limits: Limits) -> bytes:
-    """Read a body. Raises RefusedError if it is too large or too slow."""
-    parts, size = [], 0
-    length = http.headers.get("content-length", "0")
-    if not length.isdigit() or int(length) > limits.body:
-        raise RefusedError(413, f"a body has {limits.body:,} bytes at most")
-    try:
-        async with asyncio.timeout(limits.seconds):
-            async for part in http.stream():
-                size += len(part)
-                if size > limits.body:
-                    raise RefusedError(413, f"a body has {limits.body:,} bytes at most")
-                parts.append(part)
-    except TimeoutError:
-        message = f"the body did not come within {limits.seconds:g} s"
-        raise RefusedError(408, message, {"Connection": "close"}) from None
-    return b"".join(parts)
+@dataclass(eq=False)
+class ReceivedBody:
+    """A body, as far as it has come."""
+
+    timeout: asyncio.Timeout
+    content: bytearray = field(default_factory=bytearray)
+    given_up: bool = False
 
 
-def check_token(http: HttpRequest, token: str | None) -> None:
-    """Raise RefusedError unless a request carries the token of writers; without a token nobody may write."""
-    if token is None:
-        raise RefusedError(403, "nobody may write: the service was started without a token")
-    given = http.headers.get("authorization", "")
-    if not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
+class BodyReader:
+    """Reads the bodies of a worker's requests."""
+
+    def __init__(self, limits: Limits) -> None:
+        """`limits`: of a body, of all, and of the time in which one must come."""
+        self._limits = limits
+        self._held = 0
+        self._unfinished: dict[ReceivedBody, None] = {}  # the oldest first
+
+    @asynccontextmanager
+    async def read(self, http: HttpRequest) -> AsyncIterator[bytes]:
+        """Read a body of JSON, which counts as held until the block ends.
+
+        Raises RefusedError if it is of another type, too large or too slow, or too much is held.
+        """
+        check_type(http)
+        body = ReceivedBody(asyncio.timeout(self._limits.seconds))
+        self._unfinished[body] = None
+        try:
+            await self._receive(http, body)
+            self._unfinished.pop(body, None)
+            yield bytes(body.content)
+        finally:
+            self._release(body)
+
+    async def _receive(self, http: HttpRequest, body: ReceivedBody) -> None:
+        length = http.headers.get("content-length", "0")
+        if not length.isdecimal() or len(length) > 20 or int(length) > self._limits.body:
+            raise self._too_large()
+        try:
+            async with body.timeout:
+                async for part in http.stream():
+                    if len(body.content) + len(part) > self._limits.body:
+                        raise self._too_large()
+                    self._make_room(body, len(part))
+                    self._held += len(part)
+                    body.content += part
+        except TimeoutError:
+            if body.given_up:
+                raise self._too_much() from None
+            message = f"the body did not come within {self._limits.seconds:g} s"
+            raise RefusedError(408, message, CLOSE) from None
+
+    def _make_room(self, body: ReceivedBody, size: int) -> None:
+        """Give up the oldest unfinished bodies until `size` more bytes fit; raise RefusedError if it is this one."""
+        while self._held + size > self._limits.bodies or body.given_up:
+            oldest = next(iter(self._unfinished), body)
+            if oldest is body or body.given_up:
+                raise self._too_much()
+            self._release(oldest)
+            oldest.given_up = True
+            oldest.timeout.reschedule(asyncio.get_running_loop().time())
+
+    def _release(self, body: ReceivedBody) -> None:
+        self._unfinished.pop(body, None)
+        self._held -= len(body.content)
+        body.content = bytearray()
+
+    def _too_large(self) -> RefusedError:
+        return RefusedError(413, f"a body has {self._limits.body:,} bytes at most")
+
+    def _too_much(self) -> RefusedError:
+        message = f"bodies of {self._limits.bodies:,} bytes are being received; try again"
+        return RefusedError(503, message, CLOSE | {"Retry-After": RETRY_AFTER})
+
+
+def check_type(http: HttpRequest) -> None:
+    """Raise RefusedError unless the body is declared as JSON, which a page of another site cannot do unasked."""
+    given = http.headers.get("content-type", "")
+    if given.partition(";")[0].strip().lower() != JSON:
         raise RefusedError(
-            401, "expected the header Authorization: Bearer TOKEN", {"WWW-Authenticate": "Bearer"}
+            415,
+            f"expected the header Content-Type: {JSON}; received {given!r}"
+            if given
+            else f"expected the header Content-Type: {JSON}",
         )
-
-
-def json_response(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """A reply of a value as JSON."""
-    return Response(msgspec.json.encode(value), status, headers, "application/json")

@@ -20,6 +20,10 @@ from prometheus_client.multiprocess import mark_process_dead
 from corank.core.errors import CorankError
 from corank.core.registry import load_environment_plugins
 from corank.core.types import Report
+from corank.serving.http.access.audit import AuditLog
+from corank.serving.http.access.control import AccessControl
+from corank.serving.http.access.origin import OriginPolicy
+from corank.serving.http.access.tokens import Token, Tokens, read_tokens
 from corank.serving.http.app import RankingService
 from corank.serving.http.follower import Follower
 from corank.serving.http.lookup.user_lookup import UserLookup
@@ -34,7 +38,7 @@ from corank.serving.store.base import is_store
 from corank.serving.store.fetch_process import fetch_in_subprocess
 
 TOKEN = "CORANK_TOKEN"
-"""Environment variable: the token that writers must send."""
+"""Environment variable: a token of the scope admin."""
 SWITCH_INTERVAL = 0.0001
 """Seconds after which a thread that follows the source yields to the thread that ranks."""
 
@@ -46,6 +50,9 @@ def run_service(settings: ServeSettings, report: Report) -> None:
     """
     with bind_listener(settings.host, settings.port) as listener:
         _require_writable(settings)
+        AuditLog(settings.audit)
+        if settings.tokens is not None:
+            read_tokens(settings.tokens)
         if settings.workers == 1:
             serve_worker(settings, listener, report)
             return
@@ -134,7 +141,7 @@ def create_service(settings: ServeSettings, report: Report, drain: Drain) -> Ran
     if isinstance(source, StoreSource):
         users = UserLookup(lambda: source.opened_store, settings.store_deadline_ms / 1e3, report)
     log = RequestLog(settings.log, settings.log_share) if settings.log is not None else None
-    return RankingService(follower, settings.limits, os.environ.get(TOKEN) or None, users, log, drain)
+    return RankingService(follower, settings.limits, open_access(settings, report), users, log, drain)
 
 
 def _require_writable(settings: ServeSettings) -> None:
@@ -148,3 +155,14 @@ def _require_writable(settings: ServeSettings) -> None:
                     probe.write(b"\0")
             except OSError as error:
                 raise CorankError(f"{option}: nothing can be written to {folder}: {error}") from None
+
+
+def open_access(settings: ServeSettings, report: Report) -> AccessControl:
+    """Open what says who may call. Raises ConfigError if the audit cannot be written."""
+    secret = os.environ.get(TOKEN)
+    fixed = [Token.of(secret, "token", "admin")] if secret else []
+    return AccessControl(
+        OriginPolicy([settings.host, *settings.allow_host], settings.allow_origin),
+        Tokens(fixed, settings.tokens, report),
+        AuditLog(settings.audit),
+    )

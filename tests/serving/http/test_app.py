@@ -34,9 +34,8 @@ from corank.serving.store.record_codec import to_keys
 from tests.support.cases import Case
 from tests.support.random_worlds import RICH
 from tests.support.redis_server import redis_server
+from tests.support.service import JSON, TOKEN, access
 from tests.support.shared import shared_case
-
-TOKEN = {"Authorization": "Bearer secret"}
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +50,7 @@ def bundle(case: Case) -> Path:
 
 @pytest.fixture
 def client(bundle: Path) -> Iterator[TestClient]:
-    with TestClient(RankingService(Follower(BundleSource(bundle)), Limits(), "secret").app()) as client:
+    with TestClient(RankingService(Follower(BundleSource(bundle)), Limits(), access()).app()) as client:
         yield client
 
 
@@ -66,7 +65,7 @@ def follower(bundle: Path, tmp_path: Path) -> Iterator[Follower]:
 
 @pytest.fixture
 def of_store(follower: Follower) -> Iterator[TestClient]:
-    with TestClient(RankingService(follower, Limits(), "secret").app()) as client:
+    with TestClient(RankingService(follower, Limits(), access()).app()) as client:
         yield client
 
 
@@ -111,15 +110,17 @@ def test_answers_are_those_of_the_funnel_in_process(client: TestClient, case: Ca
 def test_what_cannot_be_answered_is_refused_with_its_field(
     client: TestClient, body: bytes, message: str
 ) -> None:
-    refused = client.post("/rank", content=body)
+    refused = client.post("/rank", content=body, headers=JSON)
     assert (refused.status_code, refused.json()["error"][: len(message)]) == (400, message)
 
 
 def test_a_body_has_a_largest_size_whether_its_length_is_told_or_not(bundle: Path) -> None:
-    with TestClient(RankingService(Follower(BundleSource(bundle)), Limits(body=1000)).app()) as client:
-        assert client.post("/rank", content=b" " * 1001).status_code == 413
+    with TestClient(
+        RankingService(Follower(BundleSource(bundle)), Limits(body=1000), access(None)).app()
+    ) as client:
+        assert client.post("/rank", content=b" " * 1001, headers=JSON).status_code == 413
         pieces = (b" " * 100 for _ in range(11))
-        assert client.post("/rank", content=pieces).status_code == 413
+        assert client.post("/rank", content=pieces, headers=JSON).status_code == 413
         assert client.post("/rank", json={"user": {}, "candidates": [1]}).status_code == 200
 
 
@@ -129,7 +130,9 @@ def test_who_writes_needs_the_token(of_store: TestClient, bundle: Path) -> None:
         assert of_store.post(path, json=item).status_code == 401
         assert of_store.post(path, json=item, headers={"Authorization": "Bearer secre"}).status_code == 401
     assert of_store.post("/reload", headers=TOKEN).json()["items_seq"] == 1
-    with TestClient(RankingService(Follower(BundleSource(bundle)), Limits()).app()) as open_to_nobody:
+    with TestClient(
+        RankingService(Follower(BundleSource(bundle)), Limits(), access(None)).app()
+    ) as open_to_nobody:
         assert open_to_nobody.post("/items", json=item, headers=TOKEN).status_code == 403
 
 
@@ -173,7 +176,7 @@ def test_a_bundle_takes_no_items(client: TestClient) -> None:
 
 def test_more_requests_than_may_wait_are_sent_away(bundle: Path) -> None:
     """Forty at once, of which the first eight may wait; whoever is sent away is told when to come back."""
-    service = RankingService(Follower(BundleSource(bundle)), Limits(queue=8))
+    service = RankingService(Follower(BundleSource(bundle)), Limits(queue=8), access(None))
     app, body = service.app(), {"user": {}, "candidates": list(range(16))}
 
     async def all_at_once() -> list[httpx2.Response]:
@@ -191,7 +194,7 @@ def test_more_requests_than_may_wait_are_sent_away(bundle: Path) -> None:
 
 
 def test_whoever_sends_slowly_keeps_nobody_out_and_is_told_to_go(bundle: Path) -> None:
-    service = RankingService(Follower(BundleSource(bundle)), Limits(queue=2, seconds=0.5))
+    service = RankingService(Follower(BundleSource(bundle)), Limits(queue=2, seconds=0.5), access(None))
     body = msgspec.json.encode({"user": {}, "candidates": [1]})
 
     async def slowly() -> AsyncIterator[bytes]:
@@ -202,9 +205,11 @@ def test_whoever_sends_slowly_keeps_nobody_out_and_is_told_to_go(bundle: Path) -
     async def side_by_side() -> tuple[list[httpx2.Response], httpx2.Response]:
         transport = httpx2.ASGITransport(service.app())
         async with httpx2.AsyncClient(transport=transport, base_url="http://here") as client:
-            slow = [asyncio.create_task(client.post("/rank", content=slowly())) for _ in range(5)]
+            slow = [
+                asyncio.create_task(client.post("/rank", content=slowly(), headers=JSON)) for _ in range(5)
+            ]
             await asyncio.sleep(0.1)
-            quick = await client.post("/rank", content=body)
+            quick = await client.post("/rank", content=body, headers=JSON)
             assert not any(one.done() for one in slow)
             return await asyncio.gather(*slow), quick
 
@@ -247,7 +252,7 @@ def test_a_server_that_stops_is_served_on_without(bundle: Path, tmp_path: Path) 
         store.put({USERS: [(to_keys(pl.Series([1]))[0], b'{"user_0": 5.0}')]})
         follower = Follower(StoreSource(store, tmp_path / "cache"), every=0.05)
         with TestClient(
-            RankingService(follower, Limits(), "secret", UserLookup(lambda: store)).app()
+            RankingService(follower, Limits(), access(), UserLookup(lambda: store)).app()
         ) as client:
             asked = {"user": {"id": 1}, "candidates": [1]}
             assert client.post("/rank", json=asked).json()["user"] == "stored"
@@ -271,7 +276,9 @@ def test_a_bundle_that_is_exported_anew_goes_live(case: Case, tmp_path: Path) ->
     from corank.training.export import export_bundle
 
     path = Path(shutil.copytree(case.base / "bundle", tmp_path / "bundle"))
-    with TestClient(RankingService(Follower(BundleSource(path), every=0.05), Limits()).app()) as client:
+    with TestClient(
+        RankingService(Follower(BundleSource(path), every=0.05), Limits(), access(None)).app()
+    ) as client:
         assert client.get("/version").json()["items_seq"] == 1
         export_bundle(path, case.config, case.packed, case.model, case.calibrators)
         deadline = time.monotonic() + 10
@@ -360,7 +367,7 @@ def test_nothing_of_a_funnel_outlives_it(case: Case) -> None:
 
 
 def test_a_large_request_is_ranked_and_not_remembered(bundle: Path) -> None:
-    service = RankingService(Follower(BundleSource(bundle)), Limits())
+    service = RankingService(Follower(BundleSource(bundle)), Limits(), access(None))
     with TestClient(service.app()) as client:
         small = {"user": {}, "candidates": [1]}
         large = small | {"candidates": [1, *range(10**9, 10**9 + REMEMBERED_BYTES // 11)]}

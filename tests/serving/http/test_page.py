@@ -28,6 +28,7 @@ from tests.support.browser import asked, chromium, faults
 from tests.support.cases import Case
 from tests.support.random_worlds import LONG, RICH
 from tests.support.redis_server import free_port
+from tests.support.service import JSON
 from tests.support.shared import shared_case
 
 pytestmark = pytest.mark.browser
@@ -76,7 +77,7 @@ def status(address: str) -> int | None:
 def refused(address: str, body: str) -> str:
     """What the service says of a request that it refuses."""
     with pytest.raises(urllib.error.HTTPError) as error:
-        urllib.request.urlopen(f"{address}rank", body.encode())
+        urllib.request.urlopen(urllib.request.Request(f"{address}rank", body.encode(), JSON))
     with error.value as answer:
         return str(json.loads(answer.read())["error"])
 

@@ -80,7 +80,8 @@ async function rank() {
   byId("answer").classList.add("stale");
   let answer;
   try {
-    answer = await fetchJson("rank", { method: "POST", body: withTrace(text), signal: page.pending.signal });
+    const headers = { "Content-Type": "application/json" };
+    answer = await fetchJson("rank", { method: "POST", headers, body: withTrace(text), signal: page.pending.signal });
   } catch (error) {
     if (error.name !== "AbortError") fail(describeError(error));
     return;
@@ -135,6 +136,13 @@ function start() {
     if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
     event.preventDefault();
     rank();
+  });
+  document.addEventListener("unauthorized", () => {
+    byId("access").hidden = false;
+  });
+  byId("token").addEventListener("change", ({ target }) => {
+    keepToken(target.value.trim());
+    refresh();
   });
   byId("example").addEventListener("click", () =>
     fetchText("example").then(fillRequest, (error) => tell(describeError(error), "bad")));

@@ -1,5 +1,18 @@
 // Requests to the service, by URLs relative to this page.
 
+const TOKEN = "corank-token";
+
+/** Keeps a token until this tab is closed; it is sent in a header, never in a URL. */
+function keepToken(token) {
+  if (token) sessionStorage.setItem(TOKEN, token);
+  else sessionStorage.removeItem(TOKEN);
+}
+
+function headersWithToken(headers) {
+  const token = sessionStorage.getItem(TOKEN);
+  return token ? { ...headers, Authorization: `Bearer ${token}` } : headers;
+}
+
 /** A reply other than 200: the message of the service, its status, and Retry-After. */
 class RefusedError extends Error {
   constructor(message, status, after) {
@@ -22,8 +35,9 @@ async function fetchJson(path, options) {
 }
 
 /** The reply as text. Throws RefusedError; TypeError if the service cannot be reached; AbortError. */
-async function fetchText(path, options = {}) {
-  const response = await fetch(path, { cache: "no-store", ...options });
+async function fetchText(path, { headers = {}, ...options } = {}) {
+  const response = await fetch(path, { cache: "no-store", headers: headersWithToken(headers), ...options });
+  if (response.status === 401) document.dispatchEvent(new Event("unauthorized"));
   const text = await response.text();
   if (response.ok) return text;
   throw new RefusedError(errorOf(text) ?? `${response.status} ${response.statusText}`, response.status,

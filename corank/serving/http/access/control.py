@@ -1,0 +1,48 @@
+"""What every request must pass: names and pages, then tokens; and what is recorded of those that write."""
+
+from dataclasses import dataclass, field
+
+from starlette.requests import Request as HttpRequest
+
+from corank.serving.http.access.audit import AuditLog
+from corank.serving.http.access.origin import OriginPolicy
+from corank.serving.http.access.refusal import RefusedError
+from corank.serving.http.access.tokens import Scope, Tokens
+
+NOBODY = "nobody"
+"""Who calls without a token."""
+BEARER = "Bearer "
+
+
+@dataclass(frozen=True)
+class AccessControl:
+    """Who may call a service, and the audit of those who do."""
+
+    origin: OriginPolicy = field(default_factory=OriginPolicy)
+    tokens: Tokens = field(default_factory=Tokens)
+    audit: AuditLog = field(default_factory=AuditLog)
+
+    def authorize(self, http: HttpRequest, needs: Scope) -> str:
+        """Return the name of the token that a request carries, `nobody` if it carries none and needs none.
+
+        To read, a token is needed once one of the scope `read` exists. Raises RefusedError.
+        """
+        self.origin.check(http)
+        given = http.headers.get("authorization", "")
+        token = self.tokens.find(given.removeprefix(BEARER)) if given.startswith(BEARER) else None
+        if token is not None:
+            if token.allows < needs:
+                raise RefusedError(
+                    403, f"the token {token.name} is of scope {token.scope}; this needs {needs.name.lower()}"
+                )
+            return token.name
+        known = self.tokens.all()
+        if known is not None:
+            scopes = {one.allows for one in known}
+            if needs is Scope.READ and Scope.READ not in scopes:
+                return NOBODY
+            if max(scopes, default=Scope.READ) < needs:
+                raise RefusedError(403, "nobody may write: the service was started without a token for it")
+        raise RefusedError(
+            401, "expected the header Authorization: Bearer TOKEN", {"WWW-Authenticate": "Bearer"}
+        )

@@ -1,0 +1,138 @@
+"""Tokens: their file, its rotation, their scopes."""
+
+import json
+from pathlib import Path
+
+import pytest
+from starlette.requests import Request as HttpRequest
+
+from corank.core.errors import ConfigError
+from corank.serving.http.access import tokens as tokens_module
+from corank.serving.http.access.control import NOBODY, AccessControl
+from corank.serving.http.access.refusal import RefusedError
+from corank.serving.http.access.tokens import Scope, ScopeName, Token, Tokens, add_token, read_tokens
+
+LINE = {"name": "feed", "scope": "write", "sha256": "0" * 64}
+
+
+@pytest.fixture(autouse=True)
+def _always_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokens_module, "RECHECK_SECONDS", 0.0)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "tokens"
+
+
+def request(secret: str | None) -> HttpRequest:
+    headers = [(b"host", b"localhost")]
+    if secret is not None:
+        headers.append((b"authorization", f"Bearer {secret}".encode()))
+    return HttpRequest({"type": "http", "headers": headers, "http_version": "1.1"})
+
+
+def status(access: AccessControl, secret: str | None, needs: Scope) -> int:
+    """200, or the status of the refusal."""
+    try:
+        access.authorize(request(secret), needs)
+    except RefusedError as refused:
+        return refused.status
+    return 200
+
+
+def test_a_token_is_printed_once_and_stored_as_a_hash(path: Path) -> None:
+    secret = add_token(path, "feed", "write")
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert secret not in path.read_text()
+    assert read_tokens(path) == (Token.of(secret, "feed", "write"),)
+    path.write_text(path.read_text().rstrip("\n"))
+    add_token(path, "web", "read")
+    assert [token.name for token in read_tokens(path)] == ["feed", "web"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "tokens:1: not a token"),
+        ("\n# a comment\n[]", "tokens:3: not a token"),
+        (json.dumps(LINE | {"scope": "root"}), "Invalid enum value 'root'"),
+        (json.dumps(LINE | {"sha256": "secret"}), "`$.sha256`"),
+        (json.dumps(LINE | {"secret": "x"}), "unknown field `secret`"),
+        (json.dumps(LINE | {"name": "a\nb"}), "`$.name`"),
+        ("x" * 2_000_000, "1,048,576 bytes at most"),
+    ],
+)
+def test_a_file_that_is_wrong_is_refused_by_its_line(path: Path, content: str, message: str) -> None:
+    path.write_text(content)
+    path.chmod(0o600)
+    with pytest.raises(ConfigError, match="tokens") as error:
+        read_tokens(path)
+    assert message in str(error.value)
+    if content.startswith("{"):
+        with pytest.raises(ConfigError):
+            add_token(path, "feed", "write")
+        assert path.read_text() == content
+
+
+@pytest.mark.parametrize(("mode", "fits"), [(0o600, True), (0o640, True), (0o644, False), (0o660, False)])
+def test_a_file_that_others_may_read_or_write_is_refused(path: Path, mode: int, fits: bool) -> None:
+    add_token(path, "feed", "write")
+    path.chmod(mode)
+    if fits:
+        assert read_tokens(path)
+    else:
+        with pytest.raises(ConfigError, match=f"mode {mode:04o}; run `chmod 600"):
+            read_tokens(path)
+
+
+def test_a_name_that_is_no_name_is_refused_and_nothing_is_written(path: Path) -> None:
+    with pytest.raises(ConfigError, match="a token's name"):
+        add_token(path, "a b", "read")
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("scope", "statuses"), [("read", (200, 403, 403)), ("write", (200, 200, 403)), ("admin", (200, 200, 200))]
+)
+def test_a_scope_allows_those_before_it(scope: ScopeName, statuses: tuple[int, ...]) -> None:
+    access = AccessControl(tokens=Tokens([Token.of("s", "one", scope), Token.of("a", "other", "admin")]))
+    assert tuple(status(access, "s", needs) for needs in Scope) == statuses
+    assert access.authorize(request("s"), Scope.READ) == "one"
+
+
+def test_who_reads_needs_a_token_once_there_is_one_for_it() -> None:
+    writers = AccessControl(tokens=Tokens([Token.of("w", "feed", "write")]))
+    assert (status(writers, None, Scope.READ), status(writers, "wrong", Scope.READ)) == (200, 200)
+    assert writers.authorize(request(None), Scope.READ) == NOBODY
+    readers = AccessControl(tokens=Tokens([Token.of("w", "feed", "write"), Token.of("r", "web", "read")]))
+    assert [status(readers, secret, Scope.READ) for secret in (None, "wrong", "r", "w")] == [
+        401,
+        401,
+        200,
+        200,
+    ]
+
+
+def test_without_a_token_nobody_writes() -> None:
+    assert [status(AccessControl(), secret, Scope.WRITE) for secret in (None, "", "x")] == [403, 403, 403]
+
+
+def test_tokens_rotate_and_a_broken_file_changes_nothing(path: Path) -> None:
+    said: list[str] = []
+    old = add_token(path, "feed", "write")
+    access = AccessControl(tokens=Tokens((), path, said.append))
+    assert status(access, old, Scope.WRITE) == 200
+    new = add_token(path, "feed", "write")
+    assert [status(access, secret, Scope.WRITE) for secret in (old, new)] == [200, 200]
+    path.write_text(path.read_text().splitlines()[1] + "\n")
+    assert [status(access, secret, Scope.WRITE) for secret in (old, new)] == [401, 200]
+    for broken in ("{", None):
+        path.unlink() if broken is None else path.write_text(broken)
+        assert [status(access, secret, Scope.WRITE) for secret in (old, new, new)] == [401, 200, 200]
+    assert [line.partition(":")[0] for line in said[-2:]] == ["the tokens of before stay"] * 2
+
+
+def test_a_file_that_could_never_be_read_opens_nothing(path: Path) -> None:
+    access = AccessControl(tokens=Tokens([], path))
+    assert [status(access, None, needs) for needs in Scope] == [401, 401, 401]
