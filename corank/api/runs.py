@@ -26,6 +26,7 @@ from corank.training.config import Config
 from corank.training.config_file import read
 from corank.training.export import export_bundle
 from corank.training.run import Run, open_packed, packed_folder
+from corank.training.sufficiency import Sufficiency
 from corank.training.train import SilentWatcher, Watcher, train_run
 
 
@@ -81,10 +82,10 @@ def train(
         resume: continue from the latest checkpoint of the folder, if there is one.
         overwrite: replace a training that the folder holds.
         folder: of the run; `runs/NAME` beside the config unless given.
-        report: takes a line if it packs.
+        report: takes lines about packing, about the positives and negatives that there are, and warnings.
 
     Returns the run, and the validation figures of the epoch that was kept by `STAGE.LABEL.METRIC`, with `epoch`.
-    Raises ConfigError, DataError, CheckpointError.
+    Raises ConfigError, CheckpointError, and DataError, also if a label has no positives or no negatives to learn from.
 
     Example:
         run, figures = corank.train(Path("shop/config.yaml"), overrides=["train.seed=1"])
@@ -99,7 +100,10 @@ def train(
         )
     packed = _open_or_pack(settings, config, overrides, report)
     if not (resume and (run.finished or run.latest.is_file())):
+        sufficiency = Sufficiency.of(settings, packed)
+        sufficiency.require()
         run = Run.create(folder, settings, config.parent)
+        sufficiency.report(report)
     return run, train_run(run, packed, watcher or SilentWatcher(), resume)
 
 
@@ -180,6 +184,9 @@ def study(
     settings = read(config, overrides)
     folder = out or config.parent / "studies" / settings.name
     packed = _open_or_pack(settings, config, overrides, report)
+    sufficiency = Sufficiency.of(settings, packed)
+    sufficiency.require()
+    sufficiency.report(report)
     document = run_study(
         settings, packed, config.parent, folder, questions, Budget(seeds, tuple(rates)), report
     )

@@ -1,5 +1,6 @@
 """Output of the commands: lines on stderr, tables on stdout."""
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from rich import box
@@ -40,7 +41,22 @@ def show_check(summary: "CheckSummary") -> None:
     for name, rows in summary.rows.items():
         say(f"{name}: {rows:,} rows", out)
     for split, candidates in summary.splits.items():
-        say(f"{split}: {candidates:,} candidates", out)
+        requests = summary.sufficiency.splits[split].requests
+        say(f"{split}: {requests:,} requests, {candidates:,} candidates", out)
+    _show_counts("exposed rows by what is known of each label", summary.labels)
+    _show_counts("rows that each loss learns from, an epoch of each split", summary.targets)
+    for line in summary.sufficiency.warnings:
+        say(f"warning: {line}", out)
+
+
+def _show_counts(title: str, rows: Sequence[Mapping[str, str | int]]) -> None:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column, value in rows[0].items():
+        justify: Literal["left", "right"] = "right" if isinstance(value, int) else "left"
+        table.add_column(column.replace(" ", "\n"), justify=justify, overflow="fold")
+    for row in rows:
+        table.add_row(*(f"{v:,}" if isinstance(v, int) else escape(v) for v in row.values()))
+    out.print(table)
 
 
 def _show_samples(summary: "CheckSummary") -> None:

@@ -29,11 +29,13 @@ def _numbers(option: str, text: str, kind: type[Number]) -> list[Number]:
 
 @training.command("check")
 def check_command(config: ConfigPath, overrides: Overrides = None) -> None:
-    """Show which feature enters which tower, and every row count, before anything is trained."""
+    """Show which feature enters which tower, and what there is to learn from; refuse what could not learn."""
     from corank.api import runs
     from corank.cli import console
 
-    console.show_check(runs.check(config, overrides or []))
+    summary = runs.check(config, overrides or [])
+    console.show_check(summary)
+    summary.sufficiency.require()
 
 
 @training.command("pack")

@@ -35,3 +35,13 @@ def format_figure(figure: float | str) -> str:
     if isinstance(figure, int) or abs(figure) >= 1000:
         return f"{figure:,.0f}"
     return f"{figure:.4g}"
+
+
+def shorten(text: str, most: int = 60) -> str:
+    """Cut a text that a user gave to what a message has room for.
+
+    Example:
+        >>> shorten("retrieved", 4)
+        'retr…'
+    """
+    return text if len(text) <= most else f"{text[:most]}…"

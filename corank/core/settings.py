@@ -10,14 +10,18 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, Va
 from pydantic_core import PydanticCustomError
 
 from corank.core.errors import ConfigError
+from corank.core.formatting import shorten
+
+LONGEST_RECEIVED = 300
+"""Characters of a faulty value that an error repeats, at most."""
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 class Settings(BaseModel):
-    """A frozen part of the config. Unknown keys fail and name the nearest known one."""
+    """A frozen part of the config. Unknown keys fail and name the nearest known one; numbers must be finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
@@ -35,13 +39,13 @@ class Settings(BaseModel):
 
 def describe_unknown(key: Any, known: Iterable[str], what: str = "key") -> str:
     """Say in a message that a key, or a name of another kind (`what`), is unknown, and which one may be meant."""
-    near = difflib.get_close_matches(str(key), sorted(known), n=1)
+    near = difflib.get_close_matches(shorten(str(key)), sorted(known), n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"known {what}s: {', '.join(sorted(known))}"
-    return f"unknown {what} '{key}'; {hint}"
+    return f"unknown {what} '{shorten(str(key))}'; {hint}"
 
 
 def _duration(value: Any) -> Any:
-    match = re.fullmatch(r"(\d+)([smhd])", value) if isinstance(value, str) else None
+    match = re.fullmatch(r"([0-9]{1,12})([smhd])", value) if isinstance(value, str) else None
     if match:
         try:
             return timedelta(seconds=int(match[1]) * _UNITS[match[2]])
@@ -84,7 +88,7 @@ def _line(fault: Any, value: Any) -> str:
         return f"{path}: required, but not given"
     if fault["type"] in ("unknown_key", "value_error"):
         return f"{path}: {message}"
-    return f"{path}: {message}; received {fault['input']!r}"
+    return f"{path}: {message}; received {shorten(repr(fault['input']), LONGEST_RECEIVED)}"
 
 
 def _path(location: Sequence[str | int], value: Any, missing: bool) -> str:

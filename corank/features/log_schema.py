@@ -1,5 +1,6 @@
 """The log as the config describes it: its tables and columns, labels, scores and the split by time."""
 
+import re
 from datetime import date, datetime, timedelta
 from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo, available_timezones
@@ -34,7 +35,17 @@ def _day(value: object) -> object:
     return date.fromisoformat(value) if isinstance(value, str) and len(value) == len("2026-01-31") else value
 
 
-Moment = Annotated[datetime | date, BeforeValidator(_day)]
+def _moment(value: object) -> object:
+    """A day, or a time that pydantic reads; a number would be read as seconds since 1970, which nobody means."""
+    dated = isinstance(value, date) or (isinstance(value, str) and re.match("[0-9]{4}-", value))
+    if not dated:
+        raise ValueError(
+            f"expected a day or a time, such as 2026-04-30 or 2026-04-30T06:00; received {value!r}"
+        )
+    return _day(value)
+
+
+Moment = Annotated[datetime | date, BeforeValidator(_moment)]
 
 
 class Split(Settings):

@@ -15,6 +15,7 @@ from pydantic import NonNegativeFloat
 from torch import Tensor
 
 from corank.batches.batch import Batch
+from corank.batches.label_counts import SplitCounts, Targets
 from corank.batches.sampling import SOURCES, Population
 from corank.core.errors import ConfigError, PluginError
 from corank.core.registry import Registry
@@ -160,6 +161,14 @@ class Loss(Settings):
     @abstractmethod
     def population(self, funnel: FunnelSpec) -> Population:
         """The candidates to read for this loss: level or source → candidates drawn a request, None for all."""
+
+    def targets(self, counts: SplitCounts, funnel: FunnelSpec) -> Targets:
+        """Count the rows that it learns from in a split: training without positives or negatives is refused.
+
+        Unless a loss says otherwise, its targets are soft: every row of its population may be either.
+        """
+        rows = counts.rows(self.population(funnel))
+        return Targets(rows, rows, rows)
 
     @abstractmethod
     def values(

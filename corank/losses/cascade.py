@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from corank.batches.batch import Batch
+from corank.batches.label_counts import SplitCounts, Targets
 from corank.batches.sampling import Population
 from corank.core.errors import ConfigError
 from corank.losses.base import LOSSES, FunnelSpec, Loss
@@ -116,6 +117,13 @@ class CascadeLoss(Loss):
 
     def population(self, funnel: FunnelSpec) -> Population:
         return {funnel.levels.index(level): self.per_request for level in self.on or funnel.levels}
+
+    def targets(self, counts: SplitCounts, funnel: FunnelSpec) -> Targets:
+        population = self.population(funnel)
+        rows = counts.rows(population)
+        codes = [funnel.levels.index(level) for level in self.positive]
+        positives = counts.rows({code: population[code] for code in codes})
+        return Targets(rows, positives, rows - positives)
 
     def values(
         self, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from corank.batches.batch import Batch
+from corank.batches.label_counts import SplitCounts, Targets
 from corank.batches.sampling import Population
 from corank.losses.base import LOSSES, FunnelSpec, Loss
 from corank.models.stage_io import StageOutput
@@ -37,6 +38,10 @@ class ClickLoss(Loss):
 
     def population(self, funnel: FunnelSpec) -> Population:
         return {len(funnel.levels) - 1: None}
+
+    def targets(self, counts: SplitCounts, funnel: FunnelSpec) -> Targets:
+        label = counts.labels[self.label]
+        return Targets(label.known, label.positives, label.negatives)
 
     def values(
         self, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
 from corank.batches.batch import Batch
+from corank.batches.label_counts import SplitCounts, Targets
 from corank.batches.sampling import Population
 from corank.core.errors import ConfigError
 from corank.losses.base import LOSSES, FunnelSpec, Loss
@@ -96,6 +97,13 @@ class DistillLoss(Loss):
 
     def population(self, funnel: FunnelSpec) -> Population:
         return {funnel.levels.index(level): self.per_request for level in self.on}
+
+    def targets(self, counts: SplitCounts, funnel: FunnelSpec) -> Targets:
+        rows = counts.rows(self.population(funnel))
+        if self.teacher in funnel.scores:
+            scored = counts.scores[self.teacher]
+            rows = min(rows, sum(scored[level] for level in self.population(funnel)))
+        return Targets(rows, rows, rows)
 
     def values(
         self, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec

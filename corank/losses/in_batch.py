@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from corank.batches.batch import Batch
+from corank.batches.label_counts import SplitCounts, Targets
 from corank.batches.sampling import SOURCES, Population
 from corank.core.errors import ConfigError
 from corank.losses.base import LOSSES, FunnelSpec, Loss
@@ -57,6 +58,10 @@ class InBatchLoss(Loss):
 
     def population(self, funnel: FunnelSpec) -> Population:
         return {len(funnel.levels) - 1: None}
+
+    def targets(self, counts: SplitCounts, funnel: FunnelSpec) -> Targets:
+        clicked = counts.labels[self.label].positives
+        return Targets(clicked, clicked, clicked)  # each leads items of other requests
 
     def values(
         self, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec

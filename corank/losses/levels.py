@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, pad, softplus
 
 from corank.batches.batch import Batch
+from corank.batches.label_counts import SplitCounts, Targets
 from corank.batches.sampling import Population
 from corank.core.errors import ConfigError
 from corank.losses.base import LOSSES, FunnelSpec, Loss
@@ -87,6 +88,17 @@ class LevelsLoss(Loss):
 
     def _positive(self, funnel: FunnelSpec) -> Sequence[str]:
         return self.positive or [max(self.on or funnel.levels, key=funnel.levels.index)]
+
+    def targets(self, counts: SplitCounts, funnel: FunnelSpec) -> Targets:
+        population = self.population(funnel)
+        rows = {code: counts.rows({code: most}) for code, most in population.items()}
+        total, filled = sum(rows.values()), [code for code in sorted(rows) if rows[code]]
+        if self.form in ("softmax", "bce"):
+            positives = sum(rows[funnel.levels.index(level)] for level in self._positive(funnel))
+            return Targets(total, positives, total - positives)
+        if not filled:
+            return Targets(0, 0, 0)
+        return Targets(total, total - rows[filled[0]], total - rows[filled[-1]])
 
     def values(
         self, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec

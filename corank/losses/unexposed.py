@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from corank.batches.batch import Batch
+from corank.batches.label_counts import SplitCounts, Targets
 from corank.batches.sampling import SOURCES, Population
 from corank.core.errors import ConfigError
 from corank.losses.base import LOSSES, FunnelSpec, Loss
@@ -50,6 +51,10 @@ class UnexposedLoss(Loss):
 
     def population(self, funnel: FunnelSpec) -> Population:
         return {funnel.source_code(level, "from"): self.per_request for level in self.levels}
+
+    def targets(self, counts: SplitCounts, funnel: FunnelSpec) -> Targets:
+        rows = counts.rows(self.population(funnel))
+        return Targets(rows, 0, rows)
 
     def values(
         self, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec

@@ -11,6 +11,8 @@ from corank.data.column_sources import Source, feature_columns, find_sources, fi
 from corank.data.tables import Table
 from corank.data.validate import LogSummary
 from corank.training.config import Config
+from corank.training.log_counts import count_log
+from corank.training.sufficiency import Sufficiency
 
 
 @dataclass(frozen=True)
@@ -26,22 +28,53 @@ class CheckSummary:
     """Candidates of the log in each split."""
     samples: list[dict[str, str]]
     """Loss, weight, the stages that learn from it, and candidates per request of each level or other source."""
+    sufficiency: Sufficiency
+    """What the splits hold to learn from, and what in it is refused or warned of."""
+
+    @property
+    def labels(self) -> list[dict[str, str | int]]:
+        """Split, label, and exposed rows by what is known of the label."""
+        rows = []
+        for split, held in self.sufficiency.splits.items():
+            for label, counts in held.labels.items():
+                row: dict[str, str | int] = {"split": split, "label": label}
+                rows.append(row | {"exposed": counts.exposed, "known": counts.known} | counts._asdict())
+        return rows
+
+    @property
+    def targets(self) -> list[dict[str, str | int]]:
+        """Loss, and the rows that it learns from in an epoch of each split."""
+        total, splits = self.config.total, self.sufficiency.splits
+        rows: list[dict[str, str | int]] = []
+        for name, loss in total.select(None):
+            row: dict[str, str | int] = {"loss": name}
+            for split in ("train", "valid"):
+                found = loss.targets(splits[split], total.funnel)
+                row |= {f"{split} {kind}": count for kind, count in found._asdict().items()}
+            rows.append(row)
+        return rows
 
 
 def check_config(config: Config, base: Path) -> CheckSummary:
-    """Summarise what a config would train on. Raises ConfigError, DataError, as `corank pack` would."""
+    """Summarise what a config would train on.
+
+    What training would refuse for lack of positives or negatives is among the result's `sufficiency.faults`.
+    Raises ConfigError, DataError, as `corank pack` would.
+    """
     data, schema = config.data, config.declared
     named = {"log": data.log, "items": data.items, "users": data.users, "truth": data.truth}
     tables = {name: Table.scan(name, source, base) for name, source in named.items() if source is not None}
     found = find_sources(schema, data, tables["log"], tables.get("items"), tables.get("users"))
     summary = LogSummary.read(tables["log"], data, feature_columns(schema, found, "log"))
     find_value_sources(data, tables["log"], tables.get("items"))
+    counts = count_log(tables["log"], data, schema, summary.last)
     return CheckSummary(
         config,
         [_feature_row(config, name, found) for name in config.features],
         {n: int(t.collect(t.frame.select(pl.len())).item()) for n, t in tables.items()},
         summary.splits,
         _samples(config),
+        Sufficiency(config, counts.splits, counts.misplaced),
     )
 
 

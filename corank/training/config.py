@@ -24,6 +24,10 @@ TAKEN = {"shared", "position", *TrainSettings.model_fields, *dir(nn.ModuleDict)}
 """Names that no stage may have: of shared tables, of positions, of `train`'s keys, and those that torch keeps."""
 
 
+MOST_STAGES, MOST_LOSSES = 16, 100
+"""Stages, teachers and losses of a config, at most: their checks take time by the square."""
+
+
 class Config(Settings):
     """Everything that a run depends on. Raises ConfigError if its parts contradict each other."""
 
@@ -32,11 +36,11 @@ class Config(Settings):
     """Python modules that register parts of the user's own, from the Python path or the config's folder."""
     data: DataSettings
     features: dict[str, Feature] = Field(min_length=1)
-    stages: list[Stage] = Field(min_length=1)
+    stages: list[Stage] = Field(min_length=1, max_length=MOST_STAGES)
     """In the order of the cascade, the first to cut first."""
-    teachers: list[TeacherSettings] = []
+    teachers: list[TeacherSettings] = Field([], max_length=MOST_STAGES)
     """Networks that are trained to teach the stages, and are not served."""
-    losses: list[Annotated[Loss, *by_name(LOSSES, "kind")]] = Field(min_length=1)
+    losses: list[Annotated[Loss, *by_name(LOSSES, "kind")]] = Field(min_length=1, max_length=MOST_LOSSES)
     retrieval: RetrievalSettings | None = None
     train: TrainSettings = TrainSettings()
 

@@ -8,22 +8,11 @@ from typing import Any
 import yaml
 
 from corank.core.errors import ConfigError, PluginError
+from corank.core.formatting import shorten
 from corank.core.registry import load_plugins
 from corank.core.settings import validate
 from corank.training.config import Config
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2's booleans: `on` is a key of losses, not the value true."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in rules if tag != "tag:yaml.org,2002:bool"]
-    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile("true|True|TRUE|false|False|FALSE"), list("tTfF")
-)
+from corank.training.yaml_reader import read_yaml, read_yaml_file
 
 
 def read(path: Path, overrides: Sequence[str] = ()) -> Config:
@@ -31,14 +20,7 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Config:
 
     Raises ConfigError, which names the key, what was received and what is expected.
     """
-    try:
-        value = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    value = read_yaml_file(path)
     if not isinstance(value, dict):
         raise ConfigError(f"{path}: expected keys such as name, data and features at the top level")
     for override in overrides:
@@ -67,21 +49,34 @@ def from_plain(value: Any, source: str, folder: Path) -> Config:
 def _set(value: Any, override: str) -> None:
     path, equals, text = override.partition("=")
     if not equals or not path:
-        raise ConfigError(f"--set {override}: expected a.b=value")
+        raise ConfigError(f"--set {shorten(override)}: expected a.b=value")
     *parents, last = path.split(".")
+    for part in parents:
+        value = _entry(value, part, override)
     try:
-        for part in parents:
-            value = value[int(part)] if isinstance(value, list) else value.setdefault(part, {})
-        if isinstance(value, list):
-            value[int(last)] = yaml.load(text, _Loader)
-        elif isinstance(value, dict):
-            value[last] = yaml.load(text, _Loader)
-        else:
-            raise TypeError
-    except (ValueError, IndexError, TypeError, AttributeError):
-        raise ConfigError(f"--set {override}: the config has no such place") from None
+        new = read_yaml(text, f"--set {shorten(override)}")
     except yaml.YAMLError:
-        raise ConfigError(f"--set {override}: '{text}' is not valid YAML") from None
+        raise ConfigError(f"--set {shorten(override)}: '{shorten(text)}' is not valid YAML") from None
+    if isinstance(value, list):
+        _entry(value, last, override)
+        value[int(last)] = new
+    elif isinstance(value, dict):
+        value[last] = new
+    else:
+        raise _no_such_place(override)
+
+
+def _entry(value: Any, part: str, override: str) -> Any:
+    """What stands under a key of a mapping, an empty mapping if nothing does, or at an index of a list."""
+    if isinstance(value, dict):
+        return value.setdefault(part, {})
+    if isinstance(value, list) and re.fullmatch("[0-9]{1,9}", part) and int(part) < len(value):
+        return value[int(part)]
+    raise _no_such_place(override)
+
+
+def _no_such_place(override: str) -> ConfigError:
+    return ConfigError(f"--set {shorten(override)}: the config has no such place")
 
 
 def plain(config: Config) -> dict[str, Any]:

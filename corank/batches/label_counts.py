@@ -1,0 +1,112 @@
+"""How many candidates of a split there are to learn from: by level, and by what is known of each label.
+
+Letters: R requests · C candidates · N levels.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Self
+
+import numpy as np
+
+from corank.batches.sampling import SOURCES, Population
+from corank.data.dataset import PackedDataset, Shard
+
+
+class LabelCounts(NamedTuple):
+    """Exposed candidates by what is known of a label."""
+
+    positives: int = 0
+    negatives: int = 0
+    null: int = 0
+    """Unknown; of packed data, whatever the reason."""
+    excluded: int = 0
+    """The label that it is given did not happen."""
+    immature: int = 0
+    """Too young when the log was read."""
+
+    @property
+    def known(self) -> int:
+        """Candidates that a loss of the label can learn from."""
+        return self.positives + self.negatives
+
+    @property
+    def exposed(self) -> int:
+        """All of them."""
+        return sum(self)
+
+
+@dataclass(frozen=True)
+class SplitCounts:
+    """What a split holds, as far as losses learn from it."""
+
+    requests: int
+    sizes: Sequence[Mapping[int, int]]
+    """For each level, shallow to deep: how many requests have how many of its candidates."""
+    labels: Mapping[str, LabelCounts]
+    scores: Mapping[str, Sequence[int]]
+    """By logged score, the candidates of each level that have it."""
+
+    @classmethod
+    def of(cls, packed: PackedDataset, split: str) -> Self:
+        """Count a split of packed data."""
+        shards, data = packed.splits[split], packed.data
+        levels = range(len(data.levels))
+        sizes: list[dict[int, int]] = [{} for _ in levels]
+        for shard in shards:
+            per_request = _by_request(shard, len(data.levels))
+            for level in levels:
+                for size, requests in zip(*np.unique(per_request[:, level], return_counts=True), strict=True):
+                    sizes[level][int(size)] = sizes[level].get(int(size), 0) + int(requests)
+        labels = {name: _count_label(shards, name, levels[-1]) for name in data.labels}
+        scores = {name: [_count_score(shards, name, level) for level in levels] for name in data.scores}
+        return cls(sum(map(len, shards)), sizes, labels, scores)
+
+    def rows(self, population: Population) -> int:
+        """Count the candidates that a population reads, at most, an epoch: draws beyond the log may repeat."""
+        total = 0
+        for code, most in population.items():
+            if code in SOURCES.values():
+                total += self.requests * (most or 0)
+            else:
+                total += sum(
+                    requests * (size if most is None else min(size, most))
+                    for size, requests in self.sizes[code].items()
+                )
+        return total
+
+    @property
+    def levels(self) -> list[int]:
+        """Candidates of each level, shallow to deep."""
+        return [self.rows({level: None}) for level in range(len(self.sizes))]
+
+
+class Targets(NamedTuple):
+    """The rows from which a loss learns in a split, an epoch."""
+
+    rows: int
+    positives: int
+    """Rows whose score it raises."""
+    negatives: int
+    """Rows whose score it lowers."""
+
+
+def _by_request(shard: Shard, levels: int) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
+    """Count the candidates of each request and level: (R, N)."""
+    request = np.repeat(np.arange(len(shard)), np.diff(shard.request_start))
+    return np.bincount(request * levels + shard.level, minlength=len(shard) * levels).reshape(-1, levels)
+
+
+def _count_label(shards: Sequence[Shard], name: str, exposed: int) -> LabelCounts:
+    counts = LabelCounts()
+    for shard in shards:
+        label = shard.labels[name]
+        positives, negatives = (int(np.count_nonzero(label == value)) for value in (1, 0))
+        shown = int(np.count_nonzero(shard.level == exposed))
+        found = (positives, negatives, shown - positives - negatives, 0, 0)
+        counts = LabelCounts(*(a + b for a, b in zip(counts, found, strict=True)))
+    return counts
+
+
+def _count_score(shards: Sequence[Shard], name: str, level: int) -> int:
+    return sum(int(np.count_nonzero(~np.isnan(s.scores[name]) & (s.level == level))) for s in shards)

@@ -1,0 +1,220 @@
+"""Whether a config can learn from what its log holds: refused where nothing can be learnt, warned where little can."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+from corank.batches.label_counts import LabelCounts, SplitCounts, Targets
+from corank.core.errors import DataError
+from corank.core.types import Report
+from corank.data.dataset import PackedDataset
+from corank.losses.base import Loss
+from corank.metrics.metric import validation_metrics
+from corank.training.config import Config
+
+FEW = 100
+"""Positives or negatives below this number are warned of: the AUC's standard error is then .03 or more."""
+
+
+class Learner(NamedTuple):
+    """A label of a stage or teacher, and the losses that train it."""
+
+    stage: str
+    label: str
+    losses: list[tuple[str, Loss]]
+    """By name."""
+
+    @property
+    def name(self) -> str:
+        """`STAGE.LABEL`."""
+        return f"{self.stage}.{self.label}"
+
+
+@dataclass(frozen=True)
+class Sufficiency:
+    """A config beside the counts of its splits.
+
+    Example:
+        Sufficiency.of(config, packed).require()
+    """
+
+    config: Config
+    splits: Mapping[str, SplitCounts]
+    misplaced: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Label → level above the exposed one → ones there, which training ignores; packed data do not tell."""
+
+    @classmethod
+    def of(cls, config: Config, packed: PackedDataset) -> "Sufficiency":
+        """Count the splits of packed data that training reads."""
+        return cls(config, {split: SplitCounts.of(packed, split) for split in ("train", "valid")})
+
+    def require(self) -> None:
+        """Raise DataError if training could not learn what the config asks for."""
+        if self.faults:
+            raise DataError("\n".join(self.faults))
+
+    @cached_property
+    def learners(self) -> list[Learner]:
+        """Every label of every stage and teacher, in the order of the config."""
+        total = self.config.total
+        trained = [(name, loss) for name, loss in total.select(None) if loss.weight > 0]
+        found = []
+        for stage in [*self.config.stages, *self.config.teachers]:
+            for label in stage.labels:
+                losses = [
+                    (name, loss)
+                    for name, loss in trained
+                    if stage.name in ([loss.learner] if loss.learner else loss.reads(total.funnel))
+                    # a plug-in's loss need not name a label; it may then train any
+                    and getattr(loss, "label", label) == label
+                ]
+                found.append(Learner(stage.name, label, losses))
+        return found
+
+    def targets(self, learner: Learner, split: str) -> Targets:
+        """Sum the rows from which a label's losses learn."""
+        each = [loss.targets(self.splits[split], self.config.total.funnel) for _, loss in learner.losses]
+        return Targets(*(sum(column) for column in zip(*each, strict=True))) if each else Targets(0, 0, 0)
+
+    def report(self, say: Report) -> None:
+        """Tell in short what each label and split holds, a line each, and what is warned of."""
+        for split, counts in self.splits.items():
+            for name, label in counts.labels.items():
+                unknown = label.exposed - label.known
+                say(
+                    f"{split}: {name} has {label.positives:,} positives and {label.negatives:,} negatives; "
+                    f"{unknown:,} of {label.exposed:,} exposed rows are unknown"
+                )
+
+        for line in self.warnings:
+            say(f"warning: {line}")
+
+    @cached_property
+    def faults(self) -> list[str]:
+        """Say what cannot be learnt or stopped by; training is refused for each."""
+        found = []
+        for learner in self.learners:
+            targets = self.targets(learner, "train")
+            if learner.losses and not (targets.positives and targets.negatives):
+                found.append(self._cannot_learn(learner, targets))
+        return [*found, *self._stop_faults()]
+
+    @cached_property
+    def warnings(self) -> list[str]:
+        """Say what can be learnt, but hardly, and what in the log looks wrong."""
+        return [*self._few(), *self._idle_losses(), *self._strange_levels()]
+
+    def _cannot_learn(self, learner: Learner, targets: Targets) -> str:
+        losses = ", ".join(name for name, _ in learner.losses)
+        lacks = " and no ".join(kind for kind in ("positives", "negatives") if not getattr(targets, kind))
+        message = (
+            f"losses: stage '{learner.stage}' cannot learn '{learner.label}' from the split 'train': its losses "
+            f"({losses}) get no {lacks}; {_describe(self.splits['train'].labels[learner.label])}"
+        )
+        return f"{message}; {self._remedy(learner.label)}"
+
+    def _remedy(self, label: str) -> str:
+        data, column = self.config.data, self.config.data.labels[label].column
+        elsewhere = self.misplaced.get(label, {})
+        if elsewhere:
+            where = " and ".join(f"{count:,} rows at '{level}'" for level, count in elsewhere.items())
+            return (
+                f"but the column '{column}' is 1 in {where}: data.levels must go from the shallowest level to the "
+                f"exposed one, and end with '{data.levels[-1]}' now"
+            )
+        if data.level:
+            return (
+                f"look at the column '{column}', data.split, and data.levels, whose last, "
+                f"'{data.levels[-1]}', must be the exposed one"
+            )
+        return f"look at the column '{column}' and at data.split, or add a loss whose targets are not clicks"
+
+    def _stop_faults(self) -> Iterator[str]:
+        stop = self.config.train.early_stop
+        if stop is None:
+            return
+        _, label, name = stop.metric.rsplit(".", 2)
+        counts = self.splits["valid"].labels[label]
+        classes = [1.0] * bool(counts.positives) + [0.0] * bool(counts.negatives)
+        if not _defined(name, classes):
+            yield (
+                f"train.early_stop.metric: '{stop.metric}' has no value in the split 'valid': "
+                f"{_describe(counts)}; move data.split.valid, or stop by another metric"
+            )
+
+    def _few(self) -> Iterator[str]:
+        for learner in self.learners:
+            targets = self.targets(learner, "train")
+            if not learner.losses:
+                yield f"{learner.name}: no loss trains it"
+            elif 0 < min(targets.positives, targets.negatives) < FEW:
+                fewer = min(("positives", "negatives"), key=lambda kind: getattr(targets, kind))
+                yield f"{learner.name}: only {getattr(targets, fewer):,} {fewer} in the split 'train'"
+        for label in dict.fromkeys(learner.label for learner in self.learners):
+            train = self.splits["train"].labels[label]
+            if train.known and not (train.positives and train.negatives):
+                yield f"{label}: always {int(train.positives > 0)} where it is known in the split 'train'"
+            counts = self.splits["valid"].labels[label]
+            if min(counts.positives, counts.negatives) < FEW:
+                yield (
+                    f"{label}: the split 'valid' has {_describe(counts)}; its figures and the calibration "
+                    "are uncertain"
+                )
+
+    def _idle_losses(self) -> Iterator[str]:
+        total = self.config.total
+        for name, loss in total.select(None):
+            if loss.weight > 0 and not loss.targets(self.splits["train"], total.funnel).rows:
+                yield f"{name}: no candidate of the split 'train' is in its population, so it trains nothing"
+
+    def _strange_levels(self) -> Iterator[str]:
+        data = self.config.data
+        for label, elsewhere in self.misplaced.items():
+            where = ", ".join(f"{count:,} at '{level}'" for level, count in elsewhere.items())
+            yield (
+                f"{label}: the column '{data.labels[label].column}' is 1 in rows above the exposed level "
+                f"({where}), which are ignored"
+            )
+        filled = [
+            (name, n) for name, n in zip(data.levels, self.splits["train"].levels, strict=True) if n > 0
+        ]
+        grows = all(a < b for (_, a), (_, b) in pairwise(filled))
+        if data.level and data.weight is None and len(filled) > 1 and grows:
+            counts = ", ".join(f"{name} {n:,}" for name, n in filled)
+            yield (
+                f"data.levels: deeper levels have more candidates ({counts}); are they from shallow to deep, and if "
+                "cut candidates were sampled, should data.weight say how?"
+            )
+
+
+def _describe(label: LabelCounts) -> str:
+    reasons = {
+        "null": label.null,
+        "not given": label.excluded,
+        "not mature": label.immature,
+    }
+    unknown = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items() if count)
+    return (
+        f"{label.positives:,} positives and {label.negatives:,} negatives among {label.exposed:,} exposed rows"
+        + (f" ({unknown})" if unknown else "")
+    )
+
+
+def _defined(metric: str, classes: list[float]) -> bool:
+    """Whether a validation metric has a value for rows of some classes, all of one user."""
+    if not classes:
+        return False
+    n = len(classes)
+    inputs = {
+        "user": np.zeros(n, dtype=np.int64),
+        "logit": np.arange(n, dtype=np.float32),
+        "probability": np.full(n, 0.5, dtype=np.float32),
+        "label": np.array(classes, dtype=np.int8),
+        "weight": np.ones(n, dtype=np.float32),
+    }
+    measure = validation_metrics()[metric].measure(inputs)
+    return measure is not None and measure.value() is not None

@@ -1,0 +1,215 @@
+"""YAML 1.2's core schema → plain values, strict and in bounded time and memory.
+
+PyYAML splits the text into events. It would go on to read them as YAML 1.1, where `030` is 24, `1:30` is 90 and `on` is
+true, keep the last of two equal keys, and expand aliases without end. What the events mean is therefore decided here.
+"""
+
+import copy
+import math
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from corank.core.errors import ConfigError
+from corank.core.formatting import shorten
+
+LARGEST = 2**18
+"""Bytes of a file, at most."""
+MOST_VALUES = 100_000
+"""Values of a file with its aliases written out, at most."""
+DEEPEST = 64
+"""Levels of nesting, at most."""
+
+LONGEST_NUMBER = 40
+"""Characters of a whole number, at most."""
+
+_CORE = "tag:yaml.org,2002:"
+_PARSER = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
+
+
+def _whole(text: str) -> int:
+    base = {"0o": 8, "0x": 16}.get(text[:2], 10)
+    # before the conversion, which takes time by the square of the digits
+    value = int(text[2:] if base != 10 else text, base) if len(text) <= LONGEST_NUMBER else 2**64
+    if not -(2**63) <= value < 2**63:
+        raise ValueError("expected a whole number of at most 64 bits")
+    return value
+
+
+def _fraction(text: str) -> float:
+    special = re.fullmatch(r"([-+]?)\.(inf|nan)", text.lower())
+    value = float(special[1] + special[2] if special else text)
+    if math.isinf(value) and not special:
+        raise ValueError("expected a number that a 64-bit float can hold")
+    return value
+
+
+_SCHEMA: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "null": (r"null|Null|NULL|~|", lambda text: None),
+    "bool": (r"true|True|TRUE|false|False|FALSE", lambda text: text.lower() == "true"),
+    "int": (r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", _whole),
+    "float": (
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        _fraction,
+    ),
+}
+"""The core schema: what plain text must look like to be of a type, and how it becomes a value."""
+
+
+def read_yaml_file(path: Path) -> Any:
+    """Read a file of one YAML document. Raises ConfigError, which names the file, and the line of what is wrong.
+
+    Example:
+        read_yaml_file(Path("shop.yaml"))["train"]["epochs"]
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(LARGEST + 1)
+        if len(content) > LARGEST:
+            raise ConfigError(f"{path}: larger than {LARGEST:,} bytes, so it is no config; name another file")
+        return read_yaml(content.decode("utf-8-sig"), str(path))
+    except (FileNotFoundError, NotADirectoryError):
+        raise ConfigError(f"{path}: no such file") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+
+
+def read_yaml(text: str, source: str) -> Any:
+    """Read one YAML document; None if there is nothing in it.
+
+    Args:
+        text: the document.
+        source: what errors begin with.
+
+    Raises:
+        yaml.YAMLError: it is not YAML.
+        ConfigError: it has a key twice or a tag of its own, or is too deep or multiplied by aliases.
+
+    Example:
+        >>> read_yaml("{levels: 030, keep: [1:30, 0o17]}", "--set")
+        {'levels': 30, 'keep': ['1:30', 15]}
+    """
+    return _Document(yaml.parse(text, Loader=_PARSER), source).read()
+
+
+@dataclass
+class _Document:
+    """Builds the value of one document from its events."""
+
+    events: Iterator[Any]
+    source: str
+    values: int = 0
+    """Values so far, aliases written out."""
+    deepest: int = 0
+    """Levels of nesting of the value that was built last, counted from the document."""
+    anchors: dict[str, tuple[Any, int, int]] = field(default_factory=dict)
+    """By anchor, the finished value, how many values and how many levels it has."""
+
+    def read(self) -> Any:
+        """Read the only document of the stream."""
+        value = None
+        documents = 0
+        for event in self.events:
+            if isinstance(event, yaml.DocumentStartEvent):
+                documents += 1
+                if documents > 1:
+                    raise self._error(event, "a second document begins; write one, without '---' between")
+                value = self._value(next(self.events), 0)
+        return value
+
+    def _value(self, event: Any, depth: int) -> Any:
+        if isinstance(event, yaml.AliasEvent):
+            return self._alias(event, depth)
+        before, outer = self.values, self.deepest
+        self._count(event, 1, depth)
+        self.deepest = depth
+        if isinstance(event, yaml.ScalarEvent):
+            value = self._scalar(event)
+        elif isinstance(event, yaml.SequenceStartEvent):
+            self._require_tag(event, "seq")
+            value = self._list(depth)
+        else:
+            self._require_tag(event, "map")
+            value = self._mapping(depth)
+        if event.anchor is not None:
+            self.anchors[event.anchor] = (value, self.values - before, self.deepest - depth)
+        self.deepest = max(outer, self.deepest)
+        return value
+
+    def _alias(self, event: Any, depth: int) -> Any:
+        if event.anchor not in self.anchors:
+            raise self._error(event, f"alias '*{event.anchor}' without an anchor '&{event.anchor}' before it")
+        value, size, levels = self.anchors[event.anchor]
+        self._count(event, size, depth + levels)
+        self.deepest = max(self.deepest, depth + levels)
+        return copy.deepcopy(value)  # a change of one place must not change the other
+
+    def _list(self, depth: int) -> list[Any]:
+        values = []
+        for event in self.events:
+            if isinstance(event, yaml.SequenceEndEvent):
+                break
+            values.append(self._value(event, depth + 1))
+        return values
+
+    def _mapping(self, depth: int) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        lines: dict[str, int] = {}
+        for event in self.events:
+            if isinstance(event, yaml.MappingEndEvent):
+                break
+            key = self._key(event, depth)
+            line = event.start_mark.line + 1
+            if key in values:
+                raise self._error(
+                    event, f"key '{shorten(key)}' is there already, in line {lines[key]}; drop one of the two"
+                )
+            values[key], lines[key] = self._value(next(self.events), depth + 1), line
+        return values
+
+    def _key(self, event: Any, depth: int) -> str:
+        key = self._value(event, depth + 1)
+        if not isinstance(key, str):
+            raise self._error(event, "a key must be text; write it in quotes")
+        if key == "<<" and getattr(event, "implicit", (False,))[0]:
+            raise self._error(event, "'<<' merges mappings in YAML 1.1 alone; write the keys out")
+        return key
+
+    def _scalar(self, event: Any) -> Any:
+        text: str = event.value
+        if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise self._error(event, "text with a NUL or half a surrogate pair, which no name can hold")
+        plain = event.implicit[0] and event.tag is None
+        for kind, (pattern, convert) in _SCHEMA.items():
+            if (plain or event.tag == _CORE + kind) and re.fullmatch(pattern, text):
+                try:
+                    return convert(text)
+                except ValueError as error:
+                    raise self._error(event, f"{error}; received {shorten(text)}") from None
+        if not plain:
+            self._require_tag(event, "str")
+        return text
+
+    def _require_tag(self, event: Any, kind: str) -> None:
+        """Raise ConfigError if a value has a tag other than the core schema's of its kind."""
+        if event.tag not in (None, "!", _CORE + kind):
+            raise self._error(
+                event, f"tag '{shorten(event.tag.replace(_CORE, '!!'))}' does not fit; leave it out"
+            )
+
+    def _count(self, event: Any, size: int, depth: int) -> None:
+        self.values += size
+        if depth > DEEPEST:
+            raise self._error(event, f"nested more than {DEEPEST} levels deep")
+        if self.values > MOST_VALUES:
+            raise self._error(event, f"more than {MOST_VALUES:,} values, aliases written out")
+
+    def _error(self, event: Any, message: str) -> ConfigError:
+        mark = event.start_mark
+        return ConfigError(f"{self.source}: line {mark.line + 1}, column {mark.column + 1}: {message}")

@@ -1,0 +1,129 @@
+"""A config is YAML 1.2, each key once, and is read in bounded time whatever is in it."""
+
+from pathlib import Path
+
+import pytest
+
+from corank.core.errors import ConfigError
+from corank.training.config_file import read
+from corank.training.yaml_reader import DEEPEST, LARGEST, read_yaml, read_yaml_file
+from tests.support.configs import TEXT, refused
+from tests.support.hostile_configs import LAUGHS, make_world, read_mutations
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    file = tmp_path / "shop.yaml"
+    file.write_text(TEXT, encoding="utf-8")
+    return file
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        *(("030", 30), ("1:30", "1:30"), ("0o17", 15), ("0x1F", 31), ("1_000", "1_000"), ("0b11", "0b11")),
+        *(("-7", -7), ("+7", 7), ("1e3", 1000.0), (".5", 0.5), ("5.", 5.0), ("-.inf", float("-inf"))),
+        *(("yes", "yes"), ("on", "on"), ("True", True), ("FALSE", False), ("tRUE", "tRUE")),
+        *(("~", None), ("null", None), ("", None), ("Null", None), ("nULL", "nULL")),
+        *(("2026-04-29", "2026-04-29"), ("2026-02-30", "2026-02-30"), ("=", "="), ('"030"', "030")),
+        *(("!!str 7", "7"), ("!!int '7'", 7), ("! 7", "7"), ("'<<'", "<<")),
+    ],
+)
+def test_scalars_are_those_of_the_core_schema(text: str, value: object) -> None:
+    found = read_yaml(text, "text")
+    assert found == value and type(found) is type(value)
+
+
+def test_a_key_that_is_given_twice_is_refused_with_both_lines(path: Path) -> None:
+    path.write_text(f"{TEXT}name: again\n", encoding="utf-8")
+    assert refused(path) == "line 28, column 1: key 'name' is there already, in line 1; drop one of the two"
+    path.write_text(TEXT.replace("weight: 0.5", "weight: 0.5, weight: 2"), encoding="utf-8")
+    assert "key 'weight' is there already, in line 25" in refused(path)
+
+
+# text → what its error says
+REFUSED = {
+    "a: &a {b: 1}\nc: {<<: *a}": "line 2, column 5: '<<' merges mappings in YAML 1.1 alone",
+    "? [a]\n: b": "a key must be text; write it in quotes",
+    "1: a": "a key must be text; write it in quotes",
+    "a: !!python/object/apply:os.system [id]": "line 1, column 4: tag '!!python/object/apply:os.system'",
+    "a: !!set {b, c}": "tag '!!set' does not fit",
+    "a: !!int x": "tag '!!int' does not fit",
+    "a: !!timestamp 2026-04-29": "tag '!!timestamp' does not fit",
+    "--- a\n--- b": "a second document begins",
+    "a: *b": "alias '*b' without an anchor '&b' before it",
+    "a: &a [*a]": "alias '*a' without an anchor",
+    'a: "\\0"': "text with a NUL",
+    "a: " + "9" * 5000: "expected a whole number of at most 64 bits; received 9999",
+    "a: 9223372036854775808": "expected a whole number of at most 64 bits",
+    "a: 1e999": "expected a number that a 64-bit float can hold",
+    LAUGHS: "more than 100,000 values, aliases written out",
+    "[" * 70: f"nested more than {DEEPEST} levels deep",
+    "{a: " * 2000: f"nested more than {DEEPEST} levels deep",
+    "- " * 2000 + "a": f"nested more than {DEEPEST} levels deep",
+    "".join(f"a{n}: &a{n} {'[' * 40}{f'*a{n - 1}' if n else 'x'}{']' * 40}\n" for n in range(3)):
+        f"nested more than {DEEPEST} levels deep",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", REFUSED)
+def test_what_is_not_plain_yaml_is_refused_by_line(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+    assert REFUSED[text] in refused(path)
+
+
+def test_a_file_without_end_is_not_read_to_the_end(path: Path) -> None:
+    path.write_bytes(b"#" * (LARGEST + 1))
+    assert refused(path) == f"larger than {LARGEST:,} bytes, so it is no config; name another file"
+    with pytest.raises(ConfigError, match="larger than"):
+        read_yaml_file(Path("/dev/zero"))
+
+
+def test_an_alias_is_a_copy(path: Path) -> None:
+    path.write_text(
+        TEXT.replace("{side: user, kind: id}", "&id {side: user, kind: id}").replace(
+            "  tab: {side: context, kind: id}", "  tab: *id"
+        ),
+        encoding="utf-8",
+    )
+    features = read(path, ["features.tab.dim=4"]).features
+    assert (features["tab"].model_dump()["dim"], features["user_id"].model_dump()["dim"]) == (4, 16)
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["losses.0.weight=.inf", "losses.0.weight=.nan", "stages.0.min_score=-.inf", "train.table.lr=.inf"],
+)
+def test_numbers_are_finite(path: Path, override: str) -> None:
+    assert f"{override.partition('=')[0]}: Input should be a finite number" in refused(path, override)
+
+
+@pytest.mark.parametrize("index", ["-1", "+1", "1_0", "٠", " 0", "99", "1" * 5000])
+def test_items_of_a_list_are_numbered_from_0(path: Path, index: str) -> None:
+    assert refused(path, f"stages.{index}.keep=2").endswith(": the config has no such place")
+    assert refused(path, f"stages.{index}={{}}").endswith(": the config has no such place")
+
+
+@pytest.mark.parametrize(
+    "day", ["2026-02-30", "20260429", "1777420800", "soon", "2026-4-9", "[2026]", "true"]
+)
+def test_a_day_that_is_none_is_refused(path: Path, day: str) -> None:
+    assert refused(path, f"data.split.valid={day}").startswith("data.split.valid: ")
+
+
+@pytest.mark.parametrize(
+    "day", ["2026-04-28", "2026-04-28T06:00", "'2026-04-28 06:00:00'", "2026-04-28T06:00:00Z"]
+)
+def test_days_and_times_are_read_from_text(path: Path, day: str) -> None:
+    assert str(read(path, [f"data.split.valid={day}"]).data.split.valid).startswith("2026-04-28")
+
+
+def test_a_faulty_value_is_cut_to_what_a_message_has_room_for(path: Path) -> None:
+    assert len(refused(path, f"train.epochs=[{'x, ' * 20_000}x]")) < 500
+    assert len(refused(path, f"train.{'x' * 20_000}=1")) < 500
+
+
+def test_mutated_configs_are_read_or_refused(tmp_path: Path) -> None:
+    found = read_mutations(make_world(tmp_path), 300, seed=0)
+    assert found.failures == [] and found.cases == 300
+    assert found.accepted < 150

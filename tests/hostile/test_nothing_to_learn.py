@@ -1,0 +1,210 @@
+"""A log that teaches nothing is refused before training starts, and one that teaches little is warned of."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+import corank
+from corank.core.errors import DataError
+from corank.datasets.simulate import simulate_world
+from corank.losses.levels import LevelsLoss
+from corank.training.config_file import read
+from corank.training.sufficiency import Sufficiency
+from tests.support.command_line import run_corank
+
+CLICKS = "losses=[{kind: click, stage: rank}, {kind: click, stage: prerank}]"
+Change = Callable[[pl.DataFrame], pl.DataFrame]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("taught")
+    simulate_world(out, requests=300, candidates=20, users=20, items=80)
+    return out / "config.yaml"
+
+
+@pytest.fixture
+def changed(world: Path, tmp_path: Path) -> Callable[[Change], list[str]]:
+    """Write the world's log, changed, and return the override that names it."""
+
+    def write(change: Change) -> list[str]:
+        path = tmp_path / "log.parquet"
+        change(pl.read_parquet(world.parent / "log/*.parquet")).write_parquet(path)
+        return [f"data.log={path}", "data.truth=null"]
+
+    return write
+
+
+def sufficiency(config: Path, *overrides: str) -> Sufficiency:
+    return corank.check(config, overrides).sufficiency
+
+
+def click(value: object) -> Change:
+    return lambda log: log.with_columns(pl.lit(value, pl.Int8).alias("is_click"))
+
+
+EXPOSED, DAY = pl.col("level") == "exposed", pl.col("time").dt.date().cast(pl.String)
+
+
+def test_a_good_log_has_neither_faults_nor_unknown_rows(world: Path) -> None:
+    found = sufficiency(world)
+    assert found.faults == []
+    log = pl.read_parquet(world.parent / "log/*.parquet").filter(EXPOSED, DAY < "2026-03-09")
+    label = found.splits["train"].labels["click"]
+    assert (label.positives, label.known) == (log["is_click"].sum(), len(log))
+    assert (label.null, label.immature, label.excluded) == (0, 0, 0)
+
+
+def test_packed_data_and_log_give_the_same_counts(world: Path) -> None:
+    overrides = [
+        "losses.3={kind: levels, stage: prerank, form: softmax, on: [ranked, preranked], per_request: 2}"
+    ]
+    config = read(world, overrides)
+    unpacked, packed = sufficiency(world, *overrides), Sufficiency.of(config, corank.pack(world, overrides))
+    for split, counts in packed.splits.items():
+        assert counts.labels == unpacked.splits[split].labels
+        assert counts.levels == unpacked.splits[split].levels
+        for _, loss in config.total.select(None):
+            funnel = config.total.funnel
+            assert loss.targets(counts, funnel) == loss.targets(unpacked.splits[split], funnel)
+
+
+@pytest.mark.parametrize("command", ["train", "study"])
+def test_labels_that_are_all_null_are_refused_and_nothing_is_written(
+    world: Path, tmp_path: Path, changed: Callable[[Change], list[str]], command: str
+) -> None:
+    overrides = [*changed(click(None)), f"name=null_{command}"]
+    with pytest.raises(DataError) as caught:
+        if command == "train":
+            corank.train(world, overrides=overrides, folder=tmp_path / "run")
+        else:
+            corank.study(world, tmp_path / "run", overrides=overrides)
+    assert str(caught.value).startswith(
+        "losses: stage 'rank' cannot learn 'click' from the split 'train': its losses (rank.click) get no "
+        "positives and no negatives; 0 positives and 0 negatives among "
+    )
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("value", "lacks"), [(0, "no positives;"), (1, "no negatives;")])
+def test_a_constant_label_is_refused(
+    world: Path, changed: Callable[[Change], list[str]], value: int, lacks: str
+) -> None:
+    found = sufficiency(world, *changed(click(value)), CLICKS)
+    assert len(found.faults) == 2 and all(lacks in fault for fault in found.faults)
+    assert f"click: always {value} where it is known in the split 'train'" in found.warnings
+
+
+def test_clicks_alone_teach_where_negatives_come_from_elsewhere(
+    world: Path, changed: Callable[[Change], list[str]]
+) -> None:
+    negatives = "{kind: unexposed, stage: %s, from: [catalogue], per_request: 3}"
+    losses = CLICKS[:-1] + f", {negatives % 'rank'}, {negatives % 'prerank'}]"
+    assert sufficiency(world, *changed(click(1)), losses).faults == []
+
+
+def test_few_positives_are_warned_of(world: Path, changed: Callable[[Change], list[str]]) -> None:
+    few = changed(
+        lambda log: log.with_columns(
+            pl.when(EXPOSED & (pl.col("is_click") == 1) & (pl.col("is_click").cum_sum() > 7))
+            .then(0)
+            .otherwise("is_click")
+            .alias("is_click")
+        )
+    )
+    found = sufficiency(world, *few, CLICKS)
+    assert found.faults == []
+    assert any(line.endswith("positives in the split 'train'") for line in found.warnings)
+
+
+def test_levels_from_deep_to_shallow_are_refused_and_told_where_the_clicks_are(world: Path) -> None:
+    reversed_levels = "data.levels=[exposed, ranked, preranked, retrieved]"
+    fault = sufficiency(world, reversed_levels).faults[0]
+    assert "but the column 'is_click' is 1 in" in fault and "rows at 'exposed'" in fault
+    assert "data.levels must go from the shallowest level to the exposed one" in fault
+
+
+def test_packed_levels_from_deep_to_shallow_are_refused_too(world: Path) -> None:
+    overrides = ["data.levels=[exposed, ranked, preranked, retrieved]", "name=turned"]
+    with pytest.raises(DataError, match="whose last, 'retrieved', must be the exposed one"):
+        corank.train(world, overrides=overrides)
+
+
+def test_levels_that_grow_are_warned_of(world: Path, changed: Callable[[Change], list[str]]) -> None:
+    grows = "deeper levels have more candidates"
+    assert not any(grows in line for line in sufficiency(world).warnings)
+    thinned = EXPOSED | ((pl.col("level") == "ranked") & (pl.int_range(pl.len()) % 9 == 0))
+    sampled = changed(lambda log: log.filter(thinned))
+    assert any(grows in line for line in sufficiency(world, *sampled).warnings)
+
+
+def test_a_metric_that_validation_cannot_give_is_no_reason_to_stop(
+    world: Path, changed: Callable[[Change], list[str]]
+) -> None:
+    none = changed(
+        lambda log: log.with_columns(
+            pl.when(DAY == "2026-03-09").then(0).otherwise("is_click").alias("is_click")
+        )
+    )
+    for metric in ("auc", "gauc"):
+        fault = sufficiency(world, *none, f"train.early_stop.metric=rank.click.{metric}").faults
+        assert len(fault) == 1
+        assert fault[0].startswith(
+            f"train.early_stop.metric: 'rank.click.{metric}' has no value in the split"
+        )
+    assert sufficiency(world, *none, "train.early_stop.metric=rank.click.logloss").faults == []
+
+
+def test_immature_and_excluded_rows_are_counted_apart(
+    world: Path, changed: Callable[[Change], list[str]]
+) -> None:
+    ordered = changed(
+        lambda log: log.with_columns(
+            pl.when(pl.col("is_click") == 1).then(pl.int_range(pl.len()) % 2).alias("is_order")
+        )
+    )
+    labels = (
+        "data.labels={click: {column: is_click}, order: {column: is_order, given: click, matures_after: 2d}}"
+    )
+    found = sufficiency(world, *ordered, labels)
+    packed = Sufficiency.of(
+        read(world, [*ordered, labels, "name=ordered"]),
+        corank.pack(world, [*ordered, labels, "name=ordered"]),
+    )
+    order, click = (found.splits["train"].labels[name] for name in ("order", "click"))
+    assert order.excluded == click.negatives and order.immature > 0
+    assert order.exposed == click.exposed and order.known + order.immature == click.positives
+    for split in ("train", "valid"):
+        known = found.splits[split].labels["order"]
+        assert packed.splits[split].labels["order"][:2] == known[:2]
+
+
+def test_a_loss_of_an_empty_level_is_warned_of(world: Path, changed: Callable[[Change], list[str]]) -> None:
+    shallow = changed(lambda log: log.filter(pl.col("level") != "preranked"))
+    negatives = "{kind: unexposed, stage: prerank, from: [preranked]}"
+    taught = CLICKS[:-1] + f", {negatives}]"
+    assert any(
+        line.startswith("prerank.unexposed: no candidate of the split 'train'")
+        for line in sufficiency(world, *shallow, taught).warnings
+    )
+
+
+def test_ordered_levels_need_two_that_are_filled(world: Path, changed: Callable[[Change], list[str]]) -> None:
+    exposed_only = changed(lambda log: log.filter(EXPOSED))
+    losses = "losses=[{kind: click, stage: rank}, {kind: levels, stage: prerank, form: ranknet}]"
+    config = read(world, [losses])
+    assert isinstance(config.losses[1], LevelsLoss)
+    fault = sufficiency(world, *exposed_only, losses).faults
+    assert len(fault) == 1 and "stage 'prerank' cannot learn 'click'" in fault[0]
+
+
+def test_check_prints_the_counts_and_refuses(
+    world: Path, changed: Callable[[Change], list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    sets = [part for override in changed(click(None)) for part in ("--set", override)]
+    code, out, err = run_corank(capsys, "check", world, *sets)
+    assert code == 1
+    assert "exposed rows by what is known of each label" in out
+    assert err.startswith("error: losses: stage 'rank' cannot learn 'click'")
