@@ -22,6 +22,7 @@ from starlette.routing import Route
 from corank.core.errors import CorankError, StoreError
 from corank.serving.funnel.example import make_example
 from corank.serving.funnel.stage_scorer import RUNTIME_ERRORS
+from corank.serving.http.access.audit import name_change
 from corank.serving.http.access.control import AccessControl
 from corank.serving.http.access.guard import guard
 from corank.serving.http.access.refusal import RefusedError, json_response
@@ -31,6 +32,7 @@ from corank.serving.http.follower import Follower
 from corank.serving.http.lookup.user_lookup import GIVEN, FoundUser, UserLookup, lookup_seconds
 from corank.serving.http.openapi import make_document
 from corank.serving.http.page import funnel_page
+from corank.serving.http.process.connections import POOL, ConnectionPool
 from corank.serving.http.process.daemon_threads import DaemonThreads
 from corank.serving.http.process.draining import Drain
 from corank.serving.http.prometheus import ServiceMetrics
@@ -107,11 +109,11 @@ class RankingService:
         return Starlette(routes=routes, lifespan=self._lifespan)
 
     @asynccontextmanager
-    async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
+    async def _lifespan(self, app: Starlette) -> AsyncIterator[dict[str, Any]]:
         self.follower.start()
         tasks = [asyncio.create_task(self._write_log()), asyncio.create_task(self._update_gauges())]
         gc.freeze()  # a million ids in dicts need not be visited by every collection
-        yield
+        yield {POOL: ConnectionPool(self.limits)}
         for task in tasks:
             task.cancel()
         if self._request_log is not None:
@@ -202,8 +204,9 @@ class RankingService:
                 raise RefusedError(503, str(error), {"Retry-After": RETRY_AFTER}) from None
             except StoreError as error:
                 raise RefusedError(503, str(error), {"Retry-After": RETRY_AFTER}) from None
-        version = funnel.manifest.content
-        http.state.change |= {"from": change_of(version, seq - 1), "to": change_of(version, seq)}
+        after = funnel.manifest.model_copy(update={"items_seq": seq})
+        before = funnel.manifest.model_copy(update={"items_seq": seq - 1})
+        http.state.change |= {"from": name_change(before), "to": name_change(after)}
         answer = {"items": len(rows), "items_seq": seq}
         return json_response(answer if await self._check_source() else answer | {"live": False})
 
@@ -229,10 +232,7 @@ class RankingService:
             trouble = self.follower.trouble or f"the source is still being read after {CHECK_SECONDS:g} s"
             raise RefusedError(503, trouble, {"Retry-After": RETRY_AFTER})
         after = self.follower.funnel.manifest
-        http.state.change = {
-            "from": change_of(before.content, before.items_seq),
-            "to": change_of(after.content, after.items_seq),
-        }
+        http.state.change = {"from": name_change(before), "to": name_change(after)}
         return await self.get_version(http)
 
     async def get_version(self, http: HttpRequest) -> Response:
@@ -293,8 +293,3 @@ class RankingService:
     async def get_page(self, http: HttpRequest) -> Response:
         """GET /: the page of the funnel."""
         return HTMLResponse(funnel_page(), headers=PAGE_HEADERS)
-
-
-def change_of(version: str, seq: int) -> dict[str, Any]:
-    """A version and the number of a change of its items, for the audit."""
-    return {"version": version, "items_seq": seq}

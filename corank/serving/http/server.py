@@ -27,6 +27,7 @@ from corank.serving.http.access.tokens import Token, Tokens, read_tokens
 from corank.serving.http.app import RankingService
 from corank.serving.http.follower import Follower
 from corank.serving.http.lookup.user_lookup import UserLookup
+from corank.serving.http.process.connections import BoundedProtocol, allow_open_files
 from corank.serving.http.process.draining import Drain, DrainingServer
 from corank.serving.http.process.listener import bind_listener
 from corank.serving.http.process.supervisor import Supervisor
@@ -50,6 +51,7 @@ def run_service(settings: ServeSettings, report: Report) -> None:
     """
     with bind_listener(settings.host, settings.port) as listener:
         _require_writable(settings)
+        allow_open_files(settings.connections)
         AuditLog(settings.audit)
         if settings.tokens is not None:
             read_tokens(settings.tokens)
@@ -128,7 +130,17 @@ def serve_worker(
     if on_alive is None:
         report(describe_address(settings, listener))
     config = uvicorn.Config(
-        service.app(), loop="uvloop", http="httptools", log_level="warning", access_log=False, lifespan="on"
+        service.app(),
+        loop="uvloop",
+        http=BoundedProtocol,
+        ws="none",
+        lifespan="on",
+        log_level="error",  # a warning for every request that is no HTTP would fill the disk
+        access_log=False,
+        timeout_keep_alive=settings.idle_seconds,
+        server_header=False,
+        proxy_headers=bool(settings.forwarded_allow_ips),
+        forwarded_allow_ips=settings.forwarded_allow_ips,
     )
     DrainingServer(config, drain, on_alive).run(sockets=[listener])
 

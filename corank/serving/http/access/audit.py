@@ -10,10 +10,16 @@ from typing import Any
 
 import msgspec
 
+from corank.bundle.manifest import BundleManifest
 from corank.core.errors import ConfigError
 
 REFUSED_A_MINUTE = 100
 """Lines about refused requests, which anybody can cause; those beyond are counted in the next line."""
+
+
+def name_change(manifest: BundleManifest) -> dict[str, Any]:
+    """Name a state of the items: the version, and the number of its last change."""
+    return {"version": manifest.content, "items_seq": manifest.items_seq}
 
 
 class AuditLog:

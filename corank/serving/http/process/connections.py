@@ -1,0 +1,256 @@
+"""Connections of a worker within limits: how many, how many bytes, how much time.
+
+uvicorn bounds none of these for its parser in C. A client that sends or reads too slowly is cut off. When too many
+connections are open, the oldest one with an unfinished request makes way, then the one that is idle for longest:
+an honest client sends a request within milliseconds, so the oldest unfinished one is slow on purpose.
+"""
+
+import asyncio
+import resource
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from corank.core.errors import ConfigError
+from corank.serving.http.serve_settings import Limits
+
+HEAD_BYTES = 64 << 10
+"""Longest head of a request: the line and its headers."""
+TOO_LONG = f"the head of a request has {HEAD_BYTES:,} bytes at most"
+PIPELINED = 16
+"""Requests that a connection may send before the first is answered."""
+OTHER_FILES = 256
+"""Files that a worker opens beside its connections: its bundle, its store, its logs."""
+GRACE = 1.0
+"""Seconds that the application has to refuse a late body before its connection is cut off."""
+POOL = "connections"
+"""Where the pool lies in the state that the application's lifespan hands to uvicorn."""
+
+
+class StopParsingError(Exception):
+    """Stops the parser of a connection, which is then refused."""
+
+
+def allow_open_files(connections: int) -> None:
+    """Let this process and its workers open as many files as they need. Raises ConfigError if they may not."""
+    needed = connections + OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise ConfigError(
+            f"--connections {connections}: needs {needed} open files, and `ulimit -Hn` is {hard}; raise it, or "
+            "lower --connections"
+        )
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+class ConnectionPool:
+    """The open connections of a worker, by what they wait for."""
+
+    def __init__(self, limits: Limits) -> None:
+        """`limits`: of connections, of time, and of unsent answers."""
+        self.limits = limits
+        # each ordered, the oldest first
+        self._unfinished: dict[BoundedProtocol, None] = {}
+        self._idle: dict[BoundedProtocol, None] = {}
+        self._busy: dict[BoundedProtocol, None] = {}
+        self._unsent: dict[BoundedProtocol, int] = {}
+
+    def __len__(self) -> int:
+        """How many are open."""
+        return len(self._unfinished) + len(self._idle) + len(self._busy)
+
+    def admit(self, connection: "BoundedProtocol") -> bool:
+        """Count a new connection, and cut off another if too many are open; False if none can make way."""
+        if len(self) >= self.limits.connections:
+            oldest = next(self._expendable(), None)
+            if oldest is None:
+                return False
+            oldest.cut_off()
+        self._unfinished[connection] = None
+        return True
+
+    def _expendable(self) -> Iterator["BoundedProtocol"]:
+        yield from self._unfinished
+        yield from self._idle
+
+    def move(self, connection: "BoundedProtocol", unfinished: bool, busy: bool) -> None:
+        """Note what a connection waits for. One that waits for what it waited for keeps its age."""
+        group = self._unfinished if unfinished else self._busy if busy else self._idle
+        if connection not in group:
+            for other in (self._unfinished, self._busy, self._idle):
+                other.pop(connection, None)
+            group[connection] = None
+
+    def remove(self, connection: "BoundedProtocol") -> None:
+        """Forget a connection that is closed."""
+        for group in (self._unfinished, self._busy, self._idle):
+            group.pop(connection, None)
+        self._unsent.pop(connection, None)
+
+    def hold_unsent(self, connection: "BoundedProtocol", size: int) -> None:
+        """Count the bytes of an answer that its client does not read; cut off the oldest if it is too many in all."""
+        self._unsent[connection] = size
+        while sum(self._unsent.values()) > self.limits.bodies:
+            next(iter(self._unsent)).cut_off()
+
+    def release_unsent(self, connection: "BoundedProtocol") -> None:
+        """Note that an answer was sent."""
+        self._unsent.pop(connection, None)
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """A connection of uvicorn within the limits of its pool."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.pool: ConnectionPool = self.app_state[POOL]
+        self._in_body = False
+        self._part_bytes = 0
+        """Received of the head, or of the body; of the head before the parser takes it apart."""
+        self._head_bytes = 0
+        """Of names and values of headers."""
+        self._deadline: asyncio.TimerHandle | None = None
+        self._send_deadline: asyncio.TimerHandle | None = None
+
+    # What asyncio calls
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if self.pool.admit(self):
+            self._set_deadline()
+        else:
+            self._refuse(503, f"{len(self.pool):,} connections are open; try again", b"retry-after: 1\r\n")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self.pool.remove(self)
+        self._clear_deadline()
+        self.resume_writing()
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
+        self._part_bytes += len(data)
+        super().data_received(data)
+        if self.transport.is_closing():
+            return
+        if not self._in_body and self._part_bytes > HEAD_BYTES:
+            self._refuse(431, TOO_LONG)
+        elif self._in_body and self._part_bytes > HEAD_BYTES + 2 * self.pool.limits.body:
+            self.cut_off()  # the application has refused the body, or its chunks are tiny
+        else:
+            self._update()
+
+    def pause_writing(self) -> None:
+        """Begin to wait for a client that does not read its answer."""
+        super().pause_writing()
+        if self._send_deadline is None:
+            self._send_deadline = self.loop.call_later(self.pool.limits.seconds, self.cut_off)
+            self.pool.hold_unsent(self, self.transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        """End to wait."""
+        super().resume_writing()
+        self.pool.release_unsent(self)
+        if self._send_deadline is not None:
+            self._send_deadline.cancel()
+            self._send_deadline = None
+
+    # What the parser calls
+
+    def on_message_begin(self) -> None:
+        """Begin the head of a request."""
+        if len(self.pipeline) >= PIPELINED:
+            raise StopParsingError
+        self._head_bytes, self._part_bytes = 0, max(self._part_bytes, 1)
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        """Count a part of the request's line."""
+        self._count_head(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Count a header; the trailers of a body count, too."""
+        self._count_head(len(name) + len(value))
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """Hand the request to the application."""
+        self._clear_deadline()
+        self._in_body, self._part_bytes = True, 0
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """End a request."""
+        self._clear_deadline()
+        self._in_body, self._part_bytes = False, 0
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what the parser refused."""
+        if self._head_bytes > HEAD_BYTES:
+            self._refuse(431, TOO_LONG)
+        else:
+            self._refuse(400, "this is no valid HTTP/1.1 request")
+
+    def _count_head(self, size: int) -> None:
+        self._head_bytes += size
+        if self._head_bytes > HEAD_BYTES:
+            raise StopParsingError
+
+    # What the application calls, by uvicorn
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request, or for the rest of the body that the application did not read."""
+        super().on_response_complete()
+        if not self.transport.is_closing():
+            self._update()
+
+    def cut_off(self) -> None:
+        """Close the connection at once, whatever was not sent."""
+        self.pool.remove(self)
+        self._clear_deadline()
+        self.transport.abort()
+
+    def _update(self) -> None:
+        """Tell the pool what this connection waits for, and bound the time of it."""
+        unfinished = self._in_body or self._part_bytes > 0
+        busy = self.cycle is not None and not self.cycle.response_complete
+        self.pool.move(self, unfinished, busy)
+        if unfinished:
+            self._set_deadline()
+        elif not busy and self.timeout_keep_alive_task is None:
+            # a body was received to its end after its answer
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+
+    def _set_deadline(self) -> None:
+        if self._deadline is None:
+            seconds = self.pool.limits.seconds + (GRACE if self._in_body else 0.0)
+            self._deadline = self.loop.call_later(seconds, self._expire)
+
+    def _clear_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _expire(self) -> None:
+        if self._in_body or self._part_bytes == 0:
+            self.cut_off()
+        else:
+            self._refuse(408, f"the head did not come within {self.pool.limits.seconds:g} s")
+
+    def _refuse(self, status: int, error: str, headers: bytes = b"") -> None:
+        """Answer without the application, and close."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cut_off()  # another answer is under way
+            return
+        body = msgspec.json.encode({"error": error})
+        head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n" % len(body)
+        self.transport.write(STATUS_LINE[status] + headers + head + b"\r\n" + body)
+        self.transport.close()

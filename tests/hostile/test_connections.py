@@ -1,0 +1,227 @@
+"""Clients that send or read too slowly, too much or too often, before a real service with small limits."""
+
+import contextlib
+import json
+import socket
+import time
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import httpx2
+import psutil
+import pytest
+
+from tests.support.random_worlds import RICH
+from tests.support.service import running_service
+from tests.support.shared import shared_case
+
+pytestmark = pytest.mark.slow
+
+CONNECTIONS = 20
+LIMITS = ["--connections", str(CONNECTIONS), "--receive-seconds", "1", "--idle-seconds", "2"]
+BODY = 1 << 20
+PATIENCE = 15.0
+"""Seconds until a connection that should be closed counts as held."""
+MIB = 1 << 20
+
+Service = tuple[str, psutil.Process]
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    bundle = str(shared_case(RICH).base / "bundle")
+    with running_service(
+        bundle, tmp_path_factory.mktemp("cache"), *LIMITS, "--body-mib", "1", "--bodies-mib", "4"
+    ) as found:
+        yield found
+
+
+def connect(url: str) -> socket.socket:
+    address = urlsplit(url)
+    return socket.create_connection((address.hostname, address.port), timeout=PATIENCE)
+
+
+def post(size: int, path: str = "/rank", *headers: str) -> bytes:
+    lines = [f"POST {path} HTTP/1.1", "Host: localhost", "Content-Type: application/json", *headers]
+    return "\r\n".join([*lines, f"Content-Length: {size}", "", ""]).encode()
+
+
+def read_all(one: socket.socket) -> bytes:
+    """What comes until the service closes the connection; TimeoutError if it does not."""
+    found = b""
+    with contextlib.suppress(ConnectionResetError):
+        while part := one.recv(1 << 16):
+            found += part
+    return found
+
+
+def status(answer: bytes) -> int:
+    return int(answer[9:12]) if answer else 0
+
+
+def read_one(one: socket.socket) -> bytes:
+    """One answer of a connection that stays open."""
+    found = b""
+    while not found.endswith(b"}"):
+        found += one.recv(1 << 16)
+    return found
+
+
+def drip(one: socket.socket, byte: bytes = b"a") -> bytes:
+    """Send a byte at a time until the service closes the connection; what it said."""
+    end = time.monotonic() + PATIENCE
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        one.settimeout(0.1)
+        while time.monotonic() < end:
+            one.send(byte)
+            with contextlib.suppress(TimeoutError):
+                return one.recv(1 << 16)
+        raise AssertionError("the connection is held")
+    return b""
+
+
+def answers(service: Service) -> bool:
+    """Whether an honest client gets an answer."""
+    body = {"user": {}, "candidates": [1, 2]}
+    return httpx2.post(f"{service[0]}/rank", json=body).status_code == 200
+
+
+def test_a_head_that_comes_byte_by_byte_is_cut_off(service: Service) -> None:
+    with connect(service[0]) as one:
+        one.sendall(b"GET /version HTTP/1.1\r\nX: ")
+        assert status(drip(one)) == 408
+    with connect(service[0]) as one:
+        assert read_all(one) == b""
+    with connect(service[0]) as one:
+        assert status(drip(one, b"\r\n")) in (0, 408)
+
+
+def test_a_body_that_comes_byte_by_byte_is_cut_off(service: Service) -> None:
+    with connect(service[0]) as one:
+        one.sendall(post(BODY))
+        assert status(drip(one)) == 408
+
+
+def test_a_body_that_nobody_reads_is_cut_off(service: Service) -> None:
+    """The request is refused before its body has come: the rest does not hold the connection."""
+    with connect(service[0]) as one:
+        one.sendall(post(1000, "/items"))
+        assert status(read_one(one)) == 401
+        assert drip(one) == b""
+    with connect(service[0]) as one:
+        one.sendall(post(10, "/items"))
+        assert status(read_one(one)) == 401
+        one.sendall(b"a" * 10)
+        assert read_all(one) == b""  # idle for too long
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /version HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * MIB,
+        b"GET /version HTTP/1.1\r\nHost: localhost\r\n" + b"X: a\r\n" * 100_000,
+        b"GET /version HTTP/1.1\r\nHost: localhost\r\n" + b"X: " + b"a" * 70_000 + b"\r\n\r\n",
+        b"GET /version?" + b"a" * MIB,
+        b"GET /version?" + b"a" * 70_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    ],
+)
+def test_a_head_has_a_largest_size(service: Service, head: bytes) -> None:
+    with connect(service[0]) as one:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            for n in range(0, len(head), 10_000):
+                one.sendall(head[n : n + 10_000])
+        assert status(read_all(one)) in (431, 0)  # reset, if more was on its way
+    assert answers(service)
+
+
+def test_trailers_and_chunks_have_a_largest_size(service: Service) -> None:
+    chunked = b"POST /rank HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    chunked += b"Transfer-Encoding: chunked\r\n\r\n"
+    for endless in (b"0\r\n" + b"X: a\r\n" * MIB, b"1;" + b"a" * 8 * MIB, b"1\r\na\r\n" * MIB):
+        with connect(service[0]) as one, contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            one.sendall(chunked)
+            for n in range(0, len(endless), 10_000):
+                one.sendall(endless[n : n + 10_000])
+            assert status(read_all(one)) in (0, 408, 413, 431)
+    assert answers(service)
+
+
+def test_more_half_sent_requests_than_connections_keep_nobody_out(service: Service) -> None:
+    with contextlib.ExitStack() as stack:
+        held = [stack.enter_context(connect(service[0])) for _ in range(CONNECTIONS * 3)]
+        for one in held:
+            with contextlib.suppress(OSError):
+                one.sendall(post(100)[:40])
+            assert answers(service)
+        assert read_all(held[0]) == b""
+
+
+def test_more_idle_connections_than_allowed_keep_nobody_out(service: Service) -> None:
+    with contextlib.ExitStack() as stack:
+        for _ in range(CONNECTIONS * 2):
+            one = stack.enter_context(connect(service[0]))
+            one.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert status(read_one(one)) == 200
+            assert answers(service)
+
+
+def test_unfinished_bodies_take_no_more_than_their_budget(service: Service) -> None:
+    url, process = service
+    large = json.dumps({"user": {}, "candidates": list(range(10_000))}).encode().ljust(BODY // 2)
+    assert answers(service)
+    before = process.memory_info().rss
+    with contextlib.ExitStack() as stack:
+        held = [stack.enter_context(connect(url)) for _ in range(CONNECTIONS - 2)]
+        for one in held:
+            with contextlib.suppress(OSError):
+                one.sendall(post(BODY) + b" " * (BODY - 1))
+            with httpx2.Client() as client:
+                sent = client.post(f"{url}/rank", content=large, headers={"Content-Type": "application/json"})
+            assert sent.status_code == 200
+        assert process.memory_info().rss - before < 40 * MIB
+        assert status(read_all(held[0])) in (503, 408)
+
+
+def test_pipelined_requests_are_answered_in_order_and_bounded(service: Service) -> None:
+    request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with connect(service[0]) as one:
+        one.sendall(request * 10)
+        assert read_all(one).count(b'{"alive":true}') == 10
+    with connect(service[0]) as one:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            one.sendall(request * 10_000)
+        assert read_all(one).count(b'{"alive":true}') < 10_000
+
+
+def test_who_does_not_read_is_cut_off(service: Service) -> None:
+    """Requests for the page, whose answers are never read: the service stops reading, then closes."""
+    with socket.socket() as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        address = urlsplit(service[0])
+        one.connect((address.hostname, address.port))
+        one.settimeout(PATIENCE)
+        end = time.monotonic() + PATIENCE
+        with pytest.raises(ConnectionError):
+            while time.monotonic() < end:
+                one.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                time.sleep(0.001)
+    assert answers(service)
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"CONNECT x:1 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"POST /rank HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST /rank HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n",
+        b"GET /version HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+        + b"a" * 99,
+    ],
+)
+def test_what_is_no_http_is_refused_and_closed(service: Service, junk: bytes) -> None:
+    with connect(service[0]) as one:
+        one.sendall(junk)
+        read_all(one)
+    assert answers(service)
