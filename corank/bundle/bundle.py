@@ -4,24 +4,22 @@
     BUNDLE/<model_version>-<items_seq>/      encoders/  tables/  items/  and a stage's graphs:
                                             <stage>.query.onnx and <stage>.item.onnx, or <stage>.onnx; priors/
 
-A reader sees the old content or the new, never half; the content before the newest stays for those still reading it.
+A reader sees the old content or the new, never half. A content stays as long as a `Bundle` of it is open, and the
+content before the newest in any case. `bundle_writer.py` writes.
 """
 
 import hashlib
-import json
-import os
-import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
 from pydantic import ValidationError
 
-from corank.bundle.manifest import BundleManifest, Part, digest, load_manifest
-from corank.bundle.signatures import SigningKeys, TrustedKeys
+from corank.bundle.manifest import BundleManifest, Part, load_manifest
+from corank.bundle.signatures import TrustedKeys
 from corank.core.errors import BundleError
-from corank.core.files import PARTIAL, atomic_file, atomic_folder
+from corank.core.locks import FolderLease
 
 CHUNK = 1 << 22
 """Bytes of a file read at once."""
@@ -39,6 +37,8 @@ class Bundle:
     folder: Path
     """The content that the manifest names."""
     manifest: BundleManifest
+    lease: FolderLease | None = field(default=None, repr=False, compare=False)
+    """Keeps the content from being removed; None where there is nothing to keep."""
 
     @classmethod
     def open(cls, path: Path, verified: bool = False, trust: TrustedKeys | None = None) -> Self:
@@ -53,11 +53,23 @@ class Bundle:
             BundleError: the manifest or a part is absent, truncated or altered.
             TrustError: no trusted key signed it.
         """
-        manifest = load_manifest(path, trust)
-        folder = path / manifest.content
-        for name, part in () if verified else manifest.parts.items():
+        while True:
+            manifest = load_manifest(path, trust)
+            try:
+                return cls._open(path / manifest.content, manifest, verified)
+            except BundleError:
+                # it may have been replaced twice since its manifest was read, and the content removed
+                if current_content(path) in (manifest.content, None):
+                    raise
+
+    @classmethod
+    def _open(cls, folder: Path, manifest: BundleManifest, verified: bool) -> Self:
+        lease = None
+        with suppress(OSError):  # a missing folder is told by its first part
+            lease = FolderLease(folder)
+        for name, part in () if verified and lease else manifest.parts.items():
             _verify(folder / name, part, manifest.model_version)
-        return cls(folder, manifest)
+        return cls(folder, manifest, lease)
 
 
 def _verify(path: Path, part: Part, model_version: str) -> None:
@@ -81,71 +93,6 @@ def sha256(path: Path) -> str:
         while chunk := file.read(CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def write_bundle(
-    path: Path, manifest: BundleManifest, fill: Callable[[Path], None], sign: SigningKeys | None = None
-) -> Bundle:
-    """Write a bundle, or replace the content of one, atomically.
-
-    Args:
-        path: its folder.
-        manifest: its manifest; `content`, `parts`, `digest` and `signatures` are filled in here.
-        fill: writes the parts into a new content folder.
-        sign: keys that sign it.
-
-    Raises:
-        BundleError: the disk refuses, or the folder holds something else.
-    """
-    _refuse_foreign(path)
-    # a name of its own each time, so that the content of a reader is never replaced
-    content = f"{manifest.model_version}-{manifest.items_seq}-{os.urandom(4).hex()}"
-    try:
-        with atomic_folder(path / content) as partial:
-            fill(partial)
-            files = sorted(p for p in partial.rglob("*") if p.is_file())
-            parts = {
-                str(p.relative_to(partial)): Part(bytes=p.stat().st_size, sha256=sha256(p)) for p in files
-            }
-        return _publish(path, manifest.model_copy(update={"content": content, "parts": parts}), sign)
-    except OSError as error:
-        raise BundleError(f"{path}: cannot be written: {error}; what was there before is untouched") from None
-
-
-def _refuse_foreign(path: Path) -> None:
-    """Raise BundleError if a folder holds anything but a bundle."""
-    if path.exists() and not path.is_dir():
-        raise BundleError(f"{path}: exists and is no folder; name another")
-    if path.is_dir() and current_content(path) is None:
-        # a damaged bundle may be replaced; packed data, too, have a manifest.json
-        ours = {p.name for p in path.iterdir() if _is_own(p)}
-        foreign = {p.name for p in path.iterdir()} - ours - ({"manifest.json"} if ours else set())
-        if foreign:
-            raise BundleError(
-                f"{path}: holds other files ({min(foreign)}) and is no bundle; name another folder"
-            )
-
-
-def _is_own(path: Path) -> bool:
-    """Tell whether a path is a content folder, or what an interrupted export left."""
-    return path.name.startswith((PARTIAL, ".manifest-")) or (path / "encoders" / "encoders.json").is_file()
-
-
-def _publish(path: Path, manifest: BundleManifest, sign: SigningKeys | None) -> Bundle:
-    """Switch a bundle to a content folder, and remove the contents before the last one."""
-    before, signatures = current_content(path), sign.sign(manifest.signed_content) if sign else []
-    plain = manifest.model_copy(update={"signatures": signatures}).plain()
-    plain["digest"] = digest(plain)
-    try:
-        with atomic_file(path / "manifest.json") as pointer:
-            pointer.write_text(json.dumps(plain, indent=1), encoding="utf-8")
-    except OSError:
-        shutil.rmtree(path / manifest.content, ignore_errors=True)
-        raise
-    for old in path.iterdir():
-        if old.name not in (manifest.content, before) and _is_own(old):
-            shutil.rmtree(old, ignore_errors=True) if old.is_dir() else old.unlink(missing_ok=True)
-    return Bundle(path / manifest.content, BundleManifest.model_validate(plain))
 
 
 def current_content(path: Path) -> str | None:

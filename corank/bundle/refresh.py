@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from corank.bundle.bundle import Bundle, next_items_seq, write_bundle
+from corank.bundle.bundle import Bundle, next_items_seq
+from corank.bundle.bundle_writer import BundleWriter
 from corank.bundle.content import read_snapshots, read_tables
 from corank.bundle.incremental_log import IncrementalLog, RefreshSources, read_incremental_log
 from corank.bundle.item_records import ItemRecords
 from corank.bundle.item_vectors import ItemTowers, save_vectors
-from corank.bundle.manifest import BundleManifest
+from corank.bundle.manifest import BundleManifest, load_manifest
 from corank.bundle.retrieval import refresh_retrieval
 from corank.bundle.signatures import SigningKeys
 from corank.core.time import MILLISECOND, floor_times, format_time
@@ -48,10 +49,18 @@ def refresh_bundle(
         sign: keys that sign the refreshed bundle.
 
     Raises:
+        BusyError: another process writes the bundle.
         BundleError: the bundle is damaged or cannot be written; it is left as it was.
         DataError: the tables cannot be read.
     """
-    bundle = Bundle.open(path)
+    load_manifest(path)  # a folder that is no bundle is not locked
+    with BundleWriter.lock(path, "refresh") as writer:
+        return _refresh(writer, newer, report, sign)
+
+
+def _refresh(writer: BundleWriter, newer: RefreshSources, report: Report, sign: SigningKeys | None) -> Bundle:
+    """Read the bundle and replace it by a refreshed one."""
+    bundle = Bundle.open(writer.path)
     manifest, folder = bundle.manifest, bundle.folder
     if manifest.signatures and sign is None:
         report("the bundle was signed, the refreshed one is not; give --sign KEY to sign it")
@@ -69,12 +78,12 @@ def refresh_bundle(
     fresh = manifest.model_copy(
         update={
             "priors": dict(priors.cut or {}),
-            "items_seq": next_items_seq(path, manifest.model_version),
+            "items_seq": next_items_seq(writer.path, manifest.model_version),
             "items_at": changed_at(newer.items, newer.base) or manifest.items_at,
         }
     )
-    return write_bundle(
-        path, fresh, lambda content: _fill(content, folder, manifest, encoders, records, priors), sign
+    return writer.write(
+        fresh, lambda content: _fill(content, folder, manifest, encoders, records, priors), sign
     )
 
 

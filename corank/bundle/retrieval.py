@@ -18,7 +18,6 @@ import onnxruntime
 from corank.bundle.item_layers import ItemLayer, LayeredItems
 from corank.core.arrays import read_array, write_array
 from corank.core.errors import BundleError
-from corank.core.files import write_bytes
 from corank.core.search.ann_index import (
     IndexTuning,
     RetrievalSettings,
@@ -129,7 +128,7 @@ def write_retrieval(
         write_index(index, folder / INDEX)
     indexed, exact = time_searches(Retriever(vectors, index, recall), queries)
     facts = RetrievalFacts(settings=settings, recall=recall, microseconds=indexed, exact_microseconds=exact)
-    write_bytes(folder / FACTS, facts.model_dump_json(indent=1).encode())
+    (folder / FACTS).write_bytes(facts.model_dump_json(indent=1).encode())
 
 
 def refresh_retrieval(before: Path, folder: Path, vectors: Mapping[str, Floats]) -> None:

@@ -1,4 +1,7 @@
-"""Arrays (npy) and tables (Arrow) on disk: flushed when written, memory-mapped when read."""
+"""Arrays (npy) and tables (Arrow) on disk, memory-mapped when read.
+
+They are files of folders: `atomic_folder` forces them to disk when the folder is complete.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +15,6 @@ from numpy.lib import format as npy
 from numpy.typing import DTypeLike, NDArray
 
 from corank.core.errors import DataError
-from corank.core.files import flush
 from corank.core.ragged import Ragged, Rows
 from corank.core.types import Ints
 
@@ -36,11 +38,10 @@ def append_array(path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> Iterat
             file.write(np.ascontiguousarray(part, dtype=kind).reshape(-1).view(np.uint8).data)
 
         yield append
-        flush(file)
 
 
 def write_array(path: Path, array: NDArray[Any]) -> None:
-    """Write an npy file and force it to disk."""
+    """Write an npy file."""
     with append_array(path, array.shape, array.dtype) as append:
         append(array)
 
@@ -54,12 +55,10 @@ def read_array(path: Path) -> NDArray[Any]:
 
 
 def write_frame(path: Path, frame: pl.DataFrame) -> None:
-    """Write an Arrow file and force it to disk."""
+    """Write an Arrow file."""
     table = frame.to_arrow()
-    with path.open("wb") as file:
-        with pa.ipc.new_file(file, table.schema) as writer:
-            writer.write_table(table)
-        flush(file)
+    with path.open("wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
 
 
 def read_frame(path: Path) -> pl.DataFrame:

@@ -36,6 +36,10 @@ class TrustError(CorankError):
     """A key cannot be used, or no trusted key signed a version; the message names the version and the keys."""
 
 
+class BusyError(CorankError):
+    """Another process writes the target; the message names the process and since when."""
+
+
 class RequestError(CorankError):
     """A ranking request cannot be answered; the message names the field."""
 

@@ -1,24 +1,22 @@
-"""Atomic writes of files and folders."""
+"""Atomic writes of files and folders: killed at any moment, there is the old one or the new one, never none."""
 
+import ctypes
+import errno
 import fcntl
 import glob
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
 
 from corank.core.errors import CorankError, DataError
 
 PARTIAL = ".partial-"
-"""How the name of a file or folder begins that is not written to the end."""
-
-
-def flush(file: BinaryIO) -> None:
-    """Force what was written to an open file to disk."""
-    file.flush()
-    os.fsync(file.fileno())
+"""How the name of a file or folder begins that is not written to the end, or is replaced already."""
+MOVED = ".moved-"
+"""How the name of a folder begins that was moved away, to make room for the new one."""
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
 def sync(path: Path) -> None:
@@ -28,13 +26,6 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file and force it to disk. Not atomic: for files of a folder that is written by `atomic_folder`."""
-    with path.open("wb") as file:
-        file.write(content)
-        flush(file)
 
 
 @contextmanager
@@ -65,27 +56,84 @@ def atomic_file(path: Path) -> Iterator[Path]:
 def atomic_folder(path: Path, replace: bool = False) -> Iterator[Path]:
     """Write a folder so that readers find the old one or the new one, never a part. See `atomic_file`.
 
+    All files are forced to disk at the end, once: what the block writes need not be. A symbolic link stays, and the
+    folder that it leads to is replaced.
+
     Args:
         path: the folder; its parents are made.
-        replace: whether a folder that is not empty may be replaced.
+        replace: whether a folder that is not empty may be replaced. One process at a time may do that: the caller
+            holds a lock (`WriteLock.of_replacement`).
 
     Raises:
         DataError: `path` is a file, or a folder that is not empty and `replace` is not set; nothing is written then.
         OSError: the folder cannot be written.
     """
-    if not replace and path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise DataError(f"{path}: exists and is not an empty folder; name another, or remove it")
-    with _partial(path, Path.mkdir) as partial:
+    real = path.resolve()
+    restore_folder(real)
+    if not replace and _is_taken(real):
+        raise _taken(path)
+    with _partial(real, Path.mkdir) as partial:
         yield partial
         for part in partial.rglob("*"):
             sync(part)
         sync(partial)
-        old = _partial_name(path)
-        if path.exists():
-            path.rename(old)
-        partial.rename(path)
+        if replace and _is_taken(real):
+            _replace_folder(real, partial)
+            return
+        try:
+            partial.rename(real)
+        except OSError as error:
+            raise _taken(path) if _is_taken(real) else error from None
+        sync(real.parent)
+
+
+def _is_taken(path: Path) -> bool:
+    """Whether there is anything at a path but an empty folder."""
+    return path.exists() and (not path.is_dir() or any(path.iterdir()))
+
+
+def _taken(path: Path) -> DataError:
+    return DataError(f"{path}: exists and is not an empty folder; name another, or remove it")
+
+
+def _replace_folder(path: Path, new: Path) -> None:
+    """Put a new folder in the place of one that exists. Killed at any point, one of them is there or is restored."""
+    if _exchange(path, new):
         sync(path.parent)
-        _remove(old)
+        return
+    old = path.with_name(MOVED + path.name)
+    _remove(old)
+    while True:
+        with suppress(FileNotFoundError):
+            path.rename(old)
+        sync(path.parent)
+        try:
+            new.rename(path)
+            break
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # those: a reader has restored it just now
+                restore_folder(path)
+                raise
+    sync(path.parent)
+    _remove(old)
+
+
+def _exchange(a: Path, b: Path) -> bool:
+    """Exchange two names in one step; False if this system or file system cannot (NFS, macOS)."""
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    return rename is not None and not rename(
+        _AT_FDCWD, os.fsencode(a), _AT_FDCWD, os.fsencode(b), _RENAME_EXCHANGE
+    )
+
+
+def restore_folder(path: Path) -> None:
+    """Put a folder back that `atomic_folder` had moved away when it was killed. Readers call this, too."""
+    real = path.resolve()
+    old = real.with_name(MOVED + real.name)
+    if not real.exists():
+        with suppress(OSError):  # there is none, or another process was quicker
+            old.rename(real)
+            sync(real.parent)
 
 
 @contextmanager
@@ -94,17 +142,27 @@ def _partial(path: Path, make: Callable[[Path], None]) -> Iterator[Path]:
 
     Those that nobody has locked are what killed processes left: they are removed.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(path.parent)
     for left in path.parent.glob(f"{PARTIAL}{glob.escape(path.name)}-*"):
         with suppress(OSError), _locked(left):
             _remove(left)
     partial = _partial_name(path)
     make(partial)
     try:
-        with _locked(partial):
+        with ExitStack() as stack:
+            with suppress(OSError):  # NFS does not lock folders: what killed processes leave stays there
+                stack.enter_context(_locked(partial))
             yield partial
     finally:
         _remove(partial)
+
+
+def _make_folder(path: Path) -> None:
+    """Make a folder and its parents, and force their entries to disk."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        sync(folder.parent)
 
 
 def _partial_name(path: Path) -> Path:
@@ -123,7 +181,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)

@@ -23,7 +23,7 @@ from corank.core.arrays import (
     write_views,
 )
 from corank.core.errors import DataError
-from corank.core.files import atomic_folder, write_bytes
+from corank.core.files import atomic_folder
 from corank.core.ragged import Ragged
 from corank.core.time import format_time, to_ms
 from corank.core.types import Longs, Report
@@ -252,7 +252,7 @@ def _write_manifest(folder: Path, manifest: PackManifest) -> None:
     """Write the manifest, with the size of every file."""
     files = {str(p.relative_to(folder)): p.stat().st_size for p in sorted(folder.rglob("*")) if p.is_file()}
     complete = manifest.model_copy(update={"files": files})
-    write_bytes(folder / MANIFEST, complete.model_dump_json(indent=1).encode())
+    (folder / MANIFEST).write_bytes(complete.model_dump_json(indent=1).encode())
 
 
 def _refuse_foreign(out: Path) -> None:

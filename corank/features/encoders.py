@@ -13,7 +13,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from corank.core.errors import DataError
-from corank.core.files import write_bytes
 from corank.core.ragged import Ragged, Rows
 from corank.core.types import Doubles, Hashes
 from corank.features.encoding import Column, Encoded, Encoder
@@ -90,7 +89,7 @@ class Encoders:
         plain: dict[str, Any] = {}
         for n, (name, encoder) in enumerate(self.fitted.items()):
             plain[name] = {"is": type(encoder).__name__.lower(), **encoder.dump(folder, n)}
-        write_bytes(folder / "encoders.json", json.dumps(plain, indent=1).encode())
+        (folder / "encoders.json").write_bytes(json.dumps(plain, indent=1).encode())
 
     @classmethod
     def load(cls, folder: Path, schema: Schema) -> Self:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-from corank.bundle.bundle import Bundle, next_items_seq, write_bundle
+from corank.bundle.bundle import Bundle, next_items_seq
+from corank.bundle.bundle_writer import BundleWriter
 from corank.bundle.item_records import ItemRecords
 from corank.bundle.item_vectors import ItemTowers, save_vectors
 from corank.bundle.manifest import FORMAT, Attention, BundleManifest, Calibration, StageFacts
@@ -38,8 +39,20 @@ def export_bundle(
 ) -> Bundle:
     """Write the bundle of a trained model, priors as of the last snapshot before the log's end; `sign` signs it.
 
-    Raises BundleError; what was at `path` before is untouched then.
+    Raises BusyError, BundleError; what was at `path` before is untouched then.
     """
+    with BundleWriter.lock(path, "export") as writer:
+        return _export(writer, config, packed, model, calibrators, sign)
+
+
+def _export(
+    writer: BundleWriter,
+    config: Config,
+    packed: PackedDataset,
+    model: JointModel,
+    calibrators: Calibrators,
+    sign: SigningKeys | None,
+) -> Bundle:
     model = model.cpu().eval()
     version = model_version(config, packed, model, calibrators)
     priors = packed.priors.as_of(packed.schema.priors(), packed.manifest.last)
@@ -47,7 +60,7 @@ def export_bundle(
         format=FORMAT,
         name=config.name,
         model_version=version,
-        items_seq=next_items_seq(path, version),
+        items_seq=next_items_seq(writer.path, version),
         content="",
         data=config.data,
         features=config.features,
@@ -59,7 +72,7 @@ def export_bundle(
         plugins=config.plugins,
         parts={},
     )
-    return write_bundle(path, manifest, lambda folder: _fill(folder, config, packed, model, priors), sign)
+    return writer.write(manifest, lambda folder: _fill(folder, config, packed, model, priors), sign)
 
 
 def model_version(config: Config, packed: PackedDataset, model: JointModel, calibrators: Calibrators) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from corank.bundle.bundle import Bundle, next_items_seq, write_bundle
+from corank.bundle.bundle import Bundle, next_items_seq
+from corank.bundle.bundle_writer import write_bundle
 from corank.bundle.manifest import FORMAT, digest
 from corank.core.errors import BundleError
 from corank.serving.funnel.funnel import Funnel

@@ -13,7 +13,8 @@ import polars as pl
 from rich.console import Console
 
 import corank
-from corank.bundle.bundle import Bundle, write_bundle
+from corank.bundle.bundle import Bundle
+from corank.bundle.bundle_writer import write_bundle
 from corank.bundle.content import read_tables
 from corank.bundle.item_records import ItemRecords
 from corank.bundle.item_vectors import ItemTowers, save_vectors

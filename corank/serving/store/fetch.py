@@ -13,7 +13,8 @@ from contextlib import contextmanager, suppress
 from copy import copy
 from pathlib import Path
 
-from corank.bundle.bundle import Bundle, write_bundle
+from corank.bundle.bundle import Bundle
+from corank.bundle.bundle_writer import write_bundle
 from corank.bundle.item_layers import ItemLayer, LayeredItems
 from corank.bundle.item_vectors import save_vectors
 from corank.bundle.manifest import BundleManifest

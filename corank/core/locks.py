@@ -1,0 +1,211 @@
+"""Locks of what one process at a time may write, and leases on what must stay while it is read.
+
+Both are locks by flock(2). They end with the process that holds them, however it ends: what a killed process leaves is
+a file, never a lock. A process that is forked while a lock is held does not share it. On NFS they hold between machines
+if the server grants locks (NFSv4, or version 3 with lockd); leases of folders do not, and a file system without locks
+refuses to be written to.
+"""
+
+import fcntl
+import os
+import shutil
+import socket
+import time
+import weakref
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import msgspec
+
+from corank.core.errors import BusyError
+from corank.core.time import format_time, now_ms
+
+LOCK = ".lock"
+"""The lock's file within a folder whose files are written one by one."""
+
+_held: set[int] = set()
+"""Handles of the locks that this process holds."""
+
+
+def _leave_locks() -> None:
+    """Close a parent's locks in a forked child, which would keep them beyond the parent's death."""
+    for handle in _held:
+        os.close(handle)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_leave_locks)
+
+
+class LockHolder(msgspec.Struct, frozen=True):
+    """Who holds a lock. The lock's file holds it as JSON, for the message to others and for nothing else."""
+
+    command: str
+    pid: int
+    host: str
+    since: int
+    """ms UTC"""
+
+    def __str__(self) -> str:
+        return f"corank {self.command} (process {self.pid} on {self.host}, since {format_time(self.since)})"
+
+    @classmethod
+    def read(cls, file: Path) -> Self | None:
+        """Read the note of a live holder; None if there is none, or it is of a dead process."""
+        try:
+            holder = msgspec.json.decode(file.read_bytes(), type=cls)
+        except (OSError, msgspec.MsgspecError):
+            return None
+        return holder if holder.is_alive() else None
+
+    def is_alive(self) -> bool:
+        """Whether the process runs. That of another machine is taken to run."""
+        try:
+            if self.host == socket.gethostname():
+                os.kill(self.pid, 0)
+        except PermissionError:  # of another user
+            return True
+        except (ProcessLookupError, OverflowError):
+            return False
+        return True
+
+
+class WriteLock:
+    """The right to write a target, which one process at a time has.
+
+    The file of the lock lies where the target's files are made: within a folder that is written file by file, beside
+    one that is replaced. It is removed at the end, by its holder alone.
+
+    Example:
+        with WriteLock.of_folder(Path("runs/shop"), "train"):
+            ...
+    """
+
+    def __init__(self, file: Path, target: Path, command: str) -> None:
+        """Take the lock.
+
+        Args:
+            file: of the lock; its folder is made.
+            target: what is to be written, for the message.
+            command: of corank, which writes.
+
+        Raises:
+            BusyError: another process, or another part of this one, has the lock; the message names it.
+            OSError: the file cannot be written, or its file system has no locks.
+        """
+        self.file = file
+        handle = _lock(file)
+        if handle is None:
+            raise BusyError(
+                f"{target}: {_find_holder(file)} is writing it; wait until it has ended, or end that process"
+            )
+        self._handle = handle
+        _held.add(handle)
+        holder = LockHolder(command, os.getpid(), socket.gethostname(), now_ms())
+        with suppress(OSError):  # on a full disk, or in a file of another user
+            os.ftruncate(handle, 0)
+            os.write(handle, msgspec.json.encode(holder))
+
+    @classmethod
+    def of_folder(cls, folder: Path, command: str) -> Self:
+        """Lock a folder whose files are written one by one; it is made. Raises BusyError, OSError."""
+        return cls(folder / LOCK, folder, command)
+
+    @classmethod
+    def of_replacement(cls, path: Path, command: str) -> Self:
+        """Lock a file or folder that is replaced as a whole, by whatever name. Raises BusyError, OSError."""
+        real = path.resolve()
+        return cls(real.with_name(f".{real.name}{LOCK}"), path, command)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._handle in _held:  # not in a forked child
+            _held.remove(self._handle)
+            with suppress(OSError):
+                self.file.unlink()
+            os.close(self._handle)
+
+
+def _lock(file: Path) -> int | None:
+    """Open and lock a file, which is made; None if another has its lock. Raises OSError."""
+    while True:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handle = _open(file)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # an earlier holder may have removed the file after it was opened here
+            if _names(file, handle):
+                return handle
+        except BlockingIOError:
+            if _names(file, handle):
+                os.close(handle)
+                return None
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+
+
+def _open(file: Path) -> int:
+    flags = os.O_CREAT | os.O_NOFOLLOW
+    try:
+        return os.open(file, os.O_RDWR | flags, 0o666)
+    except PermissionError:
+        return os.open(file, os.O_RDONLY | os.O_NOFOLLOW)  # of another user, in a folder of both
+
+
+def _names(path: Path, handle: int) -> bool:
+    """Whether a path still leads to an open file or folder."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(handle))
+    except FileNotFoundError:
+        return False
+
+
+def _find_holder(file: Path) -> str:
+    """Who holds a lock, in words. A holder writes its note just after it has the lock."""
+    for _ in range(20):
+        if holder := LockHolder.read(file):
+            return str(holder)
+        time.sleep(0.01)
+    return "another process"
+
+
+class FolderLease:
+    """Keeps a folder from being removed by `remove_unread` in any process, as long as this object lives."""
+
+    def __init__(self, folder: Path) -> None:
+        """Take a lease. Raises OSError if the folder is missing, or is being removed."""
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        weakref.finalize(self, os.close, handle)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FileNotFoundError(f"{folder}: is being removed") from None
+        except OSError:
+            return  # NFS does not lock folders
+        if not _names(folder, handle):
+            raise FileNotFoundError(f"{folder}: was removed")
+
+
+def remove_unread(folder: Path) -> None:
+    """Remove a folder, unless there is a lease on it or it cannot be removed."""
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        return
+    try:
+        with suppress(OSError):  # NFS does not lock folders
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return
+        shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        os.close(handle)
