@@ -14,8 +14,9 @@ from corank.bundle.bundle import Bundle
 from corank.bundle.incremental_log import RefreshSources
 from corank.bundle.refresh import refresh_bundle
 from corank.bundle.signatures import SigningKeys
-from corank.core.errors import CheckpointError
-from corank.core.files import write_text
+from corank.core.errors import CheckpointError, CorankError
+from corank.core.files import restore_folder, write_text
+from corank.core.locks import WriteLock
 from corank.core.types import Report
 from corank.data.dataset import PackedDataset
 from corank.data.pack import pack_log
@@ -54,7 +55,7 @@ def pack(config: Path, overrides: Sequence[str] = (), report: Report = lambda li
         overrides: `a.b=value` changes of the config.
         report: takes a line about each step.
 
-    Raises ConfigError, DataError.
+    Raises ConfigError, DataError, and BusyError if another process packs there.
 
     Example:
         corank.pack(Path("shop/config.yaml"), report=print)
@@ -85,7 +86,7 @@ def train(
         report: takes lines about packing, about the positives and negatives that there are, and warnings.
 
     Returns the run, and the validation figures of the epoch that was kept by `STAGE.LABEL.METRIC`, with `epoch`.
-    Raises ConfigError, CheckpointError, and DataError, also if a label has no positives or no negatives to learn from.
+    Raises ConfigError, DataError, CheckpointError, and BusyError if another process trains in the folder or packs.
 
     Example:
         run, figures = corank.train(Path("shop/config.yaml"), overrides=["train.seed=1"])
@@ -93,23 +94,26 @@ def train(
     """
     settings = read(config, overrides)
     folder = folder or config.parent / "runs" / settings.name
-    run = Run(folder, settings, config.parent)
-    if any(folder.glob("*.safetensors")) and not (resume or overwrite):
-        raise CheckpointError(
-            f"{folder}: holds a training; go on with --resume, or begin anew with --overwrite"
-        )
-    packed = _open_or_pack(settings, config, overrides, report)
-    if not (resume and (run.finished or run.latest.is_file())):
-        sufficiency = Sufficiency.of(settings, packed)
-        sufficiency.require()
-        run = Run.create(folder, settings, config.parent)
-        sufficiency.report(report)
-    return run, train_run(run, packed, watcher or SilentWatcher(), resume)
+    with Run.lock(folder):
+        if any(folder.glob("*.safetensors")) and not (resume or overwrite):
+            raise CheckpointError(
+                f"{folder}: holds a training; go on with --resume, or begin anew with --overwrite"
+            )
+        packed = _open_or_pack(settings, config, overrides, report)
+        run = Run(folder, settings, config.parent)
+        if not (resume and (run.finished or run.latest.is_file())):
+            sufficiency = Sufficiency.of(settings, packed)
+            sufficiency.require()
+            run = Run.create(folder, settings, config.parent)
+            sufficiency.report(report)
+        return run, train_run(run, packed, watcher or SilentWatcher(), resume)
 
 
 def _open_or_pack(settings: Config, config: Path, overrides: Sequence[str], report: Report) -> PackedDataset:
     """The packed data of a config, packed now if there are none. Raises DataError if they are out of date."""
-    if (packed_folder(settings, config.parent) / "manifest.json").exists():
+    folder = packed_folder(settings, config.parent)
+    restore_folder(folder)
+    if (folder / "manifest.json").exists():
         return open_packed(settings, config.parent)
     report("not packed yet: packing first")
     return pack(config, overrides, report)
@@ -176,21 +180,26 @@ def study(
         report: takes a line about each training.
 
     Returns the document that is also written to `study.json`, beside the page `study.html`. Raises ConfigError,
-    DataError, and CorankError if the folder cannot be written.
+    DataError, BusyError if another process writes the study, and CorankError if the folder cannot be written.
 
     Example:
         corank.study(Path("shop/config.yaml"), seeds=2, questions=[1, 6])["questions"]["1"]["verdict"]
     """
     settings = read(config, overrides)
     folder = out or config.parent / "studies" / settings.name
-    packed = _open_or_pack(settings, config, overrides, report)
-    sufficiency = Sufficiency.of(settings, packed)
-    sufficiency.require()
-    sufficiency.report(report)
-    document = run_study(
-        settings, packed, config.parent, folder, questions, Budget(seeds, tuple(rates)), report
-    )
-    write_text(folder / "study.html", study_page(document))
+    try:
+        lock = WriteLock.of_folder(folder, "study")
+    except OSError as error:
+        raise CorankError(f"{folder}: cannot be written: {error}; name another place with --out") from None
+    with lock:
+        packed = _open_or_pack(settings, config, overrides, report)
+        sufficiency = Sufficiency.of(settings, packed)
+        sufficiency.require()
+        sufficiency.report(report)
+        document = run_study(
+            settings, packed, config.parent, folder, questions, Budget(seeds, tuple(rates)), report
+        )
+        write_text(folder / "study.html", study_page(document))
     return document
 
 
@@ -222,7 +231,7 @@ def export(run: Path, bundle: Path, sign: Sequence[Path] = ()) -> Bundle:
         bundle: the bundle's folder; an earlier bundle there is replaced.
         sign: private ed25519 keys, PEM files, that sign the bundle.
 
-    Raises CheckpointError, DataError, BundleError, TrustError.
+    Raises CheckpointError, DataError, BundleError, TrustError, and BusyError if another process writes the bundle.
 
     Example:
         corank.export(Path("shop/runs/shop"), Path("bundle")).manifest.model_version
@@ -253,7 +262,7 @@ def refresh(
         report: takes a line about each step.
         sign: private ed25519 keys, PEM files, that sign the refreshed bundle.
 
-    Raises BundleError, DataError, TrustError.
+    Raises BundleError, DataError, TrustError, and BusyError if another process writes the bundle.
 
     Example:
         corank.refresh(Path("bundle"), "log/2026-03-11.parquet", items="items.parquet", until="2026-03-12")

@@ -61,10 +61,15 @@ def write_frame(path: Path, frame: pl.DataFrame) -> None:
         writer.write_table(table)
 
 
-def read_frame(path: Path) -> pl.DataFrame:
+def map_table(path: Path) -> pa.Table:
     """Memory-map an Arrow file."""
     with pa.memory_map(str(path)) as source:
-        frame = pl.from_arrow(pa.ipc.open_file(source).read_all())
+        return pa.ipc.open_file(source).read_all()
+
+
+def read_frame(path: Path) -> pl.DataFrame:
+    """Memory-map an Arrow file as a frame."""
+    frame = pl.from_arrow(map_table(path))
     assert isinstance(frame, pl.DataFrame)
     return frame
 

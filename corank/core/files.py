@@ -69,8 +69,11 @@ def atomic_folder(path: Path, replace: bool = False) -> Iterator[Path]:
         OSError: the folder cannot be written.
     """
     real = path.resolve()
-    restore_folder(real)
-    if not replace and _is_taken(real):
+    if replace:
+        restore_folder(real)
+        if real.exists():
+            _remove(_moved_name(real))
+    elif _is_taken(real):
         raise _taken(path)
     with _partial(real, Path.mkdir) as partial:
         yield partial
@@ -101,8 +104,7 @@ def _replace_folder(path: Path, new: Path) -> None:
     if _exchange(path, new):
         sync(path.parent)
         return
-    old = path.with_name(MOVED + path.name)
-    _remove(old)
+    old = _moved_name(path)
     while True:
         with suppress(FileNotFoundError):
             path.rename(old)
@@ -129,10 +131,9 @@ def _exchange(a: Path, b: Path) -> bool:
 def restore_folder(path: Path) -> None:
     """Put a folder back that `atomic_folder` had moved away when it was killed. Readers call this, too."""
     real = path.resolve()
-    old = real.with_name(MOVED + real.name)
     if not real.exists():
         with suppress(OSError):  # there is none, or another process was quicker
-            old.rename(real)
+            _moved_name(real).rename(real)
             sync(real.parent)
 
 
@@ -163,6 +164,10 @@ def _make_folder(path: Path) -> None:
     path.mkdir(parents=True, exist_ok=True)
     for folder in missing:
         sync(folder.parent)
+
+
+def _moved_name(path: Path) -> Path:
+    return path.with_name(MOVED + path.name)
 
 
 def _partial_name(path: Path) -> Path:

@@ -96,6 +96,7 @@ class WriteLock:
             OSError: the file cannot be written, or its file system has no locks.
         """
         self.file = file
+        self._made = not file.parent.is_dir()
         handle = _lock(file)
         if handle is None:
             raise BusyError(
@@ -129,6 +130,8 @@ class WriteLock:
             _held.remove(self._handle)
             with suppress(OSError):
                 self.file.unlink()
+                if self._made:
+                    self.file.parent.rmdir()  # unless something was written
             os.close(self._handle)
 
 
@@ -136,7 +139,10 @@ def _lock(file: Path) -> int | None:
     """Open and lock a file, which is made; None if another has its lock. Raises OSError."""
     while True:
         file.parent.mkdir(parents=True, exist_ok=True)
-        handle = _open(file)
+        try:
+            handle = _open(file)
+        except FileNotFoundError:
+            continue  # an earlier holder removed the folder, which was empty
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # an earlier holder may have removed the file after it was opened here
@@ -163,7 +169,7 @@ def _open(file: Path) -> int:
 def _names(path: Path, handle: int) -> bool:
     """Whether a path still leads to an open file or folder."""
     try:
-        return os.path.samestat(os.stat(path), os.fstat(handle))
+        return os.path.samestat(path.stat(), os.fstat(handle))
     except FileNotFoundError:
         return False
 

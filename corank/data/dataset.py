@@ -8,14 +8,15 @@ from typing import Any, Self
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from corank.core.arrays import read_array, read_frame, read_ragged
+from corank.core.arrays import map_table, read_array, read_frame, read_ragged
 from corank.core.errors import DataError
 from corank.core.ragged import Ragged, Rows
 from corank.core.types import Floats, Ints, Longs
 from corank.data.as_of import VersionedRows, newest_rows
-from corank.data.pack_manifest import PACK_AGAIN, PackManifest, read_pack_manifest
+from corank.data.pack_manifest import PACK_AGAIN, PackManifest, identify_pack, read_pack_manifest
 from corank.features.encoders import Encoders
 from corank.features.history import Events
 from corank.features.log_schema import DataSettings
@@ -56,6 +57,10 @@ class Shard:
     """(C), without columns if there are no cross features."""
     truth: dict[str, Floats]
     """True probabilities, for labels of the table of truth: (C,)."""
+    operands: Operands
+    """Of the requests, histories left out: (R)."""
+    key_table: pa.Table
+    """The request key's columns: (R,)."""
 
     def __len__(self) -> int:
         return len(self.user)
@@ -63,16 +68,11 @@ class Shard:
     @cached_property
     def keys(self) -> pl.DataFrame:
         """The request key's columns: (R,)."""
-        return read_frame(self.folder / "request.arrow")
+        return pl.DataFrame(self.key_table)
 
     def request_key(self, row: int) -> dict[str, Any]:
         """Return the request key of one request, by column."""
         return self.keys.row(row, named=True)
-
-    def operands(self, schema: Schema) -> Operands:
-        """Memory-map the operands of the requests, histories left out."""
-        wanted = OperandNames.of(schema, "query")
-        return Operands.load(self.folder / "query" / "operands", wanted, len(self))
 
     @classmethod
     def open(cls, folder: Path, manifest: PackManifest, schema: Schema, events: dict[str, Events]) -> Self:
@@ -83,10 +83,11 @@ class Shard:
 
         data, labels = manifest.data, manifest.data.labels
         logged = [name for name in data.columns if name not in manifest.item_columns]
+        start, query = array("request_start"), folder / "query"
         return cls(
             folder,
-            array("request_start"),
-            _rows(folder / "query", _query_lists(folder / "query", schema, events)),
+            start,
+            _rows(query, _query_lists(query, schema, events)),
             array("user"),
             array("time"),
             array("item"),
@@ -100,6 +101,8 @@ class Shard:
                 folder / "cross", [read_ragged(folder / "cross", n) for n in _list_features(schema, "cross")]
             ),
             {name: array(f"truth.{name}") for name in labels if (folder / f"truth.{name}.npy").exists()},
+            Operands.load(query / "operands", OperandNames.of(schema, "query"), len(start) - 1),
+            map_table(folder / "request.arrow"),
         )
 
 
@@ -123,7 +126,7 @@ def _query_lists(folder: Path, schema: Schema, events: dict[str, Events]) -> lis
 
 @dataclass(frozen=True)
 class PackedDataset:
-    """Packed data, memory-mapped.
+    """Packed data, memory-mapped. All is mapped when they are opened: they may be packed anew meanwhile.
 
     Example:
         packed = PackedDataset.open(Path("packed/example"))
@@ -151,6 +154,20 @@ class PackedDataset:
         Raises:
             DataError: the data are missing, incomplete, damaged, or of another fingerprint.
         """
+        while True:
+            # a folder that is replaced meanwhile could give a part of each
+            identity = identify_pack(folder)
+            try:
+                packed = cls._open(folder, expect)
+            except (DataError, OSError):
+                if identify_pack(folder) == identity:
+                    raise
+            else:
+                if identify_pack(folder) == identity:
+                    return packed
+
+    @classmethod
+    def _open(cls, folder: Path, expect: str | None) -> Self:
         manifest = read_pack_manifest(folder)
         if expect is not None and manifest.fingerprint != expect:
             raise DataError(f"{folder}: packed from another config or other files: {PACK_AGAIN}")
@@ -160,7 +177,10 @@ class PackedDataset:
             if found != size:
                 raise DataError(f"{path}: expected {size} bytes, found {found or 'no file'}: {PACK_AGAIN}")
         schema = Schema(manifest.features)
-        return cls.load(folder, manifest, Encoders.load(folder / "encoders", schema))
+        packed = cls.load(folder, manifest, Encoders.load(folder / "encoders", schema))
+        for name in ("codes", "users", "item_keys", "item_operands", "item_columns", "priors"):
+            getattr(packed, name)
+        return packed
 
     @classmethod
     def load(cls, folder: Path, manifest: PackManifest, encoders: Encoders) -> Self:

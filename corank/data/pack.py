@@ -24,6 +24,7 @@ from corank.core.arrays import (
 )
 from corank.core.errors import DataError
 from corank.core.files import atomic_folder
+from corank.core.locks import WriteLock
 from corank.core.ragged import Ragged
 from corank.core.time import format_time, to_ms
 from corank.core.types import Longs, Report
@@ -68,14 +69,24 @@ def pack_log(
         report: receives a line about each step.
 
     Raises:
+        BusyError: another process packs into the folder.
         DataError: the tables cannot be packed, or the disk is full.
         ConfigError: the settings contradict the tables.
     """
+    _refuse_foreign(out)
+    try:
+        lock = WriteLock.of_replacement(out, "pack")
+    except OSError as error:
+        raise DataError(f"{out}: cannot be written: {error}") from None
+    with lock:
+        return _pack(data, schema, base, out, report)
+
+
+def _pack(data: DataSettings, schema: Schema, base: Path, out: Path, report: Report) -> PackedDataset:
     mark = fingerprint(data, schema, base)
     inputs = PackSources.open(data, schema, base)
     summary = inputs.summary
     report(f"log: {summary.rows:,} candidates, {format_time(summary.first)} to {format_time(summary.last)}")
-    _refuse_foreign(out)
     with _disk_errors(out, inputs), atomic_folder(out, replace=True) as folder:
         spill = folder / "spill"
         spill.mkdir()

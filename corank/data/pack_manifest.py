@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from corank.core.errors import DataError
+from corank.core.files import restore_folder
 from corank.core.settings import Settings
 from corank.data.column_sources import Source
 from corank.data.tables import files
@@ -68,6 +69,19 @@ def fingerprint(data: DataSettings, schema: Schema, base: Path) -> str:
             inputs[os.path.relpath(path, base) if stat else path] = stat and [stat.st_size, stat.st_mtime_ns]
     text = json.dumps([FORMAT, data.model_dump(mode="json"), features, inputs], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def identify_pack(folder: Path) -> tuple[int, int] | None:
+    """Return what tells one packing of a folder from the next; None if there are no packed data.
+
+    Packed data that a killed packing had moved away are put back.
+    """
+    restore_folder(folder)
+    try:
+        stat = (folder / MANIFEST).stat()
+    except OSError:
+        return None
+    return stat.st_ino, stat.st_mtime_ns
 
 
 def read_pack_manifest(folder: Path) -> PackManifest:

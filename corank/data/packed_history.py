@@ -54,7 +54,7 @@ def request_operands(packed: PackedDataset, shard: Shard, requests: Index) -> Op
     needs = HistoryNeeds.of(packed.schema)
     items = read_history_items(packed, shard, requests, needs.for_operands)
     found = gather_history_operands(packed.schema, items, packed.item_operands, needs.operands)
-    return shard.operands(packed.schema).take(requests).with_lists(found)
+    return shard.operands.take(requests).with_lists(found)
 
 
 def add_histories(schema: Schema, rows: Rows, items: Mapping[str, Ragged], records: Rows) -> Rows:

@@ -17,6 +17,7 @@ from typing import Any, Self
 from corank.core.calibration import Platt
 from corank.core.errors import CheckpointError, ConfigError
 from corank.core.files import atomic_file
+from corank.core.locks import WriteLock
 from corank.core.settings import validate
 from corank.data.dataset import PackedDataset
 from corank.data.log_rows import LAST_POSITION
@@ -40,21 +41,32 @@ class Run:
 
     @classmethod
     def create(cls, folder: Path, config: Config, base: Path) -> Self:
-        """Begin a run in a folder; the files of an earlier run there are removed.
+        """Begin a run in a folder; the files of an earlier run there are removed. The caller holds its lock.
+
+        Killed at any point, the folder holds a run that is finished, that can be resumed, or that begins anew.
 
         Raises CheckpointError if the folder cannot be written.
         """
         text = json.dumps({"config": plain(config), "base": os.path.relpath(base, folder)}, indent=1)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            for name in ("model", "best", "latest"):
+            # the training state before the best weights, without which it cannot be resumed
+            for name in ("model", "latest", "best"):
                 (folder / f"{name}.safetensors").unlink(missing_ok=True)
             shutil.rmtree(folder / "events", ignore_errors=True)
             with atomic_file(folder / "run.json") as partial:
                 partial.write_text(text, encoding="utf-8")
         except OSError as error:
-            raise CheckpointError(f"{folder}: cannot be written: {error}; name another with --run") from None
+            raise _unwritable(folder, error) from None
         return cls(folder, config, base)
+
+    @classmethod
+    def lock(cls, folder: Path) -> WriteLock:
+        """Take the lock of a run's folder, which is made. Raises BusyError, CheckpointError if it cannot be written."""
+        try:
+            return WriteLock.of_folder(folder, "train")
+        except OSError as error:
+            raise _unwritable(folder, error) from None
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -119,6 +131,10 @@ class Run:
         fitted = {stage: {n: asdict(p) for n, p in labels.items()} for stage, labels in calibrators.items()}
         held = config_facts(self.config, packed) | {"calibrators": fitted} | facts
         save(self._model, Checkpoint(model.state_dict(), held))
+
+
+def _unwritable(folder: Path, error: OSError) -> CheckpointError:
+    return CheckpointError(f"{folder}: cannot be written: {error}; name another with --run")
 
 
 def build_model(config: Config, packed: PackedDataset) -> JointModel:

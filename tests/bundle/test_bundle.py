@@ -228,19 +228,33 @@ def fill_from(content: Path, folder: Path) -> None:
 
 
 def test_each_writing_switches_whole_and_keeps_the_content_before(bundle: Path) -> None:
-    first = Bundle.open(bundle)
-    version = first.manifest.model_version
-    parts = Path(shutil.copytree(first.folder, bundle.parent / "parts"))
-    written = [first]
+    opened = Bundle.open(bundle)
+    first, folders = opened.manifest, [opened.folder]
+    parts = Path(shutil.copytree(opened.folder, bundle.parent / "parts"))
+    del opened  # a content that is open is not removed
     for seq in (2, 3):
-        assert next_items_seq(bundle, version) == seq
-        manifest = first.manifest.model_copy(update={"items_seq": seq})
-        written.append(write_bundle(bundle, manifest, lambda folder: fill_from(parts, folder)))
-        assert written[-2].folder.is_dir()  # for those still reading it
+        assert next_items_seq(bundle, first.model_version) == seq
+        manifest = first.model_copy(update={"items_seq": seq})
+        last = write_bundle(bundle, manifest, lambda folder: fill_from(parts, folder))
+        assert folders[-1].is_dir()  # for those still reading it
+        folders.append(last.folder)
     assert next_items_seq(bundle, "0" * 16) == 1
-    assert Bundle.open(bundle) == written[2]
-    kept = {written[1].folder.name, written[2].folder.name, "manifest.json"}
+    assert Bundle.open(bundle) == last
+    kept = {folders[1].name, folders[2].name, "manifest.json"}
     assert {path.name for path in bundle.iterdir()} == kept
+
+
+def test_a_content_stays_as_long_as_a_bundle_of_it_is_open(bundle: Path) -> None:
+    opened = Bundle.open(bundle)
+    manifest, folder = opened.manifest, opened.folder
+    for _ in range(3):
+        write_bundle(bundle, manifest, lambda content: fill_from(folder, content))
+    for name, part in manifest.parts.items():
+        assert (folder / name).stat().st_size == part.bytes
+    del opened
+    write_bundle(bundle, manifest, lambda content: fill_from(folder, content))
+    assert not folder.exists()
+    assert len(list(bundle.iterdir())) == 3
 
 
 def test_a_writing_that_fails_leaves_the_bundle_as_it_was(bundle: Path) -> None:
@@ -267,11 +281,13 @@ def test_files_of_the_users_in_a_bundle_are_left_alone(bundle: Path) -> None:
 
 def test_writing_mends_a_damaged_bundle_and_clears_what_was_left(bundle: Path) -> None:
     opened = Bundle.open(bundle)
+    manifest, content = opened.manifest, opened.folder
+    del opened  # a content that is open is not removed
     (bundle / "manifest.json").write_text("{")
     (bundle / ".partial-abc").mkdir()
     (bundle / ".manifest-abc").write_text("{")
-    assert next_items_seq(bundle, opened.manifest.model_version) == 1
-    mended = write_bundle(bundle, opened.manifest, lambda folder: fill_from(opened.folder, folder))
+    assert next_items_seq(bundle, manifest.model_version) == 1
+    mended = write_bundle(bundle, manifest, lambda folder: fill_from(content, folder))
     assert Bundle.open(bundle) == mended
     assert sorted(p.name for p in bundle.iterdir()) == sorted([mended.folder.name, "manifest.json"])
 

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from copy import copy
+from dataclasses import replace
 from pathlib import Path
 
 from corank.bundle.bundle import Bundle
@@ -61,7 +62,7 @@ def fetch_bundle(store: Store, version: str, cache: Path, verified: bool = False
             bundle = write_bundle(path, manifest, lambda folder: _fill(folder, store, version, manifest))
         _remove_old(path)
     # `write_bundle` named the content itself; the store's name counts
-    return Bundle(bundle.folder, bundle.manifest.model_copy(update={"content": version}))
+    return replace(bundle, manifest=bundle.manifest.model_copy(update={"content": version}))
 
 
 @contextmanager

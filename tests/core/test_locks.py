@@ -1,0 +1,153 @@
+"""Locks of what one process at a time may write, and leases on what is read."""
+
+import os
+import re
+import signal
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from corank.core.errors import BusyError
+from corank.core.locks import LOCK, FolderLease, LockHolder, WriteLock, remove_unread
+from tests.support.kills import start
+
+
+def hold(folder: Path, ready: Path, command: str = "train") -> None:
+    """Lock a folder until the process is killed."""
+    with WriteLock.of_folder(folder, command):
+        ready.touch()
+        time.sleep(60)
+
+
+def hold_and_fork(folder: Path, ready: Path) -> None:
+    """Lock a folder, with a child that outlives this process."""
+    with WriteLock.of_folder(folder, "pack"):
+        if not os.fork():
+            time.sleep(5)
+            os._exit(0)
+        ready.touch()
+        time.sleep(60)
+
+
+def wait_for(path: Path) -> None:
+    while not path.exists():
+        time.sleep(0.005)
+
+
+def test_a_second_writer_is_told_who_writes_since_when_and_what_to_do(tmp_path: Path) -> None:
+    folder, ready = tmp_path / "run", tmp_path / "ready"
+    holder = start(hold, folder, ready)
+    wait_for(ready)
+    with pytest.raises(BusyError) as error:
+        WriteLock.of_folder(folder, "export")
+    holder.kill()
+    holder.join()
+    assert re.fullmatch(
+        rf"{re.escape(str(folder))}: corank train \(process {holder.pid} on {re.escape(socket.gethostname())}, "
+        r"since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC\) is writing it; "
+        "wait until it has ended, or end that process",
+        str(error.value),
+    )
+
+
+def test_the_lock_of_a_killed_process_is_none_and_its_file_is_taken_over(tmp_path: Path) -> None:
+    folder, ready = tmp_path / "run", tmp_path / "ready"
+    holder = start(hold, folder, ready)
+    wait_for(ready)
+    holder.kill()
+    holder.join()
+    assert holder.exitcode == -signal.SIGKILL
+    assert (folder / LOCK).exists()
+    with WriteLock.of_folder(folder, "export"):
+        assert LockHolder.read(folder / LOCK) is not None
+    assert not (folder / LOCK).exists()
+
+
+def test_a_forked_child_does_not_keep_the_lock_of_its_killed_parent(tmp_path: Path) -> None:
+    folder, ready = tmp_path / "run", tmp_path / "ready"
+    holder = start(hold_and_fork, folder, ready)
+    wait_for(ready)
+    with pytest.raises(BusyError, match="corank pack"):
+        WriteLock.of_folder(folder, "train")
+    assert holder.pid
+    os.kill(holder.pid, signal.SIGKILL)
+    while LockHolder.read(folder / LOCK):
+        time.sleep(0.005)
+    with WriteLock.of_folder(folder, "train"):
+        pass
+
+
+def test_a_child_that_leaves_the_block_leaves_its_parents_lock(tmp_path: Path) -> None:
+    with WriteLock.of_folder(tmp_path, "pack"):
+        lock = WriteLock.of_folder(tmp_path / "other", "pack")
+        child = os.fork()
+        if not child:
+            with lock:
+                pass
+            os._exit(0)
+        os.waitpid(child, 0)
+        with pytest.raises(BusyError):
+            WriteLock.of_folder(tmp_path / "other", "pack")
+        with lock:
+            pass
+
+
+def test_one_folder_by_two_names_has_one_lock(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "link").symlink_to(tmp_path / "real")
+    for take in (WriteLock.of_folder, WriteLock.of_replacement):
+        with take(tmp_path / "link", "pack"), pytest.raises(BusyError):
+            take(tmp_path / "elsewhere" / "link", "pack")
+
+
+def test_two_parts_of_one_process_exclude_each_other(tmp_path: Path) -> None:
+    with WriteLock.of_folder(tmp_path, "export"), pytest.raises(BusyError, match=f"process {os.getpid()} on"):
+        WriteLock.of_folder(tmp_path, "refresh")
+
+
+def test_nothing_is_left_of_a_lock_and_a_folder_that_it_made_goes_if_it_is_empty(tmp_path: Path) -> None:
+    with WriteLock.of_folder(tmp_path / "empty", "train"):
+        pass
+    with WriteLock.of_folder(tmp_path / "full", "train"):
+        (tmp_path / "full" / "run.json").touch()
+    with WriteLock.of_replacement(tmp_path / "packed", "pack"):
+        pass
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["full", "full/run.json"]
+
+
+@pytest.mark.parametrize(
+    "note", [b"", b"{", b"[1]", b'{"command":"x","pid":99999999999999999999}', b"\xff" * 99]
+)
+def test_a_note_that_cannot_be_read_stops_nobody(tmp_path: Path, note: bytes) -> None:
+    (tmp_path / LOCK).write_bytes(note)
+    with WriteLock.of_folder(tmp_path, "train"):
+        (tmp_path / LOCK).write_bytes(note)
+        with pytest.raises(BusyError, match="another process is writing it"):
+            WriteLock.of_folder(tmp_path, "train")
+
+
+def test_a_lock_is_not_followed_through_a_symbolic_link(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("mine")
+    (tmp_path / LOCK).symlink_to(tmp_path / "victim")
+    with pytest.raises(OSError, match="symbolic links"):
+        WriteLock.of_folder(tmp_path, "train")
+    assert (tmp_path / "victim").read_text() == "mine"
+
+
+def test_a_folder_is_not_removed_while_it_is_leased(tmp_path: Path) -> None:
+    folder = tmp_path / "content"
+    folder.mkdir()
+    (folder / "part").touch()
+    leases = [FolderLease(folder), FolderLease(folder)]
+    while leases:
+        remove_unread(folder)
+        assert (folder / "part").exists()
+        leases.pop()
+    remove_unread(folder)
+    assert not folder.exists()
+    with pytest.raises(FileNotFoundError):
+        FolderLease(folder)

@@ -1,0 +1,72 @@
+"""Functions run in processes of their own, which are killed by SIGKILL at their n-th change of a folder.
+
+The processes are forked from one that has loaded corank and has no threads, so that each starts in an instant.
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable
+from multiprocessing.context import ForkServerProcess
+from typing import Any
+
+CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtree", "ctypes.dlsym"}
+"""Audit events before which a process is killed: `ctypes.dlsym` comes before folders are exchanged."""
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(["pytest", "tests.support.kills", "tests.support.shared"])
+
+
+def start(function: Callable[..., object], *arguments: object) -> ForkServerProcess:
+    """Start a process that calls a function of a module."""
+    process = _context.Process(target=function, args=arguments)
+    process.start()
+    return process
+
+
+def run(function: Callable[..., object], *arguments: object) -> None:
+    """Call a function in a process, and wait for its end."""
+    process = start(function, *arguments)
+    process.join()
+    assert process.exitcode == 0, f"{function.__name__}: exit {process.exitcode}"
+
+
+def count_changes(function: Callable[..., object], *arguments: object) -> int:
+    """Call a function in a process, and count its changes of folders."""
+    reader, writer = _context.Pipe(duplex=False)
+    run(_count, writer, function, *arguments)
+    return int(reader.recv())
+
+
+def _count(pipe: Any, function: Callable[..., object], *arguments: object) -> None:
+    count = 0
+
+    def hook(event: str, _: object) -> None:
+        nonlocal count
+        count += event in CHANGES
+
+    sys.addaudithook(hook)
+    function(*arguments)
+    pipe.send(count)
+
+
+def kill_at(change: int, function: Callable[..., object], *arguments: object) -> None:
+    """Call a function in a process that is killed before its n-th change of a folder, counted from 1."""
+    process = start(_call_until, change, function, *arguments)
+    process.join()
+    assert process.exitcode == -signal.SIGKILL, f"{function.__name__}: exit {process.exitcode}"
+
+
+def _call_until(change: int, function: Callable[..., object], *arguments: object) -> None:
+    count = 0
+
+    def hook(event: str, _: object) -> None:
+        nonlocal count
+        if event in CHANGES:
+            count += 1
+            if count == change:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+    function(*arguments)
