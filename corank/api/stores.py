@@ -14,7 +14,7 @@ from corank.bundle.catalogue import write_catalogue
 from corank.bundle.manifest import load_manifest
 from corank.core.errors import DataError
 from corank.core.types import Progress, Report
-from corank.serving.http.replay import ReplayResult, bundle_funnels, replay_log, store_funnels
+from corank.serving.log.replay import ReplayResult, bundle_funnels, replay_log, store_funnels
 from corank.serving.store import retention
 from corank.serving.store.base import is_store, open_store
 from corank.serving.store.publish import publish_bundle

@@ -117,6 +117,8 @@ class BundleManifest(Settings):
     """When the table of items was last changed, ms UTC: later changes are not in the records."""
     item_columns: list[str]
     """Those of the data's `columns` that are of the items; the others come with a request."""
+    user_ids: Literal["text", "whole numbers"] | None = None
+    """What ids of users are; None in bundles of before it was noted."""
     plugins: list[str] = []
     """The plug-ins of the config, named in errors about parts that are not known here. They are never imported."""
     parts: dict[str, Part]

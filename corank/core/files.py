@@ -144,9 +144,7 @@ def _partial(path: Path, make: Callable[[Path], None]) -> Iterator[Path]:
     Those that nobody has locked are what killed processes left: they are removed.
     """
     _make_folder(path.parent)
-    for left in path.parent.glob(f"{PARTIAL}{glob.escape(path.name)}-*"):
-        with suppress(OSError), _locked(left):
-            _remove(left)
+    remove_abandoned(path.parent, glob.escape(path.name))
     partial = _partial_name(path)
     make(partial)
     try:
@@ -168,6 +166,13 @@ def _make_folder(path: Path) -> None:
 
 def _moved_name(path: Path) -> Path:
     return path.with_name(MOVED + path.name)
+
+
+def remove_abandoned(folder: Path, names: str) -> None:
+    """Remove what killed processes left beside files or folders of a folder; `names` is a glob pattern of these."""
+    for left in folder.glob(f"{PARTIAL}{names}-*"):
+        with suppress(OSError), _locked(left):
+            _remove(left)
 
 
 def _partial_name(path: Path) -> Path:

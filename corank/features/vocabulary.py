@@ -128,9 +128,9 @@ class Vocabulary(Encoder):
         return FIRST_KNOWN + len(self.values)
 
     @property
-    def dtype(self) -> pl.DataType | None:
-        """That of the values; None if there are none."""
-        return self.values.dtype if len(self.values) else None
+    def dtype(self) -> pl.DataType:
+        """That of the values; whole numbers if training saw none."""
+        return self.values.dtype
 
     def sample(self, rng: np.random.Generator, count: int) -> list[Any]:
         """Draw some of the values."""

@@ -7,7 +7,9 @@ import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
+import polars as pl
 import torch
 
 from corank.bundle.bundle import Bundle, next_items_seq
@@ -69,10 +71,18 @@ def _export(
         priors=dict(priors.cut or {}),
         items_at=packed.manifest.items_at,
         item_columns=packed.manifest.item_columns,
+        user_ids=_id_type(packed.users),
         plugins=config.plugins,
         parts={},
     )
     return writer.write(manifest, lambda folder: _fill(folder, config, packed, model, priors), sign)
+
+
+def _id_type(ids: pl.Series) -> Literal["text", "whole numbers"] | None:
+    """What ids are; None for dates and times."""
+    if ids.dtype == pl.String:
+        return "text"
+    return "whole numbers" if ids.dtype == pl.Int64 else None
 
 
 def model_version(config: Config, packed: PackedDataset, model: JointModel, calibrators: Calibrators) -> str:

@@ -36,12 +36,15 @@ from corank.serving.http.process.connections import POOL, ConnectionPool
 from corank.serving.http.process.daemon_threads import DaemonThreads
 from corank.serving.http.process.draining import Drain
 from corank.serving.http.prometheus import ServiceMetrics
-from corank.serving.http.request_log import RequestLog
 from corank.serving.http.schemas import decode_items, decode_request
 from corank.serving.http.serve_settings import Limits
 from corank.serving.http.service_status import ServiceStatus
 from corank.serving.http.source import StoreSource
+from corank.serving.log.request_log import RequestLog
 from corank.serving.store.upsert import VersionChangedError, upsert
+
+FLUSH_SECONDS = 0.25
+"""Seconds between two writes to the log of served requests."""
 
 REMEMBERED_BYTES = 2**16
 """Largest body whose request is kept to warm the next version, so that little memory is held."""
@@ -122,12 +125,13 @@ class RankingService:
 
     async def _write_log(self) -> None:
         while self._request_log is not None:
-            await asyncio.sleep(1)
-            if self._request_log.is_full():
+            await asyncio.sleep(FLUSH_SECONDS)
+            if self._request_log.is_due():
                 try:
-                    await asyncio.to_thread(self._request_log.write)
+                    await asyncio.to_thread(self._request_log.flush)
                 except CorankError as error:
                     self.follower.report(str(error))
+            self.metrics.count_logged(self._request_log.take_counts())
 
     async def _update_gauges(self) -> None:
         while True:

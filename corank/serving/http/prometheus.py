@@ -4,6 +4,7 @@ Worker processes write to one folder, PROMETHEUS_MULTIPROC_DIR, and each of them
 """
 
 import os
+from collections.abc import Mapping
 from functools import cache
 from typing import Literal
 
@@ -35,6 +36,12 @@ GAUGES: dict[str, tuple[str, Literal["livemin", "livemax"]]] = {
     "users_away": ("1 if users are not looked up, since look-ups failed or were late", "livemax"),
 }
 """Gauges → help, and which worker's value is exposed."""
+
+LOG = (
+    ("written", "Requests written to the log of served requests"),
+    ("rejected", "Requests set aside by the log: no row of the log can hold them"),
+    ("dropped", "Requests that the log lost: too many were waiting, or the disk refused"),
+)
 
 
 class ServiceMetrics:
@@ -83,6 +90,7 @@ class ServiceMetrics:
             ["outcome"],
             registry=registry,
         )
+        self._logged = {name: Counter(f"corank_log_{name}", text, registry=registry) for name, text in LOG}
         self._version = Gauge(
             "corank_version",
             "1 for the live version",
@@ -126,6 +134,11 @@ class ServiceMetrics:
     def count_failed(self) -> None:
         """Count a request whose first stage failed."""
         self._failed.inc()
+
+    def count_logged(self, counts: Mapping[str, int]) -> None:
+        """Count what became of requests in the log: `written`, `rejected`, `dropped`."""
+        for name, requests in counts.items():
+            self._logged[name].inc(requests)
 
     def expose(self) -> tuple[bytes, str]:
         """The text that Prometheus reads, and its content type."""

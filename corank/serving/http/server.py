@@ -32,9 +32,9 @@ from corank.serving.http.process.draining import Drain, DrainingServer
 from corank.serving.http.process.listener import bind_listener
 from corank.serving.http.process.supervisor import Supervisor
 from corank.serving.http.prometheus import MULTIPROC
-from corank.serving.http.request_log import RequestLog
 from corank.serving.http.serve_settings import ServeSettings
 from corank.serving.http.source import BundleSource, Source, StoreSource, load_first
+from corank.serving.log.request_log import RequestLog
 from corank.serving.store.base import is_store
 from corank.serving.store.fetch_process import fetch_in_subprocess
 

@@ -23,9 +23,12 @@ from corank.bundle.manifest import StageFacts
 from corank.core.errors import CorankError, DataError
 from corank.core.time import now_ms
 from corank.serving.funnel.funnel import Funnel
+from corank.serving.funnel.ranking_result import RankingResult
 from corank.serving.funnel.request import Request
-from corank.serving.http.replay import bundle_funnels, replay_log, store_funnels
-from corank.serving.http.request_log import REQUEST, SERVED, RequestLog, find_levels
+from corank.serving.log.log_format import REQUEST, SERVED
+from corank.serving.log.replay import bundle_funnels, replay_log, store_funnels
+from corank.serving.log.request_log import RequestLog
+from corank.serving.log.served_request import find_level_codes
 from corank.serving.store.base import Store, open_store
 from corank.serving.store.fetch import fetch_bundle, load_latest
 from corank.serving.store.live_version import StoreState
@@ -149,13 +152,17 @@ def plainly(request: dict[str, Any]) -> str:
     return json.dumps(request | {"candidates": candidates}, sort_keys=True)
 
 
+def levels(result: RankingResult) -> list[str]:
+    return [result.manifest.data.levels[code] for code in find_level_codes(result)]
+
+
 def test_levels_follow_the_cuts() -> None:
     case, asked = derived(), requests()[0]
     ranked = case.funnel.run(Request.parse(asked | {"keep": {"prerank": 3}}))
-    assert sorted(find_levels(ranked)) == ["ranked"] * 3 + ["retrieved"] * 2
+    assert sorted(levels(ranked)) == ["ranked"] * 3 + ["retrieved"] * 2
     # a ranker that was late has cut no one
     late = replace(ranked, cuts=ranked.cuts[:1])
-    assert find_levels(late) == find_levels(ranked)
+    assert levels(late) == levels(ranked)
 
 
 @pytest.mark.parametrize(
@@ -173,13 +180,20 @@ def test_levels_follow_the_cuts() -> None:
     ],
 )
 def test_odd_requests_are_logged_beside_others(tmp_path: Path, changes: dict[str, Any]) -> None:
-    """And can be computed again, if they had a candidate."""
+    """And can be computed again, if they had a candidate and a time that is no mistake."""
     funnel, asked = derived().funnel, requests()[0]
     path = serve(tmp_path, funnel, [asked, asked | changes, asked])
     found = replay_log([path], bundle_funnels(derived().base / "bundle"))
     rows = pl.read_parquet(path)
-    nobody = changes.get("candidates") == [{"id": 99, "bid": 1}]
-    assert found.requests == rows[SERVED].n_unique() == 3 - nobody
+    lines = [line for file in tmp_path.glob("*.jsonl") for line in file.read_bytes().splitlines()]
+    rejected = [json.loads(line) for line in lines]
+    assert found.requests == rows[SERVED].n_unique() == 3 - len(rejected)
+    reasons = {"candidates": "no candidate is known", "time": "is not between the year 1 and"}
+    if changes in ({"candidates": [{"id": 99, "bid": 1}]}, {"time": 2**62}):
+        assert reasons[next(iter(changes))] in rejected[0]["reason"]
+        assert rejected[0]["request"]["user"] == asked["user"]
+    else:
+        assert rejected == []
     assert (found.candidates, found.differ, found.skipped) == (len(rows), 0, 0)
     if "user_1" in changes.get("user", {}):
         assert "w1,w2" in rows["user_1"]  # as tables spell it

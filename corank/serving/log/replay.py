@@ -14,11 +14,11 @@ import numpy as np
 import polars as pl
 
 from corank.bundle.bundle import Bundle
-from corank.core.errors import DataError
+from corank.core.errors import DataError, RequestError
 from corank.core.types import Doubles, Report
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
-from corank.serving.http.request_log import REQUEST, SERVED, VERSION
+from corank.serving.log.log_format import REQUEST, SERVED, VERSION
 from corank.serving.store.base import Store
 from corank.serving.store.fetch import fetch_bundle, restore
 from corank.serving.store.live_version import StoreState, read_journal
@@ -58,21 +58,27 @@ def replay_log(
         funnel_of: finds the funnel that answered.
         report: receives a line per file.
 
-    Raises DataError, RequestError.
+    Raises DataError.
     """
     result = ReplayResult()
     funnels: dict[tuple[str, int], Funnel | None] = {}
     for path in served:
         frame = _read(path)
-        for (_, request, *version), rows in frame.group_by(SERVED, REQUEST, *VERSION, maintain_order=True):
-            key = (str(version[0]), int(version[1]))
+        for (_, model, seq), rows in frame.group_by(SERVED, *VERSION, maintain_order=True):
+            key = (str(model), int(seq))
             if key not in funnels:
                 funnels = {key: funnel_of(*key)}  # one at a time is enough: versions come in order
             funnel = funnels[key]
             if funnel is None:
                 result.skipped += 1
                 continue
-            _compare(result, funnel, str(request), rows)
+            try:
+                _compare(result, funnel, rows)
+            except RequestError as error:
+                report(f"{path.name}: a request was served and is refused now: {error}")
+                result.requests += 1
+                result.candidates += len(rows)
+                result.differ += len(rows)
         report(f"{path.name}: {result.requests:,} requests, largest difference {result.largest:.2g}")
     return result
 
@@ -90,10 +96,12 @@ def _read(path: Path) -> pl.DataFrame:
     return frame
 
 
-def _compare(result: ReplayResult, funnel: Funnel, request: str, rows: pl.DataFrame) -> None:
-    """Add one request to the result. Stages that did not finish when it was served are left out."""
-    # a request that has yet to arrive is never late
-    ranking = funnel.run(Request.parse(msgspec.json.decode(request)), arrived=math.inf)
+def _compare(result: ReplayResult, funnel: Funnel, rows: pl.DataFrame) -> None:
+    """Add one request to the result. Stages that did not finish when it was served are left out.
+
+    Raises RequestError if the log does not hold the request, or it is refused.
+    """
+    ranking = funnel.run(_read_request(rows), arrived=math.inf)  # one that has yet to arrive is never late
     row_of = {id_: n for n, id_ in enumerate(rows[funnel.manifest.item].to_list())}
     row = np.array([row_of.get(id_, len(rows)) for id_ in ranking.encoded.ids], dtype=np.int64)
     differs = np.ones(len(rows) + 1, dtype=bool)  # the last row is for candidates that are not in the log
@@ -109,6 +117,15 @@ def _compare(result: ReplayResult, funnel: Funnel, request: str, rows: pl.DataFr
     result.requests += 1
     result.candidates += len(rows)
     result.differ += int(differs[:-1].sum())
+
+
+def _read_request(rows: pl.DataFrame) -> Request:
+    """The request of some rows, which the first of them holds. Raises RequestError."""
+    text = rows[REQUEST].drop_nulls().first()
+    try:
+        return Request.parse(msgspec.json.decode(str(text)))
+    except msgspec.DecodeError as error:
+        raise RequestError(f"{REQUEST}: {error}") from None
 
 
 def _served_scores(stage: str, rows: pl.DataFrame) -> Doubles:

@@ -1,0 +1,111 @@
+"""The files of the log of served requests: `served-*.parquet`, and `rejected-*.jsonl` for what has no rows there.
+
+Both are written beside their name, forced to disk, and renamed when they are complete.
+"""
+
+import uuid
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from corank.core.files import atomic_file
+from corank.serving.log.log_format import REQUEST
+from corank.serving.log.served_request import ServedRequest
+
+GROUP_ROWS, GROUP_BYTES = 65_536, 8 * 2**20
+"""A row group is written once there are so many rows, or bytes in memory."""
+PRIVATE = 0o600
+"""Served requests hold ids and columns of users: only the owner may read them."""
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder of a log, for its owner alone, if it is missing. Raises OSError."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+
+class OpenLogFiles:
+    """One Parquet file and one file of rejected requests, until they are completed or given up."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._mark = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
+        self._stack = ExitStack()
+        self._writer: pq.ParquetWriter | None = None
+        self._aside: BinaryIO | None = None
+        self._tables: list[pa.Table] = []
+        self.schema: pa.Schema | None = None
+        """Of the rows; None if there are none."""
+        self.rows, self.rejected = 0, 0
+
+    @property
+    def served_path(self) -> Path:
+        """Where the rows will be."""
+        return self._folder / f"served-{self._mark}.parquet"
+
+    @property
+    def rejected_path(self) -> Path:
+        """Where rejected requests will be."""
+        return self._folder / f"rejected-{self._mark}.jsonl"
+
+    def write(self, table: pa.Table) -> None:
+        """Add rows, all of one schema. Raises OSError if the disk refuses."""
+        if self._writer is None:
+            self.schema, partial = table.schema, self._open(self.served_path)
+            plain = [name for name in table.schema.names if name != REQUEST]
+            # statistics of the requests would be whole requests
+            writer = pq.ParquetWriter(
+                partial, table.schema, compression="zstd", use_dictionary=plain, write_statistics=plain
+            )
+            self._writer = self._stack.enter_context(writer)
+        self._tables.append(table)
+        self.rows += len(table)
+        held, size = sum(map(len, self._tables)), sum(one.nbytes for one in self._tables)
+        if held >= GROUP_ROWS or size >= GROUP_BYTES:
+            self._write_group()
+
+    def reject(self, served: ServedRequest, reason: str) -> None:
+        """Set a request aside, a line of JSON with the reason. Raises OSError if the disk refuses."""
+        if self._aside is None:
+            self._aside = self._stack.enter_context(self._open(self.rejected_path).open("wb"))
+        line = {
+            "reason": reason,
+            "request": msgspec.Raw(served.request),
+            "model_version": served.model_version,
+            "items_seq": served.items_seq,
+        }
+        self._aside.write(msgspec.json.encode(line) + b"\n")
+        self.rejected += 1
+
+    def complete(self) -> None:
+        """Force both files to disk and give them their names. Raises OSError; both are given up then."""
+        try:
+            self._write_group()
+        except BaseException:
+            self.give_up()
+            raise
+        self._stack.close()
+
+    def give_up(self) -> None:
+        """Remove both files."""
+        failure = OSError("given up")
+        try:
+            self._stack.__exit__(OSError, failure, None)
+        except OSError:
+            return
+
+    def _open(self, path: Path) -> Path:
+        make_folder(self._folder)
+        partial = self._stack.enter_context(atomic_file(path))
+        partial.chmod(PRIVATE)
+        return partial
+
+    def _write_group(self) -> None:
+        if self._tables and self._writer is not None:
+            table = pa.concat_tables(self._tables)
+            self._tables = []
+            self._writer.write_table(table, row_group_size=len(table))

@@ -1,0 +1,166 @@
+"""The columns of the log of served requests: one Arrow schema per model, so that no column ever changes its type."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from corank.bundle.manifest import BundleManifest
+from corank.core.errors import CorankError
+from corank.core.types import Doubles
+from corank.features.encoders import Encoders
+from corank.features.feature_kind import ColumnFeature
+from corank.features.schema import Placement
+
+SERVED, REQUEST = "served_id", "served_request"
+"""Columns: an id of each time a request is served; the request as JSON, on the first of its rows."""
+VERSION = ("model_version", "items_seq")
+LARGEST = float(np.finfo(np.float32).max)
+"""Training reads values as 32-bit floats."""
+
+
+class UnfitValueError(CorankError):
+    """A value of a request does not fit its column of the log."""
+
+
+@dataclass(frozen=True)
+class LogColumn:
+    """A column of the log that requests fill."""
+
+    type: pa.DataType
+    convert: Callable[[Any], Any] | None = None
+    """Writes a request's value as tables write it; None if both are the same."""
+    bounded: bool = False
+    """Whether numbers must fit into 32-bit floats."""
+
+    def to_array(self, name: str, values: list[Any]) -> pa.Array:
+        """Convert values of requests. Raises UnfitValueError, which names the column and the value."""
+        try:
+            if self.convert is not None:
+                values = [None if value is None else self.convert(value) for value in values]
+            if not set(map(type, values)) <= _exact(self.type):
+                values = [None if value is None else _fit(self.type, value) for value in values]
+            array = pa.array(values, self.type)
+        except (TypeError, ValueError, OverflowError, pa.ArrowException) as error:
+            raise UnfitValueError(f"column '{name}': {str(error).splitlines()[0][:300]}") from None
+        if pa.types.is_floating(self.type):
+            self._check_numbers(name, array)
+        return array
+
+    def _check_numbers(self, name: str, array: pa.Array) -> None:
+        numbers: Doubles = np.abs(array.to_numpy(zero_copy_only=False).astype(np.float64))
+        # a null is NaN here
+        limit = LARGEST if self.bounded else np.finfo(np.float64).max
+        if len(numbers) and np.nanmax(numbers, initial=0) > limit:
+            raise UnfitValueError(f"column '{name}': {np.nanmax(numbers)} is too large")
+
+
+def _exact(kind: pa.DataType) -> set[type]:
+    """The types of values that Arrow takes as they are."""
+    if pa.types.is_floating(kind):
+        return {float, type(None)}
+    if pa.types.is_integer(kind):
+        return {int, type(None)}
+    return {str, type(None)} if pa.types.is_large_string(kind) else set()
+
+
+def _fit(kind: pa.DataType, value: Any) -> Any:
+    """Convert a value to a column's type, by the rules of encoders. Raises ValueError if it is of another type."""
+    if pa.types.is_floating(kind) and type(value) in (int, float, bool):
+        return float(value)
+    if pa.types.is_integer(kind) and (
+        type(value) in (int, bool) or (type(value) is float and value.is_integer())
+    ):
+        return int(value)
+    if pa.types.is_large_string(kind) and type(value) is str:
+        return value
+    if pa.types.is_large_list(kind) and isinstance(value, list):
+        return [None if one is None else _fit(kind.value_type, one) for one in value]
+    raise ValueError(f"expected {_describe(kind)}; received {value!r}")
+
+
+def _describe(kind: pa.DataType) -> str:
+    if pa.types.is_large_list(kind):
+        return f"a list of {_describe(kind.value_type)}"
+    if pa.types.is_large_string(kind):
+        return "text"
+    return "whole numbers" if pa.types.is_integer(kind) else "numbers"
+
+
+TEXT = pa.large_string()
+_ANY = LogColumn(TEXT, lambda value: value if isinstance(value, str) else repr(value))
+"""A column whose type the bundle does not know: everything as text."""
+
+
+@dataclass(frozen=True)
+class LogFormat:
+    """The columns of the log of one model."""
+
+    user: str
+    time: str
+    item: str
+    level: str
+    levels: tuple[str, ...]
+    request: dict[str, LogColumn]
+    """Columns of the user and the context, with the user's id."""
+    candidate: dict[str, LogColumn]
+    """Columns that come with the candidates."""
+    generated: tuple[str, ...]
+    """Parts of the request key that no request carries: a new id each time."""
+    stages: tuple[str, ...]
+    schema: pa.Schema
+
+    @classmethod
+    def of(cls, manifest: BundleManifest, encoders: Encoders, item: pl.DataType) -> Self:
+        """Derive the columns from a bundle; `item` is the type of its items' ids."""
+        data = manifest.data
+        request = _feature_columns(encoders, "query")
+        request[data.user] = _user_column(manifest, request.get(data.user))
+        values = {name: LogColumn(pa.float64(), bounded=True) for name in manifest.request_columns.values}
+        candidate = _feature_columns(encoders, "cross") | values
+        generated = [name for name in data.request if name not in request and name != data.time]
+        stages, level = [stage.name for stage in manifest.stages], data.level or "level"
+        types = {name: column.type for name, column in request.items()}
+        types |= {data.time: pa.timestamp("ms", "UTC")} | dict.fromkeys([*generated, SERVED, REQUEST], TEXT)
+        types |= dict(zip(VERSION, (TEXT, pa.int64()), strict=True)) | {data.item: to_arrow(item)}
+        types |= {name: column.type for name, column in candidate.items()} | {level: TEXT}
+        types |= {f"score_{stage}": pa.float64() for stage in stages}
+        return cls(
+            data.user,
+            data.time,
+            data.item,
+            level,
+            tuple(data.levels),
+            request,
+            candidate,
+            tuple(generated),
+            tuple(stages),
+            pa.schema(list(types.items())),
+        )
+
+
+def to_arrow(kind: pl.DataType) -> pa.DataType:
+    """Give the Arrow type of a polars type."""
+    return pl.Series([], dtype=kind).to_arrow().type
+
+
+def _feature_columns(encoders: Encoders, placement: Placement) -> dict[str, LogColumn]:
+    """The columns of a placement's features."""
+    schema, found = encoders.schema, {}
+    for name, feature in schema.columns(placement).items():
+        kind = feature.dtype(encoders.fitted.get(name))
+        plain = type(feature).to_table is ColumnFeature.to_table
+        column = _ANY if kind is None else LogColumn(to_arrow(kind), None if plain else feature.to_table)
+        found[schema.column(name)] = column
+    return found
+
+
+def _user_column(manifest: BundleManifest, held: LogColumn | None) -> LogColumn:
+    """The column of the user's id: by the manifest, by its feature, else text."""
+    types: dict[str | None, pa.DataType] = {"text": TEXT, "whole numbers": pa.int64()}
+    if manifest.user_ids in types:
+        return LogColumn(types[manifest.user_ids])
+    return held or _ANY

@@ -1,0 +1,148 @@
+"""Served requests → rows of the log, a row per candidate, in pieces of bounded size.
+
+Letters: R requests · C candidates of all of them · n candidates of one.
+"""
+
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from corank.core.time import DAY, MILLISECOND, format_time, now_ms
+from corank.core.types import Longs
+from corank.serving.log.log_format import REQUEST, SERVED, TEXT, VERSION, LogFormat, UnfitValueError
+from corank.serving.log.served_request import ServedRequest
+
+ROWS, BYTES = 4096, 4 * 2**20
+"""Requests are converted together up to so many rows, or so many bytes of their columns repeated on each row."""
+LARGEST_BYTES = 64 * 2**20
+"""A request whose columns, repeated on each of its rows, take more is set aside."""
+FIRST = -62_135_596_800_000
+"""The year 1, ms since 1970 UTC."""
+
+Reject = Callable[[ServedRequest, str], None]
+"""Receives a request that has no rows, and why."""
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    """A served request, decoded."""
+
+    served: ServedRequest
+    time: int
+    columns: dict[str, Any]
+    """Of the user and the context."""
+    ids: list[Any]
+    given: list[dict[str, Any]]
+    """The columns given with each ranked candidate: (n,), or empty if the log needs none."""
+    bytes: int
+    """Size of the columns, repeated on each row."""
+
+    @classmethod
+    def of(cls, served: ServedRequest, form: LogFormat) -> "_Decoded":
+        """Decode. Raises UnfitValueError for a request that cannot have rows."""
+        fields = served.fields()
+        unknown = set(served.unknown_ids())
+        candidates = [one if isinstance(one, dict) else {"id": one} for one in fields["candidates"]]
+        ranked = [one for one in candidates if one["id"] not in unknown]
+        if not ranked:
+            raise UnfitValueError("no candidate is known, so there is no row")
+        time, latest = fields["time"], now_ms() + DAY // MILLISECOND
+        if not FIRST <= time <= latest:
+            raise UnfitValueError(f"time: {time} ms is not between the year 1 and {format_time(latest)}")
+        given = {form.user if name == "id" else name: value for name, value in fields["user"].items()}
+        given |= fields["context"]
+        columns = {name: given.get(name) for name in form.request}
+        size = sum(_size(value) for value in columns.values()) * len(ranked)
+        if size > LARGEST_BYTES:
+            raise UnfitValueError(
+                f"its columns, on each of {len(ranked):,} rows, take {size / 2**20:,.0f} MiB; "
+                f"{LARGEST_BYTES >> 20} are logged at most"
+            )
+        return cls(
+            served, time, columns, [one["id"] for one in ranked], ranked if form.candidate else [], size
+        )
+
+
+def _size(value: Any) -> int:
+    """Bytes that a value takes in a column, about."""
+    if isinstance(value, list):
+        return 8 + sum(map(_size, value))
+    return len(value) if isinstance(value, str) else 8
+
+
+def make_rows(form: LogFormat, requests: Sequence[ServedRequest], reject: Reject) -> Iterator[pa.Table]:
+    """Convert requests to rows, in order, a table of at most some MiB after another.
+
+    A request that does not fit is handed to `reject`, with the reason; the others are not touched by it.
+    """
+    batch: list[_Decoded] = []
+    for served in requests:
+        try:
+            batch.append(_Decoded.of(served, form))
+        except UnfitValueError as error:
+            reject(served, str(error))
+        if sum(len(one.ids) for one in batch) >= ROWS or sum(one.bytes for one in batch) >= BYTES:
+            yield from _build(form, batch, reject)
+            batch = []
+    if batch:
+        yield from _build(form, batch, reject)
+
+
+def _build(form: LogFormat, batch: list[_Decoded], reject: Reject) -> Iterator[pa.Table]:
+    """Build the rows of a batch; if a value does not fit, halve it until the request is found."""
+    try:
+        request, candidate = _request_columns(form, batch), _candidate_columns(form, batch)
+    except UnfitValueError as error:
+        if len(batch) == 1:
+            reject(batch[0].served, str(error))
+            return
+        for half in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
+            yield from _build(form, half, reject)
+        return
+    lengths = [len(one.ids) for one in batch]
+    request_of: Longs = np.repeat(np.arange(len(batch)), lengths)
+    first = np.diff(request_of, prepend=-1) > 0
+    step = max(1, int(BYTES / max(1, sum(one.bytes for one in batch) / len(request_of))))
+    for a in range(0, len(request_of), min(step, ROWS)):
+        rows = slice(a, a + min(step, ROWS))
+        index = pa.array(request_of[rows])
+        columns = {name: values.take(index) for name, values in request.items()}
+        columns[REQUEST] = request[REQUEST].take(pa.array(request_of[rows], mask=~first[rows]))
+        columns |= {name: values[rows] for name, values in candidate.items()}
+        yield pa.Table.from_arrays([columns[name] for name in form.schema.names], schema=form.schema)
+
+
+def _request_columns(form: LogFormat, batch: list[_Decoded]) -> dict[str, pa.Array]:
+    """The columns that are the same for all candidates of a request: (R,). Raises UnfitValueError."""
+    found = {
+        name: column.to_array(name, [one.columns[name] for one in batch])
+        for name, column in form.request.items()
+    }
+    found[form.time] = pa.array([one.time for one in batch], form.schema.field(form.time).type)
+    for name in (*form.generated, SERVED):
+        found[name] = pa.array([uuid.uuid4().hex for _ in batch], TEXT)
+    found[REQUEST] = pa.array([one.served.request.decode() for one in batch], TEXT)
+    for name in VERSION:
+        found[name] = pa.array([getattr(one.served, name) for one in batch], form.schema.field(name).type)
+    return found
+
+
+def _candidate_columns(form: LogFormat, batch: list[_Decoded]) -> dict[str, pa.Array]:
+    """The columns that differ between the candidates of a request: (C,). Raises UnfitValueError."""
+    given = [columns for one in batch for columns in one.given]
+    found = {
+        name: column.to_array(name, [columns.get(name) for columns in given])
+        for name, column in form.candidate.items()
+    }
+    ids = [id_ for one in batch for id_ in one.ids]
+    found[form.item] = pa.array(ids, form.schema.field(form.item).type)
+    levels = np.frombuffer(b"".join(one.served.levels for one in batch), dtype=np.uint8)
+    found[form.level] = pa.array(form.levels, TEXT).take(pa.array(levels))
+    for n, stage in enumerate(form.stages):
+        scores = np.frombuffer(b"".join(one.served.scores[n] for one in batch))
+        found[f"score_{stage}"] = pa.array(scores, mask=np.isnan(scores))
+    return found

@@ -1,0 +1,219 @@
+"""The log of served requests: nothing that a request holds, and no fault of the disk, costs another request's rows."""
+
+import fcntl
+import json
+import resource
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow.parquet as pq
+import pytest
+
+from corank.core.errors import CorankError
+from corank.core.time import DAY, MILLISECOND, now_ms
+from corank.serving.funnel.funnel import Funnel
+from corank.serving.funnel.request import Request
+from corank.serving.log import request_log, served_rows
+from corank.serving.log.log_format import REQUEST, SERVED, LogFormat
+from corank.serving.log.request_log import RequestLog
+from corank.serving.log.served_request import ServedRequest
+from corank.serving.log.served_rows import make_rows
+from tests.support.shared import derived
+from tests.support.stores import requests
+
+
+def add(log: RequestLog, *changes: dict[str, Any]) -> None:
+    """Log the first request, changed."""
+    funnel: Funnel = derived().funnel
+    for change in changes:
+        log.add(funnel, funnel.run(Request.parse(requests()[0] | change)))
+
+
+def log_format() -> LogFormat:
+    encoder = derived().funnel.request_encoder
+    ids = encoder.items.layers[0].records.ids.values
+    return LogFormat.of(derived().funnel.manifest, encoder.encoders, ids.dtype)
+
+
+def served(**changes: Any) -> ServedRequest:
+    """A served request; fields of its JSON are changed after it was ranked."""
+    funnel = derived().funnel
+    one = ServedRequest.of(funnel.run(Request.parse(requests()[0])))
+    return replace(one, request=json.dumps(one.fields() | changes).encode())
+
+
+def rejected(folder: Path) -> list[dict[str, Any]]:
+    lines = [line for file in folder.glob("rejected-*.jsonl") for line in file.read_bytes().splitlines()]
+    return [json.loads(line) for line in lines]
+
+
+def test_a_request_is_stored_once(tmp_path: Path) -> None:
+    log = RequestLog(tmp_path)
+    add(log, {}, {}, {})
+    path = log.write()
+    assert path is not None
+    rows = pl.read_parquet(path)
+    assert rows[REQUEST].count() == rows[SERVED].n_unique() == 3
+    assert (
+        rows[REQUEST].is_not_null().to_list()
+        == (rows[SERVED] != rows[SERVED].shift(1)).fill_null(True).to_list()
+    )
+    json.loads(rows[REQUEST][0])
+
+
+def test_what_waits_is_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = served()
+    monkeypatch.setattr(request_log, "MAX_BYTES", 10 * one.size)
+    log = RequestLog(tmp_path)
+    add(log, *[{}] * 15)
+    assert log.take_counts() == {"dropped": 5}
+    path = log.write()
+    assert path is not None and pl.read_parquet(path)[SERVED].n_unique() == 10
+    add(log, *[{}] * 10)  # there is room again
+    assert log.write() is not None
+    assert log.take_counts() == {"written": 20}
+
+
+def test_requests_of_unknown_candidates_alone_are_written_too(tmp_path: Path) -> None:
+    log = RequestLog(tmp_path)
+    add(log, *[{"candidates": [{"id": 990 + n, "bid": 1}, {"id": 980, "bid": 1}]} for n in range(5)])
+    assert log.is_due()
+    assert log.write() is None  # no row
+    assert [line["request"]["candidates"][0]["id"] for line in rejected(tmp_path)] == [
+        990,
+        991,
+        992,
+        993,
+        994,
+    ]
+    assert {line["reason"] for line in rejected(tmp_path)} == {"no candidate is known, so there is no row"}
+    assert log.take_counts() == {"rejected": 5}
+    assert not log.is_due()
+
+
+@contextmanager
+def full_disk(size: int) -> Iterator[None]:
+    """No file may grow beyond `size` bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_what_the_disk_refuses_is_dropped_with_a_count(tmp_path: Path) -> None:
+    log = RequestLog(tmp_path / "log")
+    add(log, {}, {}, {})
+    log.flush()  # in the open file
+    add(log, {}, {})
+    with full_disk(100), pytest.raises(CorankError, match="5 served requests are not logged: "):
+        log.flush(complete=True)
+    assert log.take_counts() == {"dropped": 5}
+    assert list((tmp_path / "log").iterdir()) == []
+    assert not log.is_due()  # it is tried again later
+    add(log, {})
+    assert log.write() is not None
+    assert log.take_counts() == {"written": 1}
+
+
+def test_a_folder_that_is_gone_is_made_again(tmp_path: Path) -> None:
+    log = RequestLog(tmp_path / "log")
+    (tmp_path / "log").rmdir()
+    add(log, {})
+    assert log.write() is not None
+    for file in (tmp_path / "log").iterdir():
+        file.unlink()
+    (tmp_path / "log").rmdir()
+    (tmp_path / "log").write_text("")
+    add(log, {})
+    with pytest.raises(CorankError, match="1 served requests are not logged"):
+        log.write()
+    assert log.take_counts() == {"written": 1, "dropped": 1}
+
+
+def test_only_the_owner_may_read_served_requests(tmp_path: Path) -> None:
+    log = RequestLog(tmp_path / "log")
+    add(log, {}, {"time": 2**62})
+    log.write()
+    assert stat.S_IMODE((tmp_path / "log").stat().st_mode) == 0o700
+    modes = {file.suffix: stat.S_IMODE(file.stat().st_mode) for file in (tmp_path / "log").iterdir()}
+    assert modes == {".parquet": 0o600, ".jsonl": 0o600}
+
+
+def test_what_a_killed_process_left_is_removed_and_what_another_writes_is_not(tmp_path: Path) -> None:
+    left, held = tmp_path / ".partial-served-1.parquet-ab", tmp_path / ".partial-rejected-2.jsonl-cd"
+    left.touch()
+    with held.open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        RequestLog(tmp_path)
+        assert list(tmp_path.iterdir()) == [held]
+
+
+BAD: dict[str, dict[str, Any]] = {
+    "column 'user_id': expected whole numbers; received [1, 2]": {"user": {"id": [1, 2]}},
+    "column 'user_id': expected whole numbers; received 'x'": {"user": {"id": "x"}},
+    "column 'user_0': expected numbers; received 'text'": {"user": {"id": 1, "user_0": "text"}},
+    "column 'user_2': expected text; received 3": {"user": {"id": 1, "user_2": 3}},
+    "column 'cross_1': expected": {"candidates": [{"id": 3, "bid": 1, "cross_1": 7}]},
+    "column 'bid': 1e+39 is too large": {"candidates": [{"id": 3, "bid": 1e39}]},
+    "time: ": {"time": 253402300800000},
+    "no candidate is known": {"candidates": []},
+}
+
+
+@pytest.mark.parametrize("reason", BAD)
+def test_a_value_that_does_not_fit_costs_its_request_alone(reason: str) -> None:
+    one, bad = served(), served(**BAD[reason])
+    if "candidates" in BAD[reason]:  # as many levels and scores as candidates
+        n = len(BAD[reason]["candidates"])
+        bad = replace(bad, levels=bad.levels[:n], scores=tuple(scores[: 8 * n] for scores in bad.scores))
+    aside: list[tuple[ServedRequest, str]] = []
+    tables = list(
+        make_rows(log_format(), [one, one, bad, one], lambda request, why: aside.append((request, why)))
+    )
+    assert sum(len(set(table[SERVED].to_pylist())) for table in tables) == 3
+    assert [request for request, _ in aside] == [bad]
+    assert aside[0][1].startswith(reason)
+
+
+def test_a_column_has_one_type_whatever_comes(tmp_path: Path) -> None:
+    log = RequestLog(tmp_path)
+    kinds = []
+    changes: list[dict[str, Any]] = [{}, {"user": {}}, {"context": {}}, {"user": {"id": None}}]
+    for change in changes:
+        add(log, change)
+        path = log.write()
+        assert path is not None
+        kinds.append(pq.read_schema(path))
+    assert kinds == [kinds[0]] * 4
+
+
+def test_a_request_that_would_fill_the_disk_is_set_aside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A column of the user is on every row of a candidate."""
+    monkeypatch.setattr(served_rows, "LARGEST_BYTES", 10_000)
+    aside: list[str] = []
+    small, large = served(), served(user={"id": 1, "user_2": "x" * 4000})
+    tables = list(make_rows(log_format(), [small, large], lambda request, why: aside.append(why)))
+    assert len(tables) == 1 and len(aside) == 1 and "are logged at most" in aside[0]
+
+
+def test_rows_come_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(served_rows, "BYTES", 10_000)
+    large = served(user={"id": 1, "user_2": "x" * 4000})
+    tables = list(make_rows(log_format(), [large], lambda request, why: None))
+    assert len(tables) > 1
+    texts = [text for table in tables for text in table[REQUEST].to_pylist()]
+    assert texts[0] is not None and set(texts[1:]) == {None}
+
+
+def test_a_clock_a_day_ahead_is_logged_and_a_later_one_is_not(tmp_path: Path) -> None:
+    log, day = RequestLog(tmp_path), DAY // MILLISECOND
+    add(log, {"time": now_ms() + day - 60_000}, {"time": now_ms() + day + 60_000})
+    log.write()
+    assert log.take_counts() == {"written": 1, "rejected": 1}
