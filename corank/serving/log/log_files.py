@@ -17,7 +17,7 @@ from corank.core.files import atomic_file
 from corank.serving.log.log_format import REQUEST
 from corank.serving.log.served_request import ServedRequest
 
-GROUP_ROWS, GROUP_BYTES = 65_536, 8 * 2**20
+GROUP_ROWS, GROUP_BYTES = 16_384, 8 * 2**20
 """A row group is written once there are so many rows, or bytes in memory."""
 PRIVATE = 0o600
 """Served requests hold ids and columns of users: only the owner may read them."""
@@ -31,15 +31,15 @@ def make_folder(folder: Path) -> None:
 class OpenLogFiles:
     """One Parquet file and one file of rejected requests, until they are completed or given up."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, schema: pa.Schema) -> None:
+        """`schema` is that of the rows, in which texts that repeat may be dictionaries."""
+        self._folder, self.schema = folder, schema
         self._mark = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
         self._stack = ExitStack()
         self._writer: pq.ParquetWriter | None = None
         self._aside: BinaryIO | None = None
         self._tables: list[pa.Table] = []
-        self.schema: pa.Schema | None = None
-        """Of the rows; None if there are none."""
+        self._bytes = 0
         self.rows, self.rejected = 0, 0
 
     @property
@@ -55,17 +55,21 @@ class OpenLogFiles:
     def write(self, table: pa.Table) -> None:
         """Add rows, all of one schema. Raises OSError if the disk refuses."""
         if self._writer is None:
-            self.schema, partial = table.schema, self._open(self.served_path)
             plain = [name for name in table.schema.names if name != REQUEST]
             # statistics of the requests would be whole requests
             writer = pq.ParquetWriter(
-                partial, table.schema, compression="zstd", use_dictionary=plain, write_statistics=plain
+                self._open(self.served_path),
+                table.schema,
+                compression="zstd",
+                use_dictionary=[n for n in plain if not pa.types.is_floating(table.schema.field(n).type)],
+                write_statistics=plain,
+                store_schema=False,  # texts that repeat are dictionaries here alone
             )
             self._writer = self._stack.enter_context(writer)
         self._tables.append(table)
         self.rows += len(table)
-        held, size = sum(map(len, self._tables)), sum(one.nbytes for one in self._tables)
-        if held >= GROUP_ROWS or size >= GROUP_BYTES:
+        self._bytes += table.nbytes
+        if sum(map(len, self._tables)) >= GROUP_ROWS or self._bytes >= GROUP_BYTES:
             self._write_group()
 
     def reject(self, served: ServedRequest, reason: str) -> None:
@@ -106,6 +110,6 @@ class OpenLogFiles:
 
     def _write_group(self) -> None:
         if self._tables and self._writer is not None:
-            table = pa.concat_tables(self._tables)
-            self._tables = []
+            table = pa.concat_tables(self._tables).unify_dictionaries()
+            self._tables, self._bytes = [], 0
             self._writer.write_table(table, row_group_size=len(table))

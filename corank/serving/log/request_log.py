@@ -128,10 +128,10 @@ class RequestLog:
         for _, group in groupby(pending, key=lambda one: id(one[0])):
             held = list(group)
             form, requests = held[0][0], [served for _, served in held]
-            if self._files is not None and self._files.schema not in (None, form.schema):
+            if self._files is not None and self._files.schema != form.schema:
                 done += self._complete()
             if self._files is None:
-                self._files, self._opened_at = OpenLogFiles(self.folder), time.monotonic()
+                self._files, self._opened_at = OpenLogFiles(self.folder, form.schema), time.monotonic()
             self._taken, self._in_files = self._taken - len(requests), self._in_files + len(requests)
             for rows in make_rows(form, requests, self._files.reject):
                 self._files.write(rows)

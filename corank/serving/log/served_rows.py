@@ -23,6 +23,8 @@ LARGEST_BYTES = 64 * 2**20
 FIRST = -62_135_596_800_000
 """The year 1, ms since 1970 UTC."""
 
+_NOTHING: dict[str, Any] = {}
+
 Reject = Callable[[ServedRequest, str], None]
 """Receives a request that has no rows, and why."""
 
@@ -36,8 +38,8 @@ class _Decoded:
     columns: dict[str, Any]
     """Of the user and the context."""
     ids: list[Any]
-    given: list[dict[str, Any]]
-    """The columns given with each ranked candidate: (n,), or empty if the log needs none."""
+    rows: list[dict[str, Any]]
+    """The columns given with each ranked candidate: (n,), or empty if there are none."""
     bytes: int
     """Size of the columns, repeated on each row."""
 
@@ -46,25 +48,28 @@ class _Decoded:
         """Decode. Raises UnfitValueError for a request that cannot have rows."""
         fields = served.fields()
         unknown = set(served.unknown_ids())
-        candidates = [one if isinstance(one, dict) else {"id": one} for one in fields["candidates"]]
-        ranked = [one for one in candidates if one["id"] not in unknown]
-        if not ranked:
+        given = fields["candidates"]
+        if unknown or dict in set(map(type, given)):
+            rows = [one if isinstance(one, dict) else {"id": one} for one in given]
+            rows = [one for one in rows if one["id"] not in unknown]
+            ids = [one["id"] for one in rows]
+        else:
+            ids, rows = given, []
+        if not ids:
             raise UnfitValueError("no candidate is known, so there is no row")
         time, latest = fields["time"], now_ms() + DAY // MILLISECOND
         if not FIRST <= time <= latest:
             raise UnfitValueError(f"time: {time} ms is not between the year 1 and {format_time(latest)}")
-        given = {form.user if name == "id" else name: value for name, value in fields["user"].items()}
-        given |= fields["context"]
-        columns = {name: given.get(name) for name in form.request}
-        size = sum(_size(value) for value in columns.values()) * len(ranked)
+        query = {form.user if name == "id" else name: value for name, value in fields["user"].items()}
+        query |= fields["context"]
+        columns = {name: query.get(name) for name in form.request}
+        size = sum(_size(value) for value in columns.values()) * len(ids)
         if size > LARGEST_BYTES:
             raise UnfitValueError(
-                f"its columns, on each of {len(ranked):,} rows, take {size / 2**20:,.0f} MiB; "
+                f"its columns, on each of {len(ids):,} rows, take {size / 2**20:,.0f} MiB; "
                 f"{LARGEST_BYTES >> 20} are logged at most"
             )
-        return cls(
-            served, time, columns, [one["id"] for one in ranked], ranked if form.candidate else [], size
-        )
+        return cls(served, time, columns, ids, rows, size)
 
 
 def _size(value: Any) -> int:
@@ -109,11 +114,19 @@ def _build(form: LogFormat, batch: list[_Decoded], reject: Reject) -> Iterator[p
     step = max(1, int(BYTES / max(1, sum(one.bytes for one in batch) / len(request_of))))
     for a in range(0, len(request_of), min(step, ROWS)):
         rows = slice(a, a + min(step, ROWS))
-        index = pa.array(request_of[rows])
-        columns = {name: values.take(index) for name, values in request.items()}
+        index = pa.array(request_of[rows], pa.int32())
+        columns = {name: _repeat(values, index) for name, values in request.items()}
         columns[REQUEST] = request[REQUEST].take(pa.array(request_of[rows], mask=~first[rows]))
         columns |= {name: values[rows] for name, values in candidate.items()}
-        yield pa.Table.from_arrays([columns[name] for name in form.schema.names], schema=form.schema)
+        yield pa.table({name: columns[name] for name in form.schema.names})
+
+
+def _repeat(values: pa.Array, index: pa.Array) -> pa.Array:
+    """Repeat the values of requests on the rows of their candidates; texts are referred to, not copied."""
+    if pa.types.is_large_string(values.type):
+        coded = values.dictionary_encode()
+        return pa.DictionaryArray.from_arrays(coded.indices.take(index), coded.dictionary)
+    return values.take(index)
 
 
 def _request_columns(form: LogFormat, batch: list[_Decoded]) -> dict[str, pa.Array]:
@@ -133,15 +146,17 @@ def _request_columns(form: LogFormat, batch: list[_Decoded]) -> dict[str, pa.Arr
 
 def _candidate_columns(form: LogFormat, batch: list[_Decoded]) -> dict[str, pa.Array]:
     """The columns that differ between the candidates of a request: (C,). Raises UnfitValueError."""
-    given = [columns for one in batch for columns in one.given]
+    rows = [row for one in batch for row in one.rows or [_NOTHING] * len(one.ids)]
     found = {
-        name: column.to_array(name, [columns.get(name) for columns in given])
+        name: column.to_array(name, [row.get(name) for row in rows])
         for name, column in form.candidate.items()
     }
     ids = [id_ for one in batch for id_ in one.ids]
     found[form.item] = pa.array(ids, form.schema.field(form.item).type)
     levels = np.frombuffer(b"".join(one.served.levels for one in batch), dtype=np.uint8)
-    found[form.level] = pa.array(form.levels, TEXT).take(pa.array(levels))
+    found[form.level] = pa.DictionaryArray.from_arrays(
+        pa.array(levels.astype(np.int32)), pa.array(form.levels, TEXT)
+    )
     for n, stage in enumerate(form.stages):
         scores = np.frombuffer(b"".join(one.served.scores[n] for one in batch))
         found[f"score_{stage}"] = pa.array(scores, mask=np.isnan(scores))
