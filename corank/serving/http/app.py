@@ -19,7 +19,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from corank.core.errors import CorankError, StoreError
+from corank.core.errors import StoreError
 from corank.serving.funnel.example import make_example
 from corank.serving.funnel.stage_scorer import RUNTIME_ERRORS
 from corank.serving.http.access.audit import name_change
@@ -40,11 +40,9 @@ from corank.serving.http.schemas import decode_items, decode_request
 from corank.serving.http.serve_settings import Limits
 from corank.serving.http.service_status import ServiceStatus
 from corank.serving.http.source import StoreSource
+from corank.serving.log.log_writing import writing
 from corank.serving.log.request_log import RequestLog
 from corank.serving.store.upsert import VersionChangedError, upsert
-
-FLUSH_SECONDS = 0.25
-"""Seconds between two writes to the log of served requests."""
 
 REMEMBERED_BYTES = 2**16
 """Largest body whose request is kept to warm the next version, so that little memory is held."""
@@ -114,24 +112,12 @@ class RankingService:
     @asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[dict[str, Any]]:
         self.follower.start()
-        tasks = [asyncio.create_task(self._write_log()), asyncio.create_task(self._update_gauges())]
+        gauges = asyncio.create_task(self._update_gauges())
         gc.freeze()  # a million ids in dicts need not be visited by every collection
-        yield {POOL: ConnectionPool(self.limits)}
-        for task in tasks:
-            task.cancel()
-        if self._request_log is not None:
-            await asyncio.to_thread(self._request_log.write)
+        async with writing(self._request_log, self.follower.report, self.metrics.count_logged):
+            yield {POOL: ConnectionPool(self.limits)}
+        gauges.cancel()
         await asyncio.to_thread(self.follower.stop)
-
-    async def _write_log(self) -> None:
-        while self._request_log is not None:
-            await asyncio.sleep(FLUSH_SECONDS)
-            if self._request_log.is_due():
-                try:
-                    await asyncio.to_thread(self._request_log.flush)
-                except CorankError as error:
-                    self.follower.report(str(error))
-            self.metrics.count_logged(self._request_log.take_counts())
 
     async def _update_gauges(self) -> None:
         while True:

@@ -34,6 +34,7 @@ from corank.serving.http.process.supervisor import Supervisor
 from corank.serving.http.prometheus import MULTIPROC
 from corank.serving.http.serve_settings import ServeSettings
 from corank.serving.http.source import BundleSource, Source, StoreSource, load_first
+from corank.serving.log.log_files import make_folder
 from corank.serving.log.request_log import RequestLog
 from corank.serving.store.base import is_store
 from corank.serving.store.fetch_process import fetch_in_subprocess
@@ -162,7 +163,7 @@ def _require_writable(settings: ServeSettings) -> None:
     for option, folder in folders.items():
         if folder is not None:
             try:
-                folder.mkdir(parents=True, exist_ok=True)
+                make_folder(folder)
                 with tempfile.TemporaryFile(dir=folder) as probe:
                     probe.write(b"\0")
             except OSError as error:

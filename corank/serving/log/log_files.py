@@ -24,7 +24,7 @@ PRIVATE = 0o600
 
 
 def make_folder(folder: Path) -> None:
-    """Make the folder of a log, for its owner alone, if it is missing. Raises OSError."""
+    """Make a folder of files that only its owner may read, if it is missing. Raises OSError."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
 
