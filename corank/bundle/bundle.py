@@ -9,17 +9,18 @@ content before the newest in any case. `bundle_writer.py` writes.
 """
 
 import hashlib
+import os
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
-
-from pydantic import ValidationError
+from typing import BinaryIO, Self
 
 from corank.bundle.manifest import BundleManifest, Part, load_manifest
+from corank.bundle.part_names import MOST_PARTS
 from corank.bundle.signatures import TrustedKeys
 from corank.core.errors import BundleError
 from corank.core.locks import FolderLease
+from corank.core.untrusted_files import list_files, open_regular_file
 
 CHUNK = 1 << 22
 """Bytes of a file read at once."""
@@ -56,50 +57,79 @@ class Bundle:
         while True:
             manifest = load_manifest(path, trust)
             try:
-                return cls._open(path / manifest.content, manifest, verified)
+                return cls._open(path, manifest, verified)
             except BundleError:
                 # it may have been replaced twice since its manifest was read, and the content removed
                 if current_content(path) in (manifest.content, None):
                     raise
 
     @classmethod
-    def _open(cls, folder: Path, manifest: BundleManifest, verified: bool) -> Self:
-        lease = None
+    def _open(cls, path: Path, manifest: BundleManifest, verified: bool) -> Self:
+        lease, folder = None, path / manifest.content
         with suppress(OSError):  # a missing folder is told by its first part
             lease = FolderLease(folder)
-        for name, part in () if verified and lease else manifest.parts.items():
-            _verify(folder / name, part, manifest.model_version)
+        if not (verified and lease):
+            for name in manifest.parts:
+                _verify(path, name, manifest)
+            _refuse_others(folder, manifest)
         return cls(folder, manifest, lease)
 
 
-def _verify(path: Path, part: Part, model_version: str) -> None:
-    """Raise BundleError unless a part has the size and the checksum of the manifest."""
+def _verify(path: Path, name: str, manifest: BundleManifest) -> None:
+    """Raise BundleError unless a part is a regular file with the size and the checksum of the manifest."""
+    part, shown = manifest.parts[name], path / manifest.content / name
     try:
-        size = path.stat().st_size
-        if size == part.bytes and sha256(path) == part.sha256:
-            return
+        with open_regular_file(path, f"{manifest.content}/{name}") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size == part.bytes and _hash(file) == part.sha256:
+                return
+    except FileNotFoundError as error:
+        raise BundleError(f"{shown}: missing from the bundle ({error.strerror}); export it again") from None
     except OSError as error:
-        raise BundleError(f"{path}: missing from the bundle ({error.strerror}); export it again") from None
+        raise BundleError(
+            f"{shown}: cannot be opened as a part of the bundle ({error.strerror}); export it again"
+        ) from None
     found = f"{size} bytes in place of {part.bytes}" if size != part.bytes else "its checksum differs"
     raise BundleError(
-        f"{path}: damaged, or a part of another model version than {model_version} ({found}); export the bundle again"
+        f"{shown}: damaged, or a part of another model version than {manifest.model_version} ({found}); "
+        "export the bundle again"
     )
 
 
-def sha256(path: Path) -> str:
-    """Compute the checksum of a file, in hex."""
+def _refuse_others(content: Path, manifest: BundleManifest) -> None:
+    """Raise BundleError if a content folder holds a file that is no part: it would be read without being verified."""
+    try:
+        others = set(list_files(content, MOST_PARTS)) - set(manifest.parts)
+    except OSError as error:
+        raise BundleError(f"{content}: cannot be read ({error.strerror}); export the bundle again") from None
+    if others:
+        raise BundleError(
+            f"{content / min(others)}: no part of the bundle; remove it, or export the bundle again"
+        )
+
+
+def _hash(file: BinaryIO) -> str:
+    """Compute the checksum of an open file, in hex."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
+    while chunk := file.read(CHUNK):
+        digest.update(chunk)
     return digest.hexdigest()
+
+
+def measure_parts(folder: Path) -> dict[str, Part]:
+    """Compute size and checksum of every file of a content folder. Raises OSError."""
+    parts = {}
+    for name in sorted(list_files(folder, MOST_PARTS)):
+        with open_regular_file(folder, name) as file:
+            parts[name] = Part(bytes=os.fstat(file.fileno()).st_size, sha256=_hash(file))
+    return parts
 
 
 def current_content(path: Path) -> str | None:
     """Return the name of a bundle's content, None if there is no sound bundle."""
     try:
         return load_manifest(path).content
-    except (BundleError, ValidationError):
+    except BundleError:
         return None
 
 

@@ -3,14 +3,14 @@
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from corank.bundle.bundle import Bundle, current_content, sha256
-from corank.bundle.manifest import BundleManifest, Part, digest
+from corank.bundle.bundle import Bundle, current_content, measure_parts
+from corank.bundle.manifest import BundleManifest, Part, digest, read_manifest
 from corank.bundle.signatures import SigningKeys
 from corank.core.errors import BundleError
 from corank.core.files import PARTIAL, atomic_file, atomic_folder
@@ -52,7 +52,11 @@ class BundleWriter:
             yield cls(path, _read_pointer(path))
 
     def write(
-        self, manifest: BundleManifest, fill: Callable[[Path], None], sign: SigningKeys | None = None
+        self,
+        manifest: BundleManifest,
+        fill: Callable[[Path], None],
+        sign: SigningKeys | None = None,
+        check: Callable[[Mapping[str, Part]], None] = lambda parts: None,
     ) -> Bundle:
         """Replace the bundle's content atomically.
 
@@ -60,6 +64,7 @@ class BundleWriter:
             manifest: of the bundle; `content`, `parts`, `digest` and `signatures` are filled in here.
             fill: writes the parts into a new content folder.
             sign: keys that sign it.
+            check: raises an error if the parts that were written are not to become the bundle's.
 
         Raises:
             BundleError: the disk refuses, or the bundle is another than when it was locked; it is left as it is.
@@ -69,10 +74,8 @@ class BundleWriter:
         try:
             with atomic_folder(self.path / content) as partial:
                 fill(partial)
-                files = sorted(p for p in partial.rglob("*") if p.is_file())
-                parts = {
-                    str(p.relative_to(partial)): Part(bytes=p.stat().st_size, sha256=sha256(p)) for p in files
-                }
+                parts = measure_parts(partial)
+                check(parts)
             return self._switch(manifest.model_copy(update={"content": content, "parts": parts}), sign)
         except OSError as error:
             raise BundleError(
@@ -87,13 +90,14 @@ class BundleWriter:
         content = self.path / manifest.content
         try:
             lease = FolderLease(content)
+            published = read_manifest(plain, str(self.path / "manifest.json"), "nothing was written")
             self._refuse_changed()
             with atomic_file(self.path / "manifest.json") as pointer:
                 pointer.write_text(json.dumps(plain, indent=1), encoding="utf-8")
         except (OSError, BundleError):
             shutil.rmtree(content, ignore_errors=True)
             raise
-        bundle = Bundle(content, BundleManifest.model_validate(plain), lease)
+        bundle = Bundle(content, published, lease)
         for old in self.path.iterdir():
             if old.name not in (content.name, before) and _is_own(old):
                 remove_unread(old) if old.is_dir() else old.unlink(missing_ok=True)
@@ -112,11 +116,15 @@ class BundleWriter:
 
 
 def write_bundle(
-    path: Path, manifest: BundleManifest, fill: Callable[[Path], None], sign: SigningKeys | None = None
+    path: Path,
+    manifest: BundleManifest,
+    fill: Callable[[Path], None],
+    sign: SigningKeys | None = None,
+    check: Callable[[Mapping[str, Part]], None] = lambda parts: None,
 ) -> Bundle:
     """Write a bundle, whatever was there before. See `BundleWriter`. Raises BusyError, BundleError."""
     with BundleWriter.lock(path, "export") as writer:
-        return writer.write(manifest, fill, sign)
+        return writer.write(manifest, fill, sign, check)
 
 
 def _read_pointer(path: Path) -> bytes | None:

@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from corank.core.arrays import read_array, read_frame, read_rows, write_array, write_frame, write_rows
+from corank.core.hash_index import Keys
 from corank.core.ragged import Rows
 from corank.core.time import NEVER
 from corank.core.types import Floats, Longs
@@ -21,7 +22,6 @@ from corank.features.operand_rows import OperandRows
 from corank.features.operands import OperandNames, Operands
 from corank.features.priors import PriorSnapshots
 from corank.features.scale import to_numbers
-from corank.features.vocabulary import Keys
 
 
 @dataclass(frozen=True)

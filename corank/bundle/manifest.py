@@ -3,14 +3,19 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Self
 
-from pydantic import model_validator
+from annotated_types import Ge, Le
+from pydantic import AfterValidator, Field, model_validator
 
+from corank.bundle.part_names import MOST_PARTS, is_part_name
 from corank.bundle.signatures import Signatures, TrustedKeys, read_signatures
+from corank.bundle.stage_facts import FolderName, StageFacts
 from corank.core.errors import BundleError, ConfigError
+from corank.core.formula import Formula
 from corank.core.registry import plugin_hint
 from corank.core.settings import Settings, validate
+from corank.core.untrusted_files import parse_json, read_regular_file
 from corank.data.column_sources import Source
 from corank.data.request_columns import RequestColumns
 from corank.features.feature_kind import Feature
@@ -21,77 +26,26 @@ FORMAT = 5
 """The format that is written."""
 READABLE = (4, FORMAT)
 """Format 4 names no scorers and no plug-ins: the scorer follows from the stage model."""
-VECTOR = "vector"
-"""The item part that retrieval and the scorer `vectors` take."""
+MOST_BYTES = 1 << 24
+"""Bytes of a manifest, at most."""
 
 
-class Calibration(Settings):
-    """A calibrator: probability = σ(slope · logit + intercept)."""
-
-    slope: float
-    intercept: float
-
-
-class Attention(Settings):
-    """The history that a stage attends to, and the features of its items."""
-
-    history: str
-    features: list[str]
+def _part_name(name: str) -> str:
+    if not is_part_name(name):
+        raise ValueError(f"no part of a bundle is called {name[:200]!r}")
+    return name
 
 
-class StageFacts(Settings):
-    """What serving must know of a stage, besides its graphs."""
-
-    name: str
-    model: str
-    """The stage model that was trained, for people: serving goes by what follows."""
-    scorer: str
-    """The online scorer that runs the stage (`corank.serving.funnel.stage_scorer`)."""
-    cuts: list[str] = []
-    """The levels of the log whose candidates the stage cuts."""
-    keep: int
-    min_score: float | None = None
-    deadline_ms: float | None = None
-    labels: list[str]
-    value: str
-    calibrators: dict[str, Calibration]
-    tables: str
-    """The set of embedding tables that it reads."""
-    item_parts: dict[str, int] = {}
-    """What is computed of an item ahead of requests, by the graph `STAGE.item.onnx`: name → width."""
-    constants: dict[str, float] = {}
-    """Numbers that the scorer needs: `scale` and `bias` of vectors, logit = scale · ⟨q, v⟩ + bias."""
-    main: str
-    """The label by which later stages see it."""
-    attended: Attention | None = None
-    from_stages: list[tuple[str, Literal["score", "rank"]]] = []
-    """Inputs from earlier stages: the logit, or the soft rank in the request."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _read_first_version(cls, value: Any) -> Any:
-        """Bring facts of the first version, whose scorer followed from the model, into today's form."""
-        if not isinstance(value, dict) or "scorer" in value:
-            return value
-        facts = dict(value)
-        width, scale, bias = (facts.pop(key, None) for key in ("width", "scale", "bias"))
-        facts["scorer"] = "graph" if width is None else "vectors"
-        if width is not None:
-            facts |= {"item_parts": {VECTOR: width}, "constants": {"scale": scale, "bias": bias}}
-        seen = facts.get("from_stages", [])
-        return facts | {"from_stages": [(s, "rank" if what == "place" else what) for s, what in seen]}
-
-    @property
-    def vector_width(self) -> int | None:
-        """The width of its item vectors, None if it has none."""
-        return self.item_parts.get(VECTOR)
+PartName = Annotated[str, AfterValidator(_part_name)]
+Milliseconds = Annotated[int, Ge(-(2**63)), Le(2**63 - 1)]
+"""A time, ms UTC."""
 
 
 class Part(Settings):
     """Size and checksum of a file."""
 
-    bytes: int
-    sha256: str
+    bytes: Annotated[int, Ge(0), Le(2**50)]
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
 class BundleManifest(Settings):
@@ -99,11 +53,11 @@ class BundleManifest(Settings):
 
     format: int
     name: str
-    model_version: str
+    model_version: FolderName
     """Hash of weights, encoders, calibrators and schema: two bundles that share it score alike."""
-    items_seq: int
+    items_seq: Annotated[int, Ge(0), Le(2**62)]
     """Counts changes of the items of one model version."""
-    content: str
+    content: FolderName
     """The name of the content folder."""
     data: DataSettings
     """The settings of the log, by which newer logs are read."""
@@ -111,9 +65,9 @@ class BundleManifest(Settings):
     stages: list[StageFacts]
     sources: dict[str, Source]
     """The table that each feature of a column was read from."""
-    priors: dict[str, int]
+    priors: dict[str, Milliseconds]
     """Prior → the time of its snapshot, ms UTC."""
-    items_at: int
+    items_at: Milliseconds
     """When the table of items was last changed, ms UTC: later changes are not in the records."""
     item_columns: list[str]
     """Those of the data's `columns` that are of the items; the others come with a request."""
@@ -121,7 +75,7 @@ class BundleManifest(Settings):
     """What ids of users are; None in bundles of before it was noted."""
     plugins: list[str] = []
     """The plug-ins of the config, named in errors about parts that are not known here. They are never imported."""
-    parts: dict[str, Part]
+    parts: dict[PartName, Part] = Field(max_length=MOST_PARTS)
     digest: str = ""
     """Of the manifest itself, with this field empty and without signatures."""
     signatures: Signatures = []
@@ -134,6 +88,41 @@ class BundleManifest(Settings):
         if isinstance(value, dict) and value.get("format") in READABLE:
             return value | {"format": FORMAT}
         return value
+
+    @model_validator(mode="after")
+    def _check_whole(self) -> Self:
+        """Refuse facts that contradict each other. Raises ConfigError, ValueError."""
+        schema = self.declared
+        schema.check_data(self.data)
+        if set(self.priors) != set(schema.priors()):
+            raise ValueError(f"priors: expected a time for each of {', '.join(schema.priors()) or 'none'}")
+        if absent := set(schema.columns()) - set(self.sources):
+            raise ValueError(f"sources: no table for feature '{min(absent)}'")
+        if odd := set(self.item_columns) - set(self.data.columns):
+            raise ValueError(f"item_columns: '{min(odd)}' is none of data.columns")
+        for n, stage in enumerate(self.stages):
+            try:
+                self._check_stage(schema, stage, {earlier.name for earlier in self.stages[:n]})
+            except ValueError as error:
+                raise ValueError(f"stages.{n}.{error}") from None
+        return self
+
+    def _check_stage(self, schema: Schema, stage: StageFacts, earlier: set[str]) -> None:
+        """Raise ValueError if a stage does not fit the features and the stages before it."""
+        if stage.name in earlier:
+            raise ValueError(f"name: two stages are called '{stage.name}'")
+        if unknown := {name for name, _ in stage.from_stages} - earlier:
+            raise ValueError(f"from_stages: '{min(unknown)}' is no earlier stage")
+        if stage.attended is not None:
+            items = set(schema.row_features("item")) & set(schema.embedded())
+            if stage.attended.history not in schema.histories():
+                raise ValueError(f"attended.history: no history '{stage.attended.history}'")
+            if odd := set(stage.attended.features) - items:
+                raise ValueError(f"attended.features: '{min(odd)}' is no embedded item feature")
+        try:
+            Formula.parse(stage.value, [*stage.labels, *self.data.columns])
+        except ValueError as error:
+            raise ValueError(f"value: {error}") from None
 
     @property
     def declared(self) -> Schema:
@@ -182,7 +171,7 @@ def load_manifest(path: Path, trust: TrustedKeys | None = None) -> BundleManifes
     """
     file = path / "manifest.json"
     try:
-        held = json.loads(file.read_bytes())
+        held = parse_json(read_regular_file(path, file.name, MOST_BYTES))
     except FileNotFoundError:
         raise BundleError(
             f"{path}: not a bundle (it has no manifest.json); `corank export` makes one"
@@ -196,6 +185,8 @@ def load_manifest(path: Path, trust: TrustedKeys | None = None) -> BundleManifes
     manifest = read_manifest(held, str(file), "export the bundle again")
     if manifest.digest != digest(held):
         raise BundleError(f"{file}: altered since it was written; export the bundle again")
+    if not manifest.content:
+        raise BundleError(f"{file}: content: expected the name of a folder; export the bundle again")
     return manifest
 
 

@@ -3,10 +3,13 @@
 They are files of folders: `atomic_folder` forces them to disk when the folder is complete.
 """
 
+import math
+import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import polars as pl
@@ -19,6 +22,16 @@ from corank.core.ragged import Ragged, Rows
 from corank.core.types import Ints
 
 Append = Callable[[NDArray[Any]], None]
+
+_LONGEST_HEADER = 512
+"""Bytes of the header of an npy file, at most: shapes are short, and no type has fields."""
+_HEADER = re.compile(
+    rb"(?P<magic>\x93NUMPY\x01\x00(?P<length>..))"
+    rb"\{'descr': '(?P<type>\|[biu]1|<[iuf][248])', 'fortran_order': False, "
+    rb"'shape': \((?P<shape>|\d{1,18},|\d{1,18}(, \d{1,18})+)\), \} *\n",
+    re.DOTALL,
+)
+"""The header of an npy file as numpy writes it: a pattern, since numpy itself reads it by Python's parser."""
 
 
 @contextmanager
@@ -46,12 +59,52 @@ def write_array(path: Path, array: NDArray[Any]) -> None:
         append(array)
 
 
-def read_array(path: Path) -> NDArray[Any]:
-    """Memory-map an npy file, read-only. Raises DataError if it is missing or truncated."""
+def read_array(
+    path: Path, dtype: DTypeLike | None = None, shape: tuple[int | None, ...] | None = None
+) -> NDArray[Any]:
+    """Memory-map an npy file, read-only.
+
+    Only what `write_array` writes is read: no objects, no records, and a size that the header tells.
+
+    Args:
+        path: the file.
+        dtype: the type that it must have; any if None.
+        shape: the shape that it must have, None for a dimension of any size; any if None.
+
+    Raises:
+        DataError: the file is missing, damaged, or of another type or shape.
+    """
     try:
-        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-    except (OSError, ValueError, EOFError) as error:
+        with path.open("rb") as file:
+            array = _map_array(file)
+    except (OSError, ValueError) as error:
         raise DataError(f"{path}: damaged: {error}") from None
+    if dtype is not None and array.dtype != np.dtype(dtype):
+        raise DataError(f"{path}: expected {np.dtype(dtype)}; found {array.dtype}")
+    if shape is not None and not _fits(array.shape, shape):
+        expected = ", ".join("any" if size is None else f"{size:,}" for size in shape)
+        raise DataError(f"{path}: expected the shape ({expected}); found {array.shape}")
+    return array
+
+
+def _fits(found: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
+    same = (want is None or have == want for have, want in zip(found, expected, strict=False))
+    return len(found) == len(expected) and all(same)
+
+
+def _map_array(file: BinaryIO) -> NDArray[Any]:
+    """Map the array of an open npy file. Raises OSError, ValueError."""
+    start = file.read(_LONGEST_HEADER)
+    header = _HEADER.match(start)
+    if header is None:
+        raise ValueError("its header is not one that `write_array` writes")
+    length = int.from_bytes(header["length"], "little")
+    shape = tuple(int(size) for size in header["shape"].split(b",") if size.strip())
+    dtype, offset = np.dtype(header["type"].decode()), len(header["magic"]) + length
+    size, expected = os.fstat(file.fileno()).st_size, offset + math.prod(shape) * dtype.itemsize
+    if size != expected or header.end() != offset:
+        raise ValueError(f"{size:,} bytes in place of the {expected:,} that its header tells")
+    return np.asarray(np.memmap(file, dtype, "r", offset, shape))
 
 
 def write_frame(path: Path, frame: pl.DataFrame) -> None:
@@ -72,6 +125,28 @@ def read_frame(path: Path) -> pl.DataFrame:
     frame = pl.from_arrow(map_table(path))
     assert isinstance(frame, pl.DataFrame)
     return frame
+
+
+def read_identifiers(path: Path, column: str) -> pl.Series:
+    """Memory-map an Arrow file of one column of distinct ids, whole numbers or text.
+
+    Raises DataError if it is missing, damaged, of another form, or has a null.
+    """
+    try:
+        with pa.memory_map(str(path)) as source:
+            table = pa.ipc.open_file(source).read_all()
+        table.validate(full=True)
+    except (pa.ArrowException, OSError, ValueError, LookupError, MemoryError) as error:
+        raise DataError(f"{path}: damaged: {error}") from None
+    types = [str(field.type) for field in table.schema]
+    if table.schema.names != [column] or types[0] not in ("int64", "large_string"):
+        found = ", ".join(f"{name!r}: {kind}" for name, kind in zip(table.schema.names, types, strict=True))
+        raise DataError(
+            f"{path}: expected one column '{column}' of int64 or large_string; found {found[:300]}"
+        )
+    if table.column(0).null_count:
+        raise DataError(f"{path}: {table.column(0).null_count:,} of its ids are null")
+    return pl.Series(column, table.column(0))
 
 
 def write_ragged(folder: Path, n: int, lists: Ragged) -> None:

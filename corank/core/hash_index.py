@@ -1,19 +1,23 @@
-"""Whole numbers → their positions, by a hash table of open addressing: 5 times as fast as search among a million.
+"""Ids → their positions: whole numbers by a hash table of open addressing, 5 times as fast as search among a million.
 
 Letters: N keys · M looked up.
 """
 
 from dataclasses import dataclass
-from typing import Self
+from functools import cached_property
+from typing import Any, Self
 
 import numpy as np
+import polars as pl
 
-from corank.core.types import Hashes, Ints, Longs
+from corank.core.types import Hashes, Ints, Longs, Mask
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # Fibonacci hashing: Knuth, The Art of Computer Programming 3, 6.4
 
 BLOCK = 32_768
 """Keys inserted at once: numpy holds the interpreter lock meanwhile, and another thread may be serving."""
+FEW = 1024
+"""Up to so many texts are looked up in a dict, which takes microseconds; more in a sorted column."""
 
 
 @dataclass(frozen=True)
@@ -56,3 +60,54 @@ def _first(keys: Longs, slots: int) -> Longs:
     """Return the slot at which each key's search begins."""
     hashed: Hashes = keys.astype(np.int64, copy=False).view(np.uint64) * _GOLDEN
     return (hashed >> np.uint64(64 - (slots.bit_length() - 1))).astype(np.int64)
+
+
+def null_mask(values: pl.Series) -> Mask:
+    """Where values are null: (N,)."""
+    mask: Mask = values.to_arrow().is_null().to_numpy(zero_copy_only=False)
+    return mask
+
+
+def fill_nulls(values: pl.Series) -> Longs:
+    """Whole numbers, a 0 for each null. By way of Arrow, since a polars expression costs 0.1 ms."""
+    filled: Longs = (values.to_arrow().fill_null(0) if values.null_count() else values).to_numpy()
+    return filled
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Distinct values, ascending."""
+
+    values: pl.Series
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @cached_property
+    def _lookup(self) -> HashIndex:
+        return HashIndex.build(self.values.to_numpy())
+
+    @cached_property
+    def _index_of(self) -> dict[Any, int]:
+        return {value: n for n, value in enumerate(self.values.to_list())}
+
+    def find(self, values: pl.Series) -> Longs:
+        """Find the index of each value, -1 for one that is not here and for null: (N,). Types must agree."""
+        if not len(self) or values.null_count() == len(values):
+            return np.full(len(values), -1)
+        if values.dtype != self.values.dtype:
+            raise TypeError(f"{values.dtype} looked up among {self.values.dtype}")
+        if values.dtype == pl.String and len(values) <= FEW:
+            indices = (self._index_of.get(value, -1) for value in values.to_list())
+            return np.fromiter(indices, np.int64, len(values))
+        if values.dtype == pl.String:
+            index = self.values.search_sorted(values.fill_null("")).to_numpy().astype(np.int64)
+            index = np.minimum(index, len(self) - 1)
+            same = (self.values.gather(index) == values).fill_null(False).to_numpy()
+            return np.where(same, index, -1)
+        index = self.find_numbers(fill_nulls(values))
+        return np.where(null_mask(values), -1, index) if values.null_count() else index
+
+    def find_numbers(self, wanted: Longs) -> Longs:
+        """Find the index of whole numbers, as `find` does: (N,)."""
+        return self._lookup.find(wanted)

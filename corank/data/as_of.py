@@ -8,13 +8,13 @@ import numpy as np
 import polars as pl
 
 from corank.core.errors import DataError
+from corank.core.hash_index import Keys
 from corank.core.ordering import bisect_ranges
 from corank.core.time import NEVER
 from corank.core.types import Index, Longs
 from corank.data.tables import VALID_FROM, Table
 from corank.data.validate import check_numbers
 from corank.features.row_columns import FROM, ID, ROW
-from corank.features.vocabulary import Keys
 
 
 def newest_rows(rows: pl.DataFrame) -> pl.DataFrame:

@@ -9,15 +9,19 @@ from typing import Any, Self
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from corank.core.errors import DataError
 from corank.core.ragged import Ragged, Rows
 from corank.core.types import Doubles, Hashes
+from corank.core.untrusted_files import is_plain_name, parse_json, read_regular_file
 from corank.features.encoding import Column, Encoded, Encoder
-from corank.features.feature_kind import FeatureKind
 from corank.features.schema import Placement, RowFeatures, Schema
+
+FILE = "encoders.json"
+"""The file that names the encoder of each feature."""
+MOST_BYTES = 1 << 28
+"""Bytes of it, at most."""
 
 
 def assemble_rows(features: RowFeatures, columns: Mapping[str, Encoded], count: int) -> Rows:
@@ -89,21 +93,44 @@ class Encoders:
         plain: dict[str, Any] = {}
         for n, (name, encoder) in enumerate(self.fitted.items()):
             plain[name] = {"is": type(encoder).__name__.lower(), **encoder.dump(folder, n)}
-        (folder / "encoders.json").write_bytes(json.dumps(plain, indent=1).encode())
+        (folder / FILE).write_bytes(json.dumps(plain, indent=1).encode())
 
     @classmethod
     def load(cls, folder: Path, schema: Schema) -> Self:
         """Read what `save` wrote. Raises DataError if a part is missing or damaged."""
         try:
-            plain = json.loads((folder / "encoders.json").read_bytes())
-            return cls(schema, {name: _load(folder, schema.features[name], **f) for name, f in plain.items()})
-        except (OSError, ValueError, TypeError, KeyError, pa.ArrowException) as error:
+            plain = parse_json(read_regular_file(folder, FILE, MOST_BYTES))
+        except (OSError, ValueError) as error:
             raise DataError(f"{folder}: encoders cannot be read: {error}") from None
+        if not isinstance(plain, dict):
+            raise DataError(f"{folder}: encoders cannot be read: expected a mapping; found {plain!r:.100}")
+        loaded = cls(schema, {name: _load(folder, schema, name, fields) for name, fields in plain.items()})
+        for name, feature in schema.features.items():
+            own = feature.as_column is not None or feature.as_derived is not None
+            if feature.encoders and own and name not in loaded.fitted:
+                raise DataError(f"{folder}: encoders cannot be read: {name}: has none")
+        return loaded
 
 
-def _load(folder: Path, feature: FeatureKind, **fields: Any) -> Encoder:
+def _load(folder: Path, schema: Schema, name: str, fields: Any) -> Encoder:
+    """Read the encoder of one feature. Raises DataError."""
+    where, feature = f"{folder}: encoders cannot be read: {name}", schema.features.get(name)
+    if feature is None or not isinstance(fields, dict):
+        raise DataError(f"{where}: {'is no feature' if feature is None else f'found {fields!r:.100}'}")
     classes = {encoder.__name__.lower(): encoder for encoder in feature.encoders}
-    return classes[fields.pop("is")].load(folder, fields)
+    kind, file = fields.get("is"), fields.get("file", FILE)
+    if not isinstance(kind, str) or kind not in classes:
+        raise DataError(f"{where}: expected one of {', '.join(classes)}; found {kind!r:.100}")
+    if not is_plain_name(file):
+        raise DataError(f"{where}: expected the name of a file in this folder; found {file!r:.100}")
+    try:
+        encoder = classes[kind].load(folder, {key: value for key, value in fields.items() if key != "is"})
+        encoder.check()
+    except (DataError, ValueError, TypeError, LookupError, OverflowError) as error:
+        raise DataError(f"{where}: {error}") from None
+    if bool(encoder.size) != (feature.storage != "number"):
+        raise DataError(f"{where}: {kind} does not fit a feature of kind {feature.kind}")
+    return encoder
 
 
 def hashes_to_series(values: NDArray[Any]) -> pl.Series:

@@ -37,6 +37,14 @@ class Encoder:
         """Type of the raw values in a table; None if it is not known."""
         return pl.Float64()
 
+    @property
+    def limits(self) -> tuple[float, float] | None:
+        """The numbers beyond which it clips; None if it clips nothing."""
+        return None
+
+    def check(self) -> None:
+        """Raise ValueError if the state is none that training gives: it was read from a file that may be altered."""
+
     def sample(self, rng: np.random.Generator, count: int) -> list[Any]:
         """Draw raw values that training knew; none if the encoder does not keep them."""
         return []

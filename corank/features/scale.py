@@ -1,7 +1,8 @@
 """Encoders of numbers: scaled to about unit size, or cut into buckets. A null is a NaN here."""
 
-from dataclasses import dataclass
-from typing import Any, Literal, Self
+import math
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import polars as pl
@@ -36,6 +37,15 @@ def to_numbers(values: pl.Series, name: str) -> Doubles:
     return array
 
 
+def is_ascending(values: object) -> bool:
+    """Whether a value is an array of finite numbers, each above the one before."""
+    return (
+        isinstance(values, np.ndarray)
+        and values.ndim == 1
+        and bool(np.isfinite(values).all() and (np.diff(values) > 0).all())
+    )
+
+
 @dataclass(frozen=True)
 class Bucket(Encoder):
     """Buckets between ascending edges: code FIRST_KNOWN + the number of edges at or below a number."""
@@ -60,6 +70,11 @@ class Bucket(Encoder):
         codes[np.isnan(values)] = MISSING
         return codes
 
+    def check(self) -> None:
+        """Raise ValueError unless the edges are finite and ascending."""
+        if not is_ascending(self.edges):
+            raise ValueError("expected finite edges, ascending")
+
     def sample(self, rng: np.random.Generator, count: int) -> list[Any]:
         """Draw some of the edges."""
         return choose(self.edges.tolist(), rng, count)
@@ -76,6 +91,9 @@ class Scale(Encoder):
 
     none: x · standard: (x − mean) / std · log: y = sign(x)·log(1 + |x|), then standard
     · quantile: (p − ½)·√12 for the share p of training values below x (uniform: mean 0, variance 1).
+
+    With `low` and `high` a number outside of them is clipped: a network says nothing sensible of what it never saw, and
+    a far number would drown all others.
     """
 
     form: Scaling
@@ -83,6 +101,10 @@ class Scale(Encoder):
     std: float = 1.0
     knots: Doubles | None = None
     shares: Doubles | None = None
+    low: float | None = None
+    """The least training value; None if nothing is clipped, as by encoders that an older corank fitted."""
+    high: float | None = None
+    """The greatest."""
 
     @classmethod
     def fit(cls, values: TrainingValues, form: Scaling) -> Self:
@@ -90,6 +112,11 @@ class Scale(Encoder):
         if form == "quantile":
             return cls.from_sample(to_numbers(values.sample(), values.name))
         return cls(form) if form == "none" else cls.from_moments(form, *values.moments(log=form == "log"))
+
+    def clip_to(self, values: TrainingValues) -> Self:
+        """Clip to the range of training values; if there is none, every number becomes that of a missing one."""
+        low, high = values.bounds()
+        return replace(self, low=self.mean if low is None else low, high=self.mean if high is None else high)
 
     @classmethod
     def from_moments(cls, form: Literal["standard", "log"], mean: float | None, std: float | None) -> Self:
@@ -106,8 +133,38 @@ class Scale(Encoder):
         shares = np.bincount(index, weights=share) / np.bincount(index)
         return cls("quantile", knots=knots, shares=shares)
 
+    @property
+    def limits(self) -> tuple[float, float] | None:
+        """The range of training values, if numbers are clipped to it."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
+    def check(self) -> None:
+        """Raise ValueError unless form, moments, quantiles and range fit together."""
+        numbers = [self.mean, self.std, *(self.limits or (0.0, 0.0))]
+        if self.form not in get_args(Scaling) or (self.low is None) != (self.high is None):
+            raise ValueError(
+                f"expected a form and a range; found {self.form!r:.100}, {self.low}, {self.high}"
+            )
+        if not all(type(number) in (int, float) and math.isfinite(number) for number in numbers):
+            raise ValueError(f"expected finite numbers; found {numbers!r:.100}")
+        if not (self.std > 0 and numbers[2] <= numbers[3]):
+            raise ValueError(f"expected a deviation above 0 and an ascending range; found {numbers!r:.100}")
+        if self.form == "quantile" or self.knots is not None or self.shares is not None:
+            self._check_quantiles()
+
+    def _check_quantiles(self) -> None:
+        knots, shares = self.knots, self.shares
+        if knots is None or not is_ascending(knots) or not len(knots):
+            raise ValueError("expected finite knots, ascending")
+        if not isinstance(shares, np.ndarray) or shares.shape != knots.shape or np.isnan(shares).any():
+            raise ValueError("expected a share of each knot")
+        if self.form != "quantile" or shares.min() < 0 or shares.max() > 1:
+            raise ValueError("expected shares between 0 and 1, of quantiles alone")
+
     def scale(self, values: Doubles) -> Floats:
-        """Scale numbers; missing ones become 0, the scaled mean: (N,)."""
+        """Clip and scale numbers; missing ones become 0, the scaled mean: (N,)."""
+        if self.limits is not None:
+            values = np.minimum(np.maximum(values, self.limits[0]), self.limits[1])
         if self.knots is not None and self.shares is not None:
             values = (np.interp(values, self.knots, self.shares) - 0.5) * np.sqrt(12)
         elif self.form == "log":

@@ -44,6 +44,14 @@ class TrainingValues:
             known = known.with_row_index("row").filter(drawn).select("value")
         return self.collect(known)["value"]
 
+    def bounds(self) -> tuple[float | None, float | None]:
+        """The least and the greatest value; None if there is none."""
+        value = pl.col("value").cast(pl.Float64)
+        low, high = self.collect(self.frame.select(value.min().alias("low"), value.max().alias("high"))).row(
+            0
+        )
+        return (0.0, 0.0) if low is None else (low, high)
+
     def moments(self, log: bool = False) -> tuple[float | None, float | None]:
         """Mean and standard deviation of x, or of sign(x)·log(1 + |x|); None if there is no value."""
         value = pl.col("value").cast(pl.Float64)

@@ -15,15 +15,15 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from corank.core.arrays import read_frame, write_frame
+from corank.core.arrays import read_identifiers, write_frame
 from corank.core.errors import DataError
-from corank.core.hash_index import HashIndex
+from corank.core.hash_index import FEW, Keys, fill_nulls, null_mask
 from corank.core.types import Hashes, Ints, Longs
 from corank.features.encoding import FIRST_KNOWN, MISSING, UNKNOWN, Encoder, choose
 from corank.features.training_values import TrainingValues
 
-FEW = 1024
-"""Up to so many texts are looked up in a dict, which takes microseconds; more in a sorted column."""
+MOST_ROWS = 2**31 - FIRST_KNOWN
+"""Rows that a hash may have: codes are 32 bits wide."""
 
 
 def to_identifiers(values: pl.Series, name: str) -> pl.Series:
@@ -50,57 +50,6 @@ def to_identifiers(values: pl.Series, name: str) -> pl.Series:
 def _example(values: pl.Series) -> str:
     first = values.drop_nulls().head(1).to_list()
     return f"{first[0]!r} ({values.dtype})" if first else str(values.dtype)
-
-
-def null_mask(values: pl.Series) -> NDArray[np.bool_]:
-    """Where values are null: (N,)."""
-    mask: NDArray[np.bool_] = values.to_arrow().is_null().to_numpy(zero_copy_only=False)
-    return mask
-
-
-def _filled(values: pl.Series) -> Longs:
-    """Whole numbers, a 0 for each null. By way of Arrow, since a polars expression costs 0.1 ms."""
-    filled: Longs = (values.to_arrow().fill_null(0) if values.null_count() else values).to_numpy()
-    return filled
-
-
-@dataclass(frozen=True)
-class Keys:
-    """Distinct values, ascending."""
-
-    values: pl.Series
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    @cached_property
-    def _lookup(self) -> HashIndex:
-        return HashIndex.build(self.values.to_numpy())
-
-    @cached_property
-    def _index_of(self) -> dict[Any, int]:
-        return {value: n for n, value in enumerate(self.values.to_list())}
-
-    def find(self, values: pl.Series) -> Longs:
-        """Find the index of each value, -1 for one that is not here and for null: (N,). Types must agree."""
-        if not len(self) or values.null_count() == len(values):
-            return np.full(len(values), -1)
-        if values.dtype != self.values.dtype:
-            raise TypeError(f"{values.dtype} looked up among {self.values.dtype}")
-        if values.dtype == pl.String and len(values) <= FEW:
-            indices = (self._index_of.get(value, -1) for value in values.to_list())
-            return np.fromiter(indices, np.int64, len(values))
-        if values.dtype == pl.String:
-            index = self.values.search_sorted(values.fill_null("")).to_numpy().astype(np.int64)
-            index = np.minimum(index, len(self) - 1)
-            same = (self.values.gather(index) == values).fill_null(False).to_numpy()
-            return np.where(same, index, -1)
-        index = self.find_numbers(_filled(values))
-        return np.where(null_mask(values), -1, index) if values.null_count() else index
-
-    def find_numbers(self, wanted: Longs) -> Longs:
-        """Find the index of whole numbers, as `find` does: (N,)."""
-        return self._lookup.find(wanted)
 
 
 @dataclass(frozen=True)
@@ -149,7 +98,12 @@ class Vocabulary(Encoder):
     @classmethod
     def load(cls, folder: Path, fields: dict[str, Any]) -> Self:
         """Read what `dump` wrote."""
-        return cls(read_frame(folder / fields["file"])["value"])
+        return cls(read_identifiers(folder / fields["file"], "value"))
+
+    def check(self) -> None:
+        """Raise ValueError if a value is there twice: it would have two codes."""
+        if self.values.n_unique() < len(self.values):
+            raise ValueError("a value is there twice")
 
     @cached_property
     def _order(self) -> NDArray[np.integer]:
@@ -208,6 +162,13 @@ class Hash(Encoder):
         """Text or whole numbers, as in training."""
         return pl.String() if self.text else pl.Int64()
 
+    def check(self) -> None:
+        """Raise ValueError unless `rows` is a number of rows and `text` yes or no."""
+        if type(self.rows) is not int or not 0 < self.rows < MOST_ROWS or type(self.text) is not bool:
+            raise ValueError(
+                f"expected rows of a table, and whether it is of text; found {vars(self)!r:.100}"
+            )
+
     def codes(self, values: pl.Series, name: str) -> Ints:
         """Codes of values: (N,). Raises DataError for text where numbers were hashed in training, and the reverse."""
         values = to_identifiers(values, name)
@@ -215,7 +176,7 @@ class Hash(Encoder):
             return np.zeros(len(values), dtype=np.int32)
         if (values.dtype == pl.String) != self.text:
             raise wrong_type(values, self.text, name)
-        hashed = _blake(values) if self.text else splitmix64(_filled(values).view(np.uint64))
+        hashed = _blake(values) if self.text else splitmix64(fill_nulls(values).view(np.uint64))
         codes = self._codes(hashed)
         if values.null_count():
             codes[null_mask(values)] = MISSING
@@ -254,7 +215,7 @@ def hash_values(values: pl.Series, name: str) -> Hashes:
     nulls = values.null_count()
     if nulls == len(values):
         return np.zeros(len(values), dtype=np.uint64)
-    hashed = _blake(values) if values.dtype == pl.String else splitmix64(_filled(values).view(np.uint64))
+    hashed = _blake(values) if values.dtype == pl.String else splitmix64(fill_nulls(values).view(np.uint64))
     hashed[hashed == 0] = 1
     if nulls:
         hashed[null_mask(values)] = 0

@@ -16,15 +16,16 @@ from corank.bundle.bundle import Bundle, next_items_seq
 from corank.bundle.bundle_writer import BundleWriter
 from corank.bundle.item_records import ItemRecords
 from corank.bundle.item_vectors import ItemTowers, save_vectors
-from corank.bundle.manifest import FORMAT, Attention, BundleManifest, Calibration, StageFacts
+from corank.bundle.manifest import FORMAT, BundleManifest
 from corank.bundle.retrieval import sample_queries, write_retrieval
 from corank.bundle.signatures import SigningKeys
+from corank.bundle.stage_facts import Attention, Calibration, StageFacts
 from corank.core.arrays import write_array
 from corank.core.calibration import Platt
+from corank.core.hash_index import Keys
 from corank.data.dataset import PackedDataset, prior_folder
 from corank.evaluation.stage_order import Calibrators
 from corank.features.priors import PriorSnapshots
-from corank.features.vocabulary import Keys
 from corank.models.embedding import Tables
 from corank.models.joint import JointModel
 from corank.training.config import Config

@@ -1,6 +1,6 @@
 """What a bundle records of a stage, and records of the first version."""
 
-from corank.bundle.manifest import StageFacts
+from corank.bundle.stage_facts import StageFacts
 
 FIRST_VERSION = {
     "cuts": ["retrieved"],

@@ -26,8 +26,8 @@ class NumberFeature(ColumnFeature):
         return None if is_number(dtype) else f"numbers, as features.{name} is of kind number"
 
     def fit(self, values: TrainingValues) -> Encoder:
-        """Learn the scale."""
-        return Scale.fit(values, self.scale)
+        """Learn the scale, and the range that numbers are clipped to."""
+        return Scale.fit(values, self.scale).clip_to(values)
 
     def encode(self, encoder: Encoder | None, values: pl.Series, name: str) -> Encoded:
         """Scaled numbers (N,)."""

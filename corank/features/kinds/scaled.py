@@ -88,6 +88,11 @@ class ArithmeticFeature(ScaledFeature, CrossFeature, ABC):
         """Two numbers."""
         return [{"number"}, {"number"}]
 
+    def fit(self, values: TrainingValues) -> Encoder:
+        """Learn the edges of the buckets, or the scale and the range that results are clipped to."""
+        fitted = super().fit(values)
+        return fitted.clip_to(values) if isinstance(fitted, Scale) else fitted
+
     def derive(self, operands: OperandRows, when: PointInTime) -> Doubles:
         """The result, NaN where it is not finite: (N,)."""
         first, second = (operands.number(name) for name in self.of)

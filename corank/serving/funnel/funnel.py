@@ -18,9 +18,10 @@ from corank.bundle.bundle import Bundle
 from corank.bundle.content import read_snapshots, read_vectors
 from corank.bundle.item_layers import ItemLayer, LayeredItems
 from corank.bundle.item_records import ItemRecords
-from corank.bundle.manifest import BundleManifest, StageFacts
+from corank.bundle.manifest import BundleManifest
 from corank.bundle.retrieval import Retrieval
 from corank.bundle.signatures import TrustedKeys
+from corank.bundle.stage_facts import StageFacts
 from corank.core.calibration import Platt
 from corank.core.errors import BundleError, DataError, RequestError
 from corank.core.formula import Formula

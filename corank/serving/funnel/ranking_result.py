@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from corank.bundle.manifest import BundleManifest, StageFacts
+from corank.bundle.manifest import BundleManifest
+from corank.bundle.stage_facts import StageFacts
 from corank.core.ordering import top_k
 from corank.core.types import Longs, Numbers
 from corank.serving.funnel.request import Request

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from corank.bundle.content import read_tables
-from corank.bundle.manifest import BundleManifest, StageFacts
+from corank.bundle.manifest import BundleManifest
+from corank.bundle.stage_facts import StageFacts
 from corank.core.errors import BundleError, PluginError
 from corank.core.ordering import soft_ranks
 from corank.core.ragged import Rows

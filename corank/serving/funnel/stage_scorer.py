@@ -17,7 +17,7 @@ import numpy as np
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as runtime
 
-from corank.bundle.manifest import StageFacts
+from corank.bundle.stage_facts import StageFacts
 from corank.core.errors import BundleError, PluginError
 from corank.core.ragged import Rows
 from corank.core.registry import Registry

@@ -8,7 +8,7 @@ import fcntl
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import replace
@@ -18,9 +18,9 @@ from corank.bundle.bundle import Bundle
 from corank.bundle.bundle_writer import write_bundle
 from corank.bundle.item_layers import ItemLayer, LayeredItems
 from corank.bundle.item_vectors import save_vectors
-from corank.bundle.manifest import BundleManifest
-from corank.core.arrays import read_frame
-from corank.core.errors import BundleError, StoreError
+from corank.bundle.manifest import BundleManifest, Part
+from corank.core.arrays import read_identifiers
+from corank.core.errors import BundleError, DataError, StoreError
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import Store
 from corank.serving.store.go_live import changed_records
@@ -53,13 +53,25 @@ def fetch_bundle(store: Store, version: str, cache: Path, verified: bool = False
 
     Raises StoreError, BundleError.
     """
+    if not VERSION.fullmatch(version):
+        raise StoreError(
+            f"{store.address}: {version[:200]!r} is no name of a version; publish a bundle again"
+        )
     path = cache / version
     with _locked(cache, f".{version}.lock"):
+        if path.is_symlink():
+            raise BundleError(f"{path}: a link, and bundles are written into the cache alone; remove it")
         try:
             bundle = Bundle.open(path, verified)
         except BundleError:
             manifest = read_stored_manifest(store, version)
-            bundle = write_bundle(path, manifest, lambda folder: _fill(folder, store, version, manifest))
+            _require_space(cache, version, manifest)
+            bundle = write_bundle(
+                path,
+                manifest,
+                lambda folder: _fill(folder, store, version, manifest),
+                check=lambda parts: _require_published(store, version, manifest, parts),
+            )
         _remove_old(path)
     # `write_bundle` named the content itself; the store's name counts
     return replace(bundle, manifest=bundle.manifest.model_copy(update={"content": version}))
@@ -70,7 +82,7 @@ def _locked(folder: Path, name: str) -> Iterator[None]:
     """Hold a lock, which one process at a time can; a signal that ends the process releases it. Raises BundleError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / name).open("w")
+        file = os.fdopen(os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), "w")
     except OSError as error:
         raise BundleError(f"{folder}: bundles cannot be kept there: {error}") from None
     with file:
@@ -88,20 +100,49 @@ def _remove_old(path: Path) -> None:
             shutil.rmtree(old, ignore_errors=True)
 
 
+def _require_space(cache: Path, version: str, manifest: BundleManifest) -> None:
+    """Raise BundleError unless the disk of a cache has room for a version: its manifest tells the size."""
+    needed, free = sum(part.bytes for part in manifest.parts.values()), shutil.disk_usage(cache).free
+    if needed > free:
+        raise BundleError(
+            f"{cache}: {version} needs {needed:,} bytes, and {free:,} are free; make room, or name another --cache"
+        )
+
+
+def _require_published(
+    store: Store, version: str, manifest: BundleManifest, parts: Mapping[str, Part]
+) -> None:
+    """Raise DamagedError unless the parts that were fetched are, byte for byte, those that were published."""
+    if parts != manifest.parts:
+        published = manifest.parts.items()
+        odd = min(name for name, _ in parts.items() ^ published)
+        raise DamagedError(f"{store.address}: {odd} of {version} is not as published; publish it again")
+
+
 def _fill(folder: Path, store: Store, version: str, manifest: BundleManifest) -> None:
-    for part, facts in manifest.parts.items():
-        if is_stored_part(part):
-            (folder / part).parent.mkdir(parents=True, exist_ok=True)
-            with (folder / part).open("wb") as file:
-                file.writelines(read_chunks(store, version, part, facts))
+    if ITEM_KEYS not in manifest.parts:
+        raise DamagedError(f"{store.address}: {version} has no {ITEM_KEYS}; publish it again")
+    for part in filter(is_stored_part, manifest.parts):
+        _write_part(folder, store, version, manifest, part)
     layer = _read_items(folder, store, version, RecordFormat.from_manifest(manifest))
     layer.records.save(folder / "items")
     save_vectors(folder, layer.vectors)
+    # `save` writes ids in one batch, an export perhaps in several
+    _write_part(folder, store, version, manifest, ITEM_KEYS)
+
+
+def _write_part(folder: Path, store: Store, version: str, manifest: BundleManifest, part: str) -> None:
+    (folder / part).parent.mkdir(parents=True, exist_ok=True)
+    with (folder / part).open("wb") as file:
+        file.writelines(read_chunks(store, version, part, manifest.parts[part]))
 
 
 def _read_items(folder: Path, store: Store, version: str, form: RecordFormat) -> ItemLayer:
     """Read the records of the bundle's items in their order, block by block. Raises StoreError if one is missing."""
-    keys = to_keys(read_frame(folder / ITEM_KEYS).to_series())
+    try:
+        keys = to_keys(read_identifiers(folder / ITEM_KEYS, "item"))
+    except DataError as error:
+        raise DamagedError(f"{store.address}: {version}: {error}; publish it again") from None
     layers: list[ItemLayer] = []
     for first in range(0, len(keys), BLOCK):
         block = keys[first : first + BLOCK]

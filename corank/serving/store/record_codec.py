@@ -21,9 +21,9 @@ from corank.bundle.item_layers import ItemLayer
 from corank.bundle.item_records import ItemRecords
 from corank.bundle.manifest import BundleManifest
 from corank.core.errors import StoreError
+from corank.core.hash_index import Keys
 from corank.core.ragged import Ragged, Rows
 from corank.features.operands import OperandNames, Operands
-from corank.features.vocabulary import Keys
 
 CRC = 4
 """Bytes of the checksum."""

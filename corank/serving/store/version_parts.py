@@ -9,9 +9,18 @@ from collections.abc import Iterator
 import msgspec
 
 from corank.bundle.bundle import CHUNK, Bundle
-from corank.bundle.manifest import READABLE, BundleManifest, Part, read_manifest, refuse_format
+from corank.bundle.manifest import (
+    FORMAT,
+    MOST_BYTES,
+    READABLE,
+    BundleManifest,
+    Part,
+    read_manifest,
+    refuse_format,
+)
 from corank.core.errors import StoreError
 from corank.core.time import now_ms
+from corank.core.untrusted_files import parse_json
 from corank.serving.store.base import Store
 from corank.serving.store.live_version import StoreState
 
@@ -56,12 +65,17 @@ def verify_parts(bundle: Bundle, store: Store, version: str) -> None:
 
 
 def read_chunks(store: Store, version: str, part: str, facts: Part) -> Iterator[bytes]:
-    """Read a part of a version, chunk by chunk. Raises DamagedError, at the end, if its digest is wrong."""
+    """Read a part of a version, chunk by chunk.
+
+    Raises DamagedError for a chunk of another length than the part's size tells, and at the end if the digest is wrong.
+    """
     digest = hashlib.sha256()
-    for n in range(-(-facts.bytes // CHUNK)):
-        (chunk,) = store.get(f"parts/{version}", [f"{part}/{n}".encode()])
-        digest.update(chunk or b"")
-        yield chunk or b""
+    for first in range(0, facts.bytes, CHUNK):
+        (chunk,) = store.get(f"parts/{version}", [f"{part}/{first // CHUNK}".encode()])
+        if chunk is None or len(chunk) != min(CHUNK, facts.bytes - first):
+            raise _damaged(store, version, part)
+        digest.update(chunk)
+        yield chunk
     if digest.hexdigest() != facts.sha256:
         raise _damaged(store, version, part)
 
@@ -76,8 +90,17 @@ def read_stored_manifest(store: Store, version: str) -> BundleManifest:
     (raw,) = store.get(f"parts/{version}", [MANIFEST])
     if raw is None or hashlib.sha256(raw).hexdigest() != facts.manifest:
         raise _damaged(store, version, "the manifest")
-    plain = msgspec.json.decode(raw)
-    if plain["format"] not in READABLE:
+    if len(raw) > MOST_BYTES:
+        raise StoreError(
+            f"{store.address}: {version}: a manifest of {len(raw):,} bytes; publish a bundle again"
+        )
+    try:
+        plain = parse_json(raw)
+    except ValueError as error:
+        raise StoreError(
+            f"{store.address}: {version}: no manifest ({error}); publish a bundle again"
+        ) from None
+    if isinstance(plain, dict) and plain.get("format", FORMAT) not in READABLE:
         raise StoreError(f"{store.address}: {version}: {refuse_format(plain['format'])} and publish it")
     return read_manifest(plain, f"{store.address}: {version}", "publish the bundle again")
 

@@ -19,7 +19,7 @@ import corank
 from corank.analysis.logged_request import logged_request
 from corank.bundle.bundle import Bundle
 from corank.bundle.bundle_writer import write_bundle
-from corank.bundle.manifest import StageFacts
+from corank.bundle.stage_facts import StageFacts
 from corank.core.errors import CorankError, DataError
 from corank.core.time import now_ms
 from corank.serving.funnel.funnel import Funnel

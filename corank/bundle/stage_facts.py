@@ -1,0 +1,95 @@
+"""The facts of a stage in a bundle's manifest: what serving must know of it, besides its graphs."""
+
+from typing import Annotated, Any, Literal, Self
+
+from annotated_types import Gt, MinLen
+from pydantic import AfterValidator, AllowInfNan, Field, PositiveInt, model_validator
+
+from corank.core.settings import Settings
+from corank.core.untrusted_files import is_plain_name
+
+VECTOR = "vector"
+"""The item part that retrieval and the scorer `vectors` take."""
+
+
+def _plain(name: str) -> str:
+    """Refuse what is no name of a folder; the content of a bundle that is yet to be written has none."""
+    if name and not is_plain_name(name):
+        raise ValueError(f"expected the name of a folder, without a path; received {name[:200]!r}")
+    return name
+
+
+FolderName = Annotated[str, AfterValidator(_plain)]
+FiniteFloat = Annotated[float, AllowInfNan(False)]
+
+
+class Calibration(Settings):
+    """A calibrator: probability = σ(slope · logit + intercept)."""
+
+    slope: Annotated[FiniteFloat, Gt(0)]
+    intercept: FiniteFloat
+
+
+class Attention(Settings):
+    """The history that a stage attends to, and the features of its items."""
+
+    history: str
+    features: list[str]
+
+
+class StageFacts(Settings):
+    """What serving must know of a stage, besides its graphs."""
+
+    name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")
+    model: str
+    """The stage model that was trained, for people: serving goes by what follows."""
+    scorer: str
+    """The online scorer that runs the stage (`corank.serving.funnel.stage_scorer`)."""
+    cuts: list[str] = []
+    """The levels of the log whose candidates the stage cuts."""
+    keep: PositiveInt
+    min_score: FiniteFloat | None = None
+    deadline_ms: Annotated[FiniteFloat, Gt(0)] | None = None
+    labels: Annotated[list[str], MinLen(1)]
+    value: str
+    calibrators: dict[str, Calibration]
+    tables: FolderName
+    """The set of embedding tables that it reads."""
+    item_parts: dict[str, PositiveInt] = {}
+    """What is computed of an item ahead of requests, by the graph `STAGE.item.onnx`: name → width."""
+    constants: dict[str, FiniteFloat] = {}
+    """Numbers that the scorer needs: `scale` and `bias` of vectors, logit = scale · ⟨q, v⟩ + bias."""
+    main: str
+    """The label by which later stages see it."""
+    attended: Attention | None = None
+    from_stages: list[tuple[str, Literal["score", "rank"]]] = []
+    """Inputs from earlier stages: the logit, or the soft rank in the request."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_first_version(cls, value: Any) -> Any:
+        """Bring facts of the first version, whose scorer followed from the model, into today's form."""
+        if not isinstance(value, dict) or "scorer" in value:
+            return value
+        facts = dict(value)
+        width, scale, bias = (facts.pop(key, None) for key in ("width", "scale", "bias"))
+        facts["scorer"] = "graph" if width is None else "vectors"
+        if width is not None:
+            facts |= {"item_parts": {VECTOR: width}, "constants": {"scale": scale, "bias": bias}}
+        seen = facts.get("from_stages", [])
+        return facts | {"from_stages": [(s, "rank" if what == "place" else what) for s, what in seen]}
+
+    @model_validator(mode="after")
+    def _check_labels(self) -> Self:
+        if len(set(self.labels)) < len(self.labels):
+            raise ValueError(f"labels: one is there twice; received {', '.join(self.labels)}")
+        if self.main not in self.labels:
+            raise ValueError(f"main: '{self.main}' is none of the labels {', '.join(self.labels)}")
+        if set(self.calibrators) != set(self.labels):
+            raise ValueError(f"calibrators: expected one for each of {', '.join(self.labels)}")
+        return self
+
+    @property
+    def vector_width(self) -> int | None:
+        """The width of its item vectors, None if it has none."""
+        return self.item_parts.get(VECTOR)
