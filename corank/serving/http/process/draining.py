@@ -7,6 +7,7 @@ signal ends the process at once.
 
 import asyncio
 import fcntl
+import multiprocessing
 import os
 import signal
 import socket
@@ -68,7 +69,7 @@ class DrainingServer(uvicorn.Server):
                 and leaves SIGINT, which a terminal sends to both, and new connections to it.
         """
         super().__init__(config)
-        self.drain, self._on_alive, self._parent = drain, on_alive, os.getppid()
+        self.drain, self._on_alive = drain, on_alive
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to drain; end at once if that has begun."""
@@ -76,24 +77,29 @@ class DrainingServer(uvicorn.Server):
             return
         if self.drain.began is not None:
             os._exit(128 + sig)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Begin to drain; answers say from now on that their connection closes."""
         self.drain.begin()
+        if CLOSE not in self.config.encoded_headers:
+            self.config.encoded_headers.append(CLOSE)
+            self.server_state.default_headers = [*self.server_state.default_headers, CLOSE]
 
     async def on_tick(self, counter: int) -> bool:
         """Return whether the grace time is over."""
         if self._on_alive is not None:
             self._on_alive()
-            if os.getppid() != self._parent:
+            parent = multiprocessing.parent_process()
+            if parent is not None and os.getppid() != parent.pid:
                 self.drain.grace = 0.0
-                self.drain.begin()
-        if self.drain.began is not None and CLOSE not in self.config.encoded_headers:
-            self.config.encoded_headers.append(CLOSE)
-            self.server_state.default_headers = [*self.server_state.default_headers, CLOSE]
+                self._begin()
         await super().on_tick(counter)
         return self.drain.is_over()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept what has connected, answer what has begun, and end."""
-        self.drain.begin()
+        self._begin()
         watchdog = threading.Timer(ACCEPT_SECONDS + self.drain.limit + EXIT_SECONDS, os._exit, [1])
         watchdog.daemon = True
         watchdog.start()

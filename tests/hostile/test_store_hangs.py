@@ -1,0 +1,165 @@
+"""A Redis that hangs, stops or is slow while a service uses it: only what needs it goes without."""
+
+import asyncio
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import polars as pl
+import pytest
+
+from corank.serving.http.app import WRITERS, RankingService
+from corank.serving.http.follower import Follower
+from corank.serving.http.lookup.circuit_breaker import BAD
+from corank.serving.http.lookup.user_lookup import LIMIT, THREADS, UserLookup
+from corank.serving.http.serve_settings import Limits
+from corank.serving.http.source import StoreSource
+from corank.serving.store.base import open_store
+from corank.serving.store.live_version import USERS
+from corank.serving.store.publish import publish_bundle
+from corank.serving.store.record_codec import to_keys
+from tests.support.random_worlds import RICH
+from tests.support.redis_server import Server, redis_server
+from tests.support.service import TOKEN, running_service
+from tests.support.shared import shared_case
+
+pytestmark = [pytest.mark.store, pytest.mark.slow]
+
+STORED = {"user": {"id": 1}, "candidates": [1]}
+"""A request whose user is in the store."""
+WITHOUT = {"user": {}, "candidates": [1]}
+"""One that needs no store."""
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """A Redis with a live version and a user."""
+    with redis_server(tmp_path, keeps=True) as server:
+        with closing(open_store(server.url)) as store:
+            publish_bundle(shared_case(RICH).base / "bundle", store)
+            store.put({USERS: [(to_keys(pl.Series([1]))[0], b'{"user_0": 5.0}')]})
+        yield server
+
+
+@contextmanager
+def hanging(server: Server) -> Iterator[None]:
+    """The server stopped by SIGSTOP: connections are accepted, nothing is answered."""
+    assert server.process is not None
+    server.process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        server.process.send_signal(signal.SIGCONT)
+
+
+@asynccontextmanager
+async def client_of(server: Server, cache: Path, seconds: float) -> AsyncIterator[httpx2.AsyncClient]:
+    """A client of a service in this process, whose requests wait for a user so long."""
+    source = StoreSource(server.url, cache)
+    follower = Follower(source, every=0.05)
+    users = UserLookup(lambda: source.opened_store, seconds)
+    service = RankingService(follower, Limits(), "secret", users).app()
+    transport = httpx2.ASGITransport(app=service)
+    async with (
+        service.router.lifespan_context(service),
+        httpx2.AsyncClient(transport=transport, base_url="http://test", timeout=60) as client,
+    ):
+        yield client
+
+
+async def ask(client: httpx2.AsyncClient, body: dict[str, Any]) -> str:
+    """What is said of the user."""
+    answer = await client.post("/rank", json=body)
+    assert answer.status_code == 200
+    return str(answer.json()["user"])
+
+
+async def until_looked_up(client: httpx2.AsyncClient) -> None:
+    """Ask until users are found again, as clients do who go on."""
+    end = time.monotonic() + 30
+    while await ask(client, STORED) != "stored":
+        assert time.monotonic() < end
+        await asyncio.sleep(0.05)
+
+
+def test_requests_without_a_user_pass_those_that_wait_for_one(server: Server, tmp_path: Path) -> None:
+    async def check() -> None:
+        async with client_of(server, tmp_path / "cache", seconds=3) as client:
+            with hanging(server):
+                waiting = [asyncio.create_task(ask(client, STORED)) for _ in range(3)]
+                await asyncio.sleep(0.05)
+                assert (await client.get("/healthz")).status_code == 200
+                assert await ask(client, WITHOUT) == "given"
+                assert not any(task.done() for task in waiting)
+                assert await asyncio.gather(*waiting) == ["unavailable"] * 3
+
+    asyncio.run(check())
+
+
+def test_after_a_few_late_answers_nobody_waits_until_a_probe_succeeds(server: Server, tmp_path: Path) -> None:
+    async def check() -> None:
+        async with client_of(server, tmp_path / "cache", seconds=0.2) as client:
+            assert await ask(client, STORED) == "stored"
+            with hanging(server):
+                found = [await ask(client, STORED) for _ in range(3 * BAD)]
+                assert found == ["unavailable"] * (3 * BAD)
+                figures = (await client.get("/metrics")).text
+                assert f'corank_user_lookups_total{{outcome="late"}} {BAD:.1f}' in figures
+                assert f'corank_user_lookups_total{{outcome="skipped"}} {2 * BAD:.1f}' in figures
+                assert "corank_users_away 1.0" in figures
+                assert not (await client.get("/status")).json()["users_looked_up"]
+            await until_looked_up(client)
+            assert (await client.get("/status")).json()["users_looked_up"]
+            assert "corank_users_away 0.0" in (await client.get("/metrics")).text
+
+    asyncio.run(check())
+
+
+def test_threads_and_waiting_calls_are_bounded(server: Server, tmp_path: Path) -> None:
+    item = {"items": [{"id": 900}]}
+
+    async def check() -> None:
+        async with client_of(server, tmp_path / "cache", seconds=2) as client:
+            before = threading.active_count()
+            with hanging(server):
+                looked_up = asyncio.gather(*(ask(client, STORED) for _ in range(3 * LIMIT)))
+                writes = asyncio.gather(
+                    *(client.post("/items", json=item, headers=TOKEN) for _ in range(3 * LIMIT))
+                )
+                await asyncio.sleep(0.1)
+                assert threading.active_count() <= before + THREADS + WRITERS
+                assert set(await looked_up) == {"unavailable"}
+                figures = (await client.get("/metrics")).text
+                assert 'corank_user_lookups_total{outcome="busy"}' in figures
+            statuses = Counter(one.status_code for one in await writes)
+            assert statuses.keys() <= {200, 503} and statuses[503] >= LIMIT
+
+    asyncio.run(check())
+
+
+def test_a_reload_says_that_the_source_cannot_be_read(server: Server, tmp_path: Path) -> None:
+    async def check() -> None:
+        async with client_of(server, tmp_path / "cache", seconds=0.02) as client:
+            with hanging(server):
+                refused = await client.post("/reload", headers=TOKEN)
+                assert refused.status_code == 503 and "cannot be reached" in refused.json()["error"]
+                assert (await client.get("/readyz")).status_code == 200
+
+    asyncio.run(check())
+
+
+def test_the_service_ends_while_its_store_hangs(server: Server, tmp_path: Path) -> None:
+    with (
+        running_service(server.url, tmp_path / "cache", "--every", "0.05") as (url, process),
+        hanging(server),
+    ):
+        assert httpx2.post(f"{url}/rank", json=STORED).json()["user"] == "unavailable"
+        os.kill(process.pid, signal.SIGTERM)
+        assert process.wait(30) == 0

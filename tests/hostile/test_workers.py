@@ -1,0 +1,97 @@
+"""Worker processes that die or cannot start, and what the gauges of the others say."""
+
+import os
+import re
+import signal
+import socket
+import time
+from collections.abc import Callable
+from contextlib import closing
+from ctypes import c_double
+from pathlib import Path
+
+import httpx2
+import psutil
+import pytest
+
+from corank.core.errors import CorankError
+from corank.serving.http.process.draining import Drain
+from corank.serving.http.process.listener import bind_listener
+from corank.serving.http.process.supervisor import Supervisor
+from corank.serving.store.base import open_store
+from corank.serving.store.publish import publish_bundle
+from tests.support.service import TOKEN, running_service
+from tests.support.shared import derived
+from tests.support.worker_mains import die_once_served, fail_at_once
+
+pytestmark = pytest.mark.slow
+
+
+def supervise(main: Callable[[socket.socket, c_double], None], report: Callable[[str], None]) -> list[int]:
+    """Run two workers; return the ids of those that ended."""
+    ended: list[int] = []
+    with bind_listener("127.0.0.1", 0) as listener:
+        Supervisor(2, main, Drain(), report, ended.append).run(listener)
+    return ended
+
+
+def test_workers_that_cannot_start_stop_the_service() -> None:
+    reports = list[str]()
+    with pytest.raises(CorankError, match="a worker ended with exit code 7 before it served"):
+        supervise(fail_at_once, reports.append)
+    assert not reports
+
+
+def test_workers_that_die_again_and_again_are_replaced_after_growing_pauses() -> None:
+    reports = list[str]()
+
+    def report(line: str) -> None:
+        reports.append(line)
+        if len(reports) == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    ended = supervise(die_once_served, report)
+    assert len(ended) >= 4
+    assert [re.findall(r"exit code (\d+); another starts in (\S+) s", line) for line in reports[:4]] == [
+        [("9", "0")],
+        [("9", "0")],
+        [("9", "1")],
+        [("9", "1")],
+    ]
+
+
+def gauge(url: str, name: str) -> float:
+    """A gauge as one of the workers exposes it."""
+    (value,) = re.findall(rf"^{name} (\S+)$", httpx2.get(f"{url}/metrics").text, re.MULTILINE)
+    return float(value)
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    """Wait until something holds."""
+    end = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def test_gauges_are_right_without_a_request_and_after_the_death_of_a_worker(tmp_path: Path) -> None:
+    address = f"lmdb:{tmp_path / 'store'}"
+    with closing(open_store(address, create=True)) as store:
+        publish_bundle(derived().base / "bundle", store)
+    with running_service(address, tmp_path / "cache", "--every", "0.1", workers=2) as (url, process):
+
+        def serving() -> set[int]:
+            return {child.pid for child in process.children() if "spawn_main" in " ".join(child.cmdline())}
+
+        eventually(lambda: len(serving()) == 2)
+        eventually(lambda: gauge(url, "corank_ready") == 1 and gauge(url, "corank_items_seq") == 1)
+        before = serving()
+        os.kill(min(before), signal.SIGKILL)
+        put = httpx2.post(f"{url}/items", json={"items": [{"id": 1}]}, headers=TOKEN)
+        assert put.status_code == 200, put.text
+        eventually(lambda: gauge(url, "corank_items_seq") == 2)
+        eventually(lambda: len(serving()) == 2 and serving() != before)
+        eventually(lambda: gauge(url, "corank_items_seq") == 2 and gauge(url, "corank_ready") == 1)
+        assert gauge(url, "corank_source_up") == 1
+        assert gauge(url, "corank_behind_seconds") < 30
+        assert psutil.pid_exists(process.pid)
