@@ -27,7 +27,7 @@ from corank.serving.store.publish import publish_bundle
 from corank.serving.store.record_codec import to_keys
 from tests.support.random_worlds import RICH
 from tests.support.redis_server import Server, redis_server
-from tests.support.service import TOKEN, running_service
+from tests.support.service import TOKEN, access, running_service
 from tests.support.shared import shared_case
 
 pytestmark = [pytest.mark.store, pytest.mark.slow]
@@ -65,11 +65,11 @@ async def client_of(server: Server, cache: Path, seconds: float) -> AsyncIterato
     source = StoreSource(server.url, cache)
     follower = Follower(source, every=0.05)
     users = UserLookup(lambda: source.opened_store, seconds)
-    service = RankingService(follower, Limits(), "secret", users).app()
+    service = RankingService(follower, Limits(), access(), users).app()
     transport = httpx2.ASGITransport(app=service)
     async with (
         service.router.lifespan_context(service),
-        httpx2.AsyncClient(transport=transport, base_url="http://test", timeout=60) as client,
+        httpx2.AsyncClient(transport=transport, base_url="http://here", timeout=60) as client,
     ):
         yield client
 
@@ -96,7 +96,7 @@ def test_requests_without_a_user_pass_those_that_wait_for_one(server: Server, tm
                 waiting = [asyncio.create_task(ask(client, STORED)) for _ in range(3)]
                 await asyncio.sleep(0.05)
                 assert (await client.get("/healthz")).status_code == 200
-                assert await ask(client, WITHOUT) == "given"
+                assert await ask(client, WITHOUT) == "new"
                 assert not any(task.done() for task in waiting)
                 assert await asyncio.gather(*waiting) == ["unavailable"] * 3
 

@@ -81,7 +81,8 @@ def test_gauges_are_right_without_a_request_and_after_the_death_of_a_worker(tmp_
     with running_service(address, tmp_path / "cache", "--every", "0.1", workers=2) as (url, process):
 
         def serving() -> set[int]:
-            return {child.pid for child in process.children() if "spawn_main" in " ".join(child.cmdline())}
+            living = [child for child in process.children() if child.status() != psutil.STATUS_ZOMBIE]
+            return {child.pid for child in living if "spawn_main" in " ".join(child.cmdline())}
 
         eventually(lambda: len(serving()) == 2)
         eventually(lambda: gauge(url, "corank_ready") == 1 and gauge(url, "corank_items_seq") == 1)

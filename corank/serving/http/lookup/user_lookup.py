@@ -90,6 +90,8 @@ class UserLookup:
             return GIVEN
         if user.keys() - {"id"}:
             return GIVEN
+        if type(id_) not in (int, str):
+            return FoundUser("new")  # no store knows such an id
         return await self._look_up(id_, min(seconds, self.seconds))
 
     async def _look_up(self, id_: Any, seconds: float) -> FoundUser:
