@@ -14,6 +14,7 @@ from typing import Self
 
 import numpy as np
 import onnxruntime
+import polars as pl
 
 from corank.bundle.item_layers import ItemLayer, LayeredItems
 from corank.core.arrays import read_array, write_array
@@ -41,8 +42,8 @@ from corank.features.schema import Schema
 FACTS, QUERIES, INDEX = "retrieval/facts.json", "retrieval/queries.npy", "retrieval/index.faiss"
 MANY = 256
 """Queries by which recall is measured."""
-FILTERS = 256
-"""Filters whose items are cached."""
+FILTERS, FILTER_BYTES = 256, 128 << 20
+"""Filters whose items are cached, a byte an item: how many, and how much memory they may take."""
 
 Where = tuple[tuple[str, tuple[int, ...]], ...]
 """Filters of a request: for each feature the hashes of the values that may pass, both ascending."""
@@ -151,10 +152,11 @@ class Retrieval:
         if self._newer is not None:
             position = base.records.ids.find(self._newer.records.ids.values)
             stale = position[position >= 0]
-        self._older = lru_cache(maxsize=FILTERS)(partial(_allowed, base.records.operands, stale))
+        cached = max(1, min(FILTERS, FILTER_BYTES // max(1, items.bounds[-1])))
+        self._older = lru_cache(maxsize=cached)(partial(_allowed, base.records.operands, stale))
         newer_operands = self._newer.records.operands if self._newer is not None else None
         none = np.empty(0, dtype=np.int64)
-        self._among = lru_cache(maxsize=FILTERS)(partial(_allowed, newer_operands, none))
+        self._among = lru_cache(maxsize=cached)(partial(_allowed, newer_operands, none))
 
     @classmethod
     def open(cls, folder: Path, items: LayeredItems) -> Self | None:
@@ -190,15 +192,18 @@ def _allowed(operands: Operands | None, stale: Longs, where: Where) -> AllowedRo
 
 
 def mask_items(operands: Operands, where: Where) -> Mask:
-    """Mark the items that have one of the wanted values of every filtered feature: (N,)."""
+    """Mark the items that have one of the wanted values of every filtered feature: (N,).
+
+    By a hash table, which takes as long for a thousand values as for one; NumPy sorts all items.
+    """
     mask = np.ones(operands.count, dtype=bool)
     for name, values in where:
-        wanted = np.array(values, dtype=np.uint64)
+        wanted = pl.Series(values, dtype=pl.UInt64).implode()
         if name in operands.keys:
-            mask &= np.isin(operands.keys[name], wanted)
+            mask &= pl.Series(operands.keys[name]).is_in(wanted).to_numpy()
         else:
             lists = operands.lists[name]
-            hits: Longs = lists.row_of()[np.isin(lists.flat(), wanted)]
+            hits: Longs = lists.row_of()[pl.Series(lists.flat()).is_in(wanted).to_numpy()]
             some = np.zeros(operands.count, dtype=bool)
             some[hits] = True
             mask &= some

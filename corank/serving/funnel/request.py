@@ -2,6 +2,7 @@
 
 import difflib
 import json
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,17 +19,23 @@ from corank.core.settings import describe_unknown
 from corank.core.time import now_ms, to_ms
 from corank.core.types import Longs
 
+MAX_CANDIDATES = 10_000
+MAX_VALUES = 4096
+MAX_EVENTS = 10_000
+"""Events of a history, and values of any list: the time of a request grows with them."""
+MAX_FILTER_VALUES = 1000
+"""Values of a filter."""
+
 Text = Annotated[str, Meta(max_length=4096)]
 Whole = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Scalar = Whole | float | Text | bool | None
 Event = Scalar | dict[Text, Scalar]
 """An event of a history: an id, or an id and a time."""
-Column = Scalar | list[Event]
+Column = Scalar | Annotated[list[Event], Meta(max_length=MAX_EVENTS)]
 Columns = dict[Text, Column]
 """Columns by name; values nest no deeper than a history's events."""
 
-MAX_CANDIDATES = 10_000
-MAX_VALUES = 4096
+FilterValues = Annotated[list[Scalar], Meta(max_length=MAX_FILTER_VALUES)]
 
 
 class Request(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -57,7 +64,7 @@ class Request(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     retrieves candidates if None."""
     retrieve: Annotated[int, Meta(ge=1, le=MAX_CANDIDATES)] | None = None
     """How many candidates to retrieve; as the bundle says if None."""
-    where: Annotated[dict[Text, Scalar | list[Scalar]], Meta(max_length=64)] = {}
+    where: Annotated[dict[Text, Scalar | FilterValues], Meta(max_length=64)] = {}
     """Filters of the retrieval: by column a value or a list of values."""
     keep: Annotated[dict[Text, Annotated[int, Meta(ge=1, le=2**31)]], Meta(max_length=64)] = {}
     """Quotas of this request, by stage."""
@@ -190,7 +197,7 @@ def parse_candidates(request: Request) -> CandidateList:
         ids, columns = _split_columns(ids)
         numbers = as_int64(ids)
     if _repeats(ids, numbers):
-        twice = next(value for value in ids if ids.count(value) > 1)
+        ((twice, _),) = Counter(ids).most_common(1)
         raise RequestError(f"candidates: {twice!r} is there twice; give each candidate once")
     return CandidateList(ids, numbers, columns)
 

@@ -36,7 +36,7 @@ from corank.serving.http.process.connections import POOL, ConnectionPool
 from corank.serving.http.process.daemon_threads import DaemonThreads
 from corank.serving.http.process.draining import Drain
 from corank.serving.http.prometheus import ServiceMetrics
-from corank.serving.http.schemas import decode_items, decode_request
+from corank.serving.http.schemas import check_quotas, decode_items, decode_request
 from corank.serving.http.serve_settings import Limits
 from corank.serving.http.service_status import ServiceStatus
 from corank.serving.http.source import StoreSource
@@ -159,6 +159,7 @@ class RankingService:
         funnel, request = self.follower.funnel, decode_request(body)
         if user.columns:
             request = msgspec.structs.replace(request, user=request.user | user.columns)
+        check_quotas(request, funnel.manifest)
         try:
             result = funnel.run(request, arrived)
         except RUNTIME_ERRORS as error:

@@ -5,6 +5,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import Meta
 
+from corank.bundle.manifest import BundleManifest
 from corank.core.errors import RequestError
 from corank.serving.funnel.request import Columns, Request
 
@@ -38,6 +39,16 @@ _items_decoder = msgspec.json.Decoder(Items)
 def decode_request(body: bytes) -> Request:
     """Decode the body of /rank. Raises RequestError, which names the field."""
     return _decode(_request_decoder, body)
+
+
+def check_quotas(request: Request, manifest: BundleManifest) -> None:
+    """Raise RequestError if a request asks a stage to keep more than the bundle does, which takes more time."""
+    quotas = {stage.name: stage.keep for stage in manifest.stages}
+    for stage, keep in request.keep.items():
+        if keep > quotas.get(stage, keep):
+            raise RequestError(
+                f"keep.{stage}: expected {quotas[stage]} or less, as the bundle says; received {keep}"
+            )
 
 
 def decode_items(body: bytes) -> Items:

@@ -89,8 +89,13 @@ def case() -> Case:
 
 
 @pytest.fixture(scope="module")
-def address(case: Case) -> Iterator[str]:
-    with service(case.base / "bundle") as address:
+def address(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The service of a bundle whose stages keep as many as the requests say."""
+    bundle = tmp_path_factory.mktemp("wide") / "bundle"
+    stages = [stage.model_copy(update={"keep": KEEP[stage.name]}) for stage in case.config.stages]
+    config = case.config.model_copy(update={"stages": stages})
+    export_bundle(bundle, config, case.packed, case.model, case.calibrators)
+    with service(bundle) as address:
         yield address
 
 
@@ -198,7 +203,7 @@ def test_the_live_version_is_told(page: Chrome, case: Case) -> None:
     manifest = case.funnel.manifest
     assert until(page, lambda: texts(page, "#facts dd")) == [manifest.model_version, "1", "16"]
     assert at(page, "h1").text == page.title.removesuffix(" · corank") == manifest.name
-    assert at(page, "#stages").text == "prerank keeps 4 → middle keeps 3 → rank keeps 2"
+    assert at(page, "#stages").text == "prerank keeps 11 → middle keeps 7 → rank keeps 5"
     assert until(page, lambda: at(page, "#ready").text) == "Ready"
     assert not at(page, "#answer").is_displayed()
 
@@ -436,6 +441,7 @@ def offline(page: Chrome) -> Iterator[None]:
     "change",
     [
         {"keep": {"nope": 3}},
+        {"keep": {"rank": 99}},
         {"candidates": ["i1", "i1"]},
         {"candidates": []},
         {"candidates": [["i1"]]},
