@@ -110,10 +110,13 @@ class UserLookup:
     async def _wait_for(self, call: Call | None, seconds: float) -> FoundUser:
         if call is None:
             return FoundUser("busy")
-        try:
-            columns, _ = await asyncio.wait_for(asyncio.wrap_future(call), seconds)
-        except TimeoutError:
+        with suppress(Exception):
+            await asyncio.wait_for(asyncio.wrap_future(call), seconds)
+        if not call.done() or call.cancelled():
             return FoundUser("late")
+        # it may have ended in time while the event loop was late
+        try:
+            columns, _ = call.result()
         except Exception:
             # a plug-in's store may raise anything; the request goes on without
             return FoundUser("failed")
