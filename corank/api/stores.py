@@ -4,6 +4,7 @@ Each raises a CorankError for a mistake of the user. Store addresses are `lmdb:P
 a plug-in's store.
 """
 
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 from corank.bundle.bundle import Bundle
 from corank.bundle.catalogue import write_catalogue
 from corank.bundle.manifest import load_manifest
+from corank.bundle.signatures import SigningKeys, TrustedKeys
 from corank.core.errors import DataError
 from corank.core.types import Progress, Report
 from corank.serving.log.replay import ReplayResult, bundle_funnels, replay_log, store_funnels
@@ -27,6 +29,7 @@ def publish(
     users: str | None = None,
     report: Report = lambda line: None,
     progress: Progress = lambda done, total: None,
+    sign: Sequence[Path] = (),
 ) -> str:
     """Put a bundle into a store and make it live, whole or not at all.
 
@@ -36,18 +39,21 @@ def publish(
         users: a table of users, for requests that give a user's id alone: a file, a glob or a URL.
         report: takes a line about each step.
         progress: takes how many records are written, and of how many.
+        sign: private ed25519 keys, PEM files, that sign the version, and that it is live.
 
-    Returns the version's name. Raises BundleError, DataError, StoreError; the live version is unchanged then.
+    Returns the version's name. Raises BundleError, DataError, StoreError, TrustError; the live version is
+    unchanged then.
 
     Example:
         corank.publish(Path("bundle"), "lmdb:/srv/shop")
     """
+    keys = SigningKeys.load(sign)
     load_manifest(bundle)  # a folder that cannot be read as a bundle creates no store
     with closing(open_store(store, create=True)) as opened:
         if users is not None:
             count = put_users(users, Bundle.open(bundle), opened)
             report(f"users: {count:,}")
-        return publish_bundle(bundle, opened, report, progress)
+        return publish_bundle(bundle, opened, report, progress, keys)
 
 
 def store_versions(store: str) -> list[dict[str, Any]]:
@@ -66,21 +72,28 @@ def store_versions(store: str) -> list[dict[str, Any]]:
         ]
 
 
-def roll_back(store: str, version: str | None = None, report: Report = lambda line: None) -> str:
+def roll_back(
+    store: str,
+    version: str | None = None,
+    report: Report = lambda line: None,
+    sign: Sequence[Path] = (),
+) -> str:
     """Make an older version of a store live again, with all items that were changed since.
 
     Args:
         store: the store's address.
         version: as `store_versions` names it; the one before the live one unless given.
         report: takes a line about each step.
+        sign: private ed25519 keys, PEM files, that sign that the version is live; one of them signed it before.
 
-    Returns the version's name. Raises StoreError.
+    Returns the version's name. Raises StoreError, TrustError.
 
     Example:
         corank.roll_back("lmdb:/srv/shop")
     """
+    keys = SigningKeys.load(sign)
     with closing(open_store(store)) as opened:
-        return retention.roll_back_store(opened, version, report)
+        return retention.roll_back_store(opened, version, report, keys)
 
 
 def prune(store: str, keep: int = 1, report: Report = lambda line: None) -> list[str]:
@@ -117,7 +130,13 @@ def vectors(bundle: Path, items: str, out: Path, progress: Progress = lambda don
     return write_catalogue(bundle, items, out, progress)
 
 
-def replay(served: Path, source: str, cache: Path, report: Report = lambda line: None) -> ReplayResult:
+def replay(
+    served: Path,
+    source: str,
+    cache: Path,
+    report: Report = lambda line: None,
+    trust: Sequence[Path] = (),
+) -> ReplayResult:
     """Compute the scores of served requests again, and compare them with those that were served.
 
     Args:
@@ -125,17 +144,19 @@ def replay(served: Path, source: str, cache: Path, report: Report = lambda line:
         source: the bundle's folder, or the address of a store whose versions served.
         cache: the folder where bundles of a store are kept.
         report: takes a line about each step.
+        trust: the public ed25519 keys, PEM files, that the service was given; none: versions need not be signed.
 
     Returns how many requests and candidates there were, and how far the scores differ. Raises DataError,
-    RequestError, StoreError, BundleError.
+    RequestError, StoreError, BundleError, TrustError.
 
     Example:
         corank.replay(Path("served"), "lmdb:/srv/shop", Path("cache")).differ
     """
+    keys = TrustedKeys.load(trust)
     paths = [served] if served.is_file() else sorted(served.glob("served-*.parquet"))
     if not paths:
         raise DataError(f"{served}: no served requests here; `corank serve --log {served}` writes them")
     if not is_store(source):
-        return replay_log(paths, bundle_funnels(Path(source)), report)
+        return replay_log(paths, bundle_funnels(Path(source), keys), report)
     with closing(open_store(source)) as opened:
-        return replay_log(paths, store_funnels(opened, cache), report)
+        return replay_log(paths, store_funnels(opened, cache, keys), report)

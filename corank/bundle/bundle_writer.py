@@ -3,14 +3,14 @@
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from corank.bundle.bundle import Bundle, current_content, measure_parts
-from corank.bundle.manifest import BundleManifest, Part, digest, read_manifest
+from corank.bundle.manifest import BundleManifest, digest, read_manifest, signed_content
 from corank.bundle.signatures import SigningKeys
 from corank.core.errors import BundleError
 from corank.core.files import PARTIAL, atomic_file, atomic_folder
@@ -56,7 +56,6 @@ class BundleWriter:
         manifest: BundleManifest,
         fill: Callable[[Path], None],
         sign: SigningKeys | None = None,
-        check: Callable[[Mapping[str, Part]], None] = lambda parts: None,
     ) -> Bundle:
         """Replace the bundle's content atomically.
 
@@ -64,7 +63,6 @@ class BundleWriter:
             manifest: of the bundle; `content`, `parts`, `digest` and `signatures` are filled in here.
             fill: writes the parts into a new content folder.
             sign: keys that sign it.
-            check: raises an error if the parts that were written are not to become the bundle's.
 
         Raises:
             BundleError: the disk refuses, or the bundle is another than when it was locked; it is left as it is.
@@ -75,19 +73,44 @@ class BundleWriter:
             with atomic_folder(self.path / content) as partial:
                 fill(partial)
                 parts = measure_parts(partial)
-                check(parts)
-            return self._switch(manifest.model_copy(update={"content": content, "parts": parts}), sign)
+            whole = manifest.model_copy(update={"content": content, "parts": parts, "signatures": []})
+            if sign is not None:
+                whole = whole.model_copy(update={"signatures": sign.sign(signed_content(whole.plain()))})
+            return self._switch(content, whole.plain())
         except OSError as error:
-            raise BundleError(
-                f"{self.path}: cannot be written: {error}; what was there before is untouched"
-            ) from None
+            raise _not_written(self.path, error) from None
 
-    def _switch(self, manifest: BundleManifest, sign: SigningKeys | None) -> Bundle:
-        """Point the bundle to a content folder, and remove contents that nobody reads."""
-        before, signatures = current_content(self.path), sign.sign(manifest.signed_content) if sign else []
-        plain = manifest.model_copy(update={"signatures": signatures}).plain()
-        plain["digest"] = digest(plain)
-        content = self.path / manifest.content
+    def restore(self, plain: dict[str, Any], fill: Callable[[Path, BundleManifest], None]) -> Bundle:
+        """Replace the bundle's content by that of a manifest, whose parts it must have.
+
+        Args:
+            plain: the JSON value of the manifest, with its signatures.
+            fill: writes the parts of a manifest into a new content folder.
+
+        Raises:
+            BundleError: a part is not what the manifest says, the disk refuses, or the bundle is another than when it
+                was locked; it is left as it is.
+        """
+        manifest = read_manifest(
+            plain | {"digest": digest(plain)}, str(self.path), "publish the bundle again"
+        )
+        try:
+            with atomic_folder(self.path / manifest.content, replace=True) as partial:
+                fill(partial, manifest)
+                parts = measure_parts(partial)
+                odd = {name for name in parts | manifest.parts if parts.get(name) != manifest.parts.get(name)}
+                if odd:
+                    raise BundleError(
+                        f"{self.path}: {min(odd)} of {manifest.content} is not as published; publish it again"
+                    )
+            return self._switch(manifest.content, plain)
+        except OSError as error:
+            raise _not_written(self.path, error) from None
+
+    def _switch(self, name: str, plain: dict[str, Any]) -> Bundle:
+        """Point the bundle to a content folder by its manifest, and remove contents that nobody reads."""
+        before, content = current_content(self.path), self.path / name
+        plain = plain | {"digest": digest(plain)}
         try:
             lease = FolderLease(content)
             published = read_manifest(plain, str(self.path / "manifest.json"), "nothing was written")
@@ -120,11 +143,14 @@ def write_bundle(
     manifest: BundleManifest,
     fill: Callable[[Path], None],
     sign: SigningKeys | None = None,
-    check: Callable[[Mapping[str, Part]], None] = lambda parts: None,
 ) -> Bundle:
     """Write a bundle, whatever was there before. See `BundleWriter`. Raises BusyError, BundleError."""
     with BundleWriter.lock(path, "export") as writer:
-        return writer.write(manifest, fill, sign, check)
+        return writer.write(manifest, fill, sign)
+
+
+def _not_written(path: Path, error: OSError) -> BundleError:
+    return BundleError(f"{path}: cannot be written: {error}; what was there before is untouched")
 
 
 def _read_pointer(path: Path) -> bytes | None:

@@ -132,6 +132,14 @@ class SigningKeys:
         """Sign some content with every key."""
         return [Signature(key=name, signature=key.sign(content).hex()) for name, key in self._keys.items()]
 
+    def have_signed(self, content: bytes, signatures: Sequence[Signature]) -> bool:
+        """Whether every key has signed some content."""
+        return all(one in signatures for one in self.sign(content))  # an ed25519 signature is deterministic
+
+    def add(self, content: bytes, signatures: Sequence[Signature]) -> list[Signature]:
+        """Return signatures of some content with those of these keys, which replace earlier ones of theirs."""
+        return self.sign(content) + [one for one in signatures if one.key not in self._keys]
+
     def public(self) -> TrustedKeys:
         """The public keys."""
         return TrustedKeys(key.public_key() for key in self._keys.values())

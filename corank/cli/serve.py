@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from corank.cli.options import Trust
 from corank.cli.serving import CACHE, Cache
 from corank.core.settings import validate
 
@@ -79,6 +80,7 @@ def serve_command(
     workers: Workers = None,
     every: Every = 1.0,
     cache: Cache = None,
+    trust: Trust = None,
     log: Log = None,
     log_share: LogShare = 1.0,
     queue: Queue = 64,
@@ -103,6 +105,6 @@ def serve_command(
     from corank.serving.http.serve_settings import ServeSettings
     from corank.serving.http.server import count_cores, run_service
 
-    defaults = {"workers": count_cores(), "cache": CACHE, "allow_host": [], "allow_origin": []}
+    defaults = {"workers": count_cores(), "cache": CACHE, "allow_host": [], "allow_origin": [], "trust": []}
     given = {name: value for name, value in ctx.params.items() if value is not None}
     run_service(validate(ServeSettings, defaults | given, "corank serve"), console.say)

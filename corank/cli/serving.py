@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from corank.cli.options import BundlePath, Json, print_json
+from corank.cli.options import BundlePath, Json, Sign, Trust, print_json
 
 serving = typer.Typer()
 store = typer.Typer(help="List a store's versions, roll back, prune.", no_args_is_help=True)
@@ -25,6 +25,7 @@ def publish_command(
     users: Annotated[
         str | None, typer.Option(help="A table of users, for requests that give a user's id alone.")
     ] = None,
+    sign: Sign = None,
 ) -> None:
     """Put a bundle into a store and make it live, whole or not at all."""
     from corank.api import stores
@@ -32,7 +33,7 @@ def publish_command(
     from corank.cli.progress import counting
 
     with counting("records") as progress:
-        version = stores.publish(bundle, store, users, console.say, progress)
+        version = stores.publish(bundle, store, users, console.say, progress, sign or [])
     console.say(f"live: {version}")
 
 
@@ -68,12 +69,13 @@ def rollback_command(
     version: Annotated[
         str | None, typer.Argument(help="As `corank store ls` names it; default: the version before.")
     ] = None,
+    sign: Sign = None,
 ) -> None:
     """Make an older version live again, with all items that were changed since."""
     from corank.api import stores
     from corank.cli import console
 
-    console.say(f"live: {stores.roll_back(store, version, console.say)}")
+    console.say(f"live: {stores.roll_back(store, version, console.say, sign or [])}")
 
 
 @store.command("prune")
@@ -94,13 +96,14 @@ def replay_command(
     served: Annotated[Path, typer.Argument(metavar="SERVED", help="What `corank serve --log` wrote.")],
     source: Annotated[str, typer.Argument(metavar="BUNDLE|STORE")],
     cache: Cache = None,
+    trust: Trust = None,
     as_json: Json = False,
 ) -> None:
     """Compute the scores of served requests again, and show how far they differ from the served ones."""
     from corank.api import stores
     from corank.cli import console
 
-    found = stores.replay(served, source, cache or CACHE, console.say)
+    found = stores.replay(served, source, cache or CACHE, console.say, trust or [])
     if as_json:
         print_json(found.to_json())
     else:

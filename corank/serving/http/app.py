@@ -180,10 +180,8 @@ class RankingService:
     async def put_items(self, http: HttpRequest) -> Response:
         """POST /items: insert or replace items of the live version."""
         source = self.follower.source
-        if not isinstance(source, StoreSource):
-            raise RefusedError(
-                409, "a bundle is served, and takes no items; `corank publish` it, and serve the store"
-            )
+        if not isinstance(source, StoreSource) or source.trusted is not None:
+            raise RefusedError(409, source.without_items)
         async with self._bodies.read(http) as body:
             rows = decode_items(body).rows()
             http.state.change = {"items": len(rows)}

@@ -68,6 +68,8 @@ class ServeSettings(Settings):
     """File of the clients' tokens."""
     audit: Path | None = None
     """File of audit lines; None for stderr."""
+    trust: tuple[Path, ...] = ()
+    """Files of public keys, one of which must have signed what is served; none: it need not be signed."""
     store_deadline_ms: float = Field(20.0, gt=0)
     """Longest time that a request waits for its user's columns."""
     drain_seconds: float = Field(2.0, ge=0)

@@ -17,6 +17,7 @@ import joblib
 import uvicorn
 from prometheus_client.multiprocess import mark_process_dead
 
+from corank.bundle.signatures import TrustedKeys
 from corank.core.errors import CorankError
 from corank.core.registry import load_environment_plugins
 from corank.core.types import Report
@@ -36,7 +37,7 @@ from corank.serving.http.serve_settings import ServeSettings
 from corank.serving.http.source import BundleSource, Source, StoreSource, load_first
 from corank.serving.log.log_files import make_folder
 from corank.serving.log.request_log import RequestLog
-from corank.serving.store.base import is_store
+from corank.serving.store.base import hide_password, is_store
 from corank.serving.store.fetch_process import fetch_in_subprocess
 
 TOKEN = "CORANK_TOKEN"
@@ -56,6 +57,7 @@ def run_service(settings: ServeSettings, report: Report) -> None:
         AuditLog(settings.audit)
         if settings.tokens is not None:
             read_tokens(settings.tokens)
+        report(describe_trust(settings))
         if settings.workers == 1:
             serve_worker(settings, listener, report)
             return
@@ -84,12 +86,22 @@ def describe_address(settings: ServeSettings, listener: socket.socket) -> str:
     return f"http://{settings.host}:{listener.getsockname()[1]}"
 
 
+def describe_trust(settings: ServeSettings) -> str:
+    """Say whose versions are served. Raises TrustError if a key cannot be read."""
+    keys = TrustedKeys.load(settings.trust)
+    if keys is not None:
+        return f"trust: versions signed by {keys}; items that are upserted into a store are not taken"
+    source = hide_password(settings.source)
+    return f"trust: whoever can write to {source}; --trust PUBLIC_KEY takes signed versions only"
+
+
 def open_source(settings: ServeSettings) -> Source:
-    """Open the store or bundle to serve; a store is reached when it is read."""
+    """Open the store or bundle to serve; a store is reached when it is read. Raises TrustError."""
+    trust = TrustedKeys.load(settings.trust)
     if is_store(settings.source):
         prefetch = partial(fetch_in_subprocess, settings.source, settings.cache)
-        return StoreSource(settings.source, settings.cache, prefetch)
-    return BundleSource(Path(settings.source))
+        return StoreSource(settings.source, settings.cache, prefetch, trust)
+    return BundleSource(Path(settings.source), trust)
 
 
 def run_worker(settings: str, listener: socket.socket, beat: c_double) -> None:

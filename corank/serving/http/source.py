@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Protocol
 
 from corank.bundle.bundle import Bundle, current_content
+from corank.bundle.signatures import TrustedKeys
 from corank.core.errors import StoreError
 from corank.core.types import Report
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import Store, hide_password, open_store
 from corank.serving.store.fetch import catch_up, fetch_bundle, load_latest
 from corank.serving.store.last_live import open_last_live, write_last_live
+from corank.serving.store.live_statement import TrustedLive
 from corank.serving.store.live_version import StoreState
 
 Prefetch = Callable[[str], bool]
@@ -25,6 +27,8 @@ class Source(Protocol):
     """For messages."""
     known_seq: int | None
     """Number of the last change that it is known to have; None if it has not been read."""
+    without_items: str
+    """Why it takes no items, if it takes none."""
 
     def load_newer(self, held: Funnel | None) -> Funnel | None:
         """Load the live funnel; None if it is the held one. Raises CorankError."""
@@ -39,15 +43,22 @@ class Source(Protocol):
 class BundleSource:
     """A bundle's folder, whose content may be replaced."""
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.address = path, str(path)
+    without_items = "a bundle is served, and takes no items; `corank publish` it, and serve the store"
+
+    def __init__(self, path: Path, trust: TrustedKeys | None = None) -> None:
+        """
+        Args:
+            path: the folder.
+            trust: keys, one of which must have signed the bundle; None if it need not be signed.
+        """
+        self.path, self.address, self._trust = path, str(path), trust
         self.known_seq: int | None = None
 
     def load_newer(self, held: Funnel | None) -> Funnel | None:
         """As `Source.load_newer`."""
         if held is not None and held.manifest.content == current_content(self.path):
             return None
-        funnel = Funnel(Bundle.open(self.path))
+        funnel = Funnel(Bundle.open(self.path, trust=self._trust))
         self.known_seq = funnel.manifest.items_seq
         return funnel
 
@@ -62,12 +73,24 @@ class BundleSource:
 class StoreSource:
     """A store's live version, from a bundle in a cache on this machine."""
 
-    def __init__(self, store: Store | str, cache: Path, prefetch: Prefetch = lambda version: False) -> None:
+    without_items = (
+        "signed versions alone are served (--trust), and upserted items are not signed; refresh the bundle, and "
+        "publish it with --sign"
+    )
+
+    def __init__(
+        self,
+        store: Store | str,
+        cache: Path,
+        prefetch: Prefetch = lambda version: False,
+        trust: TrustedKeys | None = None,
+    ) -> None:
         """
         Args:
             store: to follow; one that is given by its URL is opened when it is read first, and may be away until then.
             cache: folder of fetched bundles.
             prefetch: fetches a version in a process of its own, while this one serves.
+            trust: keys, one of which must have signed what is live; None if it need not be signed.
         """
         self.url = store if isinstance(store, str) else store.address
         self.address, self.cache, self._prefetch = hide_password(self.url), cache, prefetch
@@ -75,6 +98,8 @@ class StoreSource:
         self._opened = None if isinstance(store, str) else store
         self._opening = threading.Lock()
         self._noted: str | None = None
+        self.trusted = TrustedLive(trust, self.address, cache) if trust is not None else None
+        """Tells what is live by a signature. Upserted items are not taken then, since they are not signed."""
 
     @property
     def opened_store(self) -> Store | None:
@@ -94,6 +119,8 @@ class StoreSource:
         _, state = StoreState.read(store)
         live = state.require_live(store)
         self.known_seq = state.seq
+        if self.trusted is not None:
+            return self._load_signed(self.trusted, store, state, held)
         if held is None or live != held.manifest.content:
             verified = held is not None and self._prefetch(live)
             return load_latest(store, live, Funnel(fetch_bundle(store, live, self.cache, verified)))
@@ -101,8 +128,23 @@ class StoreSource:
             return catch_up(store, live, held)
         return None
 
+    def _load_signed(
+        self, trusted: TrustedLive, store: Store, state: StoreState, held: Funnel | None
+    ) -> Funnel | None:
+        """Load the live version by what a trusted key signed, without later changes of items."""
+        live = state.require_live(store)
+        statement = trusted.check(live, state.require_version(store, live).manifest, state.statement)
+        self.known_seq = statement.seq
+        if held is None or live != held.manifest.content:
+            verified = held is not None and self._prefetch(live)
+            bundle = fetch_bundle(store, live, self.cache, verified, trusted.keys)
+            return Funnel(bundle).with_changes(statement.seq)
+        return held.with_changes(statement.seq) if statement.seq != held.manifest.items_seq else None
+
     def load_cached(self) -> Funnel | None:
         """As `Source.load_cached`."""
+        if self.trusted is not None:
+            return self.trusted.load_newest()
         bundle = open_last_live(self.cache, self.url)
         return None if bundle is None else Funnel(bundle)
 

@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 
 from corank.bundle.bundle import Bundle
+from corank.bundle.signatures import TrustedKeys
 from corank.core.errors import DataError, RequestError
 from corank.core.types import Doubles, Report
 from corank.serving.funnel.funnel import Funnel
@@ -135,15 +136,18 @@ def _served_scores(stage: str, rows: pl.DataFrame) -> Doubles:
     return np.append(values.astype(np.float64), np.nan)
 
 
-def bundle_funnels(path: Path) -> FunnelOf:
-    """Find funnels in a bundle's folder, which holds one. Raises BundleError."""
-    funnel = Funnel(Bundle.open(path))
+def bundle_funnels(path: Path, trust: TrustedKeys | None = None) -> FunnelOf:
+    """Find funnels in a bundle's folder, which holds one. Raises BundleError, TrustError."""
+    funnel = Funnel(Bundle.open(path, trust=trust))
     held = (funnel.manifest.model_version, funnel.manifest.items_seq)
     return lambda model, seq: funnel if (model, seq) == held else None
 
 
-def store_funnels(store: Store, cache: Path) -> FunnelOf:
-    """Find funnels in a store, after any change that its journal still has; bundles are fetched into `cache`."""
+def store_funnels(store: Store, cache: Path, trust: TrustedKeys | None = None) -> FunnelOf:
+    """Find funnels in a store, after any change that its journal still has; bundles are fetched into `cache`.
+
+    With trusted keys, versions must be signed and upserted items are left out, as the service does.
+    """
     bundles: dict[str, Funnel] = {}
 
     def find(model: str, seq: int) -> Funnel | None:
@@ -153,7 +157,9 @@ def store_funnels(store: Store, cache: Path) -> FunnelOf:
             version, facts = change.version, state.versions.get(change.version)
             if facts is not None and facts.model_version == model and state.journal_covers(facts):
                 if version not in bundles:
-                    bundles = {version: Funnel(fetch_bundle(store, version, cache))}
+                    bundles = {version: Funnel(fetch_bundle(store, version, cache, trust=trust))}
+                if trust is not None:
+                    return bundles[version].with_changes(seq)
                 return restore(store, version, bundles[version], seq)
         return None
 

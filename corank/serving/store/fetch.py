@@ -8,19 +8,20 @@ import fcntl
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
 from corank.bundle.bundle import Bundle
-from corank.bundle.bundle_writer import write_bundle
+from corank.bundle.bundle_writer import BundleWriter
 from corank.bundle.item_layers import ItemLayer, LayeredItems
 from corank.bundle.item_vectors import save_vectors
-from corank.bundle.manifest import BundleManifest, Part
+from corank.bundle.manifest import BundleManifest
+from corank.bundle.signatures import TrustedKeys
 from corank.core.arrays import read_identifiers
-from corank.core.errors import BundleError, DataError, StoreError
+from corank.core.errors import BundleError, DataError, StoreError, TrustError
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import Store
 from corank.serving.store.go_live import changed_records
@@ -32,7 +33,7 @@ from corank.serving.store.version_parts import (
     DamagedError,
     is_stored_part,
     read_chunks,
-    read_stored_manifest,
+    read_plain_manifest,
 )
 
 KEPT = 4
@@ -40,7 +41,9 @@ KEPT = 4
 VERSION = re.compile(r"[0-9a-f]{16}-\d+-[0-9a-f]{8}")
 
 
-def fetch_bundle(store: Store, version: str, cache: Path, verified: bool = False) -> Bundle:
+def fetch_bundle(
+    store: Store, version: str, cache: Path, verified: bool = False, trust: TrustedKeys | None = None
+) -> Bundle:
     """Fetch the bundle of a version into a cache, unless it is there.
 
     Processes that fetch the same version at once fetch it once. The cache keeps the versions that were used last.
@@ -50,8 +53,9 @@ def fetch_bundle(store: Store, version: str, cache: Path, verified: bool = False
         version: its name.
         cache: a folder.
         verified: whether the bundle in the cache has just been verified.
+        trust: keys, one of which must have signed the version; None if it need not be signed.
 
-    Raises StoreError, BundleError.
+    Raises StoreError, BundleError, TrustError.
     """
     if not VERSION.fullmatch(version):
         raise StoreError(
@@ -62,18 +66,13 @@ def fetch_bundle(store: Store, version: str, cache: Path, verified: bool = False
         if path.is_symlink():
             raise BundleError(f"{path}: a link, and bundles are written into the cache alone; remove it")
         try:
-            bundle = Bundle.open(path, verified)
-        except BundleError:
-            manifest = read_stored_manifest(store, version)
-            _require_space(cache, version, manifest)
-            bundle = write_bundle(
-                path,
-                manifest,
-                lambda folder: _fill(folder, store, version, manifest),
-                check=lambda parts: _require_published(store, version, manifest, parts),
-            )
+            bundle = Bundle.open(path, verified, trust)
+        except (BundleError, TrustError):
+            plain = read_plain_manifest(store, version, trust)
+            with BundleWriter.lock(path, "serve") as writer:
+                bundle = writer.restore(plain, lambda folder, manifest: _fill(folder, store, manifest))
         _remove_old(path)
-    # `write_bundle` named the content itself; the store's name counts
+    # earlier releases named the content in a cache otherwise
     return replace(bundle, manifest=bundle.manifest.model_copy(update={"content": version}))
 
 
@@ -100,26 +99,18 @@ def _remove_old(path: Path) -> None:
             shutil.rmtree(old, ignore_errors=True)
 
 
-def _require_space(cache: Path, version: str, manifest: BundleManifest) -> None:
-    """Raise BundleError unless the disk of a cache has room for a version: its manifest tells the size."""
-    needed, free = sum(part.bytes for part in manifest.parts.values()), shutil.disk_usage(cache).free
+def _require_space(folder: Path, version: str, manifest: BundleManifest) -> None:
+    """Raise BundleError unless the disk of a folder has room for a version: its manifest tells the size."""
+    needed, free = sum(part.bytes for part in manifest.parts.values()), shutil.disk_usage(folder).free
     if needed > free:
         raise BundleError(
-            f"{cache}: {version} needs {needed:,} bytes, and {free:,} are free; make room, or name another --cache"
+            f"{folder}: {version} needs {needed:,} bytes, and {free:,} are free; make room, or name another --cache"
         )
 
 
-def _require_published(
-    store: Store, version: str, manifest: BundleManifest, parts: Mapping[str, Part]
-) -> None:
-    """Raise DamagedError unless the parts that were fetched are, byte for byte, those that were published."""
-    if parts != manifest.parts:
-        published = manifest.parts.items()
-        odd = min(name for name, _ in parts.items() ^ published)
-        raise DamagedError(f"{store.address}: {odd} of {version} is not as published; publish it again")
-
-
-def _fill(folder: Path, store: Store, version: str, manifest: BundleManifest) -> None:
+def _fill(folder: Path, store: Store, manifest: BundleManifest) -> None:
+    version = manifest.content
+    _require_space(folder, version, manifest)
     if ITEM_KEYS not in manifest.parts:
         raise DamagedError(f"{store.address}: {version} has no {ITEM_KEYS}; publish it again")
     for part in filter(is_stored_part, manifest.parts):

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from corank.bundle.signatures import SigningKeys
 from corank.core.errors import RequestError, StoreError
 from corank.core.time import format_time, now_ms
 from corank.core.types import Report
@@ -18,6 +19,7 @@ def make_live(
     facts: VersionFacts,
     report: Report,
     damaged: Sequence[bytes] = (),
+    sign: SigningKeys | None = None,
 ) -> int:
     """Swap the head to a complete version, with all changes of items applied.
 
@@ -28,6 +30,7 @@ def make_live(
         facts: of the version.
         report: receives what is applied, and what is missing.
         damaged: keys of damaged records among the version's changed items: they are removed, and come from the journal.
+        sign: keys that sign what is live.
 
     Returns:
         The number of the change.
@@ -46,6 +49,8 @@ def make_live(
             items += len(changed)
         applied = state.seq
         after = state.with_live(version, facts)
+        if sign is not None:
+            after = after.with_statement(sign, state.statement)
         entries = {f"changed/{version}": list(records.items())}
         entries |= journal_entry(after.seq, Change(version, now_ms()))
         if store.swap(raw, after.to_bytes(), entries, {f"changed/{version}": damaged}):

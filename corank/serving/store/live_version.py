@@ -17,9 +17,11 @@ from typing import Any, Self
 import msgspec
 from pydantic import ValidationError
 
+from corank.bundle.signatures import Signatures, SigningKeys
 from corank.core.errors import StoreError
 from corank.core.settings import Settings
 from corank.serving.store.base import Store
+from corank.serving.store.live_statement import LiveStatement
 
 JOURNAL = "journal"
 USERS = "users"
@@ -47,6 +49,8 @@ class VersionFacts(Settings):
     """SHA-256 of its manifest, which has the digests of its parts."""
     record: dict[str, tuple[int, str, int]]
     """Fixed part of its records, by field: offset, type and count."""
+    signatures: Signatures = []
+    """Of the manifest."""
 
 
 class StoreState(Settings):
@@ -62,6 +66,8 @@ class StoreState(Settings):
     """Changes up to this time, ms UTC, may be gone from the journal."""
     versions: dict[str, VersionFacts] = {}
     """Complete versions by name, in the order in which they were first published."""
+    statement: LiveStatement | None = None
+    """What is live, signed; None if it was not published with --sign."""
 
     @classmethod
     def read(cls, store: Store) -> tuple[bytes | None, Self]:
@@ -89,6 +95,13 @@ class StoreState(Settings):
             raise StoreError(f"{store.address}: no version {version}; there are {known}")
         return self.versions[version]
 
+    def with_statement(self, keys: SigningKeys, before: LiveStatement | None) -> Self:
+        """Return the state with what is live signed, by a statement that follows the one before."""
+        assert self.live is not None
+        facts = self.versions[self.live]
+        statement = LiveStatement.sign(keys, self.live, facts.manifest, facts.seq, before)
+        return self.model_copy(update={"statement": statement})
+
     def applied_until(self, version: str) -> int:
         """Return the number of the last change that a version contains."""
         return self.seq if version == self.live else self.versions[version].applied
@@ -98,13 +111,13 @@ class StoreState(Settings):
         return self.journal_at < facts.items_at
 
     def with_live(self, version: str, facts: VersionFacts) -> Self:
-        """Return the state with another version live; the former one stays, with all changes so far."""
+        """Return the state with another version live, unsigned; the former one stays, with all changes so far."""
         seq = self.seq + 1
         versions = dict(self.versions)
         if self.live in versions:
             versions[self.live] = versions[self.live].model_copy(update={"applied": self.seq})
         versions[version] = facts.model_copy(update={"seq": seq, "applied": self.seq})
-        return self.model_copy(update={"seq": seq, "live": version, "versions": versions})
+        return self.model_copy(update={"seq": seq, "live": version, "versions": versions, "statement": None})
 
 
 class Change(msgspec.Struct, frozen=True):

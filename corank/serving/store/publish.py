@@ -8,9 +8,12 @@ the same bundle again continues where it stopped.
 import hashlib
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from corank.bundle.bundle import Bundle
+from corank.bundle.manifest import BundleManifest, digest, signed_content
+from corank.bundle.signatures import Signature, SigningKeys
 from corank.core.time import now_ms
 from corank.core.types import Progress, Report
 from corank.serving.funnel.funnel import Funnel
@@ -36,6 +39,7 @@ def publish_bundle(
     store: Store,
     report: Report = lambda line: None,
     progress: Progress = lambda done, total: None,
+    sign: SigningKeys | None = None,
 ) -> str:
     """Make a bundle the live version of a store. A version that is there is verified, and repaired if it is damaged.
 
@@ -44,6 +48,7 @@ def publish_bundle(
         store: the store.
         report: receives what is done.
         progress: receives how many records are written.
+        sign: keys that sign the version, and that it is live.
 
     Returns:
         The name of the version.
@@ -63,11 +68,35 @@ def publish_bundle(
         _write_items(funnel, store, version, report, progress)
         _verify(bundle, funnel, store, version)
         facts = _make_facts(funnel)
-    elif state.live == version and not damaged:
+    elif state.live == version and not damaged and _is_signed(state, sign):
         report(f"{version} is live already")
         return version
-    make_live(store, version, funnel, facts, report, damaged)
+    facts = facts.model_copy(update={"signatures": _sign_manifest(bundle.manifest, facts, sign, report)})
+    make_live(store, version, funnel, facts, report, damaged, sign)
     return version
+
+
+def _is_signed(state: StoreState, sign: SigningKeys | None) -> bool:
+    """Whether all keys have signed what is live."""
+    statement = state.statement
+    return sign is None or (
+        statement is not None and sign.have_signed(statement.content, statement.signatures)
+    )
+
+
+def _sign_manifest(
+    manifest: BundleManifest, facts: VersionFacts, sign: SigningKeys | None, report: Report
+) -> list[Signature]:
+    """The signatures of a version's manifest: those of the keys, of the bundle, and those that the store has."""
+    content = signed_content(msgspec.json.decode(encode_manifest(manifest)))
+    held = {one.key: one for one in facts.signatures}
+    if digest(manifest.plain()) == manifest.digest:
+        held |= {one.key: one for one in manifest.signatures}
+    elif manifest.signatures:
+        report(
+            "the bundle was signed by an earlier release: its signatures are not published; give --sign KEY"
+        )
+    return sign.add(content, list(held.values())) if sign is not None else list(held.values())
 
 
 def _make_facts(funnel: Funnel) -> VersionFacts:

@@ -4,6 +4,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from corank.bundle.manifest import signed_content
+from corank.bundle.signatures import SigningKeys
 from corank.core.errors import StoreError
 from corank.core.time import now_ms
 from corank.core.types import Report
@@ -12,7 +14,7 @@ from corank.serving.store.base import Store
 from corank.serving.store.fetch import fetch_bundle
 from corank.serving.store.go_live import make_live
 from corank.serving.store.live_version import JOURNAL, StoreState, VersionFacts, journal_key, read_journal
-from corank.serving.store.version_parts import PROGRESS, read_progress
+from corank.serving.store.version_parts import PROGRESS, read_plain_manifest, read_progress
 
 ABANDONED = 3_600_000
 """ms after which a version whose writing has stopped may be removed."""
@@ -54,18 +56,24 @@ def _find_names(store: Store) -> list[str]:
     return sorted({name for kind, _, name in found if kind in ("parts", "items", "changed")})
 
 
-def roll_back_store(store: Store, version: str | None = None, report: Report = lambda line: None) -> str:
+def roll_back_store(
+    store: Store,
+    version: str | None = None,
+    report: Report = lambda line: None,
+    sign: SigningKeys | None = None,
+) -> str:
     """Make an older version live again, with all items that were upserted since.
 
     Args:
         store: the store.
         version: its name; the version that was live before if None.
         report: receives what is applied.
+        sign: keys that sign that the version is live; one of them must have signed the version.
 
     Returns:
         The name of the version.
 
-    Raises StoreError.
+    Raises StoreError, TrustError.
     """
     _, state = StoreState.read(store)
     others = sorted((v.seq, name) for name, v in state.versions.items() if name != state.live)
@@ -77,7 +85,13 @@ def roll_back_store(store: Store, version: str | None = None, report: Report = l
     if version == state.live:
         raise StoreError(f"{store.address}: {version} is live already")
     with tempfile.TemporaryDirectory(prefix="corank-") as folder:
-        make_live(store, version, Funnel(fetch_bundle(store, version, Path(folder))), facts, report)
+        trust = sign.public() if sign is not None else None
+        bundle = fetch_bundle(store, version, Path(folder), trust=trust)
+        if sign is not None:
+            content = signed_content(read_plain_manifest(store, version, trust))
+            signatures = sign.add(content, facts.signatures)
+            facts = facts.model_copy(update={"signatures": signatures})
+        make_live(store, version, Funnel(bundle), facts, report, sign=sign)
     return version
 
 

@@ -5,6 +5,7 @@ The records of its items are kept apart (record_codec.py).
 
 import hashlib
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 
@@ -17,7 +18,9 @@ from corank.bundle.manifest import (
     Part,
     read_manifest,
     refuse_format,
+    verify_manifest,
 )
+from corank.bundle.signatures import TrustedKeys
 from corank.core.errors import StoreError
 from corank.core.time import now_ms
 from corank.core.untrusted_files import parse_json
@@ -40,8 +43,8 @@ def is_stored_part(part: str) -> bool:
 
 
 def encode_manifest(manifest: BundleManifest) -> bytes:
-    """Return the bytes of a manifest in a store."""
-    return msgspec.json.encode(manifest.plain())
+    """Return the bytes of a manifest in a store, without its signatures, which the head has."""
+    return msgspec.json.encode(manifest.plain() | {"signatures": []})
 
 
 def write_parts(bundle: Bundle, store: Store, version: str) -> None:
@@ -81,9 +84,21 @@ def read_chunks(store: Store, version: str, part: str, facts: Part) -> Iterator[
 
 
 def read_stored_manifest(store: Store, version: str) -> BundleManifest:
-    """Read the manifest of a version.
+    """Read the manifest of a version. Raises as `read_plain_manifest`; BundleError."""
+    return read_manifest(
+        read_plain_manifest(store, version), f"{store.address}: {version}", "publish the bundle again"
+    )
 
-    Raises StoreError if there is no such version, or it is of another release; DamagedError.
+
+def read_plain_manifest(store: Store, version: str, trust: TrustedKeys | None = None) -> dict[str, Any]:
+    """Read the manifest of a version as a JSON value, with its signatures.
+
+    Args:
+        store: the store.
+        version: its name.
+        trust: keys, one of which must have signed it; None if it need not be signed.
+
+    Raises StoreError if there is no such version, or it is of another release; DamagedError; TrustError.
     """
     _, state = StoreState.read(store)
     facts = state.require_version(store, version)
@@ -100,9 +115,14 @@ def read_stored_manifest(store: Store, version: str) -> BundleManifest:
         raise StoreError(
             f"{store.address}: {version}: no manifest ({error}); publish a bundle again"
         ) from None
-    if isinstance(plain, dict) and plain.get("format", FORMAT) not in READABLE:
+    if not isinstance(plain, dict) or plain.get("content") != version:
+        raise StoreError(f"{store.address}: {version} has the manifest of another; publish it again")
+    plain |= {"signatures": [one.model_dump() for one in facts.signatures]}
+    if trust is not None:
+        verify_manifest(plain, trust, store.address)
+    if plain.get("format", FORMAT) not in READABLE:
         raise StoreError(f"{store.address}: {version}: {refuse_format(plain['format'])} and publish it")
-    return read_manifest(plain, f"{store.address}: {version}", "publish the bundle again")
+    return plain
 
 
 def progress_entry(version: str, done: int) -> dict[str, list[tuple[bytes, bytes]]]:
