@@ -149,11 +149,6 @@ class BundleManifest(Settings):
         """The column of the item's id."""
         return self.data.item
 
-    @property
-    def signed_content(self) -> bytes:
-        """What its signatures are of."""
-        return signed_content(self.plain())
-
     def plain(self) -> dict[str, Any]:
         """Return the manifest as a JSON value."""
         plain: dict[str, Any] = self.model_dump(mode="json", by_alias=True)

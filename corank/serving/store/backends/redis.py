@@ -5,8 +5,10 @@ A table is a hash, `PREFIX:t:TABLE`; the head is a string, `PREFIX:head`.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qsl, urlencode
 
@@ -17,6 +19,10 @@ if TYPE_CHECKING:
     from redis.client import Pipeline
 
 PREFIX = "corank"
+PASSWORD = "CORANK_REDIS_PASSWORD"
+"""Environment variable of the password."""
+LONGEST = 4096
+"""Characters of a file of a password."""
 BATCH = 1000
 """Pairs of a batch of a scan, and of a command."""
 
@@ -26,6 +32,9 @@ BATCH = 1000
 @STORES.register("unix")
 class RedisStore:
     """The store `redis://HOST:PORT/DB?prefix=NAME`.
+
+    Its password is that of the URL, or else the content of the file `?password_file=PATH`, or of CORANK_REDIS_PASSWORD:
+    other users of the machine can read the arguments of a process, and so a password in a URL.
 
     The server must not evict (maxmemory-policy noeviction); what survives its restart is up to its settings. Nothing is
     retried: a broken connection is an error, and the next call connects anew.
@@ -38,12 +47,13 @@ class RedisStore:
         server, _, query = url.partition("?")
         options = dict(parse_qsl(query))
         self._prefix = options.pop("prefix", PREFIX).encode()
+        password = _read_password(self.address, options.pop("password_file", None))
         with require_package("redis", self.address):
             from corank.serving.store.clients.redis_connection import RedisConnection
         try:
             if re.search("[/?#].*@", url.partition("://")[2]):
                 raise ValueError
-            self._connection = RedisConnection(f"{server}?{urlencode(options)}", self.address)
+            self._connection = RedisConnection(f"{server}?{urlencode(options)}", self.address, password)
         except (TypeError, ValueError):
             # whose message may hold a part of the password
             raise StoreError(
@@ -135,3 +145,19 @@ class RedisStore:
         for table, pairs in entries.items():
             for first in range(0, len(pairs), BATCH):
                 pipe.hset(self._key(table), mapping=dict(pairs[first : first + BATCH]))
+
+
+def _read_password(address: str, file: str | None) -> str | None:
+    """The password of a file, or else of the environment. Raises StoreError if others can read the file."""
+    if file is None:
+        return os.environ.get(PASSWORD) or None
+    try:
+        with Path(file).open(encoding="utf-8") as opened:
+            if os.fstat(opened.fileno()).st_mode & 0o077:
+                raise StoreError(f"{address}: others can read {file}; first chmod 600 {file}")
+            password = opened.read(LONGEST).rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise StoreError(f"{address}: the password cannot be read: {error}") from None
+    if not password or "\n" in password:
+        raise StoreError(f"{address}: {file}: expected the password alone, on one line")
+    return password

@@ -40,14 +40,20 @@ ADVICE: dict[tuple[type[RedisError], ...], str] = {
 class RedisConnection:
     """A client of one server, whose errors are StoreErrors. Safe to share between threads."""
 
-    def __init__(self, url: str, address: str) -> None:
-        """Connect to `url`, with redis-py's options; `address` is the URL without password.
+    def __init__(self, url: str, address: str, password: str | None = None) -> None:
+        """Connect to a server.
+
+        Args:
+            url: with redis-py's options.
+            address: the URL without password, for messages.
+            password: if the URL has none.
 
         Raises StoreError; TypeError or ValueError if the URL or its options are malformed.
         """
         self._address = address
         self._client = Redis.from_url(
             url,
+            password=password,
             socket_connect_timeout=CONNECT_SECONDS,
             socket_timeout=REPLY_SECONDS,
             # redis-py's retries are off for every kind of error: they send a transaction twice, and take a
