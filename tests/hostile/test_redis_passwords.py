@@ -52,7 +52,7 @@ def test_a_password_that_is_wrong_is_not_in_the_message(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(VARIABLE, "wrong-one")
-    with pytest.raises(StoreError, match="the server refuses: .*; check user, password") as raised:
+    with pytest.raises(StoreError, match=r"the server refuses: .*; check user, password") as raised:
         open_store(server.url)
     assert "wrong-one" not in str(raised.value)
 
@@ -72,7 +72,7 @@ def test_a_file_without_one_password_is_refused(server: Server, file: Path, cont
 
 
 def test_a_file_that_is_missing_is_named(server: Server, tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="the password cannot be read: .*absent"):
+    with pytest.raises(StoreError, match=r"the password cannot be read: .*absent"):
         open_store(f"{server.url}?password_file={tmp_path / 'absent'}")
 
 
