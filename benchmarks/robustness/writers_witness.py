@@ -1,0 +1,150 @@
+"""What must hold after each round of writers.py, by what was seen and what was acknowledged."""
+
+import json
+import re
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import torch
+
+from benchmarks.robustness.writers_work import NEW_ITEM, Job, Targets
+from corank.bundle.bundle import Bundle
+from corank.core.errors import CorankError
+from corank.data.dataset import PackedDataset
+from corank.serving.funnel.funnel import Funnel
+from corank.serving.store.base import open_store
+from corank.serving.store.fetch import fetch_bundle, load_latest
+from corank.serving.store.live_version import StoreState
+from corank.training.checkpoint import load
+from corank.training.run import Run
+
+NAMED = re.compile(r"\(process \d+ on .*\)|meanwhile|while this command ran|publish it again")
+"""What a refusal says: who holds the target, or what came between."""
+
+
+@dataclass
+class BundleWatch:
+    """Every state of a bundle's pointer, in order."""
+
+    targets: Targets
+    states: list[dict[str, Any]] = field(default_factory=list)
+    _seen: tuple[int, int] | None = None
+
+    def look(self) -> None:
+        """Note the state if it is a new one."""
+        path = self.targets.bundle / "manifest.json"
+        stat = path.stat()
+        if (stat.st_ino, stat.st_mtime_ns) != self._seen:
+            held = json.loads(path.read_bytes())
+            if not self.states or self.states[-1]["content"] != held["content"]:
+                self.states.append(held)
+            self._seen = stat.st_ino, stat.st_mtime_ns
+
+
+@dataclass
+class WritersWitness:
+    """Looks at all targets between rounds. `broken` and `lost` are what should not have been found."""
+
+    targets: Targets
+    watch: BundleWatch
+    fingerprints: set[str] = field(default_factory=set)
+    upserted: set[int] = field(default_factory=set)
+    refusals: Counter[str] = field(default_factory=Counter)
+
+    def broken(self) -> Iterator[str]:
+        """Targets that cannot be used."""
+        try:
+            Funnel(Bundle.open(self.targets.bundle))
+            fingerprint = PackedDataset.open(self.targets.packed).manifest.fingerprint
+            self.fingerprints.add(fingerprint)
+            yield from self._broken_run()
+        except (CorankError, OSError) as error:
+            yield repr(error)
+        if len(self.fingerprints) > 2:
+            yield "the packed data are of neither pack"
+
+    def _broken_run(self) -> Iterator[str]:
+        run = Run.open(self.targets.run)
+        packed = run.packed()
+        if run.finished:
+            run.model(packed)
+        elif run.latest.is_file():
+            if load(run.latest).facts["progress"]["epoch"]:
+                load(run.best)
+        elif run.best.is_file() and not (load(run.best)):
+            yield "the run can neither be resumed nor begun"
+
+    def lost(self, jobs: Sequence[Job]) -> Iterator[str]:
+        """Acknowledged changes that are not there, and changes that came from nowhere."""
+        self.upserted |= {job.number for job in jobs if job.command == "upsert" and job.acknowledged}
+        yield from self._lost_bundles(jobs)
+        try:
+            yield from self._lost_items(jobs)
+        except (CorankError, OSError) as error:
+            yield repr(error)
+
+    def _lost_bundles(self, jobs: Sequence[Job]) -> Iterator[str]:
+        writers = [job for job in jobs if job.command in ("export", "refresh")]
+        states = self.watch.states
+        pairs = [(state["model_version"], state["items_seq"]) for state in states]
+        for (model, seq), (newer, next_seq) in pairwise(pairs):
+            if next_seq != (seq + 1 if newer == model else 1):
+                yield f"bundle: {newer} {next_seq} followed {model} {seq}"
+        told = [found for job in writers if job.acknowledged for found in _written(job.said())]
+        for pair in (Counter(told) - Counter(pairs[1:])).elements():
+            yield f"bundle: {pair} was acknowledged, and never was"
+        if len(pairs) - 1 > len(told) + sum(job.killed for job in writers):
+            yield f"bundle: {len(pairs) - 1} changes by {len(told)} commands"
+        self.watch.states = states[-1:]
+
+    def _lost_items(self, jobs: Sequence[Job]) -> Iterator[str]:
+        shutil.rmtree(self.targets.folder / "look", ignore_errors=True)
+        with closing(open_store(self.targets.store)) as store:
+            _, state = StoreState.read(store)
+            live = state.require_live(store)
+            funnel = Funnel(fetch_bundle(store, live, self.targets.folder / "look"))
+            held = _worths(load_latest(store, live, funnel))
+        for number in self.upserted:
+            if held.get(NEW_ITEM + number) != number:
+                yield f"store: item {NEW_ITEM + number} was upserted, and is {held.get(NEW_ITEM + number)}"
+        publishers = [job for job in jobs if job.command == "publish"]
+        told = {job.said().rpartition("live: ")[2].strip() for job in publishers if job.acknowledged}
+        if told and live not in told and not any(job.killed for job in publishers):
+            yield f"store: {live} is live; {', '.join(told)} went live"
+
+    def unnamed(self, jobs: Sequence[Job]) -> Iterator[str]:
+        """Refusals that do not name who holds the target, or what came between."""
+        for job in jobs:
+            if job.killed or job.acknowledged:
+                continue
+            lines = [line for line in job.said().splitlines() if line.strip()]
+            message = lines[-1] if lines else ""
+            if "Traceback" in job.said() or not message.startswith("error: ") or not NAMED.search(message):
+                yield f"{job.command}: {job.said()}"
+            self.refusals[f"{job.command}: {re.sub(r'[0-9a-f]{8,}|[0-9]+', '#', message)}"] += 1
+
+    def wrong_run(self, reference: Run, resumed: Run) -> Iterator[str]:
+        """A resumed run that has other weights than one that nobody disturbed."""
+        packed = reference.packed()
+        ours, theirs = (run.trained(packed).tensors for run in (resumed, reference))
+        if ours.keys() != theirs.keys() or not all(torch.equal(ours[n], theirs[n]) for n in ours):
+            yield "the resumed run has other weights than one that nobody disturbed"
+
+
+def _written(said: str) -> list[tuple[str, int]]:
+    """Model version and items_seq, as export and refresh print them."""
+    found = re.findall(r"model ([0-9a-f]{16})\s+items (\d+)", said)
+    return [(model, int(seq)) for model, seq in found]
+
+
+def _worths(funnel: Funnel) -> dict[int, float]:
+    worths: dict[int, float] = {}
+    for layer in funnel.request_encoder.items.layers:
+        ids, held = layer.records.ids.values.to_list(), layer.records.columns["worth"].tolist()
+        worths |= zip(ids, held, strict=True)
+    return worths
