@@ -78,11 +78,16 @@ def simulate_recflow(
 
     Raises:
         ConfigError: an argument is out of range.
+        BusyError: another process writes into `out`.
         DataError: `out` is a file, or a folder with something in it and `overwrite` is not set.
     """
     wanted = {"preset": preset, "seed": seed, "requests": requests, "candidates": candidates}
     world = validate(World, wanted | {"users": users, "items": items}, "simulate")
-    clear_folder(out, overwrite, ["all_stage/*.feather", "realshow/*.feather", "truth/*.parquet"])
+    with clear_folder(out, overwrite, ["all_stage/*.feather", "realshow/*.feather", "truth/*.parquet"]):
+        return _write_days(world, out)
+
+
+def _write_days(world: World, out: Path) -> Simulated:
     exposed = views = 0
     for day, candidates_of_day in _days(world):
         name = str(BEGIN + timedelta(days=day))
@@ -96,7 +101,7 @@ def simulate_recflow(
         truth.write_parquet(out / "truth" / f"{name}.parquet")
         exposed += shown.height
         views += int(shown["effective_view"].sum())
-    return Simulated(world=world, candidates=requests * candidates, exposed=exposed, clicks=views)
+    return Simulated(world=world, candidates=world.requests * world.candidates, exposed=exposed, clicks=views)
 
 
 def _days(world: World) -> Iterator[tuple[int, pl.DataFrame]]:

@@ -1,6 +1,7 @@
 """`corank simulate`: the log of a simulated funnel whose truth is known, and a config that trains on it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from string import Template
 
@@ -9,6 +10,7 @@ import polars as pl
 
 from corank.core.errors import DataError
 from corank.core.files import write_text
+from corank.core.locks import LOCK, WriteLock
 from corank.core.settings import Settings, validate
 from corank.datasets.production import CHANNELS, EXPOSED
 from corank.datasets.traffic import Block, Traffic
@@ -100,6 +102,7 @@ def simulate_world(
 
     Raises:
         ConfigError: an argument is out of range.
+        BusyError: another process writes into `out`.
         DataError: `out` is a file, or a folder with something in it and `overwrite` is not set.
     """
     wanted: dict[str, object] = {
@@ -110,7 +113,11 @@ def simulate_world(
     }
     wanted |= {"users": users, "items": items, "auction": auction}
     world = validate(World, wanted, "simulate")
-    clear_folder(out, overwrite, _FILES)
+    with clear_folder(out, overwrite, _FILES):
+        return _write_world(world, out)
+
+
+def _write_world(world: World, out: Path) -> Simulated:
     traffic = Traffic(world)
     exposed = clicks = offset = 0
     for part, block in enumerate(traffic):
@@ -124,25 +131,32 @@ def simulate_world(
     traffic.reality.items.table.write_parquet(out / "items.parquet")
     traffic.reality.users.table.write_parquet(out / "users.parquet")
     _write_config(world, out / "config.yaml")
-    return Simulated(world=world, candidates=offset * candidates, exposed=exposed, clicks=clicks)
+    return Simulated(world=world, candidates=offset * world.candidates, exposed=exposed, clicks=clicks)
 
 
-def clear_folder(out: Path, overwrite: bool, files: Sequence[str]) -> None:
-    """Make a folder ready for a world, and remove the files of an earlier one.
+@contextmanager
+def clear_folder(out: Path, overwrite: bool, files: Sequence[str]) -> Iterator[None]:
+    """Make a folder ready for a world, remove the files of an earlier one, and lock it until the block ends.
 
     Args:
         files: globs of the files, in the order in which they are removed.
 
-    Raises DataError if `out` is a file, or holds anything and `overwrite` is not set.
+    Raises BusyError, and DataError if `out` is a file, or holds anything and `overwrite` is not set.
     """
     if out.exists() and not out.is_dir():
         raise DataError(f"{out}: is a file; name a folder to write the simulated world into")
-    if out.is_dir() and any(out.iterdir()) and not overwrite:
-        raise DataError(f"{out}: the folder is not empty; name another, or overwrite the world in it")
-    for pattern in files:
-        for old in sorted(out.glob(pattern)):
-            old.unlink()
-        (out / pattern).parent.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = WriteLock.of_folder(out, "simulate")
+    except OSError as error:
+        raise DataError(f"{out}: cannot be written: {error}") from None
+    with lock:
+        if not overwrite and any(path.name != LOCK for path in out.iterdir()):
+            raise DataError(f"{out}: the folder is not empty; name another, or overwrite the world in it")
+        for pattern in files:
+            for old in sorted(out.glob(pattern)):
+                old.unlink()
+            (out / pattern).parent.mkdir(parents=True, exist_ok=True)
+        yield
 
 
 def _log(block: Block, offset: int) -> pl.DataFrame:

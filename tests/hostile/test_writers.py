@@ -1,0 +1,174 @@
+"""Two writers of one target, and readers of one that is replaced: nothing is lost, and a refusal says why."""
+
+import os
+import shutil
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.robustness.writers import run_writers
+from corank.bundle import bundle as bundles
+from corank.bundle.bundle import Bundle
+from corank.bundle.bundle_writer import BundleWriter, write_bundle
+from corank.bundle.manifest import BundleManifest, load_manifest
+from corank.core.errors import BundleError
+from corank.core.locks import WriteLock
+from corank.data.dataset import PackedDataset
+from corank.training.run import Run
+from tests.support.command_line import run_corank
+from tests.support.shared import copy_run, derived
+from tests.support.simulated_runs import make_world
+
+Capture = pytest.CaptureFixture[str]
+
+
+def copy(bundle: Path, to: Path) -> Path:
+    return Path(shutil.copytree(bundle, to))
+
+
+def refusal(capsys: Capture, *arguments: object) -> str:
+    """What a command says that exits with 1."""
+    code, _, err = run_corank(capsys, *arguments)
+    assert code == 1
+    assert err.startswith("error: ")
+    assert len(err.strip().splitlines()) == 1
+    return err.removeprefix("error: ").strip()
+
+
+def told(target: Path, command: str) -> str:
+    """How a message about a target begins that this process writes."""
+    return f"{target}: corank {command} (process {os.getpid()} on {socket.gethostname()}, since "
+
+
+def test_an_export_is_told_of_a_refresh_and_a_refresh_of_an_export(
+    capsys: Capture, trained: Run, trained_bundle: Path, tmp_path: Path
+) -> None:
+    bundle = copy(trained_bundle, tmp_path / "bundle")
+    before = (bundle / "manifest.json").read_bytes()
+    with WriteLock.of_folder(bundle, "refresh"):
+        assert refusal(capsys, "export", trained.folder, bundle).startswith(told(bundle, "refresh"))
+    with WriteLock.of_folder(bundle, "export"):
+        found = refusal(capsys, "refresh", bundle, trained.base / "log" / "*.parquet")
+    assert found.startswith(told(bundle, "export"))
+    assert found.endswith("is writing it; wait until it has ended, or end that process")
+    assert (bundle / "manifest.json").read_bytes() == before
+    assert len(list(bundle.iterdir())) == 2
+
+
+def test_a_second_training_is_told_of_the_first(capsys: Capture, trained: Run, tmp_path: Path) -> None:
+    run = copy_run(trained, tmp_path / "run")
+    before = sorted(path.name for path in run.folder.iterdir())
+    config = trained.base / "config.yaml"
+    with Run.lock(run.folder):
+        for option in ("--overwrite", "--resume"):
+            found = refusal(capsys, "train", config, "--run", run.folder, option)
+            assert found.startswith(told(run.folder, "train"))
+    assert sorted(path.name for path in run.folder.iterdir()) == before
+
+
+def test_a_second_packing_is_told_of_the_first(capsys: Capture, tmp_path: Path) -> None:
+    config = make_world(tmp_path / "world", requests=60, candidates=10, users=10, items=20)
+    packed = tmp_path / "world" / "packed" / "simulated-medium"
+    with WriteLock.of_replacement(packed, "pack"):
+        assert refusal(capsys, "pack", config).startswith(told(packed, "pack"))
+        PackedDataset.open(packed)  # readers do not wait
+    assert [path.name for path in packed.parent.iterdir()] == ["simulated-medium"]
+
+
+def test_a_second_study_and_a_second_simulation_are_told_of_the_first(
+    capsys: Capture, trained: Run, tmp_path: Path
+) -> None:
+    with WriteLock.of_folder(tmp_path, "study"):
+        found = refusal(capsys, "study", trained.base / "config.yaml", "--out", tmp_path)
+        assert found.startswith(told(tmp_path, "study"))
+    with WriteLock.of_folder(tmp_path, "simulate"):
+        assert refusal(capsys, "simulate", tmp_path).startswith(told(tmp_path, "simulate"))
+    assert not list(tmp_path.iterdir())
+
+
+def fill(bundle: Bundle) -> Callable[[Path], None]:
+    def copy_parts(folder: Path) -> None:
+        shutil.copytree(bundle.folder, folder, dirs_exist_ok=True)
+
+    return copy_parts
+
+
+def renumbered(manifest: BundleManifest, seq: int) -> BundleManifest:
+    return manifest.model_copy(update={"items_seq": seq})
+
+
+def test_a_bundle_that_was_restored_during_a_refresh_is_not_replaced(
+    trained_bundle: Path, tmp_path: Path
+) -> None:
+    bundle = copy(trained_bundle, tmp_path / "bundle")
+    opened = Bundle.open(bundle)
+    backup = copy(bundle, tmp_path / "backup")
+    write_bundle(bundle, renumbered(opened.manifest, 2), fill(opened))
+    with BundleWriter.lock(bundle, "refresh") as writer:
+        shutil.copy(backup / "manifest.json", bundle / "manifest.json")
+        with pytest.raises(BundleError) as error:
+            writer.write(renumbered(opened.manifest, 3), fill(opened))
+    assert str(error.value) == (
+        f"{bundle}: was replaced by another program while this command ran; nothing was written; run it again"
+    )
+    assert Bundle.open(bundle) == opened
+    assert not list(bundle.glob("*-3-*"))
+
+
+def test_a_bundle_that_is_replaced_while_it_is_opened_is_opened_as_the_new_one(
+    trained_bundle: Path, tmp_path: Path
+) -> None:
+    bundle = copy(trained_bundle, tmp_path / "bundle")
+    first = load_manifest(bundle)
+    parts = Bundle.open(trained_bundle)
+    seqs = iter((2, 3, 4))
+
+    def load_then_replace(*arguments: Any) -> BundleManifest:
+        found = load_manifest(*arguments)
+        if found.content == first.content:
+            patch.setattr(bundles, "load_manifest", load_manifest)
+            for seq in seqs:
+                write_bundle(bundle, renumbered(first, seq), fill(parts))
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bundles, "load_manifest", load_then_replace)
+        opened = Bundle.open(bundle)
+    assert opened.manifest.items_seq == 4
+    assert opened == Bundle.open(bundle)
+
+
+def test_packed_data_that_are_open_stay_as_they_are_when_they_are_packed_anew(tmp_path: Path) -> None:
+    case = derived()
+    world = Path(
+        shutil.copytree(case.base, tmp_path / "world", ignore=shutil.ignore_patterns("bundle", "runs"))
+    )
+    folder = world / case.packed.folder.relative_to(case.base)
+    opened, untouched = PackedDataset.open(folder), case.packed
+    shutil.rmtree(folder)
+    folder.mkdir()
+    assert opened.codes == untouched.codes
+    assert opened.users.equals(untouched.users)
+    assert opened.item_keys.equals(untouched.item_keys)
+    for name, values in untouched.item_operands.keys.items():
+        assert np.array_equal(opened.item_operands.keys[name], values)
+    for name, rates in untouched.priors.rates.items():
+        assert np.array_equal(opened.priors.rates[name].keys, rates.keys)
+    for split, shards in untouched.splits.items():
+        for ours, theirs in zip(opened.splits[split], shards, strict=True):
+            assert ours.keys.equals(theirs.keys)
+            assert np.array_equal(ours.query.ids, theirs.query.ids)
+            for name, values in theirs.operands.keys.items():
+                assert np.array_equal(ours.operands.keys[name], values)
+
+
+@pytest.mark.slow
+def test_writers_that_are_killed_at_random_break_and_lose_nothing(tmp_path: Path) -> None:
+    figures = run_writers(tmp_path, f"lmdb:{tmp_path / 'store'}", rounds=2, seed=5)
+    assert figures["commands"] == 16
+    assert figures["looks"] > 0
+    assert (figures["broken"], figures["lost"], figures["unnamed"]) == (0, 0, 0)
