@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.robustness.writers import run_writers
 from corank.bundle import bundle as bundles
 from corank.bundle.bundle import Bundle
 from corank.bundle.bundle_writer import BundleWriter, write_bundle
@@ -22,6 +21,7 @@ from corank.training.run import Run
 from tests.support.command_line import run_corank
 from tests.support.shared import copy_run, derived
 from tests.support.simulated_runs import make_world
+from tests.support.writers import run_writers
 
 Capture = pytest.CaptureFixture[str]
 

@@ -14,13 +14,14 @@ from typing import Any
 CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtree", "ctypes.dlsym"}
 """Audit events before which a process is killed: `ctypes.dlsym` comes before folders are exchanged."""
 
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["pytest", "tests.support.kills", "tests.support.shared"])
+CONTEXT = multiprocessing.get_context("forkserver")
+"""Its server loads once what tests and benchmarks run in processes."""
+CONTEXT.set_forkserver_preload(["pytest", "tests.support.shared", "tests.support.writers"])
 
 
 def start(function: Callable[..., object], *arguments: object) -> ForkServerProcess:
     """Start a process that calls a function of a module."""
-    process = _context.Process(target=function, args=arguments)
+    process = CONTEXT.Process(target=function, args=arguments)
     process.start()
     return process
 
@@ -34,7 +35,7 @@ def run(function: Callable[..., object], *arguments: object) -> None:
 
 def count_changes(function: Callable[..., object], *arguments: object) -> int:
     """Call a function in a process, and count its changes of folders."""
-    reader, writer = _context.Pipe(duplex=False)
+    reader, writer = CONTEXT.Pipe(duplex=False)
     run(_count, writer, function, *arguments)
     return int(reader.recv())
 

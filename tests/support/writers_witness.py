@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-from benchmarks.robustness.writers_work import NEW_ITEM, Job, Targets
 from corank.bundle.bundle import Bundle
 from corank.core.errors import CorankError
 from corank.data.dataset import PackedDataset
@@ -22,6 +21,7 @@ from corank.serving.store.fetch import fetch_bundle, load_latest
 from corank.serving.store.live_version import StoreState
 from corank.training.checkpoint import load
 from corank.training.run import Run
+from tests.support.writers_work import NEW_ITEM, Job, Targets
 
 NAMED = re.compile(r"\(process \d+ on .*\)|meanwhile|while this command ran|publish it again")
 """What a refusal says: who holds the target, or what came between."""

@@ -1,7 +1,6 @@
 """The commands of writers.py, each in a process forked from one that has loaded all they need and has no threads."""
 
 import json
-import multiprocessing
 import os
 import signal
 import sys
@@ -30,6 +29,7 @@ from corank.serving.store.live_version import StoreState
 from corank.serving.store.upsert import VersionChangedError, upsert
 from corank.training.run import Run
 from tests.support.bundle_versions import NARROW, Silent, changing, first
+from tests.support.kills import CONTEXT
 
 # every export builds the table of ONNX operators anew, a third of its time
 ONNXRegistry.from_torchlib = staticmethod(cache(ONNXRegistry.from_torchlib))  # type: ignore[method-assign]
@@ -167,7 +167,3 @@ def finish_run(targets: Targets) -> Run:
     settings = [setting.removeprefix("--set=") for setting in TRAINED]
     config = targets.folder / "world" / "config.yaml"
     return corank.train(config, Silent(), settings, resume=True, folder=targets.run)[0]
-
-
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload([__name__ if __name__ != "__main__" else "benchmarks.robustness.writers_work"])
