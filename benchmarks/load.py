@@ -23,6 +23,7 @@ CONNECTIONS = 128
 STARTED = 120
 """Seconds in which a server must listen."""
 LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
+CLOSE = re.compile(rb"\r\nconnection: *close", re.IGNORECASE)
 T = TypeVar("T")
 
 
@@ -77,6 +78,8 @@ class Connection(asyncio.Protocol):
 
     def __init__(self) -> None:
         self._held = b""
+        self.closes = False
+        """Whether the server has said that it closes this connection, or has done so."""
         self._answer: asyncio.Future[tuple[int, bytes]] | None = None
 
     @classmethod
@@ -89,7 +92,7 @@ class Connection(asyncio.Protocol):
 
     def ask(self, sent: bytes) -> asyncio.Future[tuple[int, bytes]]:
         """Status and body. Raises ConnectionError where the server has closed it."""
-        if self._transport.is_closing():
+        if self.closes or self._transport.is_closing():
             raise ConnectionError("closed")
         self._answer = asyncio.get_running_loop().create_future()
         self._transport.write(sent)
@@ -101,9 +104,11 @@ class Connection(asyncio.Protocol):
         length = LENGTH.search(head)
         if ended and length and len(body) >= int(length[1]) and self._answer:
             self._held = b""
+            self.closes = CLOSE.search(head) is not None
             self._answer.set_result((int(head[9:12]), body))
 
     def connection_lost(self, error: Exception | None) -> None:
+        self.closes = True
         if self._answer and not self._answer.done():
             self._answer.set_exception(ConnectionError("closed before it answered"))
 
