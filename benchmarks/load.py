@@ -10,6 +10,7 @@ import selectors
 import socket
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -125,6 +126,8 @@ class Sent:
     waited: list[float] = field(default_factory=list)
     """Seconds from when they were due."""
     failed: int = 0
+    statuses: Counter[int] = field(default_factory=Counter)
+    """Of those that failed; 0 for no answer."""
 
     def percentile(self, share: float) -> float:
         """Of the waits, ms."""
@@ -180,6 +183,7 @@ async def arriving(port: int, messages: Sequence[bytes], rate: float, seconds: f
             sent.waited.append(time.perf_counter() - began - due[number])
         else:
             sent.failed += 1
+            sent.statuses[status] += 1
         free.put_nowait(connection)
 
     async with asyncio.TaskGroup() as asked:
