@@ -109,3 +109,14 @@ def test_filters_by_many_values_find_what_filters_by_each_do() -> None:
     found = mask_items(operands, (("one", values), ("some", values)))
     wanted = [int(keys[n]) in values and bool({*rows[n].tolist()} & {*values}) for n in range(500)]
     assert found.tolist() == wanted and 0 < sum(wanted) < 500
+
+
+def test_a_body_has_a_largest_number_of_values_and_objects(client: TestClient) -> None:
+    many = {"user": {}, "candidates": [{"id": n} | {f"c{m}": 1 for m in range(30)} for n in range(10_000)]}
+    answer = client.post("/rank", json=many)
+    assert answer.status_code == 400
+    assert answer.json()["error"] == "body: expected 250,000 values or fewer; received 310,000"
+    events = [{"id": 1, "time": 1}] * 10_000
+    user = dict.fromkeys(("history_0", "history_1", "history_2"), events)
+    answer = client.post("/rank", json={"user": user, "candidates": [1]})
+    assert answer.json()["error"] == "body: expected 25,000 objects or fewer; received 30,002"

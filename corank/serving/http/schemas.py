@@ -12,6 +12,8 @@ from corank.serving.funnel.request import Columns, Request
 T = TypeVar("T")
 
 MAX_ITEMS = 10_000
+MAX_PARTS, MAX_OBJECTS = 250_000, 25_000
+"""Values and objects of a body, by its commas and braces, those within texts included."""
 
 
 class Items(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -57,6 +59,10 @@ def decode_items(body: bytes) -> Items:
 
 
 def _decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+    # counted ahead, which is a hundred times as fast as to decode millions of values and then refuse them
+    for mark, most, what in ((b",", MAX_PARTS, "values"), (b"{", MAX_OBJECTS, "objects")):
+        if (count := body.count(mark)) > most:
+            raise RequestError(f"body: expected {most:,} {what} or fewer; received {count:,}")
     try:
         return decoder.decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:

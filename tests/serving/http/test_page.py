@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -83,19 +85,21 @@ def refused(address: str, body: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def case() -> Case:
-    """Three stages; ids are text."""
-    return shared_case(LONG | {"text_ids": True})
+def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """Three stages, which keep as many as the requests say; ids are text."""
+    drawn = LONG | {"text_ids": True}
+    base = tmp_path_factory.mktemp("wide") / "case"
+    shutil.copytree(shared_case(drawn).base, base, ignore=shutil.ignore_patterns("bundle"))
+    found = Case.open(base, drawn)
+    stages = [stage.model_copy(update={"keep": KEEP[stage.name]}) for stage in found.config.stages]
+    found = replace(found, config=found.config.model_copy(update={"stages": stages}))
+    assert found.funnel  # exports the bundle
+    return found
 
 
 @pytest.fixture(scope="module")
-def address(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The service of a bundle whose stages keep as many as the requests say."""
-    bundle = tmp_path_factory.mktemp("wide") / "bundle"
-    stages = [stage.model_copy(update={"keep": KEEP[stage.name]}) for stage in case.config.stages]
-    config = case.config.model_copy(update={"stages": stages})
-    export_bundle(bundle, config, case.packed, case.model, case.calibrators)
-    with service(bundle) as address:
+def address(case: Case) -> Iterator[str]:
+    with service(case.base / "bundle") as address:
         yield address
 
 

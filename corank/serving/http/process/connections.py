@@ -1,8 +1,9 @@
 """Connections of a worker within limits: how many, how many bytes, how much time.
 
 uvicorn bounds none of these for its parser in C. A client that sends or reads too slowly is cut off. When too many
-connections are open, the oldest one with an unfinished request makes way, then the one that is idle for longest:
-an honest client sends a request within milliseconds, so the oldest unfinished one is slow on purpose.
+connections are open, the oldest one with an unfinished request makes way: an honest client sends a request within
+milliseconds, so it is slow on purpose. If there is none, the one that is idle for longest makes way, of those of the
+address that has the most idle ones.
 """
 
 import asyncio
@@ -54,13 +55,14 @@ class ConnectionPool:
         self.limits = limits
         # each ordered, the oldest first
         self._unfinished: dict[BoundedProtocol, None] = {}
-        self._idle: dict[BoundedProtocol, None] = {}
         self._busy: dict[BoundedProtocol, None] = {}
         self._unsent: dict[BoundedProtocol, int] = {}
+        self._idle: dict[str, dict[BoundedProtocol, None]] = {}
+        """By the client's address."""
 
     def __len__(self) -> int:
         """How many are open."""
-        return len(self._unfinished) + len(self._idle) + len(self._busy)
+        return len(self._unfinished) + len(self._busy) + sum(map(len, self._idle.values()))
 
     def admit(self, connection: "BoundedProtocol") -> bool:
         """Count a new connection, and cut off another if too many are open; False if none can make way."""
@@ -74,21 +76,31 @@ class ConnectionPool:
 
     def _expendable(self) -> Iterator["BoundedProtocol"]:
         yield from self._unfinished
-        yield from self._idle
+        yield from max(self._idle.values(), key=len, default={})
 
     def move(self, connection: "BoundedProtocol", unfinished: bool, busy: bool) -> None:
         """Note what a connection waits for. One that waits for what it waited for keeps its age."""
-        group = self._unfinished if unfinished else self._busy if busy else self._idle
+        if unfinished or busy:
+            group = self._unfinished if unfinished else self._busy
+        else:
+            group = self._idle.setdefault(connection.address, {})
         if connection not in group:
-            for other in (self._unfinished, self._busy, self._idle):
-                other.pop(connection, None)
+            self._leave(connection)
             group[connection] = None
 
     def remove(self, connection: "BoundedProtocol") -> None:
         """Forget a connection that is closed."""
-        for group in (self._unfinished, self._busy, self._idle):
-            group.pop(connection, None)
+        self._leave(connection)
         self._unsent.pop(connection, None)
+
+    def _leave(self, connection: "BoundedProtocol") -> None:
+        self._unfinished.pop(connection, None)
+        self._busy.pop(connection, None)
+        idle = self._idle.get(connection.address)
+        if idle is not None and connection in idle:
+            del idle[connection]
+            if not idle:
+                del self._idle[connection.address]
 
     def hold_unsent(self, connection: "BoundedProtocol", size: int) -> None:
         """Count the bytes of an answer that its client does not read; cut off the oldest if it is too many in all."""
@@ -116,6 +128,11 @@ class BoundedProtocol(HttpToolsProtocol):
         self._send_deadline: asyncio.TimerHandle | None = None
 
     # What asyncio calls
+
+    @property
+    def address(self) -> str:
+        """Of the client."""
+        return self.client[0] if self.client else ""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)

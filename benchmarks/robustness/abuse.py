@@ -1,0 +1,255 @@
+"""Honest clients beside hostile ones: slow heads and bodies, floods of headers, huge filters, unknown ids, idle ones.
+
+A service with one worker logs what it serves. Honest clients send requests at a fixed rate. In turn, a process of its
+own attacks for some seconds. `p99_ratio` is the worst phase's p99 over that of the quiet phases before and after;
+`failed` counts honest requests without an answer; memory is that of the service's processes.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import multiprocessing
+import os
+import random
+import socket
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import psutil
+from rich.console import Console
+
+import corank
+from benchmarks import harness, load
+from benchmarks.robustness.log_memory import make_requests
+from corank.datasets.simulate import simulate_world
+from corank.training.run import Run
+from corank.training.train import SilentWatcher
+from tests.support.service import running_service
+
+RATE, CANDIDATES, ITEMS = 50.0, 300, 20_000
+BODY = 4 << 20
+OVERRIDES = [
+    "train.epochs=1",
+    "retrieval={stage: prerank, keep: 200}",
+    "features.category.filter=true",
+    "features.tags.filter=true",
+]
+AIMS = {"p99_ratio": ("<=", 3.0), "rss_ratio": ("<=", 2.0), "failed": ("==", 0.0)}
+
+Hostile = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+HEAD = b"GET /version HTTP/1.1\r\nHost: localhost\r\n"
+
+
+async def send_slow_head(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(HEAD + b"X: ")
+    await drip(writer)
+
+
+async def send_slow_body(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(load.message(b"")[:-5] + b"%d\r\n\r\n" % BODY)
+    await drip(writer)
+
+
+async def drip(writer: asyncio.StreamWriter) -> None:
+    """A byte a second."""
+    while True:
+        writer.write(b"a")
+        await writer.drain()
+        await asyncio.sleep(1)
+
+
+async def flood_headers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(HEAD)
+    for _ in range(1000):
+        writer.write(b"X: " + b"a" * 200_000 + b"\r\n")
+        await writer.drain()
+
+
+async def leave_body_unfinished(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(load.message(b" " * BODY)[:-1])
+    await reader.read()
+
+
+async def stay_idle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    await reader.read(1000)
+    await reader.read()
+
+
+async def read_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    while True:
+        writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await writer.drain()
+        await asyncio.sleep(0.05)
+
+
+async def send_huge_filter(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A filter of four megabytes, then one that is as long as it may be, for ever."""
+    huge = json.dumps({"user": {}, "where": {"category": list(range(550_000))}}).encode()
+    while True:
+        values = [f"v{random.random()}" for _ in range(1000)]
+        for body in (huge, json.dumps({"user": {}, "where": {"category": values, "tags": values}}).encode()):
+            writer.write(load.message(body))
+            await read_answer(reader)
+
+
+async def send_unknown_ids(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while True:
+        first = random.randrange(10**9, 10**12)
+        body = json.dumps({"user": {"id": first}, "candidates": list(range(first, first + 10_000))}).encode()
+        writer.write(load.message(body))
+        await read_answer(reader)
+        await asyncio.sleep(0.05)
+
+
+async def read_answer(reader: asyncio.StreamReader) -> None:
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = load.LENGTH.search(head)
+    assert length is not None
+    await reader.readexactly(int(length[1]))
+
+
+@dataclass(frozen=True)
+class Attack:
+    """What so many clients do at once; each connects again when it is cut off."""
+
+    clients: int
+    act: Hostile
+
+
+ATTACKS = {
+    "slow_heads": Attack(400, send_slow_head),
+    "slow_bodies": Attack(400, send_slow_body),
+    "headers": Attack(4, flood_headers),
+    "bodies": Attack(150, leave_body_unfinished),
+    "idle": Attack(1500, stay_idle),
+    "unread": Attack(100, read_nothing),
+    "filters": Attack(1, send_huge_filter),
+    "unknown": Attack(1, send_unknown_ids),
+}
+AGAIN = 1.0
+"""Seconds until a client that was cut off connects again."""
+
+
+def attack(name: str, port: int) -> None:
+    """Attack until killed. Runs as a process that gives way to the honest clients, whose core it shares."""
+    os.nice(19)
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+
+    async def be_hostile(number: int, one: Attack) -> None:
+        await asyncio.sleep(number / one.clients * 2)
+        while True:
+            with contextlib.suppress(OSError, EOFError, asyncio.IncompleteReadError):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.2", 0))
+                try:
+                    await one.act(reader, writer)
+                finally:
+                    writer.transport.abort()
+            await asyncio.sleep(AGAIN)
+
+    async def attack_together() -> None:
+        one = ATTACKS[name]
+        await asyncio.gather(*(be_hostile(number, one) for number in range(one.clients)))
+
+    asyncio.run(attack_together())
+
+
+@contextlib.contextmanager
+def attacking(name: str | None, port: int) -> Iterator[None]:
+    if name is None:
+        yield
+        return
+    process = multiprocessing.get_context("spawn").Process(target=attack, args=(name, port), daemon=True)
+    process.start()
+    time.sleep(3)  # until it is under way
+    try:
+        yield
+    finally:
+        process.kill()
+        process.join()
+
+
+@dataclass
+class Memory:
+    """Resident memory of a service while it is watched, MiB."""
+
+    service: psutil.Process
+    peak: float = 0.0
+    found: list[float] = field(default_factory=list)
+
+    async def watch(self) -> None:
+        while True:
+            processes = [self.service, *self.service.children(recursive=True)]
+            self.found.append(sum(one.memory_info().rss for one in processes) / 2**20)
+            await asyncio.sleep(0.1)
+
+
+async def measure(port: int, messages: list[bytes], seconds: float, memory: Memory, sent: load.Sent) -> None:
+    watching = asyncio.create_task(memory.watch())
+    await load.arriving(port, messages, RATE, seconds, sent)
+    watching.cancel()
+
+
+def run_phase(
+    name: str | None, service: psutil.Process, port: int, messages: list[bytes], seconds: float
+) -> dict[str, float]:
+    """Figures of the honest clients and of the service during an attack, or without one."""
+    memory, sent = Memory(service), load.Sent()
+    with attacking(name, port):
+        load.run(measure(port, messages, seconds, memory, sent))
+    return {"p99_ms": sent.percentile(99), "peak_rss_mib": max(memory.found), "failed": float(sent.failed)}
+
+
+def summarise(phases: dict[str, dict[str, float]]) -> dict[str, float]:
+    """The figures of a run: the worst phase beside the quiet ones, then every phase."""
+    quiet = [phases.pop("quiet"), phases.pop("quiet_after")]
+    p99 = float(np.mean([one["p99_ms"] for one in quiet]))
+    peak = max(one["peak_rss_mib"] for one in phases.values())
+    found = {
+        "peak_rss_mib": peak,
+        "rss_ratio": peak / quiet[0]["peak_rss_mib"],
+        "p99_quiet_ms": p99,
+        "p99_ratio": max(one["p99_ms"] for one in phases.values()) / p99,
+        "failed": sum(one["failed"] for one in [*phases.values(), *quiet]),
+    }
+    return found | {f"{name}.{key}": value for name, one in phases.items() for key, value in one.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=20.0, help="of every phase")
+    parser.add_argument("--only", action="append", choices=list(ATTACKS), help="an attack; repeatable")
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    say = Console(stderr=True).print
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        say("a world, a model, its bundle …")
+        simulate_world(folder / "world", "medium", 0, requests=1_000, items=ITEMS)
+        run, _ = corank.train(
+            folder / "world" / "config.yaml", SilentWatcher(), OVERRIDES, folder=folder / "run"
+        )
+        corank.export(run.folder, folder / "bundle")
+        messages = make_requests(Run.open(run.folder), 100, CANDIDATES)
+        phases: dict[str, dict[str, float]] = {}
+        options = ["--log", str(folder / "log")]
+        with running_service(str(folder / "bundle"), folder / "cache", *options) as (url, service):
+            port = int(url.rpartition(":")[2])
+            go = partial(run_phase, service=service, port=port, messages=messages)
+            go(None, seconds=arguments.seconds / 2)  # warms up
+            for name in ("quiet", *(arguments.only or ATTACKS), "quiet_after"):
+                attack_name = name if name in ATTACKS else None
+                phases[name] = go(attack_name, seconds=arguments.seconds)
+                say(f"{name}: {phases[name]}")
+    harness.report("abuse", summarise(phases), AIMS, arguments.json)
+
+
+if __name__ == "__main__":
+    main()
