@@ -1,5 +1,7 @@
-"""The commands of the service: serve a bundle or a store over HTTP."""
+"""The commands of the service: serve a bundle or a store over HTTP, and make tokens of its clients."""
 
+import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -71,6 +73,14 @@ TlsCert = Annotated[Path | None, typer.Option(help="PEM file of the certificate 
 TlsKey = Annotated[Path | None, typer.Option(help="PEM file of the certificate's private key.")]
 
 
+class ClientScope(StrEnum):
+    """What a client may do; each includes those before it."""
+
+    read = "read"
+    write = "write"
+    admin = "admin"
+
+
 @service.command("serve")
 def serve_command(
     ctx: typer.Context,
@@ -108,3 +118,20 @@ def serve_command(
     defaults = {"workers": count_cores(), "cache": CACHE, "allow_host": [], "allow_origin": [], "trust": []}
     given = {name: value for name, value in ctx.params.items() if value is not None}
     run_service(validate(ServeSettings, defaults | given, "corank serve"), console.say)
+
+
+@service.command("token")
+def token_command(
+    name: Annotated[str, typer.Argument(help="Who will bear it; the audit names it.")],
+    tokens: Annotated[Path, typer.Option(help="File of tokens; it is made if it is missing.")],
+    scope: Annotated[
+        ClientScope, typer.Option(help="read: rank; write: insert items, too; admin: reload, too.")
+    ],
+) -> None:
+    """Make a token, print it, and add its hash to the file that `corank serve --tokens` reads."""
+    from corank.cli import console
+    from corank.serving.http.access.tokens import add_token
+
+    secret = add_token(tokens, name, scope.value)
+    console.say(f"{tokens}: {name} may {scope.value}; its token follows, and is stored nowhere")
+    sys.stdout.write(f"{secret}\n")

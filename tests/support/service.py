@@ -3,6 +3,7 @@
 import contextlib
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -29,13 +30,14 @@ def access(secret: str | None = "secret") -> AccessControl:
 
 @contextlib.contextmanager
 def running_service(
-    source: str, cache: Path, *options: str, workers: int | None = 1
+    source: str, cache: Path, *options: str, workers: int | None = 1, trust: Path | None = None
 ) -> Iterator[tuple[str, psutil.Process]]:
     """A service on a free port, and its process.
 
     Args:
         source: a bundle's folder or a store's address.
         workers: number of worker processes; None leaves the choice to the service.
+        trust: certificate of a service that speaks TLS.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -45,11 +47,12 @@ def running_service(
     command += [] if workers is None else ["--workers", str(workers)]
     environment = os.environ | {"CORANK_TOKEN": "secret"}
     process = subprocess.Popen([*command, *options], env=environment, stderr=subprocess.DEVNULL)
-    url = f"http://127.0.0.1:{port}"
+    url = f"{'http' if trust is None else 'https'}://127.0.0.1:{port}"
+    verify = trust is None or ssl.create_default_context(cafile=str(trust))
     try:
         for _ in range(600):
             with contextlib.suppress(httpx2.HTTPError):
-                if httpx2.get(f"{url}/healthz").status_code == 200:
+                if httpx2.get(f"{url}/healthz", verify=verify).status_code == 200:
                     break
             time.sleep(0.05)
         yield url, psutil.Process(process.pid)

@@ -25,8 +25,12 @@ def make_document(max_body: int) -> dict[str, Any]:
         "400": "A field is invalid; the error names it",
         "408": "The body did not arrive in time",
         "413": f"The body has more than {max_body:,} bytes",
+        "415": f"The body is not declared as {JSON}",
     }
-    access_errors = {"401": "The token is wrong", "403": "The service was started without a token"}
+    access_errors = {
+        "401": "The token is missing or wrong",
+        "403": "The token has another scope, or the service was called by another name or from another site's page",
+    }
     busy = {"503": "Too many requests are waiting, or another version went live; see Retry-After"}
     no_store = {"409": "The service serves a bundle, not a store"}
     return {

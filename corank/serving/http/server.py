@@ -5,6 +5,7 @@ The bundle of a store's live version is fetched once, into a folder that all wor
 
 import os
 import socket
+import ssl
 import sys
 import tempfile
 import time
@@ -24,6 +25,7 @@ from corank.core.types import Report
 from corank.serving.http.access.audit import AuditLog
 from corank.serving.http.access.control import AccessControl
 from corank.serving.http.access.origin import OriginPolicy
+from corank.serving.http.access.tls import HandshakeLoop, open_tls
 from corank.serving.http.access.tokens import Token, Tokens, read_tokens
 from corank.serving.http.app import RankingService
 from corank.serving.http.follower import Follower
@@ -54,6 +56,7 @@ def run_service(settings: ServeSettings, report: Report) -> None:
     with bind_listener(settings.host, settings.port) as listener:
         _require_writable(settings)
         allow_open_files(settings.connections)
+        tls_factory(settings)
         AuditLog(settings.audit)
         if settings.tokens is not None:
             read_tokens(settings.tokens)
@@ -83,7 +86,8 @@ def count_cores() -> int:
 
 def describe_address(settings: ServeSettings, listener: socket.socket) -> str:
     """Return the URL of the service."""
-    return f"http://{settings.host}:{listener.getsockname()[1]}"
+    scheme = "http" if settings.tls_cert is None else "https"
+    return f"{scheme}://{settings.host}:{listener.getsockname()[1]}"
 
 
 def describe_trust(settings: ServeSettings) -> str:
@@ -144,7 +148,7 @@ def serve_worker(
         report(describe_address(settings, listener))
     config = uvicorn.Config(
         service.app(),
-        loop="uvloop",
+        loop=f"{HandshakeLoop.__module__}:{HandshakeLoop.__name__}",
         http=BoundedProtocol,
         ws="none",
         lifespan="on",
@@ -154,6 +158,7 @@ def serve_worker(
         server_header=False,
         proxy_headers=bool(settings.forwarded_allow_ips),
         forwarded_allow_ips=settings.forwarded_allow_ips,
+        ssl_context_factory=tls_factory(settings),
     )
     DrainingServer(config, drain, on_alive).run(sockets=[listener])
 
@@ -180,6 +185,14 @@ def _require_writable(settings: ServeSettings) -> None:
                     probe.write(b"\0")
             except OSError as error:
                 raise CorankError(f"{option}: nothing can be written to {folder}: {error}") from None
+
+
+def tls_factory(settings: ServeSettings) -> Callable[..., ssl.SSLContext] | None:
+    """Open the certificate, and return what hands it to uvicorn; None for plain HTTP. Raises ConfigError."""
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    context = open_tls(settings.tls_cert, settings.tls_key)
+    return lambda *_: context
 
 
 def open_access(settings: ServeSettings, report: Report) -> AccessControl:

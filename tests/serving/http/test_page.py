@@ -24,6 +24,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from corank.serving.funnel.request import Request
+from corank.serving.http.access.tokens import add_token
 from corank.serving.http.page import funnel_page
 from corank.training.export import export_bundle
 from tests.support.browser import asked, chromium, faults
@@ -43,7 +44,7 @@ KEEP = {"prerank": 11, "middle": 7, "rank": 5}
 
 
 @contextmanager
-def service(bundle: Path) -> Iterator[str]:
+def service(bundle: Path, *options: str | Path) -> Iterator[str]:
     """The address of `corank serve BUNDLE`, once it answers."""
     port = free_port()
     command: list[str | Path] = [
@@ -56,6 +57,7 @@ def service(bundle: Path) -> Iterator[str]:
         "1",
         "--every",
         "0.1",
+        *options,
     ]
     address, end = f"http://127.0.0.1:{port}/", time.monotonic() + 60
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
@@ -549,3 +551,23 @@ def test_ids_of_64_bits_stay_what_they_are_and_changes_are_told(browser: Chrome,
         (changing.base / "bundle" / "manifest.json").write_text("{")
         until(page, lambda: at(page, "#ready").text.startswith("Serving, but not up to date: "))
         assert "manifest.json: cannot be read" in at(page, "#ready").text
+
+
+def test_a_token_is_asked_for_and_sent_but_never_in_a_url(
+    browser: Chrome, case: Case, tmp_path: Path
+) -> None:
+    secret = add_token(tmp_path / "tokens", "web", "read")
+    with service(case.base / "bundle", "--tokens", tmp_path / "tokens") as address:
+        browser.get(address)
+        until(browser, lambda: at(browser, "#token").is_displayed())
+        assert "Authorization: Bearer TOKEN" in at(browser, "#ready").text
+        at(browser, "#token").send_keys(secret, Keys.TAB)
+        until(browser, lambda: at(browser, "#ready").text == "Ready")
+        at(browser, "#example").click()
+        until(browser, lambda: at(browser, "#said").text.endswith(", 16 candidates"))
+        at(browser, "#rank").click()
+        until(browser, lambda: "16 candidates ranked" in at(browser, "#told").text)
+        assert not any(secret in url for url in asked(browser))
+        assert browser.execute_script("return JSON.stringify(localStorage)").find(secret) == -1
+        browser.execute_script("sessionStorage.clear()")
+    faults(browser)  # the refusals before the token was typed

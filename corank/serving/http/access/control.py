@@ -22,25 +22,27 @@ class AccessControl:
     tokens: Tokens = field(default_factory=Tokens)
     audit: AuditLog = field(default_factory=AuditLog)
 
-    def authorize(self, http: HttpRequest, needs: Scope) -> str:
-        """Return the name of the token that a request carries, `nobody` if it carries none and needs none.
+    def authorize(self, http: HttpRequest, needs: Scope) -> None:
+        """Raise RefusedError unless a request may do what it needs. The name of its token is left in its state.
 
-        To read, a token is needed once one of the scope `read` exists. Raises RefusedError.
+        To read, a token is needed once one of the scope `read` exists.
         """
+        http.state.caller = NOBODY
         self.origin.check(http)
         given = http.headers.get("authorization", "")
         token = self.tokens.find(given.removeprefix(BEARER)) if given.startswith(BEARER) else None
         if token is not None:
+            http.state.caller = token.name
             if token.allows < needs:
                 raise RefusedError(
                     403, f"the token {token.name} is of scope {token.scope}; this needs {needs.name.lower()}"
                 )
-            return token.name
+            return
         known = self.tokens.all()
         if known is not None:
             scopes = {one.allows for one in known}
             if needs is Scope.READ and Scope.READ not in scopes:
-                return NOBODY
+                return
             if max(scopes, default=Scope.READ) < needs:
                 raise RefusedError(403, "nobody may write: the service was started without a token for it")
         raise RefusedError(

@@ -8,7 +8,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from corank.core.errors import RequestError
-from corank.serving.http.access.control import NOBODY, AccessControl
+from corank.serving.http.access.control import AccessControl
 from corank.serving.http.access.refusal import LONGEST_ERROR, RefusedError, error_response
 from corank.serving.http.access.tokens import Scope
 
@@ -28,10 +28,10 @@ def guard(
     """
 
     async def handle(http: HttpRequest) -> Response:
-        caller, error = NOBODY, None
+        error = None
         try:
             if needs is not None:
-                caller = access.authorize(http, needs)
+                access.authorize(http, needs)
             response = await handler(http)
         except RefusedError as refused:
             error = refused.error
@@ -42,17 +42,17 @@ def guard(
         except ClientDisconnect:
             error, response = "disconnected", Response(status_code=400)  # nobody reads it
         if action is not None:
-            await _record(access, http, action, caller, response.status_code, error)
+            await _record(access, http, action, response.status_code, error)
         return response
 
     return handle
 
 
 async def _record(
-    access: AccessControl, http: HttpRequest, action: str, caller: str, status: int, error: str | None
+    access: AccessControl, http: HttpRequest, action: str, status: int, error: str | None
 ) -> None:
     client = f"{http.client.host}:{http.client.port}" if http.client else None
-    facts = {"by": caller, "client": client} | getattr(http.state, "change", {})
+    facts = {"by": http.state.caller, "client": client} | getattr(http.state, "change", {})
     if error is not None:
         facts["error"] = error[:LONGEST_ERROR]
     await asyncio.to_thread(access.audit.record, action, status, **facts)

@@ -3,19 +3,21 @@
 const EVERY = 3000;
 const page = { live: null, shown: null, timer: 0, pending: null, redraw: () => {} };
 
-/** Fetches the live version and whether the service is ready. */
+/** Fetches the live version and the state of the service. */
 async function refresh() {
-  const [version, ready] = await Promise.allSettled([fetchJson("version"), fetchJson("readyz")]);
+  const [version, status] = await Promise.allSettled([fetchJson("version"), fetchJson("status")]);
   if (version.status === "fulfilled") drawLive(version.value);
-  const trouble = findTrouble(version, ready);
+  const trouble = findTrouble(version, status);
   byId("ready").className = trouble === null ? "good" : "bad";
   setText(byId("ready"), trouble ?? "Ready");
 }
 
-function findTrouble(version, ready) {
-  if (version.status === "rejected") return describeError(version.reason);
-  if (ready.status === "fulfilled") return null;
-  return ready.reason instanceof RefusedError ? `Serving, but not up to date: ${ready.reason.message}` : describeError(ready.reason);
+function findTrouble(version, status) {
+  const failed = [version, status].find((one) => one.status === "rejected");
+  if (failed) return describeError(failed.reason);
+  const { draining, source_up, source_error } = status.value;
+  if (draining) return "Draining: the service was told to end.";
+  return source_up ? null : `Serving, but not up to date: ${source_error}`;
 }
 
 /** Sets a text only if it differs, since a screen reader reads every change. */

@@ -1,0 +1,222 @@
+"""Who may call a real service: pages of other sites, names, tokens, TLS; and what its audit says."""
+
+import contextlib
+import datetime
+import json
+import socket
+import ssl
+from collections.abc import Iterator
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+import corank
+from tests.support.command_line import run_corank
+from tests.support.random_worlds import RICH
+from tests.support.service import JSON, TOKEN, running_service
+from tests.support.shared import shared_case
+
+pytestmark = pytest.mark.slow
+
+RANK = {"user": {}, "candidates": [1, 2]}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("access")
+
+
+@pytest.fixture(scope="module")
+def store(folder: Path) -> str:
+    address = f"lmdb:{folder / 'store'}"
+    corank.publish(shared_case(RICH).base / "bundle", address)
+    return address
+
+
+@pytest.fixture(scope="module")
+def url(store: str, folder: Path) -> Iterator[str]:
+    """A service with tokens in a file, which all may read from at first."""
+    (folder / "tokens").touch(0o600)
+    options = ["--tokens", str(folder / "tokens"), "--audit", str(folder / "audit")]
+    options += ["--allow-host", "rank.example", "--allow-origin", "https://console.example"]
+    with running_service(store, folder / "cache", *options) as (url, _):
+        yield url
+
+
+def audit(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "audit").read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Host": "rank.example"}, 200),
+        ({"Host": "evil.example"}, 403),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "https://console.example"}, 200),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+    ],
+)
+def test_pages_of_other_sites_and_other_names_are_refused(
+    url: str, headers: dict[str, str], status: int
+) -> None:
+    """By what a page may read, too: under DNS rebinding its origin is the service's, as its name tells."""
+    assert httpx2.post(f"{url}/rank", json=RANK, headers=headers).status_code == status
+    for path in ("/version", "/example", "/metrics", "/status", "/item?id=1"):
+        assert httpx2.get(f"{url}{path}", headers=headers).status_code == status
+    for path in ("/healthz", "/readyz", "/", "/openapi.json"):
+        assert httpx2.get(f"{url}{path}", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers", [{}, {"Content-Type": "text/plain"}, {"Content-Type": "application/x-www-form-urlencoded"}]
+)
+def test_a_body_that_a_form_could_send_is_refused(url: str, headers: dict[str, str]) -> None:
+    answer = httpx2.post(f"{url}/rank", content=json.dumps(RANK).encode(), headers=headers)
+    assert answer.status_code == 415 and "Content-Type: application/json" in answer.json()["error"]
+    assert "access-control-allow-origin" not in answer.headers
+
+
+def test_a_page_gets_no_leave_to_send_json(url: str) -> None:
+    headers = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
+    answer = httpx2.options(f"{url}/rank", headers=headers)
+    assert answer.status_code >= 400
+    assert not [name for name in answer.headers if name.lower().startswith("access-control")]
+
+
+def test_tokens_are_added_while_it_runs_and_the_audit_names_them(
+    url: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    secrets = {}
+    for name, scope in (("feed", "write"), ("web", "read")):
+        code, out, err = run_corank(capsys, "token", name, "--tokens", folder / "tokens", "--scope", scope)
+        assert (code, len(out.split())) == (0, 1), err
+        secrets[name] = {"Authorization": f"Bearer {out.strip()}"}
+    items = {"items": [{"id": 900, "item_1": 7}]}
+    end = datetime.datetime.now() + datetime.timedelta(seconds=20)
+    while httpx2.get(f"{url}/version").status_code == 200:
+        assert datetime.datetime.now() < end
+    for path in ("/version", "/item?id=1", "/example", "/status", "/metrics"):
+        assert httpx2.get(f"{url}{path}").status_code == 401
+        for headers in (*secrets.values(), TOKEN):
+            assert httpx2.get(f"{url}{path}", headers=headers).status_code == 200
+    assert httpx2.post(f"{url}/rank", json=RANK).status_code == 401
+    assert httpx2.post(f"{url}/rank", json=RANK, headers=secrets["web"]).status_code == 200
+    before = len(audit(folder))
+    nobody: dict[str, str] = {}
+    for headers, status in ((nobody, 401), (secrets["web"], 403), (secrets["feed"], 200), (TOKEN, 200)):
+        assert httpx2.post(f"{url}/items", json=items, headers=headers).status_code == status
+    assert httpx2.post(f"{url}/reload", headers=secrets["feed"]).status_code == 403
+    assert httpx2.post(f"{url}/reload", headers=TOKEN).status_code == 200
+    lines = audit(folder)[before:]
+    assert [(line["action"], line["by"], line["status"]) for line in lines] == [
+        ("upsert", "nobody", 401), ("upsert", "web", 403), ("upsert", "feed", 200), ("upsert", "token", 200),
+        ("reload", "feed", 403), ("reload", "token", 200),
+    ]  # fmt: skip
+    assert all(line["client"].startswith("127.0.0.1:") for line in lines)
+    first, second = lines[2], lines[3]
+    assert first["items"] == 1 and first["to"]["items_seq"] == first["from"]["items_seq"] + 1
+    assert second["from"] == first["to"]
+    assert [line["to"]["items_seq"] for line in lines[-1:]] == [second["to"]["items_seq"]]
+    for secret in secrets.values():
+        assert secret["Authorization"].split()[1] not in (folder / "audit").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--tokens", "none"], "none: cannot be read: No such file"),
+        (["--audit", "no/audit"], "no/audit: the audit cannot be written"),
+        (["--tls-cert", "c.pem"], "TLS needs both --tls-cert and --tls-key"),
+        (["--tls-cert", "c.pem", "--tls-key", "k.pem"], "c.pem: cannot be read"),
+        (["--allow-origin", "rank.example"], "expected an origin such as https://rank.example"),
+        (["--bodies-mib", "1"], "a body of --body-mib must fit in --bodies-mib"),
+        (["--connections", "100000000"], "--connections 100000000: needs"),
+    ],
+)
+def test_a_setting_that_does_not_fit_is_refused_at_the_start(
+    store: str,
+    options: list[str],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run_corank(capsys, "serve", store, "--port", 0, "--cache", tmp_path, *options)
+    assert (code, out) == (1, "") and message in err and "Traceback" not in err
+
+
+# TLS
+
+
+def write_certificate(folder: Path, passphrase: bytes | None = None) -> tuple[Path, Path]:
+    """A certificate that signs itself, for 127.0.0.1, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    alternative = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(alternative, critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    encryption: serialization.KeySerializationEncryption = serialization.NoEncryption()
+    if passphrase is not None:
+        encryption = serialization.BestAvailableEncryption(passphrase)
+    (folder / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    form = serialization.PrivateFormat.PKCS8
+    (folder / "key.pem").write_bytes(key.private_bytes(serialization.Encoding.PEM, form, encryption))
+    return folder / "cert.pem", folder / "key.pem"
+
+
+def test_it_speaks_tls_from_1_2_on(store: str, tmp_path: Path) -> None:
+    certificate, key = write_certificate(tmp_path)
+    options = ["--tls-cert", str(certificate), "--tls-key", str(key)]
+    with running_service(store, tmp_path / "cache", *options, trust=certificate) as (url, _):
+        assert url.startswith("https:")
+        trusted = ssl.create_default_context(cafile=str(certificate))
+        with httpx2.Client(verify=trusted) as client:
+            assert client.post(f"{url}/rank", json=RANK).status_code == 200
+            own = {"Origin": url, "Sec-Fetch-Site": "same-origin"}
+            assert client.post(f"{url}/rank", json=RANK, headers=own).status_code == 200
+            large = json.dumps(RANK).encode().ljust(2_000_000)
+            assert client.post(f"{url}/rank", content=large, headers=JSON).status_code == 200
+        port = int(url.rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port)) as plain, contextlib.suppress(ConnectionError):
+            plain.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert not plain.recv(1000).startswith(b"HTTP")
+        old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        old.check_hostname, old.verify_mode = False, ssl.CERT_NONE
+        with pytest.warns(DeprecationWarning):
+            old.minimum_version = ssl.TLSVersion.TLSv1
+            old.maximum_version = ssl.TLSVersion.TLSv1_1
+        with socket.create_connection(("127.0.0.1", port)) as one, pytest.raises(OSError):
+            old.wrap_socket(one)
+
+
+@pytest.mark.parametrize("fault", ["swapped", "encrypted", "another's"])
+def test_a_certificate_that_does_not_fit_is_named(
+    fault: str, store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "other").mkdir()
+    certificate, key = write_certificate(tmp_path, b"secret" if fault == "encrypted" else None)
+    if fault == "swapped":
+        certificate, key = key, certificate
+    if fault == "another's":
+        key = write_certificate(tmp_path / "other")[1]
+    options = ["--tls-cert", certificate, "--tls-key", key, "--cache", tmp_path / "cache"]
+    code, _, err = run_corank(capsys, "serve", store, "--port", 0, *options)
+    assert code == 1 and str(key) in err and "Traceback" not in err
