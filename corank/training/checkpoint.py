@@ -47,8 +47,6 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
 
 def load(path: Path) -> Checkpoint:
     """Read a file and prove it whole. Raises CheckpointError if it is absent, cut short or altered."""
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint; train first")
     try:
         # in one read: safetensors' own reader opens the path once for names and again for tensors, and a training
         # that replaces the file in between would give it half of each
@@ -56,6 +54,8 @@ def load(path: Path) -> Checkpoint:
         tensors = from_bytes(content)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         held = header.get("__metadata__", {})
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise CheckpointError(f"{path}: no such checkpoint; train first") from None
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"{path}: damaged or no checkpoint ({error}); delete it and train again"

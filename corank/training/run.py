@@ -17,7 +17,7 @@ from typing import Any, Self
 from corank.core.calibration import Platt
 from corank.core.errors import CheckpointError, ConfigError
 from corank.core.files import atomic_file
-from corank.core.locks import WriteLock
+from corank.core.locks import LOCK, LockHolder, WriteLock
 from corank.core.settings import validate
 from corank.data.dataset import PackedDataset
 from corank.data.log_rows import LAST_POSITION
@@ -109,9 +109,9 @@ class Run:
     def trained(self, packed: PackedDataset) -> Checkpoint:
         """Load the trained model's checkpoint. Raises CheckpointError if there is none, or it is of another packing."""
         if not self.finished:
-            raise CheckpointError(
-                f"{self.folder}: training has not finished; go on with `corank train --resume`"
-            )
+            holder = LockHolder.read(self.folder / LOCK)
+            remedy = f"{holder} goes on" if holder else "go on with `corank train --resume`"
+            raise CheckpointError(f"{self.folder}: training has not finished; {remedy}")
         return load_matching(self._model, "calibrators", self.config, packed)
 
     def model(self, packed: PackedDataset) -> tuple[JointModel, Calibrators]:

@@ -70,6 +70,22 @@ def test_a_second_training_is_told_of_the_first(capsys: Capture, trained: Run, t
     assert sorted(path.name for path in run.folder.iterdir()) == before
 
 
+def test_an_export_of_a_run_in_training_is_told_who_trains(
+    capsys: Capture, trained: Run, tmp_path: Path
+) -> None:
+    run = copy_run(trained, tmp_path / "run")
+    (run.folder / "model.safetensors").unlink()
+    with Run.lock(run.folder):
+        found = refusal(capsys, "export", run.folder, tmp_path / "bundle")
+    assert found.startswith(
+        f"{run.folder}: training has not finished; corank train (process {os.getpid()} on "
+    )
+    assert refusal(capsys, "export", run.folder, tmp_path / "bundle") == (
+        f"{run.folder}: training has not finished; go on with `corank train --resume`"
+    )
+    assert not (tmp_path / "bundle").exists()
+
+
 def test_a_second_packing_is_told_of_the_first(capsys: Capture, tmp_path: Path) -> None:
     config = make_world(tmp_path / "world", requests=60, candidates=10, users=10, items=20)
     packed = tmp_path / "world" / "packed" / "simulated-medium"
