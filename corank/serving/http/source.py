@@ -10,8 +10,9 @@ from corank.bundle.signatures import TrustedKeys
 from corank.core.errors import StoreError
 from corank.core.types import Report
 from corank.serving.funnel.funnel import Funnel
-from corank.serving.store.base import Store, hide_password, open_store
+from corank.serving.store.base import Store, hide_password
 from corank.serving.store.fetch import catch_up, fetch_bundle, load_latest
+from corank.serving.store.isolation.isolated_store import open_isolated
 from corank.serving.store.last_live import open_last_live, write_last_live
 from corank.serving.store.live_statement import TrustedLive
 from corank.serving.store.live_version import StoreState
@@ -110,7 +111,7 @@ class StoreSource:
         """Open the store, if it is not open. Raises StoreError."""
         with self._opening:
             if self._opened is None:
-                self._opened = open_store(self.url)
+                self._opened = open_isolated(self.url)
             return self._opened
 
     def load_newer(self, held: Funnel | None) -> Funnel | None:

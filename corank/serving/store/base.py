@@ -124,7 +124,7 @@ def open_store(url: str, create: bool = False) -> Store:
         with closing(open_store("lmdb:store", create=True)) as store:
             store.put({"items": [(b"key", b"value")]})
     """
-    store = _find_class(url)
+    store = find_store_class(url)
     if store is None:
         forms = list(dict.fromkeys(STORES[scheme].url_form for scheme in STORES))
         raise StoreError(
@@ -133,8 +133,8 @@ def open_store(url: str, create: bool = False) -> Store:
     return store(url, create)
 
 
-def _find_class(url: str) -> type[Store] | None:
-    """The class for a URL, by its scheme; None if no registered form fits."""
+def find_store_class(url: str) -> type[Store] | None:
+    """Return the class for a URL, by its scheme; None if no registered form fits."""
     scheme = url.partition(":")[0]
     if scheme not in STORES:
         return None
@@ -144,7 +144,7 @@ def _find_class(url: str) -> type[Store] | None:
 
 def is_store(url: str) -> bool:
     """Whether something is the URL of a store, rather than a path: its scheme is registered, or no such path exists."""
-    if _find_class(url) is not None:
+    if find_store_class(url) is not None:
         return True
     return re.match(r"[a-z][a-z0-9_]*:", url) is not None and not Path(url).exists()
 

@@ -41,6 +41,8 @@ class LMDBStore:
     """
 
     url_form = "lmdb:PATH"
+    maps_memory = True
+    """Damage to its file may kill the process that reads it: a service reads it by another one (`open_isolated`)."""
 
     def __init__(self, url: str, create: bool) -> None:
         self.address = url

@@ -1,0 +1,191 @@
+"""A store that another process reads: damage that kills or stops the reader is an error here, and no more.
+
+LMDB maps a store's file into memory. If the file is shorter than its own pages say, a read of it is a SIGBUS, and if
+its pages are garbled, a read may be a SIGSEGV or take for ever. What a service could check ahead does not tell: a
+sound file, too, may be shorter than its last page, since pages that were never used are never written.
+"""
+
+import itertools
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, ClassVar
+
+from corank.core.errors import StoreError
+from corank.serving.store.base import Entries, Pairs, Store, find_store_class, hide_password, open_store
+from corank.serving.store.isolation.frames import receive_frame, send_frame
+
+END_SECONDS = 0.5
+"""Time in which a reader must end whose socket is closed."""
+SECONDS = 30.0
+"""Time in which a call must be answered. A write may wait for another process's."""
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
+"""Seconds after which a reader that died is started again: twice as many each time, until one has lived longer."""
+COMMAND = (sys.executable, "-m", "corank.serving.store.isolation.reader_process")
+
+
+def open_isolated(url: str) -> Store:
+    """Open a store, by a process of its own if damage to it may kill its reader. Raises StoreError.
+
+    Example:
+        with closing(open_isolated("lmdb:/srv/shop")) as store:
+            store.head()
+    """
+    kind = find_store_class(url)
+    return IsolatedStore(url) if getattr(kind, "maps_memory", False) else open_store(url)
+
+
+class Reader:
+    """A process that reads a store, and the socket to it."""
+
+    def __init__(self) -> None:
+        """Start it. Raises OSError."""
+        self.link, theirs = socket.socketpair()
+        with theirs:
+            self.process = subprocess.Popen(COMMAND, stdin=theirs.fileno(), stdout=subprocess.DEVNULL)
+        self.began = time.monotonic()
+
+    def ask(self, message: object) -> Any:
+        """Send a message, and return the reply. Raises StoreError if it is an error; OSError, EOFError."""
+        due = time.monotonic() + SECONDS
+        self.link.settimeout(SECONDS)
+        send_frame(self.link, message)
+        done, value = receive_frame(self.link, due)
+        if not done:
+            raise StoreError(value)
+        return value
+
+    def end(self) -> int:
+        """End the process, and return its exit status."""
+        self.link.close()  # it ends then, unless it hangs
+        with suppress(subprocess.TimeoutExpired):
+            return self.process.wait(END_SECONDS)
+        self.process.kill()
+        return self.process.wait()
+
+
+class IsolatedStore:
+    """A `Store` whose calls another process carries out. Safe to share between threads; not after a fork."""
+
+    url_form: ClassVar[str] = "lmdb:PATH"
+
+    def __init__(self, url: str) -> None:
+        """Open the store at `url`, which exists. Raises StoreError."""
+        self.address = hide_password(url)
+        self._url, self._lock, self._numbers = url, threading.Lock(), itertools.count()
+        self._reader: Reader | None = None
+        self._closed, self._pause, self._retry_at = False, FIRST_PAUSE / 2, 0.0
+        self._fault = ""
+        with self._lock:
+            self._start()
+
+    def head(self) -> bytes | None:
+        """As `Store.head`."""
+        found: bytes | None = self._call("head")
+        return found
+
+    def swap(
+        self,
+        before: bytes | None,
+        after: bytes,
+        entries: Mapping[str, Pairs] = {},
+        gone: Mapping[str, Sequence[bytes]] = {},
+    ) -> bool:
+        """As `Store.swap`."""
+        return bool(self._call("swap", before, after, entries, gone))
+
+    def put(self, entries: Entries) -> None:
+        """As `Store.put`."""
+        self._call("put", entries)
+
+    def get(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """As `Store.get`."""
+        found: list[bytes | None] = self._call("get", table, keys)
+        return found
+
+    def scan(self, table: str) -> Iterator[list[tuple[bytes, bytes]]]:
+        """As `Store.scan`."""
+        number = next(self._numbers)
+        try:
+            while (batch := self._call("scan", number, table)) is not None:
+                yield [(key, value) for key, value in batch]
+        except GeneratorExit:
+            with suppress(StoreError):
+                self._call("end_scan", number)
+            raise
+
+    def count(self, table: str) -> int:
+        """As `Store.count`."""
+        return int(self._call("count", table))
+
+    def drop(self, table: str) -> None:
+        """As `Store.drop`."""
+        self._call("drop", table)
+
+    def tables(self) -> list[str]:
+        """As `Store.tables`."""
+        found: list[str] = self._call("tables")
+        return found
+
+    def close(self) -> None:
+        """As `Store.close`: the reader ends."""
+        with self._lock:
+            self._closed = True
+            if self._reader is not None:
+                self._reader.end()
+                self._reader = None
+
+    def _call(self, name: str, *arguments: object) -> Any:
+        with self._lock:
+            return self._ask(self._reader or self._start(), [name, arguments])
+
+    def _start(self) -> Reader:
+        """Start a reader, unless one died a moment ago. Raises StoreError."""
+        if self._closed:
+            raise StoreError(f"{self.address}: closed; open it anew")
+        left = self._retry_at - time.monotonic()
+        if left > 0:
+            raise StoreError(f"{self._fault}; it is started again in {left:.0f} s")
+        try:
+            reader = Reader()
+        except OSError as error:
+            raise StoreError(f"{self.address}: no process can be started to read it: {error}") from None
+        try:
+            self._ask(reader, self._url)
+        except StoreError:
+            reader.end()
+            raise
+        self._reader = reader
+        return reader
+
+    def _ask(self, reader: Reader, message: object) -> Any:
+        """Send a message to a reader. Raises StoreError if the reply is an error, or the reader dies or hangs."""
+        try:
+            return reader.ask(message)
+        except OverflowError as error:
+            raise StoreError(f"{self.address}: {error}") from None
+        except (OSError, EOFError) as error:
+            status, self._reader = reader.end(), None
+            lived = time.monotonic() - reader.began
+            self._pause = FIRST_PAUSE if lived > LONGEST_PAUSE else min(2 * self._pause, LONGEST_PAUSE)
+            self._retry_at = time.monotonic() + self._pause
+            self._fault = f"{self.address}: {_describe_end(status, isinstance(error, TimeoutError))}"
+            raise StoreError(self._fault) from None
+
+
+def _describe_end(status: int, late: bool) -> str:
+    """Say how a reader ended."""
+    if late:
+        return f"the process that reads it gave no answer in {SECONDS:g} s, and was ended"
+    if status < 0:
+        name = signal.Signals(-status).name
+        return (
+            f"the process that reads it died of {name}: the store is damaged, or its disk; publish into a new store, "
+            "and serve that"
+        )
+    return f"the process that reads it ended with status {status}"
