@@ -40,7 +40,7 @@ def open_isolated(url: str) -> Store:
     return IsolatedStore(url) if getattr(kind, "maps_memory", False) else open_store(url)
 
 
-class Reader:
+class StoreReader:
     """A process that reads a store, and the socket to it."""
 
     def __init__(self) -> None:
@@ -78,7 +78,7 @@ class IsolatedStore:
         """Open the store at `url`, which exists. Raises StoreError."""
         self.address = hide_password(url)
         self._url, self._lock, self._numbers = url, threading.Lock(), itertools.count()
-        self._reader: Reader | None = None
+        self._reader: StoreReader | None = None
         self._closed, self._pause, self._retry_at = False, FIRST_PAUSE / 2, 0.0
         self._fault = ""
         with self._lock:
@@ -144,7 +144,7 @@ class IsolatedStore:
         with self._lock:
             return self._ask(self._reader or self._start(), [name, arguments])
 
-    def _start(self) -> Reader:
+    def _start(self) -> StoreReader:
         """Start a reader, unless one died a moment ago. Raises StoreError."""
         if self._closed:
             raise StoreError(f"{self.address}: closed; open it anew")
@@ -152,7 +152,7 @@ class IsolatedStore:
         if left > 0:
             raise StoreError(f"{self._fault}; it is started again in {left:.0f} s")
         try:
-            reader = Reader()
+            reader = StoreReader()
         except OSError as error:
             raise StoreError(f"{self.address}: no process can be started to read it: {error}") from None
         try:
@@ -163,7 +163,7 @@ class IsolatedStore:
         self._reader = reader
         return reader
 
-    def _ask(self, reader: Reader, message: object) -> Any:
+    def _ask(self, reader: StoreReader, message: object) -> Any:
         """Send a message to a reader. Raises StoreError if the reply is an error, or the reader dies or hangs."""
         try:
             return reader.ask(message)

@@ -72,7 +72,7 @@ def serve_calls(link: socket.socket) -> None:
             send_frame(link, [False, str(error)])
 
 
-def main() -> None:
+def serve_parent() -> None:
     """Serve the process at the other end of standard input."""
     for ended in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ended, signal.SIG_IGN)
@@ -85,4 +85,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    serve_parent()
