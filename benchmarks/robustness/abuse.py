@@ -118,24 +118,23 @@ async def read_answer(reader: asyncio.StreamReader) -> None:
 
 @dataclass(frozen=True)
 class Attack:
-    """What so many clients do at once; each connects again when it is cut off."""
+    """What so many clients do at once; each connects again some seconds after it was cut off."""
 
     clients: int
     act: Hostile
+    again: float = 1.0
 
 
 ATTACKS = {
     "slow_heads": Attack(400, send_slow_head),
     "slow_bodies": Attack(400, send_slow_body),
     "headers": Attack(4, flood_headers),
-    "bodies": Attack(150, leave_body_unfinished),
+    "bodies": Attack(100, leave_body_unfinished, again=5.0),  # else it is a flood of bytes, which no limit stops
     "idle": Attack(1500, stay_idle),
     "unread": Attack(100, read_nothing),
     "filters": Attack(1, send_huge_filter),
     "unknown": Attack(1, send_unknown_ids),
 }
-AGAIN = 1.0
-"""Seconds until a client that was cut off connects again."""
 
 
 def attack(name: str, port: int) -> None:
@@ -152,7 +151,7 @@ def attack(name: str, port: int) -> None:
                     await one.act(reader, writer)
                 finally:
                     writer.transport.abort()
-            await asyncio.sleep(AGAIN)
+            await asyncio.sleep(one.again)
 
     async def attack_together() -> None:
         one = ATTACKS[name]
