@@ -129,7 +129,9 @@ ATTACKS = {
     "slow_heads": Attack(400, send_slow_head),
     "slow_bodies": Attack(400, send_slow_body),
     "headers": Attack(4, flood_headers),
-    "bodies": Attack(100, leave_body_unfinished, again=5.0),  # else it is a flood of bytes, which no limit stops
+    "bodies": Attack(
+        100, leave_body_unfinished, again=5.0
+    ),  # else it is a flood of bytes, which no limit stops
     "idle": Attack(1500, stay_idle),
     "unread": Attack(100, read_nothing),
     "filters": Attack(1, send_huge_filter),
