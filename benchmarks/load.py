@@ -175,6 +175,8 @@ async def arriving(port: int, messages: Sequence[bytes], rate: float, seconds: f
     async def ask(number: int) -> None:
         connection = await free.get()
         try:
+            if connection.closes:  # while it was idle, which its client sees
+                connection = await Connection.open(port)
             status, _ = await connection.ask(messages[number % len(messages)])
         except ConnectionError:
             status, connection = 0, await Connection.open(port)

@@ -28,7 +28,7 @@ from rich.console import Console
 from benchmarks import harness
 from benchmarks.load import Sent, arriving, message, run, saturated
 from benchmarks.replicas import Replica, kill_all, wait_until
-from benchmarks.robustness.chaos_faults import Disturbed, DisturbedFolder, DisturbedRedis, SlowProxy
+from benchmarks.robustness.chaos_faults import Disturbed, DisturbedFolder, DisturbedRedis
 from benchmarks.robustness.chaos_writer import Writer
 from benchmarks.robustness.hot_swap import requests, same
 from corank.core.errors import CorankError
@@ -40,6 +40,7 @@ from corank.serving.store.live_version import StoreState
 from corank.serving.store.publish import publish_bundle
 from tests.support.bundle_versions import changing, first, variant
 from tests.support.redis_server import redis_server
+from tests.support.store_faults import SlowProxy
 
 ITEMS, BUNDLES = 2000, 3
 USER_RATE = 20.0
