@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from corank.api.runs import check, evaluate, explain, export, pack, rank, refresh, report, study, train
-    from corank.api.stores import prune, publish, replay, roll_back, store_versions, vectors
+    from corank.api.stores import prune, publish, replay, roll_back, store_log, store_versions, vectors
     from corank.core.registry import load_plugins
     from corank.serving.funnel.funnel import Funnel
     from corank.serving.funnel.request import Request
@@ -35,6 +35,7 @@ __all__ = [
     "replay",
     "report",
     "roll_back",
+    "store_log",
     "store_versions",
     "study",
     "train",
@@ -50,7 +51,8 @@ _MODULE_OF = {
         "corank.api.runs",
     ),
     **dict.fromkeys(
-        ("prune", "publish", "replay", "roll_back", "store_versions", "vectors"), "corank.api.stores"
+        ("prune", "publish", "replay", "roll_back", "store_log", "store_versions", "vectors"),
+        "corank.api.stores",
     ),
 }
 

@@ -14,8 +14,9 @@ from benchmarks.robustness.store_work import AT_ONCE, UPSERTS, number_of
 from corank.core.errors import StoreError
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import Store
+from corank.serving.store.changes.journal import Change, read_journal
 from corank.serving.store.go_live import changed_records
-from corank.serving.store.live_version import Change, StoreState, read_journal
+from corank.serving.store.live_version import StoreState
 from corank.serving.store.record_codec import RecordFormat
 from corank.serving.store.version_parts import is_stored_part, read_chunks, read_stored_manifest
 
@@ -91,11 +92,11 @@ class Witness:
     def _on_top(
         self, head: StoreState, version: str, changes: dict[int, Change], funnel: Funnel
     ) -> dict[bytes, bytes]:
-        done, records = self.folded.get(version, (0, {}))
-        until = head.applied_until(version)
+        done, records = self.folded.get(version, (head.versions[version].base or 0, {}))
+        until, _ = head.applied_until(version)
         for seq in range(done + 1, until + 1):
             if seq in changes:
-                records = records | changed_records(funnel, version, head.versions[version], changes[seq])
+                records = records | changed_records(funnel, version, changes[seq])
         self.folded[version] = until, records
         return records
 

@@ -12,9 +12,11 @@ from corank.analysis.study.page import study_page
 from corank.analysis.study.study import RATES, Budget, run_study
 from corank.bundle.bundle import Bundle
 from corank.bundle.incremental_log import RefreshSources
+from corank.bundle.items_as_of import ItemsAsOf
+from corank.bundle.manifest import load_manifest
 from corank.bundle.refresh import refresh_bundle
 from corank.bundle.signatures import SigningKeys
-from corank.core.errors import CheckpointError, CorankError
+from corank.core.errors import CheckpointError, CorankError, DataError
 from corank.core.files import restore_folder, write_text
 from corank.core.locks import WriteLock
 from corank.core.types import Report
@@ -223,13 +225,15 @@ def explain(
     return measure_importance(Run.open(run), split, most, report=report)
 
 
-def export(run: Path, bundle: Path, sign: Sequence[Path] = ()) -> Bundle:
+def export(run: Path, bundle: Path, sign: Sequence[Path] = (), items_as_of: str | None = None) -> Bundle:
     """Write the bundle of a finished run, whole or not at all.
 
     Args:
         run: the run's folder.
         bundle: the bundle's folder; an earlier bundle there is replaced.
         sign: private ed25519 keys, PEM files, that sign the bundle.
+        items_as_of: what the run's table of items contains: a change of the store, such as `42`, or a day or a time
+            in the config's time zone. Items upserted later go on top of the version; all do unless given.
 
     Raises CheckpointError, DataError, BundleError, TrustError, and BusyError if another process writes the bundle.
 
@@ -238,8 +242,9 @@ def export(run: Path, bundle: Path, sign: Sequence[Path] = ()) -> Bundle:
     """
     keys, opened = SigningKeys.load(sign), Run.open(run)
     packed = opened.packed()
+    as_of = None if items_as_of is None else ItemsAsOf.parse(items_as_of, opened.config.data)
     model, calibrators = opened.model(packed)
-    return export_bundle(bundle, opened.config, packed, model, calibrators, keys)
+    return export_bundle(bundle, opened.config, packed, model, calibrators, keys, as_of)
 
 
 def refresh(
@@ -250,6 +255,7 @@ def refresh(
     until: str | None = None,
     report: Report = lambda line: None,
     sign: Sequence[Path] = (),
+    items_as_of: str | None = None,
 ) -> Bundle:
     """Update a bundle's priors, item records and vectors from a newer log, without training.
 
@@ -261,6 +267,7 @@ def refresh(
         until: a day or a time in the config's time zone until which the log is complete; its last row unless given.
         report: takes a line about each step.
         sign: private ed25519 keys, PEM files, that sign the refreshed bundle.
+        items_as_of: what `items` contains, as for `export`; the bundle's own as-of holds unless given.
 
     Raises BundleError, DataError, TrustError, and BusyError if another process writes the bundle.
 
@@ -268,8 +275,13 @@ def refresh(
         corank.refresh(Path("bundle"), "log/2026-03-11.parquet", items="items.parquet", until="2026-03-12")
     """
     keys = SigningKeys.load(sign)
-    moment = None if until is None else Bundle.open(bundle).manifest.data.milliseconds(until)
-    return refresh_bundle(bundle, RefreshSources(log, items, users, until=moment), report, keys)
+    if items_as_of is not None and items is None:
+        raise DataError("--items-as-of says what --items contains; give both")
+    data = load_manifest(bundle).data
+    moment = None if until is None else data.milliseconds(until)
+    as_of = None if items_as_of is None else ItemsAsOf.parse(items_as_of, data)
+    sources = RefreshSources(log, items, users, until=moment, items_as_of=as_of)
+    return refresh_bundle(bundle, sources, report, keys)
 
 
 def rank(bundle: Path, request: Path, trust: Sequence[Path] = ()) -> dict[str, Any]:

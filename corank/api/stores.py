@@ -4,11 +4,13 @@ Each raises a CorankError for a mistake of the user. Store addresses are `lmdb:P
 a plug-in's store.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from corank.bundle.bundle import Bundle
 from corank.bundle.catalogue import write_catalogue
@@ -19,6 +21,8 @@ from corank.core.types import Progress, Report
 from corank.serving.log.replay import ReplayResult, bundle_funnels, replay_log, store_funnels
 from corank.serving.store import retention
 from corank.serving.store.base import is_store, open_store
+from corank.serving.store.changes.journal import read_log
+from corank.serving.store.changes.merged_items import MergedItems
 from corank.serving.store.publish import publish_bundle
 from corank.serving.store.users import put_users
 
@@ -30,6 +34,7 @@ def publish(
     report: Report = lambda line: None,
     progress: Progress = lambda done, total: None,
     sign: Sequence[Path] = (),
+    merged: Callable[[MergedItems], object] = lambda merged: None,
 ) -> str:
     """Put a bundle into a store and make it live, whole or not at all.
 
@@ -40,6 +45,7 @@ def publish(
         report: takes a line about each step.
         progress: takes how many records are written, and of how many.
         sign: private ed25519 keys, PEM files, that sign the version, and that it is live.
+        merged: takes what became of items that were upserted before: kept on top, overridden, or lacking.
 
     Returns the version's name. Raises BundleError, DataError, StoreError, TrustError; the live version is
     unchanged then.
@@ -53,7 +59,7 @@ def publish(
         if users is not None:
             count = put_users(users, Bundle.open(bundle), opened)
             report(f"users: {count:,}")
-        return publish_bundle(bundle, opened, report, progress, keys)
+        return publish_bundle(bundle, opened, report, progress, keys, merged)
 
 
 def store_versions(store: str) -> list[dict[str, Any]]:
@@ -70,6 +76,23 @@ def store_versions(store: str) -> list[dict[str, Any]]:
             asdict(version) | {"facts": version.facts and version.facts.model_dump(mode="json")}
             for version in retention.list_versions(opened)
         ]
+
+
+def store_log(store: str, last: int = 20) -> list[dict[str, Any]]:
+    """Read who did what to a store, and when, as `corank store log --json` prints it, the oldest first.
+
+    Args:
+        store: the store's address.
+        last: how many lines, at most.
+
+    Returns for each `what`, `by`, `at` (ms UTC), `change` and `id`, `before` (the id of the change before), `version`,
+    `items` and `removed`. Raises StoreError.
+
+    Example:
+        corank.store_log("lmdb:/srv/shop")[-1]["by"]
+    """
+    with closing(open_store(store)) as opened:
+        return [msgspec.to_builtins(line) for line in read_log(opened)[-last:]]
 
 
 def roll_back(

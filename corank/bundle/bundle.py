@@ -10,6 +10,7 @@ content before the newest in any case. `bundle_writer.py` writes.
 
 import hashlib
 import os
+import re
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,8 @@ from corank.core.errors import BundleError
 from corank.core.locks import FolderLease
 from corank.core.untrusted_files import list_files, open_regular_file
 
+CONTENT = re.compile(r"[0-9a-f]{16}-[0-9]{1,19}-[0-9a-f]{8}")
+"""The name of a content folder."""
 CHUNK = 1 << 22
 """Bytes of a file read at once."""
 
@@ -123,6 +126,11 @@ def measure_parts(folder: Path) -> dict[str, Part]:
         with open_regular_file(folder, name) as file:
             parts[name] = Part(bytes=os.fstat(file.fileno()).st_size, sha256=_hash(file))
     return parts
+
+
+def is_content_name(name: str) -> bool:
+    """Whether a name is one that `write_bundle` gives: model version, `items_seq`, and a tag of its own."""
+    return CONTENT.fullmatch(name) is not None
 
 
 def current_content(path: Path) -> str | None:

@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from corank.bundle.item_records import ItemRecords
+from corank.bundle.items_as_of import ItemsAsOf
 from corank.bundle.manifest import BundleManifest
 from corank.core.errors import DataError
 from corank.core.time import MILLISECOND
@@ -39,6 +40,8 @@ class RefreshSources:
     """The folder that relative paths begin at."""
     until: int | None = None
     """The time until which the log is complete, ms UTC; that of its last row if not given."""
+    items_as_of: ItemsAsOf | None = None
+    """What the table of items contains; the bundle's own as-of holds if it is not given."""
 
 
 @dataclass(frozen=True)

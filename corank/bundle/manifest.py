@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from annotated_types import Ge, Le
 from pydantic import AfterValidator, Field, model_validator
 
+from corank.bundle.items_as_of import ItemsAsOf
 from corank.bundle.part_names import MOST_PARTS, is_part_name
 from corank.bundle.signatures import Signatures, TrustedKeys, read_signatures
 from corank.bundle.stage_facts import FolderName, StageFacts
@@ -57,6 +58,8 @@ class BundleManifest(Settings):
     """Hash of weights, encoders, calibrators and schema: two bundles that share it score alike."""
     items_seq: Annotated[int, Ge(0), Le(2**62)]
     """Counts changes of the items of one model version."""
+    items_id: str = Field(default="", exclude=True)
+    """Tells items of one `items_seq` apart: the tag of the content's name, or the id of a store's last change."""
     content: FolderName
     """The name of the content folder."""
     data: DataSettings
@@ -67,8 +70,8 @@ class BundleManifest(Settings):
     """The table that each feature of a column was read from."""
     priors: dict[str, Milliseconds]
     """Prior → the time of its snapshot, ms UTC."""
-    items_at: Milliseconds
-    """When the table of items was last changed, ms UTC: later changes are not in the records."""
+    items_as_of: ItemsAsOf | None = None
+    """What the table of items contains; None if it was not given."""
     item_columns: list[str]
     """Those of the data's `columns` that are of the items; the others come with a request."""
     user_ids: Literal["text", "whole numbers"] | None = None
@@ -84,9 +87,17 @@ class BundleManifest(Settings):
     @model_validator(mode="before")
     @classmethod
     def _read_older_format(cls, value: Any) -> Any:
-        """Note today's format: the parts of an older manifest are brought into it as they are read."""
+        """Bring an older manifest into today's form; the parts of one are brought into it as they are read."""
         if isinstance(value, dict) and value.get("format") in READABLE:
-            return value | {"format": FORMAT}
+            # `items_at` was the file time of the table of items, which says nothing of its content
+            return {key: held for key, held in value.items() if key != "items_at"} | {"format": FORMAT}
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _derive_items_id(cls, value: Any) -> Any:
+        if isinstance(value, dict) and isinstance(value.get("content"), str):
+            return {"items_id": value["content"].rpartition("-")[2]} | value
         return value
 
     @model_validator(mode="after")

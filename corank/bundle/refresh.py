@@ -26,7 +26,7 @@ from corank.core.time import MILLISECOND, floor_times, format_time
 from corank.core.types import Report
 from corank.data.as_of import VersionedRows, newest_rows
 from corank.data.dataset import prior_folder
-from corank.data.tables import Table, changed_at
+from corank.data.tables import Table
 from corank.data.validate import check_values
 from corank.features.encoders import Encoders
 from corank.features.input_layout import Layout
@@ -79,7 +79,7 @@ def _refresh(writer: BundleWriter, newer: RefreshSources, report: Report, sign: 
         update={
             "priors": dict(priors.cut or {}),
             "items_seq": next_items_seq(writer.path, manifest.model_version),
-            "items_at": changed_at(newer.items, newer.base) or manifest.items_at,
+            "items_as_of": newer.items_as_of or manifest.items_as_of,
         }
     )
     return writer.write(

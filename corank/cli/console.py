@@ -276,3 +276,12 @@ def show_versions(found: list[dict[str, Any]]) -> None:
         when = format_time(facts["published_at"])[:16] if facts else ""
         table.add_row(held["version"], state if facts else "unfinished", *known, f"{held['changed']:,}", when)
     out.print(table)
+
+
+def show_log(found: list[dict[str, Any]]) -> None:
+    """Print what was done to a store, a line each; a change is named as --items-as-of takes it."""
+    for line in found:
+        what = line["what"] + (f" of {line['items']:,} items" if line["items"] else "")
+        about = ", ".join(line["removed"]) if line["what"] == "prune" else line["version"]
+        when = format_time(line["at"])
+        say(f"{when}  {line['change']}-{line['id'] or '?'}  {line['by']}  {what}  {about}", out)

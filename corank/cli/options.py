@@ -21,6 +21,14 @@ Trust = Annotated[
         help="Take only versions that this ed25519 key, or one of its file, has signed; may be repeated.",
     ),
 ]
+AsOf = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CHANGE|TIME",
+        help="What the table of items contains: a change of the store, as `corank store log` numbers it, or a time. "
+        "Later upserts stay on top; all do by default.",
+    ),
+]
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE")]
 
 

@@ -1,14 +1,15 @@
 """The commands of stores: publish a bundle, list, roll back and prune versions, replay what was served."""
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from corank.cli.options import BundlePath, Json, Sign, Trust, print_json
 
 serving = typer.Typer()
-store = typer.Typer(help="List a store's versions, roll back, prune.", no_args_is_help=True)
+store = typer.Typer(help="List a store's versions and its log, roll back, prune.", no_args_is_help=True)
 serving.add_typer(store, name="store")
 
 CACHE = Path.home() / ".cache" / "corank"
@@ -26,15 +27,20 @@ def publish_command(
         str | None, typer.Option(help="A table of users, for requests that give a user's id alone.")
     ] = None,
     sign: Sign = None,
+    as_json: Json = False,
 ) -> None:
     """Put a bundle into a store and make it live, whole or not at all."""
     from corank.api import stores
     from corank.cli import console
     from corank.cli.progress import counting
 
+    merged: list[Any] = []
     with counting("records") as progress:
-        version = stores.publish(bundle, store, users, console.say, progress, sign or [])
+        version = stores.publish(bundle, store, users, console.say, progress, sign or [], merged.append)
     console.say(f"live: {version}")
+    if as_json:
+        lists = [asdict(found) for found in merged] or [{"version": version}]
+        print_json(lists[0])
 
 
 @serving.command("vectors")
@@ -61,6 +67,20 @@ def ls_command(store: StoreUrl, as_json: Json = False) -> None:
 
     found = stores.store_versions(store)
     print_json(found) if as_json else console.show_versions(found)
+
+
+@store.command("log")
+def log_command(
+    store: StoreUrl,
+    last: Annotated[int, typer.Option(min=1, help="Lines, at most.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """Print who changed what in a store, and when: upserts, publications, roll-backs, prunes."""
+    from corank.api import stores
+    from corank.cli import console
+
+    found = stores.store_log(store, last)
+    print_json(found) if as_json else console.show_log(found)
 
 
 @store.command("rollback")

@@ -5,7 +5,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from corank.cli.options import BundlePath, Json, Sign, Trust, print_json
+from corank.cli.options import AsOf, BundlePath, Json, Sign, Trust, print_json
 from corank.core.errors import CorankError
 
 training = typer.Typer()
@@ -149,13 +149,13 @@ def explain_command(
 
 
 @training.command("export")
-def export_command(run: RunPath, bundle: BundlePath, sign: Sign = None) -> None:
+def export_command(run: RunPath, bundle: BundlePath, sign: Sign = None, items_as_of: AsOf = None) -> None:
     """Write the bundle that a service runs."""
     from corank.api import runs
     from corank.bundle.retrieval import RetrievalFacts
     from corank.cli import console
 
-    written = runs.export(run, bundle, sign or [])
+    written = runs.export(run, bundle, sign or [], items_as_of)
     console.say(
         f"bundle: {bundle}  model {written.manifest.model_version}  items {written.manifest.items_seq}"
     )
@@ -177,12 +177,13 @@ def refresh_command(
         typer.Option(help="A day or a time until which the log is complete; default: its last row."),
     ] = None,
     sign: Sign = None,
+    items_as_of: AsOf = None,
 ) -> None:
     """Update a bundle's priors, item records and vectors from newer logs, without training."""
     from corank.api import runs
     from corank.cli import console
 
-    written = runs.refresh(bundle, log, items, users, until, console.say, sign or [])
+    written = runs.refresh(bundle, log, items, users, until, console.say, sign or [], items_as_of)
     console.say(
         f"bundle: {bundle}  model {written.manifest.model_version}  items {written.manifest.items_seq}"
     )

@@ -13,6 +13,8 @@ from corank.core.types import Longs
 
 MILLISECOND, DAY = timedelta(milliseconds=1), timedelta(days=1)
 
+EARLIEST, LATEST = -62_135_596_800_000, 253_402_300_799_999
+"""The first and the last point in time that has a date: of the years 1 to 9999."""
 NEVER, FOREVER = -(2**63), 2**63 - 1
 """Before and after every other point in time."""
 

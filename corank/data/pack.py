@@ -37,7 +37,6 @@ from corank.data.log_rows import constant_columns, key_columns, request_columns
 from corank.data.pack_manifest import FORMAT, MANIFEST, PackManifest, ShardCount, fingerprint
 from corank.data.shards import ShardWriter, encode_rows, feature_values
 from corank.data.sources import BATCH, PackSources
-from corank.data.tables import changed_at
 from corank.features.encoders import Encoders, assemble_rows
 from corank.features.history import Events
 from corank.features.log_schema import DataSettings
@@ -94,7 +93,7 @@ def _pack(data: DataSettings, schema: Schema, base: Path, out: Path, report: Rep
         splits, duplicates = _second_pass(inputs, writer, report)
         _write_events(inputs, writer, splits)
         dropped = {"duplicates": duplicates, "users_without_row": absent}
-        manifest = _describe(folder, base, mark, inputs, splits, dropped)
+        manifest = _describe(folder, mark, inputs, splits, dropped)
         encoders = writer.encoders
         if schema.derived():
             encoders = derive_columns(PackedDataset.load(folder, manifest, encoders), spill)
@@ -232,7 +231,6 @@ def _write_events(inputs: PackSources, writer: ShardWriter, splits: dict[str, li
 
 def _describe(
     folder: Path,
-    base: Path,
     mark: str,
     inputs: PackSources,
     splits: dict[str, list[ShardCount]],
@@ -254,7 +252,6 @@ def _describe(
         last=inputs.summary.last,
         sources=inputs.sources,
         item_columns=inputs.item_columns,
-        items_at=changed_at(data.items, base),
         files={},
     )
 

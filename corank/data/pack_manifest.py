@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import ValidationError, model_validator
 
 from corank.core.errors import DataError
 from corank.core.files import restore_folder
@@ -49,10 +49,14 @@ class PackManifest(Settings):
     """The table of each feature of a column."""
     item_columns: list[str]
     """Those of the data's `columns` that are of the items."""
-    items_at: int
-    """When the table of items was last changed, ms UTC."""
     files: dict[str, int]
     """Bytes of every file, by its path within the folder."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_earlier_release(cls, value: Any) -> Any:
+        """Leave out the file time of the table of items."""
+        return {k: v for k, v in value.items() if k != "items_at"} if isinstance(value, dict) else value
 
 
 def fingerprint(data: DataSettings, schema: Schema, base: Path) -> str:

@@ -9,7 +9,7 @@ from typing import Self
 import polars as pl
 
 from corank.core.errors import DataError
-from corank.core.time import NEVER, now_ms
+from corank.core.time import NEVER
 
 _FORMATS = {
     ".parquet": "parquet",
@@ -41,16 +41,6 @@ def files(source: str | list[str], base: Path) -> list[str]:
             raise DataError(f"{path}: no such file ({hint})")
         found.extend(map(str, here))
     return found
-
-
-def changed_at(source: str | list[str] | None, base: Path) -> int:
-    """Find when a table's files were last changed, ms UTC: now for URLs, 0 for no table."""
-    if source is None:
-        return 0
-    return max(
-        now_ms() if "://" in path else Path(path).stat().st_mtime_ns // 1_000_000
-        for path in files(source, base)
-    )
 
 
 VALID_FROM = "valid_from"

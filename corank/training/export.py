@@ -16,6 +16,7 @@ from corank.bundle.bundle import Bundle, next_items_seq
 from corank.bundle.bundle_writer import BundleWriter
 from corank.bundle.item_records import ItemRecords
 from corank.bundle.item_vectors import ItemTowers, save_vectors
+from corank.bundle.items_as_of import ItemsAsOf
 from corank.bundle.manifest import FORMAT, BundleManifest
 from corank.bundle.retrieval import sample_queries, write_retrieval
 from corank.bundle.signatures import SigningKeys
@@ -39,13 +40,23 @@ def export_bundle(
     model: JointModel,
     calibrators: Calibrators,
     sign: SigningKeys | None = None,
+    items_as_of: ItemsAsOf | None = None,
 ) -> Bundle:
-    """Write the bundle of a trained model, priors as of the last snapshot before the log's end; `sign` signs it.
+    """Write the bundle of a trained model, priors as of the last snapshot before the log's end.
+
+    Args:
+        path: the bundle's folder.
+        config: of the run.
+        packed: the data that the model was trained on.
+        model: trained.
+        calibrators: of each stage.
+        sign: keys that sign it.
+        items_as_of: what the table of items contains; None if it is not known.
 
     Raises BusyError, BundleError; what was at `path` before is untouched then.
     """
     with BundleWriter.lock(path, "export") as writer:
-        return _export(writer, config, packed, model, calibrators, sign)
+        return _export(writer, config, packed, model, calibrators, sign, items_as_of)
 
 
 def _export(
@@ -55,6 +66,7 @@ def _export(
     model: JointModel,
     calibrators: Calibrators,
     sign: SigningKeys | None,
+    items_as_of: ItemsAsOf | None,
 ) -> Bundle:
     model = model.cpu().eval()
     version = model_version(config, packed, model, calibrators)
@@ -70,7 +82,7 @@ def _export(
         stages=[_facts(config, model, calibrators, stage.name) for stage in config.stages],
         sources=packed.manifest.sources,
         priors=dict(priors.cut or {}),
-        items_at=packed.manifest.items_at,
+        items_as_of=items_as_of,
         item_columns=packed.manifest.item_columns,
         user_ids=_id_type(packed.users),
         plugins=config.plugins,

@@ -85,7 +85,7 @@ def test_newer_items_are_found_and_older_ones_replaced(case: Case) -> None:
     changed = {"item_0": [1], "item_1": 3, "item_2": "w9"}
     fresh = {"item_0": [2], "item_1": 90, "item_2": "w1"}
     layer = case.funnel.request_encoder.encode_items([known[0], 901], [changed, fresh])
-    newer = case.funnel.with_changes(7, layer)
+    newer = case.funnel.with_changes(7, "", layer)
     trace = newer.rank(asked(case, retrieve=999, trace=True))["trace"]
     ids = [entry["id"] for entry in trace]
     assert sorted(ids) == sorted([*known, 901])

@@ -18,6 +18,7 @@ from corank.bundle.bundle_writer import write_bundle
 from corank.bundle.content import read_tables
 from corank.bundle.item_records import ItemRecords
 from corank.bundle.item_vectors import ItemTowers, save_vectors
+from corank.bundle.items_as_of import ItemsAsOf
 from corank.datasets.simulate import simulate_world
 from corank.features.encoders import Encoders
 from corank.features.input_layout import Layout
@@ -68,19 +69,19 @@ def variant(
     bundle: Path,
     path: Path,
     number: int,
-    items_at: int | None = None,
+    as_of: int | None = None,
     alter: Callable[[Path], None] = lambda folder: None,
 ) -> Path:
     """A bundle of a model of its own, `number`: other tables than its neighbours', and vectors accordingly.
 
     Args:
-        items_at: when its items were read, ms UTC; as of the given bundle otherwise.
+        as_of: the change of a store as of which its items were read; it is not known otherwise.
         alter: changes its content further.
     """
     before = Bundle.open(bundle)
     changes: dict[str, Any] = {"model_version": f"{number:016x}", "items_seq": 1}
-    if items_at is not None:
-        changes["items_at"] = items_at
+    if as_of is not None:
+        changes["items_as_of"] = ItemsAsOf(change=as_of)
     manifest = before.manifest.model_copy(update=changes)
     encoders = Encoders.load(before.folder / "encoders", manifest.declared)
     layout = Layout(manifest.declared, encoders.sizes)

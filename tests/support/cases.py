@@ -101,7 +101,6 @@ def bare_funnel(packed: PackedDataset, path: Path) -> Funnel:
         stages=[],
         sources=packed.manifest.sources,
         priors=dict(priors.cut or {}),
-        items_at=packed.manifest.items_at,
         item_columns=packed.manifest.item_columns,
         parts={},
     )

@@ -72,4 +72,5 @@ def answers(funnel: Funnel, more: Sequence[int] = ()) -> list[dict[str, Any]]:
         funnel.rank(Request.parse(asked | {"candidates": asked["candidates"] + described}))
         for asked in requests()
     ]
-    return [{name: value for name, value in answer.items() if name != "items_seq"} for answer in found]
+    names = {"items_seq", "items_id"}
+    return [{name: value for name, value in answer.items() if name not in names} for answer in found]

@@ -93,15 +93,16 @@ class Funnel:
         """
         return cls(Bundle.open(path, trust=TrustedKeys.load(trust)))
 
-    def with_changes(self, items_seq: int, newer: ItemLayer | None = None) -> Self:
+    def with_changes(self, items_seq: int, items_id: str, newer: ItemLayer | None = None) -> Self:
         """Return the funnel after a change of items; this one stays as it is.
 
         Args:
             items_seq: number of the change.
+            items_id: its id.
             newer: items that were added or changed; none if None.
         """
         other = copy(self)
-        other.manifest = self.manifest.model_copy(update={"items_seq": items_seq})
+        other.manifest = self.manifest.model_copy(update={"items_seq": items_seq, "items_id": items_id})
         if newer is not None:
             items = self.request_encoder.items.with_items(newer)
             other.request_encoder = self.request_encoder.with_items(items)

@@ -83,6 +83,7 @@ class RankingResult:
         answer: dict[str, Any] = {
             "model_version": self.manifest.model_version,
             "items_seq": self.manifest.items_seq,
+            "items_id": self.manifest.items_id,
             "stage": last.stage,
             "items": [
                 {"id": ids[n], "score": score}

@@ -75,6 +75,7 @@ class Follower:
     def refresh(self) -> None:
         """Check the source now and swap in a newer funnel; on an error report it and keep the held funnel."""
         with self._lock:
+            resynchronised = self.source.resynchronised
             try:
                 newer = self.source.load_newer(self.funnel)
                 if newer is not None and newer.manifest.content != self.funnel.manifest.content:
@@ -87,6 +88,8 @@ class Follower:
                 return
             if self.trouble is not None:
                 self.report("the source answers again")
+            if self.source.resynchronised > resynchronised:
+                self.report("the store had lost changes that were served: all of it was read anew")
             if newer is not None:
                 swapped = newer.manifest.content != self.funnel.manifest.content
                 self.funnel = newer

@@ -11,7 +11,7 @@ from corank.core.errors import StoreError
 from corank.core.types import Report
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import Store, hide_password
-from corank.serving.store.fetch import catch_up, fetch_bundle, load_latest
+from corank.serving.store.fetch import catch_up, fetch_bundle, holds_change, load_latest
 from corank.serving.store.isolation.isolated_store import open_isolated
 from corank.serving.store.last_live import open_last_live, write_last_live
 from corank.serving.store.live_statement import TrustedLive
@@ -30,6 +30,8 @@ class Source(Protocol):
     """Number of the last change that it is known to have; None if it has not been read."""
     without_items: str
     """Why it takes no items, if it takes none."""
+    resynchronised: int
+    """How often it had lost a change that was served, so that all was read anew."""
 
     def load_newer(self, held: Funnel | None) -> Funnel | None:
         """Load the live funnel; None if it is the held one. Raises CorankError."""
@@ -54,6 +56,7 @@ class BundleSource:
         """
         self.path, self.address, self._trust = path, str(path), trust
         self.known_seq: int | None = None
+        self.resynchronised = 0
 
     def load_newer(self, held: Funnel | None) -> Funnel | None:
         """As `Source.load_newer`."""
@@ -101,6 +104,9 @@ class StoreSource:
         self._noted: str | None = None
         self.trusted = TrustedLive(trust, self.address, cache) if trust is not None else None
         """Tells what is live by a signature. Upserted items are not taken then, since they are not signed."""
+        self.resynchronised = 0
+        self._position: tuple[int, str] | None = None
+        """Number and id of the change that was loaded last."""
 
     @property
     def opened_store(self) -> Store | None:
@@ -124,10 +130,14 @@ class StoreSource:
             return self._load_signed(self.trusted, store, state, held)
         if held is None or live != held.manifest.content:
             verified = held is not None and self._prefetch(live)
-            return load_latest(store, live, Funnel(fetch_bundle(store, live, self.cache, verified)))
-        if state.seq != held.manifest.items_seq:
-            return catch_up(store, live, held)
-        return None
+            newer = load_latest(store, live, Funnel(fetch_bundle(store, live, self.cache, verified)))
+        elif (state.seq, state.id) == self._position:
+            return None
+        else:
+            newer = catch_up(store, live, held)
+        self.resynchronised += self._position is not None and not holds_change(store, state, *self._position)
+        self._position = newer.manifest.items_seq, newer.manifest.items_id
+        return newer
 
     def _load_signed(
         self, trusted: TrustedLive, store: Store, state: StoreState, held: Funnel | None
@@ -139,8 +149,10 @@ class StoreSource:
         if held is None or live != held.manifest.content:
             verified = held is not None and self._prefetch(live)
             bundle = fetch_bundle(store, live, self.cache, verified, trusted.keys)
-            return Funnel(bundle).with_changes(statement.seq)
-        return held.with_changes(statement.seq) if statement.seq != held.manifest.items_seq else None
+            return Funnel(bundle).with_changes(statement.seq, statement.items_id)
+        if statement.seq == held.manifest.items_seq:
+            return None
+        return held.with_changes(statement.seq, statement.items_id)
 
     def load_cached(self) -> Funnel | None:
         """As `Source.load_cached`."""

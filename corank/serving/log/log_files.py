@@ -81,6 +81,7 @@ class OpenLogFiles:
             "request": msgspec.Raw(served.request),
             "model_version": served.model_version,
             "items_seq": served.items_seq,
+            "items_id": served.items_id,
         }
         self._aside.write(msgspec.json.encode(line) + b"\n")
         self.rejected += 1

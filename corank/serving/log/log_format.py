@@ -17,7 +17,8 @@ from corank.features.schema import Placement
 
 SERVED, REQUEST = "served_id", "served_request"
 """Columns: an id of each time a request is served; the request as JSON, on the first of its rows."""
-VERSION = ("model_version", "items_seq")
+ITEMS_ID = "items_id"
+VERSION = ("model_version", "items_seq", ITEMS_ID)
 LARGEST = float(np.finfo(np.float32).max)
 """Training reads values as 32-bit floats."""
 
@@ -125,7 +126,7 @@ class LogFormat:
         stages, level = [stage.name for stage in manifest.stages], data.level or "level"
         types = {name: column.type for name, column in request.items()}
         types |= {data.time: pa.timestamp("ms", "UTC")} | dict.fromkeys([*generated, SERVED, REQUEST], TEXT)
-        types |= dict(zip(VERSION, (TEXT, pa.int64()), strict=True)) | {data.item: to_arrow(item)}
+        types |= dict(zip(VERSION, (TEXT, pa.int64(), TEXT), strict=True)) | {data.item: to_arrow(item)}
         types |= {name: column.type for name, column in candidate.items()} | {level: TEXT}
         types |= {f"score_{stage}": pa.float64() for stage in stages}
         return cls(

@@ -19,16 +19,17 @@ from corank.core.errors import DataError, RequestError
 from corank.core.types import Doubles, Report
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
-from corank.serving.log.log_format import REQUEST, SERVED, VERSION
+from corank.serving.log.log_format import ITEMS_ID, REQUEST, SERVED, VERSION
 from corank.serving.store.base import Store
+from corank.serving.store.changes.journal import read_journal
 from corank.serving.store.fetch import fetch_bundle, restore
-from corank.serving.store.live_version import StoreState, read_journal
+from corank.serving.store.live_version import StoreState
 
 TOLERANCE = 1e-5
 """Of a score: docs/bundle.md#parity."""
 
-FunnelOf = Callable[[str, int], Funnel | None]
-"""Model version and number of a change of its items → the funnel, None if it is gone."""
+FunnelOf = Callable[[str, int, str | None], Funnel | None]
+"""Model version, number and id of a change of its items (None: whichever) → the funnel, None if it is gone."""
 
 
 @dataclass
@@ -62,11 +63,11 @@ def replay_log(
     Raises DataError.
     """
     result = ReplayResult()
-    funnels: dict[tuple[str, int], Funnel | None] = {}
+    funnels: dict[tuple[str, int, str | None], Funnel | None] = {}
     for path in served:
         frame = _read(path)
-        for (_, model, seq), rows in frame.group_by(SERVED, *VERSION, maintain_order=True):
-            key = (str(model), int(seq))
+        for (_, model, seq, id_), rows in frame.group_by(SERVED, *VERSION, maintain_order=True):
+            key = (str(model), int(seq), id_)
             if key not in funnels:
                 funnels = {key: funnel_of(*key)}  # one at a time is enough: versions come in order
             funnel = funnels[key]
@@ -89,6 +90,8 @@ def _read(path: Path) -> pl.DataFrame:
         frame = pl.read_parquet(path)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from None
+    if ITEMS_ID not in frame.columns:  # of an earlier release
+        frame = frame.with_columns(pl.lit(None, pl.String).alias(ITEMS_ID))
     absent = [c for c in (SERVED, REQUEST, *VERSION) if c not in frame.columns]
     if absent:
         raise DataError(
@@ -140,7 +143,8 @@ def bundle_funnels(path: Path, trust: TrustedKeys | None = None) -> FunnelOf:
     """Find funnels in a bundle's folder, which holds one. Raises BundleError, TrustError."""
     funnel = Funnel(Bundle.open(path, trust=trust))
     held = (funnel.manifest.model_version, funnel.manifest.items_seq)
-    return lambda model, seq: funnel if (model, seq) == held else None
+    items_id = funnel.manifest.items_id
+    return lambda model, seq, id_: funnel if (model, seq) == held and id_ in (None, items_id) else None
 
 
 def store_funnels(store: Store, cache: Path, trust: TrustedKeys | None = None) -> FunnelOf:
@@ -150,16 +154,20 @@ def store_funnels(store: Store, cache: Path, trust: TrustedKeys | None = None) -
     """
     bundles: dict[str, Funnel] = {}
 
-    def find(model: str, seq: int) -> Funnel | None:
+    def find(model: str, seq: int, id_: str | None) -> Funnel | None:
         nonlocal bundles
         _, state = StoreState.read(store)
         for _, change in read_journal(store, seq - 1, seq):
             version, facts = change.version, state.versions.get(change.version)
+            # a bundle that was served by itself has the id of its version
+            own = not change.items and version.endswith(f"-{id_}")
+            if id_ not in (None, change.id) and not own:
+                return None  # the store lost the change, and counted on
             if facts is not None and facts.model_version == model and state.journal_covers(facts):
                 if version not in bundles:
                     bundles = {version: Funnel(fetch_bundle(store, version, cache, trust=trust))}
                 if trust is not None:
-                    return bundles[version].with_changes(seq)
+                    return bundles[version].with_changes(seq, version.rpartition("-")[2])
                 return restore(store, version, bundles[version], seq)
         return None
 

@@ -30,6 +30,7 @@ class ServedRequest:
     """By stage the scores, float64, NaN where the stage scored nothing: (n,)."""
     model_version: str
     items_seq: int
+    items_id: str
 
     @classmethod
     def of(cls, result: RankingResult) -> "ServedRequest":
@@ -45,6 +46,7 @@ class ServedRequest:
             tuple(_scores(result, stage.name).tobytes() for stage in result.manifest.stages),
             result.manifest.model_version,
             result.manifest.items_seq,
+            result.manifest.items_id,
         )
 
     @property

@@ -16,10 +16,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from corank.core.errors import PluginError, StoreError
 from corank.core.registry import Registry
+from corank.core.time import now_ms
 
 Pairs = Sequence[tuple[bytes, bytes]]
 """Keys and values; the last pair of a key counts."""
@@ -82,6 +83,19 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Release the store; a second call does nothing."""
+
+
+@runtime_checkable
+class ClockedStore(Protocol):
+    """A store that has a clock of its own, which all who write to it share."""
+
+    def read_clock(self) -> int:
+        """Return the time of the store, ms UTC. Raises StoreError."""
+
+
+def store_time(store: Store) -> int:
+    """Return the time by a store's own clock, or by this machine's if it has none, ms UTC. Raises StoreError."""
+    return store.read_clock() if isinstance(store, ClockedStore) else now_ms()
 
 
 _METHODS = sorted(name for name, member in vars(Store).items() if callable(member) and name[0] != "_")

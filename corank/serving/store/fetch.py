@@ -6,15 +6,14 @@ journal, change by change, so that it always serves the state after one change, 
 
 import fcntl
 import os
-import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
-from corank.bundle.bundle import Bundle
+from corank.bundle.bundle import Bundle, is_content_name
 from corank.bundle.bundle_writer import BundleWriter
 from corank.bundle.item_layers import ItemLayer, LayeredItems
 from corank.bundle.item_vectors import save_vectors
@@ -24,8 +23,9 @@ from corank.core.arrays import read_identifiers
 from corank.core.errors import BundleError, DataError, StoreError, TrustError
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import Store
+from corank.serving.store.changes.journal import follows, read_journal
 from corank.serving.store.go_live import changed_records
-from corank.serving.store.live_version import StoreState, read_journal
+from corank.serving.store.live_version import StoreState
 from corank.serving.store.publish import BLOCK
 from corank.serving.store.record_codec import RecordFormat, to_keys
 from corank.serving.store.version_parts import (
@@ -38,7 +38,8 @@ from corank.serving.store.version_parts import (
 
 KEPT = 4
 """Bundles in a cache: a recent version may go live again."""
-VERSION = re.compile(r"[0-9a-f]{16}-\d+-[0-9a-f]{8}")
+TRIES = 5
+"""How often a version is read whose changes were lost meanwhile."""
 
 
 def fetch_bundle(
@@ -57,7 +58,7 @@ def fetch_bundle(
 
     Raises StoreError, BundleError, TrustError.
     """
-    if not VERSION.fullmatch(version):
+    if not is_content_name(version):
         raise StoreError(
             f"{store.address}: {version[:200]!r} is no name of a version; publish a bundle again"
         )
@@ -94,7 +95,7 @@ def _remove_old(path: Path) -> None:
     with suppress(OSError):  # another process may do the same
         os.utime(path)
         found = (file.parent for file in path.parent.glob("*/manifest.json"))
-        versions = [one for one in found if VERSION.fullmatch(one.name)]
+        versions = [one for one in found if is_content_name(one.name)]
         for old in sorted(versions, key=lambda one: one.stat().st_mtime_ns)[:-KEPT]:
             shutil.rmtree(old, ignore_errors=True)
 
@@ -149,13 +150,22 @@ def _read_items(folder: Path, store: Store, version: str, form: RecordFormat) ->
 
 def load_latest(store: Store, version: str, funnel: Funnel) -> Funnel:
     """Apply all changes since a version's bundle to its funnel, as of one change. Raises StoreError."""
-    _, state = StoreState.read(store)
-    state.require_version(store, version)
-    funnel, form = _without_changes(funnel), RecordFormat.from_manifest(funnel.manifest)
-    records = {key: record for pairs in store.scan(f"changed/{version}") for key, record in pairs}
-    newer = form.decode(records) if records else None
-    # a record may be newer than the state that was read: later changes are applied once more
-    return catch_up(store, version, funnel.with_changes(state.applied_until(version), newer))
+    bare = _without_changes(funnel)
+    for _ in range(TRIES):
+        _, state = StoreState.read(store)
+        facts, position = state.require_version(store, version), state.applied_until(version)
+        records = {key: record for pairs in store.scan(f"changed/{version}") for key, record in pairs}
+        expected = facts.changed or 0
+        if len(records) < expected:
+            raise DamagedError(
+                f"{store.address}: {expected - len(records):,} of {expected:,} changed items of {version} are missing; "
+                "publish it again"
+            )
+        # a record may be newer than the state that was read: later changes are applied once more
+        found = _catch_up(store, version, bare.with_changes(*position, _decode_changes(bare, records)))
+        if found is not None:
+            return found
+    raise StoreError(f"{store.address}: {version} changes faster than it can be read")
 
 
 def _without_changes(funnel: Funnel) -> Funnel:
@@ -173,25 +183,60 @@ def restore(store: Store, version: str, funnel: Funnel, seq: int) -> Funnel:
     Raises StoreError if the journal does not reach back so far.
     """
     _, state = StoreState.read(store)
-    facts, form = state.require_version(store, version), RecordFormat.from_manifest(funnel.manifest)
-    if not state.journal_covers(facts):
+    facts = state.require_version(store, version)
+    if facts.base is None or not state.journal_covers(facts):
         raise StoreError(f"{store.address}: the journal has not all that came since {version} any more")
     records: dict[bytes, bytes] = {}
-    for _, change in read_journal(store, state.journal_from - 1, seq):
-        records |= changed_records(funnel, version, facts, change)
-    return funnel.with_changes(seq, form.decode(records) if records else None)
+    last, id_ = facts.base, ""
+    for number, change in read_journal(store, facts.base, seq):
+        if number != last + 1:
+            raise StoreError(f"{store.address}: the journal has no change {last + 1:,}")
+        records |= changed_records(funnel, version, change)
+        last, id_ = number, change.id
+    return funnel.with_changes(seq, id_, _decode_changes(funnel, records))
 
 
 def catch_up(store: Store, version: str, funnel: Funnel) -> Funnel:
-    """Apply to a version's funnel, as of one change, all later changes. Raises StoreError."""
-    seq = funnel.manifest.items_seq
+    """Apply to a version's funnel, as of one change, all later changes.
+
+    Where the journal does not lead from the one to the other, all is read anew. Raises StoreError.
+    """
+    found = _catch_up(store, version, funnel)
+    return load_latest(store, version, funnel) if found is None else found
+
+
+def _catch_up(store: Store, version: str, funnel: Funnel) -> Funnel | None:
+    """As `catch_up`; None if the version was replaced and is live again, or the journal does not lead to its state."""
+    seq, id_ = funnel.manifest.items_seq, funnel.manifest.items_id
     _, state = StoreState.read(store)
-    facts, until = state.require_version(store, version), state.applied_until(version)
-    changes = read_journal(store, seq, until)
-    if not facts.seq <= seq <= until or len(changes) < until - seq:
-        # the version was replaced and is live again, or the journal does not reach back so far
-        return load_latest(store, version, funnel)
+    facts, (until, last) = state.require_version(store, version), state.applied_until(version)
+    if not facts.seq <= seq <= until:
+        return None
+    changes = list(read_journal(store, seq, until))
+    if not follows(changes, seq, id_, until, last):
+        return None
+    if seq == until:
+        return funnel
     records = {key: record for _, change in changes for key, record in change.records}
-    if records:
-        return funnel.with_changes(until, RecordFormat.from_manifest(funnel.manifest).decode(records))
-    return funnel if seq == until else funnel.with_changes(until)
+    return funnel.with_changes(until, last, _decode_changes(funnel, records))
+
+
+def holds_change(store: Store, state: StoreState, seq: int, id_: str) -> bool:
+    """Whether a change is of a store's history, as far as its journal tells. Raises StoreError.
+
+    It is not if the store lost that change, and counted on or not, or was made anew.
+    """
+    if seq >= state.seq:
+        return (seq, id_) == (state.seq, state.id)
+    return all((change.before or "") == id_ for _, change in read_journal(store, seq, seq + 1))
+
+
+def _decode_changes(funnel: Funnel, records: Mapping[bytes, bytes]) -> ItemLayer | None:
+    """Decode records to a layer of a funnel's items; None if there are none. Raises StoreError."""
+    if not records:
+        return None
+    layer = RecordFormat.from_manifest(funnel.manifest).decode(records)
+    ids = funnel.request_encoder.items.layers[0].records.ids.values
+    if layer.records.ids.values.dtype != ids.dtype:
+        raise StoreError("the keys of changed items are of another type than the bundle's; publish again")
+    return layer

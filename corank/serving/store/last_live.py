@@ -8,11 +8,10 @@ from pathlib import Path
 
 import msgspec
 
-from corank.bundle.bundle import Bundle
+from corank.bundle.bundle import Bundle, is_content_name
 from corank.core.errors import BundleError
 from corank.core.files import atomic_file
 from corank.serving.store.base import hide_password
-from corank.serving.store.fetch import VERSION
 
 
 class LastLive(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -39,7 +38,7 @@ def open_last_live(cache: Path, url: str) -> Bundle | None:
     """Open and verify the bundle of a store that was served last; None if the cache does not have it whole."""
     try:
         note = msgspec.json.decode(_note_path(cache, url).read_bytes(), type=LastLive)
-        if note.store != _identity(url) or not VERSION.fullmatch(note.version):
+        if note.store != _identity(url) or not is_content_name(note.version):
             return None
         bundle = Bundle.open(cache / note.version)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError, BundleError):

@@ -43,6 +43,11 @@ class LiveStatement(Settings):
         return made.model_copy(update={"signatures": keys.sign(made.content)})
 
     @property
+    def items_id(self) -> str:
+        """Tells what is served apart from other versions of its number: the tag of the version's name."""
+        return self.version.rpartition("-")[2]
+
+    @property
     def content(self) -> bytes:
         """The signed bytes."""
         plain = self.model_dump(exclude={"signatures"})
@@ -96,7 +101,7 @@ class TrustedLive:
         with suppress(BundleError, TrustError):
             if kept := self._read_kept():
                 bundle = Bundle.open(self._file.with_name(kept.version), trust=self.keys)
-                return Funnel(bundle).with_changes(kept.seq)
+                return Funnel(bundle).with_changes(kept.seq, kept.items_id)
         return None
 
     def _read_kept(self) -> LiveStatement | None:

@@ -5,82 +5,179 @@
     items/VERSION       an item's key → its record (record_codec.py), as in the bundle
     changed/VERSION     the same for items added or changed since: these replace the bundle's
     journal             sequence number → Change: items as given, and as records of the live version
+    log                 sequence number → LoggedChange: who did what, kept longer than the journal
     users               a user's key → the user's columns, for all versions
 
 VERSION is the name of the bundle's content. A version is written completely before the head names it, so that a reader
 who follows the head never sees a part of one. Each change of what is served, a version or items, has the next sequence
-number.
+number, and an id that is chained to that of the change before (journal.py).
+
+Whoever can write to the store can write any head: all of it is checked for bounds, and against itself, when it is read.
 """
 
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-import msgspec
-from pydantic import ValidationError
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
+from corank.bundle.bundle import is_content_name
 from corank.bundle.signatures import Signatures, SigningKeys
 from corank.core.errors import StoreError
 from corank.core.settings import Settings
+from corank.core.time import EARLIEST, LATEST
 from corank.serving.store.base import Store
 from corank.serving.store.live_statement import LiveStatement
 
-JOURNAL = "journal"
 USERS = "users"
-JOURNAL_BATCH = 256
-"""Changes read at once."""
+HEAD_BYTES = 1 << 22
+"""Largest head."""
+
+Count = Annotated[int, Field(ge=0, le=2**53)]
+Moment = Annotated[int, Field(ge=EARLIEST, le=LATEST)]
+Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{0,64}$")]
+Line = Annotated[str, Field(max_length=256)]
+FieldLayout = tuple[Count, Annotated[str, Field(pattern=r"^<[fiu][48]$")], Count]
+"""Offset, type and count."""
+
+
+def _check_name(name: str) -> str:
+    if not is_content_name(name):
+        raise ValueError(f"{name[:80]!r} is no version's name")
+    return name
+
+
+Version = Annotated[str, AfterValidator(_check_name)]
 
 
 class VersionFacts(Settings):
     """A complete version."""
 
-    name: str
+    name: Line
     """Of the bundle."""
-    model_version: str
-    items: int
+    model_version: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+    items: Count
     """Number of items in the bundle."""
-    items_at: int
-    """When the bundle's items were read, ms UTC: later upserts replace them."""
-    published_at: int
+    published_at: Moment
     """ms UTC"""
-    seq: int
+    seq: Count
     """Number of the change that made it live last."""
-    applied: int
+    applied: Count
     """Number of the last change that it contains; the live version contains all."""
-    manifest: str
+    applied_id: Hex = ""
+    """Id of that change."""
+    base: Count | None = None
+    """Number of the last change that its table of items contains: all later ones are on top of it. None for a version
+    that an earlier release published."""
+    changed: Count | None = None
+    """Number of items that were added or changed since; None as `base`."""
+    manifest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     """SHA-256 of its manifest, which has the digests of its parts."""
-    record: dict[str, tuple[int, str, int]]
+    record: Annotated[dict[Line, FieldLayout], Field(max_length=4096)]
     """Fixed part of its records, by field: offset, type and count."""
     signatures: Signatures = []
     """Of the manifest."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_earlier_release(cls, value: Any) -> Any:
+        """Leave out the file time by which earlier releases told the age of the bundle's items."""
+        return {k: v for k, v in value.items() if k != "items_at"} if isinstance(value, dict) else value
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.applied < self.seq - 1:
+            raise ValueError(f"applied: {self.applied}, though change {self.seq} made the version live")
+        if self.base is not None and self.base > self.applied:
+            raise ValueError(f"base: {self.base} is later than applied, {self.applied}")
+        return self
+
+
+class Claim(Settings):
+    """The right of one process to write or remove a version's tables."""
+
+    holder: Line
+    """For people: command, process and host."""
+    token: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+    """Tells this claim from all others."""
+    since: Moment
+    """ms UTC, by the holder's clock."""
+    process: Line = ""
+    """Identifies the process on its machine; empty where that is not possible."""
+    beat: Count = 0
+    """Counts up while the holder is alive."""
+
+    def next_beat(self) -> Self:
+        """Return the claim, one beat later."""
+        return self.model_copy(update={"beat": self.beat + 1})
 
 
 class StoreState(Settings):
     """The head of a store."""
 
-    seq: int = 0
+    seq: Count = 0
     """Number of the last change."""
+    id: Hex = ""
+    """Id of the last change; empty before the first, and after one of an earlier release."""
     live: str | None = None
     """Name of the live version; None before the first is published."""
-    journal_from: int = 1
+    journal_from: Count = 1
     """Number of the first change that the journal still has."""
-    journal_at: int = 0
-    """Changes up to this time, ms UTC, may be gone from the journal."""
-    versions: dict[str, VersionFacts] = {}
+    versions: dict[Version, VersionFacts] = {}
     """Complete versions by name, in the order in which they were first published."""
     statement: LiveStatement | None = None
     """What is live, signed; None if it was not published with --sign."""
+    claims: Annotated[dict[Version, Claim], Field(max_length=4096)] = {}
+    """Versions that are being written or removed (claims.py)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_earlier_release(cls, value: Any) -> Any:
+        return {k: v for k, v in value.items() if k != "journal_at"} if isinstance(value, dict) else value
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        """Check the head against itself."""
+        if not 1 <= self.journal_from <= self.seq + 1:
+            raise ValueError(
+                f"journal_from: {self.journal_from} is not from 1 to {self.seq + 1}, the next change"
+            )
+        for name, facts in self.versions.items():
+            if not 1 <= facts.seq <= self.seq:
+                raise ValueError(
+                    f"versions.{name}.seq: {facts.seq} is not from 1 to {self.seq}, the last change"
+                )
+            if facts.applied > self.seq:
+                raise ValueError(
+                    f"versions.{name}.applied: {facts.applied} is later than {self.seq}, the last change"
+                )
+        if self.live is not None and self.live not in self.versions:
+            raise ValueError(f"live: {self.live[:80]!r} is not among the versions")
+        return self
 
     @classmethod
     def read(cls, store: Store) -> tuple[bytes | None, Self]:
-        """Read the head: its bytes, which a swap expects, and its state. Raises StoreError."""
+        """Read the head: its bytes, which a swap expects, and its state.
+
+        Raises StoreError, which says what is wrong with it.
+        """
         raw = store.head()
+        if raw is None:
+            return None, cls()
+        foreign = f"{store.address}: its head is not corank's, or of another release"
+        if len(raw) > HEAD_BYTES:
+            raise StoreError(f"{foreign}: it has {len(raw):,} bytes, and {HEAD_BYTES:,} at most are written")
         try:
-            return raw, cls() if raw is None else cls.model_validate_json(raw)
-        except ValidationError:
-            raise StoreError(f"{store.address}: its head is not corank's, or of another release") from None
+            return raw, cls.model_validate_json(raw)
+        except ValidationError as error:
+            raise StoreError(foreign + _describe(error)) from None
 
     def to_bytes(self) -> bytes:
-        """The bytes of the head."""
-        return self.model_dump_json().encode()
+        """The bytes of the head. Raises StoreError if there are too many versions."""
+        raw = self.model_dump_json().encode()
+        if len(raw) > HEAD_BYTES:
+            raise StoreError(
+                f"{len(self.versions):,} versions are too many for one store; `corank store prune` removes old ones"
+            )
+        return raw
 
     def require_live(self, store: Store) -> str:
         """Return the live version. Raises StoreError if nothing was ever published."""
@@ -102,56 +199,45 @@ class StoreState(Settings):
         statement = LiveStatement.sign(keys, self.live, facts.manifest, facts.seq, before)
         return self.model_copy(update={"statement": statement})
 
-    def applied_until(self, version: str) -> int:
-        """Return the number of the last change that a version contains."""
-        return self.seq if version == self.live else self.versions[version].applied
+    def applied_until(self, version: str) -> tuple[int, str]:
+        """Return number and id of the last change that a version contains."""
+        if version == self.live:
+            return self.seq, self.id
+        facts = self.versions[version]
+        return facts.applied, facts.applied_id
 
     def journal_covers(self, facts: VersionFacts) -> bool:
-        """Whether the journal has all changes since a version's items were read."""
-        return self.journal_at < facts.items_at
+        """Whether the journal has all changes that are on top of a version's table of items."""
+        return facts.base is not None and self.journal_from - 1 <= facts.base
 
     def with_live(self, version: str, facts: VersionFacts) -> Self:
         """Return the state with another version live, unsigned; the former one stays, with all changes so far."""
-        seq = self.seq + 1
-        versions = dict(self.versions)
+        versions, now = dict(self.versions), {"applied": self.seq, "applied_id": self.id}
         if self.live in versions:
-            versions[self.live] = versions[self.live].model_copy(update={"applied": self.seq})
-        versions[version] = facts.model_copy(update={"seq": seq, "applied": self.seq})
-        return self.model_copy(update={"seq": seq, "live": version, "versions": versions, "statement": None})
+            versions[self.live] = versions[self.live].model_copy(update=now)
+        versions[version] = facts.model_copy(update={"seq": self.seq + 1, **now})
+        return self.model_copy(update={"live": version, "versions": versions, "statement": None})
+
+    def with_claim(self, version: str, claim: Claim) -> Self:
+        """Return the state with a claim of a version."""
+        return self.model_copy(update={"claims": {**self.claims, version: claim}})
+
+    def without_claim(self, version: str) -> Self:
+        """Return the state without the claim of a version."""
+        claims = {name: claim for name, claim in self.claims.items() if name != version}
+        return self.model_copy(update={"claims": claims})
+
+    def with_change(self, id_: str) -> Self:
+        """Return the state after one more change, which has the id."""
+        return self.model_copy(update={"seq": self.seq + 1, "id": id_})
 
 
-class Change(msgspec.Struct, frozen=True):
-    """An entry of the journal: items that were upserted together, or another version that went live."""
-
-    version: str
-    """The live version from then on."""
-    at: int
-    """ms UTC"""
-    items: list[dict[str, Any]] = []
-    """Columns and `id`, as given."""
-    records: list[tuple[bytes, bytes]] = []
-    """Key and record, in the format of that version."""
-
-
-def journal_key(seq: int) -> bytes:
-    """Return the key of a change in the journal."""
-    return seq.to_bytes(8, "big")
-
-
-def journal_entry(seq: int, change: Change) -> dict[str, list[tuple[bytes, bytes]]]:
-    """Return the entries of a store that record a change."""
-    return {JOURNAL: [(journal_key(seq), msgspec.msgpack.encode(change))]}
-
-
-def read_journal(store: Store, after: int, until: int) -> list[tuple[int, Change]]:
-    """Read the changes after one number up to another that the store still has. Raises StoreError."""
-    found = []
-    for first in range(after + 1, until + 1, JOURNAL_BATCH):
-        numbers = range(first, min(first + JOURNAL_BATCH, until + 1))
-        for seq, raw in zip(numbers, store.get(JOURNAL, [journal_key(seq) for seq in numbers]), strict=True):
-            if raw is not None:
-                try:
-                    found.append((seq, msgspec.msgpack.decode(raw, type=Change)))
-                except (msgspec.MsgspecError, UnicodeDecodeError):
-                    raise StoreError(f"{store.address}: journal entry {seq} is damaged") from None
-    return found
+def _describe(error: ValidationError) -> str:
+    """The first thing that is wrong with a head; nothing for what is no JSON object at all."""
+    fault = error.errors(include_url=False)[0]
+    if fault["type"] == "json_invalid" or (not isinstance(fault["input"], dict) and not fault["loc"]):
+        return ""
+    where = ".".join(str(part)[:80] for part in fault["loc"])
+    message = fault["msg"].removeprefix("Value error, ")
+    received = "" if fault["type"] in ("value_error", "unknown_key") else f"; received {fault['input']!r:.80}"
+    return f": {where}{': ' if where else ''}{message}{received}"

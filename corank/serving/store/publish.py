@@ -2,22 +2,27 @@
 
 All is written under the new version's name and verified, items that were upserted since the bundle's items were read
 are applied, and the head is swapped. Killed at any point, the store has the old live version or the new one; publishing
-the same bundle again continues where it stopped.
+the same bundle again continues where it stopped. One process at a time writes a version: it holds a claim (claims.py).
 """
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
-from corank.bundle.bundle import Bundle
+from corank.bundle.bundle import Bundle, is_content_name
 from corank.bundle.manifest import BundleManifest, digest, signed_content
 from corank.bundle.signatures import Signature, SigningKeys
+from corank.core.errors import BundleError, StoreError
+from corank.core.settings import validate
 from corank.core.time import now_ms
 from corank.core.types import Progress, Report
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import Store
+from corank.serving.store.changes.merged_items import MergedItems
+from corank.serving.store.claims import claim_version
 from corank.serving.store.go_live import make_live
 from corank.serving.store.live_version import StoreState, VersionFacts
 from corank.serving.store.record_codec import RecordFormat, to_ids
@@ -26,6 +31,7 @@ from corank.serving.store.version_parts import (
     encode_manifest,
     progress_entry,
     read_progress,
+    read_stored_digest,
     verify_parts,
     write_parts,
 )
@@ -40,6 +46,7 @@ def publish_bundle(
     report: Report = lambda line: None,
     progress: Progress = lambda done, total: None,
     sign: SigningKeys | None = None,
+    merged: Callable[[MergedItems], object] = lambda merged: None,
 ) -> str:
     """Make a bundle the live version of a store. A version that is there is verified, and repaired if it is damaged.
 
@@ -49,6 +56,7 @@ def publish_bundle(
         report: receives what is done.
         progress: receives how many records are written.
         sign: keys that sign the version, and that it is live.
+        merged: receives what became of the items that were upserted before.
 
     Returns:
         The name of the version.
@@ -61,18 +69,25 @@ def publish_bundle(
     """
     bundle = Bundle.open(path)
     version, funnel = bundle.manifest.content, Funnel(bundle)
-    _, state = StoreState.read(store)
-    facts, damaged = state.versions.get(version), _damaged_changes(store, version, funnel)
-    if facts is None or not _is_intact(bundle, funnel, store, version, report):
-        write_parts(bundle, store, version)
-        _write_items(funnel, store, version, report, progress)
-        _verify(bundle, funnel, store, version)
-        facts = _make_facts(funnel)
-    elif state.live == version and not damaged and _is_signed(state, sign):
-        report(f"{version} is live already")
-        return version
-    facts = facts.model_copy(update={"signatures": _sign_manifest(bundle.manifest, facts, sign, report)})
-    make_live(store, version, funnel, facts, report, damaged, sign)
+    if not is_content_name(version):
+        raise BundleError(f"{path}: {version[:80]!r} is no name of a content; export the bundle again")
+    with claim_version(store, version, "publish", report) as claim:
+        _, state = StoreState.read(store)
+        facts, damaged = state.versions.get(version), _find_damage(store, version, funnel, state)
+        if facts is None or not _is_intact(bundle, funnel, store, version, report):
+            _refuse_another(bundle, store, version, facts)
+            if facts is None:
+                store.drop(f"changed/{version}")  # what a version of this name had before it was removed
+            write_parts(bundle, store, version)
+            _write_items(funnel, store, version, report, progress)
+            _verify(bundle, funnel, store, version)
+            facts = _make_facts(funnel, facts)
+        elif state.live == version and damaged is None and _is_signed(state, sign):
+            report(f"{version} is live already")
+            return version
+        signatures = _sign_manifest(bundle.manifest, facts, sign, report)
+        facts = facts.model_copy(update={"signatures": signatures})
+        merged(make_live(store, version, funnel, facts, claim, "publish", report, damaged, sign))
     return version
 
 
@@ -99,19 +114,31 @@ def _sign_manifest(
     return sign.add(content, list(held.values())) if sign is not None else list(held.values())
 
 
-def _make_facts(funnel: Funnel) -> VersionFacts:
+def _make_facts(funnel: Funnel, before: VersionFacts | None) -> VersionFacts:
+    """The facts of a new version, or of one that was repaired."""
     manifest = funnel.manifest
-    return VersionFacts(
-        name=manifest.name,
-        model_version=manifest.model_version,
-        items=len(funnel.request_encoder.items.layers[0].records.ids),
-        items_at=manifest.items_at,
-        published_at=now_ms(),
-        seq=0,
-        applied=0,
-        manifest=hashlib.sha256(encode_manifest(manifest)).hexdigest(),
-        record=RecordFormat.from_manifest(funnel.manifest).fields,
-    )
+    # signatures are of the manifest, which may have been written anew
+    new = {"seq": 0, "applied": 0, "base": 0, "changed": 0}
+    held = before.model_dump(exclude={"signatures"}) if before else new
+    now = {
+        "name": manifest.name,
+        "model_version": manifest.model_version,
+        "items": len(funnel.request_encoder.items.layers[0].records.ids),
+        "published_at": now_ms(),
+        "manifest": hashlib.sha256(encode_manifest(manifest)).hexdigest(),
+        "record": RecordFormat.from_manifest(funnel.manifest).fields,
+    }
+    return validate(VersionFacts, held | now, manifest.content)
+
+
+def _refuse_another(bundle: Bundle, store: Store, version: str, facts: VersionFacts | None) -> None:
+    """Raise StoreError if a store has another bundle of the same name, whose content would become a mix of both."""
+    held = read_stored_digest(store, version, facts)
+    if held is not None and held != bundle.manifest.digest:
+        raise StoreError(
+            f"{store.address}: has another bundle of the name {version}; export or refresh yours again, which names it "
+            "anew"
+        )
 
 
 def _write_items(funnel: Funnel, store: Store, version: str, report: Report, progress: Progress) -> None:
@@ -155,8 +182,12 @@ def _is_intact(bundle: Bundle, funnel: Funnel, store: Store, version: str, repor
     return True
 
 
-def _damaged_changes(store: Store, version: str, funnel: Funnel) -> list[bytes]:
-    """The keys of damaged records among a version's changed items."""
-    form = RecordFormat.from_manifest(funnel.manifest)
-    pairs = (pair for batch in store.scan(f"changed/{version}") for pair in batch)
-    return [key for key, record in pairs if not form.is_intact(key, record)]
+def _find_damage(store: Store, version: str, funnel: Funnel, state: StoreState) -> list[bytes] | None:
+    """The keys of damaged records among a version's changed items; None if none is damaged or missing."""
+    form, count, damaged = RecordFormat.from_manifest(funnel.manifest), 0, list[bytes]()
+    for pairs in store.scan(f"changed/{version}"):
+        count += len(pairs)
+        damaged += [key for key, record in pairs if not form.is_intact(key, record)]
+    facts = state.versions.get(version)
+    missing = facts is not None and facts.changed is not None and count < facts.changed
+    return damaged if damaged or missing else None

@@ -27,6 +27,8 @@ from corank.features.operands import OperandNames, Operands
 
 CRC = 4
 """Bytes of the checksum."""
+NUMBER_KEY = 9
+"""Bytes of the key of a whole number."""
 _SIGN = np.uint64(1 << 63)
 
 
@@ -135,6 +137,7 @@ class RecordFormat:
         Raises StoreError for a record that is damaged or of another model version.
         """
         keys = sorted(records)
+        _check_keys(keys)
         ids, values = to_ids(keys), [records[key] for key in keys]
         for key, value in zip(keys, values, strict=True):
             if not self.is_intact(key, value):
@@ -144,7 +147,8 @@ class RecordFormat:
         size = self.dtype.itemsize
         fixed = np.frombuffer(b"".join([value[:size] for value in values]), dtype=self.dtype)
         lengths = np.ascontiguousarray(fixed["lengths"])
-        if (size + 8 * lengths.sum(1, dtype=np.int64)).tolist() != list(map(len, values)):
+        sizes = size + 8 * lengths.sum(1, dtype=np.int64)
+        if (lengths < 0).any() or sizes.tolist() != list(map(len, values)):
             raise StoreError("the records are not of the form that this release writes; publish again")
         tail = np.frombuffer(b"".join([value[size:] for value in values]), dtype="<i8")
         ends = np.cumsum(lengths.ravel(), dtype=np.int64)
@@ -183,6 +187,26 @@ def to_keys(ids: pl.Series) -> list[bytes]:
         return [b"s" + value.encode() for value in ids.to_list()]
     flipped = (ids.to_numpy().view(np.uint64) ^ _SIGN).astype(">u8").tobytes()
     return [b"i" + flipped[n : n + 8] for n in range(0, len(flipped), 8)]
+
+
+def _check_keys(keys: Sequence[bytes]) -> None:
+    """Raise StoreError unless keys, in their order, are what `to_keys` makes of ids of one type."""
+    if keys[0][:1] != keys[-1][:1]:
+        raise StoreError("the keys of items mix whole numbers and text; publish again")
+    for key in keys:
+        if not is_key(key):
+            raise StoreError(f"{key[:40]!r} is no key of an item; publish again")
+
+
+def is_key(key: bytes) -> bool:
+    """Whether a key is one that `to_keys` makes."""
+    if key[:1] == b"i":
+        return len(key) == NUMBER_KEY
+    try:
+        key.decode()
+    except UnicodeDecodeError:
+        return False
+    return key[:1] == b"s"
 
 
 def to_ids(keys: Iterable[bytes]) -> pl.Series:

@@ -1,19 +1,31 @@
 """The versions of a store: list them, roll back to an older one, prune those that are not needed."""
 
 import tempfile
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from corank.bundle.bundle import is_content_name
 from corank.bundle.manifest import signed_content
 from corank.bundle.signatures import SigningKeys
-from corank.core.errors import StoreError
+from corank.core.errors import BusyError, StoreError
 from corank.core.time import now_ms
 from corank.core.types import Report
 from corank.serving.funnel.funnel import Funnel
-from corank.serving.store.base import Store
+from corank.serving.store.base import Store, store_time
+from corank.serving.store.changes.journal import (
+    JOURNAL,
+    LOG,
+    LoggedChange,
+    journal_key,
+    local_operator,
+    log_entry,
+    old_log_keys,
+)
+from corank.serving.store.claims import claim_version
 from corank.serving.store.fetch import fetch_bundle
 from corank.serving.store.go_live import make_live
-from corank.serving.store.live_version import JOURNAL, StoreState, VersionFacts, journal_key, read_journal
+from corank.serving.store.live_version import StoreState, VersionFacts
 from corank.serving.store.version_parts import PROGRESS, read_plain_manifest, read_progress
 
 ABANDONED = 3_600_000
@@ -81,17 +93,21 @@ def roll_back_store(
         if not others:
             raise StoreError(f"{store.address}: there is no older version to go back to")
         version = others[-1][1]
-    facts = state.require_version(store, version)
+    state.require_version(store, version)
     if version == state.live:
         raise StoreError(f"{store.address}: {version} is live already")
-    with tempfile.TemporaryDirectory(prefix="corank-") as folder:
+    with (
+        claim_version(store, version, "store rollback", report) as claim,
+        tempfile.TemporaryDirectory(prefix="corank-") as folder,
+    ):
+        facts = StoreState.read(store)[1].require_version(store, version)
         trust = sign.public() if sign is not None else None
         bundle = fetch_bundle(store, version, Path(folder), trust=trust)
         if sign is not None:
             content = signed_content(read_plain_manifest(store, version, trust))
             signatures = sign.add(content, facts.signatures)
             facts = facts.model_copy(update={"signatures": signatures})
-        make_live(store, version, Funnel(bundle), facts, report, sign=sign)
+        make_live(store, version, Funnel(bundle), facts, claim, "roll back", report, sign=sign)
     return version
 
 
@@ -106,43 +122,75 @@ def remove_versions(store: Store, keep: int = 1, report: Report = lambda line: N
 
     Raises StoreError.
     """
-    while True:
-        raw, state = StoreState.read(store)
-        state.require_live(store)
-        order = sorted(state.versions, key=lambda name: -state.versions[name].seq)
-        stay = [name for name in order if name == state.live] + [n for n in order if n != state.live][:keep]
-        after = _trim(store, state, {name: v for name, v in state.versions.items() if name in stay})
-        keys = [journal_key(seq) for seq in range(state.journal_from, after.journal_from)]
-        # without the note of its progress, a removed version that is published again starts from its first record
-        notes = {f"parts/{name}": [PROGRESS] for name in order if name not in stay}
-        if after == state or store.swap(raw, after.to_bytes(), gone={JOURNAL: keys} | notes):
-            break
-    removed = []
-    for name in _find_names(store):
-        if _is_abandoned(store, name):
+    _, state = StoreState.read(store)
+    state.require_live(store)
+    names = {*state.versions, *state.claims, *_find_names(store)} - _find_needed(state, keep)
+    with ExitStack() as claims:
+        claimed = {name for name in sorted(names) if _try_claim(claims, store, name, report)}
+        # from now on nobody else can make these live, or write them
+        _, state = StoreState.read(store)
+        there = claimed & {*state.versions, *_find_names(store)} - _find_needed(state, keep)
+        removed = sorted(name for name in there if _is_abandoned(store, name, state))
+        _remove_from_head(store, removed)
+        for name in removed:
             for kind in ("items", "changed", "parts"):  # the parts last, since they tell when it was written
                 store.drop(f"{kind}/{name}")
             report(f"removed {name}")
-            removed.append(name)
     return removed
 
 
-def _is_abandoned(store: Store, name: str) -> bool:
-    _, state = StoreState.read(store)
-    return name not in state.versions and now_ms() - read_progress(store, name)[1] > ABANDONED
+def _find_needed(state: StoreState, keep: int) -> set[str]:
+    """The live version, and those that were live last before it."""
+    order = sorted(state.versions, key=lambda name: -state.versions[name].seq)
+    return {name for name in order if name == state.live} | {*[n for n in order if n != state.live][:keep]}
 
 
-def _trim(store: Store, state: StoreState, versions: dict[str, VersionFacts]) -> StoreState:
-    """The state with some versions only, and the journal from the first change that these or later ones may need."""
-    applied = min(
-        [facts.applied for name, facts in versions.items() if name != state.live], default=state.seq
-    )
-    since = max(facts.items_at for facts in versions.values())
-    last, at = state.journal_from - 1, state.journal_at
-    for seq, change in read_journal(store, last, applied):
-        if change.items:
-            if change.at >= since:
-                break
-            at = max(at, change.at)
-        last = seq
-    return state.model_copy(update={"versions": versions, "journal_from": last + 1, "journal_at": at})
+def _try_claim(claims: ExitStack, store: Store, name: str, report: Report) -> bool:
+    """Claim a version, unless another process is at work on it, which is reported."""
+    try:
+        if is_content_name(name):
+            claims.enter_context(claim_version(store, name, "store prune", wait=False))
+    except BusyError as error:
+        report(f"{name} stays: {error}")
+        return False
+    return True
+
+
+def _remove_from_head(store: Store, names: list[str]) -> None:
+    """Remove versions from the head, and what the journal and the log need no more; log it."""
+    while True:
+        raw, state = StoreState.read(store)
+        after = _trim(state, {name: facts for name, facts in state.versions.items() if name not in names})
+        keys = [journal_key(seq) for seq in range(state.journal_from, after.journal_from)]
+        line = LoggedChange(
+            "prune",
+            local_operator(),
+            store_time(store),
+            state.seq,
+            state.id,
+            state.id,
+            state.live or "",
+            removed=names,
+        )
+        entries = log_entry(line) if names or keys else {}
+        # without the note of its progress, a removed version that is published again starts from its first record
+        notes = {f"parts/{name}": [PROGRESS] for name in names}
+        old = {JOURNAL: keys, LOG: old_log_keys(store, state.seq)} | notes
+        if (after == state and not names) or store.swap(raw, after.to_bytes(), entries, old):
+            return
+
+
+def _is_abandoned(store: Store, name: str, state: StoreState) -> bool:
+    """Whether a version may go: it is complete and not needed, or its writing has stopped for long."""
+    return name in state.versions or now_ms() - read_progress(store, name)[1] > ABANDONED
+
+
+def _trim(state: StoreState, versions: dict[str, VersionFacts]) -> StoreState:
+    """The state with some versions only, and the journal from the first change that these or later ones may need.
+
+    A version needs the changes since it was live last, to be live again. A version that is yet to come needs those that
+    its table may lack: it is taken to be no older than the newest table whose as-of is known.
+    """
+    applied = [facts.applied for name, facts in versions.items() if name != state.live]
+    gone = min([max(facts.base or 0 for facts in versions.values()), *applied])
+    return state.model_copy(update={"versions": versions, "journal_from": max(state.journal_from, gone + 1)})

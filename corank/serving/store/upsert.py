@@ -1,15 +1,15 @@
 """New or changed items into the live version of a store."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from corank.core.errors import CorankError
-from corank.core.time import now_ms
+from corank.core.errors import CorankError, RequestError
 from corank.serving.funnel.funnel import Funnel
-from corank.serving.store.base import Store
-from corank.serving.store.live_version import Change, StoreState, journal_entry
+from corank.serving.store.base import Pairs, Store, store_time
+from corank.serving.store.changes.journal import CHANGE_BYTES, Change, local_operator, record_change
+from corank.serving.store.live_version import StoreState
 from corank.serving.store.record_codec import RecordFormat
 
 
@@ -17,7 +17,9 @@ class VersionChangedError(CorankError):
     """Another version went live meanwhile; try again with it."""
 
 
-def upsert(store: Store, version: str, funnel: Funnel, items: list[dict[str, Any]]) -> int:
+def upsert(
+    store: Store, version: str, funnel: Funnel, items: list[dict[str, Any]], by: str | None = None
+) -> int:
     """Put new or changed items into the live version.
 
     Args:
@@ -25,6 +27,7 @@ def upsert(store: Store, version: str, funnel: Funnel, items: list[dict[str, Any
         version: the live version.
         funnel: of that version; it encodes the items.
         items: `id` and columns of each; a column that is left out is missing from then on.
+        by: who does it, for the log; user@host of this process if None.
 
     Returns:
         The number of the change.
@@ -36,17 +39,41 @@ def upsert(store: Store, version: str, funnel: Funnel, items: list[dict[str, Any
         raise VersionChangedError(
             f"{store.address}: {version} is live, items were read as of {funnel.manifest.content}"
         )
-    change = Change(version, now_ms(), items, encode_records(funnel, items))
+    table, records = f"changed/{version}", encode_records(funnel, items)
     while True:
         raw, state = StoreState.read(store)
         if state.live != version:
             raise VersionChangedError(
                 f"{store.address}: {state.live} is live, {version} was when the items were read"
             )
-        after = state.model_copy(update={"seq": state.seq + 1})
-        entries = {f"changed/{version}": change.records} | journal_entry(after.seq, change)
+        change = Change(version, store_time(store), items, records, state.id)
+        facts = state.versions[version]
+        held = store.count(table) if facts.changed is None else facts.changed
+        counted = facts.model_copy(update={"changed": held + count_new(store, table, dict(records))})
+        after = state.model_copy(update={"versions": {**state.versions, version: counted}})
+        after = after.with_change(change.id)
+        entries: dict[str, Pairs] = {table: records} | record_change(
+            after.seq, change, "upsert", by or local_operator()
+        )
+        _check_size(entries)
         if store.swap(raw, after.to_bytes(), entries):
             return after.seq
+
+
+def _check_size(entries: Mapping[str, Pairs]) -> None:
+    """Raise RequestError if a change is larger than what is read back."""
+    size = max(len(value) for pairs in entries.values() for _, value in pairs)
+    if size > CHANGE_BYTES:
+        raise RequestError(
+            f"items: {size:,} bytes at once, {CHANGE_BYTES:,} at most are taken; put in fewer at once"
+        )
+
+
+def count_new(store: Store, table: str, records: Mapping[bytes, bytes], gone: Collection[bytes] = ()) -> int:
+    """Return by how many keys a table grows if some are removed, and then records are put."""
+    keys = list({*records, *gone})
+    held = {key for key, value in zip(keys, store.get(table, keys), strict=True) if value is not None}
+    return len((held - {*gone}) | {*records}) - len(held)
 
 
 def encode_records(funnel: Funnel, items: Sequence[Mapping[str, Any]]) -> list[tuple[bytes, bytes]]:

@@ -1,22 +1,28 @@
 """Users in a store: their columns, for requests that give only a user's id."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import polars as pl
+from msgspec import Meta
 
 from corank.bundle.bundle import Bundle
 from corank.bundle.manifest import BundleManifest
-from corank.core.errors import DataError
+from corank.core.errors import DataError, StoreError
 from corank.core.types import Progress
 from corank.data.as_of import newest_rows
 from corank.data.tables import Table
 from corank.features.row_columns import FROM, ID
+from corank.serving.funnel.request import MAX_VALUES, Columns
 from corank.serving.store.base import Store
 from corank.serving.store.live_version import USERS
 from corank.serving.store.publish import BLOCK
 from corank.serving.store.record_codec import to_keys
+
+USER_BYTES = 1 << 20
+"""Largest columns of one user."""
+_decoder = msgspec.json.Decoder(Annotated[Columns, Meta(max_length=MAX_VALUES)])
 
 
 def user_columns(manifest: BundleManifest) -> list[str]:
@@ -55,9 +61,20 @@ def put_users(
     for first in range(0, len(frame), BLOCK):
         some = frame[first : first + BLOCK]
         values = [msgspec.json.encode(row) for row in some.select(columns).iter_rows(named=True)]
+        _check_sizes(source, some[ID], values)
         store.put({USERS: list(zip(to_keys(some[ID]), values, strict=True))})
         progress(min(first + BLOCK, len(frame)), len(frame))
     return len(frame)
+
+
+def _check_sizes(source: str, ids: pl.Series, values: list[bytes]) -> None:
+    """Raise DataError if a user's columns are more than what is read back."""
+    for id_, value in zip(ids, values, strict=True):
+        if len(value) > USER_BYTES:
+            raise DataError(
+                f"{source}: the columns of user {id_!r} take {len(value):,} bytes, {USER_BYTES:,} at most are taken; "
+                "shorten the histories"
+            )
 
 
 class UserStore:
@@ -68,8 +85,18 @@ class UserStore:
 
     def find(self, id_: Any) -> dict[str, Any] | None:
         """Return a user's columns, None if the store does not have the user. Raises StoreError."""
-        if type(id_) not in (int, str):
+        if type(id_) not in (int, str) or (isinstance(id_, int) and not -(2**63) <= id_ < 2**63):
             return None
         (raw,) = self._store.get(USERS, to_keys(pl.Series([id_])))
-        columns: dict[str, Any] | None = msgspec.json.decode(raw) if raw is not None else None
-        return columns
+        return None if raw is None else self._decode(raw, id_)
+
+    def _decode(self, raw: bytes, id_: int | str) -> dict[str, Any]:
+        """Decode columns, which have the bounds of a request's. Raises StoreError."""
+        where = f"{self._store.address}: the stored columns of user {id_!r} cannot be used"
+        if len(raw) > USER_BYTES:
+            raise StoreError(f"{where}: {len(raw):,} bytes, {USER_BYTES:,} at most are read")
+        try:
+            columns = _decoder.decode(raw)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise StoreError(f"{where}: {error}") from None
+        return {name: value for name, value in columns.items() if name != "id"}

@@ -25,7 +25,7 @@ from corank.core.errors import StoreError
 from corank.core.time import now_ms
 from corank.core.untrusted_files import parse_json
 from corank.serving.store.base import Store
-from corank.serving.store.live_version import StoreState
+from corank.serving.store.live_version import StoreState, VersionFacts
 
 MANIFEST = b"manifest.json"
 ITEM_KEYS = "items/keys.arrow"
@@ -125,16 +125,34 @@ def read_plain_manifest(store: Store, version: str, trust: TrustedKeys | None = 
     return plain
 
 
+def read_stored_digest(store: Store, version: str, facts: VersionFacts | None) -> str | None:
+    """Read the digest of the manifest that a store has of a version; None if it has none, or it is not whole."""
+    (raw,) = store.get(f"parts/{version}", [MANIFEST])
+    if raw is None or (facts is not None and hashlib.sha256(raw).hexdigest() != facts.manifest):
+        return None
+    try:
+        return msgspec.json.decode(raw, type=_Digest).digest
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+
+
+class _Digest(msgspec.Struct):
+    digest: str
+
+
 def progress_entry(version: str, done: int) -> dict[str, list[tuple[bytes, bytes]]]:
     """Return the entries that note that `done` records of a version are written as of now."""
     return {f"parts/{version}": [(PROGRESS, msgspec.json.encode([done, now_ms()]))]}
 
 
 def read_progress(store: Store, version: str) -> tuple[int, int]:
-    """Return how many records of a version are written, and when the last were, ms UTC."""
+    """Return how many records of a version are written, and when the last were, ms UTC; 0 for a damaged note."""
     (raw,) = store.get(f"parts/{version}", [PROGRESS])
-    done, at = msgspec.json.decode(raw) if raw else (0, 0)
-    return done, at
+    try:
+        done, at = msgspec.json.decode(raw or b"[0, 0]", type=tuple[int, int])
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return 0, 0
+    return max(done, 0), at
 
 
 def _damaged(store: Store, version: str, part: str) -> DamagedError:

@@ -358,7 +358,7 @@ def test_nothing_of_a_funnel_outlives_it(case: Case) -> None:
         layer = funnel.request_encoder.encode_items([900], [{"item_1": 3}])
         gone = [
             weakref.ref(part)
-            for part in (funnel, funnel.request_encoder, funnel.scorer, funnel.with_changes(2, layer))
+            for part in (funnel, funnel.request_encoder, funnel.scorer, funnel.with_changes(2, "", layer))
         ]
         del funnel, layer
         assert [ref() for ref in gone] == [None] * 4

@@ -302,7 +302,11 @@ def test_a_stage_that_is_slow_now_is_waited_for(tmp_path: Path) -> None:
     scores = frame["score_rank"].to_list()
     at = next(n for n, score in enumerate(scores) if score is not None)
     scores[at] += 1
-    frame.with_columns(pl.Series("score_rank", scores)).write_parquet(source)
+    frame = frame.with_columns(pl.Series("score_rank", scores))
+    frame.write_parquet(source)
+    # the same items_seq of the same model, but another bundle
+    assert replay_log([source], bundle_funnels(tmp_path / "bundle")).skipped == 4
+    frame.with_columns(items_id=pl.lit(funnel.manifest.items_id)).write_parquet(source)
     assert replay_log([source], bundle_funnels(tmp_path / "bundle")).differ == 1
 
 
@@ -356,7 +360,7 @@ def test_what_a_store_has_not_any_more_is_skipped(store: Store, tmp_path: Path) 
     remove_versions(store, keep=0)
     found = replay_log(sorted(served.iterdir()), store_funnels(store, tmp_path / "again"))
     assert (found.requests, found.skipped, found.differ) == (3, 2, 0)
-    publish_bundle(variant(base, tmp_path / "later", 3, now_ms() + 10_000), store)
+    publish_bundle(variant(base, tmp_path / "later", 3, as_of=3), store)
     remove_versions(store, keep=1)  # the second is there, but what came since is not told any more
     found = replay_log(sorted(served.iterdir()), store_funnels(store, tmp_path / "again"))
     assert (found.requests, found.skipped) == (0, 5)
@@ -405,4 +409,4 @@ def test_mistakes_are_one_line(
     assert (code, out) == (1, "")
     assert err.startswith(f"error: {tmp_path / name}: ") and message in err
     with pytest.raises(DataError):
-        replay_log([tmp_path / "broken.parquet"], lambda model, seq: None)
+        replay_log([tmp_path / "broken.parquet"], lambda model, seq, id_: None)

@@ -10,11 +10,11 @@ import pytest
 
 from corank.bundle.bundle import Bundle
 from corank.core.errors import BundleError, StoreError
-from corank.core.time import now_ms
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import Store
+from corank.serving.store.changes.journal import JOURNAL, journal_key, read_journal
 from corank.serving.store.fetch import KEPT, catch_up, fetch_bundle, load_latest, restore
-from corank.serving.store.live_version import JOURNAL, StoreState, journal_key, read_journal
+from corank.serving.store.live_version import StoreState
 from corank.serving.store.publish import publish_bundle
 from corank.serving.store.retention import remove_versions, roll_back_store
 from corank.serving.store.upsert import upsert
@@ -226,25 +226,27 @@ class History:
     folder: Path
     rng: np.random.Generator
     at: dict[str, int] = field(default_factory=dict)
-    """By version, when its items were read."""
+    """By version, the change as of which its items were read."""
     number: dict[str, int] = field(default_factory=dict)
     funnels: dict[str, Funnel] = field(default_factory=dict)
-    came: list[tuple[int, str, int, int, float]] = field(default_factory=list)
-    """Change, version, ms, item, worth."""
+    came: list[tuple[int, int, float]] = field(default_factory=list)
+    """Change, item, worth."""
 
     def publish(self) -> None:
         """A new bundle, read now, or one of before of which the journal tells all."""
         _, head = StoreState.read(self.store)
-        old = [n for version, n in self.number.items() if self.at[version] > head.journal_at]
+        old = [n for version, n in self.number.items() if self.at[version] >= head.journal_from - 1]
         if old and self.rng.random() < 0.3:
             number = int(self.rng.choice(old))
         else:
             number = len(self.number) + 1
-            variant(self.case.base / "bundle", self.folder / f"{number}", number, now_ms())
+            variant(self.case.base / "bundle", self.folder / f"{number}", number, head.seq)
         funnel = Funnel.open(self.folder / f"{number}")
         version = funnel.manifest.content
         self.funnels[version], self.number[version] = funnel, number
-        self.at[version] = funnel.manifest.items_at
+        as_of = funnel.manifest.items_as_of
+        assert as_of is not None and as_of.change is not None
+        self.at[version] = as_of.change
         if self.rng.random() < 0.5:
             self.upsert()  # came since the items were read
         assert publish_bundle(self.folder / f"{number}", self.store) == version
@@ -258,7 +260,7 @@ class History:
         seq = upsert(self.store, head.live, self.funnels[head.live], [row])
         ((_, change),) = read_journal(self.store, seq - 1, seq)
         assert seq == head.seq + 1 and change.version == head.live
-        self.came.append((seq, head.live, change.at, id_, worth))
+        self.came.append((seq, id_, worth))
 
     def roll_back(self) -> None:
         _, head = StoreState.read(self.store)
@@ -271,8 +273,8 @@ class History:
 
     def worths(self, version: str, seq: int) -> dict[int, float]:
         held = dict.fromkeys(range(16), float(self.number[version]))
-        for change, under, at, id_, worth in self.came:
-            if change <= seq and (under == version or at >= self.at[version]):
+        for change, id_, worth in self.came:
+            if self.at[version] < change <= seq:
                 held[id_] = worth
         return held
 
@@ -310,7 +312,7 @@ def test_an_earlier_change_that_the_journal_has_not_is_told(
 ) -> None:
     first = publish_bundle(bundle, local)
     upsert(local, first, case.funnel, [item(3, 99)])
-    publish_bundle(variant(bundle, tmp_path / "second", 2, now_ms() + 1), local)
+    publish_bundle(variant(bundle, tmp_path / "second", 2, as_of=2), local)
     remove_versions(local)
     with pytest.raises(StoreError, match=f"the journal has not all that came since {first} any more"):
         restore(local, first, case.funnel, 2)

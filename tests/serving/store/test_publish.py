@@ -14,8 +14,9 @@ from corank.core.errors import RequestError, StoreError
 from corank.core.time import now_ms
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import Entries, Pairs, Store
+from corank.serving.store.changes.journal import JOURNAL, journal_key, read_journal
 from corank.serving.store.fetch import fetch_bundle, load_latest
-from corank.serving.store.live_version import JOURNAL, StoreState, journal_key, read_journal
+from corank.serving.store.live_version import StoreState
 from corank.serving.store.publish import publish_bundle
 from corank.serving.store.record_codec import RecordFormat
 from corank.serving.store.retention import list_versions
@@ -97,7 +98,7 @@ def test_a_bundle_goes_live(first: Path, second: Path, store: Store) -> None:
     facts = head.versions[version]
     assert (head.live, head.seq, facts.seq, said) == (version, 1, 1, [])
     assert (facts.name, facts.model_version) == ("random", manifest.model_version)
-    assert (facts.items, facts.items_at) == (16, manifest.items_at)
+    assert (facts.items, facts.base, facts.changed) == (16, 0, 0)
     assert before <= facts.published_at <= now_ms()
     assert facts.record == {k: tuple(v) for k, v in RecordFormat.from_manifest(manifest).fields.items()}
     (one,) = list_versions(store)
@@ -380,9 +381,7 @@ def test_what_came_since_the_items_were_read_is_in_the_new_version(
 ) -> None:
     version, funnel = publish_bundle(first, store), derived().funnel
     upsert(store, version, funnel, [item(3, 97, worth=1.0), item(4, worth=1.0)])
-    bundle = variant(first, tmp_path / "second", 2, now_ms() + 1)
-    while now_ms() < Bundle.open(bundle).manifest.items_at:
-        pass
+    bundle = variant(first, tmp_path / "second", 2, as_of=2)
     upsert(store, version, funnel, [item(3, 98, worth=2.0), item(5, worth=2.0)])
     said: list[str] = []
 
@@ -395,7 +394,11 @@ def test_what_came_since_the_items_were_read_is_in_the_new_version(
     assert found.manifest.content == other and found.manifest.items_seq == 5
     # 97 and 4 came before the items were read: the bundle has what they were then
     assert worths(found) == dict.fromkeys(range(16), 2.0) | {98: 2.0, 5: 3.0, 99: 3.0}
-    assert said == [f"4 items came since {other} was read: put on top"]
+    assert said == [
+        f"3 items came since {other} was read: put on top: 5, 98, 99",
+        "1 item came before the table was read: its rows count: 4",
+        "1 item came before the table was read and are not in it: gone: 97",
+    ]
     # as records of the new version
     assert all(
         RecordFormat.from_manifest(found.manifest).is_intact(*pair)

@@ -134,6 +134,12 @@ class RedisStore:
         """As `Store.close`."""
         self._connection.close()
 
+    def read_clock(self) -> int:
+        """As `ClockedStore.read_clock`: the server's."""
+        with self._connection.client() as client:
+            seconds, microseconds = client.time()
+        return int(seconds) * 1000 + int(microseconds) // 1000
+
     @property
     def _head(self) -> bytes:
         return self._prefix + b":head"

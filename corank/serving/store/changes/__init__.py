@@ -1,0 +1,1 @@
+"""The changes of a store: their journal and log, and what becomes of earlier ones when a version goes live."""
