@@ -186,8 +186,9 @@ class RankingService:
             rows = decode_items(body).rows()
             http.state.change = {"items": len(rows)}
             try:
-                funnel = self.follower.funnel
-                seq = await self._write(lambda: upsert(source.open(), funnel.manifest.content, funnel, rows))
+                funnel, by = self.follower.funnel, http.state.caller
+                version = funnel.manifest.content
+                seq = await self._write(lambda: upsert(source.open(), version, funnel, rows, by))
             except VersionChangedError as error:
                 self.follower.request_refresh()
                 raise RefusedError(503, str(error), {"Retry-After": RETRY_AFTER}) from None

@@ -1,0 +1,244 @@
+"""A store that lost its last writes and counted on is another one: who followed it reads all of it anew."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from corank.bundle.bundle import Bundle
+from corank.core.errors import StoreError
+from corank.serving.funnel.funnel import Funnel
+from corank.serving.http.follower import Follower
+from corank.serving.http.source import StoreSource
+from corank.serving.log.replay import store_funnels
+from corank.serving.store.base import Store
+from corank.serving.store.changes.journal import JOURNAL, read_journal
+from corank.serving.store.fetch import fetch_bundle, load_latest
+from corank.serving.store.live_version import StoreState
+from corank.serving.store.publish import publish_bundle
+from corank.serving.store.retention import remove_versions, roll_back_store
+from corank.serving.store.upsert import upsert
+from tests.support.bundle_versions import variant
+from tests.support.shared import derived
+from tests.support.stores import KINDS, item, opened, records, worths
+
+pytestmark = pytest.mark.slow
+
+Content = tuple[bytes | None, dict[str, list[tuple[bytes, bytes]]]]
+
+
+def copy_content(store: Store) -> Content:
+    tables = {table: [pair for some in store.scan(table) for pair in some] for table in store.tables()}
+    return store.head(), tables
+
+
+def cut_back(store: Store, content: Content) -> None:
+    """Bring a store back to what it held before, as a failover to a replica that lags does."""
+    head, tables = content
+    for table in store.tables():
+        store.drop(table)
+    store.put(tables)
+    assert store.swap(store.head(), head or b"")
+
+
+def read_anew(store: Store, cache: Path) -> Funnel:
+    live = StoreState.read(store)[1].require_live(store)
+    return load_latest(store, live, Funnel(fetch_bundle(store, live, cache)))
+
+
+@pytest.fixture(params=KINDS)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    with opened(request.param, tmp_path) as found:
+        yield found
+
+
+def test_a_change_of_the_same_number_is_not_the_same_change(store: Store, tmp_path: Path) -> None:
+    version, base = publish_bundle(derived().base / "bundle", store), derived().funnel
+    upsert(store, version, base, [item(3, 90, worth=1.0)])
+    before = copy_content(store)
+    upsert(store, version, base, [item(3, 91, worth=2.0)])
+    said: list[str] = []
+    follower = Follower(StoreSource(store, tmp_path / "cache"), report=said.append)
+    served = follower.funnel.manifest
+    cut_back(store, before)
+    upsert(store, version, base, [item(3, 92, worth=3.0)])
+    follower.refresh()
+    assert worths(follower.funnel).keys() == {*range(16), 90, 92}
+    now = follower.funnel.manifest
+    assert (now.items_seq, served.items_seq) == (3, 3) and now.items_id != served.items_id
+    assert said == ["the store had lost changes that were served: all of it was read anew"]
+    assert follower.source.resynchronised == 1
+    # an answer of before the loss is not taken for one of after it
+    find = store_funnels(store, tmp_path / "again")
+    assert find(now.model_version, 3, served.items_id) is None
+    found = find(now.model_version, 3, now.items_id)
+    assert found is not None and records(found) == records(follower.funnel)
+    follower.refresh()
+    assert follower.source.resynchronised == 1
+
+
+@pytest.mark.parametrize("more", [0, 1, 3])
+def test_a_store_that_went_back_is_followed_back(store: Store, tmp_path: Path, more: int) -> None:
+    version, base = publish_bundle(derived().base / "bundle", store), derived().funnel
+    before = copy_content(store)
+    for n in range(2):
+        upsert(store, version, base, [item(3, 90 + n)])
+    source = StoreSource(store, tmp_path / "cache")
+    held = source.load_newer(None)
+    cut_back(store, before)
+    for n in range(more):
+        upsert(store, version, base, [item(3, 80 + n)])
+    found = source.load_newer(held)
+    assert found is not None and records(found) == records(read_anew(store, tmp_path / "cache"))
+    assert worths(found).keys() == {*range(16), *range(80, 80 + more)}
+    assert source.resynchronised == 1 and source.load_newer(found) is None
+
+
+def test_a_store_that_is_made_anew_is_another(store: Store, tmp_path: Path) -> None:
+    bundle, base = derived().base / "bundle", derived().funnel
+    version = publish_bundle(bundle, store)
+    upsert(store, version, base, [item(3, 90)])
+    source = StoreSource(store, tmp_path / "cache")
+    held = source.load_newer(None)
+    cut_back(store, (StoreState().to_bytes(), {}))
+    assert publish_bundle(bundle, store) == version
+    upsert(store, version, base, [item(3, 91)])
+    found = source.load_newer(held)
+    assert found is not None and worths(found).keys() == {*range(16), 91}
+
+
+def test_changed_items_that_were_lost_are_told_and_come_back(store: Store, tmp_path: Path) -> None:
+    """As by a Redis that evicts: the head stays, a table goes."""
+    bundle, base = derived().base / "bundle", derived().funnel
+    version = publish_bundle(bundle, store)
+    upsert(store, version, base, [item(3, 90), item(4)])
+    upsert(store, version, base, [item(5, 90), item(6, 91)])
+    expected = records(read_anew(store, tmp_path / "cache"))
+    source = StoreSource(store, tmp_path / "cache")
+    held = source.load_newer(None)
+    store.drop(f"changed/{version}")
+    with pytest.raises(StoreError, match=f"3 of 3 changed items of {version} are missing; publish it again"):
+        read_anew(store, tmp_path / "cache")
+    assert source.load_newer(held) is None  # what is served is whole
+    publish_bundle(bundle, store)
+    assert records(read_anew(store, tmp_path / "cache")) == expected
+    newer = source.load_newer(held)
+    assert newer is not None and records(newer) == expected
+
+
+def test_the_store_of_an_earlier_release_is_followed_on(store: Store, tmp_path: Path) -> None:
+    version, base = publish_bundle(derived().base / "bundle", store), derived().funnel
+    upsert(store, version, base, [item(3, 90)])
+    _, state = StoreState.read(store)
+    # as it was written before changes had ids
+    plain = state.model_dump(mode="json", exclude={"id", "claims", "statement"}) | {"journal_at": 0}
+    for name in ("applied_id", "base", "changed", "signatures"):
+        del plain["versions"][version][name]
+    plain["versions"][version]["items_at"] = 1
+    entries = [
+        (key, msgspec.msgpack.encode({k: v for k, v in msgspec.msgpack.decode(raw).items() if k != "before"}))
+        for some in store.scan(JOURNAL)
+        for key, raw in some
+    ]
+    assert store.swap(store.head(), msgspec.json.encode(plain), {JOURNAL: entries})
+    source = StoreSource(store, tmp_path / "cache")
+    held = source.load_newer(None)
+    assert held is not None and (held.manifest.items_seq, held.manifest.items_id) == (2, "")
+    upsert(store, version, base, [item(4, 91)])
+    found = source.load_newer(held)
+    assert found is not None and worths(found).keys() == {*range(16), 90, 91}
+    assert len(found.manifest.items_id) == 16 and source.resynchronised == 0
+    assert [change.before for _, change in read_journal(store, 0, 3)] == [None, None, ""]
+
+
+# Whatever happens in whatever order
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a store must hold: as-of of each version, and what came."""
+
+    as_of: dict[str, int] = field(default_factory=dict)
+    came: tuple[tuple[int, int, float], ...] = ()
+    """Change, item, worth."""
+
+
+@dataclass
+class Past:
+    """Random steps on a store, which may go back to what it held before."""
+
+    store: Store
+    folder: Path
+    rng: np.random.Generator
+    known: Known = Known()
+    number: dict[str, int] = field(default_factory=dict)
+    kept: list[tuple[Content, Known]] = field(default_factory=list)
+
+    def publish(self) -> None:
+        number = len(self.number) + 2
+        _, state = StoreState.read(self.store)
+        as_of = (
+            int(self.rng.integers(state.journal_from - 1, state.seq + 1)) if self.rng.random() < 0.6 else None
+        )
+        path = variant(derived().base / "bundle", self.folder / f"{number}", number, as_of)
+        version = Bundle.open(path).manifest.content
+        self.number[version] = number
+        base = max(as_of or 0, state.journal_from - 1)
+        self.known = replace(self.known, as_of=self.known.as_of | {version: base})
+        assert publish_bundle(path, self.store) == version
+
+    def upsert(self) -> None:
+        _, state = StoreState.read(self.store)
+        live = state.require_live(self.store)
+        funnel = Funnel.open(self.folder / f"{self.number[live]}")
+        id_, worth = int(self.rng.integers(12, 20)), float(self.rng.integers(100, 10_000))
+        row = item(int(self.rng.integers(16)), id_, worth=worth)
+        seq = upsert(self.store, live, funnel, [row])
+        self.known = replace(self.known, came=(*self.known.came, (seq, id_, worth)))
+
+    def roll_back(self) -> None:
+        if len(StoreState.read(self.store)[1].versions) > 1:
+            roll_back_store(self.store)
+
+    def prune(self) -> None:
+        remove_versions(self.store, keep=int(self.rng.integers(0, 3)))
+
+    def keep(self) -> None:
+        self.kept.append((copy_content(self.store), self.known))
+
+    def lose(self) -> None:
+        if self.kept:
+            content, self.known = self.kept[int(self.rng.integers(len(self.kept)))]
+            cut_back(self.store, content)
+
+    def expected(self) -> dict[int, float]:
+        live = StoreState.read(self.store)[1].require_live(self.store)
+        held = dict.fromkeys(range(16), float(self.number[live]))
+        for seq, id_, worth in self.known.came:
+            if seq > self.known.as_of[live]:
+                held[id_] = worth
+        return held
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_follower_equals_the_store_whatever_it_lost(store: Store, tmp_path: Path, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    past = Past(store, tmp_path, rng)
+    sources = [StoreSource(store, tmp_path / "cache") for _ in range(3)]
+    held: list[Funnel | None] = [None] * len(sources)
+    steps = [past.publish, *[past.upsert] * 4, past.roll_back, past.prune, past.keep, past.keep, past.lose]
+    past.publish()
+    for _ in range(40):
+        steps[int(rng.integers(len(steps)))]()
+        for n, source in enumerate(sources):
+            if rng.random() < 0.3:
+                held[n] = source.load_newer(held[n]) or held[n]
+                funnel = held[n]
+                assert funnel is not None and worths(funnel) == past.expected()
+    anew = records(read_anew(store, tmp_path / "anew"))
+    for n, source in enumerate(sources):
+        funnel = source.load_newer(held[n]) or held[n]
+        assert funnel is not None and records(funnel) == anew and worths(funnel) == past.expected()
