@@ -16,8 +16,9 @@ from corank.serving.http.process.listener import refuse_connections
 
 SPAWN = multiprocessing.get_context("spawn")
 POLL_SECONDS = 0.1
-HANGS_SECONDS = 30.0
-"""A worker whose event loop has not turned for so long is killed."""
+HANGS_POLLS = 300
+"""A worker whose event loop has not turned in so many polls, about 30 seconds, is killed. Polls are counted rather than
+time, since a pause of all processes is no fault of a worker."""
 STEADY_SECONDS = 60.0
 """A worker that lived so long is replaced at once; one that ended sooner, after a pause that doubles each time."""
 LONGEST_PAUSE = 60.0
@@ -34,6 +35,7 @@ class WorkerProcess:
         self._beat: c_double = SPAWN.RawValue(c_double, 0.0)
         self.process = SPAWN.Process(target=main, args=(listener, self._beat))
         self.began = time.monotonic()
+        self._last_beat, self._missed = 0.0, 0
         self.process.start()
 
     @property
@@ -47,8 +49,11 @@ class WorkerProcess:
         return float(self._beat.value) > 0
 
     def has_ended(self) -> bool:
-        """Whether it has ended; one that hangs is killed."""
-        if self.has_served() and time.monotonic() - float(self._beat.value) > HANGS_SECONDS:
+        """Whether it has ended, by a poll; one that hangs is killed."""
+        beat = float(self._beat.value)
+        self._missed = self._missed + 1 if beat == self._last_beat else 0
+        self._last_beat = beat
+        if self.has_served() and self._missed > HANGS_POLLS:
             self.process.kill()
             self.process.join()
         return not self.process.is_alive()
