@@ -22,6 +22,8 @@ import msgspec
 from corank.core.errors import BusyError
 from corank.core.time import format_time, now_ms
 
+NOTE = 1024
+"""Bytes of a holder's note, at most."""
 LOCK = ".lock"
 """The lock's file within a folder whose files are written one by one."""
 
@@ -55,10 +57,14 @@ class LockHolder(msgspec.Struct, frozen=True):
     def read(cls, file: Path) -> Self | None:
         """Read the note of a live holder; None if there is none, or it is of a dead process."""
         try:
-            holder = msgspec.json.decode(file.read_bytes(), type=cls)
+            with file.open("rb") as opened:
+                holder = msgspec.json.decode(opened.read(NOTE), type=cls)
         except (OSError, msgspec.MsgspecError):
             return None
-        return holder if holder.is_alive() else None
+        # the note of another user may hold anything, and is shown on a terminal
+        shown = (holder.command + holder.host).isprintable()
+        sound = shown and 0 < holder.pid < 2**31 and 0 <= holder.since < 2**47
+        return holder if sound and holder.is_alive() else None
 
     def is_alive(self) -> bool:
         """Whether the process runs. That of another machine is taken to run."""
@@ -67,7 +73,7 @@ class LockHolder(msgspec.Struct, frozen=True):
                 os.kill(self.pid, 0)
         except PermissionError:  # of another user
             return True
-        except (ProcessLookupError, OverflowError):
+        except ProcessLookupError:
             return False
         return True
 

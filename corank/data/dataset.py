@@ -1,7 +1,7 @@
 """Packed data: request-major arrays of one log, memory-mapped."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -142,6 +142,8 @@ class PackedDataset:
     events: dict[str, Events]
     """By `History.events`."""
     splits: dict[str, tuple[Shard, ...]]
+    identity: tuple[int, int] | None = None
+    """Tells this packing from later ones; None while it is written."""
 
     @classmethod
     def open(cls, folder: Path, expect: str | None = None) -> Self:
@@ -158,7 +160,7 @@ class PackedDataset:
             # a folder that is replaced meanwhile could give a part of each
             identity = identify_pack(folder)
             try:
-                packed = cls._open(folder, expect)
+                packed = cls._open(folder, expect, identity)
             except (DataError, OSError):
                 if identify_pack(folder) == identity:
                     raise
@@ -167,7 +169,7 @@ class PackedDataset:
                     return packed
 
     @classmethod
-    def _open(cls, folder: Path, expect: str | None) -> Self:
+    def _open(cls, folder: Path, expect: str | None, identity: tuple[int, int] | None) -> Self:
         manifest = read_pack_manifest(folder)
         if expect is not None and manifest.fingerprint != expect:
             raise DataError(f"{folder}: packed from another config or other files: {PACK_AGAIN}")
@@ -177,7 +179,8 @@ class PackedDataset:
             if found != size:
                 raise DataError(f"{path}: expected {size} bytes, found {found or 'no file'}: {PACK_AGAIN}")
         schema = Schema(manifest.features)
-        packed = cls.load(folder, manifest, Encoders.load(folder / "encoders", schema))
+        loaded = cls.load(folder, manifest, Encoders.load(folder / "encoders", schema))
+        packed = replace(loaded, identity=identity)
         for name in ("codes", "users", "item_keys", "item_operands", "item_columns", "priors"):
             getattr(packed, name)
         return packed
@@ -209,10 +212,18 @@ class PackedDataset:
     @cached_property
     def codes(self) -> str:
         """A hash of the encoders: the weights of a model hold for these codes alone."""
-        digest = hashlib.sha256()
-        for file in sorted((self.folder / "encoders").iterdir()):
-            digest.update(file.name.encode() + file.read_bytes())
-        return digest.hexdigest()
+        return hashlib.sha256(self._read_encoders()).hexdigest()
+
+    def _read_encoders(self) -> bytes:
+        files = sorted((self.folder / "encoders").iterdir())
+        return b"".join(part for file in files for part in (file.name.encode(), file.read_bytes()))
+
+    def read_encoders(self) -> bytes:
+        """Read names and bytes of the encoders' files. Raises DataError if they are of a later packing."""
+        found = self._read_encoders()
+        if identify_pack(self.folder) != self.identity:
+            raise DataError(f"{self.folder}: was packed anew since this command began: run it again")
+        return found
 
     @cached_property
     def users(self) -> pl.Series:

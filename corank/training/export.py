@@ -104,8 +104,7 @@ def model_version(config: Config, packed: PackedDataset, model: JointModel, cali
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)}".encode())
         digest.update(memoryview(tensor.contiguous().reshape(-1).numpy()))
-    for file in sorted((packed.folder / "encoders").iterdir()):
-        digest.update(file.name.encode() + file.read_bytes())
+    digest.update(packed.read_encoders())
     plain = config.model_dump(mode="json", by_alias=True)
     schema = [plain["features"], plain["stages"], {s: _plain(c) for s, c in calibrators.items()}]
     digest.update(json.dumps(schema, sort_keys=True).encode())

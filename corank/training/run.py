@@ -110,8 +110,10 @@ class Run:
         """Load the trained model's checkpoint. Raises CheckpointError if there is none, or it is of another packing."""
         if not self.finished:
             holder = LockHolder.read(self.folder / LOCK)
-            remedy = f"{holder} goes on" if holder else "go on with `corank train --resume`"
-            raise CheckpointError(f"{self.folder}: training has not finished; {remedy}")
+            busy = f"wait for {holder}, or " if holder else ""
+            raise CheckpointError(
+                f"{self.folder}: training has not finished; {busy}go on with `corank train --resume`"
+            )
         return load_matching(self._model, "calibrators", self.config, packed)
 
     def model(self, packed: PackedDataset) -> tuple[JointModel, Calibrators]:

@@ -13,6 +13,18 @@ from corank.core.errors import BusyError
 from corank.core.locks import LOCK, FolderLease, LockHolder, WriteLock, remove_unread
 from tests.support.kills import start
 
+NOTES = [
+    b"",
+    b"{",
+    b"[1]",
+    b'{"command":"x","pid":99999999999999999999,"host":"h","since":0}',
+    b'{"command":"\\u001b[2J","pid":1,"host":"elsewhere","since":0}',
+    b'{"command":"x","pid":1,"host":"' + b"h" * 2000 + b'","since":0}',
+    b'{"command":"x","pid":1,"host":"h","since":9223372036854775807}',
+    b"\xff" * 99,
+]
+"""What cannot be shown of a holder."""
+
 
 def hold(folder: Path, ready: Path, command: str = "train") -> None:
     """Lock a folder until the process is killed."""
@@ -119,9 +131,7 @@ def test_nothing_is_left_of_a_lock_and_a_folder_that_it_made_goes_if_it_is_empty
     assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["full", "full/run.json"]
 
 
-@pytest.mark.parametrize(
-    "note", [b"", b"{", b"[1]", b'{"command":"x","pid":99999999999999999999}', b"\xff" * 99]
-)
+@pytest.mark.parametrize("note", NOTES)
 def test_a_note_that_cannot_be_read_stops_nobody(tmp_path: Path, note: bytes) -> None:
     (tmp_path / LOCK).write_bytes(note)
     with WriteLock.of_folder(tmp_path, "train"):

@@ -14,7 +14,7 @@ from corank.bundle import bundle as bundles
 from corank.bundle.bundle import Bundle
 from corank.bundle.bundle_writer import BundleWriter, write_bundle
 from corank.bundle.manifest import BundleManifest, load_manifest
-from corank.core.errors import BundleError
+from corank.core.errors import BundleError, DataError
 from corank.core.locks import WriteLock
 from corank.data.dataset import PackedDataset
 from corank.training.run import Run
@@ -78,7 +78,7 @@ def test_an_export_of_a_run_in_training_is_told_who_trains(
     with Run.lock(run.folder):
         found = refusal(capsys, "export", run.folder, tmp_path / "bundle")
     assert found.startswith(
-        f"{run.folder}: training has not finished; corank train (process {os.getpid()} on "
+        f"{run.folder}: training has not finished; wait for corank train (process {os.getpid()} on "
     )
     assert refusal(capsys, "export", run.folder, tmp_path / "bundle") == (
         f"{run.folder}: training has not finished; go on with `corank train --resume`"
@@ -165,8 +165,11 @@ def test_packed_data_that_are_open_stay_as_they_are_when_they_are_packed_anew(tm
     )
     folder = world / case.packed.folder.relative_to(case.base)
     opened, untouched = PackedDataset.open(folder), case.packed
+    assert opened.read_encoders() == untouched.read_encoders()
     shutil.rmtree(folder)
-    folder.mkdir()
+    (folder / "encoders").mkdir(parents=True)
+    with pytest.raises(DataError, match="was packed anew since this command began: run it again"):
+        opened.read_encoders()
     assert opened.codes == untouched.codes
     assert opened.users.equals(untouched.users)
     assert opened.item_keys.equals(untouched.item_keys)
