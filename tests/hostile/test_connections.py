@@ -225,3 +225,14 @@ def test_what_is_no_http_is_refused_and_closed(service: Service, junk: bytes) ->
         one.sendall(junk)
         read_all(one)
     assert answers(service)
+
+
+def test_what_was_cut_off_is_counted_by_its_reason(service: Service) -> None:
+    with connect(service[0]) as one:
+        one.sendall(b"nonsense\r\n\r\n")
+        assert status(read_all(one)) == 400
+    with connect(service[0]) as one:
+        assert read_all(one) == b""
+    text = httpx2.get(f"{service[0]}/metrics").text
+    for why in ("invalid", "slow"):
+        assert f'corank_connections_cut_total{{why="{why}"}}' in text

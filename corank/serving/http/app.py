@@ -115,7 +115,7 @@ class RankingService:
         gauges = asyncio.create_task(self._update_gauges())
         gc.freeze()  # a million ids in dicts need not be visited by every collection
         async with writing(self._request_log, self.follower.report, self.metrics.count_logged):
-            yield {POOL: ConnectionPool(self.limits)}
+            yield {POOL: ConnectionPool(self.limits, self.metrics.count_cut_off)}
         gauges.cancel()
         await asyncio.to_thread(self.follower.stop)
 

@@ -43,6 +43,8 @@ LOG = (
     ("dropped", "Requests that the log lost: too many were waiting, or the disk refused"),
 )
 
+CUT_OFF = "Connections closed for a limit: crowded, slow, large, unread or invalid"
+
 
 class ServiceMetrics:
     """The metrics of one worker process."""
@@ -83,6 +85,7 @@ class ServiceMetrics:
         self._shed = Counter(
             "corank_shed", "Requests refused with 503, since too many were waiting", registry=registry
         )
+        self._cut_off = Counter("corank_connections_cut", CUT_OFF, ["why"], registry=registry)
         self._failed = Counter("corank_failed", "Requests whose first stage failed", registry=registry)
         self._lookups = Counter(
             "corank_user_lookups",
@@ -130,6 +133,10 @@ class ServiceMetrics:
     def count_shed(self) -> None:
         """Count a request that was refused since too many were waiting."""
         self._shed.inc()
+
+    def count_cut_off(self, why: str) -> None:
+        """Count a connection that was closed for a limit."""
+        self._cut_off.labels(why).inc()
 
     def count_failed(self) -> None:
         """Count a request whose first stage failed."""

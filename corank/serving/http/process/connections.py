@@ -8,7 +8,7 @@ address that has the most idle ones.
 
 import asyncio
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -50,9 +50,13 @@ def allow_open_files(connections: int) -> None:
 class ConnectionPool:
     """The open connections of a worker, by what they wait for."""
 
-    def __init__(self, limits: Limits) -> None:
-        """`limits`: of connections, of time, and of unsent answers."""
-        self.limits = limits
+    def __init__(self, limits: Limits, count: Callable[[str], None] = lambda why: None) -> None:
+        """
+        Args:
+            limits: of connections, of time, and of unsent answers.
+            count: is told why a connection is closed for a limit: crowded, slow, large, unread or invalid.
+        """
+        self.limits, self.count = limits, count
         # each ordered, the oldest first
         self._unfinished: dict[BoundedProtocol, None] = {}
         self._busy: dict[BoundedProtocol, None] = {}
@@ -70,7 +74,7 @@ class ConnectionPool:
             oldest = next(self._expendable(), None)
             if oldest is None:
                 return False
-            oldest.cut_off()
+            oldest.cut_off("crowded")
         self._unfinished[connection] = None
         return True
 
@@ -106,7 +110,7 @@ class ConnectionPool:
         """Count the bytes of an answer that its client does not read; cut off the oldest if it is too many in all."""
         self._unsent[connection] = size
         while sum(self._unsent.values()) > self.limits.bodies:
-            next(iter(self._unsent)).cut_off()
+            next(iter(self._unsent)).cut_off("unread")
 
     def release_unsent(self, connection: "BoundedProtocol") -> None:
         """Note that an answer was sent."""
@@ -139,7 +143,9 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.pool.admit(self):
             self._set_deadline()
         else:
-            self._refuse(503, f"{len(self.pool):,} connections are open; try again", b"retry-after: 1\r\n")
+            self._refuse(
+                "crowded", 503, f"{len(self.pool):,} connections are open; try again", b"retry-after: 1\r\n"
+            )
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -155,9 +161,9 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if not self._in_body and self._part_bytes > HEAD_BYTES:
-            self._refuse(431, TOO_LONG)
+            self._refuse("large", 431, TOO_LONG)
         elif self._in_body and self._part_bytes > HEAD_BYTES + 2 * self.pool.limits.body:
-            self.cut_off()  # the application has refused the body, or its chunks are tiny
+            self.cut_off("large")  # the application has refused the body, or its chunks are tiny
         else:
             self._update()
 
@@ -165,7 +171,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Begin to wait for a client that does not read its answer."""
         super().pause_writing()
         if self._send_deadline is None:
-            self._send_deadline = self.loop.call_later(self.pool.limits.seconds, self.cut_off)
+            self._send_deadline = self.loop.call_later(self.pool.limits.seconds, self.cut_off, "unread")
             self.pool.hold_unsent(self, self.transport.get_write_buffer_size())
 
     def resume_writing(self) -> None:
@@ -210,9 +216,9 @@ class BoundedProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Refuse what the parser refused."""
         if self._head_bytes > HEAD_BYTES:
-            self._refuse(431, TOO_LONG)
+            self._refuse("large", 431, TOO_LONG)
         else:
-            self._refuse(400, "this is no valid HTTP/1.1 request")
+            self._refuse("invalid", 400, "this is no valid HTTP/1.1 request")
 
     def _count_head(self, size: int) -> None:
         self._head_bytes += size
@@ -227,8 +233,9 @@ class BoundedProtocol(HttpToolsProtocol):
         if not self.transport.is_closing():
             self._update()
 
-    def cut_off(self) -> None:
+    def cut_off(self, why: str) -> None:
         """Close the connection at once, whatever was not sent."""
+        self.pool.count(why)
         self.pool.remove(self)
         self._clear_deadline()
         self.transport.abort()
@@ -258,15 +265,16 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _expire(self) -> None:
         if self._in_body or self._part_bytes == 0:
-            self.cut_off()
+            self.cut_off("slow")
         else:
-            self._refuse(408, f"the head did not come within {self.pool.limits.seconds:g} s")
+            self._refuse("slow", 408, f"the head did not come within {self.pool.limits.seconds:g} s")
 
-    def _refuse(self, status: int, error: str, headers: bytes = b"") -> None:
+    def _refuse(self, why: str, status: int, error: str, headers: bytes = b"") -> None:
         """Answer without the application, and close."""
         if self.cycle is not None and not self.cycle.response_complete:
-            self.cut_off()  # another answer is under way
+            self.cut_off(why)  # another answer is under way
             return
+        self.pool.count(why)
         body = msgspec.json.encode({"error": error})
         head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n" % len(body)
         self.transport.write(STATUS_LINE[status] + headers + head + b"\r\n" + body)
