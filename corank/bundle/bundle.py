@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Self
 
+from corank.bundle.checks.part_names import MOST_PARTS
 from corank.bundle.manifest import BundleManifest, Part, load_manifest
-from corank.bundle.part_names import MOST_PARTS
 from corank.bundle.signatures import TrustedKeys
 from corank.core.errors import BundleError
 from corank.core.locks import FolderLease

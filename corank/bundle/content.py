@@ -3,29 +3,85 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
+from corank.bundle.checks.content_checks import check_ascending, check_finite, check_form
+from corank.bundle.item_layers import ItemLayer
+from corank.bundle.item_records import ItemRecords
 from corank.bundle.manifest import BundleManifest
 from corank.core.arrays import read_array
+from corank.core.errors import DataError
 from corank.core.types import Floats
 from corank.data.dataset import prior_folder
+from corank.features.encoders import Encoders
 from corank.features.input_layout import Layout
 from corank.features.priors import PriorCounts, PriorSnapshots
 
 
 def read_tables(folder: Path, manifest: BundleManifest, layout: Layout) -> dict[str, dict[int, Floats]]:
     """Memory-map the embedding tables: set → dimension → rows. Raises DataError."""
-    sets = {stage.tables for stage in manifest.stages}
     return {
-        name: {dim: read_array(folder / "tables" / name / f"{dim}.npy") for dim in layout.table_rows}
-        for name in sets
+        name: {
+            dim: _read_finite(folder / "tables" / name / f"{dim}.npy", (rows, dim))
+            for dim, rows in layout.table_rows.items()
+        }
+        for name in {stage.tables for stage in manifest.stages}
     }
 
 
 def read_vectors(folder: Path, manifest: BundleManifest) -> Mapping[str, Floats]:
     """Memory-map the vectors of every item: stage → (N, d), for stages that have vectors. Raises DataError."""
-    return {name: read_array(folder / "items" / f"vectors.{name}.npy") for name in manifest.vector_tables}
+    return {
+        stage.name: _read_finite(folder / "items" / f"vectors.{stage.name}.npy", (None, stage.vector_width))
+        for stage in manifest.stages
+        if stage.vector_width is not None
+    }
+
+
+def _read_finite(path: Path, shape: tuple[int | None, ...]) -> Floats:
+    array = read_array(path, np.float32, shape)
+    check_finite(array, str(path))
+    return array
+
+
+def read_items(folder: Path, manifest: BundleManifest, encoders: Encoders) -> ItemLayer:
+    """Memory-map the items: records and vectors. Raises DataError."""
+    layer = ItemLayer(
+        ItemRecords.load(folder / "items", encoders, manifest.item_columns), read_vectors(folder, manifest)
+    )
+    check_vectors(layer, manifest, str(folder / "items"))
+    return layer
+
+
+def check_vectors(layer: ItemLayer, manifest: BundleManifest, where: str) -> None:
+    """Raise DataError, which names `where`, unless a layer has a vector of each item, of the stage's width."""
+    for stage in manifest.stages:
+        if stage.vector_width is not None:
+            shape = (len(layer.records.ids), stage.vector_width)
+            check_form(layer.vectors[stage.name], np.float32, shape, f"{where}/vectors.{stage.name}.npy")
 
 
 def read_snapshots(folder: Path, manifest: BundleManifest) -> PriorSnapshots:
     """Read the snapshots of priors. Raises DataError."""
-    rates = {name: PriorCounts.load(prior_folder(folder, n)) for n, name in enumerate(manifest.priors)}
+    rates = {}
+    for n, name in enumerate(manifest.priors):
+        rates[name] = PriorCounts.load(prior_folder(folder, n))
+        _check_counts(rates[name], str(prior_folder(folder, n)))
     return PriorSnapshots(rates, manifest.data.timezone, manifest.priors)
+
+
+def _check_counts(counts: PriorCounts, where: str) -> None:
+    """Raise DataError unless there is a finite count of every key, and of all."""
+    check_form(counts.keys, np.uint64, (counts.keys.size,), f"{where}/keys.npy")
+    check_ascending(counts.keys, f"{where}/keys.npy")
+    for name, held, keys in (("each", counts.counts, counts.keys.size), ("all", counts.all, 1)):
+        check_form(held.offsets, np.int64, (keys + 1,), f"{where}/{name}.offsets.npy")
+        if not np.array_equal(held.offsets, np.arange(keys + 1)):
+            raise DataError(f"{where}/{name}.offsets.npy: expected one entry of each key")
+        # a refresh once wrote times that fit into 32 bits so
+        check_form(held.periods.astype(np.int64), np.int64, (keys,), f"{where}/{name}.periods.npy")
+        for part, weights in (("shown", held.shown), ("positive", held.positive)):
+            check_form(weights, np.float64, (keys,), f"{where}/{name}.{part}.npy")
+            check_finite(weights, f"{where}/{name}.{part}.npy")
+            if keys and weights.min() < 0:
+                raise DataError(f"{where}/{name}.{part}.npy: a count is below 0")

@@ -11,7 +11,14 @@ from typing import Self
 import numpy as np
 import polars as pl
 
-from corank.core.arrays import read_array, read_frame, read_rows, write_array, write_frame, write_rows
+from corank.bundle.checks.content_checks import (
+    check_ascending,
+    check_codes,
+    check_finite,
+    check_form,
+    check_ragged,
+)
+from corank.core.arrays import read_array, read_identifiers, read_rows, write_array, write_frame, write_rows
 from corank.core.hash_index import Keys
 from corank.core.ragged import Rows
 from corank.core.time import NEVER
@@ -125,12 +132,42 @@ class ItemRecords:
 
     @classmethod
     def load(cls, folder: Path, encoders: Encoders, columns: list[str]) -> Self:
-        """Memory-map the records of a folder. Raises DataError if a part is missing or damaged."""
-        schema = encoders.schema
-        rows = read_rows(folder, [None] * len(schema.row_features("item").lists))
-        return cls(
-            Keys(read_frame(folder / "keys.arrow").to_series()),
-            rows,
-            Operands.load(folder / "operands", OperandNames.of(schema, "item"), len(rows)),
+        """Memory-map the records of a folder. Raises DataError if a part is missing, damaged or of another form."""
+        schema, ids = encoders.schema, read_identifiers(folder / "keys.arrow", "item")
+        loaded = cls(
+            Keys(ids),
+            read_rows(folder, [None] * len(schema.row_features("item").lists)),
+            Operands.load(folder / "operands", OperandNames.of(schema, "item"), len(ids)),
             {name: read_array(folder / f"column.{name}.npy") for name in columns},
         )
+        loaded.check(encoders, str(folder))
+        return loaded
+
+    def check(self, encoders: Encoders, where: str) -> None:
+        """Raise DataError, which names `where`, unless the records are such as `encode` makes.
+
+        Ids ascend, every array has a row for each of them, codes lie within the tables, numbers are finite.
+        """
+        schema, count = encoders.schema, len(self.ids)
+        placed = schema.row_features("item")
+        check_ascending(self.ids.values, f"{where}/keys.arrow")
+        check_form(self.rows.ids, np.int32, (count, len(placed.ids)), f"{where}/ids.npy")
+        for n, name in enumerate(placed.ids):
+            size = encoders.sizes[schema.table_of(name)]
+            check_codes(self.rows.ids[:, n], size, f"{where}/ids.npy: {name}")
+        check_form(self.rows.numbers, np.float32, (count, placed.width), f"{where}/numbers.npy")
+        check_finite(self.rows.numbers, f"{where}/numbers.npy")
+        for n, (name, lists) in enumerate(zip(placed.lists, self.rows.lists, strict=True)):
+            check_ragged(lists, count, np.int32, f"{where}/list{n}")
+            check_codes(
+                lists.values, encoders.sizes[schema.table_of(name)], f"{where}/list{n}.values: {name}"
+            )
+        for n, keys in enumerate(self.operands.keys.values()):
+            check_form(keys, np.uint64, (count,), f"{where}/operands/key{n}.npy")
+        for n, lists in enumerate(self.operands.lists.values()):
+            check_ragged(lists, count, np.uint64, f"{where}/operands/list{n}")
+        for n, numbers in enumerate(self.operands.numbers.values()):
+            check_form(numbers, np.float64, (count,), f"{where}/operands/number{n}.npy")
+            check_finite(numbers, f"{where}/operands/number{n}.npy", or_nan=True)
+        for name, column in self.columns.items():
+            check_form(column, np.float32, (count,), f"{where}/column.{name}.npy")

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 
+from corank.bundle.graph_files import open_session
 from corank.core.arrays import write_array
 from corank.core.errors import BundleError
 from corank.core.ragged import Rows
@@ -40,9 +40,7 @@ class ItemTowers:
         self._layout = layout
         self._tables = {stage: tables[held] for stage, held in towers.items()}
         self._graphs = {
-            stage: onnxruntime.InferenceSession(
-                str(folder / f"{stage}.item.onnx"), providers=["CPUExecutionProvider"]
-            )
+            stage: open_session(folder / f"{stage}.item.onnx", {"item": (None, layout.width("item"))})
             for stage in towers
         }
 

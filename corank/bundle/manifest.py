@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal, Self
 from annotated_types import Ge, Le
 from pydantic import AfterValidator, Field, model_validator
 
+from corank.bundle.checks.part_names import MOST_PARTS, is_part_name
 from corank.bundle.items_as_of import ItemsAsOf
-from corank.bundle.part_names import MOST_PARTS, is_part_name
 from corank.bundle.signatures import Signatures, TrustedKeys, read_signatures
 from corank.bundle.stage_facts import FolderName, StageFacts
 from corank.core.errors import BundleError, ConfigError

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-import onnxruntime
 import polars as pl
 
+from corank.bundle.graph_files import open_session
 from corank.bundle.item_layers import ItemLayer, LayeredItems
 from corank.core.arrays import read_array, write_array
 from corank.core.errors import BundleError
@@ -98,7 +98,7 @@ def sample_queries(
     shard = next((shard for shard in shards if len(shard)), None)
     if shard is None:
         raise BundleError("retrieval is tuned by logged requests, and there are none")
-    session = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
+    session = open_session(graph, {"query": (1, layout.width("query"))})
     chosen = np.sort(np.random.default_rng(seed).permutation(len(shard))[:MANY])
     histories = read_history_items(packed, shard, chosen, HistoryNeeds.of(packed.schema).for_rows)
     given = dense_input(read_query_rows(packed, shard, chosen, histories), layout.groups["query"], tables)

@@ -15,15 +15,16 @@ import numpy as np
 from onnxruntime import RunOptions
 
 from corank.bundle.bundle import Bundle
-from corank.bundle.content import read_snapshots, read_vectors
+from corank.bundle.checks.content_checks import check_finite
+from corank.bundle.content import check_vectors, read_items, read_snapshots
+from corank.bundle.graph_files import RUNTIME_ERRORS
 from corank.bundle.item_layers import ItemLayer, LayeredItems
-from corank.bundle.item_records import ItemRecords
 from corank.bundle.manifest import BundleManifest
 from corank.bundle.retrieval import Retrieval
 from corank.bundle.signatures import TrustedKeys
 from corank.bundle.stage_facts import StageFacts
 from corank.core.calibration import Platt
-from corank.core.errors import BundleError, DataError, RequestError
+from corank.core.errors import BundleError, DataError, RequestError, StoreError
 from corank.core.formula import Formula
 from corank.core.ordering import stage_value
 from corank.core.types import Floats, Longs, Numbers
@@ -36,7 +37,7 @@ from corank.serving.funnel.ranking_result import RankingResult
 from corank.serving.funnel.request import Request
 from corank.serving.funnel.request_encoder import EncodedRequest, RequestEncoder, Retrieve
 from corank.serving.funnel.scorer import Scorer
-from corank.serving.funnel.stage_scorer import RUNTIME_ERRORS, Candidates, Shared
+from corank.serving.funnel.stage_scorer import Candidates, Shared
 
 
 class Funnel:
@@ -63,8 +64,7 @@ class Funnel:
         try:
             encoders = Encoders.load(folder / "encoders", schema)
             self.scorer = Scorer(folder, self.manifest, Layout(schema, encoders.sizes))
-            records = ItemRecords.load(folder / "items", encoders, self.manifest.item_columns)
-            items = LayeredItems((ItemLayer(records, read_vectors(folder, self.manifest)),))
+            items = LayeredItems((read_items(folder, self.manifest, encoders),))
             self.retrieval = Retrieval.open(folder, items)
             self.request_encoder = RequestEncoder(
                 self.manifest,
@@ -104,10 +104,21 @@ class Funnel:
         other = copy(self)
         other.manifest = self.manifest.model_copy(update={"items_seq": items_seq, "items_id": items_id})
         if newer is not None:
+            self._check_items(newer)
             items = self.request_encoder.items.with_items(newer)
             other.request_encoder = self.request_encoder.with_items(items)
             other.retrieval = self.retrieval and self.retrieval.with_items(items)
         return other
+
+    def _check_items(self, newer: ItemLayer) -> None:
+        """Raise StoreError if items are not such as this bundle's encoders make: a store may hold anything."""
+        try:
+            newer.records.check(self.request_encoder.encoders, "changed items")
+            check_vectors(newer, self.manifest, "changed items")
+            for stage, vectors in newer.vectors.items():
+                check_finite(vectors, f"changed items/vectors.{stage}")
+        except DataError as error:
+            raise StoreError(f"{error}; publish the bundle again") from None
 
     def rank(self, request: Request) -> dict[str, Any]:
         """Rank the candidates of a request.

@@ -10,7 +10,8 @@ class GraphScorer(StageScorer):
 
     def __init__(self, inputs: ScorerInputs) -> None:
         self.inputs = inputs
-        self.session = open_graph(inputs.folder / f"{inputs.stage.name}.onnx")
+        path, labels = inputs.folder / f"{inputs.stage.name}.onnx", len(inputs.stage.labels)
+        self.session = open_graph(path, inputs.shapes, [(None, labels)])
 
     def score(self, candidates: Candidates) -> Floats:
         """As `StageScorer.score`."""

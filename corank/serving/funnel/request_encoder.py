@@ -3,6 +3,7 @@
 Letters: n candidates · L events of a history.
 """
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from copy import copy
 from dataclasses import dataclass
@@ -21,11 +22,13 @@ from corank.core.types import Floats, Longs
 from corank.data.derived_columns import derive_features, encode_columns
 from corank.features.encoders import Encoders, assemble_rows
 from corank.features.encoding import Encoded
+from corank.features.feature_kind import Side
 from corank.features.operand_rows import OperandRows
 from corank.features.operands import Operands
 from corank.features.priors import PriorSnapshots
 from corank.features.schema import Schema
 from corank.features.vocabulary import hash_values, to_identifiers
+from corank.serving.funnel.number_limits import NumberLimits
 from corank.serving.funnel.query_encoder import QueryEncoder
 from corank.serving.funnel.request import (
     CandidateList,
@@ -36,6 +39,8 @@ from corank.serving.funnel.request import (
 )
 from corank.serving.funnel.request_history import HistoryEncoder, find_items
 
+QUERY_SIDES: tuple[Side, ...] = ("user", "context")
+CANDIDATE_SIDES: tuple[Side, ...] = ("item", "cross")
 Retrieve = Callable[[Rows], Longs]
 """A query's row → positions of retrieved items."""
 
@@ -59,6 +64,8 @@ class EncodedRequest:
     """Ids of candidates that are left out: neither known nor described."""
     missing: list[str]
     """Columns that the request lacks."""
+    clipped: Mapping[str, int]
+    """By `SIDE.COLUMN`, how many numbers lie outside the range of training; they are clipped to it."""
     logged: dict[str, Encoded]
     """Crosses that came with the candidates, by feature: (n)."""
     operands: Operands
@@ -99,6 +106,7 @@ class RequestEncoder:
         self._manifest, self.encoders, self.items, self.priors = manifest, encoders, items, priors
         self.schema: Schema = encoders.schema
         self._named, self._vectors = named, vectors
+        self._limits = NumberLimits(encoders)
         histories = HistoryEncoder(encoders, attended)
         self.query = QueryEncoder(manifest, encoders, priors, histories)
         columns = manifest.request_columns
@@ -118,9 +126,12 @@ class RequestEncoder:
         Raises RequestError, which names the field.
         """
         missing: list[str] = []
+        clipped: Counter[str] = Counter()
         try:
             time = request.time_ms
             values = self.query.read_columns(request, missing)
+            for side in QUERY_SIDES:
+                self._limits.count(side, [values], clipped)
             histories = self.query.encode_histories(request, self.items, time)
             query, operands = self.query.encode(values, histories, self.items, time)
             ids, columns, items, positions = self._find_candidates(request, query, retrieve)
@@ -130,6 +141,8 @@ class RequestEncoder:
                 known = np.flatnonzero(positions >= 0)
                 ids, positions = [ids[n] for n in known], positions[known]
                 columns = [columns[n] for n in known] if columns else columns
+            for side in CANDIDATE_SIDES:
+                self._limits.count(side, columns, clipped)
             return EncodedRequest(
                 ids=ids,
                 query=query,
@@ -139,6 +152,7 @@ class RequestEncoder:
                 given={name: self._read_numbers(name, ids, columns) for name in self._value_columns},
                 unknown=unknown,
                 missing=missing,
+                clipped=clipped,
                 logged=self._encode_crosses(len(ids), columns, missing),
                 operands=operands,
                 time=time,

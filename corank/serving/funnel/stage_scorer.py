@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from onnxruntime.capi import onnxruntime_pybind11_state as runtime
 
+from corank.bundle.graph_files import Shapes, open_session
 from corank.bundle.stage_facts import StageFacts
-from corank.core.errors import BundleError, PluginError
+from corank.core.errors import PluginError
 from corank.core.ragged import Rows
 from corank.core.registry import Registry
 from corank.core.types import Floats, Longs
@@ -26,10 +26,6 @@ from corank.features.input_layout import Layout, dense_input, embed_rows
 from corank.features.schema import Placement
 from corank.serving.funnel.request_encoder import EncodedRequest, RequestEncoder
 
-RUNTIME_ERRORS: tuple[type[Exception], ...] = tuple(
-    error for error in vars(runtime).values() if isinstance(error, type) and issubclass(error, Exception)
-)
-"""The errors of onnxruntime; they share no base of their own."""
 Shared = dict[str, Floats]
 """What the stages of one request share: the query's dense input by set of tables, `query.TABLES`, (1, ·); what later
 stages see of earlier ones, `STAGE.score` and `STAGE.rank`, of all candidates, NaN of those that a stage never saw."""
@@ -73,6 +69,21 @@ class ScorerInputs:
             shared[name] = self.dense("query", row)
         return shared[name]
 
+    @property
+    def shapes(self) -> Shapes:
+        """The shape of every input of a whole graph, by name."""
+        shapes: dict[str, tuple[int | None, ...]] = {
+            "query": (1, self.layout.width("query")),
+            "item": (None, self.layout.width("item")),
+        }
+        if self.layout.width("cross"):
+            shapes["cross"] = (None, self.layout.width("cross"))
+        if self.stage.attended:
+            shapes |= {"event": (None, sum(group.width for group in self._events)), "mask": (None,)}
+        if self.stage.from_stages:
+            shapes["earlier"] = (None, len(self.stage.from_stages))
+        return shapes
+
     def all(self, candidates: Candidates) -> dict[str, Floats]:
         """Every input that the stage reads, by the name that a whole graph has for it."""
         request, alive, stage = candidates.request, candidates.alive, self.stage
@@ -106,17 +117,24 @@ class StageScorer(ABC):
         """The logits of the candidates, in the order of the stage's labels: (n, labels)."""
 
 
-def open_graph(path: Path) -> onnxruntime.InferenceSession:
-    """Open a graph to be run for requests. Raises BundleError if the runtime cannot read it."""
+def open_graph(
+    path: Path, inputs: Shapes | None = None, outputs: list[tuple[int | None, ...]] | None = None
+) -> onnxruntime.InferenceSession:
+    """Open a graph to be run for requests.
+
+    Args:
+        path: the file.
+        inputs: by name the shape that each of its inputs must have, None for a size that requests differ in; any if
+            None.
+        outputs: the shapes of its outputs.
+
+    Raises:
+        BundleError: the runtime cannot read it, or it has other inputs or outputs.
+    """
     options = onnxruntime.SessionOptions()
     # one thread a session: a request is small, and workers take the cores
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except RUNTIME_ERRORS as error:
-        raise BundleError(
-            f"{path}: no graph that the runtime reads ({error}); export the bundle again"
-        ) from None
+    return open_session(path, inputs, outputs, options)
 
 
 def _check(what: str, part: Any) -> None:

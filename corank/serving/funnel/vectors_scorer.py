@@ -5,6 +5,7 @@ Letters: n candidates · N items · d width of the vectors.
 
 import numpy as np
 
+from corank.core.errors import BundleError
 from corank.core.ragged import Rows
 from corank.core.types import Floats
 from corank.serving.funnel.stage_scorer import (
@@ -23,8 +24,14 @@ class VectorsScorer(StageScorer):
 
     def __init__(self, inputs: ScorerInputs) -> None:
         self.inputs, self.name = inputs, inputs.stage.name
-        self._query = open_graph(inputs.folder / f"{self.name}.query.onnx")
-        self._item = open_graph(inputs.folder / f"{self.name}.item.onnx")
+        folder, shapes, width = inputs.folder, inputs.shapes, inputs.stage.vector_width
+        if width is None or not {"scale", "bias"} <= set(inputs.stage.constants):
+            raise BundleError(
+                f"{folder}: stage '{self.name}': its facts lack the width of vectors, scale or bias; "
+                "export the bundle again"
+            )
+        self._query = open_graph(folder / f"{self.name}.query.onnx", {"query": shapes["query"]}, [(1, width)])
+        self._item = open_graph(folder / f"{self.name}.item.onnx", {"item": shapes["item"]}, [(None, width)])
         self._scale = np.float32(inputs.stage.constants["scale"])
         self._bias = np.float32(inputs.stage.constants["bias"])
 

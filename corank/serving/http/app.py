@@ -19,9 +19,9 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
+from corank.bundle.graph_files import RUNTIME_ERRORS
 from corank.core.errors import StoreError
 from corank.serving.funnel.example import make_example
-from corank.serving.funnel.stage_scorer import RUNTIME_ERRORS
 from corank.serving.http.access.audit import name_change
 from corank.serving.http.access.control import AccessControl
 from corank.serving.http.access.guard import guard

@@ -76,6 +76,12 @@ class ServiceMetrics:
         self._missing = Counter(
             "corank_missing_columns", "Requests that lack a column", ["column"], registry=registry
         )
+        self._clipped = Counter(
+            "corank_clipped_numbers",
+            "Numbers outside the range of training, which are clipped to it",
+            ["column"],
+            registry=registry,
+        )
         self._fallback = Counter(
             "corank_fallbacks",
             "Answers in the order of an earlier stage: the stage that did not finish, and why",
@@ -94,6 +100,13 @@ class ServiceMetrics:
             registry=registry,
         )
         self._logged = {name: Counter(f"corank_log_{name}", text, registry=registry) for name, text in LOG}
+        self._make_gauges(registry)
+        # cached, since finding a label takes as long as counting
+        self._seconds_of, self._cut_by = cache(self._stage_seconds.labels), cache(self._cut.labels)
+        self._reported: str | None = None
+        self.update_gauges()
+
+    def _make_gauges(self, registry: CollectorRegistry) -> None:
         self._version = Gauge(
             "corank_version",
             "1 for the live version",
@@ -105,10 +118,6 @@ class ServiceMetrics:
             name: Gauge(f"corank_{name}", text, multiprocess_mode=worst, registry=registry)
             for name, (text, worst) in GAUGES.items()
         }
-        # cached, since finding a label takes as long as counting
-        self._seconds_of, self._cut_by = cache(self._stage_seconds.labels), cache(self._cut.labels)
-        self._reported: str | None = None
-        self.update_gauges()
 
     def observe(self, result: RankingResult, seconds: float) -> None:
         """Count a request that was ranked; `seconds` is the time from arrival to answer."""
@@ -122,6 +131,8 @@ class ServiceMetrics:
             self._unknown.inc(len(result.encoded.unknown))
         for column in result.encoded.missing:
             self._missing.labels(column).inc()
+        for column, count in result.encoded.clipped.items():
+            self._clipped.labels(column).inc(count)
         if result.fallback:
             self._fallback.labels(result.fallback["stage"], result.fallback["why"]).inc()
 

@@ -1,0 +1,69 @@
+"""ONNX files → sessions. A graph holds its weights itself, and has the inputs and outputs that its stage needs.
+
+Letters: n rows of any number.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as runtime
+
+from corank.bundle.checks.onnx_wire import refuse_references
+from corank.core.errors import BundleError
+
+RUNTIME_ERRORS: tuple[type[Exception], ...] = tuple(
+    error for error in vars(runtime).values() if isinstance(error, type) and issubclass(error, Exception)
+)
+"""The errors of onnxruntime; they share no base of their own."""
+Shapes = Mapping[str, tuple[int | None, ...]]
+"""By name the shape of a tensor, None for n."""
+
+
+def open_session(
+    path: Path,
+    inputs: Shapes | None = None,
+    outputs: list[tuple[int | None, ...]] | None = None,
+    options: onnxruntime.SessionOptions | None = None,
+) -> onnxruntime.InferenceSession:
+    """Open a graph.
+
+    Args:
+        path: the file.
+        inputs: those that it must have, all of float32; any if None.
+        outputs: the shapes of its outputs; any if None.
+        options: of the session.
+
+    Raises:
+        BundleError: the runtime cannot read it, it refers to other files, or has other inputs or outputs.
+    """
+    try:
+        raw = path.read_bytes()
+        refuse_references(raw)
+        # by its bytes: a session without a path finds no files beside it
+        session = onnxruntime.InferenceSession(raw, options, providers=["CPUExecutionProvider"])
+    except (ValueError, OSError) as error:
+        raise BundleError(f"{path}: refused as a graph: {error}; export the bundle again") from None
+    except RUNTIME_ERRORS as error:
+        raise BundleError(
+            f"{path}: no graph that the runtime reads ({error}); export the bundle again"
+        ) from None
+    found = {held.name: _shape(held) for held in session.get_inputs()}
+    if inputs is not None and found != {name: _text(shape) for name, shape in inputs.items()}:
+        expected = {name: _text(shape) for name, shape in inputs.items()}
+        raise BundleError(f"{path}: expected the inputs {expected}; found {found}; export the bundle again")
+    given = [_shape(held) for held in session.get_outputs()]
+    if outputs is not None and given != list(map(_text, outputs)):
+        wanted = list(map(_text, outputs))
+        raise BundleError(f"{path}: expected the outputs {wanted}; found {given}; export the bundle again")
+    return session
+
+
+def _shape(tensor: Any) -> str:
+    sizes = tuple(size if isinstance(size, int) else None for size in tensor.shape)
+    return _text(sizes) if tensor.type == "tensor(float)" else f"{tensor.type} {_text(sizes)}"
+
+
+def _text(shape: tuple[int | None, ...]) -> str:
+    return f"({', '.join('n' if size is None else str(size) for size in shape)})"

@@ -1,0 +1,28 @@
+"""Counts the numbers of a request that lie outside the range of training, to which their encoders clip them."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from corank.features.encoders import Encoders
+from corank.features.feature_kind import Side
+
+
+class NumberLimits:
+    """The ranges of training of one bundle's numbers, by side and column."""
+
+    def __init__(self, encoders: Encoders) -> None:
+        schema = encoders.schema
+        self._limits: dict[Side, dict[str, tuple[float, float]]] = {}
+        for name, feature in schema.columns().items():
+            encoder = encoders.fitted.get(name)
+            if encoder is not None and encoder.limits is not None:
+                self._limits.setdefault(feature.side, {})[schema.column(name)] = encoder.limits
+
+    def count(self, side: Side, rows: Sequence[Mapping[str, Any]], found: Counter[str]) -> None:
+        """Add to `found`, by `SIDE.COLUMN`, the numbers of rows of one side that are clipped."""
+        for column, (low, high) in self._limits.get(side, {}).items():
+            values: list[Any] = [row.get(column) for row in rows]
+            outside = sum(type(value) in (int, float) and not low <= value <= high for value in values)
+            if outside:
+                found[f"{side}.{column}"] += outside
