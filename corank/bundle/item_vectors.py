@@ -4,12 +4,13 @@ Letters: N items · d last width of the towers.
 """
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
 
 from corank.bundle.graph_files import open_session
-from corank.core.arrays import write_array
+from corank.core.arrays import Append, append_array
 from corank.core.errors import BundleError
 from corank.core.ragged import Rows
 from corank.core.types import Floats
@@ -64,4 +65,10 @@ class ItemTowers:
 def save_vectors(folder: Path, vectors: Mapping[str, Floats]) -> None:
     """Write `items/vectors.<stage>.npy` of a bundle's content."""
     for stage, held in vectors.items():
-        write_array(folder / "items" / f"vectors.{stage}.npy", held)
+        with append_vectors(folder, stage, held.shape) as append:
+            append(held)
+
+
+def append_vectors(folder: Path, stage: str, shape: tuple[int, ...]) -> AbstractContextManager[Append]:
+    """Write the vectors of a stage part by part, as `append_array` does."""
+    return append_array(folder / "items" / f"vectors.{stage}.npy", shape, np.float32)

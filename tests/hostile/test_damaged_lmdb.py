@@ -141,3 +141,10 @@ def test_a_service_goes_on_when_its_store_is_cut(tmp_path: Path) -> None:
             assert httpx2.post(f"{address}/rank", json=request).status_code == 200
             time.sleep(0.05)
         assert pids <= {one.pid for one in (process, *process.children(recursive=True))}
+
+
+def test_a_store_that_nobody_holds_ends_its_reader(url: str) -> None:
+    store = IsolatedStore(url)
+    reader = reader_of(store)
+    del store
+    assert not reader.is_running()

@@ -7,8 +7,8 @@ journal, change by change, so that it always serves the state after one change, 
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from pathlib import Path
 from corank.bundle.bundle import Bundle, is_content_name
 from corank.bundle.bundle_writer import BundleWriter
 from corank.bundle.item_layers import ItemLayer, LayeredItems
-from corank.bundle.item_vectors import save_vectors
+from corank.bundle.item_vectors import append_vectors
 from corank.bundle.manifest import BundleManifest
 from corank.bundle.signatures import TrustedKeys
 from corank.core.arrays import read_identifiers
@@ -36,6 +36,8 @@ from corank.serving.store.version_parts import (
     read_plain_manifest,
 )
 
+Pause = Callable[[], None]
+
 KEPT = 4
 """Bundles in a cache: a recent version may go live again."""
 TRIES = 5
@@ -43,7 +45,12 @@ TRIES = 5
 
 
 def fetch_bundle(
-    store: Store, version: str, cache: Path, verified: bool = False, trust: TrustedKeys | None = None
+    store: Store,
+    version: str,
+    cache: Path,
+    verified: bool = False,
+    trust: TrustedKeys | None = None,
+    pause: Pause = lambda: None,
 ) -> Bundle:
     """Fetch the bundle of a version into a cache, unless it is there.
 
@@ -55,6 +62,7 @@ def fetch_bundle(
         cache: a folder.
         verified: whether the bundle in the cache has just been verified.
         trust: keys, one of which must have signed the version; None if it need not be signed.
+        pause: called after each block of records.
 
     Raises StoreError, BundleError, TrustError.
     """
@@ -71,7 +79,7 @@ def fetch_bundle(
         except (BundleError, TrustError):
             plain = read_plain_manifest(store, version, trust)
             with BundleWriter.lock(path, "serve") as writer:
-                bundle = writer.restore(plain, lambda folder, manifest: _fill(folder, store, manifest))
+                bundle = writer.restore(plain, lambda folder, manifest: _fill(folder, store, manifest, pause))
         _remove_old(path)
     # earlier releases named the content in a cache otherwise
     return replace(bundle, manifest=bundle.manifest.model_copy(update={"content": version}))
@@ -109,16 +117,14 @@ def _require_space(folder: Path, version: str, manifest: BundleManifest) -> None
         )
 
 
-def _fill(folder: Path, store: Store, manifest: BundleManifest) -> None:
+def _fill(folder: Path, store: Store, manifest: BundleManifest, pause: Pause) -> None:
     version = manifest.content
     _require_space(folder, version, manifest)
     if ITEM_KEYS not in manifest.parts:
         raise DamagedError(f"{store.address}: {version} has no {ITEM_KEYS}; publish it again")
     for part in filter(is_stored_part, manifest.parts):
         _write_part(folder, store, version, manifest, part)
-    layer = _read_items(folder, store, version, RecordFormat.from_manifest(manifest))
-    layer.records.save(folder / "items")
-    save_vectors(folder, layer.vectors)
+    _write_items(folder, store, version, RecordFormat.from_manifest(manifest), pause)
     # `save` writes ids in one batch, an export perhaps in several
     _write_part(folder, store, version, manifest, ITEM_KEYS)
 
@@ -129,23 +135,39 @@ def _write_part(folder: Path, store: Store, version: str, manifest: BundleManife
         file.writelines(read_chunks(store, version, part, manifest.parts[part]))
 
 
-def _read_items(folder: Path, store: Store, version: str, form: RecordFormat) -> ItemLayer:
-    """Read the records of the bundle's items in their order, block by block. Raises StoreError if one is missing."""
+def _write_items(folder: Path, store: Store, version: str, form: RecordFormat, pause: Pause) -> None:
+    """Write the records of the bundle's items in their order, block by block; vectors, which are most of them, at once.
+
+    Raises StoreError if a record is missing.
+    """
     try:
         keys = to_keys(read_identifiers(folder / ITEM_KEYS, "item"))
     except DataError as error:
         raise DamagedError(f"{store.address}: {version}: {error}; publish it again") from None
     layers: list[ItemLayer] = []
-    for first in range(0, len(keys), BLOCK):
-        block = keys[first : first + BLOCK]
-        values = store.get(f"items/{version}", block)
-        records = {key: record for key, record in zip(block, values, strict=True) if record is not None}
-        if len(records) < len(block):
-            raise DamagedError(
-                f"{store.address}: {len(block) - len(records)} records of {version} are missing; publish it again"
-            )
-        layers.append(form.decode(records))
-    return ItemLayer.concat(layers)
+    with ExitStack() as stack:
+        append = {
+            stage: stack.enter_context(append_vectors(folder, stage, (len(keys), width)))
+            for stage, width in form.vectors
+        }
+        for first in range(0, len(keys), BLOCK):
+            layer = form.decode(_read_records(store, version, keys[first : first + BLOCK]))
+            for stage, vectors in layer.vectors.items():
+                append[stage](vectors)
+            layers.append(replace(layer, vectors={}))
+            pause()
+    ItemLayer.concat(layers).records.save(folder / "items")
+
+
+def _read_records(store: Store, version: str, keys: list[bytes]) -> dict[bytes, bytes]:
+    """Read records by key. Raises DamagedError if one is missing."""
+    values = store.get(f"items/{version}", keys)
+    records = {key: record for key, record in zip(keys, values, strict=True) if record is not None}
+    if len(records) < len(keys):
+        raise DamagedError(
+            f"{store.address}: {len(keys) - len(records)} records of {version} are missing; publish it again"
+        )
+    return records
 
 
 def load_latest(store: Store, version: str, funnel: Funnel) -> Funnel:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar
@@ -49,6 +50,7 @@ class StoreReader:
         with theirs:
             self.process = subprocess.Popen(COMMAND, stdin=theirs.fileno(), stdout=subprocess.DEVNULL)
         self.began = time.monotonic()
+        self._finish = weakref.finalize(self, _end_process, self.link, self.process)
 
     def ask(self, message: object) -> Any:
         """Send a message, and return the reply. Raises StoreError if it is an error; OSError, EOFError."""
@@ -62,11 +64,18 @@ class StoreReader:
 
     def end(self) -> int:
         """End the process, and return its exit status."""
-        self.link.close()  # it ends then, unless it hangs
-        with suppress(subprocess.TimeoutExpired):
-            return self.process.wait(END_SECONDS)
-        self.process.kill()
-        return self.process.wait()
+        self._finish()
+        return int(self.process.returncode)
+
+
+def _end_process(link: socket.socket, process: subprocess.Popen[bytes]) -> None:
+    """Close the socket of a reader, which ends then unless it hangs."""
+    link.close()
+    try:
+        process.wait(END_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 class IsolatedStore:
