@@ -237,6 +237,7 @@ class RankingService:
                 "name": manifest.name,
                 "model_version": manifest.model_version,
                 "items_seq": manifest.items_seq,
+                "items_id": manifest.items_id,
                 "from_cache": self.follower.from_cache,
                 "items": int(self.follower.funnel.request_encoder.items.bounds[-1]),
                 "stages": stages,

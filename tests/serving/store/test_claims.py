@@ -1,0 +1,147 @@
+"""A version is written, or removed, by one process at a time, and a killed one stands in nobody's way."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from corank.bundle.bundle import Bundle
+from corank.core.errors import BusyError, StoreError
+from corank.serving.store import claims
+from corank.serving.store.base import Store
+from corank.serving.store.claims import check_claim, claim_version
+from corank.serving.store.live_version import StoreState
+from corank.serving.store.publish import _refuse_another, publish_bundle
+from corank.serving.store.retention import remove_versions
+from tests.support.bundle_versions import variant
+from tests.support.shared import derived
+
+VERSION = f"{'0' * 16}-1-{'0' * 8}"
+
+HOLDER = """
+import sys, time
+from corank.serving.store.base import open_store
+from corank.serving.store.claims import claim_version
+with claim_version(open_store(sys.argv[1]), sys.argv[2], "publish"):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def hold(store: Store, version: str = VERSION) -> subprocess.Popen[str]:
+    """Another process that holds a claim."""
+    command = [sys.executable, "-c", HOLDER, store.address, version]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout and process.stdout.readline() == "held\n"
+    return process
+
+
+def held(store: Store) -> dict[str, Any]:
+    return dict(StoreState.read(store)[1].claims)
+
+
+def test_a_claim_is_held_within_its_block(local: Store) -> None:
+    before = local.head()
+    with claim_version(local, VERSION, "publish") as token:
+        _, state = StoreState.read(local)
+        check_claim(local, state, VERSION, token)
+        claim = state.claims[VERSION]
+        assert claim.holder.startswith(f"corank publish (process {os.getpid()} on ")
+        with pytest.raises(StoreError, match="was taken over by corank publish"):
+            check_claim(local, state, VERSION, "f" * 16)
+    assert held(local) == {}
+    with pytest.raises(StoreError, match="was taken over meanwhile; try again"):
+        check_claim(local, StoreState.read(local)[1], VERSION, token)
+    assert before is None
+
+
+@pytest.mark.slow
+def test_a_claim_of_a_killed_process_is_taken_over_at_once(local: Store) -> None:
+    process = hold(local)
+    process.kill()  # and not waited for: it is a zombie by now
+    time.sleep(0.1)
+    began = time.monotonic()
+    with claim_version(local, VERSION, "publish"):
+        assert time.monotonic() - began < claims.STALE_SECONDS
+    process.communicate()
+
+
+@pytest.mark.slow
+def test_who_is_at_work_is_waited_for_and_named(local: Store) -> None:
+    process, said = hold(local), list[str]()
+    waiting = Thread(target=lambda: said.append(publish_nothing(local, said)))
+    waiting.start()
+    with (
+        pytest.raises(BusyError, match=rf"is held by corank publish \(process {process.pid} on .*, since "),
+        claim_version(local, VERSION, "store prune", wait=False),
+    ):
+        raise AssertionError
+    assert waiting.is_alive()
+    process.terminate()
+    process.communicate()
+    waiting.join(30)
+    assert said[0].startswith(f"waiting for corank publish (process {process.pid} on ") and said[1] == "done"
+
+
+def publish_nothing(store: Store, said: list[str]) -> str:
+    with claim_version(store, VERSION, "publish", said.append):
+        return "done"
+
+
+@pytest.mark.slow
+def test_a_claim_whose_beat_stands_still_is_taken_over(local: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of another machine, whose processes cannot be seen. The holder that comes to again has lost its claim."""
+    monkeypatch.setattr(claims, "STALE_SECONDS", 1.0)
+    monkeypatch.setattr(claims, "_is_dead", lambda claim: False)
+    process = hold(local)
+    process.send_signal(signal.SIGSTOP)
+    lost = held(local)[VERSION].token
+    with claim_version(local, VERSION, "publish"):
+        process.send_signal(signal.SIGCONT)
+        time.sleep(2 * claims.BEAT_SECONDS)
+        _, state = StoreState.read(local)
+        assert state.claims[VERSION].token != lost and state.claims[VERSION].beat > 0
+        with pytest.raises(StoreError, match="was taken over by corank publish"):
+            check_claim(local, state, VERSION, lost)
+    process.kill()
+    process.communicate()
+
+
+@pytest.mark.slow
+def test_what_is_being_published_is_not_removed(local: Store, tmp_path: Path) -> None:
+    first = publish_bundle(derived().base / "bundle", local)
+    second = variant(derived().base / "bundle", tmp_path / "second", 2)
+    other = publish_bundle(second, local)
+    process, said = hold(local, first), list[str]()
+    assert remove_versions(local, 0, said.append) == []
+    assert [line.partition(": ")[0] for line in said] == [f"{first} stays"]
+    assert f"process {process.pid}" in said[0]
+    process.kill()
+    process.communicate()
+    assert remove_versions(local, keep=0) == [first]
+    _, state = StoreState.read(local)
+    assert (state.live, list(state.versions), state.claims) == (other, [other], {})
+
+
+@pytest.mark.slow
+def test_another_bundle_of_the_same_name_is_refused(local: Store, tmp_path: Path) -> None:
+    """Its parts would become a mix of both."""
+    bundle = derived().base / "bundle"
+    version = publish_bundle(bundle, local)
+    head = local.head()
+    opened = Bundle.open(bundle)
+    parts = {**opened.manifest.parts}
+    forged = opened.manifest.model_copy(update={"digest": "0" * 64, "parts": parts})
+    with pytest.raises(
+        StoreError, match=f"has another bundle of the name {version}; export or refresh yours again"
+    ):
+        _refuse_another(
+            Bundle(opened.folder, forged), local, version, StoreState.read(local)[1].versions[version]
+        )
+    assert local.head() == head

@@ -1,0 +1,194 @@
+"""Which upserts a new version keeps on top of its table is decided by the table's as-of, never by a file's time."""
+
+import json
+import os
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+import corank
+from corank.bundle.bundle import Bundle
+from corank.bundle.bundle_writer import write_bundle
+from corank.bundle.items_as_of import ItemsAsOf
+from corank.core.errors import DataError
+from corank.core.time import now_ms
+from corank.serving.funnel.funnel import Funnel
+from corank.serving.store.base import Store
+from corank.serving.store.changes.journal import read_journal
+from corank.serving.store.changes.merged_items import AS_OF_MARGIN, MergedItems
+from corank.serving.store.live_version import StoreState
+from corank.serving.store.publish import publish_bundle
+from corank.serving.store.upsert import upsert
+from tests.support.bundle_versions import variant
+from tests.support.command_line import run_corank
+from tests.support.shared import derived
+from tests.support.stores import item
+
+pytestmark = pytest.mark.slow
+
+
+def filled(store: Store) -> list[str]:
+    """A version, and three upserts: items 90, 4 and 91. Returns the ids of all four changes."""
+    version = publish_bundle(derived().base / "bundle", store)
+    for n, id_ in enumerate((90, 4, 91)):
+        upsert(store, version, derived().funnel, [item(n, id_)])
+    return [change.id for _, change in read_journal(store, 0, 4)]
+
+
+def with_as_of(path: Path, as_of: ItemsAsOf | None) -> Path:
+    """A bundle of another model whose table is as of something."""
+    bundle = Bundle.open(variant(derived().base / "bundle", path / "made", 2))
+    manifest = bundle.manifest.model_copy(update={"items_as_of": as_of})
+
+    def fill(folder: Path) -> None:
+        for file in bundle.folder.rglob("*"):
+            if file.is_file():
+                target = folder / file.relative_to(bundle.folder)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.link(file, target)
+
+    write_bundle(path / "bundle", manifest, fill)
+    return path / "bundle"
+
+
+def publish(path: Path, store: Store) -> tuple[MergedItems, list[str]]:
+    found, said = list[MergedItems](), list[str]()
+    publish_bundle(path, store, said.append, merged=found.append)
+    return found[0], said
+
+
+@pytest.mark.parametrize(
+    ("as_of", "kept", "overridden", "lacking"),
+    [
+        (0, [4, 90, 91], [], []),
+        (1, [4, 90, 91], [], []),
+        (2, [4, 91], [], [90]),
+        (3, [91], [4], [90]),
+        (4, [], [4], [90, 91]),
+    ],
+)
+def test_a_change_decides_exactly(
+    store: Store, tmp_path: Path, as_of: int, kept: list[int], overridden: list[int], lacking: list[int]
+) -> None:
+    ids = filled(store)
+    given = ItemsAsOf(change=as_of, id=ids[as_of - 1] if as_of else None)
+    merged, said = publish(with_as_of(tmp_path, given), store)
+    assert (merged.kept, merged.overridden, merged.lacking) == (kept, overridden, lacking)
+    assert merged.known and not any("--items-as-of" in line for line in said)
+    assert len(said) == sum(map(bool, (kept, overridden, lacking)))
+
+
+def test_without_an_as_of_nothing_is_dropped(store: Store, tmp_path: Path) -> None:
+    filled(store)
+    merged, said = publish(with_as_of(tmp_path, None), store)
+    assert (merged.kept, merged.overridden, merged.lacking, merged.known) == ([4, 90, 91], [], [], False)
+    assert said == [
+        f"3 items came since {merged.version} was read: put on top: 4, 90, 91; as of when its table is was not given: "
+        "`corank export` and `corank refresh` take --items-as-of"
+    ]
+
+
+@pytest.mark.parametrize("as_of", [ItemsAsOf(change=5), ItemsAsOf(change=3, id="0" * 16)])
+def test_a_change_of_another_history_drops_nothing(local: Store, tmp_path: Path, as_of: ItemsAsOf) -> None:
+    filled(local)
+    merged, said = publish(with_as_of(tmp_path, as_of), local)
+    assert merged.kept == [4, 90, 91]
+    assert f"has no {as_of}: it is another store, or lost writes; all upserts stay on top" in said[0]
+
+
+def test_a_time_keeps_what_is_in_doubt(local: Store, tmp_path: Path) -> None:
+    """A clock that is five minutes off loses nothing."""
+    filled(local)
+    near, far = now_ms() + AS_OF_MARGIN // 2, now_ms() + AS_OF_MARGIN + 60_000
+    merged, _ = publish(with_as_of(tmp_path / "near", ItemsAsOf(time=near)), local)
+    assert merged.kept == [4, 90, 91]
+    merged, _ = publish(with_as_of(tmp_path / "far", ItemsAsOf(time=far)), local)
+    assert (merged.kept, merged.overridden, merged.lacking) == ([], [4], [90, 91])
+
+
+def test_a_touched_or_copied_table_changes_nothing(tmp_path: Path, local: Store) -> None:
+    """The time of a file was taken for the table's once."""
+    filled(local)
+    path = with_as_of(tmp_path, ItemsAsOf(change=2))
+    for file in path.rglob("*"):
+        os.utime(file, (2**31, 2**31))
+    merged, _ = publish(path, local)
+    assert merged.kept == [4, 91]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("42", ItemsAsOf(change=42)),
+        ("42-0123456789abcdef", ItemsAsOf(change=42, id="0123456789abcdef")),
+        ("2026-04-30", ItemsAsOf(time=1_777_507_200_000)),
+        ("2026-04-30T06:00+02:00", ItemsAsOf(time=1_777_521_600_000)),
+    ],
+)
+def test_an_as_of_is_a_change_or_a_time(text: str, expected: ItemsAsOf) -> None:
+    data = derived().funnel.manifest.data
+    assert ItemsAsOf.parse(text, data.model_copy(update={"timezone": "UTC"})) == expected
+
+
+@pytest.mark.parametrize("text", ["", "now", "-3", "42-xyz", "2026-13-01", "9" * 30])
+def test_what_is_neither_is_refused(text: str) -> None:
+    with pytest.raises(
+        DataError, match="expected a change of the store, such as 42 or 42-9f3c2b1a00d4e5f6, or a day"
+    ):
+        ItemsAsOf.parse(text, derived().funnel.manifest.data)
+
+
+def test_an_as_of_of_no_table_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = derived().base / "bundle"
+    code, out, err = run_corank(capsys, "refresh", bundle, "log.parquet", "--items-as-of", "3")
+    assert (code, out) == (1, "")
+    assert err == "error: --items-as-of says what --items contains; give both\n"
+
+
+def test_the_command_prints_what_became_of_upserts(
+    local: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    filled(local)
+    path = with_as_of(tmp_path, ItemsAsOf(change=3))
+    code, out, _ = run_corank(capsys, "publish", path, local.address, "--json")
+    found = json.loads(out)
+    assert code == 0 and found == {
+        "version": Bundle.open(path).manifest.content,
+        "known": True,
+        "kept": [91],
+        "overridden": [4],
+        "lacking": [90],
+    }
+    code, out, _ = run_corank(capsys, "publish", path, local.address, "--json")
+    assert code == 0 and json.loads(out) == {"version": found["version"]}
+
+
+def test_the_log_tells_who_did_what(local: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ids = filled(local)
+    version = StoreState.read(local)[1].require_live(local)
+    upsert(local, version, Funnel.open(derived().base / "bundle"), [item(3, 92), item(4)], by="ada")
+    second = publish_bundle(variant(derived().base / "bundle", tmp_path / "second", 2), local)
+    corank.roll_back(local.address)
+    corank.prune(local.address, keep=0)
+    found = corank.store_log(local.address, last=5)
+    assert [(line["what"], line["change"], line["items"]) for line in found] == [
+        ("upsert", 4, 1),
+        ("upsert", 5, 2),
+        ("publish", 6, 0),
+        ("roll back", 7, 0),
+        ("prune", 7, 0),
+    ]
+    assert [line["version"] for line in found] == [version, version, second, version, version]
+    assert [line["removed"] for line in found] == [[], [], [], [], [second]]
+    assert found[1]["by"] == "ada" and "@" in found[2]["by"]
+    changes = [line for line in found if line["what"] != "prune"]
+    assert changes[0]["id"] == ids[3]
+    assert all(later["before"] == earlier["id"] for earlier, later in pairwise(changes))
+    code, out, err = run_corank(capsys, "store", "log", local.address, "--json")
+    assert (code, err) == (0, "") and json.loads(out)[-5:] == found
+    code, out, err = run_corank(capsys, "store", "log", local.address, "--last", 4)
+    lines = out.splitlines()
+    assert (code, err, len(lines)) == (0, "", 4)
+    assert f"5-{found[1]['id']}  ada  upsert of 2 items  {version}" in lines[0]
+    assert lines[3].endswith(f"prune  {second}")
