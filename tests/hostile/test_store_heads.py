@@ -91,6 +91,7 @@ def renamed(plain: dict[str, Any]) -> None:
         (of_version(manifest="x"), "manifest: String should match pattern"),
         (of_version(model_version="../" * 5), "model_version: String should match pattern"),
         (of_version(name="x" * 10_000), "name: String should have at most"),
+        (of_version(name="\x1b[2J"), "name: String should match pattern"),
         (of_version(record={"crc": [0, "|O8", 1]}), "record.crc.1: String should match pattern"),
         (of_version(record={"crc": [-1, "<u4", 1]}), "record.crc.0: Input should be greater"),
         (
@@ -164,6 +165,10 @@ def test_a_follower_of_a_wild_head_stops(store: Store, tmp_path: Path) -> None:
         (
             msgspec.msgpack.encode({"version": f"{'0' * 16}-1-{'0' * 8}", "at": 2**60}),
             "1152921504606846976 is no time",
+        ),
+        (
+            msgspec.msgpack.encode({"version": f"{'0' * 16}-1-{'0' * 8}", "at": 0, "items": [{"a": 1}]}),
+            "an item has no id",
         ),
         (b"\x91" * 100_000, "journal entry 2 is damaged"),
         (bytes((1 << 26) + 1), "it has 67,108,865 bytes, and 67,108,864 at most are written"),

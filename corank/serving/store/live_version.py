@@ -34,7 +34,8 @@ HEAD_BYTES = 1 << 22
 Count = Annotated[int, Field(ge=0, le=2**53)]
 Moment = Annotated[int, Field(ge=EARLIEST, le=LATEST)]
 Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{0,64}$")]
-Line = Annotated[str, Field(max_length=256)]
+Line = Annotated[str, Field(max_length=256, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
+"""Text that a terminal shows as it is."""
 FieldLayout = tuple[Count, Annotated[str, Field(pattern=r"^<[fiu][48]$")], Count]
 """Offset, type and count."""
 

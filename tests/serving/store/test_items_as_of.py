@@ -61,8 +61,8 @@ def publish(path: Path, store: Store) -> tuple[MergedItems, list[str]]:
 @pytest.mark.parametrize(
     ("as_of", "kept", "overridden", "lacking"),
     [
-        (0, [4, 90, 91], [], []),
-        (1, [4, 90, 91], [], []),
+        (0, [90, 4, 91], [], []),
+        (1, [90, 4, 91], [], []),
         (2, [4, 91], [], [90]),
         (3, [91], [4], [90]),
         (4, [], [4], [90, 91]),
@@ -82,9 +82,9 @@ def test_a_change_decides_exactly(
 def test_without_an_as_of_nothing_is_dropped(store: Store, tmp_path: Path) -> None:
     filled(store)
     merged, said = publish(with_as_of(tmp_path, None), store)
-    assert (merged.kept, merged.overridden, merged.lacking, merged.known) == ([4, 90, 91], [], [], False)
+    assert (merged.kept, merged.overridden, merged.lacking, merged.known) == ([90, 4, 91], [], [], False)
     assert said == [
-        f"3 items came since {merged.version} was read: put on top: 4, 90, 91; as of when its table is was not given: "
+        f"3 items came since {merged.version} was read: put on top: 90, 4, 91; as of when its table is was not given: "
         "`corank export` and `corank refresh` take --items-as-of"
     ]
 
@@ -93,7 +93,7 @@ def test_without_an_as_of_nothing_is_dropped(store: Store, tmp_path: Path) -> No
 def test_a_change_of_another_history_drops_nothing(local: Store, tmp_path: Path, as_of: ItemsAsOf) -> None:
     filled(local)
     merged, said = publish(with_as_of(tmp_path, as_of), local)
-    assert merged.kept == [4, 90, 91]
+    assert merged.kept == [90, 4, 91]
     assert f"has no {as_of}: it is another store, or lost writes; all upserts stay on top" in said[0]
 
 
@@ -102,7 +102,7 @@ def test_a_time_keeps_what_is_in_doubt(local: Store, tmp_path: Path) -> None:
     filled(local)
     near, far = now_ms() + AS_OF_MARGIN // 2, now_ms() + AS_OF_MARGIN + 60_000
     merged, _ = publish(with_as_of(tmp_path / "near", ItemsAsOf(time=near)), local)
-    assert merged.kept == [4, 90, 91]
+    assert merged.kept == [90, 4, 91]
     merged, _ = publish(with_as_of(tmp_path / "far", ItemsAsOf(time=far)), local)
     assert (merged.kept, merged.overridden, merged.lacking) == ([], [4], [90, 91])
 

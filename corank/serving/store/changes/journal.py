@@ -108,6 +108,8 @@ def _decode_change(store: Store, seq: int, raw: bytes) -> Change:
         raise StoreError(f"{where}: {change.version[:80]!r} is no version's name")
     if not EARLIEST <= change.at <= LATEST:
         raise StoreError(f"{where}: {change.at} is no time")
+    if not all(type(row.get("id")) in (int, str) for row in change.items):
+        raise StoreError(f"{where}: an item has no id")
     return change
 
 
