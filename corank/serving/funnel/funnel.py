@@ -160,7 +160,7 @@ class Funnel:
         """The retrieval of a request's candidates; None if the bundle has none."""
         if self.retrieval is None:
             return None
-        retrieval, where = self.retrieval, self.request_encoder.encode_filters(request)
+        retrieval, where = self.retrieval, self.request_encoder.filters.encode(request)
         scorer = self.scorer.vector_stages[retrieval.settings.stage]
         k = request.retrieve or retrieval.settings.keep
         return lambda query: retrieval.search(scorer.query_vector(query, {}), k, where)

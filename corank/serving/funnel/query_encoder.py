@@ -8,6 +8,7 @@ import numpy as np
 
 from corank.bundle.item_layers import LayeredItems
 from corank.bundle.manifest import BundleManifest
+from corank.core.errors import DataError, RequestError
 from corank.core.ragged import Rows
 from corank.data.derived_columns import derive_features, encode_columns
 from corank.features.encoders import Encoders, assemble_rows
@@ -34,6 +35,7 @@ class QueryEncoder:
         self.schema: Schema = encoders.schema
         self._encoders, self._priors, self.histories = encoders, priors, histories
         self._user_column = manifest.user
+        self._user_ids = manifest.user_ids
         columns, identity = (
             manifest.request_columns,
             {manifest.user} & set(self.schema.column_names(side="user")),
@@ -57,6 +59,7 @@ class QueryEncoder:
         """
         columns: dict[str, Any] = {}
         user = {self._user_column if key == "id" else key: value for key, value in request.user.items()}
+        self._check_user_id(user.get(self._user_column))
         for side, given in (("user", user), ("context", request.context)):
             wanted = self._side_columns[side]
             if given.keys() != wanted:
@@ -66,6 +69,17 @@ class QueryEncoder:
                 missing += sorted(f"{side}.{'id' if c == self._user_column else c}" for c in absent)
             columns |= given
         return columns
+
+    def _check_user_id(self, value: Any) -> None:
+        """Raise RequestError for an id of another type than the log's: it would be logged, and trained on, as it is."""
+        fits = type(value) is int or (type(value) is float and value.is_integer())
+        if self._user_ids == "text":
+            fits = type(value) is str
+        elif self._user_ids is None:
+            fits = fits or type(value) is str
+        if value is not None and not fits:
+            expected = self._user_ids or "a whole number or text"
+            raise RequestError(f"user.id: expected {expected}, as in the log; received {value!r:.100}")
 
     def encode_histories(self, request: Request, items: LayeredItems, time: int) -> dict[str, RequestHistory]:
         """Encode all histories of a request, at a time in ms since 1970 UTC. Raises RequestError."""
@@ -80,7 +94,12 @@ class QueryEncoder:
         """Encode the query: its row and its operands, of 1 each. Raises DataError, RequestError."""
         schema, wanted = self.schema, self._wanted
         value = {name: columns.get(column) for name, column in self._columns.items()}
-        row: dict[str, Encoded] = {name: _cached(self._encode_value, name, value[name]) for name in value}
+        row: dict[str, Encoded] = {}
+        for name in value:
+            try:
+                row[name] = _cached(self._encode_value, name, value[name])
+            except DataError as error:
+                raise RequestError(f"{self._field(name)}: {error}") from None
         operands = Operands(
             1,
             {name: _cached(self._encode_operand, name, value[name]).keys[name] for name in wanted.keys},
@@ -97,6 +116,13 @@ class QueryEncoder:
         return self.histories.complete(
             assemble_rows(schema.row_features("query"), row, 1), gathered
         ), operands
+
+    def _field(self, name: str) -> str:
+        """The field of a request that a feature is read from."""
+        column = self._columns[name]
+        if column == self._user_column:
+            return "user.id"
+        return f"{'user' if column in self._side_columns['user'] else 'context'}.{column}"
 
 
 def _cached(function: Callable[[str, Any], Any], name: str, value: Any) -> Any:

@@ -92,6 +92,8 @@ class RankingResult:
             "unknown": self.encoded.unknown,
             "missing": self.encoded.missing,
         }
+        if self.encoded.warnings:
+            answer["warnings"] = [warning.text for warning in self.encoded.warnings]
         if self.fallback:
             answer["fallback"] = self.fallback
         if self.request.trace:

@@ -15,7 +15,6 @@ import polars as pl
 from corank.bundle.item_layers import ItemLayer, LayeredItems
 from corank.bundle.item_records import ItemRecords
 from corank.bundle.manifest import BundleManifest
-from corank.bundle.retrieval import Where, filter_columns
 from corank.core.errors import DataError, RequestError
 from corank.core.ragged import Ragged, Rows
 from corank.core.types import Floats, Longs
@@ -27,7 +26,8 @@ from corank.features.operand_rows import OperandRows
 from corank.features.operands import Operands
 from corank.features.priors import PriorSnapshots
 from corank.features.schema import Schema
-from corank.features.vocabulary import hash_values, to_identifiers
+from corank.features.vocabulary import to_identifiers
+from corank.serving.funnel.filter_encoder import FilterEncoder
 from corank.serving.funnel.number_limits import NumberLimits
 from corank.serving.funnel.query_encoder import QueryEncoder
 from corank.serving.funnel.request import (
@@ -38,6 +38,10 @@ from corank.serving.funnel.request import (
     to_series,
 )
 from corank.serving.funnel.request_history import HistoryEncoder, find_items
+from corank.serving.funnel.request_warnings import RequestWarning
+
+LARGEST = float(np.finfo(np.float32).max)
+"""Values are 32-bit floats, in training as here."""
 
 QUERY_SIDES: tuple[Side, ...] = ("user", "context")
 CANDIDATE_SIDES: tuple[Side, ...] = ("item", "cross")
@@ -72,6 +76,7 @@ class EncodedRequest:
     """Operands of the query: (1)."""
     time: int
     """Time of the request, ms since 1970 UTC."""
+    warnings: list[RequestWarning]
 
     def column(self, name: str, alive: Longs) -> Floats:
         """One of the data's `columns`, of the candidates `alive`."""
@@ -109,6 +114,7 @@ class RequestEncoder:
         self._limits = NumberLimits(encoders)
         histories = HistoryEncoder(encoders, attended)
         self.query = QueryEncoder(manifest, encoders, priors, histories)
+        self.filters = FilterEncoder(encoders)
         columns = manifest.request_columns
         self._value_columns, self._cross_columns = columns.values, sorted(columns.cross)
         self.item_columns = frozenset(columns.item)
@@ -156,6 +162,10 @@ class RequestEncoder:
                 logged=self._encode_crosses(len(ids), columns, missing),
                 operands=operands,
                 time=time,
+                warnings=[
+                    *(warning for history in histories.values() for warning in history.warnings),
+                    *([] if len(positions) else self.filters.warn(request)),
+                ],
             )
         except DataError as error:
             raise RequestError(str(error)) from None
@@ -194,24 +204,6 @@ class RequestEncoder:
             raise RequestError(str(error)) from None
         return ItemLayer(records, self._vectors(records.rows))
 
-    def encode_filters(self, request: Request) -> Where:
-        """The `where` of a request, as hashes of values.
-
-        Raises RequestError for a column that is no filter, or its values.
-        """
-        columns = filter_columns(self.schema)
-        found = []
-        for column, values in request.where.items():
-            if column not in columns:
-                refuse_unknown_column("where", column, set(columns))
-            listed = values if isinstance(values, list) else [values]
-            try:
-                hashed = hash_values(to_series(column, listed, "where"), columns[column])
-            except DataError as error:
-                raise RequestError(f"where: {error}") from None
-            found.append((columns[column], tuple(sorted(set(hashed.tolist()) - {0}))))
-        return tuple(sorted(found))
-
     def _find_candidates(
         self, request: Request, query: Rows, retrieve: Retrieve | None
     ) -> tuple[list[Any], list[dict[str, Any]], LayeredItems, Longs]:
@@ -248,6 +240,7 @@ class RequestEncoder:
     def _read_numbers(self, name: str, ids: list[Any], columns: list[dict[str, Any]]) -> Floats:
         """One of the data's `columns`, NaN if no stage needs it. Raises RequestError if a candidate lacks it."""
         if name not in self._named:
+            _check_numbers(name, columns)
             return np.full(len(ids), np.nan, dtype=np.float32)
         rows: list[dict[str, Any]] = columns or [{} for _ in ids]
         return np.array(
@@ -263,13 +256,24 @@ class RequestEncoder:
         rows: list[dict[str, Any]] = columns or [{}] * n
         missing += [f"cross.{c}" for c in self._cross_columns if any(c not in row for row in rows)]
         given = [to_series(c, [row.get(c) for row in rows], "candidates") for c in self._cross_columns]
-        return self.encoders.encode_frame("cross", pl.DataFrame(given))
+        try:
+            return self.encoders.encode_frame("cross", pl.DataFrame(given))
+        except DataError as error:
+            raise RequestError(f"candidates: {error}") from None
 
 
 def _read_number(name: str, id_: Any, row: Mapping[str, Any]) -> float:
     value: Any = row.get(name)
-    if type(value) not in (int, float) or not np.isfinite(value):
+    if type(value) not in (int, float) or not abs(value) <= LARGEST:
         raise RequestError(
             f"candidates: {id_!r} has no number '{name}', by which candidates are ordered; received {value!r}"
         )
     return float(value)
+
+
+def _check_numbers(name: str, columns: list[dict[str, Any]]) -> None:
+    """Raise RequestError if a value that no stage needs, but the log keeps, is no number."""
+    for row in columns:
+        value = row.get(name)
+        if value is not None and (type(value) not in (int, float) or not abs(value) <= LARGEST):
+            raise RequestError(f"candidates: expected numbers in '{name}'; received {value!r:.100}")

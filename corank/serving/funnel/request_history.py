@@ -21,6 +21,7 @@ from corank.features.history import HistoryNeeds, recency_weights
 from corank.features.operands import Operands, gather_history_operands
 from corank.features.vocabulary import Hash, Vocabulary, hash_values, to_identifiers
 from corank.serving.funnel.request import as_int64, parse_history, to_series
+from corank.serving.funnel.request_warnings import RequestWarning, check_event_times
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class RequestHistory:
     """Hashes of its item ids: (L,), if some cross compares them; else (0,)."""
     weight: Floats | None
     """Weights of its events: (L,); None if all weigh the same."""
+    warnings: tuple[RequestWarning, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class HistoryEncoder:
         """
         settings = self.schema.histories()[name]
         ids, times = parse_history(name, events, settings.half_life is not None)
+        warnings = self._check_times(name, times, time)
         ids, times = ids[-settings.last :], times[-settings.last :]
         encoder = self._encoders.fitted[self.schema.table_of(name)]
         assert isinstance(encoder, Vocabulary | Hash)
@@ -91,7 +94,15 @@ class HistoryEncoder:
             find_items(items, ids, f"user.{name}") if found else np.full(len(ids), -1),
             hash_values(values, name) if keyed else np.empty(0, dtype=np.uint64),
             weight,
+            warnings,
         )
+
+    def _check_times(self, name: str, times: list[int], time: int) -> tuple[RequestWarning, ...]:
+        """Check the times of events. Raises RequestError."""
+        try:
+            return check_event_times(f"user.{name}", np.array(times, dtype=np.int64), time) if times else ()
+        except OverflowError:
+            raise RequestError(f"user.{name}: a time is beyond 64 bits") from None
 
     def gather(self, items: LayeredItems, histories: Mapping[str, RequestHistory]) -> HistoryItems:
         """Gather the records of the items of histories."""

@@ -82,6 +82,7 @@ class ServiceMetrics:
             ["column"],
             registry=registry,
         )
+        self._warnings = Counter("corank_warnings", "Warnings of answers", ["kind"], registry=registry)
         self._fallback = Counter(
             "corank_fallbacks",
             "Answers in the order of an earlier stage: the stage that did not finish, and why",
@@ -133,6 +134,8 @@ class ServiceMetrics:
             self._missing.labels(column).inc()
         for column, count in result.encoded.clipped.items():
             self._clipped.labels(column).inc(count)
+        for warning in result.encoded.warnings:
+            self._warnings.labels(warning.kind).inc()
         if result.fallback:
             self._fallback.labels(result.fallback["stage"], result.fallback["why"]).inc()
 
