@@ -40,6 +40,7 @@ from corank.serving.store.publish import publish_bundle
 from corank.training.run import Run
 from tests.support.bundle_versions import changing, first, variant
 from tests.support.redis_server import redis_server
+from tests.support.service import ANY_TIME
 
 ITEMS, REQUESTS = 3000, 50
 CONNECTIONS, PAUSE = 4, 0.03
@@ -189,7 +190,7 @@ def served(
         publish_bundle(home.parent / "1", store)
     port, messages = free_port(), [message(msgspec.json.encode(body)) for body in bodies]
     every = options.seconds / options.swaps
-    command = [*CORANK, "serve", url, "--cache", home / "cache", "--port", port, "--every", 0.1]
+    command = [*CORANK, "serve", url, "--cache", home / "cache", "--port", port, "--every", 0.1, *ANY_TIME]
     with serving(command, port), on_core(-1):
         swapper = Worker("swapper", home, url, port, every, options.swaps)
         steady = run(beside(port, messages, rows, asyncio.sleep(options.seconds / 4)))

@@ -26,6 +26,7 @@ from benchmarks import harness
 from benchmarks.load import Connection, Sent, arriving, free_port, message, run, saturated, serving
 from benchmarks.million import Million, million
 from benchmarks.speed.funnel_latency import CORANK, REQUESTS, SHARE
+from tests.support.service import ANY_TIME
 
 MINUTE = 60
 CHANGING, AT_ONCE = 1_000, 20
@@ -45,7 +46,7 @@ class Shop:
         corank.publish(self.bundle, self.store)
 
     def command(self) -> list[object]:
-        return [*CORANK, "serve", self.store, "--cache", self.cache, "--port", self.port]
+        return [*CORANK, "serve", self.store, "--cache", self.cache, "--port", self.port, *ANY_TIME]
 
     def changes(self) -> list[bytes]:
         """Upserts that tell what the table says, so that it is up to date at any time."""

@@ -17,6 +17,7 @@ from corank.serving.store.base import Store, open_store
 from corank.serving.store.fetch import fetch_bundle
 from corank.serving.store.live_version import StoreState
 from corank.serving.store.publish import publish_bundle
+from tests.support.service import ANY_TIME
 
 CORANK = [sys.executable, "-c", "from corank.cli.main import main; main()"]
 REQUESTS = 200
@@ -50,7 +51,20 @@ def away(
     asked = [*asked, *(body | {"user": {"id": body["user"]["id"]}} for body in asked)]
     with closing(open_store(redis.url)) as store:
         first = publish_bundle(bundles[0], store)
-    command = [*CORANK, "serve", redis.url, "--cache", folder, "--port", port, "--workers", 1, "--every", 0.1]
+    command = [
+        *CORANK,
+        "serve",
+        redis.url,
+        "--cache",
+        folder,
+        "--port",
+        port,
+        "--workers",
+        1,
+        "--every",
+        0.1,
+        *ANY_TIME,
+    ]
     with serving(command, port):
         before = [_rank(port, body) for body in asked]
         redis.stop()

@@ -26,6 +26,7 @@ from benchmarks.speed.rivals import RIVALS
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.ranking_result import RankingResult
 from corank.serving.funnel.request import Request
+from tests.support.service import ANY_TIME
 
 REQUESTS, CHECKED = 300, 20
 SHARE = 0.7
@@ -99,7 +100,7 @@ def in_process(made: Million, rounds: int) -> dict[str, float]:
 
 def commands(made: Million) -> dict[str, list[object]]:
     return {
-        "http": [*CORANK, "serve", made.bundle],
+        "http": [*CORANK, "serve", made.bundle, *ANY_TIME],
         **{name: [sys.executable, "-m", "benchmarks.speed.rivals", name, made.folder] for name in RIVALS},
     }
 

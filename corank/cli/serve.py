@@ -23,6 +23,14 @@ Every = Annotated[
 ]
 Log = Annotated[Path | None, typer.Option(help="Folder to log served requests to.")]
 LogShare = Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of requests to log.")]
+LogSeconds = Annotated[
+    float,
+    typer.Option(min=0.1, help="Time after which a file of the log is completed; a killed worker loses it."),
+]
+MaxClockSkew = Annotated[
+    str,
+    typer.Option(metavar="DURATION", help="How far a request's time may be from now: 5m, 1h, 1d."),
+]
 Queue = Annotated[int, typer.Option(min=1, help="Requests that may wait for a worker.")]
 BodyMib = Annotated[float, typer.Option(min=0.001, help="Largest body, MiB.")]
 BodiesMib = Annotated[
@@ -93,6 +101,8 @@ def serve_command(
     trust: Trust = None,
     log: Log = None,
     log_share: LogShare = 1.0,
+    log_seconds: LogSeconds = 60.0,
+    max_clock_skew: MaxClockSkew = "1d",
     queue: Queue = 64,
     body_mib: BodyMib = 4.0,
     bodies_mib: BodiesMib = 64.0,

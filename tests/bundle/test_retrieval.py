@@ -80,6 +80,23 @@ def test_filters_let_through_what_has_any_of_the_values(case: Case) -> None:
         assert {entry["id"] for entry in trace} == set(passing["item_id"].to_list())
 
 
+@pytest.mark.parametrize(
+    ("where", "told"),
+    [
+        ({"item_2": "nowhere"}, "where: no item passes; the bundle knows no such item_2"),
+        ({"item_2": None}, "where: no item passes; the bundle knows no such item_2"),
+        (
+            {"item_2": ["w1", "w2", "w3"], "item_0": -7},
+            "where: no item passes; the bundle knows no such item_0",
+        ),
+    ],
+)
+def test_filters_that_nothing_passes_are_told(case: Case, where: dict[str, Any], told: str) -> None:
+    answer = case.funnel.rank(asked(case, where=where))
+    assert (answer["items"], answer["warnings"]) == ([], [told])
+    assert "warnings" not in case.funnel.rank(asked(case, where={"item_2": ["w1", "nowhere"]}))
+
+
 def test_newer_items_are_found_and_older_ones_replaced(case: Case) -> None:
     known = case.items["item_id"].to_list()
     changed = {"item_0": [1], "item_1": 3, "item_2": "w9"}
@@ -108,6 +125,9 @@ def test_the_bundle_tells_its_recall(case: Case) -> None:
         ({"where": {"item_9": 1}}, "where: the bundle knows no 'item_9' here; did you mean"),
         ({"where": {"item_1": 1}}, "where: the bundle knows no 'item_1' here"),
         ({"where": {"item_2": 1.5}}, "where: "),
+        ({"where": {"item_2": 3}}, "where.item_2: expected text, as in the bundle; received 3"),
+        ({"where": {"item_2": [None, 3]}}, "where.item_2: expected text, as in the bundle; received 3"),
+        ({"where": {"item_0": "3"}}, "where.item_0: expected whole numbers, as in the bundle; received '3'"),
         ({"candidates": [1], "where": {"item_2": "w1"}}, "candidates: where candidates are given"),
         ({"candidates": [1], "retrieve": 3}, "candidates: where candidates are given"),
         ({"retrieve": 0}, "request: retrieve: expected a whole number of 1 or more; received 0"),

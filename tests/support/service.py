@@ -17,6 +17,8 @@ from corank.serving.http.access.control import AccessControl
 from corank.serving.http.access.origin import OriginPolicy
 from corank.serving.http.access.tokens import Token, Tokens
 
+ANY_TIME = ("--max-clock-skew", "36500d")
+"""For logged requests, whose times are long ago."""
 JSON = {"Content-Type": "application/json"}
 TOKEN = {"Authorization": "Bearer secret"}
 """The header that a client of `running_service` may send items with."""
@@ -44,7 +46,7 @@ def running_service(
         port = free.getsockname()[1]
     program = str(Path(sys.executable).with_name("corank"))
     command = [program, "serve", source, "--port", str(port), "--cache", str(cache), "--drain-seconds", "0"]
-    command += [] if workers is None else ["--workers", str(workers)]
+    command += [*ANY_TIME, *([] if workers is None else ["--workers", str(workers)])]
     environment = os.environ | {"CORANK_TOKEN": "secret"}
     process = subprocess.Popen([*command, *options], env=environment, stderr=subprocess.DEVNULL)
     url = f"{'http' if trust is None else 'https'}://127.0.0.1:{port}"

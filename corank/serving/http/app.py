@@ -36,6 +36,7 @@ from corank.serving.http.process.connections import POOL, ConnectionPool
 from corank.serving.http.process.daemon_threads import DaemonThreads
 from corank.serving.http.process.draining import Drain
 from corank.serving.http.prometheus import ServiceMetrics
+from corank.serving.http.request_clock import check_clock
 from corank.serving.http.schemas import check_quotas, decode_items, decode_request
 from corank.serving.http.serve_settings import Limits
 from corank.serving.http.service_status import ServiceStatus
@@ -157,6 +158,8 @@ class RankingService:
 
     def _rank(self, body: bytes, arrived: float, user: FoundUser) -> Response:
         funnel, request = self.follower.funnel, decode_request(body)
+        if self.limits.clock_skew is not None:
+            check_clock(request, self.limits.clock_skew)
         if user.columns:
             request = msgspec.structs.replace(request, user=request.user | user.columns)
         check_quotas(request, funnel.manifest)

@@ -2,13 +2,15 @@
 
 import re
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Self
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
-from corank.core.settings import Settings
+from corank.core.settings import Duration, Settings
 from corank.serving.http.process.draining import Drain
+from corank.serving.log.request_log import MAX_SECONDS
 
 ORIGIN = re.compile(r"https?://[^/\s]+", re.IGNORECASE)
 """Scheme, name and port of a page, as a browser sends it."""
@@ -28,6 +30,8 @@ class Limits:
     """Time in which the head of a request must arrive, then its body, and in which an answer must be read."""
     connections: int = 1000
     """Open connections."""
+    clock_skew: timedelta | None = None
+    """How far a request's time may be from now; None for any."""
 
 
 class ServeSettings(Settings):
@@ -46,6 +50,10 @@ class ServeSettings(Settings):
     """Folder for the log of served requests; None for no log."""
     log_share: float = Field(1.0, gt=0, le=1)
     """Share of requests that are logged."""
+    log_seconds: float = Field(MAX_SECONDS, gt=0)
+    """Time after which a file of the log is completed; a process that is killed loses it."""
+    max_clock_skew: Duration = timedelta(days=1)
+    """How far a request's `time` may be from now."""
     queue: PositiveInt = 64
     """Requests that may wait, per worker."""
     body_mib: float = Field(4.0, gt=0)
@@ -106,6 +114,7 @@ class ServeSettings(Settings):
             round(self.bodies_mib * 2**20),
             self.receive_seconds,
             self.connections,
+            self.max_clock_skew,
         )
 
     @property

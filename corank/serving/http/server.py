@@ -170,7 +170,11 @@ def create_service(settings: ServeSettings, report: Report, drain: Drain) -> Ran
     users = None
     if isinstance(source, StoreSource):
         users = UserLookup(lambda: source.opened_store, settings.store_deadline_ms / 1e3, report)
-    log = RequestLog(settings.log, settings.log_share) if settings.log is not None else None
+    log = (
+        RequestLog(settings.log, settings.log_share, settings.log_seconds)
+        if settings.log is not None
+        else None
+    )
     return RankingService(follower, settings.limits, open_access(settings, report), users, log, drain)
 
 
