@@ -31,7 +31,6 @@ from tests.support.browser import asked, chromium, faults
 from tests.support.cases import Case
 from tests.support.random_worlds import LONG, RICH
 from tests.support.redis_server import free_port
-from tests.support.service import ANY_TIME
 from tests.support.service import JSON
 from tests.support.shared import shared_case
 
