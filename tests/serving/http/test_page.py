@@ -31,7 +31,7 @@ from tests.support.browser import asked, chromium, faults
 from tests.support.cases import Case
 from tests.support.random_worlds import LONG, RICH
 from tests.support.redis_server import free_port
-from tests.support.service import JSON
+from tests.support.service import ANY_TIME, JSON
 from tests.support.shared import shared_case
 
 pytestmark = pytest.mark.browser
@@ -57,6 +57,7 @@ def service(bundle: Path, *options: str | Path) -> Iterator[str]:
         "1",
         "--every",
         "0.1",
+        *ANY_TIME,
         *options,
     ]
     address, end = f"http://127.0.0.1:{port}/", time.monotonic() + 60
