@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.load import free_port, on_core
+from tests.support.service import ANY_TIME
 
 CORANK = [sys.executable, "-c", "from corank.cli.main import main; main()"]
 STARTED = 120.0
@@ -30,7 +31,17 @@ class Replica:
         """
         folder.mkdir(parents=True)
         self.folder, self.port = folder, free_port()
-        command = [*CORANK, "serve", source, "--cache", folder / "cache", "--port", self.port, *options]
+        command = [
+            *CORANK,
+            "serve",
+            source,
+            "--cache",
+            folder / "cache",
+            "--port",
+            self.port,
+            *ANY_TIME,
+            *options,
+        ]
         self._command = [*map(str, command)]
         self.process: subprocess.Popen[bytes] | None = None
 
