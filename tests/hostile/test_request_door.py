@@ -11,8 +11,8 @@ from starlette.testclient import TestClient
 
 from corank.core.errors import RequestError
 from corank.core.time import now_ms
+from corank.serving.funnel.checks.request_warnings import check_event_times
 from corank.serving.funnel.request import Request
-from corank.serving.funnel.request_warnings import check_event_times
 from corank.serving.http.app import RankingService
 from corank.serving.http.follower import Follower
 from corank.serving.http.request_clock import check_clock

@@ -27,7 +27,8 @@ from corank.features.operands import Operands
 from corank.features.priors import PriorSnapshots
 from corank.features.schema import Schema
 from corank.features.vocabulary import to_identifiers
-from corank.serving.funnel.filter_encoder import FilterEncoder
+from corank.serving.funnel.checks.filter_encoder import FilterEncoder
+from corank.serving.funnel.checks.request_warnings import RequestWarning
 from corank.serving.funnel.number_limits import NumberLimits
 from corank.serving.funnel.query_encoder import QueryEncoder
 from corank.serving.funnel.request import (
@@ -38,7 +39,6 @@ from corank.serving.funnel.request import (
     to_series,
 )
 from corank.serving.funnel.request_history import HistoryEncoder, find_items
-from corank.serving.funnel.request_warnings import RequestWarning
 
 LARGEST = float(np.finfo(np.float32).max)
 """Values are 32-bit floats, in training as here."""

@@ -20,8 +20,8 @@ from corank.features.encoding import MISSING, Encoded
 from corank.features.history import HistoryNeeds, recency_weights
 from corank.features.operands import Operands, gather_history_operands
 from corank.features.vocabulary import Hash, Vocabulary, hash_values, to_identifiers
+from corank.serving.funnel.checks.request_warnings import RequestWarning, check_event_times
 from corank.serving.funnel.request import as_int64, parse_history, to_series
-from corank.serving.funnel.request_warnings import RequestWarning, check_event_times
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from corank.core.errors import DataError, RequestError
 from corank.features.encoders import Encoders
 from corank.features.encoding import FIRST_KNOWN
 from corank.features.vocabulary import Hash, Vocabulary, hash_values, to_identifiers
+from corank.serving.funnel.checks.request_warnings import RequestWarning
 from corank.serving.funnel.request import Request, refuse_unknown_column, to_series
-from corank.serving.funnel.request_warnings import RequestWarning
 
 
 class FilterEncoder:
