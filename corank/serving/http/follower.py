@@ -10,6 +10,7 @@ from corank.core.errors import CorankError
 from corank.core.types import Report
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
+from corank.serving.http.process.memory import release_memory
 from corank.serving.http.source import Source, load_first
 
 WARM_REQUESTS = 200
@@ -95,6 +96,8 @@ class Follower:
                 self.funnel = newer
                 if swapped:
                     self.report(f"live: {newer.manifest.content}")
+                    del newer
+                    release_memory()
             self._note_success()
 
     def _note_success(self) -> None:

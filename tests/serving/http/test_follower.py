@@ -1,4 +1,6 @@
+import gc
 import shutil
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,3 +50,15 @@ def test_who_is_told_to_stop_warms_no_longer() -> None:
     follower.start()
     follower.stop()
     follower._warm(follower.funnel, asked())
+
+
+def test_the_version_before_is_freed_after_a_swap(tmp_path: Path) -> None:
+    case, path = derived(), tmp_path / "bundle"
+    shutil.copytree(case.base / "bundle", path)
+    follower = Follower(BundleSource(path))
+    gc.freeze()  # as a service does when it starts
+    held = weakref.ref(follower.funnel.request_encoder.items)
+    export_bundle(path, case.config, case.packed, case.model, case.calibrators)
+    follower.refresh()
+    assert follower.trouble is None and held() is None
+    gc.unfreeze()
