@@ -1,10 +1,10 @@
 """A service under load for minutes, while items change every second and a new version goes live every minute.
 
-`corank serve` follows an LMDB store at 70 % of its saturated throughput. The first minute warms up; in the second, which
-is quiet, no version goes live. The figures of the start are of the quiet minute, those of the end of the last one:
-median of the resident memory of all its processes, and latency of requests. `p99_ratio` is of the worst minute to the
-quiet one, `swap_seconds` the longest time from the end of a publication to when its version is served, and `failed`
-counts requests without an answer, of which those that were sent away with 503 are `shed`.
+`corank serve` follows an LMDB store at 70 % of its saturated throughput. The first minute warms up; in the second,
+which is quiet, no version goes live. The figures of the start are of the quiet minute, those of the end of the
+last one: median of the resident memory of all its processes, and latency of requests. `p99_ratio` is of the worst
+minute to the quiet one, `swap_seconds` the longest time from the end of a publication to when its version is
+served, and `failed` counts requests without an answer, of which those that were sent away with 503 are `shed`.
 """
 
 import argparse
