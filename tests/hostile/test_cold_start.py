@@ -20,6 +20,7 @@ from tests.support.random_worlds import RICH
 from tests.support.redis_server import redis_server
 from tests.support.service import running_service
 from tests.support.shared import derived, shared_case
+from tests.support.stores import following
 
 
 @pytest.fixture
@@ -28,8 +29,8 @@ def url(tmp_path: Path) -> str:
     url = f"lmdb:{tmp_path / 'store'}"
     with closing(open_store(url, create=True)) as store:
         publish_bundle(derived().base / "bundle", store)
-    Follower(StoreSource(url, tmp_path / "cache"))
-    return url
+    with following(url, tmp_path / "cache"):
+        return url
 
 
 def take_away(tmp_path: Path) -> Path:
@@ -41,23 +42,23 @@ def test_the_version_that_was_live_last_is_served_from_the_cache_and_followed_la
     url: str, tmp_path: Path
 ) -> None:
     store, reports = take_away(tmp_path), list[str]()
-    follower = Follower(StoreSource(url, tmp_path / "cache"), report=reports.append)
-    assert follower.from_cache and follower.trouble is not None
-    (line,) = reports
-    assert "there is no store at" in line
-    assert f"serving {follower.funnel.manifest.content}, which was live last, from the cache" in line
-    store.rename(tmp_path / "store")
-    follower.refresh()
-    assert not follower.from_cache and follower.trouble is None
-    with closing(open_store(url)) as opened:
-        assert follower.funnel.manifest.items_seq == StoreState.read(opened)[1].seq
+    with following(url, tmp_path / "cache", reports.append) as follower:
+        assert follower.from_cache and follower.trouble is not None
+        (line,) = reports
+        assert "there is no store at" in line
+        assert f"serving {follower.funnel.manifest.content}, which was live last, from the cache" in line
+        store.rename(tmp_path / "store")
+        follower.refresh()
+        assert not follower.from_cache and follower.trouble is None
+        with closing(open_store(url)) as opened:
+            assert follower.funnel.manifest.items_seq == StoreState.read(opened)[1].seq
 
 
 def test_a_store_that_came_back_empty_does_not_stop_a_start(url: str, tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "store")
     open_store(url, create=True).close()
-    follower = Follower(StoreSource(url, tmp_path / "cache"))
-    assert follower.from_cache and "nothing is live" in str(follower.trouble)
+    with following(url, tmp_path / "cache") as follower:
+        assert follower.from_cache and "nothing is live" in str(follower.trouble)
 
 
 def test_without_a_version_in_the_cache_the_start_fails(url: str, tmp_path: Path) -> None:
@@ -118,7 +119,8 @@ def test_workers_start_without_the_store_and_follow_it_when_it_is_back(tmp_path:
     with redis_server(tmp_path, keeps=True) as server:
         with closing(open_store(server.url)) as store:
             publish_bundle(shared_case(RICH).base / "bundle", store)
-        Follower(StoreSource(server.url, cache))
+        with following(server.url, cache):
+            pass
         server.stop()
         with running_service(server.url, cache, "--every", "0.1", workers=2) as (url, _):
             assert httpx2.get(f"{url}/readyz").status_code == 200

@@ -13,7 +13,6 @@ import pytest
 
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.http.follower import Follower
-from corank.serving.http.source import StoreSource
 from corank.serving.store.base import Store, open_store
 from corank.serving.store.fetch import fetch_bundle, load_latest
 from corank.serving.store.live_version import USERS, StoreState
@@ -25,7 +24,7 @@ from tests.support.redis_server import Server, redis_server
 from tests.support.service import TOKEN, running_service
 from tests.support.shared import derived, shared_case
 from tests.support.store_faults import SlowProxy, dump, full_disk, restore_dump
-from tests.support.stores import item, records
+from tests.support.stores import following, item, records
 
 pytestmark = pytest.mark.slow
 
@@ -70,9 +69,30 @@ def published(url: str) -> Iterator[str]:
     yield url
 
 
+def test_after_lost_writes_and_as_many_new_ones_the_follower_has_the_new_ones(
+    url: str, tmp_path: Path
+) -> None:
+    with following(url, tmp_path / "cache") as follower, closing(open_store(url)) as store:
+        head, tables = store.head(), dump(store)
+        put(store, 2.0)
+        lost = held(follower)
+        restore_dump(store, head, tables)
+        put(store, 3.0)
+        assert held(follower) == stored(store, tmp_path / "anew") != lost
+
+
+def test_a_store_that_is_empty_and_filled_again_is_followed(url: str, tmp_path: Path) -> None:
+    with following(url, tmp_path / "cache") as follower, closing(open_store(url)) as store:
+        restore_dump(store, b"{}", {})
+        follower.refresh()
+        assert follower.trouble is not None and "nothing is live" in follower.trouble
+        publish_bundle(derived().base / BUNDLE, store)
+        put(store, 4.0)
+        assert held(follower) == stored(store, tmp_path / "anew")
+
+
 def test_after_lost_writes_alone_the_follower_has_what_is_left(url: str, tmp_path: Path) -> None:
-    follower = Follower(StoreSource(url, tmp_path / "cache"))
-    with closing(open_store(url)) as store:
+    with following(url, tmp_path / "cache") as follower, closing(open_store(url)) as store:
         head, tables = store.head(), dump(store)
         put(store, 2.0)
         lost = held(follower)
@@ -150,16 +170,16 @@ def test_a_server_that_was_killed_and_lost_its_last_writes_is_followed(
     server: Server, tmp_path: Path
 ) -> None:
     data, older = tmp_path / "redis" / "appendonlydir", tmp_path / "older"
-    follower = Follower(StoreSource(server.url, tmp_path / "cache"))
-    shutil.copytree(data, older)
-    with closing(open_store(server.url)) as store:
-        publish_bundle(derived().base / BUNDLE, store)
-    lost = held(follower)
-    server.kill()
-    follower.refresh()
-    assert follower.trouble is not None
-    shutil.rmtree(data)
-    shutil.copytree(older, data)
-    server.start()
-    with closing(open_store(server.url)) as store:
-        assert held(follower) == stored(store, tmp_path / "anew") != lost
+    with following(server.url, tmp_path / "cache") as follower:
+        shutil.copytree(data, older)
+        with closing(open_store(server.url)) as store:
+            publish_bundle(derived().base / BUNDLE, store)
+        lost = held(follower)
+        server.kill()
+        follower.refresh()
+        assert follower.trouble is not None
+        shutil.rmtree(data)
+        shutil.copytree(older, data)
+        server.start()
+        with closing(open_store(server.url)) as store:
+            assert held(follower) == stored(store, tmp_path / "anew") != lost

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ async def client_of(server: Server, cache: Path, seconds: float) -> AsyncIterato
     """A client of a service in this process, whose requests wait for a user so long."""
     source = StoreSource(server.url, cache)
     follower = Follower(source, every=0.05)
-    users = UserLookup(lambda: source.opened_store, seconds)
+    users = UserLookup(partial(open_store, server.url), seconds)
     service = RankingService(follower, Limits(), access(), users).app()
     transport = httpx2.ASGITransport(app=service)
     async with (

@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from corank.core.types import Report
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
+from corank.serving.http.follower import Follower
+from corank.serving.http.source import StoreSource
 from corank.serving.store.base import Store, open_store
 from corank.serving.store.record_codec import RecordFormat
 from tests.support.redis_server import redis_server
@@ -28,6 +31,16 @@ def opened(kind: str, folder: Path) -> Iterator[Store]:
     else:
         with redis_server(folder) as server, closing(open_store(server.url)) as store:
             yield store
+
+
+@contextmanager
+def following(url: str, cache: Path, report: Report = lambda line: None) -> Iterator[Follower]:
+    """A follower of the store at a URL, as a service has one, without its thread; closed at the end."""
+    follower = Follower(StoreSource(url, cache), report=report)
+    try:
+        yield follower
+    finally:
+        follower.stop()
 
 
 def item(like: int, id_: int | None = None, **columns: Any) -> dict[str, Any]:

@@ -113,12 +113,16 @@ class RankingService:
     @asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[dict[str, Any]]:
         self.follower.start()
+        if self._users is not None:
+            await asyncio.to_thread(self._users.start)
         gauges = asyncio.create_task(self._update_gauges())
         gc.freeze()  # a million ids in dicts need not be visited by every collection
         async with writing(self._request_log, self.follower.report, self.metrics.count_logged):
             yield {POOL: ConnectionPool(self.limits, self.metrics.count_cut_off)}
         gauges.cancel()
         await asyncio.to_thread(self.follower.stop)
+        if self._users is not None:
+            await asyncio.to_thread(self._users.close)
 
     async def _update_gauges(self) -> None:
         while True:

@@ -57,10 +57,13 @@ class Follower:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop the thread and wait for its end, not for a read that hangs."""
+        """Stop the thread, wait for its end and close the source; a read that hangs is left behind."""
         self._stop.set()
         self._wake.set()
-        self._thread.join(STOP_SECONDS)
+        if self._thread.is_alive():
+            self._thread.join(STOP_SECONDS)
+        if not self._thread.is_alive():
+            self.source.close()
 
     def request_refresh(self) -> None:
         """Make the thread check the source at once."""

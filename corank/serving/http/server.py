@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import closing
 from ctypes import c_double
 from functools import partial
 from pathlib import Path
@@ -41,6 +42,7 @@ from corank.serving.log.log_files import make_folder
 from corank.serving.log.request_log import RequestLog
 from corank.serving.store.base import hide_password, is_store
 from corank.serving.store.fetch_process import fetch_in_subprocess
+from corank.serving.store.isolation.isolated_store import open_isolated
 
 TOKEN = "CORANK_TOKEN"
 """Environment variable: a token of the scope admin."""
@@ -65,7 +67,8 @@ def run_service(settings: ServeSettings, report: Report) -> None:
             serve_worker(settings, listener, report)
             return
         # fetches the bundle once for all workers, and shows mistakes at once
-        load_first(open_source(settings), report)
+        with closing(open_source(settings)) as source:
+            load_first(source, report)
         with tempfile.TemporaryDirectory(prefix="corank-metrics-") as metrics:
             os.environ[MULTIPROC] = metrics
             supervisor = Supervisor(
@@ -169,7 +172,7 @@ def create_service(settings: ServeSettings, report: Report, drain: Drain) -> Ran
     follower = Follower(source, settings.every, report)
     users = None
     if isinstance(source, StoreSource):
-        users = UserLookup(lambda: source.opened_store, settings.store_deadline_ms / 1e3, report)
+        users = UserLookup(partial(open_isolated, settings.source), settings.store_deadline_ms / 1e3, report)
     log = (
         RequestLog(settings.log, settings.log_share, settings.log_seconds)
         if settings.log is not None

@@ -42,6 +42,9 @@ class Source(Protocol):
     def note_live(self, version: str) -> None:
         """Note for a later start which version is live. Raises CorankError if that cannot be written."""
 
+    def close(self) -> None:
+        """Release what was opened to read it."""
+
 
 class BundleSource:
     """A bundle's folder, whose content may be replaced."""
@@ -73,6 +76,9 @@ class BundleSource:
     def note_live(self, version: str) -> None:
         """As `Source.note_live`: the folder itself says it."""
 
+    def close(self) -> None:
+        """As `Source.close`: nothing stays open."""
+
 
 class StoreSource:
     """A store's live version, from a bundle in a cache on this machine."""
@@ -100,18 +106,13 @@ class StoreSource:
         self.address, self.cache, self._prefetch = hide_password(self.url), cache, prefetch
         self.known_seq: int | None = None
         self._opened = None if isinstance(store, str) else store
-        self._opening = threading.Lock()
+        self._own, self._opening = self._opened is None, threading.Lock()
         self._noted: str | None = None
         self.trusted = TrustedLive(trust, self.address, cache) if trust is not None else None
         """Tells what is live by a signature. Upserted items are not taken then, since they are not signed."""
         self.resynchronised = 0
         self._position: tuple[int, str] | None = None
         """Number and id of the change that was loaded last."""
-
-    @property
-    def opened_store(self) -> Store | None:
-        """The store, None if it has not been reached yet."""
-        return self._opened
 
     def open(self) -> Store:
         """Open the store, if it is not open. Raises StoreError."""
@@ -166,6 +167,13 @@ class StoreSource:
         if version != self._noted:
             write_last_live(self.cache, self.url, version)
             self._noted = version
+
+    def close(self) -> None:
+        """As `Source.close`; the next read opens the store again. One that was given opened is left as it is."""
+        with self._opening:
+            if self._own and self._opened is not None:
+                self._opened.close()
+                self._opened = None
 
 
 def load_first(source: Source, report: Report = lambda line: None) -> tuple[Funnel, str | None]:

@@ -2,9 +2,10 @@
 
 import asyncio
 import math
+import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -23,10 +24,11 @@ THREADS = 4
 """Look-ups at once: a store may take time over each."""
 LIMIT = 32
 """Look-ups that run or wait; a request beyond them does without."""
+START_SECONDS, CLOSE_SECONDS = 2.0, 1.0
 
 Outcome = Literal["given", "stored", "new", "late", "failed", "skipped", "busy"]
-"""Of a look-up: not needed; found; not in the store; no answer in time; an error; the circuit breaker is open or the
-store was never reached; beyond `LIMIT`."""
+"""Of a look-up: not needed; found; not in the store; no answer in time; an error; the circuit breaker is open; beyond
+`LIMIT`."""
 Call = Future[tuple[dict[str, Any] | None, float]]
 """A user's columns, and the seconds that the store took."""
 
@@ -62,19 +64,33 @@ class UserLookup:
 
     def __init__(
         self,
-        opened_store: Callable[[], Store | None],
+        open_store: Callable[[], Store],
         seconds: float = 0.02,
         report: Report = lambda line: None,
     ) -> None:
         """
         Args:
-            opened_store: returns the store, None while it has not been reached.
+            open_store: opens the store: one of its own, since a store may carry out its calls one after the other.
             seconds: longest time that a request waits.
             report: receives when look-ups stop, and when they go on.
         """
-        self._store, self.seconds, self._report = opened_store, seconds, report
+        self._open, self.seconds, self._report = open_store, seconds, report
+        self._store: Store | None = None
+        self._opening = threading.Lock()
         self.breaker = CircuitBreaker()
         self._threads = DaemonThreads("corank-users", THREADS, LIMIT)
+
+    def start(self) -> None:
+        """Open the store, which may start a process; wait no longer than `START_SECONDS`."""
+        if (call := self._threads.submit(self._opened)) is not None:
+            wait([call], START_SECONDS)
+
+    def close(self) -> None:
+        """Close the store, if it was opened, unless a call to open it hangs."""
+        if self._opening.acquire(timeout=CLOSE_SECONDS):
+            if self._store is not None:
+                self._store.close()
+            self._opening.release()
 
     async def find(self, body: bytes, seconds: float) -> FoundUser:
         """Find the user of a request whose body gives no more of the user than an `id`.
@@ -95,17 +111,26 @@ class UserLookup:
         return await self._look_up(id_, min(seconds, self.seconds))
 
     async def _look_up(self, id_: Any, seconds: float) -> FoundUser:
-        store = self._store()
-        admitted = "skip" if store is None else self.breaker.admit()
-        if store is None or admitted == "skip":
+        admitted = self.breaker.admit()
+        if admitted == "skip":
             return FoundUser("skipped")
-        call = self._threads.submit(partial(_timed_find, store, id_))
+        call = self._threads.submit(partial(self._find, id_))
         if admitted == "probe":
             self._watch_probe(call)
             return FoundUser("skipped")
         found = await self._wait_for(call, seconds)
         self._record(found.outcome in ("stored", "new"))
         return found
+
+    def _find(self, id_: Any) -> tuple[dict[str, Any] | None, float]:
+        store, began = self._opened(), time.perf_counter()
+        return UserStore(store).find(id_), time.perf_counter() - began
+
+    def _opened(self) -> Store:
+        with self._opening:
+            if self._store is None:
+                self._store = self._open()
+            return self._store
 
     async def _wait_for(self, call: Call | None, seconds: float) -> FoundUser:
         if call is None:
@@ -153,8 +178,3 @@ class UserLookup:
 def lookup_seconds(manifest: BundleManifest) -> float:
     """Return how long a request of a model can wait: half the time of the stage that must be done first."""
     return min((stage.deadline_ms or math.inf for stage in manifest.stages), default=math.inf) / 2e3
-
-
-def _timed_find(store: Store, id_: Any) -> tuple[dict[str, Any] | None, float]:
-    began = time.perf_counter()
-    return UserStore(store).find(id_), time.perf_counter() - began
