@@ -201,11 +201,16 @@ class RankingService:
                 raise RefusedError(503, str(error), {"Retry-After": RETRY_AFTER}) from None
             except StoreError as error:
                 raise RefusedError(503, str(error), {"Retry-After": RETRY_AFTER}) from None
-        after = funnel.manifest.model_copy(update={"items_seq": seq})
-        before = funnel.manifest.model_copy(update={"items_seq": seq - 1})
-        http.state.change |= {"from": name_change(before), "to": name_change(after)}
+        http.state.change |= {"version": version, "to": {"items_seq": seq}, "from": {"items_seq": seq - 1}}
         answer = {"items": len(rows), "items_seq": seq}
-        return json_response(answer if await self._check_source() else answer | {"live": False})
+        if not await self._check_source():
+            return json_response(answer | {"live": False})
+        after = self.follower.funnel.manifest
+        if (
+            after.items_seq == seq
+        ):  # else another change has followed, and the store's log has the id of this one
+            http.state.change["to"] = name_change(after)
+        return json_response(answer)
 
     async def _write(self, write: Callable[[], int]) -> int:
         """Write into the store in a thread. Raises RefusedError if too many writes are waiting."""

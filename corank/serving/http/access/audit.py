@@ -18,8 +18,12 @@ REFUSED_A_MINUTE = 100
 
 
 def name_change(manifest: BundleManifest) -> dict[str, Any]:
-    """Name a state of the items: the version, and the number of its last change."""
-    return {"version": manifest.content, "items_seq": manifest.items_seq}
+    """Name a state of the items: the version, and number and id of its last change, as `corank store log` does."""
+    return {
+        "version": manifest.content,
+        "items_seq": manifest.items_seq,
+        "items_id": manifest.items_id,
+    }
 
 
 class AuditLog:
