@@ -195,9 +195,7 @@ def study(
         raise CorankError(f"{folder}: cannot be written: {error}; name another place with --out") from None
     with lock:
         packed = _open_or_pack(settings, config, overrides, report)
-        sufficiency = Sufficiency.of(settings, packed)
-        sufficiency.require()
-        sufficiency.report(report)
+        Sufficiency.of(settings, packed).require()
         document = run_study(
             settings, packed, config.parent, folder, questions, Budget(seeds, tuple(rates)), report
         )

@@ -11,6 +11,8 @@ from annotated_types import Ge
 from pydantic.fields import FieldInfo
 from typer.core import TyperGroup
 
+from corank.cli.machine_errors import writing
+
 if TYPE_CHECKING:
     from corank.datasets.importer import Importer
 
@@ -48,7 +50,9 @@ def _command(name: str, importer: "type[Importer]") -> Callable[..., None]:
         from corank.core.settings import validate
 
         given = {key: value for key, value in options.items() if value is not None}
-        validate(importer, given, f"import {name}").write(source, out, say)
+        settings = validate(importer, given, f"import {name}")
+        with writing(out):
+            settings.write(source, out, say)
         say(f"next: corank train {out / 'config.yaml'}")
 
     of_source = typer.Argument(metavar="SOURCE", help=importer.source_help)

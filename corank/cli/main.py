@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +11,7 @@ from typing import Annotated
 import typer
 
 from corank.cli.importing import importing
+from corank.cli.machine_errors import INTERRUPTED, describe_machine_error, was_interrupted, writing
 from corank.cli.serve import service
 from corank.cli.serving import serving
 from corank.cli.training import training
@@ -78,7 +80,8 @@ def simulate_command(
         raise CorankError(f"--format: {describe_unknown(layout, layouts)}")
     if auction and layout != "plain":
         raise CorankError(f"--auction: the format {layout} has no bids; write --format plain")
-    found = layouts[layout](out, preset, seed, requests, candidates, users, items, overwrite=overwrite)
+    with writing(out):
+        found = layouts[layout](out, preset, seed, requests, candidates, users, items, overwrite=overwrite)
     console.say(f"{found.candidates:,} candidates, {found.exposed:,} exposed, {found.clicks:,} clicks")
     console.say(
         f"next: corank {f'train {out}/config.yaml' if layout == 'plain' else f'import recflow {out} OUT'}"
@@ -91,12 +94,39 @@ app.add_typer(service)
 
 
 def main() -> None:
-    """Run the command line; a CorankError becomes its message and exit status 1."""
+    """Run the command line; a CorankError, and an error of the machine, becomes its message and exit status 1."""
     # OpenMP threads that spin on a core shared with another process made a step 25 times slower; sleeping threads
     # are a tenth slower on an idle machine, where OMP_WAIT_POLICY=active helps
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    if sys.stdout is None:  # closed by the caller
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
     except CorankError as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(1)
+        _fail(str(error))
+    except BrokenPipeError:  # the reader of the output has seen enough
+        _fail("")
+    except Exception as error:
+        if was_interrupted(error):
+            sys.exit(INTERRUPTED)
+        message = describe_machine_error(error)
+        if message is None:
+            raise
+        _fail(message)
+
+
+def _fail(message: str) -> None:
+    """End with exit status 1, and a message unless it is empty, even if nobody reads stdout or stderr any more."""
+    with suppress(OSError):
+        if message and sys.stderr is not None:
+            sys.stderr.write(f"error: {message}\n")
+            sys.stderr.flush()
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # what is still held would be written at exit, and fail aloud there
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(1)

@@ -9,6 +9,7 @@ from typing import Self
 import polars as pl
 
 from corank.core.errors import DataError
+from corank.core.formatting import shorten
 from corank.core.time import NEVER
 
 _FORMATS = {
@@ -33,7 +34,11 @@ def files(source: str | list[str], base: Path) -> list[str]:
             continue
         path = base.absolute() / part
         matches = Path(path.anchor).glob(str(path.relative_to(path.anchor)))
-        here = [path] if path.is_file() else sorted(match for match in matches if match.is_file())
+        try:
+            here = [path] if path.is_file() else sorted(match for match in matches if match.is_file())
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise DataError(f"{shorten(str(path), 300)}: cannot be read: {reason}") from None
         if not here:
             hint = (
                 f"it is a folder; write {part.rstrip('/')}/*.parquet" if path.is_dir() else "check the path"

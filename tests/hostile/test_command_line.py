@@ -1,0 +1,109 @@
+"""A mistake in a command, a full disk, a closed pipe or Ctrl-C: one line, an exit status, never a traceback."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from corank.training.run import Run
+from tests.support.command_line import run_corank
+
+CORANK = [sys.executable, "-m", "corank"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A working folder with files and folders that are none of corank's."""
+    (tmp_path / "empty").touch()
+    (tmp_path / "binary").write_bytes(bytes(range(256)) * 8)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "loop").symlink_to("loop")
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+
+
+HOSTILE = [
+    *("missing", "empty", "binary", "folder", "loop", "empty/x", "", ".", "/dev/null", "x" * 300, "a\tb\n"),
+    *("lmdb:missing", "lmdb:binary", "redis://127.0.0.1:1", "redis://127.0.0.1:99999", "ftp://x", "lmdb:"),
+]
+COMMANDS = [
+    *("check {}", "pack {}", "train {}", "study {}", "train {} --resume", "evaluate {}", "report {}"),
+    *("explain {}", "request {}", "export {} out", "rank {} empty", "refresh {} empty", "publish {} lmdb:st"),
+    *("publish folder {}", "store ls {}", "store rollback {} v", "store prune {}", "vectors {} empty out"),
+    *("replay {} folder", "replay empty {}", "import kuairand {} out", "import recflow {} out", "serve {}"),
+    *("--plugin {} check empty", "evaluate folder --reference {}"),
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_whatever_a_command_is_given_its_error_is_one_message(
+    folder: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    for hostile in HOSTILE:
+        arguments = [hostile if part == "{}" else part for part in command.split()]
+        code, _, err = run_corank(capsys, *arguments)
+        assert code in (1, 2), arguments
+        assert err and "Traceback" not in err, arguments
+
+
+def test_a_share_of_requests_that_is_none_is_refused(
+    folder: Path, trained_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for share in ("0", "-1", "1.5", "nan", "many"):
+        code, _, err = run_corank(capsys, "serve", trained_bundle, "--log", "log", "--log-share", share)
+        assert code in (1, 2) and "share" in err and "Traceback" not in err
+    assert not (folder / "log").exists()
+
+
+def run(*arguments: object, **popen: object) -> "subprocess.Popen[str]":
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | popen
+    return subprocess.Popen([*CORANK, *map(str, arguments)], text=True, **pipes)  # type: ignore[call-overload, no-any-return]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [512, 20_000])
+def test_a_full_disk_ends_a_simulation_with_one_message(folder: Path, size: int) -> None:
+    done = run(
+        *("simulate", "world", "--requests", 500),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),
+    )
+    err = done.communicate(timeout=60)[1]
+    assert done.returncode == 1
+    assert err == (
+        "error: world: cannot be written: File too large; free space there, or name another folder\n"
+    )
+
+
+@pytest.mark.slow
+def test_output_that_cannot_be_written_is_told(folder: Path, trained: Run) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = run("request", trained.folder, stdout=full)
+        err = done.communicate(timeout=60)[1]
+    assert (done.returncode, err) == (1, "error: No space left on device\n")
+
+
+@pytest.mark.slow
+def test_a_closed_pipe_ends_a_command_in_silence(folder: Path, trained: Run) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = run("request", trained.folder, stdout=writer)
+    os.close(writer)
+    err = done.communicate(timeout=60)[1]
+    assert (done.returncode, err) == (1, "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [0.3, 2.5])
+def test_an_interrupt_ends_a_command_without_a_traceback(folder: Path, seconds: float) -> None:
+    done = run("simulate", "world", "--requests", 10_000_000)
+    time.sleep(seconds)
+    done.send_signal(signal.SIGINT)
+    err = done.communicate(timeout=60)[1]
+    assert done.returncode in (130, -signal.SIGINT)
+    assert "Traceback" not in err and "Error" not in err
