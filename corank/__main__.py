@@ -3,7 +3,7 @@
 import signal
 
 
-def main() -> None:
+def start() -> None:
     """Run the command line. An interrupt while its modules are loaded ends the process without a traceback."""
     interrupt = signal.signal(signal.SIGINT, signal.SIG_DFL)
     from corank.cli.main import main as run
@@ -13,4 +13,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    start()

@@ -11,7 +11,7 @@ from annotated_types import Ge
 from pydantic.fields import FieldInfo
 from typer.core import TyperGroup
 
-from corank.cli.machine_errors import writing
+from corank.cli.machine_errors import name_write_errors
 
 if TYPE_CHECKING:
     from corank.datasets.importer import Importer
@@ -51,7 +51,7 @@ def _command(name: str, importer: "type[Importer]") -> Callable[..., None]:
 
         given = {key: value for key, value in options.items() if value is not None}
         settings = validate(importer, given, f"import {name}")
-        with writing(out):
+        with name_write_errors(out):
             settings.write(source, out, say)
         say(f"next: corank train {out / 'config.yaml'}")
 

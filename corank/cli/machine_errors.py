@@ -42,7 +42,7 @@ def was_interrupted(error: BaseException) -> bool:
 
 
 @contextmanager
-def writing(out: Path) -> Iterator[None]:
+def name_write_errors(out: Path) -> Iterator[None]:
     """Raise DataError, which names the folder, if the block cannot write to it."""
     try:
         yield

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from corank.cli.importing import importing
-from corank.cli.machine_errors import INTERRUPTED, describe_machine_error, was_interrupted, writing
+from corank.cli.machine_errors import INTERRUPTED, describe_machine_error, name_write_errors, was_interrupted
 from corank.cli.serve import service
 from corank.cli.serving import serving
 from corank.cli.training import training
@@ -80,7 +80,7 @@ def simulate_command(
         raise CorankError(f"--format: {describe_unknown(layout, layouts)}")
     if auction and layout != "plain":
         raise CorankError(f"--auction: the format {layout} has no bids; write --format plain")
-    with writing(out):
+    with name_write_errors(out):
         found = layouts[layout](out, preset, seed, requests, candidates, users, items, overwrite=overwrite)
     console.say(f"{found.candidates:,} candidates, {found.exposed:,} exposed, {found.clicks:,} clicks")
     console.say(
