@@ -1,0 +1,61 @@
+"""What corank is built from: every version locked by hash, listed in an SBOM, under a licence that is accepted."""
+
+import json
+import re
+import tomllib
+
+import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+
+from supply_chain.licences import is_accepted, refused_licences
+from supply_chain.lock import LOCKS, ROOT, read_lock
+from supply_chain.sbom import SBOM, make_sbom
+
+LOCKED = {package.name.lower(): package for lock in LOCKS for package in read_lock(lock)}
+
+
+def test_every_dependency_is_locked_by_hash() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    wanted = [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]
+    names = {re.split(r"[^A-Za-z0-9._-]", line)[0].lower() for line in wanted}
+    assert names - LOCKED.keys() == set()
+    assert [name for name, package in LOCKED.items() if not package.hashes] == []
+
+
+def test_a_lock_names_no_index_and_no_file() -> None:
+    for lock in LOCKS:
+        for line in lock.read_text(encoding="utf-8").splitlines():
+            assert re.fullmatch(
+                r"#.*|[A-Za-z0-9._-]+(\[.*\])?==\S+( ;.*)? \\|    --hash=sha256:[0-9a-f]{64}( \\)?", line
+            ), line
+
+
+def test_the_sbom_is_that_of_the_locks_and_valid() -> None:
+    text = SBOM.read_text(encoding="utf-8")
+    assert text == make_sbom(), "out of date: run scripts/sbom"
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    listed = {(part["name"].lower(), part["version"]) for part in json.loads(text)["components"]}
+    assert {(name, package.version) for name, package in LOCKED.items()} <= listed
+
+
+def test_what_is_installed_has_an_accepted_licence() -> None:
+    assert list(refused_licences()) == []
+
+
+@pytest.mark.parametrize(
+    ("expression", "accepted"),
+    [
+        ("MIT", True),
+        ("GPL-3.0-only OR MIT", True),
+        ("(Apache-2.0 OR GPL-3.0-only) AND MIT", True),
+        ("Apache-2.0 WITH LLVM-exception AND MIT", True),
+        ("AGPL-3.0-only", False),
+        ("MIT AND GPL-3.0-only", False),
+        ("(Apache-2.0 OR MIT) AND GPL-3.0-only", False),
+        ("not given", False),
+        ("", False),
+    ],
+)
+def test_a_licence_is_accepted_if_all_of_one_alternative_is(expression: str, accepted: bool) -> None:
+    assert is_accepted(expression) is accepted
