@@ -1,8 +1,11 @@
 import numpy as np
+import polars as pl
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corank.core.hash_index import HashIndex
+from corank.core import hash_index
+from corank.core.hash_index import FEW, MANY, HashIndex, Keys
 
 WHOLE = st.integers(-(2**63), 2**63 - 1)
 
@@ -26,3 +29,20 @@ def test_keys_that_begin_at_one_slot() -> None:
 
 def test_of_nothing() -> None:
     assert HashIndex.build(np.empty(0, dtype=np.int64)).find(np.array([0, 7])).tolist() == [-1, -1]
+
+
+@pytest.mark.parametrize("count", [1, 1000, MANY + 1])
+def test_texts_are_found_among_few_and_many(count: int) -> None:
+    texts = [f"item-{n:09d}" for n in range(0, 2 * count, 2)]
+    keys = Keys(pl.Series(texts))
+    wanted = [texts[0], None, "", "item-000000001", texts[-1], "zzz"]
+    assert keys.find(pl.Series(wanted)).tolist() == [0, -1, -1, -1, count - 1, -1]
+    assert keys.find(pl.Series(texts[:FEW])).tolist() == list(range(min(count, FEW)))
+    assert keys.find(pl.Series(texts)).tolist() == list(range(count))
+
+
+def test_a_text_whose_hash_is_another_s_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hash_index, "MANY", 0)
+    monkeypatch.setattr(hash_index, "_hash_texts", lambda values: np.zeros(len(values), dtype=np.int64))
+    texts = ["a", "b", "c"]
+    assert Keys(pl.Series(texts)).find(pl.Series(["c", "x", None, "b", "a"])).tolist() == [2, -1, -1, 1, 0]
