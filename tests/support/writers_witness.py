@@ -52,7 +52,6 @@ class WritersWitness:
 
     targets: Targets
     watch: BundleWatch
-    fingerprints: set[str] = field(default_factory=set)
     upserted: set[int] = field(default_factory=set)
     refusals: Counter[str] = field(default_factory=Counter)
 
@@ -60,15 +59,20 @@ class WritersWitness:
         """Targets that cannot be used."""
         try:
             Funnel(Bundle.open(self.targets.bundle))
-            fingerprint = PackedDataset.open(self.targets.packed).manifest.fingerprint
-            self.fingerprints.add(fingerprint)
-            yield from self._broken_run()
+            if self._packed() not in self._packs():
+                yield "the packed data are of neither pack"
+            self._open_run()
         except (CorankError, OSError) as error:
             yield repr(error)
-        if len(self.fingerprints) > 2:
-            yield "the packed data are of neither pack"
 
-    def _broken_run(self) -> Iterator[str]:
+    def _packed(self) -> str:
+        return PackedDataset.open(self.targets.packed).manifest.fingerprint
+
+    def _packs(self) -> list[str]:
+        return [self.targets.fingerprint(variant) for variant in (0, 1)]
+
+    def _open_run(self) -> None:
+        """Raise CheckpointError unless the run is finished, can be resumed, or begins anew."""
         run = Run.open(self.targets.run)
         packed = run.packed()
         if run.finished:
@@ -76,14 +80,15 @@ class WritersWitness:
         elif run.latest.is_file():
             if load(run.latest).facts["progress"]["epoch"]:
                 load(run.best)
-        elif run.best.is_file() and not (load(run.best)):
-            yield "the run can neither be resumed nor begun"
+        elif run.best.is_file():
+            load(run.best)
 
     def lost(self, jobs: Sequence[Job]) -> Iterator[str]:
         """Acknowledged changes that are not there, and changes that came from nowhere."""
         self.upserted |= {job.number for job in jobs if job.command == "upsert" and job.acknowledged}
         yield from self._lost_bundles(jobs)
         try:
+            yield from self._lost_folders(jobs)
             yield from self._lost_items(jobs)
         except (CorankError, OSError) as error:
             yield repr(error)
@@ -101,6 +106,16 @@ class WritersWitness:
         if len(pairs) - 1 > len(told) + sum(job.killed for job in writers):
             yield f"bundle: {len(pairs) - 1} changes by {len(told)} commands"
         self.watch.states = states[-1:]
+
+    def _lost_folders(self, jobs: Sequence[Job]) -> Iterator[str]:
+        """Packed data and runs that were acknowledged, and that no process that was killed can have replaced."""
+        packs, trains = ([job for job in jobs if job.command == name] for name in ("pack", "train"))
+        told = {self._packs()[job.variant] for job in packs if job.acknowledged}
+        if told and self._packed() not in told and not any(job.killed for job in packs):
+            yield "the packed data are none that were acknowledged"
+        trained = any(job.acknowledged for job in trains) and not any(job.killed for job in trains)
+        if trained and not Run.open(self.targets.run).finished:
+            yield "a training was acknowledged, and the run is not finished"
 
     def _lost_items(self, jobs: Sequence[Job]) -> Iterator[str]:
         shutil.rmtree(self.targets.folder / "look", ignore_errors=True)

@@ -22,11 +22,13 @@ import corank.cli.console
 import corank.cli.progress
 from corank.cli.main import main
 from corank.core.errors import CorankError
+from corank.data.pack_manifest import fingerprint
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import open_store
 from corank.serving.store.fetch import fetch_bundle
 from corank.serving.store.live_version import StoreState
 from corank.serving.store.upsert import VersionChangedError, upsert
+from corank.training.config_file import read
 from corank.training.run import Run
 from tests.support.bundle_versions import NARROW, Silent, changing, first
 from tests.support.kills import CONTEXT
@@ -98,12 +100,18 @@ class Targets:
         names = ["store", "prune"] if command == "prune" else [command]
         return [*names, *map(str, given[command])]
 
+    def fingerprint(self, variant: int) -> str:
+        """The fingerprint of the packed data of a variant of `pack`."""
+        config, name, zone = self.arguments("pack", variant)[1:]
+        settings = read(Path(config), [setting.removeprefix("--set=") for setting in (name, zone)])
+        return fingerprint(settings.data, settings.declared, Path(config).parent)
+
     def start(self, command: str, variant: int, number: int) -> "Job":
         """Start a command in a process; `number` tells its output, and the item that it upserts."""
         out = self.folder / f"out-{number}"
         process = CONTEXT.Process(target=work, args=(self, command, variant, number, out))
         process.start()
-        return Job(command, number, process, out, time.monotonic())
+        return Job(command, variant, number, process, out, time.monotonic())
 
 
 @dataclass(frozen=True)
@@ -111,6 +119,7 @@ class Job:
     """A command in a process of its own."""
 
     command: str
+    variant: int
     number: int
     process: ForkServerProcess
     out: Path
