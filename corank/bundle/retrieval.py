@@ -18,7 +18,7 @@ import polars as pl
 from corank.bundle.graph_files import open_session
 from corank.bundle.item_layers import ItemLayer, LayeredItems
 from corank.core.arrays import read_array, write_array
-from corank.core.errors import BundleError
+from corank.core.errors import BundleError, ConfigError
 from corank.core.search.ann_index import (
     IndexTuning,
     RetrievalSettings,
@@ -30,8 +30,9 @@ from corank.core.search.ann_index import (
     write_index,
 )
 from corank.core.search.exact_search import AllowedRows
-from corank.core.settings import Settings
+from corank.core.settings import Settings, validate
 from corank.core.types import Floats, Longs, Mask
+from corank.core.untrusted_files import parse_json, read_regular_file
 from corank.data.dataset import PackedDataset
 from corank.data.packed_history import read_history_items, read_query_rows
 from corank.features.history import HistoryNeeds
@@ -40,6 +41,8 @@ from corank.features.operands import Operands
 from corank.features.schema import Schema
 
 FACTS, QUERIES, INDEX = "retrieval/facts.json", "retrieval/queries.npy", "retrieval/index.faiss"
+MOST_BYTES = 1 << 20
+"""Bytes of the facts, at most."""
 MANY = 256
 """Queries by which recall is measured."""
 FILTERS, FILTER_BYTES = 256, 128 << 20
@@ -72,11 +75,13 @@ class RetrievalFacts(Settings):
     @classmethod
     def read(cls, folder: Path) -> Self | None:
         """Read the facts of a bundle's content; None for one that does not retrieve. Raises BundleError."""
+        path = folder / FACTS
         try:
-            held = (folder / FACTS).read_bytes()
+            return validate(cls, parse_json(read_regular_file(folder, FACTS, MOST_BYTES)), str(path))
         except FileNotFoundError:
             return None
-        return cls.model_validate_json(held)
+        except (OSError, ValueError, ConfigError) as error:
+            raise BundleError(f"{path}: cannot be read ({error}); export the bundle again") from None
 
 
 def sample_queries(
@@ -133,11 +138,12 @@ def write_retrieval(
 
 
 def refresh_retrieval(before: Path, folder: Path, vectors: Mapping[str, Floats]) -> None:
-    """Write the same retrieval over newer vectors, if the bundle retrieves. Raises BundleError."""
+    """Write the same retrieval over newer vectors, if the bundle retrieves. Raises BundleError, DataError."""
     facts = RetrievalFacts.read(before)
     if facts is not None:
-        settings = facts.settings
-        write_retrieval(folder, settings, vectors[settings.stage], read_array(before / QUERIES))
+        found = vectors[facts.settings.stage]
+        queries = read_array(before / QUERIES, np.float32, (None, found.shape[1]))
+        write_retrieval(folder, facts.settings, found, queries)
 
 
 class Retrieval:
@@ -164,7 +170,12 @@ class Retrieval:
         facts = RetrievalFacts.read(folder)
         if facts is None:
             return None
-        vectors = items.layers[0].vectors[facts.settings.stage]
+        stage = facts.settings.stage
+        if stage not in items.layers[0].vectors:
+            raise BundleError(
+                f"{folder / FACTS}: stage '{stage}' has no item vectors; export the bundle again"
+            )
+        vectors = items.layers[0].vectors[stage]
         index = None if facts.recall.index == "flat" else read_index(folder / INDEX)
         return cls(Retriever(vectors, index, facts.recall), facts.settings, items)
 

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 import faiss
 import numpy as np
-from annotated_types import Gt, Le
+from annotated_types import Ge, Gt, Le
 from pydantic import PositiveInt
 
 from corank.core.errors import BundleError, ConfigError
@@ -71,10 +71,10 @@ class IndexTuning(Settings):
     """The effort that an index was tuned to, and what it finds."""
 
     index: Kind
-    k: int
+    k: PositiveInt
     recall: float
     """The share of the true best k that it finds, over the queries it was tuned on; of ties for the last rank any."""
-    effort: int = 0
+    effort: Annotated[int, Ge(0), Le(2**31 - 1)] = 0
     """Lists probed (ivf) or nodes held (hnsw) by a search."""
 
 
@@ -184,6 +184,21 @@ def read_index(path: Path) -> faiss.Index:
         raise BundleError(f"{path}: no index to read ({_reason(error)}); export the bundle again") from None
 
 
+def _check_index(index: faiss.Index, tuned: IndexTuning, vectors: Floats) -> None:
+    """Raise BundleError unless an index is of the kind that was tuned, and of these vectors."""
+    kind = {"ivf": faiss.IndexIVFFlat, "hnsw": faiss.IndexHNSWFlat}.get(tuned.index)
+    if kind is None or not isinstance(index, kind) or index.metric_type != faiss.METRIC_INNER_PRODUCT:
+        raise BundleError(
+            f"index of {type(index).__name__} in place of {tuned.index}; export the bundle again"
+        )
+    if (held := (index.ntotal, index.d)) != vectors.shape:
+        raise BundleError(f"index of {held} and vectors of {vectors.shape}; export the bundle again")
+    if isinstance(index, faiss.IndexIVF) and not (index.is_trained and 1 <= tuned.effort <= index.nlist):
+        raise BundleError(
+            f"index of {index.nlist:,} lists and an effort of {tuned.effort:,}; export the bundle again"
+        )
+
+
 def _reason(error: RuntimeError) -> str:
     """Return the message without the line of FAISS's source."""
     return str(error).rpartition("failed: ")[2]
@@ -199,8 +214,8 @@ class Retriever:
     """
 
     def __init__(self, vectors: Floats, index: faiss.Index | None, tuned: IndexTuning) -> None:
-        if index is not None and (held := (index.ntotal, index.d)) != vectors.shape:
-            raise BundleError(f"index of {held} and vectors of {vectors.shape}; export the bundle again")
+        if index is not None:
+            _check_index(index, tuned, vectors)
         self.vectors, self.index, self.tuned = vectors, index, tuned
 
     def search(
