@@ -58,6 +58,13 @@ class Outcome:
     slowest: float = 0.0
     """Seconds of the slowest case."""
 
+    def add(self, other: "Outcome") -> None:
+        """Add the counts of other cases."""
+        self.cases, self.accepted = self.cases + other.cases, self.accepted + other.accepted
+        self.failed, self.hung = self.failed + other.failed, self.hung + other.hung
+        self.escaped, self.slowest = self.escaped + other.escaped, max(self.slowest, other.slowest)
+        self.note(other.first)
+
     def note(self, what: str) -> None:
         """Keep the first failure."""
         self.first = self.first or what[:1500]
