@@ -13,11 +13,12 @@ from corank.bundle.item_records import ItemRecords
 from corank.bundle.items_as_of import ItemsAsOf
 from corank.bundle.manifest import BundleManifest
 from corank.core.errors import DataError
-from corank.core.time import MILLISECOND
+from corank.core.time import MILLISECOND, now_ms
 from corank.core.types import Longs, Report
 from corank.data.as_of import VersionedRows
 from corank.data.column_sources import Source
 from corank.data.log_rows import log_columns, request_columns
+from corank.data.served.unusable_rows import drop_unusable_rows
 from corank.data.tables import Table
 from corank.data.validate import check_labels, check_weight
 from corank.features.encoders import Encoders
@@ -87,15 +88,16 @@ def read_incremental_log(
     log.require([*keys, data.time, *(c for c in (data.level, data.weight) if c)])
     log.require(label.column for label in data.labels.values())
     log.check_whole(keys)
+    log = drop_unusable_rows(log, data, report, newer.until)
     first, last = _time_span(log, data)
     check_labels(log, data)
     check_weight(log, data)
     rows = _read_exposed(log, data, manifest, since)
     _check_item(log, data, rows, records)
     operands = _operand_rows(rows, data, manifest, encoders, records, newer, report)
-    return IncrementalLog(
-        data, rows, read_labels(rows, data), operands, first, last if newer.until is None else newer.until
-    )
+    # the log cannot be complete beyond now, whatever the clocks of its writers said
+    until = min(last, now_ms()) if newer.until is None else newer.until
+    return IncrementalLog(data, rows, read_labels(rows, data), operands, first, until)
 
 
 def _narrow(manifest: BundleManifest) -> DataSettings:
@@ -111,13 +113,10 @@ def _narrow(manifest: BundleManifest) -> DataSettings:
 
 
 def _time_span(log: Table, data: DataSettings) -> tuple[int, int]:
-    """Find the first and the last time of the log, ms UTC. Raises DataError if it is empty or a key is null."""
+    """Find the first and the last time of the log, ms UTC. Raises DataError if it is empty."""
     time = log.moment(data.time)
-    nulls = pl.any_horizontal(pl.col(data.user).is_null(), pl.col(data.item).is_null(), time.is_null())
-    found = log.collect(log.frame.select(time.min().alias("first"), time.max().alias("last"), nulls.any()))
-    first, last, lacking = found.row(0)
-    if lacking:
-        raise DataError("data.log: a user, an item or a time is null; every candidate needs one")
+    found = log.collect(log.frame.select(time.min().alias("first"), time.max().alias("last")))
+    first, last = found.row(0)
     if first is None:
         raise DataError("data.log: the log is empty")
     return int(first), int(last)

@@ -83,7 +83,7 @@ def pack_log(
 
 def _pack(data: DataSettings, schema: Schema, base: Path, out: Path, report: Report) -> PackedDataset:
     mark = fingerprint(data, schema, base)
-    inputs = PackSources.open(data, schema, base)
+    inputs = PackSources.open(data, schema, base, report)
     summary = inputs.summary
     report(f"log: {summary.rows:,} candidates, {format_time(summary.first)} to {format_time(summary.last)}")
     with _disk_errors(out, inputs), atomic_folder(out, replace=True) as folder:

@@ -8,9 +8,11 @@ import polars as pl
 
 from corank.core.errors import DataError
 from corank.core.time import floor_times
+from corank.core.types import Report
 from corank.data.as_of import VersionedRows
 from corank.data.column_sources import Source, feature_columns, find_sources, find_value_sources
 from corank.data.log_rows import log_columns
+from corank.data.served.unusable_rows import SERVED_ID, drop_unusable_rows
 from corank.data.tables import Table
 from corank.data.validate import LogSummary
 from corank.features.log_schema import DataSettings
@@ -38,13 +40,26 @@ class PackSources:
     summary: LogSummary
 
     @classmethod
-    def open(cls, data: DataSettings, schema: Schema, base: Path) -> Self:
-        """Open and check the tables of a config, whose paths are relative to `base`. Raises DataError, ConfigError."""
+    def open(cls, data: DataSettings, schema: Schema, base: Path, report: Report = lambda line: None) -> Self:
+        """Open and check the tables of a config.
+
+        Args:
+            data: the settings of the tables.
+            schema: the features.
+            base: the folder that the tables' paths are relative to.
+            report: receives how many rows of a log of served requests are dropped.
+
+        Raises DataError, ConfigError.
+        """
         log = Table.scan("log", data.log, base)
         items, users, truth = (
             Table.scan(name, source, base) if source else None
             for name, source in (("items", data.items), ("users", data.users), ("truth", data.truth))
         )
+        if SERVED_ID in log.types:
+            log.require([*data.request, data.user, data.item, data.time])
+            known = items.distinct(data.item) if items is not None else None
+            log = drop_unusable_rows(log, data, report, items=known)
         sources = find_sources(schema, data, log, items, users)
         summary = LogSummary.read(log, data, feature_columns(schema, sources, "log"))
         value_sources = find_value_sources(data, log, items)
