@@ -62,7 +62,6 @@ def run_service(settings: ServeSettings, report: Report) -> None:
         AuditLog(settings.audit)
         if settings.tokens is not None:
             read_tokens(settings.tokens)
-        report(describe_trust(settings))
         if settings.workers == 1:
             serve_worker(settings, listener, report)
             return
@@ -78,6 +77,7 @@ def run_service(settings: ServeSettings, report: Report) -> None:
                 report,
                 lambda pid: mark_process_dead(pid, metrics),  # type: ignore[no-untyped-call]
             )
+            report(describe_trust(settings))
             report(describe_address(settings, listener))
             supervisor.run(listener)
 
@@ -148,6 +148,7 @@ def serve_worker(
     drain = settings.drain
     service = create_service(settings, report, drain)
     if on_alive is None:
+        report(describe_trust(settings))
         report(describe_address(settings, listener))
     config = uvicorn.Config(
         service.app(),
