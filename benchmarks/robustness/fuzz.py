@@ -1,72 +1,47 @@
-"""Hostile input to a running `corank serve`: no 5xx, no hang, no growth of memory.
+"""Hostile input: requests to a running `corank serve`, bundles and stores, served logs, configs.
 
-There are two sources of requests: schemathesis, which makes them from the OpenAPI document, and mutations of a valid
-request: of its values, its fields and its bytes. Every response must come within seconds and be one that the document
-allows.
+Nothing may end in a traceback, a crash, a 5xx or a hang, touch a file of others, or make memory grow. `--only` names
+the parts to run; `--cases` is the number of cases of each.
 """
 
 import argparse
-import tempfile
-from pathlib import Path
+from collections.abc import Callable
 
-import httpx2
-from rich.console import Console
-
-import corank
 from benchmarks import harness
-from corank.analysis.logged_request import logged_request
-from corank.datasets.simulate import simulate_world
-from corank.training.config_file import read
-from corank.training.run import Run
-from corank.training.train import SilentWatcher
-from tests.support.hostile_input import call_operations, post_mutations
-from tests.support.service import running_service
+from benchmarks.robustness.fuzz_bundles import fuzz_bundles
+from benchmarks.robustness.fuzz_configs import fuzz_configs
+from benchmarks.robustness.fuzz_http import fuzz_http
+from benchmarks.robustness.fuzz_served_logs import fuzz_served_logs
+
+PARTS: dict[str, tuple[Callable[[int, int], dict[str, float]], int, int]] = {
+    "http": (fuzz_http, 12_000, 10_000),
+    "bundles": (fuzz_bundles, 20_000, 20_000),
+    "logs": (fuzz_served_logs, 5_000, 5_000),
+    "configs": (fuzz_configs, 5_000, 5_000),
+}
+"""By name the function, which takes cases and a seed; the cases of a full run; and how many of them must be counted."""
+NONE = ("failed", "hung", "escaped")
+"""Figures that must be 0."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cases", type=int, default=12_000)
+    parser.add_argument("--only", choices=PARTS, action="append", help="a part to run; all unless given")
+    parser.add_argument("--cases", type=int, help="cases of each part")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    say = Console(stderr=True).print
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        simulate_world(folder / "world", "medium", 0, 400)
-        config = folder / "world" / "config.yaml"
-        run, _ = corank.train(config, SilentWatcher(), ["train.epochs=1"], folder=folder / "run")
-        corank.export(folder / "run", folder / "bundle")
-        corank.publish(folder / "bundle", f"lmdb:{folder / 'store'}")
-        valid = logged_request(Run.open(folder / "run"), "test", 0)
-        valid["candidates"] = valid["candidates"][:20]
-        item = {"items": [{"id": 7, "brand": "brand_001", "price": 3.5, "tags": ["tag_001"]}]}
-        assert read(config) and run
-        with running_service(f"lmdb:{folder / 'store'}", folder / "cache") as (url, process):
-            each = arguments.cases // 4
-            parts = {"warm": post_mutations(url, "/rank", valid, each // 4, arguments.seed)}
-            before = process.memory_info().rss
-            parts["rank"] = post_mutations(url, "/rank", valid, 2 * each, arguments.seed + 1)
-            parts["items"] = post_mutations(url, "/items", item, each, arguments.seed + 2)
-            parts["document"] = call_operations(url, each // 7)
-            after = process.memory_info().rss
-            alive = httpx2.post(f"{url}/rank", json=valid).status_code == 200
-    for part, result in parts.items():
-        say(f"{part}: {result.cases:,} cases, {result.failed} failed {result.first}", markup=False)
-    figures: dict[str, float] = {
-        "cases": sum(result.cases for result in parts.values()),
-        "failed": sum(result.failed for result in parts.values()),
-        "hung": sum(result.hung for result in parts.values()),
-        "slowest_s": max(result.slowest for result in parts.values()),
-        "alive": float(alive),
-        "rss_start_mib": before / 2**20,
-        "rss_end_mib": after / 2**20,
-    }
-    aims: dict[str, tuple[str, float]] = {
-        "cases": (">=", 10_000),
-        "failed": ("<=", 0),
-        "hung": ("<=", 0),
-        "rss_end_mib": ("<=", before / 2**20 * 1.1),
-    }
+    figures: dict[str, float] = {}
+    aims: dict[str, tuple[str, float]] = {}
+    for name in arguments.only or PARTS:
+        run, cases, least = PARTS[name]
+        found = run(arguments.cases or cases, arguments.seed)
+        figures |= {f"{name}.{key}": value for key, value in found.items()}
+        if "cases" in found:
+            aims[f"{name}.cases"] = (">=", least)
+        aims |= {f"{name}.{key}": ("<=", 0) for key in NONE if key in found}
+        if "rss_end_mib" in found:
+            aims[f"{name}.rss_end_mib"] = ("<=", found["rss_start_mib"] * 1.1)
     harness.report("fuzz", figures, aims, arguments.json)
 
 
