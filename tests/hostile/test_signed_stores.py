@@ -17,7 +17,7 @@ from corank.serving.http.follower import Follower
 from corank.serving.http.serve_settings import ServeSettings
 from corank.serving.http.server import describe_trust
 from corank.serving.http.source import StoreSource
-from corank.serving.store.base import Store, open_store
+from corank.serving.store.base import Store
 from corank.serving.store.fetch import fetch_bundle
 from corank.serving.store.live_statement import LiveStatement
 from corank.serving.store.live_version import StoreState
