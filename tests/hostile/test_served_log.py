@@ -162,6 +162,7 @@ BAD: dict[str, dict[str, Any]] = {
     "column 'user_2': expected text; received 3": {"user": {"id": 1, "user_2": 3}},
     "column 'cross_1': expected": {"candidates": [{"id": 3, "bid": 1, "cross_1": 7}]},
     "column 'bid': 1e+39 is too large": {"candidates": [{"id": 3, "bid": 1e39}]},
+    "column 'user_0': 1e+308 is too large": {"user": {"id": 1, "user_0": -1e308}},
     "time: ": {"time": 253402300800000},
     "no candidate is known": {"candidates": []},
 }

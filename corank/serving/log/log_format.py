@@ -20,7 +20,7 @@ SERVED, REQUEST = "served_id", "served_request"
 ITEMS_ID = "items_id"
 VERSION = ("model_version", "items_seq", ITEMS_ID)
 LARGEST = float(np.finfo(np.float32).max)
-"""Training reads values as 32-bit floats."""
+"""Training reads values as 32-bit floats, and mean and deviation of larger numbers are infinite."""
 
 
 class UnfitValueError(CorankError):
@@ -34,8 +34,6 @@ class LogColumn:
     type: pa.DataType
     convert: Callable[[Any], Any] | None = None
     """Writes a request's value as tables write it; None if both are the same."""
-    bounded: bool = False
-    """Whether numbers must fit into 32-bit floats."""
 
     def to_array(self, name: str, values: list[Any]) -> pa.Array:
         """Convert values of requests. Raises UnfitValueError, which names the column and the value."""
@@ -54,8 +52,7 @@ class LogColumn:
     def _check_numbers(self, name: str, array: pa.Array) -> None:
         numbers: Doubles = np.abs(array.to_numpy(zero_copy_only=False).astype(np.float64))
         # a null is NaN here
-        limit = LARGEST if self.bounded else np.finfo(np.float64).max
-        if len(numbers) and np.nanmax(numbers, initial=0) > limit:
+        if len(numbers) and np.nanmax(numbers, initial=0) > LARGEST:
             raise UnfitValueError(f"column '{name}': {np.nanmax(numbers)} is too large")
 
 
@@ -120,7 +117,7 @@ class LogFormat:
         data = manifest.data
         request = _feature_columns(encoders, "query")
         request[data.user] = _user_column(manifest, request.get(data.user))
-        values = {name: LogColumn(pa.float64(), bounded=True) for name in manifest.request_columns.values}
+        values = {name: LogColumn(pa.float64()) for name in manifest.request_columns.values}
         candidate = _feature_columns(encoders, "cross") | values
         generated = [name for name in data.request if name not in request and name != data.time]
         stages, level = [stage.name for stage in manifest.stages], data.level or "level"

@@ -1,0 +1,75 @@
+"""Rows that no training can use are dropped and counted; a log that has too many of them is refused."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from corank.core.errors import DataError
+from corank.core.time import now_ms
+from corank.data.served.unusable_rows import drop_unusable_rows
+from corank.data.tables import Table
+from corank.features.log_schema import DataSettings
+from tests.support.shared import derived
+
+NOW, YEAR_9999 = now_ms(), 253_402_300_799_000
+
+
+def settings() -> DataSettings:
+    return derived().config.data.model_copy(
+        update={"request": ["request"], "user": "user", "item": "item", "time": "time"}
+    )
+
+
+def log(folder: Path, served: bool, **odd: Sequence[object]) -> Table:
+    """A log of 30 good rows and some odd ones, of which some columns are given."""
+    count = len(next(iter(odd.values()), []))
+    good = {"request": "r", "user": 1, "item": 2, "time": NOW - 1000}
+    columns = {name: [value] * 30 + list(odd.get(name, [value] * count)) for name, value in good.items()}
+    frame = pl.DataFrame(columns, strict=False)
+    if served:
+        frame = frame.with_columns(served_id=pl.lit("a"))
+    frame.write_parquet(folder / "log.parquet")
+    return Table.scan("log", "log.parquet", folder)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "reason"),
+    [
+        ("time", YEAR_9999, "the time is after "),
+        ("time", 2**63 - 1, "the time is after "),
+        ("time", NOW + 3_600_000, "the time is after "),
+        ("time", None, "a user, an item or a time is null"),
+        ("item", None, "a user, an item or a time is null"),
+        ("request", None, "a user, an item or a time is null"),
+        ("user", None, "no user"),
+    ],
+)
+def test_a_few_odd_rows_are_dropped_and_counted(
+    tmp_path: Path, column: str, value: object, reason: str
+) -> None:
+    told: list[str] = []
+    table = drop_unusable_rows(log(tmp_path, False, **{column: [value] * 2}), settings(), told.append)
+    assert table.collect(table.frame)[column].null_count() == 0 and len(table.collect(table.frame)) == 30
+    assert len(told) == 1 and told[0].startswith(f"log: 2 of 32 rows dropped: {reason}")
+    with pytest.raises(DataError, match=r"\(10 of 40 rows; at most a tenth may be dropped\)"):
+        drop_unusable_rows(log(tmp_path, False, **{column: [value] * 10}), settings(), told.append)
+
+
+def test_requests_without_a_user_and_items_without_a_row_cost_no_served_log(tmp_path: Path) -> None:
+    """Any client may send as many as it likes."""
+    table = log(tmp_path, True, user=[None] * 20 + [1] * 20, item=[2] * 20 + [99] * 20)
+    told: list[str] = []
+    kept = drop_unusable_rows(table, settings(), told.append, items=pl.Series([1, 2]))
+    assert len(kept.collect(kept.frame)) == 30
+    assert [line.partition("dropped: ")[2] for line in told] == [
+        "no user",
+        "the item has no row in data.items",
+    ]
+
+
+def test_a_log_is_as_late_as_it_is_said_to_be(tmp_path: Path) -> None:
+    """Of a simulated world, whose days are yet to come."""
+    table = log(tmp_path, False, time=[NOW + 3_600_000])
+    assert drop_unusable_rows(table, settings(), print, until=NOW + 7_200_000) is table
