@@ -15,6 +15,7 @@ import pytest
 from corank.bundle.bundle import Bundle, measure_parts
 from corank.bundle.checks.onnx_wire import refuse_references
 from corank.bundle.manifest import digest
+from corank.bundle.retrieval import RetrievalFacts
 from corank.core.arrays import write_array, write_frame
 from corank.core.errors import BundleError, StoreError
 from corank.serving.funnel.funnel import Funnel
@@ -206,6 +207,14 @@ def test_a_part_that_does_not_fit_is_refused_when_it_is_opened(
 def test_facts_of_a_stage_that_cannot_be_are_refused(bundle: Path, change: dict[str, Any]) -> None:
     edit_manifest(bundle, lambda plain: plain["stages"][0].update(change))
     assert "stages.0" in refusal(bundle)
+
+
+@pytest.mark.parametrize("text", ["garbage", "[" * 100_000, "[]", '{"settings": {}}', '{"recall": NaN}'])
+def test_retrieval_facts_of_garbage_are_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "retrieval").mkdir()
+    (tmp_path / "retrieval" / "facts.json").write_text(text)
+    with pytest.raises(BundleError, match=r"retrieval/facts.json: cannot be read"):
+        RetrievalFacts.read(tmp_path)
 
 
 def external(model: Any) -> Any:
