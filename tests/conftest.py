@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from corank.training.run import Run
 from tests.support import shared
 
 torch.set_num_threads(1)
+settings.register_profile("corank", deadline=None)  # a loaded machine may be slow at any example
+settings.load_profile("corank")
 # every export builds the table of ONNX operators anew, a third of its time
 ONNXRegistry.from_torchlib = staticmethod(cache(ONNXRegistry.from_torchlib))  # type: ignore[method-assign]
 

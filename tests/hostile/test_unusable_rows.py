@@ -45,6 +45,7 @@ def log(folder: Path, served: bool, **odd: Sequence[object]) -> Table:
         ("request", None, "a user, an item or a time is null"),
         ("user", None, "no user"),
     ],
+    ids=str.split("year-9999 largest late no-time no-item no-request no-user"),
 )
 def test_a_few_odd_rows_are_dropped_and_counted(
     tmp_path: Path, column: str, value: object, reason: str
