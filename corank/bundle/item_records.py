@@ -19,6 +19,7 @@ from corank.bundle.checks.content_checks import (
     check_ragged,
 )
 from corank.core.arrays import read_array, read_identifiers, read_rows, write_array, write_frame, write_rows
+from corank.core.errors import DataError
 from corank.core.hash_index import Keys
 from corank.core.ragged import Rows
 from corank.core.time import NEVER
@@ -77,7 +78,7 @@ class ItemRecords:
             Keys(frame[key]),
             assemble_rows(schema.row_features("item"), found, len(frame)),
             operands,
-            {name: to_numbers(column(name), name).astype(np.float32) for name in columns},
+            {name: _to_floats(column(name), name) for name in columns},
         )
 
     def refresh_derived(self, encoders: Encoders, priors: PriorSnapshots) -> Self:
@@ -171,3 +172,12 @@ class ItemRecords:
             check_finite(numbers, f"{where}/operands/number{n}.npy", or_nan=True)
         for name, column in self.columns.items():
             check_form(column, np.float32, (count,), f"{where}/column.{name}.npy")
+
+
+def _to_floats(values: pl.Series, name: str) -> Floats:
+    """Read values as float32, NaN for null: (N,). Raises DataError for what is no such number."""
+    numbers = to_numbers(values, name)
+    largest = np.nanmax(np.abs(numbers), initial=0)
+    if largest > np.finfo(np.float32).max:
+        raise DataError(f"column '{name}': {largest:g} is too large for a 32-bit float")
+    return numbers.astype(np.float32)

@@ -12,6 +12,9 @@ from corank.bundle.bundle import Bundle
 from corank.core.errors import StoreError
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.http.follower import Follower
+from corank.serving.http.process.draining import Drain
+from corank.serving.http.prometheus import ServiceMetrics
+from corank.serving.http.service_status import ServiceStatus
 from corank.serving.http.source import StoreSource
 from corank.serving.log.replay import store_funnels
 from corank.serving.store.base import Store
@@ -63,6 +66,9 @@ def test_a_change_of_the_same_number_is_not_the_same_change(store: Store, tmp_pa
     said: list[str] = []
     follower = Follower(StoreSource(store, tmp_path / "cache"), report=said.append)
     served = follower.funnel.manifest
+    status = ServiceStatus(follower, Drain(), None)
+    metrics = ServiceMetrics(status)
+    assert b"corank_resynchronised_total 0.0" in metrics.expose()[0]
     cut_back(store, before)
     upsert(store, version, base, [item(3, 92, worth=3.0)])
     follower.refresh()
@@ -70,7 +76,9 @@ def test_a_change_of_the_same_number_is_not_the_same_change(store: Store, tmp_pa
     now = follower.funnel.manifest
     assert (now.items_seq, served.items_seq) == (3, 3) and now.items_id != served.items_id
     assert said == ["the store had lost changes that were served: all of it was read anew"]
-    assert follower.source.resynchronised == 1
+    assert follower.source.resynchronised == status.describe()["resynchronised"] == 1
+    for _ in range(2):  # it is counted once
+        assert b"corank_resynchronised_total 1.0" in metrics.expose()[0]
     # an answer of before the loss is not taken for one of after it
     find = store_funnels(store, tmp_path / "again")
     assert find(now.model_version, 3, served.items_id) is None

@@ -23,4 +23,8 @@ def test_what_hostile_requests_leave_in_the_log_can_be_learnt_from(tmp_path: Pat
     shutil.copytree(case.base / "bundle", tmp_path / "bundle")
     packed = learn_from(case, tmp_path / "labelled.parquet", tmp_path / "bundle", tmp_path / "packed")
     assert 0 < packed <= rows
+    # the same users and times come again and again
+    key = [case.config.data.user, case.config.data.time]
+    fewer = learn_from(case, tmp_path / "labelled.parquet", tmp_path / "bundle", tmp_path / "by_time", key)
+    assert 0 < fewer < packed
     assert max(Bundle.open(tmp_path / "bundle").manifest.priors.values()) <= now_ms()

@@ -70,6 +70,36 @@ def test_requests_without_a_user_and_items_without_a_row_cost_no_served_log(tmp_
     ]
 
 
+def test_served_requests_that_share_their_key_cost_no_log(tmp_path: Path) -> None:
+    """A client may send a user and a time twice, with other columns; the first is kept, whatever the order of rows."""
+    frame = pl.DataFrame(
+        {
+            "user": [1, 1, 1, 2, 1, 2],
+            "item": [1, 2, 1, 1, 3, 1],
+            "time": [NOW, NOW, NOW, NOW, NOW, NOW - 1],
+            "served_id": ["b", "b", "a", "c", "a", "d"],
+            "user_0": [1.0, 1.0, 2.0, 1.0, 2.0, 1.0],
+        }
+    )
+    frame.write_parquet(tmp_path / "log.parquet")
+    table, told = Table.scan("log", "log.parquet", tmp_path), list[str]()
+    keyed = settings().model_copy(update={"request": ["user", "time"]})
+    kept = drop_unusable_rows(table, keyed, told.append)
+    assert kept.collect(kept.frame).equals(frame[2:])
+    assert told == [
+        "log: 2 rows dropped: another request has the same user, time (1 keys; the first request of each is kept)"
+    ]
+    by_user = drop_unusable_rows(table, settings().model_copy(update={"request": ["user"]}), told.append)
+    assert by_user.collect(by_user.frame)["served_id"].to_list() == ["a", "a", "d"]  # d came before c
+
+
+def test_served_requests_without_a_part_of_their_key_cost_no_log(tmp_path: Path) -> None:
+    told: list[str] = []
+    table = drop_unusable_rows(log(tmp_path, True, request=[None] * 20), settings(), told.append)
+    assert len(table.collect(table.frame)) == 30
+    assert told == ["log: 20 of 50 rows dropped: a part of data.request is null"]
+
+
 def test_a_log_is_as_late_as_it_is_said_to_be(tmp_path: Path) -> None:
     """Of a simulated world, whose days are yet to come."""
     table = log(tmp_path, False, time=[NOW + 3_600_000])

@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,9 +103,14 @@ def add_labels(case: Case, files: list[Path], out: Path, seed: int = 0) -> int:
     return len(rows)
 
 
-def learn_from(case: Case, labelled: Path, bundle: Path, packed: Path) -> int:
-    """Refresh a bundle from a labelled log and pack it. Returns the packed candidates. Raises CorankError."""
+def learn_from(case: Case, labelled: Path, bundle: Path, packed: Path, key: Sequence[str] = ()) -> int:
+    """Refresh a bundle from a labelled log and pack it, by another request key if one is given.
+
+    Returns the packed candidates. Raises CorankError.
+    """
     corank.refresh(bundle, str(labelled))
-    data = case.config.data.model_copy(update={"log": str(labelled)})
+    data = case.config.data.model_copy(
+        update={"log": str(labelled), "request": [*key] or case.config.data.request}
+    )
     found = pack_log(data, case.config.declared, case.base, packed)
     return sum(found.manifest.levels.values())

@@ -2,7 +2,7 @@
 
 A row lacks its user, item, time or a part of its request key, or its time lies in the future, which would close periods
 that are not over. Anything may stand in a log of served requests (`corank serve --log`), so its rows are dropped where
-another log is refused.
+another log is refused. Two of its requests may share their key, since clients write that, too: one of them is kept.
 """
 
 from dataclasses import replace
@@ -22,6 +22,9 @@ AHEAD = timedelta(minutes=5)
 """How far clocks may be ahead of this machine's."""
 MOST = 0.1
 """A larger share of the rows is no accident: the log is refused."""
+NO_KEY = "a part of data.request is null"
+_FIRST, _COUNT = "@first", "@count"
+"""The served request that is kept of a request key; how many have it."""
 
 
 def drop_unusable_rows(
@@ -36,14 +39,18 @@ def drop_unusable_rows(
         until: the time until which the log is complete, ms UTC, if that is known; it may lie in the future.
         items: the ids of all items, if rows of other items cannot be used.
 
-    Raises DataError if more than a tenth of the rows cannot be used, not counting requests without a user in a log of
-    served requests, and items that are not in `items`.
+    Raises DataError if more than a tenth of the rows cannot be used. In a log of served requests any number may lack
+    their user or a part of their key, share their key with another request, or be of items that are not in `items`.
     """
+    served = SERVED_ID in log.types
     latest = max(now_ms(), until or 0) + AHEAD // MILLISECOND
     time, kept = log.moment(data.time), pl.lit(True)
     keys = [key for key in dict.fromkeys([*data.request, data.item]) if key != data.user]
-    reasons = {
-        "no user": pl.col(data.user).is_null(),
+    reasons = {"no user": pl.col(data.user).is_null()}
+    if served:
+        parts = [pl.col(key).is_null() for key in keys if key not in (data.item, data.time)]
+        reasons[NO_KEY] = pl.any_horizontal(pl.lit(False), *parts)
+    reasons |= {
         "a user, an item or a time is null; every candidate needs one": time.is_null()
         | pl.any_horizontal(pl.col(key).is_null() for key in keys),
         f"the time is after {format_time(latest)}": (time > latest).fill_null(False),
@@ -56,7 +63,7 @@ def drop_unusable_rows(
         kept = kept & ~bad.fill_null(False)
     found = log.collect(log.frame.select(pl.len().alias("rows"), *(n.alias(r) for r, n in counted.items())))
     rows, *counts = found.row(0)
-    free = {"no user", "the item has no row in data.items"} if SERVED_ID in log.types else set()
+    free = {"no user", NO_KEY, "the item has no row in data.items"} if served else set()
     for reason, count in zip(counted, counts, strict=True):
         if reason not in free and count > MOST * rows:
             said = (
@@ -67,4 +74,25 @@ def drop_unusable_rows(
             raise DataError(f"data.log: {said} ({count:,} of {rows:,} rows; at most a tenth may be dropped)")
         if count:
             report(f"log: {count:,} of {rows:,} rows dropped: {reason}")
-    return replace(log, frame=log.frame.filter(kept)) if sum(counts) else log
+    log = replace(log, frame=log.frame.filter(kept)) if sum(counts) else log
+    return _tell_apart(log, data, report) if served else log
+
+
+def _tell_apart(log: Table, data: DataSettings, report: Report) -> Table:
+    """Drop all but the first of the served requests that share a request key, and report how many rows that are."""
+    keys = [*dict.fromkeys(data.request)]
+    if SERVED_ID in keys:
+        return log
+    first = pl.col(SERVED_ID).sort_by(data.time, SERVED_ID, nulls_last=True).first()
+    of_key = log.frame.group_by(keys).agg(first.alias(_FIRST), pl.col(SERVED_ID).n_unique().alias(_COUNT))
+    shared = log.collect(of_key.filter(pl.col(_COUNT) > 1).drop(_COUNT))
+    if not len(shared):
+        return log
+    frame = log.frame.join(shared.lazy(), on=keys, how="left", maintain_order="left")
+    other = pl.col(_FIRST).is_not_null() & pl.col(SERVED_ID).ne_missing(pl.col(_FIRST))
+    rows = log.collect(frame.select(other.sum())).item()
+    report(
+        f"log: {rows:,} rows dropped: another request has the same {', '.join(keys)} "
+        f"({len(shared):,} keys; the first request of each is kept)"
+    )
+    return replace(log, frame=frame.filter(~other).drop(_FIRST))

@@ -236,14 +236,17 @@ def as_int64(values: list[Any]) -> Longs | None:
 
 def to_series(name: str, values: list[Any], where: str) -> pl.Series:
     """Convert JSON values to a column. Raises RequestError, which names `where`, for values of mixed types."""
-    if float in set(map(type, values)):
-        # some JSON writers drop the .0 of whole floats: one float makes all numbers floats
-        values = [float(value) if type(value) is int else value for value in values]
     try:
-        return pl.Series(name, values)
-    except (TypeError, pl.exceptions.PolarsError, OverflowError) as error:
+        if float in set(map(type, values)):
+            # some JSON writers drop the .0 of whole floats: one float makes all numbers floats
+            values = [float(value) if type(value) is int else value for value in values]
+        column = pl.Series(name, values)
+    except (TypeError, pl.exceptions.PolarsError, OverflowError, UnicodeEncodeError) as error:
         reason = str(error).splitlines()[0]
         raise RequestError(f"{where}: '{name}' mixes types or is out of range: {reason}") from None
+    if isinstance(column.dtype, pl.List) and column.dtype.inner == pl.Int128:  # Arrow has no such numbers
+        raise RequestError(f"{where}: '{name}' is out of range: {values!r:.100}")
+    return column
 
 
 def refuse_unknown_column(where: str, column: str, known: Collection[str]) -> NoReturn:

@@ -101,13 +101,13 @@ class ServiceMetrics:
             registry=registry,
         )
         self._logged = {name: Counter(f"corank_log_{name}", text, registry=registry) for name, text in LOG}
-        self._make_gauges(registry)
+        self._make_status_metrics(registry)
         # cached, since finding a label takes as long as counting
         self._seconds_of, self._cut_by = cache(self._stage_seconds.labels), cache(self._cut.labels)
         self._reported: str | None = None
         self.update_gauges()
 
-    def _make_gauges(self, registry: CollectorRegistry) -> None:
+    def _make_status_metrics(self, registry: CollectorRegistry) -> None:
         self._version = Gauge(
             "corank_version",
             "1 for the live version",
@@ -119,6 +119,12 @@ class ServiceMetrics:
             name: Gauge(f"corank_{name}", text, multiprocess_mode=worst, registry=registry)
             for name, (text, worst) in GAUGES.items()
         }
+        self._resynchronised = Counter(
+            "corank_resynchronised",
+            "Times that a worker read all anew, since the store had lost changes that were served",
+            registry=registry,
+        )
+        self._resynchronised_before = 0
 
     def observe(self, result: RankingResult, seconds: float) -> None:
         """Count a request that was ranked; `seconds` is the time from arrival to answer."""
@@ -171,7 +177,7 @@ class ServiceMetrics:
         return generate_latest(registry), CONTENT_TYPE_LATEST
 
     def update_gauges(self) -> None:
-        """Set the gauges as of now: every second, whether requests come or not, since any worker may expose them."""
+        """Set gauges by the status: every second, whether requests come or not, since any worker may expose them."""
         status, manifest = self._status, self._status.follower.funnel.manifest
         if manifest.model_version != self._reported:
             if self._reported is not None:
@@ -188,3 +194,6 @@ class ServiceMetrics:
         }
         for name, value in values.items():
             self._gauges[name].set(value)
+        resynchronised = status.follower.source.resynchronised
+        self._resynchronised.inc(resynchronised - self._resynchronised_before)
+        self._resynchronised_before = resynchronised

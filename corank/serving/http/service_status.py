@@ -48,5 +48,6 @@ class ServiceStatus:
             "served_seq": follower.funnel.manifest.items_seq,
             "known_seq": follower.source.known_seq,
             "behind_seconds": round(self.behind_seconds, 3),
+            "resynchronised": follower.source.resynchronised,
             "users_looked_up": self.users is not None and not self.users_away,
         }

@@ -27,7 +27,7 @@ from corank.serving.store.changes.journal import follows, read_journal
 from corank.serving.store.go_live import changed_records
 from corank.serving.store.live_version import StoreState
 from corank.serving.store.publish import BLOCK
-from corank.serving.store.record_codec import RecordFormat, to_keys
+from corank.serving.store.record_codec import RecordFormat, to_ids, to_keys
 from corank.serving.store.version_parts import (
     ITEM_KEYS,
     DamagedError,
@@ -184,7 +184,7 @@ def load_latest(store: Store, version: str, funnel: Funnel) -> Funnel:
                 "publish it again"
             )
         # a record may be newer than the state that was read: later changes are applied once more
-        found = _catch_up(store, version, bare.with_changes(*position, _decode_changes(bare, records)))
+        found = _catch_up(store, version, _apply(bare, *position, records))
         if found is not None:
             return found
     raise StoreError(f"{store.address}: {version} changes faster than it can be read")
@@ -215,7 +215,7 @@ def restore(store: Store, version: str, funnel: Funnel, seq: int) -> Funnel:
             raise StoreError(f"{store.address}: the journal has no change {last + 1:,}")
         records |= changed_records(funnel, version, change)
         last, id_ = number, change.id
-    return funnel.with_changes(seq, id_, _decode_changes(funnel, records))
+    return _apply(funnel, seq, id_, records)
 
 
 def catch_up(store: Store, version: str, funnel: Funnel) -> Funnel:
@@ -240,7 +240,7 @@ def _catch_up(store: Store, version: str, funnel: Funnel) -> Funnel | None:
     if seq == until:
         return funnel
     records = {key: record for _, change in changes for key, record in change.records}
-    return funnel.with_changes(until, last, _decode_changes(funnel, records))
+    return _apply(funnel, until, last, records)
 
 
 def holds_change(store: Store, state: StoreState, seq: int, id_: str) -> bool:
@@ -251,6 +251,20 @@ def holds_change(store: Store, state: StoreState, seq: int, id_: str) -> bool:
     if seq >= state.seq:
         return (seq, id_) == (state.seq, state.id)
     return all((change.before or "") == id_ for _, change in read_journal(store, seq, seq + 1))
+
+
+def _apply(funnel: Funnel, seq: int, id_: str, records: Mapping[bytes, bytes]) -> Funnel:
+    """Apply changed items to a funnel, as of a change. Raises StoreError, which names an item that does not fit."""
+    layer = _decode_changes(funnel, records)
+    try:
+        return funnel.with_changes(seq, id_, layer)
+    except StoreError as error:
+        if len(records) == 1:
+            raise StoreError(f"item {to_ids(records)[0]!r}: {error}") from None
+        keys = sorted(records)
+        for some in (keys[: len(keys) // 2], keys[len(keys) // 2 :]):
+            _apply(funnel, seq, id_, {key: records[key] for key in some})
+        raise
 
 
 def _decode_changes(funnel: Funnel, records: Mapping[bytes, bytes]) -> ItemLayer | None:
