@@ -1,14 +1,20 @@
 """A number far outside of what training saw is clipped to it, offline as online, and counted."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pytest
 
+from corank.data.pack import pack_log
 from corank.features.scale import Scale, Scaling
 from corank.features.training_values import TrainingValues
 from corank.serving.funnel.request import Request
+from corank.serving.log.log_format import LogColumn
+from corank.serving.log.request_log import RequestLog
+from tests.support.served_logs import add_labels
 from tests.support.shared import derived
 
 SEEN = pl.Series([-3.0, 0.5, 7.0, None])
@@ -48,3 +54,38 @@ def test_a_request_with_a_far_number_scores_as_with_the_nearest_and_is_counted()
     changed = request | {"user": request["user"] | {"user_0": 1e308}}
     encoded = funnel.request_encoder.encode(Request.parse(changed))
     assert encoded.clipped["user.user_0"] == 1
+
+
+def test_the_log_has_numbers_near_the_range_as_they_are_and_far_ones_as_the_model_saw_them() -> None:
+    column = LogColumn(pa.float64(), limits=(-1.0, 3.0))
+    given = [None, -1e30, -5.1, -4.9, 0.0, 6.9, 7.1, 1e30]
+    assert column.to_array("x", given).to_pylist() == [None, -1.0, -1.0, -4.9, 0.0, 6.9, 3.0, 3.0]
+    constant = LogColumn(pa.float64(), limits=(0.0, 0.0))
+    assert constant.to_array("x", [-1.0, 1.0, 1.1]).to_pylist() == [-1.0, 1.0, 0.0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("far", [1e30, -1e30])
+def test_one_hostile_request_does_not_move_the_next_scale(tmp_path: Path, far: float) -> None:
+    case = derived()
+    requests = [case.request("train", n) for n in range(sum(map(len, case.packed.splits["train"])))]
+
+    def next_scale(name: str, *hostile: dict[str, Any]) -> Scale:
+        """What the next training fits to a log of the requests and of hostile ones."""
+        log = RequestLog(tmp_path / name)
+        later = [case.request(split, 0) for split in ("valid", "test")]
+        for request in [*requests * (600 // len(requests)), *later, *hostile]:
+            log.add(case.funnel, case.funnel.run(Request.parse(request)))
+        labelled = tmp_path / f"{name}.parquet"
+        add_labels(case, log.flush(complete=True), labelled)
+        data = case.config.data.model_copy(update={"log": str(labelled)})
+        packed = pack_log(data, case.config.declared, case.base, tmp_path / f"packed-{name}")
+        scale = packed.encoders.fitted["context_1"]
+        assert isinstance(scale, Scale) and scale.form == "standard"
+        return scale
+
+    odd = requests[0] | {"context": requests[0]["context"] | {"context_1": far}}
+    before, after = next_scale("before"), next_scale("after", odd)
+    assert after.mean == pytest.approx(before.mean, abs=0.01 * before.std)
+    assert after.std == pytest.approx(before.std, rel=0.01)
+    assert after.limits == before.limits

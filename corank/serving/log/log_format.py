@@ -7,6 +7,7 @@ from typing import Any, Self
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from corank.bundle.manifest import BundleManifest
 from corank.core.errors import CorankError
@@ -21,6 +22,8 @@ ITEMS_ID = "items_id"
 VERSION = ("model_version", "items_seq", ITEMS_ID)
 LARGEST = float(np.finfo(np.float32).max)
 """Training reads values as 32-bit floats, and mean and deviation of larger numbers are infinite."""
+REACH = 1.0
+"""Widths of the range of training by which a number may lie outside of it, and be logged as it is."""
 
 
 class UnfitValueError(CorankError):
@@ -34,6 +37,8 @@ class LogColumn:
     type: pa.DataType
     convert: Callable[[Any], Any] | None = None
     """Writes a request's value as tables write it; None if both are the same."""
+    limits: tuple[float, float] | None = None
+    """The range of training, to which encoders clip numbers; None if they do not."""
 
     def to_array(self, name: str, values: list[Any]) -> pa.Array:
         """Convert values of requests. Raises UnfitValueError, which names the column and the value."""
@@ -47,7 +52,17 @@ class LogColumn:
             raise UnfitValueError(f"column '{name}': {str(error).splitlines()[0][:300]}") from None
         if pa.types.is_floating(self.type):
             self._check_numbers(name, array)
+            array = self._bound_numbers(array)
         return array
+
+    def _bound_numbers(self, array: pa.Array) -> pa.Array:
+        """Write numbers far outside the range of training as the model saw them: as the end of the range."""
+        if self.limits is None:
+            return array
+        low, high = self.limits
+        reach = REACH * ((high - low) or max(abs(high), 1.0))
+        array = pc.if_else(pc.less(array, low - reach), low, array)
+        return pc.if_else(pc.greater(array, high + reach), high, array)
 
     def _check_numbers(self, name: str, array: pa.Array) -> None:
         numbers: Doubles = np.abs(array.to_numpy(zero_copy_only=False).astype(np.float64))
@@ -147,12 +162,16 @@ def to_arrow(kind: pl.DataType) -> pa.DataType:
 
 def _feature_columns(encoders: Encoders, placement: Placement) -> dict[str, LogColumn]:
     """The columns of a placement's features."""
-    schema, found = encoders.schema, {}
+    schema, found = encoders.schema, dict[str, LogColumn]()
     for name, feature in schema.columns(placement).items():
-        kind = feature.dtype(encoders.fitted.get(name))
+        encoder, column = encoders.fitted.get(name), schema.column(name)
+        kind = feature.dtype(encoder)
         plain = type(feature).to_table is ColumnFeature.to_table
-        column = _ANY if kind is None else LogColumn(to_arrow(kind), None if plain else feature.to_table)
-        found[schema.column(name)] = column
+        # several features may read one column, and some of them clip
+        limits = (encoder.limits if encoder else None) or (found[column].limits if column in found else None)
+        found[column] = (
+            LogColumn(to_arrow(kind), None if plain else feature.to_table, limits) if kind else _ANY
+        )
     return found
 
 
