@@ -22,7 +22,7 @@ ITEMS_ID = "items_id"
 VERSION = ("model_version", "items_seq", ITEMS_ID)
 LARGEST = float(np.finfo(np.float32).max)
 """Training reads values as 32-bit floats, and mean and deviation of larger numbers are infinite."""
-REACH = 1.0
+REACH = 10.0
 """Widths of the range of training by which a number may lie outside of it, and be logged as it is."""
 
 
