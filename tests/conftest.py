@@ -1,6 +1,8 @@
 """A small world, a finished run of it and its bundle, made once a session; tests read them and write elsewhere."""
 
+import os
 from collections import Counter
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import torch
 from hypothesis import settings
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
+from corank.core.registry import PLUGINS
 from corank.training.run import Run
 from tests.support import shared
 
@@ -26,6 +29,17 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> N
     folder = (base if worker_id == "master" else base.parent) / "shared"
     folder.mkdir(exist_ok=True)
     shared.use_folder(folder)
+
+
+@pytest.fixture(autouse=True)
+def plugins_of_the_environment() -> Iterator[None]:
+    """Take back the plug-ins that a command, run in this process, named for the processes that it starts."""
+    before = os.environ.get(PLUGINS)
+    yield
+    if before is None:
+        os.environ.pop(PLUGINS, None)
+    else:
+        os.environ[PLUGINS] = before
 
 
 @pytest.fixture(scope="session")

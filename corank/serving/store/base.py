@@ -149,8 +149,8 @@ def open_store(url: str, create: bool = False) -> Store:
 
 def find_store_class(url: str) -> type[Store] | None:
     """Return the class for a URL, by its scheme; None if no registered form fits."""
-    scheme = url.partition(":")[0]
-    if scheme not in STORES:
+    scheme, colon, _ = url.partition(":")
+    if not colon or scheme not in STORES:
         return None
     store = STORES[scheme]
     return store if "://" in url or "://" not in store.url_form else None
