@@ -316,3 +316,16 @@ def test_mutated_stores_are_served_or_refused_by_name(tmp_path: Path) -> None:
     found = store.run(60, 3, FileWatch())
     assert (found.failed, found.hung, found.escaped) == (0, 0, 0), found.first
     assert found.cases == 60 and found.accepted < 40
+
+
+def test_the_watch_of_the_fuzzing_sees_what_is_touched_elsewhere(tmp_path: Path) -> None:
+    canary, allowed, elsewhere = tmp_path / "canary", tmp_path / "allowed", tmp_path / "elsewhere"
+    allowed.mkdir()
+    canary.write_text("x")
+    with FileWatch().armed(canary, allowed) as touched:
+        (allowed / "a").write_text("x")
+        assert touched == []
+        canary.read_text()
+        elsewhere.write_text("x")
+        (allowed / "a").rename(elsewhere)
+    assert touched == [f"open {canary}", f"open {elsewhere}", f"os.rename {elsewhere}"]
