@@ -80,8 +80,10 @@ class Shop:
         await asyncio.sleep((QUIET + 1) * MINUTE)
         while True:
             began = time.monotonic()
-            self.items.touch()
-            await command("refresh", self.bundle, self.log, "--items", self.items)
+            (last,) = await asyncio.to_thread(corank.store_log, self.store, 1)
+            as_of = f"{last['change']}-{last['id']}"
+            tables = (self.log, "--items", self.items, "--items-as-of", as_of)
+            await command("refresh", self.bundle, *tables)
             await command("publish", self.bundle, self.store)
             self.swaps.append(await self.wait_served())
             await command("store", "prune", self.store)
