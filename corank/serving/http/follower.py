@@ -18,7 +18,7 @@ WARM_REQUESTS = 200
 SAMPLE_REQUESTS = 20
 """Made-up requests that it ranks if there are no recent ones."""
 PAUSE = 0.02
-"""Seconds between two of these requests, in which the service answers others."""
+"""Seconds between two of these requests, and between two checks of the source, in which the service answers others."""
 STOP_SECONDS = 2.0
 """Time in which the thread must stop; a read that hangs is left behind."""
 
@@ -129,6 +129,8 @@ class Follower:
             for done in waiting:
                 if done.set_running_or_notify_cancel():
                     done.set_result(None)
+            # requests of unknown items, which anybody may send, must not make the thread check without end
+            self._stop.wait(PAUSE)
 
 
 def sample_requests(funnel: Funnel) -> Iterator[Request]:
