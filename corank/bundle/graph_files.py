@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as runtime
 
@@ -36,7 +37,8 @@ def open_session(
         options: of the session.
 
     Raises:
-        BundleError: the runtime cannot read it, it refers to other files, or has other inputs or outputs.
+        BundleError: the runtime cannot read it, it refers to other files, has other inputs or outputs, or fails on a
+            trial.
     """
     try:
         raw = path.read_bytes()
@@ -57,7 +59,23 @@ def open_session(
     if outputs is not None and given != list(map(_text, outputs)):
         wanted = list(map(_text, outputs))
         raise BundleError(f"{path}: expected the outputs {wanted}; found {given}; export the bundle again")
+    try:
+        _try_out(session)
+    except RUNTIME_ERRORS as error:
+        raise BundleError(
+            f"{path}: a graph that fails when it is run ({error}); export the bundle again"
+        ) from None
     return session
+
+
+def _try_out(session: onnxruntime.InferenceSession) -> None:
+    """Run a graph on two rows of ones. Raises one of RUNTIME_ERRORS for one that loads but cannot be computed."""
+    sizes = {
+        held.name: [size if isinstance(size, int) else 2 for size in held.shape]
+        for held in session.get_inputs()
+        if held.type == "tensor(float)"
+    }
+    session.run(None, {name: np.ones(shape, dtype=np.float32) for name, shape in sizes.items()})
 
 
 def _shape(tensor: Any) -> str:
