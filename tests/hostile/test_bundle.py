@@ -256,7 +256,7 @@ def test_a_graph_that_loads_and_cannot_be_run_is_refused(bundle: Path) -> None:
     given = model.graph.output[0].name
     for node in model.graph.node:
         node.output[:] = ["inner" if name == given else name for name in node.output]
-    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([10**6]), "far"))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([10**6, 10**6]), "far"))
     model.graph.node.append(onnx.helper.make_node("Gather", ["inner", "far"], [given], axis=1))
     path.write_bytes(model.SerializeToString())
     seal(bundle)
