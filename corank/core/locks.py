@@ -27,6 +27,9 @@ NOTE = 1024
 LOCK = ".lock"
 """The lock's file within a folder whose files are written one by one."""
 
+NOTE_TRIES = 100
+"""How often a holder's note is looked for, 10 ms apart: on a busy machine it follows a while after the lock."""
+
 _held: set[int] = set()
 """Handles of the locks that this process holds."""
 
@@ -103,12 +106,7 @@ class WriteLock:
         """
         self.file = file
         self._made = not file.parent.is_dir()
-        handle = _lock(file)
-        if handle is None:
-            raise BusyError(
-                f"{target}: {_find_holder(file)} is writing it; wait until it has ended, or end that process"
-            )
-        self._handle = handle
+        self._handle = handle = _lock_or_refuse(file, target)
         _held.add(handle)
         holder = LockHolder(command, os.getpid(), socket.gethostname(), now_ms())
         with suppress(OSError):  # on a full disk, or in a file of another user
@@ -139,6 +137,19 @@ class WriteLock:
                 if self._made:
                     self.file.parent.rmdir()  # unless something was written
             os.close(self._handle)
+
+
+def _lock_or_refuse(file: Path, target: Path) -> int:
+    """Open and lock a file. Raises BusyError, which names the holder; OSError."""
+    for _ in range(NOTE_TRIES):
+        if (handle := _lock(file)) is not None:
+            return handle
+        # without a note of a live process the holder has just begun, or was killed before it wrote one
+        if (holder := LockHolder.read(file)) is not None:
+            break
+        time.sleep(0.01)
+    name = holder or "another process"
+    raise BusyError(f"{target}: {name} is writing it; wait until it has ended, or end that process")
 
 
 def _lock(file: Path) -> int | None:
@@ -178,15 +189,6 @@ def _names(path: Path, handle: int) -> bool:
         return os.path.samestat(path.stat(), os.fstat(handle))
     except FileNotFoundError:
         return False
-
-
-def _find_holder(file: Path) -> str:
-    """Who holds a lock, in words. A holder writes its note just after it has the lock."""
-    for _ in range(20):
-        if holder := LockHolder.read(file):
-            return str(holder)
-        time.sleep(0.01)
-    return "another process"
 
 
 class FolderLease:
