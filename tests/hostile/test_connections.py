@@ -165,6 +165,21 @@ def test_more_idle_connections_than_allowed_keep_nobody_out(service: Service) ->
             assert answers(service)
 
 
+def test_connections_that_have_just_begun_are_not_taken_for_slow_ones(service: Service) -> None:
+    """Several come before the first of them is read from, while idle ones of another address fill the service."""
+    address = urlsplit(service[0])
+    target = (address.hostname or "", address.port or 0)
+    with contextlib.ExitStack() as stack:
+        for _ in range(CONNECTIONS):
+            one = stack.enter_context(socket.create_connection(target, PATIENCE, ("127.0.0.2", 0)))
+            one.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert status(read_one(one)) == 200
+        honest = [stack.enter_context(connect(service[0])) for _ in range(CONNECTIONS // 2)]
+        for one in honest:
+            one.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert status(read_one(one)) == 200
+
+
 def test_unfinished_bodies_take_no_more_than_their_budget(service: Service) -> None:
     url, process = service
     large = json.dumps({"user": {}, "candidates": list(range(10_000))}).encode().ljust(BODY // 2)

@@ -1,13 +1,15 @@
 """Connections of a worker within limits: how many, how many bytes, how much time.
 
 uvicorn bounds none of these for its parser in C. A client that sends or reads too slowly is cut off. When too many
-connections are open, the oldest one with an unfinished request makes way: an honest client sends a request within
-milliseconds, so it is slow on purpose. If there is none, the one that is idle for longest makes way, of those of the
-address that has the most idle ones.
+connections are open, one that is slow on purpose makes way: the oldest whose request is unfinished for longer than
+an honest client needs. If there is none, the one that is idle for longest makes way, of those of the address that has
+the most idle ones; at last the oldest of the address that has the most unfinished ones.
 """
 
 import asyncio
 import resource
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -24,6 +26,8 @@ PIPELINED = 16
 """Requests that a connection may send before the first is answered."""
 OTHER_FILES = 256
 """Files that a worker opens beside its connections: its bundle, its store, its logs."""
+SLOW = 1.0
+"""Seconds after which an unfinished request is slow on purpose. A new connection may not have been read from yet."""
 GRACE = 1.0
 """Seconds that the application has to refuse a late body before its connection is cut off."""
 POOL = "connections"
@@ -58,7 +62,8 @@ class ConnectionPool:
         """
         self.limits, self.count = limits, count
         # each ordered, the oldest first
-        self._unfinished: dict[BoundedProtocol, None] = {}
+        self._unfinished: dict[BoundedProtocol, float] = {}
+        """With the time since when."""
         self._busy: dict[BoundedProtocol, None] = {}
         self._unsent: dict[BoundedProtocol, int] = {}
         self._idle: dict[str, dict[BoundedProtocol, None]] = {}
@@ -75,19 +80,25 @@ class ConnectionPool:
             if oldest is None:
                 return False
             oldest.cut_off("crowded")
-        self._unfinished[connection] = None
+        self._unfinished[connection] = time.monotonic()
         return True
 
     def _expendable(self) -> Iterator["BoundedProtocol"]:
-        yield from self._unfinished
+        """The connections that may make way, the first one first."""
+        late = time.monotonic() - SLOW
+        yield from (one for one, since in self._unfinished.items() if since < late)
         yield from max(self._idle.values(), key=len, default={})
+        ((most, _),) = Counter(one.address for one in self._unfinished).most_common(1) or [("", 0)]
+        yield from (one for one in self._unfinished if one.address == most)
 
     def move(self, connection: "BoundedProtocol", unfinished: bool, busy: bool) -> None:
         """Note what a connection waits for. One that waits for what it waited for keeps its age."""
-        if unfinished or busy:
-            group = self._unfinished if unfinished else self._busy
-        else:
-            group = self._idle.setdefault(connection.address, {})
+        if unfinished:
+            if connection not in self._unfinished:
+                self._leave(connection)
+                self._unfinished[connection] = time.monotonic()
+            return
+        group = self._busy if busy else self._idle.setdefault(connection.address, {})
         if connection not in group:
             self._leave(connection)
             group[connection] = None
