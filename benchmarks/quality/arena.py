@@ -14,7 +14,7 @@ from scipy.stats import t as student
 from corank.core.files import write_text
 from corank.core.settings import validate
 from corank.data.dataset import PackedDataset
-from corank.data.pack import pack_log
+from corank.data.packing.pack import pack_log
 from corank.datasets.simulate import simulate_world
 from corank.models.joint import JointModel
 from corank.training.config import Config

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks import harness
 from benchmarks.quality.arena import Arena, Figures, Loss, kept, spread
-from corank.data.pack import pack_log
+from corank.data.packing.pack import pack_log
 from corank.datasets.recflow import import_recflow
 from corank.datasets.recflow_layout import simulate_recflow
 from corank.evaluation.predict import predict

@@ -26,7 +26,7 @@ from corank.batches.reader import Reader
 from corank.core.calibration import Platt
 from corank.core.settings import validate
 from corank.data.dataset import PackedDataset
-from corank.data.pack import pack_log
+from corank.data.packing.pack import pack_log
 from corank.datasets.simulate import simulate_world
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request

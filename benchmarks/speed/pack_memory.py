@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from benchmarks import harness
 from corank.core.types import Longs
-from corank.data.pack import pack_log
+from corank.data.packing.pack import pack_log
 from corank.features.kinds.id import IdFeature
 from corank.features.log_schema import LEVELS, DataSettings, Label, Split
 from corank.features.schema import Schema

@@ -19,7 +19,7 @@ from benchmarks import harness
 from corank.batches.batch import Batch
 from corank.batches.reader import Reader
 from corank.data.dataset import PackedDataset
-from corank.data.pack import pack_log
+from corank.data.packing.pack import pack_log
 from corank.features.input_layout import Layout
 from corank.features.kinds.id import IdFeature
 from corank.features.log_schema import DataSettings, Label, Split

@@ -21,7 +21,7 @@ from corank.core.files import restore_folder, write_text
 from corank.core.locks import WriteLock
 from corank.core.types import Report
 from corank.data.dataset import PackedDataset
-from corank.data.pack import pack_log
+from corank.data.packing.pack import pack_log
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.training.check import CheckSummary, check_config

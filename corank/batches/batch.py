@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from corank.batches.sampling import Population
+from corank.distributed.ranks import Ranks
 from corank.features.input_layout import Attended
 from corank.features.schema import Placement
 
@@ -86,6 +87,8 @@ class Batch:
     represents: Tensor | None = None
     """How many of the log's candidates, of its request and level, each one represents: (C,) float32; None: one."""
     histories: dict[Attended, AttendedEvents] = field(default_factory=dict)
+    ranks: Ranks = field(default_factory=Ranks)
+    """Who has the other parts of the batch: each rank has some of its requests."""
 
     def __len__(self) -> int:
         return len(self.request_of)
@@ -115,6 +118,8 @@ def _to_device(value: Any, device: torch.device) -> Any:
         return value.to(device, non_blocking=True)
     if isinstance(value, dict):
         return {key: _to_device(part, device) for key, part in value.items()}
+    if isinstance(value, Ranks):
+        return value
     if is_dataclass(value) and not isinstance(value, type):
         return type(value)(**{f.name: _to_device(getattr(value, f.name), device) for f in fields(value)})
     return value

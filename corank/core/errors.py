@@ -44,5 +44,13 @@ class RequestError(CorankError):
     """A ranking request cannot be answered; the message names the field."""
 
 
+class DistributedError(CorankError):
+    """The processes of a training cannot work together; the message names the rank and the collective."""
+
+
+class EngineError(CorankError):
+    """An engine cannot run a task; the message names the engine, the task and its worker."""
+
+
 class DivergedError(DataError):
     """A loss or a score is NaN: the learning rates are too high, or a feature has extreme values."""

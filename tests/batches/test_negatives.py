@@ -12,7 +12,7 @@ from corank.batches.batch import Batch
 from corank.batches.reader import Reader
 from corank.batches.sampling import BATCH, CATALOGUE, Population
 from corank.data.dataset import PackedDataset
-from corank.data.pack import pack_log
+from corank.data.packing.pack import pack_log
 from corank.features.encoders import assemble_rows
 from corank.features.kinds.id import IdFeature
 from corank.features.kinds.ids import IdsFeature

@@ -8,7 +8,7 @@ import pytest
 
 from corank.bundle.retrieval import RetrievalFacts
 from corank.core.errors import ConfigError, RequestError
-from corank.data.pack import pack_log
+from corank.data.packing.pack import pack_log
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.training.config import Config

@@ -46,7 +46,7 @@ FULL = """
 import resource, sys
 from pathlib import Path
 from corank.core.errors import DataError
-from corank.data.pack import pack_log
+from corank.data.packing.pack import pack_log
 from corank.features.kinds.id import IdFeature
 from corank.features.schema import Schema
 from corank.features.log_schema import DataSettings

@@ -13,8 +13,8 @@ from pydantic import TypeAdapter
 
 from corank.core.ragged import Rows
 from corank.data.dataset import PackedDataset
-from corank.data.pack import pack_log
 from corank.data.packed_history import read_history_items, read_query_rows
+from corank.data.packing.pack import pack_log
 from corank.features.feature_kind import Feature
 from corank.features.history import HistoryNeeds
 from corank.features.log_schema import DataSettings, Label, Split

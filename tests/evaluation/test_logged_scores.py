@@ -16,7 +16,7 @@ from corank.analysis.logged_request import logged_request
 from corank.batches.reader import Reader
 from corank.core.errors import DataError
 from corank.data.dataset import PackedDataset
-from corank.data.pack import pack_log
+from corank.data.packing.pack import pack_log
 from corank.evaluation.predict import predict
 from corank.features.kinds.id import IdFeature
 from corank.features.log_schema import LEVELS, DataSettings, Label, Score, Split

@@ -8,7 +8,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from corank.data.pack import pack_log
+from corank.data.packing.pack import pack_log
 from corank.features.scale import Scale, Scaling
 from corank.features.training_values import TrainingValues
 from corank.serving.funnel.request import Request

@@ -16,7 +16,7 @@ from corank.bundle.bundle_writer import write_bundle
 from corank.bundle.manifest import FORMAT, BundleManifest
 from corank.core.calibration import Platt
 from corank.data.dataset import PackedDataset, prior_folder
-from corank.data.pack import pack_log
+from corank.data.packing.pack import pack_log
 from corank.evaluation.stage_order import Calibrators
 from corank.models.joint import JointModel
 from corank.serving.funnel.funnel import Funnel

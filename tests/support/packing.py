@@ -10,7 +10,7 @@ import pytest
 from corank.core.errors import DataError
 from corank.core.ragged import Ragged
 from corank.data.dataset import PackedDataset, Shard
-from corank.data.pack import pack_log
+from corank.data.packing.pack import pack_log
 from corank.features.kinds.id import IdFeature
 from corank.features.kinds.ids import IdsFeature
 from corank.features.kinds.number import NumberFeature

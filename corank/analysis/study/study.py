@@ -20,8 +20,8 @@ from corank.core.errors import ConfigError, DataError
 from corank.core.files import write_text
 from corank.core.types import Report
 from corank.data.dataset import PackedDataset
-from corank.data.pack import pack_log
 from corank.data.pack_manifest import fingerprint
+from corank.data.packing.pack import pack_log
 from corank.training.config import Config
 from corank.training.config_file import plain
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from corank.data import pack as packing
 from corank.data.dataset import PackedDataset, Shard
+from corank.data.packing import pack as packing
 from corank.features.kinds.id import IdFeature
 from tests.support.packing import HOUR, ITEMS, LOG, TRUTH, USERS, World, lists, only
 

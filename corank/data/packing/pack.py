@@ -31,12 +31,12 @@ from corank.core.types import Longs, Report
 from corank.data.as_of import VersionedRows
 from corank.data.dataset import PackedDataset
 from corank.data.derived_columns import derive_columns
-from corank.data.fit_encoders import fit_encoders
-from corank.data.grouping import GroupedRequests, partition
 from corank.data.log_rows import constant_columns, key_columns, request_columns
 from corank.data.pack_manifest import FORMAT, MANIFEST, PackManifest, ShardCount, fingerprint
-from corank.data.shards import ShardWriter, encode_rows, feature_values
-from corank.data.sources import BATCH, PackSources
+from corank.data.packing.fit_encoders import fit_encoders
+from corank.data.packing.grouping import GroupedRequests, partition
+from corank.data.packing.shards import ShardWriter, encode_rows, feature_values
+from corank.data.packing.sources import BATCH, PackSources
 from corank.features.encoders import Encoders, assemble_rows
 from corank.features.history import Events
 from corank.features.log_schema import DataSettings

@@ -21,9 +21,9 @@ from corank.core.ragged import Ragged, Rows
 from corank.core.types import Ints, Longs
 from corank.data.as_of import VersionedRows
 from corank.data.column_sources import Source
-from corank.data.grouping import GroupedRequests
 from corank.data.log_rows import request_columns
 from corank.data.pack_manifest import ShardCount
+from corank.data.packing.grouping import GroupedRequests
 from corank.features.encoders import Encoders, assemble_rows
 from corank.features.encoding import Encoded
 from corank.features.labels import Labels, find_events, hide_immature, read_labels, read_levels

@@ -1,0 +1,1 @@
+"""Tables → packed data: the passes of `corank pack`."""
