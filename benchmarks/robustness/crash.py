@@ -28,7 +28,7 @@ from corank.core.errors import BundleError, CheckpointError
 from corank.datasets.simulate import simulate_world
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
-from corank.training.checkpoint import load
+from corank.training.checkpoints.checkpoint import load
 from corank.training.run import Run
 
 PROGRAM = [sys.executable, "-c", "from corank.cli.main import main; main()"]

@@ -25,7 +25,7 @@ from corank.data.pack_manifest import fingerprint
 from corank.evaluation.stage_order import Calibrators
 from corank.features.input_layout import Layout
 from corank.models.joint import JointModel
-from corank.training.checkpoint import Checkpoint, load, save
+from corank.training.checkpoints.checkpoint import Checkpoint, load, save
 from corank.training.config import Config
 from corank.training.config_file import from_plain, plain
 

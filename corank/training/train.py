@@ -15,7 +15,7 @@ from corank.evaluation.inputs import exposed_inputs
 from corank.evaluation.predict import Predictions, predict
 from corank.evaluation.stage_order import Calibrators
 from corank.metrics.metric import validation_metrics
-from corank.training.checkpoint import Checkpoint, load, save
+from corank.training.checkpoints.checkpoint import Checkpoint, load, save
 from corank.training.device import keep_freed_memory
 from corank.training.run import Run
 from corank.training.trainer import Trainer

@@ -9,7 +9,7 @@ from corank.batches.batch import Batch
 from corank.batches.reader import Reader
 from corank.data.dataset import PackedDataset
 from corank.models.joint import JointModel
-from corank.training.checkpoint import Checkpoint, save
+from corank.training.checkpoints.checkpoint import Checkpoint, save
 from corank.training.device import device, precision
 from corank.training.optimisers import Average, optimisers
 from corank.training.run import Run, build_model, config_facts, load_matching

@@ -2,7 +2,7 @@
 
 import torch
 
-from corank.training.checkpoint import load
+from corank.training.checkpoints.checkpoint import load
 from corank.training.run import Run
 from tests.support.simulated_runs import Silent
 

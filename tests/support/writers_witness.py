@@ -19,7 +19,7 @@ from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import open_store
 from corank.serving.store.fetch import fetch_bundle, load_latest
 from corank.serving.store.live_version import StoreState
-from corank.training.checkpoint import load
+from corank.training.checkpoints.checkpoint import load
 from corank.training.run import Run
 from tests.support.writers_work import NEW_ITEM, Job, Targets
 

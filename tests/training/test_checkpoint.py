@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from corank.core.errors import CheckpointError
-from corank.training.checkpoint import Checkpoint, load, save
+from corank.training.checkpoints.checkpoint import Checkpoint, load, save
 
 CHECKPOINT = Checkpoint(
     {
@@ -114,7 +114,7 @@ def test_a_full_disk_leaves_the_old_file(path: Path) -> None:
     code = f"""
 import resource, signal, torch
 from pathlib import Path
-from corank.training.checkpoint import Checkpoint, save
+from corank.training.checkpoints.checkpoint import Checkpoint, save
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
 save(Path({str(path)!r}), Checkpoint({{"big": torch.zeros(100_000)}}, {{}}))
@@ -130,7 +130,7 @@ def test_a_reader_never_sees_half_a_file(path: Path) -> None:
     code = f"""
 import itertools, torch
 from pathlib import Path
-from corank.training.checkpoint import Checkpoint, save
+from corank.training.checkpoints.checkpoint import Checkpoint, save
 for n in itertools.count():
     save(Path({str(path)!r}), Checkpoint({{"x": torch.full((200_000,), float(n))}}, {{"n": n}}))
 """

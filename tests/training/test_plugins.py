@@ -12,7 +12,7 @@ import corank
 from corank.bundle.bundle import Bundle
 from corank.core.errors import BundleError, ConfigError, PluginError
 from corank.core.registry import PLUGINS, load_environment_plugins, plugin_hint
-from corank.training.checkpoint import load, save
+from corank.training.checkpoints.checkpoint import load, save
 from corank.training.config_file import plain, read
 from corank.training.run import Run, load_matching
 from tests.support.simulated_runs import make_world

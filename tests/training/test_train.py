@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import corank
 from corank.core.errors import CorankError
-from corank.training.checkpoint import load
+from corank.training.checkpoints.checkpoint import load
 from corank.training.config_file import read
 from corank.training.run import Run
 from tests.support.interruptions import Interrupting, StoppedError, same

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import corank
 from corank.core.errors import ConfigError
-from corank.training.checkpoint import load
+from corank.training.checkpoints.checkpoint import load
 from corank.training.run import Run
 from tests.support.interruptions import Interrupting, StoppedError, same
 from tests.support.simulated_runs import Silent, trained_run
