@@ -62,6 +62,12 @@ class Batch:
     requests: Csr
     """Candidates summed by request."""
     item_of: Tensor  # (C,) int32
+    item_row: Tensor
+    """The row of `PackedDataset.items` of each of the batch's items, ascending: (I,) int32."""
+    ordinal: Tensor
+    """The item of each item row, as an index into the distinct items of the packed data; ascending: (I,) int32.
+
+    Rows of one item, as it was at several times, have one ordinal."""
     items: Csr
     """Candidates summed by distinct item, `padded(I)` of them."""
     share: Tensor
@@ -82,8 +88,6 @@ class Batch:
     """Position on the page, -1 where unknown: (C,) int64; None if the log does not have it."""
     columns: dict[str, Tensor] = field(default_factory=dict)
     """Columns of the log or of items that a stage's value may name: (C,) float32."""
-    first_of_item: Tensor | None = None
-    """The first of the batch's item rows that is of the same item: (I,) int64; None if no two are of one item."""
     represents: Tensor | None = None
     """How many of the log's candidates, of its request and level, each one represents: (C,) float32; None: one."""
     histories: dict[Attended, AttendedEvents] = field(default_factory=dict)

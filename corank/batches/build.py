@@ -16,6 +16,7 @@ from corank.batches.batch import AttendedEvents, Batch, Csr, TableLookup
 from corank.batches.encoded_batch import EncodedBatch
 from corank.core.ragged import Ragged, Rows
 from corank.core.types import Floats, Index, Ints
+from corank.distributed.ranks import Ranks
 from corank.features.input_layout import Attended, Bags, Layout
 from corank.features.schema import PLACEMENTS, Placement
 
@@ -95,8 +96,14 @@ def _share(bags: Bags) -> Floats:
     return share
 
 
-def build_batch(layout: Layout, encoded: EncodedBatch) -> Batch:
-    """Look up what a batch reads of embedding tables, and make all its indices ready."""
+def build_batch(layout: Layout, encoded: EncodedBatch, ranks: Ranks | None = None) -> Batch:
+    """Look up what a batch reads of embedding tables, and make all its indices ready.
+
+    Args:
+        layout: of the tables.
+        encoded: this rank's part of the batch.
+        ranks: who has the other parts; nobody if not given.
+    """
     rows: dict[Placement, Rows] = {"query": encoded.query, "item": encoded.item, "cross": encoded.cross}
     bags: dict[int, dict[Placement | Attended, Bags]] = {dim: {} for dim in layout.table_rows}
     for placement in PLACEMENTS:
@@ -115,6 +122,8 @@ def build_batch(layout: Layout, encoded: EncodedBatch) -> Batch:
         request_of=torch.from_numpy(encoded.request_of),
         requests=csr(Bags(np.arange(candidates, dtype=np.int32), start, None, requests)),
         item_of=torch.from_numpy(encoded.item_of),
+        item_row=torch.from_numpy(encoded.item_row),
+        ordinal=torch.from_numpy(encoded.ordinal),
         items=csr(_fill(encoded.by_item, padded(len(encoded.item)))),
         share=torch.from_numpy(share),
         pairs=csr(_fill(pairs, padded(candidates))),
@@ -126,12 +135,12 @@ def build_batch(layout: Layout, encoded: EncodedBatch) -> Batch:
         draw_order=_tensor(encoded.draw_order),
         position=_tensor(encoded.position),
         columns=_tensors(encoded.columns),
-        first_of_item=_tensor(encoded.first_of_item),
         represents=_tensor(encoded.represents),
         histories={
             attended: _attended_events(*held, encoded.request_of)
             for attended, held in encoded.histories.items()
         },
+        ranks=ranks or Ranks(),
     )
 
 

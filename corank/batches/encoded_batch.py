@@ -26,6 +26,10 @@ class EncodedBatch:
     """The request of each candidate, ascending: (C,)."""
     item_of: Ints
     """The row of `item` of each candidate: (C,)."""
+    item_row: Ints
+    """The row of `PackedDataset.items` of each row of `item`, ascending: (I,)."""
+    ordinal: Ints
+    """The item of each row of `item`, as an index into the distinct items; ascending: (I,)."""
     by_item: Bags
     """The candidates of each item: I bags."""
     level: NDArray[np.uint8]
@@ -48,7 +52,5 @@ class EncodedBatch:
     """How many candidates of its request and level each one represents: (C,); None: one."""
     share: Floats | None = None
     """Each item row's share of the log's candidates: (I,); None: that of the batch's candidates."""
-    first_of_item: Longs | None = None
-    """The first item row that is of the same item: (I,); None if no two are of one item."""
     histories: dict[Attended, tuple[Rows, Ragged]] = field(default_factory=dict)
     """Of each history that is attended to: H item rows, and for each request its events as positions among them."""

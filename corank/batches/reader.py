@@ -21,6 +21,7 @@ from corank.core.types import Floats, Ints, Longs, Mask
 from corank.data.dataset import PackedDataset, Shard
 from corank.data.derived_columns import pair_rows
 from corank.data.packed_history import read_history_items, read_query_rows
+from corank.distributed.ranks import Ranks
 from corank.features.history import HistoryNeeds
 from corank.features.input_layout import Attended, Bags, Layout
 
@@ -41,8 +42,8 @@ class Reader:
     population: Population | None = None
     """Candidates to read; all if not given."""
     seed: int = 0
-    rank: int = 0
-    world: int = 1
+    ranks: Ranks = field(default_factory=Ranks)
+    """Who reads: this process among those that share each batch."""
     attended: tuple[Attended, ...] = ()
     """The histories that a stage attends to."""
     sees_ranks: bool = False
@@ -88,11 +89,11 @@ class Reader:
     def _read(self, plan: list[tuple[int, Shard, Longs]], epoch: int) -> Iterator[Batch]:
         # no thread reads ahead: on a CPU it takes from the step what it saves (LOG.md)
         for part in plan:
-            if part[0] % self.world == self.rank:
+            if part[0] % self.ranks.world == self.ranks.rank:
                 yield self._batch(epoch, *part)
 
     def _batch(self, epoch: int, number: int, shard: Shard, requests: Longs) -> Batch:
-        return build_batch(self.layout, self._encode(epoch, number, shard, requests))
+        return build_batch(self.layout, self._encode(epoch, number, shard, requests), self.ranks)
 
     def _encode(self, epoch: int, number: int, shard: Shard, requests: Longs) -> EncodedBatch:
         found = self._candidates(shard, requests, np.random.default_rng([self.seed, epoch, number]))
@@ -108,6 +109,8 @@ class Reader:
             cross=self._cross(shard, requests, found),
             request_of=found.request_of,
             item_of=item_of,
+            item_row=item,
+            ordinal=self.negatives.item_of_row[item],
             by_item=Bags(order, item_start, None, len(item)),
             level=found.level,
             exposed=len(self.packed.data.levels) - 1,
@@ -119,7 +122,6 @@ class Reader:
             draw_order=found.draw_order,
             represents=found.represents,
             share=self._share[item],
-            first_of_item=self._first_of_item(item),
             histories={attended: self._events(histories[attended.history]) for attended in self.attended},
         )
 
@@ -139,14 +141,6 @@ class Reader:
     def _columns(self, shard: Shard, found: "_Candidates") -> dict[str, Floats]:
         logged = {name: found.column(values, np.nan) for name, values in shard.columns.items()}
         return logged | {name: values[found.row] for name, values in self.packed.item_columns.items()}
-
-    def _first_of_item(self, item: Ints) -> Longs | None:
-        """Find for each item row the first that is of the same item; None if no two are. Rows ascend."""
-        ordinal = self.negatives.item_of_row[item]
-        new = np.diff(ordinal, prepend=-1) != 0
-        if new.all():
-            return None
-        return np.maximum.accumulate(np.where(new, np.arange(len(item)), 0))
 
     def _candidates(self, shard: Shard, requests: Longs, rng: np.random.Generator) -> "_Candidates":
         start, stop = shard.request_start[requests], shard.request_start[requests + 1]

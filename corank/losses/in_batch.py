@@ -68,11 +68,7 @@ class InBatchLoss(Loss):
     ) -> tuple[Tensor, Tensor]:
         clicked = torch.nonzero(batch.label_weight(self.label) * (batch.labels[self.label] > 0)).squeeze(1)
         # rows of one item at several times are one item: the first stands for all
-        same = (
-            torch.arange(len(batch.share), device=batch.share.device)
-            if batch.first_of_item is None
-            else batch.first_of_item
-        )
+        same = torch.searchsorted(batch.ordinal, batch.ordinal)
         request, item = batch.request_of[clicked], same[batch.item_of[clicked].long()]
         log = batch.level < min(SOURCES.values())
         log_p = torch.log(-torch.expm1(log.sum() * torch.log1p(-batch.share)))

@@ -13,6 +13,7 @@ from corank.batches.reader import Reader
 from corank.batches.sampling import Population
 from corank.core.ragged import Rows
 from corank.data.dataset import PackedDataset
+from corank.distributed.ranks import Ranks
 from corank.features.input_layout import Attended
 from corank.features.schema import Placement
 from corank.training.config_file import read
@@ -166,7 +167,7 @@ def test_ranks_partition_the_batches(packed: PackedDataset, world_size: int) -> 
     population: Population = {EXPOSED: None, RETRIEVED: 2}
     whole = list(Reader(packed, "train", SIZE, population, seed=1).read_shuffled(0))
     parts = [
-        list(Reader(packed, "train", SIZE, population, 1, rank, world_size).read_shuffled(0))
+        list(Reader(packed, "train", SIZE, population, 1, Ranks(rank, world_size)).read_shuffled(0))
         for rank in range(world_size)
     ]
     for rank, part in enumerate(parts):

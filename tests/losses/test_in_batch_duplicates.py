@@ -19,9 +19,8 @@ from tests.support.models import grad_of
 
 TERM = InBatchLoss(kind="in_batch", stage="prerank")
 SHARE = [0.4, 0.25, 0.25, 0.05]
-SAME = [0, 1, 1, 3]
-"""Rows 1 and 2 are of one item."""
 ITEM_OF_ROW = [0, 1, 1, 2]
+"""Rows 1 and 2 are of one item."""
 
 
 def made(request: list[int], item: list[int], click: list[int], level: list[int] | None = None) -> Batch:
@@ -43,7 +42,7 @@ def dots(found: Batch, query: torch.Tensor, item: torch.Tensor) -> tuple[StageOu
 
 def doubled(request: list[int], item: list[int], click: list[int], level: list[int] | None = None) -> Batch:
     found = made(request, item, click, level)
-    return replace(found, share=torch.tensor(SHARE), first_of_item=torch.tensor(SAME))
+    return replace(found, share=torch.tensor(SHARE), ordinal=torch.tensor(ITEM_OF_ROW))
 
 
 def vectors(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -126,5 +125,5 @@ def test_untold_of_it_the_loss_takes_the_other_row_for_a_negative() -> None:
     output, towers = dots(found, query, vector)
     told = loss(TERM, {"prerank": output}, found)
     output, towers = dots(found, query, vector)
-    assert loss(TERM, {"prerank": output}, replace(found, first_of_item=None)) > told + 0.1
+    assert loss(TERM, {"prerank": output}, replace(found, ordinal=torch.arange(4))) > told + 0.1
     assert grad_of(towers.item)[2].any()

@@ -75,6 +75,8 @@ def batch(
             cross=cross,
             request_of=request_of.astype(np.int32),
             item_of=item_of.astype(np.int32),
+            item_row=np.arange(len(item), dtype=np.int32),
+            ordinal=np.arange(len(item), dtype=np.int32),
             by_item=Bags(order, start, None, len(item)),
             level=level.astype(np.uint8),
             exposed=2,

@@ -48,6 +48,8 @@ def attended(of: Sequence[Request], seed: int = 0) -> tuple[Batch, Batch]:
             cross=cross,
             request_of=request_of,
             item_of=item_of,
+            item_row=np.arange(len(item), dtype=np.int32),
+            ordinal=np.arange(len(item), dtype=np.int32),
             by_item=Bags(order, start, None, len(item)),
             level=level,
             exposed=2,

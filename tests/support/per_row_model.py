@@ -35,6 +35,8 @@ class PerRowReader(Reader):
             cross=shard.cross.take(candidate),
             request_of=row,
             item_of=row,
+            item_row=shard.item[candidate],
+            ordinal=self.negatives.item_of_row[shard.item[candidate]],
             by_item=Bags(row, np.arange(len(row) + 1, dtype=np.int32), None, len(row)),
             level=shard.level[candidate],
             exposed=len(self.packed.data.levels) - 1,
