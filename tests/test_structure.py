@@ -18,6 +18,7 @@ import pytest
 import corank
 from corank.core.registry import Registry
 from corank.datasets.importer import IMPORTERS
+from corank.engine.base import ENGINES
 from corank.features.feature_kind import FEATURE_KINDS
 from corank.losses.base import LOSSES
 from corank.models.stage_model import STAGE_MODELS
@@ -36,7 +37,7 @@ Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
-REGISTRIES = [FEATURE_KINDS, LOSSES, STAGE_MODELS, STORES, IMPORTERS]
+REGISTRIES = [FEATURE_KINDS, LOSSES, STAGE_MODELS, STORES, IMPORTERS, ENGINES]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,88 @@
+"""The engine of many machines: a Ray cluster, or Ray on this machine."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, ClassVar
+
+import joblib
+
+from corank.core.errors import EngineError
+from corank.engine.base import ENGINES, Engine
+from corank.engine.job import Job, JobOutcome, LostJobs
+from corank.engine.pool import worker_environment
+
+
+@ENGINES.register("ray")
+class RayEngine(Engine):
+    """Runs tasks on a Ray cluster; without an address on this machine. A task whose worker dies is run again."""
+
+    address_form: ClassVar[str] = "HOST:PORT, ray://HOST:PORT or auto"
+
+    def __init__(self, workers: int = 1, address: str | None = None) -> None:
+        super().__init__(workers, address)
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        try:
+            import ray
+        except ImportError:
+            raise EngineError("engine ray: Ray is not installed; install corank[ray]") from None
+        self._ray: Any = ray
+        self._local = address is None
+        self._started = not ray.is_initialized()
+        if self._started:
+            self._start(address)
+
+    def _start(self, address: str | None) -> None:
+        """Start Ray on this machine, or connect to a cluster. Raises EngineError."""
+        machine: dict[str, Any] = (
+            {"num_cpus": self.workers, "include_dashboard": False} if self._local else {}
+        )
+        try:
+            self._ray.init(
+                address=address,
+                log_to_driver=False,
+                logging_level="ERROR",
+                runtime_env={"env_vars": worker_environment(self.threads)},
+                **machine,
+            )
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            where = "here" if self._local else f"at {address}"
+            raise EngineError(f"engine ray: no cluster {where}: {error}") from None
+
+    @property
+    def threads(self) -> int:
+        """On this machine so many that the workers together have a thread a core; on a cluster one."""
+        return max(1, int(joblib.cpu_count()) // self.workers) if self._local else 1
+
+    def outcomes(self, run: Callable[[Job], JobOutcome], jobs: Sequence[Job]) -> Generator[JobOutcome]:
+        """Keep `workers` jobs on the cluster, and yield what comes back."""
+        ray, waiting, lost = self._ray, deque(jobs), LostJobs("ray")
+        remote, function = ray.remote(num_cpus=1, max_retries=0)(_call), ray.put(run)
+        running: dict[Any, Job] = {}
+        try:
+            while waiting or running:
+                while waiting and len(running) < self.workers:
+                    job = waiting.popleft()
+                    running[remote.remote(function, job)] = job
+                done, _ = ray.wait(list(running))
+                for handle in done:
+                    job = running.pop(handle)
+                    try:
+                        outcome: JobOutcome = ray.get(handle)
+                    except ray.exceptions.RayError as error:
+                        lost.add(job, f"ended ({type(error).__name__}: {' '.join(str(error).split())[:300]})")
+                        waiting.appendleft(job)
+                        continue
+                    yield outcome
+        finally:
+            for handle in running:
+                ray.cancel(handle, force=True)
+
+    def close(self) -> None:
+        """Stop Ray on this machine, or leave the cluster; what the caller had started stays."""
+        if self._started:
+            self._ray.shutdown()
+
+
+def _call(run: Callable[[Job], JobOutcome], job: Job) -> JobOutcome:
+    return run(job)

@@ -1,0 +1,150 @@
+"""Engines give the results of all tasks in order, a user's error once, and run what a dead worker had anew."""
+
+import os
+import sys
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from corank.core.errors import DataError, EngineError, PluginError
+from corank.engine.base import ENGINES, Engine, open_engine
+from corank.engine.job import describe_exit
+from tests.support.engine_tasks import KillOnce, divide, kill_worker, read_threads, refuse_seven, square
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[Engine]:
+    with open_engine("pool", 2) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def ray() -> Iterator[Engine]:
+    with open_engine("ray", 2) as engine:
+        yield engine
+
+
+@pytest.fixture(params=["in_line", "pool", pytest.param("ray", marks=pytest.mark.slow)])
+def engine(request: pytest.FixtureRequest) -> Any:
+    return open_engine() if request.param == "in_line" else request.getfixturevalue(request.param)
+
+
+def test_results_come_in_the_order_of_the_tasks(engine: Engine) -> None:
+    seen: list[tuple[int, int]] = []
+    found = engine.run(square, list(range(20)), lambda done, total: seen.append((done, total)))
+    assert found == [n * n for n in range(20)]
+    assert seen == [(n, 20) for n in range(1, 21)]
+    assert engine.run(square, []) == []
+
+
+def test_an_error_of_the_user_arrives_as_it_is(engine: Engine) -> None:
+    with pytest.raises(DataError, match=r"^no seven$") as caught:
+        engine.run(refuse_seven, list(range(20)))
+    assert not hasattr(caught.value, "__notes__")
+    assert engine.run(square, [3]) == [9]
+
+
+def test_a_mistake_of_the_code_keeps_its_traceback(engine: Engine) -> None:
+    with pytest.raises(ZeroDivisionError) as caught:
+        engine.run(divide, [2, 1, 0])
+    where = str(getattr(caught.value, "__notes__", "")) + str(caught.traceback[-1].path)
+    assert "engine_tasks.py" in where
+
+
+def test_the_memory_of_each_worker_is_told(engine: Engine) -> None:
+    engine.run(square, list(range(20)))
+    assert all(peak > 2**20 for peak in engine.peaks.values())
+    assert len(engine.peaks) >= 1
+
+
+@pytest.mark.parametrize("name", ["pool", pytest.param("ray", marks=pytest.mark.slow)])
+def test_what_a_dead_worker_had_runs_again(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    engine: Engine = request.getfixturevalue(name)
+    found = engine.run(KillOnce(tmp_path), list(range(8)))
+    assert [n for n, _ in found] == list(range(8))
+    assert os.getpid() not in {process for _, process in found}
+    assert {path.name for path in tmp_path.iterdir()} == {"0", "3", "6"}
+
+
+def test_a_task_that_always_kills_its_worker_is_named(pool: Engine) -> None:
+    with pytest.raises(EngineError, match=r"^engine pool: task 5: its worker was killed by SIGKILL, 5 times"):
+        pool.run(kill_worker, list(range(8)))
+    assert pool.run(square, [3]) == [9]
+
+
+def test_a_function_that_no_worker_can_import_is_refused(pool: Engine) -> None:
+    square.__module__, home = "__main__", square.__module__
+    main = sys.modules["__main__"]
+    main.square = square  # type: ignore[attr-defined]
+    try:
+        with pytest.raises(EngineError, match="a task cannot be sent to a worker: AttributeError"):
+            pool.run(square, [1, 2])
+    finally:
+        square.__module__ = home
+        del main.square
+
+
+def test_libraries_in_workers_start_few_threads(pool: Engine) -> None:
+    names = ["OMP_NUM_THREADS", "POLARS_MAX_THREADS", "OPENBLAS_NUM_THREADS"]
+    most = {name: min(pool.threads, int(os.environ.get(name, pool.threads))) for name in names}
+    assert pool.run(read_threads, names) == [str(n) for n in most.values()]
+
+
+def test_a_closed_pool_leaves_no_process(tmp_path: Path) -> None:
+    with open_engine(workers=2) as engine:
+        processes = {process for _, process in engine.run(KillOnce(tmp_path), [1, 2, 4, 5])}
+    for process in processes:
+        with pytest.raises(ProcessLookupError):
+            os.kill(process, 0)
+
+
+def test_one_worker_is_in_line_and_several_are_a_pool() -> None:
+    assert open_engine().run(os.getpgid, [0]) == [os.getpgid(0)]
+    assert type(open_engine(workers=2)) is ENGINES["pool"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (("in_line", 2), r"--workers 2: the engine in_line has one"),
+        ((None, 0), r"--workers: expected at least 1; received 0"),
+        (("pool", 2, "host:6379"), r"--address: only an engine of several machines takes one: --engine ray"),
+        (("pol", 2), r"unknown engine 'pol'; did you mean 'pool'\?"),
+    ],
+)
+def test_a_setting_without_effect_is_refused(settings: tuple[Any, ...], message: str) -> None:
+    with pytest.raises((EngineError, PluginError), match=message):
+        open_engine(*settings)
+
+
+def test_without_ray_its_engine_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(EngineError, match=r"Ray is not installed; install corank\[ray\]"):
+        open_engine("ray", 2)
+
+
+def test_an_unfit_engine_is_refused() -> None:
+    class NoOutcomes(Engine):
+        pass
+
+    class NoSettings(Engine):
+        def __init__(self) -> None:
+            super().__init__()
+
+        def outcomes(self, run: Any, jobs: Any) -> Generator[Any]:
+            yield from map(run, jobs)
+
+    with pytest.raises(PluginError, match=r"NoOutcomes lacks outcomes\(\) of Engine"):
+        ENGINES.add("no_outcomes", NoOutcomes)
+    with pytest.raises(PluginError, match=r"is made as NoSettings\(workers, address\)"):
+        ENGINES.add("no_settings", NoSettings)
+    with pytest.raises(PluginError, match="expected a subclass of Engine"):
+        ENGINES.add("number", 3)
+
+
+def test_an_exit_status_is_told_in_words() -> None:
+    assert describe_exit(-15) == "was killed by SIGTERM"
+    assert describe_exit(-63) == "was killed by signal 63"
+    assert describe_exit(1) == "ended with status 1"
