@@ -1,8 +1,8 @@
 """The user's tables: log, items, users, truth."""
 
 import difflib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -48,8 +48,20 @@ def files(source: str | list[str], base: Path) -> list[str]:
     return found
 
 
+def scan_files(form: str, paths: list[str]) -> pl.LazyFrame:
+    """Scan files of one format, of those that `Table.scan` knows."""
+    remote = any("://" in path for path in paths)
+    if form == "csv":
+        return pl.scan_csv(paths, glob=remote, try_parse_dates=True, infer_schema_length=10_000)
+    return pl.scan_parquet(paths, glob=remote) if form == "parquet" else pl.scan_ipc(paths, glob=remote)
+
+
 VALID_FROM = "valid_from"
 """An optional column of items and users: the time from which a row holds."""
+
+
+RowStep = Callable[[pl.LazyFrame], pl.LazyFrame]
+"""Keeps some rows, in their order, and decides of each row without the others. To be pickled."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +73,10 @@ class Table:
     frame: pl.LazyFrame
     types: pl.Schema
     format: str
+    paths: tuple[str, ...] = ()
+    """The files, in order."""
+    steps: tuple[RowStep, ...] = ()
+    """What was done to the rows of the files."""
 
     @classmethod
     def scan(cls, name: str, source: str | list[str], base: Path) -> Self:
@@ -75,17 +91,15 @@ class Table:
                 f"received {', '.join(paths[:3])}"
             )
         form = str(formats.pop())
-        remote = any("://" in path for path in paths)
-        if form == "csv":
-            frame = pl.scan_csv(paths, glob=remote, try_parse_dates=True, infer_schema_length=10_000)
-        elif form == "parquet":
-            frame = pl.scan_parquet(paths, glob=remote)
-        else:
-            frame = pl.scan_ipc(paths, glob=remote)
+        frame = scan_files(form, paths)
         try:
-            return cls(name, frame, frame.collect_schema(), form)
+            return cls(name, frame, frame.collect_schema(), form, tuple(paths))
         except (pl.exceptions.PolarsError, OSError) as error:
             raise DataError(f"data.{name}: {paths[0]} cannot be read: {error}") from None
+
+    def keep(self, step: RowStep) -> Self:
+        """Keep some rows."""
+        return replace(self, frame=step(self.frame), steps=(*self.steps, step))
 
     def require(self, columns: Iterable[str]) -> None:
         """Raise DataError if a column is missing."""
@@ -146,8 +160,12 @@ class Table:
                 yield self.collect(chosen.slice(first, size))
             return
         # a slice of a CSV file is read from the file's begin: slices would read it many times
+        yield from self.collect_batches(chosen, size)
+
+    def collect_batches(self, frame: pl.LazyFrame, size: int) -> Iterator[pl.DataFrame]:
+        """Run a query over this table, `size` rows of the result at a time. Raises DataError as `collect` does."""
         try:
-            yield from chosen.collect_batches(chunk_size=size, lazy=True)
+            yield from frame.collect_batches(chunk_size=size, lazy=True)
         except pl.exceptions.PolarsError as error:
             raise DataError(f"data.{self.name}: {error}") from None
 

@@ -5,7 +5,7 @@ that are not over. Anything may stand in a log of served requests (`corank serve
 another log is refused. Two of its requests may share their key, since clients write that, too: one of them is kept.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass
 from datetime import timedelta
 
 import polars as pl
@@ -74,7 +74,7 @@ def drop_unusable_rows(
             raise DataError(f"data.log: {said} ({count:,} of {rows:,} rows; at most a tenth may be dropped)")
         if count:
             report(f"log: {count:,} of {rows:,} rows dropped: {reason}")
-    log = replace(log, frame=log.frame.filter(kept)) if sum(counts) else log
+    log = log.keep(_KeepRows(kept)) if sum(counts) else log
     return _tell_apart(log, data, report) if served else log
 
 
@@ -88,11 +88,34 @@ def _tell_apart(log: Table, data: DataSettings, report: Report) -> Table:
     shared = log.collect(of_key.filter(pl.col(_COUNT) > 1).drop(_COUNT))
     if not len(shared):
         return log
-    frame = log.frame.join(shared.lazy(), on=keys, how="left", maintain_order="left")
-    other = pl.col(_FIRST).is_not_null() & pl.col(SERVED_ID).ne_missing(pl.col(_FIRST))
-    rows = log.collect(frame.select(other.sum())).item()
+    step = _KeepFirst(keys, shared)
+    before, after = (log.collect(f.select(pl.len())).item() for f in (log.frame, step(log.frame)))
     report(
-        f"log: {rows:,} rows dropped: another request has the same {', '.join(keys)} "
+        f"log: {before - after:,} rows dropped: another request has the same {', '.join(keys)} "
         f"({len(shared):,} keys; the first request of each is kept)"
     )
-    return replace(log, frame=frame.filter(~other).drop(_FIRST))
+    return log.keep(step)
+
+
+@dataclass(frozen=True)
+class _KeepRows:
+    """Keeps the rows for which an expression is true."""
+
+    kept: pl.Expr
+
+    def __call__(self, frame: pl.LazyFrame) -> pl.LazyFrame:
+        return frame.filter(self.kept)
+
+
+@dataclass(frozen=True)
+class _KeepFirst:
+    """Keeps, of the requests that share a key, the first."""
+
+    keys: list[str]
+    shared: pl.DataFrame
+    """The keys that several requests have, and the first request of each."""
+
+    def __call__(self, frame: pl.LazyFrame) -> pl.LazyFrame:
+        joined = frame.join(self.shared.lazy(), on=self.keys, how="left", maintain_order="left")
+        other = pl.col(_FIRST).is_not_null() & pl.col(SERVED_ID).ne_missing(pl.col(_FIRST))
+        return joined.filter(~other).drop(_FIRST)
