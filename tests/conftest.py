@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from torch.onnx._internal.exporter._registration import ONNXRegistry
 from corank.core.registry import PLUGINS
 from corank.training.run import Run
 from tests.support import shared
+from tests.support.object_store import ObjectStore, make_store, s3_server, use_store
 
 torch.set_num_threads(1)
 settings.register_profile("corank", deadline=None)  # a loaded machine may be slow at any example
@@ -58,6 +60,21 @@ def trained() -> Run:
 def trained_bundle() -> Path:
     """The bundle of `trained`."""
     return shared.finished_bundle()
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """The address of a server that speaks S3's protocol."""
+    with s3_server() as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def object_store(s3_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
+    """A bucket of its own, which the environment leads to, with an empty cache."""
+    store = make_store(s3_endpoint, f"bucket-{uuid4().hex}")
+    use_store(store, tmp_path / "cache", monkeypatch)
+    return store
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

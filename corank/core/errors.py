@@ -32,6 +32,14 @@ class StoreError(CorankError):
     """A store cannot be reached, is full, or holds what is not corank's; the message names its address."""
 
 
+class StorageError(CorankError):
+    """An object store refuses, cannot be reached, or holds what is not corank's; the message names the URL."""
+
+
+class MissingObjectError(StorageError):
+    """There is no such object; the message names the URL."""
+
+
 class TrustError(CorankError):
     """A key cannot be used, or no trusted key signed a version; the message names the version and the keys."""
 

@@ -1,0 +1,124 @@
+"""Where a file or folder lies: a path of this machine, or a URL of an object store."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from corank.core.errors import StorageError
+from corank.core.formatting import shorten
+
+SCHEMES = {
+    "s3": "Amazon S3 and what speaks its protocol",
+    "gs": "Google Cloud Storage",
+    "az": "Azure Blob Storage",
+}
+"""Scheme of a URL → the object store."""
+LONGEST_KEY = 1024
+"""Bytes of the name of an object, at most."""
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
+_COLLAPSED = re.compile(r"(s3|gs|az|file):/+(?=[^/])")
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,62}")
+_SEGMENT = re.compile(r"(?!\.{1,2}$)[^/\\?#\x00-\x1f\x7f\ud800-\udfff]+")
+
+
+@dataclass(frozen=True)
+class ObjectUrl:
+    """A file or folder in an object store: `s3://BUCKET/KEY`, `gs://BUCKET/KEY` or `az://CONTAINER/KEY`.
+
+    Example:
+        >>> str(ObjectUrl.parse("s3://shop/runs/") / "may" / "report.html")
+        's3://shop/runs/may/report.html'
+    """
+
+    scheme: str
+    bucket: str
+    key: str
+    """Without `/` at its ends."""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a URL. Raises StorageError, which repeats no user name and no password."""
+        found = _URL.fullmatch(text)
+        if found is None or found[1] not in SCHEMES:
+            forms = ", ".join(f"{scheme}://BUCKET/KEY" for scheme in SCHEMES)
+            raise StorageError(f"{_hide(text)}: expected {forms}, or a path of this machine")
+        bucket, _, key = found[2].partition("/")
+        if "@" in bucket:
+            raise StorageError(
+                f"{_hide(text)}: a URL holds no credentials; give them by the environment, such as "
+                "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            )
+        if _BUCKET.fullmatch(bucket) is None:
+            raise StorageError(f"{_hide(text)}: {shorten(bucket)!r} is no name of a bucket")
+        key = key.removesuffix("/")
+        if not all(map(_SEGMENT.fullmatch, key.split("/"))) or len(key.encode()) > LONGEST_KEY:
+            raise StorageError(
+                f"{_hide(text)}: expected a file or folder within the bucket, named without empty segments, "
+                f"'.', '..', '?', '#' and control characters, in at most {LONGEST_KEY:,} bytes"
+            )
+        return cls(found[1], bucket, key)
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.bucket}/{self.key}"
+
+    def __truediv__(self, name: str) -> Self:
+        """Append a relative name. Raises StorageError if it leads elsewhere."""
+        return self.parse(f"{self}/{name}")
+
+    @property
+    def root(self) -> str:
+        """The bucket's URL."""
+        return f"{self.scheme}://{self.bucket}"
+
+
+Location = Path | ObjectUrl
+"""Where a file or folder lies."""
+
+
+def is_url(text: str) -> bool:
+    """Whether a text is a URL with `://`, whatever its scheme."""
+    return _URL.fullmatch(text) is not None
+
+
+def parse_location(given: str | Path | ObjectUrl) -> Location:
+    """Read a path of this machine, a `file://` URL or the URL of an object store.
+
+    Raises StorageError for any other URL, and for the URL of an object store that was made a `Path`, which drops a
+    slash.
+
+    Example:
+        >>> parse_location("runs/shop")
+        PosixPath('runs/shop')
+    """
+    if isinstance(given, ObjectUrl):
+        return given
+    text = str(given)
+    if isinstance(given, Path):
+        if _COLLAPSED.match(text):
+            raise StorageError(f"{text}: a URL was made a Path, which drops a slash; give it as text")
+        return given
+    if text.startswith("file://"):
+        path = Path(text.removeprefix("file://"))
+        if not path.is_absolute():
+            raise StorageError(f"{text}: expected file:///PATH, from the root of this machine")
+        return path
+    return ObjectUrl.parse(text) if is_url(text) else Path(text)
+
+
+def require_local(given: str | Path, what: str) -> Path:
+    """Read a path that must be of this machine. Raises StorageError, which says so, for a URL.
+
+    Example:
+        >>> require_local("keys/a.pem", "--sign")
+        PosixPath('keys/a.pem')
+    """
+    location = parse_location(given)
+    if isinstance(location, ObjectUrl):
+        raise StorageError(f"{what}: {location}: no URL can be given here; give a path of this machine")
+    return location
+
+
+def _hide(text: str) -> str:
+    """Leave the user name and the password of a URL out of a message."""
+    return shorten(re.sub(r"^([^:/]+://)[^/]*@", r"\1…@", text, flags=re.DOTALL), 300)

@@ -1,0 +1,66 @@
+"""URLs of object storage: what is read, and what is refused before anything is sent."""
+
+from pathlib import Path
+
+import pytest
+
+from corank.core.errors import StorageError
+from corank.core.storage.object_url import ObjectUrl, parse_location, require_local
+
+
+def test_a_url_is_read_and_extended() -> None:
+    url = ObjectUrl.parse("gs://shop/runs/may/")
+    assert (url.scheme, url.bucket, url.key) == ("gs", "shop", "runs/may")
+    assert str(url / "report.html") == "gs://shop/runs/may/report.html"
+    assert url.root == "gs://shop"
+
+
+def test_paths_stay_paths() -> None:
+    assert parse_location("runs/shop") == Path("runs/shop")
+    assert parse_location(Path("runs/shop")) == Path("runs/shop")
+    assert parse_location("file:///srv/runs") == Path("/srv/runs")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "s3://shop",
+        "s3://shop/",
+        "s3://shop/../etc",
+        "s3://shop/a/./b",
+        "s3://shop/a//b",
+        "s3://shop/a?versionId=1",
+        "s3://shop/a\nb",
+        "s3:///a",
+        "s3://sh op/a",
+        "s3://shop/" + "a" * 2000,
+        "s3a://shop/a",
+        "http://shop/a",
+        "file://shop/a",
+    ],
+)
+def test_what_leads_nowhere_is_refused(text: str) -> None:
+    with pytest.raises(StorageError, match=r"expected|no name of a bucket"):
+        parse_location(text)
+
+
+def test_credentials_in_a_url_are_refused_and_not_repeated() -> None:
+    with pytest.raises(StorageError, match="holds no credentials") as error:
+        parse_location("s3://AKIA1234:hidden@shop/a")
+    assert "hidden" not in str(error.value) and "AKIA1234" not in str(error.value)
+
+
+def test_a_url_that_became_a_path_is_refused() -> None:
+    with pytest.raises(StorageError, match="drops a slash"):
+        parse_location(Path("s3://shop/a"))
+
+
+def test_a_name_leads_below_the_url_alone() -> None:
+    with pytest.raises(StorageError, match="expected a file or folder"):
+        _ = ObjectUrl.parse("s3://shop/a") / "../b"
+
+
+def test_some_options_take_no_url() -> None:
+    assert require_local("keys/a.pem", "--sign") == Path("keys/a.pem")
+    with pytest.raises(StorageError, match="--sign: s3://shop/a: no URL can be given here"):
+        require_local("s3://shop/a", "--sign")
