@@ -56,6 +56,10 @@ class DistributedError(CorankError):
     """The processes of a training cannot work together; the message names the rank and the collective."""
 
 
+class OtherRankError(CorankError):
+    """Another process of the training has failed and reports it; this one ends, and prints nothing."""
+
+
 class EngineError(CorankError):
     """An engine cannot run a task; the message names the engine, the task and its worker."""
 

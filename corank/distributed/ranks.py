@@ -3,22 +3,27 @@
 Letters: W ranks · N rows.
 """
 
+import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from corank.distributed.collective_log import CollectiveLog
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Ranks:
     """This process among W that train one model; alone, all that it would send stays here.
 
-    Every method but the properties is a collective: all ranks call it, in the same order. `what` names it in errors and
-    in `sent`.
+    Every method with a `what` is a collective: all ranks call it, in the same order. `what` names it in errors and in
+    `sent`.
 
     Example:
         ranks = Ranks()
@@ -29,6 +34,10 @@ class Ranks:
     world: int = 1
     sent: Counter[str] = field(default_factory=Counter, compare=False)
     """Bytes that this rank sent to others, by collective."""
+    log: CollectiveLog = field(default_factory=CollectiveLog, compare=False)
+    """Where this rank is, for the message if a rank does not arrive."""
+    restarts: int = 0
+    """How often the launcher has started all ranks again."""
 
     @property
     def alone(self) -> bool:
@@ -43,7 +52,8 @@ class Ranks:
     def sum(self, tensor: Tensor, what: str) -> Tensor:
         """Sum a tensor over all ranks, in place; the sum is the same, bit for bit, on all of them."""
         if not self.alone:
-            dist.all_reduce(tensor)
+            with self.log.of(what):
+                dist.all_reduce(tensor)
             self.sent[what] += 2 * tensor.nbytes * (self.world - 1) // self.world
         return tensor
 
@@ -53,7 +63,8 @@ class Ranks:
             return list(counts)
         ours = torch.tensor(counts)
         theirs = torch.empty_like(ours)
-        dist.all_to_all_single(theirs, ours)
+        with self.log.of(what):
+            dist.all_to_all_single(theirs, ours)
         self.sent[what] += ours.nbytes * (self.world - 1) // self.world
         return [int(n) for n in theirs]
 
@@ -62,7 +73,8 @@ class Ranks:
         if self.alone:
             return rows
         out = rows.new_empty(sum(received), *rows.shape[1:])
-        dist.all_to_all_single(out, rows.contiguous(), list(received), list(counts))
+        with self.log.of(what):
+            dist.all_to_all_single(out, rows.contiguous(), list(received), list(counts))
         here = counts[self.rank]
         self.sent[what] += rows.nbytes // max(1, len(rows)) * (len(rows) - here)
         return out
@@ -71,25 +83,65 @@ class Ranks:
         """Gather N rows of every rank, each its own number, in rank order: on all ranks."""
         if self.alone:
             return [rows]
-        counts = [torch.empty(1, dtype=torch.long) for _ in range(self.world)]
-        dist.all_gather(counts, torch.tensor([len(rows)]))
-        most = max(int(n) for n in counts)
-        padded = rows.new_zeros(most, *rows.shape[1:])
-        padded[: len(rows)] = rows
+        counts = self._lengths(rows, what)
+        padded = _pad(rows, max(counts))
         parts = [torch.empty_like(padded) for _ in range(self.world)]
-        dist.all_gather(parts, padded)
+        with self.log.of(what):
+            dist.all_gather(parts, padded)
         self.sent[what] += padded.nbytes * (self.world - 1)
-        return [part[: int(n)] for part, n in zip(parts, counts, strict=True)]
+        return [part[:n] for part, n in zip(parts, counts, strict=True)]
+
+    def gather_first(self, content: bytes, what: str) -> list[bytes]:
+        """Send bytes to the first rank. Returns those of all ranks there, in rank order; nothing elsewhere."""
+        if self.alone:
+            return [content]
+        rows = torch.frombuffer(bytearray(content), dtype=torch.uint8) if content else torch.empty(0).byte()
+        counts = self._lengths(rows, what)
+        padded = _pad(rows, max(counts))
+        parts = [torch.empty_like(padded) for _ in range(self.world)] if self.first else None
+        with self.log.of(what):
+            dist.gather(padded, parts)
+        self.sent[what] += 0 if self.first else padded.nbytes
+        return [part[:n].numpy().tobytes() for part, n in zip(parts or (), counts, strict=False)]
+
+    def _lengths(self, rows: Tensor, what: str) -> list[int]:
+        counts = [torch.empty(1, dtype=torch.long) for _ in range(self.world)]
+        with self.log.of(what):
+            dist.all_gather(counts, torch.tensor([len(rows)]))
+        return [int(n) for n in counts]
 
     def share(self, value: Any, what: str) -> Any:
         """Give every rank the first one's value, of JSON types."""
         if self.alone:
             return value
-        held = [value]
-        dist.broadcast_object_list(held, src=0)
-        return held[0]
+        content = torch.frombuffer(bytearray(json.dumps(value), "utf-8"), dtype=torch.uint8)
+        length = torch.tensor([len(content)])
+        with self.log.of(what):
+            dist.broadcast(length, src=0)
+        if not self.first:
+            content = content.new_empty(int(length))
+        with self.log.of(what):
+            dist.broadcast(content, src=0)
+        return json.loads(content.numpy().tobytes())
+
+    def first_does(self, function: Callable[[], T], what: str) -> T:
+        """Call a function on the first rank, however long it takes; the others wait.
+
+        Returns its value, of JSON types, on all ranks. If it raises, all ranks end, and the first reports the error.
+        """
+        if self.alone:
+            return function()
+        found: T = self.log.lead(function, what) if self.first else self.log.follow(what)
+        return found
 
     def wait(self, what: str) -> None:
         """Wait until all ranks are here."""
         if not self.alone:
-            dist.barrier()
+            with self.log.of(what):
+                dist.barrier()
+
+
+def _pad(rows: Tensor, length: int) -> Tensor:
+    padded = rows.new_zeros(length, *rows.shape[1:])
+    padded[: len(rows)] = rows
+    return padded

@@ -1,0 +1,260 @@
+"""Where this rank is in the sequence of collectives, and what the ranks tell each other when one of them fails."""
+
+import json
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import torch.distributed as dist
+from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
+
+from corank.core.errors import CorankError, DistributedError, OtherRankError
+
+REFUSED = "refused"
+"""Mark of a mistake of the user, which a restart would only repeat."""
+LAST_WORD = 2.0
+"""Seconds for which the ranks that have nothing to say let the reporting one go first."""
+POLL = 0.05
+"""Seconds between two looks at the store."""
+
+
+class CollectiveLog:
+    """The current collective and step of this rank.
+
+    Each collective runs in `with log.of(name)`. If it fails, the rank posts to the launch's store where it was. A rank
+    that posts nothing has died or hangs: the lowest rank that did post reports it by a DistributedError, and the others
+    raise OtherRankError.
+    """
+
+    def __init__(
+        self,
+        launch: Store | None = None,
+        group: str = "",
+        rank: int = 0,
+        world: int = 1,
+        timeout: float = 0,
+    ) -> None:
+        """Begin a log.
+
+        Args:
+            launch: the launcher's store, which outlives a restart; None for a process that trains alone.
+            group: names this group of processes, and none that met in the store before.
+            timeout: seconds that a collective may take.
+        """
+        self.what, self.number, self.step = "", 0, 0
+        self.launch = launch
+        # the agent's store still has what processes that died have left: their addresses, too
+        self.store = None if launch is None else PrefixStore(group, launch)
+        self._rank, self._world, self._timeout = rank, world, timeout
+        self._began = 0.0
+
+    def of(self, what: str) -> Self:
+        """Begin a collective; a context manager."""
+        self.what, self.number, self._began = what, self.number + 1, time.monotonic()
+        return self
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # gloo and NCCL raise RuntimeError, or an error derived from it
+        if isinstance(error, RuntimeError):
+            raise self._diagnose(error) from None
+
+    def remember(self, mark: str) -> None:
+        """Leave a mark for later restarts of this launch."""
+        if self.launch is not None:
+            self.launch.set(f"corank/{mark}", "")
+
+    def remembers(self, mark: str) -> bool:
+        """Whether this start of the launch, or one before, has left a mark."""
+        return self.launch is not None and bool(self.launch.check([f"corank/{mark}"]))
+
+    def announce(self) -> None:
+        """Tell the others that this rank is here, by process and machine."""
+        self._post("here", {"pid": os.getpid(), "parent": os.getppid(), "host": socket.gethostname()})
+
+    def absent(self) -> list[int]:
+        """The ranks that have not announced themselves."""
+        return [rank for rank in range(self._world) if self._read("here", rank) is None]
+
+    def report(self, error: BaseException) -> None:
+        """Tell the others of an error, so that they end. Raises OtherRankError if a lower rank reports one."""
+        self._post("failed", self._position() | {"error": str(error) or type(error).__name__})
+        deadline = time.monotonic() + LAST_WORD / 2
+        while time.monotonic() < deadline and self._rank:
+            lower = [self._read("failed", rank) for rank in range(self._rank)]
+            for rank, post in enumerate(lower):
+                if post and "error" in post:
+                    raise OtherRankError(f"rank {rank}: {post['error']}") from None
+            if all(lower):
+                break
+            time.sleep(POLL)
+
+    def lead(self, function: Callable[[], Any], what: str) -> Any:
+        """Run a function while the other ranks follow it. Returns its value, of JSON types."""
+        with self.of(what), self._heartbeat():
+            value = function()
+            self._post("done", {"value": value})
+            return value
+
+    def follow(self, what: str) -> Any:
+        """Wait for the value of rank 0's function, however long it takes, as long as that process is alive."""
+        with self.of(what):
+            beat, seen, pause = None, time.monotonic(), 0.001
+            while (done := self._read("done", 0)) is None:
+                self._raise_if_failed()
+                now = self._read("beat", 0)
+                if now != beat:
+                    beat, seen = now, time.monotonic()
+                elif time.monotonic() - seen > self._timeout:
+                    raise RuntimeError("no sign of life")
+                time.sleep(pause)
+                pause = min(POLL, 2 * pause)
+            return done["value"]
+
+    @contextmanager
+    def _heartbeat(self) -> Iterator[None]:
+        ended, beats = threading.Event(), 0
+
+        def beat() -> None:
+            nonlocal beats
+            while not ended.is_set():
+                beats += 1
+                with suppress(RuntimeError):
+                    self._post("beat", {"beats": beats})
+                ended.wait(self._timeout / 4)
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+    def _raise_if_failed(self) -> None:
+        for rank in range(self._world):
+            post = self._read("failed", rank) or {}
+            if "error" in post:
+                raise OtherRankError(f"rank {rank}: {post['error']}")
+            if post:
+                raise RuntimeError(f"rank {rank} has given up")
+
+    def _diagnose(self, error: RuntimeError) -> CorankError:
+        """Post where this rank was, and find the ranks that do not."""
+        late = time.monotonic() - self._began > self._timeout * 0.9
+        try:
+            self._post("failed", self._position())
+            if dist.is_initialized():
+                dist.destroy_process_group()  # which wakes the ranks that wait for this one
+            posts = self._collect(min(max(LAST_WORD, self._timeout / 4), 30.0))
+        except RuntimeError:
+            return DistributedError(
+                f"step {self.step}: rank {self._rank} lost the launch's store in the collective '{self.what}', so its "
+                f"host or its launcher has ended ({_first_line(error)}); start again with --resume"
+            )
+        for rank, post in sorted(posts.items()):
+            if "error" in post:
+                return OtherRankError(f"rank {rank}: {post['error']}")
+        missing = [rank for rank in range(self._world) if rank not in posts]
+        if self._rank != min(posts):
+            return OtherRankError(f"rank {min(posts)} reports the failure of {name_ranks(missing)}")
+        for rank in missing:
+            self._end_hanging(rank)
+        return DistributedError(self._message(missing, posts, error, late))
+
+    def _message(
+        self, missing: list[int], posts: dict[int, dict[str, Any]], error: RuntimeError, late: bool
+    ) -> str:
+        where = f"step {self.step}, collective '{self.what}'"
+        if not missing:
+            found = f"the connections between ranks broke ({_first_line(error)}); look at the network"
+        elif late:
+            found = f"{name_ranks(missing)} did not arrive within {self._timeout:g} s"
+        else:
+            found = f"{name_ranks(missing)} ended"
+        elsewhere = [
+            f"rank {rank} was at step {post['step']}, '{post['what']}'"
+            for rank, post in sorted(posts.items())
+            if post["number"] != self.number
+        ]
+        also = f" ({'; '.join(elsewhere[:4])})" if elsewhere else ""
+        return (
+            f"{where}: {found}{also}; look at its output and its machine. --max-restarts goes on by itself from the "
+            "last checkpoint, --resume by hand"
+        )
+
+    def _position(self) -> dict[str, Any]:
+        return {"what": self.what, "number": self.number, "step": self.step}
+
+    def _collect(self, seconds: float) -> dict[int, dict[str, Any]]:
+        """Read the posts of failed ranks until all have posted or the time is over."""
+        deadline = time.monotonic() + seconds
+        while True:
+            posts = {
+                rank: post for rank in range(self._world) if (post := self._read("failed", rank)) is not None
+            }
+            if len(posts) == self._world or time.monotonic() > deadline:
+                return posts
+            time.sleep(POLL)
+
+    def _end_hanging(self, rank: int) -> None:
+        """Kill a rank of this machine that hangs, for which its agent would wait in vain."""
+        post = self._read("here", rank) or {}
+        pid, parent = post.get("pid"), os.getppid()
+        # what the store says is checked: only a process of the same agent is ended
+        if (
+            post.get("host") == socket.gethostname()
+            and isinstance(pid, int)
+            and parent > 1
+            and _parent(pid) == parent
+        ):
+            with suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+
+    def _key(self, kind: str, rank: int) -> str:
+        return f"{kind}/{self.number if kind in ('done', 'beat') else 0}/{rank}"
+
+    def _post(self, kind: str, content: dict[str, Any]) -> None:
+        if self.store is not None:
+            self.store.set(self._key(kind, self._rank), json.dumps(content))
+
+    def _read(self, kind: str, rank: int) -> dict[str, Any] | None:
+        key = self._key(kind, rank)
+        if self.store is None or not self.store.check([key]):
+            return None
+        found: dict[str, Any] = json.loads(self.store.get(key))
+        return found
+
+
+def name_ranks(ranks: list[int]) -> str:
+    """Name some ranks for a message.
+
+    Example:
+        >>> name_ranks([1, 3])
+        'ranks 1, 3'
+    """
+    named = ", ".join(map(str, ranks[:8])) + (f" and {len(ranks) - 8} more" if len(ranks) > 8 else "")
+    return f"rank{'s' if len(ranks) > 1 else ''} {named}"
+
+
+def _parent(pid: int) -> int | None:
+    """The parent of a process, where the system tells; else None."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+        return int(stat.rpartition(")")[2].split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0][:200]

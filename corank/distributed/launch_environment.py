@@ -1,0 +1,65 @@
+"""What the launcher of a training says of this process in its environment, as torchrun does."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+from corank.core.errors import DistributedError
+
+WORLD_SIZE = "WORLD_SIZE"
+
+
+@dataclass(frozen=True)
+class LaunchEnvironment:
+    """The place of this process among those of a launch, and where they meet."""
+
+    rank: int
+    world: int
+    local_rank: int
+    """Among the processes of this machine."""
+    address: str
+    port: int
+    restarts: int = 0
+    """How often the agent has started all processes again."""
+    has_agent: bool = False
+    """Whether an elastic agent started the process, and keeps the store where the processes meet."""
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str] | None = None) -> Self | None:
+        """Read the environment; None if no launcher started this process, so that it trains alone.
+
+        Raises DistributedError, which names the variable, if one is missing or has no sense.
+        """
+        found = os.environ if environment is None else environment
+        if WORLD_SIZE not in found:
+            return None
+        world = _number(found, WORLD_SIZE, 1, 2**16)
+        rank = _number(found, "RANK", 0, world - 1)
+        address = found.get("MASTER_ADDR", "")
+        if not address:
+            raise _refusal("MASTER_ADDR", "a host name", None)
+        return cls(
+            rank,
+            world,
+            _number(found, "LOCAL_RANK", 0, world - 1),
+            address,
+            _number(found, "MASTER_PORT", 1, 2**16 - 1),
+            _number(found, "TORCHELASTIC_RESTART_COUNT", 0, 2**31, "0"),
+            found.get("TORCHELASTIC_USE_AGENT_STORE") == "True",
+        )
+
+
+def _number(found: Mapping[str, str], name: str, least: int, most: int, default: str | None = None) -> int:
+    text = found.get(name, default)
+    if text is None or not text.isascii() or not text.isdigit() or not least <= int(text) <= most:
+        raise _refusal(name, f"a number from {least} to {most}", text)
+    return int(text)
+
+
+def _refusal(name: str, expected: str, received: str | None) -> DistributedError:
+    got = "it is not set" if received is None else f"received {received!r}"
+    return DistributedError(
+        f"environment variable {name}: expected {expected}; {got}. {WORLD_SIZE} is set, as torchrun does; start by "
+        f"torchrun or `corank train --workers`, or unset {WORLD_SIZE} to train in one process"
+    )
