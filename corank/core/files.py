@@ -77,17 +77,64 @@ def atomic_folder(path: Path, replace: bool = False) -> Iterator[Path]:
         raise _taken(path)
     with _partial(real, Path.mkdir) as partial:
         yield partial
-        for part in partial.rglob("*"):
-            sync(part)
-        sync(partial)
-        if replace and _is_taken(real):
-            _replace_folder(real, partial)
-            return
-        try:
-            partial.rename(real)
-        except OSError as error:
-            raise _taken(path) if _is_taken(real) else error from None
-        sync(real.parent)
+        _move_folder(partial, path, replace)
+
+
+@contextmanager
+def resumable_folder(path: Path, mark: str, keep: tuple[type[Exception], ...] = ()) -> Iterator[Path]:
+    """Make a folder beside `path` to work in, which the next call with the same mark finds again after a kill.
+
+    It is removed when the block ends or raises, unless what it raises is of `keep` or is an interrupt. Those of other
+    marks are removed first. The caller holds the lock of `path` (`WriteLock.of_replacement`).
+
+    Args:
+        path: the folder that is to be written, as of `replace_folder`; its parents are made.
+        mark: what the work depends on.
+        keep: errors after which the work can go on.
+
+    Raises OSError.
+    """
+    real = path.resolve()
+    _make_folder(real.parent)
+    folder = real.with_name(f"{PARTIAL}{real.name}-{mark}")
+    remove_abandoned(real.parent, glob.escape(real.name), keep=folder)
+    folder.mkdir(exist_ok=True)
+    try:
+        yield folder
+    except Exception as error:
+        if not isinstance(error, keep):
+            _remove(folder)
+        raise
+    _remove(folder)
+
+
+def replace_folder(path: Path, new: Path) -> None:
+    """Move a folder, of the same file system, to a path, and what was there to a place where it is removed.
+
+    Readers find the old one or the new one. All files are forced to disk first. The caller holds the lock of `path`.
+    """
+    real = path.resolve()
+    restore_folder(real)
+    if real.exists():
+        _remove(_moved_name(real))
+    _move_folder(new, path, replace=True)
+    _remove(new)
+
+
+def _move_folder(new: Path, path: Path, replace: bool) -> None:
+    """Force a new folder to disk and move it to its place. Raises DataError if that is taken and stays."""
+    real = path.resolve()
+    for part in new.rglob("*"):
+        sync(part)
+    sync(new)
+    if replace and _is_taken(real):
+        _replace_folder(real, new)
+        return
+    try:
+        new.rename(real)
+    except OSError as error:
+        raise _taken(path) if _is_taken(real) else error from None
+    sync(real.parent)
 
 
 def _is_taken(path: Path) -> bool:
@@ -168,11 +215,12 @@ def _moved_name(path: Path) -> Path:
     return path.with_name(MOVED + path.name)
 
 
-def remove_abandoned(folder: Path, names: str) -> None:
+def remove_abandoned(folder: Path, names: str, keep: Path | None = None) -> None:
     """Remove what killed processes left beside files or folders of a folder; `names` is a glob pattern of these."""
     for left in folder.glob(f"{PARTIAL}{names}-*"):
         with suppress(OSError), _locked(left):
-            _remove(left)
+            if left != keep:
+                _remove(left)
 
 
 def _partial_name(path: Path) -> Path:

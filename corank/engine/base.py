@@ -133,3 +133,14 @@ def open_engine(name: str | None = None, workers: int = 1, address: str | None =
         known = ", ".join(n for n in ENGINES if ENGINES[n].address_form)
         raise EngineError(f"--address: only an engine of several machines takes one: --engine {known}")
     return kind(workers, address)
+
+
+def describe_memory(engine: Engine) -> str:
+    """Say in one line how much memory the workers of an engine have held at most, with the pages of files.
+
+    Example:
+        >>> describe_memory(engine)
+        'memory: at most 412 MiB in a worker (2 workers)'
+    """
+    peak = max(engine.peaks.values(), default=0) / 2**20
+    return f"memory: at most {peak:,.0f} MiB in a worker ({engine.workers} worker{'s' if engine.workers > 1 else ''})"

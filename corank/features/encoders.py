@@ -96,8 +96,8 @@ class Encoders:
         (folder / FILE).write_bytes(json.dumps(plain, indent=1).encode())
 
     @classmethod
-    def load(cls, folder: Path, schema: Schema) -> Self:
-        """Read what `save` wrote. Raises DataError if a part is missing or damaged."""
+    def load(cls, folder: Path, schema: Schema, derived: bool = True) -> Self:
+        """Read what `save` wrote, for `derived` features too. Raises DataError if a part is missing or damaged."""
         try:
             plain = parse_json(read_regular_file(folder, FILE, MOST_BYTES))
         except (OSError, ValueError) as error:
@@ -106,7 +106,7 @@ class Encoders:
             raise DataError(f"{folder}: encoders cannot be read: expected a mapping; found {plain!r:.100}")
         loaded = cls(schema, {name: _load(folder, schema, name, fields) for name, fields in plain.items()})
         for name, feature in schema.features.items():
-            own = feature.as_column is not None or feature.as_derived is not None
+            own = feature.as_column is not None or (derived and feature.as_derived is not None)
             if feature.encoders and own and name not in loaded.fitted:
                 raise DataError(f"{folder}: encoders cannot be read: {name}: has none")
         return loaded

@@ -1,14 +1,10 @@
-"""Candidates, one a row, brought together by request: partitioned into files, ordered, checked."""
+"""Candidates, one a row, brought together by request: ordered, checked."""
 
-from collections.abc import Iterable
-from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 
 from corank.core.errors import DataError
 from corank.core.types import Longs
@@ -16,40 +12,8 @@ from corank.data.log_rows import log_name, request_columns
 from corank.features.log_schema import DataSettings
 from corank.features.row_columns import ITEM, ROW, TIME
 
-_BEGIN, _FIRST, _PART = "@begin", "@first", "@part"
-"""A request's earliest time and first row, by which requests are ordered; the partition of a row."""
-
-
-def partition(
-    batches: Iterable[pl.DataFrame], request: Iterable[str], count: int, folder: Path
-) -> list[Path]:
-    """Spread rows over Arrow files by a hash of their request. Memory is that of a batch.
-
-    Args:
-        batches: the rows, in order.
-        request: the columns of the request key.
-        count: how many files.
-        folder: where to write them.
-
-    Returns:
-        The files. Their rows are in order, numbered through all files by the column ROW.
-    """
-    folder.mkdir(parents=True)
-    paths = [folder / f"{n:05d}.arrow" for n in range(count)]
-    part = (pl.struct(request).hash(seed=0) % count).cast(pl.Int32).alias(_PART)
-    rows = 0
-    with ExitStack() as stack:
-        writers: list[pa.ipc.RecordBatchFileWriter] = []
-        for batch in batches:
-            numbered = batch.with_columns(part, pl.int_range(rows, rows + len(batch)).alias(ROW))
-            rows += len(batch)
-            if not writers:
-                kinds = numbered.drop(_PART).head(0).to_arrow().schema
-                files = [stack.enter_context(path.open("wb")) for path in paths]
-                writers = [stack.enter_context(pa.ipc.new_file(file, kinds)) for file in files]
-            for (n,), chunk in numbered.partition_by(_PART, as_dict=True, include_key=False).items():
-                writers[n].write_table(chunk.to_arrow())
-    return paths
+_BEGIN, _FIRST = "@begin", "@first"
+"""A request's earliest time and first row, by which requests are ordered."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ import polars as pl
 
 from corank.core.arrays import (
     read_array,
-    read_frame,
     write_array,
     write_arrays,
     write_frame,
@@ -23,7 +22,6 @@ from corank.core.arrays import (
     write_views,
 )
 from corank.core.errors import DataError
-from corank.core.files import atomic_folder
 from corank.core.locks import WriteLock
 from corank.core.ragged import Ragged
 from corank.core.time import format_time, to_ms
@@ -31,12 +29,14 @@ from corank.core.types import Longs, Report
 from corank.data.as_of import VersionedRows
 from corank.data.dataset import PackedDataset
 from corank.data.derived_columns import derive_columns
-from corank.data.log_rows import constant_columns, key_columns, request_columns
 from corank.data.pack_manifest import FORMAT, MANIFEST, PackManifest, ShardCount, fingerprint
 from corank.data.packing.fit_encoders import fit_encoders
-from corank.data.packing.grouping import GroupedRequests, partition
-from corank.data.packing.shards import ShardWriter, encode_rows, feature_values
-from corank.data.packing.sources import BATCH, PackSources
+from corank.data.packing.partitions import pack_partitions
+from corank.data.packing.shards import ENCODERS, USERS, ShardWriter, encode_rows, feature_values
+from corank.data.packing.sources import PackSources
+from corank.data.packing.workspace import PackWorkspace, open_workspace
+from corank.engine.base import Engine, describe_memory
+from corank.engine.in_line import InLineEngine
 from corank.features.encoders import Encoders, assemble_rows
 from corank.features.history import Events
 from corank.features.log_schema import DataSettings
@@ -52,7 +52,12 @@ _FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 
 
 def pack_log(
-    data: DataSettings, schema: Schema, base: Path, out: Path, report: Report = lambda line: None
+    data: DataSettings,
+    schema: Schema,
+    base: Path,
+    out: Path,
+    report: Report = lambda line: None,
+    engine: Engine | None = None,
 ) -> PackedDataset:
     """Pack the tables of a config into a folder, which is replaced at the end or not at all.
 
@@ -66,8 +71,10 @@ def pack_log(
         base: the folder that the tables' paths are relative to.
         out: the folder to write.
         report: receives a line about each step.
+        engine: runs the tasks; in line unless given. The files are the same for any engine and number of workers.
 
     Raises:
+        EngineError: the engine cannot run a task.
         BusyError: another process packs into the folder.
         DataError: the tables cannot be packed, or the disk is full.
         ConfigError: the settings contradict the tables.
@@ -78,36 +85,55 @@ def pack_log(
     except OSError as error:
         raise DataError(f"{out}: cannot be written: {error}") from None
     with lock:
-        return _pack(data, schema, base, out, report)
+        return _pack(data, schema, base, out, engine or InLineEngine(), report)
 
 
-def _pack(data: DataSettings, schema: Schema, base: Path, out: Path, report: Report) -> PackedDataset:
+def _pack(
+    data: DataSettings, schema: Schema, base: Path, out: Path, engine: Engine, report: Report
+) -> PackedDataset:
     mark = fingerprint(data, schema, base)
-    inputs = PackSources.open(data, schema, base, report)
-    summary = inputs.summary
-    report(f"log: {summary.rows:,} candidates, {format_time(summary.first)} to {format_time(summary.last)}")
-    with _disk_errors(out, inputs), atomic_folder(out, replace=True) as folder:
-        spill = folder / "spill"
-        spill.mkdir()
-        writer, absent = _first_pass(inputs, folder, spill, report)
-        splits, duplicates = _second_pass(inputs, writer, report)
-        _write_events(inputs, writer, splits)
-        dropped = {"duplicates": duplicates, "users_without_row": absent}
-        manifest = _describe(folder, mark, inputs, splits, dropped)
-        encoders = writer.encoders
-        if schema.derived():
-            encoders = derive_columns(PackedDataset.load(folder, manifest, encoders), spill)
-            for name in schema.derived():
-                size = encoders.sizes.get(name)
-                report(f"{name}: {f'{size:,} embedding rows' if size else 'a number'}")
-        encoders.save(folder / "encoders")
-        shutil.rmtree(spill)
-        _write_manifest(folder, manifest)
+    constants = PARTITION, PARTITIONS
+    with open_workspace(out, mark, constants, engine, report) as workspace:
+        inputs = PackSources.open(data, schema, base, report)
+        summary = inputs.summary
+        report(
+            f"log: {summary.rows:,} candidates, {format_time(summary.first)} to {format_time(summary.last)}"
+        )
+        with _disk_errors(out, inputs):
+            _write_all(inputs, workspace, mark)
+            workspace.publish(out)
+    report(describe_memory(engine))
     return PackedDataset.open(out, expect=mark)
 
 
-def _first_pass(inputs: PackSources, folder: Path, spill: Path, report: Report) -> tuple[ShardWriter, int]:
-    """Fit encoders and encode items. Returns the writer of shards, and how many users have no row in `users`."""
+def _write_all(inputs: PackSources, workspace: PackWorkspace, mark: str) -> None:
+    """Write all files of the packed data, into the working folder."""
+    schema, folder, spill = inputs.schema, workspace.packed, workspace.spill
+    absent = workspace.run_here("first", lambda: _first_pass(inputs, folder, spill, workspace.report))
+    count = min(max(-(-inputs.summary.rows // PARTITION), 1), PARTITIONS)
+    as_of = to_ms(inputs.data.instant(inputs.data.as_of)) if inputs.data.as_of else inputs.summary.last
+    writer = ShardWriter(inputs.data, schema, inputs.sources, inputs.value_sources, as_of, folder, spill)
+    splits, duplicates = pack_partitions(workspace, inputs, writer, count)
+    workspace.run_here("events", lambda: _write_events(inputs, writer, splits))
+    dropped = {"duplicates": duplicates, "users_without_row": absent}
+    manifest = _describe(folder, mark, inputs, splits, dropped)
+    workspace.run_here("derived", lambda: _derive(workspace, writer.encoders, manifest))
+    _write_manifest(folder, manifest)
+
+
+def _derive(workspace: PackWorkspace, encoders: Encoders, manifest: PackManifest) -> None:
+    """Add the derived features, and write the complete encoders."""
+    folder, schema = workspace.packed, encoders.schema
+    if schema.derived():
+        encoders = derive_columns(PackedDataset.load(folder, manifest, encoders), workspace.spill)
+        for name in schema.derived():
+            size = encoders.sizes.get(name)
+            workspace.report(f"{name}: {f'{size:,} embedding rows' if size else 'a number'}")
+    encoders.save(folder / "encoders")
+
+
+def _first_pass(inputs: PackSources, folder: Path, spill: Path, report: Report) -> int:
+    """Fit encoders, and write items and users. Returns how many users have no row in `users`."""
     data, schema, sources = inputs.data, inputs.schema, inputs.sources
     items, users, absent = inputs.read_items(), *inputs.read_users()
     if absent:
@@ -120,22 +146,11 @@ def _first_pass(inputs: PackSources, folder: Path, spill: Path, report: Report) 
     for name, size in encoders.sizes.items():
         report(f"{name}: {size:,} embedding rows")
     snapshots, row = items.add_snapshots(inputs.read_snapshots())
-    operands = _write_items(inputs, folder / "items", encoders, items, snapshots, row)
+    _write_items(inputs, folder / "items", encoders, items, snapshots, row)
     write_frame(folder / "users.arrow", users.ids.values.alias("user").to_frame())
-    as_of = to_ms(data.instant(data.as_of)) if data.as_of else inputs.summary.last
-    return ShardWriter(
-        data,
-        schema,
-        sources,
-        encoders,
-        snapshots,
-        users,
-        operands,
-        inputs.value_sources,
-        as_of,
-        folder,
-        spill,
-    ), absent
+    write_frame(spill / USERS, users.frame)
+    encoders.save(spill / ENCODERS)
+    return absent
 
 
 def _write_items(
@@ -145,8 +160,8 @@ def _write_items(
     items: VersionedRows,
     snapshots: VersionedRows,
     row: Longs,
-) -> Operands:
-    """Write a row for every version of an item and every snapshot of its priors. Returns the rows' operands."""
+) -> None:
+    """Write a row for every version of an item and every snapshot of its priors."""
     data, schema = inputs.data, inputs.schema
     names = [name for name, source in inputs.sources.items() if source == "items"]
     placed, derived = schema.row_features("item"), schema.derived("item")
@@ -165,56 +180,12 @@ def _write_items(
         encoders, wanted, lambda name: feature_values(schema, name, items, data.item), len(items.frame)
     ).take(row)
     operands.save(folder / "operands")
-    return operands
-
-
-def _second_pass(
-    inputs: PackSources, writer: ShardWriter, report: Report
-) -> tuple[dict[str, list[ShardCount]], int]:
-    """Partition the log, and write the shards of each partition. Returns shards by split, and dropped duplicates."""
-    data, rows = inputs.data, inputs.summary.rows
-    count = min(max(-(-rows // PARTITION), 1), PARTITIONS)
-    request = request_columns(data).values()
-    parts = partition(
-        inputs.log.batches(inputs.log_columns(), rows, BATCH), request, count, writer.spill / "log"
-    )
-    truth = _partition_truth(inputs, writer.spill, count)
-    constant = constant_columns(data, inputs.schema, inputs.sources)
-    splits: dict[str, list[ShardCount]] = {split: [] for split in data.splits()}
-    dropped = 0
-    for n, part in enumerate(parts):
-        frame = read_frame(part)
-        if len(frame):
-            requests = GroupedRequests.group(frame, data, constant)
-            dropped += requests.duplicates
-            shards = writer.write(f"{n:05d}", requests, read_frame(truth[n]) if truth else None)
-            for split, shard in shards.items():
-                splits[split].append(shard)
-        part.unlink()
-        report(f"packed: partition {n + 1} of {count}")
-    if dropped:
-        report(f"log: {dropped:,} exact duplicates of a candidate dropped")
-    return splits, dropped
-
-
-def _partition_truth(inputs: PackSources, spill: Path, count: int) -> list[Path]:
-    """Partition the table of true probabilities as the log is; no files if there is none."""
-    truth, data = inputs.truth, inputs.data
-    if truth is None:
-        return []
-    labels = [name for name in data.labels if name in truth.types]
-    if not labels:
-        truth.require(list(data.labels)[:1])
-    columns = [*key_columns(truth, data), *(pl.col(name).cast(pl.Float32) for name in labels)]
-    rows = truth.collect(truth.frame.select(pl.len())).item()
-    request = request_columns(data).values()
-    return partition(truth.batches(columns, rows, BATCH), request, count, spill / "truth")
 
 
 def _write_events(inputs: PackSources, writer: ShardWriter, splits: dict[str, list[ShardCount]]) -> None:
     """Sort the events of all partitions, and find each request's histories among them."""
     folder, schema, data = writer.folder, inputs.schema, inputs.data
-    (folder / "events").mkdir()
+    (folder / "events").mkdir(exist_ok=True)
     histories = schema.histories()
     for name in {history.events for history in histories.values()}:
         pieces = sorted(writer.spill.glob(f"{name}.*.arrow"))
@@ -258,6 +229,8 @@ def _describe(
 
 def _write_manifest(folder: Path, manifest: PackManifest) -> None:
     """Write the manifest, with the size of every file."""
+    for left in folder.rglob(".*"):  # of tasks that were killed
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
     files = {str(p.relative_to(folder)): p.stat().st_size for p in sorted(folder.rglob("*")) if p.is_file()}
     complete = manifest.model_copy(update={"files": files})
     (folder / MANIFEST).write_bytes(complete.model_dump_json(indent=1).encode())

@@ -6,7 +6,7 @@ Histories and derived features (crosses, priors) are added when all shards are w
 Letters: R requests · C candidates.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from corank.core.arrays import write_arrays, write_frame, write_ragged, write_rows
+from corank.core.arrays import read_frame, write_arrays, write_frame, write_ragged, write_rows
 from corank.core.errors import DataError
 from corank.core.ragged import Ragged, Rows
 from corank.core.types import Ints, Longs
@@ -24,6 +24,7 @@ from corank.data.column_sources import Source
 from corank.data.log_rows import request_columns
 from corank.data.pack_manifest import ShardCount
 from corank.data.packing.grouping import GroupedRequests
+from corank.data.packing.workspace import write_beside
 from corank.features.encoders import Encoders, assemble_rows
 from corank.features.encoding import Encoded
 from corank.features.labels import Labels, find_events, hide_immature, read_labels, read_levels
@@ -31,6 +32,7 @@ from corank.features.log_schema import DataSettings
 from corank.features.operand_rows import OperandRows
 from corank.features.operands import OperandNames, Operands
 from corank.features.row_columns import (
+    FROM,
     ID,
     ITEM,
     POSITION,
@@ -65,19 +67,18 @@ def scalar_features(schema: Schema, placement: Placement) -> RowFeatures:
     return placed.select(n for n in (*placed.ids, *placed.numbers) if n not in derived)
 
 
+ENCODERS, USERS = "encoders", "users.arrow"
+"""Encoders without those of derived features, and the rows of users: what the first pass leaves in the spill."""
+
+
 @dataclass(frozen=True)
 class ShardWriter:
-    """Writes the shards of one partition after another."""
+    """Writes the shards of one partition after another. What the first pass left in files is mapped when it is read."""
 
     data: DataSettings
     schema: Schema
     sources: dict[str, Source]
     """The table of each feature of a column."""
-    encoders: Encoders
-    items: VersionedRows
-    users: VersionedRows
-    item_operands: Operands
-    """Of the rows of `items`."""
     value_sources: dict[str, Source]
     """The table of each of the data's `columns`."""
     as_of: int
@@ -86,6 +87,32 @@ class ShardWriter:
     """Of the packed data."""
     spill: Path
     """For pieces of events and of what priors count, which are merged when all shards are written."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is sent to a worker: all but what is mapped here."""
+        return {part.name: getattr(self, part.name) for part in fields(self)}
+
+    @cached_property
+    def encoders(self) -> Encoders:
+        """Those of the features that are read from a column."""
+        return Encoders.load(self.spill / ENCODERS, self.schema, derived=False)
+
+    @cached_property
+    def items(self) -> VersionedRows:
+        """The rows of items and of the snapshots of their priors."""
+        keys = read_frame(self.folder / "items" / "keys.arrow")
+        return VersionedRows(keys.rename({"item": ID, "valid_from": FROM}))
+
+    @cached_property
+    def item_operands(self) -> Operands:
+        """The operands of the rows of `items`."""
+        wanted = OperandNames.of(self.schema, "item")
+        return Operands.load(self.folder / "items" / "operands", wanted, len(self.items.frame))
+
+    @cached_property
+    def users(self) -> VersionedRows:
+        """The rows of the log's users."""
+        return VersionedRows(read_frame(self.spill / USERS))
 
     @cached_property
     def _user_names(self) -> list[str]:
@@ -139,22 +166,23 @@ class ShardWriter:
             first, end = np.searchsorted(time, bounds).tolist()
             if first == end:
                 continue
-            folder, index = self.folder / split / name, np.arange(first, end)
-            begin = start[first : end + 1]
-            here = np.arange(begin[0], begin[-1])
-            write_rows(folder / "query", query.take(index))
-            for n, values in lists.items():
-                write_ragged(folder / "query", n, values.take(index))
-            write_rows(folder / "cross", cross.take(here))
-            for n, values in cross_lists.items():
-                write_ragged(folder / "cross", n, values.take(here))
-            if self._wanted:
-                operands.take(index).save(folder / "query" / "operands")
-            write_arrays(folder, {n: array[begin[0] : begin[-1]] for n, array in candidates.items()})
-            write_arrays(
-                folder, {"request_start": begin - begin[0], "user": users[index], "time": time[index]}
-            )
-            write_frame(folder / "request.arrow", keys[first:end])
+            with write_beside(self.folder / split / name) as folder:
+                index = np.arange(first, end)
+                begin = start[first : end + 1]
+                here = np.arange(begin[0], begin[-1])
+                write_rows(folder / "query", query.take(index))
+                for n, values in lists.items():
+                    write_ragged(folder / "query", n, values.take(index))
+                write_rows(folder / "cross", cross.take(here))
+                for n, values in cross_lists.items():
+                    write_ragged(folder / "cross", n, values.take(here))
+                if self._wanted:
+                    operands.take(index).save(folder / "query" / "operands")
+                write_arrays(folder, {n: array[begin[0] : begin[-1]] for n, array in candidates.items()})
+                write_arrays(
+                    folder, {"request_start": begin - begin[0], "user": users[index], "time": time[index]}
+                )
+                write_frame(folder / "request.arrow", keys[first:end])
             written[split] = ShardCount(name=name, requests=end - first, candidates=int(begin[-1] - begin[0]))
         return written
 
@@ -235,7 +263,8 @@ class ShardWriter:
             assert not isinstance(codes, Ragged)
             piece = {"user": user[listed], "time": rows[TIME], "item": codes, "row": rows[ROW]}
             piece["ordinal"] = self.items.ids.find(rows[ITEM]).astype(np.int32)
-            write_frame(self.spill / f"{name}.{shard}.arrow", pl.DataFrame(piece))
+            with write_beside(self.spill / f"{name}.{shard}.arrow") as partial:
+                write_frame(partial, pl.DataFrame(piece))
 
     def _write_prior_pieces(
         self, shard: str, requests: GroupedRequests, labels: Labels, item: Ints, operands: Operands
@@ -245,7 +274,8 @@ class ShardWriter:
         sides = OperandRows.pairs(self.schema, operands, self.item_operands, request_of, item)
         for n, prior in enumerate(self.schema.priors().values()):
             piece = prior.count(requests.rows, self.data, labels, sides)
-            write_frame(self.spill / f"prior{n}.{shard}.arrow", piece)
+            with write_beside(self.spill / f"prior{n}.{shard}.arrow") as partial:
+                write_frame(partial, piece)
 
 
 def _assemble(

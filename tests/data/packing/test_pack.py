@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from corank.data import row_ranges
 from corank.data.dataset import PackedDataset, Shard
 from corank.data.packing import pack as packing
 from corank.features.kinds.id import IdFeature
@@ -151,8 +152,9 @@ def test_exact_duplicates_are_dropped_counted_and_told(world: World) -> None:
 
 def test_partitions_hold_the_same_requests(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = _by_request(world.pack())
-    for name, value in {"PARTITION": 2, "BATCH": 3, "PARTITIONS": 3}.items():
+    for name, value in {"PARTITION": 2, "PARTITIONS": 4}.items():
         monkeypatch.setattr(packing, name, value)
+    monkeypatch.setattr(row_ranges, "BATCH", 3)
     packed = world.pack()
     assert sum(map(len, packed.splits.values())) > 3
     assert _by_request(packed) == whole
