@@ -97,13 +97,13 @@ def train(
     settings = read(config, overrides)
     folder = folder or config.parent / "runs" / settings.name
     with Run.lock(folder):
-        if any(folder.glob("*.safetensors")) and not (resume or overwrite):
+        if Run.has_begun(folder) and not (resume or overwrite):
             raise CheckpointError(
                 f"{folder}: holds a training; go on with --resume, or begin anew with --overwrite"
             )
         packed = _open_or_pack(settings, config, overrides, report)
         run = Run(folder, settings, config.parent)
-        if not (resume and (run.finished or run.latest.is_file())):
+        if not (resume and (run.finished or run.latest.exists)):
             sufficiency = Sufficiency.of(settings, packed)
             sufficiency.require()
             run = Run.create(folder, settings, config.parent)

@@ -5,6 +5,11 @@ latest.safetensors      the training state, from which --resume goes on
 best.safetensors        the weights of the best epoch so far
 model.safetensors       the trained model with its calibrators: written last, so a run that has it is finished
 events/                 TensorBoard
+
+Several ranks write each checkpoint as a folder in place of the file, `latest/` in place of `latest.safetensors`:
+
+latest/manifest.json                                        facts, tensors, sizes and checksums: written last
+latest/<content>/shard-00000-of-00002.safetensors           a rank's rows of the tables; of rank 0 the rest, too
 """
 
 import json
@@ -15,19 +20,25 @@ from pathlib import Path
 from typing import Any, Self
 
 from corank.core.calibration import Platt
-from corank.core.errors import CheckpointError, ConfigError
+from corank.core.errors import CheckpointError
 from corank.core.files import atomic_file
 from corank.core.locks import LOCK, LockHolder, WriteLock
-from corank.core.settings import validate
 from corank.data.dataset import PackedDataset
 from corank.data.log_rows import LAST_POSITION
 from corank.data.pack_manifest import fingerprint
 from corank.evaluation.stage_order import Calibrators
 from corank.features.input_layout import Layout
 from corank.models.joint import JointModel
-from corank.training.checkpoints.checkpoint import Checkpoint, load, save
+from corank.training.checkpoints.checkpoint import Checkpoint
+from corank.training.checkpoints.checkpoint_writer import CheckpointWriter
+from corank.training.checkpoints.location import CheckpointLocation
+from corank.training.checkpoints.matching import config_facts, load_matching
+from corank.training.checkpoints.training_state import model_state, restore_model
 from corank.training.config import Config
 from corank.training.config_file import from_plain, plain
+
+CHECKPOINTS = ("model", "latest", "best")
+"""In the order in which they are removed: the training state before the best weights, without which it cannot go on."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +61,8 @@ class Run:
         text = json.dumps({"config": plain(config), "base": os.path.relpath(base, folder)}, indent=1)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            # the training state before the best weights, without which it cannot be resumed
-            for name in ("model", "latest", "best"):
-                (folder / f"{name}.safetensors").unlink(missing_ok=True)
+            for name in CHECKPOINTS:
+                CheckpointLocation(folder, name).remove()
             shutil.rmtree(folder / "events", ignore_errors=True)
             with atomic_file(folder / "run.json") as partial:
                 partial.write_text(text, encoding="utf-8")
@@ -83,15 +93,20 @@ class Run:
             raise CheckpointError(f"{path}: damaged or no run ({error!r}); train again") from None
         return cls(folder, from_plain(settings, str(path), base), base)
 
-    @property
-    def latest(self) -> Path:
-        """The file of the latest checkpoint."""
-        return self.folder / "latest.safetensors"
+    @classmethod
+    def has_begun(cls, folder: Path) -> bool:
+        """Whether a folder holds a training: finished, or one that can be resumed."""
+        return any(CheckpointLocation(folder, name).exists for name in CHECKPOINTS)
 
     @property
-    def best(self) -> Path:
-        """The file of the best epoch's weights."""
-        return self.folder / "best.safetensors"
+    def latest(self) -> CheckpointLocation:
+        """The latest state of the training."""
+        return CheckpointLocation(self.folder, "latest")
+
+    @property
+    def best(self) -> CheckpointLocation:
+        """The best epoch's weights."""
+        return CheckpointLocation(self.folder, "best")
 
     def packed(self) -> PackedDataset:
         """Open the packed data. Raises DataError unless they are of this config and of the files as they are now."""
@@ -100,11 +115,11 @@ class Run:
     @property
     def finished(self) -> bool:
         """Whether training has ended and the model is written."""
-        return self._model.is_file()
+        return self._model.exists
 
     @property
-    def _model(self) -> Path:
-        return self.folder / "model.safetensors"
+    def _model(self) -> CheckpointLocation:
+        return CheckpointLocation(self.folder, "model")
 
     def trained(self, packed: PackedDataset) -> Checkpoint:
         """Load the trained model's checkpoint. Raises CheckpointError if there is none, or it is of another packing."""
@@ -120,19 +135,29 @@ class Run:
         """Load the trained model and its calibrators. Raises CheckpointError if training has not finished."""
         held = self.trained(packed)
         model = build_model(self.config, packed)
-        model.load_state_dict(held.tensors)
+        restore_model(held, model, self._model.path)
         return model, {
             stage: {label: Platt(**platt) for label, platt in labels.items()}
             for stage, labels in held.facts["calibrators"].items()
         }
 
     def finish(
-        self, packed: PackedDataset, model: JointModel, calibrators: Calibrators, facts: dict[str, Any]
+        self,
+        packed: PackedDataset,
+        model: JointModel,
+        calibrators: Calibrators,
+        facts: dict[str, Any],
+        writer: CheckpointWriter | None = None,
     ) -> None:
-        """Write the trained model, which makes the run finished. Raises CheckpointError if the disk refuses."""
+        """Write the trained model, which makes the run finished. A collective of the writer's ranks.
+
+        Raises CheckpointError if the disk refuses.
+        """
         fitted = {stage: {n: asdict(p) for n, p in labels.items()} for stage, labels in calibrators.items()}
         held = config_facts(self.config, packed) | {"calibrators": fitted} | facts
-        save(self._model, Checkpoint(model.state_dict(), held))
+        writer = writer or CheckpointWriter()
+        writer.write(self._model, model_state(model, held))
+        writer.wait()
 
 
 def _unwritable(folder: Path, error: OSError) -> CheckpointError:
@@ -156,54 +181,3 @@ def open_packed(config: Config, base: Path) -> PackedDataset:
     return PackedDataset.open(
         packed_folder(config, base), expect=fingerprint(config.data, config.declared, base)
     )
-
-
-def config_facts(config: Config, packed: PackedDataset) -> dict[str, Any]:
-    """The facts that tie a checkpoint to a config and to packed data."""
-    return {"config": plain(config), "codes": packed.codes}
-
-
-def load_matching(path: Path, part: str, config: Config, packed: PackedDataset) -> Checkpoint:
-    """Load a checkpoint of this config and packing that holds the fact `part`.
-
-    Raises CheckpointError, which names the keys that differ, if it is of another config or packing.
-    """
-    held = load(path)
-    _refuse_other_config(held, config, path)
-    if held.facts.get("codes") != packed.codes:
-        raise CheckpointError(
-            f"{path}: trained on another packing of the data, whose vocabularies differ; "
-            "train anew with --overwrite"
-        )
-    if part not in held.facts:
-        raise CheckpointError(f"{path}: holds no {part}; it is a checkpoint of another kind; train again")
-    return held
-
-
-def _refuse_other_config(held: Checkpoint, config: Config, path: Path) -> None:
-    ours, theirs = _flat(plain(config)), _flat(_with_defaults(held.facts.get("config", {})))
-    differing = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
-    if differing:
-        named = "; ".join(f"{k}: {theirs.get(k)!r} there, {ours.get(k)!r} now" for k in differing[:5])
-        more = f" and {len(differing) - 5} more" if len(differing) > 5 else ""
-        raise CheckpointError(
-            f"{path}: a checkpoint of another config ({named}{more}); "
-            "give the config that it was trained with, or train anew without --resume"
-        )
-
-
-def _with_defaults(settings: Any) -> Any:
-    """A checkpoint's config with the defaults of keys added since; unchanged if it is not valid now."""
-    try:
-        return plain(validate(Config, settings, "checkpoint"))
-    except ConfigError:
-        return settings
-
-
-def _flat(value: Any, path: str = "") -> dict[str, Any]:
-    if isinstance(value, dict | list) and value:
-        items = value.items() if isinstance(value, dict) else enumerate(value)
-        return {
-            k: v for key, part in items for k, v in _flat(part, f"{path}.{key}" if path else str(key)).items()
-        }
-    return {path: value}

@@ -15,7 +15,7 @@ from corank.evaluation.inputs import exposed_inputs
 from corank.evaluation.predict import Predictions, predict
 from corank.evaluation.stage_order import Calibrators
 from corank.metrics.metric import validation_metrics
-from corank.training.checkpoints.checkpoint import Checkpoint, load, save
+from corank.training.checkpoints.training_state import held_buckets, model_state, restore_model
 from corank.training.device import keep_freed_memory
 from corank.training.run import Run
 from corank.training.trainer import Trainer
@@ -57,7 +57,7 @@ def train_run(run: Run, packed: PackedDataset, watcher: Watcher, resume: bool = 
         return _kept_figures(run.trained(packed).facts)
     keep_freed_memory()
     trainer = Trainer(run, packed)
-    if resume and run.latest.is_file():
+    if resume and run.latest.exists:
         trainer.load()
     with SummaryWriter(str(run.folder / "events"), purge_step=trainer.progress.step) as board:
         while not _has_ended(trainer):
@@ -149,14 +149,16 @@ def _keep_best(trainer: Trainer, figures: dict[str, float | None]) -> None:
     value = None if stop is None or figure is None else stop.merit(figure)
     if value is None or progress.best is None or value > progress.best:
         progress.best, progress.best_epoch, progress.worse = value, progress.epoch, 0
-        save(trainer.run.best, Checkpoint(trainer.shipped().state_dict(), {"epoch": progress.epoch}))
+        trainer.writer.write(trainer.run.best, model_state(trainer.shipped(), {"epoch": progress.epoch}))
     else:
         progress.worse += 1
 
 
 def _finish(trainer: Trainer) -> dict[str, Any]:
     """Fit the calibrators of the best epoch's weights and write the trained model."""
-    trainer.shipped().load_state_dict(load(trainer.run.best).tensors)
+    trainer.writer.wait()
+    best, model = trainer.run.best, trainer.shipped()
+    restore_model(best.load(held_buckets(model)), model, best.path)
     predictions = _predict_valid(trainer)
     rows = predictions.exposed
     calibrators: Calibrators = {
@@ -172,7 +174,7 @@ def _finish(trainer: Trainer) -> dict[str, Any]:
     }
     progress = trainer.progress
     facts = {"epoch": progress.best_epoch, "step": progress.step, "figures": progress.figures}
-    trainer.run.finish(trainer.packed, trainer.shipped(), calibrators, facts)
+    trainer.run.finish(trainer.packed, trainer.shipped(), calibrators, facts, trainer.writer)
     return _kept_figures(facts)
 
 

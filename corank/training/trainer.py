@@ -1,7 +1,6 @@
 """A model under training: its optimisers, its average, one step, and the checkpoint that holds them all."""
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 import torch
 
@@ -9,10 +8,12 @@ from corank.batches.batch import Batch
 from corank.batches.reader import Reader
 from corank.data.dataset import PackedDataset
 from corank.models.joint import JointModel
-from corank.training.checkpoints.checkpoint import Checkpoint, save
+from corank.training.checkpoints.checkpoint_writer import CheckpointWriter
+from corank.training.checkpoints.matching import config_facts, load_matching
+from corank.training.checkpoints.training_state import held_buckets, restore_training, training_state
 from corank.training.device import device, precision
 from corank.training.optimisers import Average, optimisers
-from corank.training.run import Run, build_model, config_facts, load_matching
+from corank.training.run import Run, build_model
 
 
 @dataclass
@@ -48,6 +49,7 @@ class Trainer:
         self.average = Average(self.model, train.average) if train.average else None
         self.total = self.config.total
         self.progress = TrainingProgress()
+        self.writer = CheckpointWriter()
 
     def step(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Take one optimiser step. Returns the mean of each loss, not yet read from the device."""
@@ -118,31 +120,15 @@ class Trainer:
         return self.model if self.average is None else self.average.model()
 
     def save(self) -> None:
-        """Write the latest checkpoint: weights, optimiser states, average and progress."""
-        tensors = self.model.state_dict(prefix="model.")
-        for name, optimiser in self.optimisers.items():
-            for n, state in optimiser.state_dict()["state"].items():
-                tensors |= {f"optimiser.{name}.{n}.{key}": torch.as_tensor(v) for key, v in state.items()}
-        if self.average is not None:
-            tensors |= {f"average.{n}": t for n, t in self.average.state().items()}
-        save(
-            self.run.latest,
-            Checkpoint(tensors, config_facts(self.config, self.packed) | {"progress": asdict(self.progress)}),
-        )
+        """Write the latest checkpoint: weights, optimiser states, average and progress. A collective."""
+        facts = config_facts(self.config, self.packed) | {"progress": asdict(self.progress)}
+        self.writer.write(self.run.latest, training_state(self.model, self.optimisers, self.average, facts))
 
     def load(self) -> None:
         """Continue from the latest checkpoint. Raises CheckpointError if it is of another config or packing."""
-        held = load_matching(self.run.latest, "progress", self.config, self.packed)
-        self.model.load_state_dict(held.under("model."))
-        for name, optimiser in self.optimisers.items():
-            state: dict[int, dict[str, Any]] = {}
-            for key, tensor in held.under(f"optimiser.{name}.").items():
-                n, _, part = key.partition(".")
-                # an optimiser that counts its steps in a Python int rounds otherwise with a tensor
-                state.setdefault(int(n), {})[part] = tensor if tensor.is_floating_point() else tensor.item()
-            optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+        latest = self.run.latest
+        held = load_matching(latest, "progress", self.config, self.packed, held_buckets(self.model))
+        restore_training(held, self.model, self.optimisers, self.average, latest.path)
         self.progress = TrainingProgress(**held.facts["progress"])
         if self.average is not None:
             self.average.step = self.progress.step
-            for key, tensor in self.average.state().items():
-                tensor.copy_(held.tensors[f"average.{key}"])

@@ -59,11 +59,6 @@ def test_it_holds_tensors_that_are_views_or_shared(tmp_path: Path) -> None:
     assert torch.equal(load(tmp_path / "x").tensors["part"], torch.tensor([[1.0, 4.0], [2.0, 5.0]]))
 
 
-def test_tensors_under_a_prefix() -> None:
-    assert list(CHECKPOINT.under("a.")) == ["weight", "steps"]
-    assert CHECKPOINT.under("c.") == {}
-
-
 def test_only_the_file_is_left(path: Path) -> None:
     save(path, CHECKPOINT)
     assert [file.name for file in path.parent.iterdir()] == ["latest.safetensors"]

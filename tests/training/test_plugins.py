@@ -13,8 +13,10 @@ from corank.bundle.bundle import Bundle
 from corank.core.errors import BundleError, ConfigError, PluginError
 from corank.core.registry import PLUGINS, load_environment_plugins, plugin_hint
 from corank.training.checkpoints.checkpoint import load, save
+from corank.training.checkpoints.location import CheckpointLocation
+from corank.training.checkpoints.matching import load_matching
 from corank.training.config_file import plain, read
-from corank.training.run import Run, load_matching
+from corank.training.run import Run
 from tests.support.simulated_runs import make_world
 
 
@@ -127,5 +129,7 @@ def test_a_checkpoint_of_before_a_key_is_of_the_same_config(trained: Run, tmp_pa
     held = load(trained.folder / "model.safetensors")
     del held.facts["config"]["plugins"]
     save(tmp_path / "earlier.safetensors", held)
-    earlier = load_matching(tmp_path / "earlier.safetensors", "calibrators", trained.config, trained.packed())
+    earlier = load_matching(
+        CheckpointLocation(tmp_path, "earlier"), "calibrators", trained.config, trained.packed()
+    )
     assert earlier.tensors.keys() == held.tensors.keys()

@@ -134,7 +134,7 @@ def test_many_differing_keys_are_counted(world: Path, copied: Run) -> None:
 
 def test_a_checkpoint_of_another_kind_is_refused(world: Path, copied: Run) -> None:
     model = copied.folder / "model.safetensors"
-    model.rename(copied.latest)
+    model.rename(copied.latest.file)
     with pytest.raises(
         CheckpointError, match=r"latest.safetensors: holds no progress; it is .* of another kind"
     ):

@@ -59,7 +59,7 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(
     overrides += [f"train.average={average}"] if average else []
     overrides += ["train.early_stop.metric=rank.click.logloss", "train.early_stop.patience=2"]
     unbroken = trained_run(config, tmp_path / "unbroken", *overrides)
-    steps = load(unbroken.latest).facts["progress"]["step"]
+    steps = unbroken.latest.load().facts["progress"]["step"]
     folder = tmp_path / "broken"
     calls = steps // 20
     for n, interruption in enumerate(sorted(random.Random(str(overrides)).sample(range(1, calls), 2))):
@@ -145,7 +145,7 @@ def test_the_average_is_what_is_shipped(world: Path, tmp_path: Path) -> None:
     )
     first = "stages.rank.first.weight"
     weights = [load(run.folder / "model.safetensors").tensors[first] for run in (plain, light, heavy)]
-    trained = [load(run.latest).tensors[f"model.{first}"] for run in (plain, light, heavy)]
+    trained = [run.latest.load().tensors[f"model.{first}"] for run in (plain, light, heavy)]
     assert torch.equal(trained[0], trained[1]) and torch.equal(trained[0], trained[2])
     torch.testing.assert_close(weights[1], weights[0], rtol=1e-3, atol=1e-5)
     assert (weights[2] - weights[0]).abs().mean() > 0.005
@@ -172,7 +172,7 @@ def test_every_loss_is_reported_on_screen_and_in_tensorboard(world: Path, tmp_pa
     found = scalars(run)
     for name in names:
         steps, values = zip(*found[f"loss/{name}"], strict=True)
-        assert list(steps) == sorted(set(steps)) and steps[-1] == load(run.latest).facts["progress"]["step"]
+        assert list(steps) == sorted(set(steps)) and steps[-1] == run.latest.load().facts["progress"]["step"]
         assert values == pytest.approx([losses[name] for losses in watcher.losses], rel=1e-6)
     for metric, value in watcher.figures[-1].items():
         assert found[f"valid/{metric}"][-1][1] == pytest.approx(value, rel=1e-6)

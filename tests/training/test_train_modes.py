@@ -49,7 +49,8 @@ class Keeping(Silent):
 
     def epoch(self, epoch: int, figures: dict[str, float | None]) -> None:
         super().epoch(epoch, figures)
-        self.epochs.append(load(self.latest).under("model."))
+        held = load(self.latest).tensors
+        self.epochs.append({n.removeprefix("model."): t for n, t in held.items() if n.startswith("model.")})
 
 
 def parts(epochs: list[dict[str, Tensor]], *stages: str) -> Iterator[dict[str, Tensor]]:

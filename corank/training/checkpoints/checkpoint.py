@@ -1,42 +1,77 @@
-"""A training state or a trained model as one file: tensors, facts, and a digest over both.
+"""A training state or trained weights: named tensors, and facts.
 
-The format is safetensors, which holds no code. A file is written beside its name, forced to disk, then renamed: a
-reader finds the old one or the new one, never half.
+One process writes them as one file in the format of safetensors, which holds no code. A file is written beside its
+name, forced to disk, then renamed: a reader finds the old one or the new one, never half.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load as from_bytes
 from safetensors.torch import save_file
 from torch import Tensor
 
 from corank.core.errors import CheckpointError
 from corank.core.files import atomic_file
+from corank.training.checkpoints.mapped_tensors import map_tensors
+from corank.training.checkpoints.split_table import SplitTable, TablePart, TableRows
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Tensors and facts of one file."""
+    """Tensors and facts."""
 
     tensors: dict[str, Tensor]
+    """Those that are whole. If they were loaded, they are mapped from the file: copy what is to stay."""
     facts: dict[str, Any]
     """Everything that is no tensor, as JSON values."""
+    tables: dict[str, SplitTable] = field(default_factory=dict)
+    """Tensors with a row for each row of a table, in parts."""
 
-    def under(self, prefix: str) -> dict[str, Tensor]:
-        """The tensors whose names begin with `prefix`, without it."""
-        return {n.removeprefix(prefix): t for n, t in self.tensors.items() if n.startswith(prefix)}
+    @property
+    def names(self) -> list[str]:
+        """The names of all tensors, sorted."""
+        return sorted(self.tensors | self.tables)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a whole tensor."""
+        return self.tables[name].shape if name in self.tables else tuple(self.tensors[name].shape)
+
+    def dtype(self, name: str) -> torch.dtype:
+        """The type of a tensor's numbers."""
+        return self.tables[name].dtype if name in self.tables else self.tensors[name].dtype
+
+    def without(self, names: Iterable[str]) -> Self:
+        """All tensors but some."""
+        left = set(self.names) - set(names)
+        tensors = {name: tensor for name, tensor in self.tensors.items() if name in left}
+        return type(self)(tensors, self.facts, {n: table for n, table in self.tables.items() if n in left})
+
+    def whole(self, name: str) -> Tensor:
+        """A whole tensor; not copied unless it is in several parts."""
+        return self.tables[name].whole() if name in self.tables else self.tensors[name]
+
+    def pieces(self, name: str) -> Iterator[Tensor]:
+        """A whole tensor, some consecutive rows at a time."""
+        return self.tables[name].pieces() if name in self.tables else iter([self.tensors[name]])
+
+    def take(self, name: str, rows: TableRows) -> Tensor:
+        """Copy the rows of a table that a tensor is to hold: (rows.size, ...)."""
+        table = self.tables.get(name)
+        if table is None:
+            table = SplitTable(rows.rows, (TablePart(TableRows(rows.rows).buckets, self.tensors[name]),))
+        return table.take(rows.buckets)[: rows.size]
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
     """Write the file whole or not at all. Raises CheckpointError, the old file untouched, if the disk refuses."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
+    named = {name: checkpoint.whole(name) for name in checkpoint.names}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in named.items()}
     facts = json.dumps(checkpoint.facts, sort_keys=True)
     try:
         with atomic_file(path) as partial:
@@ -46,14 +81,10 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def load(path: Path) -> Checkpoint:
-    """Read a file and prove it whole. Raises CheckpointError if it is absent, cut short or altered."""
+    """Map a file and prove it whole. Raises CheckpointError if it is absent, cut short or altered."""
     try:
-        # in one read: safetensors' own reader opens the path once for names and again for tensors, and a training
-        # that replaces the file in between would give it half of each
-        content = path.read_bytes()
-        tensors = from_bytes(content)
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        held = header.get("__metadata__", {})
+        with path.open("rb") as file:
+            tensors, held = map_tensors(file)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise CheckpointError(f"{path}: no such checkpoint; train first") from None
     except (OSError, SafetensorError) as error:

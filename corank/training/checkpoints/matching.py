@@ -1,0 +1,71 @@
+"""What ties a checkpoint to a config and to packed data."""
+
+from pathlib import Path
+from typing import Any
+
+from corank.core.errors import CheckpointError, ConfigError
+from corank.core.settings import validate
+from corank.data.dataset import PackedDataset
+from corank.training.checkpoints.checkpoint import Checkpoint
+from corank.training.checkpoints.location import CheckpointLocation
+from corank.training.checkpoints.split_table import ALL_BUCKETS
+from corank.training.config import Config
+from corank.training.config_file import plain
+
+
+def config_facts(config: Config, packed: PackedDataset) -> dict[str, Any]:
+    """The facts that tie a checkpoint to a config and to packed data."""
+    return {"config": plain(config), "codes": packed.codes}
+
+
+def load_matching(
+    location: CheckpointLocation,
+    part: str,
+    config: Config,
+    packed: PackedDataset,
+    buckets: range = ALL_BUCKETS,
+) -> Checkpoint:
+    """Load a checkpoint of this config and packing that holds the fact `part`.
+
+    Of tables it has at least the rows of some buckets. Raises CheckpointError, which names the keys that differ, if
+    it is of another config or packing.
+    """
+    path, held = location.path, location.load(buckets)
+    _refuse_other_config(held, config, path)
+    if held.facts.get("codes") != packed.codes:
+        raise CheckpointError(
+            f"{path}: trained on another packing of the data, whose vocabularies differ; "
+            "train anew with --overwrite"
+        )
+    if part not in held.facts:
+        raise CheckpointError(f"{path}: holds no {part}; it is a checkpoint of another kind; train again")
+    return held
+
+
+def _refuse_other_config(held: Checkpoint, config: Config, path: Path) -> None:
+    ours, theirs = _flat(plain(config)), _flat(_with_defaults(held.facts.get("config", {})))
+    differing = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
+    if differing:
+        named = "; ".join(f"{k}: {theirs.get(k)!r} there, {ours.get(k)!r} now" for k in differing[:5])
+        more = f" and {len(differing) - 5} more" if len(differing) > 5 else ""
+        raise CheckpointError(
+            f"{path}: a checkpoint of another config ({named}{more}); "
+            "give the config that it was trained with, or train anew without --resume"
+        )
+
+
+def _with_defaults(settings: Any) -> Any:
+    """A checkpoint's config with the defaults of keys added since; unchanged if it is not valid now."""
+    try:
+        return plain(validate(Config, settings, "checkpoint"))
+    except ConfigError:
+        return settings
+
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    if isinstance(value, dict | list) and value:
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        return {
+            k: v for key, part in items for k, v in _flat(part, f"{path}.{key}" if path else str(key)).items()
+        }
+    return {path: value}

@@ -1,0 +1,131 @@
+"""The state of a training as named tensors: weights, optimiser states, average.
+
+Tables, and what is kept of each of their rows, are tables of the checkpoint: each rank gives and takes the rows that it
+holds. Their names are the same whatever the number of ranks.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from corank.core.errors import CheckpointError
+from corank.models.joint import JointModel
+from corank.training.checkpoints.checkpoint import Checkpoint
+from corank.training.checkpoints.split_table import SplitTable, TablePart, TableRows
+from corank.training.optimisers import Average
+
+Optimisers = Mapping[str, torch.optim.Optimizer]
+"""`table`, and one of each stage."""
+_OF_A_TABLE = re.compile(
+    r"(?:(?:average\.)?(?:model\.)?tables|average\.seen)\.(?P<name>.+)|optimiser\.table\.(?P<number>\d+)\..+"
+)
+"""Names of tensors that have a row for each row of a table, unless they are single numbers."""
+
+
+def table_rows(model: JointModel) -> dict[str, TableRows]:
+    """The rows that each table of a model holds on this rank, by the table's name, in the order of the optimiser."""
+    return {
+        name: TableRows(model.layout.table_rows[table.shape[1]])
+        for name, table in model.tables.named_parameters()
+    }
+
+
+def held_buckets(model: JointModel) -> range:
+    """The buckets of which this rank holds rows."""
+    buckets = [rows.buckets for rows in table_rows(model).values()]
+    return range(min(b.start for b in buckets), max(b.stop for b in buckets))
+
+
+def model_state(model: JointModel, facts: dict[str, Any]) -> Checkpoint:
+    """The weights of a model, not copied."""
+    return _named(model.state_dict(), facts, model)
+
+
+def training_state(
+    model: JointModel, optimisers: Optimisers, average: Average | None, facts: dict[str, Any]
+) -> Checkpoint:
+    """All that a training needs to go on, not copied: weights, optimiser states, average."""
+    named = model.state_dict(prefix="model.")
+    if average is not None:
+        named |= {f"average.{name}": tensor for name, tensor in average.state().items()}
+    for optimiser, held in optimisers.items():
+        for n, state in held.state_dict()["state"].items():
+            named |= {f"optimiser.{optimiser}.{n}.{k}": torch.as_tensor(value) for k, value in state.items()}
+    return _named(named, facts, model)
+
+
+def restore_model(held: Checkpoint, model: JointModel, path: Path) -> None:
+    """Copy weights into a model, of tables the rows that this rank holds.
+
+    Raises CheckpointError, which names the checkpoint's path, if they are not those of the model.
+    """
+    _copy(held, model.state_dict(), model, path)
+
+
+def restore_training(
+    held: Checkpoint, model: JointModel, optimisers: Optimisers, average: Average | None, path: Path
+) -> None:
+    """Take the state of a training over. Raises CheckpointError, which names the checkpoint's path, if it cannot."""
+    targets = model.state_dict(prefix="model.")
+    if average is not None:
+        targets |= {f"average.{name}": tensor for name, tensor in average.state().items()}
+    of_optimisers = [name for name in held.names if name.startswith("optimiser.")]
+    _copy(held.without(of_optimisers), targets, model, path)
+    rows = table_rows(model)
+    for name, optimiser in optimisers.items():
+        state: dict[int, dict[str, Any]] = {}
+        for key in of_optimisers:
+            _, of, n, part = key.split(".", 3)
+            if of == name:  # before the first step it has none
+                tensor = _take(held, key, rows)
+                # an optimiser that counts its steps in a Python int rounds otherwise with a tensor
+                state.setdefault(int(n), {})[part] = tensor if tensor.is_floating_point() else tensor.item()
+        optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+
+
+def _named(tensors: Mapping[str, Tensor], facts: dict[str, Any], model: JointModel) -> Checkpoint:
+    """Tell the tensors that have rows of tables from the others."""
+    rows, whole, tables = table_rows(model), {}, {}
+    for name, tensor in tensors.items():
+        held = _rows_of(name, rows)
+        if held is None or tensor.dim() == 0:
+            whole[name] = tensor
+        else:
+            tables[name] = SplitTable(held.rows, (TablePart(held.buckets, tensor),))
+    return Checkpoint(whole, facts, tables)
+
+
+def _rows_of(name: str, rows: Mapping[str, TableRows]) -> TableRows | None:
+    """The rows that a tensor holds, if it has a row for each row of a table."""
+    match = _OF_A_TABLE.fullmatch(name)
+    if match is None:
+        return None
+    return rows[match["name"]] if match["name"] else list(rows.values())[int(match["number"])]
+
+
+def _take(held: Checkpoint, name: str, rows: Mapping[str, TableRows]) -> Tensor:
+    """Copy a tensor, or the rows of it that this rank holds."""
+    table = _rows_of(name, rows)
+    if table is None or not held.shape(name):
+        return held.whole(name).clone()
+    return held.take(name, table)
+
+
+@torch.no_grad()
+def _copy(held: Checkpoint, targets: Mapping[str, Tensor], model: JointModel, path: Path) -> None:
+    """Copy tensors into those of the same names. Raises CheckpointError if names or shapes differ."""
+    if odd := sorted(targets.keys() ^ set(held.names)):
+        raise CheckpointError(f"{path}: {odd[0]} is missing, or is none of this model's; train again")
+    rows = table_rows(model)
+    for name, target in targets.items():
+        table = _rows_of(name, rows)
+        expected = tuple(target.shape) if table is None else (table.rows, *target.shape[1:])
+        if held.shape(name) != expected:
+            raise CheckpointError(
+                f"{path}: {name}: expected the shape {expected}; found {held.shape(name)}; train again"
+            )
+        target.copy_(_take(held, name, rows))
