@@ -32,7 +32,10 @@ def can_make_hosts() -> bool:
 
 
 def _has(command: str) -> bool:
-    return subprocess.run(["sh", "-c", f"command -v {command}"], capture_output=True, check=False).returncode == 0
+    return (
+        subprocess.run(["sh", "-c", f"command -v {command}"], capture_output=True, check=False).returncode
+        == 0
+    )
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,9 @@ def hosts_at_rate(gigabits: float) -> Iterator[Hosts]:
         _configure(hosts)
         for n, name in enumerate(hosts.names):
             device, rate = hosts.device(n), f"{round(gigabits * 1000)}mbit"
-            _run("tc", "-n", name, "qdisc", "add", "dev", device, "root", "handle", "1:", "htb", "default", "1")
+            _run(
+                "tc", "-n", name, "qdisc", "add", "dev", device, "root", "handle", "1:", "htb", "default", "1"
+            )
             _run(
                 *("tc", "-n", name, "class", "add", "dev", device, "parent", "1:", "classid", "1:1"),
                 *("htb", "rate", rate, "burst", "256k", "cburst", "256k", "quantum", "60000"),
@@ -99,7 +104,9 @@ def hosts_with_loss(delay: float, loss: float, seed: int = 0) -> Iterator[Hosts]
         _configure(hosts)
         stop = threading.Event()
         carriers = [
-            threading.Thread(target=_carry, args=(ends[n], ends[1 - n], delay, loss, seed + n, stop), daemon=True)
+            threading.Thread(
+                target=_carry, args=(ends[n], ends[1 - n], delay, loss, seed + n, stop), daemon=True
+            )
             for n in (0, 1)
         ]
         try:
