@@ -8,9 +8,9 @@ import polars as pl
 
 from corank.core.errors import DataError
 from corank.data.as_of import VersionedRows
-from corank.data.dataset import Shard
 from corank.data.log_rows import log_columns, request_columns
 from corank.data.request_columns import RequestColumns
+from corank.data.shard import Shard
 from corank.data.tables import Table
 from corank.features.history import Events, History
 from corank.features.labels import find_events, read_labels
@@ -60,7 +60,7 @@ def logged_request(run: Run, split: str, number: int) -> dict[str, Any]:
     }
 
 
-def _locate(shards: tuple[Shard, ...], split: str, number: int) -> tuple[Shard, int]:
+def _locate(shards: Sequence[Shard], split: str, number: int) -> tuple[Shard, int]:
     ahead = number
     for shard in shards:
         if ahead < len(shard):

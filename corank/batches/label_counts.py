@@ -10,7 +10,8 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from corank.batches.sampling import SOURCES, Population
-from corank.data.dataset import PackedDataset, Shard
+from corank.data.dataset import PackedDataset
+from corank.data.shard import Shard
 
 
 class LabelCounts(NamedTuple):

@@ -3,7 +3,7 @@
 Letters: R requests · C candidates · X drawn pairs.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -18,9 +18,10 @@ from corank.batches.negatives import Negatives
 from corank.batches.sampling import Population, draw_order, select
 from corank.core.ragged import Ragged, Rows
 from corank.core.types import Floats, Ints, Longs, Mask
-from corank.data.dataset import PackedDataset, Shard
+from corank.data.dataset import PackedDataset
 from corank.data.derived_columns import pair_rows
 from corank.data.packed_history import read_history_items, read_query_rows
+from corank.data.shard import Shard
 from corank.distributed.ranks import Ranks
 from corank.features.history import HistoryNeeds
 from corank.features.input_layout import Attended, Bags, Layout
@@ -56,7 +57,7 @@ class Reader:
         object.__setattr__(self, "negatives", Negatives(self.packed, self.split))
 
     @property
-    def shards(self) -> tuple[Shard, ...]:
+    def shards(self) -> Sequence[Shard]:
         """The shards of the split."""
         return self.packed.splits[self.split]
 

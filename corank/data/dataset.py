@@ -1,127 +1,33 @@
 """Packed data: request-major arrays of one log, memory-mapped."""
 
 import hashlib
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
-from numpy.typing import NDArray
 
-from corank.core.arrays import map_table, read_array, read_frame, read_ragged
-from corank.core.errors import DataError
-from corank.core.ragged import Ragged, Rows
-from corank.core.types import Floats, Ints, Longs
+from corank.core.arrays import read_array, read_frame, read_ragged
+from corank.core.errors import DataError, MissingObjectError
+from corank.core.locks import FolderLease
+from corank.core.ragged import Rows
+from corank.core.storage.object_url import Location, ObjectUrl
+from corank.core.storage.remote_parts import RemoteParts
+from corank.core.types import Floats, Longs
 from corank.data.as_of import VersionedRows, newest_rows
 from corank.data.pack_manifest import PACK_AGAIN, PackManifest, identify_pack, read_pack_manifest
+from corank.data.remote_pack import RemotePack
+from corank.data.shard import Shard, list_features, map_rows
 from corank.features.encoders import Encoders
 from corank.features.history import Events
 from corank.features.log_schema import DataSettings
 from corank.features.operands import OperandNames, Operands
 from corank.features.priors import PriorCounts, PriorSnapshots
 from corank.features.row_columns import FROM, ID, ROW
-from corank.features.schema import Placement, Schema
-
-
-@dataclass(frozen=True)
-class Shard:
-    """R requests of a split in the order of time, and their C candidates in the order of the log."""
-
-    folder: Path
-    request_start: Longs
-    """Where each request's candidates begin, and the end: (R + 1,)."""
-    query: Rows
-    """(R). The values of a history, and of an attribute of its items, are the events of all users."""
-    user: Ints
-    """Index into `PackedDataset.users`: (R,)."""
-    time: Longs
-    """ms since 1970 UTC: (R,)."""
-    item: Ints
-    """Row of `PackedDataset.items` as of the request's time: (C,)."""
-    level: NDArray[np.uint8]
-    """(C,)"""
-    labels: dict[str, NDArray[np.int8]]
-    """0, 1, or -1 if unknown, as for all candidates that were not exposed: (C,)."""
-    scores: dict[str, Floats]
-    """Logged scores as logits, NaN if there is none: (C,)."""
-    weight: Floats | None
-    """(C,); None if the log does not have it."""
-    position: NDArray[np.int16] | None
-    """Position on the page, −1 if unknown: (C,); None if the log does not have it."""
-    columns: dict[str, Floats]
-    """Those of the data's `columns` that are read from the log: (C,)."""
-    cross: Rows
-    """(C), without columns if there are no cross features."""
-    truth: dict[str, Floats]
-    """True probabilities, for labels of the table of truth: (C,)."""
-    operands: Operands
-    """Of the requests, histories left out: (R)."""
-    key_table: pa.Table
-    """The request key's columns: (R,)."""
-
-    def __len__(self) -> int:
-        return len(self.user)
-
-    @cached_property
-    def keys(self) -> pl.DataFrame:
-        """The request key's columns: (R,)."""
-        return pl.DataFrame(self.key_table)
-
-    def request_key(self, row: int) -> dict[str, Any]:
-        """Return the request key of one request, by column."""
-        return self.keys.row(row, named=True)
-
-    @classmethod
-    def open(cls, folder: Path, manifest: PackManifest, schema: Schema, events: dict[str, Events]) -> Self:
-        """Memory-map a shard. Raises DataError."""
-
-        def array(name: str) -> NDArray[Any]:
-            return read_array(folder / f"{name}.npy")
-
-        data, labels = manifest.data, manifest.data.labels
-        logged = [name for name in data.columns if name not in manifest.item_columns]
-        start, query = array("request_start"), folder / "query"
-        return cls(
-            folder,
-            start,
-            _rows(query, _query_lists(query, schema, events)),
-            array("user"),
-            array("time"),
-            array("item"),
-            array("level"),
-            {name: array(f"label.{name}") for name in labels},
-            {name: array(f"score.{name}") for name in data.scores},
-            array("weight") if data.weight else None,
-            array("position") if data.position else None,
-            {name: array(f"column.{name}") for name in logged},
-            _rows(
-                folder / "cross", [read_ragged(folder / "cross", n) for n in _list_features(schema, "cross")]
-            ),
-            {name: array(f"truth.{name}") for name in labels if (folder / f"truth.{name}.npy").exists()},
-            Operands.load(query / "operands", OperandNames.of(schema, "query"), len(start) - 1),
-            map_table(folder / "request.arrow"),
-        )
-
-
-def _rows(folder: Path, lists: list[Ragged]) -> Rows:
-    return Rows(read_array(folder / "ids.npy"), read_array(folder / "numbers.npy"), tuple(lists))
-
-
-def _list_features(schema: Schema, placement: Placement) -> range:
-    return range(len(schema.row_features(placement).lists))
-
-
-def _query_lists(folder: Path, schema: Schema, events: dict[str, Events]) -> list[Ragged]:
-    histories, attributes, names = schema.histories(), schema.attributes(), schema.row_features("query").lists
-
-    def lists(name: str) -> Ragged:
-        values = events[histories[name].events].items if name in histories else None
-        return read_ragged(folder, names.index(name), values)
-
-    return [lists(attributes[name][0] if name in attributes else name) for name in names]
+from corank.features.schema import Schema
 
 
 @dataclass(frozen=True)
@@ -141,21 +47,31 @@ class PackedDataset:
     """A row for each item and time from which it holds."""
     events: dict[str, Events]
     """By `History.events`."""
-    splits: dict[str, tuple[Shard, ...]]
+    splits: Mapping[str, Sequence[Shard]]
+    """Those of object storage are fetched when they are read first."""
     identity: tuple[int, int] | None = None
     """Tells this packing from later ones; None while it is written."""
+    lease: FolderLease | None = field(default=None, repr=False, compare=False)
+    """Keeps a copy of what is no shard; None of data on this machine."""
 
     @classmethod
-    def open(cls, folder: Path, expect: str | None = None) -> Self:
+    def open(cls, location: Location, expect: str | None = None) -> Self:
         """Open packed data; only manifest and encoders are read.
 
         Args:
-            folder: of the packed data.
+            location: the folder of the packed data, or its URL.
             expect: the fingerprint of the config and the files that it should be packed from.
 
         Raises:
             DataError: the data are missing, incomplete, damaged, or of another fingerprint.
+            StorageError: the object store refuses, or there are none.
         """
+        if isinstance(location, ObjectUrl):
+            return cls._open_remote(location, expect)
+        return cls._open_local(location, expect)
+
+    @classmethod
+    def _open_local(cls, folder: Path, expect: str | None) -> Self:
         while True:
             # a folder that is replaced meanwhile could give a part of each
             identity = identify_pack(folder)
@@ -170,9 +86,7 @@ class PackedDataset:
 
     @classmethod
     def _open(cls, folder: Path, expect: str | None, identity: tuple[int, int] | None) -> Self:
-        manifest = read_pack_manifest(folder)
-        if expect is not None and manifest.fingerprint != expect:
-            raise DataError(f"{folder}: packed from another config or other files: {PACK_AGAIN}")
+        manifest = read_pack_manifest(folder, expect)
         for name, size in manifest.files.items():
             path = folder / name
             found = path.stat().st_size if path.is_file() else None
@@ -180,29 +94,71 @@ class PackedDataset:
                 raise DataError(f"{path}: expected {size} bytes, found {found or 'no file'}: {PACK_AGAIN}")
         schema = Schema(manifest.features)
         loaded = cls.load(folder, manifest, Encoders.load(folder / "encoders", schema))
-        packed = replace(loaded, identity=identity)
-        for name in ("codes", "users", "item_keys", "item_operands", "item_columns", "priors"):
-            getattr(packed, name)
-        return packed
+        return replace(loaded, identity=identity)._map_all()
 
     @classmethod
-    def load(cls, folder: Path, manifest: PackManifest, encoders: Encoders) -> Self:
-        """Memory-map packed data whose manifest and encoders are at hand."""
+    def _open_remote(cls, url: ObjectUrl, expect: str | None) -> Self:
+        while True:
+            remote = RemotePack.open(url, expect)
+            try:
+                return cls._load_remote(remote)
+            except MissingObjectError:
+                if remote.published.is_current():
+                    raise
+
+    @classmethod
+    def _load_remote(cls, remote: RemotePack) -> Self:
+        held = remote.fetch_shared()
+        encoders = Encoders.load(held.path / "encoders", Schema(remote.manifest.features))
+        loaded = cls.load(held.path, remote.manifest, encoders, remote.shards)
+        return replace(loaded, identity=identify_pack(held.path), lease=held.lease)._map_all()
+
+    def _map_all(self) -> Self:
+        for name in ("codes", "users", "item_keys", "item_operands", "item_columns", "priors"):
+            getattr(self, name)
+        return self
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path,
+        manifest: PackManifest,
+        encoders: Encoders,
+        open_shards: Callable[[str, Callable[[Path], Shard]], Sequence[Shard]] | None = None,
+    ) -> Self:
+        """Memory-map packed data whose manifest and encoders are at hand.
+
+        Args:
+            folder: of the packed data.
+            manifest: of them.
+            encoders: of them.
+            open_shards: opens the shards of a split, given how one is opened; at once, from the folder, unless given.
+        """
         schema = encoders.schema
         events = {h.events: Events.open(folder / "events", h.events) for h in schema.histories().values()}
         items = folder / "items"
+
+        def open_shard(path: Path) -> Shard:
+            return Shard.open(path, manifest, schema, events)
+
+        def open_all(split: str, open_one: Callable[[Path], Shard]) -> Sequence[Shard]:
+            return tuple(open_one(folder / split / shard.name) for shard in manifest.splits[split])
+
         return cls(
             folder,
             manifest,
             schema,
             encoders,
-            _rows(items, [read_ragged(items, n) for n in _list_features(schema, "item")]),
+            map_rows(items, [read_ragged(items, n) for n in list_features(schema, "item")]),
             events,
-            {
-                split: tuple(Shard.open(folder / split / s.name, manifest, schema, events) for s in shards)
-                for split, shards in manifest.splits.items()
-            },
+            {split: (open_shards or open_all)(split, open_shard) for split in manifest.splits},
         )
+
+    def prefetch(self, split: str, n: int) -> None:
+        """Begin to fetch the n-th shard of a split, which will be read soon, if it lies in object storage."""
+        shards = self.splits[split]
+        if isinstance(shards, RemoteParts):
+            shards.prefetch(n)
 
     @property
     def data(self) -> DataSettings:

@@ -15,10 +15,11 @@ from corank.core.arrays import read_frame, write_array, write_frame
 from corank.core.files import atomic_file
 from corank.core.ragged import Rows
 from corank.core.types import Doubles, Hashes, Index, Longs, Mask
-from corank.data.dataset import PackedDataset, Shard, prior_folder
+from corank.data.dataset import PackedDataset, prior_folder
 from corank.data.packed_history import request_operands
 from corank.data.packing.fit_encoders import fit_derived
 from corank.data.packing.shards import scalar_features
+from corank.data.shard import Shard
 from corank.features.encoders import Encoders, assemble_rows, hashes_to_series, split_rows
 from corank.features.encoding import Encoded
 from corank.features.operand_rows import OperandRows

@@ -11,8 +11,9 @@ from pydantic import ValidationError, model_validator
 from corank.core.errors import DataError
 from corank.core.files import restore_folder
 from corank.core.settings import Settings
+from corank.core.storage.object_url import is_url
 from corank.data.column_sources import Source
-from corank.data.tables import files
+from corank.data.source_files import find_source_files
 from corank.features.feature_kind import Feature
 from corank.features.log_schema import DataSettings
 from corank.features.schema import Schema
@@ -60,17 +61,16 @@ class PackManifest(Settings):
 
 
 def fingerprint(data: DataSettings, schema: Schema, base: Path) -> str:
-    """Hash the settings, and size and time of change of each input file (of a URL only its name).
+    """Hash the settings, and what tells a change of each input file: size and time, or size and etag of an object.
 
-    Raises DataError if a file is missing.
+    Of a URL that is not of an object store there is only its name. Raises DataError, StorageError if a file is missing.
     """
     features = {name: feature.model_dump(mode="json") for name, feature in schema.features.items()}
     inputs: dict[str, Any] = {}
     for source in (data.log, data.items, data.users, data.truth):
-        for path in files(source, base) if source else ():
-            stat = None if "://" in path else Path(path).stat()
+        for file in find_source_files(source, base) if source else ():
             # relative, so that a project's folder may move
-            inputs[os.path.relpath(path, base) if stat else path] = stat and [stat.st_size, stat.st_mtime_ns]
+            inputs[file.path if is_url(file.path) else os.path.relpath(file.path, base)] = file.version
     text = json.dumps([FORMAT, data.model_dump(mode="json"), features, inputs], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -88,8 +88,15 @@ def identify_pack(folder: Path) -> tuple[int, int] | None:
     return stat.st_ino, stat.st_mtime_ns
 
 
-def read_pack_manifest(folder: Path) -> PackManifest:
-    """Read the manifest of packed data. Raises DataError if it is absent, damaged or of another format."""
+def read_pack_manifest(folder: Path, expect: str | None = None) -> PackManifest:
+    """Read the manifest of packed data.
+
+    Args:
+        folder: of the packed data.
+        expect: the fingerprint that they should have.
+
+    Raises DataError if it is absent, damaged, of another format or of another fingerprint.
+    """
     path = folder / MANIFEST
     try:
         content = path.read_bytes()
@@ -99,6 +106,9 @@ def read_pack_manifest(folder: Path) -> PackManifest:
         form = json.loads(content).get("format")
         if form != FORMAT:
             raise DataError(f"{path}: packed in format {form}, this version reads {FORMAT}: {PACK_AGAIN}")
-        return PackManifest.model_validate_json(content)
+        manifest = PackManifest.model_validate_json(content)
     except (ValueError, AttributeError, ValidationError):
         raise DataError(f"{path}: damaged: {PACK_AGAIN}") from None
+    if expect is not None and manifest.fingerprint != expect:
+        raise DataError(f"{folder}: packed from another config or other files: {PACK_AGAIN}")
+    return manifest

@@ -12,7 +12,8 @@ import numpy as np
 
 from corank.core.ragged import Ragged, Rows
 from corank.core.types import Index
-from corank.data.dataset import PackedDataset, Shard
+from corank.data.dataset import PackedDataset
+from corank.data.shard import Shard
 from corank.features.encoding import MISSING
 from corank.features.history import HistoryNeeds, recency_weights
 from corank.features.operands import Operands, flatten_lists, gather_history_operands, select_lists

@@ -9,8 +9,9 @@ from typing import Self
 import polars as pl
 
 from corank.core.errors import DataError
-from corank.core.formatting import shorten
+from corank.core.storage.object_url import is_object_url, is_url
 from corank.core.time import NEVER
+from corank.data.source_files import find_source_files
 
 _FORMATS = {
     ".parquet": "parquet",
@@ -22,35 +23,9 @@ _FORMATS = {
 }
 
 
-def files(source: str | list[str], base: Path) -> list[str]:
-    """List the files of a table. Globs are expanded, paths are relative to `base`, URLs are left as they are.
-
-    Raises DataError if a file does not exist.
-    """
-    found: list[str] = []
-    for part in [source] if isinstance(source, str) else source:
-        if "://" in part:
-            found.append(part)
-            continue
-        path = base.absolute() / part
-        matches = Path(path.anchor).glob(str(path.relative_to(path.anchor)))
-        try:
-            here = [path] if path.is_file() else sorted(match for match in matches if match.is_file())
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error
-            raise DataError(f"{shorten(str(path), 300)}: cannot be read: {reason}") from None
-        if not here:
-            hint = (
-                f"it is a folder; write {part.rstrip('/')}/*.parquet" if path.is_dir() else "check the path"
-            )
-            raise DataError(f"{path}: no such file ({hint})")
-        found.extend(map(str, here))
-    return found
-
-
 def scan_files(form: str, paths: list[str]) -> pl.LazyFrame:
     """Scan files of one format, of those that `Table.scan` knows."""
-    remote = any("://" in path for path in paths)
+    remote = any(is_url(path) and not is_object_url(path) for path in paths)  # not expanded yet
     if form == "csv":
         return pl.scan_csv(paths, glob=remote, try_parse_dates=True, infer_schema_length=10_000)
     return pl.scan_parquet(paths, glob=remote) if form == "parquet" else pl.scan_ipc(paths, glob=remote)
@@ -81,7 +56,7 @@ class Table:
     @classmethod
     def scan(cls, name: str, source: str | list[str], base: Path) -> Self:
         """Open a table of Parquet, CSV or Feather files, by their endings. Raises DataError if that fails."""
-        paths = files(source, base)
+        paths = [file.path for file in find_source_files(source, base)]
         formats = {
             next((f for end, f in _FORMATS.items() if path.lower().endswith(end)), None) for path in paths
         }

@@ -6,7 +6,7 @@ import pytest
 
 from corank.core.errors import DataError
 from corank.core.time import NEVER
-from corank.data.tables import Table, files
+from corank.data.tables import Table
 from corank.features.log_schema import DataSettings
 
 FRAME = pl.DataFrame({"item": [3, 1, 2], "name": ["c", None, "b"], "price": [0.5, None, 2.0]})
@@ -67,26 +67,6 @@ def test_glob_list_and_absolute_path_are_one_table(tmp_path: Path) -> None:
     for source in sources:
         table = Table.scan("items", source, tmp_path)
         assert table.collect(table.frame).equals(FRAME)
-
-
-def test_brackets_of_an_existing_file_are_no_glob(tmp_path: Path) -> None:
-    FRAME.write_parquet(tmp_path / "day[1].parquet")
-    assert files("day[1].parquet", tmp_path) == [str(tmp_path / "day[1].parquet")]
-
-
-def test_url_is_left_as_it_is(tmp_path: Path) -> None:
-    assert files("s3://bucket/log/*.parquet", tmp_path) == ["s3://bucket/log/*.parquet"]
-
-
-def test_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"nowhere\.parquet: no such file \(check the path\)"):
-        files("nowhere.parquet", tmp_path)
-
-
-def test_folder_is_refused_with_the_glob_to_write(tmp_path: Path) -> None:
-    (tmp_path / "log").mkdir()
-    with pytest.raises(DataError, match=r"it is a folder; write log/\*\.parquet"):
-        files("log/", tmp_path)
 
 
 def test_formats_are_not_mixed(tmp_path: Path) -> None:

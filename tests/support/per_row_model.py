@@ -12,7 +12,7 @@ from corank.batches.batch import Batch
 from corank.batches.build import build_batch
 from corank.batches.encoded_batch import EncodedBatch
 from corank.batches.reader import Reader
-from corank.data.dataset import Shard
+from corank.data.shard import Shard
 from corank.features.input_layout import Bags
 from corank.models.joint import JointModel
 from corank.models.layers import activated

@@ -18,7 +18,7 @@ from corank.core.locks import FolderLease
 from corank.core.storage.folder_cache import CACHE, FolderCache
 from corank.core.storage.folder_publisher import FolderPublisher
 from corank.core.storage.object_folder import ObjectFolder
-from corank.core.storage.object_url import Location, ObjectUrl
+from corank.core.storage.object_url import Location
 from corank.core.storage.published_folder import PublishedFolder
 
 Wanted = Callable[[str], bool]
@@ -86,10 +86,13 @@ def write_folder(location: Location, what: str, wanted: Wanted = lambda name: Fa
         yield location
         return
     publisher = FolderPublisher.open(location, what)
-    with working_folder() as folder:
+    with working_folder() as working:
+        folder = working / location.split()[1]
         if publisher.held is not None:
             cached = FolderCache.of_environment().fetch(publisher.held, wanted)
-            shutil.copytree(cached.path, folder, dirs_exist_ok=True)
+            shutil.copytree(cached.path, folder)
+        else:
+            folder.mkdir()
         yield folder
         publisher.publish(folder)
 
@@ -107,10 +110,10 @@ def write_file(location: Location) -> Iterator[Path]:
     if isinstance(location, Path):
         yield location
         return
-    folder, _, name = location.key.rpartition("/")
+    folder, name = location.split()
     with working_folder() as working:
         yield working / name
-        ObjectFolder(ObjectUrl(location.scheme, location.bucket, folder)).upload(name, working / name)
+        ObjectFolder(folder).upload(name, working / name)
 
 
 @contextmanager

@@ -66,6 +66,11 @@ class ObjectUrl:
         """Append a relative name. Raises StorageError if it leads elsewhere."""
         return self.parse(f"{self}/{name}")
 
+    def split(self) -> tuple[Self, str]:
+        """Return the folder, which may be the whole bucket, and the name within it."""
+        folder, _, name = self.key.rpartition("/")
+        return type(self)(self.scheme, self.bucket, folder), name
+
     @property
     def root(self) -> str:
         """The bucket's URL."""
@@ -79,6 +84,17 @@ Location = Path | ObjectUrl
 def is_url(text: str) -> bool:
     """Whether a text is a URL with `://`, whatever its scheme."""
     return _URL.fullmatch(text) is not None
+
+
+def is_object_url(text: str) -> bool:
+    """Whether a text is a URL of an object store.
+
+    Example:
+        >>> is_object_url("s3://shop/log/*.parquet"), is_object_url("https://shop/log.csv")
+        (True, False)
+    """
+    found = _URL.fullmatch(text)
+    return found is not None and found[1] in SCHEMES
 
 
 def parse_location(given: str | Path | ObjectUrl) -> Location:

@@ -1,0 +1,119 @@
+"""A shard of packed data: the requests of a split and of a partition, memory-mapped."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from corank.core.arrays import map_table, read_array, read_ragged
+from corank.core.ragged import Ragged, Rows
+from corank.core.types import Floats, Ints, Longs
+from corank.data.pack_manifest import PackManifest
+from corank.features.history import Events
+from corank.features.operands import OperandNames, Operands
+from corank.features.schema import Placement, Schema
+
+
+@dataclass(frozen=True)
+class Shard:
+    """R requests of a split in the order of time, and their C candidates in the order of the log."""
+
+    folder: Path
+    request_start: Longs
+    """Where each request's candidates begin, and the end: (R + 1,)."""
+    query: Rows
+    """(R). The values of a history, and of an attribute of its items, are the events of all users."""
+    user: Ints
+    """Index into `PackedDataset.users`: (R,)."""
+    time: Longs
+    """ms since 1970 UTC: (R,)."""
+    item: Ints
+    """Row of `PackedDataset.items` as of the request's time: (C,)."""
+    level: NDArray[np.uint8]
+    """(C,)"""
+    labels: dict[str, NDArray[np.int8]]
+    """0, 1, or -1 if unknown, as for all candidates that were not exposed: (C,)."""
+    scores: dict[str, Floats]
+    """Logged scores as logits, NaN if there is none: (C,)."""
+    weight: Floats | None
+    """(C,); None if the log does not have it."""
+    position: NDArray[np.int16] | None
+    """Position on the page, −1 if unknown: (C,); None if the log does not have it."""
+    columns: dict[str, Floats]
+    """Those of the data's `columns` that are read from the log: (C,)."""
+    cross: Rows
+    """(C), without columns if there are no cross features."""
+    truth: dict[str, Floats]
+    """True probabilities, for labels of the table of truth: (C,)."""
+    operands: Operands
+    """Of the requests, histories left out: (R)."""
+    key_table: pa.Table
+    """The request key's columns: (R,)."""
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    @cached_property
+    def keys(self) -> pl.DataFrame:
+        """The request key's columns: (R,)."""
+        return pl.DataFrame(self.key_table)
+
+    def request_key(self, row: int) -> dict[str, Any]:
+        """Return the request key of one request, by column."""
+        return self.keys.row(row, named=True)
+
+    @classmethod
+    def open(cls, folder: Path, manifest: PackManifest, schema: Schema, events: dict[str, Events]) -> Self:
+        """Memory-map a shard. Raises DataError."""
+
+        def array(name: str) -> NDArray[Any]:
+            return read_array(folder / f"{name}.npy")
+
+        data, labels = manifest.data, manifest.data.labels
+        logged = [name for name in data.columns if name not in manifest.item_columns]
+        start, query = array("request_start"), folder / "query"
+        return cls(
+            folder,
+            start,
+            map_rows(query, _query_lists(query, schema, events)),
+            array("user"),
+            array("time"),
+            array("item"),
+            array("level"),
+            {name: array(f"label.{name}") for name in labels},
+            {name: array(f"score.{name}") for name in data.scores},
+            array("weight") if data.weight else None,
+            array("position") if data.position else None,
+            {name: array(f"column.{name}") for name in logged},
+            map_rows(
+                folder / "cross", [read_ragged(folder / "cross", n) for n in list_features(schema, "cross")]
+            ),
+            {name: array(f"truth.{name}") for name in labels if (folder / f"truth.{name}.npy").exists()},
+            Operands.load(query / "operands", OperandNames.of(schema, "query"), len(start) - 1),
+            map_table(folder / "request.arrow"),
+        )
+
+
+def map_rows(folder: Path, lists: list[Ragged]) -> Rows:
+    """Memory-map encoded rows, whose lists are at hand."""
+    return Rows(read_array(folder / "ids.npy"), read_array(folder / "numbers.npy"), tuple(lists))
+
+
+def list_features(schema: Schema, placement: Placement) -> range:
+    """Number the list features of a placement."""
+    return range(len(schema.row_features(placement).lists))
+
+
+def _query_lists(folder: Path, schema: Schema, events: dict[str, Events]) -> list[Ragged]:
+    histories, attributes, names = schema.histories(), schema.attributes(), schema.row_features("query").lists
+
+    def lists(name: str) -> Ragged:
+        values = events[histories[name].events].items if name in histories else None
+        return read_ragged(folder, names.index(name), values)
+
+    return [lists(attributes[name][0] if name in attributes else name) for name in names]

@@ -1,0 +1,90 @@
+"""Parts of a published folder: fetched when first read, ahead, and again after they were evicted."""
+
+from pathlib import Path
+
+import pytest
+
+from corank.core.errors import StorageError
+from corank.core.storage.folder_cache import FolderCache
+from corank.core.storage.folder_publisher import FolderPublisher
+from corank.core.storage.object_url import ObjectUrl
+from corank.core.storage.published_folder import PublishedFolder
+from corank.core.storage.remote_parts import RemoteParts
+from tests.support.object_store import ObjectStore
+
+SIZE = 1_000
+
+
+def publish(url: ObjectUrl, folder: Path, parts: int) -> None:
+    """Publish parts of SIZE bytes each, `0` to `parts` − 1."""
+    for n in range(parts):
+        (folder / "train" / str(n)).mkdir(parents=True, exist_ok=True)
+        (folder / "train" / str(n) / "part").write_bytes(bytes([n]) * SIZE)
+    FolderPublisher.open(url, "packed data").publish(folder)
+
+
+def open_parts(url: ObjectUrl, cache: Path, parts: int, bound: int) -> RemoteParts[bytes]:
+    """Open them, with a cache of `bound` bytes."""
+    source = PublishedFolder.open(url, "packed data")
+    names = [f"train/{n}" for n in range(parts)]
+    return RemoteParts(
+        source, FolderCache(cache, bound), names, lambda path: path.joinpath("part").read_bytes()
+    )
+
+
+def count_held(cache: Path) -> int:
+    """Parts that lie in a cache."""
+    return len(list(cache.glob("*/train/*/part")))
+
+
+def test_parts_are_fetched_when_they_are_read(object_store: ObjectStore, tmp_path: Path) -> None:
+    url = ObjectUrl.parse(f"{object_store.url}/packed")
+    publish(url, tmp_path / "made", 6)
+    parts = open_parts(url, tmp_path / "cache", 6, 4 * SIZE)
+    assert len(parts) == 6 and count_held(tmp_path / "cache") == 0
+    for _ in range(2):
+        for n in range(6):
+            assert parts[n] == bytes([n]) * SIZE
+            assert 1 <= count_held(tmp_path / "cache") <= 4
+    assert parts[-1] == parts[5] and list(parts[4:]) == [parts[4], parts[5]]
+    with pytest.raises(IndexError):
+        parts[6]
+
+
+def test_what_was_read_last_stays_open(object_store: ObjectStore, tmp_path: Path) -> None:
+    url = ObjectUrl.parse(f"{object_store.url}/packed")
+    publish(url, tmp_path / "made", 4)
+    parts = open_parts(url, tmp_path / "cache", 4, 4 * SIZE)
+    first = parts[0]
+    assert parts[1] is parts[1] and parts[0] is first
+    assert parts[2] is not None and parts[3] is not None
+    assert parts[0] is not first  # two of them take half of the cache
+
+
+def test_parts_are_fetched_ahead_within_a_quarter_of_the_cache(
+    object_store: ObjectStore, tmp_path: Path
+) -> None:
+    url = ObjectUrl.parse(f"{object_store.url}/packed")
+    publish(url, tmp_path / "made", 6)
+    parts = open_parts(url, tmp_path / "cache", 6, 8 * SIZE)
+    for n in (3, 4, 5, 3):
+        parts.prefetch(n)
+    for key in object_store.names("packed/"):
+        if key.endswith("3/part"):
+            assert parts[3] == bytes([3]) * SIZE
+            object_store.delete(key)
+    assert parts[4] == bytes([4]) * SIZE
+    assert count_held(tmp_path / "cache") == 2  # the third was too much, and the first was fetched once
+    assert parts[3] == bytes([3]) * SIZE
+
+
+def test_published_anew_is_told(object_store: ObjectStore, tmp_path: Path) -> None:
+    url = ObjectUrl.parse(f"{object_store.url}/packed")
+    publish(url, tmp_path / "made", 3)
+    parts = open_parts(url, tmp_path / "cache", 3, 100 * SIZE)
+    assert parts[0]
+    (tmp_path / "made/train/1/part").write_bytes(b"new")
+    FolderPublisher.open(url, "packed data").publish(tmp_path / "made")
+    assert parts[0] and parts[2]  # opened before, and unchanged
+    with pytest.raises(StorageError, match="was published anew since this command began; run it again"):
+        parts[1]
