@@ -22,6 +22,7 @@ from corank.core.files import atomic_file
 from corank.core.types import Mask, Progress
 from corank.data.as_of import newest_rows
 from corank.data.tables import VALID_FROM, Table
+from corank.data.validate import check_rows, whole_checks
 from corank.features.encoders import Encoders
 from corank.features.input_layout import Layout
 from corank.features.row_columns import FROM, ID, ROW
@@ -45,7 +46,7 @@ class Catalogue:
         schema = manifest.declared
         self._columns = manifest.request_columns.item
         self.table.require([manifest.item, *self._columns])
-        self.table.check_whole([manifest.item])
+        check_rows(self.table, whole_checks(self.table, [manifest.item]))
         self._encoders = Encoders.load(folder / "encoders", schema)
         self._priors = read_snapshots(folder, manifest)
         layout = Layout(schema, self._encoders.sizes)

@@ -20,7 +20,7 @@ from corank.data.column_sources import Source
 from corank.data.log_rows import log_columns, request_columns
 from corank.data.served.unusable_rows import drop_unusable_rows
 from corank.data.tables import Table
-from corank.data.validate import check_labels, check_weight
+from corank.data.validate import check_rows, label_checks, weight_checks, whole_checks
 from corank.features.encoders import Encoders
 from corank.features.labels import Labels, read_labels
 from corank.features.log_schema import DataSettings
@@ -87,11 +87,10 @@ def read_incremental_log(
     keys = [*data.request, data.user, data.item]
     log.require([*keys, data.time, *(c for c in (data.level, data.weight) if c)])
     log.require(label.column for label in data.labels.values())
-    log.check_whole(keys)
+    check_rows(log, whole_checks(log, keys))
     log = drop_unusable_rows(log, data, report, newer.until)
     first, last = _time_span(log, data)
-    check_labels(log, data)
-    check_weight(log, data)
+    check_rows(log, [*label_checks(log, data), *weight_checks(log, data)])
     rows = _read_exposed(log, data, manifest, since)
     _check_item(log, data, rows, records)
     operands = _operand_rows(rows, data, manifest, encoders, records, newer, report)

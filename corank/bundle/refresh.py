@@ -27,7 +27,7 @@ from corank.core.types import Report
 from corank.data.as_of import VersionedRows, newest_rows
 from corank.data.dataset import prior_folder
 from corank.data.tables import Table
-from corank.data.validate import check_values
+from corank.data.validate import check_rows, value_checks
 from corank.features.encoders import Encoders
 from corank.features.input_layout import Layout
 from corank.features.priors import CountedFeature, PriorSnapshots
@@ -129,7 +129,7 @@ def _merge_items(
 ) -> ItemRecords:
     """Merge the newest rows of a table of items with the records. Raises DataError."""
     key, columns = manifest.item, list(manifest.request_columns.item)
-    check_values(table, manifest.item_columns, [key])
+    check_rows(table, value_checks(table, manifest.item_columns, [key]))
     none = pl.Series(dtype=records.ids.values.dtype)
     versions, _ = VersionedRows.read(table, key, columns, none, only=False)
     frame = newest_rows(versions.frame).rename({ID: key})

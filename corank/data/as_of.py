@@ -13,7 +13,7 @@ from corank.core.ordering import bisect_ranges
 from corank.core.time import NEVER
 from corank.core.types import Index, Longs
 from corank.data.tables import VALID_FROM, Table
-from corank.data.validate import check_numbers
+from corank.data.validate import check_rows, number_checks, whole_checks
 from corank.features.row_columns import FROM, ID, ROW
 
 
@@ -52,8 +52,7 @@ class VersionedRows:
             DataError: two rows of one id and time differ, an id is null, or a number is NaN or infinite.
         """
         table.require([key, *columns])
-        table.check_whole([key])
-        check_numbers(table, columns, [key])
+        check_rows(table, [*whole_checks(table, [key]), *number_checks(table, columns, [key])])
         kind = table.collect(table.frame.select(table.key(key)).head(0)).to_series().dtype
         if kind != wanted.dtype:
             raise table.unfit(key, f"{wanted.dtype}, as in the log")

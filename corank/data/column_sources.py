@@ -6,7 +6,7 @@ import polars as pl
 
 from corank.core.errors import ConfigError, DataError
 from corank.data.tables import Table
-from corank.data.validate import check_values
+from corank.data.validate import check_rows, value_checks
 from corank.features.feature_kind import ColumnFeature
 from corank.features.log_schema import DataSettings
 from corank.features.schema import Schema
@@ -104,7 +104,7 @@ def find_value_sources(data: DataSettings, log: Table, items: Table | None) -> d
     """Find the table that each of the data's `columns` is read from: the log if it has it, otherwise `items`.
 
     Raises:
-        DataError: no table has the column, or a row has no finite number, by which a candidate could not be ordered.
+        DataError: no table has the column, or an item has no finite number, by which a candidate could not be ordered.
     """
     sources: dict[str, Source] = {}
     for column in data.columns:
@@ -114,6 +114,7 @@ def find_value_sources(data: DataSettings, log: Table, items: Table | None) -> d
                 f"data.columns: no column '{column}' in the log{'' if items is None else ' or the items'}; "
                 f"the log has {', '.join(log.types)}"
             )
-        check_values(table, [column], [*data.request, data.item] if table is log else [data.item])
+        if table is not log:  # that of the log is checked with its other columns
+            check_rows(table, value_checks(table, [column], [data.item]))
         sources[column] = "log" if table is log else "items"
     return sources

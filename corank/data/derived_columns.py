@@ -17,9 +17,11 @@ from corank.core.ragged import Rows
 from corank.core.types import Doubles, Hashes, Index, Longs, Mask
 from corank.data.dataset import PackedDataset, prior_folder
 from corank.data.packed_history import request_operands
-from corank.data.packing.fit_encoders import fit_derived
+from corank.data.packing.measure import MeasuredColumn, fit_features
 from corank.data.packing.shards import scalar_features
 from corank.data.shard import Shard
+from corank.data.tables import Table
+from corank.engine.base import Engine
 from corank.features.encoders import Encoders, assemble_rows, hashes_to_series, split_rows
 from corank.features.encoding import Encoded
 from corank.features.operand_rows import OperandRows
@@ -68,7 +70,7 @@ def pair_rows(packed: PackedDataset, shard: Shard, requests: Index, request_of: 
     return assemble_rows(schema.row_features("cross"), columns, len(item))
 
 
-def derive_columns(packed: PackedDataset, spill: Path) -> Encoders:
+def derive_columns(packed: PackedDataset, spill: Path, engine: Engine) -> Encoders:
     """Add the derived features to all rows of packed data that lack them; return the complete encoders.
 
     Args:
@@ -85,15 +87,20 @@ def derive_columns(packed: PackedDataset, spill: Path) -> Encoders:
             cross = _Part("cross", shard.folder / "cross", shard.cross, spill / f"{stem}.cross")
             _write_shard(packed, shard, split == "train", query.values, cross.values)
             parts += [query, cross]
-    training: dict[Placement, pl.LazyFrame] = {
-        p: pl.scan_ipc([part.values for part in parts if part.placement == p]).filter(_TRAINING)
-        for p in PLACEMENTS
+    tables = {
+        p: Table.scan_arrow(p, [part.values for part in parts if part.placement == p]) for p in PLACEMENTS
     }
-    fitted = {
-        name: fit_derived(name, feature, training[packed.schema.placement(name)])
-        for name, feature in packed.schema.derived().items()
-    }
-    known = {name: encoder for name, encoder in fitted.items() if encoder is not None}
+    known = fit_features(
+        {
+            name: (
+                feature,
+                MeasuredColumn(tables[packed.schema.placement(name)], pl.col(name), pl.col(_TRAINING)),
+            )
+            for name, feature in packed.schema.derived().items()
+        },
+        spill / "derived",
+        engine,
+    )
     encoders = Encoders(packed.schema, packed.encoders.fitted | known)
     for part in parts:
         part.rewrite(encoders)

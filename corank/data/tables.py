@@ -72,6 +72,13 @@ class Table:
         except (pl.exceptions.PolarsError, OSError) as error:
             raise DataError(f"data.{name}: {paths[0]} cannot be read: {error}") from None
 
+    @classmethod
+    def scan_arrow(cls, name: str, paths: list[Path]) -> Self:
+        """Open Arrow files that corank wrote, in order."""
+        files = tuple(map(str, paths))
+        frame = scan_files("feather", list(files))
+        return cls(name, frame, frame.collect_schema(), "feather", files)
+
     def keep(self, step: RowStep) -> Self:
         """Keep some rows."""
         return replace(self, frame=step(self.frame), steps=(*self.steps, step))
@@ -143,17 +150,3 @@ class Table:
             yield from frame.collect_batches(chunk_size=size, lazy=True)
         except pl.exceptions.PolarsError as error:
             raise DataError(f"data.{self.name}: {error}") from None
-
-    def check_whole(self, columns: Iterable[str]) -> None:
-        """Raise DataError if a column of ids has fractions or NaN."""
-        floats = [column for column in columns if self.types[column].is_float()]
-        bad = [
-            (pl.col(c).is_not_null() & (pl.col(c) != pl.col(c).round())) | pl.col(c).is_nan() for c in floats
-        ]
-        for column, value in zip(floats, bad, strict=True):
-            found = self.collect(self.frame.filter(value).select(column).head(1))
-            if len(found):
-                raise DataError(
-                    f"data.{self.name}: column '{column}' identifies, but holds {found.item()}; "
-                    "write whole numbers or text"
-                )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import polars as pl
@@ -20,7 +20,9 @@ from corank.core.errors import DataError
 from corank.core.hash_index import FEW, Keys, fill_nulls, null_mask
 from corank.core.types import Hashes, Ints, Longs
 from corank.features.encoding import FIRST_KNOWN, MISSING, UNKNOWN, Encoder, choose
-from corank.features.training_values import TrainingValues
+
+if TYPE_CHECKING:
+    from corank.features.training_values import TrainingValues
 
 MOST_ROWS = 2**31 - FIRST_KNOWN
 """Rows that a hash may have: codes are 32 bits wide."""
@@ -59,9 +61,9 @@ class Vocabulary(Encoder):
     values: pl.Series
 
     @classmethod
-    def fit(cls, counts: pl.DataFrame, name: str, min_count: int = 1) -> Self:
+    def fit(cls, counts: pl.DataFrame, name: str) -> Self:
         """Make a vocabulary from columns `value` and `count`: the most frequent first, ties by value."""
-        counts = counts.drop_nulls("value").filter(pl.col("count") >= min_count)
+        counts = counts.drop_nulls("value")
         counts = counts.with_columns(to_identifiers(counts["value"], name).alias("value"))
         return cls(counts.sort("count", "value", descending=[True, False])["value"])
 
@@ -196,11 +198,11 @@ class Hash(Encoder):
         return (hashed % np.uint64(self.rows)).astype(np.int32) + np.int32(FIRST_KNOWN)
 
 
-def fit_codes(values: TrainingValues, min_count: int, rows: int | None) -> Vocabulary | Hash:
+def fit_codes(values: "TrainingValues", min_count: int, rows: int | None) -> Vocabulary | Hash:
     """Learn a vocabulary of the values seen at least `min_count` times, or a hash into `rows` rows if given."""
     if rows is not None:
         return Hash(rows, text=to_identifiers(values.first(), values.name).dtype == pl.String)
-    return Vocabulary.fit(values.counts(), values.name, min_count)
+    return Vocabulary.fit(values.counts(min_count), values.name)
 
 
 def wrong_type(values: pl.Series, text: bool, name: str) -> DataError:

@@ -8,8 +8,9 @@ import polars as pl
 
 from corank.batches.sampling import SOURCES, Population
 from corank.data.column_sources import Source, feature_columns, find_sources, find_value_sources
+from corank.data.log_summary import LogSummary
 from corank.data.tables import Table
-from corank.data.validate import LogSummary
+from corank.engine.base import open_engine
 from corank.training.config import Config
 from corank.training.log_counts import count_log
 from corank.training.sufficiency import Sufficiency
@@ -65,7 +66,8 @@ def check_config(config: Config, base: Path) -> CheckSummary:
     named = {"log": data.log, "items": data.items, "users": data.users, "truth": data.truth}
     tables = {name: Table.scan(name, source, base) for name, source in named.items() if source is not None}
     found = find_sources(schema, data, tables["log"], tables.get("items"), tables.get("users"))
-    summary = LogSummary.read(tables["log"], data, feature_columns(schema, found, "log"))
+    with open_engine() as engine:
+        summary = LogSummary.read(tables["log"], data, feature_columns(schema, found, "log"), engine)
     find_value_sources(data, tables["log"], tables.get("items"))
     counts = count_log(tables["log"], data, schema, summary.last)
     return CheckSummary(

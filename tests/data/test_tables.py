@@ -7,6 +7,7 @@ import pytest
 from corank.core.errors import DataError
 from corank.core.time import NEVER
 from corank.data.tables import Table
+from corank.data.validate import check_rows, whole_checks
 from corank.features.log_schema import DataSettings
 
 FRAME = pl.DataFrame({"item": [3, 1, 2], "name": ["c", None, "b"], "price": [0.5, None, 2.0]})
@@ -132,9 +133,9 @@ def test_keys_are_whole_numbers_or_text(tmp_path: Path) -> None:
 
 def test_fractions_are_no_keys(tmp_path: Path) -> None:
     table = scanned(tmp_path, pl.DataFrame({"a": [1.0, 2.5], "b": [1.0, None]}))
-    table.check_whole(["b"])
+    check_rows(table, whole_checks(table, ["b"]))
     with pytest.raises(DataError, match=r"column 'a' identifies, but holds 2\.5"):
-        table.check_whole(["a"])
+        check_rows(table, whole_checks(table, ["a"]))
 
 
 def test_lists_are_no_keys(tmp_path: Path) -> None:

@@ -70,7 +70,6 @@ def lists(encoded: Encoded) -> list[list[int]]:
 def test_vocabulary_is_most_frequent_first_and_equals_ascend() -> None:
     counts = pl.DataFrame({"value": [4, 9, 2, None, 6], "count": [1, 5, 5, 9, 2]})
     assert Vocabulary.fit(counts, "x").values.to_list() == [2, 9, 6, 4]
-    assert Vocabulary.fit(counts, "x", min_count=2).values.to_list() == [2, 9, 6]
 
 
 def test_codes_of_missing_unknown_and_known() -> None:

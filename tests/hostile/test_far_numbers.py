@@ -10,20 +10,19 @@ import pytest
 
 from corank.data.packing.pack import pack_log
 from corank.features.scale import Scale, Scaling
-from corank.features.training_values import TrainingValues
 from corank.serving.funnel.request import Request
 from corank.serving.log.log_format import LogColumn
 from corank.serving.log.request_log import RequestLog
 from tests.support.served_logs import add_labels
 from tests.support.shared import derived
+from tests.support.training_values import fit_series
 
 SEEN = pl.Series([-3.0, 0.5, 7.0, None])
 FAR = [-1e308, -1e300, 1e300, 1e308]
 
 
 def fitted(form: Scaling) -> Scale:
-    values = TrainingValues("x", SEEN.alias("value").to_frame().lazy(), lambda frame: frame.collect())
-    return Scale.fit(values, form).clip_to(values)
+    return fit_series(lambda values: Scale.fit(values, form).clip_to(values), SEEN)
 
 
 @pytest.mark.parametrize("form", ["none", "standard", "log", "quantile"])
@@ -35,9 +34,9 @@ def test_far_numbers_are_scaled_as_the_nearest_that_training_saw(form: Scaling) 
 
 @pytest.mark.parametrize("form", ["none", "standard", "log", "quantile"])
 def test_numbers_that_training_saw_are_scaled_as_without_a_range(form: Scaling) -> None:
-    values = TrainingValues("x", SEEN.alias("value").to_frame().lazy(), lambda frame: frame.collect())
     numbers = np.array([-3.0, 0.5, 7.0, 1.25, np.nan])
-    assert fitted(form).scale(numbers).tobytes() == Scale.fit(values, form).scale(numbers).tobytes()
+    unclipped = fit_series(lambda values: Scale.fit(values, form), SEEN)
+    assert fitted(form).scale(numbers).tobytes() == unclipped.scale(numbers).tobytes()
 
 
 @pytest.mark.slow

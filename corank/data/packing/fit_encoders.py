@@ -1,27 +1,38 @@
 """Tables → encoders, from training rows alone."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import polars as pl
 
 from corank.data.column_sources import Source
+from corank.data.packing.measure import MeasuredColumn, fit_features
 from corank.data.tables import Table
+from corank.engine.base import Engine
 from corank.features.encoders import Encoders
-from corank.features.encoding import Encoder
-from corank.features.feature_kind import DerivedFeature
 from corank.features.log_schema import DataSettings
 from corank.features.schema import Schema
-from corank.features.training_values import TrainingValues
 
 Tables = Mapping[Source, Table | None]
 
 
-def fit_encoders(schema: Schema, data: DataSettings, found: dict[str, Source], tables: Tables) -> Encoders:
+def fit_encoders(
+    schema: Schema,
+    data: DataSettings,
+    found: dict[str, Source],
+    tables: Tables,
+    spill: Path,
+    engine: Engine,
+) -> Encoders:
     """Fit the encoder of every feature of a column. Rows are counted before duplicates are dropped.
 
     Args:
+        schema: the features.
+        data: the settings of the tables.
         found: the table that each feature is read from.
         tables: the tables by name.
+        spill: a folder for files, which is made.
+        engine: runs the tasks.
 
     Raises:
         DataError: for values that a feature's kind cannot encode; it names the feature.
@@ -29,26 +40,12 @@ def fit_encoders(schema: Schema, data: DataSettings, found: dict[str, Source], t
     _, end = data.splits()["train"]
     log = tables["log"]
     assert log is not None
-    training = log.frame.filter(log.moment(data.time) < end)
-    fitted: dict[str, Encoder] = {}
+    training = log.moment(data.time) < end
+    columns = {}
     for name, source in found.items():
         column = schema.column(name)
         own_id = (source, column) in {("items", data.item), ("users", data.user)}
         table = (None if own_id else tables[source]) or log
-        rows = training if table is log else table.frame
-        values = TrainingValues(name, rows.select(pl.col(column).alias("value")), table.collect)
-        encoder = schema.columns()[name].fit(values)
-        if encoder is not None:
-            fitted[name] = encoder
-    return Encoders(schema, fitted)
-
-
-def fit_derived(name: str, feature: DerivedFeature, rows: pl.LazyFrame) -> Encoder | None:
-    """Fit the encoder of a derived feature.
-
-    Args:
-        rows: training rows, in which the column `name` holds hashes as Int64, or numbers.
-    """
-    frame = rows.select(pl.col(name).alias("value"))
-    table = Table(name, frame, frame.collect_schema(), "feather")
-    return feature.fit(TrainingValues(name, frame, table.collect))
+        measured = MeasuredColumn(table, pl.col(column), training if table is log else None)
+        columns[name] = schema.columns()[name], measured
+    return Encoders(schema, fit_features(columns, spill, engine))

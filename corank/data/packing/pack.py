@@ -30,7 +30,7 @@ from corank.data.as_of import VersionedRows
 from corank.data.dataset import PackedDataset
 from corank.data.derived_columns import derive_columns
 from corank.data.pack_manifest import FORMAT, MANIFEST, PackManifest, ShardCount, fingerprint
-from corank.data.packing.fit_encoders import fit_encoders
+from corank.data.packing.fit_encoders import Tables, fit_encoders
 from corank.data.packing.partitions import pack_partitions
 from corank.data.packing.shards import ENCODERS, USERS, ShardWriter, encode_rows, feature_values
 from corank.data.packing.sources import PackSources
@@ -94,7 +94,7 @@ def _pack(
     mark = fingerprint(data, schema, base)
     constants = PARTITION, PARTITIONS
     with open_workspace(out, mark, constants, engine, report) as workspace:
-        inputs = PackSources.open(data, schema, base, report)
+        inputs = PackSources.open(data, schema, base, engine, report)
         summary = inputs.summary
         report(
             f"log: {summary.rows:,} candidates, {format_time(summary.first)} to {format_time(summary.last)}"
@@ -109,7 +109,7 @@ def _pack(
 def _write_all(inputs: PackSources, workspace: PackWorkspace, mark: str) -> None:
     """Write all files of the packed data, into the working folder."""
     schema, folder, spill = inputs.schema, workspace.packed, workspace.spill
-    absent = workspace.run_here("first", lambda: _first_pass(inputs, folder, spill, workspace.report))
+    absent = workspace.run_here("first", lambda: _first_pass(inputs, workspace))
     count = min(max(-(-inputs.summary.rows // PARTITION), 1), PARTITIONS)
     as_of = to_ms(inputs.data.instant(inputs.data.as_of)) if inputs.data.as_of else inputs.summary.last
     writer = ShardWriter(inputs.data, schema, inputs.sources, inputs.value_sources, as_of, folder, spill)
@@ -125,27 +125,30 @@ def _derive(workspace: PackWorkspace, encoders: Encoders, manifest: PackManifest
     """Add the derived features, and write the complete encoders."""
     folder, schema = workspace.packed, encoders.schema
     if schema.derived():
-        encoders = derive_columns(PackedDataset.load(folder, manifest, encoders), workspace.spill)
+        encoders = derive_columns(
+            PackedDataset.load(folder, manifest, encoders), workspace.spill, workspace.engine
+        )
         for name in schema.derived():
             size = encoders.sizes.get(name)
             workspace.report(f"{name}: {f'{size:,} embedding rows' if size else 'a number'}")
     encoders.save(folder / "encoders")
 
 
-def _first_pass(inputs: PackSources, folder: Path, spill: Path, report: Report) -> int:
+def _first_pass(inputs: PackSources, workspace: PackWorkspace) -> int:
     """Fit encoders, and write items and users. Returns how many users have no row in `users`."""
     data, schema, sources = inputs.data, inputs.schema, inputs.sources
-    items, users, absent = inputs.read_items(), *inputs.read_users()
+    folder, spill, engine, report = workspace.packed, workspace.spill, workspace.engine, workspace.report
+    ids = inputs.read_ids(spill / "ids", engine)
+    items, users, absent = inputs.read_items(ids.items), *inputs.read_users(ids.users)
     if absent:
         report(
             f"users: {absent:,} of {len(users.ids):,} users of the log have no row; their features are missing"
         )
-    encoders = fit_encoders(
-        schema, data, sources, {"log": inputs.log, "items": inputs.items, "users": inputs.users}
-    )
+    tables: Tables = {"log": inputs.log, "items": inputs.items, "users": inputs.users}
+    encoders = fit_encoders(schema, data, sources, tables, spill / "fit", engine)
     for name, size in encoders.sizes.items():
         report(f"{name}: {size:,} embedding rows")
-    snapshots, row = items.add_snapshots(inputs.read_snapshots())
+    snapshots, row = items.add_snapshots(ids.snapshots)
     _write_items(inputs, folder / "items", encoders, items, snapshots, row)
     write_frame(folder / "users.arrow", users.ids.values.alias("user").to_frame())
     write_frame(spill / USERS, users.frame)

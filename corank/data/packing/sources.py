@@ -7,20 +7,17 @@ from typing import Self
 import polars as pl
 
 from corank.core.errors import DataError
-from corank.core.time import floor_times
 from corank.core.types import Report
 from corank.data.as_of import VersionedRows
 from corank.data.column_sources import Source, feature_columns, find_sources, find_value_sources
 from corank.data.log_rows import log_columns
+from corank.data.log_summary import LogSummary
+from corank.data.packing.log_ids import LogIds
 from corank.data.served.unusable_rows import SERVED_ID, drop_unusable_rows
 from corank.data.tables import Table
-from corank.data.validate import LogSummary
+from corank.engine.base import Engine
 from corank.features.log_schema import DataSettings
-from corank.features.row_columns import FROM, ID, TIME
 from corank.features.schema import Schema
-
-BATCH = 2**19
-"""Rows read at a time."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +37,21 @@ class PackSources:
     summary: LogSummary
 
     @classmethod
-    def open(cls, data: DataSettings, schema: Schema, base: Path, report: Report = lambda line: None) -> Self:
+    def open(
+        cls,
+        data: DataSettings,
+        schema: Schema,
+        base: Path,
+        engine: Engine,
+        report: Report = lambda line: None,
+    ) -> Self:
         """Open and check the tables of a config.
 
         Args:
             data: the settings of the tables.
             schema: the features.
             base: the folder that the tables' paths are relative to.
+            engine: runs the tasks that read the log.
             report: receives how many rows of a log of served requests are dropped.
 
         Raises DataError, ConfigError.
@@ -61,7 +66,7 @@ class PackSources:
             known = items.distinct(data.item) if items is not None else None
             log = drop_unusable_rows(log, data, report, items=known)
         sources = find_sources(schema, data, log, items, users)
-        summary = LogSummary.read(log, data, feature_columns(schema, sources, "log"))
+        summary = LogSummary.read(log, data, feature_columns(schema, sources, "log"), engine)
         value_sources = find_value_sources(data, log, items)
         return cls(data, schema, log, items, users, truth, sources, value_sources, summary)
 
@@ -79,27 +84,14 @@ class PackSources:
         some = self.log.collect(self.log.frame.select(self.log_columns()).head(1000))
         return int(some.estimated_size() / len(some) * self.summary.rows * 2)
 
-    def read_snapshots(self) -> pl.DataFrame:
-        """List for each item of the log the times of the snapshots of priors that its requests see: ID, FROM."""
-        data, log = self.data, self.log
+    def read_ids(self, spill: Path, engine: Engine) -> LogIds:
+        """Find the items, users and snapshots of the log; `spill` is a folder for files, which is made."""
         grids = {prior.every for prior in self.schema.priors("item").values()}
-        columns = [log.key(data.item).alias(ID), log.moment(data.time).alias(TIME)]
-        kind = log.frame.select(columns).collect_schema()[ID]
-        seen = pl.DataFrame(schema={ID: kind, FROM: pl.Int64})
-        if not grids:
-            return seen
-        for batch in log.batches(columns, self.summary.rows, BATCH):
-            times = batch[TIME].to_numpy()
-            cuts = [
-                batch.select(ID, pl.Series(FROM, floor_times(times, every, data.timezone))) for every in grids
-            ]
-            seen = pl.concat([seen, *cuts]).unique()
-        return seen
+        return LogIds.read(self.log, self.data, grids, spill, engine)
 
-    def read_items(self) -> VersionedRows:
-        """Read the rows of items. Raises DataError if an item of the log has none."""
-        data, log, table = self.data, self.log, self.items
-        wanted = log.distinct(data.item)
+    def read_items(self, wanted: pl.Series) -> VersionedRows:
+        """Read the rows of items. Raises DataError if an item of the log, `wanted`, has none."""
+        data, table = self.data, self.items
         if table is None:
             return VersionedRows.from_ids(wanted)
         columns = [c for c in feature_columns(self.schema, self.sources, "items") if c != data.item]
@@ -112,10 +104,9 @@ class PackSources:
             )
         return items
 
-    def read_users(self) -> tuple[VersionedRows, int]:
-        """Read the rows of the log's users. Returns them, and how many users have none."""
-        data, log, table = self.data, self.log, self.users
-        wanted = log.distinct(data.user)
+    def read_users(self, wanted: pl.Series) -> tuple[VersionedRows, int]:
+        """Read the rows of the log's users, `wanted`. Returns them, and how many users have none."""
+        data, table = self.data, self.users
         if table is None:
             return VersionedRows.from_ids(wanted), 0
         columns = [c for c in feature_columns(self.schema, self.sources, "users") if c != data.user]

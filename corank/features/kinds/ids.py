@@ -180,13 +180,11 @@ class IdsFeature(ColumnFeature):
 
     def fit(self, values: TrainingValues) -> Encoder:
         """Learn a vocabulary of the single values, or whether a hash is of text."""
-        value, frame = pl.col("value"), values.frame
-        if self.separator is None:
-            flat = frame.select(value.explode())
-        else:
-            flat = frame.select(value.cast(pl.String).str.split(self.separator).explode().str.strip_chars())
-            flat = flat.filter(value != "")
-        return fit_codes(values.with_frame(flat), self.min_count, self.hash)
+        value = pl.col("value")
+        if self.separator is not None:
+            texts = value.cast(pl.String).str.split(self.separator)
+            value = texts.list.eval(pl.element().str.strip_chars()).list.filter(pl.element() != "")
+        return fit_codes(values.flatten(value), self.min_count, self.hash)
 
     def encode(self, encoder: Encoder | None, values: pl.Series, name: str) -> Encoded:
         """N lists of codes, the first `last` values of each."""

@@ -13,6 +13,7 @@ from corank.core.errors import DataError, StoreError
 from corank.core.types import Progress
 from corank.data.as_of import newest_rows
 from corank.data.tables import Table
+from corank.data.validate import check_rows, whole_checks
 from corank.features.row_columns import FROM, ID
 from corank.serving.funnel.request import MAX_VALUES, Columns
 from corank.serving.store.base import Store
@@ -50,7 +51,7 @@ def put_users(
     manifest = bundle.manifest
     table = Table.scan("users", source, Path())
     table.require([manifest.user])
-    table.check_whole([manifest.user])
+    check_rows(table, whole_checks(table, [manifest.user]))
     if table.types[manifest.user].is_temporal():
         raise table.unfit(manifest.user, "whole numbers or text")
     columns = [c for c in user_columns(manifest) if c in table.types]

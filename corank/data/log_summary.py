@@ -1,0 +1,181 @@
+"""Checks of the log before it is packed, range by range, and its size and time span."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import polars as pl
+
+from corank.core.errors import DataError
+from corank.core.time import format_time
+from corank.data.row_ranges import RowRange, cut_table
+from corank.data.tables import Table
+from corank.data.validate import (
+    RowCheck,
+    find_faults,
+    label_checks,
+    number_checks,
+    position_checks,
+    score_checks,
+    value_checks,
+    weight_checks,
+    whole_checks,
+)
+from corank.engine.base import Engine
+from corank.features.log_schema import DataSettings
+
+
+@dataclass(frozen=True)
+class LogSummary:
+    """Size and time span of a log that can be packed."""
+
+    rows: int
+    first: int
+    """Time of the earliest candidate, ms UTC."""
+    last: int
+    """Time of the latest candidate, ms UTC."""
+    splits: dict[str, int]
+    """Rows of each split."""
+
+    @classmethod
+    def read(cls, log: Table, data: DataSettings, columns: list[str], engine: Engine) -> Self:
+        """Check a log in one pass over its keys, time, labels, level, weight, scores, positions, numbers and values.
+
+        Args:
+            log: the table.
+            data: its settings.
+            columns: the features' columns of the log.
+            engine: runs the tasks.
+
+        Raises:
+            DataError: a column is missing, of the wrong type, or holds a value that cannot be packed. Of several such
+                values the first in the order of the log is named.
+        """
+        keys = _keys(data)
+        log.require([*keys, *(c for c in (data.level, data.weight, data.position) if c)])
+        log.require(label.column for label in data.labels.values())
+        log.require(score.column for score in data.scores.values())
+        ids = len(list(whole_checks(log, [*data.request, data.user, data.item])))
+        found = SurveyPart.merge(engine.run(SurveyRange(log, data, columns), cut_table(log)))
+        _refuse_fault(found, range(ids))
+        if not found.rows:
+            raise DataError("data.log: the log is empty")
+        for column, nulls in found.nulls.items():
+            if nulls:
+                raise DataError(
+                    f"data.log: column '{column}' is null in {nulls} rows; every candidate needs one"
+                )
+        assert found.first is not None and found.last is not None  # no time is null
+        summary = cls(found.rows, found.first, found.last, found.splits)
+        summary._check_splits(data)
+        _refuse_fault(found, found.faults)
+        return summary
+
+    def _check_splits(self, data: DataSettings) -> None:
+        for split, rows in self.splits.items():
+            if not rows:
+                raise DataError(
+                    f"data.split: no row of the log is in '{split}' (valid from {data.split.valid}, "
+                    f"test from {data.split.test}, {data.timezone}); "
+                    f"the log is from {format_time(self.first)} to {format_time(self.last)}"
+                )
+
+
+def _refuse_fault(found: "SurveyPart", rules: Iterable[int]) -> None:
+    """Raise DataError for the first of some rules that is broken."""
+    for rule in sorted(found.faults.keys() & set(rules)):
+        raise DataError(found.faults[rule])
+
+
+def _keys(data: DataSettings) -> list[str]:
+    """The columns that every candidate needs."""
+    return list(dict.fromkeys([*data.request, data.user, data.item, data.time]))
+
+
+@dataclass(frozen=True)
+class SurveyPart:
+    """What one range of a log holds."""
+
+    rows: int
+    first: int | None
+    last: int | None
+    splits: dict[str, int]
+    nulls: dict[str, int]
+    """By column of `_keys`."""
+    faults: dict[int, str]
+    """What the user is told, by the number of the broken rule among `log_checks`."""
+
+    @classmethod
+    def merge(cls, parts: Sequence[Self]) -> Self:
+        """Merge parts in the order of their rows: of each rule, the first row that breaks it is told."""
+        firsts = [part.first for part in parts if part.first is not None]
+        lasts = [part.last for part in parts if part.last is not None]
+        return cls(
+            sum(part.rows for part in parts),
+            min(firsts, default=None),
+            max(lasts, default=None),
+            {split: sum(part.splits[split] for part in parts) for split in parts[0].splits},
+            {column: sum(part.nulls[column] for part in parts) for column in parts[0].nulls},
+            {n: fault for part in reversed(parts) for n, fault in part.faults.items()},
+        )
+
+
+def log_checks(log: Table, data: DataSettings, columns: list[str]) -> list[RowCheck]:
+    """List the rules that the rows of a log keep, in the order in which a broken one is told.
+
+    Raises:
+        DataError: a column is of a type that cannot be read.
+    """
+    return [
+        *whole_checks(log, [*data.request, data.user, data.item]),
+        *label_checks(log, data),
+        *number_checks(log, columns, data.request),
+        *weight_checks(log, data),
+        *score_checks(log, data),
+        *position_checks(log, data),
+        *value_checks(log, [c for c in data.columns if c in log.types], [*data.request, data.item]),
+    ]
+
+
+@dataclass(frozen=True)
+class SurveyRange:
+    """Surveys one range of a log."""
+
+    log: Table
+    data: DataSettings
+    columns: list[str]
+    """The features' columns of the log."""
+
+    def __call__(self, rows: RowRange) -> SurveyPart:
+        """Read the range once, and check it. Raises DataError if it cannot be read."""
+        parts = [self._survey(batch) for batch in rows.read(self.log, [pl.col(c) for c in self._read()])]
+        return SurveyPart.merge(parts)
+
+    def _read(self) -> list[str]:
+        """The columns to read."""
+        data, types = self.data, self.log.types
+        single = [column for column in (data.level, data.weight, data.position) if column]
+        labels = [label.column for label in data.labels.values()]
+        scores = [score.column for score in data.scores.values()]
+        numbers = [column for column in self.columns if types[column].is_float()]
+        values = [column for column in data.columns if column in types]
+        return list(dict.fromkeys([*_keys(data), *single, *labels, *scores, *numbers, *values]))
+
+    def _survey(self, batch: pl.DataFrame) -> SurveyPart:
+        data, log = self.data, replace(self.log, frame=batch.lazy())
+        time, keys = log.moment(data.time), _keys(data)
+        facts = batch.select(
+            time.min().alias("first"),
+            time.max().alias("last"),
+            *(time.is_between(a, b, closed="left").sum().alias(f"split {s}") for s, (a, b) in data.splits().items()),
+            *(pl.col(column).null_count().alias(f"null {column}") for column in keys),
+        ).row(0, named=True)  # fmt: skip
+        faults = find_faults(log, log_checks(log, data, self.columns))
+        return SurveyPart(
+            len(batch),
+            facts["first"],
+            facts["last"],
+            {split: facts[f"split {split}"] for split in data.splits()},
+            {column: facts[f"null {column}"] for column in keys},
+            faults,
+        )
