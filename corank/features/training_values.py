@@ -23,7 +23,7 @@ SAMPLE = 2**20
 """Values, about, from which quantiles are taken; all if there are fewer."""
 
 
-class Measure(ABC):
+class ColumnMeasure(ABC):
     """A measurement of a column. A subclass is a frozen dataclass: two that are equal measure the same."""
 
     by_value: ClassVar[bool] = False
@@ -31,7 +31,7 @@ class Measure(ABC):
 
     @abstractmethod
     def part(self, values: pl.Series, rows: Longs) -> pl.DataFrame:
-        """Measure a part of the column: values and the numbers of their rows in the table, (N,), (N,)."""
+        """ColumnMeasure a part of the column: values and the numbers of their rows in the table, (N,), (N,)."""
 
     @abstractmethod
     def merge(self, parts: pl.DataFrame) -> pl.DataFrame:
@@ -43,7 +43,7 @@ class Measure(ABC):
 
 
 @dataclass(frozen=True)
-class FirstValue(Measure):
+class FirstValue(ColumnMeasure):
     """The first value that is not null, if there is one: column `value`."""
 
     def part(self, values: pl.Series, rows: Longs) -> pl.DataFrame:
@@ -56,7 +56,7 @@ class FirstValue(Measure):
 
 
 @dataclass(frozen=True)
-class ValueCounts(Measure):
+class ValueCounts(ColumnMeasure):
     """How often each value is there: columns `value`, distinct, and `count`."""
 
     by_value: ClassVar[bool] = True
@@ -77,7 +77,7 @@ class ValueCounts(Measure):
 
 
 @dataclass(frozen=True)
-class ValueRange(Measure):
+class ValueRange(ColumnMeasure):
     """How many values are known, the least and the greatest: one row of `count`, `low`, `high`."""
 
     def part(self, values: pl.Series, rows: Longs) -> pl.DataFrame:
@@ -95,7 +95,7 @@ class ValueRange(Measure):
 
 
 @dataclass(frozen=True)
-class WholeSum(Measure):
+class WholeSum(ColumnMeasure):
     """A sum in whole multiples of 1 / `unit`: one row of `sum`.
 
     Whole numbers add up to the same in any order, as floating-point numbers do not.
@@ -123,7 +123,7 @@ class WholeSum(Measure):
 
 
 @dataclass(frozen=True)
-class KnownCount(Measure):
+class KnownCount(ColumnMeasure):
     """How many values are known: one row of `count`."""
 
     def part(self, values: pl.Series, rows: Longs) -> pl.DataFrame:
@@ -136,7 +136,7 @@ class KnownCount(Measure):
 
 
 @dataclass(frozen=True)
-class RowSample(Measure):
+class RowSample(ColumnMeasure):
     """The known values of the rows whose number has a hash below `limit`, of 2⁶⁴: column `value`."""
 
     limit: int
@@ -157,12 +157,12 @@ class RowSample(Measure):
 class Measurement:
     """What is measured, and of which values."""
 
-    measure: Measure
+    measure: ColumnMeasure
     flat: bytes | None = None
     """An expression, serialised, whose lists hold the values; None for the values of the column as they are."""
 
     def part(self, values: pl.Series, rows: Longs) -> pl.DataFrame:
-        """Measure a part of the column, as `Measure.part` does."""
+        """ColumnMeasure a part of the column, as `ColumnMeasure.part` does."""
         if self.flat is None:
             return self.measure.part(values, rows)
         lists = values.to_frame("value").select(pl.Expr.deserialize(self.flat)).to_series()
@@ -243,7 +243,7 @@ class TrainingValues:
         total = self._measure(WholeSum(unit, log, around))["sum"].item()
         return float(total) / unit / float(count)
 
-    def _measure(self, measure: Measure) -> pl.DataFrame:
+    def _measure(self, measure: ColumnMeasure) -> pl.DataFrame:
         needed = Measurement(measure, self.flat)
         if needed not in self.measured:
             raise NotMeasured(needed)

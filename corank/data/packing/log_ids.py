@@ -15,11 +15,11 @@ from corank.data.tables import Table
 from corank.engine.base import Engine
 from corank.features.log_schema import DataSettings
 from corank.features.row_columns import FROM, ID, TIME
-from corank.features.training_values import Measure, Measurement
+from corank.features.training_values import ColumnMeasure, Measurement
 
 
 @dataclass(frozen=True)
-class DistinctValues(Measure):
+class DistinctValues(ColumnMeasure):
     """The distinct values: column `value`."""
 
     by_value: ClassVar[bool] = True
@@ -34,7 +34,7 @@ class DistinctValues(Measure):
 
 
 @dataclass(frozen=True)
-class SnapshotTimes(Measure):
+class SnapshotTimes(ColumnMeasure):
     """The distinct pairs of an id and the begin of the period in which a row of it lies: `value` and `FROM`.
 
     It measures structs of an id and a time, ID and TIME.

@@ -6,6 +6,7 @@ time: no task holds all values.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from corank.engine.base import Engine
 from corank.features.encoding import Encoder
 from corank.features.feature_kind import FeatureKind
 from corank.features.row_columns import ROW
-from corank.features.training_values import Measure, Measurement, NotMeasured, TrainingValues
+from corank.features.training_values import ColumnMeasure, Measurement, NotMeasured, TrainingValues
 from corank.features.vocabulary import hash_values
 
 PARTITION = 2**22
@@ -53,7 +54,7 @@ class MeasureRange:
     """How the paths of the files begin into which values are spread."""
 
     def __call__(self, rows: RowRange) -> list["pl.DataFrame | SpreadPart"]:
-        """Measure. Returns a part of each measurement."""
+        """ColumnMeasure. Returns a part of each measurement."""
         columns = [value.alias(f"value {n}") for n, (value, _, _) in enumerate(self.wanted)]
         filters = {str(where): where for _, where, _ in self.wanted if where is not None}
         columns += [where.alias(f"where {name}") for name, where in filters.items()]
@@ -126,7 +127,7 @@ def _hash(values: pl.Series) -> Hashes:
 class MergePartition:
     """Merges what was spread, one partition at a time."""
 
-    measure: Measure
+    measure: ColumnMeasure
     parts: Sequence[SpreadPart]
     stem: Path
 
@@ -140,7 +141,7 @@ class MergePartition:
 
 
 def measure_columns(wanted: Sequence[Wanted], spill: Path, engine: Engine) -> list[pl.DataFrame]:
-    """Measure columns, those of one table in one pass over it.
+    """ColumnMeasure columns, those of one table in one pass over it.
 
     Args:
         wanted: columns, and what is measured of each.
@@ -168,7 +169,7 @@ def measure_columns(wanted: Sequence[Wanted], spill: Path, engine: Engine) -> li
 
 
 def _merge(
-    measure: Measure, parts: Sequence[pl.DataFrame | SpreadPart], stem: Path, engine: Engine
+    measure: ColumnMeasure, parts: Sequence[pl.DataFrame | SpreadPart], stem: Path, engine: Engine
 ) -> pl.DataFrame:
     frames = [part for part in parts if isinstance(part, pl.DataFrame)]
     if frames:
@@ -200,7 +201,9 @@ def fit_features(
     measured: dict[str, dict[Measurement, pl.DataFrame]] = {name: {} for name in features}
     fitted: dict[str, Encoder | None] = {}
     spill.mkdir(exist_ok=True)
-    while len(fitted) < len(features):
+    for turn in count():
+        if len(fitted) == len(features):
+            break
         missing: dict[str, Measurement] = {}
         for name, (feature, _) in features.items():
             if name not in fitted:
@@ -209,7 +212,7 @@ def fit_features(
                 except NotMeasured as needed:
                     missing[name] = needed.missing
         wanted = [(features[name][1], measurement) for name, measurement in missing.items()]
-        found = measure_columns(wanted, spill / str(len(list(spill.iterdir()))), engine)
+        found = measure_columns(wanted, spill / str(turn), engine)
         for (name, measurement), result in zip(missing.items(), found, strict=True):
             measured[name][measurement] = result
     return {name: encoder for name in features if (encoder := fitted[name]) is not None}
