@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import polars as pl
 import torch
 
@@ -21,14 +22,17 @@ from corank.bundle.manifest import FORMAT, BundleManifest
 from corank.bundle.retrieval import sample_queries, write_retrieval
 from corank.bundle.signatures import SigningKeys
 from corank.bundle.stage_facts import Attention, Calibration, StageFacts
-from corank.core.arrays import write_array
+from corank.core.arrays import append_array, read_array
 from corank.core.calibration import Platt
 from corank.core.hash_index import Keys
+from corank.core.types import Floats
 from corank.data.dataset import PackedDataset, prior_folder
 from corank.evaluation.stage_order import Calibrators
+from corank.features.input_layout import Layout
 from corank.features.priors import PriorSnapshots
-from corank.models.embedding import Tables
 from corank.models.joint import JointModel
+from corank.training.checkpoints.checkpoint import Checkpoint
+from corank.training.checkpoints.training_state import model_state
 from corank.training.config import Config
 from corank.training.onnx_graphs import example_request, graph_file, write_graphs
 
@@ -41,6 +45,7 @@ def export_bundle(
     calibrators: Calibrators,
     sign: SigningKeys | None = None,
     items_as_of: ItemsAsOf | None = None,
+    weights: Checkpoint | None = None,
 ) -> Bundle:
     """Write the bundle of a trained model, priors as of the last snapshot before the log's end.
 
@@ -48,15 +53,17 @@ def export_bundle(
         path: the bundle's folder.
         config: of the run.
         packed: the data that the model was trained on.
-        model: trained.
+        model: trained; its tables may have no rows if `weights` has them.
         calibrators: of each stage.
         sign: keys that sign it.
         items_as_of: what the table of items contains; None if it is not known.
+        weights: those of the trained model, which are read piece by piece; the model's own unless given.
 
     Raises BusyError, BundleError; what was at `path` before is untouched then.
     """
     with BundleWriter.lock(path, "export") as writer:
-        return _export(writer, config, packed, model, calibrators, sign, items_as_of)
+        weights = weights or model_state(model.cpu(), {})
+        return _export(writer, config, packed, model, calibrators, weights, sign, items_as_of)
 
 
 def _export(
@@ -65,11 +72,12 @@ def _export(
     packed: PackedDataset,
     model: JointModel,
     calibrators: Calibrators,
+    weights: Checkpoint,
     sign: SigningKeys | None,
     items_as_of: ItemsAsOf | None,
 ) -> Bundle:
     model = model.cpu().eval()
-    version = model_version(config, packed, model, calibrators)
+    version = model_version(config, packed, weights, calibrators)
     priors = packed.priors.as_of(packed.schema.priors(), packed.manifest.last)
     manifest = BundleManifest(
         format=FORMAT,
@@ -88,7 +96,7 @@ def _export(
         plugins=config.plugins,
         parts={},
     )
-    return writer.write(manifest, lambda folder: _fill(folder, config, packed, model, priors), sign)
+    return writer.write(manifest, lambda folder: _fill(folder, config, packed, model, weights, priors), sign)
 
 
 def _id_type(ids: pl.Series) -> Literal["text", "whole numbers"] | None:
@@ -98,12 +106,15 @@ def _id_type(ids: pl.Series) -> Literal["text", "whole numbers"] | None:
     return "whole numbers" if ids.dtype == pl.Int64 else None
 
 
-def model_version(config: Config, packed: PackedDataset, model: JointModel, calibrators: Calibrators) -> str:
+def model_version(
+    config: Config, packed: PackedDataset, weights: Checkpoint, calibrators: Calibrators
+) -> str:
     """A hash of weights, encoders, calibrators and schema: 16 hex digits."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)}".encode())
-        digest.update(memoryview(tensor.contiguous().reshape(-1).numpy()))
+    for name in weights.names:
+        digest.update(f"{name} {weights.shape(name)}".encode())
+        for piece in weights.pieces(name):
+            digest.update(piece.contiguous().reshape(-1).numpy().data)
     digest.update(packed.read_encoders())
     plain = config.model_dump(mode="json", by_alias=True)
     schema = [plain["features"], plain["stages"], {s: _plain(c) for s, c in calibrators.items()}]
@@ -149,20 +160,18 @@ def _item_parts(model: JointModel, name: str) -> dict[str, int]:
 
 
 def _fill(
-    folder: Path, config: Config, packed: PackedDataset, model: JointModel, priors: PriorSnapshots
+    folder: Path,
+    config: Config,
+    packed: PackedDataset,
+    model: JointModel,
+    weights: Checkpoint,
+    priors: PriorSnapshots,
 ) -> None:
     packed.encoders.save(folder / "encoders")
     for n, rates in enumerate(priors.rates.values()):
         rates.save(prior_folder(folder, n))
-    tables = {
-        name: {int(dim): weight.detach().numpy() for dim, weight in held.weights.items()}
-        for name, held in model.tables.items()
-        if isinstance(held, Tables) and name in {model.tables_of[stage] for stage in model.stages}
-    }
-    for name, held in tables.items():
-        (folder / "tables" / name).mkdir(parents=True)
-        for dim, table in held.items():
-            write_array(folder / "tables" / name / f"{dim}.npy", table)
+    names = dict.fromkeys(model.tables_of[stage] for stage in model.stages)
+    tables = {name: _write_tables(folder / "tables" / name, name, weights, model.layout) for name in names}
     write_graphs(folder, model)
     records = newest(packed).refresh_derived(packed.encoders, priors)
     records.save(folder / "items")
@@ -174,6 +183,19 @@ def _fill(
         held = tables[sets[stage]]
         queries = sample_queries(packed, model.layout, held, folder / graph_file(stage, "query"))
         write_retrieval(folder, config.retrieval, vectors[stage], queries)
+
+
+def _write_tables(folder: Path, name: str, weights: Checkpoint, layout: Layout) -> dict[int, Floats]:
+    """Write a set of tables into a folder, which is made, a piece at a time. Returns them by dimension, mapped."""
+    folder.mkdir(parents=True)
+    tables = {}
+    for dim, rows in layout.table_rows.items():
+        path = folder / f"{dim}.npy"
+        with append_array(path, (rows, dim), np.float32) as append:
+            for piece in weights.pieces(f"tables.{name}.weights.{dim}"):
+                append(piece.detach().numpy())
+        tables[dim] = read_array(path, np.float32, (rows, dim))
+    return tables
 
 
 def newest(packed: PackedDataset) -> ItemRecords:

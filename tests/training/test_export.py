@@ -22,6 +22,7 @@ from corank.evaluation.stage_order import Calibrators
 from corank.features.input_layout import dense_input
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
+from corank.training.checkpoints.training_state import model_state
 from corank.training.export import model_version
 from corank.training.run import Run
 from tests.support.cases import Case
@@ -46,7 +47,8 @@ def again(tmp_path_factory: pytest.TempPathFactory) -> Case:
 
 def version(case: Case, calibrators: Calibrators | None = None, **changes: Any) -> str:
     config = case.config.model_copy(update=changes)
-    return model_version(config, case.packed, case.model, calibrators or case.calibrators)
+    weights = model_state(case.model, {})
+    return model_version(config, case.packed, weights, calibrators or case.calibrators)
 
 
 def test_version_is_that_of_weights_encoders_and_schema(case: Case, again: Case) -> None:

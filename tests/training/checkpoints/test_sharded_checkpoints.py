@@ -1,0 +1,253 @@
+"""Checkpoints of several ranks: read at any number of ranks, whole or not at all, and refused if altered."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+from torch.distributed.checkpoint.state_dict_loader import load as load_by_torch
+
+from corank.core.errors import CheckpointError
+from corank.distributed.row_shards import BUCKETS, RowShards
+from corank.training.checkpoints.checkpoint_writer import CheckpointWriter
+from corank.training.checkpoints.location import CheckpointLocation
+from corank.training.checkpoints.shard_files import load_shards
+from corank.training.checkpoints.shard_manifest import ShardManifest
+from corank.training.checkpoints.split_table import TableRows
+from tests.support.checkpoint_states import ROWS, facts_of, state_of, whole_tensors, written_states
+
+pytestmark = pytest.mark.slow
+
+COUNTS = {"one": 1, "two": 2, "four": 4}
+SHARD = "shard-00001-of-00002.safetensors"
+
+
+@pytest.fixture(scope="module")
+def written() -> Path:
+    return written_states()
+
+
+@pytest.fixture
+def copied(written: Path, tmp_path: Path) -> Path:
+    """The folder of a checkpoint of two ranks, which the test may spoil."""
+    return Path(shutil.copytree(written / "two" / "sharded", tmp_path / "latest"))
+
+
+def same(a: Tensor, b: Tensor) -> bool:
+    """Whether tensors are alike bit for bit."""
+    bits = [t.contiguous().reshape(-1).view(torch.uint8) for t in (a, b)]
+    return (a.dtype, a.shape) == (b.dtype, b.shape) and torch.equal(*bits)
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(CheckpointError) as caught:
+        load_shards(folder)
+    message = str(caught.value)
+    assert message.startswith(f"{folder}") and len(message) < 1000
+    return message.removeprefix(f"{folder}/")
+
+
+def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change the manifest as somebody would who knows how its digest is made."""
+    path = folder / "manifest.json"
+    plain = json.loads(path.read_text(encoding="utf-8"))
+    change(plain)
+    text = json.dumps(plain | {"digest": ""}, sort_keys=True).encode()
+    path.write_text(json.dumps(plain | {"digest": hashlib.sha256(text).hexdigest()}), encoding="utf-8")
+
+
+# Any number of ranks
+
+
+@pytest.mark.parametrize("before", COUNTS)
+@pytest.mark.parametrize("after", [1, 2, 3, 4])
+def test_what_one_number_of_ranks_wrote_another_reads(written: Path, before: str, after: int) -> None:
+    location = CheckpointLocation(written / before, "sharded")
+    for rank in range(after):
+        buckets = RowShards(BUCKETS, after).buckets(rank)
+        held, expected = location.load(buckets), state_of(rank, after, facts_of(8))
+        assert held.facts == expected.facts and held.names == sorted(whole_tensors())
+        for name, tensor in expected.tensors.items():
+            assert same(held.whole(name), tensor)
+        for name, table in expected.tables.items():
+            rows = TableRows(table.rows, buckets)
+            assert same(held.take(name, rows), table.take(buckets)[: rows.size])
+            assert held.shape(name) == ROWS[name] and held.dtype(name) == table.dtype
+
+
+@pytest.mark.parametrize("name", ["sharded", "changed", "replicated"])
+@pytest.mark.parametrize("ranks", ["two", "four"])
+def test_one_process_reads_the_whole(written: Path, ranks: str, name: str) -> None:
+    """`changed` was written while its tensors changed, `replicated` by ranks that have all rows each."""
+    held = CheckpointLocation(written / ranks, name).load()
+    for tensor, expected in whole_tensors().items():
+        assert same(held.whole(tensor), expected)
+        assert same(torch.cat(list(held.pieces(tensor))) if expected.dim() else held.whole(tensor), expected)
+
+
+@pytest.mark.parametrize("ranks", ["two", "four"])
+def test_replicated_tables_are_written_as_sharded_ones(written: Path, ranks: str) -> None:
+    files = [
+        sorted((written / ranks / name).glob("*/*.safetensors"), key=lambda path: path.name)
+        for name in ("changed", "replicated")
+    ]
+    assert len(files[0]) == COUNTS[ranks]
+    for a, b in zip(*files, strict=True):
+        one, other = load_file(a), load_file(b)
+        assert one.keys() == other.keys() and all(same(tensor, other[name]) for name, tensor in one.items())
+
+
+def test_a_rank_maps_the_files_of_its_buckets_alone(written: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(written / "four" / "sharded", tmp_path / "latest"))
+    (content,) = {path.parent for path in folder.glob("*/shard-00003-of-00004.safetensors")} - {
+        path.parent for path in folder.glob("*/shard-00000.json")
+    }
+    (content / "shard-00003-of-00004.safetensors").unlink()
+    load_shards(folder, range(64, 192))
+    assert "shard-00003-of-00004.safetensors: cannot be read" in refusal(folder)
+
+
+def test_torch_reads_the_files(written: Path) -> None:
+    """Sharded tables are 3-D there, in torch's words `Shard(1)`, and what stands for no row is zero."""
+    (folder,) = {path.parent for path in (written / "two" / "changed").glob("*/*.safetensors")}
+    tensors = whole_tensors()
+    found = {
+        name: torch.full((RowShards(len(t)).depth, BUCKETS, *t.shape[1:]), -1).to(t.dtype)
+        if name in ROWS
+        else torch.zeros_like(t, memory_format=torch.contiguous_format)
+        for name, t in tensors.items()
+        if t.numel()
+    }
+    with pytest.warns(UserWarning, match="in a single process"):
+        load_by_torch(found, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=True)
+    for name, tensor in found.items():
+        rows = tensor.flatten(0, 1) if name in ROWS else tensor
+        assert same(rows[: len(tensors[name])] if name in ROWS else rows, tensors[name])
+        assert name not in ROWS or not rows[len(tensors[name]) :].any()
+
+
+# Whole or not at all
+
+
+def test_a_rank_killed_before_the_manifest_leaves_the_checkpoint_before(written: Path) -> None:
+    ends = json.loads((written / "ends.json").read_text())
+    assert ends["two"][0][0] == -9  # its files were written, its manifest was not
+    assert len(list((written / "two" / "sharded").glob("*/*.safetensors"))) == 4
+    assert CheckpointLocation(written / "two", "sharded").load().facts == facts_of(8)
+
+
+def test_a_full_disk_of_one_rank_is_told_and_leaves_the_checkpoint_before(written: Path) -> None:
+    ends = json.loads((written / "ends.json").read_text())["four"]
+    said = f"{written / 'four' / 'sharded'}: cannot be written by rank 3: "
+    for rank, (code, text) in enumerate(ends):
+        assert code == 1 and said in text and "File too large" in text
+        assert ("CheckpointError" in text) == (rank == 3)  # the others say that it was another rank
+    assert CheckpointLocation(written / "four", "sharded").load().facts == facts_of(8)
+
+
+def test_what_was_there_before_is_removed(written: Path) -> None:
+    """Of `sharded`, written twice to its end, the older files are gone, and those of one process."""
+    assert not (written / "two" / "sharded.safetensors").exists()
+    facts = {json.loads(path.read_text())["content"] for path in (written / "two" / "changed").glob("*.json")}
+    assert {path.name for path in (written / "two" / "changed").iterdir()} == {"manifest.json", *facts}
+    assert (
+        len(list((written / "two" / "sharded").iterdir())) == 3
+    )  # with the files of the rank that was killed
+
+
+def test_one_process_replaces_what_several_wrote(copied: Path) -> None:
+    location = CheckpointLocation(copied.parent, "latest")
+    assert location.exists and location.path == copied
+    CheckpointWriter().write(location, state_of(0, 1, facts_of(10)))
+    assert location.exists and location.path == location.file and not copied.exists()
+    assert location.load().facts == facts_of(10)
+    location.remove()
+    assert not location.exists and list(copied.parent.iterdir()) == []
+
+
+def test_files_replaced_while_they_are_read_are_read_again(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stale, read = ShardManifest.read(copied).model_copy(update={"content": "0" * 8}), ShardManifest.read
+    found = [stale]
+    monkeypatch.setattr(ShardManifest, "read", lambda folder: found.pop() if found else read(folder))
+    assert load_shards(copied).facts == facts_of(8)
+
+
+# Altered files
+
+
+def content_of(folder: Path) -> Path:
+    return folder / ShardManifest.read(folder).content
+
+
+@pytest.mark.parametrize("at", [0, 9, 100, 1000, -1])
+def test_an_altered_byte_is_refused_by_the_name_of_its_file(copied: Path, at: int) -> None:
+    for path in (content_of(copied) / SHARD, copied / "manifest.json"):
+        before = path.read_bytes()
+        altered = bytearray(before)
+        altered[at] ^= 1
+        path.write_bytes(altered)
+        assert refusal(copied).startswith(f"{path.relative_to(copied)}: ")
+        path.write_bytes(before)
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"\0" * 100, b"[" * 100_000])
+def test_what_is_no_checkpoint_is_refused(copied: Path, content: bytes) -> None:
+    for path in (content_of(copied) / SHARD, copied / "manifest.json"):
+        before = path.read_bytes()
+        path.write_bytes(content)
+        assert refusal(copied).startswith(f"{path.relative_to(copied)}: ")
+        path.write_bytes(before)
+
+
+def test_a_missing_file_is_refused(copied: Path) -> None:
+    path = content_of(copied) / SHARD
+    path.unlink()
+    assert f"{SHARD}: cannot be read" in refusal(copied)
+    path.symlink_to("/etc/hostname")
+    assert f"{SHARD}: cannot be read" in refusal(copied)
+    (copied / "manifest.json").unlink()
+    assert refusal(copied) == "manifest.json: no such checkpoint; train first"
+
+
+EDITS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "path": (lambda m: m.update(content="../../x"), "content"),
+    "absolute": (lambda m: m.update(content="/etc"), "content"),
+    "format": (lambda m: m.update(format=2), "format"),
+    "more ranks": (lambda m: m.update(ranks=3), "files: 'shard-00000-of-00002.safetensors' is missing"),
+    "no ranks": (lambda m: m.update(ranks=0), "ranks"),
+    "many ranks": (lambda m: m.update(ranks=10**9), "ranks"),
+    "foreign file": (lambda m: m["files"].update({"../x": m["files"][SHARD]}), "files: '../x' is missing"),
+    "no file": (lambda m: m["files"].pop(SHARD), "files"),
+    "size": (lambda m: m["files"][SHARD].update(bytes=1), f"{SHARD}: does not match its size and checksum"),
+    "checksum": (lambda m: m["files"][SHARD].update(sha256="0" * 64), f"{SHARD}: does not match"),
+    "no checksum": (lambda m: m["files"][SHARD].update(sha256="x"), "sha256"),
+    "type": (lambda m: m["tensors"]["model.scale"].update(dtype="object"), "dtype"),
+    "other type": (lambda m: m["tensors"]["model.scale"].update(dtype="int32"), "model.scale: expected"),
+    "shape": (lambda m: m["tensors"]["average.seen.16"].update(shape=[600]), "average.seen.16: expected"),
+    "negative": (lambda m: m["tensors"]["average.seen.16"].update(shape=[-1]), "shape"),
+    "huge": (lambda m: m["tensors"]["average.seen.16"].update(shape=[10**30]), "shape"),
+    "no rows": (lambda m: m["tensors"]["average.seen.16"].update(shape=[]), "called a table and has no rows"),
+    "no table": (lambda m: m["tensors"]["average.seen.16"].update(table=False), "average.seen.16: expected"),
+    "table": (lambda m: m["tensors"]["model.none"].update(table=True), "model.none: expected"),
+    "absent": (lambda m: m["tensors"].pop("model.scale"), "model.scale: expected none"),
+    "more": (lambda m: m["tensors"].update(x=m["tensors"]["model.scale"]), "found none"),
+    "unknown key": (lambda m: m.update(colour="red"), "colour"),
+    "facts": (lambda m: m.update(facts=3), "facts"),
+}
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_a_manifest_that_contradicts_its_files_is_refused(copied: Path, name: str) -> None:
+    change, said = EDITS[name]
+    edit(copied, change)
+    message = refusal(copied)
+    assert said in message and "train again" in message
