@@ -28,10 +28,10 @@ from corank.losses.base import FunnelSpec
 from corank.losses.click import ClickLoss
 from corank.losses.distill import DistillLoss
 from corank.losses.total import TotalLoss
-from corank.models.embedding import TableOptimiser
 from corank.models.joint import JointModel
 from corank.models.mlp import MlpSettings
 from corank.models.stage_io import StageOutput
+from corank.models.tables.row_optimisers import TableOptimiser
 from corank.models.two_tower import TowersSettings
 from corank.training.device import device, keep_freed_memory, precision
 from corank.training.optimisers import optimisers

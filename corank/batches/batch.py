@@ -31,9 +31,12 @@ class TableLookup:
 
     reads: dict[Placement | Attended, Csr]
     touched: Tensor
-    """Distinct table rows read, ascending: (U,)."""
+    """Distinct table rows read, ascending: (U,) int32."""
     back: Csr
     """Sums, by touched row, the gradients of all bags, stacked in the order of `reads`."""
+    owned: tuple[int, ...] = ()
+    """How many of the touched rows each rank owns, if the table is sharded: then `touched` are rows of their shards, in
+    the order of ranks, and `reads` read not the table but a matrix of the touched rows."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ Letters: R requests · C candidates · I distinct items · V table rows read · 
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from corank.batches.encoded_batch import EncodedBatch
 from corank.core.ragged import Ragged, Rows
 from corank.core.types import Floats, Index, Ints
 from corank.distributed.ranks import Ranks
+from corank.distributed.row_shards import RowShards
 from corank.features.input_layout import Attended, Bags, Layout
 from corank.features.schema import PLACEMENTS, Placement
 
@@ -56,25 +58,44 @@ def group(keys: Ints) -> tuple[Ints, Ints, Ints]:
     return key[first], start, order.astype(np.int32)
 
 
-def _lookup(bags: dict[Placement | Attended, Bags]) -> TableLookup:
-    """Gather all reads of one table."""
+def _lookup(bags: dict[Placement | Attended, Bags], shards: RowShards | None) -> TableLookup:
+    """Gather all reads of one table, which is sharded if `shards` are given."""
     parts, offset = [], 0
     for part in bags.values():
         parts.append(part.bag_of() + np.int32(offset))
         offset += part.count
     bag = np.concatenate(parts)
-    touched, start, order = group(np.concatenate([part.row for part in bags.values()]))
+    rows = np.concatenate([part.row for part in bags.values()])
+    touched, start, order = group(rows if shards is None else shards.positions(rows))
     weight = None
     if any(part.weight is not None for part in bags.values()):
         ones = [
             np.ones(len(p.row), dtype=np.float32) if p.weight is None else p.weight for p in bags.values()
         ]
         weight = np.concatenate(ones)[order]
+    owned: tuple[int, ...] = ()
+    if shards is not None:
+        bags = _read_touched(bags, start, order)
+        touched, owned = shards.by_rank(touched)
     return TableLookup(
         {placement: csr(part) for placement, part in bags.items()},
         torch.from_numpy(touched),
         csr(Bags(bag[order], start, weight, len(touched))),
+        owned,
     )
+
+
+def _read_touched(
+    bags: dict[Placement | Attended, Bags], start: Ints, order: Ints
+) -> dict[Placement | Attended, Bags]:
+    """The same bags of the rows of a matrix of the distinct rows, which are grouped by `start` and `order`."""
+    position = np.empty(len(order), dtype=np.int32)
+    position[order] = np.repeat(np.arange(len(start) - 1, dtype=np.int32), np.diff(start))
+    ends = np.cumsum([len(part.row) for part in bags.values()])
+    return {
+        placement: replace(part, row=position[end - len(part.row) : end])
+        for (placement, part), end in zip(bags.items(), ends, strict=True)
+    }
 
 
 def _pair(first: Ints, second: Ints) -> Bags:
@@ -96,14 +117,21 @@ def _share(bags: Bags) -> Floats:
     return share
 
 
-def build_batch(layout: Layout, encoded: EncodedBatch, ranks: Ranks | None = None) -> Batch:
+def build_batch(
+    layout: Layout, encoded: EncodedBatch, ranks: Ranks | None = None, sharded: bool = False
+) -> Batch:
     """Look up what a batch reads of embedding tables, and make all its indices ready.
 
     Args:
         layout: of the tables.
         encoded: this rank's part of the batch.
         ranks: who has the other parts; nobody if not given.
+        sharded: whether the tables are sharded over the ranks.
     """
+    ranks = ranks or Ranks()
+    shards = {
+        dim: RowShards(count, ranks.world) if sharded else None for dim, count in layout.table_rows.items()
+    }
     rows: dict[Placement, Rows] = {"query": encoded.query, "item": encoded.item, "cross": encoded.cross}
     bags: dict[int, dict[Placement | Attended, Bags]] = {dim: {} for dim in layout.table_rows}
     for placement in PLACEMENTS:
@@ -117,7 +145,7 @@ def build_batch(layout: Layout, encoded: EncodedBatch, ranks: Ranks | None = Non
     pairs = _pair(encoded.request_of, encoded.item_of + np.int32(requests))
     share = _share(encoded.by_item) if encoded.share is None else encoded.share
     return Batch(
-        lookups={dim: _lookup(parts) for dim, parts in bags.items()},
+        lookups={dim: _lookup(parts, shards[dim]) for dim, parts in bags.items()},
         numbers={p: torch.from_numpy(np.ascontiguousarray(rows[p].numbers)) for p in PLACEMENTS},
         request_of=torch.from_numpy(encoded.request_of),
         requests=csr(Bags(np.arange(candidates, dtype=np.int32), start, None, requests)),
@@ -140,7 +168,7 @@ def build_batch(layout: Layout, encoded: EncodedBatch, ranks: Ranks | None = Non
             attended: _attended_events(*held, encoded.request_of)
             for attended, held in encoded.histories.items()
         },
-        ranks=ranks or Ranks(),
+        ranks=ranks,
     )
 
 

@@ -45,6 +45,8 @@ class Reader:
     seed: int = 0
     ranks: Ranks = field(default_factory=Ranks)
     """Who reads: this process among those that share each batch."""
+    sharded: bool = False
+    """Whether the embedding tables are sharded over the ranks (`JointModel.sharded`)."""
     attended: tuple[Attended, ...] = ()
     """The histories that a stage attends to."""
     sees_ranks: bool = False
@@ -94,7 +96,9 @@ class Reader:
                 yield self._batch(epoch, *part)
 
     def _batch(self, epoch: int, number: int, shard: Shard, requests: Longs) -> Batch:
-        return build_batch(self.layout, self._encode(epoch, number, shard, requests), self.ranks)
+        return build_batch(
+            self.layout, self._encode(epoch, number, shard, requests), self.ranks, self.sharded
+        )
 
     def _encode(self, epoch: int, number: int, shard: Shard, requests: Longs) -> EncodedBatch:
         found = self._candidates(shard, requests, np.random.default_rng([self.seed, epoch, number]))

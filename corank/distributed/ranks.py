@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -79,11 +79,17 @@ class Ranks:
         self.sent[what] += rows.nbytes // max(1, len(rows)) * (len(rows) - here)
         return out
 
-    def gather(self, rows: Tensor, what: str) -> list[Tensor]:
-        """Gather N rows of every rank, each its own number, in rank order: on all ranks."""
+    def gather(self, rows: Tensor, what: str, counts: Sequence[int] | None = None) -> list[Tensor]:
+        """Gather N rows of every rank, each its own number, in rank order: on all ranks.
+
+        Args:
+            rows: of this rank.
+            what: names the collective.
+            counts: N of each rank, if it is known; else they are gathered first.
+        """
         if self.alone:
             return [rows]
-        counts = self._lengths(rows, what)
+        counts = self._lengths(rows, what) if counts is None else counts
         padded = _pad(rows, max(counts))
         parts = [torch.empty_like(padded) for _ in range(self.world)]
         with self.log.of(what):
@@ -109,6 +115,10 @@ class Ranks:
         with self.log.of(what):
             dist.all_gather(counts, torch.tensor([len(rows)]))
         return [int(n) for n in counts]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """The same ranks: a copy of a model is of the same process."""
+        return self
 
     def share(self, value: Any, what: str) -> Any:
         """Give every rank the first one's value, of JSON types."""

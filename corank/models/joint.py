@@ -17,10 +17,11 @@ from corank.batches.build import padded
 from corank.core.ordering import soft_ranks
 from corank.features.input_layout import Attended, Layout
 from corank.features.schema import PLACEMENTS, Placement
-from corank.models.embedding import Tables
 from corank.models.pairs import BatchHistory, BatchPairs
 from corank.models.stage_io import StageInputs, StageOutput
 from corank.models.stage_model import StageModel, StageSettings, build_stage
+from corank.models.tables.embedding import Tables
+from corank.models.tables.table_builder import TableBuilder
 from corank.models.teacher import Teacher, TeacherSettings
 
 DenseInputs = dict[Placement | Attended, Tensor]
@@ -37,14 +38,26 @@ class JointModel(nn.Module):
         layout: Layout,
         teachers: Sequence[TeacherSettings] = (),
         positions: int = 0,
+        tables: TableBuilder | None = None,
     ) -> None:
-        """`positions`: how many there are on a page, where the log tells them."""
+        """Build all networks.
+
+        Args:
+            stages: in the order of the cascade.
+            layout: of the tables and the inputs.
+            teachers: networks that only teach.
+            positions: how many there are on a page, where the log tells them.
+            tables: makes the tables; whole ones, of seed 0, unless given.
+        """
         super().__init__()
         self.layout = layout
         every = (*stages, *teachers)
         self.tables_of = {s.name: "shared" if s.embeddings == "shared" else s.name for s in every}
         """Stage or teacher → the name of its tables."""
-        self.tables = nn.ModuleDict({name: Tables(layout) for name in dict.fromkeys(self.tables_of.values())})
+        tables = tables or TableBuilder()
+        self.tables = nn.ModuleDict(tables.build(layout, dict.fromkeys(self.tables_of.values())))
+        self.sharded = tables.sharded and not tables.ranks.alone
+        """Whether this model has a shard of each table."""
         self.stages = nn.ModuleDict({s.name: build_stage(s, layout) for s in stages})
         self.teachers = nn.ModuleDict({s.name: Teacher(s, layout) for s in teachers})
         self.frozen_tables = {s.name for s in every if not s.table_gradient}
@@ -72,7 +85,7 @@ class JointModel(nn.Module):
         pairs = BatchPairs(batch)
         dense: dict[str, DenseInputs] = {}
         outputs: dict[str, StageOutput] = {}
-        for name in self._with_earlier(stages):
+        for name in self.with_earlier(stages):
             tables = self.tables_of[name]
             if tables not in dense:
                 dense[tables] = self.inputs(batch, tables)
@@ -83,8 +96,8 @@ class JointModel(nn.Module):
             return {name: outputs[name] for name in stages}
         return {name: replace(outputs[name], positions=self._position_terms(batch, name)) for name in stages}
 
-    def _with_earlier(self, stages: Sequence[str]) -> list[str]:
-        """The stages and all that they see something of, in the order of the cascade."""
+    def with_earlier(self, stages: Sequence[str]) -> list[str]:
+        """The stages or teachers, and all that they see something of, in the order of the cascade."""
         wanted = set(stages)
         for name in reversed(list(self.stages)):
             if name in wanted:
@@ -143,6 +156,10 @@ class JointModel(nn.Module):
     def network(self, stage: str) -> StageModel:
         """The network of a stage."""
         return cast(StageModel, self.stages[stage])
+
+    def table_set(self, name: str) -> Tables:
+        """The set of tables of a stage or teacher."""
+        return cast(Tables, self.tables[self.tables_of[name]])
 
     @property
     def attended(self) -> tuple[Attended, ...]:

@@ -19,7 +19,7 @@ from torch.nn.functional import pad
 
 from corank.batches.batch import AttendedEvents, Batch, Csr
 from corank.batches.build import padded
-from corank.models.embedding import gather, sum_rows
+from corank.models.tables.embedding import gather, sum_rows
 
 Weigh = Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor]
 """Parts of targets, parts of events → the weight of each pair; the parts broadcast."""

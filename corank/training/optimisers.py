@@ -8,8 +8,8 @@ from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
 from corank.core.settings import Settings
-from corank.models.embedding import TableOptimiser, table_optimiser
 from corank.models.joint import JointModel
+from corank.models.tables.row_optimisers import TableOptimiser, table_optimiser
 
 POSITION_RATE = 10
 """Learning rate of position terms over that of layers: each term is a logit by itself."""

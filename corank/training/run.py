@@ -26,9 +26,11 @@ from corank.core.locks import LOCK, LockHolder, WriteLock
 from corank.data.dataset import PackedDataset
 from corank.data.log_rows import LAST_POSITION
 from corank.data.pack_manifest import fingerprint
+from corank.distributed.ranks import Ranks
 from corank.evaluation.stage_order import Calibrators
 from corank.features.input_layout import Layout
 from corank.models.joint import JointModel
+from corank.models.tables.table_builder import TableBuilder
 from corank.training.checkpoints.checkpoint import Checkpoint
 from corank.training.checkpoints.checkpoint_writer import CheckpointWriter
 from corank.training.checkpoints.location import CheckpointLocation
@@ -164,11 +166,20 @@ def _unwritable(folder: Path, error: OSError) -> CheckpointError:
     return CheckpointError(f"{folder}: cannot be written: {error}; name another with --run")
 
 
-def build_model(config: Config, packed: PackedDataset) -> JointModel:
-    """Build the model of a config, with weights drawn by torch's seed."""
+def build_model(config: Config, packed: PackedDataset, ranks: Ranks | None = None) -> JointModel:
+    """Build the model of a config: tables drawn by `train.seed`, layers by torch's seed.
+
+    Args:
+        config: of the run.
+        packed: the data, whose vocabularies the tables have rows for.
+        ranks: the processes over which the tables may be sharded; this one alone unless given.
+    """
     layout = Layout(packed.schema, packed.encoders.sizes)
     positions = LAST_POSITION + 1 if config.data.position else 0
-    return JointModel(config.stages, layout, config.teachers, positions)
+    sets = {n.name if n.embeddings == "own" else "shared" for n in config.networks.values()}
+    weights = len(sets) * sum(rows * dim for dim, rows in layout.table_rows.items())
+    tables = TableBuilder(config.train.seed, ranks or Ranks(), config.train.shards_tables(weights))
+    return JointModel(config.stages, layout, config.teachers, positions, tables)
 
 
 def packed_folder(config: Config, base: Path) -> Path:

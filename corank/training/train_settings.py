@@ -9,8 +9,11 @@ from pydantic import ConfigDict, Field, PositiveInt
 from corank.core.errors import ConfigError
 from corank.core.settings import Settings
 from corank.metrics.metric import validation_metrics
-from corank.models.embedding import TableOptimiser
+from corank.models.tables.row_optimisers import TableOptimiser
 from corank.training.optimisers import DenseOptimiser
+
+MOST_REPLICATED = 4_000_000
+"""Weights of all tables, at most, for `tables: auto` to replicate them: 16 MiB."""
 
 
 class EarlyStop(Settings):
@@ -39,6 +42,9 @@ class TrainSettings(Settings):
     """Requests a batch."""
     seed: Annotated[int, Ge(0), Lt(2**32)] = 0
     table: TableOptimiser = TableOptimiser()
+    tables: Literal["auto", "sharded", "replicated"] = "auto"
+    """Whether several processes share the rows of the embedding tables, or have all of them each. auto: they share
+    tables of more than 4 million numbers. One process has all rows, so that the same config runs on any number."""
     average: Annotated[float, Gt(0), Lt(1)] | None = None
     """Decay of an exponential average of the weights, which is then what is evaluated and shipped."""
     early_stop: EarlyStop | None = None
@@ -51,6 +57,10 @@ class TrainSettings(Settings):
     def stages(self) -> dict[str, DenseOptimiser]:
         """The optimiser of each stage and teacher that has one of its own."""
         return dict(self.__pydantic_extra__ or {})
+
+    def shards_tables(self, weights: int) -> bool:
+        """Whether several processes share the rows of tables that have so many weights in all."""
+        return self.tables == "sharded" or (self.tables == "auto" and weights > MOST_REPLICATED)
 
     def check(self, labels: Mapping[str, Sequence[str]]) -> None:
         """Raise ConfigError if early stopping is impossible, or by a metric that does not exist.

@@ -7,6 +7,8 @@ import torch
 from corank.batches.batch import Batch
 from corank.batches.reader import Reader
 from corank.data.dataset import PackedDataset
+from corank.distributed.ranks import Ranks
+from corank.models.gradients import sum_gradients
 from corank.models.joint import JointModel
 from corank.training.checkpoints.checkpoint_writer import CheckpointWriter
 from corank.training.checkpoints.matching import config_facts, load_matching
@@ -14,6 +16,9 @@ from corank.training.checkpoints.training_state import held_buckets, restore_tra
 from corank.training.device import device, precision
 from corank.training.optimisers import Average, optimisers
 from corank.training.run import Run, build_model
+
+RANK_SEED = 0x9E3779B1
+"""Between the seeds of two ranks; torch takes the lowest 32 bits of a seed."""
 
 
 @dataclass
@@ -38,11 +43,18 @@ class TrainingProgress:
 class Trainer:
     """A model under training, with all the state that a checkpoint must hold."""
 
-    def __init__(self, run: Run, packed: PackedDataset) -> None:
-        self.run, self.config, self.packed = run, run.config, packed
+    def __init__(self, run: Run, packed: PackedDataset, ranks: Ranks | None = None) -> None:
+        """Build a model and its optimisers.
+
+        Args:
+            run: its config is trained.
+            packed: the data.
+            ranks: the processes that train together; this one alone unless given.
+        """
+        self.run, self.config, self.packed, self.ranks = run, run.config, packed, ranks or Ranks()
         self.device = device()
         torch.manual_seed(self.config.train.seed)
-        self.model = build_model(self.config, packed).to(self.device)
+        self.model = build_model(self.config, packed, self.ranks).to(self.device)
         self.model.dtype = precision(self.config.train.precision, self.device)
         train = self.config.train
         self.optimisers = optimisers(self.model, train.table, train.stages)
@@ -53,8 +65,9 @@ class Trainer:
 
     def step(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Take one optimiser step. Returns the mean of each loss, not yet read from the device."""
-        # dropout draws from the step's own seed, so that a resumed run draws the same
-        torch.manual_seed(self.config.train.seed * 1_000_003 + self.progress.step)
+        # dropout draws from the step's own seed, so that a resumed run draws the same; each rank draws others
+        seed = self.config.train.seed * 1_000_003 + self.progress.step + self.ranks.rank * RANK_SEED
+        torch.manual_seed(seed)
         means: dict[str, torch.Tensor] = {}
         for learner in self.learners():
             means |= self._update(batch, learner)
@@ -77,11 +90,13 @@ class Trainer:
     def _update(self, batch: Batch, learner: str | None) -> dict[str, torch.Tensor]:
         for name, stage in self.model.networks.items():
             stage.train(learner in (None, name))  # no dropout in a stage that does not learn now
-        outputs = self.model.outputs(batch, self.total.reads(learner))
+        read = self.total.reads(learner)
+        outputs = self.model.outputs(batch, read)
         total, means = self.total(outputs, batch, self.progress.step, learner)
         for optimiser in self.optimisers.values():
             optimiser.zero_grad(set_to_none=True)
         total.backward()
+        sum_gradients(self.model, self.model.with_earlier(read), self.ranks)
         if self.average is not None:
             self.average.before()
         for optimiser in self.optimisers.values():
@@ -105,6 +120,8 @@ class Trainer:
             train.requests,
             population,
             train.seed,
+            self.ranks,
+            self.model.sharded,
             attended=self.model.attended,
             sees_ranks=self.model.sees_ranks,
         )

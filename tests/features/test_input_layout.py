@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from corank.batches.build import csr
 from corank.features.input_layout import FEW, dense_input
 from corank.features.schema import PLACEMENTS
-from corank.models.embedding import sum_rows
+from corank.models.tables.embedding import sum_rows
 from tests.support.encoded_batches import LAYOUT, SCHEMA, rows
 
 

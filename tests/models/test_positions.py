@@ -12,10 +12,10 @@ from corank.losses.click import ClickLoss
 from corank.losses.distill import DistillLoss
 from corank.losses.total import TotalLoss
 from corank.losses.unexposed import UnexposedLoss
-from corank.models.embedding import TableOptimiser
 from corank.models.joint import JointModel
 from corank.models.mlp import MlpSettings
 from corank.models.stage_io import StageOutput
+from corank.models.tables.row_optimisers import TableOptimiser
 from corank.models.two_tower import TowersSettings
 from corank.training.optimisers import POSITION_RATE, DenseOptimiser, optimisers
 from tests.support.encoded_batches import LAYOUT, batch, random_batch, rows

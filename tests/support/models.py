@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from corank.models.embedding import Tables
 from corank.models.joint import JointModel
 from corank.models.mlp import Mlp
+from corank.models.tables.embedding import Tables
 from corank.models.two_tower import Towers
 
 

@@ -26,8 +26,8 @@ from corank.losses.levels import LevelsLoss
 from corank.losses.unexposed import UnexposedLoss
 from corank.models.dcn import DcnSettings
 from corank.models.din import DinSettings
-from corank.models.embedding import TableOptimiser
 from corank.models.mlp import MlpSettings
+from corank.models.tables.row_optimisers import TableOptimiser
 from corank.models.teacher import TeacherSettings
 from corank.models.two_tower import QueryTower, TowersSettings
 from corank.training.config import Config

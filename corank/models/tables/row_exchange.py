@@ -1,0 +1,160 @@
+"""What the ranks send each other of a batch's table rows: sharded tables their rows, all of them their gradients.
+
+Rows of several dimensions travel together, so that a batch takes few collectives however many tables there are.
+
+Letters: W ranks · U distinct table rows of this rank's part of a batch · Q rows that all ranks need of this one
+· N distinct rows that are updated here · d dimension.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from corank.batches.batch import Csr, TableLookup
+from corank.batches.build import group
+from corank.distributed.ranks import Ranks
+from corank.models.tables.embedding import gather, sum_rows
+
+Lookups = Mapping[int, TableLookup]
+"""By table dimension."""
+
+
+class GradientSum(ABC):
+    """How the gradients of a batch's table rows come to be the sums over all ranks; made anew for each batch."""
+
+    def __init__(self, lookups: Lookups, ranks: Ranks) -> None:
+        self.ranks, self.dims = ranks, list(lookups)
+
+    @abstractmethod
+    def sum(self, gradients: Mapping[int, Tensor]) -> dict[int, tuple[Tensor, Tensor]]:
+        """Sum gradients over the ranks, each row's in rank order. A collective.
+
+        Args:
+            gradients: of this rank's distinct rows, of some dimensions, the same on all ranks: (U, d) each.
+
+        Returns:
+            For each dimension the rows to update here, ascending, and their gradients: (N,), (N, d).
+        """
+
+    @abstractmethod
+    def _rows(self) -> dict[int, Tensor]:
+        """By dimension the rows that gradients arrive for, in rank order: (Q,) each."""
+
+    @cached_property
+    def _updated(self) -> dict[int, tuple[Tensor, Csr]]:
+        """By dimension the distinct rows that gradients arrive for, and the sums over what arrives."""
+        found = {}
+        for dim, rows in self._rows().items():
+            distinct, start, order = group(rows.cpu().numpy())
+            here = [torch.from_numpy(a).to(rows.device) for a in (distinct, order, start)]
+            found[dim] = (here[0], Csr(here[1], here[2], None))
+        return found
+
+    def _summed(self, arrived: Mapping[int, Tensor]) -> dict[int, tuple[Tensor, Tensor]]:
+        return {
+            dim: (self._updated[dim][0], sum_rows(values, self._updated[dim][1]))
+            for dim, values in arrived.items()
+        }
+
+
+class RowExchange(GradientSum):
+    """Rows of sharded tables, sent by their owners to the ranks that need them, and gradients the other way."""
+
+    def __init__(self, lookups: Lookups, ranks: Ranks) -> None:
+        """A collective: each rank tells every other which of its rows it needs."""
+        super().__init__(lookups, ranks)
+        self._needed = _by_part([lookup.owned for lookup in lookups.values()])
+        """By rank and dimension, how many of its rows this one needs."""
+        each = [len(self.dims)] * ranks.world
+        counts = torch.tensor(self._needed).reshape(-1)
+        wanted = ranks.exchange(counts, each, each, "counts of table rows").reshape(ranks.world, -1)
+        self._wanted: list[list[int]] = wanted.tolist()
+        """By rank and dimension, how many rows of this one it needs."""
+        rows = _by_rank([lookup.touched for lookup in lookups.values()], self._needed)
+        came = ranks.exchange(rows, _totals(self._needed), _totals(self._wanted), "numbers of table rows")
+        self._local = dict(zip(self.dims, _by_dim(came, self._wanted), strict=True))
+
+    def fetch(self, weights: Mapping[int, Tensor]) -> dict[int, Tensor]:
+        """Get this rank's distinct rows from their owners. A collective.
+
+        Args:
+            weights: this rank's shard of each dimension's table.
+
+        Returns:
+            Rows in the order of `TableLookup.touched`, by dimension: (U, d) each.
+        """
+        out = {dim: gather(weights[dim], self._local[dim]) for dim in self.dims}
+        return self._send(out, self._wanted, self._needed, "table rows")
+
+    def sum(self, gradients: Mapping[int, Tensor]) -> dict[int, tuple[Tensor, Tensor]]:
+        """Send each owner the gradients of its rows, which it sums."""
+        return self._summed(self._send(gradients, self._needed, self._wanted, "gradients of table rows"))
+
+    def _rows(self) -> dict[int, Tensor]:
+        return self._local
+
+    def _send(
+        self, rows: Mapping[int, Tensor], to: Sequence[Sequence[int]], by: Sequence[Sequence[int]], what: str
+    ) -> dict[int, Tensor]:
+        """Send rows of some dimensions, `to` and received `by` rank and dimension."""
+        at = [self.dims.index(dim) for dim in rows]
+        sent = [[counts[n] * dim for n, dim in zip(at, rows, strict=True)] for counts in to]
+        received = [[counts[n] * dim for n, dim in zip(at, rows, strict=True)] for counts in by]
+        flat = _by_rank([part.reshape(-1) for part in rows.values()], sent)
+        came = self.ranks.exchange(flat, _totals(sent), _totals(received), what)
+        return {dim: part.view(-1, dim) for dim, part in zip(rows, _by_dim(came, received), strict=True)}
+
+
+class RowUnion(GradientSum):
+    """Rows of replicated tables: every rank gets all gradients, and sums them alike."""
+
+    def __init__(self, lookups: Lookups, ranks: Ranks) -> None:
+        """A collective: each rank tells every other which rows it has gradients of."""
+        super().__init__(lookups, ranks)
+        touched = [lookup.touched for lookup in lookups.values()]
+        counts = torch.tensor([len(rows) for rows in touched])
+        each = [len(self.dims)] * ranks.world
+        self._counts = [part.tolist() for part in ranks.gather(counts, "counts of table rows", each)]
+        """By rank and dimension."""
+        came = ranks.gather(torch.cat(touched), "numbers of table rows", _totals(self._counts))
+        self._touched = dict(zip(self.dims, _by_dim(torch.cat(came), self._counts), strict=True))
+
+    def sum(self, gradients: Mapping[int, Tensor]) -> dict[int, tuple[Tensor, Tensor]]:
+        """Gather the gradients of all ranks and sum them."""
+        at = [self.dims.index(dim) for dim in gradients]
+        sizes = [[counts[n] * dim for n, dim in zip(at, gradients, strict=True)] for counts in self._counts]
+        flat = torch.cat([part.reshape(-1) for part in gradients.values()])
+        came = torch.cat(self.ranks.gather(flat, "gradients of table rows", _totals(sizes)))
+        parts = zip(gradients, _by_dim(came, sizes), strict=True)
+        return self._summed({dim: part.view(-1, dim) for dim, part in parts})
+
+    def _rows(self) -> dict[int, Tensor]:
+        return self._touched
+
+
+def _totals(counts: Sequence[Sequence[int]]) -> list[int]:
+    return [sum(of_rank) for of_rank in counts]
+
+
+def _by_rank(parts: Sequence[Tensor], counts: Sequence[Sequence[int]]) -> Tensor:
+    """Lay out parts, each of them by rank, end to end by rank and then part; `counts` are by rank and part."""
+    if len(parts) == 1:
+        return parts[0]
+    cut = [part.split(of_part) for part, of_part in zip(parts, _by_part(counts), strict=True)]
+    return torch.cat([piece for of_rank in zip(*cut, strict=True) for piece in of_rank])
+
+
+def _by_dim(flat: Tensor, counts: Sequence[Sequence[int]]) -> list[Tensor]:
+    """Take apart what `_by_rank` laid end to end."""
+    if len(counts[0]) == 1:
+        return [flat]
+    pieces = flat.split([count for of_rank in counts for count in of_rank])
+    parts = len(counts[0])
+    return [torch.cat(pieces[n::parts]) for n in range(parts)]
+
+
+def _by_part(counts: Sequence[Sequence[int]]) -> list[list[int]]:
+    return [list(of_part) for of_part in zip(*counts, strict=True)]

@@ -1,0 +1,115 @@
+"""Embedding tables of several ranks: sharded by row over them, or replicated on each.
+
+Letters: U distinct table rows of this rank's part of a batch · d dimension.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from corank.batches.batch import TableLookup
+from corank.distributed.ranks import Ranks
+from corank.distributed.row_shards import RowShards
+from corank.models.tables.embedding import Tables, sum_rows
+from corank.models.tables.row_exchange import GradientSum, RowExchange, RowUnion
+
+G = TypeVar("G", bound=GradientSum)
+
+
+class LatestBatch(Generic[G]):
+    """What the ranks have agreed on for the latest batch; all sets of tables share it."""
+
+    def __init__(self, agree: Callable[[Mapping[int, TableLookup], Ranks], G], ranks: Ranks) -> None:
+        self._agree, self._ranks = agree, ranks
+        self._latest: tuple[Mapping[int, TableLookup], G] | None = None
+
+    def __call__(self, lookups: Mapping[int, TableLookup]) -> G:
+        """Agree on a batch, unless that is done. A collective."""
+        if self._latest is None or self._latest[0] is not lookups:
+            self._latest = lookups, self._agree(lookups, self._ranks)
+        return self._latest[1]
+
+
+class ReplicatedTables(Tables):
+    """A set of tables that every rank has whole, and updates alike."""
+
+    def __init__(self, weights: Mapping[int, Tensor], union: LatestBatch[RowUnion]) -> None:
+        super().__init__(weights)
+        self._union, self._lookups = union, dict[int, TableLookup]()
+
+    def forward(self, lookups: dict[int, TableLookup]) -> dict[int, tuple[Tensor, ...]]:
+        """Bag sums by table dimension, one (B, d) for each placement of `lookup.reads`, in that order."""
+        self._lookups = lookups
+        return super().forward(lookups)
+
+    def sum_gradients(self, reached: Sequence[bool]) -> None:
+        """Gather the gradients of all ranks and sum them."""
+        gradients = {}
+        for (dim, lookup), some in zip(self._lookups.items(), reached, strict=True):
+            weight = self.weights[str(dim)]
+            if some:
+                zeros = weight.new_zeros(len(lookup.touched), dim)
+                gradients[dim] = zeros if weight.grad is None else weight.grad._values()
+        self._set_gradients(self._union(self._lookups).sum(gradients))
+
+
+class _LookUpFetched(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, lookup: TableLookup) -> tuple[Tensor, ...]:
+        ctx.lookup = lookup
+        return tuple(sum_rows(rows, read) for read in lookup.reads.values())
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return sum_rows(torch.cat(gradients), ctx.lookup.back), None
+
+
+_look_up_fetched: Callable[..., tuple[Tensor, ...]] = _LookUpFetched.apply
+
+
+class ShardedTables(Tables):
+    """This rank's shard of a set of tables. What a batch reads is fetched from its owners.
+
+    The rows fetched are a leaf of the backward pass: its collectives follow it, in an order that is the same on all
+    ranks even if it does not reach the tables on some of them.
+    """
+
+    def __init__(
+        self,
+        weights: Mapping[int, Tensor],
+        shards: Mapping[int, RowShards],
+        exchange: LatestBatch[RowExchange],
+    ) -> None:
+        super().__init__(weights)
+        self.shards = dict(shards)
+        """By dimension, how the rows of the table are spread."""
+        self._exchange, self._fetched = exchange, dict[int, Tensor]()
+        self._lookups = dict[int, TableLookup]()
+
+    def forward(self, lookups: dict[int, TableLookup]) -> dict[int, tuple[Tensor, ...]]:
+        """Bag sums by table dimension, one (B, d) for each placement of `lookup.reads`, in that order."""
+        if not lookups:
+            return {}
+        weights = {int(dim): weight.detach() for dim, weight in self.weights.items()}
+        fetched = self._exchange(lookups).fetch(weights)
+        if torch.is_grad_enabled():
+            self._lookups = lookups
+            self._fetched = {dim: rows.requires_grad_() for dim, rows in fetched.items()}
+        return {dim: _look_up_fetched(fetched[dim], lookup) for dim, lookup in lookups.items()}
+
+    @property
+    def reached(self) -> list[bool]:
+        """By dimension, whether the latest backward pass reached the table on this rank."""
+        return [rows.grad is not None for rows in self._fetched.values()]
+
+    def sum_gradients(self, reached: Sequence[bool]) -> None:
+        """Send the gradients to the owners of the rows, and sum those of this rank's rows."""
+        gradients = {
+            dim: torch.zeros_like(rows) if rows.grad is None else rows.grad
+            for (dim, rows), some in zip(self._fetched.items(), reached, strict=True)
+            if some
+        }
+        self._set_gradients(self._exchange(self._lookups).sum(gradients))
+        self._fetched = {}
