@@ -191,9 +191,9 @@ class TimedRanks(Ranks):
         with self._timed(what):
             return super().exchange(rows, counts, received, what)
 
-    def gather(self, rows: Tensor, what: str) -> list[Tensor]:
+    def gather(self, rows: Tensor, what: str, counts: Sequence[int] | None = None) -> list[Tensor]:
         with self._timed(what):
-            return super().gather(rows, what)
+            return super().gather(rows, what, counts)
 
     @contextmanager
     def _timed(self, what: str) -> Iterator[None]:

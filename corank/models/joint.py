@@ -157,9 +157,10 @@ class JointModel(nn.Module):
         """The network of a stage."""
         return cast(StageModel, self.stages[stage])
 
-    def table_set(self, name: str) -> Tables:
-        """The set of tables of a stage or teacher."""
-        return cast(Tables, self.tables[self.tables_of[name]])
+    @property
+    def table_sets(self) -> dict[str, Tables]:
+        """The sets of tables, by name; `tables_of` says which a stage or teacher has."""
+        return cast(dict[str, Tables], dict(self.tables.items()))
 
     @property
     def attended(self) -> tuple[Attended, ...]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from corank.batches.batch import Csr, TableLookup
+from corank.distributed.row_shards import BUCKETS
 
 
 def gather(matrix: Tensor, row: Tensor) -> Tensor:
@@ -62,6 +63,8 @@ class Tables(nn.Module):
         """`weights`: the rows by dimension: (rows, d) each."""
         super().__init__()
         self.weights = nn.ParameterDict({str(dim): nn.Parameter(weight) for dim, weight in weights.items()})
+        self.buckets = range(BUCKETS)
+        """The buckets (`RowShards`) whose rows this rank has; if it has all, they are in the order of the table."""
 
     def forward(self, lookups: dict[int, TableLookup]) -> dict[int, tuple[Tensor, ...]]:
         """Bag sums by table dimension, one (B, d) for each placement of `lookup.reads`, in that order."""

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from corank.batches.batch import TableLookup
 from corank.distributed.ranks import Ranks
-from corank.distributed.row_shards import RowShards
 from corank.models.tables.embedding import Tables, sum_rows
 from corank.models.tables.row_exchange import GradientSum, RowExchange, RowUnion
 
@@ -77,14 +76,10 @@ class ShardedTables(Tables):
     """
 
     def __init__(
-        self,
-        weights: Mapping[int, Tensor],
-        shards: Mapping[int, RowShards],
-        exchange: LatestBatch[RowExchange],
+        self, weights: Mapping[int, Tensor], buckets: range, exchange: LatestBatch[RowExchange]
     ) -> None:
         super().__init__(weights)
-        self.shards = dict(shards)
-        """By dimension, how the rows of the table are spread."""
+        self.buckets = buckets
         self._exchange, self._fetched = exchange, dict[int, Tensor]()
         self._lookups = dict[int, TableLookup]()
 

@@ -33,8 +33,9 @@ class TableBuilder:
             return {name: ReplicatedTables(self._whole(layout, name), union) for name in names}
         exchange = LatestBatch(RowExchange, self.ranks)
         shards = {dim: RowShards(rows, self.ranks.world) for dim, rows in layout.table_rows.items()}
+        buckets = RowShards(0, self.ranks.world).buckets(self.ranks.rank)
         return {
-            name: ShardedTables(self._draw(layout, name, shards, self.ranks.rank), shards, exchange)
+            name: ShardedTables(self._draw(layout, name, shards, self.ranks.rank), buckets, exchange)
             for name in names
         }
 

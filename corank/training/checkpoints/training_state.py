@@ -29,8 +29,9 @@ _OF_A_TABLE = re.compile(
 def table_rows(model: JointModel) -> dict[str, TableRows]:
     """The rows that each table of a model holds on this rank, by the table's name, in the order of the optimiser."""
     return {
-        name: TableRows(model.layout.table_rows[table.shape[1]])
-        for name, table in model.tables.named_parameters()
+        f"{of}.{name}": TableRows(model.layout.table_rows[table.shape[1]], tables.buckets)
+        for of, tables in model.table_sets.items()
+        for name, table in tables.named_parameters()
     }
 
 
