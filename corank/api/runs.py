@@ -241,8 +241,8 @@ def export(run: Path, bundle: Path, sign: Sequence[Path] = (), items_as_of: str 
     keys, opened = SigningKeys.load(sign), Run.open(run)
     packed = opened.packed()
     as_of = None if items_as_of is None else ItemsAsOf.parse(items_as_of, opened.config.data)
-    model, calibrators = opened.model(packed)
-    return export_bundle(bundle, opened.config, packed, model, calibrators, keys, as_of)
+    model, calibrators, weights = opened.networks(packed)
+    return export_bundle(bundle, opened.config, packed, model, calibrators, keys, as_of, weights)
 
 
 def refresh(

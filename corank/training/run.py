@@ -138,10 +138,17 @@ class Run:
         held = self.trained(packed)
         model = build_model(self.config, packed)
         restore_model(held, model, self._model.path)
-        return model, {
-            stage: {label: Platt(**platt) for label, platt in labels.items()}
-            for stage, labels in held.facts["calibrators"].items()
-        }
+        return model, _calibrators(held)
+
+    def networks(self, packed: PackedDataset) -> tuple[JointModel, Calibrators, Checkpoint]:
+        """Load the trained model without rows of its tables, its calibrators, and the checkpoint, which has them.
+
+        Raises CheckpointError if training has not finished.
+        """
+        held = self.trained(packed)
+        model = build_networks(self.config, packed)
+        restore_model(held, model, self._model.path)
+        return model, _calibrators(held), held
 
     def finish(
         self,
@@ -166,6 +173,13 @@ def _unwritable(folder: Path, error: OSError) -> CheckpointError:
     return CheckpointError(f"{folder}: cannot be written: {error}; name another with --run")
 
 
+def _calibrators(held: Checkpoint) -> Calibrators:
+    return {
+        stage: {label: Platt(**platt) for label, platt in labels.items()}
+        for stage, labels in held.facts["calibrators"].items()
+    }
+
+
 def build_model(config: Config, packed: PackedDataset, ranks: Ranks | None = None) -> JointModel:
     """Build the model of a config: tables drawn by `train.seed`, layers by torch's seed.
 
@@ -175,10 +189,19 @@ def build_model(config: Config, packed: PackedDataset, ranks: Ranks | None = Non
         ranks: the processes over which the tables may be sharded; this one alone unless given.
     """
     layout = Layout(packed.schema, packed.encoders.sizes)
-    positions = LAST_POSITION + 1 if config.data.position else 0
     sets = {n.name if n.embeddings == "own" else "shared" for n in config.networks.values()}
     weights = len(sets) * sum(rows * dim for dim, rows in layout.table_rows.items())
     tables = TableBuilder(config.train.seed, ranks or Ranks(), config.train.shards_tables(weights))
+    return _build(config, layout, tables)
+
+
+def build_networks(config: Config, packed: PackedDataset) -> JointModel:
+    """Build the model of a config with tables that have no rows."""
+    return _build(config, Layout(packed.schema, packed.encoders.sizes), TableBuilder(empty=True))
+
+
+def _build(config: Config, layout: Layout, tables: TableBuilder) -> JointModel:
+    positions = LAST_POSITION + 1 if config.data.position else 0
     return JointModel(config.stages, layout, config.teachers, positions, tables)
 
 

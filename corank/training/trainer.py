@@ -61,7 +61,7 @@ class Trainer:
         self.average = Average(self.model, train.average) if train.average else None
         self.total = self.config.total
         self.progress = TrainingProgress()
-        self.writer = CheckpointWriter()
+        self.writer = CheckpointWriter(self.ranks)
 
     def step(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Take one optimiser step. Returns the mean of each loss, not yet read from the device."""

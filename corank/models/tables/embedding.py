@@ -59,11 +59,11 @@ def row_gradient(rows: Tensor, values: Tensor, shape: torch.Size) -> Tensor:
 class Tables(nn.Module):
     """A set of tables, one a dimension, whole on this rank."""
 
-    def __init__(self, weights: Mapping[int, Tensor]) -> None:
-        """`weights`: the rows by dimension: (rows, d) each."""
+    def __init__(self, weights: Mapping[int, Tensor], buckets: range = range(BUCKETS)) -> None:
+        """`weights`: the rows of some buckets by dimension: (rows, d) each."""
         super().__init__()
         self.weights = nn.ParameterDict({str(dim): nn.Parameter(weight) for dim, weight in weights.items()})
-        self.buckets = range(BUCKETS)
+        self.buckets = buckets
         """The buckets (`RowShards`) whose rows this rank has; if it has all, they are in the order of the table."""
 
     def forward(self, lookups: dict[int, TableLookup]) -> dict[int, tuple[Tensor, ...]]:

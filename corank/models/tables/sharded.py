@@ -78,8 +78,7 @@ class ShardedTables(Tables):
     def __init__(
         self, weights: Mapping[int, Tensor], buckets: range, exchange: LatestBatch[RowExchange]
     ) -> None:
-        super().__init__(weights)
-        self.buckets = buckets
+        super().__init__(weights, buckets)
         self._exchange, self._fetched = exchange, dict[int, Tensor]()
         self._lookups = dict[int, TableLookup]()
 

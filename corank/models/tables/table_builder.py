@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from corank.distributed.ranks import Ranks
@@ -23,9 +24,14 @@ class TableBuilder:
     ranks: Ranks = field(default_factory=Ranks)
     sharded: bool = False
     """Whether several ranks share the rows of each table, rather than having all of them each."""
+    empty: bool = False
+    """Whether the tables have no rows here: a model has its networks alone then."""
 
     def build(self, layout: Layout, names: Iterable[str]) -> dict[str, Tables]:
         """Make the sets of tables of some names."""
+        if self.empty:
+            rows = {dim: torch.empty(0, dim) for dim in layout.table_rows}
+            return {name: Tables(rows, buckets=range(0)) for name in names}
         if self.ranks.alone:
             return {name: Tables(self._whole(layout, name)) for name in names}
         if not self.sharded:

@@ -12,6 +12,9 @@ from corank.training.checkpoints.split_table import ALL_BUCKETS
 from corank.training.config import Config
 from corank.training.config_file import plain
 
+MAY_CHANGE = {"train.tables"}
+"""Keys of a config that may be others when a training goes on: they say where weights lie, not what they are."""
+
 
 def config_facts(config: Config, packed: PackedDataset) -> dict[str, Any]:
     """The facts that tie a checkpoint to a config and to packed data."""
@@ -44,7 +47,8 @@ def load_matching(
 
 def _refuse_other_config(held: Checkpoint, config: Config, path: Path) -> None:
     ours, theirs = _flat(plain(config)), _flat(_with_defaults(held.facts.get("config", {})))
-    differing = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
+    keys = (ours.keys() | theirs.keys()) - MAY_CHANGE
+    differing = sorted(key for key in keys if ours.get(key) != theirs.get(key))
     if differing:
         named = "; ".join(f"{k}: {theirs.get(k)!r} there, {ours.get(k)!r} now" for k in differing[:5])
         more = f" and {len(differing) - 5} more" if len(differing) > 5 else ""
