@@ -3,24 +3,25 @@
 They represent items that were not retrieved. A request's own candidates are never among them. An item has the features
 that hold at the time of the request. Logged crosses of such a pair are missing.
 
-Letters: R requests · C candidates · I items · X drawn pairs.
+Letters: R requests · C candidates · X drawn pairs.
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from corank.batches.sampling import BATCH, CATALOGUE, Population, draw_order
-from corank.core.time import NEVER
+from corank.batches.draws import Draws, Purpose, below, draw
+from corank.batches.sampling import BATCH, CATALOGUE, Population
 from corank.core.types import Ints, Longs
 from corank.data.dataset import PackedDataset
+
+_PURPOSES = {BATCH: Purpose.BATCH, CATALOGUE: Purpose.CATALOGUE}
 
 
 @dataclass(frozen=True)
 class Negatives:
-    """Draws negatives from the items of a split."""
+    """Draws negatives from the items of a split: those of its catalogue were a candidate of some request."""
 
     packed: PackedDataset
     split: str
@@ -28,73 +29,63 @@ class Negatives:
     def draw(
         self,
         population: Population,
-        batch: Ints,
+        draws: Draws,
+        requests: Longs,
+        time: Longs,
         request_of: Ints,
         row_of: Ints,
-        time: Longs,
-        rng: np.random.Generator,
+        batch: Ints,
     ) -> tuple[Ints, Ints, NDArray[np.uint8], Ints]:
         """Draw the pairs that a population wants.
 
         Args:
             population: source → pairs a request.
-            batch: the item rows that the batch reads, as often as it reads them.
+            draws: of the epoch.
+            requests, time: number in the split, and ms UTC, of the batch's requests: (R,).
             request_of, row_of: request and item row of all candidates of the batch's requests, read or not: (C,).
-            time: of the requests, ms UTC: (R,).
-            rng: a source of random numbers.
+            batch: the item rows that the batch reads on all ranks, as often as it reads them.
 
         Returns:
-            Request, item row, source and `draw_order` of each pair, by request: (X,) each.
+            Request, item row, source and `draw_order` of each pair: (X,) each.
         """
-        requests = len(time)
         request: list[Ints] = []
         item: list[Ints] = []
         source: list[NDArray[np.uint8]] = []
-        for code in (BATCH, CATALOGUE):
+        for code, purpose in _PURPOSES.items():
             count = population.get(code)
-            if not count:
-                continue
-            among = self.item_of_row[batch] if code == BATCH else self._seen
-            if len(among):
-                request.append(np.repeat(np.arange(requests, dtype=np.int32), count))
-                item.append(among[rng.integers(0, len(among), requests * count)])
-                source.append(np.full(requests * count, code, dtype=np.uint8))
+            among = (
+                self.packed.item_ordinals[batch]
+                if code == BATCH
+                else self.packed.item_counts[self.split].seen
+            )
+            if count and len(among):
+                nth = np.tile(np.arange(count), len(requests))
+                hashes = draw(np.repeat(draws.keys(purpose, requests), count), nth)
+                request.append(np.repeat(np.arange(len(requests), dtype=np.int32), count))
+                item.append(among[below(hashes, len(among))])
+                source.append(np.full(len(nth), code, dtype=np.uint8))
         if not request:
             nothing = np.empty(0, dtype=np.int32)
             return nothing, nothing, nothing.astype(np.uint8), nothing
         request_x, item_x, source_x = np.concatenate(request), np.concatenate(item), np.concatenate(source)
-        pairs = self._new(request_x, item_x, request_of, self.item_of_row[row_of])
+        pairs = self._new(request_x, item_x, request_of, self.packed.item_ordinals[row_of])
         request_x, item_x, source_x = request_x[pairs], item_x[pairs], source_x[pairs]
         row_x = self.packed.item_versions.find_at(item_x, time[request_x]).astype(np.int32)
-        return request_x, row_x, source_x, draw_order(request_x, source_x, rng)
+        return request_x, row_x, source_x, _count_before(source_x.astype(np.int64) << 32 | request_x)
 
-    def counts(self, population: Population | None) -> Longs:
-        """Count the log's candidates of each item row, at all levels or those of a population."""
-        counts = np.zeros(len(self._from), dtype=np.int64)
-        for shard in self.packed.splits[self.split]:
-            row = shard.item if population is None else shard.item[np.isin(shard.level, list(population))]
-            counts += np.bincount(row, minlength=len(counts))
-        return counts
-
-    def _new(self, request: Ints, item: Ints, request_of: Ints, item_of: Ints) -> NDArray[np.intp]:
-        """Select the drawn pairs that are neither a candidate nor drawn before, by request."""
-        many = len(self.packed.item_versions.ids)
-        key = request.astype(np.int64) * many + item
-        held = request_of.astype(np.int64) * many + item_of
-        distinct, first = np.unique(key, return_index=True)
-        new: NDArray[np.intp] = first[~np.isin(distinct, held)]
+    def _new(self, request: Ints, item: Ints, request_of: Ints, item_of: Ints) -> Longs:
+        """Select the drawn pairs that are neither a candidate nor drawn before, in the order of the draws."""
+        many = int(self.packed.item_ordinals[-1]) + 1
+        requests, items = np.concatenate((request_of, request)), np.concatenate((item_of, item))
+        key = requests.astype(np.int64) * many + items
+        order = np.argsort(key)
+        first = np.minimum.reduceat(order, np.flatnonzero(np.diff(key[order], prepend=-1)))
+        new: Longs = np.sort(first[first >= len(item_of)]) - len(item_of)
         return new
 
-    @cached_property
-    def _from(self) -> Longs:
-        return self.packed.item_keys["valid_from"].to_numpy()
 
-    @cached_property
-    def item_of_row(self) -> Ints:
-        """The item of each row, as an index into the distinct items."""
-        return (np.cumsum(self._from == NEVER) - 1).astype(np.int32)
-
-    @cached_property
-    def _seen(self) -> Ints:
-        """The items that were a candidate of some request of the split: others are not in its catalogue yet."""
-        return np.unique(self.item_of_row[self.counts(None) > 0])
+def _count_before(groups: Longs) -> Ints:
+    """Count for each entry those of its group before it; the entries of a group stand together: (N,)."""
+    begins = np.flatnonzero(np.diff(groups, prepend=-1))
+    before = np.arange(len(groups)) - np.repeat(begins, np.diff(begins, append=len(groups)))
+    return before.astype(np.int32)

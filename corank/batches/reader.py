@@ -9,37 +9,43 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from corank.batches.batch import Batch
 from corank.batches.build import build_batch, group
+from corank.batches.drawn_requests import DrawnRequests, gather_batches
+from corank.batches.draws import Draws, Purpose, draw
 from corank.batches.encoded_batch import EncodedBatch
 from corank.batches.negatives import Negatives
-from corank.batches.sampling import Population, draw_order, select
-from corank.core.ragged import Ragged, Rows
+from corank.batches.sampling import BATCH, Population, draw_order, select
+from corank.batches.streams import Streams
+from corank.core.ragged import Ragged, Rows, concat_ranges
 from corank.core.types import Floats, Ints, Longs, Mask
 from corank.data.dataset import PackedDataset
 from corank.data.derived_columns import pair_rows
+from corank.data.packed.logged_requests import LoggedRequests
 from corank.data.packed_history import read_history_items, read_query_rows
-from corank.data.shard import Shard
 from corank.distributed.ranks import Ranks
 from corank.features.history import HistoryNeeds
 from corank.features.input_layout import Attended, Bags, Layout
 
+BLOCK = 2**25
+"""Bytes of packed data that are gathered at a time, about; a batch at least."""
+
 
 @dataclass(frozen=True)
 class Reader:
-    """Reads batches of whole requests from the shards of a split.
+    """Reads a rank's part of batches of whole requests from the shards of a split.
 
-    Shards are read in a drawn order, and their requests are shuffled within. Packing spreads requests over shards by a
-    hash, so this mixes well and touches one shard's pages at a time. Each of `world` readers takes every world-th
-    batch.
+    Which requests a batch has is up to `Streams`. What is drawn for a request depends on the seed, the epoch and the
+    request alone. So the parts of all ranks, in their order, are the batch of a reader that is alone.
     """
 
     packed: PackedDataset
     split: str
     requests: int
-    """Requests a batch."""
+    """Requests a batch, of all ranks."""
     population: Population | None = None
     """Candidates to read; all if not given."""
     seed: int = 0
@@ -53,80 +59,81 @@ class Reader:
     """Whether a stage sees the ranks of others, so that the batch must tell how many candidates each represents."""
     layout: Layout = field(init=False)
     negatives: Negatives = field(init=False)
+    streams: Streams = field(init=False)
 
     def __post_init__(self) -> None:
+        sizes = [shard.requests for shard in self.packed.manifest.splits[self.split]]
         object.__setattr__(self, "layout", Layout(self.packed.schema, self.packed.encoders.sizes))
         object.__setattr__(self, "negatives", Negatives(self.packed, self.split))
-
-    @property
-    def shards(self) -> Sequence[Shard]:
-        """The shards of the split."""
-        return self.packed.splits[self.split]
+        object.__setattr__(self, "streams", Streams(sizes, self.requests, self.ranks))
 
     def __len__(self) -> int:
-        """Return the batches of an epoch, of all ranks."""
-        return sum(-(-len(shard) // self.requests) for shard in self.shards)
+        """Return the batches of an epoch, which are the same on all ranks."""
+        return len(self.streams)
 
     def read_shuffled(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
         """Read the batches of a training epoch in a drawn order, from the `skip`-th on."""
-        plan = self._plan(np.random.default_rng([self.seed, epoch]))
-        yield from self._read([(n, *part) for n, part in enumerate(plan)][skip:], epoch)
+        # no thread reads ahead: on a CPU it takes from the step what it saves (LOG.md)
+        for drawn in self._read_drawn(Draws(self.seed, epoch), skip):
+            yield self._batch(drawn)
 
     def read_ordered(self) -> Iterator[Batch]:
-        """Read all batches in the order of the log."""
-        yield from self._read([(n, *part) for n, part in enumerate(self._plan(None))], 0)
-
-    def _plan(self, rng: np.random.Generator | None) -> Iterator[tuple[Shard, Longs]]:
-        order = np.arange(len(self.shards)) if rng is None else rng.permutation(len(self.shards))
-        for shard in (self.shards[n] for n in order):
-            index = np.arange(len(shard)) if rng is None else rng.permutation(len(shard))
-            for first in range(0, len(index), self.requests):
-                yield shard, np.sort(index[first : first + self.requests])
+        """Read all batches in the order of the log; the rank's part of each is contiguous."""
+        draws = Draws(self.seed, 0)
+        for requests in self.streams.read_ordered():
+            yield from map(self._batch, self._gather([requests], draws))
 
     def read_encoded(self, epoch: int) -> Iterator[EncodedBatch]:
         """Read the batches of `read_shuffled`, before they are looked up in embedding tables."""
-        plan = self._plan(np.random.default_rng([self.seed, epoch]))
-        for number, part in enumerate(plan):
-            yield self._encode(epoch, number, *part)
+        for drawn in self._read_drawn(Draws(self.seed, epoch)):
+            yield self._encode(drawn)
 
-    def _read(self, plan: list[tuple[int, Shard, Longs]], epoch: int) -> Iterator[Batch]:
-        # no thread reads ahead: on a CPU it takes from the step what it saves (LOG.md)
-        for part in plan:
-            if part[0] % self.ranks.world == self.ranks.rank:
-                yield self._batch(epoch, *part)
+    def _read_drawn(self, draws: Draws, skip: int = 0) -> Iterator[DrawnRequests]:
+        for batches in self.streams.read_drawn(draws, skip, self._together):
+            yield from self._gather(batches, draws)
 
-    def _batch(self, epoch: int, number: int, shard: Shard, requests: Longs) -> Batch:
-        return build_batch(
-            self.layout, self._encode(epoch, number, shard, requests), self.ranks, self.sharded
-        )
+    @cached_property
+    def _together(self) -> int:
+        """How many batches are gathered at a time."""
+        files = self.packed.manifest.files.items()
+        size = sum(size for name, size in files if name.startswith(f"{self.split}/"))
+        batch = size / max(1, self.streams.total) * self.requests / self.ranks.world
+        return max(1, int(BLOCK / batch)) if batch else 1
 
-    def _encode(self, epoch: int, number: int, shard: Shard, requests: Longs) -> EncodedBatch:
-        found = self._candidates(shard, requests, np.random.default_rng([self.seed, epoch, number]))
+    def _gather(self, batches: Sequence[Longs], draws: Draws) -> Iterator[DrawnRequests]:
+        return gather_batches(self.packed.splits[self.split], self.streams.shards, batches, draws)
+
+    def _batch(self, drawn: DrawnRequests) -> Batch:
+        return build_batch(self.layout, self._encode(drawn), self.ranks, self.sharded)
+
+    def _encode(self, drawn: DrawnRequests) -> EncodedBatch:
+        rows, requests, found = drawn.rows, drawn.requests, self._candidates(drawn)
         item, item_start, order = group(found.row)
         item_of = np.empty(len(found.row), dtype=np.int32)
         item_of[order] = np.repeat(np.arange(len(item), dtype=np.int32), np.diff(item_start))
-        histories = read_history_items(self.packed, shard, requests, self._histories)
-        position = None if shard.position is None else found.column(shard.position, -1)
+        histories = read_history_items(self.packed, rows, requests, self._histories)
+        ordinal = self.packed.item_ordinals[item]
+        position = None if rows.position is None else found.column(rows.position, -1)
         return EncodedBatch(
-            user=shard.user[requests],
-            query=read_query_rows(self.packed, shard, requests, histories),
+            user=rows.user[requests],
+            query=read_query_rows(self.packed, rows, requests, histories),
             item=self.packed.items.take(item),
-            cross=self._cross(shard, requests, found),
+            cross=self._cross(rows, requests, found),
             request_of=found.request_of,
             item_of=item_of,
             item_row=item,
-            ordinal=self.negatives.item_of_row[item],
+            ordinal=ordinal,
             by_item=Bags(order, item_start, None, len(item)),
             level=found.level,
             exposed=len(self.packed.data.levels) - 1,
-            weight=found.column(shard.weight, 1),
-            labels={name: found.column(values, -1) for name, values in shard.labels.items()},
-            scores={name: found.column(values, np.nan) for name, values in shard.scores.items()},
-            columns=self._columns(shard, found),
+            weight=found.column(rows.weight, 1),
+            labels={name: found.column(values, -1) for name, values in rows.labels.items()},
+            scores={name: found.column(values, np.nan) for name, values in rows.scores.items()},
+            columns=self._columns(rows, found),
             position=None if position is None else position.astype(np.int64),
             draw_order=found.draw_order,
             represents=found.represents,
-            share=self._share[item],
+            share=self.packed.item_counts[self.split].shares(ordinal, self.population),
             histories={attended: self._events(histories[attended.history]) for attended in self.attended},
         )
 
@@ -143,40 +150,37 @@ class Reader:
         distinct, position = np.unique(items.flat(), return_inverse=True)
         return self.packed.items.take(distinct), Ragged.from_lengths(items.length, position.astype(np.int32))
 
-    def _columns(self, shard: Shard, found: "_Candidates") -> dict[str, Floats]:
-        logged = {name: found.column(values, np.nan) for name, values in shard.columns.items()}
+    def _columns(self, rows: LoggedRequests, found: "_Candidates") -> dict[str, Floats]:
+        logged = {name: found.column(values, np.nan) for name, values in rows.columns.items()}
         return logged | {name: values[found.row] for name, values in self.packed.item_columns.items()}
 
-    def _candidates(self, shard: Shard, requests: Longs, rng: np.random.Generator) -> "_Candidates":
-        start, stop = shard.request_start[requests], shard.request_start[requests + 1]
-        logged = _ranges(start, stop - start)
+    def _candidates(self, drawn: DrawnRequests) -> "_Candidates":
+        rows, requests, population = drawn.rows, drawn.requests, self.population
+        start, stop = rows.request_start[requests], rows.request_start[requests + 1]
+        logged = concat_ranges(start, stop - start)
         request_of = np.repeat(np.arange(len(requests), dtype=np.int32), stop - start)
-        if self.population is None:
-            return _Candidates(request_of, logged, shard.item[logged], shard.level[logged], None)
-        level, row = shard.level[logged], shard.item[logged]
-        order = draw_order(request_of, level, rng)
-        keep = select(self.population, level, order)
+        level, row = rows.level[logged], rows.item[logged]
+        if population is None:
+            return _Candidates(request_of, logged, row, level, None)
+        keys = drawn.draws.keys(Purpose.CANDIDATES, drawn.numbers)
+        order = draw_order(request_of, level, draw(keys[request_of], logged - start[request_of]))
+        keep = select(population, level, order)
         held = _Candidates(request_of[keep], logged[keep], row[keep], level[keep], order[keep])
         if self.sees_ranks:
             held = replace(held, represents=_represented(request_of, level, keep))
+        time, batch = rows.time[requests], held.row
+        if population.get(BATCH):
+            batch = torch.cat(self.ranks.gather(torch.from_numpy(batch), "items of the batch")).numpy()
         # candidates that are not read must not be drawn as negatives of their request either
-        beyond = self.negatives.draw(self.population, held.row, request_of, row, shard.time[requests], rng)
+        beyond = self.negatives.draw(population, drawn.draws, drawn.numbers, time, request_of, row, batch)
         return held.with_negatives(*beyond)
 
-    def _cross(self, shard: Shard, requests: Longs, found: "_Candidates") -> Rows:
-        cross, beyond = shard.cross.take(found.logged), np.flatnonzero(found.logged < 0)
+    def _cross(self, rows: LoggedRequests, requests: Longs, found: "_Candidates") -> Rows:
+        cross, beyond = rows.cross.take(found.logged), np.flatnonzero(found.logged < 0)
         if not len(beyond):
             return cross
-        pairs = pair_rows(self.packed, shard, requests, found.request_of[beyond], found.row[beyond])
+        pairs = pair_rows(self.packed, rows, requests, found.request_of[beyond], found.row[beyond])
         return cross.with_rows(beyond, pairs)
-
-    @cached_property
-    def _share(self) -> Floats:
-        """For each item row the share of its item among the candidates of the population."""
-        item = self.negatives.item_of_row
-        counts = np.bincount(item, self.negatives.counts(self.population))
-        share: Floats = (counts / max(1, counts.sum())).astype(np.float32)[item]
-        return share
 
 
 @dataclass(frozen=True)
@@ -221,17 +225,9 @@ class _Candidates:
         )
 
 
-def _ranges(start: Longs, length: Longs) -> Longs:
-    """Concatenate the ranges start[n], …, start[n] + length[n] − 1."""
-    ends = np.cumsum(length)
-    ranges: Longs = np.arange(length.sum()) + np.repeat(start - (ends - length), length)
-    return ranges
-
-
 def _represented(request_of: Ints, level: NDArray[np.uint8], keep: Mask) -> Floats:
     """Count how many candidates of its request and level each kept candidate represents."""
-    group = request_of.astype(np.int64) << 8 | level
-    _, group = np.unique(group, return_inverse=True)
+    group = request_of.astype(np.int64) * (int(level.max(initial=0)) + 1) + level
     times: Floats = (np.bincount(group) / np.maximum(np.bincount(group, keep), 1)).astype(np.float32)
     kept: Floats = times[group[keep]]
     return kept

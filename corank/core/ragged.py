@@ -13,6 +13,14 @@ from numpy.typing import NDArray
 from corank.core.types import Floats, Index, Ints, Longs
 
 
+def concat_ranges(start: Longs, length: Index) -> Longs:
+    """Concatenate the ranges start[n], …, start[n] + length[n] − 1."""
+    ends = np.cumsum(length, dtype=np.int64)
+    total = int(ends[-1]) if len(ends) else 0
+    ranges: Longs = np.arange(total) + np.repeat(start - (ends - length), length)
+    return ranges
+
+
 @dataclass(frozen=True)
 class Ragged:
     """A list for each row, as a view into shared values: row n holds `values[start[n] : start[n] + length[n]]`."""
@@ -44,10 +52,7 @@ class Ragged:
 
     def positions(self) -> Longs:
         """Return the positions of the values of `flat` among the shared ones: (sum of lengths,)."""
-        ends = np.cumsum(self.length, dtype=np.int64)
-        total = int(ends[-1]) if len(ends) else 0
-        positions: Longs = np.arange(total) + np.repeat(self.start - (ends - self.length), self.length)
-        return positions
+        return concat_ranges(self.start, self.length)
 
     def with_rows(self, at: Index, new: Self) -> Self:
         """Replace the lists at some positions by new ones, in order; weights are dropped."""
@@ -56,14 +61,15 @@ class Ragged:
         start[at], length[at] = new.start + len(flat), new.length
         return type(self)(start, length, np.concatenate((flat, new.values)))
 
-    def concat(self, other: Self) -> Self:
-        """Append other lists; weights are dropped."""
-        start = np.concatenate((self.start, other.start + len(self.values)))
-        length, values = (
-            np.concatenate((self.length, other.length)),
-            np.concatenate((self.values, other.values)),
-        )
-        return type(self)(start, length, values)
+    def concat(self, *others: Self) -> Self:
+        """Append other lists; weights are dropped. Values that all of them share stay shared."""
+        parts = (self, *others)
+        length = np.concatenate([part.length for part in parts])
+        if all(part.values is self.values for part in others):
+            return type(self)(np.concatenate([part.start for part in parts]), length, self.values)
+        begins = np.cumsum([0, *(len(part.values) for part in parts)])
+        start = np.concatenate([part.start + begin for part, begin in zip(parts, begins, strict=False)])
+        return type(self)(start, length, np.concatenate([part.values for part in parts]))
 
     def row_of(self) -> Longs:
         """Return the row of each value of `flat`: (sum of lengths,)."""

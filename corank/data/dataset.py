@@ -16,9 +16,10 @@ from corank.core.locks import FolderLease
 from corank.core.ragged import Rows
 from corank.core.storage.object_url import Location, ObjectUrl
 from corank.core.storage.remote_parts import RemoteParts
-from corank.core.types import Floats, Longs
+from corank.core.types import Floats, Ints, Longs
 from corank.data.as_of import VersionedRows, newest_rows
 from corank.data.pack_manifest import PACK_AGAIN, PackManifest, identify_pack, read_pack_manifest
+from corank.data.packed.item_counts import COUNTS, ORDINALS, ItemCounts
 from corank.data.remote_pack import RemotePack
 from corank.data.shard import Shard, list_features, map_rows
 from corank.features.encoders import Encoders
@@ -28,6 +29,17 @@ from corank.features.operands import OperandNames, Operands
 from corank.features.priors import PriorCounts, PriorSnapshots
 from corank.features.row_columns import FROM, ID, ROW
 from corank.features.schema import Schema
+
+_MAPPED = (
+    "codes",
+    "users",
+    "item_keys",
+    "item_ordinals",
+    "item_counts",
+    "item_operands",
+    "item_columns",
+    "priors",
+)
 
 
 @dataclass(frozen=True)
@@ -114,7 +126,7 @@ class PackedDataset:
         return replace(loaded, identity=identify_pack(held.path), lease=held.lease)._map_all()
 
     def _map_all(self) -> Self:
-        for name in ("codes", "users", "item_keys", "item_operands", "item_columns", "priors"):
+        for name in _MAPPED:
             getattr(self, name)
         return self
 
@@ -190,6 +202,17 @@ class PackedDataset:
     def item_keys(self) -> pl.DataFrame:
         """Columns `item` and `valid_from` (ms UTC, NEVER for always) of the item rows."""
         return read_frame(self.folder / "items" / "keys.arrow")
+
+    @cached_property
+    def item_ordinals(self) -> Ints:
+        """The item of each item row, as an index into the distinct items."""
+        return read_array(self.folder / ORDINALS, np.int32, (len(self.items),))
+
+    @cached_property
+    def item_counts(self) -> dict[str, ItemCounts]:
+        """The candidates of each item, by split."""
+        items, levels = int(self.item_ordinals[-1]) + 1, len(self.data.levels)
+        return {s: ItemCounts.open(self.folder / COUNTS / s, items, levels) for s in self.splits}
 
     @cached_property
     def item_versions(self) -> VersionedRows:

@@ -16,6 +16,7 @@ from corank.core.files import atomic_file
 from corank.core.ragged import Rows
 from corank.core.types import Doubles, Hashes, Index, Longs, Mask
 from corank.data.dataset import PackedDataset, prior_folder
+from corank.data.packed.logged_requests import LoggedRequests
 from corank.data.packed_history import request_operands
 from corank.data.packing.measure import MeasuredColumn, fit_features
 from corank.data.packing.shards import scalar_features
@@ -53,19 +54,21 @@ def encode_columns(encoders: Encoders, values: Derived) -> dict[str, Encoded]:
     return {name: encoders.encode_derived(name, column) for name, column in values.items()}
 
 
-def pair_rows(packed: PackedDataset, shard: Shard, requests: Index, request_of: Index, item: Index) -> Rows:
+def pair_rows(
+    packed: PackedDataset, rows: LoggedRequests, requests: Index, request_of: Index, item: Index
+) -> Rows:
     """Make the cross rows of X pairs that were not logged: derived features are computed, logged ones are missing.
 
     Args:
-        requests: of a batch, R of the shard's.
+        requests: of a batch, R of `rows`.
         request_of, item: each pair's among them, and its item row: (X,).
     """
     schema = packed.schema
     columns = packed.encoders.encode_frame("cross", pl.DataFrame({"": [None] * len(item)}))
     if schema.derived("cross"):
-        operands = request_operands(packed, shard, requests)
+        operands = request_operands(packed, rows, requests)
         pairs = OperandRows.pairs(schema, operands, packed.item_operands, request_of, item)
-        values = derive_features(schema, "cross", pairs, packed.priors, shard.time[requests][request_of])
+        values = derive_features(schema, "cross", pairs, packed.priors, rows.time[requests][request_of])
         columns |= encode_columns(packed.encoders, values)
     return assemble_rows(schema.row_features("cross"), columns, len(item))
 

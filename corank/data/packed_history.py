@@ -13,7 +13,7 @@ import numpy as np
 from corank.core.ragged import Ragged, Rows
 from corank.core.types import Index
 from corank.data.dataset import PackedDataset
-from corank.data.shard import Shard
+from corank.data.packed.logged_requests import LoggedRequests
 from corank.features.encoding import MISSING
 from corank.features.history import HistoryNeeds, recency_weights
 from corank.features.operands import Operands, flatten_lists, gather_history_operands, select_lists
@@ -21,7 +21,7 @@ from corank.features.schema import Schema
 
 
 def read_history_items(
-    packed: PackedDataset, shard: Shard, requests: Index, names: Iterable[str]
+    packed: PackedDataset, rows: LoggedRequests, requests: Index, names: Iterable[str]
 ) -> dict[str, Ragged]:
     """Read, by history, the item rows of its events as of each request, the newest last: R lists."""
     found = {}
@@ -29,33 +29,33 @@ def read_history_items(
     for name in names:
         history = packed.schema.histories()[name]
         events = packed.events[history.events]
-        view = shard.query.lists[lists.index(name)].take(requests)
-        position, time = view.positions(), np.repeat(shard.time[requests], view.length)
-        rows = packed.item_versions.find_at(events.ordinals[position], time)
+        view = rows.query.lists[lists.index(name)].take(requests)
+        position, time = view.positions(), np.repeat(rows.time[requests], view.length)
+        item = packed.item_versions.find_at(events.ordinals[position], time)
         weight = (
             recency_weights(time - events.times[position], history.half_life) if history.half_life else None
         )
-        found[name] = Ragged.from_lengths(view.length, rows, weight)
+        found[name] = Ragged.from_lengths(view.length, item, weight)
     return found
 
 
 def read_query_rows(
-    packed: PackedDataset, shard: Shard, requests: Index, items: Mapping[str, Ragged]
+    packed: PackedDataset, rows: LoggedRequests, requests: Index, items: Mapping[str, Ragged]
 ) -> Rows:
     """Read the query's rows of R requests, with what depends on histories.
 
     Args:
         items: the item rows of the histories `HistoryNeeds.for_rows` at least.
     """
-    return add_histories(packed.schema, shard.query.take(requests), items, packed.items)
+    return add_histories(packed.schema, rows.query.take(requests), items, packed.items)
 
 
-def request_operands(packed: PackedDataset, shard: Shard, requests: Index) -> Operands:
+def request_operands(packed: PackedDataset, rows: LoggedRequests, requests: Index) -> Operands:
     """Read the operands of R requests, and gather those of their histories."""
     needs = HistoryNeeds.of(packed.schema)
-    items = read_history_items(packed, shard, requests, needs.for_operands)
+    items = read_history_items(packed, rows, requests, needs.for_operands)
     found = gather_history_operands(packed.schema, items, packed.item_operands, needs.operands)
-    return shard.operands.take(requests).with_lists(found)
+    return rows.operands.take(requests).with_lists(found)
 
 
 def add_histories(schema: Schema, rows: Rows, items: Mapping[str, Ragged], records: Rows) -> Rows:

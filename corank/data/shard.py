@@ -5,58 +5,29 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from corank.core.arrays import map_table, read_array, read_ragged
 from corank.core.ragged import Ragged, Rows
-from corank.core.types import Floats, Ints, Longs
+from corank.core.types import Floats
 from corank.data.pack_manifest import PackManifest
+from corank.data.packed.logged_requests import LoggedRequests
 from corank.features.history import Events
 from corank.features.operands import OperandNames, Operands
 from corank.features.schema import Placement, Schema
 
 
 @dataclass(frozen=True)
-class Shard:
+class Shard(LoggedRequests):
     """R requests of a split in the order of time, and their C candidates in the order of the log."""
 
     folder: Path
-    request_start: Longs
-    """Where each request's candidates begin, and the end: (R + 1,)."""
-    query: Rows
-    """(R). The values of a history, and of an attribute of its items, are the events of all users."""
-    user: Ints
-    """Index into `PackedDataset.users`: (R,)."""
-    time: Longs
-    """ms since 1970 UTC: (R,)."""
-    item: Ints
-    """Row of `PackedDataset.items` as of the request's time: (C,)."""
-    level: NDArray[np.uint8]
-    """(C,)"""
-    labels: dict[str, NDArray[np.int8]]
-    """0, 1, or -1 if unknown, as for all candidates that were not exposed: (C,)."""
-    scores: dict[str, Floats]
-    """Logged scores as logits, NaN if there is none: (C,)."""
-    weight: Floats | None
-    """(C,); None if the log does not have it."""
-    position: NDArray[np.int16] | None
-    """Position on the page, −1 if unknown: (C,); None if the log does not have it."""
-    columns: dict[str, Floats]
-    """Those of the data's `columns` that are read from the log: (C,)."""
-    cross: Rows
-    """(C), without columns if there are no cross features."""
     truth: dict[str, Floats]
     """True probabilities, for labels of the table of truth: (C,)."""
-    operands: Operands
-    """Of the requests, histories left out: (R)."""
     key_table: pa.Table
     """The request key's columns: (R,)."""
-
-    def __len__(self) -> int:
-        return len(self.user)
 
     @cached_property
     def keys(self) -> pl.DataFrame:
@@ -78,24 +49,26 @@ class Shard:
         logged = [name for name in data.columns if name not in manifest.item_columns]
         start, query = array("request_start"), folder / "query"
         return cls(
-            folder,
-            start,
-            map_rows(query, _query_lists(query, schema, events)),
-            array("user"),
-            array("time"),
-            array("item"),
-            array("level"),
-            {name: array(f"label.{name}") for name in labels},
-            {name: array(f"score.{name}") for name in data.scores},
-            array("weight") if data.weight else None,
-            array("position") if data.position else None,
-            {name: array(f"column.{name}") for name in logged},
-            map_rows(
+            request_start=start,
+            query=map_rows(query, _query_lists(query, schema, events)),
+            user=array("user"),
+            time=array("time"),
+            item=array("item"),
+            level=array("level"),
+            labels={name: array(f"label.{name}") for name in labels},
+            scores={name: array(f"score.{name}") for name in data.scores},
+            weight=array("weight") if data.weight else None,
+            position=array("position") if data.position else None,
+            columns={name: array(f"column.{name}") for name in logged},
+            cross=map_rows(
                 folder / "cross", [read_ragged(folder / "cross", n) for n in list_features(schema, "cross")]
             ),
-            {name: array(f"truth.{name}") for name in labels if (folder / f"truth.{name}.npy").exists()},
-            Operands.load(query / "operands", OperandNames.of(schema, "query"), len(start) - 1),
-            map_table(folder / "request.arrow"),
+            operands=Operands.load(query / "operands", OperandNames.of(schema, "query"), len(start) - 1),
+            folder=folder,
+            truth={
+                name: array(f"truth.{name}") for name in labels if (folder / f"truth.{name}.npy").exists()
+            },
+            key_table=map_table(folder / "request.arrow"),
         )
 
 

@@ -121,13 +121,17 @@ class Operands:
             self.count, self.keys | other.keys, self.lists | other.lists, self.numbers | other.numbers
         )
 
-    def concat(self, other: Self) -> Self:
+    def concat(self, *others: Self) -> Self:
         """The operands of these rows, then of others."""
+        parts = (self, *others)
         return type(self)(
-            self.count + other.count,
-            {name: np.concatenate((keys, other.keys[name])) for name, keys in self.keys.items()},
-            {name: lists.concat(other.lists[name]) for name, lists in self.lists.items()},
-            {name: np.concatenate((values, other.numbers[name])) for name, values in self.numbers.items()},
+            sum(part.count for part in parts),
+            {name: np.concatenate([part.keys[name] for part in parts]) for name in self.keys},
+            {
+                name: lists.concat(*(part.lists[name] for part in others))
+                for name, lists in self.lists.items()
+            },
+            {name: np.concatenate([part.numbers[name] for part in parts]) for name in self.numbers},
         )
 
     def reorder(self, wanted: OperandNames) -> Self:

@@ -242,9 +242,12 @@ def mix_hashes(columns: Sequence[Hashes]) -> Hashes:
 def splitmix64(x: Hashes) -> Hashes:
     """Scramble 64 bits: SplitMix64's finaliser (Steele, Lea, Flood: Fast Splittable Pseudorandom …, OOPSLA 2014)."""
     x = x + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+    x ^= x >> np.uint64(30)
+    x *= np.uint64(0xBF58476D1CE4E5B9)
+    x ^= x >> np.uint64(27)
+    x *= np.uint64(0x94D049BB133111EB)
+    x ^= x >> np.uint64(31)
+    return x
 
 
 @lru_cache(maxsize=2**16)

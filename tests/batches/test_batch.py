@@ -13,7 +13,6 @@ from corank.batches.reader import Reader
 from corank.batches.sampling import Population
 from corank.core.ragged import Rows
 from corank.data.dataset import PackedDataset
-from corank.distributed.ranks import Ranks
 from corank.features.input_layout import Attended
 from corank.features.schema import Placement
 from corank.training.config_file import read
@@ -160,18 +159,6 @@ def test_an_epoch_holds_each_request_once_in_an_order_of_its_own(packed: PackedD
 def test_skip_goes_on_exactly(packed: PackedDataset, skip: int) -> None:
     reader = Reader(packed, "train", SIZE, {EXPOSED: None, RETRIEVED: 3}, seed=3)
     assert same(list(reader.read_shuffled(2, skip)), list(reader.read_shuffled(2))[skip:])
-
-
-@pytest.mark.parametrize("world_size", [2, 3])
-def test_ranks_partition_the_batches(packed: PackedDataset, world_size: int) -> None:
-    population: Population = {EXPOSED: None, RETRIEVED: 2}
-    whole = list(Reader(packed, "train", SIZE, population, seed=1).read_shuffled(0))
-    parts = [
-        list(Reader(packed, "train", SIZE, population, 1, Ranks(rank, world_size)).read_shuffled(0))
-        for rank in range(world_size)
-    ]
-    for rank, part in enumerate(parts):
-        assert same(part, whole[rank::world_size])
 
 
 def test_population_caps_hold(packed: PackedDataset) -> None:

@@ -5,14 +5,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corank.batches.sampling import draw_order, merge, select
-from corank.core.types import Ints
+from corank.core.types import Hashes, Ints
 
 
-def candidates(seed: int, requests: int = 20, most: int = 12) -> tuple[Ints, np.ndarray, np.random.Generator]:
+def hashes(count: int, seed: int = 0) -> Hashes:
+    """A random number of each candidate."""
+    return np.random.default_rng(seed).integers(0, 2**64, count, dtype=np.uint64)
+
+
+def candidates(seed: int, requests: int = 20, most: int = 12) -> tuple[Ints, np.ndarray, Hashes]:
     """Request and level (0 to 2) of random candidates."""
     rng = np.random.default_rng(seed)
     request_of = np.repeat(np.arange(requests, dtype=np.int32), rng.integers(0, most + 1, requests))
-    return request_of, rng.integers(0, 3, len(request_of)).astype(np.uint8), rng
+    return request_of, rng.integers(0, 3, len(request_of)).astype(np.uint8), hashes(len(request_of), seed)
 
 
 def test_merge_takes_what_every_loss_needs() -> None:
@@ -22,8 +27,8 @@ def test_merge_takes_what_every_loss_needs() -> None:
 
 @given(st.integers(0, 10_000))
 def test_places_are_a_permutation_within_each_request_and_level(seed: int) -> None:
-    request_of, level, rng = candidates(seed)
-    place = draw_order(request_of, level, rng)
+    request_of, level, drawn = candidates(seed)
+    place = draw_order(request_of, level, drawn)
     for request in range(20):
         for code in range(3):
             group = place[(request_of == request) & (level == code)]
@@ -32,12 +37,12 @@ def test_places_are_a_permutation_within_each_request_and_level(seed: int) -> No
 
 def test_nobody_is_drawn_from_nobody() -> None:
     nothing = np.empty(0, dtype=np.int32)
-    assert len(draw_order(nothing, nothing.astype(np.uint8), np.random.default_rng(0))) == 0
+    assert len(draw_order(nothing, nothing.astype(np.uint8), hashes(0))) == 0
 
 
 def test_requests_up_to_the_most_a_batch_may_have_keep_apart() -> None:
     request_of = np.repeat(np.array([0, 255, 256, 65_535], dtype=np.int32), 3)
-    place = draw_order(request_of, np.full(12, 255, np.uint8), np.random.default_rng(0))
+    place = draw_order(request_of, np.full(12, 255, np.uint8), hashes(12))
     assert np.sort(place.reshape(4, 3), axis=1).tolist() == [[0, 1, 2]] * 4
 
 
@@ -45,7 +50,7 @@ def test_every_order_of_a_group_is_equally_likely() -> None:
     # 6,000 groups of three, of two levels that lie between each other: 6 orders, 1,000 of each expected
     request_of = np.repeat(np.arange(3_000, dtype=np.int32), 6)
     level = np.tile(np.array([0, 7, 0, 7, 7, 0], np.uint8), 3_000)
-    place = draw_order(request_of, level, np.random.default_rng(3)).reshape(3_000, 6)
+    place = draw_order(request_of, level, hashes(len(level), 3)).reshape(3_000, 6)
     for positions in ([0, 2, 5], [1, 3, 4]):
         orders, counts = np.unique(place[:, positions], axis=0, return_counts=True)
         assert len(orders) == 6
@@ -57,15 +62,15 @@ def test_every_order_of_a_group_is_equally_likely() -> None:
 
 def test_the_seed_decides() -> None:
     request_of, level, _ = candidates(1)
-    one, again, other = (draw_order(request_of, level, np.random.default_rng(seed)) for seed in (7, 7, 8))
+    one, again, other = (draw_order(request_of, level, hashes(len(level), seed)) for seed in (7, 7, 8))
     assert (one == again).all()
     assert (one != other).any()
 
 
 @given(st.integers(0, 10_000), st.integers(1, 8))
 def test_a_cap_holds_in_every_request_and_takes_all_where_there_are_few(seed: int, cap: int) -> None:
-    request_of, level, rng = candidates(seed)
-    keep = select({0: cap, 2: None}, level, draw_order(request_of, level, rng))
+    request_of, level, drawn = candidates(seed)
+    keep = select({0: cap, 2: None}, level, draw_order(request_of, level, drawn))
     assert keep[level == 2].all()
     assert not keep[level == 1].any()
     there = np.bincount(request_of[level == 0], minlength=20)
@@ -75,8 +80,8 @@ def test_a_cap_holds_in_every_request_and_takes_all_where_there_are_few(seed: in
 
 @given(st.integers(0, 10_000), st.integers(1, 5), st.integers(0, 5))
 def test_a_smaller_sample_is_part_of_a_larger_one(seed: int, few: int, more: int) -> None:
-    request_of, level, rng = candidates(seed)
-    place = draw_order(request_of, level, rng)
+    request_of, level, drawn = candidates(seed)
+    place = draw_order(request_of, level, drawn)
     small, large = select({0: few}, level, place), select({0: few + more}, level, place)
     assert not (small & ~large).any()
 
@@ -84,7 +89,6 @@ def test_a_smaller_sample_is_part_of_a_larger_one(seed: int, few: int, more: int
 def test_every_candidate_has_its_chance() -> None:
     request_of, level = np.zeros(50, np.int32), np.zeros(50, np.uint8)
     draws = [
-        select({0: 10}, level, draw_order(request_of, level, np.random.default_rng(seed)))
-        for seed in range(400)
+        select({0: 10}, level, draw_order(request_of, level, hashes(len(level), seed))) for seed in range(400)
     ]
     assert abs(np.mean(draws, axis=0) - 0.2).max() < 0.09  # 4.5 standard errors

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from corank.batches.batch import Batch
 from corank.batches.build import build_batch
+from corank.batches.drawn_requests import DrawnRequests
 from corank.batches.encoded_batch import EncodedBatch
 from corank.batches.reader import Reader
-from corank.data.shard import Shard
 from corank.features.input_layout import Bags
 from corank.models.joint import JointModel
 from corank.models.layers import activated
@@ -24,7 +24,8 @@ from corank.models.two_tower import Towers
 class PerRowReader(Reader):
     """Batches of the same requests, every candidate a row of its own."""
 
-    def _batch(self, epoch: int, number: int, shard: Shard, requests: np.ndarray) -> Batch:
+    def _batch(self, drawn: DrawnRequests) -> Batch:
+        shard, requests = drawn.rows, drawn.requests
         start, stop = shard.request_start[requests], shard.request_start[requests + 1]
         candidate = np.concatenate([np.arange(a, b) for a, b in zip(start, stop, strict=True)])
         row = np.arange(len(candidate), dtype=np.int32)
@@ -36,7 +37,7 @@ class PerRowReader(Reader):
             request_of=row,
             item_of=row,
             item_row=shard.item[candidate],
-            ordinal=self.negatives.item_of_row[shard.item[candidate]],
+            ordinal=self.packed.item_ordinals[shard.item[candidate]],
             by_item=Bags(row, np.arange(len(row) + 1, dtype=np.int32), None, len(row)),
             level=shard.level[candidate],
             exposed=len(self.packed.data.levels) - 1,

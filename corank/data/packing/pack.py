@@ -30,6 +30,7 @@ from corank.data.as_of import VersionedRows
 from corank.data.dataset import PackedDataset
 from corank.data.derived_columns import derive_columns
 from corank.data.pack_manifest import FORMAT, MANIFEST, PackManifest, ShardCount, fingerprint
+from corank.data.packing.count_items import count_items
 from corank.data.packing.fit_encoders import Tables, fit_encoders
 from corank.data.packing.partitions import pack_partitions
 from corank.data.packing.shards import ENCODERS, USERS, ShardWriter, encode_rows, feature_values
@@ -118,6 +119,7 @@ def _write_all(inputs: PackSources, workspace: PackWorkspace, mark: str) -> None
     dropped = {"duplicates": duplicates, "users_without_row": absent}
     manifest = _describe(folder, mark, inputs, splits, dropped)
     workspace.run_here("derived", lambda: _derive(workspace, writer.encoders, manifest))
+    count_items(workspace, splits, len(inputs.data.levels))
     _write_manifest(folder, manifest)
 
 

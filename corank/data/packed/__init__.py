@@ -1,0 +1,1 @@
+"""Parts of packed data: whole requests, and counts of a split."""
