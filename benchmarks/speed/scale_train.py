@@ -59,13 +59,15 @@ def compare(
     """The figures of one batch size; TorchRec's if `path` leads to it."""
     two: list[Callable[[list[str]], list[str]]] = [run_here, run_here]
     groups: dict[Mode, TrainingGroup] = {"single": TrainingGroup("single", folder, requests, [run_here], 2)}
-    modes: list[Mode] = ["sharded", "replicated", "ceiling", *(["torchrec"] if path else [])]
+    modes: list[Mode] = ["sharded", "replicated", "ceiling"]
+    if path:
+        modes.append("torchrec")
     for mode in modes:
         groups[mode] = TrainingGroup(mode, folder, requests, two, 1, path=path or ())
     found = measure(groups, rounds, steps)
     for group in groups.values():
         group.close()
-    figures = {mode: candidates_per_second(parts) for mode, parts in found.items()}
+    figures: dict[str, float] = {str(mode): candidates_per_second(parts) for mode, parts in found.items()}
     for mode in modes:
         figures[f"{mode}_share"] = share(found[mode], found["single"])
     if path:
