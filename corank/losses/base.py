@@ -190,10 +190,14 @@ class Loss(Settings):
         return self.weight * min(1.0, step / self.warm_up_steps if self.warm_up_steps else 1.0)
 
 
-def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
-    """Σ w·l / Σ w over unmasked candidates; 0 if there are none."""
-    kept = torch.where(weights > 0, values, 0)
-    return (kept * weights).sum() / weights.sum().clamp_min(torch.finfo(weights.dtype).tiny)
+def weighted_sum(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Σ w·l and Σ w over unmasked candidates."""
+    return (torch.where(weights > 0, values, 0) * weights).sum(), weights.sum()
+
+
+def divide(value: Tensor, weight: Tensor) -> Tensor:
+    """A mean from Σ w·l and Σ w; 0 if there is nothing to average."""
+    return value / weight.clamp_min(torch.finfo(weight.dtype).tiny)
 
 
 def _check(what: str, loss: Any) -> None:

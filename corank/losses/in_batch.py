@@ -1,6 +1,6 @@
 """Loss `in_batch`: a clicked item must lead the other items of the batch, so that the vectors serve retrieval.
 
-Letters: R requests · C candidates · I distinct items · P clicked candidates.
+Letters: R requests · C candidates · J distinct items of the batch, of all ranks · P clicked candidates.
 """
 
 from collections.abc import Mapping
@@ -13,9 +13,10 @@ from torch.nn.functional import softplus
 
 from corank.batches.batch import Batch
 from corank.batches.label_counts import SplitCounts, Targets
-from corank.batches.sampling import SOURCES, Population
+from corank.batches.sampling import Population
 from corank.core.errors import ConfigError
 from corank.losses.base import LOSSES, FunnelSpec, Loss
+from corank.losses.batch_items import BatchItems
 from corank.losses.padded import FAR
 from corank.models.stage_io import StageOutput
 
@@ -30,7 +31,7 @@ class InBatchLoss(Loss):
     p_j = 1 − (1 − share_j)^C is the probability that item j is in a batch at all: items of a batch are distinct,
     so one that is drawn twice counts once. share_j is the item's share of the log's candidates (`Batch.share`), C
     the number of the batch's candidates from the log; draws beyond the log are left out. Shares are of the log,
-    since a batch of a large catalogue holds nearly every item once.
+    since a batch of a large catalogue holds nearly every item once. A batch is that of all ranks.
 
     Source: the correction of Yi et al., RecSys 2019 (doi 10.1145/3298689.3346996), where q is the p here.
     """
@@ -67,19 +68,15 @@ class InBatchLoss(Loss):
         self, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec
     ) -> tuple[Tensor, Tensor]:
         clicked = torch.nonzero(batch.label_weight(self.label) * (batch.labels[self.label] > 0)).squeeze(1)
-        # rows of one item at several times are one item: the first stands for all
-        same = torch.searchsorted(batch.ordinal, batch.ordinal)
-        request, item = batch.request_of[clicked], same[batch.item_of[clicked].long()]
-        log = batch.level < min(SOURCES.values())
-        log_p = torch.log(-torch.expm1(log.sum() * torch.log1p(-batch.share)))
-        beyond = torch.ones_like(log_p, dtype=torch.bool).index_fill(0, same[batch.item_of[log].long()], 0)
-
         vectors = outputs[self.stage].vectors
         assert vectors is not None  # `check` has made sure
+        items = BatchItems.of(batch, vectors.item[: len(batch.share)])
+        request, item = batch.request_of[clicked], items.item[batch.item_of[clicked].long()]
+
         clicking, row = request.unique_consecutive(return_inverse=True)
         query = vectors.scale / self.temperature * vectors.query.float()[clicking]
-        shift = (vectors.bias / self.temperature - log_p).masked_fill(beyond, -FAR)
-        z = torch.addmm(shift, query, vectors.item[: len(log_p)].float().t())  # (requests with a click, I)
+        shift = (vectors.bias / self.temperature - items.log_p).masked_fill(items.hidden, -FAR)
+        z = torch.addmm(shift, query, items.vectors.t())  # (requests with a click, J)
         others = z.index_put_((row, item), z.new_tensor(-FAR)).logsumexp(1)
-        own = outputs[self.stage].logits[self.label][clicked] / self.temperature - log_p[item]
+        own = outputs[self.stage].logits[self.label][clicked] / self.temperature - items.log_p[item]
         return softplus(others[row] - own), batch.weight[clicked]

@@ -12,7 +12,8 @@ from torch import Tensor
 from corank.batches.batch import Batch
 from corank.batches.sampling import Population, merge
 from corank.core.errors import ConfigError
-from corank.losses.base import FunnelSpec, Loss, weighted_mean
+from corank.distributed.ranks import Ranks
+from corank.losses.base import FunnelSpec, Loss, divide, weighted_sum
 from corank.models.stage_io import StageOutput
 
 
@@ -118,11 +119,32 @@ class TotalLoss:
         """Compute the total of one learner's losses, or of all.
 
         Returns:
-            The total, and the detached mean of each loss before its weight, by name.
+            The total, and the detached mean of each loss before its weight, by name. Means are over the requests of all
+            ranks; the total is this rank's part of the sum over ranks. A collective.
         """
         losses = self.select(learner)
-        means = [weighted_mean(*loss.values(outputs, batch, self.funnel)) for _, loss in losses]
+        sums = [weighted_sum(*loss.values(outputs, batch, self.funnel)) for _, loss in losses]
+        values, means = _means(sums, batch.ranks)
         total = torch.stack(
-            [loss.weight_at(step) * value for (_, loss), value in zip(losses, means, strict=True)]
+            [loss.weight_at(step) * value for (_, loss), value in zip(losses, values, strict=True)]
         ).sum()
-        return total, {name: value.detach() for (name, _), value in zip(losses, means, strict=True)}
+        return total, {name: value for (name, _), value in zip(losses, means, strict=True)}
+
+
+def _means(sums: Sequence[tuple[Tensor, Tensor]], ranks: Ranks) -> tuple[list[Tensor], list[Tensor]]:
+    """Divide sums by the weights of all ranks, in one collective.
+
+    Args:
+        sums: of each loss Σ w·l and Σ w of this rank.
+        ranks: all of them.
+
+    Returns:
+        This rank's part of each mean, and each mean without gradient; the parts of all ranks add up to it.
+    """
+    if ranks.alone:
+        means = [divide(value, weight) for value, weight in sums]
+        return means, [mean.detach() for mean in means]
+    of_ranks = ranks.sum(torch.stack([part.detach().double() for pair in sums for part in pair]), "losses")
+    weights = of_ranks[1::2].unbind()
+    parts = [divide(value, weight.to(value.dtype)) for (value, _), weight in zip(sums, weights, strict=True)]
+    return parts, [divide(value, weight) for value, weight in zip(of_ranks[::2], weights, strict=True)]

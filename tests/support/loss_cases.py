@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from corank.batches.batch import Batch
-from corank.losses.base import FunnelSpec, Loss, weighted_mean
+from corank.losses.base import FunnelSpec, Loss, divide, weighted_sum
 from corank.models.stage_io import StageOutput
 from tests.support.encoded_batches import batch, rows
 
@@ -51,7 +51,7 @@ def logits_of(outputs: Mapping[str, StageOutput]) -> dict[str, dict[str, torch.T
 def loss(term: Loss, z: Mapping[str, StageOutput], made: Batch, scope: FunnelSpec = SCOPE) -> float:
     """The term's mean, its gradients left in `z`."""
     term.check(scope, "losses.0")
-    found = weighted_mean(*term.values(z, made, scope))
+    found = divide(*weighted_sum(*term.values(z, made, scope)))
     found.backward()
     return found.item()
 
