@@ -10,8 +10,9 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from corank.api.runs import check, evaluate, explain, export, pack, rank, refresh, report, study, train
+    from corank.api.runs import check, evaluate, explain, export, pack, rank, refresh, report, study
     from corank.api.stores import prune, publish, replay, roll_back, store_log, store_versions, vectors
+    from corank.api.training import train
     from corank.core.registry import load_plugins
     from corank.serving.funnel.funnel import Funnel
     from corank.serving.funnel.request import Request
@@ -46,8 +47,9 @@ _MODULE_OF = {
     "Funnel": "corank.serving.funnel.funnel",
     "Request": "corank.serving.funnel.request",
     "load_plugins": "corank.core.registry",
+    "train": "corank.api.training",
     **dict.fromkeys(
-        ("check", "evaluate", "explain", "export", "pack", "rank", "refresh", "report", "study", "train"),
+        ("check", "evaluate", "explain", "export", "pack", "rank", "refresh", "report", "study"),
         "corank.api.runs",
     ),
     **dict.fromkeys(

@@ -10,14 +10,15 @@ from corank.analysis.report import report_page
 from corank.analysis.study.findings import QUESTIONS
 from corank.analysis.study.page import study_page
 from corank.analysis.study.study import RATES, Budget, run_study
+from corank.api.training import open_or_pack
 from corank.bundle.bundle import Bundle
 from corank.bundle.incremental_log import RefreshSources
 from corank.bundle.items_as_of import ItemsAsOf
 from corank.bundle.manifest import load_manifest
 from corank.bundle.refresh import refresh_bundle
 from corank.bundle.signatures import SigningKeys
-from corank.core.errors import CheckpointError, CorankError, DataError
-from corank.core.files import restore_folder, write_text
+from corank.core.errors import CorankError, DataError
+from corank.core.files import write_text
 from corank.core.locks import WriteLock
 from corank.core.types import Report
 from corank.data.dataset import PackedDataset
@@ -25,12 +26,10 @@ from corank.data.packing.pack import pack_log
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.training.check import CheckSummary, check_config
-from corank.training.config import Config
 from corank.training.config_file import read
 from corank.training.export import export_bundle
-from corank.training.run import Run, open_packed, packed_folder
+from corank.training.run import Run, packed_folder
 from corank.training.sufficiency import Sufficiency
-from corank.training.train import SilentWatcher, Watcher, train_run
 
 
 def check(config: Path, overrides: Sequence[str] = ()) -> CheckSummary:
@@ -65,60 +64,6 @@ def pack(config: Path, overrides: Sequence[str] = (), report: Report = lambda li
     settings = read(config, overrides)
     folder = packed_folder(settings, config.parent)
     return pack_log(settings.data, settings.declared, config.parent, folder, report)
-
-
-def train(
-    config: Path,
-    watcher: Watcher | None = None,
-    overrides: Sequence[str] = (),
-    resume: bool = False,
-    overwrite: bool = False,
-    folder: Path | None = None,
-    report: Report = lambda line: None,
-) -> tuple[Run, dict[str, Any]]:
-    """Train a config, packing first if it is not packed yet.
-
-    Args:
-        config: the YAML file.
-        watcher: receives losses and validation figures while it trains.
-        overrides: `a.b=value` changes of the config.
-        resume: continue from the latest checkpoint of the folder, if there is one.
-        overwrite: replace a training that the folder holds.
-        folder: of the run; `runs/NAME` beside the config unless given.
-        report: takes lines about packing, about the positives and negatives that there are, and warnings.
-
-    Returns the run, and the validation figures of the epoch that was kept by `STAGE.LABEL.METRIC`, with `epoch`.
-    Raises ConfigError, DataError, CheckpointError, and BusyError if another process trains in the folder or packs.
-
-    Example:
-        run, figures = corank.train(Path("shop/config.yaml"), overrides=["train.seed=1"])
-        figures["rank.click.auc"]
-    """
-    settings = read(config, overrides)
-    folder = folder or config.parent / "runs" / settings.name
-    with Run.lock(folder):
-        if Run.has_begun(folder) and not (resume or overwrite):
-            raise CheckpointError(
-                f"{folder}: holds a training; go on with --resume, or begin anew with --overwrite"
-            )
-        packed = _open_or_pack(settings, config, overrides, report)
-        run = Run(folder, settings, config.parent)
-        if not (resume and (run.finished or run.latest.exists)):
-            sufficiency = Sufficiency.of(settings, packed)
-            sufficiency.require()
-            run = Run.create(folder, settings, config.parent)
-            sufficiency.report(report)
-        return run, train_run(run, packed, watcher or SilentWatcher(), resume)
-
-
-def _open_or_pack(settings: Config, config: Path, overrides: Sequence[str], report: Report) -> PackedDataset:
-    """The packed data of a config, packed now if there are none. Raises DataError if they are out of date."""
-    folder = packed_folder(settings, config.parent)
-    restore_folder(folder)
-    if (folder / "manifest.json").exists():
-        return open_packed(settings, config.parent)
-    report("not packed yet: packing first")
-    return pack(config, overrides, report)
 
 
 def evaluate(
@@ -194,7 +139,7 @@ def study(
     except OSError as error:
         raise CorankError(f"{folder}: cannot be written: {error}; name another place with --out") from None
     with lock:
-        packed = _open_or_pack(settings, config, overrides, report)
+        packed = open_or_pack(settings, config, report)
         Sufficiency.of(settings, packed).require()
         document = run_study(
             settings, packed, config.parent, folder, questions, Budget(seeds, tuple(rates)), report

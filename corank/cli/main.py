@@ -15,7 +15,7 @@ from corank.cli.machine_errors import INTERRUPTED, describe_machine_error, name_
 from corank.cli.serve import service
 from corank.cli.serving import serving
 from corank.cli.training import training
-from corank.core.errors import CorankError
+from corank.core.errors import CorankError, OtherRankError
 from corank.core.registry import PLUGINS, load_environment_plugins, load_plugins
 from corank.core.settings import describe_unknown
 from corank.datasets.world import PRESETS
@@ -105,6 +105,8 @@ def main() -> None:
             app()
         finally:
             sys.stdout.flush()
+    except OtherRankError:  # which reports it
+        _fail("")
     except CorankError as error:
         _fail(str(error))
     except BrokenPipeError:  # the reader of the output has seen enough

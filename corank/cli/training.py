@@ -7,6 +7,7 @@ import typer
 
 from corank.cli.options import AsOf, BundlePath, Json, Sign, Trust, print_json
 from corank.core.errors import CorankError
+from corank.distributed.launch_environment import is_first
 
 training = typer.Typer()
 
@@ -56,18 +57,36 @@ def train_command(
     run: Annotated[
         Path | None, typer.Option(help="The run's folder; default: runs/NAME beside CONFIG.")
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes on this machine that train together; default: this one alone."),
+    ] = None,
+    max_restarts: Annotated[
+        int, typer.Option(min=0, help="How often the workers start again after one has died.")
+    ] = 0,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            min=1, help="Seconds that a process waits for the others of its training; default: 600."
+        ),
+    ] = None,
     overrides: Overrides = None,
 ) -> None:
-    """Train all stages as one model; pack first if needed."""
-    from corank.api import runs
+    """Train all stages as one model; pack first if needed. Under torchrun, as one process of several."""
+    from corank.api.training import train
     from corank.cli import console
     from corank.cli.progress import TrainingBar
 
     if resume and overwrite:
         raise typer.BadParameter("--resume and --overwrite exclude each other")
+    options = (overrides or [], resume, overwrite, run, console.say, workers, max_restarts, timeout)
+    if workers is not None:
+        train(config, None, *options)  # its first process says what follows
+        return
     with TrainingBar() as watch:
-        done, figures = runs.train(config, watch, overrides or [], resume, overwrite, run, console.say)
-    console.say(f"kept epoch {figures['epoch']}; run: {done.folder}")
+        done, figures = train(config, watch, *options)
+    if is_first():
+        console.say(f"kept epoch {figures['epoch']}; run: {done.folder}")
 
 
 @training.command("evaluate")

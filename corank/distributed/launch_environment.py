@@ -50,6 +50,12 @@ class LaunchEnvironment:
         )
 
 
+def is_first() -> bool:
+    """Whether this process is the one of its launch that reports, or no launcher started it."""
+    found = LaunchEnvironment.read()
+    return found is None or found.rank == 0
+
+
 def _number(found: Mapping[str, str], name: str, least: int, most: int, default: str | None = None) -> int:
     text = found.get(name, default)
     if text is None or not text.isascii() or not text.isdigit() or not least <= int(text) <= most:

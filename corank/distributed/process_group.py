@@ -26,14 +26,14 @@ _groups = itertools.count()
 
 
 @contextmanager
-def join_ranks(timeout: float = TIMEOUT) -> Iterator[Ranks]:
+def join_ranks(timeout: float | None = None) -> Iterator[Ranks]:
     """Join the processes of the launch that the environment describes; without one, this process is alone.
 
     Tensors on the CPU are exchanged by gloo, those on GPUs by NCCL. The group is left at the end of the block, however
     it ends; an error is told to the other ranks, so that they end, too, and is reported by one rank.
 
     Args:
-        timeout: seconds that a rank waits for the others in a collective, and for their start.
+        timeout: seconds that a rank waits for the others in a collective, and for their start; TIMEOUT unless given.
 
     Raises:
         DistributedError: the environment has no sense, or ranks do not arrive; the message names them.
@@ -45,8 +45,11 @@ def join_ranks(timeout: float = TIMEOUT) -> Iterator[Ranks]:
     """
     found = LaunchEnvironment.read()
     if found is None or (found.world == 1 and not found.has_agent):
+        if timeout is not None:
+            raise DistributedError("--timeout: this process trains alone and waits for none; leave it out")
         yield Ranks()
         return
+    timeout = timeout or TIMEOUT
     _end_with_agent(found)
     store = _connect(found, timeout)
     log = CollectiveLog(

@@ -151,6 +151,10 @@ class Ranks:
                 dist.barrier()
 
 
+ALONE = Ranks()
+"""A process that trains alone."""
+
+
 def _pad(rows: Tensor, length: int) -> Tensor:
     padded = rows.new_zeros(length, *rows.shape[1:])
     padded[: len(rows)] = rows

@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.numpy import load, save
 
 from corank.batches.batch import Batch
 from corank.batches.reader import Reader
 from corank.batches.sampling import Population
 from corank.core.types import Floats
 from corank.data.dataset import PackedDataset
+from corank.distributed.ranks import Ranks
 from corank.metrics.requests import Requests
 from corank.models.joint import JointModel
 
@@ -50,7 +52,7 @@ def predict(
     requests: int = 1024,
     names: Iterable[str] | None = None,
 ) -> Predictions:
-    """Compute logits of a split's candidates in fp32.
+    """Compute logits of a split's candidates in fp32, in this process alone.
 
     Args:
         model: the stages.
@@ -60,18 +62,46 @@ def predict(
         requests: requests of a batch.
         names: stages and teachers; all stages unless given.
     """
+    predictions = predict_by_ranks(model, packed, split, Ranks(), population, requests, names)
+    assert predictions is not None
+    return predictions
+
+
+def predict_by_ranks(
+    model: JointModel,
+    packed: PackedDataset,
+    split: str,
+    ranks: Ranks,
+    population: Population | None = None,
+    requests: int = 1024,
+    names: Iterable[str] | None = None,
+) -> Predictions | None:
+    """Compute logits as `predict` does, each rank those of its part of every batch; a collective.
+
+    Returns the predictions of the whole split on the first rank, batch by batch from the others; None elsewhere.
+    """
     names = list(model.stages if names is None else names)
-    reader = Reader(packed, split, requests, population, attended=model.attended, sees_ranks=model.sees_ranks)
+    reader = Reader(
+        packed,
+        split,
+        requests,
+        population,
+        ranks=ranks,
+        sharded=model.sharded,
+        attended=model.attended,
+        sees_ranks=model.sees_ranks,
+    )
+    parts: list[dict[str, NDArray[Any]]] = []
     with _evaluation_mode(model):
-        parts = [_predict_batch(model, batch, names) for batch in reader.read_ordered()]
-    found = {key: np.concatenate([columns[key] for _, columns in parts]) for key in parts[0][1]}
+        for batch in reader.read_ordered():
+            parts += _gather(_predict_batch(model, batch, names), ranks)
+    if not ranks.first:
+        return None
+    found = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     user = np.concatenate([shard.user for shard in packed.splits[split]])
     start = np.concatenate(([0], np.cumsum(found["size"], dtype=np.int64)))
     return Predictions(
-        logits={
-            stage: {label: np.concatenate([logits[stage][label] for logits, _ in parts]) for label in labels}
-            for stage, labels in parts[0][0].items()
-        },
+        logits={name: {label: found[_logit(name, label)] for label in model.labels[name]} for name in names},
         requests=Requests(start, user),
         level=found["level"],
         exposed=found["level"] == len(packed.data.levels) - 1,
@@ -93,14 +123,24 @@ def _evaluation_mode(model: JointModel) -> Iterator[None]:
     model.train(training)
 
 
-def _predict_batch(
-    model: JointModel, batch: Batch, names: Sequence[str]
-) -> tuple[Logits, dict[str, NDArray[Any]]]:
-    """Logits of a batch, and its columns: those of its candidates, and `size`, the candidates of each request."""
+def _gather(part: dict[str, NDArray[Any]], ranks: Ranks) -> list[dict[str, NDArray[Any]]]:
+    """Send a part of a batch to the first rank. Returns those of all ranks there, in the order of the log."""
+    if ranks.alone:
+        return [part]
+    return [load(content) for content in ranks.gather_first(save(part), "predictions")]
+
+
+def _logit(stage: str, label: str) -> str:
+    return f"logit.{stage}.{label}"
+
+
+def _predict_batch(model: JointModel, batch: Batch, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """The logits and other columns of a batch's candidates, and `size`, the candidates of each request."""
     device = next(model.parameters()).device
     logits = {
-        stage: {label: z.cpu().numpy() for label, z in output.logits.items()}
+        _logit(stage, label): z.cpu().numpy()
         for stage, output in model.outputs(batch.to(device), names).items()
+        for label, z in output.logits.items()
     }
     start = batch.requests.start
     columns: dict[str, NDArray[Any]] = {
@@ -110,4 +150,4 @@ def _predict_batch(
     }
     columns |= {f"label.{name}": values.numpy().astype(np.int8) for name, values in batch.labels.items()}
     columns |= {f"column.{name}": values.numpy() for name, values in batch.columns.items()}
-    return logits, columns
+    return logits | columns

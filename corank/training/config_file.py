@@ -83,3 +83,20 @@ def plain(config: Config) -> dict[str, Any]:
     """The config as YAML or JSON values, every default written out."""
     plain: dict[str, Any] = config.model_dump(mode="json", by_alias=True)
     return plain
+
+
+def flatten(value: Any, path: str = "") -> dict[str, Any]:
+    """Plain values as one mapping, by the path of each.
+
+    Example:
+        >>> flatten({"train": {"seed": 1}, "losses": [{"kind": "click"}]})
+        {'train.seed': 1, 'losses.0.kind': 'click'}
+    """
+    if isinstance(value, dict | list) and value:
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        return {
+            k: v
+            for key, part in items
+            for k, v in flatten(part, f"{path}.{key}" if path else str(key)).items()
+        }
+    return {path: value}

@@ -1,19 +1,21 @@
 """Training: one pass over the batches of an epoch after another, resumable at any step."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any, Protocol
 
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from corank.batches.reader import Reader
-from corank.core.calibration import fit
+from corank.core.calibration import Platt, fit
 from corank.core.errors import DivergedError
 from corank.data.dataset import PackedDataset
+from corank.distributed.ranks import ALONE, Ranks
 from corank.evaluation.inputs import exposed_inputs
-from corank.evaluation.predict import Predictions, predict
-from corank.evaluation.stage_order import Calibrators
+from corank.evaluation.predict import Predictions, predict_by_ranks
 from corank.metrics.metric import validation_metrics
 from corank.training.checkpoints.training_state import held_buckets, model_state, restore_model
 from corank.training.device import keep_freed_memory
@@ -44,25 +46,44 @@ class SilentWatcher:
         """Ignore the figures."""
 
 
-def train_run(run: Run, packed: PackedDataset, watcher: Watcher, resume: bool = False) -> dict[str, Any]:
-    """Train a run to its end and write its model.
+def train_run(
+    run: Run,
+    packed: PackedDataset,
+    watcher: Watcher,
+    resume: bool = False,
+    ranks: Ranks = ALONE,
+) -> dict[str, Any]:
+    """Train a run to its end and write its model; a collective of all ranks.
 
     Args:
+        watcher: receives the progress; on the first rank alone.
         resume: continue from the latest checkpoint, to the same weights as an unbroken run; a finished run is left
             as it is.
+        ranks: the processes that train it together.
 
     Returns the validation figures of the epoch that was kept, and the epoch. Raises CheckpointError, DataError.
     """
-    if resume and run.finished:
-        return _kept_figures(run.trained(packed).facts)
+    finished, begun = ranks.share([run.finished, run.latest.exists], "state of the run")
+    if resume and finished:
+        return kept_figures(run.trained(packed).facts)
     keep_freed_memory()
-    trainer = Trainer(run, packed)
-    if resume and run.latest.exists:
+    trainer = Trainer(run, packed, ranks)
+    if resume and begun:
         trainer.load()
-    with SummaryWriter(str(run.folder / "events"), purge_step=trainer.progress.step) as board:
+    with _board(run, trainer) as board:
         while not _has_ended(trainer):
-            _run_epoch(trainer, watcher, board)
+            _run_epoch(trainer, watcher if ranks.first else SilentWatcher(), board)
     return _finish(trainer)
+
+
+@contextmanager
+def _board(run: Run, trainer: Trainer) -> Iterator[SummaryWriter | None]:
+    """The figures of TensorBoard, which the first rank writes."""
+    if not trainer.ranks.first:
+        yield None
+        return
+    with SummaryWriter(str(run.folder / "events"), purge_step=trainer.progress.step) as board:
+        yield board
 
 
 def _has_ended(trainer: Trainer) -> bool:
@@ -71,7 +92,7 @@ def _has_ended(trainer: Trainer) -> bool:
     return stopped or trainer.progress.epoch >= trainer.epochs
 
 
-def _run_epoch(trainer: Trainer, watcher: Watcher, board: SummaryWriter) -> None:
+def _run_epoch(trainer: Trainer, watcher: Watcher, board: SummaryWriter | None) -> None:
     """Train one epoch, from its first batch or where a checkpoint was taken, and validate."""
     progress, every = trainer.progress, trainer.config.train.checkpoint_every
     reader = trainer.reader
@@ -81,9 +102,8 @@ def _run_epoch(trainer: Trainer, watcher: Watcher, board: SummaryWriter) -> None
             losses = {name: float(value) for name, value in means.items()}
             _refuse_divergence(losses, trainer)
             watcher.step(progress.batch, len(reader), losses, speed)
-            for name, value in losses.items():
-                board.add_scalar(f"loss/{name}", value, progress.step)
-            board.add_scalar("candidates_per_second", speed, progress.step)
+            named = {f"loss/{name}": value for name, value in losses.items()}
+            _record(board, named | {"candidates_per_second": speed}, progress.step)
         if progress.step % every == 0 and progress.batch < len(reader):
             trainer.save()
     learners = trainer.learners()
@@ -96,12 +116,17 @@ def _run_epoch(trainer: Trainer, watcher: Watcher, board: SummaryWriter) -> None
     watcher.epoch(progress.epoch, learnt)
 
 
-def _validate(trainer: Trainer, board: SummaryWriter) -> dict[str, float | None]:
+def _record(board: SummaryWriter | None, figures: Mapping[str, float | None], step: int) -> None:
+    if board is not None:
+        for name, figure in figures.items():
+            board.add_scalar(name, float("nan") if figure is None else figure, step)
+
+
+def _validate(trainer: Trainer, board: SummaryWriter | None) -> dict[str, float | None]:
     """Compute and record the validation figures of an epoch, and keep its weights if they are the best."""
     progress, figures = trainer.progress, _figures(trainer)
     progress.figures.append(figures)
-    for name, figure in figures.items():
-        board.add_scalar(f"valid/{name}", float("nan") if figure is None else figure, progress.step)
+    _record(board, {f"valid/{name}": figure for name, figure in figures.items()}, progress.step)
     _keep_best(trainer, figures)
     return figures
 
@@ -110,8 +135,10 @@ def _run_steps(trainer: Trainer, reader: Reader) -> Iterator[tuple[dict[str, tor
     """Take the remaining steps of the epoch. Yields the losses of each, and the candidates per second so far."""
     began, candidates = time.perf_counter(), 0
     for batch in reader.read_shuffled(trainer.progress.epoch, trainer.progress.batch):
+        trainer.ranks.log.step = trainer.progress.step
         means = trainer.step(batch.to(trainer.device))
-        candidates += len(batch)
+        # ranks have about as many candidates each
+        candidates += len(batch) * trainer.ranks.world
         yield means, candidates / (time.perf_counter() - began)
 
 
@@ -124,15 +151,21 @@ def _refuse_divergence(losses: dict[str, float], trainer: Trainer) -> None:
             )
 
 
-def _predict_valid(trainer: Trainer) -> Predictions:
+def _predict_valid(trainer: Trainer) -> Predictions | None:
+    """The predictions of the model to be shipped, by all ranks; on the first rank alone."""
     exposed = {len(trainer.config.data.levels) - 1: None}
     model = trainer.shipped()
-    return predict(model, trainer.packed, "valid", exposed, names=model.networks)
+    return predict_by_ranks(model, trainer.packed, "valid", trainer.ranks, exposed, names=model.networks)
 
 
 def _figures(trainer: Trainer) -> dict[str, float | None]:
-    """The validation figures of the model to be shipped, by `STAGE.LABEL.METRIC`."""
+    """The validation figures of the model to be shipped, by `STAGE.LABEL.METRIC`: the same on all ranks."""
     predictions = _predict_valid(trainer)
+    return trainer.ranks.first_does(lambda: _measure(predictions), "validation figures")
+
+
+def _measure(predictions: Predictions | None) -> dict[str, float | None]:
+    assert predictions is not None
     figures: dict[str, float | None] = {}
     for name, by_label in predictions.logits.items():
         for label in by_label:
@@ -160,24 +193,31 @@ def _finish(trainer: Trainer) -> dict[str, Any]:
     best, model = trainer.run.best, trainer.shipped()
     restore_model(best.load(held_buckets(model)), model, best.path)
     predictions = _predict_valid(trainer)
-    rows = predictions.exposed
-    calibrators: Calibrators = {
-        stage.name: {
-            label: fit(
-                predictions.logits[stage.name][label][rows],
-                predictions.labels[label][rows],
-                predictions.weight[rows],
-            )
-            for label in stage.labels
-        }
-        for stage in trainer.config.stages
+    fitted = trainer.ranks.first_does(lambda: _calibrate(trainer, predictions), "calibration")
+    calibrators = {
+        stage: {label: Platt(**platt) for label, platt in labels.items()} for stage, labels in fitted.items()
     }
     progress = trainer.progress
     facts = {"epoch": progress.best_epoch, "step": progress.step, "figures": progress.figures}
-    trainer.run.finish(trainer.packed, trainer.shipped(), calibrators, facts, trainer.writer)
-    return _kept_figures(facts)
+    trainer.run.finish(trainer.packed, model, calibrators, facts, trainer.writer)
+    return kept_figures(facts)
 
 
-def _kept_figures(facts: dict[str, Any]) -> dict[str, Any]:
-    """The epoch whose weights a run's model has, and its validation figures."""
+def _calibrate(trainer: Trainer, predictions: Predictions | None) -> dict[str, dict[str, dict[str, float]]]:
+    """Fit the calibrator of each label of each stage, on the exposed candidates of the validation split."""
+    assert predictions is not None
+    rows = predictions.exposed
+
+    def fit_label(stage: str, label: str) -> dict[str, float]:
+        logits = predictions.logits[stage][label][rows]
+        return asdict(fit(logits, predictions.labels[label][rows], predictions.weight[rows]))
+
+    return {
+        stage.name: {label: fit_label(stage.name, label) for label in stage.labels}
+        for stage in trainer.config.stages
+    }
+
+
+def kept_figures(facts: dict[str, Any]) -> dict[str, Any]:
+    """The epoch whose weights a finished run's model has, and its validation figures."""
     return {"epoch": facts["epoch"], **facts["figures"][facts["epoch"] - 1]}

@@ -10,7 +10,7 @@ from corank.training.checkpoints.checkpoint import Checkpoint
 from corank.training.checkpoints.location import CheckpointLocation
 from corank.training.checkpoints.split_table import ALL_BUCKETS
 from corank.training.config import Config
-from corank.training.config_file import plain
+from corank.training.config_file import flatten, plain
 
 MAY_CHANGE = {"train.tables"}
 """Keys of a config that may be others when a training goes on: they say where weights lie, not what they are."""
@@ -46,7 +46,7 @@ def load_matching(
 
 
 def _refuse_other_config(held: Checkpoint, config: Config, path: Path) -> None:
-    ours, theirs = _flat(plain(config)), _flat(_with_defaults(held.facts.get("config", {})))
+    ours, theirs = flatten(plain(config)), flatten(_with_defaults(held.facts.get("config", {})))
     keys = (ours.keys() | theirs.keys()) - MAY_CHANGE
     differing = sorted(key for key in keys if ours.get(key) != theirs.get(key))
     if differing:
@@ -64,12 +64,3 @@ def _with_defaults(settings: Any) -> Any:
         return plain(validate(Config, settings, "checkpoint"))
     except ConfigError:
         return settings
-
-
-def _flat(value: Any, path: str = "") -> dict[str, Any]:
-    if isinstance(value, dict | list) and value:
-        items = value.items() if isinstance(value, dict) else enumerate(value)
-        return {
-            k: v for key, part in items for k, v in _flat(part, f"{path}.{key}" if path else str(key)).items()
-        }
-    return {path: value}
