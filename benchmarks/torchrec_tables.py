@@ -5,6 +5,7 @@ The versions fit one version of torch; pip installs them into a folder of their 
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ PACKAGES = [
     "lightning-utilities",
     "pyre-extensions",
     "pyvers",
+    "typing-inspect",
+    "mypy-extensions",
+    "tqdm",
     "cloudpickle",
 ]
 
@@ -88,16 +92,33 @@ class TorchRecTables(nn.Module):
     def forward(self, lookups: dict[int, TableLookup]) -> dict[int, tuple[Tensor, ...]]:
         """Bag sums by table dimension, as the tables give them that these replace."""
         ((dim, lookup),) = lookups.items()
-        rows = {placement: lookup.touched[lookup.reads[placement].row] for placement in PLACEMENTS}
-        waiting = {placement: self._look_up(placement, rows[placement].long()) for placement in PLACEMENTS}
-        return {dim: tuple(waiting[placement].wait().values().reshape(-1, dim) for placement in PLACEMENTS)}
+        rows = [lookup.reads[p].row.long().view(-1, len(self._names[p])) for p in PLACEMENTS]
+        # its ranks must read equally many rows
+        most = torch.tensor([len(part) for part in rows])
+        dist.all_reduce(most, op=dist.ReduceOp.MAX)
+        waiting = [
+            self._look_up(placement, part, int(count))
+            for placement, part, count in zip(PLACEMENTS, rows, most, strict=True)
+        ]
+        found = [
+            held.wait().values()[: len(part)].reshape(-1, dim)
+            for held, part in zip(waiting, rows, strict=True)
+        ]
+        return {dim: tuple(found)}
 
-    def _look_up(self, placement: Placement, rows: Tensor) -> Any:
-        offsets = self._offsets[placement]
-        codes = (rows.view(-1, len(offsets)) - offsets).t().reshape(-1)
-        lengths = torch.ones(len(codes), dtype=torch.int32)
+    @property
+    def reached(self) -> list[bool]:
+        """No table is left to sum: the backward pass has updated them."""
+        return []
+
+    def sum_gradients(self, reached: Sequence[bool]) -> None:
+        """Do nothing, for the same reason."""
+
+    def _look_up(self, placement: Placement, rows: Tensor, count: int) -> Any:
+        codes = torch.nn.functional.pad(rows - self._offsets[placement], (0, 0, 0, count - len(rows)))
+        lengths = torch.ones(codes.numel(), dtype=torch.int32)
         return self.collections[placement](
-            self._jagged(keys=self._names[placement], values=codes, lengths=lengths)
+            self._jagged(keys=self._names[placement], values=codes.t().reshape(-1), lengths=lengths)
         )
 
 

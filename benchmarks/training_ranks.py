@@ -228,7 +228,7 @@ def _trainer(mode: str, folder: Path, requests: int, ranks: TimedRanks) -> Train
     together = mode in ("sharded", "replicated", "torchrec")
     settings = TrainSettings(
         requests=requests if together else requests // ranks.world,
-        tables="replicated" if mode == "replicated" else "sharded",
+        tables="sharded" if mode == "sharded" else "replicated",
     )
     run = replace(run, config=run.config.model_copy(update={"train": settings}))
     trainer = Trainer(run, packed, ranks if together else TimedRanks())
