@@ -1,14 +1,17 @@
 """States of a training made by hand, of which each rank holds its rows; and the ranks that write them.
 
-As a module, `checkpoint_states FOLDER LAST` on some ranks writes them as `sharded`, `replicated` and `changed`. Then
-`sharded` is written a second time, and a third time, at which one of the ranks is killed or finds its disk full.
+As a module, `checkpoint_states FOLDER LAST RUNS` on some ranks first goes on with the trainings of RUNS. Then it writes
+the states as `sharded`, `replicated` and `changed`, and `sharded` a second time; and a third time, at which one of the
+ranks is killed or finds its disk full.
 """
 
 import json
 import os
 import resource
+import shutil
 import signal
 import sys
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +27,23 @@ from corank.training.checkpoints.checkpoint_writer import CheckpointWriter
 from corank.training.checkpoints.location import CheckpointLocation
 from corank.training.checkpoints.shard_manifest import ShardManifest
 from corank.training.checkpoints.split_table import SplitTable, TablePart
+from corank.training.checkpoints.training_state import training_state
+from corank.training.config_file import read
+from corank.training.run import Run
+from corank.training.trainer import Trainer
 from tests.support.ranks import start_ranks
-from tests.support.shared import shared
+from tests.support.shared import shared, simulated_world
 
 ROWS = {"tables.shared.weights.4": (1000, 4), "optimiser.table.0.sum": (1000,), "average.seen.16": (300,)}
+
+
+TRAININGS = {
+    "sharded": ["train.tables=sharded", "train.average=0.9"],
+    "replicated": ["train.tables=replicated", "train.table.optimiser=lazy_adam", "train.table.lr=0.01"],
+}
+"""Overrides of the trainings that go on from one number of ranks to another."""
+STEPS = 3
+"""Steps at each number of ranks."""
 
 
 def facts_of(step: int) -> dict[str, Any]:
@@ -95,29 +111,63 @@ def write_all(folder: Path, ranks: Ranks, last: str) -> None:
     writer.wait()
 
 
+def go_on(run: Run, ranks: Ranks) -> None:
+    """Load the latest state of a run, write it again as `loaded`, take some steps and save."""
+    trainer = Trainer(run, run.packed(), ranks)
+    if run.latest.exists:
+        trainer.load()
+        state = training_state(trainer.model, trainer.optimisers, trainer.average, {})
+        trainer.writer.write(CheckpointLocation(run.folder, "loaded"), state)
+    for batch in islice(trainer.reader.read_shuffled(0, trainer.progress.batch), STEPS):
+        trainer.step(batch)
+        trainer.progress.batch += 1
+    trainer.save()
+    trainer.writer.wait()
+
+
 def written_states() -> Path:
-    """A folder with what `one` process, `two` ranks and `four` ranks wrote, and how these ended in `ends.json`."""
+    """A folder with what `one` process, `two` ranks and `four` ranks wrote, and how these ended in `ends.json`.
+
+    In `runs` are trainings, by how many ranks took their latest steps; `unbroken` took all steps on one.
+    """
     return shared("checkpoints", _write_states)
 
 
 def _write_states(folder: Path) -> None:
     (folder / "one").mkdir()
     CheckpointWriter().write(CheckpointLocation(folder / "one", "sharded"), state_of(0, 1, facts_of(8)))
+    _train_alone(folder / "runs")
     ends = {}
-    for name, world, last in (("two", 2, "killed"), ("four", 4, "full")):
+    for before, name, world, last in (("one", "two", 2, "killed"), ("two", "four", 4, "full")):
         (folder / name).mkdir()
-        ends[name] = start_ranks("tests.support.checkpoint_states", world, str(folder / name), last)
+        runs = folder / "runs" / name
+        shutil.copytree(folder / "runs" / before, runs)
+        ends[name] = start_ranks(
+            "tests.support.checkpoint_states", world, str(folder / name), last, str(runs)
+        )
     (folder / "ends.json").write_text(json.dumps(ends))
 
 
-def main(folder: Path, last: str) -> None:
-    """Write, and print a user's error as the command line does."""
+def _train_alone(runs: Path) -> None:
+    config = simulated_world() / "config.yaml"
+    for name, overrides in TRAININGS.items():
+        settings = read(config, ["train.requests=64", "train.precision=fp32", *overrides])
+        for times, parent in ((1, "one"), (4, "unbroken")):
+            run = Run.create(runs / parent / name, settings, config.parent)
+            for _ in range(times):
+                go_on(run, Ranks())
+
+
+def main(folder: Path, last: str, runs: Path) -> None:
+    """Train and write on one of the ranks."""
     with join_ranks(60) as ranks:
+        for run in sorted(runs.iterdir()):
+            go_on(Run.open(run), ranks)
         write_all(folder, ranks, last)
 
 
 if __name__ == "__main__":
     try:
-        main(Path(sys.argv[1]), sys.argv[2])
+        main(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]))
     except CorankError as error:
         sys.exit(f"{type(error).__name__}: {error}")

@@ -15,13 +15,23 @@ from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 from torch.distributed.checkpoint.state_dict_loader import load as load_by_torch
 
 from corank.core.errors import CheckpointError
+from corank.distributed.ranks import Ranks
 from corank.distributed.row_shards import BUCKETS, RowShards
 from corank.training.checkpoints.checkpoint_writer import CheckpointWriter
 from corank.training.checkpoints.location import CheckpointLocation
 from corank.training.checkpoints.shard_files import load_shards
 from corank.training.checkpoints.shard_manifest import ShardManifest
 from corank.training.checkpoints.split_table import TableRows
-from tests.support.checkpoint_states import ROWS, facts_of, state_of, whole_tensors, written_states
+from corank.training.run import Run
+from tests.support.checkpoint_states import (
+    ROWS,
+    TRAININGS,
+    facts_of,
+    go_on,
+    state_of,
+    whole_tensors,
+    written_states,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -131,6 +141,38 @@ def test_torch_reads_the_files(written: Path) -> None:
         rows = tensor.flatten(0, 1) if name in ROWS else tensor
         assert same(rows[: len(tensors[name])] if name in ROWS else rows, tensors[name])
         assert name not in ROWS or not rows[len(tensors[name]) :].any()
+
+
+# Trainings
+
+
+@pytest.mark.parametrize("training", TRAININGS)
+@pytest.mark.parametrize(("before", "after"), [("one", "two"), ("two", "four")])
+def test_a_training_is_loaded_bit_for_bit_at_another_number_of_ranks(
+    written: Path, training: str, before: str, after: str
+) -> None:
+    held = Run.open(written / "runs" / before / training).latest.load()
+    loaded = CheckpointLocation(written / "runs" / after / training, "loaded").load()
+    assert held.names == loaded.names
+    assert {f"optimiser.table.0.{'sum' if training == 'sharded' else 'exp_avg'}"} < set(held.names)
+    for name in held.names:
+        assert same(held.whole(name), loaded.whole(name)), name
+
+
+@pytest.mark.parametrize("training", TRAININGS)
+def test_a_training_that_goes_on_at_one_two_and_four_ranks_ends_as_an_unbroken_one(
+    written: Path, training: str
+) -> None:
+    runs = written / "runs"
+    # beside the others: a run names its world relative to itself
+    copied = Path(shutil.copytree(runs / "four" / training, runs / "again" / training))
+    run, unbroken = Run.open(copied), Run.open(runs / "unbroken" / training)
+    go_on(run, Ranks())
+    assert run.latest.path == run.latest.file and not run.latest.folder.exists()
+    ours, theirs = run.latest.load(), unbroken.latest.load()
+    assert ours.facts == theirs.facts
+    for name, expected in theirs.tensors.items():
+        assert torch.allclose(ours.tensors[name].double(), expected.double(), rtol=1e-3, atol=1e-5), name
 
 
 # Whole or not at all
