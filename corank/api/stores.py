@@ -17,6 +17,8 @@ from corank.bundle.catalogue import write_catalogue
 from corank.bundle.manifest import load_manifest
 from corank.bundle.signatures import SigningKeys, TrustedKeys
 from corank.core.errors import DataError
+from corank.core.storage.local_copy import write_file
+from corank.core.storage.object_url import PathOrUrl, parse_location
 from corank.core.types import Progress, Report
 from corank.serving.log.replay import ReplayResult, bundle_funnels, replay_log, store_funnels
 from corank.serving.store import retention
@@ -28,7 +30,7 @@ from corank.serving.store.users import put_users
 
 
 def publish(
-    bundle: Path,
+    bundle: PathOrUrl,
     store: str,
     users: str | None = None,
     report: Report = lambda line: None,
@@ -39,7 +41,7 @@ def publish(
     """Put a bundle into a store and make it live, whole or not at all.
 
     Args:
-        bundle: the bundle's folder.
+        bundle: the bundle's folder, or its URL.
         store: the store's address; an LMDB store that does not exist is created.
         users: a table of users, for requests that give a user's id alone: a file, a glob or a URL.
         report: takes a line about each step.
@@ -53,13 +55,13 @@ def publish(
     Example:
         corank.publish(Path("bundle"), "lmdb:/srv/shop")
     """
-    keys = SigningKeys.load(sign)
-    load_manifest(bundle)  # a folder that cannot be read as a bundle creates no store
+    keys, location = SigningKeys.load(sign), parse_location(bundle)
+    load_manifest(location)  # a folder that cannot be read as a bundle creates no store
     with closing(open_store(store, create=True)) as opened:
         if users is not None:
-            count = put_users(users, Bundle.open(bundle), opened)
+            count = put_users(users, Bundle.open(location), opened)
             report(f"users: {count:,}")
-        return publish_bundle(bundle, opened, report, progress, keys, merged)
+        return publish_bundle(location, opened, report, progress, keys, merged)
 
 
 def store_versions(store: str) -> list[dict[str, Any]]:
@@ -136,13 +138,13 @@ def prune(store: str, keep: int = 1, report: Report = lambda line: None) -> list
         return retention.remove_versions(opened, keep, report)
 
 
-def vectors(bundle: Path, items: str, out: Path, progress: Progress = lambda done, total: None) -> int:
+def vectors(bundle: PathOrUrl, items: str, out: PathOrUrl, progress: Progress = lambda done, total: None) -> int:
     """Write the vectors that a bundle's item towers give a table of items, as Parquet.
 
     Args:
-        bundle: the bundle's folder.
+        bundle: the bundle's folder, or its URL.
         items: the table: a file, a glob or a URL; it need not fit into memory.
-        out: the file to write.
+        out: the file to write, or its URL.
         progress: takes how many items are done, and of how many.
 
     Returns the number of items. Raises BundleError, DataError.
@@ -150,7 +152,8 @@ def vectors(bundle: Path, items: str, out: Path, progress: Progress = lambda don
     Example:
         corank.vectors(Path("bundle"), "items.parquet", Path("vectors.parquet"))
     """
-    return write_catalogue(bundle, items, out, progress)
+    with write_file(parse_location(out)) as path:
+        return write_catalogue(parse_location(bundle), items, path, progress)
 
 
 def replay(
@@ -164,7 +167,7 @@ def replay(
 
     Args:
         served: what `corank serve --log` wrote: a folder, or one of its files.
-        source: the bundle's folder, or the address of a store whose versions served.
+        source: the bundle's folder or URL, or the address of a store whose versions served.
         cache: the folder where bundles of a store are kept.
         report: takes a line about each step.
         trust: the public ed25519 keys, PEM files, that the service was given; none: versions need not be signed.
@@ -180,6 +183,6 @@ def replay(
     if not paths:
         raise DataError(f"{served}: no served requests here; `corank serve --log {served}` writes them")
     if not is_store(source):
-        return replay_log(paths, bundle_funnels(Path(source), keys), report)
+        return replay_log(paths, bundle_funnels(parse_location(source), keys), report)
     with closing(open_store(source)) as opened:
         return replay_log(paths, store_funnels(opened, cache, keys), report)

@@ -12,15 +12,17 @@ import hashlib
 import os
 import re
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO, Self
 
 from corank.bundle.checks.part_names import MOST_PARTS
-from corank.bundle.manifest import BundleManifest, Part, load_manifest
+from corank.bundle.manifest import BUNDLE, BundleManifest, Part, load_manifest
 from corank.bundle.signatures import TrustedKeys
 from corank.core.errors import BundleError
 from corank.core.locks import FolderLease
+from corank.core.storage.local_copy import read_folder
+from corank.core.storage.object_url import Location
 from corank.core.untrusted_files import list_files, open_regular_file
 
 CONTENT = re.compile(r"[0-9a-f]{16}-[0-9]{1,19}-[0-9a-f]{8}")
@@ -41,22 +43,29 @@ class Bundle:
     folder: Path
     """The content that the manifest names."""
     manifest: BundleManifest
-    lease: FolderLease | None = field(default=None, repr=False, compare=False)
-    """Keeps the content from being removed; None where there is nothing to keep."""
+    leases: tuple[FolderLease, ...] = field(default=(), repr=False, compare=False)
+    """Keep the content, and a copy of what lies in object storage, from being removed."""
 
     @classmethod
-    def open(cls, path: Path, verified: bool = False, trust: TrustedKeys | None = None) -> Self:
-        """Open a bundle.
+    def open(cls, location: Location, verified: bool = False, trust: TrustedKeys | None = None) -> Self:
+        """Open a bundle; one in object storage is copied first.
 
         Args:
-            path: its folder.
+            location: its folder, or its URL.
             verified: whether the parts have been verified just now; they are not read then.
             trust: keys, one of which must have signed it; None if it need not be signed.
 
         Raises:
             BundleError: the manifest or a part is absent, truncated or altered.
             TrustError: no trusted key signed it.
+            StorageError: the object store refuses, or there is none.
         """
+        copy = read_folder(location, BUNDLE)
+        bundle = cls._open_folder(copy.path, verified, trust)
+        return bundle if copy.lease is None else replace(bundle, leases=(*bundle.leases, copy.lease))
+
+    @classmethod
+    def _open_folder(cls, path: Path, verified: bool, trust: TrustedKeys | None) -> Self:
         while True:
             manifest = load_manifest(path, trust)
             try:
@@ -75,7 +84,7 @@ class Bundle:
             for name in manifest.parts:
                 _verify(path, name, manifest)
             _refuse_others(folder, manifest)
-        return cls(folder, manifest, lease)
+        return cls(folder, manifest, () if lease is None else (lease,))
 
 
 def _verify(path: Path, name: str, manifest: BundleManifest) -> None:
@@ -133,10 +142,10 @@ def is_content_name(name: str) -> bool:
     return CONTENT.fullmatch(name) is not None
 
 
-def current_content(path: Path) -> str | None:
-    """Return the name of a bundle's content, None if there is no sound bundle."""
+def current_content(location: Location) -> str | None:
+    """Return the name of a bundle's content, None if there is no sound bundle. Raises StorageError."""
     try:
-        return load_manifest(path).content
+        return load_manifest(location).content
     except BundleError:
         return None
 

@@ -120,7 +120,7 @@ class BundleWriter:
         except (OSError, BundleError):
             shutil.rmtree(content, ignore_errors=True)
             raise
-        bundle = Bundle(content, published, lease)
+        bundle = Bundle(content, published, (lease,))
         for old in self.path.iterdir():
             if old.name not in (content.name, before) and _is_own(old):
                 remove_unread(old) if old.is_dir() else old.unlink(missing_ok=True)

@@ -19,6 +19,7 @@ from corank.bundle.item_records import ItemRecords
 from corank.bundle.item_vectors import ItemTowers
 from corank.core.errors import BundleError, DataError
 from corank.core.files import atomic_file
+from corank.core.storage.object_url import Location
 from corank.core.types import Mask, Progress
 from corank.data.as_of import newest_rows
 from corank.data.tables import VALID_FROM, Table
@@ -93,7 +94,7 @@ class Catalogue:
 
 
 def write_catalogue(
-    bundle: Path, source: str, out: Path, progress: Progress = lambda done, total: None
+    bundle: Location, source: str, out: Path, progress: Progress = lambda done, total: None
 ) -> int:
     """Write the vectors of a table of items as Parquet: the id, and `vector.STAGE` for each towers stage.
 

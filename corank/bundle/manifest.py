@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from annotated_types import Ge, Le
@@ -16,6 +15,8 @@ from corank.core.errors import BundleError, ConfigError
 from corank.core.formula import Formula
 from corank.core.registry import plugin_hint
 from corank.core.settings import Settings, validate
+from corank.core.storage.local_copy import read_folder
+from corank.core.storage.object_url import Location
 from corank.core.untrusted_files import parse_json, read_regular_file
 from corank.data.column_sources import Source
 from corank.data.request_columns import RequestColumns
@@ -23,6 +24,8 @@ from corank.features.feature_kind import Feature
 from corank.features.log_schema import DataSettings
 from corank.features.schema import Schema
 
+BUNDLE = "bundle"
+"""What a published folder of a bundle is said to hold."""
 FORMAT = 5
 """The format that is written."""
 READABLE = (4, FORMAT)
@@ -166,15 +169,16 @@ class BundleManifest(Settings):
         return plain
 
 
-def load_manifest(path: Path, trust: TrustedKeys | None = None) -> BundleManifest:
-    """Read the manifest of a bundle's folder.
+def load_manifest(location: Location, trust: TrustedKeys | None = None) -> BundleManifest:
+    """Read the manifest of a bundle.
 
     Args:
-        path: the folder.
+        location: its folder, or its URL.
         trust: keys, one of which must have signed it; None if it need not be signed.
 
-    Raises BundleError if it is absent, damaged or of another format; TrustError.
+    Raises BundleError if it is absent, damaged or of another format; TrustError; StorageError.
     """
+    path = read_folder(location, BUNDLE, lambda name: name == "manifest.json").path
     file = path / "manifest.json"
     try:
         held = parse_json(read_regular_file(path, file.name, MOST_BYTES))

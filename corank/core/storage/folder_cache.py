@@ -101,6 +101,17 @@ class FolderCache:
             raise StorageError(f"{path}: was removed by another program; run the command again")
         return held
 
+    def keep(self, source: PublishedFolder, folder: Path) -> None:
+        """Take over a folder that was just published, for who reads it next.
+
+        It lies beside the folders of the cache, and is gone afterwards unless the cache has no room for it.
+        """
+        size = sum(file.bytes for file in source.files.values())
+        path = self.folder / f"{_digest(source.files)}-{size}"
+        with suppress(OSError, StorageError), _locked(self.folder / ".room.lock"):
+            self._make_room(size)
+            folder.rename(path)
+
     def _fetch(
         self, source: PublishedFolder, files: Mapping[str, PublishedFile], size: int, path: Path
     ) -> None:

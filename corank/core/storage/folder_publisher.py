@@ -55,8 +55,10 @@ class FolderPublisher:
             held = PublishedFolder.open(url, what)
         return cls(ObjectFolder(url), what, held)
 
-    def publish(self, folder: Path) -> None:
+    def publish(self, folder: Path) -> PublishedFolder:
         """Replace what is published by the files of a folder; hidden ones are left out.
+
+        Returns what is published now.
 
         Raises:
             BusyError: another process has published there meanwhile; what it published is there.
@@ -64,7 +66,7 @@ class FolderPublisher:
         """
         names = (name for name in list_files(folder, MOST_FILES) if is_relative_name(name))
         version = new_version()
-        self.commit(version, self.send(version, folder, names))
+        return self.commit(version, self.send(version, folder, names))
 
     def send(self, version: str, folder: Path, names: Iterable[str]) -> dict[str, PublishedFile]:
         """Send files of a folder that are not published yet. Nobody sees them before `commit`.
@@ -88,8 +90,10 @@ class FolderPublisher:
         self.folder.upload(f"{version}/{name}", path)
         return PublishedFile(version, size, sha256)
 
-    def commit(self, version: str, files: Mapping[str, PublishedFile]) -> None:
+    def commit(self, version: str, files: Mapping[str, PublishedFile]) -> PublishedFolder:
         """Switch to files that were sent, in one request, and remove what the new manifest does not name.
+
+        Returns what is published now.
 
         Raises:
             BusyError: another process has published there since this publisher last did, or was opened.
@@ -99,13 +103,13 @@ class FolderPublisher:
         # what was sent before now, and is not named now, belongs to nobody: a publisher that began before this switch
         # will be refused, and one that begins after it sends later
         before = [found.name for found in self.folder.list()]
-        etag = self._swap(manifest)
-        self.held = PublishedFolder(self.folder, manifest, etag)
+        self.held = held = PublishedFolder(self.folder, manifest, self._swap(manifest))
         named = {f"{file.version}/{name}" for name, file in files.items()}
         with suppress(StorageError):  # the next publication removes them
             self.folder.delete(
                 [name for name in before if VERSION.fullmatch(name.partition("/")[0]) and name not in named]
             )
+        return held
 
     def _swap(self, manifest: FolderManifest) -> str:
         before = self.held.etag if self.held else None

@@ -66,13 +66,16 @@ def read_folder(location: Location, what: str, wanted: Wanted = _all) -> LocalFo
 
 
 @contextmanager
-def write_folder(location: Location, what: str, wanted: Wanted = lambda name: False) -> Iterator[Path]:
+def write_folder(
+    location: Location, what: str, wanted: Wanted = lambda name: False, keep: bool = False
+) -> Iterator[Path]:
     """Get a folder to write into. Of a URL it is a working folder, which is published when the block ends.
 
     Args:
         location: of the folder.
         what: what it will hold, such as `bundle`.
         wanted: the files of what is published there that the block needs; none unless given.
+        keep: whether the cache takes the files over, since this machine will read them all.
 
     Raises:
         BusyError: another process has published there since the block began; what it published is there.
@@ -85,16 +88,18 @@ def write_folder(location: Location, what: str, wanted: Wanted = lambda name: Fa
     if isinstance(location, Path):
         yield location
         return
-    publisher = FolderPublisher.open(location, what)
+    publisher, cache = FolderPublisher.open(location, what), FolderCache.of_environment()
     with working_folder() as working:
         folder = working / location.split()[1]
         if publisher.held is not None:
-            cached = FolderCache.of_environment().fetch(publisher.held, wanted)
+            cached = cache.fetch(publisher.held, wanted)
             shutil.copytree(cached.path, folder)
         else:
             folder.mkdir()
         yield folder
-        publisher.publish(folder)
+        published = publisher.publish(folder)
+        if keep:
+            cache.keep(published, folder)
 
 
 @contextmanager

@@ -79,6 +79,8 @@ class ObjectUrl:
 
 Location = Path | ObjectUrl
 """Where a file or folder lies."""
+PathOrUrl = Path | str
+"""How a user names a location: a path of this machine, or the text of one or of a URL."""
 
 
 def is_url(text: str) -> bool:

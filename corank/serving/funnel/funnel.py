@@ -27,6 +27,7 @@ from corank.core.calibration import Platt
 from corank.core.errors import BundleError, DataError, RequestError, StoreError
 from corank.core.formula import Formula
 from corank.core.ordering import stage_value
+from corank.core.storage.object_url import PathOrUrl, parse_location
 from corank.core.types import Floats, Longs, Numbers
 from corank.features.encoders import Encoders
 from corank.features.input_layout import Layout
@@ -79,11 +80,11 @@ class Funnel:
             raise BundleError(f"{error}; export the bundle again") from None
 
     @classmethod
-    def open(cls, path: Path, trust: Sequence[Path] = ()) -> Self:
-        """Open a bundle's folder.
+    def open(cls, bundle: PathOrUrl, trust: Sequence[Path] = ()) -> Self:
+        """Open a bundle.
 
         Args:
-            path: the folder.
+            bundle: its folder, or its URL in object storage as text.
             trust: public ed25519 keys, PEM files, one of which must have signed the bundle; none: it need not be
                 signed.
 
@@ -91,7 +92,7 @@ class Funnel:
             BundleError: the bundle is truncated, altered or of mixed versions.
             TrustError: no trusted key signed it.
         """
-        return cls(Bundle.open(path, trust=TrustedKeys.load(trust)))
+        return cls(Bundle.open(parse_location(bundle), trust=TrustedKeys.load(trust)))
 
     def with_changes(self, items_seq: int, items_id: str, newer: ItemLayer | None = None) -> Self:
         """Return the funnel after a change of items; this one stays as it is.

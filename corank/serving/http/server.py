@@ -13,7 +13,6 @@ from collections.abc import Callable
 from contextlib import closing
 from ctypes import c_double
 from functools import partial
-from pathlib import Path
 
 import joblib
 import uvicorn
@@ -22,6 +21,7 @@ from prometheus_client.multiprocess import mark_process_dead
 from corank.bundle.signatures import TrustedKeys
 from corank.core.errors import CorankError
 from corank.core.registry import load_environment_plugins
+from corank.core.storage.object_url import parse_location
 from corank.core.types import Report
 from corank.serving.http.access.audit import AuditLog
 from corank.serving.http.access.control import AccessControl
@@ -108,7 +108,7 @@ def open_source(settings: ServeSettings) -> Source:
     if is_store(settings.source):
         prefetch = partial(fetch_in_subprocess, settings.source, settings.cache)
         return StoreSource(settings.source, settings.cache, prefetch, trust)
-    return BundleSource(Path(settings.source), trust)
+    return BundleSource(parse_location(settings.source), trust)
 
 
 def run_worker(settings: str, listener: socket.socket, beat: c_double) -> None:

@@ -1,4 +1,4 @@
-"""Where a service gets its funnel from: a store, whose head is followed, or a bundle on disk, whose manifest is."""
+"""Where a service gets its funnel from: a store, whose head is followed, or a bundle, whose manifest is."""
 
 import threading
 from collections.abc import Callable
@@ -8,6 +8,7 @@ from typing import Protocol
 from corank.bundle.bundle import Bundle, current_content
 from corank.bundle.signatures import TrustedKeys
 from corank.core.errors import StoreError
+from corank.core.storage.object_url import Location
 from corank.core.types import Report
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.store.base import Store, hide_password
@@ -47,34 +48,34 @@ class Source(Protocol):
 
 
 class BundleSource:
-    """A bundle's folder, whose content may be replaced."""
+    """A bundle's folder, or its URL; its content may be replaced."""
 
     without_items = "a bundle is served, and takes no items; `corank publish` it, and serve the store"
 
-    def __init__(self, path: Path, trust: TrustedKeys | None = None) -> None:
+    def __init__(self, location: Location, trust: TrustedKeys | None = None) -> None:
         """
         Args:
-            path: the folder.
+            location: the folder, or its URL in object storage.
             trust: keys, one of which must have signed the bundle; None if it need not be signed.
         """
-        self.path, self.address, self._trust = path, str(path), trust
+        self.location, self.address, self._trust = location, str(location), trust
         self.known_seq: int | None = None
         self.resynchronised = 0
 
     def load_newer(self, held: Funnel | None) -> Funnel | None:
         """As `Source.load_newer`."""
-        if held is not None and held.manifest.content == current_content(self.path):
+        if held is not None and held.manifest.content == current_content(self.location):
             return None
-        funnel = Funnel(Bundle.open(self.path, trust=self._trust))
+        funnel = Funnel(Bundle.open(self.location, trust=self._trust))
         self.known_seq = funnel.manifest.items_seq
         return funnel
 
     def load_cached(self) -> Funnel | None:
-        """As `Source.load_cached`: the folder itself is on this machine."""
+        """As `Source.load_cached`: the bundle itself says what is live."""
         return None
 
     def note_live(self, version: str) -> None:
-        """As `Source.note_live`: the folder itself says it."""
+        """As `Source.note_live`: the bundle itself says it."""
 
     def close(self) -> None:
         """As `Source.close`: nothing stays open."""

@@ -16,6 +16,7 @@ import polars as pl
 from corank.bundle.bundle import Bundle
 from corank.bundle.signatures import TrustedKeys
 from corank.core.errors import DataError, RequestError
+from corank.core.storage.object_url import Location
 from corank.core.types import Doubles, Report
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
@@ -139,9 +140,9 @@ def _served_scores(stage: str, rows: pl.DataFrame) -> Doubles:
     return np.append(values.astype(np.float64), np.nan)
 
 
-def bundle_funnels(path: Path, trust: TrustedKeys | None = None) -> FunnelOf:
-    """Find funnels in a bundle's folder, which holds one. Raises BundleError, TrustError."""
-    funnel = Funnel(Bundle.open(path, trust=trust))
+def bundle_funnels(location: Location, trust: TrustedKeys | None = None) -> FunnelOf:
+    """Find funnels in a bundle, which holds one. Raises BundleError, TrustError, StorageError."""
+    funnel = Funnel(Bundle.open(location, trust=trust))
     held = (funnel.manifest.model_version, funnel.manifest.items_seq)
     items_id = funnel.manifest.items_id
     return lambda model, seq, id_: funnel if (model, seq) == held and id_ in (None, items_id) else None

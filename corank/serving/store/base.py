@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from corank.core.errors import PluginError, StoreError
 from corank.core.registry import Registry
+from corank.core.storage.object_url import is_object_url
 from corank.core.time import now_ms
 
 Pairs = Sequence[tuple[bytes, bytes]]
@@ -160,6 +161,8 @@ def is_store(url: str) -> bool:
     """Whether something is the URL of a store, rather than a path: its scheme is registered, or no such path exists."""
     if find_store_class(url) is not None:
         return True
+    if is_object_url(url) or url.startswith("file://"):
+        return False
     return re.match(r"[a-z][a-z0-9_]*:", url) is not None and not Path(url).exists()
 
 

@@ -7,7 +7,6 @@ the same bundle again continues where it stopped. One process at a time writes a
 
 import hashlib
 from collections.abc import Callable
-from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -17,6 +16,7 @@ from corank.bundle.manifest import BundleManifest, digest, signed_content
 from corank.bundle.signatures import Signature, SigningKeys
 from corank.core.errors import BundleError, StoreError
 from corank.core.settings import validate
+from corank.core.storage.object_url import Location
 from corank.core.time import now_ms
 from corank.core.types import Progress, Report
 from corank.serving.funnel.funnel import Funnel
@@ -41,7 +41,7 @@ BLOCK = 16_384
 
 
 def publish_bundle(
-    path: Path,
+    location: Location,
     store: Store,
     report: Report = lambda line: None,
     progress: Progress = lambda done, total: None,
@@ -51,7 +51,7 @@ def publish_bundle(
     """Make a bundle the live version of a store. A version that is there is verified, and repaired if it is damaged.
 
     Args:
-        path: folder of the bundle.
+        location: folder of the bundle, or its URL.
         store: the store.
         report: receives what is done.
         progress: receives how many records are written.
@@ -67,10 +67,10 @@ def publish_bundle(
         with closing(open_store("lmdb:store", create=True)) as store:
             publish_bundle(Path("bundle"), store)
     """
-    bundle = Bundle.open(path)
+    bundle = Bundle.open(location)
     version, funnel = bundle.manifest.content, Funnel(bundle)
     if not is_content_name(version):
-        raise BundleError(f"{path}: {version[:80]!r} is no name of a content; export the bundle again")
+        raise BundleError(f"{location}: {version[:80]!r} is no name of a content; export the bundle again")
     with claim_version(store, version, "publish", report) as claim:
         _, state = StoreState.read(store)
         facts, damaged = state.versions.get(version), _find_damage(store, version, funnel, state)
