@@ -10,7 +10,8 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from corank.api.runs import check, evaluate, explain, export, pack, rank, refresh, report, study
+    from corank.api.measuring import evaluate, explain, report, study
+    from corank.api.runs import check, export, pack, rank, refresh
     from corank.api.stores import prune, publish, replay, roll_back, store_log, store_versions, vectors
     from corank.api.training import train
     from corank.core.registry import load_plugins
@@ -49,9 +50,10 @@ _MODULE_OF = {
     "load_plugins": "corank.core.registry",
     "train": "corank.api.training",
     **dict.fromkeys(
-        ("check", "evaluate", "explain", "export", "pack", "rank", "refresh", "report", "study"),
+        ("check", "export", "pack", "rank", "refresh"),
         "corank.api.runs",
     ),
+    **dict.fromkeys(("evaluate", "explain", "report", "study"), "corank.api.measuring"),
     **dict.fromkeys(
         ("prune", "publish", "replay", "roll_back", "store_log", "store_versions", "vectors"),
         "corank.api.stores",

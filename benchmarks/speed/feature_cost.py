@@ -26,7 +26,6 @@ from corank.batches.reader import Reader
 from corank.core.calibration import Platt
 from corank.core.settings import validate
 from corank.data.dataset import PackedDataset
-from corank.data.packing.pack import pack_log
 from corank.datasets.simulate import simulate_world
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
@@ -35,7 +34,8 @@ from corank.training.config_file import plain, read
 from corank.training.device import device, keep_freed_memory, precision
 from corank.training.export import export_bundle
 from corank.training.optimisers import optimisers
-from corank.training.run import Run, build_model, packed_folder
+from corank.training.preparation.packed_data import pack_config
+from corank.training.run import Run, build_model
 
 Plain = dict[str, Any]
 REQUESTS = 128
@@ -130,7 +130,7 @@ class Arm:
     """A packed config, its training and its funnel."""
 
     def __init__(self, config: Config, base: Path) -> None:
-        self.packed = pack_log(config.data, config.declared, base, packed_folder(config, base))
+        self.packed = pack_config(config, base)
         self.steps = stepper(config, self.packed)
         model = build_model(config, self.packed)
         calibrators = {stage.name: {label: Platt() for label in stage.labels} for stage in config.stages}

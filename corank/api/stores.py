@@ -138,7 +138,9 @@ def prune(store: str, keep: int = 1, report: Report = lambda line: None) -> list
         return retention.remove_versions(opened, keep, report)
 
 
-def vectors(bundle: PathOrUrl, items: str, out: PathOrUrl, progress: Progress = lambda done, total: None) -> int:
+def vectors(
+    bundle: PathOrUrl, items: str, out: PathOrUrl, progress: Progress = lambda done, total: None
+) -> int:
     """Write the vectors that a bundle's item towers give a table of items, as Parquet.
 
     Args:

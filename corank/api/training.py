@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from corank.core.errors import CheckpointError, ConfigError
-from corank.core.files import restore_folder
+from corank.core.storage.object_url import Location, PathOrUrl, parse_location
 from corank.core.types import Report
-from corank.data.dataset import PackedDataset
-from corank.data.packing.pack import pack_log
 from corank.distributed.launch import launch
 from corank.distributed.process_group import join_ranks
 from corank.distributed.ranks import Ranks
-from corank.training.agreement import require_agreement
+from corank.training.checkpoints.run_publisher import RunPublisher, open_remote_run
 from corank.training.config import Config
 from corank.training.config_file import read
-from corank.training.run import Run, open_packed, packed_folder
+from corank.training.preparation.agreement import require_agreement
+from corank.training.preparation.packed_data import open_or_pack, open_packed
+from corank.training.run import Run
 from corank.training.sufficiency import Sufficiency
 from corank.training.train import SilentWatcher, Watcher, kept_figures, train_run
 
@@ -30,7 +30,7 @@ def train(
     overrides: Sequence[str] = (),
     resume: bool = False,
     overwrite: bool = False,
-    folder: Path | None = None,
+    folder: PathOrUrl | None = None,
     report: Report = lambda line: None,
     workers: int | None = None,
     max_restarts: int = 0,
@@ -47,7 +47,7 @@ def train(
         overrides: `a.b=value` changes of the config.
         resume: continue from the latest checkpoint of the folder, if there is one.
         overwrite: replace a training that the folder holds.
-        folder: of the run; `runs/NAME` beside the config unless given.
+        folder: of the run, or its URL; `runs/NAME` beside the config unless given.
         report: takes lines about packing, about the positives and negatives that there are, and warnings.
         workers: processes to start on this machine, which train together and print their progress to stderr; this
             process alone unless given.
@@ -70,20 +70,38 @@ def train(
         return _train_by_workers(config, overrides, resume, overwrite, folder, workers, max_restarts, timeout)
     if max_restarts:
         raise ConfigError("--max-restarts needs --workers; under torchrun it is an option of torchrun")
+    settings = read(config, overrides)
+    location = parse_location(folder or config.parent / "runs" / settings.name)
     with join_ranks(timeout) as ranks, ExitStack() as held:
-        settings = read(config, overrides)
-        run = Run(folder or config.parent / "runs" / settings.name, settings, config.parent)
+        run = _open_folder(location, settings, config.parent, held, report, ranks)
 
         def prepare() -> bool:
             held.enter_context(Run.lock(run.folder))
-            return _prepare(run, config, overrides, resume, overwrite, report, ranks)
+            return _prepare(run, location, resume, overwrite, report, ranks)
 
         goes_on = ranks.first_does(prepare, "preparation by the first rank")
         packed = open_packed(settings, config.parent)
         require_agreement(ranks, settings, packed)
         if goes_on and ranks.restarts and ranks.first:
             report(f"restart {ranks.restarts}: going on from the last checkpoint")
-        return run, train_run(run, packed, _watcher(watcher, ranks), goes_on, ranks)
+        figures = train_run(run, packed, _watcher(watcher, ranks), goes_on, ranks)
+    return run if isinstance(location, Path) else Run.open(location), figures
+
+
+def _open_folder(
+    location: Location, settings: Config, base: Path, held: ExitStack, report: Report, ranks: Ranks
+) -> Run:
+    """Name the run's folder; of a URL, the working folder of the first rank, which publishes it."""
+    if isinstance(location, Path):
+        return Run(location, settings, base)
+    publishers: list[RunPublisher] = []
+
+    def open_working() -> str:
+        publishers.append(held.enter_context(open_remote_run(location, report)))
+        return str(publishers[0].folder)
+
+    folder = Path(ranks.first_does(open_working, "working folder of the first rank"))
+    return Run(folder, settings, base, publishers[0].publish if publishers else lambda: None)
 
 
 def _watcher(watcher: Watcher | None, ranks: Ranks) -> Watcher:
@@ -91,40 +109,24 @@ def _watcher(watcher: Watcher | None, ranks: Ranks) -> Watcher:
 
 
 def _prepare(
-    run: Run,
-    config: Path,
-    overrides: Sequence[str],
-    resume: bool,
-    overwrite: bool,
-    report: Report,
-    ranks: Ranks,
+    run: Run, location: Location, resume: bool, overwrite: bool, report: Report, ranks: Ranks
 ) -> bool:
     """Pack if needed, and begin the run or find it begun; by the first rank. Returns whether it goes on."""
     if ranks.log.remembers(CREATED):  # by this launch, before a restart
         resume, overwrite = True, False
     if Run.has_begun(run.folder) and not (resume or overwrite):
         raise CheckpointError(
-            f"{run.folder}: holds a training; go on with --resume, or begin anew with --overwrite"
+            f"{location}: holds a training; go on with --resume, or begin anew with --overwrite"
         )
-    packed = open_or_pack(run.config, config, report)
+    packed = open_or_pack(run.config, run.base, report)
     if resume and (run.finished or run.latest.exists):
         return True
     sufficiency = Sufficiency.of(run.config, packed)
     sufficiency.require()
-    Run.create(run.folder, run.config, config.parent)
+    Run.create(run.folder, run.config, run.base, run.publish)
     ranks.log.remember(CREATED)
     sufficiency.report(report)
     return False
-
-
-def open_or_pack(settings: Config, config: Path, report: Report) -> PackedDataset:
-    """The packed data of a config, packed now if there are none. Raises DataError if they are out of date."""
-    folder = packed_folder(settings, config.parent)
-    restore_folder(folder)
-    if (folder / "manifest.json").exists():
-        return open_packed(settings, config.parent)
-    report("not packed yet: packing first")
-    return pack_log(settings.data, settings.declared, config.parent, folder, report)
 
 
 def _train_by_workers(
@@ -132,16 +134,16 @@ def _train_by_workers(
     overrides: Sequence[str],
     resume: bool,
     overwrite: bool,
-    folder: Path | None,
+    folder: PathOrUrl | None,
     workers: int,
     max_restarts: int,
     timeout: float | None,
 ) -> tuple[Run, dict[str, Any]]:
     settings = read(config, overrides)  # so that a mistake is told before anything is started
-    folder = folder or config.parent / "runs" / settings.name
+    location = parse_location(folder or config.parent / "runs" / settings.name)
     options = [f"--set={override}" for override in overrides]
     options += ["--resume"] * resume + ["--overwrite"] * overwrite
     options += [] if timeout is None else [f"--timeout={timeout}"]
-    launch(["train", str(config), f"--run={folder}", *options], workers, max_restarts)
-    run = Run.open(folder)
+    launch(["train", str(config), f"--run={location}", *options], workers, max_restarts)
+    run = Run.open(location)
     return run, kept_figures(run.trained(run.packed()).facts)

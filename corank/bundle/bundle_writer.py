@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from corank.bundle.bundle import Bundle, current_content, measure_parts
-from corank.bundle.manifest import BundleManifest, digest, read_manifest, signed_content
+from corank.bundle.bundle import Bundle, current_content, is_content_name, measure_parts
+from corank.bundle.manifest import BUNDLE, BundleManifest, digest, read_manifest, signed_content
 from corank.bundle.signatures import SigningKeys
 from corank.core.errors import BundleError
 from corank.core.files import PARTIAL, atomic_file, atomic_folder
 from corank.core.locks import LOCK, FolderLease, WriteLock, remove_unread
+from corank.core.storage.local_copy import write_folder
+from corank.core.storage.object_url import Location
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,27 @@ def write_bundle(
     """Write a bundle, whatever was there before. See `BundleWriter`. Raises BusyError, BundleError."""
     with BundleWriter.lock(path, "export") as writer:
         return writer.write(manifest, fill, sign)
+
+
+def replace_bundle(location: Location, write: Callable[[Path], Bundle], reads: bool) -> Bundle:
+    """Replace a bundle by what a function writes.
+
+    Args:
+        location: the bundle's folder, or its URL.
+        write: writes a bundle into a folder, which holds the present one if `reads`, otherwise its manifest alone.
+        reads: whether it reads the present bundle.
+
+    Raises BusyError, StorageError, and what the function raises; the bundle is left as it is then.
+    """
+    if isinstance(location, Path):
+        return write(location)
+    with write_folder(location, BUNDLE, lambda name: reads or name == "manifest.json", keep=True) as folder:
+        write(folder)
+        content = current_content(folder)
+        for earlier in folder.iterdir():
+            if is_content_name(earlier.name) and earlier.name != content:
+                shutil.rmtree(earlier)
+    return Bundle.open(location)
 
 
 def _not_written(path: Path, error: OSError) -> BundleError:

@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from typer.core import TyperGroup
 
 from corank.cli.machine_errors import name_write_errors
+from corank.cli.options import local_path
 
 if TYPE_CHECKING:
     from corank.datasets.importer import Importer
@@ -55,8 +56,8 @@ def _command(name: str, importer: "type[Importer]") -> Callable[..., None]:
             settings.write(source, out, say)
         say(f"next: corank train {out / 'config.yaml'}")
 
-    of_source = typer.Argument(metavar="SOURCE", help=importer.source_help)
-    of_out = typer.Argument(metavar="OUT", help="Folder for the tables and the config.")
+    of_source = typer.Argument(parser=local_path, metavar="SOURCE", help=importer.source_help)
+    of_out = typer.Argument(parser=local_path, metavar="OUT", help="Folder for the tables and the config.")
     kind = inspect.Parameter.KEYWORD_ONLY
     parameters = [
         inspect.Parameter("source", kind, annotation=Annotated[Path, of_source]),

@@ -12,6 +12,7 @@ import typer
 
 from corank.cli.importing import importing
 from corank.cli.machine_errors import INTERRUPTED, describe_machine_error, name_write_errors, was_interrupted
+from corank.cli.options import local_path
 from corank.cli.serve import service
 from corank.cli.serving import serving
 from corank.cli.training import training
@@ -50,7 +51,9 @@ app.add_typer(importing, name="import")
 
 @app.command("simulate")
 def simulate_command(
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the tables and the config.")],
+    out: Annotated[
+        Path, typer.Argument(parser=local_path, metavar="OUT", help="Folder for the tables and the config.")
+    ],
     preset: Annotated[str, typer.Option(help=f"One of {', '.join(PRESETS)}.")] = "medium",
     seed: int = 0,
     requests: Annotated[int, typer.Option(min=1)] = 10_000,

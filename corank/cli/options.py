@@ -7,16 +7,27 @@ from typing import Annotated, Any
 
 import typer
 
+from corank.core.storage.object_url import require_local
+
+
+def local_path(text: str) -> Path:
+    """Read a path that must be of this machine. Raises StorageError for a URL."""
+    return require_local(text)
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 Sign = Annotated[
     list[Path] | None,
     typer.Option(
-        metavar="KEY", help="Private ed25519 key, a PEM file, that signs the version; may be repeated."
+        parser=local_path,
+        metavar="KEY",
+        help="Private ed25519 key, a PEM file, that signs the version; may be repeated.",
     ),
 ]
 Trust = Annotated[
     list[Path] | None,
     typer.Option(
+        parser=local_path,
         metavar="PUBLIC_KEY",
         help="Take only versions that this ed25519 key, or one of its file, has signed; may be repeated.",
     ),
@@ -29,7 +40,9 @@ AsOf = Annotated[
         "Later upserts stay on top; all do by default.",
     ),
 ]
-BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE")]
+BundlePath = Annotated[
+    str, typer.Argument(metavar="BUNDLE", help="The folder of a bundle, or its URL in object storage.")
+]
 
 
 def print_json(document: Any) -> None:

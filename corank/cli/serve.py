@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from corank.cli.options import Trust
+from corank.cli.options import Trust, local_path
 from corank.cli.serving import CACHE, Cache
 from corank.core.settings import validate
 
@@ -21,7 +21,7 @@ Workers = Annotated[
 Every = Annotated[
     float, typer.Option(min=0.01, help="Seconds between two checks of the source for a new version.")
 ]
-Log = Annotated[Path | None, typer.Option(help="Folder to log served requests to.")]
+Log = Annotated[Path | None, typer.Option(parser=local_path, help="Folder to log served requests to.")]
 LogShare = Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of requests to log.")]
 LogSeconds = Annotated[
     float,
@@ -62,10 +62,12 @@ ForwardedAllowIps = Annotated[
     typer.Option(metavar="IPS", help="Proxies whose X-Forwarded-For and -Proto are believed, with commas."),
 ]
 TokensFile = Annotated[
-    Path | None, typer.Option(help="File of the clients' tokens, to which `corank token` adds.")
+    Path | None,
+    typer.Option(parser=local_path, help="File of the clients' tokens, to which `corank token` adds."),
 ]
 AuditFile = Annotated[
-    Path | None, typer.Option(help="File for a line about every write and reload; default: stderr.")
+    Path | None,
+    typer.Option(parser=local_path, help="File for a line about every write and reload; default: stderr."),
 ]
 StoreDeadlineMs = Annotated[
     float, typer.Option(min=0.1, help="Longest time that a request waits for its user's columns, ms.")
@@ -77,8 +79,12 @@ DrainSeconds = Annotated[
 StopSeconds = Annotated[
     float, typer.Option(min=0.0, help="Time after that in which what has begun is answered.")
 ]
-TlsCert = Annotated[Path | None, typer.Option(help="PEM file of the certificate and its chain.")]
-TlsKey = Annotated[Path | None, typer.Option(help="PEM file of the certificate's private key.")]
+TlsCert = Annotated[
+    Path | None, typer.Option(parser=local_path, help="PEM file of the certificate and its chain.")
+]
+TlsKey = Annotated[
+    Path | None, typer.Option(parser=local_path, help="PEM file of the certificate's private key.")
+]
 
 
 class ClientScope(StrEnum):
@@ -133,7 +139,9 @@ def serve_command(
 @service.command("token")
 def token_command(
     name: Annotated[str, typer.Argument(help="Who will bear it; the audit names it.")],
-    tokens: Annotated[Path, typer.Option(help="File of tokens; it is made if it is missing.")],
+    tokens: Annotated[
+        Path, typer.Option(parser=local_path, help="File of tokens; it is made if it is missing.")
+    ],
     scope: Annotated[
         ClientScope, typer.Option(help="read: rank; write: insert items, too; admin: reload, too.")
     ],

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from corank.cli.options import BundlePath, Json, Sign, Trust, print_json
+from corank.cli.options import BundlePath, Json, Sign, Trust, local_path, print_json
 
 serving = typer.Typer()
 store = typer.Typer(help="List a store's versions and its log, roll back, prune.", no_args_is_help=True)
@@ -14,7 +14,8 @@ serving.add_typer(store, name="store")
 
 CACHE = Path.home() / ".cache" / "corank"
 Cache = Annotated[
-    Path | None, typer.Option(help="Folder for the bundles of stores; default: ~/.cache/corank.")
+    Path | None,
+    typer.Option(parser=local_path, help="Folder for the bundles of stores; default: ~/.cache/corank."),
 ]
 StoreUrl = Annotated[str, typer.Argument(metavar="STORE", help="lmdb:PATH or redis://HOST:PORT/DB.")]
 
@@ -46,8 +47,8 @@ def publish_command(
 @serving.command("vectors")
 def vectors_command(
     bundle: BundlePath,
-    items: Annotated[str, typer.Argument(metavar="ITEMS", help="A table of items: a file or a glob.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT.parquet")],
+    items: Annotated[str, typer.Argument(metavar="ITEMS", help="A table of items: a file, a glob or a URL.")],
+    out: Annotated[str, typer.Argument(metavar="OUT.parquet", help="The file to write, or its URL.")],
 ) -> None:
     """Write the vectors of a catalogue of any size, for other retrieval systems."""
     from corank.api import stores
@@ -113,7 +114,10 @@ def prune_command(
 
 @serving.command("replay")
 def replay_command(
-    served: Annotated[Path, typer.Argument(metavar="SERVED", help="What `corank serve --log` wrote.")],
+    served: Annotated[
+        Path,
+        typer.Argument(parser=local_path, metavar="SERVED", help="What `corank serve --log` wrote."),
+    ],
     source: Annotated[str, typer.Argument(metavar="BUNDLE|STORE")],
     cache: Cache = None,
     trust: Trust = None,

@@ -5,8 +5,9 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from corank.cli.options import AsOf, BundlePath, Json, Sign, Trust, print_json
+from corank.cli.options import AsOf, BundlePath, Json, Sign, Trust, local_path, print_json
 from corank.core.errors import CorankError
+from corank.core.storage.object_url import parse_location
 from corank.distributed.launch_environment import is_first
 
 training = typer.Typer()
@@ -14,8 +15,10 @@ training = typer.Typer()
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", help="Override a key: a.b=value.", metavar="KEY=VALUE")
 ]
-ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A config in YAML.")]
-RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a training run.")]
+ConfigPath = Annotated[Path, typer.Argument(parser=local_path, metavar="CONFIG", help="A config in YAML.")]
+RunPath = Annotated[
+    str, typer.Argument(metavar="RUN", help="The folder of a training run, or its URL in object storage.")
+]
 
 
 Number = TypeVar("Number", int, float)
@@ -46,7 +49,7 @@ def pack_command(config: ConfigPath, overrides: Overrides = None) -> None:
     from corank.cli import console
 
     packed = runs.pack(config, overrides or [], console.say)
-    console.say(f"packed: {packed.folder}")
+    console.say(f"packed: {packed.location}")
 
 
 @training.command("train")
@@ -55,7 +58,7 @@ def train_command(
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the latest checkpoint.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run.")] = False,
     run: Annotated[
-        Path | None, typer.Option(help="The run's folder; default: runs/NAME beside CONFIG.")
+        str | None, typer.Option(help="The run's folder or URL; default: runs/NAME beside CONFIG.")
     ] = None,
     workers: Annotated[
         int | None,
@@ -86,7 +89,7 @@ def train_command(
     with TrainingBar() as watch:
         done, figures = train(config, watch, *options)
     if is_first():
-        console.say(f"kept epoch {figures['epoch']}; run: {done.folder}")
+        console.say(f"kept epoch {figures['epoch']}; run: {run or done.folder}")
 
 
 @training.command("evaluate")
@@ -94,37 +97,40 @@ def evaluate_command(
     run: RunPath,
     split: Annotated[str, typer.Option(help="train, valid or test.")] = "test",
     reference: Annotated[
-        Path | None,
+        str | None,
         typer.Option(metavar="RUN2", help="A run on the same data without selection bias: bias regret."),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Evaluate the stages alone and as a cascade, with 95 % intervals."""
-    from corank.api import runs
+    from corank.api import measuring
     from corank.cli import console
 
-    document = runs.evaluate(run, split, reference=reference)
+    document = measuring.evaluate(run, split, reference=reference)
     print_json(document) if as_json else console.show_evaluation(document)
 
 
 @training.command("report")
 def report_command(
     run: RunPath,
-    out: Annotated[Path | None, typer.Option(help="The page's file; default: report.html in RUN.")] = None,
+    out: Annotated[
+        str | None, typer.Option(help="The page's file or URL; default: report.html in RUN.")
+    ] = None,
     split: Annotated[str, typer.Option(help="train, valid or test.")] = "test",
 ) -> None:
     """Write a run's figures and plots as one self-contained HTML page."""
-    from corank.api import runs
+    from corank.api import measuring
     from corank.cli import console
 
-    console.say(f"report: {runs.report(run, out, split)}")
+    console.say(f"report: {measuring.report(run, out, split)}")
 
 
 @training.command("study")
 def study_command(
     config: ConfigPath,
     out: Annotated[
-        Path | None, typer.Option(help="The study's folder; default: studies/NAME beside CONFIG.")
+        Path | None,
+        typer.Option(parser=local_path, help="The study's folder; default: studies/NAME beside CONFIG."),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds a variant of the config.")] = 3,
     questions: Annotated[
@@ -137,10 +143,10 @@ def study_command(
     as_json: Json = False,
 ) -> None:
     """Answer eight questions about joint training on this log; an interrupted study continues."""
-    from corank.api import runs
+    from corank.api import measuring
     from corank.cli import console
 
-    found = runs.study(
+    found = measuring.study(
         config,
         out,
         seeds,
@@ -160,10 +166,10 @@ def explain_command(
     as_json: Json = False,
 ) -> None:
     """Show what each feature is worth to each stage, and what it takes online."""
-    from corank.api import runs
+    from corank.api import measuring
     from corank.cli import console
 
-    document = runs.explain(run, split, requests, console.say)
+    document = measuring.explain(run, split, requests, console.say)
     print_json(document) if as_json else console.show_explanation(document)
 
 
@@ -218,13 +224,13 @@ def request_command(
     from corank.analysis.logged_request import logged_request
     from corank.training.run import Run
 
-    print_json(logged_request(Run.open(run), split, number))
+    print_json(logged_request(Run.open(parse_location(run)), split, number))
 
 
 @training.command("rank")
 def rank_command(
     bundle: BundlePath,
-    request: Annotated[Path, typer.Argument(metavar="REQUEST.json")],
+    request: Annotated[Path, typer.Argument(parser=local_path, metavar="REQUEST.json")],
     trust: Trust = None,
     as_json: Json = False,
 ) -> None:

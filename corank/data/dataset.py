@@ -63,6 +63,8 @@ class PackedDataset:
     """Those of object storage are fetched when they are read first."""
     identity: tuple[int, int] | None = None
     """Tells this packing from later ones; None while it is written."""
+    url: ObjectUrl | None = None
+    """Where they lie in object storage, of which `folder` holds a copy of what is no shard."""
     lease: FolderLease | None = field(default=None, repr=False, compare=False)
     """Keeps a copy of what is no shard; None of data on this machine."""
 
@@ -123,7 +125,9 @@ class PackedDataset:
         held = remote.fetch_shared()
         encoders = Encoders.load(held.path / "encoders", Schema(remote.manifest.features))
         loaded = cls.load(held.path, remote.manifest, encoders, remote.shards)
-        return replace(loaded, identity=identify_pack(held.path), lease=held.lease)._map_all()
+        return replace(
+            loaded, identity=identify_pack(held.path), url=remote.published.url, lease=held.lease
+        )._map_all()
 
     def _map_all(self) -> Self:
         for name in _MAPPED:
@@ -165,6 +169,11 @@ class PackedDataset:
             events,
             {split: (open_shards or open_all)(split, open_shard) for split in manifest.splits},
         )
+
+    @property
+    def location(self) -> Location:
+        """Where the packed data lie: their folder, or their URL."""
+        return self.folder if self.url is None else self.url
 
     def prefetch(self, split: str, n: int) -> None:
         """Begin to fetch the n-th shard of a split, which will be read soon, if it lies in object storage."""

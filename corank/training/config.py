@@ -34,6 +34,8 @@ class Config(Settings):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     plugins: list[str] = []
     """Python modules that register parts of the user's own, from the Python path or the config's folder."""
+    packed: str | None = Field(None, min_length=1)
+    """The folder of the packed data, or its URL in object storage; `packed/NAME` beside the config unless given."""
     data: DataSettings
     features: dict[str, Feature] = Field(min_length=1)
     stages: list[Stage] = Field(min_length=1, max_length=MOST_STAGES)

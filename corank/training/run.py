@@ -15,17 +15,19 @@ latest/<content>/shard-00000-of-00002.safetensors           a rank's rows of the
 import json
 import os
 import shutil
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from corank.core.calibration import Platt
 from corank.core.errors import CheckpointError
 from corank.core.files import atomic_file
-from corank.core.locks import LOCK, LockHolder, WriteLock
+from corank.core.locks import LOCK, FolderLease, LockHolder, WriteLock
+from corank.core.storage.local_copy import read_folder
+from corank.core.storage.object_url import Location
 from corank.data.dataset import PackedDataset
 from corank.data.log_rows import LAST_POSITION
-from corank.data.pack_manifest import fingerprint
 from corank.distributed.ranks import Ranks
 from corank.evaluation.stage_order import Calibrators
 from corank.features.input_layout import Layout
@@ -35,9 +37,11 @@ from corank.training.checkpoints.checkpoint import Checkpoint
 from corank.training.checkpoints.checkpoint_writer import CheckpointWriter
 from corank.training.checkpoints.location import CheckpointLocation
 from corank.training.checkpoints.matching import config_facts, load_matching
+from corank.training.checkpoints.run_publisher import RUN
 from corank.training.checkpoints.training_state import model_state, restore_model
 from corank.training.config import Config
 from corank.training.config_file import from_plain, plain
+from corank.training.preparation.packed_data import open_packed
 
 CHECKPOINTS = ("model", "latest", "best")
 """In the order in which they are removed: the training state before the best weights, without which it cannot go on."""
@@ -51,16 +55,24 @@ class Run:
     config: Config
     base: Path
     """Relative paths of the config begin here."""
+    publish: Callable[[], object] | None = field(default=None, repr=False, compare=False)
+    """Called when a checkpoint is written, if the run lies in object storage and the folder is a working folder."""
+    lease: FolderLease | None = field(default=None, repr=False, compare=False)
+    """Keeps the copy of a run that lies in object storage."""
 
     @classmethod
-    def create(cls, folder: Path, config: Config, base: Path) -> Self:
+    def create(
+        cls, folder: Path, config: Config, base: Path, publish: Callable[[], object] | None = None
+    ) -> Self:
         """Begin a run in a folder; the files of an earlier run there are removed. The caller holds its lock.
 
         Killed at any point, the folder holds a run that is finished, that can be resumed, or that begins anew.
 
         Raises CheckpointError if the folder cannot be written.
         """
-        text = json.dumps({"config": plain(config), "base": os.path.relpath(base, folder)}, indent=1)
+        # a run that lies elsewhere names the config's folder from the root
+        base_text = os.path.relpath(base, folder) if publish is None else str(base.absolute())
+        text = json.dumps({"config": plain(config), "base": base_text}, indent=1)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for name in CHECKPOINTS:
@@ -70,7 +82,7 @@ class Run:
                 partial.write_text(text, encoding="utf-8")
         except OSError as error:
             raise _unwritable(folder, error) from None
-        return cls(folder, config, base)
+        return cls(folder, config, base, publish)
 
     @classmethod
     def lock(cls, folder: Path) -> WriteLock:
@@ -81,8 +93,13 @@ class Run:
             raise _unwritable(folder, error) from None
 
     @classmethod
-    def open(cls, folder: Path) -> Self:
-        """Open a run; its config's plug-ins are loaded. Raises CheckpointError if there is no run, ConfigError."""
+    def open(cls, location: Location) -> Self:
+        """Open a run, in its folder or at its URL; its config's plug-ins are loaded.
+
+        Raises CheckpointError if there is no run, ConfigError, StorageError.
+        """
+        copy = read_folder(location, RUN)
+        folder = copy.path
         path = folder / "run.json"
         try:
             held = json.loads(path.read_text(encoding="utf-8"))
@@ -93,7 +110,7 @@ class Run:
             ) from None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{path}: damaged or no run ({error!r}); train again") from None
-        return cls(folder, from_plain(settings, str(path), base), base)
+        return cls(folder, from_plain(settings, str(path), base), base, lease=copy.lease)
 
     @classmethod
     def has_begun(cls, folder: Path) -> bool:
@@ -203,15 +220,3 @@ def build_networks(config: Config, packed: PackedDataset) -> JointModel:
 def _build(config: Config, layout: Layout, tables: TableBuilder) -> JointModel:
     positions = LAST_POSITION + 1 if config.data.position else 0
     return JointModel(config.stages, layout, config.teachers, positions, tables)
-
-
-def packed_folder(config: Config, base: Path) -> Path:
-    """The folder of a config's packed data."""
-    return base / "packed" / config.name
-
-
-def open_packed(config: Config, base: Path) -> PackedDataset:
-    """Open a config's packed data. Raises DataError if there are none, or they are of another config or other files."""
-    return PackedDataset.open(
-        packed_folder(config, base), expect=fingerprint(config.data, config.declared, base)
-    )

@@ -105,12 +105,12 @@ def _run_epoch(trainer: Trainer, watcher: Watcher, board: SummaryWriter | None) 
             named = {f"loss/{name}": value for name, value in losses.items()}
             _record(board, named | {"candidates_per_second": speed}, progress.step)
         if progress.step % every == 0 and progress.batch < len(reader):
-            trainer.save()
+            _save(trainer)
     learners = trainer.learners()
     progress.epoch, progress.batch = progress.epoch + 1, 0
     trainer.settle()
     figures = _validate(trainer, board)
-    trainer.save()
+    _save(trainer)
     # figures of a stage that has not begun to learn say nothing
     learnt = {n: v for n, v in figures.items() if None in learners or n.partition(".")[0] in learners}
     watcher.epoch(progress.epoch, learnt)
@@ -120,6 +120,14 @@ def _record(board: SummaryWriter | None, figures: Mapping[str, float | None], st
     if board is not None:
         for name, figure in figures.items():
             board.add_scalar(name, float("nan") if figure is None else figure, step)
+
+
+def _save(trainer: Trainer) -> None:
+    """Write a checkpoint, and publish it if the run lies in object storage."""
+    trainer.save()
+    if trainer.run.publish is not None:
+        trainer.writer.wait()
+        trainer.run.publish()
 
 
 def _validate(trainer: Trainer, board: SummaryWriter | None) -> dict[str, float | None]:

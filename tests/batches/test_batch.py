@@ -16,7 +16,7 @@ from corank.data.dataset import PackedDataset
 from corank.features.input_layout import Attended
 from corank.features.schema import Placement
 from corank.training.config_file import read
-from corank.training.run import open_packed
+from corank.training.preparation.packed_data import open_packed
 
 SIZE = 50
 """Requests a batch; no divisor of the split's."""

@@ -8,11 +8,10 @@ import pytest
 
 from corank.bundle.retrieval import RetrievalFacts
 from corank.core.errors import ConfigError, RequestError
-from corank.data.packing.pack import pack_log
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.training.config import Config
-from corank.training.run import packed_folder
+from corank.training.preparation.packed_data import pack_config
 from tests.support.cases import Case
 from tests.support.random_worlds import RICH
 from tests.support.shared import shared_case
@@ -27,7 +26,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     for feature in ("item_0", "item_2"):
         config["features"][feature]["filter"] = True
     checked = Config.model_validate(config | {"name": "retrieves"})
-    packed = pack_log(checked.data, checked.declared, found.base, packed_folder(checked, found.base))
+    packed = pack_config(checked, found.base)
     return replace(found, config=checked, packed=packed)
 
 

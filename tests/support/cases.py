@@ -16,13 +16,13 @@ from corank.bundle.bundle_writer import write_bundle
 from corank.bundle.manifest import FORMAT, BundleManifest
 from corank.core.calibration import Platt
 from corank.data.dataset import PackedDataset, prior_folder
-from corank.data.packing.pack import pack_log
 from corank.evaluation.stage_order import Calibrators
 from corank.models.joint import JointModel
 from corank.serving.funnel.funnel import Funnel
 from corank.training.config import Config
 from corank.training.export import export_bundle, newest
-from corank.training.run import Run, build_model, packed_folder
+from corank.training.preparation.packed_data import open_packed, pack_config
+from corank.training.run import Run, build_model
 from tests.support.random_config import world_config
 from tests.support.random_tables import write_tables
 from tests.support.random_worlds import Drawn
@@ -47,7 +47,7 @@ class Case:
         rng = np.random.default_rng(drawn["seed"])
         items = write_tables(base, drawn, rng)
         config = Config.model_validate(world_config(drawn))
-        packed = pack_log(config.data, config.declared, base, packed_folder(config, base))
+        packed = pack_config(config, base)
         model = random_model(config, packed, drawn["seed"])
         calibrators = {
             s.name: {label: Platt(float(rng.uniform(0.3, 2)), float(rng.normal())) for label in s.labels}
@@ -60,7 +60,7 @@ class Case:
     def open(cls, base: Path, drawn: Drawn) -> "Case":
         """Read the case that `of` wrote to `base`."""
         config = Config.model_validate(world_config(drawn))
-        packed = PackedDataset.open(packed_folder(config, base))
+        packed = open_packed(config, base)
         calibrators = _CALIBRATORS.validate_json((base / "calibrators.json").read_bytes())
         items = pl.read_parquet(base / "items.parquet")
         return cls(base, config, packed, random_model(config, packed, drawn["seed"]), calibrators, items)

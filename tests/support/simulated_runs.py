@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import corank
+from corank.core.storage.object_url import PathOrUrl
 from corank.datasets.simulate import simulate_world
 from corank.training.run import Run
 
@@ -45,6 +46,6 @@ def make_world(
     return config
 
 
-def trained_run(config: Path, folder: Path, *overrides: str, **options: Any) -> Run:
+def trained_run(config: Path, folder: PathOrUrl, *overrides: str, **options: Any) -> Run:
     """A finished run of `config` in `folder`."""
     return corank.train(config, Silent(), overrides, folder=folder, **options)[0]

@@ -99,7 +99,7 @@ def is_object_url(text: str) -> bool:
     return found is not None and found[1] in SCHEMES
 
 
-def parse_location(given: str | Path | ObjectUrl) -> Location:
+def parse_location(given: PathOrUrl | ObjectUrl) -> Location:
     """Read a path of this machine, a `file://` URL or the URL of an object store.
 
     Raises StorageError for any other URL, and for the URL of an object store that was made a `Path`, which drops a
@@ -124,16 +124,16 @@ def parse_location(given: str | Path | ObjectUrl) -> Location:
     return ObjectUrl.parse(text) if is_url(text) else Path(text)
 
 
-def require_local(given: str | Path, what: str) -> Path:
+def require_local(given: PathOrUrl) -> Path:
     """Read a path that must be of this machine. Raises StorageError, which says so, for a URL.
 
     Example:
-        >>> require_local("keys/a.pem", "--sign")
+        >>> require_local("keys/a.pem")
         PosixPath('keys/a.pem')
     """
     location = parse_location(given)
     if isinstance(location, ObjectUrl):
-        raise StorageError(f"{what}: {location}: no URL can be given here; give a path of this machine")
+        raise StorageError(f"{location}: no URL can be given here; give a path of this machine")
     return location
 
 

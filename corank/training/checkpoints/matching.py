@@ -12,8 +12,8 @@ from corank.training.checkpoints.split_table import ALL_BUCKETS
 from corank.training.config import Config
 from corank.training.config_file import flatten, plain
 
-MAY_CHANGE = {"train.tables"}
-"""Keys of a config that may be others when a training goes on: they say where weights lie, not what they are."""
+MAY_CHANGE = {"packed", "train.tables"}
+"""Keys of a config that may change when a training goes on: they say where data and weights lie, not what they are."""
 
 
 def config_facts(config: Config, packed: PackedDataset) -> dict[str, Any]:

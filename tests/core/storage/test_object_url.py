@@ -61,6 +61,6 @@ def test_a_name_leads_below_the_url_alone() -> None:
 
 
 def test_some_options_take_no_url() -> None:
-    assert require_local("keys/a.pem", "--sign") == Path("keys/a.pem")
-    with pytest.raises(StorageError, match="--sign: s3://shop/a: no URL can be given here"):
-        require_local("s3://shop/a", "--sign")
+    assert require_local("keys/a.pem") == Path("keys/a.pem")
+    with pytest.raises(StorageError, match="s3://shop/a: no URL can be given here"):
+        require_local("s3://shop/a")

@@ -31,7 +31,7 @@ def require_agreement(ranks: Ranks, config: Config, packed: PackedDataset) -> No
 
 
 def _facts(config: Config, packed: PackedDataset) -> dict[str, Any]:
-    requests = {split: sum(map(len, shards)) for split, shards in packed.splits.items()}
+    requests = {split: sum(s.requests for s in shards) for split, shards in packed.manifest.splits.items()}
     return {
         "version of corank": __version__,
         "version of torch": torch.__version__,

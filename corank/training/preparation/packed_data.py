@@ -1,0 +1,100 @@
+"""A config's packed data: where they lie, and packing them there."""
+
+import hashlib
+import shutil
+from pathlib import Path
+
+from corank.core.errors import DataError, MissingObjectError
+from corank.core.files import restore_folder
+from corank.core.locks import WriteLock
+from corank.core.storage.folder_cache import FolderCache
+from corank.core.storage.folder_publisher import FolderPublisher
+from corank.core.storage.object_url import Location, ObjectUrl, parse_location
+from corank.core.types import Report
+from corank.data.dataset import PackedDataset
+from corank.data.pack_manifest import MANIFEST, fingerprint
+from corank.data.packing.pack import pack_log
+from corank.data.remote_pack import PACKED_DATA
+from corank.engine.base import Engine
+from corank.training.config import Config
+
+
+def packed_location(config: Config, base: Path) -> Location:
+    """Tell where a config's packed data lie: at its `packed`, or in `packed/NAME` beside it. Raises StorageError."""
+    if config.packed is None:
+        return base / "packed" / config.name
+    location = parse_location(config.packed)
+    return base / location if isinstance(location, Path) else location
+
+
+def open_packed(config: Config, base: Path) -> PackedDataset:
+    """Open a config's packed data.
+
+    Raises DataError, StorageError if there are none, or they are of another config or other files.
+    """
+    return PackedDataset.open(
+        packed_location(config, base), expect=fingerprint(config.data, config.declared, base)
+    )
+
+
+def pack_config(
+    config: Config, base: Path, report: Report = lambda line: None, engine: Engine | None = None
+) -> PackedDataset:
+    """Pack a config's tables. See `pack_log`.
+
+    Data that go to object storage are packed in the cache's folder first, and then published.
+
+    Args:
+        config: the config.
+        base: the folder that its relative paths begin in.
+        report: receives a line about each step.
+        engine: runs the tasks; in line unless given.
+
+    Raises BusyError, DataError, ConfigError, EngineError, StorageError; what was there before is there then.
+    """
+    location = packed_location(config, base)
+    if isinstance(location, Path):
+        return pack_log(config.data, config.declared, base, location, report, engine)
+    publisher = FolderPublisher.open(location, PACKED_DATA)
+    working = _working_folder(location)
+    try:
+        lock = WriteLock.of_folder(working, "pack")
+    except OSError as error:
+        raise DataError(f"{working}: cannot be written: {error}; name another by CORANK_CACHE") from None
+    with lock:
+        folder = working / location.split()[1]
+        _pack_or_keep(config, base, folder, report, engine)
+        report(f"publishing to {location}")
+        publisher.publish(folder)
+        shutil.rmtree(folder)
+    return PackedDataset.open(location)
+
+
+def _working_folder(url: ObjectUrl) -> Path:
+    """The folder where data are packed that go to a URL; the same each time, so that a killed packing can go on."""
+    name = hashlib.sha256(str(url).encode()).hexdigest()[:16]
+    return FolderCache.of_environment().folder / f"packing-{name}"
+
+
+def _pack_or_keep(config: Config, base: Path, folder: Path, report: Report, engine: Engine | None) -> None:
+    """Pack into a folder, unless a packing that could not be published left it complete."""
+    try:
+        PackedDataset.open(folder, expect=fingerprint(config.data, config.declared, base))
+    except DataError:
+        pack_log(config.data, config.declared, base, folder, report, engine)
+
+
+def open_or_pack(config: Config, base: Path, report: Report, engine: Engine | None = None) -> PackedDataset:
+    """Open a config's packed data, packed now if there are none. Raises DataError if they are out of date."""
+    location = packed_location(config, base)
+    if isinstance(location, Path):
+        restore_folder(location)
+        if (location / MANIFEST).exists():
+            return open_packed(config, base)
+    else:
+        try:
+            return open_packed(config, base)
+        except MissingObjectError:
+            pass
+    report("not packed yet: packing first")
+    return pack_config(config, base, report, engine)

@@ -1,0 +1,213 @@
+"""Every command that takes a URL, against a server that speaks S3's protocol."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+import corank
+from corank.bundle.bundle import Bundle
+from corank.core.errors import BusyError, CheckpointError, MissingObjectError, StorageError
+from corank.core.storage.folder_cache import FolderCache
+from corank.core.storage.folder_publisher import FolderPublisher
+from corank.core.storage.object_url import ObjectUrl, parse_location
+from corank.data.dataset import PackedDataset
+from corank.data.packing import pack as packing
+from corank.serving.http.source import BundleSource
+from corank.training.checkpoints.checkpoint import load
+from corank.training.run import Run
+from tests.support import shared
+from tests.support.command_line import run_corank
+from tests.support.interruptions import Interrupting, StoppedError, same
+from tests.support.object_store import ObjectStore, make_store, use_store
+from tests.support.signing import make_keys
+from tests.support.simulated_runs import Silent, trained_run
+
+pytestmark = pytest.mark.slow
+ROWS = 6_000
+"""Rows of a partition, so that the world has several."""
+
+
+@dataclass
+class RemoteWorld:
+    """The simulated world with its tables, packed data, a run and a bundle in object storage."""
+
+    store: ObjectStore
+    config: Path
+    cache: Path
+    packed: Path
+    """The same data, packed on this machine."""
+
+    @property
+    def overrides(self) -> list[str]:
+        url = self.store.url
+        tables = {"log": "log/*.parquet", "items": "items.parquet", "users": "users.parquet"}
+        return [
+            *(f"data.{name}={url}/{path}" for name, path in tables.items()),
+            f"data.truth={url}/truth/*.parquet",
+            f"packed={url}/packed/shop",
+            "train.epochs=1",
+        ]
+
+    def held_bytes(self) -> int:
+        """Bytes of all files of the cache."""
+        return sum(path.stat().st_size for path in self.cache.rglob("*") if path.is_file())
+
+
+@pytest.fixture(scope="module")
+def remote(s3_endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RemoteWorld]:
+    """Packed, trained and exported, all by URLs, with a cache that is smaller than the packed data."""
+    world, folder = shared.simulated_world(), tmp_path_factory.mktemp("remote")
+    store = make_store(s3_endpoint, "remote-world")
+    for path in [*world.glob("log/*"), *world.glob("truth/*"), *world.glob("*.parquet")]:
+        store.put(str(path.relative_to(world)), path.read_bytes())
+    with pytest.MonkeyPatch.context() as patch:
+        use_store(store, folder / "cache", patch)
+        patch.setattr(packing, "PARTITION", ROWS)
+        local = corank.pack(world / "config.yaml", [f"packed={folder / 'packed'}"])
+        made = RemoteWorld(store, world / "config.yaml", folder / "cache", local.folder)
+        size = sum(path.stat().st_size for path in local.folder.rglob("*") if path.is_file())
+        patch.setenv("CORANK_CACHE_GIB", str(size * 0.75 / 2**30))
+        corank.pack(made.config, made.overrides)
+        corank.train(made.config, overrides=made.overrides, folder=f"{store.url}/run")
+        corank.export(f"{store.url}/run", f"{store.url}/bundle")
+        yield made
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """The output of a command that succeeds."""
+    code, out, err = run_corank(capsys, *arguments)
+    assert code == 0, err
+    return out
+
+
+def test_packed_data_are_those_of_this_machine(remote: RemoteWorld) -> None:
+    theirs = PackedDataset.open(parse_location(f"{remote.store.url}/packed/shop"))
+    ours = PackedDataset.open(remote.packed)
+    assert theirs.codes == ours.codes and theirs.users.equals(ours.users)
+    for split, shards in ours.splits.items():
+        assert len(theirs.splits[split]) == len(shards) > 1
+        for n, shard in enumerate(shards):
+            theirs.prefetch(split, n)
+            assert np.array_equal(theirs.splits[split][n].item, shard.item)
+            assert theirs.splits[split][n].keys.equals(shard.keys)
+            assert remote.held_bytes() <= FolderCache.of_environment().bound
+
+
+def test_trained_from_there_the_weights_are_the_same(remote: RemoteWorld, tmp_path: Path) -> None:
+    ours = trained_run(remote.config, tmp_path / "run", f"packed={remote.packed}", "train.epochs=1")
+    theirs = Run.open(parse_location(f"{remote.store.url}/run"))
+    ours_held, theirs_held = (load(found.folder / "model.safetensors") for found in (ours, theirs))
+    assert all(torch.equal(tensor, theirs_held.tensors[name]) for name, tensor in ours_held.tensors.items())
+    assert theirs.base == remote.config.parent
+
+
+def test_a_run_is_read_by_its_url(remote: RemoteWorld, capsys: pytest.CaptureFixture[str]) -> None:
+    url = f"{remote.store.url}/run"
+    assert corank.evaluate(url, bootstrap=False)["split"] == "test"
+    assert f"{url}/report.html" in run_corank(capsys, "report", url)[2]
+    assert remote.store.get("run/report.html").startswith(b"<!DOCTYPE html>")
+
+
+def test_a_bundle_is_read_by_its_url(
+    remote: RemoteWorld, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"{remote.store.url}/bundle"
+    (tmp_path / "request.json").write_text(run(capsys, "request", f"{remote.store.url}/run"))
+    answer = json.loads(run(capsys, "rank", url, tmp_path / "request.json", "--json"))
+    bundle = Bundle.open(parse_location(url))
+    assert answer["items"] and answer["model_version"] == bundle.manifest.model_version
+    assert (
+        run_corank(capsys, "rank", url, tmp_path / "request.json", "--trust", make_keys(tmp_path).public)[0]
+        == 1
+    )
+    run(capsys, "publish", url, f"lmdb:{tmp_path / 'store'}")
+    assert corank.store_versions(f"lmdb:{tmp_path / 'store'}")[0]["version"] == bundle.manifest.content
+    run(capsys, "vectors", url, f"{remote.store.url}/items.parquet", f"{remote.store.url}/out/v.parquet")
+    found = pl.read_parquet(remote.store.get("out/v.parquet"))
+    assert len(found) == len(pl.read_parquet(remote.store.get("items.parquet")))
+
+
+def test_a_service_follows_a_url(remote: RemoteWorld) -> None:
+    url = f"{remote.store.url}/served"
+    corank.export(f"{remote.store.url}/run", url)
+    source = BundleSource(parse_location(url))
+    held = source.load_newer(None)
+    assert held is not None and source.load_newer(held) is None
+    before = remote.store.names("served/")
+    corank.refresh(url, f"{remote.store.url}/log/*.parquet", items=f"{remote.store.url}/items.parquet")
+    newer = source.load_newer(held)
+    assert newer is not None and newer.manifest.items_seq == held.manifest.items_seq + 1
+    # a part that did not change is not sent again, and the content before is removed
+    contents = {key.split("/")[2] for key in remote.store.names("served/") if key.count("/") > 2}
+    assert contents == {newer.manifest.content} and len(remote.store.names("served/")) <= len(before) + 1
+
+
+def test_a_training_goes_on_from_its_url(remote: RemoteWorld, tmp_path: Path) -> None:
+    every = [f"packed={remote.packed}", "train.epochs=2", "train.checkpoint_every=3"]
+    url = f"{remote.store.url}/broken"
+    with pytest.raises(StoppedError):
+        corank.train(remote.config, Interrupting(2), every, folder=url)
+    assert not list(remote.cache.glob(".partial-*"))
+    with pytest.raises(CheckpointError, match=f"{url}: holds a training; go on with --resume"):
+        corank.train(remote.config, overrides=every, folder=url)
+    resumed = trained_run(remote.config, url, *every, resume=True)
+    assert same(resumed, trained_run(remote.config, tmp_path / "unbroken", *every))
+
+
+def test_another_training_at_the_same_url_is_told(remote: RemoteWorld) -> None:
+    url = ObjectUrl.parse(f"{remote.store.url}/twice")
+    overrides = [f"packed={remote.packed}", "train.epochs=2"]
+
+    class Intruding(Silent):
+        def step(self, done: int, steps: int, losses: dict[str, float], candidates_per_second: float) -> None:
+            if not self.losses:  # before the first checkpoint
+                FolderPublisher.open(url, "run").publish(remote.packed / "encoders")
+            super().step(done, steps, losses, candidates_per_second)
+
+    with pytest.raises(BusyError, match="another process has published there meanwhile"):
+        corank.train(remote.config, Intruding(), overrides, folder=str(url))
+    (kept,) = remote.cache.glob("run-*")
+    assert Run.open(kept).folder == kept
+    shutil.rmtree(kept)
+
+
+def test_what_is_there_is_not_taken_for_something_else(remote: RemoteWorld) -> None:
+    url = remote.store.url
+    with pytest.raises(StorageError, match=f"{url}/bundle: expected a run; found a 'bundle'"):
+        corank.evaluate(f"{url}/bundle")
+    with pytest.raises(StorageError, match=f"{url}/run: expected a bundle; found a 'run'"):
+        corank.export(f"{url}/run", f"{url}/run")
+    with pytest.raises(StorageError, match="found a 'run'"):
+        corank.pack(remote.config, [f"packed={url}/run"])
+    with pytest.raises(MissingObjectError, match=f"{url}/nowhere: no run here"):
+        corank.evaluate(f"{url}/nowhere")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "s3://shop/config.yaml"],
+        ["study", "config.yaml", "--out", "s3://shop/study"],
+        ["simulate", "s3://shop/world"],
+        ["rank", "bundle", "s3://shop/request.json"],
+        ["export", "run", "bundle", "--sign", "s3://shop/key.pem"],
+        ["serve", "bundle", "--log", "s3://shop/log"],
+        ["serve", "bundle", "--cache", "s3://shop/cache"],
+        ["replay", "s3://shop/served", "bundle"],
+        ["import", "kuairand", "s3://shop/files", "out"],
+        ["token", "ann", "--tokens", "s3://shop/tokens", "--scope", "read"],
+    ],
+    ids=lambda arguments: " ".join(arguments[:1]),
+)
+def test_where_no_url_is_taken_it_is_refused(
+    capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    code, _, err = run_corank(capsys, *arguments)
+    assert code == 1 and "s3://shop/" in err and "no URL can be given here" in err
