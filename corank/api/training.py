@@ -64,9 +64,7 @@ def train(
     """
     if workers is not None:
         if watcher is not None:
-            raise ConfigError(
-                "watcher: the workers print their progress; leave out the watcher, or the workers"
-            )
+            raise ConfigError("watcher: the workers print their progress; leave out one of both")
         return _train_by_workers(config, overrides, resume, overwrite, folder, workers, max_restarts, timeout)
     if max_restarts:
         raise ConfigError("--max-restarts needs --workers; under torchrun it is an option of torchrun")
