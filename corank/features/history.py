@@ -3,15 +3,13 @@
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
-from corank.core.arrays import append_array, read_array, write_array
+from corank.core.arrays import read_array
 from corank.core.ordering import bisect_ranges
 from corank.core.time import DAY, MILLISECOND, floor_times
 from corank.core.types import Floats, Ints, Longs
@@ -19,9 +17,6 @@ from corank.features.log_schema import DataSettings
 
 if TYPE_CHECKING:
     from corank.features.schema import Schema
-
-AT_ONCE = 2**24
-"""Events sorted at a time, about; bounds memory."""
 
 OLDEST = 60
 """Half-lives after which an event's weight falls no further, so that a list of old events still has a mean."""
@@ -123,33 +118,9 @@ class Events:
 
     @classmethod
     def open(cls, folder: Path, name: str) -> Self:
-        """Map what `write` wrote into memory. Raises DataError if a part is missing or damaged."""
+        """Map events into memory: an array for each part. Raises DataError if a part is missing or damaged."""
         parts = ("items", "times", "offsets", "ordinals")
         return cls(*(read_array(folder / f"{name}.{part}.npy") for part in parts))
-
-    @staticmethod
-    def write(folder: Path, name: str, pieces: list[Path], users: int) -> None:
-        """Sort pieces into a folder: Arrow files of `user` index, `time`, `item` code, `ordinal`, `row` of the log."""
-        found = pl.scan_ipc(pieces)
-        counts = found.group_by("user").len().collect(engine="streaming")
-        offsets = np.zeros(users + 1, dtype=np.int64)
-        offsets[counts["user"].to_numpy() + 1] = counts["len"].to_numpy()
-        offsets = np.cumsum(offsets)
-        write_array(folder / f"{name}.offsets.npy", offsets)
-        bounds = np.unique(np.searchsorted(offsets, np.arange(0, offsets[-1] + AT_ONCE, AT_ONCE)))
-        bounds = np.unique(np.append(np.minimum(bounds, users), users))
-        size = (int(offsets[-1]),)
-        with (
-            append_array(folder / f"{name}.items.npy", size, np.int32) as items,
-            append_array(folder / f"{name}.times.npy", size, np.int64) as times,
-            append_array(folder / f"{name}.ordinals.npy", size, np.int32) as ordinals,
-        ):
-            for first, end in pairwise(bounds.tolist()):
-                some = found.filter(pl.col("user").is_between(first, end, closed="left"))
-                part = some.collect(engine="streaming").sort("user", "time", "row")
-                items(part["item"].to_numpy())
-                times(part["time"].to_numpy())
-                ordinals(part["ordinal"].to_numpy())
 
     def slices(
         self,

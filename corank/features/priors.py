@@ -6,10 +6,9 @@ the periods that were over when its own began. So serving, which counts once a p
 Letters: K keys · E entries · N look-ups.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from itertools import pairwise
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -23,9 +22,6 @@ from corank.core.types import Doubles, Hashes, Longs
 from corank.features.labels import Labels
 from corank.features.log_schema import DataSettings
 from corank.features.operand_rows import OperandRows
-
-AT_ONCE = 2**24
-"""Rows that are counted at a time, about, to bound memory."""
 
 
 class CountedFeature(Protocol):
@@ -138,7 +134,7 @@ class PriorCounts:
             ],
             how="vertical_relaxed",
         )
-        keys, counts = _counted(both)
+        keys, counts = count_rows(both)
         of_all = self.all.shown.sum() + new["shown"].sum()
         positive = self.all.positive.sum() + new["positive"].sum()
         return type(self)(keys, counts, _single(cut, np.array([of_all]), np.array([positive])))
@@ -207,38 +203,12 @@ class PointInTime:
 _COLUMNS = ["key", "period", "shown", "positive", "row"]
 
 
-def count_pieces(pieces: list[Path]) -> PriorCounts:
-    """Count pieces (Arrow files of `key`, `period`, `shown`, `positive` and the log's `row`), key by key.
+def count_rows(rows: pl.DataFrame) -> tuple[Hashes, CumulativeCounts]:
+    """Count rows of `key`, `period`, `shown`, `positive` and the log's `row`, in the order of the log.
 
-    Sums are taken in the order of the log, so that they are the same on every machine.
+    Returns:
+        The keys, ascending, and their counts.
     """
-    keys: list[Hashes] = []
-    parts: list[CumulativeCounts] = []
-    for rows in _by_key(pieces):
-        some, counts = _counted(rows)
-        keys.append(some)
-        parts.append(counts)
-    all_ = pl.concat([_totals(counts) for counts in parts]) if parts else _totals(_single(0, *_NONE))
-    _, of_all = _counted(all_.with_columns(key=pl.lit(1, pl.UInt64), row=pl.int_range(pl.len())))
-    return PriorCounts(np.concatenate(keys) if keys else np.empty(0, np.uint64), _joined(parts), of_all)
-
-
-_NONE = np.empty(0), np.empty(0)
-
-
-def _by_key(pieces: list[Path]) -> Iterator[pl.DataFrame]:
-    """The rows with a key, some keys at a time, ascending; of a key all at once."""
-    found = pl.scan_ipc(pieces)
-    rows = found.select(pl.len()).collect(engine="streaming").item()
-    share = max(1, -(-rows // AT_ONCE))
-    bounds = [(n * 2**64) // share for n in range(share + 1)]
-    for first, end in pairwise(bounds):
-        low, high = pl.lit(max(first, 1), pl.UInt64), pl.lit(end - 1, pl.UInt64)
-        yield found.filter(pl.col("key").is_between(low, high)).collect(engine="streaming")
-
-
-def _counted(rows: pl.DataFrame) -> tuple[Hashes, CumulativeCounts]:
-    """The keys, ascending, and their counts."""
     rows = rows.sort("key", "period", "row")
     grouped = rows.group_by("key", "period", maintain_order=True).agg(pl.col("shown", "positive").sum())
     sums = grouped.with_columns(pl.col("shown", "positive").cum_sum().over("key"))
@@ -249,33 +219,6 @@ def _counted(rows: pl.DataFrame) -> tuple[Hashes, CumulativeCounts]:
     offsets = np.append(first, len(key)).astype(np.int64)
     return key[first], CumulativeCounts(
         offsets, *(sums[n].to_numpy() for n in ("period", "shown", "positive"))
-    )
-
-
-def _totals(counts: CumulativeCounts) -> pl.DataFrame:
-    """What was counted in each period, of all keys together."""
-    began = np.zeros(len(counts.periods), dtype=bool)
-    began[counts.offsets[:-1]] = True
-
-    def each(total: Doubles) -> Doubles:
-        return total - np.where(began, 0, np.append(0, total[:-1]))
-
-    return pl.DataFrame(
-        {"period": counts.periods, "shown": each(counts.shown), "positive": each(counts.positive)},
-        schema={"period": pl.Int64, "shown": pl.Float64, "positive": pl.Float64},
-    )
-
-
-def _joined(parts: list[CumulativeCounts]) -> CumulativeCounts:
-    if not parts:
-        return _single(0, *_NONE)
-    ends = np.cumsum([0, *(part.offsets[-1] for part in parts)])
-    offsets = [part.offsets[:-1] + end for part, end in zip(parts, ends[:-1], strict=True)]
-    return CumulativeCounts(
-        np.concatenate([*offsets, ends[-1:]]),
-        np.concatenate([part.periods for part in parts]),
-        np.concatenate([part.shown for part in parts]),
-        np.concatenate([part.positive for part in parts]),
     )
 
 

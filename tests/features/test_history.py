@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -8,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corank.core.arrays import write_frame
-from corank.features import history
+from corank.data.packing.histories import SortEvents
+from corank.data.packing.pieces import find_pieces, write_piece
 from corank.features.history import Events
 
 HOUR = 3_600_000
@@ -95,22 +96,28 @@ def test_user_without_events_has_none() -> None:
     assert seen(events([(1, 5, 7)]), [(0, 9), (2, 9), (3, 9)], timedelta(), None, "UTC") == [[], [], []]
 
 
-@pytest.mark.parametrize("at_once", [1, 3, 1000])
-def test_pieces_are_sorted_by_user_time_and_log(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
-) -> None:
-    monkeypatch.setattr(history, "AT_ONCE", at_once)
-    kinds = {"user": pl.Int32, "time": pl.Int64, "item": pl.Int32, "row": pl.Int64, "ordinal": pl.Int32}
+KINDS = {"user": pl.Int32, "time": pl.Int64, "item": pl.Int32, "row": pl.Int64, "ordinal": pl.Int32}
+
+
+def sorted_events(
+    folder: Path, pieces: Sequence[Sequence[tuple[int, ...]]], users: int, ranges: int
+) -> Events:
+    for n, rows in enumerate(pieces):
+        piece = pl.DataFrame(rows, schema=KINDS, orient="row").sort("user")
+        write_piece(folder, "click", f"{n:05d}", piece)
+    sort = SortEvents("click", find_pieces(folder, "click", len(pieces)), users, ranges, folder)
+    sort.join(folder, [sort(n) for n in range(ranges)])
+    return Events.open(folder, "click")
+
+
+@pytest.mark.parametrize("ranges", [1, 2, 4, 6, 9])
+def test_pieces_are_sorted_by_user_time_and_log(tmp_path: Path, ranges: int) -> None:
     pieces = [
         [(2, 30, 11, 0, 1), (0, 20, 12, 1, 2), (2, 10, 13, 4, 3)],
         [(2, 30, 14, 3, 4), (0, 20, 15, 2, 5), (4, 5, 16, 5, 6)],
         [],
     ]
-    paths = [tmp_path / f"{n}.arrow" for n in range(3)]
-    for path, rows in zip(paths, pieces, strict=True):
-        write_frame(path, pl.DataFrame(rows, schema=kinds, orient="row"))
-    Events.write(tmp_path, "click", paths, users=6)
-    written = Events.open(tmp_path, "click")
+    written = sorted_events(tmp_path, pieces, users=6, ranges=ranges)
     assert written.items.tolist() == [12, 15, 13, 11, 14, 16]
     assert written.times.tolist() == [20, 20, 10, 30, 30, 5]
     assert written.offsets.tolist() == [0, 2, 2, 5, 5, 6, 6]
@@ -118,7 +125,5 @@ def test_pieces_are_sorted_by_user_time_and_log(
 
 
 def test_no_events_at_all(tmp_path: Path) -> None:
-    kinds = {"user": pl.Int32, "time": pl.Int64, "item": pl.Int32, "row": pl.Int64, "ordinal": pl.Int32}
-    write_frame(tmp_path / "none.arrow", pl.DataFrame(schema=kinds))
-    Events.write(tmp_path, "click", [tmp_path / "none.arrow"], users=2)
-    assert seen(Events.open(tmp_path, "click"), [(1, 5)], timedelta(), None, "UTC") == [[]]
+    written = sorted_events(tmp_path, [[]], users=2, ranges=1)
+    assert seen(written, [(1, 5)], timedelta(), None, "UTC") == [[]]

@@ -1,6 +1,7 @@
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import polars as pl
@@ -8,17 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corank.core.arrays import write_frame
 from corank.core.time import NEVER
 from corank.core.types import Hashes, Longs
-from corank.features import priors as prior
+from corank.data.packing.pieces import find_pieces, write_piece
+from corank.data.packing.prior_counts import CountKeys
 from corank.features.feature_kind import Feature
 from corank.features.kinds.id import IdFeature
 from corank.features.kinds.prior import PriorFeature
 from corank.features.log_schema import DataSettings
 from corank.features.operand_rows import OperandRows
 from corank.features.operands import Operands
-from corank.features.priors import PriorCounts, PriorSnapshots, count_pieces
+from corank.features.priors import PriorCounts, PriorSnapshots
 from corank.features.row_columns import LEVEL, ROW, TIME, WEIGHT
 from corank.features.schema import Schema
 from corank.features.vocabulary import mix_hashes
@@ -53,13 +54,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("pieces")
 
 
-def rates(folder: Path, *pieces: list[Row]) -> PriorCounts:
-    paths = [folder / f"{n}.arrow" for n in range(len(pieces))]
-    first = 0
-    for path, rows in zip(paths, pieces, strict=True):
-        write_frame(path, frame(rows, first))
+def rates(folder: Path, *pieces: list[Row], ranges: int = 1) -> PriorCounts:
+    """Counts of pieces, of so many ranges of keys."""
+    first, spill = 0, folder / uuid4().hex
+    for n, rows in enumerate(pieces):
+        piece = frame(rows, first).filter(pl.col("key") != 0).sort("key")
+        write_piece(spill, "prior", f"{n:05d}", piece)
         first += len(rows)
-    return count_pieces(paths)
+    count = CountKeys(find_pieces(spill, "prior", len(pieces)), ranges, spill / "counts")
+    for n in reversed(range(ranges)):
+        count(n)
+    count.join(spill / "joined")
+    return PriorCounts.load(spill / "joined")
 
 
 def plain(found: PriorCounts) -> dict[str, list[float]]:
@@ -149,16 +155,13 @@ def test_snapshot_is_the_counts_until_its_cut(folder: Path) -> None:
     assert np.isnan(values(found.as_of(10), RATE, [5], 10)).all()
 
 
-@pytest.mark.parametrize("at_once", [1, 2, 4])
-def test_counting_some_keys_at_a_time_is_counting_all(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
-) -> None:
+@pytest.mark.parametrize("ranges", [2, 3, 7])
+def test_counting_some_keys_at_a_time_is_counting_all(folder: Path, ranges: int) -> None:
     keys = [2**62 - 1, 2**63, 0, 2**62, 2**64 - 1, 1, 2**62 - 1, 3 * 2**62]
-    rows: list[Row] = [(key, key % 3, 1, key % 2) for key in keys]
+    rows: list[Row] = [(key, key % 3, 0.1 * (n + 1), key % 2) for n, key in enumerate(keys)]
     whole = plain(rates(folder, rows))
     assert whole["keys"] == sorted({*keys} - {0})
-    monkeypatch.setattr(prior, "AT_ONCE", at_once)
-    assert plain(rates(folder, rows)) == whole
+    assert plain(rates(folder, rows[:3], rows[3:], ranges=ranges)) == whole
 
 
 def test_counts_are_saved(folder: Path, tmp_path: Path) -> None:

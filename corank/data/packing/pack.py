@@ -14,32 +14,30 @@ import numpy as np
 import polars as pl
 
 from corank.core.arrays import (
-    read_array,
     write_array,
     write_arrays,
     write_frame,
     write_shared,
-    write_views,
 )
 from corank.core.errors import DataError
 from corank.core.locks import WriteLock
-from corank.core.ragged import Ragged
 from corank.core.time import format_time, to_ms
 from corank.core.types import Longs, Report
 from corank.data.as_of import VersionedRows
 from corank.data.dataset import PackedDataset
-from corank.data.derived_columns import derive_columns
 from corank.data.pack_manifest import FORMAT, MANIFEST, PackManifest, ShardCount, fingerprint
 from corank.data.packing.count_items import count_items
+from corank.data.packing.derive import derive_columns
 from corank.data.packing.fit_encoders import Tables, fit_encoders
+from corank.data.packing.histories import write_histories
 from corank.data.packing.partitions import pack_partitions
+from corank.data.packing.prior_counts import count_priors
 from corank.data.packing.shards import ENCODERS, USERS, ShardWriter, encode_rows, feature_values
 from corank.data.packing.sources import PackSources
 from corank.data.packing.workspace import PackWorkspace, open_workspace
 from corank.engine.base import Engine, describe_memory
 from corank.engine.in_line import InLineEngine
 from corank.features.encoders import Encoders, assemble_rows
-from corank.features.history import Events
 from corank.features.log_schema import DataSettings
 from corank.features.operands import OperandNames, Operands
 from corank.features.row_columns import FROM, ID
@@ -115,25 +113,26 @@ def _write_all(inputs: PackSources, workspace: PackWorkspace, mark: str) -> None
     as_of = to_ms(inputs.data.instant(inputs.data.as_of)) if inputs.data.as_of else inputs.summary.last
     writer = ShardWriter(inputs.data, schema, inputs.sources, inputs.value_sources, as_of, folder, spill)
     splits, duplicates = pack_partitions(workspace, inputs, writer, count)
-    workspace.run_here("events", lambda: _write_events(inputs, writer, splits))
+    shards = [(split, shard.name) for split, written in splits.items() for shard in written]
+    write_histories(workspace, schema, inputs.data, count, shards)
     dropped = {"duplicates": duplicates, "users_without_row": absent}
     manifest = _describe(folder, mark, inputs, splits, dropped)
-    workspace.run_here("derived", lambda: _derive(workspace, writer.encoders, manifest))
     count_items(workspace, splits, len(inputs.data.levels))
+    if schema.derived():
+        _derive(workspace, manifest, count)
+    else:
+        writer.encoders.save(folder / "encoders")
     _write_manifest(folder, manifest)
 
 
-def _derive(workspace: PackWorkspace, encoders: Encoders, manifest: PackManifest) -> None:
-    """Add the derived features, and write the complete encoders."""
-    folder, schema = workspace.packed, encoders.schema
-    if schema.derived():
-        encoders = derive_columns(
-            PackedDataset.load(folder, manifest, encoders), workspace.spill, workspace.engine
-        )
-        for name in schema.derived():
-            size = encoders.sizes.get(name)
-            workspace.report(f"{name}: {f'{size:,} embedding rows' if size else 'a number'}")
-    encoders.save(folder / "encoders")
+def _derive(workspace: PackWorkspace, manifest: PackManifest, partitions: int) -> None:
+    """Count the priors of so many partitions, and add the derived features."""
+    schema = Schema(manifest.features)
+    count_priors(workspace, schema, partitions)
+    sizes = derive_columns(workspace, manifest).sizes
+    for name in schema.derived():
+        size = sizes.get(name)
+        workspace.report(f"{name}: {f'{size:,} embedding rows' if size else 'a number'}")
 
 
 def _first_pass(inputs: PackSources, workspace: PackWorkspace) -> int:
@@ -185,24 +184,6 @@ def _write_items(
         encoders, wanted, lambda name: feature_values(schema, name, items, data.item), len(items.frame)
     ).take(row)
     operands.save(folder / "operands")
-
-
-def _write_events(inputs: PackSources, writer: ShardWriter, splits: dict[str, list[ShardCount]]) -> None:
-    """Sort the events of all partitions, and find each request's histories among them."""
-    folder, schema, data = writer.folder, inputs.schema, inputs.data
-    (folder / "events").mkdir(exist_ok=True)
-    histories = schema.histories()
-    for name in {history.events for history in histories.values()}:
-        pieces = sorted(writer.spill.glob(f"{name}.*.arrow"))
-        Events.write(folder / "events", name, pieces, len(writer.users.ids))
-    events = {h.events: Events.open(folder / "events", h.events) for h in histories.values()}
-    for shard in (folder / split / count.name for split, counts in splits.items() for count in counts):
-        user, time = read_array(shard / "user.npy"), read_array(shard / "time.npy")
-        for n, name in enumerate(schema.row_features("query").lists):
-            if name in histories:
-                h, of = histories[name], events[histories[name].events]
-                start, length = of.slices(user, time, h.known_after(data), h.every, data.timezone, h.last)
-                write_views(shard / "query", n, Ragged(start, length, of.items))
 
 
 def _describe(

@@ -24,6 +24,7 @@ from corank.data.column_sources import Source
 from corank.data.log_rows import request_columns
 from corank.data.pack_manifest import ShardCount
 from corank.data.packing.grouping import GroupedRequests
+from corank.data.packing.pieces import write_piece
 from corank.data.packing.workspace import write_beside
 from corank.features.encoders import Encoders, assemble_rows
 from corank.features.encoding import Encoded
@@ -263,8 +264,7 @@ class ShardWriter:
             assert not isinstance(codes, Ragged)
             piece = {"user": user[listed], "time": rows[TIME], "item": codes, "row": rows[ROW]}
             piece["ordinal"] = self.items.ids.find(rows[ITEM]).astype(np.int32)
-            with write_beside(self.spill / f"{name}.{shard}.arrow") as partial:
-                write_frame(partial, pl.DataFrame(piece))
+            write_piece(self.spill, name, shard, pl.DataFrame(piece).sort("user"))
 
     def _write_prior_pieces(
         self, shard: str, requests: GroupedRequests, labels: Labels, item: Ints, operands: Operands
@@ -274,8 +274,7 @@ class ShardWriter:
         sides = OperandRows.pairs(self.schema, operands, self.item_operands, request_of, item)
         for n, prior in enumerate(self.schema.priors().values()):
             piece = prior.count(requests.rows, self.data, labels, sides)
-            with write_beside(self.spill / f"prior{n}.{shard}.arrow") as partial:
-                write_frame(partial, piece)
+            write_piece(self.spill, f"prior{n}", shard, piece.filter(pl.col("key") != 0).sort("key"))
 
 
 def _assemble(

@@ -1,0 +1,20 @@
+"""What each partition of the log knows of one thing (events, a prior), for steps that sort it by another key."""
+
+from pathlib import Path
+
+import polars as pl
+
+from corank.core.arrays import write_frame
+from corank.data.packing.workspace import write_beside
+
+
+def write_piece(spill: Path, name: str, shard: str, rows: pl.DataFrame) -> None:
+    """Write what a partition, `shard`, knows under a name."""
+    with write_beside(spill / name / f"{shard}.arrow") as partial:
+        write_frame(partial, rows)
+
+
+def find_pieces(spill: Path, name: str, partitions: int) -> list[Path]:
+    """List what the partitions left under a name, in order; empty partitions left nothing."""
+    paths = (spill / name / f"{n:05d}.arrow" for n in range(partitions))
+    return [path for path in paths if path.is_file()]
