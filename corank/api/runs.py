@@ -15,6 +15,7 @@ from corank.core.errors import DataError
 from corank.core.storage.object_url import PathOrUrl, parse_location
 from corank.core.types import Report
 from corank.data.dataset import PackedDataset
+from corank.engine.base import open_engine
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.training.check import CheckSummary, check_config
@@ -40,20 +41,31 @@ def check(config: Path, overrides: Sequence[str] = ()) -> CheckSummary:
     return check_config(read(config, overrides), config.parent)
 
 
-def pack(config: Path, overrides: Sequence[str] = (), report: Report = lambda line: None) -> PackedDataset:
+def pack(
+    config: Path,
+    overrides: Sequence[str] = (),
+    report: Report = lambda line: None,
+    workers: int = 1,
+    engine: str | None = None,
+    address: str | None = None,
+) -> PackedDataset:
     """Pack the tables of a config into memory-mapped arrays, at its `packed`, or in `packed/NAME` beside it.
 
     Args:
         config: the YAML file.
         overrides: `a.b=value` changes of the config.
         report: takes a line about each step.
+        workers: how many tasks run at a time. The files are the same for any number and any engine.
+        engine: `in_line`, `pool`, `ray` or a plug-in's; a pool of processes if there are several workers.
+        address: of a cluster, for an engine that takes one. Its machines share the file system of the config's folder.
 
-    Raises ConfigError, DataError, and BusyError if another process packs there.
+    Raises ConfigError, DataError, EngineError, and BusyError if another process packs there.
 
     Example:
-        corank.pack(Path("shop/config.yaml"), report=print)
+        corank.pack(Path("shop/config.yaml"), report=print, workers=4)
     """
-    return pack_config(read(config, overrides), config.parent, report)
+    with open_engine(engine, workers, address) as opened:
+        return pack_config(read(config, overrides), config.parent, report, opened)
 
 
 def export(

@@ -40,6 +40,19 @@ AsOf = Annotated[
         "Later upserts stay on top; all do by default.",
     ),
 ]
+TaskWorkers = Annotated[int, typer.Option(min=1, help="Processes that work at the same time.")]
+EngineName = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="What runs the tasks: in_line, pool (processes of this machine), ray, or a plug-in's. "
+        "Default: pool if there are several workers.",
+    ),
+]
+EngineAddress = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="Of a cluster, for an engine that takes one, such as HOST:PORT."),
+]
 BundlePath = Annotated[
     str, typer.Argument(metavar="BUNDLE", help="The folder of a bundle, or its URL in object storage.")
 ]

@@ -5,7 +5,18 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from corank.cli.options import AsOf, BundlePath, Json, Sign, Trust, local_path, print_json
+from corank.cli.options import (
+    AsOf,
+    BundlePath,
+    EngineAddress,
+    EngineName,
+    Json,
+    Sign,
+    TaskWorkers,
+    Trust,
+    local_path,
+    print_json,
+)
 from corank.core.errors import CorankError
 from corank.core.storage.object_url import parse_location
 from corank.distributed.launch_environment import is_first
@@ -43,12 +54,18 @@ def check_command(config: ConfigPath, overrides: Overrides = None) -> None:
 
 
 @training.command("pack")
-def pack_command(config: ConfigPath, overrides: Overrides = None) -> None:
-    """Pack the logs, request by request, into memory-mapped arrays."""
+def pack_command(
+    config: ConfigPath,
+    workers: TaskWorkers = 1,
+    engine: EngineName = None,
+    address: EngineAddress = None,
+    overrides: Overrides = None,
+) -> None:
+    """Pack the logs, request by request, into memory-mapped arrays; an interrupted packing goes on."""
     from corank.api import runs
     from corank.cli import console
 
-    packed = runs.pack(config, overrides or [], console.say)
+    packed = runs.pack(config, overrides or [], console.say, workers, engine, address)
     console.say(f"packed: {packed.location}")
 
 

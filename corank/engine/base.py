@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self, TypeVar
 from corank.core.errors import EngineError, PluginError
 from corank.core.registry import Registry
 from corank.core.types import Progress
-from corank.engine.job import Job, JobOutcome, JobRunner
+from corank.engine.job import Job, JobOutcome, JobRunner, peak_memory
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -136,11 +136,14 @@ def open_engine(name: str | None = None, workers: int = 1, address: str | None =
 
 
 def describe_memory(engine: Engine) -> str:
-    """Say in one line how much memory the workers of an engine have held at most, with the pages of files.
+    """Say in one line how much memory this process and the workers of an engine have held, with the pages of files.
 
     Example:
         >>> describe_memory(engine)
-        'memory: at most 412 MiB in a worker (2 workers)'
+        'memory: at most 287 MiB here, 412 MiB in each of 2 workers'
     """
-    peak = max(engine.peaks.values(), default=0) / 2**20
-    return f"memory: at most {peak:,.0f} MiB in a worker ({engine.workers} worker{'s' if engine.workers > 1 else ''})"
+    here = f"memory: at most {peak_memory() / 2**20:,.0f} MiB"
+    if engine.workers == 1:
+        return here
+    there = max(engine.peaks.values(), default=0) / 2**20
+    return f"{here} here, {there:,.0f} MiB in each of {engine.workers} workers"

@@ -20,15 +20,9 @@ _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLAR
 """Environment variables that bound the threads of the libraries that tasks use."""
 
 
-def worker_environment(threads: int) -> dict[str, str]:
-    """Make the environment of a worker: modules from where this process has them, and few threads.
-
-    Args:
-        threads: how many each library may start, unless the environment says fewer.
-    """
-    bounds = {name: str(min(threads, _positive(os.environ.get(name)) or threads)) for name in _THREADS}
-    path = os.pathsep.join(folder or str(Path.cwd()) for folder in sys.path)
-    return bounds | {"PYTHONPATH": path}
+def bound_threads(threads: int) -> dict[str, str]:
+    """Make the variables of the environment that let each library of a worker start so many threads, or fewer."""
+    return {name: str(min(threads, _positive(os.environ.get(name)) or threads)) for name in _THREADS}
 
 
 def _positive(text: str | None) -> int | None:
@@ -52,7 +46,8 @@ class PoolWorker:
         with theirs:
             handle = theirs.fileno()
             command = [sys.executable, "-m", "corank.engine.pool_worker", str(handle)]
-            environment = os.environ | worker_environment(threads)
+            path = os.pathsep.join(folder or str(Path.cwd()) for folder in sys.path)
+            environment = os.environ | bound_threads(threads) | {"PYTHONPATH": path}
             process = subprocess.Popen(
                 command,
                 env=environment,

@@ -2,7 +2,8 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import joblib
@@ -10,7 +11,7 @@ import joblib
 from corank.core.errors import EngineError
 from corank.engine.base import ENGINES, Engine
 from corank.engine.job import Job, JobOutcome, LostJobs
-from corank.engine.pool import worker_environment
+from corank.engine.pool import bound_threads
 
 
 @ENGINES.register("ray")
@@ -21,13 +22,12 @@ class RayEngine(Engine):
 
     def __init__(self, workers: int = 1, address: str | None = None) -> None:
         super().__init__(workers, address)
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         try:
             import ray
         except ImportError:
             raise EngineError("engine ray: Ray is not installed; install corank[ray]") from None
         self._ray: Any = ray
-        self._local = address is None
+        self._local = address is None and not ray.is_initialized()
         self._started = not ray.is_initialized()
         if self._started:
             self._start(address)
@@ -37,14 +37,11 @@ class RayEngine(Engine):
         machine: dict[str, Any] = (
             {"num_cpus": self.workers, "include_dashboard": False} if self._local else {}
         )
+        bounds = bound_threads(self.threads) if self._local else {}
         try:
-            self._ray.init(
-                address=address,
-                log_to_driver=False,
-                logging_level="ERROR",
-                runtime_env={"env_vars": worker_environment(self.threads)},
-                **machine,
-            )
+            # Ray's processes keep it: an environment of the tasks alone takes new processes, and seconds
+            with patch_environment(bounds | {"RAY_USAGE_STATS_ENABLED": "0"}):
+                self._ray.init(address=address, log_to_driver=False, logging_level="ERROR", **machine)
         except (ConnectionError, ValueError, RuntimeError) as error:
             where = "here" if self._local else f"at {address}"
             raise EngineError(f"engine ray: no cluster {where}: {error}") from None
@@ -57,7 +54,8 @@ class RayEngine(Engine):
     def outcomes(self, run: Callable[[Job], JobOutcome], jobs: Sequence[Job]) -> Generator[JobOutcome]:
         """Keep `workers` jobs on the cluster, and yield what comes back."""
         ray, waiting, lost = self._ray, deque(jobs), LostJobs("ray")
-        remote, function = ray.remote(num_cpus=1, max_retries=0)(_call), ray.put(run)
+        bounds = {} if self._local else {"runtime_env": {"env_vars": bound_threads(self.threads)}}
+        remote, function = ray.remote(num_cpus=1, max_retries=0, **bounds)(_call), ray.put(run)
         running: dict[Any, Job] = {}
         try:
             while waiting or running:
@@ -82,6 +80,20 @@ class RayEngine(Engine):
         """Stop Ray on this machine, or leave the cluster; what the caller had started stays."""
         if self._started:
             self._ray.shutdown()
+
+
+@contextmanager
+def patch_environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set variables of the environment while the block runs."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _call(run: Callable[[Job], JobOutcome], job: Job) -> JobOutcome:

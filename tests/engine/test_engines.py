@@ -20,15 +20,9 @@ def pool() -> Iterator[Engine]:
         yield engine
 
 
-@pytest.fixture(scope="module")
-def ray() -> Iterator[Engine]:
-    with open_engine("ray", 2) as engine:
-        yield engine
-
-
-@pytest.fixture(params=["in_line", "pool", pytest.param("ray", marks=pytest.mark.slow)])
-def engine(request: pytest.FixtureRequest) -> Any:
-    return open_engine() if request.param == "in_line" else request.getfixturevalue(request.param)
+@pytest.fixture(params=["in_line", "pool"])
+def engine(request: pytest.FixtureRequest, pool: Engine) -> Engine:
+    return open_engine() if request.param == "in_line" else pool
 
 
 def test_results_come_in_the_order_of_the_tasks(engine: Engine) -> None:
@@ -59,10 +53,8 @@ def test_the_memory_of_each_worker_is_told(engine: Engine) -> None:
     assert len(engine.peaks) >= 1
 
 
-@pytest.mark.parametrize("name", ["pool", pytest.param("ray", marks=pytest.mark.slow)])
-def test_what_a_dead_worker_had_runs_again(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    engine: Engine = request.getfixturevalue(name)
-    found = engine.run(KillOnce(tmp_path), list(range(8)))
+def test_what_a_dead_worker_had_runs_again(pool: Engine, tmp_path: Path) -> None:
+    found = pool.run(KillOnce(tmp_path), list(range(8)))
     assert [n for n, _ in found] == list(range(8))
     assert os.getpid() not in {process for _, process in found}
     assert {path.name for path in tmp_path.iterdir()} == {"0", "3", "6"}

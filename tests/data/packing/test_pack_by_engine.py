@@ -1,0 +1,108 @@
+"""Packed by any engine and number of workers, and after any kill, the files are the same, byte for byte."""
+
+import random
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from corank.core.errors import DataError
+from corank.engine.base import Engine, open_engine
+from tests.support.pack_processes import (
+    digest_files,
+    kill_workers,
+    pack_world,
+    start_pack,
+    wait_for_tasks,
+    write_world,
+)
+
+pytestmark = pytest.mark.slow
+
+REQUESTS = 60
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world")
+    write_world(folder, REQUESTS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[Engine]:
+    with open_engine("pool", 2) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def in_line(world: Path) -> dict[str, str]:
+    """The digests of the files that one process packs."""
+    found = pack_world(world, world / "in_line")
+    assert len({Path(name).parts[1] for name in found if name.startswith("train/")}) > 3
+    return found
+
+
+def test_the_files_do_not_depend_on_the_number_of_workers(
+    world: Path, in_line: dict[str, str], pool: Engine
+) -> None:
+    said: list[str] = []
+    assert pack_world(world, world / "pool", pool, said.append) == in_line
+    assert said[-1].startswith("memory: at most ")
+    assert said[-1].endswith(" MiB in each of 2 workers")
+
+
+def test_csv_is_read_by_one_task(world: Path, pool: Engine) -> None:
+    pl.read_parquet(world / "log.*.parquet").write_csv(world / "log.csv")
+    here, there = (
+        pack_world(world, world / f"csv {n}", e, log="log.csv") for n, e in enumerate((None, pool))
+    )
+    assert here == there
+
+
+def test_killed_workers_change_nothing(world: Path, in_line: dict[str, str]) -> None:
+    with start_pack(world, world / "killed", "pool", 2) as process:
+        assert kill_workers(process, 3, random.Random(0), 0.2) == 3
+    assert process.returncode == 0
+    assert digest_files(world / "killed") == in_line
+
+
+def test_a_killed_driver_is_followed_by_one_that_goes_on(
+    world: Path, in_line: dict[str, str], pool: Engine
+) -> None:
+    out = world / "resumed"
+    for engine, workers, tasks in (("pool", 2, 3), ("in_line", 1, 8)):
+        with start_pack(world, out, engine, workers) as process:
+            wait_for_tasks(process, out, tasks)
+            process.kill()
+        assert not out.exists()
+    said: list[str] = []
+    assert pack_world(world, out, pool, said.append) == in_line
+    assert said[0].startswith("going on with a packing that was interrupted after ")
+    assert not list(world.glob(f".*{out.name}*"))
+
+
+def test_workers_that_always_die_end_a_packing_that_can_go_on(world: Path, in_line: dict[str, str]) -> None:
+    out = world / "starved"
+    with start_pack(world, out, "pool", 2) as process:
+        kill_workers(process, 1000, random.Random(0), 0)
+        said, _ = process.communicate()
+    assert process.returncode == 1
+    assert "EngineError: engine pool: task" in said
+    assert "its worker was killed by SIGKILL, 5 times in all" in said
+    assert list(world.glob(f".partial-{out.name}-*"))
+    assert pack_world(world, out) == in_line
+
+
+def test_an_error_of_the_user_in_a_worker_is_that_error_and_leaves_nothing(
+    world: Path, pool: Engine, tmp_path: Path
+) -> None:
+    for path in world.glob("*.parquet"):
+        shutil.copy(path, tmp_path)
+    truth = pl.read_parquet(tmp_path / "truth.parquet")
+    truth[1:].write_parquet(tmp_path / "truth.parquet")
+    with pytest.raises(DataError, match=r"^data\.truth: no 'click' for candidates of the log, such as item="):
+        pack_world(tmp_path, tmp_path / "out", pool)
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".parquet"] * 5

@@ -1,0 +1,120 @@
+"""The working folder of a packing: what is done stays done, and only for the same packing."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from corank.core.errors import DataError, EngineError
+from corank.data.packing.workspace import PackWorkspace, open_workspace, write_beside
+from corank.engine.in_line import InLineEngine
+
+
+@contextmanager
+def opened(
+    folder: Path, fingerprint: str = "a" * 64, said: list[str] | None = None
+) -> Iterator[PackWorkspace]:
+    report = (lambda line: None) if said is None else said.append
+    with open_workspace(folder / "out", fingerprint, (), InLineEngine(), report) as workspace:
+        yield workspace
+
+
+def interrupted(folder: Path, error: type[BaseException], fingerprint: str = "a" * 64) -> list[int]:
+    """Run a step that an error ends at its third task. Returns the tasks that ran."""
+    ran: list[int] = []
+
+    def task(n: int) -> int:
+        if n == 2 and len(ran) == 2:
+            raise error("stop")
+        ran.append(n)
+        return n * n
+
+    with opened(folder, fingerprint) as workspace:
+        assert workspace.run("squares", task, range(5)) == [0, 1, 4, 9, 16]
+    return ran
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, EngineError])
+def test_an_interrupted_packing_goes_on(tmp_path: Path, error: type[BaseException]) -> None:
+    with pytest.raises(error):
+        interrupted(tmp_path, error)
+    said: list[str] = []
+    ran: list[int] = []
+    seen: list[tuple[int, int]] = []
+
+    def task(n: int) -> int:
+        ran.append(n)
+        return n * n
+
+    with opened(tmp_path, said=said) as workspace:
+        found = workspace.run("squares", task, range(5), lambda *counts: seen.append(counts))
+    assert found == [0, 1, 4, 9, 16]
+    assert ran == [2, 3, 4]
+    assert seen == [(3, 5), (4, 5), (5, 5)]
+    assert said == ["going on with a packing that was interrupted after 2 tasks"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_packing_begins_anew(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(tmp_path, KeyboardInterrupt)
+    (left,) = tmp_path.iterdir()
+    with opened(tmp_path, "b" * 64) as workspace:
+        assert not left.exists()
+        assert workspace.run_here("once", lambda: 3) == 3
+        assert workspace.run_here("once", lambda: 4) == 3
+
+
+def test_an_error_of_the_user_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(DataError):
+        interrupted(tmp_path, DataError)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_that_were_not_forced_to_disk_are_not_taken_after_a_crash_of_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(tmp_path, KeyboardInterrupt)
+    (tmp_path / "boot").write_text("another")
+    monkeypatch.setattr("corank.data.packing.workspace._BOOT", tmp_path / "boot")
+    with opened(tmp_path) as workspace:
+        assert not list(workspace.folder.glob("done/*"))
+
+
+def test_a_machine_without_the_folder_is_named(tmp_path: Path) -> None:
+    def run_elsewhere(function: Any, tasks: Any, progress: Any) -> None:
+        workspace.folder.rename(tmp_path / "elsewhere")
+        try:
+            InLineEngine().run(function, tasks)
+        finally:
+            (tmp_path / "elsewhere").rename(workspace.folder)
+
+    with (
+        opened(tmp_path) as workspace,
+        pytest.raises(EngineError, match=r"is not there on .*; machines that"),
+    ):
+        workspace.engine.run = run_elsewhere  # type: ignore[assignment,method-assign]
+        workspace.run("squares", abs, [1])
+
+
+def test_a_file_is_whole_or_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="half"), write_beside(tmp_path / "a") as partial:
+        partial.write_text("half")
+        raise ValueError("half")
+    assert not (tmp_path / "a").exists()
+    for words in ("one", "two"):
+        with write_beside(tmp_path / "a") as partial:
+            partial.write_text(words)
+        assert (tmp_path / "a").read_text() == words
+
+
+def test_a_folder_that_is_there_stays(tmp_path: Path) -> None:
+    for words in ("one", "two"):
+        with write_beside(tmp_path / "in" / "a") as partial:
+            partial.mkdir()
+            (partial / "file").write_text(words)
+    assert (tmp_path / "in" / "a" / "file").read_text() == "one"
+    assert len(list((tmp_path / "in").iterdir())) == 1
