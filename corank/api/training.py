@@ -11,6 +11,7 @@ from corank.core.types import Report
 from corank.distributed.launch import launch
 from corank.distributed.process_group import join_ranks
 from corank.distributed.ranks import Ranks
+from corank.engine.base import open_engine
 from corank.training.checkpoints.run_publisher import RunPublisher, open_remote_run
 from corank.training.config import Config
 from corank.training.config_file import read
@@ -65,7 +66,9 @@ def train(
     if workers is not None:
         if watcher is not None:
             raise ConfigError("watcher: the workers print their progress; leave out one of both")
-        return _train_by_workers(config, overrides, resume, overwrite, folder, workers, max_restarts, timeout)
+        return _train_by_workers(
+            config, overrides, resume, overwrite, folder, report, workers, max_restarts, timeout
+        )
     if max_restarts:
         raise ConfigError("--max-restarts needs --workers; under torchrun it is an option of torchrun")
     settings = read(config, overrides)
@@ -133,12 +136,15 @@ def _train_by_workers(
     resume: bool,
     overwrite: bool,
     folder: PathOrUrl | None,
+    report: Report,
     workers: int,
     max_restarts: int,
     timeout: float | None,
 ) -> tuple[Run, dict[str, Any]]:
     settings = read(config, overrides)  # so that a mistake is told before anything is started
     location = parse_location(folder or config.parent / "runs" / settings.name)
+    with open_engine(workers=workers) as engine:  # packs before the workers wait for one another
+        open_or_pack(settings, config.parent, report, engine)
     options = [f"--set={override}" for override in overrides]
     options += ["--resume"] * resume + ["--overwrite"] * overwrite
     options += [] if timeout is None else [f"--timeout={timeout}"]
