@@ -66,9 +66,7 @@ def train(
     if workers is not None:
         if watcher is not None:
             raise ConfigError("watcher: the workers print their progress; leave out one of both")
-        return _train_by_workers(
-            config, overrides, resume, overwrite, folder, report, workers, max_restarts, timeout
-        )
+        return _launch(config, overrides, resume, overwrite, folder, report, workers, max_restarts, timeout)
     if max_restarts:
         raise ConfigError("--max-restarts needs --workers; under torchrun it is an option of torchrun")
     settings = read(config, overrides)
@@ -130,7 +128,7 @@ def _prepare(
     return False
 
 
-def _train_by_workers(
+def _launch(
     config: Path,
     overrides: Sequence[str],
     resume: bool,
