@@ -5,7 +5,7 @@ Letters: R requests · C candidates · X drawn pairs.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from corank.batches.drawn_requests import DrawnRequests, gather_batches
 from corank.batches.draws import Draws, Purpose, draw
 from corank.batches.encoded_batch import EncodedBatch
 from corank.batches.negatives import Negatives
+from corank.batches.read_ahead import Block, read_ahead
 from corank.batches.sampling import BATCH, Population, draw_order, select
 from corank.batches.streams import Streams
 from corank.core.ragged import Ragged, Rows, concat_ranges
@@ -80,8 +81,9 @@ class Reader:
     def read_ordered(self) -> Iterator[Batch]:
         """Read all batches in the order of the log; the rank's part of each is contiguous."""
         draws = Draws(self.seed, 0)
-        for requests in self.streams.read_ordered():
-            yield from map(self._batch, self._gather([requests], draws))
+        blocks = ([requests] for requests in self.streams.read_ordered())
+        for batches in self._fetch_ahead(blocks, beyond=True):
+            yield from map(self._batch, self._gather(batches, draws))
 
     def read_encoded(self, epoch: int) -> Iterator[EncodedBatch]:
         """Read the batches of `read_shuffled`, before they are looked up in embedding tables."""
@@ -89,8 +91,14 @@ class Reader:
             yield self._encode(drawn)
 
     def _read_drawn(self, draws: Draws, skip: int = 0) -> Iterator[DrawnRequests]:
-        for batches in self.streams.read_drawn(draws, skip, self._together):
+        blocks = self.streams.read_drawn(draws, skip, self._together)
+        for batches in self._fetch_ahead(blocks):
             yield from self._gather(batches, draws)
+
+    def _fetch_ahead(self, blocks: Iterator[Block], beyond: bool = False) -> Iterator[Block]:
+        if self.packed.url is None:
+            return blocks
+        return read_ahead(blocks, self.streams.shards, partial(self.packed.prefetch, self.split), beyond)
 
     @cached_property
     def _together(self) -> int:

@@ -99,7 +99,7 @@ def sample_queries(
     Raises:
         BundleError: there are no requests.
     """
-    shards = [shard for split in ("valid", "train", "test") for shard in packed.splits.get(split, ())]
+    shards = (shard for split in ("valid", "train", "test") for shard in packed.splits.get(split, ()))
     shard = next((shard for shard in shards if len(shard)), None)
     if shard is None:
         raise BundleError("retrieval is tuned by logged requests, and there are none")

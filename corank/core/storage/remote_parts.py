@@ -2,7 +2,7 @@
 
 import threading
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Generic, TypeVar, overload
@@ -63,6 +63,13 @@ class RemoteParts(Sequence[Part], Generic[Part]):
             self._open.move_to_end(n)
             self._close_oldest()
             return self._open[n]
+
+    def __iter__(self) -> Iterator[Part]:
+        """Open one part after another, and fetch the next meanwhile."""
+        for n in range(len(self)):
+            if n + 1 < len(self):
+                self.prefetch(n + 1)
+            yield self[n]
 
     def prefetch(self, n: int) -> None:
         """Begin to fetch a part that will be read soon; nothing happens if it is at hand, or too much is ahead."""

@@ -1,7 +1,10 @@
 """Publishing folders into a server that speaks S3's protocol, and reading them through the cache."""
 
 import json
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -245,3 +248,51 @@ def test_a_large_object_is_refused(object_store: ObjectStore) -> None:
     with pytest.raises(StorageError, match="500 bytes; at most 499 are read"):
         folder.read("large", 499)
     assert folder.read("large", 500)[0] == b"large" * 100
+
+
+PUBLISH = """
+import sys
+from pathlib import Path
+from corank.core.storage.folder_publisher import FolderPublisher
+from corank.core.storage.object_url import ObjectUrl
+FolderPublisher.open(ObjectUrl.parse(sys.argv[1]), "bundle").publish(Path(sys.argv[2]))
+"""
+
+
+@pytest.mark.slow
+def test_killed_while_it_publishes_there_is_the_old_or_the_new(
+    object_store: ObjectStore, tmp_path: Path
+) -> None:
+    url = ObjectUrl.parse(f"{object_store.url}/bundle")
+    publish(url, make_folder(tmp_path / "one", ONE))
+    many = {f"part{n:03d}": bytes([n]) * 50_000 for n in range(200)}
+    new = make_folder(tmp_path / "many", many)
+    for enough in (1, 40, 120):
+        before = len(object_store.names())
+        child = subprocess.Popen([sys.executable, "-c", PUBLISH, str(url), str(new)])
+        while len(object_store.names()) < before + enough and child.poll() is None:
+            time.sleep(0.005)
+        child.kill()
+        child.wait()
+        assert read_files(read_folder(url, "bundle").path) in (ONE, many)
+    publish(url, new)
+    assert read_files(read_folder(url, "bundle").path) == many
+    assert len(object_store.names()) == len(many) + 1
+
+
+@pytest.mark.slow
+def test_processes_fetch_the_same_once(object_store: ObjectStore, tmp_path: Path) -> None:
+    url = ObjectUrl.parse(f"{object_store.url}/bundle")
+    publish(url, make_folder(tmp_path / "one", {f"part{n}": bytes([n]) * 100_000 for n in range(20)}))
+    code = (
+        "import sys; from corank.core.storage.local_copy import read_folder\n"
+        "from corank.core.storage.object_url import ObjectUrl\n"
+        "print(read_folder(ObjectUrl.parse(sys.argv[1]), 'bundle').path)"
+    )
+    command = [sys.executable, "-c", code, str(url)]
+    children = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    found = {child.communicate()[0] for child in children}
+    assert len(found) == 1 and [child.returncode for child in children] == [0] * 3
+    assert len(list((tmp_path / "cache").glob("[!.]*"))) == 1 and not list(
+        (tmp_path / "cache").glob(".partial-*")
+    )
