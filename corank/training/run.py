@@ -20,8 +20,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from corank.core.calibration import Platt
-from corank.core.errors import CheckpointError
+from pydantic import TypeAdapter
+
+from corank.core.errors import CheckpointError, DataError
 from corank.core.files import atomic_file
 from corank.core.locks import LOCK, FolderLease, LockHolder, WriteLock
 from corank.core.storage.local_copy import read_folder
@@ -43,6 +44,7 @@ from corank.training.config import Config
 from corank.training.config_file import from_plain, plain
 from corank.training.preparation.packed_data import open_packed
 
+_CALIBRATORS: TypeAdapter[Calibrators] = TypeAdapter(Calibrators)
 CHECKPOINTS = ("model", "latest", "best")
 """In the order in which they are removed: the training state before the best weights, without which it cannot go on."""
 
@@ -155,7 +157,7 @@ class Run:
         held = self.trained(packed)
         model = build_model(self.config, packed)
         restore_model(held, model, self._model.path)
-        return model, _calibrators(held)
+        return model, _calibrators(held, self.config, self._model.path)
 
     def networks(self, packed: PackedDataset) -> tuple[JointModel, Calibrators, Checkpoint]:
         """Load the trained model without rows of its tables, its calibrators, and the checkpoint, which has them.
@@ -165,7 +167,7 @@ class Run:
         held = self.trained(packed)
         model = build_networks(self.config, packed)
         restore_model(held, model, self._model.path)
-        return model, _calibrators(held), held
+        return model, _calibrators(held, self.config, self._model.path), held
 
     def finish(
         self,
@@ -190,11 +192,13 @@ def _unwritable(folder: Path, error: OSError) -> CheckpointError:
     return CheckpointError(f"{folder}: cannot be written: {error}; name another with --run")
 
 
-def _calibrators(held: Checkpoint) -> Calibrators:
-    return {
-        stage: {label: Platt(**platt) for label, platt in labels.items()}
-        for stage, labels in held.facts["calibrators"].items()
-    }
+def _calibrators(held: Checkpoint, config: Config, path: Path) -> Calibrators:
+    """The calibrators of a trained model. Raises CheckpointError unless each label of each stage has a sound one."""
+    try:
+        found = _CALIBRATORS.validate_python(held.facts["calibrators"])
+        return {stage.name: {n: found[stage.name][n] for n in stage.labels} for stage in config.stages}
+    except (ValueError, KeyError, DataError):
+        raise CheckpointError(f"{path}: its calibrators are not those of its stages; train again") from None
 
 
 def build_model(config: Config, packed: PackedDataset, ranks: Ranks | None = None) -> JointModel:

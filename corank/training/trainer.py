@@ -3,9 +3,11 @@
 from dataclasses import asdict, dataclass, field
 
 import torch
+from pydantic import TypeAdapter
 
 from corank.batches.batch import Batch
 from corank.batches.reader import Reader
+from corank.core.errors import CheckpointError
 from corank.data.dataset import PackedDataset
 from corank.distributed.ranks import Ranks
 from corank.models.gradients import sum_gradients
@@ -38,6 +40,9 @@ class TrainingProgress:
     """Epochs since the best one."""
     figures: list[dict[str, float | None]] = field(default_factory=list)
     """Validation figures by epoch."""
+
+
+_PROGRESS: TypeAdapter[TrainingProgress] = TypeAdapter(TrainingProgress)
 
 
 class Trainer:
@@ -146,6 +151,9 @@ class Trainer:
         latest = self.run.latest
         held = load_matching(latest, "progress", self.config, self.packed, held_buckets(self.model))
         restore_training(held, self.model, self.optimisers, self.average, latest.path)
-        self.progress = TrainingProgress(**held.facts["progress"])
+        try:
+            self.progress = _PROGRESS.validate_python(held.facts["progress"])
+        except ValueError:
+            raise CheckpointError(f"{latest.path}: its progress is none of a training; train again") from None
         if self.average is not None:
             self.average.step = self.progress.step

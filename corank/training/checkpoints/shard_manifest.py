@@ -85,12 +85,13 @@ class ShardManifest(Settings):
         path = folder / MANIFEST
         try:
             plain = parse_json(read_regular_file(folder, MANIFEST, MOST_BYTES))
-            held = validate(cls, plain, str(path))
+            held = validate(cls, plain, MANIFEST)
         except (FileNotFoundError, NotADirectoryError):
             raise CheckpointError(f"{path}: no such checkpoint; train first") from None
         except (OSError, ValueError, ConfigError) as error:
+            found = str(error).replace("\n", "; ")
             raise CheckpointError(
-                f"{path}: damaged or no checkpoint ({error}); delete {folder.name} and train again"
+                f"{path}: damaged or no checkpoint ({found}); delete {folder.name} and train again"
             ) from None
         if held.digest != _digest(plain):
             raise CheckpointError(

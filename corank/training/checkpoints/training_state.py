@@ -15,11 +15,15 @@ from torch import Tensor
 from corank.core.errors import CheckpointError
 from corank.models.joint import JointModel
 from corank.training.checkpoints.checkpoint import Checkpoint
+from corank.training.checkpoints.optimiser_state import (
+    PREFIX,
+    Optimisers,
+    optimiser_tensors,
+    restore_optimisers,
+)
 from corank.training.checkpoints.split_table import SplitTable, TablePart, TableRows
 from corank.training.optimisers import Average
 
-Optimisers = Mapping[str, torch.optim.Optimizer]
-"""`table`, and one of each stage."""
 _OF_A_TABLE = re.compile(
     r"(?:(?:average\.)?(?:model\.)?tables|average\.seen)\.(?P<name>.+)|optimiser\.table\.(?P<number>\d+)\..+"
 )
@@ -53,10 +57,7 @@ def training_state(
     named = model.state_dict(prefix="model.")
     if average is not None:
         named |= {f"average.{name}": tensor for name, tensor in average.state().items()}
-    for optimiser, held in optimisers.items():
-        for n, state in held.state_dict()["state"].items():
-            named |= {f"optimiser.{optimiser}.{n}.{k}": torch.as_tensor(value) for k, value in state.items()}
-    return _named(named, facts, model)
+    return _named(named | optimiser_tensors(optimisers), facts, model)
 
 
 def restore_model(held: Checkpoint, model: JointModel, path: Path) -> None:
@@ -74,18 +75,9 @@ def restore_training(
     targets = model.state_dict(prefix="model.")
     if average is not None:
         targets |= {f"average.{name}": tensor for name, tensor in average.state().items()}
-    of_optimisers = [name for name in held.names if name.startswith("optimiser.")]
+    of_optimisers = [name for name in held.names if name.startswith(PREFIX)]
     _copy(held.without(of_optimisers), targets, model, path)
-    rows = table_rows(model)
-    for name, optimiser in optimisers.items():
-        state: dict[int, dict[str, Any]] = {}
-        for key in of_optimisers:
-            _, of, n, part = key.split(".", 3)
-            if of == name:  # before the first step it has none
-                tensor = _take(held, key, rows)
-                # an optimiser that counts its steps in a Python int rounds otherwise with a tensor
-                state.setdefault(int(n), {})[part] = tensor if tensor.is_floating_point() else tensor.item()
-        optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+    restore_optimisers(held, optimisers, list(table_rows(model).values()), path)
 
 
 def _named(tensors: Mapping[str, Tensor], facts: dict[str, Any], model: JointModel) -> Checkpoint:
@@ -108,14 +100,6 @@ def _rows_of(name: str, rows: Mapping[str, TableRows]) -> TableRows | None:
     return rows[match["name"]] if match["name"] else list(rows.values())[int(match["number"])]
 
 
-def _take(held: Checkpoint, name: str, rows: Mapping[str, TableRows]) -> Tensor:
-    """Copy a tensor, or the rows of it that this rank holds."""
-    table = _rows_of(name, rows)
-    if table is None or not held.shape(name):
-        return held.whole(name).clone()
-    return held.take(name, table)
-
-
 @torch.no_grad()
 def _copy(held: Checkpoint, targets: Mapping[str, Tensor], model: JointModel, path: Path) -> None:
     """Copy tensors into those of the same names. Raises CheckpointError if names or shapes differ."""
@@ -129,4 +113,4 @@ def _copy(held: Checkpoint, targets: Mapping[str, Tensor], model: JointModel, pa
             raise CheckpointError(
                 f"{path}: {name}: expected the shape {expected}; found {held.shape(name)}; train again"
             )
-        target.copy_(_take(held, name, rows))
+        target.copy_(held.whole(name) if table is None or table.whole else held.take(name, table))
