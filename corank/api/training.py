@@ -81,9 +81,7 @@ def train(
         goes_on = ranks.first_does(prepare, "preparation by the first rank")
         packed = open_packed(settings, config.parent)
         require_agreement(ranks, settings, packed)
-        if goes_on and ranks.restarts and ranks.first:
-            report(f"restart {ranks.restarts}: going on from the last checkpoint")
-        figures = train_run(run, packed, _watcher(watcher, ranks), goes_on, ranks)
+        figures = train_run(run, packed, watcher or SilentWatcher(), goes_on, ranks)
     return run if isinstance(location, Path) else Run.open(location), figures
 
 
@@ -103,10 +101,6 @@ def _open_folder(
     return Run(folder, settings, base, publishers[0].publish if publishers else lambda: None)
 
 
-def _watcher(watcher: Watcher | None, ranks: Ranks) -> Watcher:
-    return watcher if watcher is not None and ranks.first else SilentWatcher()
-
-
 def _prepare(
     run: Run, location: Location, resume: bool, overwrite: bool, report: Report, ranks: Ranks
 ) -> bool:
@@ -119,6 +113,8 @@ def _prepare(
         )
     packed = open_or_pack(run.config, run.base, report)
     if resume and (run.finished or run.latest.exists):
+        if ranks.restarts:
+            report(f"restart {ranks.restarts}: going on from the last checkpoint")
         return True
     sufficiency = Sufficiency.of(run.config, packed)
     sufficiency.require()

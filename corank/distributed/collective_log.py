@@ -52,7 +52,7 @@ class CollectiveLog:
         self.launch = launch
         # the agent's store still has what processes that died have left: their addresses, too
         self.store = None if launch is None else PrefixStore(group, launch)
-        self._rank, self._world, self._timeout = rank, world, timeout
+        self.rank, self._world, self._timeout = rank, world, timeout
         self._began = 0.0
 
     def of(self, what: str) -> Self:
@@ -88,13 +88,14 @@ class CollectiveLog:
 
     def report(self, error: BaseException) -> None:
         """Tell the others of an error, so that they end. Raises OtherRankError if a lower rank reports one."""
-        self._post("failed", self._position() | {"error": str(error) or type(error).__name__})
+        said = str(error) if isinstance(error, CorankError) else f"rank {self.rank}: {error!r}"
+        self._post("failed", self._position() | {"error": said})
         deadline = time.monotonic() + LAST_WORD / 2
-        while time.monotonic() < deadline and self._rank:
-            lower = [self._read("failed", rank) for rank in range(self._rank)]
-            for rank, post in enumerate(lower):
+        while time.monotonic() < deadline and self.rank:
+            lower = [self._read("failed", rank) for rank in range(self.rank)]
+            for post in lower:
                 if post and "error" in post:
-                    raise OtherRankError(f"rank {rank}: {post['error']}") from None
+                    raise OtherRankError(post["error"]) from None
             if all(lower):
                 break
             time.sleep(POLL)
@@ -145,7 +146,7 @@ class CollectiveLog:
         for rank in range(self._world):
             post = self._read("failed", rank) or {}
             if "error" in post:
-                raise OtherRankError(f"rank {rank}: {post['error']}")
+                raise OtherRankError(post["error"])
             if post:
                 raise RuntimeError(f"rank {rank} has given up")
 
@@ -159,14 +160,14 @@ class CollectiveLog:
             posts = self._collect(min(max(LAST_WORD, self._timeout / 4), 30.0))
         except RuntimeError:
             return DistributedError(
-                f"step {self.step}: rank {self._rank} lost the launch's store in the collective '{self.what}', so its "
+                f"step {self.step}: rank {self.rank} lost the launch's store in the collective '{self.what}', so its "
                 f"host or its launcher has ended ({_first_line(error)}); start again with --resume"
             )
-        for rank, post in sorted(posts.items()):
+        for _, post in sorted(posts.items()):
             if "error" in post:
-                return OtherRankError(f"rank {rank}: {post['error']}")
+                return OtherRankError(post["error"])
         missing = [rank for rank in range(self._world) if rank not in posts]
-        if self._rank != min(posts):
+        if self.rank != min(posts):
             return OtherRankError(f"rank {min(posts)} reports the failure of {name_ranks(missing)}")
         for rank in missing:
             self._end_hanging(rank)
@@ -226,7 +227,7 @@ class CollectiveLog:
 
     def _post(self, kind: str, content: dict[str, Any]) -> None:
         if self.store is not None:
-            self.store.set(self._key(kind, self._rank), json.dumps(content))
+            self.store.set(self._key(kind, self.rank), json.dumps(content))
 
     def _read(self, kind: str, rank: int) -> dict[str, Any] | None:
         key = self._key(kind, rank)

@@ -79,6 +79,8 @@ def _tell(error: BaseException, log: CollectiveLog) -> None:
     if isinstance(error, DistributedError):
         return
     try:
+        if log.rank and isinstance(error, CorankError):
+            error.args = (f"rank {log.rank}: {error}",)
         if isinstance(error, CorankError):
             log.remember(REFUSED)
         log.report(error)

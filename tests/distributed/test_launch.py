@@ -1,0 +1,116 @@
+"""Trainings by several processes: by torchrun, by `--workers`, with a rank that dies, with a mistake of the user."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+import corank
+from corank.core.errors import ConfigError, DistributedError
+from corank.distributed.launch import launch
+from corank.training.run import Run
+from tests.support.shared import simulated_world
+
+SETTINGS = [
+    "--set=train.epochs=4",
+    "--set=train.checkpoint_every=2",
+    "--set=train.average=0.9",
+    "--set=train.precision=fp32",
+]
+WORKERS = ["-m", "corank", "train"]
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1", *WORKERS]
+
+
+def start(command: list[str], folder: Path, *options: str) -> subprocess.Popen[str]:
+    """A training of the simulated world into a folder."""
+    arguments = [*command, str(simulated_world() / "config.yaml"), f"--run={folder}", *SETTINGS, *options]
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def end(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Exit code and what it printed."""
+    try:
+        printed = process.communicate(timeout=200)[1]
+    finally:
+        process.kill()
+    return process.returncode, printed
+
+
+def kill_worker(launcher: subprocess.Popen[str], begun: Path, rank: str) -> None:
+    """Kill a worker of a launch as soon as a file is there."""
+    while not begun.exists():
+        assert launcher.poll() is None, "it ended before it wrote a checkpoint"
+        time.sleep(0.005)
+    for worker in psutil.Process(launcher.pid).children():
+        if worker.environ().get("RANK") == rank:
+            worker.kill()
+
+
+def same_model(a: Run, b: Run) -> bool:
+    """Whether two finished runs hold the same weights and calibrators, bit for bit."""
+    (ours, fitted), (theirs, others) = (run.model(run.packed()) for run in (a, b))
+    state = theirs.state_dict()
+    return fitted == others and all(torch.equal(t, state[name]) for name, t in ours.state_dict().items())
+
+
+@pytest.mark.slow
+def test_a_killed_rank_under_torchrun_ends_as_an_unbroken_run_of_workers(tmp_path: Path) -> None:
+    killed = start(TORCHRUN, tmp_path / "killed", "--timeout=60")
+    kill_worker(killed, tmp_path / "killed" / "latest" / "manifest.json", "1")
+    code, printed = end(killed)
+    assert code == 0, printed
+    assert printed.count("restart 1: going on from the last checkpoint") == 1
+    assert printed.count("kept epoch") == 1
+
+    code, printed = end(start(WORKERS, tmp_path / "whole", "--workers=2", "--timeout=60"))
+    assert code == 0, printed
+    assert "error" not in printed.lower()
+    assert printed.count("kept epoch") == 1
+    whole, found = Run.open(tmp_path / "whole"), Run.open(tmp_path / "killed")
+    assert same_model(whole, found)
+    assert whole.trained(whole.packed()).facts["figures"] == found.trained(found.packed()).facts["figures"]
+
+    # a mistake of the user is told once, and a restart does not repeat it
+    code, printed = end(start(WORKERS, tmp_path / "whole", "--workers=2", "--max-restarts=1"))
+    assert code == 1
+    assert printed == (
+        f"error: {tmp_path}/whole: holds a training; go on with --resume, or begin anew with --overwrite\n"
+    )
+
+
+@pytest.mark.slow
+def test_sigterm_ends_a_launch_and_its_workers(tmp_path: Path) -> None:
+    launcher = start(WORKERS, tmp_path / "run", "--workers=2", "--set=train.epochs=1000")
+    while not (tmp_path / "run" / "run.json").exists():
+        assert launcher.poll() is None
+        time.sleep(0.05)
+    workers = psutil.Process(launcher.pid).children()
+    launcher.terminate()
+    code, printed = end(launcher)
+    assert code == 128 + signal.SIGTERM
+    assert "Traceback" not in printed
+    assert "signal" not in printed
+    assert len(workers) == 2
+    assert psutil.wait_procs(workers, timeout=30)[1] == []
+
+
+def test_what_cannot_be_launched_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = simulated_world() / "config.yaml"
+    with pytest.raises(ConfigError, match="--max-restarts needs --workers"):
+        corank.train(config, folder=tmp_path, max_restarts=1)
+    with pytest.raises(ConfigError, match=r"train\.epoch"):
+        corank.train(config, folder=tmp_path, workers=2, overrides=["train.epoch=1"])
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(DistributedError, match=r"--workers: this process is one of several already"):
+        launch(["train", str(config)], 2)

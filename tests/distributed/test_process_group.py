@@ -1,0 +1,129 @@
+"""Ranks exchange, and end together: whoever does not arrive is named, and one rank reports."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from corank.core.errors import DistributedError
+from corank.distributed.launch_environment import LaunchEnvironment
+from corank.distributed.process_group import join_ranks
+from corank.evaluation.predict import predict
+from tests.support import joined_ranks as parts
+from tests.support.joined_ranks import JoinedRanks
+from tests.support.shared import finished_run
+
+FOUND = {
+    "WORLD_SIZE": "4",
+    "RANK": "3",
+    "LOCAL_RANK": "1",
+    "MASTER_ADDR": "10.0.0.1",
+    "MASTER_PORT": "29500",
+    "TORCHELASTIC_RESTART_COUNT": "2",
+    "TORCHELASTIC_USE_AGENT_STORE": "True",
+}
+
+
+def test_the_environment_is_read() -> None:
+    assert LaunchEnvironment.read(FOUND) == LaunchEnvironment(3, 4, 1, "10.0.0.1", 29500, 2, True)
+    assert LaunchEnvironment.read({"RANK": "1"}) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("RANK", "4", "RANK: expected a number from 0 to 3; received '4'"),
+        ("RANK", None, "RANK: expected a number from 0 to 3; it is not set"),
+        ("WORLD_SIZE", "many", "WORLD_SIZE: expected a number from 1 to 65536; received 'many'"),
+        ("LOCAL_RANK", "-1", "LOCAL_RANK: expected a number from 0 to 3; received '-1'"),
+        ("MASTER_PORT", "٣", "MASTER_PORT: expected a number from 1 to 65535"),
+        ("MASTER_ADDR", None, "MASTER_ADDR: expected a host name; it is not set"),
+        ("TORCHELASTIC_RESTART_COUNT", "x", "TORCHELASTIC_RESTART_COUNT: expected a number"),
+    ],
+)
+def test_an_environment_without_sense_is_refused(name: str, value: str | None, message: str) -> None:
+    changed = {key: text for key, text in (FOUND | {name: value}).items() if text is not None}
+    with pytest.raises(DistributedError, match=message):
+        LaunchEnvironment.read(changed)
+
+
+def test_a_process_alone_has_no_time_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with pytest.raises(DistributedError, match="--timeout: this process trains alone"), join_ranks(5):
+        pass
+    with join_ranks() as ranks:
+        assert ranks.alone
+
+
+def test_a_store_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (FOUND | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "9"}).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(DistributedError, match=r"rank 3: cannot reach .* at 127\.0\.0\.1:9"), join_ranks(1):
+        pass
+
+
+@pytest.mark.slow
+def test_ranks_exchange_and_end_together(tmp_path: Path) -> None:
+    run = finished_run()
+    (tmp_path / "predict").mkdir()
+    (tmp_path / "predict" / "run").write_text(str(run.folder.resolve()))
+    named = {
+        "exchange": parts.exchange_all,
+        "predict": parts.predict_split,
+        "stop_last": parts.stop_last,
+        "kill_last": parts.kill_last,
+        "stop_first": parts.stop_first,
+        "refuse_on_middle": parts.refuse_on_middle,
+        "refuse_on_all": parts.refuse_on_all,
+        "refuse_on_first": parts.refuse_on_first,
+        "break_middle": parts.break_middle,
+    }
+    started = {name: JoinedRanks(3, part, tmp_path / name) for name, part in named.items()}
+    found = {name: ranks.results() for name, ranks in started.items()}
+
+    shared = {"rank": 0, "ö": 0.1}
+    for rank, (kind, value) in enumerate(found["exchange"]):
+        assert kind == "value"
+        gathered = [] if rank else [0, 1, 2]
+        assert value == [[1.5, None], shared, gathered, [0, 1, 2], 2 if rank else 0]
+
+    late = "step 7, collective 'dense gradients': rank 2 did not arrive within 3 s"
+    assert found["stop_last"][0][0] == "DistributedError"
+    assert found["stop_last"][0][1].startswith(late)
+    assert [kind for kind, _ in found["stop_last"][1:]] == ["OtherRankError", "killed"]
+    assert started["stop_last"].processes[2].exitcode == -9, "the hanging rank is ended"
+
+    kinds = [kind for kind, _ in found["kill_last"]]
+    assert kinds == ["DistributedError", "OtherRankError", "killed"]
+    assert "collective 'dense gradients': rank 2 ended" in found["kill_last"][0][1]
+
+    assert [kind for kind, _ in found["stop_first"]] == ["killed", "DistributedError", "OtherRankError"]
+    assert "collective 'packing': rank 0 did not arrive within 3 s" in found["stop_first"][1][1]
+
+    other = "OtherRankError"
+    assert found["refuse_on_middle"] == [
+        (other, "rank 1: no such key"),
+        ("ConfigError", "rank 1: no such key"),
+        (other, "rank 1: no such key"),
+    ]
+    assert [kind for kind, _ in found["refuse_on_all"]] == ["ConfigError", other, other]
+    assert found["refuse_on_first"] == [("DataError", "no data"), *[(other, "no data")] * 2]
+    assert [kind for kind, _ in found["break_middle"]] == [other, "KeyError", other]
+
+    again = {
+        name: JoinedRanks(3, parts.do_nothing, tmp_path / f"{name}_again", 1, started[name])
+        for name in ("refuse_on_middle", "kill_last")
+    }
+    # a mistake of the user is not repeated; after a death the group meets in the same store
+    assert [kind for kind, _ in again["refuse_on_middle"].results()] == [other] * 3
+    assert [kind for kind, _ in again["kill_last"].results()] == ["value"] * 3
+
+    packed = run.packed()
+    alone = predict(run.model(packed)[0], packed, "valid", requests=100)
+    assert found["predict"] == [("value", rank == 0) for rank in range(3)]
+    with np.load(tmp_path / "predict" / "found.npz") as theirs:
+        np.testing.assert_array_equal(theirs["start"], alone.requests.start)
+        np.testing.assert_array_equal(theirs["weight"], alone.weight)
+        np.testing.assert_array_equal(theirs["click"], alone.labels["click"])
+        for stage, by_label in alone.logits.items():
+            np.testing.assert_allclose(theirs[f"{stage}.click"], by_label["click"], atol=1e-6)

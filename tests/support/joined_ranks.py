@@ -1,0 +1,149 @@
+"""Ranks of a launch as forked processes, which start at once; each writes to a file how it ended."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+from corank.core.errors import ConfigError, CorankError, DataError
+from corank.distributed.process_group import join_ranks
+from corank.distributed.ranks import Ranks
+from corank.evaluation.predict import predict_by_ranks
+from corank.training.run import Run
+from tests.support import kills
+
+TIMEOUT = 3.0
+Part = Callable[[Ranks, Path], Any]
+
+
+class JoinedRanks:
+    """W processes that run one part together, with a store as an elastic agent keeps it."""
+
+    def __init__(
+        self, world: int, part: Part, folder: Path, restarts: int = 0, earlier: "JoinedRanks | None" = None
+    ) -> None:
+        """`earlier`: those whose launch these are a restart of."""
+        folder.mkdir(exist_ok=True)
+        self.folder = folder
+        self.store = (
+            earlier.store if earlier else TCPStore("127.0.0.1", 0, None, True, wait_for_workers=False)
+        )
+        self.processes: list[ForkServerProcess] = [
+            kills.start(_run, part, folder, rank, world, self.store.port, restarts) for rank in range(world)
+        ]
+
+    def results(self) -> list[tuple[str, Any]]:
+        """How each rank ended: `value` and what the part returned, or an error's type and message, or `killed`."""
+        for process in self.processes:
+            process.join(60)
+            process.kill()
+        files = [self.folder / f"{rank}.json" for rank in range(len(self.processes))]
+        found = [json.loads(file.read_text()) if file.exists() else ("killed", "") for file in files]
+        return [(kind, text) for kind, text in found]
+
+
+def _run(part: Part, folder: Path, rank: int, world: int, port: int, restarts: int) -> None:
+    os.environ |= {
+        "RANK": str(rank),
+        "WORLD_SIZE": str(world),
+        "LOCAL_RANK": str(rank),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "TORCHELASTIC_RESTART_COUNT": str(restarts),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+    }
+    torch.set_num_threads(1)
+    try:
+        with join_ranks(TIMEOUT) as ranks:
+            ranks.log.step = 7
+            value = "value", part(ranks, folder)
+    except CorankError as error:
+        value = type(error).__name__, str(error)
+    except KeyError as error:
+        value = "KeyError", str(error)
+    (folder / f"{rank}.json").write_text(json.dumps(value))
+
+
+def exchange_all(ranks: Ranks, folder: Path) -> Any:
+    """Every exchange beside those of tensors."""
+    slow = ranks.first_does(lambda: time.sleep(1.5 * TIMEOUT) or [1.5, None], "longer than the time-out")
+    gathered = ranks.gather_first(b"x" * ranks.rank, "bytes")
+    return [
+        slow,
+        ranks.share({"rank": ranks.rank, "ö": 0.1}, "value"),
+        [len(part) for part in gathered],
+        [len(part) for part in ranks.gather(torch.ones(ranks.rank, 2), "rows")],
+        ranks.sent["bytes"],
+    ]
+
+
+def predict_split(ranks: Ranks, folder: Path) -> Any:
+    """The predictions of a finished run on a split, saved by the first rank."""
+    run = Run.open(Path((folder / "run").read_text()))
+    packed = run.packed()
+    found = predict_by_ranks(run.model(packed)[0], packed, "valid", ranks, requests=100)
+    if found is not None:
+        columns = {f"{s}.{label}": z for s, by in found.logits.items() for label, z in by.items()}
+        np.savez(
+            folder / "found.npz", start=found.requests.start, weight=found.weight, **found.labels, **columns
+        )
+    return found is not None
+
+
+def stop_last(ranks: Ranks, folder: Path) -> None:
+    """The last rank hangs."""
+    if ranks.rank == ranks.world - 1:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    ranks.sum(torch.ones(3), "dense gradients")
+
+
+def kill_last(ranks: Ranks, folder: Path) -> None:
+    """The last rank dies."""
+    if ranks.rank == ranks.world - 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    ranks.sum(torch.ones(3), "dense gradients")
+
+
+def stop_first(ranks: Ranks, folder: Path) -> None:
+    """The first rank hangs while the others wait for what it does."""
+    ranks.first_does(lambda: os.kill(os.getpid(), signal.SIGSTOP), "packing")
+
+
+def refuse_on_middle(ranks: Ranks, folder: Path) -> None:
+    """A rank has a mistake of the user."""
+    if ranks.rank == 1:
+        raise ConfigError("no such key")
+    ranks.sum(torch.ones(3), "dense gradients")
+
+
+def refuse_on_all(ranks: Ranks, folder: Path) -> None:
+    """All ranks have the same mistake."""
+    raise ConfigError("no such key")
+
+
+def refuse_on_first(ranks: Ranks, folder: Path) -> None:
+    """The first rank has a mistake of the user where it works alone."""
+
+    def refuse() -> None:
+        raise DataError("no data")
+
+    ranks.first_does(refuse, "packing")
+
+
+def break_middle(ranks: Ranks, folder: Path) -> None:
+    """A rank has a bug."""
+    if ranks.rank == 1:
+        raise KeyError("bug")
+    ranks.sum(torch.ones(3), "dense gradients")
+
+
+def do_nothing(ranks: Ranks, folder: Path) -> None:
+    """Join, and leave."""
