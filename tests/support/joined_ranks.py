@@ -74,7 +74,12 @@ def _run(part: Part, folder: Path, rank: int, world: int, port: int, restarts: i
 
 def exchange_all(ranks: Ranks, folder: Path) -> Any:
     """Every exchange beside those of tensors."""
-    slow = ranks.first_does(lambda: time.sleep(1.5 * TIMEOUT) or [1.5, None], "longer than the time-out")
+
+    def work() -> list[float | None]:
+        time.sleep(1.5 * TIMEOUT)
+        return [1.5, None]
+
+    slow = ranks.first_does(work, "longer than the time-out")
     gathered = ranks.gather_first(b"x" * ranks.rank, "bytes")
     return [
         slow,
@@ -91,10 +96,9 @@ def predict_split(ranks: Ranks, folder: Path) -> Any:
     packed = run.packed()
     found = predict_by_ranks(run.model(packed)[0], packed, "valid", ranks, requests=100)
     if found is not None:
-        columns = {f"{s}.{label}": z for s, by in found.logits.items() for label, z in by.items()}
-        np.savez(
-            folder / "found.npz", start=found.requests.start, weight=found.weight, **found.labels, **columns
-        )
+        columns: dict[str, Any] = {"start": found.requests.start, "weight": found.weight, **found.labels}
+        columns |= {f"{s}.{label}": z for s, by in found.logits.items() for label, z in by.items()}
+        np.savez(folder / "found.npz", **columns)
     return found is not None
 
 
