@@ -33,7 +33,7 @@ class JoinedRanks:
         """`earlier`: those whose launch these are a restart of."""
         folder.mkdir(exist_ok=True)
         self.folder = folder
-        self.store = (
+        self.store: Any = (
             earlier.store if earlier else TCPStore("127.0.0.1", 0, None, True, wait_for_workers=False)
         )
         self.processes: list[ForkServerProcess] = [
