@@ -61,6 +61,8 @@ class Batch:
     lookups: dict[int, TableLookup]
     """By table dimension."""
     numbers: dict[Placement, Tensor]
+    draws: Tensor
+    """The state from which losses draw for each request, in this epoch (`corank.batches.draws`): (R,) int64."""
     request_of: Tensor  # (C,) int32, ascending
     requests: Csr
     """Candidates summed by request."""

@@ -144,9 +144,11 @@ def build_batch(
     start = np.searchsorted(encoded.request_of, np.arange(requests + 1)).astype(np.int32)
     pairs = _pair(encoded.request_of, encoded.item_of + np.int32(requests))
     share = _share(encoded.by_item) if encoded.share is None else encoded.share
+    draws = np.arange(requests, dtype=np.uint64) if encoded.draws is None else encoded.draws
     return Batch(
         lookups={dim: _lookup(parts, shards[dim]) for dim, parts in bags.items()},
         numbers={p: torch.from_numpy(np.ascontiguousarray(rows[p].numbers)) for p in PLACEMENTS},
+        draws=torch.from_numpy(draws.view(np.int64)),
         request_of=torch.from_numpy(encoded.request_of),
         requests=csr(Bags(np.arange(candidates, dtype=np.int32), start, None, requests)),
         item_of=torch.from_numpy(encoded.item_of),

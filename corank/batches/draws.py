@@ -31,6 +31,8 @@ class Purpose(IntEnum):
     """Negatives among the items of the batch."""
     CATALOGUE = 4
     """Negatives among the items of the catalogue."""
+    LOSSES = 5
+    """What losses draw."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corank.core.ragged import Ragged, Rows
-from corank.core.types import Floats, Ints, Longs
+from corank.core.types import Floats, Hashes, Ints, Longs
 from corank.features.input_layout import Attended, Bags
 
 
@@ -52,5 +52,7 @@ class EncodedBatch:
     """How many candidates of its request and level each one represents: (C,); None: one."""
     share: Floats | None = None
     """Each item row's share of the log's candidates: (I,); None: that of the batch's candidates."""
+    draws: Hashes | None = None
+    """The state from which losses draw for each request (`Draws.keys`): (R,); None: its number in the batch."""
     histories: dict[Attended, tuple[Rows, Ragged]] = field(default_factory=dict)
     """Of each history that is attended to: H item rows, and for each request its events as positions among them."""

@@ -142,6 +142,7 @@ class Reader:
             draw_order=found.draw_order,
             represents=found.represents,
             share=self.packed.item_counts[self.split].shares(ordinal, self.population),
+            draws=drawn.draws.keys(Purpose.LOSSES, drawn.numbers),
             histories={attended: self._events(histories[attended.history]) for attended in self.attended},
         )
 

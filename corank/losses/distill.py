@@ -6,6 +6,7 @@ Letters: R requests · C candidates · n the longest list.
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
+import numpy as np
 import torch
 from annotated_types import Ge
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
@@ -13,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
 from corank.batches.batch import Batch
+from corank.batches.draws import draw
 from corank.batches.label_counts import SplitCounts, Targets
 from corank.batches.sampling import Population
 from corank.core.errors import ConfigError
@@ -32,7 +34,7 @@ class DistillLoss(Loss):
     `listwise`: L = KL(softmax z_t ‖ softmax z_s) of each request's list. Source: Cao et al., ListNet, ICML 2007.
 
     `pairwise`: the teacher's order of a request is cut into `chunks`, and a candidate drawn of each, again in each
-    step; L = Σ w_ab softplus(z_s[b] − z_s[a]) / Σ w_ab over the drawn, a of an earlier chunk than b. w_ab is what
+    epoch; L = Σ w_ab softplus(z_s[b] − z_s[a]) / Σ w_ab over the drawn, a of an earlier chunk than b. w_ab is what
     DCG loses if the two swap ranks; the gain falls by 1 a chunk. Source of the idea: COPR, arXiv 2306.03516.
 
     A teacher has not learnt from candidates that were never exposed: choose `on` with care.
@@ -118,7 +120,7 @@ class DistillLoss(Loss):
         weight = lists.mean(lists(batch.weight)) * (lists.size > 1)
         if self.form == "listwise":
             return listwise(lists(student), lists(teacher), lists.mask), weight
-        return pairwise(lists(student), lists(teacher), lists.mask, self.chunks), weight
+        return pairwise(lists(student), lists(teacher), lists.mask, self.chunks, batch.draws), weight
 
     def teacher_logits(
         self, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec
@@ -144,15 +146,16 @@ def listwise(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
     return (p.exp() * (p - q).masked_fill(~mask, 0)).sum(1)
 
 
-def pairwise(student: Tensor, teacher: Tensor, mask: Tensor, chunks: int) -> Tensor:
+def pairwise(student: Tensor, teacher: Tensor, mask: Tensor, chunks: int, draws: Tensor) -> Tensor:
     """Compute Σ w softplus(z_b − z_a) / Σ w over pairs drawn from chunks of the teacher's order: (R,).
 
     Args:
         student, teacher: logits: (R, n).
         mask: whether there is a candidate: (R, n) bool.
         chunks: how many; a list shorter than that has a chunk a candidate.
+        draws: the state from which each request draws: (R,) int64.
     """
-    chosen, drawn = draw_chunks(teacher, mask, chunks)
+    chosen, drawn = draw_chunks(teacher, mask, chunks, draws)
     z = student.gather(1, chosen)
     gain = -torch.arange(z.shape[1], dtype=z.dtype, device=z.device)
     discount = 1 / torch.log2(2 - gain)
@@ -162,7 +165,7 @@ def pairwise(student: Tensor, teacher: Tensor, mask: Tensor, chunks: int) -> Ten
     return value.sum((1, 2)) / weight.sum((1, 2)).clamp_min(torch.finfo(z.dtype).tiny)
 
 
-def draw_chunks(teacher: Tensor, mask: Tensor, chunks: int) -> tuple[Tensor, Tensor]:
+def draw_chunks(teacher: Tensor, mask: Tensor, chunks: int, draws: Tensor) -> tuple[Tensor, Tensor]:
     """Draw a position of the list from each chunk of the teacher's order, best chunk first.
 
     Chunks differ in size by one at most; of fewer candidates than chunks each is drawn.
@@ -175,6 +178,8 @@ def draw_chunks(teacher: Tensor, mask: Tensor, chunks: int) -> tuple[Tensor, Ten
     chunk = torch.arange(min(chunks, teacher.shape[1]), device=teacher.device)
     parts = size.clamp(1, chunks)
     first, next_first = size * chunk // parts, size * (chunk + 1) // parts
-    within = torch.rand(first.shape, device=teacher.device) * (next_first - first)
+    hashes = draw(draws.cpu().numpy().view(np.uint64)[:, None], chunk.cpu().numpy())
+    share = torch.from_numpy((hashes >> np.uint64(11)) * 2.0**-53).to(teacher.device)  # from 0 up to 1
     drawn = chunk < size
-    return order.gather(1, (first + within.long()).where(drawn, 0)), drawn
+    within = (share * (next_first - first)).long()
+    return order.gather(1, (first + within).where(drawn, 0)), drawn

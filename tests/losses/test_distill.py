@@ -76,7 +76,7 @@ def test_each_chunk_of_the_teachers_order_gives_one_candidate() -> None:
     teacher = torch.randn(400, 11)
     size = torch.arange(400) % 12
     mask = torch.arange(11) < size.unsqueeze(1)
-    place, found = draw_chunks(teacher, mask, 4)
+    place, found = draw_chunks(teacher, mask, 4, torch.arange(400))
     assert torch.equal(found.sum(1), size.clamp_max(4))
     ranked = teacher.masked_fill(~mask, -torch.inf).argsort(1, descending=True).argsort(1).gather(1, place)
     for r in range(400):
