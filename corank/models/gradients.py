@@ -37,4 +37,6 @@ def sum_gradients(model: JointModel, names: Iterable[str], ranks: Ranks) -> None
         layer.grad = gradient.view_as(layer) if some else None
     of_tables = iter(some_rank[len(layers) :])
     for held in tables:
-        held.sum_gradients([next(of_tables) for _ in held.reached])
+        by_dim = [next(of_tables) for _ in held.reached]
+        if any(by_dim):
+            held.sum_gradients(by_dim)

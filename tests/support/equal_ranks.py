@@ -1,0 +1,198 @@
+"""Trains small models of many sorts on some ranks, in float64, and writes the weights that they end with.
+
+In float64 rounding cannot hide an error: whatever differs by more than 1e-9 between numbers of ranks is wrong.
+"""
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors.torch import save_file
+from torch import Tensor
+
+from corank.batches.batch import Batch
+from corank.core.settings import validate
+from corank.data.dataset import PackedDataset
+from corank.data.packing.pack import pack_log
+from corank.datasets.simulate import simulate_world
+from corank.distributed.process_group import join_ranks
+from corank.distributed.ranks import Ranks
+from corank.distributed.row_shards import RowShards
+from corank.training.config import Config
+from corank.training.run import Run
+from corank.training.trainer import Trainer
+
+LEVELS = ["retrieved", "preranked", "ranked", "exposed"]
+TOWERS = {"model": "towers", "name": "prerank", "keep": 6, "query": [16, 8], "item": [16, 8]}
+RANK = {"model": "mlp", "name": "rank", "keep": 2, "hidden": [16, 8]}
+CLICKS = [{"kind": "click", "stage": "prerank"}, {"kind": "click", "stage": "rank"}]
+TAUGHT = {"kind": "distill", "teacher": "rank", "student": "prerank", "on": LEVELS[1:]}
+
+EVERYTHING = {
+    "stages": [
+        TOWERS | {"embeddings": "own"},
+        {
+            "model": "mlp",
+            "name": "light",
+            "keep": 4,
+            "hidden": [8],
+            "from_stages": ["prerank.score", "prerank.rank"],
+        },
+        RANK
+        | {
+            "din": {"history": "history", "attributes": ["brand"]},
+            "dcn": {"layers": 1},
+            "normalisation": "layer",
+        },
+    ],
+    "teachers": [{"name": "teacher", "scores": ["production"], "hidden": [8]}],
+    "losses": [
+        *CLICKS,
+        {"kind": "click", "stage": "light"},
+        {"kind": "click", "stage": "teacher"},
+        {"kind": "in_batch", "stage": "prerank"},
+        {
+            "kind": "unexposed",
+            "stage": "prerank",
+            "from": ["retrieved", "batch", "catalogue"],
+            "per_request": 3,
+        },
+        *({**TAUGHT, "form": form, "warm_up": 5} for form in ("pointwise", "listwise")),
+        {**TAUGHT, "form": "pairwise", "chunks": 4},
+        {"kind": "distill", "teacher": "teacher", "student": "light", "on": ["exposed", "ranked"]},
+        {"kind": "distill", "teacher": "production", "student": "light", "on": ["exposed", "ranked"]},
+        *({"kind": "levels", "stage": "light", "form": form} for form in ("ranknet", "lambda", "softmax")),
+        *({"kind": "cascade", "form": form, "positive": ["exposed"]} for form in ("lcron", "arf", "dftopk")),
+    ],
+    "train": {"average": 0.9},
+}
+"""Three stages, a teacher, attention, crosses, an average, and every loss."""
+TWO_STAGES = {"stages": [TOWERS, RANK], "losses": [*CLICKS, TAUGHT]}
+OWN = {"stages": [TOWERS | {"embeddings": "own"}, RANK], "losses": [*CLICKS, TAUGHT]}
+
+CASES: dict[str, dict[str, Any]] = {
+    "everything": EVERYTHING,
+    "in turn": TWO_STAGES | {"train": {"mode": "alternate", "table": {"optimiser": "lazy_adam", "lr": 0.01}}},
+    "one after another": OWN | {"train": {"mode": "separate", "average": 0.9}},
+    "frozen tables": {
+        "stages": [TOWERS | {"table_gradient": False}, RANK],
+        "losses": [*CLICKS, {"kind": "levels", "stage": "prerank", "form": "bce"}],
+        "train": {"table": {"optimiser": "lazy_adam", "lr": 0.01}},
+    },
+    "few requests": EVERYTHING | {"train": {"requests": 3}},
+}
+"""By name the parts of a config that differ from BASE. With few requests, ranks have no request or no label."""
+STEPS = 20
+
+
+def make_base(folder: Path) -> None:
+    """Write and pack a world that all cases train on."""
+    simulate_world(folder, requests=500, candidates=12, users=40, items=120)
+    base = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    base["data"] |= {"position": "position", "scores": {"production": {"column": "score_rank"}}}
+    base["features"]["brand"]["dim"] = 4
+    base["features"]["city"]["dim"] = 8
+    (folder / "base.yaml").write_text(yaml.safe_dump(base), encoding="utf-8")
+    config = _config(folder, "everything", "sharded")
+    pack_log(config.data, config.declared, folder, folder / "packed", lambda line: None)
+
+
+def _config(folder: Path, case: str, tables: str) -> Config:
+    base = yaml.safe_load((folder / "base.yaml").read_text(encoding="utf-8"))
+    changed = base | CASES[case]
+    changed["train"] = {"requests": 20, "tables": tables, "precision": "fp32", **changed["train"]}
+    return validate(Config, changed, case)
+
+
+def main() -> None:
+    """Train all cases with this number of ranks, and write what each ends with."""
+    folder = Path(sys.argv[1])
+    torch.set_num_threads(1)
+    torch.set_default_dtype(torch.float64)
+    Tensor.float = Tensor.double  # type: ignore[method-assign]
+    with join_ranks(timeout=60) as ranks:
+        packed = PackedDataset.open(folder / "packed")
+        for case in CASES:
+            for tables in ["sharded"] if ranks.alone else ["sharded", "replicated"]:
+                found = train_case(folder, packed, case, tables, ranks)
+                if ranks.first:
+                    save_file(found, folder / f"{case}.{tables}.{ranks.world}.safetensors")
+        if not ranks.alone:
+            again = train_case(folder, packed, "everything", "sharded", ranks)
+            if ranks.first:
+                save_file(again, folder / f"again.{ranks.world}.safetensors")
+    os._exit(0)
+
+
+def train_case(
+    folder: Path, packed: PackedDataset, case: str, tables: str, ranks: Ranks
+) -> dict[str, Tensor]:
+    """Take some steps. Returns all weights, of tables whole, and the mean losses of the last step."""
+    trainer = Trainer(Run(folder, _config(folder, case, tables), folder), packed, ranks)
+    trainer.model.dtype = torch.float64
+    means: dict[str, Tensor] = {}
+    for batch in _batches(trainer):
+        means |= trainer.step(batch)
+    found = {f"loss.{name}": mean for name, mean in means.items()}
+    rows = [trainer.model.layout.table_rows[table.shape[1]] for table in trainer.model.tables.parameters()]
+    for sort, model in (("model", trainer.model), ("average", trainer.shipped())):
+        of_tables = {f"tables.{name}" for name, _ in model.tables.named_parameters()}
+        numbers = iter(rows)
+        for name, weight in model.state_dict().items():
+            held = name in of_tables and trainer.model.sharded
+            found[f"{sort}.{name}"] = whole(weight, next(numbers), ranks) if held else weight
+    for n, state in trainer.optimisers["table"].state_dict()["state"].items():
+        for key, value in state.items():
+            tensor = torch.as_tensor(value)
+            held = tensor.dim() > 0 and trainer.model.sharded
+            found[f"optimiser.{n}.{key}"] = whole(tensor, rows[n], ranks) if held else tensor
+    _require_equal(found, ranks)
+    return {name: tensor.clone() for name, tensor in found.items()}
+
+
+def whole(shard: Tensor, rows: int, ranks: Ranks) -> Tensor:
+    """A whole table of the shards of all ranks: (rows, ...). A collective."""
+    shards, parts = RowShards(rows, ranks.world), ranks.gather(shard, "a whole table")
+    table = shard.new_empty(rows, *shard.shape[1:])
+    for rank, part in enumerate(parts):
+        row = torch.from_numpy(shards.rows_of(rank))
+        table[row[row < rows]] = part[row < rows]
+    return table
+
+
+def _require_equal(found: Mapping[str, Tensor], ranks: Ranks) -> None:
+    """Fail unless all ranks have the same, bit for bit."""
+    for name, tensor in found.items():
+        for other in ranks.gather(tensor.reshape(-1), "a copy"):
+            assert torch.equal(other, tensor.reshape(-1)), f"rank {ranks.rank}: {name}"
+
+
+def _batches(trainer: Trainer) -> Iterator[Batch]:
+    """STEPS batches in all, of one epoch or, in mode separate, of one for each stage."""
+    epochs = trainer.epochs
+    for _ in range(epochs):
+        batches = trainer.reader.read_shuffled(trainer.progress.epoch)
+        for _ in range(STEPS // epochs):
+            yield in_double(next(batches))
+        trainer.progress.epoch += 1
+        trainer.settle()
+
+
+def in_double(value: Any) -> Any:
+    """The same batch with numbers of float64."""
+    if isinstance(value, Tensor):
+        return value.double() if value.dtype == torch.float32 else value
+    if isinstance(value, dict):
+        return {key: in_double(part) for key, part in value.items()}
+    if is_dataclass(value) and not isinstance(value, type | Ranks):
+        return replace(value, **{f.name: in_double(getattr(value, f.name)) for f in fields(value)})
+    return value
+
+
+if __name__ == "__main__":
+    main()
