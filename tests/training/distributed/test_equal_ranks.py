@@ -1,0 +1,61 @@
+"""Ranks that share each batch end with the weights of one process that has all of it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from tests.support.equal_ranks import make_base, runs
+from tests.support.ranks import start_ranks
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What 1, 2 and 4 ranks end with, a file a run."""
+    folder = tmp_path_factory.mktemp("equal_ranks")
+    make_base(folder)
+    for world in (1, 2, 4):
+        ends = start_ranks("tests.support.equal_ranks", world, str(folder))
+        assert [code for code, _ in ends] == [0] * world, "\n".join(text for _, text in ends)
+    return folder
+
+
+def trained(results: Path, world: int) -> Iterator[tuple[str, str, dict[str, Tensor]]]:
+    """Case, placement of tables and results of each run."""
+    for number, (case, tables) in enumerate(runs(world)):
+        yield case, tables, load_file(results / f"{world}.{number}.safetensors")
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_ranks_end_with_the_weights_of_one_process(results: Path, world: int) -> None:
+    alone = {case: found for case, _, found in trained(results, 1)}
+    for case, tables, found in trained(results, world):
+        assert found.keys() == alone[case].keys()
+        for name, tensor in found.items():
+            apart = (tensor - alone[case][name]).abs()
+            if case != "float32":
+                assert apart.max() < 1e-12, (case, tables, name, float(apart.max()))
+            elif tensor.dim() == 2 and "tables" in name:
+                apart_rows = apart.amax(1)
+                assert (apart_rows < 1e-6).double().mean() > 0.999, (case, tables, name)
+
+
+def test_a_repeated_training_ends_with_the_same_bits(results: Path) -> None:
+    found = [
+        held for case, tables, held in trained(results, 2) if (case, tables) == ("everything", "sharded")
+    ]
+    assert len(found) == 2
+    for name, tensor in found[0].items():
+        assert torch.equal(tensor, found[1][name]), name
+
+
+def test_every_loss_and_table_learns(results: Path) -> None:
+    """Equal weights would say little of what did not move."""
+    for case, _, found in trained(results, 1):
+        losses = {name: float(value) for name, value in found.items() if name.startswith("loss.")}
+        assert len(losses) == len(set(losses)) and all(value > 0 for value in losses.values()), (case, losses)
