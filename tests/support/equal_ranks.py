@@ -128,7 +128,7 @@ def main() -> None:
     folder = Path(sys.argv[1])
     torch.set_num_threads(1)
     in_float = Tensor.float
-    with join_ranks(timeout=120) as ranks:
+    with join_ranks() as ranks:
         packed = PackedDataset.open(folder / "packed")
         for number, (case, tables) in enumerate(runs(ranks.world)):
             double = case != "float32"
