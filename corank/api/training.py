@@ -8,7 +8,6 @@ from typing import Any
 from corank.core.errors import CheckpointError, ConfigError
 from corank.core.storage.object_url import Location, PathOrUrl, parse_location
 from corank.core.types import Report
-from corank.data.dataset import PackedDataset
 from corank.distributed.launch import launch
 from corank.distributed.process_group import join_ranks
 from corank.distributed.ranks import Ranks
@@ -70,7 +69,6 @@ def train(
         return _launch(config, overrides, resume, overwrite, folder, report, workers, max_restarts, timeout)
     if max_restarts:
         raise ConfigError("--max-restarts needs --workers; under torchrun it is an option of torchrun")
-    opened: list[PackedDataset] = []
     with join_ranks(timeout) as ranks, ExitStack() as held:
         settings = read(config, overrides)
         location = parse_location(folder or config.parent / "runs" / settings.name)
@@ -78,12 +76,10 @@ def train(
 
         def prepare() -> bool:
             held.enter_context(Run.lock(run.folder))
-            packed, goes_on = _prepare(run, location, resume, overwrite, report, ranks)
-            opened.append(packed)
-            return goes_on
+            return _prepare(run, location, resume, overwrite, report, ranks)
 
         goes_on = ranks.first_does(prepare, "preparation by the first rank")
-        packed = opened[0] if opened else open_packed(settings, config.parent)
+        packed = open_packed(settings, config.parent)
         require_agreement(ranks, settings, packed)
         figures = train_run(run, packed, watcher or SilentWatcher(), goes_on, ranks)
     return run if isinstance(location, Path) else Run.open(location), figures
@@ -107,8 +103,8 @@ def _open_folder(
 
 def _prepare(
     run: Run, location: Location, resume: bool, overwrite: bool, report: Report, ranks: Ranks
-) -> tuple[PackedDataset, bool]:
-    """Open or pack the data, and begin the run or find it begun; by the first rank. Returns whether it goes on, too."""
+) -> bool:
+    """Pack if needed, and begin the run or find it begun; by the first rank. Returns whether it goes on."""
     if ranks.log.remembers(CREATED):  # by this launch, before a restart
         resume, overwrite = True, False
     if Run.has_begun(run.folder) and not (resume or overwrite):
@@ -119,13 +115,13 @@ def _prepare(
     if resume and (run.finished or run.latest.exists):
         if ranks.restarts:
             report(f"restart {ranks.restarts}: going on from the last checkpoint")
-        return packed, True
+        return True
     sufficiency = Sufficiency.of(run.config, packed)
     sufficiency.require()
     Run.create(run.folder, run.config, run.base, run.publish)
     ranks.log.remember(CREATED)
     sufficiency.report(report)
-    return packed, False
+    return False
 
 
 def _launch(
