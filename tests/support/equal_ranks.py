@@ -3,6 +3,8 @@
 In float64 rounding cannot hide an error.
 """
 
+import multiprocessing
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch._dynamo  # as optimisers do: once for all ranks
 import yaml
 from safetensors.torch import save_file
 from torch import Tensor
@@ -25,6 +28,7 @@ from corank.distributed.row_shards import RowShards
 from corank.training.config import Config
 from corank.training.run import Run
 from corank.training.trainer import Trainer
+from tests.support.ranks import free_port
 
 LEVELS = ["retrieved", "preranked", "ranked", "exposed"]
 TOWERS = {"model": "towers", "name": "prerank", "keep": 6, "query": [16, 8], "item": [16, 8]}
@@ -92,6 +96,9 @@ CASES: dict[str, dict[str, Any]] = {
 }
 """By name the parts of a config that differ from the world's own."""
 STEPS = 20
+WORLDS = (1, 2, 4)
+"""Numbers of ranks."""
+FORKED = multiprocessing.get_context("fork")
 
 
 def runs(world: int) -> list[tuple[str, str]]:
@@ -124,19 +131,34 @@ def _config(folder: Path, case: str, tables: str) -> Config:
 
 
 def main() -> None:
-    """Train all cases with this number of ranks, and write what each ends with."""
+    """Train all cases by 1, 2 and 4 ranks, which are forked from this process: it has imported torch for all."""
     folder = Path(sys.argv[1])
+    for world in WORLDS:
+        port = free_port()
+        ranks = [FORKED.Process(target=train_all, args=(folder, rank, world, port)) for rank in range(world)]
+        for process in ranks:
+            process.start()
+        for process in ranks:
+            process.join()
+        if codes := [process.exitcode for process in ranks if process.exitcode]:
+            sys.exit(f"{world} ranks: exit {codes}")
+
+
+def train_all(folder: Path, rank: int, world: int, port: int) -> None:
+    """Train, as one rank, all cases of a number of ranks, and write what each ends with."""
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": world}
+    os.environ |= {name: str(value) for name, value in (shared | {"RANK": rank, "LOCAL_RANK": rank}).items()}
     torch.set_num_threads(1)
     in_float = Tensor.float
     with join_ranks() as ranks:
         packed = PackedDataset.open(folder / "packed")
-        for number, (case, tables) in enumerate(runs(ranks.world)):
+        for number, (case, tables) in enumerate(runs(world)):
             double = case != "float32"
             torch.set_default_dtype(torch.float64 if double else torch.float32)
             Tensor.float = Tensor.double if double else in_float  # type: ignore[method-assign]
             found = train_case(folder, packed, case, tables, ranks)
             if ranks.first:
-                save_file(found, folder / f"{ranks.world}.{number}.safetensors")
+                save_file(found, folder / f"{world}.{number}.safetensors")
 
 
 def train_case(

@@ -9,12 +9,16 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def start_ranks(module: str, world: int, *arguments: str) -> list[tuple[int, str]]:
-    """Run a module of the tests on some ranks. Returns the exit code and the errors of each."""
+def free_port() -> int:
+    """A port of this machine that nobody has."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world)}
+        return int(free.getsockname()[1])
+
+
+def start_ranks(module: str, world: int, *arguments: str) -> list[tuple[int, str]]:
+    """Run a module of the tests on some ranks. Returns the exit code and the errors of each."""
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(world)}
     shared |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     ranks = [
         subprocess.Popen(
