@@ -1,7 +1,7 @@
 """The commands that put a bundle into service, as functions on paths and store addresses, without torch.
 
-Each raises a CorankError for a mistake of the user. Store addresses are `lmdb:PATH` or `redis://HOST:PORT/DB`, or of
-a plug-in's store.
+Each raises a CorankError for a mistake of the user. Store addresses are `lmdb:PATH`, `redis://HOST:PORT/DB`,
+`redis+cluster://HOST:PORT` or of a plug-in's store.
 """
 
 from collections.abc import Callable, Sequence

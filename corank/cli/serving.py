@@ -17,7 +17,12 @@ Cache = Annotated[
     Path | None,
     typer.Option(parser=local_path, help="Folder for the bundles of stores; default: ~/.cache/corank."),
 ]
-StoreUrl = Annotated[str, typer.Argument(metavar="STORE", help="lmdb:PATH or redis://HOST:PORT/DB.")]
+StoreUrl = Annotated[
+    str,
+    typer.Argument(
+        metavar="STORE", help="lmdb:PATH, redis://HOST:PORT/DB or redis+cluster://HOST:PORT,HOST:PORT."
+    ),
+]
 
 
 @serving.command("publish")

@@ -24,7 +24,7 @@ P = TypeVar("P")
 PLUGINS = "CORANK_PLUGINS"
 """The environment variable that names plug-ins, separated by commas, for commands that read no config."""
 
-_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_NAME = re.compile(r"[a-z][a-z0-9_+]*")
 _MODULE = re.compile(r"\w+(\.\w+)*")
 
 
@@ -69,7 +69,9 @@ class Registry(Generic[T]):
         origin = getattr(part, "__module__", type(part).__module__)
         what = f"{origin}: {self.sort} '{name}'"
         if not _NAME.fullmatch(name):
-            raise PluginError(f"{what}: a name is lower-case letters, digits and _, and begins with a letter")
+            raise PluginError(
+                f"{what}: a name is lower-case letters, digits, _ and +, and begins with a letter"
+            )
         held = self._parts.get(name)
         if held is not None and not _same(held, part):
             raise PluginError(f"{what}: the name is taken by {_identity(held)}; take another name")

@@ -1,10 +1,10 @@
 """What tests of publishing share: a bundle, stores of either kind, items to put in, and answers."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -14,12 +14,42 @@ from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.serving.http.follower import Follower
 from corank.serving.http.source import StoreSource
-from corank.serving.store.base import Store, open_store
+from corank.serving.store.base import Entries, Pairs, Store, open_store
 from corank.serving.store.record_codec import RecordFormat
+from tests.support.redis_cluster import shared_cluster
 from tests.support.redis_server import redis_server
 from tests.support.shared import derived
 
-KINDS = ("lmdb", pytest.param("redis", marks=pytest.mark.store))
+KINDS = ("lmdb", *(pytest.param(kind, marks=pytest.mark.store) for kind in ("redis", "cluster")))
+
+
+class Between:
+    """A store in which something happens before a write."""
+
+    url_form: ClassVar[str] = "wrapper"
+
+    def __init__(self, store: Store, happens: Callable[[int, Mapping[str, Pairs]], Any]) -> None:
+        """`happens` is told how many writes there were, and of this one the entries."""
+        self._store, self._happens, self.writes = store, happens, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def put(self, entries: Entries) -> None:
+        self._store.put(self._told(entries))
+
+    def swap(
+        self,
+        before: bytes | None,
+        after: bytes,
+        entries: Mapping[str, Pairs] = {},
+        gone: Mapping[str, Sequence[bytes]] = {},
+    ) -> bool:
+        return self._store.swap(before, after, self._told(entries), gone)
+
+    def _told(self, entries: Mapping[str, Pairs]) -> Mapping[str, Pairs]:
+        self.writes += 1
+        return self._happens(self.writes - 1, entries) or entries
 
 
 @contextmanager
@@ -27,6 +57,9 @@ def opened(kind: str, folder: Path) -> Iterator[Store]:
     """A new store of a kind."""
     if kind == "lmdb":
         with closing(open_store(f"lmdb:{folder / 'store'}", create=True)) as store:
+            yield store
+    elif kind == "cluster":
+        with closing(open_store(shared_cluster().url)) as store:
             yield store
     else:
         with redis_server(folder) as server, closing(open_store(server.url)) as store:

@@ -27,6 +27,17 @@ Pairs = Sequence[tuple[bytes, bytes]]
 """Keys and values; the last pair of a key counts."""
 Entries = Mapping[str, Pairs]
 """Pairs by table."""
+BULK = ("items", "parts", "users")
+"""Kinds of tables, the first part of their names, that grow with a catalogue: a store of several servers spreads them.
+
+It then writes them table by table, in the order of the entries, before all other tables and before the head, so that a
+write that fails may leave a part of them; and it reads several keys as of several moments. All callers allow for that.
+"""
+
+
+def is_bulk(table: str) -> bool:
+    """Whether a store may spread a table over servers."""
+    return table.partition("/")[0] in BULK
 
 
 class Store(Protocol):
@@ -34,7 +45,8 @@ class Store(Protocol):
 
     A table exists while it holds a key. Its name is text without NUL, a key is 1 byte or more, a value may be empty.
     Threads may share a store; processes may open the same URL. Every method raises StoreError if the store cannot be
-    reached, read or written. If the reply to a write was lost, the error says that the write may have been made.
+    reached, read or written. If the reply to a write was lost, the error says that the write may have been made. A
+    store of several servers may take several steps for the tables of `BULK`.
     """
 
     url_form: ClassVar[str]
@@ -94,6 +106,20 @@ class ClockedStore(Protocol):
         """Return the time of the store, ms UTC. Raises StoreError."""
 
 
+@runtime_checkable
+class ReplicatedStore(Protocol):
+    """A store whose servers have replicas, which take their place when they fail."""
+
+    def await_replicas(self) -> None:
+        """Wait until all that was written is on a replica of each server, where one is connected. Raises StoreError."""
+
+
+def await_replicas(store: Store) -> None:
+    """Wait until a store's replicas have all that was written, if it has replicas. Raises StoreError."""
+    if isinstance(store, ReplicatedStore):
+        store.await_replicas()
+
+
 def store_time(store: Store) -> int:
     """Return the time by a store's own clock, or by this machine's if it has none, ms UTC. Raises StoreError."""
     return store.read_clock() if isinstance(store, ClockedStore) else now_ms()
@@ -129,8 +155,9 @@ def open_store(url: str, create: bool = False) -> Store:
     """Open the store at a URL; close it after use.
 
     Args:
-        url: `lmdb:PATH[?gib=NUMBER]`, or `redis://[USER:PASSWORD@]HOST[:PORT][/DB][?prefix=NAME]`, `rediss://` and
-            `unix://` alike, with further options as redis-py takes them; or a URL whose scheme a plug-in registered.
+        url: `lmdb:PATH[?gib=NUMBER]`; or `redis://[USER:PASSWORD@]HOST[:PORT][/DB][?prefix=NAME]`, `rediss://` and
+            `unix://` alike, with further options as redis-py takes them; or `redis+cluster://` and `rediss+cluster://`,
+            with several `HOST:PORT` and no database; or a URL whose scheme a plug-in registered.
         create: make the store if it is missing; a Redis server needs no making.
 
     Raises StoreError if there is no store, or it cannot be opened or reached.
@@ -163,13 +190,13 @@ def is_store(url: str) -> bool:
         return True
     if is_object_url(url) or url.startswith("file://"):
         return False
-    return re.match(r"[a-z][a-z0-9_]*:", url) is not None and not Path(url).exists()
+    return re.match(r"[a-z][a-z0-9_+]*:", url) is not None and not Path(url).exists()
 
 
 def hide_password(url: str) -> str:
     """Remove user name and password from a URL."""
     # up to the last @: a password that is not percent-encoded may hold any character
-    bare = re.sub(r"^(\w+://)?.*@", r"\1", url, flags=re.DOTALL)
+    bare = re.sub(r"^([\w+]+://)?.*@", r"\1", url, flags=re.DOTALL)
     return re.sub(r"(password=)[^&]*", r"\1…", bare)
 
 

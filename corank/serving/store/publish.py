@@ -20,7 +20,7 @@ from corank.core.storage.object_url import Location
 from corank.core.time import now_ms
 from corank.core.types import Progress, Report
 from corank.serving.funnel.funnel import Funnel
-from corank.serving.store.base import Store
+from corank.serving.store.base import Store, await_replicas
 from corank.serving.store.changes.merged_items import MergedItems
 from corank.serving.store.claims import claim_version
 from corank.serving.store.go_live import make_live
@@ -78,9 +78,7 @@ def publish_bundle(
             _refuse_another(bundle, store, version, facts)
             if facts is None:
                 store.drop(f"changed/{version}")  # what a version of this name had before it was removed
-            write_parts(bundle, store, version)
-            _write_items(funnel, store, version, report, progress)
-            _verify(bundle, funnel, store, version)
+            _write(bundle, funnel, store, version, report, progress)
             facts = _make_facts(funnel, facts)
         elif state.live == version and damaged is None and _is_signed(state, sign):
             report(f"{version} is live already")
@@ -139,6 +137,27 @@ def _refuse_another(bundle: Bundle, store: Store, version: str, facts: VersionFa
             f"{store.address}: has another bundle of the name {version}; export or refresh yours again, which names it "
             "anew"
         )
+
+
+def _write(
+    bundle: Bundle, funnel: Funnel, store: Store, version: str, report: Report, progress: Progress
+) -> None:
+    """Write a version and verify it; what an earlier try wrote is written again if it is not whole.
+
+    Raises DamagedError, StoreError.
+    """
+    resumed = read_progress(store, version)[0] > 0
+    write_parts(bundle, store, version)
+    _write_items(funnel, store, version, report, progress)
+    await_replicas(store)  # what is verified below is not lost when a server fails
+    try:
+        _verify(bundle, funnel, store, version)
+    except DamagedError as error:
+        if not resumed:
+            raise
+        report(f"{error}: it is written from the start")
+        store.put(progress_entry(version, 0))
+        _write(bundle, funnel, store, version, report, progress)
 
 
 def _write_items(funnel: Funnel, store: Store, version: str, report: Report, progress: Progress) -> None:

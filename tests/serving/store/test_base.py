@@ -22,6 +22,7 @@ from corank.serving.store.publish import publish_bundle
 from corank.training.run import Run
 from examples.plugins.folder_store import FolderStore
 from tests.support.command_line import run_corank
+from tests.support.redis_cluster import shared_cluster
 from tests.support.redis_server import Server, redis_server
 from tests.support.service import running_service
 from tests.support.shared import derived
@@ -59,6 +60,13 @@ class TestRedisStore(StoreConformance):
         return f"{server.url}?prefix={uuid4().hex}"
 
 
+@pytest.mark.store
+class TestRedisClusterStore(StoreConformance):
+    @pytest.fixture
+    def url(self) -> str:
+        return shared_cluster().url
+
+
 class TestFolderStore(StoreConformance):
     def new_url(self, folder: Path) -> str:
         return f"folder:{folder}"
@@ -67,7 +75,8 @@ class TestFolderStore(StoreConformance):
 def test_other_addresses_are_refused() -> None:
     for url in ("", "store", "/some/folder", "mysql://host", "redis:host", "LMDB:x"):
         with pytest.raises(
-            StoreError, match=r"expected (folder:PATH or )?lmdb:PATH or redis://HOST:PORT; received '"
+            StoreError,
+            match=r"expected (folder:PATH or )?lmdb:PATH or redis://HOST:PORT or redis\+cluster://HOST:PORT; rec",
         ):
             open_store(url)
     for url in ("mysql://user:secret@host", "redis:secret@host", "http://:se@cret@host?password=secret&x=1"):
@@ -164,5 +173,5 @@ def test_a_store_of_a_plug_in_that_is_not_loaded_is_refused(tmp_path: Path) -> N
         text=True,
         env=os.environ | {PLUGINS: ""},
     )
-    assert f"expected lmdb:PATH or redis://HOST:PORT; received 'folder:{tmp_path}'" in done.stderr
+    assert f"redis+cluster://HOST:PORT; received 'folder:{tmp_path}'; a plug-in's store needs" in done.stderr
     assert "a plug-in's store needs --plugin MODULE" in done.stderr

@@ -1,11 +1,11 @@
 """Publishing is whole or not at all, whoever stops it, breaks it or comes between."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 
@@ -13,7 +13,7 @@ from corank.bundle.bundle import Bundle
 from corank.core.errors import RequestError, StoreError
 from corank.core.time import now_ms
 from corank.serving.funnel.funnel import Funnel
-from corank.serving.store.base import Entries, Pairs, Store
+from corank.serving.store.base import Pairs, Store
 from corank.serving.store.changes.journal import JOURNAL, LOG, journal_key, read_journal
 from corank.serving.store.fetch import fetch_bundle, load_latest
 from corank.serving.store.live_version import StoreState
@@ -24,7 +24,7 @@ from corank.serving.store.upsert import VersionChangedError, upsert
 from tests.support.bundle_versions import variant
 from tests.support.command_line import run_corank
 from tests.support.shared import derived
-from tests.support.stores import answers, item, opened, records, worths
+from tests.support.stores import Between, answers, item, opened, records, worths
 
 pytestmark = pytest.mark.slow
 
@@ -43,35 +43,6 @@ def second(first: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """The 16 items in six blocks."""
     monkeypatch.setattr("corank.serving.store.publish.BLOCK", 3)
-
-
-class Between:
-    """A store in which something happens before a write."""
-
-    url_form: ClassVar[str] = "wrapper"
-
-    def __init__(self, store: Store, happens: Callable[[int, Mapping[str, Pairs]], Any]) -> None:
-        """`happens` is told how many writes there were, and of this one the entries."""
-        self._store, self._happens, self.writes = store, happens, 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
-
-    def put(self, entries: Entries) -> None:
-        self._store.put(self._told(entries))
-
-    def swap(
-        self,
-        before: bytes | None,
-        after: bytes,
-        entries: Mapping[str, Pairs] = {},
-        gone: Mapping[str, Sequence[bytes]] = {},
-    ) -> bool:
-        return self._store.swap(before, after, self._told(entries), gone)
-
-    def _told(self, entries: Mapping[str, Pairs]) -> Mapping[str, Pairs]:
-        self.writes += 1
-        return self._happens(self.writes - 1, entries) or entries
 
 
 def content(store: Store) -> dict[str, dict[bytes, bytes]]:
@@ -460,7 +431,7 @@ def test_the_command_says_what_is_live(
     ("bundle", "url", "message"),
     [
         ("absent", "lmdb:{}/store", "absent: not a bundle"),
-        (None, "mongo://store", "lmdb:PATH or redis://HOST:PORT; received 'mongo://store'"),
+        (None, "mongo://store", "redis+cluster://HOST:PORT; received 'mongo://store'"),
         (None, "lmdb:{}/file", "is a file; a store is a folder"),
         (None, "redis://127.0.0.1:1", "redis://127.0.0.1:1: the server cannot be reached"),
     ],

@@ -5,24 +5,19 @@ A table is a hash, `PREFIX:t:TABLE`; the head is a string, `PREFIX:head`.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qsl, urlencode
 
 from corank.core.errors import StoreError
 from corank.serving.store.base import STORES, Entries, Pairs, hide_password, require_package
+from corank.serving.store.clients.redis_password import read_password
 
 if TYPE_CHECKING:
     from redis.client import Pipeline
 
 PREFIX = "corank"
-PASSWORD = "CORANK_REDIS_PASSWORD"
-"""Environment variable of the password."""
-LONGEST = 4096
-"""Characters of a file of a password."""
 BATCH = 1000
 """Pairs of a batch of a scan, and of a command."""
 
@@ -47,7 +42,7 @@ class RedisStore:
         server, _, query = url.partition("?")
         options = dict(parse_qsl(query))
         self._prefix = options.pop("prefix", PREFIX).encode()
-        password = _read_password(self.address, options.pop("password_file", None))
+        password = read_password(self.address, options.pop("password_file", None))
         with require_package("redis", self.address):
             from corank.serving.store.clients.redis_connection import RedisConnection
         try:
@@ -75,7 +70,7 @@ class RedisStore:
     ) -> bool:
         """As `Store.swap`: a transaction that watches the head."""
         with self._connection.pipeline() as pipe:
-            pipe.watch(self._head)  # type: ignore[no-untyped-call]
+            pipe.watch(self._head)
             if pipe.get(self._head) != before:
                 return False
             pipe.multi()
@@ -151,19 +146,3 @@ class RedisStore:
         for table, pairs in entries.items():
             for first in range(0, len(pairs), BATCH):
                 pipe.hset(self._key(table), mapping=dict(pairs[first : first + BATCH]))
-
-
-def _read_password(address: str, file: str | None) -> str | None:
-    """The password of a file, or else of the environment. Raises StoreError if others can read the file."""
-    if file is None:
-        return os.environ.get(PASSWORD) or None
-    try:
-        with Path(file).open(encoding="utf-8") as opened:
-            if os.fstat(opened.fileno()).st_mode & 0o077:
-                raise StoreError(f"{address}: others can read {file}; first chmod 600 {file}")
-            password = opened.read(LONGEST).rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise StoreError(f"{address}: the password cannot be read: {error}") from None
-    if not password or "\n" in password:
-        raise StoreError(f"{address}: {file}: expected the password alone, on one line")
-    return password

@@ -1,4 +1,4 @@
-"""A connection to a Redis server, and the errors of redis-py in words."""
+"""A connection to a Redis server, whose errors say what to do."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,35 +6,13 @@ from contextlib import contextmanager
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.client import Pipeline
-from redis.exceptions import (
-    AuthenticationError,
-    AuthorizationError,
-    BusyLoadingError,
-    ConnectionError,
-    NoPermissionError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisError,
-    TimeoutError,
-    WatchError,
-)
+from redis.exceptions import BusyLoadingError, RedisError, WatchError
 from redis.retry import Retry
 
-from corank.core.errors import StoreError
+from corank.serving.store.clients.redis_errors import ADVICE, LOST, REFUSED, explain_error, explain_lost_reply
 
 CONNECT_SECONDS = 2.0
 REPLY_SECONDS = 5.0
-REFUSED = (AuthenticationError, AuthorizationError, NoPermissionError)
-LOST = (ConnectionError, TimeoutError)
-ADVICE: dict[tuple[type[RedisError], ...], str] = {
-    REFUSED: "the server refuses: {}; check user, password and their permissions",
-    (BusyLoadingError,): "the server is loading its data; try again once it has",
-    (OutOfMemoryError,): "the server is out of memory, nothing was written; raise maxmemory or drop versions",
-    (ReadOnlyError,): "the server is a replica, nothing was written; give the address of its primary",
-    LOST: "the server cannot be reached: {}; start it, or check the address",
-    (RedisError,): "{}",
-}
-"""The first that fits counts, since some of these are kinds of ConnectionError."""
 
 
 class RedisConnection:
@@ -73,8 +51,7 @@ class RedisConnection:
         try:
             yield self._client
         except RedisError as error:
-            advice = next(advice for kinds, advice in ADVICE.items() if isinstance(error, kinds))
-            raise StoreError(f"{self._address}: {advice.format(error)}") from None
+            raise explain_error(self._address, error, ADVICE) from None
 
     @contextmanager
     def pipeline(self) -> Iterator[Pipeline]:
@@ -91,10 +68,7 @@ class RedisConnection:
         except (*REFUSED, BusyLoadingError):
             raise
         except LOST as error:
-            raise StoreError(
-                f"{self._address}: the connection was lost: {error}; what was sent may or may not have been "
-                "written: see what the store holds before you send it again"
-            ) from None
+            raise explain_lost_reply(self._address, error) from None
         return True
 
     def close(self) -> None:

@@ -1,0 +1,391 @@
+"""The faults of a cluster: slots that move, servers that fail, replicas that lag, addresses that are none."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import pytest
+from redis.crc import key_slot
+
+from corank.core.errors import StoreError
+from corank.serving.funnel.funnel import Funnel
+from corank.serving.http.source import StoreSource
+from corank.serving.store.backends.redis_cluster import RedisClusterStore
+from corank.serving.store.base import Store, open_store
+from corank.serving.store.fetch import fetch_bundle, load_latest
+from corank.serving.store.live_version import StoreState
+from corank.serving.store.publish import publish_bundle
+from corank.serving.store.retention import remove_versions, roll_back_store
+from corank.serving.store.upsert import upsert
+from tests.support.bundle_versions import variant
+from tests.support.redis_cluster import Cluster, start_cluster
+from tests.support.redis_server import redis_server
+from tests.support.shared import derived
+from tests.support.store_conformance import content, numbered
+from tests.support.stores import Between, item, records, worths
+
+pytestmark = [pytest.mark.slow, pytest.mark.store]
+N = 20_000
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """One for this module alone, since its servers fail."""
+    with ExitStack() as stack:
+        yield start_cluster(stack, tmp_path_factory.mktemp("cluster"))
+
+
+@pytest.fixture
+def store(cluster: Cluster) -> Iterator[RedisClusterStore]:
+    with closing(RedisClusterStore(cluster.url, create=True)) as opened:
+        yield opened
+
+
+def address(cluster: Cluster, prefix: str, options: str = "") -> str:
+    return f"{cluster.url.partition('?')[0]}?prefix={prefix}{options}"
+
+
+def test_what_is_written_with_the_head_is_in_its_slot_and_items_are_everywhere(
+    cluster: Cluster, store: RedisClusterStore
+) -> None:
+    store.put(
+        {name: numbered(3000) for name in ("journal", "log", "changed/v", "items/v", "parts/v", "users")}
+    )
+    assert store.swap(None, b"1")
+    keys = [[key for key in cluster.call(n, "KEYS", "*") if store._prefix in key] for n in range(4)]
+    pair = cluster.pair()
+    assert sorted(keys[pair[0]]) == sorted(keys[pair[1]])
+    one = [key for some in keys for key in some if b"/" not in key.partition(b"}")[0]]
+    assert {*one} == {
+        b"{%b}%b" % (store._prefix, end) for end in (b":head", b":t:journal", b":t:log", b":t:changed/v")
+    }
+    assert len({key_slot(key) for key in one}) == 1
+    held = [sum(b":b:items/v" in key for key in some) for some in keys]
+    assert len({key_slot(key) for some in keys for key in some if b":b:items/v" in key}) > 900
+    assert all(250 < count < 430 for count in held)
+    assert store.count("items/v") == 3000 and store.tables() == sorted(
+        ["journal", "log", "changed/v", "items/v", "parts/v", "users"]
+    )
+
+
+def test_prefixes_part_the_stores_of_a_cluster(cluster: Cluster) -> None:
+    base = cluster.url.rpartition("=")[2]
+    urls = [address(cluster, base + mark) for mark in ("", "%2A", "x", "/1", "/1/2", ":t", "%5B1%5D")]
+    for url in urls:
+        with closing(open_store(url)) as store:
+            store.put({"items/a": numbered(2000, url.encode()), "a": [(b"k", b"")]})
+            assert store.swap(None, url.encode())
+    for url in urls:
+        with closing(open_store(url)) as store:
+            assert store.tables() == ["a", "items/a"] and store.head() == url.encode()
+            assert content(store, "items/a") == dict(numbered(2000, url.encode()))
+            store.drop("items/a")
+            assert store.tables() == ["a"]
+
+
+def test_a_swap_writes_spread_tables_too_unless_it_is_late(store: RedisClusterStore) -> None:
+    store.put({"items/a": numbered(50)})
+    entries, gone = {"items/a": [(b"k", b"1")], "a": [(b"k", b"1")]}, {"items/a": [b"000007"], "a": [b"x"]}
+    assert not store.swap(b"late", b"1", entries, gone)
+    assert store.head() is None and content(store, "items/a") == dict(numbered(50)) and store.count("a") == 0
+    assert store.swap(None, b"1", entries, gone)
+    assert (
+        store.get("items/a", [b"000007", b"k", b"000008"]) == [None, b"1", b""]
+        and store.count("items/a") == 50
+    )
+
+
+# Addresses
+
+
+@pytest.mark.parametrize(
+    ("rest", "message"),
+    [
+        ("127.0.0.1/0", "without a database"),
+        ("127.0.0.1:port", "expected redis\\+cluster://USER:PASSWORD@HOST:PORT,HOST:PORT"),
+        ("127.0.0.1,127.0.0.1:port", "expected redis\\+cluster://"),
+        ("127.0.0.1,", "expected redis\\+cluster://"),
+        ("127.0.0.1?colour=blue", "options of redis-py"),
+        ("127.0.0.1?socket_timeout=long", "options of redis-py"),
+        ("127.0.0.1?db=1", "can only be 0"),
+        ("127.0.0.1?prefix={a}", r"prefix: expected one without braces; received '\{a\}'"),
+        ("127.0.0.1?replicas=-1", "replicas: expected a number from 0 to 99; received '-1'"),
+        ("127.0.0.1:1,127.0.0.1:2", "the server cannot be reached: .*; start it, or check"),
+        (":se/cret@127.0.0.1", "in a password percent-encoded"),
+        (":se?cret@127.0.0.1", "in a password percent-encoded"),
+    ],
+)
+def test_an_address_that_is_none(rest: str, message: str) -> None:
+    for scheme in ("redis+cluster", "rediss+cluster"):
+        with pytest.raises(StoreError, match=message) as raised:
+            open_store(f"{scheme}://{rest}")
+        assert "cret" not in str(raised.value) and "127.0.0.1" in str(raised.value)
+
+
+def test_a_server_that_is_of_no_cluster(tmp_path: Path) -> None:
+    refused = pytest.raises(
+        StoreError, match="Cluster mode is not enabled on this node; give redis://HOST:PORT of"
+    )
+    with redis_server(tmp_path) as server, refused:
+        open_store(server.url.replace("redis", "redis+cluster"))
+
+
+def test_a_server_of_a_cluster_that_is_taken_for_one_alone(cluster: Cluster) -> None:
+    server = cluster.servers[(cluster.owner(b"corank:head") + 1) % 2]
+    elsewhere = pytest.raises(StoreError, match=r"is one of a cluster; give redis\+cluster://HOST:PORT")
+    with closing(open_store(server.url)) as store, elsewhere:
+        store.head()
+
+
+def test_a_password(cluster: Cluster) -> None:
+    for client in cluster.clients:
+        client.execute_command("ACL", "SETUSER", "someone", "on", ">s:e/c", "~*", "+@all")
+        client.execute_command("ACL", "SETUSER", "reader", "on", ">s:e/c", "~*", "+@all", "-hset")
+    url = address(cluster, "p")
+    with closing(open_store(url.replace("://", "://someone:s%3Ae%2Fc@"))) as store:
+        assert store.address == url
+        store.put({"items/a": numbered(100)})
+    with pytest.raises(StoreError, match=r"the server refuses: .*; check user, password") as raised:
+        open_store(url.replace("://", "://someone:secret@"))
+    assert "secret" not in str(raised.value)
+    with closing(open_store(url.replace("://", "://reader:s%3Ae%2Fc@"))) as store:
+        for table in ("items/a", "a"):
+            with pytest.raises(
+                StoreError, match=r"the server refuses: .*hset.*; check user, password and their"
+            ):
+                store.put({table: [(b"k", b"")]})
+
+
+# Slots move
+
+
+def test_slots_move_while_a_store_is_read_and_written(cluster: Cluster, store: RedisClusterStore) -> None:
+    store.put({"items/v": numbered(N, b"1"), "a": numbered(3, b"1")})
+    some = store._hash("items/v", 3)
+    source = cluster.owner(some)
+    target = next(n for n in range(4) if n not in (source, cluster.pair()[1]))
+    keys = [key for key, _ in numbered(N)]
+    value = b"1"
+    for there, back in ((source, target), (target, source)):
+        for step in cluster.move_slot(key_slot(some), there, back):
+            assert {*store.get("items/v", keys)} == {value} and store.count("items/v") == N
+            value = b"%d" % step
+            store.put({"items/v": numbered(N, value)})
+            assert {*store.get("items/v", keys)} == {value} == {*content(store, "items/v").values()}
+        assert cluster.owner(some) == back
+    store.drop("items/v")
+    assert store.tables() == ["a"]
+
+
+def test_a_scan_goes_on_at_the_new_server_of_a_slot(
+    cluster: Cluster, store: RedisClusterStore, tmp_path: Path
+) -> None:
+    """A new server has no slot, and so no client knows it: an ASK names it."""
+    table = store._hash("a")
+    home = cluster.owner(table)
+    store.put({"a": numbered(5000)})
+    with cluster.joined(tmp_path) as new:
+        for source, target in ((home, new), (new, home)):
+            moving, seen, batches = (
+                cluster.move_slot(key_slot(table), source, target),
+                dict[bytes, bytes](),
+                0,
+            )
+            for batch in store.scan("a"):
+                seen |= dict(batch)
+                batches += 1
+                next(moving, None)
+            assert seen == dict(numbered(5000)) and batches > 5
+            assert [*moving] == [] and cluster.owner(table) == target
+
+
+def test_a_transaction_waits_until_its_slot_has_moved(cluster: Cluster, store: RedisClusterStore) -> None:
+    store.put({"a": numbered(3)})
+    assert store.swap(None, b"1")
+    source = cluster.owner(store._head)
+    target = next(n for n in range(4) if n not in (source, cluster.pair()[1]))
+    moving = cluster.move_slot(key_slot(store._head), source, target)
+    next(moving), next(moving)  # a key of two has moved
+    with ThreadPoolExecutor(2) as threads:
+        swap = threads.submit(store.swap, b"1", b"2", {"never there": [(b"k", b"v")]}, {"a": [b"000001"]})
+        put = threads.submit(store.put, {"a": [(b"k", b"v")]})
+        time.sleep(0.3)
+        assert not swap.done()
+        assert [*moving]
+        assert swap.result() and put.result() is None
+    assert store.head() == b"2" and store.count("never there") == 1 and store.count("a") == 3
+    assert [*cluster.move_slot(key_slot(store._head), target, source)]
+
+
+def test_a_slot_that_is_moved_for_too_long(
+    cluster: Cluster, store: RedisClusterStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("corank.serving.store.clients.cluster_connection.MOVING_SECONDS", 0.1)
+    assert store.swap(None, b"1")
+    source, slot = cluster.owner(store._head), key_slot(store._head)
+    next(cluster.move_slot(slot, source, (source + 1) % 3))
+    with pytest.raises(StoreError, match=r"a slot is being moved between servers: .*; try again once it has"):
+        store.swap(b"1", b"2", {"a": [(b"k", b"v")]})
+    for n in range(4):
+        cluster.call(n, "CLUSTER", "SETSLOT", slot, "STABLE") if n != cluster.pair()[1] else None
+    assert store.swap(b"1", b"2")
+
+
+# Servers fail
+
+
+def test_a_cluster_that_is_down_in_part(cluster: Cluster, store: RedisClusterStore) -> None:
+    store.put({"items/v": numbered(100)})
+    some = store._hash("items/v", 3)
+    owner, slot = cluster.owner(some), key_slot(some)
+    cluster.call(owner, "CLUSTER", "DELSLOTS", slot)
+    try:
+        cluster.wait(lambda: b"cluster_state:fail" in cluster.call(owner, "CLUSTER", "INFO"))
+        for call in (
+            lambda: store.count("items/v"),
+            lambda: [*store.scan("items/v")],
+            lambda: store.put({"items/v": numbered(5000)}),
+        ):
+            with pytest.raises(
+                StoreError, match=r"the cluster is down in part: .*; bring back the primaries"
+            ):
+                call()
+    finally:
+        cluster.call(owner, "CLUSTER", "ADDSLOTS", slot)
+        cluster.settle()
+    assert store.count("items/v") >= 100
+
+
+def test_replicas_that_must_have_what_is_written(cluster: Cluster) -> None:
+    primary, replica = cluster.pair()
+    url = address(cluster, cluster.prefix_on(primary), "&replicas=1&socket_timeout=0.5")
+    with closing(open_store(url)) as store:
+        store.put({"a": [(b"k", b"v")]})
+        assert store.swap(None, b"1")
+        cluster.pause(replica, True)
+        try:
+            lacking = "has written it, and 0 of 1 replicas have it too: it may be lost when that server fails"
+            with pytest.raises(StoreError, match=lacking):
+                store.put({"a": [(b"k", b"w")]})
+            with pytest.raises(StoreError, match=lacking):
+                store.swap(b"1", b"2")
+        finally:
+            cluster.pause(replica, False)
+        assert store.head() == b"2" and store.swap(b"2", b"3")
+        with pytest.raises(StoreError, match="has written it, and 0 of 1 replicas have it too"):
+            store.put({"items/v": numbered(2000)})  # two servers have no replica
+
+
+def test_a_write_whose_answer_is_lost_may_have_been_made(cluster: Cluster) -> None:
+    prefix = cluster.prefix_on(1)
+    with closing(open_store(address(cluster, prefix, "&socket_timeout=0.3"))) as store:
+        lost = "connection was lost: .*; what was sent may or may not have been written"
+        for table in ("items/v", "a"):
+            cluster.call(1, "CLIENT", "PAUSE", 60_000, "WRITE")
+            with pytest.raises(StoreError, match=lost):
+                store.put({table: numbered(2000)})
+            cluster.call(1, "CLIENT", "UNPAUSE")
+        assert store.swap(None, b"2")
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two bundles of the same items."""
+    first = derived().base / "bundle"
+    return first, variant(first, tmp_path_factory.mktemp("second") / "bundle", 2)
+
+
+def served(store: Store, cache: Path) -> Funnel:
+    """What a reader that starts now would serve; reading it checks that it is whole."""
+    live = StoreState.read(store)[1].require_live(store)
+    return load_latest(store, live, Funnel(fetch_bundle(store, live, cache)))
+
+
+CASES = [(1, True, False), (50, False, True), (103, True, True), (106, True, True)]
+
+
+@pytest.mark.parametrize(("fails_at", "lags", "head_is_there"), CASES)
+def test_a_primary_dies_in_the_middle_of_publishing(
+    cluster: Cluster,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    bundles: tuple[Path, Path],
+    fails_at: int,
+    lags: bool,
+    head_is_there: bool,
+) -> None:
+    """Its replica takes its place, without what was written in the meantime if it lags.
+
+    The bundle takes 107 writes: parts, then records from the 101st, and the head.
+    """
+    monkeypatch.setattr("corank.serving.store.publish.BLOCK", 3)
+    url = address(cluster, cluster.prefix_on(cluster.pair()[0] if head_is_there else 1))
+    with closing(open_store(url)) as store:
+        before = publish_bundle(bundles[0], store)
+        upsert(store, before, derived().funnel, [item(3, 90)])
+        expected = records(served(store, tmp_path / "before"))
+        cluster.cut_off() if lags else cluster.catch_up()
+        with pytest.raises(StoreError):
+            publish_bundle(bundles[1], Between(store, lambda n, _: fail_over(cluster, n == fails_at)))
+        with closing(open_store(url)) as other:
+            assert StoreState.read(other)[1].live == before
+            assert records(served(other, tmp_path / "before")) == expected
+        after = publish_bundle(bundles[1], store)
+        assert {*worths(served(store, tmp_path / "after"))} == {*range(16), 90}
+        cluster.recover()
+        assert records(served(store, tmp_path / "again")) == records(served(store, tmp_path / "after"))
+        assert StoreState.read(store)[1].live == after
+        assert remove_versions(store, keep=0) == [before]
+
+
+def fail_over(cluster: Cluster, now: bool) -> None:
+    if now:
+        cluster.fail_over()
+
+
+def test_what_a_failover_lost_after_it_was_verified_is_noticed_and_mended(
+    cluster: Cluster, tmp_path: Path, bundles: tuple[Path, Path]
+) -> None:
+    """A server whose replica is not connected fails between the last check and the swap of the head, elsewhere."""
+    url = address(cluster, cluster.prefix_on(1))
+    source = StoreSource(url, tmp_path / "cache")
+    with closing(open_store(url)) as store:
+        publish_bundle(bundles[0], store)
+        held = source.load_newer(None)
+        cluster.cut_off()
+        live = publish_bundle(
+            bundles[1],
+            Between(
+                store, lambda _, entries: fail_over(cluster, any("changed/" in table for table in entries))
+            ),
+        )
+        assert StoreState.read(store)[1].live == live
+        with pytest.raises(StoreError, match="the server cannot be reached"):
+            source.load_newer(held)
+        with pytest.raises(StoreError, match=r"is not whole; publish it again|are missing; publish it again"):
+            source.load_newer(held)
+        cluster.recover()
+        said: list[str] = []
+        assert publish_bundle(bundles[1], store, said.append) == live
+        assert any("not whole; what is live is untouched" in line for line in said)
+        newer = source.load_newer(held)
+        assert newer is not None and newer.manifest.content == live
+    source.close()
+
+
+def test_a_version_goes_live_once_a_connected_replica_has_it(
+    cluster: Cluster, bundles: tuple[Path, Path]
+) -> None:
+    with closing(open_store(address(cluster, cluster.prefix_on(1), "&socket_timeout=1"))) as store:
+        before = publish_bundle(bundles[0], store)
+        cluster.pause(cluster.pair()[1], True)
+        try:
+            with pytest.raises(StoreError, match="has written it, and 0 of 1 replicas have it too"):
+                publish_bundle(bundles[1], store)
+        finally:
+            cluster.pause(cluster.pair()[1], False)
+        assert StoreState.read(store)[1].live == before
+        assert publish_bundle(bundles[1], store) != before
+        assert roll_back_store(store) == before
