@@ -32,7 +32,10 @@ def find_source_files(source: str | list[str], base: Path) -> list[SourceFile]:
     for part in [source] if isinstance(source, str) else source:
         if is_object_url(part):
             objects = find_objects(ObjectUrl.parse(part))
-            found += [SourceFile(str(url), (held.size, held.etag)) for url, held in objects]
+            found += [
+                SourceFile(str(url), (held.size, held.revision.etag or held.revision.version or ""))
+                for url, held in objects
+            ]
         elif is_url(part):
             found.append(SourceFile(part, None))
         else:

@@ -11,7 +11,7 @@ from typing import Self
 import msgspec
 
 from corank.core.errors import BusyError, MissingObjectError, StorageError
-from corank.core.storage.object_folder import ObjectFolder
+from corank.core.storage.object_folder import ObjectFolder, Revision
 from corank.core.storage.object_url import ObjectUrl
 from corank.core.storage.published_folder import (
     FORMAT,
@@ -111,8 +111,8 @@ class FolderPublisher:
             )
         return held
 
-    def _swap(self, manifest: FolderManifest) -> str:
-        before = self.held.etag if self.held else None
+    def _swap(self, manifest: FolderManifest) -> Revision:
+        before = self.held.revision if self.held else None
         try:
             return self.folder.swap(MANIFEST, msgspec.json.encode(manifest), before)
         except BusyError:
@@ -120,7 +120,7 @@ class FolderPublisher:
             found = PublishedFolder.open(self.folder.url, self.what)
             if found.manifest.version != manifest.version:
                 raise
-            return found.etag
+            return found.revision
 
 
 def new_version() -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 from corank.core.errors import BusyError, MissingObjectError, StorageError
 from corank.core.storage.object_url import ObjectUrl
@@ -32,6 +32,24 @@ _CODE = re.compile(r"<Code>([A-Za-z]{1,60})</Code>")
 
 
 @dataclass(frozen=True)
+class Revision:
+    """What changes when an object does: S3 and Azure compare its etag, Google its number of version."""
+
+    etag: str | None
+    version: str | None
+
+    @classmethod
+    def of(cls, found: Any) -> Self:
+        """Read what obstore tells of an object."""
+        return cls(found["e_tag"], found["version"])
+
+    def as_mode(self) -> dict[str, str]:
+        """Return the condition of a write, as obstore takes it."""
+        held = {"e_tag": self.etag, "version": self.version}
+        return {key: value for key, value in held.items() if value is not None}
+
+
+@dataclass(frozen=True)
 class StoredObject:
     """What a store tells of an object."""
 
@@ -39,8 +57,7 @@ class StoredObject:
     """Within the folder."""
     size: int
     """Bytes"""
-    etag: str
-    """Changes when the object does."""
+    revision: Revision
 
 
 class ObjectFolder:
@@ -79,23 +96,23 @@ class ObjectFolder:
         with self._errors(""):
             for batch in self._obstore.list(self._store):
                 for found in batch:
-                    yield StoredObject(found["path"], found["size"], found["e_tag"] or "")
+                    yield StoredObject(found["path"], found["size"], Revision.of(found))
 
     def describe(self, name: str) -> StoredObject:
-        """Return size and etag of an object."""
+        """Return size and revision of an object."""
         with self._errors(name):
             found = self._obstore.head(self._store, name)
-        return StoredObject(name, found["size"], found["e_tag"] or "")
+        return StoredObject(name, found["size"], Revision.of(found))
 
-    def read(self, name: str, most: int) -> tuple[bytes, str]:
-        """Read an object of at most `most` bytes. Returns its bytes and its etag."""
+    def read(self, name: str, most: int) -> tuple[bytes, Revision]:
+        """Read an object of at most `most` bytes. Returns its bytes and its revision."""
         with self._errors(name):
             answer = self._obstore.get(self._store, name)
             if answer.meta["size"] > most:
                 raise StorageError(
                     f"{self.url}/{name}: {answer.meta['size']:,} bytes; at most {most:,} are read"
                 )
-            return bytes(answer.bytes()), answer.meta["e_tag"] or ""
+            return bytes(answer.bytes()), Revision.of(answer.meta)
 
     def download(self, name: str, file: BinaryIO, most: int) -> str:
         """Write the first `most` bytes of an object, and one more if there is one, to a file. Returns their SHA-256."""
@@ -116,17 +133,17 @@ class ObjectFolder:
         with self._errors(name):
             self._obstore.put(self._store, name, path, chunk_size=chunk)
 
-    def swap(self, name: str, content: bytes, before: str | None) -> str:
+    def swap(self, name: str, content: bytes, before: Revision | None) -> Revision:
         """Write an object if it has not changed.
 
         Args:
             name: of the object.
             content: what to write.
-            before: the etag that it must have; None if it must not exist.
+            before: the revision that it must have; None if it must not exist.
 
-        Returns its new etag. Raises BusyError if another writer was quicker; nothing is written then.
+        Returns its new revision. Raises BusyError if another writer was quicker; nothing is written then.
         """
-        mode = "create" if before is None else {"e_tag": before}
+        mode = "create" if before is None else before.as_mode()
         changed = self._obstore.exceptions.AlreadyExistsError, self._obstore.exceptions.PreconditionError
         with self._errors(name):
             try:
@@ -136,7 +153,7 @@ class ObjectFolder:
                     f"{self.url}: another process has published there meanwhile; nothing was replaced; "
                     "run the command again if its result is to take the place of the other's"
                 ) from None
-        return put["e_tag"] or ""
+        return Revision.of(put)
 
     def delete(self, names: Sequence[str]) -> None:
         """Delete objects; one that is absent is none to delete."""

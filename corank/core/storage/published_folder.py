@@ -15,7 +15,7 @@ from typing import Self
 import msgspec
 
 from corank.core.errors import MissingObjectError, StorageError
-from corank.core.storage.object_folder import ObjectFolder
+from corank.core.storage.object_folder import ObjectFolder, Revision
 from corank.core.storage.object_url import ObjectUrl
 from corank.core.untrusted_files import is_plain_name
 
@@ -51,14 +51,14 @@ class FolderManifest(msgspec.Struct, frozen=True):
 class PublishedFolder:
     """A published folder as of one moment."""
 
-    def __init__(self, folder: ObjectFolder, manifest: FolderManifest, etag: str) -> None:
+    def __init__(self, folder: ObjectFolder, manifest: FolderManifest, revision: Revision) -> None:
         """
         Args:
             folder: where it lies.
             manifest: checked.
-            etag: of the manifest.
+            revision: of the manifest.
         """
-        self.folder, self.manifest, self.etag = folder, manifest, etag
+        self.folder, self.manifest, self.revision = folder, manifest, revision
 
     @classmethod
     def open(cls, url: ObjectUrl, what: str) -> Self:
@@ -74,12 +74,12 @@ class PublishedFolder:
         """
         folder = ObjectFolder(url)
         try:
-            content, etag = folder.read(MANIFEST, MOST_MANIFEST_BYTES)
+            content, revision = folder.read(MANIFEST, MOST_MANIFEST_BYTES)
         except MissingObjectError:
             raise MissingObjectError(
                 f"{url}: no {what} here (there is no {MANIFEST}); check the URL"
             ) from None
-        return cls(folder, read_folder_manifest(content, url, what), etag)
+        return cls(folder, read_folder_manifest(content, url, what), revision)
 
     @property
     def url(self) -> ObjectUrl:
@@ -94,7 +94,7 @@ class PublishedFolder:
     def is_current(self) -> bool:
         """Whether nothing was published there since. Raises StorageError."""
         try:
-            return self.folder.describe(MANIFEST).etag == self.etag
+            return self.folder.describe(MANIFEST).revision == self.revision
         except MissingObjectError:
             return False
 
