@@ -21,6 +21,8 @@ from corank.features.vocabulary import splitmix64
 
 SAMPLE = 2**20
 """Values, about, from which quantiles are taken; all if there are fewer."""
+DENSE = 4
+"""Whole numbers whose range is at most so many times their number are counted in an array."""
 
 
 class ColumnMeasure(ABC):
@@ -42,6 +44,19 @@ class ColumnMeasure(ABC):
         return merged
 
 
+def count_values(values: pl.Series) -> pl.DataFrame:
+    """Count the distinct values that are not null: columns `value` and `count`, in no particular order."""
+    known = values.drop_nulls()
+    if known.dtype.is_integer() and len(known):
+        low, high = int(known.min()), int(known.max())  # type: ignore[arg-type]
+        if high - low < DENSE * len(known) and low > -(2**62) and high < 2**62:
+            counts = np.bincount(known.cast(pl.Int64).to_numpy() - low)  # ten times as fast as a hash table
+            found = np.flatnonzero(counts)
+            value = pl.Series("value", found + low).cast(known.dtype)
+            return pl.DataFrame([value, pl.Series("count", counts[found])])
+    return known.to_frame("value").group_by("value").agg(count=pl.len().cast(pl.Int64))
+
+
 @dataclass(frozen=True)
 class FirstValue(ColumnMeasure):
     """The first value that is not null, if there is one: column `value`."""
@@ -57,7 +72,7 @@ class FirstValue(ColumnMeasure):
 
 @dataclass(frozen=True)
 class ValueCounts(ColumnMeasure):
-    """How often each value is there: columns `value`, distinct, and `count`."""
+    """How often each value is there that is not null: columns `value`, distinct, and `count`."""
 
     by_value: ClassVar[bool] = True
     at_least: int = 1
@@ -65,7 +80,7 @@ class ValueCounts(ColumnMeasure):
 
     def part(self, values: pl.Series, rows: Longs) -> pl.DataFrame:
         """Count those of the part."""
-        return values.to_frame("value").group_by("value").agg(count=pl.len().cast(pl.Int64))
+        return count_values(values)
 
     def merge(self, parts: pl.DataFrame) -> pl.DataFrame:
         """Add the counts up."""
@@ -203,7 +218,7 @@ class TrainingValues:
         return self._measure(FirstValue())["value"]
 
     def counts(self, at_least: int = 1) -> pl.DataFrame:
-        """Count the distinct values: columns `value` and `count`, in no particular order.
+        """Count the distinct values that are not null: columns `value` and `count`, in no particular order.
 
         Args:
             at_least: values that are there less often are left out.

@@ -15,18 +15,18 @@ from corank.data.tables import Table
 from corank.engine.base import Engine
 from corank.features.log_schema import DataSettings
 from corank.features.row_columns import FROM, ID, TIME
-from corank.features.training_values import ColumnMeasure, Measurement
+from corank.features.training_values import ColumnMeasure, Measurement, count_values
 
 
 @dataclass(frozen=True)
 class DistinctValues(ColumnMeasure):
-    """The distinct values: column `value`."""
+    """The distinct values that are not null: column `value`."""
 
     by_value: ClassVar[bool] = True
 
     def part(self, values: pl.Series, rows: Longs) -> pl.DataFrame:
         """Find those of the part."""
-        return values.unique().to_frame("value")
+        return count_values(values).select("value")
 
     def merge(self, parts: pl.DataFrame) -> pl.DataFrame:
         """Find those of all."""
