@@ -19,10 +19,10 @@ from corank.batches.draws import Draws, Purpose, draw
 from corank.batches.encoded_batch import EncodedBatch
 from corank.batches.negatives import Negatives
 from corank.batches.read_ahead import Block, read_ahead
-from corank.batches.sampling import BATCH, Population, draw_order, select
+from corank.batches.sampling import BATCH, Population, draw_order, in_levels, select
 from corank.batches.streams import Streams
 from corank.core.ragged import Ragged, Rows, concat_ranges
-from corank.core.types import Floats, Ints, Longs, Mask
+from corank.core.types import Floats, Index, Ints, Longs
 from corank.data.dataset import PackedDataset
 from corank.data.derived_columns import pair_rows
 from corank.data.packed.logged_requests import LoggedRequests
@@ -171,12 +171,15 @@ class Reader:
         level, row = rows.level[logged], rows.item[logged]
         if population is None:
             return _Candidates(request_of, logged, row, level, None)
+        wanted = np.flatnonzero(in_levels(population, level))
+        of, wanted_level = request_of[wanted], level[wanted]
         keys = drawn.draws.keys(Purpose.CANDIDATES, drawn.numbers)
-        order = draw_order(request_of, level, draw(keys[request_of], logged - start[request_of]))
-        keep = select(population, level, order)
-        held = _Candidates(request_of[keep], logged[keep], row[keep], level[keep], order[keep])
+        order = draw_order(of, wanted_level, draw(keys[of], logged[wanted] - start[of]))
+        kept = np.flatnonzero(select(population, wanted_level, order))
+        keep = wanted[kept]
+        held = _Candidates(of[kept], logged[keep], row[keep], wanted_level[kept], order[kept])
         if self.sees_ranks:
-            held = replace(held, represents=_represented(request_of, level, keep))
+            held = replace(held, represents=_represented(of, wanted_level, kept))
         time, batch = rows.time[requests], held.row
         if population.get(BATCH):
             batch = torch.cat(self.ranks.gather(torch.from_numpy(batch), "items of the batch")).numpy()
@@ -185,7 +188,7 @@ class Reader:
         return held.with_negatives(*beyond)
 
     def _cross(self, rows: LoggedRequests, requests: Longs, found: "_Candidates") -> Rows:
-        cross, beyond = rows.cross.take(found.logged), np.flatnonzero(found.logged < 0)
+        cross, beyond = rows.cross.take(found.logged), found.beyond
         if not len(beyond):
             return cross
         pairs = pair_rows(self.packed, rows, requests, found.request_of[beyond], found.row[beyond])
@@ -208,9 +211,14 @@ class _Candidates:
         """Read a column of the log; `otherwise` for negatives beyond the log."""
         if values is None:
             return np.full(len(self.logged), otherwise, dtype=np.float32)
-        read = values[self.logged].astype(np.float32)
-        read[self.logged < 0] = otherwise
+        read = values.take(self.logged).astype(np.float32)
+        read[self.beyond] = otherwise
         return read
+
+    @cached_property
+    def beyond(self) -> Index:
+        """Where the negatives beyond the log are: (X,)."""
+        return np.flatnonzero(self.logged < 0)
 
     def with_negatives(
         self, request: Ints, row: Ints, source: NDArray[np.uint8], draw_order: Ints
@@ -234,9 +242,9 @@ class _Candidates:
         )
 
 
-def _represented(request_of: Ints, level: NDArray[np.uint8], keep: Mask) -> Floats:
+def _represented(request_of: Ints, level: NDArray[np.uint8], kept: Index) -> Floats:
     """Count how many candidates of its request and level each kept candidate represents."""
     group = request_of.astype(np.int64) * (int(level.max(initial=0)) + 1) + level
-    times: Floats = (np.bincount(group) / np.maximum(np.bincount(group, keep), 1)).astype(np.float32)
-    kept: Floats = times[group[keep]]
-    return kept
+    all_, some = np.bincount(group), group[kept]
+    represented: Floats = (all_[some] / np.bincount(some, minlength=len(all_))[some]).astype(np.float32)
+    return represented

@@ -52,6 +52,14 @@ def draw_order(request_of: Ints, level: NDArray[np.uint8], hashes: Hashes) -> In
     return position
 
 
+def in_levels(population: Population, level: NDArray[np.uint8]) -> Mask:
+    """Mark the candidates of a population's levels: (C,)."""
+    here = np.zeros(256, dtype=np.bool_)
+    here[list(population)] = True
+    marked: Mask = here[level]
+    return marked
+
+
 def select(population: Population, level: NDArray[np.uint8], order: Ints) -> Mask:
     """Mark the candidates that a population reads, by their `draw_order`: (C,)."""
     most = np.zeros(256, dtype=np.int64)
