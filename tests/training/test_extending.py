@@ -24,6 +24,7 @@ import corank
 from corank.analysis.logged_request import logged_request
 from corank.datasets.importer import IMPORTERS
 from corank.datasets.simulate import simulate_world
+from corank.engine.base import ENGINES
 from corank.training.run import Run
 from tests.support.simulated_runs import Silent
 
@@ -42,7 +43,8 @@ corank.export(run.folder, Path("bundle"))
 request = corank.Request.parse(logged_request(run, "test", 0))
 print("kept", len(corank.Funnel.open(Path("bundle")).rank(request)["items"]))
 
-corank.load_plugins(["exposures"])
+corank.load_plugins(["dask_engine", "exposures"])
+assert "dask" in ENGINES
 days = [f"{n},{n % 3},{n % 5},2026-04-{26 + n % 5}T10:00:00,{n % 2}" for n in range(100)]
 Path("log.csv").write_text("\\n".join(["request_id,user_id,item_id,time,is_click", *days]))
 importer = IMPORTERS.find("exposures")(valid="2026-04-29", test="2026-04-30")
@@ -52,7 +54,7 @@ corank.check(Path("shop/config.yaml"))
 
 
 def test_every_part_has_an_example() -> None:
-    assert PLUGINS.keys() == {"difference", "focal", "linear", "mrr", "exposures"}
+    assert PLUGINS.keys() == {"difference", "focal", "linear", "mrr", "exposures", "dask_engine"}
 
 
 @pytest.mark.slow
