@@ -1,4 +1,4 @@
-"""Packings whose workers and whose driver are killed with SIGKILL at random moments, and what they have packed in the end.
+"""Packings whose workers and driver are killed with SIGKILL at random moments, and what they have packed in the end.
 
 `scripts/bench scale_faults` calls this for its half about packing.
 """
@@ -23,8 +23,8 @@ class PackFaults:
     """Packings that were brought to their end."""
     killed_workers: int
     killed_drivers: int
-    wrong: int
-    """Packings that failed, or whose files differ from an unbroken packing's."""
+    wrong: tuple[str, ...]
+    """Why packings failed, or which files differ from those of an unbroken packing."""
 
 
 def kill_packings(workers: int, drivers: int, seed: int = 0, requests: int = 2000) -> PackFaults:
@@ -43,16 +43,22 @@ def kill_packings(workers: int, drivers: int, seed: int = 0, requests: int = 200
         began = time.monotonic()
         _finish(folder, folder / "unbroken", rng, 0)
         seconds, expected = time.monotonic() - began, digest_files(folder / "unbroken")
-        tries = killed_workers = killed_drivers = wrong = 0
+        tries = killed_workers = killed_drivers = 0
+        wrong: list[str] = []
         while killed_workers < workers or killed_drivers < drivers:
             out = folder / f"packed{tries}"
             if killed_drivers < drivers:
                 killed_drivers += _kill_driver(folder, out, rng.uniform(0, seconds))
-            ended, killed = _finish(folder, out, rng, min(AT_ONCE, workers - killed_workers), seconds)
+            said, killed = _finish(folder, out, rng, min(AT_ONCE, workers - killed_workers), seconds)
             killed_workers += killed
             tries += 1
-            wrong += not ended or digest_files(out) != expected
-    return PackFaults(tries, killed_workers, killed_drivers, wrong)
+            wrong += [said] if said else _differing(digest_files(out), expected)
+    return PackFaults(tries, killed_workers, killed_drivers, tuple(wrong))
+
+
+def _differing(found: dict[str, str], expected: dict[str, str]) -> list[str]:
+    names = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
+    return [f"differ: {', '.join(names)}"] if names else []
 
 
 def _kill_driver(folder: Path, out: Path, after: float) -> bool:
@@ -63,10 +69,9 @@ def _kill_driver(folder: Path, out: Path, after: float) -> bool:
     return process.returncode < 0
 
 
-def _finish(
-    folder: Path, out: Path, rng: random.Random, kills: int, seconds: float = 1
-) -> tuple[bool, int]:
-    """Pack to the end, while workers are killed. Returns whether it succeeded, and how many were killed."""
+def _finish(folder: Path, out: Path, rng: random.Random, kills: int, seconds: float = 1) -> tuple[str, int]:
+    """Pack to the end, while workers are killed. Returns what it said if it failed, and how many were killed."""
     with start_pack(folder, out, "pool", 2) as process:
         killed = kill_workers(process, kills, rng, 2 * seconds / (kills + 1))
-    return process.returncode == 0, killed
+        said, _ = process.communicate()
+    return said if process.returncode else "", killed

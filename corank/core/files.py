@@ -28,6 +28,13 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
+def sync_folder(folder: Path) -> None:
+    """Force a folder and all that is in it to disk."""
+    for part in folder.rglob("*"):
+        sync(part)
+    sync(folder)
+
+
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """Write a file so that readers find the old one or the new one, never a part.
@@ -103,9 +110,20 @@ def resumable_folder(path: Path, mark: str, keep: tuple[type[Exception], ...] = 
         yield folder
     except Exception as error:
         if not isinstance(error, keep):
-            _remove(folder)
+            _remove(retire_folder(folder))
         raise
-    _remove(folder)
+    _remove(retire_folder(folder))
+
+
+def retire_folder(folder: Path) -> Path:
+    """Rename a folder of `resumable_folder`, so that no later call takes what is left of it. Returns where it is.
+
+    A folder that is there no more is no error.
+    """
+    retired = folder.with_name(f"{folder.name.rpartition('-')[0]}-{os.urandom(4).hex()}")
+    with suppress(FileNotFoundError):
+        folder.rename(retired)
+    return retired
 
 
 def replace_folder(path: Path, new: Path) -> None:
@@ -124,9 +142,7 @@ def replace_folder(path: Path, new: Path) -> None:
 def _move_folder(new: Path, path: Path, replace: bool) -> None:
     """Force a new folder to disk and move it to its place. Raises DataError if that is taken and stays."""
     real = path.resolve()
-    for part in new.rglob("*"):
-        sync(part)
-    sync(new)
+    sync_folder(new)
     if replace and _is_taken(real):
         _replace_folder(real, new)
         return
@@ -220,7 +236,7 @@ def remove_abandoned(folder: Path, names: str, keep: Path | None = None) -> None
     for left in folder.glob(f"{PARTIAL}{names}-*"):
         with suppress(OSError), _locked(left):
             if left != keep:
-                _remove(left)
+                _remove(retire_folder(left))  # half removed, it must not be taken for what it was
 
 
 def _partial_name(path: Path) -> Path:

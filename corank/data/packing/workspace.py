@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 
 import corank
 from corank.core.errors import EngineError
-from corank.core.files import replace_folder, resumable_folder
+from corank.core.files import replace_folder, resumable_folder, retire_folder, sync_folder
 from corank.core.types import Progress, Report
 from corank.engine.base import Engine
 
@@ -88,8 +88,11 @@ class PackWorkspace:
         return result
 
     def publish(self, out: Path) -> None:
-        """Move the packed data to their place."""
-        replace_folder(out, self.packed)
+        """Move the packed data to their place. From then on nothing of the working folder is taken any more."""
+        sync_folder(self.packed)
+        retired = retire_folder(self.folder)
+        replace_folder(out, retired / self.packed.name)
+        shutil.rmtree(retired, ignore_errors=True)
 
 
 @dataclass(frozen=True)

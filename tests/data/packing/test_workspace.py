@@ -118,3 +118,38 @@ def test_a_folder_that_is_there_stays(tmp_path: Path) -> None:
             (partial / "file").write_text(words)
     assert (tmp_path / "in" / "a" / "file").read_text() == "one"
     assert len(list((tmp_path / "in").iterdir())) == 1
+
+
+def test_what_is_published_is_not_taken_again(tmp_path: Path) -> None:
+    """Killed after the packed data are in their place, and before the working folder is gone."""
+    with (
+        pytest.MonkeyPatch.context() as patched,
+        pytest.raises(KeyboardInterrupt),
+        opened(tmp_path) as workspace,
+    ):
+        workspace.run("squares", abs, range(3))
+        (workspace.packed / "file").write_text("packed")
+        patched.setattr("shutil.rmtree", kill)
+        workspace.publish(tmp_path / "out")
+    assert (tmp_path / "out" / "file").read_text() == "packed"
+    with opened(tmp_path) as workspace:
+        assert not list(workspace.folder.glob("done/*"))
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("fingerprint", ["a" * 64, "b" * 64])
+def test_what_is_half_removed_is_not_taken(tmp_path: Path, fingerprint: str) -> None:
+    """By the packing that failed, or by the next one, of another config."""
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        if fingerprint == "b" * 64:
+            with pytest.raises(KeyboardInterrupt):
+                interrupted(tmp_path, KeyboardInterrupt)
+        patched.setattr("shutil.rmtree", kill)
+        interrupted(tmp_path, DataError, fingerprint)
+    with opened(tmp_path) as workspace:
+        assert not list(workspace.folder.glob("done/*"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def kill(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
