@@ -180,7 +180,7 @@ class ClusterConnection:
         A key whose slot is moved meanwhile may be left out. Raises StoreError.
         """
         with self._explained():
-            self._cluster.nodes_manager.initialize()
+            self._cluster.nodes_manager.initialize(disconnect_startup_nodes_pools=False)
             for node in self._cluster.get_primaries():
                 cursor = b""
                 while cursor != b"0":
@@ -296,4 +296,4 @@ class ClusterConnection:
     def _refresh(self) -> None:
         """Ask the cluster which server has which slot."""
         with suppress(*ANY):  # the next call tells
-            self._cluster.nodes_manager.initialize()
+            self._cluster.nodes_manager.initialize(disconnect_startup_nodes_pools=False)
