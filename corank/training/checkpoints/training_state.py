@@ -113,4 +113,12 @@ def _copy(held: Checkpoint, targets: Mapping[str, Tensor], model: JointModel, pa
             raise CheckpointError(
                 f"{path}: {name}: expected the shape {expected}; found {held.shape(name)}; train again"
             )
-        target.copy_(held.whole(name) if table is None or table.whole else held.take(name, table))
+        if table is None:
+            target.copy_(held.whole(name))
+        elif table.whole:
+            first = 0
+            for piece in held.pieces(name):
+                target[first : first + len(piece)] = piece
+                first += len(piece)
+        else:
+            target.copy_(held.take(name, table))

@@ -172,7 +172,7 @@ def test_a_training_that_goes_on_at_one_two_and_four_ranks_ends_as_an_unbroken_o
     ours, theirs = run.latest.load(), unbroken.latest.load()
     assert ours.facts == theirs.facts
     for name, expected in theirs.tensors.items():
-        assert torch.allclose(ours.tensors[name].double(), expected.double(), rtol=1e-3, atol=1e-5), name
+        assert torch.allclose(ours.tensors[name].double(), expected.double(), rtol=0, atol=1e-6), name
 
 
 # Whole or not at all
