@@ -55,6 +55,34 @@ def rows(rng: np.random.Generator, requests: int, items: int, candidates: int) -
     return query, item, cross
 
 
+def encoded_batch(
+    sides: tuple[Rows, Rows, Rows],
+    request_of: np.ndarray,
+    item_of: np.ndarray,
+    level: np.ndarray,
+    click: np.ndarray,
+) -> EncodedBatch:
+    """Encoded rows with levels 0 (cut), 1 (kept), 2 (exposed)."""
+    query, item, cross = sides
+    found, start, order = group(item_of.astype(np.int32))
+    assert len(found) == len(item), "every item must occur in a candidate"
+    return EncodedBatch(
+        user=np.zeros(len(query), np.int32),
+        query=query,
+        item=item,
+        cross=cross,
+        request_of=request_of.astype(np.int32),
+        item_of=item_of.astype(np.int32),
+        item_row=np.arange(len(item), dtype=np.int32),
+        ordinal=np.arange(len(item), dtype=np.int32),
+        by_item=Bags(order, start, None, len(item)),
+        level=level.astype(np.uint8),
+        exposed=2,
+        weight=np.ones(len(level), np.float32),
+        labels={"click": click.astype(np.float32)},
+    )
+
+
 def batch(
     sides: tuple[Rows, Rows, Rows],
     request_of: np.ndarray,
@@ -63,27 +91,7 @@ def batch(
     click: np.ndarray,
 ) -> Batch:
     """A batch with levels 0 (cut), 1 (kept), 2 (exposed)."""
-    query, item, cross = sides
-    found, start, order = group(item_of.astype(np.int32))
-    assert len(found) == len(item), "every item must occur in a candidate"
-    return build_batch(
-        LAYOUT,
-        EncodedBatch(
-            user=np.zeros(len(query), np.int32),
-            query=query,
-            item=item,
-            cross=cross,
-            request_of=request_of.astype(np.int32),
-            item_of=item_of.astype(np.int32),
-            item_row=np.arange(len(item), dtype=np.int32),
-            ordinal=np.arange(len(item), dtype=np.int32),
-            by_item=Bags(order, start, None, len(item)),
-            level=level.astype(np.uint8),
-            exposed=2,
-            weight=np.ones(len(level), np.float32),
-            labels={"click": click.astype(np.float32)},
-        ),
-    )
+    return build_batch(LAYOUT, encoded_batch(sides, request_of, item_of, level, click))
 
 
 def random_batch(seed: int, requests: int = 5, items: int = 7) -> tuple[Batch, Batch]:

@@ -1,0 +1,35 @@
+import numpy as np
+import pytest
+
+from corank.distributed.row_shards import RowShards
+
+WORLDS = [1, 2, 3, 4, 7, 30, 32]
+
+
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("rows", [1, 255, 256, 257, 1000])
+def test_every_row_lies_in_one_shard(rows: int, world: int) -> None:
+    shards = RowShards(rows, world)
+    held = [shards.rows_of(rank) for rank in range(world)]
+    assert [len(found) for found in held] == [shards.size(rank) for rank in range(world)]
+    assert sorted(row for found in held for row in found if row < rows) == list(range(rows))
+    for rank, found in enumerate(held):
+        assert set(found % 256) <= set(shards.buckets(rank))
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_positions_are_those_of_rows_by_rank(world: int) -> None:
+    shards, rows = RowShards(1000, world), np.random.default_rng(0).permutation(1000)[:300].astype(np.int32)
+    at, counts = shards.by_rank(np.sort(shards.positions(rows)))
+    assert len(counts) == world and sum(counts) == 300
+    ends = np.cumsum(counts)
+    found = [shards.rows_of(rank)[part] for rank, part in enumerate(np.split(at, ends[:-1]))]
+    assert sorted(np.concatenate(found)) == sorted(rows)
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_neighbouring_rows_spread_over_all_ranks(world: int) -> None:
+    """Frequent values have neighbouring rows: the first 256 rows are cut as evenly as buckets are."""
+    shards = RowShards(10_000, world)
+    _, counts = shards.by_rank(np.sort(shards.positions(np.arange(256, dtype=np.int32))))
+    assert list(counts) == [len(shards.buckets(rank)) for rank in range(world)]
