@@ -178,6 +178,24 @@ def test_another_training_at_the_same_url_is_told(remote: RemoteWorld) -> None:
     shutil.rmtree(kept)
 
 
+def test_data_that_could_not_be_published_are_published_by_the_next_packing(remote: RemoteWorld) -> None:
+    url = ObjectUrl.parse(f"{remote.store.url}/again")
+    lines: list[str] = []
+
+    def intrude(line: str) -> None:
+        lines.append(line)
+        if line == f"publishing to {url}":
+            FolderPublisher.open(url, "packed data").publish(remote.packed)
+
+    with pytest.raises(BusyError, match="another process has published there meanwhile"):
+        corank.pack(remote.config, [f"packed={url}"], intrude)
+    assert any(line.startswith("packed:") for line in lines)
+    lines.clear()
+    assert corank.pack(remote.config, [f"packed={url}"], lines.append).location == url
+    assert lines == [f"publishing to {url}"]
+    assert not list(remote.cache.glob("packing-*"))
+
+
 def test_what_is_there_is_not_taken_for_something_else(remote: RemoteWorld) -> None:
     url = remote.store.url
     with pytest.raises(StorageError, match=f"{url}/bundle: expected a run; found a 'bundle'"):

@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from corank.core.errors import DataError, MissingObjectError
@@ -67,6 +68,8 @@ def pack_config(
         report(f"publishing to {location}")
         publisher.publish(folder)
         shutil.rmtree(folder)
+    with suppress(OSError):  # another packing has begun, or the lock has removed it
+        working.rmdir()
     return PackedDataset.open(location)
 
 
