@@ -131,8 +131,14 @@ def _config(folder: Path, case: str, tables: str) -> Config:
 
 
 def main() -> None:
-    """Train all cases by 1, 2 and 4 ranks, which are forked from this process: it has imported torch for all."""
+    """Train all cases by 1, 2 and 4 ranks, which are forked from this process: it has imported torch for all.
+
+    With the folder of the results as a second argument, train the first case alone, as the rank of the environment.
+    """
     folder = Path(sys.argv[1])
+    if len(sys.argv) > 2:
+        train_cases(folder, Path(sys.argv[2]), 1)
+        return
     for world in WORLDS:
         port = free_port()
         ranks = [FORKED.Process(target=train_all, args=(folder, rank, world, port)) for rank in range(world)]
@@ -145,20 +151,25 @@ def main() -> None:
 
 
 def train_all(folder: Path, rank: int, world: int, port: int) -> None:
-    """Train, as one rank, all cases of a number of ranks, and write what each ends with."""
+    """Train all cases as one rank of some."""
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": world}
     os.environ |= {name: str(value) for name, value in (shared | {"RANK": rank, "LOCAL_RANK": rank}).items()}
+    train_cases(folder, folder, None)
+
+
+def train_cases(folder: Path, out: Path, last: int | None) -> None:
+    """Train the first `last` cases, or all, as the rank of the environment; write what each ends with."""
     torch.set_num_threads(1)
     in_float = Tensor.float
     with join_ranks() as ranks:
         packed = PackedDataset.open(folder / "packed")
-        for number, (case, tables) in enumerate(runs(world)):
+        for number, (case, tables) in enumerate(list(runs(ranks.world))[:last]):
             double = case != "float32"
             torch.set_default_dtype(torch.float64 if double else torch.float32)
             Tensor.float = Tensor.double if double else in_float  # type: ignore[method-assign]
             found = train_case(folder, packed, case, tables, ranks)
             if ranks.first:
-                save_file(found, folder / f"{world}.{number}.safetensors")
+                save_file(found, out / f"{ranks.world}.{number}.safetensors")
 
 
 def train_case(

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.support.network import ADDRESSES, Hosts
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -16,13 +18,19 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
-def start_ranks(module: str, world: int, *arguments: str) -> list[tuple[int, str]]:
-    """Run a module of the tests on some ranks. Returns the exit code and the errors of each."""
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(world)}
+def start_ranks(
+    module: str, world: int, *arguments: str, hosts: Hosts | None = None
+) -> list[tuple[int, str]]:
+    """Run a module of the tests on some ranks, each on a host of its own if `hosts` are given.
+
+    Returns the exit code and the errors of each.
+    """
+    address = "127.0.0.1" if hosts is None else ADDRESSES[0]
+    shared = {"MASTER_ADDR": address, "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(world)}
     shared |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     ranks = [
         subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
+            _command([sys.executable, "-m", module, *arguments], rank, hosts),
             env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stderr=subprocess.PIPE,
             text=True,
@@ -35,3 +43,10 @@ def start_ranks(module: str, world: int, *arguments: str) -> list[tuple[int, str
         for rank in ranks:
             rank.kill()
     return [(rank.returncode, text) for rank, text in zip(ranks, errors, strict=True)]
+
+
+def _command(arguments: list[str], rank: int, hosts: Hosts | None) -> list[str]:
+    if hosts is None:
+        return arguments
+    # a namespace has the machine's name, which leads nowhere there: gloo must be told the device
+    return hosts.command(rank, ["env", f"GLOO_SOCKET_IFNAME={hosts.device(rank)}", *arguments])

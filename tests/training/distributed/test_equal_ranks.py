@@ -11,6 +11,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tests.support.equal_ranks import make_base, runs
+from tests.support.network import can_make_hosts, hosts_with_loss
+from tests.support.ranks import start_ranks
 
 pytestmark = pytest.mark.slow
 
@@ -60,3 +62,15 @@ def test_every_loss_and_table_learns(results: Path) -> None:
     for case, _, found in trained(results, 1):
         losses = {name: float(value) for name, value in found.items() if name.startswith("loss.")}
         assert len(losses) == len(set(losses)) and all(value > 0 for value in losses.values()), (case, losses)
+
+
+@pytest.mark.skipif(
+    not can_make_hosts(), reason="needs root and /dev/net/tun, to join two hosts by a bad link"
+)
+def test_a_slow_link_that_loses_packets_changes_no_bit(results: Path, tmp_path: Path) -> None:
+    with hosts_with_loss(delay=0.01, loss=0.01) as hosts:
+        ends = start_ranks("tests.support.equal_ranks", 2, str(results), str(tmp_path), hosts=hosts)
+    assert [code for code, _ in ends] == [0, 0], "\n".join(text for _, text in ends)
+    near, far = (load_file(folder / "2.0.safetensors") for folder in (results, tmp_path))
+    for name, tensor in near.items():
+        assert torch.equal(tensor, far[name]), name
