@@ -84,6 +84,7 @@ def atomic_folder(path: Path, replace: bool = False) -> Iterator[Path]:
         raise _taken(path)
     with _partial(real, Path.mkdir) as partial:
         yield partial
+        sync_folder(partial)
         _move_folder(partial, path, replace)
 
 
@@ -129,7 +130,7 @@ def retire_folder(folder: Path) -> Path:
 def replace_folder(path: Path, new: Path) -> None:
     """Move a folder, of the same file system, to a path, and what was there to a place where it is removed.
 
-    Readers find the old one or the new one. All files are forced to disk first. The caller holds the lock of `path`.
+    Readers find the old one or the new one. The caller has forced it to disk (`sync_folder`), and holds the lock of `path`.
     """
     real = path.resolve()
     restore_folder(real)
@@ -140,9 +141,8 @@ def replace_folder(path: Path, new: Path) -> None:
 
 
 def _move_folder(new: Path, path: Path, replace: bool) -> None:
-    """Force a new folder to disk and move it to its place. Raises DataError if that is taken and stays."""
+    """Move a new folder to its place. Raises DataError if that is taken and stays."""
     real = path.resolve()
-    sync_folder(new)
     if replace and _is_taken(real):
         _replace_folder(real, new)
         return

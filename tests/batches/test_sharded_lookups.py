@@ -21,7 +21,9 @@ def test_reads_of_a_sharded_table_give_the_sums_of_the_whole_one(world: int) -> 
             RowShards(count, world),
         )
         lookup, owner = sharded.lookups[dim], np.repeat(np.arange(world), sharded.lookups[dim].owned)
-        held = [shards.rows_of(int(rank))[at] for rank, at in zip(owner, lookup.touched.tolist(), strict=True)]
+        held = [
+            shards.rows_of(int(rank))[at] for rank, at in zip(owner, lookup.touched.tolist(), strict=True)
+        ]
         assert sorted(held) == plain.lookups[dim].touched.tolist()
         for placement, read in lookup.reads.items():
             wanted = sum_rows(table, plain.lookups[dim].reads[placement])
