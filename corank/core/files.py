@@ -130,7 +130,8 @@ def retire_folder(folder: Path) -> Path:
 def replace_folder(path: Path, new: Path) -> None:
     """Move a folder, of the same file system, to a path, and what was there to a place where it is removed.
 
-    Readers find the old one or the new one. The caller has forced it to disk (`sync_folder`), and holds the lock of `path`.
+    Readers find the old one or the new one. The caller forces it to disk before, by `sync_folder`, and holds the lock
+    of `path`.
     """
     real = path.resolve()
     restore_folder(real)
