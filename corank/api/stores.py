@@ -13,13 +13,14 @@ from typing import Any
 import msgspec
 
 from corank.bundle.bundle import Bundle
-from corank.bundle.catalogue import write_catalogue
+from corank.bundle.catalogue.vectors import write_catalogue
 from corank.bundle.manifest import load_manifest
 from corank.bundle.signatures import SigningKeys, TrustedKeys
 from corank.core.errors import DataError
 from corank.core.storage.local_copy import write_file
 from corank.core.storage.object_url import PathOrUrl, parse_location
 from corank.core.types import Progress, Report
+from corank.engine.base import describe_memory, open_engine
 from corank.serving.log.replay import ReplayResult, bundle_funnels, replay_log, store_funnels
 from corank.serving.store import retention
 from corank.serving.store.base import is_store, open_store
@@ -139,7 +140,14 @@ def prune(store: str, keep: int = 1, report: Report = lambda line: None) -> list
 
 
 def vectors(
-    bundle: PathOrUrl, items: str, out: PathOrUrl, progress: Progress = lambda done, total: None
+    bundle: PathOrUrl,
+    items: str,
+    out: PathOrUrl,
+    progress: Progress = lambda done, total: None,
+    workers: int = 1,
+    engine: str | None = None,
+    address: str | None = None,
+    report: Report = lambda line: None,
 ) -> int:
     """Write the vectors that a bundle's item towers give a table of items, as Parquet.
 
@@ -148,14 +156,20 @@ def vectors(
         items: the table: a file, a glob or a URL; it need not fit into memory.
         out: the file to write, or its URL.
         progress: takes how many items are done, and of how many.
+        workers: how many tasks run at a time. The file is the same for any number and any engine.
+        engine: `in_line`, `pool`, `ray` or a plug-in's; a pool of processes if there are several workers.
+        address: of a cluster, for an engine that takes one. Its machines share the file system of bundle and `out`.
+        report: takes a line about the memory that was held.
 
-    Returns the number of items. Raises BundleError, DataError.
+    Returns the number of items. Raises BundleError, DataError, EngineError.
 
     Example:
-        corank.vectors(Path("bundle"), "items.parquet", Path("vectors.parquet"))
+        corank.vectors(Path("bundle"), "items.parquet", Path("vectors.parquet"), workers=4)
     """
-    with write_file(parse_location(out)) as path:
-        return write_catalogue(parse_location(bundle), items, path, progress)
+    with open_engine(engine, workers, address) as opened, write_file(parse_location(out)) as path:
+        written = write_catalogue(parse_location(bundle), items, path, opened, progress)
+        report(describe_memory(opened))
+    return written
 
 
 def replay(

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 
 from corank.bundle.graph_files import open_session
 from corank.core.arrays import Append, append_array
@@ -21,7 +22,7 @@ ITEMS_AT_ONCE = 65_536
 
 
 class ItemTowers:
-    """The item towers of a bundle, on all cores: for many items, not for a request."""
+    """The item towers of a bundle, for many items, not for a request."""
 
     def __init__(
         self,
@@ -29,6 +30,7 @@ class ItemTowers:
         towers: Mapping[str, str],
         layout: Layout,
         tables: Mapping[str, Mapping[int, Floats]],
+        threads: int = 0,
     ) -> None:
         """Open the towers.
 
@@ -37,12 +39,15 @@ class ItemTowers:
             towers: stage → the set of tables that it reads.
             layout: of dense inputs.
             tables: set → dimension → embedding table.
+            threads: that a graph runs on; 0 for a thread a core.
         """
         self._layout = layout
         self._tables = {stage: tables[held] for stage, held in towers.items()}
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        shapes = {"item": (None, layout.width("item"))}
         self._graphs = {
-            stage: open_session(folder / f"{stage}.item.onnx", {"item": (None, layout.width("item"))})
-            for stage in towers
+            stage: open_session(folder / f"{stage}.item.onnx", shapes, options=options) for stage in towers
         }
 
     def vectors(self, rows: Rows) -> dict[str, Floats]:

@@ -6,7 +6,17 @@ from typing import Annotated, Any
 
 import typer
 
-from corank.cli.options import BundlePath, Json, Sign, Trust, local_path, print_json
+from corank.cli.options import (
+    BundlePath,
+    EngineAddress,
+    EngineName,
+    Json,
+    Sign,
+    TaskWorkers,
+    Trust,
+    local_path,
+    print_json,
+)
 
 serving = typer.Typer()
 store = typer.Typer(help="List a store's versions and its log, roll back, prune.", no_args_is_help=True)
@@ -54,6 +64,9 @@ def vectors_command(
     bundle: BundlePath,
     items: Annotated[str, typer.Argument(metavar="ITEMS", help="A table of items: a file, a glob or a URL.")],
     out: Annotated[str, typer.Argument(metavar="OUT.parquet", help="The file to write, or its URL.")],
+    workers: TaskWorkers = 1,
+    engine: EngineName = None,
+    address: EngineAddress = None,
 ) -> None:
     """Write the vectors of a catalogue of any size, for other retrieval systems."""
     from corank.api import stores
@@ -61,7 +74,7 @@ def vectors_command(
     from corank.cli.progress import counting
 
     with counting("items") as progress:
-        written = stores.vectors(bundle, items, out, progress)
+        written = stores.vectors(bundle, items, out, progress, workers, engine, address, console.say)
     console.say(f"{out}: {written:,} items")
 
 

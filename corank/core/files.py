@@ -89,6 +89,13 @@ def atomic_folder(path: Path, replace: bool = False) -> Iterator[Path]:
 
 
 @contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """Make a folder beside `path` for files that it is made of; it is removed at the end. Raises OSError."""
+    with _partial(path, Path.mkdir) as folder:
+        yield folder
+
+
+@contextmanager
 def resumable_folder(path: Path, mark: str, keep: tuple[type[Exception], ...] = ()) -> Iterator[Path]:
     """Make a folder beside `path` to work in, which the next call with the same mark finds again after a kill.
 

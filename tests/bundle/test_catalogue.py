@@ -7,10 +7,13 @@ import polars as pl
 import pytest
 
 import corank
-from corank.bundle import catalogue
+from corank.bundle.catalogue import older_rows, vectors
+from corank.bundle.catalogue.vectors import write_catalogue
 from corank.core.errors import DataError
+from corank.engine.base import open_engine
 from tests.support.cases import Case
 from tests.support.command_line import run_corank
+from tests.support.engine_tasks import KillingPool
 from tests.support.random_worlds import DERIVED
 from tests.support.shared import shared_case
 
@@ -27,7 +30,7 @@ def held(case: Case, stage: str) -> dict[object, list[float]]:
 
 
 def test_vectors_are_those_of_the_bundle(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalogue, "BATCH", 7)  # several batches
+    monkeypatch.setattr(vectors, "RANGE", 7)  # several tasks
     known = held(case, "prerank")
     done: list[int] = []
     written = corank.vectors(
@@ -44,6 +47,50 @@ def test_vectors_are_those_of_the_bundle(case: Case, tmp_path: Path, monkeypatch
         if item in known:
             np.testing.assert_allclose(vector, known[item], atol=1e-6)
     assert set(found[key]) >= known.keys()
+
+
+def many_versions(case: Case, folder: Path) -> pl.DataFrame:
+    """Write a table of two files with rows of several times. Returns the newest row of each item."""
+    items, key = pl.read_parquet(case.base / "items.parquet"), case.funnel.manifest.item
+    rng, rounds = np.random.default_rng(5), []
+    for n in range(4):
+        some = items.sample(fraction=1, shuffle=True, seed=n)[: len(items) - 3 * n]
+        changed = some.select(key).with_columns(items.drop(key).sample(len(some), seed=9 + n))
+        rounds.append(changed.with_columns(valid_from=pl.lit([200, 50, 900, 300][n])))
+    rows = pl.concat([items.with_columns(valid_from=pl.lit(None, pl.Int32)), *rounds])
+    rows = rows[rng.permutation(len(rows)).tolist()]
+    rows[:31].write_parquet(folder / "items.0.parquet")
+    rows[31:].write_parquet(folder / "items.1.parquet", row_group_size=20)
+    by_time: pl.DataFrame = rows.sort("valid_from", nulls_last=False)
+    return by_time.unique(key, keep="last", maintain_order=True)
+
+
+def test_any_engine_writes_the_same_bytes_of_the_newest_rows(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vectors, "RANGE", 23)
+    monkeypatch.setattr(vectors, "BATCH", 10)
+    monkeypatch.setattr(older_rows, "PARTITION", 40)
+    newest, bundle = many_versions(case, tmp_path), case.base / "bundle"
+    newest.drop("valid_from").write_parquet(tmp_path / "newest.parquet")
+    source = str(tmp_path / "items.*.parquet")
+    with KillingPool(tmp_path) as pool:
+        counts = [
+            write_catalogue(bundle, source, tmp_path / "in_line", open_engine()),
+            write_catalogue(bundle, source, tmp_path / "pool", pool),
+        ]
+    alone = corank.vectors(bundle, str(tmp_path / "newest.parquet"), tmp_path / "alone")
+    assert counts == [len(newest)] * 2 == [alone] * 2
+    assert (tmp_path / "in_line").read_bytes() == (tmp_path / "pool").read_bytes()
+    assert len(list(tmp_path.glob("killed.*"))) == 3  # in each step
+    key = case.funnel.manifest.item
+    found, expected = (pl.read_parquet(tmp_path / name).sort(key) for name in ("in_line", "alone"))
+    assert found[key].equals(expected[key])
+    for stage in case.funnel.manifest.vector_tables:
+        np.testing.assert_allclose(
+            found[f"vector.{stage}"].to_numpy(), expected[f"vector.{stage}"].to_numpy(), atol=1e-6
+        )
+    assert not list(tmp_path.glob(".partial-*"))
 
 
 def test_the_command(case: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,10 +2,14 @@
 
 import os
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from corank.core.errors import DataError
+from corank.core.types import Progress
+from corank.engine.pool import PoolEngine
 
 
 def square(n: int) -> int:
@@ -49,3 +53,30 @@ class KillOnce:
 def read_threads(name: str) -> str | None:
     """Read a variable of the environment of the worker."""
     return os.environ.get(name)
+
+
+@dataclass(frozen=True)
+class KilledOnce:
+    """Kills its process when it first gets a task, and is then the function."""
+
+    function: Callable[[Any], Any]
+    mark: Path
+
+    def __call__(self, task: Any) -> Any:
+        if not self.mark.exists():
+            self.mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.function(task)
+
+
+class KillingPool(PoolEngine):
+    """A pool of which each run loses a worker once."""
+
+    def __init__(self, folder: Path, workers: int = 2) -> None:
+        super().__init__(workers)
+        self.folder, self.marks = folder, 0
+
+    def run(self, function: Any, tasks: Any, progress: Progress = lambda done, total: None) -> list[Any]:
+        """As `Engine.run`."""
+        self.marks += 1
+        return super().run(KilledOnce(function, self.folder / f"killed.{self.marks}"), tasks, progress)

@@ -1,0 +1,1 @@
+"""Item vectors of a whole catalogue, made by the tasks of an engine."""

@@ -1,0 +1,143 @@
+"""The file of a catalogue's vectors: tasks over ranges of rows write parts, which are joined in their order.
+
+Letters: N items of a batch · d last width of the towers.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from corank.bundle.bundle import Bundle
+from corank.bundle.catalogue.encoder import CatalogueEncoder
+from corank.bundle.catalogue.older_rows import OlderRows, find_older_rows
+from corank.bundle.item_layers import ItemLayer
+from corank.core.errors import BundleError, DataError
+from corank.core.files import atomic_file, scratch_folder
+from corank.core.storage.object_url import Location
+from corank.core.types import Progress
+from corank.data.packing.workspace import write_beside
+from corank.data.row_ranges import RowRange, cut_table
+from corank.data.tables import Table
+from corank.data.validate import check_rows, whole_checks
+from corank.engine.base import Engine
+
+RANGE = 2**19
+"""Rows of a task."""
+BATCH = 65_536
+"""Items encoded at once."""
+
+
+@dataclass(frozen=True)
+class WriteVectors:
+    """The task that encodes a range of rows and writes the vectors of its newest ones."""
+
+    table: Table
+    encoder: CatalogueEncoder
+    older: OlderRows
+    folder: Path
+    """Receives the parts."""
+    batch: int
+
+    def path(self, task: RowRange) -> Path:
+        """Return where the part of a range is written."""
+        return self.folder / f"{task.first:015d}.arrow"
+
+    def __call__(self, task: RowRange) -> int:
+        """Write a part. Returns how many items it has. Raises DataError, BundleError."""
+        written, schema = 0, vector_schema(self.table, self.encoder)
+        with write_beside(self.path(task)) as partial, pa.ipc.new_file(str(partial), schema) as writer:
+            for rows in self._newest_rows(task):
+                layer = self.encoder.encode(rows)
+                writer.write_batch(_to_batch(layer, schema))
+                written += len(rows)
+        return written
+
+    def _newest_rows(self, task: RowRange) -> Iterator[pl.DataFrame]:
+        """Read the rows in batches whose bounds depend on the table alone."""
+        manifest, first = self.encoder.manifest, task.first
+        columns = [pl.col(name) for name in manifest.request_columns.item]
+        for frame in task.read(self.table, [self.table.key(manifest.item), *columns]):
+            for rows in frame.iter_slices(self.batch):
+                newest = self.older.mark_newest(first, len(rows))
+                first += len(rows)
+                if newest.any():
+                    yield rows.filter(pl.Series(newest))
+
+
+def vector_schema(table: Table, encoder: CatalogueEncoder) -> pa.Schema:
+    """Return the columns of the file: the id, and `vector.STAGE` for each stage that has item vectors."""
+    manifest = encoder.manifest
+    ids = table.collect(table.frame.select(table.key(manifest.item)).head(0)).to_arrow().schema
+    widths = {stage.name: stage.vector_width for stage in manifest.stages if stage.vector_width is not None}
+    fields = [pa.field(f"vector.{name}", pa.list_(pa.float32(), width)) for name, width in widths.items()]
+    return pa.schema([ids.field(0), *fields])
+
+
+def _to_batch(layer: ItemLayer, schema: pa.Schema) -> pa.RecordBatch:
+    ids = layer.records.ids.values.to_arrow().cast(schema.types[0])
+    vectors = [
+        pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(held).ravel()), held.shape[1])
+        for held in layer.vectors.values()
+    ]
+    return pa.RecordBatch.from_arrays(
+        [ids, *(v.cast(t) for v, t in zip(vectors, schema.types[1:], strict=True))], schema=schema
+    )
+
+
+def _join_parts(paths: Sequence[Path], schema: pa.Schema, out: Path) -> None:
+    """Write the rows of parts as one Parquet file, and remove each part when it is written."""
+    # vectors repeat too seldom for a dictionary, which would only be tried and given up
+    with pq.ParquetWriter(out, schema, use_dictionary=schema.names[:1]) as writer:
+        for path in paths:
+            with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as part:
+                for n in range(part.num_record_batches):
+                    writer.write_batch(part.get_batch(n))
+            path.unlink()
+
+
+def write_catalogue(
+    bundle: Location, source: str, out: Path, engine: Engine, progress: Progress = lambda done, total: None
+) -> int:
+    """Write the vectors of a table of items as Parquet: the id, and `vector.STAGE` for each towers stage.
+
+    The same bytes for any engine and number of workers.
+
+    Args:
+        bundle: the bundle that encodes them.
+        source: the table; an item's newest row counts.
+        out: the file, which is written whole or not at all. Parts lie in a folder beside it until then.
+        engine: runs the tasks.
+        progress: receives items done and in all.
+
+    Returns:
+        How many items were written.
+
+    Raises:
+        BundleError: the bundle is damaged, or `out` cannot be written.
+        DataError: the table cannot be encoded, or is empty.
+        EngineError: a worker ended again and again.
+    """
+    opened = Bundle.open(bundle)
+    encoder, key = CatalogueEncoder.of(opened, engine.threads), opened.manifest.item
+    table = Table.scan("items", source, Path())
+    table.require([key, *opened.manifest.request_columns.item])
+    check_rows(table, whole_checks(table, [key]))
+    ranges = cut_table(table, RANGE)
+    try:
+        with scratch_folder(out) as scratch:
+            older = find_older_rows(table, key, ranges, engine, scratch)
+            items = sum(task.rows for task in ranges) - older.count
+            if not items:
+                raise DataError(f"{source}: has no items")
+            write = WriteVectors(table, encoder, older, scratch / "vectors", BATCH)
+            written = sum(engine.run(write, ranges, lambda n, of: progress(items * n // of, items)))
+            with atomic_file(out) as partial:
+                _join_parts([write.path(task) for task in ranges], vector_schema(table, encoder), partial)
+    except OSError as error:
+        raise BundleError(f"{out}: cannot be written: {error}; what was there before is untouched") from None
+    return written
