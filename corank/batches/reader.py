@@ -32,7 +32,9 @@ from corank.features.history import HistoryNeeds
 from corank.features.input_layout import Attended, Bags, Layout
 
 BLOCK = 2**25
-"""Bytes of packed data that are gathered at a time, about; a batch at least."""
+"""Bytes of packed data that are gathered at a time, about; a batch at least. It takes twice as much for a moment."""
+MOST_BATCHES = 1024
+"""Batches that are gathered at a time, at most."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ class Reader:
         files = self.packed.manifest.files.items()
         size = sum(size for name, size in files if name.startswith(f"{self.split}/"))
         batch = size / max(1, self.streams.total) * self.requests / self.ranks.world
-        return max(1, int(BLOCK / batch)) if batch else 1
+        return min(max(1, int(BLOCK / batch)), MOST_BATCHES) if batch else 1
 
     def _gather(self, batches: Sequence[Longs], draws: Draws) -> Iterator[DrawnRequests]:
         return gather_batches(self.packed.splits[self.split], self.streams.shards, batches, draws)

@@ -80,9 +80,9 @@ class Streams:
         begin = cut(min(skip * self.requests, self.total))
         streams = [_StreamOrder(self._pieces(s), draws, int(begin[s])) for s in range(first, last)]
         for batch in range(skip, len(self), together):
-            ends = np.minimum(np.arange(batch, batch + together + 1) * self.requests, self.total)
-            size = np.diff(cut(ends)[:, first:last], axis=0)  # (K, streams of this rank)
-            size = size[: len(self) - batch]
+            end = min(batch + together, len(self))
+            given = np.minimum(np.arange(batch, end + 1) * self.requests, self.total)
+            size = np.diff(cut(given)[:, first:last], axis=0)  # (K, streams of this rank)
             taken = np.concatenate(
                 [order.take(int(n)) for order, n in zip(streams, size.sum(0), strict=True)]
             )
