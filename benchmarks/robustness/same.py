@@ -36,8 +36,12 @@ class Result:
 
 
 def answer(code: Checkout, bundle: Path, request: Path) -> dict[str, Any]:
-    """What a bundle answers; a candidate's rank by a stage, which was called `place`, under the name of today."""
+    """What a bundle answers; a candidate's rank by a stage, which was called `place`, under the name of today.
+
+    The id of its items is left out: every export draws another.
+    """
     found: dict[str, Any] = json.loads(code.output("rank", bundle, request, "--json"))
+    found.pop("items_id", None)
     for candidate in found.get("trace", []):
         for stage in candidate["stages"].values():
             stage["rank"] = stage.pop("place", stage.get("rank"))
