@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from corank.api.measuring import evaluate, explain, report, study
     from corank.api.runs import check, export, pack, rank, refresh
-    from corank.api.stores import prune, publish, replay, roll_back, store_log, store_versions, vectors
+    from corank.api.stores import (
+        predict,
+        prune,
+        publish,
+        replay,
+        roll_back,
+        store_log,
+        store_versions,
+        vectors,
+    )
     from corank.api.training import train
     from corank.core.registry import load_plugins
     from corank.serving.funnel.funnel import Funnel
@@ -30,6 +39,7 @@ __all__ = [
     "export",
     "load_plugins",
     "pack",
+    "predict",
     "prune",
     "publish",
     "rank",
@@ -55,7 +65,7 @@ _MODULE_OF = {
     ),
     **dict.fromkeys(("evaluate", "explain", "report", "study"), "corank.api.measuring"),
     **dict.fromkeys(
-        ("prune", "publish", "replay", "roll_back", "store_log", "store_versions", "vectors"),
+        ("predict", "prune", "publish", "replay", "roll_back", "store_log", "store_versions", "vectors"),
         "corank.api.stores",
     ),
 }

@@ -24,7 +24,7 @@ from benchmarks import harness
 from benchmarks.quality.references import reference
 from corank.analysis.study.significance import mean_over_seeds
 from corank.datasets.kuairand import import_kuairand
-from corank.evaluation.predict import predict
+from corank.evaluation.predict import predict_split
 from corank.metrics.bootstrap import replicates
 from corank.metrics.measure import Measure
 from corank.metrics.point import auc, gauc
@@ -146,7 +146,7 @@ def trained(path: Path, seed: int) -> Trial:
         run, _ = corank.train(path, SilentWatcher(), [f"train.seed={seed}"], folder=Path(folder))
         packed = run.packed()
         model, _ = run.model(packed)
-        rows = predict(model, packed, "test")
+        rows = predict_split(model, packed, "test")
     scores = {stage: rows.logits[stage]["click"] for stage in STAGES}
     return Trial(rows.requests.user_of(), scores, rows.labels["click"])
 

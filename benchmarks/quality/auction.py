@@ -23,7 +23,7 @@ from benchmarks import harness
 from benchmarks.quality.arena import Figures, spread
 from corank.core.types import Doubles
 from corank.datasets.simulate import simulate_world
-from corank.evaluation.predict import Predictions, predict
+from corank.evaluation.predict import Predictions, predict_split
 from corank.evaluation.stage_order import read_truth
 from corank.metrics.point import truth_auc
 from corank.training.run import Run
@@ -56,7 +56,7 @@ def cascade(rows: Predictions, first: Doubles, last: Doubles, keep: int) -> Doub
 def judged(run: Run) -> Figures:
     packed = run.packed()
     model, calibrators = run.model(packed)
-    rows, truth = predict(model, packed, "test"), read_truth(packed, "test")["click"].astype(np.float64)
+    rows, truth = predict_split(model, packed, "test"), read_truth(packed, "test")["click"].astype(np.float64)
     bid = rows.columns["bid"].astype(np.float64)
     first, last = run.config.stages
     found: Figures = {}

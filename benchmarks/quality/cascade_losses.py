@@ -21,7 +21,7 @@ from benchmarks.quality.arena import Arena, Figures, Loss, kept, spread
 from corank.data.packing.pack import pack_log
 from corank.datasets.recflow import import_recflow
 from corank.datasets.recflow_layout import simulate_recflow
-from corank.evaluation.predict import predict
+from corank.evaluation.predict import predict_split
 from corank.metrics import joint
 from corank.models.joint import JointModel
 from corank.training.config_file import read
@@ -77,7 +77,7 @@ def trained(arena: Arena, losses: list[Loss], rate: float, seed: int) -> JointMo
 
 
 def joint_recall(arena: Arena, model: JointModel, split: str) -> float:
-    found = predict(model, arena.packed, split)
+    found = predict_split(model, arena.packed, split)
     scores = [found.logits[stage]["click"] for stage in STAGES]
     true = found.level == arena.config.data.levels.index(POSITIVE)
     first, last = (stage.keep for stage in arena.config.stages)

@@ -27,7 +27,7 @@ import numpy as np
 from benchmarks import harness
 from benchmarks.quality.arena import Arena, Figures, Loss, kept, spread, world
 from corank.core.types import Floats
-from corank.evaluation.predict import Predictions, predict
+from corank.evaluation.predict import Predictions, predict_split
 from corank.evaluation.stage_order import read_truth
 from corank.metrics.bootstrap import replicates
 from corank.metrics.cascade import recall
@@ -107,7 +107,7 @@ def chosen(
     exposed = {len(arena.packed.data.levels) - 1: None}
     measures = []
     for model in models:
-        found = predict(model, arena.packed, "valid", exposed)
+        found = predict_split(model, arena.packed, "valid", exposed)
         z, label = found.logits["prerank"]["click"], found.labels["click"]
         measures.append(auc(found.requests.user_of(), z, label))
     values = [measure.value() or 0.0 for measure in measures]
@@ -125,10 +125,10 @@ class Judge:
 
     def __init__(self, arena: Arena, ranker: JointModel) -> None:
         self.arena, self.truth = arena, read_truth(arena.packed, "test")["click"]
-        self.fixed = predict(ranker, arena.packed, "test")
+        self.fixed = predict_split(ranker, arena.packed, "test")
 
     def __call__(self, model: JointModel) -> Figures:
-        predictions = predict(model, self.arena.packed, "test")
+        predictions = predict_split(model, self.arena.packed, "test")
         return self.figures(predictions, predictions.logits["prerank"]["click"])
 
     def figures(self, predictions: Predictions, z: Floats) -> Figures:

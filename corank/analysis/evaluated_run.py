@@ -14,7 +14,7 @@ from corank.core.types import Floats
 from corank.data.dataset import PackedDataset
 from corank.evaluation.document import render
 from corank.evaluation.measures import evaluate_predictions
-from corank.evaluation.predict import Predictions, predict
+from corank.evaluation.predict import Predictions, predict_split
 from corank.evaluation.stage_order import Calibrators, Truth, order_scores, read_truth, true_values
 from corank.models.joint import JointModel
 from corank.models.stage_model import StageSettings
@@ -78,4 +78,4 @@ def _predicted(run: Run, split: str) -> tuple[PackedDataset, JointModel, Calibra
     if not packed.splits[split]:
         raise DataError(f"split '{split}' has no rows; see data.split and `corank check`")
     model, calibrators = run.model(packed)
-    return packed, model, calibrators, predict(model, packed, split)
+    return packed, model, calibrators, predict_split(model, packed, split)

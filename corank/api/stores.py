@@ -22,6 +22,7 @@ from corank.core.storage.object_url import PathOrUrl, parse_location
 from corank.core.types import Progress, Report
 from corank.engine.base import describe_memory, open_engine
 from corank.serving.log.replay import ReplayResult, bundle_funnels, replay_log, store_funnels
+from corank.serving.prediction.predict import PredictedLog, predict_log
 from corank.serving.store import retention
 from corank.serving.store.base import is_store, open_store
 from corank.serving.store.changes.journal import read_log
@@ -170,6 +171,42 @@ def vectors(
         written = write_catalogue(parse_location(bundle), items, path, opened, progress)
         report(describe_memory(opened))
     return written
+
+
+def predict(
+    bundle: PathOrUrl,
+    log: str | list[str],
+    out: Path,
+    users: str | None = None,
+    workers: int = 1,
+    engine: str | None = None,
+    address: str | None = None,
+    report: Report = lambda line: None,
+    progress: Progress = lambda done, total: None,
+) -> PredictedLog:
+    """Write what every stage of a bundle computes of each candidate of a log: logits, probabilities, values.
+
+    Args:
+        bundle: the bundle's folder, or its URL.
+        log: the table of candidates: files, globs or URLs. Histories are of the events in it.
+        out: the folder to write Parquet files into; it is not there, or empty.
+        users: the table of users, if the bundle reads one.
+        workers: how many tasks run at a time. The files are the same for any number and any engine.
+        engine: `in_line`, `pool`, `ray` or a plug-in's; a pool of processes if there are several workers.
+        address: of a cluster, for an engine that takes one. Its machines share the file system of bundle and `out`.
+        report: takes a line about the memory that was held.
+        progress: takes how many partitions are done, and of how many.
+
+    Returns how many requests and candidates there were, and how many of these the bundle does not know. Raises
+    BundleError, DataError, EngineError.
+
+    Example:
+        corank.predict(Path("bundle"), "log/*.parquet", Path("predictions"), workers=4).candidates
+    """
+    with open_engine(engine, workers, address) as opened:
+        found = predict_log(parse_location(bundle), log, users, out, opened, progress)
+        report(describe_memory(opened))
+    return found
 
 
 def replay(

@@ -78,6 +78,33 @@ def vectors_command(
     console.say(f"{out}: {written:,} items")
 
 
+@serving.command("predict")
+def predict_command(
+    bundle: BundlePath,
+    log: Annotated[
+        list[str], typer.Option(help="A table of logged candidates: a file, a glob or a URL; repeatable.")
+    ],
+    out: Annotated[Path, typer.Option(parser=local_path, help="The folder to write; not there, or empty.")],
+    users: Annotated[
+        str | None, typer.Option(help="The table of users, if the bundle reads one: a file, a glob or a URL.")
+    ] = None,
+    workers: TaskWorkers = 1,
+    engine: EngineName = None,
+    address: EngineAddress = None,
+) -> None:
+    """Write the logits, probabilities and values of every stage for each candidate of a log."""
+    from corank.api import stores
+    from corank.cli import console
+    from corank.cli.progress import counting
+
+    with counting("partitions") as progress:
+        found = stores.predict(bundle, log, out, users, workers, engine, address, console.say, progress)
+    console.say(
+        f"{out}: {found.requests:,} requests, {found.candidates:,} candidates, of which the bundle does not know "
+        f"{found.unknown:,}"
+    )
+
+
 @store.command("ls")
 def ls_command(store: StoreUrl, as_json: Json = False) -> None:
     """List a store's versions."""

@@ -44,7 +44,7 @@ class Predictions:
     """Column of `data.columns` → (C,)."""
 
 
-def predict(
+def predict_split(
     model: JointModel,
     packed: PackedDataset,
     split: str,
@@ -76,7 +76,7 @@ def predict_by_ranks(
     requests: int = 1024,
     names: Iterable[str] | None = None,
 ) -> Predictions | None:
-    """Compute logits as `predict` does, each rank those of its part of every batch; a collective.
+    """Compute logits as `predict_split` does, each rank those of its part of every batch; a collective.
 
     Returns the predictions of the whole split on the first rank, batch by batch from the others; None elsewhere.
     """

@@ -20,7 +20,7 @@ from corank.bundle.content import read_snapshots
 from corank.bundle.item_records import ItemRecords
 from corank.core.errors import DataError
 from corank.core.ragged import Rows
-from corank.evaluation.predict import predict
+from corank.evaluation.predict import predict_split
 from corank.features.encoders import Encoders
 from corank.features.input_layout import dense_input
 from corank.features.priors import PriorCounts, PriorSnapshots
@@ -122,7 +122,7 @@ def test_records_and_vectors_are_of_the_new_priors(case: Case, bundle: Path) -> 
 def test_a_refreshed_funnel_scores_as_the_training_model_does(case: Case, bundle: Path) -> None:
     stale = Funnel.open(bundle)
     corank.refresh(bundle, str(case.base / "log.parquet"), until="1970-01-04")
-    fresh, theirs = Funnel.open(bundle), predict(case.model, case.packed, "test")
+    fresh, theirs = Funnel.open(bundle), predict_split(case.model, case.packed, "test")
     start, far = theirs.requests.start, 0.0
     for number in range(len(start) - 1):
         request = Request.parse(case.request("test", number))

@@ -12,7 +12,7 @@ import pytest
 from scipy.special import expit
 
 from corank.analysis.logged_request import logged_request
-from corank.evaluation.predict import predict
+from corank.evaluation.predict import predict_split
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.training.run import Run
@@ -28,7 +28,7 @@ def assert_same_scores(run: Run, bundle: Path, split: str, requests: int) -> Non
     """The funnel's probabilities are the training model's, for the first requests of a split."""
     packed = run.packed()
     model, _ = run.model(packed)
-    predictions = predict(model, packed, split)
+    predictions = predict_split(model, packed, split)
     funnel, start = Funnel.open(bundle), predictions.requests.start
     for number in range(requests):
         rows = slice(start[number], start[number + 1])

@@ -8,7 +8,7 @@ import pytest
 from corank.core.errors import DistributedError
 from corank.distributed.launch_environment import LaunchEnvironment
 from corank.distributed.process_group import join_ranks
-from corank.evaluation.predict import predict
+from corank.evaluation.predict import predict_split
 from tests.support import joined_ranks as parts
 from tests.support.joined_ranks import JoinedRanks
 from tests.support.shared import finished_run
@@ -119,7 +119,7 @@ def test_ranks_exchange_and_end_together(tmp_path: Path) -> None:
     assert [kind for kind, _ in again["kill_last"].results()] == ["value"] * 3
 
     packed = run.packed()
-    alone = predict(run.model(packed)[0], packed, "valid", requests=100)
+    alone = predict_split(run.model(packed)[0], packed, "valid", requests=100)
     assert found["predict"] == [("value", rank == 0) for rank in range(3)]
     with np.load(tmp_path / "predict" / "found.npz") as theirs:
         np.testing.assert_array_equal(theirs["start"], alone.requests.start)

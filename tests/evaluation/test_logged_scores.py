@@ -17,7 +17,7 @@ from corank.batches.reader import Reader
 from corank.core.errors import DataError
 from corank.data.dataset import PackedDataset
 from corank.data.packing.pack import pack_log
-from corank.evaluation.predict import predict
+from corank.evaluation.predict import predict_split
 from corank.features.kinds.id import IdFeature
 from corank.features.log_schema import LEVELS, DataSettings, Label, Score, Split
 from corank.features.schema import Schema
@@ -141,7 +141,7 @@ def test_a_pre_ranker_learns_from_production_alone(world: Path, tmp_path: Path) 
     assert list(watcher.losses[0]) == ["prerank.distill"]
     opened = Run.open(run.folder)
     data = opened.packed()
-    logits = predict(opened.model(data)[0], data, "test").logits["prerank"]["click"]
+    logits = predict_split(opened.model(data)[0], data, "test").logits["prerank"]["click"]
     served = np.concatenate(
         [batch.scores["production"].numpy() for batch in Reader(data, "test", 999).read_ordered()]
     )

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from corank.batches.reader import Reader
-from corank.evaluation.predict import Predictions, predict
+from corank.evaluation.predict import Predictions, predict_split
 from tests.support.cases import Case
 from tests.support.random_worlds import RICH
 from tests.support.shared import shared_case
@@ -20,7 +20,7 @@ def case() -> Case:
 
 @pytest.fixture(scope="module")
 def whole(case: Case) -> Predictions:
-    return predict(case.model, case.packed, "train")
+    return predict_split(case.model, case.packed, "train")
 
 
 def test_columns_are_those_packed_in_the_order_of_the_log(case: Case, whole: Predictions) -> None:
@@ -50,7 +50,7 @@ def test_every_stage_and_label_has_the_models_logits(case: Case, whole: Predicti
 
 @pytest.mark.parametrize("requests", [1, 5])
 def test_the_size_of_batches_does_not_matter(case: Case, whole: Predictions, requests: int) -> None:
-    parts = predict(case.model, case.packed, "train", requests=requests)
+    parts = predict_split(case.model, case.packed, "train", requests=requests)
     np.testing.assert_array_equal(parts.requests.start, whole.requests.start)
     np.testing.assert_array_equal(parts.level, whole.level)
     for stage, labels in whole.logits.items():
@@ -59,7 +59,7 @@ def test_the_size_of_batches_does_not_matter(case: Case, whole: Predictions, req
 
 
 def test_a_population_leaves_out_the_others_and_keeps_every_request(case: Case, whole: Predictions) -> None:
-    shown = predict(case.model, case.packed, "train", {EXPOSED: None}, requests=4)
+    shown = predict_split(case.model, case.packed, "train", {EXPOSED: None}, requests=4)
     rows = whole.exposed
     assert 0 < rows.sum() < len(rows)
     np.testing.assert_array_equal(shown.requests.user, whole.requests.user)
@@ -77,7 +77,7 @@ def test_scores_are_fp32_without_dropout_and_the_model_is_left_as_it_was(
             setattr(part, "dropout", 0.5)  # noqa: B010
     case.model.dtype = torch.bfloat16
     case.model.train()
-    again = predict(case.model, case.packed, "train")
+    again = predict_split(case.model, case.packed, "train")
     assert case.model.training
     assert case.model.dtype == torch.bfloat16
     case.model.dtype = torch.float32

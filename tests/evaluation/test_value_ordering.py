@@ -14,7 +14,7 @@ import corank
 from corank.core.calibration import Platt
 from corank.core.errors import DataError, RequestError
 from corank.datasets.simulate import simulate_world
-from corank.evaluation.predict import predict
+from corank.evaluation.predict import predict_split
 from corank.evaluation.stage_order import order_scores, stage_values, true_values
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
@@ -99,7 +99,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
 
 def test_columns_are_read_where_they_are(case: Case) -> None:
     assert case.packed.manifest.item_columns == ["worth"]
-    found = predict(case.model, case.packed, "test")
+    found = predict_split(case.model, case.packed, "test")
     (shard,) = case.packed.splits["test"]
     rows = pl.DataFrame(
         {

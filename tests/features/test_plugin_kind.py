@@ -15,7 +15,7 @@ import corank
 from corank.analysis.logged_request import logged_request
 from corank.core.errors import PluginError
 from corank.core.types import Doubles
-from corank.evaluation.predict import predict
+from corank.evaluation.predict import predict_split
 from corank.features.encoding import Encoded, Encoder
 from corank.features.feature_kind import FEATURE_KINDS, ColumnFeature, DerivedFeature, Use
 from corank.features.operand_rows import OperandRows
@@ -122,7 +122,7 @@ def test_a_kind_from_outside_is_packed_trained_and_ranked_as_in_training(config:
     corank.export(run.folder, config.parent / "bundle")
     funnel, packed = Funnel.open(config.parent / "bundle"), run.packed()
     model, _ = run.model(packed)
-    predictions = predict(model, packed, "test")
+    predictions = predict_split(model, packed, "test")
     start = predictions.requests.start
     for number in range(10):
         answer = funnel.logits(Request.parse(logged_request(run, "test", number)))

@@ -14,7 +14,7 @@ import corank
 from corank.analysis.study.figures import measure_figures, titles
 from corank.core.errors import ConfigError, PluginError
 from corank.core.types import Doubles
-from corank.evaluation.predict import predict
+from corank.evaluation.predict import predict_split
 from corank.evaluation.stage_order import read_truth
 from corank.metrics.joint import cascade_ranks
 from corank.metrics.measure import Keys, OrderMeasure, RatioMeasure
@@ -132,7 +132,7 @@ def test_training_stops_early_by_it_and_a_study_compares_it(world: Path, tmp_pat
 def _study_has_them(run: Run, document: dict[str, Any]) -> None:
     packed = run.packed()
     model, calibrators = run.model(packed)
-    rows = predict(model, packed, "test")
+    rows = predict_split(model, packed, "test")
     figures = measure_figures(rows, run.config, read_truth(packed, "test"), calibrators)
     named, keep = titles(run.config), run.config.stages[-1].keep
     for side, stage in (("first", "prerank"), ("last", "rank")):

@@ -14,7 +14,7 @@ import corank
 from corank.analysis.logged_request import logged_request
 from corank.bundle.bundle import Bundle
 from corank.core.errors import ConfigError, PluginError
-from corank.evaluation.predict import predict
+from corank.evaluation.predict import predict_split
 from corank.features.input_layout import Layout
 from corank.features.schema import Schema
 from corank.models.joint import JointModel
@@ -193,7 +193,7 @@ def test_it_trains_exports_and_ranks_as_it_was_trained(role: str, world: Path, t
     (facts,) = (facts for facts in bundle.manifest.stages if facts.model == "factorisation_machine")
     parts = ("prerank", "vectors", {VECTOR: 10}) if role == "pre-ranker" else ("rank", "graph", {})
     assert (facts.name, facts.scorer, facts.item_parts) == parts
-    predictions = predict(model, packed, "test")
+    predictions = predict_split(model, packed, "test")
     del STAGE_MODELS._parts["factorisation_machine"]  # serving needs no plug-in: the facts name the scorer
     funnel = Funnel(Bundle.open(tmp_path / "bundle"))
     STAGE_MODELS.add("factorisation_machine", FactorisationSettings)

@@ -5,7 +5,7 @@ import numpy as np
 
 from corank.analysis.logged_request import logged_request
 from corank.core.calibration import Platt
-from corank.evaluation.predict import predict
+from corank.evaluation.predict import predict_split
 from corank.training.run import Run
 
 TOLERANCE = 1e-5
@@ -23,7 +23,7 @@ def parity(run: Run, url: str, requests: int) -> dict[str, float]:
     found: dict[str, float] = {"requests": 0, "scores": 0, "largest": 0.0}
     with httpx2.Client(base_url=url) as client:
         for split in ("test", "valid", "train"):
-            rows = predict(model, packed, split)
+            rows = predict_split(model, packed, split)
             score = {
                 stage: calibrated(calibrators[stage]["click"], labels["click"])
                 for stage, labels in rows.logits.items()

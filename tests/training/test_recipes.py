@@ -10,7 +10,7 @@ import corank
 from corank.analysis.logged_request import logged_request
 from corank.bundle.bundle import Bundle
 from corank.datasets.simulate import simulate_world
-from corank.evaluation.predict import predict
+from corank.evaluation.predict import predict_split
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.training.run import Run
@@ -90,7 +90,7 @@ def test_a_recipe_trains_evaluates_exports_and_ranks(base: Path, tmp_path: Path,
     # what is served is what was trained: probabilities to 1e-5, by the calibrated score of the last stage
     packed = opened.packed()
     model, calibrators = opened.model(packed)
-    predictions = predict(model, packed, "test")
+    predictions = predict_split(model, packed, "test")
     first = slice(*predictions.requests.start[:2].tolist())
     scores = calibrators["rank"]["click"].apply(predictions.logits["rank"]["click"][first].astype(float))
     ids = [c["id"] if isinstance(c, dict) else c for c in logged_request(opened, "test", 0)["candidates"]]

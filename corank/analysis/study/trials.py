@@ -28,7 +28,7 @@ from corank.core.files import write_text
 from corank.core.types import Floats
 from corank.data.dataset import PackedDataset
 from corank.evaluation.inputs import CascadeRows
-from corank.evaluation.predict import Predictions, predict
+from corank.evaluation.predict import Predictions, predict_split
 from corank.evaluation.stage_order import read_truth
 from corank.metrics.metric import METRICS
 from corank.models.joint import JointModel
@@ -111,7 +111,7 @@ class TrialStore:
     def _evaluate(self, run: Run, rate: float, seed: int, began: float, whole: bool) -> Trial:
         model, calibrators = run.model(self.packed)
         seconds = time.monotonic() - began
-        valid, test = (predict(model, self.packed, split) for split in ("valid", "test"))
+        valid, test = (predict_split(model, self.packed, split) for split in ("valid", "test"))
         truth = read_truth(self.packed, "test")
         first, last = run.config.stages
         swapped = test.logits | {first.name: {first.main: test.logits[last.name][last.main]}}

@@ -210,6 +210,29 @@ class Funnel:
             for stage in self.manifest.stages
         }
 
+    def predict(self, request: Request) -> tuple[list[Any], dict[str, Numbers]]:
+        """Compute what every stage makes of all candidates, uncut. Deadlines are not kept.
+
+        Returns:
+            The ids of the n known candidates, and (n,) by `logit.STAGE.LABEL`, `probability.STAGE.LABEL`, which is
+            calibrated, and `value.STAGE`.
+
+        Raises RequestError.
+        """
+        encoded = self.request_encoder.encode(request, self._retriever(request))
+        everyone: Longs = np.arange(len(encoded.ids))
+        shared: Shared = {}
+        found: dict[str, Numbers] = {}
+        for stage in self.manifest.stages:
+            candidates = Candidates(self.request_encoder, encoded, everyone, shared)
+            logits = self.scorer.logits(stage, candidates)
+            calibrators = self._calibrators[stage.name]
+            for label, values in logits.items():
+                found[f"logit.{stage.name}.{label}"] = values
+                found[f"probability.{stage.name}.{label}"] = calibrators[label].apply(values)
+            found[f"value.{stage.name}"] = self._value(stage, logits, candidates)
+        return encoded.ids, found
+
     def _score(
         self,
         stage: StageFacts,
@@ -219,8 +242,12 @@ class Funnel:
         options: RunOptions | None = None,
     ) -> Numbers:
         """The values by which a stage orders the candidates `alive`. Raises RequestError if one is not finite."""
-        logits = self.scorer.logits(stage, Candidates(self.request_encoder, encoded, alive, shared, options))
-        value = self._values[stage.name]
+        candidates = Candidates(self.request_encoder, encoded, alive, shared, options)
+        return self._value(stage, self.scorer.logits(stage, candidates), candidates)
+
+    def _value(self, stage: StageFacts, logits: dict[str, Floats], candidates: Candidates) -> Numbers:
+        """The values of a stage's formula, of its logits. Raises RequestError if one is not finite."""
+        value, encoded, alive = self._values[stage.name], candidates.request, candidates.alive
         columns = {n: encoded.column(n, alive) for n in value.names if n in self.manifest.data.columns}
         scores = stage_value(value, logits, self._calibrators[stage.name], columns)
         odd = np.flatnonzero(~np.isfinite(scores))

@@ -11,7 +11,7 @@ from scipy.special import expit
 
 from corank.core.errors import RequestError
 from corank.core.types import Floats
-from corank.evaluation.predict import predict
+from corank.evaluation.predict import predict_split
 from corank.serving.funnel.request import Request
 from tests.support.cases import Case
 from tests.support.random_worlds import DERIVED, LONG, RICH, Drawn, drawn_worlds
@@ -58,7 +58,7 @@ def test_funnel_scores_as_the_training_model_does(
     case = shared_case(drawn) if fixed else Case.of(tmp_path_factory.mktemp("case"), drawn)
     compared = 0
     for split in ("train", "valid", "test"):
-        predictions = predict(case.model, case.packed, split)
+        predictions = predict_split(case.model, case.packed, split)
         start = predictions.requests.start
         for number in range(len(start) - 1):
             request = case.request(split, number)

@@ -1,0 +1,184 @@
+"""The requests of a log as a service would receive them: raw columns as known at their time, histories of the log."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import polars as pl
+
+from corank.bundle.manifest import BundleManifest
+from corank.core.errors import DataError
+from corank.core.formula import Formula
+from corank.data.as_of import VersionedRows
+from corank.data.column_sources import Source
+from corank.data.log_rows import constant_columns, log_columns, request_columns
+from corank.data.packing.grouping import GroupedRequests
+from corank.data.tables import Table
+from corank.features.history import Events, History
+from corank.features.labels import find_events, read_labels
+from corank.features.log_schema import DataSettings, Label
+from corank.features.row_columns import ITEM, ROW, TIME, USER, value_column
+from corank.features.schema import Schema
+from corank.serving.funnel.request import Request
+
+
+@dataclass(frozen=True)
+class RequestTables:
+    """A log, what a bundle reads of it, and the table of users."""
+
+    log: Table
+    users: Table | None
+    manifest: BundleManifest
+    data: DataSettings
+    """The bundle's settings, of which what prediction does not need is left out."""
+
+    @classmethod
+    def open(cls, manifest: BundleManifest, log: Table, users: Table | None) -> Self:
+        """Check the tables of a bundle's requests.
+
+        Raises DataError: a column is missing, or the bundle reads a table of users that is not given, or none that is.
+        """
+        data = _needed_settings(manifest, log)
+        opened = cls(log, users, manifest, data)
+        logged = list(manifest.request_columns.cross)
+        logged += [c for name, c in opened._columns("log") if name in manifest.declared.columns("query")]
+        levels = [data.level] if data.level is not None else []
+        labels = [label.column for label in data.labels.values()]
+        log.require(
+            [*data.request, data.user, data.item, data.time, *logged, *levels, *labels, *data.columns]
+        )
+        wanted = opened.user_columns
+        if wanted and users is None:
+            raise DataError(f"--users: the bundle reads {', '.join(wanted)} from a table of users; name it")
+        if users is not None:
+            if not wanted:
+                raise DataError("--users: the bundle reads nothing from a table of users; leave it out")
+            users.require([data.user, *wanted])
+        return opened
+
+    @property
+    def schema(self) -> Schema:
+        """The bundle's features."""
+        return self.manifest.declared
+
+    @property
+    def user_columns(self) -> list[str]:
+        """The columns of the table of users that the bundle reads."""
+        columns = dict.fromkeys(column for _, column in self._columns("users"))
+        return [column for column in columns if column != self.data.user]
+
+    @property
+    def together(self) -> list[str]:
+        """The columns of `rows` by which they are spread: a user's requests see one another if there are histories."""
+        return [USER] if self.schema.histories() else list(request_columns(self.data).values())
+
+    def rows(self) -> list[pl.Expr]:
+        """Select what is needed of a row of the log."""
+        return log_columns(self.log, self.data, self.schema, self.manifest.sources)
+
+    def _columns(self, source: Source) -> Iterator[tuple[str, str]]:
+        """Features of a source, and their columns."""
+        for name, held in self.manifest.sources.items():
+            if held == source:
+                yield name, self.schema.column(name)
+
+    def group(self, rows: pl.DataFrame) -> "RequestGroup":
+        """Bring the rows of a partition together by request. Raises DataError for rows that contradict one another."""
+        constant = constant_columns(self.data, self.schema, self.manifest.sources)
+        return RequestGroup(self, GroupedRequests.group(rows, self.data, constant))
+
+
+def _needed_settings(manifest: BundleManifest, log: Table) -> DataSettings:
+    """The settings of the log without labels that no history needs, and the like."""
+    data, histories, labels = manifest.data, manifest.declared.histories().values(), dict[str, Label]()
+    for history in histories:
+        name = history.event
+        while name is not None:
+            labels[name] = data.labels[name]
+            name = data.labels[name].given
+    named = {
+        n
+        for stage in manifest.stages
+        for n in Formula.parse(stage.value, [*stage.labels, *data.columns]).names
+    }
+    columns = [c for c in manifest.request_columns.values if c in named or c in log.types]
+    level = data.level if histories else None
+    unused: dict[str, Any] = {"weight": None, "position": None, "scores": {}}
+    return data.model_copy(update=unused | {"labels": labels, "level": level, "columns": columns})
+
+
+@dataclass(frozen=True)
+class RequestGroup:
+    """R whole requests of a log, and all others of their users if there are histories."""
+
+    log: RequestTables
+    grouped: GroupedRequests
+
+    def __iter__(self) -> Iterator[tuple[slice, Request]]:
+        """Yield each request and where its candidates are in the rows, in the order of time."""
+        first, data = self.grouped.first_rows, self.log.data
+        wanted, start = self.log.manifest.request_columns, self.grouped.start
+        users, histories = self._users(first), self._histories(first)
+        for n, row in enumerate(first.iter_rows(named=True)):
+            user = {"id": row[USER]} | {c: row[c] for c in wanted.user if c in row}
+            user |= {c: column[n] for c, column in users.items()}
+            user |= {name: events[n] for name, events in histories.items()}
+            rows = slice(int(start[n]), int(start[n + 1]))
+            context = {c: row[c] for c in wanted.context}
+            yield rows, Request(user, context, row[TIME], self._candidates(rows, wanted.cross, data.columns))
+
+    def _candidates(self, rows: slice, cross: Sequence[str], values: Sequence[str]) -> list[Any]:
+        """The ids of some rows, with the columns of the pair if there are any."""
+        some = self.grouped.rows[rows]
+        if not (cross or values):
+            return some[ITEM].to_list()
+        given = (
+            {"id": pl.col(ITEM)}
+            | {c: pl.col(c) for c in cross}
+            | {c: pl.col(value_column(c)) for c in values}
+        )
+        return some.select(**given).to_dicts()
+
+    def _users(self, first: pl.DataFrame) -> dict[str, list[Any]]:
+        """The columns of the table of users as of the requests' times: (R,) each."""
+        table, columns, key = self.log.users, self.log.user_columns, self.log.data.user
+        if table is None:
+            return {}
+        versions, _ = VersionedRows.read(table, key, columns, first[USER].unique(), only=True)
+        rows = versions.find(first[USER], first[TIME].to_numpy())
+        return {c: versions.frame[c].gather(rows).to_list() for c in columns}
+
+    def _histories(self, first: pl.DataFrame) -> dict[str, list[list[Any]]]:
+        """By history, what each request sees of its user's events, the oldest first: (R,) each."""
+        histories, rows = self.log.schema.histories(), self.grouped.rows
+        if not histories:
+            return {}
+        labels, data = read_labels(rows, self.log.data), self.log.data
+        return {
+            name: self._cut_history(
+                history, first, rows.filter(find_events(history.event, rows, labels, data))
+            )
+            for name, history in histories.items()
+        }
+
+    def _cut_history(self, history: History, first: pl.DataFrame, events: pl.DataFrame) -> list[list[Any]]:
+        """What each request sees of the rows that are events, with their times if these weigh: (R,)."""
+        data, users = self.log.data, first[USER].unique().sort()
+        events = events.sort(USER, TIME, ROW)
+        offsets = np.append(events[USER].search_sorted(users).to_numpy().astype(np.int64), len(events))
+        none = np.empty(0, np.int32)
+        start, length = Events(none, events[TIME].to_numpy(), offsets, none).slices(
+            users.search_sorted(first[USER]).to_numpy().astype(np.int64),
+            first[TIME].to_numpy(),
+            history.known_after(data),
+            history.every,
+            data.timezone,
+            history.last,
+        )
+        seen = (
+            events[ITEM]
+            if history.half_life is None
+            else events.select(pl.struct(id=ITEM, time=TIME)).to_series()
+        )
+        return [seen[a : a + n].to_list() for a, n in zip(start.tolist(), length.tolist(), strict=True)]

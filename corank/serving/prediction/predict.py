@@ -1,0 +1,164 @@
+"""Predictions of a log by tasks: rows are spread by request, and each partition becomes a file.
+
+Letters: C candidates of a partition · n candidates of a request.
+"""
+
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from corank.bundle.bundle import Bundle
+from corank.core.errors import BundleError, DataError, RequestError
+from corank.core.files import atomic_folder
+from corank.core.storage.object_url import Location
+from corank.core.types import Numbers, Progress
+from corank.data.log_rows import request_columns
+from corank.data.packing.spread import SpreadRows, read_partition
+from corank.data.packing.workspace import write_beside
+from corank.data.row_ranges import cut_table
+from corank.data.tables import Table
+from corank.data.validate import check_rows, whole_checks
+from corank.engine.base import Engine
+from corank.features.row_columns import ITEM
+from corank.serving.funnel.funnel import Funnel
+from corank.serving.prediction.log_requests import RequestGroup, RequestTables
+
+PARTITION = 2**18
+"""Candidates of a partition, about. It is of whole requests."""
+RANGE = 2**19
+"""Rows of a task that spreads the log."""
+
+
+@dataclass(frozen=True)
+class PredictedLog:
+    """How much was predicted."""
+
+    requests: int
+    candidates: int
+    unknown: int
+    """Candidates that the bundle does not know; they have no predictions."""
+
+
+@dataclass(frozen=True)
+class PredictPartition:
+    """Predicts a partition; its number is the task. A worker gets where the bundle is, and opens it once."""
+
+    bundle: Bundle
+    log: RequestTables
+    files: Sequence[Path]
+    """Those of `SpreadRows`."""
+    out: Path
+    """Receives a file a partition."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Leave out what was opened: the leases stay with the process that opened the bundle."""
+        bundle = Bundle(self.bundle.folder, self.bundle.manifest)
+        return type(self), (bundle, self.log, self.files, self.out)
+
+    @cached_property
+    def _funnel(self) -> Funnel:
+        return Funnel(self.bundle)
+
+    def __call__(self, n: int) -> dict[str, int]:
+        """Write the file of a partition, unless it is empty. Returns the counts of `PredictedLog`. Raises DataError."""
+        rows = read_partition(self.files, n)
+        if not len(rows):
+            return {}
+        requests = self.log.group(rows)
+        columns, counts = self._predict(requests)
+        keys = [pl.col(name).alias(column) for column, name in request_columns(self.log.data).items()]
+        frame = requests.grouped.rows.select(*keys, pl.col(ITEM).alias(self.log.data.item)).with_columns(
+            pl.Series(name, values).fill_nan(None) for name, values in columns.items()
+        )
+        with write_beside(self.out / f"part-{n:06d}.parquet") as partial:
+            frame.write_parquet(partial)
+        return counts
+
+    def _predict(self, requests: RequestGroup) -> tuple[dict[str, Numbers], Counter[str]]:
+        """Predict each request by the funnel: (C,) each, NaN of unknown items. Raises DataError."""
+        rows, counts = requests.grouped.rows, Counter[str]()
+        columns: dict[str, Numbers] = {}
+        for where, request in requests:
+            ids = rows[ITEM][where].to_list()
+            try:
+                known, found = self._funnel.predict(request)
+            except RequestError as error:
+                key = {c: rows[name][where.start] for c, name in request_columns(self.log.data).items()}
+                shown = ", ".join(f"{c}={value!r}" for c, value in key.items())
+                raise DataError(f"data.log: request {shown}: {error}") from None
+            place = {id_: where.start + n for n, id_ in enumerate(ids)}
+            at = np.array([place[id_] for id_ in known], dtype=np.int64)
+            for name, values in found.items():
+                kept = columns.setdefault(name, np.full(len(rows), np.nan, dtype=values.dtype))
+                kept[at] = values
+            counts.update(requests=1, candidates=len(ids), unknown=len(ids) - len(known))
+        return columns, counts
+
+
+def predict_log(
+    bundle: Location,
+    log: str | list[str],
+    users: str | None,
+    out: Path,
+    engine: Engine,
+    progress: Progress = lambda done, total: None,
+) -> PredictedLog:
+    """Write what every stage of a bundle computes of each candidate of a log, whichever stage would have cut it.
+
+    The same bytes for any engine and number of workers.
+
+    Args:
+        bundle: the bundle.
+        log: the table of logged candidates, with the columns of the bundle's log.
+        users: the table of users, if the bundle reads one.
+        out: a folder that is not there or empty. It is written whole or not at all.
+        engine: runs the tasks.
+        progress: receives partitions done and in all.
+
+    Raises:
+        BundleError: the bundle is damaged, or `out` cannot be written.
+        DataError: the tables do not fit the bundle, or `out` is taken.
+        EngineError: a worker ended again and again.
+    """
+    opened = Bundle.open(bundle)
+    tables = RequestTables.open(
+        opened.manifest,
+        Table.scan("log", log, Path()),
+        None if users is None else Table.scan("users", users, Path()),
+    )
+    _check_keys(tables)
+    ranges = cut_table(tables.log, RANGE)
+    rows = sum(task.rows for task in ranges)
+    if not rows:
+        raise DataError("data.log: has no rows")
+    partitions = -(-rows // PARTITION)
+    try:
+        with atomic_folder(out) as folder:
+            spread = SpreadRows(tables.log, tables.rows(), tables.together, partitions, folder / "spread")
+            files = [spread.folder / name for names in engine.run(spread, ranges) for name in names]
+            predict = PredictPartition(opened, tables, files, folder)
+            counts = sum(
+                (Counter(c) for c in engine.run(predict, range(partitions), progress)), Counter[str]()
+            )
+            shutil.rmtree(spread.folder)
+    except OSError as error:
+        raise BundleError(f"{out}: cannot be written: {error}; nothing was written") from None
+    return PredictedLog(counts["requests"], counts["candidates"], counts["unknown"])
+
+
+def _check_keys(tables: RequestTables) -> None:
+    """Raise DataError if a column that identifies is null or has fractions."""
+    log, data = tables.log, tables.data
+    keys = list(dict.fromkeys([*data.request, data.user, data.item, data.time]))
+    check_rows(log, whole_checks(log, keys))
+    nulls = log.collect(log.frame.select(pl.col(keys).null_count())).row(0)
+    for column, count in zip(keys, nulls, strict=True):
+        if count:
+            raise DataError(f"data.log: column '{column}' is null in {count:,} rows; leave these out")

@@ -1,0 +1,149 @@
+"""`corank predict`: a log's predictions are what the bundle's funnel computes of the same requests."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+import corank
+from corank.core.errors import DataError
+from corank.engine.base import open_engine
+from corank.serving.funnel.request import Request
+from corank.serving.prediction import predict
+from corank.serving.prediction.predict import predict_log
+from tests.support.cases import Case
+from tests.support.command_line import run_corank
+from tests.support.engine_tasks import KillingPool
+from tests.support.random_worlds import DERIVED, RICH
+from tests.support.shared import shared_case
+
+
+@pytest.fixture(scope="module")
+def case() -> Case:
+    shared = shared_case(DERIVED)
+    assert shared.funnel
+    return shared
+
+
+def digest(folder: Path) -> dict[str, bytes]:
+    """The files of a folder."""
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_predictions_are_those_of_the_funnel(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predict, "PARTITION", 30)
+    monkeypatch.setattr(predict, "RANGE", 25)
+    bundle, log, users = (
+        case.base / "bundle",
+        str(case.base / "log.parquet"),
+        str(case.base / "users.parquet"),
+    )
+    done = predict_log(bundle, log, users, tmp_path / "in_line", open_engine())
+    with KillingPool(tmp_path) as pool:
+        assert predict_log(bundle, log, users, tmp_path / "pool", pool) == done
+    assert len(list(tmp_path.glob("killed.*"))) == 2
+    assert digest(tmp_path / "in_line") == digest(tmp_path / "pool")
+    assert len(digest(tmp_path / "pool")) > 2
+
+    found, logged = pl.read_parquet(tmp_path / "pool"), pl.read_parquet(log)
+    item, request = case.funnel.manifest.item, case.config.data.request
+    assert (done.candidates, done.unknown) == (len(found), 0)
+    assert len(found) == len(logged.unique([*request, item]))
+    compared = 0
+    for split, shards in case.packed.splits.items():
+        keys = [shard.request_key(n) for shard in shards for n in range(len(shard))]
+        for number, key in list(enumerate(keys))[::3]:
+            mine = found.filter(pl.col(column) == value for column, value in key.items())
+            compared += compare(case, case.request(split, number), mine)
+    assert compared > 10
+
+
+def test_a_bundle_without_histories_and_users_needs_neither(tmp_path: Path) -> None:
+    case = Case.of(tmp_path, RICH | {"histories": [], "user": []})
+    assert case.funnel
+    log = pl.read_parquet(tmp_path / "log.parquet").drop("click", "buy", "level", "position")
+    log.write_parquet(tmp_path / "bare.parquet")
+    bundle, bare = tmp_path / "bundle", str(tmp_path / "bare.parquet")
+    done = corank.predict(bundle, bare, tmp_path / "out")
+    found, key = pl.read_parquet(tmp_path / "out"), case.packed.splits["test"][0].request_key(0)
+    mine = found.filter(pl.col(column) == value for column, value in key.items())
+    assert compare(case, case.request("test", 0), mine) == 1 and done.candidates == len(log)
+    with pytest.raises(DataError, match="reads nothing from a table of users; leave it out"):
+        corank.predict(bundle, bare, tmp_path / "other", str(tmp_path / "users.parquet"))
+
+
+def compare(case: Case, document: dict[str, Any], predicted: pl.DataFrame) -> int:
+    """Compare the predictions of a request with what the funnel answers, when no stage cuts."""
+    stages = case.funnel.manifest.stages
+    keep = {stage.name: len(predicted) for stage in stages if stage.min_score is None}
+    trace = case.funnel.rank(Request.parse(document | {"keep": keep, "trace": True}))["trace"]
+    logits = case.funnel.logits(Request.parse(document))
+    row = {id_: n for n, id_ in enumerate(predicted[case.funnel.manifest.item].to_list())}
+    order = [row[entry["id"]] for entry in trace]
+    assert sorted(order) == list(range(len(predicted)))
+    for stage in stages:
+        for label in stage.labels:
+            logit = predicted[f"logit.{stage.name}.{label}"].to_numpy()[order]
+            np.testing.assert_allclose(logit, logits[stage.name][label], atol=1e-5)
+            calibrated = case.calibrators[stage.name][label].apply(logit)
+            np.testing.assert_allclose(
+                predicted[f"probability.{stage.name}.{label}"].to_numpy()[order], calibrated, atol=1e-6
+            )
+        value = predicted[f"value.{stage.name}"].to_numpy()
+        for entry, at in zip(trace, order, strict=True):
+            if stage.name in entry["stages"]:
+                assert abs(entry["stages"][stage.name]["score"] - value[at]) < 1e-5
+    return 1
+
+
+def test_unknown_items_have_no_predictions(
+    case: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    item = case.funnel.manifest.item
+    log = pl.read_parquet(case.base / "log.parquet").sort("request", maintain_order=True)
+    strange = pl.Series(item, ["i999" if log[item].dtype == pl.String else 999], dtype=log[item].dtype)
+    both = pl.concat([log[:1].with_columns(strange), log])
+    both.write_parquet(tmp_path / "log.parquet")
+    out = tmp_path / "out"
+    options = ("--log", tmp_path / "log.parquet", "--users", case.base / "users.parquet", "--out", out)
+    code, _, err = run_corank(capsys, "predict", case.base / "bundle", *options)
+    assert code == 0 and "of which the bundle does not know 1" in err and "memory: at most" in err
+    found = pl.read_parquet(out)
+    missing = found.filter(pl.any_horizontal(pl.col(r"^(logit|value|probability)\..*$").is_null()))
+    assert missing[item].to_list() == strange.to_list()
+    code, _, err = run_corank(capsys, "predict", case.base / "bundle", *options)
+    assert code == 1 and "exists and is not an empty folder" in err
+
+
+@pytest.mark.parametrize(
+    ("change", "users", "message"),
+    [
+        (lambda log: log.drop("context_0"), True, "data.log: no column 'context_0'"),
+        (lambda log: log.drop("time"), True, "data.log: no column 'time'"),
+        (lambda log: log.head(0), True, "data.log: has no rows"),
+        (lambda log: log.with_columns(time=pl.lit(None, pl.Int64)), True, "column 'time' is null in"),
+        (
+            lambda log: log.with_columns(user_id=pl.lit(3.5)),
+            True,
+            "column 'user_id' identifies, but holds 3.5",
+        ),
+        (lambda log: log, False, "--users: the bundle reads user"),
+        (
+            lambda log: pl.concat([log, log.head(1).with_columns(time=pl.col("time") + 1)]),
+            True,
+            "column 'time' changes from",
+        ),
+    ],
+)
+def test_a_log_that_does_not_fit_is_refused_and_nothing_written(
+    case: Case, tmp_path: Path, change: Any, users: bool, message: str
+) -> None:
+    change(pl.read_parquet(case.base / "log.parquet")).write_parquet(tmp_path / "log.parquet")
+    table = str(case.base / "users.parquet") if users else None
+    with pytest.raises(DataError, match=message):
+        corank.predict(case.base / "bundle", str(tmp_path / "log.parquet"), tmp_path / "out", table)
+    assert not (tmp_path / "out").exists() and len(list(tmp_path.iterdir())) == 1
