@@ -49,13 +49,14 @@ def group(keys: Ints) -> tuple[Ints, Ints, Ints]:
         The distinct keys, ascending: (U,); where the positions of each begin, and the end: (U + 1,); the positions, in
         order within each key: (V,).
     """
-    # numpy's stable sort of 16 bits is a radix sort: two of them are faster than any one sort of 32
-    order = np.argsort((keys & 0xFFFF).astype(np.uint16), kind="stable")
-    order = order[np.argsort((keys >> 16).astype(np.uint16)[order], kind="stable")]
-    key = keys[order]
-    first = np.flatnonzero(np.diff(key, prepend=-1))
-    start = np.append(first, len(keys)).astype(np.int32)
-    return key[first], start, order.astype(np.int32)
+    # one sort of numbers that hold key and position: twice as fast as two stable sorts of 16 bits
+    held = keys.astype(np.int64) << 32 | np.arange(len(keys))
+    held.sort()
+    key = (held >> 32).astype(np.int32)
+    new = np.ones(len(key), dtype=np.bool_)
+    np.not_equal(key[1:], key[:-1], out=new[1:])
+    first = np.flatnonzero(new)
+    return key[first], np.append(first, len(keys)).astype(np.int32), (held & 0xFFFFFFFF).astype(np.int32)
 
 
 def _lookup(bags: dict[Placement | Attended, Bags], shards: RowShards | None) -> TableLookup:
