@@ -41,7 +41,8 @@ class SpreadRows:
 
     def _write(self, path: Path, batch: pl.DataFrame) -> None:
         if self.partitions > 1:
-            part = hash_requests(batch, self.request, self.partitions)
+            # numpy sorts 16 bits by radix
+            part = hash_requests(batch, self.request, self.partitions).astype(np.uint16)
             order = np.argsort(part, kind="stable")
             batch, bounds = batch[order], np.searchsorted(part[order], np.arange(self.partitions + 1))
         else:
