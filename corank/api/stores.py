@@ -13,10 +13,11 @@ from typing import Any
 import msgspec
 
 from corank.bundle.bundle import Bundle
+from corank.bundle.catalogue.vector_index import VectorIndexKind
 from corank.bundle.catalogue.vectors import write_catalogue
 from corank.bundle.manifest import load_manifest
 from corank.bundle.signatures import SigningKeys, TrustedKeys
-from corank.core.errors import DataError
+from corank.core.errors import ConfigError, DataError
 from corank.core.storage.local_copy import write_file
 from corank.core.storage.object_url import PathOrUrl, parse_location
 from corank.core.types import Progress, Report
@@ -149,6 +150,7 @@ def vectors(
     engine: str | None = None,
     address: str | None = None,
     report: Report = lambda line: None,
+    index: VectorIndexKind | None = None,
 ) -> int:
     """Write the vectors that a bundle's item towers give a table of items, as Parquet.
 
@@ -160,15 +162,22 @@ def vectors(
         workers: how many tasks run at a time. The file is the same for any number and any engine.
         engine: `in_line`, `pool`, `ray` or a plug-in's; a pool of processes if there are several workers.
         address: of a cluster, for an engine that takes one. Its machines share the file system of bundle and `out`.
-        report: takes a line about the memory that was held.
+        report: takes a line about each index, and one about the memory that was held.
+        index: `ivf` or `ivf_pq` builds a FAISS index of each stage's vectors, `NAME.STAGE.faiss` beside `out`, which
+            is no URL then.
 
-    Returns the number of items. Raises BundleError, DataError, EngineError.
+    Returns the number of items. Raises BundleError, ConfigError, DataError, EngineError.
 
     Example:
         corank.vectors(Path("bundle"), "items.parquet", Path("vectors.parquet"), workers=4)
     """
-    with open_engine(engine, workers, address) as opened, write_file(parse_location(out)) as path:
-        written = write_catalogue(parse_location(bundle), items, path, opened, progress)
+    location = parse_location(out)
+    if index is not None and not isinstance(location, Path):
+        raise ConfigError(
+            f"--index: the index lies beside OUT, which must be on this machine; received {location}"
+        )
+    with open_engine(engine, workers, address) as opened, write_file(location) as path:
+        written = write_catalogue(parse_location(bundle), items, path, opened, progress, index, report)
         report(describe_memory(opened))
     return written
 

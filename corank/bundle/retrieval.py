@@ -137,6 +137,17 @@ def write_retrieval(
     (folder / FACTS).write_bytes(facts.model_dump_json(indent=1).encode())
 
 
+def read_queries(folder: Path) -> tuple[str, Floats] | None:
+    """Read the query vectors of logged requests, (Q, d), from a bundle's content, and the stage they are of.
+
+    Returns None if the bundle does not retrieve. Raises BundleError, DataError.
+    """
+    facts = RetrievalFacts.read(folder)
+    if facts is None:
+        return None
+    return facts.settings.stage, read_array(folder / QUERIES, np.float32, (None, None))
+
+
 def refresh_retrieval(before: Path, folder: Path, vectors: Mapping[str, Floats]) -> None:
     """Write the same retrieval over newer vectors, if the bundle retrieves. Raises BundleError, DataError."""
     facts = RetrievalFacts.read(before)

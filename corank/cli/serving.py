@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -67,6 +67,10 @@ def vectors_command(
     workers: TaskWorkers = 1,
     engine: EngineName = None,
     address: EngineAddress = None,
+    index: Annotated[
+        Literal["ivf", "ivf_pq"] | None,
+        typer.Option(help="Build a FAISS index of each stage's vectors, beside OUT, and print its recall."),
+    ] = None,
 ) -> None:
     """Write the vectors of a catalogue of any size, for other retrieval systems."""
     from corank.api import stores
@@ -74,7 +78,7 @@ def vectors_command(
     from corank.cli.progress import counting
 
     with counting("items") as progress:
-        written = stores.vectors(bundle, items, out, progress, workers, engine, address, console.say)
+        written = stores.vectors(bundle, items, out, progress, workers, engine, address, console.say, index)
     console.say(f"{out}: {written:,} items")
 
 

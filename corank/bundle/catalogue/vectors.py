@@ -5,6 +5,7 @@ Letters: N items of a batch · d last width of the towers.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,13 @@ import pyarrow.parquet as pq
 from corank.bundle.bundle import Bundle
 from corank.bundle.catalogue.encoder import CatalogueEncoder
 from corank.bundle.catalogue.older_rows import OlderRows, find_older_rows
+from corank.bundle.catalogue.vector_index import VectorIndexKind, VectorPart, build_vector_index, check_index
 from corank.bundle.item_layers import ItemLayer
+from corank.bundle.retrieval import read_queries
 from corank.core.errors import BundleError, DataError
 from corank.core.files import atomic_file, scratch_folder
 from corank.core.storage.object_url import Location
-from corank.core.types import Progress
+from corank.core.types import Floats, Progress, Report
 from corank.data.packing.workspace import write_beside
 from corank.data.row_ranges import RowRange, cut_table
 from corank.data.tables import Table
@@ -100,8 +103,32 @@ def _join_parts(paths: Sequence[Path], schema: pa.Schema, out: Path) -> None:
             path.unlink()
 
 
+def _build_indexes(
+    kind: VectorIndexKind,
+    write: WriteVectors,
+    ranges: Sequence[RowRange],
+    counts: Sequence[int],
+    queries: tuple[str, Floats] | None,
+    engine: Engine,
+    out: Path,
+) -> Iterator[str]:
+    """Build an index of each stage's vectors, from the parts. Yields a line about each."""
+    firsts = accumulate(counts, initial=0)
+    parts = [VectorPart(write.path(task), first) for task, first in zip(ranges, firsts, strict=False)]
+    for stage in write.encoder.manifest.vector_tables:
+        asked = queries[1] if queries is not None and queries[0] == stage else None
+        path = out.with_name(f"{out.stem}.{stage}.faiss")
+        yield build_vector_index(kind, stage, parts, sum(counts), asked, engine, write.folder, path)
+
+
 def write_catalogue(
-    bundle: Location, source: str, out: Path, engine: Engine, progress: Progress = lambda done, total: None
+    bundle: Location,
+    source: str,
+    out: Path,
+    engine: Engine,
+    progress: Progress = lambda done, total: None,
+    index: VectorIndexKind | None = None,
+    report: Report = lambda line: None,
 ) -> int:
     """Write the vectors of a table of items as Parquet: the id, and `vector.STAGE` for each towers stage.
 
@@ -113,6 +140,8 @@ def write_catalogue(
         out: the file, which is written whole or not at all. Parts lie in a folder beside it until then.
         engine: runs the tasks.
         progress: receives items done and in all.
+        index: the kind of index to build of each stage's vectors, beside `out`; none if None.
+        report: receives a line for each index.
 
     Returns:
         How many items were written.
@@ -120,6 +149,7 @@ def write_catalogue(
     Raises:
         BundleError: the bundle is damaged, or `out` cannot be written.
         DataError: the table cannot be encoded, or is empty.
+        ConfigError: an index of what has no vectors, or too few.
         EngineError: a worker ended again and again.
     """
     opened = Bundle.open(bundle)
@@ -134,10 +164,16 @@ def write_catalogue(
             items = sum(task.rows for task in ranges) - older.count
             if not items:
                 raise DataError(f"{source}: has no items")
+            if index is not None:
+                check_index(index, items, opened.manifest)
             write = WriteVectors(table, encoder, older, scratch / "vectors", BATCH)
-            written = sum(engine.run(write, ranges, lambda n, of: progress(items * n // of, items)))
+            counts = engine.run(write, ranges, lambda n, of: progress(items * n // of, items))
+            if index is not None:
+                asked = read_queries(opened.folder)
+                for line in _build_indexes(index, write, ranges, counts, asked, engine, out):
+                    report(line)
             with atomic_file(out) as partial:
                 _join_parts([write.path(task) for task in ranges], vector_schema(table, encoder), partial)
     except OSError as error:
         raise BundleError(f"{out}: cannot be written: {error}; what was there before is untouched") from None
-    return written
+    return items

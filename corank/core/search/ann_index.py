@@ -103,9 +103,14 @@ def build(vectors: Floats, settings: RetrievalSettings, seed: int) -> faiss.Inde
     return index
 
 
+def count_lists(items: int) -> int:
+    """Return how many inverted lists an index of so many vectors has."""
+    return max(1, min(round(4 * math.sqrt(items)), items // 4, MOST_LISTS))
+
+
 def _lists(vectors: Floats, seed: int) -> faiss.Index:
     items, d = vectors.shape
-    lists = max(1, min(round(4 * math.sqrt(items)), items // 4, MOST_LISTS))
+    lists = count_lists(items)
     index = faiss.IndexIVFFlat(faiss.IndexFlatIP(d), d, lists, faiss.METRIC_INNER_PRODUCT)
     random = np.random.default_rng(seed)
     index.cp.seed, index.cp.niter = int(random.integers(2**31)), ROUNDS
