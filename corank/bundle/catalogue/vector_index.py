@@ -119,16 +119,16 @@ def learn_index(kind: VectorIndexKind, items: int, sample: Floats) -> faiss.Inde
     lists = min(count_lists(items), len(sample))
     codes = max(m for m in range(1, d // 2 + 1 if d > 1 else 2) if d % m == 0)
     form = f"IVF{lists},Flat" if kind == "ivf" else f"IVF{lists},PQ{codes}x8"
-    index: faiss.IndexIVF = _untyped.index_factory(d, form, faiss.METRIC_INNER_PRODUCT)
-    index.cp.seed, index.cp.niter = 0, ROUNDS
+    made: Any = _untyped.index_factory(d, form, faiss.METRIC_INNER_PRODUCT)
+    made.cp.seed, made.cp.niter = 0, ROUNDS
     # otherwise FAISS samples the sample, or prints that it is small
-    index.cp.min_points_per_centroid, index.cp.max_points_per_centroid = 1, ROWS_A_LIST
-    if isinstance(index, faiss.IndexIVFPQ):
-        index.pq.cp.min_points_per_centroid, index.pq.cp.niter = 1, ROUNDS
-        index.do_polysemous_training = (
-            False  # it orders codes for a filter that is not used, and takes most of the time
-        )
-    index.train(np.ascontiguousarray(sample))
+    made.cp.min_points_per_centroid, made.cp.max_points_per_centroid = 1, ROWS_A_LIST
+    if kind == "ivf_pq":
+        made.pq.cp.min_points_per_centroid, made.pq.cp.niter = 1, ROUNDS
+        # it would order codes for a filter that is not used, and takes most of the time
+        made.do_polysemous_training = False
+    made.train(np.ascontiguousarray(sample))
+    index: faiss.IndexIVF = made
     return index
 
 
