@@ -65,6 +65,7 @@ def many_versions(case: Case, folder: Path) -> pl.DataFrame:
     return by_time.unique(key, keep="last", maintain_order=True)
 
 
+@pytest.mark.slow
 def test_any_engine_writes_the_same_bytes_of_the_newest_rows(
     case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

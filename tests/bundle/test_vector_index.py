@@ -60,6 +60,7 @@ def recall(index: Any, vectors: np.ndarray) -> float:
     return float(np.mean([np.isin(a, b).mean() for a, b in zip(true, found, strict=True)]))
 
 
+@pytest.mark.slow
 def test_an_index_from_parts_finds_the_nearest_by_any_engine(tmp_path: Path) -> None:
     parts, vectors = write_parts(tmp_path)
     with KillingPool(tmp_path) as pool:

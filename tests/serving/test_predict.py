@@ -32,6 +32,7 @@ def digest(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
+@pytest.mark.slow
 def test_predictions_are_those_of_the_funnel(
     case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -62,6 +63,7 @@ def test_predictions_are_those_of_the_funnel(
     assert compared > 10
 
 
+@pytest.mark.slow
 def test_a_bundle_without_histories_and_users_needs_neither(tmp_path: Path) -> None:
     case = Case.of(tmp_path, RICH | {"histories": [], "user": []})
     assert case.funnel

@@ -119,6 +119,7 @@ def learn_index(kind: VectorIndexKind, items: int, sample: Floats) -> faiss.Inde
     lists = min(count_lists(items), len(sample))
     codes = max(m for m in range(1, d // 2 + 1 if d > 1 else 2) if d % m == 0)
     form = f"IVF{lists},Flat" if kind == "ivf" else f"IVF{lists},PQ{codes}x8"
+    # by the factory, whose lists go by direction: k-means by plain dot products may put nearly all into one list
     made: Any = _untyped.index_factory(d, form, faiss.METRIC_INNER_PRODUCT)
     made.cp.seed, made.cp.niter = 0, ROUNDS
     # otherwise FAISS samples the sample, or prints that it is small
