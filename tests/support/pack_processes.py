@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import psutil
+import pytest
 from pydantic import TypeAdapter
 
 from corank.core.types import Report
@@ -107,8 +108,10 @@ def pack_world(
 ) -> dict[str, str]:
     """Pack it in partitions of about 40 rows. Returns the digest of each file."""
     schema = Schema(TypeAdapter(dict[str, Feature]).validate_python(FEATURES))
-    packing.PARTITION, row_ranges.BATCH = 40, 64
-    packing.pack_log(world_settings(log), schema, folder, out, report, engine)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packing, "PARTITION", 40)
+        patch.setattr(row_ranges, "BATCH", 64)
+        packing.pack_log(world_settings(log), schema, folder, out, report, engine)
     return digest_files(out)
 
 
