@@ -59,7 +59,7 @@ def cut_table(table: Table, size: int | None = None) -> list[RowRange]:
     A CSV file must be read from its begin, and what type its columns have depends on all files: a table of CSV files
     is one range.
     """
-    ends = list(accumulate(_count_rows(table, path) for path in table.paths))
+    ends = list(accumulate(table.row_counts))
     size = size or BATCH
     if table.format == "csv":
         return [RowRange(table.paths, 0, 0, ends[-1])]
@@ -70,8 +70,3 @@ def cut_table(table: Table, size: int | None = None) -> list[RowRange]:
         skip = first - (ends[files.start - 1] if files.start else 0)
         ranges.append(RowRange(table.paths[files], skip, first, end - first))
     return ranges
-
-
-def _count_rows(table: Table, path: str) -> int:
-    rows: int = table.collect(scan_files(table.format, [path]).select(pl.len())).item()
-    return rows

@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -129,6 +130,14 @@ class Table:
             return frame.collect(engine="streaming")
         except pl.exceptions.PolarsError as error:
             raise DataError(f"data.{self.name}: {error}") from None
+
+    @cached_property
+    def row_counts(self) -> tuple[int, ...]:
+        """The rows of each file."""
+        count = pl.len()
+        return tuple(
+            self.collect(scan_files(self.format, [path]).select(count)).item() for path in self.paths
+        )
 
     def distinct(self, column: str) -> pl.Series:
         """Read the distinct ids of a column, ascending."""
