@@ -9,6 +9,7 @@ from corank.core.errors import DistributedError
 from corank.distributed.launch_environment import LaunchEnvironment
 from corank.distributed.process_group import join_ranks
 from corank.evaluation.predict import predict_split
+from corank.training.run import Run
 from tests.support import joined_ranks as parts
 from tests.support.joined_ranks import JoinedRanks
 from tests.support.shared import finished_run
@@ -118,10 +119,15 @@ def test_ranks_exchange_and_end_together(tmp_path: Path) -> None:
     assert [kind for kind, _ in again["refuse_on_middle"].results()] == [other] * 3
     assert [kind for kind, _ in again["kill_last"].results()] == ["value"] * 3
 
+    assert found["predict"] == [("value", rank == 0) for rank in range(3)]
+    compare_predictions(run, tmp_path / "predict" / "found.npz")
+
+
+def compare_predictions(run: Run, path: Path) -> None:
+    """Compare what three ranks predicted with what one process does."""
     packed = run.packed()
     alone = predict_split(run.model(packed)[0], packed, "valid", requests=100)
-    assert found["predict"] == [("value", rank == 0) for rank in range(3)]
-    with np.load(tmp_path / "predict" / "found.npz") as theirs:
+    with np.load(path) as theirs:
         np.testing.assert_array_equal(theirs["start"], alone.requests.start)
         np.testing.assert_array_equal(theirs["weight"], alone.weight)
         np.testing.assert_array_equal(theirs["click"], alone.labels["click"])
