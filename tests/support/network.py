@@ -27,15 +27,14 @@ _MTU = 1500
 
 
 def can_make_hosts() -> bool:
-    """Whether this process may make network namespaces and tunnels."""
-    return os.name == "posix" and os.geteuid() == 0 and Path("/dev/net/tun").exists() and _has("ip")
-
-
-def _has(command: str) -> bool:
-    return (
-        subprocess.run(["sh", "-c", f"command -v {command}"], capture_output=True, check=False).returncode
-        == 0
-    )
+    """Whether this process may make network namespaces and tunnels; a container of root may not."""
+    if os.name != "posix" or os.geteuid() or not Path("/dev/net/tun").exists():
+        return False
+    name = f"corank-{os.urandom(3).hex()}"
+    probe = f"ip netns add {name} && ip netns exec {name} ip tuntap add dev ln0 mode tun"
+    made = subprocess.run(["sh", "-c", probe], capture_output=True, check=False).returncode == 0
+    subprocess.run(["sh", "-c", f"ip netns del {name}"], capture_output=True, check=False)
+    return made
 
 
 @dataclass(frozen=True)
