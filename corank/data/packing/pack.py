@@ -46,7 +46,7 @@ from corank.features.schema import Schema
 PARTITION = 2**20
 """Rows of a partition, about: so many are sorted in memory at once."""
 PARTITIONS = 256
-"""Partitions, at most: their files are open together."""
+"""Partitions, at most; of more rows than fill them, a partition has more than PARTITION."""
 _FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 
 
