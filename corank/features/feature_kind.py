@@ -38,6 +38,7 @@ Letters: N rows.
 
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 
 import numpy as np
@@ -236,6 +237,11 @@ class DerivedFeature(FeatureKind):
     def as_derived(self) -> "DerivedFeature | None":
         """Itself."""
         return self
+
+    @property
+    def snapshot_every(self) -> timedelta | None:
+        """The step at which it changes with the time of the request; None if it does not, or at any moment."""
+        return None
 
     @property
     def made_of(self) -> str | None:

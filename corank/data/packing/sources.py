@@ -86,7 +86,8 @@ class PackSources:
 
     def read_ids(self, spill: Path, engine: Engine) -> LogIds:
         """Find the items, users and snapshots of the log; `spill` is a folder for files, which is made."""
-        grids = {prior.every for prior in self.schema.priors("item").values()}
+        derived = self.schema.derived("item").values()
+        grids = {every for feature in derived if (every := feature.snapshot_every) is not None}
         return LogIds.read(self.log, self.data, grids, spill, engine)
 
     def read_items(self, wanted: pl.Series) -> VersionedRows:

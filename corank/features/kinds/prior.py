@@ -57,6 +57,11 @@ class PriorFeature(ScaledFeature):
         return [{"key"}] * len(self.by)
 
     @property
+    def snapshot_every(self) -> timedelta | None:
+        """Its `every`."""
+        return self.every
+
+    @property
     def as_prior(self) -> CountedFeature | None:
         """Itself."""
         return self
