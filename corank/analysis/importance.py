@@ -84,7 +84,7 @@ def measure_importance(
     model, calibrators = run.model(packed)
     scores = _scores(model.eval(), packed, split, most, seed, report)
     features: dict[str, dict[str, Any]] = {}
-    for name in packed.schema.features:
+    for name in packed.schema.inputs():
         side, kind = packed.schema.side(name), packed.schema.features[name].kind
         stages = {
             stage.name: _importance(scores, name, stage.name, stage.main) for stage in run.config.stages
@@ -116,7 +116,7 @@ def _scores(
     reader = Reader(
         packed, split, most // batches, exposed, seed, attended=model.attended, sees_ranks=model.sees_ranks
     )
-    features = ["", *packed.schema.features]
+    features = ["", *packed.schema.inputs()]
     parts: list[_Scores] = []
     for encoded in islice(reader.read_encoded(epoch=0), batches):
         rng = np.random.default_rng([seed, len(parts)])

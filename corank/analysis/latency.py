@@ -59,7 +59,7 @@ class FeatureLatency:
 def feature_latencies(
     funnel: Funnel, request: Request, stages: Sequence[StageSettings]
 ) -> dict[str, FeatureLatency]:
-    """Latency of every feature in one request.
+    """Latency of every input in one request.
 
     The first stage scores all candidates; each later stage scores what the stage before it keeps.
 
@@ -75,7 +75,7 @@ def feature_latencies(
             timed(_encoding(funnel, name, request, received, met[stages[-1].name])),
             *np.sum([_stage(funnel, s, name, received, met[s.name]) for s in stages], axis=0).tolist(),
         )
-        for name in funnel.schema.features
+        for name in funnel.schema.inputs()
     }
 
 

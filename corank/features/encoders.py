@@ -64,7 +64,8 @@ class Encoders:
     @cached_property
     def sizes(self) -> dict[str, int]:
         """Embedding rows of each feature that owns a table."""
-        return {name: encoder.size for name, encoder in self.fitted.items() if encoder.size}
+        embedded = self.schema.embedded()
+        return {n: encoder.size for n, encoder in self.fitted.items() if encoder.size and n in embedded}
 
     def encode(self, name: str, values: pl.Series) -> Encoded:
         """Encode the raw values of a feature of a column: codes (N,), numbers (N,) or (N, width), or N lists of codes.

@@ -3,35 +3,7 @@
 A kind is a pydantic class in the registry `FEATURE_KINDS`; a feature of the config is an instance of it. A
 `ColumnFeature` reads a column and declares its side; a `DerivedFeature` is made of other features, its operands, and
 has their side. `user` and `context` make up the query, known once a request; `item` is known before any request; a
-`cross` belongs to a pair of both, and only a ranker may see it.
-
-A kind from outside is one file, named in the config's `plugins:`. This one is complete, and declared as
-`{kind: cyclical, side: context, column: hour, period: 24}`:
-
-    from typing import Literal
-
-    import numpy as np
-    import polars as pl
-    from pydantic import PositiveFloat
-
-    from corank.features.encoding import Encoded, Encoder
-    from corank.features.feature_kind import FEATURE_KINDS, ColumnFeature
-    from corank.features.scale import to_numbers
-
-    @FEATURE_KINDS.register("cyclical")
-    class CyclicalFeature(ColumnFeature):
-        \"\"\"A number that comes round, such as the hour of the day, as a point on a circle: its sine and cosine.\"\"\"
-        kind: Literal["cyclical"]
-        period: PositiveFloat
-
-        @property
-        def width(self) -> int:
-            return 2
-
-        def encode(self, encoder: Encoder | None, values: pl.Series, name: str) -> Encoded:
-            angle = 2 * np.pi * to_numbers(values, name) / self.period
-            circle = np.stack((np.sin(angle), np.cos(angle)), axis=1)
-            return np.where(np.isnan(circle), 0, circle).astype(np.float32)
+`cross` belongs to a pair of both, and only a ranker may see it. A kind from outside: docs/extending.md.
 
 Letters: N rows.
 """
@@ -39,10 +11,11 @@ Letters: N rows.
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
 import polars as pl
+from pydantic import model_validator
 
 from corank.core.errors import ConfigError, PluginError
 from corank.core.ragged import Ragged
@@ -118,6 +91,11 @@ class FeatureKind(Settings):
         """The history and the item feature, if it lists what the items of a history have of that feature."""
 
     @property
+    def is_input(self) -> bool:
+        """Whether networks may read it."""
+        return True
+
+    @property
     def made_of(self) -> str | None:
         """What it is made of, for people; None if it is read from a table."""
 
@@ -155,6 +133,24 @@ class ColumnFeature(FeatureKind):
     side: Side
     column: str | None = None
     """Column of the side's table; the feature's name unless given."""
+    input: bool = True
+    """Whether networks read it. Otherwise only derived features do, and filters of retrieval."""
+
+    network_settings: ClassVar[frozenset[str]] = frozenset()
+    """Settings that have no effect with `input: false`."""
+
+    @property
+    def is_input(self) -> bool:
+        """Whether `input` is set."""
+        return self.input
+
+    @model_validator(mode="after")
+    def _check_input(self) -> Self:
+        fields = type(self).model_fields
+        idle = sorted(n for n in self.network_settings if getattr(self, n) != fields[n].default)
+        if not self.input and idle:
+            raise ValueError(f"{idle[0]} has no effect with input: false, as no network reads it; drop it")
+        return self
 
     @property
     def as_column(self) -> "ColumnFeature | None":
@@ -209,12 +205,11 @@ class ColumnFeature(FeatureKind):
 
 
 SAMPLED = 2
-"""Values that `sample` draws, of which a feature that is no list takes the first."""
+"""Values that `sample` draws; a feature that is no list takes the first."""
 
 
 class DerivedFeature(FeatureKind):
-    """A feature made of other features, by the same code offline and online. A kind must implement `operands`,
-    `operand_uses` and `derive`."""
+    """A feature made of others, the same offline and online. A kind has `operands`, `operand_uses`, `derive`."""
 
     operands_key: ClassVar[str] = "of"
     """The settings key that lists the operands."""

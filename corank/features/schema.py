@@ -1,6 +1,6 @@
 """All features of a config: the side of each, what may enter which tower, which embedding table it reads."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
@@ -65,6 +65,10 @@ class Schema:
                     f"features.{name}: a name must not contain a dot, which is reserved for `HISTORY.FEATURE`"
                 )
             feature.check(name, self)
+        if unread := self.unread():
+            raise ConfigError(
+                f"features.{unread[0]}.input: no derived feature reads it; drop the feature or input: false"
+            )
 
     # Operands of derived features
 
@@ -117,7 +121,21 @@ class Schema:
         return [
             n
             for n, f in self.features.items()
-            if f.storage == "id" and "id" in f.uses and f.as_column is not None and f.as_column.side == "item"
+            if f.storage == "id"
+            and "id" in f.uses
+            and f.as_column
+            and f.as_column.side == "item"
+            and f.is_input
+        ]
+
+    def unread(self, without: Collection[str] = ()) -> list[str]:
+        """Name the features that no network, derived feature or filter reads, if some features were not there."""
+        operands = (o for n, f in self.derived().items() if n not in without for o in f.operands)
+        read = {self.of_items(operand) or operand for operand in operands}
+        return [
+            n
+            for n, f in self.features.items()
+            if not (f.is_input or f.filterable or n in read or n in without)
         ]
 
     # OperandRows and placements
@@ -139,7 +157,7 @@ class Schema:
         return "query" if side == "user" or side == "context" else side
 
     def row_features(self, placement: Placement) -> RowFeatures:
-        """The features of a placement, in the order of its encoded arrays."""
+        """The inputs of a placement, in the order of its encoded arrays."""
         return self._row_features[placement]
 
     @cached_property
@@ -147,7 +165,7 @@ class Schema:
         return {placement: self._at(placement) for placement in PLACEMENTS}
 
     def _at(self, placement: Placement) -> RowFeatures:
-        here = {n: f for n, f in self.features.items() if self.placement(n) == placement}
+        here = {n: f for n, f in self.inputs().items() if self.placement(n) == placement}
         ids, lists, numbers = (
             tuple(n for n, f in here.items() if f.storage == storage) for storage in ("id", "list", "number")
         )
@@ -159,9 +177,13 @@ class Schema:
         """The item features by which a request may filter retrieval."""
         return [n for n, f in self.features.items() if f.filterable]
 
+    def inputs(self) -> dict[str, FeatureKind]:
+        """The features that networks may read; others are but operands of derived ones, and filters."""
+        return {n: f for n, f in self.features.items() if f.is_input}
+
     def embedded(self) -> dict[str, FeatureKind]:
-        """The features with codes, whose `width` is the dimension of their table."""
-        return {n: f for n, f in self.features.items() if f.storage != "number"}
+        """The inputs with codes, whose `width` is the dimension of their table."""
+        return {n: f for n, f in self.inputs().items() if f.storage != "number"}
 
     def table_of(self, name: str) -> str:
         """The feature that owns the embedding table of `name`: a history shares that of its items."""
@@ -236,6 +258,10 @@ class Schema:
         for name in names:
             if name not in self.features:
                 raise ConfigError(f"{key}: no feature '{name}' is declared under features")
+            if name not in self.inputs():
+                raise ConfigError(
+                    f"{key}: '{name}' is no input (features.{name}.input: false); drop one of both"
+                )
             found = self.placement(name)
             if found != allowed:
                 article = "an" if found == "item" else "a"

@@ -103,7 +103,7 @@ class LayerSettings(NetworkSettings):
 
     def first_layers(self, schema: Schema) -> list[FirstLayer]:
         """One first layer, which every feature enters."""
-        return [FirstLayer(frozenset(schema.features), self.hidden[0])]
+        return [FirstLayer(frozenset(schema.inputs()), self.hidden[0])]
 
     def attended(self, schema: Schema, key: str = "stages") -> Attended | None:
         """What `din` attends to. Raises ConfigError if that is not in the schema."""
@@ -117,7 +117,9 @@ class LayerSettings(NetworkSettings):
             )
         for name in self.din.attributes:
             if name not in schema.columns("item") or name not in schema.embedded():
-                raise ConfigError(f"{key}.attributes: '{name}' is no item feature of kind id, ids or bucket")
+                raise ConfigError(
+                    f"{key}.attributes: '{name}' is no item feature of kind id, ids or bucket that is an input"
+                )
         return Attended(self.din.history, (str(history.of), *self.din.attributes))
 
 

@@ -213,7 +213,7 @@ class StageSettings(NetworkSettings):
 
     def first_layers(self, schema: Schema) -> list[FirstLayer]:
         """The first layers; one over all features unless the stage model says otherwise."""
-        return [FirstLayer(frozenset(schema.features), 1)]
+        return [FirstLayer(frozenset(schema.inputs()), 1)]
 
     def scale_widths(self, factor: float) -> Self:
         """The same stage with layers `factor` times as wide, as a study compares it; itself if it has no widths."""

@@ -131,7 +131,7 @@ class TowersSettings(SingleLabelSettings):
 
 def _enter(schema: Schema, placement: Placement, names: list[str] | None) -> frozenset[str]:
     """The features that enter a tower: all of its side unless some are named."""
-    placed = (name for name in schema.features if schema.placement(name) == placement)
+    placed = (name for name in schema.inputs() if schema.placement(name) == placement)
     return frozenset(name for name in placed if names is None or name in names)
 
 

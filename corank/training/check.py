@@ -103,7 +103,7 @@ def _count(population: Population, code: int) -> str:
 
 def _feature_row(config: Config, name: str, found: Mapping[str, Source]) -> dict[str, str]:
     feature, schema = config.features[name], config.declared
-    table = schema.table_of(name) if name in schema.embedded() else "-"
+    table = schema.table_of(name) if name in schema.embedded() else "-" if feature.is_input else "no input"
     row = {"feature": name, "side": schema.side(name), "kind": feature.kind}
     row |= {"from": feature.made_of or found.get(name, "log"), "table": table}
     for network in config.networks.values():

@@ -191,6 +191,13 @@ UNSOUND: list[tuple[dict[str, Any], str]] = [
     (PRIOR | {"by": []}, ".by: List should have at least 1 item after validation, not 0; received []"),
     ({"kind": "prior"}, ".by: required, but not given"),
     ({"kind": "id"}, ".side: required, but not given"),
+    (HISTORY | {"input": False}, ": a history is an input of networks; drop input: false"),
+    (ATTRIBUTE | {"dim": 16, "input": False}, ": a history is an input of networks; drop input: false"),
+    *(({"side": "item", "kind": kind, "input": False, key: value},
+       f": {key} has no effect with input: false, as no network reads it; drop it")
+      for kind, key, value in (("id", "dim", 8), ("id", "min_count", 2), ("id", "hash", 9), ("ids", "dim", 8),
+                               ("ids", "pool", "sum"), ("ids", "hash", 9), ("number", "scale", "log"),
+                               ("bucket", "dim", 8))),
     (PRIOR | {"smoothing": 0}, ".smoothing: Input should be greater than 0; received 0"),
     (PRIOR | {"every": "1w"}, ".every: expected a duration such as 30m, 1h or 3d; received '1w'"),
 ]  # fmt: skip
@@ -246,6 +253,8 @@ TOGETHER: list[tuple[dict[str, Any], str]] = [
     ({"kind": "count", "of": ["age", "likes"]}, f"of: a count is {LISTS}; 'age' is neither"),
     (DERIVED["spare"] | {"of": ["budget", "item"]}, f"of: a product is {NUMBERS}; 'item' is neither"),
     (DERIVED["steep"] | {"of": ["tags", "price"]}, f"of: a ratio is {NUMBERS}; 'tags' is neither"),
+    ({"kind": "id", "side": "item", "input": False}, "input: no derived feature reads it; drop the feature or "
+     "input: false"),
 ]  # fmt: skip
 
 
@@ -339,3 +348,56 @@ def test_a_config_knows_the_labels_that_its_features_name() -> None:
 
 def test_a_duration_is_one_that_can_be_counted() -> None:
     assert refused("odd", HISTORY | {"lag": "99999999999d"}).startswith("features.odd.lag: ")
+
+
+ALONE: Plain = {
+    "brand": COLUMNS["brand"] | {"input": False, "dim": 16},
+    "age": {"side": "user", "kind": "bucket", "input": False},
+    "budget": {"side": "context", "kind": "number", "input": False},
+    "tags": {"side": "item", "kind": "ids", "input": False},
+}
+"""Columns that derived features read and networks do not."""
+
+
+def test_an_operand_that_is_no_input_enters_no_network_and_has_no_table() -> None:
+    reading = {n: DERIVED[n] for n in ("user_age", "spare", "liked", "tab_brand")}
+    made = Schema(TypeAdapter(dict[str, Feature]).validate_python(_without_brands() | ALONE | reading))
+    assert not set(ALONE) & {*made.inputs(), *made.embedded(), *made.history_items()}
+    assert not set(ALONE) & {name for side in ("query", "item", "cross") for name in made.row_features(side)}
+    assert set(ALONE) <= set(made.columns()) and made.side("brand") == "item"
+    assert made.unread() == []
+    assert made.unread(["tab_brand", "spare"]) == ["budget", "brand"]
+
+
+def _without_brands() -> Plain:
+    return {name: feature for name, feature in COLUMNS.items() if name != "brands"}
+
+
+@pytest.mark.parametrize(
+    "history",
+    [HISTORY | {"of": "thing"}, ATTRIBUTE | {"of": "clicked.thing", "dim": 16}],
+)
+def test_a_history_has_no_table_of_what_is_no_input(history: Plain) -> None:
+    thing = {"side": "item", "kind": "id", "input": False}
+    with pytest.raises(ConfigError) as error:
+        schema({"thing": thing, "of": {"kind": "pair", "of": ["thing", "tab"]}, "odd": history})
+    said = {
+        "thing": "features.odd.of: must name an item id feature (item, brand); received 'thing'",
+        "clicked.thing": "features.odd.of: shares the table of 'thing', which is no input and has none; "
+        "drop features.thing.input: false",
+    }
+    assert str(error.value) == said[str(history["of"])]
+
+
+def test_a_filter_alone_is_a_use() -> None:
+    made = schema({"shop": {"side": "item", "kind": "id", "input": False, "filter": True}})
+    assert made.filters() == ["shop"] and "shop" not in made.row_features("item").ids
+
+
+def test_no_tower_is_given_what_is_no_input() -> None:
+    made = schema({"tab": COLUMNS["tab"] | {"input": False}, "user_tab": DERIVED["user_tab"]})
+    with pytest.raises(ConfigError) as error:
+        made.check_tower(["tab"], "query", "stages.prerank.query_features")
+    assert str(error.value) == (
+        "stages.prerank.query_features: 'tab' is no input (features.tab.input: false); drop one of both"
+    )

@@ -24,7 +24,26 @@ def _features(drawn: Drawn) -> dict[str, Drawn]:
         features |= _attributes(drawn, features)
     if drawn["derived"]:
         features |= _derived(drawn, features)
+        features |= _operands_alone(drawn, features)
     return features
+
+
+def _operands_alone(drawn: Drawn, features: dict[str, Drawn]) -> dict[str, Drawn]:
+    """Some of the columns that derived features read, which networks then do not."""
+    rng = np.random.default_rng(drawn["seed"] + 2)
+    shared = {f["of"].rpartition(".")[2] for f in features.values() if isinstance(f.get("of"), str)}
+    operands = {o for f in features.values() for o in _operands(f)}
+    for_networks = ("dim", "pool", "min_count", "hash", "scale")
+    return {
+        name: {key: value for key, value in f.items() if key not in for_networks} | {"input": False}
+        for name, f in features.items()
+        if name in columns_by_name(drawn) and name in operands - shared and rng.random() < 0.4
+    }
+
+
+def _operands(feature: Drawn) -> list[str]:
+    listed = feature.get("by", feature.get("of", []))
+    return [operand.rpartition(".")[2] for operand in listed] if isinstance(listed, list) else []
 
 
 def _attributes(drawn: Drawn, features: dict[str, Drawn]) -> dict[str, Drawn]:
@@ -103,15 +122,16 @@ def columns_by_name(drawn: Drawn) -> dict[str, Drawn]:
 
 def world_config(drawn: Drawn) -> Drawn:
     features = _features(drawn)
+    inputs = {name: f for name, f in features.items() if f.get("input", True)}
     some = {}
     if drawn["narrow"]:  # the towers see some features only
         some = {
-            "query_features": [n for n, f in features.items() if f.get("side") in ("user", "context")][::2],
-            "item_features": [n for n, f in features.items() if f.get("side") == "item"][::-2],
+            "query_features": [n for n, f in inputs.items() if f.get("side") in ("user", "context")][::2],
+            "item_features": [n for n, f in inputs.items() if f.get("side") == "item"][::-2],
         }
     towers = {"name": "prerank", "model": "towers", "keep": 4, "query": [8, 4], "item": [6, 4]} | some
     if drawn["several_towers"]:
-        query = [n for n, f in features.items() if f.get("side") in ("user", "context")]
+        query = [n for n, f in inputs.items() if f.get("side") in ("user", "context")]
         towers |= {
             "query_towers": {
                 "one": {"features": query[::2]},
@@ -127,7 +147,7 @@ def world_config(drawn: Drawn) -> Drawn:
     if drawn["din"] and drawn["histories"]:
         attended = [
             n
-            for n, f in features.items()
+            for n, f in inputs.items()
             if f.get("side") == "item" and f["kind"] in ("id", "ids", "bucket") and n != "item_id"
         ]
         rank["din"] = {

@@ -57,6 +57,14 @@ DERIVED = (
 )
 
 
+def test_an_operand_alone_enters_nothing(config: Path) -> None:
+    found = places(config, *DERIVED, "features.tab={side: context, kind: id, input: false}")
+    assert found["tab"] == {"feature": "tab", "side": "context", "kind": "id", "from": "log"} | {
+        "table": "no input"
+    } | dict.fromkeys(("prerank.query", "prerank.item", "rank"), "")
+    assert found["city_tab"]["table"] == "city_tab" and found["city_tab"]["rank"] == "x"
+
+
 def test_what_is_derived_tells_its_side_kind_and_operands(
     config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

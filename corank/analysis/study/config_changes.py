@@ -193,7 +193,8 @@ def query_crosses_of(value: Plain) -> list[str]:
 
 
 def without_features(value: Plain, names: Collection[str]) -> Plain:
-    """Remove features from the config and from its stages."""
+    """Remove features from the config and from its stages, and operands that nothing reads then."""
+    names = {*names, *schema_of(value).unread(names)}
     value = _change_stages(value, lambda stage: stage.without_features(names))
     return value | {"features": {n: f for n, f in value["features"].items() if n not in names}}
 

@@ -32,6 +32,7 @@ class IdFeature(ColumnFeature):
 
     encoders: ClassVar[tuple[type[Encoder], ...]] = (Vocabulary, Hash)
     uses: ClassVar[frozenset[Use]] = frozenset({"id", "key"})
+    network_settings: ClassVar[frozenset[str]] = frozenset({"dim", "min_count", "hash"})
 
     @model_validator(mode="after")
     def _check_filter(self) -> Self:
@@ -59,8 +60,8 @@ class IdFeature(ColumnFeature):
         return f"whole numbers or text, as features.{name} is of kind id" if unfit else None
 
     def fit(self, values: TrainingValues) -> Encoder:
-        """Learn a vocabulary, or whether a hash is of text."""
-        return fit_codes(values, self.min_count, self.hash)
+        """Learn a vocabulary, or whether values are text if they are hashed, or no input."""
+        return fit_codes(values, self.min_count, self.hash if self.input else 1)
 
     def encode(self, encoder: Encoder | None, values: pl.Series, name: str) -> Encoded:
         """Codes (N,)."""

@@ -55,6 +55,7 @@ class IdsFeature(ColumnFeature):
 
     encoders: ClassVar[tuple[type[Encoder], ...]] = (Vocabulary, Hash)
     uses: ClassVar[frozenset[Use]] = frozenset({"list"})
+    network_settings: ClassVar[frozenset[str]] = frozenset({"dim", "pool", "min_count", "hash"})
 
     @property
     def storage(self) -> Storage:
@@ -127,6 +128,8 @@ class IdsFeature(ColumnFeature):
     def _check_history(self, own: bool) -> None:
         if self.side != "user":
             raise ValueError(f"a history belongs to the user; write `side: user` in place of `{self.side}`")
+        if not self.input:
+            raise ValueError("a history is an input of networks; drop input: false")
         if self.hash or self.separator or self.min_count > 1:
             raise ValueError(
                 "a history is encoded by the feature it is `of`; drop hash, separator, min_count"
@@ -150,6 +153,11 @@ class IdsFeature(ColumnFeature):
                     f"received {self.of!r}"
                 )
         owner = self.table_owner(name)
+        if not schema.features[owner].is_input:
+            raise ConfigError(
+                f"features.{name}.of: shares the table of '{owner}', which is no input and has none; "
+                f"drop features.{owner}.input: false"
+            )
         width = schema.features[owner].width
         if self.dim != width:
             raise ConfigError(
@@ -179,12 +187,12 @@ class IdsFeature(ColumnFeature):
         return f"{expected} in features.{name}"
 
     def fit(self, values: TrainingValues) -> Encoder:
-        """Learn a vocabulary of the single values, or whether a hash is of text."""
+        """Learn a vocabulary of the single values, or whether they are text if they are hashed, or no input."""
         value = pl.col("value")
         if self.separator is not None:
             texts = value.cast(pl.String).str.split(self.separator)
             value = texts.list.eval(pl.element().str.strip_chars()).list.filter(pl.element() != "")
-        return fit_codes(values.flatten(value), self.min_count, self.hash)
+        return fit_codes(values.flatten(value), self.min_count, self.hash if self.input else 1)
 
     def encode(self, encoder: Encoder | None, values: pl.Series, name: str) -> Encoded:
         """N lists of codes, the first `last` values of each."""

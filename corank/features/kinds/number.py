@@ -20,6 +20,7 @@ class NumberFeature(ColumnFeature):
 
     encoders: ClassVar[tuple[type[Encoder], ...]] = (Scale,)
     uses: ClassVar[frozenset[Use]] = frozenset({"number"})
+    network_settings: ClassVar[frozenset[str]] = frozenset({"scale"})
 
     def check_column(self, name: str, dtype: pl.DataType) -> str | None:
         """Expect numbers."""
@@ -27,6 +28,8 @@ class NumberFeature(ColumnFeature):
 
     def fit(self, values: TrainingValues) -> Encoder:
         """Learn the scale, and the range that numbers are clipped to."""
+        if not self.input:
+            return Scale("none")
         return Scale.fit(values, self.scale).clip_to(values)
 
     def encode(self, encoder: Encoder | None, values: pl.Series, name: str) -> Encoded:

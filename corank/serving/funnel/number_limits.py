@@ -16,7 +16,7 @@ class NumberLimits:
         self._limits: dict[Side, dict[str, tuple[float, float]]] = {}
         for name, feature in schema.columns().items():
             encoder = encoders.fitted.get(name)
-            if encoder is not None and encoder.limits is not None:
+            if feature.is_input and encoder is not None and encoder.limits is not None:
                 self._limits.setdefault(feature.side, {})[schema.column(name)] = encoder.limits
 
     def count(self, side: Side, rows: Sequence[Mapping[str, Any]], found: Counter[str]) -> None:
