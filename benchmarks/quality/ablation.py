@@ -22,7 +22,7 @@ from rich.console import Console
 import corank
 from benchmarks import harness
 from benchmarks.quality.references import reference
-from corank.analysis.study.significance import mean_over_seeds
+from corank.analysis.trials.significance import mean_over_seeds
 from corank.datasets.kuairand import import_kuairand
 from corank.evaluation.predict import predict_split
 from corank.metrics.bootstrap import replicates

@@ -1,9 +1,9 @@
 """Training: one pass over the batches of an epoch after another, resumable at any step."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import torch
@@ -17,6 +17,7 @@ from corank.distributed.ranks import ALONE, Ranks
 from corank.evaluation.inputs import exposed_inputs
 from corank.evaluation.predict import Predictions, predict_by_ranks
 from corank.metrics.metric import validation_metrics
+from corank.models.joint import JointModel
 from corank.training.checkpoints.training_state import held_buckets, model_state, restore_model
 from corank.training.device import keep_freed_memory
 from corank.training.run import Run
@@ -46,12 +47,31 @@ class SilentWatcher:
         """Ignore the figures."""
 
 
+@dataclass(frozen=True)
+class MidEpochChecks:
+    """Validation within epochs, for a caller that may end a training early by raising an error.
+
+    The weights are those of the step, without `train.average`; the training goes on as if nothing had been computed.
+    """
+
+    per_epoch: int
+    """Parts of an epoch, after each of which but the last the figures are computed; the last ends the epoch."""
+    receive: Callable[[float, dict[str, float | None]], None]
+    """Takes how many epochs are done, such as 0.5, and the figures by `STAGE.LABEL.METRIC`."""
+
+    def due(self, batch: int, batches: int) -> bool:
+        """Whether a part ends with a batch, counted from 1, of an epoch of so many."""
+        ends = {round(part * batches / self.per_epoch) for part in range(1, self.per_epoch)}
+        return batch < batches and batch in ends
+
+
 def train_run(
     run: Run,
     packed: PackedDataset,
     watcher: Watcher,
     resume: bool = False,
     ranks: Ranks = ALONE,
+    checks: MidEpochChecks | None = None,
 ) -> dict[str, Any]:
     """Train a run to its end and write its model; a collective of all ranks.
 
@@ -60,6 +80,7 @@ def train_run(
         resume: continue from the latest checkpoint, to the same weights as an unbroken run; a finished run is left
             as it is.
         ranks: the processes that train it together.
+        checks: validation within epochs; of a training by one process.
 
     Returns the validation figures of the epoch that was kept, and the epoch. Raises CheckpointError, DataError.
     """
@@ -72,7 +93,7 @@ def train_run(
         trainer.load()
     with _board(run, trainer) as board:
         while not _has_ended(trainer):
-            _run_epoch(trainer, watcher if ranks.first else SilentWatcher(), board)
+            _run_epoch(trainer, watcher if ranks.first else SilentWatcher(), board, checks)
     return _finish(trainer)
 
 
@@ -92,7 +113,9 @@ def _has_ended(trainer: Trainer) -> bool:
     return stopped or trainer.progress.epoch >= trainer.epochs
 
 
-def _run_epoch(trainer: Trainer, watcher: Watcher, board: SummaryWriter | None) -> None:
+def _run_epoch(
+    trainer: Trainer, watcher: Watcher, board: SummaryWriter | None, checks: MidEpochChecks | None
+) -> None:
     """Train one epoch, from its first batch or where a checkpoint was taken, and validate."""
     progress, every = trainer.progress, trainer.config.train.checkpoint_every
     reader = trainer.reader
@@ -106,14 +129,20 @@ def _run_epoch(trainer: Trainer, watcher: Watcher, board: SummaryWriter | None) 
             _record(board, named | {"candidates_per_second": speed}, progress.step)
         if progress.step % every == 0 and progress.batch < len(reader):
             _save(trainer)
+        if checks is not None and checks.due(progress.batch, len(reader)):
+            figures = _learnt(_figures(trainer, trainer.model), trainer.learners())
+            checks.receive(progress.epoch + progress.batch / len(reader), figures)
     learners = trainer.learners()
     progress.epoch, progress.batch = progress.epoch + 1, 0
     trainer.settle()
     figures = _validate(trainer, board)
     _save(trainer)
-    # figures of a stage that has not begun to learn say nothing
-    learnt = {n: v for n, v in figures.items() if None in learners or n.partition(".")[0] in learners}
-    watcher.epoch(progress.epoch, learnt)
+    watcher.epoch(progress.epoch, _learnt(figures, learners))
+
+
+def _learnt(figures: dict[str, float | None], learners: list[str | None]) -> dict[str, float | None]:
+    """The figures of the stages that learn now: those of a stage that has not begun to learn say nothing."""
+    return {n: v for n, v in figures.items() if None in learners or n.partition(".")[0] in learners}
 
 
 def _record(board: SummaryWriter | None, figures: Mapping[str, float | None], step: int) -> None:
@@ -132,7 +161,7 @@ def _save(trainer: Trainer) -> None:
 
 def _validate(trainer: Trainer, board: SummaryWriter | None) -> dict[str, float | None]:
     """Compute and record the validation figures of an epoch, and keep its weights if they are the best."""
-    progress, figures = trainer.progress, _figures(trainer)
+    progress, figures = trainer.progress, _figures(trainer, trainer.shipped())
     progress.figures.append(figures)
     _record(board, {f"valid/{name}": figure for name, figure in figures.items()}, progress.step)
     _keep_best(trainer, figures)
@@ -159,16 +188,15 @@ def _refuse_divergence(losses: dict[str, float], trainer: Trainer) -> None:
             )
 
 
-def _predict_valid(trainer: Trainer) -> Predictions | None:
-    """The predictions of the model to be shipped, by all ranks; on the first rank alone."""
+def _predict_valid(trainer: Trainer, model: JointModel) -> Predictions | None:
+    """The predictions of the exposed validation rows, by all ranks; on the first rank alone."""
     exposed = {len(trainer.config.data.levels) - 1: None}
-    model = trainer.shipped()
     return predict_by_ranks(model, trainer.packed, "valid", trainer.ranks, exposed, names=model.networks)
 
 
-def _figures(trainer: Trainer) -> dict[str, float | None]:
-    """The validation figures of the model to be shipped, by `STAGE.LABEL.METRIC`: the same on all ranks."""
-    predictions = _predict_valid(trainer)
+def _figures(trainer: Trainer, model: JointModel) -> dict[str, float | None]:
+    """The validation figures of a model, by `STAGE.LABEL.METRIC`: the same on all ranks."""
+    predictions = _predict_valid(trainer, model)
     return trainer.ranks.first_does(lambda: _measure(predictions), "validation figures")
 
 
@@ -200,7 +228,7 @@ def _finish(trainer: Trainer) -> dict[str, Any]:
     trainer.writer.wait()
     best, model = trainer.run.best, trainer.shipped()
     restore_model(best.load(held_buckets(model)), model, best.path)
-    predictions = _predict_valid(trainer)
+    predictions = _predict_valid(trainer, model)
     fitted = trainer.ranks.first_does(lambda: _calibrate(trainer, predictions), "calibration")
     calibrators = {
         stage: {label: Platt(**platt) for label, platt in labels.items()} for stage, labels in fitted.items()

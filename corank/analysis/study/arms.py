@@ -4,8 +4,6 @@ An arm is trained at several rates (a factor on all its learning rates) and seed
 config are one.
 """
 
-import hashlib
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -13,7 +11,6 @@ from corank.analysis.study.config_changes import (
     Change,
     learn_clicks_alone,
     learn_own_samples,
-    networks_of,
     optimiser_of,
     priors_of,
     query_crosses_of,
@@ -28,37 +25,14 @@ from corank.analysis.study.config_changes import (
     without_crosses,
     without_features,
 )
+from corank.analysis.trials.arm import BASE, Arm
 from corank.core.errors import ConfigError
 from corank.core.settings import validate
 from corank.training.config import Config
 from corank.training.config_file import plain
 
-BASE = "as written"
 STEP = 3.0
 """Factor between learning rates that question 4 compares."""
-
-
-@dataclass(frozen=True)
-class Arm:
-    """A config with one change, by name."""
-
-    name: str
-    config: Config
-
-    def at(self, rate: float, seed: int) -> Config:
-        """The arm's config with all learning rates times `rate`, and the `seed`-th seed from the config's own."""
-        value = plain(self.config)
-        train = value["train"]
-        train["table"]["lr"] *= rate
-        train["seed"] += seed
-        for network in networks_of(value):
-            train[network["name"]] = optimiser_of(value, network["name"], rate)
-        return validate(Config, value, self.name)
-
-    @property
-    def identity(self) -> str:
-        """A hash of the config at its own rate and seed."""
-        return identity(self.at(1.0, 0))
 
 
 @dataclass(frozen=True)
@@ -70,13 +44,6 @@ class ArmSet:
     """Name of an arm that comes out the same as another → that one."""
     refused: dict[str, str]
     """Name of an arm that the config does not allow → the reason."""
-
-
-def identity(config: Config) -> str:
-    """A hash of a config without its name: 24 hex digits."""
-    value = plain(config)
-    del value["name"]
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:24]
 
 
 def build_arms(config: Config, questions: Iterable[int]) -> dict[int, ArmSet]:

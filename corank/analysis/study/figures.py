@@ -2,40 +2,23 @@
 
 A metric of one stage is named after the stage's side, such as `first_auc`; one of the cut or of the cascade keeps the
 name that it has in the table, such as `agree_recall`.
-
-Letters: B resamples of the users.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-import numpy as np
-
+from corank.analysis.trials.figure import Figure
 from corank.evaluation.inputs import CascadeRows, candidate_inputs, exposed_inputs
 from corank.evaluation.measures import cascade_rows
 from corank.evaluation.predict import Predictions
 from corank.evaluation.stage_order import Calibrators, Truth, order_scores
-from corank.metrics.bootstrap import replicates
 from corank.metrics.inputs import Inputs, Population
-from corank.metrics.measure import Measure, RatioMeasure
+from corank.metrics.measure import Measure
 from corank.metrics.metric import METRICS, Metric, available
 from corank.training.config import Config
 
 SIDES = ("first", "last")
 """The two stages of a study, the first to cut and the last."""
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One figure of a trial, with its resamples."""
-
-    value: float
-    n: int
-    """Rows, requests or users that count."""
-    random: float | None
-    """What a random order would have."""
-    replicates: list[float | None]
-    """The value in each resample of the users, the same in every trial: (B,)."""
 
 
 def titles(config: Config) -> dict[str, str]:
@@ -70,7 +53,7 @@ def measure_figures(
     cut, cascade = order.cut_inputs(0), order.cascade_inputs(config.data.levels)
     found |= {name: metric.measure(cut) for name, metric in _compared("cut", cut)}
     found |= {name: metric.measure(cascade) for name, metric in _compared("cascade", cascade)}
-    return {name: figure for name, measure in found.items() if (figure := _figure(measure)) is not None}
+    return {name: figure for name, measure in found.items() if (figure := Figure.of(measure)) is not None}
 
 
 def _compared(population: Population, inputs: Inputs, side: str = "first") -> Iterator[tuple[str, Metric]]:
@@ -103,13 +86,3 @@ def validation_score(valid: Predictions, config: Config, calibrators: Calibrator
     aucs = [measure.value() for one in exposed if (measure := METRICS["auc"].measure(one)) is not None]
     known = [auc for auc in aucs if auc is not None]
     return sum(known) / len(known) if known else None
-
-
-def _figure(measure: Measure | None) -> Figure | None:
-    value = None if measure is None else measure.value()
-    if measure is None or value is None:
-        return None
-    resampled = [None if np.isnan(v) else float(v) for v in replicates(measure)]
-    return Figure(
-        value, measure.n, measure.random_value() if isinstance(measure, RatioMeasure) else None, resampled
-    )

@@ -7,21 +7,23 @@ from typing import Any
 
 import numpy as np
 
-from corank.analysis.study.arms import BASE, Arm, ArmSet
-from corank.analysis.study.comparisons import (
+from corank.analysis.study.arms import ArmSet
+from corank.analysis.study.figures import titles
+from corank.analysis.study.trials import Trial
+from corank.analysis.trials.arm import BASE, Arm
+from corank.analysis.trials.comparisons import (
     SIGN_WORDS,
     differences,
     format_difference,
     plain_differences,
     verdict_sentence,
 )
-from corank.analysis.study.figures import titles
-from corank.analysis.study.significance import (
+from corank.analysis.trials.figure import replicates_of
+from corank.analysis.trials.significance import (
     mean_over_seeds,
     percentile_interval,
     rank_correlations,
 )
-from corank.analysis.study.trials import Trial, replicates_of
 from corank.training.config import Config
 
 QUESTIONS = {

@@ -10,8 +10,8 @@ from corank import __version__
 from corank.analysis import plots
 from corank.analysis.html import Cell, Html, folded, heading, page, plot, section, table, text
 from corank.analysis.plots import Series
-from corank.analysis.study.arms import BASE
 from corank.analysis.study.findings import RANKER_FIRST
+from corank.analysis.trials.arm import BASE
 from corank.core.formatting import format_metric
 
 PLOTTED = 3

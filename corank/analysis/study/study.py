@@ -13,15 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from corank.analysis.study.arms import BASE, Arm, build_arms
+from corank.analysis.study.arms import build_arms
 from corank.analysis.study.findings import QUESTIONS, ArmResult, build_findings
 from corank.analysis.study.trials import Trial, TrialStore
+from corank.analysis.trials.arm import BASE, Arm
+from corank.analysis.trials.trial_data import TrialData
+from corank.analysis.trials.trial_progress import TrialProgress
 from corank.core.errors import ConfigError, DataError
 from corank.core.files import write_text
 from corank.core.types import Report
 from corank.data.dataset import PackedDataset
-from corank.data.pack_manifest import fingerprint
-from corank.data.packing.pack import pack_log
 from corank.training.config import Config
 from corank.training.config_file import plain
 
@@ -81,10 +82,10 @@ def run_study(
     )  # fails before anything is trained
     distinct = list({arm.identity: arm for arms in arm_sets.values() for arm in arms.arms}.values())
     whole = bool({5, 7} & set(numbers))
-    progress = StudyProgress(len(distinct) * budget.trials + whole, report)
-    results = {}
+    progress = TrialProgress(len(distinct) * budget.trials + whole, report)
+    data, results = TrialData(packed, base, out, report), {}
     for arm in distinct:
-        store = TrialStore(out / "trials", _pack_if_needed(arm.config, packed, base, out, report), base)
+        store = TrialStore(out / "trials", data.of(arm.config), base)
         results[arm.identity] = _train_arm(arm, store, budget, whole and arm.name == BASE, progress)
     document = {
         "name": config.name,
@@ -99,34 +100,16 @@ def run_study(
     return document
 
 
-class StudyProgress:
-    """Reports finished trials and the estimated remaining time."""
-
-    def __init__(self, trials: int, report: Report) -> None:
-        self.trials, self.done, self.trained, self.seconds, self.report = trials, 0, 0, 0.0, report
-
-    def __call__(self, arm: Arm, trial: Trial, seconds: float | None) -> None:
-        """Report a trial that took so many seconds, or None if it was read from disk."""
-        self.done += 1
-        said = f"trial {self.done}/{self.trials}  {arm.name}, rate × {trial.rate:.3g}, seed {trial.seed}: "
-        said += "diverged" if trial.diverged else f"score {trial.score or 0:.4f}"
-        if seconds is None:
-            said += ", read from disk"
-        else:
-            self.trained, self.seconds = self.trained + 1, self.seconds + seconds
-            left = (self.trials - self.done) * self.seconds / self.trained
-            said += f", {seconds:.1f} s, about {left:,.0f} s left"
-        self.report(said)
-
-
 def _train_arm(
-    arm: Arm, store: TrialStore, budget: Budget, whole: bool, progress: StudyProgress
+    arm: Arm, store: TrialStore, budget: Budget, whole: bool, progress: TrialProgress
 ) -> ArmResult:
     def trial(rate: float, seed: int, whole: bool = False) -> Trial:
         config, began = arm.at(rate, seed), time.monotonic()
         stored = store.load(config, whole)
         done = stored or store.run(config, rate, seed, whole)
-        progress(arm, done, None if stored else time.monotonic() - began)
+        result = "diverged" if done.diverged else f"score {done.score or 0:.4f}"
+        name = f"{arm.name}, rate × {rate:.3g}, seed {seed}"
+        progress(name, result, None if stored else time.monotonic() - began)
         return done
 
     sweep = [trial(rate, 0) for rate in budget.rates]
@@ -142,21 +125,6 @@ def _choose_rate(sweep: Sequence[Trial]) -> Trial | None:
     """The trial with the highest score; among equals the one with the rate nearest to 1."""
     known = [trial for trial in sweep if trial.score is not None]
     return max(known, key=lambda trial: (trial.score, -abs(np.log(trial.rate))), default=None)
-
-
-def _pack_if_needed(
-    config: Config, packed: PackedDataset, base: Path, out: Path, report: Report
-) -> PackedDataset:
-    """The packed data of a config; if its features differ from the study's, they are packed in the study's folder."""
-    if config.features == packed.manifest.features:
-        return packed
-    expected = fingerprint(config.data, config.declared, base)
-    folder = out / "packed" / expected[:12]
-    try:
-        return PackedDataset.open(folder, expect=expected)
-    except DataError:
-        report(f"packing without some features: {folder}")
-        return pack_log(config.data, config.declared, base, folder, report)
 
 
 def _split_counts(packed: PackedDataset) -> dict[str, Any]:

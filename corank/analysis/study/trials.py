@@ -1,40 +1,27 @@
 """A trial of a study: one arm trained at one rate with one seed, evaluated, and its figures kept as JSON.
 
-Weights are not kept. A trial is identified by its config, its packed data and corank's version. One that is on disk
-already is read instead of trained. Each is written atomically, so a kill loses one trial.
-
-Letters: C candidates · B resamples of the users.
+Weights are not kept. One that is on disk already is read instead of trained.
 """
 
-import hashlib
-import json
-import tempfile
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from corank import __version__
 from corank.analysis.curves import quota_cpu_ms, quota_grid, sample_logged_requests
 from corank.analysis.evaluated_run import EvaluatedRun
-from corank.analysis.study.arms import identity
-from corank.analysis.study.figures import Figure, measure_figures, study_rows, validation_score
-from corank.core.errors import DivergedError
-from corank.core.files import write_text
+from corank.analysis.study.figures import measure_figures, study_rows, validation_score
+from corank.analysis.trials.figure import Figure
+from corank.analysis.trials.trial_files import TrialFiles
+from corank.analysis.trials.trial_training import count_parameters, train_trial
 from corank.core.types import Floats
 from corank.data.dataset import PackedDataset
 from corank.evaluation.inputs import CascadeRows
 from corank.evaluation.predict import Predictions, predict_split
 from corank.evaluation.stage_order import read_truth
 from corank.metrics.metric import METRICS
-from corank.models.joint import JointModel
 from corank.training.config import Config
 from corank.training.run import Run
-from corank.training.train import SilentWatcher, train_run
 
 FORMAT = 1
 RECALLS = ("agree_recall", "click_recall", "joint_click_recall", "joint_truth_recall", "truth_recall")
@@ -84,33 +71,27 @@ class TrialStore:
 
     def load(self, config: Config, whole: bool = False) -> Trial | None:
         """The stored trial of a config; None if there is none, or it is damaged or of another config."""
+        held = self._files.load(config)
         try:
-            held = json.loads(self._path(config).read_text(encoding="utf-8"))
-            if held.pop("identity") != self._identity(config):
-                return None
-            trial = _trial(held)
-        except (OSError, ValueError, KeyError, TypeError):
+            trial = None if held is None else _trial(held)
+        except (ValueError, KeyError, TypeError):
             return None
-        return trial if trial.whole or not whole else None
+        return trial if trial is not None and (trial.whole or not whole) else None
 
     def run(self, config: Config, rate: float, seed: int, whole: bool = False) -> Trial:
         """Train, evaluate and store; `whole` also measures the quota curve. Raises DataError, CorankError."""
-        began = time.monotonic()
-        with tempfile.TemporaryDirectory(prefix="corank") as folder:
-            run = Run.create(Path(folder) / "run", config, self.base)
-            try:
-                train_run(run, self.packed, SilentWatcher())
-                trial = self._evaluate(run, rate, seed, began, whole)
-            except DivergedError as error:
-                why, seconds = str(error).rpartition("/run: ")[2], time.monotonic() - began
-                trial = Trial(rate, seed, why, None, 0, {}, seconds, whole, {}, {}, None)
-        held = {"identity": self._identity(config)} | asdict(trial)
-        write_text(self._path(config), json.dumps(held, allow_nan=False))
+        done = train_trial(config, self.packed, self.base, lambda run: self._evaluate(run, rate, seed, whole))
+        trial = done.measured or Trial(rate, seed, done.diverged, None, 0, {}, 0.0, whole, {}, {}, None)
+        trial = replace(trial, seconds=done.seconds)
+        self._files.save(config, asdict(trial))
         return trial
 
-    def _evaluate(self, run: Run, rate: float, seed: int, began: float, whole: bool) -> Trial:
+    @property
+    def _files(self) -> TrialFiles:
+        return TrialFiles(self.folder, self.packed, FORMAT)
+
+    def _evaluate(self, run: Run, rate: float, seed: int, whole: bool) -> Trial:
         model, calibrators = run.model(self.packed)
-        seconds = time.monotonic() - began
         valid, test = (predict_split(model, self.packed, split) for split in ("valid", "test"))
         truth = read_truth(self.packed, "test")
         first, last = run.config.stages
@@ -122,8 +103,8 @@ class TrialStore:
             diverged=None,
             score=validation_score(valid, run.config, calibrators),
             steps=run.trained(self.packed).facts["step"],
-            parameters=_parameters(model),
-            seconds=seconds,
+            parameters=count_parameters(model),
+            seconds=0.0,
             whole=whole,
             figures=measure_figures(test, run.config, truth, calibrators),
             ranker_first=measure_figures(_replaced(test, swapped), run.config, truth, calibrators)
@@ -131,13 +112,6 @@ class TrialStore:
             else {},
             quota=_measure_quotas(evaluated, timed=seed == 0) if whole else None,
         )
-
-    def _identity(self, config: Config) -> str:
-        parts = [FORMAT, __version__, identity(config), self.packed.manifest.fingerprint, self.packed.codes]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
-
-    def _path(self, config: Config) -> Path:
-        return self.folder / f"{self._identity(config)}.json"
 
 
 def _trial(held: dict[str, Any]) -> Trial:
@@ -149,11 +123,6 @@ def _trial(held: dict[str, Any]) -> Trial:
 
 def _replaced(predictions: Predictions, logits: dict[str, dict[str, Floats]]) -> Predictions:
     return replace(predictions, logits=logits)
-
-
-def _parameters(model: JointModel) -> dict[str, int]:
-    parts = {"tables": model.tables, **model.networks}
-    return {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
 
 
 def _measure_quotas(evaluated: EvaluatedRun, timed: bool) -> TrialQuotaCurve | None:
@@ -181,8 +150,3 @@ def _recalls(rows: CascadeRows, levels: Sequence[str]) -> dict[str, float | None
     inputs = {"cut": rows.cut_inputs(0), "cascade": rows.cascade_inputs(levels)}
     found = {name: METRICS[name].measure(inputs[METRICS[name].population]) for name in RECALLS}
     return {name: measure.value() for name, measure in found.items() if measure is not None}
-
-
-def replicates_of(trials: Sequence[Mapping[str, Figure]], metric: str) -> NDArray[np.float64]:
-    """Values of a metric in each resample of the users, by seed: (S, B), NaN where undefined."""
-    return np.array([figures[metric].replicates for figures in trials], dtype=np.float64)

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from corank.analysis.study.arms import Arm, ArmSet, build_arms, identity
+from corank.analysis.study.arms import ArmSet, build_arms
+from corank.analysis.trials.arm import Arm, identity
 from corank.core.errors import ConfigError
 from corank.training.config import Config
 from corank.training.config_file import plain, read

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from corank.analysis.study.significance import (
+from corank.analysis.trials.significance import (
     Interval,
     mean_over_seeds,
     percentile_interval,

@@ -3,9 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from corank.analysis.study.figures import Figure
-from corank.analysis.study.significance import Interval, mean_over_seeds
-from corank.analysis.study.trials import replicates_of
+from corank.analysis.trials.figure import Figure, replicates_of
+from corank.analysis.trials.significance import Interval, mean_over_seeds
 
 SIGN_WORDS = {1: "higher", -1: "lower", 0: "cannot tell"}
 """By the sign of a difference whose interval excludes 0; 0 if it does not."""

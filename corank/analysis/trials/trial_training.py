@@ -1,0 +1,65 @@
+"""One training of a trial, in a temporary folder: weights are not kept."""
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from corank.core.errors import DivergedError
+from corank.data.dataset import PackedDataset
+from corank.models.joint import JointModel
+from corank.training.config import Config
+from corank.training.run import Run
+from corank.training.train import MidEpochChecks, SilentWatcher, Watcher, train_run
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Trained(Generic[T]):
+    """A training that has ended: what was measured of it, or why it diverged."""
+
+    measured: T | None
+    diverged: str | None
+    seconds: float
+    """Of the training, without what is measured afterwards."""
+
+
+def train_trial(
+    config: Config,
+    packed: PackedDataset,
+    base: Path,
+    measure: Callable[[Run], T],
+    watcher: Watcher | None = None,
+    checks: MidEpochChecks | None = None,
+) -> Trained[T]:
+    """Train a config and measure the finished run, whose folder is removed then.
+
+    Args:
+        config: what is trained.
+        packed: its packed data.
+        base: relative paths of the config begin here.
+        measure: takes the finished run.
+        watcher: receives the progress.
+        checks: receives validation figures within epochs.
+
+    Raises DataError, CorankError, and what the watcher raises.
+    """
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="corank") as folder:
+        run = Run.create(Path(folder) / "run", config, base)
+        try:
+            train_run(run, packed, watcher or SilentWatcher(), checks=checks)
+        except DivergedError as error:
+            why = str(error).rpartition("/run: ")[2]
+            return Trained(None, why, time.monotonic() - began)
+        seconds = time.monotonic() - began
+        return Trained(measure(run), None, seconds)
+
+
+def count_parameters(model: JointModel) -> dict[str, int]:
+    """Number of weights of the tables and of each network."""
+    parts = {"tables": model.tables, **model.networks}
+    return {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
