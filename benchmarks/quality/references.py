@@ -19,6 +19,7 @@ from sklearn.metrics import roc_auc_score
 
 from benchmarks import harness
 from corank.core.errors import DataError
+from corank.features.splits.split_rule import SPLITS, SplitColumns
 from corank.metrics.point import auc, gauc
 from corank.training.config_file import read
 
@@ -51,9 +52,9 @@ def reference(folder: Path, priors: bool, seed: int) -> Scores:
     users, items = pl.read_parquet(folder / "users.parquet"), pl.read_parquet(folder / "items.parquet")
     rows = log.join(users, "user_id", how="left", maintain_order="left")
     rows = rows.join(items, "video_id", how="left", maintain_order="left")
-    time = rows["time"].dt.epoch("ms").to_numpy()
-    parts = {name: (start <= time) & (time < end) for name, (start, end) in data.splits().items()}
-    fit, valid, test = parts["train"], parts["valid"], parts["test"]
+    columns = SplitColumns(pl.col("time").dt.epoch("ms"), pl.col(data.user), None)
+    parts = rows.select(**data.select_splits(columns))
+    fit, valid, test = (parts[name].to_numpy() for name in SPLITS)
 
     features, categorical = _basic(rows, [*users.columns, *items.columns, "tab", "hour"])
     if priors:

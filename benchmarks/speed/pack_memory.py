@@ -23,8 +23,9 @@ from benchmarks import harness
 from corank.core.types import Longs
 from corank.data.packing.pack import pack_log
 from corank.features.kinds.id import IdFeature
-from corank.features.log_schema import LEVELS, DataSettings, Label, Split
+from corank.features.log_schema import LEVELS, DataSettings, Label
 from corank.features.schema import Schema
+from corank.features.splits.by_time import TimeSplit
 
 CANDIDATES, ITEMS, USERS = 50, 100_000, 100_000
 QUERY, ITEM, CROSS = 6, 4, 2
@@ -44,7 +45,7 @@ def data() -> DataSettings:
         time="time",
         level="level",
         labels={"click": Label(column="click")},
-        split=Split.model_validate({"valid": "1970-01-09", "test": "1970-01-10"}),
+        split=TimeSplit.model_validate({"valid": "1970-01-09", "test": "1970-01-10"}),
     )
 
 

@@ -22,8 +22,9 @@ from corank.data.dataset import PackedDataset
 from corank.data.packing.pack import pack_log
 from corank.features.input_layout import Layout
 from corank.features.kinds.id import IdFeature
-from corank.features.log_schema import DataSettings, Label, Split
+from corank.features.log_schema import DataSettings, Label
 from corank.features.schema import Schema
+from corank.features.splits.by_time import TimeSplit
 from corank.losses.base import FunnelSpec
 from corank.losses.click import ClickLoss
 from corank.losses.distill import DistillLoss
@@ -100,7 +101,7 @@ def packed_log(
         time="time",
         level="level" if levels else None,
         labels={"click": Label(column="click")},
-        split=Split(valid=date(2026, 1, 2), test=date(2026, 1, 3)),
+        split=TimeSplit(valid=date(2026, 1, 2), test=date(2026, 1, 3)),
     )
     return pack_log(data, Schema(features), folder, folder / "packed")
 

@@ -74,7 +74,9 @@ def evaluate_run(run: Run, split: str, bootstrap: bool = True, reference: Run | 
 def _predicted(run: Run, split: str) -> tuple[PackedDataset, JointModel, Calibrators, Predictions]:
     packed = run.packed()
     if split not in packed.splits:
-        raise DataError(f"no split '{split}'; the packed data have {', '.join(packed.splits)}")
+        raise DataError(
+            f"no split '{split}': data.split gives {', '.join(packed.splits)}; name one by --split"
+        )
     if not packed.splits[split]:
         raise DataError(f"split '{split}' has no rows; see data.split and `corank check`")
     model, calibrators = run.model(packed)

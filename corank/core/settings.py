@@ -3,7 +3,7 @@
 import difflib
 import re
 from collections.abc import Iterable, Sequence
-from datetime import timedelta
+from datetime import date, datetime, timedelta
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError, model_validator
@@ -66,6 +66,31 @@ def _shortest(value: timedelta) -> str:
 
 Duration = Annotated[timedelta, BeforeValidator(_duration), PlainSerializer(_shortest, return_type=str)]
 """A length of time, written as a whole number and s, m, h or d: `30m`, `1h`, `3d`."""
+
+
+def read_moment(text: str) -> datetime | date:
+    """Read a day, such as 2026-04-30, or a time, such as 2026-04-30T06:00. Raises ValueError."""
+    try:
+        if re.match("[0-9]{4}-", text):
+            return (
+                date.fromisoformat(text) if len(text) == len("2026-01-31") else datetime.fromisoformat(text)
+            )
+    except ValueError:
+        pass
+    raise ValueError(
+        f"expected a day or a time, such as 2026-04-30 or 2026-04-30T06:00; received {shorten(text)!r}"
+    )
+
+
+def _moment(value: Any) -> Any:
+    """Read a moment; a number would be read as seconds since 1970, which nobody means."""
+    if isinstance(value, date):
+        return value
+    return read_moment(value if isinstance(value, str) else repr(value))
+
+
+Moment = Annotated[datetime | date, BeforeValidator(_moment)]
+"""A day, or a time, of a config."""
 
 _Model = TypeVar("_Model", bound=BaseModel)
 

@@ -1,5 +1,7 @@
 """What packing reads of a row of the log: keys, time, labels, level, weight, position, scores, values and features."""
 
+from collections.abc import Mapping
+
 import polars as pl
 
 from corank.data.column_sources import Source
@@ -9,6 +11,7 @@ from corank.features.row_columns import (
     ITEM,
     LEVEL,
     POSITION,
+    SPLIT,
     TIME,
     USER,
     WEIGHT,
@@ -18,6 +21,7 @@ from corank.features.row_columns import (
     value_column,
 )
 from corank.features.schema import Schema
+from corank.features.splits.split_rule import SplitColumns
 
 LAST_POSITION = 127
 """Positions on the page beyond this one are read as this one."""
@@ -45,6 +49,8 @@ def log_columns(log: Table, data: DataSettings, schema: Schema, sources: dict[st
         level = pl.col(data.level).cast(pl.String)
         codes = range(len(data.levels))
         columns.append(level.replace_strict(data.levels, codes, return_dtype=pl.UInt8).alias(LEVEL))
+    if data.split.source is not None:
+        columns.append(pl.col(data.split.source).alias(SPLIT))
     if data.weight is not None:
         columns.append(pl.col(data.weight).cast(pl.Float32).alias(WEIGHT))
     if data.position is not None:
@@ -84,7 +90,20 @@ def request_columns(data: DataSettings) -> dict[str, str]:
 def constant_columns(data: DataSettings, schema: Schema, sources: dict[str, Source]) -> dict[str, str]:
     """Map the columns that must not change within a request from their names among the rows to the log's names."""
     query = [schema.column(n) for n, s in sources.items() if s == "log" and schema.placement(n) == "query"]
-    return {USER: data.user, TIME: data.time} | {column: column for column in query}
+    split = {} if data.split.source is None else {SPLIT: data.split.source}
+    return {USER: data.user, TIME: data.time} | split | {column: column for column in query}
+
+
+def log_splits(log: Table, data: DataSettings) -> Mapping[str, pl.Expr]:
+    """Make an expression over the log for each split: whether a row is in it."""
+    value = None if data.split.source is None else pl.col(data.split.source)
+    return data.select_splits(SplitColumns(log.moment(data.time), log.key(data.user), value))
+
+
+def row_splits(data: DataSettings) -> Mapping[str, pl.Expr]:
+    """Make an expression over rows of `log_columns` for each split: whether a row is in it."""
+    value = None if data.split.source is None else pl.col(SPLIT)
+    return data.select_splits(SplitColumns(pl.col(TIME), pl.col(USER), value))
 
 
 def log_name(column: str, data: DataSettings) -> str:

@@ -8,6 +8,7 @@ import polars as pl
 
 from corank.core.errors import DataError
 from corank.core.time import format_time
+from corank.data.log_rows import log_splits
 from corank.data.row_ranges import RowRange, cut_table
 from corank.data.tables import Table
 from corank.data.validate import (
@@ -17,6 +18,7 @@ from corank.data.validate import (
     number_checks,
     position_checks,
     score_checks,
+    split_checks,
     value_checks,
     weight_checks,
     whole_checks,
@@ -52,7 +54,7 @@ class LogSummary:
                 values the first in the order of the log is named.
         """
         keys = _keys(data)
-        log.require([*keys, *(c for c in (data.level, data.weight, data.position) if c)])
+        log.require([*keys, *(c for c in (data.level, data.weight, data.position, data.split.source) if c)])
         log.require(label.column for label in data.labels.values())
         log.require(score.column for score in data.scores.values())
         ids = len(list(whole_checks(log, [*data.request, data.user, data.item])))
@@ -67,16 +69,15 @@ class LogSummary:
                 )
         assert found.first is not None and found.last is not None  # no time is null
         summary = cls(found.rows, found.first, found.last, found.splits)
-        summary._check_splits(data)
         _refuse_fault(found, found.faults)
+        summary._check_splits(data)
         return summary
 
     def _check_splits(self, data: DataSettings) -> None:
         for split, rows in self.splits.items():
             if not rows:
                 raise DataError(
-                    f"data.split: no row of the log is in '{split}' (valid from {data.split.valid}, "
-                    f"test from {data.split.test}, {data.timezone}); "
+                    f"data.split: no row of the log is in '{split}' ({data.split.describe()}; {data.timezone}); "
                     f"the log is from {format_time(self.first)} to {format_time(self.last)}"
                 )
 
@@ -133,6 +134,7 @@ def log_checks(log: Table, data: DataSettings, columns: list[str]) -> list[RowCh
         *weight_checks(log, data),
         *score_checks(log, data),
         *position_checks(log, data),
+        *split_checks(log, data),
         *value_checks(log, [c for c in data.columns if c in log.types], [*data.request, data.item]),
     ]
 
@@ -154,7 +156,7 @@ class SurveyRange:
     def _read(self) -> list[str]:
         """The columns to read."""
         data, types = self.data, self.log.types
-        single = [column for column in (data.level, data.weight, data.position) if column]
+        single = [column for column in (data.level, data.weight, data.position, data.split.source) if column]
         labels = [label.column for label in data.labels.values()]
         scores = [score.column for score in data.scores.values()]
         numbers = [column for column in self.columns if types[column].is_float()]
@@ -167,7 +169,7 @@ class SurveyRange:
         facts = batch.select(
             time.min().alias("first"),
             time.max().alias("last"),
-            *(time.is_between(a, b, closed="left").sum().alias(f"split {s}") for s, (a, b) in data.splits().items()),
+            *(inside.sum().alias(f"split {split}") for split, inside in log_splits(log, data).items()),
             *(pl.col(column).null_count().alias(f"null {column}") for column in keys),
         ).row(0, named=True)  # fmt: skip
         faults = find_faults(log, log_checks(log, data, self.columns))
@@ -175,7 +177,7 @@ class SurveyRange:
             len(batch),
             facts["first"],
             facts["last"],
-            {split: facts[f"split {split}"] for split in data.splits()},
+            {split: facts[f"split {split}"] for split in data.split_names},
             {column: facts[f"null {column}"] for column in keys},
             faults,
         )

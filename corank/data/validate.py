@@ -145,6 +145,24 @@ def position_checks(log: Table, data: DataSettings) -> Iterator[RowCheck]:
         )
 
 
+def split_checks(log: Table, data: DataSettings) -> Iterator[RowCheck]:
+    """The column that says the split holds a value that a split names, or null."""
+    column, values = data.split.source, data.split.values
+    if column is None or values is None:
+        return
+    if not (log.types[column].is_integer() or log.types[column] in (pl.String, pl.Boolean, pl.Null)
+            or isinstance(log.types[column], pl.Categorical | pl.Enum)):  # fmt: skip
+        raise log.unfit(column, "texts or whole numbers, as data.split reads it")
+    yield RowCheck(
+        ~pl.col(column).cast(pl.String).is_in(list(values)),
+        (column,),
+        lambda row: (
+            f"data.split: column '{column}' holds {row[column]!r}; expected {', '.join(values)}, "
+            "or null for a row that is in no split"
+        ),
+    )
+
+
 def value_checks(table: Table, columns: list[str], keys: list[str]) -> Iterator[RowCheck]:
     """Each of the columns has a finite number in every row; the message names the row by its keys."""
     table.require([*columns, *keys])

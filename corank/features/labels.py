@@ -50,12 +50,12 @@ def read_labels(rows: pl.DataFrame, data: DataSettings) -> Labels:
 
 
 def hide_immature(labels: Labels, rows: pl.DataFrame, data: DataSettings, as_of: int) -> Labels:
-    """Hide labels that were not mature when training began, at the split's `valid`, or when the log was read.
+    """Hide labels that were not mature when training ended, or when the log was read.
 
     A row that was younger then than its label takes is unknown, whatever the label says.
     """
-    time, (_, valid) = rows[TIME].to_numpy(), data.splits()["train"]
-    looked = np.where(time < valid, min(valid, as_of), as_of)
+    time, end = rows[TIME].to_numpy(), data.training_end()
+    looked = np.where(time < end, min(end, as_of), as_of)
     found: Labels = {}
     for name, label in labels.items():
         delay = data.matures(name) // MILLISECOND

@@ -1,15 +1,18 @@
 """The log as the config describes it: its tables and columns, labels, scores and the split by time."""
 
-import re
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import BeforeValidator, Field, model_validator
+import polars as pl
+from pydantic import Field, model_validator
 
 from corank.core.errors import DataError
-from corank.core.settings import Duration, Settings
-from corank.core.time import FOREVER, NEVER, to_ms
+from corank.core.settings import Duration, Moment, Settings, read_moment
+from corank.core.time import to_ms
+from corank.features.splits.split import Split
+from corank.features.splits.split_rule import SplitColumns
 
 LEVELS = ("retrieved", "preranked", "ranked", "exposed")
 
@@ -29,30 +32,6 @@ class Score(Settings):
 
     column: str
     scale: Literal["logit", "probability"] = "logit"
-
-
-def _day(value: object) -> object:
-    return date.fromisoformat(value) if isinstance(value, str) and len(value) == len("2026-01-31") else value
-
-
-def _moment(value: object) -> object:
-    """A day, or a time that pydantic reads; a number would be read as seconds since 1970, which nobody means."""
-    dated = isinstance(value, date) or (isinstance(value, str) and re.match("[0-9]{4}-", value))
-    if not dated:
-        raise ValueError(
-            f"expected a day or a time, such as 2026-04-30 or 2026-04-30T06:00; received {value!r}"
-        )
-    return _day(value)
-
-
-Moment = Annotated[datetime | date, BeforeValidator(_moment)]
-
-
-class Split(Settings):
-    """Requests before `valid` train; those from `valid` on validate, those from `test` on test."""
-
-    valid: Moment
-    test: Moment
 
 
 class DataSettings(Settings):
@@ -96,8 +75,7 @@ class DataSettings(Settings):
                     f"levels: '{level}' is the name of negatives beyond the log; rename the level"
                 )
         self._check_labels()
-        if self.instant(self.split.valid) >= self.instant(self.split.test):
-            raise ValueError(f"split: valid ({self.split.valid}) must begin before test ({self.split.test})")
+        self.split.check(self._instant_ms)
         return self
 
     def _check_labels(self) -> None:
@@ -127,20 +105,27 @@ class DataSettings(Settings):
     def milliseconds(self, moment: str) -> int:
         """A day, such as 2026-04-30, or a time, in `timezone` unless it has one, in ms UTC. Raises DataError."""
         try:
-            day = _day(moment)
-            read = day if isinstance(day, date) else datetime.fromisoformat(moment)
-        except ValueError:
-            raise DataError(
-                f"{moment!r}: expected a day or a time, such as 2026-04-30 or 2026-04-30T06:00"
-            ) from None
-        return to_ms(self.instant(read))
+            return self._instant_ms(read_moment(moment))
+        except ValueError as error:
+            raise DataError(str(error)) from None
 
     def matures(self, label: str) -> timedelta:
         """How long after a candidate its label is known: its own delay, or a longer one of what it is given."""
         held = self.labels[label]
         return max(held.matures_after, self.matures(held.given) if held.given else timedelta())
 
-    def splits(self) -> dict[str, tuple[int, int]]:
-        """From (inclusive) and to (exclusive) of each split, in ms since 1970 UTC."""
-        valid, test = (to_ms(self.instant(day)) for day in (self.split.valid, self.split.test))
-        return {"train": (NEVER, valid), "valid": (valid, test), "test": (test, FOREVER)}
+    @property
+    def split_names(self) -> Sequence[str]:
+        """The splits that there are, in order: `train`, and `valid` and `test` if the config has them."""
+        return self.split.names
+
+    def select_splits(self, rows: SplitColumns) -> Mapping[str, pl.Expr]:
+        """Make an expression for each split: whether a row is in it."""
+        return self.split.select(rows, self._instant_ms)
+
+    def training_end(self) -> int:
+        """Return when training ends, ms UTC: FOREVER if the split is by no time."""
+        return self.split.training_end(self._instant_ms)
+
+    def _instant_ms(self, moment: datetime | date) -> int:
+        return to_ms(self.instant(moment))

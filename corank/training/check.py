@@ -49,7 +49,7 @@ class CheckSummary:
         rows: list[dict[str, str | int]] = []
         for name, loss in total.select(None):
             row: dict[str, str | int] = {"loss": name}
-            for split in ("train", "valid"):
+            for split in (name for name in ("train", "valid") if name in splits):
                 found = loss.targets(splits[split], total.funnel)
                 row |= {f"{split} {kind}": count for kind, count in found._asdict().items()}
             rows.append(row)

@@ -111,6 +111,8 @@ class Config(Settings):
         self._check_retrieval(schema)
         total.check()
         self.train.check({stage.name: list(stage.labels) for stage in self.stages})
+        if self.train.early_stop is not None and "valid" not in self.data.split_names:
+            raise ConfigError("train.early_stop: there is no split 'valid' to stop by; add one to data.split")
         total.check_learners(names)
         check_tables(networks)
         if self.train.mode != "joint":

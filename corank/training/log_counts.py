@@ -11,7 +11,7 @@ import polars as pl
 
 from corank.batches.label_counts import LabelCounts, SplitCounts
 from corank.core.time import MILLISECOND, to_ms
-from corank.data.log_rows import log_columns, request_columns
+from corank.data.log_rows import log_columns, request_columns, row_splits
 from corank.data.tables import Table
 from corank.features.log_schema import DataSettings
 from corank.features.row_columns import LEVEL, TIME, label_column, score_column
@@ -39,11 +39,9 @@ def count_log(log: Table, data: DataSettings, schema: Schema, last: int) -> LogC
         schema: the features.
         last: the time of its last row, ms UTC.
     """
-    splits = data.splits()
-    time = pl.col(TIME)
     split = pl.lit(None, pl.String)
-    for name, (first, end) in splits.items():
-        split = pl.when(time.is_between(first, end, closed="left")).then(pl.lit(name)).otherwise(split)
+    for name, inside in row_splits(data).items():
+        split = pl.when(inside).then(pl.lit(name)).otherwise(split)
     rows = log.frame.select(log_columns(log, data, schema, {})).with_columns(split.alias(SPLIT))
     if data.level is None:
         rows = rows.with_columns(pl.lit(len(data.levels) - 1, pl.UInt8).alias(LEVEL))
@@ -60,16 +58,16 @@ def count_log(log: Table, data: DataSettings, schema: Schema, last: int) -> LogC
     requests = log.collect(rows.select(SPLIT, *request).unique().group_by(SPLIT).agg(pl.len())).rows()
     held = dict(requests)
     return LogCounts(
-        {name: _split(data, name, held.get(name, 0), by_level, sizes) for name in splits},
+        {name: _split(data, name, held.get(name, 0), by_level, sizes) for name in data.split_names},
         _misplaced(data, by_level),
     )
 
 
 def _state(data: DataSettings, name: str, last: int) -> pl.Expr:
     """Name the field of `LabelCounts` in which a candidate counts; null if it was not exposed."""
-    time, (_, valid) = pl.col(TIME), data.splits()["train"]
+    time, end = pl.col(TIME), data.training_end()
     as_of = to_ms(data.instant(data.as_of)) if data.as_of else last
-    looked = pl.when(time < valid).then(min(valid, as_of)).otherwise(as_of)
+    looked = pl.when(time < end).then(min(end, as_of)).otherwise(as_of)
     young = time + data.matures(name) // MILLISECOND > looked
     value = pl.col(label_column(name))
     state = (

@@ -50,7 +50,7 @@ class Sufficiency:
     @classmethod
     def of(cls, config: Config, packed: PackedDataset) -> "Sufficiency":
         """Count the splits of packed data that training reads."""
-        return cls(config, {split: SplitCounts.of(packed, split) for split in ("train", "valid")})
+        return cls(config, {s: SplitCounts.of(packed, s) for s in packed.data.split_names if s != "test"})
 
     def require(self) -> None:
         """Raise DataError if training could not learn what the config asks for."""
@@ -106,7 +106,14 @@ class Sufficiency:
     @cached_property
     def warnings(self) -> list[str]:
         """Say what can be learnt, but hardly, and what in the log looks wrong."""
-        return [*self._few(), *self._idle_losses(), *self._strange_levels()]
+        return [*self._no_validation(), *self._few(), *self._idle_losses(), *self._strange_levels()]
+
+    def _no_validation(self) -> Iterator[str]:
+        if "valid" not in self.config.data.split_names:
+            yield (
+                "data.split: there is no split 'valid', so probabilities are not calibrated and no figures are "
+                "computed while training; a few hours of 'valid' at the end give both"
+            )
 
     def _cannot_learn(self, learner: Learner, targets: Targets) -> str:
         losses = ", ".join(name for name, _ in learner.losses)
@@ -143,7 +150,7 @@ class Sufficiency:
         if not _defined(name, classes):
             yield (
                 f"train.early_stop.metric: '{stop.metric}' has no value in the split 'valid': "
-                f"{_describe(counts)}; move data.split.valid, or stop by another metric"
+                f"{_describe(counts)}; change data.split, or stop by another metric"
             )
 
     def _few(self) -> Iterator[str]:
@@ -158,6 +165,8 @@ class Sufficiency:
             train = self.splits["train"].labels[label]
             if train.known and not (train.positives and train.negatives):
                 yield f"{label}: always {int(train.positives > 0)} where it is known in the split 'train'"
+            if "valid" not in self.splits:
+                continue
             counts = self.splits["valid"].labels[label]
             if min(counts.positives, counts.negatives) < FEW:
                 yield (

@@ -16,6 +16,7 @@ from corank.data.dataset import PackedDataset
 from corank.distributed.ranks import ALONE, Ranks
 from corank.evaluation.inputs import exposed_inputs
 from corank.evaluation.predict import Predictions, predict_by_ranks
+from corank.evaluation.stage_order import Calibrators
 from corank.metrics.metric import validation_metrics
 from corank.models.joint import JointModel
 from corank.training.checkpoints.training_state import held_buckets, model_state, restore_model
@@ -195,7 +196,9 @@ def _predict_valid(trainer: Trainer, model: JointModel) -> Predictions | None:
 
 
 def _figures(trainer: Trainer, model: JointModel) -> dict[str, float | None]:
-    """The validation figures of a model, by `STAGE.LABEL.METRIC`: the same on all ranks."""
+    """The validation figures of a model, by `STAGE.LABEL.METRIC`, if there is such a split: the same on all ranks."""
+    if "valid" not in trainer.packed.data.split_names:
+        return {}
     predictions = _predict_valid(trainer, model)
     return trainer.ranks.first_does(lambda: _measure(predictions), "validation figures")
 
@@ -228,15 +231,22 @@ def _finish(trainer: Trainer) -> dict[str, Any]:
     trainer.writer.wait()
     best, model = trainer.run.best, trainer.shipped()
     restore_model(best.load(held_buckets(model)), model, best.path)
-    predictions = _predict_valid(trainer, model)
-    fitted = trainer.ranks.first_does(lambda: _calibrate(trainer, predictions), "calibration")
-    calibrators = {
-        stage: {label: Platt(**platt) for label, platt in labels.items()} for stage, labels in fitted.items()
-    }
+    calibrators = _fit_calibrators(trainer, model)
     progress = trainer.progress
     facts = {"epoch": progress.best_epoch, "step": progress.step, "figures": progress.figures}
     trainer.run.finish(trainer.packed, model, calibrators, facts, trainer.writer)
     return kept_figures(facts)
+
+
+def _fit_calibrators(trainer: Trainer, model: JointModel) -> Calibrators:
+    """Fit the calibrators of all stages; they change nothing if there is no validation split. A collective."""
+    if "valid" not in trainer.packed.data.split_names:
+        return {stage.name: {label: Platt() for label in stage.labels} for stage in trainer.config.stages}
+    predictions = _predict_valid(trainer, model)
+    fitted = trainer.ranks.first_does(lambda: _calibrate(trainer, predictions), "calibration")
+    return {
+        stage: {label: Platt(**platt) for label, platt in labels.items()} for stage, labels in fitted.items()
+    }
 
 
 def _calibrate(trainer: Trainer, predictions: Predictions | None) -> dict[str, dict[str, dict[str, float]]]:

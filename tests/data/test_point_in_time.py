@@ -17,8 +17,9 @@ from corank.data.packed_history import read_history_items, read_query_rows
 from corank.data.packing.pack import pack_log
 from corank.features.feature_kind import Feature
 from corank.features.history import HistoryNeeds
-from corank.features.log_schema import DataSettings, Label, Split
+from corank.features.log_schema import DataSettings, Label
 from corank.features.schema import Schema
+from corank.features.splits.by_time import TimeSplit
 
 pytestmark = pytest.mark.slow
 
@@ -109,7 +110,7 @@ def packed(folder: Path, log: pl.DataFrame, features: dict[str, Any]) -> PackedD
             "buy": Label.model_validate({"column": "buy", "given": "click", "matures_after": "5h"}),
         },
         as_of=date(1970, 1, 9),
-        split=Split(valid=date(1970, 1, 3), test=date(1970, 1, 4)),
+        split=TimeSplit(valid=date(1970, 1, 3), test=date(1970, 1, 4)),
     )
     schema = Schema(TypeAdapter(dict[str, Feature]).validate_python(features))
     return pack_log(data, schema, folder, folder / "packed")

@@ -9,8 +9,10 @@ import polars as pl
 import pytest
 
 import corank
+from corank.core.time import to_ms
 from corank.datasets import recflow as importer
 from corank.datasets.recflow import import_recflow
+from corank.features.splits.by_time import TimeSplit
 from corank.training.check import check_config
 from corank.training.config_file import read
 from tests.support.command_line import run_corank
@@ -145,6 +147,7 @@ def test_only_the_days_asked_for_are_read(tmp_path: Path, recflow_world: Path) -
     found = import_recflow(recflow_world, tmp_path / "out", date(2024, 1, 15), date(2024, 1, 18))
     assert found.days == tuple(DAYS[2:6])
     split = read(tmp_path / "out/config.yaml").data.split
+    assert isinstance(split, TimeSplit)
     assert (split.valid, split.test) == (date(2024, 1, 17), date(2024, 1, 18))
     assert len(list((tmp_path / "out/truth").iterdir())) == 4
 
@@ -220,5 +223,6 @@ def test_the_losses_of_the_documented_table_are_accepted() -> None:
     for losses in given:
         config = read(root / "examples/recflow.yaml", [f"losses={losses}"])
         assert set(config.total.population()) == {0, 1, 2, 3}
-    split = read(root / "examples/recflow.yaml", ["data.split.valid=2024-02-03T23:00:00"]).data.splits()
-    assert split["valid"][1] - split["valid"][0] == 3_600_000
+    data = read(root / "examples/recflow.yaml", ["data.split.valid=2024-02-03T23:00:00"]).data
+    assert isinstance(data.split, TimeSplit) and data.split.test is not None
+    assert to_ms(data.instant(data.split.test)) - data.training_end() == 3_600_000

@@ -19,8 +19,9 @@ from corank.data.dataset import PackedDataset
 from corank.data.packing.pack import pack_log
 from corank.evaluation.predict import predict_split
 from corank.features.kinds.id import IdFeature
-from corank.features.log_schema import LEVELS, DataSettings, Label, Score, Split
+from corank.features.log_schema import LEVELS, DataSettings, Label, Score
 from corank.features.schema import Schema
+from corank.features.splits.by_time import TimeSplit
 from corank.losses.base import FunnelSpec
 from corank.losses.distill import DistillLoss
 from corank.serving.funnel.funnel import Funnel
@@ -54,7 +55,7 @@ def packed(base: Path, scale: Any, scores: list[Any], column: str = "production"
         time="time",
         labels={"click": Label(column="click")},
         scores={"served": Score(column=column, scale=scale)},
-        split=Split(valid="1970-01-03", test="1970-01-04"),
+        split=TimeSplit(valid="1970-01-03", test="1970-01-04"),
     )
     return pack_log(data, SCHEMA, base, base / "packed")
 

@@ -115,7 +115,7 @@ def test_a_day_that_is_none_is_refused(path: Path, day: str) -> None:
     "day", ["2026-04-28", "2026-04-28T06:00", "'2026-04-28 06:00:00'", "2026-04-28T06:00:00Z"]
 )
 def test_days_and_times_are_read_from_text(path: Path, day: str) -> None:
-    assert str(read(path, [f"data.split.valid={day}"]).data.split.valid).startswith("2026-04-28")
+    assert read(path, [f"data.split.valid={day}"]).data.split.describe().startswith("valid from 2026-04-28")
 
 
 def test_a_faulty_value_is_cut_to_what_a_message_has_room_for(path: Path) -> None:

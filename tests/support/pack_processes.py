@@ -25,8 +25,9 @@ from corank.data import row_ranges
 from corank.data.packing import pack as packing
 from corank.engine.base import Engine, open_engine
 from corank.features.feature_kind import Feature
-from corank.features.log_schema import DataSettings, Label, Split
+from corank.features.log_schema import DataSettings, Label
 from corank.features.schema import Schema
+from corank.features.splits.by_time import TimeSplit
 
 HOUR, DAY = 3_600_000, 86_400_000
 USERS, ITEMS, CANDIDATES = 20, 30, 5
@@ -95,7 +96,7 @@ def world_settings(log: str = "log.*.parquet") -> DataSettings:
         time="time",
         level="level",
         labels={"click": Label(column="click")},
-        split=Split(valid=date(1970, 1, 3), test=date(1970, 1, 4)),
+        split=TimeSplit(valid=date(1970, 1, 3), test=date(1970, 1, 4)),
     )
 
 

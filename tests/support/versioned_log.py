@@ -11,8 +11,9 @@ from corank.data.packing.pack import pack_log
 from corank.features.kinds.id import IdFeature
 from corank.features.kinds.ids import IdsFeature
 from corank.features.kinds.number import NumberFeature
-from corank.features.log_schema import DataSettings, Label, Score, Split
+from corank.features.log_schema import DataSettings, Label, Score
 from corank.features.schema import Schema
+from corank.features.splits.by_time import TimeSplit
 
 DAY = 86_400_000
 RETRIEVED, RANKED, EXPOSED = range(3)
@@ -76,6 +77,6 @@ def pack_versioned_log(base: Path) -> tuple[PackedDataset, pl.DataFrame]:
         weight="weight",
         labels={"click": Label(column="click")},
         scores={"production": Score(column="score")},
-        split=Split(valid="1970-01-03", test="1970-01-04"),
+        split=TimeSplit(valid="1970-01-03", test="1970-01-04"),
     )
     return pack_log(data, SCHEMA, base, base / "packed"), log

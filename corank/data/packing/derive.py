@@ -126,9 +126,8 @@ class DeriveValues:
         packed = self.packed
         begin = packed.item_keys["valid_from"].to_numpy()
         sides = OperandRows.alone(packed.schema, "item", packed.item_operands)
-        _, valid = packed.data.splits()["train"]
         values = derive_features(packed.schema, "item", sides, packed.priors, begin)
-        self._write(RowGroup("item"), values, begin < valid)
+        self._write(RowGroup("item"), values, begin < packed.data.training_end())
 
     def _write(self, group: RowGroup, values: Derived, training: Mask) -> None:
         if values:

@@ -6,6 +6,7 @@ from pathlib import Path
 import polars as pl
 
 from corank.data.column_sources import Source
+from corank.data.log_rows import log_splits
 from corank.data.packing.measure import MeasuredColumn, fit_features
 from corank.data.tables import Table
 from corank.engine.base import Engine
@@ -37,10 +38,9 @@ def fit_encoders(
     Raises:
         DataError: for values that a feature's kind cannot encode; it names the feature.
     """
-    _, end = data.splits()["train"]
     log = tables["log"]
     assert log is not None
-    training = log.moment(data.time) < end
+    training = log_splits(log, data)["train"]
     columns = {}
     for name, source in found.items():
         column = schema.column(name)

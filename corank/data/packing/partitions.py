@@ -61,7 +61,7 @@ def pack_partitions(
     truth = _spread_truth(workspace, inputs, partitions)
     pack = PackPartition(writer, constant_columns(data, inputs.schema, inputs.sources), log, truth)
     progress = lambda done, total: workspace.report(f"packed: partition {done} of {total}")  # noqa: E731
-    splits: dict[str, list[ShardCount]] = {split: [] for split in data.splits()}
+    splits: dict[str, list[ShardCount]] = {split: [] for split in data.split_names}
     dropped = 0
     for packed in workspace.run("partitions", pack, range(partitions), progress):
         dropped += packed["duplicates"]

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from corank.core.arrays import read_frame, write_arrays, write_frame, write_ragged, write_rows
 from corank.core.errors import DataError
-from corank.core.ragged import Ragged, Rows
+from corank.core.ragged import Ragged, Rows, concat_ranges
 from corank.core.types import Ints, Longs
 from corank.data.as_of import VersionedRows
 from corank.data.column_sources import Source
-from corank.data.log_rows import request_columns
+from corank.data.log_rows import request_columns, row_splits
 from corank.data.pack_manifest import ShardCount
 from corank.data.packing.grouping import GroupedRequests
 from corank.data.packing.pieces import write_piece
@@ -163,14 +163,14 @@ class ShardWriter:
         self._write_events(name, requests, labels, users)
         self._write_prior_pieces(name, requests, labels, candidates["item"], operands)
         written = {}
-        for split, bounds in self.data.splits().items():
-            first, end = np.searchsorted(time, bounds).tolist()
-            if first == end:
+        size = np.diff(start).astype(np.int32)
+        for split, inside in first_rows.select(**row_splits(self.data)).to_dict().items():
+            index = np.flatnonzero(inside.to_numpy())
+            if not len(index):
                 continue
             with write_beside(self.folder / split / name) as folder:
-                index = np.arange(first, end)
-                begin = start[first : end + 1]
-                here = np.arange(begin[0], begin[-1])
+                here = concat_ranges(start[index], size[index])
+                begin = np.append(0, np.cumsum(size[index], dtype=np.int64))
                 write_rows(folder / "query", query.take(index))
                 for n, values in lists.items():
                     write_ragged(folder / "query", n, values.take(index))
@@ -179,12 +179,10 @@ class ShardWriter:
                     write_ragged(folder / "cross", n, values.take(here))
                 if self._wanted:
                     operands.take(index).save(folder / "query" / "operands")
-                write_arrays(folder, {n: array[begin[0] : begin[-1]] for n, array in candidates.items()})
-                write_arrays(
-                    folder, {"request_start": begin - begin[0], "user": users[index], "time": time[index]}
-                )
-                write_frame(folder / "request.arrow", keys[first:end])
-            written[split] = ShardCount(name=name, requests=end - first, candidates=int(begin[-1] - begin[0]))
+                write_arrays(folder, {n: array[here] for n, array in candidates.items()})
+                write_arrays(folder, {"request_start": begin, "user": users[index], "time": time[index]})
+                write_frame(folder / "request.arrow", keys[index])
+            written[split] = ShardCount(name=name, requests=len(index), candidates=len(here))
         return written
 
     def _candidates(self, rows: pl.DataFrame, labels: Labels) -> dict[str, NDArray[Any]]:

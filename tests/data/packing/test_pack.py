@@ -213,7 +213,7 @@ def test_every_candidate_is_kept_as_logged(tmp_path_factory: pytest.TempPathFact
         ]
         kept += list(zip(*(column.to_list() for column in columns), strict=True))
     unknown = pl.when(pl.col("level") == "exposed").then("click").otherwise(-1).alias("click")
-    training = log.filter(pl.col("time") < packed.data.splits()["train"][1])["match"]
+    training = log.filter(pl.col("time") < packed.data.training_end())["match"]
     low, high = (training.min(), training.max()) if len(training) else (0, 0)
     clipped = pl.col("match").clip(pl.lit(low), pl.lit(high))
     expected = log.with_columns(unknown, clipped).select(

@@ -1,0 +1,124 @@
+"""Splits by the time of the request: from moments on, or in ranges with gaps."""
+
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
+from itertools import pairwise
+from typing import Annotated, Any, NamedTuple
+
+import polars as pl
+from pydantic import BeforeValidator, PlainSerializer
+from pydantic_core import PydanticCustomError
+
+from corank.core.settings import Moment, read_moment
+from corank.core.time import FOREVER, NEVER
+from corank.features.splits.split_rule import SPLITS, Instant, SplitColumns, SplitRule
+
+
+class TimeSplit(SplitRule):
+    """Requests before `valid` train; those from `valid` on validate, those from `test` on test."""
+
+    valid: Moment
+    test: Moment | None = None
+    """There is no test split unless given: then all from `valid` on validate."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Those that are given, and `train`."""
+        return SPLITS if self.test is not None else SPLITS[:2]
+
+    def check(self, instant: Instant) -> None:
+        """Raise ValueError unless `valid` begins before `test`."""
+        if self.test is not None and instant(self.valid) >= instant(self.test):
+            raise ValueError(f"split: valid ({self.valid}) must begin before test ({self.test})")
+
+    def select(self, rows: SplitColumns, instant: Instant) -> Mapping[str, pl.Expr]:
+        """Compare the time."""
+        valid = instant(self.valid)
+        test = FOREVER if self.test is None else instant(self.test)
+        found: dict[str, pl.Expr] = {
+            "train": rows.time < valid,
+            "valid": rows.time.is_between(valid, test, closed="left"),
+        }
+        return found if self.test is None else found | {"test": rows.time >= test}
+
+    def training_end(self, instant: Instant) -> int:
+        """The begin of `valid`."""
+        return instant(self.valid)
+
+    def describe(self) -> str:
+        """Both moments."""
+        return f"valid from {self.valid}" + ("" if self.test is None else f", test from {self.test}")
+
+
+class TimeRange(NamedTuple):
+    """From a moment (inclusive) until another (exclusive); None: without an end."""
+
+    begin: datetime | date | None
+    end: datetime | date | None
+
+    def __str__(self) -> str:
+        begin, end = ("" if moment is None else moment.isoformat() for moment in self)
+        return f"{begin}..{end}"
+
+
+def _range(value: Any) -> Any:
+    if isinstance(value, TimeRange):
+        return value
+    if not isinstance(value, str) or value.count("..") != 1:
+        raise PydanticCustomError("range", "expected a range FROM..UNTIL, such as 2026-04-01..2026-04-29")
+    begin, end = (part.strip() for part in value.split(".."))
+    return TimeRange(read_moment(begin) if begin else None, read_moment(end) if end else None)
+
+
+Range = Annotated[TimeRange, BeforeValidator(_range), PlainSerializer(str, return_type=str)]
+"""A range of time, written `FROM..UNTIL`; without FROM from the log's begin, without UNTIL until its end."""
+
+
+class RangeSplit(SplitRule):
+    """Ranges of time, one after another, with gaps or without. Requests in a gap are only history."""
+
+    train: Range
+    valid: Range | None = None
+    test: Range | None = None
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Those that are given."""
+        return tuple(name for name in SPLITS if getattr(self, name) is not None)
+
+    def _bounds(self, instant: Instant) -> dict[str, tuple[int, int]]:
+        found = {}
+        for name in self.names:
+            begin, end = getattr(self, name)
+            found[name] = (
+                NEVER if begin is None else instant(begin),
+                FOREVER if end is None else instant(end),
+            )
+        return found
+
+    def check(self, instant: Instant) -> None:
+        """Raise ValueError if a range is empty, or two overlap or are not in order."""
+        bounds = self._bounds(instant)
+        for name, (begin, end) in bounds.items():
+            if begin >= end:
+                raise ValueError(
+                    f"split.{name}: {getattr(self, name)} is empty; write FROM..UNTIL, UNTIL later and not in it"
+                )
+        for one, other in pairwise(bounds):
+            if bounds[one][1] > bounds[other][0]:
+                raise ValueError(
+                    f"split: {one} ({getattr(self, one)}) must end before {other} ({getattr(self, other)}) begins"
+                )
+
+    def select(self, rows: SplitColumns, instant: Instant) -> Mapping[str, pl.Expr]:
+        """Look for the time in the ranges."""
+        bounds = self._bounds(instant)
+        return {name: rows.time.is_between(*ends, closed="left") for name, ends in bounds.items()}
+
+    def training_end(self, instant: Instant) -> int:
+        """The end of `train`."""
+        return self._bounds(instant)["train"][1]
+
+    def describe(self) -> str:
+        """All ranges."""
+        return ", ".join(f"{name} {getattr(self, name)}" for name in self.names)
