@@ -84,7 +84,7 @@ Change = Callable[[pl.DataFrame], pl.DataFrame]
         ),
         (
             lambda log: log.filter(pl.col("time") < 2 * DAY),
-            "data.split: no row of the log is in 'test' (valid from 1970-01-02, test from 1970-01-03, UTC); "
+            "data.split: no row of the log is in 'test' (valid from 1970-01-02, test from 1970-01-03; UTC); "
             "the log is from 1970-01-01 00:00:00 UTC to 1970-01-02 01:00:00 UTC",
         ),
         (lambda log: log.head(0), "data.log: the log is empty"),
