@@ -72,6 +72,7 @@ def study(
     rates: Sequence[float] = RATES,
     overrides: Sequence[str] = (),
     report: Report = lambda line: None,
+    without: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Answer eight questions about joint training on a config's log, by training variants of the config.
 
@@ -84,6 +85,7 @@ def study(
         rates: factors on all learning rates, among which each variant's is chosen.
         overrides: `a.b=value` changes of the config.
         report: takes a line about each training.
+        without: features to remove, as of `--without`.
 
     Returns the document that is also written to `study.json`, beside the page `study.html`. Raises ConfigError,
     DataError, BusyError if another process writes the study, and CorankError if the folder cannot be written.
@@ -91,7 +93,7 @@ def study(
     Example:
         corank.study(Path("shop/config.yaml"), seeds=2, questions=[1, 6])["questions"]["1"]["verdict"]
     """
-    settings = read(config, overrides)
+    settings = read(config, overrides, without, report)
     folder = out or config.parent / "studies" / settings.name
     try:
         lock = WriteLock.of_folder(folder, "study")

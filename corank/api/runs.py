@@ -25,12 +25,19 @@ from corank.training.preparation.packed_data import pack_config
 from corank.training.run import Run
 
 
-def check(config: Path, overrides: Sequence[str] = ()) -> CheckSummary:
+def check(
+    config: Path,
+    overrides: Sequence[str] = (),
+    without: Sequence[str] = (),
+    report: Report = lambda line: None,
+) -> CheckSummary:
     """Read a config and scan its tables, without packing or training.
 
     Args:
         config: the YAML file; its relative paths begin in its folder.
         overrides: `a.b=value` changes of the config, as of `--set`.
+        without: features to remove, as of `--without`.
+        report: receives a line if others are removed, too, which are made of them.
 
     Returns what would be trained: which feature enters which tower, rows by table, candidates by split and by loss.
     Raises ConfigError, DataError.
@@ -38,7 +45,7 @@ def check(config: Path, overrides: Sequence[str] = ()) -> CheckSummary:
     Example:
         corank.check(Path("shop/config.yaml"), ["train.epochs=2"]).rows["log"]
     """
-    return check_config(read(config, overrides), config.parent)
+    return check_config(read(config, overrides, without, report), config.parent)
 
 
 def pack(
@@ -48,6 +55,7 @@ def pack(
     workers: int = 1,
     engine: str | None = None,
     address: str | None = None,
+    without: Sequence[str] = (),
 ) -> PackedDataset:
     """Pack the tables of a config into memory-mapped arrays, at its `packed`, or in `packed/NAME` beside it.
 
@@ -58,6 +66,7 @@ def pack(
         workers: how many tasks run at a time. The files are the same for any number and any engine.
         engine: `in_line`, `pool`, `ray` or a plug-in's; a pool of processes if there are several workers.
         address: of a cluster, for an engine that takes one. Its machines share the file system of the config's folder.
+        without: features to remove, as of `--without`.
 
     Raises ConfigError, DataError, EngineError, and BusyError if another process packs there.
 
@@ -65,7 +74,7 @@ def pack(
         corank.pack(Path("shop/config.yaml"), report=print, workers=4)
     """
     with open_engine(engine, workers, address) as opened:
-        return pack_config(read(config, overrides), config.parent, report, opened)
+        return pack_config(read(config, overrides, without, report), config.parent, report, opened)
 
 
 def export(

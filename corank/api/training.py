@@ -36,11 +36,11 @@ def train(
     workers: int | None = None,
     max_restarts: int = 0,
     timeout: float | None = None,
+    without: Sequence[str] = (),
 ) -> tuple[Run, dict[str, Any]]:
     """Train a config, packing first if it is not packed yet.
 
-    Under torchrun this process is one of several that train one model: the first alone packs, writes and reports, and
-    a restart by its agent goes on from the last checkpoint.
+    Under torchrun it is one of several that train one model: the first packs, writes and reports; a restart goes on.
 
     Args:
         config: the YAML file.
@@ -49,11 +49,11 @@ def train(
         resume: continue from the latest checkpoint of the folder, if there is one.
         overwrite: replace a training that the folder holds.
         folder: of the run, or its URL; `runs/NAME` beside the config unless given.
-        report: takes lines about packing, about the positives and negatives that there are, and warnings.
-        workers: processes to start on this machine, which train together and print their progress to stderr; this
-            process alone unless given.
+        report: takes lines about packing, positives and negatives, and warnings.
+        workers: processes to start here, which train together and print progress to stderr; this one unless given.
         max_restarts: how often the workers are started again after one of them has died.
         timeout: seconds that a process waits for the others, 600 unless given.
+        without: features to remove, as of `--without`.
 
     Returns the run, and the validation figures of the epoch that was kept by `STAGE.LABEL.METRIC`, with `epoch`.
     Raises ConfigError, DataError, CheckpointError, BusyError if another process trains in the folder or packs, and
@@ -66,11 +66,14 @@ def train(
     if workers is not None:
         if watcher is not None:
             raise ConfigError("watcher: the workers print their progress; leave out one of both")
-        return _launch(config, overrides, resume, overwrite, folder, report, workers, max_restarts, timeout)
+        settings = read(config, overrides, without)  # so that a mistake is told before anything is started
+        options = [*(f"--set={override}" for override in overrides), *(f"--without={n}" for n in without)]
+        options += ["--resume"] * resume + ["--overwrite"] * overwrite
+        return _launch(config, settings, folder, options, report, workers, max_restarts, timeout)
     if max_restarts:
         raise ConfigError("--max-restarts needs --workers; under torchrun it is an option of torchrun")
     with join_ranks(timeout) as ranks, ExitStack() as held:
-        settings = read(config, overrides)
+        settings = read(config, overrides, without, report if ranks.first else lambda line: None)
         location = parse_location(folder or config.parent / "runs" / settings.name)
         run = _open_folder(location, settings, config.parent, held, report, ranks)
 
@@ -126,21 +129,17 @@ def _prepare(
 
 def _launch(
     config: Path,
-    overrides: Sequence[str],
-    resume: bool,
-    overwrite: bool,
+    settings: Config,
     folder: PathOrUrl | None,
+    options: list[str],
     report: Report,
     workers: int,
     max_restarts: int,
     timeout: float | None,
 ) -> tuple[Run, dict[str, Any]]:
-    settings = read(config, overrides)  # so that a mistake is told before anything is started
     location = parse_location(folder or config.parent / "runs" / settings.name)
     with open_engine(workers=workers) as engine:  # packs before the workers wait for one another
         open_or_pack(settings, config.parent, report, engine)
-    options = [f"--set={override}" for override in overrides]
-    options += ["--resume"] * resume + ["--overwrite"] * overwrite
     options += [] if timeout is None else [f"--timeout={timeout}"]
     launch(["train", str(config), f"--run={location}", *options], workers, max_restarts)
     run = Run.open(location)

@@ -26,6 +26,12 @@ training = typer.Typer()
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", help="Override a key: a.b=value.", metavar="KEY=VALUE")
 ]
+Without = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--without", help="Remove a feature, and what is made of it; may be repeated.", metavar="FEATURE"
+    ),
+]
 ConfigPath = Annotated[Path, typer.Argument(parser=local_path, metavar="CONFIG", help="A config in YAML.")]
 RunPath = Annotated[
     str, typer.Argument(metavar="RUN", help="The folder of a training run, or its URL in object storage.")
@@ -43,12 +49,12 @@ def _numbers(option: str, text: str, kind: type[Number]) -> list[Number]:
 
 
 @training.command("check")
-def check_command(config: ConfigPath, overrides: Overrides = None) -> None:
+def check_command(config: ConfigPath, overrides: Overrides = None, without: Without = None) -> None:
     """Show which feature enters which tower, and what there is to learn from; refuse what could not learn."""
     from corank.api import runs
     from corank.cli import console
 
-    summary = runs.check(config, overrides or [])
+    summary = runs.check(config, overrides or [], without or [], console.say)
     console.show_check(summary)
     summary.sufficiency.require()
 
@@ -60,12 +66,13 @@ def pack_command(
     engine: EngineName = None,
     address: EngineAddress = None,
     overrides: Overrides = None,
+    without: Without = None,
 ) -> None:
     """Pack the logs, request by request, into memory-mapped arrays; an interrupted packing goes on."""
     from corank.api import runs
     from corank.cli import console
 
-    packed = runs.pack(config, overrides or [], console.say, workers, engine, address)
+    packed = runs.pack(config, overrides or [], console.say, workers, engine, address, without or [])
     console.say(f"packed: {packed.location}")
 
 
@@ -91,6 +98,7 @@ def train_command(
         ),
     ] = None,
     overrides: Overrides = None,
+    without: Without = None,
 ) -> None:
     """Train all stages as one model; pack first if needed. Under torchrun, as one process of several."""
     from corank.api.training import train
@@ -99,7 +107,17 @@ def train_command(
 
     if resume and overwrite:
         raise typer.BadParameter("--resume and --overwrite exclude each other")
-    options = (overrides or [], resume, overwrite, run, console.say, workers, max_restarts, timeout)
+    options = (
+        overrides or [],
+        resume,
+        overwrite,
+        run,
+        console.say,
+        workers,
+        max_restarts,
+        timeout,
+        without or [],
+    )
     if workers is not None:
         train(config, None, *options)  # its first process says what follows
         return
@@ -157,6 +175,7 @@ def study_command(
         str, typer.Option(help="Factors on all learning rates, the best of which is taken.")
     ] = "0.333,1,3",
     overrides: Overrides = None,
+    without: Without = None,
     as_json: Json = False,
 ) -> None:
     """Answer eight questions about joint training on this log; an interrupted study continues."""
@@ -171,6 +190,7 @@ def study_command(
         _numbers("--rates", rates, float),
         overrides or [],
         console.say,
+        without or [],
     )
     print_json(found) if as_json else console.show_study(found)
 

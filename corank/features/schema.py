@@ -138,6 +138,15 @@ class Schema:
             if not (f.is_input or f.filterable or n in read or n in without)
         ]
 
+    def needs(self, name: str) -> set[str]:
+        """The features that a feature is made of: its operands, a history's items, whose table it shares."""
+        feature, found = self.features[name], {self.table_of(name)}
+        if (derived := feature.as_derived) is not None:
+            found |= {part for operand in derived.operands for part in operand.split(".")}
+        if (history := feature.as_history) is not None:
+            found.add(history.of)
+        return (found | set(feature.attribute or ())) - {name}
+
     # OperandRows and placements
 
     def _side_of(self, name: str) -> Side:

@@ -1,9 +1,9 @@
 """Settings that the networks of all stages and teachers share."""
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from annotated_types import Ge, Lt, MinLen
 from pydantic import Field, PositiveInt
@@ -89,6 +89,10 @@ class NetworkSettings(Settings):
         """
         return None
 
+    def without_features(self, names: Collection[str]) -> Self:
+        """The same network where some features are no longer declared."""
+        return self
+
 
 class LayerSettings(NetworkSettings):
     """Settings of an MLP over all features, be it a stage or a teacher."""
@@ -104,6 +108,14 @@ class LayerSettings(NetworkSettings):
     def first_layers(self, schema: Schema) -> list[FirstLayer]:
         """One first layer, which every feature enters."""
         return [FirstLayer(frozenset(schema.inputs()), self.hidden[0])]
+
+    def without_features(self, names: Collection[str]) -> Self:
+        """The same network without attention to some features; without any if its history is gone."""
+        din = self.din
+        if din is None:
+            return self
+        kept = din.model_copy(update={"attributes": [name for name in din.attributes if name not in names]})
+        return self.model_copy(update={"din": None if din.history in names else kept})
 
     def attended(self, schema: Schema, key: str = "stages") -> Attended | None:
         """What `din` attends to. Raises ConfigError if that is not in the schema."""

@@ -219,10 +219,6 @@ class StageSettings(NetworkSettings):
         """The same stage with layers `factor` times as wide, as a study compares it; itself if it has no widths."""
         return self
 
-    def without_features(self, names: Collection[str]) -> Self:
-        """The same stage where some features are no longer declared, as a study compares it."""
-        return self
-
     def in_role_of(self, stage: "StageSettings") -> "StageSettings":
         """This stage model, with its layers, in the role of another stage, whose main label it learns.
 

@@ -11,21 +11,45 @@ from corank.core.errors import ConfigError, PluginError
 from corank.core.formatting import shorten
 from corank.core.registry import load_plugins
 from corank.core.settings import validate
+from corank.core.types import Report
 from corank.training.config import Config
+from corank.training.feature_changes import check_without, find_removed, without_features
 from corank.training.yaml_reader import read_yaml, read_yaml_file
 
 
-def read(path: Path, overrides: Sequence[str] = ()) -> Config:
-    """The config of a YAML file, with `a.b=c` overrides (list items by number) whose values are YAML.
+def read(
+    path: Path,
+    overrides: Sequence[str] = (),
+    without: Sequence[str] = (),
+    report: Report = lambda line: None,
+) -> Config:
+    """Read the config of a YAML file.
+
+    Args:
+        path: of the file.
+        overrides: `a.b=value` changes, whose values are YAML; items of lists go by number. `features.NAME=null` removes
+            a feature, as `without` does.
+        without: features to remove. What is made of them goes, too, as do their places in lists of stages.
+        report: receives a line if other features go than those that are named.
 
     Raises ConfigError, which names the key, what was received and what is expected.
     """
     value = read_yaml_file(path)
     if not isinstance(value, dict):
         raise ConfigError(f"{path}: expected keys such as name, data and features at the top level")
+    removed: dict[str, Any] = {}
     for override in overrides:
-        _set(value, override)
-    return from_plain(value, str(path), path.parent)
+        _set(value, override, removed)
+    whole = from_plain(value, str(path), path.parent)
+    names = list(dict.fromkeys([*without, *removed]))
+    if not names:
+        return whole
+    check_without(whole.declared, names)
+    if more := [name for name in find_removed(whole.declared, names) if name not in names]:
+        report(
+            f"without {', '.join(names)}: {', '.join(more)} removed, too: made of these, or operands of nothing now"
+        )
+    return from_plain(without_features(plain(whole), names), str(path), path.parent)
 
 
 def from_plain(value: Any, source: str, folder: Path) -> Config:
@@ -46,7 +70,8 @@ def from_plain(value: Any, source: str, folder: Path) -> Config:
     return validate(Config, value, source)
 
 
-def _set(value: Any, override: str) -> None:
+def _set(value: Any, override: str, removed: dict[str, Any]) -> None:
+    """Change plain values by an override; a feature that it removes is noted, and stays until all are checked."""
     path, equals, text = override.partition("=")
     if not equals or not path:
         raise ConfigError(f"--set {shorten(override)}: expected a.b=value")
@@ -57,6 +82,11 @@ def _set(value: Any, override: str) -> None:
         new = read_yaml(text, f"--set {shorten(override)}")
     except yaml.YAMLError:
         raise ConfigError(f"--set {shorten(override)}: '{shorten(text)}' is not valid YAML") from None
+    if parents == ["features"]:
+        removed.pop(last, None)
+        if new is None:
+            removed[last] = None
+            return
     if isinstance(value, list):
         _entry(value, last, override)
         value[int(last)] = new

@@ -23,13 +23,13 @@ from corank.analysis.study.config_changes import (
     with_own_tables,
     with_structures,
     without_crosses,
-    without_features,
 )
 from corank.analysis.trials.arm import BASE, Arm
 from corank.core.errors import ConfigError
 from corank.core.settings import validate
 from corank.training.config import Config
 from corank.training.config_file import plain
+from corank.training.feature_changes import without_features
 
 STEP = 3.0
 """Factor between learning rates that question 4 compares."""

@@ -1,23 +1,14 @@
 """Changes to a config that make it an arm of a study. Each takes plain values and returns the changed ones."""
 
-from collections.abc import Callable, Collection, Sequence
-from typing import Any
-
-from pydantic import TypeAdapter
+from collections.abc import Callable, Sequence
 
 from corank.core.errors import ConfigError
-from corank.core.settings import validate
-from corank.features.feature_kind import Feature
-from corank.features.schema import Schema
 from corank.losses.base import LOSSES
-from corank.models.stage_model import STAGE_MODELS, StageSettings
+from corank.models.stage_model import StageSettings
+from corank.training.feature_changes import Plain, plain_stage, schema_of, stage_settings, without_features
 from corank.training.optimisers import DenseOptimiser
 
-Plain = dict[str, Any]
-"""A config's plain values, every default written out."""
 Change = Callable[[Plain], Plain]
-
-_FEATURES: TypeAdapter[dict[str, Feature]] = TypeAdapter(dict[str, Feature])
 
 
 def networks_of(value: Plain) -> list[Plain]:
@@ -84,24 +75,13 @@ def _click_losses(value: Plain) -> list[Plain]:
 
 def _main_label(stage: Plain) -> str:
     """The label that a stage's value names first."""
-    return _stage_settings(stage).main
-
-
-def _stage_settings(stage: Plain) -> StageSettings:
-    """The settings of a stage."""
-    return validate(STAGE_MODELS[stage["model"]], stage, f"stages.{stage['name']}")
+    return stage_settings(stage).main
 
 
 def _change_stages(value: Plain, change: Callable[[StageSettings], StageSettings]) -> Plain:
     """The config with each stage changed."""
-    value["stages"] = [_plain_stage(change(_stage_settings(stage))) for stage in value["stages"]]
+    value["stages"] = [plain_stage(change(stage_settings(stage))) for stage in value["stages"]]
     return value
-
-
-def _plain_stage(stage: StageSettings) -> Plain:
-    """The plain values of a stage."""
-    plain: Plain = stage.model_dump(mode="json", by_alias=True)
-    return plain
 
 
 def learn_clicks_alone(value: Plain) -> Plain:
@@ -176,11 +156,6 @@ def without_crosses(value: Plain) -> Plain:
     return without_features(value, crosses)
 
 
-def schema_of(value: Plain) -> Schema:
-    """The schema of the config's features."""
-    return Schema(_FEATURES.validate_python(value["features"]))
-
-
 def priors_of(value: Plain) -> list[str]:
     """Names of the priors."""
     return list(schema_of(value).priors())
@@ -192,18 +167,11 @@ def query_crosses_of(value: Plain) -> list[str]:
     return [name for name in schema.derived("query") if schema.side(name) == "context"]
 
 
-def without_features(value: Plain, names: Collection[str]) -> Plain:
-    """Remove features from the config and from its stages, and operands that nothing reads then."""
-    names = {*names, *schema_of(value).unread(names)}
-    value = _change_stages(value, lambda stage: stage.without_features(names))
-    return value | {"features": {n: f for n, f in value["features"].items() if n not in names}}
-
-
 def with_structures(value: Plain, structures: tuple[int, int]) -> Plain:
     """The config with the stage model and the widths of its stage `structures[n]` in its `n`-th stage."""
-    stages = [_stage_settings(stage) for stage in value["stages"]]
+    stages = [stage_settings(stage) for stage in value["stages"]]
     built = [stages[of].in_role_of(stage) for of, stage in zip(structures, stages, strict=True)]
-    value["stages"] = [_plain_stage(stage) for stage in built]
+    value["stages"] = [plain_stage(stage) for stage in built]
     return _with_losses(value, [loss for loss in value["losses"] if _fits(loss, built)])
 
 
