@@ -78,7 +78,11 @@ def pack(
 
 
 def export(
-    run: PathOrUrl, bundle: PathOrUrl, sign: Sequence[Path] = (), items_as_of: str | None = None
+    run: PathOrUrl,
+    bundle: PathOrUrl,
+    sign: Sequence[Path] = (),
+    items_as_of: str | None = None,
+    until: str | None = None,
 ) -> Bundle:
     """Write the bundle of a finished run, whole or not at all.
 
@@ -88,6 +92,8 @@ def export(
         sign: private ed25519 keys, PEM files, that sign the bundle.
         items_as_of: what the run's table of items contains: a change of the store, such as `42`, or a day or a time
             in the config's time zone. Items upserted later go on top of the version; all do unless given.
+        until: a day or a time in the config's time zone until which the log is complete; its last row unless given.
+            Priors are of the last snapshot at or before it: `2026-05-01` takes all of 30 April.
 
     Raises CheckpointError, DataError, BundleError, TrustError, and BusyError if another process writes the bundle.
 
@@ -97,10 +103,13 @@ def export(
     keys, location, opened = SigningKeys.load(sign), parse_location(bundle), Run.open(parse_location(run))
     packed = opened.packed()
     as_of = None if items_as_of is None else ItemsAsOf.parse(items_as_of, opened.config.data)
+    moment = None if until is None else opened.config.data.milliseconds(until)
     model, calibrators, weights = opened.networks(packed)
     return replace_bundle(
         location,
-        lambda folder: export_bundle(folder, opened.config, packed, model, calibrators, keys, as_of, weights),
+        lambda folder: export_bundle(
+            folder, opened.config, packed, model, calibrators, keys, as_of, weights, moment
+        ),
         reads=False,
     )
 

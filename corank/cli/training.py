@@ -5,6 +5,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
+from corank.cli.bundle_lines import describe_bundle
 from corank.cli.options import (
     AsOf,
     BundlePath,
@@ -35,6 +36,10 @@ Without = Annotated[
 ConfigPath = Annotated[Path, typer.Argument(parser=local_path, metavar="CONFIG", help="A config in YAML.")]
 RunPath = Annotated[
     str, typer.Argument(metavar="RUN", help="The folder of a training run, or its URL in object storage.")
+]
+Until = Annotated[
+    str | None,
+    typer.Option(help="A day or a time until which the log is complete; default: its last row."),
 ]
 
 
@@ -211,16 +216,21 @@ def explain_command(
 
 
 @training.command("export")
-def export_command(run: RunPath, bundle: BundlePath, sign: Sign = None, items_as_of: AsOf = None) -> None:
+def export_command(
+    run: RunPath,
+    bundle: BundlePath,
+    until: Until = None,
+    sign: Sign = None,
+    items_as_of: AsOf = None,
+) -> None:
     """Write the bundle that a service runs."""
     from corank.api import runs
     from corank.bundle.retrieval import RetrievalFacts
     from corank.cli import console
 
-    written = runs.export(run, bundle, sign or [], items_as_of)
-    console.say(
-        f"bundle: {bundle}  model {written.manifest.model_version}  items {written.manifest.items_seq}"
-    )
+    written = runs.export(run, bundle, sign or [], items_as_of, until)
+    for line in describe_bundle(bundle, written.manifest):
+        console.say(line)
     facts = RetrievalFacts.read(written.folder)
     if facts is not None:
         console.say(str(facts))
@@ -234,10 +244,7 @@ def refresh_command(
     users: Annotated[
         str | None, typer.Option(help="A table of users, needed if a prior counts by one of its columns.")
     ] = None,
-    until: Annotated[
-        str | None,
-        typer.Option(help="A day or a time until which the log is complete; default: its last row."),
-    ] = None,
+    until: Until = None,
     sign: Sign = None,
     items_as_of: AsOf = None,
 ) -> None:
@@ -246,9 +253,8 @@ def refresh_command(
     from corank.cli import console
 
     written = runs.refresh(bundle, log, items, users, until, console.say, sign or [], items_as_of)
-    console.say(
-        f"bundle: {bundle}  model {written.manifest.model_version}  items {written.manifest.items_seq}"
-    )
+    for line in describe_bundle(bundle, written.manifest):
+        console.say(line)
 
 
 @training.command("request")

@@ -24,7 +24,9 @@ from corank.bundle.signatures import SigningKeys
 from corank.bundle.stage_facts import Attention, Calibration, StageFacts
 from corank.core.arrays import append_array, read_array
 from corank.core.calibration import Platt
+from corank.core.errors import DataError
 from corank.core.hash_index import Keys
+from corank.core.time import format_time
 from corank.core.types import Floats
 from corank.data.dataset import PackedDataset, prior_folder
 from corank.evaluation.stage_order import Calibrators
@@ -46,8 +48,9 @@ def export_bundle(
     sign: SigningKeys | None = None,
     items_as_of: ItemsAsOf | None = None,
     weights: Checkpoint | None = None,
+    until: int | None = None,
 ) -> Bundle:
-    """Write the bundle of a trained model, priors as of the last snapshot before the log's end.
+    """Write the bundle of a trained model, priors as of the last snapshot at or before the log's end.
 
     Args:
         path: the bundle's folder.
@@ -58,12 +61,26 @@ def export_bundle(
         sign: keys that sign it.
         items_as_of: what the table of items contains; None if it is not known.
         weights: those of the trained model, which are read piece by piece; the model's own unless given.
+        until: the time until which the log is complete, ms UTC; that of its last row unless given.
 
-    Raises BusyError, BundleError; what was at `path` before is untouched then.
+    Raises BusyError, BundleError, and DataError if the log goes on after `until`; what was at `path` before is
+    untouched then.
     """
+    until = _check_until(packed, until)
     with BundleWriter.lock(path, "export") as writer:
         weights = weights or model_state(model.cpu(), {})
-        return _export(writer, config, packed, model, calibrators, weights, sign, items_as_of)
+        return _export(writer, config, packed, model, calibrators, weights, sign, items_as_of, until)
+
+
+def _check_until(packed: PackedDataset, until: int | None) -> int:
+    """The time until which the log is complete. Raises DataError if it goes on after the one given."""
+    last = packed.manifest.last
+    if until is not None and until < last:
+        raise DataError(
+            f"--until {format_time(until)}: the log goes on until {format_time(last)}; name a later time, until "
+            "which no candidate is missing"
+        )
+    return last if until is None else until
 
 
 def _export(
@@ -75,10 +92,11 @@ def _export(
     weights: Checkpoint,
     sign: SigningKeys | None,
     items_as_of: ItemsAsOf | None,
+    until: int,
 ) -> Bundle:
     model = model.cpu().eval()
     version = model_version(config, packed, weights, calibrators)
-    priors = packed.priors.as_of(packed.schema.priors(), packed.manifest.last)
+    priors = packed.priors.as_of(packed.schema.priors(), until)
     manifest = BundleManifest(
         format=FORMAT,
         name=config.name,

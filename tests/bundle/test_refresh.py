@@ -53,6 +53,20 @@ def exported(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def test_export_until_a_later_time_knows_the_last_day(case: Case, tmp_path: Path) -> None:
+    last = case.packed.manifest.last
+    until = (last // DAY + 1) * DAY
+    plain, whole = tmp_path / "plain", tmp_path / "whole"
+    export_bundle(plain, case.config, case.packed, case.model, case.calibrators)
+    export_bundle(whole, case.config, case.packed, case.model, case.calibrators, until=until)
+    cuts = [Bundle.open(path).manifest.priors for path in (plain, whole)]
+    assert cuts[0] and all(cuts[0][name] <= last < cuts[1][name] <= until for name in cuts[0])
+    known = case.packed.priors.as_of(case.config.declared.priors(), until)
+    assert priors(Bundle.open(whole)) == counts(known) != priors(Bundle.open(plain))
+    with pytest.raises(DataError, match="the log goes on until"):
+        export_bundle(plain, case.config, case.packed, case.model, case.calibrators, until=last - 1)
+
+
 @pytest.fixture
 def bundle(exported: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(exported, tmp_path / "bundle"))
