@@ -48,7 +48,7 @@ def train(
         overrides: `a.b=value` changes of the config.
         resume: continue from the latest checkpoint of the folder, if there is one.
         overwrite: replace a training that the folder holds.
-        folder: of the run, or its URL; `runs/NAME` beside the config unless given.
+        folder: of the run, or its URL; `runs/NAME` beside the config.
         report: takes lines about packing, positives and negatives, and warnings.
         workers: processes to start here, which train together and print progress to stderr; this one unless given.
         max_restarts: how often the workers are started again after one of them has died.
@@ -56,8 +56,7 @@ def train(
         without: features to remove, as of `--without`.
 
     Returns the run, and the validation figures of the epoch that was kept by `STAGE.LABEL.METRIC`, with `epoch`.
-    Raises ConfigError, DataError, CheckpointError, BusyError if another process trains in the folder or packs, and
-    DistributedError if the processes cannot work together.
+    Raises ConfigError, DataError, CheckpointError, BusyError if another trains in the folder or packs, DistributedError.
 
     Example:
         run, figures = corank.train(Path("shop/config.yaml"), overrides=["train.seed=1"])
@@ -67,8 +66,8 @@ def train(
         if watcher is not None:
             raise ConfigError("watcher: the workers print their progress; leave out one of both")
         settings = read(config, overrides, without)  # so that a mistake is told before anything is started
-        options = [*(f"--set={override}" for override in overrides), *(f"--without={n}" for n in without)]
-        options += ["--resume"] * resume + ["--overwrite"] * overwrite
+        options = ["--resume"] * resume + ["--overwrite"] * overwrite
+        options += [f"--set={override}" for override in overrides] + [f"--without={n}" for n in without]
         return _launch(config, settings, folder, options, report, workers, max_restarts, timeout)
     if max_restarts:
         raise ConfigError("--max-restarts needs --workers; under torchrun it is an option of torchrun")
