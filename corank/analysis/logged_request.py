@@ -8,6 +8,7 @@ import polars as pl
 
 from corank.core.errors import DataError
 from corank.data.as_of import VersionedRows
+from corank.data.lists.list_log import scan_log
 from corank.data.log_rows import log_columns, request_columns
 from corank.data.request_columns import RequestColumns
 from corank.data.shard import Shard
@@ -36,7 +37,7 @@ def logged_request(run: Run, split: str, number: int) -> dict[str, Any]:
         raise DataError(f"no split '{split}'; the packed data have {', '.join(packed.splits)}")
     shard, row = _locate(packed.splits[split], split, number)
     data, schema = run.config.data, run.config.declared
-    log = Table.scan("log", data.log, run.base)
+    log = scan_log(data, run.base)
     key = shard.request_key(row)
     same = [log.key(column) == value for column, value in key.items()]
     rows = log.collect(log.frame.filter(same).unique(subset=[data.item], keep="first", maintain_order=True))

@@ -54,7 +54,7 @@ def report_page(evaluated: EvaluatedRun) -> Html:
 
 def _lead(evaluated: EvaluatedRun) -> str:
     found, rows, data = evaluated.document, evaluated.predictions, evaluated.run.config.data
-    log = data.log if isinstance(data.log, str) else ", ".join(data.log)
+    log = data.log_files if isinstance(data.log_files, str) else ", ".join(data.log_files)
     positives = ", ".join(f"{int((known == 1).sum()):,} {name}" for name, known in rows.labels.items())
     epoch = evaluated.run.trained(evaluated.packed).facts["epoch"]
     return (

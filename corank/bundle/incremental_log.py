@@ -17,6 +17,7 @@ from corank.core.time import MILLISECOND, now_ms
 from corank.core.types import Longs, Report
 from corank.data.as_of import VersionedRows
 from corank.data.column_sources import Source
+from corank.data.lists.list_log import scan_log
 from corank.data.log_rows import log_columns, request_columns
 from corank.data.served.unusable_rows import drop_unusable_rows
 from corank.data.tables import Table
@@ -83,7 +84,7 @@ def read_incremental_log(
     Raises:
         DataError: the log, or the table of users, cannot be read.
     """
-    data, log = _narrow(manifest), Table.scan("log", newer.log, newer.base)
+    data, log = _narrow(manifest), scan_log(manifest.data, newer.base, newer.log)
     keys = [*data.request, data.user, data.item]
     log.require([*keys, data.time, *(c for c in (data.level, data.weight) if c)])
     log.require(label.column for label in data.labels.values())

@@ -2,24 +2,20 @@
 
 import os
 import sys
-from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from corank.cli.importing import importing
-from corank.cli.machine_errors import INTERRUPTED, describe_machine_error, name_write_errors, was_interrupted
-from corank.cli.options import local_path
+from corank.cli.machine_errors import INTERRUPTED, describe_machine_error, was_interrupted
 from corank.cli.serve import service
 from corank.cli.serving import serving
+from corank.cli.simulating import simulating
 from corank.cli.training import training
 from corank.core.errors import CorankError, OtherRankError
 from corank.core.registry import PLUGINS, load_environment_plugins, load_plugins
-from corank.core.settings import describe_unknown
-from corank.datasets.world import PRESETS
 
 app = typer.Typer(
     help="Train the pre-ranker and the ranker of a funnel as one model, measure them, ship them.",
@@ -49,48 +45,7 @@ def global_options(
 app.add_typer(importing, name="import")
 
 
-@app.command("simulate")
-def simulate_command(
-    out: Annotated[
-        Path, typer.Argument(parser=local_path, metavar="OUT", help="Folder for the tables and the config.")
-    ],
-    preset: Annotated[str, typer.Option(help=f"One of {', '.join(PRESETS)}.")] = "medium",
-    seed: int = 0,
-    requests: Annotated[int, typer.Option(min=1)] = 10_000,
-    candidates: Annotated[int, typer.Option(min=10, help="Candidates per request.")] = 200,
-    users: Annotated[int, typer.Option(min=1)] = 2_000,
-    items: Annotated[int, typer.Option(min=1)] = 5_000,
-    auction: Annotated[
-        bool, typer.Option("--auction", help="Items bid for clicks, and stages order by click * bid.")
-    ] = False,
-    layout: Annotated[
-        str, typer.Option("--format", help="plain: tables and a config; recflow: RecFlow's daily files.")
-    ] = "plain",
-    overwrite: Annotated[bool, typer.Option(help="Replace the world in OUT.")] = False,
-) -> None:
-    """Write the logs of a simulated funnel whose truth is known, and a config that trains on them."""
-    from corank.cli import console
-    from corank.datasets.recflow_layout import simulate_recflow
-    from corank.datasets.simulate import Simulated, simulate_world
-
-    layouts: dict[str, Callable[..., Simulated]] = {
-        "plain": partial(simulate_world, auction=auction),
-        "recflow": simulate_recflow,
-    }
-    if preset not in PRESETS:
-        raise CorankError(f"--preset: {describe_unknown(preset, PRESETS)}")
-    if layout not in layouts:
-        raise CorankError(f"--format: {describe_unknown(layout, layouts)}")
-    if auction and layout != "plain":
-        raise CorankError(f"--auction: the format {layout} has no bids; write --format plain")
-    with name_write_errors(out):
-        found = layouts[layout](out, preset, seed, requests, candidates, users, items, overwrite=overwrite)
-    console.say(f"{found.candidates:,} candidates, {found.exposed:,} exposed, {found.clicks:,} clicks")
-    console.say(
-        f"next: corank {f'train {out}/config.yaml' if layout == 'plain' else f'import recflow {out} OUT'}"
-    )
-
-
+app.add_typer(simulating)
 app.add_typer(training)
 app.add_typer(serving)
 app.add_typer(service)

@@ -25,7 +25,7 @@ class RowRange:
     first: int
     """The number of the first row: its position in all files of the table, whatever the ranges."""
     rows: int
-    """How many they are before the table's steps."""
+    """How many they are in the files, before the table explodes or leaves out any."""
 
     def __str__(self) -> str:
         return f"{self.rows:,} rows from row {self.first:,}, in {', '.join(self.paths)}"
@@ -43,24 +43,24 @@ class RowRange:
         frame = scan_files(table.format, list(self.paths))
         if table.format != "csv":
             frame = frame.slice(self.skip, self.rows)
-        frame = frame.with_row_index(ROW)
-        for step in table.steps:
+        frame = frame.with_row_index(ROW).with_columns(pl.col(ROW).cast(pl.Int64) + self.first)
+        for step in [*([table.explode] if table.explode else []), *table.steps]:
             frame = step(frame)
-        chosen = frame.select(pl.col(ROW).cast(pl.Int64) + self.first, *columns)
-        if self.rows <= BATCH:
+        chosen = frame.select(ROW, *columns)
+        if self.rows * table.per_row <= BATCH:
             yield table.collect(chosen)
         else:
             yield from table.collect_batches(chosen, BATCH)
 
 
 def cut_table(table: Table, size: int | None = None) -> list[RowRange]:
-    """Cut a table into ranges of `size` rows, BATCH unless given; one range at least.
+    """Cut a table into ranges of about `size` rows, BATCH unless given; one range at least.
 
     A CSV file must be read from its begin, and what type its columns have depends on all files: a table of CSV files
     is one range.
     """
     ends = list(accumulate(table.row_counts))
-    size = size or BATCH
+    size = max((size or BATCH) // table.per_row, 1)
     if table.format == "csv":
         return [RowRange(table.paths, 0, 0, ends[-1])]
     ranges = []

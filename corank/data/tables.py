@@ -37,7 +37,7 @@ VALID_FROM = "valid_from"
 
 
 RowStep = Callable[[pl.LazyFrame], pl.LazyFrame]
-"""Keeps some rows, in their order, and decides of each row without the others. To be pickled."""
+"""Keeps some rows, in their order, or makes several of one, and decides of each without the others. To be pickled."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,10 @@ class Table:
     """The files, in order."""
     steps: tuple[RowStep, ...] = ()
     """What was done to the rows of the files."""
+    explode: RowStep | None = None
+    """Makes several rows of a row of the files, before the steps; None if each is one."""
+    per_row: int = 1
+    """Rows that are made of a row of the files, on average, rounded up."""
 
     @classmethod
     def scan(cls, name: str, source: str | list[str], base: Path) -> Self:
@@ -133,7 +137,7 @@ class Table:
 
     @cached_property
     def row_counts(self) -> tuple[int, ...]:
-        """The rows of each file."""
+        """The rows of each file, before `explode`."""
         count = pl.len()
         return tuple(
             self.collect(scan_files(self.format, [path]).select(count)).item() for path in self.paths

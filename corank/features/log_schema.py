@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo, available_timezones
 
 import polars as pl
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from corank.core.errors import DataError
 from corank.core.settings import Duration, Moment, Settings, read_moment
@@ -34,10 +34,45 @@ class Score(Settings):
     scale: Literal["logit", "probability"] = "logit"
 
 
+_Names = list[str]
+
+
+class ListLog(Settings):
+    """A log with a row an impression, whose candidates are a list: it is read as a row a candidate.
+
+    Example:
+        log: {files: impressions/*.parquet, list: candidates, along: [clicked]}
+    """
+
+    files: str | _Names
+    list: str
+    """The column of the lists of candidates; each becomes the column `data.item`."""
+    along: _Names = []
+    """Columns of lists that go along with it, element by element, such as labels and positions."""
+    members: dict[str, str] = {}
+    """New column → a column of lists: 1 for a candidate that is in the list, otherwise 0, as a label."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        used = [self.list, *self.along]
+        for column in used:
+            if used.count(column) > 1:
+                raise ValueError(f"along: '{column}' is named twice")
+        for column in self.members:
+            if column in used:
+                raise ValueError(f"members: '{column}' is a column of lists already; take another name")
+        return self
+
+
+def _read_log(value: object) -> object:
+    """A mapping as a log of lists, so that an error is about its keys alone."""
+    return ListLog.model_validate(value) if isinstance(value, dict) else value
+
+
 class DataSettings(Settings):
     """The tables and columns of a log. Paths are relative to the config, and may hold `*`."""
 
-    log: str | list[str]
+    log: Annotated[str | list[str] | ListLog, BeforeValidator(_read_log)]
     items: str | list[str] | None = None
     users: str | list[str] | None = None
     truth: str | list[str] | None = None
@@ -62,6 +97,11 @@ class DataSettings(Settings):
     scores: dict[str, Score] = {}
     """Production's scores, by the name under which a loss may take one as its teacher; null where there is none."""
     split: Split
+
+    @property
+    def log_files(self) -> str | list[str]:
+        """The files of the log."""
+        return self.log.files if isinstance(self.log, ListLog) else self.log
 
     @model_validator(mode="after")
     def _check(self) -> Self:

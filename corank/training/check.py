@@ -8,6 +8,7 @@ import polars as pl
 
 from corank.batches.sampling import SOURCES, Population
 from corank.data.column_sources import Source, feature_columns, find_sources, find_value_sources
+from corank.data.lists.list_log import scan_log
 from corank.data.log_summary import LogSummary
 from corank.data.tables import Table
 from corank.engine.base import open_engine
@@ -63,8 +64,9 @@ def check_config(config: Config, base: Path) -> CheckSummary:
     Raises ConfigError, DataError, as `corank pack` would.
     """
     data, schema = config.data, config.declared
-    named = {"log": data.log, "items": data.items, "users": data.users, "truth": data.truth}
-    tables = {name: Table.scan(name, source, base) for name, source in named.items() if source is not None}
+    named = {"items": data.items, "users": data.users, "truth": data.truth}
+    others = {name: Table.scan(name, source, base) for name, source in named.items() if source is not None}
+    tables = {"log": scan_log(data, base)} | others
     found = find_sources(schema, data, tables["log"], tables.get("items"), tables.get("users"))
     with open_engine() as engine:
         summary = LogSummary.read(tables["log"], data, feature_columns(schema, found, "log"), engine)

@@ -241,7 +241,7 @@ def test_an_auctions_config_checks(tmp_path: Path, capsys: pytest.CaptureFixture
     code, _, err = run_corank(
         capsys, "simulate", tmp_path / "r", *options, "--auction", "--format", "recflow"
     )
-    assert (code, err) == (1, "error: --auction: the format recflow has no bids; write --format plain\n")
+    assert (code, err) == (1, "error: --auction: the format recflow has no bids; leave it out\n")
 
 
 @pytest.mark.slow

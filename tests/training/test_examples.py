@@ -17,7 +17,7 @@ from corank.features.kinds.ids import IdsFeature
 from corank.features.kinds.number import NumberFeature
 from corank.features.kinds.pair import PairFeature
 from corank.features.kinds.prior import PriorFeature
-from corank.features.log_schema import DataSettings, Label, Score
+from corank.features.log_schema import DataSettings, Label, ListLog, Score
 from corank.features.splits.by_time import RangeSplit, TimeSplit
 from corank.features.splits.by_value import ColumnSplit, UserSplit
 from corank.losses.cascade import CascadeLoss
@@ -41,7 +41,7 @@ ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 SETTINGS: list[type[BaseModel]] = [
-    *(Config, DataSettings, Label, Score, TimeSplit, RangeSplit, ColumnSplit, UserSplit),
+    *(Config, DataSettings, ListLog, Label, Score, TimeSplit, RangeSplit, ColumnSplit, UserSplit),
     *(IdFeature, IdsFeature, NumberFeature, BucketFeature, PairFeature, CountFeature, PriorFeature),
     *(QueryTower, DinSettings, DcnSettings, RetrievalSettings),
     *(

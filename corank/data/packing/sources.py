@@ -10,6 +10,7 @@ from corank.core.errors import DataError
 from corank.core.types import Report
 from corank.data.as_of import VersionedRows
 from corank.data.column_sources import Source, feature_columns, find_sources, find_value_sources
+from corank.data.lists.list_log import scan_log
 from corank.data.log_rows import log_columns
 from corank.data.log_summary import LogSummary
 from corank.data.packing.log_ids import LogIds
@@ -56,7 +57,7 @@ class PackSources:
 
         Raises DataError, ConfigError.
         """
-        log = Table.scan("log", data.log, base)
+        log = scan_log(data, base)
         items, users, truth = (
             Table.scan(name, source, base) if source else None
             for name, source in (("items", data.items), ("users", data.users), ("truth", data.truth))

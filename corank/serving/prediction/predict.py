@@ -19,6 +19,7 @@ from corank.core.errors import BundleError, DataError, RequestError
 from corank.core.files import atomic_folder
 from corank.core.storage.object_url import Location
 from corank.core.types import Numbers, Progress
+from corank.data.lists.list_log import scan_log
 from corank.data.log_rows import request_columns
 from corank.data.packing.spread import SpreadRows, read_partition
 from corank.data.packing.workspace import write_beside
@@ -130,12 +131,12 @@ def predict_log(
     opened = Bundle.open(bundle)
     tables = RequestTables.open(
         opened.manifest,
-        Table.scan("log", log, Path()),
+        scan_log(opened.manifest.data, Path(), log),
         None if users is None else Table.scan("users", users, Path()),
     )
     _check_keys(tables)
     ranges = cut_table(tables.log, RANGE)
-    rows = sum(task.rows for task in ranges)
+    rows = sum(task.rows for task in ranges) * tables.log.per_row
     if not rows:
         raise DataError("data.log: has no rows")
     partitions = -(-rows // PARTITION)

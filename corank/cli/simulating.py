@@ -1,0 +1,102 @@
+"""`corank simulate`: a world of known truth, in corank's own tables or in the layout of a public log."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from corank.cli.machine_errors import name_write_errors
+from corank.cli.options import local_path
+from corank.core.errors import CorankError
+from corank.core.settings import describe_unknown
+from corank.datasets.world import PRESETS
+
+if TYPE_CHECKING:
+    from corank.datasets.news.simulate import SimulatedNews
+    from corank.datasets.simulate import Simulated
+
+NEWS = "news"
+"""The preset of a news site, of which the other options have defaults of their own."""
+
+simulating = typer.Typer()
+
+
+@simulating.command("simulate")
+def simulate_command(
+    out: Annotated[
+        Path, typer.Argument(parser=local_path, metavar="OUT", help="Folder for the tables and the config.")
+    ],
+    preset: Annotated[
+        str, typer.Option(help=f"One of {', '.join(PRESETS)}: a feed; or {NEWS}: a news site.")
+    ] = "medium",
+    seed: int = 0,
+    requests: Annotated[
+        int | None, typer.Option(min=1, help="Default: 10000; news 20000.", show_default=False)
+    ] = None,
+    candidates: Annotated[
+        int | None,
+        typer.Option(
+            min=10,
+            help="Candidates per request, of news at most. Default: 200; news 100.",
+            show_default=False,
+        ),
+    ] = None,
+    users: Annotated[
+        int | None, typer.Option(min=1, help="Default: 2000; news 40000.", show_default=False)
+    ] = None,
+    items: Annotated[int | None, typer.Option(min=1, help="Default: 5000.", show_default=False)] = None,
+    auction: Annotated[
+        bool, typer.Option("--auction", help="Items bid for clicks, and stages order by click * bid.")
+    ] = False,
+    layout: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="plain: tables and a config; recflow: RecFlow's daily files; of news mind or ebnerd: their files.",
+        ),
+    ] = "plain",
+    overwrite: Annotated[bool, typer.Option(help="Replace the world in OUT.")] = False,
+) -> None:
+    """Write the logs of a simulated funnel whose truth is known, and a config that trains on them."""
+    from corank.cli.console import say
+
+    sizes = {"requests": requests, "candidates": candidates, "users": users, "items": items}
+    options: dict[str, Any] = {"seed": seed} | {k: n for k, n in sizes.items() if n is not None}
+    simulate = _choose(preset, layout, auction)
+    with name_write_errors(out):
+        found = simulate(out, overwrite=overwrite, **options)
+    say(f"{found.candidates:,} candidates, {found.exposed:,} exposed, {found.clicks:,} clicks")
+    say(f"next: corank {f'train {out}/config.yaml' if layout == 'plain' else f'import {layout} {out} OUT'}")
+
+
+def _choose(preset: str, layout: str, auction: bool) -> "Callable[..., Simulated | SimulatedNews]":
+    """Choose the simulation of a preset in a layout. Raises CorankError if there is none."""
+    from corank.datasets.news.layouts import simulate_ebnerd, simulate_mind
+    from corank.datasets.news.simulate import simulate_news
+    from corank.datasets.recflow_layout import simulate_recflow
+    from corank.datasets.simulate import simulate_world
+
+    feeds: dict[str, Callable[..., Simulated | SimulatedNews]] = {
+        "plain": partial(simulate_world, preset=preset, auction=auction),
+        "recflow": partial(simulate_recflow, preset=preset),
+    }
+    news: dict[str, Callable[..., Simulated | SimulatedNews]] = {
+        "plain": simulate_news,
+        "mind": simulate_mind,
+        "ebnerd": simulate_ebnerd,
+    }
+    if preset not in (*PRESETS, NEWS):
+        raise CorankError(f"--preset: {describe_unknown(preset, (*PRESETS, NEWS))}")
+    if layout not in feeds | news:
+        raise CorankError(f"--format: {describe_unknown(layout, feeds | news)}")
+    layouts = news if preset == NEWS else feeds
+    if layout not in layouts:
+        raise CorankError(
+            f"--format: the preset {preset} is written as {', '.join(layouts)}; received {layout}"
+        )
+    if auction and (layout != "plain" or preset == NEWS):
+        what = f"the preset {NEWS}" if preset == NEWS else f"the format {layout}"
+        raise CorankError(f"--auction: {what} has no bids; leave it out")
+    return layouts[layout]

@@ -1,0 +1,1 @@
+"""Logs whose rows hold lists of candidates."""
