@@ -16,6 +16,7 @@ from corank.analysis.html import Cell, Html, folded, heading, page, plot, sectio
 from corank.analysis.latency import QUOTA_ROUNDS
 from corank.analysis.plots import Series
 from corank.core.formatting import format_interval, format_metric
+from corank.evaluation.document import BESIDE_METRICS
 from corank.metrics.metric import METRICS, Metric, validation_metrics
 from corank.metrics.reliability import ReliabilityCurve, reliability
 from corank.training.config_file import plain
@@ -92,19 +93,26 @@ def _directions(metrics: Iterable[Metric]) -> str:
 def _stages_on(document: dict[str, Any], population: str, label: str, title: str) -> list[Html]:
     figures = {n: f[population][label] for n, f in document["stages"].items() if label in f[population]}
     bounds = document["interval"]["stages"]
-    metrics = next(iter(figures.values()))
+    first = next(iter(figures.values()))
+    metrics = [m for m in first if m not in BESIDE_METRICS]
     known = [m for m in metrics if any(found[m] is not None for found in figures.values())]
-    if known == ["n"]:
+    if not known:
         return []
+    random, eligible = first.get("random", {}), first.get("eligible", {})
     rows: list[list[Cell]] = []
     for metric in known:
         row: list[Cell] = [metric]
         for stage, found in figures.items():
-            value = found[metric]
             interval = bounds[stage][population][label].get(metric)
-            row.append(f"{value:,}" if metric == "n" else (format_metric(value), format_interval(interval)))
+            row.append((format_metric(found[metric]), format_interval(interval)))
+        if random:
+            grouped = metric in random
+            row += [format_metric(random[metric]), f"{eligible[metric]:,}"] if grouped else ["", ""]
         rows.append(row)
-    return [heading(title), table(["", *figures], rows)]
+    behind: list[Cell] = ["", ""] if random else []
+    rows.append(["rows", *(f"{found['n']:,}" for found in figures.values()), *behind])
+    titles = ["random order", "users or requests"] if random else []
+    return [heading(title), table(["", *figures, *titles], rows)]
 
 
 def _cascade(evaluated: EvaluatedRun) -> list[Html]:

@@ -92,9 +92,11 @@ def show_evaluation(document: dict[str, Any]) -> None:
 
 
 def _show_stages(document: dict[str, Any], population: str, label: str) -> None:
+    """Print the metrics of a label; below, of those within groups, how many groups count and a random order's value."""
     stages = {n: s[population].get(label) for n, s in document["stages"].items()}
-    figures = [m for m in next(f for f in stages.values() if f) if m != "n"]
-    figures = [m for m in figures if any(f and f[m] is not None for f in stages.values())]
+    known = [found for found in stages.values() if found]
+    figures = [m for m in known[0] if m not in ("n", "eligible", "random")]
+    figures = [m for m in figures if any(found[m] is not None for found in known)]
     if not figures:
         return
     table = Table(title=f"{population} · {label}", title_justify="left", box=box.SIMPLE)
@@ -109,6 +111,12 @@ def _show_stages(document: dict[str, Any], population: str, label: str) -> None:
             cells += [format_metric(found[metric] if found else None), format_interval(bounds)]
         table.add_row(metric, *cells)
     out.print(table)
+    random: dict[int, list[str]] = {}
+    for metric, count in known[0].get("eligible", {}).items():
+        if count:
+            random.setdefault(count, []).append(f"{metric} {format_metric(known[0]['random'][metric])}")
+    for count, values in random.items():
+        say(f"  {count:,} groups with a 1 and a 0; random order: {', '.join(values)}", out)
 
 
 def _show_reliability(reliability: dict[str, Any], label: str) -> None:

@@ -50,14 +50,17 @@ class TrainingBar:
             say(f"epoch {self._epoch} step {done}/{steps}  {figures}")
 
     def epoch(self, epoch: int, figures: dict[str, float | None]) -> None:
-        """Print the validation figures of an epoch."""
+        """Print the validation figures of an epoch, a line a label, without losses and what is not defined."""
         from corank.metrics.metric import validation_metrics
 
         lower = {name for name, metric in validation_metrics().items() if metric.better == "lower"}
-        known = {name: value for name, value in figures.items() if name.rpartition(".")[2] not in lower}
-        say(
-            f"epoch {epoch} valid  {'  '.join(f'{name} {format_metric(value)}' for name, value in known.items())}"
-        )
+        lines: dict[str, str] = {}
+        for name, value in figures.items():
+            label, _, metric = name.rpartition(".")
+            if metric not in lower and value is not None:
+                lines[label] = f"{lines.get(label, label)}  {metric} {format_metric(value)}"
+        for line in lines.values() or ["no figure is defined"]:
+            say(f"epoch {epoch} valid  {line}")
         if self._task is not None:
             self._bar.remove_task(self._task)
         self._task, self._epoch = None, epoch + 1

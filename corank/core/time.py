@@ -34,6 +34,14 @@ def midnight(day: date, timezone: str) -> int:
     return to_ms(datetime.combine(day, time_of_day(), ZoneInfo(timezone)))
 
 
+def day_numbers(times: Longs, timezone: str) -> Longs:
+    """Number the days of times, ms UTC (N,), in a time zone: (N,), counted from 1970-01-01."""
+    local = (
+        pl.Series(times).cast(pl.Datetime("ms")).dt.replace_time_zone("UTC").dt.convert_time_zone(timezone)
+    )
+    return local.dt.date().cast(pl.Int32).to_numpy().astype(np.int64)
+
+
 def floor_times(times: Longs, every: timedelta, timezone: str) -> Longs:
     """Round times down to a grid that starts at midnight of every day in a time zone.
 
@@ -50,10 +58,7 @@ def floor_times(times: Longs, every: timedelta, timezone: str) -> Longs:
     """
     if every > DAY and every % DAY:
         raise ConfigError(f"every: more than a day must be whole days; received {every}")
-    local = (
-        pl.Series(times).cast(pl.Datetime("ms")).dt.replace_time_zone("UTC").dt.convert_time_zone(timezone)
-    )
-    days = local.dt.date().cast(pl.Int32).to_numpy()
+    days = day_numbers(times, timezone)
     days = days - days % max(every // DAY, 1)
     distinct, index = np.unique(days, return_inverse=True)
     epoch = date(1970, 1, 1)

@@ -6,6 +6,9 @@ from corank.evaluation.measures import CalibrationCurve, Evaluation, Measures
 from corank.metrics.bootstrap import interval
 from corank.metrics.measure import RatioMeasure
 
+BESIDE_METRICS = ("n", "eligible", "random")
+"""Keys that stand beside the metrics of a stage's label."""
+
 
 def render(evaluation: Evaluation, seed: int = 0, bootstrap: bool = True) -> dict[str, Any]:
     """Values, 95 % intervals, and the number of rows or requests behind them; docs/evaluate.md describes the keys.
@@ -67,12 +70,21 @@ def _values(measures: Measures) -> dict[str, Any]:
 
 
 def _point(measures: Measures) -> dict[str, Any]:
+    """Values, the number of rows, and for metrics of an order within groups what `_cascade` has of all."""
     n = next((measure.n for measure in measures.values() if measure is not None), 0)
-    return _values(measures) | {"n": n}
+    grouped: Measures = {
+        name: m for name, m in measures.items() if isinstance(m, RatioMeasure) and m.random is not None
+    }
+    return _values(measures) | {"n": n} | (_groups(grouped) if grouped else {})
 
 
 def _cascade(measures: Measures) -> dict[str, Any]:
-    return _values(measures) | {
+    return _values(measures) | _groups(measures)
+
+
+def _groups(measures: Measures) -> dict[str, Any]:
+    """How many requests, or users, count, and the value of a random order."""
+    return {
         "eligible": {name: 0 if m is None else m.n for name, m in measures.items()},
         "random": {
             name: m.random_value() if isinstance(m, RatioMeasure) else None for name, m in measures.items()

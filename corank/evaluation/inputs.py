@@ -55,6 +55,8 @@ def _point_inputs(
     logits = predictions.logits[stage][label][rows]
     inputs: dict[str, object] = {
         "user": predictions.requests.user_of()[rows],
+        "request": predictions.requests.request_of[rows],
+        "day": predictions.day[predictions.requests.request_of[rows]],
         "logit": logits,
         "probability": expit(logits),
         "label": predictions.labels[label][rows],

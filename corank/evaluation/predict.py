@@ -16,7 +16,8 @@ from safetensors.numpy import load, save
 from corank.batches.batch import Batch
 from corank.batches.reader import Reader
 from corank.batches.sampling import Population
-from corank.core.types import Floats
+from corank.core.time import day_numbers
+from corank.core.types import Floats, Longs
 from corank.data.dataset import PackedDataset
 from corank.distributed.ranks import Ranks
 from corank.metrics.requests import Requests
@@ -32,6 +33,8 @@ class Predictions:
 
     logits: Logits
     requests: Requests
+    day: Longs
+    """The day of each request in the log's time zone, counted from 1970-01-01: (R,)."""
     level: NDArray[np.uint8]
     """The code of the deepest level that a candidate reached: (C,)."""
     exposed: NDArray[np.bool_]
@@ -99,10 +102,12 @@ def predict_by_ranks(
         return None
     found = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     user = np.concatenate([shard.user for shard in packed.splits[split]])
+    time = np.concatenate([shard.time for shard in packed.splits[split]])
     start = np.concatenate(([0], np.cumsum(found["size"], dtype=np.int64)))
     return Predictions(
         logits={name: {label: found[_logit(name, label)] for label in model.labels[name]} for name in names},
         requests=Requests(start, user),
+        day=day_numbers(time, packed.data.timezone),
         level=found["level"],
         exposed=found["level"] == len(packed.data.levels) - 1,
         labels={name: found[f"label.{name}"] for name in packed.data.labels},

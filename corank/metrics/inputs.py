@@ -14,6 +14,8 @@ Inputs = Mapping[str, Any]
 
 _POINT = {
     "user": "the user of each row: (N,)",
+    "request": "the number of each row's request: (N,)",
+    "day": "the day of each row's request in the log's time zone, counted from 1970-01-01: (N,)",
     "logit": "the stage's logit: (N,)",
     "probability": "σ(logit): (N,)",
     "calibrated": "the calibrated probability: (N,); not known while a model trains",

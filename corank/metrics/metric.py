@@ -7,6 +7,7 @@ which way is better. Formulas stand in the other files of this package. A plug-i
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, get_args
 
 from corank.core.errors import PluginError
@@ -18,8 +19,9 @@ from corank.metrics.inputs import INPUTS, Inputs, Population
 from corank.metrics.joint import joint_recall, replaced_hit_rate
 from corank.metrics.kendall import kendall_tau
 from corank.metrics.measure import Measure
-from corank.metrics.point import auc, cut_auc, ece, gauc, logloss, pcoc, truth_auc
+from corank.metrics.point import auc, cut_auc, ece, gauc, gauc_user_day, logloss, pcoc, truth_auc
 from corank.metrics.regret import bias_regret
+from corank.metrics.request_order import CUTS, hit_at, mrr, ndcg_at, request_auc
 
 Direction = Literal["higher", "lower", "one"]
 
@@ -90,7 +92,7 @@ def _fill(template: str, inputs: Inputs) -> str:
     return template
 
 
-_TEMPLATE = re.compile(r"[a-z][a-z0-9_]*(@\{[km]\})*")
+_TEMPLATE = re.compile(r"[a-z][a-z0-9_]*(@(\{[km]\}|[1-9][0-9]*))*")
 _TAKEN = {"n", "eligible", "random", "stages"}
 """Keys that stand beside metrics in the evaluation's document."""
 
@@ -162,6 +164,63 @@ METRICS.add(
 METRICS.add(
     "gauc", Metric("gauc", gauc, _ORDER, "exposed", "higher", "GAUC, exposed", validation=True, study="both")
 )
+_USER_DAY = ("user", "day", "logit", "label", "weight")
+METRICS.add(
+    "gauc_user_day",
+    Metric(
+        "gauc_user_day",
+        gauc_user_day,
+        _USER_DAY,
+        "exposed",
+        "higher",
+        "GAUC by user and day, exposed",
+        validation=True,
+        study="both",
+    ),
+)
+_LIST = ("user", "request", "logit", "label", "weight")
+METRICS.add(
+    "request_auc",
+    Metric(
+        "request_auc",
+        request_auc,
+        _LIST,
+        "exposed",
+        "higher",
+        "AUC by request, exposed",
+        validation=True,
+        study="both",
+    ),
+)
+METRICS.add("mrr", Metric("mrr", mrr, _LIST, "exposed", "higher", "MRR, exposed", validation=True))
+for _k in CUTS:
+    METRICS.add(
+        f"ndcg_{_k}",
+        Metric(
+            f"ndcg@{_k}",
+            partial(ndcg_at, k=_k),
+            _LIST,
+            "exposed",
+            "higher",
+            f"NDCG@{_k}, exposed",
+            validation=True,
+            study="both" if _k == max(CUTS) else None,
+        ),
+    )
+for _k in CUTS:
+    METRICS.add(
+        f"hit_{_k}",
+        Metric(
+            f"hit@{_k}",
+            partial(hit_at, k=_k),
+            _LIST,
+            "exposed",
+            "higher",
+            f"hit@{_k}, exposed",
+            validation=True,
+        ),
+    )
+
 METRICS.add("logloss", Metric("logloss", logloss, _RAW, "exposed", "lower", validation=True))
 METRICS.add("logloss_calibrated", Metric("logloss_calibrated", logloss, _CALIBRATED, "exposed", "lower"))
 METRICS.add("pcoc", Metric("pcoc", pcoc, _RAW, "exposed", "one"))

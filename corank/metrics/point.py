@@ -5,15 +5,23 @@ for unknown, which is left out. `weight` is the inverse of the rate at which the
 Raises DataError on a NaN, and on a label or a probability out of range.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from corank.core.errors import DataError
-from corank.core.types import Doubles, Numbers
-from corank.metrics.measure import Keys, OrderMeasure, RatioMeasure, differs_from_previous, refuse_nan
+from corank.core.types import Doubles, Longs, Numbers
+from corank.metrics.measure import (
+    Keys,
+    OrderMeasure,
+    RatioMeasure,
+    differs_from_previous,
+    order_by_group,
+    refuse_nan,
+)
 
 Labels = NDArray[np.integer]
 BINS = 15
@@ -24,7 +32,7 @@ def auc(user: Keys, scores: Numbers, labels: Labels, weight: Numbers | None = No
 
     None with one class. Source: Hanley and McNeil, The Meaning and Use of the Area under a ROC Curve, 1982.
     """
-    user, scores, clicked, weight = _known(user, scores, labels, weight)
+    (user,), scores, clicked, weight = known_rows((user,), scores, labels, weight)
     return OrderMeasure.of(_area, user, scores, clicked * weight, (1 - clicked) * weight)
 
 
@@ -60,13 +68,52 @@ def gauc(user: Keys, scores: Numbers, labels: Labels, weight: Numbers | None = N
 
     Source: Zhu et al., Optimized Cost per Click in Taobao Display Advertising, KDD 2017.
     """
-    user, scores, clicked, weight = _known(user, scores, labels, weight)
-    order = np.argsort(scores)
-    order = order[np.argsort(user[order], kind="stable")]
-    user, scores, clicked, weight = user[order], scores[order], clicked[order], weight[order]
-    new_user = differs_from_previous(user)
-    tied = np.flatnonzero(new_user | differs_from_previous(scores))
-    first = np.searchsorted(tied, np.flatnonzero(new_user))  # where each user's distinct scores begin
+    (user,), scores, clicked, weight = known_rows((user,), scores, labels, weight)
+    return _by_impressions(user, user, scores, clicked, weight)
+
+
+def gauc_user_day(
+    user: Keys, day: Keys, scores: Numbers, labels: Labels, weight: Numbers | None = None
+) -> RatioMeasure:
+    """AUC within each user and day, averaged by impressions; n counts the pairs of user and day with both classes.
+
+    Over several days it is not fooled by what merely follows a user's rate from day to day, as `gauc` is.
+
+    Args:
+        user: (N,).
+        day: the number of the row's day: (N,).
+        scores: (N,).
+        labels: (N,).
+        weight: (N,).
+    """
+    (user, day), scores, clicked, weight = known_rows((user, day), scores, labels, weight)
+    of_user = np.unique(user, return_inverse=True)[1]
+    day = day.astype(np.int64) - day.min(initial=0)
+    return _by_impressions(user, of_user * (day.max(initial=0) + 1) + day, scores, clicked, weight)
+
+
+class GroupAreas(NamedTuple):
+    """AUC within each of G groups of rows: all (G,)."""
+
+    first: NDArray[np.intp]
+    """A row of the group."""
+    rows: Longs
+    mass: Doubles
+    """Σ of the weights."""
+    mixed: NDArray[np.bool_]
+    """Whether the group has both classes."""
+    area: Doubles
+    """AUC; 0 in groups of one class."""
+
+
+def group_areas(group: Keys, scores: Numbers, clicked: Doubles, weight: Doubles) -> GroupAreas:
+    """Compute the AUC within each group of rows, ties half: all (N,), `clicked` 1 or 0."""
+    order = order_by_group(group, scores)
+    group, scores, clicked, weight = group[order], scores[order], clicked[order], weight[order]
+    new_group = differs_from_previous(group)
+    begin = np.flatnonzero(new_group)
+    tied = np.flatnonzero(new_group | differs_from_previous(scores))
+    first = np.searchsorted(tied, begin)  # where each group's distinct scores begin
     positive, negative = _sums(clicked * weight, tied), _sums((1 - clicked) * weight, tied)
     positives, negatives = _sums(positive, first), _sums(negative, first)
 
@@ -74,23 +121,38 @@ def gauc(user: Keys, scores: Numbers, labels: Labels, weight: Numbers | None = N
     area = _sums(positive * below, first) - positives * (np.cumsum(negatives) - negatives)
     pairs = positives * negatives
     mixed = pairs > 0
-    impressions = np.where(mixed, positives + negatives, 0)
+    rows = np.diff(begin, append=len(order))
+    return GroupAreas(
+        order[begin], rows, positives + negatives, mixed, np.where(mixed, area / np.where(mixed, pairs, 1), 0)
+    )
+
+
+def _by_impressions(
+    user: Keys, group: Keys, scores: Numbers, clicked: Doubles, weight: Doubles
+) -> RatioMeasure:
+    """Average the AUC of groups, each of one user, by impressions."""
+    groups = group_areas(group, scores, clicked, weight)
+    impressions = np.where(groups.mixed, groups.mass, 0)
     return RatioMeasure.of(
-        user[new_user], impressions * area / np.where(mixed, pairs, 1), impressions, n=int(mixed.sum())
+        user[groups.first],
+        impressions * groups.area,
+        impressions,
+        n=int(groups.mixed.sum()),
+        random=impressions / 2,
     )
 
 
 def logloss(user: Keys, predictions: Numbers, labels: Labels, weight: Numbers | None = None) -> RatioMeasure:
     """Log loss: −Σ w (y ln p + (1 − y) ln(1 − p)) / Σ w. p is kept one epsilon of its type away from 0 and 1."""
     epsilon = np.finfo(predictions.dtype).eps
-    user, predictions, clicked, weight = _known(user, predictions, labels, weight)
+    (user,), predictions, clicked, weight = known_rows((user,), predictions, labels, weight)
     p = np.clip(_probabilities(predictions, "predictions"), epsilon, 1 - epsilon)
     return RatioMeasure.of(user, -weight * np.log(np.where(clicked == 1, p, 1 - p)), weight, n=len(user))
 
 
 def pcoc(user: Keys, predictions: Numbers, labels: Labels, weight: Numbers | None = None) -> RatioMeasure:
     """Predicted clicks over clicks: Σ w p / Σ w y. Above 1 the stage predicts too many; None without clicks."""
-    user, predictions, clicked, weight = _known(user, predictions, labels, weight)
+    (user,), predictions, clicked, weight = known_rows((user,), predictions, labels, weight)
     return RatioMeasure.of(
         user, weight * _probabilities(predictions, "predictions"), weight * clicked, n=len(user)
     )
@@ -105,7 +167,7 @@ def ece(
     adds noise: the interval of a well calibrated stage lies above its value. Source: Naeini, Cooper and Hauskrecht,
     Obtaining Well Calibrated Probabilities Using Bayesian Binning, AAAI 2015, with bins of equal mass.
     """
-    user, predictions, clicked, weight = _known(user, predictions, labels, weight)
+    (user,), predictions, clicked, weight = known_rows((user,), predictions, labels, weight)
     p = _probabilities(predictions, "predictions")
     return OrderMeasure.of(
         partial(_calibration_error, bins=bins), user, p, clicked * weight, (1 - clicked) * weight
@@ -128,10 +190,13 @@ def _calibration_error(p: Doubles, positive: Doubles, negative: Doubles, bins: i
     return float(np.abs(gaps).sum() / below[-1])
 
 
-def _known(
-    user: Keys, scores: Numbers, labels: Labels, weight: Numbers | None
-) -> tuple[Keys, Numbers, Doubles, Doubles]:
-    """Return the rows whose label is known; label and weight as float64."""
+def known_rows(
+    keys: Sequence[Keys], scores: Numbers, labels: Labels, weight: Numbers | None
+) -> tuple[list[Keys], Numbers, Doubles, Doubles]:
+    """Return the rows whose label is known: keys, scores, and label and weight as float64.
+
+    Raises DataError on a label out of range, DivergedError on a NaN among the scores.
+    """
     odd = np.flatnonzero((labels < -1) | (labels > 1))
     if len(odd):
         raise DataError(f"labels: row {odd[0]} is {labels[odd[0]]}; expected 1, 0, or -1 where unknown")
@@ -139,7 +204,7 @@ def _known(
     scores = scores[rows]
     refuse_nan(scores)
     weights = np.ones(len(scores)) if weight is None else weight[rows].astype(np.float64)
-    return user[rows], scores, labels[rows].astype(np.float64), weights
+    return [key[rows] for key in keys], scores, labels[rows].astype(np.float64), weights
 
 
 def _probabilities(values: Numbers, name: str) -> Doubles:

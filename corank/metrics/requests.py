@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from corank.core.errors import DataError
 from corank.core.types import Doubles, Longs
-from corank.metrics.measure import Keys, RatioMeasure, refuse_nan
+from corank.metrics.measure import Keys, RatioMeasure, order_by_group, refuse_nan
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,7 @@ class Requests:
         if len(scores) != self.start[-1]:
             raise DataError(f"scores: expected {self.start[-1]}, one a candidate; received {len(scores)}")
         refuse_nan(scores)
-        # Complex numbers compare by real part, then by imaginary: one sort, five times as fast as lexsort.
-        key = np.empty(len(scores), dtype=np.complex128)
-        key.real, key.imag = self.request_of, scores
-        return np.argsort(key, kind="stable")
+        return order_by_group(self.request_of, scores)
 
     def sums(self, values: NDArray[Any]) -> Doubles:
         """Sum the values of each request: (C,) → (R,)."""

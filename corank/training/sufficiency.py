@@ -214,12 +214,14 @@ def _describe(label: LabelCounts) -> str:
 
 
 def _defined(metric: str, classes: list[float]) -> bool:
-    """Whether a validation metric has a value for rows of some classes, all of one user."""
+    """Whether a validation metric has a value for rows of some classes, all of one user and request."""
     if not classes:
         return False
     n = len(classes)
     inputs = {
         "user": np.zeros(n, dtype=np.int64),
+        "request": np.zeros(n, dtype=np.int64),
+        "day": np.zeros(n, dtype=np.int64),
         "logit": np.arange(n, dtype=np.float32),
         "probability": np.full(n, 0.5, dtype=np.float32),
         "label": np.array(classes, dtype=np.int8),

@@ -20,7 +20,7 @@ class EarlyStop(Settings):
     """Stop when a validation metric has not bettered for `patience` epochs; the best epoch's weights are kept."""
 
     metric: str = "rank.click.auc"
-    """stage.label.metric; metrics of the table that have `validation`, such as auc, gauc and logloss."""
+    """stage.label.metric; metrics of the table that have `validation`, such as auc, request_auc and logloss."""
     patience: PositiveInt = 1
 
     def merit(self, value: float) -> float:
@@ -70,15 +70,12 @@ class TrainSettings(Settings):
         """
         if self.early_stop is None:
             return
-        known = [
-            f"{stage}.{label}.{metric}"
-            for stage in labels
-            for label in labels[stage]
-            for metric in validation_metrics()
-        ]
-        if self.early_stop.metric not in known:
+        named = [f"{stage}.{label}" for stage in labels for label in labels[stage]]
+        head, _, metric = self.early_stop.metric.rpartition(".")
+        if head not in named or metric not in validation_metrics():
             raise ConfigError(
-                f"train.early_stop.metric: unknown metric '{self.early_stop.metric}'; known metrics: {', '.join(known)}"
+                f"train.early_stop.metric: unknown metric '{self.early_stop.metric}'; expected STAGE.LABEL.METRIC of "
+                f"{', '.join(named)} and {', '.join(validation_metrics())}"
             )
         if self.mode == "separate":
             raise ConfigError(

@@ -74,14 +74,15 @@ def test_answer_without_trace_or_items(answer: dict[str, Any], capsys: pytest.Ca
 @pytest.fixture
 def document() -> dict[str, Any]:
     def stage(auc: float) -> dict[str, Any]:
-        exposed = {"auc": auc, "gauc": None, "pcoc": 1.0, "n": 30}
+        exposed: dict[str, Any] = {"auc": auc, "gauc": None, "hit@5": auc, "pcoc": 1.0, "n": 30}
+        exposed |= {"eligible": {"gauc": 0, "hit@5": 7}, "random": {"gauc": None, "hit@5": 0.125}}
         return {
             "exposed": {"click": exposed},
             "candidates": {"click": {"auc": None, "cut_auc": auc / 2, "n": 90}},
         }
 
     def bounds(low: float) -> dict[str, Any]:
-        exposed = {"auc": [low, 0.75], "gauc": None, "pcoc": [0.5, 1.5]}
+        exposed = {"auc": [low, 0.75], "gauc": None, "hit@5": None, "pcoc": [0.5, 1.5]}
         return {"exposed": {"click": exposed}, "candidates": {"click": {"auc": None, "cut_auc": None}}}
 
     ranker = stage(0.75)
@@ -129,6 +130,8 @@ def test_evaluation_shows_the_stages_side_by_side(
         *between("0.6250", "0.7500"),
     ]
     assert "gauc" not in text  # neither stage has one
+    assert cells(exposed, "hit@5") == ["hit@5", "0.5000", "0.7500"]
+    assert "7 groups with a 1 and a 0; random order: hit@5 0.1250" in exposed
     order, _, candidates = rest.partition("candidates · click")
     assert cells(order, "auc") == ["auc", "-", "0.6250"]
     assert cells(candidates, "cut_auc") == ["cut_auc", "0.2500", "0.3750"]
@@ -234,11 +237,13 @@ def test_a_line_is_said_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
 def test_watch_tells_epochs_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     with TrainingBar() as watch:
         watch.step(1, 2, {"click": 0.5}, 1000.0)
-        watch.epoch(1, {"rank.click.auc": 0.75, "rank.click.gauc": None, "rank.click.logloss": 0.5})
-        watch.epoch(2, {"rank.click.auc": 0.5})
+        click = {"rank.click.auc": 0.75, "rank.click.gauc": None, "rank.click.ndcg@10": 0.25}
+        watch.epoch(1, click | {"rank.click.logloss": 0.5, "rank.order.auc": 0.625})
+        watch.epoch(2, {"rank.click.auc": None})
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines() == [
-        "epoch 1 valid  rank.click.auc 0.7500  rank.click.gauc -",
-        "epoch 2 valid  rank.click.auc 0.5000",
+        "epoch 1 valid  rank.click  auc 0.7500  ndcg@10 0.2500",
+        "epoch 1 valid  rank.order  auc 0.6250",
+        "epoch 2 valid  no figure is defined",
     ]

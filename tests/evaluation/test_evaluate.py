@@ -12,13 +12,15 @@ import pytest
 import corank
 from corank.core.calibration import Platt
 from corank.core.errors import DataError
+from corank.evaluation.document import BESIDE_METRICS
 from corank.metrics.requests import Requests
 from corank.training.run import Run
 from tests.support.command_line import run_corank
 from tests.support.predictions import IDENTITY, LEVELS, STAGES, document_of, logit, predictions
 from tests.support.simulated_runs import make_world, trained_run
 
-POINT = ["auc", "gauc", "logloss", "logloss_calibrated", "pcoc", "pcoc_calibrated", "ece", "ece_calibrated"]
+ORDER = ["gauc", "gauc_user_day", "request_auc", "mrr", "ndcg@5", "ndcg@10", "hit@5", "hit@10"]
+POINT = ["auc", *ORDER, "logloss", "logloss_calibrated", "pcoc", "pcoc_calibrated", "ece", "ece_calibrated"]
 
 
 @pytest.fixture
@@ -36,7 +38,8 @@ def test_document_has_its_keys(document: dict[str, Any]) -> None:
         "rank": {"exposed": ["click", "order"], "candidates": ["click", "order"]},
     }
     for stage in document["stages"].values():
-        assert list(stage["exposed"]["click"]) == [*POINT, "n"]
+        assert list(stage["exposed"]["click"]) == [*POINT, "n", "eligible", "random"]
+        assert [*stage["exposed"]["click"]["eligible"]] == [*stage["exposed"]["click"]["random"]] == ORDER
         assert list(stage["candidates"]["click"]) == ["auc", "cut_auc", "n"]
     cascade = ["click_recall@2", "agree_recall@1@2", "truth_recall@1@2", "overlap@1", "score_loss@1"]
     cascade += ["kendall_tau", "best_score_loss@2", "gain_ratio@1@2", "ndcg@1", "rcs@1"]
@@ -48,7 +51,7 @@ def test_document_has_its_keys(document: dict[str, Any]) -> None:
         for population, labels in populations.items():
             for label, figures in labels.items():
                 interval = document["interval"]["stages"][stage][population][label]
-                assert [*interval, "n"] == list(figures)
+                assert [*interval] == [name for name in figures if name not in BESIDE_METRICS]
 
 
 def test_figures_of_exposed_candidates(document: dict[str, Any]) -> None:
@@ -67,6 +70,18 @@ def test_figures_of_exposed_candidates(document: dict[str, Any]) -> None:
     assert order["auc"] == 0  # ordered .3, not ordered .8
     assert order["n"] == 2  # where it is known
     assert order["gauc"] is None
+
+
+def test_figures_of_the_order_within_requests(document: dict[str, Any]) -> None:
+    """Of the first request two were shown, of the second one, which says nothing of an order."""
+    prerank, rank = (document["stages"][name]["exposed"]["click"] for name in ("prerank", "rank"))
+    assert [prerank[name] for name in ORDER] == [1, 1, 1, 1, 1, 1, None, None]
+    second = 1 / math.log2(3)
+    expected = [0, 0, 0, 0.5, second, second, None, None]
+    assert [rank[name] for name in ORDER] == pytest.approx(expected)
+    assert list(rank["eligible"].values()) == [1, 1, 1, 1, 1, 1, 0, 0]
+    half = (1 + second) / 2
+    assert list(rank["random"].values()) == pytest.approx([0.5, 0.5, 0.5, 0.75, half, half, None, None])
 
 
 def test_calibrated_figures_are_those_of_the_calibrator() -> None:
@@ -274,8 +289,10 @@ def test_nothing_eligible_is_null() -> None:
     found = document_of(dark, stages, LEVELS, IDENTITY, {}, "test")
     for stage in found["stages"].values():
         for figures in stage["exposed"].values():
-            assert figures.pop("n") == 0
-            assert set(figures.values()) == {None}
+            assert figures["n"] == 0
+            assert {figures[name] for name in POINT} == {None}
+            assert set(figures["eligible"].values()) == {0}
+            assert set(figures["random"].values()) == {None}
     assert found["reliability"] == {"prerank": {"click": []}, "rank": {"click": [], "order": []}}
     tau = found["cascade"].pop("kendall_tau")
     assert tau == pytest.approx(0.5)
@@ -320,7 +337,8 @@ def real(trained: Run) -> dict[str, Any]:
 def test_intervals_of_a_trained_run_hold_their_figures(real: dict[str, Any]) -> None:
     found = [*pairs(real["stages"], real["interval"]["stages"])]
     found += pairs(real["cascade"], real["interval"]["cascade"])
-    assert len(found) == 2 * (8 + 2) + 6 + 4 + 3
+    # no page shows more than ten candidates, so that there is no hit@10
+    assert len(found) == 2 * (len(POINT) - 1 + 2) + 6 + 4 + 3
     for name, value, (low, high) in found:
         assert low < high or low == value == high == 0, name  # nothing is lost in any resample
         # noise raises the calibration error of a resample

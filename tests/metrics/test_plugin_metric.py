@@ -146,7 +146,7 @@ def _study_has_them(run: Run, document: dict[str, Any]) -> None:
 def test_a_metric_that_is_not_computed_in_validation_cannot_stop_training(
     world: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(ConfigError, match=r"unknown metric 'rank\.click\.ece'; known metrics: .*precision"):
+    with pytest.raises(ConfigError, match=r"unknown metric 'rank\.click\.ece'; expected .*precision"):
         corank.train(
             world / "config.yaml", Silent(), ["train.early_stop.metric=rank.click.ece"], folder=tmp_path
         )

@@ -46,6 +46,7 @@ def predictions(**changes: Any) -> Predictions:
     held: dict[str, Any] = {
         "logits": {"prerank": {"click": z_p}, "rank": {"click": z_r, "order": z_p}},
         "requests": Requests(np.array([0, 4, 6]), np.array([7, 3])),
+        "day": np.array([0, 0]),
         "level": level.astype(np.uint8),
         "exposed": level == 3,
         "labels": {"click": click.astype(np.int8), "order": order.astype(np.int8)},

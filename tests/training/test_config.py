@@ -66,7 +66,7 @@ WRONG = {
     "train.rank.lr=fast": "train.rank.lr: Input should be a valid number",
     "train.precision=fp16": "train.precision: Input should be 'auto', 'bf16' or 'fp32'; received 'fp16'",
     "train.early_stop.metric=rank.click.acu": "train.early_stop.metric: unknown metric 'rank.click.acu'; "
-    "known metrics: prerank.click.auc, prerank.click.gauc, prerank.click.logloss, rank.click.auc, rank.click.gauc",
+    "expected STAGE.LABEL.METRIC of prerank.click, rank.click, rank.order and auc, gauc, gauc_user_day, ",
     "features.tab.dim=wide": "features.tab.dim: Input should be a valid integer",
     "features.tab.side=left": "features.tab.side: Input should be 'user', 'context', 'item' or 'cross'",
     "features.tab.kind=colour": "features.tab: unknown kind 'colour'; known kinds: bucket, ",

@@ -30,7 +30,7 @@ from tests.support.simulated_runs import Silent
 
 simulate_world(Path("world"), requests=400, candidates=30, users=40, items=120)
 overrides = [
-    "plugins=[difference, focal, linear, mrr]",
+    "plugins=[difference, focal, linear, click_mrr]",
     "features.gap={kind: difference, of: [price, activity]}",
     "stages.0.query=[16, 8]",
     "stages.0.item=[16, 8]",
@@ -38,7 +38,7 @@ overrides = [
     "losses.0={kind: focal, stage: rank, gamma: 1.5}",
 ]
 run, _ = corank.train(Path("world/config.yaml"), Silent(), overrides, folder=Path("run"))
-print("mrr", corank.evaluate(run.folder, bootstrap=False)["cascade"]["mrr"])
+print("click_mrr", corank.evaluate(run.folder, bootstrap=False)["cascade"]["click_mrr"])
 corank.export(run.folder, Path("bundle"))
 request = corank.Request.parse(logged_request(run, "test", 0))
 print("kept", len(corank.Funnel.open(Path("bundle")).rank(request)["items"]))
@@ -54,7 +54,7 @@ corank.check(Path("shop/config.yaml"))
 
 
 def test_every_part_has_an_example() -> None:
-    assert PLUGINS.keys() == {"difference", "focal", "linear", "mrr", "exposures", "dask_engine"}
+    assert PLUGINS.keys() == {"difference", "focal", "linear", "click_mrr", "exposures", "dask_engine"}
 
 
 @pytest.mark.slow
@@ -66,7 +66,7 @@ def test_the_examples_train_evaluate_and_serve(tmp_path: Path) -> None:
         [sys.executable, "-c", USE], cwd=tmp_path, capture_output=True, text=True, env=environment
     )
     assert done.returncode == 0, done.stderr
-    value, kept = re.findall(r"^(?:mrr|kept) (.+)$", done.stdout, re.MULTILINE)
+    value, kept = re.findall(r"^(?:click_mrr|kept) (.+)$", done.stdout, re.MULTILINE)
     assert 0 < float(value) < 1
     assert kept == "5"
     assert "100 exposures" in done.stdout
