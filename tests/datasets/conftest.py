@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
+import polars as pl
 import pytest
 
+from corank.datasets.news.layouts import simulate_ebnerd, simulate_mind
+from corank.datasets.news.simulate import simulate_news
 from corank.datasets.recflow import import_recflow
 from corank.datasets.recflow_layout import simulate_recflow
 from tests.support.recflow import SMALL
@@ -23,3 +26,24 @@ def imported(recflow_world: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     out = tmp_path_factory.mktemp("imported") / "out"
     import_recflow(recflow_world, out)
     return out
+
+
+NEWS: dict[str, int] = {"requests": 300, "users": 400, "items": 600, "candidates": 20}
+"""A news world of a second."""
+
+
+@pytest.fixture(scope="session")
+def news_worlds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One news world in three layouts: folders `plain`, `mind` and `ebnerd`."""
+    out = tmp_path_factory.mktemp("news worlds")
+    simulate_news(out / "plain", False, **NEWS)
+    simulate_mind(out / "mind", False, **NEWS)
+    simulate_ebnerd(out / "ebnerd", False, **NEWS)
+    return out
+
+
+def plain_rows(worlds: Path) -> pl.DataFrame:
+    """A row a candidate of the world, in order: user, time in seconds, history, item, click."""
+    log = pl.read_parquet(worlds / "plain" / "log" / "*.parquet").explode("candidates", "clicked")
+    seconds = pl.col("time").dt.epoch("s")
+    return log.select("user_id", seconds, "history", item_id="candidates", clicked="clicked")

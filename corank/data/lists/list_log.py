@@ -91,10 +91,10 @@ def _explode(table: Table, held: ListLog, item: str) -> Table:
     bad = {name: length(name) != candidates for name in held.along}
     long = (candidates > LONGEST).any()
     found = table.collect(
-        table.frame.select(
+        table.frame.with_row_index(ROW).select(
             candidates.sum().cast(pl.Int64).alias("@sum"),
             long.alias("@long"),
-            *(pl.when(fault.any()).then(fault.arg_max()).alias(name) for name, fault in bad.items()),
+            *(pl.col(ROW).filter(fault).min().alias(name) for name, fault in bad.items()),
         )
     ).row(0, named=True)
     if found["@long"]:

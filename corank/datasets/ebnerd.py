@@ -1,0 +1,210 @@
+"""EB-NeRD in its official layout, as corank's tables and a ready config.
+
+Kruse et al., "EB-NeRD: A Large-Scale Dataset for News Recommendation", RecSys Challenge 2024. A row of
+`behaviors.parquet` is an impression: candidates, and those that were clicked; `history.parquet` holds what each user
+clicked before the days of the impressions, with the time of reading. Counts of `articles.parquet` (`total_inviews`, …)
+are left out on purpose: they sum over days that are to be predicted.
+"""
+
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from pydantic import Field
+
+from corank.core.errors import DataError
+from corank.core.files import atomic_folder
+from corank.core.types import Report
+from corank.datasets.importer import IMPORTERS, Importer
+from corank.datasets.news.files import (
+    choose_splits,
+    embed_texts,
+    find_parts,
+    find_times,
+    refuse_rows,
+    scan_columns,
+    write_news_config,
+)
+
+PARTS = {"train": "EB-NeRD's impressions for training", "validation": "those for the test"}
+BEHAVIORS = {
+    "impression_id": "id",
+    "user_id": "id",
+    "impression_time": "time",
+    "device_type": "number",
+    "is_subscriber": "flag",
+    "is_sso_user": "flag",
+    "gender": "number",
+    "age": "number",
+    "article_ids_inview": "list",
+    "article_ids_clicked": "list",
+}
+HISTORY = {
+    "user_id": "id",
+    "article_id_fixed": "list",
+    "impression_time_fixed": "list",
+    "read_time_fixed": "list",
+    "scroll_percentage_fixed": "list",
+}
+ARTICLES = {
+    "article_id": "id",
+    "title": "text",
+    "subtitle": "text",
+    "published_time": "time",
+    "premium": "flag",
+    "article_type": "text",
+    "category_str": "text",
+    "subcategory": "list",
+    "topics": "list",
+    "sentiment_score": "number",
+    "sentiment_label": "text",
+}
+_LAST = 50
+_VECTORS = 64
+
+
+@dataclass(frozen=True)
+class EbnerdSummary:
+    """What an import of EB-NeRD has written."""
+
+    impressions: int
+    candidates: int
+    clicks: int
+    elsewhere: int
+    """Clicks on articles that are no candidates of the impression, which are left out."""
+    items: int
+    valid: datetime | date
+    test: datetime | date
+
+
+@IMPORTERS.register("ebnerd")
+class Ebnerd(Importer):
+    """Import EB-NeRD, demo, small or large: impressions with lists of articles, and readers' histories."""
+
+    source_help = "The folder that holds articles.parquet and the folders train and validation."
+    vectors: int = Field(
+        _VECTORS,
+        ge=0,
+        description="Numbers of the vector that is made of each title and subtitle; 0 for none.",
+    )
+
+    def write(self, source: Path, out: Path, report: Report) -> None:
+        """Write log, items and config; see `import_ebnerd`."""
+        import_ebnerd(source, out, self.vectors, report)
+
+
+def import_ebnerd(
+    source: Path, out: Path, vectors: int = _VECTORS, report: Report = lambda line: None
+) -> EbnerdSummary:
+    """Write `log/`, `items.parquet` and `config.yaml` to `out`, whole or not at all.
+
+    The log keeps a row an impression, with lists, and the last 50 clicks of the user's history. Times are taken as UTC,
+    since the release does not say. The last day of `train` is for validation, all of `validation` for the test; without
+    `validation` the last two days are.
+
+    Args:
+        source: the folder of the release.
+        out: a folder that is not there or empty.
+        vectors: numbers of the vectors of titles and subtitles; 0 for none.
+        report: takes a line about each step.
+
+    Raises:
+        DataError: a file is missing, or a column cannot be read.
+    """
+    parts = find_parts(source, PARTS, "behaviors.parquet")
+    with atomic_folder(out) as unfinished:
+        (unfinished / "log").mkdir()
+        for part, folder in parts.items():
+            rows = _write_behaviors(folder, part, unfinished / "log" / f"{part}.parquet")
+            report(f"{part}: {rows:,} impressions")
+        facts = _write_items(source / "articles.parquet", unfinished, vectors, report)
+        write_news_config("ebnerd", unfinished, facts.valid, facts.test, vectors > 0)
+        report(f"{facts.candidates:,} candidates, {facts.clicks:,} clicks; test from {facts.test}")
+        if facts.elsewhere:
+            report(
+                f"{facts.elsewhere:,} clicks left out on articles that are no candidates of their impression"
+            )
+    return facts
+
+
+def _write_behaviors(folder: Path, part: str, out: Path) -> int:
+    """Write the impressions of a part with their users' histories. Returns how many."""
+    path, past = folder / "behaviors.parquet", folder / "history.parquet"
+    frame, history = scan_columns(path, BEHAVIORS), scan_columns(past, HISTORY)
+    keys = ("impression_id", "user_id", "impression_time")
+    nulls = [(name, pl.col(name).is_null(), "a value in every row") for name in keys]
+    rows = refuse_rows(path, frame, nulls)
+    length = pl.col("article_id_fixed").list.len()
+    others = [name for name, kind in HISTORY.items() if kind == "list" and name != "article_id_fixed"]
+    faults = [(n, pl.col(n).list.len() != length, "a list as long as article_id_fixed") for n in others]
+    refuse_rows(past, history, [("user_id", pl.col("user_id").is_duplicated(), "one row of a user"), *faults])
+    read = history.select(
+        "user_id",
+        history=pl.col("article_id_fixed").list.tail(_LAST).cast(pl.List(pl.Int64)),
+        history_time=pl.col("impression_time_fixed").list.tail(_LAST),
+        history_read=pl.col("read_time_fixed").list.tail(_LAST),
+        history_scroll=pl.col("scroll_percentage_fixed").list.tail(_LAST),
+    )
+    frame.select(
+        pl.lit(part).alias("part"),
+        pl.col("impression_id").cast(pl.Int64),
+        "user_id",
+        pl.col("impression_time").dt.replace_time_zone("UTC").alias("time"),
+        pl.col("impression_time").dt.hour().alias("hour"),
+        "device_type",
+        pl.col("is_subscriber", "is_sso_user").cast(pl.Int8),
+        "gender",
+        "age",
+        pl.col("article_ids_inview").cast(pl.List(pl.Int64)),
+        pl.col("article_ids_clicked").cast(pl.List(pl.Int64)),
+    ).join(read, "user_id", how="left", maintain_order="left").with_columns(
+        pl.col("user_id").cast(pl.Int64)
+    ).sink_parquet(out)
+    return rows
+
+
+def _write_items(path: Path, out: Path, vectors: int, report: Report) -> EbnerdSummary:
+    """Write the articles. Raises DataError for a candidate without a row."""
+    articles = scan_columns(path, ARTICLES)
+    unique = (
+        "article_id",
+        pl.col("article_id").is_duplicated() | pl.col("article_id").is_null(),
+        "one row of an id",
+    )
+    refuse_rows(path, articles, [unique])
+    log = pl.scan_parquet(out / "log" / "*.parquet")
+    valid, test = choose_splits(*find_times(log, "train"))
+    shown = pl.col("article_ids_inview").explode().drop_nulls()
+    seen = log.select(article_id=shown).unique().collect(engine="streaming")
+    items = articles.with_columns(
+        pl.col("article_id").cast(pl.Int64),
+        pl.col("published_time").dt.replace_time_zone("UTC"),
+        pl.col("premium").cast(pl.Int8),
+    ).collect()
+    if len(missing := seen.join(items, "article_id", how="anti").sort("article_id")):
+        raise DataError(
+            f"{path}: no row for {len(missing):,} articles that are candidates, such as {missing['article_id'][0]}"
+        )
+    if vectors:
+        early = (
+            log.filter(pl.col("part") == "train")
+            .select(article_id=shown)
+            .unique()
+            .collect(engine="streaming")
+        )
+        known = items["article_id"].is_in(early["article_id"].implode()).to_numpy()
+        texts = (items["title"].fill_null("") + " " + items["subtitle"].fill_null("")).to_list()
+        made = embed_texts(texts, known, vectors)
+        items = items.with_columns(vector=pl.Series(made, dtype=pl.Array(pl.Float32, made.shape[1])))
+        report(f"vectors of {made.shape[1]} numbers from titles and subtitles")
+    items.write_parquet(out / "items.parquet")
+    within = pl.col("article_ids_clicked").list.set_intersection("article_ids_inview").list.len().sum()
+    counts: dict[str, Any] = log.select(
+        impressions=pl.len(),
+        candidates=pl.col("article_ids_inview").list.len().sum(),
+        clicks=within,
+        elsewhere=pl.col("article_ids_clicked").list.len().sum() - within.cast(pl.Int64),
+    ).collect().row(0, named=True)  # fmt: skip
+    return EbnerdSummary(items=len(items), valid=valid, test=test, **counts)

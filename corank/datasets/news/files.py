@@ -1,0 +1,197 @@
+"""What importers of news logs share: checks that name file, row and column, splits, and vectors of texts."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from string import Template
+
+import numpy as np
+import polars as pl
+from sklearn.decomposition import TruncatedSVD
+from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
+from sklearn.pipeline import make_pipeline
+
+from corank.core.errors import DataError
+from corank.core.types import Floats, Mask
+
+_HASHED = 2**18
+_RECEIVED = 60
+_ROW = "@row"
+
+
+def find_parts(source: Path, parts: Mapping[str, str], file: str) -> dict[str, Path]:
+    """Find the folders of a release's parts, in order: those named so or ending so, such as `MINDsmall_train`.
+
+    Args:
+        source: the folder of the release.
+        parts: the name of each part → what it is, for an error.
+        file: a file that each folder holds.
+
+    Raises DataError if there is no such folder, or several of one part.
+    """
+    if not source.is_dir():
+        raise DataError(f"{source}: no such folder; expected {', '.join(parts)} in it, each with {file}")
+    found: dict[str, Path] = {}
+    for part in parts:
+        held = [path.parent for path in sorted(source.glob(f"*/{file}")) if path.parent.name.endswith(part)]
+        if len(held) > 1:
+            raise DataError(
+                f"{source}: {', '.join(map(str, held))} are all of '{part}'; leave one in the folder"
+            )
+        if held:
+            found[part] = held[0]
+    first = next(iter(parts))
+    if first not in found:
+        raise DataError(f"{source}: no folder {first} with {file}, {parts[first]}; is it another folder?")
+    return found
+
+
+def read_schema(path: Path, frame: pl.LazyFrame) -> pl.Schema:
+    """Read the columns of a file. Raises DataError if it cannot be read."""
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; the import needs it")
+    try:
+        return frame.collect_schema()
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise DataError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
+
+
+def scan_columns(path: Path, columns: Mapping[str, str]) -> pl.LazyFrame:
+    """Open a Parquet file and choose columns.
+
+    Args:
+        path: the file.
+        columns: name → `id`, `number`, `text`, `time`, `flag` or `list`, what it must hold.
+
+    Raises DataError for a column that is missing or of another type.
+    """
+    frame = pl.scan_parquet(path)
+    types = read_schema(path, frame)
+    for name, kind in columns.items():
+        if name not in types:
+            raise DataError(f"{path}: no column {name}; it has {', '.join(types)}")
+        if not _fits(types[name], kind):
+            raise DataError(f"{path}: column {name} is {types[name]}; expected {_EXPECTED[kind]}")
+    return frame.select(*columns)
+
+
+_EXPECTED = {
+    "id": "whole numbers or text",
+    "number": "numbers",
+    "text": "text",
+    "time": "times",
+    "flag": "true and false",
+    "list": "lists",
+}
+
+
+def _fits(kind: pl.DataType, expected: str) -> bool:
+    return (
+        kind == pl.Null
+        or (expected == "id" and (kind.is_integer() or kind == pl.String))
+        or (expected == "number" and (kind.is_numeric() or kind == pl.Boolean))
+        or (expected == "text" and isinstance(kind, pl.String | pl.Categorical | pl.Enum))
+        or (expected == "time" and isinstance(kind, pl.Datetime))
+        or (expected == "flag" and (kind == pl.Boolean or kind.is_integer()))
+        or (expected == "list" and isinstance(kind, pl.List | pl.Array))
+    )
+
+
+def refuse_rows(path: Path, frame: pl.LazyFrame, faults: Iterable[tuple[str, pl.Expr, str]]) -> int:
+    """Raise DataError for the first row of a file that breaks a rule.
+
+    Args:
+        path: the file, for the message.
+        frame: its rows, in order.
+        faults: column, whether a row breaks the rule, and what was expected instead.
+
+    Returns:
+        The rows of the file.
+    """
+    rules = list(faults)
+    first = [
+        pl.col(_ROW).filter(bad.fill_null(False)).min().alias(f"{n}") for n, (_, bad, _) in enumerate(rules)
+    ]
+    try:
+        *rows, height = frame.with_row_index(_ROW).select(*first, pl.len()).collect(engine="streaming").row(0)
+        for (column, _, expected), row in zip(rules, rows, strict=True):
+            if row is not None:
+                value = frame.select(column).slice(row, 1).collect().item()
+                shown = "nothing" if value is None else repr(value if isinstance(value, str) else str(value))
+                shown = shown if len(shown) <= _RECEIVED else f"{shown[:_RECEIVED]}…"
+                raise DataError(
+                    f"{path}: column {column}, row {row + 1}: expected {expected}; received {shown}"
+                )
+    except pl.exceptions.PolarsError as error:
+        raise DataError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
+    return int(height)
+
+
+def choose_splits(
+    first: datetime, last: datetime, test: datetime | None
+) -> tuple[datetime | date, datetime | date]:
+    """Choose when validation and test begin.
+
+    Args:
+        first: time of the first request.
+        last: time of the last one before the second part of the release, or of all if there is none.
+        test: time of the first request of the second part, which is the test.
+
+    Returns:
+        The last day before the test, and the test: from a midnight on where that cuts between the parts.
+    """
+    if test is None:
+        return last.date() - timedelta(days=1), last.date()
+    midnight = datetime(test.year, test.month, test.day)
+    if midnight > last:
+        return midnight.date() - timedelta(days=1), midnight.date()
+    return test - timedelta(days=1), test
+
+
+def find_times(log: pl.LazyFrame, first_part: str) -> tuple[datetime, datetime, datetime | None]:
+    """Find the first and the last time of the first part of a log, and the first of the other.
+
+    Args:
+        log: with columns `part` and `time`.
+        first_part: the name of the first part.
+    """
+    time, second = pl.col("time").dt.replace_time_zone(None), pl.col("part") != first_part
+    begin, test = time.filter(~second), time.filter(second)
+    found = log.select(first=begin.min(), last=begin.max(), test=test.min()).collect()
+    first, last, other = found.row(0)
+    return first, last, other
+
+
+def write_news_config(
+    name: str, out: Path, valid: datetime | date, test: datetime | date, vectors: bool
+) -> None:
+    """Write the config of an importer from `NAME.yaml` beside it, with or without what needs vectors."""
+    text = (Path(__file__).parents[1] / f"{name}.yaml").read_text(encoding="utf-8")
+    if not vectors:
+        text = "".join(line for line in text.splitlines(keepends=True) if "# vectors" not in line)
+    config = Template(text).substitute(valid=valid.isoformat(), test=test.isoformat())
+    (out / "config.yaml").write_text(config, encoding="utf-8")
+
+
+def embed_texts(texts: Sequence[str], train: Mask, size: int) -> Floats:
+    """Turn texts into vectors, without a network: hashed words and pairs of words, weighted by rarity, and an SVD.
+
+    Latent semantic analysis (Deerwester et al., 1990), fitted to the texts that training has, of unit length.
+
+    Args:
+        texts: N texts.
+        train: (N,) which of them to fit to.
+        size: numbers of a vector, D.
+
+    Returns:
+        (N, D)
+    """
+    hashed = HashingVectorizer(n_features=_HASHED, ngram_range=(1, 2), alternate_sign=False, norm=None)
+    counts = hashed.transform(texts)
+    # an SVD has no more directions than texts
+    size = min(size, int(train.sum()) - 1)
+    pipeline = make_pipeline(TfidfTransformer(sublinear_tf=True), TruncatedSVD(size, random_state=0))
+    pipeline.fit(counts[train])
+    vectors = pipeline.transform(counts)
+    norm = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.where(norm > 0, norm, 1), dtype=np.float32)
