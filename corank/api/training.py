@@ -17,6 +17,7 @@ from corank.training.config import Config
 from corank.training.config_file import read
 from corank.training.preparation.agreement import require_agreement
 from corank.training.preparation.packed_data import open_or_pack, open_packed
+from corank.training.profile.log_profile import profile_log
 from corank.training.run import Run
 from corank.training.sufficiency import Sufficiency
 from corank.training.train import SilentWatcher, Watcher, kept_figures, train_run
@@ -56,7 +57,7 @@ def train(
         without: features to remove, as of `--without`.
 
     Returns the run, and the validation figures of the epoch that was kept by `STAGE.LABEL.METRIC`, with `epoch`.
-    Raises ConfigError, DataError, CheckpointError, BusyError if another trains in the folder or packs, DistributedError.
+    Raises ConfigError, DataError, CheckpointError, DistributedError, BusyError if another trains or packs there.
 
     Example:
         run, figures = corank.train(Path("shop/config.yaml"), overrides=["train.seed=1"])
@@ -123,6 +124,7 @@ def _prepare(
     Run.create(run.folder, run.config, run.base, run.publish)
     ranks.log.remember(CREATED)
     sufficiency.report(report)
+    profile_log(run.config, run.base).report(report)
     return False
 
 

@@ -54,13 +54,23 @@ def _numbers(option: str, text: str, kind: type[Number]) -> list[Number]:
 
 
 @training.command("check")
-def check_command(config: ConfigPath, overrides: Overrides = None, without: Without = None) -> None:
+def check_command(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    without: Without = None,
+    as_json: Json = False,
+) -> None:
     """Show which feature enters which tower, and what there is to learn from; refuse what could not learn."""
     from corank.api import runs
     from corank.cli import console
+    from corank.cli.profile_tables import show_profile
 
     summary = runs.check(config, overrides or [], without or [], console.say)
-    console.show_check(summary)
+    if as_json:
+        print_json(summary.document())
+    else:
+        console.show_check(summary)
+        show_profile(summary.profile)
     summary.sufficiency.require()
 
 

@@ -3,17 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from corank.batches.sampling import SOURCES, Population
 from corank.data.column_sources import Source, feature_columns, find_sources, find_value_sources
-from corank.data.lists.list_log import scan_log
 from corank.data.log_summary import LogSummary
-from corank.data.tables import Table
 from corank.engine.base import open_engine
 from corank.training.config import Config
-from corank.training.log_counts import count_log
+from corank.training.profile.log_profile import LogProfile, open_tables
 from corank.training.sufficiency import Sufficiency
 
 
@@ -32,6 +31,8 @@ class CheckSummary:
     """Loss, weight, the stages that learn from it, and candidates per request of each level or other source."""
     sufficiency: Sufficiency
     """What the splits hold to learn from, and what in it is refused or warned of."""
+    profile: LogProfile
+    """What decides what can be learnt: known ids, requests by what they hold, columns, and what to try."""
 
     @property
     def labels(self) -> list[dict[str, str | int]]:
@@ -56,6 +57,21 @@ class CheckSummary:
             rows.append(row)
         return rows
 
+    def document(self) -> dict[str, Any]:
+        """All of it as plain values, as `corank check --json` prints."""
+        return {
+            "name": self.config.name,
+            "features": self.features,
+            "rows": self.rows,
+            "splits": self.splits,
+            "samples": self.samples,
+            "labels": self.labels,
+            "targets": self.targets,
+            "profile": self.profile.document(),
+            "warnings": self.sufficiency.warnings,
+            "faults": self.sufficiency.faults,
+        }
+
 
 def check_config(config: Config, base: Path) -> CheckSummary:
     """Summarise what a config would train on.
@@ -64,21 +80,20 @@ def check_config(config: Config, base: Path) -> CheckSummary:
     Raises ConfigError, DataError, as `corank pack` would.
     """
     data, schema = config.data, config.declared
-    named = {"items": data.items, "users": data.users, "truth": data.truth}
-    others = {name: Table.scan(name, source, base) for name, source in named.items() if source is not None}
-    tables = {"log": scan_log(data, base)} | others
+    tables = open_tables(config, base)
     found = find_sources(schema, data, tables["log"], tables.get("items"), tables.get("users"))
     with open_engine() as engine:
         summary = LogSummary.read(tables["log"], data, feature_columns(schema, found, "log"), engine)
     find_value_sources(data, tables["log"], tables.get("items"))
-    counts = count_log(tables["log"], data, schema, summary.last)
+    profile = LogProfile.of(config, tables, found, summary)
     return CheckSummary(
         config,
         [_feature_row(config, name, found) for name in config.features],
         {n: int(t.collect(t.frame.select(pl.len())).item()) for n, t in tables.items()},
         summary.splits,
         _samples(config),
-        Sufficiency(config, counts.splits, counts.misplaced),
+        Sufficiency(config, profile.counts.splits, profile.counts.misplaced),
+        profile,
     )
 
 

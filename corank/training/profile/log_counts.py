@@ -1,0 +1,114 @@
+"""What a log that is not packed yet holds to learn from, in the counts that packed data give, and a few more.
+
+Exact duplicates of a candidate, which packing drops, are counted.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from corank.batches.label_counts import LabelCounts, SplitCounts
+from corank.data.log_rows import request_columns
+from corank.features.log_schema import DataSettings
+from corank.features.row_columns import LEVEL, label_column, score_column
+from corank.training.profile.split_rows import SPLIT, SplitRows
+
+SIZE = "size"
+"""The column of the number of a request's candidates."""
+
+
+@dataclass(frozen=True)
+class RequestCounts:
+    """The requests of a split by what they hold."""
+
+    candidates: Mapping[int, int]
+    """Number of candidates → requests that have so many."""
+    positives: Mapping[str, Mapping[int, int]]
+    """Label → number of positives → requests that have so many."""
+    ordered: Mapping[str, int]
+    """Label → requests with a positive and a negative: those that a list-wise loss and a metric by request can use."""
+
+
+@dataclass(frozen=True)
+class LogCounts:
+    """The counts of each split, and the labels that stand where they mean nothing."""
+
+    splits: Mapping[str, SplitCounts]
+    misplaced: Mapping[str, Mapping[str, int]]
+    """Label → level above the exposed one → ones of the label on its candidates, which training ignores."""
+    requests: Mapping[str, RequestCounts]
+
+
+def count_log(rows: SplitRows) -> LogCounts:
+    """Count a log in two streamed passes; memory grows with its requests, not its candidates."""
+    data = rows.data
+    kinds = [(name, kind) for name in data.labels for kind in LabelCounts._fields]
+    sums = [(rows.state(n) == kind).sum().alias(f"{n} {kind}") for n, kind in kinds]
+    ones = [(pl.col(label_column(n)) == 1).sum().alias(f"{n} ones") for n in data.labels]
+    scored = [pl.col(score_column(name)).is_not_null().sum().alias(f"{name} scored") for name in data.scores]
+    found = rows.collect(rows.frame.group_by(SPLIT, LEVEL).agg(*sums, *ones, *scored))
+    by_level = found.rows(named=True)
+    request = list(request_columns(data).values())
+    known = [s for s in sums if s.meta.output_name().endswith((" positives", " negatives"))]
+    levels = rows.collect(rows.frame.group_by(SPLIT, *request, LEVEL).agg(pl.len().alias(SIZE), *known))
+    sizes = levels.group_by(SPLIT, LEVEL, SIZE).agg(pl.len()).rows()
+    requests = levels.group_by(SPLIT, *request).agg(pl.exclude(LEVEL).sum())
+    held = dict(requests.group_by(SPLIT).agg(pl.len()).rows())
+    return LogCounts(
+        {name: _split(data, name, held.get(name, 0), by_level, sizes) for name in data.split_names},
+        _misplaced(data, by_level),
+        {name: _requests(data, requests.filter(pl.col(SPLIT) == name)) for name in data.split_names},
+    )
+
+
+def _requests(data: DataSettings, requests: pl.DataFrame) -> RequestCounts:
+    """Count the requests of one split, each a row with its SIZE and what is known of the labels."""
+
+    def histogram(column: str) -> dict[int, int]:
+        return dict(requests.group_by(column).agg(pl.len()).sort(column).rows())
+
+    both = {
+        name: requests.filter(pl.col(f"{name} positives") > 0, pl.col(f"{name} negatives") > 0).height
+        for name in data.labels
+    }
+    return RequestCounts(
+        histogram(SIZE), {name: histogram(f"{name} positives") for name in data.labels}, both
+    )
+
+
+def _split(
+    data: DataSettings,
+    split: str,
+    requests: int,
+    by_level: Iterable[Mapping[str, Any]],
+    sizes: Iterable[tuple[Any, ...]],
+) -> SplitCounts:
+    held = {row[LEVEL]: row for row in by_level if row[SPLIT] == split}
+    exposed = held.get(len(data.levels) - 1, {})
+    return SplitCounts(
+        requests,
+        [
+            {size: count for of, at, size, count in sizes if (of, at) == (split, level)}
+            for level in range(len(data.levels))
+        ],
+        {
+            name: LabelCounts(*(exposed.get(f"{name} {kind}", 0) for kind in LabelCounts._fields))
+            for name in data.labels
+        },
+        {
+            name: [held.get(level, {}).get(f"{name} scored", 0) for level in range(len(data.levels))]
+            for name in data.scores
+        },
+    )
+
+
+def _misplaced(data: DataSettings, by_level: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = {name: {} for name in data.labels}
+    for row in by_level:
+        for name in data.labels:
+            level = data.levels[row[LEVEL]]
+            if level != data.levels[-1] and row[f"{name} ones"]:
+                found[name][level] = found[name].get(level, 0) + row[f"{name} ones"]
+    return {name: levels for name, levels in found.items() if levels}

@@ -1,0 +1,66 @@
+"""The rows of a log that is not packed yet, each with its split, its level and what is known of each label."""
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from corank.core.time import MILLISECOND, to_ms
+from corank.data.column_sources import Source
+from corank.data.log_rows import log_columns, row_splits
+from corank.data.tables import Table
+from corank.features.log_schema import DataSettings
+from corank.features.row_columns import LEVEL, TIME, label_column
+from corank.features.schema import Schema
+
+SPLIT = "split"
+"""The column that names a row's split; null if it is in none."""
+
+
+@dataclass(frozen=True)
+class SplitRows:
+    """A log's rows, read lazily."""
+
+    log: Table
+    data: DataSettings
+    frame: pl.LazyFrame
+    """Columns of `log_columns`, with LEVEL in any case, and SPLIT."""
+    last: int
+    """The time of the last row, ms UTC."""
+
+    @classmethod
+    def of(
+        cls, log: Table, data: DataSettings, schema: Schema, sources: dict[str, Source], last: int
+    ) -> "SplitRows":
+        """Read a log that `LogSummary.read` accepts, with the features that `sources` say are read from it."""
+        split = pl.lit(None, pl.String)
+        for name, inside in row_splits(data).items():
+            split = pl.when(inside).then(pl.lit(name)).otherwise(split)
+        rows = log.frame.select(log_columns(log, data, schema, sources)).with_columns(split.alias(SPLIT))
+        if data.level is None:
+            rows = rows.with_columns(pl.lit(len(data.levels) - 1, pl.UInt8).alias(LEVEL))
+        return cls(log, data, rows, last)
+
+    def collect(self, frame: pl.LazyFrame) -> pl.DataFrame:
+        """Compute a frame made of the rows. Raises DataError if the log cannot be read."""
+        return self.log.collect(frame)
+
+    def state(self, name: str) -> pl.Expr:
+        """Name the field of `LabelCounts` in which a candidate counts; null if it was not exposed."""
+        data = self.data
+        time, end = pl.col(TIME), data.training_end()
+        as_of = to_ms(data.instant(data.as_of)) if data.as_of else self.last
+        looked = pl.when(time < end).then(min(end, as_of)).otherwise(as_of)
+        young = time + data.matures(name) // MILLISECOND > looked
+        value = pl.col(label_column(name))
+        state = (
+            pl.when(value.is_null()).then(pl.lit("null"))
+            .when(young if data.matures(name) else pl.lit(False)).then(pl.lit("immature"))
+            .when(value == 1).then(pl.lit("positives"))
+            .otherwise(pl.lit("negatives"))
+        )  # fmt: skip
+        given = data.labels[name].given
+        while given is not None:
+            happened = (pl.col(label_column(given)) == 1).fill_null(False)
+            state = pl.when(happened).then(state).otherwise(pl.lit("excluded"))
+            given = data.labels[given].given
+        return pl.when(pl.col(LEVEL) == len(data.levels) - 1).then(state)

@@ -1,0 +1,173 @@
+"""What `corank check` and `train` say of a log: known ids, missing and useless columns, requests, and advice."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+import corank
+from tests.support.command_line import run_corank
+from tests.support.simulated_runs import Silent
+
+CONFIG = """
+name: small
+data:
+  log: log.parquet
+  items: items.parquet
+  users: users.parquet
+  request: [request_id]
+  user: user_id
+  item: item_id
+  time: time
+  labels: {click: {column: is_click}}
+  split: {valid: 2026-03-02, test: 2026-03-03}
+features:
+  user_id: {side: user, kind: id}
+  city: {side: user, kind: id}
+  session: {side: context, kind: id}
+  item_id: {side: item, kind: id}
+  author: {side: item, kind: id}
+  language: {side: item, kind: id}
+  price: {side: item, kind: number}
+stages:
+  - {name: prerank, model: towers, keep: 2, query: [4], item: [4]}
+  - {name: rank, model: mlp, keep: 1, hidden: [4]}
+losses:
+  - {kind: click, stage: rank}
+  - {kind: click, stage: prerank}
+train: {epochs: 1, requests: 8}
+"""
+DAYS = 3
+REQUESTS = 40
+"""Of each day."""
+SIZE = 5
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """A log whose items live one day: those of the test day are new, as are most of its users."""
+    rows = []
+    for day in range(DAYS):
+        for n in range(REQUESTS):
+            number = day * REQUESTS + n
+            time = datetime(2026, 3, 1 + day, tzinfo=UTC) + timedelta(minutes=n)
+            for k in range(SIZE):
+                item = 100 * day + (n + k) % 20
+                rows.append((number, n if day < 2 else 30 + n, item, time, int(k == n % SIZE)))
+    log = pl.DataFrame(rows, schema=["request_id", "user_id", "item_id", "time", "is_click"], orient="row")
+    log = log.with_columns(session=pl.col("request_id"))
+    log.write_parquet(tmp_path / "log.parquet")
+    item = pl.Series("item_id", [100 * day + n for day in range(DAYS) for n in range(20)])
+    newest = pl.col("item_id") >= 200
+    item.to_frame().with_columns(
+        author=pl.col("item_id") % 7,
+        language=pl.lit("en"),
+        price=pl.when(newest).then(None).otherwise(pl.col("item_id") * 1.0),
+    ).write_parquet(tmp_path / "items.parquet")
+    users = pl.DataFrame({"user_id": range(80), "city": [n % 3 if n < 70 else None for n in range(80)]})
+    users.write_parquet(tmp_path / "users.parquet")
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    return tmp_path / "config.yaml"
+
+
+def facts(document: dict[str, Any], name: str) -> dict[str, Any]:
+    (found,) = (one for one in document["profile"]["features"] if one["feature"] == name)
+    return dict(found)
+
+
+def test_known_shares_are_those_of_a_slow_count(config: Path) -> None:
+    document = corank.check(config).document()
+    log = pl.read_parquet(config.parent / "log.parquet")
+    day = log["time"].dt.day()
+    train, test = log.filter(day == 1), log.filter(day == 3)
+    for name, column in (("item", "item_id"), ("user", "user_id"), ("session", "session")):
+        known = test[column].is_in(train[column].unique().implode())
+        clicks = test["is_click"] == 1
+        found = facts(document, name)["known"]["test"]
+        assert found["candidates"] == pytest.approx(known.mean())
+        assert found["positives"] == pytest.approx((known & clicks).sum() / clicks.sum())
+    assert facts(document, "item")["known"]["test"]["candidates"] == 0
+    assert facts(document, "user")["known"]["test"]["candidates"] == 0.25
+    assert facts(document, "author")["known"]["test"]["candidates"] == 1
+
+
+def test_missing_rates_count_candidates(config: Path) -> None:
+    document = corank.check(config).document()
+    assert facts(document, "price")["missing"] == {"train": 0, "valid": 0, "test": 1}
+    assert facts(document, "city")["missing"]["train"] == 0
+    # users 70 to 79 are asked for in none of the splits but have a row; 30 to 69 have a city
+    assert facts(document, "city")["missing"]["test"] == 0
+
+
+def test_requests_by_candidates_and_clicks(config: Path) -> None:
+    profile = corank.check(config).document()["profile"]
+    assert profile["requests"]["train"] == {
+        "candidates": {"5": 40},
+        "positives": {"click": {"1": 40}},
+        "ordered": {"click": 40},
+    }
+    assert profile["unread"] == {"train": 0, "valid": 0, "test": 0}
+
+
+def test_candidates_of_a_level_that_no_loss_takes_are_unread(config: Path) -> None:
+    log = pl.read_parquet(config.parent / "log.parquet")
+    level = pl.when(pl.col("is_click") == 1).then(pl.lit("exposed")).otherwise(pl.lit("ranked"))
+    log.with_columns(level=level).write_parquet(config.parent / "log.parquet")
+    summary = corank.check(config, ["data.level=level", "data.levels=[ranked, exposed]"])
+    assert summary.profile.unread == {"train": 160, "valid": 160, "test": 160}
+    assert summary.profile.counts.requests["train"].ordered == {"click": 0}
+
+
+def test_advice_names_what_decides(config: Path) -> None:
+    advice = "\n".join(corank.check(config).profile.advice)
+    for expected in (
+        "100% of the candidates of 'test' are items that training never saw: add priors of the item with a short "
+        "`every`, such as 10m and vectors of their content (kind: vector)",
+        "75% of the candidates of 'test' are of users that training never saw",
+        "language: the same value in all training rows",
+        "price: missing in 0% of the candidates of 'train', but 100% of 'test'",
+        "session: 100% of the candidates of 'test' have a value that training never saw",
+    ):
+        assert expected in advice
+    assert "author" not in advice and "city" not in advice
+
+
+def test_advice_leaves_out_what_is_declared(config: Path) -> None:
+    prior = "features.ctr={kind: prior, by: [item_id], label: click, every: 10m}"
+    advice = corank.check(config, [prior]).profile.advice
+    assert any("add vectors of their content" in line for line in advice)
+
+
+def test_a_log_in_which_training_knows_all_gets_no_advice(config: Path) -> None:
+    folder = config.parent
+    log = pl.read_parquet(folder / "log.parquet")
+    known = log.with_columns(pl.col("item_id") % 20, pl.col("user_id") % 40, session=pl.col("user_id") % 3)
+    known.write_parquet(folder / "log.parquet")
+    users = pl.DataFrame({"user_id": range(40), "city": [n % 3 for n in range(40)]})
+    users.write_parquet(folder / "users.parquet")
+    items = pl.read_parquet(folder / "items.parquet").with_columns(
+        language=pl.col("author").cast(pl.String), price=pl.lit(1.0)
+    )
+    items.write_parquet(folder / "items.parquet")
+    advice = corank.check(config).profile.advice
+    assert [line for line in advice if not line.startswith("price:")] == []
+    assert advice  # a price that is always the same
+
+
+def test_the_command_prints_tables_and_json(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, text, _ = run_corank(capsys, "check", config)
+    assert code == 0 and "advice: 100% of the candidates of 'test' are items" in text
+    assert "requests by their number of candidates" in text
+    document = json.loads(run_corank(capsys, "check", config, "--json")[1])
+    assert document["profile"]["requests"]["test"]["candidates"] == {"5": 40}
+    assert document["faults"] == []
+
+
+def test_training_says_it_before_it_begins(config: Path) -> None:
+    said: list[str] = []
+    corank.train(config, Silent(), report=said.append)
+    assert "test: candidates that training knows: 0.0 % by their item, 25.0 % by their user" in said
+    assert any(line.startswith("advice: 100% of the candidates") for line in said)
