@@ -1,0 +1,238 @@
+"""A log of one's own, with a list of candidates in a row an impression, as corank's tables and a ready config."""
+
+import difflib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+
+import polars as pl
+from pydantic import Field
+
+from corank.core.errors import DataError
+from corank.core.files import atomic_folder
+from corank.core.types import Report
+from corank.datasets.importer import IMPORTERS, Importer
+from corank.datasets.news.files import choose_splits, read_schema, refuse_rows
+from corank.datasets.news.infer import describe_context, describe_items
+
+_FIRST_LABEL = "click"
+
+
+@dataclass(frozen=True)
+class ListsSummary:
+    """What an import of lists has written."""
+
+    impressions: int
+    candidates: int
+    valid: datetime | date
+    test: datetime | date
+    features: tuple[str, ...]
+
+
+@IMPORTERS.register("lists")
+class Lists(Importer):
+    """Import a log of your own in Parquet, a row an impression, whose candidates are a list."""
+
+    source_help = "A Parquet file of impressions, or a folder of such files."
+    candidates: str = Field(description="Column: the list of candidates.")
+    user: str = Field(description="Column: the user.")
+    time: str = Field(description="Column: when.")
+    labels: str = Field("", description="Columns of lists of 0 and 1, one element a candidate; with commas.")
+    chosen: str = Field(
+        "", description="Columns of lists of the items that were clicked and the like; with commas."
+    )
+    request: str = Field(
+        "", description="Columns that identify an impression, with commas; its row by default."
+    )
+    history: str = Field("", description="Column: a list of the items that the user clicked before.")
+    items: Path | None = Field(None, description="A Parquet file with a row an item.")
+    item: str = Field("item_id", description="Its column of ids.")
+
+    def write(self, source: Path, out: Path, report: Report) -> None:
+        """Write log, items and config; see `import_lists`."""
+        import_lists(source, out, self, report)
+
+
+def import_lists(source: Path, out: Path, columns: Lists, report: Report = lambda line: None) -> ListsSummary:
+    """Write `log.parquet`, `items.parquet` and `config.yaml` to `out`, whole or not at all.
+
+    Features are chosen by the types of columns. The last two days are for validation and for the test.
+
+    Args:
+        source: a Parquet file, or a folder of such files.
+        out: a folder that is not there or empty.
+        columns: which column is what.
+        report: takes a line about each step.
+
+    Raises:
+        DataError: a file or a column is missing, or a row cannot be read.
+    """
+    paths = sorted(source.glob("*.parquet")) if source.is_dir() else [source]
+    if not paths:
+        raise DataError(f"{source}: no Parquet file in this folder")
+    with atomic_folder(out) as unfinished:
+        facts = _write_log(paths, columns, unfinished / "log.parquet")
+        lines = describe_context(facts.types, _used(columns))
+        if columns.items is not None:
+            table = _write_items(columns, unfinished)
+            lines |= describe_items(table, columns.item)
+        else:
+            lines[columns.item] = "{side: item, kind: id, min_count: 5}"
+        if columns.history:
+            source_of = f"of: {_yaml(columns.item)}, column: {_yaml(columns.history)}"
+            lines["history"] = f"{{side: user, kind: ids, {source_of}, last: 50}}"
+        text = "".join(_config(columns, facts, lines))
+        (unfinished / "config.yaml").write_text(text, encoding="utf-8")
+        report(f"{facts.impressions:,} impressions, {facts.candidates:,} candidates; test from {facts.test}")
+        report(f"features: {', '.join(lines)}")
+    return ListsSummary(facts.impressions, facts.candidates, facts.valid, facts.test, tuple(lines))
+
+
+@dataclass(frozen=True)
+class _LogFacts:
+    types: pl.Schema
+    impressions: int
+    candidates: int
+    valid: datetime | date
+    test: datetime | date
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _used(columns: Lists) -> set[str]:
+    """The columns that are no features."""
+    named = [columns.candidates, columns.user, columns.time, columns.history]
+    return {*named, *_names(columns.labels), *_names(columns.chosen), *_names(columns.request)}
+
+
+def _require(path: Path, types: pl.Schema, name: str, what: str, is_list: bool = False) -> None:
+    """Raise DataError if a column is missing, or is no list as it should be."""
+    if name not in types:
+        near = difflib.get_close_matches(name, list(types), n=3)
+        hint = f"near ones: {', '.join(near)}" if near else f"it has {', '.join(types)}"
+        raise DataError(f"{path}: no column '{name}' ({what}); {hint}")
+    if is_list and not isinstance(types[name], pl.List | pl.Array):
+        raise DataError(f"{path}: column '{name}' ({what}) is {types[name]}; expected lists")
+
+
+def _write_log(paths: Sequence[Path], columns: Lists, out: Path) -> _LogFacts:
+    """Write the impressions in order, one file after the other."""
+    labels, chosen, request = (_names(text) for text in (columns.labels, columns.chosen, columns.request))
+    if not labels + chosen:
+        raise DataError("import lists: no label; name a column of lists as --labels or --chosen")
+    frames, first = [], None
+    for path in paths:
+        frame = pl.scan_parquet(path)
+        types = read_schema(path, frame)
+        if first is None:
+            first = types
+        elif types != first:
+            raise DataError(f"{path}: its columns are not those of {paths[0]}")
+        for name, option in ((columns.candidates, "--candidates"), *((n, "--labels") for n in labels)):
+            _require(path, types, name, option, is_list=True)
+        for name, option in (*((n, "--chosen") for n in chosen), (columns.history, "--history")):
+            if name:
+                _require(path, types, name, option, is_list=True)
+        for name, option in (
+            (columns.user, "--user"),
+            (columns.time, "--time"),
+            *((n, "--request") for n in request),
+        ):
+            _require(path, types, name, option)
+        if not isinstance(types[columns.time], pl.Datetime | pl.Date):
+            raise DataError(
+                f"{path}: column '{columns.time}' (--time) is {types[columns.time]}; expected times"
+            )
+        _check_rows(path, frame, columns, labels, request)
+        frames.append(frame)
+    assert first is not None
+    log = pl.concat(frames)
+    numbered = (
+        log if request else log.with_row_index("impression").with_columns(pl.col("impression").cast(pl.Int64))
+    )
+    numbered.sink_parquet(out)
+    read = pl.scan_parquet(out)
+    time = pl.col(columns.time).cast(pl.Datetime("us"))
+    begin, end, rows, candidates = read.select(
+        time.min(), time.max().alias("end"), pl.len(), pl.col(columns.candidates).list.len().sum()
+    ).collect().row(0)  # fmt: skip
+    if not rows:
+        raise DataError(f"{paths[0]}: no rows; expected impressions")
+    valid, test = choose_splits(begin, end, None)
+    return _LogFacts(first, rows, candidates or 0, valid, test)
+
+
+def _check_rows(
+    path: Path, frame: pl.LazyFrame, columns: Lists, labels: list[str], request: list[str]
+) -> None:
+    length = pl.col(columns.candidates).list.len().fill_null(0)
+    keys = [columns.user, columns.time, *request]
+    faults = [(name, pl.col(name).is_null(), "a value in every row") for name in keys]
+    for name in labels:
+        unlike = pl.col(name).list.len().fill_null(0) != length
+        faults.append((name, unlike, f"a list as long as '{columns.candidates}'"))
+    refuse_rows(path, frame, faults)
+
+
+def _write_items(columns: Lists, out: Path) -> pl.DataFrame:
+    """Write the table of items. Raises DataError for a candidate without a row."""
+    path, item = columns.items, columns.item
+    assert path is not None
+    frame = pl.scan_parquet(path)
+    types = read_schema(path, frame)
+    _require(path, types, item, "--item")
+    refuse_rows(
+        path, frame, [(item, pl.col(item).is_null() | pl.col(item).is_duplicated(), "one row of an item")]
+    )
+    table = frame.collect()
+    seen = (
+        pl.scan_parquet(out / "log.parquet").select(pl.col(columns.candidates).explode().alias(item)).unique()
+    )
+    read = seen.drop_nulls().collect(engine="streaming")
+    if read[item].dtype.is_integer() != table[item].dtype.is_integer():
+        raise DataError(
+            f"{path}: column '{item}' is {table[item].dtype}, candidates are {read[item].dtype}; write both alike"
+        )
+    key = pl.Int64 if table[item].dtype.is_integer() else pl.String
+    missing = read.select(pl.col(item).cast(key)).join(table.select(pl.col(item).cast(key)), item, how="anti")
+    if len(missing):
+        raise DataError(
+            f"{path}: no row for {len(missing):,} candidates, such as {missing.sort(item)[item][0]!r}"
+        )
+    table.write_parquet(out / "items.parquet")
+    return table
+
+
+def _yaml(name: str) -> str:
+    """A name as YAML reads it back, whatever is in it."""
+    return name if name.isidentifier() and name.lower() not in ("null", "true", "false") else json.dumps(name)
+
+
+def _config(columns: Lists, facts: _LogFacts, lines: dict[str, str]) -> Iterator[str]:
+    """The config, piece by piece."""
+    labels, chosen = _names(columns.labels), _names(columns.chosen)
+    along = f", along: [{', '.join(map(_yaml, labels))}]" if labels else ""
+    members = ", ".join(f"is_{n}: {_yaml(column)}" for n, column in enumerate(chosen))
+    yield "# A log of impressions, as `corank import lists` wrote it. Features were chosen by the types of columns.\n"
+    yield "name: lists\n\ndata:\n"
+    yield f"  log: {{files: log.parquet, list: {_yaml(columns.candidates)}{along}"
+    yield f"{f', members: {{{members}}}' if members else ''}}}\n"
+    yield "  items: items.parquet\n" if columns.items is not None else ""
+    yield f"  request: [{', '.join(map(_yaml, _names(columns.request) or ['impression']))}]\n"
+    yield f"  user: {_yaml(columns.user)}\n  item: {_yaml(columns.item)}\n  time: {_yaml(columns.time)}\n  labels:\n"
+    named = [_yaml(name) for name in labels] + [f"is_{n}" for n in range(len(chosen))]
+    titles = [_FIRST_LABEL, *(f"label_{n}" for n in range(1, len(named)))]
+    for title, column in zip(titles, named, strict=True):
+        yield f"    {title}: {{column: {column}}}\n"
+    yield f"  split: {{valid: {facts.valid.isoformat()}, test: {facts.test.isoformat()}}}\n\nfeatures:\n"
+    for name, settings in lines.items():
+        yield f"  {_yaml(name)}: {settings}\n"
+    yield f"  item_clicks: {{kind: prior, by: [{_yaml(columns.item)}], label: click, every: 1h}}\n"
+    yield f"  item_shown: {{kind: prior, by: [{_yaml(columns.item)}], every: 1h}}\n"
+    yield "\nstages:\n  - {name: prerank, model: towers, keep: 20}\n  - {name: rank, model: mlp, keep: 10}\n"
+    yield "\nlosses:\n  - {kind: click, stage: rank}\n  - {kind: click, stage: prerank}\n"
+    yield "\ntrain: {epochs: 1, requests: 256}\n"

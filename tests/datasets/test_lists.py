@@ -1,0 +1,109 @@
+"""The importer of one's own lists: what is written trains, and what does not fit is named."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from corank.core.errors import DataError
+from corank.core.settings import validate
+from corank.data.lists.list_log import scan_log
+from corank.datasets.lists import Lists, import_lists
+from corank.training.check import check_config
+from corank.training.config_file import read
+from tests.datasets.conftest import plain_rows
+
+pytestmark = pytest.mark.slow
+
+COLUMNS = {"candidates": "candidates", "user": "user_id", "time": "time", "labels": "clicked"}
+
+
+def settings(world: Path, **more: Any) -> Lists:
+    return validate(Lists, COLUMNS | {"items": world / "items.parquet"} | more, "import lists")
+
+
+def own(worlds: Path, folder: Path) -> Path:
+    """The plain world as somebody's own tables, whose history is not read."""
+    shutil.copytree(worlds / "plain", folder)
+    for path in (folder / "log").glob("*.parquet"):
+        pl.read_parquet(path).drop("history", "history_time", "history_seconds").write_parquet(path)
+    return folder
+
+
+def test_the_world_comes_back_and_can_be_trained_on(news_worlds: Path, tmp_path: Path) -> None:
+    world = own(news_worlds, tmp_path / "in")
+    found = import_lists(world / "log", tmp_path / "out", settings(world))
+    config = read(tmp_path / "out" / "config.yaml")
+    table = scan_log(config.data, tmp_path / "out")
+    rows = table.collect(table.frame).select("user_id", pl.col("time").dt.epoch("s"), "item_id", "clicked")
+    assert rows.equals(plain_rows(news_worlds).drop("history"))
+    assert found.candidates == len(rows) and found.impressions == 300
+    assert set(found.features) == {"request_id", "device", "item_id", "category", "subcategory"}
+    check_config(config, tmp_path / "out").sufficiency.require()
+
+
+def test_chosen_items_a_request_key_and_odd_names(news_worlds: Path, tmp_path: Path) -> None:
+    world = own(news_worlds, tmp_path / "in")
+    log = pl.read_parquet(world / "log" / "*.parquet")
+    rows = log.explode("candidates", "clicked").group_by("request_id", maintain_order=True)
+    bought = rows.agg(pl.col("candidates").filter(pl.col("clicked") == 1))["candidates"]
+    odd = log.with_columns(bought=bought).rename({"device": "device type", "user_id": "null"})
+    odd.write_parquet(tmp_path / "log.parquet")
+    columns = settings(world, labels="", chosen="bought", request="request_id", user="null")
+    found = import_lists(tmp_path / "log.parquet", tmp_path / "out", columns)
+    config = read(tmp_path / "out" / "config.yaml")
+    assert config.data.request == ["request_id"] and config.data.user == "null"
+    assert "device_type" in found.features
+    table = scan_log(config.data, tmp_path / "out")
+    assert table.collect(table.frame)["is_0"].to_list() == plain_rows(news_worlds)["clicked"].to_list()
+    check_config(config, tmp_path / "out").sufficiency.require()
+
+
+def nothing_at(column: str, row: int) -> Callable[[pl.DataFrame], pl.DataFrame]:
+    chosen = pl.when(pl.int_range(pl.len()) != row).then(pl.col(column))
+    return lambda frame: frame.with_columns(chosen.alias(column))
+
+
+@pytest.mark.parametrize(
+    ("more", "spoil", "told"),
+    [
+        ({"candidates": "candidate"}, None, "no column 'candidate' (--candidates); near ones: candidates"),
+        ({"labels": "device"}, None, "column 'device' (--labels) is String; expected lists"),
+        ({"labels": ""}, None, "no label; name a column of lists as --labels or --chosen"),
+        ({"time": "user_id"}, None, "column 'user_id' (--time) is Int64; expected times"),
+        ({"item": "id"}, None, "items.parquet: no column 'id' (--item)"),
+        ({}, nothing_at("user_id", 4), "column user_id, row 5: expected a value in every row"),
+        ({}, nothing_at("clicked", 6), "column clicked, row 7: expected a list as long as 'candidates'"),
+        ({}, lambda frame: frame.with_columns(pl.col("candidates") + 9000), "items.parquet: no row for"),
+        ({}, lambda frame: frame.head(0), "no rows; expected impressions"),
+    ],
+)
+def test_what_does_not_fit_is_named_and_nothing_is_left(
+    news_worlds: Path,
+    tmp_path: Path,
+    more: dict[str, Any],
+    spoil: Callable[[pl.DataFrame], pl.DataFrame] | None,
+    told: str,
+) -> None:
+    world = own(news_worlds, tmp_path / "in")
+    path = world / "log" / "part-00000.parquet"
+    if spoil:
+        spoil(pl.read_parquet(path)).write_parquet(path)
+    with pytest.raises(DataError) as error:
+        import_lists(world / "log", tmp_path / "out", settings(world, **more))
+    assert told in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_files_that_are_not_there_or_not_alike(news_worlds: Path, tmp_path: Path) -> None:
+    world = own(news_worlds, tmp_path / "in")
+    with pytest.raises(DataError, match="no Parquet file in this folder"):
+        import_lists(tmp_path, tmp_path / "out", settings(world))
+    with pytest.raises(DataError, match="no such file"):
+        import_lists(tmp_path / "x.parquet", tmp_path / "out", settings(world))
+    shutil.copy(world / "items.parquet", world / "log" / "zzz.parquet")
+    with pytest.raises(DataError, match="its columns are not those of"):
+        import_lists(world / "log", tmp_path / "out", settings(world))
