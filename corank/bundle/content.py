@@ -13,9 +13,10 @@ from corank.core.arrays import read_array
 from corank.core.errors import DataError
 from corank.core.types import Floats
 from corank.data.dataset import prior_folder
+from corank.features.counts.cumulative import CumulativeCounts
 from corank.features.encoders import Encoders
 from corank.features.input_layout import Layout
-from corank.features.priors import PriorCounts, PriorSnapshots
+from corank.features.priors import CountedFeature, PriorCounts, PriorSnapshots
 
 
 def read_tables(folder: Path, manifest: BundleManifest, layout: Layout) -> dict[str, dict[int, Floats]]:
@@ -64,24 +65,38 @@ def check_vectors(layer: ItemLayer, manifest: BundleManifest, where: str) -> Non
 def read_snapshots(folder: Path, manifest: BundleManifest) -> PriorSnapshots:
     """Read the snapshots of priors. Raises DataError."""
     rates = {}
+    features = manifest.declared.priors()
     for n, name in enumerate(manifest.priors):
         rates[name] = PriorCounts.load(prior_folder(folder, n))
-        _check_counts(rates[name], str(prior_folder(folder, n)))
+        _check_counts(rates[name], features[name], str(prior_folder(folder, n)))
     return PriorSnapshots(rates, manifest.data.timezone, manifest.priors)
 
 
-def _check_counts(counts: PriorCounts, where: str) -> None:
-    """Raise DataError unless there is a finite count of every key, and of all."""
+def _check_counts(counts: PriorCounts, feature: CountedFeature, where: str) -> None:
+    """Raise DataError unless there are finite counts of every key, and of all, as the feature needs them."""
     check_form(counts.keys, np.uint64, (counts.keys.size,), f"{where}/keys.npy")
     check_ascending(counts.keys, f"{where}/keys.npy")
     for name, held, keys in (("each", counts.counts, counts.keys.size), ("all", counts.all, 1)):
-        check_form(held.offsets, np.int64, (keys + 1,), f"{where}/{name}.offsets.npy")
-        if not np.array_equal(held.offsets, np.arange(keys + 1)):
-            raise DataError(f"{where}/{name}.offsets.npy: expected one entry of each key")
+        _check_entries(held, keys, feature.memory.single, f"{where}/{name}")
         # a refresh once wrote times that fit into 32 bits so
-        check_form(held.periods.astype(np.int64), np.int64, (keys,), f"{where}/{name}.periods.npy")
+        check_form(held.periods.astype(np.int64), np.int64, (held.entries,), f"{where}/{name}.periods.npy")
         for part, weights in (("shown", held.shown), ("positive", held.positive)):
-            check_form(weights, np.float64, (keys,), f"{where}/{name}.{part}.npy")
+            check_form(weights, np.float64, (held.entries,), f"{where}/{name}.{part}.npy")
             check_finite(weights, f"{where}/{name}.{part}.npy")
-            if keys and weights.min() < 0:
+            if len(weights) and weights.min() < 0:
                 raise DataError(f"{where}/{name}.{part}.npy: a count is below 0")
+    if feature.smoothing == "auto" and not (counts.fitted is not None and 0 < counts.fitted < np.inf):
+        raise DataError(f"{where}/smoothing.npy: expected a number above 0")
+
+
+def _check_entries(held: CumulativeCounts, keys: int, single: bool, where: str) -> None:
+    """Raise DataError unless each key has one entry, or unless `single` some, whose periods ascend."""
+    check_form(held.offsets, np.int64, (keys + 1,), f"{where}.offsets.npy")
+    if single and not np.array_equal(held.offsets, np.arange(keys + 1)):
+        raise DataError(f"{where}.offsets.npy: expected one entry of each key")
+    if held.offsets[0] != 0 or (np.diff(held.offsets) < 0).any() or held.offsets[-1] != held.entries:
+        raise DataError(f"{where}.offsets.npy: expected the entries of each key, one after another")
+    begins = np.zeros(held.entries + 1, dtype=bool)
+    begins[held.offsets] = True
+    if held.periods.ndim != 1 or not (begins[1:-1] | (held.periods[1:] > held.periods[:-1])).all():
+        raise DataError(f"{where}.periods.npy: expected ascending periods of each key")

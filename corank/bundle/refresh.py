@@ -157,7 +157,7 @@ def _advance(
                 f"{name}: counts nothing between {begin} and {format_time(log.first)}, where the log begins"
             )
         counts = feature.count(log.rows, data, log.labels, log.operands)
-        rates[name] = rates[name].extend(counts, since, cut)
+        rates[name] = rates[name].extend(counts, since, cut, feature.memory)
         cuts[name] = cut
         new = int(counts["period"].is_between(since, cut, closed="left").sum())
         report(f"{name}: {format_time(since)} → {format_time(cut)}, {new:,} candidates counted")

@@ -58,13 +58,14 @@ def _duration(value: Any) -> Any:
     raise PydanticCustomError("duration", "expected a duration such as 30m, 1h or 3d")
 
 
-def _shortest(value: timedelta) -> str:
+def format_duration(value: timedelta) -> str:
+    """Write a length of time as `Duration` reads it, in the longest unit that is whole."""
     seconds = int(value.total_seconds())
     unit = next(unit for unit in "dhms" if seconds % _UNITS[unit] == 0)
     return f"{seconds // _UNITS[unit]}{unit}"
 
 
-Duration = Annotated[timedelta, BeforeValidator(_duration), PlainSerializer(_shortest, return_type=str)]
+Duration = Annotated[timedelta, BeforeValidator(_duration), PlainSerializer(format_duration, return_type=str)]
 """A length of time, written as a whole number and s, m, h or d: `30m`, `1h`, `3d`."""
 
 

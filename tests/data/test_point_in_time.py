@@ -51,6 +51,8 @@ FROZEN: dict[str, Any] = {
         "scale": "none",
         "lag": "2h",
     },
+    "item_lately": {"kind": "prior", "by": ["item"], "label": "click", "window": "1d", "scale": "none"},
+    "user_fading": {"kind": "prior", "by": ["user"], "label": "buy", "half_life": "9h", "scale": "none"},
 }
 """As of midnight."""
 LIVE: dict[str, Any] = {
@@ -59,6 +61,15 @@ LIVE: dict[str, Any] = {
     "again": {"kind": "count", "of": ["shown", "item"], "scale": "none"},
     "brand_ctr": {"kind": "prior", "by": ["brand"], "label": "click", "every": "1h", "scale": "none"},
     "user_buys": {"kind": "prior", "by": ["user"], "label": "buy", "every": "3h", "scale": "none"},
+    "brand_lately": {"kind": "prior", "by": ["brand"], "every": "1h", "window": "5h", "scale": "none"},
+    "tab_fading": {
+        "kind": "prior",
+        "by": ["tab"],
+        "label": "click",
+        "every": "1h",
+        "half_life": "3h",
+        "scale": "none",
+    },
 }
 """As of the request, or nearly."""
 

@@ -1,7 +1,8 @@
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import polars as pl
@@ -9,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corank.core.time import NEVER
+from corank.core.time import NEVER, to_ms
 from corank.core.types import Hashes, Longs
 from corank.data.packing.pieces import find_pieces, write_piece
 from corank.data.packing.prior_counts import CountKeys
+from corank.features.counts.cumulative import ALL_TIME, Memory
 from corank.features.feature_kind import Feature
 from corank.features.kinds.id import IdFeature
 from corank.features.kinds.prior import PriorFeature
@@ -54,14 +56,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("pieces")
 
 
-def rates(folder: Path, *pieces: list[Row], ranges: int = 1) -> PriorCounts:
+def rates(folder: Path, *pieces: list[Row], ranges: int = 1, memory: Memory = ALL_TIME) -> PriorCounts:
     """Counts of pieces, of so many ranges of keys."""
     first, spill = 0, folder / uuid4().hex
     for n, rows in enumerate(pieces):
         piece = frame(rows, first).filter(pl.col("key") != 0).sort("key")
         write_piece(spill, "prior", f"{n:05d}", piece)
         first += len(rows)
-    count = CountKeys(find_pieces(spill, "prior", len(pieces)), ranges, spill / "counts")
+    count = CountKeys(find_pieces(spill, "prior", len(pieces)), ranges, spill / "counts", memory)
     for n in reversed(range(ranges)):
         count(n)
     count.join(spill / "joined")
@@ -181,45 +183,118 @@ row_lists = st.lists(row, max_size=30)
 cuts = st.integers(-6, 17)
 
 
+TICK = timedelta(milliseconds=1)
+WINDOW = RATE.model_copy(update={"every": TICK, "window": 4 * TICK})
+FADING = RATE.model_copy(update={"every": TICK, "half_life": 3 * TICK})
+MEMORIES = [RATE.model_copy(update={"every": TICK}), WINDOW, FADING]
+"""That forget nothing, all at once, and slowly. A period is a millisecond."""
+memories = st.sampled_from(MEMORIES)
+
+
+def remembered(feature: PriorFeature, period: int, cut: int) -> float:
+    """What a candidate of a period counts at a cut."""
+    if period >= cut or (feature.window and period < cut - feature.window / TICK):
+        return 0
+    return 2 ** (-(cut - period - 1) / (feature.half_life / TICK)) if feature.half_life else 1
+
+
 @settings(deadline=None)  # files are flushed
-@given(row_lists, st.lists(st.tuples(keys, cuts), min_size=1))
-def test_values_are_those_of_a_loop(folder: Path, rows: list[Row], asked: list[tuple[int, int]]) -> None:
-    found, expected, often = rates(folder, rows), [], []
+@given(row_lists, st.lists(st.tuples(keys, cuts), min_size=1), memories)
+def test_values_are_those_of_a_loop(
+    folder: Path, rows: list[Row], asked: list[tuple[int, int]], feature: PriorFeature
+) -> None:
+    found, expected, often = rates(folder, rows, memory=feature.memory), [], []
     for key, cut in asked:
-        past = [r for r in rows if r[0] and r[1] < cut]
-        shown, positive = (sum(r[n] for r in past if r[0] == key) for n in (2, 3))
-        usual = sum(r[3] for r in past) / sum(r[2] for r in past) if past else np.nan
+        past = [(r[0], *(w * remembered(feature, r[1], cut) for w in r[2:])) for r in rows if r[0]]
+        shown, positive = (sum(r[n] for r in past if r[0] == key) for n in (1, 2))
+        of_all = sum(r[1] for r in past)
+        usual = sum(r[2] for r in past) / of_all if of_all else np.nan
         expected.append((positive + 4 * usual) / (shown + 4) if key else np.nan)
         often.append(np.log1p(shown) if key else np.nan)
     known, at = hashed([key for key, _ in asked]), longs([cut for _, cut in asked])
-    np.testing.assert_array_equal(found.values(RATE, known, at), expected)
-    np.testing.assert_array_equal(found.values(COUNT, known, at), often)
+    far = 1e-12 if feature.half_life else 0
+    np.testing.assert_allclose(found.values(feature, known, at), expected, far)
+    np.testing.assert_allclose(found.values(without_label(feature), known, at), often, far)
+
+
+def without_label(feature: PriorFeature) -> PriorFeature:
+    return feature.model_copy(update={"label": None})
+
+
+ASKED = [1, 2, 3, 4, 2**63, 2**64 - 1, 77]
+
+
+@pytest.mark.slow
+@settings(deadline=None)  # files are flushed
+@given(row_lists, row_lists, cuts, memories)
+def test_what_comes_at_the_cut_or_after_changes_nothing(
+    folder: Path, rows: list[Row], others: list[Row], cut: int, feature: PriorFeature
+) -> None:
+    before, memory = [r for r in rows if r[1] < cut], feature.memory
+    one = rates(folder, rows, memory=memory)
+    other = rates(folder, [r for r in others if r[1] >= cut], before, memory=memory)
+    for asked in (feature, without_label(feature)):
+        ours, theirs = (values(found, asked, ASKED, cut) for found in (one, other))
+        np.testing.assert_array_equal(ours, theirs)
+    kept = plain(one.as_of(cut, memory))
+    assert kept == plain(other.as_of(cut, memory))
+    assert kept == plain(rates(folder, before, memory=memory).as_of(cut, memory))
 
 
 @pytest.mark.slow
 @settings(deadline=None)  # files are flushed
 @given(row_lists, row_lists, cuts)
-def test_what_comes_at_the_cut_or_after_changes_nothing(
+def test_what_is_older_than_the_window_changes_nothing(
     folder: Path, rows: list[Row], others: list[Row], cut: int
 ) -> None:
-    before = [r for r in rows if r[1] < cut]
-    one = rates(folder, rows)
-    other = rates(folder, [r for r in others if r[1] >= cut], before)
-    asked = [1, 2, 3, 4, 2**63, 2**64 - 1, 77]
-    for feature in (RATE, COUNT):
-        np.testing.assert_array_equal(values(one, feature, asked, cut), values(other, feature, asked, cut))
-    assert plain(one.as_of(cut)) == plain(other.as_of(cut)) == plain(rates(folder, before).as_of(cut))
+    inside = [r for r in rows if r[1] >= cut - 4]
+    one = rates(folder, [r for r in others if r[1] < cut - 4], inside, memory=WINDOW.memory)
+    other = rates(folder, inside, memory=WINDOW.memory)
+    np.testing.assert_array_equal(values(one, WINDOW, ASKED, cut), values(other, WINDOW, ASKED, cut))
+    assert plain(one.as_of(cut, WINDOW.memory)) == plain(other.as_of(cut, WINDOW.memory))
 
 
 @settings(deadline=None)  # files are flushed
-@given(row_lists, st.tuples(cuts, cuts, cuts).map(sorted))
+@given(row_lists, st.tuples(cuts, cuts, cuts).map(sorted), memories)
 def test_a_snapshot_brought_forward_is_that_of_all_counted_at_once(
-    folder: Path, rows: list[Row], of: list[int]
+    folder: Path, rows: list[Row], of: list[int], feature: PriorFeature
 ) -> None:
     first, second, third = of
-    found, log = rates(folder, rows), frame(rows)
-    forward = found.as_of(first).extend(log, first, second).extend(log, second, third)
-    assert plain(forward) == plain(found.as_of(third))
+    memory = feature.memory
+    found, log = rates(folder, rows, memory=memory), frame(rows)
+    forward = found.as_of(first, memory).extend(log, first, second, memory)
+    forward = forward.extend(log, second, third, memory)
+    assert plain(forward) == plain(found.as_of(third, memory))
+    np.testing.assert_array_equal(
+        values(forward, feature, ASKED, third), values(found, feature, ASKED, third)
+    )
+
+
+def test_no_past_is_too_far_to_forget(folder: Path) -> None:
+    """Sums of a log of many years, by the minute, overflow nowhere."""
+    end, minute = 2_000_000_000_000, 60_000
+    rows: list[Row] = [(5, end - n * 700 * DAY, 1.0, 1.0) for n in range(20)] + [(9, 0, 1.0, 0.0)]
+    fading = FADING.model_copy(update={"every": timedelta(minutes=1), "half_life": timedelta(minutes=2)})
+    found = rates(folder, rows, memory=fading.memory)
+    assert values(found, fading, [5, 9], end + minute) == [(1 + 4 * 1) / (1 + 4), (0 + 4 * 1) / (0 + 4)]
+    assert values(found, fading, [5], end + 3 * minute) == [(0.5 + 4) / (0.5 + 4)]
+    assert np.isnan(values(found, fading, [5, 9], NEVER)).all()
+    window = WINDOW.model_copy(update={"every": timedelta(minutes=1), "window": timedelta(minutes=2)})
+    held = rates(folder, rows, memory=window.memory)
+    assert values(held, without_label(window), [5, 9], end + minute) == [np.log(2), 0]
+    assert values(held, without_label(window), [5], end + 3 * minute) == [0]
+    assert np.isnan(values(held, window, [5], end + 3 * minute)).all()  # nothing is known of late
+    assert np.isnan(values(held, window, [5, 9], NEVER)).all()
+
+
+def test_a_window_of_days_holds_so_many_when_clocks_change(folder: Path) -> None:
+    zone, day = "Europe/Berlin", timedelta(days=1)
+    feature = PriorFeature(kind="prior", by=["item"], every=day, window=3 * day)
+    for first in (datetime(2026, 3, 25), datetime(2026, 10, 21)):  # the clock changes on the 29th, the 25th
+        midnights = [to_ms((first + n * day).replace(tzinfo=ZoneInfo(zone))) for n in range(9)]
+        found = rates(folder, [(5, at, 1, 0) for at in midnights], memory=feature.memory)
+        for at in midnights[3:]:
+            assert values(found, feature, [5], at) == [np.log(4)]
 
 
 # From candidates to what is counted

@@ -107,6 +107,7 @@ def _derived(drawn: Drawn, features: dict[str, Drawn]) -> dict[str, Drawn]:
         by = list(dict.fromkeys([str(rng.choice(keys[one])), str(rng.choice(keys[other]))]))
         for label in ("click", "buy", None):
             late = [{}, {"lag": "5h"}, {"every": "2d"}][len(made) % 3]
+            late |= [{}, {"window": "2d"}, {"half_life": "10h"}][len(made) // 3 % 3]
             made.append({"kind": "prior", "by": by, "label": label, "smoothing": 3} | late | shape(len(made)))
     return {f"derived_{n}": {key: _plain(value) for key, value in f.items()} for n, f in enumerate(made)}
 

@@ -7,13 +7,23 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from corank.core.arrays import append_array, read_array, read_frame, write_array, write_arrays
-from corank.core.types import Doubles, Longs
+from corank.core.arrays import append_array, read_array, read_frame, write_array, write_arrays, write_frame
 from corank.data.dataset import prior_folder
 from corank.data.packing.pieces import find_pieces
 from corank.data.packing.workspace import PackWorkspace, write_beside
-from corank.features.priors import CumulativeCounts, count_rows
+from corank.features.counts.cumulative import (
+    ALL_TIME,
+    CumulativeCounts,
+    Memory,
+    add_up,
+    add_up_one,
+    sum_of_all,
+    sum_periods,
+)
 from corank.features.schema import Schema
+
+OF_ALL = "all.arrow"
+"""What all keys of a range weigh together, by period."""
 
 
 @dataclass(frozen=True)
@@ -25,16 +35,20 @@ class CountKeys:
     ranges: int
     folder: Path
     """Receives a folder for each range."""
+    memory: Memory = ALL_TIME
+    """How long a period counts."""
 
     def path(self, n: int) -> Path:
         """Return where the counts of a range are written."""
         return self.folder / f"{n:05d}"
 
     def __call__(self, n: int) -> int:
-        """Count the n-th range: sums are taken in the order of the log. Returns how many keys it has."""
-        keys, counts = count_rows(pl.concat(self._read(n)))
+        """Count the n-th range. Returns how many keys it has."""
+        weights = sum_periods(pl.concat(self._read(n)))
+        keys, counts = add_up(weights, self.memory)
         with write_beside(self.path(n)) as folder:
             write_arrays(folder, {"keys": keys} | vars(counts))
+            write_frame(folder / OF_ALL, sum_of_all(weights))
         return len(keys)
 
     def _read(self, n: int) -> Iterator[pl.DataFrame]:
@@ -55,7 +69,8 @@ class CountKeys:
                 for array in arrays:
                     append(array)
         self._join_offsets(folder / "each.offsets.npy")
-        for name, array in vars(self._sum_keys()).items():
+        of_all = sum_of_all(pl.concat(read_frame(self.path(n) / OF_ALL) for n in range(self.ranges)))
+        for name, array in vars(add_up_one(of_all, self.memory)).items():
             write_array(folder / f"all.{name}.npy", array)
 
     def _counts(self) -> Iterator[CumulativeCounts]:
@@ -73,26 +88,6 @@ class CountKeys:
                 before += int(counts.offsets[-1])
             append(np.array([before]))
 
-    def _sum_keys(self) -> CumulativeCounts:
-        """Add up all keys, one after another, so that the ranges do not matter."""
-        distinct = [np.unique(counts.periods) for counts in self._counts()]
-        periods = np.unique(np.concatenate(distinct)).astype(np.int64)
-        shown, positive = np.zeros(len(periods)), np.zeros(len(periods))
-        for counts in self._counts():
-            period = np.searchsorted(periods, counts.periods)
-            np.add.at(shown, period, _increments(counts, counts.shown))
-            np.add.at(positive, period, _increments(counts, counts.positive))
-        offsets = np.array([0, len(periods)] if len(periods) else [0])
-        return CumulativeCounts(offsets, periods, np.cumsum(shown), np.cumsum(positive))
-
-
-def _increments(counts: CumulativeCounts, total: Doubles) -> Doubles:
-    """Return by how much a cumulative count grew in each entry: (E,)."""
-    grown = np.diff(total, prepend=0)
-    first: Longs = counts.offsets[:-1]
-    grown[first] = total[first]
-    return grown
-
 
 def count_priors(workspace: PackWorkspace, schema: Schema, partitions: int) -> None:
     """Count what the partitions left of each prior.
@@ -102,9 +97,9 @@ def count_priors(workspace: PackWorkspace, schema: Schema, partitions: int) -> N
         schema: the features.
         partitions: of the log; keys are cut into as many ranges.
     """
-    for n, _ in enumerate(schema.priors()):
+    for n, prior in enumerate(schema.priors().values()):
         name = f"prior{n}"
         pieces = find_pieces(workspace.spill, name, partitions)
-        count = CountKeys(pieces, partitions, workspace.spill / f"{name}.counts")
+        count = CountKeys(pieces, partitions, workspace.spill / f"{name}.counts", prior.memory)
         workspace.run(f"prior {n}", count, range(partitions))
         count.join(prior_folder(workspace.packed, n))

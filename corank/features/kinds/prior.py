@@ -10,9 +10,10 @@ from annotated_types import MinLen
 from pydantic import AllowInfNan, PositiveFloat, model_validator
 
 from corank.core.errors import ConfigError
-from corank.core.settings import Duration
+from corank.core.settings import Duration, format_duration
 from corank.core.time import MILLISECOND, floor_times
 from corank.core.types import Doubles, Hashes
+from corank.features.counts.cumulative import Memory
 from corank.features.feature_kind import FEATURE_KINDS, Use
 from corank.features.history import check_grid
 from corank.features.kinds.scaled import ScaledFeature
@@ -31,6 +32,9 @@ class PriorFeature(ScaledFeature):
 
     With a label its smoothed rate, (n₁ + s·r) / (n + s), of the n exposed candidates whose label is known, n₁ of them
     1; r is the rate of all and s the smoothing. Without one log(1 + n) of the exposed, scaled.
+
+    With `window` only the latest periods count. With `half_life` H a period that was over a time t before the snapshot
+    counts 2^(−t/H). Both hold for n, n₁ and r.
     """
 
     kind: Literal["prior"]
@@ -40,6 +44,10 @@ class PriorFeature(ScaledFeature):
     """Snapshots are taken at multiples of this, in the data's time zone."""
     lag: Duration = timedelta()
     """A snapshot does not know what happened less than so long before it."""
+    window: Duration | None = None
+    """Only the periods within so long before the snapshot count; a multiple of `every`."""
+    half_life: Duration | None = None
+    """What happened so much earlier counts half as much."""
     smoothing: Annotated[PositiveFloat, AllowInfNan(False)] = 10.0
     """Candidates of the rate of all that are added to a key's own."""
 
@@ -66,9 +74,21 @@ class PriorFeature(ScaledFeature):
         """Itself."""
         return self
 
+    @property
+    def memory(self) -> Memory:
+        """How long a period counts."""
+        return Memory.of(self.every, self.window, self.half_life)
+
     @model_validator(mode="after")
-    def _check_grid(self) -> Self:
+    def _check_times(self) -> Self:
         check_grid(self.every)
+        if self.window is not None and self.half_life is not None:
+            raise ValueError("window and half_life both say how the past is forgotten; write one of them")
+        if self.window is not None and (not self.window or self.window % self.every):
+            every = format_duration(self.every)
+            raise ValueError(f"window must be a multiple of every ({every}), so that whole periods count")
+        if self.half_life is not None and not self.half_life:
+            raise ValueError("half_life must be above 0s")
         return self
 
     def check_data(self, name: str, schema: Schema, data: DataSettings) -> None:

@@ -1,0 +1,1 @@
+"""Counts by key and period: how they add up, forget, and smooth a rate."""
