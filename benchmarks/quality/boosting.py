@@ -1,0 +1,212 @@
+"""Gradient boosting on packed data: a model of single rows with the features that corank's networks read.
+
+All columns come from the pack: numbers, priors and ages as they are, codes of ids as categories where there are few,
+lengths of lists. Vectors come as they are, too: the item's, the mean of the history's, and their cosine. Learning rate,
+leaves and whether single numbers of vectors are columns are chosen on validation.
+"""
+
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from sklearn.ensemble import HistGradientBoostingClassifier
+
+from corank.core.ragged import Rows
+from corank.core.types import Floats, Longs
+from corank.data.dataset import PackedDataset
+from corank.data.lists.list_log import scan_log
+from corank.data.shard import Shard
+from corank.features.schema import Placement
+from corank.metrics.request_order import ndcg_at
+from corank.training.run import Run
+
+Numbers = NDArray[np.floating]
+MOST_CODES = 32
+"""Columns of at most so many codes are native categoricals; of others the code is a number, by falling frequency."""
+LEFT_OUT = 5_000
+"""Ids of more codes are left out: trees cannot use them."""
+SWEEP = tuple(product((0.05, 0.1), (15, 31)))
+"""Learning rates and leaves a tree; early stopping chooses the number of trees."""
+
+
+@dataclass(frozen=True)
+class FlatSplit:
+    """A split as one table: a row a candidate, in the order of the pack."""
+
+    names: list[str]
+    values: Numbers
+    """(N, columns)"""
+    wide: Numbers
+    """Single numbers of vectors: (N, columns), none without vectors."""
+    request: Longs
+    """(N,)"""
+    user: Longs
+    """(N,)"""
+    label: NDArray[np.int8]
+    """(N,)"""
+    truth: Floats | None
+    """The true probability of the label: (N,)."""
+
+    def column(self, name: str) -> Numbers:
+        """A column by its name: (N,)."""
+        return self.values[:, self.names.index(name)]
+
+
+@dataclass(frozen=True)
+class ContentVectors:
+    """Vectors of items, and histories of requests, from the tables of a config."""
+
+    rows: dict[object, int]
+    """Item → row."""
+    vectors: Floats
+    """(I, D) of unit length."""
+    histories: pl.DataFrame
+    """The request key, and `@history`, a list of items."""
+
+    @classmethod
+    def read(cls, run: Run) -> "ContentVectors | None":
+        """Read them as the config names them; None if it has no vectors."""
+        features = run.config.declared.features
+        vector = next((n for n, f in features.items() if f.kind == "vector"), None)
+        if vector is None:
+            return None
+        data, schema = run.config.data, run.config.declared
+        items = pl.read_parquet(run.base / str(data.items))
+        values = items[schema.column(vector)].to_numpy().astype(np.float32)
+        norm = np.linalg.norm(values, axis=1, keepdims=True)
+        past = next(n for n in schema.histories() if getattr(features[n], "column", None))
+        log = scan_log(data, run.base)
+        rows = log.collect(
+            log.frame.select(*data.request, pl.col(schema.column(past)).alias("@history")).unique(
+                data.request
+            )
+        )
+        keys = {key: n for n, key in enumerate(items[data.item].to_list())}
+        unit = (values / np.where(norm > 0, norm, 1)).astype(np.float32)
+        return cls(keys, unit, rows)
+
+    def means(self, keys: pl.DataFrame) -> Floats:
+        """The mean of the vectors of each request's history, 0 where it is empty: (R, D)."""
+        lists = keys.join(self.histories, on=keys.columns, how="left", maintain_order="left")["@history"]
+        flat = pl.DataFrame({"of": np.arange(len(lists)), "item": lists}).explode("item").drop_nulls()
+        row = np.array([self.rows.get(key, -1) for key in flat["item"].to_list()], dtype=np.int64)
+        of = flat["of"].to_numpy()[row >= 0]
+        total = np.zeros((len(lists), self.vectors.shape[1]), dtype=np.float32)
+        np.add.at(total, of, self.vectors[row[row >= 0]])
+        count = np.maximum(np.bincount(of, minlength=len(lists)), 1)
+        return np.asarray(total / count[:, None], dtype=np.float32)
+
+
+def flatten_split(packed: PackedDataset, split: str, content: ContentVectors | None) -> FlatSplit:
+    """Make one table of a split: all inputs of networks, and what vectors say."""
+    parts = [_flatten_shard(packed, shard, content) for shard in packed.splits[split]]
+    offsets = np.cumsum([0, *(len(shard) for shard in packed.splits[split])])[:-1]
+    truths = [part.truth for part in parts]
+    return FlatSplit(
+        parts[0].names,
+        np.concatenate([part.values for part in parts]),
+        np.concatenate([part.wide for part in parts]),
+        np.concatenate([part.request + first for part, first in zip(parts, offsets, strict=True)]),
+        np.concatenate([part.user for part in parts]),
+        np.concatenate([part.label for part in parts]),
+        None if any(t is None for t in truths) else np.concatenate([t for t in truths if t is not None]),
+    )
+
+
+def _flatten_shard(packed: PackedDataset, shard: Shard, content: ContentVectors | None) -> FlatSplit:
+    schema, sizes = packed.schema, packed.encoders.sizes
+    of = np.repeat(np.arange(len(shard)), np.diff(shard.request_start))
+    every = np.arange(len(of))
+    placed: dict[Placement, tuple[Rows, NDArray[np.integer]]] = {
+        "query": (shard.query, of),
+        "item": (packed.items, shard.item),
+        "cross": (shard.cross, every),
+    }
+    columns: dict[str, Numbers] = {}
+    for placement, (rows, index) in placed.items():
+        names = schema.row_features(placement)
+        for n, name in enumerate(names.ids):
+            if sizes.get(name, 0) <= LEFT_OUT:
+                columns[name] = rows.ids[:, n][index].astype(np.float32)
+        for name, numbers in names.numbers_at.items():
+            columns[name] = rows.numbers[:, numbers.start][index]
+        for n, name in enumerate(names.lists):
+            columns[f"{name} length"] = rows.lists[n].length[index].astype(np.float32)
+    wide = np.empty((len(of), 0), dtype=np.float32)
+    if content is not None:
+        keys = packed.item_keys["item"].to_list()
+        vectors = content.vectors[[content.rows[key] for key in keys]][shard.item]
+        past = content.means(shard.keys)
+        norm = np.linalg.norm(past, axis=1)
+        dot = np.einsum("nd,nd->n", vectors, past[of])
+        columns["cosine"] = np.where(norm[of] > 0, dot / np.where(norm > 0, norm, 1)[of], np.nan)
+        columns["history norm"] = norm[of]
+        wide = np.concatenate([vectors, past[of]], axis=1)
+    label = next(iter(packed.data.labels))
+    truth = shard.truth.get(label)
+    return FlatSplit(
+        list(columns), np.stack(list(columns.values()), axis=1), wide, of, shard.user[of].astype(np.int64),
+        shard.labels[label], truth,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class BoostedScores:
+    """Scores of the test by the setting that validation chose."""
+
+    scores: list[Numbers]
+    """(N,) for each seed."""
+    chosen: str
+
+
+def boost(packed: PackedDataset, splits: dict[str, FlatSplit], seeds: int) -> BoostedScores:
+    """Choose a setting on validation by NDCG@10 of requests, fit it once a seed, and score the test."""
+    train, valid = splits["train"], splits["valid"]
+    names = train.names
+    few = [_is_few(packed, name) for name in names]
+    arms = [False, True] if train.wide.shape[1] else [False]
+    best, chosen = -1.0, (0.1, 31, False)
+    for (rate, leaves), wide in product(SWEEP, arms):
+        model = _fit(train, valid, few, rate, leaves, wide, 0)
+        value = ndcg(valid, _score(model, valid, wide))
+        if value > best:
+            best, chosen = value, (rate, leaves, wide)
+    rate, leaves, wide = chosen
+    scores = [
+        _score(_fit(train, valid, few, rate, leaves, wide, seed), splits["test"], wide)
+        for seed in range(seeds)
+    ]
+    text = f"rate {rate}, {leaves} leaves, {'with' if wide else 'without'} numbers of vectors"
+    return BoostedScores(scores, text)
+
+
+def _is_few(packed: PackedDataset, name: str) -> bool:
+    feature = packed.schema.features.get(name)
+    return feature is not None and feature.storage == "id" and packed.encoders.sizes[name] <= MOST_CODES
+
+
+def ndcg(split: FlatSplit, scores: Numbers) -> float:
+    """NDCG@10 of the requests of a split."""
+    return float(ndcg_at(split.user, split.request, scores, split.label).value() or 0.0)
+
+
+def _matrix(split: FlatSplit, wide: bool) -> Numbers:
+    return np.concatenate([split.values, split.wide], axis=1) if wide else split.values
+
+
+def _fit(
+    train: FlatSplit, valid: FlatSplit, few: list[bool], rate: float, leaves: int, wide: bool, seed: int
+) -> HistGradientBoostingClassifier:
+    X, valid_X = _matrix(train, wide), _matrix(valid, wide)
+    model = HistGradientBoostingClassifier(
+        learning_rate=rate, max_leaf_nodes=leaves, max_iter=600, min_samples_leaf=50, max_features=0.3,
+        categorical_features=[*few, *[False] * (X.shape[1] - len(few))], early_stopping=True,
+        n_iter_no_change=15, random_state=seed,
+    )  # fmt: skip
+    return model.fit(X, train.label, X_val=valid_X, y_val=valid.label)
+
+
+def _score(model: HistGradientBoostingClassifier, split: FlatSplit, wide: bool) -> Numbers:
+    return np.asarray(model.predict_proba(_matrix(split, wide))[:, 1])

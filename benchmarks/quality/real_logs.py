@@ -1,0 +1,200 @@
+"""Untouched imported configs on public logs and a simulated news world, beside tuned gradient boosting and popularity.
+
+`real_logs DIR…` takes folders in the layouts of KuaiRand-Pure, MIND and EB-NeRD, and simulates a news world unless
+--no-news is given. Each log is imported, and its config trained as it is, once a seed. The reference gets the same
+features from the same pack; its settings are chosen on validation. Intervals are bootstrapped over users, those of
+differences are paired. `seconds` go from the import to a report, for one seed.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+import corank
+from benchmarks import harness
+from benchmarks.quality.boosting import ContentVectors, FlatSplit, boost, flatten_split
+from corank.datasets.ebnerd import import_ebnerd
+from corank.datasets.kuairand import LOGS, import_kuairand
+from corank.datasets.mind import import_mind
+from corank.datasets.news.simulate import simulate_news
+from corank.evaluation.predict import predict_split
+from corank.metrics.bootstrap import REPLICATES, replicates
+from corank.metrics.measure import Measure
+from corank.metrics.point import auc
+from corank.metrics.request_order import mrr, ndcg_at, request_auc
+from corank.training.run import Run
+from corank.training.train import SilentWatcher
+
+Numbers = NDArray[np.floating]
+STAGES = ("rank", "prerank")
+SHARE, GAIN = 0.97, 0.01
+"""Of the gain over popularity that the reference reaches, and of AUC above the reference: aims on news."""
+
+
+def _auc(split: FlatSplit, scores: Numbers) -> Measure:
+    return auc(split.user, scores, split.label)
+
+
+def _request_auc(split: FlatSplit, scores: Numbers) -> Measure:
+    return request_auc(split.user, split.request, scores, split.label)
+
+
+def _mrr(split: FlatSplit, scores: Numbers) -> Measure:
+    return mrr(split.user, split.request, scores, split.label)
+
+
+def _ndcg(split: FlatSplit, scores: Numbers) -> Measure:
+    return ndcg_at(split.user, split.request, scores, split.label)
+
+
+METRICS: dict[str, Callable[[FlatSplit, Numbers], Measure]] = {
+    "auc": _auc,
+    "gauc_request": _request_auc,
+    "mrr": _mrr,
+    "ndcg@10": _ndcg,
+}
+
+
+@dataclass(frozen=True)
+class LogResult:
+    """Scores of a log's test: for each ranking the scores of every seed."""
+
+    test: FlatSplit
+    scores: dict[str, list[Numbers]]
+
+    def figures(self, prefix: str) -> dict[str, harness.Figure]:
+        """All metrics of all rankings, and the paired differences from the reference."""
+        found: dict[str, harness.Figure] = {}
+        for metric, measure in METRICS.items():
+            draws: dict[str, NDArray[np.float64]] = {}
+            for name, seeds in self.scores.items():
+                measures = [measure(self.test, scores) for scores in seeds]
+                values = [value for m in measures if (value := m.value()) is not None]
+                if len(values) < len(seeds):
+                    continue  # no request with a 1 and a 0
+                found[f"{prefix}.{name}_{metric}"] = fmean(values)
+                draws[name] = np.mean([replicates(m, 0, REPLICATES) for m in measures], axis=0)
+            for name in STAGES:
+                if name in draws and "reference" in draws:
+                    key = f"{prefix}.{name}_{metric}_gain"
+                    mean = float(found[f"{prefix}.{name}_{metric}"]) - float(
+                        found[f"{prefix}.reference_{metric}"]
+                    )
+                    low, high = np.nanquantile(draws[name] - draws["reference"], [0.025, 0.975])
+                    found |= {key: mean, f"{key}.low": float(low), f"{key}.high": float(high)}
+        return found
+
+
+def measure_log(folder: Path, work: Path, seeds: int, say: Callable[[str], object]) -> LogResult:
+    """Train the config of a folder once a seed, and fit the reference to the same pack."""
+    scores: dict[str, list[Numbers]] = {stage: [] for stage in STAGES}
+    for seed in range(seeds):
+        run, _ = corank.train(
+            folder / "config.yaml", SilentWatcher(), [f"train.seed={seed}"], folder=work / f"run{seed}"
+        )
+        packed = run.packed()
+        label = next(iter(packed.data.labels))
+        predictions = predict_split(run.model(packed)[0], packed, "test")
+        for stage in STAGES:
+            scores[stage].append(predictions.logits[stage][label])
+        say(f"{folder.name}: seed {seed} trained")
+    run = Run.open(work / "run0")
+    packed, content = run.packed(), ContentVectors.read(run)
+    splits = {split: flatten_split(packed, split, content) for split in ("train", "valid", "test")}
+    boosted = boost(packed, splits, seeds)
+    say(f"{folder.name}: reference with {boosted.chosen}")
+    test = splits["test"]
+    scores["reference"] = boosted.scores
+    scores["popularity"] = [test.column(_popularity(run))]
+    if test.truth is not None:
+        scores["oracle"] = [test.truth]
+    return LogResult(test, scores)
+
+
+def _popularity(run: Run) -> str:
+    """The prior that is the rate of the first label by item."""
+    data, schema = run.config.data, run.config.declared
+    label = next(iter(data.labels))
+    for name in schema.priors():
+        feature = schema.features[name]
+        by, of = getattr(feature, "by", []), getattr(feature, "label", None)
+        if of == label and [schema.column(key) for key in by] == [data.item]:
+            return name
+    raise SystemExit(f"{run.config.name}: no prior of '{label}' by '{data.item}'")
+
+
+def _import(source: Path, out: Path, say: Callable[[str], object]) -> str:
+    """Import a folder by its layout. Returns the prefix of its figures."""
+    if (source / "articles.parquet").is_file():
+        import_ebnerd(source, out, report=say)
+        return "ebnerd"
+    if any((folder / name).is_file() for folder in (source, source / "data") for name in LOGS):
+        import_kuairand(source, out, say)
+        return "kuairand"
+    import_mind(source, out, report=say)
+    return "mind"
+
+
+def time_to_report(source: Path, work: Path) -> float:
+    """Seconds from the import of a folder to a report page, by one seed."""
+    begin = time.monotonic()
+    _import(source, work / "timed", lambda line: None)
+    run, _ = corank.train(work / "timed" / "config.yaml", SilentWatcher(), folder=work / "timed run")
+    corank.report(run.folder, work / "report.html")
+    return time.monotonic() - begin
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folders", type=Path, nargs="*", metavar="DIR", help="KuaiRand-Pure, MIND or EB-NeRD")
+    parser.add_argument("--no-news", action="store_true", help="without the simulated world")
+    parser.add_argument("--requests", type=int, default=20_000, help="of the simulated world")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    say = Console(stderr=True).print
+    figures: dict[str, harness.Figure] = {}
+    aims: dict[str, tuple[str, float]] = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        if not arguments.no_news:
+            folder = Path(temporary) / "news"
+            simulate_news(folder, requests=arguments.requests)
+            result = measure_log(folder, Path(temporary) / "news runs", arguments.seeds, say)
+            figures |= result.figures("news")
+            figures |= _shares(figures)
+            aims |= {"news.rank_share_margin": (">=", 0.0), "news.rank_auc_gain": (">=", GAIN)}
+        for number, source in enumerate(arguments.folders):
+            work = Path(temporary) / str(number)
+            work.mkdir()
+            prefix = _import(source, work / "data", say)
+            figures |= measure_log(work / "data", work, arguments.seeds, say).figures(prefix)
+            figures[f"{prefix}.seconds"] = time_to_report(source, work)
+    harness.report("real_logs", figures, aims, arguments.json)
+
+
+def _shares(figures: dict[str, harness.Figure]) -> dict[str, harness.Figure]:
+    """Gains of NDCG@10 over popularity, as shares of the oracle's; and by how much the ranker's is above SHARE of the
+    reference's.
+    """
+    value = {
+        name: float(figures[f"news.{name}_ndcg@10"])
+        for name in (*STAGES, "reference", "popularity", "oracle")
+    }
+    whole = value["oracle"] - value["popularity"]
+    shares = {name: (value[name] - value["popularity"]) / whole for name in (*STAGES, "reference")}
+    found: dict[str, harness.Figure] = {
+        f"news.{name}_share_of_oracle": share for name, share in shares.items()
+    }
+    return found | {"news.rank_share_margin": shares["rank"] - SHARE * shares["reference"]}
+
+
+if __name__ == "__main__":
+    main()
