@@ -37,6 +37,16 @@ class LabelCounts(NamedTuple):
         return sum(self)
 
 
+class MixedCounts(NamedTuple):
+    """Requests whose exposed candidates have both a 1 and a 0 of a label: those in which it orders."""
+
+    requests: int = 0
+    positives: int = 0
+    """Candidates of these requests with a 1."""
+    negatives: int = 0
+    """Candidates of these requests with a 0."""
+
+
 @dataclass(frozen=True)
 class SplitCounts:
     """What a split holds, as far as losses learn from it."""
@@ -45,6 +55,7 @@ class SplitCounts:
     sizes: Sequence[Mapping[int, int]]
     """For each level, shallow to deep: how many requests have how many of its candidates."""
     labels: Mapping[str, LabelCounts]
+    mixed: Mapping[str, MixedCounts]
     scores: Mapping[str, Sequence[int]]
     """By logged score, the candidates of each level that have it."""
 
@@ -61,7 +72,8 @@ class SplitCounts:
                     sizes[level][int(size)] = sizes[level].get(int(size), 0) + int(requests)
         labels = {name: _count_label(shards, name, levels[-1]) for name in data.labels}
         scores = {name: [_count_score(shards, name, level) for level in levels] for name in data.scores}
-        return cls(sum(map(len, shards)), sizes, labels, scores)
+        mixed = {name: _count_mixed(shards, name) for name in data.labels}
+        return cls(sum(map(len, shards)), sizes, labels, mixed, scores)
 
     def rows(self, population: Population) -> int:
         """Count the candidates that a population reads, at most, an epoch: draws beyond the log may repeat."""
@@ -106,6 +118,17 @@ def _count_label(shards: Sequence[Shard], name: str, exposed: int) -> LabelCount
         shown = int(np.count_nonzero(shard.level == exposed))
         found = (positives, negatives, shown - positives - negatives, 0, 0)
         counts = LabelCounts(*(a + b for a, b in zip(counts, found, strict=True)))
+    return counts
+
+
+def _count_mixed(shards: Sequence[Shard], name: str) -> MixedCounts:
+    counts = MixedCounts()
+    for shard in shards:
+        request = np.repeat(np.arange(len(shard)), np.diff(shard.request_start))
+        ones, zeros = (np.bincount(request[shard.labels[name] == y], minlength=len(shard)) for y in (1, 0))
+        both = (ones > 0) & (zeros > 0)
+        found = (int(both.sum()), int(ones[both].sum()), int(zeros[both].sum()))
+        counts = MixedCounts(*(a + b for a, b in zip(counts, found, strict=True)))
     return counts
 
 

@@ -121,55 +121,68 @@ class LevelsLoss(Loss):
         if self.form == "ranknet":
             value, number = pairs(z, by_level)
             return value / number.clamp_min(1), weight * (number > 0)
-        value, number = pairs(z, by_level, rank_discounts(z, lists))
+        gains = [2.0**depth - 1 for depth in range(len(by_level))]
+        value, number = pairs(z, by_level, gains, rank_discounts(z, lists))
         return value / best_dcg(by_level, lists.mask.shape[1]).where(number > 0, 1), weight * (number > 0)
 
 
-def softmax(z: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
-    """Compute the mean of −log softmax(z) over the positives of each list, and which lists count.
+def softmax(z: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute the mean of −log softmax(z) of each list, weighted by gains, and which lists count.
 
     Args:
         z: logits, −∞ beyond the list: (R, n).
-        positive: 1 for positives: (R, n).
+        gain: 1 for positives, or what each is worth; 0 for others and beyond the list: (R, n).
 
     Returns:
-        Losses: (R,), and whether a list has a positive and a negative: (R,).
+        Losses: (R,), and whether two gains of a list differ: (R,).
     """
-    positives = positive.sum(1)
+    total = gain.sum(1)
     if not z.shape[1]:
-        return z.sum(1), positives
-    eligible = (positives > 0) & (positives < (z > -torch.inf).sum(1))
+        return z.sum(1), total
+    lowest = gain.masked_fill(z == -torch.inf, torch.inf).amin(1)
+    eligible = gain.amax(1) > lowest
     # an empty list has no softmax; its zeros keep the others' gradients numbers
     log = torch.where(eligible.unsqueeze(1), z, 0).log_softmax(1)
-    return -torch.where(positive > 0, log, 0).sum(1) / positives.clamp_min(1), eligible
+    return -(torch.where(gain > 0, log, 0) * gain).sum(1) / total.where(eligible, 1), eligible
 
 
 def pairs(
-    z: Tensor, by_level: Sequence[PaddedLists], discount: Tensor | None = None
+    z: Tensor,
+    by_level: Sequence[PaddedLists],
+    gains: Sequence[float] | None = None,
+    discount: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Sum softplus(z_b − z_a) over pairs of a deeper than b, and count the pairs: (R,), (R,).
+    """Sum softplus(z_b − z_a) over pairs of a deeper than b, and the pairs' weights without discounts: (R,), (R,).
 
     Args:
         z: (C,).
-        by_level: the candidates of each level, shallow to deep.
-        discount: D by which pairs are weighted, as (G_a − G_b) |D_a − D_b|: (C,); unweighted unless given.
+        by_level: the candidates of each level, or grade, the lowest first.
+        gains: G by level, rising, by which pairs are weighted, as G_a − G_b; unweighted unless given.
+        discount: D by which pairs are weighted, too, as |D_a − D_b|: (C,).
     """
     n = [lists.mask.shape[1] for lists in by_level]
-    gain = torch.cat([torch.full((k,), 2.0**depth, device=z.device) for depth, k in enumerate(n)])
+    gain_of = None if gains is None else torch.tensor(gains, dtype=z.dtype, device=z.device)
+    gain = None if gain_of is None else torch.cat([g.expand(k) for g, k in zip(gain_of, n, strict=True)])
     # padding has no loss: far above all as the deeper of a pair, far below all as the shallower
     shallower = torch.cat([lists(z, -FAR) for lists in by_level], dim=1)
     discounts_of = None if discount is None else torch.cat([lists(discount) for lists in by_level], dim=1)
-    value, number = torch.zeros_like(by_level[0].size, dtype=z.dtype), torch.zeros_like(by_level[0].size)
+    value, mass = torch.zeros_like(by_level[0].size, dtype=z.dtype), torch.zeros_like(by_level[0].size)
     first, under = n[0], by_level[0].size
-    for lists in by_level[1:]:
+    worth = under * (0 if gain_of is None else gain_of[0])  # Σ G over the candidates under a level
+    for depth, lists in enumerate(by_level[1:], start=1):
+        last = first + n[depth]
         loss = softplus(shallower[:, None, :first] - lists(z, FAR).unsqueeze(2))
         if discounts_of is not None:
-            last = first + lists.mask.shape[1]
-            moved = (discounts_of[:, first:last, None] - discounts_of[:, None, :first]).abs_()
-            loss = loss * moved.mul_(gain[first:last, None] - gain[:first])
-        value, number = value + loss.sum((1, 2)), number + lists.size * under
-        first, under = first + lists.mask.shape[1], under + lists.size
-    return value, number
+            loss = loss * (discounts_of[:, first:last, None] - discounts_of[:, None, :first]).abs_()
+        if gain_of is None or gain is None:
+            mass = mass + lists.size * under
+        else:
+            loss = loss * (gain_of[depth] - gain[:first])
+            mass = mass + lists.size * (gain_of[depth] * under - worth)
+            worth = worth + lists.size * gain_of[depth]
+        value = value + loss.sum((1, 2))
+        first, under = last, under + lists.size
+    return value, mass
 
 
 def discounts(n: int, device: torch.device) -> Tensor:

@@ -70,6 +70,8 @@ EVERYTHING = {
         {"kind": "distill", "teacher": "teacher", "student": "light", "on": ["exposed", "ranked"]},
         {"kind": "distill", "teacher": "production", "student": "light", "on": ["exposed", "ranked"]},
         *({"kind": "levels", "stage": "light", "form": form} for form in ("ranknet", "lambda", "softmax")),
+        {"kind": "listwise", "stage": "light"},
+        {"kind": "pairwise", "stage": "prerank", "temperature": 2.0},
         *({"kind": "cascade", "form": form, "positive": ["exposed"]} for form in ("lcron", "arf", "dftopk")),
     ],
     "train": {"average": 0.9},

@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from corank.batches.label_counts import LabelCounts, SplitCounts
+from corank.batches.label_counts import LabelCounts, MixedCounts, SplitCounts
 from corank.data.log_rows import request_columns
 from corank.features.log_schema import DataSettings
 from corank.features.row_columns import LEVEL, label_column, score_column
@@ -56,26 +56,38 @@ def count_log(rows: SplitRows) -> LogCounts:
     sizes = levels.group_by(SPLIT, LEVEL, SIZE).agg(pl.len()).rows()
     requests = levels.group_by(SPLIT, *request).agg(pl.exclude(LEVEL).sum())
     held = dict(requests.group_by(SPLIT).agg(pl.len()).rows())
+    of_split = {name: requests.filter(pl.col(SPLIT) == name) for name in data.split_names}
+    mixed = {name: _mixed(data, found) for name, found in of_split.items()}
     return LogCounts(
-        {name: _split(data, name, held.get(name, 0), by_level, sizes) for name in data.split_names},
+        {
+            name: _split(data, name, held.get(name, 0), by_level, sizes, mixed[name])
+            for name in data.split_names
+        },
         _misplaced(data, by_level),
-        {name: _requests(data, requests.filter(pl.col(SPLIT) == name)) for name in data.split_names},
+        {name: _requests(data, found, mixed[name]) for name, found in of_split.items()},
     )
 
 
-def _requests(data: DataSettings, requests: pl.DataFrame) -> RequestCounts:
+def _mixed(data: DataSettings, requests: pl.DataFrame) -> dict[str, MixedCounts]:
+    """Count, by label, the requests of one split that have a positive and a negative, and these."""
+    found = {}
+    for name in data.labels:
+        kinds = [f"{name} positives", f"{name} negatives"]
+        both = requests.filter(pl.all_horizontal(pl.col(kind) > 0 for kind in kinds))
+        found[name] = MixedCounts(both.height, *(int(both[kind].sum()) for kind in kinds))
+    return found
+
+
+def _requests(
+    data: DataSettings, requests: pl.DataFrame, mixed: Mapping[str, MixedCounts]
+) -> RequestCounts:
     """Count the requests of one split, each a row with its SIZE and what is known of the labels."""
 
     def histogram(column: str) -> dict[int, int]:
         return dict(requests.group_by(column).agg(pl.len()).sort(column).rows())
 
-    both = {
-        name: requests.filter(pl.col(f"{name} positives") > 0, pl.col(f"{name} negatives") > 0).height
-        for name in data.labels
-    }
-    return RequestCounts(
-        histogram(SIZE), {name: histogram(f"{name} positives") for name in data.labels}, both
-    )
+    positives = {name: histogram(f"{name} positives") for name in data.labels}
+    return RequestCounts(histogram(SIZE), positives, {name: held.requests for name, held in mixed.items()})
 
 
 def _split(
@@ -84,6 +96,7 @@ def _split(
     requests: int,
     by_level: Iterable[Mapping[str, Any]],
     sizes: Iterable[tuple[Any, ...]],
+    mixed: Mapping[str, MixedCounts],
 ) -> SplitCounts:
     held = {row[LEVEL]: row for row in by_level if row[SPLIT] == split}
     exposed = held.get(len(data.levels) - 1, {})
@@ -97,6 +110,7 @@ def _split(
             name: LabelCounts(*(exposed.get(f"{name} {kind}", 0) for kind in LabelCounts._fields))
             for name in data.labels
         },
+        mixed,
         {
             name: [held.get(level, {}).get(f"{name} scored", 0) for level in range(len(data.levels))]
             for name in data.scores
