@@ -8,7 +8,7 @@ Letters: R requests · C candidates.
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pydantic import NonNegativeFloat
@@ -116,6 +116,8 @@ class Loss(Settings):
     """The name under which the class is registered; a subclass narrows it to that literal."""
     weight: NonNegativeFloat = 1.0
     """Factor of this loss in the total."""
+    pointwise: ClassVar[bool] = False
+    """Whether it takes each shown candidate on its own, with its label as the target."""
 
     @property
     @abstractmethod
@@ -169,6 +171,15 @@ class Loss(Settings):
         """
         rows = counts.rows(self.population(funnel))
         return Targets(rows, rows, rows)
+
+    def untrained_value(self, counts: SplitCounts, requests: int) -> float | None:
+        """Estimate its value for a stage that knows averages alone, to compare the sizes of losses; None if not known.
+
+        Args:
+            counts: those of the training split.
+            requests: requests of a batch.
+        """
+        return None
 
     @abstractmethod
     def values(

@@ -1,8 +1,9 @@
 """Loss `click`: binary cross-entropy of a stage's label on exposed candidates, with a learnt effect of the position."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
+from scipy.stats import entropy
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -24,6 +25,7 @@ class ClickLoss(Loss):
     kind: Literal["click"]
     stage: str
     label: str = "click"
+    pointwise: ClassVar[bool] = True
 
     @property
     def name(self) -> str:
@@ -42,6 +44,11 @@ class ClickLoss(Loss):
     def targets(self, counts: SplitCounts, funnel: FunnelSpec) -> Targets:
         label = counts.labels[self.label]
         return Targets(label.known, label.positives, label.negatives)
+
+    def untrained_value(self, counts: SplitCounts, requests: int) -> float | None:
+        """The entropy of the label: −p ln p − (1 − p) ln(1 − p), p its rate."""
+        label = counts.labels[self.label]
+        return float(entropy([label.positives, label.negatives])) if label.known else None
 
     def values(
         self, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec

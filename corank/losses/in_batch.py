@@ -3,6 +3,7 @@
 Letters: R requests · C candidates · J distinct items of the batch, of all ranks · P clicked candidates.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Literal
 
@@ -63,6 +64,11 @@ class InBatchLoss(Loss):
     def targets(self, counts: SplitCounts, funnel: FunnelSpec) -> Targets:
         clicked = counts.labels[self.label].positives
         return Targets(clicked, clicked, clicked)  # each leads items of other requests
+
+    def untrained_value(self, counts: SplitCounts, requests: int) -> float | None:
+        """ln of the batch's items: all score alike. At most as many as the batch has exposed candidates."""
+        items = requests * counts.levels[-1] / max(counts.requests, 1)
+        return math.log(items) if items > 1 else None
 
     def values(
         self, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec

@@ -66,6 +66,8 @@ def test_packed_data_and_log_give_the_same_counts(world: Path) -> None:
     for split, counts in packed.splits.items():
         assert counts.labels == unpacked.splits[split].labels
         assert counts.levels == unpacked.splits[split].levels
+        assert counts.mixed == unpacked.splits[split].mixed
+        assert counts.mixed["click"].requests > 0
         for _, loss in config.total.select(None):
             funnel = config.total.funnel
             assert loss.targets(counts, funnel) == loss.targets(unpacked.splits[split], funnel)
@@ -208,3 +210,54 @@ def test_check_prints_the_counts_and_refuses(
     assert code == 1
     assert "exposed rows by what is known of each label" in out
     assert err.startswith("error: losses: stage 'rank' cannot learn 'click'")
+
+
+LISTS = "losses=[{kind: listwise, stage: rank}, {kind: pairwise, stage: prerank}]"
+
+
+def test_a_stage_may_learn_order_alone(world: Path) -> None:
+    found = sufficiency(world, LISTS)
+    assert found.faults == []
+    log = pl.read_parquet(world.parent / "log/*.parquet").filter(EXPOSED, DAY < "2026-03-09")
+    clicks = log.group_by("request_id").agg(pl.col("is_click").sum().alias("clicked"), pl.len())
+    mixed = clicks.filter(pl.col("clicked").is_between(1, pl.col("len") - 1))
+    found_mixed = found.splits["train"].mixed["click"]
+    assert found_mixed == (len(mixed), mixed["clicked"].sum(), (mixed["len"] - mixed["clicked"]).sum())
+
+
+def test_order_cannot_be_learnt_from_requests_of_one_candidate(
+    world: Path, changed: Callable[[Change], list[str]]
+) -> None:
+    single = changed(lambda log: log.filter(EXPOSED).unique("request_id", keep="first", maintain_order=True))
+    faults = sufficiency(world, *single, LISTS).faults
+    assert len(faults) == 2 and all("requests holds both, and losses over lists compare" in f for f in faults)
+    beside = CLICKS[:-1] + ", {kind: listwise, stage: rank}]"
+    found = sufficiency(world, *single, beside)
+    assert found.faults == []
+    assert any(line.startswith("rank.listwise: no candidate of the split 'train'") for line in found.warnings)
+    stop = "train.early_stop.metric=rank.click.request_auc"
+    (fault,) = sufficiency(world, *single, CLICKS, stop).faults
+    assert "has no value in the split 'valid': 0 of" in fault and "none more than 1 candidates" in fault
+
+
+def test_a_request_must_show_more_than_the_k_of_a_hit(world: Path) -> None:
+    (fault,) = sufficiency(world, CLICKS, "train.early_stop.metric=rank.click.hit@5").faults
+    assert "show both a 1 and a 0, none more than 4 candidates; change data.split" in fault
+    assert sufficiency(world, CLICKS, "train.early_stop.metric=rank.click.ndcg@10").faults == []
+
+
+def test_in_batch_that_outweighs_the_clicks_is_warned_of(world: Path) -> None:
+    def losses(weight: float) -> str:
+        return CLICKS[:-1] + f", {{kind: in_batch, stage: prerank, weight: {weight}}}]"
+
+    def warned(weight: float) -> list[str]:
+        return [
+            w for w in sufficiency(world, losses(weight)).warnings if w.startswith("prerank.in_batch: begins")
+        ]
+
+    (line,) = warned(1.0)
+    assert "times as large as the click losses of 'prerank'" in line
+    parity = float(line.partition("a weight below ")[2].split()[0])
+    assert warned(parity * 0.95) == [] and len(warned(parity * 1.05)) == 1
+    alone = "losses=[{kind: click, stage: rank}, {kind: in_batch, stage: prerank}]"
+    assert not any("begins" in line for line in sufficiency(world, alone).warnings)
