@@ -165,7 +165,7 @@ class Sufficiency:
         if "request" in validation_metrics()[name].inputs:
             longest = max((size for size, requests in split.sizes[-1].items() if requests), default=0)
             classes = [1.0] + [0.0] * (longest - 1) if mixed else []
-            lacks = f"{mixed:,} of {split.requests:,} requests show both a 1 and a 0, none more than {longest} candidates"
+            lacks = f"{mixed:,} of {split.requests:,} requests show a 1 and a 0, none more than {longest} candidates"
         if not _defined(name, classes):
             yield (
                 f"train.early_stop.metric: '{stop.metric}' has no value in the split 'valid': "

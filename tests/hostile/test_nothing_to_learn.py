@@ -242,7 +242,7 @@ def test_order_cannot_be_learnt_from_requests_of_one_candidate(
 
 def test_a_request_must_show_more_than_the_k_of_a_hit(world: Path) -> None:
     (fault,) = sufficiency(world, CLICKS, "train.early_stop.metric=rank.click.hit@5").faults
-    assert "show both a 1 and a 0, none more than 4 candidates; change data.split" in fault
+    assert "show a 1 and a 0, none more than 4 candidates; change data.split" in fault
     assert sufficiency(world, CLICKS, "train.early_stop.metric=rank.click.ndcg@10").faults == []
 
 

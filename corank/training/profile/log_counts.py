@@ -78,9 +78,7 @@ def _mixed(data: DataSettings, requests: pl.DataFrame) -> dict[str, MixedCounts]
     return found
 
 
-def _requests(
-    data: DataSettings, requests: pl.DataFrame, mixed: Mapping[str, MixedCounts]
-) -> RequestCounts:
+def _requests(data: DataSettings, requests: pl.DataFrame, mixed: Mapping[str, MixedCounts]) -> RequestCounts:
     """Count the requests of one split, each a row with its SIZE and what is known of the labels."""
 
     def histogram(column: str) -> dict[int, int]:
