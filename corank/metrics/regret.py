@@ -56,6 +56,14 @@ class PairedDifference:
         )
         return None if one is None or other is None else one - other
 
+    def resample(self, code: NDArray[np.intp], counts: NDArray[np.uint8]) -> Doubles:
+        """Compute the difference in resamples of the users: (B,)."""
+        one, other = (
+            measure.resample(code[of_row], counts)
+            for measure, of_row in zip((self.one, self.other), self._codes, strict=True)
+        )
+        return one - other
+
     @cached_property
     def _codes(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """The position in `user` of each row's user, in both measures."""

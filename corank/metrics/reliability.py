@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import beta
+from scipy.special import betaincinv
 
 from corank.core.types import Doubles
 
@@ -60,5 +60,5 @@ def reliability(
 
     mass, rate = by_bin(w), by_bin(w * y) / by_bin(w)
     rows = mass**2 / by_bin(w**2)
-    low, high = beta.interval(0.95, rate * rows + 0.5, (1 - rate) * rows + 0.5)
+    low, high = (betaincinv(rate * rows + 0.5, (1 - rate) * rows + 0.5, part) for part in (0.025, 0.975))
     return ReliabilityCurve(by_bin(w * p) / mass, rate, low, high, np.diff(starts, append=len(p)))

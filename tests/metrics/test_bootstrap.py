@@ -1,0 +1,73 @@
+"""Resamples of users: what is drawn, and that one pass gives what resample by resample gives."""
+
+import numpy as np
+import pytest
+
+from corank.core.types import Doubles
+from corank.metrics.bootstrap import draw_counts, replicates
+from corank.metrics.measure import BINS, Measure
+from corank.metrics.point import auc, ece, gauc, logloss
+from corank.metrics.regret import PairedDifference
+
+
+def one_by_one(measure: Measure, seed: int = 0, count: int = 40) -> Doubles:
+    """The value in each resample, by the definition."""
+    users, code = np.unique(measure.user, return_inverse=True)
+    counts = draw_counts(users, seed, count)
+    values = [measure.value(counts[code, b].astype(np.float64)) for b in range(count)]
+    return np.array([np.nan if value is None else value for value in values])
+
+
+def measures(rows: int, people: int, seed: int) -> list[Measure]:
+    rng = np.random.default_rng(seed)
+    user, label, weight = (
+        rng.integers(people, size=rows),
+        rng.integers(-1, 2, size=rows),
+        rng.random(rows) + 0.1,
+    )
+    score, other = rng.random(rows).round(4), rng.random(rows)
+    args = (label, weight)
+    return [
+        auc(user, score, *args),
+        ece(user, score, *args),
+        gauc(user, score, *args),
+        logloss(user, score, *args),
+        PairedDifference(auc(user, score, *args), auc(user, other, *args)),
+    ]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_all_resamples_at_once_are_those_one_by_one(seed: int) -> None:
+    for measure in measures(rows=60 * 4**seed // 4 + 1, people=1 + seed * 7, seed=seed):
+        found = replicates(measure, seed, 40)
+        assert found == pytest.approx(one_by_one(measure, seed), abs=1e-9, nan_ok=True)
+
+
+def test_many_scores_are_cut_into_bins_without_moving_the_interval() -> None:
+    for measure in measures(rows=5 * BINS, people=500, seed=9)[0::4]:
+        found, exact = replicates(measure, 3, 40), one_by_one(measure, 3)
+        assert np.abs(found - exact).max() < 0.05 * exact.std()
+
+
+def test_counts_are_poisson() -> None:
+    counts = draw_counts(np.arange(20_000), count=50).astype(np.int64)
+    assert counts.mean() == pytest.approx(1, abs=0.01) and counts.var() == pytest.approx(1, abs=0.02)
+    assert [(counts == k).mean() for k in range(3)] == pytest.approx([0.3679, 0.3679, 0.1839], abs=0.005)
+    between = np.corrcoef(counts[:, :10], rowvar=False)[np.triu_indices(10, 1)]
+    assert np.abs(between).max() < 0.04
+    neighbours = np.corrcoef(np.stack((counts[:-1, 0], counts[1:, 0])))
+    assert np.abs(neighbours - np.eye(2)).max() < 0.03
+
+
+def test_a_user_is_drawn_alike_among_any_others() -> None:
+    some = np.array([3, 70_000, 2**40])
+    assert np.array_equal(draw_counts(np.arange(4))[3], draw_counts(some)[0])
+    assert not np.array_equal(draw_counts(some, seed=1), draw_counts(some, seed=2))
+    longer = draw_counts(some, count=300)
+    assert np.array_equal(longer[:, :200], draw_counts(some, count=200))
+
+
+def test_nothing_to_resample() -> None:
+    empty = np.array([], dtype=np.int64)
+    for metric in (auc, gauc):
+        assert np.isnan(replicates(metric(empty, np.array([]), empty))).all()
