@@ -88,14 +88,10 @@ def _encoding(
     if placement == "item":
         return None
     if name in schema.histories():
-        return lambda: receiver.query.histories.encode(
-            name, request.user.get(name), receiver.items, received.time
-        )
+        return lambda: receiver.query.histories.encode(name, request.user, receiver.items, received.time)
     if name in schema.attributes():
         history, feature = schema.attributes()[name]
-        past = receiver.query.histories.encode(
-            history, request.user.get(history), receiver.items, received.time
-        )
+        past = receiver.query.histories.encode(history, request.user, receiver.items, received.time)
         recalled = receiver.query.histories.gather(receiver.items, {history: past})
         return lambda: attribute_codes(schema, recalled.items[history], feature, recalled.rows)
     if name in schema.derived():

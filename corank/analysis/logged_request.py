@@ -1,6 +1,7 @@
 """A logged request in the form that a service receives: raw columns, as known at its time."""
 
 from collections.abc import Sequence
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -8,11 +9,13 @@ import polars as pl
 
 from corank.core.errors import DataError
 from corank.data.as_of import VersionedRows
+from corank.data.histories.event_tables import EventColumns, open_events
 from corank.data.lists.list_log import scan_log
 from corank.data.log_rows import log_columns, request_columns
 from corank.data.request_columns import RequestColumns
 from corank.data.shard import Shard
 from corank.data.tables import Table
+from corank.features.histories.event_lists import to_times
 from corank.features.history import Events, History
 from corank.features.labels import find_events, read_labels
 from corank.features.log_schema import DataSettings
@@ -45,9 +48,7 @@ def logged_request(run: Run, split: str, number: int) -> dict[str, Any]:
     time = int(shard.time[row])
     columns = RequestColumns.of(schema, data, packed.item_columns)
     user = (
-        {"id": first[data.user]}
-        | _user(run, columns.user, first, time)
-        | _histories(log, data, schema, first, time)
+        {"id": first[data.user]} | _user(run, columns.user, first, time) | _histories(run, log, first, time)
     )
     context = {c: first[c] for c in columns.context}
     cross = [*columns.cross, *columns.values]
@@ -73,7 +74,7 @@ def _locate(shards: Sequence[Shard], split: str, number: int) -> tuple[Shard, in
 def _user(run: Run, wanted: Sequence[str], first: dict[str, Any], time: int) -> dict[str, Any]:
     """The user's columns as of a time: from the table `users` if it has them, otherwise from the log."""
     data = run.config.data
-    found = {c: first[c] for c in wanted if c in first}
+    found = {c: _to_json(first[c]) for c in wanted if c in first}
     if data.users is None:
         return found
     users = Table.scan("users", data.users, run.base)
@@ -84,7 +85,15 @@ def _user(run: Run, wanted: Sequence[str], first: dict[str, Any], time: int) -> 
     id_ = pl.LazyFrame({data.user: id_}).select(_like(users, data.user)).collect().to_series()
     versions, _ = VersionedRows.read(users, data.user, columns, id_, only=True)
     row = int(versions.find(id_, np.array([time]))[0])
-    return found | versions.frame.select(columns).row(row, named=True)
+    held = versions.frame.select(columns).row(row, named=True)
+    return found | {column: _to_json(value) for column, value in held.items()}
+
+
+def _to_json(value: Any) -> Any:
+    """Write the times of a list as ms since 1970 UTC."""
+    if not isinstance(value, list) or not any(isinstance(one, date) for one in value):
+        return value
+    return to_times(pl.Series(value), "a list of times")[0].tolist()
 
 
 def _like(table: Table, column: str) -> pl.Expr:
@@ -92,30 +101,48 @@ def _like(table: Table, column: str) -> pl.Expr:
     return pl.col(column).cast(pl.String if table.types[column] == pl.String else pl.Int64)
 
 
-def _histories(
-    log: Table, data: DataSettings, schema: Schema, first: dict[str, Any], time: int
-) -> dict[str, list[Any]]:
+def _histories(run: Run, log: Table, first: dict[str, Any], time: int) -> dict[str, list[Any]]:
     """By history, the items of the user's events before its cut, oldest first; with times if they are weighted."""
-    return {
-        name: _history(log, data, history, first[data.user], time)
-        for name, history in schema.histories().items()
-    }
+    data, schema = run.config.data, run.config.declared
+    user = first[data.user]
+    found = {}
+    for name, history in schema.histories().items():
+        beside = schema.column_names(f for f, of in schema.parallels().items() if of == name)
+        if history.table is not None:
+            events = _listed(run, history.table, user, beside)
+        elif history.lists is None:
+            events = _exposed(log, data, history, user)
+        else:
+            continue
+        found[name] = _cut(events, data, history, time, beside)
+    return found
 
 
-def _history(log: Table, data: DataSettings, history: History, user: Any, time: int) -> list[Any]:
+def _exposed(log: Table, data: DataSettings, history: History, user: Any) -> pl.DataFrame:
+    """The user's exposures that are events, in the order of time."""
     mine = log.frame.filter(pl.col(data.user) == user)
     rows = log.collect(mine.select(log_columns(log, data, Schema({}), {})))
     events = rows.filter(find_events(history.event, rows, read_labels(rows, data), data))
     keys = [*request_columns(data).values(), ITEM, TIME]
-    events = events.unique(keys, keep="first", maintain_order=True).sort(TIME, maintain_order=True)
-    events = events.select(TIME, ITEM)
-    times = events[TIME].to_numpy()
-    held = Events(np.empty(0, np.int32), times, np.array([0, len(events)]), np.empty(0, np.int32))
-    user_index, lag = np.zeros(1, np.int64), history.known_after(data)
-    (start,), (length,) = held.slices(
-        user_index, np.array([time]), lag, history.every, data.timezone, history.last
-    )
+    return events.unique(keys, keep="first", maintain_order=True).sort(TIME, maintain_order=True)
+
+
+def _listed(run: Run, name: str, user: Any, beside: Sequence[str]) -> pl.DataFrame:
+    """The user's events of a table of `data.events`, in the order of time."""
+    data = run.config.data
+    table, columns = open_events(data, run.base)[name], EventColumns.of(data.events[name], data)
+    mine = table.frame.filter(table.key(columns.user) == user)
+    wanted = [*columns.select(table), *(pl.col(column) for column in beside)]
+    return table.collect(mine.select(wanted)).sort(TIME, maintain_order=True)
+
+
+def _cut(
+    events: pl.DataFrame, data: DataSettings, history: History, time: int, beside: Sequence[str]
+) -> list[Any]:
+    """The events that a request sees: ids, or objects if times or attributes are needed."""
+    held = Events.of_times(events[TIME].to_numpy(), np.array([0, len(events)]))
+    (start,), (length,) = held.cut(history, np.zeros(1, np.int64), np.array([time]), data)
     kept = events[int(start) : int(start + length)]
-    if history.half_life is None:
+    if history.half_life is None and not beside:
         return kept[ITEM].to_list()
-    return [{"id": item, "time": at} for at, item in kept.rows()]
+    return kept.select(pl.col(ITEM).alias("id"), pl.col(TIME).alias("time"), *beside).to_dicts()

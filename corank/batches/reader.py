@@ -21,12 +21,12 @@ from corank.batches.negatives import Negatives
 from corank.batches.read_ahead import Block, read_ahead
 from corank.batches.sampling import BATCH, Population, draw_order, in_levels, select
 from corank.batches.streams import Streams
-from corank.core.ragged import Ragged, Rows, concat_ranges
+from corank.core.ragged import Rows, concat_ranges
 from corank.core.types import Floats, Index, Ints, Longs
 from corank.data.dataset import PackedDataset
 from corank.data.derived_columns import pair_rows
 from corank.data.packed.logged_requests import LoggedRequests
-from corank.data.packed_history import read_history_items, read_query_rows
+from corank.data.packed_history import read_event_rows, read_history_items, read_query_rows
 from corank.distributed.ranks import Ranks
 from corank.features.history import HistoryNeeds
 from corank.features.input_layout import Attended, Bags, Layout
@@ -145,7 +145,12 @@ class Reader:
             represents=found.represents,
             share=self.packed.item_counts[self.split].shares(ordinal, self.population),
             draws=drawn.draws.keys(Purpose.LOSSES, drawn.numbers),
-            histories={attended: self._events(histories[attended.history]) for attended in self.attended},
+            histories={
+                attended: read_event_rows(
+                    self.packed, rows, requests, attended.history, histories[attended.history]
+                )
+                for attended in self.attended
+            },
         )
 
     @cached_property
@@ -155,11 +160,6 @@ class Reader:
                 [*HistoryNeeds.of(self.packed.schema).for_rows, *(a.history for a in self.attended)]
             )
         )
-
-    def _events(self, items: Ragged) -> tuple[Rows, Ragged]:
-        """Return the distinct items of some histories, and the position of each event's item among them."""
-        distinct, position = np.unique(items.flat(), return_inverse=True)
-        return self.packed.items.take(distinct), Ragged.from_lengths(items.length, position.astype(np.int32))
 
     def _columns(self, rows: LoggedRequests, found: "_Candidates") -> dict[str, Floats]:
         logged = {name: found.column(values, np.nan) for name, values in rows.columns.items()}

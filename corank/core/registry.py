@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, get_args
 
 from pydantic import SerializeAsAny, WrapValidator
 from pydantic_core import PydanticCustomError
@@ -199,6 +199,20 @@ def _imported(what: str, load: Callable[[], object]) -> None:
         raise PluginError(f"{what}: {error}") from error
     except Exception as error:
         raise PluginError(f"{what} cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def check_settings_class(what: str, part: Any, bases: tuple[type, ...]) -> None:
+    """Raise PluginError if a registered part is no complete settings class of some bases, chosen by its `kind`."""
+    if not (isinstance(part, type) and issubclass(part, bases)):
+        raise PluginError(f"{what}: expected a class derived from {' or '.join(b.__name__ for b in bases)}")
+    missing = sorted(getattr(part, "__abstractmethods__", ()))
+    if missing:
+        raise PluginError(f"{what}: {part.__name__} must implement {', '.join(missing)}")
+    names = get_args(part.model_fields["kind"].annotation)  # type: ignore[attr-defined]
+    if not names or f"'{names[0]}'" not in what:
+        raise PluginError(
+            f"{what}: {part.__name__} needs the field `kind: Literal[…]` with its registered name"
+        )
 
 
 def by_name(registry: Registry[Any], key: str) -> tuple[Any, ...]:

@@ -1,5 +1,6 @@
 """Which table each column of the config is read from."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 import polars as pl
@@ -11,16 +12,22 @@ from corank.features.feature_kind import ColumnFeature
 from corank.features.log_schema import DataSettings
 from corank.features.schema import Schema
 
-Source = Literal["log", "items", "users"]
+Source = Literal["log", "items", "users", "events"]
 
 
 def find_sources(
-    schema: Schema, data: DataSettings, log: Table, items: Table | None, users: Table | None
+    schema: Schema,
+    data: DataSettings,
+    log: Table,
+    items: Table | None,
+    users: Table | None,
+    events: Mapping[str, Table],
 ) -> dict[str, Source]:
     """Find the table that each feature of a column is read from.
 
     An item feature is read from `items`, a user feature from `users` if it has the column, any other from the log. The
-    item's id is of `items`, the user's id of `users`, with or without such a table.
+    item's id is of `items`, the user's id of `users`, with or without such a table. An attribute of events is read from
+    where their history is: its events table, or the table with its lists.
 
     Returns:
         Feature → table.
@@ -31,9 +38,17 @@ def find_sources(
     """
     sources: dict[str, Source] = {}
     tables: dict[Source, Table | None] = {"log": log, "items": items, "users": users}
-    for name, feature in schema.columns().items():
+    parallels = schema.parallels()
+    # a history before what is beside it
+    for name, feature in sorted(schema.columns().items(), key=lambda pair: pair[0] in parallels):
         column = schema.column(name)
-        if feature.side == "item":
+        if name in parallels and (table := schema.histories()[parallels[name]].table):
+            sources[name] = "events"
+            events[table].require([column])
+            continue
+        if name in parallels:
+            sources[name] = sources[parallels[name]]
+        elif feature.side == "item":
             sources[name] = "items"
             if column != data.item:
                 if items is None:
@@ -51,7 +66,11 @@ def find_sources(
             if column not in log.types and feature.side == "user" and users is not None:
                 users.require([column])
             log.require([column])
-        _check_type(name, feature, column, tables[sources[name]])
+        read = tables[sources[name]]
+        if read is not None and (feature.more_columns or name in parallels):
+            read.require(schema.columns_of(name))
+        listing = schema.features[parallels[name]].as_column if name in parallels else None
+        _check_type(parallels.get(name, name), listing or feature, column, read)
     _check_comparisons(schema, sources, tables)
     return sources
 

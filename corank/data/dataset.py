@@ -23,7 +23,7 @@ from corank.data.packed.item_counts import COUNTS, ORDINALS, ItemCounts
 from corank.data.remote_pack import RemotePack
 from corank.data.shard import Shard, list_features, map_rows
 from corank.features.encoders import Encoders
-from corank.features.history import Events
+from corank.features.history import EventParts, Events
 from corank.features.log_schema import DataSettings
 from corank.features.operands import OperandNames, Operands
 from corank.features.priors import PriorCounts, PriorSnapshots
@@ -151,7 +151,8 @@ class PackedDataset:
             open_shards: opens the shards of a split, given how one is opened; at once, from the folder, unless given.
         """
         schema = encoders.schema
-        events = {h.events: Events.open(folder / "events", h.events) for h in schema.histories().values()}
+        names = dict.fromkeys(history.events for history in schema.histories().values())
+        events = {n: Events.open(folder / "events", n, EventParts.of(schema, n)) for n in names}
         items = folder / "items"
 
         def open_shard(path: Path) -> Shard:

@@ -58,7 +58,7 @@ def log_columns(log: Table, data: DataSettings, schema: Schema, sources: dict[st
         columns.append(position.cast(pl.Int16).alias(POSITION))
     columns += [pl.col(c).cast(pl.Float32).alias(value_column(c)) for c in data.columns if c in log.types]
     columns += [_logit(score).alias(score_column(name)) for name, score in data.scores.items()]
-    features = dict.fromkeys(schema.column(name) for name, source in sources.items() if source == "log")
+    features = schema.column_names(name for name, source in sources.items() if source == "log")
     return [*columns, *(_feature(log, column) for column in features)]
 
 
@@ -89,7 +89,9 @@ def request_columns(data: DataSettings) -> dict[str, str]:
 
 def constant_columns(data: DataSettings, schema: Schema, sources: dict[str, Source]) -> dict[str, str]:
     """Map the columns that must not change within a request from their names among the rows to the log's names."""
-    query = [schema.column(n) for n, s in sources.items() if s == "log" and schema.placement(n) == "query"]
+    query = schema.column_names(
+        n for n, s in sources.items() if s == "log" and schema.placement(n) == "query"
+    )
     split = {} if data.split.source is None else {SPLIT: data.split.source}
     return {USER: data.user, TIME: data.time} | split | {column: column for column in query}
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from corank.core.ragged import Ragged, Rows
-from corank.core.types import Index
+from corank.core.types import Index, Ints
 from corank.data.dataset import PackedDataset
 from corank.data.packed.logged_requests import LoggedRequests
 from corank.features.encoding import MISSING
@@ -19,11 +19,17 @@ from corank.features.history import HistoryNeeds, recency_weights
 from corank.features.operands import Operands, flatten_lists, gather_history_operands, select_lists
 from corank.features.schema import Schema
 
+UNKNOWN_ITEM = -1
+"""The row of an item that the tables do not know."""
+
 
 def read_history_items(
     packed: PackedDataset, rows: LoggedRequests, requests: Index, names: Iterable[str]
 ) -> dict[str, Ragged]:
-    """Read, by history, the item rows of its events as of each request, the newest last: R lists."""
+    """Read, by history, the item rows of its events as of each request, the newest last: R lists.
+
+    An event of an item that the tables do not know has the row UNKNOWN_ITEM.
+    """
     found = {}
     lists = packed.schema.row_features("query").lists
     for name in names:
@@ -31,7 +37,9 @@ def read_history_items(
         events = packed.events[history.events]
         view = rows.query.lists[lists.index(name)].take(requests)
         position, time = view.positions(), np.repeat(rows.time[requests], view.length)
-        item = packed.item_versions.find_at(events.ordinals[position], time)
+        ordinal = events.ordinals[position]
+        item = packed.item_versions.find_at(np.maximum(ordinal, 0), time)
+        item[ordinal < 0] = UNKNOWN_ITEM
         weight = (
             recency_weights(time - events.times[position], history.half_life) if history.half_life else None
         )
@@ -52,9 +60,14 @@ def read_query_rows(
 
 def request_operands(packed: PackedDataset, rows: LoggedRequests, requests: Index) -> Operands:
     """Read the operands of R requests, and gather those of their histories."""
-    needs = HistoryNeeds.of(packed.schema)
+    needs, histories = HistoryNeeds.of(packed.schema), packed.schema.histories()
     items = read_history_items(packed, rows, requests, needs.for_operands)
     found = gather_history_operands(packed.schema, items, packed.item_operands, needs.operands)
+    lists = packed.schema.row_features("query").lists
+    for name in needs.compared:
+        if (keys := packed.events[histories[name].events].keys) is not None:
+            view = rows.query.lists[lists.index(name)].take(requests)
+            found[name] = Ragged(view.start, view.length, keys)
     return rows.operands.take(requests).with_lists(found)
 
 
@@ -62,17 +75,49 @@ def add_histories(schema: Schema, rows: Rows, items: Mapping[str, Ragged], recor
     """Fill in the attributes of the histories' items, and the weight of each event where they differ.
 
     Args:
-        items: by history the rows of its items among `records`, −1 for an item without one.
+        items: by history the rows of its items among `records`, UNKNOWN_ITEM for one without.
     """
-    attributes = schema.attributes()
+    attributes, parallels = schema.attributes(), schema.parallels()
     lists = list(rows.lists)
     for n, name in enumerate(schema.row_features("query").lists):
         if name in attributes:
             history, feature = attributes[name]
             lists[n] = attribute_codes(schema, items[history], feature, records)
-        elif name in items and items[name].weight is not None:
-            lists[n] = Ragged.from_lengths(lists[n].length, lists[n].flat(), items[name].weight)
+        elif (events := items.get(parallels.get(name, name))) is not None and events.weight is not None:
+            lists[n] = Ragged.from_lengths(lists[n].length, lists[n].flat(), events.weight)
     return Rows(rows.ids, rows.numbers, tuple(lists))
+
+
+def unknown_item_rows(schema: Schema, feature: str, codes: Ints) -> Rows:
+    """Make the rows of items that the tables do not know: the code of the id, by its feature, and nothing else."""
+    placed, count = schema.row_features("item"), len(codes)
+    ids = np.full((count, len(placed.ids)), MISSING, dtype=np.int32)
+    ids[:, placed.ids.index(feature)] = codes
+    none = Ragged.from_lengths(np.zeros(count, np.int32), np.empty(0, np.int32))
+    return Rows(ids, np.zeros((count, placed.width), dtype=np.float32), (none,) * len(placed.lists))
+
+
+def read_event_rows(
+    packed: PackedDataset, rows: LoggedRequests, requests: Index, history: str, items: Ragged
+) -> tuple[Rows, Ragged]:
+    """Read the distinct items of a history's events, H rows, and the position of each event's among them: R lists.
+
+    Args:
+        items: what `read_history_items` read of the history.
+    """
+    row, unknown = items.flat(), items.flat() == UNKNOWN_ITEM
+    if unknown.any():  # such items are told apart by the codes of their ids
+        codes = (
+            rows.query.lists[packed.schema.row_features("query").lists.index(history)].take(requests).flat()
+        )
+        row = np.where(unknown, UNKNOWN_ITEM - codes, row)
+    distinct, position = np.unique(row, return_inverse=True)
+    known = packed.items.take(distinct[distinct >= 0])
+    if unknown.any():
+        of = packed.schema.histories()[history].of
+        codes = (UNKNOWN_ITEM - distinct[distinct < 0]).astype(np.int32)
+        known = unknown_item_rows(packed.schema, of, codes).concat(known.compact())
+    return known, Ragged.from_lengths(items.length, position.astype(np.int32))
 
 
 def attribute_codes(schema: Schema, items: Ragged, feature: str, records: Rows) -> Ragged:

@@ -83,10 +83,14 @@ def list_features(schema: Schema, placement: Placement) -> range:
 
 
 def _query_lists(folder: Path, schema: Schema, events: dict[str, Events]) -> list[Ragged]:
-    histories, attributes, names = schema.histories(), schema.attributes(), schema.row_features("query").lists
+    histories, names = schema.histories(), schema.row_features("query").lists
+    owner = {name: history for name, (history, _) in schema.attributes().items()} | schema.parallels()
 
     def lists(name: str) -> Ragged:
-        values = events[histories[name].events].items if name in histories else None
-        return read_ragged(folder, names.index(name), values)
+        history = owner.get(name, name)
+        if history not in histories:
+            return read_ragged(folder, names.index(name))
+        held = events[histories[history].events]
+        return read_ragged(folder, names.index(history), held.attributes.get(name, held.items))
 
-    return [lists(attributes[name][0] if name in attributes else name) for name in names]
+    return [lists(name) for name in names]

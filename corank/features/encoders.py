@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from corank.core.errors import DataError
 from corank.core.ragged import Ragged, Rows
-from corank.core.types import Doubles, Hashes
+from corank.core.types import Doubles, Hashes, Ints
 from corank.core.untrusted_files import is_plain_name, parse_json, read_regular_file
 from corank.features.encoding import Column, Encoded, Encoder
 from corank.features.schema import Placement, RowFeatures, Schema
+from corank.features.vocabulary import Hash, Vocabulary
 
 FILE = "encoders.json"
 """The file that names the encoder of each feature."""
@@ -75,6 +76,12 @@ class Encoders:
         """
         return self.schema.columns()[name].encode(self.fitted.get(name), values, name)
 
+    def codes(self, name: str, values: pl.Series) -> Ints:
+        """Encode single values of a list: (N,). Raises DataError as `encode` does."""
+        encoder = self.fitted[self.schema.table_of(name)]
+        assert isinstance(encoder, Vocabulary | Hash)
+        return encoder.codes(values, name)
+
     def encode_derived(self, name: str, values: Hashes | Doubles) -> Column:
         """Encode the values of a derived feature: hashes (0 for missing) or numbers (NaN)."""
         return self.schema.derived()[name].encode(self.fitted.get(name), values)
@@ -107,7 +114,8 @@ class Encoders:
             raise DataError(f"{folder}: encoders cannot be read: expected a mapping; found {plain!r:.100}")
         loaded = cls(schema, {name: _load(folder, schema, name, fields) for name, fields in plain.items()})
         for name, feature in schema.features.items():
-            own = feature.as_column is not None or (derived and feature.as_derived is not None)
+            column = feature.as_column is not None and schema.table_of(name) == name
+            own = column or (derived and feature.as_derived is not None)
             if feature.encoders and own and name not in loaded.fitted:
                 raise DataError(f"{folder}: encoders cannot be read: {name}: has none")
         return loaded

@@ -2,24 +2,23 @@
 
 A kind is a pydantic class in the registry `FEATURE_KINDS`; a feature of the config is an instance of it. A
 `ColumnFeature` reads a column and declares its side; a `DerivedFeature` is made of other features, its operands, and
-has their side. `user` and `context` make up the query, known once a request; `item` is known before any request; a
-`cross` belongs to a pair of both, and only a ranker may see it. A kind from outside: docs/extending.md.
-
-Letters: N rows.
+has their side. `user` and `context` make up the query, known once a request; `item` is known before any; a `cross`
+belongs to a pair of both: only a ranker may see it. A kind from outside: docs/extending.md. Letters: N rows.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, get_args
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import polars as pl
 from pydantic import model_validator
 
-from corank.core.errors import ConfigError, PluginError
+from corank.core.errors import ConfigError
 from corank.core.ragged import Ragged
-from corank.core.registry import Registry, by_name
+from corank.core.registry import Registry, by_name, check_settings_class
 from corank.core.settings import Settings
 from corank.core.types import Doubles, Hashes
 from corank.features.encoding import MISSING, UNKNOWN, Column, Encoded, Encoder
@@ -96,8 +95,16 @@ class FeatureKind(Settings):
         return True
 
     @property
+    def parallel(self) -> str | None:
+        """The history to whose events its values belong, one each."""
+
+    @property
     def made_of(self) -> str | None:
         """What it is made of, for people; None if it is read from a table."""
+
+    def inherit(self, features: Mapping[str, "FeatureKind"]) -> Self:
+        """Take over from other features, by name, what they decide."""
+        return self
 
     def table_owner(self, name: str) -> str:
         """The feature whose embedding table it reads: itself, called `name`, unless it shares one."""
@@ -156,6 +163,11 @@ class ColumnFeature(FeatureKind):
     def as_column(self) -> "ColumnFeature | None":
         """Itself."""
         return self
+
+    @property
+    def more_columns(self) -> Mapping[str, tuple[pl.DataType, Callable[[Any], Any]]]:
+        """Other columns that it reads: type in a table, and how to write a request's value so (ValueError if unfit)."""
+        return {}
 
     def side_among(self, side_of: Callable[[str], Side]) -> Side:
         """Its side, as declared."""
@@ -279,22 +291,9 @@ class DerivedFeature(FeatureKind):
         return encoded
 
 
-def check_kind(what: str, part: Any) -> None:
-    """Raise PluginError if a class does not keep to the protocol of a feature kind."""
-    if not (isinstance(part, type) and issubclass(part, ColumnFeature | DerivedFeature)):
-        raise PluginError(f"{what}: expected a class derived from ColumnFeature or DerivedFeature")
-    missing = sorted(getattr(part, "__abstractmethods__", ()))
-    if missing:
-        raise PluginError(f"{what}: {part.__name__} must implement {', '.join(missing)}")
-    names = get_args(part.model_fields["kind"].annotation)
-    if not names or f"'{names[0]}'" not in what:
-        raise PluginError(
-            f"{what}: {part.__name__} needs the field `kind: Literal[…]` with its registered name"
-        )
-
-
+_check = partial(check_settings_class, bases=(ColumnFeature, DerivedFeature))
 FEATURE_KINDS = Registry[type[FeatureKind]](
-    "feature kind", "corank.features", "corank.features.kinds", check_kind
+    "feature kind", "corank.features", "corank.features.kinds", _check
 )
 Feature = Annotated[FeatureKind, *by_name(FEATURE_KINDS, "kind")]
 """A settings field of any registered kind, chosen by the key `kind`."""

@@ -1,10 +1,11 @@
 """Histories of users: which events a request may know of, and what a query needs of them."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,8 @@ from numpy.typing import NDArray
 from corank.core.arrays import read_array
 from corank.core.ordering import bisect_ranges
 from corank.core.time import DAY, MILLISECOND, floor_times
-from corank.core.types import Floats, Ints, Longs
+from corank.core.types import Floats, Hashes, Ints, Longs
+from corank.features.histories.event_lists import EventLists
 from corank.features.log_schema import DataSettings
 
 if TYPE_CHECKING:
@@ -44,11 +46,22 @@ class History:
     """An event that is older by this much than another counts half as much; all count alike if None."""
     last: int
     """The newest events, at most."""
+    lists: EventLists | None = None
+    """The columns that list its events, if they are listed."""
+    table: str | None = None
+    """The table of `data.events` that has its events; those of the log's candidates if neither is given."""
 
     @property
     def events(self) -> str:
-        """Name of its events: histories of one event and one item id feature share them."""
-        return f"{self.of}.{self.event or 'exposed'}"
+        """Name of its events: histories of one source and one item id feature share them."""
+        if self.lists is not None:
+            return f"{self.of}.{self.lists.name}"
+        return f"{self.of}.table.{self.table}" if self.table else f"{self.of}.{self.event or 'exposed'}"
+
+    @property
+    def timed(self) -> bool:
+        """Whether the times of its events are known."""
+        return self.lists is None or self.lists.times is not None
 
     def known_after(self, data: DataSettings) -> timedelta:
         """How long after an event it is known: the lag, and the time that the label takes to mature."""
@@ -104,23 +117,91 @@ class HistoryNeeds:
 
 
 @dataclass(frozen=True)
+class EventParts:
+    """What is kept of the events of one name: an array for each part."""
+
+    timed: bool
+    keys: bool
+    """Whether hashes of the ids are kept: items that no table knows have no other."""
+    attributes: Mapping[str, str]
+    """By feature that is `parallel_to` one of their histories, the part that holds its codes."""
+
+    @classmethod
+    def of(cls, schema: "Schema", name: str) -> Self:
+        """Those of the events of a name."""
+        sharing = {n: history for n, history in schema.histories().items() if history.events == name}
+        first = next(iter(sharing.values()))
+        listed = first.lists is not None or first.table is not None
+        compared = not sharing.keys().isdisjoint(HistoryNeeds.of(schema).compared)
+        features = [n for n, history in schema.parallels().items() if history in sharing]
+        attributes = {feature: f"attribute{n}" for n, feature in enumerate(features)}
+        return cls(first.timed, listed and compared, attributes)
+
+    @property
+    def types(self) -> dict[str, type[np.generic]]:
+        """The type of each part that has a value for each event."""
+        found: dict[str, type[np.generic]] = {"items": np.int32, "ordinals": np.int32}
+        found |= {"times": np.int64} if self.timed else {}
+        found |= {"keys": np.uint64} if self.keys else {}
+        return found | dict.fromkeys(self.attributes.values(), np.int32)
+
+
+@dataclass(frozen=True)
 class Events:
-    """E events, user by user, the oldest first; at equal times in the order of the log."""
+    """E events, user by user, or list by list, the oldest first; at equal times in the order of their table."""
 
     items: Ints
     """Codes of the item id feature: (E,)."""
     times: Longs
-    """ms since 1970 UTC: (E,)."""
+    """ms since 1970 UTC: (E,), or (0,) if they are not known."""
     offsets: Longs
-    """Where each user's events begin, and the end: (U + 1,)."""
+    """Where the events of each user, or of each list, begin, and the end: (U + 1,)."""
     ordinals: Ints
-    """Index of each event's item among the distinct items: (E,)."""
+    """Index of each event's item among the distinct items, −1 for an item that the tables do not know: (E,)."""
+    keys: Hashes | None = None
+    """Hashes of the ids of items: (E,); None if those of the items' rows do."""
+    attributes: Mapping[str, Ints] = field(default_factory=dict)
+    """By feature that is `parallel_to` a history, its code of each event: (E,)."""
 
     @classmethod
-    def open(cls, folder: Path, name: str) -> Self:
+    def open(cls, folder: Path, name: str, parts: EventParts) -> Self:
         """Map events into memory: an array for each part. Raises DataError if a part is missing or damaged."""
-        parts = ("items", "times", "offsets", "ordinals")
-        return cls(*(read_array(folder / f"{name}.{part}.npy") for part in parts))
+
+        def part(of: str) -> NDArray[Any]:
+            return read_array(folder / f"{name}.{of}.npy", parts.types.get(of, np.int64))
+
+        return cls(
+            part("items"),
+            part("times") if parts.timed else np.empty(0, np.int64),
+            part("offsets"),
+            part("ordinals"),
+            part("keys") if parts.keys else None,
+            {feature: part(of) for feature, of in parts.attributes.items()},
+        )
+
+    @classmethod
+    def of_times(cls, times: Longs | None, offsets: Longs) -> Self:
+        """Make events of which nothing is needed but when they were, to be cut: (E,), (U + 1,)."""
+        none = np.empty(0, np.int32)
+        return cls(none, np.empty(0, np.int64) if times is None else times, offsets, none)
+
+    def cut(
+        self, history: History, owners: NDArray[np.integer], request_times: Longs, data: DataSettings
+    ) -> tuple[Longs, Ints]:
+        """Find the events of a history that each request sees: start and length, (R,), (R,).
+
+        Args:
+            history: one whose events these are.
+            owners: the request's user, or its list: (R,).
+            request_times: ms UTC: (R,).
+            data: the settings of the log.
+        """
+        if history.timed:
+            after = history.known_after(data)
+            return self.slices(owners, request_times, after, history.every, data.timezone, history.last)
+        end = self.offsets[owners + 1]
+        start: Longs = np.maximum(self.offsets[owners], end - history.last)
+        return start, (end - start).astype(np.int32)
 
     def slices(
         self,

@@ -34,6 +34,18 @@ class Score(Settings):
     scale: Literal["logit", "probability"] = "logit"
 
 
+class EventTable(Settings):
+    """A table of events of users, such as clicks of the days before the log."""
+
+    table: str | list[str]
+    user: str | None = None
+    """Its column of users; that of the log, `data.user`, unless given."""
+    item: str | None = None
+    """Its column of items; `data.item` unless given."""
+    time: str | None = None
+    """Its column of times; `data.time` unless given."""
+
+
 _Names = list[str]
 
 
@@ -77,6 +89,8 @@ class DataSettings(Settings):
     users: str | list[str] | None = None
     truth: str | list[str] | None = None
     """Known click probabilities of a simulated world, a column a label; read by evaluation alone."""
+    events: dict[str, EventTable] = {}
+    """Tables of events, by the name under which histories are made of them."""
     request: list[str] = Field(min_length=1)
     user: str
     item: str

@@ -59,6 +59,8 @@ class Schema:
     features: Mapping[str, FeatureKind]
 
     def __post_init__(self) -> None:
+        whole = {name: feature.inherit(self.features) for name, feature in self.features.items()}
+        object.__setattr__(self, "features", whole)
         for name, feature in self.features.items():
             if "." in name:
                 raise ConfigError(
@@ -99,6 +101,8 @@ class Schema:
 
     def uses_of(self, operand: str) -> frozenset[Use]:
         """What a derived feature may take of an operand."""
+        if operand in self.parallels():
+            return frozenset()
         return frozenset({"list"}) if "." in operand else self.features[operand].uses
 
     def of_items(self, operand: str) -> str | None:
@@ -123,9 +127,9 @@ class Schema:
             for n, f in self.features.items()
             if f.storage == "id"
             and "id" in f.uses
+            and f.is_input
             and f.as_column
             and f.as_column.side == "item"
-            and f.is_input
         ]
 
     def unread(self, without: Collection[str] = ()) -> list[str]:
@@ -206,6 +210,15 @@ class Schema:
     def _histories(self) -> dict[str, History]:
         return {n: h for n, f in self.features.items() if (h := f.as_history) is not None}
 
+    def parallels(self) -> dict[str, str]:
+        """The lists that are attributes of a history's events: the history."""
+        return {n: f.parallel for n, f in self.features.items() if f.parallel}
+
+    def plain_columns(self, placement: Placement) -> dict[str, ColumnFeature]:
+        """The features of a placement that are encoded value by value: those of a column, histories left out."""
+        past = self.histories().keys() | self.parallels().keys()
+        return {n: f for n, f in self.columns(placement).items() if n not in past}
+
     def attributes(self) -> dict[str, tuple[str, str]]:
         """The lists that are attributes of a history's items: the history, and the item feature."""
         return self._attributes
@@ -247,10 +260,16 @@ class Schema:
         feature = self.columns().get(name)
         return (feature.column if feature else None) or name
 
+    def columns_of(self, name: str) -> list[str]:
+        """All columns that a feature of a column is read from, its own first."""
+        return [self.column(name), *self.columns()[name].more_columns]
+
     def column_names(self, names: Iterable[str] | None = None, side: Side | None = None) -> list[str]:
         """The distinct columns that features read: of all, of some, of those of one side."""
         chosen = self.columns() if names is None else {n: self.columns()[n] for n in names}
-        return list(dict.fromkeys(self.column(n) for n, f in chosen.items() if side in (None, f.side)))
+        return list(
+            dict.fromkeys(c for n, f in chosen.items() if side in (None, f.side) for c in self.columns_of(n))
+        )
 
     # What others ask of the features
 
@@ -258,6 +277,10 @@ class Schema:
         """Raise ConfigError if a feature names a label or a column that the log does not have."""
         for name, feature in self.features.items():
             feature.check_data(name, self, data)
+        read = {history.table for history in self.histories().values()}
+        for name in data.events:
+            if name not in read:
+                raise ConfigError(f"data.events.{name}: no feature reads it; drop it, or add a history")
 
     def check_tower(self, names: Iterable[str], allowed: Placement, key: str) -> None:
         """Raise ConfigError unless every feature exists and is of the `allowed` placement.

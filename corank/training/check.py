@@ -9,6 +9,7 @@ import polars as pl
 
 from corank.batches.sampling import SOURCES, Population
 from corank.data.column_sources import Source, feature_columns, find_sources, find_value_sources
+from corank.data.histories.event_tables import open_events
 from corank.data.log_summary import LogSummary
 from corank.engine.base import open_engine
 from corank.training.config import Config
@@ -80,8 +81,8 @@ def check_config(config: Config, base: Path) -> CheckSummary:
     Raises ConfigError, DataError, as `corank pack` would.
     """
     data, schema = config.data, config.declared
-    tables = open_tables(config, base)
-    found = find_sources(schema, data, tables["log"], tables.get("items"), tables.get("users"))
+    tables, events = open_tables(config, base), open_events(data, base)
+    found = find_sources(schema, data, tables["log"], tables.get("items"), tables.get("users"), events)
     with open_engine() as engine:
         summary = LogSummary.read(tables["log"], data, feature_columns(schema, found, "log"), engine)
     find_value_sources(data, tables["log"], tables.get("items"))
@@ -119,7 +120,7 @@ def _count(population: Population, code: int) -> str:
 
 
 def _feature_row(config: Config, name: str, found: Mapping[str, Source]) -> dict[str, str]:
-    feature, schema = config.features[name], config.declared
+    feature, schema = config.declared.features[name], config.declared
     table = schema.table_of(name) if name in schema.embedded() else "-" if feature.is_input else "no input"
     row = {"feature": name, "side": schema.side(name), "kind": feature.kind}
     row |= {"from": feature.made_of or found.get(name, "log"), "table": table}

@@ -104,7 +104,7 @@ def _export(
         items_seq=next_items_seq(writer.path, version),
         content="",
         data=config.data,
-        features=config.features,
+        features=config.declared.features,
         stages=[_facts(config, model, calibrators, stage.name) for stage in config.stages],
         sources=packed.manifest.sources,
         priors=dict(priors.cut or {}),

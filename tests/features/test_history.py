@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from corank.data.packing.histories import SortEvents
 from corank.data.packing.pieces import find_pieces, write_piece
-from corank.features.history import Events
+from corank.features.history import EventParts, Events
 
 HOUR = 3_600_000
 DAY = 24 * HOUR
@@ -96,7 +96,8 @@ def test_user_without_events_has_none() -> None:
     assert seen(events([(1, 5, 7)]), [(0, 9), (2, 9), (3, 9)], timedelta(), None, "UTC") == [[], [], []]
 
 
-KINDS = {"user": pl.Int32, "time": pl.Int64, "item": pl.Int32, "row": pl.Int64, "ordinal": pl.Int32}
+KINDS = {"user": pl.Int32, "times": pl.Int64, "items": pl.Int32, "row": pl.Int64, "ordinals": pl.Int32}
+PARTS = EventParts(timed=True, keys=False, attributes={})
 
 
 def sorted_events(
@@ -105,9 +106,9 @@ def sorted_events(
     for n, rows in enumerate(pieces):
         piece = pl.DataFrame(rows, schema=KINDS, orient="row").sort("user")
         write_piece(folder, "click", f"{n:05d}", piece)
-    sort = SortEvents("click", find_pieces(folder, "click", len(pieces)), users, ranges, folder)
+    sort = SortEvents("click", find_pieces(folder, "click", len(pieces)), users, ranges, folder, PARTS)
     sort.join(folder, [sort(n) for n in range(ranges)])
-    return Events.open(folder, "click")
+    return Events.open(folder, "click", PARTS)
 
 
 @pytest.mark.parametrize("ranges", [1, 2, 4, 6, 9])

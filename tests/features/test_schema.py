@@ -162,24 +162,41 @@ ATTRIBUTE = {"side": "user", "kind": "ids", "of": "clicked.brand", "dim": 4}
 PAIR = {"kind": "pair", "of": ["user", "tab"]}
 PRIOR = {"kind": "prior", "by": ["item"]}
 OWN = {"event": "click", "lag": "1h", "every": "1d", "half_life": "1d"}
-ENCODING = {"hash": 9, "separator": ",", "min_count": 2}
+TIMED = {key: OWN[key] for key in ("lag", "every", "half_life")}
+SOURCES = {"times": "when", "events": "clicks"}
+ENCODING = {"hash": 9, "min_count": 2}
+LISTED = {"column": "seen", "times": "when"}
+BESIDE = {"side": "user", "kind": "ids", "parallel_to": "clicked"}
 OF_A_USER = ": a history belongs to the user; write `side: user` in place of "
 GRID = ": every must be above 0s, and whole days where it is more than one"
-ITS_HISTORY = ": event, lag, every, half_life and last are those of the history 'clicked'; drop them here"
+ITS_HISTORY = ": the events are those of the history 'clicked'; drop it here"
 
 UNSOUND: list[tuple[dict[str, Any], str]] = [
     *((HISTORY | {"every": every}, GRID) for every in ("0s", "25h", "36h")),
     *((PRIOR | {"every": every}, GRID) for every in ("0d", "25h", "36h")),
     (HISTORY | {"half_life": "0m"}, ": half_life must be above 0s"),
     *(({"side": "user", "kind": "ids", key: value},
-       ": event, lag, every and half_life describe a history; write `of: <item id feature>` too")
-      for key, value in OWN.items()),
+       f": {key}: a setting of histories; write `of: <item id feature>`, or drop it")
+      for key, value in (OWN | SOURCES).items()),
     (HISTORY | {"side": "context"}, f"{OF_A_USER}`context`"),
     (ATTRIBUTE | {"side": "item"}, f"{OF_A_USER}`item`"),
     *((history | {key: value},
-       ": a history is encoded by the feature it is `of`; drop hash, separator, min_count")
-      for history in (HISTORY, ATTRIBUTE) for key, value in ENCODING.items()),
-    *((ATTRIBUTE | {key: value}, ITS_HISTORY) for key, value in (OWN | {"last": 9}).items()),
+       ": a history is encoded by the feature it is `of`; drop hash, min_count")
+      for history in (HISTORY, ATTRIBUTE, HISTORY | LISTED) for key, value in ENCODING.items()),
+    *((ATTRIBUTE | {key: value}, f": {key}{ITS_HISTORY}")
+      for key, value in (OWN | SOURCES | {"last": 9, "column": "x", "separator": ","}).items()),
+    *((HISTORY | {key: value}, f": {key}: a setting of list columns; name one as `column`, or drop it")
+      for key, value in (("times", "when"), ("separator", ","))),
+    *((HISTORY | {"column": "seen", key: value},
+       f": {key}: the times of the events of column 'seen' are needed; name the column that lists them as `times`, "
+       "or drop it") for key, value in TIMED.items()),
+    *((HISTORY | LISTED | {key: value}, f": {key}: the events are those that column 'seen' lists; drop it")
+      for key, value in (("event", "click"), ("events", "clicks"))),
+    (HISTORY | {"events": "clicks", "event": "click"},
+     ": event: every row of the events 'clicks' is an event; drop it"),
+    (BESIDE | {"of": "item"}, ": a list is `of` the items of a history or `parallel_to` its events; drop one of both"),
+    (BESIDE | {"last": 9}, ": last: that of the history 'clicked' holds here, too; drop it"),
+    (BESIDE | {"side": "context"}, f"{OF_A_USER}`context`"),
     *((feature | {"buckets": 4, "scale": "log"},
        ": buckets embed the number and scale leaves it one; write one of them")
       for feature in (DERIVED["brand_seen"], DERIVED["spare"], DERIVED["steep"], PRIOR)),
@@ -199,7 +216,7 @@ UNSOUND: list[tuple[dict[str, Any], str]] = [
     (PRIOR | {"window": "7d", "half_life": "1d"},
      ": window and half_life both say how the past is forgotten; write one of them"),
     (HISTORY | {"input": False}, ": a history is an input of networks; drop input: false"),
-    (ATTRIBUTE | {"dim": 16, "input": False}, ": a history is an input of networks; drop input: false"),
+    (HISTORY | {"of": "clicked.brand", "input": False}, ": a history is an input of networks; drop input: false"),
     *(({"side": "item", "kind": kind, "input": False, key: value},
        f": {key} has no effect with input: false, as no network reads it; drop it")
       for kind, key, value in (("id", "dim", 8), ("id", "min_count", 2), ("id", "hash", 9), ("ids", "dim", 8),

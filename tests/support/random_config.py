@@ -14,8 +14,7 @@ def _features(drawn: Drawn) -> dict[str, Drawn]:
         "item_id": {"side": "item", "kind": "id"} | item_id,
     }
     for n, history in enumerate(drawn["histories"]):
-        shared = {"side": "user", "kind": "ids", "of": "item_id", "dim": item_id["dim"]}
-        features[f"history_{n}"] = shared | history
+        features |= _history(n, history)
     for name, feature in columns_by_name(drawn).items():
         plain = {key: value for key, value in feature.items() if key not in ("text", "whole")}
         side = name.partition("_")[0]
@@ -46,6 +45,24 @@ def _operands(feature: Drawn) -> list[str]:
     return [operand.rpartition(".")[2] for operand in listed] if isinstance(listed, list) else []
 
 
+OWN_KEYS = {"source", "table", "beside", "separator"}
+"""Of a drawn history, what is no setting."""
+
+
+def _history(n: int, drawn: Drawn) -> dict[str, Drawn]:
+    """A history, whose dimension is that of the item's id, and an attribute of its events."""
+    source = drawn.get("source")
+    settings = {"side": "user", "kind": "ids", "of": "item_id"}
+    settings |= {key: value for key, value in drawn.items() if key not in OWN_KEYS}
+    if source == "events":
+        settings["events"] = f"past_{n}"
+    elif source:
+        settings |= {"column": f"seen_{n}"} | ({"times": f"when_{n}"} if source == "timed" else {})
+        settings |= {"separator": drawn["separator"]} if drawn["separator"] else {}
+    beside = {"side": "user", "kind": "ids", "parallel_to": f"history_{n}", "column": f"dwell_{n}", "dim": 3}
+    return {f"history_{n}": settings} | ({f"beside_{n}": beside} if drawn.get("beside") else {})
+
+
 def _attributes(drawn: Drawn, features: dict[str, Drawn]) -> dict[str, Drawn]:
     """An attribute of each history's items for every item feature that can be one."""
     items = [n for n, f in features.items() if f["side"] == "item" and f["kind"] in ("id", "ids")]
@@ -54,7 +71,6 @@ def _attributes(drawn: Drawn, features: dict[str, Drawn]) -> dict[str, Drawn]:
             "side": "user",
             "kind": "ids",
             "of": f"history_{n}.{item}",
-            "dim": features[item]["dim"],
             "pool": ("mean", "sum")[n % 2],
         }
         for n in range(len(drawn["histories"]))
@@ -72,8 +88,10 @@ def _derived(drawn: Drawn, features: dict[str, Drawn]) -> dict[str, Drawn]:
     histories = [f"history_{n}" for n in range(len(drawn["histories"]))]
 
     def some(side: str, *kinds: str) -> list[str]:
-        sides = ("user", "context") if side == "query" else (side,)
-        return [n for n, f in features.items() if f["side"] in sides and f["kind"] in kinds and "of" not in f]
+        sides, past = ("user", "context") if side == "query" else (side,), {"of", "parallel_to"}
+        return [
+            n for n, f in features.items() if f["side"] in sides and f["kind"] in kinds and past.isdisjoint(f)
+        ]
 
     def shape(n: int) -> Drawn:
         shapes: list[Drawn] = [{"scale": "none"}, {"scale": "quantile"}, {"buckets": 3, "dim": 8}, {}]
@@ -163,6 +181,11 @@ def world_config(drawn: Drawn) -> Drawn:
             "log": "log.parquet",
             "items": "items.parquet",
             "users": "users.parquet",
+            "events": {
+                f"past_{n}": {"table": f"past_{n}.parquet", "user": "who", "item": "what", "time": "at"}
+                for n, history in enumerate(drawn["histories"])
+                if history.get("source") == "events"
+            },
             "request": ["request"],
             "user": "user_id",
             "item": "item_id",

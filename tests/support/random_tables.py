@@ -42,6 +42,7 @@ def write_tables(base: Path, drawn: Drawn, rng: np.random.Generator) -> pl.DataF
             "position": pl.Series(rng.integers(0, 4, len(each))).replace(3, None),
         }
         | {name: values.gather(each) for name, values in by_request.items()}
+        | {name: values.gather(each) for name, values in _lists("log", time, drawn, rng).items()}
         | drawn_columns("cross", late[each])
     )
     log.sample(fraction=1, shuffle=True, seed=drawn["seed"] % 1000).write_parquet(base / "log.parquet")
@@ -58,9 +59,48 @@ def write_tables(base: Path, drawn: Drawn, rng: np.random.Generator) -> pl.DataF
             "valid_from": pl.Series(since, dtype=pl.Int64) * DAY,
         }
         | drawn_columns("user", np.zeros(len(who), dtype=bool))
+        | _lists("users", np.full(len(who), 2 * DAY), drawn, rng)
     )
     users.write_parquet(base / "users.parquet")
+    for n, history in enumerate(drawn["histories"]):
+        if history.get("source") == "events":
+            _events(drawn, rng).write_parquet(base / f"past_{n}.parquet")
     return items
+
+
+def _lists(table: str, time: np.ndarray, drawn: Drawn, rng: np.random.Generator) -> dict[str, pl.Series]:
+    """The columns of a table that list events before and after a time, some of items that no table knows."""
+    columns: dict[str, pl.Series] = {}
+    for n, history in enumerate(drawn["histories"]):
+        if history.get("table") != table:
+            continue
+        separator = history["separator"]
+
+        def column(values: list[list[Any]], separator: str | None = separator) -> pl.Series:
+            if separator is None:
+                return pl.Series(values)
+            return pl.Series([separator.join(map(str, some)) for some in values])
+
+        sizes = rng.integers(0, 6, len(time))
+        items = [_ids("i", rng.integers(0, ITEMS + 2, size), drawn).to_list() for size in sizes]
+        times = [(rng.integers(-48, 24, k) * HOUR + t).tolist() for t, k in zip(time, sizes, strict=True)]
+        columns[f"seen_{n}"] = column(items)
+        columns[f"when_{n}"] = column(times)
+        columns[f"dwell_{n}"] = column([rng.integers(0, 4, size).tolist() for size in sizes])
+    return columns
+
+
+def _events(drawn: Drawn, rng: np.random.Generator) -> pl.DataFrame:
+    """A table of events of two days before the log and during it, some of users and items that no table knows."""
+    count = 150
+    return pl.DataFrame(
+        {
+            "who": _ids("u", rng.integers(0, 12, count), drawn),
+            "what": _ids("i", rng.integers(0, ITEMS + 2, count), drawn),
+            "at": pl.Series(rng.integers(-48, 96, count) * HOUR).cast(pl.Datetime("ms")),
+        }
+        | {f"dwell_{n}": rng.integers(0, 4, count) for n in range(len(drawn["histories"]))}
+    )
 
 
 def _ids(letter: str, numbers: np.ndarray, drawn: Drawn) -> pl.Series:

@@ -36,15 +36,29 @@ kinds = st.one_of(
     st.fixed_dictionaries({"kind": st.just("bucket"), "buckets": st.sampled_from([1, 2, 6]), "dim": dims}),
 )
 
-histories = st.fixed_dictionaries(
+TIMED = {
+    "lag": st.sampled_from(["1h", "1d"]),
+    "every": st.sampled_from(["1h", "1d"]),
+    "half_life": st.sampled_from(["6h", "2d"]),
+}
+SHAPE = {
+    "pool": st.sampled_from(["mean", "sum"]),
+    "last": st.sampled_from([1, 3, 50]),
+    "beside": st.booleans(),
+}
+listed = st.one_of(
+    st.fixed_dictionaries(SHAPE | {"source": st.just("lists"), "table": st.sampled_from(["log", "users"]),
+                                   "separator": st.sampled_from([None, " "])}),
+    st.fixed_dictionaries(SHAPE | {"source": st.just("timed"), "table": st.sampled_from(["log", "users"]),
+                                   "separator": st.sampled_from([None, " "])}, optional=TIMED),
+    st.fixed_dictionaries(SHAPE | {"source": st.just("events")}, optional=TIMED),
+)  # fmt: skip
+"""Histories of lists of ids, of lists with times, and of a table of events; `beside`: with an attribute of events."""
+derived_histories = st.fixed_dictionaries(
     {"pool": st.sampled_from(["mean", "sum"]), "last": st.sampled_from([1, 3, 50])},
-    optional={
-        "event": st.sampled_from(["click", "buy"]),
-        "lag": st.sampled_from(["1h", "1d"]),
-        "every": st.sampled_from(["1h", "1d"]),
-        "half_life": st.sampled_from(["6h", "2d"]),
-    },
+    optional={"event": st.sampled_from(["click", "buy"])} | TIMED,
 )
+histories = st.one_of(derived_histories, listed)
 
 stage = {"activation": st.sampled_from(["relu", "gelu"]), "normalisation": st.sampled_from(["none", "layer"])}
 NARROW = {"query": [5, 4], "item": [4]}
@@ -141,6 +155,16 @@ DERIVED: Drawn = RICH | {
     "shown": True,
 }
 """The same with crosses, priors, attention, cross layers and all else that is made of columns."""
+
+LISTED: Drawn = DERIVED | {
+    "histories": [
+        {"pool": "mean", "last": 3, "source": "timed", "table": "log", "separator": None, "beside": True,
+         "lag": "1h", "half_life": "2d"},
+        {"pool": "sum", "last": 50, "source": "events", "beside": True, "half_life": "6h"},
+        {"pool": "mean", "last": 2, "source": "lists", "table": "users", "separator": " ", "beside": True},
+    ],
+}  # fmt: skip
+"""The same with histories of lists and of a table of events."""
 
 LONG: Drawn = RICH | {
     "prerank": {"embeddings": "own"},

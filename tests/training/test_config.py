@@ -155,10 +155,10 @@ WRONG = {
     "features.ctr={kind: prior, by: [brand], every: 36h}": "features.ctr: every must be above 0s, and whole days",
     "features.ctr={kind: prior, by: [history]}": "features.ctr.by: a prior is of features of kind id or bucket; "
     "'history' is neither",
-    "features.brands={side: user, kind: ids, of: history.brand, event: click}": "features.brands: event, lag, every, "
-    "half_life and last are those of the history 'history'; drop them here",
-    "features.brands={side: user, kind: ids, of: history.brand, last: 5}": "features.brands: event, lag, every, "
-    "half_life and last are those of the history 'history'; drop them here",
+    "features.brands={side: user, kind: ids, of: history.brand, event: click}": "features.brands: event: the "
+    "events are those of the history 'history'; drop it here",
+    "features.brands={side: user, kind: ids, of: history.brand, last: 5}": "features.brands: last: the "
+    "events are those of the history 'history'; drop it here",
     "features.brands={side: user, kind: ids, of: history.tab}": "features.brands.of: 'history.tab' must be an item "
     "feature of kind id or ids; 'tab' is a context feature of kind id",
     "features.brands={side: user, kind: ids, of: tab.brand}": "features.brands.of: 'tab.brand' is an attribute of a "

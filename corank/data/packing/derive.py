@@ -16,10 +16,11 @@ from corank.core.ragged import Rows
 from corank.core.types import Doubles, Hashes, Mask
 from corank.data.dataset import PackedDataset
 from corank.data.derived_columns import Derived, derive_features
+from corank.data.histories.event_pieces import ENCODERS
 from corank.data.pack_manifest import PackManifest
 from corank.data.packed_history import request_operands
 from corank.data.packing.measure import MeasuredColumn, fit_features
-from corank.data.packing.shards import ENCODERS, scalar_features
+from corank.data.packing.shards import scalar_features
 from corank.data.packing.workspace import PackWorkspace, write_beside
 from corank.data.tables import Table
 from corank.features.encoders import Encoders, assemble_rows, hashes_to_series, split_rows

@@ -6,6 +6,7 @@ from pathlib import Path
 import polars as pl
 
 from corank.data.column_sources import Source
+from corank.data.histories.event_tables import EventColumns
 from corank.data.log_rows import log_splits
 from corank.data.packing.measure import MeasuredColumn, fit_features
 from corank.data.tables import Table
@@ -22,6 +23,7 @@ def fit_encoders(
     data: DataSettings,
     found: dict[str, Source],
     tables: Tables,
+    events: Mapping[str, Table],
     spill: Path,
     engine: Engine,
 ) -> Encoders:
@@ -32,6 +34,7 @@ def fit_encoders(
         data: the settings of the tables.
         found: the table that each feature is read from.
         tables: the tables by name.
+        events: those of `data.events`, by name.
         spill: a folder for files, which is made.
         engine: runs the tasks.
 
@@ -43,9 +46,19 @@ def fit_encoders(
     training = log_splits(log, data)["train"]
     columns = {}
     for name, source in found.items():
-        column = schema.column(name)
+        if schema.table_of(name) != name:
+            continue  # a history has the encoder of its items
+        column, feature = schema.column(name), schema.columns()[name]
+        if source == "events":
+            name_of_table = str(schema.histories()[schema.parallels()[name]].table)
+            time = EventColumns.of(data.events[name_of_table], data).time
+            before = events[name_of_table].moment(time) < data.training_end()
+            # a list of one value, since the feature reads lists
+            one = pl.concat_list(pl.col(column))
+            columns[name] = feature, MeasuredColumn(events[name_of_table], one, before)
+            continue
         own_id = (source, column) in {("items", data.item), ("users", data.user)}
         table = (None if own_id else tables[source]) or log
         measured = MeasuredColumn(table, pl.col(column), training if table is log else None)
-        columns[name] = schema.columns()[name], measured
+        columns[name] = feature, measured
     return Encoders(schema, fit_features(columns, spill, engine))

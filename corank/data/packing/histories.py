@@ -1,6 +1,6 @@
 """The events of users, sorted one range of users at a time, and the histories that each request sees of them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,9 +10,14 @@ import polars as pl
 from corank.core.arrays import append_array, read_array, read_frame, write_frame, write_views
 from corank.core.ragged import Ragged
 from corank.core.types import Ints, Longs
+from corank.data.histories.event_files import write_events
+from corank.data.histories.event_pieces import encode_events
+from corank.data.histories.event_tables import EventColumns
+from corank.data.histories.list_pieces import ListPieces
 from corank.data.packing.pieces import find_pieces
 from corank.data.packing.workspace import PackWorkspace, write_beside
-from corank.features.history import Events
+from corank.data.tables import Table
+from corank.features.history import EventParts, Events, History
 from corank.features.log_schema import DataSettings
 from corank.features.schema import Schema
 
@@ -24,10 +29,11 @@ class SortEvents:
     name: str
     """Of the events."""
     pieces: Sequence[Path]
-    """Frames of `user` index, ascending, `time`, `item` code, `ordinal`, and `row` of the log."""
+    """Frames of `user` index, ascending, the parts of events, and `row` of their table."""
     users: int
     ranges: int
     spill: Path
+    parts: EventParts
 
     def bounds(self, n: int) -> tuple[int, int]:
         """Return the first user of a range, and the end."""
@@ -39,7 +45,7 @@ class SortEvents:
 
     def __call__(self, n: int) -> int:
         """Sort the n-th range by user, time and row. Returns how many events it has."""
-        events = pl.concat(self._read(*self.bounds(n))).sort("user", "time", "row")
+        events = pl.concat(self._read(*self.bounds(n))).sort("user", "times", "row")
         with write_beside(self.path(n)) as partial:
             write_frame(partial, events.drop("row"))
         return len(events)
@@ -50,24 +56,23 @@ class SortEvents:
             a, b = np.searchsorted(piece["user"].to_numpy(), [first, end]).tolist()
             yield piece[a:b]
 
-    def join(self, folder: Path, sizes: Sequence[int]) -> None:
-        """Write the events of all ranges as one `Events`, in the memory of a range."""
-        count, before = sum(sizes), 0
-        with (
-            append_array(folder / f"{self.name}.items.npy", (count,), np.int32) as items,
-            append_array(folder / f"{self.name}.times.npy", (count,), np.int64) as times,
-            append_array(folder / f"{self.name}.ordinals.npy", (count,), np.int32) as ordinals,
-            append_array(folder / f"{self.name}.offsets.npy", (self.users + 1,), np.int64) as offsets,
-        ):
+    def join(self, folder: Path, sizes: Sequence[int]) -> int:
+        """Write the events of all ranges as one `Events`, in the memory of a range.
+
+        Returns:
+            How many are of items that the tables do not know.
+        """
+        frames = (read_frame(self.path(n)) for n in range(self.ranges))
+        unknown = write_events(folder, self.name, self.parts, frames, sum(sizes))
+        before = 0
+        with append_array(folder / f"{self.name}.offsets.npy", (self.users + 1,), np.int64) as offsets:
             offsets(np.zeros(1, dtype=np.int64))
             for n in range(self.ranges):
-                part, (first, end) = read_frame(self.path(n)), self.bounds(n)
-                items(part["item"].to_numpy())
-                times(part["time"].to_numpy())
-                ordinals(part["ordinal"].to_numpy())
-                of_user = np.bincount(part["user"].to_numpy() - first, minlength=end - first)
+                user, (first, end) = read_frame(self.path(n))["user"], self.bounds(n)
+                of_user = np.bincount(user.to_numpy() - first, minlength=end - first)
                 offsets(before + np.cumsum(of_user))
-                before += len(part)
+                before += len(user)
+        return unknown
 
 
 @dataclass(frozen=True)
@@ -78,28 +83,35 @@ class CutHistories:
     """Of the packed data."""
     schema: Schema
     data: DataSettings
+    lists: Mapping[str, tuple[ListPieces, Mapping[str, int]]]
+    """By name of events that are listed: their lists, and the number of the first of each partition."""
 
     def __call__(self, shard: tuple[str, str]) -> None:
         """Write the histories of the shard, of a split and a name."""
         folder = self.folder.joinpath(*shard)
-        user, time = read_array(folder / "user.npy"), read_array(folder / "time.npy")
-        histories = self.schema.histories()
+        time, histories = read_array(folder / "time.npy"), self.schema.histories()
         for n, name in enumerate(self.schema.row_features("query").lists):
             if name in histories:
-                write_views(folder / "query", n, self._cut(name, user, time))
+                history = histories[name]
+                events = Events.open(
+                    self.folder / "events", history.events, EventParts.of(self.schema, history.events)
+                )
+                start, length = events.cut(history, self._owners(history, shard), time, self.data)
+                write_views(folder / "query", n, Ragged(start, length, events.items))
 
-    def _cut(self, name: str, user: Ints, time: Longs) -> Ragged:
-        history = self.schema.histories()[name]
-        events = Events.open(self.folder / "events", history.events)
-        after, data = history.known_after(self.data), self.data
-        start, length = events.slices(user, time, after, history.every, data.timezone, history.last)
-        return Ragged(start, length, events.items)
+    def _owners(self, history: History, shard: tuple[str, str]) -> Ints | Longs:
+        """Whose events each request of a shard sees: its user's, or those of its list."""
+        if history.events not in self.lists:
+            return read_array(self.folder.joinpath(*shard) / "user.npy")
+        pieces, base = self.lists[history.events]
+        return pieces.read_owners(*shard) + base[shard[1]]
 
 
 def write_histories(
     workspace: PackWorkspace,
     schema: Schema,
     data: DataSettings,
+    tables: Mapping[str, Table],
     partitions: int,
     shards: Sequence[tuple[str, str]],
 ) -> None:
@@ -109,16 +121,33 @@ def write_histories(
         workspace: of the packing.
         schema: the features.
         data: the settings of the log.
+        tables: those of `data.events`.
         partitions: of the log; users are cut into as many ranges.
         shards: split and name of each.
     """
     folder = workspace.packed / "events"
     folder.mkdir(exist_ok=True)
     users = len(read_frame(workspace.packed / "users.arrow"))
-    for name in dict.fromkeys(history.events for history in schema.histories().values()):
-        pieces = find_pieces(workspace.spill, name, partitions)
-        sort = SortEvents(name, pieces, users, partitions, workspace.spill)
-        sizes = workspace.run(f"events {name}", sort, range(partitions))
-        sort.join(folder, sizes)
+    lists: dict[str, tuple[ListPieces, Mapping[str, int]]] = {}
+    for name, history in {history.events: history for history in schema.histories().values()}.items():
+        of = ", ".join(n for n, h in schema.histories().items() if h.events == name)
+        parts = EventParts.of(schema, name)
+        if history.lists is not None:
+            listed = ListPieces(workspace.spill, history, parts)
+            base, unknown = listed.join(folder, partitions)
+            lists[name] = listed, base
+        else:
+            count = partitions
+            if history.table is not None:
+                columns = EventColumns.of(data.events[history.table], data)
+                count = encode_events(workspace, schema, history, tables[history.table], columns)
+            pieces = find_pieces(workspace.spill, name, count)
+            sort = SortEvents(name, pieces, users, partitions, workspace.spill, parts)
+            sizes = workspace.run(f"events {name}", sort, range(partitions))
+            unknown = sort.join(folder, sizes)
+        if unknown:
+            workspace.report(
+                f"{of}: {unknown:,} events are of items that the tables do not know; they count as an unknown item"
+            )
     if schema.histories():
-        workspace.run("histories", CutHistories(workspace.packed, schema, data), shards)
+        workspace.run("histories", CutHistories(workspace.packed, schema, data, lists), shards)

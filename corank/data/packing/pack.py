@@ -25,6 +25,7 @@ from corank.core.time import format_time, to_ms
 from corank.core.types import Longs, Report
 from corank.data.as_of import VersionedRows
 from corank.data.dataset import PackedDataset
+from corank.data.histories.event_pieces import ENCODERS
 from corank.data.pack_manifest import FORMAT, MANIFEST, PackManifest, ShardCount, fingerprint
 from corank.data.packing.count_items import count_items
 from corank.data.packing.derive import derive_columns
@@ -32,7 +33,7 @@ from corank.data.packing.fit_encoders import Tables, fit_encoders
 from corank.data.packing.histories import write_histories
 from corank.data.packing.partitions import pack_partitions
 from corank.data.packing.prior_counts import count_priors
-from corank.data.packing.shards import ENCODERS, USERS, ShardWriter, encode_rows, feature_values
+from corank.data.packing.shards import USERS, ShardWriter, encode_rows, feature_values
 from corank.data.packing.sources import PackSources
 from corank.data.packing.workspace import PackWorkspace, open_workspace
 from corank.engine.base import Engine, describe_memory
@@ -114,7 +115,7 @@ def _write_all(inputs: PackSources, workspace: PackWorkspace, mark: str) -> None
     writer = ShardWriter(inputs.data, schema, inputs.sources, inputs.value_sources, as_of, folder, spill)
     splits, duplicates = pack_partitions(workspace, inputs, writer, count)
     shards = [(split, shard.name) for split, written in splits.items() for shard in written]
-    write_histories(workspace, schema, inputs.data, count, shards)
+    write_histories(workspace, schema, inputs.data, inputs.events, count, shards)
     dropped = {"duplicates": duplicates, "users_without_row": absent}
     manifest = _describe(folder, mark, inputs, splits, dropped)
     count_items(workspace, splits, len(inputs.data.levels))
@@ -146,7 +147,7 @@ def _first_pass(inputs: PackSources, workspace: PackWorkspace) -> int:
             f"users: {absent:,} of {len(users.ids):,} users of the log have no row; their features are missing"
         )
     tables: Tables = {"log": inputs.log, "items": inputs.items, "users": inputs.users}
-    encoders = fit_encoders(schema, data, sources, tables, spill / "fit", engine)
+    encoders = fit_encoders(schema, data, sources, tables, inputs.events, spill / "fit", engine)
     for name, size in encoders.sizes.items():
         report(f"{name}: {size:,} embedding rows")
     snapshots, row = items.add_snapshots(ids.snapshots)

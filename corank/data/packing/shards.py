@@ -21,6 +21,9 @@ from corank.core.ragged import Ragged, Rows, concat_ranges
 from corank.core.types import Ints, Longs
 from corank.data.as_of import VersionedRows
 from corank.data.column_sources import Source
+from corank.data.histories.event_files import EventEncoder
+from corank.data.histories.event_pieces import ENCODERS
+from corank.data.histories.list_writer import ListWriter
 from corank.data.log_rows import request_columns, row_splits
 from corank.data.pack_manifest import ShardCount
 from corank.data.packing.grouping import GroupedRequests
@@ -68,8 +71,8 @@ def scalar_features(schema: Schema, placement: Placement) -> RowFeatures:
     return placed.select(n for n in (*placed.ids, *placed.numbers) if n not in derived)
 
 
-ENCODERS, USERS = "encoders", "users.arrow"
-"""Encoders without those of derived features, and the rows of users: what the first pass leaves in the spill."""
+USERS = "users.arrow"
+"""The rows of users: what the first pass leaves in the spill, beside encoders."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,7 @@ class ShardWriter:
 
     @cached_property
     def _user_names(self) -> list[str]:
-        return [name for name, source in self.sources.items() if source == "users"]
+        return [n for n in self.schema.plain_columns("query") if self.sources[n] == "users"]
 
     @cached_property
     def _user_features(self) -> dict[str, Encoded]:
@@ -161,6 +164,10 @@ class ShardWriter:
             pl.col(column).alias(name) for name, column in request_columns(self.data).items()
         )
         self._write_events(name, requests, labels, users)
+        encoder = EventEncoder(self.encoders, self.items.ids)
+        owners = ListWriter(self.schema, self.data, self.sources, self.spill).write(
+            name, encoder, self.users, first_rows
+        )
         self._write_prior_pieces(name, requests, labels, candidates["item"], operands)
         written = {}
         size = np.diff(start).astype(np.int32)
@@ -182,6 +189,8 @@ class ShardWriter:
                 write_arrays(folder, {n: array[here] for n, array in candidates.items()})
                 write_arrays(folder, {"request_start": begin, "user": users[index], "time": time[index]})
                 write_frame(folder / "request.arrow", keys[index])
+            for pieces, owner in owners:
+                pieces.write_owners(split, name, owner[index])
             written[split] = ShardCount(name=name, requests=len(index), candidates=len(here))
         return written
 
@@ -236,7 +245,7 @@ class ShardWriter:
         """Encode the requests' features: rows without lists, and the lists by position, histories left out: (R)."""
         row = self.users.find(first_rows[USER], time)
         columns: dict[str, Encoded] = {}
-        for name in self.schema.columns("query"):
+        for name in self.schema.plain_columns("query"):
             if name in self._user_features:
                 feature = self._user_features[name]
                 columns[name] = feature.take(row) if isinstance(feature, Ragged) else feature[row]
@@ -255,13 +264,14 @@ class ShardWriter:
     def _write_events(self, shard: str, requests: GroupedRequests, labels: Labels, users: Ints) -> None:
         """Write the events of each kind of history, to be sorted when all shards are written."""
         user = np.repeat(users, np.diff(requests.start))
-        for name, history in {h.events: h for h in self.schema.histories().values()}.items():
+        logged = [h for h in self.schema.histories().values() if h.lists is None and h.table is None]
+        for name, history in {h.events: h for h in logged}.items():
             listed = find_events(history.event, requests.rows, labels, self.data)
             rows = requests.rows.filter(listed)
             codes = self.encoders.encode(history.of, rows[ITEM])
             assert not isinstance(codes, Ragged)
-            piece = {"user": user[listed], "time": rows[TIME], "item": codes, "row": rows[ROW]}
-            piece["ordinal"] = self.items.ids.find(rows[ITEM]).astype(np.int32)
+            piece = {"user": user[listed], "times": rows[TIME], "items": codes, "row": rows[ROW]}
+            piece["ordinals"] = self.items.ids.find(rows[ITEM]).astype(np.int32)
             write_piece(self.spill, name, shard, pl.DataFrame(piece).sort("user"))
 
     def _write_prior_pieces(

@@ -10,6 +10,7 @@ from corank.core.errors import DataError
 from corank.core.types import Report
 from corank.data.as_of import VersionedRows
 from corank.data.column_sources import Source, feature_columns, find_sources, find_value_sources
+from corank.data.histories.event_tables import open_events
 from corank.data.lists.list_log import scan_log
 from corank.data.log_rows import log_columns
 from corank.data.log_summary import LogSummary
@@ -31,6 +32,8 @@ class PackSources:
     items: Table | None
     users: Table | None
     truth: Table | None
+    events: dict[str, Table]
+    """By name, those of `data.events`."""
     sources: dict[str, Source]
     """The table of each feature of a column."""
     value_sources: dict[str, Source]
@@ -62,14 +65,15 @@ class PackSources:
             Table.scan(name, source, base) if source else None
             for name, source in (("items", data.items), ("users", data.users), ("truth", data.truth))
         )
+        events = open_events(data, base)
         if SERVED_ID in log.types:
             log.require([*data.request, data.user, data.item, data.time])
             known = items.distinct(data.item) if items is not None else None
             log = drop_unusable_rows(log, data, report, items=known)
-        sources = find_sources(schema, data, log, items, users)
+        sources = find_sources(schema, data, log, items, users, events)
         summary = LogSummary.read(log, data, feature_columns(schema, sources, "log"), engine)
         value_sources = find_value_sources(data, log, items)
-        return cls(data, schema, log, items, users, truth, sources, value_sources, summary)
+        return cls(data, schema, log, items, users, truth, events, sources, value_sources, summary)
 
     @property
     def item_columns(self) -> list[str]:

@@ -26,7 +26,7 @@ def make_example(funnel: Funnel, rng: np.random.Generator) -> dict[str, Any]:
     query = {
         side: {
             schema.column(n): f.sample(funnel.request_encoder.encoders.fitted.get(n), rng)
-            for n, f in schema.columns("query").items()
+            for n, f in schema.plain_columns("query").items()
             if f.side == side
         }
         for side in ("user", "context")
@@ -42,7 +42,15 @@ def make_example(funnel: Funnel, rng: np.random.Generator) -> dict[str, Any]:
 
 
 def _histories(schema: Schema, items: list[Any]) -> dict[str, list[Any]]:
-    """Histories of the same items, an hour apart if the history has a half_life."""
-    now = now_ms()
-    timed = [{"id": item, "time": now - HOUR * (len(items) - n)} for n, item in enumerate(items)]
-    return {name: items if f.half_life is None else timed for name, f in schema.histories().items()}
+    """Histories of the same items, an hour apart if the history needs times; what is listed beside is missing."""
+    now, found = now_ms(), dict[str, list[Any]]()
+    times = [now - HOUR * (len(items) - n) for n in range(len(items))]
+    timed = [{"id": item, "time": time} for item, time in zip(items, times, strict=True)]
+    for name, history in schema.histories().items():
+        if history.lists is None:
+            found[name] = items if history.half_life is None else timed
+            continue
+        found[history.lists.column] = items
+        found |= {history.lists.times: times} if history.lists.times else {}
+    beside = {schema.column(name) for name, of in schema.parallels().items() if schema.histories()[of].lists}
+    return found | {column: [None] * len(items) for column in beside - found.keys()}

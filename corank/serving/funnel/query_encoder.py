@@ -44,7 +44,7 @@ class QueryEncoder:
             "user": frozenset(identity.union(columns.user, columns.histories)),
             "context": frozenset(columns.context),
         }
-        self._columns = {name: self.schema.column(name) for name in self.schema.columns("query")}
+        self._columns = {name: self.schema.column(name) for name in self.schema.plain_columns("query")}
         self._wanted = OperandNames.of(self.schema, "query").among(self._columns)
         # cached, since values repeat, and building a polars column of one value costs more than all the rest
         encode = partial(_encode_value, encoders, self._columns)
@@ -84,8 +84,7 @@ class QueryEncoder:
     def encode_histories(self, request: Request, items: LayeredItems, time: int) -> dict[str, RequestHistory]:
         """Encode all histories of a request, at a time in ms since 1970 UTC. Raises RequestError."""
         return {
-            name: self.histories.encode(name, request.user.get(name), items, time)
-            for name in self.schema.histories()
+            name: self.histories.encode(name, request.user, items, time) for name in self.schema.histories()
         }
 
     def encode(

@@ -140,13 +140,16 @@ def parse_time(value: Any, where: str) -> int:
     return to_ms(read if read.tzinfo else read.replace(tzinfo=UTC))
 
 
-def parse_history(name: str, events: Any, timed: bool) -> tuple[list[Any], list[int]]:
+def parse_history(
+    name: str, events: Any, timed: bool, attributes: Collection[str] = ()
+) -> tuple[list[Any], list[int]]:
     """Read a history.
 
     Args:
         name: of the history, for the error.
-        events: item ids, or objects of `id` and `time`, the newest last; None for no events.
+        events: item ids, or objects of `id`, `time` and attributes, the newest last; None for no events.
         timed: whether each event needs a time.
+        attributes: what else an event may have.
 
     Returns:
         Item ids, and times in ms since 1970 UTC, which are empty unless `timed`.
@@ -162,10 +165,11 @@ def parse_history(name: str, events: Any, timed: bool) -> tuple[list[Any], list[
     ids = [event.get("id") if isinstance(event, dict) else event for event in events]
     for n, value in enumerate(ids):
         if type(value) not in (int, str) or (
-            isinstance(events[n], dict) and events[n].keys() - {"id", "time"}
+            isinstance(events[n], dict) and events[n].keys() - {"id", "time", *attributes}
         ):
+            fields = ", ".join(f'"{field}": …' for field in ("id", "time", *attributes))
             raise RequestError(
-                f'user.{name}.{n}: expected an item id, or {{"id": …, "time": …}}; received {events[n]!r}'
+                f"user.{name}.{n}: expected an item id, or {{{fields}}}; received {events[n]!r}"
             )
     if not timed:
         return ids, []

@@ -112,7 +112,7 @@ class RequestEncoder:
         self.schema: Schema = encoders.schema
         self._named, self._vectors = named, vectors
         self._limits = NumberLimits(encoders)
-        histories = HistoryEncoder(encoders, attended)
+        histories = HistoryEncoder(encoders, attended, manifest.data)
         self.query = QueryEncoder(manifest, encoders, priors, histories)
         self.filters = FilterEncoder(encoders)
         columns = manifest.request_columns

@@ -4,7 +4,7 @@ Letters: L events of a history, the newest last.
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,12 @@ from corank.bundle.item_layers import LayeredItems
 from corank.core.errors import DataError, RequestError
 from corank.core.ragged import Ragged, Rows
 from corank.core.types import Floats, Hashes, Ints, Longs
-from corank.data.packed_history import add_histories
+from corank.data.packed_history import add_histories, unknown_item_rows
 from corank.features.encoders import Encoders
-from corank.features.encoding import MISSING, Encoded
-from corank.features.history import HistoryNeeds, recency_weights
+from corank.features.encoding import Encoded
+from corank.features.histories.event_lists import ListedEvents
+from corank.features.history import Events, History, HistoryNeeds, recency_weights
+from corank.features.log_schema import DataSettings
 from corank.features.operands import Operands, gather_history_operands
 from corank.features.vocabulary import Hash, Vocabulary, hash_values, to_identifiers
 from corank.serving.funnel.checks.request_warnings import RequestWarning, check_event_times
@@ -37,6 +39,8 @@ class RequestHistory:
     weight: Floats | None
     """Weights of its events: (L,); None if all weigh the same."""
     warnings: tuple[RequestWarning, ...] = ()
+    attributes: Mapping[str, Ints] = field(default_factory=dict)
+    """By feature that is `parallel_to` it, the code of each event: (L,)."""
 
 
 @dataclass(frozen=True)
@@ -52,26 +56,34 @@ class HistoryItems:
 class HistoryEncoder:
     """Encodes the histories of requests to one bundle."""
 
-    def __init__(self, encoders: Encoders, attended: Collection[str]) -> None:
-        """`attended` names the histories that some stage attends to."""
-        self.schema, self._encoders, self.attended = encoders.schema, encoders, attended
+    def __init__(self, encoders: Encoders, attended: Collection[str], data: DataSettings) -> None:
+        """
+        Args:
+            encoders: of the bundle.
+            attended: histories that some stage attends to.
+            data: the settings of the bundle's log.
+        """
+        self.schema, self._encoders, self.attended, self._data = encoders.schema, encoders, attended, data
         self._needs = HistoryNeeds.of(self.schema)
         self.needs_items = bool(self._needs.records or self._needs.weighted)
         """Whether the query needs more than the codes of histories."""
 
-    def encode(self, name: str, events: Any, items: LayeredItems, time: int) -> RequestHistory:
+    def encode(self, name: str, user: Mapping[str, Any], items: LayeredItems, time: int) -> RequestHistory:
         """Encode a history, its last events only.
 
         Args:
             name: of the history.
-            events: as the request gives them.
+            user: what the request says of the user.
             items: the catalogue.
             time: of the request, ms since 1970 UTC.
 
-        Raises RequestError, which names the event.
+        Raises RequestError, which names the event, or DataError for lists that cannot be read.
         """
         settings = self.schema.histories()[name]
-        ids, times = parse_history(name, events, settings.half_life is not None)
+        if settings.lists is not None:
+            return self._encode_lists(name, settings, user, items, time)
+        events, beside = user.get(name), self._beside(name)
+        ids, times = parse_history(name, events, settings.half_life is not None, beside.values())
         warnings = self._check_times(name, times, time)
         ids, times = ids[-settings.last :], times[-settings.last :]
         encoder = self._encoders.fitted[self.schema.table_of(name)]
@@ -95,6 +107,52 @@ class HistoryEncoder:
             hash_values(values, name) if keyed else np.empty(0, dtype=np.uint64),
             weight,
             warnings,
+            {
+                feature: self._encode_attribute(feature, f"user.{name}", column, (events or [])[-len(ids) :])
+                for feature, column in beside.items()
+            },
+        )
+
+    def _beside(self, name: str) -> dict[str, str]:
+        """The features that are attributes of a history's events, and their columns."""
+        parallels = self.schema.parallels().items()
+        return {feature: self.schema.column(feature) for feature, history in parallels if history == name}
+
+    def _encode_attribute(self, feature: str, where: str, column: str, events: list[Any]) -> Ints:
+        """Encode what events have in a column: (L,). Raises RequestError."""
+        held = [event.get(column) if isinstance(event, dict) else None for event in events]
+        values = to_series(column, held, where) if held else pl.Series(column, [], dtype=pl.Null)
+        return self._encoders.codes(feature, values)
+
+    def _encode_lists(
+        self, name: str, settings: History, user: Mapping[str, Any], items: LayeredItems, time: int
+    ) -> RequestHistory:
+        """Encode a history that columns list: cut by the code that packing uses. Raises RequestError, DataError."""
+        assert settings.lists is not None
+        beside = self._beside(name)
+        columns = self.schema.column_names([name, *beside])
+        values = {column: to_series(column, [user.get(column)], f"user.{column}") for column in columns}
+        listed = ListedEvents.read(settings.lists, values, items.text, lambda n: "user")
+        events = Events.of_times(listed.times, np.append(0, np.cumsum(listed.length, dtype=np.int64)))
+        (start,), (length,) = events.cut(settings, np.zeros(1, np.int64), np.array([time]), self._data)
+        seen = slice(int(start), int(start + length))
+        ids = listed.items[seen]
+        found = name in self._needs.records or name in self.attended
+        weight = None
+        if settings.half_life and listed.times is not None:
+            weight = recency_weights(time - listed.times[seen], settings.half_life)
+        return RequestHistory(
+            self._encoders.codes(name, ids),
+            find_items(items, ids.to_list(), f"user.{settings.lists.column}")
+            if found
+            else np.full(len(ids), -1),
+            hash_values(ids, name) if name in self._needs.compared else np.empty(0, dtype=np.uint64),
+            weight,
+            (),
+            {
+                feature: self._encoders.codes(feature, listed.parallel[column][seen])
+                for feature, column in beside.items()
+            },
         )
 
     def _check_times(self, name: str, times: list[int], time: int) -> tuple[RequestWarning, ...]:
@@ -142,9 +200,12 @@ class HistoryEncoder:
     def codes(self, histories: Mapping[str, RequestHistory]) -> dict[str, Encoded]:
         """The codes of each history; for an attribute of a history those of its items, which `complete` replaces."""
         attributes = {name: history for name, (history, _) in self.schema.attributes().items()}
-        owner = {name: name for name in histories} | attributes
+        owner = {name: name for name in histories} | attributes | self.schema.parallels()
         return {
-            name: Ragged.from_lengths(np.array([len(histories[history].codes)]), histories[history].codes)
+            name: Ragged.from_lengths(
+                np.array([len(histories[history].codes)]),
+                histories[history].attributes.get(name, histories[history].codes),
+            )
             for name, history in owner.items()
         }
 
@@ -158,19 +219,11 @@ class HistoryEncoder:
 
     def _event_rows(self, items: LayeredItems, name: str, history: RequestHistory) -> Rows:
         """The records of a history's items; an unknown item has the code of its id, and nothing else."""
-        placed, unknown = self.schema.row_features("item"), np.flatnonzero(history.positions < 0)
+        unknown = np.flatnonzero(history.positions < 0)
         known = items.rows(history.positions[history.positions >= 0])
-        none = Rows(
-            np.full((len(unknown), len(placed.ids)), MISSING, dtype=np.int32),
-            np.zeros((len(unknown), placed.width), dtype=np.float32),
-            tuple(
-                Ragged.from_lengths(np.zeros(len(unknown), np.int32), np.empty(0, np.int32))
-                for _ in placed.lists
-            ),
-        )
-        none.ids[:, placed.ids.index(self.schema.table_of(name))] = history.codes[unknown]
         if not len(unknown):
             return known
+        none = unknown_item_rows(self.schema, self.schema.table_of(name), history.codes[unknown])
         order = np.argsort(np.concatenate((np.flatnonzero(history.positions >= 0), unknown)))
         return known.compact().concat(none).take(order)
 

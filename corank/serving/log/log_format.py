@@ -164,7 +164,7 @@ def _feature_columns(encoders: Encoders, placement: Placement) -> dict[str, LogC
     """The columns of a placement's features."""
     schema, found = encoders.schema, dict[str, LogColumn]()
     for name, feature in schema.columns(placement).items():
-        encoder, column = encoders.fitted.get(name), schema.column(name)
+        encoder, column = encoders.fitted.get(schema.table_of(name)), schema.column(name)
         kind = feature.dtype(encoder)
         plain = type(feature).to_table is ColumnFeature.to_table
         # several features may read one column, and some of them clip
@@ -172,6 +172,8 @@ def _feature_columns(encoders: Encoders, placement: Placement) -> dict[str, LogC
         found[column] = (
             LogColumn(to_arrow(kind), None if plain else feature.to_table, limits) if kind else _ANY
         )
+        for more, (more_kind, convert) in feature.more_columns.items():
+            found[more] = LogColumn(to_arrow(more_kind), convert)
     return found
 
 

@@ -71,7 +71,8 @@ class RequestTables:
     @property
     def together(self) -> list[str]:
         """The columns of `rows` by which they are spread: a user's requests see one another if there are histories."""
-        return [USER] if self.schema.histories() else list(request_columns(self.data).values())
+        derived = any(history.lists is None for history in self.schema.histories().values())
+        return [USER] if derived else list(request_columns(self.data).values())
 
     def rows(self) -> list[pl.Expr]:
         """Select what is needed of a row of the log."""
@@ -81,7 +82,7 @@ class RequestTables:
         """Features of a source, and their columns."""
         for name, held in self.manifest.sources.items():
             if held == source:
-                yield name, self.schema.column(name)
+                yield from ((name, column) for column in self.schema.columns_of(name))
 
     def group(self, rows: pl.DataFrame) -> "RequestGroup":
         """Bring the rows of a partition together by request. Raises DataError for rows that contradict one another."""
@@ -160,6 +161,7 @@ class RequestGroup:
                 history, first, rows.filter(find_events(history.event, rows, labels, data))
             )
             for name, history in histories.items()
+            if history.lists is None
         }
 
     def _cut_history(self, history: History, first: pl.DataFrame, events: pl.DataFrame) -> list[list[Any]]:
@@ -167,14 +169,11 @@ class RequestGroup:
         data, users = self.log.data, first[USER].unique().sort()
         events = events.sort(USER, TIME, ROW)
         offsets = np.append(events[USER].search_sorted(users).to_numpy().astype(np.int64), len(events))
-        none = np.empty(0, np.int32)
-        start, length = Events(none, events[TIME].to_numpy(), offsets, none).slices(
+        start, length = Events.of_times(events[TIME].to_numpy(), offsets).cut(
+            history,
             users.search_sorted(first[USER]).to_numpy().astype(np.int64),
             first[TIME].to_numpy(),
-            history.known_after(data),
-            history.every,
-            data.timezone,
-            history.last,
+            data,
         )
         seen = (
             events[ITEM]

@@ -1,0 +1,71 @@
+"""Tables of events of their own: opened, and checked."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from corank.core.errors import DataError
+from corank.data.tables import Table
+from corank.data.validate import check_rows, whole_checks
+from corank.features.log_schema import DataSettings, EventTable
+from corank.features.row_columns import ITEM, TIME, USER
+
+
+def open_events(data: DataSettings, base: Path) -> dict[str, Table]:
+    """Open the tables of `data.events`, by name. Raises DataError if one lacks a column."""
+    opened = {}
+    for name, settings in data.events.items():
+        opened[name] = Table.scan(f"events.{name}", settings.table, base)
+        opened[name].require(EventColumns.of(settings, data).names)
+    return opened
+
+
+@dataclass(frozen=True)
+class EventColumns:
+    """Which columns of an events table hold user, item and time."""
+
+    user: str
+    item: str
+    time: str
+
+    @classmethod
+    def of(cls, settings: EventTable, data: DataSettings) -> "EventColumns":
+        """Those of a table; of the same names as the log's unless it says otherwise."""
+        return cls(settings.user or data.user, settings.item or data.item, settings.time or data.time)
+
+    @property
+    def names(self) -> list[str]:
+        """All of them."""
+        return [self.user, self.item, self.time]
+
+    def select(self, table: Table) -> list[pl.Expr]:
+        """Select them from the table, as USER, ITEM and TIME. Raises DataError for a column of another type."""
+        return [
+            table.key(self.user).alias(USER),
+            table.key(self.item).alias(ITEM),
+            table.moment(self.time).alias(TIME),
+        ]
+
+    def check(self, table: Table, users: pl.DataType, items: pl.DataType) -> None:
+        """Check all rows of the table in one pass.
+
+        Args:
+            table: of events.
+            users: type of the log's users.
+            items: type of the items' ids.
+
+        Raises:
+            DataError: a column is of another type than in the log, or a value is null or no whole number.
+        """
+        kinds = table.collect(table.frame.select(self.select(table)).head(0)).schema
+        for column, name, kind in ((self.user, USER, users), (self.item, ITEM, items)):
+            if kinds[name] != kind:
+                raise table.unfit(column, f"{kind}, as in the log")
+        check_rows(table, whole_checks(table, [self.user, self.item]))
+        nulls = table.collect(table.frame.select(pl.col(self.names).null_count())).row(0, named=True)
+        for column, count in nulls.items():
+            if count:
+                raise DataError(
+                    f"data.{table.name}: column '{column}' is null in {count:,} rows; every event needs one"
+                )

@@ -1,0 +1,205 @@
+"""Events that a row lists, in columns of one length: ids of items, times, and attributes of the events.
+
+Letters: N rows · E events of all of them.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Self
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from corank.core.errors import DataError
+from corank.core.ragged import concat_ranges
+from corank.core.time import to_ms
+from corank.core.types import Ints, Longs, Mask
+from corank.features.vocabulary import to_identifiers
+
+
+@dataclass(frozen=True)
+class EventLists:
+    """The columns that list the events of a history."""
+
+    column: str
+    """Of the ids of items."""
+    times: str | None = None
+    separator: str | None = None
+    """Splits texts into values."""
+
+    @property
+    def name(self) -> str:
+        """Name of the events, by which histories of the same columns share them; it may be that of a file."""
+        parts = (self.column, self.times or "", self.separator or "")
+        return "list." + ".".join(map(_plain, parts))
+
+
+def _plain(name: str) -> str:
+    """Write a name so that it may be one of a file."""
+    return "".join(c if c.isalnum() else f"_{ord(c):x}_" for c in name)
+
+
+@dataclass(frozen=True)
+class ListedEvents:
+    """The events of N rows, the oldest first."""
+
+    length: Ints
+    """Of each row: (N,)."""
+    items: pl.Series
+    """Ids of items, whole numbers or text: (E,)."""
+    times: Longs | None
+    """ms UTC, ascending within a row: (E,); None if they are not known."""
+    parallel: dict[str, pl.Series]
+    """By column, an attribute of each event: (E,)."""
+
+    @classmethod
+    def read(
+        cls,
+        lists: EventLists,
+        columns: Mapping[str, pl.Series],
+        text: bool,
+        describe: Callable[[int], str],
+    ) -> Self:
+        """Read the events of N rows; one without an item is left out. Those of one time stay in their order.
+
+        Args:
+            lists: which columns hold the ids and the times.
+            columns: these, and those of attributes: (N,) lists, or texts if there is a separator.
+            text: whether ids of items are text; else texts of whole numbers are read as such.
+            describe: names a row, for messages.
+
+        Raises:
+            DataError: the lists of a row differ in length, an event has no time, or a value is of another type.
+        """
+        parts = {
+            name: split_aligned(values, lists.separator, describe(0)) for name, values in columns.items()
+        }
+        length, items = parts[lists.column]
+        for name, (other, _) in parts.items():
+            if (unequal := np.flatnonzero(other != length)).size:
+                n = int(unequal[0])
+                raise DataError(
+                    f"{describe(n)}: column '{lists.column}' lists {length[n]} events and '{name}' {other[n]}; "
+                    "lists of one history must be of one length"
+                )
+        items = _to_ids(items, text, lists, describe)
+        row = np.repeat(np.arange(len(length)), length)
+        order = np.flatnonzero(items.is_not_null().to_numpy())
+        times = None
+        if lists.times is not None:
+            times, known = to_times(parts[lists.times][1], f"{describe(0)}: column '{lists.times}'")
+            if (untimed := order[~known[order]]).size:
+                raise DataError(
+                    f"{describe(int(row[untimed[0]]))}: column '{lists.times}': a time is null; "
+                    "an event without a time cannot be placed: leave it out of all lists"
+                )
+            order = order[np.lexsort((times[order], row[order]))]
+            times = times[order]
+        return cls(
+            np.bincount(row[order], minlength=len(length)).astype(np.int32),
+            items.gather(order),
+            times,
+            {
+                name: values.gather(order)
+                for name, (_, values) in parts.items()
+                if name not in (lists.column, lists.times)
+            },
+        )
+
+    def newest(self, most: int) -> Self:
+        """Keep the last `most` events of each row."""
+        kept = np.minimum(self.length, most)
+        ends = np.cumsum(self.length, dtype=np.int64)
+        at = concat_ranges(ends - kept, kept)
+        return type(self)(
+            kept,
+            self.items.gather(at),
+            None if self.times is None else self.times[at],
+            {name: values.gather(at) for name, values in self.parallel.items()},
+        )
+
+
+def _to_ids(items: pl.Series, text: bool, lists: EventLists, describe: Callable[[int], str]) -> pl.Series:
+    """Convert ids to text, or to whole numbers."""
+    where = f"{describe(0)}: column '{lists.column}'"
+    if lists.separator is not None and not text and items.dtype == pl.String:
+        whole = items.cast(pl.Int64, strict=False)
+        if (wrong := items.filter(whole.is_null() & items.is_not_null())).len():
+            raise DataError(f"{where}: ids of items are whole numbers; received {wrong[0]!r}")
+        return whole
+    return to_identifiers(items, where)
+
+
+def split_aligned(values: pl.Series, separator: str | None, where: str) -> tuple[Ints, pl.Series]:
+    """Split lists, or texts, into lengths (N,) and values, one after another; nulls and blanks stay as nulls.
+
+    A text without any value is an empty list. Raises DataError for values that are neither lists nor such texts.
+    """
+    if values.null_count() == len(values):
+        return np.zeros(len(values), dtype=np.int32), pl.Series([], dtype=pl.Null)
+    if separator is not None and not values.dtype.is_nested():
+        texts = pc.utf8_trim_whitespace(values.cast(pl.String).to_arrow())
+        array = pc.split_pattern(pc.if_else(pc.equal(texts, ""), None, texts), separator)
+    elif isinstance(values.dtype, pl.List | pl.Array):
+        array = values.to_arrow()
+    else:
+        expected = "lists" if separator is None else f"texts separated by {separator!r}"
+        raise DataError(
+            f"{where}: column '{values.name}': expected {expected}; "
+            f"received {values.drop_nulls()[0]!r} ({values.dtype})"
+        )
+    length = pc.list_value_length(array).fill_null(0).to_numpy().astype(np.int32)
+    flat = array.flatten()
+    if pa.types.is_nested(flat.type):
+        raise DataError(
+            f"{where}: column '{values.name}': expected single values in a list; received {flat[0].as_py()!r}"
+        )
+    if pa.types.is_large_string(flat.type) or pa.types.is_string(flat.type):
+        flat = pc.utf8_trim_whitespace(flat)
+        flat = pc.if_else(pc.equal(flat, ""), None, flat)
+    return length, pl.Series(values.name, flat)
+
+
+def to_times(values: pl.Series, where: str) -> tuple[Longs, Mask]:
+    """Convert datetimes (without a zone: UTC), dates, ms since 1970 UTC, or texts of these to ms.
+
+    Returns:
+        Times, and which of them are known: (E,), (E,).
+
+    Raises DataError, which begins with `where`, for values of another type.
+    """
+    kind = values.dtype
+    known = values.is_not_null().to_numpy()
+    if kind == pl.Date:
+        values = values.cast(pl.Datetime("ms")).dt.epoch("ms")
+    elif isinstance(kind, pl.Datetime):
+        values = values.dt.epoch("ms")
+    elif kind == pl.String:
+        values = _read_times(values, where)
+    elif not (kind.is_integer() or kind == pl.Null):
+        raise DataError(f"{where}: expected times (datetimes, dates, or whole milliseconds); received {kind}")
+    return values.cast(pl.Int64).fill_null(0).to_numpy(), known
+
+
+def _read_times(values: pl.Series, where: str) -> pl.Series:
+    """Read texts of whole ms or ISO 8601."""
+    whole = values.cast(pl.Int64, strict=False)
+    texts = values.filter(whole.is_null()).drop_nulls().unique()
+    if not len(texts):
+        return whole
+    read = {}
+    for text in texts.to_list():
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            raise DataError(
+                f"{where}: expected ISO 8601, such as 2026-04-29T12:00:00+08:00, or whole ms since 1970; "
+                f"received {text!r}"
+            ) from None
+        read[text] = to_ms(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+    known = pl.DataFrame({"text": list(read), "ms": list(read.values())})
+    dated = values.to_frame("text").join(known, on="text", how="left", maintain_order="left")["ms"]
+    return whole.fill_null(dated) if whole.null_count() else whole
