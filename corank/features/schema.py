@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from corank.core.errors import ConfigError
 from corank.features.feature_kind import ColumnFeature, DerivedFeature, FeatureKind, Side, Use
+from corank.features.histories.sources import refuse_idle_tables
 from corank.features.history import History
 from corank.features.log_schema import DataSettings
 
@@ -59,8 +60,7 @@ class Schema:
     features: Mapping[str, FeatureKind]
 
     def __post_init__(self) -> None:
-        whole = {name: feature.inherit(self.features) for name, feature in self.features.items()}
-        object.__setattr__(self, "features", whole)
+        object.__setattr__(self, "features", {n: f.inherit(self.features) for n, f in self.features.items()})
         for name, feature in self.features.items():
             if "." in name:
                 raise ConfigError(
@@ -214,11 +214,6 @@ class Schema:
         """The lists that are attributes of a history's events: the history."""
         return {n: f.parallel for n, f in self.features.items() if f.parallel}
 
-    def plain_columns(self, placement: Placement) -> dict[str, ColumnFeature]:
-        """The features of a placement that are encoded value by value: those of a column, histories left out."""
-        past = self.histories().keys() | self.parallels().keys()
-        return {n: f for n, f in self.columns(placement).items() if n not in past}
-
     def attributes(self) -> dict[str, tuple[str, str]]:
         """The lists that are attributes of a history's items: the history, and the item feature."""
         return self._attributes
@@ -277,10 +272,7 @@ class Schema:
         """Raise ConfigError if a feature names a label or a column that the log does not have."""
         for name, feature in self.features.items():
             feature.check_data(name, self, data)
-        read = {history.table for history in self.histories().values()}
-        for name in data.events:
-            if name not in read:
-                raise ConfigError(f"data.events.{name}: no feature reads it; drop it, or add a history")
+        refuse_idle_tables(self, data)
 
     def check_tower(self, names: Iterable[str], allowed: Placement, key: str) -> None:
         """Raise ConfigError unless every feature exists and is of the `allowed` placement.

@@ -31,6 +31,7 @@ from corank.data.packing.pieces import write_piece
 from corank.data.packing.workspace import write_beside
 from corank.features.encoders import Encoders, assemble_rows
 from corank.features.encoding import Encoded
+from corank.features.histories.sources import plain_columns
 from corank.features.labels import Labels, find_events, hide_immature, read_labels, read_levels
 from corank.features.log_schema import DataSettings
 from corank.features.operand_rows import OperandRows
@@ -120,7 +121,7 @@ class ShardWriter:
 
     @cached_property
     def _user_names(self) -> list[str]:
-        return [n for n in self.schema.plain_columns("query") if self.sources[n] == "users"]
+        return [n for n in plain_columns(self.schema, "query") if self.sources[n] == "users"]
 
     @cached_property
     def _user_features(self) -> dict[str, Encoded]:
@@ -245,7 +246,7 @@ class ShardWriter:
         """Encode the requests' features: rows without lists, and the lists by position, histories left out: (R)."""
         row = self.users.find(first_rows[USER], time)
         columns: dict[str, Encoded] = {}
-        for name in self.schema.plain_columns("query"):
+        for name in plain_columns(self.schema, "query"):
             if name in self._user_features:
                 feature = self._user_features[name]
                 columns[name] = feature.take(row) if isinstance(feature, Ragged) else feature[row]

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from corank.core.time import now_ms
+from corank.features.histories.sources import plain_columns
 from corank.features.schema import Schema
 from corank.serving.funnel.funnel import Funnel
 
@@ -26,7 +27,7 @@ def make_example(funnel: Funnel, rng: np.random.Generator) -> dict[str, Any]:
     query = {
         side: {
             schema.column(n): f.sample(funnel.request_encoder.encoders.fitted.get(n), rng)
-            for n, f in schema.plain_columns("query").items()
+            for n, f in plain_columns(schema, "query").items()
             if f.side == side
         }
         for side in ("user", "context")

@@ -13,6 +13,7 @@ from corank.core.ragged import Rows
 from corank.data.derived_columns import derive_features, encode_columns
 from corank.features.encoders import Encoders, assemble_rows
 from corank.features.encoding import Encoded
+from corank.features.histories.sources import plain_columns
 from corank.features.operand_rows import OperandRows
 from corank.features.operands import OperandNames, Operands
 from corank.features.priors import PriorSnapshots
@@ -44,7 +45,7 @@ class QueryEncoder:
             "user": frozenset(identity.union(columns.user, columns.histories)),
             "context": frozenset(columns.context),
         }
-        self._columns = {name: self.schema.column(name) for name in self.schema.plain_columns("query")}
+        self._columns = {name: self.schema.column(name) for name in plain_columns(self.schema, "query")}
         self._wanted = OperandNames.of(self.schema, "query").among(self._columns)
         # cached, since values repeat, and building a polars column of one value costs more than all the rest
         encode = partial(_encode_value, encoders, self._columns)

@@ -7,6 +7,7 @@ from typing import Any
 
 from corank.core.types import Report
 from corank.data.column_sources import Source, find_sources
+from corank.data.histories.event_tables import open_events
 from corank.data.lists.list_log import scan_log
 from corank.data.log_summary import LogSummary
 from corank.data.tables import Table
@@ -140,7 +141,9 @@ class LogProfile:
 def profile_log(config: Config, base: Path) -> LogProfile:
     """Compute the profile of a config's log from its tables, which packing has accepted. Raises DataError."""
     data, schema, tables = config.data, config.declared, open_tables(config, base)
-    sources = find_sources(schema, data, tables["log"], tables.get("items"), tables.get("users"))
+    sources = find_sources(
+        schema, data, tables["log"], tables.get("items"), tables.get("users"), open_events(data, base)
+    )
     last = tables["log"].frame.select(tables["log"].moment(data.time).max())
     summary = LogSummary(0, 0, int(tables["log"].collect(last).item()), {})
     return LogProfile.of(config, tables, sources, summary)

@@ -1,0 +1,24 @@
+"""Which features and tables of events belong to histories."""
+
+from typing import TYPE_CHECKING
+
+from corank.core.errors import ConfigError
+from corank.features.feature_kind import ColumnFeature
+from corank.features.log_schema import DataSettings
+
+if TYPE_CHECKING:
+    from corank.features.schema import Placement, Schema
+
+
+def plain_columns(schema: "Schema", placement: "Placement") -> dict[str, ColumnFeature]:
+    """Select the features of a placement that are encoded value by value: those of a column, histories left out."""
+    past = schema.histories().keys() | schema.parallels().keys()
+    return {n: f for n, f in schema.columns(placement).items() if n not in past}
+
+
+def refuse_idle_tables(schema: "Schema", data: DataSettings) -> None:
+    """Raise ConfigError for a table of events that no feature reads."""
+    read = {history.table for history in schema.histories().values()}
+    for name in data.events:
+        if name not in read:
+            raise ConfigError(f"data.events.{name}: no feature reads it; drop it, or add a history")
