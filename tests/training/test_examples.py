@@ -25,6 +25,8 @@ from corank.losses.click import ClickLoss
 from corank.losses.distill import DistillLoss
 from corank.losses.in_batch import InBatchLoss
 from corank.losses.levels import LevelsLoss
+from corank.losses.listwise import ListwiseLoss
+from corank.losses.pairwise import PairwiseLoss
 from corank.losses.unexposed import UnexposedLoss
 from corank.models.dcn import DcnSettings
 from corank.models.din import DinSettings
@@ -53,6 +55,8 @@ SETTINGS: list[type[BaseModel]] = [
         InBatchLoss,
         DistillLoss,
         LevelsLoss,
+        ListwiseLoss,
+        PairwiseLoss,
         CascadeLoss,
     ),
     *(TrainSettings, EarlyStop, TableOptimiser, DenseOptimiser),
