@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from corank.api.measuring import evaluate, explain, report, study
     from corank.api.runs import check, export, pack, rank, refresh
+    from corank.api.searching import sweep, tune
     from corank.api.stores import (
         predict,
         prune,
@@ -50,7 +51,9 @@ __all__ = [
     "store_log",
     "store_versions",
     "study",
+    "sweep",
     "train",
+    "tune",
     "vectors",
 ]
 
@@ -64,6 +67,7 @@ _MODULE_OF = {
         "corank.api.runs",
     ),
     **dict.fromkeys(("evaluate", "explain", "report", "study"), "corank.api.measuring"),
+    **dict.fromkeys(("sweep", "tune"), "corank.api.searching"),
     **dict.fromkeys(
         ("predict", "prune", "publish", "replay", "roll_back", "store_log", "store_versions", "vectors"),
         "corank.api.stores",

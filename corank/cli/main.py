@@ -10,6 +10,7 @@ import typer
 
 from corank.cli.importing import importing
 from corank.cli.machine_errors import INTERRUPTED, describe_machine_error, was_interrupted
+from corank.cli.searching import searching
 from corank.cli.serve import service
 from corank.cli.serving import serving
 from corank.cli.simulating import simulating
@@ -47,6 +48,7 @@ app.add_typer(importing, name="import")
 
 app.add_typer(simulating)
 app.add_typer(training)
+app.add_typer(searching)
 app.add_typer(serving)
 app.add_typer(service)
 

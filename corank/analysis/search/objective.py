@@ -1,0 +1,127 @@
+"""The figures that arms of a search are compared by, all of the validation split, and the one that is searched for.
+
+A figure is named as early stopping names it, `STAGE.LABEL.METRIC`, if it is of one label of a stage; `STAGE.METRIC` if
+it is of what a stage keeps; `METRIC` if it is of the whole cascade, such as `joint_click_recall`. The last two kinds
+have the registered name, without quotas, which may differ between arms.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from corank.analysis.trials.figure import Figure
+from corank.core.errors import ConfigError
+from corank.core.settings import describe_unknown
+from corank.evaluation.inputs import exposed_inputs
+from corank.evaluation.measures import cascade_rows
+from corank.evaluation.predict import Predictions
+from corank.evaluation.stage_order import Calibrators
+from corank.metrics.inputs import Inputs
+from corank.metrics.metric import METRICS, Metric, available
+from corank.models.stage_model import StageSettings
+from corank.training.config import Config
+
+UNKNOWN = {"truth", "truth_rank", "truth_top", "reference_logit"}
+"""Inputs that a choice must not read."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The figure that is searched for."""
+
+    name: str
+    metric: Metric
+    stages: tuple[str, ...]
+    """`STAGE.LABEL` of each stage with the label that it orders by."""
+
+    @classmethod
+    def of(cls, config: Config, name: str | None) -> "Objective":
+        """The figure of a name; the last stage's AUC unless given. Raises ConfigError if a config has no such figure."""
+        mains = tuple(f"{stage.name}.{stage.main}" for stage in config.stages)
+        known, name = figure_metrics(config), name or f"{mains[-1]}.auc"
+        if name not in known:
+            raise ConfigError(f"--metric: {describe_unknown(name, known, 'metric')}")
+        return cls(name, known[name], mains)
+
+    def merit(self, value: float) -> float:
+        """A number that is higher for the better of two values."""
+        return self.metric.merit(value)
+
+    def interim_merit(self, figures: Mapping[str, float | None]) -> float | None:
+        """The merit of a training that has not ended: of its figure, or of the stages' mean AUC if it has none yet."""
+        if self.name in figures:
+            value = figures[self.name]
+            return None if value is None else self.merit(value)
+        aucs = [figures.get(f"{stage}.auc") for stage in self.stages]
+        known = [auc for auc in aucs if auc is not None]
+        return sum(known) / len(known) if len(known) == len(aucs) else None
+
+
+def figure_metrics(config: Config) -> dict[str, Metric]:
+    """Every figure that a config may be compared by, without those of the truth."""
+    found = {}
+    for metric_name, metric in METRICS.parts().items():
+        if UNKNOWN & set(metric.inputs):
+            continue
+        match metric.population:
+            case "exposed":
+                names = [f"{s.name}.{label}.{metric.name}" for s in config.stages for label in s.labels]
+            case "cut":
+                names = [f"{stage.name}.{metric_name}" for stage in config.stages[:-1]]
+            case "cascade" if len(config.stages) > 1:
+                names = [metric_name]
+            case _:
+                names = []
+        found |= dict.fromkeys(names, metric)
+    return found
+
+
+def measure_validation(
+    rows: Predictions, config: Config, calibrators: Calibrators, wanted: str
+) -> dict[str, Figure]:
+    """The figures that studies and early stopping use, and the wanted one, as far as the log defines them."""
+    found = {}
+    for name, metric, inputs in _inputs(rows, config.stages, config.data.levels, calibrators):
+        if metric.study or metric.validation or name == wanted:
+            figure = Figure.of(metric.measure(inputs))
+            if figure is not None:
+                found[name] = figure
+    return found
+
+
+def values_by_quota(
+    rows: Predictions, config: Config, calibrators: Calibrators, objective: Objective, quotas: Sequence[int]
+) -> list[float | None]:
+    """The objective at each quota of the first stage."""
+    found = []
+    for quota in quotas:
+        stages = [config.stages[0].model_copy(update={"keep": quota}), *config.stages[1:]]
+        each = _inputs(rows, stages, config.data.levels, calibrators)
+        measure = next(metric.measure(inputs) for name, metric, inputs in each if name == objective.name)
+        found.append(None if measure is None else measure.value())
+    return found
+
+
+def _inputs(
+    rows: Predictions, stages: Sequence[StageSettings], levels: Sequence[str], calibrators: Calibrators
+) -> Iterator[tuple[str, Metric, Inputs]]:
+    """Each figure that has inputs: its name, its metric and its inputs."""
+    exposed: Inputs
+    for stage in stages:
+        for label in stage.labels:
+            exposed = exposed_inputs(rows, stage.name, label, calibrators[stage.name][label])
+            for metric in available("exposed", exposed).values():
+                yield f"{stage.name}.{label}.{metric.name}", metric, exposed
+    if len(stages) == 1:
+        return
+    order = cascade_rows(rows, stages, calibrators, {})
+    for n, stage in enumerate(stages[:-1]):
+        for name, metric in available("cut", cut := order.cut_inputs(n)).items():
+            yield f"{stage.name}.{name}", metric, cut
+    for name, metric in available("cascade", whole := order.cascade_inputs(levels)).items():
+        yield name, metric, whole
+
+
+def figure_values(figures: Mapping[str, Figure]) -> dict[str, Any]:
+    """Figures without their resamples, as JSON values."""
+    return {name: {"value": figure.value, "n": figure.n} for name, figure in figures.items()}

@@ -1,0 +1,123 @@
+"""The folder of a search: what it searches, so that it goes on with the same, and the run of what was chosen."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from corank.analysis.search.objective import Objective, measure_validation
+from corank.analysis.trials.significance import percentile_interval
+from corank.core.errors import ConfigError
+from corank.core.files import write_text
+from corank.core.types import Doubles, Report
+from corank.data.dataset import PackedDataset
+from corank.evaluation.predict import predict_split
+from corank.training.config import Config
+from corank.training.config_file import flatten, plain
+from corank.training.run import Run
+from corank.training.train import SilentWatcher, train_run
+
+FACTS = "search.json"
+
+
+def begin_search(out: Path, facts: Mapping[str, Any]) -> None:
+    """Write what a folder searches, or check that it is the same.
+
+    Args:
+        out: the folder.
+        facts: plain values of all that trials depend on, such as the config and the space.
+
+    Raises ConfigError if the folder holds another search, CorankError if it cannot be written.
+    """
+    text = json.dumps(facts, indent=1, allow_nan=False) + "\n"
+    try:
+        held = json.loads((out / FACTS).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        write_text(out / FACTS, text)
+        return
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{out / FACTS}: damaged ({error}); name another place with --out, or remove the folder"
+        ) from None
+    here, there = flatten(json.loads(text)), flatten(held)
+    changed = [key for key in {**there, **here} if here.get(key) != there.get(key)]
+    if changed:
+        lines = [f"{key} is {here.get(key)!r}, there it was {there.get(key)!r}" for key in changed[:3]]
+        more = f"; {len(changed) - 3} more" if len(changed) > 3 else ""
+        raise ConfigError(
+            f"{out}: holds a search of something else: {'; '.join(lines)}{more}; name another place with --out, or "
+            "remove the folder"
+        )
+
+
+def finish_search(
+    out: Path,
+    chosen: Config,
+    packed: PackedDataset,
+    config_file: Path,
+    objective: Objective,
+    kind: str,
+    report: Report,
+) -> dict[str, Any]:
+    """Train the chosen config once more, into `run/`, and measure it on the test split: the only reading of it.
+
+    Args:
+        out: the folder of the search.
+        chosen: the config.
+        packed: its packed data.
+        config_file: the config as written; beside it the chosen one is written, as `NAME.KIND.yaml`.
+        objective: of the search.
+        kind: `sweep` or `tune`.
+        report: takes a line about each step.
+
+    Returns the parts `config_file`, `run` and `test` of a document; `test` is None without a test split.
+    Raises DataError, CorankError.
+    """
+    base = config_file.parent
+    named = chosen.model_copy(
+        update={"name": f"{chosen.name}-{kind}", "packed": _packed_path(chosen, packed, base)}
+    )
+    best = config_file.with_name(f"{config_file.stem}.{kind}.yaml")
+    write_text(best, f"# Chosen by corank {kind}.\n" + yaml.safe_dump(plain(named), sort_keys=False))
+    folder = out / "run"
+    report(f"training the chosen config: {folder}")
+    run, resume = _open_or_create(folder, named, base)
+    train_run(run, packed, SilentWatcher(), resume=resume)
+    return {"config_file": str(best), "run": str(folder), "test": _test_figures(run, packed, objective)}
+
+
+def _packed_path(config: Config, packed: PackedDataset, base: Path) -> str:
+    """Where the packed data lie, as the config's `packed` says it."""
+    location = packed.location
+    return os.path.relpath(location, base) if isinstance(location, Path) else str(location)
+
+
+def _open_or_create(folder: Path, config: Config, base: Path) -> tuple[Run, bool]:
+    """The run of a folder if it is of this config, else a new one; and whether it is to be resumed."""
+    if Run.has_begun(folder):
+        held = Run.open(folder)
+        if held.config == config:
+            return held, True
+    return Run.create(folder, config, base), False
+
+
+def _test_figures(run: Run, packed: PackedDataset, objective: Objective) -> dict[str, Any] | None:
+    """Figures of the test split, with 95 % intervals over users."""
+    if not packed.splits.get("test"):
+        return None
+    model, calibrators = run.model(packed)
+    rows = predict_split(model, packed, "test")
+    figures = measure_validation(rows, run.config, calibrators, objective.name)
+    return {
+        name: percentile_interval(figure.value, _resamples(figure.replicates))._asdict() | {"n": figure.n}
+        for name, figure in figures.items()
+    }
+
+
+def _resamples(values: list[float | None]) -> Doubles:
+    import numpy as np
+
+    return np.array(values, dtype=np.float64)

@@ -1,0 +1,153 @@
+"""One training of a search, measured on the validation split; the test split is not read."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from corank.analysis.search.objective import Objective, measure_validation, values_by_quota
+from corank.analysis.trials.figure import Figure
+from corank.analysis.trials.trial_data import TrialData
+from corank.analysis.trials.trial_files import TrialFiles
+from corank.analysis.trials.trial_training import count_parameters, train_trial
+from corank.core.errors import DataError
+from corank.data.dataset import PackedDataset
+from corank.evaluation.predict import predict_split
+from corank.training.config import Config
+from corank.training.run import Run
+from corank.training.train import MidEpochChecks, SilentWatcher
+
+FORMAT = "search-1"
+CHECKS = 4
+"""Validations of a training, at least, by which it may be ended early."""
+QUOTAS = 12
+"""Points of a quota curve, about."""
+
+Stop = Callable[[int, float], bool]
+"""Takes the number of a check, from 1, and the interim merit; tells whether the training is to end."""
+
+
+@dataclass(frozen=True)
+class SearchTrial:
+    """One training of a config, or as far as it went."""
+
+    diverged: str | None
+    pruned: bool
+    """Whether it was ended early."""
+    interim: list[float]
+    """The merit at each check."""
+    steps: int
+    parameters: dict[str, int]
+    seconds: float
+    figures: dict[str, Figure]
+    """Of the validation split; empty if the training was ended early or diverged."""
+    quotas: dict[str, list[Any]] = field(default_factory=dict)
+    """`m` and `values`: the objective by the first stage's quota; empty if it was not asked for."""
+
+
+class PrunedError(Exception):
+    """Ends a training that is not promising; no error of the user."""
+
+
+class _PruningWatcher(SilentWatcher):
+    """Computes the merit at each check, and ends the training if it is told to."""
+
+    def __init__(self, objective: Objective, stop: Stop) -> None:
+        self.objective, self.stop = objective, stop
+        self.interim: list[float] = []
+
+    def epoch(self, epoch: int, figures: dict[str, float | None]) -> None:
+        """Check the figures of an epoch."""
+        self.check(epoch, figures)
+
+    def check(self, epochs: float, figures: dict[str, float | None]) -> None:
+        """Check figures. Raises PrunedError."""
+        merit = self.objective.interim_merit(figures)
+        if merit is not None:
+            self.interim.append(merit)
+            if self.stop(len(self.interim), merit):
+                raise PrunedError
+
+
+@dataclass(frozen=True)
+class SearchTrials:
+    """Trains configs, and keeps what was measured in a folder."""
+
+    folder: Path
+    data: TrialData
+    objective: Objective
+    by_quota: bool = False
+    """Whether the objective is also measured by the first stage's quota."""
+
+    def load(self, config: Config) -> SearchTrial | None:
+        """The stored trial of a config; None if there is none, it is damaged, or it lacks what is asked for."""
+        held = self._files(config).load(config)
+        try:
+            trial = None if held is None else _trial(held)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return None
+        if trial is None or trial.diverged is not None or trial.pruned:
+            return trial
+        lacks = self.objective.name not in trial.figures or (self.by_quota and not trial.quotas)
+        return None if lacks else trial
+
+    def run(self, config: Config, stop: Stop | None = None) -> SearchTrial:
+        """Train, measure and store. Raises DataError, CorankError.
+
+        Args:
+            config: of the trial.
+            stop: told the merit at each check, a few times in all, it may end the training.
+        """
+        packed = self.data.of(config)
+        watcher = checks = None
+        if stop is not None:
+            watcher = _PruningWatcher(self.objective, stop)
+            parts = -(-CHECKS // config.train.epochs)
+            checks = MidEpochChecks(parts, watcher.check) if parts > 1 else None
+        try:
+            done = train_trial(
+                config, packed, self.data.base, lambda run: self._measure(run, packed), watcher, checks
+            )
+        except PrunedError:
+            trial = SearchTrial(None, True, [], 0, {}, 0.0, {})
+        else:
+            trial = done.measured or SearchTrial(done.diverged, False, [], 0, {}, 0.0, {})
+            trial = replace(trial, seconds=done.seconds)
+        trial = replace(trial, interim=watcher.interim if watcher else [])
+        self._files(config).save(config, asdict(trial))
+        return trial
+
+    def _measure(self, run: Run, packed: PackedDataset) -> SearchTrial:
+        model, calibrators = run.model(packed)
+        rows = predict_split(model, packed, "valid")
+        figures = measure_validation(rows, run.config, calibrators, self.objective.name)
+        if self.objective.name not in figures:
+            raise DataError(
+                f"--metric {self.objective.name}: the validation split does not define it, as no request of it has "
+                "positives among more candidates than the stages keep; name another metric, such as "
+                f"{self.objective.stages[-1]}.auc"
+            )
+        quotas = {}
+        if self.by_quota:
+            grid = quota_range(run.config, int(rows.requests.size.max()))
+            values = values_by_quota(rows, run.config, calibrators, self.objective, grid)
+            quotas = {"m": grid, "values": values}
+        steps = run.trained(packed).facts["step"]
+        return SearchTrial(None, False, [], steps, count_parameters(model), 0.0, figures, quotas)
+
+    def _files(self, config: Config) -> TrialFiles:
+        return TrialFiles(self.folder, self.data.of(config), FORMAT)
+
+
+def quota_range(config: Config, largest: int) -> list[int]:
+    """Quotas of the first stage, from what the next keeps to the largest request, its own among them."""
+    first, second = config.stages[0], config.stages[1]
+    even: Sequence[int] = np.geomspace(second.keep, max(second.keep, largest), QUOTAS).round().astype(int)
+    return sorted({*(int(quota) for quota in even), max(second.keep, min(first.keep, largest))})
+
+
+def _trial(held: dict[str, Any]) -> SearchTrial:
+    held["figures"] = {name: Figure(**figure) for name, figure in held["figures"].items()}
+    return SearchTrial(**held)
