@@ -1,16 +1,31 @@
-"""The commands that search for better settings, as functions on paths. Each raises a CorankError for a user's mistake."""
+"""The commands that search for better settings, as functions on paths; a user's mistake raises a CorankError."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from corank.analysis.search.budget import (
+    LatencyBudget,
+    budget_space,
+    check_budget,
+    largest_request,
+    order_drops,
+)
+from corank.analysis.search.funnel_latency import LatencyMeter
 from corank.analysis.search.grid import Grid, build_grid
+from corank.analysis.search.objective import Objective
+from corank.analysis.search.sampler import load_optuna
+from corank.analysis.search.space import Space, default_space, read_space
 from corank.analysis.search.sweep import run_sweep
 from corank.analysis.search.sweep_page import sweep_page
+from corank.analysis.search.tune import check_tuning, run_tune
+from corank.analysis.search.tune_page import tune_page
+from corank.analysis.trials.trial_data import TrialData
 from corank.core.errors import CorankError
 from corank.core.files import write_text
 from corank.core.locks import WriteLock
 from corank.core.types import Report
+from corank.training.config_file import read
 from corank.training.preparation.packed_data import open_or_pack
 from corank.training.sufficiency import Sufficiency
 
@@ -63,3 +78,64 @@ def lock_search(folder: Path, command: str) -> WriteLock:
         return WriteLock.of_folder(folder, command)
     except OSError as error:
         raise CorankError(f"{folder}: cannot be written: {error}; name another place with --out") from None
+
+
+def tune(
+    config: Path,
+    trials: int = 30,
+    seed: int = 0,
+    metric: str | None = None,
+    search: Sequence[str] = (),
+    space: Path | None = None,
+    budget_us: float | None = None,
+    out: Path | None = None,
+    overrides: Sequence[str] = (),
+    report: Report = lambda line: None,
+) -> dict[str, Any]:
+    """Search for better settings by Optuna, on the validation split; needs `corank[tune]`.
+
+    The best trial is written as a config beside the file, trained once more into `run/` of the folder, and that run
+    alone is measured on the test split.
+
+    Args:
+        config: the YAML file.
+        trials: how many, the config as written among them.
+        seed: of what is drawn; the same gives the same trials.
+        metric: the figure that is searched for; the last stage's AUC unless given, or `joint_click_recall` under a
+            budget.
+        search: what is searched, as `KEY=LOW..HIGH`, `KEY=LOW..HIGH log` or `KEY=VALUE,VALUE`; learning rates, widths,
+            dropout, smoothing and weights of losses unless this or `space` is given.
+        space: a YAML file of the same, from keys to ranges or lists of values.
+        budget_us: microseconds that a request may take, as measured on this machine. Widths, dropped features and the
+            first stage's quota are searched then, and what `search` and `space` name.
+        out: the tuning's folder; `tunings/NAME` beside the config unless given. Trials that it holds are not trained
+            again.
+        overrides: `a.b=value` changes of the config, shared by all trials.
+        report: takes a line about each training.
+
+    Returns the document that is also written to `tune.json`, beside the page `tune.html`. Raises ConfigError,
+    DataError, BusyError if another process writes the tuning, and CorankError if the folder cannot be written.
+
+    Example:
+        corank.tune(Path("shop/config.yaml"), trials=20, search=["train.rank.lr=0.0003..0.03 log"])["changes"]
+    """
+    load_optuna()  # fails before anything is packed
+    settings = read(config, overrides)
+    objective = Objective.of(settings, metric or (None if budget_us is None else "joint_click_recall"))
+    asked = read_space(settings, search, space)
+    if budget_us is not None:
+        check_budget(settings, budget_us, objective)
+    folder = out or config.parent / "tunings" / settings.name
+    with lock_search(folder, "tune"):
+        packed = open_or_pack(settings, config.parent, report)
+        Sufficiency.of(settings, packed).require()
+        check_tuning(packed, trials, seed)
+        data, budget = TrialData(packed, config.parent, folder, report), None
+        if budget_us is not None:
+            asked = [*budget_space(settings, order_drops(settings, data)), *asked]
+            meter = LatencyMeter(folder / "latency", data)
+            budget = LatencyBudget(budget_us, meter, objective, largest_request(data))
+        searched = Space.of(settings, config.parent, asked or default_space(settings))
+        document = run_tune(config, searched, data, objective, trials, seed, report, budget)
+        write_text(folder / "tune.html", tune_page(document))
+    return document

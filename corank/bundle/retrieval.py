@@ -26,7 +26,7 @@ from corank.core.search.ann_index import (
     build,
     read_index,
     time_searches,
-    tune,
+    tune_effort,
     write_index,
 )
 from corank.core.search.exact_search import AllowedRows
@@ -129,7 +129,7 @@ def write_retrieval(
     write_array(folder / QUERIES, queries)
     vectors = np.ascontiguousarray(vectors)
     index = build(vectors, settings, seed)
-    recall = tune(index, vectors, queries, settings)
+    recall = tune_effort(index, vectors, queries, settings)
     if index is not None:
         write_index(index, folder / INDEX)
     indexed, exact = time_searches(Retriever(vectors, index, recall), queries)

@@ -1,5 +1,6 @@
 """Output of the searches: what was compared, what was chosen, and its test."""
 
+import json
 from typing import Any
 
 from rich import box
@@ -25,7 +26,7 @@ def show_sweep(document: dict[str, Any]) -> None:
     for arm, found in document["arms"].items():
         value = found["figures"].get(metric)
         table.add_row(
-            escape(arm),
+            escape("\n".join(f"{key}={json.dumps(value)}" for key, value in found["changes"].items()) or arm),
             format_metric(value["value"]) if value else "diverged",
             _difference(found["to_base"].get(metric)),
             _difference(found["to_best"].get(metric)),
@@ -55,3 +56,58 @@ def _difference(found: dict[str, Any] | None) -> str:
         return "-"
     value = f"{found['value']:+.4f}"
     return value if found["low"] is None else f"{value} [{found['low']:+.4f}, {found['high']:+.4f}]"
+
+
+SHOWN_TRIALS = 10
+
+
+def show_tuning(document: dict[str, Any]) -> None:
+    """Print the best trials, what mattered, and the chosen one."""
+    metric, trials = document["metric"], document["trials"]
+    complete = [trial for trial in trials if trial["value"] is not None]
+    say(
+        f"{document['name']}: {len(trials)} trials, {len(trials) - len(complete)} ended early or diverged, validation "
+        f"split of {document['requests']:,} requests",
+        out,
+    )
+    best = sorted(complete, key=lambda trial: trial["value"], reverse=document["better"] != "lower")
+    table = Table(
+        title="the best trials; 1 is the config as written", title_justify="left", box=box.SIMPLE_HEAD
+    )
+    table.add_column("trial", justify="right")
+    table.add_column(metric, justify="right")
+    table.add_column("settings", overflow="fold")
+    for trial in best[:SHOWN_TRIALS]:
+        values = (trial["values"] or {}).items()
+        said = "  ".join(f"{key}={_short(value)}" for key, value in values) or "as written"
+        table.add_row(str(trial["number"]), format_metric(trial["value"]), escape(said))
+    out.print(table)
+    if document["importance"]:
+        shares = ", ".join(f"{name} {share:.2f}" for name, share in document["importance"].items())
+        say(f"importance: {shares}", out)
+    if document["budget"] is not None:
+        _show_frontier(document)
+    say(document["verdict"], out)
+    show_chosen(document)
+
+
+def _show_frontier(document: dict[str, Any]) -> None:
+    """Print the funnels that no faster one equals, with the measured latency of each."""
+    budget, trials = document["budget"], {trial["number"]: trial for trial in document["trials"]}
+    title = f"which funnel to run in how many µs ({budget['machine']}); budget {budget['us']:g}"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for column in ("µs", "95 %", document["metric"], "trial", "keep"):
+        table.add_column(column, justify="right")
+    table.add_column("settings", overflow="fold")
+    for point in budget["frontier"]:
+        us, values = point["us"], (trials[point["trial"]]["values"] or {}).items()
+        said = "  ".join(f"{key}={_short(value)}" for key, value in values) or "as written"
+        interval = f"{us['low']:,.0f} … {us['high']:,.0f}"
+        fits = "" if us["high"] <= budget["us"] else " over"
+        cells = [f"{us['median']:,.0f}", interval + fits, format_metric(point["value"])]
+        table.add_row(*cells, str(point["trial"]), str(point["quota"]), escape(said))
+    out.print(table)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else json.dumps(value)

@@ -44,3 +44,48 @@ def sweep_command(
 
     document = api.sweep(config, parse_grid(grid or []), out, seeds, metric, overrides or [], console.say)
     print_json(document) if as_json else search_tables.show_sweep(document)
+
+
+@searching.command("tune")
+def tune_command(
+    config: ConfigPath,
+    trials: Annotated[
+        int, typer.Option(min=2, help="How many trainings, the config as written among them.")
+    ] = 30,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same trials.")] = 0,
+    metric: Metric = None,
+    search: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=RANGE",
+            help="LOW..HIGH, LOW..HIGH log, or VALUE,VALUE; repeatable. Default: learning rates, widths, dropout, "
+            "smoothing, weights of losses.",
+        ),
+    ] = None,
+    space: Annotated[
+        Path | None,
+        typer.Option(parser=local_path, metavar="FILE", help="A YAML file of keys and their ranges."),
+    ] = None,
+    budget_us: Annotated[
+        float | None,
+        typer.Option(
+            metavar="N",
+            help="Microseconds that a request may take: searches widths, features and the first stage's quota for the "
+            "best recall within it, and prints the frontier.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(parser=local_path, help="The tuning's folder; default: tunings/NAME beside CONFIG."),
+    ] = None,
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Search for better settings by Optuna (corank[tune]); an interrupted search continues."""
+    from corank.api import searching as api
+    from corank.cli import console, search_tables
+
+    document = api.tune(
+        config, trials, seed, metric, search or [], space, budget_us, out, overrides or [], console.say
+    )
+    print_json(document) if as_json else search_tables.show_tuning(document)

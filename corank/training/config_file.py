@@ -75,38 +75,44 @@ def _set(value: Any, override: str, removed: dict[str, Any]) -> None:
     path, equals, text = override.partition("=")
     if not equals or not path:
         raise ConfigError(f"--set {shorten(override)}: expected a.b=value")
-    *parents, last = path.split(".")
-    for part in parents:
-        value = _entry(value, part, override)
     try:
         new = read_yaml(text, f"--set {shorten(override)}")
     except yaml.YAMLError:
         raise ConfigError(f"--set {shorten(override)}: '{shorten(text)}' is not valid YAML") from None
-    if parents == ["features"]:
-        removed.pop(last, None)
+    parent, _, name = path.partition(".")
+    if parent == "features" and name and "." not in name:
+        removed.pop(name, None)
         if new is None:
-            removed[last] = None
+            removed[name] = None
             return
+    set_key(value, path, new, f"--set {shorten(override)}")
+
+
+def set_key(value: Any, path: str, new: Any, source: str) -> None:
+    """Set a key of plain values, such as `stages.1.dropout`. Raises ConfigError, which begins with `source`."""
+    *parents, last = path.split(".")
+    for part in parents:
+        value = _entry(value, part, source)
     if isinstance(value, list):
-        _entry(value, last, override)
+        _entry(value, last, source)
         value[int(last)] = new
     elif isinstance(value, dict):
         value[last] = new
     else:
-        raise _no_such_place(override)
+        raise _no_such_place(source)
 
 
-def _entry(value: Any, part: str, override: str) -> Any:
+def _entry(value: Any, part: str, source: str) -> Any:
     """What stands under a key of a mapping, an empty mapping if nothing does, or at an index of a list."""
     if isinstance(value, dict):
         return value.setdefault(part, {})
     if isinstance(value, list) and re.fullmatch("[0-9]{1,9}", part) and int(part) < len(value):
         return value[int(part)]
-    raise _no_such_place(override)
+    raise _no_such_place(source)
 
 
-def _no_such_place(override: str) -> ConfigError:
-    return ConfigError(f"--set {shorten(override)}: the config has no such place")
+def _no_such_place(source: str) -> ConfigError:
+    return ConfigError(f"{source}: the config has no such place")
 
 
 def plain(config: Config) -> dict[str, Any]:

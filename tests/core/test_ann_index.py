@@ -25,7 +25,7 @@ from corank.core.search.ann_index import (
     build,
     read_index,
     time_searches,
-    tune,
+    tune_effort,
     write_index,
 )
 from corank.core.search.exact_search import AllowedRows
@@ -77,7 +77,7 @@ def retriever(request: pytest.FixtureRequest, many: tuple[Floats, Floats]) -> Re
     """Of 20,000 rows, by an index."""
     asked = settings(index=request.param, keep=200)
     index = build(many[0], asked, seed=1)
-    return Retriever(many[0], index, tune(index, *many, asked))
+    return Retriever(many[0], index, tune_effort(index, *many, asked))
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def wide() -> Retriever:
     vectors, queries = clustered(EXACT + 10_000, 8)
     asked = settings(keep=200)
     index = build(vectors, asked, seed=1)
-    return Retriever(vectors, index, tune(index, vectors, queries, asked))
+    return Retriever(vectors, index, tune_effort(index, vectors, queries, asked))
 
 
 # small whole numbers: every product is exact, and many tie
@@ -170,7 +170,9 @@ def test_what_an_index_finds_is_in_order(retriever: Retriever, many: tuple[Float
 def test_no_less_effort_would_do(many: tuple[Floats, Floats]) -> None:
     asked = settings(index="ivf", keep=200)
     index = build(many[0], asked, seed=1)
-    reached = [tune(index, *many, asked.model_copy(update={"recall": recall})) for recall in (0.5, 0.9, 1.0)]
+    reached = [
+        tune_effort(index, *many, asked.model_copy(update={"recall": recall})) for recall in (0.5, 0.9, 1.0)
+    ]
     assert all(one.recall >= recall for one, recall in zip(reached, (0.5, 0.9, 1.0), strict=True))
     efforts = [one.effort for one in reached]
     assert efforts == sorted(set(efforts))
@@ -182,7 +184,7 @@ def test_no_less_effort_would_do(many: tuple[Floats, Floats]) -> None:
 def test_a_recall_out_of_reach_is_told() -> None:
     vectors, queries = clustered(5_000, 16)
     asked = settings(index="hnsw", keep=1, recall=1.0)
-    tuned = tune(build(vectors, asked, seed=1), vectors, queries, asked)
+    tuned = tune_effort(build(vectors, asked, seed=1), vectors, queries, asked)
     assert tuned.effort == 4
     assert 0 < tuned.recall < 1
 
@@ -193,7 +195,7 @@ def test_rows_that_tie_for_the_last_place_count_alike() -> None:
     query = np.array([[2, 1, 0, 0]], dtype=np.float32)
     asked = settings(index="ivf", keep=10, recall=1.0)
     index = build(vectors, asked, seed=1)
-    tuned = tune(index, vectors, query, asked)
+    tuned = tune_effort(index, vectors, query, asked)
     assert tuned.recall == 1
     positions, scores = Retriever(vectors, index, tuned).search(query[0], 10)
     assert positions[:3].tolist() == [0, 1, 2]
@@ -385,7 +387,7 @@ def test_a_few_vectors_make_an_index_too(capfd: pytest.CaptureFixture[str]) -> N
         for kind in KINDS:
             asked = settings(index=kind)
             index = build(vectors, asked, seed=0)
-            tuned = tune(index, vectors, queries, asked)
+            tuned = tune_effort(index, vectors, queries, asked)
             assert (tuned.k, tuned.recall) == (items, 1)
             assert len(Retriever(vectors, index, tuned).search(queries[0], 1000)[0]) == items
     assert capfd.readouterr() == ("", "")
@@ -405,8 +407,8 @@ def test_auto_is_exact_up_to_some_tens_of_thousands() -> None:
 def test_what_is_exact_needs_no_index_and_no_tuning(many: tuple[Floats, Floats]) -> None:
     index = build(many[0], settings(), seed=0)
     assert index is None
-    assert tune(index, *many, settings(keep=7)) == IndexTuning(index="flat", k=7, recall=1)
-    assert tune(index, *many, settings(keep=30_000)).k == 20_000
+    assert tune_effort(index, *many, settings(keep=7)) == IndexTuning(index="flat", k=7, recall=1)
+    assert tune_effort(index, *many, settings(keep=30_000)).k == 20_000
 
 
 def test_times_are_of_both(retriever: Retriever, many: tuple[Floats, Floats]) -> None:

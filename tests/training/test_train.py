@@ -224,3 +224,16 @@ def test_calibrators_are_fitted_on_exposed_validation_rows(trained: Run) -> None
         assert figures["logloss_calibrated"] < figures["logloss"]
     other = corank.evaluate(trained.folder, "test")["stages"]["rank"]["exposed"]["click"]
     assert abs(other["pcoc_calibrated"] - 1) > 0.01
+
+
+def test_checks_within_an_epoch_change_nothing(world: Path, tmp_path: Path) -> None:
+    config, seen = read(world / "config.yaml", [*SMALL, *HARD, "train.average=0.9"]), list[float]()
+    packed = trained_run(
+        world / "config.yaml", tmp_path / "plain", *SMALL, *HARD, "train.average=0.9"
+    ).packed()
+    run = Run.create(tmp_path / "checked", config, world)
+    train.train_run(
+        run, packed, Silent(), checks=train.MidEpochChecks(3, lambda epochs, figures: seen.append(epochs))
+    )
+    assert same(run, Run.open(tmp_path / "plain"))
+    assert seen == pytest.approx([1 / 3, 2 / 3, 4 / 3, 5 / 3], abs=0.05)

@@ -102,7 +102,8 @@ def build_grid(config_file: Path, overrides: Sequence[str], grid: Grid) -> GridA
             f"--grid: {len(points):,} arms, more than {MOST_ARMS}; `corank tune` searches larger spaces"
         )
     base = Arm(BASE, read(config_file, overrides))
-    found, changes, same = {base.identity: base}, {BASE: {}}, {}
+    found, same = {base.identity: base}, dict[str, str]()
+    changes: dict[str, dict[str, Any]] = {BASE: {}}
     for point in points:
         name = ", ".join(f"{key}={json.dumps(value)}" for key, value in point.items())
         arm = Arm(name, read_changed(config_file, overrides, point, "--grid"))
@@ -130,5 +131,5 @@ def _refuse_idle(grid: Grid, points: Sequence[Mapping[str, Any]], found: Mapping
     """Raise ConfigError if no value of the grid makes a config that differs from the one as written."""
     if len(found) == 1:
         raise ConfigError(
-            f"--grid {', '.join(grid)}: all {len(points)} arms are the config as written; give values that differ from it"
+            f"--grid {', '.join(grid)}: all {len(points)} arms are the config as written; give other values"
         )

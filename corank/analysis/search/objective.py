@@ -36,7 +36,7 @@ class Objective:
 
     @classmethod
     def of(cls, config: Config, name: str | None) -> "Objective":
-        """The figure of a name; the last stage's AUC unless given. Raises ConfigError if a config has no such figure."""
+        """The figure of a name; the last stage's AUC unless given. Raises ConfigError if there is no such figure."""
         mains = tuple(f"{stage.name}.{stage.main}" for stage in config.stages)
         known, name = figure_metrics(config), name or f"{mains[-1]}.auc"
         if name not in known:
@@ -59,7 +59,7 @@ class Objective:
 
 def figure_metrics(config: Config) -> dict[str, Metric]:
     """Every figure that a config may be compared by, without those of the truth."""
-    found = {}
+    found: dict[str, Metric] = {}
     for metric_name, metric in METRICS.parts().items():
         if UNKNOWN & set(metric.inputs):
             continue

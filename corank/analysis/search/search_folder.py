@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from corank.analysis.search.objective import Objective, measure_validation
 from corank.analysis.trials.significance import percentile_interval
 from corank.core.errors import ConfigError
 from corank.core.files import write_text
-from corank.core.types import Doubles, Report
+from corank.core.types import Report
 from corank.data.dataset import PackedDataset
 from corank.evaluation.predict import predict_split
 from corank.training.config import Config
@@ -77,9 +78,7 @@ def finish_search(
     Raises DataError, CorankError.
     """
     base = config_file.parent
-    named = chosen.model_copy(
-        update={"name": f"{chosen.name}-{kind}", "packed": _packed_path(chosen, packed, base)}
-    )
+    named = chosen.model_copy(update={"name": f"{chosen.name}-{kind}", "packed": packed_path(packed, base)})
     best = config_file.with_name(f"{config_file.stem}.{kind}.yaml")
     write_text(best, f"# Chosen by corank {kind}.\n" + yaml.safe_dump(plain(named), sort_keys=False))
     folder = out / "run"
@@ -89,8 +88,8 @@ def finish_search(
     return {"config_file": str(best), "run": str(folder), "test": _test_figures(run, packed, objective)}
 
 
-def _packed_path(config: Config, packed: PackedDataset, base: Path) -> str:
-    """Where the packed data lie, as the config's `packed` says it."""
+def packed_path(packed: PackedDataset, base: Path) -> str:
+    """Where packed data lie, as the `packed` of a config in the folder `base` says it."""
     location = packed.location
     return os.path.relpath(location, base) if isinstance(location, Path) else str(location)
 
@@ -112,12 +111,7 @@ def _test_figures(run: Run, packed: PackedDataset, objective: Objective) -> dict
     rows = predict_split(model, packed, "test")
     figures = measure_validation(rows, run.config, calibrators, objective.name)
     return {
-        name: percentile_interval(figure.value, _resamples(figure.replicates))._asdict() | {"n": figure.n}
+        name: percentile_interval(figure.value, np.array(figure.replicates, dtype=np.float64))._asdict()
+        | {"n": figure.n}
         for name, figure in figures.items()
     }
-
-
-def _resamples(values: list[float | None]) -> Doubles:
-    import numpy as np
-
-    return np.array(values, dtype=np.float64)

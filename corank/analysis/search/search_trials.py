@@ -1,6 +1,7 @@
 """One training of a search, measured on the validation split; the test split is not read."""
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -54,8 +55,8 @@ class PrunedError(Exception):
 class _PruningWatcher(SilentWatcher):
     """Computes the merit at each check, and ends the training if it is told to."""
 
-    def __init__(self, objective: Objective, stop: Stop) -> None:
-        self.objective, self.stop = objective, stop
+    def __init__(self, objective: Objective, stop: Stop, epochs: int) -> None:
+        self.objective, self.stop, self.epochs = objective, stop, epochs
         self.interim: list[float] = []
 
     def epoch(self, epoch: int, figures: dict[str, float | None]) -> None:
@@ -67,7 +68,8 @@ class _PruningWatcher(SilentWatcher):
         merit = self.objective.interim_merit(figures)
         if merit is not None:
             self.interim.append(merit)
-            if self.stop(len(self.interim), merit):
+            # told of the last check, too, though there is nothing left to save
+            if self.stop(len(self.interim), merit) and epochs < self.epochs:
                 raise PrunedError
 
 
@@ -100,10 +102,11 @@ class SearchTrials:
             config: of the trial.
             stop: told the merit at each check, a few times in all, it may end the training.
         """
-        packed = self.data.of(config)
+        packed, began = self.data.of(config), time.monotonic()
         watcher = checks = None
         if stop is not None:
-            watcher = _PruningWatcher(self.objective, stop)
+            networks = len(config.networks) if config.train.mode == "separate" else 1
+            watcher = _PruningWatcher(self.objective, stop, config.train.epochs * networks)
             parts = -(-CHECKS // config.train.epochs)
             checks = MidEpochChecks(parts, watcher.check) if parts > 1 else None
         try:
@@ -111,7 +114,7 @@ class SearchTrials:
                 config, packed, self.data.base, lambda run: self._measure(run, packed), watcher, checks
             )
         except PrunedError:
-            trial = SearchTrial(None, True, [], 0, {}, 0.0, {})
+            trial = SearchTrial(None, True, [], 0, {}, time.monotonic() - began, {})
         else:
             trial = done.measured or SearchTrial(done.diverged, False, [], 0, {}, 0.0, {})
             trial = replace(trial, seconds=done.seconds)
@@ -129,7 +132,7 @@ class SearchTrials:
                 "positives among more candidates than the stages keep; name another metric, such as "
                 f"{self.objective.stages[-1]}.auc"
             )
-        quotas = {}
+        quotas: dict[str, list[Any]] = {}
         if self.by_quota:
             grid = quota_range(run.config, int(rows.requests.size.max()))
             values = values_by_quota(rows, run.config, calibrators, self.objective, grid)
@@ -144,7 +147,7 @@ class SearchTrials:
 def quota_range(config: Config, largest: int) -> list[int]:
     """Quotas of the first stage, from what the next keeps to the largest request, its own among them."""
     first, second = config.stages[0], config.stages[1]
-    even: Sequence[int] = np.geomspace(second.keep, max(second.keep, largest), QUOTAS).round().astype(int)
+    even = np.geomspace(second.keep, max(second.keep, largest), QUOTAS).round().astype(int)
     return sorted({*(int(quota) for quota in even), max(second.keep, min(first.keep, largest))})
 
 

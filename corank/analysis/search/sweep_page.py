@@ -38,9 +38,9 @@ def _method(document: Mapping[str, Any]) -> str:
     return (
         f"An arm is the config with some keys set, trained with {document['seeds']} seeds and compared by "
         f"{document['metric']} of the validation split. A difference is on the same users, seed by seed; its 95 % "
-        "interval is over users and seeds. Cannot tell: the interval contains 0. The best of many arms looks better than "
-        "it is, since it was chosen by these figures; the test split, which was read once, for the chosen arm alone, has "
-        "no such advantage."
+        "interval is over users and seeds. Cannot tell: the interval contains 0. The best of many arms looks better "
+        "than it is, since it was chosen by these figures; not so on the test split, which was read once, for the "
+        "chosen arm alone."
     )
 
 

@@ -121,7 +121,7 @@ def _lists(vectors: Floats, seed: int) -> faiss.Index:
     return index
 
 
-def tune(
+def tune_effort(
     index: faiss.Index | None, vectors: Floats, queries: Floats, settings: RetrievalSettings
 ) -> IndexTuning:
     """Find the least effort that reaches the wanted recall of the true best `keep`, or the largest effort.

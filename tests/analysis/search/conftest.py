@@ -1,0 +1,16 @@
+"""A small world that searches are tried on."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.shared import shared
+from tests.support.simulated_runs import make_world
+
+
+@pytest.fixture(scope="session")
+def small() -> Path:
+    """The config of a world of 300 requests, each of 30 candidates; tests write elsewhere, or copy it."""
+    return (
+        shared("search", lambda folder: make_world(folder / "world", requests=300)) / "world" / "config.yaml"
+    )

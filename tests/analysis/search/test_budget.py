@@ -1,0 +1,113 @@
+"""A tuning under a latency budget: latencies are measured, what fits is chosen, and the frontier is one."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import corank
+from corank.analysis.search.funnel_latency import median_interval
+from corank.core.errors import ConfigError
+from corank.training.config_file import read
+from corank.training.run import Run
+from tests.support.command_line import run_corank
+from tests.support.html import Read
+from tests.support.interruptions import same
+from tests.support.simulated_runs import trained_run
+
+pytestmark = pytest.mark.slow
+
+PLENTY = 1e6
+
+
+@pytest.fixture(scope="module")
+def config(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shutil.copytree(small.parent, tmp_path_factory.mktemp("budget") / "world") / small.name
+
+
+@pytest.fixture(scope="module")
+def tuned(config: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A tuning's folder and its document."""
+    out = tmp_path_factory.mktemp("tuned")
+    return out, corank.tune(config, 4, budget_us=PLENTY, out=out)
+
+
+def test_the_interval_of_a_median_holds_it_about_as_often_as_it_says() -> None:
+    drawn = np.random.default_rng(0).exponential(size=(2000, 240))
+    found = [median_interval(times) for times in drawn]
+    held = np.mean([one.low <= np.log(2) <= one.high for one in found])
+    assert 0.94 <= held <= 0.98
+    assert all(one.low <= one.median <= one.high for one in found)
+
+
+def test_the_frontier(tuned: tuple[Path, dict[str, Any]]) -> None:
+    out, document = tuned
+    assert document["metric"] == "joint_click_recall"
+    frontier = document["budget"]["frontier"]
+    us, values = [point["us"]["median"] for point in frontier], [point["value"] for point in frontier]
+    assert us == sorted(us)
+    assert values == sorted(set(values))
+    best = document["trials"][document["best"] - 1]
+    assert (best["value"], best["keep"]) == (frontier[-1]["value"], frontier[-1]["quota"])
+    page = (out / "tune.html").read_text(encoding="utf-8")
+    assert Read(page).foreign == []
+    assert "Which funnel in how many µs" in page
+
+
+def test_the_chosen_quota_is_in_the_config(
+    tuned: tuple[Path, dict[str, Any]], config: Path, tmp_path: Path
+) -> None:
+    out, document = tuned
+    written = read(Path(document["config_file"]))
+    assert written.stages[0].keep == document["changes"]["stages.0.keep"]
+    dropped = json.loads((out / "drops.json").read_text(encoding="utf-8"))
+    count = document["changes"].get("features.dropped", 0)
+    assert set(read(config).features) - set(written.features) == set(dropped[:count])
+    assert same(trained_run(Path(document["config_file"]), tmp_path / "run"), Run.open(out / "run"))
+
+
+def test_latencies_are_measured_once(
+    tuned: tuple[Path, dict[str, Any]], config: Path, tmp_path: Path
+) -> None:
+    out = shutil.copytree(tuned[0], tmp_path / "again")
+    before = {path.name: path.stat().st_mtime_ns for path in (out / "latency").iterdir()}
+    said: list[str] = []
+    again = corank.tune(config, 4, budget_us=PLENTY, out=out, report=said.append)
+    assert again | {"run": ""} == tuned[1] | {"run": ""}
+    assert {path.name: path.stat().st_mtime_ns for path in (out / "latency").iterdir()} == before
+    assert not any("measuring" in line for line in said)
+
+
+def test_a_lower_budget_takes_a_faster_funnel_of_the_same_trials(
+    tuned: tuple[Path, dict[str, Any]], config: Path, tmp_path: Path
+) -> None:
+    out = shutil.copytree(tuned[0], tmp_path / "lower")
+    bound = tuned[1]["budget"]["frontier"][0]["us"]["high"]
+    found = corank.tune(config, 4, budget_us=bound, out=out)
+    assert found["trials"][found["best"] - 1]["us"]["high"] <= bound
+
+
+def test_what_does_not_fit_is_told_with_the_cheapest(
+    tuned: tuple[Path, dict[str, Any]], config: Path, tmp_path: Path
+) -> None:
+    out = shutil.copytree(tuned[0], tmp_path / "none")
+    with pytest.raises(
+        ConfigError, match=r"--budget-us 1: no funnel fits; the cheapest .* takes \d+ µs \[\d+, \d+\]"
+    ):
+        corank.tune(config, 4, budget_us=1, out=out)
+
+
+def test_what_a_budget_refuses(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(
+        ConfigError, match=r"--metric rank.click.auc: does not depend on what the first stage keeps"
+    ):
+        corank.tune(config, 4, budget_us=PLENTY, metric="rank.click.auc", out=tmp_path / "new")
+    with pytest.raises(ConfigError, match=r"--budget-us: must be above 0; received -1"):
+        corank.tune(config, 4, budget_us=-1, out=tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    code, out, err = run_corank(capsys, "tune", config, "--budget-us", "0", "--out", tmp_path / "new")
+    assert (code, out) == (1, "")
+    assert "must be above 0" in err

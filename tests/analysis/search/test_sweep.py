@@ -1,0 +1,172 @@
+"""A sweep on a small world: what it compares, that it goes on where it ended, and what it refuses."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import corank
+from corank.analysis.search.grid import Grid
+from corank.core.errors import ConfigError
+from corank.training.config_file import read
+from corank.training.run import Run
+from tests.support.command_line import run_corank
+from tests.support.html import Read
+from tests.support.interruptions import same
+from tests.support.simulated_runs import trained_run
+
+pytestmark = pytest.mark.slow
+
+GRID: Grid = {"train.rank.lr": [0.001, 0.02], "stages.1.hidden": [[16, 8], [4]]}
+BEST = "config.sweep.yaml"
+
+
+@pytest.fixture(scope="module")
+def config(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shutil.copytree(small.parent, tmp_path_factory.mktemp("sweep") / "world") / small.name
+
+
+@pytest.fixture(scope="module")
+def swept(config: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A sweep's folder and its document."""
+    out = tmp_path_factory.mktemp("swept")
+    return out, corank.sweep(config, GRID, out, seeds=2)
+
+
+def timeless(document: dict[str, Any]) -> dict[str, Any]:
+    """A document without what a clock measured or where it lies."""
+    arms = {
+        name: {k: v for k, v in found.items() if k != "seconds"} for name, found in document["arms"].items()
+    }
+    return document | {"arms": arms, "run": ""}
+
+
+def modified(out: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in (out / "trials").iterdir()}
+
+
+def test_the_document(swept: tuple[Path, dict[str, Any]]) -> None:
+    out, document = swept
+    assert json.loads((out / "sweep.json").read_text(encoding="utf-8")) == document
+    assert document["metric"] == "rank.click.auc"
+    assert document["trials"] == len(modified(out)) == 8
+    values = [found["figures"]["rank.click.auc"]["value"] for found in document["arms"].values()]
+    assert values == sorted(values, reverse=True)
+    assert document["chosen"] == next(iter(document["arms"]))
+
+
+def test_differences_are_paired_by_seed(swept: tuple[Path, dict[str, Any]]) -> None:
+    _, document = swept
+    arms, chosen = document["arms"], document["chosen"]
+    for name, found in arms.items():
+        for other, key in (("as written", "to_base"), (chosen, "to_best")):
+            assert bool(found[key]) == (name != other)
+            for metric, difference in found[key].items():
+                ours, theirs = (arms[arm]["figures"][metric]["seeds"] for arm in (name, other))
+                expected = sum(a - b for a, b in zip(ours, theirs, strict=True)) / 2
+                assert difference["value"] == pytest.approx(expected)
+                assert difference["low"] <= difference["high"]
+
+
+def test_the_chosen_arm_is_tested_as_its_run(swept: tuple[Path, dict[str, Any]], config: Path) -> None:
+    out, document = swept
+    found = corank.evaluate(out / "run", "test")
+    for stage in ("prerank", "rank"):
+        test = document["test"][f"{stage}.click.auc"]
+        assert test["value"] == found["stages"][stage]["exposed"]["click"]["auc"]
+        assert [test["low"], test["high"]] == found["interval"]["stages"][stage]["exposed"]["click"]["auc"]
+    best = read(config.with_name(BEST))
+    changes = document["arms"][document["chosen"]]["changes"]
+    if "train.rank.lr" in changes:
+        assert best.train.stages["rank"].lr == changes["train.rank.lr"]
+
+
+def test_the_chosen_config_trains_as_it_is(
+    swept: tuple[Path, dict[str, Any]], config: Path, tmp_path: Path
+) -> None:
+    out, _ = swept
+    assert same(trained_run(config.with_name(BEST), tmp_path / "again"), Run.open(out / "run"))
+
+
+def test_the_page(swept: tuple[Path, dict[str, Any]]) -> None:
+    out, document = swept
+    page = (out / "sweep.html").read_text(encoding="utf-8")
+    held = Read(page)
+    assert held.foreign == []
+    assert document["verdict"] in held.text
+    assert page.count("<svg ") == 1
+
+
+def test_a_killed_sweep_ends_the_same(
+    swept: tuple[Path, dict[str, Any]], config: Path, tmp_path: Path
+) -> None:
+    out, document = swept
+    killed = shutil.copytree(out, tmp_path / "killed")
+    (killed / "sweep.json").unlink()
+    gone, torn, *_ = sorted((killed / "trials").iterdir())
+    gone.unlink()
+    torn.write_bytes(torn.read_bytes()[:1000])
+    (killed / "run" / "model.safetensors").unlink()
+    said: list[str] = []
+    again = corank.sweep(config, GRID, killed, seeds=2, report=said.append)
+    assert timeless(again) == timeless(document)
+    assert sum(line.endswith("read from disk") for line in said) == 6
+    assert modified(killed).keys() == modified(out).keys()
+
+
+def test_more_arms_and_another_metric_use_what_is_there(
+    swept: tuple[Path, dict[str, Any]], config: Path, tmp_path: Path
+) -> None:
+    out = shutil.copytree(swept[0], tmp_path / "more")
+    before = modified(out)
+    grid: Grid = {"train.rank.lr": [0.001, 0.02, 0.003], "stages.1.hidden": [[16, 8]]}
+    found = corank.sweep(config, grid, out, seeds=1, metric="joint_click_recall")
+    assert len(modified(out)) == len(before) + 1
+    assert before.items() <= modified(out).items()
+    best = max(found["arms"].values(), key=lambda arm: arm["figures"]["joint_click_recall"]["value"])
+    assert best == found["arms"][found["chosen"]]
+
+
+def test_features_of_an_arm_are_packed_in_the_folder(config: Path, tmp_path: Path) -> None:
+    features = read(config).features
+    name = next(name for name, feature in features.items() if feature.kind == "id")
+    found = corank.sweep(config, {f"features.{name}.min_count": [3]}, tmp_path, seeds=1)
+    assert len(list((tmp_path / "packed").glob("*/manifest.json"))) == 1
+    assert len(found["arms"]) == 2
+    run = trained_run(config.with_name(BEST), tmp_path / "again")
+    assert same(run, Run.open(tmp_path / "run"))
+
+
+def test_a_key_that_had_no_effect_is_told(config: Path, tmp_path: Path) -> None:
+    found = corank.sweep(config, {"stages.1.value": ["click * 2"]}, tmp_path, seeds=1)
+    assert "its keys have no effect here" in found["notes"][0]
+
+
+def test_what_is_refused(swept: tuple[Path, dict[str, Any]], config: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"unknown metric 'rank.click.auk'; did you mean 'rank.click.auc'"):
+        corank.sweep(config, GRID, tmp_path / "new", metric="rank.click.auk")
+    with pytest.raises(ConfigError, match=r"unknown metric 'joint_truth_recall'"):
+        corank.sweep(config, GRID, tmp_path / "new", metric="joint_truth_recall")
+    with pytest.raises(ConfigError, match="seeds: must be 1 or more"):
+        corank.sweep(config, GRID, tmp_path / "new", seeds=0)
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(
+        ConfigError, match=r"holds a search of something else: config.train.epochs is 3, .* was 2"
+    ):
+        corank.sweep(config, GRID, swept[0], overrides=["train.epochs=3"])
+
+
+def test_the_command(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = (config, "--grid", "stages.1.dropout=0.3", "--seeds", 1, "--out", tmp_path)
+    code, out, err = run_corank(capsys, "sweep", *options)
+    assert code == 0
+    assert "less as written" in out
+    assert "trial 2/2" in err
+    code, out, _ = run_corank(capsys, "sweep", *options, "--json")
+    assert code == 0
+    assert json.loads(out) == json.loads((tmp_path / "sweep.json").read_text(encoding="utf-8"))
+    code, out, err = run_corank(capsys, "sweep", config)
+    assert (code, out) == (1, "")
+    assert "write --grid KEY=VALUE,VALUE" in err

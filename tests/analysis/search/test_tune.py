@@ -1,0 +1,152 @@
+"""A tuning on a small world: the same seed gives the same trials, killed or not; some trials are ended early."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import corank
+from corank.core.errors import ConfigError
+from corank.training.run import Run
+from tests.support.command_line import run_corank
+from tests.support.html import Read
+from tests.support.interruptions import same
+from tests.support.simulated_runs import trained_run
+
+pytestmark = pytest.mark.slow
+
+TRIALS = 12
+
+
+@pytest.fixture(scope="module")
+def config(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shutil.copytree(small.parent, tmp_path_factory.mktemp("tune") / "world") / small.name
+
+
+@pytest.fixture(scope="module")
+def tuned(config: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A tuning's folder and its document."""
+    out = tmp_path_factory.mktemp("tuned")
+    return out, corank.tune(config, TRIALS, out=out)
+
+
+def timeless(document: dict[str, Any]) -> dict[str, Any]:
+    trials = [{key: held for key, held in trial.items() if key != "seconds"} for trial in document["trials"]]
+    return document | {"trials": trials, "run": ""}
+
+
+def test_the_document(tuned: tuple[Path, dict[str, Any]]) -> None:
+    out, document = tuned
+    assert json.loads((out / "tune.json").read_text(encoding="utf-8")) == document
+    trials = document["trials"]
+    assert [trial["number"] for trial in trials] == list(range(1, TRIALS + 1))
+    complete = {trial["number"]: trial["value"] for trial in trials if trial["value"] is not None}
+    assert complete[document["best"]] == max(complete.values())
+    assert sum(document["importance"].values()) == pytest.approx(1)
+
+
+def test_trials_that_promise_little_are_ended_early(tuned: tuple[Path, dict[str, Any]]) -> None:
+    ended = [trial for trial in tuned[1]["trials"] if trial["state"] == "ended early"]
+    assert ended
+    assert all(1 < len(trial["checks"]) < 4 and trial["value"] is None for trial in ended)
+    assert tuned[1]["trials"][0]["state"] == "complete"
+    assert len(tuned[1]["trials"][0]["checks"]) == 4
+
+
+def test_a_killed_tuning_ends_the_same(
+    tuned: tuple[Path, dict[str, Any]], config: Path, tmp_path: Path
+) -> None:
+    out, document = tuned
+    killed = shutil.copytree(out, tmp_path / "killed")
+    (killed / "tune.json").unlink()
+    for path in sorted((killed / "trials").iterdir())[::3]:
+        path.unlink()
+    said: list[str] = []
+    again = corank.tune(config, TRIALS, out=killed, report=said.append)
+    assert timeless(again) == timeless(document)
+    assert sum(line.endswith("read from disk") for line in said) == TRIALS - TRIALS // 3
+
+
+def test_more_trials_begin_with_the_same(
+    tuned: tuple[Path, dict[str, Any]], config: Path, tmp_path: Path
+) -> None:
+    out = shutil.copytree(tuned[0], tmp_path / "more")
+    found = corank.tune(config, TRIALS + 1, out=out)
+    assert found["trials"][:-1] == tuned[1]["trials"]
+
+
+def test_another_seed_draws_others(tuned: tuple[Path, dict[str, Any]], config: Path, tmp_path: Path) -> None:
+    search = ["train.rank.lr=0.001..0.1 log", "stages.1.hidden=[8],[16, 8]"]
+    one, other, again = (
+        corank.tune(config, 3, seed=seed, search=search, out=tmp_path / name)["trials"]
+        for seed, name in ((0, "one"), (1, "other"), (0, "again"))
+    )
+    values = [[trial["values"] for trial in trials] for trials in (one, other, again)]
+    assert values[0] == values[2] != values[1]
+
+
+def test_the_chosen_config_trains_as_it_is(
+    tuned: tuple[Path, dict[str, Any]], config: Path, tmp_path: Path
+) -> None:
+    out = shutil.copytree(tuned[0], tmp_path / "again")
+    found = corank.tune(config, TRIALS, out=out)
+    run = trained_run(Path(found["config_file"]), tmp_path / "run")
+    assert same(run, Run.open(out / "run"))
+    test = corank.evaluate(run.folder, "test", bootstrap=False)
+    assert test["stages"]["rank"]["exposed"]["click"]["auc"] == found["test"]["rank.click.auc"]["value"]
+
+
+def test_the_tuning_page(tuned: tuple[Path, dict[str, Any]]) -> None:
+    out, document = tuned
+    page = (out / "tune.html").read_text(encoding="utf-8")
+    held = Read(page)
+    assert held.foreign == []
+    assert document["verdict"] in held.text
+    assert page.count("<svg ") == 3
+
+
+def test_a_trial_that_diverges_costs_no_other(config: Path, tmp_path: Path) -> None:
+    found = corank.tune(config, 4, search=["train.table.lr=0.01,1e30"], out=tmp_path)
+    states = [trial["state"] for trial in found["trials"] if trial["values"] == {"train.table.lr": 1e30}]
+    assert states
+    assert set(states) == {"diverged"}
+    assert found["trials"][found["best"] - 1]["state"] == "complete"
+
+
+def test_what_the_tuning_refuses(tuned: tuple[Path, dict[str, Any]], config: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"unknown metric 'rank.auc'"):
+        corank.tune(config, 3, metric="rank.auc", out=tmp_path / "new")
+    with pytest.raises(ConfigError, match="trials: must be 2 or more"):
+        corank.tune(config, 1, out=tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    refused: list[dict[str, Any]] = [
+        {"seed": 1},
+        {"search": ["train.rank.lr=0.1..0.2"]},
+        {"overrides": ["train.epochs=3"]},
+    ]
+    for options in refused:
+        with pytest.raises(ConfigError, match="holds a search of something else"):
+            corank.tune(config, 3, out=tuned[0], **options)
+
+
+def test_without_optuna(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(ConfigError, match=r"needs the package optuna: pip install 'corank\[tune\]'"):
+        corank.tune(config, 3, out=tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_tune_command(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = (config, "--trials", 2, "--search", "train.rank.lr=0.001..0.1 log", "--out", tmp_path)
+    code, out, err = run_corank(capsys, "tune", *options)
+    assert code == 0
+    assert "the best trials" in out
+    assert "trial 2/2" in err
+    code, out, _ = run_corank(capsys, "tune", *options, "--json")
+    assert json.loads(out) == json.loads((tmp_path / "tune.json").read_text(encoding="utf-8"))
+    code, out, err = run_corank(capsys, "tune", config, "--search", "x")
+    assert (code, out) == (1, "")
+    assert "expected KEY=RANGE" in err
