@@ -66,7 +66,7 @@ def show_tuning(document: dict[str, Any]) -> None:
     metric, trials = document["metric"], document["trials"]
     complete = [trial for trial in trials if trial["value"] is not None]
     say(
-        f"{document['name']}: {len(trials)} trials, {len(trials) - len(complete)} ended early or diverged, validation "
+        f"{document['name']}: {len(trials)} trials, {len(complete)} of them completed, validation "
         f"split of {document['requests']:,} requests",
         out,
     )

@@ -27,11 +27,10 @@ from corank.core.formatting import format_metric
 def tune_page(document: Mapping[str, Any]) -> Html:
     """The page of a tuning's document."""
     complete = [t for t in document["trials"] if t["value"] is not None]
-    early = len(document["trials"]) - len(complete)
     return page(
         f"{document['name']}: a tuning",
         f"Validation split: {document['requests']:,} requests, {document['candidates']:,} candidates. "
-        f"{len(document['trials'])} trials, {early} of them ended early or diverged, seed {document['seed']}, corank "
+        f"{len(document['trials'])} trials, {len(complete)} of them completed, seed {document['seed']}, corank "
         f"{__version__}.",
         section("What was chosen", text(document["verdict"]), text(_caution(document))),
         section("History", *_history(document, complete)),
