@@ -162,16 +162,18 @@ def _shuffled(encoded: EncodedBatch, schema: Schema, feature: str, rng: np.rando
 
 def _with_order(rows: Rows, schema: Schema, feature: str, order: Longs) -> Rows:
     placed = schema.row_features(schema.placement(feature))
-    ids, numbers, lists = rows.ids, rows.numbers, list(rows.lists)
+    ids, numbers, lists, vectors = rows.ids, rows.numbers, list(rows.lists), list(rows.vectors)
     if feature in placed.ids:
         ids = ids.copy()
         ids[:, placed.ids.index(feature)] = ids[order, placed.ids.index(feature)]
     elif feature in placed.numbers_at:
         numbers, at = numbers.copy(), placed.numbers_at[feature]
         numbers[:, at] = numbers[order, at]
-    else:
+    elif feature in placed.lists:
         lists[placed.lists.index(feature)] = lists[placed.lists.index(feature)].take(order)
-    return Rows(ids, numbers, tuple(lists))
+    else:
+        vectors[placed.vectors.index(feature)] = vectors[placed.vectors.index(feature)].take(order)
+    return Rows(ids, numbers, tuple(lists), tuple(vectors))
 
 
 def _importance(scores: _Scores, feature: str, stage: str, label: str) -> dict[str, Any]:

@@ -134,9 +134,9 @@ def _stage(
     tables = funnel.scorer.tables[next(s.tables for s in funnel.manifest.stages if s.name == stage.name)]
     rows = _rows(funnel, placement, received, n)
     layout = funnel.scorer.layout
-    groups = layout.groups_of(placement, [name])
+    groups, vectors = layout.groups_of(placement, [name]), layout.vectors_of(placement, [name])
     columns = len(layout.columns(placement, [name]))
-    look_up = timed(lambda: embed_rows(rows, groups, tables)) if groups else 0.0
+    look_up = timed(lambda: embed_rows(rows, groups, vectors, tables)) if groups or vectors else 0.0
     x = np.ones((len(rows), columns), dtype=np.float32)
     layers = [np.ones((columns, width), dtype=np.float32) for width in widths]
     return look_up, sum(timed(partial(np.matmul, x, layer)) for layer in layers)

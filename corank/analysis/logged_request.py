@@ -9,6 +9,7 @@ import polars as pl
 
 from corank.core.errors import DataError
 from corank.data.as_of import VersionedRows
+from corank.data.content.vector_files import with_vector_files
 from corank.data.histories.event_tables import EventColumns, open_events
 from corank.data.lists.list_log import scan_log
 from corank.data.log_rows import log_columns, request_columns
@@ -78,6 +79,7 @@ def _user(run: Run, wanted: Sequence[str], first: dict[str, Any], time: int) -> 
     if data.users is None:
         return found
     users = Table.scan("users", data.users, run.base)
+    users = with_vector_files(users, data.user, run.config.declared, run.base)
     columns = [c for c in wanted if c in users.types]
     if not columns:
         return found

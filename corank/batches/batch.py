@@ -61,6 +61,8 @@ class Batch:
     lookups: dict[int, TableLookup]
     """By table dimension."""
     numbers: dict[Placement, Tensor]
+    vectors: dict[Placement | Attended, tuple[Tensor, ...]]
+    """Vector features, (N, d + 1) float16 each: zeros, and in the last column 1, where one is missing."""
     draws: Tensor
     """The state from which losses draw for each request, in this epoch (`corank.batches.draws`): (R,) int64."""
     request_of: Tensor  # (C,) int32, ascending

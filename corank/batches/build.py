@@ -4,7 +4,7 @@ Letters: R requests · C candidates · I distinct items · V table rows read · 
 · H distinct items of histories · E events, of each request · P pairs of a candidate and an event of its request.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from corank.core.ragged import Ragged, Rows
 from corank.core.types import Floats, Index, Ints
 from corank.distributed.ranks import Ranks
 from corank.distributed.row_shards import RowShards
-from corank.features.input_layout import Attended, Bags, Layout
+from corank.features.input_layout import Attended, Bags, Layout, VectorColumns
 from corank.features.schema import PLACEMENTS, Placement
 
 
@@ -149,6 +149,7 @@ def build_batch(
     return Batch(
         lookups={dim: _lookup(parts, shards[dim]) for dim, parts in bags.items()},
         numbers={p: torch.from_numpy(np.ascontiguousarray(rows[p].numbers)) for p in PLACEMENTS},
+        vectors=_vectors(layout, rows, encoded.histories),
         draws=torch.from_numpy(draws.view(np.int64)),
         request_of=torch.from_numpy(encoded.request_of),
         requests=csr(Bags(np.arange(candidates, dtype=np.int32), start, None, requests)),
@@ -173,6 +174,22 @@ def build_batch(
         },
         ranks=ranks,
     )
+
+
+def _vectors(
+    layout: Layout, rows: Mapping[Placement, Rows], histories: Mapping[Attended, tuple[Rows, Ragged]]
+) -> dict[Placement | Attended, tuple[Tensor, ...]]:
+    """Gather the vectors that networks read: of every placement, and of the items attended to."""
+    found: dict[Placement | Attended, tuple[Tensor, ...]] = {
+        placement: _gather(rows[placement], columns) for placement, columns in layout.vectors.items()
+    }
+    for attended, (items, _) in histories.items():
+        found[attended] = _gather(items, layout.vectors_of("item", attended.features))
+    return found
+
+
+def _gather(rows: Rows, columns: Iterable[VectorColumns]) -> tuple[Tensor, ...]:
+    return tuple(torch.from_numpy(rows.vectors[column.index].with_missing()) for column in columns)
 
 
 def _tensor(array: NDArray[Any] | None) -> Tensor | None:

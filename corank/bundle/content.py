@@ -15,19 +15,31 @@ from corank.core.types import Floats
 from corank.data.dataset import prior_folder
 from corank.features.counts.cumulative import CumulativeCounts
 from corank.features.encoders import Encoders
-from corank.features.input_layout import Layout
+from corank.features.input_layout import Layout, TableSet
 from corank.features.priors import CountedFeature, PriorCounts, PriorSnapshots
 
 
-def read_tables(folder: Path, manifest: BundleManifest, layout: Layout) -> dict[str, dict[int, Floats]]:
-    """Memory-map the embedding tables: set → dimension → rows. Raises DataError."""
+def read_tables(folder: Path, manifest: BundleManifest, layout: Layout) -> dict[str, TableSet]:
+    """Memory-map the sets of embedding tables and projections, by name. Raises DataError."""
     return {
-        name: {
-            dim: _read_finite(folder / "tables" / name / f"{dim}.npy", (rows, dim))
-            for dim, rows in layout.table_rows.items()
-        }
+        name: _read_set(folder / "tables" / name, layout)
         for name in {stage.tables for stage in manifest.stages}
     }
+
+
+def _read_set(folder: Path, layout: Layout) -> TableSet:
+    """Memory-map one set. Raises DataError."""
+    tables: dict[int | str, Floats] = {
+        dim: _read_finite(folder / f"{dim}.npy", (rows, dim)) for dim, rows in layout.table_rows.items()
+    }
+    for n, (name, shape) in enumerate(layout.projections.items()):
+        tables[name] = _read_finite(projection_file(folder, n), shape)
+    return tables
+
+
+def projection_file(folder: Path, n: int) -> Path:
+    """The file of the n-th projection of vectors, in the folder of a set of tables."""
+    return folder / f"projection{n}.npy"
 
 
 def read_vectors(folder: Path, manifest: BundleManifest) -> Mapping[str, Floats]:

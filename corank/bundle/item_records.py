@@ -17,15 +17,17 @@ from corank.bundle.checks.content_checks import (
     check_finite,
     check_form,
     check_ragged,
+    check_row_vectors,
 )
 from corank.core.arrays import read_array, read_identifiers, read_rows, write_array, write_frame, write_rows
-from corank.core.errors import DataError
+from corank.core.errors import DataError, name_rows
 from corank.core.hash_index import Keys
-from corank.core.ragged import Rows
+from corank.core.ragged import Rows, Vectors
 from corank.core.time import NEVER
 from corank.core.types import Floats, Longs
 from corank.data.derived_columns import derive_features, encode_columns
 from corank.features.encoders import Encoders, assemble_rows, split_rows
+from corank.features.encoding import Encoded
 from corank.features.operand_rows import OperandRows
 from corank.features.operands import OperandNames, Operands
 from corank.features.priors import PriorSnapshots
@@ -71,9 +73,10 @@ class ItemRecords:
         operands = Operands.of(
             encoders, OperandNames.of(schema, "item"), lambda n: column(schema.column(n)), len(frame)
         )
-        sides, never = OperandRows.alone(schema, "item", operands), np.full(len(frame), NEVER)
-        found = encoders.encode_frame("item", frame)
-        found |= encode_columns(encoders, derive_features(schema, "item", sides, priors, never))
+        with name_rows(lambda row: f"{key}={frame[key][row]!r}"):
+            found = encoders.encode_frame("item", frame)
+        vectors = {name: held for name, held in found.items() if isinstance(held, Vectors)}
+        found |= _derive(encoders, priors, operands.with_named_vectors(vectors))
         return cls(
             Keys(frame[key]),
             assemble_rows(schema.row_features("item"), found, len(frame)),
@@ -83,10 +86,8 @@ class ItemRecords:
 
     def refresh_derived(self, encoders: Encoders, priors: PriorSnapshots) -> Self:
         """Compute the derived features again, from newer snapshots of priors."""
-        sides = OperandRows.alone(encoders.schema, "item", self.operands)
-        never = np.full(len(self.rows), NEVER)
-        found = encode_columns(encoders, derive_features(encoders.schema, "item", sides, priors, never))
         placed = encoders.schema.row_features("item")
+        found = _derive(encoders, priors, self.operands.with_vectors(placed, self.rows))
         held = split_rows(placed, self.rows)
         return replace(self, rows=assemble_rows(placed, held | found, len(self.rows)))
 
@@ -107,7 +108,8 @@ class ItemRecords:
         return replace(
             self,
             ids=Keys(ids.gather(order)),
-            rows=self.rows.take(older).concat(newer.rows).take(order),
+            # without the lists and vectors of records that were replaced
+            rows=self.rows.take(older).concat(newer.rows).take(order).compact(),
             operands=self.operands.take(older).concat(newer.operands).take(order),
             columns=columns,
         )
@@ -137,7 +139,11 @@ class ItemRecords:
         schema, ids = encoders.schema, read_identifiers(folder / "keys.arrow", "item")
         loaded = cls(
             Keys(ids),
-            read_rows(folder, [None] * len(schema.row_features("item").lists)),
+            read_rows(
+                folder,
+                [None] * len(schema.row_features("item").lists),
+                len(schema.row_features("item").vectors),
+            ),
             Operands.load(folder / "operands", OperandNames.of(schema, "item"), len(ids)),
             {name: read_array(folder / f"column.{name}.npy") for name in columns},
         )
@@ -163,6 +169,8 @@ class ItemRecords:
             check_codes(
                 lists.values, encoders.sizes[schema.table_of(name)], f"{where}/list{n}.values: {name}"
             )
+        for n, (name, vectors) in enumerate(zip(placed.vectors, self.rows.vectors, strict=True)):
+            check_row_vectors(vectors, count, schema.features[name].vector.dimension, f"{where}/vector{n}")
         for n, keys in enumerate(self.operands.keys.values()):
             check_form(keys, np.uint64, (count,), f"{where}/operands/key{n}.npy")
         for n, lists in enumerate(self.operands.lists.values()):
@@ -172,6 +180,12 @@ class ItemRecords:
             check_finite(numbers, f"{where}/operands/number{n}.npy", or_nan=True)
         for name, column in self.columns.items():
             check_form(column, np.float32, (count,), f"{where}/column.{name}.npy")
+
+
+def _derive(encoders: Encoders, priors: PriorSnapshots, operands: Operands) -> dict[str, Encoded]:
+    """Compute the derived features of items, as they are now, and encode them."""
+    sides, never = OperandRows.alone(encoders.schema, "item", operands), np.full(operands.count, NEVER)
+    return encode_columns(encoders, derive_features(encoders.schema, "item", sides, priors, never))
 
 
 def _to_floats(values: pl.Series, name: str) -> Floats:

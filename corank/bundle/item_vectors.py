@@ -15,7 +15,7 @@ from corank.core.arrays import Append, append_array
 from corank.core.errors import BundleError
 from corank.core.ragged import Rows
 from corank.core.types import Floats
-from corank.features.input_layout import Layout, dense_input
+from corank.features.input_layout import Layout, TableSet, dense_input
 
 ITEMS_AT_ONCE = 65_536
 """Items a run of a graph."""
@@ -29,7 +29,7 @@ class ItemTowers:
         folder: Path,
         towers: Mapping[str, str],
         layout: Layout,
-        tables: Mapping[str, Mapping[int, Floats]],
+        tables: Mapping[str, TableSet],
         threads: int = 0,
     ) -> None:
         """Open the towers.
@@ -38,7 +38,7 @@ class ItemTowers:
             folder: the content of the bundle.
             towers: stage → the set of tables that it reads.
             layout: of dense inputs.
-            tables: set → dimension → embedding table.
+            tables: by name of the set.
             threads: that a graph runs on; 0 for a thread a core.
         """
         self._layout = layout
@@ -58,7 +58,7 @@ class ItemTowers:
         parts = []
         for first in range(0, len(rows), ITEMS_AT_ONCE):
             some = rows.take(np.arange(first, min(first + ITEMS_AT_ONCE, len(rows))))
-            given = dense_input(some, self._layout.groups["item"], self._tables[stage])
+            given = dense_input(some, self._layout, "item", self._tables[stage])
             parts += self._graphs[stage].run(None, {"item": given})
         vectors: Floats = np.concatenate(parts)
         if not np.isfinite(vectors).all():

@@ -128,11 +128,12 @@ class BundleManifest(Settings):
         if unknown := {name for name, _ in stage.from_stages} - earlier:
             raise ValueError(f"from_stages: '{min(unknown)}' is no earlier stage")
         if stage.attended is not None:
-            items = set(schema.row_features("item")) & set(schema.embedded())
+            placed = schema.row_features("item")
+            items = {*placed.ids, *placed.lists, *placed.vectors} & set(schema.inputs())
             if stage.attended.history not in schema.histories():
                 raise ValueError(f"attended.history: no history '{stage.attended.history}'")
             if odd := set(stage.attended.features) - items:
-                raise ValueError(f"attended.features: '{min(odd)}' is no embedded item feature")
+                raise ValueError(f"attended.features: '{min(odd)}' is no item feature of codes or vectors")
         try:
             Formula.parse(stage.value, [*stage.labels, *self.data.columns])
         except ValueError as error:

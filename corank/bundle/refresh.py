@@ -25,6 +25,7 @@ from corank.bundle.signatures import SigningKeys
 from corank.core.time import MILLISECOND, floor_times, format_time
 from corank.core.types import Report
 from corank.data.as_of import VersionedRows, newest_rows
+from corank.data.content.vector_files import with_vector_files
 from corank.data.dataset import prior_folder
 from corank.data.tables import Table
 from corank.data.validate import check_rows, value_checks
@@ -69,6 +70,7 @@ def _refresh(writer: BundleWriter, newer: RefreshSources, report: Report, sign: 
     priors = read_snapshots(folder, manifest)
     if newer.items is not None:
         table = Table.scan("items", newer.items, newer.base)
+        table = with_vector_files(table, manifest.item, manifest.declared, newer.base, only_absent=True)
         records = _merge_items(records, encoders, priors, manifest, table, report)
     if priors.rates:
         since = min((priors.cut or {}).values())

@@ -36,7 +36,7 @@ from corank.core.untrusted_files import parse_json, read_regular_file
 from corank.data.dataset import PackedDataset
 from corank.data.packed_history import read_history_items, read_query_rows
 from corank.features.history import HistoryNeeds
-from corank.features.input_layout import Layout, dense_input
+from corank.features.input_layout import Layout, TableSet, dense_input
 from corank.features.operands import Operands
 from corank.features.schema import Schema
 
@@ -85,14 +85,14 @@ class RetrievalFacts(Settings):
 
 
 def sample_queries(
-    packed: PackedDataset, layout: Layout, tables: Mapping[int, Floats], graph: Path, seed: int = 0
+    packed: PackedDataset, layout: Layout, tables: TableSet, graph: Path, seed: int = 0
 ) -> Floats:
     """Compute query vectors of some logged requests, those of validation if there are any: (Q, d).
 
     Args:
         packed: the requests.
         layout: of dense inputs.
-        tables: dimension → embedding table of the query tower.
+        tables: those of the query tower.
         graph: the query tower.
         seed: of the choice.
 
@@ -106,7 +106,7 @@ def sample_queries(
     session = open_session(graph, {"query": (1, layout.width("query"))})
     chosen = np.sort(np.random.default_rng(seed).permutation(len(shard))[:MANY])
     histories = read_history_items(packed, shard, chosen, HistoryNeeds.of(packed.schema).for_rows)
-    given = dense_input(read_query_rows(packed, shard, chosen, histories), layout.groups["query"], tables)
+    given = dense_input(read_query_rows(packed, shard, chosen, histories), layout, "query", tables)
     return np.concatenate([session.run(None, {"query": given[n : n + 1]})[0] for n in range(len(given))])
 
 

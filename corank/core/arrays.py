@@ -18,7 +18,7 @@ from numpy.lib import format as npy
 from numpy.typing import DTypeLike, NDArray
 
 from corank.core.errors import DataError
-from corank.core.ragged import Ragged, Rows
+from corank.core.ragged import Ragged, Rows, Vectors
 from corank.core.types import Ints
 
 Append = Callable[[NDArray[Any]], None]
@@ -168,6 +168,7 @@ def write_rows(folder: Path, rows: Rows) -> None:
     write_arrays(folder, {"ids": rows.ids, "numbers": rows.numbers})
     for n, lists in enumerate(rows.lists):
         write_ragged(folder, n, lists)
+    write_row_vectors(folder, rows.vectors)
 
 
 def write_views(folder: Path, n: int, lists: Ragged) -> None:
@@ -182,10 +183,33 @@ def read_ragged(folder: Path, n: int, values: Ints | None = None) -> Ragged:
     return Ragged(start, length, read_array(folder / f"list{n}.values.npy") if values is None else values)
 
 
-def read_rows(folder: Path, lists: Iterable[Ints | None]) -> Rows:
-    """Read the rows of a folder; `lists` holds for each list feature the values stored elsewhere, or None."""
+def write_row_vectors(folder: Path, vectors: Iterable[Vectors]) -> None:
+    """Write vector features into a folder: of each the vectors that some row has, and which of them each row has."""
+    for n, held in enumerate(vectors):
+        compact = held.compact()
+        write_array(folder / f"vector{n}.row.npy", compact.row)
+        write_array(folder / f"vector{n}.values.npy", compact.values)
+
+
+def read_row_vectors(folder: Path, count: int) -> tuple[Vectors, ...]:
+    """Map the vectors of `count` features that `write_row_vectors` wrote."""
+    return tuple(
+        Vectors(read_array(folder / f"vector{n}.row.npy"), read_array(folder / f"vector{n}.values.npy"))
+        for n in range(count)
+    )
+
+
+def read_rows(folder: Path, lists: Iterable[Ints | None], vectors: int) -> Rows:
+    """Read the rows of a folder.
+
+    Args:
+        folder: where they are.
+        lists: for each list feature the values stored elsewhere, or None.
+        vectors: how many vector features there are.
+    """
     views = tuple(read_ragged(folder, n, values) for n, values in enumerate(lists))
-    return Rows(read_array(folder / "ids.npy"), read_array(folder / "numbers.npy"), views)
+    ids, numbers = read_array(folder / "ids.npy"), read_array(folder / "numbers.npy")
+    return Rows(ids, numbers, views, read_row_vectors(folder, vectors))
 
 
 def write_arrays(folder: Path, arrays: Mapping[str, NDArray[Any]]) -> None:

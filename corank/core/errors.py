@@ -3,6 +3,9 @@
 The command line prints the message alone and exits with 1. A traceback is a bug of corank.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 
 class CorankError(Exception):
     """Base of all errors that a user can correct."""
@@ -18,6 +21,28 @@ class PluginError(ConfigError):
 
 class DataError(CorankError):
     """A table, or packed data, cannot be used; the message names file, column, row or key."""
+
+
+class RowError(DataError):
+    """A value of one row of a table cannot be used. Who knows the table's key adds it, by `of_row`."""
+
+    def __init__(self, message: str, row: int) -> None:
+        super().__init__(message)
+        self.row = row
+        """Number of the row, from 0."""
+
+    def of_row(self, key: str) -> DataError:
+        """Make the error that names the row by its key, such as `item_id=7`."""
+        return DataError(f"{self}, at {key}")
+
+
+@contextmanager
+def name_rows(describe: Callable[[int], str]) -> Iterator[None]:
+    """Name the row of a RowError of the block by its key, which `describe` makes of the row's number."""
+    try:
+        yield
+    except RowError as error:
+        raise error.of_row(describe(error.row)) from None
 
 
 class CheckpointError(CorankError):

@@ -56,7 +56,8 @@ class VersionedRows:
         kind = table.collect(table.frame.select(table.key(key)).head(0)).to_series().dtype
         if kind != wanted.dtype:
             raise table.unfit(key, f"{wanted.dtype}, as in the log")
-        rows = table.frame.select(table.key(key).alias(ID), table.valid_from().alias(FROM), *columns)
+        own = [column for column in columns if column not in table.beside]
+        rows = table.frame.select(table.key(key).alias(ID), table.valid_from().alias(FROM), *own)
         if only:
             rows = rows.join(pl.LazyFrame({ID: wanted}), on=ID, how="semi")
         frame = table.collect(rows).unique()
@@ -69,7 +70,9 @@ class VersionedRows:
                 f"keep one, or tell them apart by a column '{VALID_FROM}'"
             )
         absent = wanted.filter(~wanted.is_in(frame[ID].implode())).sort()
-        return cls.complete(frame, wanted), absent
+        complete = cls.complete(frame, wanted)
+        beside = [table.beside[c](complete.frame[ID]).alias(c) for c in columns if c in table.beside]
+        return cls(complete.frame.with_columns(beside)) if beside else complete, absent
 
     @classmethod
     def complete(cls, frame: pl.DataFrame, wanted: pl.Series) -> Self:

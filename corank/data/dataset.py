@@ -166,7 +166,11 @@ class PackedDataset:
             manifest,
             schema,
             encoders,
-            map_rows(items, [read_ragged(items, n) for n in list_features(schema, "item")]),
+            map_rows(
+                items,
+                [read_ragged(items, n) for n in list_features(schema, "item")],
+                schema.row_features("item"),
+            ),
             events,
             {split: (open_shards or open_all)(split, open_shard) for split in manifest.splits},
         )
@@ -231,9 +235,10 @@ class PackedDataset:
 
     @cached_property
     def item_operands(self) -> Operands:
-        """The operands of the item rows."""
+        """The operands of the item rows, vectors among them."""
         wanted = OperandNames.of(self.schema, "item")
-        return Operands.load(self.folder / "items" / "operands", wanted, len(self.items))
+        loaded = Operands.load(self.folder / "items" / "operands", wanted, len(self.items))
+        return loaded.with_vectors(self.schema.row_features("item"), self.items)
 
     @cached_property
     def item_columns(self) -> dict[str, Floats]:

@@ -87,6 +87,11 @@ def request_columns(data: DataSettings) -> dict[str, str]:
     return {column: request_column(n) for n, column in enumerate(data.request)}
 
 
+def describe_request(rows: pl.DataFrame, row: int, data: DataSettings) -> str:
+    """Name a row of the log by the key of its request, such as `request_id=7`."""
+    return ", ".join(f"{column}={rows[name][row]!r}" for column, name in request_columns(data).items())
+
+
 def constant_columns(data: DataSettings, schema: Schema, sources: dict[str, Source]) -> dict[str, str]:
     """Map the columns that must not change within a request from their names among the rows to the log's names."""
     query = schema.column_names(

@@ -67,8 +67,9 @@ def fingerprint(data: DataSettings, schema: Schema, base: Path) -> str:
     """
     features = {name: feature.model_dump(mode="json") for name, feature in schema.features.items()}
     inputs: dict[str, Any] = {}
+    beside = (file for feature in schema.features.values() for file in feature.vector.files)
     events = (table.table for table in data.events.values())
-    for source in (data.log_files, data.items, data.users, data.truth, *events):
+    for source in (data.log_files, data.items, data.users, data.truth, *events, *beside):
         for file in find_source_files(source, base) if source else ():
             # relative, so that a project's folder may move
             inputs[file.path if is_url(file.path) else os.path.relpath(file.path, base)] = file.version

@@ -7,16 +7,23 @@ Letters: R requests.
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import numpy as np
 
-from corank.core.ragged import Ragged, Rows
+from corank.core.ragged import Ragged, Rows, Vectors
 from corank.core.types import Index, Ints
 from corank.data.dataset import PackedDataset
 from corank.data.packed.logged_requests import LoggedRequests
 from corank.features.encoding import MISSING
 from corank.features.history import HistoryNeeds, recency_weights
-from corank.features.operands import Operands, flatten_lists, gather_history_operands, select_lists
+from corank.features.operands import (
+    Operands,
+    average_history_vectors,
+    flatten_lists,
+    gather_history_operands,
+    select_lists,
+)
 from corank.features.schema import Schema
 
 UNKNOWN_ITEM = -1
@@ -68,7 +75,9 @@ def request_operands(packed: PackedDataset, rows: LoggedRequests, requests: Inde
         if (keys := packed.events[histories[name].events].keys) is not None:
             view = rows.query.lists[lists.index(name)].take(requests)
             found[name] = Ragged(view.start, view.length, keys)
-    return rows.operands.take(requests).with_lists(found)
+    means = average_history_vectors(packed.schema, items, packed.items, needs.operands)
+    operands = rows.operands.take(requests).with_lists(found).with_named_vectors(means)
+    return operands.with_vectors(packed.schema.row_features("query"), rows.query.take(requests))
 
 
 def add_histories(schema: Schema, rows: Rows, items: Mapping[str, Ragged], records: Rows) -> Rows:
@@ -85,7 +94,7 @@ def add_histories(schema: Schema, rows: Rows, items: Mapping[str, Ragged], recor
             lists[n] = attribute_codes(schema, items[history], feature, records)
         elif (events := items.get(parallels.get(name, name))) is not None and events.weight is not None:
             lists[n] = Ragged.from_lengths(lists[n].length, lists[n].flat(), events.weight)
-    return Rows(rows.ids, rows.numbers, tuple(lists))
+    return replace(rows, lists=tuple(lists))
 
 
 def unknown_item_rows(schema: Schema, feature: str, codes: Ints) -> Rows:
@@ -94,7 +103,9 @@ def unknown_item_rows(schema: Schema, feature: str, codes: Ints) -> Rows:
     ids = np.full((count, len(placed.ids)), MISSING, dtype=np.int32)
     ids[:, placed.ids.index(feature)] = codes
     none = Ragged.from_lengths(np.zeros(count, np.int32), np.empty(0, np.int32))
-    return Rows(ids, np.zeros((count, placed.width), dtype=np.float32), (none,) * len(placed.lists))
+    numbers, features = np.zeros((count, placed.width), dtype=np.float32), schema.features
+    vectors = tuple(Vectors.none(count, features[name].vector.dimension) for name in placed.vectors)
+    return Rows(ids, numbers, (none,) * len(placed.lists), vectors)
 
 
 def read_event_rows(

@@ -9,11 +9,12 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from corank.core.arrays import map_table, read_array, read_ragged
+from corank.core.arrays import map_table, read_array, read_ragged, read_row_vectors
 from corank.core.ragged import Ragged, Rows
 from corank.core.types import Floats
 from corank.data.pack_manifest import PackManifest
 from corank.data.packed.logged_requests import LoggedRequests
+from corank.features.encoding import RowFeatures
 from corank.features.history import Events
 from corank.features.operands import OperandNames, Operands
 from corank.features.schema import Placement, Schema
@@ -50,7 +51,7 @@ class Shard(LoggedRequests):
         start, query = array("request_start"), folder / "query"
         return cls(
             request_start=start,
-            query=map_rows(query, _query_lists(query, schema, events)),
+            query=map_rows(query, _query_lists(query, schema, events), schema.row_features("query")),
             user=array("user"),
             time=array("time"),
             item=array("item"),
@@ -61,7 +62,9 @@ class Shard(LoggedRequests):
             position=array("position") if data.position else None,
             columns={name: array(f"column.{name}") for name in logged},
             cross=map_rows(
-                folder / "cross", [read_ragged(folder / "cross", n) for n in list_features(schema, "cross")]
+                folder / "cross",
+                [read_ragged(folder / "cross", n) for n in list_features(schema, "cross")],
+                schema.row_features("cross"),
             ),
             operands=Operands.load(query / "operands", OperandNames.of(schema, "query"), len(start) - 1),
             folder=folder,
@@ -72,9 +75,10 @@ class Shard(LoggedRequests):
         )
 
 
-def map_rows(folder: Path, lists: list[Ragged]) -> Rows:
-    """Memory-map encoded rows, whose lists are at hand."""
-    return Rows(read_array(folder / "ids.npy"), read_array(folder / "numbers.npy"), tuple(lists))
+def map_rows(folder: Path, lists: list[Ragged], placed: RowFeatures) -> Rows:
+    """Memory-map encoded rows of the features `placed`, whose lists are at hand."""
+    ids, numbers = read_array(folder / "ids.npy"), read_array(folder / "numbers.npy")
+    return Rows(ids, numbers, tuple(lists), read_row_vectors(folder, len(placed.vectors)))
 
 
 def list_features(schema: Schema, placement: Placement) -> range:

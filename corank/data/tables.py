@@ -1,8 +1,8 @@
 """The user's tables: log, items, users, truth."""
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Self
@@ -40,6 +40,10 @@ RowStep = Callable[[pl.LazyFrame], pl.LazyFrame]
 """Keeps some rows, in their order, or makes several of one, and decides of each without the others. To be pickled."""
 
 
+IdColumn = Callable[[pl.Series], pl.Series]
+"""Looks the values of a column up by the ids of rows. To be pickled."""
+
+
 @dataclass(frozen=True)
 class Table:
     """A table that is read lazily."""
@@ -57,6 +61,8 @@ class Table:
     """Makes several rows of a row of the files, before the steps; None if each is one."""
     per_row: int = 1
     """Rows that are made of a row of the files, on average, rounded up."""
+    beside: Mapping[str, IdColumn] = field(default_factory=dict)
+    """Columns that lie in files of their own, which `types` has, too."""
 
     @classmethod
     def scan(cls, name: str, source: str | list[str], base: Path) -> Self:

@@ -12,11 +12,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 from corank.core.errors import DataError
-from corank.core.ragged import Ragged, Rows
+from corank.core.ragged import Ragged, Rows, Vectors
 from corank.core.types import Doubles, Hashes, Ints
 from corank.core.untrusted_files import is_plain_name, parse_json, read_regular_file
-from corank.features.encoding import Column, Encoded, Encoder
-from corank.features.schema import Placement, RowFeatures, Schema
+from corank.features.encoding import Column, Encoded, Encoder, RowFeatures
+from corank.features.schema import Placement, Schema
 from corank.features.vocabulary import Hash, Vocabulary
 
 FILE = "encoders.json"
@@ -33,13 +33,23 @@ def assemble_rows(features: RowFeatures, columns: Mapping[str, Encoded], count: 
     numbers = np.empty((count, features.width), dtype=np.float32)
     for name, at in features.numbers_at.items():
         numbers[:, at] = _column(columns, name).reshape(count, at.stop - at.start)
-    lists = [columns[name] for name in features.lists]
-    return Rows(ids, numbers, tuple(values for values in lists if isinstance(values, Ragged)))
+    lists = tuple(_list(columns[name], name) for name in features.lists)
+    return Rows(ids, numbers, lists, tuple(_vectors(columns[name], name) for name in features.vectors))
 
 
 def _column(columns: Mapping[str, Encoded], name: str) -> Column:
     column = columns[name]
-    assert not isinstance(column, Ragged)
+    assert not isinstance(column, Ragged | Vectors), name
+    return column
+
+
+def _list(column: Encoded, name: str) -> Ragged:
+    assert isinstance(column, Ragged), name
+    return column
+
+
+def _vectors(column: Encoded, name: str) -> Vectors:
+    assert isinstance(column, Vectors), name
     return column
 
 
@@ -47,7 +57,8 @@ def split_rows(features: RowFeatures, rows: Rows) -> dict[str, Encoded]:
     """Take rows apart into encoded features, by name: the reverse of `assemble`."""
     columns: dict[str, Encoded] = dict(zip(features.ids, rows.ids.T, strict=True))
     columns |= {name: rows.numbers[:, at] for name, at in features.numbers_at.items()}
-    return columns | dict(zip(features.lists, rows.lists, strict=False))
+    columns |= dict(zip(features.lists, rows.lists, strict=False))
+    return columns | dict(zip(features.vectors, rows.vectors, strict=False))
 
 
 @dataclass(frozen=True)
@@ -69,7 +80,7 @@ class Encoders:
         return {n: encoder.size for n, encoder in self.fitted.items() if encoder.size and n in embedded}
 
     def encode(self, name: str, values: pl.Series) -> Encoded:
-        """Encode the raw values of a feature of a column: codes (N,), numbers (N,) or (N, width), or N lists of codes.
+        """Encode the raw values of a feature of a column: codes or numbers, lists of codes, or vectors.
 
         Raises DataError, which names the feature and the value, for values of another type than in training, NaN
         and infinities.
@@ -137,7 +148,7 @@ def _load(folder: Path, schema: Schema, name: str, fields: Any) -> Encoder:
         encoder.check()
     except (DataError, ValueError, TypeError, LookupError, OverflowError) as error:
         raise DataError(f"{where}: {error}") from None
-    if bool(encoder.size) != (feature.storage != "number"):
+    if bool(encoder.size) != (feature.storage in ("id", "list")):
         raise DataError(f"{where}: {kind} does not fit a feature of kind {feature.kind}")
     return encoder
 

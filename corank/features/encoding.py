@@ -1,13 +1,15 @@
-"""What an encoder is: the state that a feature kind learns from training values, saved beside the packed data."""
+"""What encoded rows are made of, and what an encoder is: the state that a feature kind learns from training values."""
 
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import polars as pl
 
-from corank.core.ragged import Ragged
+from corank.core.ragged import Ragged, Vectors
 from corank.core.types import Floats, Ints
 
 MISSING, UNKNOWN, FIRST_KNOWN = 0, 1, 2
@@ -15,8 +17,60 @@ MISSING, UNKNOWN, FIRST_KNOWN = 0, 1, 2
 
 Column = Ints | Floats
 """Codes (N,) int32, or numbers (N,) or (N, width) float32."""
-Encoded = Column | Ragged
-"""A column, or N lists of codes."""
+Encoded = Column | Ragged | Vectors
+"""A column, N lists of codes, or N vectors."""
+
+
+@dataclass(frozen=True)
+class RowFeatures:
+    """The features of one placement, in the order of the encoded arrays."""
+
+    ids: tuple[str, ...]
+    """Those with one code."""
+    lists: tuple[str, ...]
+    numbers: tuple[str, ...]
+    widths: tuple[int, ...]
+    """How many numbers each of `numbers` gives."""
+    vectors: tuple[str, ...] = ()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter((*self.ids, *self.numbers, *self.lists, *self.vectors))
+
+    @cached_property
+    def numbers_at(self) -> Mapping[str, slice]:
+        """The columns of `Rows.numbers` of each feature."""
+        ends = [sum(self.widths[: n + 1]) for n in range(len(self.widths))]
+        return {n: slice(end - w, end) for n, w, end in zip(self.numbers, self.widths, ends, strict=True)}
+
+    @property
+    def width(self) -> int:
+        """Columns of `Rows.numbers`."""
+        return sum(self.widths)
+
+    def select(self, names: Iterable[str]) -> "RowFeatures":
+        """Select some features, in the same order."""
+        kept, width = set(names), dict(zip(self.numbers, self.widths, strict=True))
+        ids, lists, numbers, vectors = (
+            tuple(n for n in part if n in kept) for part in (self.ids, self.lists, self.numbers, self.vectors)
+        )
+        return RowFeatures(ids, lists, numbers, tuple(width[n] for n in numbers), vectors)
+
+
+@dataclass(frozen=True)
+class VectorShape:
+    """How a feature of vectors is read, and how it enters networks."""
+
+    dimension: int = 0
+    """Numbers of each vector."""
+    projection: int | None = None
+    """Columns to which a learnt linear map, shared by the stages, takes a vector; None if there is no map."""
+    files: tuple[str, ...] = ()
+    """Files beside the tables that it is read from."""
+
+    @property
+    def width(self) -> int:
+        """Columns of the dense input, with one that is 1 where the vector is missing."""
+        return (self.projection or self.dimension) + 1
 
 
 @dataclass(frozen=True)
@@ -62,6 +116,10 @@ class Encoder:
         """Read what `dump` wrote."""
         arrays = {k: np.array(v, dtype=np.float64) for k, v in fields.items() if isinstance(v, list)}
         return cls(**{**fields, **arrays})
+
+
+SAMPLED = 2
+"""Values that `sample` draws; a feature that is no list takes the first."""
 
 
 def choose(known: Any, rng: np.random.Generator, count: int) -> list[Any]:

@@ -21,7 +21,7 @@ from corank.core.ragged import Ragged
 from corank.core.registry import Registry, by_name, check_settings_class
 from corank.core.settings import Settings
 from corank.core.types import Doubles, Hashes
-from corank.features.encoding import MISSING, UNKNOWN, Column, Encoded, Encoder
+from corank.features.encoding import MISSING, SAMPLED, UNKNOWN, Column, Encoded, Encoder, VectorShape
 from corank.features.log_schema import DataSettings
 from corank.features.training_values import TrainingValues
 
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from corank.features.schema import Schema
 
 Side = Literal["user", "context", "item", "cross"]
-Storage = Literal["id", "list", "number"]
-"""How a feature is stored and enters a network: one code, a list of codes (both embedded), or numbers."""
-Use = Literal["id", "key", "list", "number"]
+Storage = Literal["id", "list", "number", "vector"]
+"""How it is stored and enters a network: one code, a list of codes (both embedded), numbers, or a float16 vector."""
+Use = Literal["id", "key", "list", "number", "vector"]
 """What a derived feature may take of another: `id`, a hash of the value itself, which can be looked for in lists;
-`key`, a hash of the value or of its bucket; `list`, hashes of several values; `number`."""
+`key`, a hash of the value or of its bucket; `list`, hashes of several values; `number`; `vector`, as it is stored."""
 
 
 class FeatureKind(Settings):
@@ -58,6 +58,11 @@ class FeatureKind(Settings):
     def width(self) -> int:
         """Columns of the dense input that it fills: the dimension of its embedding, or how many numbers it gives."""
         return 1
+
+    @property
+    def vector(self) -> VectorShape:
+        """Its vector, if it is stored as one."""
+        return VectorShape()
 
     @property
     def averages(self) -> bool:
@@ -126,7 +131,7 @@ class FeatureKind(Settings):
 
     def decode(self, encoder: Encoder | None, encoded: Any) -> Any:
         """Turn a code (int) or numbers (width,) back into what people read, as far as that is possible."""
-        if self.storage == "number":
+        if self.storage in ("number", "vector"):
             rounded = [round(float(number), 4) for number in encoded]
             return rounded[0] if len(rounded) == 1 else rounded
         if encoded == MISSING or encoder is None:
@@ -182,7 +187,7 @@ class ColumnFeature(FeatureKind):
             values: (N,), with nulls.
             name: the feature's, for messages.
 
-        Returns codes (N,) int32, N lists of codes, or numbers (N,) or (N, width) float32, as `storage` says.
+        Returns codes (N,) int32, N lists of codes, numbers (N,) or (N, width) float32, or N vectors, as `storage` says.
         Raises DataError if the values are of a type that cannot be encoded.
         """
 
@@ -214,10 +219,6 @@ class ColumnFeature(FeatureKind):
     def to_table(self, value: Any) -> Any:
         """Write a request's value as tables write it."""
         return value
-
-
-SAMPLED = 2
-"""Values that `sample` draws; a feature that is no list takes the first."""
 
 
 class DerivedFeature(FeatureKind):
@@ -258,9 +259,7 @@ class DerivedFeature(FeatureKind):
     def side_among(self, side_of: Callable[[str], Side]) -> Side:
         """The side of its operands: `context` where user and context meet, `cross` where query and item do."""
         sides = {side_of(operand.rpartition(".")[0] or operand) for operand in self.operands}
-        if len(sides) == 1:
-            return sides.pop()
-        return "cross" if "item" in sides else "context"
+        return sides.pop() if len(sides) == 1 else "cross" if "item" in sides else "context"
 
     def check(self, name: str, schema: "Schema") -> None:
         """Raise ConfigError if an operand is not there, is there twice, or does not give what is needed."""

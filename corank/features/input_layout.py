@@ -1,13 +1,15 @@
 """Layout of network inputs: each feature's rows in the embedding tables and columns in the dense inputs.
 
 One concatenated table a dimension. A placement's input is, dimension by dimension, the embeddings of its id
-features, its pooled lists, and last its numbers. Training and serving both build their inputs from here.
+features, its pooled lists, then its numbers, and last its vectors, as they are or projected, each with a column that is
+1 where there is none. Training and serving both build their inputs from here.
 
 Letters: N rows · f features of a group · B = N·f bags · V table rows read · d dimension.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +17,13 @@ from scipy.sparse import csr_array
 
 from corank.core.ragged import Ragged, Rows
 from corank.core.types import Floats, Ints
-from corank.features.encoding import FIRST_KNOWN
+from corank.features.encoding import FIRST_KNOWN, VectorShape
 from corank.features.schema import PLACEMENTS, Placement, Schema
 
 Columns = NDArray[np.int64]
+TableSet = Mapping[int | str, Floats]
+"""What stages that share embeddings read them from: by dimension the table (rows, dimension), by feature the projection
+of its vectors (dimension, columns)."""
 
 FEW = 512
 """Up to so many rows, making a sparse matrix takes longer than the product saves."""
@@ -115,6 +120,28 @@ def _weights(lists: Ragged, mean: bool) -> Floats:
 
 
 @dataclass(frozen=True)
+class VectorColumns:
+    """A vector feature: where its vectors are, and how many columns it fills."""
+
+    name: str
+    index: int
+    """Position in `Rows.vectors`."""
+    shape: VectorShape
+
+    @property
+    def width(self) -> int:
+        """Columns of the dense input."""
+        return self.shape.width
+
+    def fill(self, rows: Rows, tables: TableSet, out: Floats) -> None:
+        """Write the columns of N rows into `out`: (N, width)."""
+        vectors = rows.vectors[self.index]
+        dense = vectors.dense()
+        out[:, :-1] = dense if self.shape.projection is None else dense @ tables[self.name]
+        out[:, -1] = vectors.row < 0
+
+
+@dataclass(frozen=True)
 class Attended:
     """What attention reads of a history: some embedded features of its items, the item's id first."""
 
@@ -133,6 +160,7 @@ class Layout:
     offset: dict[str, int] = field(init=False)
     """First row of each feature that owns a table."""
     groups: dict[Placement, tuple[Group, ...]] = field(init=False)
+    vectors: dict[Placement, tuple[VectorColumns, ...]] = field(init=False)
 
     def __post_init__(self) -> None:
         rows: dict[int, int] = {}
@@ -144,6 +172,7 @@ class Layout:
         object.__setattr__(self, "table_rows", rows)
         object.__setattr__(self, "offset", offset)
         object.__setattr__(self, "groups", {p: self.groups_of(p) for p in PLACEMENTS})
+        object.__setattr__(self, "vectors", {p: self.vectors_of(p) for p in PLACEMENTS})
 
     def groups_of(self, placement: Placement, names: Collection[str] | None = None) -> tuple[Group, ...]:
         """The groups of a placement's embedded features, all or some; in the order of `columns`."""
@@ -167,9 +196,28 @@ class Layout:
         averages = self.schema.features[name].averages
         return ListColumn(index, self.offset[self.schema.table_of(name)], averages)
 
+    def vectors_of(
+        self, placement: Placement, names: Collection[str] | None = None
+    ) -> tuple[VectorColumns, ...]:
+        """The columns of a placement's vectors, all or some."""
+        features = self.schema.features
+        return tuple(
+            VectorColumns(name, index, features[name].vector)
+            for index, name in enumerate(self.schema.row_features(placement).vectors)
+            if features[name].is_input and (names is None or name in names)
+        )
+
+    @cached_property
+    def projections(self) -> dict[str, tuple[int, int]]:
+        """The shape of each feature's projection: dimension, columns."""
+        shapes = {vector.name: vector.shape for vectors in self.vectors.values() for vector in vectors}
+        return {n: (s.dimension, s.projection) for n, s in shapes.items() if s.projection is not None}
+
     def width(self, placement: Placement) -> int:
         """Columns of the placement's dense input."""
-        return sum(g.width for g in self.groups[placement]) + self.schema.row_features(placement).width
+        embedded = sum(group.width for group in self.groups[placement])
+        numbers = self.schema.row_features(placement).width
+        return embedded + numbers + sum(vector.width for vector in self.vectors[placement])
 
     def columns(self, placement: Placement, names: Iterable[str]) -> Columns:
         """The input columns of the named features, ascending."""
@@ -182,6 +230,10 @@ class Layout:
                 at += group.dim
         for name, numbers in placed.numbers_at.items():
             chosen += range(at + numbers.start, at + numbers.stop) if name in wanted else ()
+        at += placed.width
+        for vector in self.vectors[placement]:
+            chosen += range(at, at + vector.width) if vector.name in wanted else ()
+            at += vector.width
         return np.array(chosen, dtype=np.int64)
 
     def untrained(self) -> dict[int, Ints]:
@@ -212,19 +264,30 @@ def _pooled(table: Floats, lists: Ragged, listed: ListColumn) -> Floats:
     return summed
 
 
-def embed_rows(rows: Rows, groups: Sequence[Group], tables: Mapping[int, Floats], numbers: int = 0) -> Floats:
-    """The embedded features of N encoded rows, those of some groups, and room for numbers: (N, ·)."""
-    out = np.empty((len(rows), sum(group.width for group in groups) + numbers), dtype=np.float32)
+def embed_rows(
+    rows: Rows,
+    groups: Sequence[Group],
+    vectors: Sequence[VectorColumns],
+    tables: TableSet,
+    numbers: bool = False,
+) -> Floats:
+    """Compute the columns of some features of N encoded rows: embedded ones, numbers if wanted, vectors: (N, ·)."""
+    between = rows.numbers.shape[1] if numbers else 0
+    widths = [*(group.width for group in groups), between, *(vector.width for vector in vectors)]
+    out = np.empty((len(rows), sum(widths)), dtype=np.float32)
     at = 0
     for group in groups:
         group.embed(rows, tables[group.dim], out[:, at : at + group.width])
         at += group.width
+    if between:
+        out[:, at : at + between] = rows.numbers
+        at += between
+    for vector in vectors:
+        vector.fill(rows, tables, out[:, at : at + vector.width])
+        at += vector.width
     return out
 
 
-def dense_input(rows: Rows, groups: Sequence[Group], tables: Mapping[int, Floats]) -> Floats:
+def dense_input(rows: Rows, layout: Layout, placement: Placement, tables: TableSet) -> Floats:
     """The dense input of N encoded rows of one placement: (N, width)."""
-    count = rows.numbers.shape[1]
-    out = embed_rows(rows, groups, tables, count)
-    out[:, out.shape[1] - count :] = rows.numbers
-    return out
+    return embed_rows(rows, layout.groups[placement], layout.vectors[placement], tables, numbers=True)

@@ -1,6 +1,6 @@
 """The rows that derived features are computed from: of one side, or pairs of a query and an item.
 
-Letters: N results · A rows of the side that has the list.
+Letters: N results · A rows of the side that has the list or the vector.
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from corank.core.ragged import Ragged
+from corank.core.ragged import Ragged, Vectors
 from corank.core.types import Doubles, Hashes
 from corank.features.operands import Operands
 from corank.features.schema import Placement, Schema
@@ -65,6 +65,11 @@ class OperandRows:
         """Return the lists of the rows that have the operand, and the row of each result: A lists, (N,)."""
         rows, of = self._side(operand)
         return rows.lists[operand], np.arange(self.count) if of is None else of
+
+    def vectors(self, operand: str) -> tuple[Vectors, Index]:
+        """Return the vectors of the rows that have the operand, and the row of each result: A vectors, (N,)."""
+        rows, of = self._side(operand)
+        return rows.vectors[operand], np.arange(self.count) if of is None else of
 
     def is_list(self, operand: str) -> bool:
         """Whether an operand is a list or a history."""

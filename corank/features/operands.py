@@ -1,12 +1,13 @@
 """Operands of derived features: of ids a hash of the value itself, of numbers the number itself.
 
-Not codes: a brand that no vocabulary knows yet is still the brand in the user's history.
+Not codes: a brand that no vocabulary knows yet is still the brand in the user's history. Vectors are taken from the
+encoded rows, which hold them as they are.
 
 Letters: N rows of the query, or of items.
 """
 
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -15,16 +16,17 @@ import polars as pl
 from numpy.typing import NDArray
 
 from corank.core.arrays import read_array, read_ragged, write_array, write_ragged
-from corank.core.ragged import Ragged
+from corank.core.ragged import Ragged, Rows, Vectors
 from corank.core.types import Doubles, Hashes
 from corank.features.encoders import Encoders
+from corank.features.encoding import RowFeatures
 from corank.features.feature_kind import DerivedFeature, Use
 from corank.features.schema import Placement, Schema
 
 
 @dataclass(frozen=True)
 class OperandNames:
-    """The features of one placement whose raw values derived features take, by what they take of them."""
+    """The features of one placement whose raw values derived features take, by what they take of them; not vectors."""
 
     keys: tuple[str, ...]
     lists: tuple[str, ...]
@@ -50,7 +52,8 @@ class OperandNames:
                 if schema.placement(name) == placement:
                     uses = schema.features[name].uses
                     taken = uses if of_items else uses.intersection(needed)
-                    found[_part(taken)][name] = None
+                    if "vector" not in taken:
+                        found[_part(taken)][name] = None
         if placement == "item" and features is None:
             for name in schema.filters():
                 found[_part(schema.features[name].uses)][name] = None
@@ -87,6 +90,8 @@ class Operands:
     """Of hashes."""
     numbers: dict[str, Doubles]
     """(N,), NaN where missing."""
+    vectors: dict[str, Vectors] = field(default_factory=dict)
+    """(N), while derived features are computed; not saved, since encoded rows have them."""
 
     @classmethod
     def of(
@@ -108,6 +113,7 @@ class Operands:
             {name: keys[index] for name, keys in self.keys.items()},
             {name: lists.take(index) for name, lists in self.lists.items()},
             {name: values[index] for name, values in self.numbers.items()},
+            {name: vectors.take(index) for name, vectors in self.vectors.items()},
         )
 
     def compact(self) -> Self:
@@ -160,7 +166,15 @@ class Operands:
 
     def with_lists(self, lists: dict[str, Ragged]) -> Self:
         """Add lists, or replace those of the same name."""
-        return type(self)(self.count, self.keys, self.lists | lists, self.numbers)
+        return replace(self, lists=self.lists | lists)
+
+    def with_vectors(self, features: RowFeatures, rows: Rows) -> Self:
+        """Add the vectors of the same rows, encoded."""
+        return self.with_named_vectors(dict(zip(features.vectors, rows.vectors, strict=True)))
+
+    def with_named_vectors(self, vectors: Mapping[str, Vectors]) -> Self:
+        """Add vectors by name."""
+        return replace(self, vectors={**self.vectors, **vectors})
 
     def save(self, folder: Path) -> None:
         """Write one array per operand, numbered in order."""
@@ -195,8 +209,29 @@ def gather_history_operands(
     found = {}
     for name in names:
         feature = schema.of_items(name)
-        if feature is not None:
+        if feature is not None and schema.features[feature].storage != "vector":
             found[name] = gather_attribute(items[schema.history_of(name)], feature, operands)
+    return found
+
+
+def average_history_vectors(
+    schema: Schema, items: dict[str, Ragged], records: Rows, names: Iterable[str]
+) -> dict[str, Vectors]:
+    """Average what the items of R users' histories have of a vector: the operands `HISTORY.FEATURE` among `names`.
+
+    An event counts by its weight. Items without a vector are left out; who has no other has none.
+
+    Args:
+        items: by history the rows of its items among `records`, −1 for none; of R users each.
+        records: items, encoded.
+    """
+    placed, found = schema.row_features("item").vectors, {}
+    for name in names:
+        feature = schema.of_items(name)
+        if feature is not None and schema.features[feature].storage == "vector":
+            listed = items[schema.history_of(name)]
+            vectors = records.vectors[placed.index(feature)]
+            found[name] = vectors.means(listed.flat(), listed.length, listed.flat_weight())
     return found
 
 

@@ -1,11 +1,12 @@
 """All features of a config: the side of each, what may enter which tower, which embedding table it reads."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from corank.core.errors import ConfigError
+from corank.features.encoding import RowFeatures
 from corank.features.feature_kind import ColumnFeature, DerivedFeature, FeatureKind, Side, Use
 from corank.features.histories.sources import refuse_idle_tables
 from corank.features.history import History
@@ -17,40 +18,6 @@ if TYPE_CHECKING:
 Placement = Literal["query", "item", "cross"]
 """Whose rows a feature is stored with: a request's, an item's or a pair's."""
 PLACEMENTS: tuple[Placement, ...] = ("query", "item", "cross")
-
-
-@dataclass(frozen=True)
-class RowFeatures:
-    """The features of one placement, in the order of the encoded arrays."""
-
-    ids: tuple[str, ...]
-    """Those with one code."""
-    lists: tuple[str, ...]
-    numbers: tuple[str, ...]
-    widths: tuple[int, ...]
-    """How many numbers each of `numbers` gives."""
-
-    def __iter__(self) -> Iterator[str]:
-        return iter((*self.ids, *self.numbers, *self.lists))
-
-    @cached_property
-    def numbers_at(self) -> Mapping[str, slice]:
-        """The columns of `Rows.numbers` of each feature."""
-        ends = [sum(self.widths[: n + 1]) for n in range(len(self.widths))]
-        return {n: slice(end - w, end) for n, w, end in zip(self.numbers, self.widths, ends, strict=True)}
-
-    @property
-    def width(self) -> int:
-        """Columns of `Rows.numbers`."""
-        return sum(self.widths)
-
-    def select(self, names: Iterable[str]) -> "RowFeatures":
-        """Select some features, in the same order."""
-        kept, width = set(names), dict(zip(self.numbers, self.widths, strict=True))
-        ids, lists, numbers = (
-            tuple(n for n in part if n in kept) for part in (self.ids, self.lists, self.numbers)
-        )
-        return RowFeatures(ids, lists, numbers, tuple(width[n] for n in numbers))
 
 
 @dataclass(frozen=True)
@@ -93,17 +60,20 @@ class Schema:
                 f"{key}: '{name}' is logged with the pair, and unknown where the pair was not; "
                 "name user, context and item features"
             )
-        if dot and (side != "item" or feature.uses.isdisjoint({"id", "list"})):
+        if dot and (side != "item" or feature.uses.isdisjoint({"id", "list", "vector"})):
             raise ConfigError(
-                f"{key}: '{operand}' must be an item feature of kind id or ids; "
+                f"{key}: '{operand}' must be an item feature of kind id, ids or vector; "
                 f"'{name}' is {'an' if side == 'item' else 'a'} {side} feature of kind {feature.kind}"
             )
 
     def uses_of(self, operand: str) -> frozenset[Use]:
-        """What a derived feature may take of an operand."""
+        """What a derived feature may take of an operand. Of a history's items it takes lists, or their mean vector."""
         if operand in self.parallels():
             return frozenset()
-        return frozenset({"list"}) if "." in operand else self.features[operand].uses
+        history, _, name = operand.rpartition(".")
+        if not history:
+            return self.features[name].uses
+        return frozenset({"vector"} if "vector" in self.features[name].uses else {"list"})
 
     def of_items(self, operand: str) -> str | None:
         """The item feature that a history's operand speaks of, None for other operands."""
@@ -170,7 +140,7 @@ class Schema:
         return "query" if side == "user" or side == "context" else side
 
     def row_features(self, placement: Placement) -> RowFeatures:
-        """The inputs of a placement, in the order of its encoded arrays."""
+        """The inputs and vectors of a placement, in the order of its encoded arrays."""
         return self._row_features[placement]
 
     @cached_property
@@ -178,11 +148,17 @@ class Schema:
         return {placement: self._at(placement) for placement in PLACEMENTS}
 
     def _at(self, placement: Placement) -> RowFeatures:
-        here = {n: f for n, f in self.inputs().items() if self.placement(n) == placement}
-        ids, lists, numbers = (
-            tuple(n for n, f in here.items() if f.storage == storage) for storage in ("id", "list", "number")
+        here = {
+            name: feature
+            for name, feature in self.features.items()
+            # a vector that is but an operand is kept here, too
+            if self.placement(name) == placement and (feature.is_input or feature.storage == "vector")
+        }
+        ids, lists, numbers, vectors = (
+            tuple(n for n, f in here.items() if f.storage == storage)
+            for storage in ("id", "list", "number", "vector")
         )
-        return RowFeatures(ids, lists, numbers, tuple(here[n].width for n in numbers))
+        return RowFeatures(ids, lists, numbers, tuple(here[n].width for n in numbers), vectors)
 
     # Groups of features
 
@@ -196,7 +172,7 @@ class Schema:
 
     def embedded(self) -> dict[str, FeatureKind]:
         """The inputs with codes, whose `width` is the dimension of their table."""
-        return {n: f for n, f in self.inputs().items() if f.storage != "number"}
+        return {n: f for n, f in self.inputs().items() if f.storage in ("id", "list")}
 
     def table_of(self, name: str) -> str:
         """The feature that owns the embedding table of `name`: a history shares that of its items."""

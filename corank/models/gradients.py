@@ -21,8 +21,8 @@ def sum_gradients(model: JointModel, names: Iterable[str], ranks: Ranks) -> None
     """
     if ranks.alone:
         return
-    networks = [model.networks[name] for name in names]
-    layers = [parameter for network in networks for parameter in network.parameters()]
+    names = list(names)
+    layers = model.layers(names)
     tables = [model.table_sets[held] for held in dict.fromkeys(model.tables_of[name] for name in names)]
     reached = [layer.grad is not None for layer in layers] + [
         some for held in tables for some in held.reached

@@ -15,7 +15,7 @@ from torch.nn.functional import embedding, pad
 from corank.batches.batch import Batch
 from corank.batches.build import padded
 from corank.core.ordering import soft_ranks
-from corank.features.input_layout import Attended, Layout
+from corank.features.input_layout import Attended, Layout, VectorColumns
 from corank.features.schema import PLACEMENTS, Placement
 from corank.models.pairs import BatchHistory, BatchPairs
 from corank.models.stage_io import StageInputs, StageOutput
@@ -56,6 +56,13 @@ class JointModel(nn.Module):
         """Stage or teacher → the name of its tables."""
         tables = tables or TableBuilder()
         self.tables = nn.ModuleDict(tables.build(layout, dict.fromkeys(self.tables_of.values())))
+        self.projections = nn.ModuleDict(
+            {
+                name: nn.ParameterList(draw_projection(shape) for shape in layout.projections.values())
+                for name in dict.fromkeys(self.tables_of.values())
+            }
+        )
+        """By name of the tables the projections of vectors, in the order of `Layout.projections`."""
         self.sharded = tables.sharded and not tables.ranks.alone
         """Whether this model has a shard of each table."""
         self.stages = nn.ModuleDict({s.name: build_stage(s, layout) for s in stages})
@@ -182,18 +189,54 @@ class JointModel(nn.Module):
                 next(sums[group.dim]).reshape(len(numbers), group.width)
                 for group in self.layout.groups[placement]
             ]
-            parts += [numbers] if numbers.shape[1] or not parts else []
+            vectors = self._vector_parts(batch.vectors[placement], self.layout.vectors[placement], tables)
+            parts += [numbers] if numbers.shape[1] or not (parts or vectors) else []
+            parts += vectors
             inputs[placement] = self._filled(parts, fill=placement != "query")
         for attended in batch.histories:
             groups = self.layout.groups_of("item", attended.features)
             parts = [next(sums[group.dim]).reshape(-1, group.width) for group in groups]
+            columns = self.layout.vectors_of("item", attended.features)
+            parts += self._vector_parts(batch.vectors[attended], columns, tables)
             inputs[attended] = self._filled(parts, fill=True)
         return inputs
+
+    def _vector_parts(
+        self, vectors: Sequence[Tensor], columns: Sequence[VectorColumns], tables: str
+    ) -> list[Tensor]:
+        """The columns of vector features: the vectors, projected where that is set, and whether each is missing."""
+        parts = []
+        for held, column in zip(vectors, columns, strict=True):
+            x = held.to(self.dtype)
+            if column.shape.projection is None:
+                parts.append(x)
+            else:
+                projected = x[:, :-1] @ self.projection(tables, column.name).to(self.dtype)
+                parts += [projected, x[:, -1:]]
+        return parts
+
+    def projection(self, tables: str, name: str) -> nn.Parameter:
+        """The projection of a vector feature, of one set of tables: (dimension, columns)."""
+        held = cast(nn.ParameterList, self.projections[tables])
+        found: nn.Parameter = held[list(self.layout.projections).index(name)]
+        return found
+
+    def layers(self, names: Iterable[str]) -> list[nn.Parameter]:
+        """The weights outside of tables that some stages or teachers read: their networks', and projections."""
+        names = list(names)
+        sets = dict.fromkeys(self.tables_of[name] for name in names)
+        networks = [self.networks[name] for name in names] + [self.projections[held] for held in sets]
+        return [parameter for network in networks for parameter in network.parameters()]
 
     def _filled(self, parts: list[Tensor], fill: bool) -> Tensor:
         x = (parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)).to(self.dtype)
         empty = padded(len(x)) - len(x) if fill else 0
         return pad(x, (0, 0, 0, empty)) if empty else x
+
+
+def draw_projection(shape: tuple[int, int]) -> nn.Parameter:
+    """Draw a projection that keeps the length of a vector, on average: (dimension, columns)."""
+    return nn.Parameter(torch.randn(shape) / shape[1] ** 0.5)
 
 
 def _soft_ranks(z: Tensor, batch: Batch) -> Tensor:

@@ -128,9 +128,10 @@ class LayerSettings(NetworkSettings):
                 f"histories are {', '.join(schema.histories()) or 'not declared'}"
             )
         for name in self.din.attributes:
-            if name not in schema.columns("item") or name not in schema.embedded():
+            feature = schema.columns("item").get(name)
+            if feature is None or feature.storage == "number" or not feature.is_input:
                 raise ConfigError(
-                    f"{key}.attributes: '{name}' is no item feature of kind id, ids or bucket that is an input"
+                    f"{key}.attributes: '{name}' is no item feature of kind id, ids, bucket or vector that is an input"
                 )
         return Attended(self.din.history, (str(history.of), *self.din.attributes))
 

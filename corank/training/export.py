@@ -15,6 +15,7 @@ import torch
 
 from corank.bundle.bundle import Bundle, next_items_seq
 from corank.bundle.bundle_writer import BundleWriter
+from corank.bundle.content import projection_file
 from corank.bundle.item_records import ItemRecords
 from corank.bundle.item_vectors import ItemTowers, save_vectors
 from corank.bundle.items_as_of import ItemsAsOf
@@ -22,7 +23,7 @@ from corank.bundle.manifest import FORMAT, BundleManifest
 from corank.bundle.retrieval import sample_queries, write_retrieval
 from corank.bundle.signatures import SigningKeys
 from corank.bundle.stage_facts import Attention, Calibration, StageFacts
-from corank.core.arrays import append_array, read_array
+from corank.core.arrays import append_array, read_array, write_array
 from corank.core.calibration import Platt
 from corank.core.errors import DataError
 from corank.core.hash_index import Keys
@@ -30,7 +31,7 @@ from corank.core.time import format_time
 from corank.core.types import Floats
 from corank.data.dataset import PackedDataset, prior_folder
 from corank.evaluation.stage_order import Calibrators
-from corank.features.input_layout import Layout
+from corank.features.input_layout import Layout, TableSet
 from corank.features.priors import PriorSnapshots
 from corank.models.joint import JointModel
 from corank.training.checkpoints.checkpoint import Checkpoint
@@ -203,16 +204,20 @@ def _fill(
         write_retrieval(folder, config.retrieval, vectors[stage], queries)
 
 
-def _write_tables(folder: Path, name: str, weights: Checkpoint, layout: Layout) -> dict[int, Floats]:
-    """Write a set of tables into a folder, which is made, a piece at a time. Returns them by dimension, mapped."""
+def _write_tables(folder: Path, name: str, weights: Checkpoint, layout: Layout) -> TableSet:
+    """Write a set of tables and projections into a folder, which is made, a piece at a time. Returns them, mapped."""
     folder.mkdir(parents=True)
-    tables = {}
+    tables: dict[int | str, Floats] = {}
     for dim, rows in layout.table_rows.items():
         path = folder / f"{dim}.npy"
         with append_array(path, (rows, dim), np.float32) as append:
             for piece in weights.pieces(f"tables.{name}.weights.{dim}"):
                 append(piece.detach().numpy())
         tables[dim] = read_array(path, np.float32, (rows, dim))
+    for n, (feature, shape) in enumerate(layout.projections.items()):
+        path = projection_file(folder, n)
+        write_array(path, weights.whole(f"projections.{name}.{n}").detach().numpy())
+        tables[feature] = read_array(path, np.float32, shape)
     return tables
 
 

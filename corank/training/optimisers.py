@@ -28,11 +28,14 @@ def optimisers(
     model: JointModel, table: TableOptimiser, stages: dict[str, DenseOptimiser]
 ) -> dict[str, torch.optim.Optimizer]:
     """Build the optimisers: `table`, and one per stage or teacher, by name."""
+    projections = {held: list(part.parameters()) for held, part in model.projections.items()}
     built: dict[str, torch.optim.Optimizer] = {"table": table_optimiser(model.tables.parameters(), table)}
     for name, stage in model.networks.items():
         chosen = stages.get(name, DenseOptimiser())
         terms = list(model.terms(name).values())
         layers = [p for p in stage.parameters() if all(p is not term for term in terms)]
+        # the projections of shared tables learn at the rate of the first stage
+        layers += projections.pop(model.tables_of[name], [])
         groups: list[dict[str, Any]] = [{"params": layers, "weight_decay": chosen.weight_decay}]
         if terms:
             groups.append({"params": terms, "weight_decay": 0.0, "lr": POSITION_RATE * chosen.lr})
@@ -89,4 +92,4 @@ class Average:
 
 def _dense(model: JointModel) -> list[Tensor]:
     """All weights except those of the tables."""
-    return [weight for network in model.networks.values() for weight in network.parameters()]
+    return list[Tensor](model.layers(model.networks))

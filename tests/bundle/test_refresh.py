@@ -30,7 +30,7 @@ from corank.training.export import export_bundle, newest
 from corank.training.run import Run
 from tests.support.cases import Case
 from tests.support.command_line import run_corank
-from tests.support.models import tables_of, two_tower
+from tests.support.models import table_set, two_tower
 from tests.support.random_worlds import DAY, DERIVED, HOUR
 from tests.support.shared import shared_case
 
@@ -124,8 +124,8 @@ def test_records_and_vectors_are_of_the_new_priors(case: Case, bundle: Path) -> 
     expected = newest(case.packed).refresh_derived(case.packed.encoders, now)
     assert plain(records(after).rows) == plain(expected.rows) != plain(records(before).rows)
     assert records(after).ids.values.to_list() == list(range(16))
-    tables = {int(d): w.detach().numpy() for d, w in tables_of(case.model).weights.items()}
-    inputs = torch.from_numpy(dense_input(expected.rows, case.model.layout.groups["item"], tables))
+    tables = table_set(case.model)
+    inputs = torch.from_numpy(dense_input(expected.rows, case.model.layout, "item", tables))
     with torch.no_grad():
         vectors = two_tower(case.model).item(inputs).numpy()
     old, new = (np.load(b.folder / "items" / "vectors.prerank.npy") for b in (before, after))

@@ -231,7 +231,7 @@ def test_rows_follow_the_schema_and_absent_columns_are_missing() -> None:
     frame = pl.DataFrame({"user": ["ann"], "age": [50], "seen": [[9]], "hour_of_day": [0], "other": [1]})
     columns = ENCODERS.encode_frame("query", frame)
     assert list(columns) == ["user", "age", "words", "query", "hour"]
-    assert {n: lists(c) if isinstance(c, Ragged) else c.tolist() for n, c in columns.items()} == {
+    assert {n: lists(c) if isinstance(c, Ragged) else np.asarray(c).tolist() for n, c in columns.items()} == {
         "user": [2],
         "age": [4],
         "words": [[]],

@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corank.batches.build import csr
-from corank.features.input_layout import FEW, dense_input
+from corank.core.types import Floats
+from corank.features.input_layout import FEW, TableSet, dense_input
 from corank.features.schema import PLACEMENTS
 from corank.models.tables.embedding import sum_rows
 from tests.support.encoded_batches import LAYOUT, SCHEMA, rows
@@ -19,11 +20,15 @@ def test_width_counts_embeddings_lists_and_numbers() -> None:
     assert [LAYOUT.width(p) for p in PLACEMENTS] == [4 + 8 + 8 + 1, 4 + 8 + 1, 8 + 1]
 
 
+def drawn_tables(rng: np.random.Generator) -> TableSet:
+    return {dim: rng.normal(size=(rows, dim)).astype(np.float32) for dim, rows in LAYOUT.table_rows.items()}
+
+
 def test_columns_of_a_feature_are_where_dense_puts_it() -> None:
-    tables = {dim: np.zeros((n, dim), np.float32) for dim, n in LAYOUT.table_rows.items()}
+    tables = {dim: np.zeros_like(table) for dim, table in drawn_tables(np.random.default_rng(0)).items()}
     tables[8][LAYOUT.offset["user"] : LAYOUT.offset["item"]] = 5
     query, _, _ = rows(np.random.default_rng(0), 3, 1, 1)
-    x = dense_input(query, LAYOUT.groups["query"], tables)
+    x = dense_input(query, LAYOUT, "query", tables)
     columns = LAYOUT.columns("query", ["user"])
     assert len(columns) == 8
     assert (x[:, columns] == 5).all()
@@ -34,7 +39,7 @@ def test_columns_of_a_feature_are_where_dense_puts_it() -> None:
 @given(st.integers(0, 10_000), st.integers(1, 6))
 def test_pooling_by_hand_and_by_torch_agree(seed: int, n: int) -> None:
     rng = np.random.default_rng(seed)
-    tables = {dim: rng.normal(size=(k, dim)).astype(np.float32) for dim, k in LAYOUT.table_rows.items()}
+    tables = drawn_tables(rng)
     for placement, side in zip(PLACEMENTS, rows(rng, n, n, n), strict=True):
         for group in LAYOUT.groups[placement]:
             bags = group.bags(side)
@@ -46,23 +51,23 @@ def test_pooling_by_hand_and_by_torch_agree(seed: int, n: int) -> None:
 
 def test_many_rows_are_pooled_as_each_alone() -> None:
     rng = np.random.default_rng(0)
-    tables = {dim: rng.normal(size=(k, dim)).astype(np.float32) for dim, k in LAYOUT.table_rows.items()}
+    tables = drawn_tables(rng)
     query, item, cross = rows(rng, FEW + 88, FEW + 88, FEW + 88)
     for placement, side in zip(PLACEMENTS, (query, item, cross), strict=True):
-        together = dense_input(side, LAYOUT.groups[placement], tables)
+        together = dense_input(side, LAYOUT, placement, tables)
         for part in (1, 50):
             split = [side.take(np.arange(n, n + part)) for n in range(0, len(side), part)]
-            alone = np.concatenate([dense_input(some, LAYOUT.groups[placement], tables) for some in split])
+            alone = np.concatenate([dense_input(some, LAYOUT, placement, tables) for some in split])
             np.testing.assert_allclose(alone, together, rtol=1e-5, atol=1e-6)
 
 
 def test_mean_and_sum_pooling_by_hand() -> None:
     query, item, _ = rows(np.random.default_rng(3), 4, 4, 4)
-    tables = {
+    tables: dict[int | str, Floats] = {
         dim: np.arange(n * dim, dtype=np.float32).reshape(n, dim) for dim, n in LAYOUT.table_rows.items()
     }
-    x = dense_input(query, LAYOUT.groups["query"], tables)[:, LAYOUT.columns("query", ["seen"])]
-    y = dense_input(item, LAYOUT.groups["item"], tables)[:, LAYOUT.columns("item", ["tags"])]
+    x = dense_input(query, LAYOUT, "query", tables)[:, LAYOUT.columns("query", ["seen"])]
+    y = dense_input(item, LAYOUT, "item", tables)[:, LAYOUT.columns("item", ["tags"])]
     for n in range(4):
         seen = query.lists[0].take(np.array([n])).flat() + LAYOUT.offset["item"]
         tags = item.lists[0].take(np.array([n])).flat() + LAYOUT.offset["tags"]

@@ -6,9 +6,10 @@ from pydantic import TypeAdapter
 
 from corank.core.errors import ConfigError
 from corank.core.settings import Settings, validate
+from corank.features.encoding import RowFeatures
 from corank.features.feature_kind import Feature
 from corank.features.kinds.ids import IdsFeature
-from corank.features.schema import Placement, RowFeatures, Schema
+from corank.features.schema import Placement, Schema
 from corank.training.config import Config
 
 Plain = dict[str, dict[str, Any]]
@@ -255,7 +256,7 @@ TOGETHER: list[tuple[dict[str, Any], str]] = [
      "histories are clicked"),
     (ATTRIBUTE | {"of": "clicked."}, "of: no feature '' is declared under features"),
     (ATTRIBUTE | {"of": "clicked.nothing"}, "of: no feature 'nothing' is declared under features"),
-    (ATTRIBUTE | {"of": "clicked.tab"}, "of: 'clicked.tab' must be an item feature of kind id or ids; "
+    (ATTRIBUTE | {"of": "clicked.tab"}, "of: 'clicked.tab' must be an item feature of kind id, ids or vector; "
      "'tab' is a context feature of kind id"),
     (ATTRIBUTE | {"of": "clicked.position"}, f"of: 'position' {LOGGED}"),
     (ATTRIBUTE | {"of": "clicked.brands"}, f"of: 'brands' {OF_COLUMNS}"),
@@ -290,7 +291,7 @@ def test_a_feature_that_others_contradict_is_refused(feature: dict[str, Any], me
 def test_an_attribute_of_items_is_embedded() -> None:
     said = refused("odd", ATTRIBUTE | {"of": "clicked.price"})
     assert said.startswith(
-        "features.odd.of: 'clicked.price' must be an item feature of kind id or ids; 'price' is "
+        "features.odd.of: 'clicked.price' must be an item feature of kind id, ids or vector; 'price' is "
     )
 
 

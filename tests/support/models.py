@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from corank.core.types import Floats
+from corank.features.input_layout import TableSet
 from corank.models.joint import JointModel
 from corank.models.mlp import Mlp
 from corank.models.tables.embedding import Tables
@@ -51,3 +53,11 @@ def dense_gradients(model: JointModel) -> dict[str, NDArray[Any]]:
     """The gradients of all parameters by name, those of tables made dense."""
     found = {name: grad_of(parameter) for name, parameter in model.named_parameters()}
     return {name: np.asarray(g.to_dense() if g.is_sparse else g) for name, g in found.items()}
+
+
+def table_set(model: JointModel, name: str = "shared") -> TableSet:
+    """A set of tables and projections, as a bundle has them."""
+    tables: dict[int | str, Floats] = {
+        int(dim): weight.detach().numpy() for dim, weight in tables_of(model, name).weights.items()
+    }
+    return tables | {n: model.projection(name, n).detach().numpy() for n in model.layout.projections}

@@ -32,9 +32,14 @@ def _operands_alone(drawn: Drawn, features: dict[str, Drawn]) -> dict[str, Drawn
     rng = np.random.default_rng(drawn["seed"] + 2)
     shared = {f["of"].rpartition(".")[2] for f in features.values() if isinstance(f.get("of"), str)}
     operands = {o for f in features.values() for o in _operands(f)}
-    for_networks = ("dim", "pool", "min_count", "hash", "scale")
+    for_networks = ("dim", "pool", "min_count", "hash", "scale", "project")
     return {
-        name: {key: value for key, value in f.items() if key not in for_networks} | {"input": False}
+        name: {
+            key: value
+            for key, value in f.items()
+            if key not in for_networks or (f["kind"], key) == ("vector", "dim")
+        }
+        | {"input": False}
         for name, f in features.items()
         if name in columns_by_name(drawn) and name in operands - shared and rng.random() < 0.4
     }
@@ -121,6 +126,7 @@ def _derived(drawn: Drawn, features: dict[str, Drawn]) -> dict[str, Drawn]:
             if alike and one != other and rng.random() < 0.5:
                 made.append({"kind": "contains", "of": [one, other]})
                 made.append({"kind": "count", "of": [one, other]} | shape(len(made)))
+    made += [cosine | shape(n) for n, cosine in enumerate(_cosines(features, histories, drawn["seed"] + 3))]
     for one, other in (("query", "query"), ("query", "item"), ("item", "item")):
         by = list(dict.fromkeys([str(rng.choice(keys[one])), str(rng.choice(keys[other]))]))
         for label in ("click", "buy", None):
@@ -128,6 +134,19 @@ def _derived(drawn: Drawn, features: dict[str, Drawn]) -> dict[str, Drawn]:
             late |= [{}, {"window": "2d"}, {"half_life": "10h"}][len(made) // 3 % 3]
             made.append({"kind": "prior", "by": by, "label": label, "smoothing": 3} | late | shape(len(made)))
     return {f"derived_{n}": {key: _plain(value) for key, value in f.items()} for n, f in enumerate(made)}
+
+
+def _cosines(features: dict[str, Drawn], histories: list[str], seed: int) -> list[Drawn]:
+    """Cosines of vectors of one dimension, but of those that are logged with the pair; of histories' means, too."""
+    rng = np.random.default_rng(seed)
+    dims = {n: f["dim"] for n, f in features.items() if f["kind"] == "vector" and f["side"] != "cross"}
+    dims |= {f"{h}.{n}": dims[n] for h in histories for n in list(dims) if features[n]["side"] == "item"}
+    return [
+        {"kind": "cosine", "of": [one, other]}
+        for one in dims
+        for other in dims
+        if one != other and dims[one] == dims[other] and rng.random() < 0.5
+    ]
 
 
 def _plain(value: Any) -> Any:
@@ -167,7 +186,7 @@ def world_config(drawn: Drawn) -> Drawn:
         attended = [
             n
             for n, f in inputs.items()
-            if f.get("side") == "item" and f["kind"] in ("id", "ids", "bucket") and n != "item_id"
+            if f.get("side") == "item" and f["kind"] in ("id", "ids", "bucket", "vector") and n != "item_id"
         ]
         rank["din"] = {
             "history": "history_0",

@@ -115,6 +115,9 @@ def _values(feature: Drawn, late: np.ndarray, rng: np.random.Generator) -> pl.Se
     if feature["kind"] in ("number", "bucket"):
         numbers = rng.normal(0, 20, rows) * np.where(late, 3, 1)
         values: list[Any] = (numbers.round().astype(int) if feature.get("whole") else numbers).tolist()
+    elif feature["kind"] == "vector":
+        vectors = rng.normal(0, 1, (rows, feature["dim"])) * (rng.random((rows, 1)) > 0.1)
+        values = vectors.astype(np.float32).tolist()
     elif feature["kind"] == "id":
         values = [_word(rng.integers(0, 5 + 3 * far), feature) for far in late]
     else:

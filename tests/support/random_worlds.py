@@ -34,6 +34,9 @@ kinds = st.one_of(
         }
     ),
     st.fixed_dictionaries({"kind": st.just("bucket"), "buckets": st.sampled_from([1, 2, 6]), "dim": dims}),
+    st.fixed_dictionaries(
+        {"kind": st.just("vector"), "dim": dims, "normalise": st.booleans()}, optional={"project": st.just(2)}
+    ),
 )
 
 TIMED = {
@@ -110,17 +113,24 @@ RICH: Drawn = {
         {"kind": "number", "scale": "log", "whole": False},
         {"kind": "ids", "dim": 3, "pool": "mean", "last": 50, "text": True, "separator": ","},
         {"kind": "id", "dim": 8, "min_count": 1, "text": True},
+        {"kind": "vector", "dim": 8, "normalise": False},
     ],
     "logged_user": [{"kind": "bucket", "buckets": 6, "dim": 3}],
-    "context": [{"kind": "id", "dim": 3, "min_count": 1, "text": True, "hash": 5}],
+    "context": [
+        {"kind": "id", "dim": 3, "min_count": 1, "text": True, "hash": 5},
+        {"kind": "vector", "dim": 3, "normalise": True, "project": 1},
+    ],
     "item": [
         {"kind": "ids", "dim": 3, "pool": "sum", "last": 2, "text": False},
         {"kind": "number", "scale": "quantile", "whole": True},
         {"kind": "id", "dim": 3, "min_count": 1, "text": True},
+        {"kind": "vector", "dim": 8, "normalise": True, "project": 2},
+        {"kind": "vector", "dim": 3, "normalise": False},
     ],
     "cross": [
         {"kind": "number", "scale": "standard", "whole": False},
         {"kind": "ids", "dim": 8, "pool": "mean", "last": 50, "text": True},
+        {"kind": "vector", "dim": 3, "normalise": True},
     ],
     "stage": {"activation": "relu", "normalisation": "layer"},
     "narrow": False,

@@ -26,9 +26,12 @@ from corank.training.checkpoints.training_state import model_state
 from corank.training.export import model_version
 from corank.training.run import Run
 from tests.support.cases import Case
-from tests.support.models import tables_of, two_tower
+from tests.support.models import table_set, two_tower
 from tests.support.random_worlds import LONG, RICH
 from tests.support.shared import shared_case
+
+PROJECTIONS: dict[int | str, str] = {"context_1": "projection0", "item_3": "projection1"}
+"""The files of the projections of LONG and DERIVED."""
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +160,8 @@ def test_full_disk_leaves_the_bundle_before_untouched(
 def test_vectors_that_are_not_finite_are_refused(case: Case) -> None:
     assert case.funnel
     folder = Bundle.open(case.base / "bundle").folder
-    tables = {int(d): np.full_like(w.detach(), np.inf) for d, w in tables_of(case.model).weights.items()}
+    tables = dict(table_set(case.model))
+    tables |= {dim: np.full_like(table, np.inf) for dim, table in tables.items() if isinstance(dim, int)}
     with pytest.raises(BundleError, match=r"prerank\.item: 16 item vectors are not finite"):
         towers = ItemTowers(folder, {"prerank": "shared"}, case.model.layout, {"shared": tables})
         towers.vectors(case.packed.items)
@@ -179,15 +183,16 @@ def test_vectors_are_the_item_towers(case: Case) -> None:
     funnel = case.funnel
     folder = Bundle.open(case.base / "bundle").folder
     keys, newest = case.packed.newest_items()
-    tables = {int(d): w.detach().numpy() for d, w in tables_of(case.model).weights.items()}
-    inputs = dense_input(case.packed.items.take(newest), case.model.layout.groups["item"], tables)
+    tables = table_set(case.model)
+    inputs = dense_input(case.packed.items.take(newest), case.model.layout, "item", tables)
     with torch.no_grad():
         expected = two_tower(case.model).item(torch.from_numpy(inputs)).numpy()
     vectors = np.load(folder / "items" / "vectors.prerank.npy", allow_pickle=False)
     np.testing.assert_allclose(vectors, expected, atol=1e-5)
     assert vectors.shape == (len(keys), 4)
-    for dim, table in tables.items():
-        np.testing.assert_array_equal(np.load(folder / "tables" / "shared" / f"{dim}.npy"), table)
+    for key, table in tables.items():
+        name = PROJECTIONS.get(key, key)
+        np.testing.assert_array_equal(np.load(folder / "tables" / "shared" / f"{name}.npy"), table)
     prerank, rank = funnel.manifest.stages
     stage = two_tower(case.model)
     assert prerank.constants["scale"] == pytest.approx(stage.scale.exp().item())
@@ -222,10 +227,11 @@ def test_a_set_of_tables_is_written_once_and_its_stages_name_it(tmp_path: Path) 
     assert [stage.tables for stage in case.funnel.manifest.stages] == ["prerank", "shared", "shared"]
     folder = Bundle.open(case.base / "bundle").folder
     written = {str(path.relative_to(folder / "tables")) for path in (folder / "tables").rglob("*.npy")}
-    assert written == {f"{name}/{dim}.npy" for name in ("prerank", "shared") for dim in (3, 8)}
+    files = {3: "3", 8: "8"} | PROJECTIONS
+    assert written == {f"{name}/{file}.npy" for name in ("prerank", "shared") for file in files.values()}
     for name in ("prerank", "shared"):
-        for dim, weight in tables_of(case.model, name).weights.items():
-            np.testing.assert_array_equal(np.load(folder / "tables" / name / f"{dim}.npy"), weight.detach())
+        for key, table in table_set(case.model, name).items():
+            np.testing.assert_array_equal(np.load(folder / "tables" / name / f"{files[key]}.npy"), table)
     graphs = {path.name for path in folder.glob("*.onnx")}
     assert graphs == {"prerank.query.onnx", "prerank.item.onnx", "middle.onnx", "rank.onnx"}
 

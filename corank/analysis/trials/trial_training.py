@@ -61,5 +61,8 @@ def train_trial(
 
 def count_parameters(model: JointModel) -> dict[str, int]:
     """Number of weights of the tables and of each network."""
-    parts = {"tables": model.tables, **model.networks}
-    return {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
+    parts = {"tables": [model.tables, model.projections]} | {n: [part] for n, part in model.networks.items()}
+    return {
+        name: sum(p.numel() for module in modules for p in module.parameters())
+        for name, modules in parts.items()
+    }

@@ -2,7 +2,7 @@
 
 Every check reads an array once, a block at a time.
 
-Letters: N rows · V values of lists.
+Letters: N rows · V values of lists, or vectors.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from corank.core.errors import DataError
-from corank.core.ragged import Ragged
+from corank.core.ragged import NONE, Ragged, Vectors
 from corank.core.types import Index, Mask, Numbers
 
 BLOCK = 1 << 18
@@ -50,6 +50,15 @@ def check_ascending(values: pl.Series | NDArray[Any], where: str) -> None:
     if not steps.all():
         n = int(np.argmin(steps))
         raise DataError(f"{where}: must ascend; found {values[n]!r} before {values[n + 1]!r}")
+
+
+def check_row_vectors(vectors: Vectors, count: int, width: int, where: str) -> None:
+    """Raise DataError unless N rows have finite vectors of a width, or none, among their V vectors."""
+    check_form(vectors.row, np.int32, (count,), f"{where}.row.npy")
+    check_form(vectors.values, np.float16, (len(vectors.values), width), f"{where}.values.npy")
+    if count and not (vectors.row.min() >= NONE and vectors.row.max() < len(vectors.values)):
+        raise DataError(f"{where}.row.npy: a vector lies beyond the {len(vectors.values):,} that there are")
+    check_finite(vectors.values, f"{where}.values.npy")
 
 
 def check_ragged(lists: Ragged, count: int, dtype: type[np.generic], where: str) -> None:

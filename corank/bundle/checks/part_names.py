@@ -12,16 +12,17 @@ MOST_PARTS = 10_000
 
 _COUNTS = r"(each|all)\.(offsets|periods|shown|positive)"
 _LIST = r"list\d+\.(start|length|values)"
+_VECTOR = r"vector\d+\.(row|values)"
 _PART = re.compile(
     "|".join(
         (
             r"encoders/[^/]+",
-            r"tables/[^/]+/\d+\.npy",
+            r"tables/[^/]+/(projection)?\d+\.npy",
             r"[^/]+\.onnx",
             rf"priors/\d+/(keys|{_COUNTS})\.npy",
             r"retrieval/(facts\.json|queries\.npy|index\.faiss)",
             r"items/keys\.arrow",
-            rf"items/(ids|numbers|{_LIST}|column\.[^/]+|vectors\.[^/]+)\.npy",
+            rf"items/(ids|numbers|{_LIST}|{_VECTOR}|column\.[^/]+|vectors\.[^/]+)\.npy",
             rf"items/operands/(key\d+|number\d+|{_LIST})\.npy",
         )
     ),

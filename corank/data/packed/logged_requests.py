@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from corank.core.ragged import Ragged, Rows, concat_ranges
+from corank.core.ragged import Ragged, Rows, concat_ranges, concat_vectors
 from corank.core.types import Floats, Ints, Longs
 from corank.features.operands import Operands
 
@@ -112,6 +112,7 @@ def _join_rows(parts: Sequence[Rows]) -> Rows:
         np.concatenate([part.ids for part in parts]),
         np.concatenate([part.numbers for part in parts]),
         tuple(_join_lists(lists) for lists in zip(*(part.lists for part in parts), strict=True)),
+        tuple(concat_vectors(some) for some in zip(*(part.vectors for part in parts), strict=True)),
     )
 
 

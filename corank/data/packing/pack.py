@@ -17,6 +17,7 @@ from corank.core.arrays import (
     write_array,
     write_arrays,
     write_frame,
+    write_row_vectors,
     write_shared,
 )
 from corank.core.errors import DataError
@@ -177,6 +178,7 @@ def _write_items(
     write_arrays(folder, {"ids": rows.ids, "numbers": rows.numbers})
     for n, values in enumerate(rows.lists):
         write_shared(folder, n, values)
+    write_row_vectors(folder, [values.share_repeats() for values in rows.vectors])
     write_frame(folder / "keys.arrow", snapshots.frame.select(item=ID, valid_from=FROM))
     for name in inputs.item_columns:
         write_array(folder / f"column.{name}.npy", items.frame[name].cast(pl.Float32).to_numpy()[row])

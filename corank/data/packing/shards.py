@@ -16,21 +16,21 @@ import polars as pl
 from numpy.typing import NDArray
 
 from corank.core.arrays import read_frame, write_arrays, write_frame, write_ragged, write_rows
-from corank.core.errors import DataError
-from corank.core.ragged import Ragged, Rows, concat_ranges
+from corank.core.errors import DataError, name_rows
+from corank.core.ragged import Ragged, Rows, Vectors, concat_ranges
 from corank.core.types import Ints, Longs
 from corank.data.as_of import VersionedRows
 from corank.data.column_sources import Source
 from corank.data.histories.event_files import EventEncoder
 from corank.data.histories.event_pieces import ENCODERS
 from corank.data.histories.list_writer import ListWriter
-from corank.data.log_rows import request_columns, row_splits
+from corank.data.log_rows import describe_request, request_columns, row_splits
 from corank.data.pack_manifest import ShardCount
 from corank.data.packing.grouping import GroupedRequests
 from corank.data.packing.pieces import write_piece
 from corank.data.packing.workspace import write_beside
 from corank.features.encoders import Encoders, assemble_rows
-from corank.features.encoding import Encoded
+from corank.features.encoding import Encoded, RowFeatures
 from corank.features.histories.sources import plain_columns
 from corank.features.labels import Labels, find_events, hide_immature, read_labels, read_levels
 from corank.features.log_schema import DataSettings
@@ -48,16 +48,18 @@ from corank.features.row_columns import (
     score_column,
     value_column,
 )
-from corank.features.schema import Placement, RowFeatures, Schema
+from corank.features.schema import Placement, Schema
 
 
 def encode_rows(
     encoders: Encoders, names: list[str], versions: VersionedRows, key: str
 ) -> dict[str, Encoded]:
     """Encode features of all rows of items or users; `key` is the column of the id."""
-    return {
-        name: encoders.encode(name, feature_values(encoders.schema, name, versions, key)) for name in names
-    }
+    with name_rows(lambda row: f"{key}={versions.frame[ID][row]!r}"):
+        return {
+            name: encoders.encode(name, feature_values(encoders.schema, name, versions, key))
+            for name in names
+        }
 
 
 def feature_values(schema: Schema, name: str, versions: VersionedRows, key: str) -> pl.Series:
@@ -67,9 +69,9 @@ def feature_values(schema: Schema, name: str, versions: VersionedRows, key: str)
 
 
 def scalar_features(schema: Schema, placement: Placement) -> RowFeatures:
-    """Select the features of a placement that are read from a column and are no lists."""
+    """Select the features of a placement that are read from a column and are no lists: what lies in one piece."""
     placed, derived = schema.row_features(placement), schema.derived(placement)
-    return placed.select(n for n in (*placed.ids, *placed.numbers) if n not in derived)
+    return placed.select(n for n in (*placed.ids, *placed.numbers, *placed.vectors) if n not in derived)
 
 
 USERS = "users.arrow"
@@ -239,7 +241,8 @@ class ShardWriter:
         placed = self.schema.row_features("cross")
         derived = self.schema.derived("cross")
         names = [name for name in placed if name not in derived]
-        columns = {name: self.encoders.encode(name, rows[self.schema.column(name)]) for name in names}
+        with name_rows(lambda row: describe_request(rows, row, self.data)):
+            columns = {name: self.encoders.encode(name, rows[self.schema.column(name)]) for name in names}
         return _assemble(self.schema, "cross", columns, len(rows))
 
     def _query(self, first_rows: pl.DataFrame, time: Longs) -> tuple[Rows, dict[int, Ragged]]:
@@ -249,9 +252,10 @@ class ShardWriter:
         for name in plain_columns(self.schema, "query"):
             if name in self._user_features:
                 feature = self._user_features[name]
-                columns[name] = feature.take(row) if isinstance(feature, Ragged) else feature[row]
+                columns[name] = feature.take(row) if isinstance(feature, Ragged | Vectors) else feature[row]
             else:
-                columns[name] = self.encoders.encode(name, first_rows[self.schema.column(name)])
+                with name_rows(lambda row: describe_request(first_rows, row, self.data)):
+                    columns[name] = self.encoders.encode(name, first_rows[self.schema.column(name)])
         return _assemble(self.schema, "query", columns, len(first_rows))
 
     def _operands(self, first_rows: pl.DataFrame, time: Longs) -> Operands:

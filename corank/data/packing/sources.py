@@ -10,6 +10,7 @@ from corank.core.errors import DataError
 from corank.core.types import Report
 from corank.data.as_of import VersionedRows
 from corank.data.column_sources import Source, feature_columns, find_sources, find_value_sources
+from corank.data.content.vector_files import with_vector_files
 from corank.data.histories.event_tables import open_events
 from corank.data.lists.list_log import scan_log
 from corank.data.log_rows import log_columns
@@ -66,6 +67,8 @@ class PackSources:
             for name, source in (("items", data.items), ("users", data.users), ("truth", data.truth))
         )
         events = open_events(data, base)
+        items = items and with_vector_files(items, data.item, schema, base)
+        users = users and with_vector_files(users, data.user, schema, base)
         if SERVED_ID in log.types:
             log.require([*data.request, data.user, data.item, data.time])
             known = items.distinct(data.item) if items is not None else None

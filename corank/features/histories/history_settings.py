@@ -184,6 +184,11 @@ class HistorySettings(ColumnFeature):
             return
         if self.attribute:
             schema.check_operand(f"features.{name}.of", self.of)
+            if "list" not in schema.uses_of(self.of):
+                raise ConfigError(
+                    f"features.{name}.of: '{self.of}' is a vector, which has no values to list; a `cosine` "
+                    "compares it with another"
+                )
         else:
             known = schema.history_items()
             if self.of not in known:

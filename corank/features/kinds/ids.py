@@ -11,8 +11,8 @@ from pydantic import model_validator
 from corank.core.errors import DataError
 from corank.core.ragged import Ragged
 from corank.core.types import Ints
-from corank.features.encoding import Encoded, Encoder
-from corank.features.feature_kind import FEATURE_KINDS, SAMPLED, Storage, Use
+from corank.features.encoding import SAMPLED, Encoded, Encoder
+from corank.features.feature_kind import FEATURE_KINDS, Storage, Use
 from corank.features.histories.history_settings import HistorySettings
 from corank.features.kinds.id import check_filter
 from corank.features.training_values import TrainingValues

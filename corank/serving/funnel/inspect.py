@@ -33,6 +33,9 @@ def describe_item(items: LayeredItems, encoders: Encoders, text: str) -> dict[st
     for k, name in enumerate(placed.lists):
         found[name] = [_decode(encoders, name, code) for code in row.lists[k].flat().tolist()]
     found |= {name: _decode(encoders, name, row.numbers[0, at]) for name, at in placed.numbers_at.items()}
+    for k, name in enumerate(placed.vectors):
+        known = row.vectors[k].row[0] >= 0
+        found[name] = _decode(encoders, name, row.vectors[k].dense()[0]) if known else None
     columns = {name: float(items.column(name, position)[0]) for name in items.layers[0].records.columns}
     newer = bool(position[0] >= items.bounds[1])
     return {"id": key[0], "newer": newer, "features": found, "columns": columns}

@@ -9,7 +9,7 @@ import numpy as np
 from corank.bundle.item_layers import LayeredItems
 from corank.bundle.manifest import BundleManifest
 from corank.core.errors import DataError, RequestError
-from corank.core.ragged import Rows
+from corank.core.ragged import Rows, Vectors
 from corank.data.derived_columns import derive_features, encode_columns
 from corank.features.encoders import Encoders, assemble_rows
 from corank.features.encoding import Encoded
@@ -108,6 +108,8 @@ class QueryEncoder:
         )
         gathered = self.histories.gather(items, histories) if self.histories.needs_items else None
         operands = operands.with_lists(self.histories.operands(gathered, histories))
+        vectors = {name: held for name, held in row.items() if isinstance(held, Vectors)}
+        operands = operands.with_named_vectors(vectors | self.histories.mean_vectors(gathered))
         if schema.derived("query"):
             sides = OperandRows.alone(schema, "query", operands)
             found = derive_features(schema, "query", sides, self._priors, np.array([time]))

@@ -16,7 +16,7 @@ from corank.bundle.item_layers import ItemLayer, LayeredItems
 from corank.bundle.item_records import ItemRecords
 from corank.bundle.manifest import BundleManifest
 from corank.core.errors import DataError, RequestError
-from corank.core.ragged import Ragged, Rows
+from corank.core.ragged import Ragged, Rows, Vectors
 from corank.core.types import Floats, Longs
 from corank.data.derived_columns import derive_features, encode_columns
 from corank.features.encoders import Encoders, assemble_rows
@@ -173,11 +173,14 @@ class RequestEncoder:
     def cross(self, request: EncodedRequest, alive: Longs) -> Rows:
         """The crosses of the candidates `alive`: logged ones and derived ones."""
         columns = {
-            name: column.take(alive) if isinstance(column, Ragged) else column[alive]
+            name: column.take(alive) if isinstance(column, Ragged | Vectors) else column[alive]
             for name, column in request.logged.items()
         }
         if self.schema.derived("cross"):
             items = request.items.operands(request.positions[alive])
+            placed = self.schema.row_features("item")
+            if placed.vectors:
+                items = items.with_vectors(placed, request.items.rows(request.positions[alive]))
             request_of = np.zeros(len(alive), dtype=np.int64)
             sides = OperandRows.pairs(self.schema, request.operands, items, request_of, None)
             times = np.full(len(alive), request.time)

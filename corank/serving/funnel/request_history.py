@@ -12,7 +12,7 @@ import polars as pl
 
 from corank.bundle.item_layers import LayeredItems
 from corank.core.errors import DataError, RequestError
-from corank.core.ragged import Ragged, Rows
+from corank.core.ragged import Ragged, Rows, Vectors
 from corank.core.types import Floats, Hashes, Ints, Longs
 from corank.data.packed_history import add_histories, unknown_item_rows
 from corank.features.encoders import Encoders
@@ -20,7 +20,7 @@ from corank.features.encoding import Encoded
 from corank.features.histories.event_lists import ListedEvents
 from corank.features.history import Events, History, HistoryNeeds, recency_weights
 from corank.features.log_schema import DataSettings
-from corank.features.operands import Operands, gather_history_operands
+from corank.features.operands import Operands, average_history_vectors, gather_history_operands
 from corank.features.vocabulary import Hash, Vocabulary, hash_values, to_identifiers
 from corank.serving.funnel.checks.request_warnings import RequestWarning, check_event_times
 from corank.serving.funnel.request import as_int64, parse_history, to_series
@@ -196,6 +196,12 @@ class HistoryEncoder:
             name: Ragged.from_lengths(np.array([len(histories[name].keys)]), histories[name].keys)
             for name in self._needs.compared
         }
+
+    def mean_vectors(self, gathered: HistoryItems | None) -> dict[str, Vectors]:
+        """The operands of derived features that are the mean of what the items of a history have of a vector."""
+        if gathered is None:
+            return {}
+        return average_history_vectors(self.schema, gathered.items, gathered.rows, self._needs.for_attributes)
 
     def codes(self, histories: Mapping[str, RequestHistory]) -> dict[str, Encoded]:
         """The codes of each history; for an attribute of a history those of its items, which `complete` replaces."""

@@ -8,7 +8,6 @@ Letters: n candidates · N items · L events of a history.
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from corank.core.errors import PluginError
 from corank.core.ragged import Rows
 from corank.core.registry import Registry
 from corank.core.types import Floats, Longs
-from corank.features.input_layout import Layout, dense_input, embed_rows
+from corank.features.input_layout import Layout, TableSet, dense_input, embed_rows
 from corank.features.schema import Placement
 from corank.serving.funnel.request_encoder import EncodedRequest, RequestEncoder
 
@@ -52,15 +51,16 @@ class Candidates:
 class ScorerInputs:
     """The inputs of one stage's graphs, gathered from the bundle's tables."""
 
-    def __init__(self, stage: StageFacts, folder: Path, layout: Layout, tables: Mapping[int, Floats]) -> None:
+    def __init__(self, stage: StageFacts, folder: Path, layout: Layout, tables: TableSet) -> None:
         self.stage, self.folder, self.layout = stage, folder, layout
         self._tables = tables
         attended = stage.attended
         self._events = layout.groups_of("item", attended.features) if attended else ()
+        self._event_vectors = layout.vectors_of("item", attended.features) if attended else ()
 
     def dense(self, placement: Placement, rows: Rows) -> Floats:
         """The dense input of encoded rows: (N, width)."""
-        return dense_input(rows, self.layout.groups[placement], self._tables)
+        return dense_input(rows, self.layout, placement, self._tables)
 
     def query(self, row: Rows, shared: Shared) -> Floats:
         """The query's dense input, computed once for the stages that share tables: (1, ·)."""
@@ -79,7 +79,8 @@ class ScorerInputs:
         if self.layout.width("cross"):
             shapes["cross"] = (None, self.layout.width("cross"))
         if self.stage.attended:
-            shapes |= {"event": (None, sum(group.width for group in self._events)), "mask": (None,)}
+            width = len(self.layout.columns("item", self.stage.attended.features))
+            shapes |= {"event": (None, width), "mask": (None,)}
         if self.stage.from_stages:
             shapes["earlier"] = (None, len(self.stage.from_stages))
         return shapes
@@ -94,7 +95,8 @@ class ScorerInputs:
         if self.layout.width("cross"):
             inputs["cross"] = self.dense("cross", candidates.encoder.cross(request, alive))
         if stage.attended:
-            event = embed_rows(request.histories[stage.attended.history], self._events, self._tables)
+            events = request.histories[stage.attended.history]
+            event = embed_rows(events, self._events, self._event_vectors, self._tables)
             mask = np.ones(max(len(event), 1), dtype=np.float32)
             if not len(event):  # a graph takes one event at least
                 event, mask = np.zeros((1, event.shape[1]), dtype=np.float32), np.zeros_like(mask)

@@ -15,10 +15,12 @@ import numpy as np
 import polars as pl
 
 from corank.bundle.bundle import Bundle
+from corank.bundle.manifest import BundleManifest
 from corank.core.errors import BundleError, DataError, RequestError
 from corank.core.files import atomic_folder
 from corank.core.storage.object_url import Location
 from corank.core.types import Numbers, Progress
+from corank.data.content.vector_files import with_vector_files
 from corank.data.lists.list_log import scan_log
 from corank.data.log_rows import request_columns
 from corank.data.packing.spread import SpreadRows, read_partition
@@ -132,7 +134,7 @@ def predict_log(
     tables = RequestTables.open(
         opened.manifest,
         scan_log(opened.manifest.data, Path(), log),
-        None if users is None else Table.scan("users", users, Path()),
+        None if users is None else _open_users(users, opened.manifest),
     )
     _check_keys(tables)
     ranges = cut_table(tables.log, RANGE)
@@ -163,3 +165,9 @@ def _check_keys(tables: RequestTables) -> None:
     for column, count in zip(keys, nulls, strict=True):
         if count:
             raise DataError(f"data.log: column '{column}' is null in {count:,} rows; leave these out")
+
+
+def _open_users(source: str, manifest: BundleManifest) -> Table:
+    """Open the table of users, with the files of vectors beside it."""
+    users = Table.scan("users", source, Path())
+    return with_vector_files(users, manifest.data.user, manifest.declared, Path(), only_absent=True)

@@ -4,7 +4,7 @@ A record is a fixed part, packed little-endian, then the values of its lists, 8 
 a CRC-32 of the model version, of the key and of all that follows. `RecordFormat.fields` tells what lies where, so that
 other programs can read a vector out.
 
-Letters: N items · d last width of the towers.
+Letters: N items · d last width of the towers, or dimension of a vector feature.
 """
 
 import zlib
@@ -22,7 +22,7 @@ from corank.bundle.item_records import ItemRecords
 from corank.bundle.manifest import BundleManifest
 from corank.core.errors import StoreError
 from corank.core.hash_index import Keys
-from corank.core.ragged import Ragged, Rows
+from corank.core.ragged import Ragged, Rows, Vectors
 from corank.features.operands import OperandNames, Operands
 
 CRC = 4
@@ -44,6 +44,8 @@ class RecordFormat:
     """Number of numbers of an item's row."""
     lists: int
     """Number of list features of an item."""
+    contents: tuple[int, ...]
+    """Dimension of each vector feature of an item."""
     operands: OperandNames
     columns: tuple[str, ...]
     """Columns of an item that values of stages name."""
@@ -59,6 +61,7 @@ class RecordFormat:
             len(placed.ids),
             placed.width,
             len(placed.lists),
+            tuple(manifest.declared.features[name].vector.dimension for name in placed.vectors),
             wanted,
             tuple(manifest.item_columns),
             tuple((s.name, s.vector_width) for s in manifest.stages if s.vector_width is not None),
@@ -69,6 +72,7 @@ class RecordFormat:
         """The type of the fixed part."""
         fields: list[tuple[str, str, tuple[int, ...]]] = [("crc", "<u4", ())]
         fields += [(f"vector.{stage}", "<f4", (d,)) for stage, d in self.vectors]
+        fields += [(f"content.{n}", "<f2", (d,)) for n, d in enumerate(self.contents)]
         fields += [("ids", "<i4", (self.ids,)), ("numbers", "<f4", (self.numbers,))]
         fields += [("columns", "<f4", (len(self.columns),))]
         fields += [
@@ -94,6 +98,8 @@ class RecordFormat:
         fixed["ids"], fixed["numbers"] = rows.ids, rows.numbers
         for stage, _ in self.vectors:
             fixed[f"vector.{stage}"] = layer.vectors[stage][index]
+        for n, held in enumerate(rows.vectors):
+            fixed[f"content.{n}"] = held.with_missing()[:, :-1]
         for n, name in enumerate(self.columns):
             fixed["columns"][:, n] = layer.records.columns[name][index]
         for n, name in enumerate(self.operands.keys):
@@ -158,6 +164,7 @@ class RecordFormat:
             np.ascontiguousarray(fixed["ids"]),
             np.ascontiguousarray(fixed["numbers"]),
             tuple(Ragged(starts[:, n], lengths[:, n], codes).compact() for n in range(self.lists)),
+            tuple(Vectors.of(np.ascontiguousarray(fixed[f"content.{n}"])) for n in range(len(self.contents))),
         )
         operands = Operands(
             len(fixed),

@@ -7,6 +7,7 @@ from typing import Any
 
 from corank.core.types import Report
 from corank.data.column_sources import Source, find_sources
+from corank.data.content.vector_files import with_vector_files
 from corank.data.histories.event_tables import open_events
 from corank.data.lists.list_log import scan_log
 from corank.data.log_summary import LogSummary
@@ -26,6 +27,9 @@ def open_tables(config: Config, base: Path) -> dict[str, Table]:
     data = config.data
     named = {"items": data.items, "users": data.users, "truth": data.truth}
     others = {name: Table.scan(name, source, base) for name, source in named.items() if source is not None}
+    for name, key in (("items", data.item), ("users", data.user)):
+        if name in others:
+            others[name] = with_vector_files(others[name], key, config.declared, base)
     return {"log": scan_log(data, base)} | others
 
 

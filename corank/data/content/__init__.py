@@ -1,0 +1,1 @@
+"""Content of items and users that lies in files of its own, beside their tables."""
