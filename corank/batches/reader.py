@@ -19,7 +19,7 @@ from corank.batches.draws import Draws, Purpose, draw
 from corank.batches.encoded_batch import EncodedBatch
 from corank.batches.negatives import Negatives
 from corank.batches.read_ahead import Block, read_ahead
-from corank.batches.sampling import BATCH, Population, draw_order, in_levels, select
+from corank.batches.sampling import BATCH, SOURCES, Population, Reading, draw_order, in_levels, select
 from corank.batches.streams import Streams
 from corank.core.ragged import Rows, concat_ranges
 from corank.core.types import Floats, Index, Ints, Longs
@@ -60,12 +60,19 @@ class Reader:
     """The histories that a stage attends to."""
     sees_ranks: bool = False
     """Whether a stage sees the ranks of others, so that the batch must tell how many candidates each represents."""
+    readings: Sequence[Reading] = ()
+    """What learns from the batches: requests from which none of it can learn are left out; none are, if not given."""
     layout: Layout = field(init=False)
     negatives: Negatives = field(init=False)
     streams: Streams = field(init=False)
+    numbers: Longs | None = field(init=False)
+    """The numbers of the split's requests that are read, ascending; None if all are."""
 
     def __post_init__(self) -> None:
-        sizes = [shard.requests for shard in self.packed.manifest.splits[self.split]]
+        object.__setattr__(self, "numbers", self._find_requests())
+        sizes = self._sizes
+        if self.numbers is not None:
+            sizes = np.diff(np.searchsorted(self.numbers, np.cumsum([0, *sizes]))).tolist()
         object.__setattr__(self, "layout", Layout(self.packed.schema, self.packed.encoders.sizes))
         object.__setattr__(self, "negatives", Negatives(self.packed, self.split))
         object.__setattr__(self, "streams", Streams(sizes, self.requests, self.ranks))
@@ -83,7 +90,7 @@ class Reader:
     def read_ordered(self) -> Iterator[Batch]:
         """Read all batches in the order of the log; the rank's part of each is contiguous."""
         draws = Draws(self.seed, 0)
-        blocks = ([requests] for requests in self.streams.read_ordered())
+        blocks = self._number([requests] for requests in self.streams.read_ordered())
         for batches in self._fetch_ahead(blocks, beyond=True):
             yield from map(self._batch, self._gather(batches, draws))
 
@@ -93,25 +100,48 @@ class Reader:
             yield self._encode(drawn)
 
     def _read_drawn(self, draws: Draws, skip: int = 0) -> Iterator[DrawnRequests]:
-        blocks = self.streams.read_drawn(draws, skip, self._together)
+        blocks = self._number(self.streams.read_drawn(draws, skip, self._together))
         for batches in self._fetch_ahead(blocks):
             yield from self._gather(batches, draws)
+
+    @cached_property
+    def _sizes(self) -> list[int]:
+        """The requests of each shard."""
+        return [shard.requests for shard in self.packed.manifest.splits[self.split]]
+
+    def _find_requests(self) -> Longs | None:
+        """Find the requests from which something can be learnt; None if all are to be read."""
+        held, chosen = self.packed.request_contents[self.split], None
+        for population, labels in self.readings:
+            levels = population.keys() - SOURCES.values()
+            if not labels and len(levels) < len(population):
+                return None  # every request has negatives beyond the log
+            mask = held.select(levels, labels)
+            chosen = mask if chosen is None else chosen | mask
+        if chosen is None or chosen.all() or not chosen.any():
+            return None
+        return np.flatnonzero(chosen)
+
+    def _number(self, blocks: Iterator[Block]) -> Iterator[Block]:
+        """Turn positions among the requests that are read into numbers of the split's requests."""
+        for batches in blocks:
+            yield batches if self.numbers is None else [self.numbers[batch] for batch in batches]
 
     def _fetch_ahead(self, blocks: Iterator[Block], beyond: bool = False) -> Iterator[Block]:
         if self.packed.url is None:
             return blocks
-        return read_ahead(blocks, self.streams.shards, partial(self.packed.prefetch, self.split), beyond)
+        return read_ahead(blocks, self._sizes, partial(self.packed.prefetch, self.split), beyond)
 
     @cached_property
     def _together(self) -> int:
         """How many batches are gathered at a time."""
         files = self.packed.manifest.files.items()
         size = sum(size for name, size in files if name.startswith(f"{self.split}/"))
-        batch = size / max(1, self.streams.total) * self.requests / self.ranks.world
+        batch = size / max(1, sum(self._sizes)) * self.requests / self.ranks.world
         return min(max(1, int(BLOCK / batch)), MOST_BATCHES) if batch else 1
 
     def _gather(self, batches: Sequence[Longs], draws: Draws) -> Iterator[DrawnRequests]:
-        return gather_batches(self.packed.splits[self.split], self.streams.shards, batches, draws)
+        return gather_batches(self.packed.splits[self.split], self._sizes, batches, draws)
 
     def _batch(self, drawn: DrawnRequests) -> Batch:
         return build_batch(self.layout, self._encode(drawn), self.ranks, self.sharded)

@@ -8,6 +8,7 @@ Letters: C candidates.
 """
 
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,14 @@ SOURCES = {"batch": BATCH, "catalogue": CATALOGUE}
 
 Population = Mapping[int, int | None]
 """Level or source → candidates a request, None for all; those not named are left out."""
+
+
+class Reading(NamedTuple):
+    """From which candidates a loss learns."""
+
+    population: Population
+    labels: tuple[str, ...] = ()
+    """One of these must be known of a candidate; none if labels do not matter."""
 
 
 def merge(populations: Iterable[Population]) -> dict[int, int | None]:

@@ -20,6 +20,7 @@ from corank.core.types import Floats, Ints, Longs
 from corank.data.as_of import VersionedRows, newest_rows
 from corank.data.pack_manifest import PACK_AGAIN, PackManifest, identify_pack, read_pack_manifest
 from corank.data.packed.item_counts import COUNTS, ORDINALS, ItemCounts
+from corank.data.packed.request_contents import RequestContents
 from corank.data.remote_pack import RemotePack
 from corank.data.shard import Shard, list_features, map_rows
 from corank.features.encoders import Encoders
@@ -36,6 +37,7 @@ _MAPPED = (
     "item_keys",
     "item_ordinals",
     "item_counts",
+    "request_contents",
     "item_operands",
     "item_columns",
     "priors",
@@ -227,6 +229,16 @@ class PackedDataset:
         """The candidates of each item, by split."""
         items, levels = int(self.item_ordinals[-1]) + 1, len(self.data.levels)
         return {s: ItemCounts.open(self.folder / COUNTS / s, items, levels) for s in self.splits}
+
+    @cached_property
+    def request_contents(self) -> dict[str, RequestContents]:
+        """What each request of a split holds, by split."""
+        levels, labels = len(self.data.levels), list(self.data.labels)
+        counts = {s: sum(shard.requests for shard in shards) for s, shards in self.manifest.splits.items()}
+        return {
+            s: RequestContents.open(self.folder / COUNTS / s, levels, labels, requests)
+            for s, requests in counts.items()
+        }
 
     @cached_property
     def item_versions(self) -> VersionedRows:

@@ -164,6 +164,13 @@ class Loss(Settings):
     def population(self, funnel: FunnelSpec) -> Population:
         """The candidates to read for this loss: level or source → candidates drawn a request, None for all."""
 
+    def needed_labels(self) -> Sequence[str]:
+        """The labels one of which must be known of a candidate for the loss to learn from it; none if none matters.
+
+        A request without such a candidate is not read, unless another loss learns from it.
+        """
+        return ()
+
     def targets(self, counts: SplitCounts, funnel: FunnelSpec) -> Targets:
         """Count the rows that it learns from in a split: training without positives or negatives is refused.
 

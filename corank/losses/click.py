@@ -1,6 +1,6 @@
 """Loss `click`: binary cross-entropy of a stage's label on exposed candidates, with a learnt effect of the position."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
 from scipy.stats import entropy
@@ -40,6 +40,9 @@ class ClickLoss(Loss):
 
     def population(self, funnel: FunnelSpec) -> Population:
         return {len(funnel.levels) - 1: None}
+
+    def needed_labels(self) -> Sequence[str]:
+        return [self.label]
 
     def targets(self, counts: SplitCounts, funnel: FunnelSpec) -> Targets:
         label = counts.labels[self.label]

@@ -4,7 +4,7 @@ Letters: R requests · C candidates · J distinct items of the batch, of all ran
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -60,6 +60,9 @@ class InBatchLoss(Loss):
 
     def population(self, funnel: FunnelSpec) -> Population:
         return {len(funnel.levels) - 1: None}
+
+    def needed_labels(self) -> Sequence[str]:
+        return [self.label]
 
     def targets(self, counts: SplitCounts, funnel: FunnelSpec) -> Targets:
         clicked = counts.labels[self.label].positives

@@ -94,6 +94,9 @@ class LabelListLoss(Loss):
     def population(self, funnel: FunnelSpec) -> Population:
         return {len(funnel.levels) - 1: None}
 
+    def needed_labels(self) -> Sequence[str]:
+        return self.order
+
     def targets(self, counts: SplitCounts, funnel: FunnelSpec) -> Targets:
         """Rows of requests that hold a 1 and a 0 of a label; of several labels, of the one that has the most."""
         held = [counts.mixed[label] for label in self.order]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from corank.batches.batch import Batch
-from corank.batches.sampling import Population, merge
+from corank.batches.sampling import Population, Reading, merge
 from corank.core.errors import ConfigError
 from corank.distributed.ranks import Ranks
 from corank.losses.base import FunnelSpec, Loss, divide, weighted_sum
@@ -107,6 +107,11 @@ class TotalLoss:
     def population(self, learner: str | None = None) -> Population:
         """Return the candidates that at least one loss of a learner, or of all, takes."""
         return merge(loss.population(self.funnel) for _, loss in self.select(learner) if loss.weight > 0)
+
+    def readings(self, learner: str | None = None) -> list[Reading]:
+        """Return from which candidates each loss of a learner, or of all, learns."""
+        losses = [loss for _, loss in self.select(learner) if loss.weight > 0]
+        return [Reading(loss.population(self.funnel), tuple(loss.needed_labels())) for loss in losses]
 
     def reads(self, learner: str | None = None) -> list[str]:
         """Return the stages and teachers whose outputs the losses take, in the order of the cascade."""

@@ -118,17 +118,18 @@ class Trainer:
     def reader(self) -> Reader:
         """The reader of the epoch: the candidates from which the stages of the epoch learn."""
         learners, train = self.learners(), self.config.train
-        population = self.total.population(learners[0] if train.mode == "separate" else None)
+        learner = learners[0] if train.mode == "separate" else None
         return Reader(
             self.packed,
             "train",
             train.requests,
-            population,
+            self.total.population(learner),
             train.seed,
             self.ranks,
             self.model.sharded,
             attended=self.model.attended,
             sees_ranks=self.model.sees_ranks,
+            readings=self.total.readings(learner),
         )
 
     def settle(self) -> None:

@@ -18,7 +18,9 @@ from corank.core.arrays import append_array, read_array, read_frame, write_array
 from corank.core.time import NEVER
 from corank.data.pack_manifest import ShardCount
 from corank.data.packed.item_counts import COUNTS, ORDINALS
+from corank.data.packed.request_contents import FILE, mark_requests
 from corank.data.packing.workspace import PackWorkspace, write_beside
+from corank.features.log_schema import DataSettings
 
 ITEMS = 2**20
 """Items that are merged at a time."""
@@ -32,14 +34,18 @@ class CountCandidates:
     """Of the packed data."""
     spill: Path
     levels: int
+    labels: Sequence[str]
 
     def __call__(self, shard: str) -> None:
-        """Write `cell`, the item times L plus the level, ascending, and `candidates` of each: (M,)."""
+        """Write `cell`, the item times L plus the level, ascending, `candidates` of each, (M,); marks of requests."""
         item = read_array(self.folder / ORDINALS)[read_array(self.folder / shard / "item.npy")]
         cell = item.astype(np.int64) * self.levels + read_array(self.folder / shard / "level.npy")
         found, candidates = np.unique(cell, return_counts=True)
+        files = ("request_start", "level", *(f"label.{label}" for label in self.labels))
+        start, level, *labels = (read_array(self.folder / shard / f"{file}.npy") for file in files)
+        requests = mark_requests(start, level, self.levels, labels)
         with write_beside(part_of(self.spill, shard)) as partial:
-            write_arrays(partial, {"cell": found, "candidates": candidates})
+            write_arrays(partial, {"cell": found, "candidates": candidates, "requests": requests})
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,10 @@ class MergeCounts:
                 seen.append((np.flatnonzero(by_item.any(1)) + first).astype(np.int32))
                 total += by_item.sum(0)
             write_arrays(out, {"seen": np.concatenate(seen), "levels": total})
+            marks = [read_array(part / FILE) for part in parts]
+            with append_array(out / FILE, (sum(map(len, marks)),), np.uint64) as add_marks:
+                for mark in marks:
+                    add_marks(mark)
 
 
 def part_of(spill: Path, shard: str) -> Path:
@@ -81,14 +91,15 @@ def part_of(spill: Path, shard: str) -> Path:
     return spill / "counts" / shard
 
 
-def count_items(workspace: PackWorkspace, splits: Mapping[str, Sequence[ShardCount]], levels: int) -> None:
-    """Write the item of each item row, and count the candidates of each split by item and level."""
-    folder, spill = workspace.packed, workspace.spill
+def count_items(
+    workspace: PackWorkspace, splits: Mapping[str, Sequence[ShardCount]], data: DataSettings
+) -> None:
+    """Write the item of each item row, count the candidates of each split by item and level, and mark its requests."""
+    folder, spill, levels = workspace.packed, workspace.spill, len(data.levels)
     items = workspace.run_here("item ordinals", lambda: _write_ordinals(folder))
     shards = {split: [f"{split}/{shard.name}" for shard in counts] for split, counts in splits.items()}
-    workspace.run(
-        "item counts", CountCandidates(folder, spill, levels), [s for of in shards.values() for s in of]
-    )
+    count = CountCandidates(folder, spill, levels, list(data.labels))
+    workspace.run("item counts", count, [shard for of_split in shards.values() for shard in of_split])
     workspace.run("merged item counts", MergeCounts(folder, spill, levels, items), list(shards.items()))
 
 

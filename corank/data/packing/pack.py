@@ -119,7 +119,7 @@ def _write_all(inputs: PackSources, workspace: PackWorkspace, mark: str) -> None
     write_histories(workspace, schema, inputs.data, inputs.events, count, shards)
     dropped = {"duplicates": duplicates, "users_without_row": absent}
     manifest = _describe(folder, mark, inputs, splits, dropped)
-    count_items(workspace, splits, len(inputs.data.levels))
+    count_items(workspace, splits, inputs.data)
     if schema.derived():
         _derive(workspace, manifest, count)
     else:

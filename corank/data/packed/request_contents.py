@@ -1,0 +1,58 @@
+"""What each request of a split holds: the levels of its candidates, and the labels that are known of some.
+
+Letters: R requests.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corank.core.arrays import read_array
+from corank.core.types import Hashes, Longs, Mask
+
+FILE = "requests.npy"
+"""The file beside a split's counts of items."""
+LAST_BIT = 63
+"""Levels and labels beyond share the last bit: then a request may seem to hold what it does not."""
+
+
+def mark_requests(
+    request_start: Longs, level: NDArray[np.uint8], levels: int, labels: Sequence[NDArray[np.int8]]
+) -> Hashes:
+    """Mark what R requests hold: a bit a level, then a bit a label that is known of a candidate: (R,).
+
+    Args:
+        request_start: where each request's candidates begin, and the end: (R + 1,).
+        level: of each candidate.
+        levels: how many there are.
+        labels: each label of each candidate, −1 where unknown.
+    """
+    bits = np.left_shift(np.uint64(1), np.minimum(level, LAST_BIT).astype(np.uint64))
+    for n, label in enumerate(labels):
+        bits |= (label >= 0).astype(np.uint64) << np.uint64(min(levels + n, LAST_BIT))
+    return np.bitwise_or.reduceat(bits, request_start[:-1]) if len(bits) else np.empty(0, np.uint64)
+
+
+@dataclass(frozen=True)
+class RequestContents:
+    """The marks of a split's requests, memory-mapped."""
+
+    bits: Hashes
+    """As `mark_requests` makes them, in the order of the shards: (R,)."""
+    levels: int
+    labels: Sequence[str]
+
+    @classmethod
+    def open(cls, folder: Path, levels: int, labels: Sequence[str], requests: int) -> "RequestContents":
+        """Map the marks into memory. Raises DataError if they are damaged or of another size."""
+        return cls(read_array(folder / FILE, np.uint64, (requests,)), levels, labels)
+
+    def select(self, levels: Collection[int], labels: Collection[str]) -> Mask:
+        """Mark the requests with a candidate of some levels, or, if labels are given, with one of them known: (R,)."""
+        numbers = [self.levels + self.labels.index(label) for label in labels] or list(levels)
+        mask = sum({1 << min(n, LAST_BIT) for n in numbers})
+        found: Mask = (self.bits & np.uint64(mask)) != 0
+        return found
