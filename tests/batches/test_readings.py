@@ -1,5 +1,7 @@
 """Requests from which no loss learns are not read: they cost no step."""
 
+from itertools import chain
+
 import numpy as np
 import polars as pl
 import pytest
