@@ -27,6 +27,7 @@ from corank.datasets.news.files import (
     scan_columns,
     write_news_config,
 )
+from corank.datasets.news.readers import mean_vectors
 
 PARTS = {"train": "EB-NeRD's impressions for training", "validation": "those for the test"}
 BEHAVIORS = {
@@ -98,11 +99,11 @@ class Ebnerd(Importer):
 def import_ebnerd(
     source: Path, out: Path, vectors: int = _VECTORS, report: Report = lambda line: None
 ) -> EbnerdSummary:
-    """Write `log/`, `items.parquet` and `config.yaml` to `out`, whole or not at all.
+    """Write `log/`, `items.parquet`, `users.parquet` and `config.yaml` to `out`, whole or not at all.
 
-    The log keeps a row an impression, with lists, and the last 50 clicks of the user's history. Times are taken as UTC,
-    since the release does not say. The last day of `train` is for validation, all of `validation` for the test; without
-    `validation` the last two days are.
+    The log keeps a row an impression, with lists; a user has the last 50 clicks of the history of each part. Times are
+    taken as UTC, since the release does not say. The last day of `train` is for validation, all of `validation` for the
+    test; without `validation` the last two days are.
 
     Args:
         source: the folder of the release.
@@ -120,6 +121,7 @@ def import_ebnerd(
             rows = _write_behaviors(folder, part, unfinished / "log" / f"{part}.parquet")
             report(f"{part}: {rows:,} impressions")
         facts = _write_items(source / "articles.parquet", unfinished, vectors, report)
+        report(f"{_write_users(parts, unfinished):,} readers' histories")
         write_news_config("ebnerd", unfinished, facts.valid, facts.test, vectors > 0)
         report(f"{facts.candidates:,} candidates, {facts.clicks:,} clicks; test from {facts.test}")
         if facts.elsewhere:
@@ -140,17 +142,9 @@ def _write_behaviors(folder: Path, part: str, out: Path) -> int:
     others = [name for name, kind in HISTORY.items() if kind == "list" and name != "article_id_fixed"]
     faults = [(n, pl.col(n).list.len() != length, "a list as long as article_id_fixed") for n in others]
     refuse_rows(past, history, [("user_id", pl.col("user_id").is_duplicated(), "one row of a user"), *faults])
-    read = history.select(
-        "user_id",
-        history=pl.col("article_id_fixed").list.tail(_LAST).cast(pl.List(pl.Int64)),
-        history_time=pl.col("impression_time_fixed").list.tail(_LAST),
-        history_read=pl.col("read_time_fixed").list.tail(_LAST),
-        history_scroll=pl.col("scroll_percentage_fixed").list.tail(_LAST),
-    )
     frame.select(
         pl.lit(part).alias("part"),
-        pl.col("impression_id").cast(pl.Int64),
-        "user_id",
+        pl.col("impression_id", "user_id").cast(pl.Int64),
         pl.col("impression_time").dt.replace_time_zone("UTC").alias("time"),
         pl.col("impression_time").dt.hour().alias("hour"),
         "device_type",
@@ -159,8 +153,6 @@ def _write_behaviors(folder: Path, part: str, out: Path) -> int:
         "age",
         pl.col("article_ids_inview").cast(pl.List(pl.Int64)),
         pl.col("article_ids_clicked").cast(pl.List(pl.Int64)),
-    ).join(read, "user_id", how="left", maintain_order="left").with_columns(
-        pl.col("user_id").cast(pl.Int64)
     ).sink_parquet(out)
     return rows
 
@@ -208,3 +200,29 @@ def _write_items(path: Path, out: Path, vectors: int, report: Report) -> EbnerdS
         elsewhere=pl.col("article_ids_clicked").list.len().sum() - within.cast(pl.Int64),
     ).collect().row(0, named=True)  # fmt: skip
     return EbnerdSummary(items=len(items), valid=valid, test=test, **counts)
+
+
+def _write_users(parts: dict[str, Path], out: Path) -> int:
+    """Write each user's history of each part, from the part's first impression on. Returns the rows."""
+    begin = find_times(pl.scan_parquet(out / "log" / "*.parquet"), "train")[2]
+    from_when = {"train": pl.lit(None, pl.Datetime("us", "UTC"))}
+    if begin is not None:
+        from_when["validation"] = pl.lit(begin, pl.Datetime("us")).dt.replace_time_zone("UTC")
+    histories = [
+        scan_columns(folder / "history.parquet", HISTORY).select(
+            pl.col("user_id").cast(pl.Int64),
+            valid_from=from_when[part],
+            history=pl.col("article_id_fixed").list.tail(_LAST).cast(pl.List(pl.Int64)),
+            history_time=pl.col("impression_time_fixed").list.tail(_LAST),
+            history_read=pl.col("read_time_fixed").list.tail(_LAST),
+            history_scroll=pl.col("scroll_percentage_fixed").list.tail(_LAST),
+        )
+        for part, folder in parts.items()
+    ]
+    readers = pl.concat(histories).sort("user_id", "valid_from", nulls_last=False).collect()
+    items = pl.read_parquet(out / "items.parquet")
+    if "vector" in items.columns:
+        means = mean_vectors(readers["history"], items["article_id"], items["vector"].to_numpy())
+        readers = readers.with_columns(means)
+    readers.write_parquet(out / "users.parquet")
+    return len(readers)

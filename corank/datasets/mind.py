@@ -27,6 +27,7 @@ from corank.datasets.news.files import (
     write_news_config,
 )
 from corank.datasets.news.layouts import MIND_TIME
+from corank.datasets.news.readers import list_readers, mean_vectors
 
 PARTS = {"train": "MIND's impressions for training", "dev": "those for the test"}
 BEHAVIORS = ("impression", "user_id", "time", "history", "impressions")
@@ -74,7 +75,7 @@ class Mind(Importer):
 def import_mind(
     source: Path, out: Path, vectors: int = _VECTORS, report: Report = lambda line: None
 ) -> MindSummary:
-    """Write `log/`, `items.parquet` and `config.yaml` to `out`, whole or not at all.
+    """Write `log/`, `items.parquet`, `users.parquet` and `config.yaml` to `out`, whole or not at all.
 
     The log keeps a row an impression, with lists. Times are taken as UTC, since the release does not say. The last day
     of `train` is for validation, all of `dev` for the test; without `dev` the last two days are.
@@ -97,6 +98,7 @@ def import_mind(
             rows = _write_behaviors(folder / "behaviors.tsv", part, unfinished / "log" / f"{part}.parquet")
             report(f"{part}: {rows:,} impressions")
         facts = _write_items(news, unfinished, parts, vectors, report)
+        report(f"{_write_users(parts, unfinished):,} readers' histories")
         write_news_config("mind", unfinished, facts.valid, facts.test, vectors > 0)
         report(f"{facts.candidates:,} candidates, {facts.clicks:,} clicks; test from {facts.test}")
     return facts
@@ -154,14 +156,12 @@ def _write_behaviors(path: Path, part: str, out: Path) -> int:
         ],
     )
     pairs = pl.col("impressions").str.split(" ")
-    history = pl.col("history").str.split(" ")
     frame.select(
         pl.lit(part).alias("part"),
         pl.col("impression").cast(pl.Int64),
         "user_id",
         time.dt.replace_time_zone("UTC"),
         time.dt.hour().alias("hour"),
-        history.list.eval(pl.element().filter(pl.element() != "")).alias("history"),
         pairs.list.eval(pl.element().str.head(-2)).alias("candidates"),
         pairs.list.eval(pl.element().str.tail(1).cast(pl.Int8)).alias("clicked"),
     ).sink_parquet(out)
@@ -199,3 +199,19 @@ def _write_items(
     count: dict[str, Any] = {"candidates": int(seen["shown"].sum()), "clicks": int(seen["clicks"].sum())}
     rows = log.select(pl.len()).collect().item()
     return MindSummary(impressions=rows, items=len(items), valid=valid, test=test, **count)
+
+
+def _write_users(parts: dict[str, Path], out: Path) -> int:
+    """Write what each reader had clicked before, with the mean of its vectors. Returns the rows."""
+    frames = [_scan_text(folder / "behaviors.tsv", BEHAVIORS) for folder in parts.values()]
+    time = pl.col("time").str.to_datetime(MIND_TIME, strict=False).dt.replace_time_zone("UTC")
+    impressions = pl.concat(frames).with_columns(time)
+    readers = list_readers(impressions, ["history"])
+    history = pl.col("history").str.split(" ").list.eval(pl.element().filter(pl.element() != ""))
+    readers = readers.with_columns(history)
+    items = pl.read_parquet(out / "items.parquet")
+    if "vector" in items.columns:
+        means = mean_vectors(readers["history"], items["item_id"], items["vector"].to_numpy())
+        readers = readers.with_columns(means)
+    readers.write_parquet(out / "users.parquet")
+    return len(readers)

@@ -45,5 +45,7 @@ def news_worlds(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def plain_rows(worlds: Path) -> pl.DataFrame:
     """A row a candidate of the world, in order: user, time in seconds, history, item, click."""
     log = pl.read_parquet(worlds / "plain" / "log" / "*.parquet").explode("candidates", "clicked")
+    users = pl.read_parquet(worlds / "plain" / "users.parquet").select("user_id", "history")
+    log = log.join(users, "user_id", how="left", maintain_order="left")
     seconds = pl.col("time").dt.epoch("s")
     return log.select("user_id", seconds, "history", item_id="candidates", clicked="clicked")

@@ -26,10 +26,8 @@ def settings(world: Path, **more: Any) -> Lists:
 
 
 def own(worlds: Path, folder: Path) -> Path:
-    """The plain world as somebody's own tables, whose history is not read."""
+    """The plain world as somebody's own tables."""
     shutil.copytree(worlds / "plain", folder)
-    for path in (folder / "log").glob("*.parquet"):
-        pl.read_parquet(path).drop("history", "history_time", "history_seconds").write_parquet(path)
     return folder
 
 

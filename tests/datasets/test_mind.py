@@ -31,6 +31,9 @@ def number(column: str) -> pl.Expr:
 
 def test_the_world_comes_back(news_worlds: Path, imported: Path) -> None:
     log = pl.concat(pl.read_parquet(imported / "log" / f"{part}.parquet") for part in ("train", "dev"))
+    users = pl.read_parquet(imported / "users.parquet")
+    assert users["valid_from"].null_count() == len(users)  # a history does not change within the world
+    log = log.join(users, "user_id", how="left", maintain_order="left")
     rows = log.explode("candidates", "clicked").select(
         number("user_id"),
         pl.col("time").dt.epoch("s"),

@@ -64,10 +64,18 @@ def test_lists_hold_distinct_articles_that_are_alive(news: Path) -> None:
 def test_histories_are_older_than_the_log_and_in_order(news: Path) -> None:
     log = pl.read_parquet(news / "log/*.parquet")
     first = log["time"].dt.epoch("us").to_numpy().min()
-    for times in log["history_time"].list.eval(pl.element().dt.epoch("us")).head(300).to_list():
+    users = pl.read_parquet(news / "users.parquet")
+    for times in users["history_time"].list.eval(pl.element().dt.epoch("us")).head(300).to_list():
         assert times == sorted(times) and (not times or times[-1] < first)
-    assert log["history"].list.len().eq(log["history_time"].list.len()).all()
-    assert 0.05 < (log["history"].list.len() == 0).to_numpy().mean() < 0.2
+    lengths = users["history"].list.len()
+    assert (
+        lengths.eq(users["history_time"].list.len()).all() and 0.05 < (lengths == 0).to_numpy().mean() < 0.2
+    )
+    vectors = pl.read_parquet(news / "items.parquet")["vector"].to_numpy()
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    for clicked, mean in zip(users["history"].head(50), users["interest"].head(50), strict=True):
+        assert (mean is None) == (len(clicked) == 0)
+        assert mean is None or np.allclose(unit[clicked.to_list()].mean(0), mean.to_list(), atol=1e-5)
 
 
 def test_clicks_follow_the_truth(news: Path) -> None:

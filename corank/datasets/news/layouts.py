@@ -44,8 +44,8 @@ def _simulate(
         traffic = NewsTraffic(world)
         blocks = list(traffic)
         starts = np.cumsum([0, *map(len, blocks)])[:-1].tolist()
-        histories = traffic.readers.history
-        log = pl.concat(list_requests(b, first, histories) for b, first in zip(blocks, starts, strict=True))
+        log = pl.concat(list_requests(b, first) for b, first in zip(blocks, starts, strict=True))
+        log = log.join(traffic.readers.history, "user_id", how="left", maintain_order="left")
         truth = pl.concat(true_probabilities(b, first) for b, first in zip(blocks, starts, strict=True))
         last = int(np.searchsorted(traffic.time, (DAYS - 1) * DAY))
         write(out, traffic, [log[:last], log[last:]])

@@ -11,6 +11,7 @@ import polars as pl
 
 from corank.core.files import write_text
 from corank.core.settings import Settings, validate
+from corank.datasets.news.readers import mean_vectors
 from corank.datasets.news.traffic import NewsBlock, NewsTraffic
 from corank.datasets.news.world import DAYS, NewsWorld
 from corank.datasets.simulate import clear_folder
@@ -56,7 +57,7 @@ def simulate_news(out: Path, overwrite: bool = False, **options: int) -> Simulat
         part: list[pl.DataFrame] = []
         truth: list[pl.DataFrame] = []
         for number, block in enumerate(traffic):
-            part.append(list_requests(block, offset, traffic.readers.history))
+            part.append(list_requests(block, offset))
             truth.append(true_probabilities(block, offset))
             candidates, clicks = candidates + len(block.item), clicks + int(block.click.sum())
             offset += len(block)
@@ -66,14 +67,21 @@ def simulate_news(out: Path, overwrite: bool = False, **options: int) -> Simulat
                 pl.concat(truth).write_parquet(out / "truth" / name)
                 part, truth = [], []
         traffic.articles.table.write_parquet(out / "items.parquet")
-        traffic.readers.table.write_parquet(out / "users.parquet")
+        vectors = traffic.articles.table["vector"].to_numpy()
+        interest = mean_vectors(
+            traffic.readers.history["history"], traffic.articles.table["item_id"], vectors
+        )
+        readers = traffic.readers.table.join(
+            traffic.readers.history, "user_id", how="left", maintain_order="left"
+        )
+        readers.with_columns(interest).write_parquet(out / "users.parquet")
         template = Template(Path(__file__).with_name("news.yaml").read_text(encoding="utf-8"))
         facts: Mapping[str, Any] = world.model_dump() | {"valid": VALID, "test": TEST}
         write_text(out / "config.yaml", template.substitute(facts))
     return SimulatedNews(world=world, candidates=candidates, exposed=candidates, clicks=clicks)
 
 
-def list_requests(block: NewsBlock, offset: int, histories: pl.DataFrame) -> pl.DataFrame:
+def list_requests(block: NewsBlock, offset: int) -> pl.DataFrame:
     """Make a row a request of a block, with its lists; requests are numbered from `offset`."""
     of = np.repeat(np.arange(len(block)), block.length)
     lists = (
@@ -89,8 +97,7 @@ def list_requests(block: NewsBlock, offset: int, histories: pl.DataFrame) -> pl.
             "device": pl.Series(DEVICES).gather(block.device),
         }
     )
-    held = histories[block.user].drop("user_id")
-    return requests.hstack(held).hstack(lists.drop("of"))
+    return requests.hstack(lists.drop("of"))
 
 
 def true_probabilities(block: NewsBlock, offset: int) -> pl.DataFrame:

@@ -1,0 +1,56 @@
+"""The table of readers: what each had read before, and the mean of its vectors.
+
+Letters: U rows of readers · I articles · D dimensions.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+from scipy.sparse import csr_array
+
+from corank.core.types import Floats
+
+INTEREST = "interest"
+"""The column of mean vectors."""
+
+
+def list_readers(impressions: pl.LazyFrame, lists: Sequence[str]) -> pl.DataFrame:
+    """List the readers of impressions, a row each, and one more wherever what they had read becomes another.
+
+    Args:
+        impressions: columns `user_id`, `time` and the lists.
+        lists: columns of lists, the first of which holds the articles.
+
+    Returns:
+        `user_id`, `valid_from` (null for a reader's first row) and the lists.
+    """
+    rows = impressions.select("user_id", "time", *lists).sort("user_id", "time", maintain_order=True)
+    first = pl.col("user_id").ne_missing(pl.col("user_id").shift())
+    changed = first | pl.col(lists[0]).ne_missing(pl.col(lists[0]).shift())
+    valid_from = pl.when(~first).then(pl.col("time")).alias("valid_from")
+    return rows.with_columns(valid_from).filter(changed).select("user_id", "valid_from", *lists).collect()
+
+
+def mean_vectors(histories: pl.Series, items: pl.Series, vectors: Floats) -> pl.Series:
+    """Average the vectors of what each reader had read, each of length 1: null where there is none.
+
+    Args:
+        histories: lists of articles: (U,).
+        items: the articles of the vectors: (I,).
+        vectors: (I, D).
+    """
+    norm = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit = (vectors / np.where(norm > 0, norm, 1)).astype(np.float32)
+    read = pl.DataFrame({"row": np.arange(len(histories)), "item": histories}).explode("item")
+    known = read.join(
+        pl.DataFrame({"item": items, "at": np.arange(len(items))}), "item", maintain_order="left"
+    )
+    row, at = known["row"].to_numpy(), known["at"].to_numpy()
+    ones = np.ones(len(row), dtype=np.float32)
+    counts = np.bincount(row, minlength=len(histories))
+    sums = csr_array((ones, (row, at)), shape=(len(histories), len(items))) @ unit
+    means = pl.Series(
+        INTEREST, sums / np.maximum(counts, 1)[:, None], dtype=pl.Array(pl.Float32, unit.shape[1])
+    )
+    return pl.select(pl.when(pl.Series(counts > 0)).then(means)).to_series().alias(INTEREST)
