@@ -10,7 +10,8 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from corank.api.measuring import evaluate, explain, report, study
+    from corank.api.evaluating import compare, evaluate
+    from corank.api.measuring import explain, report, study
     from corank.api.runs import check, export, pack, rank, refresh
     from corank.api.searching import sweep, tune
     from corank.api.stores import (
@@ -35,6 +36,7 @@ __all__ = [
     "Request",
     "__version__",
     "check",
+    "compare",
     "evaluate",
     "explain",
     "export",
@@ -66,7 +68,8 @@ _MODULE_OF = {
         ("check", "export", "pack", "rank", "refresh"),
         "corank.api.runs",
     ),
-    **dict.fromkeys(("evaluate", "explain", "report", "study"), "corank.api.measuring"),
+    **dict.fromkeys(("compare", "evaluate"), "corank.api.evaluating"),
+    **dict.fromkeys(("explain", "report", "study"), "corank.api.measuring"),
     **dict.fromkeys(("sweep", "tune"), "corank.api.searching"),
     **dict.fromkeys(
         ("predict", "prune", "publish", "replay", "roll_back", "store_log", "store_versions", "vectors"),

@@ -62,8 +62,8 @@ def evaluate_run(run: Run, split: str, bootstrap: bool = True, reference: Run | 
         CheckpointError: if a run is not finished or damaged.
         DataError: if the split does not exist or is empty, or the reference has other rows.
     """
-    packed, model, calibrators, predictions = _predicted(run, split)
-    unbiased = None if reference is None else _predicted(reference, split)[-1]
+    packed, model, calibrators, predictions = predict_run(run, split)
+    unbiased = None if reference is None else predict_run(reference, split)[-1]
     truth = read_truth(packed, split)
     stages, levels = run.config.stages, run.config.data.levels
     found = evaluate_predictions(predictions, stages, levels, calibrators, truth, split, unbiased)
@@ -71,7 +71,8 @@ def evaluate_run(run: Run, split: str, bootstrap: bool = True, reference: Run | 
     return EvaluatedRun(run, packed, model, calibrators, predictions, truth, document)
 
 
-def _predicted(run: Run, split: str) -> tuple[PackedDataset, JointModel, Calibrators, Predictions]:
+def predict_run(run: Run, split: str) -> tuple[PackedDataset, JointModel, Calibrators, Predictions]:
+    """Open a run, and predict a split. Raises CheckpointError, and DataError if there is no such split."""
     packed = run.packed()
     if split not in packed.splits:
         raise DataError(

@@ -217,6 +217,23 @@ def intervals(
     axes[0].set_yticks(range(len(rows)), list(rows))
 
 
+def values(
+    figure: Figure, panels: Mapping[str, Mapping[str, tuple[float, float | None, float | None]]]
+) -> None:
+    """Draw values with their intervals, one panel a stage, one row a name; no value is special."""
+    axes = figure.subplots(1, len(panels), sharey=True, sharex=True, squeeze=False)[0]
+    for part, (name, rows) in zip(axes, panels.items(), strict=True):
+        for y, (value, low, high) in enumerate(rows.values()):
+            if low is not None and high is not None:
+                part.plot([low, high], [y, y], color=FAINT, linestyle="-", linewidth=1.6)
+            part.plot([value], [y], color=COLOURS[0], linestyle="none", marker="o", markersize=5)
+        part.set_title(name, fontsize=8)
+        part.set(ylim=(len(rows) - 0.5, -0.5))
+        part.xaxis.set_major_locator(MaxNLocator(4))
+        part.grid(axis="y", visible=False)
+    axes[0].set_yticks(range(len(rows)), list(rows))
+
+
 def scatters(figure: Figure, panels: Mapping[str, Series], y: str, groups: Sequence[str]) -> None:
     """Draw the points of each panel against a common y, coloured by group."""
     axes = figure.subplots(plot_rows(len(panels)), ACROSS, sharey=True, squeeze=False)

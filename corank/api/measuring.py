@@ -22,26 +22,6 @@ from corank.training.run import Run
 from corank.training.sufficiency import Sufficiency
 
 
-def evaluate(
-    run: PathOrUrl, split: str = "test", bootstrap: bool = True, reference: PathOrUrl | None = None
-) -> dict[str, Any]:
-    """Evaluate the stages of a run, alone and as a cascade.
-
-    Args:
-        run: the run's folder, or its URL.
-        split: `train`, `valid` or `test`.
-        bootstrap: whether to compute 95 % intervals over users.
-        reference: a run on the same packed data, trained without selection bias; adds the stages' bias regret.
-
-    Returns the document that `corank evaluate --json` prints. Raises CheckpointError, DataError.
-
-    Example:
-        corank.evaluate(Path("shop/runs/shop"))["stages"]["rank"]["exposed"]["click"]["auc"]
-    """
-    unbiased = None if reference is None else Run.open(parse_location(reference))
-    return evaluate_run(Run.open(parse_location(run)), split, bootstrap, unbiased).document
-
-
 def report(run: PathOrUrl, out: PathOrUrl | None = None, split: str = "test") -> Location:
     """Write a run's report, one self-contained HTML page.
 

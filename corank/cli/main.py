@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from corank.cli.evaluating import evaluating
 from corank.cli.importing import importing
 from corank.cli.machine_errors import INTERRUPTED, describe_machine_error, was_interrupted
 from corank.cli.searching import searching
@@ -48,6 +49,7 @@ app.add_typer(importing, name="import")
 
 app.add_typer(simulating)
 app.add_typer(training)
+app.add_typer(evaluating)
 app.add_typer(searching)
 app.add_typer(serving)
 app.add_typer(service)

@@ -142,24 +142,6 @@ def train_command(
         console.say(f"kept epoch {figures['epoch']}; run: {run or done.folder}")
 
 
-@training.command("evaluate")
-def evaluate_command(
-    run: RunPath,
-    split: Annotated[str, typer.Option(help="train, valid or test.")] = "test",
-    reference: Annotated[
-        str | None,
-        typer.Option(metavar="RUN2", help="A run on the same data without selection bias: bias regret."),
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Evaluate the stages alone and as a cascade, with 95 % intervals."""
-    from corank.api import measuring
-    from corank.cli import console
-
-    document = measuring.evaluate(run, split, reference=reference)
-    print_json(document) if as_json else console.show_evaluation(document)
-
-
 @training.command("report")
 def report_command(
     run: RunPath,

@@ -64,6 +64,7 @@ def evaluate_predictions(
     truth: Truth,
     split: str,
     reference: Predictions | None = None,
+    whole_requests: bool = True,
 ) -> Evaluation:
     """Measure each stage alone and the stages as a cascade by every metric of the table.
 
@@ -72,6 +73,7 @@ def evaluate_predictions(
         truth: known probabilities by label; empty unless the world is simulated.
         split: its name.
         reference: what a model without selection bias predicts of the same candidates, for `bias_regret`.
+        whole_requests: whether all candidates of the requests are there; otherwise no cascade is measured.
 
     Raises DataError if the reference is of other candidates, or a stage's value is not finite.
     """
@@ -79,7 +81,7 @@ def evaluate_predictions(
         _refuse_other_rows(predictions, reference)
     cuts: dict[str, Measures] = {}
     cascade: Measures = {}
-    if len(stages) > 1:
+    if len(stages) > 1 and whole_requests:
         rows = cascade_rows(predictions, stages, calibrators, truth)
         cuts = {s.name: measure_all("cut", rows.cut_inputs(n)) for n, s in enumerate(stages[:-1])}
         cascade = measure_all("cascade", rows.cascade_inputs(levels))

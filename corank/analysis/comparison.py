@@ -1,0 +1,149 @@
+"""Two runs compared on the same rows: each metric's difference, with a paired interval over users and a verdict."""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from corank.analysis.evaluated_run import predict_run
+from corank.core.errors import DataError
+from corank.core.types import Doubles
+from corank.data.dataset import PackedDataset
+from corank.evaluation.measures import Evaluation, Measures, evaluate_predictions
+from corank.evaluation.predict import Predictions
+from corank.evaluation.stage_order import read_truth
+from corank.metrics.bootstrap import replicates
+from corank.metrics.inputs import Population
+from corank.metrics.metric import METRICS, Direction
+from corank.training.run import Run
+
+WORDS = {1: "better", -1: "worse", 0: "cannot tell"}
+"""What a difference of the first run to the second says, by its sign."""
+
+
+def compare_runs(one: Run, other: Run, split: str = "test") -> dict[str, Any]:
+    """Compare two runs on the same candidates of a split.
+
+    Args:
+        one: a finished run.
+        other: another, of the same log and split; its features, stages and packed data may differ.
+        split: `train`, `valid` or `test`.
+
+    Returns the document of `corank compare --json`. Raises CheckpointError, and DataError if the candidates differ.
+    """
+    found = []
+    digests = []
+    for run in (one, other):
+        packed, _, calibrators, predictions = predict_run(run, split)
+        digests.append(_digest(packed, predictions, split))
+        if digests[-1] != digests[0]:
+            raise DataError(
+                f"{run.folder}: its candidates of '{split}' are others than those of {one.folder}; compare runs of one "
+                "log and one data.split, or the scores that `corank predict` writes of one log"
+            )
+        stages, levels = run.config.stages, run.config.data.levels
+        truth = read_truth(packed, split)
+        found.append(evaluate_predictions(predictions, stages, levels, calibrators, truth, split))
+    return compare_evaluations({"split": split, "a": str(one.folder), "b": str(other.folder)}, *found)
+
+
+def compare_evaluations(head: Mapping[str, Any], one: Evaluation, other: Evaluation) -> dict[str, Any]:
+    """Compare all metrics that both evaluations have, stage by stage and label by label; `head` begins the document."""
+    stages: dict[str, Any] = {}
+    for name in (name for name in one.stages if name in other.stages):
+        ours, theirs = one.stages[name], other.stages[name]
+        stages[name] = {
+            "exposed": _by_label("exposed", ours.exposed, theirs.exposed),
+            "candidates": _by_label("candidates", ours.candidates, theirs.candidates),
+        }
+    cuts = {
+        name: compare_measures("cut", cut, other.cuts[name])
+        for name, cut in one.cuts.items()
+        if name in other.cuts
+    }
+    cascade = compare_measures("cascade", one.cascade, other.cascade)
+    return {
+        **head,
+        "requests": one.requests,
+        "candidates": one.candidates,
+        "stages": stages,
+        "cuts": cuts,
+        "cascade": cascade,
+    }
+
+
+def _by_label(
+    population: Population, one: Mapping[str, Measures], other: Mapping[str, Measures]
+) -> dict[str, dict[str, Any]]:
+    labels = (label for label in one if label in other)
+    return {label: compare_measures(population, one[label], other[label]) for label in labels}
+
+
+def compare_measures(population: Population, one: Measures, other: Measures) -> dict[str, Any]:
+    """Compare the metrics that both have: values `a` and `b`, the difference with its interval, and a verdict."""
+    found: dict[str, Any] = {}
+    for name in (name for name in one if name in other):
+        ours, theirs = one[name], other[name]
+        if ours is None or theirs is None:
+            continue
+        a, b = ours.value(), theirs.value()
+        if a is None or b is None:
+            continue
+        resampled = replicates(ours), replicates(theirs)
+        low, high = _bounds(resampled[0] - resampled[1])
+        better = _direction(population, name)
+        gain = _bounds(_merit(resampled[0], better) - _merit(resampled[1], better))
+        found[name] = {
+            "a": a,
+            "b": b,
+            "difference": a - b,
+            "low": low,
+            "high": high,
+            "verdict": _verdict(*gain),
+        }
+    return found
+
+
+def _bounds(differences: Doubles) -> tuple[float | None, float | None]:
+    """The 95 % percentile interval; None if nothing is known of it."""
+    if np.isnan(differences).all():
+        return None, None
+    low, high = np.nanquantile(differences, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _verdict(low: float | None, high: float | None) -> str:
+    if low is None or high is None:
+        return WORDS[0]
+    return WORDS[int(low > 0) - int(high < 0)]
+
+
+def _merit(values: Doubles, better: Direction) -> Doubles:
+    """Turn values of a metric into numbers that are the higher the better."""
+    if better == "one":
+        return -np.abs(values - 1)
+    return values if better == "higher" else -values
+
+
+def _direction(population: Population, name: str) -> Direction:
+    """Which way a metric of a document is better: `click_recall@50` is of the metric `click_recall@{m}`."""
+    for metric in METRICS.parts().values():
+        pattern = re.sub(r"\\{[km]\\}", "[0-9]+", re.escape(metric.name))
+        if metric.population == population and re.fullmatch(pattern, name):
+            return metric.better
+    raise KeyError(f"{population} has no metric {name!r}")
+
+
+def _digest(packed: PackedDataset, predictions: Predictions, split: str) -> bytes:
+    """What tells a split's candidates from others: requests, users, items, levels and labels."""
+    digest = hashlib.sha256(predictions.requests.start.tobytes())
+    digest.update(np.ascontiguousarray(predictions.requests.user).tobytes())
+    digest.update(predictions.level.tobytes())
+    for name, label in sorted(predictions.labels.items()):
+        digest.update(name.encode() + label.tobytes())
+    for shard in packed.splits[split]:
+        digest.update(shard.keys.hash_rows(0).to_numpy().tobytes())
+        digest.update(packed.item_keys["item"].gather(shard.item).hash(0).to_numpy().tobytes())
+    return digest.digest()

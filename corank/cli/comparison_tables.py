@@ -1,0 +1,63 @@
+"""Evaluations by group, and comparisons of runs, as the commands print them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from corank.cli.console import out, say
+from corank.core.formatting import format_metric
+
+
+def show_groups(document: dict[str, Any]) -> None:
+    """Print the metrics of each group: a table a stage and label."""
+    from corank.analysis.grouped import shown_metrics
+
+    say(
+        f"{document['split']} by {document['by']}: {len(document['groups'])} groups, ± half the 95 % interval over users",
+        out,
+    )
+    shown: dict[tuple[str, str], list[str]] = {}
+    for stage, label, metric in shown_metrics(document):
+        shown.setdefault((stage, label), []).append(metric)
+    for (stage, label), metrics in shown.items():
+        table = Table(title=f"{stage} · {label}, exposed", title_justify="left", box=box.SIMPLE)
+        table.add_column(document["by"], no_wrap=True)
+        for column in ("requests", "candidates"):
+            table.add_column(column, justify="right")
+        for metric in metrics:
+            table.add_column(metric.replace("_", "\n"), justify="right", no_wrap=True)
+        for group in document["groups"]:
+            found = group["stages"][stage]["exposed"][label]
+            bounds = group["interval"]["stages"][stage]["exposed"][label]
+            cells = [f"{format_metric(found[m])}\n{_half(bounds.get(m))}" for m in metrics]
+            table.add_row(escape(group["name"]), f"{group['requests']:,}", f"{group['candidates']:,}", *cells)
+        out.print(table)
+    if not document["whole_requests"]:
+        say("Groups hold parts of requests, so the cascade is not evaluated.", out)
+
+
+def _half(bounds: Sequence[float] | None) -> str:
+    """Half the width of an interval, as text."""
+    return "" if bounds is None else f"±{(bounds[1] - bounds[0]) / 2:.4f}"
+
+
+def show_comparison(document: dict[str, Any]) -> None:
+    """Print the metrics of both runs, their differences, and what they say."""
+    from corank.analysis.comparison_page import compared_parts, format_bounds
+
+    say(f"a: {document['a']}", out)
+    say(f"b: {document['b']}", out)
+    rows = f"{document['requests']:,} requests, {document['candidates']:,} candidates"
+    say(f"{document.get('split', 'scores')}: {rows}; a minus b, 95 % intervals over users", out)
+    for title, found in compared_parts(document):
+        table = Table(title=title, title_justify="left", box=box.SIMPLE)
+        for column in ("metric", "a", "b", "a - b", "95 %", "a is"):
+            left = column in ("metric", "a is")
+            table.add_column(column, justify="left" if left else "right", no_wrap=column != "metric")
+        for name, one in found.items():
+            values = format_metric(one["a"]), format_metric(one["b"]), f"{one['difference']:+.4f}"
+            table.add_row(name, *values, format_bounds(one), one["verdict"])
+        out.print(table)

@@ -1,0 +1,105 @@
+"""`corank evaluate --by`: each group is evaluated as if it were the split."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import corank
+from corank.analysis.evaluated_run import predict_run
+from corank.core.errors import DataError
+from corank.evaluation.groups import MOST, group_candidates, select_candidates
+from corank.metrics.point import auc
+from corank.training.run import Run
+from tests.support.command_line import run_corank
+from tests.support.shared import finished_run
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def run() -> Run:
+    return finished_run()
+
+
+def test_a_group_has_the_metrics_of_its_rows(run: Run) -> None:
+    packed, _, _, predictions = predict_run(run, "test")
+    document = corank.evaluate(run.folder, by="tab", bootstrap=False)
+    codes = np.concatenate([shard.query.ids for shard in packed.splits["test"]])
+    column = packed.schema.row_features("query").ids.index("tab")
+    of = codes[:, column][predictions.requests.request_of]
+    assert document["whole_requests"]
+    assert len(document["groups"]) == len(np.unique(of))
+    sizes = {group["name"]: group["candidates"] for group in document["groups"]}
+    assert list(sizes.values()) == sorted(sizes.values(), reverse=True)
+    for group in document["groups"]:
+        code = {str(packed.encoders.fitted["tab"].decode(int(c))): c for c in np.unique(of)}[group["name"]]
+        rows = (of == code) & predictions.exposed
+        args = predictions.requests.user_of()[rows], predictions.logits["rank"]["click"][rows]
+        found = auc(*args, predictions.labels["click"][rows]).value()
+        assert group["stages"]["rank"]["exposed"]["click"]["auc"] == pytest.approx(found)
+        assert group["cascade"] is not None
+
+
+def test_days_are_in_order_and_add_up(run: Run) -> None:
+    whole, by_day = (
+        corank.evaluate(run.folder, "train", bootstrap=False),
+        corank.evaluate(run.folder, "train", by="day"),
+    )
+    names = [group["name"] for group in by_day["groups"]]
+    assert names == sorted(names) and names[0] == "2026-03-01"
+    assert sum(group["requests"] for group in by_day["groups"]) == whole["requests"]
+    assert by_day["groups"][0]["interval"]["stages"]["rank"]["exposed"]["click"]["auc"] is not None
+
+
+def test_a_feature_of_items_splits_requests(run: Run) -> None:
+    document = corank.evaluate(run.folder, by="category", bootstrap=False)
+    assert not document["whole_requests"]
+    assert all(group["cascade"] is None for group in document["groups"])
+    whole = corank.evaluate(run.folder, bootstrap=False)
+    assert sum(group["candidates"] for group in document["groups"]) == whole["candidates"]
+
+
+def test_a_column_of_the_log_that_is_no_feature(run: Run) -> None:
+    document = corank.evaluate(run.folder, by="level", bootstrap=False)
+    assert {group["name"] for group in document["groups"]} == {"retrieved", "preranked", "ranked", "exposed"}
+    exposed = next(group for group in document["groups"] if group["name"] == "exposed")
+    whole = corank.evaluate(run.folder, bootstrap=False)
+    assert exposed["stages"]["rank"]["exposed"] == whole["stages"]["rank"]["exposed"]
+
+
+def test_many_values_are_the_largest_and_others(run: Run) -> None:
+    packed, _, _, predictions = predict_run(run, "test")
+    groups = group_candidates(packed, run.base, "test", predictions, "item_id")
+    assert len(groups.names) == MOST + 1 and groups.names[-1] == "(others)"
+    counts = np.bincount(groups.of)
+    assert (np.diff(counts[:-1]) <= 0).all() and counts.sum() == len(predictions.level)
+
+
+def test_selecting_all_candidates_changes_nothing(run: Run) -> None:
+    _, _, _, predictions = predict_run(run, "test")
+    selected, _ = select_candidates(predictions, {}, np.ones(len(predictions.level), dtype=bool))
+    assert np.array_equal(selected.requests.start, predictions.requests.start)
+    assert np.array_equal(selected.logits["rank"]["click"], predictions.logits["rank"]["click"])
+
+
+def test_what_cannot_be_grouped_by_is_refused(run: Run) -> None:
+    with pytest.raises(DataError, match=r"--by: unknown feature or column 'tabb'; did you mean 'tab'\?"):
+        corank.evaluate(run.folder, by="tabb")
+    with pytest.raises(DataError, match="--page is of groups"):
+        corank.evaluate(run.folder, page=Path("page.html"))
+    with pytest.raises(DataError, match="leave out --by"):
+        corank.evaluate(run.folder, by="day", reference=run.folder)
+
+
+def test_the_command_prints_a_table_and_writes_a_page(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "page.html"
+    code, text, _ = run_corank(capsys, "evaluate", run.folder, "--by", "tab", "--page", page)
+    assert code == 0 and "rank · click, exposed" in text and "±" in text
+    content = page.read_text(encoding="utf-8")
+    assert content.startswith("<!DOCTYPE html>") and "auc of click by tab" in content
+    _, text, _ = run_corank(capsys, "evaluate", run.folder, "--by", "tab", "--json")
+    assert json.loads(text)["by"] == "tab"
