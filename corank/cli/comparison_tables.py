@@ -16,7 +16,8 @@ def show_groups(document: dict[str, Any]) -> None:
     from corank.analysis.grouped import shown_metrics
 
     say(
-        f"{document['split']} by {document['by']}: {len(document['groups'])} groups, ± half the 95 % interval over users",
+        f"{document['split']} by {document['by']}: {len(document['groups'])} groups, "
+        "± half the 95 % interval over users",
         out,
     )
     shown: dict[tuple[str, str], list[str]] = {}
