@@ -61,10 +61,6 @@ def find_sources(
             column == data.user or (users is not None and column in users.types)
         ):
             sources[name] = "users"
-        elif feature.vector.files:
-            raise ConfigError(
-                f"features.{name}.file: belongs to the table of users, `data.users`, which is not given"
-            )
         else:
             sources[name] = "log"
             if column not in log.types and feature.side == "user" and users is not None:

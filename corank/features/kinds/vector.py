@@ -8,11 +8,13 @@ from annotated_types import Ge, Le
 from numpy.typing import NDArray
 from pydantic import model_validator
 
-from corank.core.errors import DataError, RowError
+from corank.core.errors import ConfigError, DataError, RowError
 from corank.core.ragged import Vectors
 from corank.core.types import Floats
 from corank.features.encoding import Encoded, Encoder, VectorShape
 from corank.features.feature_kind import FEATURE_KINDS, ColumnFeature, Storage, Use
+from corank.features.log_schema import DataSettings
+from corank.features.schema import Schema
 
 LARGEST = float(np.finfo(np.float16).max)
 """Numbers are kept in 16 bits."""
@@ -75,6 +77,14 @@ class VectorFeature(ColumnFeature):
     def width(self) -> int:
         """Columns of the vector or its projection, and one for a missing vector."""
         return self.vector.width
+
+    def check_data(self, name: str, schema: Schema, data: DataSettings) -> None:
+        """Raise ConfigError if a file lies beside a table that is not given."""
+        table = {"item": "items", "user": "users"}.get(self.side)
+        if self.file is not None and table is not None and getattr(data, table) is None:
+            raise ConfigError(
+                f"features.{name}.file: holds vectors of data.{table}, which is not given; name that table, too"
+            )
 
     def check_column(self, name: str, dtype: pl.DataType) -> str | None:
         """Expect lists of numbers."""

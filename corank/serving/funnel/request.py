@@ -241,7 +241,10 @@ def as_int64(values: list[Any]) -> Longs | None:
 def to_series(name: str, values: list[Any], where: str) -> pl.Series:
     """Convert JSON values to a column. Raises RequestError, which names `where`, for values of mixed types."""
     try:
-        if float in set(map(type, values)):
+        kinds = set(map(type, values))
+        if list in kinds:
+            values = _even_numbers(values)
+        if float in kinds:
             # some JSON writers drop the .0 of whole floats: one float makes all numbers floats
             values = [float(value) if type(value) is int else value for value in values]
         column = pl.Series(name, values)
@@ -251,6 +254,16 @@ def to_series(name: str, values: list[Any], where: str) -> pl.Series:
     if isinstance(column.dtype, pl.List) and column.dtype.inner == pl.Int128:  # Arrow has no such numbers
         raise RequestError(f"{where}: '{name}' is out of range: {values!r:.100}")
     return column
+
+
+def _even_numbers(values: list[Any]) -> list[Any]:
+    """Convert the whole numbers within lists to floats if any number is one."""
+    if not any(float in set(map(type, value)) for value in values if type(value) is list):
+        return values
+    return [
+        [float(one) if type(one) is int else one for one in value] if type(value) is list else value
+        for value in values
+    ]
 
 
 def refuse_unknown_column(where: str, column: str, known: Collection[str]) -> NoReturn:

@@ -1,0 +1,253 @@
+"""Vectors of content: what is kept of them, what is refused, and cosines against a calculation by hand."""
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
+
+from corank.core.errors import ConfigError, DataError, RowError
+from corank.core.ragged import Vectors, widen
+from corank.features.encoders import Encoders, assemble_rows
+from corank.features.encoding import Encoded
+from corank.features.feature_kind import Feature, FeatureKind
+from corank.features.input_layout import Layout, dense_input
+from corank.features.kinds.vector import VectorFeature
+from corank.features.operand_rows import OperandRows
+from corank.features.operands import Operands
+from corank.features.priors import PointInTime, PriorSnapshots
+from corank.features.schema import Schema
+
+FEATURES: TypeAdapter[dict[str, FeatureKind]] = TypeAdapter(dict[str, Feature])
+TEXT = {"side": "item", "kind": "vector", "dim": 3}
+
+
+def encode(values: Any, dtype: Any = None, **settings: Any) -> Vectors:
+    feature = VectorFeature.model_validate(TEXT | settings)
+    found = feature.encode(None, pl.Series("text", values, dtype=dtype), "text")
+    assert isinstance(found, Vectors)
+    return found
+
+
+def test_lists_and_arrays_of_any_numbers_are_kept_alike_in_16_bits() -> None:
+    rows = [[1, 2, 3], None, [0.5, -0.25, 65504]]
+    for dtype in (pl.List(pl.Float64), pl.Array(pl.Float32, 3)):
+        found = encode(rows, dtype)
+        assert found.values.dtype == np.float16
+        assert found.dense().tolist() == [[1, 2, 3], [0, 0, 0], [0.5, -0.25, 65504]]
+        assert found.with_missing()[:, 3].tolist() == [0, 1, 0]
+
+
+def test_no_value_at_all_and_zeros_are_missing() -> None:
+    assert encode([None, None]).row.tolist() == [-1, -1]
+    assert encode([[0.0, 0, 0], [0.0, 0, 1e-9], [0.0, -0.0, 2]], pl.List(pl.Float64)).row.tolist() == [
+        -1,
+        -1,
+        0,
+    ]
+
+
+def test_normalise_gives_length_1_whatever_the_size() -> None:
+    rows = [[3.0, 0.0, 4.0], [3e30, 0.0, 4e30], [3e-40, 0.0, 4e-40], [0.0, 0.0, 0.0]]
+    found = encode(rows, normalise=True)
+    expected = np.array([0.6, 0, 0.8]).astype(np.float16)
+    np.testing.assert_allclose(found.dense()[:3], [expected] * 3, atol=1e-3)
+    assert found.row.tolist() == [0, 1, 2, -1]
+
+
+@pytest.mark.parametrize(
+    ("values", "message", "row"),
+    [
+        ([[1.0, 2, 3], [1.0, 2]], "expected 3 numbers, as features.text.dim says; received 2", 1),
+        ([None, [1.0, None, 2.0]], "must be finite, in 32 bits; received None as its 2. of 3", 1),
+        ([[1.0, 2, np.nan]], "received nan as its 3. of 3; write null for a missing vector", 0),
+        ([[1.0, 2, 3], [1.0, 2, np.inf]], "received inf as its 3. of 3", 1),
+        ([[1.0, 2, 3], [1.0, 1e300, 2]], "received 1e+300 as its 2. of 3", 1),
+        ([[1.0, 2, 3], [1.0, 70000, 2]], "70000 is too large for the 16 bits", 1),
+    ],
+)
+def test_a_vector_that_cannot_be_kept_is_refused_with_its_row(values: Any, message: str, row: int) -> None:
+    with pytest.raises(RowError) as caught:
+        encode(values)
+    assert message in str(caught.value)
+    assert caught.value.row == row
+
+
+@pytest.mark.parametrize("values", [["a", "b"], [["a", "b", "c"]], [1.5, 2.5], [[[1.0], [2.0], [3.0]]]])
+def test_what_is_no_list_of_numbers_is_refused(values: Any) -> None:
+    with pytest.raises(DataError, match="feature 'text': expected a list of 3 numbers; received"):
+        encode(values)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"dim": 0}, "greater than or equal to 1"),
+        ({"dim": 5000}, "less than or equal to 4096"),
+        ({"project": 3}, "project: must be less than dim, 3; received 3"),
+        ({"ids": "ids.npy"}, "ids: belongs to a `file` of vectors"),
+        ({"file": "v.npy"}, "ids: names the file of the ids"),
+        ({"file": "v.parquet", "ids": "ids.npy"}, "ids: names the file of the ids"),
+        ({"file": "v.parquet", "side": "context"}, "file: holds vectors of items or of users"),
+        ({"input": False, "project": 2}, "project has no effect with input: false"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        VectorFeature.model_validate(TEXT | settings)
+
+
+SCHEMA = {
+    "user_id": {"side": "user", "kind": "id", "dim": 4},
+    "item_id": {"side": "item", "kind": "id", "dim": 4},
+    "history": {"side": "user", "kind": "ids", "of": "item_id", "dim": 4},
+    "text": TEXT,
+    "cover": {"side": "item", "kind": "vector", "dim": 2},
+    "wish": {"side": "context", "kind": "vector", "dim": 3, "project": 2},
+}
+
+
+@pytest.mark.parametrize(
+    ("feature", "message"),
+    [
+        ({"kind": "cosine", "of": ["text", "cover"]}, "'text' has 3, 'cover' has 2"),
+        ({"kind": "cosine", "of": ["text", "item_id"]}, "'item_id' is neither"),
+        ({"kind": "cosine", "of": ["history", "text"]}, "'history' is neither"),
+        ({"kind": "cosine", "of": ["text", "text"]}, "names one feature twice"),
+        ({"kind": "pair", "of": ["text", "item_id"]}, "'text' is neither"),
+        ({"kind": "contains", "of": ["history.text", "item_id"]}, "'history.text' is neither"),
+        ({"side": "user", "kind": "ids", "of": "history.text", "dim": 3}, "has no values to list"),
+    ],
+)
+def test_a_cosine_is_of_two_vectors_of_one_dim(feature: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Schema(FEATURES.validate_python(SCHEMA | {"odd": feature}))
+
+
+def test_a_cosine_of_both_sides_is_for_rankers_alone() -> None:
+    schema = Schema(
+        FEATURES.validate_python(
+            SCHEMA
+            | {
+                "likes": {"kind": "cosine", "of": ["history.text", "text"]},
+                "fits": {"kind": "cosine", "of": ["wish", "history.text"]},
+            }
+        )
+    )
+    assert (schema.side("likes"), schema.placement("fits")) == ("cross", "query")
+    assert schema.row_features("item").vectors == ("text", "cover")
+
+
+vectors_of_rows = st.lists(
+    st.none() | st.lists(st.floats(-9, 9, width=16), min_size=3, max_size=3), min_size=1, max_size=12
+)
+
+
+def plain(vectors: Vectors) -> list[list[float] | None]:
+    dense = vectors.dense().tolist()
+    return [None if row < 0 else dense[n] for n, row in enumerate(vectors.row)]
+
+
+@given(vectors_of_rows, vectors_of_rows, st.data())
+def test_rows_are_selected_joined_and_replaced_as_lists_are(
+    some: list[Any], more: list[Any], data: st.DataObject
+) -> None:
+    one, other = encode(some, pl.List(pl.Float32)), encode(more, pl.List(pl.Float32))
+    held = plain(one)
+    index = np.array(data.draw(st.lists(st.integers(0, len(some) - 1), max_size=9)), dtype=np.int64)
+    assert plain(one.take(index)) == [held[n] for n in index]
+    assert plain(one.take(index).compact()) == [held[n] for n in index]
+    assert plain(one.concat(other)) == held + plain(other)
+    assert plain(one.share_repeats()) == held
+    at = np.array(sorted({int(n) for n in index}), dtype=np.int64)
+    new = other.take(np.arange(len(at)) % len(more))
+    expected = list(held)
+    for n, row in zip(at, plain(new), strict=True):
+        expected[n] = row
+    assert plain(one.with_rows(at, new)) == expected
+
+
+def test_versions_that_repeat_a_vector_share_it() -> None:
+    shared = encode([[1, 2, 3], [1, 2, 3], None, [1, 2, 3], [4, 5, 6]]).share_repeats()
+    assert shared.row.tolist() == [0, 0, -1, 1, 2]
+
+
+@given(vectors_of_rows, st.data())
+def test_means_leave_out_what_has_no_vector(some: list[Any], data: st.DataObject) -> None:
+    held = encode(some, pl.List(pl.Float32))
+    lists = data.draw(st.lists(st.lists(st.integers(-1, len(some) - 1), max_size=5), max_size=6))
+    index = np.array([n for one in lists for n in one], dtype=np.int64)
+    weight = np.array([data.draw(st.floats(0.25, 1, width=16)) for _ in index], dtype=np.float32)
+    found = held.means(index, np.array([len(one) for one in lists], dtype=np.int32), weight)
+    rows, first = plain(held), 0
+    for n, one in enumerate(lists):
+        weights = weight[first : first + len(one)]
+        first += len(one)
+        known = [(rows[k], w) for k, w in zip(one, weights, strict=True) if k >= 0 and rows[k] is not None]
+        if not known:
+            assert found.row[n] == -1
+            continue
+        expected = np.average([row for row, _ in known], axis=0, weights=[w for _, w in known])
+        np.testing.assert_allclose(found.values[found.row[n]], expected, atol=1e-6)
+
+
+def cosines(first: Vectors, second: Vectors) -> np.ndarray:
+    schema = Schema(FEATURES.validate_python(SCHEMA | {"likes": {"kind": "cosine", "of": ["wish", "text"]}}))
+    query = Operands(len(first), {}, {}, {}, {"wish": first})
+    item = Operands(len(second), {}, {}, {}, {"text": second})
+    every = np.arange(len(first))
+    sides = OperandRows.pairs(schema, query, item, every, every)
+    when = PointInTime("likes", np.zeros(len(first), np.int64), PriorSnapshots({}, "UTC"))
+    return np.asarray(schema.derived()["likes"].derive(sides, when))
+
+
+def test_cosine_by_hand() -> None:
+    first = encode([[1, 0, 0], [1, 2, 2], [3, 0, 0], None, [1, 1, 1]])
+    second = encode([[5, 0, 0], [0, 1, 0], [-1, 0, 0], [1, 1, 1], None])
+    np.testing.assert_allclose(cosines(first, second), [1, 2 / 3, -1, np.nan, np.nan], rtol=1e-6)
+
+
+@given(st.integers(0, 1000))
+def test_a_cosine_is_the_same_bit_by_bit_alone_and_among_others(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    one, other = (encode(rng.normal(size=(40, 3)).tolist(), normalise=True) for _ in range(2))
+    together = cosines(one, other)
+    alone = [cosines(one.take(np.array([n])), other.take(np.array([n])))[0] for n in range(40)]
+    assert together.tolist() == alone
+
+
+def test_halves_are_widened_exactly() -> None:
+    halves = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    halves = halves[np.isfinite(halves)]
+    assert (widen(halves) == halves.astype(np.float32)).all()
+
+
+def test_the_columns_of_a_vector_come_last_with_one_for_missing() -> None:
+    schema = Schema(FEATURES.validate_python(SCHEMA))
+    layout = Layout(schema, {"user_id": 5, "item_id": 5})
+    assert layout.width("item") == 4 + (3 + 1) + (2 + 1)
+    assert layout.columns("item", ["cover"]).tolist() == [8, 9, 10]
+    assert layout.projections == {"wish": (3, 2)}
+    cover = VectorFeature.model_validate(SCHEMA["cover"])
+    encoded: dict[str, Encoded] = {
+        "item_id": np.array([2, 3], np.int32),
+        "text": encode([[1, 2, 3], None]),
+        "cover": cover.encode(None, pl.Series([[7.0, 8.0], [9.0, 1.0]]), "cover"),
+    }
+    rows = assemble_rows(schema.row_features("item"), encoded, 2)
+    tables: dict[int | str, Any] = {4: np.zeros((10, 4), np.float32), "wish": np.ones((3, 2), np.float32)}
+    x = dense_input(rows, layout, "item", tables)
+    assert x[:, 4:].tolist() == [[1, 2, 3, 0, 7, 8, 0], [0, 0, 0, 1, 9, 1, 0]]
+
+
+def test_numbers_of_a_request_are_read_as_those_of_a_table() -> None:
+    encoders = Encoders(Schema(FEATURES.validate_python(SCHEMA)), {})
+    stored = pl.Series([[0.1, 0.2, 0.3]], dtype=pl.Array(pl.Float32, 3))
+    given_ = pl.Series([stored.to_list()[0]])
+    by_table, by_request = (encoders.encode("text", values) for values in (stored, given_))
+    assert isinstance(by_table, Vectors)
+    assert isinstance(by_request, Vectors)
+    assert by_table.values.tolist() == by_request.values.tolist()
