@@ -10,12 +10,14 @@ reach the ranker.
 import argparse
 import tempfile
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
+import polars as pl
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
@@ -39,6 +41,16 @@ from corank.training.run import Run, build_model
 
 Plain = dict[str, Any]
 REQUESTS = 128
+LISTED = {
+    "side": "user",
+    "kind": "ids",
+    "of": "item_id",
+    "column": "clicked",
+    "times": "clicked_at",
+    "every": "1d",
+}
+LONGEST = 60
+"""Events of a list in the log, at most, of which a history reads the last 50 before midnight."""
 HISTORY = {"side": "user", "kind": "ids", "of": "item_id", "event": "click", "every": "1d"}
 FEATURES: dict[str, Plain] = {
     "id, query": {"hour_id": {"side": "context", "kind": "id", "column": "hour"}},
@@ -49,6 +61,7 @@ FEATURES: dict[str, Plain] = {
     "number, logged cross": {"clicks": {"side": "cross", "kind": "number", "column": "category_clicks"}},
     "bucket, query": {"activity_bucket": {"side": "user", "kind": "bucket", "column": "activity"}},
     "history": {"history": HISTORY},
+    "history of a list": {"history": LISTED},
     "history, half_life": {"history": HISTORY | {"half_life": "2d"}},
     "history, and its brand": {
         "history": HISTORY,
@@ -82,6 +95,26 @@ RANKER: dict[str, tuple[Plain, Plain]] = {
     "prerank.score": ({}, {"from_stages": ["prerank.score"]}),
     "prerank.rank": ({}, {"from_stages": ["prerank.rank"]}),
 }
+
+
+def add_lists(folder: Path) -> None:
+    """Add to each row of the log in a folder what the user had clicked before, as lists of items and times."""
+    logs = {path: pl.read_parquet(path) for path in sorted(folder.glob("*.parquet"))}
+    rows = pl.concat(logs.values())
+    clicks = rows.filter(pl.col("is_click") == 1).sort("time").group_by("user_id").agg("item_id", "time")
+    held = {user: (items, times) for user, items, times in clicks.iter_rows()}
+    requests = rows.select("request_id", "user_id", "time").unique("request_id", maintain_order=True)
+    lists: list[tuple[list[Any], list[Any]]] = []
+    for _, user, when in requests.iter_rows():
+        items, times = held.get(user, ([], []))
+        seen = slice(max(0, bisect_left(times, when) - LONGEST), bisect_left(times, when))
+        lists.append((items[seen], times[seen]))
+    columns = zip(("clicked", "clicked_at"), zip(*lists, strict=True), ("item_id", "time"), strict=True)
+    listed = requests.select("request_id").with_columns(
+        pl.Series(name, values, dtype=pl.List(rows.schema[of])) for name, values, of in columns
+    )
+    for path, log in logs.items():
+        log.join(listed, on="request_id", how="left", maintain_order="left").write_parquet(path)
 
 
 def arms(config: Config) -> dict[str, Config]:
@@ -189,6 +222,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         simulate_world(folder, requests=4_000, candidates=200, overwrite=True)
+        add_lists(folder / "log")
         found = arms(read(folder / "config.yaml"))
         base = Arm(found.pop("plain"), folder)
         base.rank()

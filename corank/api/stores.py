@@ -4,7 +4,7 @@ Each raises a CorankError for a mistake of the user. Store addresses are `lmdb:P
 `redis+cluster://HOST:PORT` or of a plug-in's store.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -192,6 +192,7 @@ def predict(
     address: str | None = None,
     report: Report = lambda line: None,
     progress: Progress = lambda done, total: None,
+    events: Mapping[str, str] | None = None,
 ) -> PredictedLog:
     """Write what every stage of a bundle computes of each candidate of a log: logits, probabilities, values.
 
@@ -205,6 +206,7 @@ def predict(
         address: of a cluster, for an engine that takes one. Its machines share the file system of bundle and `out`.
         report: takes a line about the memory that was held.
         progress: takes how many partitions are done, and of how many.
+        events: by name of `data.events`, the tables that the bundle's histories are made of.
 
     Returns how many requests and candidates there were, and how many of these the bundle does not know. Raises
     BundleError, DataError, EngineError.
@@ -213,7 +215,7 @@ def predict(
         corank.predict(Path("bundle"), "log/*.parquet", Path("predictions"), workers=4).candidates
     """
     with open_engine(engine, workers, address) as opened:
-        found = predict_log(parse_location(bundle), log, users, out, opened, progress)
+        found = predict_log(parse_location(bundle), log, users, out, opened, progress, events)
         report(describe_memory(opened))
     return found
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from corank.core.errors import ConfigError
 from corank.core.storage.object_url import require_local
 
 
@@ -61,3 +62,14 @@ BundlePath = Annotated[
 def print_json(document: Any) -> None:
     """Print one JSON document to stdout."""
     sys.stdout.write(json.dumps(document, indent=1, allow_nan=False) + "\n")
+
+
+def read_names(given: list[str]) -> dict[str, str]:
+    """Read `NAME=FILES` options. Raises ConfigError for one of another form."""
+    found = {}
+    for text in given:
+        name, equals, files = text.partition("=")
+        if not (name and equals and files):
+            raise ConfigError(f"expected NAME=FILES, such as clicks=clicks/*.parquet; received {text!r}")
+        found[name] = files
+    return found

@@ -16,6 +16,7 @@ from corank.cli.options import (
     Trust,
     local_path,
     print_json,
+    read_names,
 )
 
 serving = typer.Typer()
@@ -92,6 +93,13 @@ def predict_command(
     users: Annotated[
         str | None, typer.Option(help="The table of users, if the bundle reads one: a file, a glob or a URL.")
     ] = None,
+    events: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FILES",
+            help="A table of data.events that the bundle makes histories of; repeatable.",
+        ),
+    ] = None,
     workers: TaskWorkers = 1,
     engine: EngineName = None,
     address: EngineAddress = None,
@@ -102,7 +110,10 @@ def predict_command(
     from corank.cli.progress import counting
 
     with counting("partitions") as progress:
-        found = stores.predict(bundle, log, out, users, workers, engine, address, console.say, progress)
+        tables = read_names(events or [])
+        found = stores.predict(
+            bundle, log, out, users, workers, engine, address, console.say, progress, tables
+        )
     console.say(
         f"{out}: {found.requests:,} requests, {found.candidates:,} candidates, of which the bundle does not know "
         f"{found.unknown:,}"

@@ -133,8 +133,8 @@ class EventParts:
         first = next(iter(sharing.values()))
         listed = first.lists is not None or first.table is not None
         compared = not sharing.keys().isdisjoint(HistoryNeeds.of(schema).compared)
-        features = [n for n, history in schema.parallels().items() if history in sharing]
-        attributes = {feature: f"attribute{n}" for n, feature in enumerate(features)}
+        beside = (feature for feature, history in schema.parallels().items() if history in sharing)
+        attributes = {feature: f"attribute.{feature}" for feature in beside}
         return cls(first.timed, listed and compared, attributes)
 
     @property

@@ -17,7 +17,7 @@ from corank.data.packed_history import read_history_items, read_query_rows
 from corank.data.packing.pack import pack_log
 from corank.features.feature_kind import Feature
 from corank.features.history import HistoryNeeds
-from corank.features.log_schema import DataSettings, Label
+from corank.features.log_schema import DataSettings, EventTable, Label
 from corank.features.schema import Schema
 from corank.features.splits.by_time import TimeSplit
 
@@ -72,6 +72,17 @@ LIVE: dict[str, Any] = {
     },
 }
 """As of the request, or nearly."""
+LISTED: dict[str, Any] = {
+    "viewed": {"side": "user", "kind": "ids", "of": "item", "column": "viewed", "times": "viewed_at", "last": 4,
+               "half_life": "6h"},
+    "viewed_tabs": {"side": "user", "kind": "ids", "parallel_to": "viewed", "hash": 997},
+    "carted": {"side": "user", "kind": "ids", "of": "item", "events": "carts", "lag": "30m"},
+    "carted_tabs": {"side": "user", "kind": "ids", "parallel_to": "carted", "column": "tab", "hash": 997},
+    "cart_again": {"kind": "count", "of": ["carted", "item"], "scale": "none"},
+    "viewed_brand": {"kind": "count", "of": ["viewed.brand", "brand"], "scale": "none"},
+}  # fmt: skip
+"""Of lists of the log and of a table of events, as of the request."""
+LISTS = ("viewed", "viewed_at", "viewed_tabs")
 
 
 def written(folder: Path, seed: int) -> pl.DataFrame:
@@ -94,7 +105,8 @@ def written(folder: Path, seed: int) -> pl.DataFrame:
         }
     ).write_parquet(folder / "items.parquet")
     return pl.DataFrame(
-        {
+        {name: values.gather(each) for name, values in listed(folder, time, rng).items()}
+        | {
             "request": each,
             "user": who[each],
             "item": items,
@@ -107,9 +119,27 @@ def written(folder: Path, seed: int) -> pl.DataFrame:
     )
 
 
+def listed(folder: Path, time: np.ndarray, rng: np.random.Generator) -> dict[str, pl.Series]:
+    """Lists of events for each request, before it and after it; a table of events is written to the folder."""
+    sizes, events = rng.integers(0, 6, REQUESTS), 3 * REQUESTS
+    pl.DataFrame(
+        {
+            "user": rng.integers(0, USERS + 1, events),
+            "item": rng.integers(0, ITEMS + 2, events),
+            "time": rng.integers(-24, 4 * 24, events) * HOUR,
+            "tab": rng.integers(0, 3, events),
+        }
+    ).write_parquet(folder / "carts.parquet")
+    items, tabs = ([rng.integers(0, most, n).tolist() for n in sizes] for most in (ITEMS + 2, 3))
+    times = [(t + rng.integers(-48, 24, n) * HOUR).tolist() for t, n in zip(time, sizes, strict=True)]
+    columns = zip(LISTS, (items, times, tabs), strict=True)
+    return {name: pl.Series(values, dtype=pl.List(pl.Int64)) for name, values in columns}
+
+
 def packed(folder: Path, log: pl.DataFrame, features: dict[str, Any]) -> PackedDataset:
     log.write_parquet(folder / "log.parquet")
     data = DataSettings(
+        events={"carts": EventTable(table="carts.parquet")} if "carted" in features else {},
         log="log.parquet",
         items="items.parquet",
         request=["request"],
@@ -150,6 +180,20 @@ def features_of(found: PackedDataset) -> dict[int, dict[int, list[Any]]]:
                     for c in range(first, end)
                 }
     return seen
+
+
+def change_lists(folder: Path, log: pl.DataFrame, limit: int, seed: int) -> pl.DataFrame:
+    """Replace events: those of the table from a time on by others, those that a request lists after itself by none."""
+    rng = np.random.default_rng(seed)
+    carts = pl.read_parquet(folder / "carts.parquet")
+    later = pl.col("time") >= limit
+    other = carts.filter(later).with_columns(item=pl.lit(int(rng.integers(ITEMS))), tab=pl.lit(2)).reverse()
+    pl.concat([other, carts.filter(~later)]).write_parquet(folder / "carts.parquet")
+    numbered = log.with_row_index("row")
+    known = numbered.explode(LISTS).filter(pl.col("viewed_at") < pl.col("time"))
+    kept = known.group_by("row", maintain_order=True).agg(LISTS)
+    joined = numbered.drop(LISTS).join(kept, on="row", how="left", maintain_order="left")
+    return joined.drop("row")
 
 
 def changed(log: pl.DataFrame, later: pl.Expr, how: str, seed: int) -> pl.DataFrame:
@@ -193,8 +237,9 @@ def test_what_comes_after_a_request_changes_none_of_its_features(
         "request"
     ].unique()
     later = (pl.col("time") >= limit) & ~pl.col("request").is_in(ends.implode())
-    whole = features_of(packed(folder, log, FROZEN | LIVE))
-    other = features_of(packed(folder, changed(log, later, how, seed), FROZEN | LIVE))
+    whole = features_of(packed(folder, log, FROZEN | LIVE | LISTED))
+    after = change_lists(folder, changed(log, later, how, seed), limit, seed)
+    other = features_of(packed(folder, after, FROZEN | LIVE | LISTED))
     earlier = log.filter(pl.col("time") < limit)["request"].unique().to_list()
     assert {n: other[n] for n in earlier} == {n: whole[n] for n in earlier}
 

@@ -16,13 +16,13 @@ from corank.serving.prediction.predict import predict_log
 from tests.support.cases import Case
 from tests.support.command_line import run_corank
 from tests.support.engine_tasks import KillingPool
-from tests.support.random_worlds import DERIVED, RICH
+from tests.support.random_worlds import DERIVED, LISTED, RICH
 from tests.support.shared import shared_case
 
 
-@pytest.fixture(scope="module")
-def case() -> Case:
-    shared = shared_case(DERIVED)
+@pytest.fixture(scope="module", params=[DERIVED, LISTED], ids=["derived", "listed"])
+def case(request: pytest.FixtureRequest) -> Case:
+    shared = shared_case(request.param)
     assert shared.funnel
     return shared
 
@@ -43,9 +43,10 @@ def test_predictions_are_those_of_the_funnel(
         str(case.base / "log.parquet"),
         str(case.base / "users.parquet"),
     )
-    done = predict_log(bundle, log, users, tmp_path / "in_line", open_engine())
+    events = {name: str(case.base / f"{name}.parquet") for name in case.config.data.events}
+    done = predict_log(bundle, log, users, tmp_path / "in_line", open_engine(), events=events)
     with KillingPool(tmp_path) as pool:
-        assert predict_log(bundle, log, users, tmp_path / "pool", pool) == done
+        assert predict_log(bundle, log, users, tmp_path / "pool", pool, events=events) == done
     assert len(list(tmp_path.glob("killed.*"))) == 2
     assert digest(tmp_path / "in_line") == digest(tmp_path / "pool")
     assert len(digest(tmp_path / "pool")) > 2

@@ -1,7 +1,8 @@
 """The requests of a log as a service would receive them: raw columns as known at their time, histories of the log."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -12,6 +13,7 @@ from corank.core.errors import DataError
 from corank.core.formula import Formula
 from corank.data.as_of import VersionedRows
 from corank.data.column_sources import Source
+from corank.data.histories.event_tables import EventColumns, open_events
 from corank.data.log_rows import constant_columns, log_columns, request_columns
 from corank.data.packing.grouping import GroupedRequests
 from corank.data.tables import Table
@@ -32,15 +34,29 @@ class RequestTables:
     manifest: BundleManifest
     data: DataSettings
     """The bundle's settings, of which what prediction does not need is left out."""
+    events: Mapping[str, Table] = field(default_factory=dict)
+    """By name, the tables of events that histories are made of."""
 
     @classmethod
-    def open(cls, manifest: BundleManifest, log: Table, users: Table | None) -> Self:
+    def open(
+        cls,
+        manifest: BundleManifest,
+        log: Table,
+        users: Table | None,
+        events: Mapping[str, str] | None = None,
+    ) -> Self:
         """Check the tables of a bundle's requests.
 
-        Raises DataError: a column is missing, or the bundle reads a table of users that is not given, or none that is.
+        Args:
+            manifest: of the bundle.
+            log: the table of logged candidates.
+            users: the table of users, if the bundle reads one.
+            events: by name of `data.events`, the files of the tables that the bundle's histories are made of.
+
+        Raises DataError: a column is missing, or a table that the bundle reads is not given, or one that it does not.
         """
         data = _needed_settings(manifest, log)
-        opened = cls(log, users, manifest, data)
+        opened = cls(log, users, manifest, data, _open_events(manifest, events or {}))
         logged = list(manifest.request_columns.cross)
         logged += [c for name, c in opened._columns("log") if name in manifest.declared.columns("query")]
         levels = [data.level] if data.level is not None else []
@@ -71,7 +87,8 @@ class RequestTables:
     @property
     def together(self) -> list[str]:
         """The columns of `rows` by which they are spread: a user's requests see one another if there are histories."""
-        derived = any(history.lists is None for history in self.schema.histories().values())
+        histories = self.schema.histories().values()
+        derived = any(history.lists is None and history.table is None for history in histories)
         return [USER] if derived else list(request_columns(self.data).values())
 
     def rows(self) -> list[pl.Expr]:
@@ -88,6 +105,19 @@ class RequestTables:
         """Bring the rows of a partition together by request. Raises DataError for rows that contradict one another."""
         constant = constant_columns(self.data, self.schema, self.manifest.sources)
         return RequestGroup(self, GroupedRequests.group(rows, self.data, constant))
+
+
+def _open_events(manifest: BundleManifest, given: Mapping[str, str]) -> dict[str, Table]:
+    """Open the tables that histories are made of. Raises DataError if one is missing, or given in vain."""
+    tables = manifest.data.events
+    for name in given.keys() ^ tables.keys():
+        if name in tables:
+            raise DataError(f"--events: the bundle makes histories of the events '{name}'; give {name}=FILES")
+        raise DataError(
+            f"--events: the bundle reads no events '{name}'; it reads {', '.join(tables) or 'none'}; leave it out"
+        )
+    named = {name: table.model_copy(update={"table": given[name]}) for name, table in tables.items()}
+    return open_events(manifest.data.model_copy(update={"events": named}), Path())
 
 
 def _needed_settings(manifest: BundleManifest, log: Table) -> DataSettings:
@@ -156,16 +186,31 @@ class RequestGroup:
         if not histories:
             return {}
         labels, data = read_labels(rows, self.log.data), self.log.data
-        return {
-            name: self._cut_history(
-                history, first, rows.filter(find_events(history.event, rows, labels, data))
-            )
-            for name, history in histories.items()
-            if history.lists is None
-        }
+        found, parallels = {}, self.log.schema.parallels().items()
+        for name, history in histories.items():
+            beside = self.log.schema.column_names(feature for feature, of in parallels if of == name)
+            if history.table is not None:
+                events = self._read_events(history.table, first, beside)
+            elif history.lists is None:
+                events = rows.filter(find_events(history.event, rows, labels, data))
+            else:
+                continue
+            found[name] = self._cut_history(history, first, events, beside)
+        return found
 
-    def _cut_history(self, history: History, first: pl.DataFrame, events: pl.DataFrame) -> list[list[Any]]:
-        """What each request sees of the rows that are events, with their times if these weigh: (R,)."""
+    def _read_events(self, name: str, first: pl.DataFrame, beside: Sequence[str]) -> pl.DataFrame:
+        """The events of a table that are of the requests' users."""
+        table, data = self.log.events[name], self.log.data
+        columns = EventColumns.of(data.events[name], data)
+        wanted = [*columns.select(table), *(pl.col(column) for column in beside)]
+        users = pl.LazyFrame({USER: first[USER].unique()})
+        numbered = table.frame.select(wanted).with_row_index(ROW)
+        return table.collect(numbered.join(users, on=USER, how="semi"))
+
+    def _cut_history(
+        self, history: History, first: pl.DataFrame, events: pl.DataFrame, beside: Sequence[str]
+    ) -> list[list[Any]]:
+        """What each request sees of the rows that are events, with times if these weigh, and attributes: (R,)."""
         data, users = self.log.data, first[USER].unique().sort()
         events = events.sort(USER, TIME, ROW)
         offsets = np.append(events[USER].search_sorted(users).to_numpy().astype(np.int64), len(events))
@@ -177,7 +222,9 @@ class RequestGroup:
         )
         seen = (
             events[ITEM]
-            if history.half_life is None
-            else events.select(pl.struct(id=ITEM, time=TIME)).to_series()
+            if history.half_life is None and not beside
+            else events.select(
+                pl.struct(pl.col(ITEM).alias("id"), pl.col(TIME).alias("time"), *beside)
+            ).to_series()
         )
         return [seen[a : a + n].to_list() for a, n in zip(start.tolist(), length.tolist(), strict=True)]

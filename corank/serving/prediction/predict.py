@@ -5,7 +5,7 @@ Letters: C candidates of a partition · n candidates of a request.
 
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -112,6 +112,7 @@ def predict_log(
     out: Path,
     engine: Engine,
     progress: Progress = lambda done, total: None,
+    events: Mapping[str, str] | None = None,
 ) -> PredictedLog:
     """Write what every stage of a bundle computes of each candidate of a log, whichever stage would have cut it.
 
@@ -124,6 +125,7 @@ def predict_log(
         out: a folder that is not there or empty. It is written whole or not at all.
         engine: runs the tasks.
         progress: receives partitions done and in all.
+        events: by name, the tables of events that the bundle's histories are made of.
 
     Raises:
         BundleError: the bundle is damaged, or `out` cannot be written.
@@ -135,6 +137,7 @@ def predict_log(
         opened.manifest,
         scan_log(opened.manifest.data, Path(), log),
         None if users is None else _open_users(users, opened.manifest),
+        events,
     )
     _check_keys(tables)
     ranges = cut_table(tables.log, RANGE)
