@@ -1,26 +1,23 @@
 """Gradient boosting on packed data: a model of single rows with the features that corank's networks read.
 
 All columns come from the pack: numbers, priors and ages as they are, codes of ids as categories where there are few,
-lengths of lists. Vectors come as they are, too: the item's, the mean of the history's, and their cosine. Learning rate,
-leaves and whether single numbers of vectors are columns are chosen on validation.
+lengths of lists. Cosines of vectors are columns; the single numbers of vectors are, too, if that is
+better on validation, where learning rate and leaves are chosen as well.
 """
 
 from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from corank.core.ragged import Rows
 from corank.core.types import Floats, Longs
 from corank.data.dataset import PackedDataset
-from corank.data.lists.list_log import scan_log
 from corank.data.shard import Shard
 from corank.features.schema import Placement
 from corank.metrics.request_order import ndcg_at
-from corank.training.run import Run
 
 Numbers = NDArray[np.floating]
 MOST_CODES = 32
@@ -54,54 +51,9 @@ class FlatSplit:
         return self.values[:, self.names.index(name)]
 
 
-@dataclass(frozen=True)
-class ContentVectors:
-    """Vectors of items, and histories of requests, from the tables of a config."""
-
-    rows: dict[object, int]
-    """Item → row."""
-    vectors: Floats
-    """(I, D) of unit length."""
-    histories: pl.DataFrame
-    """The request key, and `@history`, a list of items."""
-
-    @classmethod
-    def read(cls, run: Run) -> "ContentVectors | None":
-        """Read them as the config names them; None if it has no vectors."""
-        features = run.config.declared.features
-        vector = next((n for n, f in features.items() if f.kind == "vector"), None)
-        if vector is None:
-            return None
-        data, schema = run.config.data, run.config.declared
-        items = pl.read_parquet(run.base / str(data.items))
-        values = items[schema.column(vector)].to_numpy().astype(np.float32)
-        norm = np.linalg.norm(values, axis=1, keepdims=True)
-        past = next(n for n in schema.histories() if getattr(features[n], "column", None))
-        log = scan_log(data, run.base)
-        rows = log.collect(
-            log.frame.select(*data.request, pl.col(schema.column(past)).alias("@history")).unique(
-                data.request
-            )
-        )
-        keys = {key: n for n, key in enumerate(items[data.item].to_list())}
-        unit = (values / np.where(norm > 0, norm, 1)).astype(np.float32)
-        return cls(keys, unit, rows)
-
-    def means(self, keys: pl.DataFrame) -> Floats:
-        """The mean of the vectors of each request's history, 0 where it is empty: (R, D)."""
-        lists = keys.join(self.histories, on=keys.columns, how="left", maintain_order="left")["@history"]
-        flat = pl.DataFrame({"of": np.arange(len(lists)), "item": lists}).explode("item").drop_nulls()
-        row = np.array([self.rows.get(key, -1) for key in flat["item"].to_list()], dtype=np.int64)
-        of = flat["of"].to_numpy()[row >= 0]
-        total = np.zeros((len(lists), self.vectors.shape[1]), dtype=np.float32)
-        np.add.at(total, of, self.vectors[row[row >= 0]])
-        count = np.maximum(np.bincount(of, minlength=len(lists)), 1)
-        return np.asarray(total / count[:, None], dtype=np.float32)
-
-
-def flatten_split(packed: PackedDataset, split: str, content: ContentVectors | None) -> FlatSplit:
+def flatten_split(packed: PackedDataset, split: str) -> FlatSplit:
     """Make one table of a split: all inputs of networks, and what vectors say."""
-    parts = [_flatten_shard(packed, shard, content) for shard in packed.splits[split]]
+    parts = [_flatten_shard(packed, shard) for shard in packed.splits[split]]
     offsets = np.cumsum([0, *(len(shard) for shard in packed.splits[split])])[:-1]
     truths = [part.truth for part in parts]
     return FlatSplit(
@@ -115,7 +67,7 @@ def flatten_split(packed: PackedDataset, split: str, content: ContentVectors | N
     )
 
 
-def _flatten_shard(packed: PackedDataset, shard: Shard, content: ContentVectors | None) -> FlatSplit:
+def _flatten_shard(packed: PackedDataset, shard: Shard) -> FlatSplit:
     schema, sizes = packed.schema, packed.encoders.sizes
     of = np.repeat(np.arange(len(shard)), np.diff(shard.request_start))
     every = np.arange(len(of))
@@ -125,6 +77,7 @@ def _flatten_shard(packed: PackedDataset, shard: Shard, content: ContentVectors 
         "cross": (shard.cross, every),
     }
     columns: dict[str, Numbers] = {}
+    vectors: list[Floats] = []
     for placement, (rows, index) in placed.items():
         names = schema.row_features(placement)
         for n, name in enumerate(names.ids):
@@ -134,16 +87,8 @@ def _flatten_shard(packed: PackedDataset, shard: Shard, content: ContentVectors 
             columns[name] = rows.numbers[:, numbers.start][index]
         for n, name in enumerate(names.lists):
             columns[f"{name} length"] = rows.lists[n].length[index].astype(np.float32)
-    wide = np.empty((len(of), 0), dtype=np.float32)
-    if content is not None:
-        keys = packed.item_keys["item"].to_list()
-        vectors = content.vectors[[content.rows[key] for key in keys]][shard.item]
-        past = content.means(shard.keys)
-        norm = np.linalg.norm(past, axis=1)
-        dot = np.einsum("nd,nd->n", vectors, past[of])
-        columns["cosine"] = np.where(norm[of] > 0, dot / np.where(norm > 0, norm, 1)[of], np.nan)
-        columns["history norm"] = norm[of]
-        wide = np.concatenate([vectors, past[of]], axis=1)
+        vectors += [held.take(index).dense() for held in rows.vectors]
+    wide = np.concatenate(vectors, axis=1) if vectors else np.empty((len(of), 0), dtype=np.float32)
     label = next(iter(packed.data.labels))
     truth = shard.truth.get(label)
     return FlatSplit(

@@ -20,7 +20,7 @@ from rich.console import Console
 
 import corank
 from benchmarks import harness
-from benchmarks.quality.boosting import ContentVectors, FlatSplit, boost, flatten_split
+from benchmarks.quality.boosting import FlatSplit, boost, flatten_split
 from corank.datasets.ebnerd import import_ebnerd
 from corank.datasets.kuairand import LOGS, import_kuairand
 from corank.datasets.mind import import_mind
@@ -107,8 +107,8 @@ def measure_log(folder: Path, work: Path, seeds: int, say: Callable[[str], objec
             scores[stage].append(predictions.logits[stage][label])
         say(f"{folder.name}: seed {seed} trained")
     run = Run.open(work / "run0")
-    packed, content = run.packed(), ContentVectors.read(run)
-    splits = {split: flatten_split(packed, split, content) for split in ("train", "valid", "test")}
+    packed = run.packed()
+    splits = {split: flatten_split(packed, split) for split in ("train", "valid", "test")}
     boosted = boost(packed, splits, seeds)
     say(f"{folder.name}: reference with {boosted.chosen}")
     test = splits["test"]

@@ -27,7 +27,7 @@ from corank.datasets.news.files import (
     scan_columns,
     write_news_config,
 )
-from corank.datasets.news.readers import mean_vectors
+from corank.datasets.news.readers import describe_reads
 
 PARTS = {"train": "EB-NeRD's impressions for training", "validation": "those for the test"}
 BEHAVIORS = {
@@ -122,7 +122,7 @@ def import_ebnerd(
             report(f"{part}: {rows:,} impressions")
         facts = _write_items(source / "articles.parquet", unfinished, vectors, report)
         report(f"{_write_users(parts, unfinished):,} readers' histories")
-        write_news_config("ebnerd", unfinished, facts.valid, facts.test, vectors > 0)
+        write_news_config("ebnerd", unfinished, facts.valid, facts.test)
         report(f"{facts.candidates:,} candidates, {facts.clicks:,} clicks; test from {facts.test}")
         if facts.elsewhere:
             report(
@@ -221,8 +221,5 @@ def _write_users(parts: dict[str, Path], out: Path) -> int:
     ]
     readers = pl.concat(histories).sort("user_id", "valid_from", nulls_last=False).collect()
     items = pl.read_parquet(out / "items.parquet")
-    if "vector" in items.columns:
-        means = mean_vectors(readers["history"], items["article_id"], items["vector"].to_numpy())
-        readers = readers.with_columns(means)
-    readers.write_parquet(out / "users.parquet")
+    describe_reads(readers, items, "article_id", ["category_str"]).write_parquet(out / "users.parquet")
     return len(readers)

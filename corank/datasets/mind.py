@@ -27,7 +27,7 @@ from corank.datasets.news.files import (
     write_news_config,
 )
 from corank.datasets.news.layouts import MIND_TIME
-from corank.datasets.news.readers import list_readers, mean_vectors
+from corank.datasets.news.readers import describe_reads, list_readers
 
 PARTS = {"train": "MIND's impressions for training", "dev": "those for the test"}
 BEHAVIORS = ("impression", "user_id", "time", "history", "impressions")
@@ -99,7 +99,7 @@ def import_mind(
             report(f"{part}: {rows:,} impressions")
         facts = _write_items(news, unfinished, parts, vectors, report)
         report(f"{_write_users(parts, unfinished):,} readers' histories")
-        write_news_config("mind", unfinished, facts.valid, facts.test, vectors > 0)
+        write_news_config("mind", unfinished, facts.valid, facts.test)
         report(f"{facts.candidates:,} candidates, {facts.clicks:,} clicks; test from {facts.test}")
     return facts
 
@@ -210,8 +210,6 @@ def _write_users(parts: dict[str, Path], out: Path) -> int:
     history = pl.col("history").str.split(" ").list.eval(pl.element().filter(pl.element() != ""))
     readers = readers.with_columns(history)
     items = pl.read_parquet(out / "items.parquet")
-    if "vector" in items.columns:
-        means = mean_vectors(readers["history"], items["item_id"], items["vector"].to_numpy())
-        readers = readers.with_columns(means)
-    readers.write_parquet(out / "users.parquet")
+    read = describe_reads(readers, items, "item_id", ["category", "subcategory"])
+    read.write_parquet(out / "users.parquet")
     return len(readers)

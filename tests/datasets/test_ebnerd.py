@@ -60,7 +60,7 @@ def test_clicks_elsewhere_are_counted_and_left_out(news_worlds: Path, tmp_path: 
     said: list[str] = []
     found = import_ebnerd(tmp_path / "in", tmp_path / "out", vectors=0, report=said.append)
     assert found.elsewhere == 1 and any("1 clicks left out" in line for line in said)
-    assert "vector" not in (tmp_path / "out" / "config.yaml").read_text()
+    assert "kind: vector" not in (tmp_path / "out" / "config.yaml").read_text()
     table = scan_log(read(tmp_path / "out/config.yaml").data, tmp_path / "out")
     assert table.collect(table.frame)["clicked"].sum() == found.clicks
 

@@ -74,7 +74,7 @@ def test_without_vectors_and_without_dev(news_worlds: Path, tmp_path: Path) -> N
     found = import_mind(tmp_path, tmp_path / "out", vectors=0, report=said.append)
     assert (found.valid, found.test) == (date(2026, 3, 6), date(2026, 3, 7))
     assert "vector" not in pl.read_parquet_schema(tmp_path / "out" / "items.parquet")
-    assert "vector" not in (tmp_path / "out" / "config.yaml").read_text()
+    assert "kind: vector" not in (tmp_path / "out" / "config.yaml").read_text()
     assert any("impressions" in line for line in said)
     check_config(read(tmp_path / "out" / "config.yaml"), tmp_path / "out")
 

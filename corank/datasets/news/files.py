@@ -17,6 +17,8 @@ from corank.core.types import Floats, Mask
 _HASHED = 2**18
 _RECEIVED = 60
 _ROW = "@row"
+_NEEDS_VECTORS = "  # vectors\n"
+"""How a line of a config ends that needs vectors of items."""
 
 
 def find_parts(source: Path, parts: Mapping[str, str], file: str) -> dict[str, Path]:
@@ -162,14 +164,15 @@ def find_times(log: pl.LazyFrame, first_part: str) -> tuple[datetime, datetime, 
     return first, last, other
 
 
-def write_news_config(
-    name: str, out: Path, valid: datetime | date, test: datetime | date, vectors: bool
-) -> None:
-    """Write the config of an importer from `NAME.yaml` beside it, with or without what needs vectors."""
+def write_news_config(name: str, out: Path, valid: datetime | date, test: datetime | date) -> None:
+    """Write the config of an importer from `NAME.yaml` beside it, without what needs vectors if items have none."""
     text = (Path(__file__).parents[1] / f"{name}.yaml").read_text(encoding="utf-8")
-    if not vectors:
-        text = "".join(line for line in text.splitlines(keepends=True) if "# vectors" not in line)
-    config = Template(text).substitute(valid=valid.isoformat(), test=test.isoformat())
+    kind = pl.read_parquet_schema(out / "items.parquet").get("vector")
+    size = kind.size if isinstance(kind, pl.Array) else 0
+    if not size:
+        text = "".join(line for line in text.splitlines(keepends=True) if not line.endswith(_NEEDS_VECTORS))
+    text = text.replace(_NEEDS_VECTORS, "\n")
+    config = Template(text).substitute(valid=valid.isoformat(), test=test.isoformat(), dim=size)
     (out / "config.yaml").write_text(config, encoding="utf-8")
 
 

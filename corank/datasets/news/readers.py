@@ -32,6 +32,28 @@ def list_readers(impressions: pl.LazyFrame, lists: Sequence[str]) -> pl.DataFram
     return rows.with_columns(valid_from).filter(changed).select("user_id", "valid_from", *lists).collect()
 
 
+def describe_reads(
+    readers: pl.DataFrame, items: pl.DataFrame, item: str, columns: Sequence[str]
+) -> pl.DataFrame:
+    """Add what was read: `read_COLUMN`, the values of each article of `history`, and `interest`, if items have vectors.
+
+    Args:
+        readers: with `history`, lists of articles.
+        items: a row an article, with `vector` if there are any.
+        item: its column of ids.
+        columns: columns of categories, of one value each.
+    """
+    read = readers.select("history").with_row_index("row").explode("history").drop_nulls()
+    known = read.join(
+        items.select(history=item, **{f"read_{c}": c for c in columns}), "history", maintain_order="left"
+    )
+    lists = known.group_by("row", maintain_order=True).agg(f"read_{c}" for c in columns)
+    found = readers.with_row_index("row").join(lists, "row", how="left", maintain_order="left").drop("row")
+    if "vector" in items.columns:
+        found = found.with_columns(mean_vectors(readers["history"], items[item], items["vector"].to_numpy()))
+    return found
+
+
 def mean_vectors(histories: pl.Series, items: pl.Series, vectors: Floats) -> pl.Series:
     """Average the vectors of what each reader had read, each of length 1: null where there is none.
 

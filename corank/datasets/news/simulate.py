@@ -11,7 +11,7 @@ import polars as pl
 
 from corank.core.files import write_text
 from corank.core.settings import Settings, validate
-from corank.datasets.news.readers import mean_vectors
+from corank.datasets.news.readers import describe_reads
 from corank.datasets.news.traffic import NewsBlock, NewsTraffic
 from corank.datasets.news.world import DAYS, NewsWorld
 from corank.datasets.simulate import clear_folder
@@ -67,14 +67,11 @@ def simulate_news(out: Path, overwrite: bool = False, **options: int) -> Simulat
                 pl.concat(truth).write_parquet(out / "truth" / name)
                 part, truth = [], []
         traffic.articles.table.write_parquet(out / "items.parquet")
-        vectors = traffic.articles.table["vector"].to_numpy()
-        interest = mean_vectors(
-            traffic.readers.history["history"], traffic.articles.table["item_id"], vectors
-        )
         readers = traffic.readers.table.join(
             traffic.readers.history, "user_id", how="left", maintain_order="left"
         )
-        readers.with_columns(interest).write_parquet(out / "users.parquet")
+        read = describe_reads(readers, traffic.articles.table, "item_id", ["category", "subcategory"])
+        read.write_parquet(out / "users.parquet")
         template = Template(Path(__file__).with_name("news.yaml").read_text(encoding="utf-8"))
         facts: Mapping[str, Any] = world.model_dump() | {"valid": VALID, "test": TEST}
         write_text(out / "config.yaml", template.substitute(facts))
