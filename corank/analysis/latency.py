@@ -109,7 +109,15 @@ def _derive(funnel: Funnel, name: str, received: EncodedRequest, alive: NDArray[
         items = received.items.operands(received.positions[alive])
         sides = OperandRows.pairs(schema, query, items, np.zeros_like(alive), None)
     times = np.full(sides.count, received.time)
-    values = derive_features(schema, schema.placement(name), sides, receiver.priors, times, [name])
+    values = derive_features(
+        schema,
+        schema.placement(name),
+        sides,
+        receiver.priors,
+        times,
+        [name],
+        sizes=np.full(sides.count, len(received.ids)),
+    )
     receiver.encoders.encode_derived(name, values[name])
 
 

@@ -51,7 +51,7 @@ def logged_request(run: Run, split: str, number: int) -> dict[str, Any]:
     user = (
         {"id": first[data.user]} | _user(run, columns.user, first, time) | _histories(run, log, first, time)
     )
-    context = {c: first[c] for c in columns.context}
+    context = {c: _to_json(first[c]) for c in columns.context}
     cross = [*columns.cross, *columns.values]
     described = [{"id": c[data.item]} | {name: c[name] for name in cross} for c in rows.iter_rows(named=True)]
     return {
@@ -92,7 +92,9 @@ def _user(run: Run, wanted: Sequence[str], first: dict[str, Any], time: int) -> 
 
 
 def _to_json(value: Any) -> Any:
-    """Write the times of a list as ms since 1970 UTC."""
+    """Write a time as ISO 8601, and the times of a list as ms since 1970 UTC."""
+    if isinstance(value, date):
+        return value.isoformat()
     if not isinstance(value, list) or not any(isinstance(one, date) for one in value):
         return value
     return to_times(pl.Series(value), "a list of times")[0].tolist()

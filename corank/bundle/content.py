@@ -16,7 +16,7 @@ from corank.data.dataset import prior_folder
 from corank.features.counts.cumulative import CumulativeCounts
 from corank.features.encoders import Encoders
 from corank.features.input_layout import Layout, TableSet
-from corank.features.priors import CountedFeature, PriorCounts, PriorSnapshots
+from corank.features.priors import SMOOTHING, CountedFeature, PriorCounts, PriorSnapshots
 
 
 def read_tables(folder: Path, manifest: BundleManifest, layout: Layout) -> dict[str, TableSet]:
@@ -77,10 +77,9 @@ def check_vectors(layer: ItemLayer, manifest: BundleManifest, where: str) -> Non
 def read_snapshots(folder: Path, manifest: BundleManifest) -> PriorSnapshots:
     """Read the snapshots of priors. Raises DataError."""
     rates = {}
-    features = manifest.declared.priors()
-    for n, name in enumerate(manifest.priors):
+    for n, (name, feature) in enumerate(manifest.declared.priors().items()):
         rates[name] = PriorCounts.load(prior_folder(folder, n))
-        _check_counts(rates[name], features[name], str(prior_folder(folder, n)))
+        _check_counts(rates[name], feature, str(prior_folder(folder, n)))
     return PriorSnapshots(rates, manifest.data.timezone, manifest.priors)
 
 
@@ -98,7 +97,7 @@ def _check_counts(counts: PriorCounts, feature: CountedFeature, where: str) -> N
             if len(weights) and weights.min() < 0:
                 raise DataError(f"{where}/{name}.{part}.npy: a count is below 0")
     if feature.smoothing == "auto" and not (counts.fitted is not None and 0 < counts.fitted < np.inf):
-        raise DataError(f"{where}/smoothing.npy: expected a number above 0")
+        raise DataError(f"{where}/{SMOOTHING}: expected a number above 0")
 
 
 def _check_entries(held: CumulativeCounts, keys: int, single: bool, where: str) -> None:

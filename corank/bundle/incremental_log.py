@@ -95,9 +95,19 @@ def read_incremental_log(
     rows = _read_exposed(log, data, manifest, since)
     _check_item(log, data, rows, records)
     operands = _operand_rows(rows, data, manifest, encoders, records, newer, report)
-    # the log cannot be complete beyond now, whatever the clocks of its writers said
-    until = min(last, now_ms()) if newer.until is None else newer.until
+    until = _until(newer, last)
     return IncrementalLog(data, rows, read_labels(rows, data), operands, first, until)
+
+
+def read_until(newer: RefreshSources, data: DataSettings) -> int:
+    """Find the time until which a newer log is complete, ms UTC. Raises DataError if it cannot be read."""
+    log = Table.scan("log", newer.log, newer.base)
+    return _until(newer, _time_span(log, data)[1])
+
+
+def _until(newer: RefreshSources, last: int) -> int:
+    # the log cannot be complete beyond now, whatever the clocks of its writers said
+    return min(last, now_ms()) if newer.until is None else newer.until
 
 
 def _narrow(manifest: BundleManifest) -> DataSettings:

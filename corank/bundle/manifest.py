@@ -72,7 +72,7 @@ class BundleManifest(Settings):
     sources: dict[str, Source]
     """The table that each feature of a column was read from."""
     priors: dict[str, Milliseconds]
-    """Prior → the time of its snapshot, ms UTC."""
+    """What changes by snapshot, priors and ages of items → the time of its snapshot, ms UTC."""
     items_as_of: ItemsAsOf | None = None
     """What the table of items contains; None if it was not given."""
     item_columns: list[str]
@@ -108,8 +108,8 @@ class BundleManifest(Settings):
         """Refuse facts that contradict each other. Raises ConfigError, ValueError."""
         schema = self.declared
         schema.check_data(self.data)
-        if set(self.priors) != set(schema.priors()):
-            raise ValueError(f"priors: expected a time for each of {', '.join(schema.priors()) or 'none'}")
+        if set(self.priors) != set(schema.snapshots()):
+            raise ValueError(f"priors: expected a time for each of {', '.join(schema.snapshots()) or 'none'}")
         if absent := set(schema.columns()) - set(self.sources):
             raise ValueError(f"sources: no table for feature '{min(absent)}'")
         if odd := set(self.item_columns) - set(self.data.columns):

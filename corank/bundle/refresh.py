@@ -8,6 +8,8 @@ again.
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ import polars as pl
 from corank.bundle.bundle import Bundle, next_items_seq
 from corank.bundle.bundle_writer import BundleWriter
 from corank.bundle.content import read_snapshots, read_tables
-from corank.bundle.incremental_log import IncrementalLog, RefreshSources, read_incremental_log
+from corank.bundle.incremental_log import IncrementalLog, RefreshSources, read_incremental_log, read_until
 from corank.bundle.item_records import ItemRecords
 from corank.bundle.item_vectors import ItemTowers, save_vectors
 from corank.bundle.manifest import BundleManifest, load_manifest
@@ -73,9 +75,12 @@ def _refresh(writer: BundleWriter, newer: RefreshSources, report: Report, sign: 
         table = with_vector_files(table, manifest.item, manifest.declared, newer.base, only_absent=True)
         records = _merge_items(records, encoders, priors, manifest, table, report)
     if priors.rates:
-        since = min((priors.cut or {}).values())
+        since = min(manifest.priors[name] for name in priors.rates)
         log = read_incremental_log(newer, manifest, encoders, records, since, report)
         priors = _advance(priors, log, manifest.declared.priors(), report)
+    if ages := {n: every for n, every in manifest.declared.snapshots().items() if n not in priors.rates}:
+        until = log.until if priors.rates else read_until(newer, manifest.data)
+        priors = _renew(priors, ages, until, report)
     records = records.refresh_derived(encoders, priors)
     fresh = manifest.model_copy(
         update={
@@ -138,6 +143,19 @@ def _merge_items(
     known_ids = int((records.ids.find(frame[key]) >= 0).sum())
     report(f"items: {known_ids:,} replaced, {len(frame) - known_ids:,} new")
     return records.merge(ItemRecords.encode(frame, encoders, priors, key, manifest.item_columns))
+
+
+def _renew(
+    priors: PriorSnapshots, grids: Mapping[str, timedelta], until: int, report: Report
+) -> PriorSnapshots:
+    """Bring what depends on the time alone, such as ages, forward to the last step before a time."""
+    cuts = dict(priors.cut or {})
+    for name, every in grids.items():
+        since, cut = cuts[name], int(floor_times(np.array([until]), every, priors.timezone)[0])
+        if cut > since:
+            report(f"{name}: {format_time(since)} → {format_time(cut)}")
+            cuts[name] = cut
+    return replace(priors, cut=cuts)
 
 
 def _advance(

@@ -26,10 +26,21 @@ def derive_features(
     priors: PriorSnapshots,
     times: Longs,
     names: Collection[str] | None = None,
+    sizes: Longs | None = None,
 ) -> Derived:
-    """Compute the derived features of N rows of a placement, all or some, at times (N,) in ms UTC."""
+    """Compute the derived features of N rows of a placement, all or some.
+
+    Args:
+        schema: the features.
+        placement: of the rows.
+        sides: the operands.
+        priors: what was counted.
+        times: of the rows, ms UTC: (N,).
+        names: the features; all unless given.
+        sizes: how many candidates each row's request has: (N,), for rows of the query.
+    """
     return {
-        name: feature.derive(sides, PointInTime(name, times, priors))
+        name: feature.derive(sides, PointInTime(name, times, priors, sizes))
         for name, feature in schema.derived(placement).items()
         if names is None or name in names
     }

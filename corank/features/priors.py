@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from corank.core.arrays import read_array, write_arrays
-from corank.core.time import NEVER, floor_times
+from corank.core.time import FOREVER, NEVER, floor_times
 from corank.core.types import Doubles, Hashes, Longs
 from corank.features.counts.cumulative import (
     ALL_TIME,
@@ -27,9 +27,16 @@ from corank.features.counts.cumulative import (
     sum_of_all,
     sum_periods,
 )
+from corank.features.counts.smoothing import fit_smoothing
 from corank.features.labels import Labels
 from corank.features.log_schema import DataSettings
 from corank.features.operand_rows import OperandRows
+from corank.features.schema import Schema
+
+SMOOTHING = "smoothing.npy"
+"""The file of a smoothing that was fitted."""
+SAMPLE = 2**20
+"""Keys, at most, that a smoothing is fitted to."""
 
 
 class CountedFeature(Protocol):
@@ -94,6 +101,13 @@ class PriorCounts:
         rate: Doubles = (positive + added * usual) / (shown + added)
         return np.where(keys == 0, np.nan, rate)
 
+    def fit_smoothing(self, end: int, memory: Memory) -> Self:
+        """Fit the smoothing to the counts as of the end of training: those of the first keys, which are hashes."""
+        if end == FOREVER:  # as of the end of the log
+            end = int(self.counts.periods.max(initial=NEVER)) + 1
+        cuts = np.full(min(len(self.keys), SAMPLE), end)
+        return replace(self, fitted=fit_smoothing(*self.counts.before(np.arange(len(cuts)), cuts, memory)))
+
     def _find(self, keys: Hashes) -> Longs:
         if not len(self.keys):
             return np.full(len(keys), -1)
@@ -130,7 +144,7 @@ class PriorCounts:
         for name, counts in (("each", self.counts), ("all", self.all)):
             parts |= {f"{name}.{part}": array for part, array in vars(counts).items()}
         if self.fitted is not None:
-            parts["smoothing"] = np.array([self.fitted])
+            parts[SMOOTHING.removesuffix(".npy")] = np.array([self.fitted])
         write_arrays(folder, parts)
 
     @classmethod
@@ -141,7 +155,7 @@ class PriorCounts:
             parts = ("offsets", "periods", "shown", "positive")
             return CumulativeCounts(*(read_array(folder / f"{name}.{part}.npy") for part in parts))
 
-        fitted = folder / "smoothing.npy"
+        fitted = folder / SMOOTHING
         smoothing = float(read_array(fitted, np.float64, (1,))[0]) if fitted.exists() else None
         return cls(read_array(folder / "keys.npy"), counts("each"), counts("all"), smoothing)
 
@@ -153,25 +167,27 @@ class PriorSnapshots:
     rates: Mapping[str, PriorCounts]
     timezone: str
     cut: Mapping[str, int] | None = None
-    """By prior, the time that a bundle's is of."""
+    """By what changes by snapshot, the time that a bundle's is of."""
+
+    def cuts(self, name: str, every: timedelta, times: Longs) -> Longs:
+        """Find the snapshot of a feature that is known at times (ms UTC, NEVER for before all): (N,) → (N,)."""
+        if self.cut is not None:
+            return np.full(len(times), self.cut[name])
+        cuts, when = np.full(len(times), NEVER), times != NEVER
+        cuts[when] = floor_times(times[when], every, self.timezone)
+        return cuts
 
     def values(self, name: str, feature: CountedFeature, keys: Hashes, times: Longs) -> Doubles:
         """Compute a feature for keys at times (ms UTC, NEVER for before all): (N,), (N,) → (N,)."""
-        if self.cut is not None:
-            cuts = np.full(len(keys), self.cut[name])
-        else:
-            cuts = np.full(len(keys), NEVER)
-            when = times != NEVER
-            cuts[when] = floor_times(times[when], feature.every, self.timezone)
-        return self.rates[name].values(feature, keys, cuts)
+        return self.rates[name].values(feature, keys, self.cuts(name, feature.every, times))
 
-    def as_of(self, priors: Mapping[str, CountedFeature], time: int) -> Self:
+    def as_of(self, schema: Schema, time: int) -> Self:
         """Keep only the last snapshot before a time."""
         cut = {
-            name: int(floor_times(np.array([time]), feature.every, self.timezone)[0])
-            for name, feature in priors.items()
+            name: int(floor_times(np.array([time]), every, self.timezone)[0])
+            for name, every in schema.snapshots().items()
         }
-        rates = {n: self.rates[n].as_of(cut[n], feature.memory) for n, feature in priors.items()}
+        rates = {n: self.rates[n].as_of(cut[n], prior.memory) for n, prior in schema.priors().items()}
         return type(self)(rates, self.timezone, cut)
 
 
@@ -184,6 +200,8 @@ class PointInTime:
     times: Longs
     """ms UTC, NEVER for before all: (N,)."""
     snapshots: PriorSnapshots
+    sizes: Longs | None = None
+    """How many candidates each row's request has: (N,), for rows of the query."""
 
     def counted(self, feature: CountedFeature, operands: OperandRows) -> Doubles:
         """A prior of the rows as of their times, NaN where it is unknown: (N,)."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
@@ -36,7 +37,7 @@ class Schema:
             feature.check(name, self)
         if unread := self.unread():
             raise ConfigError(
-                f"features.{unread[0]}.input: no derived feature reads it; drop the feature or input: false"
+                f"features.{unread[0]}: no network reads it, and no derived feature does; drop it, or input: false"
             )
 
     # Operands of derived features
@@ -91,26 +92,16 @@ class Schema:
         return list(dict.fromkeys(operand for operand in operands if self.of_items(operand)))
 
     def history_items(self) -> list[str]:
-        """The features that a history may be `of`: item features with one code that is the value's own."""
-        return [
-            n
-            for n, f in self.features.items()
-            if f.storage == "id"
-            and "id" in f.uses
-            and f.is_input
-            and f.as_column
-            and f.as_column.side == "item"
-        ]
+        """The features that a history may be `of`: item inputs with one code that is the value's own."""
+        coded = {n: f.as_column for n, f in self.inputs().items() if f.storage == "id" and "id" in f.uses}
+        return [n for n, column in coded.items() if column and column.side == "item"]
 
     def unread(self, without: Collection[str] = ()) -> list[str]:
         """Name the features that no network, derived feature or filter reads, if some features were not there."""
         operands = (o for n, f in self.derived().items() if n not in without for o in f.operands)
         read = {self.of_items(operand) or operand for operand in operands}
-        return [
-            n
-            for n, f in self.features.items()
-            if not (f.is_input or f.filterable or n in read or n in without)
-        ]
+        others = {n for n, f in self.features.items() if not (f.is_input or f.filterable or n in without)}
+        return [n for n in self.features if n in others - read]
 
     def needs(self, name: str) -> set[str]:
         """The features that a feature is made of: its operands, a history's items, whose table it shares."""
@@ -212,6 +203,12 @@ class Schema:
     def priors(self, placement: Placement | None = None) -> dict[str, "CountedFeature"]:
         """The features that count earlier candidates, all or those of one placement."""
         return {n: p for n, f in self.derived(placement).items() if (p := f.as_prior) is not None}
+
+    def snapshots(self) -> dict[str, timedelta]:
+        """The step at which each derived feature changes that does by step: priors, and ages of items."""
+        steps = {n: f.snapshot_every for n, f in self.derived().items()}
+        steps |= {n: prior.every for n, prior in self.priors().items()}
+        return {n: every for n, every in steps.items() if every}
 
     # Columns
 

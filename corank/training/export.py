@@ -97,7 +97,7 @@ def _export(
 ) -> Bundle:
     model = model.cpu().eval()
     version = model_version(config, packed, weights, calibrators)
-    priors = packed.priors.as_of(packed.schema.priors(), until)
+    priors = packed.priors.as_of(packed.schema, until)
     manifest = BundleManifest(
         format=FORMAT,
         name=config.name,

@@ -61,7 +61,7 @@ def test_export_until_a_later_time_knows_the_last_day(case: Case, tmp_path: Path
     export_bundle(whole, case.config, case.packed, case.model, case.calibrators, until=until)
     cuts = [Bundle.open(path).manifest.priors for path in (plain, whole)]
     assert cuts[0] and all(cuts[0][name] <= last < cuts[1][name] <= until for name in cuts[0])
-    known = case.packed.priors.as_of(case.config.declared.priors(), until)
+    known = case.packed.priors.as_of(case.config.declared, until)
     assert priors(Bundle.open(whole)) == counts(known) != priors(Bundle.open(plain))
     with pytest.raises(DataError, match="the log goes on until"):
         export_bundle(plain, case.config, case.packed, case.model, case.calibrators, until=last - 1)
@@ -109,7 +109,7 @@ def test_priors_are_those_that_packing_counts(
 ) -> None:
     before = Bundle.open(bundle)
     after = corank.refresh(bundle, str(case.base / "log.parquet"), until=until)
-    expected = case.packed.priors.as_of(case.packed.schema.priors(), moment)
+    expected = case.packed.priors.as_of(case.packed.schema, moment)
     assert priors(after) == counts(expected) != priors(before)
     assert after.manifest.priors == expected.cut
     assert set(after.manifest.priors.values()) == {moment // DAY * DAY, moment // (2 * DAY) * (2 * DAY)}
@@ -120,7 +120,7 @@ def test_priors_are_those_that_packing_counts(
 def test_records_and_vectors_are_of_the_new_priors(case: Case, bundle: Path) -> None:
     before = Bundle.open(bundle)
     after = corank.refresh(bundle, str(case.base / "log.parquet"), until="1970-01-05")
-    now = case.packed.priors.as_of(case.packed.schema.priors(), 4 * DAY)
+    now = case.packed.priors.as_of(case.packed.schema, 4 * DAY)
     expected = newest(case.packed).refresh_derived(case.packed.encoders, now)
     assert plain(records(after).rows) == plain(expected.rows) != plain(records(before).rows)
     assert records(after).ids.values.to_list() == list(range(16))
@@ -191,7 +191,7 @@ def test_exact_duplicates_count_once(case: Case, bundle: Path, tmp_path: Path) -
     log = pl.read_parquet(case.base / "log.parquet")
     pl.concat([log, log[::-3]]).write_parquet(tmp_path / "twice.parquet")
     after = corank.refresh(bundle, str(tmp_path / "twice.parquet"), until="1970-01-05")
-    assert priors(after) == counts(case.packed.priors.as_of(case.packed.schema.priors(), 4 * DAY))
+    assert priors(after) == counts(case.packed.priors.as_of(case.packed.schema, 4 * DAY))
 
 
 def test_newer_items_bring_the_columns_of_a_value(case: Case, bundle: Path, tmp_path: Path) -> None:

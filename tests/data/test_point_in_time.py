@@ -33,6 +33,8 @@ FROZEN: dict[str, Any] = {
     "hour": {"side": "context", "kind": "number", "scale": "none"},
     "item": {"side": "item"} | HASHED,
     "brand": {"side": "item"} | HASHED,
+    "born": {"side": "item", "kind": "time"},
+    "age": {"kind": "age", "of": "born", "every": "1d", "scale": "none"},
     "price": {"side": "item", "kind": "number", "scale": "none"},
     "clicked": {"side": "user", "kind": "ids", "of": "item", "event": "click", "every": "1d", "dim": 4},
     "brands": {"side": "user", "kind": "ids", "of": "clicked.brand", "dim": 4},
@@ -61,6 +63,8 @@ LIVE: dict[str, Any] = {
     "again": {"kind": "count", "of": ["shown", "item"], "scale": "none"},
     "brand_ctr": {"kind": "prior", "by": ["brand"], "label": "click", "every": "1h", "scale": "none"},
     "user_buys": {"kind": "prior", "by": ["user"], "label": "buy", "every": "3h", "scale": "none"},
+    "exact_age": {"kind": "age", "of": "born", "scale": "none"},
+    "candidates": {"kind": "candidates", "scale": "none"},
     "brand_lately": {"kind": "prior", "by": ["brand"], "every": "1h", "window": "5h", "scale": "none"},
     "tab_fading": {
         "kind": "prior",
@@ -102,6 +106,7 @@ def written(folder: Path, seed: int) -> pl.DataFrame:
             "valid_from": pl.Series([None] * ITEMS + [36 * HOUR] * ITEMS, dtype=pl.Int64),
             "brand": brand,
             "price": rng.uniform(1, 9, 2 * ITEMS),
+            "born": rng.integers(-3 * DAY, 3 * DAY, 2 * ITEMS),
         }
     ).write_parquet(folder / "items.parquet")
     return pl.DataFrame(

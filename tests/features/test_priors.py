@@ -361,6 +361,6 @@ def test_requests_know_the_periods_that_were_over(folder: Path) -> None:
     asked = snapshots.values("rate", day, np.full(5, 5, np.uint64), times)
     expected = [np.nan, np.nan, 1, 1, (1 + 4 * 0.5) / (2 + 4)]
     np.testing.assert_array_equal(asked, expected)
-    kept = snapshots.as_of({"rate": day}, midnight + 1)
+    kept = snapshots.as_of(Schema({"item": FEATURES["item"], "rate": day}), midnight + 1)
     assert kept.cut == {"rate": midnight}
     assert kept.values("rate", day, np.full(5, 5, np.uint64), times).tolist() == [1] * 5  # as of its own time

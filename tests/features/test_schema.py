@@ -213,17 +213,21 @@ UNSOUND: list[tuple[dict[str, Any], str]] = [
     ({"kind": "id"}, ".side: required, but not given"),
     *((PRIOR | {"window": window}, ": window must be a multiple of every (1d), so that whole periods count")
       for window in ("6h", "36h", "0d")),
+    (PRIOR | {"smoothing": "auto"}, ": smoothing is of a rate; name its label, or drop smoothing"),
     (PRIOR | {"half_life": "0s"}, ": half_life must be above 0s"),
     (PRIOR | {"window": "7d", "half_life": "1d"},
      ": window and half_life both say how the past is forgotten; write one of them"),
     (HISTORY | {"input": False}, ": a history is an input of networks; drop input: false"),
     (HISTORY | {"of": "clicked.brand", "input": False}, ": a history is an input of networks; drop input: false"),
+    ({"side": "item", "kind": "time", "input": True},
+     ": no network reads a time; derive a feature of kind age from it"),
     *(({"side": "item", "kind": kind, "input": False, key: value},
        f": {key} has no effect with input: false, as no network reads it; drop it")
       for kind, key, value in (("id", "dim", 8), ("id", "min_count", 2), ("id", "hash", 9), ("ids", "dim", 8),
                                ("ids", "pool", "sum"), ("ids", "hash", 9), ("number", "scale", "log"),
                                ("bucket", "dim", 8))),
-    (PRIOR | {"smoothing": 0}, ".smoothing: Input should be greater than 0; received 0"),
+    *((PRIOR | {"smoothing": odd}, f".smoothing: expected a number above 0, or auto; received {odd!r}")
+      for odd in (0, -1, True, "some", float("inf"), float("nan"), None)),
     (PRIOR | {"every": "1w"}, ".every: expected a duration such as 30m, 1h or 3d; received '1w'"),
 ]  # fmt: skip
 
@@ -278,14 +282,68 @@ TOGETHER: list[tuple[dict[str, Any], str]] = [
     ({"kind": "count", "of": ["age", "likes"]}, f"of: a count is {LISTS}; 'age' is neither"),
     (DERIVED["spare"] | {"of": ["budget", "item"]}, f"of: a product is {NUMBERS}; 'item' is neither"),
     (DERIVED["steep"] | {"of": ["tags", "price"]}, f"of: a ratio is {NUMBERS}; 'tags' is neither"),
-    ({"kind": "id", "side": "item", "input": False}, "input: no derived feature reads it; drop the feature or "
-     "input: false"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("feature", "message"), TOGETHER)
 def test_a_feature_that_others_contradict_is_refused(feature: dict[str, Any], message: str) -> None:
     assert refused("odd", feature) == f"features.odd.{message}"
+
+
+@pytest.mark.parametrize("kind", [{"kind": "id", "input": False}, {"kind": "time"}])
+def test_what_nothing_reads_is_refused(kind: dict[str, Any]) -> None:
+    said = "features.odd: no network reads it, and no derived feature does; drop it, or input: false"
+    assert refused("odd", {"side": "item"} | kind) == said
+
+
+BORN: Plain = {"born": {"side": "item", "kind": "time"}, "since": {"side": "context", "kind": "time"}}
+
+
+def test_an_age_is_where_it_is_known() -> None:
+    ages: Plain = {
+        "stepwise": {"kind": "age", "of": "born", "every": "1h"},
+        "exact": {"kind": "age", "of": "born"},
+        "waited": {"kind": "age", "of": "since"},
+        "candidates": {"kind": "candidates", "buckets": 8},
+    }
+    made = schema(BORN | ages | {"ctr": PRIOR | {"every": "2d"}})
+    assert [made.side(name) for name in ages] == ["item", "cross", "context", "context"]
+    assert made.snapshots() == {"stepwise": timedelta(hours=1), "ctr": timedelta(days=2)}
+    assert "born" not in made.row_features("item") and "stepwise" in made.row_features("item").numbers
+    assert made.row_features("query").ids[-1] == "candidates"
+
+
+@pytest.mark.parametrize(
+    ("age", "message"),
+    [
+        ({"of": "price"}, ".of: a age is of a feature of kind time; 'price' is neither"),
+        ({"of": "nobody"}, ".of: no feature 'nobody' is declared under features"),
+        ({"of": "born", "every": "25h"}, GRID),
+        ({"of": "since", "every": "1h"}, ".every: has no effect, as 'since' is of the request, whose time is "
+         "known; drop it"),
+        ({"of": "born", "scale": "log", "buckets": 3},
+         ": buckets embed the number and scale leaves it one; write one of them"),
+    ],
+)  # fmt: skip
+def test_an_age_is_of_a_time(age: dict[str, Any], message: str) -> None:
+    reads: Plain = {n: {"kind": "age", "of": n} for n in BORN}
+    with pytest.raises(ConfigError) as error:
+        validated = validate(
+            Declared, {"features": COLUMNS | BORN | {f"{n}_ago": f for n, f in reads.items()}}, "x.yaml"
+        )
+        more = validate(Declared, {"features": {"odd": {"kind": "age"} | age}}, "x.yaml").features
+        Schema(validated.features | more)
+    assert str(error.value).removeprefix("x.yaml: ") == f"features.odd{message}"
+
+
+@pytest.mark.parametrize("operand", ["born", "since"])
+def test_a_time_is_the_operand_of_ages_alone(operand: str) -> None:
+    with pytest.raises(
+        ConfigError, match=f"a prior is of features of kind id or bucket; '{operand}' is neither"
+    ):
+        schema(BORN | {"odd": {"kind": "prior", "by": [operand]}})
+    with pytest.raises(ConfigError, match="a product is of two features of kind number or bucket"):
+        schema(BORN | {"odd": {"kind": "product", "of": [operand, "price"]}})
 
 
 def test_an_attribute_of_items_is_embedded() -> None:

@@ -89,7 +89,7 @@ class Case:
 
 def bare_funnel(packed: PackedDataset, path: Path) -> Funnel:
     """A funnel that encodes requests as a bundle of `packed` does, but has no stages: quickly made."""
-    priors = packed.priors.as_of(packed.schema.priors(), packed.manifest.last)
+    priors = packed.priors.as_of(packed.schema, packed.manifest.last)
     manifest = BundleManifest(
         format=FORMAT,
         name="bare",

@@ -24,7 +24,22 @@ def _features(drawn: Drawn) -> dict[str, Drawn]:
     if drawn["derived"]:
         features |= _derived(drawn, features)
         features |= _operands_alone(drawn, features)
+        features |= TIMES
     return features
+
+
+TIMES: dict[str, Drawn] = {
+    "born": {"side": "item", "kind": "time"},
+    "joined": {"side": "user", "kind": "time"},
+    "since": {"side": "context", "kind": "time"},
+    "age_by_day": {"kind": "age", "of": "born", "every": "1d"},
+    "age_by_2_days": {"kind": "age", "of": "born", "every": "2d", "buckets": 3, "dim": 8},
+    "age": {"kind": "age", "of": "born", "scale": "quantile"},
+    "joined_ago": {"kind": "age", "of": "joined"},
+    "ago": {"kind": "age", "of": "since", "buckets": 4, "dim": 3},
+    "candidates": {"kind": "candidates"},
+}
+"""Times, of every type that a column may have, ages of them, and the number of candidates."""
 
 
 def _operands_alone(drawn: Drawn, features: dict[str, Drawn]) -> dict[str, Drawn]:
@@ -131,8 +146,11 @@ def _derived(drawn: Drawn, features: dict[str, Drawn]) -> dict[str, Drawn]:
         by = list(dict.fromkeys([str(rng.choice(keys[one])), str(rng.choice(keys[other]))]))
         for label in ("click", "buy", None):
             late = [{}, {"lag": "5h"}, {"every": "2d"}][len(made) % 3]
+            smoothing = "auto" if label == "click" else 3
             late |= [{}, {"window": "2d"}, {"half_life": "10h"}][len(made) // 3 % 3]
-            made.append({"kind": "prior", "by": by, "label": label, "smoothing": 3} | late | shape(len(made)))
+            made.append(
+                {"kind": "prior", "by": by, "label": label, "smoothing": smoothing} | late | shape(len(made))
+            )
     return {f"derived_{n}": {key: _plain(value) for key, value in f.items()} for n, f in enumerate(made)}
 
 
@@ -160,7 +178,7 @@ def columns_by_name(drawn: Drawn) -> dict[str, Drawn]:
 
 def world_config(drawn: Drawn) -> Drawn:
     features = _features(drawn)
-    inputs = {name: f for name, f in features.items() if f.get("input", True)}
+    inputs = {name: f for name, f in features.items() if f.get("input", f["kind"] != "time")}
     some = {}
     if drawn["narrow"]:  # the towers see some features only
         some = {

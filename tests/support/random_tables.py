@@ -44,11 +44,13 @@ def write_tables(base: Path, drawn: Drawn, rng: np.random.Generator) -> pl.DataF
         | {name: values.gather(each) for name, values in by_request.items()}
         | {name: values.gather(each) for name, values in _lists("log", time, drawn, rng).items()}
         | drawn_columns("cross", late[each])
+        | ({"since": _moments(rng, REQUESTS).cast(pl.Date).gather(each)} if drawn["derived"] else {})
     )
     log.sample(fraction=1, shuffle=True, seed=drawn["seed"] % 1000).write_parquet(base / "log.parquet")
     items = pl.DataFrame(
         {"item_id": _ids("i", np.arange(ITEMS), drawn), "worth": rng.random(ITEMS)}
         | drawn_columns("item", np.arange(ITEMS) >= 12)
+        | ({"born": _moments(rng, ITEMS).dt.epoch("ms")} if drawn["derived"] else {})
     )
     items.write_parquet(base / "items.parquet")
     # users 0 to 3 change twice, 2 and 3 hold from a time only
@@ -59,6 +61,7 @@ def write_tables(base: Path, drawn: Drawn, rng: np.random.Generator) -> pl.DataF
             "valid_from": pl.Series(since, dtype=pl.Int64) * DAY,
         }
         | drawn_columns("user", np.zeros(len(who), dtype=bool))
+        | ({"joined": _moments(rng, len(who))} if drawn["derived"] else {})
         | _lists("users", np.full(len(who), 2 * DAY), drawn, rng)
     )
     users.write_parquet(base / "users.parquet")
@@ -101,6 +104,12 @@ def _events(drawn: Drawn, rng: np.random.Generator) -> pl.DataFrame:
         }
         | {f"dwell_{n}": rng.integers(0, 4, count) for n in range(len(drawn["histories"]))}
     )
+
+
+def _moments(rng: np.random.Generator, rows: int) -> pl.Series:
+    """Times before and within those of the log, a fifth of them missing."""
+    ms = pl.Series(rng.integers(-20 * DAY, 4 * DAY, rows)).cast(pl.Datetime("ms"))
+    return ms.set(pl.Series(rng.random(rows) < 0.2), None)
 
 
 def _ids(letter: str, numbers: np.ndarray, drawn: Drawn) -> pl.Series:

@@ -19,7 +19,7 @@ _PART = re.compile(
             r"encoders/[^/]+",
             r"tables/[^/]+/(projection)?\d+\.npy",
             r"[^/]+\.onnx",
-            rf"priors/\d+/(keys|{_COUNTS})\.npy",
+            rf"priors/\d+/(keys|smoothing|{_COUNTS})\.npy",
             r"retrieval/(facts\.json|queries\.npy|index\.faiss)",
             r"items/keys\.arrow",
             rf"items/(ids|numbers|{_LIST}|{_VECTOR}|column\.[^/]+|vectors\.[^/]+)\.npy",

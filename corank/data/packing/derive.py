@@ -116,7 +116,9 @@ class DeriveValues:
         requests = np.arange(len(shard))
         operands = request_operands(packed, shard, requests)
         alone = OperandRows.alone(schema, "query", operands)
-        values = derive_features(schema, "query", alone, packed.priors, shard.time)
+        values = derive_features(
+            schema, "query", alone, packed.priors, shard.time, sizes=np.diff(shard.request_start)
+        )
         self._write(RowGroup("query", split, name), values, np.full(len(shard), split == "train"))
         request_of = np.repeat(requests, np.diff(shard.request_start))
         pairs = OperandRows.pairs(schema, operands, packed.item_operands, request_of, shard.item)

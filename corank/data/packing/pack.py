@@ -130,7 +130,7 @@ def _write_all(inputs: PackSources, workspace: PackWorkspace, mark: str) -> None
 def _derive(workspace: PackWorkspace, manifest: PackManifest, partitions: int) -> None:
     """Count the priors of so many partitions, and add the derived features."""
     schema = Schema(manifest.features)
-    count_priors(workspace, schema, partitions)
+    count_priors(workspace, schema, partitions, manifest.data.training_end())
     sizes = derive_columns(workspace, manifest).sizes
     for name in schema.derived():
         size = sizes.get(name)

@@ -20,6 +20,7 @@ from corank.features.counts.cumulative import (
     sum_of_all,
     sum_periods,
 )
+from corank.features.priors import SMOOTHING, PriorCounts
 from corank.features.schema import Schema
 
 OF_ALL = "all.arrow"
@@ -89,17 +90,23 @@ class CountKeys:
             append(np.array([before]))
 
 
-def count_priors(workspace: PackWorkspace, schema: Schema, partitions: int) -> None:
+def count_priors(workspace: PackWorkspace, schema: Schema, partitions: int, end: int) -> None:
     """Count what the partitions left of each prior.
 
     Args:
         workspace: of the packing.
         schema: the features.
         partitions: of the log; keys are cut into as many ranges.
+        end: when training ends, ms UTC.
     """
-    for n, prior in enumerate(schema.priors().values()):
+    for n, (feature, prior) in enumerate(schema.priors().items()):
         name = f"prior{n}"
         pieces = find_pieces(workspace.spill, name, partitions)
         count = CountKeys(pieces, partitions, workspace.spill / f"{name}.counts", prior.memory)
         workspace.run(f"prior {n}", count, range(partitions))
-        count.join(prior_folder(workspace.packed, n))
+        folder = prior_folder(workspace.packed, n)
+        count.join(folder)
+        if prior.smoothing == "auto":
+            fitted = PriorCounts.load(folder).fit_smoothing(end, prior.memory)
+            write_array(folder / SMOOTHING, np.array([fitted.fitted]))
+            workspace.report(f"{feature}: smoothing {fitted.fitted:g}")

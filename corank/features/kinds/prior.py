@@ -1,5 +1,6 @@
 """`kind: prior`: what happened before to candidates with the same values."""
 
+import math
 from collections.abc import Collection, Sequence
 from datetime import timedelta
 from typing import Annotated, ClassVar, Literal, Self
@@ -7,13 +8,15 @@ from typing import Annotated, ClassVar, Literal, Self
 import numpy as np
 import polars as pl
 from annotated_types import MinLen
-from pydantic import AllowInfNan, PositiveFloat, model_validator
+from pydantic import PlainValidator, model_validator
+from pydantic_core import PydanticCustomError
 
 from corank.core.errors import ConfigError
 from corank.core.settings import Duration, format_duration
 from corank.core.time import MILLISECOND, floor_times
 from corank.core.types import Doubles, Hashes
 from corank.features.counts.cumulative import Memory
+from corank.features.counts.smoothing import USUAL
 from corank.features.feature_kind import FEATURE_KINDS, Use
 from corank.features.history import check_grid
 from corank.features.kinds.scaled import ScaledFeature
@@ -24,6 +27,14 @@ from corank.features.priors import CountedFeature, PointInTime
 from corank.features.row_columns import ROW, TIME, WEIGHT
 from corank.features.schema import Schema
 from corank.features.vocabulary import mix_hashes
+
+
+def _read_smoothing(value: object) -> float | Literal["auto"]:
+    if value == "auto":
+        return "auto"
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf:
+        return float(value)
+    raise PydanticCustomError("smoothing", "expected a number above 0, or auto")
 
 
 @FEATURE_KINDS.register("prior")
@@ -48,8 +59,8 @@ class PriorFeature(ScaledFeature):
     """Only the periods within so long before the snapshot count; a multiple of `every`."""
     half_life: Duration | None = None
     """What happened so much earlier counts half as much."""
-    smoothing: Annotated[PositiveFloat, AllowInfNan(False)] = 10.0
-    """Candidates of the rate of all that are added to a key's own."""
+    smoothing: Annotated[float | Literal["auto"], PlainValidator(_read_smoothing)] = USUAL
+    """Candidates of the rate of all that are added to a key's own; `auto`: fitted to the training rows by key."""
 
     operands_key: ClassVar[str] = "by"
     operands_text: ClassVar[str] = "features of kind id or bucket"
@@ -87,6 +98,8 @@ class PriorFeature(ScaledFeature):
         if self.window is not None and (not self.window or self.window % self.every):
             every = format_duration(self.every)
             raise ValueError(f"window must be a multiple of every ({every}), so that whole periods count")
+        if self.smoothing == "auto" and self.label is None:
+            raise ValueError("smoothing is of a rate; name its label, or drop smoothing")
         if self.half_life is not None and not self.half_life:
             raise ValueError("half_life must be above 0s")
         return self

@@ -75,6 +75,7 @@ class Funnel:
                 list(dict.fromkeys(stage.attended.history for stage in stages if stage.attended)),
                 {name for value in self._values.values() for name in value.names},
                 self.scorer.vectors,
+                self.retrieval.settings.keep if self.retrieval else 0,
             )
         except DataError as error:
             raise BundleError(f"{error}; export the bundle again") from None

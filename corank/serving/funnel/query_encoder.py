@@ -89,9 +89,24 @@ class QueryEncoder:
         }
 
     def encode(
-        self, columns: dict[str, Any], histories: dict[str, RequestHistory], items: LayeredItems, time: int
+        self,
+        columns: dict[str, Any],
+        histories: dict[str, RequestHistory],
+        items: LayeredItems,
+        time: int,
+        candidates: int,
     ) -> tuple[Rows, Operands]:
-        """Encode the query: its row and its operands, of 1 each. Raises DataError, RequestError."""
+        """Encode the query of a request: its row and its operands, of 1 each.
+
+        Args:
+            columns: of the user and the context, by name.
+            histories: of the user, by name.
+            items: the catalogue.
+            time: of the request, ms since 1970 UTC.
+            candidates: how many it has.
+
+        Raises DataError, RequestError.
+        """
         schema, wanted = self.schema, self._wanted
         value = {name: columns.get(column) for name, column in self._columns.items()}
         row: dict[str, Encoded] = {}
@@ -112,7 +127,9 @@ class QueryEncoder:
         operands = operands.with_named_vectors(vectors | self.histories.mean_vectors(gathered))
         if schema.derived("query"):
             sides = OperandRows.alone(schema, "query", operands)
-            found = derive_features(schema, "query", sides, self._priors, np.array([time]))
+            found = derive_features(
+                schema, "query", sides, self._priors, np.array([time]), sizes=np.array([candidates])
+            )
             row |= encode_columns(self._encoders, found)
         row |= self.histories.codes(histories)
         return self.histories.complete(

@@ -97,6 +97,7 @@ class RequestEncoder:
         attended: Collection[str],
         named: Collection[str],
         vectors: Callable[[Rows], Mapping[str, Floats]],
+        retrieved: int = 0,
     ) -> None:
         """
         Args:
@@ -107,8 +108,10 @@ class RequestEncoder:
             attended: histories that some stage attends to.
             named: columns that the value of some stage names.
             vectors: computes the vectors of items that a request describes.
+            retrieved: how many candidates are retrieved for a request that brings none, and names no number.
         """
         self._manifest, self.encoders, self.items, self.priors = manifest, encoders, items, priors
+        self._retrieved = retrieved
         self.schema: Schema = encoders.schema
         self._named, self._vectors = named, vectors
         self._limits = NumberLimits(encoders)
@@ -139,7 +142,9 @@ class RequestEncoder:
             for side in QUERY_SIDES:
                 self._limits.count(side, [values], clipped)
             histories = self.query.encode_histories(request, self.items, time)
-            query, operands = self.query.encode(values, histories, self.items, time)
+            query, operands = self.query.encode(
+                values, histories, self.items, time, self._count_candidates(request)
+            )
             ids, columns, items, positions = self._find_candidates(request, query, retrieve)
             unknown: list[Any] = []
             if positions.min(initial=0) < 0:
@@ -169,6 +174,12 @@ class RequestEncoder:
             )
         except DataError as error:
             raise RequestError(str(error)) from None
+
+    def _count_candidates(self, request: Request) -> int:
+        """How many candidates a request has, or asks to retrieve."""
+        if request.candidates is not None:
+            return len(request.candidates)
+        return request.retrieve or self._retrieved
 
     def cross(self, request: EncodedRequest, alive: Longs) -> Rows:
         """The crosses of the candidates `alive`: logged ones and derived ones."""

@@ -1,0 +1,87 @@
+"""`kind: age`: how long before the request something was."""
+
+from collections.abc import Callable, Collection, Sequence
+from datetime import timedelta
+from typing import ClassVar, Literal, Self
+
+import numpy as np
+from pydantic import model_validator
+
+from corank.core.errors import ConfigError
+from corank.core.settings import Duration
+from corank.core.time import DAY, MILLISECOND, NEVER
+from corank.core.types import Doubles
+from corank.features.encoding import Encoder
+from corank.features.feature_kind import FEATURE_KINDS, Side, Use
+from corank.features.history import check_grid
+from corank.features.kinds.scaled import ScaledFeature
+from corank.features.operand_rows import OperandRows
+from corank.features.priors import PointInTime
+from corank.features.scale import Scale, Scaling
+from corank.features.schema import Schema
+from corank.features.training_values import TrainingValues
+
+
+@FEATURE_KINDS.register("age")
+class AgeFeature(ScaledFeature):
+    """The days from a time to the request, 0 if the time is later, missing if it is.
+
+    With `every`, to the last multiple of it before the request: an item's age is then of the item's side. Without it
+    that is of the pair, since it changes from request to request.
+    """
+
+    kind: Literal["age"]
+    of: str
+    """A feature of kind time."""
+    every: Duration | None = None
+    """Items: the step at which it is renewed, in the data's time zone."""
+
+    default_scale: ClassVar[Scaling] = "log"
+    operands_text: ClassVar[str] = "a feature of kind time"
+
+    @property
+    def operands(self) -> Sequence[str]:
+        """The time."""
+        return [self.of]
+
+    @property
+    def operand_uses(self) -> Sequence[Collection[Use]]:
+        """A time."""
+        return [{"time"}]
+
+    @property
+    def snapshot_every(self) -> timedelta | None:
+        """Its `every`."""
+        return self.every
+
+    @model_validator(mode="after")
+    def _check_step(self) -> Self:
+        if self.every is not None:
+            check_grid(self.every)
+        return self
+
+    def side_among(self, side_of: Callable[[str], Side]) -> Side:
+        """Of an item's time `item` with `every`, else `cross`; of a user's or a context's `context`."""
+        if super().side_among(side_of) != "item":
+            return "context"
+        return "item" if self.every else "cross"
+
+    def check(self, name: str, schema: Schema) -> None:
+        """Raise ConfigError if it is of no time, or `every` has no effect."""
+        super().check(name, schema)
+        if self.every is not None and schema.side(name) != "item":
+            raise ConfigError(
+                f"features.{name}.every: has no effect, as '{self.of}' is of the request, whose time is known; drop it"
+            )
+
+    def derive(self, operands: OperandRows, when: PointInTime) -> Doubles:
+        """Days (N,)."""
+        then = when.times if self.every is None else when.snapshots.cuts(when.name, self.every, when.times)
+        known = then != NEVER
+        days = (np.where(known, then, 0) - operands.number(self.of)) / (DAY / MILLISECOND)
+        return np.where(known, np.maximum(days, 0), np.nan)
+
+    def fit(self, values: TrainingValues) -> Encoder:
+        """Learn the edges of the buckets, or the scale and the range that ages are clipped to."""
+        fitted = super().fit(values)
+        return fitted.clip_to(values) if isinstance(fitted, Scale) else fitted

@@ -1,0 +1,53 @@
+"""`kind: candidates`: how many candidates a request has."""
+
+from collections.abc import Callable, Collection, Sequence
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from corank.core.types import Doubles
+from corank.features.encoding import Encoder
+from corank.features.feature_kind import FEATURE_KINDS, Side, Use
+from corank.features.kinds.scaled import ScaledFeature
+from corank.features.operand_rows import OperandRows
+from corank.features.priors import PointInTime
+from corank.features.scale import Scale, Scaling
+from corank.features.training_values import TrainingValues
+
+
+@FEATURE_KINDS.register("candidates")
+class CandidatesFeature(ScaledFeature):
+    """The number of candidates of a request: of the log's, or of those that it gives or asks to retrieve."""
+
+    kind: Literal["candidates"]
+
+    default_scale: ClassVar[Scaling] = "log"
+
+    @property
+    def operands(self) -> Sequence[str]:
+        """None."""
+        return ()
+
+    @property
+    def operand_uses(self) -> Sequence[Collection[Use]]:
+        """None."""
+        return ()
+
+    @property
+    def made_of(self) -> str | None:
+        """The request."""
+        return "the request"
+
+    def side_among(self, side_of: Callable[[str], Side]) -> Side:
+        """The context's."""
+        return "context"
+
+    def derive(self, operands: OperandRows, when: PointInTime) -> Doubles:
+        """Numbers of candidates (N,)."""
+        assert when.sizes is not None
+        return when.sizes.astype(np.float64)
+
+    def fit(self, values: TrainingValues) -> Encoder:
+        """Learn the edges of the buckets, or the scale and the range that numbers are clipped to."""
+        fitted = super().fit(values)
+        return fitted.clip_to(values) if isinstance(fitted, Scale) else fitted
