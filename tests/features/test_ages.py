@@ -9,9 +9,8 @@ import pytest
 
 from corank.core.errors import DataError
 from corank.core.time import NEVER
-from corank.features.kinds.age import AgeFeature
+from corank.features.kinds.age import AgeFeature, TimeFeature
 from corank.features.kinds.candidates import CandidatesFeature
-from corank.features.kinds.time import TimeFeature
 from corank.features.operand_rows import OperandRows
 from corank.features.operands import Operands
 from corank.features.priors import PointInTime, PriorSnapshots
