@@ -11,7 +11,7 @@ import typer
 from corank.cli.evaluating import evaluating
 from corank.cli.importing import importing
 from corank.cli.machine_errors import INTERRUPTED, describe_machine_error, was_interrupted
-from corank.cli.searching import searching
+from corank.cli.search.searching import searching
 from corank.cli.serve import service
 from corank.cli.serving import serving
 from corank.cli.simulating import simulating

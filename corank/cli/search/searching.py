@@ -40,7 +40,8 @@ def sweep_command(
     """Compare settings with the config as written, with paired intervals; an interrupted sweep continues."""
     from corank.analysis.search.grid import parse_grid
     from corank.api import searching as api
-    from corank.cli import console, search_tables
+    from corank.cli import console
+    from corank.cli.search import search_tables
 
     document = api.sweep(config, parse_grid(grid or []), out, seeds, metric, overrides or [], console.say)
     print_json(document) if as_json else search_tables.show_sweep(document)
@@ -81,9 +82,10 @@ def tune_command(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Search for better settings by Optuna (corank[tune]); an interrupted search continues."""
+    """Search for better settings by Optuna, of the extra `tune`; an interrupted search continues."""
     from corank.api import searching as api
-    from corank.cli import console, search_tables
+    from corank.cli import console
+    from corank.cli.search import search_tables
 
     document = api.tune(
         config, trials, seed, metric, search or [], space, budget_us, out, overrides or [], console.say

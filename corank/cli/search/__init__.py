@@ -1,0 +1,1 @@
+"""The commands that search for better settings, and their tables."""
