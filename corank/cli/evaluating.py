@@ -34,7 +34,7 @@ def evaluate_command(
     """Evaluate the stages alone and as a cascade, with 95 % intervals."""
     from corank.api import evaluating as api
     from corank.cli import console
-    from corank.cli.comparison_tables import show_groups
+    from corank.cli.printing.comparison_tables import show_groups
 
     document = api.evaluate(run, split, reference=reference, by=by, page=page)
     if as_json:
@@ -55,7 +55,7 @@ def compare_command(
 ) -> None:
     """Compare two runs on the same candidates, with paired 95 % intervals over users and a verdict per metric."""
     from corank.api import evaluating as api
-    from corank.cli.comparison_tables import show_comparison
+    from corank.cli.printing.comparison_tables import show_comparison
 
     document = api.compare(a, b, split, page)
     print_json(document) if as_json else show_comparison(document)

@@ -5,7 +5,6 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from corank.cli.bundle_lines import describe_bundle
 from corank.cli.options import (
     AsOf,
     BundlePath,
@@ -18,6 +17,7 @@ from corank.cli.options import (
     local_path,
     print_json,
 )
+from corank.cli.printing.bundle_lines import describe_bundle
 from corank.core.errors import CorankError
 from corank.core.storage.object_url import parse_location
 from corank.distributed.launch_environment import is_first
@@ -63,7 +63,7 @@ def check_command(
     """Show which feature enters which tower, and what there is to learn from; refuse what could not learn."""
     from corank.api import runs
     from corank.cli import console
-    from corank.cli.profile_tables import show_profile
+    from corank.cli.printing.profile_tables import show_profile
 
     summary = runs.check(config, overrides or [], without or [], console.say)
     if as_json:
