@@ -10,6 +10,7 @@ import pytest
 from corank.core.errors import ConfigError
 from corank.data.dataset import PackedDataset
 from corank.data.packed_history import read_event_rows, read_history_items, read_query_rows
+from corank.data.packing import pack
 from corank.features.history import HistoryNeeds
 from corank.features.kinds.ids import IdsFeature
 from corank.features.schema import Schema
@@ -222,3 +223,27 @@ def test_a_history_has_the_dimension_of_its_items(tmp_path: Path) -> None:
     assert [schema.features[name].width for name in ("past", "clicked", "shown")] == [7, 7, 7]
     with pytest.raises(ConfigError, match="whose dim is 7; received 16"):
         Schema(FEATURES | items | {"past": history(of="item", column="seen", dim=16)})
+
+
+def seen_by_request(packed: PackedDataset, name: str) -> dict[str, list[int]]:
+    found = {}
+    at = packed.schema.row_features("query").lists.index(name)
+    for shard in (shard for shards in packed.splits.values() for shard in shards):
+        values = lists(shard.query.lists[at].compact())
+        found |= {shard.request_key(n)["request"]: values[n] for n in range(len(shard))}
+    return found
+
+
+def test_partitions_do_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packs = []
+    for rows in (2**20, 1):
+        monkeypatch.setattr(pack, "PARTITION", rows)
+        folder = tmp_path / str(rows)
+        folder.mkdir()
+        past, table = history(**TIMED), history(of="item", events="clicks")
+        packs.append(clicks(folder, past=past, dwell=history(parallel_to="past"), table=table).pack())
+    whole, parts = packs
+    assert len({shard.name for shards in parts.manifest.splits.values() for shard in shards}) > 2
+    for name in ("past", "dwell", "table"):
+        assert seen_by_request(parts, name) == seen_by_request(whole, name)
+    assert seen_by_request(whole, "past")["c"] == [1, 3, 2]

@@ -192,7 +192,11 @@ def change_lists(folder: Path, log: pl.DataFrame, limit: int, seed: int) -> pl.D
     rng = np.random.default_rng(seed)
     carts = pl.read_parquet(folder / "carts.parquet")
     later = pl.col("time") >= limit
-    other = carts.filter(later).with_columns(item=pl.lit(int(rng.integers(ITEMS))), tab=pl.lit(2)).reverse()
+    other = (
+        carts.filter(later)
+        .with_columns(item=pl.lit(int(rng.integers(ITEMS)), pl.Int64), tab=pl.lit(2, pl.Int64))
+        .reverse()
+    )
     pl.concat([other, carts.filter(~later)]).write_parquet(folder / "carts.parquet")
     numbered = log.with_row_index("row")
     known = numbered.explode(LISTS).filter(pl.col("viewed_at") < pl.col("time"))

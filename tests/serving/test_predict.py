@@ -112,7 +112,16 @@ def test_unknown_items_have_no_predictions(
     both = pl.concat([log[:1].with_columns(strange), log])
     both.write_parquet(tmp_path / "log.parquet")
     out = tmp_path / "out"
-    options = ("--log", tmp_path / "log.parquet", "--users", case.base / "users.parquet", "--out", out)
+    events = [f"--events={name}={case.base / name}.parquet" for name in case.config.data.events]
+    options = (
+        "--log",
+        tmp_path / "log.parquet",
+        "--users",
+        case.base / "users.parquet",
+        "--out",
+        out,
+        *events,
+    )
     code, _, err = run_corank(capsys, "predict", case.base / "bundle", *options)
     assert code == 0 and "of which the bundle does not know 1" in err and "memory: at most" in err
     found = pl.read_parquet(out)
@@ -150,3 +159,18 @@ def test_a_log_that_does_not_fit_is_refused_and_nothing_written(
     with pytest.raises(DataError, match=message):
         corank.predict(case.base / "bundle", str(tmp_path / "log.parquet"), tmp_path / "out", table)
     assert not (tmp_path / "out").exists() and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_table_of_events_is_needed_if_the_bundle_reads_it(
+    case: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = list(case.config.data.events)
+    given = [] if named else ["--events=clicks=clicks.parquet"]
+    options = ("--log", case.base / "log.parquet", "--out", tmp_path / "out", *given)
+    assert case.funnel
+    code, _, err = run_corank(
+        capsys, "predict", case.base / "bundle", *options, "--users", case.base / "users.parquet"
+    )
+    assert code == 2 and not (tmp_path / "out").exists()
+    expected = f"makes histories of the events '{named[0]}'" if named else "reads no events 'clicks'"
+    assert expected in " ".join(err.split())
