@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,8 @@ from pydantic import ValidationError, model_validator
 from corank.core.errors import DataError
 from corank.core.files import restore_folder
 from corank.core.settings import Settings
-from corank.core.storage.object_url import is_url
 from corank.data.column_sources import Source
-from corank.data.source_files import find_source_files
+from corank.data.reuse.inputs import InputContent, find_versions
 from corank.features.feature_kind import Feature
 from corank.features.log_schema import DataSettings
 from corank.features.schema import Schema
@@ -52,6 +50,8 @@ class PackManifest(Settings):
     """Those of the data's `columns` that are of the items."""
     files: dict[str, int]
     """Bytes of every file, by its path within the folder."""
+    inputs: InputContent | None = None
+    """The input files; None in data that were packed before they were recorded."""
 
     @model_validator(mode="before")
     @classmethod
@@ -66,13 +66,7 @@ def fingerprint(data: DataSettings, schema: Schema, base: Path) -> str:
     Of a URL that is not of an object store there is only its name. Raises DataError, StorageError if a file is missing.
     """
     features = {name: feature.model_dump(mode="json") for name, feature in schema.features.items()}
-    inputs: dict[str, Any] = {}
-    beside = (file for feature in schema.features.values() for file in feature.vector.files)
-    events = (table.table for table in data.events.values())
-    for source in (data.log_files, data.items, data.users, data.truth, *events, *beside):
-        for file in find_source_files(source, base) if source else ():
-            # relative, so that a project's folder may move
-            inputs[file.path if is_url(file.path) else os.path.relpath(file.path, base)] = file.version
+    inputs = find_versions(data, schema.features, base)
     text = json.dumps([FORMAT, data.model_dump(mode="json"), features, inputs], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -49,6 +49,8 @@ class FeatureKind(Settings):
     """The classes of encoders that `fit` may return."""
     uses: ClassVar[frozenset[Use]] = frozenset()
     """What derived features may take of it."""
+    unpacked_settings: ClassVar[frozenset[str]] = frozenset()
+    """Settings that networks alone read, such as `dim`."""
 
     @property
     def storage(self) -> Storage:

@@ -110,7 +110,7 @@ class Schema:
             found |= {part for operand in derived.operands for part in operand.split(".")}
         if (history := feature.as_history) is not None:
             found.add(history.of)
-        return (found | set(feature.attribute or ())) - {name}
+        return (found | {*(feature.attribute or ()), *filter(None, [feature.parallel])}) - {name}
 
     # OperandRows and placements
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import polars as pl
 import pytest
 
 from corank.cli.main import main
@@ -121,10 +122,17 @@ def test_mistakes_about_runs(world: Path, trained: Run, tmp_path: Path, command:
 
 def test_a_stale_packing(tmp_path: Path, command: Corank) -> None:
     config = make_world(tmp_path, requests=200)
-    next((tmp_path / "log").iterdir()).touch()
-    refused(command("train", config), "packed from another config or other files: run `corank pack` again")
-    assert command("pack", config).code == 0
+    items = pl.read_parquet(tmp_path / "items.parquet")
+    items.with_columns(unread=1).write_parquet(tmp_path / "items.parquet")
     assert command("train", config).code == 0
+    part = next((tmp_path / "log").iterdir())
+    pl.read_parquet(part)[:-1].write_parquet(part)
+    refused(
+        command("train", config, "--overwrite"),
+        "packed from another config or other files: run `corank pack` again (data.log had ",
+    )
+    assert command("pack", config).code == 0
+    assert command("train", config, "--overwrite").code == 0
 
 
 def test_mistakes_about_bundles_and_requests(bundle: Path, tmp_path: Path, command: Corank) -> None:

@@ -37,6 +37,8 @@ from corank.data.packing.prior_counts import count_priors
 from corank.data.packing.shards import USERS, ShardWriter, encode_rows, feature_values
 from corank.data.packing.sources import PackSources
 from corank.data.packing.workspace import PackWorkspace, open_workspace
+from corank.data.reuse.column_digests import Run
+from corank.data.reuse.inputs import InputContent, find_versions, hash_versions, read_content
 from corank.engine.base import Engine, describe_memory
 from corank.engine.in_line import InLineEngine
 from corank.features.encoders import Encoders, assemble_rows
@@ -92,7 +94,8 @@ def pack_log(
 def _pack(
     data: DataSettings, schema: Schema, base: Path, out: Path, engine: Engine, report: Report
 ) -> PackedDataset:
-    mark = fingerprint(data, schema, base)
+    mark, features = fingerprint(data, schema, base), schema.features
+    versions = hash_versions(find_versions(data, features, base))
     constants = PARTITION, PARTITIONS
     with open_workspace(out, mark, constants, engine, report) as workspace:
         inputs = PackSources.open(data, schema, base, engine, report)
@@ -101,14 +104,22 @@ def _pack(
             f"log: {summary.rows:,} candidates, {format_time(summary.first)} to {format_time(summary.last)}"
         )
         with _disk_errors(out, inputs):
-            _write_all(inputs, workspace, mark)
+            run: Run = lambda digest, rows: workspace.run(f"digests {digest.table.name}", digest, rows)  # noqa: E731
+            tables = read_content(data, features, base, run)
+            manifest = _write_all(inputs, workspace, mark)
+            if (
+                hash_versions(find_versions(data, features, base)) == versions
+            ):  # else the digests may be of other files
+                content = InputContent(versions=versions, tables=tables)
+                manifest = manifest.model_copy(update={"inputs": content})
+            write_manifest(workspace.packed, manifest)
             workspace.publish(out)
     report(describe_memory(engine))
     return PackedDataset.open(out, expect=mark)
 
 
-def _write_all(inputs: PackSources, workspace: PackWorkspace, mark: str) -> None:
-    """Write all files of the packed data, into the working folder."""
+def _write_all(inputs: PackSources, workspace: PackWorkspace, mark: str) -> PackManifest:
+    """Write all files of the packed data but the manifest, which is returned, into the working folder."""
     schema, folder, spill = inputs.schema, workspace.packed, workspace.spill
     absent = workspace.run_here("first", lambda: _first_pass(inputs, workspace))
     count = min(max(-(-inputs.summary.rows // PARTITION), 1), PARTITIONS)
@@ -124,7 +135,7 @@ def _write_all(inputs: PackSources, workspace: PackWorkspace, mark: str) -> None
         _derive(workspace, manifest, count)
     else:
         writer.encoders.save(folder / "encoders")
-    _write_manifest(folder, manifest)
+    return manifest
 
 
 def _derive(workspace: PackWorkspace, manifest: PackManifest, partitions: int) -> None:
@@ -216,7 +227,7 @@ def _describe(
     )
 
 
-def _write_manifest(folder: Path, manifest: PackManifest) -> None:
+def write_manifest(folder: Path, manifest: PackManifest) -> None:
     """Write the manifest, with the size of every file."""
     for left in folder.rglob(".*"):  # of tasks that were killed
         shutil.rmtree(left) if left.is_dir() else left.unlink()

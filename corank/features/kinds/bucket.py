@@ -25,6 +25,7 @@ class BucketFeature(ColumnFeature):
     encoders: ClassVar[tuple[type[Encoder], ...]] = (Bucket,)
     uses: ClassVar[frozenset[Use]] = frozenset({"key", "number"})
     network_settings: ClassVar[frozenset[str]] = frozenset({"dim"})
+    unpacked_settings: ClassVar[frozenset[str]] = frozenset({"dim"})
 
     @property
     def storage(self) -> Storage:

@@ -33,6 +33,7 @@ class IdFeature(ColumnFeature):
     encoders: ClassVar[tuple[type[Encoder], ...]] = (Vocabulary, Hash)
     uses: ClassVar[frozenset[Use]] = frozenset({"id", "key"})
     network_settings: ClassVar[frozenset[str]] = frozenset({"dim", "min_count", "hash"})
+    unpacked_settings: ClassVar[frozenset[str]] = frozenset({"dim"})
 
     @model_validator(mode="after")
     def _check_filter(self) -> Self:

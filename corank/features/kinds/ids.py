@@ -34,6 +34,7 @@ class IdsFeature(HistorySettings):
     encoders: ClassVar[tuple[type[Encoder], ...]] = (Vocabulary, Hash)
     uses: ClassVar[frozenset[Use]] = frozenset({"list"})
     network_settings: ClassVar[frozenset[str]] = frozenset({"dim", "pool", "min_count", "hash"})
+    unpacked_settings: ClassVar[frozenset[str]] = frozenset({"dim", "pool"})
 
     @property
     def storage(self) -> Storage:

@@ -26,6 +26,7 @@ class PairFeature(CrossFeature):
     hash: PositiveInt | None = None
 
     encoders: ClassVar[tuple[type[Encoder], ...]] = (Vocabulary, Hash)
+    unpacked_settings: ClassVar[frozenset[str]] = frozenset({"dim"})
     operands_text: ClassVar[str] = "features of kind id or bucket"
 
     @property

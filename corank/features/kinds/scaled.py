@@ -39,6 +39,7 @@ class ScaledFeature(DerivedFeature, ABC):
     """Of the embedding, with `buckets`."""
 
     encoders: ClassVar[tuple[type[Encoder], ...]] = (Scale, Bucket)
+    unpacked_settings: ClassVar[frozenset[str]] = frozenset({"dim"})
     default_scale: ClassVar[Scaling] = "standard"
 
     @property

@@ -45,6 +45,7 @@ class VectorFeature(ColumnFeature):
 
     uses: ClassVar[frozenset[Use]] = frozenset({"vector"})
     network_settings: ClassVar[frozenset[str]] = frozenset({"project"})
+    unpacked_settings: ClassVar[frozenset[str]] = frozenset({"project"})
 
     @model_validator(mode="after")
     def _check(self) -> Self:

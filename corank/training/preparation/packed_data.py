@@ -6,16 +6,16 @@ from contextlib import suppress
 from pathlib import Path
 
 from corank.core.errors import DataError, MissingObjectError
-from corank.core.files import restore_folder
 from corank.core.locks import WriteLock
 from corank.core.storage.folder_cache import FolderCache
 from corank.core.storage.folder_publisher import FolderPublisher
 from corank.core.storage.object_url import Location, ObjectUrl, parse_location
 from corank.core.types import Report
 from corank.data.dataset import PackedDataset
-from corank.data.pack_manifest import MANIFEST, fingerprint
+from corank.data.pack_manifest import PACK_AGAIN, fingerprint, identify_pack, read_pack_manifest
 from corank.data.packing.pack import pack_log
 from corank.data.remote_pack import PACKED_DATA
+from corank.data.reuse.feature_sets import find_staleness, open_features, pack_features
 from corank.engine.base import Engine
 from corank.training.config import Config
 
@@ -33,15 +33,22 @@ def open_packed(config: Config, base: Path) -> PackedDataset:
 
     Raises DataError, StorageError if there are none, or they are of another config or other files.
     """
-    return PackedDataset.open(
-        packed_location(config, base), expect=fingerprint(config.data, config.declared, base)
-    )
+    location = packed_location(config, base)
+    if isinstance(location, Path):
+        return open_features(location, config.data, config.declared, base)
+    packed = PackedDataset.open(location)
+    manifest = packed.manifest
+    reason = find_staleness(packed.folder, manifest, config.data, config.declared, base)
+    if reason or manifest.features != config.features:
+        reason = reason or "other features"
+        raise DataError(f"{location}: packed from another config or other files: {PACK_AGAIN} ({reason})")
+    return packed
 
 
 def pack_config(
     config: Config, base: Path, report: Report = lambda line: None, engine: Engine | None = None
 ) -> PackedDataset:
-    """Pack a config's tables. See `pack_log`.
+    """Pack a config's tables; on this machine features that are packed already are kept. See `pack_features`.
 
     Data that go to object storage are packed in the cache's folder first, and then published.
 
@@ -55,7 +62,7 @@ def pack_config(
     """
     location = packed_location(config, base)
     if isinstance(location, Path):
-        return pack_log(config.data, config.declared, base, location, report, engine)
+        return pack_features(config.data, config.declared, base, location, report, engine)
     publisher = FolderPublisher.open(location, PACKED_DATA)
     working = _working_folder(location)
     try:
@@ -88,11 +95,18 @@ def _pack_or_keep(config: Config, base: Path, folder: Path, report: Report, engi
 
 
 def open_or_pack(config: Config, base: Path, report: Report, engine: Engine | None = None) -> PackedDataset:
-    """Open a config's packed data, packed now if there are none. Raises DataError if they are out of date."""
+    """Open a config's packed data; if there are none, or features are missing, they are packed now.
+
+    Raises DataError if they are out of date.
+    """
     location = packed_location(config, base)
     if isinstance(location, Path):
-        restore_folder(location)
-        if (location / MANIFEST).exists():
+        if identify_pack(location) is not None:
+            reason = find_staleness(
+                location, read_pack_manifest(location), config.data, config.declared, base
+            )
+            if reason is None:
+                return pack_config(config, base, report, engine)
             return open_packed(config, base)
     else:
         try:
