@@ -32,8 +32,8 @@ from corank.models.tables.row_optimisers import TableOptimiser
 from corank.training.config import Config
 from corank.training.config_file import from_plain
 from corank.training.optimisers import DenseOptimiser
+from corank.training.plain_config.yaml_reader import read_yaml_file
 from corank.training.preparation.packed_data import open_or_pack
-from corank.training.yaml_reader import read_yaml_file
 
 Plain = dict[str, Any]
 Rates = tuple[float, float]

@@ -43,6 +43,13 @@ Until = Annotated[
 ]
 
 
+def check_first(config: Path, overrides: list[str] | None) -> None:
+    """Tell mistakes in a config's data and features before torch is loaded. Raises ConfigError, PluginError."""
+    from corank.training.plain_config.config_head import check_head
+
+    check_head(config, overrides or [])
+
+
 Number = TypeVar("Number", int, float)
 
 
@@ -61,6 +68,7 @@ def check_command(
     as_json: Json = False,
 ) -> None:
     """Show which feature enters which tower, and what there is to learn from; refuse what could not learn."""
+    check_first(config, overrides)
     from corank.api import runs
     from corank.cli import console
     from corank.cli.printing.profile_tables import show_profile
@@ -84,6 +92,7 @@ def pack_command(
     without: Without = None,
 ) -> None:
     """Pack the logs, request by request, into memory-mapped arrays; an interrupted packing goes on."""
+    check_first(config, overrides)
     from corank.api import runs
     from corank.cli import console
 
@@ -116,6 +125,7 @@ def train_command(
     without: Without = None,
 ) -> None:
     """Train all stages as one model; pack first if needed. Under torchrun, as one process of several."""
+    check_first(config, overrides)
     from corank.api.training import train
     from corank.cli import console
     from corank.cli.progress import TrainingBar
@@ -176,6 +186,7 @@ def study_command(
     as_json: Json = False,
 ) -> None:
     """Answer eight questions about joint training on this log; an interrupted study continues."""
+    check_first(config, overrides)
     from corank.api import measuring
     from corank.cli import console
 

@@ -8,9 +8,7 @@ from torch import nn
 from corank.core.errors import ConfigError
 from corank.core.registry import by_name
 from corank.core.search.ann_index import RetrievalSettings
-from corank.core.settings import Settings, describe_unknown
-from corank.features.feature_kind import Feature
-from corank.features.log_schema import DataSettings
+from corank.core.settings import describe_unknown
 from corank.features.schema import Schema
 from corank.losses.base import LOSSES, FunnelSpec, Loss
 from corank.losses.total import TotalLoss
@@ -18,6 +16,7 @@ from corank.models.settings import NetworkSettings, check_separate_tables, check
 from corank.models.stage_context import StageContext
 from corank.models.stage_model import Stage, StageSettings
 from corank.models.teacher import TeacherSettings
+from corank.training.plain_config.config_head import ConfigHead
 from corank.training.train_settings import TrainSettings
 
 TAKEN = {"shared", "position", *TrainSettings.model_fields, *dir(nn.ModuleDict)}
@@ -28,16 +27,9 @@ MOST_STAGES, MOST_LOSSES = 16, 100
 """Stages, teachers and losses of a config, at most: their checks take time by the square."""
 
 
-class Config(Settings):
+class Config(ConfigHead):
     """Everything that a run depends on. Raises ConfigError if its parts contradict each other."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
-    plugins: list[str] = []
-    """Python modules that register parts of the user's own, from the Python path or the config's folder."""
-    packed: str | None = Field(None, min_length=1)
-    """The folder of the packed data, or its URL in object storage; `packed/NAME` beside the config unless given."""
-    data: DataSettings
-    features: dict[str, Feature] = Field(min_length=1)
     stages: list[Stage] = Field(min_length=1, max_length=MOST_STAGES)
     """In the order of the cascade, the first to cut first."""
     teachers: list[TeacherSettings] = Field([], max_length=MOST_STAGES)
@@ -45,11 +37,6 @@ class Config(Settings):
     losses: list[Annotated[Loss, *by_name(LOSSES, "kind")]] = Field(min_length=1, max_length=MOST_LOSSES)
     retrieval: RetrievalSettings | None = None
     train: TrainSettings = TrainSettings()
-
-    @property
-    def declared(self) -> Schema:
-        """The features, with the side and the table of each."""
-        return Schema(self.features)
 
     @property
     def total(self) -> TotalLoss:
@@ -107,7 +94,6 @@ class Config(Settings):
         for key, network in networks.items():
             network.check(self._context(key, schema))
         total.check_teachers({key: name for key, name in names.items() if key.startswith("teachers")})
-        schema.check_data(self.data)
         self._check_retrieval(schema)
         total.check()
         self.train.check({stage.name: list(stage.labels) for stage in self.stages})

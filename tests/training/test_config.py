@@ -160,7 +160,7 @@ WRONG = {
     "features.brands={side: user, kind: ids, of: history.brand, last: 5}": "features.brands: last: the "
     "events are those of the history 'history'; drop it here",
     "features.brands={side: user, kind: ids, of: history.tab}": "features.brands.of: 'history.tab' must be an item "
-    "feature of kind id or ids; 'tab' is a context feature of kind id",
+    "feature of kind id, ids or vector; 'tab' is a context feature of kind id",
     "features.brands={side: user, kind: ids, of: tab.brand}": "features.brands.of: 'tab.brand' is an attribute of a "
     "history, but 'tab' is none; histories are history",
     "features.brands={side: user, kind: ids, of: history.brand, dim: 8}": "features.brands.dim: a history shares the "

@@ -15,7 +15,7 @@ from corank.core.errors import ConfigError
 from corank.core.formatting import shorten
 from corank.training.config import Config
 from corank.training.config_file import read
-from corank.training.yaml_reader import read_yaml
+from corank.training.plain_config.yaml_reader import read_yaml
 
 MOST_ARMS = 200
 NO_EFFECT = {

@@ -2,8 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-from corank.core.time import NEVER, format_time
-
 if TYPE_CHECKING:
     from corank.bundle.manifest import BundleManifest
     from corank.core.storage.object_url import PathOrUrl
@@ -11,6 +9,8 @@ if TYPE_CHECKING:
 
 def describe_bundle(bundle: "PathOrUrl", manifest: "BundleManifest") -> list[str]:
     """Describe a bundle, a line each: its versions, and until when its priors know the log."""
+    from corank.core.time import NEVER, format_time
+
     lines = [f"bundle: {bundle}  model {manifest.model_version}  items {manifest.items_seq}"]
     times: dict[int, list[str]] = {}
     for name, cut in manifest.priors.items():

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from corank.cli.options import Json, local_path, print_json
-from corank.cli.training import ConfigPath, Overrides
+from corank.cli.training import ConfigPath, Overrides, check_first
 
 searching = typer.Typer()
 
@@ -38,6 +38,7 @@ def sweep_command(
     as_json: Json = False,
 ) -> None:
     """Compare settings with the config as written, with paired intervals; an interrupted sweep continues."""
+    check_first(config, overrides)
     from corank.analysis.search.grid import parse_grid
     from corank.api import searching as api
     from corank.cli import console
@@ -82,6 +83,7 @@ def tune_command(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
+    check_first(config, overrides)
     """Search for better settings by Optuna, of the extra `tune`; an interrupted search continues."""
     from corank.api import searching as api
     from corank.cli import console
