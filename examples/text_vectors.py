@@ -33,7 +33,7 @@ def text_vectors(texts: list[str], dim: int, seed: int = 0) -> NDArray[np.float3
     svd.fit(grams.fit_transform([texts[n] for n in some]))
     vectors = np.asarray(svd.transform(grams.transform(texts)), dtype=np.float32)
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.where(length > 0, length, 1)
+    return (vectors / np.where(length > 0, length, 1)).astype(np.float32)
 
 
 def main() -> None:

@@ -83,6 +83,18 @@ FEATURES: dict[str, Plain] = {
     "prior, user": {"user_ctr": {"kind": "prior", "by": ["user_id"], "label": "click"}},
     "prior, cross": {"user_brand_ctr": {"kind": "prior", "by": ["user_id", "brand"], "label": "click"}},
 }
+VECTOR = {"side": "item", "kind": "vector", "column": "content", "dim": 128, "normalise": True}
+VECTORS: dict[str, Plain] = {
+    "vector of 128": {"content": VECTOR},
+    "vector of 128, projected to 32": {"content": VECTOR | {"project": 32}},
+    "history, vector of 128, and their cosine": {
+        "history": HISTORY,
+        "content": VECTOR | {"input": False},
+        "content_like": {"kind": "cosine", "of": ["history.content", "content"]},
+    },
+}
+AIM = 10.0
+"""What a vector of 128 may add to a step, in percent."""
 RANKER: dict[str, tuple[Plain, Plain]] = {
     "history, and din": ({"history": HISTORY}, {"din": {"history": "history"}}),
     "history, and din with brand": (
@@ -123,7 +135,7 @@ def arms(config: Config) -> dict[str, Config]:
     losses = [loss for loss in base["losses"] if loss["kind"] == "click"]
     base |= {"features": kept, "losses": losses}
     found = {"plain": base}
-    for name, features in FEATURES.items():
+    for name, features in (FEATURES | VECTORS).items():
         found[name] = base | {"features": kept | features}
     for name, (features, options) in RANKER.items():
         prerank, rank = base["stages"]
@@ -210,6 +222,13 @@ def compared(arm: Arm, base: Arm, rounds: int) -> dict[str, float]:
     }
 
 
+def add_vectors(items: Path) -> None:
+    """Give every item a vector."""
+    table = pl.read_parquet(items)
+    drawn = np.random.default_rng(0).normal(size=(len(table), 128)).astype(np.float32)
+    table.with_columns(pl.Series("content", drawn)).write_parquet(items)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=25)
@@ -223,6 +242,7 @@ def main() -> None:
         folder = Path(temporary)
         simulate_world(folder, requests=4_000, candidates=200, overwrite=True)
         add_lists(folder / "log")
+        add_vectors(folder / "items.parquet")
         found = arms(read(folder / "config.yaml"))
         base = Arm(found.pop("plain"), folder)
         base.rank()
@@ -236,7 +256,9 @@ def main() -> None:
                 costs = compared(Arm(config, folder), base, arguments.rounds)
                 say(f"{name}: " + "  ".join(f"{key} {value:.1f}" for key, value in costs.items()))
                 figures |= {f"{name}.{key}": value for key, value in costs.items()}
-    harness.report("feature_cost", figures, {}, arguments.json)
+    measured = [name for name in VECTORS if f"{name}.train_percent" in figures]
+    aims = {f"{name}.train_percent": ("<=", AIM) for name in measured if name.startswith("vector")}
+    harness.report("feature_cost", figures, aims, arguments.json)
 
 
 if __name__ == "__main__":

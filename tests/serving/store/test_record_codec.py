@@ -71,6 +71,9 @@ def same(ours: ItemLayer, theirs: ItemLayer) -> None:
     for array, expected in arrays:
         assert array.dtype == expected.dtype and array.shape == expected.shape
         assert array.tobytes() == np.ascontiguousarray(expected).tobytes()
+    for one_held, other_held in zip(mine.rows.vectors, other.rows.vectors, strict=True):
+        assert one_held.values.dtype == np.float16
+        assert one_held.with_missing().tobytes() == other_held.with_missing().tobytes()
     for one_list, other_list in zip(mine.rows.lists, other.rows.lists, strict=True):
         same_lists(one_list, other_list)
     assert mine.operands.lists.keys() == other.operands.lists.keys()
