@@ -19,7 +19,6 @@ from corank.data.pack_manifest import (
     PACK_AGAIN,
     PackManifest,
     fingerprint,
-    identify_pack,
     read_pack_manifest,
 )
 from corank.data.packing.pack import pack_log
@@ -202,15 +201,3 @@ def _fits(donor: Donor, layer: Donor) -> bool:
     return names == there and all(
         filecmp.cmp(donor.folder / name, layer.folder / name, shallow=False) for name in names
     )
-
-
-def prune_sets(root: Path, kept: Iterable[Schema], report: Report = lambda line: None) -> None:
-    """Remove the sets of packed data whose features are none of some configs'. Raises BusyError."""
-    names = {set_folder(root, schema) for schema in kept}
-    if identify_pack(root) is None:
-        return
-    with WriteLock.of_replacement(root, "pack"):
-        for folder in list_packs(root)[1:]:
-            if folder not in names:
-                shutil.rmtree(folder)
-                report(f"removed {folder}")

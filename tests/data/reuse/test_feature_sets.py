@@ -52,7 +52,7 @@ def change_some(value: dict[str, Any], draw: random.Random) -> dict[str, Any]:
     return value | {"features": features}
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
+@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
 @given(drawn=drawn_worlds, seed=st.integers(0, 2**16))
 def test_every_set_is_what_packing_its_tables_gives(
     drawn: Drawn, seed: int, tmp_path_factory: pytest.TempPathFactory
