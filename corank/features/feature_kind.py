@@ -36,8 +36,7 @@ Storage = Literal["id", "list", "number", "vector"]
 """How it is stored and enters a network: one code, a list of codes (both embedded), numbers, or a float16 vector."""
 Use = Literal["id", "key", "list", "number", "vector", "time"]
 """What a derived feature may take of another: `id`, a hash of the value itself, which can be looked for in lists;
-`key`, a hash of the value or of its bucket; `list`, hashes of several values; `number`; `vector`, as it is stored;
-`time`, in ms."""
+`key`, a hash of the value or of its bucket; `list`, hashes of several values; `number`; `vector`; `time`, in ms."""
 
 
 class FeatureKind(Settings):
