@@ -155,9 +155,11 @@ def _shuffled(encoded: EncodedBatch, schema: Schema, feature: str, rng: np.rando
         # drawn by candidate, so that the value of a popular item is drawn as often as it occurs
         order = encoded.item_of[rng.integers(0, len(encoded.item_of), len(encoded.item))].astype(np.int64)
         return replace(encoded, item=_with_order(encoded.item, schema, feature, order))
-    return replace(
-        encoded, cross=_with_order(encoded.cross, schema, feature, rng.permutation(len(encoded.cross)))
-    )
+    order = rng.permutation(len(encoded.request_of))
+    if placement == "snapshot":
+        assert encoded.snapshot is not None
+        return replace(encoded, snapshot=_with_order(encoded.snapshot, schema, feature, order))
+    return replace(encoded, cross=_with_order(encoded.cross, schema, feature, order))
 
 
 def _with_order(rows: Rows, schema: Schema, feature: str, order: Longs) -> Rows:

@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 from corank.core.ragged import Rows
 from corank.data.derived_columns import derive_features
 from corank.data.packed_history import attribute_codes
+from corank.features.encoders import split_record
 from corank.features.input_layout import embed_rows
 from corank.features.operand_rows import OperandRows
-from corank.features.schema import Placement, Schema
+from corank.features.schema import RECORD_PLACEMENTS, Placement, Schema
 from corank.models.stage_model import StageSettings
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request, to_series
@@ -85,7 +86,7 @@ def _encoding(
     """The call that encodes a feature, of n candidates if it is a cross; None if it is computed ahead."""
     schema, receiver = funnel.schema, funnel.request_encoder
     placement = schema.placement(name)
-    if placement == "item":
+    if placement in RECORD_PLACEMENTS:
         return None
     if name in schema.histories():
         return lambda: receiver.query.histories.encode(name, request.user, receiver.items, received.time)
@@ -159,8 +160,9 @@ def _widths(stage: StageSettings, schema: Schema, name: str) -> list[int]:
 def _rows(funnel: Funnel, placement: Placement, received: EncodedRequest, n: int) -> Rows:
     if placement == "query":
         return received.query
-    if placement == "item":
-        return received.items.rows(received.positions[:n])
+    if placement in RECORD_PLACEMENTS:
+        records = received.items.rows(received.positions[:n])
+        return split_record(funnel.schema, records)[RECORD_PLACEMENTS.index(placement)]
     return funnel.request_encoder.cross(received, np.arange(n))
 
 

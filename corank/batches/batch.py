@@ -97,6 +97,11 @@ class Batch:
     """Columns of the log or of items that a stage's value may name: (C,) float32."""
     represents: Tensor | None = None
     """How many of the log's candidates, of its request and level, each one represents: (C,) float32; None: one."""
+    earliest: Tensor | None = None
+    """The candidate of each item row's earliest request, whose snapshot features stand for the item where no request is
+    given: (I,) int32; None if there are no such features."""
+    earliest_time: Tensor | None = None
+    """The time of that request, ms UTC: (I,) int64."""
     histories: dict[Attended, AttendedEvents] = field(default_factory=dict)
     ranks: Ranks = field(default_factory=Ranks)
     """Who has the other parts of the batch: each rank has some of its requests."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from corank.batches.batch import AttendedEvents, Batch, Csr, TableLookup
 from corank.batches.encoded_batch import EncodedBatch
 from corank.core.ragged import Ragged, Rows
-from corank.core.types import Floats, Index, Ints
+from corank.core.types import Floats, Index, Ints, Longs
 from corank.distributed.ranks import Ranks
 from corank.distributed.row_shards import RowShards
 from corank.features.input_layout import Attended, Bags, Layout, VectorColumns
@@ -133,7 +133,7 @@ def build_batch(
     shards = {
         dim: RowShards(count, ranks.world) if sharded else None for dim, count in layout.table_rows.items()
     }
-    rows: dict[Placement, Rows] = {"query": encoded.query, "item": encoded.item, "cross": encoded.cross}
+    rows = _placed_rows(encoded)
     bags: dict[int, dict[Placement | Attended, Bags]] = {dim: {} for dim in layout.table_rows}
     for placement in PLACEMENTS:
         for group in layout.groups[placement]:
@@ -145,6 +145,7 @@ def build_batch(
     start = np.searchsorted(encoded.request_of, np.arange(requests + 1)).astype(np.int32)
     pairs = _pair(encoded.request_of, encoded.item_of + np.int32(requests))
     share = _share(encoded.by_item) if encoded.share is None else encoded.share
+    earliest, earliest_time = map(_tensor, _find_earliest(encoded))
     draws = np.arange(requests, dtype=np.uint64) if encoded.draws is None else encoded.draws
     return Batch(
         lookups={dim: _lookup(parts, shards[dim]) for dim, parts in bags.items()},
@@ -168,6 +169,8 @@ def build_batch(
         position=_tensor(encoded.position),
         columns=_tensors(encoded.columns),
         represents=_tensor(encoded.represents),
+        earliest=earliest,
+        earliest_time=earliest_time,
         histories={
             attended: _attended_events(*held, encoded.request_of)
             for attended, held in encoded.histories.items()
@@ -190,6 +193,32 @@ def _vectors(
 
 def _gather(rows: Rows, columns: Iterable[VectorColumns]) -> tuple[Tensor, ...]:
     return tuple(torch.from_numpy(rows.vectors[column.index].with_missing()) for column in columns)
+
+
+def _placed_rows(encoded: EncodedBatch) -> dict[Placement, Rows]:
+    """The encoded rows by placement."""
+    count = len(encoded.request_of)
+    none = Rows(np.empty((count, 0), np.int32), np.empty((count, 0), np.float32), ())
+    snapshot = none if encoded.snapshot is None else encoded.snapshot
+    return {"query": encoded.query, "item": encoded.item, "snapshot": snapshot, "cross": encoded.cross}
+
+
+def _find_earliest(encoded: EncodedBatch) -> tuple[Ints | None, Longs | None]:
+    """Find the candidate of the earliest request of each item, and the time of that request: (I,), (I,).
+
+    None, None if there are no snapshot features.
+    """
+    time, by_item = encoded.time, encoded.by_item
+    if encoded.snapshot is None or time is None or by_item.start is None:
+        return None, None
+    if not by_item.count:
+        return np.empty(0, np.int32), np.empty(0, np.int64)
+    # a number that holds the request's rank in time and the candidate: their minimum is found in one pass
+    rank = np.empty(len(time), dtype=np.int64)
+    rank[np.argsort(time, kind="stable")] = np.arange(len(time))
+    keys = rank[encoded.request_of[by_item.row]] << 32 | by_item.row
+    found = (np.minimum.reduceat(keys, by_item.start[:-1]) & 0xFFFFFFFF).astype(np.int32)
+    return found, time[encoded.request_of[found]]
 
 
 def _tensor(array: NDArray[Any] | None) -> Tensor | None:

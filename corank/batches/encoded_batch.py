@@ -12,7 +12,7 @@ from corank.features.input_layout import Attended, Bags
 
 @dataclass(frozen=True)
 class EncodedBatch:
-    """Whole requests: R rows of the query, I of distinct items, C of crosses.
+    """Whole requests: R rows of the query, I of distinct items, C of snapshots and of crosses.
 
     Letters: R requests · C candidates · I distinct items · H distinct items of a history.
     """
@@ -54,5 +54,9 @@ class EncodedBatch:
     """Each item row's share of the log's candidates: (I,); None: that of the batch's candidates."""
     draws: Hashes | None = None
     """The state from which losses draw for each request (`Draws.keys`): (R,); None: its number in the batch."""
+    snapshot: Rows | None = None
+    """Snapshot features of each candidate's item, as of its request: (C); None if there are none."""
+    time: Longs | None = None
+    """Of the requests, ms UTC: (R,); given with `snapshot`."""
     histories: dict[Attended, tuple[Rows, Ragged]] = field(default_factory=dict)
     """Of each history that is attended to: H item rows, and for each request its events as positions among them."""

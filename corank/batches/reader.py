@@ -24,7 +24,7 @@ from corank.batches.streams import Streams
 from corank.core.ragged import Rows, concat_ranges
 from corank.core.types import Floats, Index, Ints, Longs
 from corank.data.dataset import PackedDataset
-from corank.data.derived_columns import pair_rows
+from corank.data.derived_columns import pair_rows, snapshot_rows
 from corank.data.packed.logged_requests import LoggedRequests
 from corank.data.packed_history import read_event_rows, read_history_items, read_query_rows
 from corank.distributed.ranks import Ranks
@@ -159,6 +159,8 @@ class Reader:
             query=read_query_rows(self.packed, rows, requests, histories),
             item=self.packed.items.take(item),
             cross=self._cross(rows, requests, found),
+            snapshot=self._snapshot(rows, requests, found),
+            time=rows.time[requests],
             request_of=found.request_of,
             item_of=item_of,
             item_row=item,
@@ -218,6 +220,15 @@ class Reader:
         # candidates that are not read must not be drawn as negatives of their request either
         beyond = self.negatives.draw(population, drawn.draws, drawn.numbers, time, request_of, row, batch)
         return held.with_negatives(*beyond)
+
+    def _snapshot(self, rows: LoggedRequests, requests: Longs, found: "_Candidates") -> Rows | None:
+        if not self.layout.width("snapshot"):
+            return None
+        snapshot, beyond = rows.snapshot.take(found.logged), found.beyond
+        if not len(beyond):
+            return snapshot
+        times = rows.time[requests][found.request_of[beyond]]
+        return snapshot.with_rows(beyond, snapshot_rows(self.packed, found.row[beyond], times))
 
     def _cross(self, rows: LoggedRequests, requests: Longs, found: "_Candidates") -> Rows:
         cross, beyond = rows.cross.take(found.logged), found.beyond

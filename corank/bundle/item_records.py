@@ -26,12 +26,13 @@ from corank.core.ragged import Rows, Vectors
 from corank.core.time import NEVER
 from corank.core.types import Floats, Longs
 from corank.data.derived_columns import derive_features, encode_columns
-from corank.features.encoders import Encoders, assemble_rows, split_rows
+from corank.features.encoders import Encoders, assemble_rows, split_record, split_rows
 from corank.features.encoding import Encoded
 from corank.features.operand_rows import OperandRows
 from corank.features.operands import OperandNames, Operands
 from corank.features.priors import PriorSnapshots
 from corank.features.scale import to_numbers
+from corank.features.schema import RECORD_PLACEMENTS
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class ItemRecords:
 
     ids: Keys
     rows: Rows
-    """Encoded features: (N)."""
+    """Encoded features, those of the item row and then those of the snapshot (`Schema.record_features`): (N)."""
     operands: Operands
     """Values that crosses, priors and filters read: (N)."""
     columns: Mapping[str, Floats]
@@ -79,17 +80,19 @@ class ItemRecords:
         found |= _derive(encoders, priors, operands.with_named_vectors(vectors))
         return cls(
             Keys(frame[key]),
-            assemble_rows(schema.row_features("item"), found, len(frame)),
+            assemble_rows(schema.record_features, found, len(frame)),
             operands,
             {name: _to_floats(column(name), name) for name in columns},
         )
 
     def refresh_derived(self, encoders: Encoders, priors: PriorSnapshots) -> Self:
         """Compute the derived features again, from newer snapshots of priors."""
-        placed = encoders.schema.row_features("item")
-        found = _derive(encoders, priors, self.operands.with_vectors(placed, self.rows))
-        held = split_rows(placed, self.rows)
-        return replace(self, rows=assemble_rows(placed, held | found, len(self.rows)))
+        schema = encoders.schema
+        row, _ = split_record(schema, self.rows)
+        placed = schema.row_features("item")
+        found = split_rows(placed, row)
+        found |= _derive(encoders, priors, self.operands.with_vectors(placed, row))
+        return replace(self, rows=assemble_rows(schema.record_features, found, len(self.rows)))
 
     def concat(self, other: Self) -> Self:
         """Append items whose ids are greater."""
@@ -141,8 +144,8 @@ class ItemRecords:
             Keys(ids),
             read_rows(
                 folder,
-                [None] * len(schema.row_features("item").lists),
-                len(schema.row_features("item").vectors),
+                [None] * len(schema.record_features.lists),
+                len(schema.record_features.vectors),
             ),
             Operands.load(folder / "operands", OperandNames.of(schema, "item"), len(ids)),
             {name: read_array(folder / f"column.{name}.npy") for name in columns},
@@ -156,7 +159,7 @@ class ItemRecords:
         Ids ascend, every array has a row for each of them, codes lie within the tables, numbers are finite.
         """
         schema, count = encoders.schema, len(self.ids)
-        placed = schema.row_features("item")
+        placed = schema.record_features
         check_ascending(self.ids.values, f"{where}/keys.arrow")
         check_form(self.rows.ids, np.int32, (count, len(placed.ids)), f"{where}/ids.npy")
         for n, name in enumerate(placed.ids):
@@ -183,9 +186,12 @@ class ItemRecords:
 
 
 def _derive(encoders: Encoders, priors: PriorSnapshots, operands: Operands) -> dict[str, Encoded]:
-    """Compute the derived features of items, as they are now, and encode them."""
-    sides, never = OperandRows.alone(encoders.schema, "item", operands), np.full(operands.count, NEVER)
-    return encode_columns(encoders, derive_features(encoders.schema, "item", sides, priors, never))
+    """Compute the derived features of items, as of the priors' snapshots, and encode them."""
+    schema, found = encoders.schema, dict[str, Encoded]()
+    sides, never = OperandRows.alone(schema, "item", operands), np.full(operands.count, NEVER)
+    for placement in RECORD_PLACEMENTS:
+        found |= encode_columns(encoders, derive_features(schema, placement, sides, priors, never))
+    return found
 
 
 def _to_floats(values: pl.Series, name: str) -> Floats:

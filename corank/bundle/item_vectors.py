@@ -15,10 +15,18 @@ from corank.core.arrays import Append, append_array
 from corank.core.errors import BundleError
 from corank.core.ragged import Rows
 from corank.core.types import Floats
+from corank.features.encoders import split_record
 from corank.features.input_layout import Layout, TableSet, dense_input
+from corank.features.schema import RECORD_PLACEMENTS
 
 ITEMS_AT_ONCE = 65_536
 """Items a run of a graph."""
+
+
+def record_inputs(layout: Layout, records: Rows, tables: TableSet) -> dict[str, Floats]:
+    """The dense inputs of the records of N items, by the names of `Layout.record_widths`: (N, width) each."""
+    sides = zip(RECORD_PLACEMENTS, split_record(layout.schema, records), strict=True)
+    return {str(p): dense_input(rows, layout, p, tables) for p, rows in sides if p in layout.record_widths}
 
 
 class ItemTowers:
@@ -45,21 +53,21 @@ class ItemTowers:
         self._tables = {stage: tables[held] for stage, held in towers.items()}
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        shapes = {"item": (None, layout.width("item"))}
+        shapes = {placement: (None, width) for placement, width in layout.record_widths.items()}
         self._graphs = {
             stage: open_session(folder / f"{stage}.item.onnx", shapes, options=options) for stage in towers
         }
 
     def vectors(self, rows: Rows) -> dict[str, Floats]:
-        """Compute the vectors of N items: stage → (N, d). Raises BundleError if one is not finite."""
+        """Compute the vectors of the records of N items: stage → (N, d). Raises BundleError if one is not finite."""
         return {stage: self._vectors(stage, rows) for stage in self._graphs}
 
     def _vectors(self, stage: str, rows: Rows) -> Floats:
         parts = []
         for first in range(0, len(rows), ITEMS_AT_ONCE):
             some = rows.take(np.arange(first, min(first + ITEMS_AT_ONCE, len(rows))))
-            given = dense_input(some, self._layout, "item", self._tables[stage])
-            parts += self._graphs[stage].run(None, {"item": given})
+            given = record_inputs(self._layout, some, self._tables[stage])
+            parts += self._graphs[stage].run(None, given)
         vectors: Floats = np.concatenate(parts)
         if not np.isfinite(vectors).all():
             odd = (~np.isfinite(vectors)).any(1).sum()

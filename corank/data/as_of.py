@@ -14,7 +14,7 @@ from corank.core.time import NEVER
 from corank.core.types import Index, Longs
 from corank.data.tables import VALID_FROM, Table
 from corank.data.validate import check_rows, number_checks, whole_checks
-from corank.features.row_columns import FROM, ID, ROW
+from corank.features.row_columns import FROM, ID
 
 
 def newest_rows(rows: pl.DataFrame) -> pl.DataFrame:
@@ -86,21 +86,6 @@ class VersionedRows:
     def from_ids(cls, ids: pl.Series) -> Self:
         """Make a row of each id, if there is no table."""
         return cls.complete(pl.DataFrame(schema={ID: ids.dtype, FROM: pl.Int64}), ids)
-
-    def add_snapshots(self, snapshots: pl.DataFrame) -> tuple[Self, Longs]:
-        """Add a row at each snapshot, and leave out the features.
-
-        Args:
-            snapshots: ID and FROM; every id must be here.
-
-        Returns:
-            M rows, and for each of them the row of `self` that holds then: (M,).
-        """
-        held = self.frame.select(ID, FROM, pl.int_range(pl.len(), dtype=pl.Int64).alias(ROW))
-        more = snapshots.select(ID, FROM, pl.lit(None, pl.Int64).alias(ROW))
-        both = pl.concat([held, more]).sort(ID, FROM, ROW, nulls_last=True)
-        both = both.unique([ID, FROM], keep="first", maintain_order=True)
-        return type(self)(both.select(ID, FROM)), both[ROW].forward_fill().to_numpy()
 
     @cached_property
     def ids(self) -> Keys:

@@ -32,23 +32,35 @@ def derive_features(
 
     Args:
         schema: the features.
-        placement: of the rows.
+        placement: of the rows; a feature of `snapshot` is computed at the begin of its period.
         sides: the operands.
         priors: what was counted.
         times: of the rows, ms UTC: (N,).
         names: the features; all unless given.
         sizes: how many candidates each row's request has: (N,), for rows of the query.
     """
-    return {
-        name: feature.derive(sides, PointInTime(name, times, priors, sizes))
-        for name, feature in schema.derived(placement).items()
-        if names is None or name in names
-    }
+    found = {}
+    for name, feature in schema.derived(placement).items():
+        if names is None or name in names:
+            every = feature.snapshot_every if placement == "snapshot" else None
+            at = times if every is None else priors.cuts(name, every, times)
+            found[name] = feature.derive(sides, PointInTime(name, at, priors, sizes))
+    return found
 
 
 def encode_columns(encoders: Encoders, values: Derived) -> dict[str, Encoded]:
     """Encode derived features as codes and numbers, by name."""
     return {name: encoders.encode_derived(name, column) for name, column in values.items()}
+
+
+def snapshot_rows(packed: PackedDataset, item: Index, times: Longs) -> Rows:
+    """Make the snapshot rows of X pairs that were not logged, from their item rows (X,) and times (X,) in ms UTC."""
+    schema, columns = packed.schema, dict[str, Encoded]()
+    if schema.derived("snapshot"):
+        sides = OperandRows(schema, {"item": packed.item_operands}, {"item": item}, len(item))
+        values = derive_features(schema, "snapshot", sides, packed.priors, times)
+        columns = encode_columns(packed.encoders, values)
+    return assemble_rows(schema.row_features("snapshot"), columns, len(item))
 
 
 def pair_rows(

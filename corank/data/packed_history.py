@@ -15,7 +15,7 @@ from corank.core.ragged import Ragged, Rows, Vectors
 from corank.core.types import Index, Ints
 from corank.data.dataset import PackedDataset
 from corank.data.packed.logged_requests import LoggedRequests
-from corank.features.encoding import MISSING
+from corank.features.encoding import MISSING, RowFeatures
 from corank.features.history import HistoryNeeds, recency_weights
 from corank.features.operands import (
     Operands,
@@ -97,9 +97,15 @@ def add_histories(schema: Schema, rows: Rows, items: Mapping[str, Ragged], recor
     return replace(rows, lists=tuple(lists))
 
 
-def unknown_item_rows(schema: Schema, feature: str, codes: Ints) -> Rows:
-    """Make the rows of items that the tables do not know: the code of the id, by its feature, and nothing else."""
-    placed, count = schema.row_features("item"), len(codes)
+def unknown_item_rows(schema: Schema, placed: RowFeatures, feature: str, codes: Ints) -> Rows:
+    """Make the rows of items that the tables do not know: the code of the id, by its feature, and nothing else.
+
+    Args:
+        placed: the features of the rows: of item rows, or of records.
+        feature: that of the id.
+        codes: its codes.
+    """
+    count = len(codes)
     ids = np.full((count, len(placed.ids)), MISSING, dtype=np.int32)
     ids[:, placed.ids.index(feature)] = codes
     none = Ragged.from_lengths(np.zeros(count, np.int32), np.empty(0, np.int32))
@@ -127,7 +133,9 @@ def read_event_rows(
     if unknown.any():
         of = packed.schema.histories()[history].of
         codes = (UNKNOWN_ITEM - distinct[distinct < 0]).astype(np.int32)
-        known = unknown_item_rows(packed.schema, of, codes).concat(known.compact())
+        known = unknown_item_rows(packed.schema, packed.schema.row_features("item"), of, codes).concat(
+            known.compact()
+        )
     return known, Ragged.from_lengths(items.length, position.astype(np.int32))
 
 

@@ -61,6 +61,7 @@ class Shard(LoggedRequests):
             weight=array("weight") if data.weight else None,
             position=array("position") if data.position else None,
             columns={name: array(f"column.{name}") for name in logged},
+            snapshot=map_rows(folder / "snapshot", [], schema.row_features("snapshot")),
             cross=map_rows(
                 folder / "cross",
                 [read_ragged(folder / "cross", n) for n in list_features(schema, "cross")],

@@ -61,6 +61,14 @@ def split_rows(features: RowFeatures, rows: Rows) -> dict[str, Encoded]:
     return columns | dict(zip(features.vectors, rows.vectors, strict=False))
 
 
+def split_record(schema: Schema, record: Rows) -> tuple[Rows, Rows]:
+    """Take the rows of items' records apart into item rows and snapshot rows, as views: (N), (N)."""
+    row = schema.row_features("item")
+    ids, numbers, lists = len(row.ids), row.width, len(row.lists)
+    item = Rows(record.ids[:, :ids], record.numbers[:, :numbers], record.lists[:lists], record.vectors)
+    return item, Rows(record.ids[:, ids:], record.numbers[:, numbers:], record.lists[lists:])
+
+
 @dataclass(frozen=True)
 class Encoders:
     """The fitted encoder of each feature; a history has that of the feature it is `of`.

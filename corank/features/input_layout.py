@@ -18,7 +18,7 @@ from scipy.sparse import csr_array
 from corank.core.ragged import Ragged, Rows
 from corank.core.types import Floats, Ints
 from corank.features.encoding import FIRST_KNOWN, VectorShape
-from corank.features.schema import PLACEMENTS, Placement, Schema
+from corank.features.schema import PLACEMENTS, RECORD_PLACEMENTS, Placement, Schema
 
 Columns = NDArray[np.int64]
 TableSet = Mapping[int | str, Floats]
@@ -218,6 +218,12 @@ class Layout:
         embedded = sum(group.width for group in self.groups[placement])
         numbers = self.schema.row_features(placement).width
         return embedded + numbers + sum(vector.width for vector in self.vectors[placement])
+
+    @property
+    def record_widths(self) -> dict[str, int]:
+        """The columns of the dense inputs that an item's record gives; without `snapshot` if it has no columns."""
+        widths = {placement: self.width(placement) for placement in RECORD_PLACEMENTS}
+        return {str(placement): width for placement, width in widths.items() if width or placement == "item"}
 
     def columns(self, placement: Placement, names: Iterable[str]) -> Columns:
         """The input columns of the named features, ascending."""

@@ -1,7 +1,7 @@
 """All features of a config: the side of each, what may enter which tower, which embedding table it reads."""
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
@@ -16,9 +16,17 @@ from corank.features.log_schema import DataSettings
 if TYPE_CHECKING:
     from corank.features.priors import CountedFeature
 
-Placement = Literal["query", "item", "cross"]
-"""Whose rows a feature is stored with: a request's, an item's or a pair's."""
-PLACEMENTS: tuple[Placement, ...] = ("query", "item", "cross")
+Placement = Literal["query", "item", "snapshot", "cross"]
+"""Whose rows a feature is stored with: a request's, an item's, an item's as of a snapshot, or a pair's.
+
+A `snapshot` feature is of the item and changes step by step with the time of the request. Its values lie beside the
+item row: in packed data with each candidate, in a bundle with each item.
+"""
+PLACEMENTS: tuple[Placement, ...] = ("query", "item", "snapshot", "cross")
+RECORD_PLACEMENTS: tuple[Placement, ...] = ("item", "snapshot")
+"""Those whose features are in an item's record, in this order."""
+CANDIDATE_PLACEMENTS: tuple[Placement, ...] = ("snapshot", "cross")
+"""Those with a row for each candidate of packed data."""
 
 
 @dataclass(frozen=True)
@@ -127,12 +135,20 @@ class Schema:
 
     def placement(self, name: str) -> Placement:
         """Whose rows a feature is stored with."""
-        side = self.side(name)
+        side, derived = self.side(name), self.features[name].as_derived
+        if side == "item" and derived is not None and derived.snapshot_every is not None:
+            return "snapshot"
         return "query" if side == "user" or side == "context" else side
 
     def row_features(self, placement: Placement) -> RowFeatures:
         """The inputs and vectors of a placement, in the order of its encoded arrays."""
         return self._row_features[placement]
+
+    @cached_property
+    def record_features(self) -> RowFeatures:
+        """The features of an item's record in a bundle: those of its row, then those of its snapshot."""
+        parts = (astuple(self.row_features(placement)) for placement in RECORD_PLACEMENTS)
+        return RowFeatures(*(row + snapshot for row, snapshot in zip(*parts, strict=True)))
 
     @cached_property
     def _row_features(self) -> dict[Placement, RowFeatures]:
@@ -259,7 +275,7 @@ class Schema:
                 raise ConfigError(
                     f"{key}: '{name}' is no input (features.{name}.input: false); drop one of both"
                 )
-            found = self.placement(name)
+            found = "item" if self.placement(name) == "snapshot" else self.placement(name)
             if found != allowed:
                 article = "an" if found == "item" else "a"
                 reason = {

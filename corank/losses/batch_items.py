@@ -17,7 +17,8 @@ from corank.distributed.ranks import Ranks
 
 @dataclass(frozen=True)
 class BatchItems:
-    """The items of a batch. Rows of one item, as it was at several times, are one item: the first stands for all."""
+    """The items of a batch. Rows of one item, as it was at several times, are one item: the first stands for all, as
+    of its earliest request in the batch, so that no row shows what happened after a request that clicked it."""
 
     vectors: Tensor
     """(J, d) fp32. Alone there is one of every item row, and those that another stands for are hidden."""
@@ -46,18 +47,20 @@ class BatchItems:
     @classmethod
     def _of_ranks(cls, batch: Batch, vectors: Tensor, first: Tensor, logged: Tensor, count: Tensor) -> Self:
         distinct = torch.nonzero(first == torch.arange(len(first), device=first.device)).squeeze(1)
+        when = torch.zeros_like(batch.ordinal) if batch.earliest_time is None else batch.earliest_time
         columns = torch.stack(
-            [c[distinct].double() for c in (batch.ordinal, batch.item_row, logged, batch.share)], 1
+            [c[distinct].double() for c in (batch.ordinal, batch.item_row, when, logged, batch.share)], 1
         )
         header = columns.new_zeros(1, columns.shape[1])
         header[0, 0] = count
         parts = batch.ranks.gather(torch.cat((header, columns)), "items of the batch")
         candidates = torch.stack([part[0, 0] for part in parts]).sum()
-        ordinal, row, in_log, share = torch.cat([part[1:] for part in parts]).unbind(1)
+        ordinal, row, time, in_log, share = torch.cat([part[1:] for part in parts]).unbind(1)
         rank = torch.cat([torch.full((len(part) - 1,), n) for n, part in enumerate(parts)]).to(ordinal.device)
 
-        # by item, then row, then rank: the first of each item stands for all
-        order = torch.argsort(row, stable=True)
+        # by item, then row, then time, then rank: the first of each item stands for all
+        order = torch.argsort(time, stable=True)
+        order = order[torch.argsort(row[order], stable=True)]
         order = order[torch.argsort(ordinal[order], stable=True)]
         items, of_row = ordinal[order].unique_consecutive(return_inverse=True)
         chosen = order[torch.searchsorted(of_row, torch.arange(len(items), device=order.device))]

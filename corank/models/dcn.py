@@ -38,7 +38,8 @@ class Dcn(nn.Module):
     def forward(self, x: StageInputs) -> Tensor:
         """The crossed inputs of every candidate: (C', W)."""
         parts = [x.pairs.spread_query(x.query), x.pairs.spread_item(x.item)]
-        return self.cross(torch.cat([*parts, x.cross] if x.cross.shape[1] else parts, 1))
+        parts += [own for own in (x.snapshot, x.cross) if own.shape[1]]
+        return self.cross(torch.cat(parts, 1))
 
     def cross(self, first: Tensor) -> Tensor:
         """(C', W) → (C', W)."""

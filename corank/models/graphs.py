@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from corank.models.pairs import RequestPairs, SingleRequestHistory
 from corank.models.stage_io import StageInputs, StageOutput
 
-REQUEST_TENSORS = ("query", "item", "cross", "event", "mask", "earlier")
-"""One request's tensors: query (1, ·), item (n, ·), cross (n, ·), what is attended to event (L, w) and mask (L,), what
-is seen of earlier stages (n, ·)."""
+REQUEST_TENSORS = ("query", "item", "snapshot", "cross", "event", "mask", "earlier")
+"""One request's tensors: query (1, ·), item, snapshot and cross (n, ·), what is attended to event (L, w) and mask (L,),
+what is seen of earlier stages (n, ·)."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class RequestGraph(nn.Module):
         self,
         query: Tensor,
         item: Tensor,
+        snapshot: Tensor | None = None,
         cross: Tensor | None = None,
         event: Tensor | None = None,
         mask: Tensor | None = None,
@@ -46,10 +47,11 @@ class RequestGraph(nn.Module):
     ) -> Tensor:
         """Score the candidates of one request: (n, labels)."""
         count = item.shape[0]
+        snapshot = item.new_zeros(count, 0) if snapshot is None else snapshot
         cross = item.new_zeros(count, 0) if cross is None else cross
         history = SingleRequestHistory(event, mask) if event is not None and mask is not None else None
         output: StageOutput = self.stage(
-            StageInputs(query, item, cross, RequestPairs(count), history, earlier)
+            StageInputs(query, item, snapshot, cross, RequestPairs(count), history, earlier)
         )
         return torch.stack(list(output.logits.values()), dim=1)
 
@@ -68,13 +70,13 @@ class QueryGraph(nn.Module):
 
 
 class ItemGraph(nn.Module):
-    """What a stage computes of items alone: (N, ·) → (N, d)."""
+    """What a stage computes of items alone, rows and snapshots: (N, ·), (N, ·) → (N, d)."""
 
-    def __init__(self, stage: nn.Module, compute: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, stage: nn.Module, compute: Callable[[Tensor, Tensor | None], Tensor]) -> None:
         """`compute` is a method of `stage`, which holds the weights."""
         super().__init__()
         self.stage, self._compute = stage, compute
 
-    def forward(self, item: Tensor) -> Tensor:
-        """(N, ·) → (N, d)."""
-        return self._compute(item)
+    def forward(self, item: Tensor, snapshot: Tensor | None = None) -> Tensor:
+        """(N, ·), (N, ·) → (N, d)."""
+        return self._compute(item, snapshot)

@@ -14,19 +14,20 @@ from torch.nn.functional import embedding, pad
 
 from corank.batches.batch import Batch
 from corank.batches.build import padded
+from corank.core.errors import PluginError
 from corank.core.ordering import soft_ranks
 from corank.features.input_layout import Attended, Layout, VectorColumns
 from corank.features.schema import PLACEMENTS, Placement
 from corank.models.pairs import BatchHistory, BatchPairs
 from corank.models.stage_io import StageInputs, StageOutput
-from corank.models.stage_model import StageModel, StageSettings, build_stage
+from corank.models.stage_model import VECTOR, StageModel, StageSettings
 from corank.models.tables.embedding import Tables
 from corank.models.tables.table_builder import TableBuilder
 from corank.models.teacher import Teacher, TeacherSettings
 
 DenseInputs = dict[Placement | Attended, Tensor]
-"""Dense inputs by placement: query (R, ·), item (I', ·), cross (C', ·); and (H', ·) of the items of each history
-attended to."""
+"""Dense inputs by placement: query (R, ·), item (I', ·), snapshot and cross (C', ·); and (H', ·) of the items of each
+history attended to."""
 
 
 class JointModel(nn.Module):
@@ -125,7 +126,14 @@ class JointModel(nn.Module):
         if name in self.earlier:
             earlier = pairs.fill(self._earlier_columns(name, outputs, batch)).to(self.dtype)
         return StageInputs(
-            dense["query"], dense["item"], dense["cross"], pairs, history, earlier, scores=batch.scores
+            dense["query"],
+            dense["item"],
+            dense["snapshot"],
+            dense["cross"],
+            pairs,
+            history,
+            earlier,
+            scores=batch.scores,
         )
 
     def _earlier_columns(self, name: str, outputs: Mapping[str, StageOutput], batch: Batch) -> Tensor:
@@ -237,6 +245,23 @@ class JointModel(nn.Module):
 def draw_projection(shape: tuple[int, int]) -> nn.Parameter:
     """Draw a projection that keeps the length of a vector, on average: (dimension, columns)."""
     return nn.Parameter(torch.randn(shape) / shape[1] ** 0.5)
+
+
+def build_stage(settings: StageSettings, layout: Layout) -> StageModel:
+    """Build the network of a stage. Raises PluginError if it does not fit what its settings say."""
+    network: object = settings.build(layout)
+    what = f"{type(settings).__module__}: stage model '{settings.model}'"
+    if not isinstance(network, StageModel):
+        raise PluginError(f"{what}: build must return a StageModel; received {type(network).__name__}")
+    if settings.item_parts not in ((), (VECTOR,)):
+        raise PluginError(f"{what}: items hold no part but '{VECTOR}'; received {list(settings.item_parts)}")
+    ahead: Sequence[str] = network.graphs()["item"].outputs if "item" in network.graphs() else ()
+    if tuple(ahead) != tuple(settings.item_parts):
+        raise PluginError(
+            f"{what}: its settings name the item parts {list(settings.item_parts)}, and the graph `item` of "
+            f"{type(network).__name__} gives {list(ahead)}; `item_parts` must be the outputs of that graph"
+        )
+    return network
 
 
 def _soft_ranks(z: Tensor, batch: Batch) -> Tensor:

@@ -1,17 +1,21 @@
-"""Linear layers and activations, and a choice of columns.
+"""Linear layers and activations, a choice of columns, and what snapshot features add to vectors.
 
 The input decides the precision: weights are cast to its dtype, so bf16 inputs give bf16 products of fp32 weights.
 
-Letters: N rows · h width.
+Letters: N rows · h width · d width of vectors · R requests.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from corank.features.input_layout import Layout
+
+SNAPSHOT_WIDTH = 16
+"""Width of the hidden layer of `SnapshotTerm`."""
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": functional.relu,
     "gelu": functional.gelu,
@@ -69,3 +73,48 @@ class Columns(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, width) → (N, chosen columns)."""
         return x.index_select(1, self.columns)
+
+
+class SnapshotTerm(nn.Module):
+    """What an item's snapshot features add to its vector: A · relu(B s + b) of the snapshot features s.
+
+    ⟨q, v + A x⟩ = ⟨q, v⟩ + ⟨Aᵀq, x⟩ with x the hidden layer: a candidate costs h products, and A runs once a request.
+    """
+
+    def __init__(self, columns: Collection[int], all_columns: int, width: int) -> None:
+        """
+        Args:
+            columns: those of the dense input that it reads.
+            all_columns: how many the dense input has.
+            width: of the vectors, d.
+        """
+        super().__init__()
+        self.columns = Columns(list(columns)) if len(columns) < all_columns else None
+        self.first = nn.Linear(len(columns), SNAPSHOT_WIDTH)
+        self.out = nn.Linear(SNAPSHOT_WIDTH, width, bias=False)
+
+    @classmethod
+    def of(cls, layout: Layout, width: int, features: Collection[str] | None = None) -> "SnapshotTerm | None":
+        """Build the term of vectors of some width.
+
+        Args:
+            features: names of features, of which those that are no snapshot features are ignored; all if None.
+
+        Returns None if there is nothing to read.
+        """
+        names = layout.schema.row_features("snapshot")
+        columns = layout.columns("snapshot", [n for n in names if features is None or n in features])
+        return cls(columns.tolist(), layout.width("snapshot"), width) if len(columns) else None
+
+    def hidden(self, snapshot: Tensor) -> Tensor:
+        """(N, ·) → (N, h)."""
+        x = snapshot if self.columns is None else self.columns(snapshot)
+        return activated(x, self.first, "relu")
+
+    def vectors(self, hidden: Tensor) -> Tensor:
+        """What is added to vectors: (N, h) → (N, d)."""
+        return linear(hidden, self.out)
+
+    def queries(self, query: Tensor) -> Tensor:
+        """What of a query's vector meets the hidden layer, Aᵀq: (R, d) → (R, h)."""
+        return torch.matmul(query, self.out.weight.to(query.dtype))

@@ -73,7 +73,8 @@ class Mlp(StageModel):
         """`earlier`: how many numbers it sees of earlier stages."""
         super().__init__()
         self.labels, self.activation, self.dropout = settings.labels, settings.activation, settings.dropout
-        self.widths = [layout.width(p) for p in PLACEMENTS]
+        query, item, *of_pair = (layout.width(p) for p in PLACEMENTS)
+        self.widths = [query, item, sum(of_pair)]
         widths = settings.hidden
         self.first = nn.Linear(sum(self.widths), widths[0])
         self.norm = nn.LayerNorm(widths[0]) if settings.normalisation == "layer" else None
@@ -106,8 +107,9 @@ class Mlp(StageModel):
     def pair_terms(self, inputs: StageInputs) -> list[Tensor]:
         """The first layer's sums over what belongs to the pair, of several sorts: (C', h) each."""
         terms = []
-        if inputs.cross.shape[1]:
-            terms.append(functional.linear(inputs.cross, self._split(inputs.cross)[2]))
+        if self.widths[2]:
+            of_pair = _join(inputs.snapshot, inputs.cross)
+            terms.append(functional.linear(of_pair, self._split(of_pair)[2]))
         if self.din is not None and inputs.history is not None:
             interest = inputs.pairs.fill(self.din(self.target(inputs.item), inputs.history))
             terms.append(linear(interest.to(inputs.cross.dtype), self.interest))
@@ -127,3 +129,9 @@ class Mlp(StageModel):
             x = functional.dropout(activated(x, layer, self.activation), self.dropout, self.training)
         logits = linear(x if crossed is None else torch.cat((x, crossed), 1), self.heads).float()
         return dict(zip(self.labels, logits.unbind(1), strict=True))
+
+
+def _join(snapshot: Tensor, cross: Tensor) -> Tensor:
+    """What a candidate has of its own, side by side: (C', ·). Nothing is copied where there is only one of both."""
+    parts = [part for part in (snapshot, cross) if part.shape[1]]
+    return torch.cat(parts, 1) if len(parts) > 1 else parts[0]

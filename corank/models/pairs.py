@@ -37,12 +37,20 @@ class Pairs(ABC):
         """⟨query[request of c], item[item of c]⟩ in fp32: (R, h), (I', h) → (C,)."""
 
     @abstractmethod
+    def dot_own(self, query: Tensor, own: Tensor) -> Tensor:
+        """⟨query[request of c], own[c]⟩ in fp32: (R, h), (C', h) → (C,)."""
+
+    @abstractmethod
     def spread_query(self, x: Tensor) -> Tensor:
         """x[request of c]: (R, h) → (C', h)."""
 
     @abstractmethod
     def spread_item(self, x: Tensor) -> Tensor:
         """x[item of c]: (I', h) → (C', h)."""
+
+    @abstractmethod
+    def earliest(self, x: Tensor) -> Tensor:
+        """x[candidate of the item's earliest request]: (C', h) → (I', h)."""
 
     @abstractmethod
     def fill(self, x: Tensor) -> Tensor:
@@ -82,6 +90,12 @@ class BatchPairs(Pairs):
         """Products of gathered rows."""
         return _pair_dot(query.float(), item.float(), self.batch)
 
+    def dot_own(self, query: Tensor, own: Tensor) -> Tensor:
+        """Products of gathered rows of queries and the candidates' own."""
+        left = gather_rows(query.float(), self.batch.request_of, self.batch.requests)
+        dot: Tensor = torch.linalg.vecdot(left, own[: len(left)].float())
+        return dot
+
     def spread_query(self, x: Tensor) -> Tensor:
         """Gather by request."""
         return self.fill(gather_rows(x, self.batch.request_of, self.batch.requests))
@@ -89,6 +103,12 @@ class BatchPairs(Pairs):
     def spread_item(self, x: Tensor) -> Tensor:
         """Gather by item."""
         return self.fill(gather_rows(x, self.batch.item_of, self.batch.items))
+
+    def earliest(self, x: Tensor) -> Tensor:
+        """Select one candidate of each item."""
+        assert self.batch.earliest is not None
+        found = x.index_select(0, self.batch.earliest)
+        return pad(found, (0, 0, 0, padded(len(found)) - len(found)))
 
     def fill(self, x: Tensor) -> Tensor:
         """Fill up to C' rows."""
@@ -109,12 +129,20 @@ class RequestPairs(Pairs):
         """One product of a matrix and a vector."""
         return item @ query.squeeze(0)
 
+    def dot_own(self, query: Tensor, own: Tensor) -> Tensor:
+        """One product of a matrix and a vector."""
+        return self.dot(query, own)
+
     def spread_query(self, x: Tensor) -> Tensor:
         """Repeat the one query."""
         return x.expand(self._count, -1)
 
     def spread_item(self, x: Tensor) -> Tensor:
         """The items are the candidates."""
+        return x
+
+    def earliest(self, x: Tensor) -> Tensor:
+        """There is one request."""
         return x
 
     def fill(self, x: Tensor) -> Tensor:

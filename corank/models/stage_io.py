@@ -20,6 +20,8 @@ class StageInputs:
     query: Tensor  # (R, ·)
     item: Tensor
     """(I', ·)"""
+    snapshot: Tensor
+    """Features of the item that change with the time of the request, of no columns if there are none: (C', ·)."""
     cross: Tensor
     """Features of the pair, of no columns if there are none: (C', ·)."""
     pairs: Pairs
@@ -38,7 +40,7 @@ class StageVectors:
 
     query: Tensor  # (R, d)
     item: Tensor
-    """(I', d)"""
+    """Of a batch as of the item's earliest request in it: (I', d)."""
     scale: Tensor  # ()
     bias: Tensor  # ()
 

@@ -49,7 +49,7 @@ Letters: R requests · I', C' distinct items and candidates of a batch, rounded 
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal, Self
 
 import torch
@@ -63,6 +63,7 @@ from corank.core.settings import validate
 from corank.features.input_layout import Layout
 from corank.features.schema import Schema
 from corank.models.graphs import REQUEST_TENSORS, Graph, ItemGraph, QueryGraph, RequestGraph
+from corank.models.layers import SnapshotTerm
 from corank.models.settings import FirstLayer, NetworkSettings
 from corank.models.stage_context import StageContext
 from corank.models.stage_io import StageInputs, StageOutput, StageVectors
@@ -92,11 +93,18 @@ class StageModel(nn.Module, ABC):
 class VectorModel(StageModel):
     """A network whose logit is scale · ⟨query vector, item vector⟩ + bias, of one label.
 
+    `snapshot` adds to the vector what changes of an item with time, so that the rest is computed once an item.
     A term of the item alone is a component of its vector that the query answers with 1, and the other way round:
     q' = [q, b_query, 1], v' = [v, 1, b_item].
     """
 
     label: str
+    snapshot: SnapshotTerm | None
+    """What snapshot features add to item vectors. A subclass sets it, or it does not read them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_module("snapshot", None)
 
     @abstractmethod
     def query_vectors(self, query: Tensor) -> Tensor:
@@ -118,15 +126,27 @@ class VectorModel(StageModel):
         """Score all candidates: logits (C,), and the vectors that they are made of."""
         query, item = self.query_vectors(inputs.query), self.item_vectors(inputs.item)
         scale, bias = self.logit_scale(), self.logit_bias()
-        logits = scale * inputs.pairs.dot(query, item) + bias
+        dot = inputs.pairs.dot(query, item)
+        if self.snapshot is not None:
+            hidden = self.snapshot.hidden(inputs.snapshot)
+            dot = dot + inputs.pairs.dot_own(self.snapshot.queries(query), hidden)
+            item = item + self.snapshot.vectors(inputs.pairs.earliest(hidden))
+        logits = scale * dot + bias
         return StageOutput({self.label: logits}, StageVectors(query, item, scale, bias))
 
     def graphs(self) -> Mapping[str, Graph]:
         """The graphs of queries and of items."""
         return {
             "query": Graph(QueryGraph(self, self.query_vectors), ("query",), (VECTOR,)),
-            "item": Graph(ItemGraph(self, self.item_vectors), ("item",), (VECTOR,)),
+            "item": Graph(ItemGraph(self, self.record_vectors), ("item", "snapshot"), (VECTOR,)),
         }
+
+    def record_vectors(self, item: Tensor, snapshot: Tensor | None) -> Tensor:
+        """The vectors of items as of a snapshot: (N, ·), (N, ·) → (N, d)."""
+        vectors = self.item_vectors(item)
+        if self.snapshot is None or snapshot is None:
+            return vectors
+        return vectors + self.snapshot.vectors(self.snapshot.hidden(snapshot))
 
     def constants(self) -> Mapping[str, float]:
         """Scale and bias of the product."""
@@ -274,20 +294,3 @@ STAGE_MODELS = Registry[type[StageSettings]]("stage model", "corank.stages", "co
 """Stage models by the name that a config gives under `model:`."""
 Stage = Annotated[StageSettings, *by_name(STAGE_MODELS, "model")]
 """A stage of the config, read as the stage model that its `model` names."""
-
-
-def build_stage(settings: StageSettings, layout: Layout) -> StageModel:
-    """Build the network of a stage. Raises PluginError if it does not fit what its settings say."""
-    network: object = settings.build(layout)
-    what = f"{type(settings).__module__}: stage model '{settings.model}'"
-    if not isinstance(network, StageModel):
-        raise PluginError(f"{what}: build must return a StageModel; received {type(network).__name__}")
-    if settings.item_parts not in ((), (VECTOR,)):
-        raise PluginError(f"{what}: items hold no part but '{VECTOR}'; received {list(settings.item_parts)}")
-    ahead: Sequence[str] = network.graphs()["item"].outputs if "item" in network.graphs() else ()
-    if tuple(ahead) != tuple(settings.item_parts):
-        raise PluginError(
-            f"{what}: its settings name the item parts {list(settings.item_parts)}, and the graph `item` of "
-            f"{type(network).__name__} gives {list(ahead)}; `item_parts` must be the outputs of that graph"
-        )
-    return network

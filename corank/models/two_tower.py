@@ -14,8 +14,8 @@ from torch.nn import functional
 
 from corank.core.settings import Settings, validate
 from corank.features.input_layout import Layout
-from corank.features.schema import Placement, Schema
-from corank.models.layers import ACTIVATIONS, Columns, activated, linear
+from corank.features.schema import RECORD_PLACEMENTS, Placement, Schema
+from corank.models.layers import ACTIVATIONS, Columns, SnapshotTerm, activated, linear
 from corank.models.settings import FirstLayer, NetworkSettings, Widths, multiply_widths
 from corank.models.single_label import SingleLabelSettings
 from corank.models.stage_context import StageContext
@@ -131,7 +131,8 @@ class TowersSettings(SingleLabelSettings):
 
 def _enter(schema: Schema, placement: Placement, names: list[str] | None) -> frozenset[str]:
     """The features that enter a tower: all of its side unless some are named."""
-    placed = (name for name in schema.inputs() if schema.placement(name) == placement)
+    placements = RECORD_PLACEMENTS if placement == "item" else (placement,)
+    placed = (name for name in schema.inputs() if schema.placement(name) in placements)
     return frozenset(name for name in placed if names is None or name in names)
 
 
@@ -157,7 +158,10 @@ class Tower(nn.Module):
 
 
 class Towers(VectorModel):
-    """Logit exp(s)·⟨q, v⟩ + b: the scale cannot turn negative, so the order of the dot products holds."""
+    """Logit exp(s)·⟨q, v⟩ + b: the scale cannot turn negative, so the order of the dot products holds.
+
+    v is what the item tower makes of the item row, plus what a small network makes of the item's snapshot features.
+    """
 
     def __init__(self, settings: TowersSettings, layout: Layout) -> None:
         super().__init__()
@@ -166,6 +170,7 @@ class Towers(VectorModel):
         self.item = self._tower("item", settings.item, settings.item_features, settings, layout)
         self.scale = nn.Parameter(torch.tensor(-0.5 * math.log(settings.item[-1])))
         self.bias = nn.Parameter(torch.tensor(0.0))
+        self.snapshot = SnapshotTerm.of(layout, settings.item[-1], settings.item_features)
 
     def _queries(self, settings: TowersSettings, layout: Layout) -> nn.Module:
         if not settings.query_towers:

@@ -174,7 +174,8 @@ def _item_parts(model: JointModel, name: str) -> dict[str, int]:
     if "item" not in graphs:
         return {}
     with torch.no_grad():
-        (vector,) = [graphs["item"].module(example_request(model, name)["item"])]
+        tensors = example_request(model, name)
+        vector = graphs["item"].module(**{n: tensors[n] for n in graphs["item"].inputs if n in tensors})
     return dict.fromkeys(graphs["item"].outputs, vector.shape[1])
 
 

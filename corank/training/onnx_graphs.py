@@ -40,8 +40,9 @@ def example_request(model: JointModel, stage: str) -> dict[str, Tensor]:
     """Tensors of the shapes that a stage reads of one request, of two candidates; those that it has no use for lack."""
     layout: Layout = model.layout
     tensors = {"query": torch.zeros(1, layout.width("query")), "item": torch.zeros(2, layout.width("item"))}
-    if layout.width("cross"):
-        tensors["cross"] = torch.zeros(2, layout.width("cross"))
+    for placement in ("snapshot", "cross"):
+        if layout.width(placement):
+            tensors[placement] = torch.zeros(2, layout.width(placement))
     if stage in model.attends:
         width = len(layout.columns("item", model.attends[stage].features))
         tensors |= {"event": torch.zeros(3, width), "mask": torch.zeros(3)}

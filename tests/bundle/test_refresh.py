@@ -18,11 +18,11 @@ import corank
 from corank.bundle.bundle import Bundle
 from corank.bundle.content import read_snapshots
 from corank.bundle.item_records import ItemRecords
+from corank.bundle.item_vectors import record_inputs
 from corank.core.errors import DataError
 from corank.core.ragged import Rows
 from corank.evaluation.predict import predict_split
 from corank.features.encoders import Encoders
-from corank.features.input_layout import dense_input
 from corank.features.priors import PriorCounts, PriorSnapshots
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
@@ -124,10 +124,11 @@ def test_records_and_vectors_are_of_the_new_priors(case: Case, bundle: Path) -> 
     expected = newest(case.packed).refresh_derived(case.packed.encoders, now)
     assert plain(records(after).rows) == plain(expected.rows) != plain(records(before).rows)
     assert records(after).ids.values.to_list() == list(range(16))
-    tables = table_set(case.model)
-    inputs = torch.from_numpy(dense_input(expected.rows, case.model.layout, "item", tables))
+    inputs = record_inputs(case.model.layout, expected.rows, table_set(case.model))
+    assert list(inputs) == ["item", "snapshot"]
     with torch.no_grad():
-        vectors = two_tower(case.model).item(inputs).numpy()
+        given = (torch.from_numpy(x) for x in inputs.values())
+        vectors = two_tower(case.model).record_vectors(*given).numpy()
     old, new = (np.load(b.folder / "items" / "vectors.prerank.npy") for b in (before, after))
     np.testing.assert_allclose(new, vectors, atol=1e-5)
     assert np.abs(new - old).max() > 0.01
@@ -257,7 +258,7 @@ def test_a_bundle_without_priors_renews_its_items_and_vectors(
     changed = np.flatnonzero(np.abs(vectors[1] - vectors[0]).max(1) > 1e-6)
     assert changed.tolist() == records(after).ids.find(pl.Series([old])).tolist()
     # all but its id it has of another
-    placed = after.manifest.declared.row_features("item")
+    placed = after.manifest.declared.record_features
     of_old, of_twin = (
         records(after).rows.ids[records(after).ids.find(pl.Series([n]))[0]] for n in (old, twin)
     )

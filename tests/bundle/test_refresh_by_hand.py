@@ -11,6 +11,7 @@ import pytest
 
 import corank
 from corank.core.errors import DataError
+from corank.features.encoders import split_record
 from corank.features.kinds.count import CountFeature
 from corank.features.kinds.id import IdFeature
 from corank.features.kinds.ids import IdsFeature
@@ -71,9 +72,11 @@ def seen(
     request = {"user": {"id": 2, "city": "b", "clicked": list(clicked)}, "time": 73 * HOUR}
     received = funnel.request_encoder.encode(Request.parse(request | {"candidates": list(candidates)}))
     everyone = np.arange(len(received.ids))
+    row, snapshot = split_record(funnel.schema, received.items.rows(received.positions))
     sides = {
         "query": received.query,
-        "item": received.items.rows(received.positions),
+        "item": row,
+        "snapshot": snapshot,
         "cross": funnel.request_encoder.cross(received, everyone),
     }
     found = []

@@ -21,10 +21,3 @@ def test_an_id_always_has_a_row() -> None:
     assert rows.ids.values.to_list() == [1, 2, 3]
     found = rows.find(pl.Series([1, 1, 2, 2, 3]), np.array([2, 3, 4, 8, 0]))
     assert rows.frame[found]["price"].to_list() == [2.0, 4.0, None, 3.0, None]
-
-
-def test_a_snapshot_holds_what_held_before_it() -> None:
-    rows = VersionedRows.complete(ROWS, pl.Series(dtype=pl.Int64))
-    snapshots, row = rows.add_snapshots(pl.DataFrame({ID: [1, 2], FROM: [9, 6]}))
-    assert snapshots.frame.rows() == [(1, NEVER), (1, 3), (1, 9), (2, NEVER), (2, 5), (2, 6), (2, 7)]
-    assert rows.frame[row]["price"].to_list() == [2.0, 4.0, 4.0, None, 1.0, 1.0, 3.0]

@@ -6,9 +6,12 @@ from hypothesis import strategies as st
 from corank.batches.build import csr
 from corank.core.types import Floats
 from corank.features.input_layout import FEW, TableSet, dense_input
-from corank.features.schema import PLACEMENTS
+from corank.features.schema import PLACEMENTS, Placement
 from corank.models.tables.embedding import sum_rows
 from tests.support.encoded_batches import LAYOUT, SCHEMA, rows
+
+SIDES: tuple[Placement, ...] = ("query", "item", "cross")
+"""The placements of what `rows` gives."""
 
 
 def test_tables_are_concatenated_by_dimension() -> None:
@@ -17,7 +20,7 @@ def test_tables_are_concatenated_by_dimension() -> None:
 
 
 def test_width_counts_embeddings_lists_and_numbers() -> None:
-    assert [LAYOUT.width(p) for p in PLACEMENTS] == [4 + 8 + 8 + 1, 4 + 8 + 1, 8 + 1]
+    assert [LAYOUT.width(p) for p in PLACEMENTS] == [4 + 8 + 8 + 1, 4 + 8 + 1, 0, 8 + 1]
 
 
 def drawn_tables(rng: np.random.Generator) -> TableSet:
@@ -40,7 +43,7 @@ def test_columns_of_a_feature_are_where_dense_puts_it() -> None:
 def test_pooling_by_hand_and_by_torch_agree(seed: int, n: int) -> None:
     rng = np.random.default_rng(seed)
     tables = drawn_tables(rng)
-    for placement, side in zip(PLACEMENTS, rows(rng, n, n, n), strict=True):
+    for placement, side in zip(SIDES, rows(rng, n, n, n), strict=True):
         for group in LAYOUT.groups[placement]:
             bags = group.bags(side)
             by_torch = sum_rows(torch.from_numpy(tables[group.dim]), csr(bags)).numpy()
@@ -53,7 +56,7 @@ def test_many_rows_are_pooled_as_each_alone() -> None:
     rng = np.random.default_rng(0)
     tables = drawn_tables(rng)
     query, item, cross = rows(rng, FEW + 88, FEW + 88, FEW + 88)
-    for placement, side in zip(PLACEMENTS, (query, item, cross), strict=True):
+    for placement, side in zip(SIDES, (query, item, cross), strict=True):
         together = dense_input(side, LAYOUT, placement, tables)
         for part in (1, 50):
             split = [side.take(np.arange(n, n + part)) for n in range(0, len(side), part)]

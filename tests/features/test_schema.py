@@ -82,7 +82,8 @@ def test_derived_features_are_of_the_side_of_their_operands() -> None:
     assert made.side("age") == "user" and made.side("position") == "cross"
     assert list(made.derived("query")) == ["user_age", "user_tab", "spare", "user_rate", "tab_rate"]
     assert list(made.priors()) == ["item_rate", "user_rate", "tab_rate", "rate"]
-    assert list(made.priors("item")) == ["item_rate"]
+    assert list(made.priors("snapshot")) == ["item_rate"] and not made.priors("item")
+    assert made.placement("item_rate") == "snapshot" and made.placement("user_rate") == "query"
 
 
 def test_placed_features_are_embedded_numbers_or_lists() -> None:
@@ -94,9 +95,11 @@ def test_placed_features_are_embedded_numbers_or_lists() -> None:
         widths=(1, 1, 1),
     )
     assert made.row_features("item") == RowFeatures(
-        ids=("item", "brand", "brand_item"), lists=("tags",), numbers=("price", "item_rate"), widths=(1, 1)
+        ids=("item", "brand", "brand_item"), lists=("tags",), numbers=("price",), widths=(1,)
     )
-    assert list(made.row_features("item")) == ["item", "brand", "brand_item", "price", "item_rate", "tags"]
+    assert list(made.row_features("item")) == ["item", "brand", "brand_item", "price", "tags"]
+    assert made.row_features("snapshot") == RowFeatures((), (), ("item_rate",), (1,))
+    assert list(made.record_features) == ["item", "brand", "brand_item", "price", "item_rate", "tags"]
     assert made.row_features("cross") == RowFeatures(
         ids=("tab_brand", "brand_seen"),
         lists=(),

@@ -86,7 +86,7 @@ def model(seed: int = 0, rank: int | None = None, normalisation: str = "none") -
 def plain_rows(inputs: Mapping[Any, Tensor], batch: Batch) -> Tensor:
     """All inputs of each candidate: (C, W)."""
     query, item = inputs["query"][batch.request_of], inputs["item"][batch.item_of]
-    return torch.cat((query, item, inputs["cross"][: len(batch)]), 1)
+    return torch.cat((query, item, *(inputs[p][: len(batch)] for p in ("snapshot", "cross"))), 1)
 
 
 def test_a_candidate_is_crossed_with_its_request_and_its_item() -> None:
@@ -95,10 +95,12 @@ def test_a_candidate_is_crossed_with_its_request_and_its_item() -> None:
     assert padded(count) > count
     torch.manual_seed(0)
     items = padded(int(batch.item_of.max()) + 1)
-    shapes = {"query": (14, 3), "item": (items, 2), "cross": (padded(count), 1)}
+    shapes = {"query": (14, 3), "item": (items, 2)}
+    shapes |= {"snapshot": (padded(count), 2), "cross": (padded(count), 1)}
     inputs = {name: torch.randn(shape, requires_grad=True) for name, shape in shapes.items()}
-    dcn = Dcn(DcnSettings(), 6)
-    found = dcn(StageInputs(inputs["query"], inputs["item"], inputs["cross"], BatchPairs(batch)))[:count]
+    dcn = Dcn(DcnSettings(), 8)
+    query, item, snapshot, cross = inputs.values()
+    found = dcn(StageInputs(query, item, snapshot, cross, BatchPairs(batch)))[:count]
     expected = dcn.cross(plain_rows(inputs, batch))
     torch.testing.assert_close(found, expected)
     gradient = torch.randn_like(found)

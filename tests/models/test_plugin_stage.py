@@ -17,7 +17,7 @@ from corank.core.errors import ConfigError, PluginError
 from corank.evaluation.predict import predict_split
 from corank.features.input_layout import Layout
 from corank.features.schema import Schema
-from corank.models.joint import JointModel
+from corank.models.joint import JointModel, build_stage
 from corank.models.layers import linear
 from corank.models.settings import FirstLayer
 from corank.models.stage_io import StageInputs, StageOutput
@@ -27,7 +27,6 @@ from corank.models.stage_model import (
     StageModel,
     StageSettings,
     VectorModel,
-    build_stage,
 )
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request

@@ -14,6 +14,7 @@ from corank.batches.drawn_requests import DrawnRequests
 from corank.batches.encoded_batch import EncodedBatch
 from corank.batches.reader import Reader
 from corank.features.input_layout import Bags
+from corank.features.schema import PLACEMENTS
 from corank.models.joint import JointModel
 from corank.models.layers import activated
 from corank.models.mlp import Mlp
@@ -34,6 +35,7 @@ class PerRowReader(Reader):
             query=shard.query.take(np.repeat(requests, stop - start)),
             item=self.packed.items.take(shard.item[candidate]),
             cross=shard.cross.take(candidate),
+            snapshot=shard.snapshot.take(candidate),
             request_of=row,
             item_of=row,
             item_row=shard.item[candidate],
@@ -53,10 +55,12 @@ def per_row(model: JointModel, batch: Batch) -> dict[str, StageOutput]:
     outputs: dict[str, StageOutput] = {}
     for name, stage in model.stages.items():
         if isinstance(stage, Towers):
-            dot = (stage.query(inputs["query"]).float() * stage.item(inputs["item"]).float()).sum(1)
+            item, snapshot = inputs["item"], inputs["snapshot"]
+            vectors = stage.record_vectors(item, snapshot if snapshot.shape[1] else None)
+            dot = (stage.query(inputs["query"]).float() * vectors.float()).sum(1)
             outputs[name] = StageOutput({stage.label: stage.scale.exp() * dot + stage.bias})
         elif isinstance(stage, Mlp):
-            outputs[name] = _rank(stage, torch.cat([inputs["query"], inputs["item"], inputs["cross"]], dim=1))
+            outputs[name] = _rank(stage, torch.cat([inputs[p] for p in PLACEMENTS], dim=1))
     return outputs
 
 

@@ -43,6 +43,8 @@ class LoggedRequests:
     """Position on the page, −1 if unknown: (C,); None if the log does not have it."""
     columns: dict[str, Floats]
     """Those of the data's `columns` that are read from the log: (C,)."""
+    snapshot: Rows
+    """Features of the candidates' items as of a snapshot before the request: (C), without columns if there are none."""
     cross: Rows
     """(C), without columns if there are no cross features."""
     operands: Operands
@@ -72,6 +74,7 @@ class LoggedRequests:
             weight=None if self.weight is None else self.weight[candidates],
             position=None if self.position is None else self.position[candidates],
             columns=select(self.columns),
+            snapshot=self.snapshot.take(candidates),
             cross=self.cross.take(candidates),
             operands=self.operands.take(requests),
         )
@@ -92,6 +95,7 @@ class LoggedRequests:
             weight=_join_known([part.weight for part in parts]),
             position=_join_known([part.position for part in parts]),
             columns=_join_named([part.columns for part in parts]),
+            snapshot=_join_rows([part.snapshot for part in parts]),
             cross=_join_rows([part.cross for part in parts]),
             operands=operands.concat(*more),
         )

@@ -25,7 +25,7 @@ from corank.data.packing.workspace import PackWorkspace, write_beside
 from corank.data.tables import Table
 from corank.features.encoders import Encoders, assemble_rows, hashes_to_series, split_rows
 from corank.features.operand_rows import OperandRows
-from corank.features.schema import PLACEMENTS, Placement, Schema
+from corank.features.schema import CANDIDATE_PLACEMENTS, PLACEMENTS, Placement, Schema
 
 _TRAINING = "@training"
 
@@ -122,8 +122,10 @@ class DeriveValues:
         self._write(RowGroup("query", split, name), values, np.full(len(shard), split == "train"))
         request_of = np.repeat(requests, np.diff(shard.request_start))
         pairs = OperandRows.pairs(schema, operands, packed.item_operands, request_of, shard.item)
-        values = derive_features(schema, "cross", pairs, packed.priors, shard.time[request_of])
-        self._write(RowGroup("cross", split, name), values, np.full(len(request_of), split == "train"))
+        times = shard.time[request_of]
+        for placement in CANDIDATE_PLACEMENTS:
+            values = derive_features(schema, placement, pairs, packed.priors, times)
+            self._write(RowGroup(placement, split, name), values, np.full(len(times), split == "train"))
 
     def _write_items(self) -> None:
         packed = self.packed

@@ -23,7 +23,7 @@ from corank.core.arrays import (
 from corank.core.errors import DataError
 from corank.core.locks import WriteLock
 from corank.core.time import format_time, to_ms
-from corank.core.types import Longs, Report
+from corank.core.types import Report
 from corank.data.as_of import VersionedRows
 from corank.data.dataset import PackedDataset
 from corank.data.histories.event_pieces import ENCODERS
@@ -162,41 +162,31 @@ def _first_pass(inputs: PackSources, workspace: PackWorkspace) -> int:
     encoders = fit_encoders(schema, data, sources, tables, inputs.events, spill / "fit", engine)
     for name, size in encoders.sizes.items():
         report(f"{name}: {size:,} embedding rows")
-    snapshots, row = items.add_snapshots(ids.snapshots)
-    _write_items(inputs, folder / "items", encoders, items, snapshots, row)
+    _write_items(inputs, folder / "items", encoders, items)
     write_frame(folder / "users.arrow", users.ids.values.alias("user").to_frame())
     write_frame(spill / USERS, users.frame)
     encoders.save(spill / ENCODERS)
     return absent
 
 
-def _write_items(
-    inputs: PackSources,
-    folder: Path,
-    encoders: Encoders,
-    items: VersionedRows,
-    snapshots: VersionedRows,
-    row: Longs,
-) -> None:
-    """Write a row for every version of an item and every snapshot of its priors."""
+def _write_items(inputs: PackSources, folder: Path, encoders: Encoders, items: VersionedRows) -> None:
+    """Write a row for every version of an item."""
     data, schema = inputs.data, inputs.schema
     names = [name for name, source in inputs.sources.items() if source == "items"]
     placed, derived = schema.row_features("item"), schema.derived("item")
     columns = encode_rows(encoders, names, items, data.item)
-    rows = assemble_rows(
-        placed.select(n for n in placed if n not in derived), columns, len(items.frame)
-    ).take(row)
+    rows = assemble_rows(placed.select(n for n in placed if n not in derived), columns, len(items.frame))
     write_arrays(folder, {"ids": rows.ids, "numbers": rows.numbers})
     for n, values in enumerate(rows.lists):
         write_shared(folder, n, values)
     write_row_vectors(folder, [values.share_repeats() for values in rows.vectors])
-    write_frame(folder / "keys.arrow", snapshots.frame.select(item=ID, valid_from=FROM))
+    write_frame(folder / "keys.arrow", items.frame.select(item=ID, valid_from=FROM))
     for name in inputs.item_columns:
-        write_array(folder / f"column.{name}.npy", items.frame[name].cast(pl.Float32).to_numpy()[row])
+        write_array(folder / f"column.{name}.npy", items.frame[name].cast(pl.Float32).to_numpy())
     wanted = OperandNames.of(schema, "item")
     operands = Operands.of(
         encoders, wanted, lambda name: feature_values(schema, name, items, data.item), len(items.frame)
-    ).take(row)
+    )
     operands.save(folder / "operands")
 
 

@@ -106,7 +106,7 @@ class ShardWriter:
 
     @cached_property
     def items(self) -> VersionedRows:
-        """The rows of items and of the snapshots of their priors."""
+        """The rows of items."""
         keys = read_frame(self.folder / "items" / "keys.arrow")
         return VersionedRows(keys.rename({"item": ID, "valid_from": FROM}))
 
@@ -184,6 +184,7 @@ class ShardWriter:
                 write_rows(folder / "query", query.take(index))
                 for n, values in lists.items():
                     write_ragged(folder / "query", n, values.take(index))
+                write_rows(folder / "snapshot", assemble_rows(RowFeatures((), (), (), ()), {}, len(here)))
                 write_rows(folder / "cross", cross.take(here))
                 for n, values in cross_lists.items():
                     write_ragged(folder / "cross", n, values.take(here))

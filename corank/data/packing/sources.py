@@ -93,10 +93,8 @@ class PackSources:
         return int(some.estimated_size() / len(some) * self.summary.rows * 2)
 
     def read_ids(self, spill: Path, engine: Engine) -> LogIds:
-        """Find the items, users and snapshots of the log; `spill` is a folder for files, which is made."""
-        derived = self.schema.derived("item").values()
-        grids = {every for feature in derived if (every := feature.snapshot_every) is not None}
-        return LogIds.read(self.log, self.data, grids, spill, engine)
+        """Find the items and users of the log; `spill` is a folder for files, which is made."""
+        return LogIds.read(self.log, self.data, spill, engine)
 
     def read_items(self, wanted: pl.Series) -> VersionedRows:
         """Read the rows of items. Raises DataError if an item of the log, `wanted`, has none."""

@@ -28,7 +28,7 @@ def describe_item(items: LayeredItems, encoders: Encoders, text: str) -> dict[st
     position = items.find(key)
     if position[0] < 0:
         return None
-    row, placed = items.rows(position), encoders.schema.row_features("item")
+    row, placed = items.rows(position), encoders.schema.record_features
     found: dict[str, Any] = {n: _decode(encoders, n, int(row.ids[0, k])) for k, n in enumerate(placed.ids)}
     for k, name in enumerate(placed.lists):
         found[name] = [_decode(encoders, name, code) for code in row.lists[k].flat().tolist()]

@@ -229,7 +229,8 @@ class HistoryEncoder:
         known = items.rows(history.positions[history.positions >= 0])
         if not len(unknown):
             return known
-        none = unknown_item_rows(self.schema, self.schema.table_of(name), history.codes[unknown])
+        placed, id_feature = self.schema.record_features, self.schema.table_of(name)
+        none = unknown_item_rows(self.schema, placed, id_feature, history.codes[unknown])
         order = np.argsort(np.concatenate((np.flatnonzero(history.positions >= 0), unknown)))
         return known.compact().concat(none).take(order)
 

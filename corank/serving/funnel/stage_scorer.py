@@ -16,6 +16,7 @@ import numpy as np
 import onnxruntime
 
 from corank.bundle.graph_files import Shapes, open_session
+from corank.bundle.item_vectors import record_inputs
 from corank.bundle.stage_facts import StageFacts
 from corank.core.errors import PluginError
 from corank.core.ragged import Rows
@@ -62,6 +63,15 @@ class ScorerInputs:
         """The dense input of encoded rows: (N, width)."""
         return dense_input(rows, self.layout, placement, self._tables)
 
+    def record(self, rows: Rows) -> dict[str, Floats]:
+        """The dense inputs of the records of items, by the name that a graph has for them: (N, width) each."""
+        return record_inputs(self.layout, rows, self._tables)
+
+    @property
+    def record_shapes(self) -> Shapes:
+        """The shape of every input that the records of items give, by name."""
+        return {placement: (None, width) for placement, width in self.layout.record_widths.items()}
+
     def query(self, row: Rows, shared: Shared) -> Floats:
         """The query's dense input, computed once for the stages that share tables: (1, ·)."""
         name = f"query.{self.stage.tables}"
@@ -74,7 +84,7 @@ class ScorerInputs:
         """The shape of every input of a whole graph, by name."""
         shapes: dict[str, tuple[int | None, ...]] = {
             "query": (1, self.layout.width("query")),
-            "item": (None, self.layout.width("item")),
+            **self.record_shapes,
         }
         if self.layout.width("cross"):
             shapes["cross"] = (None, self.layout.width("cross"))
@@ -90,7 +100,7 @@ class ScorerInputs:
         request, alive, stage = candidates.request, candidates.alive, self.stage
         inputs = {
             "query": self.query(request.query, candidates.shared),
-            "item": self.dense("item", request.items.rows(candidates.rows)),
+            **self.record(request.items.rows(candidates.rows)),
         }
         if self.layout.width("cross"):
             inputs["cross"] = self.dense("cross", candidates.encoder.cross(request, alive))

@@ -31,7 +31,7 @@ class VectorsScorer(StageScorer):
                 "export the bundle again"
             )
         self._query = open_graph(folder / f"{self.name}.query.onnx", {"query": shapes["query"]}, [(1, width)])
-        self._item = open_graph(folder / f"{self.name}.item.onnx", {"item": shapes["item"]}, [(None, width)])
+        self._item = open_graph(folder / f"{self.name}.item.onnx", inputs.record_shapes, [(None, width)])
         self._scale = np.float32(inputs.stage.constants["scale"])
         self._bias = np.float32(inputs.stage.constants["bias"])
 
@@ -48,6 +48,6 @@ class VectorsScorer(StageScorer):
         return vector
 
     def item_vectors(self, rows: Rows) -> Floats:
-        """The vectors of items: (N, d)."""
-        vectors: Floats = self._item.run(None, {"item": self.inputs.dense("item", rows)})[0]
+        """The vectors of the records of items: (N, d)."""
+        vectors: Floats = self._item.run(None, dict(self.inputs.record(rows)))[0]
         return vectors

@@ -55,7 +55,7 @@ class RecordFormat:
     @classmethod
     def from_manifest(cls, manifest: BundleManifest) -> Self:
         """Derive the layout from a bundle's manifest."""
-        placed, wanted = manifest.declared.row_features("item"), OperandNames.of(manifest.declared, "item")
+        placed, wanted = manifest.declared.record_features, OperandNames.of(manifest.declared, "item")
         return cls(
             manifest.model_version,
             len(placed.ids),
