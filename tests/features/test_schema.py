@@ -312,7 +312,7 @@ def test_an_age_is_where_it_is_known() -> None:
     made = schema(BORN | ages | {"ctr": PRIOR | {"every": "2d"}})
     assert [made.side(name) for name in ages] == ["item", "cross", "context", "context"]
     assert made.snapshots() == {"stepwise": timedelta(hours=1), "ctr": timedelta(days=2)}
-    assert "born" not in made.row_features("item") and "stepwise" in made.row_features("item").numbers
+    assert "born" not in made.row_features("item") and "stepwise" in made.row_features("snapshot").numbers
     assert made.row_features("query").ids[-1] == "candidates"
 
 
