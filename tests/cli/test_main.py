@@ -153,6 +153,14 @@ def test_mistakes_about_simulations(tmp_path: Path, command: Corank) -> None:
     refused(
         command("simulate", tmp_path / "w", "--items", 100), "items: a request has 200 distinct candidates"
     )
+    refused(
+        command("simulate", tmp_path / "w", "--format", "mind"),
+        "--format: the preset medium is written as plain, recflow; received mind",
+    )
+    refused(
+        command("simulate", tmp_path / "w", "--preset", "news", "--auction"), "the preset news has no bids"
+    )
+    refused(command("simulate", tmp_path / "w", "--preset", "news", "--items", 10), "simulate: items: ")
     (tmp_path / "file").write_text("")
     refused(command("simulate", tmp_path), "the folder is not empty")
     refused(command("import", "kuairand", tmp_path / "none", tmp_path / "out"))
