@@ -1,16 +1,16 @@
 """Trials → the findings of a study: figures by arm, differences to the base with intervals, a verdict in words."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
 import numpy as np
 
+from corank.analysis.study.arm_result import ArmResult
 from corank.analysis.study.arms import ArmSet
 from corank.analysis.study.figures import titles
 from corank.analysis.study.trials import Trial
-from corank.analysis.trials.arm import BASE, Arm
+from corank.analysis.trials.arm import BASE
 from corank.analysis.trials.comparisons import (
     SIGN_WORDS,
     differences,
@@ -44,22 +44,6 @@ ENOUGH = 0.99
 RANKER_FIRST = "the ranker as pre-ranker"
 
 
-@dataclass(frozen=True)
-class ArmResult:
-    """An arm with all its trials and the rate that was chosen."""
-
-    arm: Arm
-    sweep: list[Trial]
-    rate: float | None
-    """None if every rate diverged."""
-    seeds: list[Trial]
-
-    @property
-    def trials(self) -> list[Trial]:
-        """All trials, each once: seed 0 of the chosen rate belongs to the sweep."""
-        return [*self.sweep, *self.seeds[1:]]
-
-
 def build_findings(
     config: Config, arm_sets: Mapping[int, ArmSet], results: Mapping[str, ArmResult]
 ) -> dict[str, Any]:
@@ -70,33 +54,50 @@ def build_findings(
         arm_sets: question → its arms.
         results: identity of an arm → its result.
     """
-    base = next(result for result in results.values() if result.arm.name == BASE)
-    held = [trial.figures for trial in base.seeds if trial.figures]
-    names = titles(config)
+    base, names = _base(results), titles(config)
+    held = base.held
     known = [name for name in names if held and name in held[0]]
-    end = next((name for name in END_TO_END if name in known), None)
-    headline = end or "first_auc"
-    questions: dict[str, Any] = {}
-    for number, arms in arm_sets.items():
-        if not held:
-            answer = {"verdict": ["Cannot be answered: the config as written diverged at every rate."]}
-        elif number == 2:
-            answer = _rank_correlation_finding(arms, results, end, names)
-        elif number == 5:
-            answer = _quota_finding(config, base, end, names)
-        elif number == 7:
-            answer = _ranker_first_finding(base, end, names)
-        else:
-            answer = _comparison_finding(arms, results, [headline, *VERDICT_METRICS.get(number, [])], names)
-        questions[str(number)] = {"title": QUESTIONS[number], "notes": _notes(arms), **answer}
+    end = _end(known)
+    questions = {str(n): answer_question(config, n, arms, results) for n, arms in arm_sets.items()}
     return {
-        "end": headline,
+        "end": end or "first_auc",
         "notes": _limitations(config, base, end, names),
         "metrics": {name: names[name] for name in known},
         "random": {name: held[0][name].random for name in known} if held else {},
         "arms": _all_arms(arm_sets, results),
         "questions": questions,
     }
+
+
+def answer_question(
+    config: Config, number: int, arms: ArmSet, results: Mapping[str, ArmResult]
+) -> dict[str, Any]:
+    """Answer one question, all arms of which are among the results: `title`, `notes`, `verdict` and figures."""
+    base, names = _base(results), titles(config)
+    held = base.held
+    end = _end([name for name in names if held and name in held[0]])
+    if not held:
+        answer = {"verdict": ["Cannot be answered: the config as written diverged at every rate."]}
+    elif number == 2:
+        answer = _rank_correlation_finding(arms, results, end, names)
+    elif number == 5:
+        answer = _quota_finding(config, base, end, names)
+    elif number == 7:
+        answer = _ranker_first_finding(base, end, names)
+    else:
+        shown = [end or "first_auc", *VERDICT_METRICS.get(number, [])]
+        answer = _comparison_finding(arms, results, shown, names)
+    return {"title": QUESTIONS[number], "notes": _notes(arms), **answer}
+
+
+def _base(results: Mapping[str, ArmResult]) -> ArmResult:
+    """The config as written."""
+    return next(result for result in results.values() if result.arm.name == BASE)
+
+
+def _end(known: Sequence[str]) -> str | None:
+    """The end-to-end metric, of those that are known."""
+    return next((name for name in END_TO_END if name in known), None)
 
 
 def _limitations(config: Config, base: ArmResult, end: str | None, names: Mapping[str, str]) -> list[str]:

@@ -6,15 +6,16 @@ the same number of seeds is trained at the chosen rate, with the config's epochs
 
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from corank.analysis.study.arms import build_arms
-from corank.analysis.study.findings import QUESTIONS, ArmResult, build_findings
+from corank.analysis.study.arm_result import ArmResult
+from corank.analysis.study.arms import ArmSet, build_arms
+from corank.analysis.study.findings import QUESTIONS, answer_question, build_findings
 from corank.analysis.study.trials import Trial, TrialStore
 from corank.analysis.trials.arm import BASE, Arm
 from corank.analysis.trials.trial_data import TrialData
@@ -83,10 +84,12 @@ def run_study(
     distinct = list({arm.identity: arm for arms in arm_sets.values() for arm in arms.arms}.values())
     whole = bool({5, 7} & set(numbers))
     progress = TrialProgress(len(distinct) * budget.trials + whole, report)
-    data, results = TrialData(packed, base, out, report), {}
+    data, results = TrialData(packed, base, out, report), dict[str, ArmResult]()
+    open_questions = dict(arm_sets)
     for arm in distinct:
         store = TrialStore(out / "trials", data.of(arm.config), base)
         results[arm.identity] = _train_arm(arm, store, budget, whole and arm.name == BASE, progress)
+        _report_answers(config, open_questions, results, report)
     document = {
         "name": config.name,
         **_split_counts(packed),
@@ -98,6 +101,16 @@ def run_study(
     }
     write_text(out / "study.json", json.dumps(document, indent=1, allow_nan=False) + "\n")
     return document
+
+
+def _report_answers(
+    config: Config, questions: dict[int, ArmSet], results: Mapping[str, ArmResult], report: Report
+) -> None:
+    """Report the answers of questions whose trials are all in, and take these questions away."""
+    answered = [n for n, arms in questions.items() if all(arm.identity in results for arm in arms.arms)]
+    for number in answered if any(result.arm.name == BASE for result in results.values()) else []:
+        found = answer_question(config, number, questions.pop(number), results)
+        report(f"question {number}, {found['title']}: {' '.join(found['verdict'])}")
 
 
 def _train_arm(

@@ -83,8 +83,8 @@ def tune_command(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    check_first(config, overrides)
     """Search for better settings by Optuna, of the extra `tune`; an interrupted search continues."""
+    check_first(config, overrides)
     from corank.api import searching as api
     from corank.cli import console
     from corank.cli.search import search_tables

@@ -136,7 +136,14 @@ def test_what_was_trained_is_not_trained_again(small: Path, studied: tuple[Path,
     again = corank.study(small, out, questions=MOST, report=said.append, **FEW)
     assert modified(out) == before
     assert again == document
-    assert all(line.endswith("read from disk") for line in said)
+    answers = [line for line in said if line.startswith("question ")]
+    assert all(line.endswith("read from disk") for line in said if line not in answers)
+    # an answer is told when its trials are in, not at the end
+    assert len(answers) == len(document["questions"])
+    assert said.index(answers[0]) < len(said) - len(answers)
+    for line in answers:
+        question = document["questions"][line.split()[1].rstrip(",")]
+        assert question["title"] in line and line.endswith(question["verdict"][-1])
 
 
 def test_a_killed_study_ends_the_same(
