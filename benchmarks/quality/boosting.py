@@ -74,6 +74,7 @@ def _flatten_shard(packed: PackedDataset, shard: Shard) -> FlatSplit:
     placed: dict[Placement, tuple[Rows, NDArray[np.integer]]] = {
         "query": (shard.query, of),
         "item": (packed.items, shard.item),
+        "snapshot": (shard.snapshot, every),
         "cross": (shard.cross, every),
     }
     columns: dict[str, Numbers] = {}
