@@ -46,26 +46,9 @@ def find_sources(
             sources[name] = "events"
             events[table].require([column])
             continue
-        if name in parallels:
-            sources[name] = sources[parallels[name]]
-        elif feature.side == "item":
-            sources[name] = "items"
-            if column != data.item:
-                if items is None:
-                    raise ConfigError(
-                        f"features.{name}: an item feature is read from `data.items`, which is not given; "
-                        f"without it only the item id ('{data.item}') can be one"
-                    )
-                items.require([column])
-        elif feature.side == "user" and (
-            column == data.user or (users is not None and column in users.types)
-        ):
-            sources[name] = "users"
-        else:
-            sources[name] = "log"
-            if column not in log.types and feature.side == "user" and users is not None:
-                users.require([column])
-            log.require([column])
+        sources[name] = (
+            sources[parallels[name]] if name in parallels else _source(name, schema, data, tables, log)
+        )
         read = tables[sources[name]]
         if read is not None and (feature.more_columns or name in parallels):
             read.require(schema.columns_of(name))
@@ -73,6 +56,29 @@ def find_sources(
         _check_type(parallels.get(name, name), listing or feature, column, read)
     _check_comparisons(schema, sources, tables)
     return sources
+
+
+def _source(
+    name: str, schema: Schema, data: DataSettings, tables: Mapping[Source, Table | None], log: Table
+) -> Source:
+    """Find the table of a feature that is beside no history. Raises DataError, ConfigError as `find_sources`."""
+    side, column = schema.columns()[name].side, schema.column(name)
+    items, users = tables["items"], tables["users"]
+    if side == "item":
+        if column != data.item:
+            if items is None:
+                raise ConfigError(
+                    f"features.{name}: an item feature is read from `data.items`, which is not given; "
+                    f"without it only the item id ('{data.item}') can be one"
+                )
+            items.require([column])
+        return "items"
+    if side == "user" and (column == data.user or (users is not None and column in users.types)):
+        return "users"
+    if column not in log.types and side == "user" and users is not None:
+        users.require([column])
+    log.require([column])
+    return "log"
 
 
 def _check_comparisons(
