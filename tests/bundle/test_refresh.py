@@ -252,7 +252,10 @@ def test_a_bundle_without_priors_renews_its_items_and_vectors(
     after = Bundle.open(bundle)
     version = before.manifest.model_version
     assert (code, out) == (0, "")
-    assert err == f"items: 1 replaced, 0 new\nbundle: {bundle}  model {version}  items 2\n"
+    assert err == (
+        f"items: 1 replaced, 0 new\nbundle: {bundle}  model {version}  items 2\n"
+        "histories are not in the bundle: requests carry them, or a store of users has them\n"
+    )
     assert after.manifest.model_version == version
     vectors = [np.load(b.folder / "items" / "vectors.prerank.npy") for b in (before, after)]
     changed = np.flatnonzero(np.abs(vectors[1] - vectors[0]).max(1) > 1e-6)
@@ -272,6 +275,7 @@ def test_a_mistake_of_the_command_line_is_one_line(
 ) -> None:
     code, out, err = run_corank(capsys, "refresh", bundle, case.base / "log.parquet", "--until", "soon")
     assert (code, out) == (1, "")
-    assert err == "error: 'soon': expected a day or a time, such as 2026-04-30 or 2026-04-30T06:00\n"
+    said = "expected a day or a time, such as 2026-04-30 or 2026-04-30T06:00; received 'soon'"
+    assert err == f"error: {said}\n"
     code, _, err = run_corank(capsys, "refresh", bundle, case.base / "none.parquet")
     assert code == 1 and err.startswith(f"error: {case.base}/none.parquet: no such file")

@@ -27,6 +27,11 @@ def case(request: pytest.FixtureRequest) -> Case:
     return shared
 
 
+def tables_of_events(case: Case) -> dict[str, str]:
+    """The files of the events that the bundle reads, by name."""
+    return {name: str(case.base / f"{name}.parquet") for name in case.config.data.events}
+
+
 def digest(folder: Path) -> dict[str, bytes]:
     """The files of a folder."""
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
@@ -43,7 +48,7 @@ def test_predictions_are_those_of_the_funnel(
         str(case.base / "log.parquet"),
         str(case.base / "users.parquet"),
     )
-    events = {name: str(case.base / f"{name}.parquet") for name in case.config.data.events}
+    events = tables_of_events(case)
     done = predict_log(bundle, log, users, tmp_path / "in_line", open_engine(), events=events)
     with KillingPool(tmp_path) as pool:
         assert predict_log(bundle, log, users, tmp_path / "pool", pool, events=events) == done
@@ -156,8 +161,9 @@ def test_a_log_that_does_not_fit_is_refused_and_nothing_written(
 ) -> None:
     change(pl.read_parquet(case.base / "log.parquet")).write_parquet(tmp_path / "log.parquet")
     table = str(case.base / "users.parquet") if users else None
+    log, events = str(tmp_path / "log.parquet"), tables_of_events(case)
     with pytest.raises(DataError, match=message):
-        corank.predict(case.base / "bundle", str(tmp_path / "log.parquet"), tmp_path / "out", table)
+        corank.predict(case.base / "bundle", log, tmp_path / "out", table, events=events)
     assert not (tmp_path / "out").exists() and len(list(tmp_path.iterdir())) == 1
 
 
@@ -171,6 +177,6 @@ def test_a_table_of_events_is_needed_if_the_bundle_reads_it(
     code, _, err = run_corank(
         capsys, "predict", case.base / "bundle", *options, "--users", case.base / "users.parquet"
     )
-    assert code == 2 and not (tmp_path / "out").exists()
+    assert code == 1 and not (tmp_path / "out").exists()
     expected = f"makes histories of the events '{named[0]}'" if named else "reads no events 'clicks'"
     assert expected in " ".join(err.split())
