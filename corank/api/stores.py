@@ -4,10 +4,11 @@ Each raises a CorankError for a mistake of the user. Store addresses are `lmdb:P
 `redis+cluster://HOST:PORT` or of a plug-in's store.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgspec
@@ -17,9 +18,10 @@ from corank.bundle.catalogue.vector_index import VectorIndexKind
 from corank.bundle.catalogue.vectors import write_catalogue
 from corank.bundle.manifest import load_manifest
 from corank.bundle.signatures import SigningKeys, TrustedKeys
-from corank.core.errors import ConfigError, DataError
+from corank.core.errors import ConfigError, DataError, StorageError
 from corank.core.storage.local_copy import write_file
-from corank.core.storage.object_url import PathOrUrl, parse_location
+from corank.core.storage.object_url import Location, PathOrUrl, parse_location
+from corank.core.storage.published_folder import PublishedFolder
 from corank.core.types import Progress, Report
 from corank.engine.base import describe_memory, open_engine
 from corank.serving.log.replay import ReplayResult, bundle_funnels, replay_log, store_funnels
@@ -183,7 +185,7 @@ def vectors(
 
 
 def predict(
-    bundle: PathOrUrl,
+    source: PathOrUrl,
     log: str | list[str],
     out: Path,
     users: str | None = None,
@@ -194,10 +196,10 @@ def predict(
     progress: Progress = lambda done, total: None,
     events: Mapping[str, str] | None = None,
 ) -> PredictedLog:
-    """Write what every stage of a bundle computes of each candidate of a log: logits, probabilities, values.
+    """Write what every stage computes of each candidate of a log: logits, probabilities, values.
 
     Args:
-        bundle: the bundle's folder, or its URL.
+        source: the folder of a bundle or of a finished run, or its URL; a run is exported to a temporary bundle.
         log: the table of candidates: files, globs or URLs. Histories are of the events in it.
         out: the folder to write Parquet files into; it is not there, or empty.
         users: the table of users, if the bundle reads one.
@@ -209,15 +211,38 @@ def predict(
         events: by name of `data.events`, the tables that the bundle's histories are made of.
 
     Returns how many requests and candidates there were, and how many of these the bundle does not know. Raises
-    BundleError, DataError, EngineError.
+    BundleError, CheckpointError, DataError, EngineError.
 
     Example:
         corank.predict(Path("bundle"), "log/*.parquet", Path("predictions"), workers=4).candidates
     """
-    with open_engine(engine, workers, address) as opened:
-        found = predict_log(parse_location(bundle), log, users, out, opened, progress, events)
+    with open_engine(engine, workers, address) as opened, _bundle_of(parse_location(source), out) as bundle:
+        found = predict_log(bundle, log, users, out, opened, progress, events)
         report(describe_memory(opened))
     return found
+
+
+@contextmanager
+def _bundle_of(source: Location, out: Path) -> Iterator[Location]:
+    """A bundle as it is; of a run, one that lasts as long as the block, beside `out`, where all workers can read."""
+    if not _is_run(source):
+        yield source
+        return
+    from corank.api.runs import export  # which loads torch
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
+        yield export(str(source), Path(folder) / "bundle").folder
+
+
+def _is_run(source: Location) -> bool:
+    """Whether a run lies there; whatever else is wrong is told when it is opened as a bundle."""
+    if isinstance(source, Path):
+        return (source / "run.json").is_file()
+    with suppress(StorageError):
+        PublishedFolder.open(source, "run")
+        return True
+    return False
 
 
 def replay(

@@ -85,11 +85,16 @@ def vectors_command(
 
 @serving.command("predict")
 def predict_command(
-    bundle: BundlePath,
-    log: Annotated[
-        list[str], typer.Option(help="A table of logged candidates: a file, a glob or a URL; repeatable.")
+    source: Annotated[
+        str, typer.Argument(metavar="RUN|BUNDLE", help="The folder of a run or of a bundle, or its URL.")
     ],
-    out: Annotated[Path, typer.Option(parser=local_path, help="The folder to write; not there, or empty.")],
+    log: Annotated[
+        list[str], typer.Argument(metavar="LOG...", help="Logged candidates: files, globs or URLs.")
+    ],
+    out: Annotated[
+        Path,
+        typer.Argument(parser=local_path, metavar="OUT", help="The folder to write; not there, or empty."),
+    ],
     users: Annotated[
         str | None, typer.Option(help="The table of users, if the bundle reads one: a file, a glob or a URL.")
     ] = None,
@@ -104,7 +109,7 @@ def predict_command(
     engine: EngineName = None,
     address: EngineAddress = None,
 ) -> None:
-    """Write the logits, probabilities and values of every stage for each candidate of a log."""
+    """Write every stage's logits, probabilities and values of each candidate of a log, with keys and labels."""
     from corank.api import stores
     from corank.cli import console
     from corank.cli.progress import counting
@@ -112,7 +117,7 @@ def predict_command(
     with counting("partitions") as progress:
         tables = read_names(events or [])
         found = stores.predict(
-            bundle, log, out, users, workers, engine, address, console.say, progress, tables
+            source, log, out, users, workers, engine, address, console.say, progress, tables
         )
     console.say(
         f"{out}: {found.requests:,} requests, {found.candidates:,} candidates, of which the bundle does not know "

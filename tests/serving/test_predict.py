@@ -17,7 +17,7 @@ from tests.support.cases import Case
 from tests.support.command_line import run_corank
 from tests.support.engine_tasks import KillingPool
 from tests.support.random_worlds import DERIVED, LISTED, RICH
-from tests.support.shared import shared_case
+from tests.support.shared import finished_run, shared_case
 
 
 @pytest.fixture(scope="module", params=[DERIVED, LISTED], ids=["derived", "listed"])
@@ -60,6 +60,8 @@ def test_predictions_are_those_of_the_funnel(
     item, request = case.funnel.manifest.item, case.config.data.request
     assert (done.candidates, done.unknown) == (len(found), 0)
     assert len(found) == len(logged.unique([*request, item]))
+    assert found.columns[: len(request)] == request and case.config.data.user in found.columns
+    check_labels(case, found, logged)
     compared = 0
     for split, shards in case.packed.splits.items():
         keys = [shard.request_key(n) for shard in shards for n in range(len(shard))]
@@ -80,8 +82,27 @@ def test_a_bundle_without_histories_and_users_needs_neither(tmp_path: Path) -> N
     found, key = pl.read_parquet(tmp_path / "out"), case.packed.splits["test"][0].request_key(0)
     mine = found.filter(pl.col(column) == value for column, value in key.items())
     assert compare(case, case.request("test", 0), mine) == 1 and done.candidates == len(log)
+    assert not {"click", "buy", "level"} & set(found.columns)
     with pytest.raises(DataError, match="reads nothing from a table of users; leave it out"):
         corank.predict(bundle, bare, tmp_path / "other", str(tmp_path / "users.parquet"))
+
+
+def check_labels(case: Case, found: pl.DataFrame, logged: pl.DataFrame) -> None:
+    """Labels and levels of predictions are the log's, and null where nothing was shown."""
+    data = case.config.data
+    keys = [*data.request, data.item]
+    logged = logged.unique(keys, keep="first", maintain_order=True)
+    both = found.join(logged, on=keys, suffix=" of the log", maintain_order="left")
+    assert data.level and (both[data.level] == both[f"{data.level} of the log"].cast(pl.String)).all()
+    shown = both[data.level] == data.levels[-1]
+    for label in data.labels.values():
+        known = shown
+        if label.given is not None:
+            known = known & (both[data.labels[label.given].column] == 1).fill_null(False)
+        logged_values = both[f"{label.column} of the log"].cast(pl.Float64).to_numpy()
+        expected = np.where(known.to_numpy(), logged_values, np.nan)
+        np.testing.assert_array_equal(both[label.column].cast(pl.Float64).to_numpy(), expected)
+        assert known.any() and not known.all()
 
 
 def compare(case: Case, document: dict[str, Any], predicted: pl.DataFrame) -> int:
@@ -108,6 +129,20 @@ def compare(case: Case, document: dict[str, Any], predicted: pl.DataFrame) -> in
     return 1
 
 
+@pytest.mark.slow
+def test_a_run_is_exported_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = finished_run()
+    corank.export(run.folder, tmp_path / "bundle")
+    arguments = (run.base / "log/*.parquet", "--users", run.base / "users.parquet")
+    for source, out in ((run.folder, "of_run"), (tmp_path / "bundle", "of_bundle")):
+        code, _, err = run_corank(
+            capsys, "predict", source, arguments[0], tmp_path / out, "--workers", 2, *arguments[1:]
+        )
+        assert code == 0 and "1,200 requests, 36,000 candidates" in err
+    assert digest(tmp_path / "of_run") == digest(tmp_path / "of_bundle")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "of_bundle", "of_run"]
+
+
 def test_unknown_items_have_no_predictions(
     case: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -118,15 +153,7 @@ def test_unknown_items_have_no_predictions(
     both.write_parquet(tmp_path / "log.parquet")
     out = tmp_path / "out"
     events = [f"--events={name}={case.base / name}.parquet" for name in case.config.data.events]
-    options = (
-        "--log",
-        tmp_path / "log.parquet",
-        "--users",
-        case.base / "users.parquet",
-        "--out",
-        out,
-        *events,
-    )
+    options = (tmp_path / "log.parquet", out, "--users", case.base / "users.parquet", *events)
     code, _, err = run_corank(capsys, "predict", case.base / "bundle", *options)
     assert code == 0 and "of which the bundle does not know 1" in err and "memory: at most" in err
     found = pl.read_parquet(out)
@@ -154,6 +181,8 @@ def test_unknown_items_have_no_predictions(
             True,
             "column 'time' changes from",
         ),
+        (lambda log: log.with_columns(click=pl.lit(2)), True, "column 'click' holds 2; expected 0, 1"),
+        (lambda log: log.with_columns(level=pl.lit("no")), True, "data.level: column 'level' holds 'no'"),
     ],
 )
 def test_a_log_that_does_not_fit_is_refused_and_nothing_written(

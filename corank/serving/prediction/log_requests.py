@@ -20,7 +20,7 @@ from corank.data.tables import Table
 from corank.features.history import Events, History
 from corank.features.labels import find_events, read_labels
 from corank.features.log_schema import DataSettings, Label
-from corank.features.row_columns import ITEM, ROW, TIME, USER, value_column
+from corank.features.row_columns import ITEM, LEVEL, ROW, TIME, USER, value_column
 from corank.features.schema import Schema
 from corank.serving.funnel.request import Request
 
@@ -121,22 +121,33 @@ def _open_events(manifest: BundleManifest, given: Mapping[str, str]) -> dict[str
 
 
 def _needed_settings(manifest: BundleManifest, log: Table) -> DataSettings:
-    """The settings of the log without labels that no history needs, and the like."""
+    """The settings of the log without labels that neither it has nor a history needs, and the like."""
     data, histories, labels = manifest.data, manifest.declared.histories().values(), dict[str, Label]()
+    for name in data.labels:
+        chain = _with_given(data, name)
+        if all(label.column in log.types for label in chain.values()):
+            labels |= chain
     for history in histories:
-        name = history.event
-        while name is not None:
-            labels[name] = data.labels[name]
-            name = data.labels[name].given
+        if history.event is not None:
+            labels |= _with_given(data, history.event)
     named = {
         n
         for stage in manifest.stages
         for n in Formula.parse(stage.value, [*stage.labels, *data.columns]).names
     }
     columns = [c for c in manifest.request_columns.values if c in named or c in log.types]
-    level = data.level if histories else None
+    level = data.level if histories or data.level in log.types else None
     unused: dict[str, Any] = {"weight": None, "position": None, "scores": {}}
     return data.model_copy(update=unused | {"labels": labels, "level": level, "columns": columns})
+
+
+def _with_given(data: DataSettings, name: str) -> dict[str, Label]:
+    """A label, and those that it takes to be known."""
+    found = {name: data.labels[name]}
+    while (given := data.labels[name].given) is not None:
+        name = given
+        found[name] = data.labels[name]
+    return found
 
 
 @dataclass(frozen=True)
@@ -145,6 +156,22 @@ class RequestGroup:
 
     log: RequestTables
     grouped: GroupedRequests
+
+    def keys(self) -> pl.DataFrame:
+        """The columns that tell candidates apart, and what the log says of them, named as there: (C,).
+
+        A label is 1, 0, or null where it is unknown, as it is for all that was not shown.
+        """
+        data, rows = self.log.data, self.grouped.rows
+        columns = {column: pl.col(name) for column, name in request_columns(data).items()}
+        columns |= {data.user: pl.col(USER), data.item: pl.col(ITEM)}
+        for name, known in read_labels(rows, data).items():
+            columns.setdefault(data.labels[name].column, pl.lit(pl.Series(known)).replace(-1, None))
+        if data.level is not None:
+            codes = range(len(data.levels))
+            level = pl.col(LEVEL).replace_strict(codes, data.levels, return_dtype=pl.String)
+            columns.setdefault(data.level, level)
+        return rows.select(**columns)
 
     def __iter__(self) -> Iterator[tuple[slice, Request]]:
         """Yield each request and where its candidates are in the rows, in the order of time."""

@@ -27,7 +27,7 @@ from corank.data.packing.spread import SpreadRows, read_partition
 from corank.data.packing.workspace import write_beside
 from corank.data.row_ranges import cut_table
 from corank.data.tables import Table
-from corank.data.validate import check_rows, whole_checks
+from corank.data.validate import check_rows, label_checks, whole_checks
 from corank.engine.base import Engine
 from corank.features.row_columns import ITEM
 from corank.serving.funnel.funnel import Funnel
@@ -76,8 +76,7 @@ class PredictPartition:
             return {}
         requests = self.log.group(rows)
         columns, counts = self._predict(requests)
-        keys = [pl.col(name).alias(column) for column, name in request_columns(self.log.data).items()]
-        frame = requests.grouped.rows.select(*keys, pl.col(ITEM).alias(self.log.data.item)).with_columns(
+        frame = requests.keys().with_columns(
             pl.Series(name, values).fill_nan(None) for name, values in columns.items()
         )
         with write_beside(self.out / f"part-{n:06d}.parquet") as partial:
@@ -160,10 +159,10 @@ def predict_log(
 
 
 def _check_keys(tables: RequestTables) -> None:
-    """Raise DataError if a column that identifies is null or has fractions."""
+    """Raise DataError if a column that identifies is null or has fractions, or a label or level is none."""
     log, data = tables.log, tables.data
     keys = list(dict.fromkeys([*data.request, data.user, data.item, data.time]))
-    check_rows(log, whole_checks(log, keys))
+    check_rows(log, [*whole_checks(log, keys), *label_checks(log, data)])
     nulls = log.collect(log.frame.select(pl.col(keys).null_count())).row(0)
     for column, count in zip(keys, nulls, strict=True):
         if count:
