@@ -12,10 +12,7 @@ from corank.core.formatting import format_metric
 
 def comparison_page(document: Mapping[str, Any]) -> Html:
     """The page of a comparison's document."""
-    lead = (
-        f"a: {document['a']}; b: {document['b']}. {document.get('split', 'Scores')}: {document['requests']:,} "
-        f"requests, {document['candidates']:,} candidates. corank {__version__}."
-    )
+    lead = f"a: {document['a']}; b: {document['b']}. {describe_rows(document)}. corank {__version__}."
     how = text(
         "A difference is a minus b on the same rows. Its 95 % interval is over users, resampled alike for both. "
         "Better and worse are of a; cannot tell: the interval contains 0. Intervals are not corrected for multiple "
@@ -23,6 +20,16 @@ def comparison_page(document: Mapping[str, Any]) -> Html:
     )
     parts = [section(title, *_figures(found)) for title, found in compared_parts(document)]
     return page("a against b", lead, section("How to read it", how), *parts)
+
+
+def describe_rows(document: Mapping[str, Any]) -> str:
+    """How many rows were compared, as text."""
+    requests, unknown = document["requests"], document.get("unknown", 0)
+    found = [] if requests is None else [f"{requests:,} requests"]
+    found.append(f"{document['candidates']:,} candidates")
+    if unknown:
+        found.append(f"{unknown:,} more without a score left out of both")
+    return f"{document.get('split', 'scores')}: {', '.join(found)}"
 
 
 def compared_parts(document: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:

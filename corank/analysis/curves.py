@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from corank.analysis.evaluated_run import EvaluatedRun
 from corank.analysis.latency import cpu_ms
@@ -86,6 +85,8 @@ def scalars(events: Path) -> dict[str, Series]:
     """Scalars that a run logged to TensorBoard, by name: steps and values, without undefined values."""
     if not events.is_dir():
         return {}
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # slow to import
+
     held = EventAccumulator(str(events)).Reload()
     found = {}
     for name in held.Tags()["scalars"]:

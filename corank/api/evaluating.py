@@ -1,10 +1,13 @@
 """Runs evaluated and compared, as functions on paths. Each raises a CorankError for a user's mistake."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from corank.analysis.comparison import compare_runs
 from corank.analysis.evaluated_run import evaluate_run
 from corank.analysis.grouped import evaluate_groups, groups_page
+from corank.analysis.score_comparison import ScoreChoice, compare_scores, is_scores
 from corank.core.errors import DataError
 from corank.core.storage.local_copy import write_file
 from corank.core.storage.object_url import PathOrUrl, parse_location
@@ -48,14 +51,27 @@ def evaluate(
     return document
 
 
-def compare(a: PathOrUrl, b: PathOrUrl, split: str = "test", page: PathOrUrl | None = None) -> dict[str, Any]:
-    """Compare two runs on the same candidates: paired intervals over users, and a verdict for each metric.
+def compare(
+    a: PathOrUrl,
+    b: PathOrUrl,
+    split: str | None = None,
+    page: PathOrUrl | None = None,
+    scores: Sequence[str] = (),
+    labels: Sequence[str] = (),
+    user: str | None = None,
+    request: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Compare two runs, or two tables of scores, on the same candidates: paired intervals over users, and verdicts.
 
     Args:
-        a: a run's folder, or its URL.
-        b: another run of the same log and split.
-        split: `train`, `valid` or `test`.
+        a: a run's folder, or its URL; or Parquet with scores: a file, or a folder that `corank.predict` wrote.
+        b: another run of the same log and split; or scores of the same rows.
+        split: of runs: `train`, `valid` or `test`, which is the default.
         page: the file or URL of an HTML page to write.
+        scores: columns of scores to compare; all columns of floats that both have unless given.
+        labels: columns of labels, 0, 1 or null; found unless given.
+        user: the column of users; needed unless `corank.predict` wrote the scores.
+        request: columns that tell requests apart, for metrics within requests.
 
     Returns the document that `corank compare --json` prints: values `a` and `b`, `difference`, `low`, `high` and a
     `verdict` on a, by stage, population, label and metric. Raises CheckpointError, DataError.
@@ -63,8 +79,23 @@ def compare(a: PathOrUrl, b: PathOrUrl, split: str = "test", page: PathOrUrl | N
     Example:
         corank.compare(Path("runs/new"), Path("runs/old"))["stages"]["rank"]["exposed"]["click"]["auc"]["verdict"]
     """
-    runs = [Run.open(parse_location(one)) for one in (a, b)]
-    document = compare_runs(runs[0], runs[1], split)
+    one, other = parse_location(a), parse_location(b)
+    choice = ScoreChoice(scores, labels, user, request)
+    tables = [place for place in (one, other) if isinstance(place, Path) and is_scores(place)]
+    if len(tables) == 2:
+        if split is not None:
+            raise DataError("--split is of runs; scores are compared on all their rows")
+        document = compare_scores(tables[0], tables[1], choice)
+    else:
+        if tables:
+            raise DataError(
+                f"{tables[0]}: holds scores, the other does not; compare two runs or two of scores"
+            )
+        if choice != ScoreChoice():
+            raise DataError(
+                "--score, --label, --user and --request are of tables of scores; leave them out for runs"
+            )
+        document = compare_runs(Run.open(one), Run.open(other), split or "test")
     if page is not None:
         from corank.analysis.comparison_page import comparison_page
 

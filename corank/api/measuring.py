@@ -4,11 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from corank.analysis.evaluated_run import evaluate_run
-from corank.analysis.importance import measure_importance
-from corank.analysis.report import report_page
 from corank.analysis.study.findings import QUESTIONS
-from corank.analysis.study.page import study_page
 from corank.analysis.study.study import RATES, Budget, run_study
 from corank.core.errors import CorankError
 from corank.core.files import write_text
@@ -36,6 +32,9 @@ def report(run: PathOrUrl, out: PathOrUrl | None = None, split: str = "test") ->
     Example:
         corank.report(Path("shop/runs/shop"), Path("report.html"))
     """
+    from corank.analysis.evaluated_run import evaluate_run
+    from corank.analysis.report import report_page  # which loads matplotlib
+
     location = parse_location(run)
     page = location / "report.html" if out is None else parse_location(out)
     text = report_page(evaluate_run(Run.open(location), split))
@@ -73,6 +72,8 @@ def study(
     Example:
         corank.study(Path("shop/config.yaml"), seeds=2, questions=[1, 6])["questions"]["1"]["verdict"]
     """
+    from corank.analysis.study.page import study_page  # which loads matplotlib
+
     settings = read(config, overrides, without, report)
     folder = out or config.parent / "studies" / settings.name
     try:
@@ -106,4 +107,6 @@ def explain(
     Example:
         corank.explain(Path("shop/runs/shop"))["features"]["brand"]["stages"]["rank"]["auc"]["value"]
     """
+    from corank.analysis.importance import measure_importance
+
     return measure_importance(Run.open(parse_location(run)), split, most, report=report)

@@ -232,7 +232,9 @@ def _bundle_of(source: Location, out: Path) -> Iterator[Location]:
 
     out.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
-        yield export(str(source), Path(folder) / "bundle").folder
+        bundle = Path(folder) / "bundle"
+        export(str(source), bundle)
+        yield bundle
 
 
 def _is_run(source: Location) -> bool:

@@ -47,15 +47,33 @@ def evaluate_command(
 
 @evaluating.command("compare")
 def compare_command(
-    a: RunPath,
-    b: Annotated[str, typer.Argument(metavar="RUN2", help="Another run of the same log and split.")],
-    split: Split = "test",
+    a: Annotated[str, typer.Argument(metavar="A", help="A run, or Parquet with scores: a file or a folder.")],
+    b: Annotated[
+        str,
+        typer.Argument(
+            metavar="B", help="Another run of the same log and split, or scores of the same rows."
+        ),
+    ],
+    split: Annotated[str | None, typer.Option(help="Of runs: train, valid or test; default: test.")] = None,
+    score: Annotated[
+        list[str] | None,
+        typer.Option(help="A column of scores; repeatable. Default: all columns of floats that both have."),
+    ] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(help="A column of labels beside scores; repeatable. Default: found.")
+    ] = None,
+    user: Annotated[
+        str | None, typer.Option(help="The column of users beside scores that corank predict did not write.")
+    ] = None,
+    request: Annotated[
+        list[str] | None, typer.Option(help="A column of the request's key beside such scores; repeatable.")
+    ] = None,
     page: Page = None,
     as_json: Json = False,
 ) -> None:
-    """Compare two runs on the same candidates, with paired 95 % intervals over users and a verdict per metric."""
+    """Compare two runs, or two tables of scores, on the same candidates: paired intervals and verdicts."""
     from corank.api import evaluating as api
     from corank.cli.printing.comparison_tables import show_comparison
 
-    document = api.compare(a, b, split, page)
+    document = api.compare(a, b, split, page, score or [], label or [], user, request or [])
     print_json(document) if as_json else show_comparison(document)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
-from scipy.stats import entropy
+from scipy.special import entr
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -51,7 +51,10 @@ class ClickLoss(Loss):
     def untrained_value(self, counts: SplitCounts, requests: int) -> float | None:
         """The entropy of the label: −p ln p − (1 − p) ln(1 − p), p its rate."""
         label = counts.labels[self.label]
-        return float(entropy([label.positives, label.negatives])) if label.known else None
+        if not label.known:
+            return None
+        rate = label.positives / (label.positives + label.negatives)
+        return float(entr(rate) + entr(1 - rate))
 
     def values(
         self, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec

@@ -138,7 +138,8 @@ def test_a_run_is_exported_first(tmp_path: Path, capsys: pytest.CaptureFixture[s
         code, _, err = run_corank(
             capsys, "predict", source, arguments[0], tmp_path / out, "--workers", 2, *arguments[1:]
         )
-        assert code == 0 and "1,200 requests, 36,000 candidates" in err
+        assert code == 0, err
+        assert "1,200 requests, 36,000 candidates" in err
     assert digest(tmp_path / "of_run") == digest(tmp_path / "of_bundle")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "of_bundle", "of_run"]
 

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from corank.core.types import Doubles
 
@@ -91,6 +90,8 @@ def rank_correlations(
 
 def spearman(one: Doubles, other: Doubles) -> float | None:
     """Spearman's rank correlation, ties at their mean rank; None if one side does not vary: (N,), (N,) → scalar."""
+    from scipy.stats import rankdata  # slow to import
+
     x, y = (rankdata(values) - (len(values) + 1) / 2 for values in (one, other))
     size = float(np.sqrt((x @ x) * (y @ y)))
     return float(x @ y) / size if size > 0 else None

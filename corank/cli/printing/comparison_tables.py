@@ -47,12 +47,11 @@ def _half(bounds: Sequence[float] | None) -> str:
 
 def show_comparison(document: dict[str, Any]) -> None:
     """Print the metrics of both runs, their differences, and what they say."""
-    from corank.analysis.comparison_page import compared_parts, format_bounds
+    from corank.analysis.comparison_page import compared_parts, describe_rows, format_bounds
 
     say(f"a: {document['a']}", out)
     say(f"b: {document['b']}", out)
-    rows = f"{document['requests']:,} requests, {document['candidates']:,} candidates"
-    say(f"{document.get('split', 'scores')}: {rows}; a minus b, 95 % intervals over users", out)
+    say(f"{describe_rows(document)}; a minus b, 95 % intervals over users", out)
     for title, found in compared_parts(document):
         table = Table(title=title, title_justify="left", box=box.SIMPLE)
         for column in ("metric", "a", "b", "a - b", "95 %", "a is"):

@@ -32,6 +32,7 @@ from corank.engine.base import Engine
 from corank.features.row_columns import ITEM
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.prediction.log_requests import RequestGroup, RequestTables
+from corank.serving.prediction.score_columns import ScoreColumns
 
 PARTITION = 2**18
 """Candidates of a partition, about. It is of whole requests."""
@@ -80,7 +81,7 @@ class PredictPartition:
             pl.Series(name, values).fill_nan(None) for name, values in columns.items()
         )
         with write_beside(self.out / f"part-{n:06d}.parquet") as partial:
-            frame.write_parquet(partial)
+            frame.write_parquet(partial, metadata=ScoreColumns.of(self.log.data).metadata())
         return counts
 
     def _predict(self, requests: RequestGroup) -> tuple[dict[str, Numbers], Counter[str]]:

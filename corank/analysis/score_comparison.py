@@ -1,0 +1,235 @@
+"""Two tables of scores of the same rows compared: what `corank predict` wrote, or any Parquet with the same keys.
+
+Letters: N rows.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import polars as pl
+
+from corank.analysis.comparison import compare_measures
+from corank.core.errors import DataError
+from corank.core.types import Longs
+from corank.evaluation.measures import Measures, measure_all
+from corank.serving.prediction.score_columns import ScoreColumns
+
+_OTHER = "@b "
+"""Before the names of the columns of the second table."""
+
+
+@dataclass(frozen=True)
+class ScoreChoice:
+    """What a user says of the columns of two tables; empty is found."""
+
+    scores: Sequence[str] = ()
+    labels: Sequence[str] = ()
+    user: str | None = None
+    request: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """A table of scores, a row a candidate."""
+
+    path: Path
+    rows: pl.DataFrame
+    columns: ScoreColumns | None
+    """What `corank predict` says of its own files."""
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a Parquet file, or all of a folder. Raises DataError."""
+        files = [path] if path.is_file() else sorted(path.glob("*.parquet"))
+        columns = ScoreColumns.read(files[0])
+        try:
+            return cls(path, pl.read_parquet(files), columns)
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise DataError(f"{path}: cannot be read as Parquet: {error}") from None
+
+    def require(self, columns: Sequence[str], option: str) -> None:
+        """Raise DataError if a column is not there."""
+        for column in columns:
+            if column not in self.rows.columns:
+                raise DataError(
+                    f"{option}: {self.path} has no column '{column}'; it has {', '.join(self.rows.columns)}"
+                )
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """The columns of two tables by use."""
+
+    keys: list[str]
+    scores: list[str]
+    labels: list[str]
+    user: str
+    request: list[str]
+
+
+def is_scores(path: Path) -> bool:
+    """Whether a path is of a Parquet file, or of a folder with such files and no run."""
+    return path.is_file() or (not (path / "run.json").exists() and any(path.glob("*.parquet")))
+
+
+def compare_scores(a: Path, b: Path, choice: ScoreChoice) -> dict[str, Any]:
+    """Compare the scores that two tables give the same rows.
+
+    Rows are joined by the key columns; those without a score in one table are left out of both, and counted.
+
+    Returns the document of `corank compare --json`, a score in place of a stage. Raises DataError if the tables do not
+    fit each other.
+    """
+    one, other = ScoreTable.read(a), ScoreTable.read(b)
+    columns = _find_columns(one, other, choice)
+    rows = _join(one, other, columns)
+    values = [*columns.scores, *(_OTHER + name for name in columns.scores)]
+    finite = rows.select(pl.all_horizontal(pl.col(values).is_finite().fill_null(False))).to_series()
+    known = rows.filter(finite)
+    if not len(known):
+        raise DataError(f"{a}, {b}: no row has a score in both; compared are {', '.join(columns.scores)}")
+    user, request = _codes(known, [columns.user]), _codes(known, columns.request) if columns.request else None
+    stages = {}
+    for score in columns.scores:
+        found = {}
+        for label in columns.labels:
+            ours, theirs = (_measure(known, name, label, user, request) for name in (score, _OTHER + score))
+            found[label] = compare_measures("exposed", ours, theirs)
+        stages[score] = {"exposed": found}
+    return {
+        "a": str(a),
+        "b": str(b),
+        "requests": None if request is None else int(request.max()) + 1,
+        "candidates": len(known),
+        "unknown": len(rows) - len(known),
+        "stages": stages,
+        "cuts": {},
+        "cascade": {},
+    }
+
+
+def _find_columns(one: ScoreTable, other: ScoreTable, choice: ScoreChoice) -> _Columns:
+    """Sort the columns that both have by their use. Raises DataError for what must be named."""
+    held = one.columns if one.columns == other.columns else None
+    for table in (one, other):
+        table.require(choice.scores, "--score")
+        table.require([choice.user] if choice.user else [], "--user")
+        table.require(choice.request, "--request")
+    one.require(choice.labels, "--label")
+    both = [c for c in one.rows.columns if c in other.rows.columns]
+    labels = list(choice.labels) or [
+        *(held.labels if held else filter(_is_label(one.rows), one.rows.columns))
+    ]
+    if not labels:
+        raise DataError(f"{one.path}: no column of 0, 1 and null is a label; name one by --label")
+    scores = list(choice.scores) or _scores(one, other, [c for c in both if c not in labels])
+    user = choice.user or (None if held is None else held.user)
+    if user is None:
+        raise DataError(f"{one.path}: name the column of the user by --user; there are {', '.join(both)}")
+    request = list(choice.request) or (list(held.request) if held else [])
+    if held:
+        keys = list(dict.fromkeys([*held.request, held.user, held.item]))
+    else:
+        beside = {*labels, *scores}
+        keys = [c for c in both if c not in beside and not one.rows[c].dtype.is_float()]
+    return _Columns(keys, scores, labels, user, request)
+
+
+def _is_label(rows: pl.DataFrame) -> Any:
+    """Tell whether a column holds 0, 1 and null alone."""
+
+    def tell(column: str) -> bool:
+        kind = rows[column].dtype
+        return kind == pl.Boolean or (kind.is_integer() and bool(rows[column].is_in([0, 1]).all()))
+
+    return tell
+
+
+def _scores(one: ScoreTable, other: ScoreTable, columns: Sequence[str]) -> list[str]:
+    """The columns of floats that both have; of a logit and its probability the latter, since their order is one."""
+    floats = [c for c in columns if one.rows[c].dtype.is_float() and other.rows[c].dtype.is_float()]
+    found = [c for c in floats if not (c.startswith("logit.") and f"probability.{c[6:]}" in floats)]
+    if not found:
+        raise DataError(
+            f"{one.path}, {other.path}: no column of floats is in both; the first has {', '.join(one.rows.columns)}, "
+            f"the second {', '.join(other.rows.columns)}"
+        )
+    return found
+
+
+def _join(one: ScoreTable, other: ScoreTable, columns: _Columns) -> pl.DataFrame:
+    """Join by the keys: labels of the first, scores of both. Raises DataError unless the rows are the same."""
+    keys = columns.keys
+    beside = [name for name in columns.labels if name in other.rows.columns]
+    ours = _select(one, columns, columns.labels, "")
+    theirs = _select(other, columns, beside, _OTHER)
+    for key in keys:
+        if one.rows[key].dtype != other.rows[key].dtype:
+            raise DataError(
+                f"{other.path}: column '{key}' is {other.rows[key].dtype}, and {one.rows[key].dtype} in {one.path}"
+            )
+    joined = ours.join(theirs, on=keys, how="inner", nulls_equal=True, maintain_order="left")
+    lacks = len(ours) - len(joined), len(theirs) - len(joined)
+    if any(lacks):
+        raise DataError(
+            f"the rows differ: {other.path} lacks {lacks[0]:,} of the {len(ours):,} rows of {one.path}, which lacks "
+            f"{lacks[1]:,} of its {len(theirs):,}; keys are {', '.join(keys)}"
+        )
+    for name in beside:
+        differ = int((joined[name].ne_missing(joined[_OTHER + name])).sum())
+        if differ:
+            raise DataError(f"label '{name}' differs between the tables in {differ:,} rows; compare one log")
+    return joined
+
+
+def _select(table: ScoreTable, columns: _Columns, labels: Sequence[str], before: str) -> pl.DataFrame:
+    """Keys, labels and scores of a table, the latter two named with `before`. Raises DataError if they do not fit."""
+    named = [_label(table, name).alias(before + name) for name in labels]
+    for name in columns.scores:
+        if not table.rows[name].dtype.is_numeric():
+            raise DataError(f"--score: {table.path}: column '{name}' is {table.rows[name].dtype}, no number")
+    repeated = table.rows.select(columns.keys).is_duplicated()
+    if repeated.any():
+        row = table.rows.select(columns.keys).filter(repeated).row(0, named=True)
+        raise DataError(
+            f"{table.path}: {int(repeated.sum()):,} rows share the keys {', '.join(columns.keys)}, such as {row}"
+        )
+    scores = [pl.col(name).cast(pl.Float64).alias(before + name) for name in columns.scores]
+    return table.rows.select(*columns.keys, *named, *scores)
+
+
+def _label(table: ScoreTable, name: str) -> pl.Expr:
+    """A label as 0, 1 or null. Raises DataError for another value."""
+    odd = table.rows.filter(~pl.col(name).cast(pl.Float64, strict=False).is_in([0.0, 1.0]).fill_null(True))
+    kind = table.rows[name].dtype
+    if len(odd) or not (kind.is_numeric() or kind in (pl.Boolean, pl.Null)):
+        shown = repr(odd[name][0]) if len(odd) else str(kind)
+        raise DataError(f"--label: {table.path}: column '{name}' holds {shown}; expected 0, 1 or null")
+    return pl.col(name).cast(pl.Int8)
+
+
+def _codes(rows: pl.DataFrame, columns: Sequence[str]) -> Longs:
+    """Number the distinct values of columns, in the order of the rows: (N,)."""
+    values = rows.select(columns)
+    numbers = values.unique(maintain_order=True).with_row_index("@code")
+    joined = values.join(numbers, on=list(columns), how="left", nulls_equal=True, maintain_order="left")
+    codes: Longs = joined["@code"].to_numpy().astype(np.int64)
+    return codes
+
+
+def _measure(rows: pl.DataFrame, score: str, label: str, user: Longs, request: Longs | None) -> Measures:
+    """Measure a score on the rows whose label is known, as a stage is on exposed candidates."""
+    values = rows[score].to_numpy()
+    inputs = {
+        "user": user,
+        "request": request,
+        "day": None,
+        "logit": values,
+        "probability": values if ((values >= 0) & (values <= 1)).all() else None,
+        "label": rows[label].fill_null(-1).to_numpy(),
+        "weight": np.ones(len(rows), dtype=np.float32),
+    }
+    return measure_all("exposed", inputs)
