@@ -40,7 +40,7 @@ def small_run(folder: Path, requests: int) -> Path:
         text = text.replace(wide, narrow)
     config.write_text(text, encoding="utf-8")
     split = "data.split={valid: 2026-03-05, test: 2026-03-06}"
-    corank.train(config, folder / "run", overrides=[split])
+    corank.train(config, folder=folder / "run", overrides=[split])
     return folder / "run"
 
 

@@ -7,10 +7,9 @@ feature that others are derived from, or that others repeat, is underestimated.
 Letters: R requests · C candidates · I distinct items.
 """
 
-import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,22 +18,23 @@ from numpy.typing import NDArray
 
 from corank.analysis.latency import FeatureLatency, feature_latencies
 from corank.analysis.logged_request import logged_request
-from corank.batches.build import build_batch
+from corank.analysis.online_model import EncodingModel
+from corank.batches.batch import Batch
+from corank.batches.build import build_batch, replace_rows
 from corank.batches.encoded_batch import EncodedBatch
 from corank.batches.reader import Reader
 from corank.core.errors import DataError
 from corank.core.ragged import Rows
-from corank.core.types import Floats, Longs, Report
+from corank.core.types import Doubles, Floats, Longs, Report
 from corank.data.dataset import PackedDataset
 from corank.evaluation.stage_order import Calibrators
 from corank.features.schema import Schema
-from corank.metrics.bootstrap import interval
+from corank.metrics.bootstrap import replicates
+from corank.metrics.measure import Measure
 from corank.metrics.point import auc, gauc
-from corank.metrics.regret import PairedDifference
 from corank.models.joint import JointModel
-from corank.serving.funnel.funnel import Funnel
+from corank.models.stage_model import VectorModel
 from corank.serving.funnel.request import Request
-from corank.training.export import export_bundle
 from corank.training.run import Run
 
 REQUESTS = 512
@@ -83,11 +83,13 @@ def measure_importance(
         )
     model, calibrators = run.model(packed)
     scores = _scores(model.eval(), packed, split, most, seed, report)
+    whole = {stage.name: _resample(scores, "", stage.name, stage.main) for stage in run.config.stages}
     features: dict[str, dict[str, Any]] = {}
     for name in packed.schema.inputs():
         side, kind = packed.schema.side(name), packed.schema.features[name].kind
         stages = {
-            stage.name: _importance(scores, name, stage.name, stage.main) for stage in run.config.stages
+            stage.name: _importance(whole[stage.name], _resample(scores, name, stage.name, stage.main))
+            for stage in run.config.stages
         }
         features[name] = {"side": side, "kind": kind, "stages": stages}
     for name, latency in _latencies(run, packed, model, calibrators, split).items():
@@ -99,13 +101,12 @@ def measure_importance(
 def _latencies(
     run: Run, packed: PackedDataset, model: JointModel, calibrators: Calibrators, split: str
 ) -> dict[str, FeatureLatency]:
-    """Latencies in a logged request of median size, through an exported bundle."""
+    """Latencies in a logged request of median size, as the bundle encodes it."""
     sizes = np.concatenate([np.diff(shard.request_start) for shard in packed.splits[split]])
     usual = int(np.argsort(sizes, kind="stable")[len(sizes) // 2])
     request = Request.parse(logged_request(run, split, usual))
-    with tempfile.TemporaryDirectory(prefix="corank") as folder:
-        bundle = export_bundle(Path(folder) / "bundle", run.config, packed, model, calibrators)
-        return feature_latencies(Funnel(bundle), request, run.config.stages)
+    online = EncodingModel.of(run.config, packed, model, calibrators)
+    return feature_latencies(online, request, run.config.stages)
 
 
 def _scores(
@@ -120,12 +121,12 @@ def _scores(
     parts: list[_Scores] = []
     for encoded in islice(reader.read_encoded(epoch=0), batches):
         rng = np.random.default_rng([seed, len(parts)])
-        logits = {}
-        for feature in features:
-            dealt = _shuffled(encoded, packed.schema, feature, rng) if feature else encoded
-            with torch.no_grad():
-                found = model(build_batch(reader.layout, dealt))
-            logits[feature] = {name: found[name].logits[model.main[name]].numpy() for name in model.stages}
+        batch = build_batch(reader.layout, encoded)
+        logits = {"": _logits(model, batch, model.stages)}
+        for feature in features[1:]:
+            dealt = _shuffled(encoded, packed.schema, feature, rng)
+            other = replace_rows(reader.layout, batch, encoded, dealt)
+            logits[feature] = logits[""] | _logits(model, other, _readers(model, packed.schema, feature))
         labels = {name: values.astype(np.int8) for name, values in encoded.labels.items()}
         parts.append(_Scores(encoded.user[encoded.request_of], labels, encoded.weight, logits))
         if len(parts) % REPORT_EVERY == 0:
@@ -139,6 +140,19 @@ def _scores(
             for f in features
         },
     )
+
+
+def _readers(model: JointModel, schema: Schema, feature: str) -> list[str]:
+    """The stages that may read a feature: towers read none of the pair."""
+    pair = schema.placement(feature) == "cross"
+    return [name for name in model.stages if not (pair and isinstance(model.network(name), VectorModel))]
+
+
+def _logits(model: JointModel, batch: Batch, stages: Iterable[str]) -> dict[str, Floats]:
+    """The logits of the main label by stage: (C,) each."""
+    with torch.no_grad():
+        found = model.outputs(batch, stages)
+    return {name: output.logits[model.main[name]].numpy() for name, output in found.items()}
 
 
 def _shuffled(encoded: EncodedBatch, schema: Schema, feature: str, rng: np.random.Generator) -> EncodedBatch:
@@ -178,17 +192,35 @@ def _with_order(rows: Rows, schema: Schema, feature: str, order: Longs) -> Rows:
     return Rows(ids, numbers, tuple(lists), tuple(vectors))
 
 
-def _importance(scores: _Scores, feature: str, stage: str, label: str) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Resampled:
+    """A metric with its values in resamples of the users."""
+
+    measure: Measure
+    values: Doubles
+
+
+def _resample(scores: _Scores, feature: str, stage: str, label: str) -> dict[str, _Resampled]:
+    """The metrics of a stage with a feature shuffled: all have the same users, so resamples are paired."""
+    found = {}
+    for name, metric in (("auc", auc), ("gauc", gauc)):
+        measure = metric(scores.user, scores.logits[feature][stage], scores.labels[label], scores.weight)
+        found[name] = _Resampled(measure, replicates(measure))
+    return found
+
+
+def _importance(whole: dict[str, _Resampled], dealt: dict[str, _Resampled]) -> dict[str, Any]:
     """Metrics that a stage loses when the feature is shuffled, with intervals."""
     found: dict[str, Any] = {}
-    for name, metric in (("auc", auc), ("gauc", gauc)):
-        whole, dealt = (
-            metric(scores.user, scores.logits[f][stage], scores.labels[label], scores.weight)
-            for f in ("", feature)
-        )
-        lost = PairedDifference(whole, dealt)
-        bounds = interval(lost)
-        found[name] = {"value": lost.value(), "interval": None if bounds is None else list(bounds)}
+    for name, held in whole.items():
+        one, other = held.measure.value(), dealt[name].measure.value()
+        if one is None or other is None:
+            found[name] = {"value": None, "interval": None}
+            continue
+        bounds = None
+        if len(np.unique(held.measure.user)) > 1:
+            bounds = np.nanquantile(held.values - dealt[name].values, [0.025, 0.975]).tolist()
+        found[name] = {"value": one - other, "interval": bounds}
     return found
 
 

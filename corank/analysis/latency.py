@@ -20,6 +20,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from corank.analysis.online_model import OnlineModel
 from corank.core.ragged import Rows
 from corank.data.derived_columns import derive_features
 from corank.data.packed_history import attribute_codes
@@ -58,7 +59,7 @@ class FeatureLatency:
 
 
 def feature_latencies(
-    funnel: Funnel, request: Request, stages: Sequence[StageSettings]
+    funnel: OnlineModel, request: Request, stages: Sequence[StageSettings]
 ) -> dict[str, FeatureLatency]:
     """Latency of every input in one request.
 
@@ -81,7 +82,7 @@ def feature_latencies(
 
 
 def _encoding(
-    funnel: Funnel, name: str, request: Request, received: EncodedRequest, n: int
+    funnel: OnlineModel, name: str, request: Request, received: EncodedRequest, n: int
 ) -> Callable[[], object] | None:
     """The call that encodes a feature, of n candidates if it is a cross; None if it is computed ahead."""
     schema, receiver = funnel.schema, funnel.request_encoder
@@ -101,7 +102,7 @@ def _encoding(
     return lambda: receiver.encoders.encode(name, to_series(name, values, "request"))
 
 
-def _derive(funnel: Funnel, name: str, received: EncodedRequest, alive: NDArray[np.int64]) -> None:
+def _derive(funnel: OnlineModel, name: str, received: EncodedRequest, alive: NDArray[np.int64]) -> None:
     schema, receiver = funnel.schema, funnel.request_encoder
     query = received.operands
     if schema.placement(name) == "query":
@@ -122,7 +123,7 @@ def _derive(funnel: Funnel, name: str, received: EncodedRequest, alive: NDArray[
     receiver.encoders.encode_derived(name, values[name])
 
 
-def _given(funnel: Funnel, name: str, request: Request, n: int) -> list[Any]:
+def _given(funnel: OnlineModel, name: str, request: Request, n: int) -> list[Any]:
     """Raw values of a feature's column in the request."""
     column = funnel.schema.column(name)
     if funnel.schema.placement(name) == "cross":
@@ -133,7 +134,7 @@ def _given(funnel: Funnel, name: str, request: Request, n: int) -> list[Any]:
 
 
 def _stage(
-    funnel: Funnel, stage: StageSettings, name: str, received: EncodedRequest, n: int
+    funnel: OnlineModel, stage: StageSettings, name: str, received: EncodedRequest, n: int
 ) -> tuple[float, float]:
     """Microseconds of a feature in a stage that scores n candidates: look-up, first layers."""
     placement = funnel.schema.placement(name)
@@ -157,7 +158,7 @@ def _widths(stage: StageSettings, schema: Schema, name: str) -> list[int]:
     return [layer.width for layer in layers if layer.online and name in layer.features]
 
 
-def _rows(funnel: Funnel, placement: Placement, received: EncodedRequest, n: int) -> Rows:
+def _rows(funnel: OnlineModel, placement: Placement, received: EncodedRequest, n: int) -> Rows:
     if placement == "query":
         return received.query
     if placement in RECORD_PLACEMENTS:

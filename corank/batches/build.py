@@ -179,6 +179,30 @@ def build_batch(
     )
 
 
+def replace_rows(layout: Layout, batch: Batch, before: EncodedBatch, after: EncodedBatch) -> Batch:
+    """Build the batch `after` of that of `before`, of which it differs in rows or histories; all else is shared.
+
+    The indices by which gradients return to the tables stay those of `before`, so it is for inference alone.
+    """
+    old, rows = _placed_rows(before), _placed_rows(after)
+    changed = [placement for placement in PLACEMENTS if rows[placement] is not old[placement]]
+    reads = {dim: dict(lookup.reads) for dim, lookup in batch.lookups.items()}
+    for placement, part in ((p, part) for p in changed for part in layout.groups[p]):
+        reads[part.dim][placement] = csr(part.bags(rows[placement]))
+    histories = {
+        attended: _attended_events(*held, after.request_of)
+        for attended, held in after.histories.items()
+        if held[1] is not before.histories[attended][1]
+    }
+    return replace(
+        batch,
+        lookups={dim: replace(lookup, reads=reads[dim]) for dim, lookup in batch.lookups.items()},
+        numbers=batch.numbers | {p: torch.from_numpy(np.ascontiguousarray(rows[p].numbers)) for p in changed},
+        vectors=batch.vectors | {p: _gather(rows[p], layout.vectors[p]) for p in changed},
+        histories=batch.histories | histories,
+    )
+
+
 def _vectors(
     layout: Layout, rows: Mapping[Placement, Rows], histories: Mapping[Attended, tuple[Rows, Ragged]]
 ) -> dict[Placement | Attended, tuple[Tensor, ...]]:

@@ -88,9 +88,7 @@ def predict_command(
     source: Annotated[
         str, typer.Argument(metavar="RUN|BUNDLE", help="The folder of a run or of a bundle, or its URL.")
     ],
-    log: Annotated[
-        list[str], typer.Argument(metavar="LOG...", help="Logged candidates: files, globs or URLs.")
-    ],
+    log: Annotated[list[str], typer.Argument(metavar="LOG", help="Logged candidates: files, globs or URLs.")],
     out: Annotated[
         Path,
         typer.Argument(parser=local_path, metavar="OUT", help="The folder to write; not there, or empty."),

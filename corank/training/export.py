@@ -98,11 +98,27 @@ def _export(
     model = model.cpu().eval()
     version = model_version(config, packed, weights, calibrators)
     priors = packed.priors.as_of(packed.schema, until)
-    manifest = BundleManifest(
+    items_seq = next_items_seq(writer.path, version)
+    manifest = make_manifest(config, packed, model, calibrators, priors, version, items_seq, items_as_of)
+    return writer.write(manifest, lambda folder: _fill(folder, config, packed, model, weights, priors), sign)
+
+
+def make_manifest(
+    config: Config,
+    packed: PackedDataset,
+    model: JointModel,
+    calibrators: Calibrators,
+    priors: PriorSnapshots,
+    version: str = "",
+    items_seq: int = 0,
+    items_as_of: ItemsAsOf | None = None,
+) -> BundleManifest:
+    """Make the manifest of a model's bundle, whose parts are not written yet."""
+    return BundleManifest(
         format=FORMAT,
         name=config.name,
         model_version=version,
-        items_seq=next_items_seq(writer.path, version),
+        items_seq=items_seq,
         content="",
         data=config.data,
         features=config.declared.features,
@@ -115,7 +131,6 @@ def _export(
         plugins=config.plugins,
         parts={},
     )
-    return writer.write(manifest, lambda folder: _fill(folder, config, packed, model, weights, priors), sign)
 
 
 def _id_type(ids: pl.Series) -> Literal["text", "whole numbers"] | None:

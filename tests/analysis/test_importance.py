@@ -11,8 +11,9 @@ import torch
 
 import corank
 from corank.analysis import importance as explaining
-from corank.analysis.importance import _shuffled, measure_importance
+from corank.analysis.importance import _readers, _shuffled, measure_importance
 from corank.analysis.latency import FeatureLatency
+from corank.batches.build import build_batch, replace_rows
 from corank.batches.encoded_batch import EncodedBatch
 from corank.batches.reader import Reader
 from corank.core.errors import DataError
@@ -261,3 +262,20 @@ def test_popular_items_are_dealt_out_as_often_as_they_are_met(case: Case, encode
     assert len(np.unique(met)) > 4
     for value in np.unique(met):
         assert (np.concatenate(drawn) == value).mean() == pytest.approx((met == value).mean(), abs=0.03)
+
+
+def test_a_batch_with_other_rows_is_that_of_the_whole(case: Case, encoded: EncodedBatch) -> None:
+    layout, schema, model = case.model.layout, case.packed.schema, case.model.eval()
+    batch = build_batch(layout, encoded)
+    for feature in schema.inputs():
+        dealt = _shuffled(encoded, schema, feature, np.random.default_rng(0))
+        with torch.no_grad():
+            found = model(replace_rows(layout, batch, encoded, dealt))
+            expected = model(build_batch(layout, dealt))
+            same = model(batch)
+        readers = _readers(model, schema, feature)
+        for stage, output in expected.items():
+            for label, logits in output.logits.items():
+                assert torch.equal(found[stage].logits[label], logits)
+                if stage not in readers:
+                    assert torch.equal(same[stage].logits[label], logits)

@@ -202,7 +202,7 @@ def test_a_table_of_events_is_needed_if_the_bundle_reads_it(
 ) -> None:
     named = list(case.config.data.events)
     given = [] if named else ["--events=clicks=clicks.parquet"]
-    options = ("--log", case.base / "log.parquet", "--out", tmp_path / "out", *given)
+    options = (case.base / "log.parquet", tmp_path / "out", *given)
     assert case.funnel
     code, _, err = run_corank(
         capsys, "predict", case.base / "bundle", *options, "--users", case.base / "users.parquet"

@@ -1,0 +1,111 @@
+"""The parts of a funnel that encode a request and look tables up, made of a trained model without graphs on disk."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+from corank.bundle.item_layers import ItemLayer, LayeredItems
+from corank.bundle.manifest import BundleManifest
+from corank.core.ragged import Rows
+from corank.core.types import Floats
+from corank.data.dataset import PackedDataset
+from corank.evaluation.stage_order import Calibrators
+from corank.features.input_layout import Layout, TableSet
+from corank.features.schema import Schema
+from corank.models.joint import JointModel
+from corank.serving.funnel.request_encoder import RequestEncoder
+from corank.training.config import Config
+from corank.training.export import make_manifest, newest
+
+
+class TableReader(Protocol):
+    """What looks up embedding tables."""
+
+    @property
+    def layout(self) -> Layout:
+        """Of dense inputs."""
+
+    @property
+    def tables(self) -> Mapping[str, TableSet]:
+        """By name of the set."""
+
+
+class OnlineModel(Protocol):
+    """What latencies of features are measured on: a `Funnel`, or `EncodingModel`."""
+
+    @property
+    def manifest(self) -> BundleManifest:
+        """Of the bundle."""
+
+    @property
+    def schema(self) -> Schema:
+        """Its features."""
+
+    @property
+    def request_encoder(self) -> RequestEncoder:
+        """Encodes requests."""
+
+    @property
+    def scorer(self) -> TableReader:
+        """Looks tables up."""
+
+
+@dataclass(frozen=True)
+class ModelTables:
+    """The embedding tables and projections of a model."""
+
+    layout: Layout
+    tables: dict[str, TableSet]
+
+    @classmethod
+    def of(cls, model: JointModel) -> Self:
+        """Those of a model on the processor; not copied."""
+        found: dict[str, TableSet] = {}
+        for name, tables in model.table_sets.items():
+            held: dict[int | str, Floats] = {
+                dim: tables.weights[str(dim)].detach().numpy() for dim in model.layout.table_rows
+            }
+            held |= {
+                feature: model.projection(name, feature).detach().numpy()
+                for feature in model.layout.projections
+            }
+            found[name] = held
+        return cls(model.layout, found)
+
+
+@dataclass(frozen=True)
+class EncodingModel:
+    """A model that encodes requests and looks tables up as its bundle does; it cannot rank."""
+
+    manifest: BundleManifest
+    request_encoder: RequestEncoder
+    scorer: ModelTables
+
+    @property
+    def schema(self) -> Schema:
+        """The model's features."""
+        return self.manifest.declared
+
+    @classmethod
+    def of(cls, config: Config, packed: PackedDataset, model: JointModel, calibrators: Calibrators) -> Self:
+        """Make one of a trained model, with priors and items as of the log's end."""
+        model = model.cpu().eval()
+        priors = packed.priors.as_of(packed.schema, packed.manifest.last)
+        manifest = make_manifest(config, packed, model, calibrators, priors)
+        records = newest(packed).refresh_derived(packed.encoders, priors)
+        columns = [stage.ordering(config.data.columns).names for stage in config.stages]
+        encoder = RequestEncoder(
+            manifest,
+            packed.encoders,
+            LayeredItems((ItemLayer(records, {}),)),
+            priors,
+            list(dict.fromkeys(stage.attended.history for stage in manifest.stages if stage.attended)),
+            {name for names in columns for name in names},
+            _no_vectors,
+        )
+        return cls(manifest, encoder, ModelTables.of(model))
+
+
+def _no_vectors(rows: Rows) -> dict[str, Floats]:
+    """Logged requests describe no items, whose vectors would be needed."""
+    return {}
