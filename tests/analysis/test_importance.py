@@ -203,6 +203,8 @@ def column(rows: Rows, names: Any, feature: str) -> list[Any]:
         return list(rows.ids[:, names.ids.index(feature)].tolist())
     if feature in names.numbers:
         return list(rows.numbers[:, names.numbers.index(feature)].tolist())
+    if feature in names.vectors:
+        return [tuple(row) for row in rows.vectors[names.vectors.index(feature)].with_missing().tolist()]
     return told(rows.lists[names.lists.index(feature)])
 
 
