@@ -215,7 +215,7 @@ def told(lists: Ragged) -> list[Any]:
 
 def test_a_feature_is_dealt_out_whole_and_others_stay(case: Case, encoded: EncodedBatch) -> None:
     schema, moved = case.packed.schema, 0
-    for feature in schema.features:
+    for feature in schema.inputs():
         dealt = _shuffled(encoded, schema, feature, np.random.default_rng(1))
         for side, before, after in (
             ("query", encoded.query, dealt.query),
@@ -232,7 +232,7 @@ def test_a_feature_is_dealt_out_whole_and_others_stay(case: Case, encoded: Encod
                 else:
                     assert sorted(new) == sorted(old), feature
                 moved += name == feature and new != old
-    assert moved > len(schema.features) / 2
+    assert moved > len(schema.inputs()) / 2
 
 
 def test_attention_is_dealt_the_same_past_as_the_pool(case: Case, encoded: EncodedBatch) -> None:

@@ -38,7 +38,7 @@ def test_of_several_towers_those_that_read_a_feature_are_paid(case: Case) -> Non
     assert isinstance(prerank, TowersSettings)
     one = prerank.query_towers["one"].features
     assert read == {name: [8] for name in one} | {"history_1_item_2": [8, 4]}
-    assert {tuple(_widths(rank, case.packed.schema, n)) for n in case.config.features} == {(8,)}
+    assert {tuple(_widths(rank, case.packed.schema, n)) for n in case.packed.schema.inputs()} == {(8,)}
 
 
 def test_of_one_tower_what_enters_it_is_paid() -> None:
