@@ -98,7 +98,7 @@ def add_histories(schema: Schema, rows: Rows, items: Mapping[str, Ragged], recor
 
 
 def unknown_item_rows(schema: Schema, placed: RowFeatures, feature: str, codes: Ints) -> Rows:
-    """Make the rows of items that the tables do not know: the code of the id, by its feature, and nothing else.
+    """Make the rows of items that the tables do not know: the code of the id, if it is an input, and nothing else.
 
     Args:
         placed: the features of the rows: of item rows, or of records.
@@ -107,7 +107,8 @@ def unknown_item_rows(schema: Schema, placed: RowFeatures, feature: str, codes: 
     """
     count = len(codes)
     ids = np.full((count, len(placed.ids)), MISSING, dtype=np.int32)
-    ids[:, placed.ids.index(feature)] = codes
+    if feature in placed.ids:
+        ids[:, placed.ids.index(feature)] = codes
     none = Ragged.from_lengths(np.zeros(count, np.int32), np.empty(0, np.int32))
     numbers, features = np.zeros((count, placed.width), dtype=np.float32), schema.features
     vectors = tuple(Vectors.none(count, features[name].vector.dimension) for name in placed.vectors)

@@ -143,7 +143,7 @@ class VectorColumns:
 
 @dataclass(frozen=True)
 class Attended:
-    """What attention reads of a history: some embedded features of its items, the item's id first."""
+    """What attention reads of a history: some embedded features of its items, the item's id first if it is an input."""
 
     history: str
     features: tuple[str, ...]
@@ -177,7 +177,7 @@ class Layout:
     def groups_of(self, placement: Placement, names: Collection[str] | None = None) -> tuple[Group, ...]:
         """The groups of a placement's embedded features, all or some; in the order of `columns`."""
         placed, embedded = self.schema.row_features(placement), self.schema.embedded()
-        chosen = [n for n in placed.ids + placed.lists if names is None or n in names]
+        chosen = [n for n in placed.ids + placed.lists if n in embedded and (names is None or n in names)]
         groups = []
         for dim in sorted({embedded[n].width for n in chosen}):
             ids = [i for i, n in enumerate(placed.ids) if n in chosen and embedded[n].width == dim]

@@ -43,7 +43,7 @@ class Schema:
                     f"features.{name}: a name must not contain a dot, which is reserved for `HISTORY.FEATURE`"
                 )
             feature.check(name, self)
-        if unread := self.unread():
+        if unread := self.unread(attended=self.histories()):
             raise ConfigError(
                 f"features.{unread[0]}: no network reads it, and no derived feature does; drop it, or input: false"
             )
@@ -100,14 +100,18 @@ class Schema:
         return list(dict.fromkeys(operand for operand in operands if self.of_items(operand)))
 
     def history_items(self) -> list[str]:
-        """The features that a history may be `of`: item inputs with one code that is the value's own."""
-        coded = {n: f.as_column for n, f in self.inputs().items() if f.storage == "id" and "id" in f.uses}
+        """The features that a history may be `of`: of items, with one code that is the value's own."""
+        coded = {n: f.as_column for n, f in self.features.items() if f.storage == "id" and "id" in f.uses}
         return [n for n, column in coded.items() if column and column.side == "item"]
 
-    def unread(self, without: Collection[str] = ()) -> list[str]:
-        """Name the features that no network, derived feature or filter reads, if some features were not there."""
-        operands = (o for n, f in self.derived().items() if n not in without for o in f.operands)
-        read = {self.of_items(operand) or operand for operand in operands}
+    def unread(self, without: Collection[str] = (), attended: Collection[str] = ()) -> list[str]:
+        """Name the features that no network, other feature or filter reads.
+
+        Args:
+            without: features that are taken as not there.
+            attended: histories that some network attends to.
+        """
+        read = {part for n in self.features if n not in without for part in self.needs(n)}.union(attended)
         others = {n for n, f in self.features.items() if not (f.is_input or f.filterable or n in without)}
         return [n for n in self.features if n in others - read]
 
@@ -158,8 +162,9 @@ class Schema:
         here = {
             name: feature
             for name, feature in self.features.items()
-            # a vector that is but an operand is kept here, too
-            if self.placement(name) == placement and (feature.is_input or feature.storage == "vector")
+            # vectors and histories that are but operands are kept here, too
+            if self.placement(name) == placement
+            and (feature.is_input or feature.storage == "vector" or feature.as_history)
         }
         ids, lists, numbers, vectors = (
             tuple(n for n, f in here.items() if f.storage == storage)

@@ -133,7 +133,13 @@ class LayerSettings(NetworkSettings):
                 raise ConfigError(
                     f"{key}.attributes: '{name}' is no item feature of kind id, ids, bucket or vector that is an input"
                 )
-        return Attended(self.din.history, (str(history.of), *self.din.attributes))
+        of = (history.of,) if schema.features[history.of].is_input else ()
+        if not of and not self.din.attributes:
+            raise ConfigError(
+                f"{key}.attributes: '{history.of}' is no input, so that nothing of the items of '{self.din.history}' "
+                "would be attended to; name item features"
+            )
+        return Attended(self.din.history, (*of, *self.din.attributes))
 
 
 def check_tables(networks: Mapping[str, NetworkSettings]) -> None:

@@ -64,6 +64,11 @@ class Config(ConfigHead):
             f"teachers.{n}": teacher for n, teacher in enumerate(self.teachers)
         }
 
+    def attended(self, schema: Schema) -> set[str]:
+        """The histories that networks attend to."""
+        found = (network.attended(schema) for network in self.networks.values())
+        return {attended.history for attended in found if attended is not None}
+
     def stage(self, name: str) -> StageSettings:
         """The stage of a name."""
         return next(stage for stage in self.stages if stage.name == name)
@@ -93,6 +98,11 @@ class Config(ConfigHead):
         self._check_names()
         for key, network in networks.items():
             network.check(self._context(key, schema))
+        if unread := schema.unread(attended=self.attended(schema)):
+            raise ConfigError(
+                f"features.{unread[0]}: no network reads it, no other feature is made of it, and no `din` attends to "
+                "it; drop it, or input: false"
+            )
         total.check_teachers({key: name for key, name in names.items() if key.startswith("teachers")})
         self._check_retrieval(schema)
         total.check()

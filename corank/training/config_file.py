@@ -34,7 +34,8 @@ def read(
     if not names:
         return whole
     check_without(whole.declared, names)
-    if more := [name for name in find_removed(whole.declared, names) if name not in names]:
+    gone = find_removed(whole.declared, names, whole.attended(whole.declared))
+    if more := [name for name in gone if name not in names]:
         report(
             f"without {', '.join(names)}: {', '.join(more)} removed, too: made of these, or operands of nothing now"
         )

@@ -33,25 +33,36 @@ def plain_stage(stage: StageSettings | TeacherSettings) -> Plain:
     return plain
 
 
-def find_removed(schema: Schema, names: Iterable[str]) -> list[str]:
-    """Name the features that go if some do: those, what is made of them, and operands that nothing reads then."""
+def find_removed(schema: Schema, names: Iterable[str], attended: Iterable[str]) -> list[str]:
+    """Name the features that go if some do: those, what is made of them, and operands that nothing reads then.
+
+    Args:
+        schema: all features.
+        names: those that go.
+        attended: histories that networks attend to.
+    """
     gone = set(names)
     while more := {name for name in schema.features if gone & schema.needs(name)} - gone:
         gone |= more
-    gone |= set(schema.unread(gone))
+    while more := set(schema.unread(gone, set(attended) - gone)) - gone:
+        gone |= more
     return [name for name in schema.features if name in gone]
 
 
 def without_features(value: Plain, names: Iterable[str]) -> Plain:
     """Remove features from the config and its networks, with what is made of them or is read by nothing then."""
-    gone = find_removed(schema_of(value), names)
-    stages = [plain_stage(stage_settings(stage).without_features(gone)) for stage in value["stages"]]
+    schema, stages = schema_of(value), [stage_settings(stage) for stage in value["stages"]]
     teachers = [
-        plain_stage(validate(TeacherSettings, teacher, f"teachers.{teacher['name']}").without_features(gone))
-        for teacher in value["teachers"]
+        validate(TeacherSettings, teacher, f"teachers.{teacher['name']}") for teacher in value["teachers"]
     ]
+    attended = [found.history for network in (*stages, *teachers) if (found := network.attended(schema))]
+    gone = find_removed(schema, names, attended)
     features = {name: feature for name, feature in value["features"].items() if name not in gone}
-    return value | {"features": features, "stages": stages, "teachers": teachers}
+    return value | {
+        "features": features,
+        "stages": [plain_stage(stage.without_features(gone)) for stage in stages],
+        "teachers": [plain_stage(teacher.without_features(gone)) for teacher in teachers],
+    }
 
 
 def check_without(schema: Schema, names: Iterable[str]) -> None:

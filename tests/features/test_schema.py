@@ -220,8 +220,11 @@ UNSOUND: list[tuple[dict[str, Any], str]] = [
     (PRIOR | {"half_life": "0s"}, ": half_life must be above 0s"),
     (PRIOR | {"window": "7d", "half_life": "1d"},
      ": window and half_life both say how the past is forgotten; write one of them"),
-    (HISTORY | {"input": False}, ": a history is an input of networks; drop input: false"),
-    (HISTORY | {"of": "clicked.brand", "input": False}, ": a history is an input of networks; drop input: false"),
+    (HISTORY | {"input": False, "pool": "sum"},
+     ": pool has no effect with input: false, as no network reads it; drop it"),
+    *((of | {"side": "user", "kind": "ids", "input": False},
+       ": only networks read what belongs to the events of a history; drop input: false")
+      for of in ({"of": "clicked.brand"}, {"parallel_to": "clicked"})),
     ({"side": "item", "kind": "time", "input": True},
      ": no network reads a time; derive a feature of kind age from it"),
     *(({"side": "item", "kind": kind, "input": False, key: value},
@@ -448,7 +451,7 @@ ALONE: Plain = {
 def test_an_operand_that_is_no_input_enters_no_network_and_has_no_table() -> None:
     reading = {n: DERIVED[n] for n in ("user_age", "spare", "liked", "tab_brand")}
     made = Schema(TypeAdapter(dict[str, Feature]).validate_python(_without_brands() | ALONE | reading))
-    assert not set(ALONE) & {*made.inputs(), *made.embedded(), *made.history_items()}
+    assert not set(ALONE) & {*made.inputs(), *made.embedded()}
     assert not set(ALONE) & {name for side in ("query", "item", "cross") for name in made.row_features(side)}
     assert set(ALONE) <= set(made.columns()) and made.side("brand") == "item"
     assert made.unread() == []
@@ -468,7 +471,8 @@ def test_a_history_has_no_table_of_what_is_no_input(history: Plain) -> None:
     with pytest.raises(ConfigError) as error:
         schema({"thing": thing, "of": {"kind": "pair", "of": ["thing", "tab"]}, "odd": history})
     said = {
-        "thing": "features.odd.of: must name an item id feature (item, brand); received 'thing'",
+        "thing": "features.odd.of: shares the table of 'thing', which is no input and has none; drop "
+        "features.thing.input: false, or write input: false for 'odd', too: then networks read but what is made of it",
         "clicked.thing": "features.odd.of: shares the table of 'thing', which is no input and has none; "
         "drop features.thing.input: false",
     }

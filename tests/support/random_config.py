@@ -25,7 +25,7 @@ def _features(drawn: Drawn) -> dict[str, Drawn]:
         features |= _derived(drawn, features)
         features |= _operands_alone(drawn, features)
         features |= TIMES
-    return features
+    return _histories_alone(drawn, features) if drawn["alone"] else features
 
 
 TIMES: dict[str, Drawn] = {
@@ -47,17 +47,53 @@ def _operands_alone(drawn: Drawn, features: dict[str, Drawn]) -> dict[str, Drawn
     rng = np.random.default_rng(drawn["seed"] + 2)
     shared = {f["of"].rpartition(".")[2] for f in features.values() if isinstance(f.get("of"), str)}
     operands = {o for f in features.values() for o in _operands(f)}
-    for_networks = ("dim", "pool", "min_count", "hash", "scale", "project")
     return {
-        name: {
-            key: value
-            for key, value in f.items()
-            if key not in for_networks or (f["kind"], key) == ("vector", "dim")
-        }
-        | {"input": False}
+        name: _alone(f)
         for name, f in features.items()
         if name in columns_by_name(drawn) and name in operands - shared and rng.random() < 0.4
     }
+
+
+def _alone(feature: Drawn) -> Drawn:
+    """A feature that is no input, without what has no effect then."""
+    for_networks = ("dim", "pool", "min_count", "hash", "scale", "project")
+    kept = {
+        k: v for k, v in feature.items() if k not in for_networks or (feature["kind"], k) == ("vector", "dim")
+    }
+    return kept | {"input": False}
+
+
+def _histories_alone(drawn: Drawn, features: dict[str, Drawn]) -> dict[str, Drawn]:
+    """Histories that no network reads, but attention and what is made of them; of an item id that is no input, too."""
+    histories = {n for n, f in features.items() if f.get("of") == "item_id" and f["kind"] == "ids"}
+    of_id = [f"{history}.item_id" for history in histories]
+    kept = {n: f for n, f in features.items() if f.get("of") not in of_id}
+    attends_to_id = drawn["din"] and not drawn["din"]["attributes"]
+    every = bool(histories) and histories <= _read(drawn, kept)
+    if drawn["alone"] == "id" and every and _attended(kept) and not attends_to_id:
+        return {n: _alone(f) if n in histories | {"item_id"} else f for n, f in kept.items()}
+    alone = histories & _read(drawn, features)
+    return {n: _alone(f) if n in alone else f for n, f in features.items()}
+
+
+def _read(drawn: Drawn, features: dict[str, Drawn]) -> set[str]:
+    """What attention attends to, and all that some feature is made of."""
+    found = {"history_0"} if drawn["din"] else set()
+    for feature in features.values():
+        of = feature.get("by", feature.get("of", []))
+        named = of if isinstance(of, list) else [of]
+        found |= {name.partition(".")[0] for name in [*named, feature.get("parallel_to", "")]}
+    return found
+
+
+def _attended(features: dict[str, Drawn]) -> list[str]:
+    """What attention may read of an item beside its id."""
+    kinds = ("id", "ids", "bucket", "vector")
+    return [
+        n
+        for n, f in features.items()
+        if f.get("side") == "item" and f["kind"] in kinds and f.get("input", True) and n != "item_id"
+    ]
 
 
 def _operands(feature: Drawn) -> list[str]:
@@ -201,15 +237,10 @@ def world_config(drawn: Drawn) -> Drawn:
     rank = {"name": "rank", "model": "mlp", "keep": 2, "hidden": [8, 6], "labels": ["click", "buy"]}
     rank |= {"value": drawn["value"], "dcn": drawn["dcn"], "from_stages": drawn["earlier"]}
     if drawn["din"] and drawn["histories"]:
-        attended = [
-            n
-            for n, f in inputs.items()
-            if f.get("side") == "item" and f["kind"] in ("id", "ids", "bucket", "vector") and n != "item_id"
-        ]
         rank["din"] = {
             "history": "history_0",
             "hidden": drawn["din"]["hidden"],
-            "attributes": attended if drawn["din"]["attributes"] else [],
+            "attributes": _attended(features) if drawn["din"]["attributes"] else [],
         }
     stages.append(rank)
     return {

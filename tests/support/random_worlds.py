@@ -90,6 +90,7 @@ drawn_worlds = st.fixed_dictionaries(
         "score": st.booleans(),
         "derived": st.booleans(),
         "attributes": st.booleans(),
+        "alone": st.sampled_from([None, "histories", "id"]),
         "several_towers": st.booleans(),
         "din": st.none() | st.fixed_dictionaries({"hidden": st.just(5), "attributes": st.booleans()}),
         "dcn": st.sampled_from([None, {"layers": 2}, {"layers": 1, "rank": 3}]),
@@ -140,6 +141,7 @@ RICH: Drawn = {
     "score": False,
     "derived": False,
     "attributes": False,
+    "alone": None,
     "several_towers": False,
     "din": None,
     "dcn": None,
@@ -175,6 +177,9 @@ LISTED: Drawn = DERIVED | {
     ],
 }  # fmt: skip
 """The same with histories of lists and of a table of events."""
+
+ALONE: Drawn = LISTED | {"alone": "id"}
+"""The same with histories that no network reads, of an item id that is no input."""
 
 LONG: Drawn = RICH | {
     "prerank": {"embeddings": "own"},

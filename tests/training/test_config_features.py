@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from corank.core.errors import ConfigError
+from corank.features.input_layout import Attended, Layout
 from corank.features.kinds.id import IdFeature
 from corank.models.mlp import MlpSettings
 from corank.models.two_tower import TowersSettings
@@ -105,3 +106,50 @@ def test_an_unknown_feature_cannot_be_removed(path: Path) -> None:
 def test_a_stage_that_would_be_left_without_input_is_refused(path: Path) -> None:
     with pytest.raises(ConfigError, match=r"shop\.yaml: "):
         read(path, [], ["user_id", "item_id", "brand", "tab", "brand_seen"])
+
+
+KEY_ALONE = [
+    "features.item_id={side: item, kind: id, input: false}",
+    "features.history={side: user, kind: ids, of: item_id, input: false}",
+    "stages.0.query_features=[user_id, tab]",
+    "stages.0.item_features=[brand]",
+]
+"""A history of an item id that is no input."""
+
+
+def test_a_history_of_what_is_no_input_is_for_what_is_made_of_it(path: Path) -> None:
+    config = read(path, KEY_ALONE)
+    schema = config.declared
+    assert not {"item_id", "history"} & {*schema.inputs(), *schema.embedded()}
+    assert "history" in schema.row_features("query").lists
+    sizes = dict.fromkeys(schema.embedded(), 5)
+    layout = Layout(schema, sizes)
+    assert layout.columns("query", ["history"]).size == 0 < layout.columns("query", ["brands"]).size
+    rank = config.stage("rank")
+    assert rank.attended(schema) == Attended("history", ("brand",))
+
+
+def test_attention_alone_keeps_a_history_that_is_no_input(path: Path) -> None:
+    config = read(path, KEY_ALONE, ["brands", "brand_in_history"])
+    assert {"item_id", "history"} <= set(config.features)
+    fewer = read(path, [*KEY_ALONE, "stages.1.din=null"], ["brands", "brand_in_history"])
+    assert not {"item_id", "history"} & set(fewer.features)
+
+
+def test_a_history_that_is_no_input_and_that_nothing_reads_is_refused(path: Path) -> None:
+    idle = [*KEY_ALONE, "features.read={side: user, kind: ids, of: item_id, event: click, input: false}"]
+    with pytest.raises(ConfigError) as caught:
+        read(path, idle)
+    assert str(caught.value) == (
+        f"{path}: features.read: no network reads it, no other feature is made of it, and no `din` attends to it; "
+        "drop it, or input: false"
+    )
+
+
+def test_attention_needs_something_of_the_items(path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(path, [*KEY_ALONE, "stages.1.din={history: history}"])
+    assert str(caught.value) == (
+        f"{path}: stages.rank.din.attributes: 'item_id' is no input, so that nothing of the items of 'history' would "
+        "be attended to; name item features"
+    )

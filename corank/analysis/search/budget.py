@@ -190,7 +190,9 @@ def _nested_drops(config: Config, base: Path, worth: Mapping[str, float]) -> lis
 def _does_without(config: Config, base: Path, names: Collection[str]) -> bool:
     """Whether features can go without others that are made of them."""
     schema, gone = config.declared, set(names)
-    if not set(find_removed(schema, gone)) <= gone | set(schema.unread(gone)):
+    attended = config.attended(schema)
+    unread = schema.unread(gone, attended - gone)
+    if not set(find_removed(schema, gone, attended)) <= gone.union(unread):
         return False
     try:
         from_plain(without_features(plain(config), names), "without", base)

@@ -102,7 +102,7 @@ class HistorySettings(ColumnFeature):
     def inherit(self, features: Mapping[str, FeatureKind]) -> Self:
         """Take over the dimension of the item feature whose table it shares, and the separator of lists beside it."""
         owner = features.get(self.table_owner("")) if self.of else None
-        if owner is not None and self.dim is None:
+        if owner is not None and self.dim is None and self.input:
             return self.model_copy(update={"dim": owner.width})
         beside = features.get(self.parallel_to) if self.parallel_to else None
         history = beside.as_history if beside is not None else None
@@ -120,8 +120,8 @@ class HistorySettings(ColumnFeature):
             raise ValueError("half_life must be above 0s")
         if (self.of or self.parallel_to) and self.side != "user":
             raise ValueError(f"a history belongs to the user; write `side: user` in place of `{self.side}`")
-        if (self.of or self.parallel_to) and not self.input:
-            raise ValueError("a history is an input of networks; drop input: false")
+        if (self.attribute or self.parallel_to) and not self.input:
+            raise ValueError("only networks read what belongs to the events of a history; drop input: false")
         if self.of is None:
             self._check_list()
         elif self.parallel_to is not None:
@@ -197,10 +197,17 @@ class HistorySettings(ColumnFeature):
                     f"received {self.of!r}"
                 )
         owner = self.table_owner(name)
+        if not self.input:
+            return
         if not schema.features[owner].is_input:
+            own = (
+                ""
+                if self.attribute
+                else f", or write input: false for '{name}', too: then networks read but what "
+            )
             raise ConfigError(
                 f"features.{name}.of: shares the table of '{owner}', which is no input and has none; "
-                f"drop features.{owner}.input: false"
+                f"drop features.{owner}.input: false{own and own + 'is made of it'}"
             )
         width = schema.features[owner].width
         if self.width != width:

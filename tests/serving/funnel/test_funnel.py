@@ -14,7 +14,7 @@ from corank.core.types import Floats
 from corank.evaluation.predict import predict_split
 from corank.serving.funnel.request import Request
 from tests.support.cases import Case
-from tests.support.random_worlds import DERIVED, LISTED, LONG, RICH, Drawn, drawn_worlds
+from tests.support.random_worlds import ALONE, DERIVED, LISTED, LONG, RICH, Drawn, drawn_worlds
 from tests.support.shared import shared_case
 
 TOLERANCE = 1e-5
@@ -51,11 +51,12 @@ def json_columns(items: pl.DataFrame, row: int) -> dict[str, Any]:
 @example(drawn=LONG)
 @example(drawn=DERIVED)
 @example(drawn=LISTED)
+@example(drawn=ALONE)
 def test_funnel_scores_as_the_training_model_does(
     tmp_path_factory: pytest.TempPathFactory, drawn: Drawn
 ) -> None:
     """All requests of the log: users and items never trained on, unknown values, missing ones, no history."""
-    fixed = drawn in (LONG, DERIVED, LISTED)
+    fixed = drawn in (LONG, DERIVED, LISTED, ALONE)
     case = shared_case(drawn) if fixed else Case.of(tmp_path_factory.mktemp("case"), drawn)
     compared = 0
     for split in ("train", "valid", "test"):
