@@ -6,6 +6,7 @@ from typing import Literal
 import polars as pl
 
 from corank.core.errors import ConfigError, DataError
+from corank.core.time import LATEST, format_time
 from corank.data.tables import Table
 from corank.data.validate import check_rows, value_checks
 from corank.features.feature_kind import ColumnFeature
@@ -13,6 +14,9 @@ from corank.features.log_schema import DataSettings
 from corank.features.schema import Schema
 
 Source = Literal["log", "items", "users", "events"]
+
+EARLY = 10**10
+"""Ms, 116 days; a time in seconds since 1970 is below it until the year 2286."""
 
 
 def find_sources(
@@ -118,6 +122,40 @@ def _check_type(name: str, feature: ColumnFeature, column: str, table: Table | N
     expected = feature.check_column(name, table.types[column])
     if expected:
         raise table.unfit(column, expected)
+
+
+def check_times(
+    schema: Schema, sources: Mapping[str, Source], tables: Mapping[str, Table | None], first: int
+) -> None:
+    """Raise DataError for a feature of kind time whose whole numbers are of another unit than ms since 1970.
+
+    They are if all of them are within EARLY of 1970 and the log is not, or if all are later than the year 9999.
+
+    Args:
+        schema: the features.
+        sources: the table of each feature of a column.
+        tables: by that name.
+        first: the first time of the log, ms UTC.
+    """
+    for name, feature in schema.columns().items():
+        table, column = tables.get(sources[name]), schema.column(name)
+        if "time" not in feature.uses or table is None or not table.types[column].is_integer():
+            continue
+        values = pl.col(column)
+        low, high = table.collect(table.frame.select(low=values.min(), high=values.max())).row(0)
+        if low is None:
+            continue
+        if low > LATEST:
+            when, units = "after the year 9999", "microseconds divided by 1000, nanoseconds by 1000000"
+        elif max(-low, high) < EARLY <= first:
+            when, units = "within four months of 1970", "seconds times 1000, days times 86400000"
+        else:
+            continue
+        raise DataError(
+            f"data.{table.name}: column '{column}' holds {low} to {high}; features.{name} is of kind time and "
+            f"reads whole numbers as ms since 1970: these are all {when}, and the log begins at "
+            f"{format_time(first)}; write ms ({units}), datetimes or dates"
+        )
 
 
 def feature_columns(schema: Schema, sources: dict[str, Source], table: Source) -> list[str]:

@@ -8,7 +8,13 @@ from typing import Any
 import polars as pl
 
 from corank.batches.sampling import SOURCES, Population
-from corank.data.column_sources import Source, feature_columns, find_sources, find_value_sources
+from corank.data.column_sources import (
+    Source,
+    check_times,
+    feature_columns,
+    find_sources,
+    find_value_sources,
+)
 from corank.data.histories.event_tables import open_events
 from corank.data.log_summary import LogSummary
 from corank.engine.base import open_engine
@@ -85,6 +91,7 @@ def check_config(config: Config, base: Path) -> CheckSummary:
     found = find_sources(schema, data, tables["log"], tables.get("items"), tables.get("users"), events)
     with open_engine() as engine:
         summary = LogSummary.read(tables["log"], data, feature_columns(schema, found, "log"), engine)
+    check_times(schema, found, tables, summary.first)
     find_value_sources(data, tables["log"], tables.get("items"))
     profile = LogProfile.of(config, tables, found, summary)
     return CheckSummary(

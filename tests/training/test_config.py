@@ -146,7 +146,7 @@ WRONG = {
     "stages.1.from_stages=[rank.score]": "stages.1.from_stages: 'rank' is no stage before 'rank'; there are prerank",
     "stages.1.din={history: tab}": "stages.rank.din.history: no history 'tab'; histories are history",
     "stages.1.din={history: history, attributes: [tab]}": "stages.rank.din.attributes: 'tab' is no item feature of "
-    "kind id, ids or bucket",
+    "kind id, ids, bucket or vector that is an input",
     "stages.1.din={attributes: [brand]}": "stages.1.din.history: required, but not given",
     "stages.1.din={history: history, hiden: 3}": "stages.1.din: unknown key 'hiden'; did you mean 'hidden'?",
     "stages.0.din={history: history}": "stages.0: unknown key 'din'",

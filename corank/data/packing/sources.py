@@ -9,7 +9,13 @@ import polars as pl
 from corank.core.errors import DataError
 from corank.core.types import Report
 from corank.data.as_of import VersionedRows
-from corank.data.column_sources import Source, feature_columns, find_sources, find_value_sources
+from corank.data.column_sources import (
+    Source,
+    check_times,
+    feature_columns,
+    find_sources,
+    find_value_sources,
+)
 from corank.data.content.vector_files import with_vector_files
 from corank.data.histories.event_tables import open_events
 from corank.data.lists.list_log import scan_log
@@ -75,6 +81,7 @@ class PackSources:
             log = drop_unusable_rows(log, data, report, items=known)
         sources = find_sources(schema, data, log, items, users, events)
         summary = LogSummary.read(log, data, feature_columns(schema, sources, "log"), engine)
+        check_times(schema, sources, {"log": log, "items": items, "users": users}, summary.first)
         value_sources = find_value_sources(data, log, items)
         return cls(data, schema, log, items, users, truth, events, sources, value_sources, summary)
 

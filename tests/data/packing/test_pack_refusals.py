@@ -6,6 +6,7 @@ import polars as pl
 import pytest
 
 from corank.core.errors import ConfigError
+from corank.features.kinds.age import AgeFeature, TimeFeature
 from tests.support.packing import DAY, ITEMS, LOG, TRUTH, World
 
 
@@ -129,3 +130,48 @@ def test_weight_must_be_positive(world: World) -> None:
 def test_missing_file_is_refused(world: World) -> None:
     world.data["users"] = "people.parquet"
     assert "people.parquet: no such file" in world.refused()
+
+
+# Times in another unit than ms
+
+LATE = LOG.with_columns(pl.col("time") + 20_000 * DAY)
+"""A log of October 2024."""
+
+
+def with_ages(world: World, born: list[int | None], log: pl.DataFrame = LATE) -> World:
+    world.log, world.items = log, ITEMS.with_columns(born=pl.Series(born, dtype=pl.Int64))
+    world.data = {"split": {"valid": "2024-10-05", "test": "2024-10-06"}} if log is LATE else {}
+    world.features |= {
+        "born": TimeFeature(kind="time", side="item"),
+        "age": AgeFeature(kind="age", of="born"),
+    }
+    return world
+
+
+@pytest.mark.parametrize(
+    ("born", "told"),
+    [
+        ([19_000, 20_001, None, 1995, 0], "holds 0 to 20001; features.born is of kind time"),
+        ([1_728_000_000, 1_600_000_000, None, 5, 6], "these are all within four months of 1970, and the log"),
+        ([-365, -1, 3, None, None], "write ms (seconds times 1000, days times 86400000), datetimes or dates"),
+        ([1_728 * 10**12] * 5, "these are all after the year 9999, and the log begins at 2024-10-04"),
+        ([1_728 * 10**15] * 5, "write ms (microseconds divided by 1000, nanoseconds by 1000000)"),
+    ],
+)
+def test_times_of_another_unit_are_refused(world: World, born: list[int | None], told: str) -> None:
+    message = with_ages(world, born).refused()
+    assert message.startswith("data.items: column 'born' holds ") and told in message
+
+
+@pytest.mark.parametrize(
+    ("born", "log"),
+    [
+        ([0, 1, 2, None, 3], LOG),  # of a log of January 1970
+        ([None] * 5, LATE),
+        ([0, 1, 2, None, 19_000 * DAY], LATE),
+        ([-8_000 * DAY] * 5, LATE),
+    ],
+)
+def test_times_in_ms_are_packed(world: World, born: list[int | None], log: pl.DataFrame) -> None:
+    packed = with_ages(world, born, log).pack()
+    assert packed.manifest.last == log["time"].max()
