@@ -174,7 +174,7 @@ def test_a_split_of_two_rows_without_clicks(exposures: Callable[..., Run]) -> No
 def test_what_cannot_be_reported_is_refused(trained: Run, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"not a run \(it has no run.json\)"):
         corank.report(tmp_path)
-    with pytest.raises(DataError, match="no split 'tset': data.split gives train, valid, test; name one by --split"):
+    with pytest.raises(DataError, match=r"no split 'tset': data\.split gives train, valid, test;"):
         corank.report(trained.folder, tmp_path / "a.html", "tset")
     (tmp_path / "file").write_text("x")
     with pytest.raises(CorankError, match=r"file/a\.html: cannot be written"):

@@ -373,7 +373,7 @@ def test_trained_stages_better_a_random_order(real: dict[str, Any]) -> None:
 
 
 def test_split_that_is_not_there_is_refused(trained: Run) -> None:
-    with pytest.raises(DataError, match="no split 'tset': data.split gives train, valid, test; name one by --split"):
+    with pytest.raises(DataError, match=r"no split 'tset': data\.split gives train, valid, test;"):
         corank.evaluate(trained.folder, "tset")
 
 

@@ -179,7 +179,7 @@ def test_a_touched_log_makes_the_packing_stale(tmp_path: Path) -> None:
 
 
 def test_a_split_that_is_not_there(trained: Run) -> None:
-    with pytest.raises(DataError, match="no split 'tset': data.split gives train, valid, test; name one by --split"):
+    with pytest.raises(DataError, match=r"no split 'tset': data\.split gives train, valid, test;"):
         corank.evaluate(trained.folder, "tset")
 
 
