@@ -5,6 +5,7 @@ lengths of lists. Cosines of vectors are columns; the single numbers of vectors 
 better on validation, where learning rate and leaves are chosen as well.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 
@@ -17,6 +18,7 @@ from corank.core.types import Floats, Longs
 from corank.data.dataset import PackedDataset
 from corank.data.shard import Shard
 from corank.features.schema import Placement
+from corank.metrics.point import auc
 from corank.metrics.request_order import ndcg_at
 
 Numbers = NDArray[np.floating]
@@ -102,30 +104,34 @@ def _flatten_shard(packed: PackedDataset, shard: Shard) -> FlatSplit:
 class BoostedScores:
     """Scores of the test by the setting that validation chose."""
 
-    scores: list[Numbers]
-    """(N,) for each seed."""
-    chosen: str
+    scores: dict[str, list[Numbers]]
+    """By the metric that chose, `auc` or `ndcg@10`: (N,) for each seed."""
+    chosen: dict[str, str]
 
 
 def boost(packed: PackedDataset, splits: dict[str, FlatSplit], seeds: int) -> BoostedScores:
-    """Choose a setting on validation by NDCG@10 of requests, fit it once a seed, and score the test."""
+    """Choose a setting on validation by AUC, and one by NDCG@10 of requests; fit each once a seed, score the test."""
     train, valid = splits["train"], splits["valid"]
     names = train.names
     few = [_is_few(packed, name) for name in names]
     arms = [False, True] if train.wide.shape[1] else [False]
-    best, chosen = -1.0, (0.1, 31, False)
+    found: dict[tuple[float, int, bool], dict[str, float]] = {}
     for (rate, leaves), wide in product(SWEEP, arms):
         model = _fit(train, valid, few, rate, leaves, wide, 0)
-        value = ndcg(valid, _score(model, valid, wide))
-        if value > best:
-            best, chosen = value, (rate, leaves, wide)
-    rate, leaves, wide = chosen
-    scores = [
-        _score(_fit(train, valid, few, rate, leaves, wide, seed), splits["test"], wide)
-        for seed in range(seeds)
-    ]
-    text = f"rate {rate}, {leaves} leaves, {'with' if wide else 'without'} numbers of vectors"
-    return BoostedScores(scores, text)
+        scored = _score(model, valid, wide)
+        found[rate, leaves, wide] = {name: choose(valid, scored) for name, choose in CHOOSE.items()}
+    best = {name: max(found, key=lambda setting, of=name: found[setting][of]) for name in CHOOSE}  # type: ignore[misc]
+    scores: dict[tuple[float, int, bool], list[Numbers]] = {}
+    for rate, leaves, wide in dict.fromkeys(best.values()):
+        models = (_fit(train, valid, few, rate, leaves, wide, seed) for seed in range(seeds))
+        scores[rate, leaves, wide] = [_score(model, splits["test"], wide) for model in models]
+    return BoostedScores(
+        {name: scores[setting] for name, setting in best.items()},
+        {
+            name: f"rate {rate}, {leaves} leaves, {'with' if wide else 'without'} numbers of vectors"
+            for name, (rate, leaves, wide) in best.items()
+        },
+    )
 
 
 def _is_few(packed: PackedDataset, name: str) -> bool:
@@ -136,6 +142,15 @@ def _is_few(packed: PackedDataset, name: str) -> bool:
 def ndcg(split: FlatSplit, scores: Numbers) -> float:
     """NDCG@10 of the requests of a split."""
     return float(ndcg_at(split.user, split.request, scores, split.label).value() or 0.0)
+
+
+def area(split: FlatSplit, scores: Numbers) -> float:
+    """AUC of a split."""
+    return float(auc(split.user, scores, split.label).value() or 0.0)
+
+
+CHOOSE: dict[str, Callable[[FlatSplit, Numbers], float]] = {"auc": area, "ndcg@10": ndcg}
+"""The metrics that choose settings, each for the figures of its kind."""
 
 
 def _matrix(split: FlatSplit, wide: bool) -> Numbers:

@@ -69,13 +69,18 @@ class LogResult:
 
     test: FlatSplit
     scores: dict[str, list[Numbers]]
+    """By ranking; of the reference, by the metric that chose its setting, `reference auc` and `reference ndcg@10`."""
 
     def figures(self, prefix: str) -> dict[str, harness.Figure]:
         """All metrics of all rankings, and the paired differences from the reference."""
         found: dict[str, harness.Figure] = {}
         for metric, measure in METRICS.items():
             draws: dict[str, NDArray[np.float64]] = {}
-            for name, seeds in self.scores.items():
+            chosen = "reference auc" if metric == "auc" else "reference ndcg@10"
+            for key, seeds in self.scores.items():
+                if key.startswith("reference") and key != chosen:
+                    continue
+                name = key.partition(" ")[0]
                 measures = [measure(self.test, scores) for scores in seeds]
                 values = [value for m in measures if (value := m.value()) is not None]
                 if len(values) < len(seeds):
@@ -110,17 +115,19 @@ def measure_log(folder: Path, work: Path, seeds: int, say: Callable[[str], objec
     packed = run.packed()
     splits = {split: flatten_split(packed, split) for split in ("train", "valid", "test")}
     boosted = boost(packed, splits, seeds)
-    say(f"{folder.name}: reference with {boosted.chosen}")
+    say(f"{folder.name}: reference {boosted.chosen}")
     test = splits["test"]
-    scores["reference"] = boosted.scores
-    scores["popularity"] = [test.column(_popularity(run))]
+    scores |= {f"reference {metric}": found for metric, found in boosted.scores.items()}
+    popular = _popularity(run)
+    if popular is not None:
+        scores["popularity"] = [test.column(popular)]
     if test.truth is not None:
         scores["oracle"] = [test.truth]
     return LogResult(test, scores)
 
 
-def _popularity(run: Run) -> str:
-    """The prior that is the rate of the first label by item."""
+def _popularity(run: Run) -> str | None:
+    """The prior that is the rate of the first label by item; None if there is none."""
     data, schema = run.config.data, run.config.declared
     label = next(iter(data.labels))
     for name in schema.priors():
@@ -128,7 +135,7 @@ def _popularity(run: Run) -> str:
         by, of = getattr(feature, "by", []), getattr(feature, "label", None)
         if of == label and [schema.column(key) for key in by] == [data.item]:
             return name
-    raise SystemExit(f"{run.config.name}: no prior of '{label}' by '{data.item}'")
+    return None
 
 
 def _import(source: Path, out: Path, say: Callable[[str], object]) -> str:
