@@ -95,7 +95,8 @@ def records(bundle: Bundle) -> ItemRecords:
 
 def plain(rows: Rows) -> list[Any]:
     lists = [[values.length.tolist(), values.flat().tolist()] for values in rows.lists]
-    return [rows.ids.tolist(), rows.numbers.tolist(), lists]
+    vectors = [held.with_missing().tolist() for held in rows.vectors]
+    return [rows.ids.tolist(), rows.numbers.tolist(), lists, vectors]
 
 
 # All of a log

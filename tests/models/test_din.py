@@ -229,7 +229,10 @@ def test_an_event_is_embedded_as_a_candidate_is() -> None:
             r"rank\.din\.attributes: 'price' is no item feature",
         ),
         ({"history": "seen", "attributes": ["hour"]}, r"rank\.din\.attributes: 'hour' is no item feature"),
-        ({"history": "seen", "attributes": ["none"]}, r"'none' is no item feature of kind id, ids, bucket or vector"),
+        (
+            {"history": "seen", "attributes": ["none"]},
+            r"'none' is no item feature of kind id, ids, bucket or vector",
+        ),
     ],
 )
 def test_attention_reads_a_history_and_embedded_features_of_its_items(

@@ -42,7 +42,15 @@ def change_some(value: dict[str, Any], draw: random.Random) -> dict[str, Any]:
     """Remove some features of a config, and change settings of some others."""
     gone = draw.sample(list(value["features"]), k=draw.choice([0, 0, 1, 2]))
     value = without_features(value, [name for name in gone if name != "item"])
-    changes = {"dim": 5, "min_count": 3, "smoothing": 3.0, "every": "2h", "last": 2, "buckets": 4}
+    changes = {
+        "dim": 5,
+        "min_count": 3,
+        "smoothing": 3.0,
+        "every": "2h",
+        "last": 2,
+        "buckets": 4,
+        "project": 1,
+    }
     features = dict(value["features"])
     for name in draw.sample(list(features), k=min(len(features), draw.choice([0, 1, 2]))):
         known = [key for key in changes if features[name].get(key) is not None]

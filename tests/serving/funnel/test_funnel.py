@@ -117,7 +117,13 @@ def wide(rich: Case) -> dict[str, Any]:
     request = rich.request("test", 0)
     rng = np.random.default_rng(2)
     request["candidates"] = [
-        {"id": int(n), "cross_0": float(rng.normal(0, 20)), "cross_1": ["w1"]} for n in rng.permutation(16)
+        {
+            "id": int(n),
+            "cross_0": float(rng.normal(0, 20)),
+            "cross_1": ["w1"],
+            "cross_2": [0.5, float(n), 1.0],
+        }
+        for n in rng.permutation(16)
     ]
     return request | {"keep": {"prerank": 9, "rank": 5}}
 
