@@ -122,7 +122,7 @@ def import_ebnerd(
             report(f"{part}: {rows:,} impressions")
         facts = _write_items(source / "articles.parquet", unfinished, vectors, report)
         report(f"{_write_users(parts, unfinished):,} readers' histories")
-        write_news_config("ebnerd", unfinished, facts.valid, facts.test)
+        write_news_config("ebnerd", unfinished, facts.valid, facts.test, facts.impressions)
         report(f"{facts.candidates:,} candidates, {facts.clicks:,} clicks; test from {facts.test}")
         if facts.elsewhere:
             report(

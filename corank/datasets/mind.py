@@ -99,7 +99,7 @@ def import_mind(
             report(f"{part}: {rows:,} impressions")
         facts = _write_items(news, unfinished, parts, vectors, report)
         report(f"{_write_users(parts, unfinished):,} readers' histories")
-        write_news_config("mind", unfinished, facts.valid, facts.test)
+        write_news_config("mind", unfinished, facts.valid, facts.test, facts.impressions)
         report(f"{facts.candidates:,} candidates, {facts.clicks:,} clicks; test from {facts.test}")
     return facts
 

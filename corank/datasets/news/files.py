@@ -164,7 +164,13 @@ def find_times(log: pl.LazyFrame, first_part: str) -> tuple[datetime, datetime, 
     return first, last, other
 
 
-def write_news_config(name: str, out: Path, valid: datetime | date, test: datetime | date) -> None:
+MANY = 50_000
+"""From so many impressions on one epoch does; of fewer, three."""
+
+
+def write_news_config(
+    name: str, out: Path, valid: datetime | date, test: datetime | date, impressions: int
+) -> None:
     """Write the config of an importer from `NAME.yaml` beside it, without what needs vectors if items have none."""
     text = (Path(__file__).parents[1] / f"{name}.yaml").read_text(encoding="utf-8")
     kind = pl.read_parquet_schema(out / "items.parquet").get("vector")
@@ -172,7 +178,9 @@ def write_news_config(name: str, out: Path, valid: datetime | date, test: dateti
     if not size:
         text = "".join(line for line in text.splitlines(keepends=True) if not line.endswith(_NEEDS_VECTORS))
     text = text.replace(_NEEDS_VECTORS, "\n")
-    config = Template(text).substitute(valid=valid.isoformat(), test=test.isoformat(), dim=size)
+    config = Template(text).substitute(
+        valid=valid.isoformat(), test=test.isoformat(), dim=size, epochs=1 if impressions >= MANY else 3
+    )
     (out / "config.yaml").write_text(config, encoding="utf-8")
 
 
