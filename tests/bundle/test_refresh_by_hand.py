@@ -12,6 +12,7 @@ import pytest
 import corank
 from corank.core.errors import DataError
 from corank.features.encoders import split_record
+from corank.features.kinds.age import AgeFeature, TimeFeature
 from corank.features.kinds.count import CountFeature
 from corank.features.kinds.id import IdFeature
 from corank.features.kinds.ids import IdsFeature
@@ -105,6 +106,25 @@ def test_rates_by_hand(small: World) -> None:
     assert brand_ctr == pytest.approx([x, y, x, y, z])
     assert city_shown == pytest.approx([np.log(1 + 1 + 2)])  # one before, two new; user 3 has no city
     assert "ctr: 1970-01-03 00:00:00 UTC → 1970-01-04 00:00:00 UTC, 2 candidates counted" in said
+
+
+def test_ages_are_renewed_without_any_prior(small: World) -> None:
+    for prior in ("ctr", "brand_ctr", "city_shown"):
+        del small.features[prior]
+    small.items = ITEMS.with_columns(born=pl.Series([None, -4 * DAY, -10 * DAY, -DAY, 0]))
+    small.features |= {
+        "born": TimeFeature(kind="time", side="item"),
+        "age": AgeFeature(kind="age", of="born", every=timedelta(days=1), scale="none"),
+    }
+    bare_funnel(small.pack(), small.folder / "bundle")
+    # in days, at the last midnight; that of item 11 is clipped to the oldest of training
+    assert seen(small, "age", candidates=[10, 12, 11]) == [[3, 6, 10]]
+    assert refreshed(small, NEWER) == ["age: 1970-01-03 00:00:00 UTC → 1970-01-04 00:00:00 UTC"]
+    assert seen(small, "age", candidates=[10, 12, 11]) == [[4, 7, 10]]
+    assert refreshed(small, NEWER[:1]) == []  # an older log moves nothing back
+    assert seen(small, "age", candidates=[10, 12]) == [[4, 7]]
+    refreshed(small, NEWER, until="1970-01-06T07:30")
+    assert seen(small, "age", candidates=[10, 12]) == [[6, 9]]
 
 
 def test_newer_items_take_the_place_of_older_records_and_add_to_them(small: World) -> None:

@@ -1,6 +1,7 @@
 """Retrieval in bundles: the nearest of what is live and passes, scored as if it had been given."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,22 +13,28 @@ from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.training.config import Config
 from corank.training.preparation.packed_data import pack_config
-from tests.support.cases import Case
+from tests.support.cases import Case, random_model
 from tests.support.random_worlds import RICH
 from tests.support.shared import shared_case
 
 
-@pytest.fixture(scope="module")
-def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+def retrieving(folder: Path, **more: Any) -> Case:
+    """A case that retrieves 12 of its 16 items, with more features."""
     plain: dict[str, Any] = {**RICH, "cross": []}
-    found = Case.of(tmp_path_factory.mktemp("case"), plain)
+    found = Case.of(folder, plain)
     config = found.config.model_dump(mode="json", by_alias=True)
     config["retrieval"] = {"stage": "prerank", "keep": 12}
     for feature in ("item_0", "item_2"):
         config["features"][feature]["filter"] = True
+    config["features"] |= more
     checked = Config.model_validate(config | {"name": "retrieves"})
     packed = pack_config(checked, found.base)
-    return replace(found, config=checked, packed=packed)
+    return replace(found, config=checked, packed=packed, model=random_model(checked, packed, plain["seed"]))
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return retrieving(tmp_path_factory.mktemp("case"))
 
 
 def asked(case: Case, number: int = 0, **more: Any) -> Request:
@@ -61,6 +68,26 @@ def test_candidates_are_the_nearest_and_scored_as_if_given(case: Case) -> None:
 def test_a_request_may_say_how_many(case: Case) -> None:
     assert len(case.funnel.rank(asked(case, retrieve=3, trace=True))["trace"]) == 3
     assert len(case.funnel.rank(asked(case, retrieve=999, trace=True))["trace"]) == len(case.items)
+
+
+@pytest.mark.slow
+def test_a_count_of_candidates_is_that_of_those_asked_for(tmp_path: Path) -> None:
+    case = retrieving(tmp_path, candidates={"kind": "candidates", "scale": "none"})
+    funnel = case.funnel
+    at = funnel.request_encoder.schema.row_features("query").numbers.index("candidates")
+    limits = funnel.request_encoder.encoders.fitted["candidates"].limits
+    assert limits is not None
+
+    def counted(request: Request) -> float:
+        return float(funnel.run(request).encoded.query.numbers[0, at])
+
+    for more, number in (({"retrieve": 3}, 3), ({"retrieve": 5}, 5), ({}, 12), ({"retrieve": 999}, 999)):
+        assert counted(asked(case, **more)) == np.clip(number, *limits)
+    # what is scored is what a request with as many candidates is
+    answer = funnel.rank(asked(case, retrieve=3, trace=True))
+    found = [entry["id"] for entry in answer["trace"]]
+    given = case.request("test", 0) | {"candidates": found, "trace": True}
+    assert answer == funnel.rank(Request.parse(given))
 
 
 def test_filters_let_through_what_has_any_of_the_values(case: Case) -> None:

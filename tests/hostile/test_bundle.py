@@ -148,6 +148,19 @@ def garbage(name: str) -> Edit:
     return lambda folder: (folder / name).write_bytes(b"ARROW1\0\0garbage")
 
 
+def smoothing(change: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]] | None) -> Edit:
+    """Change the first smoothing that was fitted, or remove it."""
+
+    def edit(folder: Path) -> None:
+        path = min(folder.glob("priors/*/smoothing.npy"))
+        if change is None:
+            path.unlink()
+        else:
+            write_array(path, change(np.load(path)))
+
+    return edit
+
+
 UNSOUND: list[tuple[Edit, str]] = [
     (array("tables/shared/8.npy", lambda held: held[:-1]), "tables/shared/8.npy: expected the shape"),
     (array("tables/shared/8.npy", first(np.nan)), "tables/shared/8.npy: holds an infinity or NaN"),
@@ -176,6 +189,11 @@ UNSOUND: list[tuple[Edit, str]] = [
     (array("priors/0/each.shown.npy", first(np.nan)), "priors/0/each.shown.npy: holds an infinity or NaN"),
     (array("priors/0/each.shown.npy", first(-1)), "priors/0/each.shown.npy: a count is below 0"),
     (array("priors/0/keys.npy", lambda held: held[::-1]), "priors/0/keys.npy: must ascend"),
+    *((smoothing(first(x)), "smoothing.npy: expected a number above 0") for x in (np.nan, np.inf, 0, -1)),
+    (smoothing(None), "smoothing.npy: expected a number above 0"),
+    (smoothing(lambda held: held[:0]), "smoothing.npy: expected the shape (1); found (0,)"),
+    (smoothing(lambda held: held[None]), "smoothing.npy: expected the shape (1); found (1, 1)"),
+    (smoothing(lambda held: held.astype(np.float32)), "smoothing.npy: expected float64; found float32"),
     (keys(pl.Series([2, 1, *range(3, 17)])), "items/keys.arrow: must ascend"),
     (keys(pl.Series([float(n) for n in range(16)])), "items/keys.arrow: expected one column 'item' of int64"),
     (keys(pl.Series([None, *range(15)])), "items/keys.arrow: 1 of its ids are null"),
