@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         vectors,
     )
     from corank.api.training import train
+    from corank.api.users import users
     from corank.core.registry import load_plugins
     from corank.serving.funnel.funnel import Funnel
     from corank.serving.funnel.request import Request
@@ -56,6 +57,7 @@ __all__ = [
     "sweep",
     "train",
     "tune",
+    "users",
     "vectors",
 ]
 
@@ -75,6 +77,7 @@ _MODULE_OF = {
         ("predict", "prune", "publish", "replay", "roll_back", "store_log", "store_versions", "vectors"),
         "corank.api.stores",
     ),
+    "users": "corank.api.users",
 }
 
 

@@ -28,6 +28,12 @@ Cache = Annotated[
     Path | None,
     typer.Option(parser=local_path, help="Folder for the bundles of stores; default: ~/.cache/corank."),
 ]
+Events = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=FILES", help="A table of data.events that the bundle makes histories of; repeatable."
+    ),
+]
 StoreUrl = Annotated[
     str,
     typer.Argument(
@@ -96,13 +102,7 @@ def predict_command(
     users: Annotated[
         str | None, typer.Option(help="The table of users, if the bundle reads one: a file, a glob or a URL.")
     ] = None,
-    events: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=FILES",
-            help="A table of data.events that the bundle makes histories of; repeatable.",
-        ),
-    ] = None,
+    events: Events = None,
     workers: TaskWorkers = 1,
     engine: EngineName = None,
     address: EngineAddress = None,
@@ -121,6 +121,38 @@ def predict_command(
         f"{out}: {found.requests:,} requests, {found.candidates:,} candidates, of which the bundle does not know "
         f"{found.unknown:,}"
     )
+
+
+@serving.command("users")
+def users_command(
+    bundle: BundlePath,
+    out: Annotated[Path, typer.Option(parser=local_path, help="The Parquet file to write.")],
+    log: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="The log, if the bundle makes histories of it: a file, a glob or a URL; repeatable."
+        ),
+    ] = None,
+    users: Annotated[
+        str | None,
+        typer.Option(help="A table of users, whose columns are taken over: a file, a glob or a URL."),
+    ] = None,
+    events: Events = None,
+    until: Annotated[
+        str | None,
+        typer.Option(
+            help="A day or a time; histories have what a request then sees. Default: after the last row."
+        ),
+    ] = None,
+) -> None:
+    """Write a table of users for publish --users, with the histories that the bundle makes of a log or of events."""
+    from corank.api import users as tables
+    from corank.cli import console
+    from corank.cli.progress import counting
+
+    with counting("users") as progress:
+        written = tables.users(bundle, out, log, users, read_names(events or []), until, progress)
+    console.say(f"{out}: {written:,} users")
 
 
 @store.command("ls")

@@ -55,8 +55,8 @@ class RequestTables:
 
         Raises DataError: a column is missing, or a table that the bundle reads is not given, or one that it does not.
         """
-        data = _needed_settings(manifest, log)
-        opened = cls(log, users, manifest, data, _open_events(manifest, events or {}))
+        data = needed_settings(manifest, log)
+        opened = cls(log, users, manifest, data, open_event_tables(manifest, events or {}))
         logged = list(manifest.request_columns.cross)
         logged += [c for name, c in opened._columns("log") if name in manifest.declared.columns("query")]
         levels = [data.level] if data.level is not None else []
@@ -107,7 +107,7 @@ class RequestTables:
         return RequestGroup(self, GroupedRequests.group(rows, self.data, constant))
 
 
-def _open_events(manifest: BundleManifest, given: Mapping[str, str]) -> dict[str, Table]:
+def open_event_tables(manifest: BundleManifest, given: Mapping[str, str]) -> dict[str, Table]:
     """Open the tables that histories are made of. Raises DataError if one is missing, or given in vain."""
     tables = manifest.data.events
     for name in given.keys() ^ tables.keys():
@@ -120,7 +120,7 @@ def _open_events(manifest: BundleManifest, given: Mapping[str, str]) -> dict[str
     return open_events(manifest.data.model_copy(update={"events": named}), Path())
 
 
-def _needed_settings(manifest: BundleManifest, log: Table) -> DataSettings:
+def needed_settings(manifest: BundleManifest, log: Table) -> DataSettings:
     """The settings of the log without labels that neither it has nor a history needs, and the like."""
     data, histories, labels = manifest.data, manifest.declared.histories().values(), dict[str, Label]()
     for name in data.labels:
@@ -217,41 +217,52 @@ class RequestGroup:
         for name, history in histories.items():
             beside = self.log.schema.column_names(feature for feature, of in parallels if of == name)
             if history.table is not None:
-                events = self._read_events(history.table, first, beside)
+                columns = EventColumns.of(data.events[history.table], data)
+                events = read_user_events(self.log.events[history.table], columns, first[USER], beside)
             elif history.lists is None:
                 events = rows.filter(find_events(history.event, rows, labels, data))
             else:
                 continue
-            found[name] = self._cut_history(history, first, events, beside)
+            found[name] = cut_history(history, first, events, beside, data)
         return found
 
-    def _read_events(self, name: str, first: pl.DataFrame, beside: Sequence[str]) -> pl.DataFrame:
-        """The events of a table that are of the requests' users."""
-        table, data = self.log.events[name], self.log.data
-        columns = EventColumns.of(data.events[name], data)
-        wanted = [*columns.select(table), *(pl.col(column) for column in beside)]
-        users = pl.LazyFrame({USER: first[USER].unique()})
-        numbered = table.frame.select(wanted).with_row_index(ROW)
-        return table.collect(numbered.join(users, on=USER, how="semi"))
 
-    def _cut_history(
-        self, history: History, first: pl.DataFrame, events: pl.DataFrame, beside: Sequence[str]
-    ) -> list[list[Any]]:
-        """What each request sees of the rows that are events, with times if these weigh, and attributes: (R,)."""
-        data, users = self.log.data, first[USER].unique().sort()
-        events = events.sort(USER, TIME, ROW)
-        offsets = np.append(events[USER].search_sorted(users).to_numpy().astype(np.int64), len(events))
-        start, length = Events.of_times(events[TIME].to_numpy(), offsets).cut(
-            history,
-            users.search_sorted(first[USER]).to_numpy().astype(np.int64),
-            first[TIME].to_numpy(),
-            data,
-        )
-        seen = (
-            events[ITEM]
-            if history.half_life is None and not beside
-            else events.select(
-                pl.struct(pl.col(ITEM).alias("id"), pl.col(TIME).alias("time"), *beside)
-            ).to_series()
-        )
-        return [seen[a : a + n].to_list() for a, n in zip(start.tolist(), length.tolist(), strict=True)]
+def read_user_events(
+    table: Table, columns: EventColumns, users: pl.Series, beside: Sequence[str]
+) -> pl.DataFrame:
+    """Read the events of some users: USER, ITEM, TIME, ROW, and the columns `beside`."""
+    wanted = [*columns.select(table), *(pl.col(column) for column in beside)]
+    chosen = pl.LazyFrame({USER: users.unique()})
+    numbered = table.frame.select(wanted).with_row_index(ROW)
+    return table.collect(numbered.join(chosen, on=USER, how="semi"))
+
+
+def cut_history(
+    history: History, requests: pl.DataFrame, events: pl.DataFrame, beside: Sequence[str], data: DataSettings
+) -> list[list[Any]]:
+    """Cut a history for R requests: the events of each, the oldest first, with times if these weigh.
+
+    Args:
+        history: which events.
+        requests: USER and TIME: (R,).
+        events: of their users: USER, ITEM, TIME, ROW.
+        beside: columns of `events` that are attributes of events.
+        data: the settings of the log.
+    """
+    users = requests[USER].unique().sort()
+    events = events.sort(USER, TIME, ROW)
+    offsets = np.append(events[USER].search_sorted(users).to_numpy().astype(np.int64), len(events))
+    start, length = Events.of_times(events[TIME].to_numpy(), offsets).cut(
+        history,
+        users.search_sorted(requests[USER]).to_numpy().astype(np.int64),
+        requests[TIME].to_numpy(),
+        data,
+    )
+    seen = (
+        events[ITEM]
+        if history.half_life is None and not beside
+        else events.select(
+            pl.struct(pl.col(ITEM).alias("id"), pl.col(TIME).alias("time"), *beside)
+        ).to_series()
+    )
+    return [seen[a : a + n].to_list() for a, n in zip(start.tolist(), length.tolist(), strict=True)]

@@ -1,0 +1,40 @@
+"""The table of users of a store, on paths."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from corank.bundle.manifest import load_manifest
+from corank.core.storage.object_url import PathOrUrl, parse_location
+from corank.core.types import Progress
+from corank.serving.prediction.user_table import UserSources, write_users
+
+
+def users(
+    bundle: PathOrUrl,
+    out: Path,
+    log: str | list[str] | None = None,
+    table: str | None = None,
+    events: Mapping[str, str] | None = None,
+    until: str | None = None,
+    progress: Progress = lambda done, total: None,
+) -> int:
+    """Write a table of users for `publish`: the histories that a bundle makes, and the columns that users have.
+
+    Args:
+        bundle: the bundle's folder, or its URL.
+        out: the Parquet file to write.
+        log: the table of candidates, if the bundle makes histories of it: files, globs or URLs.
+        table: a table of users, whose columns are taken over.
+        events: by name of `data.events`, the tables that the bundle's histories are made of.
+        until: a day or a time in the log's time zone; histories have what a request then sees. After the last row
+            unless given.
+        progress: takes how many users are done, and of how many.
+
+    Returns the number of users. Raises BundleError, DataError.
+
+    Example:
+        corank.users(Path("bundle"), Path("users.parquet"), events={"clicks": "clicks/*.parquet"})
+    """
+    manifest = load_manifest(parse_location(bundle))
+    moment = None if until is None else manifest.data.milliseconds(until)
+    return write_users(UserSources.open(manifest, log, table, events or {}), out, moment, progress)

@@ -1,0 +1,94 @@
+"""`corank users`: a user's histories in a store are those that a request of the log would carry."""
+
+from contextlib import closing
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+import corank
+from corank.bundle.bundle import Bundle
+from corank.core.errors import DataError
+from corank.serving.store.base import open_store
+from corank.serving.store.users import UserStore, put_users
+from tests.support.cases import Case
+from tests.support.command_line import run_corank
+from tests.support.random_worlds import DERIVED, LISTED
+from tests.support.shared import shared_case
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module", params=[DERIVED, LISTED], ids=["derived", "listed"])
+def case(request: pytest.FixtureRequest) -> Case:
+    shared = shared_case(request.param)
+    assert shared.funnel
+    return shared
+
+
+def sources(case: Case) -> list[str]:
+    """The options that name the tables that the bundle's histories are made of."""
+    histories = case.packed.schema.histories().values()
+    log = any(history.lists is None and history.table is None for history in histories)
+    named = [f"--events={name}={case.base / name}.parquet" for name in case.config.data.events]
+    return [f"--users={case.base / 'users.parquet'}", *[f"--log={case.base / 'log.parquet'}"] * log, *named]
+
+
+def test_a_store_has_what_a_request_of_the_same_time_carries(
+    case: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made, compared = tmp_path / "users.parquet", 0
+    histories = [n for n, h in case.packed.schema.histories().items() if h.lists is None]
+    bundle = Bundle.open(case.base / "bundle")
+    for number in range(0, 9, 2):
+        carried = case.request("test", number)
+        time = pl.Series([carried["time"]]).cast(pl.Datetime("ms", "UTC"))[0].isoformat()
+        given = ("--out", made, "--until", time, *sources(case))
+        code, _, err = run_corank(capsys, "users", case.base / "bundle", *given)
+        assert code == 0 and err.endswith(f"{made}: {len(pl.read_parquet(made))} users\n")
+        with closing(open_store(f"lmdb:{tmp_path / str(number)}", create=True)) as store:
+            put_users(str(made), bundle, store)
+            stored = UserStore(store).find(carried["user"]["id"])
+        assert stored is not None
+        assert {n: stored[n] for n in histories} == {n: carried["user"][n] for n in histories}
+        compared += sum(len(stored[name]) for name in histories)
+    assert compared > 3
+
+
+def test_all_is_known_after_the_last_row(case: Case, tmp_path: Path) -> None:
+    base, events = case.base, {n: str(case.base / f"{n}.parquet") for n in case.config.data.events}
+    log = None if events else str(base / "log.parquet")
+    users = corank.users(base / "bundle", tmp_path / "all.parquet", log, events=events)
+    far = corank.users(base / "bundle", tmp_path / "far.parquet", log, events=events, until="1971-01-01")
+    assert users == far > 5
+    newest = pl.read_parquet(tmp_path / "far.parquet")
+    assert set(newest.columns) - {"user_id"} == {
+        n for n, h in case.packed.schema.histories().items() if h.lists is None
+    }
+    free = [
+        n for n, h in case.packed.schema.histories().items() if h.lists is None and not (h.lag or h.every)
+    ]
+    found = pl.read_parquet(tmp_path / "all.parquet")
+    assert found.select("user_id", *free).equals(newest.select("user_id", *free))
+
+
+def test_tables_that_are_missing_or_in_vain_are_named(case: Case, tmp_path: Path) -> None:
+    bundle, log, out = case.base / "bundle", str(case.base / "log.parquet"), tmp_path / "users.parquet"
+    named = {n: str(case.base / f"{n}.parquet") for n in case.config.data.events}
+    if named:
+        with pytest.raises(
+            DataError, match=r"--events: the bundle makes histories of the events 'past_1'; give"
+        ):
+            corank.users(bundle, out)
+        with pytest.raises(
+            DataError, match=r"--log: the bundle makes no history of a log's exposures; leave it"
+        ):
+            corank.users(bundle, out, log, events=named)
+    else:
+        with pytest.raises(
+            DataError, match=r"--log: the bundle makes the history 'history_0' of a log's expos"
+        ):
+            corank.users(bundle, out)
+        with pytest.raises(DataError, match=r"--events: the bundle reads no events 'clicks'"):
+            corank.users(bundle, out, log, events={"clicks": log})
+    assert not out.exists()
