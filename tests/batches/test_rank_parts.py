@@ -44,6 +44,7 @@ def columns(batch: Batch, packed: PackedDataset) -> dict[str, np.ndarray]:
         "level": batch.level,
         "weight": batch.weight,
         "cross": batch.numbers["cross"],
+        "snapshot": batch.numbers["snapshot"],
         "item": batch.numbers["item"][item],
         "query": batch.numbers["query"],
         "size": torch.bincount(batch.request_of, minlength=len(batch.numbers["query"])),

@@ -181,7 +181,10 @@ def features_of(found: PackedDataset) -> dict[int, dict[int, list[Any]]]:
             for n in range(len(shard)):
                 first, end = shard.request_start[n : n + 2].tolist()
                 seen[shard.request_key(n)["request"]] = {
-                    ids[c]: [plain(query, n), plain(items, c), plain(shard.cross, c)]
+                    ids[c]: [
+                        plain(query, n),
+                        *(plain(rows, c) for rows in (items, shard.snapshot, shard.cross)),
+                    ]
                     for c in range(first, end)
                 }
     return seen
