@@ -7,12 +7,14 @@ from pathlib import Path
 from threading import Barrier
 from typing import Any
 
+import numpy as np
 import pytest
 
 from corank.bundle.bundle import Bundle
 from corank.core.errors import RequestError, StoreError
 from corank.core.time import now_ms
 from corank.serving.funnel.funnel import Funnel
+from corank.serving.funnel.request import Request
 from corank.serving.store.base import Pairs, Store
 from corank.serving.store.changes.journal import JOURNAL, LOG, journal_key, read_journal
 from corank.serving.store.fetch import fetch_bundle, load_latest
@@ -24,7 +26,7 @@ from corank.serving.store.upsert import VersionChangedError, upsert
 from tests.support.bundle_versions import variant
 from tests.support.command_line import run_corank
 from tests.support.shared import derived
-from tests.support.stores import Between, answers, item, opened, records, worths
+from tests.support.stores import Between, answers, item, opened, records, requests, worths
 
 pytestmark = pytest.mark.slow
 
@@ -115,6 +117,23 @@ def test_items_come_and_the_latest_wins(first: Path, store: Store, tmp_path: Pat
     assert answers(found, [99]) != answers(found)
 
 
+def test_an_item_comes_with_its_vectors(first: Path, local: Store, tmp_path: Path) -> None:
+    """What a store serves of it is what the bundle makes of the columns in a request."""
+    version, funnel = publish_bundle(first, local), derived().funnel
+    columns = {name: value for name, value in item(5).items() if name != "id"}
+    columns |= {"item_3": [0.5, -1.0, 2.0, 0.0, 0.25, 3.0, -0.5, 1.0], "item_4": [3.0, 0.1, -7.0]}
+    upsert(local, version, funnel, [{"id": 99} | columns, {"id": 98} | columns | {"item_4": None}])
+    found = served(local, tmp_path / "cache")
+    asked = requests()[0]
+    described = [{"id": 99, "bid": 1.0} | columns, {"id": 98, "bid": 1.0} | columns | {"item_4": None}]
+    expected = funnel.logits(Request.parse(asked | {"candidates": described}))
+    held = found.logits(Request.parse(asked | {"candidates": [{"id": n, "bid": 1.0} for n in (99, 98)]}))
+    for stage, labels in expected.items():
+        for label, logits in labels.items():
+            np.testing.assert_allclose(held[stage][label], logits, atol=1e-5)
+            assert abs(logits[0] - logits[1]) > 1e-4
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
@@ -127,6 +146,8 @@ def test_items_come_and_the_latest_wins(first: Path, store: Store, tmp_path: Pat
         ([{"id": 3}, {"id": "99"}], "items: 'id' mixes types"),
         ([{"id": 3}, {"id": 99, "item_1": "dear"}], "item_1"),
         ([{"id": 3}, {"id": 99, "item_0": 5}], "item_0"),
+        ([{"id": 3}, {"id": 99, "item_4": [1.0]}], r"'item_4': expected 3 numbers"),
+        ([{"id": 3}, {"id": 99, "item_4": [1.0, 70000.0, 2.0]}], "too large for the 16 bits"),
     ],
 )
 def test_items_that_are_refused_leave_no_trace(
