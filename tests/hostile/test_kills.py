@@ -1,5 +1,6 @@
 """Processes killed at every change of a folder: what they were to replace is the old one or the new one, never none."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -126,6 +127,36 @@ def test_packed_data_are_the_old_or_the_new_wherever_packing_is_killed(tmp_path:
             corank.pack(config, ["data.log=none/*.parquet"])
         assert PackedDataset.open(packed).manifest.fingerprint == found, change
     assert found != fingerprint
+
+
+def read_files(folder: Path) -> dict[str, bytes]:
+    """What the files of packed data hold, without sets of other features."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    relative = {str(path.relative_to(folder)): path for path in files}
+    return {name: path.read_bytes() for name, path in relative.items() if not name.startswith("sets/")}
+
+
+@pytest.mark.slow
+def test_added_features_are_packed_the_same_wherever_packing_is_killed(tmp_path: Path) -> None:
+    config = make_world(tmp_path / "world", requests=60, candidates=10, users=10, items=20)
+    packed = tmp_path / "world" / "packed" / "simulated-medium"
+    added = ("features.ctr={kind: prior, by: [brand], label: click}", "features.price.scale=standard")
+    earlier = corank.pack(config, ["features.tab=null"]).folder
+    before = read_files(packed), read_files(earlier)
+    changes = count_changes(pack, config, *added)
+    (folder,) = (path for path in (packed / "sets").iterdir() if path != earlier)
+    whole = read_files(folder)
+    for change in [*range(5, changes, changes // 4), changes - 3]:
+        shutil.rmtree(folder)
+        kill_at(change, pack, config, *added)
+        assert (read_files(packed), read_files(earlier)) == before, change
+        run(pack, config, *added)
+        assert read_files(folder) == whole, change
+        assert {path for path in (packed / "sets").glob("[!.]*") if path.name[:6] != "layer-"} == {
+            earlier,
+            folder,
+        }
+    assert (read_files(packed), read_files(earlier)) == before
 
 
 def begin_anew(folder: Path) -> None:

@@ -90,7 +90,8 @@ def test_a_second_packing_is_told_of_the_first(capsys: Capture, tmp_path: Path) 
     config = make_world(tmp_path / "world", requests=60, candidates=10, users=10, items=20)
     packed = tmp_path / "world" / "packed" / "simulated-medium"
     with WriteLock.of_replacement(packed, "pack"):
-        assert refusal(capsys, "pack", config).startswith(told(packed, "pack"))
+        for option in ("--without=price", "--set=data.timezone=Asia/Shanghai"):
+            assert refusal(capsys, "pack", config, option).startswith(told(packed, "pack"))
         PackedDataset.open(packed)  # readers do not wait
     assert [path.name for path in packed.parent.iterdir()] == ["simulated-medium"]
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from multiprocessing.context import ForkServerProcess
 from typing import Any
 
-CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtree", "ctypes.dlsym"}
+CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "shutil.rmtree", "ctypes.dlsym"}
 """Audit events before which a process is killed: `ctypes.dlsym` comes before folders are exchanged."""
 
 CONTEXT = multiprocessing.get_context("forkserver")

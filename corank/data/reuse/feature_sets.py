@@ -5,13 +5,13 @@ So each run keeps the data that it was trained on, whatever set is packed later.
 """
 
 import filecmp
+import glob
 import shutil
 from collections.abc import Iterable, Iterator
-from datetime import timedelta
 from pathlib import Path
 
 from corank.core.errors import DataError
-from corank.core.files import atomic_folder, restore_folder
+from corank.core.files import atomic_folder, remove_abandoned, restore_folder
 from corank.core.locks import WriteLock
 from corank.core.types import Report
 from corank.data.dataset import PackedDataset
@@ -33,6 +33,8 @@ from corank.features.schema import Schema
 
 SETS = "sets"
 """The folder within packed data that holds those of other features."""
+LAYER = "layer-"
+"""How the name of a folder begins that holds what a set lacks, until the set is assembled."""
 
 
 def set_folder(root: Path, schema: Schema) -> Path:
@@ -92,8 +94,10 @@ def _stale(root: Path, reason: str) -> DataError:
 
 
 def _manifests(root: Path) -> Iterator[tuple[Path, PackManifest]]:
-    """Read the manifests of a folder and its sets, but for those that cannot be read."""
+    """Read the manifests of a folder and its sets, but for those that cannot be read and what a kill left of a set."""
     for folder in list_packs(root):
+        if folder.name.startswith(LAYER) and folder != root:
+            continue
         try:
             yield folder, read_pack_manifest(folder)
         except DataError:
@@ -146,7 +150,7 @@ def pack_reusing(
         return pack_log(data, schema, base, out, report, engine)
     packing = f", packing {len(missing)}: {', '.join(missing)}" if missing else ""
     report(f"kept {count - len(missing)} of {count} features{packing}")
-    layer = out.with_name(f"layer-{out.name}")
+    layer = out.with_name(f"{LAYER}{out.name}")
     if missing:
         reduced = reduce_schema(schema, missing)
         pack_log(data, reduced, base, layer, report, engine)
@@ -158,7 +162,9 @@ def pack_reusing(
         selection = FeatureSelection.of(schema, [*selection.donors, donor])
     with WriteLock.of_replacement(out, "pack"), atomic_folder(out, replace=True) as partial:
         assemble_pack(selection, mark, versions, partial, engine or InLineEngine())
-    shutil.rmtree(layer, ignore_errors=True)
+    with WriteLock.of_replacement(layer, "pack"):  # also what killed packings left of it
+        remove_abandoned(layer.parent, glob.escape(layer.name))
+        shutil.rmtree(layer, ignore_errors=True)
     return PackedDataset.open(out, expect=mark)
 
 
@@ -179,18 +185,11 @@ def _donors(folders: Iterable[Path], data: DataSettings, schema: Schema, base: P
             manifest = read_pack_manifest(folder)
             if manifest.inputs is None or find_staleness(folder, manifest, data, schema, base):
                 continue
-            if _item_steps(Schema(manifest.features)) != _item_steps(schema):
-                continue  # items have other rows
             PackedDataset.open(folder)  # whole
         except DataError:
             continue
         found.append(Donor.of(folder, manifest))
     return found
-
-
-def _item_steps(schema: Schema) -> set[timedelta | None]:
-    """The steps at which features that lie in the rows of items change: there is a row for each."""
-    return {feature.snapshot_every for feature in schema.derived("item").values()} - {None}
 
 
 def _fits(donor: Donor, layer: Donor) -> bool:
