@@ -7,13 +7,13 @@ from corank.core.errors import DataError
 from corank.core.types import Report
 from corank.data.dataset import PackedDataset
 from corank.data.pack_manifest import fingerprint
-from corank.data.packing.pack import pack_log
+from corank.data.reuse.feature_sets import pack_reusing
 from corank.training.config import Config
 
 
 @dataclass(frozen=True)
 class TrialData:
-    """Opens the packed data of arms, and packs those that there are none of."""
+    """Opens the packed data of arms, and packs those that there are none of; features that are packed are kept."""
 
     packed: PackedDataset
     """Of the config as written."""
@@ -27,7 +27,7 @@ class TrialData:
     def of(self, config: Config) -> PackedDataset:
         """The packed data of a config. Raises DataError."""
         manifest = self.packed.manifest
-        if config.features == manifest.features and config.data == manifest.data:
+        if config.declared.features == manifest.features and config.data == manifest.data:
             return self.packed
         expected = fingerprint(config.data, config.declared, self.base)
         if expected not in self._opened:
@@ -40,4 +40,5 @@ class TrialData:
             return PackedDataset.open(folder, expect=expected)
         except DataError:
             self.report(f"packing other features: {folder}")
-            return pack_log(config.data, config.declared, self.base, folder, self.report)
+            held = [self.packed.folder, *sorted(folder.parent.glob("[!.]*"))]
+            return pack_reusing(config.data, config.declared, self.base, folder, held, self.report)

@@ -39,7 +39,7 @@ def open_packed(config: Config, base: Path) -> PackedDataset:
     packed = PackedDataset.open(location)
     manifest = packed.manifest
     reason = find_staleness(packed.folder, manifest, config.data, config.declared, base)
-    if reason or manifest.features != config.features:
+    if reason or manifest.features != config.declared.features:
         reason = reason or "other features"
         raise DataError(f"{location}: packed from another config or other files: {PACK_AGAIN} ({reason})")
     return packed

@@ -132,7 +132,9 @@ def test_more_arms_and_another_metric_use_what_is_there(
 def test_features_of_an_arm_are_packed_in_the_folder(config: Path, tmp_path: Path) -> None:
     features = read(config).features
     name = next(name for name, feature in features.items() if feature.kind == "id")
-    found = corank.sweep(config, {f"features.{name}.min_count": [3]}, tmp_path, seeds=1)
+    said: list[str] = []
+    found = corank.sweep(config, {f"features.{name}.min_count": [3]}, tmp_path, seeds=1, report=said.append)
+    assert f"kept {len(features) - 1} of {len(features)} features, packing 1: {name}" in said
     assert len(list((tmp_path / "packed").glob("*/manifest.json"))) == 1
     assert len(found["arms"]) == 2
     run = trained_run(config.with_name(BEST), tmp_path / "again")
