@@ -22,6 +22,7 @@ from corank.training.check import CheckSummary, check_config
 from corank.training.config_file import read
 from corank.training.export import export_bundle
 from corank.training.preparation.packed_data import pack_config
+from corank.training.preparation.unused_sets import local_root, prune_packed
 from corank.training.run import Run
 
 
@@ -56,6 +57,7 @@ def pack(
     engine: str | None = None,
     address: str | None = None,
     without: Sequence[str] = (),
+    prune: bool = False,
 ) -> PackedDataset:
     """Pack the tables of a config into memory-mapped arrays, at its `packed`, or in `packed/NAME` beside it.
 
@@ -67,6 +69,7 @@ def pack(
         engine: `in_line`, `pool`, `ray` or a plug-in's; a pool of processes if there are several workers.
         address: of a cluster, for an engine that takes one. Its machines share the file system of the config's folder.
         without: features to remove, as of `--without`.
+        prune: then remove the packed sets of features that neither this config nor a run beside it uses.
 
     Raises ConfigError, DataError, EngineError, and BusyError if another process packs there.
 
@@ -74,7 +77,13 @@ def pack(
         corank.pack(Path("shop/config.yaml"), report=print, workers=4)
     """
     with open_engine(engine, workers, address) as opened:
-        return pack_config(read(config, overrides, without, report), config.parent, report, opened)
+        settings = read(config, overrides, without, report)
+        if prune:
+            local_root(settings, config.parent)  # refuses data at a URL before anything is packed
+        packed = pack_config(settings, config.parent, report, opened)
+    if prune:
+        prune_packed(settings, config.parent, report)
+    return packed
 
 
 def export(

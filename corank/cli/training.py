@@ -90,13 +90,19 @@ def pack_command(
     address: EngineAddress = None,
     overrides: Overrides = None,
     without: Without = None,
+    prune: Annotated[
+        bool,
+        typer.Option(
+            "--prune", help="Then remove packed features that neither CONFIG nor a run beside it uses."
+        ),
+    ] = False,
 ) -> None:
     """Pack the logs, request by request, into memory-mapped arrays; an interrupted packing goes on."""
     check_first(config, overrides)
     from corank.api import runs
     from corank.cli import console
 
-    packed = runs.pack(config, overrides or [], console.say, workers, engine, address, without or [])
+    packed = runs.pack(config, overrides or [], console.say, workers, engine, address, without or [], prune)
     console.say(f"packed: {packed.location}")
 
 

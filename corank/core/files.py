@@ -134,6 +134,13 @@ def retire_folder(folder: Path) -> Path:
     return retired
 
 
+def remove_folder(path: Path) -> None:
+    """Remove a folder, in one step for readers; `remove_abandoned` removes what is left of a kill. Raises OSError."""
+    retired = _partial_name(path)
+    path.rename(retired)
+    _remove(retired)
+
+
 def replace_folder(path: Path, new: Path) -> None:
     """Move a folder, of the same file system, to a path, and what was there to a place where it is removed.
 
