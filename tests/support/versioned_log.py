@@ -1,5 +1,6 @@
 """A small log whose items change with time, packed: for tests of what batches draw beyond the log."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import polars as pl
 from corank.batches.sampling import BATCH, CATALOGUE, Population
 from corank.data.dataset import PackedDataset
 from corank.data.packing.pack import pack_log
+from corank.features.feature_kind import FeatureKind
 from corank.features.kinds.id import IdFeature
 from corank.features.kinds.ids import IdsFeature
 from corank.features.kinds.number import NumberFeature
@@ -62,8 +64,10 @@ def write_tables(base: Path) -> pl.DataFrame:
     return log
 
 
-def pack_versioned_log(base: Path) -> tuple[PackedDataset, pl.DataFrame]:
-    """Write the tables into a folder, and pack them. Returns the log, too."""
+def pack_versioned_log(
+    base: Path, more: Mapping[str, FeatureKind] | None = None
+) -> tuple[PackedDataset, pl.DataFrame]:
+    """Write the tables into a folder, and pack them, with `more` features. Returns the log, too."""
     log = write_tables(base)
     data = DataSettings(
         log="log.parquet",
@@ -79,4 +83,4 @@ def pack_versioned_log(base: Path) -> tuple[PackedDataset, pl.DataFrame]:
         scores={"production": Score(column="score")},
         split=TimeSplit(valid="1970-01-03", test="1970-01-04"),
     )
-    return pack_log(data, SCHEMA, base, base / "packed"), log
+    return pack_log(data, Schema({**SCHEMA.features, **(more or {})}), base, base / "packed"), log

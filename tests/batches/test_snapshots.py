@@ -1,0 +1,86 @@
+"""Snapshot features in a batch: those of each candidate as of its request, and an item's earliest."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from corank.batches.reader import Reader
+from corank.batches.sampling import BATCH, CATALOGUE
+from corank.data.dataset import PackedDataset
+from corank.features.feature_kind import FeatureKind
+from corank.features.kinds.id import IdFeature
+from corank.features.kinds.prior import PriorFeature
+from tests.support.snapshot_batches import snapshot_batch
+from tests.support.versioned_log import WANTED, pack_versioned_log
+
+HOUR = 3_600_000
+Case = tuple[PackedDataset, pl.DataFrame]
+
+
+def shown(every: timedelta) -> dict[str, FeatureKind]:
+    """How often an item was exposed; each has a code of its own."""
+    return {
+        "item": IdFeature(side="item", kind="id", dim=4, min_count=1),
+        "shown": PriorFeature(kind="prior", by=["item"], every=every, scale="none"),
+    }
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return pack_versioned_log(tmp_path_factory.mktemp("snapshots"), shown(timedelta(hours=1)))
+
+
+@given(st.integers(0, 10_000))
+def test_the_earliest_is_a_candidate_of_the_items_first_request(seed: int) -> None:
+    batch, _, time = snapshot_batch(seed)
+    assert batch.earliest is not None and batch.earliest_time is not None
+    assert len(batch.earliest) == len(batch.item_row)
+    for item, (candidate, at) in enumerate(zip(batch.earliest, batch.earliest_time, strict=True)):
+        of = np.flatnonzero(batch.item_of.numpy() == item)
+        times = time[batch.request_of.numpy()[of]]
+        assert candidate == of[times.argmin()] and at == times.min()
+
+
+def test_a_batch_without_snapshot_features_has_no_earliest(tmp_path: Path) -> None:
+    packed, _ = pack_versioned_log(tmp_path)
+    batch = next(Reader(packed, "train", 7).read_ordered())
+    assert batch.earliest is None and batch.earliest_time is None
+    assert batch.numbers["snapshot"].shape == (len(batch), 0)
+
+
+def test_a_pair_beyond_the_log_has_them_as_of_its_request(case: Case) -> None:
+    """As a pair of the log has; counted from the log by hand."""
+    packed, log = case
+    exposed = log.filter(pl.col("level") == "exposed")
+    found = {"log": set[int](), "beyond": set[int]()}
+    for epoch in range(3):
+        for batch in Reader(packed, "train", 7, WANTED, 2).read_shuffled(epoch):
+            number = batch.numbers["query"][:, 0][batch.request_of.long()].numpy()
+            item = (batch.numbers["item"][:, 0][batch.item_of.long()] // 10).numpy()
+            assert batch.numbers["snapshot"].shape == (len(batch), 1)
+            rows = zip(number, item, batch.level, batch.numbers["snapshot"][:, 0].exp() - 1, strict=True)
+            for n, i, level, value in rows:
+                at = log.filter(pl.col("number") == n)["time"][0] // HOUR * HOUR
+                before = exposed.filter((pl.col("item") == i) & (pl.col("time") < at))
+                assert value == pytest.approx(before["weight"].sum(), rel=1e-4, abs=1e-4), (n, i, level)
+                found["beyond" if level in (BATCH, CATALOGUE) else "log"].add(len(before))
+    assert all(len(values) > 3 for values in found.values())
+
+
+def test_a_short_step_makes_no_more_item_rows(tmp_path: Path) -> None:
+    rows = []
+    for name, every in (("day", timedelta(days=1)), ("minutes", timedelta(minutes=10))):
+        (tmp_path / name).mkdir()
+        packed, _ = pack_versioned_log(tmp_path / name, shown(every))
+        rows.append(len(packed.items))
+        sizes = {
+            len(shard.snapshot) - len(shard.item) for shards in packed.splits.values() for shard in shards
+        }
+        assert sizes == {0}
+    plain, _ = pack_versioned_log(tmp_path)
+    assert rows == [len(plain.items)] * 2
