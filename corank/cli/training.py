@@ -131,13 +131,13 @@ def train_command(
     without: Without = None,
 ) -> None:
     """Train all stages as one model; pack first if needed. Under torchrun, as one process of several."""
+    if resume and overwrite:
+        raise typer.BadParameter("--resume and --overwrite exclude each other")
     check_first(config, overrides)
     from corank.api.training import train
     from corank.cli import console
     from corank.cli.progress import TrainingBar
 
-    if resume and overwrite:
-        raise typer.BadParameter("--resume and --overwrite exclude each other")
     options = (
         overrides or [],
         resume,

@@ -242,7 +242,7 @@ def test_the_installed_program(tmp_path: Path) -> None:
     assert trained.returncode == 0 and trained.stdout == "", trained.stderr
     for said in (
         "not packed yet: packing first",
-        "epoch 2 valid  prerank.click.auc",
+        "epoch 2 valid  prerank.click  auc",
         "run: w/runs/simulated-medium",
     ):
         assert said in trained.stderr

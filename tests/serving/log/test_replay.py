@@ -2,10 +2,12 @@
 
 import json
 import math
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from corank.bundle.bundle import Bundle
 from corank.bundle.bundle_writer import write_bundle
 from corank.bundle.stage_facts import StageFacts
 from corank.core.errors import CorankError, DataError
-from corank.core.time import now_ms
+from corank.core.time import now_ms, to_ms
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.ranking_result import RankingResult
 from corank.serving.funnel.request import Request
@@ -148,8 +150,19 @@ def test_served_requests_pack_as_the_log_that_they_are(
 
 
 def plainly(request: dict[str, Any]) -> str:
+    """A request as text; days as the milliseconds that a log of served requests holds."""
     candidates = sorted(request["candidates"], key=lambda candidate: candidate["id"])
-    return json.dumps(request | {"candidates": candidates}, sort_keys=True)
+    sides = {
+        side: {name: in_ms(value) for name, value in request[side].items()} for side in ("user", "context")
+    }
+    return json.dumps(request | sides | {"candidates": candidates}, sort_keys=True)
+
+
+def in_ms(value: Any) -> Any:
+    """A day such as 1970-01-02 in ms UTC; other values as they are."""
+    if isinstance(value, str) and re.fullmatch(r"\d{4}-\d{2}-\d{2}", value):
+        return to_ms(datetime.fromisoformat(value).replace(tzinfo=UTC))
+    return value
 
 
 def levels(result: RankingResult) -> list[str]:
