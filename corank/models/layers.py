@@ -107,9 +107,9 @@ class SnapshotTerm(nn.Module):
         return cls(columns.tolist(), layout.width("snapshot"), width) if len(columns) else None
 
     def hidden(self, snapshot: Tensor) -> Tensor:
-        """(N, ·) → (N, h)."""
+        """In fp32, as the products by candidate are: bf16 saves nothing at this width. (N, ·) → (N, h)."""
         x = snapshot if self.columns is None else self.columns(snapshot)
-        return activated(x, self.first, "relu")
+        return activated(x.float(), self.first, "relu")
 
     def vectors(self, hidden: Tensor) -> Tensor:
         """What is added to vectors: (N, h) → (N, d)."""
@@ -117,4 +117,4 @@ class SnapshotTerm(nn.Module):
 
     def queries(self, query: Tensor) -> Tensor:
         """What of a query's vector meets the hidden layer, Aᵀq: (R, d) → (R, h)."""
-        return torch.matmul(query, self.out.weight.to(query.dtype))
+        return torch.matmul(query.float(), self.out.weight)

@@ -33,7 +33,7 @@ from corank.serving.funnel.request import Request
 from corank.training.config_file import read
 from corank.training.run import Run
 from tests.support.encoded_batches import LAYOUT, random_batch
-from tests.support.simulated_runs import Silent
+from tests.support.simulated_runs import Silent, make_world
 
 
 class FactorisationSettings(StageSettings):
@@ -176,17 +176,26 @@ ROLES = {
 }
 
 
+SNAPSHOT = "features.item_clicked={kind: prior, by: [item_id], label: click}"
+"""A feature that the plug-in does not read; the stage beside it does."""
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("more", [(), (SNAPSHOT,)])
 @pytest.mark.parametrize("role", ROLES)
-def test_it_trains_exports_and_ranks_as_it_was_trained(role: str, world: Path, tmp_path: Path) -> None:
+def test_it_trains_exports_and_ranks_as_it_was_trained(
+    role: str, more: tuple[str, ...], world: Path, tmp_path: Path
+) -> None:
     watcher = Silent()
-    steps = ("train={epochs: 4, requests: 64, seed: 1}",)
-    corank.train(world / "config.yaml", watcher, (*ROLES[role], *steps), folder=tmp_path / "run")
+    steps = ("train={epochs: 4, requests: 64, seed: 1}", *more)
+    config = make_world(tmp_path / "world") if more else world / "config.yaml"
+    corank.train(config, watcher, (*ROLES[role], *steps), folder=tmp_path / "run")
     run = Run.open(tmp_path / "run")  # read again from the run's own config
     stage = "prerank" if role == "pre-ranker" else "rank"
     auc = [figures[f"{stage}.click.auc"] for figures in watcher.figures]
     assert auc[-1] is not None and auc[-1] > 0.55
     packed = run.packed()
+    assert [*packed.schema.row_features("snapshot")] == ["item_clicked"] * len(more)
     model, _ = run.model(packed)
     bundle = corank.export(run.folder, tmp_path / "bundle")
     (facts,) = (facts for facts in bundle.manifest.stages if facts.model == "factorisation_machine")
@@ -196,7 +205,11 @@ def test_it_trains_exports_and_ranks_as_it_was_trained(role: str, world: Path, t
     del STAGE_MODELS._parts["factorisation_machine"]  # serving needs no plug-in: the facts name the scorer
     funnel = Funnel(Bundle.open(tmp_path / "bundle"))
     STAGE_MODELS.add("factorisation_machine", FactorisationSettings)
-    for number in range(5):
+    (shard,) = packed.splits["test"]
+    since = max(
+        [0, *bundle.manifest.priors.values()]
+    )  # from then on the bundle's snapshot is that of requests
+    for number in np.flatnonzero(shard.time >= since)[:5].tolist():
         request = Request.parse(logged_request(run, "test", number))
         rows = slice(*predictions.requests.start[number : number + 2])
         for name, by_label in funnel.logits(request).items():
