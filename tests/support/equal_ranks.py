@@ -120,6 +120,8 @@ def make_base(folder: Path) -> None:
     base["data"] |= {"position": "position", "scores": {"production": {"column": "score_rank"}}}
     base["features"]["brand"]["dim"] = 4
     base["features"]["city"]["dim"] = 8
+    # a batch has requests of several of its snapshots
+    base["features"]["item_clicked"] = {"kind": "prior", "by": ["item_id"], "label": "click", "every": "1h"}
     (folder / "base.yaml").write_text(yaml.safe_dump(base), encoding="utf-8")
     config = _config(folder, "everything", "sharded")
     pack_log(config.data, config.declared, folder, folder / "packed", lambda line: None)
