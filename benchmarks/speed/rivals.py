@@ -229,9 +229,11 @@ class Tuned:
 
 def _inputs(model: Model) -> Floats:
     """The ranker's inputs of every item: (N, ·)."""
-    rows, groups = model.records.rows, model.layout.groups["item"]
+    rows = model.records.rows
     places = np.array_split(np.arange(len(rows)), -(-len(rows) // AT_ONCE))
-    return np.concatenate([dense_input(rows.take(some), groups, model.tables) for some in places])
+    return np.concatenate(
+        [dense_input(rows.take(some), model.layout, "item", model.tables) for some in places]
+    )
 
 
 def _by_id(values: Mapping[int, int], other: int) -> NDArray[np.int64]:

@@ -50,7 +50,7 @@ def forward(encoder: CatalogueEncoder, layer: ItemLayer) -> float:
     """Seconds of the item towers alone."""
     towers, seconds = encoder.towers, 0.0
     for stage, graph in towers._graphs.items():
-        given = dense_input(layer.records.rows, towers._layout.groups["item"], towers._tables[stage])
+        given = dense_input(layer.records.rows, towers._layout, "item", towers._tables[stage])
         began = time.perf_counter()
         graph.run(None, {"item": given})
         seconds += time.perf_counter() - began

@@ -226,7 +226,7 @@ def test_a_history_has_the_dimension_of_its_items(tmp_path: Path) -> None:
 
 
 def seen_by_request(packed: PackedDataset, name: str) -> dict[str, list[int]]:
-    found = {}
+    found: dict[str, list[int]] = {}
     at = packed.schema.row_features("query").lists.index(name)
     for shard in (shard for shards in packed.splits.values() for shard in shards):
         values = lists(shard.query.lists[at].compact())
