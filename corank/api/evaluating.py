@@ -80,7 +80,7 @@ def compare(
         corank.compare(Path("runs/new"), Path("runs/old"))["stages"]["rank"]["exposed"]["click"]["auc"]["verdict"]
     """
     one, other = parse_location(a), parse_location(b)
-    choice = ScoreChoice(scores, labels, user, request)
+    choice = ScoreChoice(tuple(scores), tuple(labels), user, tuple(request))
     tables = [place for place in (one, other) if isinstance(place, Path) and is_scores(place)]
     if len(tables) == 2:
         if split is not None:
