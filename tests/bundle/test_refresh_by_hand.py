@@ -250,7 +250,7 @@ def test_unsound_items_are_refused(small: World, message: str) -> None:
 
 @pytest.mark.parametrize("until", ["soon", "1970-13-01", "1970-01-04T25:00", ""])
 def test_a_moment_that_is_none_is_refused(small: World, until: str) -> None:
-    told = f"{until!r}: expected a day or a time, such as 2026-04-30 or 2026-04-30T06:00"
+    told = f"expected a day or a time, such as 2026-04-30 or 2026-04-30T06:00; received {until!r}"
     assert refused(small, until=until) == told
 
 
