@@ -63,6 +63,10 @@ def test_the_log_has_numbers_near_the_range_as_they_are_and_far_ones_as_the_mode
     assert constant.to_array("x", [-1.0, 10.0, 10.1]).to_pylist() == [-1.0, 10.0, 0.0]
 
 
+NUMBER = "context_2"
+"""A number of the context with scale `standard`."""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("far", [1e30, -1e30])
 def test_one_hostile_request_does_not_move_the_next_scale(tmp_path: Path, far: float) -> None:
@@ -79,11 +83,11 @@ def test_one_hostile_request_does_not_move_the_next_scale(tmp_path: Path, far: f
         add_labels(case, log.flush(complete=True), labelled)
         data = case.config.data.model_copy(update={"log": str(labelled)})
         packed = pack_log(data, case.config.declared, case.base, tmp_path / f"packed-{name}")
-        scale = packed.encoders.fitted["context_1"]
+        scale = packed.encoders.fitted[NUMBER]
         assert isinstance(scale, Scale) and scale.form == "standard"
         return scale
 
-    odd = requests[0] | {"context": requests[0]["context"] | {"context_1": far}}
+    odd = requests[0] | {"context": requests[0]["context"] | {NUMBER: far}}
     before, after = next_scale("before"), next_scale("after", odd)
     assert after.mean == pytest.approx(before.mean, abs=0.01 * before.std)
     assert after.std == pytest.approx(before.std, rel=0.01)

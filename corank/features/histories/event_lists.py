@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from corank.core.errors import DataError
 from corank.core.ragged import concat_ranges
-from corank.core.time import to_ms
+from corank.core.time import EARLIEST, LATEST, to_ms
 from corank.core.types import Ints, Longs, Mask
 from corank.features.vocabulary import to_identifiers
 
@@ -181,6 +181,11 @@ def to_times(values: pl.Series, where: str) -> tuple[Longs, Mask]:
         values = _read_times(values, where)
     elif not (kind.is_integer() or kind == pl.Null):
         raise DataError(f"{where}: expected times (datetimes, dates, or whole milliseconds); received {kind}")
+    far = (
+        values.filter(~values.is_between(EARLIEST, LATEST)) if len(values) and known.any() else values.head(0)
+    )
+    if len(far):
+        raise DataError(f"{where}: expected times of the years 1 to 9999; received {far[0]}")
     return values.cast(pl.Int64).fill_null(0).to_numpy(), known
 
 
