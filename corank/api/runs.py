@@ -1,6 +1,6 @@
 """The commands from config to bundle, as functions on paths. Each raises a CorankError for a mistake of the user."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +132,7 @@ def refresh(
     report: Report = lambda line: None,
     sign: Sequence[Path] = (),
     items_as_of: str | None = None,
+    events: Mapping[str, str] | None = None,
 ) -> Bundle:
     """Update a bundle's priors, item records and vectors from a newer log, without training.
 
@@ -144,6 +145,7 @@ def refresh(
         report: takes a line about each step.
         sign: private ed25519 keys, PEM files, that sign the refreshed bundle.
         items_as_of: what `items` contains, as for `export`; the bundle's own as-of holds unless given.
+        events: by name of `data.events`, newer tables of the events that priors count: files, globs or URLs.
 
     Raises BundleError, DataError, TrustError, and BusyError if another process writes the bundle.
 
@@ -156,7 +158,7 @@ def refresh(
     data = load_manifest(location).data
     moment = None if until is None else data.milliseconds(until)
     as_of = None if items_as_of is None else ItemsAsOf.parse(items_as_of, data)
-    sources = RefreshSources(log, items, users, until=moment, items_as_of=as_of)
+    sources = RefreshSources(log, items, users, until=moment, events=events or {}, items_as_of=as_of)
     return replace_bundle(location, lambda folder: refresh_bundle(folder, sources, report, keys), reads=True)
 
 

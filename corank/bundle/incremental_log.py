@@ -3,8 +3,10 @@
 Letters: C candidates.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import polars as pl
@@ -14,9 +16,10 @@ from corank.bundle.items_as_of import ItemsAsOf
 from corank.bundle.manifest import BundleManifest
 from corank.core.errors import DataError
 from corank.core.time import MILLISECOND, now_ms
-from corank.core.types import Longs, Report
+from corank.core.types import Report
 from corank.data.as_of import VersionedRows
 from corank.data.column_sources import Source
+from corank.data.histories.event_counts import select_item_operands
 from corank.data.lists.list_log import scan_log
 from corank.data.log_rows import log_columns, request_columns
 from corank.data.served.unusable_rows import drop_unusable_rows
@@ -27,6 +30,7 @@ from corank.features.labels import Labels, read_labels
 from corank.features.log_schema import DataSettings
 from corank.features.operand_rows import OperandRows
 from corank.features.operands import OperandNames, Operands
+from corank.features.priors import CountedFeature
 from corank.features.row_columns import ITEM, ROW, TIME, USER, user_column
 from corank.features.schema import Schema
 
@@ -42,6 +46,8 @@ class RefreshSources:
     """The folder that relative paths begin at."""
     until: int | None = None
     """The time until which the log is complete, ms UTC; that of its last row if not given."""
+    events: Mapping[str, str] = field(default_factory=dict)
+    """By name of `data.events`, newer tables of the events that priors count."""
     items_as_of: ItemsAsOf | None = None
     """What the table of items contains; the bundle's own as-of holds if it is not given."""
 
@@ -61,6 +67,17 @@ class IncrementalLog:
     """The time of the log's first row, ms UTC."""
     until: int
     """The time until which the log is complete, ms UTC."""
+    table: ClassVar[str] = "log"
+    counted: ClassVar[str] = "candidates"
+
+    def count(self, feature: CountedFeature) -> pl.DataFrame:
+        """List what a prior counts of it, as `CountedFeature.count` does."""
+        return feature.count(self.rows, self.data, self.labels, self.operands)
+
+
+def logged_priors(schema: Schema) -> dict[str, CountedFeature]:
+    """The priors that count candidates of the log."""
+    return {name: prior for name, prior in schema.priors().items() if prior.events is None}
 
 
 def read_incremental_log(
@@ -113,7 +130,7 @@ def _until(newer: RefreshSources, last: int) -> int:
 def _narrow(manifest: BundleManifest) -> DataSettings:
     """Return the settings of the log without what priors do not read."""
     held, names = manifest.data.labels, set()
-    for prior in manifest.declared.priors().values():
+    for prior in logged_priors(manifest.declared).values():
         label = prior.label
         while label is not None:
             names.add(label)
@@ -135,7 +152,7 @@ def _time_span(log: Table, data: DataSettings) -> tuple[int, int]:
 def _prior_operands(schema: Schema) -> OperandNames:
     """Name the operands of requests that priors count by."""
     derived = schema.derived()
-    return OperandNames.of(schema, "query", [derived[name] for name in schema.priors()])
+    return OperandNames.of(schema, "query", [derived[name] for name in logged_priors(schema)])
 
 
 def _sources(log: Table, manifest: BundleManifest) -> dict[str, Source]:
@@ -150,7 +167,7 @@ def _sources(log: Table, manifest: BundleManifest) -> dict[str, Source]:
 
 def _read_exposed(log: Table, data: DataSettings, manifest: BundleManifest, since: int) -> pl.DataFrame:
     """Read the exposed candidates that some prior has not counted. Raises DataError for one with two rows."""
-    late = max(prior.known_after(data) for prior in manifest.declared.priors().values())
+    late = max(prior.known_after(data) for prior in logged_priors(manifest.declared).values())
     begin = since - late // MILLISECOND
     exposed = pl.lit(True) if data.level is None else pl.col(data.level).cast(pl.String) == data.levels[-1]
     read = log_columns(log, data, manifest.declared, _sources(log, manifest))
@@ -185,7 +202,7 @@ def _operand_rows(
     """Make the operands that priors count by: (C)."""
     schema = manifest.declared
     wanted = _prior_operands(schema)
-    frame = rows.hstack(_user_features(rows, data, manifest, wanted, newer))
+    frame = rows.hstack(read_user_features(rows, data, manifest, wanted, newer))
 
     def column(name: str) -> pl.Series:
         values = frame[user_column(name) if user_column(name) in frame.columns else schema.column(name)]
@@ -201,11 +218,12 @@ def _operand_rows(
         report(
             f"log: {count:,} items have no record; they are counted by their id alone (pass the table of items, too)"
         )
-    item = _item_operands(records, encoders, manifest, record, rows[ITEM])
+    wanted = OperandNames.of(schema, "item")
+    item = select_item_operands(records.operands, encoders, wanted, manifest.item, record, rows[ITEM])
     return OperandRows.pairs(schema, query, item, np.arange(len(rows)), None)
 
 
-def _user_features(
+def read_user_features(
     rows: pl.DataFrame,
     data: DataSettings,
     manifest: BundleManifest,
@@ -231,20 +249,3 @@ def _user_features(
     )
     held = users.frame[users.find(rows[USER], rows[TIME].to_numpy())]
     return held.select(pl.col(column).alias(user_column(name)) for name, column in names.items())
-
-
-def _item_operands(
-    records: ItemRecords, encoders: Encoders, manifest: BundleManifest, record: Longs, ids: pl.Series
-) -> Operands:
-    """Make the operands of the rows' items. Of an item without a record the id is known and all else missing: (C)."""
-    schema, unknown = manifest.declared, np.flatnonzero(record < 0)
-    ids_alone, missing = ids.gather(unknown), pl.Series([None] * len(unknown), dtype=pl.Null)
-
-    def column(name: str) -> pl.Series:
-        return ids_alone if schema.column(name) == manifest.item else missing
-
-    bare = Operands.of(encoders, OperandNames.of(schema, "item"), column, len(unknown))
-    if len(unknown) == len(record):
-        return bare
-    held = records.operands.take(np.maximum(record, 0))
-    return held.with_rows(unknown, bare) if len(unknown) else held

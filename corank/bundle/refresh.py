@@ -18,7 +18,14 @@ import polars as pl
 from corank.bundle.bundle import Bundle, next_items_seq
 from corank.bundle.bundle_writer import BundleWriter
 from corank.bundle.content import read_snapshots, read_tables
-from corank.bundle.incremental_log import IncrementalLog, RefreshSources, read_incremental_log, read_until
+from corank.bundle.incremental_events import EventReader, IncrementalEvents, open_newer_events
+from corank.bundle.incremental_log import (
+    IncrementalLog,
+    RefreshSources,
+    logged_priors,
+    read_incremental_log,
+    read_until,
+)
 from corank.bundle.item_records import ItemRecords
 from corank.bundle.item_vectors import ItemTowers, save_vectors
 from corank.bundle.manifest import BundleManifest, load_manifest
@@ -29,6 +36,7 @@ from corank.core.types import Report
 from corank.data.as_of import VersionedRows, newest_rows
 from corank.data.content.vector_files import with_vector_files
 from corank.data.dataset import prior_folder
+from corank.data.histories.event_counts import event_priors
 from corank.data.tables import Table
 from corank.data.validate import check_rows, value_checks
 from corank.features.encoders import Encoders
@@ -70,16 +78,23 @@ def _refresh(writer: BundleWriter, newer: RefreshSources, report: Report, sign: 
     encoders = Encoders.load(folder / "encoders", manifest.declared)
     records = ItemRecords.load(folder / "items", encoders, manifest.item_columns)
     priors = read_snapshots(folder, manifest)
+    events = open_newer_events(newer, manifest)
     if newer.items is not None:
         table = Table.scan("items", newer.items, newer.base)
         table = with_vector_files(table, manifest.item, manifest.declared, newer.base, only_absent=True)
         records = _merge_items(records, encoders, priors, manifest, table, report)
-    if priors.rates:
-        since = min(manifest.priors[name] for name in priors.rates)
+    until = None
+    if logged := logged_priors(manifest.declared):
+        since = min(manifest.priors[name] for name in logged)
         log = read_incremental_log(newer, manifest, encoders, records, since, report)
-        priors = _advance(priors, log, manifest.declared.priors(), report)
-    if ages := {n: every for n, every in manifest.declared.snapshots().items() if n not in priors.rates}:
-        until = log.until if priors.rates else read_until(newer, manifest.data)
+        priors, until = _advance(priors, log, logged, report), log.until
+    ages = {n: every for n, every in manifest.declared.snapshots().items() if n not in priors.rates}
+    if until is None and (events or ages):
+        until = read_until(newer, manifest.data)
+    if until is not None:
+        reader = EventReader(newer, manifest, encoders, records, until, report)
+        for name, newer_events in reader.read_all(events).items():
+            priors = _advance(priors, newer_events, event_priors(manifest.declared, name), report)
         priors = _renew(priors, ages, until, report)
     records = records.refresh_derived(encoders, priors)
     fresh = manifest.model_copy(
@@ -159,9 +174,12 @@ def _renew(
 
 
 def _advance(
-    priors: PriorSnapshots, log: IncrementalLog, features: Mapping[str, CountedFeature], report: Report
+    priors: PriorSnapshots,
+    log: IncrementalLog | IncrementalEvents,
+    features: Mapping[str, CountedFeature],
+    report: Report,
 ) -> PriorSnapshots:
-    """Bring the snapshots forward to the last period that the log closes."""
+    """Bring the snapshots of some priors forward to the last period that the log closes."""
     data = log.data
     rates, cuts = dict(priors.rates), dict(priors.cut or {})
     for name, feature in features.items():
@@ -172,13 +190,11 @@ def _advance(
             continue
         late, period = feature.known_after(data) // MILLISECOND, feature.every // MILLISECOND
         if log.first >= since - late + (min(late, period) or period):
-            begin = format_time(since - late)
-            report(
-                f"{name}: counts nothing between {begin} and {format_time(log.first)}, where the log begins"
-            )
-        counts = feature.count(log.rows, data, log.labels, log.operands)
+            gap = f"between {format_time(since - late)} and {format_time(log.first)}"
+            report(f"{name}: counts nothing {gap}, where the {log.table} begins")
+        counts = log.count(feature)
         rates[name] = rates[name].extend(counts, since, cut, feature.memory)
         cuts[name] = cut
         new = int(counts["period"].is_between(since, cut, closed="left").sum())
-        report(f"{name}: {format_time(since)} → {format_time(cut)}, {new:,} candidates counted")
+        report(f"{name}: {format_time(since)} → {format_time(cut)}, {new:,} {log.counted} counted")
     return PriorSnapshots(rates, priors.timezone, cuts)

@@ -64,6 +64,15 @@ def print_json(document: Any) -> None:
     sys.stdout.write(json.dumps(document, indent=1, allow_nan=False) + "\n")
 
 
+Events = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=FILES",
+        help="A table of data.events that the bundle makes histories or priors of; repeatable.",
+    ),
+]
+
+
 def read_names(given: list[str]) -> dict[str, str]:
     """Read `NAME=FILES` options. Raises ConfigError for one of another form."""
     found = {}

@@ -10,6 +10,7 @@ from corank.cli.options import (
     BundlePath,
     EngineAddress,
     EngineName,
+    Events,
     Json,
     Sign,
     TaskWorkers,
@@ -27,12 +28,6 @@ CACHE = Path.home() / ".cache" / "corank"
 Cache = Annotated[
     Path | None,
     typer.Option(parser=local_path, help="Folder for the bundles of stores; default: ~/.cache/corank."),
-]
-Events = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="NAME=FILES", help="A table of data.events that the bundle makes histories of; repeatable."
-    ),
 ]
 StoreUrl = Annotated[
     str,

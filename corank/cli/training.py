@@ -10,12 +10,14 @@ from corank.cli.options import (
     BundlePath,
     EngineAddress,
     EngineName,
+    Events,
     Json,
     Sign,
     TaskWorkers,
     Trust,
     local_path,
     print_json,
+    read_names,
 )
 from corank.cli.printing.bundle_lines import describe_bundle
 from corank.core.errors import CorankError
@@ -256,12 +258,14 @@ def refresh_command(
     until: Until = None,
     sign: Sign = None,
     items_as_of: AsOf = None,
+    events: Events = None,
 ) -> None:
     """Update a bundle's priors, item records and vectors from newer logs, without training."""
     from corank.api import runs
     from corank.cli import console
 
-    written = runs.refresh(bundle, log, items, users, until, console.say, sign or [], items_as_of)
+    named = read_names(events or [])
+    written = runs.refresh(bundle, log, items, users, until, console.say, sign or [], items_as_of, named)
     for line in describe_bundle(bundle, written.manifest):
         console.say(line)
 

@@ -38,7 +38,7 @@ def find_sources(
 
     Raises:
         DataError: no table has the column, or its type does not fit the feature's kind.
-        ConfigError: an item feature, and no table of items.
+        ConfigError: an item feature, and no table of items; or events are counted by a feature that they do not have.
     """
     sources: dict[str, Source] = {}
     tables: dict[Source, Table | None] = {"log": log, "items": items, "users": users}
@@ -59,6 +59,7 @@ def find_sources(
         listing = schema.features[parallels[name]].as_column if name in parallels else None
         _check_type(parallels.get(name, name), listing or feature, column, read)
     _check_comparisons(schema, sources, tables)
+    _check_event_keys(schema, sources)
     return sources
 
 
@@ -83,6 +84,19 @@ def _source(
         users.require([column])
     log.require([column])
     return "log"
+
+
+def _check_event_keys(schema: Schema, sources: Mapping[str, Source]) -> None:
+    """Raise ConfigError for a prior of events by a user feature of the log, which events do not have."""
+    for name, prior in schema.derived().items():
+        counted = prior.as_prior
+        if counted is not None and counted.events is not None:
+            for key in prior.operands:
+                if sources[key] == "log":
+                    raise ConfigError(
+                        f"features.{name}.by: '{key}' is read from the log, and the events of '{counted.events}' do "
+                        f"not have it; put the column '{schema.column(key)}' into the table of users, or drop the key"
+                    )
 
 
 def _check_comparisons(

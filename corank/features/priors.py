@@ -40,7 +40,11 @@ SAMPLE = 2**20
 
 
 class CountedFeature(Protocol):
-    """A feature that counts earlier candidates, as of kind `prior`."""
+    """A feature that counts earlier candidates or events, as of kind `prior`."""
+
+    @property
+    def events(self) -> str | None:
+        """The table of `data.events` whose events it counts; None if it counts the log's candidates."""
 
     @property
     def label(self) -> str | None:
@@ -59,7 +63,7 @@ class CountedFeature(Protocol):
         """Candidates of the rate of all that are added to a key's own; `auto` if they are fitted."""
 
     def known_after(self, data: DataSettings) -> timedelta:
-        """How long after a candidate was exposed it may be counted."""
+        """How long after a candidate was exposed, or after an event, it may be counted."""
 
     def keys(self, operands: OperandRows) -> Hashes:
         """The key of each row, 0 for none: (N,)."""
@@ -68,6 +72,9 @@ class CountedFeature(Protocol):
         self, rows: pl.DataFrame, data: DataSettings, labels: Labels, operands: OperandRows
     ) -> pl.DataFrame:
         """List what it counts of candidates, a row each: `key` (0: none), `period`, `shown`, `positive`, `row`."""
+
+    def count_events(self, rows: pl.DataFrame, data: DataSettings, operands: OperandRows) -> pl.DataFrame:
+        """List what it counts of events, with the columns that `count` gives."""
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,9 @@ LISTED: dict[str, Any] = {
     "carted_tabs": {"side": "user", "kind": "ids", "parallel_to": "carted", "column": "tab", "hash": 997},
     "cart_again": {"kind": "count", "of": ["carted", "item"], "scale": "none"},
     "viewed_brand": {"kind": "count", "of": ["viewed.brand", "brand"], "scale": "none"},
+    "carts": {"kind": "prior", "by": ["item"], "events": "carts", "every": "1h", "scale": "none"},
+    "user_brand_carts": {"kind": "prior", "by": ["user", "brand"], "events": "carts", "every": "1h", "lag": "2h",
+                         "window": "1d", "scale": "none"},
 }  # fmt: skip
 """Of lists of the log and of a table of events, as of the request."""
 LISTS = ("viewed", "viewed_at", "viewed_tabs")
@@ -269,6 +272,22 @@ def test_what_comes_after_a_snapshot_changes_nothing_that_is_frozen(
     whole = features_of(packed(folder, log, FROZEN))
     other = features_of(packed(folder, changed(log, later, how, seed), FROZEN))
     assert other[request] == whole[request]
+
+
+def test_counts_of_events_do_depend_on_the_past(tmp_path: Path) -> None:
+    features = {n: f for n, f in (FROZEN | LISTED).items() if f["kind"] != "prior" or "events" in f}
+    log = written(tmp_path, 1)
+    whole = packed(tmp_path, log, features)
+    carts = pl.read_parquet(tmp_path / "carts.parquet")
+    carts.filter(pl.col("time") >= 2 * DAY).write_parquet(tmp_path / "carts.parquet")
+    other = packed(tmp_path, log, features)
+    for placement, name in (("snapshot", "carts"), ("cross", "user_brand_carts")):
+        at = whole.schema.row_features(placement).numbers_at[name]  # type: ignore[arg-type]
+        found, changed = (
+            np.concatenate([getattr(shard, placement).numbers[:, at] for shard in p.splits["valid"]])
+            for p in (whole, other)
+        )
+        assert (found > changed).mean() > 0.2
 
 
 def test_the_features_do_depend_on_the_past(tmp_path: Path) -> None:

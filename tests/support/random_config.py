@@ -187,6 +187,18 @@ def _derived(drawn: Drawn, features: dict[str, Drawn]) -> dict[str, Drawn]:
             made.append(
                 {"kind": "prior", "by": by, "label": label, "smoothing": smoothing} | late | shape(len(made))
             )
+    if drawn.get("counted"):
+        of_users = [n for n in keys["query"] if n.startswith("user_")]
+        for some_keys, others in (
+            (of_users, of_users),
+            (of_users, keys["item"]),
+            (keys["item"], keys["item"]),
+        ):
+            by = list(dict.fromkeys([str(some_keys[0]), str(rng.choice(others))]))
+            late = [{"every": "1d", "lag": "5h"}, {"every": "2d"}, {"every": "1d", "window": "2d"}][
+                len(made) % 3
+            ]
+            made.append({"kind": "prior", "by": by, "events": "counted"} | late | shape(len(made)))
     return {f"derived_{n}": {key: _plain(value) for key, value in f.items()} for n, f in enumerate(made)}
 
 
@@ -253,7 +265,12 @@ def world_config(drawn: Drawn) -> Drawn:
                 f"past_{n}": {"table": f"past_{n}.parquet", "user": "who", "item": "what", "time": "at"}
                 for n, history in enumerate(drawn["histories"])
                 if history.get("source") == "events"
-            },
+            }
+            | (
+                {"counted": {"table": "counted.parquet", "user": "who", "item": "what", "time": "at"}}
+                if drawn["derived"] and drawn.get("counted")
+                else {}
+            ),
             "request": ["request"],
             "user": "user_id",
             "item": "item_id",

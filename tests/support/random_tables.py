@@ -68,6 +68,8 @@ def write_tables(base: Path, drawn: Drawn, rng: np.random.Generator) -> pl.DataF
     for n, history in enumerate(drawn["histories"]):
         if history.get("source") == "events":
             _events(drawn, rng).write_parquet(base / f"past_{n}.parquet")
+    if drawn.get("counted"):
+        _events(drawn, np.random.default_rng(drawn["seed"] + 4)).write_parquet(base / "counted.parquet")
     return items
 
 

@@ -89,6 +89,7 @@ drawn_worlds = st.fixed_dictionaries(
         "middle_tables": tables,
         "score": st.booleans(),
         "derived": st.booleans(),
+        "counted": st.booleans(),
         "attributes": st.booleans(),
         "alone": st.sampled_from([None, "histories", "id"]),
         "several_towers": st.booleans(),

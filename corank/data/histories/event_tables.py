@@ -1,5 +1,6 @@
 """Tables of events of their own: opened, and checked."""
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,31 @@ def open_events(data: DataSettings, base: Path) -> dict[str, Table]:
         opened[name] = Table.scan(f"events.{name}", settings.table, base)
         opened[name].require(EventColumns.of(settings, data).names)
     return opened
+
+
+def open_given_events(
+    data: DataSettings, given: Mapping[str, str], wanted: Collection[str], purpose: str, base: Path
+) -> dict[str, Table]:
+    """Open tables of events that a command is given, by name.
+
+    Args:
+        data: the settings of the log that a bundle was made of.
+        given: the files of each.
+        wanted: the names of those that are read.
+        purpose: what the bundle makes of them, for messages, such as "histories".
+        base: the folder that paths are relative to.
+
+    Raises DataError if one is missing, given in vain, or lacks a column.
+    """
+    for name in sorted(given.keys() ^ set(wanted)):
+        if name in wanted:
+            raise DataError(f"--events: the bundle makes {purpose} of the events '{name}'; give {name}=FILES")
+        read = ", ".join(wanted) or "none"
+        raise DataError(
+            f"--events: the bundle reads no events '{name}' for {purpose}; it reads {read}; leave it out"
+        )
+    named = {name: data.events[name].model_copy(update={"table": given[name]}) for name in wanted}
+    return open_events(data.model_copy(update={"events": named}), base)
 
 
 @dataclass(frozen=True)

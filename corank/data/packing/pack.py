@@ -26,6 +26,7 @@ from corank.core.time import format_time, to_ms
 from corank.core.types import Report
 from corank.data.as_of import VersionedRows
 from corank.data.dataset import PackedDataset
+from corank.data.histories.event_counts import count_events, counted_tables
 from corank.data.histories.event_pieces import ENCODERS
 from corank.data.pack_manifest import FORMAT, MANIFEST, PackManifest, ShardCount, fingerprint
 from corank.data.packing.count_items import count_items
@@ -132,16 +133,17 @@ def _write_all(inputs: PackSources, workspace: PackWorkspace, mark: str) -> Pack
     manifest = _describe(folder, mark, inputs, splits, dropped)
     count_items(workspace, splits, inputs.data)
     if schema.derived():
-        _derive(workspace, manifest, count)
+        _derive(workspace, manifest, inputs, count)
     else:
         writer.encoders.save(folder / "encoders")
     return manifest
 
 
-def _derive(workspace: PackWorkspace, manifest: PackManifest, partitions: int) -> None:
+def _derive(workspace: PackWorkspace, manifest: PackManifest, inputs: PackSources, partitions: int) -> None:
     """Count the priors of so many partitions, and add the derived features."""
     schema = Schema(manifest.features)
-    count_priors(workspace, schema, partitions, manifest.data.training_end())
+    ranges = {name: count_events(workspace, inputs, name) for name in counted_tables(schema)}
+    count_priors(workspace, schema, partitions, ranges, manifest.data.training_end())
     sizes = derive_columns(workspace, manifest).sizes
     for name in schema.derived():
         size = sizes.get(name)

@@ -1,6 +1,6 @@
 """What priors count, added up one range of keys at a time."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,18 +90,21 @@ class CountKeys:
             append(np.array([before]))
 
 
-def count_priors(workspace: PackWorkspace, schema: Schema, partitions: int, end: int) -> None:
-    """Count what the partitions left of each prior.
+def count_priors(
+    workspace: PackWorkspace, schema: Schema, partitions: int, ranges: Mapping[str, int], end: int
+) -> None:
+    """Count what the partitions, or the ranges of tables of events, left of each prior.
 
     Args:
         workspace: of the packing.
         schema: the features.
         partitions: of the log; keys are cut into as many ranges.
+        ranges: of the rows of each table of events that some prior counts.
         end: when training ends, ms UTC.
     """
     for n, (feature, prior) in enumerate(schema.priors().items()):
         name = f"prior{n}"
-        pieces = find_pieces(workspace.spill, name, partitions)
+        pieces = find_pieces(workspace.spill, name, ranges[prior.events] if prior.events else partitions)
         count = CountKeys(pieces, partitions, workspace.spill / f"{name}.counts", prior.memory)
         workspace.run(f"prior {n}", count, range(partitions))
         folder = prior_folder(workspace.packed, n)

@@ -27,7 +27,7 @@ from corank.data.histories.list_writer import ListWriter
 from corank.data.log_rows import describe_request, request_columns, row_splits
 from corank.data.pack_manifest import ShardCount
 from corank.data.packing.grouping import GroupedRequests
-from corank.data.packing.pieces import write_piece
+from corank.data.packing.pieces import write_counts, write_piece
 from corank.data.packing.workspace import write_beside
 from corank.features.encoders import Encoders, assemble_rows
 from corank.features.encoding import Encoded, RowFeatures
@@ -287,8 +287,8 @@ class ShardWriter:
         request_of = np.repeat(np.arange(len(requests)), np.diff(requests.start))
         sides = OperandRows.pairs(self.schema, operands, self.item_operands, request_of, item)
         for n, prior in enumerate(self.schema.priors().values()):
-            piece = prior.count(requests.rows, self.data, labels, sides)
-            write_piece(self.spill, f"prior{n}", shard, piece.filter(pl.col("key") != 0).sort("key"))
+            if prior.events is None:
+                write_counts(self.spill, n, shard, prior.count(requests.rows, self.data, labels, sides))
 
 
 def _assemble(

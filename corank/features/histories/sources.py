@@ -1,4 +1,4 @@
-"""Which features and tables of events belong to histories."""
+"""Which features belong to histories, and which tables of events to features."""
 
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,11 @@ def plain_columns(schema: "Schema", placement: "Placement") -> dict[str, ColumnF
 
 def refuse_idle_tables(schema: "Schema", data: DataSettings) -> None:
     """Raise ConfigError for a table of events that no feature reads."""
-    read = {history.table for history in schema.histories().values()}
+    read = {history.table for history in schema.histories().values()} | {
+        p.events for p in schema.priors().values()
+    }
     for name in data.events:
         if name not in read:
-            raise ConfigError(f"data.events.{name}: no feature reads it; drop it, or add a history")
+            raise ConfigError(
+                f"data.events.{name}: no feature reads it; drop it, or add a history or a prior of it"
+            )

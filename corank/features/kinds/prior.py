@@ -1,4 +1,4 @@
-"""`kind: prior`: what happened before to candidates with the same values."""
+"""`kind: prior`: what happened before to candidates with the same values, or how many events there were of them."""
 
 import math
 from collections.abc import Collection, Sequence
@@ -46,11 +46,15 @@ class PriorFeature(ScaledFeature):
 
     With `window` only the latest periods count. With `half_life` H a period that was over a time t before the snapshot
     counts 2^(−t/H). Both hold for n, n₁ and r.
+
+    With `events` it counts the events of a table of `data.events` in the place of exposed candidates.
     """
 
     kind: Literal["prior"]
     by: Annotated[list[str], MinLen(1)]
     label: str | None = None
+    events: str | None = None
+    """The table of `data.events` whose events are counted; the log's exposed candidates unless given."""
     every: Duration = timedelta(days=1)
     """Snapshots are taken at multiples of this, in the data's time zone."""
     lag: Duration = timedelta()
@@ -98,21 +102,46 @@ class PriorFeature(ScaledFeature):
         if self.window is not None and (not self.window or self.window % self.every):
             every = format_duration(self.every)
             raise ValueError(f"window must be a multiple of every ({every}), so that whole periods count")
+        if self.events is not None and self.label is not None:
+            raise ValueError(
+                "events and label exclude each other, as a table of events has no labels; drop one"
+            )
         if self.smoothing == "auto" and self.label is None:
             raise ValueError("smoothing is of a rate; name its label, or drop smoothing")
         if self.half_life is not None and not self.half_life:
             raise ValueError("half_life must be above 0s")
         return self
 
+    @property
+    def made_of(self) -> str:
+        """Its keys, and the events that it counts."""
+        keys = ", ".join(self.by)
+        return f"{keys}, events.{self.events}" if self.events else keys
+
+    def check(self, name: str, schema: Schema) -> None:
+        """Raise ConfigError if a key is none, or is of the context and events are counted, which have none."""
+        super().check(name, schema)
+        for key in self.by:
+            if self.events is not None and schema.side(key) == "context":
+                raise ConfigError(
+                    f"features.{name}.by: '{key}' is a context feature, which the events of '{self.events}' do not "
+                    "have; name features of items and users"
+                )
+
     def check_data(self, name: str, schema: Schema, data: DataSettings) -> None:
-        """Raise ConfigError if its label does not exist."""
+        """Raise ConfigError if its label, or its table of events, does not exist."""
+        if self.events is not None and self.events not in data.events:
+            raise ConfigError(
+                f"features.{name}.events: no table '{self.events}'; data.events are "
+                f"{', '.join(data.events) or 'not given'}"
+            )
         if self.label is not None and self.label not in data.labels:
             raise ConfigError(
                 f"features.{name}.label: no label '{self.label}'; data.labels are {', '.join(data.labels)}"
             )
 
     def known_after(self, data: DataSettings) -> timedelta:
-        """How long after a candidate was exposed it may be counted: the lag, and the time its label takes to mature."""
+        """How long after a candidate, or an event, it may be counted: the lag, and the time its label matures in."""
         return self.lag + (data.matures(self.label) if self.label else timedelta())
 
     def keys(self, operands: OperandRows) -> Hashes:
@@ -135,14 +164,29 @@ class PriorFeature(ScaledFeature):
         label = labels[self.label] if self.label else None
         chosen = np.flatnonzero(find_exposed(rows, data) if label is None else label >= 0)
         weight = rows[WEIGHT].to_numpy().astype(np.float64) if data.weight else np.ones(len(rows))
-        time = rows[TIME].to_numpy()[chosen] + self.known_after(data) // MILLISECOND
+        positive = weight[chosen] * (0.0 if label is None else label[chosen] == 1)
+        return self._weigh(rows[chosen], data, operands.take(chosen), weight[chosen], positive)
+
+    def count_events(self, rows: pl.DataFrame, data: DataSettings, operands: OperandRows) -> pl.DataFrame:
+        """List what it counts of events, one each, with the columns that `count` gives.
+
+        Args:
+            rows: TIME and ROW of each: (E,).
+            operands: of their users and items: (E,).
+        """
+        return self._weigh(rows, data, operands, np.ones(len(rows)), np.zeros(len(rows)))
+
+    def _weigh(
+        self, rows: pl.DataFrame, data: DataSettings, operands: OperandRows, shown: Doubles, positive: Doubles
+    ) -> pl.DataFrame:
+        time = rows[TIME].to_numpy() + self.known_after(data) // MILLISECOND
         return pl.DataFrame(
             {
-                "key": self.keys(operands.take(chosen)),
+                "key": self.keys(operands),
                 "period": floor_times(time, self.every, data.timezone),
-                "shown": weight[chosen],
-                "positive": weight[chosen] * (0.0 if label is None else label[chosen] == 1),
-                "row": rows[ROW].to_numpy()[chosen],
+                "shown": shown,
+                "positive": positive,
+                "row": rows[ROW],
             }
         )
 

@@ -13,7 +13,7 @@ from corank.core.errors import DataError
 from corank.core.formula import Formula
 from corank.data.as_of import VersionedRows
 from corank.data.column_sources import Source
-from corank.data.histories.event_tables import EventColumns, open_events
+from corank.data.histories.event_tables import EventColumns, open_given_events
 from corank.data.log_rows import constant_columns, log_columns, request_columns
 from corank.data.packing.grouping import GroupedRequests
 from corank.data.tables import Table
@@ -109,15 +109,8 @@ class RequestTables:
 
 def open_event_tables(manifest: BundleManifest, given: Mapping[str, str]) -> dict[str, Table]:
     """Open the tables that histories are made of. Raises DataError if one is missing, or given in vain."""
-    tables = manifest.data.events
-    for name in given.keys() ^ tables.keys():
-        if name in tables:
-            raise DataError(f"--events: the bundle makes histories of the events '{name}'; give {name}=FILES")
-        raise DataError(
-            f"--events: the bundle reads no events '{name}'; it reads {', '.join(tables) or 'none'}; leave it out"
-        )
-    named = {name: table.model_copy(update={"table": given[name]}) for name, table in tables.items()}
-    return open_events(manifest.data.model_copy(update={"events": named}), Path())
+    wanted = dict.fromkeys(h.table for h in manifest.declared.histories().values() if h.table)
+    return open_given_events(manifest.data, given, wanted, "histories", Path())
 
 
 def needed_settings(manifest: BundleManifest, log: Table) -> DataSettings:

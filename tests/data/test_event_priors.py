@@ -1,0 +1,204 @@
+"""Priors that count a table of events, as packed: by hand, alike for any cut of the table, and what is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from corank.core.errors import ConfigError
+from corank.data import row_ranges
+from corank.data.dataset import PackedDataset
+from corank.data.reuse.feature_sets import find_staleness
+from corank.features.kinds.id import IdFeature
+from corank.features.kinds.prior import PriorFeature
+from corank.features.schema import Schema
+from tests.support.packing import DAY, FEATURES, HOUR, ITEMS, World, only
+
+CLICKS = pl.DataFrame(
+    [
+        (1, 13, -30),
+        (1, 10, 1),
+        (2, 12, -9),
+        (1, 99, 24),
+        (7, 12, 0),
+        (9, 77, 3),
+        (1, 12, 25),
+        (1, 12, 26),
+        (3, 10, 47),
+        (3, 10, 48),
+    ],
+    schema=["who", "item", "at"],
+    orient="row",
+).with_columns(pl.col("at") * HOUR)
+"""Events from before the log on, of users 1 to 3, of 7 who is in no table and 9 who is in that of users alone."""
+TABLE = {"table": "clicks.parquet", "user": "who", "time": "at"}
+
+
+def prior(*by: str, every: str = "1h", **settings: Any) -> PriorFeature:
+    plain = {"kind": "prior", "by": list(by), "events": "clicks", "every": every, "scale": "none"}
+    return PriorFeature.model_validate(plain | settings)
+
+
+def world(folder: Path, table: pl.DataFrame = CLICKS, /, **features: Any) -> World:
+    table.write_parquet(folder / "clicks.parquet")
+    users = pl.DataFrame({"user": [1, 2, 3, 9], "age": [20.0, 40, 30, 1], "city": ["a", "b", "b", "b"]})
+    found = World(folder, users=users, features=FEATURES | features)
+    found.data = {"events": {"clicks": TABLE}}
+    return found
+
+
+def counts(packed: PackedDataset, name: str, placement: Any) -> dict[str, list[int]]:
+    """How many events each candidate's feature counts, by request; −1 for none."""
+    found = {}
+    at = packed.schema.row_features(placement).numbers_at[name]
+    for split in packed.splits:
+        shard = only(packed, split)
+        rows = getattr(shard, placement).numbers[:, at]
+        for n in range(len(shard)):
+            first, end = shard.request_start[n : n + 2].tolist()
+            values = rows[n : n + 1] if placement == "query" else rows[first:end]
+            found[shard.request_key(n)["request"]] = np.expm1(values).round().astype(int).flatten().tolist()
+    return found
+
+
+# requests: b 0 h (10, 12) · a 1 h (10, 11, 12) · c 25 h (12) · d 49 h (13) · e 50 h (10)
+
+
+def test_events_count_from_the_end_of_their_period_and_before_the_log(tmp_path: Path) -> None:
+    packed = world(tmp_path, clicked_item=prior("item")).pack()
+    assert counts(packed, "clicked_item", "snapshot") == {
+        "b": [0, 1],
+        "a": [0, 0, 2],
+        "c": [2],
+        "d": [1],
+        "e": [3],
+    }
+    late = world(tmp_path, clicked_item=prior("item", lag="2h", every="1d", window="2d")).pack()
+    # as of 0 h, 24 h and 48 h: the event of −30 h counts at 0 h and is too old at 24 h
+    assert counts(late, "clicked_item", "snapshot") == {
+        "b": [0, 1],
+        "a": [0, 0, 1],
+        "c": [2],
+        "d": [0],
+        "e": [1],
+    }
+
+
+def test_keys_are_of_the_users_row_and_the_items_row_as_of_the_event(tmp_path: Path) -> None:
+    found = world(
+        tmp_path,
+        city=IdFeature(side="user", kind="id"),
+        of_user=prior("user"),
+        of_city=prior("city"),
+        of_pair=prior("user", "brand"),
+    )
+    found.items = pl.concat(
+        [
+            ITEMS.with_columns(valid_from=pl.lit(None, pl.Int64)),
+            ITEMS.filter(pl.col("item") == 12).with_columns(brand=pl.lit("y"), valid_from=26 * HOUR),
+        ],
+        how="vertical_relaxed",
+    )
+    packed = found.pack()
+    assert counts(packed, "of_user", "query") == {"b": [1], "a": [1], "c": [3], "d": [2], "e": [5]}
+    # user 9 is of city b, though the log does not have them; user 7 has none
+    assert counts(packed, "of_city", "query") == {"b": [1], "a": [1], "c": [3], "d": [4], "e": [5]}
+    # user 1 has clicked brand y by 13, x by 10 and 12, z by 99 and y by 12 from 26 h on
+    assert counts(packed, "of_pair", "cross") == {"b": [1, 1], "a": [0, 1, 0], "c": [1], "d": [0], "e": [2]}
+
+
+def test_an_unknown_item_counts_for_its_id(tmp_path: Path) -> None:
+    packed = world(tmp_path, clicked_item=prior("item"), clicked_brand=prior("brand")).pack()
+    keys = {name: packed.priors.rates[name].keys for name in ("clicked_item", "clicked_brand")}
+    assert {name: len(found) for name, found in keys.items()} == {"clicked_item": 5, "clicked_brand": 3}
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """All but the manifest, which tells when the tables were written."""
+    found = {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    return {name: held for name, held in found.items() if name != "manifest.json"}
+
+
+def test_counts_do_not_depend_on_how_the_table_is_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = world(
+        tmp_path, city=IdFeature(side="user", kind="id"), of_pair=prior("city", "item", half_life="5h")
+    )
+    found.pack()
+    whole = files(tmp_path / "packed")
+    monkeypatch.setattr(row_ranges, "BATCH", 3)
+    found.pack()
+    assert files(tmp_path / "packed") == whole
+
+
+def test_no_events_count_nothing(tmp_path: Path) -> None:
+    packed = world(tmp_path, CLICKS.clear(), clicked_item=prior("item"), of_user=prior("user")).pack()
+    assert {n for values in counts(packed, "clicked_item", "snapshot").values() for n in values} == {0}
+
+
+def test_packed_data_are_stale_when_the_events_change(tmp_path: Path) -> None:
+    found = world(tmp_path, clicked_item=prior("item"))
+    packed = found.pack()
+
+    def stale() -> str | None:
+        return find_staleness(tmp_path / "packed", packed.manifest, found.settings(), packed.schema, tmp_path)
+
+    assert stale() is None
+    CLICKS.with_columns(unread=1).write_parquet(tmp_path / "clicks.parquet")
+    assert stale() is None
+    CLICKS.with_columns(pl.col("at") + DAY).write_parquet(tmp_path / "clicks.parquet")
+    assert stale() == "data.events.clicks: column 'at' changed"
+
+
+# What is refused
+
+
+def test_settings_that_exclude_each_other_are_refused() -> None:
+    with pytest.raises(ValueError, match="events and label exclude each other, as a table of events has no"):
+        prior("item", label="click")
+    with pytest.raises(ValueError, match="smoothing is of a rate; name its label, or drop smoothing"):
+        prior("item", smoothing="auto")
+
+
+def test_keys_that_events_do_not_have_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as error:
+        Schema(FEATURES | {"bad": prior("item", "tab")})
+    assert str(error.value) == (
+        "features.bad.by: 'tab' is a context feature, which the events of 'clicks' do not have; "
+        "name features of items and users"
+    )
+    found = world(tmp_path, mood=IdFeature(side="user", kind="id"), bad=prior("mood"))
+    found.log = found.log.with_columns(mood=pl.lit("low"))
+    with pytest.raises(ConfigError) as error:
+        found.pack()
+    assert str(error.value) == (
+        "features.bad.by: 'mood' is read from the log, and the events of 'clicks' do not have it; "
+        "put the column 'mood' into the table of users, or drop the key"
+    )
+
+
+def test_a_table_that_is_not_there_or_that_nobody_reads_is_refused(tmp_path: Path) -> None:
+    found = world(tmp_path, bad=prior("item", events="views"))
+    with pytest.raises(ConfigError) as error:
+        Schema(found.features).check_data(found.settings())
+    assert str(error.value) == "features.bad.events: no table 'views'; data.events are clicks"
+    with pytest.raises(ConfigError, match=r"data\.events\.clicks: no feature reads it; drop it, or add a"):
+        Schema(FEATURES).check_data(found.settings())
+
+
+BROKEN = {
+    "data.events.clicks: column 'item' is String; expected Int64, as in the log": pl.col("item").cast(
+        pl.String
+    ),
+    "data.events.clicks: column 'who' is null in 10 rows; every event needs one": pl.lit(
+        None, pl.Int64
+    ).alias("who"),
+}
+
+
+@pytest.mark.parametrize("message", BROKEN)
+def test_an_unsound_table_is_refused(tmp_path: Path, message: str) -> None:
+    assert world(tmp_path, CLICKS.with_columns(BROKEN[message]), bad=prior("item")).refused() == message
