@@ -10,7 +10,9 @@ import pytest
 from corank.core.errors import ConfigError
 from corank.data import row_ranges
 from corank.data.dataset import PackedDataset
+from corank.data.packing.pack import pack_log
 from corank.data.reuse.feature_sets import find_staleness
+from corank.engine.base import open_engine
 from corank.features.kinds.id import IdFeature
 from corank.features.kinds.prior import PriorFeature
 from corank.features.schema import Schema
@@ -121,7 +123,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {name: held for name, held in found.items() if name != "manifest.json"}
 
 
-def test_counts_do_not_depend_on_how_the_table_is_cut(
+def test_the_files_do_not_depend_on_how_the_table_is_cut_nor_on_workers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = world(
@@ -132,6 +134,9 @@ def test_counts_do_not_depend_on_how_the_table_is_cut(
     monkeypatch.setattr(row_ranges, "BATCH", 3)
     found.pack()
     assert files(tmp_path / "packed") == whole
+    with open_engine("pool", 2) as pool:
+        pack_log(found.settings(), Schema(found.features), tmp_path, tmp_path / "pool", engine=pool)
+    assert files(tmp_path / "pool") == whole
 
 
 def test_no_events_count_nothing(tmp_path: Path) -> None:

@@ -142,6 +142,7 @@ def test_what_a_feature_is_unless_it_says_otherwise() -> None:
         "kind": "prior",
         "by": ["item"],
         "label": "click",
+        "events": None,
         "every": "1d",
         "lag": "0d",
         "window": None,
