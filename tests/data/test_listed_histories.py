@@ -210,7 +210,8 @@ def test_settings_that_name_nothing_are_refused(tmp_path: Path) -> None:
     unused = clicks(tmp_path)
     with pytest.raises(ConfigError) as error:
         Schema(unused.features).check_data(unused.settings())
-    assert str(error.value) == "data.events.clicks: no feature reads it; drop it, or add a history or a prior of it"
+    told = "data.events.clicks: no feature reads it; drop it, or add a history or a prior of it"
+    assert str(error.value) == told
     named = Schema(FEATURES | {"past": history(of="item", events="views")})
     with pytest.raises(ConfigError) as error:
         named.check_data(unused.settings())
