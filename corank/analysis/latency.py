@@ -108,7 +108,10 @@ def _derive(funnel: OnlineModel, name: str, received: EncodedRequest, alive: NDA
     if schema.placement(name) == "query":
         sides = OperandRows.alone(schema, "query", query)
     else:
-        items = received.items.operands(received.positions[alive])
+        positions, placed = received.positions[alive], schema.row_features("item")
+        items = received.items.operands(positions)
+        if placed.vectors:
+            items = items.with_vectors(placed, received.items.rows(positions))
         sides = OperandRows.pairs(schema, query, items, np.zeros_like(alive), None)
     times = np.full(sides.count, received.time)
     values = derive_features(

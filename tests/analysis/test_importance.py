@@ -255,12 +255,12 @@ def test_attention_is_dealt_the_same_past_as_the_pool(case: Case, encoded: Encod
 
 def test_popular_items_are_dealt_out_as_often_as_they_are_met(case: Case, encoded: EncodedBatch) -> None:
     schema, names = case.packed.schema, case.packed.schema.row_features("item")
-    number = names.numbers.index("item_1")
+    column = names.ids.index("item_id")
     drawn = [
-        _shuffled(encoded, schema, "item_1", np.random.default_rng(seed)).item.numbers[:, number]
+        _shuffled(encoded, schema, "item_id", np.random.default_rng(seed)).item.ids[:, column]
         for seed in range(300)
     ]
-    met = encoded.item.numbers[encoded.item_of, number]
+    met = encoded.item.ids[encoded.item_of, column]
     assert len(np.unique(met)) > 4
     for value in np.unique(met):
         assert (np.concatenate(drawn) == value).mean() == pytest.approx((met == value).mean(), abs=0.03)
