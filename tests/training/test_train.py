@@ -34,11 +34,14 @@ HARD = (
 """What a resumed run must get right beyond the weights: drawn masks, and a checkpoint out of step with the log."""
 
 
-def scalars(run: Run) -> dict[str, list[tuple[int, float]]]:
-    """(step, value) by tag, as TensorBoard shows them."""
+def scalars(run: Run) -> dict[str, list[tuple[int, float | None]]]:
+    """(step, value) by tag, as TensorBoard shows them; None for NaN, which a figure without a value is."""
     events = EventAccumulator(str(run.folder / "events"))
     events.Reload()
-    return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    return {
+        tag: [(e.step, None if math.isnan(e.value) else e.value) for e in events.Scalars(tag)]
+        for tag in events.Tags()["scalars"]
+    }
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(world: Path, tmp_path: Path) -> None:
@@ -177,9 +180,10 @@ def test_every_loss_is_reported_on_screen_and_in_tensorboard(world: Path, tmp_pa
         assert list(steps) == sorted(set(steps)) and steps[-1] == run.latest.load().facts["progress"]["step"]
         assert values == pytest.approx([losses[name] for losses in watcher.losses], rel=1e-6)
     for metric, value in watcher.figures[-1].items():
-        assert found[f"valid/{metric}"][-1][1] == pytest.approx(value, rel=1e-6)
+        expected = None if value is None else pytest.approx(value, rel=1e-6)
+        assert found[f"valid/{metric}"][-1][1] == expected
     assert len(found["valid/rank.click.auc"]) == 2
-    assert all(value > 0 for _, value in found["candidates_per_second"])
+    assert all(value is not None and value > 0 for _, value in found["candidates_per_second"])
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
