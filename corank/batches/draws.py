@@ -11,8 +11,8 @@ from enum import IntEnum
 
 import numpy as np
 
+from corank.core.hash_index import splitmix64
 from corank.core.types import Hashes, Index, Longs
-from corank.features.vocabulary import splitmix64
 
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 """By how much the state of SplitMix64 grows with each number."""

@@ -141,3 +141,14 @@ class Keys:
     def find_numbers(self, wanted: Longs) -> Longs:
         """Find the index of whole numbers, as `find` does: (N,)."""
         return self._lookup.find(wanted)
+
+
+def splitmix64(x: Hashes) -> Hashes:
+    """Scramble 64 bits: SplitMix64's finaliser (Steele, Lea, Flood: Fast Splittable Pseudorandom …, OOPSLA 2014)."""
+    x = x + np.uint64(0x9E3779B97F4A7C15)
+    x ^= x >> np.uint64(30)
+    x *= np.uint64(0xBF58476D1CE4E5B9)
+    x ^= x >> np.uint64(27)
+    x *= np.uint64(0x94D049BB133111EB)
+    x ^= x >> np.uint64(31)
+    return x

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from corank.core.hash_index import splitmix64
 from corank.core.ragged import Ragged, Vectors
 from corank.core.types import Doubles, Hashes
 from corank.features.operands import Operands
 from corank.features.schema import Placement, Schema
-from corank.features.vocabulary import mix_hashes, splitmix64
+from corank.features.vocabulary import mix_hashes
 
 Index = NDArray[np.integer]
 

@@ -16,8 +16,8 @@ from typing import ClassVar, Self
 import numpy as np
 import polars as pl
 
+from corank.core.hash_index import splitmix64
 from corank.core.types import Longs
-from corank.features.vocabulary import splitmix64
 
 SAMPLE = 2**20
 """Values, about, from which quantiles are taken; all if there are fewer."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from corank.core.arrays import read_identifiers, write_frame
 from corank.core.errors import DataError
-from corank.core.hash_index import FEW, Keys, fill_nulls, null_mask
+from corank.core.hash_index import FEW, Keys, fill_nulls, null_mask, splitmix64
 from corank.core.types import Hashes, Ints, Longs
 from corank.features.encoding import FIRST_KNOWN, MISSING, UNKNOWN, Encoder, choose
 
@@ -237,17 +237,6 @@ def mix_hashes(columns: Sequence[Hashes]) -> Hashes:
     hashed[hashed == 0] = 1
     hashed[~known] = 0
     return hashed
-
-
-def splitmix64(x: Hashes) -> Hashes:
-    """Scramble 64 bits: SplitMix64's finaliser (Steele, Lea, Flood: Fast Splittable Pseudorandom …, OOPSLA 2014)."""
-    x = x + np.uint64(0x9E3779B97F4A7C15)
-    x ^= x >> np.uint64(30)
-    x *= np.uint64(0xBF58476D1CE4E5B9)
-    x ^= x >> np.uint64(27)
-    x *= np.uint64(0x94D049BB133111EB)
-    x ^= x >> np.uint64(31)
-    return x
 
 
 @lru_cache(maxsize=2**16)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import pdtr
 
+from corank.core.hash_index import splitmix64
 from corank.core.types import Doubles
 from corank.metrics.measure import Keys, Measure
 
@@ -32,23 +33,15 @@ def draw_counts(users: Keys, seed: int = 0, count: int = REPLICATES) -> NDArray[
 def _draw(users: bytes, seed: int, count: int) -> NDArray[np.uint8]:
     """Draw for users, as the bytes of their numbers; metrics of one split mostly have the same users."""
     user = np.frombuffer(users, dtype=np.int64).view(np.uint64)
-    stream = _scramble(np.arange(count, dtype=np.uint64) + _scramble(np.array([seed], dtype=np.uint64)))
+    stream = splitmix64(np.arange(count, dtype=np.uint64) + splitmix64(np.array([seed], dtype=np.uint64)))
     edges = (pdtr(np.arange(_MOST - 1), 1.0) * 2.0**32).astype(np.uint64)
     drawn = np.empty((len(user), count), dtype=np.uint8)
     step = 2**14  # users at a time, so that their random numbers stay in the cache
     for begin in range(0, len(user), step):
-        mixed = _scramble(_scramble(user[begin : begin + step])[:, None] ^ stream)
+        mixed = splitmix64(splitmix64(user[begin : begin + step])[:, None] ^ stream)
         drawn[begin : begin + step] = np.searchsorted(edges, mixed >> np.uint64(32), side="right")
     drawn.flags.writeable = False
     return drawn
-
-
-def _scramble(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Scramble 64 bits: SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom …, OOPSLA 2014)."""
-    x = x + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
 
 
 def replicates(measure: Measure, seed: int = 0, count: int = REPLICATES) -> Doubles:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from corank.core.errors import DataError
+from corank.core.hash_index import splitmix64
 from corank.core.ragged import Ragged
 from corank.core.time import NEVER
 from corank.core.types import Hashes
@@ -18,7 +19,7 @@ from corank.features.operands import OperandNames, Operands, gather_history_oper
 from corank.features.priors import PointInTime, PriorSnapshots
 from corank.features.scale import Bucket
 from corank.features.schema import Schema
-from corank.features.vocabulary import hash_values, mix_hashes, splitmix64
+from corank.features.vocabulary import hash_values, mix_hashes
 
 SCHEMA = Schema(
     TypeAdapter(dict[str, Feature]).validate_python(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from corank.core.errors import DataError
-from corank.core.hash_index import FEW
+from corank.core.hash_index import FEW, splitmix64
 from corank.core.ragged import Ragged
 from corank.features.encoders import Encoders
 from corank.features.encoding import Encoded
@@ -20,7 +20,7 @@ from corank.features.kinds.ids import IdsFeature
 from corank.features.kinds.number import NumberFeature
 from corank.features.scale import Bucket, Scale, to_numbers
 from corank.features.schema import Schema
-from corank.features.vocabulary import Hash, Vocabulary, splitmix64
+from corank.features.vocabulary import Hash, Vocabulary
 
 SCHEMA = Schema(
     {

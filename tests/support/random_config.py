@@ -134,6 +134,12 @@ def _attributes(drawn: Drawn, features: dict[str, Drawn]) -> dict[str, Drawn]:
     }
 
 
+def shape(n: int) -> Drawn:
+    """One of the shapes that a derived number may have."""
+    shapes: list[Drawn] = [{"scale": "none"}, {"scale": "quantile"}, {"buckets": 3, "dim": 8}, {}]
+    return shapes[n % len(shapes)]
+
+
 def _derived(drawn: Drawn, features: dict[str, Drawn]) -> dict[str, Drawn]:
     """Crosses and priors of every kind, of operands of either side and both, as the columns allow."""
     rng = np.random.default_rng(drawn["seed"] + 1)
@@ -148,10 +154,6 @@ def _derived(drawn: Drawn, features: dict[str, Drawn]) -> dict[str, Drawn]:
         return [
             n for n, f in features.items() if f["side"] in sides and f["kind"] in kinds and past.isdisjoint(f)
         ]
-
-    def shape(n: int) -> Drawn:
-        shapes: list[Drawn] = [{"scale": "none"}, {"scale": "quantile"}, {"buckets": 3, "dim": 8}, {}]
-        return shapes[n % len(shapes)]
 
     keys = {side: some(side, "id", "bucket") for side in ("query", "item")}
     numbers = {side: some(side, "number", "bucket") for side in ("query", "item")}
@@ -178,6 +180,14 @@ def _derived(drawn: Drawn, features: dict[str, Drawn]) -> dict[str, Drawn]:
                 made.append({"kind": "contains", "of": [one, other]})
                 made.append({"kind": "count", "of": [one, other]} | shape(len(made)))
     made += [cosine | shape(n) for n, cosine in enumerate(_cosines(features, histories, drawn["seed"] + 3))]
+    _add_priors(made, drawn, keys, rng)
+    return {f"derived_{n}": {key: _plain(value) for key, value in f.items()} for n, f in enumerate(made)}
+
+
+def _add_priors(
+    made: list[Drawn], drawn: Drawn, keys: dict[str, list[str]], rng: np.random.Generator
+) -> None:
+    """Add priors of the log and of the counted events, by keys of every side."""
     for one, other in (("query", "query"), ("query", "item"), ("item", "item")):
         by = list(dict.fromkeys([str(rng.choice(keys[one])), str(rng.choice(keys[other]))]))
         for label in ("click", "buy", None):
@@ -199,7 +209,6 @@ def _derived(drawn: Drawn, features: dict[str, Drawn]) -> dict[str, Drawn]:
                 len(made) % 3
             ]
             made.append({"kind": "prior", "by": by, "events": "counted"} | late | shape(len(made)))
-    return {f"derived_{n}": {key: _plain(value) for key, value in f.items()} for n, f in enumerate(made)}
 
 
 def _cosines(features: dict[str, Drawn], histories: list[str], seed: int) -> list[Drawn]:
@@ -222,6 +231,41 @@ def _plain(value: Any) -> Any:
 def columns_by_name(drawn: Drawn) -> dict[str, Drawn]:
     sides = {"user": "user", "logged": "logged_user", "context": "context", "item": "item", "cross": "cross"}
     return {f"{s}_{n}": feature for s, key in sides.items() for n, feature in enumerate(drawn[key])}
+
+
+def _data(drawn: Drawn) -> Drawn:
+    """The settings of the tables."""
+    return (
+        {
+            "log": "log.parquet",
+            "items": "items.parquet",
+            "users": "users.parquet",
+            "events": {
+                f"past_{n}": {"table": f"past_{n}.parquet", "user": "who", "item": "what", "time": "at"}
+                for n, history in enumerate(drawn["histories"])
+                if history.get("source") == "events"
+            }
+            | (
+                {"counted": {"table": "counted.parquet", "user": "who", "item": "what", "time": "at"}}
+                if drawn["derived"] and drawn.get("counted")
+                else {}
+            ),
+            "request": ["request"],
+            "user": "user_id",
+            "item": "item_id",
+            "time": "time",
+            "columns": ["bid", "worth"],
+            "labels": {
+                "click": {"column": "click"},
+                "buy": {"column": "buy"}
+                | ({"given": "click", "matures_after": "3h"} if drawn["shown"] else {}),
+            },
+            "split": SPLIT,
+        }
+        | ({"position": "position"} if drawn["shown"] else {})
+        | ({"level": "level", "levels": LEVELS} if drawn["levels"] else {})
+        | ({"scores": {"served": {"column": "score", "scale": "probability"}}} if drawn["score"] else {})
+    )
 
 
 def world_config(drawn: Drawn) -> Drawn:
@@ -257,35 +301,7 @@ def world_config(drawn: Drawn) -> Drawn:
     stages.append(rank)
     return {
         "name": "random",
-        "data": {
-            "log": "log.parquet",
-            "items": "items.parquet",
-            "users": "users.parquet",
-            "events": {
-                f"past_{n}": {"table": f"past_{n}.parquet", "user": "who", "item": "what", "time": "at"}
-                for n, history in enumerate(drawn["histories"])
-                if history.get("source") == "events"
-            }
-            | (
-                {"counted": {"table": "counted.parquet", "user": "who", "item": "what", "time": "at"}}
-                if drawn["derived"] and drawn.get("counted")
-                else {}
-            ),
-            "request": ["request"],
-            "user": "user_id",
-            "item": "item_id",
-            "time": "time",
-            "columns": ["bid", "worth"],
-            "labels": {
-                "click": {"column": "click"},
-                "buy": {"column": "buy"}
-                | ({"given": "click", "matures_after": "3h"} if drawn["shown"] else {}),
-            },
-            "split": SPLIT,
-        }
-        | ({"position": "position"} if drawn["shown"] else {})
-        | ({"level": "level", "levels": LEVELS} if drawn["levels"] else {})
-        | ({"scores": {"served": {"column": "score", "scale": "probability"}}} if drawn["score"] else {}),
+        "data": _data(drawn),
         "features": features,
         "stages": [stage | drawn["stage"] for stage in stages],
         "losses": [{"kind": "click", "stage": stage["name"]} for stage in stages],

@@ -7,7 +7,6 @@ have the registered name, without quotas, which may differ between arms.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from corank.analysis.trials.figure import Figure
 from corank.core.errors import ConfigError
@@ -120,8 +119,3 @@ def _inputs(
             yield f"{stage.name}.{name}", metric, cut
     for name, metric in available("cascade", whole := order.cascade_inputs(levels)).items():
         yield name, metric, whole
-
-
-def figure_values(figures: Mapping[str, Figure]) -> dict[str, Any]:
-    """Figures without their resamples, as JSON values."""
-    return {name: {"value": figure.value, "n": figure.n} for name, figure in figures.items()}

@@ -16,12 +16,12 @@ from corank.bundle.manifest import BundleManifest
 from corank.core.arrays import read_array, write_array
 from corank.core.errors import ConfigError
 from corank.core.files import atomic_file
+from corank.core.hash_index import splitmix64
 from corank.core.search.ann_index import ROUNDS, ROWS_A_LIST, count_lists, write_index
 from corank.core.settings import describe_unknown
 from corank.core.types import Floats, Longs
 from corank.data.packing.workspace import write_beside
 from corank.engine.base import Engine
-from corank.features.vocabulary import splitmix64
 
 VectorIndexKind = Literal["ivf", "ivf_pq"]
 """Inverted lists of whole vectors, or of product-quantised ones."""

@@ -6,12 +6,12 @@ import numpy as np
 import polars as pl
 from pydantic import PositiveInt
 
+from corank.core.hash_index import splitmix64
 from corank.core.types import Doubles, Hashes
 from corank.features.encoding import MISSING, Encoded, Encoder
 from corank.features.feature_kind import FEATURE_KINDS, ColumnFeature, Storage, Use
 from corank.features.scale import Bucket, is_number, to_numbers
 from corank.features.training_values import TrainingValues
-from corank.features.vocabulary import splitmix64
 
 
 @FEATURE_KINDS.register("bucket")

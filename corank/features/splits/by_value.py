@@ -9,8 +9,9 @@ import polars as pl
 from pydantic import BeforeValidator, Field, NonNegativeInt, model_validator
 from pydantic_core import PydanticCustomError
 
+from corank.core.hash_index import splitmix64
 from corank.features.splits.split_rule import SPLITS, Instant, SplitColumns, SplitRule
-from corank.features.vocabulary import hash_values, splitmix64
+from corank.features.vocabulary import hash_values
 
 
 def _texts(value: object) -> object:
