@@ -1,15 +1,22 @@
 """The command `corank`, also as `python -m corank`."""
 
+import os
 import signal
 
 
 def start() -> None:
     """Run the command line. An interrupt while its modules are loaded ends the process without a traceback."""
-    interrupt = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # a function, since polars' handler, set while it is loaded, passes an interrupt on to functions alone
+    interrupt = signal.signal(signal.SIGINT, _end)
     from corank.cli.main import main as run
 
     signal.signal(signal.SIGINT, interrupt)
     run()
+
+
+def _end(*_: object) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 if __name__ == "__main__":

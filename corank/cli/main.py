@@ -73,6 +73,8 @@ def main() -> None:
         _fail(str(error))
     except BrokenPipeError:  # the reader of the output has seen enough
         _fail("")
+    except KeyboardInterrupt:  # before the command itself has begun
+        sys.exit(INTERRUPTED)
     except Exception as error:
         if was_interrupted(error):
             sys.exit(INTERRUPTED)

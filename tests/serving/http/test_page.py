@@ -29,8 +29,8 @@ from corank.serving.http.page import funnel_page
 from corank.training.export import export_bundle
 from tests.support.browser import asked, chromium, faults
 from tests.support.cases import Case
+from tests.support.ports import free_port
 from tests.support.random_worlds import LONG, RICH
-from tests.support.redis_server import free_port
 from tests.support.service import ANY_TIME, JSON
 from tests.support.shared import shared_case
 
