@@ -79,7 +79,7 @@ class InBatchLoss(Loss):
         clicked = torch.nonzero(batch.label_weight(self.label) * (batch.labels[self.label] > 0)).squeeze(1)
         vectors = outputs[self.stage].vectors
         assert vectors is not None  # `check` has made sure
-        items = BatchItems.of(batch, vectors.item[: len(batch.share)])
+        items = BatchItems.of(batch, vectors.items()[: len(batch.share)])
         request, item = batch.request_of[clicked], items.item[batch.item_of[clicked].long()]
 
         clicking, row = request.unique_consecutive(return_inverse=True)

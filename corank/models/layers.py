@@ -109,7 +109,7 @@ class SnapshotTerm(nn.Module):
     def hidden(self, snapshot: Tensor) -> Tensor:
         """In fp32, as the products by candidate are: bf16 saves nothing at this width. (N, ·) → (N, h)."""
         x = snapshot if self.columns is None else self.columns(snapshot)
-        return activated(x.float(), self.first, "relu")
+        return functional.relu(linear(x.float(), self.first), inplace=True)
 
     def vectors(self, hidden: Tensor) -> Tensor:
         """What is added to vectors: (N, h) → (N, d)."""

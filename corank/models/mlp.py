@@ -25,6 +25,9 @@ from corank.models.settings import LayerSettings, multiply_widths
 from corank.models.stage_io import StageInputs, StageOutput
 from corank.models.stage_model import STAGE_MODELS, Earlier, StageModel, StageSettings, role_of
 
+Product = tuple[Tensor, Tensor]
+"""x and a weight, whose product x · weightᵀ counts: (C', ·), (h, ·)."""
+
 
 @STAGE_MODELS.register("mlp")
 class MlpSettings(LayerSettings, StageSettings):
@@ -93,9 +96,12 @@ class Mlp(StageModel):
     def forward(self, inputs: StageInputs) -> StageOutput:
         # autograd adds up an input's gradients in this order, and training must not change in the last bit
         """Score all candidates: logits (C',) by label."""
-        terms = self.pair_terms(inputs)
+        products = self.pair_products(inputs)
         crossed = None if self.dcn is None else self.dcn(inputs)
-        first = inputs.pairs.sum(*self.sides(inputs.query, inputs.item), *terms)
+        first = inputs.pairs.sum(*self.sides(inputs.query, inputs.item))
+        for x, weight in products:
+            # in place: a pass over (C', h) to add what a product of few columns gave takes longer than the product
+            first.addmm_(x, weight.t())
         return StageOutput(self.above(first, crossed))
 
     def sides(self, query: Tensor, item: Tensor) -> tuple[Tensor, Tensor]:
@@ -104,18 +110,18 @@ class Mlp(StageModel):
         bias = self.first.bias.to(query.dtype)
         return functional.linear(query, of_query, bias), functional.linear(item, of_item)
 
-    def pair_terms(self, inputs: StageInputs) -> list[Tensor]:
-        """The first layer's sums over what belongs to the pair, of several sorts: (C', h) each."""
-        terms = []
+    def pair_products(self, inputs: StageInputs) -> list[Product]:
+        """What belongs to the pair, of several sorts, and the first layer's weights of it."""
+        products = []
         if self.widths[2]:
             of_pair = _join(inputs.snapshot, inputs.cross)
-            terms.append(functional.linear(of_pair, self._split(of_pair)[2]))
+            products.append((of_pair, self._split(of_pair)[2]))
         if self.din is not None and inputs.history is not None:
             interest = inputs.pairs.fill(self.din(self.target(inputs.item), inputs.history))
-            terms.append(linear(interest.to(inputs.cross.dtype), self.interest))
+            products.append(product(interest.to(inputs.cross.dtype), self.interest))
         if self.earlier is not None and inputs.earlier is not None:
-            terms.append(linear(inputs.earlier, self.earlier))
-        return terms
+            products.append(product(inputs.earlier, self.earlier))
+        return products
 
     def _split(self, like: Tensor) -> tuple[Tensor, ...]:
         return torch.split(self.first.weight.to(like.dtype), self.widths, dim=1)
@@ -129,6 +135,11 @@ class Mlp(StageModel):
             x = functional.dropout(activated(x, layer, self.activation), self.dropout, self.training)
         logits = linear(x if crossed is None else torch.cat((x, crossed), 1), self.heads).float()
         return dict(zip(self.labels, logits.unbind(1), strict=True))
+
+
+def product(x: Tensor, layer: nn.Linear) -> Product:
+    """The factors of a linear layer without bias, in the precision of its input."""
+    return x, layer.weight.to(x.dtype)
 
 
 def _join(snapshot: Tensor, cross: Tensor) -> Tensor:

@@ -92,9 +92,7 @@ class BatchPairs(Pairs):
 
     def dot_own(self, query: Tensor, own: Tensor) -> Tensor:
         """Products of gathered rows of queries and the candidates' own."""
-        left = gather_rows(query.float(), self.batch.request_of, self.batch.requests)
-        dot: Tensor = torch.linalg.vecdot(left, own[: len(left)].float())
-        return dot
+        return _own_dot(query.float(), own.float(), self.batch)
 
     def spread_query(self, x: Tensor) -> Tensor:
         """Gather by request."""
@@ -227,16 +225,36 @@ class _PairDot(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
-        left, right = ctx.saved_tensors
-        gradient = gradient.unsqueeze(1)
-        return (
-            sum_rows(gradient * right, ctx.batch.requests),
-            sum_rows(gradient * left, ctx.batch.items),
-            None,
-        )
+        (left, right), batch = ctx.saved_tensors, ctx.batch
+        by_request, by_item = _weighted(batch.requests, gradient), _weighted(batch.items, gradient)
+        return sum_rows(right, by_request), sum_rows(left, by_item), None
 
 
 _pair_dot: Callable[..., Tensor] = _PairDot.apply
+
+
+class _OwnDot(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, own: Tensor, batch: Batch) -> Tensor:
+        left = gather(query, batch.request_of)
+        ctx.save_for_backward(left, own)
+        ctx.batch = batch
+        dot: Tensor = torch.linalg.vecdot(left, own[: len(left)])
+        return dot
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        left, own = ctx.saved_tensors
+        of_own = pad(gradient.unsqueeze(1) * left, (0, 0, 0, len(own) - len(left)))
+        return sum_rows(own, _weighted(ctx.batch.requests, gradient)), of_own, None
+
+
+_own_dot: Callable[..., Tensor] = _OwnDot.apply
+
+
+def _weighted(sums: Csr, weight: Tensor) -> Csr:
+    """Sums of weighted rows, given the weight of each row: (C,)."""
+    return Csr(sums.row, sums.start, weight.index_select(0, sums.row))
 
 
 class _WeightedSum(torch.autograd.Function):

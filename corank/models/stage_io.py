@@ -4,7 +4,7 @@ Letters: R requests · I distinct items · C candidates · d width of the vector
 beyond I and C belong to no candidate, and nobody reads what a stage makes of them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Self
 
@@ -39,8 +39,8 @@ class StageVectors:
     """Vectors whose product is a stage's logit: scale · ⟨query, item⟩ + bias, defined for any pair of the two."""
 
     query: Tensor  # (R, d)
-    item: Tensor
-    """Of a batch as of the item's earliest request in it: (I', d)."""
+    items: Callable[[], Tensor]
+    """Computes those of items, of a batch as of each one's earliest request in it, for losses that ask: (I', d)."""
     scale: Tensor  # ()
     bias: Tensor  # ()
 

@@ -126,13 +126,13 @@ class VectorModel(StageModel):
         """Score all candidates: logits (C,), and the vectors that they are made of."""
         query, item = self.query_vectors(inputs.query), self.item_vectors(inputs.item)
         scale, bias = self.logit_scale(), self.logit_bias()
-        dot = inputs.pairs.dot(query, item)
-        if self.snapshot is not None:
-            hidden = self.snapshot.hidden(inputs.snapshot)
-            dot = dot + inputs.pairs.dot_own(self.snapshot.queries(query), hidden)
-            item = item + self.snapshot.vectors(inputs.pairs.earliest(hidden))
+        dot, items = inputs.pairs.dot(query, item), lambda: item
+        if (snapshot := self.snapshot) is not None:
+            hidden = snapshot.hidden(inputs.snapshot)
+            own = inputs.pairs.dot_own(snapshot.queries(query), hidden)
+            dot, items = dot + own, lambda: item + snapshot.vectors(inputs.pairs.earliest(hidden))
         logits = scale * dot + bias
-        return StageOutput({self.label: logits}, StageVectors(query, item, scale, bias))
+        return StageOutput({self.label: logits}, StageVectors(query, items, scale, bias))
 
     def graphs(self) -> Mapping[str, Graph]:
         """The graphs of queries and of items."""

@@ -11,13 +11,12 @@ from typing import Annotated
 
 import torch
 from annotated_types import MinLen
-from torch import Tensor, nn
+from torch import nn
 
 from corank.core.errors import ConfigError
 from corank.core.settings import describe_unknown
 from corank.features.input_layout import Layout
-from corank.models.layers import linear
-from corank.models.mlp import Mlp
+from corank.models.mlp import Mlp, Product, product
 from corank.models.settings import LayerSettings
 from corank.models.stage_context import StageContext
 from corank.models.stage_io import StageInputs
@@ -47,8 +46,8 @@ class Teacher(Mlp):
         self.scores = settings.scores
         self.scored = nn.Linear(2 * len(settings.scores), settings.hidden[0], bias=False)
 
-    def pair_terms(self, inputs: StageInputs) -> list[Tensor]:
-        """The terms of an MLP, and one of the logged scores: (C', h) each."""
+    def pair_products(self, inputs: StageInputs) -> list[Product]:
+        """The products of an MLP, and one of the logged scores."""
         scores = torch.stack([inputs.scores[name] for name in self.scores], dim=1)
         seen = inputs.pairs.fill(torch.cat((scores.nan_to_num(), scores.isnan().float()), dim=1))
-        return [linear(seen.to(inputs.cross.dtype), self.scored), *super().pair_terms(inputs)]
+        return [product(seen.to(inputs.cross.dtype), self.scored), *super().pair_products(inputs)]

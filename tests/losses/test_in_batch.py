@@ -34,7 +34,7 @@ def towers() -> tuple[StageOutput, StageVectors, torch.Tensor]:
     query, item = torch.randn(3, 8, requires_grad=True), torch.randn(5, 8, requires_grad=True)
     scale, bias = torch.tensor(0.6, requires_grad=True), torch.tensor(0.3, requires_grad=True)
     z = scale * query @ item.t() + bias
-    vectors = StageVectors(query, item, scale, bias)
+    vectors = StageVectors(query, lambda: item, scale, bias)
     return StageOutput({"click": z[REQUEST, ITEM]}, vectors), vectors, z.detach()[:, :4]
 
 
@@ -51,9 +51,9 @@ def test_a_clicked_item_against_all_that_its_request_did_not_click() -> None:
     assert loss(TERM, {"prerank": output}, made()) == pytest.approx(expected, rel=1e-5)
     assert vectors.query.grad is not None and not grad_of(vectors.query)[2].any(), "a request without a click"
     assert (
-        vectors.item.grad is not None
-        and grad_of(vectors.item)[:4].any(1).all()
-        and not grad_of(vectors.item)[4].any()
+        vectors.items().grad is not None
+        and grad_of(vectors.items())[:4].any(1).all()
+        and not grad_of(vectors.items())[4].any()
     )
 
 
@@ -63,14 +63,14 @@ def test_draws_beyond_the_log_are_no_negatives() -> None:
     expected = softplus(math.log(sum(math.exp(c[j]) for j in (0, 2))) - c[1])
     found = made([-1, -1, -1, 1, -1, -1], [2, 2, 2, 2, BATCH, BATCH])
     assert loss(TERM, {"prerank": output}, found) == pytest.approx(expected, rel=1e-5)
-    assert not grad_of(vectors.item)[3].any()
+    assert not grad_of(vectors.items())[3].any()
 
 
 @pytest.mark.parametrize("level", [[2] * 6, [0] * 6])
 def test_only_what_was_shown_and_clicked_is_a_positive(level: list[int]) -> None:
     output, vectors, _ = towers()
     assert loss(TERM, {"prerank": output}, made([0, -1] * 3 if level[0] else [1] * 6, level)) == 0
-    assert not grad_of(vectors.query).any() and not grad_of(vectors.item).any()
+    assert not grad_of(vectors.query).any() and not grad_of(vectors.items()).any()
 
 
 def test_a_request_that_clicked_every_item_learns_nothing_and_is_a_number() -> None:
@@ -78,7 +78,7 @@ def test_a_request_that_clicked_every_item_learns_nothing_and_is_a_number() -> N
     sides = rows(np.random.default_rng(0), 3, 1, 1)
     alone = batch(sides, np.array([1]), np.array([0]), np.array([2]), np.array([1]))
     assert loss(TERM, {"prerank": output}, alone) == 0
-    assert not grad_of(vectors.query).any() and not grad_of(vectors.item).any()
+    assert not grad_of(vectors.query).any() and not grad_of(vectors.items()).any()
 
 
 def test_towers_tell_what_their_logits_are_made_of() -> None:
@@ -86,7 +86,7 @@ def test_towers_tell_what_their_logits_are_made_of() -> None:
     found = model(made())["prerank"]
     vectors = found.vectors
     assert vectors is not None
-    pairs = vectors.scale * vectors.query @ vectors.item.t() + vectors.bias
+    pairs = vectors.scale * vectors.query @ vectors.items().t() + vectors.bias
     assert torch.allclose(pairs[REQUEST, ITEM], found.logits["click"], atol=1e-6)
 
 

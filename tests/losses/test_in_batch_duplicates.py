@@ -36,7 +36,7 @@ def dots(found: Batch, query: torch.Tensor, item: torch.Tensor) -> tuple[StageOu
     query, item = query.clone().requires_grad_(), item.clone().requires_grad_()
     scale, bias = torch.tensor(0.8, requires_grad=True), torch.tensor(-0.2, requires_grad=True)
     pairs = scale * (query[found.request_of] * item[found.item_of]).sum(1) + bias
-    vectors = StageVectors(query, item, scale, bias)
+    vectors = StageVectors(query, lambda: item, scale, bias)
     return StageOutput({"click": pairs}, vectors), vectors
 
 
@@ -59,13 +59,13 @@ def test_a_clicked_item_is_no_negative_of_its_other_row(clicked: int) -> None:
     click = [int(n == clicked) for n in range(5)]
     found = doubled(REQUEST, ITEM, click)
     output, towers = dots(found, *vectors())
-    z = (towers.scale * towers.query @ towers.item.t() + towers.bias).detach()
+    z = (towers.scale * towers.query @ towers.items().t() + towers.bias).detach()
     p = [1 - (1 - share) ** 5 for share in SHARE]
     r = REQUEST[clicked]
     others = math.log(sum(math.exp(z[r, j].item()) / p[j] for j in (0, 3)))
     own = z[r, ITEM[clicked]].item() - math.log(p[1])
     assert loss(TERM, {"prerank": output}, found) == pytest.approx(softplus(others - own), rel=1e-5)
-    gradient = towers.item.grad
+    gradient = towers.items().grad
     assert gradient is not None and gradient[[0, 3]].any(1).all()
     assert gradient[1:3].any(1).tolist() == [clicked == 0, clicked == 2], "nothing pushes its other row"
 
@@ -73,12 +73,12 @@ def test_a_clicked_item_is_no_negative_of_its_other_row(clicked: int) -> None:
 def test_as_a_negative_it_counts_once() -> None:
     found = doubled(REQUEST, ITEM, [0, 1, 0, 0, 0])
     output, towers = dots(found, *vectors())
-    z = (towers.scale * towers.query @ towers.item.t() + towers.bias).detach()
+    z = (towers.scale * towers.query @ towers.items().t() + towers.bias).detach()
     p = [1 - (1 - share) ** 5 for share in SHARE]
     others = math.log(sum(math.exp(z[0, j].item()) / p[j] for j in (1, 3)))
     expected = softplus(others - z[0, 0].item() + math.log(p[0]))
     assert loss(TERM, {"prerank": output}, found) == pytest.approx(expected, rel=1e-5)
-    assert not grad_of(towers.item)[2].any() and grad_of(towers.item)[1].any()
+    assert not grad_of(towers.items())[2].any() and grad_of(towers.items())[1].any()
 
 
 def test_an_item_whose_first_row_was_only_drawn_is_still_of_the_log() -> None:
@@ -86,7 +86,7 @@ def test_an_item_whose_first_row_was_only_drawn_is_still_of_the_log() -> None:
     level = [BATCH, 2, 2, 2, 2]
     found = doubled(REQUEST, ITEM, [-1, 1, 0, 0, 0], level)
     output, towers = dots(found, *vectors())
-    z = (towers.scale * towers.query @ towers.item.t() + towers.bias).detach()
+    z = (towers.scale * towers.query @ towers.items().t() + towers.bias).detach()
     p = [1 - (1 - share) ** 4 for share in SHARE]
     others = math.log(sum(math.exp(z[0, j].item()) / p[j] for j in (1, 3)))
     expected = softplus(others - z[0, 0].item() + math.log(p[0]))
@@ -111,9 +111,13 @@ def test_two_rows_of_one_vector_are_as_one_row(seed: int) -> None:
     value = loss(TERM, {"prerank": our_output}, twice)
     assert value == pytest.approx(loss(TERM, {"prerank": their_output}, once), rel=1e-5)
     merged = torch.stack(
-        (grad_of(ours.item)[0], grad_of(ours.item)[1] + grad_of(ours.item)[2], grad_of(ours.item)[3])
+        (
+            grad_of(ours.items())[0],
+            grad_of(ours.items())[1] + grad_of(ours.items())[2],
+            grad_of(ours.items())[3],
+        )
     )
-    torch.testing.assert_close(merged, theirs.item.grad)
+    torch.testing.assert_close(merged, theirs.items().grad)
     torch.testing.assert_close(ours.query.grad, theirs.query.grad)
     for one, other in ((ours.scale, theirs.scale), (ours.bias, theirs.bias)):
         torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-5)
@@ -126,4 +130,4 @@ def test_untold_of_it_the_loss_takes_the_other_row_for_a_negative() -> None:
     told = loss(TERM, {"prerank": output}, found)
     output, towers = dots(found, query, vector)
     assert loss(TERM, {"prerank": output}, replace(found, ordinal=torch.arange(4))) > told + 0.1
-    assert grad_of(towers.item)[2].any()
+    assert grad_of(towers.items())[2].any()

@@ -29,7 +29,7 @@ def vectors(case: Case, batch: Batch) -> dict[int, Floats]:
     with torch.no_grad():
         made = case.model(batch)["prerank"].vectors
         assert made is not None
-        found = BatchItems.of(batch, made.item[: len(batch.item_row)])
+        found = BatchItems.of(batch, made.items()[: len(batch.item_row)])
     chosen = found.vectors[found.item].numpy()
     return dict(zip(batch.ordinal.tolist(), chosen, strict=True))
 

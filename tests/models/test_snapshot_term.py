@@ -83,7 +83,7 @@ def test_the_vectors_of_a_batch_are_as_of_each_items_earliest_request(seed: int)
     assert found is not None and batch.earliest is not None
     earliest = inputs["snapshot"][batch.earliest.long()]
     expected = two_tower(built).record_vectors(inputs["item"][:items], earliest)
-    torch.testing.assert_close(found.item[:items], expected, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(found.items()[:items], expected, rtol=1e-10, atol=1e-10)
 
 
 def test_a_tower_of_some_item_features_reads_those_alone() -> None:

@@ -121,7 +121,7 @@ def test_the_towers_of_a_model_meet_the_items_in_a_dot_product() -> None:
     assert made_of is not None and len(made_of.query) == len(batch.numbers["query"])
     inputs = built.inputs(batch)["query"]
     vectors = torch.stack([tower(inputs) for tower in several(two_tower(built)).towers]).sum(0)
-    dots = (vectors[batch.request_of] * made_of.item[batch.item_of]).sum(1)
+    dots = (vectors[batch.request_of] * made_of.items()[batch.item_of]).sum(1)
     torch.testing.assert_close(z, made_of.scale * dots + made_of.bias)
     torch.testing.assert_close(z, built(by_row)["prerank"].logits["click"], rtol=1e-4, atol=1e-5)
 
