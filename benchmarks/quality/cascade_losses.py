@@ -1,6 +1,6 @@
 """Joint Recall@10@20 of the losses of the whole cascade, on simulated logs in RecFlow's layout, all tuned alike.
 
-The protocol is that of docs/recflow.md with two stages: 40 candidates a request, the towers keep 30, the ranker 20, and
+Protocol: docs/guides/recflow.md with two stages: 40 candidates a request, the towers keep 30, the ranker 20, and
 10 are to be found; a random order finds half of them. All losses have the same towers, ranker, epochs and batches. The
 learning rate and the temperature of each are swept over the same grid on the validation days of one world, then held
 for all seeds. Every seed is another world. Intervals are of the differences by seed.

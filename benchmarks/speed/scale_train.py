@@ -2,7 +2,7 @@
 
 All train on this machine's two cores: one process of two threads, or two processes of one thread each. A batch has so
 many requests for all processes together. Rounds of all modes are interleaved, so that a machine that slows down slows
-all. Bytes are those that a rank sends, beside the formula of docs/scaling.md.
+all. Bytes are those that a rank sends, beside the formula of docs/operations/scaling.md.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def share(found: Sequence[Steps], reference: Sequence[Steps]) -> float:
 
 
 def formula(found: Steps, ranks: int, dim: int = 16) -> float:
-    """Bytes a candidate that a rank of sharded tables sends: docs/scaling.md, "Cost model"."""
+    """Bytes a candidate that a rank of sharded tables sends: docs/operations/scaling.md, "Cost model"."""
     share_elsewhere = (ranks - 1) / ranks
     rows = found.distinct * (8 * dim + 4) * share_elsewhere
     return rows + 8 * found.layer_weights * share_elsewhere / (found.candidates_a_step / ranks)

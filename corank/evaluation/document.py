@@ -11,7 +11,7 @@ BESIDE_METRICS = ("n", "eligible", "random")
 
 
 def render(evaluation: Evaluation, seed: int = 0, bootstrap: bool = True) -> dict[str, Any]:
-    """Values, 95 % intervals, and the number of rows or requests behind them; docs/evaluate.md describes the keys.
+    """Values, 95 % intervals, and the number of rows or requests behind them; keys: docs/guides/evaluate.md.
 
     Intervals are bootstrapped over users, and None without `bootstrap`. A metric that is not defined is None.
     """

@@ -3,7 +3,7 @@
 A kind is a pydantic class in the registry `FEATURE_KINDS`; a feature of the config is an instance of it. A
 `ColumnFeature` reads a column and declares its side; a `DerivedFeature` is made of other features, its operands, and
 has their side. `user` and `context` make up the query, known once a request; `item` is known before any; a `cross`
-belongs to a pair of both: only a ranker may see it. A kind from outside: docs/extending.md. Letters: N rows.
+belongs to a pair of both: only a ranker may see it. A kind from outside: docs/extending/README.md. Letters: N rows.
 """
 
 from abc import abstractmethod

@@ -217,7 +217,7 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 
 def test_the_losses_of_the_documented_table_are_accepted() -> None:
     root = Path(__file__).parents[2]
-    table = (root / "docs/recflow.md").read_text(encoding="utf-8")
+    table = (root / "docs/guides/recflow.md").read_text(encoding="utf-8")
     given = re.findall(r"^\|.*`(\[\{.*\}\])` \|$", table, re.MULTILINE)
     assert len(given) == 6
     for losses in given:

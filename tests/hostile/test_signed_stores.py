@@ -136,7 +136,7 @@ def test_an_old_head_that_is_put_back_is_refused_also_after_a_restart(
     assert f"{second} went live after it" in refused(follower)
     with pytest.raises(TrustError, match="an old head was put back"):
         Follower(source(store, tmp_path / "cache", keys))
-    # without a cache there is nothing to compare with: docs/serving.md says so
+    # without a cache there is nothing to compare with: docs/guides/serving.md says so
     assert Follower(source(store, tmp_path / "new", keys)).funnel.manifest.content == first
 
 

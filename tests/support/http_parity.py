@@ -9,7 +9,7 @@ from corank.evaluation.predict import predict_split
 from corank.training.run import Run
 
 TOLERANCE = 1e-5
-"""Largest allowed difference of a probability, see docs/bundle.md#parity."""
+"""Largest allowed difference of a probability, see docs/reference/bundle.md#parity."""
 
 
 def parity(run: Run, url: str, requests: int) -> dict[str, float]:

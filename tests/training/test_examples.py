@@ -100,9 +100,9 @@ def _keys() -> Iterator[str]:
 
 @pytest.mark.parametrize("key", sorted(set(_keys())))
 def test_every_key_is_documented(key: str) -> None:
-    text = (ROOT / "docs" / "config.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "guides" / "config.md").read_text(encoding="utf-8")
     spans = re.findall(r"`([^`]+)`", text)
-    assert any(re.search(rf"(?<![\w.]){key}(?!\w)", span) for span in spans), f"docs/config.md lacks `{key}`"
+    assert any(re.search(rf"(?<![\w.]){key}(?!\w)", span) for span in spans), f"no `{key}` in the page"
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -136,7 +136,7 @@ def test_anchors_within_the_repository_are_headings(path: Path) -> None:
 
 
 def test_the_architecture_lists_every_package() -> None:
-    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "extending" / "architecture.md").read_text(encoding="utf-8")
     listed = re.findall(r"^\| \[`(\w+\.py|\w+/)`\]", text, re.MULTILINE)
     package = ROOT / "corank"
     files = {path.name for path in package.glob("*.py")} - {"__init__.py"}
@@ -148,11 +148,11 @@ def test_the_architecture_lists_every_package() -> None:
 def test_a_table_names_what_its_file_defines(name: str) -> None:
     """A row that links to modules and then names functions or classes names those of the modules."""
     rows = re.findall(
-        r"^\|(.*\.py\)) \| (`.*`) \|$", (ROOT / "docs" / name).read_text(encoding="utf-8"), re.M
+        r"^\|(.*\.py\)) \| (`.*`) \|$", (ROOT / "docs" / "extending" / name).read_text(encoding="utf-8"), re.M
     )
     assert rows
     for links, names in rows:
-        paths = re.findall(r"\]\(\.\./([^)]+\.py)\)", links)
+        paths = re.findall(r"\]\(\.\./\.\./([^)]+\.py)\)", links)
         text = "".join((ROOT / path).read_text(encoding="utf-8") for path in paths)
         for defined in re.findall(r"`(\w+)`", names):
             assert re.search(rf"^(?:class |def )?{defined}\b", text, re.M), f"{paths}: no {defined}"

@@ -1,4 +1,4 @@
-"""The plug-ins of docs/extending.md work: one run is trained, evaluated, exported and served with all of them."""
+"""The plug-ins of docs/extending work: one run is trained, evaluated, exported and served with all of them."""
 
 import os
 import re
@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 PLUGINS: dict[str, str] = dict(
     re.findall(
         r"^```python\n# (\w+)\.py\n(.*?)^```",
-        (ROOT / "docs" / "extending.md").read_text(encoding="utf-8"),
+        (ROOT / "docs" / "extending" / "README.md").read_text(encoding="utf-8"),
         re.MULTILINE | re.DOTALL,
     )
 )

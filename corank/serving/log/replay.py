@@ -27,7 +27,7 @@ from corank.serving.store.fetch import fetch_bundle, restore
 from corank.serving.store.live_version import StoreState
 
 TOLERANCE = 1e-5
-"""Of a score: docs/bundle.md#parity."""
+"""Of a score: docs/reference/bundle.md#parity."""
 
 FunnelOf = Callable[[str, int, str | None], Funnel | None]
 """Model version, number and id of a change of its items (None: whichever) → the funnel, None if it is gone."""
