@@ -23,7 +23,7 @@ from corank.core.errors import BundleError
 from corank.core.locks import FolderLease
 from corank.core.storage.local_copy import read_folder
 from corank.core.storage.object_url import Location
-from corank.core.untrusted_files import list_files, open_regular_file
+from corank.core.storage.untrusted_files import list_files, open_regular_file
 
 CONTENT = re.compile(r"[0-9a-f]{16}-[0-9]{1,19}-[0-9a-f]{8}")
 """The name of a content folder."""

@@ -17,7 +17,7 @@ from corank.core.registry import plugin_hint
 from corank.core.settings import Settings, validate
 from corank.core.storage.local_copy import read_folder
 from corank.core.storage.object_url import Location
-from corank.core.untrusted_files import parse_json, read_regular_file
+from corank.core.storage.untrusted_files import parse_json, read_regular_file
 from corank.data.column_sources import Source
 from corank.data.request_columns import RequestColumns
 from corank.features.feature_kind import Feature

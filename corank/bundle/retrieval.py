@@ -31,8 +31,8 @@ from corank.core.search.ann_index import (
 )
 from corank.core.search.exact_search import AllowedRows
 from corank.core.settings import Settings, validate
+from corank.core.storage.untrusted_files import parse_json, read_regular_file
 from corank.core.types import Floats, Longs, Mask
-from corank.core.untrusted_files import parse_json, read_regular_file
 from corank.data.dataset import PackedDataset
 from corank.data.packed_history import read_history_items, read_query_rows
 from corank.features.history import HistoryNeeds

@@ -6,7 +6,7 @@ from annotated_types import Gt, MinLen
 from pydantic import AfterValidator, AllowInfNan, Field, PositiveInt, model_validator
 
 from corank.core.settings import Settings
-from corank.core.untrusted_files import is_plain_name
+from corank.core.storage.untrusted_files import is_plain_name
 
 VECTOR = "vector"
 """The item part that retrieval and the scorer `vectors` take."""

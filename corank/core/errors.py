@@ -19,6 +19,10 @@ class PluginError(ConfigError):
     """A plug-in cannot be imported, or breaks the protocol of its sort; the message names module and part."""
 
 
+class MissingExtraError(CorankError):
+    """A part of the installation is missing; the message names what needs it and the extra that brings it."""
+
+
 class DataError(CorankError):
     """A table, or packed data, cannot be used; the message names file, column, row or key."""
 

@@ -10,7 +10,7 @@ from corank.core.storage.folder_cache import CachedFolder, FolderCache
 from corank.core.storage.object_url import ObjectUrl
 from corank.core.storage.published_folder import PublishedFolder
 from corank.core.storage.remote_parts import RemoteParts
-from corank.core.untrusted_files import is_plain_name
+from corank.core.storage.untrusted_files import is_plain_name
 from corank.data.pack_manifest import MANIFEST, PackManifest, read_pack_manifest
 
 PACKED_DATA = "packed data"

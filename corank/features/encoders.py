@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from corank.core.errors import DataError
 from corank.core.ragged import Ragged, Rows, Vectors
+from corank.core.storage.untrusted_files import is_plain_name, parse_json, read_regular_file
 from corank.core.types import Doubles, Hashes, Ints
-from corank.core.untrusted_files import is_plain_name, parse_json, read_regular_file
 from corank.features.encoding import Column, Encoded, Encoder, RowFeatures
 from corank.features.schema import Placement, Schema
 from corank.features.vocabulary import Hash, Vocabulary

@@ -5,7 +5,7 @@ Names come from a manifest, and a manifest may come from anybody who can write t
 
 import re
 
-from corank.core.untrusted_files import is_plain_name
+from corank.core.storage.untrusted_files import is_plain_name
 
 MOST_PARTS = 10_000
 """Parts of a bundle, at most."""

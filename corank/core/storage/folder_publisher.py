@@ -22,7 +22,7 @@ from corank.core.storage.published_folder import (
     PublishedFolder,
     is_relative_name,
 )
-from corank.core.untrusted_files import list_files
+from corank.core.storage.untrusted_files import list_files
 
 TRANSFERS = 8
 """Files that are sent or fetched at once."""

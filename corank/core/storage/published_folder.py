@@ -17,7 +17,7 @@ import msgspec
 from corank.core.errors import MissingObjectError, StorageError
 from corank.core.storage.object_folder import ObjectFolder, Revision
 from corank.core.storage.object_url import ObjectUrl
-from corank.core.untrusted_files import is_plain_name
+from corank.core.storage.untrusted_files import is_plain_name
 
 FORMAT = 1
 MANIFEST = "published.json"

@@ -18,7 +18,7 @@ from corank.bundle.manifest import Part
 from corank.core.errors import CheckpointError
 from corank.core.files import atomic_file, sync
 from corank.core.settings import validate
-from corank.core.untrusted_files import parse_json, read_regular_file
+from corank.core.storage.untrusted_files import parse_json, read_regular_file
 from corank.distributed.ranks import Ranks
 from corank.training.checkpoints.checkpoint import Checkpoint, save
 from corank.training.checkpoints.location import CheckpointLocation

@@ -18,7 +18,7 @@ from torch import Tensor
 from corank.bundle.manifest import Part
 from corank.core.errors import CheckpointError
 from corank.core.files import atomic_file
-from corank.core.untrusted_files import open_regular_file
+from corank.core.storage.untrusted_files import open_regular_file
 from corank.distributed.row_shards import BUCKETS, RowShards
 from corank.training.checkpoints.checkpoint import Checkpoint
 from corank.training.checkpoints.mapped_tensors import map_tensors

@@ -14,7 +14,7 @@ from corank.bundle.manifest import Part
 from corank.core.errors import CheckpointError, ConfigError
 from corank.core.files import atomic_file
 from corank.core.settings import Settings, validate
-from corank.core.untrusted_files import parse_json, read_regular_file
+from corank.core.storage.untrusted_files import parse_json, read_regular_file
 from corank.distributed.row_shards import BUCKETS, RowShards
 from corank.training.checkpoints.checkpoint import Checkpoint
 

@@ -1,0 +1,74 @@
+"""The parts of the installation that only some commands need, which pip installs by name: the extras.
+
+`pip install corank` brings funnel, stores and service. Each of the other parts is an extra of pyproject.toml.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from types import ModuleType
+
+from corank.core.errors import MissingExtraError
+
+EXTRA_OF = {
+    "faiss": "retrieval",
+    "matplotlib": "train",
+    "obstore": "objects",
+    "onnx": "train",
+    "onnxscript": "train",
+    "optuna": "tune",
+    "pyarrow": "train",
+    "ray": "ray",
+    "redis": "redis",
+    "safetensors": "train",
+    "scipy": "train",
+    "tensorboard": "train",
+    "torch": "train",
+}
+"""For each module that no base installation has: the extra that brings it."""
+
+
+def require(extra: str, module: str, what: str = "this") -> ModuleType:
+    """Import a module that an extra brings.
+
+    Args:
+        extra: the extra's name in pyproject.toml.
+        module: what to import; it may be a submodule.
+        what: what needs it, as the error names it, such as "corank tune".
+
+    Raises:
+        MissingExtraError: it is not installed.
+
+    Example:
+        >>> require("train", "absent.part", "corank train")
+        Traceback (most recent call last):
+            ...
+        corank.core.errors.MissingExtraError: corank train needs absent; install it by pip install 'corank[train]'
+    """
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        missing = _top(error.name or module)
+        if missing != _top(module):
+            raise  # the package is there, and lacks a part of its own
+        raise _missing(what, missing, extra) from None
+
+
+@contextmanager
+def name_missing_extra(what: str) -> Iterator[None]:
+    """Raise MissingExtraError, which names `what`, if the block imports a module whose extra is not installed."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        missing = _top(error.name or "")
+        if missing not in EXTRA_OF:
+            raise
+        raise _missing(what, missing, EXTRA_OF[missing]) from None
+
+
+def _top(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def _missing(what: str, module: str, extra: str) -> MissingExtraError:
+    return MissingExtraError(f"{what} needs {module}; install it by pip install 'corank[{extra}]'")
