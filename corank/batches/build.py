@@ -19,6 +19,7 @@ from corank.core.ragged import Ragged, Rows
 from corank.core.types import Floats, Index, Ints, Longs
 from corank.distributed.ranks import Ranks
 from corank.distributed.row_shards import RowShards
+from corank.features.histories.event_layout import event_groups
 from corank.features.input_layout import Attended, Bags, Layout, VectorColumns
 from corank.features.schema import PLACEMENTS, Placement
 
@@ -139,7 +140,7 @@ def build_batch(
         for group in layout.groups[placement]:
             bags[group.dim][placement] = group.bags(rows[placement])
     for attended, (found, _) in encoded.histories.items():
-        for group in layout.groups_of("item", attended.features):
+        for group in event_groups(layout, attended.history, attended.features):
             bags[group.dim][attended] = group.bags(found)
     requests, candidates = len(encoded.query), len(encoded.request_of)
     start = np.searchsorted(encoded.request_of, np.arange(requests + 1)).astype(np.int32)

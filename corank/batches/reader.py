@@ -179,7 +179,12 @@ class Reader:
             draws=drawn.draws.keys(Purpose.LOSSES, drawn.numbers),
             histories={
                 attended: read_event_rows(
-                    self.packed, rows, requests, attended.history, histories[attended.history]
+                    self.packed,
+                    rows,
+                    requests,
+                    attended.history,
+                    histories[attended.history],
+                    attended.features,
                 )
                 for attended in self.attended
             },

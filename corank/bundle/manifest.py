@@ -133,8 +133,12 @@ class BundleManifest(Settings):
             items = {*placed.ids, *placed.lists, *placed.vectors} & set(schema.inputs())
             if stage.attended.history not in schema.histories():
                 raise ValueError(f"attended.history: no history '{stage.attended.history}'")
-            if odd := set(stage.attended.features) - items:
-                raise ValueError(f"attended.features: '{min(odd)}' is no item feature of codes or vectors")
+            odd = set(stage.attended.features) - items.union(schema.parallels_of(stage.attended.history))
+            if odd:
+                raise ValueError(
+                    f"attended.features: '{min(odd)}' is no item feature of codes or vectors, and no attribute of "
+                    f"the events of '{stage.attended.history}'"
+                )
         try:
             Formula.parse(stage.value, [*stage.labels, *self.data.columns])
         except ValueError as error:

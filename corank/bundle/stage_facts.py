@@ -31,7 +31,7 @@ class Calibration(Settings):
 
 
 class Attention(Settings):
-    """The history that a stage attends to, and the features of its items."""
+    """The history that a stage attends to, and the features of its items and of its events."""
 
     history: str
     features: list[str]

@@ -58,7 +58,7 @@ def find_sources(
             read.require(schema.columns_of(name))
         listing = schema.features[parallels[name]].as_column if name in parallels else None
         _check_type(parallels.get(name, name), listing or feature, column, read)
-    _check_comparisons(schema, sources, tables)
+    _check_comparisons(schema, sources, tables, events)
     _check_event_keys(schema, sources)
     return sources
 
@@ -100,13 +100,18 @@ def _check_event_keys(schema: Schema, sources: Mapping[str, Source]) -> None:
 
 
 def _check_comparisons(
-    schema: Schema, sources: dict[str, Source], tables: dict[Source, Table | None]
+    schema: Schema,
+    sources: dict[str, Source],
+    tables: dict[Source, Table | None],
+    events: Mapping[str, Table],
 ) -> None:
     """Raise DataError if a cross looks for text in a list of numbers, or the reverse: it would find nothing."""
 
     def is_text(operand: str) -> bool | None:
         name = schema.of_items(operand) or operand
-        column, table = schema.column(name), tables[sources[name]]
+        column, table = schema.column(name), tables.get(sources[name])
+        if sources[name] == "events":
+            table = events[str(schema.histories()[schema.parallels()[name]].table)]
         if table is None or column not in table.types:
             # the id of an item or a user without a table of its own
             table = tables["log"]

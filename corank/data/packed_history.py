@@ -6,7 +6,7 @@ that is what a service finds in its records.
 Letters: R requests.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -75,6 +75,10 @@ def request_operands(packed: PackedDataset, rows: LoggedRequests, requests: Inde
         if (keys := packed.events[histories[name].events].keys) is not None:
             view = rows.query.lists[lists.index(name)].take(requests)
             found[name] = Ragged(view.start, view.length, keys)
+    for name, history in needs.beside.items():
+        view = rows.query.lists[lists.index(history)].take(requests)
+        keys = packed.events[histories[history].events].attribute_keys[name]
+        found[name] = Ragged(view.start, view.length, keys)
     means = average_history_vectors(packed.schema, items, packed.items, needs.operands)
     operands = rows.operands.take(requests).with_lists(found).with_named_vectors(means)
     return operands.with_vectors(packed.schema.row_features("query"), rows.query.take(requests))
@@ -116,12 +120,21 @@ def unknown_item_rows(schema: Schema, placed: RowFeatures, feature: str, codes: 
 
 
 def read_event_rows(
-    packed: PackedDataset, rows: LoggedRequests, requests: Index, history: str, items: Ragged
+    packed: PackedDataset,
+    rows: LoggedRequests,
+    requests: Index,
+    history: str,
+    items: Ragged,
+    features: Collection[str] = (),
 ) -> tuple[Rows, Ragged]:
     """Read the distinct items of a history's events, H rows, and the position of each event's among them: R lists.
 
+    If some of `features` are attributes of the events, items are distinct by these, too, and their rows have a column
+    of ids more for each attribute of the history, 0 for those that are not wanted.
+
     Args:
         items: what `read_history_items` read of the history.
+        features: what is read of the events.
     """
     row, unknown = items.flat(), items.flat() == UNKNOWN_ITEM
     if unknown.any():  # such items are told apart by the codes of their ids
@@ -137,7 +150,31 @@ def read_event_rows(
         known = unknown_item_rows(packed.schema, packed.schema.row_features("item"), of, codes).concat(
             known.compact()
         )
-    return known, Ragged.from_lengths(items.length, position.astype(np.int32))
+    beside = packed.schema.parallels_of(history)
+    if not any(name in features for name in beside):
+        return known, Ragged.from_lengths(items.length, position.astype(np.int32))
+    codes = np.zeros((len(position), len(beside)), dtype=np.int32)
+    for n, name in enumerate(beside):
+        if name in features:
+            listed = rows.query.lists[packed.schema.row_features("query").lists.index(name)]
+            codes[:, n] = listed.take(requests).flat()
+    first, pair = _find_distinct(position, codes)
+    held = with_attributes(known.take(position[first]), codes[first])
+    return held, Ragged.from_lengths(items.length, pair.astype(np.int32))
+
+
+def _find_distinct(row: Index, codes: Ints) -> tuple[Index, Index]:
+    """Find the distinct pairs of a row and codes: where each is first, (H,), and which each is, (E,)."""
+    pair, first = row.astype(np.int64), np.arange(len(row))
+    for column in codes.T:
+        # made dense each time, so that numbers of pairs stay small
+        _, first, pair = np.unique(pair << 32 | column, return_index=True, return_inverse=True)
+    return first, pair
+
+
+def with_attributes(items: Rows, codes: Ints) -> Rows:
+    """Append what events have of the attributes of their history, (N, A), to the rows of their items, N."""
+    return replace(items, ids=np.concatenate((items.ids, codes), axis=1))
 
 
 def attribute_codes(schema: Schema, items: Ragged, feature: str, records: Rows) -> Ragged:

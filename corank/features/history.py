@@ -81,13 +81,18 @@ class HistoryNeeds:
     """Histories of whose items some feature lists an attribute."""
     operands: tuple[str, ...]
     """`HISTORY` and `HISTORY.FEATURE`, as derived features take them."""
+    beside: Mapping[str, str]
+    """Attributes of events that derived features take: the history of each."""
 
     @classmethod
     def of(cls, schema: "Schema") -> Self:
         """The needs of all features."""
         weighted = (name for name, history in schema.histories().items() if history.half_life)
         attributes = dict.fromkeys(history for history, _ in schema.attributes().values())
-        return cls(tuple(weighted), tuple(attributes), tuple(schema.history_operands()))
+        parallels = schema.parallels()
+        operands = (operand for feature in schema.derived().values() for operand in feature.operands)
+        beside = {operand: parallels[operand] for operand in operands if operand in parallels}
+        return cls(tuple(weighted), tuple(attributes), tuple(schema.history_operands()), beside)
 
     @cached_property
     def compared(self) -> tuple[str, ...]:
@@ -125,6 +130,8 @@ class EventParts:
     """Whether hashes of the ids are kept: items that no table knows have no other."""
     attributes: Mapping[str, str]
     """By feature that is `parallel_to` one of their histories, the part that holds its codes."""
+    attribute_keys: Mapping[str, str]
+    """By those of them that derived features take, the part that holds hashes of the values."""
 
     @classmethod
     def of(cls, schema: "Schema", name: str) -> Self:
@@ -132,10 +139,12 @@ class EventParts:
         sharing = {n: history for n, history in schema.histories().items() if history.events == name}
         first = next(iter(sharing.values()))
         listed = first.lists is not None or first.table is not None
-        compared = not sharing.keys().isdisjoint(HistoryNeeds.of(schema).compared)
+        needs = HistoryNeeds.of(schema)
+        compared = not sharing.keys().isdisjoint(needs.compared)
         beside = (feature for feature, history in schema.parallels().items() if history in sharing)
         attributes = {feature: f"attribute.{feature}" for feature in beside}
-        return cls(first.timed, listed and compared, attributes)
+        keys = {feature: f"attribute_key.{feature}" for feature in attributes if feature in needs.beside}
+        return cls(first.timed, listed and compared, attributes, keys)
 
     @property
     def types(self) -> dict[str, type[np.generic]]:
@@ -143,7 +152,8 @@ class EventParts:
         found: dict[str, type[np.generic]] = {"items": np.int32, "ordinals": np.int32}
         found |= {"times": np.int64} if self.timed else {}
         found |= {"keys": np.uint64} if self.keys else {}
-        return found | dict.fromkeys(self.attributes.values(), np.int32)
+        found |= dict.fromkeys(self.attributes.values(), np.int32)
+        return found | dict.fromkeys(self.attribute_keys.values(), np.uint64)
 
 
 @dataclass(frozen=True)
@@ -162,6 +172,8 @@ class Events:
     """Hashes of the ids of items: (E,); None if those of the items' rows do."""
     attributes: Mapping[str, Ints] = field(default_factory=dict)
     """By feature that is `parallel_to` a history, its code of each event: (E,)."""
+    attribute_keys: Mapping[str, Hashes] = field(default_factory=dict)
+    """By those of them that derived features take, the hash of each event's value, 0 where missing: (E,)."""
 
     @classmethod
     def open(cls, folder: Path, name: str, parts: EventParts) -> Self:
@@ -177,6 +189,7 @@ class Events:
             part("ordinals"),
             part("keys") if parts.keys else None,
             {feature: part(of) for feature, of in parts.attributes.items()},
+            {feature: part(of) for feature, of in parts.attribute_keys.items()},
         )
 
     @classmethod

@@ -143,10 +143,11 @@ class VectorColumns:
 
 @dataclass(frozen=True)
 class Attended:
-    """What attention reads of a history: some embedded features of its items, the item's id first if it is an input."""
+    """What attention reads of a history: some embedded features of its items and of its events."""
 
     history: str
     features: tuple[str, ...]
+    """The item's id first if it is an input; other item features, and lists that are `parallel_to` the history."""
 
 
 @dataclass(frozen=True)

@@ -45,11 +45,12 @@ class OperandNames:
             "lists": {},
             "numbers": {},
         }
+        parallels = schema.parallels()  # the events of histories have what these are
         for feature in schema.derived().values() if features is None else features:
             for operand, needed in zip(feature.operands, feature.operand_uses, strict=True):
                 of_items = schema.of_items(operand)
                 name = of_items or operand
-                if schema.placement(name) == placement:
+                if schema.placement(name) == placement and name not in parallels:
                     uses = schema.features[name].uses
                     taken = uses if of_items else uses.intersection(needed)
                     if "vector" not in taken:

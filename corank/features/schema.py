@@ -77,8 +77,6 @@ class Schema:
 
     def uses_of(self, operand: str) -> frozenset[Use]:
         """What a derived feature may take of an operand. Of a history's items it takes lists, or their mean vector."""
-        if operand in self.parallels():
-            return frozenset()
         history, _, name = operand.rpartition(".")
         if not history:
             return self.features[name].uses
@@ -201,6 +199,10 @@ class Schema:
     def parallels(self) -> dict[str, str]:
         """The lists that are attributes of a history's events: the history."""
         return {n: f.parallel for n, f in self.features.items() if f.parallel}
+
+    def parallels_of(self, history: str) -> list[str]:
+        """The lists that are attributes of the events of one history."""
+        return [name for name, of in self.parallels().items() if of == history]
 
     def attributes(self) -> dict[str, tuple[str, str]]:
         """The lists that are attributes of a history's items: the history, and the item feature."""

@@ -1,7 +1,7 @@
 """Attention over a history: an event counts by how much it has to do with the candidate.
 
 Letters: I' distinct items · H' distinct items of histories, both rounded up · L events of one request · C candidates
-· w width of an item's attended features.
+· w width of an item's attended features · v width of an event's, w at least.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from corank.core.settings import Settings
-from corank.models.layers import ACTIVATIONS, linear
+from corank.models.layers import ACTIVATIONS, Columns, linear
 from corank.models.pairs import AttendedHistory
 
 
@@ -19,7 +19,7 @@ class DinSettings(Settings):
 
     history: str
     attributes: list[str] = []
-    """Features of the items that take part beside their id, such as the brand."""
+    """Features of the items that take part beside their id, such as the brand, and of the events, such as the dwell."""
     hidden: PositiveInt = 36
     """Width of the layer that weighs an event for a candidate."""
 
@@ -28,26 +28,37 @@ class Din(nn.Module):
     """Σ_e a(e, t) e over the events e of the request, with a(e, t) = u · f(W_t t + W_e e + W_p (t ∘ e) + b) + c.
 
     t and e are the embeddings of the candidate's item and of an event's, by the same features; a is not normalised.
+    What only events have, such as the dwell, is appended to e, and left out of t ∘ e.
     Source: Deep Interest Network, Zhou et al., KDD 2018 (arXiv 1706.06978), whose t − e is within W_t and W_e.
     """
 
-    def __init__(self, settings: DinSettings, width: int, activation: str) -> None:
+    def __init__(self, settings: DinSettings, width: int, activation: str, of_events: int = 0) -> None:
+        """
+        Args:
+            settings: of the attention.
+            width: of an item's attended features, w.
+            activation: of the hidden layer.
+            of_events: width of what only events have, v − w.
+        """
         super().__init__()
         self.activation = activation
         self.target = nn.Linear(width, settings.hidden)
-        self.event = nn.Linear(width, settings.hidden, bias=False)
+        self.event = nn.Linear(width + of_events, settings.hidden, bias=False)
         self.product = nn.Linear(width, settings.hidden, bias=False)
         self.weight = nn.Linear(settings.hidden, 1)
 
-    def forward(self, target: Tensor, history: AttendedHistory) -> Tensor:
-        """Attend from each candidate: targets (I', w) and events (H', w), or (L, w) of one request → (C, w)."""
-        event = history.items
+    def forward(self, target: Tensor, history: AttendedHistory, order: Columns | None = None) -> Tensor:
+        """Attend from each candidate: targets (I', w) and events (H', v), or (L, v) of one request → (C, v).
+
+        `order` brings the columns of events in order: those that items have, too, then their own.
+        """
+        event = history.items if order is None else order(history.items)
         return history.attend(
             (linear(target, self.target), target), (linear(event, self.event), event), self._weigh
         )
 
     def _weigh(self, target: Sequence[Tensor], event: Sequence[Tensor]) -> Tensor:
         """a(e, t), from (W_t t + b, t) and (W_e e, e)."""
-        first, product = target[0] + event[0], target[1] * event[1]
+        first, product = target[0] + event[0], target[1] * event[1][..., : target[1].shape[-1]]
         hidden = ACTIVATIONS[self.activation](first + linear(product, self.product))
         return linear(hidden, self.weight).squeeze(-1)

@@ -16,6 +16,7 @@ from corank.batches.batch import Batch
 from corank.batches.build import padded
 from corank.core.errors import PluginError
 from corank.core.ordering import soft_ranks
+from corank.features.histories.event_layout import event_groups
 from corank.features.input_layout import Attended, Layout, VectorColumns
 from corank.features.schema import PLACEMENTS, Placement
 from corank.models.pairs import BatchHistory, BatchPairs
@@ -202,7 +203,7 @@ class JointModel(nn.Module):
             parts += vectors
             inputs[placement] = self._filled(parts, fill=placement != "query")
         for attended in batch.histories:
-            groups = self.layout.groups_of("item", attended.features)
+            groups = event_groups(self.layout, attended.history, attended.features)
             parts = [next(sums[group.dim]).reshape(-1, group.width) for group in groups]
             columns = self.layout.vectors_of("item", attended.features)
             parts += self._vector_parts(batch.vectors[attended], columns, tables)

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from corank.core.errors import ConfigError
 from corank.core.settings import validate
+from corank.features.histories.event_layout import event_columns
 from corank.features.input_layout import Layout
 from corank.features.schema import PLACEMENTS
 from corank.models.dcn import Dcn
@@ -89,8 +90,11 @@ class Mlp(StageModel):
         if settings.din and attended:
             target = layout.columns("item", attended.features)
             self.target = Columns(target.tolist())
-            self.din = Din(settings.din, len(target), settings.activation)
-            self.interest = nn.Linear(len(target), widths[0], bias=False)
+            of_items, of_events = event_columns(layout, attended.history, attended.features)
+            # where events have nothing of their own, their columns are in this order
+            self.event = Columns([*of_items, *of_events]) if len(of_events) else None
+            self.din = Din(settings.din, len(target), settings.activation, len(of_events))
+            self.interest = nn.Linear(len(target) + len(of_events), widths[0], bias=False)
         self.earlier = nn.Linear(earlier, widths[0], bias=False) if earlier else None
 
     def forward(self, inputs: StageInputs) -> StageOutput:
@@ -117,8 +121,8 @@ class Mlp(StageModel):
             of_pair = _join(inputs.snapshot, inputs.cross)
             products.append((of_pair, self._split(of_pair)[2]))
         if self.din is not None and inputs.history is not None:
-            interest = inputs.pairs.fill(self.din(self.target(inputs.item), inputs.history))
-            products.append(product(interest.to(inputs.cross.dtype), self.interest))
+            found = self.din(self.target(inputs.item), inputs.history, self.event)
+            products.append(product(inputs.pairs.fill(found).to(inputs.cross.dtype), self.interest))
         if self.earlier is not None and inputs.earlier is not None:
             products.append(product(inputs.earlier, self.earlier))
         return products

@@ -61,7 +61,7 @@ class AttendedHistory(ABC):
     """The events of a history that a stage attends to, and how they meet the candidates."""
 
     items: Tensor
-    """The attended features of the events' items: (H', w) of a batch, (L, w) of one request."""
+    """What is attended to of the events and their items: (H', w) of a batch, (L, w) of one request."""
 
     @abstractmethod
     def attend(self, target: Sequence[Tensor], event: Sequence[Tensor], weigh: Weigh) -> Tensor:

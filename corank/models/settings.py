@@ -127,14 +127,18 @@ class LayerSettings(NetworkSettings):
                 f"{key}.history: no history '{self.din.history}'; "
                 f"histories are {', '.join(schema.histories()) or 'not declared'}"
             )
+        beside = set(schema.parallels_of(self.din.history))
         for name in self.din.attributes:
+            if name in beside:
+                continue
             feature = schema.columns("item").get(name)
             if feature is None or feature.storage == "number" or not feature.is_input:
                 raise ConfigError(
                     f"{key}.attributes: '{name}' is no item feature of kind id, ids, bucket or vector that is an input"
+                    f", and no list that is parallel_to '{self.din.history}'"
                 )
         of = (history.of,) if schema.features[history.of].is_input else ()
-        if not of and not self.din.attributes:
+        if not of and beside.issuperset(self.din.attributes):
             raise ConfigError(
                 f"{key}.attributes: '{history.of}' is no input, so that nothing of the items of '{self.din.history}' "
                 "would be attended to; name item features"

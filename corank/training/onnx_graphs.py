@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from corank.features.histories.event_layout import event_width
 from corank.features.input_layout import Layout
 from corank.models.graphs import REQUEST_TENSORS, Graph
 from corank.models.joint import JointModel
@@ -44,7 +45,8 @@ def example_request(model: JointModel, stage: str) -> dict[str, Tensor]:
         if layout.width(placement):
             tensors[placement] = torch.zeros(2, layout.width(placement))
     if stage in model.attends:
-        width = len(layout.columns("item", model.attends[stage].features))
+        attended = model.attends[stage]
+        width = event_width(layout, attended.history, attended.features)
         tensors |= {"event": torch.zeros(3, width), "mask": torch.zeros(3)}
     if stage in model.earlier:
         tensors["earlier"] = torch.zeros(2, len(model.earlier[stage]))

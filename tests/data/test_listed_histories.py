@@ -9,11 +9,16 @@ import pytest
 
 from corank.core.errors import ConfigError
 from corank.data.dataset import PackedDataset
+from corank.data.derived_columns import pair_rows
 from corank.data.packed_history import read_event_rows, read_history_items, read_query_rows
 from corank.data.packing import pack
 from corank.features.history import HistoryNeeds
+from corank.features.kinds.contains import ContainsFeature
+from corank.features.kinds.count import CountFeature
+from corank.features.kinds.id import IdFeature
 from corank.features.kinds.ids import IdsFeature
-from corank.features.schema import Schema
+from corank.features.schema import Placement, Schema
+from corank.features.vocabulary import hash_values
 from tests.support.packing import FEATURES, HOUR, LOG, World, lists, only
 
 SEEN: dict[str, list[int] | None] = {"a": [12, 10], "b": [], "c": [10, 77, 12, 11], "d": None, "e": [13, 12]}
@@ -104,6 +109,46 @@ def test_attributes_of_events_go_with_them(tmp_path: Path, separator: str | None
     assert codes(packed, "dwell") == {"train": [[], [five]], "valid": [[six, seven]], "test": [[], [1, 1]]}
 
 
+@pytest.mark.parametrize("source", ["lists", "texts", "table"])
+def test_attributes_of_events_are_operands_of_crosses(tmp_path: Path, source: str) -> None:
+    separator = " " if source == "texts" else None
+    past = history(of="item", events="clicks") if source == "table" else history(**TIMED, separator=separator)
+    crosses: dict[str, Any] = {
+        "again": ContainsFeature(kind="contains", of=["dwell", "length"]),
+        "often": CountFeature(kind="count", of=["dwell", "length"], scale="none"),
+        "usual": CountFeature(kind="count", of=["dwell", "asked"], scale="none"),
+    }
+    found = clicks(tmp_path, past=past, dwell=history(parallel_to="past"))
+    length = pl.Series("length", [6, 5, 4, 7]).cast(pl.String if separator else pl.Int64)
+    found.items = pl.DataFrame({"item": [10, 11, 12, 13], "brand": "x", "tags": [[1]] * 4, "length": length})
+    found.features |= crosses | {
+        "length": IdFeature(side="item", kind="id", min_count=9),
+        "asked": IdFeature(side="context", kind="id"),
+    }
+    found.log = listed(separator).with_columns(asked=pl.lit(5).cast(length.dtype))
+    if source != "table":
+        found.data, found.features["past"] = {}, past
+    packed = found.pack()
+    # request c, of item 12: lists hold 5, 6, 7 before it, the table 3, 5, 6; no vocabulary knows its length, 4
+    assert (packed.encoders.codes("length", length) == 1).all()
+    shard = only(packed, "valid")
+    assert shard.query.numbers[:, shard_at(packed, "query", "usual")].tolist() == [1]
+    every = np.zeros(4, dtype=np.int64), np.arange(4)
+    pairs = pair_rows(packed, shard, np.array([0]), *every)
+    expected = {6: 1, 5: 1, 4: 0, 7: 0} if source == "table" else {6: 1, 5: 1, 4: 0, 7: 1}
+    rows = packed.item_operands.keys["length"]
+    known = {
+        hash_values(pl.Series([int(n)]).cast(length.dtype), "")[0]: float(expected[int(n)]) for n in length
+    }
+    for name in ("again", "often"):
+        at = shard_at(packed, "cross", name)
+        assert pairs.numbers[:, at].tolist() == [known[key] for key in rows]
+
+
+def shard_at(packed: PackedDataset, placement: Placement, name: str) -> int:
+    return int(packed.schema.row_features(placement).numbers_at[name].start)
+
+
 def test_attributes_of_items_are_those_of_the_items_table(tmp_path: Path) -> None:
     packed = world(tmp_path, past=history(of="item", column="seen"), brands=history(of="past.brand")).pack()
     x, y = packed.encoders.codes("brand", pl.Series(["x", "y"]))
@@ -120,6 +165,34 @@ def test_unknown_items_are_told_and_attended_to_by_their_code(tmp_path: Path) ->
     at = packed.schema.row_features("item").ids.index("item")
     assert rows.ids[position.flat(), at].tolist() == [2, 1, 3, 4]
     assert rows.ids[position.flat()[1]].tolist().count(0) == len(rows.ids[0]) - 1
+
+
+def test_events_are_told_apart_by_attributes_that_are_attended_to(tmp_path: Path) -> None:
+    listing = {"dwell": history(parallel_to="past"), "source": history(parallel_to="past")}
+    found = world(tmp_path, past=history(**TIMED), **listing)
+    seen, dwell = dict(SEEN) | {"c": [10, 12, 10, 10, 77]}, dict(DWELL) | {"c": [5, 5, 6, 5, 5]}
+    when = dict(WHEN) | {"c": [1, 2, 3, 4, 5]}
+    kind = pl.List(pl.Int64)
+    found.log = LOG.with_columns(
+        pl.col("request").replace_strict(seen, return_dtype=kind).alias("seen"),
+        pl.col("request").replace_strict(dwell, return_dtype=kind).alias("dwell"),
+        pl.col("request")
+        .replace_strict(when, return_dtype=kind)
+        .list.eval(pl.element() * HOUR)
+        .alias("when"),
+        pl.col("request").replace_strict(seen, return_dtype=kind).alias("source"),
+    )
+    packed = found.pack()
+    shard, one = only(packed, "valid"), np.array([0])
+    items = read_history_items(packed, shard, one, ["past"])["past"]
+    plain, _ = read_event_rows(packed, shard, one, "past", items, ["item", "brand"])
+    assert len(plain) == 3 and plain.ids.shape[1] == packed.items.ids.shape[1]
+    rows, position = read_event_rows(packed, shard, one, "past", items, ["dwell"])
+    assert len(rows) == 4, "10 with 5 is there twice"
+    five, six = packed.encoders.codes("dwell", pl.Series([5, 6]))
+    held = rows.ids[position.flat()]
+    assert held[:, packed.schema.row_features("item").ids.index("item")].tolist() == [2, 3, 2, 2, 1]
+    assert held[:, -2:].tolist() == [[five, 0], [five, 0], [six, 0], [five, 0], [five, 0]]
 
 
 def test_a_list_may_stand_in_the_table_of_users(tmp_path: Path) -> None:
@@ -216,6 +289,15 @@ def test_settings_that_name_nothing_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as error:
         named.check_data(unused.settings())
     assert str(error.value) == "features.past.events: no table 'views'; data.events are clicks"
+
+
+@pytest.mark.parametrize("column", ["seen", "when"])
+def test_the_columns_of_a_history_are_no_attributes_beside_it(column: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        Schema(FEATURES | {"past": history(**TIMED), "more": history(parallel_to="past", column=column)})
+    assert str(error.value) == (
+        f"features.more.column: '{column}' is a column of the history 'past' itself; name another list beside it"
+    )
 
 
 def test_a_history_has_the_dimension_of_its_items(tmp_path: Path) -> None:

@@ -14,6 +14,11 @@ from torch import Tensor
 from corank.batches.batch import Batch, Csr
 from corank.batches.build import padded
 from corank.core.errors import ConfigError
+from corank.features.histories.event_layout import event_columns
+from corank.features.input_layout import Attended, Layout
+from corank.features.kinds.id import IdFeature
+from corank.features.kinds.ids import IdsFeature
+from corank.features.schema import Schema
 from corank.losses.base import FunnelSpec
 from corank.losses.click import ClickLoss
 from corank.losses.total import TotalLoss
@@ -23,7 +28,7 @@ from corank.models.layers import ACTIVATIONS
 from corank.models.mlp import MlpSettings
 from corank.models.pairs import BatchHistory, SingleRequestHistory
 from corank.models.two_tower import TowersSettings
-from tests.support.encoded_batches import LAYOUT, SCHEMA
+from tests.support.encoded_batches import LAYOUT, SCHEMA, SIZES
 from tests.support.history_batches import ATTENDED, HELD, RAGGED, Request, attended, requests
 from tests.support.loss_cases import logits_of
 from tests.support.models import dense_gradients, mlp
@@ -59,13 +64,16 @@ def test_pairs_are_each_candidate_with_each_event_of_its_request(of: list[Reques
     assert lists(past.events) == of_item and padded(HELD) > HELD
 
 
-def made(of: list[Request], activation: str = "silu", seed: int = 0) -> tuple[Din, Batch, Tensor, Tensor]:
-    """An attention, a batch, and inputs for its items and the histories', which are leaves."""
+def made(
+    of: list[Request], activation: str = "silu", seed: int = 0, own: int = 0
+) -> tuple[Din, Batch, Tensor, Tensor]:
+    """An attention, a batch, and inputs for its items and the events, which are leaves; events have `own` columns."""
     torch.manual_seed(seed)
     batch = attended(of, seed)[0]
     items = padded(int(batch.item_of.max()) + 1) if len(batch) else 0
-    target, event = (torch.randn(n, WIDTH, requires_grad=True) for n in (items, padded(HELD)))
-    return Din(DIN, WIDTH, activation), batch, target, event
+    target = torch.randn(items, WIDTH, requires_grad=True)
+    event = torch.randn(padded(HELD), WIDTH + own, requires_grad=True)
+    return Din(DIN, WIDTH, activation, own), batch, target, event
 
 
 def history(event: Tensor, batch: Batch) -> BatchHistory:
@@ -76,11 +84,10 @@ def loop(din: Din, of: list[Request], item_of: Tensor, target: Tensor, event: Te
     found = []
     held = [events for size, events in of for _ in range(size)]
     for item, events in zip(item_of.tolist(), held, strict=True):
-        t, interest = target[item], torch.zeros(WIDTH)
+        t, interest = target[item], torch.zeros(event.shape[1])
         for e in (event[n] for n in events):
-            first = (
-                din.target.weight @ t + din.event.weight @ e + din.product.weight @ (t * e) + din.target.bias
-            )
+            product = din.product.weight @ (t * e[:WIDTH])
+            first = din.target.weight @ t + din.event.weight @ e + product + din.target.bias
             interest = interest + (din.weight(ACTIVATIONS[din.activation](first))) * e
         found.append(interest)
     return found
@@ -92,24 +99,27 @@ def masked(din: Din, of: list[Request], item_of: Tensor, target: Tensor, event: 
     asked = torch.tensor([r for r, (_, held) in enumerate(of) for _ in held])
     t = target[item_of.long()]
     e = event[torch.tensor([e for _, held in of for e in held], dtype=torch.int64)]
-    first = din.target(t).unsqueeze(1) + din.event(e) + din.product(t.unsqueeze(1) * e)
+    first = din.target(t).unsqueeze(1) + din.event(e) + din.product(t.unsqueeze(1) * e[:, :WIDTH])
     a = din.weight(ACTIVATIONS[din.activation](first)).squeeze(-1)
     summed: Tensor = (a * (request.unsqueeze(1) == asked)) @ e
     return summed
 
 
+@pytest.mark.parametrize("own", [0, 2])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_a_candidate_sums_the_events_of_its_request_each_by_its_weight(activation: str) -> None:
-    din, batch, target, event = made(RAGGED, activation)
+def test_a_candidate_sums_the_events_of_its_request_each_by_its_weight(activation: str, own: int) -> None:
+    din, batch, target, event = made(RAGGED, activation, own=own)
     found = din(target, history(event, batch))
     torch.testing.assert_close(found, torch.stack(loop(din, RAGGED, batch.item_of, target, event)))
     assert found.any(1).tolist() == [True, True, False, False, False, True], "nothing of no events"
 
 
 @settings(max_examples=40, deadline=None)
-@given(requests, st.integers(0, 99))
-def test_its_values_and_gradients_are_those_of_the_plain_formula(of: list[Request], seed: int) -> None:
-    din, batch, target, event = made(of, seed=seed)
+@given(requests, st.integers(0, 99), st.sampled_from([0, 2]))
+def test_its_values_and_gradients_are_those_of_the_plain_formula(
+    of: list[Request], seed: int, own: int
+) -> None:
+    din, batch, target, event = made(of, seed=seed, own=own)
     found = din(target, history(event, batch))
     plain = copy.deepcopy(din).double()
     leaves = [x.detach().double().requires_grad_() for x in (target, event)]
@@ -220,6 +230,32 @@ def test_an_event_is_embedded_as_a_candidate_is() -> None:
     assert len(inputs[ATTENDED]) == padded(HELD) and not inputs[ATTENDED][HELD:].any()
 
 
+def test_attention_reads_what_its_events_have_and_those_of_no_other_history() -> None:
+    past: dict[str, Any] = {"side": "user", "kind": "ids", "of": "item", "column": "clicked", "dim": 8}
+    columns = {
+        "past": past,
+        "other": past | {"column": "bought"},
+        "dwell": {"side": "user", "kind": "ids", "parallel_to": "past", "dim": 4},
+        "source": {"side": "user", "kind": "ids", "parallel_to": "past", "dim": 8},
+        "price_paid": {"side": "user", "kind": "ids", "parallel_to": "other", "dim": 4},
+    }
+    features = {name: IdsFeature.model_validate(value) for name, value in columns.items()}
+    schema = Schema({**SCHEMA.features, **features, "id": IdFeature(side="item", kind="id", dim=2)})
+    names = ["source", "tags", "dwell", "id"]
+    settings = MlpSettings(
+        name="rank", model="mlp", keep=2, din=DinSettings(history="past", attributes=names)
+    )
+    assert settings.attended(schema) == Attended("past", ("item", *names))
+    layout = Layout(schema, SIZES | {"dwell": 5, "source": 6, "price_paid": 4, "id": 30})
+    # by dimension: id of 2; dwell and tags of 4; item and source of 8
+    of_items, of_events = event_columns(layout, "past", ["item", *names])
+    assert of_items.tolist() == [0, 1, *range(6, 18)] and of_events.tolist() == [*range(2, 6), *range(18, 26)]
+    assert len(of_items) == len(layout.columns("item", ["item", *names]))
+    other = settings.model_copy(update={"din": DinSettings(history="past", attributes=["price_paid"])})
+    with pytest.raises(ConfigError, match=r"'price_paid' is no item feature .* parallel_to 'past'$"):
+        other.attended(schema)
+
+
 @pytest.mark.parametrize(
     ("din", "message"),
     [
@@ -231,7 +267,8 @@ def test_an_event_is_embedded_as_a_candidate_is() -> None:
         ({"history": "seen", "attributes": ["hour"]}, r"rank\.din\.attributes: 'hour' is no item feature"),
         (
             {"history": "seen", "attributes": ["none"]},
-            r"'none' is no item feature of kind id, ids, bucket or vector",
+            r"'none' is no item feature of kind id, ids, bucket or vector that is an input, and no list that is "
+            r"parallel_to 'seen'$",
         ),
     ],
 )

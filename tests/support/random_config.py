@@ -170,6 +170,9 @@ def _derived(drawn: Drawn, features: dict[str, Drawn]) -> dict[str, Drawn]:
                 made.append({"kind": "ratio", "of": [first, second]} | shape(len(made)))
     lists = some("query", "ids") + some("item", "ids") + histories
     lists += [f"{h}.{n}" for h in histories for n in some("item", "id", "ids")]
+    lists += (beside := [n for n in features if n.startswith("beside_")])
+    texts = {n: bool(drawn["histories"][int(n[7:])].get("separator")) for n in beside}
+    columns |= {n: {"text": text} for n, text in texts.items()}
     for one in lists:
         items = columns.get(one.rpartition(".")[2], columns["item_id"])
         for other in some("query", "id", "ids") + some("item", "id", "ids"):
@@ -293,10 +296,11 @@ def world_config(drawn: Drawn) -> Drawn:
     rank = {"name": "rank", "model": "mlp", "keep": 2, "hidden": [8, 6], "labels": ["click", "buy"]}
     rank |= {"value": drawn["value"], "dcn": drawn["dcn"], "from_stages": drawn["earlier"]}
     if drawn["din"] and drawn["histories"]:
+        beside = [n for n in features if n == "beside_0"]
         rank["din"] = {
             "history": "history_0",
             "hidden": drawn["din"]["hidden"],
-            "attributes": _attended(features) if drawn["din"]["attributes"] else [],
+            "attributes": _attended(features) + beside if drawn["din"]["attributes"] else [],
         }
     stages.append(rank)
     return {

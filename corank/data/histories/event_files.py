@@ -52,6 +52,8 @@ class EventEncoder:
             found["keys"] = hash_values(items, history.of)
         for name, part in parts.attributes.items():
             found[part] = self.encoders.codes(name, columns[schema.column(name)])
+        for name, part in parts.attribute_keys.items():
+            found[part] = hash_values(columns[schema.column(name)], name)
         return pl.DataFrame(found)
 
 

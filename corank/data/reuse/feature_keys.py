@@ -37,7 +37,7 @@ def _describe_events(schema: Schema, name: str) -> list[object]:
         return []
     parts = EventParts.of(schema, history.events)
     attributes = {n: schema.features[n].model_dump(mode="json") for n in parts.attributes}
-    return [parts.timed, parts.keys, list(attributes.items())]
+    return [parts.timed, parts.keys, list(attributes.items()), *parts.attribute_keys]
 
 
 def _sharing(schema: Schema, name: str) -> set[str]:
@@ -47,9 +47,11 @@ def _sharing(schema: Schema, name: str) -> set[str]:
         return set()
     shared = {n for n, other in schema.histories().items() if other.events == history.events}
     found = shared | {n for n, of in schema.parallels().items() if of in shared}
-    if EventParts.of(schema, history.events).keys:
-        found |= {n for n, feature in schema.derived().items() if shared & set(feature.operands)}
-    return found
+    parts = EventParts.of(schema, history.events)
+    taken = {*(shared if parts.keys else ()), *parts.attribute_keys}
+    # one that takes it is enough for it to be kept
+    takers = {operand: n for n, f in reversed(schema.derived().items()) for operand in f.operands}
+    return found | {takers[name] for name in taken if name in takers}
 
 
 def reduce_schema(schema: Schema, names: Iterable[str]) -> Schema:

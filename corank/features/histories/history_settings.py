@@ -225,6 +225,11 @@ class HistorySettings(ColumnFeature):
                 f"({', '.join(known) or 'none declared'}); received {self.parallel_to!r}"
             )
         lists = schema.histories()[self.parallel_to].lists
+        if lists is not None and (self.column or name) in (lists.column, lists.times):
+            raise ConfigError(
+                f"features.{name}.column: '{self.column or name}' is a column of the history '{self.parallel_to}' "
+                "itself; name another list beside it"
+            )
         if self.separator != (lists and lists.separator):
             raise ConfigError(
                 f"features.{name}.separator: that of the history '{self.parallel_to}' holds here, too; drop it"

@@ -14,7 +14,7 @@ from corank.bundle.item_layers import LayeredItems
 from corank.core.errors import DataError, RequestError
 from corank.core.ragged import Ragged, Rows, Vectors
 from corank.core.types import Floats, Hashes, Ints, Longs
-from corank.data.packed_history import add_histories, unknown_item_rows
+from corank.data.packed_history import add_histories, unknown_item_rows, with_attributes
 from corank.features.encoders import Encoders
 from corank.features.encoding import Encoded
 from corank.features.histories.event_lists import ListedEvents
@@ -41,6 +41,8 @@ class RequestHistory:
     warnings: tuple[RequestWarning, ...] = ()
     attributes: Mapping[str, Ints] = field(default_factory=dict)
     """By feature that is `parallel_to` it, the code of each event: (L,)."""
+    attribute_keys: Mapping[str, Hashes] = field(default_factory=dict)
+    """By those of them that derived features take, the hash of each event's value: (L,)."""
 
 
 @dataclass(frozen=True)
@@ -101,16 +103,15 @@ class HistoryEncoder:
             weight = recency_weights(
                 np.maximum(time - np.array(times, dtype=np.int64), 0), settings.half_life
             )
+        held = (events or [])[-len(ids) :]
+        columns = {column: _read_attribute(f"user.{name}", column, held) for column in beside.values()}
         return RequestHistory(
             codes,
             find_items(items, ids, f"user.{name}") if found else np.full(len(ids), -1),
             hash_values(values, name) if keyed else np.empty(0, dtype=np.uint64),
             weight,
             warnings,
-            {
-                feature: self._encode_attribute(feature, f"user.{name}", column, (events or [])[-len(ids) :])
-                for feature, column in beside.items()
-            },
+            *self._encode_attributes(beside, columns),
         )
 
     def _beside(self, name: str) -> dict[str, str]:
@@ -118,11 +119,20 @@ class HistoryEncoder:
         parallels = self.schema.parallels().items()
         return {feature: self.schema.column(feature) for feature, history in parallels if history == name}
 
-    def _encode_attribute(self, feature: str, where: str, column: str, events: list[Any]) -> Ints:
-        """Encode what events have in a column: (L,). Raises RequestError."""
-        held = [event.get(column) if isinstance(event, dict) else None for event in events]
-        values = to_series(column, held, where) if held else pl.Series(column, [], dtype=pl.Null)
-        return self._encoders.codes(feature, values)
+    def _encode_attributes(
+        self, beside: Mapping[str, str], columns: Mapping[str, pl.Series]
+    ) -> tuple[dict[str, Ints], dict[str, Hashes]]:
+        """Encode attributes of L events: codes by feature; hashes by those that derived features take.
+
+        Args:
+            beside: the features, and their columns.
+            columns: by name: (L,).
+        """
+        codes = {
+            feature: self._encoders.codes(feature, columns[column]) for feature, column in beside.items()
+        }
+        taken = [feature for feature in beside if feature in self._needs.beside]
+        return codes, {feature: hash_values(columns[beside[feature]], feature) for feature in taken}
 
     def _encode_lists(
         self, name: str, settings: History, user: Mapping[str, Any], items: LayeredItems, time: int
@@ -149,10 +159,7 @@ class HistoryEncoder:
             hash_values(ids, name) if name in self._needs.compared else np.empty(0, dtype=np.uint64),
             weight,
             (),
-            {
-                feature: self._encoders.codes(feature, listed.parallel[column][seen])
-                for feature, column in beside.items()
-            },
+            *self._encode_attributes(beside, {n: values[seen] for n, values in listed.parallel.items()}),
         )
 
     def _check_times(self, name: str, times: list[int], time: int) -> tuple[RequestWarning, ...]:
@@ -192,10 +199,9 @@ class HistoryEncoder:
                 self.schema, gathered.items, gathered.operands, self._needs.for_attributes
             )
         # an item that the bundle lacks is still an item of the history
-        return found | {
-            name: Ragged.from_lengths(np.array([len(histories[name].keys)]), histories[name].keys)
-            for name in self._needs.compared
-        }
+        keys = {name: histories[name].keys for name in self._needs.compared}
+        keys |= {n: histories[history].attribute_keys[n] for n, history in self._needs.beside.items()}
+        return found | {n: Ragged.from_lengths(np.array([len(held)]), held) for n, held in keys.items()}
 
     def mean_vectors(self, gathered: HistoryItems | None) -> dict[str, Vectors]:
         """The operands of derived features that are the mean of what the items of a history have of a vector."""
@@ -224,6 +230,13 @@ class HistoryEncoder:
         return {name: self._event_rows(items, name, histories[name]) for name in self.attended}
 
     def _event_rows(self, items: LayeredItems, name: str, history: RequestHistory) -> Rows:
+        """The records of a history's items, and the attributes of its events."""
+        held, beside = self._item_rows(items, name, history), self.schema.parallels_of(name)
+        if not beside:
+            return held
+        return with_attributes(held, np.stack([history.attributes[feature] for feature in beside], axis=1))
+
+    def _item_rows(self, items: LayeredItems, name: str, history: RequestHistory) -> Rows:
         """The records of a history's items; an unknown item has the code of its id, and nothing else."""
         unknown = np.flatnonzero(history.positions < 0)
         known = items.rows(history.positions[history.positions >= 0])
@@ -233,6 +246,12 @@ class HistoryEncoder:
         none = unknown_item_rows(self.schema, placed, id_feature, history.codes[unknown])
         order = np.argsort(np.concatenate((np.flatnonzero(history.positions >= 0), unknown)))
         return known.compact().concat(none).take(order)
+
+
+def _read_attribute(where: str, column: str, events: list[Any]) -> pl.Series:
+    """Read what events have in a column: (L,). Raises RequestError."""
+    held = [event.get(column) if isinstance(event, dict) else None for event in events]
+    return to_series(column, held, where) if held else pl.Series(column, [], dtype=pl.Null)
 
 
 def find_items(items: LayeredItems, ids: list[Any], where: str, numbers: Longs | None = None) -> Longs:

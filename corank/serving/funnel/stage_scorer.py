@@ -22,6 +22,7 @@ from corank.core.errors import PluginError
 from corank.core.ragged import Rows
 from corank.core.registry import Registry
 from corank.core.types import Floats, Longs
+from corank.features.histories.event_layout import event_groups, event_width
 from corank.features.input_layout import Layout, TableSet, dense_input, embed_rows
 from corank.features.schema import Placement
 from corank.serving.funnel.request_encoder import EncodedRequest, RequestEncoder
@@ -56,7 +57,7 @@ class ScorerInputs:
         self.stage, self.folder, self.layout = stage, folder, layout
         self._tables = tables
         attended = stage.attended
-        self._events = layout.groups_of("item", attended.features) if attended else ()
+        self._events = event_groups(layout, attended.history, attended.features) if attended else ()
         self._event_vectors = layout.vectors_of("item", attended.features) if attended else ()
 
     def dense(self, placement: Placement, rows: Rows) -> Floats:
@@ -89,7 +90,8 @@ class ScorerInputs:
         if self.layout.width("cross"):
             shapes["cross"] = (None, self.layout.width("cross"))
         if self.stage.attended:
-            width = len(self.layout.columns("item", self.stage.attended.features))
+            attended = self.stage.attended
+            width = event_width(self.layout, attended.history, attended.features)
             shapes |= {"event": (None, width), "mask": (None,)}
         if self.stage.from_stages:
             shapes["earlier"] = (None, len(self.stage.from_stages))
