@@ -24,17 +24,20 @@ if TYPE_CHECKING:
         store_versions,
         vectors,
     )
-    from corank.api.training import train
+    from corank.api.training import TrainResult, train
     from corank.api.users import users
     from corank.core.registry import load_plugins
     from corank.serving.funnel.funnel import Funnel
     from corank.serving.funnel.request import Request
+    from corank.training.callbacks import Callback
 
 __version__ = version("corank")
 
 __all__ = [
+    "Callback",
     "Funnel",
     "Request",
+    "TrainResult",
     "__version__",
     "check",
     "compare",
@@ -62,10 +65,11 @@ __all__ = [
 ]
 
 _MODULE_OF = {
+    "Callback": "corank.training.callbacks",
     "Funnel": "corank.serving.funnel.funnel",
     "Request": "corank.serving.funnel.request",
     "load_plugins": "corank.core.registry",
-    "train": "corank.api.training",
+    **dict.fromkeys(("TrainResult", "train"), "corank.api.training"),
     **dict.fromkeys(
         ("check", "export", "pack", "rank", "refresh"),
         "corank.api.runs",

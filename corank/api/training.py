@@ -1,9 +1,10 @@
 """Training a config: in this process, as one of a launch, or by several processes that it starts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from corank.core.errors import CheckpointError, ConfigError
 from corank.core.storage.object_url import Location, PathOrUrl, parse_location
@@ -12,6 +13,7 @@ from corank.distributed.launch import launch
 from corank.distributed.process_group import join_ranks
 from corank.distributed.ranks import Ranks
 from corank.engine.base import open_engine
+from corank.training.callbacks import Callback, check_callbacks
 from corank.training.checkpoints.run_publisher import RunPublisher, open_remote_run
 from corank.training.config import Config
 from corank.training.config_file import read
@@ -20,16 +22,33 @@ from corank.training.preparation.packed_data import open_or_pack, open_packed
 from corank.training.profile.log_profile import profile_log
 from corank.training.run import Run
 from corank.training.sufficiency import Sufficiency
-from corank.training.train import SilentWatcher, Watcher, kept_figures, train_run
+from corank.training.train import kept_figures, train_run
 
 CREATED = "created"
 """Mark of a launch that has begun its run: a restart goes on from the run's last checkpoint."""
 
 
+@dataclass(frozen=True)
+class TrainResult:
+    """A training that has ended, and the run that it left."""
+
+    run: Run
+    """The folder, the config, and what can be read of them."""
+    epoch: int
+    """Whose weights the trained model has, counted from 1."""
+    metrics: dict[str, float | None]
+    """The validation metrics of that epoch, by `STAGE.LABEL.METRIC`; empty without a split `valid`."""
+
+    @classmethod
+    def of(cls, run: Run, kept: Mapping[str, Any]) -> Self:
+        """The result of a run, of whose kept epoch the figures and `epoch` are given."""
+        return cls(run, kept["epoch"], {name: value for name, value in kept.items() if name != "epoch"})
+
+
 def train(
     config: Path,
-    watcher: Watcher | None = None,
     overrides: Sequence[str] = (),
+    callbacks: Sequence[Callback] = (),
     resume: bool = False,
     overwrite: bool = False,
     folder: PathOrUrl | None = None,
@@ -38,15 +57,15 @@ def train(
     max_restarts: int = 0,
     timeout: float | None = None,
     without: Sequence[str] = (),
-) -> tuple[Run, dict[str, Any]]:
+) -> TrainResult:
     """Train a config, packing first if it is not packed yet.
 
     Under torchrun it is one of several that train one model: the first packs, writes and reports; a restart goes on.
 
     Args:
         config: the YAML file.
-        watcher: receives losses and validation figures while it trains.
         overrides: `a.b=value` changes of the config.
+        callbacks: called with losses, validation metrics and checkpoints while it trains.
         resume: continue from the latest checkpoint of the folder, if there is one.
         overwrite: replace a training that the folder holds.
         folder: of the run, or its URL; `runs/NAME` beside the config.
@@ -56,23 +75,42 @@ def train(
         timeout: seconds that a process waits for the others, 600 unless given.
         without: features to remove, as of `--without`.
 
-    Returns the run, and the validation figures of the epoch that was kept by `STAGE.LABEL.METRIC`, with `epoch`.
-    Raises ConfigError, DataError, CheckpointError, DistributedError, BusyError if another trains or packs there.
+    Returns the run, the epoch that was kept, and its validation metrics. Raises ConfigError, DataError,
+    CheckpointError, DistributedError, BusyError if another trains or packs there, and what a callback raises.
 
     Example:
-        run, figures = corank.train(Path("shop/config.yaml"), overrides=["train.seed=1"])
-        figures["rank.click.auc"]
+        result = corank.train(Path("shop/config.yaml"), ["train.seed=1"])
+        result.metrics["rank.click.auc"]
     """
+    called = check_callbacks(callbacks)
     if workers is not None:
-        if watcher is not None:
-            raise ConfigError("watcher: the workers print their progress; leave out one of both")
+        if called:
+            raise ConfigError(
+                "callbacks: they run in this process, and workers train in others; leave out one of both"
+            )
         settings = read(config, overrides, without)  # so that a mistake is told before anything is started
         options = ["--resume"] * resume + ["--overwrite"] * overwrite
         options += [f"--set={override}" for override in overrides] + [f"--without={n}" for n in without]
         return _launch(config, settings, folder, options, report, workers, max_restarts, timeout)
     if max_restarts:
         raise ConfigError("--max-restarts needs --workers; under torchrun it is an option of torchrun")
-    with join_ranks(timeout) as ranks, ExitStack() as held:
+    with join_ranks(timeout) as ranks:
+        return _train_as_rank(config, overrides, without, called, folder, resume, overwrite, report, ranks)
+
+
+def _train_as_rank(
+    config: Path,
+    overrides: Sequence[str],
+    without: Sequence[str],
+    callbacks: Sequence[Callback],
+    folder: PathOrUrl | None,
+    resume: bool,
+    overwrite: bool,
+    report: Report,
+    ranks: Ranks,
+) -> TrainResult:
+    """Train in this process, alone or as one of several ranks."""
+    with ExitStack() as held:
         settings = read(config, overrides, without, report if ranks.first else lambda line: None)
         location = parse_location(folder or config.parent / "runs" / settings.name)
         run = _open_folder(location, settings, config.parent, held, report, ranks)
@@ -84,8 +122,8 @@ def train(
         goes_on = ranks.first_does(prepare, "preparation by the first rank")
         packed = open_packed(settings, config.parent)
         require_agreement(ranks, settings, packed)
-        figures = train_run(run, packed, watcher or SilentWatcher(), goes_on, ranks)
-    return run if isinstance(location, Path) else Run.open(location), figures
+        kept = train_run(run, packed, callbacks, goes_on, ranks)
+    return TrainResult.of(run if isinstance(location, Path) else Run.open(location), kept)
 
 
 def _open_folder(
@@ -137,11 +175,11 @@ def _launch(
     workers: int,
     max_restarts: int,
     timeout: float | None,
-) -> tuple[Run, dict[str, Any]]:
+) -> TrainResult:
     location = parse_location(folder or config.parent / "runs" / settings.name)
     with open_engine(workers=workers) as engine:  # packs before the workers wait for one another
         open_or_pack(settings, config.parent, report, engine)
     options += [] if timeout is None else [f"--timeout={timeout}"]
     launch(["train", str(config), f"--run={location}", *options], workers, max_restarts)
     run = Run.open(location)
-    return run, kept_figures(run.trained(run.packed()).facts)
+    return TrainResult.of(run, kept_figures(run.trained(run.packed()).facts))

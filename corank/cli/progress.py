@@ -3,16 +3,21 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import TracebackType
-from typing import Self
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from corank.cli.console import err, say
 from corank.core.formatting import format_metric
+from corank.training.callbacks import (
+    Callback,
+    TrainingEnd,
+    TrainingEvaluation,
+    TrainingLog,
+    TrainingStart,
+)
 
 
-class TrainingBar:
+class TrainingBar(Callback):
     """Shows a training: a progress bar with losses and candidates/s; without a terminal, a line every ten seconds."""
 
     def __init__(self) -> None:
@@ -27,43 +32,42 @@ class TrainingBar:
             disable=not err.is_terminal,
         )
         self._task: TaskID | None = None
-        self._epoch, self._printed_at = 1, time.monotonic()
+        self._printed_at = time.monotonic()
 
-    def __enter__(self) -> Self:
+    def on_start(self, event: TrainingStart) -> None:
+        """Show the bar."""
         self._bar.start()
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
+    def on_end(self, event: TrainingEnd) -> None:
+        """Take the bar away."""
         self._bar.stop()
 
-    def step(self, done: int, steps: int, losses: dict[str, float], candidates_per_second: float) -> None:
-        """Show the losses after `done` of an epoch's steps."""
-        figures = "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
-        figures += f"  {candidates_per_second:,.0f} candidates/s"
+    def on_log(self, event: TrainingLog) -> None:
+        """Show the losses after some of an epoch's steps."""
+        figures = "  ".join(f"{name} {value:.4f}" for name, value in event.losses.items())
+        figures += f"  {event.candidates_per_second:,.0f} candidates/s"
         if self._task is None:
-            self._task = self._bar.add_task(f"epoch {self._epoch}", total=steps, figures="")
-        self._bar.update(self._task, completed=done, figures=figures)
+            self._task = self._bar.add_task(f"epoch {event.epoch}", total=event.batches, figures="")
+        self._bar.update(self._task, completed=event.batch, figures=figures)
         if not err.is_terminal and time.monotonic() - self._printed_at > 10:
             self._printed_at = time.monotonic()
-            say(f"epoch {self._epoch} step {done}/{steps}  {figures}")
+            say(f"epoch {event.epoch} step {event.batch}/{event.batches}  {figures}")
 
-    def epoch(self, epoch: int, figures: dict[str, float | None]) -> None:
+    def on_evaluate(self, event: TrainingEvaluation) -> None:
         """Print the validation figures of an epoch, a line a label, without losses and what is not defined."""
         from corank.metrics.metric import validation_metrics
 
         lower = {name for name, metric in validation_metrics().items() if metric.better == "lower"}
         lines: dict[str, str] = {}
-        for name, value in figures.items():
+        for name, value in event.learnt.items():
             label, _, metric = name.rpartition(".")
             if metric not in lower and value is not None:
                 lines[label] = f"{lines.get(label, label)}  {metric} {format_metric(value)}"
         for line in lines.values() or ["no figure is defined"]:
-            say(f"epoch {epoch} valid  {line}")
+            say(f"epoch {event.epoch} valid  {line}")
         if self._task is not None:
             self._bar.remove_task(self._task)
-        self._task, self._epoch = None, epoch + 1
+        self._task = None
 
 
 @contextmanager

@@ -140,8 +140,11 @@ def train_command(
     from corank.cli import console
     from corank.cli.progress import TrainingBar
 
-    options = (
+    # of several processes that are started here the first says what follows
+    done = train(
+        config,
         overrides or [],
+        [TrainingBar()] if workers is None else [],
         resume,
         overwrite,
         run,
@@ -151,13 +154,8 @@ def train_command(
         timeout,
         without or [],
     )
-    if workers is not None:
-        train(config, None, *options)  # its first process says what follows
-        return
-    with TrainingBar() as watch:
-        done, figures = train(config, watch, *options)
-    if is_first():
-        console.say(f"kept epoch {figures['epoch']}; run: {run or done.folder}")
+    if workers is None and is_first():
+        console.say(f"kept epoch {done.epoch}; run: {run or done.run.folder}")
 
 
 @training.command("report")

@@ -1,13 +1,11 @@
 """Training: one pass over the batches of an epoch after another, resumable at any step."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch.utils.tensorboard import SummaryWriter
 
 from corank.batches.reader import Reader
 from corank.core.calibration import Platt, fit
@@ -19,33 +17,25 @@ from corank.evaluation.predict import Predictions, predict_by_ranks
 from corank.evaluation.stage_order import Calibrators
 from corank.metrics.metric import validation_metrics
 from corank.models.joint import JointModel
+from corank.training.callbacks import (
+    Callback,
+    CallbackList,
+    TrainingCheckpoint,
+    TrainingEnd,
+    TrainingEvaluation,
+    TrainingLog,
+    TrainingPlan,
+    TrainingStart,
+    learnt,
+)
 from corank.training.checkpoints.training_state import held_buckets, model_state, restore_model
 from corank.training.device import keep_freed_memory
 from corank.training.run import Run
+from corank.training.tracking.tensorboard import TensorBoard
 from corank.training.trainer import Trainer
 
 LOG_EVERY = 20
 """Optimiser steps between reports of the losses: reading a loss waits for the step to end."""
-
-
-class Watcher(Protocol):
-    """Receives the progress of a training."""
-
-    def step(self, done: int, steps: int, losses: dict[str, float], candidates_per_second: float) -> None:
-        """Receive the means of the losses, after `done` of the epoch's `steps`; called every LOG_EVERY steps."""
-
-    def epoch(self, epoch: int, figures: dict[str, float | None]) -> None:
-        """Receive the validation figures of an epoch, counted from 1, by `STAGE.LABEL.METRIC`."""
-
-
-class SilentWatcher:
-    """A watcher that ignores what it receives."""
-
-    def step(self, done: int, steps: int, losses: dict[str, float], candidates_per_second: float) -> None:
-        """Ignore the losses."""
-
-    def epoch(self, epoch: int, figures: dict[str, float | None]) -> None:
-        """Ignore the figures."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +59,7 @@ class MidEpochChecks:
 def train_run(
     run: Run,
     packed: PackedDataset,
-    watcher: Watcher,
+    callbacks: Sequence[Callback] = (),
     resume: bool = False,
     ranks: Ranks = ALONE,
     checks: MidEpochChecks | None = None,
@@ -77,13 +67,16 @@ def train_run(
     """Train a run to its end and write its model; a collective of all ranks.
 
     Args:
-        watcher: receives the progress; on the first rank alone.
+        run: the run, whose folder has been made.
+        packed: its packed data.
+        callbacks: called as it goes on, after TensorBoard's; on the first rank alone.
         resume: continue from the latest checkpoint, to the same weights as an unbroken run; a finished run is left
             as it is.
         ranks: the processes that train it together.
         checks: validation within epochs; of a training by one process.
 
-    Returns the validation figures of the epoch that was kept, and the epoch. Raises CheckpointError, DataError.
+    Returns the validation figures of the epoch that was kept, and the epoch. Raises CheckpointError, DataError, and
+    what a callback raises.
     """
     finished, begun = ranks.share([run.finished, run.latest.exists], "state of the run")
     if resume and finished:
@@ -92,20 +85,25 @@ def train_run(
     trainer = Trainer(run, packed, ranks)
     if resume and begun:
         trainer.load()
-    with _board(run, trainer) as board:
+    told = CallbackList([TensorBoard(), *callbacks] if ranks.first else [])
+    try:
+        told.on_start(TrainingStart(run, _plan(trainer)))
         while not _has_ended(trainer):
-            _run_epoch(trainer, watcher if ranks.first else SilentWatcher(), board, checks)
-    return _finish(trainer)
+            _run_epoch(trainer, told, checks)
+        kept = _finish(trainer)
+    except BaseException as error:
+        told.on_end(TrainingEnd(run, None, {}, error))
+        raise
+    told.on_end(TrainingEnd(run, kept["epoch"], {n: v for n, v in kept.items() if n != "epoch"}))
+    return kept
 
 
-@contextmanager
-def _board(run: Run, trainer: Trainer) -> Iterator[SummaryWriter | None]:
-    """The figures of TensorBoard, which the first rank writes."""
-    if not trainer.ranks.first:
-        yield None
-        return
-    with SummaryWriter(str(run.folder / "events"), purge_step=trainer.progress.step) as board:
-        yield board
+def _plan(trainer: Trainer) -> TrainingPlan:
+    progress = trainer.progress
+    left = 0 if _has_ended(trainer) else len(trainer.reader)
+    return TrainingPlan(
+        trainer.epochs, left, progress.epoch, progress.batch, progress.step, trainer.ranks.world
+    )
 
 
 def _has_ended(trainer: Trainer) -> bool:
@@ -114,9 +112,7 @@ def _has_ended(trainer: Trainer) -> bool:
     return stopped or trainer.progress.epoch >= trainer.epochs
 
 
-def _run_epoch(
-    trainer: Trainer, watcher: Watcher, board: SummaryWriter | None, checks: MidEpochChecks | None
-) -> None:
+def _run_epoch(trainer: Trainer, told: Callback, checks: MidEpochChecks | None) -> None:
     """Train one epoch, from its first batch or where a checkpoint was taken, and validate."""
     progress, every = trainer.progress, trainer.config.train.checkpoint_every
     reader = trainer.reader
@@ -125,48 +121,45 @@ def _run_epoch(
         if progress.step % LOG_EVERY == 0 or progress.batch == len(reader):
             losses = {name: float(value) for name, value in means.items()}
             _refuse_divergence(losses, trainer)
-            watcher.step(progress.batch, len(reader), losses, speed)
-            named = {f"loss/{name}": value for name, value in losses.items()}
-            _record(board, named | {"candidates_per_second": speed}, progress.step)
+            told.on_log(
+                TrainingLog(progress.epoch + 1, progress.batch, len(reader), progress.step, losses, speed)
+            )
         if progress.step % every == 0 and progress.batch < len(reader):
-            _save(trainer)
+            _save(trainer, told)
         if checks is not None and checks.due(progress.batch, len(reader)):
-            figures = _learnt(_figures(trainer, trainer.model), trainer.learners())
-            checks.receive(progress.epoch + progress.batch / len(reader), figures)
+            done = progress.epoch + progress.batch / len(reader)
+            checks.receive(done, learnt(_figures(trainer, trainer.model), _named(trainer.learners())))
     learners = trainer.learners()
     progress.epoch, progress.batch = progress.epoch + 1, 0
     trainer.settle()
-    figures = _validate(trainer, board)
-    _save(trainer)
-    watcher.epoch(progress.epoch, _learnt(figures, learners))
+    told.on_evaluate(_validate(trainer, learners))
+    _save(trainer, told)
 
 
-def _learnt(figures: dict[str, float | None], learners: list[str | None]) -> dict[str, float | None]:
-    """The figures of the stages that learn now: those of a stage that has not begun to learn say nothing."""
-    return {n: v for n, v in figures.items() if None in learners or n.partition(".")[0] in learners}
-
-
-def _record(board: SummaryWriter | None, figures: Mapping[str, float | None], step: int) -> None:
-    if board is not None:
-        for name, figure in figures.items():
-            board.add_scalar(name, float("nan") if figure is None else figure, step)
-
-
-def _save(trainer: Trainer) -> None:
+def _save(trainer: Trainer, told: Callback) -> None:
     """Write a checkpoint, and publish it if the run lies in object storage."""
     trainer.save()
     if trainer.run.publish is not None:
         trainer.writer.wait()
         trainer.run.publish()
+    progress = trainer.progress
+    told.on_checkpoint(
+        TrainingCheckpoint(trainer.run.latest.path, progress.epoch, progress.batch, progress.step)
+    )
 
 
-def _validate(trainer: Trainer, board: SummaryWriter | None) -> dict[str, float | None]:
-    """Compute and record the validation figures of an epoch, and keep its weights if they are the best."""
+def _validate(trainer: Trainer, learners: list[str | None]) -> TrainingEvaluation:
+    """Compute the validation figures of an epoch, and keep its weights if they are the best."""
     progress, figures = trainer.progress, _figures(trainer, trainer.shipped())
     progress.figures.append(figures)
-    _record(board, {f"valid/{name}": figure for name, figure in figures.items()}, progress.step)
     _keep_best(trainer, figures)
-    return figures
+    best = progress.best_epoch == progress.epoch
+    return TrainingEvaluation(progress.epoch, trainer.epochs, progress.step, figures, _named(learners), best)
+
+
+def _named(learners: list[str | None]) -> list[str] | None:
+    """The stages that learn; None if all learn in one update."""
+    return [name for name in learners if name is not None] or None
 
 
 def _run_steps(trainer: Trainer, reader: Reader) -> Iterator[tuple[dict[str, torch.Tensor], float]]:

@@ -6,6 +6,7 @@ import pytest
 
 from corank.cli import console as screen
 from corank.cli.progress import TrainingBar
+from corank.training.callbacks import TrainingEvaluation, TrainingLog
 
 
 def shown(capsys: pytest.CaptureFixture[str]) -> str:
@@ -234,12 +235,12 @@ def test_a_line_is_said_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert (out, err) == ("", f"bundle: {path}\n")
 
 
-def test_watch_tells_epochs_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    with TrainingBar() as watch:
-        watch.step(1, 2, {"click": 0.5}, 1000.0)
-        click = {"rank.click.auc": 0.75, "rank.click.gauc": None, "rank.click.ndcg@10": 0.25}
-        watch.epoch(1, click | {"rank.click.logloss": 0.5, "rank.order.auc": 0.625})
-        watch.epoch(2, {"rank.click.auc": None})
+def test_the_bar_tells_epochs_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    bar, click = TrainingBar(), {"rank.click.auc": 0.75, "rank.click.gauc": None, "rank.click.ndcg@10": 0.25}
+    bar.on_log(TrainingLog(1, 1, 2, 1, {"click": 0.5}, 1000.0))
+    figures = click | {"rank.click.logloss": 0.5, "rank.order.auc": 0.625}
+    bar.on_evaluate(TrainingEvaluation(1, 2, 2, figures, None, True))
+    bar.on_evaluate(TrainingEvaluation(2, 2, 4, {"rank.click.auc": None}, None, False))
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines() == [

@@ -20,6 +20,7 @@ from corank.core.storage.object_url import ObjectUrl, parse_location
 from corank.data.dataset import PackedDataset
 from corank.data.packing import pack as packing
 from corank.serving.http.source import BundleSource
+from corank.training.callbacks import TrainingLog
 from corank.training.checkpoints.checkpoint import load
 from corank.training.run import Run
 from tests.support import shared
@@ -153,7 +154,7 @@ def test_a_training_goes_on_from_its_url(remote: RemoteWorld, tmp_path: Path) ->
     every = [f"packed={remote.packed}", "train.epochs=2", "train.checkpoint_every=3"]
     url = f"{remote.store.url}/broken"
     with pytest.raises(StoppedError):
-        corank.train(remote.config, Interrupting(2), every, folder=url)
+        corank.train(remote.config, every, folder=url, callbacks=[Interrupting(2)])
     assert not list(remote.cache.glob(".partial-*"))
     with pytest.raises(CheckpointError, match=f"{url}: holds a training; go on with --resume"):
         corank.train(remote.config, overrides=every, folder=url)
@@ -166,13 +167,13 @@ def test_another_training_at_the_same_url_is_told(remote: RemoteWorld) -> None:
     overrides = [f"packed={remote.packed}", "train.epochs=2"]
 
     class Intruding(Silent):
-        def step(self, done: int, steps: int, losses: dict[str, float], candidates_per_second: float) -> None:
+        def on_log(self, event: TrainingLog) -> None:
             if not self.losses:  # before the first checkpoint
                 FolderPublisher.open(url, "run").publish(remote.packed / "encoders")
-            super().step(done, steps, losses, candidates_per_second)
+            super().on_log(event)
 
     with pytest.raises(BusyError, match="another process has published there meanwhile"):
-        corank.train(remote.config, Intruding(), overrides, folder=str(url))
+        corank.train(remote.config, overrides, folder=str(url), callbacks=[Intruding()])
     (kept,) = remote.cache.glob("run-*")
     assert Run.open(kept).folder == kept
     shutil.rmtree(kept)

@@ -14,8 +14,7 @@ from corank.core.errors import ConfigError, CorankError, DataError
 from corank.data.dataset import PackedDataset
 from corank.engine.base import open_engine
 from corank.training.config_file import read
-from corank.training.run import Run
-from tests.support.simulated_runs import Silent, make_world
+from tests.support.simulated_runs import make_world
 
 DAYS = [datetime(2026, 3, day, tzinfo=UTC) for day in range(1, 11)]
 
@@ -138,16 +137,17 @@ def log_users(world: Path, requests: set[str]) -> list[int]:
 
 @pytest.mark.parametrize("split", ["{valid: 2026-03-09}", "{train: ..2026-03-09, valid: 2026-03-09..}"])
 def test_without_a_test_split_training_validates(world: Path, tmp_path: Path, split: str) -> None:
-    run, figures = train(world, tmp_path, f"data.split={split}")
-    assert figures["rank.click.auc"] is not None
+    done = train(world, tmp_path, f"data.split={split}")
+    assert done.metrics["rank.click.auc"] is not None
     with pytest.raises(DataError, match=r"no split 'test': data.split gives train, valid"):
-        corank.evaluate(run.folder)
-    assert corank.evaluate(run.folder, "valid", bootstrap=False)["split"] == "valid"
+        corank.evaluate(done.run.folder)
+    assert corank.evaluate(done.run.folder, "valid", bootstrap=False)["split"] == "valid"
 
 
 def test_all_of_the_log_may_train(world: Path, tmp_path: Path) -> None:
-    run, figures = train(world, tmp_path, "data.split={train: ..}")
-    assert figures == {"epoch": 1}
+    done = train(world, tmp_path, "data.split={train: ..}")
+    assert (done.epoch, done.metrics) == (1, {})
+    run = done.run
     assert requests_of(run.packed(), "train") == set(map(str, log_of(world)["request_id"].to_list()))
     _, calibrators = run.model(run.packed())
     assert {platt.slope for stage in calibrators.values() for platt in stage.values()} == {1.0}
@@ -156,9 +156,9 @@ def test_all_of_the_log_may_train(world: Path, tmp_path: Path) -> None:
     assert any("there is no split 'valid'" in line for line in check.sufficiency.warnings)
 
 
-def train(world: Path, tmp_path: Path, *overrides: str) -> tuple[Run, dict[str, Any]]:
+def train(world: Path, tmp_path: Path, *overrides: str) -> corank.TrainResult:
     overrides = (*overrides, f"packed={tmp_path / 'packed'}", "train.epochs=1", "train.early_stop=null")
-    return corank.train(world, Silent(), overrides, folder=tmp_path / "run")
+    return corank.train(world, overrides, folder=tmp_path / "run")
 
 
 @pytest.mark.parametrize(

@@ -138,7 +138,7 @@ def test_a_pre_ranker_learns_from_production_alone(world: Path, tmp_path: Path) 
         "train={epochs: 4, requests: 64, prerank: {lr: 0.003}}",
     ]
     watcher, config = Silent(), Path(shutil.copytree(world, tmp_path / "world")) / "config.yaml"
-    run, _ = corank.train(config, watcher, overrides, folder=tmp_path / "run")
+    run = corank.train(config, overrides, folder=tmp_path / "run", callbacks=[watcher]).run
     assert list(watcher.losses[0]) == ["prerank.distill"]
     opened = Run.open(run.folder)
     data = opened.packed()

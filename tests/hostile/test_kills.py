@@ -14,7 +14,7 @@ from corank.data.dataset import PackedDataset
 from corank.training.run import Run
 from tests.support.kills import count_changes, kill_at, run
 from tests.support.shared import copy_run, finished_run
-from tests.support.simulated_runs import Silent, make_world
+from tests.support.simulated_runs import make_world
 
 PARTS = ("a", "b")
 
@@ -175,5 +175,5 @@ def test_a_run_can_be_resumed_wherever_its_replacement_is_killed(tmp_path: Path)
         assert Run.open(copy.folder).config == trained.config
     config = trained.base / "config.yaml"
     for change in (2, 3):  # the model is gone; then the training state, too
-        again, _ = corank.train(config, Silent(), resume=True, folder=tmp_path / f"run{change}")
+        again = corank.train(config, resume=True, folder=tmp_path / f"run{change}").run
         assert again.finished

@@ -93,7 +93,7 @@ def test_a_stage_learns_from_it(world: Path, tmp_path: Path) -> None:
         "{kind: margin_info_nce, stage: prerank, positive: [exposed], margin: 0.5, weight: 0.3}]"
     )
     watcher, steps = Silent(), ("train.requests=64", "train.epochs=3", losses)
-    run, _ = corank.train(world / "config.yaml", watcher, steps, folder=tmp_path / "run")
+    run = corank.train(world / "config.yaml", steps, folder=tmp_path / "run", callbacks=[watcher]).run
     values = [held["prerank.margin_info_nce"] for held in watcher.losses]
     assert values[-1] < values[0] and watcher.losses[0].keys() == {"rank.click", "prerank.margin_info_nce"}
     own = Run.open(run.folder).config.losses[1]  # read again from the run's own config, every setting kept
@@ -118,13 +118,13 @@ def test_its_settings_are_validated_as_those_of_any_other(
     key, value = settings.split(": ")
     text = ", ".join(f"{k}: {v}" for k, v in (known | {key: value}).items())
     with pytest.raises(ConfigError) as caught:
-        corank.train(world / "config.yaml", Silent(), [f"losses=[{{{text}}}]"], folder=tmp_path)
+        corank.train(world / "config.yaml", [f"losses=[{{{text}}}]"], folder=tmp_path)
     assert message in str(caught.value)
 
 
 def test_an_unknown_kind_says_how_a_plugin_is_named(world: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"losses\.0: unknown kind 'margin_nce'; did you mean .* plug-in"):
-        corank.train(world / "config.yaml", Silent(), ["losses=[{kind: margin_nce}]"], folder=tmp_path)
+        corank.train(world / "config.yaml", ["losses=[{kind: margin_nce}]"], folder=tmp_path)
 
 
 class NoKind(MarginInfoNceLoss):

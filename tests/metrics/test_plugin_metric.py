@@ -118,10 +118,11 @@ def test_training_stops_early_by_it_and_a_study_compares_it(world: Path, tmp_pat
     config, watcher, name = world / "config.yaml", Silent(), "rank.click.average_precision"
     stop = (f"train.early_stop.metric={name}", "train.early_stop.patience=1", "train.epochs=9")
     fast = ("train.requests=32", "train.table.lr=0.5", "train.rank.lr=0.01")
-    run, kept = corank.train(config, watcher, [*fast, *stop], folder=tmp_path / "run")
+    done = corank.train(config, [*fast, *stop], folder=tmp_path / "run", callbacks=[watcher])
+    run = done.run
     values = [figures[name] or 0.0 for figures in watcher.figures]
     best = values.index(max(values)) + 1
-    assert kept["epoch"] == best and len(values) == best + 1 < 9
+    assert done.epoch == best and len(values) == best + 1 < 9
     document = corank.evaluate(run.folder)
     keep = run.config.stages[-1].keep
     assert document["stages"]["rank"]["exposed"]["click"]["average_precision"] > 0
@@ -147,9 +148,7 @@ def test_a_metric_that_is_not_computed_in_validation_cannot_stop_training(
     world: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match=r"unknown metric 'rank\.click\.ece'; expected .*precision"):
-        corank.train(
-            world / "config.yaml", Silent(), ["train.early_stop.metric=rank.click.ece"], folder=tmp_path
-        )
+        corank.train(world / "config.yaml", ["train.early_stop.metric=rank.click.ece"], folder=tmp_path)
 
 
 @pytest.mark.parametrize(

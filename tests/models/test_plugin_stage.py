@@ -189,7 +189,7 @@ def test_it_trains_exports_and_ranks_as_it_was_trained(
     watcher = Silent()
     steps = ("train={epochs: 4, requests: 64, seed: 1}", *more)
     config = make_world(tmp_path / "world") if more else world / "config.yaml"
-    corank.train(config, watcher, (*ROLES[role], *steps), folder=tmp_path / "run")
+    corank.train(config, (*ROLES[role], *steps), folder=tmp_path / "run", callbacks=[watcher])
     run = Run.open(tmp_path / "run")  # read again from the run's own config
     stage = "prerank" if role == "pre-ranker" else "rank"
     auc = [figures[f"{stage}.click.auc"] for figures in watcher.figures]

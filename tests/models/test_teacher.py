@@ -13,6 +13,7 @@ from corank.models.joint import JointModel
 from corank.models.mlp import MlpSettings
 from corank.models.teacher import Teacher, TeacherSettings
 from corank.models.two_tower import TowersSettings
+from corank.training.callbacks import TrainingCheckpoint
 from corank.training.config_file import read
 from corank.training.run import Run
 from tests.support.encoded_batches import LAYOUT, random_batch
@@ -111,14 +112,14 @@ def test_a_run_with_a_teacher_goes_on_as_if_it_had_not_stopped(
         pass
 
     class Stopper(Silent):
-        def epoch(self, epoch: int, figures: dict[str, float | None]) -> None:
+        def on_checkpoint(self, event: TrainingCheckpoint) -> None:
             raise StopError
 
     apart = ["stages.0.embeddings=own", "stages.1.embeddings=own", "train.average=0.9"]
     settings = [*TAUGHT, f"train.mode={mode}", *apart]
     whole = trained_run(world / "config.yaml", tmp_path / "whole", *settings)
     with pytest.raises(StopError):
-        corank.train(world / "config.yaml", Stopper(), settings, folder=tmp_path / "broken")
+        corank.train(world / "config.yaml", settings, folder=tmp_path / "broken", callbacks=[Stopper()])
     broken = trained_run(world / "config.yaml", tmp_path / "broken", *settings, resume=True)
     packed = whole.packed()
     expected, found = whole.trained(packed).tensors, broken.trained(packed).tensors
@@ -129,7 +130,7 @@ def test_a_run_with_a_teacher_goes_on_as_if_it_had_not_stopped(
 def test_apart_the_teacher_is_first_and_no_longer_changes(world: Path, taught: Run, tmp_path: Path) -> None:
     settings = [*TAUGHT, "train.mode=separate", "stages.0.embeddings=own", "stages.1.embeddings=own"]
     watcher = Silent()
-    corank.train(world / "config.yaml", watcher, settings, folder=tmp_path / "run")
+    corank.train(world / "config.yaml", settings, folder=tmp_path / "run", callbacks=[watcher])
     learning = [{name.partition(".")[0] for name in figures} for figures in watcher.figures]
     assert learning == [{"teacher"}] * 2 + [{"rank"}] * 2 + [{"prerank"}] * 2
     found = Run.open(tmp_path / "run")

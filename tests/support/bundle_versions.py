@@ -33,14 +33,6 @@ NARROW = (
 CHANGING = 20
 
 
-class Silent:
-    """A watcher of a training that nobody watches."""
-
-    def step(self, done: int, steps: int, losses: dict[str, float], candidates_per_second: float) -> None: ...
-
-    def epoch(self, epoch: int, figures: dict[str, float | None]) -> None: ...
-
-
 def first(folder: Path, items: int, requests: int = 1500) -> tuple[Path, Run]:
     """A bundle of a simulated world, trained for a moment, and its run."""
     Console(stderr=True).print("a world, a model, its bundle …")
@@ -51,7 +43,7 @@ def first(folder: Path, items: int, requests: int = 1500) -> tuple[Path, Run]:
     config = world / "config.yaml"
     text = config.read_text(encoding="utf-8")
     config.write_text(text.replace("\nfeatures:\n", "\n  columns: [worth]\nfeatures:\n"), encoding="utf-8")
-    run, _ = corank.train(config, Silent(), NARROW, folder=folder / "run")
+    run = corank.train(config, NARROW, folder=folder / "run").run
     corank.export(run.folder, folder / "bundle")
     return folder / "bundle", run
 

@@ -2,13 +2,14 @@
 
 import torch
 
+from corank.training.callbacks import TrainingLog
 from corank.training.checkpoints.checkpoint import load
 from corank.training.run import Run
 from tests.support.simulated_runs import Silent
 
 
 class StoppedError(Exception):
-    """What the watcher below raises."""
+    """What the callback below raises."""
 
 
 class Interrupting(Silent):
@@ -16,8 +17,8 @@ class Interrupting(Silent):
         super().__init__()
         self.calls = calls
 
-    def step(self, done: int, steps: int, losses: dict[str, float], candidates_per_second: float) -> None:
-        super().step(done, steps, losses, candidates_per_second)
+    def on_log(self, event: TrainingLog) -> None:
+        super().on_log(event)
         if len(self.losses) == self.calls:
             raise StoppedError
 

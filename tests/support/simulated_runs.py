@@ -6,6 +6,7 @@ from typing import Any
 import corank
 from corank.core.storage.object_url import PathOrUrl
 from corank.datasets.simulate import simulate_world
+from corank.training.callbacks import TrainingEvaluation, TrainingLog
 from corank.training.run import Run
 
 NARROW = {
@@ -17,18 +18,18 @@ NARROW = {
 }
 
 
-class Silent:
-    """A watcher that keeps what it is told."""
+class Silent(corank.Callback):
+    """A callback that keeps what it is told."""
 
     def __init__(self) -> None:
         self.losses: list[dict[str, float]] = []
         self.figures: list[dict[str, float | None]] = []
 
-    def step(self, done: int, steps: int, losses: dict[str, float], candidates_per_second: float) -> None:
-        self.losses.append(losses)
+    def on_log(self, event: TrainingLog) -> None:
+        self.losses.append(dict(event.losses))
 
-    def epoch(self, epoch: int, figures: dict[str, float | None]) -> None:
-        self.figures.append(figures)
+    def on_evaluate(self, event: TrainingEvaluation) -> None:
+        self.figures.append(event.learnt)
 
 
 def make_world(
@@ -48,4 +49,4 @@ def make_world(
 
 def trained_run(config: Path, folder: PathOrUrl, *overrides: str, **options: Any) -> Run:
     """A finished run of `config` in `folder`."""
-    return corank.train(config, Silent(), overrides, folder=folder, **options)[0]
+    return corank.train(config, overrides, folder=folder, **options).run

@@ -12,7 +12,6 @@ import corank
 from corank.bundle.bundle import Bundle
 from corank.core.errors import CorankError
 from corank.data.dataset import PackedDataset
-from tests.support.bundle_versions import Silent
 from tests.support.kills import CONTEXT
 from tests.support.writers_witness import BundleWatch, WritersWitness
 from tests.support.writers_work import COMMANDS, TRAINED, Job, Targets, finish_run
@@ -40,9 +39,9 @@ class Writers:
         """Run so many rounds. Returns the figures."""
         targets = self.targets
         settings = [setting.removeprefix("--set=") for setting in TRAINED]
-        reference, _ = corank.train(
-            targets.folder / "world" / "config.yaml", Silent(), settings, folder=targets.folder / "reference"
-        )
+        reference = corank.train(
+            targets.folder / "world" / "config.yaml", settings, folder=targets.folder / "reference"
+        ).run
         witness = WritersWitness(targets, BundleWatch(targets))
         witness.watch.look()
         for n in range(rounds):

@@ -30,7 +30,7 @@ from corank.serving.store.live_version import StoreState
 from corank.serving.store.upsert import VersionChangedError, upsert
 from corank.training.config_file import read
 from corank.training.run import Run
-from tests.support.bundle_versions import NARROW, Silent, changing, first
+from tests.support.bundle_versions import NARROW, changing, first
 from tests.support.kills import CONTEXT
 
 # every export builds the table of ONNX operators anew, a third of its time
@@ -56,7 +56,7 @@ class Targets:
         """Make a world, two runs and the targets, so that every command succeeds alone."""
         _, run = first(folder, items=100, requests=240)
         config = run.base / "config.yaml"
-        corank.train(config, Silent(), [*NARROW, "train.seed=1"], folder=folder / "run1")
+        corank.train(config, [*NARROW, "train.seed=1"], folder=folder / "run1")
         items = pl.read_parquet(run.base / "items.parquet")
         for n in (0, 1):
             changed = items.with_columns(pl.col("price") * (2 + n))
@@ -175,4 +175,4 @@ def finish_run(targets: Targets) -> Run:
     """Resume the run that `train` writes to its end."""
     settings = [setting.removeprefix("--set=") for setting in TRAINED]
     config = targets.folder / "world" / "config.yaml"
-    return corank.train(config, Silent(), settings, resume=True, folder=targets.run)[0]
+    return corank.train(config, settings, resume=True, folder=targets.run).run

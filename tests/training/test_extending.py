@@ -26,7 +26,6 @@ from corank.datasets.importer import IMPORTERS
 from corank.datasets.simulate import simulate_world
 from corank.engine.base import ENGINES
 from corank.training.run import Run
-from tests.support.simulated_runs import Silent
 
 simulate_world(Path("world"), requests=400, candidates=30, users=40, items=120)
 overrides = [
@@ -37,7 +36,7 @@ overrides = [
     "stages.1={model: linear, name: rank, cuts: [preranked], keep: 5}",
     "losses.0={kind: focal, stage: rank, gamma: 1.5}",
 ]
-run, _ = corank.train(Path("world/config.yaml"), Silent(), overrides, folder=Path("run"))
+run = corank.train(Path("world/config.yaml"), overrides, folder=Path("run")).run
 print("click_mrr", corank.evaluate(run.folder, bootstrap=False)["cascade"]["click_mrr"])
 corank.export(run.folder, Path("bundle"))
 request = corank.Request.parse(logged_request(run, "test", 0))

@@ -35,7 +35,7 @@ def config(tmp_path: Path) -> Path:
 def train(config: Path, folder: Path, *overrides: str) -> tuple[list[dict[str, float]], Run]:
     """The losses of each step, and the run."""
     watcher = Silent()
-    run, _ = corank.train(config, watcher, ["train.requests=16", *overrides], folder=folder)
+    run = corank.train(config, ["train.requests=16", *overrides], folder=folder, callbacks=[watcher]).run
     return watcher.losses, run
 
 
@@ -61,7 +61,7 @@ def test_runs_of_other_features_stay_usable_whatever_is_packed_later(config: Pat
     one, other = trained_run(config, runs / "one", *FEW, short), trained_run(config, runs / "other", CTR)
     before = [examine(run, tmp_path / f"{n}") for n, run in enumerate((one, other))]
     with pytest.raises(StoppedError):
-        corank.train(config, Interrupting(1), [CTR], folder=runs / "broken")
+        corank.train(config, [CTR], folder=runs / "broken", callbacks=[Interrupting(1)])
     corank.pack(config, ["features.tab=null"])
     corank.pack(config, ["features.quality=null", CTR])
     corank.pack(config, prune=True)

@@ -10,7 +10,6 @@ import pytest
 
 import corank
 from tests.support.command_line import run_corank
-from tests.support.simulated_runs import Silent
 
 CONFIG = """
 name: small
@@ -168,6 +167,6 @@ def test_the_command_prints_tables_and_json(config: Path, capsys: pytest.Capture
 
 def test_training_says_it_before_it_begins(config: Path) -> None:
     said: list[str] = []
-    corank.train(config, Silent(), report=said.append)
+    corank.train(config, report=said.append)
     assert "test: candidates that training knows: 0.0 % by their item, 25.0 % by their user" in said
     assert any(line.startswith("advice: 100% of the candidates") for line in said)

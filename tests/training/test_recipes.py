@@ -59,13 +59,13 @@ def test_a_recipe_fits_a_simulated_world_as_it_is(base: Path, recipe: str) -> No
 def test_a_recipe_trains_evaluates_exports_and_ranks(base: Path, tmp_path: Path, recipe: str) -> None:
     stages = ["prerank", "light", "rank"] if recipe == "three_stages" else ["prerank", "rank"]
     config, watcher = base / f"{recipe}.yaml", Silent()
-    run, _ = corank.train(
+    run = corank.train(
         config,
-        watcher,
         [*NARROW[len(stages)], *SMALL, *(SMALLER if recipe == "features" else [])],
         folder=tmp_path / "run",
         report=lambda line: None,
-    )
+        callbacks=[watcher],
+    ).run
     assert list(watcher.losses[0]) == RECIPES[recipe]
     for name in {"rank.click", "prerank.click"} & {*RECIPES[recipe]}:
         assert watcher.losses[-1][name] < watcher.losses[0][name]

@@ -190,7 +190,7 @@ def test_leftovers_of_a_kill_do_not_pile_up(world: Path, tmp_path: Path) -> None
     left = tmp_path / ".partial-latest.safetensors-0"
     left.write_bytes(b"half")
     watcher = Silent()
-    run, _ = corank.train(world / "config.yaml", watcher, folder=tmp_path)
+    run = corank.train(world / "config.yaml", folder=tmp_path, callbacks=[watcher]).run
     assert sorted(p.name for p in run.folder.iterdir()) == [
         "best.safetensors", "events", "latest.safetensors", "model.safetensors", "run.json",
     ]  # fmt: skip

@@ -70,7 +70,7 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(
     for n, interruption in enumerate(sorted(random.Random(str(overrides)).sample(range(1, calls), 2))):
         watcher = Interrupting(interruption if n == 0 else 1)
         with pytest.raises(StoppedError):
-            corank.train(config, watcher, overrides, resume=n > 0, folder=folder)
+            corank.train(config, overrides, resume=n > 0, folder=folder, callbacks=[watcher])
         assert load(folder / "latest.safetensors").facts["progress"]["step"] < steps
         assert not (folder / "model.safetensors").exists()
     resumed = trained_run(config, folder, *overrides, resume=True)
@@ -81,7 +81,7 @@ def test_the_events_of_a_resumed_run_are_those_of_an_unbroken_one(world: Path, t
     config, overrides = world / "config.yaml", [*SMALL, *HARD]
     unbroken = trained_run(config, tmp_path / "unbroken", *overrides)
     with pytest.raises(StoppedError):
-        corank.train(config, Interrupting(3), overrides, folder=tmp_path / "broken")
+        corank.train(config, overrides, folder=tmp_path / "broken", callbacks=[Interrupting(3)])
     resumed = trained_run(config, tmp_path / "broken", *overrides, resume=True)
     ours, theirs = scalars(resumed), scalars(unbroken)
     for found in (ours, theirs):
@@ -111,13 +111,13 @@ def test_a_killed_run_ends_as_an_unbroken_one(world: Path, tmp_path: Path) -> No
 
 def test_resuming_a_finished_run_changes_nothing(world: Path, tmp_path: Path) -> None:
     config = world / "config.yaml"
-    _, kept = corank.train(config, Silent(), SMALL, folder=tmp_path)
+    kept = corank.train(config, SMALL, folder=tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.glob("*.safetensors")}
     watcher = Silent()
-    run, again = corank.train(config, watcher, SMALL, resume=True, folder=tmp_path)
-    assert again == kept
+    again = corank.train(config, SMALL, resume=True, folder=tmp_path, callbacks=[watcher])
+    assert (again.epoch, again.metrics) == (kept.epoch, kept.metrics)
     assert watcher.losses == [] and watcher.figures == []
-    assert {path: path.read_bytes() for path in run.folder.glob("*.safetensors")} == before
+    assert {path: path.read_bytes() for path in tmp_path.glob("*.safetensors")} == before
 
 
 @pytest.mark.parametrize(("metric", "sign"), [("rank.click.auc", 1), ("prerank.click.logloss", -1)])
@@ -125,11 +125,11 @@ def test_early_stopping_keeps_the_best_epoch(world: Path, tmp_path: Path, metric
     config = world / "config.yaml"
     watcher, lr = Silent(), ("train.requests=32", "train.table.lr=0.5", "train.rank.lr=0.01")
     stop = (f"train.early_stop.metric={metric}", "train.early_stop.patience=2", "train.epochs=12")
-    _, kept = corank.train(config, watcher, [*lr, *stop], folder=tmp_path / "stopped")
+    kept = corank.train(config, [*lr, *stop], folder=tmp_path / "stopped", callbacks=[watcher])
     values = [sign * (figures[metric] or math.nan) for figures in watcher.figures]
     best = values.index(max(values)) + 1
     assert len(values) == best + 2 < 12
-    assert kept == {"epoch": best, **watcher.figures[best - 1]}
+    assert (kept.epoch, kept.metrics) == (best, watcher.figures[best - 1])
     # nothing of a step depends on how many epochs there will be, so the epoch's weights can be had again
     short = trained_run(config, tmp_path / "short", *lr, f"train.epochs={best}")
     ours, theirs = (load(tmp_path / n / "model.safetensors").tensors for n in ("stopped", "short"))
@@ -170,7 +170,7 @@ def test_a_model_that_diverges_at_the_last_step_is_told_of(world: Path, tmp_path
 
 def test_every_loss_is_reported_on_screen_and_in_tensorboard(world: Path, tmp_path: Path) -> None:
     config, watcher = world / "config.yaml", Silent()
-    run, _ = corank.train(config, watcher, SMALL, folder=tmp_path)
+    run = corank.train(config, SMALL, folder=tmp_path, callbacks=[watcher]).run
     names = [name for name, _ in read(config).total.select(None)]
     assert names == ["rank.click", "prerank.click", "prerank.unexposed", "prerank.distill"]
     assert watcher.losses and all(list(losses) == names for losses in watcher.losses)
@@ -193,7 +193,7 @@ def test_training_lowers_the_losses_and_beats_chance(
     monkeypatch.setattr(train, "LOG_EVERY", 1)
     watcher = Silent()
     overrides = ["train.epochs=6", "train.requests=64", f"train.precision={precision}", "train.rank.lr=0.003"]
-    run, _ = corank.train(world / "config.yaml", watcher, overrides, folder=tmp_path)
+    run = corank.train(world / "config.yaml", overrides, folder=tmp_path, callbacks=[watcher]).run
     for loss in ("rank.click", "prerank.unexposed"):
         values = [losses[loss] for losses in watcher.losses]
         # of several batches, since one of 64 requests says little
@@ -236,8 +236,6 @@ def test_checks_within_an_epoch_change_nothing(world: Path, tmp_path: Path) -> N
         world / "config.yaml", tmp_path / "plain", *SMALL, *HARD, "train.average=0.9"
     ).packed()
     run = Run.create(tmp_path / "checked", config, world)
-    train.train_run(
-        run, packed, Silent(), checks=train.MidEpochChecks(3, lambda epochs, figures: seen.append(epochs))
-    )
+    train.train_run(run, packed, checks=train.MidEpochChecks(3, lambda epochs, figures: seen.append(epochs)))
     assert same(run, Run.open(tmp_path / "plain"))
     assert seen == pytest.approx([1 / 3, 2 / 3, 4 / 3, 5 / 3], abs=0.05)

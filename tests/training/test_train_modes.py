@@ -11,6 +11,7 @@ from torch import Tensor
 
 import corank
 from corank.core.errors import ConfigError
+from corank.training.callbacks import TrainingCheckpoint
 from corank.training.checkpoints.checkpoint import load
 from corank.training.run import Run
 from tests.support.interruptions import Interrupting, StoppedError, same
@@ -47,10 +48,12 @@ class Keeping(Silent):
         self.latest = folder / "latest.safetensors"
         self.epochs: list[dict[str, Tensor]] = []
 
-    def epoch(self, epoch: int, figures: dict[str, float | None]) -> None:
-        super().epoch(epoch, figures)
-        held = load(self.latest).tensors
-        self.epochs.append({n.removeprefix("model."): t for n, t in held.items() if n.startswith("model.")})
+    def on_checkpoint(self, event: TrainingCheckpoint) -> None:
+        if not event.batches_done:
+            held = load(self.latest).tensors
+            self.epochs.append(
+                {n.removeprefix("model."): t for n, t in held.items() if n.startswith("model.")}
+            )
 
 
 def parts(epochs: list[dict[str, Tensor]], *stages: str) -> Iterator[dict[str, Tensor]]:
@@ -74,8 +77,9 @@ def test_each_stage_learns_in_its_own_epochs_alone(world: Path, tmp_path: Path, 
     watcher = Keeping(tmp_path)
     overrides = [*SMALL, "train.mode=separate", tables, "train.average=0.9", "stages.1.dropout=0.2"]
     overrides += ["train.rank.weight_decay=0.1", "train.prerank.weight_decay=0.1"]
-    run, kept = corank.train(world / "config.yaml", watcher, overrides, folder=tmp_path)
-    assert len(watcher.epochs) == 4 and kept["epoch"] == 4
+    done = corank.train(world / "config.yaml", overrides, folder=tmp_path, callbacks=[watcher])
+    run = done.run
+    assert len(watcher.epochs) == 4 and done.epoch == 4
     rank = list(parts(watcher.epochs, *RANKER))
     prerank = list(parts(watcher.epochs, "stages.prerank."))
     assert not equal(rank[0], rank[1])
@@ -102,13 +106,13 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(
     overrides += ["train.checkpoint_every=7", "losses.2.from=[batch, retrieved]", "losses.2.per_request=3"]
     overrides += [f"train.average={average}"] if average else []
     whole = Silent()
-    unbroken, _ = corank.train(config, whole, overrides, folder=tmp_path / "unbroken")
+    unbroken = corank.train(config, overrides, folder=tmp_path / "unbroken", callbacks=[whole]).run
     half = len(whole.losses) // 2
     folder = tmp_path / "broken"
-    # one watcher's calls begin again at the checkpoint, a second's at its own
+    # one callback's calls begin again at the checkpoint, a second's at its own
     for n, calls in enumerate((random.Random(mode).randrange(2, half), half)):
         with pytest.raises(StoppedError):
-            corank.train(config, Interrupting(calls), overrides, resume=n > 0, folder=folder)
+            corank.train(config, overrides, resume=n > 0, folder=folder, callbacks=[Interrupting(calls)])
         assert not (folder / "model.safetensors").exists()
     if mode == "separate":
         assert load(folder / "latest.safetensors").facts["progress"]["epoch"] >= 2
@@ -197,7 +201,7 @@ def exposures(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_log_of_exposures_has_negatives_beyond_it(exposures: Path, tmp_path: Path, source: str) -> None:
     watcher = Silent()
     overrides = [f"losses.2.from=[{source}]", "losses.2.per_request=4", "train.epochs=3", "train.requests=32"]
-    corank.train(exposures, watcher, overrides, folder=tmp_path)
+    corank.train(exposures, overrides, folder=tmp_path, callbacks=[watcher])
     values = [losses["prerank.unexposed"] for losses in watcher.losses]
     assert all(value > 0 for value in values)
     assert values[-1] < values[0] / 2

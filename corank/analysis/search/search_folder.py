@@ -19,7 +19,7 @@ from corank.evaluation.predict import predict_split
 from corank.training.config import Config
 from corank.training.config_file import flatten, plain
 from corank.training.run import Run
-from corank.training.train import SilentWatcher, train_run
+from corank.training.train import train_run
 
 FACTS = "search.json"
 
@@ -84,7 +84,7 @@ def finish_search(
     folder = out / "run"
     report(f"training the chosen config: {folder}")
     run, resume = _open_or_create(folder, named, base)
-    train_run(run, packed, SilentWatcher(), resume=resume)
+    train_run(run, packed, resume=resume)
     return {"config_file": str(best), "run": str(folder), "test": _test_figures(run, packed, objective)}
 
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from corank.analysis.trials.trial_training import count_parameters, train_trial
 from corank.core.errors import DataError
 from corank.data.dataset import PackedDataset
 from corank.evaluation.predict import predict_split
+from corank.training.callbacks import Callback, TrainingEvaluation
 from corank.training.config import Config
 from corank.training.run import Run
-from corank.training.train import MidEpochChecks, SilentWatcher
+from corank.training.train import MidEpochChecks
 
 FORMAT = "search-1"
 CHECKS = 4
@@ -52,16 +54,16 @@ class PrunedError(Exception):
     """Ends a training that is not promising; no error of the user."""
 
 
-class _PruningWatcher(SilentWatcher):
+class _Pruning(Callback):
     """Computes the merit at each check, and ends the training if it is told to."""
 
     def __init__(self, objective: Objective, stop: Stop, epochs: int) -> None:
         self.objective, self.stop, self.epochs = objective, stop, epochs
         self.interim: list[float] = []
 
-    def epoch(self, epoch: int, figures: dict[str, float | None]) -> None:
+    def on_evaluate(self, event: TrainingEvaluation) -> None:
         """Check the figures of an epoch."""
-        self.check(epoch, figures)
+        self.check(event.epoch, event.learnt)
 
     def check(self, epochs: float, figures: dict[str, float | None]) -> None:
         """Check figures. Raises PrunedError."""
@@ -103,26 +105,25 @@ class SearchTrials:
             stop: told the merit at each check, a few times in all, it may end the training.
         """
         packed, began = self.data.of(config), time.monotonic()
-        watcher = checks = None
+        pruning = checks = None
         if stop is not None:
             networks = len(config.networks) if config.train.mode == "separate" else 1
-            watcher = _PruningWatcher(self.objective, stop, config.train.epochs * networks)
+            pruning = _Pruning(self.objective, stop, config.train.epochs * networks)
             parts = -(-CHECKS // config.train.epochs)
-            checks = MidEpochChecks(parts, watcher.check) if parts > 1 else None
+            checks = MidEpochChecks(parts, pruning.check) if parts > 1 else None
+        measure, callbacks = partial(self._measure, packed), [pruning] if pruning else []
         try:
-            done = train_trial(
-                config, packed, self.data.base, lambda run: self._measure(run, packed), watcher, checks
-            )
+            done = train_trial(config, packed, self.data.base, measure, callbacks, checks)
         except PrunedError:
             trial = SearchTrial(None, True, [], 0, {}, time.monotonic() - began, {})
         else:
             trial = done.measured or SearchTrial(done.diverged, False, [], 0, {}, 0.0, {})
             trial = replace(trial, seconds=done.seconds)
-        trial = replace(trial, interim=watcher.interim if watcher else [])
+        trial = replace(trial, interim=pruning.interim if pruning else [])
         self._files(config).save(config, asdict(trial))
         return trial
 
-    def _measure(self, run: Run, packed: PackedDataset) -> SearchTrial:
+    def _measure(self, packed: PackedDataset, run: Run) -> SearchTrial:
         model, calibrators = run.model(packed)
         rows = predict_split(model, packed, "valid")
         figures = measure_validation(rows, run.config, calibrators, self.objective.name)

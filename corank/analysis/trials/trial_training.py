@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -10,9 +10,10 @@ from typing import Generic, TypeVar
 from corank.core.errors import DivergedError
 from corank.data.dataset import PackedDataset
 from corank.models.joint import JointModel
+from corank.training.callbacks import Callback
 from corank.training.config import Config
 from corank.training.run import Run
-from corank.training.train import MidEpochChecks, SilentWatcher, Watcher, train_run
+from corank.training.train import MidEpochChecks, train_run
 
 T = TypeVar("T")
 
@@ -32,7 +33,7 @@ def train_trial(
     packed: PackedDataset,
     base: Path,
     measure: Callable[[Run], T],
-    watcher: Watcher | None = None,
+    callbacks: Sequence[Callback] = (),
     checks: MidEpochChecks | None = None,
 ) -> Trained[T]:
     """Train a config and measure the finished run, whose folder is removed then.
@@ -42,16 +43,16 @@ def train_trial(
         packed: its packed data.
         base: relative paths of the config begin here.
         measure: takes the finished run.
-        watcher: receives the progress.
+        callbacks: called as it trains.
         checks: receives validation figures within epochs.
 
-    Raises DataError, CorankError, and what the watcher raises.
+    Raises DataError, CorankError, and what a callback raises.
     """
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="corank") as folder:
         run = Run.create(Path(folder) / "run", config, base)
         try:
-            train_run(run, packed, watcher or SilentWatcher(), checks=checks)
+            train_run(run, packed, callbacks, checks=checks)
         except DivergedError as error:
             why = str(error).rpartition("/run: ")[2]
             return Trained(None, why, time.monotonic() - began)

@@ -1,0 +1,219 @@
+"""Callbacks: what a training calls as it goes on, with one typed event a hook.
+
+The hooks run in this order, on the first rank alone:
+
+on_start        once, when the model is built and a resumed state is loaded
+on_log          every 20 steps, and at the last of an epoch
+on_evaluate     after an epoch, when its validation metrics are computed
+on_checkpoint   when a checkpoint is written; it holds what on_evaluate has told
+on_end          once, however the training ends
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from corank.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from corank.training.run import Run  # which loads torch
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """What a training is going to do."""
+
+    epochs: int
+    """Of the whole training; in `train.mode: separate` every stage has its own."""
+    batches: int
+    """Of the epoch that begins, or that a resumed training goes on with."""
+    epochs_done: int = 0
+    """Before this process began; 0 unless the training is resumed."""
+    batches_done: int = 0
+    """Of the current epoch, before this process began."""
+    step: int = 0
+    """Optimiser steps taken before this process began: events of later steps come again."""
+    ranks: int = 1
+    """Processes that train together."""
+
+
+@dataclass(frozen=True)
+class TrainingStart:
+    """A training begins, or goes on."""
+
+    run: "Run"
+    """Its folder and config; `corank.config.plain(run.config)` are the hyper-parameters as plain values."""
+    plan: TrainingPlan
+
+
+@dataclass(frozen=True)
+class TrainingLog:
+    """Losses at a step."""
+
+    epoch: int
+    """The current one, counted from 1."""
+    batch: int
+    """Batches of the epoch that are done."""
+    batches: int
+    """Of the epoch."""
+    step: int
+    """Optimiser steps of the training that are done."""
+    losses: Mapping[str, float]
+    """The mean of each loss over the batch, by `STAGE.KIND`, unweighted."""
+    candidates_per_second: float
+    """Of all ranks, since this epoch was begun or resumed."""
+
+
+def learnt(metrics: Mapping[str, float | None], learners: Sequence[str] | None) -> dict[str, float | None]:
+    """The metrics of the stages that learn now; of all if `learners` is None."""
+    return {n: v for n, v in metrics.items() if learners is None or n.partition(".")[0] in learners}
+
+
+@dataclass(frozen=True)
+class TrainingEvaluation:
+    """The validation metrics of an epoch; none if there is no split `valid`."""
+
+    epoch: int
+    """That has ended, counted from 1."""
+    epochs: int
+    """Of the whole training."""
+    step: int
+    """Optimiser steps of the training that are done."""
+    metrics: Mapping[str, float | None]
+    """By `STAGE.LABEL.METRIC`; None where a metric is not defined."""
+    learners: Sequence[str] | None
+    """The stages that learnt in the epoch; None for all."""
+    best: bool
+    """Whether the epoch is the best so far by `train.early_stop`; always without it."""
+
+    @property
+    def learnt(self) -> dict[str, float | None]:
+        """The metrics of the stages that learnt: those of a stage whose turn is yet to come say nothing."""
+        return learnt(self.metrics, self.learners)
+
+
+@dataclass(frozen=True)
+class TrainingCheckpoint:
+    """A checkpoint, from which the training can go on."""
+
+    path: Path
+    """A file; a folder if several ranks train."""
+    epochs_done: int
+    batches_done: int
+    """Of the current epoch."""
+    step: int
+    """Optimiser steps of the training that are done."""
+
+
+@dataclass(frozen=True)
+class TrainingEnd:
+    """A training has ended."""
+
+    run: "Run"
+    epoch: int | None
+    """Whose weights the trained model has; None if an error ended the training."""
+    metrics: Mapping[str, float | None]
+    """The validation metrics of that epoch, by `STAGE.LABEL.METRIC`."""
+    error: BaseException | None = None
+    """What ended the training before its time: an error, an interrupt, or what a callback raised."""
+
+
+class Callback:
+    """Base class of what is called while a model trains: override the hooks that you need.
+
+    Give callbacks to `corank.train(..., callbacks=[...])`. They are called one after another, in the order given, by
+    the first rank alone. What a hook raises ends the training: every callback's `on_end` is called with it, and it
+    is raised to the caller; the run can be resumed from its last checkpoint.
+
+    Example:
+        >>> import corank
+        >>> class StopWatch(corank.Callback):
+        ...     def on_log(self, event):
+        ...         print(event.step, event.losses, f"{event.candidates_per_second:,.0f} candidates/s")
+        ...
+        >>> corank.train("shop/config.yaml", callbacks=[StopWatch()])  # doctest: +SKIP
+    """
+
+    def on_start(self, event: TrainingStart) -> None:
+        """Called once, before the first step. A finished run that is resumed calls no hook."""
+
+    def on_log(self, event: TrainingLog) -> None:
+        """Called with the losses, every 20 steps and at the last step of an epoch."""
+
+    def on_evaluate(self, event: TrainingEvaluation) -> None:
+        """Called with the validation metrics after an epoch, before its checkpoint is written."""
+
+    def on_checkpoint(self, event: TrainingCheckpoint) -> None:
+        """Called when a checkpoint has been handed to the disk."""
+
+    def on_end(self, event: TrainingEnd) -> None:
+        """Called once after `on_start` was, also if an error ends the training."""
+
+
+class CallbackList(Callback):
+    """Calls several callbacks in turn. An error names the callback and the hook that raised it, in a note."""
+
+    def __init__(self, callbacks: Iterable[Callback]) -> None:
+        self.callbacks = list(callbacks)
+        self._started: list[Callback] = []
+
+    def on_start(self, event: TrainingStart) -> None:
+        """Tell each that the training begins."""
+        for callback in self.callbacks:
+            _call(callback, "on_start", event)
+            self._started.append(callback)
+
+    def on_log(self, event: TrainingLog) -> None:
+        """Tell each the losses."""
+        self._call_each("on_log", event)
+
+    def on_evaluate(self, event: TrainingEvaluation) -> None:
+        """Tell each the metrics."""
+        self._call_each("on_evaluate", event)
+
+    def on_checkpoint(self, event: TrainingCheckpoint) -> None:
+        """Tell each of the checkpoint."""
+        self._call_each("on_checkpoint", event)
+
+    def on_end(self, event: TrainingEnd) -> None:
+        """Tell each that has started that the training has ended, even if one of them raises; then raise that error.
+
+        If an error ended the training, the caller sees that one: those raised here become its notes.
+        """
+        errors = []
+        for callback in self._started:
+            try:
+                _call(callback, "on_end", event)
+            except Exception as error:
+                errors.append(error)
+        if event.error is not None:
+            for later in errors:
+                event.error.add_note(f"then {later!r}: {'; '.join(later.__notes__)}")
+        elif errors:
+            raise errors[0]
+
+    def _call_each(self, hook: str, event: object) -> None:
+        for callback in self.callbacks:
+            _call(callback, hook, event)
+
+
+def _call(callback: Callback, hook: str, event: object) -> None:
+    """Call a hook. What it raises gets a note that names callback and hook."""
+    try:
+        getattr(callback, hook)(event)
+    except Exception as error:
+        error.add_note(f"raised by the callback {type(callback).__name__}.{hook}")
+        raise
+
+
+def check_callbacks(callbacks: Iterable[Callback]) -> list[Callback]:
+    """The callbacks, as a list. Raises ConfigError if one is none, such as a class in place of an object."""
+    found = list(callbacks)
+    for n, callback in enumerate(found):
+        if not isinstance(callback, Callback):
+            what = f"the class {callback.__name__}" if isinstance(callback, type) else repr(callback)
+            raise ConfigError(
+                f"callbacks[{n}]: expected an object of a subclass of corank.Callback; received {what}"
+            )
+    return found

@@ -1,0 +1,1 @@
+"""Callbacks that record trainings elsewhere: TensorBoard."""

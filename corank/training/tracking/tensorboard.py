@@ -1,0 +1,40 @@
+"""The figures of a training as TensorBoard reads them, in `events/` of the run's folder."""
+
+from collections.abc import Mapping
+
+from torch.utils.tensorboard import SummaryWriter
+
+from corank.training.callbacks import Callback, TrainingEnd, TrainingEvaluation, TrainingLog, TrainingStart
+
+
+class TensorBoard(Callback):
+    """Writes losses as `loss/NAME`, `candidates_per_second`, and metrics as `valid/STAGE.LABEL.METRIC`.
+
+    Every training has one. The events of a resumed training are those of an unbroken one.
+    """
+
+    def __init__(self) -> None:
+        self._board: SummaryWriter | None = None
+
+    def on_start(self, event: TrainingStart) -> None:
+        """Open the folder; what an interrupted training wrote after its last checkpoint is dropped."""
+        self._board = SummaryWriter(str(event.run.folder / "events"), purge_step=event.plan.step)
+
+    def on_log(self, event: TrainingLog) -> None:
+        """Write the losses."""
+        named = {f"loss/{name}": value for name, value in event.losses.items()}
+        self._record(named | {"candidates_per_second": event.candidates_per_second}, event.step)
+
+    def on_evaluate(self, event: TrainingEvaluation) -> None:
+        """Write the metrics, NaN where one is not defined."""
+        self._record({f"valid/{name}": value for name, value in event.metrics.items()}, event.step)
+
+    def on_end(self, event: TrainingEnd) -> None:
+        """Write what is left, and close."""
+        if self._board is not None:
+            self._board.close()
+
+    def _record(self, figures: Mapping[str, float | None], step: int) -> None:
+        assert self._board is not None
+        for name, figure in figures.items():
+            self._board.add_scalar(name, float("nan") if figure is None else figure, step)

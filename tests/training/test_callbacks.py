@@ -1,0 +1,121 @@
+"""Callbacks: every hook in its order, several at once, and errors that end a training."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import corank
+from corank.core.errors import ConfigError
+from corank.training.callbacks import TrainingEnd, TrainingEvaluation, TrainingLog, TrainingStart
+
+pytestmark = pytest.mark.slow
+
+SMALL = ("train.requests=24", "train.epochs=2", "train.checkpoint_every=15")
+
+
+class Recording(corank.Callback):
+    """Keeps every event, by its hook, in a list that several may share."""
+
+    def __init__(self, events: list[tuple[str, Any]]) -> None:
+        self.events = events
+
+    def on_start(self, event: TrainingStart) -> None:
+        self.events.append(("start", event))
+
+    def on_log(self, event: TrainingLog) -> None:
+        self.events.append(("log", event))
+
+    def on_evaluate(self, event: TrainingEvaluation) -> None:
+        self.events.append(("evaluate", event))
+
+    def on_checkpoint(self, event: Any) -> None:
+        self.events.append(("checkpoint", event))
+
+    def on_end(self, event: TrainingEnd) -> None:
+        self.events.append(("end", event))
+
+
+class Raising(corank.Callback):
+    """Raises in one hook."""
+
+    def __init__(self, hook: str, text: str = "enough") -> None:
+        def fail(event: object) -> None:
+            raise RuntimeError(text)
+
+        setattr(self, hook, fail)
+
+
+def test_every_hook_is_called_in_order_with_what_happened(world: Path, tmp_path: Path) -> None:
+    events: list[tuple[str, Any]] = []
+    done = corank.train(
+        world / "config.yaml", SMALL, [Recording(events), Recording(events)], folder=tmp_path / "run"
+    )
+    assert events[::2] == events[1::2], "both are told, one after the other"
+    hooks, told = zip(*events[::2], strict=True)
+    assert hooks[0] == "start" and hooks[-1] == "end"
+    assert hooks.count("evaluate") == 2 and hooks[hooks.index("evaluate") + 1] == "checkpoint"
+    plan, end = told[0].plan, told[-1]
+    assert (plan.epochs, plan.epochs_done, plan.step, plan.ranks) == (2, 0, 0, 1)
+    logs = [event for event in told if isinstance(event, TrainingLog)]
+    assert {event.batches for event in logs} == {plan.batches}
+    assert [event.step for event in logs] == sorted({event.step for event in logs})
+    assert logs[-1].step == 2 * plan.batches and logs[-1].epoch == 2 and logs[-1].batch == plan.batches
+    assert all(event.candidates_per_second > 0 and "rank.click" in event.losses for event in logs)
+    last = next(event for event in told[::-1] if isinstance(event, TrainingEvaluation))
+    assert (last.epoch, last.epochs, last.learners, last.best) == (2, 2, None, True)
+    assert end.run.folder == done.run.folder and end.error is None
+    assert end.epoch == done.epoch and dict(end.metrics) == done.metrics == dict(last.metrics)
+    checkpoints = [event for hook, event in zip(hooks, told, strict=True) if hook == "checkpoint"]
+    assert [event.step for event in checkpoints if event.batches_done] == [
+        step for step in range(15, 2 * plan.batches, 15) if step % plan.batches
+    ]
+    assert all(event.path.exists() for event in checkpoints)
+
+
+@pytest.mark.parametrize("hook", ["on_start", "on_log", "on_evaluate", "on_checkpoint"])
+def test_an_error_in_a_callback_ends_the_training_with_its_own_message(
+    world: Path, tmp_path: Path, hook: str
+) -> None:
+    events: list[tuple[str, Any]] = []
+    callbacks = [Recording(events), Raising(hook), Recording(events)]
+    with pytest.raises(RuntimeError, match="enough") as raised:
+        corank.train(world / "config.yaml", SMALL, callbacks, folder=tmp_path)
+    assert raised.value.__notes__ == [f"raised by the callback Raising.{hook}"]
+    ends = [event for name, event in events if name == "end"]
+    assert len(ends) == (1 if hook == "on_start" else 2), "those that had not started are told of no end"
+    assert all(end.error is raised.value and end.epoch is None for end in ends)
+    again = corank.train(world / "config.yaml", SMALL, resume=True, folder=tmp_path)
+    assert again.epoch == 2
+
+
+def test_an_error_at_the_end_leaves_a_finished_run(world: Path, tmp_path: Path) -> None:
+    events: list[tuple[str, Any]] = []
+    with pytest.raises(RuntimeError, match="late"):
+        corank.train(
+            world / "config.yaml", SMALL, [Raising("on_end", "late"), Recording(events)], folder=tmp_path
+        )
+    assert events[-1][0] == "end", "the others are told, too"
+    assert corank.train(world / "config.yaml", SMALL, resume=True, folder=tmp_path).run.finished
+
+
+def test_an_error_at_the_end_does_not_hide_what_ended_the_training(world: Path, tmp_path: Path) -> None:
+    class RaisingTwice(Raising):
+        def on_end(self, event: TrainingEnd) -> None:
+            raise ValueError("late")
+
+    with pytest.raises(RuntimeError, match="enough") as raised:
+        corank.train(world / "config.yaml", SMALL, [RaisingTwice("on_log")], folder=tmp_path)
+    assert raised.value.__notes__ == [
+        "raised by the callback RaisingTwice.on_log",
+        "then ValueError('late'): raised by the callback RaisingTwice.on_end",
+    ]
+
+
+def test_what_is_no_callback_is_refused(world: Path, tmp_path: Path) -> None:
+    for wrong, received in ((Recording, "the class Recording"), (print, "built-in function print")):
+        with pytest.raises(ConfigError, match=rf"callbacks\[0\]: expected an object .*{received}"):
+            corank.train(world / "config.yaml", callbacks=[wrong], folder=tmp_path)  # type: ignore[list-item]
+    with pytest.raises(ConfigError, match="callbacks: they run in this process"):
+        corank.train(world / "config.yaml", callbacks=[corank.Callback()], folder=tmp_path, workers=2)
+    assert not list(tmp_path.iterdir())
