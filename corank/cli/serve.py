@@ -128,8 +128,9 @@ def serve_command(
 ) -> None:
     """Rank over HTTP. Clients that write must send CORANK_TOKEN, or a token of --tokens."""
     from corank.cli import console
+    from corank.engine.cores import count_cores
     from corank.serving.http.serve_settings import ServeSettings
-    from corank.serving.http.server import count_cores, run_service
+    from corank.serving.http.server import run_service
 
     defaults = {"workers": count_cores(), "cache": CACHE, "allow_host": [], "allow_origin": [], "trust": []}
     given = {name: value for name, value in ctx.params.items() if value is not None}

@@ -4,10 +4,21 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import expit, logit
 
 from corank.core.errors import DataError
 from corank.core.types import Doubles, Index, Numbers
+
+
+def sigmoid(x: Numbers) -> Numbers:
+    """Compute σ(x) = 1 / (1 + e^−x), exact to rounding for any x, of its type.
+
+    Example:
+        >>> sigmoid(np.array([-1000.0, 0.0, 1000.0]))
+        array([0. , 0.5, 1. ])
+    """
+    small = np.exp(-np.abs(x))  # no overflow
+    found: Numbers = np.where(x >= 0, 1, small) / (1 + small)
+    return found
 
 
 @dataclass(frozen=True)
@@ -29,8 +40,7 @@ class Platt:
 
     def apply(self, logits: Numbers) -> Numbers:
         """Compute probabilities, of the shape and type of `logits`."""
-        probabilities: Numbers = expit(logits * self.slope + self.intercept)
-        return probabilities
+        return sigmoid(logits * self.slope + self.intercept)
 
 
 def fit(logits: Numbers, labels: Index, weight: Numbers | None = None) -> Platt:
@@ -77,13 +87,13 @@ def _minimum(z: Doubles, y: Doubles, w: Doubles) -> tuple[float, float]:
     def loss(at: Doubles) -> tuple[float, Doubles]:
         u = math.exp(at[0]) * z
         t = u + at[1]
-        residual = w * (expit(t) - y)
+        residual = w * (sigmoid(t) - y)
         value = w @ (np.logaddexp(0, t) - y * t) + at[0] ** 2 / 2
         return value / total, np.array([residual @ u + at[0], residual.sum()]) / total
 
     def curvature(at: Doubles) -> Doubles:
         u = math.exp(at[0]) * z
-        p = expit(u + at[1])
+        p = sigmoid(u + at[1])
         v = w * p * (1 - p)
         bend = v @ u**2 + (w * (p - y)) @ u + 1
         tilt = v @ u
@@ -91,7 +101,7 @@ def _minimum(z: Doubles, y: Doubles, w: Doubles) -> tuple[float, float]:
         return hessian
 
     spread = math.sqrt(w @ z**2 / total)
-    start = [-math.log(spread) if spread > 0 else 0.0, logit(w @ y / total)]
+    start = [-math.log(spread) if spread > 0 else 0.0, math.log((w @ y) / (w @ (1 - y)))]
     options = {"gtol": 1e-9, "max_trust_radius": 4.0}
     # imported here, where it is used alone: it would double the time that a service takes to start
     from scipy.optimize import minimize

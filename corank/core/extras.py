@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
+from typing import Any
 
 from corank.core.errors import MissingExtraError
 
@@ -72,3 +73,24 @@ def _top(module: str) -> str:
 
 def _missing(what: str, module: str, extra: str) -> MissingExtraError:
     return MissingExtraError(f"{what} needs {module}; install it by pip install 'corank[{extra}]'")
+
+
+class DeferredModule:
+    """A module that an extra brings, imported when an attribute is first read.
+
+    For a module of corank that all installations load, though few use this part of it. Its annotations must be quoted.
+
+    Example:
+        >>> DeferredModule("retrieval", "absent", "retrieval").Index
+        Traceback (most recent call last):
+            ...
+        corank.core.errors.MissingExtraError: retrieval needs absent; install it by pip install 'corank[retrieval]'
+    """
+
+    def __init__(self, extra: str, module: str, what: str) -> None:
+        """Take what `require` takes."""
+        self._required = (extra, module, what)
+
+    def __getattr__(self, name: str) -> Any:
+        """Read an attribute of the module. Raises MissingExtraError."""
+        return getattr(require(*self._required), name)

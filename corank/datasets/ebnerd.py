@@ -20,7 +20,6 @@ from corank.core.types import Report
 from corank.datasets.importer import IMPORTERS, Importer
 from corank.datasets.news.files import (
     choose_splits,
-    embed_texts,
     find_parts,
     find_times,
     refuse_rows,
@@ -28,6 +27,7 @@ from corank.datasets.news.files import (
     write_news_config,
 )
 from corank.datasets.news.readers import describe_reads
+from corank.datasets.news.texts import embed_texts
 
 PARTS = {"train": "EB-NeRD's impressions for training", "validation": "those for the test"}
 BEHAVIORS = {

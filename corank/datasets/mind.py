@@ -19,7 +19,6 @@ from corank.core.types import Report
 from corank.datasets.importer import IMPORTERS, Importer
 from corank.datasets.news.files import (
     choose_splits,
-    embed_texts,
     find_parts,
     find_times,
     read_schema,
@@ -28,6 +27,7 @@ from corank.datasets.news.files import (
 )
 from corank.datasets.news.layouts import MIND_TIME
 from corank.datasets.news.readers import describe_reads, list_readers
+from corank.datasets.news.texts import embed_texts
 
 PARTS = {"train": "MIND's impressions for training", "dev": "those for the test"}
 BEHAVIORS = ("impression", "user_id", "time", "history", "impressions")

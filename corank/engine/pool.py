@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 
-import joblib
-
 from corank.engine.base import ENGINES, Engine
+from corank.engine.cores import count_cores
 from corank.engine.job import Job, JobOutcome, LostJobs, describe_exit
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS")
@@ -84,7 +83,7 @@ class PoolEngine(Engine):
     @property
     def threads(self) -> int:
         """So many that the workers together have a thread a core."""
-        return max(1, int(joblib.cpu_count()) // self.workers)
+        return max(1, count_cores() // self.workers)
 
     def outcomes(self, run: Callable[[Job], JobOutcome], jobs: Sequence[Job]) -> Generator[JobOutcome]:
         """Send a job to each process that has none, and yield what comes back."""

@@ -6,10 +6,10 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
-import joblib
-
 from corank.core.errors import EngineError
+from corank.core.extras import require
 from corank.engine.base import ENGINES, Engine
+from corank.engine.cores import count_cores
 from corank.engine.job import Job, JobOutcome, LostJobs
 from corank.engine.pool import bound_threads
 
@@ -22,11 +22,8 @@ class RayEngine(Engine):
 
     def __init__(self, workers: int = 1, address: str | None = None) -> None:
         super().__init__(workers, address)
-        try:
-            import ray
-        except ImportError:
-            raise EngineError("engine ray: Ray is not installed; install corank[ray]") from None
-        self._ray: Any = ray
+        ray: Any = require("ray", "ray", "engine ray")
+        self._ray = ray
         self._local = address is None and not ray.is_initialized()
         self._started = not ray.is_initialized()
         if self._started:
@@ -49,7 +46,7 @@ class RayEngine(Engine):
     @property
     def threads(self) -> int:
         """On this machine so many that the workers together have a thread a core; on a cluster one."""
-        return max(1, int(joblib.cpu_count()) // self.workers) if self._local else 1
+        return max(1, count_cores() // self.workers) if self._local else 1
 
     def outcomes(self, run: Callable[[Job], JobOutcome], jobs: Sequence[Job]) -> Generator[JobOutcome]:
         """Keep `workers` jobs on the cluster, and yield what comes back."""

@@ -13,8 +13,8 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
+from corank.core.kernels.row_sums import sum_weighted_rows
 from corank.core.ragged import Ragged, Rows
 from corank.core.types import Floats, Ints
 from corank.features.encoding import FIRST_KNOWN, VectorShape
@@ -24,9 +24,6 @@ Columns = NDArray[np.int64]
 TableSet = Mapping[int | str, Floats]
 """What stages that share embeddings read them from: by dimension the table (rows, dimension), by feature the projection
 of its vectors (dimension, columns)."""
-
-FEW = 512
-"""Up to so many rows, making a sparse matrix takes longer than the product saves."""
 
 
 @dataclass(frozen=True)
@@ -258,17 +255,7 @@ def _pooled(table: Floats, lists: Ragged, listed: ListColumn) -> Floats:
     weight = _weights(lists, listed.mean) if counts else np.ones(len(code), dtype=np.float32)
     if count == 1:
         return weight @ table.take(code, axis=0)[None]
-    end = np.cumsum(lists.length, dtype=np.int32)
-    if count > FEW:
-        product: Floats = csr_array((weight, code, np.append(np.int32(0), end)), (count, len(table))) @ table
-        return product
-    read = table.take(code, axis=0)
-    read *= weight[:, None]
-    summed = np.zeros((count, table.shape[1]), dtype=np.float32)
-    filled = np.flatnonzero(lists.length)
-    if len(filled):
-        summed[filled] = np.add.reduceat(read, (end - lists.length)[filled], axis=0)
-    return summed
+    return sum_weighted_rows(table, code, weight, lists.length)
 
 
 def embed_rows(

@@ -4,9 +4,10 @@ import sys
 from importlib import import_module
 
 import pytest
+import torch  # noqa: F401
 
 from corank.core.errors import MissingExtraError
-from corank.core.extras import name_missing_extra, require
+from corank.core.extras import DeferredModule, name_missing_extra, require
 
 
 def test_what_is_installed_is_returned() -> None:
@@ -30,3 +31,11 @@ def test_an_import_in_a_block_names_its_extra(monkeypatch: pytest.MonkeyPatch) -
 def test_a_module_of_no_extra_stays_an_import_error() -> None:
     with pytest.raises(ModuleNotFoundError, match="absent"), name_missing_extra("corank train"):
         import_module("absent_of_the_user")
+
+
+def test_a_deferred_module_is_that_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert DeferredModule("train", "torch", "corank train").nn is sys.modules["torch"].nn
+    absent = DeferredModule("retrieval", "faiss", "retrieval")
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(MissingExtraError, match="retrieval needs faiss"):
+        _ = absent.Index

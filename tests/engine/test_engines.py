@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from corank.core.errors import DataError, EngineError, PluginError
+from corank.core.errors import DataError, EngineError, MissingExtraError, PluginError
 from corank.engine.base import ENGINES, Engine, open_engine
 from corank.engine.job import describe_exit
 from tests.support.engine_tasks import KillOnce, divide, kill_worker, read_threads, refuse_seven, square
@@ -113,7 +113,7 @@ def test_a_setting_without_effect_is_refused(settings: tuple[Any, ...], message:
 
 def test_without_ray_its_engine_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(EngineError, match=r"Ray is not installed; install corank\[ray\]"):
+    with pytest.raises(MissingExtraError, match=r"engine ray needs ray; .* pip install 'corank\[ray\]'"):
         open_engine("ray", 2)
 
 

@@ -1,11 +1,14 @@
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from corank.batches.build import csr
+from corank.core.kernels import row_sums
+from corank.core.kernels.row_sums import FEW
 from corank.core.types import Floats
-from corank.features.input_layout import FEW, TableSet, dense_input
+from corank.features.input_layout import TableSet, dense_input
 from corank.features.schema import PLACEMENTS, Placement
 from corank.models.tables.embedding import sum_rows
 from tests.support.encoded_batches import LAYOUT, SCHEMA, rows
@@ -52,7 +55,10 @@ def test_pooling_by_hand_and_by_torch_agree(seed: int, n: int) -> None:
             np.testing.assert_allclose(ours.reshape(by_torch.shape), by_torch, rtol=1e-5, atol=1e-6)
 
 
-def test_many_rows_are_pooled_as_each_alone() -> None:
+@pytest.mark.parametrize("scipy", [True, False])
+def test_many_rows_are_pooled_as_each_alone(scipy: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not scipy:
+        monkeypatch.setattr(row_sums, "csr_array", None)
     rng = np.random.default_rng(0)
     tables = drawn_tables(rng)
     query, item, cross = rows(rng, FEW + 88, FEW + 88, FEW + 88)

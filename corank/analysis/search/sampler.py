@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from corank.analysis.search.space import Range, Space
-from corank.core.errors import ConfigError
+from corank.core.extras import require
 
 if TYPE_CHECKING:
     import optuna
@@ -25,11 +25,8 @@ SEEDS = 1_000_003
 
 
 def load_optuna() -> "Any":
-    """Import Optuna. Raises ConfigError if it is not installed."""
-    try:
-        import optuna
-    except ImportError:
-        raise ConfigError("`corank tune` needs the package optuna: pip install 'corank[tune]'") from None
+    """Import Optuna. Raises MissingExtraError if it is not installed."""
+    optuna: Any = require("tune", "optuna", "corank tune")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
 
@@ -43,7 +40,7 @@ class Sampler:
 
     def __init__(self, space: Space, seed: int) -> None:
         """
-        Raises ConfigError if Optuna is not installed.
+        Raises MissingExtraError if Optuna is not installed.
         """
         self.optuna, self.space, self.seed = load_optuna(), space, seed
         self.study: optuna.Study = self.optuna.create_study(

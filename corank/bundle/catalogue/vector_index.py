@@ -6,15 +6,15 @@ Letters: N vectors of a part · d their width · Q queries · k neighbours.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import faiss
 import numpy as np
 import pyarrow as pa
 
 from corank.bundle.manifest import BundleManifest
 from corank.core.arrays import read_array, write_array
 from corank.core.errors import ConfigError
+from corank.core.extras import DeferredModule
 from corank.core.files import atomic_file
 from corank.core.hash_index import splitmix64
 from corank.core.search.ann_index import ROUNDS, ROWS_A_LIST, count_lists, write_index
@@ -22,6 +22,13 @@ from corank.core.settings import describe_unknown
 from corank.core.types import Floats, Longs
 from corank.data.packing.workspace import write_beside
 from corank.engine.base import Engine
+
+if TYPE_CHECKING:
+    import faiss
+else:
+    faiss = DeferredModule("retrieval", "faiss", "retrieval")
+
+_untyped: Any = faiss  # its stubs lack some of what it has
 
 VectorIndexKind = Literal["ivf", "ivf_pq"]
 """Inverted lists of whole vectors, or of product-quantised ones."""
@@ -31,8 +38,6 @@ WANTED = 0.98
 """The recall that the saved number of probed lists reaches, if it can."""
 CENTROIDS = 256
 """Of each part of a product-quantised vector, which takes a byte."""
-
-_untyped: Any = faiss  # its stubs lack some of what it has
 
 
 @dataclass(frozen=True)
@@ -113,7 +118,7 @@ def check_index(kind: VectorIndexKind, items: int, manifest: BundleManifest) -> 
         )
 
 
-def learn_index(kind: VectorIndexKind, items: int, sample: Floats) -> faiss.IndexIVF:
+def learn_index(kind: VectorIndexKind, items: int, sample: Floats) -> "faiss.IndexIVF":
     """Learn an index of no vectors yet from a sample of `items` vectors: (·, d)."""
     d = sample.shape[1]
     lists = min(count_lists(items), len(sample))
@@ -201,7 +206,7 @@ def _nearest(fill: FillIndex, parts: Sequence[VectorPart]) -> Longs:
     return found
 
 
-def _measure_recall(index: faiss.IndexIVF, queries: Floats, nearest: Longs) -> dict[int, float]:
+def _measure_recall(index: "faiss.IndexIVF", queries: Floats, nearest: Longs) -> dict[int, float]:
     """The share of the nearest (Q, k) that a search finds, by the number of lists that it probes."""
     k, recalls = nearest.shape[1], dict[int, float]()
     for probed in sorted({min(4**n, index.nlist) for n in range(8)}):

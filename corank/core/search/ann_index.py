@@ -12,20 +12,26 @@ from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 from timeit import timeit
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import faiss
 import numpy as np
 from annotated_types import Ge, Gt, Le
 from pydantic import PositiveInt
 
 from corank.core.errors import BundleError, ConfigError
+from corank.core.extras import DeferredModule, require
 from corank.core.ordering import top_k
 from corank.core.search.exact_search import AllowedRows, Found, dot_products, search_exactly
 from corank.core.settings import Settings, describe_unknown
 from corank.core.types import Floats, Longs
 
+if TYPE_CHECKING:
+    import faiss
+else:
+    faiss = DeferredModule("retrieval", "faiss", "retrieval")
+
 _untyped: Any = faiss  # its stubs lack some of what it has
+
 EXACT = 50_000
 """An exact search scores this many rows in the time that an index takes (measured: k 1,000, d 32, recall .98)."""
 MOST_LISTS = 16_384
@@ -78,7 +84,7 @@ class IndexTuning(Settings):
     """Lists probed (ivf) or nodes held (hnsw) by a search."""
 
 
-def build(vectors: Floats, settings: RetrievalSettings, seed: int) -> faiss.Index | None:
+def build(vectors: Floats, settings: RetrievalSettings, seed: int) -> "faiss.Index | None":
     """Build an index.
 
     The same vectors and seed give the same bytes, by any number of threads (a graph: from FAISS 1.15 on).
@@ -108,7 +114,7 @@ def count_lists(items: int) -> int:
     return max(1, min(round(4 * math.sqrt(items)), items // 4, MOST_LISTS))
 
 
-def _lists(vectors: Floats, seed: int) -> faiss.Index:
+def _lists(vectors: Floats, seed: int) -> "faiss.Index":
     items, d = vectors.shape
     lists = count_lists(items)
     index = faiss.IndexIVFFlat(faiss.IndexFlatIP(d), d, lists, faiss.METRIC_INNER_PRODUCT)
@@ -122,7 +128,7 @@ def _lists(vectors: Floats, seed: int) -> faiss.Index:
 
 
 def tune_effort(
-    index: faiss.Index | None, vectors: Floats, queries: Floats, settings: RetrievalSettings
+    index: "faiss.Index | None", vectors: Floats, queries: Floats, settings: RetrievalSettings
 ) -> IndexTuning:
     """Find the least effort that reaches the wanted recall of the true best `keep`, or the largest effort.
 
@@ -149,12 +155,12 @@ def tune_effort(
     return IndexTuning(index=settings.kind(len(vectors)), k=k, recall=recall(effort), effort=effort)
 
 
-def _efforts(index: faiss.Index, k: int) -> range:
+def _efforts(index: "faiss.Index", k: int) -> range:
     """Return the efforts to choose from; beyond the largest, an exact search is as fast."""
     return range(1, index.nlist + 1) if isinstance(index, faiss.IndexIVF) else range(k, WIDEST * k + 1)
 
 
-def _deeper(index: faiss.Index, effort: int, times: float) -> int:
+def _deeper(index: "faiss.Index", effort: int, times: float) -> int:
     """Return the effort that keeps the recall if the last row to find has a rank `times` as high among all rows.
 
     The lists that hold the best n grow like √n, by measurement; the nodes that lead to them like n.
@@ -162,14 +168,14 @@ def _deeper(index: faiss.Index, effort: int, times: float) -> int:
     return math.ceil(effort * (math.sqrt(times) if isinstance(index, faiss.IndexIVF) else times))
 
 
-def _parameters(index: faiss.Index, effort: int, allowed: AllowedRows | None = None) -> Any:
+def _parameters(index: "faiss.Index", effort: int, allowed: AllowedRows | None = None) -> Any:
     selector = None if allowed is None else _untyped.IDSelectorBitmap(allowed.bits)
     if isinstance(index, faiss.IndexIVF):
         return _untyped.SearchParametersIVF(nprobe=effort, sel=selector)
     return _untyped.SearchParametersHNSW(efSearch=effort, sel=selector)
 
 
-def write_index(index: faiss.Index, path: Path) -> None:
+def write_index(index: "faiss.Index", path: Path) -> None:
     """Write an index to a file. Raises BundleError if it cannot be written."""
     try:
         faiss.write_index(index, str(path))
@@ -177,7 +183,7 @@ def write_index(index: faiss.Index, path: Path) -> None:
         raise BundleError(f"{path}: cannot be written: {_reason(error)}") from None
 
 
-def read_index(path: Path) -> faiss.Index:
+def read_index(path: Path) -> "faiss.Index":
     """Memory-map an index, so that workers share its pages. Raises BundleError if FAISS cannot read it.
 
     FAISS trusts what it reads: verify the file's checksum first.
@@ -189,7 +195,7 @@ def read_index(path: Path) -> faiss.Index:
         raise BundleError(f"{path}: no index to read ({_reason(error)}); export the bundle again") from None
 
 
-def _check_index(index: faiss.Index, tuned: IndexTuning, vectors: Floats) -> None:
+def _check_index(index: "faiss.Index", tuned: IndexTuning, vectors: Floats) -> None:
     """Raise BundleError unless an index is of the kind that was tuned, and of these vectors."""
     kind = {"ivf": faiss.IndexIVFFlat, "hnsw": faiss.IndexHNSWFlat}.get(tuned.index)
     if kind is None or not isinstance(index, kind) or index.metric_type != faiss.METRIC_INNER_PRODUCT:
@@ -218,7 +224,8 @@ class Retriever:
         tuned: what the index was tuned to.
     """
 
-    def __init__(self, vectors: Floats, index: faiss.Index | None, tuned: IndexTuning) -> None:
+    def __init__(self, vectors: Floats, index: "faiss.Index | None", tuned: IndexTuning) -> None:
+        require("retrieval", "faiss", "retrieval")  # an exact search has a kernel of it
         if index is not None:
             _check_index(index, tuned, vectors)
         self.vectors, self.index, self.tuned = vectors, index, tuned

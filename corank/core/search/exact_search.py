@@ -5,16 +5,22 @@ Letters: N vectors · d their width.
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from corank.core.extras import DeferredModule
 from corank.core.ordering import top_k
 from corank.core.types import Floats, Longs, Mask
 
+if TYPE_CHECKING:
+    import faiss
+else:
+    faiss = DeferredModule("retrieval", "faiss", "retrieval")
+
 _untyped: Any = faiss  # its stubs lack some of what it has
+
 Found = tuple[Longs, Floats]
 """Positions and dot products, best first."""
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Self
 
 from corank.core.errors import BusyError, MissingObjectError, StorageError
+from corank.core.extras import require
 from corank.core.storage.object_url import ObjectUrl
 
 RETRIES = 5
@@ -176,14 +177,9 @@ class ObjectFolder:
 
 
 def _import_obstore(url: ObjectUrl) -> Any:
-    try:
-        import obstore
-        import obstore.exceptions
-        import obstore.store
-    except ImportError:
-        raise StorageError(
-            f"{url}: object storage needs the package obstore: pip install 'corank[objects]'"
-        ) from None
+    obstore: Any = require("objects", "obstore", f"{url}: object storage")
+    for part in ("exceptions", "store"):
+        require("objects", f"obstore.{part}")
     return obstore
 
 

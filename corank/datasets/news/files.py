@@ -1,20 +1,14 @@
-"""What importers of news logs share: checks that name file, row and column, splits, and vectors of texts."""
+"""What importers of news logs share: checks that name file, row and column, and splits."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from string import Template
 
-import numpy as np
 import polars as pl
-from sklearn.decomposition import TruncatedSVD
-from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
-from sklearn.pipeline import make_pipeline
 
 from corank.core.errors import DataError
-from corank.core.types import Floats, Mask
 
-_HASHED = 2**18
 _RECEIVED = 60
 _ROW = "@row"
 _NEEDS_VECTORS = "  # vectors\n"
@@ -182,27 +176,3 @@ def write_news_config(
         valid=valid.isoformat(), test=test.isoformat(), dim=size, epochs=1 if impressions >= MANY else 3
     )
     (out / "config.yaml").write_text(config, encoding="utf-8")
-
-
-def embed_texts(texts: Sequence[str], train: Mask, size: int) -> Floats:
-    """Turn texts into vectors, without a network: hashed words and pairs of words, weighted by rarity, and an SVD.
-
-    Latent semantic analysis (Deerwester et al., 1990), fitted to the texts that training has, of unit length.
-
-    Args:
-        texts: N texts.
-        train: (N,) which of them to fit to.
-        size: numbers of a vector, D.
-
-    Returns:
-        (N, D)
-    """
-    hashed = HashingVectorizer(n_features=_HASHED, ngram_range=(1, 2), alternate_sign=False, norm=None)
-    counts = hashed.transform(texts)
-    # an SVD has no more directions than texts
-    size = min(size, int(train.sum()) - 1)
-    pipeline = make_pipeline(TfidfTransformer(sublinear_tf=True), TruncatedSVD(size, random_state=0))
-    pipeline.fit(counts[train])
-    vectors = pipeline.transform(counts)
-    norm = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.asarray(vectors / np.where(norm > 0, norm, 1), dtype=np.float32)

@@ -4,7 +4,6 @@ Letters: K keys.
 """
 
 import numpy as np
-from scipy.special import gammaln
 
 from corank.core.types import Doubles
 
@@ -24,7 +23,9 @@ def fit_smoothing(shown: Doubles, positive: Doubles) -> float:
     Returns:
         s, to three digits.
     """
-    from scipy.optimize import minimize_scalar  # slow to load, and for packing alone
+    # slow to load, and for packing alone
+    from scipy.optimize import minimize_scalar
+    from scipy.special import gammaln
 
     known = shown > 0
     n, x = shown[known], np.minimum(positive[known], shown[known])

@@ -14,7 +14,6 @@ from contextlib import closing
 from ctypes import c_double
 from functools import partial
 
-import joblib
 import uvicorn
 from prometheus_client.multiprocess import mark_process_dead
 
@@ -80,11 +79,6 @@ def run_service(settings: ServeSettings, report: Report) -> None:
             report(describe_trust(settings))
             report(describe_address(settings, listener))
             supervisor.run(listener)
-
-
-def count_cores() -> int:
-    """Return the number of cores that this process may use, by its affinity and its container's quota."""
-    return int(joblib.cpu_count())
 
 
 def describe_address(settings: ServeSettings, listener: socket.socket) -> str:

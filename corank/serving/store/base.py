@@ -14,7 +14,6 @@ A new store is one class that has what `Store` declares, registered under its sc
 import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -198,15 +197,3 @@ def hide_password(url: str) -> str:
     # up to the last @: a password that is not percent-encoded may hold any character
     bare = re.sub(r"^([\w+]+://)?.*@", r"\1", url, flags=re.DOTALL)
     return re.sub(r"(password=)[^&]*", r"\1…", bare)
-
-
-@contextmanager
-def require_package(package: str, url: str) -> Iterator[None]:
-    """Import inside the block what needs the client library of a store: when a store is opened, not before.
-
-    Raises StoreError if the library is not installed.
-    """
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise StoreError(f"{url}: needs the Python package {package} ({error}); install it") from None

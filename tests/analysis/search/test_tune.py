@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import corank
-from corank.core.errors import ConfigError
+from corank.core.errors import ConfigError, MissingExtraError
 from corank.training.run import Run
 from tests.support.command_line import run_corank
 from tests.support.html import Read
@@ -134,7 +134,7 @@ def test_what_the_tuning_refuses(tuned: tuple[Path, dict[str, Any]], config: Pat
 
 def test_without_optuna(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(ConfigError, match=r"needs the package optuna: pip install 'corank\[tune\]'"):
+    with pytest.raises(MissingExtraError, match=r"corank tune needs optuna; .* pip install 'corank\[tune\]'"):
         corank.tune(config, 3, out=tmp_path / "new")
     assert not (tmp_path / "new").exists()
 

@@ -13,7 +13,7 @@ import httpx2
 import pytest
 
 import corank
-from corank.serving.http.server import count_cores
+from corank.engine.cores import count_cores
 from corank.training.run import Run
 from tests.support.command_line import run_corank
 from tests.support.http_parity import TOLERANCE, parity

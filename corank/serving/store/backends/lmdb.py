@@ -15,7 +15,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, TypeVar
 
 from corank.core.errors import StoreError
-from corank.serving.store.base import STORES, Entries, Pairs, require_package
+from corank.serving.store.base import STORES, Entries, Pairs
 
 if TYPE_CHECKING:
     from corank.serving.store.clients.lmdb_environment import Environment, Table, Transaction
@@ -50,8 +50,8 @@ class LMDBStore:
         if not found:
             raise StoreError(f"expected lmdb:PATH or lmdb:PATH?gib=NUMBER; received {url!r}")
         path, size = Path(found[1]).absolute(), int(float(found[2] or GIB) * 2**30)
-        with require_package("lmdb", url):
-            from corank.serving.store.clients.lmdb_environment import open_environment
+        from corank.serving.store.clients.lmdb_environment import open_environment
+
         with _OPENING:
             self._environment: Environment | None = open_environment(url, path, size, HEAD, create)
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qsl, urlencode
 
 from corank.core.errors import StoreError
-from corank.serving.store.base import STORES, Entries, Pairs, hide_password, require_package
+from corank.core.extras import name_missing_extra
+from corank.serving.store.base import STORES, Entries, Pairs, hide_password
 from corank.serving.store.clients.redis_password import read_password
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class RedisStore:
         options = dict(parse_qsl(query))
         self._prefix = options.pop("prefix", PREFIX).encode()
         password = read_password(self.address, options.pop("password_file", None))
-        with require_package("redis", self.address):
+        with name_missing_extra(f"the store {self.address}"):
             from corank.serving.store.clients.redis_connection import RedisConnection
         try:
             if re.search("[/?#].*@", url.partition("://")[2]):

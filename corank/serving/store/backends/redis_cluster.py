@@ -15,8 +15,9 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 from zlib import crc32
 
 from corank.core.errors import StoreError
+from corank.core.extras import name_missing_extra
 from corank.serving.store.backends.redis import BATCH, PREFIX
-from corank.serving.store.base import STORES, Entries, Pairs, hide_password, is_bulk, require_package
+from corank.serving.store.base import STORES, Entries, Pairs, hide_password, is_bulk
 from corank.serving.store.clients.redis_password import read_password
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class RedisClusterStore:
         self._prefix = self._check_prefix(options.pop("prefix", PREFIX))
         replicas = self._parse_replicas(options.pop("replicas", "0"))
         password = read_password(self.address, options.pop("password_file", None))
-        with require_package("redis", self.address):
+        with name_missing_extra(f"the store {self.address}"):
             from corank.serving.store.clients.cluster_connection import ClusterConnection
         user, at, hosts = server.rpartition("@")
         try:

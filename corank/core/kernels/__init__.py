@@ -1,0 +1,1 @@
+"""Inner loops over arrays that numpy alone does not do well."""
