@@ -1,0 +1,45 @@
+"""`corank pack --prune` as a user runs it, on this machine and with packed data at a URL."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.command_line import run_corank
+from tests.support.object_store import ObjectStore
+from tests.support.simulated_runs import make_world
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """The config of a small world."""
+    return make_world(tmp_path / "world", requests=40, items=60)
+
+
+def test_what_was_tried_is_removed(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for options in ([], ["--without", "tab"], ["--set", "features.hour=null"]):
+        assert run_corank(capsys, "pack", config, *options)[0] == 0
+    (sets,) = config.parent.glob("packed/*/sets")
+    assert len(list(sets.iterdir())) == 2
+    code, out, err = run_corank(capsys, "pack", config, "--prune", "--without", "tab")
+    assert (code, out) == (0, "")
+    assert "(with tab; without hour): " in err and "removed 1 of 2 other sets of features: " in err
+    assert len(list(sets.iterdir())) == 1
+    code, _, err = run_corank(capsys, "pack", config, "--prune")
+    assert code == 0 and "(without tab): " in err and "removed 1 of 1 other sets of features: " in err
+    assert not list(sets.iterdir())
+
+
+def test_data_at_a_url_are_left_as_they_are(
+    config: Path, object_store: ObjectStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"{object_store.url}/packed"
+    assert run_corank(capsys, "pack", config, "--set", f"packed={url}")[0] == 0
+    before = object_store.names()
+    code, out, err = run_corank(
+        capsys, "pack", config, "--set", f"packed={url}", "--without", "tab", "--prune"
+    )
+    assert (code, out) == (1, "")
+    assert err == f"error: --prune: {url} holds one set of features, and nothing to remove; drop the option\n"
+    assert object_store.names() == before and before
