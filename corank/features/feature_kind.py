@@ -43,7 +43,6 @@ class FeatureKind(Settings):
     """What all features have. Kinds derive from `ColumnFeature` or `DerivedFeature`."""
 
     kind: str
-
     encoders: ClassVar[tuple[type[Encoder], ...]] = ()
     """The classes of encoders that `fit` may return."""
     uses: ClassVar[frozenset[Use]] = frozenset()
@@ -145,6 +144,7 @@ class ColumnFeature(FeatureKind):
     """A feature that is read from a column. A kind must implement `encode`."""
 
     side: Side
+    """Whose value it is: it decides which towers may read it."""
     column: str | None = None
     """Column of the side's table; the feature's name unless given."""
     input: bool = True

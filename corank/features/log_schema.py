@@ -21,6 +21,7 @@ class Label(Settings):
     """An event that may follow on a candidate, such as a click."""
 
     column: str
+    """Of the log: 1, 0, or null where it is unknown."""
     given: str | None = None
     """The label that must be 1 for this one to be known, as a click is for an order."""
     matures_after: Duration = timedelta()
@@ -31,13 +32,16 @@ class Score(Settings):
     """A score that production gave candidates."""
 
     column: str
+    """Of the log; null where production gave no score."""
     scale: Literal["logit", "probability"] = "logit"
+    """What the column holds."""
 
 
 class EventTable(Settings):
     """A table of events of users, such as clicks of the days before the log."""
 
     table: str | list[str]
+    """A file, a glob, a URL, or a list of them."""
     user: str | None = None
     """Its column of users; that of the log, `data.user`, unless given."""
     item: str | None = None
@@ -57,6 +61,7 @@ class ListLog(Settings):
     """
 
     files: str | _Names
+    """A file, a glob, a URL, or a list of them."""
     list: str
     """The column of the lists of candidates; each becomes the column `data.item`."""
     along: _Names = []
@@ -85,32 +90,43 @@ class DataSettings(Settings):
     """The tables and columns of a log. Paths are relative to the config, and may hold `*`."""
 
     log: Annotated[str | list[str] | ListLog, BeforeValidator(_read_log)]
+    """A row a candidate: a file, a glob, a URL, or a list of them; a mapping for a log with a row an impression."""
     items: str | list[str] | None = None
+    """A row an item, or an item and `valid_from`."""
     users: str | list[str] | None = None
+    """A row a user, or a user and `valid_from`."""
     truth: str | list[str] | None = None
     """Known click probabilities of a simulated world, a column a label; read by evaluation alone."""
     events: dict[str, EventTable] = {}
     """Tables of events, by the name under which histories are made of them."""
     request: list[str] = Field(min_length=1)
+    """Columns of the log that together name a request."""
     user: str
+    """The column of users, in the log and in `users`."""
     item: str
+    """The column of items, in the log and in `items`."""
     time: str
+    """The column of times in the log."""
     timezone: str = "UTC"
     """Where a day begins, for `split` and for histories frozen `every` so often. Times are UTC."""
     level: str | None = None
+    """The column of the deepest level that a candidate reached; without it every row was exposed."""
     levels: list[str] = Field(default=list(LEVELS), min_length=1)
     """From the shallowest to the deepest, which is the exposed one. A log without `level` is all exposed."""
     weight: str | None = None
+    """A positive column: the inverse of the rate at which a row was sampled."""
     position: str | None = None
     """Where an exposed candidate stood on the page, from 0 or 1: a term of `click` in training alone."""
     columns: list[str] = []
     """Numbers of the log, or else of the items, that a stage's `value` may name, such as a bid."""
     labels: dict[str, Label] = Field(min_length=1)
+    """What is to be predicted, by the names that stages and losses use."""
     as_of: Moment | None = None
     """When the log's labels were read; its last row unless given. Later ones than `matures_after` are not known."""
     scores: dict[str, Score] = {}
     """Production's scores, by the name under which a loss may take one as its teacher; null where there is none."""
     split: Split
+    """Which requests train, validate and test."""
 
     @property
     def log_files(self) -> str | list[str]:

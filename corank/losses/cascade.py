@@ -72,6 +72,7 @@ class CascadeLoss(Loss):
 
     kind: Literal["cascade"]
     form: Literal["lcron", "arf", "dftopk"]
+    """Which relaxation of the cut: by a sort, or by the distance from the last candidate that is kept."""
     stages: list[str] | None = Field(default=None, min_length=1)
     """The stages that learn; all unless given."""
     label: str = "click"

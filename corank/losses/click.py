@@ -24,7 +24,9 @@ class ClickLoss(Loss):
 
     kind: Literal["click"]
     stage: str
+    """The stage to train."""
     label: str = "click"
+    """Which of its logits."""
     pointwise: ClassVar[bool] = True
 
     @property

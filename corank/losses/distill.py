@@ -44,8 +44,11 @@ class DistillLoss(Loss):
     teacher: str
     """A stage, one of `teachers`, or a logged score of `data.scores`."""
     student: str
+    """The stage to train."""
     label: str = "click"
+    """Which logits of both."""
     form: Literal["pointwise", "listwise", "pairwise"] = "pointwise"
+    """What of the teacher is a target: its probability, its softmax over a request, or its order."""
     on: list[str] = Field(min_length=1)
     """Levels of the candidates."""
     per_request: PositiveInt | None = None
@@ -53,6 +56,7 @@ class DistillLoss(Loss):
     chunks: Annotated[int, Ge(2)] = 20
     """Chunks of the teacher's order in `pairwise`."""
     temperature: PositiveFloat = 1.0
+    """Divides the logits of both."""
     warm_up: NonNegativeInt = 0
     """Optimiser steps over which the weight grows from 0, since an untrained teacher's scores are noise."""
 

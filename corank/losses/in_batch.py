@@ -39,8 +39,11 @@ class InBatchLoss(Loss):
 
     kind: Literal["in_batch"]
     stage: str
+    """The stage to train; it must have vectors."""
     label: str = "click"
+    """The label whose positives are the targets."""
     temperature: PositiveFloat = 1.0
+    """Divides the logits."""
 
     @property
     def name(self) -> str:

@@ -39,6 +39,7 @@ class LabelListLoss(Loss):
     """
 
     stage: str
+    """The stage to train."""
     label: str = "click"
     """Which of the stage's logits learns."""
     labels: list[str] | None = Field(default=None, min_length=1)
@@ -46,6 +47,7 @@ class LabelListLoss(Loss):
     gains: list[PositiveFloat] | None = None
     """What each of `labels` is worth; 2^g − 1 unless given, g = 1 for the last."""
     temperature: PositiveFloat = 1.0
+    """Divides the logits."""
 
     @model_validator(mode="after")
     def _check_gains(self) -> Self:

@@ -41,8 +41,11 @@ class LevelsLoss(Loss):
 
     kind: Literal["levels"]
     stage: str
+    """The stage to train."""
     label: str = "click"
+    """Which of its logits."""
     form: Literal["ranknet", "lambda", "softmax", "bce"]
+    """All pairs alike, pairs by their change of NDCG, a softmax, or ones and zeros."""
     on: list[str] | None = Field(default=None, min_length=1)
     """Levels of the candidates; all unless given."""
     positive: list[str] | None = Field(default=None, min_length=1)
@@ -50,6 +53,7 @@ class LevelsLoss(Loss):
     per_request: PositiveInt | None = None
     """Candidates drawn of each level and request; all unless given."""
     temperature: PositiveFloat = 1.0
+    """Divides the logits."""
 
     @model_validator(mode="after")
     def _check_positive(self) -> Self:

@@ -25,8 +25,11 @@ class UnexposedLoss(Loss):
 
     kind: Literal["unexposed"]
     stage: str
+    """The stage to train."""
     label: str = "click"
+    """Which of its logits."""
     levels: list[str] = Field(alias="from", min_length=1)
+    """Levels of the log, or `batch` or `catalogue` for items beyond it."""
     per_request: PositiveInt | None = None
     """Candidates drawn of each level and request; all of a level unless given."""
 

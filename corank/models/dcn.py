@@ -19,6 +19,7 @@ class DcnSettings(Settings):
     """Cross layers beside the deep ones."""
 
     layers: PositiveInt = 2
+    """Cross layers, one after another."""
     rank: PositiveInt | None = None
     """Width of a bottleneck in each layer's W × W matrix; none unless given."""
 

@@ -18,6 +18,7 @@ class DinSettings(Settings):
     """Attention over the items of a history."""
 
     history: str
+    """The feature whose items are attended to."""
     attributes: list[str] = []
     """Features of the items that take part beside their id, such as the brand, and of the events, such as the dwell."""
     hidden: PositiveInt = 36

@@ -41,10 +41,13 @@ class NetworkSettings(Settings):
     """Settings that every stage and every teacher has."""
 
     name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")
+    """By which losses, `train` and metrics know it."""
     activation: Literal["relu", "gelu", "silu"] = "relu"
+    """After each hidden layer."""
     normalisation: Literal["none", "layer"] = "none"
     """After the first linear layer. Never by batch: distinct items and candidates differ in their statistics."""
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
+    """Share of the hidden units that a training step leaves out."""
     embeddings: Literal["shared", "own"] = "shared"
     """Tables shared with the other stages, or tables of the stage's own."""
     table_gradient: bool = True
@@ -98,6 +101,7 @@ class LayerSettings(NetworkSettings):
     """Settings of an MLP over all features, be it a stage or a teacher."""
 
     hidden: Widths = [128, 128, 128]
+    """Widths of the hidden layers."""
     labels: Annotated[list[str], MinLen(1)] = ["click"]
     """An output each over the shared layers."""
     din: DinSettings | None = None

@@ -12,6 +12,7 @@ class SingleLabelSettings(StageSettings):
     """Settings of a stage that predicts one label, and orders by it unless its `value` says otherwise."""
 
     label: str = "click"
+    """What it predicts."""
 
     @property
     def labels(self) -> Sequence[str]:

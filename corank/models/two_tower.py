@@ -26,6 +26,7 @@ class QueryTower(Settings):
     """One of several query towers."""
 
     features: list[str] = Field(min_length=1)
+    """Query features that enter it."""
     widths: Widths | None = None
     """Those of `query` unless given."""
 
@@ -36,7 +37,9 @@ class TowersSettings(SingleLabelSettings):
 
     model: Literal["towers"]
     query: Widths = [512, 128, 64, 32]
+    """Widths of the query tower."""
     item: Widths = [512, 128, 64, 32]
+    """Widths of the item tower; the last is that of the query tower."""
     query_features: list[str] | None = None
     """Features of the query tower; all of the query side unless given."""
     query_towers: dict[str, QueryTower] = {}

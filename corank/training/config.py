@@ -35,8 +35,11 @@ class Config(ConfigHead):
     teachers: list[TeacherSettings] = Field([], max_length=MOST_STAGES)
     """Networks that are trained to teach the stages, and are not served."""
     losses: list[Annotated[Loss, *by_name(LOSSES, "kind")]] = Field(min_length=1, max_length=MOST_LOSSES)
+    """What the stages learn from; the total is their weighted sum."""
     retrieval: RetrievalSettings | None = None
+    """Lets the bundle find candidates itself."""
     train: TrainSettings = TrainSettings()
+    """How the networks learn."""
 
     @property
     def total(self) -> TotalLoss:

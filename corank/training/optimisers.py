@@ -19,7 +19,9 @@ class DenseOptimiser(Settings):
     """How a stage's layers learn."""
 
     optimiser: Literal["adam"] = "adam"
+    """The only one."""
     lr: PositiveFloat = 0.001
+    """Learning rate."""
     weight_decay: NonNegativeFloat = 0.0
     """Decoupled, as in AdamW."""
 

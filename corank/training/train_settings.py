@@ -22,6 +22,7 @@ class EarlyStop(Settings):
     metric: str = "rank.click.auc"
     """stage.label.metric; metrics of the table that have `validation`, such as auc, request_auc and logloss."""
     patience: PositiveInt = 1
+    """Epochs without a better value after which training ends."""
 
     def merit(self, value: float) -> float:
         """A number that is higher for the better of two values of the metric."""
@@ -41,13 +42,16 @@ class TrainSettings(Settings):
     requests: Annotated[int, Ge(1), Le(2**16)] = 256
     """Requests a batch."""
     seed: Annotated[int, Ge(0), Lt(2**32)] = 0
+    """Of first weights, order and draws."""
     table: TableOptimiser = TableOptimiser()
+    """Of the embedding tables."""
     tables: Literal["auto", "sharded", "replicated"] = "auto"
     """Whether several processes share the rows of the embedding tables, or have all of them each. auto: they share
     tables of more than 4 million numbers. One process has all rows, so that the same config runs on any number."""
     average: Annotated[float, Gt(0), Lt(1)] | None = None
     """Decay of an exponential average of the weights, which is then what is evaluated and shipped."""
     early_stop: EarlyStop | None = None
+    """Stop by a figure of the validation split; all epochs unless given."""
     checkpoint_every: PositiveInt = 1000
     """Optimiser steps between checkpoints; one is written after every epoch, too."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"

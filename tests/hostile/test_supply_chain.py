@@ -17,7 +17,9 @@ LOCKED = {package.name.lower(): package for lock in LOCKS for package in read_lo
 
 def test_every_dependency_is_locked_by_hash() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    wanted = [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]
+    groups = project["dependency-groups"]
+    developed = [line for line in [*groups["dev"], *groups["docs"]] if isinstance(line, str)]
+    wanted = [*project["project"]["dependencies"], *developed]
     names = {re.split(r"[^A-Za-z0-9._-]", line)[0].lower() for line in wanted}
     assert names - LOCKED.keys() == set()
     assert [name for name, package in LOCKED.items() if not package.hashes] == []

@@ -26,10 +26,13 @@ class HistorySettings(ColumnFeature):
     """
 
     dim: PositiveInt | None = None
+    """Width of the embedding; that of its items for a history."""
     last: PositiveInt = LAST
     """At most so many values: the newest of a history, the first of a list column."""
     min_count: PositiveInt = 1
+    """Values seen less often in training share the embedding of unknown."""
     hash: PositiveInt | None = None
+    """Rows that values are hashed to, in place of a vocabulary."""
     separator: str | None = None
     """Splits a text column into values, as in `20,43`."""
     of: str | None = None

@@ -20,7 +20,9 @@ class BucketFeature(ColumnFeature):
 
     kind: Literal["bucket"]
     buckets: PositiveInt = 32
+    """How many; each holds about as many training rows."""
     dim: PositiveInt = 16
+    """Width of the embedding."""
 
     encoders: ClassVar[tuple[type[Encoder], ...]] = (Bucket,)
     uses: ClassVar[frozenset[Use]] = frozenset({"key", "number"})

@@ -24,9 +24,11 @@ class IdFeature(ColumnFeature):
 
     kind: Literal["id"]
     dim: PositiveInt = 16
+    """Width of the embedding."""
     min_count: PositiveInt = 1
     """Values seen less often in training are encoded as unknown, which so learns an embedding."""
     hash: PositiveInt | None = None
+    """Rows that values are hashed to, in place of a vocabulary."""
     filter: bool = False
     """Requests may filter retrieval by it; for item features."""
 

@@ -28,6 +28,7 @@ class IdsFeature(HistorySettings):
 
     kind: Literal["ids"]
     pool: Literal["mean", "sum"] = "mean"
+    """How the embeddings of a list become one."""
     filter: bool = False
     """Requests may filter retrieval by any of its values; for item features."""
 

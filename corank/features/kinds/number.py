@@ -17,6 +17,7 @@ class NumberFeature(ColumnFeature):
 
     kind: Literal["number"]
     scale: Scaling = "standard"
+    """How it is brought to about unit size."""
 
     encoders: ClassVar[tuple[type[Encoder], ...]] = (Scale,)
     uses: ClassVar[frozenset[Use]] = frozenset({"number"})

@@ -22,8 +22,11 @@ class PairFeature(CrossFeature):
 
     kind: Literal["pair"]
     dim: PositiveInt = 16
+    """Width of the embedding."""
     min_count: PositiveInt = 1
+    """Pairs seen less often in training share the embedding of unknown."""
     hash: PositiveInt | None = None
+    """Rows that pairs are hashed to, in place of a vocabulary."""
 
     encoders: ClassVar[tuple[type[Encoder], ...]] = (Vocabulary, Hash)
     unpacked_settings: ClassVar[frozenset[str]] = frozenset({"dim"})

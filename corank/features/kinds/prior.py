@@ -52,7 +52,9 @@ class PriorFeature(ScaledFeature):
 
     kind: Literal["prior"]
     by: Annotated[list[str], MinLen(1)]
+    """The features whose values are the key of the counts."""
     label: str | None = None
+    """The label whose rate it is; without one it counts."""
     events: str | None = None
     """The table of `data.events` whose events are counted; the log's exposed candidates unless given."""
     every: Duration = timedelta(days=1)

@@ -21,6 +21,7 @@ class CrossFeature(DerivedFeature, ABC):
     """A derived feature of two operands."""
 
     of: Annotated[list[str], Len(2, 2)]
+    """The two features that it is made of."""
 
     @property
     def operands(self) -> Sequence[str]:

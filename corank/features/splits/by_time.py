@@ -18,6 +18,7 @@ class TimeSplit(SplitRule):
     """Requests before `valid` train; those from `valid` on validate, those from `test` on test."""
 
     valid: Moment
+    """The first day or moment of validation; training ends there."""
     test: Moment | None = None
     """There is no test split unless given: then all from `valid` on validate."""
 
@@ -78,8 +79,11 @@ class RangeSplit(SplitRule):
     """Ranges of time, one after another, with gaps or without. Requests in a gap are only history."""
 
     train: Range
+    """From when until when requests train; all of the log if it is `..`."""
     valid: Range | None = None
+    """Of validation; after `train`."""
     test: Range | None = None
+    """Of the test; after `valid`."""
 
     @property
     def names(self) -> Sequence[str]:

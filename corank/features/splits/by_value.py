@@ -30,9 +30,13 @@ class ColumnSplit(SplitRule):
     """A column of the log says it: `train`, `valid`, `test`, or the values that each split names; null for none."""
 
     column: str
+    """A column of the log."""
     train: Values = ["train"]
+    """Its values that train."""
     valid: Values | None = ["valid"]
+    """Its values that validate; null for no such split."""
     test: Values | None = ["test"]
+    """Its values that test; null for no such split."""
 
     @model_validator(mode="after")
     def _check_values(self) -> Self:
@@ -86,11 +90,13 @@ class UserSplit(SplitRule):
     """Users at random: all requests of a user are in one split."""
 
     by: Literal["user"]
+    """What is drawn at random."""
     valid: float = Field(gt=0, lt=1)
     """The share of the users that validate."""
     test: float | None = Field(None, gt=0, lt=1)
     """The share that test; there is no test split unless given."""
     seed: NonNegativeInt = Field(0, lt=2**63)
+    """Another seed draws other users."""
 
     @model_validator(mode="after")
     def _check_shares(self) -> Self:

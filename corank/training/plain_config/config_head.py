@@ -21,12 +21,15 @@ class ConfigHead(Settings):
     """Name, data and features of a config."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    """Names `packed/NAME` and `runs/NAME` beside the config."""
     plugins: list[str] = []
     """Python modules that register parts of the user's own, from the Python path or the config's folder."""
     packed: str | None = Field(None, min_length=1)
     """The folder of the packed data, or its URL in object storage; `packed/NAME` beside the config unless given."""
     data: DataSettings
+    """The tables and columns of the log."""
     features: dict[str, Feature] = Field(min_length=1)
+    """What networks read, by name."""
 
     @property
     def declared(self) -> Schema:

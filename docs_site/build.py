@@ -1,0 +1,152 @@
+"""Build the site: hand-written and generated pages into build/docs, rendered into site/, then checked."""
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import yaml
+
+from docs_site.command_pages import command_pages
+from docs_site.config_pages import config_pages
+from docs_site.pages import Page
+from docs_site.part_pages import part_pages
+from docs_site.python_pages import python_pages
+from docs_site.rendered import find_faults
+from docs_site.sources import SourcePages, rewrite
+
+ROOT = Path(__file__).parents[1]
+STAGED = ROOT / "build" / "docs"
+SITE = ROOT / "site"
+
+
+def reference_pages() -> list[Page]:
+    """All pages that are generated from the code."""
+    return [*config_pages(), *part_pages(), *command_pages(), *python_pages()]
+
+
+def stage(folder: Path) -> None:
+    """Write the pages, and mkdocs.yml with the whole navigation, into an empty folder.
+
+    Raises ValueError if a page of docs/ is not in the navigation, or the navigation names one that does not exist.
+    """
+    sources = SourcePages()
+    pages = folder / "docs"
+    for path in sorted((ROOT / "docs").rglob("*")):
+        name = path.relative_to(ROOT / "docs").as_posix()
+        target = pages / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".md":
+            text = path.read_text(encoding="utf-8")
+            target.write_text(_mend(name, text, sources), encoding="utf-8")
+        elif path.is_file():
+            shutil.copyfile(path, target)
+    generated = reference_pages()
+    for page in generated:
+        _write(pages, Page(page.path, page.title, _mend(page.path, page.text, sources)))
+    for page in sources.pages():
+        _write(pages, page)
+    config = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    written = {path.relative_to(pages).as_posix() for path in pages.rglob("*.md")}
+    config["nav"] = complete_nav(config["nav"], generated, written)
+    (folder / "mkdocs.yml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+
+
+def _mend(name: str, text: str, sources: SourcePages) -> str:
+    return rewrite(f"docs/{name}", text, lambda target: sources.place(name, target))
+
+
+def _write(pages: Path, page: Page) -> None:
+    """Write a generated page; what is written by hand under its path stands above what is generated."""
+    target = pages / page.path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    by_hand = target.read_text(encoding="utf-8") if target.exists() else ""
+    title, _, rest = page.text.partition("\n")
+    text = f"{by_hand.rstrip()}\n\n{rest}" if by_hand else f"{title}\n{rest}"
+    target.write_text(text, encoding="utf-8")
+
+
+def complete_nav(nav: list[Any], generated: list[Page], written: set[str]) -> list[Any]:
+    """Put the generated pages into the navigation.
+
+    Args:
+        nav: of mkdocs.yml.
+        generated: the pages of the reference.
+        written: the paths of all pages.
+
+    Raises ValueError if a page is not in it, or it names one that does not exist.
+    """
+    nav = list(_expand(nav, generated))
+    named = set(_named(nav))
+    if lacking := {path for path in written if not path.startswith(("project/", "source/"))} - named:
+        raise ValueError(f"mkdocs.yml: nav lacks {', '.join(sorted(lacking))}")
+    if named - written:
+        raise ValueError(
+            f"mkdocs.yml: nav names pages that do not exist: {', '.join(sorted(named - written))}"
+        )
+    return nav
+
+
+def _expand(entries: list[Any], generated: list[Page]) -> Iterator[Any]:
+    """The navigation, with the generated pages in the place of each folder that ends with a slash."""
+    for entry in entries:
+        match entry:
+            case str() if entry.endswith("/"):
+                yield from (
+                    {page.title: page.path}
+                    for page in generated
+                    if PurePosixPath(page.path).parent == PurePosixPath(entry)
+                )
+            case dict():
+                yield {
+                    title: list(_expand(inner, generated)) if isinstance(inner, list) else inner
+                    for title, inner in entry.items()
+                }
+            case _:
+                yield entry
+
+
+def _named(entries: Any) -> Iterator[str]:
+    """The pages of a navigation."""
+    match entries:
+        case list():
+            for entry in entries:
+                yield from _named(entry)
+        case dict():
+            yield from _named(list(entries.values()))
+        case _:
+            yield entries
+
+
+def build() -> None:
+    """Stage, render and check the site. Raises ValueError if the navigation or a link is wrong."""
+    for folder in (STAGED, SITE):
+        shutil.rmtree(folder, ignore_errors=True)
+    STAGED.mkdir(parents=True)
+    stage(STAGED)
+    command = [
+        sys.executable,
+        "-m",
+        "zensical",
+        "build",
+        "--strict",
+        "--config-file",
+        str(STAGED / "mkdocs.yml"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=STAGED)
+    if done.returncode:
+        raise ValueError(re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr.partition("Traceback")[0]))
+    shutil.move(STAGED / "site", SITE)
+    if faults := find_faults(SITE):
+        raise ValueError("\n".join(faults))
+
+
+if __name__ == "__main__":
+    try:
+        build()
+    except ValueError as error:
+        sys.exit(f"scripts/docs: {error}")
+    print(f"{SITE}/index.html")

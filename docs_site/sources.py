@@ -1,0 +1,114 @@
+"""Pages of files outside docs/ that pages link to, so that the site is complete without the repository."""
+
+import ast
+import re
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+from docs_site.docstrings import first_line
+from docs_site.pages import Page, relative, table
+
+ROOT = Path(__file__).parents[1]
+LANGUAGES = {".py": "python", ".yaml": "yaml", ".toml": "toml", "": "bash"}
+LONGEST = 100_000
+"""Characters of a file that has a page of its own."""
+LINK = re.compile(r'(\]\(|src=")(?![a-z+]+:|#)([^)#\s"]+)(?=[)#"])')
+
+
+def rewrite(path: str, text: str, place: Callable[[str], str | None]) -> str:
+    """Change the targets of a page's relative links.
+
+    Args:
+        path: of the page, from the root of the repository.
+        text: the page.
+        place: the new place, within docs/, of a path from the root of the repository; None to leave a link alone.
+    """
+
+    def replace(link: re.Match[str]) -> str:
+        target = _normal(PurePosixPath(path).parent / link[2])
+        found = place(target)
+        return link[0] if found is None else link[1] + found
+
+    return LINK.sub(replace, text)
+
+
+def _normal(path: PurePosixPath) -> str:
+    """A path without `..`."""
+    parts: list[str] = []
+    for part in path.parts:
+        if part == "..":
+            parts.pop()
+        else:
+            parts.append(part)
+    return "/".join(parts)
+
+
+class SourcePages:
+    """The pages of linked files, made as links ask for them."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, str] = {}
+
+    def place(self, page: str, target: str) -> str | None:
+        """The link from a page to a path of the repository; None if it lies in docs/ or does not exist.
+
+        Args:
+            page: within docs/.
+            target: from the root of the repository.
+        """
+        if target.startswith("docs/") or not (ROOT / target).exists():
+            return None
+        if target not in self._places:
+            markdown = target.endswith(".md")
+            folder = (ROOT / target).is_dir()
+            self._places[target] = (
+                f"project/{target}" if markdown else f"source/{target}{'/README' * folder}.md"
+            )
+        return relative(page, self._places[target])
+
+    def pages(self) -> Iterator[Page]:
+        """The pages that were asked for, and those that they ask for."""
+        done = set[str]()
+        while left := self._places.keys() - done:
+            for target in sorted(left):
+                done.add(target)
+                yield self._page(target, self._places[target])
+
+    def _page(self, target: str, place: str) -> Page:
+        path = ROOT / target
+        if path.is_dir():
+            rows = [
+                (f"`{file.name}`", _about(file))
+                for file in sorted(path.iterdir())
+                if file.suffix in LANGUAGES
+            ]
+            rows = [row for row in rows if row[0] != "`__init__.py`"]
+            return Page(place, target, f"{_head(target)}{table(('file', 'what it is'), rows)}\n")
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".md":
+            return Page(place, target, rewrite(target, text, partial(self._from_root, place)))
+        if len(text) > LONGEST:
+            return Page(
+                place, target, f"{_head(target)}{len(text):,} characters; read it in the repository.\n"
+            )
+        language = LANGUAGES.get(path.suffix, "text")
+        return Page(place, target, f"{_head(target)}~~~~{language}\n{text}\n~~~~\n")
+
+    def _from_root(self, page: str, target: str) -> str | None:
+        """The link from a page outside docs/ to a path of the repository."""
+        in_docs = target.startswith("docs/")
+        return relative(page, target.removeprefix("docs/")) if in_docs else self.place(page, target)
+
+
+def _head(target: str) -> str:
+    """Title, and out of the search: a word of a source is seldom what a reader looks for."""
+    return f"---\nsearch:\n  exclude: true\n---\n\n# {target}\n\n"
+
+
+def _about(file: Path) -> str:
+    if file.is_dir():
+        return "folder"
+    if file.suffix != ".py":
+        return ""
+    return first_line(ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))))

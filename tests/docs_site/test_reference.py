@@ -1,0 +1,128 @@
+"""The reference describes every config key, option, public name and part, each with what it means."""
+
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any
+
+import pytest
+import typer
+from pydantic import BaseModel
+
+import corank
+from corank.cli.main import app
+from corank.core.registry import Registry
+from corank.core.settings import Settings
+from corank.datasets.importer import IMPORTERS
+from corank.engine.base import ENGINES
+from corank.features.feature_kind import FEATURE_KINDS
+from corank.losses.base import LOSSES
+from corank.metrics.metric import METRICS
+from corank.models.stage_model import STAGE_MODELS
+from corank.serving.funnel.stage_scorer import SCORERS
+from corank.serving.store.base import STORES
+from corank.training.config import Config
+from docs_site.build import reference_pages
+from docs_site.docstrings import render
+from docs_site.settings import reachable
+
+FOLDERS: Mapping[str, Registry[Any]] = {
+    "features": FEATURE_KINDS,
+    "stages": STAGE_MODELS,
+    "losses": LOSSES,
+    "metrics": METRICS,
+    "stores": STORES,
+    "importers": IMPORTERS,
+    "engines": ENGINES,
+    "scorers": SCORERS,
+}
+
+
+@cache
+def texts() -> Mapping[str, str]:
+    """The generated pages by path."""
+    return {page.path: page.text for page in reference_pages()}
+
+
+def rows(text: str) -> Iterator[list[str]]:
+    """The cells of the rows of all tables of a page."""
+    for line in text.splitlines():
+        if line.startswith("| `"):
+            yield [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+
+
+def settings_of_a_config() -> list[type[BaseModel]]:
+    """All settings classes of which a config may be made."""
+    parts = [part for registry in (FEATURE_KINDS, STAGE_MODELS, LOSSES) for part in registry.parts().values()]
+    found = [kind for part in [Config, *parts] for kind in reachable(part)]
+    return [kind for kind in dict.fromkeys(found) if not getattr(kind, "__abstractmethods__", None)]
+
+
+def test_settings_are_found_below_the_config() -> None:
+    names = {kind.__name__ for kind in settings_of_a_config()}
+    assert {"DinSettings", "EarlyStop", "DenseOptimiser", "EventTable", "UserSplit", "ClickLoss"} <= names
+    assert all(issubclass(kind, Settings) for kind in settings_of_a_config())
+
+
+@pytest.mark.parametrize("settings", settings_of_a_config(), ids=lambda kind: kind.__name__)
+def test_every_key_is_described(settings: type[BaseModel]) -> None:
+    pages = [text for text in texts().values() if f"{{#{settings.__name__.lower()}}}" in text]
+    if settings is Config:
+        pages = [texts()["reference/config/README.md"]]
+    assert pages, f"no page describes {settings.__name__}"
+    for text in pages:
+        section = text.partition(f"{{#{settings.__name__.lower()}}}")[2].partition("\n## ")[0] or text
+        described = {row[0]: row[3] for row in rows(section)}
+        keys = {f"`{field.alias or name}`" for name, field in settings.model_fields.items()}
+        assert keys <= described.keys()
+        assert not [key for key in keys if not described[key]], "add a docstring below the field"
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_every_part_has_a_page(folder: str) -> None:
+    for name in FOLDERS[folder]:
+        text = texts()[f"reference/{folder}/{name}.md"]
+        assert len(text.splitlines()[2]) > 20, f"{name}: its docstring says nothing"
+        assert f"[`{name}`]({name}.md)" in texts()[f"reference/{folder}/README.md"]
+
+
+def test_every_public_name_has_a_page() -> None:
+    for name in corank.__all__:
+        if not name.startswith("__"):
+            assert render(getattr(corank, name).__doc__) in texts()[f"reference/python/{name}.md"]
+
+
+def options(command: Any, name: str) -> Iterator[tuple[str, str]]:
+    """Commands, by the name of their page, and their options."""
+    for inner in getattr(command, "list_commands", lambda context: [])(typer.Context(command)):
+        yield from options(command.get_command(typer.Context(command), inner), f"{name}-{inner}".strip("-"))
+    if not hasattr(command, "list_commands"):
+        yield from ((name, option) for p in command.params for option in p.opts if option.startswith("-"))
+
+
+def test_every_option_is_described() -> None:
+    found = list(options(typer.main.get_command(app), ""))
+    assert len(found) > 50
+    for command, option in found:
+        described = [row for row in rows(texts()[f"reference/cli/{command}.md"]) if option in row[0]]
+        assert described and all(row[1] for row in described), f"{command} {option}: no help"
+
+
+def test_docstrings_become_markdown() -> None:
+    text = render("""Rank <b> * c.
+
+    Args:
+        k: how many,
+            at most.
+        name: of `a|b`.
+
+    Returns:
+        The best.
+
+    Example:
+        rank(k=2)
+    """)
+    assert text == (
+        "Rank &lt;b> \\* c.\n\n**Arguments**\n\n- `k`: how many, at most.\n- `name`: of `a|b`.\n\n"
+        "**Returns**\n\nThe best.\n\n**Example**\n\n```python\nrank(k=2)\n```"
+    )

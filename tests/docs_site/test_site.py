@@ -1,0 +1,50 @@
+"""The site builds, and the check of rendered pages finds what it is for."""
+
+from pathlib import Path
+
+import pytest
+
+from docs_site import build
+from docs_site.build import complete_nav
+from docs_site.pages import Page
+from docs_site.rendered import find_faults
+
+
+@pytest.mark.slow
+def test_the_site_builds_with_all_links_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "STAGED", tmp_path / "staged")
+    monkeypatch.setattr(build, "SITE", tmp_path / "site")
+    build.build()
+    pages = {str(path.relative_to(tmp_path / "site")) for path in (tmp_path / "site").rglob("*.html")}
+    assert {"index.html", "reference/losses/click.html", "source/corank/models/mlp.py.html"} <= pages
+    assert "unpkg" not in (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
+
+
+def test_a_rendered_page_is_searched_for_faults(tmp_path: Path) -> None:
+    (tmp_path / "a.html").write_text(
+        '<link rel="stylesheet" href="https://fonts.example/a.css"><script src="b.js"></script>'
+        '<h1 id="top">A</h1><a href="#top">1</a><a href="b.html#gone">2</a><a href="c.html">3</a>'
+        '<a href="https://example.org">4</a><pre class="mermaid">graph</pre>'
+    )
+    (tmp_path / "b.html").write_text("<p>B</p>")
+    (tmp_path / "a.css").write_text("@import url(//fonts.example/b.css); a {background: url(data:image/png)}")
+    faults = find_faults(tmp_path)
+    assert [fault.partition(", ")[0] for fault in faults] == [
+        "a.html: a Mermaid diagram",
+        "a.html: loads https://fonts.example/a.css",
+        "a.html: link to b.js",
+        "a.html: link to b.html#gone",
+        "a.html: link to c.html",
+        "a.css: loads //fonts.example/b.css",
+    ]
+
+
+def test_the_navigation_names_every_page_and_no_other() -> None:
+    generated = [Page("reference/losses/click.md", "click", ""), Page("reference/cli/train.md", "train", "")]
+    nav = [{"Home": "README.md"}, {"Losses": ["reference/losses/"]}, {"Commands": ["reference/cli/"]}]
+    written = {"README.md", *(page.path for page in generated), "source/a.md"}
+    assert complete_nav(nav, generated, written)[1] == {"Losses": [{"click": "reference/losses/click.md"}]}
+    with pytest.raises(ValueError, match=r"nav lacks guide\.md"):
+        complete_nav(nav, generated, {*written, "guide.md"})
+    with pytest.raises(ValueError, match=r"names pages that do not exist: README\.md"):
+        complete_nav(nav, generated, written - {"README.md"})
