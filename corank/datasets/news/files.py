@@ -159,7 +159,7 @@ def find_times(log: pl.LazyFrame, first_part: str) -> tuple[datetime, datetime, 
 
 
 MANY = 50_000
-"""From so many impressions on one epoch does; of fewer, three."""
+"""From so many impressions on one epoch does; of fewer, four."""
 
 
 def write_news_config(
@@ -173,6 +173,6 @@ def write_news_config(
         text = "".join(line for line in text.splitlines(keepends=True) if not line.endswith(_NEEDS_VECTORS))
     text = text.replace(_NEEDS_VECTORS, "\n")
     config = Template(text).substitute(
-        valid=valid.isoformat(), test=test.isoformat(), dim=size, epochs=1 if impressions >= MANY else 3
+        valid=valid.isoformat(), test=test.isoformat(), dim=size, epochs=1 if impressions >= MANY else 4
     )
     (out / "config.yaml").write_text(config, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The table of readers: what each had read before, and the mean of its vectors.
+"""The table of readers: what each had read before, and the shrunk mean of its vectors.
 
 Letters: U rows of readers · I articles · D dimensions.
 """
@@ -13,6 +13,8 @@ from corank.core.types import Floats
 
 INTEREST = "interest"
 """The column of mean vectors."""
+SHRINK = 5
+"""Zeros that are averaged with the vectors of what a reader had read: few clicks say little, so their mean is small."""
 
 
 def list_readers(impressions: pl.LazyFrame, lists: Sequence[str]) -> pl.DataFrame:
@@ -55,7 +57,9 @@ def describe_reads(
 
 
 def mean_vectors(histories: pl.Series, items: pl.Series, vectors: Floats) -> pl.Series:
-    """Average the vectors of what each reader had read, each of length 1: null where there is none.
+    """Average the vectors of what each reader had read, each of length 1, with SHRINK zeros: null where there is none.
+
+    Of n articles it is n / (n + SHRINK) of their mean, as the mean of a posterior is under a normal prior around 0.
 
     Args:
         histories: lists of articles: (U,).
@@ -72,7 +76,5 @@ def mean_vectors(histories: pl.Series, items: pl.Series, vectors: Floats) -> pl.
     ones = np.ones(len(row), dtype=np.float32)
     counts = np.bincount(row, minlength=len(histories))
     sums = csr_array((ones, (row, at)), shape=(len(histories), len(items))) @ unit
-    means = pl.Series(
-        INTEREST, sums / np.maximum(counts, 1)[:, None], dtype=pl.Array(pl.Float32, unit.shape[1])
-    )
+    means = pl.Series(INTEREST, sums / (counts + SHRINK)[:, None], dtype=pl.Array(pl.Float32, unit.shape[1]))
     return pl.select(pl.when(pl.Series(counts > 0)).then(means)).to_series().alias(INTEREST)
