@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from corank.api.evaluating import compare, evaluate
-    from corank.api.measuring import explain, report, study
+    from corank.api.measuring import explain, report
     from corank.api.runs import check, export, pack, rank, refresh
     from corank.api.searching import sweep, tune
     from corank.api.stores import (
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         store_versions,
         vectors,
     )
+    from corank.api.studies import study
     from corank.api.training import TrainResult, train
     from corank.api.users import users
     from corank.core.registry import load_plugins
@@ -75,12 +76,13 @@ _MODULE_OF = {
         "corank.api.runs",
     ),
     **dict.fromkeys(("compare", "evaluate"), "corank.api.evaluating"),
-    **dict.fromkeys(("explain", "report", "study"), "corank.api.measuring"),
+    **dict.fromkeys(("explain", "report"), "corank.api.measuring"),
     **dict.fromkeys(("sweep", "tune"), "corank.api.searching"),
     **dict.fromkeys(
         ("predict", "prune", "publish", "replay", "roll_back", "store_log", "store_versions", "vectors"),
         "corank.api.stores",
     ),
+    "study": "corank.api.studies",
     "users": "corank.api.users",
 }
 

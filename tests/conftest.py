@@ -3,14 +3,12 @@
 import os
 from collections import Counter
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 import torch
 from hypothesis import settings
-from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from corank.core.registry import PLUGINS
 from corank.training.run import Run
@@ -20,8 +18,6 @@ from tests.support.object_store import ObjectStore, make_store, s3_server, use_s
 torch.set_num_threads(1)
 settings.register_profile("corank", deadline=None)  # a loaded machine may be slow at any example
 settings.load_profile("corank")
-# every export builds the table of ONNX operators anew, a third of its time
-ONNXRegistry.from_torchlib = staticmethod(cache(ONNXRegistry.from_torchlib))  # type: ignore[method-assign]
 
 
 @pytest.fixture(scope="session", autouse=True)

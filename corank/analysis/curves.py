@@ -78,7 +78,8 @@ def sample_logged_requests(evaluated: EvaluatedRun) -> list[Request]:
     usual = np.flatnonzero(size >= np.median(size))
     chosen = np.unique(usual[np.linspace(0, len(usual) - 1, TIMED_REQUESTS).astype(int)])
     split = evaluated.document["split"]
-    return [Request.parse(logged_request(evaluated.run, split, int(n))) for n in chosen]
+    run, packed = evaluated.run, evaluated.packed
+    return [Request.parse(logged_request(run, split, int(n), packed)) for n in chosen]
 
 
 def scalars(events: Path) -> dict[str, Series]:

@@ -10,6 +10,7 @@ import polars as pl
 from corank.core.errors import DataError
 from corank.data.as_of import VersionedRows
 from corank.data.content.vector_files import with_vector_files
+from corank.data.dataset import PackedDataset
 from corank.data.histories.event_tables import EventColumns, open_events
 from corank.data.lists.list_log import scan_log
 from corank.data.log_rows import log_columns, request_columns
@@ -25,18 +26,19 @@ from corank.features.schema import Schema
 from corank.training.run import Run
 
 
-def logged_request(run: Run, split: str, number: int) -> dict[str, Any]:
+def logged_request(run: Run, split: str, number: int, packed: PackedDataset | None = None) -> dict[str, Any]:
     """A logged request as a `REQUEST.json` document.
 
     Args:
         run: a finished run.
         split: `train`, `valid` or `test`.
         number: index of the request in the packed split, from 0.
+        packed: the run's packed data; opened now unless given.
 
     Raises:
         DataError: if the split or the request does not exist, or the tables cannot be read.
     """
-    packed = run.packed()
+    packed = packed or run.packed()
     if split not in packed.splits:
         raise DataError(f"no split '{split}'; the packed data have {', '.join(packed.splits)}")
     shard, row = _locate(packed.splits[split], split, number)

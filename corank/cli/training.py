@@ -193,10 +193,10 @@ def study_command(
 ) -> None:
     """Answer eight questions about joint training on this log; an interrupted study continues."""
     check_first(config, overrides)
-    from corank.api import measuring
+    from corank.api import studies
     from corank.cli import console
 
-    found = measuring.study(
+    found = studies.study(
         config,
         out,
         seeds,

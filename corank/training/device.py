@@ -18,7 +18,7 @@ def precision(setting: str, on: torch.device) -> torch.dtype:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep freed memory for reuse: every training step frees and allocates the same sizes."""
+    """Let glibc keep freed memory for reuse: every step or batch frees and allocates the same sizes."""
     if sys.platform == "linux":
         m_trim_threshold, m_mmap_max = -1, -4
         libc = ctypes.CDLL(None)

@@ -4,8 +4,11 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -66,6 +69,7 @@ def write_graph(path: Path, graph: Graph, tensors: dict[str, Tensor]) -> None:
         contextlib.redirect_stdout(io.StringIO()),
         warnings.catch_warnings(),
         _quiet("torch.onnx", "onnxscript"),
+        _shared_operators(),
     ):
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
@@ -80,6 +84,27 @@ def write_graph(path: Path, graph: Graph, tensors: dict[str, Tensor]) -> None:
         )
     assert program is not None
     program.save(str(path), external_data=False)
+
+
+@contextlib.contextmanager
+def _shared_operators() -> Iterator[None]:
+    """Let the exporter build its table of ONNX operators once.
+
+    It builds one for each graph, half of the graph's time, and no public option shares it. Exports of other code keep
+    tables of their own, to which they may add operators.
+    """
+    from torch.onnx._internal.exporter._registration import ONNXRegistry  # slow to import
+
+    with patch.object(ONNXRegistry, "from_torchlib", staticmethod(_build_once())):
+        yield
+
+
+@cache
+def _build_once() -> Callable[..., Any]:
+    """The exporter's function that builds the table, which gives the same one when called again."""
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    return cache(ONNXRegistry.from_torchlib)
 
 
 @contextlib.contextmanager
