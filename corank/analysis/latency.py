@@ -133,6 +133,9 @@ def _given(funnel: OnlineModel, name: str, request: Request, n: int) -> list[Any
         described = [c if isinstance(c, dict) else {} for c in (request.candidates or [])[:n]]
         return [c.get(column) for c in described]
     sides = request.user | request.context
+    history = funnel.schema.parallels().get(name)
+    if history is not None and funnel.schema.histories()[history].lists is None:
+        return [[event.get(column) for event in sides.get(history) or []]]
     return [sides["id" if column == funnel.manifest.user else column]]
 
 
