@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from corank.api.measuring import explain, report
     from corank.api.runs import check, export, pack, rank, refresh
     from corank.api.searching import sweep, tune
+    from corank.api.serving import serve
     from corank.api.stores import (
         predict,
         prune,
@@ -31,11 +32,13 @@ if TYPE_CHECKING:
     from corank.serving.funnel.funnel import Funnel
     from corank.serving.funnel.request import Request
     from corank.training.callbacks import Callback
+    from corank.training.config import Config
 
 __version__ = version("corank")
 
 __all__ = [
     "Callback",
+    "Config",
     "Funnel",
     "Request",
     "TrainResult",
@@ -55,6 +58,7 @@ __all__ = [
     "replay",
     "report",
     "roll_back",
+    "serve",
     "store_log",
     "store_versions",
     "study",
@@ -67,6 +71,7 @@ __all__ = [
 
 _MODULE_OF = {
     "Callback": "corank.training.callbacks",
+    "Config": "corank.training.config",
     "Funnel": "corank.serving.funnel.funnel",
     "Request": "corank.serving.funnel.request",
     "load_plugins": "corank.core.registry",
@@ -83,6 +88,7 @@ _MODULE_OF = {
         "corank.api.stores",
     ),
     "study": "corank.api.studies",
+    "serve": "corank.api.serving",
     "users": "corank.api.users",
 }
 

@@ -1,9 +1,10 @@
 """The commands from config to bundle, as functions on paths. Each raises a CorankError for a mistake of the user."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+from corank.api.config_source import ConfigSource, OpenedConfig
+from corank.api.frames import TableSource, temporary_frames
 from corank.bundle.bundle import Bundle
 from corank.bundle.bundle_writer import replace_bundle
 from corank.bundle.incremental_log import RefreshSources
@@ -12,14 +13,13 @@ from corank.bundle.manifest import load_manifest
 from corank.bundle.refresh import refresh_bundle
 from corank.bundle.signatures import SigningKeys
 from corank.core.errors import DataError
-from corank.core.storage.object_url import PathOrUrl, parse_location
+from corank.core.storage.object_url import PathOrUrl, parse_location, require_local
 from corank.core.types import Report
 from corank.data.dataset import PackedDataset
 from corank.engine.base import open_engine
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.training.check import CheckSummary, check_config
-from corank.training.config_file import read
 from corank.training.export import export_bundle
 from corank.training.preparation.packed_data import pack_config
 from corank.training.preparation.unused_sets import local_root, prune_packed
@@ -27,30 +27,36 @@ from corank.training.run import Run
 
 
 def check(
-    config: Path,
+    config: ConfigSource,
     overrides: Sequence[str] = (),
     without: Sequence[str] = (),
     report: Report = lambda line: None,
+    tables: Mapping[str, TableSource] | None = None,
 ) -> CheckSummary:
     """Read a config and scan its tables, without packing or training.
 
     Args:
-        config: the YAML file; its relative paths begin in its folder.
+        config: a YAML file, in whose folder its relative paths begin; or a mapping or `corank.Config`, whose begin in
+            the working directory.
         overrides: `a.b=value` changes of the config, as of `--set`.
         without: features to remove, as of `--without`.
         report: receives a line if others are removed, too, which are made of them.
+        tables: by key of `data` (`log`, `items`, `users`, `truth`, `events.NAME`), a frame or files in its place.
 
     Returns what would be trained: which feature enters which tower, rows by table, candidates by split and by loss.
     Raises ConfigError, DataError.
 
     Example:
-        corank.check(Path("shop/config.yaml"), ["train.epochs=2"]).rows["log"]
+        >>> corank.check("shop/config.yaml", ["train.epochs=2"]).rows["log"]
+        36000
     """
-    return check_config(read(config, overrides, without, report), config.parent)
+    opened = OpenedConfig.open(config, overrides, without, report, tables)
+    with opened.frames.named():
+        return check_config(opened.settings, opened.base)
 
 
 def pack(
-    config: Path,
+    config: ConfigSource,
     overrides: Sequence[str] = (),
     report: Report = lambda line: None,
     workers: int = 1,
@@ -58,11 +64,15 @@ def pack(
     address: str | None = None,
     without: Sequence[str] = (),
     prune: bool = False,
+    tables: Mapping[str, TableSource] | None = None,
 ) -> PackedDataset:
     """Pack the tables of a config into memory-mapped arrays, at its `packed`, or in `packed/NAME` beside it.
 
+    Frames among the tables are written as Parquet, named by content, to `packed/NAME.tables`. Packing a frame gives the
+    arrays that packing its file gives.
+
     Args:
-        config: the YAML file.
+        config: a YAML file, a mapping, or `corank.Config`.
         overrides: `a.b=value` changes of the config.
         report: takes a line about each step.
         workers: how many tasks run at a time. The files are the same for any number and any engine.
@@ -70,26 +80,27 @@ def pack(
         address: of a cluster, for an engine that takes one. Its machines share the file system of the config's folder.
         without: features to remove, as of `--without`.
         prune: then remove the packed sets of features that neither this config nor a run beside it uses.
+        tables: by key of `data` (`log`, `items`, `users`, `truth`, `events.NAME`), a frame or files in its place.
 
     Raises ConfigError, DataError, EngineError, and BusyError if another process packs there.
 
     Example:
-        corank.pack(Path("shop/config.yaml"), report=print, workers=4)
+        >>> corank.pack("shop/config.yaml").manifest.name
     """
-    with open_engine(engine, workers, address) as opened:
-        settings = read(config, overrides, without, report)
+    given = OpenedConfig.open(config, overrides, without, report, tables)
+    with open_engine(engine, workers, address) as opened, given.frames.named():
         if prune:
-            local_root(settings, config.parent)  # refuses data at a URL before anything is packed
-        packed = pack_config(settings, config.parent, report, opened)
+            local_root(given.settings, given.base)  # refuses data at a URL before anything is packed
+        packed = pack_config(given.settings, given.base, report, opened)
     if prune:
-        prune_packed(settings, config.parent, report)
+        prune_packed(given.settings, given.base, report)
     return packed
 
 
 def export(
     run: PathOrUrl,
     bundle: PathOrUrl,
-    sign: Sequence[Path] = (),
+    sign: Sequence[PathOrUrl] = (),
     items_as_of: str | None = None,
     until: str | None = None,
 ) -> Bundle:
@@ -109,7 +120,8 @@ def export(
     Example:
         corank.export(Path("shop/runs/shop"), Path("bundle")).manifest.model_version
     """
-    keys, location, opened = SigningKeys.load(sign), parse_location(bundle), Run.open(parse_location(run))
+    keys = SigningKeys.load([require_local(key) for key in sign])
+    location, opened = parse_location(bundle), Run.open(parse_location(run))
     packed = opened.packed()
     as_of = None if items_as_of is None else ItemsAsOf.parse(items_as_of, opened.config.data)
     moment = None if until is None else opened.config.data.milliseconds(until)
@@ -125,20 +137,20 @@ def export(
 
 def refresh(
     bundle: PathOrUrl,
-    log: str,
-    items: str | None = None,
-    users: str | None = None,
+    log: TableSource,
+    items: TableSource | None = None,
+    users: TableSource | None = None,
     until: str | None = None,
     report: Report = lambda line: None,
-    sign: Sequence[Path] = (),
+    sign: Sequence[PathOrUrl] = (),
     items_as_of: str | None = None,
-    events: Mapping[str, str] | None = None,
+    events: Mapping[str, TableSource] | None = None,
 ) -> Bundle:
     """Update a bundle's priors, item records and vectors from a newer log, without training.
 
     Args:
         bundle: the bundle's folder, or its URL.
-        log: the newer log: a file, a glob or a URL.
+        log: the newer log: a file, a glob or a URL, or a frame, as the other tables.
         items: a newer table of items, with new ones.
         users: a table of users, needed if a prior counts by one of its columns.
         until: a day or a time in the config's time zone until which the log is complete; its last row unless given.
@@ -152,22 +164,34 @@ def refresh(
     Example:
         corank.refresh(Path("bundle"), "log/2026-03-11.parquet", items="items.parquet", until="2026-03-12")
     """
-    keys, location = SigningKeys.load(sign), parse_location(bundle)
+    keys, location = SigningKeys.load([require_local(key) for key in sign]), parse_location(bundle)
     if items_as_of is not None and items is None:
         raise DataError("--items-as-of says what --items contains; give both")
     data = load_manifest(location).data
     moment = None if until is None else data.milliseconds(until)
     as_of = None if items_as_of is None else ItemsAsOf.parse(items_as_of, data)
-    sources = RefreshSources(log, items, users, until=moment, events=events or {}, items_as_of=as_of)
-    return replace_bundle(location, lambda folder: refresh_bundle(folder, sources, report, keys), reads=True)
+    with temporary_frames() as frames:
+        named = {name: frames.source(name, table) for name, table in (("items", items), ("users", users))}
+        sources = RefreshSources(
+            frames.source("log", log),
+            **named,
+            until=moment,
+            events=frames.sources(events),
+            items_as_of=as_of,
+        )
+        return replace_bundle(
+            location, lambda folder: refresh_bundle(folder, sources, report, keys), reads=True
+        )
 
 
-def rank(bundle: PathOrUrl, request: Path, trust: Sequence[Path] = ()) -> dict[str, Any]:
+def rank(
+    bundle: PathOrUrl, request: PathOrUrl | Mapping[str, Any], trust: Sequence[PathOrUrl] = ()
+) -> dict[str, Any]:
     """Rank the candidates of a request in this process. `corank.Funnel` keeps a bundle open for many requests.
 
     Args:
         bundle: the bundle's folder, or its URL.
-        request: a JSON file such as `corank request` prints.
+        request: a JSON file such as `corank request` prints, or a mapping of the same keys.
         trust: public ed25519 keys, PEM files, one of which must have signed the bundle; none: it need not be signed.
 
     Returns the document that `corank rank --json` prints. Raises BundleError, RequestError, TrustError.
@@ -175,4 +199,5 @@ def rank(bundle: PathOrUrl, request: Path, trust: Sequence[Path] = ()) -> dict[s
     Example:
         corank.rank(Path("bundle"), Path("request.json"))["items"][0]["id"]
     """
-    return Funnel.open(bundle, trust).rank(Request.read(request))
+    funnel = Funnel.open(bundle, trust)
+    return funnel.rank(request if isinstance(request, Mapping) else Request.read(require_local(request)))

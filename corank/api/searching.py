@@ -21,9 +21,11 @@ from corank.analysis.search.sweep_page import sweep_page
 from corank.analysis.search.tune import check_tuning, run_tune
 from corank.analysis.search.tune_page import tune_page
 from corank.analysis.trials.trial_data import TrialData
+from corank.api.config_source import ConfigSource, OpenedConfig, local
 from corank.core.errors import CorankError
 from corank.core.files import write_text
 from corank.core.locks import WriteLock
+from corank.core.storage.object_url import PathOrUrl
 from corank.core.types import Report
 from corank.training.config_file import read
 from corank.training.preparation.packed_data import open_or_pack
@@ -31,9 +33,9 @@ from corank.training.sufficiency import Sufficiency
 
 
 def sweep(
-    config: Path,
+    config: ConfigSource,
     grid: Grid,
-    out: Path | None = None,
+    out: PathOrUrl | None = None,
     seeds: int = 3,
     metric: str | None = None,
     overrides: Sequence[str] = (),
@@ -45,7 +47,7 @@ def sweep(
     is measured on the test split.
 
     Args:
-        config: the YAML file.
+        config: a YAML file; or a mapping or `corank.Config`, which is written as `NAME.yaml`.
         grid: values by key, such as `{"train.rank.lr": [0.001, 0.003]}`; the arms are their product.
         out: the sweep's folder; `sweeps/NAME` beside the config unless given. Trials that it holds are not trained
             again.
@@ -61,13 +63,14 @@ def sweep(
     Example:
         corank.sweep(Path("shop/config.yaml"), {"train.rank.lr": [0.001, 0.003]}, seeds=2)["chosen"]
     """
-    arms = build_grid(config, overrides, grid)
+    file = OpenedConfig.open(config).kept_file()
+    arms = build_grid(file, overrides, grid)
     settings = arms.arms[0].config
-    folder = out or config.parent / "sweeps" / settings.name
+    folder = local(out) or file.parent / "sweeps" / settings.name
     with lock_search(folder, "sweep"):
-        packed = open_or_pack(settings, config.parent, report)
+        packed = open_or_pack(settings, file.parent, report)
         Sufficiency.of(settings, packed).require()
-        document = run_sweep(config, arms, packed, folder, seeds, metric, report)
+        document = run_sweep(file, arms, packed, folder, seeds, metric, report)
         write_text(folder / "sweep.html", sweep_page(document))
     return document
 
@@ -81,14 +84,14 @@ def lock_search(folder: Path, command: str) -> WriteLock:
 
 
 def tune(
-    config: Path,
+    config: ConfigSource,
     trials: int = 30,
     seed: int = 0,
     metric: str | None = None,
     search: Sequence[str] = (),
-    space: Path | None = None,
+    space: PathOrUrl | None = None,
     budget_us: float | None = None,
-    out: Path | None = None,
+    out: PathOrUrl | None = None,
     overrides: Sequence[str] = (),
     report: Report = lambda line: None,
 ) -> dict[str, Any]:
@@ -98,7 +101,7 @@ def tune(
     alone is measured on the test split.
 
     Args:
-        config: the YAML file.
+        config: a YAML file; or a mapping or `corank.Config`, which is written as `NAME.yaml`.
         trials: how many, the config as written among them.
         seed: of what is drawn; the same gives the same trials.
         metric: the figure that is searched for; the last stage's AUC unless given, or `joint_click_recall` under a
@@ -120,22 +123,23 @@ def tune(
         corank.tune(Path("shop/config.yaml"), trials=20, search=["train.rank.lr=0.0003..0.03 log"])["changes"]
     """
     load_optuna()  # fails before anything is packed
-    settings = read(config, overrides)
+    file = OpenedConfig.open(config).kept_file()
+    settings, base = read(file, overrides), file.parent
     objective = Objective.of(settings, metric or (None if budget_us is None else "joint_click_recall"))
-    asked = read_space(settings, search, space)
+    asked = read_space(settings, search, local(space))
     if budget_us is not None:
         check_budget(settings, budget_us, objective)
-    folder = out or config.parent / "tunings" / settings.name
+    folder = local(out) or base / "tunings" / settings.name
     with lock_search(folder, "tune"):
-        packed = open_or_pack(settings, config.parent, report)
+        packed = open_or_pack(settings, base, report)
         Sufficiency.of(settings, packed).require()
         check_tuning(packed, trials, seed)
-        data, budget = TrialData(packed, config.parent, folder, report), None
+        data, budget = TrialData(packed, base, folder, report), None
         if budget_us is not None:
             asked = [*budget_space(settings, order_drops(settings, data)), *asked]
             meter = LatencyMeter(folder / "latency", data)
             budget = LatencyBudget(budget_us, meter, objective, largest_request(data))
-        searched = Space.of(settings, config.parent, asked or default_space(settings))
-        document = run_tune(config, searched, data, objective, trials, seed, report, budget)
+        searched = Space.of(settings, base, asked or default_space(settings))
+        document = run_tune(file, searched, data, objective, trials, seed, report, budget)
         write_text(folder / "tune.html", tune_page(document))
     return document

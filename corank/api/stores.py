@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from corank.api.frames import TableSource, temporary_frames
 from corank.bundle.bundle import Bundle
 from corank.bundle.catalogue.vector_index import VectorIndexKind
 from corank.bundle.catalogue.vectors import write_catalogue
@@ -20,7 +21,7 @@ from corank.bundle.manifest import load_manifest
 from corank.bundle.signatures import SigningKeys, TrustedKeys
 from corank.core.errors import ConfigError, DataError, StorageError
 from corank.core.storage.local_copy import write_file
-from corank.core.storage.object_url import Location, PathOrUrl, parse_location
+from corank.core.storage.object_url import Location, PathOrUrl, parse_location, require_local
 from corank.core.storage.published_folder import PublishedFolder
 from corank.core.types import Progress, Report
 from corank.engine.base import describe_memory, open_engine
@@ -37,10 +38,10 @@ from corank.serving.store.users import put_users
 def publish(
     bundle: PathOrUrl,
     store: str,
-    users: str | None = None,
+    users: TableSource | None = None,
     report: Report = lambda line: None,
     progress: Progress = lambda done, total: None,
-    sign: Sequence[Path] = (),
+    sign: Sequence[PathOrUrl] = (),
     merged: Callable[[MergedItems], object] = lambda merged: None,
 ) -> str:
     """Put a bundle into a store and make it live, whole or not at all.
@@ -48,7 +49,7 @@ def publish(
     Args:
         bundle: the bundle's folder, or its URL.
         store: the store's address; an LMDB store that does not exist is created.
-        users: a table of users, for requests that give a user's id alone: a file, a glob or a URL.
+        users: a table of users, for requests that give a user's id alone: files or a frame.
         report: takes a line about each step.
         progress: takes how many records are written, and of how many.
         sign: private ed25519 keys, PEM files, that sign the version, and that it is live.
@@ -60,11 +61,11 @@ def publish(
     Example:
         corank.publish(Path("bundle"), "lmdb:/srv/shop")
     """
-    keys, location = SigningKeys.load(sign), parse_location(bundle)
+    keys, location = SigningKeys.load([require_local(key) for key in sign]), parse_location(bundle)
     load_manifest(location)  # a folder that cannot be read as a bundle creates no store
-    with closing(open_store(store, create=True)) as opened:
+    with closing(open_store(store, create=True)) as opened, temporary_frames() as frames:
         if users is not None:
-            count = put_users(users, Bundle.open(location), opened)
+            count = put_users(frames.source("users", users), Bundle.open(location), opened)
             report(f"users: {count:,}")
         return publish_bundle(location, opened, report, progress, keys, merged)
 
@@ -106,7 +107,7 @@ def roll_back(
     store: str,
     version: str | None = None,
     report: Report = lambda line: None,
-    sign: Sequence[Path] = (),
+    sign: Sequence[PathOrUrl] = (),
 ) -> str:
     """Make an older version of a store live again, with all items that were changed since.
 
@@ -121,7 +122,7 @@ def roll_back(
     Example:
         corank.roll_back("lmdb:/srv/shop")
     """
-    keys = SigningKeys.load(sign)
+    keys = SigningKeys.load([require_local(key) for key in sign])
     with closing(open_store(store)) as opened:
         return retention.roll_back_store(opened, version, report, keys)
 
@@ -145,7 +146,7 @@ def prune(store: str, keep: int = 1, report: Report = lambda line: None) -> list
 
 def vectors(
     bundle: PathOrUrl,
-    items: str,
+    items: TableSource,
     out: PathOrUrl,
     progress: Progress = lambda done, total: None,
     workers: int = 1,
@@ -158,7 +159,7 @@ def vectors(
 
     Args:
         bundle: the bundle's folder, or its URL.
-        items: the table: a file, a glob or a URL; it need not fit into memory.
+        items: the table: a frame, or a file, a glob or a URL, which need not fit into memory.
         out: the file to write, or its URL.
         progress: takes how many items are done, and of how many.
         workers: how many tasks run at a time. The file is the same for any number and any engine.
@@ -178,29 +179,35 @@ def vectors(
         raise ConfigError(
             f"--index: the index lies beside OUT, which must be on this machine; received {location}"
         )
-    with open_engine(engine, workers, address) as opened, write_file(location) as path:
-        written = write_catalogue(parse_location(bundle), items, path, opened, progress, index, report)
+    beside = location.parent if isinstance(location, Path) else None
+    with (
+        temporary_frames(beside) as frames,
+        open_engine(engine, workers, address) as opened,
+        write_file(location) as path,
+    ):
+        table = frames.source("items", items)
+        written = write_catalogue(parse_location(bundle), table, path, opened, progress, index, report)
         report(describe_memory(opened))
     return written
 
 
 def predict(
     source: PathOrUrl,
-    log: str | list[str],
-    out: Path,
-    users: str | None = None,
+    log: TableSource,
+    out: PathOrUrl,
+    users: TableSource | None = None,
     workers: int = 1,
     engine: str | None = None,
     address: str | None = None,
     report: Report = lambda line: None,
     progress: Progress = lambda done, total: None,
-    events: Mapping[str, str] | None = None,
+    events: Mapping[str, TableSource] | None = None,
 ) -> PredictedLog:
     """Write what every stage computes of each candidate of a log: logits, probabilities, values.
 
     Args:
         source: the folder of a bundle or of a finished run, or its URL; a run is exported to a temporary bundle.
-        log: the table of candidates: files, globs or URLs. Histories are of the events in it.
+        log: the table of candidates: files, globs, URLs or a frame. Histories are of the events in it.
         out: the folder to write Parquet files into; it is not there, or empty.
         users: the table of users, if the bundle reads one.
         workers: how many tasks run at a time. The files are the same for any number and any engine.
@@ -216,8 +223,15 @@ def predict(
     Example:
         corank.predict(Path("bundle"), "log/*.parquet", Path("predictions"), workers=4).candidates
     """
-    with open_engine(engine, workers, address) as opened, _bundle_of(parse_location(source), out) as bundle:
-        found = predict_log(bundle, log, users, out, opened, progress, events)
+    folder = require_local(out)
+    with (
+        temporary_frames(folder.absolute().parent) as frames,
+        open_engine(engine, workers, address) as opened,
+        _bundle_of(parse_location(source), folder) as bundle,
+    ):
+        tables, events_of = frames.source("log", log), frames.sources(events)
+        user_table = frames.source("users", users)
+        found = predict_log(bundle, tables, user_table, folder, opened, progress, events_of)
         report(describe_memory(opened))
     return found
 
@@ -248,11 +262,11 @@ def _is_run(source: Location) -> bool:
 
 
 def replay(
-    served: Path,
-    source: str,
-    cache: Path,
+    served: PathOrUrl,
+    source: PathOrUrl,
+    cache: PathOrUrl,
     report: Report = lambda line: None,
-    trust: Sequence[Path] = (),
+    trust: Sequence[PathOrUrl] = (),
 ) -> ReplayResult:
     """Compute the scores of served requests again, and compare them with those that were served.
 
@@ -269,11 +283,15 @@ def replay(
     Example:
         corank.replay(Path("served"), "lmdb:/srv/shop", Path("cache")).differ
     """
-    keys = TrustedKeys.load(trust)
+    keys, served, source = (
+        TrustedKeys.load([require_local(key) for key in trust]),
+        require_local(served),
+        str(source),
+    )
     paths = [served] if served.is_file() else sorted(served.glob("served-*.parquet"))
     if not paths:
         raise DataError(f"{served}: no served requests here; `corank serve --log {served}` writes them")
     if not is_store(source):
         return replay_log(paths, bundle_funnels(parse_location(source), keys), report)
     with closing(open_store(source)) as opened:
-        return replay_log(paths, store_funnels(opened, cache, keys), report)
+        return replay_log(paths, store_funnels(opened, require_local(cache), keys), report)

@@ -1,34 +1,36 @@
 """The command that studies a config, as a function on paths. It raises a CorankError for a user's mistake."""
 
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from corank.analysis.study.findings import QUESTIONS
 from corank.analysis.study.study import RATES, Budget, run_study
+from corank.api.config_source import ConfigSource, OpenedConfig, local
+from corank.api.frames import TableSource
 from corank.core.errors import CorankError
 from corank.core.files import write_text
 from corank.core.locks import WriteLock
+from corank.core.storage.object_url import PathOrUrl
 from corank.core.types import Report
-from corank.training.config_file import read
 from corank.training.preparation.packed_data import open_or_pack
 from corank.training.sufficiency import Sufficiency
 
 
 def study(
-    config: Path,
-    out: Path | None = None,
+    config: ConfigSource,
+    out: PathOrUrl | None = None,
     seeds: int = 3,
     questions: Iterable[int] = QUESTIONS,
     rates: Sequence[float] = RATES,
     overrides: Sequence[str] = (),
     report: Report = lambda line: None,
     without: Sequence[str] = (),
+    tables: Mapping[str, TableSource] | None = None,
 ) -> dict[str, Any]:
     """Answer eight questions about joint training on a config's log, by training variants of the config.
 
     Args:
-        config: the YAML file.
+        config: a YAML file, a mapping of the same keys, or `corank.Config`.
         out: the study's folder; `studies/NAME` beside the config unless given. Variants that it holds from an
             interrupted study are not trained again.
         seeds: seeds a variant.
@@ -37,6 +39,7 @@ def study(
         overrides: `a.b=value` changes of the config.
         report: takes a line about each training.
         without: features to remove, as of `--without`.
+        tables: by key of `data` (`log`, `items`, `users`, `truth`, `events.NAME`), a frame or files in its place.
 
     Returns the document that is also written to `study.json`, beside the page `study.html`. Raises ConfigError,
     DataError, BusyError if another process writes the study, and CorankError if the folder cannot be written.
@@ -46,17 +49,16 @@ def study(
     """
     from corank.analysis.study.page import study_page  # which loads matplotlib
 
-    settings = read(config, overrides, without, report)
-    folder = out or config.parent / "studies" / settings.name
+    given = OpenedConfig.open(config, overrides, without, report, tables)
+    settings, base = given.settings, given.base
+    folder = local(out) or base / "studies" / settings.name
     try:
         lock = WriteLock.of_folder(folder, "study")
     except OSError as error:
         raise CorankError(f"{folder}: cannot be written: {error}; name another place with --out") from None
-    with lock:
-        packed = open_or_pack(settings, config.parent, report)
+    with lock, given.frames.named():
+        packed = open_or_pack(settings, base, report)
         Sufficiency.of(settings, packed).require()
-        document = run_study(
-            settings, packed, config.parent, folder, questions, Budget(seeds, tuple(rates)), report
-        )
+        document = run_study(settings, packed, base, folder, questions, Budget(seeds, tuple(rates)), report)
         write_text(folder / "study.html", study_page(document))
     return document

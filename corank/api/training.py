@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from corank.api.config_source import ConfigSource, OpenedConfig
+from corank.api.frames import TableSource
 from corank.core.errors import CheckpointError, ConfigError
 from corank.core.storage.object_url import Location, PathOrUrl, parse_location
 from corank.core.types import Report
@@ -16,7 +18,6 @@ from corank.engine.base import open_engine
 from corank.training.callbacks import Callback, check_callbacks
 from corank.training.checkpoints.run_publisher import RunPublisher, open_remote_run
 from corank.training.config import Config
-from corank.training.config_file import read
 from corank.training.preparation.agreement import require_agreement
 from corank.training.preparation.packed_data import open_or_pack, open_packed
 from corank.training.profile.log_profile import profile_log
@@ -46,7 +47,7 @@ class TrainResult:
 
 
 def train(
-    config: Path,
+    config: ConfigSource,
     overrides: Sequence[str] = (),
     callbacks: Sequence[Callback] = (),
     resume: bool = False,
@@ -57,13 +58,14 @@ def train(
     max_restarts: int = 0,
     timeout: float | None = None,
     without: Sequence[str] = (),
+    tables: Mapping[str, TableSource] | None = None,
 ) -> TrainResult:
     """Train a config, packing first if it is not packed yet.
 
     Under torchrun it is one of several that train one model: the first packs, writes and reports; a restart goes on.
 
     Args:
-        config: the YAML file.
+        config: a YAML file, a mapping of the same keys, or `corank.Config`.
         overrides: `a.b=value` changes of the config.
         callbacks: called with losses, validation metrics and checkpoints while it trains.
         resume: continue from the latest checkpoint of the folder, if there is one.
@@ -74,13 +76,15 @@ def train(
         max_restarts: how often the workers are started again after one of them has died.
         timeout: seconds that a process waits for the others, 600 unless given.
         without: features to remove, as of `--without`.
+        tables: by key of `data` (`log`, `items`, `users`, `truth`, `events.NAME`), a frame or files in its place.
 
     Returns the run, the epoch that was kept, and its validation metrics. Raises ConfigError, DataError,
     CheckpointError, DistributedError, BusyError if another trains or packs there, and what a callback raises.
 
     Example:
-        result = corank.train(Path("shop/config.yaml"), ["train.seed=1"])
-        result.metrics["rank.click.auc"]
+        >>> result = corank.train("shop/config.yaml", ["train.seed=1"], folder="shop/runs/seed1")
+        >>> result.metrics["rank.click.auc"] > 0.5
+        True
     """
     called = check_callbacks(callbacks)
     if workers is not None:
@@ -88,20 +92,23 @@ def train(
             raise ConfigError(
                 "callbacks: they run in this process, and workers train in others; leave out one of both"
             )
-        settings = read(config, overrides, without)  # so that a mistake is told before anything is started
+        # a mistake is told before anything is started
+        given = OpenedConfig.open(config, overrides, without, tables=tables)
         options = ["--resume"] * resume + ["--overwrite"] * overwrite
-        options += [f"--set={override}" for override in overrides] + [f"--without={n}" for n in without]
-        return _launch(config, settings, folder, options, report, workers, max_restarts, timeout)
+        with given.frames.named():
+            return _launch(given, folder, options, report, workers, max_restarts, timeout)
     if max_restarts:
         raise ConfigError("--max-restarts needs --workers; under torchrun it is an option of torchrun")
     with join_ranks(timeout) as ranks:
-        return _train_as_rank(config, overrides, without, called, folder, resume, overwrite, report, ranks)
+        given = OpenedConfig.open(
+            config, overrides, without, report if ranks.first else lambda line: None, tables
+        )
+        with given.frames.named():
+            return _train_as_rank(given, called, folder, resume, overwrite, report, ranks)
 
 
 def _train_as_rank(
-    config: Path,
-    overrides: Sequence[str],
-    without: Sequence[str],
+    given: OpenedConfig,
     callbacks: Sequence[Callback],
     folder: PathOrUrl | None,
     resume: bool,
@@ -110,17 +117,17 @@ def _train_as_rank(
     ranks: Ranks,
 ) -> TrainResult:
     """Train in this process, alone or as one of several ranks."""
+    settings, base = given.settings, given.base
     with ExitStack() as held:
-        settings = read(config, overrides, without, report if ranks.first else lambda line: None)
-        location = parse_location(folder or config.parent / "runs" / settings.name)
-        run = _open_folder(location, settings, config.parent, held, report, ranks)
+        location = parse_location(folder or base / "runs" / settings.name)
+        run = _open_folder(location, settings, base, held, report, ranks)
 
         def prepare() -> bool:
             held.enter_context(Run.lock(run.folder))
             return _prepare(run, location, resume, overwrite, report, ranks)
 
         goes_on = ranks.first_does(prepare, "preparation by the first rank")
-        packed = open_packed(settings, config.parent)
+        packed = open_packed(settings, base)
         require_agreement(ranks, settings, packed)
         kept = train_run(run, packed, callbacks, goes_on, ranks)
     return TrainResult.of(run if isinstance(location, Path) else Run.open(location), kept)
@@ -167,8 +174,7 @@ def _prepare(
 
 
 def _launch(
-    config: Path,
-    settings: Config,
+    given: OpenedConfig,
     folder: PathOrUrl | None,
     options: list[str],
     report: Report,
@@ -176,10 +182,12 @@ def _launch(
     max_restarts: int,
     timeout: float | None,
 ) -> TrainResult:
-    location = parse_location(folder or config.parent / "runs" / settings.name)
+    """Pack, and train by several processes, which read the config as it is with all changes."""
+    location = parse_location(folder or given.base / "runs" / given.settings.name)
     with open_engine(workers=workers) as engine:  # packs before the workers wait for one another
-        open_or_pack(settings, config.parent, report, engine)
+        open_or_pack(given.settings, given.base, report, engine)
     options += [] if timeout is None else [f"--timeout={timeout}"]
-    launch(["train", str(config), f"--run={location}", *options], workers, max_restarts)
+    with given.yaml_file() as config:
+        launch(["train", str(config), f"--run={location}", *options], workers, max_restarts)
     run = Run.open(location)
     return TrainResult.of(run, kept_figures(run.trained(run.packed()).facts))

@@ -1,20 +1,20 @@
 """The table of users of a store, on paths."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
+from corank.api.frames import TableSource, temporary_frames
 from corank.bundle.manifest import load_manifest
-from corank.core.storage.object_url import PathOrUrl, parse_location
+from corank.core.storage.object_url import PathOrUrl, parse_location, require_local
 from corank.core.types import Progress
 from corank.serving.prediction.user_table import UserSources, write_users
 
 
 def users(
     bundle: PathOrUrl,
-    out: Path,
-    log: str | list[str] | None = None,
-    table: str | None = None,
-    events: Mapping[str, str] | None = None,
+    out: PathOrUrl,
+    log: TableSource | None = None,
+    table: TableSource | None = None,
+    events: Mapping[str, TableSource] | None = None,
     until: str | None = None,
     progress: Progress = lambda done, total: None,
 ) -> int:
@@ -23,7 +23,7 @@ def users(
     Args:
         bundle: the bundle's folder, or its URL.
         out: the Parquet file to write.
-        log: the table of candidates, if the bundle makes histories of it: files, globs or URLs.
+        log: the table of candidates, if the bundle makes histories of it: files, globs, URLs or a frame.
         table: a table of users, whose columns are taken over.
         events: by name of `data.events`, the tables that the bundle's histories are made of.
         until: a day or a time in the log's time zone; histories have what a request then sees. After the last row
@@ -37,4 +37,8 @@ def users(
     """
     manifest = load_manifest(parse_location(bundle))
     moment = None if until is None else manifest.data.milliseconds(until)
-    return write_users(UserSources.open(manifest, log, table, events or {}), out, moment, progress)
+    with temporary_frames() as frames:
+        sources = UserSources.open(
+            manifest, frames.source("log", log), frames.source("users", table), frames.sources(events)
+        )
+        return write_users(sources, require_local(out), moment, progress)

@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from corank.cli.options import Trust, local_path
-from corank.cli.serving import CACHE, Cache
-from corank.core.settings import validate
+from corank.cli.serving import Cache
 
 service = typer.Typer()
 
@@ -127,14 +126,11 @@ def serve_command(
     tls_key: TlsKey = None,
 ) -> None:
     """Rank over HTTP. Clients that write must send CORANK_TOKEN, or a token of --tokens."""
+    from corank.api.serving import serve
     from corank.cli import console
-    from corank.engine.cores import count_cores
-    from corank.serving.http.serve_settings import ServeSettings
-    from corank.serving.http.server import run_service
 
-    defaults = {"workers": count_cores(), "cache": CACHE, "allow_host": [], "allow_origin": [], "trust": []}
     given = {name: value for name, value in ctx.params.items() if value is not None}
-    run_service(validate(ServeSettings, defaults | given, "corank serve"), console.say)
+    serve(given.pop("source"), console.say, **given)
 
 
 @service.command("token")

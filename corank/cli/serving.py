@@ -19,12 +19,12 @@ from corank.cli.options import (
     print_json,
     read_names,
 )
+from corank.serving.bundle_cache import CACHE
 
 serving = typer.Typer()
 store = typer.Typer(help="List a store's versions and its log, roll back, prune.", no_args_is_help=True)
 serving.add_typer(store, name="store")
 
-CACHE = Path.home() / ".cache" / "corank"
 Cache = Annotated[
     Path | None,
     typer.Option(parser=local_path, help="Folder for the bundles of stores; default: ~/.cache/corank."),

@@ -8,7 +8,7 @@ from corank.core.settings import validate
 from corank.core.types import Report
 from corank.training.config import Config
 from corank.training.feature_changes import check_without, find_removed, without_features
-from corank.training.plain_config.config_values import load_named_plugins, read_values
+from corank.training.plain_config.config_values import ConfigValues, load_named_plugins, read_values
 
 
 def read(
@@ -28,8 +28,24 @@ def read(
 
     Raises ConfigError, which names the key, what was received and what is expected.
     """
-    value, removed = read_values(path, overrides)
-    whole = from_plain(value, str(path), path.parent)
+    return from_values(read_values(path, overrides), str(path), path.parent, without, report)
+
+
+def from_values(
+    values: ConfigValues,
+    source: str,
+    folder: Path,
+    without: Sequence[str] = (),
+    report: Report = lambda line: None,
+) -> Config:
+    """A config from plain values that overrides have changed, without the features that are to go. See `read`.
+
+    Args:
+        source: what errors begin with, such as the file.
+        folder: where plug-ins are looked for beside the Python path.
+    """
+    value, removed = values
+    whole = from_plain(value, source, folder)
     names = list(dict.fromkeys([*without, *removed]))
     if not names:
         return whole
@@ -39,7 +55,7 @@ def read(
         report(
             f"without {', '.join(names)}: {', '.join(more)} removed, too: made of these, or operands of nothing now"
         )
-    return from_plain(without_features(plain(whole), names), str(path), path.parent)
+    return from_plain(without_features(plain(whole), names), source, folder)
 
 
 def from_plain(value: Any, source: str, folder: Path) -> Config:

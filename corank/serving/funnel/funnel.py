@@ -5,10 +5,9 @@ Letters: n candidates.
 
 import math
 import time
-from collections.abc import Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import closing, nullcontext, suppress
 from copy import copy
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -27,11 +26,12 @@ from corank.core.calibration import Platt
 from corank.core.errors import BundleError, DataError, RequestError, StoreError
 from corank.core.formula import Formula
 from corank.core.ordering import stage_value
-from corank.core.storage.object_url import PathOrUrl, parse_location
+from corank.core.storage.object_url import PathOrUrl, parse_location, require_local
 from corank.core.types import Floats, Longs, Numbers
 from corank.features.encoders import Encoders
 from corank.features.input_layout import Layout
 from corank.features.schema import Schema
+from corank.serving.bundle_cache import CACHE
 from corank.serving.funnel.deadline import DeadlineTimer, LatencyTracker
 from corank.serving.funnel.inspect import describe_item
 from corank.serving.funnel.ranking_result import RankingResult
@@ -39,14 +39,17 @@ from corank.serving.funnel.request import Request
 from corank.serving.funnel.request_encoder import EncodedRequest, RequestEncoder, Retrieve
 from corank.serving.funnel.scorer import Scorer
 from corank.serving.funnel.stage_scorer import Candidates, Shared
+from corank.serving.store.base import is_store, open_store
 
 
 class Funnel:
     """Ranks requests by one model version. Safe to share between threads once opened.
 
     Example:
-        funnel = Funnel.open(Path("bundle"))
-        answer = funnel.rank(Request(user={"id": 60}, candidates=[1339, 1242]))
+        >>> funnel = corank.Funnel.open("bundle")
+        >>> answer = funnel.rank({"user": {"id": 7}, "candidates": [3, 11, 24]})
+        >>> len(answer["items"]) <= 3, sorted(answer["items"][0])
+        (True, ['id', 'score'])
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -81,19 +84,31 @@ class Funnel:
             raise BundleError(f"{error}; export the bundle again") from None
 
     @classmethod
-    def open(cls, bundle: PathOrUrl, trust: Sequence[Path] = ()) -> Self:
-        """Open a bundle.
+    def open(
+        cls, source: PathOrUrl, trust: Sequence[PathOrUrl] = (), cache: PathOrUrl | None = None
+    ) -> "Funnel":
+        """Open a bundle, or the live version of a store.
 
         Args:
-            bundle: its folder, or its URL in object storage as text.
+            source: the bundle's folder, or its URL in object storage as text; or the address of a store, such as
+                `lmdb:/srv/shop`. Later changes of the store are not seen: `corank.serve` follows them.
             trust: public ed25519 keys, PEM files, one of which must have signed the bundle; none: it need not be
                 signed.
+            cache: the folder for bundles of a store; `~/.cache/corank` unless given.
 
         Raises:
             BundleError: the bundle is truncated, altered or of mixed versions.
+            StoreError: the store cannot be read.
             TrustError: no trusted key signed it.
         """
-        return cls(Bundle.open(parse_location(bundle), trust=TrustedKeys.load(trust)))
+        keys = TrustedKeys.load([require_local(key) for key in trust])
+        if isinstance(source, str) and is_store(source):
+            from corank.serving.http.source import StoreSource, load_first  # which load this module
+
+            with closing(open_store(source)) as store:
+                folder = CACHE if cache is None else require_local(cache)
+                return load_first(StoreSource(store, folder, trust=keys))[0]
+        return cls(Bundle.open(parse_location(source), trust=keys))
 
     def with_changes(self, items_seq: int, items_id: str, newer: ItemLayer | None = None) -> Self:
         """Return the funnel after a change of items; this one stays as it is.
@@ -122,10 +137,13 @@ class Funnel:
         except DataError as error:
             raise StoreError(f"{error}; publish the bundle again") from None
 
-    def rank(self, request: Request) -> dict[str, Any]:
+    def rank(self, request: Request | Mapping[str, Any]) -> dict[str, Any]:
         """Rank the candidates of a request.
 
         Each stage orders by its `value`, a formula of calibrated probabilities, ties in the order given.
+
+        Args:
+            request: a `corank.Request`, or a mapping of its fields, as a body of the service has them.
 
         Returns:
             The answer: what the last stage keeps, best first, with scores; the trace of all candidates if the
@@ -133,6 +151,8 @@ class Funnel:
 
         Raises RequestError.
         """
+        if not isinstance(request, Request):
+            request = Request.parse(dict(request))
         return self.run(request).to_answer()
 
     def run(self, request: Request, arrived: float | None = None) -> RankingResult:

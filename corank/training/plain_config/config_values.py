@@ -26,6 +26,11 @@ def read_values(path: Path, overrides: Sequence[str] = ()) -> ConfigValues:
     value = read_yaml_file(path)
     if not isinstance(value, dict):
         raise ConfigError(f"{path}: expected keys such as name, data and features at the top level")
+    return change_values(value, overrides)
+
+
+def change_values(value: dict[str, Any], overrides: Sequence[str]) -> ConfigValues:
+    """Change plain values in place by overrides `a.b=value`. Raises ConfigError."""
     removed: dict[str, Any] = {}
     for override in overrides:
         _set(value, override, removed)

@@ -1,0 +1,120 @@
+"""A config as a file, a mapping or typed objects, and its tables as files or frames: the same runs and packed data."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import yaml
+
+import corank
+from corank.api.config_source import to_yaml
+from corank.core.errors import ConfigError, DataError
+from corank.training.config_file import read
+from corank.training.plain_config.yaml_reader import read_yaml_file
+
+
+@pytest.fixture
+def raw(world: Path, tmp_path: Path) -> Path:
+    """The tables and the config of the world, not packed."""
+    for name in ("log", "truth"):
+        shutil.copytree(world / name, tmp_path / name)
+    for name in ("config.yaml", "items.parquet", "users.parquet"):
+        shutil.copy(world / name, tmp_path / name)
+    return tmp_path
+
+
+def values(config: Path) -> dict[str, Any]:
+    found: dict[str, Any] = read_yaml_file(config)
+    return found
+
+
+def arrays(folder: Path) -> dict[str, bytes]:
+    """The packed arrays and encoders; manifests name the files that were read, and when they were written."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.suffix != ".json"
+    }
+
+
+def test_a_config_is_the_same_as_file_text_mapping_and_object(
+    raw: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(raw)
+    typed = read(Path("config.yaml"))
+    summaries = [
+        corank.check(given, ["train.epochs=2"])
+        for given in ("config.yaml", Path("config.yaml"), values(Path("config.yaml")), typed)
+    ]
+    assert all(summary.samples == summaries[0].samples for summary in summaries)
+    assert all(summary.config == summaries[0].config for summary in summaries)
+    assert summaries[0].config.train.epochs == 2
+    assert corank.check(typed).config == typed
+
+
+def test_a_config_goes_to_yaml_and_back(raw: Path) -> None:
+    typed = read(raw / "config.yaml")
+    (raw / "again.yaml").write_text(to_yaml(typed), encoding="utf-8")
+    assert read(raw / "again.yaml") == typed
+    assert corank.Config.model_validate(read_yaml_file(raw / "again.yaml")) == typed
+
+
+def test_mistakes_in_a_mapping_name_the_key(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(raw)
+    wrong = values(Path("config.yaml")) | {"train": {"epoch": 1}}
+    with pytest.raises(ConfigError, match=r"^config: train: unknown key 'epoch'; did you mean 'epochs'"):
+        corank.check(wrong)
+    with pytest.raises(
+        ConfigError, match=r"config: expected a YAML file, a mapping or corank\.Config; received int"
+    ):
+        corank.check(3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["polars", "lazy", "pandas", "arrow"])
+def test_frames_pack_to_the_bytes_of_their_files(raw: Path, kind: str) -> None:
+    convert: dict[str, Callable[[pl.DataFrame], Any]] = {
+        "polars": lambda frame: frame,
+        "lazy": pl.DataFrame.lazy,
+        "pandas": lambda frame: frame.to_pandas(),
+        "arrow": lambda frame: frame.to_arrow(),
+    }
+    config = raw / "config.yaml"
+    files = {
+        "log": sorted((raw / "log").glob("*")),
+        "items": [raw / "items.parquet"],
+        "users": [raw / "users.parquet"],
+    }
+    tables = {name: convert[kind](pl.read_parquet(paths)) for name, paths in files.items()}
+    by_file = corank.pack(config, ["packed=by_file"])
+    without = values(config)
+    for name in tables:
+        del without["data"][name]
+    config.write_text(yaml.safe_dump(without, sort_keys=False), encoding="utf-8")
+    by_frame = corank.pack(config, ["packed=by_frame"], tables=tables)
+    assert arrays(by_frame.folder) == arrays(by_file.folder) and arrays(by_file.folder)
+    again = corank.pack(config, ["packed=by_frame"], tables=tables)
+    assert again.manifest == by_frame.manifest
+    assert len(list((raw / "by_frame.tables").glob("*.parquet"))) == 3
+    assert not [path for path in (raw / "by_frame.tables").iterdir() if path.name.startswith(".")]
+
+
+def test_errors_name_the_frame(raw: Path) -> None:
+    log = pl.read_parquet(raw / "log" / "*")
+    config = raw / "config.yaml"
+    with pytest.raises(DataError, match=r"^the frame given as log: no column 'item_id'; near ones: item"):
+        corank.pack(config, tables={"log": log.rename({"item_id": "item"})})
+    with pytest.raises(DataError, match=r"^the frame given as log: column 'time' is String; expected a time"):
+        corank.check(config, tables={"log": log.with_columns(pl.col("time").cast(pl.String))})
+    with pytest.raises(
+        DataError, match=r"^log: expected files .* or a frame of polars, pandas or Arrow; received dict"
+    ):
+        corank.check(config, tables={"log": {}})  # type: ignore[dict-item]
+    with pytest.raises(
+        ConfigError, match=r"^tables: unknown table 'logs'; expected log, items, users, truth or events"
+    ):
+        corank.check(config, tables={"logs": log})
+    with pytest.raises(DataError, match=r"^the frame given as items: cannot be written as Parquet"):
+        corank.check(config, tables={"items": pl.DataFrame({"a": [object()]})})
