@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from corank.core.settings import format_duration
+from corank.features.splits.by_time import TimeRange
 from docs_site.docstrings import field_docstrings
 from docs_site.pages import escape, table
 
@@ -24,6 +25,7 @@ WORDS: Mapping[Any, str] = {
     Path: "path",
     date: "day",
     datetime: "time",
+    TimeRange: "range, `FROM..UNTIL`",
     Any: "any",
 }
 
@@ -84,7 +86,7 @@ def describe_type(kind: Any, links: Mapping[type, str]) -> str:
     if origin is Annotated:
         bounds = ", ".join(describe_bounds(members[1:]))
         inner = describe_type(members[0], links)
-        return f"{inner}; {bounds}" if bounds else inner
+        return f"{inner} ({bounds})" if bounds else inner
     if origin is Literal:
         return ", ".join(f"`{member}`" for member in members)
     if origin in (Union, UnionType):
@@ -127,7 +129,8 @@ def describe_default(field: FieldInfo) -> str:
     """The default as a config would write it."""
     if field.is_required():
         return "required"
-    return f"`{_plain(field.get_default(call_default_factory=True))}`"
+    default = field.get_default(call_default_factory=True)
+    return "its defaults" if isinstance(default, BaseModel) else f"`{_plain(default)}`"
 
 
 def _plain(value: Any) -> str:
@@ -137,13 +140,11 @@ def _plain(value: Any) -> str:
         case bool():
             return str(value).lower()
         case timedelta():
-            return format_duration(value)
+            return format_duration(value) if value else "0s"
         case list() | tuple():
             return f"[{', '.join(map(_plain, value))}]"
         case dict():
             return f"{{{', '.join(f'{key}: {_plain(member)}' for key, member in value.items())}}}"
-        case BaseModel():
-            return f"{{{', '.join(f'{n}: {_plain(getattr(value, n))}' for n in type(value).model_fields)}}}"
         case float() if value.is_integer():
             return str(int(value))
         case _:

@@ -37,7 +37,8 @@ class MlpSettings(LayerSettings, StageSettings):
     model: Literal["mlp"]
     value: str = "click"
     from_stages: list[str] = []
-    """What it sees of earlier stages: `STAGE.score` (the logit) or `STAGE.rank` (the soft rank in the request)."""
+    """What it sees of earlier stages: `STAGE.score` (the logit) or `STAGE.rank` (the soft rank in the
+    request, of the first stage only); not in `train.mode: separate`."""
 
     def build(self, layout: Layout) -> "Mlp":
         """Build the network."""

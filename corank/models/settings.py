@@ -49,9 +49,9 @@ class NetworkSettings(Settings):
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
     """Share of the hidden units that a training step leaves out."""
     embeddings: Literal["shared", "own"] = "shared"
-    """Tables shared with the other stages, or tables of the stage's own."""
+    """One set of tables with all stages that share, or a set of the stage's own."""
     table_gradient: bool = True
-    """Whether what the stage learns reaches the tables."""
+    """Whether what the stage learns reaches the tables; if not, another stage that shares them must train them."""
 
     # a field of the subclass or a property of it: declared for type checkers alone, since pydantic lets no field
     # replace a property

@@ -162,7 +162,7 @@ class StageSettings(NetworkSettings):
     keep: PositiveInt
     """Quota: how many candidates go on to the next stage."""
     min_score: float | None = None
-    """Candidates that score less are cut even if there is room."""
+    """Candidates that score less, by the score that the answer shows, are cut even if there is room."""
     deadline_ms: PositiveFloat | None = None
     """When a request must be through with this stage, from its arrival; if it is not, the order of the stage before
     stands."""

@@ -49,7 +49,8 @@ class TrainSettings(Settings):
     """Whether several processes share the rows of the embedding tables, or have all of them each. auto: they share
     tables of more than 4 million numbers. One process has all rows, so that the same config runs on any number."""
     average: Annotated[float, Gt(0), Lt(1)] | None = None
-    """Decay of an exponential average of the weights, which is then what is evaluated and shipped."""
+    """Decay d of a running average of the weights, which is then evaluated and shipped. It begins at the first weights,
+    so train several times 1/(1−d) steps."""
     early_stop: EarlyStop | None = None
     """Stop by a figure of the validation split; all epochs unless given."""
     checkpoint_every: PositiveInt = 1000

@@ -1,66 +1,18 @@
 """The examples are accepted, and the documents are true to the code: keys, files and links."""
 
 import re
-from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
 import pytest
-from pydantic import BaseModel
 
-from corank.core.search.ann_index import RetrievalSettings
 from corank.core.settings import validate
-from corank.features.kinds.bucket import BucketFeature
-from corank.features.kinds.count import CountFeature
-from corank.features.kinds.id import IdFeature
-from corank.features.kinds.ids import IdsFeature
-from corank.features.kinds.number import NumberFeature
-from corank.features.kinds.pair import PairFeature
-from corank.features.kinds.prior import PriorFeature
-from corank.features.log_schema import DataSettings, Label, ListLog, Score
-from corank.features.splits.by_time import RangeSplit, TimeSplit
-from corank.features.splits.by_value import ColumnSplit, UserSplit
-from corank.losses.cascade import CascadeLoss
-from corank.losses.click import ClickLoss
-from corank.losses.distill import DistillLoss
-from corank.losses.in_batch import InBatchLoss
-from corank.losses.levels import LevelsLoss
-from corank.losses.listwise import ListwiseLoss
-from corank.losses.pairwise import PairwiseLoss
-from corank.losses.unexposed import UnexposedLoss
-from corank.models.dcn import DcnSettings
-from corank.models.din import DinSettings
-from corank.models.mlp import MlpSettings
-from corank.models.tables.row_optimisers import TableOptimiser
-from corank.models.teacher import TeacherSettings
-from corank.models.two_tower import QueryTower, TowersSettings
 from corank.training.config import Config
 from corank.training.config_file import plain, read
-from corank.training.optimisers import DenseOptimiser
-from corank.training.train_settings import EarlyStop, TrainSettings
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
-SETTINGS: list[type[BaseModel]] = [
-    *(Config, DataSettings, ListLog, Label, Score, TimeSplit, RangeSplit, ColumnSplit, UserSplit),
-    *(IdFeature, IdsFeature, NumberFeature, BucketFeature, PairFeature, CountFeature, PriorFeature),
-    *(QueryTower, DinSettings, DcnSettings, RetrievalSettings),
-    *(
-        TowersSettings,
-        MlpSettings,
-        TeacherSettings,
-        ClickLoss,
-        UnexposedLoss,
-        InBatchLoss,
-        DistillLoss,
-        LevelsLoss,
-        ListwiseLoss,
-        PairwiseLoss,
-        CascadeLoss,
-    ),
-    *(TrainSettings, EarlyStop, TableOptimiser, DenseOptimiser),
-]
 
 
 def test_every_example_is_found() -> None:
@@ -91,18 +43,6 @@ def test_shop_trains_the_stages_on_what_each_must_see() -> None:
 
 def test_an_exposure_log_is_read_where_exposed_alone() -> None:
     assert read(ROOT / "examples" / "exposure_only.yaml").total.population() == {3: None}
-
-
-def _keys() -> Iterator[str]:
-    for settings in SETTINGS:
-        yield from (field.alias or name for name, field in settings.model_fields.items())
-
-
-@pytest.mark.parametrize("key", sorted(set(_keys())))
-def test_every_key_is_documented(key: str) -> None:
-    text = (ROOT / "docs" / "guides" / "config.md").read_text(encoding="utf-8")
-    spans = re.findall(r"`([^`]+)`", text)
-    assert any(re.search(rf"(?<![\w.]){key}(?!\w)", span) for span in spans), f"no `{key}` in the page"
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
