@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
+from functools import cache
 from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -14,6 +15,7 @@ from corank.core.time import to_ms
 from corank.features.splits.split import Split
 from corank.features.splits.split_rule import SplitColumns
 
+_timezones = cache(available_timezones)  # which reads the names anew from the folders of time zones
 LEVELS = ("retrieved", "preranked", "ranked", "exposed")
 
 
@@ -135,7 +137,7 @@ class DataSettings(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.timezone not in available_timezones():
+        if self.timezone not in _timezones():
             raise ValueError(
                 f"timezone: expected a name such as UTC or Asia/Shanghai; received {self.timezone!r}"
             )

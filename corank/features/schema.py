@@ -198,6 +198,10 @@ class Schema:
 
     def parallels(self) -> dict[str, str]:
         """The lists that are attributes of a history's events: the history."""
+        return self._parallels
+
+    @cached_property
+    def _parallels(self) -> dict[str, str]:
         return {n: f.parallel for n, f in self.features.items() if f.parallel}
 
     def parallels_of(self, history: str) -> list[str]:

@@ -1,8 +1,7 @@
 """States of a training made by hand, of which each rank holds its rows; and the ranks that write them.
 
-As a module, `checkpoint_states FOLDER LAST RUNS` on some ranks first goes on with the trainings of RUNS. Then it writes
-the states as `sharded`, `replicated` and `changed`, and `sharded` a second time; and a third time, at which one of the
-ranks is killed or finds its disk full.
+Some ranks first go on with trainings. Then they write the states as `sharded`, `replicated` and `changed`, and
+`sharded` a second time; and a third time, at which one of the ranks is killed or finds its disk full.
 """
 
 import json
@@ -31,7 +30,7 @@ from corank.training.checkpoints.training_state import training_state
 from corank.training.config_file import read
 from corank.training.run import Run
 from corank.training.trainer import Trainer
-from tests.support.ranks import start_ranks
+from tests.support.ranks import fork_ranks
 from tests.support.shared import shared, simulated_world
 
 ROWS = {"tables.shared.weights.4": (1000, 4), "optimiser.table.0.sum": (1000,), "average.seen.16": (300,)}
@@ -142,9 +141,7 @@ def _write_states(folder: Path) -> None:
         (folder / name).mkdir()
         runs = folder / "runs" / name
         shutil.copytree(folder / "runs" / before, runs)
-        ends[name] = start_ranks(
-            "tests.support.checkpoint_states", world, str(folder / name), last, str(runs)
-        )
+        ends[name] = fork_ranks(_go_on_and_write, world, folder / name, last, runs)
         assert (folder / name / "sharded").is_dir(), ends[name]
     (folder / "ends.json").write_text(json.dumps(ends))
 
@@ -159,16 +156,12 @@ def _train_alone(runs: Path) -> None:
                 go_on(run, Ranks())
 
 
-def main(folder: Path, last: str, runs: Path) -> None:
-    """Train and write on one of the ranks."""
-    with join_ranks(60) as ranks:
-        for run in sorted(runs.iterdir()):
-            go_on(Run.open(run), ranks)
-        write_all(folder, ranks, last)
-
-
-if __name__ == "__main__":
+def _go_on_and_write(folder: Path, last: str, runs: Path) -> None:
+    torch.set_num_threads(1)
     try:
-        main(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]))
+        with join_ranks(60) as ranks:
+            for run in sorted(runs.iterdir()):
+                go_on(Run.open(run), ranks)
+            write_all(folder, ranks, last)
     except CorankError as error:
         sys.exit(f"{type(error).__name__}: {error}")

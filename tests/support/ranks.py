@@ -3,8 +3,11 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from tests.support import kills
 from tests.support.network import ADDRESSES, Hosts
 from tests.support.ports import free_port
 
@@ -36,6 +39,39 @@ def start_ranks(
         for rank in ranks:
             rank.kill()
     return [(rank.returncode, text) for rank, text in zip(ranks, errors, strict=True)]
+
+
+def fork_ranks(function: Callable[..., object], world: int, *arguments: object) -> list[tuple[int, str]]:
+    """Call a function of a module on some ranks, forked from a process that has loaded corank.
+
+    Returns the exit code and the errors of each.
+    """
+    port = free_port()
+    with TemporaryDirectory() as folder:
+        files = [Path(folder) / str(rank) for rank in range(world)]
+        ranks = [
+            kills.start(_call, function, rank, world, port, files[rank], arguments) for rank in range(world)
+        ]
+        for rank in ranks:
+            rank.join(240)
+            rank.kill()
+            rank.join()
+        errors = [file.read_text(encoding="utf-8") if file.exists() else "" for file in files]
+    return [(rank.exitcode or 0, text) for rank, text in zip(ranks, errors, strict=True)]
+
+
+def _call(
+    function: Callable[..., object],
+    rank: int,
+    world: int,
+    port: int,
+    errors: Path,
+    arguments: tuple[object, ...],
+) -> None:
+    os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT), 2)
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": world}
+    os.environ |= {name: str(value) for name, value in (shared | {"RANK": rank, "LOCAL_RANK": rank}).items()}
+    function(*arguments)
 
 
 def _command(arguments: list[str], rank: int, hosts: Hosts | None) -> list[str]:

@@ -1,10 +1,8 @@
 """Training: it learns, the same seed gives the same weights, and an interrupted run ends as an unbroken one."""
 
 import math
-import os
 import random
-import subprocess
-import sys
+import signal
 import time
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from corank.training import train
 from corank.training.checkpoints.checkpoint import load
 from corank.training.config_file import read
 from corank.training.run import Run
+from tests.support import kills
 from tests.support.interruptions import Interrupting, StoppedError, same
 from tests.support.simulated_runs import Silent, trained_run
 
@@ -89,19 +88,21 @@ def test_the_events_of_a_resumed_run_are_those_of_an_unbroken_one(world: Path, t
     assert ours == theirs
 
 
+def _train_alone(config: Path, folder: Path, overrides: list[str]) -> None:
+    torch.set_num_threads(1)
+    trained_run(config, folder, *overrides)
+
+
 def test_a_killed_run_ends_as_an_unbroken_one(world: Path, tmp_path: Path) -> None:
     config, folder = world / "config.yaml", tmp_path / "killed"
-    overrides = [*SMALL, *HARD, "train.average=0.9", "train.epochs=8", "train.checkpoint_every=3"]
-    command = [sys.executable, "-c", "from corank.cli.main import main; main()", "train", str(config)]
-    command += [f"--run={folder}", *(f"--set={override}" for override in overrides)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
-    with subprocess.Popen(command, stderr=subprocess.PIPE, env=environment) as process:
-        while process.poll() is None and not (folder / "latest.safetensors").exists():
-            time.sleep(0.01)
-        time.sleep(random.uniform(0, 0.3))
-        process.kill()
-        said = process.communicate()[1].decode()
-    assert process.returncode < 0 and not (folder / "model.safetensors").exists(), said
+    overrides = [*SMALL, *HARD, "train.average=0.9", "train.epochs=6", "train.checkpoint_every=3"]
+    process = kills.start(_train_alone, config, folder, overrides)
+    while process.is_alive() and not (folder / "latest.safetensors").exists():
+        time.sleep(0.01)
+    time.sleep(random.uniform(0, 0.3))
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL and not (folder / "model.safetensors").exists()
     assert load(folder / "latest.safetensors").facts["progress"]["step"] > 0
     resumed = trained_run(config, folder, *overrides, resume=True)
     assert same(resumed, trained_run(config, tmp_path / "unbroken", *overrides))

@@ -55,14 +55,15 @@ class RecordFormat:
     @classmethod
     def from_manifest(cls, manifest: BundleManifest) -> Self:
         """Derive the layout from a bundle's manifest."""
-        placed, wanted = manifest.declared.record_features, OperandNames.of(manifest.declared, "item")
+        schema = manifest.declared
+        placed = schema.record_features
         return cls(
             manifest.model_version,
             len(placed.ids),
             placed.width,
             len(placed.lists),
-            tuple(manifest.declared.features[name].vector.dimension for name in placed.vectors),
-            wanted,
+            tuple(schema.features[name].vector.dimension for name in placed.vectors),
+            OperandNames.of(schema, "item"),
             tuple(manifest.item_columns),
             tuple((s.name, s.vector_width) for s in manifest.stages if s.vector_width is not None),
         )
