@@ -135,7 +135,8 @@ def _given(funnel: OnlineModel, name: str, request: Request, n: int) -> list[Any
     sides = request.user | request.context
     history = funnel.schema.parallels().get(name)
     if history is not None and funnel.schema.histories()[history].lists is None:
-        return [[event.get(column) for event in sides.get(history) or []]]
+        events: Any = sides.get(history) or []
+        return [[event.get(column) for event in events]]
     return [sides["id" if column == funnel.manifest.user else column]]
 
 
