@@ -140,11 +140,20 @@ def section(title: str, *parts: Html) -> Html:
     return Html(f"<section><h2>{escape(title)}</h2>\n{''.join(parts)}</section>\n")
 
 
-def page(title: str, lead: str, *parts: Html) -> Html:
-    """A whole document: title, one introductory sentence, sections."""
+def page(title: str, lead: str, *parts: Html, css: str = "", refresh_s: int | None = None) -> Html:
+    """A whole document.
+
+    Args:
+        title: of the page.
+        lead: one introductory sentence.
+        parts: sections.
+        css: rules beside those of all pages.
+        refresh_s: seconds after which a browser reads the page again; never unless given.
+    """
+    refresh = "" if refresh_s is None else f'<meta http-equiv="refresh" content="{refresh_s}">\n'
     return Html(
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{_CSS}</style></head>\n"
+        f"{refresh}<title>{escape(title)}</title>\n<style>{_CSS}{css}</style></head>\n"
         f'<body><h1>{escape(title)}</h1>\n<p class="lead">{escape(lead)}</p>\n{"".join(parts)}</body></html>\n'
     )

@@ -9,7 +9,7 @@ from typing import Any, Self
 from corank.api.config_source import ConfigSource, OpenedConfig
 from corank.api.frames import TableSource
 from corank.core.errors import CheckpointError, ConfigError
-from corank.core.storage.object_url import Location, PathOrUrl, parse_location
+from corank.core.storage.object_url import Location, PathOrUrl, parse_location, require_local
 from corank.core.types import Report
 from corank.distributed.launch import launch
 from corank.distributed.process_group import join_ranks
@@ -23,6 +23,7 @@ from corank.training.preparation.packed_data import open_or_pack, open_packed
 from corank.training.profile.log_profile import profile_log
 from corank.training.run import Run
 from corank.training.sufficiency import Sufficiency
+from corank.training.tracking.named_callbacks import read_callbacks
 from corank.training.train import kept_figures, train_run
 
 CREATED = "created"
@@ -59,6 +60,8 @@ def train(
     timeout: float | None = None,
     without: Sequence[str] = (),
     tables: Mapping[str, TableSource] | None = None,
+    track: Sequence[str] = (),
+    page: str | Path | None = None,
 ) -> TrainResult:
     """Train a config, packing first if it is not packed yet.
 
@@ -77,6 +80,8 @@ def train(
         timeout: seconds that a process waits for the others, 600 unless given.
         without: features to remove, as of `--without`.
         tables: by key of `data` (`log`, `items`, `users`, `truth`, `events.NAME`), a frame or files in its place.
+        track: callbacks by name, such as `mlflow` or `wandb,project=shop`, called after those of `callbacks`.
+        page: an HTML file that shows the training while it runs.
 
     Returns the run, the epoch that was kept, and its validation metrics. Raises ConfigError, DataError,
     CheckpointError, DistributedError, BusyError if another trains or packs there, and what a callback raises.
@@ -88,23 +93,43 @@ def train(
     """
     called = check_callbacks(callbacks)
     if workers is not None:
-        if called:
-            raise ConfigError(
-                "callbacks: they run in this process, and workers train in others; leave out one of both"
-            )
+        _refuse_callbacks(called)
         # a mistake is told before anything is started
         given = OpenedConfig.open(config, overrides, without, tables=tables)
-        options = ["--resume"] * resume + ["--overwrite"] * overwrite
+        options = ["--resume"] * resume + ["--overwrite"] * overwrite + _tracking_options(track, page)
         with given.frames.named():
             return _launch(given, folder, options, report, workers, max_restarts, timeout)
     if max_restarts:
         raise ConfigError("--max-restarts needs --workers; under torchrun it is an option of torchrun")
     with join_ranks(timeout) as ranks:
-        given = OpenedConfig.open(
-            config, overrides, without, report if ranks.first else lambda line: None, tables
-        )
+        tell = report if ranks.first else lambda line: None
+        given = OpenedConfig.open(config, overrides, without, tell, tables)
+        called += _named_callbacks(track, page)
         with given.frames.named():
             return _train_as_rank(given, called, folder, resume, overwrite, report, ranks)
+
+
+def _refuse_callbacks(callbacks: Sequence[Callback]) -> None:
+    if callbacks:
+        raise ConfigError(
+            "callbacks: they run in this process, and workers train in others; leave out one of both"
+        )
+
+
+def _tracking_options(track: Sequence[str], page: str | Path | None) -> list[str]:
+    """Options of the workers. Raises ConfigError, PluginError, MissingExtraError before they start."""
+    read_callbacks(track)
+    return [f"--track={name}" for name in track] + ([] if page is None else [f"--page={page}"])
+
+
+def _named_callbacks(track: Sequence[str], page: str | Path | None) -> list[Callback]:
+    """Make the callbacks that are named; the config's plug-ins are loaded. Raises as `_tracking_options`."""
+    found = read_callbacks(track)
+    if page is None:
+        return found
+    from corank.analysis.live.training_page import TrainingPage  # which loads matplotlib
+
+    return [*found, TrainingPage(require_local(page))]
 
 
 def _train_as_rank(

@@ -15,6 +15,7 @@ from corank.cli.search.searching import searching
 from corank.cli.serve import service
 from corank.cli.serving import serving
 from corank.cli.simulating import simulating
+from corank.cli.train import train
 from corank.cli.training import training
 from corank.core.errors import CorankError, OtherRankError
 from corank.core.registry import PLUGINS, load_environment_plugins, load_plugins
@@ -49,6 +50,7 @@ app.add_typer(importing, name="import")
 
 app.add_typer(simulating)
 app.add_typer(training)
+app.add_typer(train)
 app.add_typer(evaluating)
 app.add_typer(searching)
 app.add_typer(serving)

@@ -22,7 +22,6 @@ from corank.cli.options import (
 from corank.cli.printing.bundle_lines import describe_bundle
 from corank.core.errors import CorankError
 from corank.core.storage.object_url import parse_location
-from corank.distributed.launch_environment import is_first
 
 training = typer.Typer()
 
@@ -106,56 +105,6 @@ def pack_command(
 
     packed = runs.pack(config, overrides or [], console.say, workers, engine, address, without or [], prune)
     console.say(f"packed: {packed.location}")
-
-
-@training.command("train")
-def train_command(
-    config: ConfigPath,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue from the latest checkpoint.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run.")] = False,
-    run: Annotated[
-        str | None, typer.Option(help="The run's folder or URL; default: runs/NAME beside CONFIG.")
-    ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(min=1, help="Processes on this machine that train together; default: this one alone."),
-    ] = None,
-    max_restarts: Annotated[
-        int, typer.Option(min=0, help="How often the workers start again after one has died.")
-    ] = 0,
-    timeout: Annotated[
-        float | None,
-        typer.Option(
-            min=1, help="Seconds that a process waits for the others of its training; default: 600."
-        ),
-    ] = None,
-    overrides: Overrides = None,
-    without: Without = None,
-) -> None:
-    """Train all stages as one model; pack first if needed. Under torchrun, as one process of several."""
-    if resume and overwrite:
-        raise typer.BadParameter("--resume and --overwrite exclude each other")
-    check_first(config, overrides)
-    from corank.api.training import train
-    from corank.cli import console
-    from corank.cli.progress import TrainingBar
-
-    # of several processes that are started here the first says what follows
-    done = train(
-        config,
-        overrides or [],
-        [TrainingBar()] if workers is None else [],
-        resume,
-        overwrite,
-        run,
-        console.say,
-        workers,
-        max_restarts,
-        timeout,
-        without or [],
-    )
-    if workers is None and is_first():
-        console.say(f"kept epoch {done.epoch}; run: {run or done.run.folder}")
 
 
 @training.command("report")

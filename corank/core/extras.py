@@ -14,6 +14,7 @@ from corank.core.errors import MissingExtraError
 EXTRA_OF = {
     "faiss": "retrieval",
     "matplotlib": "train",
+    "mlflow": "mlflow",
     "obstore": "objects",
     "onnx": "train",
     "onnxscript": "train",
@@ -25,6 +26,7 @@ EXTRA_OF = {
     "scipy": "train",
     "tensorboard": "train",
     "torch": "train",
+    "wandb": "wandb",
 }
 """For each module that no base installation has: the extra that brings it."""
 

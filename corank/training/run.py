@@ -5,6 +5,7 @@ latest.safetensors      the training state, from which --resume goes on
 best.safetensors        the weights of the best epoch so far
 model.safetensors       the trained model with its calibrators: written last, so a run that has it is finished
 events/                 TensorBoard
+tracking/               for each other tracker, what finds its run of this one
 
 Several ranks write each checkpoint as a folder in place of the file, `latest/` in place of `latest.safetensors`:
 
@@ -49,6 +50,10 @@ CHECKPOINTS = ("model", "latest", "best")
 """In the order in which they are removed: the training state before the best weights, without which it cannot go on."""
 
 
+TRACKING = "tracking"
+"""Folder with a file for each tracker: what it needs to go on with its run."""
+
+
 @dataclass(frozen=True)
 class Run:
     """The folder of one training, with its config."""
@@ -80,6 +85,7 @@ class Run:
             for name in CHECKPOINTS:
                 CheckpointLocation(folder, name).remove()
             shutil.rmtree(folder / "events", ignore_errors=True)
+            shutil.rmtree(folder / TRACKING, ignore_errors=True)
             with atomic_file(folder / "run.json") as partial:
                 partial.write_text(text, encoding="utf-8")
         except OSError as error:

@@ -1,0 +1,112 @@
+"""Trainings written to MLflow."""
+
+import json
+import os
+import re
+import time
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import PrivateAttr
+
+from corank.core.formatting import shorten
+from corank.training.tracking.named_callbacks import CALLBACKS
+from corank.training.tracking.tracker import State, Tracker
+
+LONGEST_VALUE = 5999
+"""Characters of a parameter; MLflow takes 6000, and `shorten` adds one."""
+LONGEST_NAME = 250
+PARAMETERS = 100
+"""Parameters of one call; MLflow's limit."""
+ENDED = {"finished": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
+
+
+@CALLBACKS.register("mlflow")
+class MlflowCallback(Tracker):
+    """Writes a training to MLflow: hyper-parameters as parameters, losses and metrics as metrics by step.
+
+    Example:
+        corank.train("shop/config.yaml", callbacks=[MlflowCallback(uri="http://mlflow:5000", experiment="shop")])
+    """
+
+    extra: ClassVar[str] = "mlflow"
+    module: ClassVar[str] = "mlflow"
+
+    uri: str | None = None
+    """Of the tracking server or database; MLFLOW_TRACKING_URI, or what MLflow takes without it, unless given."""
+    experiment: str | None = None
+    """In which the run is; MLFLOW_EXPERIMENT_NAME, or `corank`, unless given."""
+    name: str | None = None
+    """Of the run in MLflow; the name of the run's folder unless given."""
+
+    _client: Any = PrivateAttr(None)
+    _id: str = PrivateAttr("")
+    _goes_on: bool = PrivateAttr(False)
+    _last: dict[str, int] = PrivateAttr(default_factory=dict)
+
+    def open_run(self, name: str, settings: Mapping[str, Any], known: Mapping[str, str]) -> Mapping[str, str]:
+        """Make a run in the experiment, which is made if need be, or go on with the known one of the same server."""
+        mlflow = import_module("mlflow")
+        self._client = mlflow.MlflowClient(tracking_uri=self.uri)
+        uri: str = self._client.tracking_uri
+        self._last, self._goes_on = {}, known.get("uri") == uri and "run" in known
+        if self._goes_on:
+            self._id = known["run"]
+            self._client.update_run(self._id, status="RUNNING")
+            return known
+        experiment = self.experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or "corank"
+        found = self._client.get_experiment_by_name(experiment)
+        number = self._client.create_experiment(experiment) if found is None else found.experiment_id
+        self._id = self._client.create_run(number, run_name=self.name or name).info.run_id
+        entities = import_module("mlflow.entities")
+        parameters = [
+            entities.Param(_name(key), shorten(_text(value), LONGEST_VALUE))
+            for key, value in settings.items()
+        ]
+        for at in range(0, len(parameters), PARAMETERS):
+            self._client.log_batch(self._id, params=parameters[at : at + PARAMETERS])
+        return {"uri": uri, "run": self._id}
+
+    def write_figures(self, figures: Mapping[str, float], step: int) -> None:
+        """Log metrics, but for those that a resumed run has at this step already."""
+        new = {_name(key): value for key, value in figures.items()}
+        new = {key: value for key, value in new.items() if step > self._last_step(key)}
+        metric, now = import_module("mlflow.entities").Metric, int(time.time() * 1000)
+        self._client.log_batch(
+            self._id, metrics=[metric(key, value, now, step) for key, value in new.items()]
+        )
+        self._last.update(dict.fromkeys(new, step))
+
+    def write_facts(self, facts: Mapping[str, str | float]) -> None:
+        """Log numbers as metrics at step 0, and texts as tags."""
+        for key, value in facts.items():
+            if isinstance(value, str):
+                self._client.set_tag(self._id, _name(key), value)
+            else:
+                self._client.log_metric(self._id, _name(key), value, step=0)
+
+    def write_file(self, path: Path) -> None:
+        """Log an artifact."""
+        self._client.log_artifact(self._id, str(path))
+
+    def close_run(self, state: State) -> None:
+        """Set the run's status."""
+        self._client.set_terminated(self._id, ENDED[state])
+
+    def _last_step(self, key: str) -> int:
+        """The last step at which a metric is there; -1 if it is not."""
+        if key not in self._last:
+            history = self._client.get_metric_history(self._id, key) if self._goes_on else []
+            self._last[key] = max((metric.step for metric in history), default=-1)
+        return self._last[key]
+
+
+def _name(key: str) -> str:
+    """A key as MLflow takes it: letters, digits and some marks."""
+    return re.sub(r"[^/\w.\- :]", "_", key)[:LONGEST_NAME]
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
