@@ -22,7 +22,6 @@ from corank.bundle.content import read_vectors
 from corank.core.errors import BundleError
 from corank.datasets.simulate import simulate_world
 from corank.datasets.world import DEVICES, TABS
-from corank.training.train import SilentWatcher
 
 ITEMS, CANDIDATES, HISTORY = 1_000_000, 1_000, 50
 LOGGED = 5_000
@@ -66,7 +65,7 @@ class Million:
             text.replace("keep: 50", "keep: 100").replace("epochs: 2", "epochs: 1"), encoding="utf-8"
         )
         corank.pack(config)  # anew: an earlier packing may be of another format
-        corank.train(config, SilentWatcher(), overwrite=True, folder=self.run)
+        corank.train(config, overwrite=True, folder=self.run)
         corank.export(self.run, self.bundle)
         self._write_items()
         corank.refresh(self.bundle, self.log, str(self.items))

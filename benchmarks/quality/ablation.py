@@ -29,7 +29,6 @@ from corank.metrics.bootstrap import replicates
 from corank.metrics.measure import Measure
 from corank.metrics.point import auc, gauc
 from corank.training.config_file import plain, read
-from corank.training.train import SilentWatcher
 
 Plain = dict[str, Any]
 STAGES = ("prerank", "rank")
@@ -143,7 +142,7 @@ class Trial:
 def trained(path: Path, seed: int) -> Trial:
     """One training of a config, judged on the test day."""
     with tempfile.TemporaryDirectory() as folder:
-        run, _ = corank.train(path, SilentWatcher(), [f"train.seed={seed}"], folder=Path(folder))
+        run = corank.train(path, [f"train.seed={seed}"], folder=Path(folder)).run
         packed = run.packed()
         model, _ = run.model(packed)
         rows = predict_split(model, packed, "test")

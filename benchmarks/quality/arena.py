@@ -20,7 +20,7 @@ from corank.models.joint import JointModel
 from corank.training.config import Config
 from corank.training.config_file import plain, read
 from corank.training.run import Run
-from corank.training.train import SilentWatcher, train_run
+from corank.training.train import train_run
 
 Loss = dict[str, Any]
 Figures = dict[str, float]
@@ -54,7 +54,7 @@ class Arena:
         config = validate(Config, plain(self.config) | arm, name)
         folder = self.folder / "runs" / name
         run = Run.create(folder, config, self.folder)
-        train_run(run, self.packed, SilentWatcher())
+        train_run(run, self.packed)
         model, _ = run.model(self.packed)
         shutil.rmtree(folder)
         return model

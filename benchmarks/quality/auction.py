@@ -27,7 +27,6 @@ from corank.evaluation.predict import Predictions, predict_split
 from corank.evaluation.stage_order import read_truth
 from corank.metrics.point import truth_auc
 from corank.training.run import Run
-from corank.training.train import SilentWatcher
 
 WORLDS = ("weak", "medium", "strong", "hidden")
 
@@ -94,7 +93,7 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 data = Path(folder) / "world"
                 simulate_world(data, preset, seed, arguments.requests, auction=True)
-                run, _ = corank.train(data / "config.yaml", SilentWatcher(), [f"train.seed={seed}"])
+                run = corank.train(data / "config.yaml", [f"train.seed={seed}"]).run
                 for name, value in judged(run).items():
                     found.setdefault(name, []).append(value)
             say(

@@ -15,14 +15,13 @@ import corank
 from benchmarks import harness
 from benchmarks.quality.references import reference
 from corank.datasets.kuairand import import_kuairand
-from corank.training.train import SilentWatcher
 
 STAGES = ("rank", "prerank")
 
 
 def trained(config: Path, seed: int, runs: Path) -> dict[str, float]:
     """Figures of the test days of one training."""
-    run, _ = corank.train(config, SilentWatcher(), [f"train.seed={seed}"], folder=runs / str(seed))
+    run = corank.train(config, [f"train.seed={seed}"], folder=runs / str(seed)).run
     stages = corank.evaluate(run.folder, bootstrap=False)["stages"]
     return {
         f"{s}_{metric}": stages[s]["exposed"]["click"][metric] for s in STAGES for metric in ("auc", "gauc")

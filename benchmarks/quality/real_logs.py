@@ -31,7 +31,6 @@ from corank.metrics.measure import Measure
 from corank.metrics.point import auc
 from corank.metrics.request_order import mrr, ndcg_at, request_auc
 from corank.training.run import Run
-from corank.training.train import SilentWatcher
 
 Numbers = NDArray[np.floating]
 STAGES = ("rank", "prerank")
@@ -102,9 +101,7 @@ def measure_log(folder: Path, work: Path, seeds: int, say: Callable[[str], objec
     """Train the config of a folder once a seed, and fit the reference to the same pack."""
     scores: dict[str, list[Numbers]] = {stage: [] for stage in STAGES}
     for seed in range(seeds):
-        run, _ = corank.train(
-            folder / "config.yaml", SilentWatcher(), [f"train.seed={seed}"], folder=work / f"run{seed}"
-        )
+        run = corank.train(folder / "config.yaml", [f"train.seed={seed}"], folder=work / f"run{seed}").run
         packed = run.packed()
         label = next(iter(packed.data.labels))
         predictions = predict_split(run.model(packed)[0], packed, "test")
@@ -154,7 +151,7 @@ def time_to_report(source: Path, work: Path) -> float:
     """Seconds from the import of a folder to a report page, by one seed."""
     begin = time.monotonic()
     _import(source, work / "timed", lambda line: None)
-    run, _ = corank.train(work / "timed" / "config.yaml", SilentWatcher(), folder=work / "timed run")
+    run = corank.train(work / "timed" / "config.yaml", folder=work / "timed run").run
     corank.report(run.folder, work / "report.html")
     return time.monotonic() - begin
 

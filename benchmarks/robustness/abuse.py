@@ -29,7 +29,6 @@ from benchmarks import harness, load
 from benchmarks.robustness.log_memory import make_requests
 from corank.datasets.simulate import simulate_world
 from corank.training.run import Run
-from corank.training.train import SilentWatcher
 from tests.support.service import running_service
 
 RATE, CANDIDATES, ITEMS = 50.0, 300, 20_000
@@ -234,9 +233,7 @@ def main() -> None:
         folder = Path(temporary)
         say("a world, a model, its bundle …")
         simulate_world(folder / "world", "medium", 0, requests=1_000, items=ITEMS)
-        run, _ = corank.train(
-            folder / "world" / "config.yaml", SilentWatcher(), OVERRIDES, folder=folder / "run"
-        )
+        run = corank.train(folder / "world" / "config.yaml", OVERRIDES, folder=folder / "run").run
         corank.export(run.folder, folder / "bundle")
         messages = make_requests(Run.open(run.folder), 100, CANDIDATES)
         phases: dict[str, dict[str, float]] = {}

@@ -16,7 +16,6 @@ from corank.analysis.logged_request import logged_request
 from corank.datasets.simulate import simulate_world
 from corank.training.config_file import read
 from corank.training.run import Run
-from corank.training.train import SilentWatcher
 from tests.support.hostile_input import call_operations, post_mutations
 from tests.support.service import running_service
 
@@ -33,7 +32,7 @@ def fuzz_http(cases: int, seed: int) -> dict[str, float]:
         folder = Path(temporary)
         simulate_world(folder / "world", "medium", 0, 400)
         config = folder / "world" / "config.yaml"
-        run, _ = corank.train(config, SilentWatcher(), ["train.epochs=1"], folder=folder / "run")
+        run = corank.train(config, ["train.epochs=1"], folder=folder / "run").run
         corank.export(folder / "run", folder / "bundle")
         corank.publish(folder / "bundle", f"lmdb:{folder / 'store'}")
         valid = logged_request(Run.open(folder / "run"), "test", 0)

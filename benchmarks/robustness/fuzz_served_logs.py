@@ -10,7 +10,6 @@ import yaml
 import corank
 from benchmarks import harness
 from corank.core.errors import CorankError
-from corank.training.train import SilentWatcher
 from tests.support.served_logs import add_labels, learn_from, serve_hostile
 from tests.support.shared import derived
 
@@ -42,9 +41,7 @@ def fuzz_served_logs(cases: int, seed: int) -> dict[str, float]:
                 for table in ("items", "users"):
                     plain["data"][table] = str(case.base / plain["data"][table])
                 (folder / "config.yaml").write_text(yaml.safe_dump(plain), encoding="utf-8")
-                corank.train(
-                    folder / "config.yaml", SilentWatcher(), ["train.epochs=1"], folder=folder / "run"
-                )
+                corank.train(folder / "config.yaml", ["train.epochs=1"], folder=folder / "run")
             except CorankError as error:
                 print(f"round {number}: {error}")
                 figures["failed"] += 1

@@ -11,7 +11,6 @@ from pathlib import Path
 import corank
 from benchmarks import harness
 from corank.datasets.simulate import simulate_world
-from corank.training.train import SilentWatcher
 from tests.support.http_parity import TOLERANCE, parity
 from tests.support.service import running_service
 
@@ -25,7 +24,7 @@ def main() -> None:
         folder = Path(temporary)
         simulate_world(folder / "world", "medium", 0, max(2000, 2 * arguments.requests))
         config = folder / "world" / "config.yaml"
-        run, _ = corank.train(config, SilentWatcher(), ["train.epochs=1"], folder=folder / "run")
+        run = corank.train(config, ["train.epochs=1"], folder=folder / "run").run
         corank.export(folder / "run", folder / "bundle")
         corank.publish(folder / "bundle", f"lmdb:{folder / 'store'}")
         with running_service(f"lmdb:{folder / 'store'}", folder / "cache", workers=2) as (url, _):

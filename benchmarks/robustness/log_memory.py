@@ -21,7 +21,6 @@ from benchmarks import harness, load
 from corank.analysis.logged_request import logged_request
 from corank.datasets.simulate import simulate_world
 from corank.training.run import Run
-from corank.training.train import SilentWatcher
 from tests.support.service import running_service
 
 CANDIDATES, ITEMS, SMALL = 1_000, 20_000, 20
@@ -74,7 +73,7 @@ def main() -> None:
         say("a world, a model, its bundle …")
         simulate_world(folder / "world", "medium", 0, requests=1_000, items=ITEMS)
         config = folder / "world" / "config.yaml"
-        run, _ = corank.train(config, SilentWatcher(), ["train.epochs=1"], folder=folder / "run")
+        run = corank.train(config, ["train.epochs=1"], folder=folder / "run").run
         corank.export(run.folder, folder / "bundle")
         large, small = make_requests(run, 100, CANDIDATES), make_requests(run, 100, SMALL)
         found = {}

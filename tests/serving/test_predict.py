@@ -17,7 +17,7 @@ from tests.support.cases import Case
 from tests.support.command_line import run_corank
 from tests.support.engine_tasks import KillingPool
 from tests.support.random_worlds import DERIVED, LISTED, RICH
-from tests.support.shared import finished_run, shared_case
+from tests.support.shared import finished_bundle, finished_run, shared_case
 
 
 @pytest.fixture(scope="module", params=[DERIVED, LISTED], ids=["derived", "listed"])
@@ -132,16 +132,15 @@ def compare(case: Case, document: dict[str, Any], predicted: pl.DataFrame) -> in
 @pytest.mark.slow
 def test_a_run_is_exported_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = finished_run()
-    corank.export(run.folder, tmp_path / "bundle")
     arguments = (run.base / "log/*.parquet", "--users", run.base / "users.parquet")
-    for source, out in ((run.folder, "of_run"), (tmp_path / "bundle", "of_bundle")):
+    for source, out in ((run.folder, "of_run"), (finished_bundle(), "of_bundle")):
         code, _, err = run_corank(
             capsys, "predict", source, arguments[0], tmp_path / out, "--workers", 2, *arguments[1:]
         )
         assert code == 0, err
         assert "1,200 requests, 36,000 candidates" in err
     assert digest(tmp_path / "of_run") == digest(tmp_path / "of_bundle")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "of_bundle", "of_run"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["of_bundle", "of_run"]
 
 
 def test_unknown_items_have_no_predictions(

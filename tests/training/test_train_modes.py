@@ -101,7 +101,7 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(
 ) -> None:
     """Broken in its first half, and again in its second: the phases of two stages, where they train apart."""
     config = world / "config.yaml"
-    overrides = [f"train.mode={mode}", OWN, "train.requests=16", "train.epochs=3"]
+    overrides = [f"train.mode={mode}", OWN, "train.requests=16", "train.epochs=2"]
     overrides += ["stages.0.dropout=0.2", "stages.1.dropout=0.3"]
     overrides += ["train.checkpoint_every=7", "losses.2.from=[batch, retrieved]", "losses.2.per_request=3"]
     overrides += [f"train.average={average}"] if average else []
