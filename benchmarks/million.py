@@ -20,8 +20,8 @@ import corank
 from corank.bundle.bundle import Bundle
 from corank.bundle.content import read_vectors
 from corank.core.errors import BundleError
-from corank.datasets.simulate import simulate_world
-from corank.datasets.world import DEVICES, TABS
+from corank.datasets.feed.simulate import simulate_world
+from corank.datasets.feed.world import DEVICES, TABS
 
 ITEMS, CANDIDATES, HISTORY = 1_000_000, 1_000, 50
 LOGGED = 5_000

@@ -6,10 +6,10 @@ and a service that only ranks never loads torch.
 """
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    __version__: str
     from corank.api.evaluating import compare, evaluate
     from corank.api.measuring import explain, report
     from corank.api.runs import check, export, pack, rank, refresh
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from corank.serving.funnel.request import Request
     from corank.training.callbacks import Callback
     from corank.training.config import Config
-
-__version__ = version("corank")
 
 __all__ = [
     "Callback",
@@ -94,7 +92,11 @@ _MODULE_OF = {
 
 
 def __getattr__(name: str) -> Any:
-    """Load a public name when it is first used."""
+    """Load a public name when it is first used, and the version, whose look-up takes longer than the import."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("corank")
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'corank' has no attribute '{name}'")
     return getattr(import_module(_MODULE_OF[name]), name)

@@ -135,6 +135,22 @@ def test_the_command_line_loads_what_a_command_needs_only_when_it_runs() -> None
     assert found.isdisjoint({"torch", "onnxruntime", "scipy", "sklearn"})
 
 
+@pytest.mark.parametrize("command", ["", "train", "simulate", "serve", "store ls"])
+def test_a_help_page_loads_nothing_heavy(command: str) -> None:
+    code = (
+        "import sys\nfrom contextlib import redirect_stdout, suppress\nfrom io import StringIO\n"
+        "from corank.cli.main import app\n"
+        f"with redirect_stdout(StringIO()) as page, suppress(SystemExit): app({[*command.split(), '--help']})\n"
+        "assert 'Usage' in page.getvalue()\n"
+        "print(*{name.partition('.')[0] for name in sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    found = set(done.stdout.split())
+    assert "typer" in found
+    assert found.isdisjoint({"numpy", "polars", "pyarrow", "torch", "yaml"})
+    assert command or "pydantic" not in found  # Typer itself reads a command's options with it
+
+
 def test_the_package_loads_nothing_heavy() -> None:
     assert loaded("corank").isdisjoint({"numpy", "polars", "torch", "pydantic", "onnxruntime"})
 

@@ -15,7 +15,7 @@ from corank.core.files import write_text
 from corank.core.settings import validate
 from corank.data.dataset import PackedDataset
 from corank.data.packing.pack import pack_log
-from corank.datasets.simulate import simulate_world
+from corank.datasets.feed.simulate import simulate_world
 from corank.models.joint import JointModel
 from corank.training.config import Config
 from corank.training.config_file import plain, read

@@ -25,9 +25,9 @@ from corank.analysis.trials.figure import Figure, replicates_of
 from corank.analysis.trials.significance import Interval, mean_over_seeds
 from corank.analysis.trials.trial_data import TrialData
 from corank.core.types import Report
+from corank.datasets.feed.presets import PRESETS
+from corank.datasets.feed.simulate import simulate_world
 from corank.datasets.kuairand import import_kuairand
-from corank.datasets.simulate import simulate_world
-from corank.datasets.world import PRESETS
 from corank.models.tables.row_optimisers import TableOptimiser
 from corank.training.config import Config
 from corank.training.config_file import from_plain

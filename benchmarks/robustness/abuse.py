@@ -27,7 +27,7 @@ from rich.console import Console
 import corank
 from benchmarks import harness, load
 from benchmarks.robustness.log_memory import make_requests
-from corank.datasets.simulate import simulate_world
+from corank.datasets.feed.simulate import simulate_world
 from corank.training.run import Run
 from tests.support.service import running_service
 

@@ -25,7 +25,7 @@ import corank
 from benchmarks import harness
 from corank.analysis.logged_request import logged_request
 from corank.core.errors import BundleError, CheckpointError
-from corank.datasets.simulate import simulate_world
+from corank.datasets.feed.simulate import simulate_world
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.training.checkpoints.checkpoint import load

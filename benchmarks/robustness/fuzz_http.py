@@ -13,7 +13,7 @@ from rich.console import Console
 
 import corank
 from corank.analysis.logged_request import logged_request
-from corank.datasets.simulate import simulate_world
+from corank.datasets.feed.simulate import simulate_world
 from corank.training.config_file import read
 from corank.training.run import Run
 from tests.support.hostile_input import call_operations, post_mutations

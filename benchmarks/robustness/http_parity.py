@@ -10,7 +10,7 @@ from pathlib import Path
 
 import corank
 from benchmarks import harness
-from corank.datasets.simulate import simulate_world
+from corank.datasets.feed.simulate import simulate_world
 from tests.support.http_parity import TOLERANCE, parity
 from tests.support.service import running_service
 

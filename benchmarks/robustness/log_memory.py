@@ -19,7 +19,7 @@ from rich.console import Console
 import corank
 from benchmarks import harness, load
 from corank.analysis.logged_request import logged_request
-from corank.datasets.simulate import simulate_world
+from corank.datasets.feed.simulate import simulate_world
 from corank.training.run import Run
 from tests.support.service import running_service
 

@@ -27,7 +27,7 @@ import corank
 from benchmarks import harness
 from benchmarks.robustness.pack_faults import kill_packings
 from corank.core.errors import CorankError
-from corank.datasets.simulate import simulate_world
+from corank.datasets.feed.simulate import simulate_world
 from corank.training.run import Run
 
 SETTINGS = (

@@ -22,7 +22,7 @@ from rich.console import Console
 import corank
 from benchmarks import harness
 from corank.analysis.evaluated_run import predict_run
-from corank.datasets.simulate import simulate_world
+from corank.datasets.feed.simulate import simulate_world
 from corank.evaluation.measures import Evaluation, evaluate_predictions
 from corank.evaluation.stage_order import read_truth
 from corank.metrics.bootstrap import draw_counts

@@ -29,7 +29,7 @@ from corank.batches.reader import Reader
 from corank.core.calibration import Platt
 from corank.core.settings import validate
 from corank.data.dataset import PackedDataset
-from corank.datasets.simulate import simulate_world
+from corank.datasets.feed.simulate import simulate_world
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.training.config import Config

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from annotated_types import Ge
-from pydantic.fields import FieldInfo
 from typer.core import TyperGroup
 
 from corank.cli.machine_errors import name_write_errors
 from corank.cli.options import local_path
 
 if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
     from corank.datasets.importer import Importer
 
 
@@ -73,12 +73,14 @@ def _command(name: str, importer: "type[Importer]") -> Callable[..., None]:
     return run
 
 
-def _default(field: FieldInfo) -> Any:
+def _default(field: "FieldInfo") -> Any:
     return inspect.Parameter.empty if field.is_required() else field.get_default(call_default_factory=True)
 
 
-def _option(key: str, field: FieldInfo) -> Any:
+def _option(key: str, field: "FieldInfo") -> Any:
     """The annotation of a field's option: its type as the command line reads it, its name and its help."""
+    from annotated_types import Ge
+
     from corank.datasets.importer import option_type
 
     kind, optional = option_type(field.annotation)

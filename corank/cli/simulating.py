@@ -10,12 +10,11 @@ import typer
 from corank.cli.machine_errors import name_write_errors
 from corank.cli.options import local_path
 from corank.core.errors import CorankError
-from corank.core.settings import describe_unknown
-from corank.datasets.world import PRESETS
+from corank.datasets.feed.presets import PRESETS
 
 if TYPE_CHECKING:
+    from corank.datasets.feed.simulate import Simulated
     from corank.datasets.news.simulate import SimulatedNews
-    from corank.datasets.simulate import Simulated
 
 NEWS = "news"
 """The preset of a news site, of which the other options have defaults of their own."""
@@ -73,10 +72,11 @@ def simulate_command(
 
 def _choose(preset: str, layout: str, auction: bool) -> "Callable[..., Simulated | SimulatedNews]":
     """Choose the simulation of a preset in a layout. Raises CorankError if there is none."""
+    from corank.core.settings import describe_unknown
+    from corank.datasets.feed.simulate import simulate_world
     from corank.datasets.news.layouts import simulate_ebnerd, simulate_mind
     from corank.datasets.news.simulate import simulate_news
     from corank.datasets.recflow_layout import simulate_recflow
-    from corank.datasets.simulate import simulate_world
 
     feeds: dict[str, Callable[..., Simulated | SimulatedNews]] = {
         "plain": partial(simulate_world, preset=preset, auction=auction),

@@ -1,4 +1,7 @@
-"""Registries: parts of one sort by name, those that corank comes with and those of plug-ins alike."""
+"""Registries: parts of one sort by name, those that corank comes with and those of plug-ins alike.
+
+Pydantic is imported where it is used, since `corank --help` imports this module.
+"""
 
 import importlib
 import importlib.util
@@ -8,15 +11,10 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Generic, TypeVar, get_args
 
-from pydantic import SerializeAsAny, WrapValidator
-from pydantic_core import PydanticCustomError
-
 from corank.core.errors import PluginError
-from corank.core.settings import describe_unknown
 
 T = TypeVar("T")
 P = TypeVar("P")
@@ -100,12 +98,16 @@ class Registry(Generic[T]):
     def find(self, name: str) -> T:
         """The part of a name. Raises PluginError, which names the nearest known one."""
         if name not in self:
+            from corank.core.settings import describe_unknown
+
             raise PluginError(f"{describe_unknown(name, self, self.sort)}{MISSING_PLUGIN}")
         return self._parts[name]
 
     def _load(self) -> None:
         if self._loaded:
             return
+        from importlib.metadata import entry_points
+
         self._loaded = True
         try:
             package = importlib.import_module(self.package)
@@ -221,6 +223,10 @@ def by_name(registry: Registry[Any], key: str) -> tuple[Any, ...]:
     `Annotated[Loss, *by_name(LOSSES, "kind")]` reads `{kind: click, …}` as the class registered as `click`, and
     dumps every field of that class.
     """
+    from pydantic import SerializeAsAny, WrapValidator
+    from pydantic_core import PydanticCustomError
+
+    from corank.core.settings import describe_unknown
 
     def read(value: Any, _: Any) -> Any:
         if any(type(value) is registry[name] for name in registry):

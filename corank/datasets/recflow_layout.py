@@ -17,10 +17,10 @@ import polars as pl
 from corank.core.settings import validate
 from corank.core.time import midnight
 from corank.core.types import Floats, Longs
-from corank.datasets.production import EXPOSED, PRERANKED, RANKED, RETRIEVED
-from corank.datasets.simulate import Simulated, clear_folder
-from corank.datasets.traffic import Block, Traffic
-from corank.datasets.world import DEVICES, Codes, SimulatedItems, Users, World
+from corank.datasets.feed.production import EXPOSED, PRERANKED, RANKED, RETRIEVED
+from corank.datasets.feed.simulate import Simulated, clear_folder
+from corank.datasets.feed.traffic import Block, Traffic
+from corank.datasets.feed.world import DEVICES, Codes, SimulatedItems, Users, World
 
 TIMEZONE = "Asia/Shanghai"
 """Time zone of the days of the files."""

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from corank.cli.main import main
-from corank.datasets.simulate import simulate_world
+from corank.datasets.feed.simulate import simulate_world
 from corank.training.run import Run
 from tests.support.simulated_runs import make_world
 

@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import PositiveInt
 
-from corank.core import registry as module
 from corank.core.errors import ConfigError, PluginError
 from corank.core.registry import Registry, by_name, load_plugins
 from corank.core.settings import Settings, validate
@@ -157,7 +156,7 @@ def test_entry_points_are_imported_at_the_first_look_up(
     )
     sys.path.append(str(tmp_path))
     entry = EntryPoint("oval", "installed_shape", "tests.shapes")
-    monkeypatch.setattr(module, "entry_points", lambda group: EntryPoints([entry]))
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: EntryPoints([entry]))
     monkeypatch.setattr("pkgutil.iter_modules", lambda path: [])
     monkeypatch.setattr(SHAPES, "_loaded", False)
     assert list(SHAPES) == ["circle", "oval"]
@@ -166,7 +165,7 @@ def test_entry_points_are_imported_at_the_first_look_up(
 
 def test_an_entry_point_that_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     entry = EntryPoint("oval", "no_such_module", "tests.shapes")
-    monkeypatch.setattr(module, "entry_points", lambda group: EntryPoints([entry]))
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: EntryPoints([entry]))
     monkeypatch.setattr("pkgutil.iter_modules", lambda path: [])
     monkeypatch.setattr(SHAPES, "_loaded", False)
     with pytest.raises(

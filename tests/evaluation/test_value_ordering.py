@@ -13,7 +13,7 @@ from scipy.special import expit
 import corank
 from corank.core.calibration import Platt
 from corank.core.errors import DataError, RequestError
-from corank.datasets.simulate import simulate_world
+from corank.datasets.feed.simulate import simulate_world
 from corank.evaluation.predict import predict_split
 from corank.evaluation.stage_order import order_scores, stage_values, true_values
 from corank.serving.funnel.funnel import Funnel

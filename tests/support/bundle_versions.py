@@ -19,7 +19,7 @@ from corank.bundle.content import read_tables
 from corank.bundle.item_records import ItemRecords
 from corank.bundle.item_vectors import ItemTowers, save_vectors
 from corank.bundle.items_as_of import ItemsAsOf
-from corank.datasets.simulate import simulate_world
+from corank.datasets.feed.simulate import simulate_world
 from corank.features.encoders import Encoders
 from corank.features.input_layout import Layout
 from corank.training.run import Run

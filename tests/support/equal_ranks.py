@@ -21,7 +21,7 @@ from corank.batches.batch import Batch
 from corank.core.settings import validate
 from corank.data.dataset import PackedDataset
 from corank.data.packing.pack import pack_log
-from corank.datasets.simulate import simulate_world
+from corank.datasets.feed.simulate import simulate_world
 from corank.distributed.process_group import join_ranks
 from corank.distributed.ranks import Ranks
 from corank.distributed.row_shards import RowShards

@@ -15,7 +15,7 @@ import yaml
 
 import corank
 from corank.core.errors import CorankError
-from corank.datasets.simulate import simulate_world
+from corank.datasets.feed.simulate import simulate_world
 from tests.support.configs import TEXT
 from tests.support.hostile_input import mutate
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import corank
 from corank.core.storage.object_url import PathOrUrl
-from corank.datasets.simulate import simulate_world
+from corank.datasets.feed.simulate import simulate_world
 from corank.training.callbacks import TrainingEvaluation, TrainingLog
 from corank.training.run import Run
 

@@ -8,7 +8,7 @@ import pytest
 import corank
 from corank.cli.console import show_check
 from corank.core.errors import ConfigError, DataError
-from corank.datasets.simulate import simulate_world
+from corank.datasets.feed.simulate import simulate_world
 from tests.support.simulated_runs import make_world
 
 

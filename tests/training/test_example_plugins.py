@@ -13,7 +13,7 @@ import httpx2
 import polars as pl
 import pytest
 
-from corank.datasets.simulate import simulate_world
+from corank.datasets.feed.simulate import simulate_world
 from tests.support.http_parity import TOLERANCE
 from tests.support.service import running_service
 

@@ -23,7 +23,7 @@ from pathlib import Path
 import corank
 from corank.analysis.logged_request import logged_request
 from corank.datasets.importer import IMPORTERS
-from corank.datasets.simulate import simulate_world
+from corank.datasets.feed.simulate import simulate_world
 from corank.engine.base import ENGINES
 from corank.training.run import Run
 

@@ -9,7 +9,7 @@ import pytest
 import corank
 from corank.analysis.logged_request import logged_request
 from corank.bundle.bundle import Bundle
-from corank.datasets.simulate import simulate_world
+from corank.datasets.feed.simulate import simulate_world
 from corank.evaluation.predict import predict_split
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request

@@ -13,11 +13,11 @@ import numpy as np
 import polars as pl
 
 from corank.core.settings import validate
+from corank.datasets.feed.simulate import clear_folder
+from corank.datasets.feed.world import DAY
 from corank.datasets.news.simulate import SimulatedNews, list_requests, true_probabilities
 from corank.datasets.news.traffic import NewsTraffic
 from corank.datasets.news.world import DAYS, SUBCATEGORIES, NewsWorld
-from corank.datasets.simulate import clear_folder
-from corank.datasets.world import DAY
 
 MIND_TIME = "%m/%d/%Y %I:%M:%S %p"
 """How MIND writes times, such as 11/15/2019 9:05:58 AM."""

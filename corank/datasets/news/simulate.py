@@ -11,11 +11,11 @@ import polars as pl
 
 from corank.core.files import write_text
 from corank.core.settings import Settings, validate
+from corank.datasets.feed.simulate import clear_folder
+from corank.datasets.feed.world import DEVICES, FIRST_DAY, instants
 from corank.datasets.news.readers import describe_reads
 from corank.datasets.news.traffic import NewsBlock, NewsTraffic
 from corank.datasets.news.world import DAYS, NewsWorld
-from corank.datasets.simulate import clear_folder
-from corank.datasets.world import DEVICES, FIRST_DAY, instants
 
 VALID, TEST = (FIRST_DAY.date() + timedelta(days=DAYS - n) for n in (2, 1))
 """The days for validation and for the test."""

@@ -11,6 +11,7 @@ from scipy.optimize import brentq
 from scipy.special import expit
 
 from corank.core.types import Floats, Longs, Mask
+from corank.datasets.feed.world import DAY, DEVICES, Codes
 from corank.datasets.news.world import (
     DAYS,
     LIFE,
@@ -21,7 +22,6 @@ from corank.datasets.news.world import (
     Readers,
     match_topics,
 )
-from corank.datasets.world import DAY, DEVICES, Codes
 
 CLICK_RATE = 0.06
 """Share of the candidates that are clicked."""

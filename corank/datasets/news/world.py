@@ -15,7 +15,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from corank.core.settings import Settings
 from corank.core.types import Doubles, Floats, Longs
-from corank.datasets.world import DAY, Codes, instants, zipf
+from corank.datasets.feed.world import DAY, Codes, instants, zipf
 
 DAYS = 8
 """Days of the log; the last two are for validation and test."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from corank.core.types import Floats, Ints, Longs
-from corank.datasets.world import CATEGORIES, DAY, TASTES, Codes, SimulatedItems, Users, World, affinity
+from corank.datasets.feed.world import CATEGORIES, DAY, TASTES, Codes, SimulatedItems, Users, World, affinity
 
 CHANNELS = ("popular", "taste", "category", "fresh", "random")
 QUOTAS = (0.25, 0.35, 0.2, 0.1)

@@ -12,9 +12,9 @@ from corank.core.errors import DataError
 from corank.core.files import write_text
 from corank.core.locks import LOCK, WriteLock
 from corank.core.settings import Settings, validate
-from corank.datasets.production import CHANNELS, EXPOSED
-from corank.datasets.traffic import Block, Traffic
-from corank.datasets.world import DAYS, DEVICES, FIRST_DAY, TABS, World, instants
+from corank.datasets.feed.production import CHANNELS, EXPOSED
+from corank.datasets.feed.traffic import Block, Traffic
+from corank.datasets.feed.world import DAYS, DEVICES, FIRST_DAY, TABS, World, instants
 from corank.features.log_schema import LEVELS
 
 CONFIG = Template("""\

@@ -12,7 +12,8 @@ from scipy.optimize import brentq
 from scipy.special import expit
 
 from corank.core.types import Floats, Ints, Longs, Mask
-from corank.datasets.production import (
+from corank.datasets.feed.presets import PRESETS
+from corank.datasets.feed.production import (
     EXPOSED,
     ProductionStage,
     SimulatedRetrieval,
@@ -20,13 +21,12 @@ from corank.datasets.production import (
     examination,
     funnel,
 )
-from corank.datasets.world import (
+from corank.datasets.feed.world import (
     CATEGORIES,
     DAY,
     DAYS,
     DEVICES,
     INTENTS,
-    PRESETS,
     TABS,
     Codes,
     SimulatedItems,
