@@ -57,7 +57,7 @@ SORTS = (
         "guides/config.md#stages",
         "model",
     ),
-    Sort(LOSSES, "losses", "Losses", "Values of `kind` under `losses`.", "guides/config.md#losses", "kind"),
+    Sort(LOSSES, "losses", "Losses", "Values of `kind` under `losses`.", "guides/losses.md", "kind"),
     Sort(METRICS, "metrics", "Metrics", "What `corank evaluate` prints.", "guides/evaluate.md"),
     Sort(
         STORES, "stores", "Stores", "Addresses of `corank publish` and `serve`.", "guides/serving.md#stores"
@@ -84,7 +84,7 @@ def part_pages() -> Iterator[Page]:
     """All pages of parts."""
     for sort in SORTS:
         index = f"reference/{sort.folder}/README.md"
-        parts = sort.registry.parts()
+        parts = dict(sorted(sort.registry.parts().items()))
         rows = [(f"[`{name}`]({name}.md)", _summary(part)) for name, part in parts.items()]
         text = (
             f"# {sort.title}\n\n{sort.intro} How to use them: [the guide]({relative(index, sort.guide)}). Parts of "
