@@ -17,8 +17,10 @@ from corank.core.types import Report
 from corank.training.callbacks import Callback, TrainingEnd, TrainingEvaluation, TrainingLog, TrainingStart
 from corank.training.tracking.record_writer import say_on_stderr
 
-EVERY_S = 5
-"""Seconds between two versions of the page, and after which a browser reads it again."""
+REFRESH_S = 5
+"""Seconds after which a browser reads the page again."""
+PAUSE_S = 5.0
+"""Seconds between two versions of the page, at least."""
 
 
 class TrainingPage(Callback):
@@ -50,14 +52,14 @@ class TrainingPage(Callback):
         """Take the losses."""
         assert self._state is not None
         self._state.log(event)
-        if time.monotonic() - self._written_at >= EVERY_S:
+        if time.monotonic() - self._written_at >= PAUSE_S:
             self._try_to_write("training")
 
     def on_evaluate(self, event: TrainingEvaluation) -> None:
         """Take the metrics."""
         assert self._state is not None
         self._state.evaluate(event)
-        if time.monotonic() - self._written_at >= EVERY_S:
+        if time.monotonic() - self._written_at >= PAUSE_S:
             self._try_to_write("training")
 
     def on_end(self, event: TrainingEnd) -> None:
@@ -119,7 +121,7 @@ def training_page(state: TrainingState, what: str, running: bool) -> Html:
     if speed is not None:
         drawn = line_chart("candidates per second", {"": Line(speed.x, speed.y)}, "step")
         parts.append(section("Speed", charts(drawn)))
-    return page(f"{state.name}: training", lead, *parts, css=CSS, refresh_s=EVERY_S if running else None)
+    return page(f"{state.name}: training", lead, *parts, css=CSS, refresh_s=REFRESH_S if running else None)
 
 
 def _smooth_chart(name: str, curve: Curve) -> Html:

@@ -1,0 +1,89 @@
+"""Trainings written to MLflow, in a database and at a server that is down."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+
+import corank
+from corank.core.errors import MissingExtraError
+from corank.training.tracking.mlflow import MlflowCallback
+from corank.training.tracking.tracker import Tracker
+from tests.support.interruptions import Interrupting, StoppedError
+from tests.support.ports import free_port
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # MLflow's own, of SQLAlchemy and pydantic
+]
+
+SMALL = ("train.requests=24", "train.epochs=2", "train.checkpoint_every=15")
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Address of an empty database, whose tables MLflow makes at first use."""
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
+
+
+def tracked_run(database: str, folder: Path) -> tuple[Any, Any]:
+    """A client, and MLflow's run of a run's folder."""
+    client = mlflow.MlflowClient(database)
+    known = json.loads((folder / "tracking" / "mlflow.json").read_text())
+    return client, client.get_run(known["run"])
+
+
+def test_a_resumed_training_is_one_run_without_repeated_steps(
+    world: Path, tmp_path: Path, database: str
+) -> None:
+    callback = MlflowCallback(uri=database, experiment="shop", name="first")
+    stop = Interrupting(3)
+    with pytest.raises(StoppedError):
+        corank.train(world / "config.yaml", SMALL, [callback, stop], folder=tmp_path)
+    assert tracked_run(database, tmp_path)[1].info.status == "FAILED"
+    logged = Interrupting(1000)
+    done = corank.train(world / "config.yaml", SMALL, [callback, logged], folder=tmp_path, resume=True)
+    client, run = tracked_run(database, tmp_path)
+    experiment = client.get_experiment_by_name("shop")
+    assert [r.info.run_id for r in client.search_runs([experiment.experiment_id])] == [run.info.run_id]
+    assert (run.info.status, run.info.run_name) == ("FINISHED", "first")
+    assert run.data.params["train.epochs"] == "2" and run.data.params["stages.0.name"] == "prerank"
+    history = client.get_metric_history(run.info.run_id, "loss/rank.click")
+    steps = [metric.step for metric in history]
+    assert steps == [20, 40, 60, 80], "60 was logged by both"
+    assert history[-1].value == pytest.approx(logged.losses[-1]["rank.click"])
+    valid = client.get_metric_history(run.info.run_id, "valid/rank.click.auc")
+    assert [metric.value for metric in valid] == [f["rank.click.auc"] for f in stop.figures + logged.figures]
+    assert run.data.metrics["kept/epoch"] == done.epoch
+    assert run.data.metrics["kept/rank.click.auc"] == done.metrics["rank.click.auc"]
+
+
+def test_an_earlier_run_of_the_folder_is_not_gone_on_with(world: Path, tmp_path: Path, database: str) -> None:
+    callback, ids = MlflowCallback(uri=database, experiment="twice"), []
+    for _ in range(2):
+        corank.train(world / "config.yaml", SMALL, [callback], folder=tmp_path, overwrite=True)
+        ids.append(tracked_run(database, tmp_path)[1].info.run_id)
+    assert ids[0] != ids[1]
+
+
+def test_a_server_that_is_down_ends_no_training(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    callback = MlflowCallback(uri=f"http://127.0.0.1:{free_port()}")
+    done = corank.train(world / "config.yaml", SMALL, [callback], folder=tmp_path)
+    assert done.epoch and done.run.finished
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("mlflow: ")]
+    assert len(said) == 2 and "; the training goes on" in said[0] and "Max retries exceeded" in said[0]
+    assert said[1].endswith(" records were not written")
+
+
+def test_a_tracker_whose_library_is_not_installed_is_refused_before_training() -> None:
+    class Absent(MlflowCallback):
+        extra, module = "absent", "absent_library"
+
+    with pytest.raises(MissingExtraError, match=r"Absent needs absent_library; .*'corank\[absent\]'"):
+        Absent()
+    assert issubclass(Absent, Tracker)

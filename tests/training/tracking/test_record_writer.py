@@ -1,0 +1,63 @@
+"""Records written in the background: their order, failures, and what is given up."""
+
+import threading
+
+from corank.training.tracking.record_writer import ATTEMPTS, RecordWriter
+
+
+def test_records_keep_their_order_through_a_failure() -> None:
+    said: list[str] = []
+    written: list[int] = []
+    failures = iter([True, False])
+
+    def fail_once() -> None:
+        if next(failures):
+            raise OSError("down\nfor a while")
+        written.append(1)
+
+    writer = RecordWriter("tracker", said.append, pause_s=0)
+    for record in (lambda: written.append(0), fail_once, lambda: written.append(2)):
+        writer.put(record)
+    while len(written) < 3:  # a record put before the end is tried again
+        threading.Event().wait(0.01)
+    assert writer.close(60) == 0
+    assert written == [0, 1, 2]
+    assert said == ["tracker: down for a while; the training goes on, and records are tried again"]
+
+
+def test_records_that_always_fail_are_counted_and_said_once() -> None:
+    said: list[str] = []
+    tried: list[int] = []
+
+    def fail() -> None:
+        tried.append(1)
+        raise ValueError
+
+    writer = RecordWriter("tracker", said.append, pause_s=0)
+    writer.put(fail)
+    while len(tried) < ATTEMPTS:
+        threading.Event().wait(0.01)
+    writer.put(fail)
+    writer.put(lambda: None)
+    assert writer.close(60) == 2
+    assert said[0].startswith("tracker: ValueError; ") and said[1:] == ["tracker: 2 records were not written"]
+
+
+def test_a_record_that_hangs_is_given_up() -> None:
+    said: list[str] = []
+    begun, release = threading.Event(), threading.Event()
+    after: list[int] = []
+
+    def hang() -> None:
+        begun.set()
+        release.wait()
+
+    writer = RecordWriter("tracker", said.append)
+    writer.put(hang)
+    begun.wait()
+    writer.put(lambda: after.append(1))
+    assert writer.close(0.01) == 2
+    assert said == ["tracker: 2 records were not written"]
+    release.set()
+    writer.close(60)
+    assert after == [], "what was given up is not written later"
