@@ -8,11 +8,14 @@ and a service that only ranks never loads torch.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from corank.core.extras import name_missing_extra
+
 if TYPE_CHECKING:
     __version__: str
+    from corank.api.bundles import rank, refresh
     from corank.api.evaluating import compare, evaluate
     from corank.api.measuring import explain, report
-    from corank.api.runs import check, export, pack, rank, refresh
+    from corank.api.runs import check, export, pack
     from corank.api.searching import sweep, tune
     from corank.api.serving import serve
     from corank.api.stores import (
@@ -75,9 +78,10 @@ _MODULE_OF = {
     "load_plugins": "corank.core.registry",
     **dict.fromkeys(("TrainResult", "train"), "corank.api.training"),
     **dict.fromkeys(
-        ("check", "export", "pack", "rank", "refresh"),
+        ("check", "export", "pack"),
         "corank.api.runs",
     ),
+    **dict.fromkeys(("rank", "refresh"), "corank.api.bundles"),
     **dict.fromkeys(("compare", "evaluate"), "corank.api.evaluating"),
     **dict.fromkeys(("explain", "report"), "corank.api.measuring"),
     **dict.fromkeys(("sweep", "tune"), "corank.api.searching"),
@@ -92,11 +96,15 @@ _MODULE_OF = {
 
 
 def __getattr__(name: str) -> Any:
-    """Load a public name when it is first used, and the version, whose look-up takes longer than the import."""
+    """Load a public name when it is first used, and the version, whose look-up takes longer than the import.
+
+    Raises MissingExtraError if the name needs a part that is not installed.
+    """
     if name == "__version__":
         from importlib.metadata import version
 
         return version("corank")
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'corank' has no attribute '{name}'")
-    return getattr(import_module(_MODULE_OF[name]), name)
+    with name_missing_extra(f"corank.{name}"):
+        return getattr(import_module(_MODULE_OF[name]), name)

@@ -20,6 +20,7 @@ from corank.bundle.catalogue.vectors import write_catalogue
 from corank.bundle.manifest import load_manifest
 from corank.bundle.signatures import SigningKeys, TrustedKeys
 from corank.core.errors import ConfigError, DataError, StorageError
+from corank.core.extras import name_missing_extra
 from corank.core.storage.local_copy import write_file
 from corank.core.storage.object_url import Location, PathOrUrl, parse_location, require_local
 from corank.core.storage.published_folder import PublishedFolder
@@ -242,7 +243,8 @@ def _bundle_of(source: Location, out: Path) -> Iterator[Location]:
     if not _is_run(source):
         yield source
         return
-    from corank.api.runs import export  # which loads torch
+    with name_missing_extra(f"the run {source}"):
+        from corank.api.runs import export  # which loads torch
 
     out.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:

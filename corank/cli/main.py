@@ -18,6 +18,7 @@ from corank.cli.simulating import simulating
 from corank.cli.train import train
 from corank.cli.training import training
 from corank.core.errors import CorankError, OtherRankError
+from corank.core.extras import explain_missing
 from corank.core.registry import PLUGINS, load_environment_plugins, load_plugins
 
 app = typer.Typer(
@@ -80,10 +81,16 @@ def main() -> None:
     except Exception as error:
         if was_interrupted(error):
             sys.exit(INTERRUPTED)
-        message = describe_machine_error(error)
+        message = describe_machine_error(error) or explain_missing(error, f"corank {_called()}".rstrip())
         if message is None:
             raise
-        _fail(message)
+        _fail(str(message))
+
+
+def _called() -> str:
+    """The command that is called, of those of the first level; "" if there is none."""
+    commands = vars(typer.main.get_command(app))["commands"]
+    return next((word for word in sys.argv[1:] if word in commands), "")
 
 
 def _fail(message: str) -> None:

@@ -10,6 +10,7 @@ import typer
 from corank.cli.machine_errors import name_write_errors
 from corank.cli.options import local_path
 from corank.core.errors import CorankError
+from corank.core.extras import require
 from corank.datasets.feed.presets import PRESETS
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def simulate_command(
     sizes = {"requests": requests, "candidates": candidates, "users": users, "items": items}
     options: dict[str, Any] = {"seed": seed} | {k: n for k, n in sizes.items() if n is not None}
     simulate = _choose(preset, layout, auction)
+    require("train", "scipy", "corank simulate")  # before anything is written
     with name_write_errors(out):
         found = simulate(out, overwrite=overwrite, **options)
     say(f"{found.candidates:,} candidates, {found.exposed:,} exposed, {found.clicks:,} clicks")

@@ -208,11 +208,11 @@ def refresh_command(
     events: Events = None,
 ) -> None:
     """Update a bundle's priors, item records and vectors from newer logs, without training."""
-    from corank.api import runs
+    from corank.api import bundles
     from corank.cli import console
 
     named = read_names(events or [])
-    written = runs.refresh(bundle, log, items, users, until, console.say, sign or [], items_as_of, named)
+    written = bundles.refresh(bundle, log, items, users, until, console.say, sign or [], items_as_of, named)
     for line in describe_bundle(bundle, written.manifest):
         console.say(line)
 

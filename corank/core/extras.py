@@ -19,7 +19,6 @@ EXTRA_OF = {
     "onnx": "train",
     "onnxscript": "train",
     "optuna": "tune",
-    "pyarrow": "train",
     "ray": "ray",
     "redis": "redis",
     "safetensors": "train",
@@ -63,10 +62,16 @@ def name_missing_extra(what: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        missing = _top(error.name or "")
-        if missing not in EXTRA_OF:
+        missing = explain_missing(error, what)
+        if missing is None:
             raise
-        raise _missing(what, missing, EXTRA_OF[missing]) from None
+        raise missing from None
+
+
+def explain_missing(error: Exception, what: str) -> MissingExtraError | None:
+    """Turn the error of an import into the one that names the extra; None if no extra brings what is missing."""
+    missing = _top(error.name or "") if isinstance(error, ModuleNotFoundError) else ""
+    return _missing(what, missing, EXTRA_OF[missing]) if missing in EXTRA_OF else None
 
 
 def _top(module: str) -> str:

@@ -23,6 +23,9 @@ JSON = {"Content-Type": "application/json"}
 TOKEN = {"Authorization": "Bearer secret"}
 """The header that a client of `running_service` may send items with."""
 
+PROGRAM = Path(sys.executable).with_name("corank")
+"""The command of this environment."""
+
 
 def access(secret: str | None = "secret") -> AccessControl:
     """Who may call a service in process: the names that test clients use, and the token of TOKEN."""
@@ -32,7 +35,12 @@ def access(secret: str | None = "secret") -> AccessControl:
 
 @contextlib.contextmanager
 def running_service(
-    source: str, cache: Path, *options: str, workers: int | None = 1, trust: Path | None = None
+    source: str,
+    cache: Path,
+    *options: str,
+    workers: int | None = 1,
+    trust: Path | None = None,
+    program: Path = PROGRAM,
 ) -> Iterator[tuple[str, psutil.Process]]:
     """A service on a free port, and its process.
 
@@ -40,10 +48,20 @@ def running_service(
         source: a bundle's folder or a store's address.
         workers: number of worker processes; None leaves the choice to the service.
         trust: certificate of a service that speaks TLS.
+        program: the command `corank`.
     """
     port = free_port()
-    program = str(Path(sys.executable).with_name("corank"))
-    command = [program, "serve", source, "--port", str(port), "--cache", str(cache), "--drain-seconds", "0"]
+    command = [
+        str(program),
+        "serve",
+        source,
+        "--port",
+        str(port),
+        "--cache",
+        str(cache),
+        "--drain-seconds",
+        "0",
+    ]
     command += [*ANY_TIME, *([] if workers is None else ["--workers", str(workers)])]
     environment = os.environ | {"CORANK_TOKEN": "secret"}
     process = subprocess.Popen([*command, *options], env=environment, stderr=subprocess.DEVNULL)

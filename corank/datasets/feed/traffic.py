@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-from scipy.optimize import brentq
-from scipy.special import expit
 
+from corank.core.extras import DeferredModule
 from corank.core.types import Floats, Ints, Longs, Mask
 from corank.datasets.feed.presets import PRESETS
 from corank.datasets.feed.production import (
@@ -34,6 +33,9 @@ from corank.datasets.feed.world import (
     World,
     affinity,
 )
+
+optimize = DeferredModule("train", "scipy.optimize", "corank simulate")
+special = DeferredModule("train", "scipy.special", "corank simulate")
 
 RANDOM_TRAFFIC = 0.02
 """Share of the requests whose candidates are cut at random."""
@@ -192,7 +194,9 @@ class Traffic:
         level, position = funnel(self.world, *scores)
         exposed = level == EXPOSED
         seen, liked = examination(position[exposed]), logit[exposed]
-        constant = brentq(lambda c: float(np.mean(seen * expit(liked + c))) - CLICK_RATE, -30, 30)
+        constant = optimize.brentq(
+            lambda c: float(np.mean(seen * special.expit(liked + c))) - CLICK_RATE, -30, 30
+        )
         return fitted[0], fitted[1], float(constant)
 
     def __iter__(self) -> Iterator[Block]:
@@ -231,7 +235,7 @@ class Traffic:
             np.where(at_random, shuffle, prerank + log_bid),
             np.where(at_random, shuffle, rank + log_bid),
         )
-        truth = np.asarray(expit(logit + np.float32(self.constant)))
+        truth = np.asarray(special.expit(logit + np.float32(self.constant)))
         seen = (level == EXPOSED) & (rng.random(item.shape, dtype=np.float32) < examination(position))
         return Block(
             requests=requests,

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
-from scipy.sparse import csr_array
 
+from corank.core.extras import DeferredModule
 from corank.core.types import Floats
+
+sparse = DeferredModule("train", "scipy.sparse", "means of vectors")
 
 INTEREST = "interest"
 """The column of mean vectors."""
@@ -75,6 +77,6 @@ def mean_vectors(histories: pl.Series, items: pl.Series, vectors: Floats) -> pl.
     row, at = known["row"].to_numpy(), known["at"].to_numpy()
     ones = np.ones(len(row), dtype=np.float32)
     counts = np.bincount(row, minlength=len(histories))
-    sums = csr_array((ones, (row, at)), shape=(len(histories), len(items))) @ unit
+    sums = sparse.csr_array((ones, (row, at)), shape=(len(histories), len(items))) @ unit
     means = pl.Series(INTEREST, sums / (counts + SHRINK)[:, None], dtype=pl.Array(pl.Float32, unit.shape[1]))
     return pl.select(pl.when(pl.Series(counts > 0)).then(means)).to_series().alias(INTEREST)

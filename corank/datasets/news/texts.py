@@ -6,12 +6,18 @@ Letters: N texts · n of them in training · C columns, hashes of words · D num
 import re
 from collections.abc import Iterator, Sequence
 from itertools import chain, pairwise
+from typing import TYPE_CHECKING
 from zlib import crc32
 
 import numpy as np
-from scipy.sparse import csr_array
 
+from corank.core.extras import DeferredModule
 from corank.core.types import Doubles, Floats, Mask
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+sparse = DeferredModule("train", "scipy.sparse", "vectors of texts")
 
 COLUMNS = 2**18
 _WORD = re.compile(r"\w\w+")
@@ -37,12 +43,12 @@ def embed_texts(texts: Sequence[str], train: Mask, size: int) -> Floats:
     return _to_unit_length(vectors).astype(np.float32)
 
 
-def count_words(texts: Sequence[str]) -> csr_array:
+def count_words(texts: Sequence[str]) -> "csr_array":
     """Count the words of two letters or more, and the pairs of consecutive ones, by the hash of each: (N, C)."""
     columns = [[crc32(term.encode()) % COLUMNS for term in _terms(text)] for text in texts]
     ends = np.cumsum([0, *map(len, columns)], dtype=np.int64)
     flat = np.fromiter(chain.from_iterable(columns), dtype=np.int64, count=int(ends[-1]))
-    counts = csr_array((np.ones(len(flat)), flat, ends), shape=(len(texts), COLUMNS))
+    counts = sparse.csr_array((np.ones(len(flat)), flat, ends), shape=(len(texts), COLUMNS))
     counts.sum_duplicates()
     return counts
 
@@ -53,17 +59,17 @@ def _terms(text: str) -> Iterator[str]:
     yield from map(" ".join, pairwise(words))
 
 
-def _weigh(counts: csr_array, train: Mask) -> csr_array:
+def _weigh(counts: "csr_array", train: Mask) -> "csr_array":
     """Weigh a count c by 1 + ln c and by rarity, ln((1 + n) / (1 + texts that have it)) + 1; rows of unit length."""
     having = np.bincount(counts[train].indices, minlength=COLUMNS)
     rarity = np.log((1 + train.sum()) / (1 + having)) + 1
     weights = (1 + np.log(counts.data)) * rarity[counts.indices]
     of_text = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
     length = np.sqrt(np.bincount(of_text, weights**2, minlength=counts.shape[0]))
-    return csr_array((weights / length[of_text], counts.indices, counts.indptr), shape=counts.shape)
+    return sparse.csr_array((weights / length[of_text], counts.indices, counts.indptr), shape=counts.shape)
 
 
-def _find_directions(rows: csr_array, size: int) -> Doubles:
+def _find_directions(rows: "csr_array", size: int) -> Doubles:
     """Find the first right singular vectors of n rows: (D, C).
 
     By random projections and power iterations (Halko, Martinsson and Tropp, Finding structure with randomness, SIAM

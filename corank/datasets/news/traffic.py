@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import brentq
-from scipy.special import expit
 
+from corank.core.extras import DeferredModule
 from corank.core.types import Floats, Longs, Mask
 from corank.datasets.feed.world import DAY, DEVICES, Codes
 from corank.datasets.news.world import (
@@ -22,6 +21,9 @@ from corank.datasets.news.world import (
     Readers,
     match_topics,
 )
+
+optimize = DeferredModule("train", "scipy.optimize", "corank simulate")
+special = DeferredModule("train", "scipy.special", "corank simulate")
 
 CLICK_RATE = 0.06
 """Share of the candidates that are clicked."""
@@ -75,7 +77,9 @@ class NewsTraffic:
             np.random.default_rng([world.seed, 2]), rng.choice(n, min(_PILOT, n), False)
         )
         logit = np.log(block.truth / (1 - block.truth))
-        self.constant = float(brentq(lambda c: float(np.mean(expit(logit + c))) - CLICK_RATE, -30, 30))
+        self.constant = float(
+            optimize.brentq(lambda c: float(np.mean(special.expit(logit + c))) - CLICK_RATE, -30, 30)
+        )
 
     def __iter__(self) -> Iterator[NewsBlock]:
         rng = np.random.default_rng([self.world.seed, 1])
@@ -88,7 +92,7 @@ class NewsTraffic:
         length = np.clip(np.round(rng.lognormal(3.1, 0.8, len(requests))), SHORTEST, self.world.candidates)
         length = np.minimum(length.astype(np.int64), alive[1] - alive[0])
         of, item = self._draw_candidates(rng, time, alive, length)
-        truth = expit(self._logit(user[of], device[of], time[of], item) + self.constant)
+        truth = special.expit(self._logit(user[of], device[of], time[of], item) + self.constant)
         click = rng.random(len(item)) < truth
         return NewsBlock(user, time, device, length, item, click, truth.astype(np.float32))
 

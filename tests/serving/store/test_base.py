@@ -123,20 +123,6 @@ def test_what_is_no_store_class_is_refused() -> None:
         STORES.register("lmdb")(FolderStore)
 
 
-@pytest.mark.parametrize(
-    ("package", "module", "url"),
-    [("lmdb", "lmdb_environment", "lmdb:store"), ("redis", "redis_connection", "redis://host")],
-)
-def test_a_missing_client_library_is_named_when_a_store_is_opened(
-    package: str, module: str, url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delitem(sys.modules, f"corank.serving.store.clients.{module}", raising=False)
-    monkeypatch.delattr(corank.serving.store.clients, module, raising=False)
-    monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(StoreError, match=f"{url}: needs the Python package {package} .*; install it"):
-        open_store(url)
-
-
 def test_commands_take_the_store_of_a_plug_in(
     trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

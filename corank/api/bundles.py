@@ -1,0 +1,86 @@
+"""`corank refresh` and `rank`, what needs a bundle and no training."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from corank.api.frames import TableSource, temporary_frames
+from corank.bundle.bundle import Bundle
+from corank.bundle.bundle_writer import replace_bundle
+from corank.bundle.incremental_log import RefreshSources
+from corank.bundle.items_as_of import ItemsAsOf
+from corank.bundle.manifest import load_manifest
+from corank.bundle.refresh import refresh_bundle
+from corank.bundle.signatures import SigningKeys
+from corank.core.errors import DataError
+from corank.core.storage.object_url import PathOrUrl, parse_location, require_local
+from corank.core.types import Report
+from corank.serving.funnel.funnel import Funnel
+from corank.serving.funnel.request import Request
+
+
+def refresh(
+    bundle: PathOrUrl,
+    log: TableSource,
+    items: TableSource | None = None,
+    users: TableSource | None = None,
+    until: str | None = None,
+    report: Report = lambda line: None,
+    sign: Sequence[PathOrUrl] = (),
+    items_as_of: str | None = None,
+    events: Mapping[str, TableSource] | None = None,
+) -> Bundle:
+    """Update a bundle's priors, item records and vectors from a newer log, without training.
+
+    Args:
+        bundle: the bundle's folder, or its URL.
+        log: the newer log: a file, a glob or a URL, or a frame, as the other tables.
+        items: a newer table of items, with new ones.
+        users: a table of users, needed if a prior counts by one of its columns.
+        until: a day or a time in the config's time zone until which the log is complete; its last row unless given.
+        report: takes a line about each step.
+        sign: private ed25519 keys, PEM files, that sign the refreshed bundle.
+        items_as_of: what `items` contains, as for `export`; the bundle's own as-of holds unless given.
+        events: by name of `data.events`, newer tables of the events that priors count: files, globs or URLs.
+
+    Raises BundleError, DataError, TrustError, and BusyError if another process writes the bundle.
+
+    Example:
+        corank.refresh(Path("bundle"), "log/2026-03-11.parquet", items="items.parquet", until="2026-03-12")
+    """
+    keys, location = SigningKeys.load([require_local(key) for key in sign]), parse_location(bundle)
+    if items_as_of is not None and items is None:
+        raise DataError("--items-as-of says what --items contains; give both")
+    data = load_manifest(location).data
+    moment = None if until is None else data.milliseconds(until)
+    as_of = None if items_as_of is None else ItemsAsOf.parse(items_as_of, data)
+    with temporary_frames() as frames:
+        named = {name: frames.source(name, table) for name, table in (("items", items), ("users", users))}
+        sources = RefreshSources(
+            frames.source("log", log),
+            **named,
+            until=moment,
+            events=frames.sources(events),
+            items_as_of=as_of,
+        )
+        return replace_bundle(
+            location, lambda folder: refresh_bundle(folder, sources, report, keys), reads=True
+        )
+
+
+def rank(
+    bundle: PathOrUrl, request: PathOrUrl | Mapping[str, Any], trust: Sequence[PathOrUrl] = ()
+) -> dict[str, Any]:
+    """Rank the candidates of a request in this process. `corank.Funnel` keeps a bundle open for many requests.
+
+    Args:
+        bundle: the bundle's folder, or its URL.
+        request: a JSON file such as `corank request` prints, or a mapping of the same keys.
+        trust: public ed25519 keys, PEM files, one of which must have signed the bundle; none: it need not be signed.
+
+    Returns the document that `corank rank --json` prints. Raises BundleError, RequestError, TrustError.
+
+    Example:
+        corank.rank(Path("bundle"), Path("request.json"))["items"][0]["id"]
+    """
+    funnel = Funnel.open(bundle, trust)
+    return funnel.rank(request if isinstance(request, Mapping) else Request.read(require_local(request)))

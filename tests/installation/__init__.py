@@ -1,0 +1,1 @@
+"""What is installed: the base alone, and each extra."""

@@ -1,0 +1,94 @@
+"""Without an extra: what needs it says which to install, in one line; what does not, works."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import corank
+from corank.core.extras import EXTRA_OF
+from corank.training.run import Run
+from supply_chain.lock import ROOT
+from tests.support.base_installation import run_without_extras, without_extras
+
+TRAINING = {
+    "check": ["CONFIG"],
+    "pack": ["CONFIG"],
+    "train": ["CONFIG"],
+    "study": ["CONFIG"],
+    "sweep": ["CONFIG"],
+    "tune": ["CONFIG"],
+    "report": ["RUN"],
+    "explain": ["RUN"],
+    "export": ["RUN", "OUT"],
+    "request": ["RUN"],
+    "evaluate": ["RUN"],
+    "compare": ["RUN", "RUN"],
+    "predict": ["RUN", "LOG", "OUT"],
+    "simulate": ["OUT"],
+}
+"""Commands that need the extra `train`, and their arguments."""
+
+
+def test_a_command_names_the_extra_that_it_lacks(world: Path, trained: Run, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    given = {
+        "CONFIG": world / "config.yaml",
+        "RUN": trained.folder,
+        "OUT": out,
+        "LOG": world / "log" / "*.parquet",
+    }
+    commands = [[name, *(str(given[word]) for word in words)] for name, words in TRAINING.items()]
+    for (name, *_), ended in zip(commands, run_without_extras(commands), strict=True):
+        line = r"error: .+ needs (\w+); install it by pip install 'corank\[train\]'\n"
+        found = re.fullmatch(line, ended.err)
+        assert ended.code == 1 and found and EXTRA_OF[found[1]] == "train", (name, ended)
+    assert not out.exists()
+
+
+def test_a_store_an_object_and_retrieval_name_their_extra(trained_bundle: Path, tmp_path: Path) -> None:
+    bundle = str(trained_bundle)
+    wanted = {
+        ("publish", bundle, "redis://localhost:1"): "redis",
+        ("store", "ls", "redis+cluster://localhost:1"): "redis",
+        ("publish", "s3://bucket/bundle", f"lmdb:{tmp_path}/store"): "objects",
+        ("publish", bundle, f"lmdb:{tmp_path}/store"): None,
+        ("store", "ls", f"lmdb:{tmp_path}/store"): None,
+        ("import", "--help"): None,
+    }
+    for (command, extra), ended in zip(wanted.items(), run_without_extras(list(wanted)), strict=True):
+        assert ended.code == (extra is not None), (command, ended)
+        assert extra is None or ended.err.endswith(f"pip install 'corank[{extra}]'\n"), (command, ended)
+
+
+_NAMES = """
+import corank
+from corank.core.errors import MissingExtraError
+for name in corank.__all__:
+    try:
+        getattr(corank, name)
+        print(name, "there")
+    except MissingExtraError as error:
+        print(name, error)
+"""
+
+
+def test_a_public_name_says_what_it_lacks() -> None:
+    lines = dict(line.split(" ", 1) for line in without_extras(_NAMES).splitlines())
+    assert lines.keys() == set(corank.__all__)
+    there = {name for name, said in lines.items() if said == "there"}
+    assert {"Funnel", "Request", "rank", "refresh", "publish", "predict", "users", "replay"} <= there
+    for name in lines.keys() - there:
+        assert re.fullmatch(
+            rf"corank\.{name} needs \w+; install it by pip install 'corank\[train\]'", lines[name]
+        )
+
+
+@pytest.mark.parametrize("module", sorted(EXTRA_OF))
+def test_an_extra_brings_the_module(module: str) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    name = {"faiss": "faiss-cpu", "mlflow": "mlflow-skinny"}.get(module, module)
+    brought = [re.split(r"[^\w-]", line)[0] for line in project["optional-dependencies"][EXTRA_OF[module]]]
+    assert name in brought
+    assert name not in [re.split(r"[^\w-]", line)[0] for line in project["dependencies"]]

@@ -1,0 +1,82 @@
+"""The wheel, in an environment that has what the base installation needs and nothing else."""
+
+import subprocess
+import sys
+import tarfile
+import venv
+import zipfile
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from corank.analysis.logged_request import logged_request
+from corank.training.run import Run
+from supply_chain.lock import ROOT
+from tests.support.base_installation import base_distributions, link_distribution
+from tests.support.service import running_service
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the wheel and the source distribution."""
+    folder = tmp_path_factory.mktemp("built")
+    subprocess.run([sys.executable, "-m", "hatchling", "build", "-d", str(folder)], cwd=ROOT, check=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def environment(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The `bin` of an environment with the wheel. Nothing is downloaded: what the wheel needs is linked."""
+    folder = tmp_path_factory.mktemp("environment")
+    venv.create(folder, with_pip=False)
+    (site,) = folder.glob("lib/python*/site-packages")
+    (wheel,) = built.glob("*.whl")
+    for found in base_distributions(wheel):
+        link_distribution(found, site)
+    install = ["install", "--quiet", "--no-index", "--no-deps", str(wheel)]
+    python = str(folder / "bin" / "python")
+    subprocess.run([sys.executable, "-m", "pip", "--python", python, *install], check=True)
+    return folder / "bin"
+
+
+@pytest.mark.slow
+def test_the_wheel_serves_a_bundle(
+    environment: Path, trained: Run, trained_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    request = logged_request(trained, "test", 0)
+    with running_service(str(trained_bundle), tmp_path, program=environment / "corank") as (url, process):
+        answer = httpx2.post(f"{url}/rank", json=request)
+        assert answer.status_code == 200 and answer.json()["items"]
+        assert Path(process.cmdline()[0]).parent == environment
+
+
+@pytest.mark.slow
+def test_the_environment_is_the_base_alone(environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    python = str(environment / "python")
+    code = "import corank; print(corank.__file__); import torch"
+    done = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True)
+    assert Path(done.stdout.strip()).is_relative_to(environment.parent)
+    assert "No module named 'torch'" in done.stderr
+    done = subprocess.run([environment / "corank", "train", "x.yaml"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "error: x.yaml: no such file\n")
+
+
+def test_wheel_and_source_hold_the_package(built: Path) -> None:
+    (wheel,), (source,) = built.glob("*.whl"), built.glob("*.tar.gz")
+    package = {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "corank").rglob("*.*")
+        if "__pycache__" not in path.parts
+    }
+    with zipfile.ZipFile(wheel) as file:
+        held = {name for name in file.namelist() if ".dist-info/" not in name}
+    assert "corank/py.typed" in held and "corank/serving/http/static/page.html" in held
+    assert held == package
+    with tarfile.open(source) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert package <= names
+    assert {"LICENSE", "README.md", "pyproject.toml"} <= names
+    assert {name.split("/")[0] for name in names}.isdisjoint({"benchmarks", ".venv", "demo"})

@@ -1,0 +1,102 @@
+"""What `pip install corank` has, without an extra: which distributions, and a process that has only those."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from email.parser import Parser
+from importlib.metadata import Distribution, distribution
+from pathlib import Path
+from typing import NamedTuple
+from zipfile import ZipFile
+
+from packaging.requirements import Requirement
+
+from corank.core.extras import EXTRA_OF
+from supply_chain.lock import ROOT
+
+_RUN = """
+import json, sys
+absent = set(sys.argv[1].split(","))
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in absent:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Absent())
+"""
+
+
+class Ended(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    err: str
+
+
+def without_extras(code: str, *arguments: str) -> str:
+    """Run Python code in a process where the modules of all extras are absent. Returns what it prints.
+
+    `sys.argv[2:]` are the arguments.
+    """
+    command = [sys.executable, "-c", _RUN + code, ",".join(EXTRA_OF), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+_COMMANDS = """
+import contextlib, io
+from corank.cli.main import main
+ended = []
+for arguments in json.loads(sys.argv[2]):
+    sys.argv, err = ["corank", *arguments], io.StringIO()
+    with contextlib.redirect_stderr(err), contextlib.redirect_stdout(io.StringIO()):
+        try:
+            main()
+        except SystemExit as end:
+            ended.append((end.code or 0, err.getvalue()))
+print(json.dumps(ended))
+"""
+
+
+def run_without_extras(commands: Sequence[Sequence[str]]) -> list[Ended]:
+    """Run commands of corank, one after another, in a process where the modules of all extras are absent."""
+    return [Ended(*end) for end in json.loads(without_extras(_COMMANDS, json.dumps(commands)))]
+
+
+def base_distributions(wheel: Path) -> Iterator[Distribution]:
+    """Find what a wheel needs without its extras, among what this environment has."""
+    with ZipFile(wheel) as file:
+        (metadata,) = (name for name in file.namelist() if name.endswith(".dist-info/METADATA"))
+        wanted = Parser().parsestr(file.read(metadata).decode()).get_all("Requires-Dist")
+    waiting, seen = _requirements(wanted, set()), set[tuple[str, str]]()
+    while waiting:
+        requirement = waiting.pop()
+        name = re.sub(r"[-_.]+", "-", requirement.name).lower()
+        fresh = {(name, extra) for extra in requirement.extras | {""}} - seen
+        if not fresh:
+            continue
+        found = distribution(name)
+        if (name, "") in fresh:
+            yield found
+        seen |= fresh
+        waiting += _requirements(found.requires, {extra for _, extra in fresh})
+
+
+def _requirements(lines: Iterable[str] | None, extras: set[str]) -> list[Requirement]:
+    """What a distribution needs on this machine, of all that it lists, for itself and for some of its extras."""
+    wanted = [Requirement(line) for line in lines or ()]
+    return [
+        one
+        for one in wanted
+        if one.marker is None or any(one.marker.evaluate({"extra": extra}) for extra in extras | {""})
+    ]
+
+
+def link_distribution(found: Distribution, site: Path) -> None:
+    """Link the files of a distribution into the folder of another environment's packages."""
+    for top in {path.parts[0] for path in found.files or () if path.parts[0] not in ("..", "__pycache__")}:
+        link = site / top
+        if not link.exists():
+            link.symlink_to(Path(str(found.locate_file(top))).resolve())
