@@ -12,8 +12,9 @@ import yaml
 
 from docs_site.command_pages import command_pages
 from docs_site.config_pages import config_pages
-from docs_site.pages import Page
+from docs_site.pages import Page, relative
 from docs_site.part_pages import part_pages
+from docs_site.plots import draw, read_plots
 from docs_site.python_pages import python_pages
 from docs_site.rendered import find_faults
 from docs_site.sources import SourcePages, rewrite
@@ -40,7 +41,7 @@ def stage(folder: Path) -> None:
         target = pages / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".md":
-            text = path.read_text(encoding="utf-8")
+            text = _with_plots(name, path.read_text(encoding="utf-8"), pages)
             target.write_text(_mend(name, text, sources), encoding="utf-8")
         elif path.is_file():
             shutil.copyfile(path, target)
@@ -53,6 +54,18 @@ def stage(folder: Path) -> None:
     written = {path.relative_to(pages).as_posix() for path in pages.rglob("*.md")}
     config["nav"] = complete_nav(config["nav"], generated, written)
     (folder / "mkdocs.yml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+
+
+def _with_plots(name: str, text: str, pages: Path) -> str:
+    """Draw the tables of a page that ask for it, and show each drawing above its table."""
+    plots = list(read_plots(text))
+    for n, (found, plot) in reversed(list(enumerate(plots, 1))):
+        image = f"images/plots/{name.removesuffix('.md').replace('/', '-')}-{n}.svg"
+        (pages / image).parent.mkdir(parents=True, exist_ok=True)
+        (pages / image).write_text(draw(plot), encoding="utf-8")
+        shown = f"![{plot.title}]({relative(name, image)})\n\n{found[2]}"
+        text = text[: found.start()] + shown + text[found.end() :]
+    return text
 
 
 def _mend(name: str, text: str, sources: SourcePages) -> str:
