@@ -1,6 +1,7 @@
 """corank trains the pre-ranker and the ranker of a funnel as one model.
 
-Every command of the command line is a function of this package, on paths: `corank.train(Path("shop.yaml"), …)`.
+Every command of the command line is a function of this package: `corank.train("shop.yaml")`. A config is a file, a
+mapping or `corank.Config`; a table is files or a frame; results have `tables`, `plot()` and `to_json()`.
 `corank.Funnel` ranks requests in process. Names are loaded when they are first used, so `import corank` is quick,
 and a service that only ranks never loads torch.
 """
@@ -12,9 +13,15 @@ from corank.core.extras import name_missing_extra
 
 if TYPE_CHECKING:
     __version__: str
+    from corank import config as config
     from corank.api.bundles import rank, refresh
     from corank.api.evaluating import compare, evaluate
     from corank.api.measuring import explain, report
+    from corank.api.replaying import replay
+    from corank.api.results.evaluation_results import ComparisonResult, EvaluationResult, GroupsResult
+    from corank.api.results.report_page import ReportPage
+    from corank.api.results.study_results import ExplanationResult, SearchResult, StudyResult
+    from corank.api.results.training_result import TrainResult
     from corank.api.runs import check, export, pack
     from corank.api.searching import sweep, tune
     from corank.api.serving import serve
@@ -22,14 +29,13 @@ if TYPE_CHECKING:
         predict,
         prune,
         publish,
-        replay,
         roll_back,
         store_log,
         store_versions,
         vectors,
     )
     from corank.api.studies import study
-    from corank.api.training import TrainResult, train
+    from corank.api.training import train
     from corank.api.users import users
     from corank.core.registry import load_plugins
     from corank.serving.funnel.funnel import Funnel
@@ -39,9 +45,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Callback",
+    "ComparisonResult",
     "Config",
+    "EvaluationResult",
+    "ExplanationResult",
     "Funnel",
+    "GroupsResult",
+    "ReportPage",
     "Request",
+    "SearchResult",
+    "StudyResult",
     "TrainResult",
     "__version__",
     "check",
@@ -76,7 +89,13 @@ _MODULE_OF = {
     "Funnel": "corank.serving.funnel.funnel",
     "Request": "corank.serving.funnel.request",
     "load_plugins": "corank.core.registry",
-    **dict.fromkeys(("TrainResult", "train"), "corank.api.training"),
+    "train": "corank.api.training",
+    "TrainResult": "corank.api.results.training_result",
+    "ReportPage": "corank.api.results.report_page",
+    **dict.fromkeys(
+        ("ComparisonResult", "EvaluationResult", "GroupsResult"), "corank.api.results.evaluation_results"
+    ),
+    **dict.fromkeys(("ExplanationResult", "SearchResult", "StudyResult"), "corank.api.results.study_results"),
     **dict.fromkeys(
         ("check", "export", "pack"),
         "corank.api.runs",
@@ -86,10 +105,11 @@ _MODULE_OF = {
     **dict.fromkeys(("explain", "report"), "corank.api.measuring"),
     **dict.fromkeys(("sweep", "tune"), "corank.api.searching"),
     **dict.fromkeys(
-        ("predict", "prune", "publish", "replay", "roll_back", "store_log", "store_versions", "vectors"),
+        ("predict", "prune", "publish", "roll_back", "store_log", "store_versions", "vectors"),
         "corank.api.stores",
     ),
     "study": "corank.api.studies",
+    "replay": "corank.api.replaying",
     "serve": "corank.api.serving",
     "users": "corank.api.users",
 }
@@ -104,6 +124,8 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("corank")
+    if name == "config":
+        return import_module("corank.config")
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'corank' has no attribute '{name}'")
     with name_missing_extra(f"corank.{name}"):

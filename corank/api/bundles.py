@@ -45,7 +45,9 @@ def refresh(
     Raises BundleError, DataError, TrustError, and BusyError if another process writes the bundle.
 
     Example:
-        corank.refresh(Path("bundle"), "log/2026-03-11.parquet", items="items.parquet", until="2026-03-12")
+        >>> refreshed = corank.refresh("refreshed", "shop/log/*.parquet", items="shop/items.parquet")
+        >>> refreshed.manifest.model_version == corank.Funnel.open("bundle").manifest.model_version
+        True
     """
     keys, location = SigningKeys.load([require_local(key) for key in sign]), parse_location(bundle)
     if items_as_of is not None and items is None:
@@ -80,7 +82,9 @@ def rank(
     Returns the document that `corank rank --json` prints. Raises BundleError, RequestError, TrustError.
 
     Example:
-        corank.rank(Path("bundle"), Path("request.json"))["items"][0]["id"]
+        >>> answer = corank.rank("bundle", {"user": {"id": 7}, "candidates": [3, 11], "time": "2026-03-11"})
+        >>> sorted(item["id"] for item in answer["items"])
+        [3, 11]
     """
     funnel = Funnel.open(bundle, trust)
     return funnel.rank(request if isinstance(request, Mapping) else Request.read(require_local(request)))

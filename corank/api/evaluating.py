@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from corank.analysis.comparison import compare_runs
 from corank.analysis.evaluated_run import evaluate_run
 from corank.analysis.grouped import evaluate_groups, groups_page
 from corank.analysis.score_comparison import ScoreChoice, compare_scores, is_scores
+from corank.api.results.evaluation_results import ComparisonResult, EvaluationResult, GroupsResult
 from corank.core.errors import DataError
 from corank.core.storage.local_copy import write_file
 from corank.core.storage.object_url import PathOrUrl, parse_location
@@ -21,7 +21,7 @@ def evaluate(
     reference: PathOrUrl | None = None,
     by: str | None = None,
     page: PathOrUrl | None = None,
-) -> dict[str, Any]:
+) -> EvaluationResult | GroupsResult:
     """Evaluate the stages of a run, alone and as a cascade.
 
     Args:
@@ -32,23 +32,27 @@ def evaluate(
         by: evaluate group by group: `day`, a feature with one code a row, or a column of the log.
         page: with `by`, the file or URL of an HTML page to write.
 
-    Returns the document that `corank evaluate --json` prints. Raises CheckpointError, DataError.
+    Returns what `corank evaluate` prints, by groups a GroupsResult. Raises CheckpointError, DataError.
 
     Example:
-        corank.evaluate(Path("shop/runs/shop"))["stages"]["rank"]["exposed"]["click"]["auc"]
+        >>> found = corank.evaluate("shop/runs/shop")
+        >>> found["stages"]["rank"]["exposed"]["click"]["auc"] > 0.4
+        True
+        >>> found.tables["cascade"].columns
+        ['metric', 'value', 'low', 'high', 'random', 'requests']
     """
     opened = Run.open(parse_location(run))
     if by is None:
         if page is not None:
             raise DataError("--page is of groups: give --by, too; `corank report` writes the page of a run")
         unbiased = None if reference is None else Run.open(parse_location(reference))
-        return evaluate_run(opened, split, bootstrap, unbiased).document
+        return EvaluationResult(evaluate_run(opened, split, bootstrap, unbiased).document)
     if reference is not None:
         raise DataError("--reference compares all candidates of a split; leave out --by")
     document = evaluate_groups(opened, split, by, bootstrap)
     if page is not None:
         _write(page, groups_page(document, f"{opened.config.name} by {by}"))
-    return document
+    return GroupsResult(document)
 
 
 def compare(
@@ -60,7 +64,7 @@ def compare(
     labels: Sequence[str] = (),
     user: str | None = None,
     request: Sequence[str] = (),
-) -> dict[str, Any]:
+) -> ComparisonResult:
     """Compare two runs, or two tables of scores, on the same candidates: paired intervals over users, and verdicts.
 
     Args:
@@ -73,11 +77,13 @@ def compare(
         user: the column of users; needed unless `corank.predict` wrote the scores.
         request: columns that tell requests apart, for metrics within requests.
 
-    Returns the document that `corank compare --json` prints: values `a` and `b`, `difference`, `low`, `high` and a
+    Returns what `corank compare` prints: values `a` and `b`, `difference`, `low`, `high` and a
     `verdict` on a, by stage, population, label and metric. Raises CheckpointError, DataError.
 
     Example:
-        corank.compare(Path("runs/new"), Path("runs/old"))["stages"]["rank"]["exposed"]["click"]["auc"]["verdict"]
+        >>> found = corank.compare("shop/runs/shop", "shop/runs/shop")
+        >>> found["stages"]["rank"]["exposed"]["click"]["auc"]["verdict"]
+        'cannot tell'
     """
     one, other = parse_location(a), parse_location(b)
     choice = ScoreChoice(tuple(scores), tuple(labels), user, tuple(request))
@@ -100,7 +106,7 @@ def compare(
         from corank.analysis.comparison_page import comparison_page
 
         _write(page, comparison_page(document))
-    return document
+    return ComparisonResult(document)
 
 
 def _write(page: PathOrUrl, content: str) -> None:

@@ -78,7 +78,8 @@ def pack(
     Raises ConfigError, DataError, EngineError, and BusyError if another process packs there.
 
     Example:
-        >>> corank.pack("shop/config.yaml").manifest.name
+        >>> sorted(corank.pack("shop/config.yaml").splits)
+        ['test', 'train', 'valid']
     """
     given = OpenedConfig.open(config, overrides, without, report, tables)
     with open_engine(engine, workers, address) as opened, given.frames.named():
@@ -111,7 +112,8 @@ def export(
     Raises CheckpointError, DataError, BundleError, TrustError, and BusyError if another process writes the bundle.
 
     Example:
-        corank.export(Path("shop/runs/shop"), Path("bundle")).manifest.model_version
+        >>> [stage.name for stage in corank.export("shop/runs/shop", "exported").manifest.stages]
+        ['prerank', 'rank']
     """
     keys = SigningKeys.load([require_local(key) for key in sign])
     location, opened = parse_location(bundle), Run.open(parse_location(run))

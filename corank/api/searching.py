@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from corank.analysis.search.budget import (
     LatencyBudget,
@@ -22,6 +21,7 @@ from corank.analysis.search.tune import check_tuning, run_tune
 from corank.analysis.search.tune_page import tune_page
 from corank.analysis.trials.trial_data import TrialData
 from corank.api.config_source import ConfigSource, OpenedConfig, local
+from corank.api.results.study_results import SearchResult
 from corank.core.errors import CorankError
 from corank.core.files import write_text
 from corank.core.locks import WriteLock
@@ -40,7 +40,7 @@ def sweep(
     metric: str | None = None,
     overrides: Sequence[str] = (),
     report: Report = lambda line: None,
-) -> dict[str, Any]:
+) -> SearchResult:
     """Compare the arms of a grid of settings with the config as written, on the validation split.
 
     The best arm is written as a config beside the file, trained once more into `run/` of the folder, and that run alone
@@ -61,7 +61,7 @@ def sweep(
     DataError, BusyError if another process writes the sweep, and CorankError if the folder cannot be written.
 
     Example:
-        corank.sweep(Path("shop/config.yaml"), {"train.rank.lr": [0.001, 0.003]}, seeds=2)["chosen"]
+        >>> corank.sweep("shop/config.yaml", {"train.rank.lr": [0.001, 0.003]}, seeds=2)["chosen"]  # doctest: +SKIP
     """
     file = OpenedConfig.open(config).kept_file()
     arms = build_grid(file, overrides, grid)
@@ -72,7 +72,7 @@ def sweep(
         Sufficiency.of(settings, packed).require()
         document = run_sweep(file, arms, packed, folder, seeds, metric, report)
         write_text(folder / "sweep.html", sweep_page(document))
-    return document
+    return SearchResult(document)
 
 
 def lock_search(folder: Path, command: str) -> WriteLock:
@@ -94,11 +94,10 @@ def tune(
     out: PathOrUrl | None = None,
     overrides: Sequence[str] = (),
     report: Report = lambda line: None,
-) -> dict[str, Any]:
+) -> SearchResult:
     """Search for better settings by Optuna, on the validation split; needs `corank[tune]`.
 
-    The best trial is written as a config beside the file, trained once more into `run/` of the folder, and that run
-    alone is measured on the test split.
+    The best trial is written as a config beside the file and trained once more; only then the test split is read.
 
     Args:
         config: a YAML file; or a mapping or `corank.Config`, which is written as `NAME.yaml`.
@@ -120,11 +119,12 @@ def tune(
     DataError, BusyError if another process writes the tuning, and CorankError if the folder cannot be written.
 
     Example:
-        corank.tune(Path("shop/config.yaml"), trials=20, search=["train.rank.lr=0.0003..0.03 log"])["changes"]
+        >>> found = corank.tune("shop/config.yaml", 20, search=["train.rank.lr=0.0003..0.03 log"])  # doctest: +SKIP
+        >>> found["changes"]  # doctest: +SKIP
     """
     load_optuna()  # fails before anything is packed
     file = OpenedConfig.open(config).kept_file()
-    settings, base = read(file, overrides), file.parent
+    base, settings = file.parent, read(file, overrides)
     objective = Objective.of(settings, metric or (None if budget_us is None else "joint_click_recall"))
     asked = read_space(settings, search, local(space))
     if budget_us is not None:
@@ -142,4 +142,4 @@ def tune(
         searched = Space.of(settings, base, asked or default_space(settings))
         document = run_tune(file, searched, data, objective, trials, seed, report, budget)
         write_text(folder / "tune.html", tune_page(document))
-    return document
+    return SearchResult(document)

@@ -18,18 +18,17 @@ from corank.bundle.bundle import Bundle
 from corank.bundle.catalogue.vector_index import VectorIndexKind
 from corank.bundle.catalogue.vectors import write_catalogue
 from corank.bundle.manifest import load_manifest
-from corank.bundle.signatures import SigningKeys, TrustedKeys
-from corank.core.errors import ConfigError, DataError, StorageError
+from corank.bundle.signatures import SigningKeys
+from corank.core.errors import ConfigError, StorageError
 from corank.core.extras import name_missing_extra
 from corank.core.storage.local_copy import write_file
 from corank.core.storage.object_url import Location, PathOrUrl, parse_location, require_local
 from corank.core.storage.published_folder import PublishedFolder
 from corank.core.types import Progress, Report
 from corank.engine.base import describe_memory, open_engine
-from corank.serving.log.replay import ReplayResult, bundle_funnels, replay_log, store_funnels
 from corank.serving.prediction.predict import PredictedLog, predict_log
 from corank.serving.store import retention
-from corank.serving.store.base import is_store, open_store
+from corank.serving.store.base import open_store
 from corank.serving.store.changes.journal import read_log
 from corank.serving.store.changes.merged_items import MergedItems
 from corank.serving.store.publish import publish_bundle
@@ -60,7 +59,9 @@ def publish(
     unchanged then.
 
     Example:
-        corank.publish(Path("bundle"), "lmdb:/srv/shop")
+        >>> version = corank.publish("bundle", "lmdb:store", users="shop/users.parquet")
+        >>> [held["version"] == version for held in corank.store_versions("lmdb:store") if held["live"]]
+        [True]
     """
     keys, location = SigningKeys.load([require_local(key) for key in sign]), parse_location(bundle)
     load_manifest(location)  # a folder that cannot be read as a bundle creates no store
@@ -78,7 +79,8 @@ def store_versions(store: str) -> list[dict[str, Any]]:
     StoreError.
 
     Example:
-        [entry["version"] for entry in corank.store_versions("lmdb:/srv/shop") if entry["live"]]
+        >>> [held["facts"]["items"] for held in corank.store_versions("lmdb:store") if held["live"]]
+        [120]
     """
     with closing(open_store(store)) as opened:
         return [
@@ -98,7 +100,8 @@ def store_log(store: str, last: int = 20) -> list[dict[str, Any]]:
     `items` and `removed`. Raises StoreError.
 
     Example:
-        corank.store_log("lmdb:/srv/shop")[-1]["by"]
+        >>> corank.store_log("lmdb:store")[-1]["what"]
+        'publish'
     """
     with closing(open_store(store)) as opened:
         return [msgspec.to_builtins(line) for line in read_log(opened)[-last:]]
@@ -121,7 +124,7 @@ def roll_back(
     Returns the version's name. Raises StoreError, TrustError.
 
     Example:
-        corank.roll_back("lmdb:/srv/shop")
+        >>> corank.roll_back("lmdb:store")  # doctest: +SKIP
     """
     keys = SigningKeys.load([require_local(key) for key in sign])
     with closing(open_store(store)) as opened:
@@ -139,7 +142,8 @@ def prune(store: str, keep: int = 1, report: Report = lambda line: None) -> list
     Returns the names of the removed versions. Raises StoreError.
 
     Example:
-        corank.prune("lmdb:/srv/shop", keep=2)
+        >>> corank.prune("lmdb:store", keep=2)
+        []
     """
     with closing(open_store(store)) as opened:
         return retention.remove_versions(opened, keep, report)
@@ -173,7 +177,8 @@ def vectors(
     Returns the number of items. Raises BundleError, ConfigError, DataError, EngineError.
 
     Example:
-        corank.vectors(Path("bundle"), "items.parquet", Path("vectors.parquet"), workers=4)
+        >>> corank.vectors("bundle", pl.read_parquet("shop/items.parquet"), "vectors.parquet")
+        120
     """
     location = parse_location(out)
     if index is not None and not isinstance(location, Path):
@@ -222,7 +227,9 @@ def predict(
     BundleError, CheckpointError, DataError, EngineError.
 
     Example:
-        corank.predict(Path("bundle"), "log/*.parquet", Path("predictions"), workers=4).candidates
+        >>> users = pl.read_parquet("shop/users.parquet")
+        >>> corank.predict("bundle", "shop/log/*.parquet", "predictions", users=users).candidates
+        36000
     """
     folder = require_local(out)
     with (
@@ -261,39 +268,3 @@ def _is_run(source: Location) -> bool:
         PublishedFolder.open(source, "run")
         return True
     return False
-
-
-def replay(
-    served: PathOrUrl,
-    source: PathOrUrl,
-    cache: PathOrUrl,
-    report: Report = lambda line: None,
-    trust: Sequence[PathOrUrl] = (),
-) -> ReplayResult:
-    """Compute the scores of served requests again, and compare them with those that were served.
-
-    Args:
-        served: what `corank serve --log` wrote: a folder, or one of its files.
-        source: the bundle's folder or URL, or the address of a store whose versions served.
-        cache: the folder where bundles of a store are kept.
-        report: takes a line about each step.
-        trust: the public ed25519 keys, PEM files, that the service was given; none: versions need not be signed.
-
-    Returns how many requests and candidates there were, and how far the scores differ. Raises DataError,
-    RequestError, StoreError, BundleError, TrustError.
-
-    Example:
-        corank.replay(Path("served"), "lmdb:/srv/shop", Path("cache")).differ
-    """
-    keys, served, source = (
-        TrustedKeys.load([require_local(key) for key in trust]),
-        require_local(served),
-        str(source),
-    )
-    paths = [served] if served.is_file() else sorted(served.glob("served-*.parquet"))
-    if not paths:
-        raise DataError(f"{served}: no served requests here; `corank serve --log {served}` writes them")
-    if not is_store(source):
-        return replay_log(paths, bundle_funnels(parse_location(source), keys), report)
-    with closing(open_store(source)) as opened:
-        return replay_log(paths, store_funnels(opened, require_local(cache), keys), report)

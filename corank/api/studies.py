@@ -1,12 +1,12 @@
 """The command that studies a config, as a function on paths. It raises a CorankError for a user's mistake."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from corank.analysis.study.findings import QUESTIONS
 from corank.analysis.study.study import RATES, Budget, run_study
 from corank.api.config_source import ConfigSource, OpenedConfig, local
 from corank.api.frames import TableSource
+from corank.api.results.study_results import StudyResult
 from corank.core.errors import CorankError
 from corank.core.files import write_text
 from corank.core.locks import WriteLock
@@ -26,7 +26,7 @@ def study(
     report: Report = lambda line: None,
     without: Sequence[str] = (),
     tables: Mapping[str, TableSource] | None = None,
-) -> dict[str, Any]:
+) -> StudyResult:
     """Answer eight questions about joint training on a config's log, by training variants of the config.
 
     Args:
@@ -45,7 +45,7 @@ def study(
     DataError, BusyError if another process writes the study, and CorankError if the folder cannot be written.
 
     Example:
-        corank.study(Path("shop/config.yaml"), seeds=2, questions=[1, 6])["questions"]["1"]["verdict"]
+        >>> corank.study("shop/config.yaml", seeds=2, questions=[1, 6])["questions"]["1"]["verdict"]  # doctest: +SKIP
     """
     from corank.analysis.study.page import study_page  # which loads matplotlib
 
@@ -61,4 +61,4 @@ def study(
         Sufficiency.of(settings, packed).require()
         document = run_study(settings, packed, base, folder, questions, Budget(seeds, tuple(rates)), report)
         write_text(folder / "study.html", study_page(document))
-    return document
+    return StudyResult(document)

@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
 
 from corank.api.config_source import ConfigSource, OpenedConfig
 from corank.api.frames import TableSource
+from corank.api.results.training_result import TrainResult
 from corank.core.errors import CheckpointError, ConfigError
 from corank.core.storage.object_url import Location, PathOrUrl, parse_location, require_local
 from corank.core.types import Report
@@ -24,27 +23,10 @@ from corank.training.profile.log_profile import profile_log
 from corank.training.run import Run
 from corank.training.sufficiency import Sufficiency
 from corank.training.tracking.named_callbacks import read_callbacks
-from corank.training.train import kept_figures, train_run
+from corank.training.train import train_run
 
 CREATED = "created"
 """Mark of a launch that has begun its run: a restart goes on from the run's last checkpoint."""
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """A training that has ended, and the run that it left."""
-
-    run: Run
-    """The folder, the config, and what can be read of them."""
-    epoch: int
-    """Whose weights the trained model has, counted from 1."""
-    metrics: dict[str, float | None]
-    """The validation metrics of that epoch, by `STAGE.LABEL.METRIC`; empty without a split `valid`."""
-
-    @classmethod
-    def of(cls, run: Run, kept: Mapping[str, Any]) -> Self:
-        """The result of a run, of whose kept epoch the figures and `epoch` are given."""
-        return cls(run, kept["epoch"], {name: value for name, value in kept.items() if name != "epoch"})
 
 
 def train(
@@ -154,8 +136,8 @@ def _train_as_rank(
         goes_on = ranks.first_does(prepare, "preparation by the first rank")
         packed = open_packed(settings, base)
         require_agreement(ranks, settings, packed)
-        kept = train_run(run, packed, callbacks, goes_on, ranks)
-    return TrainResult.of(run if isinstance(location, Path) else Run.open(location), kept)
+        facts = train_run(run, packed, callbacks, goes_on, ranks)
+    return TrainResult.of(run if isinstance(location, Path) else Run.open(location), facts)
 
 
 def _open_folder(
@@ -215,4 +197,4 @@ def _launch(
     with given.yaml_file() as config:
         launch(["train", str(config), f"--run={location}", *options], workers, max_restarts)
     run = Run.open(location)
-    return TrainResult.of(run, kept_figures(run.trained(run.packed()).facts))
+    return TrainResult.of(run, run.trained(run.packed()).facts)

@@ -33,7 +33,8 @@ def users(
     Returns the number of users. Raises BundleError, DataError.
 
     Example:
-        corank.users(Path("bundle"), Path("users.parquet"), events={"clicks": "clicks/*.parquet"})
+        >>> corank.users("bundle", "users.parquet", log="shop/log/*.parquet", table="shop/users.parquet")
+        40
     """
     manifest = load_manifest(parse_location(bundle))
     moment = None if until is None else manifest.data.milliseconds(until)

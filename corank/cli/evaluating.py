@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from corank.cli.options import Json, print_json
+from corank.cli.options import Json, print_text
 from corank.cli.training import RunPath
 
 evaluating = typer.Typer()
@@ -36,13 +36,13 @@ def evaluate_command(
     from corank.cli import console
     from corank.cli.printing.comparison_tables import show_groups
 
-    document = api.evaluate(run, split, reference=reference, by=by, page=page)
+    found = api.evaluate(run, split, reference=reference, by=by, page=page)
     if as_json:
-        print_json(document)
+        print_text(found.to_json())
     elif by is None:
-        console.show_evaluation(document)
+        console.show_evaluation(found.document)
     else:
-        show_groups(document)
+        show_groups(found.document)
 
 
 @evaluating.command("compare")
@@ -75,5 +75,5 @@ def compare_command(
     from corank.api import evaluating as api
     from corank.cli.printing.comparison_tables import show_comparison
 
-    document = api.compare(a, b, split, page, score or [], label or [], user, request or [])
-    print_json(document) if as_json else show_comparison(document)
+    found = api.compare(a, b, split, page, score or [], label or [], user, request or [])
+    print_text(found.to_json()) if as_json else show_comparison(found.document)

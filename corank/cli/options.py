@@ -61,7 +61,12 @@ BundlePath = Annotated[
 
 def print_json(document: Any) -> None:
     """Print one JSON document to stdout."""
-    sys.stdout.write(json.dumps(document, indent=1, allow_nan=False) + "\n")
+    print_text(json.dumps(document, indent=1, allow_nan=False))
+
+
+def print_text(text: str) -> None:
+    """Print JSON text to stdout."""
+    sys.stdout.write(text + "\n")
 
 
 Events = Annotated[

@@ -214,10 +214,10 @@ def replay_command(
     as_json: Json = False,
 ) -> None:
     """Compute the scores of served requests again, and show how far they differ from the served ones."""
-    from corank.api import stores
+    from corank.api.replaying import replay
     from corank.cli import console
 
-    found = stores.replay(served, source, cache or CACHE, console.say, trust or [])
+    found = replay(served, source, cache or CACHE, console.say, trust or [])
     if as_json:
         print_json(found.to_json())
     else:

@@ -17,6 +17,7 @@ from corank.cli.options import (
     Trust,
     local_path,
     print_json,
+    print_text,
     read_names,
 )
 from corank.cli.printing.bundle_lines import describe_bundle
@@ -155,7 +156,7 @@ def study_command(
         console.say,
         without or [],
     )
-    print_json(found) if as_json else console.show_study(found)
+    print_text(found.to_json()) if as_json else console.show_study(found.document)
 
 
 @training.command("explain")
@@ -169,8 +170,8 @@ def explain_command(
     from corank.api import measuring
     from corank.cli import console
 
-    document = measuring.explain(run, split, requests, console.say)
-    print_json(document) if as_json else console.show_explanation(document)
+    found = measuring.explain(run, split, requests, console.say)
+    print_text(found.to_json()) if as_json else console.show_explanation(found.document)
 
 
 @training.command("export")

@@ -142,6 +142,11 @@ def load_plugins(modules: Sequence[str], folder: Path | None = None) -> None:
         folder: also searched, after the Python path; usually that of the config.
 
     Raises PluginError if a module is not there, fails when it is imported, or registers an unfit part.
+
+    Example:
+        >>> corank.load_plugins(["my_losses"])
+        Traceback (most recent call last):
+        corank.core.errors.PluginError: plugins: no module 'my_losses' on the Python path
     """
     if folder is not None and modules and str(folder.absolute()) not in sys.path:
         sys.path.append(str(folder.absolute()))

@@ -70,7 +70,7 @@ class CascadeLoss(Loss):
     A stage that keeps all candidates of a request cuts none there, and learns nothing from it.
     """
 
-    kind: Literal["cascade"]
+    kind: Literal["cascade"] = "cascade"
     form: Literal["lcron", "arf", "dftopk"]
     """Which relaxation of the cut: by a sort, or by the distance from the last candidate that is kept."""
     stages: list[str] | None = Field(default=None, min_length=1)

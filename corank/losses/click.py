@@ -22,7 +22,7 @@ class ClickLoss(Loss):
     leaves it out, so that z is the candidate's score at any position.
     """
 
-    kind: Literal["click"]
+    kind: Literal["click"] = "click"
     stage: str
     """The stage to train."""
     label: str = "click"

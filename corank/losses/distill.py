@@ -40,7 +40,7 @@ class DistillLoss(Loss):
     A teacher has not learnt from candidates that were never exposed: choose `on` with care.
     """
 
-    kind: Literal["distill"]
+    kind: Literal["distill"] = "distill"
     teacher: str
     """A stage, one of `teachers`, or a logged score of `data.scores`."""
     student: str

@@ -37,7 +37,7 @@ class InBatchLoss(Loss):
     Source: the correction of Yi et al., RecSys 2019 (doi 10.1145/3298689.3346996), where q is the p here.
     """
 
-    kind: Literal["in_batch"]
+    kind: Literal["in_batch"] = "in_batch"
     stage: str
     """The stage to train; it must have vectors."""
     label: str = "click"

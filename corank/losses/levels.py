@@ -39,7 +39,7 @@ class LevelsLoss(Loss):
     Pairs grow with the square of a level's candidates: draw `per_request` if lists are long.
     """
 
-    kind: Literal["levels"]
+    kind: Literal["levels"] = "levels"
     stage: str
     """The stage to train."""
     label: str = "click"

@@ -26,7 +26,7 @@ class ListwiseLoss(LabelListLoss):
     probability; Bruch et al., An Analysis of the Softmax Cost Function for Learning to Rank, ICTIR 2019.
     """
 
-    kind: Literal["listwise"]
+    kind: Literal["listwise"] = "listwise"
 
     def values(
         self, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec

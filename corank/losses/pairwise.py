@@ -25,7 +25,7 @@ class PairwiseLoss(LabelListLoss):
     Source: Burges et al., Learning to Rank Using Gradient Descent (RankNet), ICML 2005.
     """
 
-    kind: Literal["pairwise"]
+    kind: Literal["pairwise"] = "pairwise"
 
     def values(
         self, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec

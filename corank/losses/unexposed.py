@@ -23,7 +23,7 @@ class UnexposedLoss(Loss):
     of the training log. These are easy negatives, and the only ones if the log holds exposures alone.
     """
 
-    kind: Literal["unexposed"]
+    kind: Literal["unexposed"] = "unexposed"
     stage: str
     """The stage to train."""
     label: str = "click"

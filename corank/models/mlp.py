@@ -34,7 +34,7 @@ Product = tuple[Tensor, Tensor]
 class MlpSettings(LayerSettings, StageSettings):
     """Settings of an MLP over all features, as a stage."""
 
-    model: Literal["mlp"]
+    model: Literal["mlp"] = "mlp"
     value: str = "click"
     from_stages: list[str] = []
     """What it sees of earlier stages: `STAGE.score` (the logit) or `STAGE.rank` (the soft rank in the

@@ -35,7 +35,7 @@ class QueryTower(Settings):
 class TowersSettings(SingleLabelSettings):
     """Settings of query and item towers."""
 
-    model: Literal["towers"]
+    model: Literal["towers"] = "towers"
     query: Widths = [512, 128, 64, 32]
     """Widths of the query tower."""
     item: Widths = [512, 128, 64, 32]

@@ -28,7 +28,16 @@ MOST_STAGES, MOST_LOSSES = 16, 100
 
 
 class Config(ConfigHead):
-    """Everything that a run depends on. Raises ConfigError if its parts contradict each other."""
+    """Everything that a run depends on: what a YAML config says, as one checked object of typed parts.
+
+    `corank.config` has the classes of the parts, and reads and writes YAML. Raises ConfigError if the parts contradict
+    each other.
+
+    Example:
+        >>> config = corank.config.read_config("shop/config.yaml")
+        >>> [stage.name for stage in config.stages], config.train.epochs
+        (['prerank', 'rank'], 2)
+    """
 
     stages: list[Stage] = Field(min_length=1, max_length=MOST_STAGES)
     """In the order of the cascade, the first to cut first."""

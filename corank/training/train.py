@@ -75,12 +75,12 @@ def train_run(
         ranks: the processes that train it together.
         checks: validation within epochs; of a training by one process.
 
-    Returns the validation figures of the epoch that was kept, and the epoch. Raises CheckpointError, DataError, and
-    what a callback raises.
+    Returns the facts of the trained model: `epoch` that was kept, from 1, and `figures` of every epoch. Raises
+    CheckpointError, DataError, and what a callback raises.
     """
     finished, begun = ranks.share([run.finished, run.latest.exists], "state of the run")
     if resume and finished:
-        return kept_figures(run.trained(packed).facts)
+        return run.trained(packed).facts
     keep_freed_memory()
     trainer = Trainer(run, packed, ranks)
     if resume and begun:
@@ -90,12 +90,12 @@ def train_run(
         told.on_start(TrainingStart(run, _plan(trainer)))
         while not _has_ended(trainer):
             _run_epoch(trainer, told, checks)
-        kept = _finish(trainer)
+        facts = _finish(trainer)
     except BaseException as error:
         told.on_end(TrainingEnd(run, None, {}, error))
         raise
-    told.on_end(TrainingEnd(run, kept["epoch"], {n: v for n, v in kept.items() if n != "epoch"}))
-    return kept
+    told.on_end(TrainingEnd(run, facts["epoch"], facts["figures"][facts["epoch"] - 1]))
+    return facts
 
 
 def _plan(trainer: Trainer) -> TrainingPlan:
@@ -228,7 +228,7 @@ def _finish(trainer: Trainer) -> dict[str, Any]:
     progress = trainer.progress
     facts = {"epoch": progress.best_epoch, "step": progress.step, "figures": progress.figures}
     trainer.run.finish(trainer.packed, model, calibrators, facts, trainer.writer)
-    return kept_figures(facts)
+    return facts
 
 
 def _fit_calibrators(trainer: Trainer, model: JointModel) -> Calibrators:
@@ -255,8 +255,3 @@ def _calibrate(trainer: Trainer, predictions: Predictions | None) -> dict[str, d
         stage.name: {label: fit_label(stage.name, label) for label in stage.labels}
         for stage in trainer.config.stages
     }
-
-
-def kept_figures(facts: dict[str, Any]) -> dict[str, Any]:
-    """The epoch whose weights a finished run's model has, and its validation figures."""
-    return {"epoch": facts["epoch"], **facts["figures"][facts["epoch"] - 1]}

@@ -36,7 +36,7 @@ def case() -> Case:
 
 @pytest.fixture(scope="module")
 def document(trained: Run) -> dict[str, Any]:
-    return corank.explain(trained.folder)
+    return corank.explain(trained.folder).document
 
 
 def leaves(found: Any) -> list[Any]:

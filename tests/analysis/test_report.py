@@ -36,7 +36,7 @@ ALONE = ("name=alone", f"stages=[{{name: rank, {MLP}, keep: 5}}]", "losses=[{kin
 
 def read_report(run: Run, split: str = "test") -> tuple[str, Sections]:
     """The page, proved to be whole and to fetch nothing, and its sections."""
-    path = corank.report(run.folder, split=split)
+    path = corank.report(run.folder, split=split).location
     assert path == run.folder / "report.html"
     document = path.read_text(encoding="utf-8")
     assert Read(document).foreign == []

@@ -42,7 +42,7 @@ def write(folder: Path, name: str, frame: pl.DataFrame) -> Path:
 
 def compare(folder: Path, one: pl.DataFrame, other: pl.DataFrame, **options: Any) -> dict[str, Any]:
     a, b = write(folder, "a.parquet", one), write(folder, "b.parquet", other)
-    return corank.compare(a, b, **({"user": "person", "request": ["request"]} | options))
+    return corank.compare(a, b, **({"user": "person", "request": ["request"]} | options)).document
 
 
 def test_rows_are_joined_by_their_keys(tmp_path: Path) -> None:

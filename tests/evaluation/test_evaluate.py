@@ -331,7 +331,7 @@ def pairs(figures: dict[str, Any], intervals: dict[str, Any]) -> Iterator[tuple[
 
 @pytest.fixture(scope="module")
 def real(trained: Run) -> dict[str, Any]:
-    return corank.evaluate(trained.folder)
+    return corank.evaluate(trained.folder).document
 
 
 def test_intervals_of_a_trained_run_hold_their_figures(real: dict[str, Any]) -> None:
@@ -348,7 +348,7 @@ def test_intervals_of_a_trained_run_hold_their_figures(real: dict[str, Any]) -> 
 def test_document_of_a_trained_run_is_json_and_the_same_each_time(real: dict[str, Any], trained: Run) -> None:
     text = json.dumps(real, allow_nan=False)
     assert json.loads(text) == real
-    assert json.dumps(corank.evaluate(trained.folder), allow_nan=False) == text
+    assert json.dumps(corank.evaluate(trained.folder).document, allow_nan=False) == text
     assert corank.evaluate(trained.folder, "valid")["split"] == "valid"
 
 

@@ -123,7 +123,7 @@ def test_training_stops_early_by_it_and_a_study_compares_it(world: Path, tmp_pat
     values = [figures[name] or 0.0 for figures in watcher.figures]
     best = values.index(max(values)) + 1
     assert done.epoch == best and len(values) == best + 1 < 9
-    document = corank.evaluate(run.folder)
+    document = corank.evaluate(run.folder).document
     keep = run.config.stages[-1].keep
     assert document["stages"]["rank"]["exposed"]["click"]["average_precision"] > 0
     assert 0 < document["cascade"][f"hit_rate@{keep}"] <= 1

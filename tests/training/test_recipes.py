@@ -70,7 +70,7 @@ def test_a_recipe_trains_evaluates_exports_and_ranks(base: Path, tmp_path: Path,
     for name in {"rank.click", "prerank.click"} & {*RECIPES[recipe]}:
         assert watcher.losses[-1][name] < watcher.losses[0][name]
 
-    document = json.loads(json.dumps(corank.evaluate(run.folder)))
+    document = json.loads(corank.evaluate(run.folder).to_json())
     assert list(document["stages"]) == stages
     for stage in stages:
         assert document["stages"][stage]["exposed"]["click"]["n"] > 0

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from corank.cli.options import Json, local_path, print_json
+from corank.cli.options import Json, local_path, print_text
 from corank.cli.training import ConfigPath, Overrides, check_first
 
 searching = typer.Typer()
@@ -44,8 +44,8 @@ def sweep_command(
     from corank.cli import console
     from corank.cli.search import search_tables
 
-    document = api.sweep(config, parse_grid(grid or []), out, seeds, metric, overrides or [], console.say)
-    print_json(document) if as_json else search_tables.show_sweep(document)
+    found = api.sweep(config, parse_grid(grid or []), out, seeds, metric, overrides or [], console.say)
+    print_text(found.to_json()) if as_json else search_tables.show_sweep(found.document)
 
 
 @searching.command("tune")
@@ -89,7 +89,7 @@ def tune_command(
     from corank.cli import console
     from corank.cli.search import search_tables
 
-    document = api.tune(
+    found = api.tune(
         config, trials, seed, metric, search or [], space, budget_us, out, overrides or [], console.say
     )
-    print_json(document) if as_json else search_tables.show_tuning(document)
+    print_text(found.to_json()) if as_json else search_tables.show_tuning(found.document)

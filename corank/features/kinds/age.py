@@ -28,7 +28,7 @@ from corank.features.training_values import TrainingValues
 class TimeFeature(ColumnFeature):
     """A point in time: a datetime (without a zone: UTC), a date, or whole ms since 1970; ISO 8601, too, in requests."""
 
-    kind: Literal["time"]
+    kind: Literal["time"] = "time"
     input: bool = False
     """No network reads it."""
 
@@ -74,7 +74,7 @@ class AgeFeature(ScaledFeature):
     that is of the pair, since it changes from request to request.
     """
 
-    kind: Literal["age"]
+    kind: Literal["age"] = "age"
     of: str
     """A feature of kind time."""
     every: Duration | None = None

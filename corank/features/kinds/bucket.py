@@ -18,7 +18,7 @@ from corank.features.training_values import TrainingValues
 class BucketFeature(ColumnFeature):
     """A number cut at its quantiles and embedded, with a row of its own for missing."""
 
-    kind: Literal["bucket"]
+    kind: Literal["bucket"] = "bucket"
     buckets: PositiveInt = 32
     """How many; each holds about as many training rows."""
     dim: PositiveInt = 16

@@ -19,7 +19,7 @@ from corank.features.training_values import TrainingValues
 class CandidatesFeature(ScaledFeature):
     """The number of candidates of a request: of the log's, or of those that it gives or asks to retrieve."""
 
-    kind: Literal["candidates"]
+    kind: Literal["candidates"] = "candidates"
 
     default_scale: ClassVar[Scaling] = "log"
 

@@ -20,7 +20,7 @@ from corank.features.training_values import TrainingValues
 class ContainsFeature(CrossFeature):
     """1 where a list holds the value, or one of the values, of another feature, else 0."""
 
-    kind: Literal["contains"]
+    kind: Literal["contains"] = "contains"
 
     encoders: ClassVar[tuple[type[Encoder], ...]] = (Scale,)
     operands_text: ClassVar[str] = LIST_AND_VALUE_TEXT

@@ -28,7 +28,7 @@ class CosineFeature(ScaledFeature, CrossFeature):
     `HISTORY.FEATURE` is the mean of the vectors that the items of a history have.
     """
 
-    kind: Literal["cosine"]
+    kind: Literal["cosine"] = "cosine"
 
     operands_text: ClassVar[str] = "two features of kind vector, or the `HISTORY.FEATURE` of one"
 

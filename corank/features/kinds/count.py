@@ -18,7 +18,7 @@ LIST_AND_VALUE_TEXT = "a list or history, then an id or a list"
 class CountFeature(ScaledFeature, CrossFeature):
     """How often a list holds the value, or the values, of another feature."""
 
-    kind: Literal["count"]
+    kind: Literal["count"] = "count"
 
     default_scale: ClassVar[Scaling] = "log"
     operands_text: ClassVar[str] = LIST_AND_VALUE_TEXT

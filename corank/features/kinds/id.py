@@ -22,7 +22,7 @@ def check_filter(side: Side, filter_by: bool) -> None:
 class IdFeature(ColumnFeature):
     """One categorical value, embedded. A vocabulary of the training rows, or a hash into `hash` rows."""
 
-    kind: Literal["id"]
+    kind: Literal["id"] = "id"
     dim: PositiveInt = 16
     """Width of the embedding."""
     min_count: PositiveInt = 1

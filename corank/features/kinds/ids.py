@@ -26,7 +26,7 @@ DIM = 16
 class IdsFeature(HistorySettings):
     """Several categorical values, their embeddings pooled: a list column, or a history and what belongs to it."""
 
-    kind: Literal["ids"]
+    kind: Literal["ids"] = "ids"
     pool: Literal["mean", "sum"] = "mean"
     """How the embeddings of a list become one."""
     filter: bool = False

@@ -15,7 +15,7 @@ from corank.features.training_values import TrainingValues
 class NumberFeature(ColumnFeature):
     """A number, scaled to about unit size. A missing one becomes the scaled mean; use `bucket` where missing tells."""
 
-    kind: Literal["number"]
+    kind: Literal["number"] = "number"
     scale: Scaling = "standard"
     """How it is brought to about unit size."""
 

@@ -20,7 +20,7 @@ from corank.features.vocabulary import Hash, Vocabulary, fit_codes, mix_hashes
 class PairFeature(CrossFeature):
     """Two values as one, embedded: a vocabulary of the training rows' pairs, or a hash. Missing if either is."""
 
-    kind: Literal["pair"]
+    kind: Literal["pair"] = "pair"
     dim: PositiveInt = 16
     """Width of the embedding."""
     min_count: PositiveInt = 1

@@ -50,7 +50,7 @@ class PriorFeature(ScaledFeature):
     With `events` it counts the events of a table of `data.events` in the place of exposed candidates.
     """
 
-    kind: Literal["prior"]
+    kind: Literal["prior"] = "prior"
     by: Annotated[list[str], MinLen(1)]
     """The features whose values are the key of the counts."""
     label: str | None = None

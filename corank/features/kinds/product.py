@@ -12,6 +12,6 @@ from corank.features.kinds.scaled import ArithmeticFeature
 class ProductFeature(ArithmeticFeature):
     """a · b of two numbers; missing if either is, or if the product is not finite."""
 
-    kind: Literal["product"]
+    kind: Literal["product"] = "product"
 
     operation: ClassVar[np.ufunc] = np.multiply

@@ -12,6 +12,6 @@ from corank.features.kinds.scaled import ArithmeticFeature
 class RatioFeature(ArithmeticFeature):
     """a / b of two numbers; missing if either is, or if the ratio is not finite, as if b is 0."""
 
-    kind: Literal["ratio"]
+    kind: Literal["ratio"] = "ratio"
 
     operation: ClassVar[np.ufunc] = np.divide

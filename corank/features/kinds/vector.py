@@ -31,7 +31,7 @@ class VectorFeature(ColumnFeature):
     A null is missing, and so is a vector of zeros, which has no direction.
     """
 
-    kind: Literal["vector"]
+    kind: Literal["vector"] = "vector"
     dim: Annotated[int, Ge(1), Le(MOST)]
     """Numbers of each vector."""
     normalise: bool = False

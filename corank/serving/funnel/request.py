@@ -45,7 +45,8 @@ class Request(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     is built in Python is checked for the types of its fields; values are checked when it is encoded.
 
     Example:
-        >>> Request(user={"id": 60, "history": [1209, 688]}, candidates=[1339, 1242])
+        >>> corank.Request(user={"id": 60, "history": [1209, 688]}, candidates=[1339, 1242]).candidates
+        [1339, 1242]
 
     Raises RequestError if a field is of another type.
     """

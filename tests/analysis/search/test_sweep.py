@@ -32,7 +32,7 @@ def config(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def swept(config: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A sweep's folder and its document."""
     out = tmp_path_factory.mktemp("swept")
-    return out, corank.sweep(config, GRID, out, seeds=2)
+    return out, corank.sweep(config, GRID, out, seeds=2).document
 
 
 def timeless(document: dict[str, Any]) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def test_a_killed_sweep_ends_the_same(
     torn.write_bytes(torn.read_bytes()[:1000])
     (killed / "run" / "model.safetensors").unlink()
     said: list[str] = []
-    again = corank.sweep(config, GRID, killed, seeds=2, report=said.append)
+    again = corank.sweep(config, GRID, killed, seeds=2, report=said.append).document
     assert timeless(again) == timeless(document)
     assert sum(line.endswith("read from disk") for line in said) == 6
     assert modified(killed).keys() == modified(out).keys()
@@ -122,7 +122,7 @@ def test_more_arms_and_another_metric_use_what_is_there(
     out = shutil.copytree(swept[0], tmp_path / "more")
     before = modified(out)
     grid: Grid = {"train.rank.lr": [0.001, 0.02, 0.003], "stages.1.hidden": [[16, 8]]}
-    found = corank.sweep(config, grid, out, seeds=1, metric="joint_click_recall")
+    found = corank.sweep(config, grid, out, seeds=1, metric="joint_click_recall").document
     assert len(modified(out)) == len(before) + 1
     assert before.items() <= modified(out).items()
     best = max(found["arms"].values(), key=lambda arm: arm["figures"]["joint_click_recall"]["value"])
@@ -133,7 +133,9 @@ def test_features_of_an_arm_are_packed_in_the_folder(config: Path, tmp_path: Pat
     features = read(config).features
     name = next(name for name, feature in features.items() if feature.kind == "id")
     said: list[str] = []
-    found = corank.sweep(config, {f"features.{name}.min_count": [3]}, tmp_path, seeds=1, report=said.append)
+    found = corank.sweep(
+        config, {f"features.{name}.min_count": [3]}, tmp_path, seeds=1, report=said.append
+    ).document
     assert f"kept {len(features) - 1} of {len(features)} features, packing 1: {name}" in said
     assert len(list((tmp_path / "packed").glob("*/manifest.json"))) == 1
     assert len(found["arms"]) == 2
@@ -142,7 +144,7 @@ def test_features_of_an_arm_are_packed_in_the_folder(config: Path, tmp_path: Pat
 
 
 def test_a_key_that_had_no_effect_is_told(config: Path, tmp_path: Path) -> None:
-    found = corank.sweep(config, {"stages.1.value": ["click * 2"]}, tmp_path, seeds=1)
+    found = corank.sweep(config, {"stages.1.value": ["click * 2"]}, tmp_path, seeds=1).document
     assert "its keys have no effect here" in found["notes"][0]
 
 

@@ -30,7 +30,7 @@ def config(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tuned(config: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A tuning's folder and its document."""
     out = tmp_path_factory.mktemp("tuned")
-    return out, corank.tune(config, TRIALS, out=out)
+    return out, corank.tune(config, TRIALS, out=out).document
 
 
 def timeless(document: dict[str, Any]) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def test_a_killed_tuning_ends_the_same(
     for path in sorted((killed / "trials").iterdir())[::3]:
         path.unlink()
     said: list[str] = []
-    again = corank.tune(config, TRIALS, out=killed, report=said.append)
+    again = corank.tune(config, TRIALS, out=killed, report=said.append).document
     assert timeless(again) == timeless(document)
     assert sum(line.endswith("read from disk") for line in said) == TRIALS - TRIALS // 3
 
@@ -74,7 +74,7 @@ def test_more_trials_begin_with_the_same(
     tuned: tuple[Path, dict[str, Any]], config: Path, tmp_path: Path
 ) -> None:
     out = shutil.copytree(tuned[0], tmp_path / "more")
-    found = corank.tune(config, TRIALS + 1, out=out)
+    found = corank.tune(config, TRIALS + 1, out=out).document
     assert found["trials"][:-1] == tuned[1]["trials"]
 
 
@@ -92,7 +92,7 @@ def test_the_chosen_config_trains_as_it_is(
     tuned: tuple[Path, dict[str, Any]], config: Path, tmp_path: Path
 ) -> None:
     out = shutil.copytree(tuned[0], tmp_path / "again")
-    found = corank.tune(config, TRIALS, out=out)
+    found = corank.tune(config, TRIALS, out=out).document
     run = trained_run(Path(found["config_file"]), tmp_path / "run")
     assert same(run, Run.open(out / "run"))
     test = corank.evaluate(run.folder, "test", bootstrap=False)
@@ -109,7 +109,7 @@ def test_the_tuning_page(tuned: tuple[Path, dict[str, Any]]) -> None:
 
 
 def test_a_trial_that_diverges_costs_no_other(config: Path, tmp_path: Path) -> None:
-    found = corank.tune(config, 4, search=["train.table.lr=0.01,1e30"], out=tmp_path)
+    found = corank.tune(config, 4, search=["train.table.lr=0.01,1e30"], out=tmp_path).document
     states = [trial["state"] for trial in found["trials"] if trial["values"] == {"train.table.lr": 1e30}]
     assert states
     assert set(states) == {"diverged"}

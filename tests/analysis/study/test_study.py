@@ -40,7 +40,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def studied(small: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A study's folder and its document."""
     out = tmp_path_factory.mktemp("study")
-    return out, corank.study(small, out, questions=MOST, **FEW)
+    return out, corank.study(small, out, questions=MOST, **FEW).document
 
 
 def timeless(value: Any) -> Any:
@@ -133,7 +133,7 @@ def test_the_page(studied: tuple[Path, dict[str, Any]]) -> None:
 def test_what_was_trained_is_not_trained_again(small: Path, studied: tuple[Path, dict[str, Any]]) -> None:
     out, document = studied
     before, said = modified(out), list[str]()
-    again = corank.study(small, out, questions=MOST, report=said.append, **FEW)
+    again = corank.study(small, out, questions=MOST, report=said.append, **FEW).document
     assert modified(out) == before
     assert again == document
     answers = [line for line in said if line.startswith("question ")]
@@ -156,7 +156,7 @@ def test_a_killed_study_ends_the_same(
     gone.unlink()
     torn.write_bytes(torn.read_bytes()[:1000])
     stranger.write_text(stranger.read_text(encoding="utf-8").replace('"identity": "', '"identity": "0'))
-    again = corank.study(small, killed, questions=MOST, **FEW)
+    again = corank.study(small, killed, questions=MOST, **FEW).document
     assert timeless(again) == timeless(document)
     assert modified(killed).keys() == modified(out).keys()
 
@@ -180,7 +180,9 @@ def test_other_data_are_trained_anew(small: Path, tmp_path: Path) -> None:
 def test_a_log_of_exposures(small: Path, tmp_path: Path) -> None:
     log = pl.read_parquet(small.parent / "log" / "*.parquet").filter(pl.col("level") == "exposed")
     log.write_parquet(small.parent / "exposures.parquet")
-    found = corank.study(small, tmp_path, questions=(2, 5, 6, 7), seeds=1, rates=(1.0,), overrides=NO_LEVELS)
+    found = corank.study(
+        small, tmp_path, questions=(2, 5, 6, 7), seeds=1, rates=(1.0,), overrides=NO_LEVELS
+    ).document
     assert found["end"] == "first_auc"
     assert any("no levels" in note for note in found["notes"])
     for number in "257":
@@ -194,10 +196,10 @@ def test_a_log_of_exposures(small: Path, tmp_path: Path) -> None:
 
 
 def test_an_arm_that_diverges_costs_no_other(small: Path, tmp_path: Path) -> None:
-    found = corank.study(small, tmp_path, questions=(1, 5, 7), seeds=1, rates=(1.0, 1e30))
+    found = corank.study(small, tmp_path, questions=(1, 5, 7), seeds=1, rates=(1.0, 1e30)).document
     assert found["arms"]["as written"]["rate"] == 1
     assert "NaN" in found["arms"]["as written"]["diverged"][0]
-    every = corank.study(small, tmp_path, questions=(1, 7), seeds=1, rates=(1e30,))
+    every = corank.study(small, tmp_path, questions=(1, 7), seeds=1, rates=(1e30,)).document
     assert every["arms"]["as written"]["rate"] is None
     assert "diverged" in every["questions"]["7"]["verdict"][0]
 

@@ -1,0 +1,131 @@
+"""The parts of a config as classes, to build a config in code with completion; and configs read from YAML and written.
+
+Each part has the keys of the YAML, and its docstrings are those of the reference. Parts of a plug-in are the classes
+that its module defines.
+
+Example:
+    >>> from corank import config
+    >>> written = config.read_config("shop/config.yaml")
+    >>> stage = config.MlpSettings(name="rank", keep=6, value="click", hidden=[16, 8], cuts=["ranked"])
+    >>> changed = written.model_copy(update={"stages": [written.stages[0], stage]})
+    >>> config.recheck(changed) == changed, config.recheck(changed).stages[1].hidden
+    (True, [16, 8])
+    >>> print(config.to_yaml(changed).splitlines()[0])
+    name: shop
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from corank.api.config_source import ConfigSource, OpenedConfig, to_yaml
+from corank.core.search.ann_index import RetrievalSettings
+from corank.features.kinds.age import AgeFeature, TimeFeature
+from corank.features.kinds.bucket import BucketFeature
+from corank.features.kinds.candidates import CandidatesFeature
+from corank.features.kinds.contains import ContainsFeature
+from corank.features.kinds.cosine import CosineFeature
+from corank.features.kinds.count import CountFeature
+from corank.features.kinds.id import IdFeature
+from corank.features.kinds.ids import IdsFeature
+from corank.features.kinds.number import NumberFeature
+from corank.features.kinds.pair import PairFeature
+from corank.features.kinds.prior import PriorFeature
+from corank.features.kinds.product import ProductFeature
+from corank.features.kinds.ratio import RatioFeature
+from corank.features.kinds.vector import VectorFeature
+from corank.features.log_schema import DataSettings, EventTable, Label, ListLog, Score
+from corank.features.splits.by_time import RangeSplit, TimeRange, TimeSplit
+from corank.features.splits.by_value import ColumnSplit, UserSplit
+from corank.losses.cascade import CascadeLoss
+from corank.losses.click import ClickLoss
+from corank.losses.distill import DistillLoss
+from corank.losses.in_batch import InBatchLoss
+from corank.losses.levels import LevelsLoss
+from corank.losses.listwise import ListwiseLoss
+from corank.losses.pairwise import PairwiseLoss
+from corank.losses.unexposed import UnexposedLoss
+from corank.models.mlp import MlpSettings
+from corank.models.tables.row_optimisers import TableOptimiser
+from corank.models.teacher import TeacherSettings
+from corank.models.two_tower import QueryTower, TowersSettings
+from corank.training.config import Config
+from corank.training.config_file import plain
+from corank.training.optimisers import DenseOptimiser
+from corank.training.train_settings import EarlyStop, TrainSettings
+
+__all__ = [
+    "AgeFeature",
+    "BucketFeature",
+    "CandidatesFeature",
+    "CascadeLoss",
+    "ClickLoss",
+    "ColumnSplit",
+    "Config",
+    "ContainsFeature",
+    "CosineFeature",
+    "CountFeature",
+    "DataSettings",
+    "DenseOptimiser",
+    "DistillLoss",
+    "EarlyStop",
+    "EventTable",
+    "IdFeature",
+    "IdsFeature",
+    "InBatchLoss",
+    "Label",
+    "LevelsLoss",
+    "ListLog",
+    "ListwiseLoss",
+    "MlpSettings",
+    "NumberFeature",
+    "PairFeature",
+    "PairwiseLoss",
+    "PriorFeature",
+    "ProductFeature",
+    "QueryTower",
+    "RangeSplit",
+    "RatioFeature",
+    "RetrievalSettings",
+    "Score",
+    "TableOptimiser",
+    "TeacherSettings",
+    "TimeFeature",
+    "TimeRange",
+    "TimeSplit",
+    "TowersSettings",
+    "TrainSettings",
+    "UnexposedLoss",
+    "UserSplit",
+    "VectorFeature",
+    "plain",
+    "read_config",
+    "recheck",
+    "to_yaml",
+]
+
+
+def read_config(config: ConfigSource, overrides: Sequence[str] = (), without: Sequence[str] = ()) -> Config:
+    """Read a config, without its tables.
+
+    Args:
+        config: a YAML file, a mapping of the same keys, or a Config.
+        overrides: `a.b=value` changes, as of `--set`.
+        without: features to remove, and what is made of them.
+
+    Raises ConfigError, which names the key, what was received and what is expected; PluginError.
+
+    Example:
+        >>> corank.config.read_config("shop/config.yaml", ["train.epochs=3"]).train.epochs
+        3
+    """
+    return OpenedConfig.open(config, overrides, without).settings
+
+
+def recheck(config: Mapping[str, Any] | Config) -> Config:
+    """Check a config that was built or changed in code, as reading it would.
+
+    `model_copy` of pydantic checks nothing; every function of corank that takes a config checks it by this.
+
+    Raises ConfigError.
+    """
+    return read_config(config)

@@ -1,0 +1,97 @@
+"""Results: tables as frames, figures, a notebook's view, and JSON that is what the command prints."""
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+import corank
+from corank.api.results.document_result import DocumentResult
+from corank.api.results.study_results import SearchResult, StudyResult
+from corank.cli.main import app
+from corank.training.run import Run
+
+pytestmark = pytest.mark.slow
+
+
+def complete(result: DocumentResult) -> dict[str, pl.DataFrame]:
+    """The tables of a result, whose figure and views work."""
+    tables = result.tables
+    svg = result.plot()._repr_svg_()  # type: ignore[attr-defined]
+    assert "<svg" in svg and "</svg>" in svg
+    view = result._repr_html_()
+    assert all(f"<p>{name}</p>" in view for name in tables) and result.headline.split()[0] in view
+    assert json.loads(result.to_json()) == result.document == dict(result)
+    assert all(len(table) for table in tables.values())
+    return tables
+
+
+def printed(*arguments: str) -> str:
+    """What a command prints to stdout."""
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_an_evaluation(trained: Run) -> None:
+    found = corank.evaluate(str(trained.folder))
+    tables = complete(found)
+    held = tables["stages"].row(
+        by_predicate=(pl.col("stage") == "rank") & (pl.col("metric") == "gauc"), named=True
+    )
+    assert held["value"] == found["stages"]["rank"]["exposed"]["click"]["gauc"] and held["low"] < held["high"]
+    recalls = tables["cascade"].filter(pl.col("metric").str.starts_with("click_recall"))
+    assert recalls["random"][0] < 1 and recalls["requests"][0] > 0
+    assert printed("evaluate", str(trained.folder), "--json") == found.to_json() + "\n"
+
+
+def test_groups_and_a_comparison(trained: Run) -> None:
+    groups = complete(corank.evaluate(trained.folder, by="tab"))["stages"]
+    assert groups["group"].n_unique() > 1
+    found = corank.compare(trained.folder, trained.folder, "valid")
+    differences = complete(found)["differences"]
+    assert set(differences["difference"]) == {0.0} and "cascade" in set(differences["stage"])
+
+
+def test_an_explanation(trained: Run) -> None:
+    found = corank.explain(trained.folder, most=20)
+    features = complete(found)["features"]
+    assert set(features["feature"]) == set(trained.config.features)
+    assert set(features["metric"]) == {"auc", "gauc"}
+
+
+def test_a_training_has_its_history(world: Path, trained: Run) -> None:
+    found = corank.train(str(world / "config.yaml"), folder=str(trained.folder), resume=True)
+    assert found.run.folder == trained.folder and found.metrics == found.history[found.epoch - 1]
+    metrics = found.tables["metrics"]
+    assert metrics["epoch"].max() == len(found.history) == 2
+    assert json.loads(found.to_json())["metrics"] == found.metrics
+    assert "<svg" in found.plot()._repr_svg_() and "rank" in found._repr_html_()  # type: ignore[attr-defined]
+
+
+def test_a_report_shows_itself(trained: Run, tmp_path: Path) -> None:
+    page = corank.report(str(trained.folder), str(tmp_path / "report.html"))
+    assert (tmp_path / "report.html").read_text(encoding="utf-8") == page.html
+    assert page._repr_html_().startswith('<iframe srcdoc="&lt;!')
+
+
+def test_a_study_and_a_search_of_documents() -> None:
+    difference = {"value": 0.1, "low": 0.05, "high": 0.2}
+    question = {
+        "title": "What?",
+        "verdict": ["More."],
+        "notes": [],
+        "differences": {"arm": {"auc": difference}},
+    }
+    study = StudyResult(
+        {"name": "shop", "trials": 2, "seeds": 1, "requests": 9, "end": "auc", "questions": {"1": question}}
+    )
+    assert complete(study)["differences"].rows() == [("1", "arm", "auc", 0.1, 0.05, 0.2)]
+    arms = {"base": {"figures": {"rank.auc": difference}, "seconds": 1.5, "changes": {}}}
+    test = {"rank.auc": difference | {"n": 7}}
+    search = SearchResult(
+        {"name": "shop", "metric": "rank.auc", "config_file": "x.yaml", "arms": arms, "test": test}
+    )
+    assert complete(search)["trials"].rows(named=True) == [{"arm": "base", **difference, "seconds": 1.5}]
