@@ -1,0 +1,55 @@
+"""The Chinese pages say what the English ones say, as far as a test can see it."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = [*sorted((ROOT / "docs").rglob("*.zh-CN.md")), ROOT / "README.zh-CN.md"]
+CODE = re.compile(r"^```(\w*)\n((?:.*\n)*?)```$|^ {4,}(\S.*)$", re.MULTILINE)
+LINK = re.compile(r"\]\(([^)#:\s]+\.md)(?:#[^)]*)?\)")
+
+
+def english(page: Path) -> Path:
+    """The page that a Chinese page translates."""
+    return page.with_name(page.name.replace(".zh-CN", ""))
+
+
+def outline(text: str) -> tuple[list[str], int, list[str], list[str]]:
+    """Levels of headings, number of rows of tables, pictures, lines of code without comments."""
+    blocks = [match[2] or match[3] for match in CODE.finditer(text) if match[1] != "mermaid"]
+    code = [re.sub(r"(^|\s+)# .*$", "", line).rstrip() for block in blocks for line in block.splitlines()]
+    prose = CODE.sub("", text)
+    return (
+        re.findall(r"^#+(?= )", prose, re.MULTILINE),
+        len(re.findall(r"^\|", prose, re.MULTILINE)),
+        re.findall(r"\]\(([^)]+\.(?:svg|png))\)", prose),
+        [line for line in code if line],
+    )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name.partition(".")[0])
+def test_a_chinese_page_has_the_headings_tables_and_code_of_the_english_one(page: Path) -> None:
+    assert outline(page.read_text(encoding="utf-8")) == outline(english(page).read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name.partition(".")[0])
+def test_a_chinese_page_links_to_chinese_pages(page: Path) -> None:
+    linked = [page.parent / target for target in LINK.findall(page.read_text(encoding="utf-8"))]
+    translated = [path for path in linked if path.with_suffix(".zh-CN.md").exists()]
+    assert [path for path in translated if path != english(page)] == []
+
+
+def test_an_outline_sees_what_drifts() -> None:
+    text = "# A\n\n![a](a.svg)\n\n| a |\n|---|\n\n    run x  # why\n\n```yaml\nk: 1\n```\n"
+    assert outline(text) == (["#"], 2, ["a.svg"], ["run x", "k: 1"])
+    assert outline(text.replace("why", "为什么")) == outline(text)
+    for old, new in [
+        ("run x", "run y"),
+        ("k: 1", "k: 2"),
+        ("# A", "## A"),
+        ("| a |\n", ""),
+        ("a.svg", "b.svg"),
+    ]:
+        assert outline(text.replace(old, new)) != outline(text)
