@@ -4,25 +4,30 @@ openssl genpkey -algorithm ed25519 -out private.pem && chmod 600 private.pem
 openssl pkey -in private.pem -pubout -out public.pem
 """
 
+from __future__ import annotations
+
 import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.hashes import SHA256, Hash
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    PublicFormat,
-    load_pem_private_key,
-    load_pem_public_key,
-)
 from pydantic import Field
 
 from corank.core.errors import ConfigError, TrustError
+from corank.core.extras import DeferredModule
 from corank.core.settings import Settings, validate
+
+if TYPE_CHECKING:
+    from cryptography import exceptions
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ed25519
+else:
+    _PRIMITIVES = "cryptography.hazmat.primitives"
+    exceptions = DeferredModule("sign", "cryptography.exceptions", "a signature")
+    hashes = DeferredModule("sign", f"{_PRIMITIVES}.hashes", "a signature")
+    serialization = DeferredModule("sign", f"{_PRIMITIVES}.serialization", "a signature")
+    ed25519 = DeferredModule("sign", f"{_PRIMITIVES}.asymmetric.ed25519", "a signature")
 
 HEX = 16
 """Hex digits of a fingerprint."""
@@ -55,10 +60,12 @@ def read_signatures(value: object, source: str) -> list[Signature]:
         raise TrustError(str(error)) from None
 
 
-def key_fingerprint(key: Ed25519PublicKey) -> str:
+def key_fingerprint(key: ed25519.Ed25519PublicKey) -> str:
     """Return the first 16 hex digits of the SHA-256 of a public key in DER form (SubjectPublicKeyInfo)."""
-    digest = Hash(SHA256())
-    digest.update(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
+    digest = hashes.Hash(hashes.SHA256())
+    digest.update(
+        key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    )
     return digest.finalize().hex()[:HEX]
 
 
@@ -69,7 +76,7 @@ class TrustedKeys:
         TrustedKeys.load([Path("public.pem")])
     """
 
-    def __init__(self, keys: Iterable[Ed25519PublicKey]) -> None:
+    def __init__(self, keys: Iterable[ed25519.Ed25519PublicKey]) -> None:
         self._keys = {key_fingerprint(key): key for key in keys}
 
     @classmethod
@@ -105,10 +112,10 @@ class TrustedKeys:
             )
 
 
-def _fits(key: Ed25519PublicKey, signature: Signature, content: bytes) -> bool:
+def _fits(key: ed25519.Ed25519PublicKey, signature: Signature, content: bytes) -> bool:
     try:
         key.verify(bytes.fromhex(signature.signature), content)
-    except InvalidSignature:
+    except exceptions.InvalidSignature:
         return False
     return True
 
@@ -120,7 +127,7 @@ class SigningKeys:
         SigningKeys.load([Path("private.pem")])
     """
 
-    def __init__(self, keys: Iterable[Ed25519PrivateKey]) -> None:
+    def __init__(self, keys: Iterable[ed25519.Ed25519PrivateKey]) -> None:
         self._keys = {key_fingerprint(key.public_key()): key for key in keys}
 
     @classmethod
@@ -145,28 +152,28 @@ class SigningKeys:
         return TrustedKeys(key.public_key() for key in self._keys.values())
 
 
-def _read_private_key(path: Path) -> Ed25519PrivateKey:
+def _read_private_key(path: Path) -> ed25519.Ed25519PrivateKey:
     content = _read(path, private=True)
     if b"PRIVATE KEY-----" not in content:
         kind = "a public key" if b"PUBLIC KEY-----" in content else "no private key in PEM form"
         raise TrustError(f"{path}: is {kind}; --sign takes the private key that `openssl genpkey` writes")
     try:
-        key = load_pem_private_key(content, None)
+        key = serialization.load_pem_private_key(content, None)
     except TypeError:
         raise TrustError(
             f"{path}: is protected by a passphrase, which corank cannot ask for; give a key without one, in a file "
             "that only its owner can read: openssl pkey -in KEY -out PLAIN"
         ) from None
-    except (ValueError, UnsupportedAlgorithm):
+    except (ValueError, exceptions.UnsupportedAlgorithm):
         raise TrustError(
             f"{path}: is no private key that can be read; make one with openssl genpkey"
         ) from None
-    if not isinstance(key, Ed25519PrivateKey):
+    if not isinstance(key, ed25519.Ed25519PrivateKey):
         raise _wrong_kind(path, key)
     return key
 
 
-def _read_public_keys(path: Path) -> list[Ed25519PublicKey]:
+def _read_public_keys(path: Path) -> list[ed25519.Ed25519PublicKey]:
     content = _read(path)
     if b"PRIVATE KEY-----" in content:
         raise TrustError(
@@ -178,10 +185,10 @@ def _read_public_keys(path: Path) -> list[Ed25519PublicKey]:
     keys = []
     for block in blocks:
         try:
-            key = load_pem_public_key(block)
-        except (ValueError, UnsupportedAlgorithm):
+            key = serialization.load_pem_public_key(block)
+        except (ValueError, exceptions.UnsupportedAlgorithm):
             raise TrustError(f"{path}: holds a public key that cannot be read") from None
-        if not isinstance(key, Ed25519PublicKey):
+        if not isinstance(key, ed25519.Ed25519PublicKey):
             raise _wrong_kind(path, key)
         keys.append(key)
     return keys

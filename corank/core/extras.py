@@ -12,7 +12,9 @@ from typing import Any
 from corank.core.errors import MissingExtraError
 
 EXTRA_OF = {
+    "cryptography": "sign",
     "faiss": "retrieval",
+    "fsspec": "objects",
     "matplotlib": "train",
     "mlflow": "mlflow",
     "obstore": "objects",

@@ -47,14 +47,16 @@ def test_a_command_names_the_extra_that_it_lacks(world: Path, trained: Run, tmp_
     assert not out.exists()
 
 
-def test_a_store_an_object_and_retrieval_name_their_extra(trained_bundle: Path, tmp_path: Path) -> None:
-    bundle = str(trained_bundle)
+def test_a_store_an_object_and_a_signature_name_their_extra(trained_bundle: Path, tmp_path: Path) -> None:
+    bundle, key = str(trained_bundle), tmp_path / "public.pem"
+    key.write_text("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n")
     wanted = {
         ("publish", bundle, "redis://localhost:1"): "redis",
         ("store", "ls", "redis+cluster://localhost:1"): "redis",
         ("publish", "s3://bucket/bundle", f"lmdb:{tmp_path}/store"): "objects",
         ("publish", bundle, f"lmdb:{tmp_path}/store"): None,
         ("store", "ls", f"lmdb:{tmp_path}/store"): None,
+        ("rank", bundle, "request.json", "--trust", str(key)): "sign",
         ("import", "--help"): None,
     }
     for (command, extra), ended in zip(wanted.items(), run_without_extras(list(wanted)), strict=True):

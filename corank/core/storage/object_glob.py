@@ -1,10 +1,10 @@
 """Objects by a glob: `s3://BUCKET/log/*.parquet`."""
 
 import re
-
-from fsspec.utils import glob_translate
+from typing import Any
 
 from corank.core.errors import MissingObjectError
+from corank.core.extras import require
 from corank.core.storage.object_folder import ObjectFolder, StoredObject
 from corank.core.storage.object_url import ObjectUrl
 
@@ -22,7 +22,8 @@ def find_objects(url: ObjectUrl) -> list[tuple[ObjectUrl, StoredObject]]:
         return [(url, _describe(url))]
     folder = ObjectFolder(ObjectUrl(url.scheme, url.bucket, fixed))
     begin = f"{fixed}/" if fixed else ""
-    pattern = re.compile(glob_translate(url.key.removeprefix(begin)))
+    translate: Any = require("objects", "fsspec.utils", f"{url}: a glob").glob_translate
+    pattern = re.compile(translate(url.key.removeprefix(begin)))
     found = [
         (ObjectUrl(url.scheme, url.bucket, begin + held.name), held)
         for held in folder.list()
