@@ -134,12 +134,19 @@ def _named(entries: Any) -> Iterator[str]:
             yield entries
 
 
-def build() -> None:
-    """Stage, render and check the site. Raises ValueError if the navigation or a link is wrong."""
-    for folder in (STAGED, SITE):
+def build(staged: Path = STAGED, site: Path = SITE) -> None:
+    """Stage, render and check the site.
+
+    Args:
+        staged: the folder of the pages before they are rendered; made anew.
+        site: the folder of the site; made anew.
+
+    Raises ValueError if the navigation or a link is wrong.
+    """
+    for folder in (staged, site):
         shutil.rmtree(folder, ignore_errors=True)
-    STAGED.mkdir(parents=True)
-    stage(STAGED)
+    staged.mkdir(parents=True)
+    stage(staged)
     command = [
         sys.executable,
         "-m",
@@ -147,13 +154,13 @@ def build() -> None:
         "build",
         "--strict",
         "--config-file",
-        str(STAGED / "mkdocs.yml"),
+        str(staged / "mkdocs.yml"),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=STAGED)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=staged)
     if done.returncode:
         raise ValueError(re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr.partition("Traceback")[0]))
-    shutil.move(STAGED / "site", SITE)
-    if faults := find_faults(SITE):
+    shutil.move(staged / "site", site)
+    if faults := find_faults(site):
         raise ValueError("\n".join(faults))
 
 

@@ -3,21 +3,39 @@
 from pathlib import Path
 
 import pytest
+from selenium.webdriver import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.expected_conditions import element_to_be_clickable
+from selenium.webdriver.support.ui import WebDriverWait
 
-from docs_site import build
-from docs_site.build import complete_nav
+from docs_site.build import build, complete_nav
 from docs_site.pages import Page
 from docs_site.rendered import find_faults
+from tests.support.browser import asked, chromium, faults
+
+FOCUSED = "document.activeElement.shadowRoot"
+"""The search lives in a shadow tree."""
 
 
 @pytest.mark.slow
-def test_the_site_builds_with_all_links_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "STAGED", tmp_path / "staged")
-    monkeypatch.setattr(build, "SITE", tmp_path / "site")
-    build.build()
-    pages = {str(path.relative_to(tmp_path / "site")) for path in (tmp_path / "site").rglob("*.html")}
+@pytest.mark.browser
+def test_the_site_builds_and_can_be_searched_as_files(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    build(tmp_path / "staged", site)
+    pages = {str(path.relative_to(site)) for path in site.rglob("*.html")}
     assert {"index.html", "reference/losses/click.html", "source/corank/models/mlp.py.html"} <= pages
-    assert "unpkg" not in (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
+    with chromium(tmp_path / "profile") as window:
+        window.get((site / "index.html").as_uri())
+        wait = WebDriverWait(window, 30)
+        wait.until(element_to_be_clickable((By.CSS_SELECTOR, ".md-search__button"))).click()
+        wait.until(
+            lambda window: window.execute_script(f"return {FOCUSED}?.activeElement?.tagName") == "INPUT"
+        )
+        ActionChains(window).send_keys("distill").perform()
+        links = f"return [...{FOCUSED}.querySelectorAll('a')].map((link) => link.getAttribute('href'))"
+        wait.until(lambda window: any("losses/distill.html" in link for link in window.execute_script(links)))
+        assert faults(window) == []
+        assert not [url for url in asked(window) if url.startswith(("http:", "https:"))]
 
 
 def test_a_rendered_page_is_searched_for_faults(tmp_path: Path) -> None:
