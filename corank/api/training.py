@@ -6,6 +6,7 @@ from pathlib import Path
 
 from corank.api.config_source import ConfigSource, OpenedConfig
 from corank.api.frames import TableSource
+from corank.api.notebook_progress import NotebookProgress, in_notebook
 from corank.api.results.training_result import TrainResult
 from corank.core.errors import CheckpointError, ConfigError
 from corank.core.storage.object_url import Location, PathOrUrl, parse_location, require_local
@@ -52,7 +53,7 @@ def train(
     Args:
         config: a YAML file, a mapping of the same keys, or `corank.Config`.
         overrides: `a.b=value` changes of the config.
-        callbacks: called with losses, validation metrics and checkpoints while it trains.
+        callbacks: called with losses, metrics and checkpoints while it trains; a notebook shows progress, too.
         resume: continue from the latest checkpoint of the folder, if there is one.
         overwrite: replace a training that the folder holds.
         folder: of the run, or its URL; `runs/NAME` beside the config.
@@ -86,7 +87,7 @@ def train(
     with join_ranks(timeout) as ranks:
         tell = report if ranks.first else lambda line: None
         given = OpenedConfig.open(config, overrides, without, tell, tables)
-        called += _named_callbacks(track, page)
+        called += _named_callbacks(track, page) + [NotebookProgress()] * in_notebook()
         with given.frames.named():
             return _train_as_rank(given, called, folder, resume, overwrite, report, ranks)
 
