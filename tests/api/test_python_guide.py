@@ -22,4 +22,4 @@ def test_the_guide_runs(shop: Path) -> None:
             'corank.train("shop/config.yaml")', 'corank.train("shop/config.yaml", resume=True)'
         )
         exec(compile(text, f"{GUIDE.name}, block {n + 1}", "exec"), names)
-    assert (shop / "stages.svg").is_file() and list((shop / "shop/packed/shop.tables").glob("log-*.parquet"))
+    assert (shop / "stages.svg").is_file() and list((shop / "shop/packed/fewer.tables").glob("log-*.parquet"))
