@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
-from scipy.special import entr
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -52,6 +51,8 @@ class ClickLoss(Loss):
 
     def untrained_value(self, counts: SplitCounts, requests: int) -> float | None:
         """The entropy of the label: −p ln p − (1 − p) ln(1 − p), p its rate."""
+        from scipy.special import entr
+
         label = counts.labels[self.label]
         if not label.known:
             return None

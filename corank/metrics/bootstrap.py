@@ -7,7 +7,6 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import pdtr
 
 from corank.core.hash_index import splitmix64
 from corank.core.types import Doubles
@@ -32,6 +31,8 @@ def draw_counts(users: Keys, seed: int = 0, count: int = REPLICATES) -> NDArray[
 @lru_cache(maxsize=4)
 def _draw(users: bytes, seed: int, count: int) -> NDArray[np.uint8]:
     """Draw for users, as the bytes of their numbers; metrics of one split mostly have the same users."""
+    from scipy.special import pdtr
+
     user = np.frombuffer(users, dtype=np.int64).view(np.uint64)
     stream = splitmix64(np.arange(count, dtype=np.uint64) + splitmix64(np.array([seed], dtype=np.uint64)))
     edges = (pdtr(np.arange(_MOST - 1), 1.0) * 2.0**32).astype(np.uint64)

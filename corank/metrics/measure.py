@@ -9,7 +9,6 @@ from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
 from corank.core.errors import DivergedError
 from corank.core.types import Doubles
@@ -193,6 +192,8 @@ class OrderMeasure:
         distinct = len(self.first)
         if not distinct:
             return np.full(counts.shape[1], np.nan)
+        from scipy.sparse import csr_array
+
         bins = min(BINS, distinct)
         bin_of = np.repeat(np.arange(distinct) * bins // distinct, np.diff(self.first, append=self.n))
 

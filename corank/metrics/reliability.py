@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betaincinv
 
 from corank.core.types import Doubles
 
@@ -57,6 +56,8 @@ def reliability(
 
     def by_bin(values: Doubles) -> Doubles:
         return np.add.reduceat(values, starts)
+
+    from scipy.special import betaincinv
 
     mass, rate = by_bin(w), by_bin(w * y) / by_bin(w)
     rows = mass**2 / by_bin(w**2)

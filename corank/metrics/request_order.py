@@ -14,7 +14,6 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammaln
 
 from corank.core.types import Doubles, Longs, Numbers
 from corank.metrics.measure import Keys, RatioMeasure, differs_from_previous, order_by_group
@@ -192,6 +191,8 @@ def _expected_hit(drawn: Longs, size: Longs, positives: Longs) -> Doubles:
 
 
 def _log_choose(n: Longs, k: Longs) -> Doubles:
+    from scipy.special import gammaln
+
     found: Doubles = gammaln(n + 1.0) - gammaln(k + 1.0) - gammaln(n - k + 1.0)
     return found
 

@@ -18,13 +18,16 @@ from corank.features.input_layout import Layout
 from corank.models.graphs import REQUEST_TENSORS, Graph
 from corank.models.joint import JointModel
 
-_CANDIDATES, _EVENTS = torch.export.Dim("n", min=1), torch.export.Dim("events", min=1)
-_AXES = {name: {0: _CANDIDATES} for name in REQUEST_TENSORS} | {
-    "query": {},
-    "event": {0: _EVENTS},
-    "mask": {0: _EVENTS},
-}
-"""The axes of each tensor whose size differs from request to request."""
+
+@cache
+def _axes() -> dict[str, dict[int, Any]]:
+    """The axes of each tensor whose size differs from request to request.
+
+    Made when a graph is written: torch loads SymPy for them, a third of the time that importing torch takes.
+    """
+    candidates, events = torch.export.Dim("n", min=1), torch.export.Dim("events", min=1)
+    every = {name: {0: candidates} for name in REQUEST_TENSORS}
+    return every | {"query": {}, "event": {0: events}, "mask": {0: events}}
 
 
 def graph_file(stage: str, graph: str) -> str:
@@ -63,7 +66,7 @@ def write_graph(path: Path, graph: Graph, tensors: dict[str, Tensor]) -> None:
         tensors: by name, examples of the graph's inputs; more are ignored.
     """
     inputs = {name: tensors[name] for name in graph.inputs if name in tensors}
-    shapes = {name: _AXES[name] for name in inputs}
+    shapes = {name: _axes()[name] for name in inputs}
     # the exporter tells its progress on stdout and in logs, where a user looks for corank's own words
     with (
         contextlib.redirect_stdout(io.StringIO()),

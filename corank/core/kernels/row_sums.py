@@ -3,14 +3,12 @@
 Letters: N lists · V rows of all lists · d width of a row.
 """
 
+from functools import cache
+from typing import Any
+
 import numpy as np
 
 from corank.core.types import Floats, Index, Ints
-
-try:
-    from scipy.sparse import csr_array
-except ModuleNotFoundError:  # it comes with the extra `train`; a service does without
-    csr_array = None
 
 FEW = 512
 """Up to so many lists, making a sparse matrix takes longer than the product saves. More are summed so many at a time
@@ -32,8 +30,9 @@ def sum_weighted_rows(table: Floats, row: Ints, weight: Floats, length: Index) -
         (N, d); zeros for an empty list.
     """
     ends = np.append(np.int32(0), np.cumsum(length, dtype=np.int32))
-    if len(length) > FEW and csr_array is not None:
-        product: Floats = csr_array((weight, row, ends), (len(length), len(table))) @ table
+    sparse = _sparse_array() if len(length) > FEW else None
+    if sparse is not None:
+        product: Floats = sparse((weight, row, ends), (len(length), len(table))) @ table
         return product
     summed = np.zeros((len(length), table.shape[1]), dtype=np.float32)
     for first in range(0, len(length), FEW):
@@ -45,3 +44,16 @@ def sum_weighted_rows(table: Floats, row: Ints, weight: Floats, length: Index) -
         if len(filled):
             summed[filled] = np.add.reduceat(read, ends[filled] - begin, axis=0)
     return summed
+
+
+@cache
+def _sparse_array() -> Any:
+    """SciPy's matrix of compressed rows; None if SciPy, of the extra `train`, is not installed: a service does without.
+
+    Imported at the first use, since a config's check needs none.
+    """
+    try:
+        from scipy.sparse import csr_array
+    except ModuleNotFoundError:
+        return None
+    return csr_array

@@ -108,7 +108,7 @@ def measure_features(
         tables: by name.
         label: whose positives are counted.
     """
-    positives = (rows.state(label) == "positives").sum().cast(pl.Int64).alias(POSITIVES)
+    positives = rows.counts_as(label, "positives").sum().cast(pl.Int64).alias(POSITIVES)
     counted = pl.len().cast(pl.Int64).alias(COUNT), positives
     found: list[FeatureFacts] = []
     for source, key, column in (("items", ITEM, rows.data.item), ("users", USER, rows.data.user)):

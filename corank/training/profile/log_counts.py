@@ -45,7 +45,7 @@ def count_log(rows: SplitRows) -> LogCounts:
     """Count a log in two streamed passes; memory grows with its requests, not its candidates."""
     data = rows.data
     kinds = [(name, kind) for name in data.labels for kind in LabelCounts._fields]
-    sums = [(rows.state(n) == kind).sum().alias(f"{n} {kind}") for n, kind in kinds]
+    sums = [rows.counts_as(n, kind).sum().alias(f"{n} {kind}") for n, kind in kinds]
     ones = [(pl.col(label_column(n)) == 1).sum().alias(f"{n} ones") for n in data.labels]
     scored = [pl.col(score_column(name)).is_not_null().sum().alias(f"{name} scored") for name in data.scores]
     found = rows.collect(rows.frame.group_by(SPLIT, LEVEL).agg(*sums, *ones, *scored))

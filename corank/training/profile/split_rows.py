@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from corank.batches.label_counts import LabelCounts
 from corank.core.time import MILLISECOND, to_ms
 from corank.data.column_sources import Source
 from corank.data.log_rows import log_columns, row_splits
@@ -14,6 +15,8 @@ from corank.features.schema import Schema
 
 SPLIT = "split"
 """The column that names a row's split; null if it is in none."""
+EXPOSED = "@exposed"
+"""Whether a row reached the last level: by the log's column, since the codes of LEVEL take four times as long."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class SplitRows:
     log: Table
     data: DataSettings
     frame: pl.LazyFrame
-    """Columns of `log_columns`, with LEVEL in any case, and SPLIT."""
+    """Columns of `log_columns`, with LEVEL in any case, EXPOSED and SPLIT."""
     last: int
     """The time of the last row, ms UTC."""
 
@@ -32,10 +35,15 @@ class SplitRows:
         cls, log: Table, data: DataSettings, schema: Schema, sources: dict[str, Source], last: int
     ) -> "SplitRows":
         """Read a log that `LogSummary.read` accepts, with the features that `sources` say are read from it."""
-        split = pl.lit(None, pl.String)
+        names = pl.Enum(data.split_names)  # many rows are grouped by it, and text takes twice the time
+        split = pl.lit(None, names)
         for name, inside in row_splits(data).items():
-            split = pl.when(inside).then(pl.lit(name)).otherwise(split)
-        rows = log.frame.select(log_columns(log, data, schema, sources)).with_columns(split.alias(SPLIT))
+            split = pl.when(inside).then(pl.lit(name, names)).otherwise(split)
+        exposed = (
+            pl.lit(True) if data.level is None else pl.col(data.level).cast(pl.String) == data.levels[-1]
+        )
+        columns = [*log_columns(log, data, schema, sources), exposed.alias(EXPOSED)]
+        rows = log.frame.select(columns).with_columns(split.alias(SPLIT))
         if data.level is None:
             rows = rows.with_columns(pl.lit(len(data.levels) - 1, pl.UInt8).alias(LEVEL))
         return cls(log, data, rows, last)
@@ -44,8 +52,12 @@ class SplitRows:
         """Compute a frame made of the rows. Raises DataError if the log cannot be read."""
         return self.log.collect(frame)
 
-    def state(self, name: str) -> pl.Expr:
-        """Name the field of `LabelCounts` in which a candidate counts; null if it was not exposed."""
+    def counts_as(self, name: str, field: str) -> pl.Expr:
+        """Whether a candidate counts in a field of a label's `LabelCounts`; null if it was not exposed."""
+        return self._state(name) == LabelCounts._fields.index(field)
+
+    def _state(self, name: str) -> pl.Expr:
+        """The number of the field of `LabelCounts` in which a candidate counts; null if it was not exposed."""
         data = self.data
         time, end = pl.col(TIME), data.training_end()
         as_of = to_ms(data.instant(data.as_of)) if data.as_of else self.last
@@ -53,14 +65,18 @@ class SplitRows:
         young = time + data.matures(name) // MILLISECOND > looked
         value = pl.col(label_column(name))
         state = (
-            pl.when(value.is_null()).then(pl.lit("null"))
-            .when(young if data.matures(name) else pl.lit(False)).then(pl.lit("immature"))
-            .when(value == 1).then(pl.lit("positives"))
-            .otherwise(pl.lit("negatives"))
+            pl.when(value.is_null()).then(_field("null"))
+            .when(young if data.matures(name) else pl.lit(False)).then(_field("immature"))
+            .when(value == 1).then(_field("positives"))
+            .otherwise(_field("negatives"))
         )  # fmt: skip
         given = data.labels[name].given
         while given is not None:
             happened = (pl.col(label_column(given)) == 1).fill_null(False)
-            state = pl.when(happened).then(state).otherwise(pl.lit("excluded"))
+            state = pl.when(happened).then(state).otherwise(_field("excluded"))
             given = data.labels[given].given
-        return pl.when(pl.col(LEVEL) == len(data.levels) - 1).then(state)
+        return pl.when(EXPOSED).then(state)
+
+
+def _field(name: str) -> pl.Expr:
+    return pl.lit(LabelCounts._fields.index(name), pl.UInt8)
