@@ -56,6 +56,8 @@ def _code(text: str) -> str:
         language = "python"
     except SyntaxError:
         language = "yaml" if re.match(r"[\w.-]+:", text) else "text"
+    if text.startswith(">>> "):
+        language = "pycon"
     return f"```{language}\n{text}\n```"
 
 
