@@ -3,16 +3,15 @@
 import hashlib
 import re
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 
-from corank.analysis.evaluated_run import predict_run
+from corank.analysis.evaluated_run import EvaluatedRun, predict_run
 from corank.core.errors import DataError
 from corank.core.types import Doubles
-from corank.data.dataset import PackedDataset
 from corank.evaluation.measures import Evaluation, Measures, evaluate_predictions
-from corank.evaluation.predict import Predictions
 from corank.evaluation.stage_order import read_truth
 from corank.metrics.bootstrap import replicates
 from corank.metrics.inputs import Population
@@ -21,6 +20,40 @@ from corank.training.run import Run
 
 WORDS = {1: "better", -1: "worse", 0: "cannot tell"}
 """What a difference of the first run to the second says, by its sign."""
+
+
+@dataclass(frozen=True)
+class MeasuredRun:
+    """A run with its predictions on one split and their metrics, without intervals."""
+
+    evaluated: EvaluatedRun
+    """Its document holds the split alone."""
+    measured: Evaluation
+
+    @classmethod
+    def of(cls, run: Run, split: str) -> Self:
+        """Predict and measure. Raises CheckpointError, DataError."""
+        packed, model, calibrators, predictions = predict_run(run, split)
+        truth, config = read_truth(packed, split), run.config
+        measured = evaluate_predictions(
+            predictions, config.stages, config.data.levels, calibrators, truth, split
+        )
+        return cls(
+            EvaluatedRun(run, packed, model, calibrators, predictions, truth, {"split": split}), measured
+        )
+
+    def digest(self) -> bytes:
+        """What tells the split's candidates from others: requests, users, items, levels and labels."""
+        packed, predictions = self.evaluated.packed, self.evaluated.predictions
+        digest = hashlib.sha256(predictions.requests.start.tobytes())
+        digest.update(np.ascontiguousarray(predictions.requests.user).tobytes())
+        digest.update(predictions.level.tobytes())
+        for name, label in sorted(predictions.labels.items()):
+            digest.update(name.encode() + label.tobytes())
+        for shard in packed.splits[self.evaluated.document["split"]]:
+            digest.update(shard.keys.hash_rows(0).to_numpy().tobytes())
+            digest.update(packed.item_keys["item"].gather(shard.item).hash(0).to_numpy().tobytes())
+        return digest.digest()
 
 
 def compare_runs(one: Run, other: Run, split: str = "test") -> dict[str, Any]:
@@ -33,20 +66,20 @@ def compare_runs(one: Run, other: Run, split: str = "test") -> dict[str, Any]:
 
     Returns the document of `corank compare --json`. Raises CheckpointError, and DataError if the candidates differ.
     """
-    found = []
-    digests = []
-    for run in (one, other):
-        packed, _, calibrators, predictions = predict_run(run, split)
-        digests.append(_digest(packed, predictions, split))
-        if digests[-1] != digests[0]:
-            raise DataError(
-                f"{run.folder}: its candidates of '{split}' are others than those of {one.folder}; compare runs of one "
-                "log and one data.split, or the scores that `corank predict` writes of one log"
-            )
-        stages, levels = run.config.stages, run.config.data.levels
-        truth = read_truth(packed, split)
-        found.append(evaluate_predictions(predictions, stages, levels, calibrators, truth, split))
-    return compare_evaluations({"split": split, "a": str(one.folder), "b": str(other.folder)}, *found)
+    return compare_measured(MeasuredRun.of(one, split), MeasuredRun.of(other, split))
+
+
+def compare_measured(one: MeasuredRun, other: MeasuredRun) -> dict[str, Any]:
+    """Compare two runs as `compare_runs` does. Raises DataError if the candidates differ."""
+    folders = [held.evaluated.run.folder for held in (one, other)]
+    split = one.evaluated.document["split"]
+    if one.digest() != other.digest():
+        raise DataError(
+            f"{folders[1]}: its candidates of '{split}' are others than those of {folders[0]}; compare runs of one "
+            "log and one data.split, or the scores that `corank predict` writes of one log"
+        )
+    head = {"split": split, "a": str(folders[0]), "b": str(folders[1])}
+    return compare_evaluations(head, one.measured, other.measured)
 
 
 def compare_evaluations(head: Mapping[str, Any], one: Evaluation, other: Evaluation) -> dict[str, Any]:
@@ -134,16 +167,3 @@ def _direction(population: Population, name: str) -> Direction:
         if metric.population == population and re.fullmatch(pattern, name):
             return metric.better
     raise KeyError(f"{population} has no metric {name!r}")
-
-
-def _digest(packed: PackedDataset, predictions: Predictions, split: str) -> bytes:
-    """What tells a split's candidates from others: requests, users, items, levels and labels."""
-    digest = hashlib.sha256(predictions.requests.start.tobytes())
-    digest.update(np.ascontiguousarray(predictions.requests.user).tobytes())
-    digest.update(predictions.level.tobytes())
-    for name, label in sorted(predictions.labels.items()):
-        digest.update(name.encode() + label.tobytes())
-    for shard in packed.splits[split]:
-        digest.update(shard.keys.hash_rows(0).to_numpy().tobytes())
-        digest.update(packed.item_keys["item"].gather(shard.item).hash(0).to_numpy().tobytes())
-    return digest.digest()

@@ -13,13 +13,18 @@ from corank.core.formatting import format_metric
 def comparison_page(document: Mapping[str, Any]) -> Html:
     """The page of a comparison's document."""
     lead = f"a: {document['a']}; b: {document['b']}. {describe_rows(document)}. corank {__version__}."
+    return page("a against b", lead, *comparison_sections(document))
+
+
+def comparison_sections(document: Mapping[str, Any]) -> list[Html]:
+    """How to read a comparison, and each of its parts: differences as a plot, and a table."""
     how = text(
         "A difference is a minus b on the same rows. Its 95 % interval is over users, resampled alike for both. "
         "Better and worse are of a; cannot tell: the interval contains 0. Intervals are not corrected for multiple "
         "comparisons: expect one in twenty to mislead."
     )
     parts = [section(title, *_figures(found)) for title, found in compared_parts(document)]
-    return page("a against b", lead, section("How to read it", how), *parts)
+    return [section("How to read it", how), *parts]
 
 
 def describe_rows(document: Mapping[str, Any]) -> str:

@@ -3,83 +3,100 @@
 `Html` is safe markup. A plain `str` is text and is escaped.
 """
 
-import io
 import re
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from html import escape
-from typing import Any, NewType
+from typing import Self
 
-import matplotlib
-from cycler import cycler
 from matplotlib.figure import Figure
 
-Html = NewType("Html", str)
+from corank.analysis.drawing import COLOURS, FAINT, INK, RULE, Drawing
+from corank.core.files import write_bytes, write_text
+from corank.core.storage.local_copy import write_file
+from corank.core.storage.object_url import Location
+
+
+@dataclass(frozen=True)
+class NamedDrawing:
+    """A drawing of a page, and the name of its files."""
+
+    name: str
+    drawing: Drawing
+
+
+class Html(str):
+    """Safe markup, and the drawings in it, in their order."""
+
+    drawings: tuple[NamedDrawing, ...]
+
+    def __new__(cls, markup: str, drawings: Iterable[NamedDrawing] = ()) -> Self:
+        """Take a text as markup."""
+        made = super().__new__(cls, markup)
+        made.drawings = tuple(drawings)
+        return made
+
+
 Cell = str | tuple[str, str]
 """A text, or a text and a small note beside it, such as an interval."""
 
-INK, FAINT, RULE = "#22272e", "#68717c", "#dde1e6"
-COLOURS = ("#1f5f99", "#c2502e", "#4c8a3f", "#7d5ba6", "#b08500", "#3b8ea5")
-LINES = ("-", "--", "-.", ":", (0, (3, 1, 1, 1)), (0, (5, 1)))
-"""Line styles that go with the colours, so that lines can be told apart in black and white."""
-
-_PLOT: Any = {
-    # text stays text: the page's own font shows it, and it can be searched and copied
-    "svg.fonttype": "none",
-    "svg.hashsalt": "corank",
-    # a name may hold a $
-    "text.parse_math": False,
-    "font.size": 9,
-    "axes.prop_cycle": cycler(color=COLOURS, linestyle=LINES),
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": FAINT,
-    "axes.labelcolor": INK,
-    "axes.titlesize": 9,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": RULE,
-    "grid.linewidth": 0.6,
-    "text.color": INK,
-    "xtick.color": FAINT,
-    "ytick.color": FAINT,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "lines.linewidth": 1.5,
-    "lines.markersize": 4,
-    "legend.frameon": False,
-    "figure.constrained_layout.use": True,
+PALETTE = {
+    "ink": (INK, "#e2e6eb"),
+    "faint": (FAINT, "#98a2ae"),
+    "rule": (RULE, "#2e343c"),
+    **{
+        f"hue{n}": (light, dark)
+        for n, (light, dark) in enumerate(
+            zip(COLOURS, ("#5b9bd5", "#e0805c", "#7fb972", "#ab8fd0", "#cfa93a", "#62b3c9"), strict=True)
+        )
+    },
 }
+"""Name of a colour → on a light and on a dark ground."""
+
+
+def hue(n: int) -> str:
+    """The colour of line n in a page's style: its light or its dark one."""
+    return f"var(--hue{n % len(COLOURS)})"
+
+
+_NAMES = {light: name for name, (light, _) in PALETTE.items()}
+_NAMED = re.compile(rf"(?<=: )({'|'.join(_NAMES)})(?=[;\"])")
+_NAME_LENGTH = 80
 
 _CSS = (
-    """
-:root { color-scheme: light }
-body { margin: 0 auto; padding: 2.5rem 1.25rem 4rem; max-width: 54rem; color: INK; background: #fff;
+    ":root { color-scheme: light dark; --ground: light-dark(#fff, #14171b); --panel: light-dark(#f6f7f9, #1b1f25);\n  "
+    + "; ".join(f"--{name}: light-dark({light}, {dark})" for name, (light, dark) in PALETTE.items())
+    + """ }
+body { margin: 0 auto; padding: 2.5rem 1.25rem 4rem; max-width: 54rem; color: var(--ink); background: var(--ground);
   font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", "Noto Sans CJK SC", sans-serif }
+body.wide { max-width: 100rem }
 h1 { font-size: 1.7rem; line-height: 1.25; margin: 0 0 .3rem; overflow-wrap: anywhere }
-h2 { font-size: 1.2rem; margin: 2.8rem 0 .6rem; padding-top: 1rem; border-top: 1px solid RULE }
-h3 { font-size: 1rem; margin: 1.6rem 0 .3rem }
+h2 { font-size: 1.2rem; margin: 2.8rem 0 .6rem; padding-top: 1rem; border-top: 1px solid var(--rule);
+  overflow-wrap: anywhere }
+h3 { font-size: 1rem; margin: 1.6rem 0 .3rem; overflow-wrap: anywhere }
 p { margin: .5rem 0; max-width: 46rem; overflow-wrap: anywhere }
-.lead, figcaption, small { color: FAINT }
+.lead, figcaption, small { color: var(--faint) }
 figure, .table { margin: 1rem 0; overflow-x: auto }
 figcaption { font-size: .9rem; max-width: 46rem }
-figure svg { display: block; width: 100%; min-width: 36rem; height: auto }
+figure svg { display: block; width: 100%; max-width: 60rem; min-width: 36rem; height: auto }
 figure svg text { font-family: inherit !important }
+.beside { display: grid; grid-template-columns: minmax(0, 1fr) minmax(0, 1fr); gap: 0 3rem }
 table { border-collapse: collapse; font-size: .9rem; line-height: 1.35; font-variant-numeric: tabular-nums }
 th, td { padding: .3rem 1.4rem .3rem 0; text-align: right; vertical-align: top; white-space: nowrap }
 th:first-child, td:first-child { text-align: left }
-thead th { border-bottom: 1px solid FAINT }
-tbody td { border-bottom: 1px solid RULE }
+thead > tr > * { border-bottom: 1px solid var(--faint) }
+tbody td { border-bottom: 1px solid var(--rule) }
 td small { font-size: .8rem; margin-left: .6rem }
 pre { font: .8rem/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace; overflow-x: auto; padding: 1rem;
-  background: #f6f7f9 }
+  background: var(--panel) }
 summary { cursor: pointer }
-@media print { body { font-size: 11pt; padding: 0; max-width: none } figure, tr { break-inside: avoid }
-  h2, h3 { break-after: avoid } figure svg { min-width: 0 } pre { white-space: pre-wrap } }
-""".replace("INK", INK)
-    .replace("FAINT", FAINT)
-    .replace("RULE", RULE)
+:focus-visible { outline: 2px solid var(--hue0); outline-offset: 2px }
+@media (max-width: 70rem) { .beside { grid-template-columns: minmax(0, 1fr) } }
+@media print { :root { color-scheme: light } body { font-size: 11pt; padding: 0; max-width: none }
+  figure, tr { break-inside: avoid } h2, h3 { break-after: avoid } figure svg { min-width: 0 }
+  pre { white-space: pre-wrap } }
+"""
 )
 
 
@@ -95,10 +112,11 @@ def heading(words: str) -> Html:
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> Html:
     """A table. The first column is left-aligned, the others are right-aligned."""
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in header)
+    head = "".join(f'<th scope="col">{escape(name)}</th>' if name else "<td></td>" for name in header)
     body = "".join("<tr>" + "".join(map(_cell, row)) + "</tr>\n" for row in rows)
+    # a part that is scrolled sideways must be reached by keys
     return Html(
-        f'<div class="table"><table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>\n'
+        f'<div class="table" tabindex="0"><table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>\n'
     )
 
 
@@ -118,16 +136,28 @@ def plot(draw: Callable[[Figure], object], caption: str, height: float = 3.0) ->
 
     The same drawing gives the same markup, byte for byte.
     """
-    written = io.StringIO()
-    with matplotlib.rc_context(_PLOT):
-        figure = Figure(figsize=(7.6, height))
-        draw(figure)
-        figure.savefig(written, format="svg", transparent=True, metadata={"Date": None})
-    svg = written.getvalue()
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    drawing = Drawing.of(draw, height)
+    svg = drawing.svg[drawing.svg.index("<svg") :]
+    # colours by name, of which the page has a light and a dark one; > in a tag is escaped
+    svg = re.sub(r"<[^>]*>", lambda tag: _NAMED.sub(lambda c: f"var(--{_NAMES[c[0]]})", tag[0]), svg)
     label = escape(caption, quote=True)
     svg = svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
-    return Html(f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>\n")
+    return Html(
+        f'<figure tabindex="0">{svg}<figcaption>{escape(caption)}</figcaption></figure>\n',
+        [NamedDrawing("", drawing)],
+    )
+
+
+def joined(*parts: Html) -> Html:
+    """Parts one after another."""
+    return Html("".join(parts), _drawings(parts))
+
+
+def beside(*parts: Html) -> Html:
+    """Parts side by side, two in a row where the window is wide enough."""
+    return Html(
+        f'<div class="beside">{"".join(f"<div>{part}</div>" for part in parts)}</div>\n', _drawings(parts)
+    )
 
 
 def folded(summary: str, words: str) -> Html:
@@ -136,24 +166,56 @@ def folded(summary: str, words: str) -> Html:
 
 
 def section(title: str, *parts: Html) -> Html:
-    """A titled section."""
-    return Html(f"<section><h2>{escape(title)}</h2>\n{''.join(parts)}</section>\n")
+    """A titled section, which names its drawings."""
+    name = re.sub(r"\W+", "-", title.lower()).strip("-_")[:_NAME_LENGTH] or "figure"
+    named = [NamedDrawing(name, held.drawing) for held in _drawings(parts)]
+    return Html(f"<section><h2>{escape(title)}</h2>\n{''.join(parts)}</section>\n", named)
 
 
-def page(title: str, lead: str, *parts: Html, css: str = "", refresh_s: int | None = None) -> Html:
+def page(
+    title: str, lead: str, *parts: Html, wide: bool = False, css: str = "", refresh_s: int | None = None
+) -> Html:
     """A whole document.
 
     Args:
         title: of the page.
         lead: one introductory sentence.
         parts: sections.
+        wide: whether there is room for two figures beside each other.
         css: rules beside those of all pages.
         refresh_s: seconds after which a browser reads the page again; never unless given.
     """
+    kind = ' class="wide"' if wide else ""
     refresh = "" if refresh_s is None else f'<meta http-equiv="refresh" content="{refresh_s}">\n'
     return Html(
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n'
         f"{refresh}<title>{escape(title)}</title>\n<style>{_CSS}{css}</style></head>\n"
-        f'<body><h1>{escape(title)}</h1>\n<p class="lead">{escape(lead)}</p>\n{"".join(parts)}</body></html>\n'
+        f'<body{kind}><main><h1>{escape(title)}</h1>\n<p class="lead">{escape(lead)}</p>\n{"".join(parts)}</main>'
+        "</body></html>\n",
+        _drawings(parts),
     )
+
+
+def _drawings(parts: Iterable[Html]) -> list[NamedDrawing]:
+    return [drawing for part in parts for drawing in part.drawings]
+
+
+def write_drawings(found: Html, folder: Location) -> list[str]:
+    """Write each figure of a page as SVG and PNG, named after its section; return the names of the files.
+
+    Several figures of a section are numbered from 1. Raises CorankError if a file cannot be written.
+    """
+    of = Counter(held.name for held in found.drawings)
+    seen: Counter[str] = Counter()
+    written = []
+    for held in found.drawings:
+        seen[held.name] += 1
+        name = held.name if of[held.name] == 1 else f"{held.name}-{seen[held.name]}"
+        with write_file(folder / f"{name}.svg") as path:
+            write_text(path, held.drawing.svg, "--figures")
+        with write_file(folder / f"{name}.png") as path:
+            write_bytes(path, held.drawing.png(), "--figures")
+        written += [f"{name}.svg", f"{name}.png"]
+    return written

@@ -12,7 +12,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from numpy.typing import NDArray
 from scipy.special import logit
 
-from corank.analysis.html import COLOURS, FAINT, LINES
+from corank.analysis.drawing import COLOURS, FAINT, LINES
 from corank.core.types import Array
 
 ACROSS = 3
@@ -115,7 +115,7 @@ def distributions(figure: Figure, panels: Mapping[str, Mapping[str, tuple[Array,
     low, high = np.quantile(everything, [0.0005, 0.9995])
     edges = np.linspace(low - 0.25, high + 0.25, 61)
     for part, (name, panel) in zip(axes, panels.items(), strict=True):
-        shades = [*colormaps["Blues"](np.linspace(0.4, 0.95, len(panel) - 1)), COLOURS[1]]
+        shades = [*colormaps["Blues"](np.linspace(0.4, 0.8, len(panel) - 1)), COLOURS[1]]
         for (label, (odds, weight)), shade in zip(panel.items(), shades, strict=True):
             density, _ = np.histogram(odds, edges, weights=weight, density=True)
             part.stairs(density, edges, color=shade, linewidth=1.6, label=label)

@@ -9,13 +9,23 @@ from corank.core.types import Report
 from corank.training.run import Run
 
 
-def report(run: PathOrUrl, out: PathOrUrl | None = None, split: str = "test") -> ReportPage:
-    """Write a run's report, one self-contained HTML page.
+def report(
+    run: PathOrUrl,
+    out: PathOrUrl | None = None,
+    split: str = "test",
+    against: PathOrUrl | None = None,
+    figures: PathOrUrl | None = None,
+) -> ReportPage:
+    """Write a run's report, one self-contained HTML page; or that of two runs side by side.
 
     Args:
         run: the run's folder, or its URL.
-        out: the page's file, or its URL; `report.html` in the run's folder unless given.
+        out: the page's file, or its URL; in the run's folder unless given: `report.html`, or
+            `report-against-NAME.html`, after the other run's folder.
         split: `train`, `valid` or `test`.
+        against: another run on the same candidates: the page shows paired differences with intervals, and the figures
+            of both.
+        figures: a folder, or its URL, to which each figure is written as SVG and PNG, too.
 
     Returns the page, which a notebook shows. Raises CheckpointError, DataError, BundleError, RequestError, and
     CorankError if it cannot be written.
@@ -25,14 +35,22 @@ def report(run: PathOrUrl, out: PathOrUrl | None = None, split: str = "test") ->
         PosixPath('report.html')
     """
     from corank.analysis.evaluated_run import evaluate_run
-    from corank.analysis.report import report_page  # which loads matplotlib
+    from corank.analysis.html import write_drawings  # which loads matplotlib
+    from corank.analysis.report.pair_page import pair_page
+    from corank.analysis.report.run_page import report_page
 
-    location = parse_location(run)
-    page = location / "report.html" if out is None else parse_location(out)
-    text = report_page(evaluate_run(Run.open(location), split))
+    location, name = parse_location(run), "report.html"
+    if against is None:
+        found = report_page(evaluate_run(Run.open(location), split))
+    else:
+        other = Run.open(parse_location(against))
+        found, name = pair_page(Run.open(location), other, split), f"report-against-{other.folder.name}.html"
+    page = location / name if out is None else parse_location(out)
     with write_file(page) as path:
-        write_text(path, text)
-    return ReportPage(page, text)
+        write_text(path, found)
+    if figures is not None:
+        write_drawings(found, parse_location(figures))
+    return ReportPage(page, found)
 
 
 def explain(

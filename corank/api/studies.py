@@ -10,7 +10,7 @@ from corank.api.results.study_results import StudyResult
 from corank.core.errors import CorankError
 from corank.core.files import write_text
 from corank.core.locks import WriteLock
-from corank.core.storage.object_url import PathOrUrl
+from corank.core.storage.object_url import PathOrUrl, parse_location
 from corank.core.types import Report
 from corank.training.preparation.packed_data import open_or_pack
 from corank.training.sufficiency import Sufficiency
@@ -26,6 +26,7 @@ def study(
     report: Report = lambda line: None,
     without: Sequence[str] = (),
     tables: Mapping[str, TableSource] | None = None,
+    figures: PathOrUrl | None = None,
 ) -> StudyResult:
     """Answer eight questions about joint training on a config's log, by training variants of the config.
 
@@ -40,6 +41,7 @@ def study(
         report: takes a line about each training.
         without: features to remove, as of `--without`.
         tables: by key of `data` (`log`, `items`, `users`, `truth`, `events.NAME`), a frame or files in its place.
+        figures: a folder, or its URL, to which each figure of the page is written as SVG and PNG, too.
 
     Returns the document that is also written to `study.json`, beside the page `study.html`. Raises ConfigError,
     DataError, BusyError if another process writes the study, and CorankError if the folder cannot be written.
@@ -47,7 +49,8 @@ def study(
     Example:
         >>> corank.study("shop/config.yaml", seeds=2, questions=[1, 6])["questions"]["1"]["verdict"]  # doctest: +SKIP
     """
-    from corank.analysis.study.page import study_page  # which loads matplotlib
+    from corank.analysis.html import write_drawings  # which loads matplotlib
+    from corank.analysis.study.page import study_page
 
     given = OpenedConfig.open(config, overrides, without, report, tables)
     settings, base = given.settings, given.base
@@ -60,5 +63,8 @@ def study(
         packed = open_or_pack(settings, base, report)
         Sufficiency.of(settings, packed).require()
         document = run_study(settings, packed, base, folder, questions, Budget(seeds, tuple(rates)), report)
-        write_text(folder / "study.html", study_page(document))
+        page = study_page(document)
+        write_text(folder / "study.html", page)
+    if figures is not None:
+        write_drawings(page, parse_location(figures))
     return StudyResult(document)

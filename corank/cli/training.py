@@ -39,6 +39,9 @@ ConfigPath = Annotated[Path, typer.Argument(parser=local_path, metavar="CONFIG",
 RunPath = Annotated[
     str, typer.Argument(metavar="RUN", help="The folder of a training run, or its URL in object storage.")
 ]
+Figures = Annotated[
+    str | None, typer.Option(help="A folder or URL to which each figure is written as SVG and PNG, too.")
+]
 Until = Annotated[
     str | None,
     typer.Option(help="A day or a time until which the log is complete; default: its last row."),
@@ -111,16 +114,25 @@ def pack_command(
 @training.command("report")
 def report_command(
     run: RunPath,
+    other: Annotated[
+        str | None, typer.Argument(metavar="[OTHER]", help="Another run of the same log and split.")
+    ] = None,
     out: Annotated[
-        str | None, typer.Option(help="The page's file or URL; default: report.html in RUN.")
+        str | None,
+        typer.Option(
+            help="The page's file or URL; default: in RUN, report.html or report-against-OTHER.html."
+        ),
     ] = None,
     split: Annotated[str, typer.Option(help="train, valid or test.")] = "test",
+    figures: Figures = None,
 ) -> None:
-    """Write a run's figures and plots as one self-contained HTML page."""
+    """Write figures and plots of a run, or of two runs side by side, as one self-contained HTML page."""
     from corank.api import measuring
     from corank.cli import console
 
-    console.say(f"report: {measuring.report(run, out, split)}")
+    console.say(f"report: {measuring.report(run, out, split, other, figures)}")
+    if figures is not None:
+        console.say(f"figures: {figures}")
 
 
 @training.command("study")
@@ -139,6 +151,7 @@ def study_command(
     ] = "0.333,1,3",
     overrides: Overrides = None,
     without: Without = None,
+    figures: Figures = None,
     as_json: Json = False,
 ) -> None:
     """Answer eight questions about joint training on this log; an interrupted study continues."""
@@ -155,6 +168,7 @@ def study_command(
         overrides or [],
         console.say,
         without or [],
+        figures,
     )
     print_text(found.to_json()) if as_json else console.show_study(found.document)
 

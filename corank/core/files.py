@@ -276,10 +276,15 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically; its folder is made. Raises CorankError if it cannot be written."""
+def write_text(path: Path, text: str, option: str = "--out") -> None:
+    """Write a text file atomically, as `write_bytes` does."""
+    write_bytes(path, text.encode(), option)
+
+
+def write_bytes(path: Path, content: bytes, option: str = "--out") -> None:
+    """Write a file atomically; its folder is made. Raises CorankError, which names the option, if it cannot be."""
     try:
         with atomic_file(path) as partial:
-            partial.write_text(text, encoding="utf-8")
+            partial.write_bytes(content)
     except OSError as error:
-        raise CorankError(f"{path}: cannot be written: {error}; name another place with --out") from None
+        raise CorankError(f"{path}: cannot be written: {error}; name another place with {option}") from None

@@ -1,12 +1,18 @@
 """A page fetches nothing, takes text as text, and is written whole or not at all."""
 
+from pathlib import Path
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib import rcParams
 from matplotlib.figure import Figure
+from matplotlib.image import imread
 
-from corank.analysis.html import folded, heading, page, plot, section, table, text
+from corank.analysis.drawing import COLOURS
+from corank.analysis.html import beside, folded, heading, page, plot, section, table, text, write_drawings
+from corank.core.errors import CorankError
 from tests.support.html import Read
 
 
@@ -41,7 +47,7 @@ def test_text_is_text(words: str) -> None:
     found = Read(page(words, words, section(words, *parts)))
     assert found.text.count(words) >= 11
     assert set(found.tags) <= set(Read(page("", "", section("", *parts[:0], text(""), heading(""),
-                                  table([""], [[("", "")]]), folded("", "")))).tags)  # fmt: skip
+                                  table(["a"], [[("", "")]]), folded("", "")))).tags)  # fmt: skip
 
 
 def test_a_plot_takes_names_as_they_are_and_says_its_caption() -> None:
@@ -50,6 +56,28 @@ def test_a_plot_takes_names_as_they_are_and_says_its_caption() -> None:
     assert "a $ b_1$ <i>" in found.text
     assert 'aria-label="a &quot;caption&quot; &amp; &lt;b&gt;"' in drawn
     assert "<metadata" not in drawn and "b" not in found.tags
+
+
+def test_figures_are_written_by_the_name_of_their_section(tmp_path: Path) -> None:
+    """As the page shows them, with colours of a light ground, and again the same bytes."""
+    two = section("Scores / levels: 点击", plot(draw, "a"), beside(plot(draw, "b"), text("c")))
+    found = page("title", "lead", section("One", plot(draw, "d")), two)
+    names = ["one", "scores-levels-点击-1", "scores-levels-点击-2"]
+    written = write_drawings(found, tmp_path / "slides")
+    assert sorted(written) == sorted(f"{name}.{kind}" for name in names for kind in ("svg", "png"))
+    assert {file.name for file in (tmp_path / "slides").iterdir()} == set(written)
+    content = {name: (tmp_path / "slides" / name).read_bytes() for name in written}
+    svg = content["one.svg"].decode()
+    assert (
+        svg.startswith("<?xml") and "a $ b_1$ &lt;i&gt;" in svg and "var(--" not in svg and COLOURS[0] in svg
+    )
+    assert "var(--hue0)" in found and COLOURS[0] not in found.partition("<body>")[2]
+    assert imread(tmp_path / "slides" / "one.png").shape == (750, 1900, 4)
+    write_drawings(found, tmp_path / "slides")
+    assert content == {name: (tmp_path / "slides" / name).read_bytes() for name in written}
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(CorankError, match=r"file/one\.svg: cannot be written.*--figures"):
+        write_drawings(found, tmp_path / "file")
 
 
 def test_the_same_drawing_is_the_same_markup_and_no_state_is_left() -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from matplotlib.patches import StepPatch
 
-from corank.analysis import html, plots
+from corank.analysis import drawing, plots
 
 
 def test_few_values_are_not_smoothed_and_many_by_a_window() -> None:
@@ -63,7 +63,7 @@ def test_dots_stand_where_their_values_are() -> None:
     drawn = [line for line in left.lines[1:] if line.get_marker() == "o"]
     dots = [(np.ravel(line.get_xdata()).tolist(), np.ravel(line.get_ydata()).tolist()) for line in drawn]
     assert dots == [([1], [0]), ([0.2], [1]), ([-1], [2])]
-    assert [line.get_color() for line in drawn] == [html.COLOURS[0], html.FAINT, html.FAINT]
+    assert [line.get_color() for line in drawn] == [drawing.COLOURS[0], drawing.FAINT, drawing.FAINT]
     assert [label.get_text() for label in left.get_yticklabels()] == list(rows)
     assert len(left.lines) == 1 + 2 + 2 + 1
 

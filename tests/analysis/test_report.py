@@ -10,6 +10,7 @@ import pytest
 
 import corank
 from corank.core.errors import CheckpointError, CorankError, DataError
+from corank.core.formatting import format_metric
 from corank.training.run import Run
 from tests.support.html import Read
 from tests.support.shared import copy_run
@@ -124,6 +125,34 @@ def test_the_same_run_gives_the_same_page_but_for_the_cpu_time(
     _, sections = read_report(trained)
     timed = {"Quota curve": sections["Quota curve"]}
     assert sections == two_stages[1] | timed
+
+
+def test_two_runs_side_by_side(trained: Run, small: Path, tmp_path: Path) -> None:
+    """Figures of both, losses over each other, the differences of `corank compare`, and what differs in the configs."""
+    world = small.parent / "runs"
+    one = trained_run(small, world / "one", "name=one")
+    other = trained_run(small, world / "two", "name=two", "train.seed=7", "stages.1.keep=5")
+    path = corank.report(one.folder, against=other.folder, figures=tmp_path / "slides")
+    assert path == one.folder / "report-against-two.html"
+    document = path.read_text(encoding="utf-8")
+    assert Read(document).foreign == []
+    sections = dict(re.findall(r"<section><h2>(.*?)</h2>(.*?)</section>", document, flags=re.DOTALL))
+    beside = dict.fromkeys(("Quota curve", "Calibration", "Scores by level", "Ranks by stage", "Training"), 2)
+    assert {title: count for title, count in plots(sections).items() if title in beside} == beside
+    assert ">a prerank.click<" in sections["Training"] and ">b prerank.click<" in sections["Training"]
+    for title in ("Quota curve", "Ranks by stage"):
+        assert "<h3>a: one, one</h3>" in sections[title] and "<h3>b: two, two</h3>" in sections[title]
+    compared = corank.compare(one.folder, other.folder)
+    for metric, found in compared["stages"]["rank"]["exposed"]["click"].items():
+        row = f"<td>{metric}</td><td>{format_metric(found['a'])}</td><td>{format_metric(found['b'])}</td>"
+        assert f"{row}<td>{found['difference']:+.4f}<small>" in sections["rank: click, exposed"]
+    read = Read(sections["Configs"]).text
+    assert "-name: one" in read and "+name: two" in read and "+  seed: 7" in read
+    files = {file.name for file in (tmp_path / "slides").iterdir()}
+    assert {"quota-curve-1.svg", "quota-curve-2.png", "training-1.svg", "cascade.png"} <= files
+    assert len(files) == 2 * document.count("<svg ")
+    with pytest.raises(DataError, match="its candidates of 'test' are others than those of"):
+        corank.report(one.folder, against=trained.folder)
 
 
 def test_three_stages_two_labels_and_no_truth(small: Path) -> None:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from matplotlib.ticker import MaxNLocator
 
-from corank.analysis.html import COLOURS, FAINT, INK, RULE, Html
+from corank.analysis.html import Html, hue
 from corank.core.formatting import format_figure
 
 WIDTH, HEIGHT = 360, 190
@@ -17,13 +17,13 @@ CSS = f"""
 .charts {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(18rem, 1fr)); gap: .6rem 1.4rem }}
 .charts figure {{ margin: .4rem 0 }}
 .charts figure svg {{ min-width: 0 }}
-.charts figcaption {{ color: {INK}; font-weight: 600 }}
+.charts figcaption {{ color: var(--ink); font-weight: 600 }}
 .charts .key {{ font-weight: 400; margin-left: .8rem; white-space: nowrap }}
-.charts text {{ font-size: 11px; fill: {FAINT} }}
-.charts .grid {{ stroke: {RULE} }}
+.charts text {{ font-size: 11px; fill: var(--faint) }}
+.charts .grid {{ stroke: var(--rule) }}
 .charts polyline {{ fill: none; stroke-width: 1.8; stroke-linejoin: round }}
 .charts .raw {{ stroke-width: .8; opacity: .3 }}
-progress {{ width: 100%; max-width: 46rem; height: .7rem; accent-color: {COLOURS[0]} }}
+progress {{ width: 100%; max-width: 46rem; height: .7rem; accent-color: {hue(0)} }}
 """
 
 
@@ -60,9 +60,7 @@ def line_chart(title: str, lines: Mapping[str, Line], x_label: str) -> Html:
         for t in x_scale.ticks
     )
     name = f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 4}" text-anchor="middle">{escape(x_label)}</text>'
-    drawn = "".join(
-        _draw(line, COLOURS[n % len(COLOURS)], x_scale, y_scale) for n, line in enumerate(lines.values())
-    )
+    drawn = "".join(_draw(line, hue(n), x_scale, y_scale) for n, line in enumerate(lines.values()))
     label = escape(title, quote=True)
     return Html(
         f"<figure><figcaption>{escape(title)}{_key(lines)}</figcaption>"
@@ -117,6 +115,6 @@ def _key(lines: Mapping[str, Line]) -> str:
     if len(lines) < 2:
         return ""
     return "".join(
-        f'<span class="key"><span style="color:{COLOURS[n % len(COLOURS)]}">●</span> {escape(name)}</span>'
+        f'<span class="key"><span style="color:{hue(n)}">●</span> {escape(name)}</span>'
         for n, name in enumerate(lines)
     )

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from corank.analysis.html import COLOURS, FAINT
+from corank.analysis.drawing import COLOURS, FAINT
 from corank.analysis.plots import ACROSS, plot_rows
 from corank.core.types import Doubles
 

@@ -180,9 +180,8 @@ def test_other_data_are_trained_anew(small: Path, tmp_path: Path) -> None:
 def test_a_log_of_exposures(small: Path, tmp_path: Path) -> None:
     log = pl.read_parquet(small.parent / "log" / "*.parquet").filter(pl.col("level") == "exposed")
     log.write_parquet(small.parent / "exposures.parquet")
-    found = corank.study(
-        small, tmp_path, questions=(2, 5, 6, 7), seeds=1, rates=(1.0,), overrides=NO_LEVELS
-    ).document
+    options: dict[str, Any] = {"seeds": 1, "rates": (1.0,), "overrides": NO_LEVELS}
+    found = corank.study(small, tmp_path, questions=(2, 5, 6, 7), figures=tmp_path / "slides", **options).document
     assert found["end"] == "first_auc"
     assert any("no levels" in note for note in found["notes"])
     for number in "257":
@@ -192,7 +191,9 @@ def test_a_log_of_exposures(small: Path, tmp_path: Path) -> None:
         "distillation alone",
         "unexposed alone",
     }
-    assert Read((tmp_path / "study.html").read_text(encoding="utf-8")).foreign == []
+    page = (tmp_path / "study.html").read_text(encoding="utf-8")
+    assert Read(page).foreign == []
+    assert len([*(tmp_path / "slides").glob("*.svg")]) == page.count("<svg ") > 0
 
 
 def test_an_arm_that_diverges_costs_no_other(small: Path, tmp_path: Path) -> None:
