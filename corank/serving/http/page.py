@@ -9,7 +9,7 @@ from functools import cache
 from importlib.resources import files
 from string import Template
 
-SCRIPTS = ("dom", "service", "request", "flow", "rank_plot", "candidates", "page")
+SCRIPTS = ("dom", "scheme", "service", "request", "flow", "rank_plot", "candidates", "compare", "page")
 """What the page's own script, which comes last, is made of."""
 
 

@@ -108,10 +108,12 @@ function row(columns, candidate, open) {
 }
 
 let opened = null;
+let opener = null; // what had the focus when the item was opened
 
 /** Shows a candidate's item beside the table: what the live version knows of it, and what the request gives. */
 async function openItem(shown, candidate) {
   opened = candidate;
+  opener = byId("item").contains(document.activeElement) ? opener : document.activeElement;
   mark();
   const given = shown.request.candidates?.find((one) => isObject(one) && plain(one.id) === plain(candidate.id)) ?? {};
   const parts = await fetchJson(`item?id=${encodeURIComponent(candidate.id)}`).then(describe, (error) =>
@@ -124,6 +126,7 @@ async function openItem(shown, candidate) {
     ...[...parts, ...valueTable("In the request", columns)].filter((part) => part !== null),
   );
   byId("item").hidden = false;
+  byId("item").focus({ preventScroll: true });
 }
 
 function describe({ newer, features, columns }) {
@@ -145,11 +148,12 @@ function closeItem() {
   mark();
 }
 
-/** Closes the item and moves the focus to its row. */
+/** Closes the item and moves the focus back to where it was opened from, or to its row. */
 function closeAndReturn() {
-  const row = document.querySelector("tr.open button");
+  const usable = opener?.isConnected && opener !== document.body;
+  const back = usable ? opener : document.querySelector("tr.open button");
   closeItem();
-  row?.focus();
+  back?.focus();
 }
 
 /** Highlights the opened candidate in the table and the plot. */

@@ -15,7 +15,7 @@ function combine(request, answer, version) {
     return { n, id, at, cut, kept: cut === null && at.get(answer.stage).rank <= answer.items.length };
   });
   const stages = version.stages.map((facts, n) => stageResult(facts, n, request, candidates, n <= last));
-  return { request, answer, candidates, stages };
+  return { request, answer, version, candidates, stages };
 }
 
 /** A stage's settings, its quota for this request, and how many candidates it ranked, kept, and cut by min_score. */
@@ -40,6 +40,12 @@ function outcomeOf(shown, candidate) {
 }
 
 function drawFlow(shown) {
+  byId("flow").replaceChildren(flowTable(shown));
+  drawNotes(shown);
+}
+
+/** What each stage kept and cut; `side` names one of two answers. */
+function flowTable(shown, side = "") {
   const { answer, stages, candidates } = shown;
   const all = candidates.length + answer.unknown.length;
   const rows = [flowRow("candidates", "", all, candidates.length, all, "unknown", "none")];
@@ -54,9 +60,9 @@ function drawFlow(shown) {
     const label = `answer, in ${ran.name}'s order`;
     rows.push(flowRow(label, count(last.quota), ran.kept, answer.items.length, all, "", hue(ran)));
   }
-  const drawn = table("What each stage kept and cut", ["stage", "quota", "in", "kept", "cut", ""], rows);
-  byId("flow").replaceChildren(drawn);
-  drawNotes(shown);
+  const drawn = table(`What each stage kept and cut ${side}`, ["stage", "quota", "in", "kept", "cut", ""], rows);
+  drawn.className = "flow";
+  return drawn;
 }
 
 function flowRow(name, quota, seen, kept, all, note, kind) {
@@ -99,8 +105,8 @@ function fallbackNotices({ answer }) {
 
 const notice = (title, words) => el("p", { class: "notice" }, el("strong", {}, title), ` ${words}`);
 
-/** Draws the parts in sequence from the arrival of the request, from which deadlines count, too. */
-function drawTime({ answer, stages }) {
+/** Parts in sequence from the arrival of the request, from which deadlines count, too; and a note. */
+function timeTable({ answer, stages }, side = "") {
   const part = (name, kind, due) => ({ name, kind, due, took: answer.microseconds[name] ?? null });
   const parts = [
     part("receive", "none", null),
@@ -119,5 +125,7 @@ function drawTime({ answer, stages }) {
   });
   const header = ["part", "time, µs", "done after, µs", ...(limits.length ? ["deadline, µs"] : []), ""];
   const note = el("p", { class: "faint" }, "Deadlines, like “done after”, count from the arrival of the request.");
-  byId("time").replaceChildren(table("Time by part", header, rows), ...(limits.length ? [note] : []));
+  const drawn = table(`Time by part ${side}`, header, rows);
+  drawn.className = "time";
+  return [drawn, ...(limits.length ? [note] : [])];
 }

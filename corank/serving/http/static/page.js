@@ -1,7 +1,7 @@
 // The page: follows the live version, ranks requests, draws answers.
 
 const EVERY = 3000;
-const page = { live: null, shown: null, timer: 0, pending: null, redraw: () => {} };
+const page = { live: null, shown: null, kept: null, keptAt: "", timer: 0, pending: null, redraw: () => {} };
 
 /** Fetches the live version and the state of the service. */
 async function refresh() {
@@ -116,8 +116,50 @@ function draw(shown) {
   drawNotices();
   drawFlow(shown);
   page.redraw = drawRankPlot(shown, open);
-  drawTime(shown);
+  byId("time").replaceChildren(...timeTable(shown));
   drawCandidates(shown, open);
+  drawKept();
+}
+
+/** Keeps an answer to compare with the next ones; null forgets it. */
+function keep(shown) {
+  page.kept = shown;
+  page.keptAt = new Date().toLocaleTimeString();
+  drawKept();
+}
+
+const drawKept = () => drawCompared(page.kept, page.shown, page.keptAt);
+
+async function openAnswer(file) {
+  try {
+    keep(readAnswer(await file.text()));
+  } catch (error) {
+    tell(error.message, "bad");
+  }
+}
+
+/** Escape closes the item that is open, if it is not that of a field with a text to clear. */
+function closeByKey(event) {
+  if (event.key !== "Escape" || byId("item").hidden) return;
+  if (event.target === byId("find") && byId("find").value) return;
+  event.preventDefault();
+  closeAndReturn();
+}
+
+function startComparing() {
+  byId("keep").addEventListener("click", () => keep(page.shown));
+  byId("stop").addEventListener("click", () => {
+    keep(null);
+    byId("keep").focus();
+  });
+  byId("save").addEventListener("click", () => {
+    const { answer } = page.shown;
+    download(`answer-${answer.model_version}-${answer.items_seq}.json`, saveAnswer(page.shown));
+  });
+  byId("saved").addEventListener("change", async ({ target }) => {
+    if (target.files.length) await openAnswer(target.files[0]);
+    target.value = "";
+  });
 }
 
 function fillRequest(text) {
@@ -159,6 +201,9 @@ function start() {
     localStorage.removeItem(HELD);
     showEarlier();
   });
+  startScheme();
+  startComparing();
+  document.addEventListener("keydown", closeByKey);
   window.addEventListener("resize", () => page.redraw());
   document.addEventListener("visibilitychange", () => document.hidden || refresh());
   setInterval(() => document.hidden || refresh(), EVERY);
