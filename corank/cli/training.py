@@ -168,7 +168,7 @@ def study_command(
         overrides or [],
         console.say,
         without or [],
-        figures,
+        figures=figures,
     )
     print_text(found.to_json()) if as_json else console.show_study(found.document)
 

@@ -27,6 +27,7 @@ from corank.serving.funnel.request import Request
 from corank.serving.http.access.tokens import add_token
 from corank.serving.http.page import funnel_page
 from corank.training.export import export_bundle
+from tests.support.axe import violations
 from tests.support.browser import asked, chromium, faults
 from tests.support.cases import Case
 from tests.support.ports import free_port
@@ -572,3 +573,147 @@ def test_a_token_is_asked_for_and_sent_but_never_in_a_url(
         assert browser.execute_script("return JSON.stringify(localStorage)").find(secret) == -1
         browser.execute_script("sessionStorage.clear()")
     faults(browser)  # the refusals before the token was typed
+
+
+# Two answers side by side
+
+
+def answer_of(case: Case, request: Document) -> list[str]:
+    """The ids of the funnel's answer in process."""
+    return [item["id"] for item in case.funnel.rank(Request.parse(request | {"trace": True}))["items"]]
+
+
+def test_two_requests_are_compared(page: Chrome, case: Case, request_: Document) -> None:
+    other = request_ | {name: case.request("test", 3)[name] for name in ("user", "context", "time")}
+    a, b = answer_of(case, request_), answer_of(case, other)
+    assert a != b
+    ranked(page, request_)
+    at(page, "#keep").click()
+    assert not at(page, "#compared").is_displayed()
+    assert at(page, "#kept-text").text.endswith(
+        "Rank another request, or this one again once another version is live."
+    )
+    ranked(page, other)
+    assert texts(page, "#compared-answers h3") == ["A, kept", "B, the latest"]
+    page.execute_script("document.querySelectorAll('#compared-answers .flow')[1].id = 'latest-flow'")
+    assert [row[:5] for row in rows(page, "#latest-flow")] == [row[:5] for row in rows(page, "#flow")]
+    shown = {row[0]: row[1:] for row in rows(page, "#places")}
+    assert shown.keys() == {*a, *b}
+    for id_, (one, two, moved, *outcomes) in shown.items():
+        places = [str(answer.index(id_) + 1) if id_ in answer else "–" for answer in (a, b)]
+        assert [one, two] == places
+        assert [outcome == "kept" for outcome in outcomes] == [id_ in a, id_ in b]
+        if "–" not in places:
+            by = a.index(id_) - b.index(id_)
+            assert moved == ("–" if by == 0 else f"up {by}" if by > 0 else f"down {-by}")
+    both = {*a} & {*b}
+    assert at(page, "#compared-said").text.startswith(f"{len(both)} item")
+    Select(at(page, "#places-of")).select_by_index(3)
+    assert {row[0] for row in rows(page, "#places")} == {*b} - {*a}
+    Select(at(page, "#places-of")).select_by_index(4)
+    assert len(rows(page, "#places")) == 17
+    at(page, "#stop").click()
+    assert not at(page, "#compared").is_displayed() and not at(page, "#kept").is_displayed()
+    assert page.switch_to.active_element == at(page, "#keep")
+
+
+def test_an_answer_is_saved_and_compared_with_that_of_another_version(
+    page: Chrome, case: Case, request_: Document, tmp_path: Path
+) -> None:
+    """As from another service: the file says which version made it. What is no such file changes nothing."""
+    ranked(page, request_)
+    page.execute_cdp_cmd("Page.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
+    at(page, "#save").click()
+    (file,) = until(page, lambda: [*tmp_path.glob("answer-*.json")])
+    saved = json.loads(file.read_text(encoding="utf-8"))
+    saved["answer"]["model_version"] = HOSTILE
+    saved["answer"]["items"].reverse()
+    file.write_text(json.dumps(saved), encoding="utf-8")
+    at(page, "#saved").send_keys(str(file))
+    until(page, lambda: at(page, "#compared").is_displayed())
+    assert "Two versions ranked them." in at(page, "#compared-said").text
+    assert HOSTILE in texts(page, "#compared-answers p")[0]
+    ids = answer_of(case, request_)
+    assert [row[:3] for row in rows(page, "#places")] == [
+        [id_, str(len(ids) - n), str(n + 1)] for n, id_ in enumerate(ids)
+    ]
+    for wrong in ("{", "[]", json.dumps(saved | {"version": {}}), json.dumps(saved | {"kind": "x"})):
+        file.write_text(wrong, encoding="utf-8")
+        at(page, "#saved").send_keys(str(file))
+        until(page, lambda: at(page, "#said").text == "Not an answer that this page saved.")
+        typed(page, json.dumps(request_))
+        until(page, lambda: at(page, "#said").text.startswith("user "))
+        assert HOSTILE in texts(page, "#compared-answers p")[0]
+
+
+# For everyone: by keys, in the dark, on a phone, by ear
+
+
+def test_it_is_used_by_keys_alone(page: Chrome, request_: Document) -> None:
+    def press(*keys: str) -> WebElement:
+        ActionChains(page).send_keys(*keys).perform()
+        found: WebElement = page.switch_to.active_element
+        return found
+
+    until(page, lambda: at(page, "#ready").text == "Ready")
+    assert press(Keys.TAB).text == "Skip to the request"
+    assert at(page, ".skip").rect["y"] >= 0, "it is shown once it has the focus"
+    press(Keys.ENTER)
+    typed(page, json.dumps(request_))
+    names = [press(Keys.TAB).get_attribute("id") for _ in range(5)]
+    assert names == ["body", "rank", "example", "file", "saved"]
+    at(page, "#rank").send_keys(Keys.SPACE)
+    until(page, lambda: at(page, "#told").text)
+    outline = "return getComputedStyle(document.activeElement).outlineStyle"
+    link = at(page, "#candidates .link")
+    page.execute_script("arguments[0].focus({focusVisible: true})", link)
+    assert page.execute_script(outline) == "solid"
+    press(Keys.ENTER)
+    until(page, lambda: at(page, "#item").is_displayed())
+    assert page.switch_to.active_element == at(page, "#item")
+    assert press(Keys.ESCAPE) == link
+    assert not at(page, "#item").is_displayed()
+    dot = at(page, "circle[tabindex='0']")
+    page.execute_script("arguments[0].focus()", dot)
+    press(Keys.ENTER)
+    until(page, lambda: at(page, "#item").is_displayed())
+    assert press(Keys.ESCAPE) == dot
+
+
+def test_colours_are_chosen_and_remembered(page: Chrome) -> None:
+    ground = "return getComputedStyle(document.body).backgroundColor"
+    light = page.execute_script(ground)
+    Select(at(page, "#scheme")).select_by_value("dark")
+    dark = page.execute_script(ground)
+    assert light == "rgb(255, 255, 255)" and dark != light
+    page.refresh()
+    assert page.execute_script(ground) == dark
+    scheme = {"name": "prefers-color-scheme", "value": "dark"}
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+    Select(at(page, "#scheme")).select_by_value("light")
+    assert page.execute_script(ground) == light
+    Select(at(page, "#scheme")).select_by_value("")
+    assert page.execute_script(ground) == dark
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme | {"value": "light"}]})
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 360])
+def test_it_breaks_no_rule_of_accessibility(
+    page: Chrome, case: Case, request_: Document, width: int, scheme: str
+) -> None:
+    """Empty, compared, and with an item open; nothing is wider than a phone."""
+    narrow = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", narrow)
+    Select(at(page, "#scheme")).select_by_value(scheme)
+    assert violations(page) == []
+    ranked(page, request_)
+    at(page, "#keep").click()
+    ranked(page, request_ | {"user": case.request("test", 3)["user"]})
+    at(page, "#candidates .link").send_keys(Keys.ENTER)
+    until(page, lambda: at(page, "#item").text)
+    assert violations(page) == []
+    assert page.execute_script("return document.documentElement.scrollWidth") <= width
+    page.execute_script("document.title = ''")
+    assert any(line.startswith("document-title") for line in violations(page)), "axe looks"
+    page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
