@@ -127,11 +127,11 @@ def test_the_same_run_gives_the_same_page_but_for_the_cpu_time(
     assert sections == two_stages[1] | timed
 
 
-def test_two_runs_side_by_side(trained: Run, small: Path, tmp_path: Path) -> None:
+def test_two_runs_side_by_side(small: Path, tmp_path: Path) -> None:
     """Figures of both, losses over each other, the differences of `corank compare`, and what differs in the configs."""
     world = small.parent / "runs"
     one = trained_run(small, world / "one", "name=one")
-    other = trained_run(small, world / "two", "name=two", "train.seed=7", "stages.1.keep=5")
+    other = trained_run(small, world / "two", "name=two", "train.seed=7")
     path = corank.report(one.folder, against=other.folder, figures=tmp_path / "slides")
     assert path == one.folder / "report-against-two.html"
     document = path.read_text(encoding="utf-8")
@@ -151,8 +151,6 @@ def test_two_runs_side_by_side(trained: Run, small: Path, tmp_path: Path) -> Non
     files = {file.name for file in (tmp_path / "slides").iterdir()}
     assert {"quota-curve-1.svg", "quota-curve-2.png", "training-1.svg", "cascade.png"} <= files
     assert len(files) == 2 * document.count("<svg ")
-    with pytest.raises(DataError, match="its candidates of 'test' are others than those of"):
-        corank.report(one.folder, against=trained.folder)
 
 
 def test_three_stages_two_labels_and_no_truth(small: Path) -> None:
