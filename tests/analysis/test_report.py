@@ -132,7 +132,7 @@ def test_two_runs_side_by_side(small: Path, tmp_path: Path) -> None:
     world = small.parent / "runs"
     one = trained_run(small, world / "one", "name=one")
     other = trained_run(small, world / "two", "name=two", "train.seed=7")
-    path = corank.report(one.folder, against=other.folder, figures=tmp_path / "slides")
+    path = corank.report(one.folder, against=other.folder, figures=tmp_path / "slides").location
     assert path == one.folder / "report-against-two.html"
     document = path.read_text(encoding="utf-8")
     assert Read(document).foreign == []

@@ -181,7 +181,9 @@ def test_a_log_of_exposures(small: Path, tmp_path: Path) -> None:
     log = pl.read_parquet(small.parent / "log" / "*.parquet").filter(pl.col("level") == "exposed")
     log.write_parquet(small.parent / "exposures.parquet")
     options: dict[str, Any] = {"seeds": 1, "rates": (1.0,), "overrides": NO_LEVELS}
-    found = corank.study(small, tmp_path, questions=(2, 5, 6, 7), figures=tmp_path / "slides", **options).document
+    found = corank.study(
+        small, tmp_path, questions=(2, 5, 6, 7), figures=tmp_path / "slides", **options
+    ).document
     assert found["end"] == "first_auc"
     assert any("no levels" in note for note in found["notes"])
     for number in "257":
