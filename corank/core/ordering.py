@@ -119,6 +119,8 @@ def bisect_ranges(times: Longs, low: Longs, high: Longs, cut: Longs) -> Longs:
     Returns:
         The index into `times`, `high` if all values of the range are below the cut: (N,).
     """
+    if len(cut) == 1:  # as for a request
+        return low + np.searchsorted(times[low[0] : high[0]], cut)
     low, high = low.copy(), high.copy()
     while (open_ := np.flatnonzero(low < high)).size:
         middle = (low[open_] + high[open_]) // 2

@@ -15,6 +15,10 @@ MILLISECOND, DAY = timedelta(milliseconds=1), timedelta(days=1)
 
 EARLIEST, LATEST = -62_135_596_800_000, 253_402_300_799_999
 """The first and the last point in time that has a date: of the years 1 to 9999."""
+_DAY = DAY // MILLISECOND
+_TABLES = 2**31 * 1000
+"""Until then, 2038, every table of time zones lists the same changes; later ones follow rules."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 NEVER, FOREVER = -(2**63), 2**63 - 1
 """Before and after every other point in time."""
 
@@ -29,6 +33,12 @@ def to_ms(moment: datetime) -> int:
     return round(moment.timestamp() * 1000)
 
 
+def moment_to_ms(text: str) -> int:
+    """Convert ISO 8601 text to ms since 1970 UTC; without a zone it is UTC. Raises ValueError."""
+    moment = datetime.fromisoformat(text)
+    return to_ms(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+
+
 def midnight(day: date, timezone: str) -> int:
     """The begin of a day in a time zone, in ms UTC. Where the zone skips midnight, the end of the gap."""
     return to_ms(datetime.combine(day, time_of_day(), ZoneInfo(timezone)))
@@ -36,6 +46,11 @@ def midnight(day: date, timezone: str) -> int:
 
 def day_numbers(times: Longs, timezone: str) -> Longs:
     """Number the days of times, ms UTC (N,), in a time zone: (N,), counted from 1970-01-01."""
+    if timezone == "UTC":
+        return times // _DAY
+    if len(times) == 1 and 0 <= times[0] < _TABLES:  # as for a request
+        moment = _EPOCH + int(times[0]) * MILLISECOND
+        return np.array([moment.astimezone(ZoneInfo(timezone)).toordinal() - _EPOCH.toordinal()])
     local = (
         pl.Series(times).cast(pl.Datetime("ms")).dt.replace_time_zone("UTC").dt.convert_time_zone(timezone)
     )
@@ -60,12 +75,17 @@ def floor_times(times: Longs, every: timedelta, timezone: str) -> Longs:
         raise ConfigError(f"every: more than a day must be whole days; received {every}")
     days = day_numbers(times, timezone)
     days = days - days % max(every // DAY, 1)
-    distinct, index = np.unique(days, return_inverse=True)
-    epoch = date(1970, 1, 1)
-    begins = [midnight(epoch + timedelta(days=int(day)), timezone) for day in distinct]
-    begin = np.array(begins, dtype=np.int64)[index]
+    begin = days * _DAY if timezone == "UTC" else _midnights(days, timezone)
     step = every // MILLISECOND
     return begin if every >= DAY else begin + (times - begin) // step * step
+
+
+def _midnights(days: Longs, timezone: str) -> Longs:
+    """Return when days begin, numbered from 1970-01-01, in ms UTC: (N,)."""
+    distinct, index = np.unique(days, return_inverse=True)
+    begins = [midnight(date.fromordinal(_EPOCH.toordinal() + int(day)), timezone) for day in distinct]
+    begin: Longs = np.array(begins, dtype=np.int64)[index]
+    return begin
 
 
 def format_time(ms: int) -> str:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from corank.core.errors import DataError
 from corank.core.ragged import Ragged, Rows, Vectors
 from corank.core.storage.untrusted_files import is_plain_name, parse_json, read_regular_file
-from corank.core.types import Doubles, Hashes, Ints
+from corank.core.types import Doubles, Hashes, Ints, Longs
 from corank.features.encoding import Column, Encoded, Encoder, RowFeatures
 from corank.features.schema import Placement, Schema
 from corank.features.vocabulary import Hash, Vocabulary
@@ -95,11 +95,13 @@ class Encoders:
         """
         return self.schema.columns()[name].encode(self.fitted.get(name), values, name)
 
-    def codes(self, name: str, values: pl.Series) -> Ints:
-        """Encode single values of a list: (N,). Raises DataError as `encode` does."""
+    def codes(self, name: str, values: pl.Series | Longs) -> Ints:
+        """Encode single values of a list, whole numbers also as an array: (N,). Raises DataError as `encode` does."""
         encoder = self.fitted[self.schema.table_of(name)]
         assert isinstance(encoder, Vocabulary | Hash)
-        return encoder.codes(values, name)
+        if isinstance(values, pl.Series):
+            return encoder.codes(values, name)
+        return encoder.codes(pl.Series(values), name) if encoder.text else encoder.codes_of_numbers(values)
 
     def encode_derived(self, name: str, values: Hashes | Doubles) -> Column:
         """Encode the values of a derived feature: hashes (0 for missing) or numbers (NaN)."""

@@ -4,9 +4,11 @@ from datetime import date, datetime, timedelta
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from corank.core.errors import ConfigError
-from corank.core.time import floor_times, format_time, midnight, to_ms
+from corank.core.time import EARLIEST, LATEST, day_numbers, floor_times, format_time, midnight, to_ms
 
 
 @pytest.mark.parametrize(
@@ -26,6 +28,21 @@ def test_times_are_rounded_down_from_midnight(
 ) -> None:
     given, wanted = (round(datetime.fromisoformat(m).timestamp() * 1000) for m in (moment, expected))
     assert floor_times(np.array([given]), every, zone).tolist() == [wanted]
+
+
+@given(
+    time=st.one_of(
+        st.integers(EARLIEST, LATEST),
+        st.integers(0, 4_000_000_000_000),
+        st.sampled_from([EARLIEST, LATEST, -1, 0]),
+    ),
+    zone=st.sampled_from(
+        ["UTC", "Asia/Shanghai", "Europe/Berlin", "America/Sao_Paulo", "Pacific/Kiritimati"]
+    ),
+)
+def test_a_time_alone_is_of_the_day_that_it_is_of_among_others(time: int, zone: str) -> None:
+    alone = day_numbers(np.array([time]), zone)
+    assert alone.tolist() == day_numbers(np.array([time, 0]), zone)[:1].tolist()
 
 
 def test_grid_of_a_day_and_a_half_is_refused() -> None:

@@ -97,7 +97,7 @@ def test_user_without_events_has_none() -> None:
 
 
 KINDS = {"user": pl.Int32, "times": pl.Int64, "items": pl.Int32, "row": pl.Int64, "ordinals": pl.Int32}
-PARTS = EventParts(timed=True, keys=False, attributes={})
+PARTS = EventParts(timed=True, keys=False, attributes={}, attribute_keys={})
 
 
 def sorted_events(

@@ -5,7 +5,6 @@ Letters: N rows · E events of all of them.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Self
 
 import numpy as np
@@ -15,7 +14,7 @@ import pyarrow.compute as pc
 
 from corank.core.errors import DataError
 from corank.core.ragged import concat_ranges
-from corank.core.time import EARLIEST, LATEST, to_ms
+from corank.core.time import EARLIEST, LATEST, moment_to_ms
 from corank.core.types import Ints, Longs, Mask
 from corank.features.vocabulary import to_identifiers
 
@@ -179,6 +178,8 @@ def to_times(values: pl.Series, where: str) -> tuple[Longs, Mask]:
         values = values.dt.epoch("ms")
     elif kind == pl.String:
         values = _read_times(values, where)
+    elif kind.is_unsigned_integer():
+        values = values.cast(pl.Int128)  # to be compared with times before 1970
     elif not (kind.is_integer() or kind == pl.Null):
         raise DataError(f"{where}: expected times (datetimes, dates, or whole milliseconds); received {kind}")
     far = (
@@ -198,13 +199,12 @@ def _read_times(values: pl.Series, where: str) -> pl.Series:
     read = {}
     for text in texts.to_list():
         try:
-            moment = datetime.fromisoformat(text)
+            read[text] = moment_to_ms(text)
         except ValueError:
             raise DataError(
                 f"{where}: expected ISO 8601, such as 2026-04-29T12:00:00+08:00, or whole ms since 1970; "
                 f"received {text!r}"
             ) from None
-        read[text] = to_ms(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
     known = pl.DataFrame({"text": list(read), "ms": list(read.values())})
     dated = values.to_frame("text").join(known, on="text", how="left", maintain_order="left")["ms"]
     return whole.fill_null(dated) if whole.null_count() else whole

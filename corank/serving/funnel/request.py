@@ -5,7 +5,6 @@ import json
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, Self
 
@@ -16,8 +15,9 @@ from msgspec import Meta
 
 from corank.core.errors import RequestError
 from corank.core.settings import describe_unknown
-from corank.core.time import now_ms, to_ms
+from corank.core.time import moment_to_ms, now_ms
 from corank.core.types import Longs
+from corank.features.vocabulary import as_int64
 
 MAX_CANDIDATES = 10_000
 MAX_VALUES = 4096
@@ -132,13 +132,12 @@ def parse_time(value: Any, where: str) -> int:
     if type(value) is int:
         return value
     try:
-        read = datetime.fromisoformat(value)
+        return moment_to_ms(value)
     except (TypeError, ValueError):
         raise RequestError(
             f"{where}: expected ISO 8601, such as 2026-04-29T12:00:00+08:00, or whole ms since 1970; "
             f"received {value!r}"
         ) from None
-    return to_ms(read if read.tzinfo else read.replace(tzinfo=UTC))
 
 
 def parse_history(
@@ -227,16 +226,6 @@ def _split_columns(candidates: list[Any]) -> tuple[list[Any], list[dict[str, Any
         ids.append(given.pop("id"))
         columns.append(given)
     return ids, columns
-
-
-def as_int64(values: list[Any]) -> Longs | None:
-    """Convert whole numbers of 64 bits to an array, faster than by a series; None if any value is something else."""
-    if set(map(type, values)) != {int}:
-        return None
-    try:
-        return np.array(values, dtype=np.int64)
-    except OverflowError:
-        return None
 
 
 def to_series(name: str, values: list[Any], where: str) -> pl.Series:

@@ -18,12 +18,13 @@ from corank.data.packed_history import add_histories, unknown_item_rows, with_at
 from corank.features.encoders import Encoders
 from corank.features.encoding import Encoded
 from corank.features.histories.event_lists import ListedEvents
+from corank.features.histories.plain_lists import RequestEvents, Values
 from corank.features.history import Events, History, HistoryNeeds, recency_weights
 from corank.features.log_schema import DataSettings
 from corank.features.operands import Operands, average_history_vectors, gather_history_operands
-from corank.features.vocabulary import Hash, Vocabulary, hash_values, to_identifiers
+from corank.features.vocabulary import Hash, Vocabulary, as_int64, hash_values, to_identifiers
 from corank.serving.funnel.checks.request_warnings import RequestWarning, check_event_times
-from corank.serving.funnel.request import as_int64, parse_history, to_series
+from corank.serving.funnel.request import parse_history, to_series
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,18 @@ class HistoryEncoder:
         """
         self.schema, self._encoders, self.attended, self._data = encoders.schema, encoders, attended, data
         self._needs = HistoryNeeds.of(self.schema)
+        parallels = self.schema.parallels().items()
+        self._beside = {
+            name: {feature: self.schema.column(feature) for feature, history in parallels if history == name}
+            for name in self.schema.histories()
+        }
+        """By history, the features that are attributes of its events, and their columns."""
+        self._columns = {
+            name: self.schema.column_names([name, *self._beside[name]])
+            for name, history in self.schema.histories().items()
+            if history.lists is not None
+        }
+        """By history that columns list, these, and those of attributes."""
         self.needs_items = bool(self._needs.records or self._needs.weighted)
         """Whether the query needs more than the codes of histories."""
 
@@ -84,7 +97,7 @@ class HistoryEncoder:
         settings = self.schema.histories()[name]
         if settings.lists is not None:
             return self._encode_lists(name, settings, user, items, time)
-        events, beside = user.get(name), self._beside(name)
+        events, beside = user.get(name), self._beside[name]
         ids, times = parse_history(name, events, settings.half_life is not None, beside.values())
         warnings = self._check_times(name, times, time)
         ids, times = ids[-settings.last :], times[-settings.last :]
@@ -114,13 +127,8 @@ class HistoryEncoder:
             *self._encode_attributes(beside, columns),
         )
 
-    def _beside(self, name: str) -> dict[str, str]:
-        """The features that are attributes of a history's events, and their columns."""
-        parallels = self.schema.parallels().items()
-        return {feature: self.schema.column(feature) for feature, history in parallels if history == name}
-
     def _encode_attributes(
-        self, beside: Mapping[str, str], columns: Mapping[str, pl.Series]
+        self, beside: Mapping[str, str], columns: Mapping[str, Values]
     ) -> tuple[dict[str, Ints], dict[str, Hashes]]:
         """Encode attributes of L events: codes by feature; hashes by those that derived features take.
 
@@ -132,34 +140,44 @@ class HistoryEncoder:
             feature: self._encoders.codes(feature, columns[column]) for feature, column in beside.items()
         }
         taken = [feature for feature in beside if feature in self._needs.beside]
-        return codes, {feature: hash_values(columns[beside[feature]], feature) for feature in taken}
+        return codes, {
+            feature: hash_values(pl.Series(columns[beside[feature]]), feature) for feature in taken
+        }
 
     def _encode_lists(
         self, name: str, settings: History, user: Mapping[str, Any], items: LayeredItems, time: int
     ) -> RequestHistory:
         """Encode a history that columns list: cut by the code that packing uses. Raises RequestError, DataError."""
         assert settings.lists is not None
-        beside = self._beside(name)
-        columns = self.schema.column_names([name, *beside])
-        values = {column: to_series(column, [user.get(column)], f"user.{column}") for column in columns}
-        listed = ListedEvents.read(settings.lists, values, items.text, lambda n: "user")
-        events = Events.of_times(listed.times, np.append(0, np.cumsum(listed.length, dtype=np.int64)))
+        beside = self._beside[name]
+        values = {column: user.get(column) for column in self._columns[name]}
+        listed = RequestEvents.read_plain(settings.lists, values, items.text)
+        if listed is None:
+            series = {column: to_series(column, [held], f"user.{column}") for column, held in values.items()}
+            read = ListedEvents.read(settings.lists, series, items.text, lambda n: "user")
+            listed = RequestEvents.of(read)
+        events = Events.of_times(listed.times, np.array([0, len(listed.items)]))
         (start,), (length,) = events.cut(settings, np.zeros(1, np.int64), np.array([time]), self._data)
         seen = slice(int(start), int(start + length))
         ids = listed.items[seen]
-        found = name in self._needs.records or name in self.attended
         weight = None
         if settings.half_life and listed.times is not None:
             weight = recency_weights(time - listed.times[seen], settings.half_life)
         return RequestHistory(
             self._encoders.codes(name, ids),
-            find_items(items, ids.to_list(), f"user.{settings.lists.column}")
-            if found
-            else np.full(len(ids), -1),
-            hash_values(ids, name) if name in self._needs.compared else np.empty(0, dtype=np.uint64),
+            self._find(name, ids, items, f"user.{settings.lists.column}"),
+            hash_values(pl.Series(ids), name) if name in self._needs.compared else np.empty(0, np.uint64),
             weight,
             (),
-            *self._encode_attributes(beside, {n: values[seen] for n, values in listed.parallel.items()}),
+            *self._encode_attributes(beside, {n: held[seen] for n, held in listed.parallel.items()}),
+        )
+
+    def _find(self, name: str, ids: Values, items: LayeredItems, where: str) -> Longs:
+        """Find the items of a history, if anything reads their records: (L,). Raises RequestError."""
+        if name not in self._needs.records and name not in self.attended:
+            return np.full(len(ids), -1)
+        return (
+            find_items(items, ids.to_list(), where) if isinstance(ids, pl.Series) else items.find_numbers(ids)
         )
 
     def _check_times(self, name: str, times: list[int], time: int) -> tuple[RequestWarning, ...]:
