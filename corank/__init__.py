@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         vectors,
     )
     from corank.api.studies import study
+    from corank.api.tracking import track
     from corank.api.training import train
     from corank.api.users import users
     from corank.core.registry import load_plugins
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from corank.serving.funnel.request import Request
     from corank.training.callbacks import Callback
     from corank.training.config import Config
+    from corank.training.tracking.mlflow import MlflowCallback
+    from corank.training.tracking.wandb import WandbCallback
 
 __all__ = [
     "Callback",
@@ -51,11 +54,13 @@ __all__ = [
     "ExplanationResult",
     "Funnel",
     "GroupsResult",
+    "MlflowCallback",
     "ReportPage",
     "Request",
     "SearchResult",
     "StudyResult",
     "TrainResult",
+    "WandbCallback",
     "__version__",
     "check",
     "compare",
@@ -77,6 +82,7 @@ __all__ = [
     "store_versions",
     "study",
     "sweep",
+    "track",
     "train",
     "tune",
     "users",
@@ -85,6 +91,8 @@ __all__ = [
 
 _MODULE_OF = {
     "Callback": "corank.training.callbacks",
+    "MlflowCallback": "corank.training.tracking.mlflow",
+    "WandbCallback": "corank.training.tracking.wandb",
     "Config": "corank.training.config",
     "Funnel": "corank.serving.funnel.funnel",
     "Request": "corank.serving.funnel.request",
@@ -111,6 +119,7 @@ _MODULE_OF = {
     "study": "corank.api.studies",
     "replay": "corank.api.replaying",
     "serve": "corank.api.serving",
+    "track": "corank.api.tracking",
     "users": "corank.api.users",
 }
 

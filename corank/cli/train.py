@@ -1,4 +1,4 @@
-"""The command that trains."""
+"""The commands that train, and that write trainings to trackers."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from corank.cli.options import local_path
-from corank.cli.training import ConfigPath, Overrides, Without, check_first
+from corank.cli.training import ConfigPath, Overrides, RunPath, Without, check_first
 from corank.distributed.launch_environment import is_first
 
 train = typer.Typer()
@@ -78,3 +78,19 @@ def train_command(
     )
     if workers is None and is_first():
         console.say(f"kept epoch {done.epoch}; run: {run or done.run.folder}")
+
+
+@train.command("track")
+def track_command(
+    run: RunPath,
+    trackers: Annotated[
+        list[str],
+        typer.Argument(metavar="TRACKER[,KEY=VALUE…]…", help="mlflow, wandb, or a plug-in's, with settings."),
+    ],
+    split: Annotated[str, typer.Option(help="train, valid or test.")] = "test",
+) -> None:
+    """Evaluate RUN, and write figures with intervals, report and model version to trackers."""
+    from corank.api import tracking
+    from corank.cli import console
+
+    console.say(f"report: {tracking.track(run, trackers, split)}")

@@ -93,5 +93,9 @@ class EngineError(CorankError):
     """An engine cannot run a task; the message names the engine, the task and its worker."""
 
 
+class TrackingError(CorankError):
+    """A run was not written to a tracker; the message names it."""
+
+
 class DivergedError(DataError):
     """A loss or a score is NaN: the learning rates are too high, or a feature has extreme values."""

@@ -31,7 +31,7 @@ def read_callbacks(texts: Sequence[str]) -> list[Callback]:
     names = [text.partition(",")[0] for text in texts]
     for name in names:
         if names.count(name) > 1:
-            raise ConfigError(f"--track {name}: given {names.count(name)} times; name each callback once")
+            raise ConfigError(f"callback {name}: given {names.count(name)} times; name each callback once")
     return [_read(text) for text in texts]
 
 
@@ -42,6 +42,6 @@ def _read(text: str) -> Callback:
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals:
-            raise ConfigError(f"--track {name}: expected KEY=VALUE after each comma; received {pair!r}")
+            raise ConfigError(f"callback {name}: expected KEY=VALUE after each comma; received {pair!r}")
         settings[key] = value
-    return validate(made, settings, f"--track {name}")  # type: ignore[type-var]
+    return validate(made, settings, f"callback {name}")  # type: ignore[type-var]

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 
+from corank.core.formatting import shorten
 from corank.core.types import Report
 
 ATTEMPTS = 3
@@ -83,4 +84,4 @@ class RecordWriter:
         if not self._has_failed:
             self._has_failed = True
             what = " ".join(str(error).split()) or type(error).__name__
-            self.say(f"{self.name}: {what[:400]}; the training goes on, and records are tried again")
+            self.say(f"{self.name}: cannot be written to: {shorten(what, 400)}; going on, and trying again")

@@ -130,8 +130,11 @@ class Tracker(Callback, Settings):
         file = (
             run.folder / TRACKING / f"{self.module}.json"
         )  # its own: every tracker writes in its own thread
-        found = self.open_run(run.folder.name, flatten(plain(run.config)), _read_known(file))
+        known = _read_known(file)
+        found = self.open_run(run.folder.name, flatten(plain(run.config)), known)
         self._is_open = True
+        if found == known:
+            return
         with atomic_file(file) as partial:
             partial.write_text(json.dumps(dict(found), indent=1), encoding="utf-8")
 

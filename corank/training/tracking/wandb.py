@@ -1,5 +1,6 @@
 """Trainings written to Weights & Biases."""
 
+import shutil
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -70,8 +71,10 @@ class WandbCallback(Tracker):
         self._board.summary.update(dict(facts))
 
     def write_file(self, path: Path) -> None:
-        """Save a file with the run."""
-        self._board.save(str(path), base_path=str(path.parent), policy="now")
+        """Save a copy of a file with the run; of a file elsewhere W&B keeps no more than a link until it is sent."""
+        copy = Path(self._board.dir) / path.name
+        shutil.copyfile(path, copy)
+        self._board.save(str(copy), base_path=self._board.dir, policy="now")
 
     def close_run(self, state: State) -> None:
         """Write what is left, and end the run; any end but `finished` counts as a failure there."""

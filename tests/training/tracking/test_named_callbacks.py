@@ -36,11 +36,11 @@ def test_settings_follow_the_name() -> None:
     ("given", "message"),
     [
         (["mlfow"], "unknown callback 'mlfow'; did you mean 'mlflow'?"),
-        (["wandb,projekt=a"], "--track wandb: (top level): unknown key 'projekt'; did you mean 'project'?"),
-        (["wandb,mode=of"], "--track wandb: mode: Input should be 'online' or 'offline'; received 'of'"),
-        (["wandb,project"], "--track wandb: expected KEY=VALUE after each comma; received 'project'"),
-        (["wandb", "wandb,mode=offline"], "--track wandb: given 2 times; name each callback once"),
-        (["mlflow,wait_s=-1"], "--track mlflow: wait_s: Input should be greater than or equal to 0"),
+        (["wandb,projekt=a"], "callback wandb: (top level): unknown key 'projekt'; did you mean 'project'?"),
+        (["wandb,mode=of"], "callback wandb: mode: Input should be 'online' or 'offline'; received 'of'"),
+        (["wandb,project"], "callback wandb: expected KEY=VALUE after each comma; received 'project'"),
+        (["wandb", "wandb,mode=offline"], "callback wandb: given 2 times; name each callback once"),
+        (["mlflow,wait_s=-1"], "callback mlflow: wait_s: Input should be greater than or equal to 0"),
     ],
 )
 def test_mistakes_are_named(given: list[str], message: str) -> None:
@@ -69,7 +69,7 @@ def test_a_plug_in_of_the_config_is_found(
     options = ["--set=plugins=[counting_callback]", "--set=train.requests=24", "--set=train.epochs=2"]
     options += [f"--run={tmp_path / 'run'}"]
     code, _, err = run_corank(capsys, "train", given, *options, "--track", "counting")
-    assert code == 1 and "--track counting: file: required, but not given" in err
+    assert code == 1 and "callback counting: file: required, but not given" in err
     assert not (tmp_path / "run").exists(), "nothing is begun"
     file = tmp_path / "epochs.txt"
     assert run_corank(capsys, "train", given, *options, "--track", f"counting,file={file}")[0] == 0

@@ -22,7 +22,7 @@ def test_records_keep_their_order_through_a_failure() -> None:
         threading.Event().wait(0.01)
     assert writer.close(60) == 0
     assert written == [0, 1, 2]
-    assert said == ["tracker: down for a while; the training goes on, and records are tried again"]
+    assert said == ["tracker: cannot be written to: down for a while; going on, and trying again"]
 
 
 def test_records_that_always_fail_are_counted_and_said_once() -> None:
@@ -40,7 +40,9 @@ def test_records_that_always_fail_are_counted_and_said_once() -> None:
     writer.put(fail)
     writer.put(lambda: None)
     assert writer.close(60) == 2
-    assert said[0].startswith("tracker: ValueError; ") and said[1:] == ["tracker: 2 records were not written"]
+    assert said[0].startswith("tracker: cannot be written to: ValueError; ") and said[1:] == [
+        "tracker: 2 records were not written"
+    ]
 
 
 def test_a_record_that_hangs_is_given_up() -> None:

@@ -1,0 +1,93 @@
+"""Finished runs written to trackers, with what is known of them only after the training."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from corank.core.errors import ConfigError, TrackingError
+from corank.core.files import write_text
+from corank.core.storage.object_url import require_local
+from corank.training.config_file import flatten
+from corank.training.run import Run
+from corank.training.tracking.named_callbacks import read_callbacks
+from corank.training.tracking.tracker import Tracker
+
+BESIDE = ("eligible", "random")
+"""Keys of an evaluation beside the metrics, which are no figures of the run."""
+
+
+def track(run: str | Path, trackers: Sequence[str], split: str = "test") -> Path:
+    """Evaluate a run, and write figures with intervals, report and model version to its run in each tracker.
+
+    A training that was tracked goes on with its run there; another one gets a run, with its hyper-parameters.
+
+    Args:
+        run: the folder of a finished run. Its `report.html` is written anew.
+        trackers: by name, such as `mlflow` or `wandb,project=shop`.
+        split: `train`, `valid` or `test`.
+
+    Returns where the report lies. Raises ConfigError, PluginError, MissingExtraError, CheckpointError, DataError,
+    BundleError, RequestError, and TrackingError if a tracker takes no records.
+
+    Example:
+        corank.track("shop/runs/shop", ["mlflow,experiment=shop"])
+    """
+    from corank.analysis.evaluated_run import evaluate_run
+    from corank.analysis.report import report_page  # which loads matplotlib
+    from corank.training.export import model_version
+
+    folder = require_local(run)
+    opened = Run.open(folder)
+    named = _read_trackers(trackers)
+    evaluated = evaluate_run(opened, split)
+    page = folder / "report.html"
+    write_text(page, report_page(evaluated))
+    weights = opened.trained(evaluated.packed)
+    version = model_version(opened.config, evaluated.packed, weights, evaluated.calibrators)
+    _write(named, opened, {"model_version": version, **evaluation_figures(evaluated.document)}, page)
+    return page
+
+
+def _read_trackers(names: Sequence[str]) -> list[Tracker]:
+    found = read_callbacks(names)
+    trackers = [callback for callback in found if isinstance(callback, Tracker)]
+    if not found or len(trackers) < len(found):
+        other = [name for name, callback in zip(names, found, strict=True) if callback not in trackers]
+        raise ConfigError(
+            f"name trackers, such as mlflow; received {', '.join(other) or 'none'}, which cannot add to a run"
+        )
+    return trackers
+
+
+def _write(trackers: Sequence[Tracker], run: Run, facts: Mapping[str, str | float], page: Path) -> None:
+    """Write to all trackers, each in its own thread. Raises TrackingError if one of them took not all."""
+    for tracker in trackers:
+        tracker.begin(run)
+        tracker.record(partial(tracker.write_facts, facts))
+        tracker.record(partial(tracker.write_file, page))
+    failed = [tracker.module for tracker in trackers if tracker.end("finished")]
+    if failed:
+        raise TrackingError(
+            f"{run.folder}: not written to {', '.join(failed)}, or not all; see above, and try again"
+        )
+
+
+def evaluation_figures(document: dict[str, Any]) -> dict[str, float]:
+    """The figures of an evaluation, by `SPLIT/STAGE.POPULATION.LABEL.METRIC` and `SPLIT/cascade.METRIC`.
+
+    Bounds of the 95 % intervals have `.low` and `.high` added. What is not defined is left out.
+    """
+    intervals = document["interval"]
+    found = flatten(document["stages"]) | flatten({"cascade": document["cascade"]})
+    bounds = flatten(intervals["stages"]) | flatten({"cascade": intervals["cascade"]})
+    ends = {"0": "low", "1": "high"}
+    for name, value in bounds.items():
+        metric, _, end = name.rpartition(".")
+        if end in ends:
+            found[f"{metric}.{ends[end]}"] = value
+    return {
+        f"{document['split']}/{name}": float(value)
+        for name, value in found.items()
+        if isinstance(value, int | float) and not any(part in BESIDE for part in name.split("."))
+    }
