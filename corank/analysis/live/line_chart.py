@@ -14,7 +14,7 @@ LEFT, RIGHT, TOP, BOTTOM = 52, 10, 10, 34
 """Margins around the lines, for the numbers of the axes."""
 
 CSS = f"""
-.charts {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(18rem, 1fr)); gap: .6rem 1.4rem }}
+.charts {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(18rem, 1fr)); gap: .6rem 1.4rem }}
 .charts figure {{ margin: .4rem 0 }}
 .charts figure svg {{ min-width: 0 }}
 .charts figcaption {{ color: var(--ink); font-weight: 600 }}
