@@ -34,7 +34,7 @@ def track(run: str | Path, trackers: Sequence[str], split: str = "test") -> Path
         corank.track("shop/runs/shop", ["mlflow,experiment=shop"])
     """
     from corank.analysis.evaluated_run import evaluate_run
-    from corank.analysis.report import report_page  # which loads matplotlib
+    from corank.analysis.report.run_page import report_page  # which loads matplotlib
     from corank.training.export import model_version
 
     folder = require_local(run)
