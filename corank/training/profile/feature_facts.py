@@ -62,7 +62,7 @@ class CountedRows:
             identifies: whether its values are ids, of which training knows some.
         """
         rows = self.frame.filter(pl.col(SPLIT).is_not_null())
-        total = rows.group_by(SPLIT).agg(pl.col(COUNT, POSITIVES).sum())
+        total = rows.group_by(SPLIT).agg(pl.col(COUNT, POSITIVES).sum()).sort(SPLIT, descending=True)
         lacking = rows.filter(pl.col(column).is_null()).group_by(SPLIT).agg(pl.col(COUNT).sum())
         counts = {split: (count, positives) for split, count, positives in total.rows()}
         missing = dict.fromkeys(counts, 0.0) | {s: n / counts[s][0] for s, n in lacking.rows()}
@@ -87,7 +87,7 @@ class CountedRows:
         )
         return {
             split: Familiarity(seen / count, seen_positives / positives if positives else None)
-            for split, count, positives, seen, seen_positives in sums.rows()
+            for split, count, positives, seen, seen_positives in sums.sort(SPLIT, descending=True).rows()
             if split != "train"
         }
 

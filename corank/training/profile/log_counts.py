@@ -48,12 +48,12 @@ def count_log(rows: SplitRows) -> LogCounts:
     sums = [rows.counts_as(n, kind).sum().alias(f"{n} {kind}") for n, kind in kinds]
     ones = [(pl.col(label_column(n)) == 1).sum().alias(f"{n} ones") for n in data.labels]
     scored = [pl.col(score_column(name)).is_not_null().sum().alias(f"{name} scored") for name in data.scores]
-    found = rows.collect(rows.frame.group_by(SPLIT, LEVEL).agg(*sums, *ones, *scored))
+    found = rows.collect(rows.frame.group_by(SPLIT, LEVEL).agg(*sums, *ones, *scored)).sort(SPLIT, LEVEL)
     by_level = found.rows(named=True)
     request = list(request_columns(data).values())
     known = [s for s in sums if s.meta.output_name().endswith((" positives", " negatives"))]
     levels = rows.collect(rows.frame.group_by(SPLIT, *request, LEVEL).agg(pl.len().alias(SIZE), *known))
-    sizes = levels.group_by(SPLIT, LEVEL, SIZE).agg(pl.len()).rows()
+    sizes = levels.group_by(SPLIT, LEVEL, SIZE).agg(pl.len()).sort(SPLIT, LEVEL, SIZE).rows()
     requests = levels.group_by(SPLIT, *request).agg(pl.exclude(LEVEL).sum())
     held = dict(requests.group_by(SPLIT).agg(pl.len()).rows())
     of_split = {name: requests.filter(pl.col(SPLIT) == name) for name in data.split_names}
