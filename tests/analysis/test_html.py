@@ -13,6 +13,8 @@ from matplotlib.image import imread
 from corank.analysis.drawing import COLOURS
 from corank.analysis.html import beside, folded, heading, page, plot, section, table, text, write_drawings
 from corank.core.errors import CorankError
+from tests.support.axe import violations
+from tests.support.browser import chromium
 from tests.support.html import Read
 
 
@@ -84,3 +86,21 @@ def test_the_same_drawing_is_the_same_markup_and_no_state_is_left() -> None:
     before = dict(rcParams)
     assert plot(draw, "caption") == plot(draw, "caption")
     assert dict(rcParams) == before
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("width", "dark"), [(360, False), (1600, True)])
+def test_a_page_breaks_no_rule_of_accessibility(tmp_path: Path, width: int, dark: bool) -> None:
+    """On a phone in light colours, on a desk in dark ones."""
+    wide = table(["", *map(str, range(30))], [[str(n), *["0.1234"] * 30] for n in range(3)])
+    parts = [text("words"), heading("part"), beside(plot(draw, "one"), plot(draw, "two")), wide]
+    found = page("title", "lead", section("a", *parts), section("b", folded("more", "a: b")), wide=True)
+    (tmp_path / "page.html").write_text(found, encoding="utf-8")
+    with chromium(tmp_path / "profile", width, dark) as window:
+        size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
+        window.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        window.get((tmp_path / "page.html").as_uri())
+        assert violations(window) == []
+        assert window.execute_script("return document.documentElement.scrollWidth") <= width
+        ground = window.execute_script("return getComputedStyle(document.body).backgroundColor")
+        assert ground == ("rgb(20, 23, 27)" if dark else "rgb(255, 255, 255)")
