@@ -10,7 +10,7 @@ import numpy as np
 
 from corank.analysis.evaluated_run import EvaluatedRun, predict_run
 from corank.core.errors import DataError
-from corank.core.types import Doubles
+from corank.core.types import Doubles, Progress
 from corank.evaluation.measures import Evaluation, Measures, evaluate_predictions
 from corank.evaluation.stage_order import read_truth
 from corank.metrics.bootstrap import replicates
@@ -31,9 +31,9 @@ class MeasuredRun:
     measured: Evaluation
 
     @classmethod
-    def of(cls, run: Run, split: str) -> Self:
+    def of(cls, run: Run, split: str, progress: Progress = lambda done, total: None) -> Self:
         """Predict and measure. Raises CheckpointError, DataError."""
-        packed, model, calibrators, predictions = predict_run(run, split)
+        packed, model, calibrators, predictions = predict_run(run, split, progress)
         truth, config = read_truth(packed, split), run.config
         measured = evaluate_predictions(
             predictions, config.stages, config.data.levels, calibrators, truth, split

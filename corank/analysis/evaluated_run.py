@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corank.core.errors import DataError
-from corank.core.types import Floats
+from corank.core.types import Floats, Progress
 from corank.data.dataset import PackedDataset
 from corank.evaluation.document import render
 from corank.evaluation.measures import evaluate_predictions
@@ -49,7 +49,13 @@ class EvaluatedRun:
         return true_values(self.predictions, stage, self.truth)
 
 
-def evaluate_run(run: Run, split: str, bootstrap: bool = True, reference: Run | None = None) -> EvaluatedRun:
+def evaluate_run(
+    run: Run,
+    split: str,
+    bootstrap: bool = True,
+    reference: Run | None = None,
+    progress: Progress = lambda done, total: None,
+) -> EvaluatedRun:
     """Evaluate a run on a split.
 
     Args:
@@ -57,13 +63,14 @@ def evaluate_run(run: Run, split: str, bootstrap: bool = True, reference: Run | 
         split: `train`, `valid` or `test`.
         bootstrap: whether to compute intervals.
         reference: a run on the same packed data without selection bias, for `bias_regret`.
+        progress: receives how many requests are scored, and of how many, of each of the runs.
 
     Raises:
         CheckpointError: if a run is not finished or damaged.
         DataError: if the split does not exist or is empty, or the reference has other rows.
     """
-    packed, model, calibrators, predictions = predict_run(run, split)
-    unbiased = None if reference is None else predict_run(reference, split)[-1]
+    packed, model, calibrators, predictions = predict_run(run, split, progress)
+    unbiased = None if reference is None else predict_run(reference, split, progress)[-1]
     truth = read_truth(packed, split)
     stages, levels = run.config.stages, run.config.data.levels
     found = evaluate_predictions(predictions, stages, levels, calibrators, truth, split, unbiased)
@@ -71,7 +78,9 @@ def evaluate_run(run: Run, split: str, bootstrap: bool = True, reference: Run | 
     return EvaluatedRun(run, packed, model, calibrators, predictions, truth, document)
 
 
-def predict_run(run: Run, split: str) -> tuple[PackedDataset, JointModel, Calibrators, Predictions]:
+def predict_run(
+    run: Run, split: str, progress: Progress = lambda done, total: None
+) -> tuple[PackedDataset, JointModel, Calibrators, Predictions]:
     """Open a run, and predict a split. Raises CheckpointError, and DataError if there is no such split."""
     packed = run.packed()
     if split not in packed.splits:
@@ -81,4 +90,4 @@ def predict_run(run: Run, split: str) -> tuple[PackedDataset, JointModel, Calibr
     if not packed.splits[split]:
         raise DataError(f"split '{split}' has no rows; see data.split and `corank check`")
     model, calibrators = run.model(packed)
-    return packed, model, calibrators, predict_split(model, packed, split)
+    return packed, model, calibrators, predict_split(model, packed, split, progress=progress)

@@ -9,6 +9,7 @@ import numpy as np
 from corank import __version__
 from corank.analysis.evaluated_run import predict_run
 from corank.core.formatting import format_interval, format_metric
+from corank.core.types import Progress
 from corank.evaluation.document import render
 from corank.evaluation.groups import group_candidates, select_candidates
 from corank.evaluation.measures import evaluate_predictions
@@ -19,7 +20,9 @@ SHOWN = ("auc", "gauc", "request_auc", "ndcg@10", "logloss_calibrated", "pcoc_ca
 """Metrics of exposed candidates that the table and the page show, those that the split has."""
 
 
-def evaluate_groups(run: Run, split: str, by: str, bootstrap: bool = True) -> dict[str, Any]:
+def evaluate_groups(
+    run: Run, split: str, by: str, bootstrap: bool = True, progress: Progress = lambda done, total: None
+) -> dict[str, Any]:
     """Evaluate each group of a split's candidates, as `evaluate_run` does all of them.
 
     Args:
@@ -27,11 +30,12 @@ def evaluate_groups(run: Run, split: str, by: str, bootstrap: bool = True) -> di
         split: `train`, `valid` or `test`.
         by: `day`, a feature with one code a row, or a column of the log.
         bootstrap: whether to compute intervals.
+        progress: receives how many requests are scored, and of how many.
 
     Returns `{"split", "by", "whole_requests", "groups"}`: each group is an evaluation with its `name`. Without whole
     requests in a group there is no cascade. Raises CheckpointError, DataError.
     """
-    packed, _, calibrators, predictions = predict_run(run, split)
+    packed, _, calibrators, predictions = predict_run(run, split, progress)
     truth = read_truth(packed, split)
     groups = group_candidates(packed, run.base, split, predictions, by)
     stages, levels = run.config.stages, run.config.data.levels

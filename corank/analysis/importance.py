@@ -25,7 +25,7 @@ from corank.batches.encoded_batch import EncodedBatch
 from corank.batches.reader import Reader
 from corank.core.errors import DataError
 from corank.core.ragged import Rows
-from corank.core.types import Doubles, Floats, Longs, Report
+from corank.core.types import Doubles, Floats, Longs, Progress, Report
 from corank.data.dataset import PackedDataset
 from corank.evaluation.stage_order import Calibrators
 from corank.features.schema import Schema
@@ -57,7 +57,12 @@ class _Scores:
 
 
 def measure_importance(
-    run: Run, split: str, most: int, seed: int = 0, report: Report = lambda line: None
+    run: Run,
+    split: str,
+    most: int,
+    seed: int = 0,
+    report: Report = lambda line: None,
+    progress: Progress = lambda done, total: None,
 ) -> dict[str, Any]:
     """Importance of every feature for every stage on exposed candidates, with 95 % intervals over users.
 
@@ -67,6 +72,7 @@ def measure_importance(
         most: number of requests to score, at most; they are drawn by the seed.
         seed: of the drawing and the shuffling.
         report: receives lines of progress.
+        progress: receives how many requests are scored, and of how many.
 
     Returns:
         The document of `corank explain --json`.
@@ -84,7 +90,7 @@ def measure_importance(
         )
     model, calibrators = run.model(packed)
     keep_freed_memory()  # of every batch; a tenth of the time
-    scores = _scores(model.eval(), packed, split, most, seed, report)
+    scores = _scores(model.eval(), packed, split, most, seed, report, progress)
     whole = {stage.name: _resample(scores, "", stage.name, stage.main) for stage in run.config.stages}
     features: dict[str, dict[str, Any]] = {}
     for name in packed.schema.inputs():
@@ -112,7 +118,13 @@ def _latencies(
 
 
 def _scores(
-    model: JointModel, packed: PackedDataset, split: str, most: int, seed: int, report: Report
+    model: JointModel,
+    packed: PackedDataset,
+    split: str,
+    most: int,
+    seed: int,
+    report: Report,
+    progress: Progress,
 ) -> _Scores:
     exposed = {len(packed.data.levels) - 1: None}
     batches = -(-most // REQUESTS)
@@ -121,6 +133,7 @@ def _scores(
     )
     features = ["", *packed.schema.inputs()]
     parts: list[_Scores] = []
+    total = min(batches * reader.requests, sum(len(shard) for shard in packed.splits[split]))
     for encoded in islice(reader.read_encoded(epoch=0), batches):
         rng = np.random.default_rng([seed, len(parts)])
         batch = build_batch(reader.layout, encoded)
@@ -131,6 +144,7 @@ def _scores(
             logits[feature] = logits[""] | _logits(model, other, _readers(model, packed.schema, feature))
         labels = {name: values.astype(np.int8) for name, values in encoded.labels.items()}
         parts.append(_Scores(encoded.user[encoded.request_of], labels, encoded.weight, logits))
+        progress(min(len(parts) * reader.requests, total), total)
         if len(parts) % REPORT_EVERY == 0:
             report(f"{len(parts) * reader.requests:,} requests scored")
     return _Scores(

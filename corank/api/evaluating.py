@@ -11,6 +11,7 @@ from corank.api.results.evaluation_results import ComparisonResult, EvaluationRe
 from corank.core.errors import DataError
 from corank.core.storage.local_copy import write_file
 from corank.core.storage.object_url import PathOrUrl, parse_location
+from corank.core.types import Progress
 from corank.training.run import Run
 
 
@@ -21,6 +22,7 @@ def evaluate(
     reference: PathOrUrl | None = None,
     by: str | None = None,
     page: PathOrUrl | None = None,
+    progress: Progress = lambda done, total: None,
 ) -> EvaluationResult | GroupsResult:
     """Evaluate the stages of a run, alone and as a cascade.
 
@@ -31,6 +33,7 @@ def evaluate(
         reference: a run on the same packed data, trained without selection bias; adds the stages' bias regret.
         by: evaluate group by group: `day`, a feature with one code a row, or a column of the log.
         page: with `by`, the file or URL of an HTML page to write.
+        progress: takes how many requests are scored, and of how many.
 
     Returns what `corank evaluate` prints, by groups a GroupsResult. Raises CheckpointError, DataError.
 
@@ -46,10 +49,10 @@ def evaluate(
         if page is not None:
             raise DataError("--page is of groups: give --by, too; `corank report` writes the page of a run")
         unbiased = None if reference is None else Run.open(parse_location(reference))
-        return EvaluationResult(evaluate_run(opened, split, bootstrap, unbiased).document)
+        return EvaluationResult(evaluate_run(opened, split, bootstrap, unbiased, progress).document)
     if reference is not None:
         raise DataError("--reference compares all candidates of a split; leave out --by")
-    document = evaluate_groups(opened, split, by, bootstrap)
+    document = evaluate_groups(opened, split, by, bootstrap, progress)
     if page is not None:
         _write(page, groups_page(document, f"{opened.config.name} by {by}"))
     return GroupsResult(document)

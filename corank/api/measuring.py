@@ -5,7 +5,7 @@ from corank.api.results.study_results import ExplanationResult
 from corank.core.files import write_text
 from corank.core.storage.local_copy import write_file
 from corank.core.storage.object_url import PathOrUrl, parse_location
-from corank.core.types import Report
+from corank.core.types import Progress, Report
 from corank.training.run import Run
 
 
@@ -15,6 +15,7 @@ def report(
     split: str = "test",
     against: PathOrUrl | None = None,
     figures: PathOrUrl | None = None,
+    progress: Progress = lambda done, total: None,
 ) -> ReportPage:
     """Write a run's report, one self-contained HTML page; or that of two runs side by side.
 
@@ -26,6 +27,7 @@ def report(
         against: another run on the same candidates: the page shows paired differences with intervals, and the figures
             of both.
         figures: a folder, or its URL, to which each figure is written as SVG and PNG, too.
+        progress: takes how many requests are scored, and of how many, of each run.
 
     Returns the page, which a notebook shows. Raises CheckpointError, DataError, BundleError, RequestError, and
     CorankError if it cannot be written.
@@ -41,10 +43,13 @@ def report(
 
     location, name = parse_location(run), "report.html"
     if against is None:
-        found = report_page(evaluate_run(Run.open(location), split))
+        found = report_page(evaluate_run(Run.open(location), split, progress=progress))
     else:
         other = Run.open(parse_location(against))
-        found, name = pair_page(Run.open(location), other, split), f"report-against-{other.folder.name}.html"
+        found, name = (
+            pair_page(Run.open(location), other, split, progress),
+            f"report-against-{other.folder.name}.html",
+        )
     page = location / name if out is None else parse_location(out)
     with write_file(page) as path:
         write_text(path, found)
@@ -54,7 +59,11 @@ def report(
 
 
 def explain(
-    run: PathOrUrl, split: str = "valid", most: int = 20_000, report: Report = lambda line: None
+    run: PathOrUrl,
+    split: str = "valid",
+    most: int = 20_000,
+    report: Report = lambda line: None,
+    progress: Progress = lambda done, total: None,
 ) -> ExplanationResult:
     """Measure what each feature is worth to each stage of a run, and what it takes online.
 
@@ -63,6 +72,7 @@ def explain(
         split: `train`, `valid` or `test`.
         most: requests to measure on, at most.
         report: takes a line about each step.
+        progress: takes how many requests are scored, and of how many.
 
     Returns what `corank explain` prints. Raises CheckpointError, DataError, BundleError,
     RequestError.
@@ -73,4 +83,6 @@ def explain(
     """
     from corank.analysis.importance import measure_importance
 
-    return ExplanationResult(measure_importance(Run.open(parse_location(run)), split, most, report=report))
+    return ExplanationResult(
+        measure_importance(Run.open(parse_location(run)), split, most, report=report, progress=progress)
+    )

@@ -11,7 +11,7 @@ from corank.core.errors import CorankError
 from corank.core.files import write_text
 from corank.core.locks import WriteLock
 from corank.core.storage.object_url import PathOrUrl, parse_location
-from corank.core.types import Report
+from corank.core.types import Progress, Report
 from corank.training.preparation.packed_data import open_or_pack
 from corank.training.sufficiency import Sufficiency
 
@@ -27,6 +27,7 @@ def study(
     without: Sequence[str] = (),
     tables: Mapping[str, TableSource] | None = None,
     figures: PathOrUrl | None = None,
+    progress: Progress = lambda done, total: None,
 ) -> StudyResult:
     """Answer eight questions about joint training on a config's log, by training variants of the config.
 
@@ -42,6 +43,7 @@ def study(
         without: features to remove, as of `--without`.
         tables: by key of `data` (`log`, `items`, `users`, `truth`, `events.NAME`), a frame or files in its place.
         figures: a folder, or its URL, to which each figure of the page is written as SVG and PNG, too.
+        progress: takes how many trainings are done, and of how many.
 
     Returns the document that is also written to `study.json`, beside the page `study.html`. Raises ConfigError,
     DataError, BusyError if another process writes the study, and CorankError if the folder cannot be written.
@@ -62,7 +64,8 @@ def study(
     with lock, given.frames.named():
         packed = open_or_pack(settings, base, report)
         Sufficiency.of(settings, packed).require()
-        document = run_study(settings, packed, base, folder, questions, Budget(seeds, tuple(rates)), report)
+        budget = Budget(seeds, tuple(rates))
+        document = run_study(settings, packed, base, folder, questions, budget, report, progress)
         page = study_page(document)
         write_text(folder / "study.html", page)
     if figures is not None:

@@ -35,8 +35,10 @@ def evaluate_command(
     from corank.api import evaluating as api
     from corank.cli import console
     from corank.cli.printing.comparison_tables import show_groups
+    from corank.cli.progress import counting
 
-    found = api.evaluate(run, split, reference=reference, by=by, page=page)
+    with counting("requests", summary=False) as progress:
+        found = api.evaluate(run, split, reference=reference, by=by, page=page, progress=progress)
     if as_json:
         print_text(found.to_json())
     elif by is None:

@@ -71,8 +71,13 @@ class TrainingBar(Callback):
 
 
 @contextmanager
-def counting(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar of what is counted; without a terminal, one line at the end."""
+def counting(what: str, summary: bool = True) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar of what is counted, on stderr; without a terminal no bar.
+
+    Args:
+        what: is counted, such as "requests".
+        summary: whether a line says at the end how many there were. Without it the bar disappears, too.
+    """
     bar = Progress(
         TextColumn(what),
         BarColumn(bar_width=20),
@@ -81,6 +86,7 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
         TimeRemainingColumn(),
         console=err,
         disable=not err.is_terminal,
+        transient=not summary,
     )
     last = (0, 0)
     with bar:
@@ -92,5 +98,5 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
             bar.update(task, completed=done, total=total)
 
         yield progress
-    if last[1]:
+    if summary and last[1]:
         say(f"{what}: {last[0]:,} of {last[1]:,}")

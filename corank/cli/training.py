@@ -129,8 +129,11 @@ def report_command(
     """Write figures and plots of a run, or of two runs side by side, as one self-contained HTML page."""
     from corank.api import measuring
     from corank.cli import console
+    from corank.cli.progress import counting
 
-    console.say(f"report: {measuring.report(run, out, split, other, figures)}")
+    with counting("requests", summary=False) as progress:
+        page = measuring.report(run, out, split, other, figures, progress)
+    console.say(f"report: {page}")
     if figures is not None:
         console.say(f"figures: {figures}")
 
@@ -158,18 +161,22 @@ def study_command(
     check_first(config, overrides)
     from corank.api import studies
     from corank.cli import console
+    from corank.cli.progress import counting
 
-    found = studies.study(
-        config,
-        out,
-        seeds,
-        _numbers("--questions", questions, int),
-        _numbers("--rates", rates, float),
-        overrides or [],
-        console.say,
-        without or [],
-        figures=figures,
-    )
+    numbers, factors = _numbers("--questions", questions, int), _numbers("--rates", rates, float)
+    with counting("trials", summary=False) as progress:
+        found = studies.study(
+            config,
+            out,
+            seeds,
+            numbers,
+            factors,
+            overrides or [],
+            console.say,
+            without or [],
+            figures=figures,
+            progress=progress,
+        )
     print_text(found.to_json()) if as_json else console.show_study(found.document)
 
 
@@ -183,8 +190,10 @@ def explain_command(
     """Show what each feature is worth to each stage, and what it takes online."""
     from corank.api import measuring
     from corank.cli import console
+    from corank.cli.progress import counting
 
-    found = measuring.explain(run, split, requests, console.say)
+    with counting("requests", summary=False) as progress:
+        found = measuring.explain(run, split, requests, console.say, progress)
     print_text(found.to_json()) if as_json else console.show_explanation(found.document)
 
 

@@ -17,7 +17,7 @@ from corank.batches.batch import Batch
 from corank.batches.reader import Reader
 from corank.batches.sampling import Population
 from corank.core.time import day_numbers
-from corank.core.types import Floats, Longs
+from corank.core.types import Floats, Longs, Progress
 from corank.data.dataset import PackedDataset
 from corank.distributed.ranks import Ranks
 from corank.metrics.requests import Requests
@@ -54,6 +54,7 @@ def predict_split(
     population: Population | None = None,
     requests: int = 1024,
     names: Iterable[str] | None = None,
+    progress: Progress = lambda done, total: None,
 ) -> Predictions:
     """Compute logits of a split's candidates in fp32, in this process alone.
 
@@ -64,8 +65,9 @@ def predict_split(
         population: candidates to read; all unless given.
         requests: requests of a batch.
         names: stages and teachers; all stages unless given.
+        progress: receives how many requests are done, and of how many.
     """
-    predictions = predict_by_ranks(model, packed, split, Ranks(), population, requests, names)
+    predictions = predict_by_ranks(model, packed, split, Ranks(), population, requests, names, progress)
     assert predictions is not None
     return predictions
 
@@ -78,6 +80,7 @@ def predict_by_ranks(
     population: Population | None = None,
     requests: int = 1024,
     names: Iterable[str] | None = None,
+    progress: Progress = lambda done, total: None,
 ) -> Predictions | None:
     """Compute logits as `predict_split` does, each rank those of its part of every batch; a collective.
 
@@ -96,8 +99,10 @@ def predict_by_ranks(
     )
     parts: list[dict[str, NDArray[Any]]] = []
     with _evaluation_mode(model):
-        for batch in reader.read_ordered():
+        total = sum(len(shard) for shard in packed.splits[split])
+        for done, batch in enumerate(reader.read_ordered(), start=1):
             parts += _gather(_predict_batch(model, batch, names), ranks)
+            progress(min(done * requests, total), total)
     if not ranks.first:
         return None
     found = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}

@@ -36,7 +36,12 @@ def case() -> Case:
 
 @pytest.fixture(scope="module")
 def document(trained: Run) -> dict[str, Any]:
-    return corank.explain(trained.folder).document
+    told: list[tuple[int, int]] = []
+    found = corank.explain(trained.folder, progress=lambda done, total: told.append((done, total))).document
+    requests = sum(len(shard) for shard in trained.packed().splits["valid"])
+    assert told == sorted(told)
+    assert told[-1] == (requests, requests)
+    return found
 
 
 def leaves(found: Any) -> list[Any]:

@@ -47,6 +47,18 @@ def test_an_evaluation(trained: Run) -> None:
     assert printed("evaluate", str(trained.folder), "--json") == found.to_json() + "\n"
 
 
+def test_an_evaluation_and_a_report_tell_their_progress(trained: Run, tmp_path: Path) -> None:
+    requests = sum(len(shard) for shard in trained.packed().splits["test"])
+    told: list[list[tuple[int, int]]] = [[], [], []]
+    heard = [lambda done, total, of=of: of.append((done, total)) for of in told]
+    corank.evaluate(trained.folder, bootstrap=False, progress=heard[0])
+    corank.evaluate(trained.folder, by="day", bootstrap=False, progress=heard[1])
+    corank.report(trained.folder, tmp_path / "report.html", progress=heard[2])
+    for of in told:
+        assert of == sorted(of)
+        assert of[-1] == (requests, requests)
+
+
 def test_groups_and_a_comparison(trained: Run) -> None:
     groups = complete(corank.evaluate(trained.folder, by="tab"))["stages"]
     assert groups["group"].n_unique() > 1

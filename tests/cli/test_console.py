@@ -1,11 +1,14 @@
 """What is shown: figures beside each other, ids and paths as they are."""
 
+from io import StringIO
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from corank.cli import console as screen
-from corank.cli.progress import TrainingBar
+from corank.cli import progress as bars
+from corank.cli.progress import TrainingBar, counting
 from corank.training.callbacks import TrainingEvaluation, TrainingLog
 
 
@@ -248,3 +251,19 @@ def test_the_bar_tells_epochs_without_a_terminal(capsys: pytest.CaptureFixture[s
         "epoch 1 valid  rank.order  auc 0.6250",
         "epoch 2 valid  no figure is defined",
     ]
+
+
+def test_a_bar_shows_what_is_done_and_the_time_left_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Console(file=StringIO(), force_terminal=True, width=100)
+    monkeypatch.setattr(bars, "err", terminal)
+    with counting("requests", summary=False) as progress:
+        progress(1_000, 3_000)
+    text = terminal.file.getvalue()  # type: ignore[attr-defined]
+    assert "1,000/3,000" in text
+    assert text.count(":") >= 3  # time gone, and time left
+
+
+def test_without_a_terminal_no_bar_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    with counting("requests", summary=False) as progress:
+        progress(1_000, 3_000)
+    assert shown(capsys) == ""

@@ -17,6 +17,7 @@ from corank.analysis.report.run_figures import (
     rank_parts,
     training_parts,
 )
+from corank.core.types import Progress
 from corank.training.config_file import plain
 from corank.training.run import Run
 
@@ -29,7 +30,7 @@ FIGURES: dict[str, Callable[[EvaluatedRun], list[Html]]] = {
 """Title of a section → what it shows of one run."""
 
 
-def pair_page(one: Run, other: Run, split: str) -> Html:
+def pair_page(one: Run, other: Run, split: str, progress: Progress = lambda done, total: None) -> Html:
     """The page of two finished runs, a and b, on the same candidates of a split.
 
     Raises:
@@ -38,7 +39,7 @@ def pair_page(one: Run, other: Run, split: str) -> Html:
         BundleError: if a model cannot be exported.
         RequestError: if a logged request cannot be ranked.
     """
-    a, b = MeasuredRun.of(one, split), MeasuredRun.of(other, split)
+    a, b = (MeasuredRun.of(run, split, progress) for run in (one, other))
     document = compare_measured(a, b)
     names = {
         name: f"{name}: {run.config.name}, {run.folder.name}" for name, run in (("a", one), ("b", other))

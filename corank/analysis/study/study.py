@@ -22,7 +22,7 @@ from corank.analysis.trials.trial_data import TrialData
 from corank.analysis.trials.trial_progress import TrialProgress
 from corank.core.errors import ConfigError, DataError
 from corank.core.files import write_text
-from corank.core.types import Report
+from corank.core.types import Progress, Report
 from corank.data.dataset import PackedDataset
 from corank.training.config import Config
 from corank.training.config_file import plain
@@ -59,6 +59,7 @@ def run_study(
     questions: Iterable[int] = QUESTIONS,
     budget: Budget | None = None,
     report: Report = lambda line: None,
+    progress: Progress = lambda done, total: None,
 ) -> dict[str, Any]:
     """Answer questions by training arms, and return the document of the study.
 
@@ -83,12 +84,12 @@ def run_study(
     )  # fails before anything is trained
     distinct = list({arm.identity: arm for arms in arm_sets.values() for arm in arms.arms}.values())
     whole = bool({5, 7} & set(numbers))
-    progress = TrialProgress(len(distinct) * budget.trials + whole, report)
+    trials = TrialProgress(len(distinct) * budget.trials + whole, report, progress)
     data, results = TrialData(packed, base, out, report), dict[str, ArmResult]()
     open_questions = dict(arm_sets)
     for arm in distinct:
         store = TrialStore(out / "trials", data.of(arm.config), base)
-        results[arm.identity] = _train_arm(arm, store, budget, whole and arm.name == BASE, progress)
+        results[arm.identity] = _train_arm(arm, store, budget, whole and arm.name == BASE, trials)
         _report_answers(config, open_questions, results, report)
     document = {
         "name": config.name,

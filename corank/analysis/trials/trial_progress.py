@@ -1,13 +1,15 @@
 """Reports finished trials and the estimated remaining time."""
 
-from corank.core.types import Report
+from corank.core.types import Progress, Report
 
 
 class TrialProgress:
     """Reports finished trials of a number, and about how long the rest takes."""
 
-    def __init__(self, trials: int, report: Report) -> None:
-        self.trials, self.done, self.trained, self.seconds, self.report = trials, 0, 0, 0.0, report
+    def __init__(self, trials: int, report: Report, progress: Progress = lambda done, total: None) -> None:
+        """`progress` receives how many trials are finished, and of how many."""
+        self.trials, self.done, self.trained, self.seconds = trials, 0, 0, 0.0
+        self.report, self.progress = report, progress
 
     def __call__(self, name: str, result: str, seconds: float | None) -> None:
         """Report a trial that took so many seconds, or None if it was read from disk."""
@@ -20,3 +22,4 @@ class TrialProgress:
             left = (self.trials - self.done) * self.seconds / self.trained
             said += f", {seconds:.1f} s, about {left:,.0f} s left"
         self.report(said)
+        self.progress(self.done, self.trials)
