@@ -56,8 +56,8 @@ class VersionedRows:
         kind = table.collect(table.frame.select(table.key(key)).head(0)).to_series().dtype
         if kind != wanted.dtype:
             raise table.unfit(key, f"{wanted.dtype}, as in the log")
-        own = [column for column in columns if column not in table.beside]
-        rows = table.frame.select(table.key(key).alias(ID), table.valid_from().alias(FROM), *own)
+        own = [table.key(key).alias(ID), table.valid_from().alias(FROM), *table.own(columns)]
+        rows = table.frame.select(own)
         if only:
             rows = rows.join(pl.LazyFrame({ID: wanted}), on=ID, how="semi")
         frame = table.collect(rows).unique()
@@ -71,8 +71,7 @@ class VersionedRows:
             )
         absent = wanted.filter(~wanted.is_in(frame[ID].implode())).sort()
         complete = cls.complete(frame, wanted)
-        beside = [table.beside[c](complete.frame[ID]).alias(c) for c in columns if c in table.beside]
-        return cls(complete.frame.with_columns(beside)) if beside else complete, absent
+        return cls(table.look_up(complete.frame, ID, columns)), absent
 
     @classmethod
     def complete(cls, frame: pl.DataFrame, wanted: pl.Series) -> Self:

@@ -62,7 +62,7 @@ class Table:
     per_row: int = 1
     """Rows that are made of a row of the files, on average, rounded up."""
     beside: Mapping[str, IdColumn] = field(default_factory=dict)
-    """Columns that lie in files of their own, which `types` has, too."""
+    """Columns that lie in files of their own; `types` has them, too, but not `frame`."""
 
     @classmethod
     def scan(cls, name: str, source: str | list[str], base: Path) -> Self:
@@ -148,6 +148,15 @@ class Table:
         return tuple(
             self.collect(scan_files(self.format, [path]).select(count)).item() for path in self.paths
         )
+
+    def own(self, columns: Iterable[str]) -> list[str]:
+        """Those of some columns that do not lie in files of their own."""
+        return [column for column in columns if column not in self.beside]
+
+    def look_up(self, rows: pl.DataFrame, key: str, columns: Iterable[str]) -> pl.DataFrame:
+        """Add to rows those of some columns that lie in files of their own, by the ids in `key`. Raises DataError."""
+        beside = [self.beside[c](rows[key]).alias(c) for c in columns if c in self.beside]
+        return rows.with_columns(beside) if beside else rows
 
     def distinct(self, column: str) -> pl.Series:
         """Read the distinct ids of a column, ascending."""

@@ -7,9 +7,13 @@ import numpy as np
 import polars as pl
 import pytest
 
+import corank
 from corank.analysis.logged_request import logged_request
+from corank.analysis.search.funnel_latency import export_untrained
 from corank.core.errors import CorankError, DataError
+from corank.data.content.vector_files import with_vector_files
 from corank.data.dataset import PackedDataset
+from corank.data.tables import Table
 from corank.training.config import Config
 from corank.training.preparation.packed_data import pack_config
 from corank.training.run import Run
@@ -105,6 +109,33 @@ def test_vectors_of_users_are_asked_of_requests_like_columns(tmp_path: Path) -> 
     assert packed.schema.placement("fits") == "cross"
     request = logged_request(Run(tmp_path / "run", settings, tmp_path), "train", 0)
     assert request["user"]["taste"] == VECTORS[1].tolist()
+
+
+def test_ids_that_all_lack_a_vector_are_looked_up_as_missing(tmp_path: Path) -> None:
+    """A task may see a few rows of a table alone; whether the file fits is asked of all."""
+    write_tables(tmp_path)
+    for text, missing in ((NPY, [0.0] * 4), ({"file": "text.parquet"}, None)):
+        items = Table.scan("items", "items.parquet", tmp_path)
+        items = with_vector_files(items, "item_id", config(text).declared, tmp_path)
+        found = items.look_up(pl.DataFrame({"item_id": [4, 4]}), "item_id", ["text"])
+        assert found["text"].to_list() == [missing] * 2
+
+
+def test_vectors_of_a_catalogue_are_computed_from_a_file_as_from_a_column(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_tables(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    settings = config({"file": "text.parquet"})
+    export_untrained(tmp_path / "bundle", settings, pack_config(settings, tmp_path))
+    corank.vectors(tmp_path / "bundle", "items.parquet", tmp_path / "of_file.parquet")
+    row = {1: VECTORS[1].tolist(), 2: VECTORS[2].tolist(), 3: VECTORS[0].tolist(), 4: None}
+    items = pl.read_parquet("items.parquet")
+    column = pl.Series("text", [row[n] for n in items["item_id"]], dtype=pl.List(pl.Float32))
+    items.with_columns(column).write_parquet("with_column.parquet")
+    corank.vectors(tmp_path / "bundle", "with_column.parquet", tmp_path / "of_column.parquet")
+    assert pl.read_parquet("of_file.parquet").equals(pl.read_parquet("of_column.parquet"))
+    assert len(pl.read_parquet("of_file.parquet")) == 4
 
 
 def test_a_changed_file_makes_packed_data_out_of_date(tmp_path: Path) -> None:

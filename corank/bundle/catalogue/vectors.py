@@ -23,6 +23,7 @@ from corank.core.errors import BundleError, DataError
 from corank.core.files import atomic_file, scratch_folder
 from corank.core.storage.object_url import Location
 from corank.core.types import Floats, Progress, Report
+from corank.data.content.vector_files import with_vector_files
 from corank.data.packing.workspace import write_beside
 from corank.data.row_ranges import RowRange, cut_table
 from corank.data.tables import Table
@@ -63,8 +64,10 @@ class WriteVectors:
     def _newest_rows(self, task: RowRange) -> Iterator[pl.DataFrame]:
         """Read the rows in batches whose bounds depend on the table alone."""
         manifest, first = self.encoder.manifest, task.first
-        columns = [pl.col(name) for name in manifest.request_columns.item]
-        for frame in task.read(self.table, [self.table.key(manifest.item), *columns]):
+        columns, key = manifest.request_columns.item, manifest.item
+        own = [self.table.key(key), *map(pl.col, self.table.own(columns))]
+        for read in task.read(self.table, own):
+            frame = self.table.look_up(read, key, columns)
             for rows in frame.iter_slices(self.batch):
                 newest = self.older.mark_newest(first, len(rows))
                 first += len(rows)
@@ -136,7 +139,8 @@ def write_catalogue(
 
     Args:
         bundle: the bundle that encodes them.
-        source: the table; an item's newest row counts.
+        source: the table; an item's newest row counts. A vector whose column it lacks is read from the feature's
+            `file`, relative to the working folder.
         out: the file, which is written whole or not at all. Parts lie in a folder beside it until then.
         engine: runs the tasks.
         progress: receives items done and in all.
@@ -155,6 +159,7 @@ def write_catalogue(
     opened = Bundle.open(bundle)
     encoder, key = CatalogueEncoder.of(opened, engine.threads), opened.manifest.item
     table = Table.scan("items", source, Path())
+    table = with_vector_files(table, key, opened.manifest.declared, Path(), only_absent=True)
     table.require([key, *opened.manifest.request_columns.item])
     check_rows(table, whole_checks(table, [key]))
     ranges = cut_table(table, RANGE)

@@ -1,6 +1,7 @@
 """Files of vectors beside the tables of items and users: a `.npy` and the ids of its rows, or a table."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ from numpy.typing import NDArray
 from corank.core.errors import DataError
 from corank.core.hash_index import Keys
 from corank.core.storage.object_url import is_url
+from corank.core.types import Index
 from corank.data.source_files import find_source_files
 from corank.data.tables import Table
 from corank.features.feature_kind import Side
+from corank.features.row_columns import ID
 from corank.features.schema import Schema
 
 
@@ -34,31 +37,35 @@ class VectorFile:
     """What paths are relative to."""
     dimension: int
 
-    def __call__(self, ids: pl.Series) -> pl.Series:
-        """Look up the vectors of some ids, null or zeros for one that the file lacks: (N,). Raises DataError."""
-        keys, vectors = self._read_table() if self.ids is None else self._read_array(self.ids)
+    def __getstate__(self) -> dict[str, Any]:
+        """What is sent to a worker: all but what is read here."""
+        return {part.name: getattr(self, part.name) for part in fields(self)}
+
+    def check(self, ids: pl.Series) -> None:
+        """Check the file, and that it has a vector for some of all ids of the table. Raises DataError."""
+        keys = self._keys.values
         if keys.dtype != ids.dtype:
             raise DataError(
                 f"{self._where}: its ids are {keys.dtype}; expected {ids.dtype}, as in data.{self.table}"
             )
-        order = keys.arg_sort()
-        ascending = keys.gather(order)
-        twice = ascending.filter(ascending.is_duplicated())
-        if len(twice) or keys.null_count():
-            odd = f"{self.key}={twice[0]!r} twice" if len(twice) else "an id that is null"
-            raise DataError(f"{self._where}: has {odd}; write one vector an id")
-        found = Keys(ascending).find(ids)
-        if len(ids) and (found < 0).all():
+        if len(ids) and (self._keys.find(ids) < 0).all():
+            first = self._read_ids()[:3].to_list()
             raise DataError(
-                f"{self._where}: none of its {len(keys):,} ids, such as {keys.head(3).to_list()}, is in "
-                f"data.{self.table}"
+                f"{self._where}: none of its {len(keys):,} ids, such as {first}, is in data.{self.table}"
             )
+
+    def __call__(self, ids: pl.Series) -> pl.Series:
+        """Look up the vectors of some ids, null or zeros for one that the file lacks: (N,). Raises DataError."""
+        if self.ids is None:
+            table = self._scan()
+            chosen = table.frame.select(table.key(self.key).alias(ID), self.column)
+            wanted = pl.LazyFrame({ID: ids.unique()})
+            held = table.collect(chosen.join(wanted, on=ID, how="semi"))
+            return ids.to_frame(ID).join(held, on=ID, how="left", maintain_order="left")[self.column]
+        found = self._keys.find(ids)
         known = found >= 0
-        position = np.where(known, order.to_numpy()[found], 0)
-        if isinstance(vectors, pl.Series):
-            return vectors.gather(pl.Series(position).set(pl.Series(~known), None)).alias(self.column)
         taken = np.zeros((len(ids), self.dimension), dtype=np.float32)
-        taken[known] = vectors[position[known]]
+        taken[known] = self._vectors[self._order[found[known]]]
         return pl.Series(self.column, taken)
 
     @property
@@ -66,29 +73,55 @@ class VectorFile:
         """For messages."""
         return f"features.{self.feature}.file: {self.file}"
 
-    def _read_table(self) -> tuple[pl.Series, pl.Series]:
-        """Read ids and vectors of a table."""
-        table = Table.scan(f"{self.table} ({self._where})", self.file, self.base)
-        table.require([self.key, self.column])
-        frame = table.collect(table.frame.select(table.key(self.key).alias("id"), self.column))
-        return frame["id"], frame[self.column]
+    @cached_property
+    def _keys(self) -> Keys:
+        """The ids, ascending. Raises DataError if one is there twice."""
+        keys = self._read_ids()
+        ascending = keys.sort()
+        twice = ascending.filter(ascending.is_duplicated())
+        if len(twice) or keys.null_count():
+            odd = f"{self.key}={twice[0]!r} twice" if len(twice) else "an id that is null"
+            raise DataError(f"{self._where}: has {odd}; write one vector an id")
+        return Keys(ascending)
 
-    def _read_array(self, ids: str) -> tuple[pl.Series, NDArray[Any]]:
-        """Map the vectors of a `.npy` file, and read the ids of its rows."""
+    @cached_property
+    def _order(self) -> Index:
+        """The row of each id in a `.npy` file."""
+        order: Index = self._read_ids().arg_sort().to_numpy()
+        return order
+
+    @cached_property
+    def _vectors(self) -> NDArray[Any]:
+        """Those of a `.npy` file, mapped. Raises DataError."""
         vectors = self._load(self.file)
         if vectors.ndim != 2 or vectors.dtype.kind not in "fiu" or vectors.shape[1] != self.dimension:
             raise DataError(
                 f"{self._where}: expected numbers of shape (rows, {self.dimension}), as features.{self.feature}.dim "
                 f"says; found {vectors.dtype} of shape {vectors.shape}"
             )
-        keys = self._read_ids(ids)
-        if len(keys) != len(vectors):
-            raise DataError(
-                f"{self._where}: has {len(vectors):,} vectors, and {ids} {len(keys):,} ids; write one id a vector"
-            )
-        return keys, vectors
+        return vectors
 
-    def _read_ids(self, ids: str) -> pl.Series:
+    def _scan(self) -> Table:
+        """Open a file that is a table."""
+        table = Table.scan(f"{self.table} ({self._where})", self.file, self.base)
+        table.require([self.key, self.column])
+        return table
+
+    def _read_ids(self) -> pl.Series:
+        """Read the ids of the rows of the file, in their order. Raises DataError."""
+        if self.ids is None:
+            table = self._scan()
+            return table.collect(table.frame.select(table.key(self.key))).to_series()
+        keys = self._read_ids_beside(self.ids)
+        if len(keys) != len(self._vectors):
+            raise DataError(
+                f"{self._where}: has {len(self._vectors):,} vectors, and {self.ids} {len(keys):,} ids; write one id "
+                "a vector"
+            )
+        return keys
+
+    def _read_ids_beside(self, ids: str) -> pl.Series:
+        """Read the ids of the rows of a `.npy` file."""
         if not ids.endswith(".npy"):
             table = Table.scan(f"{self.table} (features.{self.feature}.ids)", ids, self.base)
             return table.collect(table.frame.select(table.key(self.key))).to_series()
@@ -129,9 +162,10 @@ def with_vector_files(table: Table, key: str, schema: Schema, base: Path, only_a
         only_absent: leave out files of columns that the table has itself.
 
     Raises:
-        DataError: a file is missing, or another feature reads a column of the same name.
+        DataError: a file is missing, has ids of another type or none of the table's, or another feature reads a column
+            of the same name.
     """
-    found = {}
+    found: dict[str, VectorFile] = {}
     for name, feature in schema.columns().items():
         if not feature.vector.files or feature.side != _SIDES[table.name]:
             continue
@@ -148,5 +182,10 @@ def with_vector_files(table: Table, key: str, schema: Schema, base: Path, only_a
         found[column] = VectorFile(
             table.name, name, key, column, file, ids[0] if ids else None, base, feature.vector.dimension
         )
+    if not found:
+        return table
+    every = table.distinct(key)
+    for held in found.values():
+        held.check(every)
     kinds = {column: pl.Array(pl.Float32, held.dimension) for column, held in found.items()}
-    return replace(table, types=pl.Schema({**table.types, **kinds}), beside=found) if found else table
+    return replace(table, types=pl.Schema({**table.types, **kinds}), beside=found)

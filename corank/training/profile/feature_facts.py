@@ -135,7 +135,6 @@ def _identifies(schema: Schema, name: str) -> bool:
 
 def _newest(table: Table, key: str, columns: Sequence[str]) -> pl.DataFrame:
     """The newest row of each id: ID and columns."""
-    own = [column for column in columns if column not in table.beside]
-    chosen = table.frame.select(table.key(key).alias(ID), table.valid_from().alias(FROM), *own)
+    chosen = table.frame.select(table.key(key).alias(ID), table.valid_from().alias(FROM), *table.own(columns))
     newest = table.collect(chosen).sort(FROM, maintain_order=True).unique(ID, keep="last").drop(FROM)
-    return newest.with_columns(table.beside[c](newest[ID]).alias(c) for c in columns if c in table.beside)
+    return table.look_up(newest, ID, columns)
