@@ -160,8 +160,18 @@ def build(staged: Path = STAGED, site: Path = SITE) -> None:
     if done.returncode:
         raise ValueError(re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr.partition("Traceback")[0]))
     shutil.move(staged / "site", site)
+    _index_chinese(site)
     if faults := find_faults(site):
         raise ValueError("\n".join(faults))
+
+
+def _index_chinese(site: Path) -> None:
+    """Let the search split Chinese sentences into words: Zensical's index names one language."""
+    for name in ("search.js", "search.json"):
+        before, found, after = (site / name).read_text(encoding="utf-8").partition('"lang":["en"]')
+        if not found:
+            raise ValueError(f"{name}: expected an index of the language en")
+        (site / name).write_text(f'{before}"lang":["en","zh"]{after}', encoding="utf-8")
 
 
 if __name__ == "__main__":
