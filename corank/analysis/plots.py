@@ -151,7 +151,9 @@ def rank_heatmap(figure: Figure, panels: Sequence[RankPair]) -> None:
         image = part.pcolormesh(
             edges, edges, shown, cmap="YlGnBu", norm=LogNorm(max(shown.min(), 1e-3), 1), rasterized=True
         )
-        part.set_facecolor("white")  # on which the densest cells are told from empty ones, on a dark page, too
+        part.set_facecolor(
+            "white"
+        )  # on which the densest cells are told from empty ones, on a dark page, too
         part.axvline(panel.x_keep + 0.5, color=COLOURS[1], linestyle="--", linewidth=1)
         part.axhline(panel.y_keep + 0.5, color=COLOURS[1], linestyle="--", linewidth=1)
         part.set(xscale="log", yscale="log", aspect="equal", xlim=edges[[0, -1]], ylim=edges[[0, -1]])

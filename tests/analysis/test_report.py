@@ -131,9 +131,9 @@ def test_two_runs_side_by_side(small: Path, tmp_path: Path) -> None:
     """Figures of both, losses over each other, the differences of `corank compare`, and what differs in the configs."""
     world = small.parent / "runs"
     one = trained_run(small, world / "one", "name=one")
-    other = trained_run(small, world / "two", "name=two", "train.seed=7")
+    other = trained_run(small, world / "seed7", "name=seed7", "train.seed=7")
     path = corank.report(one.folder, against=other.folder, figures=tmp_path / "slides").location
-    assert path == one.folder / "report-against-two.html"
+    assert path == one.folder / "report-against-seed7.html"
     document = path.read_text(encoding="utf-8")
     assert Read(document).foreign == []
     sections = dict(re.findall(r"<section><h2>(.*?)</h2>(.*?)</section>", document, flags=re.DOTALL))
@@ -141,13 +141,13 @@ def test_two_runs_side_by_side(small: Path, tmp_path: Path) -> None:
     assert {title: count for title, count in plots(sections).items() if title in beside} == beside
     assert ">a prerank.click<" in sections["Training"] and ">b prerank.click<" in sections["Training"]
     for title in ("Quota curve", "Ranks by stage"):
-        assert "<h3>a: one, one</h3>" in sections[title] and "<h3>b: two, two</h3>" in sections[title]
+        assert "<h3>a: one, one</h3>" in sections[title] and "<h3>b: seed7, seed7</h3>" in sections[title]
     compared = corank.compare(one.folder, other.folder)
     for metric, found in compared["stages"]["rank"]["exposed"]["click"].items():
         row = f"<td>{metric}</td><td>{format_metric(found['a'])}</td><td>{format_metric(found['b'])}</td>"
         assert f"{row}<td>{found['difference']:+.4f}<small>" in sections["rank: click, exposed"]
     read = Read(sections["Configs"]).text
-    assert "-name: one" in read and "+name: two" in read and "+  seed: 7" in read
+    assert "-name: one" in read and "+name: seed7" in read and "+  seed: 7" in read
     files = {file.name for file in (tmp_path / "slides").iterdir()}
     assert {"quota-curve-1.svg", "quota-curve-2.png", "training-1.svg", "cascade.png"} <= files
     assert len(files) == 2 * document.count("<svg ")
