@@ -36,7 +36,7 @@ _SPELLINGS = {
     r".*nvidia.*": "NVIDIA",
 }
 
-KNOWN: dict[str, str] = {}
+KNOWN: dict[str, str] = {"axe-playwright-python": "MIT AND MPL-2.0"}
 """Package → its licence, where its metadata do not say: read by hand in its source."""
 
 
