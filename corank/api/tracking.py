@@ -31,7 +31,7 @@ def track(run: str | Path, trackers: Sequence[str], split: str = "test") -> Path
     BundleError, RequestError, and TrackingError if a tracker takes no records.
 
     Example:
-        corank.track("shop/runs/shop", ["mlflow,experiment=shop"])
+        >>> corank.track("shop/runs/shop", ["mlflow,experiment=shop"])  # doctest: +SKIP
     """
     from corank.analysis.evaluated_run import evaluate_run
     from corank.analysis.report.run_page import report_page  # which loads matplotlib

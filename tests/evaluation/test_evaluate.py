@@ -116,7 +116,7 @@ def test_reliability_is_of_exposed_rows_with_a_known_label() -> None:
     assert (one["observed"], one["n"]) == (0.75, 3)
     assert 0 < one["low"] < 0.75 < one["high"] < 1
     (order,) = found["rank"]["order"]
-    assert order["raw"] == order["calibrated"] == pytest.approx((2 * 0.8 + 0.3) / 3)
+    assert [order["raw"], order["calibrated"]] == pytest.approx([(2 * 0.8 + 0.3) / 3] * 2)
     assert (order["observed"], order["n"]) == (pytest.approx(1 / 3), 2)
 
 

@@ -97,7 +97,7 @@ CASES: dict[str, dict[str, Any]] = {
     "few requests": EVERYTHING | {"train": {"requests": 3}},
 }
 """By name the parts of a config that differ from the world's own."""
-STEPS = 20
+STEPS = 12
 WORLDS = (1, 2, 4)
 """Numbers of ranks."""
 FORKED = multiprocessing.get_context("fork")

@@ -206,10 +206,17 @@ def format_value(value: Any) -> str:
 
 
 def best_trial(found: list[TunedTrial], objective: Objective) -> TunedTrial:
-    """The trial with the highest merit, the first among equals. Raises DataError if none has a value."""
-    ended = [(objective.merit(one.value), -one.number, one) for one in found if one.value is not None]
+    """The trial with the highest merit; among equals the fastest, where latencies count, then the first.
+
+    Raises DataError if none has a value.
+    """
+    ended = [
+        (objective.merit(one.value), -one.counts.latency.median if one.counts else 0.0, -one.number, one)
+        for one in found
+        if one.value is not None
+    ]
     if ended:
-        return max(ended, key=lambda held: held[:2])[2]
+        return max(ended, key=lambda held: held[:3])[3]
     points = [point for one in found for point in one.points]
     if points:
         cheapest = min(points, key=lambda point: point.latency.high)

@@ -28,7 +28,8 @@ class MlflowCallback(Tracker):
     """Writes a training to MLflow: hyper-parameters as parameters, losses and metrics as metrics by step.
 
     Example:
-        corank.train("shop/config.yaml", callbacks=[MlflowCallback(uri="http://mlflow:5000", experiment="shop")])
+        >>> mlflow = corank.MlflowCallback(uri="http://mlflow:5000", experiment="shop")
+        >>> corank.train("shop/config.yaml", callbacks=[mlflow])  # doctest: +SKIP
     """
 
     extra: ClassVar[str] = "mlflow"

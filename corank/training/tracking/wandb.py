@@ -19,7 +19,8 @@ class WandbCallback(Tracker):
     """Writes a training to Weights & Biases: hyper-parameters as its config, losses and metrics by step.
 
     Example:
-        corank.train("shop/config.yaml", callbacks=[WandbCallback(project="shop", mode="offline")])
+        >>> wandb = corank.WandbCallback(project="shop", mode="offline")
+        >>> corank.train("shop/config.yaml", callbacks=[wandb])  # doctest: +SKIP
     """
 
     extra: ClassVar[str] = "wandb"
