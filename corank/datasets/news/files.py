@@ -159,7 +159,7 @@ def find_times(log: pl.LazyFrame, first_part: str) -> tuple[datetime, datetime, 
 
 
 MANY = 50_000
-"""From so many impressions on one epoch does; of fewer, four."""
+"""From so many impressions on one epoch of batches of 128 requests does; of fewer, four of 64."""
 
 
 def write_news_config(
@@ -172,7 +172,8 @@ def write_news_config(
     if not size:
         text = "".join(line for line in text.splitlines(keepends=True) if not line.endswith(_NEEDS_VECTORS))
     text = text.replace(_NEEDS_VECTORS, "\n")
+    epochs, requests = (1, 128) if impressions >= MANY else (4, 64)
     config = Template(text).substitute(
-        valid=valid.isoformat(), test=test.isoformat(), dim=size, epochs=1 if impressions >= MANY else 4
+        valid=valid.isoformat(), test=test.isoformat(), dim=size, epochs=epochs, requests=requests
     )
     (out / "config.yaml").write_text(config, encoding="utf-8")
