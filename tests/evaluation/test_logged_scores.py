@@ -137,9 +137,9 @@ def test_a_pre_ranker_learns_from_production_alone(world: Path, tmp_path: Path) 
         "per_request: 9}]",
         "train={epochs: 4, requests: 64, prerank: {lr: 0.003}}",
     ]
-    watcher, config = Silent(), Path(shutil.copytree(world, tmp_path / "world")) / "config.yaml"
-    run = corank.train(config, overrides, folder=tmp_path / "run", callbacks=[watcher]).run
-    assert list(watcher.losses[0]) == ["prerank.distill"]
+    callback, config = Silent(), Path(shutil.copytree(world, tmp_path / "world")) / "config.yaml"
+    run = corank.train(config, overrides, folder=tmp_path / "run", callbacks=[callback]).run
+    assert list(callback.losses[0]) == ["prerank.distill"]
     opened = Run.open(run.folder)
     data = opened.packed()
     logits = predict_split(opened.model(data)[0], data, "test").logits["prerank"]["click"]

@@ -110,3 +110,18 @@ def test_an_interrupt_ends_a_command_without_a_traceback(folder: Path, seconds: 
         done.kill()  # or it takes a core from all other tests
     assert done.returncode in (130, -signal.SIGINT)
     assert "Traceback" not in err and "Error" not in err
+
+
+LOADING = """
+import os, signal, time
+from corank.__main__ import end_process
+signal.signal(signal.SIGINT, end_process)
+import polars
+os.kill(os.getpid(), signal.SIGINT)
+time.sleep(60)
+"""
+
+
+def test_an_interrupt_is_not_lost_to_the_handler_of_a_module_that_was_loaded() -> None:
+    done = subprocess.run([sys.executable, "-c", LOADING], capture_output=True, text=True, timeout=50)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")

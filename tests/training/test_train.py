@@ -67,9 +67,9 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(
     folder = tmp_path / "broken"
     calls = steps // 20
     for n, interruption in enumerate(sorted(random.Random(str(overrides)).sample(range(1, calls), 2))):
-        watcher = Interrupting(interruption if n == 0 else 1)
+        callback = Interrupting(interruption if n == 0 else 1)
         with pytest.raises(StoppedError):
-            corank.train(config, overrides, resume=n > 0, folder=folder, callbacks=[watcher])
+            corank.train(config, overrides, resume=n > 0, folder=folder, callbacks=[callback])
         assert load(folder / "latest.safetensors").facts["progress"]["step"] < steps
         assert not (folder / "model.safetensors").exists()
     resumed = trained_run(config, folder, *overrides, resume=True)
@@ -114,23 +114,23 @@ def test_resuming_a_finished_run_changes_nothing(world: Path, tmp_path: Path) ->
     config = world / "config.yaml"
     kept = corank.train(config, SMALL, folder=tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.glob("*.safetensors")}
-    watcher = Silent()
-    again = corank.train(config, SMALL, resume=True, folder=tmp_path, callbacks=[watcher])
+    callback = Silent()
+    again = corank.train(config, SMALL, resume=True, folder=tmp_path, callbacks=[callback])
     assert (again.epoch, again.metrics) == (kept.epoch, kept.metrics)
-    assert watcher.losses == [] and watcher.figures == []
+    assert callback.losses == [] and callback.figures == []
     assert {path: path.read_bytes() for path in tmp_path.glob("*.safetensors")} == before
 
 
 @pytest.mark.parametrize(("metric", "sign"), [("rank.click.auc", 1), ("prerank.click.logloss", -1)])
 def test_early_stopping_keeps_the_best_epoch(world: Path, tmp_path: Path, metric: str, sign: int) -> None:
     config = world / "config.yaml"
-    watcher, lr = Silent(), ("train.requests=32", "train.table.lr=0.5", "train.rank.lr=0.01")
+    callback, lr = Silent(), ("train.requests=32", "train.table.lr=0.5", "train.rank.lr=0.01")
     stop = (f"train.early_stop.metric={metric}", "train.early_stop.patience=2", "train.epochs=12")
-    kept = corank.train(config, [*lr, *stop], folder=tmp_path / "stopped", callbacks=[watcher])
-    values = [sign * (figures[metric] or math.nan) for figures in watcher.figures]
+    kept = corank.train(config, [*lr, *stop], folder=tmp_path / "stopped", callbacks=[callback])
+    values = [sign * (figures[metric] or math.nan) for figures in callback.figures]
     best = values.index(max(values)) + 1
     assert len(values) == best + 2 < 12
-    assert (kept.epoch, kept.metrics) == (best, watcher.figures[best - 1])
+    assert (kept.epoch, kept.metrics) == (best, callback.figures[best - 1])
     # nothing of a step depends on how many epochs there will be, so the epoch's weights can be had again
     short = trained_run(config, tmp_path / "short", *lr, f"train.epochs={best}")
     ours, theirs = (load(tmp_path / n / "model.safetensors").tensors for n in ("stopped", "short"))
@@ -170,17 +170,17 @@ def test_a_model_that_diverges_at_the_last_step_is_told_of(world: Path, tmp_path
 
 
 def test_every_loss_is_reported_on_screen_and_in_tensorboard(world: Path, tmp_path: Path) -> None:
-    config, watcher = world / "config.yaml", Silent()
-    run = corank.train(config, SMALL, folder=tmp_path, callbacks=[watcher]).run
+    config, callback = world / "config.yaml", Silent()
+    run = corank.train(config, SMALL, folder=tmp_path, callbacks=[callback]).run
     names = [name for name, _ in read(config).total.select(None)]
     assert names == ["rank.click", "prerank.click", "prerank.unexposed", "prerank.distill"]
-    assert watcher.losses and all(list(losses) == names for losses in watcher.losses)
+    assert callback.losses and all(list(losses) == names for losses in callback.losses)
     found = scalars(run)
     for name in names:
         steps, values = zip(*found[f"loss/{name}"], strict=True)
         assert list(steps) == sorted(set(steps)) and steps[-1] == run.latest.load().facts["progress"]["step"]
-        assert values == pytest.approx([losses[name] for losses in watcher.losses], rel=1e-6)
-    for metric, value in watcher.figures[-1].items():
+        assert values == pytest.approx([losses[name] for losses in callback.losses], rel=1e-6)
+    for metric, value in callback.figures[-1].items():
         expected = None if value is None else pytest.approx(value, rel=1e-6)
         assert found[f"valid/{metric}"][-1][1] == expected
     assert len(found["valid/rank.click.auc"]) == 2
@@ -192,11 +192,11 @@ def test_training_lowers_the_losses_and_beats_chance(
     world: Path, tmp_path: Path, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(train, "LOG_EVERY", 1)
-    watcher = Silent()
+    callback = Silent()
     overrides = ["train.epochs=6", "train.requests=64", f"train.precision={precision}", "train.rank.lr=0.003"]
-    run = corank.train(world / "config.yaml", overrides, folder=tmp_path, callbacks=[watcher]).run
+    run = corank.train(world / "config.yaml", overrides, folder=tmp_path, callbacks=[callback]).run
     for loss in ("rank.click", "prerank.unexposed"):
-        values = [losses[loss] for losses in watcher.losses]
+        values = [losses[loss] for losses in callback.losses]
         # of several batches, since one of 64 requests says little
         assert np.mean(values[-20:]) < np.mean(values[:5]) - 0.1, loss
     found = corank.evaluate(run.folder)

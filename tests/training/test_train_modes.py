@@ -74,23 +74,23 @@ def test_a_ranker_trained_first_is_the_ranker_trained_alone(
 
 @pytest.mark.parametrize("tables", [OWN, "stages.0.table_gradient=false"])
 def test_each_stage_learns_in_its_own_epochs_alone(world: Path, tmp_path: Path, tables: str) -> None:
-    watcher = Keeping(tmp_path)
+    callback = Keeping(tmp_path)
     overrides = [*SMALL, "train.mode=separate", tables, "train.average=0.9", "stages.1.dropout=0.2"]
     overrides += ["train.rank.weight_decay=0.1", "train.prerank.weight_decay=0.1"]
-    done = corank.train(world / "config.yaml", overrides, folder=tmp_path, callbacks=[watcher])
+    done = corank.train(world / "config.yaml", overrides, folder=tmp_path, callbacks=[callback])
     run = done.run
-    assert len(watcher.epochs) == 4 and done.epoch == 4
-    rank = list(parts(watcher.epochs, *RANKER))
-    prerank = list(parts(watcher.epochs, "stages.prerank."))
+    assert len(callback.epochs) == 4 and done.epoch == 4
+    rank = list(parts(callback.epochs, *RANKER))
+    prerank = list(parts(callback.epochs, "stages.prerank."))
     assert not equal(rank[0], rank[1])
     assert equal(rank[1], rank[2]) and equal(rank[2], rank[3])
     assert equal(rank[3], of(run, *RANKER)), "what is shipped is what taught"
     assert equal(prerank[0], prerank[1])
     assert not equal(prerank[1], prerank[2]) and not equal(prerank[2], prerank[3])
     # on screen: whose turn it is, by its losses and its figures
-    assert {name for losses in watcher.losses[:1] for name in losses} == {"rank.click"}
-    assert list(watcher.losses[-1]) == ["prerank.click", "prerank.unexposed", "prerank.distill"]
-    shown = [{name.partition(".")[0] for name in figures} for figures in watcher.figures]
+    assert {name for losses in callback.losses[:1] for name in losses} == {"rank.click"}
+    assert list(callback.losses[-1]) == ["prerank.click", "prerank.unexposed", "prerank.distill"]
+    shown = [{name.partition(".")[0] for name in figures} for figures in callback.figures]
     assert shown == [{"rank"}, {"rank"}, {"prerank"}, {"prerank"}]
 
 
@@ -199,10 +199,10 @@ def exposures(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("source", ["catalogue", "batch", "batch, catalogue"])
 def test_a_log_of_exposures_has_negatives_beyond_it(exposures: Path, tmp_path: Path, source: str) -> None:
-    watcher = Silent()
+    callback = Silent()
     overrides = [f"losses.2.from=[{source}]", "losses.2.per_request=4", "train.epochs=3", "train.requests=32"]
-    corank.train(exposures, overrides, folder=tmp_path, callbacks=[watcher])
-    values = [losses["prerank.unexposed"] for losses in watcher.losses]
+    corank.train(exposures, overrides, folder=tmp_path, callbacks=[callback])
+    values = [losses["prerank.unexposed"] for losses in callback.losses]
     assert all(value > 0 for value in values)
     assert values[-1] < values[0] / 2
 

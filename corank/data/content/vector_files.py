@@ -49,7 +49,7 @@ class VectorFile:
                 f"{self._where}: its ids are {keys.dtype}; expected {ids.dtype}, as in data.{self.table}"
             )
         if len(ids) and (self._keys.find(ids) < 0).all():
-            first = self._read_ids()[:3].to_list()
+            first = self._ids[:3].to_list()
             raise DataError(
                 f"{self._where}: none of its {len(keys):,} ids, such as {first}, is in data.{self.table}"
             )
@@ -76,7 +76,7 @@ class VectorFile:
     @cached_property
     def _keys(self) -> Keys:
         """The ids, ascending. Raises DataError if one is there twice."""
-        keys = self._read_ids()
+        keys = self._ids
         ascending = keys.sort()
         twice = ascending.filter(ascending.is_duplicated())
         if len(twice) or keys.null_count():
@@ -87,7 +87,7 @@ class VectorFile:
     @cached_property
     def _order(self) -> Index:
         """The row of each id in a `.npy` file."""
-        order: Index = self._read_ids().arg_sort().to_numpy()
+        order: Index = self._ids.arg_sort().to_numpy()
         return order
 
     @cached_property
@@ -107,8 +107,9 @@ class VectorFile:
         table.require([self.key, self.column])
         return table
 
-    def _read_ids(self) -> pl.Series:
-        """Read the ids of the rows of the file, in their order. Raises DataError."""
+    @cached_property
+    def _ids(self) -> pl.Series:
+        """The ids of the rows of the file, in their order. Raises DataError."""
         if self.ids is None:
             table = self._scan()
             return table.collect(table.frame.select(table.key(self.key))).to_series()

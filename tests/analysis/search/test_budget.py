@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 
 import corank
-from corank.analysis.search.funnel_latency import median_interval
+from corank.analysis.search.budget import Priced
+from corank.analysis.search.funnel_latency import FunnelLatency, median_interval
+from corank.analysis.search.objective import Objective
+from corank.analysis.search.tune import TunedTrial, best_trial
 from corank.core.errors import ConfigError
 from corank.training.config_file import read
 from corank.training.run import Run
@@ -41,6 +44,18 @@ def test_the_interval_of_a_median_holds_it_about_as_often_as_it_says() -> None:
     held = np.mean([one.low <= np.log(2) <= one.high for one in found])
     assert 0.94 <= held <= 0.98
     assert all(one.low <= one.median <= one.high for one in found)
+
+
+def test_of_equally_good_funnels_the_fastest_is_chosen(config: Path) -> None:
+    settings = read(config)
+    objective = Objective.of(settings, "joint_click_recall")
+
+    def trial(number: int, value: float, us: float) -> TunedTrial:
+        counts = Priced(number, 6, value, FunnelLatency(us, us - 1, us + 1, 240))
+        return TunedTrial(number, {}, settings, None, value, [counts], counts)
+
+    trials = [trial(1, 0.5, 300), trial(2, 0.5, 200), trial(3, 0.5, 200), trial(4, 0.4, 100)]
+    assert best_trial(trials, objective).number == 2
 
 
 def test_the_frontier(tuned: tuple[Path, dict[str, Any]]) -> None:
