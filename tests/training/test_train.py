@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer import event_file_writer
 
 import corank
 from corank.core.errors import CorankError
@@ -79,6 +80,8 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(
 def test_the_events_of_a_resumed_run_are_those_of_an_unbroken_one(world: Path, tmp_path: Path) -> None:
     config, overrides = world / "config.yaml", [*SMALL, *HARD]
     unbroken = trained_run(config, tmp_path / "unbroken", *overrides)
+    # numbers of the files of a process, which end their names: 10 is read before 9
+    event_file_writer._global_uid = event_file_writer.AtomicCounter(9)
     with pytest.raises(StoppedError):
         corank.train(config, overrides, folder=tmp_path / "broken", callbacks=[Interrupting(3)])
     resumed = trained_run(config, tmp_path / "broken", *overrides, resume=True)

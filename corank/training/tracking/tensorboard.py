@@ -1,5 +1,6 @@
 """The figures of a training as TensorBoard reads them, in `events/` of the run's folder."""
 
+import time
 from collections.abc import Mapping
 
 from torch.utils.tensorboard import SummaryWriter
@@ -18,7 +19,11 @@ class TensorBoard(Callback):
 
     def on_start(self, event: TrainingStart) -> None:
         """Open the folder; what an interrupted training wrote after its last checkpoint is dropped."""
-        self._board = SummaryWriter(str(event.run.folder / "events"), purge_step=event.plan.step)
+        folder = event.run.folder / "events"
+        # files are read by name, which begins with the second: two of one second may be read in the wrong order
+        while any(f".{int(time.time()):010d}." in path.name for path in folder.glob("events.*")):
+            time.sleep(0.05)
+        self._board = SummaryWriter(str(folder), purge_step=event.plan.step)
 
     def on_log(self, event: TrainingLog) -> None:
         """Write the losses."""
