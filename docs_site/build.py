@@ -12,11 +12,13 @@ import yaml
 
 from docs_site.command_pages import command_pages
 from docs_site.config_pages import config_pages
+from docs_site.languages import front_matter
 from docs_site.pages import Page, relative
 from docs_site.part_pages import part_pages
 from docs_site.plots import draw, read_plots
 from docs_site.python_pages import python_pages
 from docs_site.rendered import find_faults
+from docs_site.search import translate_search
 from docs_site.sources import SourcePages, rewrite
 
 ROOT = Path(__file__).parents[1]
@@ -36,13 +38,14 @@ def stage(folder: Path) -> None:
     """
     sources = SourcePages()
     pages = folder / "docs"
+    by_hand = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
     for path in sorted((ROOT / "docs").rglob("*")):
         name = path.relative_to(ROOT / "docs").as_posix()
         target = pages / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".md":
             text = _with_plots(name, path.read_text(encoding="utf-8"), pages)
-            target.write_text(_mend(name, text, sources), encoding="utf-8")
+            target.write_text(front_matter(name, by_hand) + _mend(name, text, sources), encoding="utf-8")
         elif path.is_file():
             shutil.copyfile(path, target)
     generated = reference_pages()
@@ -52,6 +55,7 @@ def stage(folder: Path) -> None:
         _write(pages, page)
     config = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
     written = {path.relative_to(pages).as_posix() for path in pages.rglob("*.md")}
+    config["theme"]["custom_dir"] = str(ROOT / config["theme"]["custom_dir"])
     config["nav"] = complete_nav(config["nav"], generated, written)
     (folder / "mkdocs.yml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
 
@@ -160,18 +164,9 @@ def build(staged: Path = STAGED, site: Path = SITE) -> None:
     if done.returncode:
         raise ValueError(re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr.partition("Traceback")[0]))
     shutil.move(staged / "site", site)
-    _index_chinese(site)
+    translate_search(site)
     if faults := find_faults(site):
         raise ValueError("\n".join(faults))
-
-
-def _index_chinese(site: Path) -> None:
-    """Let the search split Chinese sentences into words: Zensical's index names one language."""
-    for name in ("search.js", "search.json"):
-        before, found, after = (site / name).read_text(encoding="utf-8").partition('"lang":["en"]')
-        if not found:
-            raise ValueError(f"{name}: expected an index of the language en")
-        (site / name).write_text(f'{before}"lang":["en","zh"]{after}', encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -41,6 +41,15 @@ def test_a_chinese_page_links_to_chinese_pages(page: Path) -> None:
     assert [path for path in translated if path != english(page)] == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name.partition(".")[0])
+def test_both_versions_of_a_page_name_the_other_at_the_top(page: Path) -> None:
+    for version, link in [
+        (page, f"[English]({english(page).name})"),
+        (english(page), f"[中文]({page.name})"),
+    ]:
+        assert link in version.read_text(encoding="utf-8").split("\n\n")[1], version
+
+
 def test_an_outline_sees_what_drifts() -> None:
     text = "# A\n\n![a](a.svg)\n\n| a |\n|---|\n\n    run x  # why\n\n```yaml\nk: 1\n```\n"
     assert outline(text) == (["#"], 2, ["a.svg"], ["run x", "k: 1"])

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from selenium.webdriver import ActionChains
+from selenium.webdriver import ActionChains, Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.expected_conditions import element_to_be_clickable
 from selenium.webdriver.support.ui import WebDriverWait
@@ -25,17 +25,27 @@ def test_the_site_builds_and_can_be_searched_as_files(tmp_path: Path) -> None:
     pages = {str(path.relative_to(site)) for path in site.rglob("*.html")}
     assert {"index.html", "reference/losses/click.html", "source/corank/models/mlp.py.html"} <= pages
     with chromium(tmp_path / "profile") as window:
-        window.get((site / "index.html").as_uri())
-        wait = WebDriverWait(window, 30)
-        wait.until(element_to_be_clickable((By.CSS_SELECTOR, ".md-search__button"))).click()
-        wait.until(
-            lambda window: window.execute_script(f"return {FOCUSED}?.activeElement?.tagName") == "INPUT"
-        )
-        ActionChains(window).send_keys("distill").perform()
-        links = f"return [...{FOCUSED}.querySelectorAll('a')].map((link) => link.getAttribute('href'))"
-        wait.until(lambda window: any("losses/distill.html" in link for link in window.execute_script(links)))
+        search(window, site / "index.html", "distill", "losses/distill.html")
+        assert window.execute_script(f"return {FOCUSED}.activeElement.placeholder") == "Search"
+        search(window, site / "concepts" / "funnel.zh-CN.html", "蒸馏", "losses.zh-CN.html")
+        assert window.execute_script(f"return {FOCUSED}.activeElement.placeholder") == "搜索"
+        assert "条结果" in window.execute_script(f"return {FOCUSED}.textContent")
         assert faults(window) == []
         assert not [url for url in asked(window) if url.startswith(("http:", "https:"))]
+    chinese = (site / "concepts" / "funnel.zh-CN.html").read_text(encoding="utf-8")
+    assert 'lang="zh"' in chinese and "目录" in chinese and "On this page" not in chinese
+    assert 'href="./funnel.html"' in chinese
+
+
+def search(window: Chrome, page: Path, word: str, expected: str) -> None:
+    """Search from a page for a word, and wait for a link whose address holds `expected`."""
+    window.get(page.as_uri())
+    wait = WebDriverWait(window, 30)
+    wait.until(element_to_be_clickable((By.CSS_SELECTOR, ".md-search__button"))).click()
+    wait.until(lambda window: window.execute_script(f"return {FOCUSED}?.activeElement?.tagName") == "INPUT")
+    ActionChains(window).send_keys(word).perform()
+    links = f"return [...{FOCUSED}.querySelectorAll('a')].map((link) => link.getAttribute('href'))"
+    wait.until(lambda window: any(expected in link for link in window.execute_script(links)))
 
 
 def test_a_rendered_page_is_searched_for_faults(tmp_path: Path) -> None:
