@@ -14,7 +14,7 @@ from corank.bundle.stage_facts import FolderName, StageFacts
 from corank.core.errors import BundleError, ConfigError
 from corank.core.formula import Formula
 from corank.core.registry import plugin_hint
-from corank.core.settings import Settings, validate
+from corank.core.settings import Settings, build_once, validate
 from corank.core.storage.local_copy import read_folder
 from corank.core.storage.object_url import Location
 from corank.core.storage.untrusted_files import parse_json, read_regular_file
@@ -33,6 +33,8 @@ READABLE = (4, 5, FORMAT)
 features among those of the item row, so a bundle with such features is refused."""
 MOST_BYTES = 1 << 24
 """Bytes of a manifest, at most."""
+
+_declared = build_once(Schema)
 
 
 def _part_name(name: str) -> str:
@@ -147,7 +149,7 @@ class BundleManifest(Settings):
     @property
     def declared(self) -> Schema:
         """The features."""
-        return Schema(self.features)
+        return _declared(self.features)
 
     @property
     def request_columns(self) -> RequestColumns:

@@ -7,6 +7,7 @@ import glob
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -16,6 +17,8 @@ PARTIAL = ".partial-"
 """How the name of a file or folder begins that is not written to the end, or is replaced already."""
 MOVED = ".moved-"
 """How the name of a folder begins that was moved away, to make room for the new one."""
+SYNCED_AT_ONCE = 8
+"""Files that are forced to disk at once."""
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
@@ -29,9 +32,10 @@ def sync(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Force a folder and all that is in it to disk."""
-    for part in folder.rglob("*"):
-        sync(part)
+    """Force a folder and all that is in it to disk, several files at once: a file system commits them together."""
+    with ThreadPoolExecutor(SYNCED_AT_ONCE) as pool:
+        for _ in pool.map(sync, folder.rglob("*")):
+            pass
     sync(folder)
 
 

@@ -2,9 +2,10 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
-from typing import Annotated, Any, TypeVar
+from functools import lru_cache
+from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
@@ -35,6 +36,37 @@ class Settings(BaseModel):
                     "unknown_key", "{message}", {"message": describe_unknown(key, known)}
                 )
         return value
+
+
+_Value = TypeVar("_Value")
+_Built = TypeVar("_Built")
+
+
+def build_once(build: Callable[[Mapping[str, _Value]], _Built]) -> Callable[[Mapping[str, _Value]], _Built]:
+    """Return a function that builds a thing of settings by name once, as long as it is given the same objects.
+
+    Settings are frozen, but a dict of them may change: the last 64 are told apart by the objects that they hold.
+    """
+
+    @lru_cache(maxsize=64)
+    def remember(same: _SameObjects[_Value]) -> _Built:
+        return build(same.values)
+
+    return lambda values: remember(_SameObjects(values))
+
+
+class _SameObjects(Generic[_Value]):
+    """Objects by name, equal to others where they are the same in the same order. It keeps them, and so their ids."""
+
+    def __init__(self, values: Mapping[str, _Value]) -> None:
+        self.values = dict(values)
+        self._ids = tuple((name, id(value)) for name, value in values.items())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _SameObjects) and self._ids == other._ids
+
+    def __hash__(self) -> int:
+        return hash(self._ids)
 
 
 def describe_unknown(key: Any, known: Iterable[str], what: str = "key") -> str:

@@ -1,5 +1,6 @@
 """Frozen settings: unknown keys and wrong values are refused by the path of their key."""
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Literal
 
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import Field, PositiveInt, ValidationError
 
 from corank.core.errors import ConfigError
-from corank.core.settings import Duration, Settings, describe_unknown, validate
+from corank.core.settings import Duration, Settings, build_once, describe_unknown, validate
 
 
 class Circle(Settings):
@@ -101,3 +102,33 @@ def test_a_duration_is_written_as_it_is_read(seconds: int) -> None:
     drawing = Drawing(name="x", every=timedelta(seconds=seconds))
     written = drawing.model_dump(mode="json", by_alias=True)
     assert Drawing.model_validate(written) == drawing
+
+
+def test_what_is_built_of_settings_is_built_again_once_they_are_others() -> None:
+    built: list[list[str]] = []
+
+    def note(shapes: Mapping[str, Circle | Square]) -> dict[str, Circle | Square]:
+        built.append(list(shapes))
+        return dict(shapes)
+
+    build = build_once(note)
+    circle, square = Circle(kind="circle", radius=1), Square(kind="square", side=1)
+    shapes: dict[str, Circle | Square] = {"a": circle, "b": square}
+    first = build(shapes)
+    assert build(shapes) is first and build(dict(shapes)) is first
+    assert list(build({"b": square, "a": circle})) == ["b", "a"]
+    shapes["a"] = circle.model_copy(update={"radius": 2})
+    assert build(shapes) is not first and first == {"a": circle, "b": square}
+    shapes["c"] = circle
+    assert list(build(shapes)) == ["a", "b", "c"]
+    assert built == [["a", "b"], ["b", "a"], ["a", "b"], ["a", "b", "c"]]
+
+
+def test_what_a_builder_raises_it_raises_again() -> None:
+    def refuse(shapes: Mapping[str, Circle]) -> None:
+        raise ConfigError(f"{len(shapes)} shapes")
+
+    build = build_once(refuse)
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="0 shapes"):
+            build({})

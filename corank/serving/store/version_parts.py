@@ -48,14 +48,28 @@ def encode_manifest(manifest: BundleManifest) -> bytes:
 
 
 def write_parts(bundle: Bundle, store: Store, version: str) -> None:
-    """Write all parts of a bundle, chunk by chunk, and its manifest last. Raises StoreError."""
+    """Write all parts of a bundle, as many chunks at once as `CHUNK` bytes hold, and its manifest last.
+
+    Raises StoreError.
+    """
     table = f"parts/{version}"
     store.put(progress_entry(version, read_progress(store, version)[0]))
+    waiting: list[tuple[bytes, bytes]] = []
+    for key, chunk in _chunks(bundle):
+        if waiting and sum(len(held) for _, held in waiting) + len(chunk) > CHUNK:
+            store.put({table: waiting})
+            waiting = []
+        waiting.append((key, chunk))
+    store.put({table: waiting})
+    store.put({table: [(MANIFEST, encode_manifest(bundle.manifest))]})
+
+
+def _chunks(bundle: Bundle) -> Iterator[tuple[bytes, bytes]]:
+    """The key and the content of every chunk of the stored parts."""
     for part in filter(is_stored_part, bundle.manifest.parts):
         with (bundle.folder / part).open("rb") as file:
             for n, chunk in enumerate(iter(lambda: file.read(CHUNK), b"")):
-                store.put({table: [(f"{part}/{n}".encode(), chunk)]})
-    store.put({table: [(MANIFEST, encode_manifest(bundle.manifest))]})
+                yield f"{part}/{n}".encode(), chunk
 
 
 def verify_parts(bundle: Bundle, store: Store, version: str) -> None:

@@ -7,7 +7,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from corank.core.errors import ConfigError
-from corank.core.settings import Settings, describe_unknown, validate
+from corank.core.settings import Settings, build_once, describe_unknown, validate
 from corank.features.feature_kind import Feature
 from corank.features.log_schema import DataSettings
 from corank.features.schema import Schema
@@ -15,6 +15,7 @@ from corank.training.plain_config.config_values import load_named_plugins, read_
 
 LATER = ("stages", "teachers", "losses", "retrieval", "train")
 """Keys of a config that `Config` adds."""
+_declared = build_once(Schema)
 
 
 class ConfigHead(Settings):
@@ -34,7 +35,7 @@ class ConfigHead(Settings):
     @property
     def declared(self) -> Schema:
         """The features, with the side and the table of each."""
-        return Schema(self.features)
+        return _declared(self.features)
 
     @model_validator(mode="after")
     def _check_head(self) -> Self:

@@ -43,8 +43,13 @@ def second(first: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The 16 items in six blocks."""
-    monkeypatch.setattr("corank.serving.store.publish.BLOCK", 3)
+    """The 16 items in six blocks, the parts in several writes."""
+    set_blocks(monkeypatch)
+
+
+def set_blocks(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("corank.serving.store.publish.BLOCK", 3)
+    patch.setattr("corank.serving.store.version_parts.CHUNK", 1 << 13)
 
 
 def content(store: Store) -> dict[str, dict[bytes, bytes]]:
@@ -204,7 +209,7 @@ def stop_at(stop: int) -> Callable[[int, Mapping[str, Pairs]], None]:
 def unbroken(first: Path, second: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, int]:
     """What a store holds after both bundles, and in how many writes the second one went live."""
     with opened("lmdb", tmp_path_factory.mktemp("unbroken")) as store, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("corank.serving.store.publish.BLOCK", 3)
+        set_blocks(patch)
         publish_bundle(first, store)
         counted = Between(store, lambda number, entries: None)
         publish_bundle(second, counted)
