@@ -1,7 +1,7 @@
 """What encoded rows are made of, and what an encoder is: the state that a feature kind learns from training values."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -99,6 +99,18 @@ class Encoder:
     def check(self) -> None:
         """Raise ValueError if the state is none that training gives: it was read from a file that may be altered."""
 
+    def find_rows(self, earlier: "Encoder") -> Ints | None:
+        """Find, for each of its embedding rows, that of an earlier encoder of the same feature: (size,).
+
+        UNKNOWN stands for a value that `earlier` does not know. None if the rows of both do not stand for the same:
+        as here, unless all that was learnt is the same.
+        """
+        return np.arange(self.size, dtype=np.int32) if self.equals(earlier) else None
+
+    def equals(self, other: "Encoder") -> bool:
+        """Whether another encoder gives every value the same code or number."""
+        return type(self) is type(other) and _plain(self) == _plain(other)
+
     def sample(self, rng: np.random.Generator, count: int) -> list[Any]:
         """Draw raw values that training knew; none if the encoder does not keep them."""
         return []
@@ -116,6 +128,12 @@ class Encoder:
         """Read what `dump` wrote."""
         arrays = {k: np.array(v, dtype=np.float64) for k, v in fields.items() if isinstance(v, list)}
         return cls(**{**fields, **arrays})
+
+
+def _plain(encoder: Encoder) -> dict[str, Any]:
+    """The fields of an encoder as values that can be compared."""
+    held = {part.name: getattr(encoder, part.name) for part in fields(encoder)}
+    return {name: v.tolist() if isinstance(v, np.ndarray) else v for name, v in held.items()}
 
 
 SAMPLED = 2

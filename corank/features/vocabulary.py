@@ -117,6 +117,21 @@ class Vocabulary(Encoder):
         if self.values.n_unique() < len(self.values):
             raise ValueError("a value is there twice")
 
+    def find_rows(self, earlier: Encoder) -> Ints | None:
+        """Find the row of each value in an earlier vocabulary of the same type of values: (size,)."""
+        if not isinstance(earlier, Vocabulary):
+            return None
+        codes = np.full(len(self.values), UNKNOWN, dtype=np.int32)
+        if len(self.values) and len(earlier.values):
+            if self.dtype != earlier.dtype:
+                return None
+            codes = earlier.codes(self.values, "")
+        return np.concatenate((np.array([MISSING, UNKNOWN], dtype=np.int32), codes))
+
+    def equals(self, other: Encoder) -> bool:
+        """Whether another vocabulary has the same values in the same order."""
+        return isinstance(other, Vocabulary) and self.values.equals(other.values, check_dtypes=True)
+
     @cached_property
     def _order(self) -> NDArray[np.integer]:
         return self.values.arg_sort().to_numpy()

@@ -11,6 +11,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from corank.core.settings import Settings
+from corank.models.inputs.named_axes import AxisNames, name_axes
 from corank.models.layers import linear
 from corank.models.stage_io import StageInputs
 
@@ -30,11 +31,19 @@ class Dcn(nn.Module):
     Source: DCN V2, Wang et al., WWW 2021 (arXiv 2008.13535), in its parallel form.
     """
 
-    def __init__(self, settings: DcnSettings, width: int) -> None:
+    def __init__(self, settings: DcnSettings, inputs: AxisNames) -> None:
+        """`inputs`: the names of the dense inputs."""
         super().__init__()
-        rank, layers = settings.rank or width, range(settings.layers)
-        self.down = nn.ModuleList(nn.Linear(width, rank, bias=False) for _ in layers if settings.rank)
-        self.up = nn.ModuleList(nn.Linear(rank, width) for _ in layers)
+        width, layers = len(inputs), range(settings.layers)
+        rank, low = settings.rank or width, None if settings.rank else inputs
+        self.down = nn.ModuleList(
+            name_axes(nn.Linear(width, rank, bias=False), weight=(None, inputs))
+            for _ in layers
+            if settings.rank
+        )
+        self.up = nn.ModuleList(
+            name_axes(nn.Linear(rank, width), weight=(inputs, low), bias=(inputs,)) for _ in layers
+        )
 
     def forward(self, x: StageInputs) -> Tensor:
         """The crossed inputs of every candidate: (C', W)."""

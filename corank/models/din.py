@@ -10,6 +10,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from corank.core.settings import Settings
+from corank.models.inputs.named_axes import AxisNames, name_axes
 from corank.models.layers import ACTIVATIONS, Columns, linear
 from corank.models.pairs import AttendedHistory
 
@@ -33,19 +34,22 @@ class Din(nn.Module):
     Source: Deep Interest Network, Zhou et al., KDD 2018 (arXiv 1706.06978), whose t − e is within W_t and W_e.
     """
 
-    def __init__(self, settings: DinSettings, width: int, activation: str, of_events: int = 0) -> None:
+    def __init__(
+        self, settings: DinSettings, items: AxisNames, activation: str, of_events: AxisNames = ()
+    ) -> None:
         """
         Args:
             settings: of the attention.
-            width: of an item's attended features, w.
+            items: the names of an item's attended columns: (w,).
             activation: of the hidden layer.
-            of_events: width of what only events have, v − w.
+            of_events: the names of the columns that only events have: (v − w,).
         """
         super().__init__()
         self.activation = activation
-        self.target = nn.Linear(width, settings.hidden)
-        self.event = nn.Linear(width + of_events, settings.hidden, bias=False)
-        self.product = nn.Linear(width, settings.hidden, bias=False)
+        events = (*items, *of_events)
+        self.target = name_axes(nn.Linear(len(items), settings.hidden), weight=(None, items))
+        self.event = name_axes(nn.Linear(len(events), settings.hidden, bias=False), weight=(None, events))
+        self.product = name_axes(nn.Linear(len(items), settings.hidden, bias=False), weight=(None, items))
         self.weight = nn.Linear(settings.hidden, 1)
 
     def forward(self, target: Tensor, history: AttendedHistory, order: Columns | None = None) -> Tensor:

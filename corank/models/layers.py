@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from corank.features.input_layout import Layout
+from corank.models.inputs.named_axes import name_axes, name_inputs
 
 SNAPSHOT_WIDTH = 16
 """Width of the hidden layer of `SnapshotTerm`."""
@@ -104,7 +105,11 @@ class SnapshotTerm(nn.Module):
         """
         names = layout.schema.row_features("snapshot")
         columns = layout.columns("snapshot", [n for n in names if features is None or n in features])
-        return cls(columns.tolist(), layout.width("snapshot"), width) if len(columns) else None
+        if not len(columns):
+            return None
+        term = cls(columns.tolist(), layout.width("snapshot"), width)
+        name_axes(term.first, weight=(None, name_inputs(layout, "snapshot", columns.tolist())))
+        return term
 
     def hidden(self, snapshot: Tensor) -> Tensor:
         """In fp32, as the products by candidate are: bf16 saves nothing at this width. (N, ·) → (N, h)."""

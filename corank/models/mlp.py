@@ -21,6 +21,7 @@ from corank.features.input_layout import Layout
 from corank.features.schema import PLACEMENTS
 from corank.models.dcn import Dcn
 from corank.models.din import Din
+from corank.models.inputs.named_axes import join, name_axes, name_event_columns, name_inputs, number
 from corank.models.layers import ACTIVATIONS, Columns, activated, linear
 from corank.models.settings import LayerSettings, multiply_widths
 from corank.models.stage_io import StageInputs, StageOutput
@@ -42,7 +43,7 @@ class MlpSettings(LayerSettings, StageSettings):
 
     def build(self, layout: Layout) -> "Mlp":
         """Build the network."""
-        return Mlp(self, layout, len(self.from_stages))
+        return Mlp(self, layout, self.from_stages)
 
     def earlier(self) -> list[tuple[str, Earlier]]:
         """What it sees of earlier stages: stage and what of it. Raises ConfigError if it is neither score nor rank."""
@@ -74,18 +75,22 @@ class MlpSettings(LayerSettings, StageSettings):
 class Mlp(StageModel):
     """Logits by label of an MLP over query, item and pair, and of what it may see beside them."""
 
-    def __init__(self, settings: LayerSettings, layout: Layout, earlier: int = 0) -> None:
-        """`earlier`: how many numbers it sees of earlier stages."""
+    def __init__(self, settings: LayerSettings, layout: Layout, earlier: Sequence[str] = ()) -> None:
+        """`earlier`: the numbers that it sees of earlier stages."""
         super().__init__()
         self.labels, self.activation, self.dropout = settings.labels, settings.activation, settings.dropout
         query, item, *of_pair = (layout.width(p) for p in PLACEMENTS)
         self.widths = [query, item, sum(of_pair)]
-        widths = settings.hidden
-        self.first = nn.Linear(sum(self.widths), widths[0])
+        widths, inputs = settings.hidden, join([name_inputs(layout, p) for p in PLACEMENTS])
+        self.first = name_axes(nn.Linear(len(inputs), widths[0]), weight=(None, inputs))
         self.norm = nn.LayerNorm(widths[0]) if settings.normalisation == "layer" else None
         self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
-        self.dcn = Dcn(settings.dcn, sum(self.widths)) if settings.dcn else None
-        self.heads = nn.Linear(widths[-1] + (sum(self.widths) if settings.dcn else 0), len(settings.labels))
+        self.dcn = Dcn(settings.dcn, inputs) if settings.dcn else None
+        read, labels = (
+            join([number("hidden", widths[-1]), inputs if settings.dcn else ()]),
+            tuple(self.labels),
+        )
+        self.heads = name_axes(nn.Linear(len(read), len(labels)), weight=(labels, read), bias=(labels,))
         self.din: Din | None = None
         attended = settings.attended(layout.schema)
         if settings.din and attended:
@@ -94,9 +99,16 @@ class Mlp(StageModel):
             of_items, of_events = event_columns(layout, attended.history, attended.features)
             # where events have nothing of their own, their columns are in this order
             self.event = Columns([*of_items, *of_events]) if len(of_events) else None
-            self.din = Din(settings.din, len(target), settings.activation, len(of_events))
-            self.interest = nn.Linear(len(target) + len(of_events), widths[0], bias=False)
-        self.earlier = nn.Linear(earlier, widths[0], bias=False) if earlier else None
+            item_names = name_inputs(layout, "item", target.tolist())
+            event_names = name_event_columns(layout, attended.history, attended.features)
+            self.din = Din(settings.din, item_names, settings.activation, event_names)
+            read = join([item_names, event_names])
+            self.interest = name_axes(nn.Linear(len(read), widths[0], bias=False), weight=(None, read))
+        self.earlier = (
+            name_axes(nn.Linear(len(earlier), widths[0], bias=False), weight=(None, tuple(earlier)))
+            if earlier
+            else None
+        )
 
     def forward(self, inputs: StageInputs) -> StageOutput:
         # autograd adds up an input's gradients in this order, and training must not change in the last bit

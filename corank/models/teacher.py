@@ -16,6 +16,7 @@ from torch import nn
 from corank.core.errors import ConfigError
 from corank.core.settings import describe_unknown
 from corank.features.input_layout import Layout
+from corank.models.inputs.named_axes import name_axes
 from corank.models.mlp import Mlp, Product, product
 from corank.models.settings import LayerSettings
 from corank.models.stage_context import StageContext
@@ -44,7 +45,8 @@ class Teacher(Mlp):
     def __init__(self, settings: TeacherSettings, layout: Layout) -> None:
         super().__init__(settings, layout)
         self.scores = settings.scores
-        self.scored = nn.Linear(2 * len(settings.scores), settings.hidden[0], bias=False)
+        read = (*settings.scores, *(f"{score} missing" for score in settings.scores))
+        self.scored = name_axes(nn.Linear(len(read), settings.hidden[0], bias=False), weight=(None, read))
 
     def pair_products(self, inputs: StageInputs) -> list[Product]:
         """The products of an MLP, and one of the logged scores."""

@@ -5,6 +5,7 @@ Letters: N rows of one side · d last width of the towers.
 
 import math
 from collections.abc import Collection, Iterable, Sequence
+from itertools import pairwise
 from typing import Literal, Self, cast
 
 import torch
@@ -15,6 +16,7 @@ from torch.nn import functional
 from corank.core.settings import Settings, validate
 from corank.features.input_layout import Layout
 from corank.features.schema import RECORD_PLACEMENTS, Placement, Schema
+from corank.models.inputs.named_axes import AxisNames, name_axes, name_inputs
 from corank.models.layers import ACTIVATIONS, Columns, SnapshotTerm, activated, linear
 from corank.models.settings import FirstLayer, NetworkSettings, Widths, multiply_widths
 from corank.models.single_label import SingleLabelSettings
@@ -142,10 +144,12 @@ def _enter(schema: Schema, placement: Placement, names: list[str] | None) -> fro
 class Tower(nn.Module):
     """An MLP whose last layer is linear: (N, width) → (N, widths[-1])."""
 
-    def __init__(self, width: int, widths: Sequence[int], settings: NetworkSettings) -> None:
+    def __init__(self, inputs: AxisNames, widths: Sequence[int], settings: NetworkSettings) -> None:
+        """`inputs`: the names of its columns."""
         super().__init__()
         self.activation, self.dropout = settings.activation, settings.dropout
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip([width, *widths], widths, strict=False))
+        first = name_axes(nn.Linear(len(inputs), widths[0]), weight=(None, inputs))
+        self.layers = nn.ModuleList([first, *(nn.Linear(a, b) for a, b in pairwise(widths))])
         self.norm = nn.LayerNorm(widths[0]) if settings.normalisation == "layer" else None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -193,9 +197,11 @@ class Towers(VectorModel):
         layout: Layout,
     ) -> nn.Module:
         if names is None:
-            return Tower(layout.width(placement), widths, settings)
-        columns = layout.columns(placement, names)
-        return nn.Sequential(Columns(columns.tolist()), Tower(len(columns), widths, settings))
+            return Tower(name_inputs(layout, placement), widths, settings)
+        columns = layout.columns(placement, names).tolist()
+        return nn.Sequential(
+            Columns(columns), Tower(name_inputs(layout, placement, columns), widths, settings)
+        )
 
     def query_vectors(self, query: Tensor) -> Tensor:
         """The vectors of queries: (R, ·) → (R, d)."""

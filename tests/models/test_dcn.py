@@ -16,6 +16,7 @@ from corank.losses.base import FunnelSpec
 from corank.losses.click import ClickLoss
 from corank.losses.total import TotalLoss
 from corank.models.dcn import Dcn, DcnSettings
+from corank.models.inputs.named_axes import number
 from corank.models.joint import JointModel
 from corank.models.mlp import MlpSettings
 from corank.models.pairs import BatchPairs
@@ -37,7 +38,7 @@ def filled(layer: torch.nn.Linear, weight: list[list[float]], bias: list[float] 
 
 
 def test_two_full_layers_by_hand() -> None:
-    dcn = Dcn(DcnSettings(layers=2), 2)
+    dcn = Dcn(DcnSettings(layers=2), number("x", 2))
     assert [tuple(p.shape) for p in dcn.parameters()] == [(2, 2), (2,), (2, 2), (2,)]
     filled(linears(dcn.up)[0], [[1, 2], [0, -1]], [0.5, 1])
     filled(linears(dcn.up)[1], [[0, 1], [1, 1]], [-1, 0])
@@ -47,7 +48,7 @@ def test_two_full_layers_by_hand() -> None:
 
 
 def test_a_bottleneck_by_hand() -> None:
-    dcn = Dcn(DcnSettings(layers=1, rank=1), 3)
+    dcn = Dcn(DcnSettings(layers=1, rank=1), number("x", 3))
     filled(linears(dcn.down)[0], [[1, -1, 2]])
     filled(linears(dcn.up)[0], [[1], [2], [-1]], [0, 1, 0])
     # V x = 1 − 2 + 6 = 5, U V x + b = (5, 11, −5)
@@ -57,7 +58,7 @@ def test_a_bottleneck_by_hand() -> None:
 @pytest.mark.parametrize(("rank", "layers"), [(None, 1), (None, 3), (2, 2), (7, 3)])
 def test_layers_are_the_formula(rank: int | None, layers: int) -> None:
     torch.manual_seed(0)
-    dcn, first = Dcn(DcnSettings(layers=layers, rank=rank), 4), torch.randn(6, 4)
+    dcn, first = Dcn(DcnSettings(layers=layers, rank=rank), number("x", 4)), torch.randn(6, 4)
     x = x0 = first.double().numpy()
     for n in range(layers):
         up, bias = (p.detach().double().numpy() for p in (linears(dcn.up)[n].weight, linears(dcn.up)[n].bias))
@@ -98,7 +99,7 @@ def test_a_candidate_is_crossed_with_its_request_and_its_item() -> None:
     shapes = {"query": (14, 3), "item": (items, 2)}
     shapes |= {"snapshot": (padded(count), 2), "cross": (padded(count), 1)}
     inputs = {name: torch.randn(shape, requires_grad=True) for name, shape in shapes.items()}
-    dcn = Dcn(DcnSettings(), 8)
+    dcn = Dcn(DcnSettings(), number("x", 8))
     query, item, snapshot, cross = inputs.values()
     found = dcn(StageInputs(query, item, snapshot, cross, BatchPairs(batch)))[:count]
     expected = dcn.cross(plain_rows(inputs, batch))

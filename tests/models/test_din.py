@@ -23,6 +23,7 @@ from corank.losses.base import FunnelSpec
 from corank.losses.click import ClickLoss
 from corank.losses.total import TotalLoss
 from corank.models.din import Din, DinSettings
+from corank.models.inputs.named_axes import number
 from corank.models.joint import JointModel
 from corank.models.layers import ACTIVATIONS
 from corank.models.mlp import MlpSettings
@@ -73,7 +74,7 @@ def made(
     items = padded(int(batch.item_of.max()) + 1) if len(batch) else 0
     target = torch.randn(items, WIDTH, requires_grad=True)
     event = torch.randn(padded(HELD), WIDTH + own, requires_grad=True)
-    return Din(DIN, WIDTH, activation, own), batch, target, event
+    return Din(DIN, number("item", WIDTH), activation, number("event", own)), batch, target, event
 
 
 def history(event: Tensor, batch: Batch) -> BatchHistory:

@@ -1,0 +1,1 @@
+"""What the weights of networks read, by name, so that they can be found again in a network of other inputs."""

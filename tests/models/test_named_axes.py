@@ -1,0 +1,19 @@
+"""Layers name the inputs that they read and the outputs that they give."""
+
+import pytest
+
+from corank.models.inputs.named_axes import read_axes
+from tests.support.random_worlds import ALONE, DERIVED, LISTED, LONG, Drawn
+from tests.support.shared import shared_case
+
+
+@pytest.mark.parametrize("drawn", [DERIVED, LISTED, ALONE, LONG])
+def test_every_named_axis_has_a_name_of_its_own_for_each_index(drawn: Drawn) -> None:
+    model = shared_case(drawn).model
+    for name, network in model.networks.items():
+        weights, found = network.state_dict(), read_axes(network)
+        assert found, name
+        for weight, axes in found.items():
+            for size, names in zip(weights[weight].shape, axes, strict=True):
+                assert names is None or len(names) == len(set(names)) == size, (name, weight, names)
+                assert names is None or all(names)
