@@ -24,6 +24,10 @@ QUIET = (
 )
 
 
+OWN = ("chrome:", "chrome-untrusted:", "chrome-extension:", "data:")
+"""How the addresses of the browser's own pages begin, and of what lies within a page."""
+
+
 @contextmanager
 def chromium(profile: Path, width: int = 1280, dark: bool = False) -> Iterator[Chrome]:
     """A window that closes with the block.
@@ -57,13 +61,17 @@ def chromium(profile: Path, width: int = 1280, dark: bool = False) -> Iterator[C
 
 
 def asked(window: Chrome) -> list[str]:
-    """The addresses of hosts that the window asked since the last call."""
+    """The addresses that pages in the window asked since the last call."""
     events: list[dict[str, Any]] = [
         json.loads(entry["message"])["message"] for entry in window.get_log("performance")
     ]
-    urls = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
-    # chrome: and data: are of the browser itself
-    return [url for url in urls if not url.startswith(("chrome:", "data:"))]
+    requests = [e["params"] for e in events if e["method"] == "Network.requestWillBeSent"]
+    return [
+        request["request"]["url"]
+        for request in requests
+        # the browser's own pages, as that of a new tab, ask too
+        if not request["documentURL"].startswith(OWN) and not request["request"]["url"].startswith(OWN)
+    ]
 
 
 def faults(window: Chrome) -> list[str]:

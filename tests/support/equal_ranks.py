@@ -3,16 +3,12 @@
 In float64 rounding cannot hide an error.
 """
 
-import multiprocessing
-import os
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch._dynamo  # as optimisers do: once for all ranks
 import yaml
 from safetensors.torch import save_file
 from torch import Tensor
@@ -28,7 +24,6 @@ from corank.distributed.row_shards import RowShards
 from corank.training.config import Config
 from corank.training.run import Run
 from corank.training.trainer import Trainer
-from tests.support.ports import free_port
 
 LEVELS = ["retrieved", "preranked", "ranked", "exposed"]
 TOWERS = {"model": "towers", "name": "prerank", "keep": 6, "query": [16, 8], "item": [16, 8]}
@@ -65,7 +60,7 @@ EVERYTHING = {
             "from": ["retrieved", "batch", "catalogue"],
             "per_request": 3,
         },
-        *({**TAUGHT, "form": form, "warm_up": 5} for form in ("pointwise", "listwise")),
+        *({**TAUGHT, "form": form, "warm_up": 3} for form in ("pointwise", "listwise")),
         {**TAUGHT, "form": "pairwise", "chunks": 4},
         {"kind": "distill", "teacher": "teacher", "student": "light", "on": ["exposed", "ranked"]},
         {"kind": "distill", "teacher": "production", "student": "light", "on": ["exposed", "ranked"]},
@@ -97,20 +92,20 @@ CASES: dict[str, dict[str, Any]] = {
     "few requests": EVERYTHING | {"train": {"requests": 3}},
 }
 """By name the parts of a config that differ from the world's own."""
-STEPS = 12
+STEPS = 6
+"""Of each run, more than any loss warms up."""
 WORLDS = (1, 2, 4)
 """Numbers of ranks."""
-FORKED = multiprocessing.get_context("fork")
 
 
 def runs(world: int) -> list[tuple[str, str]]:
     """The cases, and the placements of tables, that some ranks train, in this order; one rank trains all cases."""
+    sharded = [(case, "sharded") for case in CASES]
     if world == 1:
-        return [(case, "sharded") for case in CASES]
-    pairs = [(case, tables) for case in CASES for tables in ("sharded", "replicated")]
-    return (
-        [*pairs, ("everything", "sharded")] if world == 2 else pairs
-    )  # the last once more, to the same bits
+        return sharded
+    if world == 2:  # the last once more, to the same bits
+        return [*sharded, *((case, "replicated") for case in CASES), ("everything", "sharded")]
+    return [*sharded, ("few requests", "replicated")]
 
 
 def make_base(folder: Path) -> None:
@@ -134,34 +129,7 @@ def _config(folder: Path, case: str, tables: str) -> Config:
     return validate(Config, changed, case)
 
 
-def main() -> None:
-    """Train all cases by 1, 2 and 4 ranks, which are forked from this process: it has imported torch for all.
-
-    With the folder of the results as a second argument, train the first case alone, as the rank of the environment.
-    """
-    folder = Path(sys.argv[1])
-    if len(sys.argv) > 2:
-        train_cases(folder, Path(sys.argv[2]), 1)
-        return
-    for world in WORLDS:
-        port = free_port()
-        ranks = [FORKED.Process(target=train_all, args=(folder, rank, world, port)) for rank in range(world)]
-        for process in ranks:
-            process.start()
-        for process in ranks:
-            process.join()
-        if codes := [process.exitcode for process in ranks if process.exitcode]:
-            sys.exit(f"{world} ranks: exit {codes}")
-
-
-def train_all(folder: Path, rank: int, world: int, port: int) -> None:
-    """Train all cases as one rank of some."""
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": world}
-    os.environ |= {name: str(value) for name, value in (shared | {"RANK": rank, "LOCAL_RANK": rank}).items()}
-    train_cases(folder, folder, None)
-
-
-def train_cases(folder: Path, out: Path, last: int | None) -> None:
+def train_cases(folder: Path, out: Path, last: int | None = None, steps: int = STEPS) -> None:
     """Train the first `last` cases, or all, as the rank of the environment; write what each ends with."""
     torch.set_num_threads(1)
     in_float = Tensor.float
@@ -171,19 +139,19 @@ def train_cases(folder: Path, out: Path, last: int | None) -> None:
             double = case != "float32"
             torch.set_default_dtype(torch.float64 if double else torch.float32)
             Tensor.float = Tensor.double if double else in_float  # type: ignore[method-assign]
-            found = train_case(folder, packed, case, tables, ranks)
+            found = train_case(folder, packed, case, tables, ranks, steps)
             if ranks.first:
                 save_file(found, out / f"{ranks.world}.{number}.safetensors")
 
 
 def train_case(
-    folder: Path, packed: PackedDataset, case: str, tables: str, ranks: Ranks
+    folder: Path, packed: PackedDataset, case: str, tables: str, ranks: Ranks, steps: int
 ) -> dict[str, Tensor]:
     """Take some steps. Returns all weights, of tables whole, and the mean losses of the last step."""
     trainer = Trainer(Run(folder, _config(folder, case, tables), folder), packed, ranks)
     trainer.model.dtype = torch.get_default_dtype()
     means: dict[str, Tensor] = {}
-    for batch in _batches(trainer):
+    for batch in _batches(trainer, steps):
         means |= trainer.step(batch)
     found = {f"loss.{name}": mean for name, mean in means.items()}
     rows = [trainer.model.layout.table_rows[table.shape[1]] for table in trainer.model.tables.parameters()]
@@ -219,12 +187,12 @@ def _require_equal(found: Mapping[str, Tensor], ranks: Ranks) -> None:
             assert torch.equal(other, tensor.reshape(-1)), f"rank {ranks.rank}: {name}"
 
 
-def _batches(trainer: Trainer) -> Iterator[Batch]:
-    """STEPS batches in all, of one epoch or, in mode separate, of one for each stage."""
+def _batches(trainer: Trainer, steps: int) -> Iterator[Batch]:
+    """So many batches in all, of one epoch or, in mode separate, of one for each stage."""
     epochs = trainer.epochs
     for _ in range(epochs):
         batches = trainer.reader.read_shuffled(trainer.progress.epoch)
-        for _ in range(STEPS // epochs):
+        for _ in range(steps // epochs):
             batch = next(batches)
             yield in_double(batch) if torch.get_default_dtype() == torch.float64 else batch
         trainer.progress.epoch += 1
@@ -240,7 +208,3 @@ def in_double(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type | Ranks):
         return replace(value, **{f.name: in_double(getattr(value, f.name)) for f in fields(value)})
     return value
-
-
-if __name__ == "__main__":
-    main()

@@ -16,7 +16,8 @@ CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "shutil.
 
 CONTEXT = multiprocessing.get_context("forkserver")
 """Its server loads once what tests and benchmarks run in processes."""
-CONTEXT.set_forkserver_preload(["pytest", "tests.support.shared", "tests.support.writers"])
+# optimisers import torch._dynamo, which takes a second
+CONTEXT.set_forkserver_preload(["pytest", "torch._dynamo", "tests.support.shared", "tests.support.writers"])
 
 
 def start(function: Callable[..., object], *arguments: object) -> ForkServerProcess:

@@ -15,8 +15,8 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 ADDRESSES = ("10.88.0.1", "10.88.0.2")
@@ -42,10 +42,16 @@ class Hosts:
     """Two network namespaces, by name; the first has the first of ADDRESSES."""
 
     names: tuple[str, str]
+    lost: list[int] = field(default_factory=list)
+    """Sizes in bytes of the packets that the link lost, if it loses any."""
 
     def command(self, host: int, arguments: list[str]) -> list[str]:
         """The command that runs another one on a host."""
         return ["ip", "netns", "exec", self.names[host], *arguments]
+
+    def enter(self, host: int) -> None:
+        """Move this thread, and what it starts from now on, to a host."""
+        _enter(self.names[host])
 
     def device(self, host: int) -> str:
         """The network device by which a host reaches the other."""
@@ -104,7 +110,9 @@ def hosts_with_loss(delay: float, loss: float, seed: int = 0) -> Iterator[Hosts]
         stop = threading.Event()
         carriers = [
             threading.Thread(
-                target=_carry, args=(ends[n], ends[1 - n], delay, loss, seed + n, stop), daemon=True
+                target=_carry,
+                args=(ends[n], ends[1 - n], delay, loss, random.Random(seed + n), stop, hosts.lost),
+                daemon=True,
             )
             for n in (0, 1)
         ]
@@ -120,17 +128,22 @@ def hosts_with_loss(delay: float, loss: float, seed: int = 0) -> Iterator[Hosts]
                 os.close(end)
 
 
+def _enter(namespace: str) -> None:
+    """Move this thread to a network namespace."""
+    there = os.open(f"/run/netns/{namespace}", os.O_RDONLY)
+    try:
+        if ctypes.CDLL(None, use_errno=True).setns(there, _CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), "setns")
+    finally:
+        os.close(there)
+
+
 def _open_tunnel(namespace: str, device: str) -> int:
     """Make a tunnel in a namespace; its other end is the file that is returned."""
-    libc = ctypes.CDLL(None, use_errno=True)
     found: list[int] = []
 
     def open_there() -> None:
-        # in a thread of its own, since a namespace is a thread's
-        there = os.open(f"/run/netns/{namespace}", os.O_RDONLY)
-        if libc.setns(there, _CLONE_NEWNET):
-            raise OSError(ctypes.get_errno(), "setns")
-        os.close(there)
+        _enter(namespace)  # in a thread of its own, since a namespace is a thread's
         tunnel = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
         fcntl.ioctl(tunnel, _TUNSETIFF, struct.pack("16sH22x", device.encode(), _IFF_TUN | _IFF_NO_PI))
         found.append(tunnel)
@@ -141,17 +154,28 @@ def _open_tunnel(namespace: str, device: str) -> int:
     return found[0]
 
 
-def _carry(source: int, target: int, delay: float, loss: float, seed: int, stop: threading.Event) -> None:
+def _carry(
+    source: int,
+    target: int,
+    delay: float,
+    loss: float,
+    rng: random.Random,
+    stop: threading.Event,
+    lost: list[int],
+) -> None:
     """Carry packets from one tunnel to another until the event is set."""
-    rng = random.Random(seed)
     held: list[tuple[float, int, bytes]] = []
     number = 0
     while not stop.is_set():
         wait = max(0.0, held[0][0] - time.monotonic()) if held else 0.05
         if select.select([source], [], [], min(wait, 0.05))[0]:
-            packet = os.read(source, _MTU + 64)
-            if rng.random() >= loss:
-                number += 1
-                heapq.heappush(held, (time.monotonic() + delay, number, packet))
+            with suppress(BlockingIOError):  # nothing there after all
+                packet = os.read(source, _MTU + 64)
+                if rng.random() < loss:
+                    lost.append(len(packet))
+                else:
+                    number += 1
+                    heapq.heappush(held, (time.monotonic() + delay, number, packet))
         while held and held[0][0] <= time.monotonic():
-            os.write(target, heapq.heappop(held)[2])
+            with suppress(OSError):  # a device that is full or down drops the packet, as a host does
+                os.write(target, heapq.heappop(held)[2])

@@ -1,7 +1,5 @@
 """Ranks that share each batch end with the weights of one process that has all of it."""
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,9 +8,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.support.equal_ranks import make_base, runs
-from tests.support.network import can_make_hosts, hosts_with_loss
-from tests.support.ranks import start_ranks
+from tests.support.equal_ranks import WORLDS, make_base, runs, train_cases
+from tests.support.network import Hosts, can_make_hosts, hosts_with_loss
+from tests.support.ranks import fork_ranks
 
 pytestmark = pytest.mark.slow
 
@@ -22,10 +20,15 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What 1, 2 and 4 ranks end with, a file a run."""
     folder = tmp_path_factory.mktemp("equal_ranks")
     make_base(folder)
-    command = [sys.executable, "-m", "tests.support.equal_ranks", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    for world in WORLDS:
+        train_on(world, folder, folder)
     return folder
+
+
+def train_on(world: int, *arguments: object, hosts: Hosts | None = None) -> None:
+    """Train cases on some ranks, as `train_cases` does with the arguments."""
+    ends = fork_ranks(train_cases, world, *arguments, hosts=hosts)
+    assert [code for code, _ in ends] == [0] * world, "\n".join(text for _, text in ends)
 
 
 def trained(results: Path, world: int) -> Iterator[tuple[str, str, dict[str, Tensor]]]:
@@ -68,9 +71,14 @@ def test_every_loss_and_table_learns(results: Path) -> None:
     not can_make_hosts(), reason="needs root and /dev/net/tun, to join two hosts by a bad link"
 )
 def test_a_slow_link_that_loses_packets_changes_no_bit(results: Path, tmp_path: Path) -> None:
-    with hosts_with_loss(delay=0.01, loss=0.01) as hosts:
-        ends = start_ranks("tests.support.equal_ranks", 2, str(results), str(tmp_path), hosts=hosts)
-    assert [code for code, _ in ends] == [0, 0], "\n".join(text for _, text in ends)
-    near, far = (load_file(folder / "2.0.safetensors") for folder in (results, tmp_path))
-    for name, tensor in near.items():
-        assert torch.equal(tensor, far[name]), name
+    near, far = tmp_path / "near", tmp_path / "far"
+    for folder in (near, far):
+        folder.mkdir()
+    train_on(2, results, near, 1, 2)
+    with hosts_with_loss(delay=0.002, loss=0.01) as hosts:
+        train_on(2, results, far, 1, 2, hosts=hosts)
+    assert max(hosts.lost) > 1000, "a part of a table or a gradient was lost and came again"
+    found = [load_file(folder / "2.0.safetensors") for folder in (near, far)]
+    assert found[0].keys() == found[1].keys()
+    for name, tensor in found[0].items():
+        assert torch.equal(tensor, found[1][name]), name
