@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from corank import config as config
     from corank.api.bundles import rank, refresh
     from corank.api.evaluating import compare, evaluate
-    from corank.api.measuring import explain, report
+    from corank.api.measuring import explain, report, request
     from corank.api.replaying import replay
+    from corank.api.results.check_result import CheckResult
     from corank.api.results.evaluation_results import ComparisonResult, EvaluationResult, GroupsResult
     from corank.api.results.report_page import ReportPage
     from corank.api.results.study_results import ExplanationResult, SearchResult, StudyResult
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Callback",
+    "CheckResult",
     "ComparisonResult",
     "Config",
     "EvaluationResult",
@@ -76,6 +78,7 @@ __all__ = [
     "refresh",
     "replay",
     "report",
+    "request",
     "roll_back",
     "serve",
     "store_log",
@@ -100,6 +103,7 @@ _MODULE_OF = {
     "train": "corank.api.training",
     "TrainResult": "corank.api.results.training_result",
     "ReportPage": "corank.api.results.report_page",
+    "CheckResult": "corank.api.results.check_result",
     **dict.fromkeys(
         ("ComparisonResult", "EvaluationResult", "GroupsResult"), "corank.api.results.evaluation_results"
     ),
@@ -110,7 +114,7 @@ _MODULE_OF = {
     ),
     **dict.fromkeys(("rank", "refresh"), "corank.api.bundles"),
     **dict.fromkeys(("compare", "evaluate"), "corank.api.evaluating"),
-    **dict.fromkeys(("explain", "report"), "corank.api.measuring"),
+    **dict.fromkeys(("explain", "report", "request"), "corank.api.measuring"),
     **dict.fromkeys(("sweep", "tune"), "corank.api.searching"),
     **dict.fromkeys(
         ("predict", "prune", "publish", "roll_back", "store_log", "store_versions", "vectors"),

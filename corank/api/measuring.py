@@ -1,5 +1,7 @@
 """The commands that measure a run, as functions on paths. Each raises a CorankError for a user's mistake."""
 
+from typing import Any
+
 from corank.api.results.report_page import ReportPage
 from corank.api.results.study_results import ExplanationResult
 from corank.core.files import write_text
@@ -86,3 +88,24 @@ def explain(
     return ExplanationResult(
         measure_importance(Run.open(parse_location(run)), split, most, report=report, progress=progress)
     )
+
+
+def request(run: PathOrUrl, number: int = 0, split: str = "test") -> dict[str, Any]:
+    """Make a logged request what a service receives: raw columns, as known at its time, with `trace` set.
+
+    Args:
+        run: the run's folder, or its URL.
+        number: which request of the split, from 0.
+        split: `train`, `valid` or `test`.
+
+    Returns the document that `corank request` prints, which `rank` and `Funnel.rank` take. Raises CheckpointError,
+    DataError.
+
+    Example:
+        >>> logged = corank.request("shop/runs/shop")
+        >>> len(logged["candidates"]), sorted(logged)
+        (30, ['candidates', 'context', 'time', 'trace', 'user'])
+    """
+    from corank.analysis.logged_request import logged_request
+
+    return logged_request(Run.open(parse_location(run)), split, number)

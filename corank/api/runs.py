@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from corank.api.config_source import ConfigSource, OpenedConfig
 from corank.api.frames import TableSource
+from corank.api.results.check_result import CheckResult
 from corank.bundle.bundle import Bundle
 from corank.bundle.bundle_writer import replace_bundle
 from corank.bundle.items_as_of import ItemsAsOf
@@ -12,7 +13,7 @@ from corank.core.storage.object_url import PathOrUrl, parse_location, require_lo
 from corank.core.types import Report
 from corank.data.dataset import PackedDataset
 from corank.engine.base import open_engine
-from corank.training.check import CheckSummary, check_config
+from corank.training.check import check_config
 from corank.training.export import export_bundle
 from corank.training.preparation.packed_data import pack_config
 from corank.training.preparation.unused_sets import local_root, prune_packed
@@ -25,7 +26,7 @@ def check(
     without: Sequence[str] = (),
     report: Report = lambda line: None,
     tables: Mapping[str, TableSource] | None = None,
-) -> CheckSummary:
+) -> CheckResult:
     """Read a config and scan its tables, without packing or training.
 
     Args:
@@ -45,7 +46,7 @@ def check(
     """
     opened = OpenedConfig.open(config, overrides, without, report, tables)
     with opened.frames.named():
-        return check_config(opened.settings, opened.base)
+        return CheckResult.of(check_config(opened.settings, opened.base))
 
 
 def pack(

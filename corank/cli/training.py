@@ -22,7 +22,6 @@ from corank.cli.options import (
 )
 from corank.cli.printing.bundle_lines import describe_bundle
 from corank.core.errors import CorankError
-from corank.core.storage.object_url import parse_location
 
 training = typer.Typer()
 
@@ -248,10 +247,9 @@ def request_command(
     split: Annotated[str, typer.Option(help="train, valid or test.")] = "test",
 ) -> None:
     """Print a logged request as the REQUEST.json that `corank rank` takes."""
-    from corank.analysis.logged_request import logged_request
-    from corank.training.run import Run
+    from corank.api import measuring
 
-    print_json(logged_request(Run.open(parse_location(run)), split, number))
+    print_json(measuring.request(run, number, split))
 
 
 @training.command("rank")

@@ -22,7 +22,7 @@ def complete(result: DocumentResult) -> dict[str, pl.DataFrame]:
     svg = result.plot()._repr_svg_()  # type: ignore[attr-defined]
     assert "<svg" in svg and "</svg>" in svg
     view = result._repr_html_()
-    assert all(f"<p>{name}</p>" in view for name in tables) and result.headline.split()[0] in view
+    assert all(f"<summary>{name}</summary>" in view for name in tables) and result.headline.split()[0] in view
     assert json.loads(result.to_json()) == result.document == dict(result)
     assert all(len(table) for table in tables.values())
     return tables
@@ -81,6 +81,21 @@ def test_a_training_has_its_history(world: Path, trained: Run) -> None:
     assert metrics["epoch"].max() == len(found.history) == 2
     assert json.loads(found.to_json())["metrics"] == found.metrics
     assert "<svg" in found.plot()._repr_svg_() and "rank" in found._repr_html_()  # type: ignore[attr-defined]
+
+
+def test_a_check_has_tables_and_advice(world: Path) -> None:
+    found = corank.check(world / "config.yaml")
+    assert set(found.tables["features"]["feature"]) == set(found.config.features)
+    assert {len(table) > 0 for table in found.tables.values()} == {True}
+    view = found._repr_html_()
+    assert all(f"<summary>{name}</summary>" in view for name in found.tables)
+    assert found.advice and view.count("<li>") == len(found.advice)
+    assert json.loads(found.to_json()) == json.loads(printed("check", str(world / "config.yaml"), "--json"))
+
+
+def test_a_logged_request_is_what_the_command_prints(trained: Run) -> None:
+    logged = corank.request(trained.folder, 3, "valid")
+    assert logged == json.loads(printed("request", str(trained.folder), "--number", "3", "--split", "valid"))
 
 
 def test_a_report_shows_itself(trained: Run, tmp_path: Path) -> None:

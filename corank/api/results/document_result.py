@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 SHOWN_ROWS = 60
 """Rows of a table that a notebook shows, at most."""
+OPEN_ROWS = 20
+"""Rows of a table that is shown at once; a longer one is folded up, to be opened by a click."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -77,7 +79,8 @@ def show_tables(headline: str, tables: Mapping[str, pl.DataFrame]) -> str:
         fmt_str_lengths=60,
     ):
         for name, table in tables.items():
-            parts.append(f"<p>{escape(name)}</p>{table._repr_html_()}")
+            shown = " open" if len(table) <= OPEN_ROWS else ""
+            parts.append(f"<details{shown}><summary>{escape(name)}</summary>{table._repr_html_()}</details>")
     return "\n".join(parts)
 
 

@@ -1,0 +1,66 @@
+"""What `check` returns."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from html import escape
+from typing import Any, Self
+
+import polars as pl
+
+from corank.api.results.document_result import show_tables
+from corank.training.check import CheckSummary
+
+
+@dataclass(frozen=True, repr=False)
+class CheckResult(CheckSummary):
+    """What a config would train on: features, rows, candidates by loss, and advice.
+
+    Example:
+        >>> found = corank.check("shop/config.yaml")
+        >>> found.rows["log"], found.tables["labels"].columns[:3]
+        (36000, ['split', 'label', 'exposed'])
+    """
+
+    @classmethod
+    def of(cls, summary: CheckSummary) -> Self:
+        """The same facts, with tables and a notebook's view."""
+        return cls(**{field.name: getattr(summary, field.name) for field in fields(CheckSummary)})
+
+    @property
+    def headline(self) -> str:
+        """The config's name, the rows of its tables, and the candidates of each split."""
+        tables = [f"{name} {rows:,} rows" for name, rows in self.rows.items()]
+        splits = [f"{name} {candidates:,} candidates" for name, candidates in self.splits.items()]
+        return f"{self.config.name}: {', '.join([*tables, *splits])}"
+
+    @property
+    def advice(self) -> list[str]:
+        """What makes learning hard, and what to try, a line each; what training would refuse or warn of first."""
+        found = self.sufficiency
+        return [*found.faults, *found.warnings, *self.profile.advice]
+
+    @property
+    def tables(self) -> dict[str, pl.DataFrame]:
+        """`features`, which tower each enters; `samples` and `targets`, what each loss learns from; `labels`;
+        `requests`, by size; `known`, what training knows of the other splits."""
+        rows: Mapping[str, Sequence[Mapping[str, Any]]] = {
+            "features": self.features,
+            "samples": self.samples,
+            "labels": self.labels,
+            "targets": self.targets,
+            "requests": self.profile.request_rows,
+            "known": self.profile.feature_rows,
+        }
+        return {name: pl.DataFrame(list(found)) for name, found in rows.items()}
+
+    def to_json(self) -> str:
+        """All of it as JSON text, as `corank check --json` prints it."""
+        return json.dumps(self.document(), indent=1, allow_nan=False)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.headline})"
+
+    def _repr_html_(self) -> str:
+        lines = "".join(f"<li>{escape(line)}</li>" for line in self.advice)
+        return f"{show_tables(self.headline, self.tables)}\n<ul>{lines}</ul>"
