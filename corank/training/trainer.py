@@ -72,7 +72,7 @@ class Trainer:
         """Take one optimiser step. Returns the mean of each loss, not yet read from the device."""
         # dropout draws from the step's own seed, so that a resumed run draws the same; each rank draws others
         seed = self.config.train.seed * 1_000_003 + self.progress.step + self.ranks.rank * RANK_SEED
-        torch.manual_seed(seed)
+        self._seed(seed)
         means: dict[str, torch.Tensor] = {}
         for learner in self.learners():
             means |= self._update(batch, learner)
@@ -80,6 +80,16 @@ class Trainer:
             self.average.after()
         self.progress.step += 1
         return means
+
+    def _seed(self, seed: int) -> None:
+        """Seed the generator that dropout draws from: `torch.manual_seed` seeds those of every kind of device.
+
+        For kinds that the machine lacks it keeps the call and where it came from, at each step.
+        """
+        if self.device.type == "cpu":
+            torch.default_generator.manual_seed(seed)
+        else:
+            torch.manual_seed(seed)
 
     def learners(self) -> list[str | None]:
         """The stages that learn in a step, one update each, teachers first; [None] if all learn in one update."""

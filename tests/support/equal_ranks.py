@@ -147,13 +147,14 @@ def train_cases(folder: Path, out: Path, last: int | None = None, steps: int = S
 def train_case(
     folder: Path, packed: PackedDataset, case: str, tables: str, ranks: Ranks, steps: int
 ) -> dict[str, Tensor]:
-    """Take some steps. Returns all weights, of tables whole, and the mean losses of the last step."""
+    """Take some steps. Returns all weights, of tables whole, and the sums of the losses of all steps."""
     trainer = Trainer(Run(folder, _config(folder, case, tables), folder), packed, ranks)
     trainer.model.dtype = torch.get_default_dtype()
-    means: dict[str, Tensor] = {}
+    sums: dict[str, Tensor] = {}
     for batch in _batches(trainer, steps):
-        means |= trainer.step(batch)
-    found = {f"loss.{name}": mean for name, mean in means.items()}
+        for name, mean in trainer.step(batch).items():
+            sums[name] = sums[name] + mean if name in sums else mean
+    found = {f"loss.{name}": total for name, total in sums.items()}
     rows = [trainer.model.layout.table_rows[table.shape[1]] for table in trainer.model.tables.parameters()]
     for sort, model in (("model", trainer.model), ("average", trainer.shipped())):
         of_tables = {f"tables.{name}" for name, _ in model.tables.named_parameters()}
