@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from corank.api.evaluating import compare, evaluate
     from corank.api.measuring import explain, report, request
     from corank.api.replaying import replay
+    from corank.api.results.bundle_results import BundleResult, PublishResult
     from corank.api.results.check_result import CheckResult
     from corank.api.results.evaluation_results import ComparisonResult, EvaluationResult, GroupsResult
+    from corank.api.results.pack_result import PackResult
     from corank.api.results.report_page import ReportPage
     from corank.api.results.study_results import ExplanationResult, SearchResult, StudyResult
     from corank.api.results.training_result import TrainResult
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from corank.training.tracking.wandb import WandbCallback
 
 __all__ = [
+    "BundleResult",
     "Callback",
     "CheckResult",
     "ComparisonResult",
@@ -57,6 +60,8 @@ __all__ = [
     "Funnel",
     "GroupsResult",
     "MlflowCallback",
+    "PackResult",
+    "PublishResult",
     "ReportPage",
     "Request",
     "SearchResult",
@@ -104,6 +109,8 @@ _MODULE_OF = {
     "TrainResult": "corank.api.results.training_result",
     "ReportPage": "corank.api.results.report_page",
     "CheckResult": "corank.api.results.check_result",
+    "PackResult": "corank.api.results.pack_result",
+    **dict.fromkeys(("BundleResult", "PublishResult"), "corank.api.results.bundle_results"),
     **dict.fromkeys(
         ("ComparisonResult", "EvaluationResult", "GroupsResult"), "corank.api.results.evaluation_results"
     ),

@@ -56,17 +56,20 @@ class MeasuredRun:
         return digest.digest()
 
 
-def compare_runs(one: Run, other: Run, split: str = "test") -> dict[str, Any]:
+def compare_runs(
+    one: Run, other: Run, split: str = "test", progress: Progress = lambda done, total: None
+) -> dict[str, Any]:
     """Compare two runs on the same candidates of a split.
 
     Args:
         one: a finished run.
         other: another, of the same log and split; its features, stages and packed data may differ.
         split: `train`, `valid` or `test`.
+        progress: receives how many requests are scored, and of how many, of each run.
 
     Returns the document of `corank compare --json`. Raises CheckpointError, and DataError if the candidates differ.
     """
-    return compare_measured(MeasuredRun.of(one, split), MeasuredRun.of(other, split))
+    return compare_measured(*(MeasuredRun.of(run, split, progress) for run in (one, other)))
 
 
 def compare_measured(one: MeasuredRun, other: MeasuredRun) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from corank.api.frames import TableSource, temporary_frames
-from corank.bundle.bundle import Bundle
+from corank.api.results.bundle_results import BundleResult
 from corank.bundle.bundle_writer import replace_bundle
 from corank.bundle.incremental_log import RefreshSources
 from corank.bundle.items_as_of import ItemsAsOf
@@ -28,7 +28,7 @@ def refresh(
     sign: Sequence[PathOrUrl] = (),
     items_as_of: str | None = None,
     events: Mapping[str, TableSource] | None = None,
-) -> Bundle:
+) -> BundleResult:
     """Update a bundle's priors, item records and vectors from a newer log, without training.
 
     Args:
@@ -42,11 +42,12 @@ def refresh(
         items_as_of: what `items` contains, as for `export`; the bundle's own as-of holds unless given.
         events: by name of `data.events`, newer tables of the events that priors count: files, globs or URLs.
 
-    Raises BundleError, DataError, TrustError, and BusyError if another process writes the bundle.
+    Returns the bundle, and what it holds. Raises BundleError, DataError, TrustError, and BusyError if another process
+    writes the bundle.
 
     Example:
         >>> refreshed = corank.refresh("refreshed", "shop/log/*.parquet", items="shop/items.parquet")
-        >>> refreshed.manifest.model_version == corank.Funnel.open("bundle").manifest.model_version
+        >>> refreshed["model_version"] == corank.Funnel.open("bundle").manifest.model_version
         True
     """
     keys, location = SigningKeys.load([require_local(key) for key in sign]), parse_location(bundle)
@@ -64,9 +65,10 @@ def refresh(
             events=frames.sources(events),
             items_as_of=as_of,
         )
-        return replace_bundle(
+        written = replace_bundle(
             location, lambda folder: refresh_bundle(folder, sources, report, keys), reads=True
         )
+    return BundleResult.of(written, location)
 
 
 def rank(

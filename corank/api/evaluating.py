@@ -7,6 +7,7 @@ from corank.analysis.comparison import compare_runs
 from corank.analysis.evaluated_run import evaluate_run
 from corank.analysis.grouped import evaluate_groups, groups_page
 from corank.analysis.score_comparison import ScoreChoice, compare_scores, is_scores
+from corank.api.notebook.counting import show_progress
 from corank.api.results.evaluation_results import ComparisonResult, EvaluationResult, GroupsResult
 from corank.core.errors import DataError
 from corank.core.storage.local_copy import write_file
@@ -49,10 +50,12 @@ def evaluate(
         if page is not None:
             raise DataError("--page is of groups: give --by, too; `corank report` writes the page of a run")
         unbiased = None if reference is None else Run.open(parse_location(reference))
-        return EvaluationResult(evaluate_run(opened, split, bootstrap, unbiased, progress).document)
+        with show_progress("requests", progress) as told:
+            return EvaluationResult(evaluate_run(opened, split, bootstrap, unbiased, told).document)
     if reference is not None:
         raise DataError("--reference compares all candidates of a split; leave out --by")
-    document = evaluate_groups(opened, split, by, bootstrap, progress)
+    with show_progress("requests", progress) as told:
+        document = evaluate_groups(opened, split, by, bootstrap, told)
     if page is not None:
         _write(page, groups_page(document, f"{opened.config.name} by {by}"))
     return GroupsResult(document)
@@ -67,6 +70,7 @@ def compare(
     labels: Sequence[str] = (),
     user: str | None = None,
     request: Sequence[str] = (),
+    progress: Progress = lambda done, total: None,
 ) -> ComparisonResult:
     """Compare two runs, or two tables of scores, on the same candidates: paired intervals over users, and verdicts.
 
@@ -79,6 +83,7 @@ def compare(
         labels: columns of labels, 0, 1 or null; found unless given.
         user: the column of users; needed unless `corank.predict` wrote the scores.
         request: columns that tell requests apart, for metrics within requests.
+        progress: takes how many requests are scored, and of how many, of each run; tables of scores need no scoring.
 
     Returns what `corank compare` prints: values `a` and `b`, `difference`, `low`, `high` and a
     `verdict` on a, by stage, population, label and metric. Raises CheckpointError, DataError.
@@ -104,7 +109,8 @@ def compare(
             raise DataError(
                 "--score, --label, --user and --request are of tables of scores; leave them out for runs"
             )
-        document = compare_runs(Run.open(one), Run.open(other), split or "test")
+        with show_progress("requests", progress) as told:
+            document = compare_runs(Run.open(one), Run.open(other), split or "test", told)
     if page is not None:
         from corank.analysis.comparison_page import comparison_page
 

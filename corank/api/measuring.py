@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from corank.api.notebook.counting import show_progress
 from corank.api.results.report_page import ReportPage
 from corank.api.results.study_results import ExplanationResult
 from corank.core.files import write_text
@@ -44,14 +45,13 @@ def report(
     from corank.analysis.report.run_page import report_page
 
     location, name = parse_location(run), "report.html"
-    if against is None:
-        found = report_page(evaluate_run(Run.open(location), split, progress=progress))
-    else:
-        other = Run.open(parse_location(against))
-        found, name = (
-            pair_page(Run.open(location), other, split, progress),
-            f"report-against-{other.folder.name}.html",
-        )
+    with show_progress("requests", progress) as told:
+        if against is None:
+            found = report_page(evaluate_run(Run.open(location), split, progress=told))
+        else:
+            other = Run.open(parse_location(against))
+            found = pair_page(Run.open(location), other, split, told)
+            name = f"report-against-{other.folder.name}.html"
     page = location / name if out is None else parse_location(out)
     with write_file(page) as path:
         write_text(path, found)
@@ -85,9 +85,9 @@ def explain(
     """
     from corank.analysis.importance import measure_importance
 
-    return ExplanationResult(
-        measure_importance(Run.open(parse_location(run)), split, most, report=report, progress=progress)
-    )
+    opened = Run.open(parse_location(run))
+    with show_progress("requests", progress) as told:
+        return ExplanationResult(measure_importance(opened, split, most, report=report, progress=told))
 
 
 def request(run: PathOrUrl, number: int = 0, split: str = "test") -> dict[str, Any]:

@@ -31,7 +31,8 @@ def replay(
     RequestError, StoreError, BundleError, TrustError.
 
     Example:
-        >>> corank.replay("served", "lmdb:store", "cache").differ  # doctest: +SKIP
+        >>> corank.replay("served", "lmdb:store", "cache").differ
+        0
     """
     keys, served, source = (
         TrustedKeys.load([require_local(key) for key in trust]),

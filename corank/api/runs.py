@@ -4,14 +4,15 @@ from collections.abc import Mapping, Sequence
 
 from corank.api.config_source import ConfigSource, OpenedConfig
 from corank.api.frames import TableSource
+from corank.api.notebook.counting import show_progress
+from corank.api.results.bundle_results import BundleResult
 from corank.api.results.check_result import CheckResult
-from corank.bundle.bundle import Bundle
+from corank.api.results.pack_result import PackResult
 from corank.bundle.bundle_writer import replace_bundle
 from corank.bundle.items_as_of import ItemsAsOf
 from corank.bundle.signatures import SigningKeys
 from corank.core.storage.object_url import PathOrUrl, parse_location, require_local
-from corank.core.types import Report
-from corank.data.dataset import PackedDataset
+from corank.core.types import Progress, Report
 from corank.engine.base import open_engine
 from corank.training.check import check_config
 from corank.training.export import export_bundle
@@ -38,11 +39,12 @@ def check(
         tables: by key of `data` (`log`, `items`, `users`, `truth`, `events.NAME`), a frame or files in its place.
 
     Returns what would be trained: which feature enters which tower, rows by table, candidates by split and by loss.
-    Raises ConfigError, DataError.
+    What training would refuse is the first of its `advice`. Raises ConfigError, DataError.
 
     Example:
-        >>> corank.check("shop/config.yaml", ["train.epochs=2"]).rows["log"]
-        36000
+        >>> found = corank.check("shop/config.yaml", ["train.epochs=2"])
+        >>> found.rows["log"], found.config.train.epochs
+        (36000, 2)
     """
     opened = OpenedConfig.open(config, overrides, without, report, tables)
     with opened.frames.named():
@@ -59,7 +61,8 @@ def pack(
     without: Sequence[str] = (),
     prune: bool = False,
     tables: Mapping[str, TableSource] | None = None,
-) -> PackedDataset:
+    progress: Progress = lambda done, total: None,
+) -> PackResult:
     """Pack the tables of a config into memory-mapped arrays, at its `packed`, or in `packed/NAME` beside it.
 
     Frames among the tables are written as Parquet, named by content, to `packed/NAME.tables`. Packing a frame gives the
@@ -75,21 +78,27 @@ def pack(
         without: features to remove, as of `--without`.
         prune: then remove the packed sets of features that neither this config nor a run beside it uses.
         tables: by key of `data` (`log`, `items`, `users`, `truth`, `events.NAME`), a frame or files in its place.
+        progress: takes how many tasks are done, and how many are known by now: each step adds its own.
 
-    Raises ConfigError, DataError, EngineError, and BusyError if another process packs there.
+    Returns the packed data, and how much they hold. Raises ConfigError, DataError, EngineError, and BusyError if
+    another process packs there.
 
     Example:
-        >>> sorted(corank.pack("shop/config.yaml").splits)
+        >>> sorted(corank.pack("shop/config.yaml")["splits"])
         ['test', 'train', 'valid']
     """
     given = OpenedConfig.open(config, overrides, without, report, tables)
-    with open_engine(engine, workers, address) as opened, given.frames.named():
+    with (
+        open_engine(engine, workers, address) as opened,
+        given.frames.named(),
+        show_progress("tasks", progress) as opened.progress,
+    ):
         if prune:
             local_root(given.settings, given.base)  # refuses data at a URL before anything is packed
         packed = pack_config(given.settings, given.base, report, opened)
     if prune:
         prune_packed(given.settings, given.base, report)
-    return packed
+    return PackResult.of(packed)
 
 
 def export(
@@ -98,7 +107,7 @@ def export(
     sign: Sequence[PathOrUrl] = (),
     items_as_of: str | None = None,
     until: str | None = None,
-) -> Bundle:
+) -> BundleResult:
     """Write the bundle of a finished run, whole or not at all.
 
     Args:
@@ -110,10 +119,11 @@ def export(
         until: a day or a time in the config's time zone until which the log is complete; its last row unless given.
             Priors are of the last snapshot at or before it: `2026-05-01` takes all of 30 April.
 
-    Raises CheckpointError, DataError, BundleError, TrustError, and BusyError if another process writes the bundle.
+    Returns the bundle, and what it holds. Raises CheckpointError, DataError, BundleError, TrustError, and BusyError if
+    another process writes the bundle.
 
     Example:
-        >>> [stage.name for stage in corank.export("shop/runs/shop", "exported").manifest.stages]
+        >>> corank.export("shop/runs/shop", "exported")["stages"]
         ['prerank', 'rank']
     """
     keys = SigningKeys.load([require_local(key) for key in sign])
@@ -122,10 +132,11 @@ def export(
     as_of = None if items_as_of is None else ItemsAsOf.parse(items_as_of, opened.config.data)
     moment = None if until is None else opened.config.data.milliseconds(until)
     model, calibrators, weights = opened.networks(packed)
-    return replace_bundle(
+    written = replace_bundle(
         location,
         lambda folder: export_bundle(
             folder, opened.config, packed, model, calibrators, keys, as_of, weights, moment
         ),
         reads=False,
     )
+    return BundleResult.of(written, location)

@@ -1,6 +1,6 @@
 """The commands that search for better settings, as functions on paths; a user's mistake raises a CorankError."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from corank.analysis.search.budget import (
@@ -21,6 +21,7 @@ from corank.analysis.search.tune import check_tuning, run_tune
 from corank.analysis.search.tune_page import tune_page
 from corank.analysis.trials.trial_data import TrialData
 from corank.api.config_source import ConfigSource, OpenedConfig, local
+from corank.api.frames import TableSource
 from corank.api.results.study_results import SearchResult
 from corank.core.errors import CorankError
 from corank.core.files import write_text
@@ -40,6 +41,7 @@ def sweep(
     metric: str | None = None,
     overrides: Sequence[str] = (),
     report: Report = lambda line: None,
+    tables: Mapping[str, TableSource] | None = None,
 ) -> SearchResult:
     """Compare the arms of a grid of settings with the config as written, on the validation split.
 
@@ -47,7 +49,7 @@ def sweep(
     is measured on the test split.
 
     Args:
-        config: a YAML file; or a mapping or `corank.Config`, which is written as `NAME.yaml`.
+        config: a YAML file; a mapping, a `corank.Config` or one with `tables` is written as `NAME.yaml`.
         grid: values by key, such as `{"train.rank.lr": [0.001, 0.003]}`; the arms are their product.
         out: the sweep's folder; `sweeps/NAME` beside the config unless given. Trials that it holds are not trained
             again.
@@ -56,23 +58,40 @@ def sweep(
             given.
         overrides: `a.b=value` changes of the config, shared by all arms.
         report: takes a line about each training.
+        tables: by key of `data` (`log`, `items`, `users`, `truth`, `events.NAME`), a frame or files in its place.
 
     Returns the document that is also written to `sweep.json`, beside the page `sweep.html`. Raises ConfigError,
     DataError, BusyError if another process writes the sweep, and CorankError if the folder cannot be written.
 
     Example:
-        >>> corank.sweep("shop/config.yaml", {"train.rank.lr": [0.001, 0.003]}, seeds=2)["chosen"]  # doctest: +SKIP
+        >>> found = corank.sweep("shop/config.yaml", {"train.rank.lr": [0.003]}, seeds=1)
+        >>> found["trials"], found["chosen"] in found["arms"]
+        (2, True)
     """
-    file = OpenedConfig.open(config).kept_file()
+    given, file, overrides = _keep(config, overrides, tables)
     arms = build_grid(file, overrides, grid)
     settings = arms.arms[0].config
     folder = local(out) or file.parent / "sweeps" / settings.name
-    with lock_search(folder, "sweep"):
+    with lock_search(folder, "sweep"), given.frames.named():
         packed = open_or_pack(settings, file.parent, report)
         Sufficiency.of(settings, packed).require()
         document = run_sweep(file, arms, packed, folder, seeds, metric, report)
         write_text(folder / "sweep.html", sweep_page(document))
     return SearchResult(document)
+
+
+def _keep(
+    config: ConfigSource, overrides: Sequence[str], tables: Mapping[str, TableSource] | None
+) -> tuple[OpenedConfig, Path, Sequence[str]]:
+    """Open a config that lies in a file; returns it, the file, and the changes that are not in the file.
+
+    With tables the file is written, and holds the changes, since where frames lie depends on the `name`.
+    """
+    if tables:
+        given = OpenedConfig.open(config, overrides, tables=tables)
+        return given, given.kept_file(), ()
+    given = OpenedConfig.open(config)
+    return given, given.kept_file(), overrides
 
 
 def lock_search(folder: Path, command: str) -> WriteLock:
@@ -94,52 +113,58 @@ def tune(
     out: PathOrUrl | None = None,
     overrides: Sequence[str] = (),
     report: Report = lambda line: None,
+    tables: Mapping[str, TableSource] | None = None,
 ) -> SearchResult:
     """Search for better settings by Optuna, on the validation split; needs `corank[tune]`.
 
     The best trial is written as a config beside the file and trained once more; only then the test split is read.
 
     Args:
-        config: a YAML file; or a mapping or `corank.Config`, which is written as `NAME.yaml`.
+        config: a YAML file; a mapping, a `corank.Config` or one with `tables` is written as `NAME.yaml`.
         trials: how many, the config as written among them.
         seed: of what is drawn; the same gives the same trials.
-        metric: the figure that is searched for; the last stage's AUC unless given, or `joint_click_recall` under a
-            budget.
+        metric: the figure that is searched for; unless given the last stage's AUC, `joint_click_recall` in a budget.
         search: what is searched, as `KEY=LOW..HIGH`, `KEY=LOW..HIGH log` or `KEY=VALUE,VALUE`; learning rates, widths,
             dropout, smoothing and weights of losses unless this or `space` is given.
         space: a YAML file of the same, from keys to ranges or lists of values.
-        budget_us: microseconds that a request may take, as measured on this machine. Widths, dropped features and the
-            first stage's quota are searched then, and what `search` and `space` name.
+        budget_us: microseconds a request may take on this machine: widths, features and first quota are searched, too.
         out: the tuning's folder; `tunings/NAME` beside the config unless given. Trials that it holds are not trained
             again.
         overrides: `a.b=value` changes of the config, shared by all trials.
         report: takes a line about each training.
+        tables: by key of `data` (`log`, `items`, `users`, `truth`, `events.NAME`), a frame or files in its place.
 
     Returns the document that is also written to `tune.json`, beside the page `tune.html`. Raises ConfigError,
     DataError, BusyError if another process writes the tuning, and CorankError if the folder cannot be written.
 
     Example:
-        >>> found = corank.tune("shop/config.yaml", 20, search=["train.rank.lr=0.0003..0.03 log"])  # doctest: +SKIP
-        >>> found["changes"]  # doctest: +SKIP
+        >>> found = corank.tune("shop/config.yaml", 2, search=["train.rank.lr=0.001..0.01 log"])
+        >>> found.tables["trials"]["number"].to_list()
+        [1, 2]
     """
     load_optuna()  # fails before anything is packed
-    file = OpenedConfig.open(config).kept_file()
+    given, file, overrides = _keep(config, overrides, tables)
     base, settings = file.parent, read(file, overrides)
     objective = Objective.of(settings, metric or (None if budget_us is None else "joint_click_recall"))
     asked = read_space(settings, search, local(space))
     if budget_us is not None:
         check_budget(settings, budget_us, objective)
     folder = local(out) or base / "tunings" / settings.name
-    with lock_search(folder, "tune"):
+    with lock_search(folder, "tune"), given.frames.named():
         packed = open_or_pack(settings, base, report)
         Sufficiency.of(settings, packed).require()
         check_tuning(packed, trials, seed)
-        data, budget = TrialData(packed, base, folder, report), None
-        if budget_us is not None:
+        data = TrialData(packed, base, folder, report)
+        budget = None if budget_us is None else _open_budget(budget_us, data, folder, objective)
+        if budget is not None:
             asked = [*budget_space(settings, order_drops(settings, data)), *asked]
-            meter = LatencyMeter(folder / "latency", data)
-            budget = LatencyBudget(budget_us, meter, objective, largest_request(data))
         searched = Space.of(settings, base, asked or default_space(settings))
         document = run_tune(file, searched, data, objective, trials, seed, report, budget)
         write_text(folder / "tune.html", tune_page(document))
     return SearchResult(document)
+
+
+def _open_budget(microseconds: float, data: TrialData, folder: Path, objective: Objective) -> LatencyBudget:
+    """Open a budget, whose latencies are kept in the tuning's folder."""
+    meter = LatencyMeter(folder / "latency", data)
+    return LatencyBudget(microseconds, meter, objective, largest_request(data))

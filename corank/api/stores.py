@@ -4,7 +4,7 @@ Each raises a CorankError for a mistake of the user. Store addresses are `lmdb:P
 `redis+cluster://HOST:PORT` or of a plug-in's store.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +14,8 @@ from typing import Any
 import msgspec
 
 from corank.api.frames import TableSource, temporary_frames
+from corank.api.notebook.counting import show_progress
+from corank.api.results.bundle_results import PublishResult
 from corank.bundle.bundle import Bundle
 from corank.bundle.catalogue.vector_index import VectorIndexKind
 from corank.bundle.catalogue.vectors import write_catalogue
@@ -42,8 +44,7 @@ def publish(
     report: Report = lambda line: None,
     progress: Progress = lambda done, total: None,
     sign: Sequence[PathOrUrl] = (),
-    merged: Callable[[MergedItems], object] = lambda merged: None,
-) -> str:
+) -> PublishResult:
     """Put a bundle into a store and make it live, whole or not at all.
 
     Args:
@@ -53,23 +54,28 @@ def publish(
         report: takes a line about each step.
         progress: takes how many records are written, and of how many.
         sign: private ed25519 keys, PEM files, that sign the version, and that it is live.
-        merged: takes what became of items that were upserted before: kept on top, overridden, or lacking.
 
-    Returns the version's name. Raises BundleError, DataError, StoreError, TrustError; the live version is
-    unchanged then.
+    Returns the version, and what became of items that were upserted before. Raises BundleError, DataError, StoreError,
+    TrustError; the live version is unchanged then.
 
     Example:
-        >>> version = corank.publish("bundle", "lmdb:store", users="shop/users.parquet")
+        >>> version = corank.publish("bundle", "lmdb:store", users="shop/users.parquet").version
         >>> [held["version"] == version for held in corank.store_versions("lmdb:store") if held["live"]]
         [True]
     """
     keys, location = SigningKeys.load([require_local(key) for key in sign]), parse_location(bundle)
     load_manifest(location)  # a folder that cannot be read as a bundle creates no store
-    with closing(open_store(store, create=True)) as opened, temporary_frames() as frames:
+    merged: list[MergedItems] = []
+    with (
+        closing(open_store(store, create=True)) as opened,
+        temporary_frames() as frames,
+        show_progress("records", progress) as told,
+    ):
         if users is not None:
             count = put_users(frames.source("users", users), Bundle.open(location), opened)
             report(f"users: {count:,}")
-        return publish_bundle(location, opened, report, progress, keys, merged)
+        version = publish_bundle(location, opened, report, told, keys, merged.append)
+    return PublishResult.of(version, merged[0] if merged else None)
 
 
 def store_versions(store: str) -> list[dict[str, Any]]:
@@ -124,7 +130,11 @@ def roll_back(
     Returns the version's name. Raises StoreError, TrustError.
 
     Example:
-        >>> corank.roll_back("lmdb:store")  # doctest: +SKIP
+        >>> first = corank.publish("bundle", "lmdb:versions").version
+        >>> newer = corank.refresh("refreshed", "shop/log/*.parquet")
+        >>> second = corank.publish(newer.location, "lmdb:versions").version
+        >>> corank.roll_back("lmdb:versions") == first
+        True
     """
     keys = SigningKeys.load([require_local(key) for key in sign])
     with closing(open_store(store)) as opened:
@@ -190,9 +200,10 @@ def vectors(
         temporary_frames(beside) as frames,
         open_engine(engine, workers, address) as opened,
         write_file(location) as path,
+        show_progress("items", progress) as told,
     ):
         table = frames.source("items", items)
-        written = write_catalogue(parse_location(bundle), table, path, opened, progress, index, report)
+        written = write_catalogue(parse_location(bundle), table, path, opened, told, index, report)
         report(describe_memory(opened))
     return written
 
@@ -236,10 +247,11 @@ def predict(
         temporary_frames(folder.absolute().parent) as frames,
         open_engine(engine, workers, address) as opened,
         _bundle_of(parse_location(source), folder) as bundle,
+        show_progress("partitions", progress) as told,
     ):
         tables, events_of = frames.source("log", log), frames.sources(events)
         user_table = frames.source("users", users)
-        found = predict_log(bundle, tables, user_table, folder, opened, progress, events_of)
+        found = predict_log(bundle, tables, user_table, folder, opened, told, events_of)
         report(describe_memory(opened))
     return found
 

@@ -6,6 +6,7 @@ from corank.analysis.study.findings import QUESTIONS
 from corank.analysis.study.study import RATES, Budget, run_study
 from corank.api.config_source import ConfigSource, OpenedConfig, local
 from corank.api.frames import TableSource
+from corank.api.notebook.counting import show_progress
 from corank.api.results.study_results import StudyResult
 from corank.core.errors import CorankError
 from corank.core.files import write_text
@@ -49,7 +50,9 @@ def study(
     DataError, BusyError if another process writes the study, and CorankError if the folder cannot be written.
 
     Example:
-        >>> corank.study("shop/config.yaml", seeds=2, questions=[1, 6])["questions"]["1"]["verdict"]  # doctest: +SKIP
+        >>> found = corank.study("shop/config.yaml", seeds=1, questions=[1], rates=[1])
+        >>> found["questions"]["1"]["title"]
+        'What is the architecture?'
     """
     from corank.analysis.html import write_drawings  # which loads matplotlib
     from corank.analysis.study.page import study_page
@@ -61,11 +64,11 @@ def study(
         lock = WriteLock.of_folder(folder, "study")
     except OSError as error:
         raise CorankError(f"{folder}: cannot be written: {error}; name another place with --out") from None
-    with lock, given.frames.named():
+    with lock, given.frames.named(), show_progress("trainings", progress) as told:
         packed = open_or_pack(settings, base, report)
         Sufficiency.of(settings, packed).require()
         budget = Budget(seeds, tuple(rates))
-        document = run_study(settings, packed, base, folder, questions, budget, report, progress)
+        document = run_study(settings, packed, base, folder, questions, budget, report, told)
         page = study_page(document)
         write_text(folder / "study.html", page)
     if figures is not None:

@@ -31,7 +31,8 @@ def track(run: str | Path, trackers: Sequence[str], split: str = "test") -> Path
     BundleError, RequestError, and TrackingError if a tracker takes no records.
 
     Example:
-        >>> corank.track("shop/runs/shop", ["mlflow,experiment=shop"])  # doctest: +SKIP
+        >>> corank.track("shop/runs/shop", ["mlflow,uri=sqlite:///mlflow.db,experiment=shop"])
+        PosixPath('shop/runs/shop/report.html')
     """
     from corank.analysis.evaluated_run import evaluate_run
     from corank.analysis.report.run_page import report_page  # which loads matplotlib

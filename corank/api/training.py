@@ -6,7 +6,8 @@ from pathlib import Path
 
 from corank.api.config_source import ConfigSource, OpenedConfig
 from corank.api.frames import TableSource
-from corank.api.notebook_progress import NotebookProgress, in_notebook
+from corank.api.notebook.display import in_notebook
+from corank.api.notebook.training_progress import NotebookProgress
 from corank.api.results.training_result import TrainResult
 from corank.core.errors import CheckpointError, ConfigError
 from corank.core.storage.object_url import Location, PathOrUrl, parse_location, require_local

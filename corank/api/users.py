@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from corank.api.frames import TableSource, temporary_frames
+from corank.api.notebook.counting import show_progress
 from corank.bundle.manifest import load_manifest
 from corank.core.storage.object_url import PathOrUrl, parse_location, require_local
 from corank.core.types import Progress
@@ -38,8 +39,8 @@ def users(
     """
     manifest = load_manifest(parse_location(bundle))
     moment = None if until is None else manifest.data.milliseconds(until)
-    with temporary_frames() as frames:
+    with temporary_frames() as frames, show_progress("users", progress) as told:
         sources = UserSources.open(
             manifest, frames.source("log", log), frames.source("users", table), frames.sources(events)
         )
-        return write_users(sources, require_local(out), moment, progress)
+        return write_users(sources, require_local(out), moment, told)

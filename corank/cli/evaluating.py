@@ -76,6 +76,8 @@ def compare_command(
     """Compare two runs, or two tables of scores, on the same candidates: paired intervals and verdicts."""
     from corank.api import evaluating as api
     from corank.cli.printing.comparison_tables import show_comparison
+    from corank.cli.progress import counting
 
-    found = api.compare(a, b, split, page, score or [], label or [], user, request or [])
+    with counting("requests", summary=False) as progress:
+        found = api.compare(a, b, split, page, score or [], label or [], user, request or [], progress)
     print_text(found.to_json()) if as_json else show_comparison(found.document)

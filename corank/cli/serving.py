@@ -1,8 +1,7 @@
 """The commands of stores: publish a bundle, list, roll back and prune versions, replay what was served."""
 
-from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -17,6 +16,7 @@ from corank.cli.options import (
     Trust,
     local_path,
     print_json,
+    print_text,
     read_names,
 )
 from corank.serving.bundle_cache import CACHE
@@ -52,13 +52,11 @@ def publish_command(
     from corank.cli import console
     from corank.cli.progress import counting
 
-    merged: list[Any] = []
     with counting("records") as progress:
-        version = stores.publish(bundle, store, users, console.say, progress, sign or [], merged.append)
-    console.say(f"live: {version}")
+        found = stores.publish(bundle, store, users, console.say, progress, sign or [])
+    console.say(f"live: {found.version}")
     if as_json:
-        lists = [asdict(found) for found in merged] or [{"version": version}]
-        print_json(lists[0])
+        print_text(found.to_json())
 
 
 @serving.command("vectors")

@@ -1,7 +1,7 @@
 """The commands from a config to a bundle, and those on one request."""
 
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -22,6 +22,9 @@ from corank.cli.options import (
 )
 from corank.cli.printing.bundle_lines import describe_bundle
 from corank.core.errors import CorankError
+
+if TYPE_CHECKING:
+    from corank.api.results.bundle_results import BundleResult
 
 training = typer.Typer()
 
@@ -77,13 +80,13 @@ def check_command(
     from corank.cli import console
     from corank.cli.printing.profile_tables import show_profile
 
-    summary = runs.check(config, overrides or [], without or [], console.say)
+    found = runs.check(config, overrides or [], without or [], console.say)
     if as_json:
-        print_json(summary.document())
+        print_text(found.to_json())
     else:
-        console.show_check(summary)
-        show_profile(summary.profile)
-    summary.sufficiency.require()
+        console.show_check(found)
+        show_profile(found.profile)
+    found.sufficiency.require()
 
 
 @training.command("pack")
@@ -100,14 +103,29 @@ def pack_command(
             "--prune", help="Then remove packed features that neither CONFIG nor a run beside it uses."
         ),
     ] = False,
+    as_json: Json = False,
 ) -> None:
     """Pack the logs, request by request, into memory-mapped arrays; an interrupted packing goes on."""
     check_first(config, overrides)
     from corank.api import runs
     from corank.cli import console
+    from corank.cli.progress import counting
 
-    packed = runs.pack(config, overrides or [], console.say, workers, engine, address, without or [], prune)
-    console.say(f"packed: {packed.location}")
+    with counting("tasks", summary=False) as progress:
+        found = runs.pack(
+            config,
+            overrides or [],
+            console.say,
+            workers,
+            engine,
+            address,
+            without or [],
+            prune,
+            progress=progress,
+        )
+    console.say(f"packed: {found.packed.location}")
+    if as_json:
+        print_text(found.to_json())
 
 
 @training.command("report")
@@ -203,18 +221,12 @@ def export_command(
     until: Until = None,
     sign: Sign = None,
     items_as_of: AsOf = None,
+    as_json: Json = False,
 ) -> None:
     """Write the bundle that a service runs."""
     from corank.api import runs
-    from corank.bundle.retrieval import RetrievalFacts
-    from corank.cli import console
 
-    written = runs.export(run, bundle, sign or [], items_as_of, until)
-    for line in describe_bundle(bundle, written.manifest):
-        console.say(line)
-    facts = RetrievalFacts.read(written.folder)
-    if facts is not None:
-        console.say(str(facts))
+    _tell(runs.export(run, bundle, sign or [], items_as_of, until), as_json)
 
 
 @training.command("refresh")
@@ -229,15 +241,25 @@ def refresh_command(
     sign: Sign = None,
     items_as_of: AsOf = None,
     events: Events = None,
+    as_json: Json = False,
 ) -> None:
     """Update a bundle's priors, item records and vectors from newer logs, without training."""
     from corank.api import bundles
     from corank.cli import console
 
     named = read_names(events or [])
-    written = bundles.refresh(bundle, log, items, users, until, console.say, sign or [], items_as_of, named)
-    for line in describe_bundle(bundle, written.manifest):
+    found = bundles.refresh(bundle, log, items, users, until, console.say, sign or [], items_as_of, named)
+    _tell(found, as_json)
+
+
+def _tell(found: "BundleResult", as_json: bool) -> None:
+    """Say what was written, on stderr; and print it."""
+    from corank.cli import console
+
+    for line in describe_bundle(found):
         console.say(line)
+    if as_json:
+        print_text(found.to_json())
 
 
 @training.command("request")

@@ -43,6 +43,9 @@ class Engine(ABC):
         self.workers = workers
         self.peaks: dict[str, int] = {}
         """Bytes that each worker has held at most, by host and process, if it has run a task to its end."""
+        self.progress: Progress = lambda done, total: None
+        """Receives how many tasks of all runs are done, and how many are known by now: a later run adds its own."""
+        self._done = self._known = 0
 
     @property
     def threads(self) -> int:
@@ -68,6 +71,7 @@ class Engine(ABC):
         """
         results: dict[int, R] = {}
         jobs = [Job(number, task) for number, task in enumerate(tasks)]
+        self._known += len(jobs)
         with closing(self.outcomes(JobRunner(function), jobs)) as outcomes:
             for outcome in outcomes:
                 self.peaks[outcome.worker] = max(outcome.peak, self.peaks.get(outcome.worker, 0))
@@ -75,6 +79,8 @@ class Engine(ABC):
                     raise outcome.error
                 results[outcome.number] = outcome.result
                 progress(len(results), len(jobs))
+                self._done += 1
+                self.progress(self._done, self._known)
         return [results[job.number] for job in jobs]
 
     @abstractmethod

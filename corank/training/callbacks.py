@@ -128,11 +128,14 @@ class Callback:
 
     Example:
         >>> import corank
-        >>> class StopWatch(corank.Callback):
+        >>> class ClickLoss(corank.Callback):
         ...     def on_log(self, event):
-        ...         print(event.step, event.losses, f"{event.candidates_per_second:,.0f} candidates/s")
+        ...         print(event.step, event.losses["rank.click"] < 2, event.candidates_per_second > 0)
         ...
-        >>> corank.train("shop/config.yaml", callbacks=[StopWatch()])  # doctest: +SKIP
+        >>> result = corank.train("shop/config.yaml", callbacks=[ClickLoss()], folder="shop/runs/printed")
+        15 True True
+        20 True True
+        30 True True
     """
 
     def on_start(self, event: TrainingStart) -> None:

@@ -88,14 +88,14 @@ def test_frames_pack_to_the_bytes_of_their_files(raw: Path, kind: str) -> None:
         "users": [raw / "users.parquet"],
     }
     tables = {name: convert[kind](pl.read_parquet(paths)) for name, paths in files.items()}
-    by_file = corank.pack(config, ["packed=by_file"])
+    by_file = corank.pack(config, ["packed=by_file"]).packed
     without = values(config)
     for name in tables:
         del without["data"][name]
     config.write_text(yaml.safe_dump(without, sort_keys=False), encoding="utf-8")
-    by_frame = corank.pack(config, ["packed=by_frame"], tables=tables)
+    by_frame = corank.pack(config, ["packed=by_frame"], tables=tables).packed
     assert arrays(by_frame.folder) == arrays(by_file.folder) and arrays(by_file.folder)
-    again = corank.pack(config, ["packed=by_frame"], tables=tables)
+    again = corank.pack(config, ["packed=by_frame"], tables=tables).packed
     assert again.manifest == by_frame.manifest
     assert len(list((raw / "by_frame.tables").glob("*.parquet"))) == 3
     assert not [path for path in (raw / "by_frame.tables").iterdir() if path.name.startswith(".")]

@@ -11,6 +11,8 @@ import polars as pl
 import pytest
 
 import corank
+from corank.serving.funnel.request import Request
+from corank.serving.log.request_log import RequestLog
 from tests.support.simulated_runs import trained_run
 
 NAMES = [*(name for name in corank.__all__ if name != "__version__"), "config"]
@@ -19,7 +21,7 @@ OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 @pytest.fixture(scope="module")
 def shop(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A working directory with shop/, its finished run, its bundle (and one to refresh) and a store of it."""
+    """A folder with shop/, its finished run, its bundle (and one to refresh), a store of it, and served requests."""
     folder = tmp_path_factory.mktemp("examples")
     shutil.copytree(world, folder / "shop")
     before = Path.cwd()
@@ -32,6 +34,11 @@ def shop(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path
     corank.export("shop/runs/shop", "bundle")
     shutil.copytree("bundle", "refreshed")
     corank.publish("bundle", "lmdb:store")
+    funnel, served = corank.Funnel.open("bundle"), RequestLog(Path("served"))
+    served.add(
+        funnel, funnel.run(Request.parse({"user": {"id": 7}, "candidates": [3, 11], "time": "2026-03-11"}))
+    )
+    served.flush(complete=True)
     yield folder
     os.chdir(before)
 
@@ -50,7 +57,14 @@ def test_a_public_name_has_an_example(name: str) -> None:
     assert ">>> " in text, f"corank.{name}: give its docstring an example that starts with >>>"
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_no_example_is_skipped(name: str) -> None:
+    skipped = [one.source for test in examples(name) for one in test.examples if doctest.SKIP in one.options]
+    assert not skipped, f"corank.{name}: give an example that runs on the small world"
+
+
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own, of SQLAlchemy and pydantic
 @pytest.mark.parametrize("name", NAMES)
 def test_examples_run(shop: Path, name: str) -> None:
     runner = doctest.DocTestRunner(optionflags=OPTIONS)

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 import corank
-from corank.api.results.document_result import DocumentResult
+from corank.api.results.document_result import DocumentResult, PlottedResult
 from corank.api.results.study_results import SearchResult, StudyResult
 from corank.cli.main import app
 from corank.training.run import Run
@@ -16,15 +16,21 @@ from corank.training.run import Run
 pytestmark = pytest.mark.slow
 
 
-def complete(result: DocumentResult) -> dict[str, pl.DataFrame]:
-    """The tables of a result, whose figure and views work."""
-    tables = result.tables
+def complete(result: PlottedResult) -> dict[str, pl.DataFrame]:
+    """The tables of a result, whose figure and views work; none is empty."""
     svg = result.plot()._repr_svg_()  # type: ignore[attr-defined]
     assert "<svg" in svg and "</svg>" in svg
+    tables = viewed(result)
+    assert all(len(table) for table in tables.values())
+    return tables
+
+
+def viewed(result: DocumentResult) -> dict[str, pl.DataFrame]:
+    """The tables of a result, whose views work."""
+    tables = result.tables
     view = result._repr_html_()
     assert all(f"<summary>{name}</summary>" in view for name in tables) and result.headline.split()[0] in view
     assert json.loads(result.to_json()) == result.document == dict(result)
-    assert all(len(table) for table in tables.values())
     return tables
 
 
@@ -57,6 +63,16 @@ def test_an_evaluation_and_a_report_tell_their_progress(trained: Run, tmp_path: 
     for of in told:
         assert of == sorted(of)
         assert of[-1] == (requests, requests)
+
+
+def test_a_comparison_tells_the_progress_of_each_run(trained: Run) -> None:
+    told: list[tuple[int, int]] = []
+    requests = sum(len(shard) for shard in trained.packed().splits["valid"])
+    corank.compare(
+        trained.folder, trained.folder, "valid", progress=lambda done, total: told.append((done, total))
+    )
+    first = told[: len(told) // 2]
+    assert told == first * 2 and first == sorted(first) and first[-1] == (requests, requests)
 
 
 def test_groups_and_a_comparison(trained: Run) -> None:
@@ -119,6 +135,13 @@ def test_a_study_and_a_search_of_documents() -> None:
     arms = {"base": {"figures": {"rank.auc": difference}, "seconds": 1.5, "changes": {}}}
     test = {"rank.auc": difference | {"n": 7}}
     search = SearchResult(
-        {"name": "shop", "metric": "rank.auc", "config_file": "x.yaml", "arms": arms, "test": test}
+        {
+            "name": "shop",
+            "metric": "rank.auc",
+            "config_file": "x.yaml",
+            "arms": arms,
+            "trials": 1,
+            "test": test,
+        }
     )
     assert complete(search)["trials"].rows(named=True) == [{"arm": "base", **difference, "seconds": 1.5}]

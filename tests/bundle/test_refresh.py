@@ -109,7 +109,7 @@ def test_priors_are_those_that_packing_counts(
     case: Case, bundle: Path, until: str | None, moment: int
 ) -> None:
     before = Bundle.open(bundle)
-    after = corank.refresh(bundle, str(case.base / "log.parquet"), until=until)
+    after = corank.refresh(bundle, str(case.base / "log.parquet"), until=until).bundle
     expected = case.packed.priors.as_of(case.packed.schema, moment)
     assert priors(after) == counts(expected) != priors(before)
     assert after.manifest.priors == expected.cut
@@ -120,7 +120,7 @@ def test_priors_are_those_that_packing_counts(
 
 def test_records_and_vectors_are_of_the_new_priors(case: Case, bundle: Path) -> None:
     before = Bundle.open(bundle)
-    after = corank.refresh(bundle, str(case.base / "log.parquet"), until="1970-01-05")
+    after = corank.refresh(bundle, str(case.base / "log.parquet"), until="1970-01-05").bundle
     now = case.packed.priors.as_of(case.packed.schema, 4 * DAY)
     expected = newest(case.packed).refresh_derived(case.packed.encoders, now)
     assert plain(records(after).rows) == plain(expected.rows) != plain(records(before).rows)
@@ -166,7 +166,7 @@ def test_a_log_that_closes_no_later_period_changes_no_prior(case: Case, bundle: 
     before = Bundle.open(bundle)
     after = corank.refresh(
         bundle, str(case.base / "log.parquet"), until="1970-01-03T23:00", report=said.append
-    )
+    ).bundle
     assert after.manifest.priors == before.manifest.priors
     assert priors(after) == priors(before)
     assert said == [
@@ -182,8 +182,8 @@ def test_days_one_after_another_are_all_at_once(case: Case, bundle: Path, tmp_pa
     for day in "123":
         days[day].write_parquet(tmp_path / f"day{day}.parquet")
     corank.refresh(bundle, f"{tmp_path}/day[12].parquet", until="1970-01-04")
-    pieces = corank.refresh(bundle, f"{tmp_path}/day[23].parquet", until="1970-01-05")
-    once = corank.refresh(whole, str(case.base / "log.parquet"), until="1970-01-05")
+    pieces = corank.refresh(bundle, f"{tmp_path}/day[23].parquet", until="1970-01-05").bundle
+    once = corank.refresh(whole, str(case.base / "log.parquet"), until="1970-01-05").bundle
     assert priors(pieces) == priors(once)
     assert plain(records(pieces).rows) == plain(records(once).rows)
     assert (pieces.manifest.items_seq, once.manifest.items_seq) == (3, 2)
@@ -192,7 +192,7 @@ def test_days_one_after_another_are_all_at_once(case: Case, bundle: Path, tmp_pa
 def test_exact_duplicates_count_once(case: Case, bundle: Path, tmp_path: Path) -> None:
     log = pl.read_parquet(case.base / "log.parquet")
     pl.concat([log, log[::-3]]).write_parquet(tmp_path / "twice.parquet")
-    after = corank.refresh(bundle, str(tmp_path / "twice.parquet"), until="1970-01-05")
+    after = corank.refresh(bundle, str(tmp_path / "twice.parquet"), until="1970-01-05").bundle
     assert priors(after) == counts(case.packed.priors.as_of(case.packed.schema, 4 * DAY))
 
 
@@ -200,7 +200,7 @@ def test_newer_items_bring_the_columns_of_a_value(case: Case, bundle: Path, tmp_
     before = records(Bundle.open(bundle)).columns["worth"]
     newer, path = case.items[2:4].with_columns(worth=pl.Series([7.0, 9.0])), tmp_path / "items.parquet"
     newer.write_parquet(path)
-    after = corank.refresh(bundle, str(case.base / "log.parquet"), str(path))
+    after = corank.refresh(bundle, str(case.base / "log.parquet"), str(path)).bundle
     assert records(after).columns["worth"].tolist() == [*before[:2], 7, 9, *before[4:]]
     newer.with_columns(worth=pl.Series([7.0, None])).write_parquet(path)
     with pytest.raises(

@@ -65,7 +65,7 @@ def refresh(case: Case, bundle: Path, **settings: Any) -> Bundle:
         bundle,
         str(case.base / "log.parquet"),
         **({"users": str(case.base / "users.parquet"), "events": events} | settings),
-    )
+    ).bundle
 
 
 def event_priors(case: Case) -> set[str]:

@@ -113,7 +113,7 @@ def test_signatures_that_are_none_are_refused_by_name(
 def test_keys_rotate_by_two_signatures_or_by_two_trusted_keys(
     signed: Path, keys: KeyPair, other: KeyPair, tmp_path: Path
 ) -> None:
-    both = corank.export(finished_run().folder, tmp_path / "both", sign=[keys.private, other.private])
+    both = corank.export(finished_run().folder, tmp_path / "both", sign=[keys.private, other.private]).bundle
     for public in (keys.public, other.public):
         assert Bundle.open(both.folder.parent, trust=trusted(public)).manifest == both.manifest
     several = tmp_path / "several.pem"

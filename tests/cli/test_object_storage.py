@@ -71,7 +71,7 @@ def remote(s3_endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     with pytest.MonkeyPatch.context() as patch:
         use_store(store, folder / "cache", patch)
         patch.setattr(packing, "PARTITION", ROWS)
-        local = corank.pack(world / "config.yaml", [f"packed={folder / 'packed'}"])
+        local = corank.pack(world / "config.yaml", [f"packed={folder / 'packed'}"]).packed
         made = RemoteWorld(store, world / "config.yaml", folder / "cache", local.folder)
         size = sum(path.stat().st_size for path in local.folder.rglob("*") if path.is_file())
         patch.setenv("CORANK_CACHE_GIB", str(size * 0.75 / 2**30))
@@ -192,7 +192,7 @@ def test_data_that_could_not_be_published_are_published_by_the_next_packing(remo
         corank.pack(remote.config, [f"packed={url}"], intrude)
     assert any(line.startswith("packed:") for line in lines)
     lines.clear()
-    assert corank.pack(remote.config, [f"packed={url}"], lines.append).location == url
+    assert corank.pack(remote.config, [f"packed={url}"], lines.append).packed.location == url
     assert lines == [f"publishing to {url}"]
     assert not list(remote.cache.glob("packing-*"))
 

@@ -27,7 +27,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def packed(world: Path, tmp_path: Path, split: str, **options: Any) -> PackedDataset:
     overrides = [f"data.split={split}", f"packed={tmp_path / 'packed'}"]
-    return corank.pack(world, overrides, **options)
+    return corank.pack(world, overrides, **options).packed
 
 
 def requests_of(data: PackedDataset, split: str) -> set[str]:
@@ -151,7 +151,7 @@ def test_all_of_the_log_may_train(world: Path, tmp_path: Path) -> None:
     assert requests_of(run.packed(), "train") == set(map(str, log_of(world)["request_id"].to_list()))
     _, calibrators = run.model(run.packed())
     assert {platt.slope for stage in calibrators.values() for platt in stage.values()} == {1.0}
-    assert corank.export(run.folder, tmp_path / "bundle").manifest.model_version
+    assert corank.export(run.folder, tmp_path / "bundle").bundle.manifest.model_version
     check = corank.check(world, ["data.split={train: ..}"])
     assert any("there is no split 'valid'" in line for line in check.sufficiency.warnings)
 

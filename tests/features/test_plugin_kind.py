@@ -106,7 +106,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_several_numbers_lie_beside_each_other(config: Path) -> None:
-    packed = corank.pack(config, FEATURES)
+    packed = corank.pack(config, FEATURES).packed
     query, cross = (packed.schema.row_features(placement) for placement in ("query", "cross"))
     shard = packed.splits["train"][0]
     assert shard.query.numbers.shape[1] == query.width == len(query.numbers) + 1

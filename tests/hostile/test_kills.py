@@ -141,7 +141,7 @@ def test_added_features_are_packed_the_same_wherever_packing_is_killed(tmp_path:
     config = make_world(tmp_path / "world", requests=60, candidates=10, users=10, items=20)
     packed = tmp_path / "world" / "packed" / "simulated-medium"
     added = ("features.ctr={kind: prior, by: [brand], label: click}", "features.price.scale=standard")
-    earlier = corank.pack(config, ["features.tab=null"]).folder
+    earlier = corank.pack(config, ["features.tab=null"]).packed.folder
     before = read_files(packed), read_files(earlier)
     changes = count_changes(pack, config, *added)
     (folder,) = (path for path in (packed / "sets").iterdir() if path != earlier)

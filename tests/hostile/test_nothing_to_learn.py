@@ -62,7 +62,10 @@ def test_packed_data_and_log_give_the_same_counts(world: Path) -> None:
         "losses.3={kind: levels, stage: prerank, form: softmax, on: [ranked, preranked], per_request: 2}"
     ]
     config = read(world, overrides)
-    unpacked, packed = sufficiency(world, *overrides), Sufficiency.of(config, corank.pack(world, overrides))
+    unpacked, packed = (
+        sufficiency(world, *overrides),
+        Sufficiency.of(config, corank.pack(world, overrides).packed),
+    )
     for split, counts in packed.splits.items():
         assert counts.labels == unpacked.splits[split].labels
         assert counts.levels == unpacked.splits[split].levels
@@ -173,7 +176,7 @@ def test_immature_and_excluded_rows_are_counted_apart(
     found = sufficiency(world, *ordered, labels)
     packed = Sufficiency.of(
         read(world, [*ordered, labels, "name=ordered"]),
-        corank.pack(world, [*ordered, labels, "name=ordered"]),
+        corank.pack(world, [*ordered, labels, "name=ordered"]).packed,
     )
     order, click = (found.splits["train"].labels[name] for name in ("order", "click"))
     assert order.excluded == click.negatives and order.immature > 0

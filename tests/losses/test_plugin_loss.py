@@ -92,10 +92,10 @@ def test_a_stage_learns_from_it(world: Path, tmp_path: Path) -> None:
         "losses=[{kind: click, stage: rank}, "
         "{kind: margin_info_nce, stage: prerank, positive: [exposed], margin: 0.5, weight: 0.3}]"
     )
-    watcher, steps = Silent(), ("train.requests=64", "train.epochs=3", losses)
-    run = corank.train(world / "config.yaml", steps, folder=tmp_path / "run", callbacks=[watcher]).run
-    values = [held["prerank.margin_info_nce"] for held in watcher.losses]
-    assert values[-1] < values[0] and watcher.losses[0].keys() == {"rank.click", "prerank.margin_info_nce"}
+    callback, steps = Silent(), ("train.requests=64", "train.epochs=3", losses)
+    run = corank.train(world / "config.yaml", steps, folder=tmp_path / "run", callbacks=[callback]).run
+    values = [held["prerank.margin_info_nce"] for held in callback.losses]
+    assert values[-1] < values[0] and callback.losses[0].keys() == {"rank.click", "prerank.margin_info_nce"}
     own = Run.open(run.folder).config.losses[1]  # read again from the run's own config, every setting kept
     assert own == MarginInfoNceLoss(
         kind="margin_info_nce", stage="prerank", positive=["exposed"], margin=0.5, weight=0.3

@@ -115,12 +115,12 @@ def test_the_document_has_them_with_intervals() -> None:
 
 @pytest.mark.slow
 def test_training_stops_early_by_it_and_a_study_compares_it(world: Path, tmp_path: Path) -> None:
-    config, watcher, name = world / "config.yaml", Silent(), "rank.click.average_precision"
+    config, callback, name = world / "config.yaml", Silent(), "rank.click.average_precision"
     stop = (f"train.early_stop.metric={name}", "train.early_stop.patience=1", "train.epochs=9")
     fast = ("train.requests=32", "train.table.lr=0.5", "train.rank.lr=0.01")
-    done = corank.train(config, [*fast, *stop], folder=tmp_path / "run", callbacks=[watcher])
+    done = corank.train(config, [*fast, *stop], folder=tmp_path / "run", callbacks=[callback])
     run = done.run
-    values = [figures[name] or 0.0 for figures in watcher.figures]
+    values = [figures[name] or 0.0 for figures in callback.figures]
     best = values.index(max(values)) + 1
     assert done.epoch == best and len(values) == best + 1 < 9
     document = corank.evaluate(run.folder).document

@@ -186,18 +186,18 @@ SNAPSHOT = "features.item_clicked={kind: prior, by: [item_id], label: click}"
 def test_it_trains_exports_and_ranks_as_it_was_trained(
     role: str, more: tuple[str, ...], world: Path, tmp_path: Path
 ) -> None:
-    watcher = Silent()
+    callback = Silent()
     steps = ("train={epochs: 4, requests: 64, seed: 1}", *more)
     config = make_world(tmp_path / "world") if more else world / "config.yaml"
-    corank.train(config, (*ROLES[role], *steps), folder=tmp_path / "run", callbacks=[watcher])
+    corank.train(config, (*ROLES[role], *steps), folder=tmp_path / "run", callbacks=[callback])
     run = Run.open(tmp_path / "run")  # read again from the run's own config
     stage = "prerank" if role == "pre-ranker" else "rank"
-    auc = [figures[f"{stage}.click.auc"] for figures in watcher.figures]
+    auc = [figures[f"{stage}.click.auc"] for figures in callback.figures]
     assert auc[-1] is not None and auc[-1] > 0.55
     packed = run.packed()
     assert [*packed.schema.row_features("snapshot")] == ["item_clicked"] * len(more)
     model, _ = run.model(packed)
-    bundle = corank.export(run.folder, tmp_path / "bundle")
+    bundle = corank.export(run.folder, tmp_path / "bundle").bundle
     (facts,) = (facts for facts in bundle.manifest.stages if facts.model == "factorisation_machine")
     parts = ("prerank", "vectors", {VECTOR: 10}) if role == "pre-ranker" else ("rank", "graph", {})
     assert (facts.name, facts.scorer, facts.item_parts) == parts

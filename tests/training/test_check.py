@@ -153,6 +153,6 @@ def test_what_would_stop_packing_is_told(config: Path) -> None:
 
 def test_it_agrees_with_packing(tmp_path: Path) -> None:
     config = make_world(tmp_path, requests=200)
-    packed = corank.pack(config)
+    packed = corank.pack(config).packed
     counts = {split: sum(s.candidates for s in shards) for split, shards in packed.manifest.splits.items()}
     assert corank.check(config).splits == counts

@@ -114,7 +114,7 @@ def test_export_over_a_bundle_counts_items_seq_and_keeps_the_content_before(
 ) -> None:
     path = Path(shutil.copytree(trained_bundle, tmp_path / "bundle"))
     first, reader = Bundle.open(path), Funnel.open(path)
-    second = corank.export(trained.folder, path)
+    second = corank.export(trained.folder, path).bundle
     assert (first.manifest.items_seq, second.manifest.items_seq) == (1, 2)
     assert first.manifest.model_version == second.manifest.model_version
     assert first.folder != second.folder

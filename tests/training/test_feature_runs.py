@@ -34,9 +34,9 @@ def config(tmp_path: Path) -> Path:
 
 def train(config: Path, folder: Path, *overrides: str) -> tuple[list[dict[str, float]], Run]:
     """The losses of each step, and the run."""
-    watcher = Silent()
-    run = corank.train(config, ["train.requests=16", *overrides], folder=folder, callbacks=[watcher]).run
-    return watcher.losses, run
+    callback = Silent()
+    run = corank.train(config, ["train.requests=16", *overrides], folder=folder, callbacks=[callback]).run
+    return callback.losses, run
 
 
 def test_a_feature_that_is_added_trains_as_if_packed_from_scratch(config: Path, tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_a_feature_that_is_added_trains_as_if_packed_from_scratch(config: Path, 
 
 def examine(run: Run, bundle: Path) -> tuple[Any, str]:
     """Evaluate and export a run."""
-    exported = corank.export(run.folder, bundle)
+    exported = corank.export(run.folder, bundle).bundle
     return corank.evaluate(run.folder, bootstrap=False), exported.manifest.model_version
 
 
@@ -73,9 +73,9 @@ def test_runs_of_other_features_stay_usable_whatever_is_packed_later(config: Pat
 
 def test_what_nothing_uses_is_removed(config: Path) -> None:
     root, said = config.parent / "packed" / "simulated-medium", list[str]()
-    unused = corank.pack(config, ["features.tab=null", CTR]).folder
+    unused = corank.pack(config, ["features.tab=null", CTR]).packed.folder
     kept = trained_run(config, config.parent / "runs" / "kept", CTR, "train.epochs=1")
-    within = corank.pack(config, ["features.hour=null"]).folder  # named by a run, as of a sweep
+    within = corank.pack(config, ["features.hour=null"]).packed.folder  # named by a run, as of a sweep
     named = config.parent / "sweeps" / "shop" / "run"
     Run.create(named, read(config, ["features.hour=null", f"packed={within}"]), config.parent)
     half = unused.with_name(f"layer-{unused.name}")
@@ -94,7 +94,7 @@ def test_what_nothing_uses_is_removed(config: Path) -> None:
 
 
 def test_nothing_is_removed_while_it_is_unknown_what_is_used(config: Path) -> None:
-    packed = corank.pack(config, [CTR])
+    packed = corank.pack(config, [CTR]).packed
     folder = config.parent / "runs" / "shop"
     with Run.lock(folder), pytest.raises(BusyError, match=r"runs/shop: corank train .* prune when it has"):
         corank.pack(config, prune=True)

@@ -109,7 +109,7 @@ def test_what_a_bundle_records_is_named_and_never_imported(trained_bundle: Path,
 
 @pytest.mark.slow
 def test_a_bundle_names_the_plugin_of_an_unknown_scorer(trained: Run, tmp_path: Path) -> None:
-    bundle = corank.export(trained.folder, tmp_path / "bundle")
+    bundle = corank.export(trained.folder, tmp_path / "bundle").bundle
     first, last = bundle.manifest.stages
     changes = {"stages": [first, last.model_copy(update={"scorer": "trees"})], "plugins": ["plugin_one"]}
     manifest = bundle.manifest.model_copy(update=changes)

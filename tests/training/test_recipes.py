@@ -58,17 +58,17 @@ def test_a_recipe_fits_a_simulated_world_as_it_is(base: Path, recipe: str) -> No
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_recipe_trains_evaluates_exports_and_ranks(base: Path, tmp_path: Path, recipe: str) -> None:
     stages = ["prerank", "light", "rank"] if recipe == "three_stages" else ["prerank", "rank"]
-    config, watcher = base / f"{recipe}.yaml", Silent()
+    config, callback = base / f"{recipe}.yaml", Silent()
     run = corank.train(
         config,
         [*NARROW[len(stages)], *SMALL, *(SMALLER if recipe == "features" else [])],
         folder=tmp_path / "run",
         report=lambda line: None,
-        callbacks=[watcher],
+        callbacks=[callback],
     ).run
-    assert list(watcher.losses[0]) == RECIPES[recipe]
+    assert list(callback.losses[0]) == RECIPES[recipe]
     for name in {"rank.click", "prerank.click"} & {*RECIPES[recipe]}:
-        assert watcher.losses[-1][name] < watcher.losses[0][name]
+        assert callback.losses[-1][name] < callback.losses[0][name]
 
     document = json.loads(corank.evaluate(run.folder).to_json())
     assert list(document["stages"]) == stages
@@ -77,7 +77,7 @@ def test_a_recipe_trains_evaluates_exports_and_ranks(base: Path, tmp_path: Path,
     # the world is too small to tell recipes apart by it
     assert 0 < document["cascade"]["truth_recall@6@18"] < 1
 
-    bundle = corank.export(run.folder, tmp_path / "bundle")
+    bundle = corank.export(run.folder, tmp_path / "bundle").bundle
     own = {"prerank"} if recipe == "recipe_taught" else set()
     assert {stage.tables for stage in bundle.manifest.stages} == {"shared"} | own
     assert {stage.name for stage in bundle.manifest.stages} == {*stages}, "a teacher is not shipped"

@@ -189,8 +189,8 @@ def test_leftovers_of_a_kill_do_not_pile_up(world: Path, tmp_path: Path) -> None
     """What a killed writer leaves is removed by the next one."""
     left = tmp_path / ".partial-latest.safetensors-0"
     left.write_bytes(b"half")
-    watcher = Silent()
-    run = corank.train(world / "config.yaml", folder=tmp_path, callbacks=[watcher]).run
+    callback = Silent()
+    run = corank.train(world / "config.yaml", folder=tmp_path, callbacks=[callback]).run
     assert sorted(p.name for p in run.folder.iterdir()) == [
         "best.safetensors", "events", "latest.safetensors", "model.safetensors", "run.json",
     ]  # fmt: skip

@@ -4,12 +4,16 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from html import escape
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import polars as pl
 
 from corank.api.results.document_result import show_tables
+from corank.core.extras import name_missing_extra
 from corank.training.check import CheckSummary
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, repr=False)
@@ -53,6 +57,20 @@ class CheckResult(CheckSummary):
             "known": self.profile.feature_rows,
         }
         return {name: pl.DataFrame(list(found)) for name, found in rows.items()}
+
+    def plot(self) -> "Figure":
+        """Draw how many requests of each split have how many candidates, and how many positives. Returns a figure.
+
+        Raises MissingExtraError without matplotlib, which `corank[train]` brings.
+        """
+        with name_missing_extra("plot()"):
+            from corank.api.results.figures import draw_bars
+
+        panels: dict[str, dict[str, dict[str, int]]] = {}
+        for row in self.profile.request_rows:
+            ranges = panels.setdefault(f"requests by {row['of']}", {})
+            ranges[str(row["number"])] = {split: int(row[split]) for split in self.splits}
+        return draw_bars(panels)
 
     def to_json(self) -> str:
         """All of it as JSON text, as `corank check --json` prints it."""

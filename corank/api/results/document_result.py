@@ -20,7 +20,7 @@ OPEN_ROWS = 20
 
 @dataclass(frozen=True, eq=False, repr=False)
 class DocumentResult(Mapping[str, Any], ABC):
-    """A document, read like a dict: `result["stages"]`; with tables, a figure, JSON and a notebook's view of it."""
+    """A document, read like a dict: `result["stages"]`; with tables, JSON and a notebook's view of it."""
 
     document: dict[str, Any]
     """As the command prints it by `--json`: plain values."""
@@ -29,13 +29,6 @@ class DocumentResult(Mapping[str, Any], ABC):
     @abstractmethod
     def tables(self) -> dict[str, pl.DataFrame]:
         """The document's figures as frames of polars, by name."""
-
-    @abstractmethod
-    def plot(self) -> "Figure":
-        """Draw the figures that matter most. Returns a figure of matplotlib, which `savefig` writes as SVG or PNG.
-
-        Raises MissingExtraError without matplotlib, which `corank[train]` brings.
-        """
 
     @property
     @abstractmethod
@@ -65,6 +58,18 @@ class DocumentResult(Mapping[str, Any], ABC):
 
     def _repr_html_(self) -> str:
         return show_tables(self.headline, self.tables)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PlottedResult(DocumentResult):
+    """A result that can be drawn."""
+
+    @abstractmethod
+    def plot(self) -> "Figure":
+        """Draw the figures that matter most. Returns a figure of matplotlib, which `savefig` writes as SVG or PNG.
+
+        Raises MissingExtraError without matplotlib, which `corank[train]` brings.
+        """
 
 
 def show_tables(headline: str, tables: Mapping[str, pl.DataFrame]) -> str:

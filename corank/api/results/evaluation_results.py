@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from corank.api.results.document_result import DocumentResult, frame
+from corank.api.results.document_result import PlottedResult, frame
 from corank.core.extras import name_missing_extra
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def list_cascade_rows(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class EvaluationResult(DocumentResult):
+class EvaluationResult(PlottedResult):
     """A run evaluated on a split.
 
     Example:
@@ -109,7 +109,7 @@ class EvaluationResult(DocumentResult):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class GroupsResult(DocumentResult):
+class GroupsResult(PlottedResult):
     """A run evaluated group by group, such as by day.
 
     Example:
@@ -150,7 +150,7 @@ class GroupsResult(DocumentResult):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ComparisonResult(DocumentResult):
+class ComparisonResult(PlottedResult):
     """Two runs, or two tables of scores, compared on the same candidates.
 
     Example:

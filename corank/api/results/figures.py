@@ -43,3 +43,13 @@ def draw_bounded(panels: Mapping[str, Mapping[str, Bounded]], from_zero: bool) -
     shown = {name: {row: rows[row] for row in common} for name, rows in panels.items()}
     draw_on = plots.intervals if from_zero else plots.values
     return draw_figure(lambda figure: draw_on(figure, shown), height=1.2 + 0.28 * len(common))
+
+
+def draw_bars(panels: Mapping[str, Mapping[str, Mapping[str, int]]]) -> NotebookFigure:
+    """Counts as bars, a plot a name: a group of bars a row, a bar a series.
+
+    Args:
+        panels: plot title → row → series → count.
+    """
+    rows = max(plots.plot_rows(len(panels)), 1)
+    return draw_figure(lambda figure: plots.counts(figure, panels), height=0.6 + 2.2 * rows)

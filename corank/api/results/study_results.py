@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from corank.api.results.document_result import DocumentResult, frame
+from corank.api.results.document_result import PlottedResult, frame
 from corank.core.extras import name_missing_extra
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ _BOUNDED = {"value": pl.Float64, "low": pl.Float64, "high": pl.Float64}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ExplanationResult(DocumentResult):
+class ExplanationResult(PlottedResult):
     """What each feature of a run is worth to each stage, and what it takes online.
 
     Example:
@@ -69,12 +69,13 @@ class ExplanationResult(DocumentResult):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class StudyResult(DocumentResult):
+class StudyResult(PlottedResult):
     """Eight questions about joint training, answered on a log by training variants of a config.
 
     Example:
-        >>> found = corank.study("shop/config.yaml", seeds=2, questions=[1])  # doctest: +SKIP
-        >>> found.tables["differences"]  # doctest: +SKIP
+        >>> found = corank.study("shop/config.yaml", seeds=1, questions=[1], rates=[1])
+        >>> found.tables["differences"].columns
+        ['question', 'arm', 'metric', 'value', 'low', 'high']
     """
 
     @property
@@ -121,12 +122,13 @@ class StudyResult(DocumentResult):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SearchResult(DocumentResult):
+class SearchResult(PlottedResult):
     """A sweep or a tuning: what was tried, what was chosen, and what that gives on the test split.
 
     Example:
-        >>> found = corank.sweep("shop/config.yaml", {"train.rank.lr": [0.001]}, seeds=1)  # doctest: +SKIP
-        >>> found.tables["test"]  # doctest: +SKIP
+        >>> found = corank.sweep("shop/config.yaml", {"train.rank.lr": [0.003]}, seeds=1)
+        >>> found.tables["test"].columns
+        ['metric', 'value', 'low', 'high', 'n']
     """
 
     @property
@@ -138,8 +140,8 @@ class SearchResult(DocumentResult):
     @property
     def tables(self) -> dict[str, pl.DataFrame]:
         """`trials`: a row an arm or a trial, of its plain figures; `test`: the chosen config on the test split."""
-        tried = self.document.get("trials") or self.document["arms"]
-        rows = tried if isinstance(tried, list) else [self._of_arm(name, arm) for name, arm in tried.items()]
+        arms = self.document.get("arms", {})  # of a sweep, whose `trials` are a count
+        rows = [self._of_arm(name, arm) for name, arm in arms.items()] or self.document["trials"]
         plain = [
             {n: v for n, v in row.items() if v is None or isinstance(v, str | int | float)} for row in rows
         ]

@@ -3,15 +3,16 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from corank.bundle.manifest import BundleManifest
-    from corank.core.storage.object_url import PathOrUrl
+    from corank.api.results.bundle_results import BundleResult
 
 
-def describe_bundle(bundle: "PathOrUrl", manifest: "BundleManifest") -> list[str]:
-    """Describe a bundle, a line each: its versions, and until when its priors know the log."""
+def describe_bundle(found: "BundleResult") -> list[str]:
+    """Describe a bundle, a line each: its versions, until when its priors know the log, and its retrieval."""
+    from corank.bundle.retrieval import RetrievalFacts
     from corank.core.time import NEVER, format_time
 
-    lines = [f"bundle: {bundle}  model {manifest.model_version}  items {manifest.items_seq}"]
+    manifest, facts = found.bundle.manifest, RetrievalFacts.read(found.bundle.folder)
+    lines = [f"bundle: {found['bundle']}  model {manifest.model_version}  items {manifest.items_seq}"]
     times: dict[int, list[str]] = {}
     for name, cut in manifest.priors.items():
         times.setdefault(cut, []).append(name)
@@ -20,4 +21,4 @@ def describe_bundle(bundle: "PathOrUrl", manifest: "BundleManifest") -> list[str
         lines.append(f"priors that know {known}: {', '.join(names)}")
     if any(feature.as_history for feature in manifest.features.values()):
         lines.append("histories are not in the bundle: requests carry them, or a store of users has them")
-    return lines
+    return lines if facts is None else [*lines, str(facts)]

@@ -28,8 +28,9 @@ class MlflowCallback(Tracker):
     """Writes a training to MLflow: hyper-parameters as parameters, losses and metrics as metrics by step.
 
     Example:
-        >>> mlflow = corank.MlflowCallback(uri="http://mlflow:5000", experiment="shop")
-        >>> corank.train("shop/config.yaml", callbacks=[mlflow])  # doctest: +SKIP
+        >>> mlflow = corank.MlflowCallback(uri="sqlite:///mlflow.db", experiment="shop")  # or http://mlflow:5000
+        >>> corank.train("shop/config.yaml", callbacks=[mlflow], folder="shop/runs/mlflow").run.finished
+        True
     """
 
     extra: ClassVar[str] = "mlflow"

@@ -20,7 +20,8 @@ class WandbCallback(Tracker):
 
     Example:
         >>> wandb = corank.WandbCallback(project="shop", mode="offline")
-        >>> corank.train("shop/config.yaml", callbacks=[wandb])  # doctest: +SKIP
+        >>> corank.train("shop/config.yaml", callbacks=[wandb], folder="shop/runs/wandb").run.finished
+        True
     """
 
     extra: ClassVar[str] = "wandb"

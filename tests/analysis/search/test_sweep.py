@@ -5,11 +5,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 import corank
 from corank.analysis.search.grid import Grid
-from corank.core.errors import ConfigError
+from corank.core.errors import ConfigError, DataError
 from corank.training.config_file import read
 from corank.training.run import Run
 from tests.support.command_line import run_corank
@@ -146,6 +147,26 @@ def test_features_of_an_arm_are_packed_in_the_folder(config: Path, tmp_path: Pat
 def test_a_key_that_had_no_effect_is_told(config: Path, tmp_path: Path) -> None:
     found = corank.sweep(config, {"stages.1.value": ["click * 2"]}, tmp_path, seeds=1).document
     assert "its keys have no effect here" in found["notes"][0]
+
+
+def test_frames_in_place_of_files_give_the_same_sweep(config: Path, tmp_path: Path) -> None:
+    grid: Grid = {"stages.1.hidden": [[4]]}
+    log = pl.read_parquet(config.parent / "log" / "*")
+    tables = {"log": log, "users": str(config.parent / "users.parquet")}
+    by_file = corank.sweep(config, grid, tmp_path / "file", seeds=1, overrides=["name=by_file"])
+    by_frame = corank.sweep(
+        config, grid, tmp_path / "frame", seeds=1, overrides=["name=by_frame"], tables=tables
+    )
+    assert by_frame["test"] == by_file["test"] and by_frame["chosen"] == by_file["chosen"]
+    assert Path(by_frame["config_file"]) == config.with_name("by_frame.sweep.yaml")
+    assert "by_frame.tables/log-" in read(Path(by_frame["config_file"])).data.log
+    again = corank.sweep(
+        config, grid, tmp_path / "frame", seeds=1, overrides=["name=by_frame"], tables=tables
+    )
+    assert again.document == by_frame.document
+    with pytest.raises(DataError, match=r"^the frame given as log: no column 'item_id'"):
+        renamed = {"log": log.rename({"item_id": "item"})}
+        corank.sweep(config, grid, tmp_path / "new", overrides=["name=renamed"], tables=renamed)
 
 
 def test_what_is_refused(swept: tuple[Path, dict[str, Any]], config: Path, tmp_path: Path) -> None:

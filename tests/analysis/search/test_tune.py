@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 import corank
@@ -130,6 +131,21 @@ def test_what_the_tuning_refuses(tuned: tuple[Path, dict[str, Any]], config: Pat
     for options in refused:
         with pytest.raises(ConfigError, match="holds a search of something else"):
             corank.tune(config, 3, out=tuned[0], **options)
+
+
+def test_a_frame_is_tuned_on(config: Path, tmp_path: Path) -> None:
+    log = pl.read_parquet(config.parent / "log" / "*").filter(pl.col("tab") != "3")
+    found = corank.tune(
+        config,
+        2,
+        search=["train.rank.lr=0.001,0.01"],
+        out=tmp_path,
+        overrides=["name=less"],
+        tables={"log": log},
+    )
+    assert len(found["trials"]) == 2
+    packed = Run.open(tmp_path / "run").packed()
+    assert sum(packed.manifest.levels.values()) == len(log) < 9000
 
 
 def test_without_optuna(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,8 @@ def test_it_is_finished_and_its_model_is_the_same(trained: Run, split: Run) -> N
 @pytest.mark.slow
 def test_its_bundle_is_the_same_byte_for_byte(trained: Run, split: Run, tmp_path: Path) -> None:
     ours, theirs = (
-        corank.export(run.folder, tmp_path / name).manifest for run, name in ((split, "a"), (trained, "b"))
+        corank.export(run.folder, tmp_path / name).bundle.manifest
+        for run, name in ((split, "a"), (trained, "b"))
     )
     assert (ours.model_version, ours.parts) == (theirs.model_version, theirs.parts)
 

@@ -1,15 +1,12 @@
 """Progress of a training in a notebook: a bar with losses, and the metrics of every epoch below it.
 
-It is drawn by IPython's own display, which a notebook has: no widgets are needed, and what was shown last stays in the
-saved notebook.
+What was shown last stays in the saved notebook.
 """
 
-import sys
 import time
 from html import escape
-from importlib import import_module
-from typing import Any
 
+from corank.api.notebook.display import CellOutput
 from corank.core.formatting import format_metric
 from corank.training.callbacks import Callback, TrainingEnd, TrainingEvaluation, TrainingLog, TrainingStart
 
@@ -17,27 +14,19 @@ SHOWN = ("auc", "gauc")
 """Metrics of every epoch that are shown; the result has all."""
 
 
-def in_notebook() -> bool:
-    """Whether this process is the kernel of a notebook."""
-    ipython = sys.modules.get("IPython")
-    shell: Any = ipython.get_ipython() if ipython is not None else None
-    return shell is not None and hasattr(shell, "kernel")
-
-
 class NotebookProgress(Callback):
     """Shows a training in the output of a notebook's cell. `corank.train` adds one there."""
 
     def __init__(self) -> None:
-        self._display: Any = None
+        self._output: CellOutput | None = None
         self._bar, self._rows = "", list[str]()
         self._began = 0.0
 
     def on_start(self, event: TrainingStart) -> None:
         """Show an empty bar."""
         self._began = time.monotonic()
-        self._display = import_module("IPython.display").DisplayHandle()  # every notebook has it
         self._bar = f"{escape(event.run.config.name)}: training"
-        self._display.display(_Html(self.html()))
+        self._output = CellOutput(self.html())
 
     def on_log(self, event: TrainingLog) -> None:
         """Move the bar, and show the losses."""
@@ -67,14 +56,5 @@ class NotebookProgress(Callback):
         return f"<div>{self._bar}</div><table>{''.join(self._rows)}</table>"
 
     def _update(self) -> None:
-        self._display.update(_Html(self.html()))
-
-
-class _Html:
-    """HTML that a notebook shows; elsewhere its text."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-    def _repr_html_(self) -> str:
-        return self.text
+        if self._output is not None:
+            self._output.update(self.html())

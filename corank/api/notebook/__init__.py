@@ -1,0 +1,1 @@
+"""What functions show in the output of a notebook's cell."""
