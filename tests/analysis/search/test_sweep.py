@@ -10,6 +10,7 @@ import pytest
 
 import corank
 from corank.analysis.search.grid import Grid
+from corank.api.frames import TableSource
 from corank.core.errors import ConfigError, DataError
 from corank.training.config_file import read
 from corank.training.run import Run
@@ -152,7 +153,7 @@ def test_a_key_that_had_no_effect_is_told(config: Path, tmp_path: Path) -> None:
 def test_frames_in_place_of_files_give_the_same_sweep(config: Path, tmp_path: Path) -> None:
     grid: Grid = {"stages.1.hidden": [[4]]}
     log = pl.read_parquet(config.parent / "log" / "*")
-    tables = {"log": log, "users": str(config.parent / "users.parquet")}
+    tables: dict[str, TableSource] = {"log": log, "users": str(config.parent / "users.parquet")}
     by_file = corank.sweep(config, grid, tmp_path / "file", seeds=1, overrides=["name=by_file"])
     by_frame = corank.sweep(
         config, grid, tmp_path / "frame", seeds=1, overrides=["name=by_frame"], tables=tables
