@@ -29,7 +29,8 @@ from corank.distributed.ranks import Ranks
 from corank.features.input_layout import Layout
 from corank.features.kinds.id import IdFeature
 from corank.features.schema import Schema
-from corank.models.tables.row_optimisers import TableOptimiser, table_optimiser
+from corank.models.settings.table_optimiser import TableOptimiser
+from corank.models.tables.row_optimisers import table_optimiser
 from corank.models.tables.table_builder import TableBuilder
 from corank.training.config import Config
 from corank.training.device import keep_freed_memory

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from corank.api.results.report_page import ReportPage
     from corank.api.results.study_results import ExplanationResult, SearchResult, StudyResult
     from corank.api.results.training_result import TrainResult
-    from corank.api.runs import check, export, pack
+    from corank.api.runs import check, pack
     from corank.api.searching import sweep, tune
     from corank.api.serving import serve
     from corank.api.stores import (
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     )
     from corank.api.studies import study
     from corank.api.tracking import track
-    from corank.api.training import train
+    from corank.api.training import export, train
     from corank.api.users import users
     from corank.core.registry import load_plugins
     from corank.serving.funnel.funnel import Funnel
@@ -105,7 +105,7 @@ _MODULE_OF = {
     "Funnel": "corank.serving.funnel.funnel",
     "Request": "corank.serving.funnel.request",
     "load_plugins": "corank.core.registry",
-    "train": "corank.api.training",
+    **dict.fromkeys(("export", "train"), "corank.api.training"),
     "TrainResult": "corank.api.results.training_result",
     "ReportPage": "corank.api.results.report_page",
     "CheckResult": "corank.api.results.check_result",
@@ -116,7 +116,7 @@ _MODULE_OF = {
     ),
     **dict.fromkeys(("ExplanationResult", "SearchResult", "StudyResult"), "corank.api.results.study_results"),
     **dict.fromkeys(
-        ("check", "export", "pack"),
+        ("check", "pack"),
         "corank.api.runs",
     ),
     **dict.fromkeys(("rank", "refresh"), "corank.api.bundles"),

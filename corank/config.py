@@ -36,22 +36,23 @@ from corank.features.kinds.vector import VectorFeature
 from corank.features.log_schema import DataSettings, EventTable, Label, ListLog, Score
 from corank.features.splits.by_time import RangeSplit, TimeRange, TimeSplit
 from corank.features.splits.by_value import ColumnSplit, UserSplit
-from corank.losses.cascade import CascadeLoss
-from corank.losses.click import ClickLoss
-from corank.losses.distill import DistillLoss
-from corank.losses.in_batch import InBatchLoss
-from corank.losses.levels import LevelsLoss
-from corank.losses.listwise import ListwiseLoss
-from corank.losses.pairwise import PairwiseLoss
-from corank.losses.unexposed import UnexposedLoss
-from corank.models.mlp import MlpSettings
-from corank.models.tables.row_optimisers import TableOptimiser
-from corank.models.teacher import TeacherSettings
-from corank.models.two_tower import QueryTower, TowersSettings
+from corank.losses.settings.cascade import CascadeLoss
+from corank.losses.settings.click import ClickLoss
+from corank.losses.settings.distill import DistillLoss
+from corank.losses.settings.in_batch import InBatchLoss
+from corank.losses.settings.levels import LevelsLoss
+from corank.losses.settings.listwise import ListwiseLoss
+from corank.losses.settings.pairwise import PairwiseLoss
+from corank.losses.settings.unexposed import UnexposedLoss
+from corank.models.settings.dcn import DcnSettings
+from corank.models.settings.din import DinSettings
+from corank.models.settings.mlp import MlpSettings
+from corank.models.settings.table_optimiser import TableOptimiser
+from corank.models.settings.teacher import TeacherSettings
+from corank.models.settings.two_tower import QueryTower, TowersSettings
 from corank.training.config import Config
 from corank.training.config_file import plain
-from corank.training.optimisers import DenseOptimiser
-from corank.training.train_settings import EarlyStop, TrainSettings
+from corank.training.train_settings import DenseOptimiser, EarlyStop, TrainSettings
 
 __all__ = [
     "AgeFeature",
@@ -65,7 +66,9 @@ __all__ = [
     "CosineFeature",
     "CountFeature",
     "DataSettings",
+    "DcnSettings",
     "DenseOptimiser",
+    "DinSettings",
     "DistillLoss",
     "EarlyStop",
     "EventTable",

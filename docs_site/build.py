@@ -16,7 +16,7 @@ from docs_site.languages import front_matter
 from docs_site.pages import Page, relative
 from docs_site.part_pages import part_pages
 from docs_site.plots import draw, read_plots
-from docs_site.python_pages import python_pages
+from docs_site.python_pages import config_module_page, python_pages
 from docs_site.rendered import find_faults
 from docs_site.search import translate_search
 from docs_site.sources import SourcePages, rewrite
@@ -28,7 +28,8 @@ SITE = ROOT / "site"
 
 def reference_pages() -> list[Page]:
     """All pages that are generated from the code."""
-    return [*config_pages(), *part_pages(), *command_pages(), *python_pages()]
+    settings = [*config_pages(), *part_pages()]
+    return [*settings, *command_pages(), *python_pages(), config_module_page(settings)]
 
 
 def stage(folder: Path) -> None:

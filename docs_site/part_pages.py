@@ -16,7 +16,7 @@ from corank.engine.base import ENGINES
 from corank.features.feature_kind import FEATURE_KINDS
 from corank.losses.base import LOSSES
 from corank.metrics.metric import METRICS, Metric
-from corank.models.stage_model import STAGE_MODELS
+from corank.models.settings.stage import STAGE_MODELS
 from corank.serving.funnel.stage_scorer import SCORERS
 from corank.serving.store.base import STORES
 from docs_site.config_pages import sections_of, settings_sections

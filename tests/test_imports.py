@@ -58,6 +58,14 @@ def imported(file: Path) -> set[str]:
     return found
 
 
+def when_loaded(file: Path) -> set[str]:
+    """The modules that a file imports at its first level: when it is imported itself, and not for types alone."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    found = {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
+    froms = (node for node in tree.body if isinstance(node, ast.ImportFrom))
+    return found | {f"{node.module}.{alias.name}" for node in froms for alias in node.names}
+
+
 def packages(modules: set[str]) -> set[str]:
     """The packages of corank among imported modules; the version, which every package may read, is none."""
     own = {name.split(".")[1] for name in modules if name.startswith("corank.")}
@@ -96,6 +104,28 @@ def test_torch_is_imported_where_models_are(package: str) -> None:
         if any(name.split(".")[0] == "torch" for name in imported(file))
     }
     assert found == set()
+
+
+@pytest.mark.parametrize("folder", ["losses/settings", "models/settings"])
+def test_settings_import_torch_for_types_alone(folder: str) -> None:
+    """A config is checked without torch: what needs it is imported where a network is built or a loss computed."""
+    heavy = {
+        f"corank.{package}.{file.stem}"
+        for package in ("losses", "models", "batches")
+        for file in (ROOT / package).glob("*.py")
+        if any(name.split(".")[0] == "torch" for name in when_loaded(file))
+    }
+    assert len(heavy) > 10
+    found = {
+        str(file.relative_to(ROOT)): names
+        for file in files(folder)
+        if (
+            names := {
+                n for n in when_loaded(file) if n.split(".")[0] == "torch" or n.rpartition(".")[0] in heavy
+            }
+        )
+    }
+    assert found == {}
 
 
 def test_no_test_imports_a_benchmark() -> None:

@@ -21,7 +21,7 @@ from corank.datasets.importer import IMPORTERS
 from corank.engine.base import ENGINES
 from corank.features.feature_kind import FEATURE_KINDS
 from corank.losses.base import LOSSES
-from corank.models.stage_model import STAGE_MODELS
+from corank.models.settings.stage import STAGE_MODELS
 from corank.serving.store.base import STORES
 
 ROOT = Path(corank.__file__).parent

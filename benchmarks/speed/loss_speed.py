@@ -22,11 +22,11 @@ from corank.batches.reader import Reader
 from corank.data.dataset import PackedDataset
 from corank.features.log_schema import LEVELS
 from corank.losses.base import FunnelSpec, Loss
-from corank.losses.cascade import CascadeLoss
-from corank.losses.click import ClickLoss
-from corank.losses.distill import DistillLoss
-from corank.losses.in_batch import InBatchLoss
-from corank.losses.levels import LevelsLoss
+from corank.losses.settings.cascade import CascadeLoss
+from corank.losses.settings.click import ClickLoss
+from corank.losses.settings.distill import DistillLoss
+from corank.losses.settings.in_batch import InBatchLoss
+from corank.losses.settings.levels import LevelsLoss
 from corank.losses.total import TotalLoss
 from corank.training.device import keep_freed_memory
 

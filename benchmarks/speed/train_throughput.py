@@ -26,14 +26,14 @@ from corank.features.log_schema import DataSettings, Label
 from corank.features.schema import Schema
 from corank.features.splits.by_time import TimeSplit
 from corank.losses.base import FunnelSpec
-from corank.losses.click import ClickLoss
-from corank.losses.distill import DistillLoss
+from corank.losses.settings.click import ClickLoss
+from corank.losses.settings.distill import DistillLoss
 from corank.losses.total import TotalLoss
 from corank.models.joint import JointModel
-from corank.models.mlp import MlpSettings
+from corank.models.settings.mlp import MlpSettings
+from corank.models.settings.table_optimiser import TableOptimiser
+from corank.models.settings.two_tower import TowersSettings
 from corank.models.stage_io import StageOutput
-from corank.models.tables.row_optimisers import TableOptimiser
-from corank.models.two_tower import TowersSettings
 from corank.training.device import device, keep_freed_memory, precision
 from corank.training.optimisers import optimisers
 from tests.support.per_row_model import PerRowReader, per_row

@@ -17,7 +17,7 @@ from corank.evaluation.measures import evaluate_predictions
 from corank.evaluation.predict import Predictions, predict_split
 from corank.evaluation.stage_order import Calibrators, Truth, order_scores, read_truth, true_values
 from corank.models.joint import JointModel
-from corank.models.stage_model import StageSettings
+from corank.models.settings.stage import StageSettings
 from corank.training.run import Run
 
 

@@ -28,7 +28,7 @@ from corank.features.encoders import split_record
 from corank.features.input_layout import embed_rows
 from corank.features.operand_rows import OperandRows
 from corank.features.schema import RECORD_PLACEMENTS, Placement, Schema
-from corank.models.stage_model import StageSettings
+from corank.models.settings.stage import StageSettings
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request, to_series
 from corank.serving.funnel.request_encoder import EncodedRequest

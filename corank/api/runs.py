@@ -1,24 +1,16 @@
-"""The commands from config to bundle, as functions on paths. Each raises a CorankError for a mistake of the user."""
+"""What is done before training: a config checked, its tables packed. It loads no torch."""
 
 from collections.abc import Mapping, Sequence
 
 from corank.api.config_source import ConfigSource, OpenedConfig
 from corank.api.frames import TableSource
 from corank.api.notebook.counting import show_progress
-from corank.api.results.bundle_results import BundleResult
 from corank.api.results.check_result import CheckResult
 from corank.api.results.pack_result import PackResult
-from corank.bundle.bundle_writer import replace_bundle
-from corank.bundle.items_as_of import ItemsAsOf
-from corank.bundle.signatures import SigningKeys
-from corank.core.storage.object_url import PathOrUrl, parse_location, require_local
 from corank.core.types import Progress, Report
 from corank.engine.base import open_engine
 from corank.training.check import check_config
-from corank.training.export import export_bundle
-from corank.training.preparation.packed_data import pack_config
-from corank.training.preparation.unused_sets import local_root, prune_packed
-from corank.training.run import Run
+from corank.training.preparation.packed_data import local_root, pack_config
 
 
 def check(
@@ -97,46 +89,7 @@ def pack(
             local_root(given.settings, given.base)  # refuses data at a URL before anything is packed
         packed = pack_config(given.settings, given.base, report, opened)
     if prune:
+        from corank.training.preparation.unused_sets import prune_packed  # reads runs, so it loads torch
+
         prune_packed(given.settings, given.base, report)
     return PackResult.of(packed)
-
-
-def export(
-    run: PathOrUrl,
-    bundle: PathOrUrl,
-    sign: Sequence[PathOrUrl] = (),
-    items_as_of: str | None = None,
-    until: str | None = None,
-) -> BundleResult:
-    """Write the bundle of a finished run, whole or not at all.
-
-    Args:
-        run: the run's folder, or its URL.
-        bundle: the bundle's folder, or its URL; an earlier bundle there is replaced.
-        sign: private ed25519 keys, PEM files, that sign the bundle.
-        items_as_of: what the run's table of items contains: a change of the store, such as `42`, or a day or a time
-            in the config's time zone. Items upserted later go on top of the version; all do unless given.
-        until: a day or a time in the config's time zone until which the log is complete; its last row unless given.
-            Priors are of the last snapshot at or before it: `2026-05-01` takes all of 30 April.
-
-    Returns the bundle, and what it holds. Raises CheckpointError, DataError, BundleError, TrustError, and BusyError if
-    another process writes the bundle.
-
-    Example:
-        >>> corank.export("shop/runs/shop", "exported")["stages"]
-        ['prerank', 'rank']
-    """
-    keys = SigningKeys.load([require_local(key) for key in sign])
-    location, opened = parse_location(bundle), Run.open(parse_location(run))
-    packed = opened.packed()
-    as_of = None if items_as_of is None else ItemsAsOf.parse(items_as_of, opened.config.data)
-    moment = None if until is None else opened.config.data.milliseconds(until)
-    model, calibrators, weights = opened.networks(packed)
-    written = replace_bundle(
-        location,
-        lambda folder: export_bundle(
-            folder, opened.config, packed, model, calibrators, keys, as_of, weights, moment
-        ),
-        reads=False,
-    )
-    return BundleResult.of(written, location)

@@ -55,7 +55,7 @@ def train_command(
     """Train all stages as one model; pack first if needed. Under torchrun, as one process of several."""
     if resume and overwrite:
         raise typer.BadParameter("--resume and --overwrite exclude each other")
-    check_first(config, overrides)
+    check_first(config, overrides, without)
     from corank.api import training
     from corank.cli import console
     from corank.cli.progress import TrainingBar

@@ -50,11 +50,11 @@ Until = Annotated[
 ]
 
 
-def check_first(config: Path, overrides: list[str] | None) -> None:
-    """Tell mistakes in a config's data and features before torch is loaded. Raises ConfigError, PluginError."""
-    from corank.training.plain_config.config_head import check_head
+def check_first(config: Path, overrides: list[str] | None, without: list[str] | None = None) -> None:
+    """Tell mistakes in a config before torch is loaded, which takes seconds. Raises ConfigError, PluginError."""
+    from corank.training.config_file import read
 
-    check_head(config, overrides or [])
+    read(config, overrides or [], without or [])
 
 
 Number = TypeVar("Number", int, float)
@@ -75,7 +75,6 @@ def check_command(
     as_json: Json = False,
 ) -> None:
     """Show which feature enters which tower, and what there is to learn from; refuse what could not learn."""
-    check_first(config, overrides)
     from corank.api import runs
     from corank.cli import console
     from corank.cli.printing.profile_tables import show_profile
@@ -106,7 +105,6 @@ def pack_command(
     as_json: Json = False,
 ) -> None:
     """Pack the logs, request by request, into memory-mapped arrays; an interrupted packing goes on."""
-    check_first(config, overrides)
     from corank.api import runs
     from corank.cli import console
     from corank.cli.progress import counting
@@ -175,7 +173,7 @@ def study_command(
     as_json: Json = False,
 ) -> None:
     """Answer eight questions about joint training on this log; an interrupted study continues."""
-    check_first(config, overrides)
+    check_first(config, overrides, without)
     from corank.api import studies
     from corank.cli import console
     from corank.cli.progress import counting
@@ -224,9 +222,9 @@ def export_command(
     as_json: Json = False,
 ) -> None:
     """Write the bundle that a service runs."""
-    from corank.api import runs
+    from corank.api.training import export
 
-    _tell(runs.export(run, bundle, sign or [], items_as_of, until), as_json)
+    _tell(export(run, bundle, sign or [], items_as_of, until), as_json)
 
 
 @training.command("refresh")

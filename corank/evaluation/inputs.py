@@ -15,7 +15,7 @@ from corank.core.calibration import Platt
 from corank.core.types import Floats
 from corank.evaluation.predict import Predictions
 from corank.metrics.inputs import Inputs
-from corank.models.stage_model import StageSettings
+from corank.models.settings.stage import StageSettings
 
 Scores = NDArray[np.floating]
 

@@ -18,7 +18,7 @@ from corank.metrics.inputs import Inputs, Population
 from corank.metrics.measure import Measure
 from corank.metrics.metric import available
 from corank.metrics.reliability import ReliabilityCurve, reliability
-from corank.models.stage_model import StageSettings
+from corank.models.settings.stage import StageSettings
 
 Measures = dict[str, Measure | None]
 """Metric → its measure, None where it is not defined."""

@@ -14,7 +14,7 @@ from corank.core.ordering import stage_value
 from corank.core.types import Floats
 from corank.data.dataset import PackedDataset
 from corank.evaluation.predict import Predictions
-from corank.models.stage_model import StageSettings
+from corank.models.settings.stage import StageSettings
 
 Calibrators = dict[str, dict[str, Platt]]
 """Stage → label → calibrator."""

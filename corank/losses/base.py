@@ -8,19 +8,21 @@ Letters: R requests · C candidates.
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
 from pydantic import NonNegativeFloat
-from torch import Tensor
 
-from corank.batches.batch import Batch
 from corank.batches.label_counts import SplitCounts, Targets
 from corank.batches.sampling import SOURCES, Population
 from corank.core.errors import ConfigError, PluginError
 from corank.core.registry import Registry
 from corank.core.settings import Settings
-from corank.models.stage_io import StageOutput
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from corank.batches.batch import Batch
+    from corank.models.stage_io import StageOutput
 
 
 @dataclass(frozen=True)
@@ -190,9 +192,9 @@ class Loss(Settings):
 
     @abstractmethod
     def values(
-        self, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec
-    ) -> tuple[Tensor, Tensor]:
-        """The formula.
+        self, outputs: "Mapping[str, StageOutput]", batch: "Batch", funnel: FunnelSpec
+    ) -> "tuple[Tensor, Tensor]":
+        """The formula. A loss of corank has it in a file of its own, which it imports here.
 
         Args:
             outputs: output by stage, at least of those that the loss `reads`.
@@ -208,16 +210,6 @@ class Loss(Settings):
         return self.weight * min(1.0, step / self.warm_up_steps if self.warm_up_steps else 1.0)
 
 
-def weighted_sum(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Σ w·l and Σ w over unmasked candidates."""
-    return (torch.where(weights > 0, values, 0) * weights).sum(), weights.sum()
-
-
-def divide(value: Tensor, weight: Tensor) -> Tensor:
-    """A mean from Σ w·l and Σ w; 0 if there is nothing to average."""
-    return value / weight.clamp_min(torch.finfo(weight.dtype).tiny)
-
-
 def _check(what: str, loss: Any) -> None:
     """Raise PluginError if a loss breaks the protocol."""
     if not isinstance(loss, type) or not issubclass(loss, Loss):
@@ -231,4 +223,4 @@ def _check(what: str, loss: Any) -> None:
         )
 
 
-LOSSES = Registry[type[Loss]]("loss", "corank.losses", "corank.losses", _check)
+LOSSES = Registry[type[Loss]]("loss", "corank.losses", "corank.losses.settings", _check)

@@ -5,19 +5,16 @@ Letters: R requests · C candidates · n the longest list.
 
 import math
 from collections.abc import Mapping
-from typing import Literal, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from corank.batches.batch import Batch
-from corank.batches.label_counts import SplitCounts, Targets
-from corank.batches.sampling import Population
-from corank.core.errors import ConfigError
-from corank.losses.base import LOSSES, FunnelSpec, Loss
+from corank.losses.base import FunnelSpec
 from corank.losses.padded import PaddedLists
+from corank.losses.settings.cascade import CascadeLoss
 from corank.losses.soft_sort import NeuralSort, threshold
 from corank.models.stage_io import StageOutput
 
@@ -47,122 +44,47 @@ class Survival(NamedTuple):
         return -torch.where(true, self.kept, 0).sum(1) / true.sum(1).clamp_min(1)
 
 
-@LOSSES.register("cascade")
-class CascadeLoss(Loss):
-    """Survival of the positives through the cut of every stage, with a sorting relaxed so that gradients pass.
+def cascade_values(
+    loss: CascadeLoss, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec
+) -> tuple[Tensor, Tensor]:
+    """The formula of `CascadeLoss`."""
+    lists = PaddedLists.of(batch, batch.in_population(loss.population(funnel)))
+    true = lists(batch.in_population({funnel.levels.index(level): None for level in loss.positive}))
+    value, kept = torch.zeros(len(true), device=true.device), torch.zeros(true.shape, device=true.device)
+    cutting = torch.zeros_like(lists.size, dtype=torch.bool)
+    for stage in loss.reads(funnel):
+        scores, keep = lists(outputs[stage].logits[loss.label]), loss.top or funnel.keep[stage]
+        cuts = lists.size > keep
+        cutting |= cuts
+        if loss.form == "arf":
+            of_stage = _arf(loss, scores, lists, keep, true, lists(batch.level.float()))
+        else:
+            survival = _survival(loss, scores, lists, keep)
+            of_stage = _survival_loss(loss, survival, true, lists)
+            kept = kept + survival.kept.masked_fill(~cuts.unsqueeze(1), 0)
+        value = value + of_stage.masked_fill(~cuts, 0)
+    if loss.form != "arf":
+        value = value + _survival_loss(loss, Survival.of(kept), true, lists)
+    return value, lists.mean(lists(batch.weight)) * cutting * true.any(1)
 
-    q_s is `top`, or else the quota (`keep`) of stage s; y = 1 marks candidates of the levels `positive`; P̂_s is
-    the NeuralSort matrix of stage s at temperature τ, row t the t-th rank; sg stops the gradient.
 
-    `lcron`: P_s = Σ_{t ≤ q_s} P̂_s[t] / sg(Σ_t P̂_s[t]); L = CE(Π_s P_s, y) + Σ_s CE(P_s, y), where CE is the mean
-    of −log P over y = 1. The first rows of P̂ share a mass of q_s, so what a positive gains the others lose. With
-    the negatives' −log(1 − P) nothing is learnt: docs/decisions/lcron-cross-entropy.md. Source: LCRON, arXiv
-    2503.09492.
+def _survival_loss(loss: CascadeLoss, survival: Survival, true: Tensor, lists: PaddedLists) -> Tensor:
+    return (
+        survival.positive_cross_entropy(true) if loss.form == "lcron" else survival.cross_entropy(true, lists)
+    )
 
-    `dftopk`: the same with binary cross-entropies, averaged over the request's candidates, of P_s = σ((z − (z[q_s]
-    + z[q_s + 1]) / 2) / τ), where z[k] is the k-th largest logit. It takes linear time. Source: DFTopK, arXiv
-    2510.11472.
 
-    `arf`: L = −Σ_s (mean over y = 1 of log(Σ_{t ≤ q_s} P̂_s[t] / q_s) + mean over t of log P̂_s[t, i_t]), where
-    i_t is the t-th candidate by level, ties in the stage's own order, so that they have no gradient. Source: arXiv
-    2310.10462, without its learnt weights of the two parts.
+def _survival(loss: CascadeLoss, scores: Tensor, lists: PaddedLists, keep: int) -> Survival:
+    if loss.form == "lcron":
+        return Survival.of(NeuralSort.of(scores, lists.mask, loss.temperature).survival(keep))
+    above = threshold(scores, lists.mask, keep) / loss.temperature
+    kept = logsigmoid(above)
+    return Survival(kept, kept - above)
 
-    A stage that keeps all candidates of a request cuts none there, and learns nothing from it.
-    """
 
-    kind: Literal["cascade"] = "cascade"
-    form: Literal["lcron", "arf", "dftopk"]
-    """Which relaxation of the cut: by a sort, or by the distance from the last candidate that is kept."""
-    stages: list[str] | None = Field(default=None, min_length=1)
-    """The stages that learn; all unless given."""
-    label: str = "click"
-    """The label whose logits order the candidates."""
-    positive: list[str] = Field(min_length=1)
-    """Levels of the candidates that should survive."""
-    on: list[str] | None = Field(default=None, min_length=1)
-    """Levels of the candidates that compete; all unless given."""
-    per_request: PositiveInt | None = None
-    """Candidates drawn of each level and request; all unless given."""
-    temperature: PositiveFloat = 1.0
-    """τ: the relaxation is sharper at lower ones."""
-    top: PositiveInt | None = None
-    """Candidates that each stage keeps in the loss; the stage's `keep` unless given. As many as there are positives is
-    easier to learn than a longer quota, into which most candidates would fit."""
-
-    @model_validator(mode="after")
-    def _check_positive(self) -> Self:
-        if self.on is not None and not set(self.positive) <= set(self.on):
-            raise ValueError(f"positive must be among on {self.on}; received {self.positive}")
-        return self
-
-    @property
-    def name(self) -> str:
-        return f"cascade.{self.form}"
-
-    @property
-    def learner(self) -> None:
-        return None
-
-    def reads(self, funnel: FunnelSpec) -> list[str]:
-        return list(funnel.keep) if self.stages is None else self.stages
-
-    def check(self, funnel: FunnelSpec, key: str) -> None:
-        for stage in self.reads(funnel):
-            funnel.check_label(stage, self.label, f"{key}.stages")
-        for level in self.on or funnel.levels:
-            funnel.logged_code(level, f"{key}.on")
-        for level in self.positive:
-            funnel.logged_code(level, f"{key}.positive")
-        if set(self.positive) >= set(self.on or funnel.levels):
-            raise ConfigError(f"{key}.positive: every candidate would be one; received {self.positive}")
-
-    def population(self, funnel: FunnelSpec) -> Population:
-        return {funnel.levels.index(level): self.per_request for level in self.on or funnel.levels}
-
-    def targets(self, counts: SplitCounts, funnel: FunnelSpec) -> Targets:
-        population = self.population(funnel)
-        rows = counts.rows(population)
-        codes = [funnel.levels.index(level) for level in self.positive]
-        positives = counts.rows({code: population[code] for code in codes})
-        return Targets(rows, positives, rows - positives)
-
-    def values(
-        self, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec
-    ) -> tuple[Tensor, Tensor]:
-        lists = PaddedLists.of(batch, batch.in_population(self.population(funnel)))
-        true = lists(batch.in_population({funnel.levels.index(level): None for level in self.positive}))
-        value, kept = torch.zeros(len(true), device=true.device), torch.zeros(true.shape, device=true.device)
-        cutting = torch.zeros_like(lists.size, dtype=torch.bool)
-        for stage in self.reads(funnel):
-            scores, keep = lists(outputs[stage].logits[self.label]), self.top or funnel.keep[stage]
-            cuts = lists.size > keep
-            cutting |= cuts
-            if self.form == "arf":
-                loss = self._arf(scores, lists, keep, true, lists(batch.level.float()))
-            else:
-                survival = self._survival(scores, lists, keep)
-                loss = self._survival_loss(survival, true, lists)
-                kept = kept + survival.kept.masked_fill(~cuts.unsqueeze(1), 0)
-            value = value + loss.masked_fill(~cuts, 0)
-        if self.form != "arf":
-            value = value + self._survival_loss(Survival.of(kept), true, lists)
-        return value, lists.mean(lists(batch.weight)) * cutting * true.any(1)
-
-    def _survival_loss(self, survival: Survival, true: Tensor, lists: PaddedLists) -> Tensor:
-        return (
-            survival.positive_cross_entropy(true)
-            if self.form == "lcron"
-            else survival.cross_entropy(true, lists)
-        )
-
-    def _survival(self, scores: Tensor, lists: PaddedLists, keep: int) -> Survival:
-        if self.form == "lcron":
-            return Survival.of(NeuralSort.of(scores, lists.mask, self.temperature).survival(keep))
-        above = threshold(scores, lists.mask, keep) / self.temperature
-        kept = logsigmoid(above)
-        return Survival(kept, kept - above)
-
-    def _arf(self, scores: Tensor, lists: PaddedLists, keep: int, true: Tensor, depth: Tensor) -> Tensor:
-        relaxed = NeuralSort.of(scores, lists.mask, self.temperature)
-        found = torch.where(true, relaxed.top(keep) - math.log(keep), 0).sum(1) / true.sum(1).clamp_min(1)
-        return -found - relaxed.likelihood(depth).sum(1) / lists.size.clamp_min(1)
+def _arf(
+    loss: CascadeLoss, scores: Tensor, lists: PaddedLists, keep: int, true: Tensor, depth: Tensor
+) -> Tensor:
+    relaxed = NeuralSort.of(scores, lists.mask, loss.temperature)
+    found = torch.where(true, relaxed.top(keep) - math.log(keep), 0).sum(1) / true.sum(1).clamp_min(1)
+    return -found - relaxed.likelihood(depth).sum(1) / lists.size.clamp_min(1)

@@ -4,137 +4,46 @@ Letters: R requests · C candidates · n the longest list.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
 
 import numpy as np
 import torch
-from annotated_types import Ge
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
 from corank.batches.batch import Batch
 from corank.batches.draws import draw
-from corank.batches.label_counts import SplitCounts, Targets
-from corank.batches.sampling import Population
-from corank.core.errors import ConfigError
-from corank.losses.base import LOSSES, FunnelSpec, Loss
+from corank.losses.base import FunnelSpec
 from corank.losses.padded import PaddedLists
+from corank.losses.settings.distill import DistillLoss
 from corank.models.stage_io import StageOutput
 
 
-@LOSSES.register("distill")
-class DistillLoss(Loss):
-    """Knowledge distillation over candidates of the levels `on`.
+def distill_values(
+    loss: DistillLoss, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec
+) -> tuple[Tensor, Tensor]:
+    """The formula of `DistillLoss`."""
+    teacher, known = teacher_logits(loss, outputs, batch, funnel)
+    student = outputs[loss.student].logits[loss.label] / loss.temperature
+    teacher = teacher / loss.temperature
+    if loss.form == "pointwise":
+        values = binary_cross_entropy_with_logits(student, teacher.sigmoid(), reduction="none")
+        return values, batch.weight * known
+    lists = PaddedLists.of(batch, known)
+    weight = lists.mean(lists(batch.weight)) * (lists.size > 1)
+    if loss.form == "listwise":
+        return listwise(lists(student), lists(teacher), lists.mask), weight
+    return pairwise(lists(student), lists(teacher), lists.mask, loss.chunks, batch.draws), weight
 
-    z_s and z_t are the logits of student and teacher over the temperature, the teacher's detached.
 
-    `pointwise`: L = mean of BCE(z_s, σ(z_t)). Source: Hinton et al., arXiv 1503.02531, for a binary label.
-
-    `listwise`: L = KL(softmax z_t ‖ softmax z_s) of each request's list. Source: Cao et al., ListNet, ICML 2007.
-
-    `pairwise`: the teacher's order of a request is cut into `chunks`, and a candidate drawn of each, again in each
-    epoch; L = Σ w_ab softplus(z_s[b] − z_s[a]) / Σ w_ab over the drawn, a of an earlier chunk than b. w_ab is what
-    DCG loses if the two swap ranks; the gain falls by 1 a chunk. Source of the idea: COPR, arXiv 2306.03516.
-
-    A teacher has not learnt from candidates that were never exposed: choose `on` with care.
-    """
-
-    kind: Literal["distill"] = "distill"
-    teacher: str
-    """A stage, one of `teachers`, or a logged score of `data.scores`."""
-    student: str
-    """The stage to train."""
-    label: str = "click"
-    """Which logits of both."""
-    form: Literal["pointwise", "listwise", "pairwise"] = "pointwise"
-    """What of the teacher is a target: its probability, its softmax over a request, or its order."""
-    on: list[str] = Field(min_length=1)
-    """Levels of the candidates."""
-    per_request: PositiveInt | None = None
-    """Candidates drawn of each level and request; all unless given."""
-    chunks: Annotated[int, Ge(2)] = 20
-    """Chunks of the teacher's order in `pairwise`."""
-    temperature: PositiveFloat = 1.0
-    """Divides the logits of both."""
-    warm_up: NonNegativeInt = 0
-    """Optimiser steps over which the weight grows from 0, since an untrained teacher's scores are noise."""
-
-    @model_validator(mode="after")
-    def _check_two_stages(self) -> Self:
-        if self.teacher == self.student:
-            raise ValueError(f"teacher and student must be two stages; received '{self.teacher}' for both")
-        return self
-
-    @property
-    def name(self) -> str:
-        return f"{self.student}.distill"
-
-    @property
-    def learner(self) -> str:
-        return self.student
-
-    @property
-    def teachers(self) -> list[str]:
-        return [self.teacher]
-
-    @property
-    def warm_up_steps(self) -> int:
-        return self.warm_up
-
-    def soft_targets(self, funnel: FunnelSpec) -> set[int]:
-        return set(self.population(funnel))
-
-    def reads(self, funnel: FunnelSpec) -> list[str]:
-        return [self.student] if self.teacher in funnel.scores else [self.student, self.teacher]
-
-    def check(self, funnel: FunnelSpec, key: str) -> None:
-        if self.teacher not in funnel.scores:
-            if self.teacher not in funnel.stages:
-                known = [*funnel.stages, *funnel.scores]
-                raise ConfigError(
-                    f"{key}.teacher: no stage and no logged score (data.scores) is called '{self.teacher}'; "
-                    f"there are {', '.join(known)}"
-                )
-            funnel.check_label(self.teacher, self.label, f"{key}.teacher")
-        funnel.check_label(self.student, self.label, f"{key}.student")
-        for level in self.on:
-            funnel.level_code(level, f"{key}.on")
-
-    def population(self, funnel: FunnelSpec) -> Population:
-        return {funnel.levels.index(level): self.per_request for level in self.on}
-
-    def targets(self, counts: SplitCounts, funnel: FunnelSpec) -> Targets:
-        rows = counts.rows(self.population(funnel))
-        if self.teacher in funnel.scores:
-            scored = counts.scores[self.teacher]
-            rows = min(rows, sum(scored[level] for level in self.population(funnel)))
-        return Targets(rows, rows, rows)
-
-    def values(
-        self, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec
-    ) -> tuple[Tensor, Tensor]:
-        teacher, known = self.teacher_logits(outputs, batch, funnel)
-        student = outputs[self.student].logits[self.label] / self.temperature
-        teacher = teacher / self.temperature
-        if self.form == "pointwise":
-            values = binary_cross_entropy_with_logits(student, teacher.sigmoid(), reduction="none")
-            return values, batch.weight * known
-        lists = PaddedLists.of(batch, known)
-        weight = lists.mean(lists(batch.weight)) * (lists.size > 1)
-        if self.form == "listwise":
-            return listwise(lists(student), lists(teacher), lists.mask), weight
-        return pairwise(lists(student), lists(teacher), lists.mask, self.chunks, batch.draws), weight
-
-    def teacher_logits(
-        self, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec
-    ) -> tuple[Tensor, Tensor]:
-        """Return the teacher's detached logits, and for which candidates they are targets: (C,), (C,) bool."""
-        chosen = batch.in_population(self.population(funnel))
-        if self.teacher in funnel.scores:
-            scores = batch.scores[self.teacher]
-            return scores.nan_to_num(), chosen & ~scores.isnan()
-        return outputs[self.teacher].logits[self.label].detach(), chosen
+def teacher_logits(
+    loss: DistillLoss, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec
+) -> tuple[Tensor, Tensor]:
+    """Return the teacher's detached logits, and for which candidates they are targets: (C,), (C,) bool."""
+    chosen = batch.in_population(loss.population(funnel))
+    if loss.teacher in funnel.scores:
+        scores = batch.scores[loss.teacher]
+        return scores.nan_to_num(), chosen & ~scores.isnan()
+    return outputs[loss.teacher].logits[loss.label].detach(), chosen
 
 
 def listwise(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:

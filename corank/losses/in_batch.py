@@ -3,92 +3,34 @@
 Letters: R requests · C candidates · J distinct items of the batch, of all ranks · P clicked candidates.
 """
 
-import math
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Mapping
 
 import torch
-from pydantic import PositiveFloat
 from torch import Tensor
 from torch.nn.functional import softplus
 
 from corank.batches.batch import Batch
-from corank.batches.label_counts import SplitCounts, Targets
-from corank.batches.sampling import Population
-from corank.core.errors import ConfigError
-from corank.losses.base import LOSSES, FunnelSpec, Loss
+from corank.losses.base import FunnelSpec
 from corank.losses.batch_items import BatchItems
 from corank.losses.padded import FAR
+from corank.losses.settings.in_batch import InBatchLoss
 from corank.models.stage_io import StageOutput
 
 
-@LOSSES.register("in_batch")
-class InBatchLoss(Loss):
-    """Sampled softmax over the batch's items, corrected for how often an item is sampled.
+def in_batch_values(
+    loss: InBatchLoss, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec
+) -> tuple[Tensor, Tensor]:
+    """The formula of `InBatchLoss`."""
+    clicked = torch.nonzero(batch.label_weight(loss.label) * (batch.labels[loss.label] > 0)).squeeze(1)
+    vectors = outputs[loss.stage].vectors
+    assert vectors is not None  # `check` has made sure
+    items = BatchItems.of(batch, vectors.items()[: len(batch.share)])
+    request, item = batch.request_of[clicked], items.item[batch.item_of[clicked].long()]
 
-    L = mean over clicked (r, i) of −log softmax of z_ri − log p_i among i and the items that r did not click, with
-    z_rj = exp(s)·⟨q_r, v_j⟩ / temperature and s the learnt scale of the towers.
-
-    p_j = 1 − (1 − share_j)^C is the probability that item j is in a batch at all: items of a batch are distinct,
-    so one that is drawn twice counts once. share_j is the item's share of the log's candidates (`Batch.share`), C
-    the number of the batch's candidates from the log; draws beyond the log are left out. Shares are of the log,
-    since a batch of a large catalogue holds nearly every item once. A batch is that of all ranks.
-
-    Source: the correction of Yi et al., RecSys 2019 (doi 10.1145/3298689.3346996), where q is the p here.
-    """
-
-    kind: Literal["in_batch"] = "in_batch"
-    stage: str
-    """The stage to train; it must have vectors."""
-    label: str = "click"
-    """The label whose positives are the targets."""
-    temperature: PositiveFloat = 1.0
-    """Divides the logits."""
-
-    @property
-    def name(self) -> str:
-        return f"{self.stage}.in_batch"
-
-    @property
-    def learner(self) -> str:
-        return self.stage
-
-    def check(self, funnel: FunnelSpec, key: str) -> None:
-        funnel.check_label(self.stage, self.label, f"{key}.stage")
-        if self.stage not in funnel.with_vectors:
-            such_as = f", such as {funnel.with_vectors[0]}" if funnel.with_vectors else ", of model: towers"
-            raise ConfigError(
-                f"{key}.stage: '{self.stage}' has no vectors of queries and items; name a stage that has{such_as}"
-            )
-
-    def population(self, funnel: FunnelSpec) -> Population:
-        return {len(funnel.levels) - 1: None}
-
-    def needed_labels(self) -> Sequence[str]:
-        return [self.label]
-
-    def targets(self, counts: SplitCounts, funnel: FunnelSpec) -> Targets:
-        clicked = counts.labels[self.label].positives
-        return Targets(clicked, clicked, clicked)  # each leads items of other requests
-
-    def untrained_value(self, counts: SplitCounts, requests: int) -> float | None:
-        """ln of the batch's items: all score alike. At most as many as the batch has exposed candidates."""
-        items = requests * counts.levels[-1] / max(counts.requests, 1)
-        return math.log(items) if items > 1 else None
-
-    def values(
-        self, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec
-    ) -> tuple[Tensor, Tensor]:
-        clicked = torch.nonzero(batch.label_weight(self.label) * (batch.labels[self.label] > 0)).squeeze(1)
-        vectors = outputs[self.stage].vectors
-        assert vectors is not None  # `check` has made sure
-        items = BatchItems.of(batch, vectors.items()[: len(batch.share)])
-        request, item = batch.request_of[clicked], items.item[batch.item_of[clicked].long()]
-
-        clicking, row = request.unique_consecutive(return_inverse=True)
-        query = vectors.scale / self.temperature * vectors.query.float()[clicking]
-        shift = (vectors.bias / self.temperature - items.log_p).masked_fill(items.hidden, -FAR)
-        z = torch.addmm(shift, query, items.vectors.t())  # (requests with a click, J)
-        others = z.index_put_((row, item), z.new_tensor(-FAR)).logsumexp(1)
-        own = outputs[self.stage].logits[self.label][clicked] / self.temperature - items.log_p[item]
-        return softplus(others[row] - own), batch.weight[clicked]
+    clicking, row = request.unique_consecutive(return_inverse=True)
+    query = vectors.scale / loss.temperature * vectors.query.float()[clicking]
+    shift = (vectors.bias / loss.temperature - items.log_p).masked_fill(items.hidden, -FAR)
+    z = torch.addmm(shift, query, items.vectors.t())  # (requests with a click, J)
+    others = z.index_put_((row, item), z.new_tensor(-FAR)).logsumexp(1)
+    own = outputs[loss.stage].logits[loss.label][clicked] / loss.temperature - items.log_p[item]
+    return softplus(others[row] - own), batch.weight[clicked]

@@ -4,130 +4,43 @@ Letters: R requests · C candidates · n the longest list.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, Self
 
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, pad, softplus
 
 from corank.batches.batch import Batch
-from corank.batches.label_counts import SplitCounts, Targets
-from corank.batches.sampling import Population
-from corank.core.errors import ConfigError
-from corank.losses.base import LOSSES, FunnelSpec, Loss
+from corank.losses.base import FunnelSpec
 from corank.losses.padded import FAR, PaddedLists
+from corank.losses.settings.levels import LevelsLoss
 from corank.models.stage_io import StageOutput
 
 
-@LOSSES.register("levels")
-class LevelsLoss(Loss):
-    """Ranking or classification by level; z is the stage's logit over the temperature.
-
-    `ranknet`: L = mean of softplus(z_b − z_a) over a request's pairs of a deeper than b. Source: Burges et al.,
-    Learning to Rank Using Gradient Descent, ICML 2005.
-
-    `lambda`: L = Σ (G_a − G_b) |D_a − D_b| softplus(z_b − z_a) / DCG of the best order, with G = 2^g − 1, g the
-    depth among the levels `on`, D = 1 / log2(1 + rank by z), ranks from 1. Sources: FS-LTR, arXiv 2405.04844;
-    LambdaLoss, CIKM 2018.
-
-    `softmax`: L = mean of −log softmax(z) over the request's candidates of the levels `positive`. Source: ASMOL,
-    arXiv 2304.08434, whose positives are summed.
-
-    `bce`: L = mean of BCE(z, y) over candidates, y = 1 in the levels `positive`.
-
-    Pairs grow with the square of a level's candidates: draw `per_request` if lists are long.
-    """
-
-    kind: Literal["levels"] = "levels"
-    stage: str
-    """The stage to train."""
-    label: str = "click"
-    """Which of its logits."""
-    form: Literal["ranknet", "lambda", "softmax", "bce"]
-    """All pairs alike, pairs by their change of NDCG, a softmax, or ones and zeros."""
-    on: list[str] | None = Field(default=None, min_length=1)
-    """Levels of the candidates; all unless given."""
-    positive: list[str] | None = Field(default=None, min_length=1)
-    """Levels of the positives in `softmax` and `bce`; the deepest unless given."""
-    per_request: PositiveInt | None = None
-    """Candidates drawn of each level and request; all unless given."""
-    temperature: PositiveFloat = 1.0
-    """Divides the logits."""
-
-    @model_validator(mode="after")
-    def _check_positive(self) -> Self:
-        if self.positive is not None and self.form in ("ranknet", "lambda"):
-            raise ValueError(f"form: {self.form} compares all levels and has no positive ones; drop positive")
-        return self
-
-    @property
-    def name(self) -> str:
-        return f"{self.stage}.{self.form}"
-
-    @property
-    def learner(self) -> str:
-        return self.stage
-
-    def check(self, funnel: FunnelSpec, key: str) -> None:
-        funnel.check_label(self.stage, self.label, f"{key}.stage")
-        on = {funnel.logged_code(level, f"{key}.on") for level in self.on or funnel.levels}
-        if len(on) < 2:
-            raise ConfigError(
-                f"{key}.on: two levels are needed, or none stands over another; received {self.on}"
-            )
-        positive = {funnel.logged_code(level, f"{key}.positive") for level in self._positive(funnel)}
-        if not positive < on:
-            raise ConfigError(
-                f"{key}.positive: must be some, but not all, of the levels "
-                f"{', '.join(self.on or funnel.levels)}; received {', '.join(self._positive(funnel))}"
-            )
-
-    def hard_negatives(self, funnel: FunnelSpec) -> set[int]:
-        positive = {funnel.levels.index(level) for level in self._positive(funnel)}
-        return set(self.population(funnel)) - positive if self.form == "bce" else set()
-
-    def population(self, funnel: FunnelSpec) -> Population:
-        return {funnel.levels.index(level): self.per_request for level in self.on or funnel.levels}
-
-    def _positive(self, funnel: FunnelSpec) -> Sequence[str]:
-        return self.positive or [max(self.on or funnel.levels, key=funnel.levels.index)]
-
-    def targets(self, counts: SplitCounts, funnel: FunnelSpec) -> Targets:
-        population = self.population(funnel)
-        rows = {code: counts.rows({code: most}) for code, most in population.items()}
-        total, filled = sum(rows.values()), [code for code in sorted(rows) if rows[code]]
-        if self.form in ("softmax", "bce"):
-            positives = sum(rows[funnel.levels.index(level)] for level in self._positive(funnel))
-            return Targets(total, positives, total - positives)
-        if not filled:
-            return Targets(0, 0, 0)
-        return Targets(total, total - rows[filled[0]], total - rows[filled[-1]])
-
-    def values(
-        self, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec
-    ) -> tuple[Tensor, Tensor]:
-        chosen = batch.in_population(self.population(funnel))
-        z = outputs[self.stage].logits[self.label] / self.temperature
-        positive = batch.in_population(
-            {funnel.levels.index(level): None for level in self._positive(funnel)}
-        ).float()
-        if self.form == "bce":
-            return binary_cross_entropy_with_logits(z, positive, reduction="none"), batch.weight * chosen
-        lists = PaddedLists.of(batch, chosen)
-        weight = lists.mean(lists(batch.weight))
-        if self.form == "softmax":
-            value, eligible = softmax(lists(z, -torch.inf), lists(positive))
-            return value, weight * eligible
-        by_level = [
-            PaddedLists.of(batch, chosen & (batch.level == code)) for code in sorted(self.population(funnel))
-        ]
-        if self.form == "ranknet":
-            value, number = pairs(z, by_level)
-            return value / number.clamp_min(1), weight * (number > 0)
-        gains = [2.0**depth - 1 for depth in range(len(by_level))]
-        value, number = pairs(z, by_level, gains, rank_discounts(z, lists))
-        return value / best_dcg(by_level, lists.mask.shape[1]).where(number > 0, 1), weight * (number > 0)
+def levels_values(
+    loss: LevelsLoss, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec
+) -> tuple[Tensor, Tensor]:
+    """The formula of `LevelsLoss`."""
+    chosen = batch.in_population(loss.population(funnel))
+    z = outputs[loss.stage].logits[loss.label] / loss.temperature
+    positive = batch.in_population(
+        {funnel.levels.index(level): None for level in loss.positive_levels(funnel)}
+    ).float()
+    if loss.form == "bce":
+        return binary_cross_entropy_with_logits(z, positive, reduction="none"), batch.weight * chosen
+    lists = PaddedLists.of(batch, chosen)
+    weight = lists.mean(lists(batch.weight))
+    if loss.form == "softmax":
+        value, eligible = softmax(lists(z, -torch.inf), lists(positive))
+        return value, weight * eligible
+    by_level = [
+        PaddedLists.of(batch, chosen & (batch.level == code)) for code in sorted(loss.population(funnel))
+    ]
+    if loss.form == "ranknet":
+        value, number = pairs(z, by_level)
+        return value / number.clamp_min(1), weight * (number > 0)
+    gains = [2.0**depth - 1 for depth in range(len(by_level))]
+    value, number = pairs(z, by_level, gains, rank_discounts(z, lists))
+    return value / best_dcg(by_level, lists.mask.shape[1]).where(number > 0, 1), weight * (number > 0)
 
 
 def softmax(z: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,20 +1,18 @@
-"""The sum of a config's losses, each reported by name.
-
-Letters: C candidates.
-"""
+"""The sum of a config's losses, each reported by name. A config is checked by it without torch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
-from corank.batches.batch import Batch
 from corank.batches.sampling import Population, Reading, merge
 from corank.core.errors import ConfigError
-from corank.distributed.ranks import Ranks
-from corank.losses.base import FunnelSpec, Loss, divide, weighted_sum
-from corank.models.stage_io import StageOutput
+from corank.losses.base import FunnelSpec, Loss
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from corank.batches.batch import Batch
+    from corank.models.stage_io import StageOutput
 
 
 @dataclass(frozen=True)
@@ -119,37 +117,18 @@ class TotalLoss:
         return [stage for stage in self.funnel.stages if stage in read]
 
     def __call__(
-        self, outputs: Mapping[str, StageOutput], batch: Batch, step: int, learner: str | None = None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+        self, outputs: "Mapping[str, StageOutput]", batch: "Batch", step: int, learner: str | None = None
+    ) -> "tuple[Tensor, dict[str, Tensor]]":
         """Compute the total of one learner's losses, or of all.
 
         Returns:
             The total, and the detached mean of each loss before its weight, by name. Means are over the requests of all
             ranks; the total is this rank's part of the sum over ranks. A collective.
         """
+        from corank.losses.means import average_losses, sum_means, weighted_sum
+
         losses = self.select(learner)
         sums = [weighted_sum(*loss.values(outputs, batch, self.funnel)) for _, loss in losses]
-        values, means = _means(sums, batch.ranks)
-        total = torch.stack(
-            [loss.weight_at(step) * value for (_, loss), value in zip(losses, values, strict=True)]
-        ).sum()
+        values, means = average_losses(sums, batch.ranks)
+        total = sum_means([loss.weight_at(step) for _, loss in losses], values)
         return total, {name: value for (name, _), value in zip(losses, means, strict=True)}
-
-
-def _means(sums: Sequence[tuple[Tensor, Tensor]], ranks: Ranks) -> tuple[list[Tensor], list[Tensor]]:
-    """Divide sums by the weights of all ranks, in one collective.
-
-    Args:
-        sums: of each loss Σ w·l and Σ w of this rank.
-        ranks: all of them.
-
-    Returns:
-        This rank's part of each mean, and each mean without gradient; the parts of all ranks add up to it.
-    """
-    if ranks.alone:
-        means = [divide(value, weight) for value, weight in sums]
-        return means, [mean.detach() for mean in means]
-    of_ranks = ranks.sum(torch.stack([part.detach().double() for pair in sums for part in pair]), "losses")
-    weights = of_ranks[1::2].unbind()
-    parts = [divide(value, weight.to(value.dtype)) for (value, _), weight in zip(sums, weights, strict=True)]
-    return parts, [divide(value, weight) for value, weight in zip(of_ranks[::2], weights, strict=True)]

@@ -7,22 +7,12 @@ from collections.abc import Sequence
 from typing import cast
 
 import torch
-from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from corank.core.settings import Settings
 from corank.models.inputs.named_axes import AxisNames, name_axes
 from corank.models.layers import linear
+from corank.models.settings.dcn import DcnSettings
 from corank.models.stage_io import StageInputs
-
-
-class DcnSettings(Settings):
-    """Cross layers beside the deep ones."""
-
-    layers: PositiveInt = 2
-    """Cross layers, one after another."""
-    rank: PositiveInt | None = None
-    """Width of a bottleneck in each layer's W × W matrix; none unless given."""
 
 
 class Dcn(nn.Module):

@@ -6,24 +6,12 @@ Letters: I' distinct items · H' distinct items of histories, both rounded up ·
 
 from collections.abc import Sequence
 
-from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from corank.core.settings import Settings
 from corank.models.inputs.named_axes import AxisNames, name_axes
 from corank.models.layers import ACTIVATIONS, Columns, linear
 from corank.models.pairs import AttendedHistory
-
-
-class DinSettings(Settings):
-    """Attention over the items of a history."""
-
-    history: str
-    """The feature whose items are attended to."""
-    attributes: list[str] = []
-    """Features of the items that take part beside their id, such as the brand, and of the events, such as the dwell."""
-    hidden: PositiveInt = 36
-    """Width of the layer that weighs an event for a candidate."""
+from corank.models.settings.din import DinSettings
 
 
 class Din(nn.Module):

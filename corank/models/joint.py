@@ -20,11 +20,13 @@ from corank.features.histories.event_layout import event_groups
 from corank.features.input_layout import Attended, Layout, VectorColumns
 from corank.features.schema import PLACEMENTS, Placement
 from corank.models.pairs import BatchHistory, BatchPairs
+from corank.models.settings.stage import VECTOR, StageSettings
+from corank.models.settings.teacher import TeacherSettings
 from corank.models.stage_io import StageInputs, StageOutput
-from corank.models.stage_model import VECTOR, StageModel, StageSettings
+from corank.models.stage_model import StageModel
 from corank.models.tables.embedding import Tables
 from corank.models.tables.table_builder import TableBuilder
-from corank.models.teacher import Teacher, TeacherSettings
+from corank.models.teacher import Teacher
 
 DenseInputs = dict[Placement | Attended, Tensor]
 """Dense inputs by placement: query (R, ·), item (I', ·), snapshot and cross (C', ·); and (H', ·) of the items of each

@@ -1,4 +1,5 @@
-"""Stage model `mlp`: an MLP over every feature, its first layer split by side so that only the pair's part costs C.
+"""Network of stage model `mlp`, an MLP over every feature: the first layer is split by side, so that only the pair's
+part costs C.
 
 Attention over a history, cross layers and what it sees of earlier stages gather full inputs, and cost accordingly.
 
@@ -8,14 +9,12 @@ Letters: R requests · I', C' distinct items and candidates of a batch, rounded 
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal, Self, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from corank.core.errors import ConfigError
-from corank.core.settings import validate
 from corank.features.histories.event_layout import event_columns
 from corank.features.input_layout import Layout
 from corank.features.schema import PLACEMENTS
@@ -23,53 +22,12 @@ from corank.models.dcn import Dcn
 from corank.models.din import Din
 from corank.models.inputs.named_axes import join, name_axes, name_event_columns, name_inputs, number
 from corank.models.layers import ACTIVATIONS, Columns, activated, linear
-from corank.models.settings import LayerSettings, multiply_widths
+from corank.models.settings.network import LayerSettings
 from corank.models.stage_io import StageInputs, StageOutput
-from corank.models.stage_model import STAGE_MODELS, Earlier, StageModel, StageSettings, role_of
+from corank.models.stage_model import StageModel
 
 Product = tuple[Tensor, Tensor]
 """x and a weight, whose product x · weightᵀ counts: (C', ·), (h, ·)."""
-
-
-@STAGE_MODELS.register("mlp")
-class MlpSettings(LayerSettings, StageSettings):
-    """Settings of an MLP over all features, as a stage."""
-
-    model: Literal["mlp"] = "mlp"
-    value: str = "click"
-    from_stages: list[str] = []
-    """What it sees of earlier stages: `STAGE.score` (the logit) or `STAGE.rank` (the soft rank in the
-    request, of the first stage only); not in `train.mode: separate`."""
-
-    def build(self, layout: Layout) -> "Mlp":
-        """Build the network."""
-        return Mlp(self, layout, self.from_stages)
-
-    def earlier(self) -> list[tuple[str, Earlier]]:
-        """What it sees of earlier stages: stage and what of it. Raises ConfigError if it is neither score nor rank."""
-        found: list[tuple[str, Earlier]] = []
-        for text in self.from_stages:
-            stage, _, what = text.rpartition(".")
-            key = f"stages.{self.name}.from_stages"
-            if stage and what == "place":
-                raise ConfigError(
-                    f"{key}: `place` is now called `rank`; write {stage}.rank; received {text!r}"
-                )
-            if not stage or what not in ("score", "rank"):
-                raise ConfigError(f"{key}: expected STAGE.score or STAGE.rank; received {text!r}")
-            found.append((stage, "score" if what == "score" else "rank"))
-        return found
-
-    def in_role_of(self, stage: StageSettings) -> StageSettings:
-        """An MLP of the same widths in the role of another stage; an MLP stays as it is."""
-        if isinstance(stage, MlpSettings):
-            return stage
-        layers = {"hidden": self.hidden, "labels": [stage.main]}
-        return validate(MlpSettings, {"model": "mlp"} | layers | role_of(stage), f"stages.{stage.name}")
-
-    def scale_widths(self, factor: float) -> Self:
-        """The same stage with hidden layers `factor` times as wide."""
-        return self.model_copy(update={"hidden": multiply_widths(self.hidden, factor)})
 
 
 class Mlp(StageModel):

@@ -1,8 +1,10 @@
 """Stage models: what a `model:` of `stages:` is, and how to add one.
 
-A stage model is two classes in one file: settings, which are what a stage of the config says, and a network, which
-they build. The same forward of the network trains, evaluates and is exported, so that offline and online agree; it
-reads `StageInputs` and brings query and item rows to candidates by `inputs.pairs` alone. There are two sorts:
+A stage model is two classes: settings, which are what a stage of the config says, and a network, which they build.
+A plug-in has both in one file. Those of corank are two files of one name, `settings/mlp.py` and `mlp.py`: `build`
+imports the network, so that a config is checked without torch. The same forward of the network trains, evaluates and
+is exported, so that offline and online agree; it reads `StageInputs` and brings query and item rows to candidates by
+`inputs.pairs` alone. There are two sorts:
 
 - `StageModel`: any function of query, item and pair. Online its whole forward runs for every candidate (scorer
   `graph`).
@@ -15,8 +17,9 @@ Example, a whole plug-in. With `plugins: [linear]` beside a config, `{model: lin
     from torch import nn
     from corank.features.input_layout import Layout
     from corank.models.layers import linear
+    from corank.models.settings.stage import STAGE_MODELS, StageSettings
     from corank.models.stage_io import StageInputs, StageOutput
-    from corank.models.stage_model import STAGE_MODELS, StageModel, StageSettings
+    from corank.models.stage_model import StageModel
 
     @STAGE_MODELS.register("linear")
     class LinearSettings(StageSettings):
@@ -42,36 +45,19 @@ Example, a whole plug-in. With `plugins: [linear]` beside a config, `{model: lin
             z = inputs.pairs.sum(linear(inputs.query, self.query), linear(inputs.item, self.item))
             return StageOutput({self.label: z.squeeze(1).float()})
 
-`two_tower.py` and `mlp.py` are stage models of their own and register in the same way.
-
 Letters: R requests · I', C' distinct items and candidates of a batch, rounded up · d width of the vectors.
 """
 
-import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Mapping
 
 import torch
-from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from corank.core.errors import ConfigError, PluginError
-from corank.core.formula import Formula
-from corank.core.registry import Registry, by_name
-from corank.core.settings import validate
-from corank.features.input_layout import Layout
-from corank.features.schema import Schema
 from corank.models.graphs import REQUEST_TENSORS, Graph, ItemGraph, QueryGraph, RequestGraph
 from corank.models.layers import SnapshotTerm
-from corank.models.settings import FirstLayer, NetworkSettings
-from corank.models.stage_context import StageContext
+from corank.models.settings.stage import VECTOR
 from corank.models.stage_io import StageInputs, StageOutput, StageVectors
-
-VECTOR = "vector"
-"""The item part that scorer `vectors`, retrieval and in-batch losses take."""
-Earlier = Literal["score", "rank"]
-"""What a stage may see of an earlier one: its logit, or the candidate's soft rank in the request."""
 
 
 class StageModel(nn.Module, ABC):
@@ -151,146 +137,3 @@ class VectorModel(StageModel):
     def constants(self) -> Mapping[str, float]:
         """Scale and bias of the product."""
         return {"scale": self.logit_scale().item(), "bias": self.logit_bias().item()}
-
-
-class StageSettings(NetworkSettings):
-    """Settings that every stage of the cascade has. A stage model adds its own, and says how it is built."""
-
-    model: str
-    cuts: list[str] = []
-    """Levels of the log whose candidates this stage cut."""
-    keep: PositiveInt
-    """Quota: how many candidates go on to the next stage."""
-    min_score: float | None = None
-    """Candidates that score less, by the score that the answer shows, are cut even if there is room."""
-    deadline_ms: PositiveFloat | None = None
-    """When a request must be through with this stage, from its arrival; if it is not, the order of the stage before
-    stands."""
-    value: str
-    """By what it orders: an expression over its labels and the data's `columns`, such as `click * bid`."""
-
-    @abstractmethod
-    def build(self, layout: Layout) -> StageModel:
-        """Build the network, its weights drawn from torch's generator."""
-
-    def check(self, context: StageContext) -> None:
-        """Raise ConfigError, which begins with the key, if the settings contradict the rest of the config."""
-        super().check(context)
-        key, data, before = context.key, context.data, context.before
-        for level in self.cuts:
-            if level not in data.levels:
-                raise ConfigError(f"{key}.cuts: no level '{level}'; data.levels are {', '.join(data.levels)}")
-        if not before and self.deadline_ms is not None:
-            raise ConfigError(
-                f"{key}.deadline_ms: '{self.name}' is the first stage, and there is no other order; take it away"
-            )
-        if before and self.keep > (quota := before[last := list(before)[-1]]):
-            raise ConfigError(
-                f"{key}.keep: '{self.name}' would keep {self.keep} of the {quota} that "
-                f"'{last}' leaves it; quotas fall along the cascade"
-            )
-        self.ordering(data.columns)
-        self._check_earlier(context)
-
-    def _check_earlier(self, context: StageContext) -> None:
-        """Raise ConfigError unless the stages that it sees something of come before it, in training as in serving."""
-        key = f"{context.key}.from_stages"
-        for name, what in self.earlier():
-            if name not in context.before:
-                raise ConfigError(
-                    f"{key}: '{name}' is no stage before '{self.name}'; "
-                    f"there are {', '.join(context.before) or 'none'}"
-                )
-            if what == "rank" and name != (first := next(iter(context.before))):
-                raise ConfigError(
-                    f"{key}: '{name}' ranks only what '{first}' keeps, yet all candidates in training: "
-                    f"its rank would mean two things; write {name}.score"
-                )
-            if context.last_first:
-                raise ConfigError(
-                    f"{key}: '{name}' trains after '{self.name}' in train.mode: separate, where the last stage is "
-                    "first; write joint or alternate"
-                )
-
-    @property
-    def scorer(self) -> str:
-        """The online scorer that serves the stage, of `corank.serving.funnel.stage_scorer.SCORERS`."""
-        return "graph"
-
-    @property
-    def item_parts(self) -> tuple[str, ...]:
-        """What serving needs of an item ahead of requests: outputs of the graph `item`, kept with every item."""
-        return ()
-
-    @property
-    def has_vectors(self) -> bool:
-        """Whether items have vectors whose product with the query's orders candidates."""
-        return VECTOR in self.item_parts
-
-    def earlier(self) -> list[tuple[str, Earlier]]:
-        """What the stage sees of earlier ones: stage and what of it."""
-        return []
-
-    def first_layers(self, schema: Schema) -> list[FirstLayer]:
-        """The first layers; one over all features unless the stage model says otherwise."""
-        return [FirstLayer(frozenset(schema.inputs()), 1)]
-
-    def scale_widths(self, factor: float) -> Self:
-        """The same stage with layers `factor` times as wide, as a study compares it; itself if it has no widths."""
-        return self
-
-    def in_role_of(self, stage: "StageSettings") -> "StageSettings":
-        """This stage model, with its layers, in the role of another stage, whose main label it learns.
-
-        A study compares structures by it. Name, quota and training settings are the other stage's. Raises ConfigError
-        if the settings do not go together.
-        """
-        if type(stage) is type(self):
-            return stage
-        labels = {"labels": [stage.main]} if "labels" in type(self).model_fields else {"label": stage.main}
-        values = self.model_dump(by_alias=True) | labels | role_of(stage)
-        return validate(type(self), values, f"stages.{stage.name}")
-
-    def ordering(self, columns: Collection[str]) -> Formula:
-        """Its value, parsed. Raises ConfigError, which names the key, if it is not of its labels and `columns`."""
-        key = f"stages.{self.name}.value"
-        try:
-            value = Formula.parse(self.value, [*self.labels, *columns])
-        except ValueError as error:
-            raise ConfigError(f"{key}: {error} (labels of the stage, and data.columns)") from None
-        if not set(value.names) & set(self.labels):
-            raise ConfigError(
-                f"{key}: {self.value!r} names no label of the stage; it predicts {', '.join(self.labels)}"
-            )
-        return value
-
-    @property
-    def main(self) -> str:
-        """The label that its value names first: whose positives it is evaluated by, and that later stages see."""
-        if self.value in self.labels:
-            return self.value
-        return next(name for name in Formula.parse(self.value).names if name in self.labels)
-
-
-def role_of(stage: StageSettings) -> dict[str, Any]:
-    """The settings that any stage model has, for one that learns the main label alone."""
-    common = stage.model_dump(include=set(StageSettings.model_fields) - {"model"})
-    others = set(stage.labels) - {stage.main}
-    return common | {"value": stage.main if others & set(Formula.parse(stage.value).names) else stage.value}
-
-
-def _check(what: str, part: Any) -> None:
-    """Raise PluginError if a part is not the settings of a stage model."""
-    if not (inspect.isclass(part) and issubclass(part, StageSettings)):
-        raise PluginError(f"{what}: expected a subclass of StageSettings; received {part!r}")
-    missing = sorted(part.__abstractmethods__)
-    if missing:
-        raise PluginError(f"{what}: {part.__name__} must define {', '.join(missing)}")
-    if "labels" not in part.model_fields and not hasattr(part, "labels"):
-        raise PluginError(f"{what}: {part.__name__} must have `labels`, a field or a property")
-
-
-STAGE_MODELS = Registry[type[StageSettings]]("stage model", "corank.stages", "corank.models", _check)
-"""Stage models by the name that a config gives under `model:`."""
-Stage = Annotated[StageSettings, *by_name(STAGE_MODELS, "model")]
-"""A stage of the config, read as the stage model that its `model` names."""

@@ -7,36 +7,14 @@ never shown as far as clicks bear it out. Source: privileged features distillati
 Letters: C candidates · C' candidates of a batch, rounded up · s logged scores · h first width.
 """
 
-from typing import Annotated
-
 import torch
-from annotated_types import MinLen
 from torch import nn
 
-from corank.core.errors import ConfigError
-from corank.core.settings import describe_unknown
 from corank.features.input_layout import Layout
 from corank.models.inputs.named_axes import name_axes
 from corank.models.mlp import Mlp, Product, product
-from corank.models.settings import LayerSettings
-from corank.models.stage_context import StageContext
+from corank.models.settings.teacher import TeacherSettings
 from corank.models.stage_io import StageInputs
-
-
-class TeacherSettings(LayerSettings):
-    """Settings of a teacher."""
-
-    scores: Annotated[list[str], MinLen(1)]
-    """The logged scores (`data.scores`) that it sees beside every feature; a missing one counts as 0, and is marked."""
-
-    def check(self, context: StageContext) -> None:
-        """Raise ConfigError if it contradicts the rest of the config, such as a score that is not logged."""
-        super().check(context)
-        for score in self.scores:
-            if score not in context.data.scores:
-                raise ConfigError(
-                    f"{context.key}.scores: {describe_unknown(score, context.data.scores)}, as data.scores names them"
-                )
 
 
 class Teacher(Mlp):

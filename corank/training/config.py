@@ -3,31 +3,37 @@
 from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
-from torch import nn
 
 from corank.core.errors import ConfigError
 from corank.core.registry import by_name
 from corank.core.search.ann_index import RetrievalSettings
-from corank.core.settings import describe_unknown
+from corank.core.settings import Settings, build_once, describe_unknown
+from corank.features.feature_kind import Feature
+from corank.features.log_schema import DataSettings
 from corank.features.schema import Schema
 from corank.losses.base import LOSSES, FunnelSpec, Loss
 from corank.losses.total import TotalLoss
-from corank.models.settings import NetworkSettings, check_separate_tables, check_tables
-from corank.models.stage_context import StageContext
-from corank.models.stage_model import Stage, StageSettings
-from corank.models.teacher import TeacherSettings
-from corank.training.plain_config.config_head import ConfigHead
+from corank.models.settings.network import (
+    NetworkSettings,
+    check_separate_tables,
+    check_tables,
+)
+from corank.models.settings.stage import Stage, StageSettings
+from corank.models.settings.stage_context import StageContext
+from corank.models.settings.teacher import TeacherSettings
+from corank.models.settings.torch_names import NAMES_OF_TORCH
 from corank.training.train_settings import TrainSettings
 
-TAKEN = {"shared", "position", *TrainSettings.model_fields, *dir(nn.ModuleDict)}
+TAKEN = {"shared", "position", *TrainSettings.model_fields, *NAMES_OF_TORCH}
 """Names that no stage may have: of shared tables, of positions, of `train`'s keys, and those that torch keeps."""
 
 
 MOST_STAGES, MOST_LOSSES = 16, 100
 """Stages, teachers and losses of a config, at most: their checks take time by the square."""
+_declared = build_once(Schema)
 
 
-class Config(ConfigHead):
+class Config(Settings):
     """Everything that a run depends on: what a YAML config says, as one checked object of typed parts.
 
     `corank.config` has the classes of the parts, and reads and writes YAML. Raises ConfigError if the parts contradict
@@ -39,6 +45,16 @@ class Config(ConfigHead):
         (['prerank', 'rank'], 2)
     """
 
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    """Names `packed/NAME` and `runs/NAME` beside the config."""
+    plugins: list[str] = []
+    """Python modules that register parts of the user's own, from the Python path or the config's folder."""
+    packed: str | None = Field(None, min_length=1)
+    """The folder of the packed data, or its URL in object storage; `packed/NAME` beside the config unless given."""
+    data: DataSettings
+    """The tables and columns of the log."""
+    features: dict[str, Feature] = Field(min_length=1)
+    """What networks read, by name."""
     stages: list[Stage] = Field(min_length=1, max_length=MOST_STAGES)
     """In the order of the cascade, the first to cut first."""
     teachers: list[TeacherSettings] = Field([], max_length=MOST_STAGES)
@@ -49,6 +65,11 @@ class Config(ConfigHead):
     """Lets the bundle find candidates itself."""
     train: TrainSettings = TrainSettings()
     """How the networks learn."""
+
+    @property
+    def declared(self) -> Schema:
+        """The features, with the side and the table of each."""
+        return _declared(self.features)
 
     @property
     def total(self) -> TotalLoss:
@@ -106,6 +127,7 @@ class Config(ConfigHead):
     @model_validator(mode="after")
     def _check(self) -> Self:
         schema, total, networks = self.declared, self.total, self.networks
+        schema.check_data(self.data)
         names = {key: network.name for key, network in networks.items()}
         self._check_names()
         for key, network in networks.items():

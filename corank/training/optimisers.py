@@ -1,29 +1,18 @@
 """One optimiser for the tables and one per stage, and the running average of all weights."""
 
 import copy
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
-from corank.core.settings import Settings
 from corank.models.joint import JointModel
-from corank.models.tables.row_optimisers import TableOptimiser, table_optimiser
+from corank.models.settings.table_optimiser import TableOptimiser
+from corank.models.tables.row_optimisers import table_optimiser
+from corank.training.train_settings import DenseOptimiser
 
 POSITION_RATE = 10
 """Learning rate of position terms over that of layers: each term is a logit by itself."""
-
-
-class DenseOptimiser(Settings):
-    """How a stage's layers learn."""
-
-    optimiser: Literal["adam"] = "adam"
-    """The only one."""
-    lr: PositiveFloat = 0.001
-    """Learning rate."""
-    weight_decay: NonNegativeFloat = 0.0
-    """Decoupled, as in AdamW."""
 
 
 def optimisers(

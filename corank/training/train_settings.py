@@ -4,16 +4,26 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
-from pydantic import ConfigDict, Field, PositiveInt
+from pydantic import ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from corank.core.errors import ConfigError
 from corank.core.settings import Settings
 from corank.metrics.metric import validation_metrics
-from corank.models.tables.row_optimisers import TableOptimiser
-from corank.training.optimisers import DenseOptimiser
+from corank.models.settings.table_optimiser import TableOptimiser
 
 MOST_REPLICATED = 4_000_000
 """Weights of all tables, at most, for `tables: auto` to replicate them: 16 MiB."""
+
+
+class DenseOptimiser(Settings):
+    """How a stage's layers learn."""
+
+    optimiser: Literal["adam"] = "adam"
+    """The only one."""
+    lr: PositiveFloat = 0.001
+    """Learning rate."""
+    weight_decay: NonNegativeFloat = 0.0
+    """Decoupled, as in AdamW."""
 
 
 class EarlyStop(Settings):

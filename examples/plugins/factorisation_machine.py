@@ -23,9 +23,10 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from corank.features.input_layout import Layout
-from corank.models.single_label import SingleLabelSettings
+from corank.models.settings.single_label import SingleLabelSettings
+from corank.models.settings.stage import STAGE_MODELS, VECTOR
 from corank.models.stage_io import StageInputs, StageOutput
-from corank.models.stage_model import STAGE_MODELS, VECTOR, StageModel, VectorModel
+from corank.models.stage_model import StageModel, VectorModel
 
 
 class FactorSettings(SingleLabelSettings):

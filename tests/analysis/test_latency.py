@@ -9,7 +9,7 @@ from corank.analysis import latency
 from corank.analysis.latency import _widths, cpu_ms, feature_latencies, timed
 from corank.analysis.logged_request import logged_request
 from corank.core.errors import RequestError
-from corank.models.two_tower import TowersSettings
+from corank.models.settings.two_tower import TowersSettings
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.training.run import Run

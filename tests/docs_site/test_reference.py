@@ -10,6 +10,7 @@ import typer
 from pydantic import BaseModel
 
 import corank
+from corank import config
 from corank.cli.main import app
 from corank.core.registry import Registry
 from corank.core.settings import Settings
@@ -18,7 +19,7 @@ from corank.engine.base import ENGINES
 from corank.features.feature_kind import FEATURE_KINDS
 from corank.losses.base import LOSSES
 from corank.metrics.metric import METRICS
-from corank.models.stage_model import STAGE_MODELS
+from corank.models.settings.stage import STAGE_MODELS
 from corank.serving.funnel.stage_scorer import SCORERS
 from corank.serving.store.base import STORES
 from corank.training.config import Config
@@ -90,6 +91,16 @@ def test_every_public_name_has_a_page() -> None:
     for name in corank.__all__:
         if not name.startswith("__"):
             assert render(getattr(corank, name).__doc__) in texts()[f"reference/python/{name}.md"]
+
+
+def test_every_part_of_a_config_is_a_class_of_the_config_module() -> None:
+    own = {kind.__name__ for kind in settings_of_a_config() if kind.__module__.startswith("corank.")}
+    assert {"DinSettings", "DcnSettings"} <= own
+    assert own <= set(config.__all__)
+    text = texts()["reference/python/config_module.md"]
+    assert "[`DinSettings`](../config/teachers.md#dinsettings)" in text
+    for name in config.__all__:
+        assert render(getattr(config, name).__doc__).partition("\n")[0] in text
 
 
 def options(command: Any, name: str) -> Iterator[tuple[str, str]]:

@@ -9,7 +9,7 @@ import pytest
 import corank
 from corank.core.errors import DataError
 from corank.datasets.feed.simulate import simulate_world
-from corank.losses.levels import LevelsLoss
+from corank.losses.settings.levels import LevelsLoss
 from corank.training.config_file import read
 from corank.training.sufficiency import Sufficiency
 from tests.support.command_line import run_corank

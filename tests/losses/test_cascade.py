@@ -8,7 +8,7 @@ import torch
 from pydantic import ValidationError
 
 from corank.core.errors import ConfigError
-from corank.losses.cascade import CascadeLoss
+from corank.losses.settings.cascade import CascadeLoss
 from tests.support.loss_cases import SCOPE, STAGES, bce, loss, neural_sort, output, outputs, requests, sigmoid
 from tests.support.models import grad_of
 

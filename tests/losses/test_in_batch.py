@@ -8,10 +8,10 @@ import torch
 from corank.batches.batch import Batch
 from corank.batches.sampling import BATCH
 from corank.core.errors import ConfigError
-from corank.losses.in_batch import InBatchLoss
+from corank.losses.settings.in_batch import InBatchLoss
 from corank.models.joint import JointModel
+from corank.models.settings.two_tower import TowersSettings
 from corank.models.stage_io import StageOutput, StageVectors
-from corank.models.two_tower import TowersSettings
 from tests.support.encoded_batches import LAYOUT, batch, rows
 from tests.support.loss_cases import SCOPE, loss, softplus
 from tests.support.models import grad_of

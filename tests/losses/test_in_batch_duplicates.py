@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from corank.batches.batch import Batch
 from corank.batches.sampling import BATCH
-from corank.losses.in_batch import InBatchLoss
+from corank.losses.settings.in_batch import InBatchLoss
 from corank.models.stage_io import StageOutput, StageVectors
 from tests.support.encoded_batches import batch, rows
 from tests.support.loss_cases import loss, softplus

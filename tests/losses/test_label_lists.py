@@ -15,9 +15,10 @@ from torch import Tensor
 from corank.batches.batch import Batch
 from corank.batches.label_counts import MixedCounts, SplitCounts, Targets
 from corank.core.errors import ConfigError
-from corank.losses.base import LOSSES, FunnelSpec, divide, weighted_sum
-from corank.losses.label_lists import LabelListLoss
-from corank.losses.levels import LevelsLoss
+from corank.losses.base import LOSSES, FunnelSpec
+from corank.losses.means import divide, weighted_sum
+from corank.losses.settings.label_lists import LabelListLoss
+from corank.losses.settings.levels import LevelsLoss
 from corank.models.stage_io import StageOutput
 from tests.support.loss_cases import LEVELS, loss, output, outputs, requests, softplus
 from tests.support.models import grad_of

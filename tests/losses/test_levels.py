@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from corank.core.errors import ConfigError
 from corank.losses.base import FunnelSpec
-from corank.losses.levels import LevelsLoss
+from corank.losses.settings.levels import LevelsLoss
 from tests.support.loss_cases import SCOPE, bce, log_softmax, loss, outputs, requests, sigmoid, softplus
 from tests.support.models import grad_of
 

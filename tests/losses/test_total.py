@@ -10,15 +10,15 @@ from corank.batches.batch import Batch
 from corank.core.errors import ConfigError
 from corank.core.registry import by_name
 from corank.losses.base import LOSSES, FunnelSpec, Loss
-from corank.losses.click import ClickLoss
-from corank.losses.distill import DistillLoss
-from corank.losses.levels import LevelsLoss
+from corank.losses.settings.click import ClickLoss
+from corank.losses.settings.distill import DistillLoss
+from corank.losses.settings.levels import LevelsLoss
+from corank.losses.settings.unexposed import UnexposedLoss
 from corank.losses.total import TotalLoss
-from corank.losses.unexposed import UnexposedLoss
 from corank.models.joint import JointModel
-from corank.models.mlp import MlpSettings
+from corank.models.settings.mlp import MlpSettings
+from corank.models.settings.two_tower import TowersSettings
 from corank.models.stage_io import StageOutput
-from corank.models.two_tower import TowersSettings
 from tests.support.encoded_batches import LAYOUT, batch, random_batch, rows
 from tests.support.loss_cases import outputs
 

@@ -13,13 +13,14 @@ from torch import Tensor
 from corank.batches.batch import Batch
 from corank.batches.build import padded
 from corank.losses.base import FunnelSpec
-from corank.losses.click import ClickLoss
+from corank.losses.settings.click import ClickLoss
 from corank.losses.total import TotalLoss
-from corank.models.dcn import Dcn, DcnSettings
+from corank.models.dcn import Dcn
 from corank.models.inputs.named_axes import number
 from corank.models.joint import JointModel
-from corank.models.mlp import MlpSettings
 from corank.models.pairs import BatchPairs
+from corank.models.settings.dcn import DcnSettings
+from corank.models.settings.mlp import MlpSettings
 from corank.models.stage_io import StageInputs
 from tests.support.encoded_batches import LAYOUT, random_batch
 from tests.support.loss_cases import logits_of

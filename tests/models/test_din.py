@@ -20,15 +20,16 @@ from corank.features.kinds.id import IdFeature
 from corank.features.kinds.ids import IdsFeature
 from corank.features.schema import Schema
 from corank.losses.base import FunnelSpec
-from corank.losses.click import ClickLoss
+from corank.losses.settings.click import ClickLoss
 from corank.losses.total import TotalLoss
-from corank.models.din import Din, DinSettings
+from corank.models.din import Din
 from corank.models.inputs.named_axes import number
 from corank.models.joint import JointModel
 from corank.models.layers import ACTIVATIONS
-from corank.models.mlp import MlpSettings
 from corank.models.pairs import BatchHistory, SingleRequestHistory
-from corank.models.two_tower import TowersSettings
+from corank.models.settings.din import DinSettings
+from corank.models.settings.mlp import MlpSettings
+from corank.models.settings.two_tower import TowersSettings
 from tests.support.encoded_batches import LAYOUT, SCHEMA, SIZES
 from tests.support.history_batches import ATTENDED, HELD, RAGGED, Request, attended, requests
 from tests.support.loss_cases import logits_of

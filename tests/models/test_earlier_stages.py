@@ -14,12 +14,12 @@ from corank.batches.batch import Batch
 from corank.core.errors import ConfigError
 from corank.core.ordering import soft_ranks
 from corank.losses.base import FunnelSpec
-from corank.losses.click import ClickLoss
+from corank.losses.settings.click import ClickLoss
 from corank.losses.total import TotalLoss
 from corank.models.joint import JointModel
-from corank.models.mlp import MlpSettings
+from corank.models.settings.mlp import MlpSettings
+from corank.models.settings.two_tower import TowersSettings
 from corank.models.stage_io import StageInputs, StageOutput
-from corank.models.two_tower import TowersSettings
 from corank.training.config_file import read
 from tests.support.configs import TEXT, refused
 from tests.support.encoded_batches import LAYOUT, random_batch

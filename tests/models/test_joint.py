@@ -10,16 +10,17 @@ from torch import nn
 
 from corank.batches.batch import Batch
 from corank.losses.base import FunnelSpec
-from corank.losses.click import ClickLoss
-from corank.losses.distill import DistillLoss
+from corank.losses.settings.click import ClickLoss
+from corank.losses.settings.distill import DistillLoss
+from corank.losses.settings.unexposed import UnexposedLoss
 from corank.losses.total import TotalLoss
-from corank.losses.unexposed import UnexposedLoss
 from corank.models.joint import JointModel
 from corank.models.layers import activated, linear
-from corank.models.mlp import MlpSettings
+from corank.models.settings.mlp import MlpSettings
+from corank.models.settings.table_optimiser import TableOptimiser
+from corank.models.settings.two_tower import TowersSettings
 from corank.models.stage_io import StageOutput
-from corank.models.tables.row_optimisers import TableOptimiser
-from corank.models.two_tower import Tower, TowersSettings
+from corank.models.two_tower import Tower
 from corank.training.optimisers import Average, optimisers
 from tests.support.encoded_batches import LAYOUT, random_batch
 from tests.support.loss_cases import logits_of

@@ -19,15 +19,10 @@ from corank.features.input_layout import Layout
 from corank.features.schema import Schema
 from corank.models.joint import JointModel, build_stage
 from corank.models.layers import linear
-from corank.models.settings import FirstLayer
+from corank.models.settings.network import FirstLayer
+from corank.models.settings.stage import STAGE_MODELS, VECTOR, StageSettings
 from corank.models.stage_io import StageInputs, StageOutput
-from corank.models.stage_model import (
-    STAGE_MODELS,
-    VECTOR,
-    StageModel,
-    StageSettings,
-    VectorModel,
-)
+from corank.models.stage_model import StageModel, VectorModel
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.funnel.request import Request
 from corank.training.config_file import read

@@ -8,16 +8,17 @@ import pytest
 import torch
 
 from corank.batches.batch import Batch
-from corank.losses.click import ClickLoss
-from corank.losses.distill import DistillLoss
+from corank.losses.settings.click import ClickLoss
+from corank.losses.settings.distill import DistillLoss
+from corank.losses.settings.unexposed import UnexposedLoss
 from corank.losses.total import TotalLoss
-from corank.losses.unexposed import UnexposedLoss
 from corank.models.joint import JointModel
-from corank.models.mlp import MlpSettings
+from corank.models.settings.mlp import MlpSettings
+from corank.models.settings.table_optimiser import TableOptimiser
+from corank.models.settings.two_tower import TowersSettings
 from corank.models.stage_io import StageOutput
-from corank.models.tables.row_optimisers import TableOptimiser
-from corank.models.two_tower import TowersSettings
-from corank.training.optimisers import POSITION_RATE, DenseOptimiser, optimisers
+from corank.training.optimisers import POSITION_RATE, optimisers
+from corank.training.train_settings import DenseOptimiser
 from tests.support.encoded_batches import LAYOUT, batch, random_batch, rows
 from tests.support.loss_cases import SCOPE, loss
 from tests.support.models import grad_of

@@ -13,9 +13,9 @@ from torch import Tensor
 from corank.batches.batch import Batch
 from corank.models.joint import JointModel
 from corank.models.layers import SnapshotTerm
-from corank.models.mlp import MlpSettings
+from corank.models.settings.mlp import MlpSettings
+from corank.models.settings.two_tower import TowersSettings
 from corank.models.stage_io import StageOutput
-from corank.models.two_tower import TowersSettings
 from tests.support.equal_ranks import in_double
 from tests.support.models import dense_gradients, two_tower
 from tests.support.per_row_model import per_row

@@ -11,8 +11,9 @@ from torch import nn
 from corank.core.errors import ConfigError
 from corank.features.log_schema import DataSettings
 from corank.models.joint import JointModel
-from corank.models.stage_context import StageContext
-from corank.models.two_tower import Sum, Tower, Towers, TowersSettings
+from corank.models.settings.stage_context import StageContext
+from corank.models.settings.two_tower import TowersSettings
+from corank.models.two_tower import Sum, Tower, Towers
 from tests.support.configs import TEXT, refused
 from tests.support.encoded_batches import LAYOUT, SCHEMA, random_batch
 from tests.support.models import linears, two_tower

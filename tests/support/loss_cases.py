@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from corank.batches.batch import Batch
-from corank.losses.base import FunnelSpec, Loss, divide, weighted_sum
+from corank.losses.base import FunnelSpec, Loss
+from corank.losses.means import divide, weighted_sum
 from corank.models.stage_io import StageOutput
 from tests.support.encoded_batches import batch, rows
 

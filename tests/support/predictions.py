@@ -11,8 +11,8 @@ from corank.evaluation.measures import evaluate_predictions
 from corank.evaluation.predict import Predictions
 from corank.evaluation.stage_order import Calibrators
 from corank.metrics.requests import Requests
-from corank.models.mlp import MlpSettings
-from corank.models.two_tower import TowersSettings
+from corank.models.settings.mlp import MlpSettings
+from corank.models.settings.two_tower import TowersSettings
 
 LEVELS = ["retrieved", "preranked", "ranked", "exposed"]
 STAGES = [

@@ -7,9 +7,9 @@ import pytest
 
 from corank.core.errors import ConfigError
 from corank.features.kinds.ids import IdsFeature
-from corank.models.tables.row_optimisers import TableOptimiser
+from corank.models.settings.table_optimiser import TableOptimiser
 from corank.training.config_file import plain, read
-from corank.training.optimisers import DenseOptimiser
+from corank.training.train_settings import DenseOptimiser
 from tests.support.configs import TEXT, refused
 
 

@@ -7,8 +7,8 @@ import pytest
 from corank.core.errors import ConfigError
 from corank.features.input_layout import Attended, Layout
 from corank.features.kinds.id import IdFeature
-from corank.models.mlp import MlpSettings
-from corank.models.two_tower import TowersSettings
+from corank.models.settings.mlp import MlpSettings
+from corank.models.settings.two_tower import TowersSettings
 from corank.training.config_file import plain, read
 from tests.support.configs import TEXT
 

@@ -17,7 +17,7 @@ from corank.evaluation.predict import Predictions
 from corank.evaluation.stage_order import Calibrators
 from corank.metrics.inputs import Inputs
 from corank.metrics.metric import METRICS, Metric, available
-from corank.models.stage_model import StageSettings
+from corank.models.settings.stage import StageSettings
 from corank.training.config import Config
 
 UNKNOWN = {"truth", "truth_rank", "truth_top", "reference_logit"}

@@ -14,13 +14,13 @@ from corank.analysis.study.config_changes import priors_of
 from corank.analysis.trials.arm import Arm
 from corank.core.errors import ConfigError
 from corank.core.formatting import shorten
-from corank.models.stage_model import StageSettings
+from corank.models.settings.stage import StageSettings
 from corank.training.config import Config
 from corank.training.config_file import flatten, from_plain, plain
 from corank.training.feature_changes import Plain, plain_stage, stage_settings
-from corank.training.optimisers import DenseOptimiser
 from corank.training.plain_config.config_values import set_key
 from corank.training.plain_config.yaml_reader import read_yaml, read_yaml_file
+from corank.training.train_settings import DenseOptimiser
 
 LR_FACTOR = 10.0
 """Learning rates are searched from a tenth of the written one to ten times it."""

@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 
 from corank.core.errors import ConfigError
 from corank.losses.base import LOSSES
-from corank.models.stage_model import StageSettings
+from corank.models.settings.stage import StageSettings
 from corank.training.feature_changes import Plain, plain_stage, schema_of, stage_settings, without_features
-from corank.training.optimisers import DenseOptimiser
+from corank.training.train_settings import DenseOptimiser
 
 Change = Callable[[Plain], Plain]
 

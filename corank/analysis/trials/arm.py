@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from corank.core.settings import validate
 from corank.training.config import Config
 from corank.training.config_file import plain
-from corank.training.optimisers import DenseOptimiser
+from corank.training.train_settings import DenseOptimiser
 
 BASE = "as written"
 

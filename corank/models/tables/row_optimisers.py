@@ -1,23 +1,12 @@
 """How table rows learn: those of the batch alone are updated, once a step each."""
 
 from collections.abc import Iterable
-from typing import Literal
 
 import torch
-from pydantic import PositiveFloat
 from torch import nn
 
-from corank.core.settings import Settings
+from corank.models.settings.table_optimiser import TableOptimiser
 from corank.models.tables.embedding import gather
-
-
-class TableOptimiser(Settings):
-    """How the embedding tables learn; only rows of the batch are touched."""
-
-    optimiser: Literal["rowwise_adagrad", "lazy_adam"] = "rowwise_adagrad"
-    """A learning rate that falls by row, or Adam on the rows of the batch."""
-    lr: PositiveFloat = 0.05
-    """Learning rate."""
 
 
 class RowwiseAdagrad(torch.optim.Optimizer):

@@ -5,7 +5,7 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from corank.core.errors import DataError, MissingObjectError
+from corank.core.errors import ConfigError, DataError, MissingObjectError
 from corank.core.locks import WriteLock
 from corank.core.storage.folder_cache import FolderCache
 from corank.core.storage.folder_publisher import FolderPublisher
@@ -115,3 +115,13 @@ def open_or_pack(config: Config, base: Path, report: Report, engine: Engine | No
             pass
     report("not packed yet: packing first")
     return pack_config(config, base, report, engine)
+
+
+def local_root(config: Config, base: Path) -> Path:
+    """The folder of a config's packed data. Raises ConfigError if they lie in object storage, which has no sets."""
+    location = packed_location(config, base)
+    if isinstance(location, Path):
+        return location.resolve()
+    raise ConfigError(
+        f"--prune: {location} holds one set of features, and nothing to remove; drop the option"
+    )

@@ -2,26 +2,16 @@
 
 from pathlib import Path
 
-from corank.core.errors import BusyError, ConfigError, CorankError, DataError
+from corank.core.errors import BusyError, CorankError, DataError
 from corank.core.locks import LOCK, LockHolder
 from corank.core.types import Report
 from corank.data.reuse.prune import prune_sets
 from corank.training.config import Config
-from corank.training.preparation.packed_data import packed_location
+from corank.training.preparation.packed_data import local_root, packed_location
 from corank.training.run import Run
 
 RUNS = ("runs/*", "sweeps/*/run", "tunings/*/run")
 """Where commands put runs, beside the config."""
-
-
-def local_root(config: Config, base: Path) -> Path:
-    """The folder of a config's packed data. Raises ConfigError if they lie in object storage, which has no sets."""
-    location = packed_location(config, base)
-    if isinstance(location, Path):
-        return location.resolve()
-    raise ConfigError(
-        f"--prune: {location} holds one set of features, and nothing to remove; drop the option"
-    )
 
 
 def prune_packed(config: Config, base: Path, report: Report = lambda line: None) -> int:

@@ -44,7 +44,7 @@ def test_a_point_that_is_written_is_no_arm() -> None:
 
 def build_grid_lr() -> float:
     """The default learning rate of a stage."""
-    from corank.training.optimisers import DenseOptimiser
+    from corank.training.train_settings import DenseOptimiser
 
     return DenseOptimiser().lr
 

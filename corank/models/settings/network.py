@@ -12,9 +12,9 @@ from corank.core.errors import ConfigError
 from corank.core.settings import Settings
 from corank.features.input_layout import Attended
 from corank.features.schema import Schema
-from corank.models.dcn import DcnSettings
-from corank.models.din import DinSettings
-from corank.models.stage_context import StageContext
+from corank.models.settings.dcn import DcnSettings
+from corank.models.settings.din import DinSettings
+from corank.models.settings.stage_context import StageContext
 
 Widths = Annotated[list[PositiveInt], MinLen(1)]
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import model_validator
 
-from corank.models.stage_model import StageSettings
+from corank.models.settings.stage import StageSettings
 
 
 class SingleLabelSettings(StageSettings):

@@ -1,0 +1,68 @@
+"""Loss `click`: binary cross-entropy of a stage's label on exposed candidates, with a learnt effect of the position."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from corank.batches.label_counts import SplitCounts, Targets
+from corank.batches.sampling import Population
+from corank.losses.base import LOSSES, FunnelSpec, Loss
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from corank.batches.batch import Batch
+    from corank.models.stage_io import StageOutput
+
+
+@LOSSES.register("click")
+class ClickLoss(Loss):
+    """Binary cross-entropy of a label: L = Σ w·BCE(z + b, y) / Σ w over exposed candidates with a known label.
+
+    w is the log's `weight`. b is the learnt effect of the candidate's position, 0 if none is logged. Serving
+    leaves it out, so that z is the candidate's score at any position.
+    """
+
+    kind: Literal["click"] = "click"
+    stage: str
+    """The stage to train."""
+    label: str = "click"
+    """Which of its logits."""
+    pointwise: ClassVar[bool] = True
+
+    @property
+    def name(self) -> str:
+        return f"{self.stage}.{self.label}"
+
+    @property
+    def learner(self) -> str:
+        return self.stage
+
+    def check(self, funnel: FunnelSpec, key: str) -> None:
+        funnel.check_label(self.stage, self.label, f"{key}.stage")
+
+    def population(self, funnel: FunnelSpec) -> Population:
+        return {len(funnel.levels) - 1: None}
+
+    def needed_labels(self) -> Sequence[str]:
+        return [self.label]
+
+    def targets(self, counts: SplitCounts, funnel: FunnelSpec) -> Targets:
+        label = counts.labels[self.label]
+        return Targets(label.known, label.positives, label.negatives)
+
+    def untrained_value(self, counts: SplitCounts, requests: int) -> float | None:
+        """The entropy of the label: −p ln p − (1 − p) ln(1 − p), p its rate."""
+        from scipy.special import entr
+
+        label = counts.labels[self.label]
+        if not label.known:
+            return None
+        rate = label.positives / (label.positives + label.negatives)
+        return float(entr(rate) + entr(1 - rate))
+
+    def values(
+        self, outputs: "Mapping[str, StageOutput]", batch: "Batch", funnel: FunnelSpec
+    ) -> "tuple[Tensor, Tensor]":
+        from corank.losses.click import click_values
+
+        return click_values(self, outputs, batch, funnel)

@@ -1,0 +1,16 @@
+"""Settings of attention over a history."""
+
+from pydantic import PositiveInt
+
+from corank.core.settings import Settings
+
+
+class DinSettings(Settings):
+    """Attention over the items of a history."""
+
+    history: str
+    """The feature whose items are attended to."""
+    attributes: list[str] = []
+    """Features of the items that take part beside their id, such as the brand, and of the events, such as the dwell."""
+    hidden: PositiveInt = 36
+    """Width of the layer that weighs an event for a candidate."""

@@ -1,0 +1,55 @@
+"""Stage model `mlp`: what a config says of an MLP over every feature."""
+
+from typing import TYPE_CHECKING, Literal, Self
+
+from corank.core.errors import ConfigError
+from corank.core.settings import validate
+from corank.features.input_layout import Layout
+from corank.models.settings.network import LayerSettings, multiply_widths
+from corank.models.settings.stage import STAGE_MODELS, Earlier, StageSettings, role_of
+
+if TYPE_CHECKING:
+    from corank.models.mlp import Mlp
+
+
+@STAGE_MODELS.register("mlp")
+class MlpSettings(LayerSettings, StageSettings):
+    """Settings of an MLP over all features, as a stage."""
+
+    model: Literal["mlp"] = "mlp"
+    value: str = "click"
+    from_stages: list[str] = []
+    """What it sees of earlier stages: `STAGE.score` (the logit) or `STAGE.rank` (the soft rank in the
+    request, of the first stage only); not in `train.mode: separate`."""
+
+    def build(self, layout: Layout) -> "Mlp":
+        """Build the network."""
+        from corank.models.mlp import Mlp
+
+        return Mlp(self, layout, self.from_stages)
+
+    def earlier(self) -> list[tuple[str, Earlier]]:
+        """What it sees of earlier stages: stage and what of it. Raises ConfigError if it is neither score nor rank."""
+        found: list[tuple[str, Earlier]] = []
+        for text in self.from_stages:
+            stage, _, what = text.rpartition(".")
+            key = f"stages.{self.name}.from_stages"
+            if stage and what == "place":
+                raise ConfigError(
+                    f"{key}: `place` is now called `rank`; write {stage}.rank; received {text!r}"
+                )
+            if not stage or what not in ("score", "rank"):
+                raise ConfigError(f"{key}: expected STAGE.score or STAGE.rank; received {text!r}")
+            found.append((stage, "score" if what == "score" else "rank"))
+        return found
+
+    def in_role_of(self, stage: StageSettings) -> StageSettings:
+        """An MLP of the same widths in the role of another stage; an MLP stays as it is."""
+        if isinstance(stage, MlpSettings):
+            return stage
+        layers = {"hidden": self.hidden, "labels": [stage.main]}
+        return validate(MlpSettings, {"model": "mlp"} | layers | role_of(stage), f"stages.{stage.name}")
+
+    def scale_widths(self, factor: float) -> Self:
+        """The same stage with hidden layers `factor` times as wide."""
+        return self.model_copy(update={"hidden": multiply_widths(self.hidden, factor)})

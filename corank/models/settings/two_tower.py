@@ -1,0 +1,136 @@
+"""Stage model `towers`: what a config says of a query tower and an item tower."""
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Literal, Self
+
+from pydantic import Field, model_validator
+
+from corank.core.settings import Settings, validate
+from corank.features.input_layout import Layout
+from corank.features.schema import RECORD_PLACEMENTS, Placement, Schema
+from corank.models.settings.network import FirstLayer, Widths, multiply_widths
+from corank.models.settings.single_label import SingleLabelSettings
+from corank.models.settings.stage import STAGE_MODELS, VECTOR, StageSettings, role_of
+from corank.models.settings.stage_context import StageContext
+
+if TYPE_CHECKING:
+    from corank.models.two_tower import Towers
+
+
+class QueryTower(Settings):
+    """One of several query towers."""
+
+    features: list[str] = Field(min_length=1)
+    """Query features that enter it."""
+    widths: Widths | None = None
+    """Those of `query` unless given."""
+
+
+@STAGE_MODELS.register("towers")
+class TowersSettings(SingleLabelSettings):
+    """Settings of query and item towers."""
+
+    model: Literal["towers"] = "towers"
+    query: Widths = [512, 128, 64, 32]
+    """Widths of the query tower."""
+    item: Widths = [512, 128, 64, 32]
+    """Widths of the item tower; the last is that of the query tower."""
+    query_features: list[str] | None = None
+    """Features of the query tower; all of the query side unless given."""
+    query_towers: dict[str, QueryTower] = {}
+    """Several query towers by name, such as one of the user and one of the context, whose vectors are summed."""
+    item_features: list[str] | None = None
+    """Features of the item tower; all of the item side unless given."""
+
+    @model_validator(mode="after")
+    def _equal_last_widths(self) -> Self:
+        if self.query_towers and self.query_features is not None:
+            raise ValueError("query_features are those of a single query tower; drop them, or query_towers")
+        for name, widths in self.queries().items():
+            if widths[-1] != self.item[-1]:
+                raise ValueError(
+                    f"the towers of '{self.name}' meet in a dot product, so their last widths must be equal; "
+                    f"received {name} {widths[-1]} and item {self.item[-1]}"
+                )
+        return self
+
+    def queries(self) -> dict[str, list[int]]:
+        """The widths of each query tower."""
+        if not self.query_towers:
+            return {"query": self.query}
+        return {name: tower.widths or self.query for name, tower in self.query_towers.items()}
+
+    def check(self, context: StageContext) -> None:
+        """Raise ConfigError if it contradicts the rest of the config, such as an item feature in a query tower."""
+        super().check(context)
+        schema = context.schema
+        for name, tower in self.query_towers.items():
+            schema.check_tower(tower.features, "query", f"stages.{self.name}.query_towers.{name}.features")
+        schema.check_tower(self.query_features or [], "query", f"stages.{self.name}.query_features")
+        schema.check_tower(self.item_features or [], "item", f"stages.{self.name}.item_features")
+
+    def build(self, layout: Layout) -> "Towers":
+        """Build the network."""
+        from corank.models.two_tower import Towers
+
+        return Towers(self, layout)
+
+    @property
+    def scorer(self) -> str:
+        """The scorer of item vectors."""
+        return "vectors"
+
+    @property
+    def item_parts(self) -> tuple[str, ...]:
+        """The item vector."""
+        return (VECTOR,)
+
+    def first_layers(self, schema: Schema) -> list[FirstLayer]:
+        """One first layer a tower; that of items does not run for requests."""
+        queries = {
+            name: self.query_towers[name].features if self.query_towers else self.query_features
+            for name in self.queries()
+        }
+        return [
+            *(
+                FirstLayer(_enter(schema, "query", features), self.queries()[name][0], name)
+                for name, features in queries.items()
+            ),
+            FirstLayer(_enter(schema, "item", self.item_features), self.item[0], "item", online=False),
+        ]
+
+    def without_features(self, names: Collection[str]) -> Self:
+        """The same towers without some features."""
+
+        def kept(features: list[str]) -> list[str]:
+            return [name for name in features if name not in names]
+
+        towers = {
+            name: tower.model_copy(update={"features": kept(tower.features)})
+            for name, tower in self.query_towers.items()
+        }
+        sides = ("query_features", "item_features")
+        chosen = {side: kept(getattr(self, side)) for side in sides if getattr(self, side) is not None}
+        return self.model_copy(update=chosen | {"query_towers": towers})
+
+    def in_role_of(self, stage: StageSettings) -> "TowersSettings":
+        """Towers of the same widths in the role of another stage."""
+        widths = {"query": self.query, "item": self.item}
+        values = {"model": "towers", **widths, "label": stage.main} | role_of(stage)
+        return validate(TowersSettings, values, f"stages.{stage.name}")
+
+    def scale_widths(self, factor: float) -> Self:
+        """The same towers, `factor` times as wide."""
+        towers = {
+            name: tower.model_copy(update={"widths": tower.widths and multiply_widths(tower.widths, factor)})
+            for name, tower in self.query_towers.items()
+        }
+        sides = {"query": multiply_widths(self.query, factor), "item": multiply_widths(self.item, factor)}
+        return self.model_copy(update=sides | {"query_towers": towers})
+
+
+def _enter(schema: Schema, placement: Placement, names: list[str] | None) -> frozenset[str]:
+    """The features that enter a tower: all of its side unless some are named."""
+    placements = RECORD_PLACEMENTS if placement == "item" else (placement,)
+    placed = (name for name in schema.inputs() if schema.placement(name) in placements)
+    return frozenset(name for name in placed if names is None or name in names)

@@ -1,0 +1,119 @@
+"""Mistakes in a config, and what a config says of its log, are told without torch, which takes seconds to load."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from torch import nn
+
+from corank.core.errors import CorankError
+from corank.losses.base import LOSSES
+from corank.models.settings.stage import STAGE_MODELS
+from corank.models.settings.torch_names import NAMES_OF_TORCH
+from corank.training.config_file import read
+from tests.support.configs import refused
+from tests.support.shared import simulated_world
+
+SCRIPT = """
+import sys
+from corank.cli.main import main
+sys.argv = ["corank", *sys.argv[1:]]
+try:
+    main()
+except SystemExit as ended:
+    print("ended", ended.code, "torch" in sys.modules)
+"""
+MISTAKES = {
+    "dat={}": "(top level): unknown key 'dat'; did you mean 'data'?",
+    "stage=[]": "(top level): unknown key 'stage'; did you mean 'stages'?",
+    "data.split.valid=soon": "data.split.valid: expected a day or a time",
+    "data.labels.click.colum=x": "unknown key 'colum'; did you mean 'column'?",
+    "features.tab.kind=idd": "unknown kind 'idd'",
+    "features.history.of=absent": "features.history.of: must name an item id feature",
+    "features.history.event=absent": "features.history.event: no label 'absent'",
+}
+EVERY_PART = {
+    "data.scores": {"production": {"column": "score_rank"}},
+    "stages.1.dcn": {"layers": 1},
+    "stages.1.din": {"history": "history"},
+    "stages.1.from_stages": ["prerank.score"],
+    "teachers": [{"name": "teacher", "scores": ["production"], "hidden": [8]}],
+    "losses": [
+        {"kind": "click", "stage": "rank"},
+        {"kind": "click", "stage": "teacher"},
+        {"kind": "unexposed", "stage": "prerank", "from": ["batch"], "per_request": 2},
+        {"kind": "in_batch", "stage": "prerank"},
+        {"kind": "distill", "teacher": "teacher", "student": "prerank", "on": ["ranked"]},
+        {"kind": "levels", "stage": "prerank", "form": "ranknet"},
+        {"kind": "listwise", "stage": "rank"},
+        {"kind": "pairwise", "stage": "rank"},
+        {"kind": "cascade", "form": "lcron", "positive": ["exposed"]},
+    ],
+    "train.table": {"optimiser": "lazy_adam", "lr": 0.01},
+    "train.rank": {"optimiser": "adam", "lr": 0.01},
+}
+
+
+def run_command(command: str, *overrides: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+    """A command on the simulated world's config, and how it ended: exit status, and whether torch was loaded."""
+    arguments = [command, str(simulated_world() / "config.yaml")]
+    arguments += [part for override in overrides for part in ("--set", override)]
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, *arguments], capture_output=True, text=True, check=True
+    )
+    return done, done.stdout.splitlines()[-1].split()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "override", "message"),
+    [
+        (
+            "check",
+            "stages.0.normalisation=batch",
+            "stages.0.normalisation: Input should be 'none' or 'layer'",
+        ),
+        ("pack", "features.tab.kind=idd", "unknown kind 'idd'"),
+        ("train", "train.rank.lr=-1", "train.rank.lr: Input should be greater than 0"),
+        ("study", "losses.0.kind=clik", "unknown kind 'clik'; did you mean 'click'?"),
+    ],
+)
+def test_a_mistake_is_told_without_torch(command: str, override: str, message: str) -> None:
+    done, ended = run_command(command, override)
+    assert message in done.stderr
+    assert ended == ["ended", "1", "False"]
+
+
+@pytest.mark.slow
+def test_the_built_in_parts_are_checked_without_torch() -> None:
+    overrides = [
+        f"{key}={yaml.safe_dump(value, default_flow_style=True)}" for key, value in EVERY_PART.items()
+    ]
+    config = read(simulated_world() / "config.yaml", overrides)
+    own = {name for name in LOSSES if LOSSES[name].__module__.startswith("corank.")}
+    assert {loss.kind for loss in config.losses} == own
+    own = {name for name in STAGE_MODELS if STAGE_MODELS[name].__module__.startswith("corank.")}
+    assert {stage.model for stage in config.stages} == own
+    done, ended = run_command("check", *overrides)
+    assert done.stderr == ""
+    assert ended == ["ended", "0", "False"]
+
+
+@pytest.mark.parametrize(("override", "message"), MISTAKES.items())
+def test_a_mistake_names_its_key(override: str, message: str) -> None:
+    assert message in refused(simulated_world() / "config.yaml", override)
+
+
+def test_a_mistake_in_a_yaml_file(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("name: [")
+    with pytest.raises(CorankError, match=r"config\.yaml"):
+        read(tmp_path / "config.yaml")
+
+
+def test_no_network_takes_a_name_of_torch() -> None:
+    modules = nn.ModuleDict()
+    assert {name for name in dir(modules) if not name.startswith("_")} <= NAMES_OF_TORCH
+    message = refused(simulated_world() / "config.yaml", "stages.0.name=training")
+    assert "stages.0.name: 'training' means something else already" in message
