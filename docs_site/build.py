@@ -4,7 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -13,6 +13,7 @@ import yaml
 from docs_site.command_pages import command_pages
 from docs_site.config_pages import config_pages
 from docs_site.languages import front_matter
+from docs_site.notebooks import execute, to_page
 from docs_site.pages import Page, relative
 from docs_site.part_pages import part_pages
 from docs_site.plots import draw, read_plots
@@ -32,8 +33,12 @@ def reference_pages() -> list[Page]:
     return [*settings, *command_pages(), *python_pages(), config_module_page(settings)]
 
 
-def stage(folder: Path) -> None:
+def stage(folder: Path, executed: Callable[[Path], Any] = execute) -> None:
     """Write the pages, and mkdocs.yml with the whole navigation, into an empty folder.
+
+    Args:
+        folder: an empty one.
+        executed: gives a notebook with its outputs.
 
     Raises ValueError if a page of docs/ is not in the navigation, or the navigation names one that does not exist.
     """
@@ -49,6 +54,11 @@ def stage(folder: Path) -> None:
             target.write_text(front_matter(name, by_hand) + _mend(name, text, sources), encoding="utf-8")
         elif path.is_file():
             shutil.copyfile(path, target)
+        if path.suffix == ".ipynb":
+            shown = to_page(executed(path), path.stem)
+            target.with_suffix(".md").write_text(_mend(name, shown.text, sources), encoding="utf-8")
+            for file, content in shown.files.items():
+                (target.parent / file).write_text(content, encoding="utf-8")
     generated = reference_pages()
     for page in generated:
         _write(pages, Page(page.path, page.title, _mend(page.path, page.text, sources)))
@@ -139,19 +149,20 @@ def _named(entries: Any) -> Iterator[str]:
             yield entries
 
 
-def build(staged: Path = STAGED, site: Path = SITE) -> None:
+def build(staged: Path = STAGED, site: Path = SITE, executed: Callable[[Path], Any] = execute) -> None:
     """Stage, render and check the site.
 
     Args:
         staged: the folder of the pages before they are rendered; made anew.
         site: the folder of the site; made anew.
+        executed: gives a notebook with its outputs.
 
     Raises ValueError if the navigation or a link is wrong.
     """
     for folder in (staged, site):
         shutil.rmtree(folder, ignore_errors=True)
     staged.mkdir(parents=True)
-    stage(staged)
+    stage(staged, executed)
     command = [
         sys.executable,
         "-m",

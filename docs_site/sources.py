@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".toml": "toml", "": "bash"}
 LONGEST = 100_000
 """Characters of a file that has a page of its own."""
+NOTEBOOK = ".ipynb"
 LINK = re.compile(r'(\]\(|src=")(?![a-z+]+:|#)([^)#\s"]+)(?=[)#"])')
 
 
@@ -51,13 +52,15 @@ class SourcePages:
         self._places: dict[str, str] = {}
 
     def place(self, page: str, target: str) -> str | None:
-        """The link from a page to a path of the repository; None if it lies in docs/ or does not exist.
+        """The link from a page to a path of the repository; None if it is a file of docs/ or does not exist.
 
         Args:
             page: within docs/.
             target: from the root of the repository.
         """
-        if target.startswith("docs/") or not (ROOT / target).exists():
+        if target.startswith("docs/"):
+            return relative(page, _in_docs(target)) if target.endswith(NOTEBOOK) else None
+        if not (ROOT / target).exists():
             return None
         if target not in self._places:
             markdown = target.endswith(".md")
@@ -98,7 +101,13 @@ class SourcePages:
     def _from_root(self, page: str, target: str) -> str | None:
         """The link from a page outside docs/ to a path of the repository."""
         in_docs = target.startswith("docs/")
-        return relative(page, target.removeprefix("docs/")) if in_docs else self.place(page, target)
+        return relative(page, _in_docs(target)) if in_docs else self.place(page, target)
+
+
+def _in_docs(target: str) -> str:
+    """Where a file of docs/ lies in the site: a notebook is a page."""
+    path = target.removeprefix("docs/")
+    return path.removesuffix(NOTEBOOK) + ".md" if path.endswith(NOTEBOOK) else path
 
 
 def _head(target: str) -> str:

@@ -12,6 +12,7 @@ from docs_site.build import build, complete_nav
 from docs_site.pages import Page
 from docs_site.rendered import find_faults
 from tests.support.browser import asked, chromium, faults
+from tests.support.notebooks import executed
 
 FOCUSED = "document.activeElement.shadowRoot"
 """The search lives in a shadow tree."""
@@ -21,7 +22,7 @@ FOCUSED = "document.activeElement.shadowRoot"
 @pytest.mark.browser
 def test_the_site_builds_and_can_be_searched_as_files(tmp_path: Path) -> None:
     site = tmp_path / "site"
-    build(tmp_path / "staged", site)
+    build(tmp_path / "staged", site, executed)
     pages = {str(path.relative_to(site)) for path in site.rglob("*.html")}
     assert {"index.html", "reference/losses/click.html", "source/corank/models/mlp.py.html"} <= pages
     with chromium(tmp_path / "profile") as window:

@@ -1,6 +1,7 @@
 """Base of results that are a document, the one that the command prints by `--json`."""
 
 import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -85,7 +86,8 @@ def show_tables(headline: str, tables: Mapping[str, pl.DataFrame]) -> str:
     ):
         for name, table in tables.items():
             shown = " open" if len(table) <= OPEN_ROWS else ""
-            parts.append(f"<details{shown}><summary>{escape(name)}</summary>{table._repr_html_()}</details>")
+            rows = re.sub("<td>&quot;(.*?)&quot;</td>", r"<td>\1</td>", table._repr_html_())  # texts unquoted
+            parts.append(f"<details{shown}><summary>{escape(name)}</summary>{rows}</details>")
     return "\n".join(parts)
 
 

@@ -1,0 +1,109 @@
+"""Notebooks as pages: each is executed when the site is built, and its outputs are shown as it made them."""
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from html import unescape
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import nbformat
+from nbclient import NotebookClient
+from traitlets.config import Config
+
+SECONDS = 900
+"""After which a cell has failed."""
+FENCE = "~~~~"
+
+
+@dataclass
+class NotebookPage:
+    """A notebook as Markdown, with the files that it shows."""
+
+    text: str
+    files: dict[str, str] = field(default_factory=dict)
+    """Name, beside the page → content: plots and pages in a frame of their own."""
+
+
+def execute(path: Path) -> Any:
+    """Execute a notebook in a kernel of its own, in a temporary folder, without touching the user's profile.
+
+    Args:
+        path: the notebook; the file is left as it is.
+
+    Returns the notebook with its outputs. Raises CellExecutionError, which shows the cell and its error.
+    """
+    notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+    with TemporaryDirectory() as folder:
+        own = {name: f"{folder}/{name}" for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_DATA_DIR")}
+        before = {name: os.environ.get(name) for name in own}
+        os.environ |= own
+        try:
+            client = NotebookClient(
+                notebook,
+                timeout=SECONDS,
+                startup_timeout=SECONDS,
+                kernel_name="python3",
+                resources={"metadata": {"path": folder}},
+                extra_arguments=["--log-level=ERROR"],
+                # sockets of files: no port is opened
+                config=Config({"KernelManager": {"transport": "ipc", "ip": f"{folder}/kernel"}}),
+            )
+            client.execute()
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name) if value is None else os.environ.update({name: value})
+    return notebook
+
+
+def to_page(notebook: Any, name: str) -> NotebookPage:
+    """Write an executed notebook as Markdown.
+
+    Args:
+        notebook: with its outputs.
+        name: of its file, without `.ipynb`.
+    """
+    page = NotebookPage("")
+    parts = []
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            parts.append(cell.source)
+        else:
+            parts.append(f"{FENCE}python\n{cell.source}\n{FENCE}")
+            parts += [shown for output in cell.outputs for shown in _show(output, cell.source, name, page)]
+    download = f'<a href="{name}.ipynb" download>Download the notebook</a>'
+    title, _, rest = parts[0].partition("\n")
+    page.text = "\n\n".join([title, download, rest.strip(), *parts[1:]]) + "\n"
+    return page
+
+
+def _show(output: Any, source: str, name: str, page: NotebookPage) -> Iterator[str]:
+    """An output in the richest form that it has."""
+    if output.output_type == "stream":
+        yield _fenced(output.text)
+        return
+    data = output.data
+    if "text/markdown" in data:
+        yield data["text/markdown"]
+    elif "image/svg+xml" in data:
+        file = f"{name}-{len(page.files) + 1}.svg"
+        page.files[file] = data["image/svg+xml"]
+        yield f"![Figure of {source.splitlines()[-1]}]({file})"
+    elif "text/html" in data:
+        html = data["text/html"]
+        if framed := re.match(r'\s*<iframe srcdoc="([^"]*)"', html):
+            file = f"{name}-{len(page.files) + 1}.html"
+            page.files[file] = unescape(framed[1])
+            html = f'<iframe src="{file}" title="A page in a frame" loading="lazy"></iframe>'
+        html = re.sub(r"<style>.*?</style>", "", html, flags=re.DOTALL)  # of polars; the site has its own
+        html = re.sub(r"<td>&quot;(.*?)&quot;</td>", r"<td>\1</td>", html)  # polars quotes texts
+        # one line: a blank one would end the block of HTML
+        yield f'<div class="notebook-output">{" ".join(html.split())}</div>'
+    else:
+        yield _fenced(data["text/plain"])
+
+
+def _fenced(text: str) -> str:
+    return f"{FENCE}text\n{text.rstrip()}\n{FENCE}"
