@@ -128,9 +128,11 @@ def serve_command(
     """Rank over HTTP. Clients that write must send CORANK_TOKEN, or a token of --tokens."""
     from corank.api.serving import serve
     from corank.cli import console
+    from corank.serving.http.process.draining import EXIT_SECONDS, end_process_after
 
     given = {name: value for name, value in ctx.params.items() if value is not None}
     serve(given.pop("source"), console.say, **given)
+    end_process_after(EXIT_SECONDS)
 
 
 @service.command("token")

@@ -128,7 +128,7 @@ def serve_worker(
     report: Report,
     on_alive: Callable[[], None] | None = None,
 ) -> None:
-    """Serve with this process, until it is told to end.
+    """Serve with this process, until it is told to end. A process that is no worker of several goes on then.
 
     Args:
         settings: how.
@@ -138,7 +138,6 @@ def serve_worker(
 
     Raises CorankError if there is nothing to serve.
     """
-    sys.setswitchinterval(SWITCH_INTERVAL)
     drain = settings.drain
     service = create_service(settings, report, drain)
     if on_alive is None:
@@ -158,7 +157,14 @@ def serve_worker(
         forwarded_allow_ips=settings.forwarded_allow_ips,
         ssl_context_factory=tls_factory(settings),
     )
-    DrainingServer(config, drain, on_alive).run(sockets=[listener])
+    server, before = DrainingServer(config, drain, on_alive), sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    try:
+        server.run(sockets=[listener])
+    finally:
+        sys.setswitchinterval(before)
+        if on_alive is None:
+            server.let_process_live()
 
 
 def create_service(settings: ServeSettings, report: Report, drain: Drain) -> RankingService:

@@ -55,6 +55,14 @@ class Drain:
         return self.began is not None and time.monotonic() >= self.began + self.grace
 
 
+def end_process_after(seconds: float) -> threading.Timer:
+    """End the process at that time, if it is there then: one of its threads may hang."""
+    watchdog = threading.Timer(seconds, os._exit, [1])
+    watchdog.daemon = True
+    watchdog.start()
+    return watchdog
+
+
 class DrainingServer(uvicorn.Server):
     """The HTTP server of one process."""
 
@@ -70,6 +78,7 @@ class DrainingServer(uvicorn.Server):
         """
         super().__init__(config)
         self.drain, self._on_alive = drain, on_alive
+        self._watchdog: threading.Timer | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to drain; end at once if that has begun."""
@@ -97,12 +106,15 @@ class DrainingServer(uvicorn.Server):
         await super().on_tick(counter)
         return self.drain.is_over()
 
+    def let_process_live(self) -> None:
+        """Do not end the process, which does something else after it has served."""
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept what has connected, answer what has begun, and end."""
         self._begin()
-        watchdog = threading.Timer(ACCEPT_SECONDS + self.drain.limit + EXIT_SECONDS, os._exit, [1])
-        watchdog.daemon = True
-        watchdog.start()
+        self._watchdog = end_process_after(ACCEPT_SECONDS + self.drain.limit + EXIT_SECONDS)
         if self._on_alive is None:
             for listener in sockets or []:
                 refuse_connections(listener)

@@ -1,0 +1,74 @@
+"""Serving from Python: the service in this process, which goes on after it; and a funnel of a store."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+import corank
+from tests.support.ports import free_port
+from tests.support.redis_server import redis_server
+
+pytestmark = pytest.mark.slow
+
+REQUEST: dict[str, Any] = {"user": {"id": 7}, "candidates": [3, 11, 24]}
+
+
+def scores(answer: dict[str, Any]) -> dict[int, float]:
+    """The score of each candidate that is left."""
+    return {item["id"]: item["score"] for item in answer["items"]}
+
+
+def test_a_service_starts_answers_and_ends_and_the_process_goes_on(trained_bundle: Path) -> None:
+    port, answers, said = free_port(), list[dict[str, Any]](), list[str]()
+    switch = sys.getswitchinterval()
+
+    def ask_and_interrupt() -> None:
+        """Ask once as soon as there is a service, then end it as Ctrl-C does."""
+        end = time.monotonic() + 30
+        while not answers and time.monotonic() < end:
+            try:
+                answers.append(httpx2.post(f"http://127.0.0.1:{port}/rank", json=REQUEST).json())
+            except httpx2.HTTPError:
+                time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    asking = threading.Thread(target=ask_and_interrupt)
+    asking.start()
+    corank.serve(trained_bundle, said.append, port=port, workers=1, drain_seconds=0)
+    asking.join(30)
+    assert scores(answers[0]) == pytest.approx(
+        scores(corank.Funnel.open(trained_bundle).rank(REQUEST)), abs=1e-5
+    )
+    timers = [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
+    for timer in timers:
+        timer.join(1)
+    assert not [timer for timer in timers if timer.is_alive()], "it would end this process"
+    assert sys.getswitchinterval() == switch
+    with pytest.raises(httpx2.ConnectError):
+        httpx2.get(f"http://127.0.0.1:{port}/healthz")
+
+
+@pytest.fixture(params=["lmdb", pytest.param("redis", marks=pytest.mark.store)])
+def address(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The address of an empty store."""
+    if request.param == "lmdb":
+        yield f"lmdb:{tmp_path / 'store'}"
+    else:
+        with redis_server(tmp_path) as server:
+            yield server.url
+
+
+def test_a_funnel_of_a_store_ranks_as_its_bundle(address: str, trained_bundle: Path, tmp_path: Path) -> None:
+    version = corank.publish(trained_bundle, address).version
+    funnel = corank.Funnel.open(address, cache=tmp_path / "cache")
+    assert funnel.manifest.content == version
+    given = REQUEST | {"time": "2026-03-11"}
+    assert funnel.rank(given)["items"] == corank.Funnel.open(trained_bundle).rank(given)["items"]
