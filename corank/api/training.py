@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from corank.api.config_source import ConfigSource, OpenedConfig
@@ -21,6 +22,7 @@ from corank.distributed.process_group import join_ranks
 from corank.distributed.ranks import Ranks
 from corank.engine.base import open_engine
 from corank.training.callbacks import Callback, check_callbacks
+from corank.training.carry.preparation import describe_origin, find_source, plan_carry, require_epochs
 from corank.training.checkpoints.run_publisher import RunPublisher, open_remote_run
 from corank.training.config import Config
 from corank.training.export import export_bundle
@@ -51,10 +53,9 @@ def train(
     tables: Mapping[str, TableSource] | None = None,
     track: Sequence[str] = (),
     page: str | Path | None = None,
+    continue_from: PathOrUrl | None = None,
 ) -> TrainResult:
-    """Train a config, packing first if it is not packed yet.
-
-    Under torchrun it is one of several that train one model: the first packs, writes and reports; a restart goes on.
+    """Train a config, packing first if it is not packed yet; under torchrun as one of several processes.
 
     Args:
         config: a YAML file, a mapping of the same keys, or `corank.Config`.
@@ -71,6 +72,7 @@ def train(
         tables: by key of `data` (`log`, `items`, `users`, `truth`, `events.NAME`), a frame or files in its place.
         track: callbacks by name, such as `mlflow` or `wandb,project=shop`, called after those of `callbacks`.
         page: an HTML file that shows the training while it runs.
+        continue_from: a finished run, or its URL, whose weights and optimiser states are taken over where they fit.
 
     Returns the run, the epoch that was kept, and its validation metrics. Raises ConfigError, DataError,
     CheckpointError, DistributedError, BusyError if another trains or packs there, and what a callback raises.
@@ -85,7 +87,7 @@ def train(
         _refuse_callbacks(called)
         # a mistake is told before anything is started
         given = OpenedConfig.open(config, overrides, without, tables=tables)
-        options = ["--resume"] * resume + ["--overwrite"] * overwrite + _tracking_options(track, page)
+        options = _worker_options(resume, overwrite, track, page, continue_from)
         with given.frames.named():
             return _launch(given, folder, options, report, workers, max_restarts, timeout)
     if max_restarts:
@@ -95,7 +97,7 @@ def train(
         given = OpenedConfig.open(config, overrides, without, tell, tables)
         called += _named_callbacks(track, page) + [NotebookProgress()] * in_notebook()
         with given.frames.named():
-            return _train_as_rank(given, called, folder, resume, overwrite, report, ranks)
+            return _train_as_rank(given, called, folder, resume, overwrite, report, ranks, continue_from)
 
 
 def _refuse_callbacks(callbacks: Sequence[Callback]) -> None:
@@ -105,14 +107,23 @@ def _refuse_callbacks(callbacks: Sequence[Callback]) -> None:
         )
 
 
-def _tracking_options(track: Sequence[str], page: str | Path | None) -> list[str]:
+def _worker_options(
+    resume: bool,
+    overwrite: bool,
+    track: Sequence[str],
+    page: str | Path | None,
+    continue_from: PathOrUrl | None,
+) -> list[str]:
     """Options of the workers. Raises ConfigError, PluginError, MissingExtraError before they start."""
     read_callbacks(track)
-    return [f"--track={name}" for name in track] + ([] if page is None else [f"--page={page}"])
+    given = {"page": page, "from": continue_from}
+    named = [f"--{option}={value}" for option, value in given.items() if value is not None]
+    flags = ["--resume"] * resume + ["--overwrite"] * overwrite
+    return [*flags, *(f"--track={name}" for name in track), *named]
 
 
 def _named_callbacks(track: Sequence[str], page: str | Path | None) -> list[Callback]:
-    """Make the callbacks that are named; the config's plug-ins are loaded. Raises as `_tracking_options`."""
+    """Make the callbacks that are named; the config's plug-ins are loaded. Raises as `_worker_options`."""
     found = read_callbacks(track)
     if page is None:
         return found
@@ -129,6 +140,7 @@ def _train_as_rank(
     overwrite: bool,
     report: Report,
     ranks: Ranks,
+    continue_from: PathOrUrl | None,
 ) -> TrainResult:
     """Train in this process, alone or as one of several ranks."""
     settings, base = given.settings, given.base
@@ -136,15 +148,19 @@ def _train_as_rank(
         location = parse_location(folder or base / "runs" / settings.name)
         run = _open_folder(location, settings, base, held, report, ranks)
 
-        def prepare() -> bool:
+        def prepare() -> tuple[bool, str | None]:
             held.enter_context(Run.lock(run.folder))
-            return _prepare(run, location, resume, overwrite, report, ranks)
+            source = None if continue_from is None else parse_location(continue_from)
+            found = _prepare(run, location, resume, overwrite, report, ranks, source)
+            return found.goes_on, None if found.source is None else str(found.source)
 
-        goes_on = ranks.first_does(prepare, "preparation by the first rank")
+        goes_on, begin = ranks.first_does(prepare, "preparation by the first rank")
         packed = open_packed(settings, base)
         require_agreement(ranks, settings, packed)
-        facts = train_run(run, packed, callbacks, goes_on, ranks)
-    return TrainResult.of(run if isinstance(location, Path) else Run.open(location), facts)
+        plan = None if goes_on or begin is None else plan_carry(parse_location(begin), settings, packed)
+        facts = train_run(run, packed, callbacks, goes_on, ranks, plan=plan)
+    opened = Run.open(location)
+    return TrainResult.of(replace(run, origin=opened.origin) if isinstance(location, Path) else opened, facts)
 
 
 def _open_folder(
@@ -163,28 +179,53 @@ def _open_folder(
     return Run(folder, settings, base, publishers[0].publish if publishers else lambda: None)
 
 
+@dataclass(frozen=True)
+class _Begin:
+    """How a training begins."""
+
+    goes_on: bool
+    """Whether a training that the folder holds is resumed."""
+    source: Location | None
+    """The run whose weights it takes over."""
+
+
 def _prepare(
-    run: Run, location: Location, resume: bool, overwrite: bool, report: Report, ranks: Ranks
-) -> bool:
-    """Pack if needed, and begin the run or find it begun; by the first rank. Returns whether it goes on."""
+    run: Run,
+    location: Location,
+    resume: bool,
+    overwrite: bool,
+    report: Report,
+    ranks: Ranks,
+    given: Location | None,
+) -> _Begin:
+    """Pack if needed, and begin the run or find it begun; by the first rank."""
     if ranks.log.remembers(CREATED):  # by this launch, before a restart
         resume, overwrite = True, False
     if Run.has_begun(run.folder) and not (resume or overwrite):
         raise CheckpointError(
             f"{location}: holds a training; go on with --resume, or begin anew with --overwrite"
         )
+    source = find_source(run, given, resume)
     packed = open_or_pack(run.config, run.base, report)
     if resume and (run.finished or run.latest.exists):
         if ranks.restarts:
             report(f"restart {ranks.restarts}: going on from the last checkpoint")
-        return True
+        return _Begin(True, source)
+    require_epochs(run.config, source)
     sufficiency = Sufficiency.of(run.config, packed)
     sufficiency.require()
-    Run.create(run.folder, run.config, run.base, run.publish)
+    origin = None
+    if source is not None:
+        origin = describe_origin(plan_carry(source, run.config, packed), run)
+    Run.create(run.folder, run.config, run.base, run.publish, origin)
     ranks.log.remember(CREATED)
     sufficiency.report(report)
     profile_log(run.config, run.base).report(report)
-    return False
+    if origin is not None:
+        report(f"from {source}, after {origin.step:,} steps:")
+        for line in origin.lines():
+            report(line)
+    return _Begin(False, source)
 
 
 def _launch(

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from corank.cli.options import local_path
+from corank.cli.options import Json, local_path, print_text
 from corank.cli.training import ConfigPath, Overrides, RunPath, Without, check_first
 from corank.distributed.launch_environment import is_first
 
@@ -16,6 +16,14 @@ Track = Annotated[
     typer.Option(
         metavar="NAME[,KEY=VALUE…]",
         help="Write the training to mlflow, wandb or a plug-in's; may be repeated.",
+    ),
+]
+Source = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="RUN",
+        help="A finished run, or its URL, whose weights and optimiser states are taken over as far as they fit.",
     ),
 ]
 TrainingPageFile = Annotated[
@@ -47,10 +55,12 @@ def train_command(
             min=1, help="Seconds that a process waits for the others of its training; default: 600."
         ),
     ] = None,
+    source: Source = None,
     overrides: Overrides = None,
     without: Without = None,
     track: Track = None,
     page: TrainingPageFile = None,
+    as_json: Json = False,
 ) -> None:
     """Train all stages as one model; pack first if needed. Under torchrun, as one process of several."""
     if resume and overwrite:
@@ -75,8 +85,12 @@ def train_command(
         without or [],
         track=track or [],
         page=page,
+        continue_from=source,
     )
-    if workers is None and is_first():
+    if as_json:
+        if is_first():
+            print_text(done.to_json())
+    elif workers is None and is_first():
         console.say(f"kept epoch {done.epoch}; run: {run or done.run.folder}")
 
 

@@ -23,7 +23,7 @@ from corank.data.packed.item_counts import COUNTS, ORDINALS, ItemCounts
 from corank.data.packed.request_contents import RequestContents
 from corank.data.remote_pack import RemotePack
 from corank.data.shard import Shard, list_features, map_rows
-from corank.features.encoders import Encoders
+from corank.features.encoders import Encoders, read_encoder_files
 from corank.features.history import EventParts, Events
 from corank.features.log_schema import DataSettings
 from corank.features.operands import OperandNames, Operands
@@ -31,6 +31,8 @@ from corank.features.priors import PriorCounts, PriorSnapshots
 from corank.features.row_columns import FROM, ID, ROW
 from corank.features.schema import Schema
 
+ENCODERS = "encoders"
+"""The folder within packed data that holds the encoders."""
 _MAPPED = (
     "codes",
     "users",
@@ -109,7 +111,7 @@ class PackedDataset:
             if found != size:
                 raise DataError(f"{path}: expected {size} bytes, found {found or 'no file'}: {PACK_AGAIN}")
         schema = Schema(manifest.features)
-        loaded = cls.load(folder, manifest, Encoders.load(folder / "encoders", schema))
+        loaded = cls.load(folder, manifest, Encoders.load(folder / ENCODERS, schema))
         return replace(loaded, identity=identity)._map_all()
 
     @classmethod
@@ -125,7 +127,7 @@ class PackedDataset:
     @classmethod
     def _load_remote(cls, remote: RemotePack) -> Self:
         held = remote.fetch_shared()
-        encoders = Encoders.load(held.path / "encoders", Schema(remote.manifest.features))
+        encoders = Encoders.load(held.path / ENCODERS, Schema(remote.manifest.features))
         loaded = cls.load(held.path, remote.manifest, encoders, remote.shards)
         return replace(
             loaded, identity=identify_pack(held.path), url=remote.published.url, lease=held.lease
@@ -196,15 +198,11 @@ class PackedDataset:
     @cached_property
     def codes(self) -> str:
         """A hash of the encoders: the weights of a model hold for these codes alone."""
-        return hashlib.sha256(self._read_encoders()).hexdigest()
-
-    def _read_encoders(self) -> bytes:
-        files = sorted((self.folder / "encoders").iterdir())
-        return b"".join(part for file in files for part in (file.name.encode(), file.read_bytes()))
+        return hash_encoders(self.folder)
 
     def read_encoders(self) -> bytes:
         """Read names and bytes of the encoders' files. Raises DataError if they are of a later packing."""
-        found = self._read_encoders()
+        found = read_encoder_files(self.folder / ENCODERS)
         if identify_pack(self.folder) != self.identity:
             raise DataError(f"{self.folder}: was packed anew since this command began: run it again")
         return found
@@ -269,6 +267,11 @@ class PackedDataset:
         """Return the I distinct items, ascending, and the newest row of each: (I,), (I,)."""
         rows = newest_rows(self.item_versions.frame.with_row_index(ROW)).sort(ID)
         return rows[ID], rows[ROW].to_numpy().astype(np.int64)
+
+
+def hash_encoders(folder: Path) -> str:
+    """Hash the encoders of packed data: the weights of a model hold for these codes alone. Raises OSError."""
+    return hashlib.sha256(read_encoder_files(folder / ENCODERS)).hexdigest()
 
 
 def prior_folder(folder: Path, n: int) -> Path:

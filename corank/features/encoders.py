@@ -25,6 +25,12 @@ MOST_BYTES = 1 << 28
 """Bytes of it, at most."""
 
 
+def read_encoder_files(folder: Path) -> bytes:
+    """Read the names and bytes of all files that `Encoders.save` wrote. Raises OSError."""
+    files = sorted(folder.iterdir())
+    return b"".join(part for file in files for part in (file.name.encode(), file.read_bytes()))
+
+
 def assemble_rows(features: RowFeatures, columns: Mapping[str, Encoded], count: int) -> Rows:
     """Put encoded features, by name, together as `count` rows of a placement."""
     ids = np.empty((count, len(features.ids)), dtype=np.int32)

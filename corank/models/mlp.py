@@ -45,7 +45,7 @@ class Mlp(StageModel):
         self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.dcn = Dcn(settings.dcn, inputs) if settings.dcn else None
         read, labels = (
-            join([number("hidden", widths[-1]), inputs if settings.dcn else ()]),
+            join([number(f"hidden of {widths[-1]}", widths[-1]), inputs if settings.dcn else ()]),
             tuple(self.labels),
         )
         self.heads = name_axes(nn.Linear(len(read), len(labels)), weight=(labels, read), bias=(labels,))

@@ -49,6 +49,14 @@ class Average:
         """By table, the step up to which each row's average is up to date."""
 
     @torch.no_grad()
+    def restart(self, step: int) -> None:
+        """Begin at the weights as they are now, after so many steps."""
+        self._averaged.load_state_dict(self._model.state_dict())
+        self.step = step
+        for seen in self.seen.values():
+            seen.fill_(step)
+
+    @torch.no_grad()
     def before(self) -> None:
         """Bring the averages of the rows that the next update changes up to date; call after the backward pass."""
         for name, table in self._model.tables.named_parameters():

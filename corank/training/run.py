@@ -32,9 +32,11 @@ from corank.data.dataset import PackedDataset
 from corank.data.log_rows import LAST_POSITION
 from corank.distributed.ranks import Ranks
 from corank.evaluation.stage_order import Calibrators
+from corank.features.encoders import Encoders
 from corank.features.input_layout import Layout
 from corank.models.joint import JointModel
 from corank.models.tables.table_builder import TableBuilder
+from corank.training.carry.origin import Origin
 from corank.training.checkpoints.checkpoint import Checkpoint
 from corank.training.checkpoints.checkpoint_writer import CheckpointWriter
 from corank.training.checkpoints.location import CheckpointLocation
@@ -66,10 +68,17 @@ class Run:
     """Called when a checkpoint is written, if the run lies in object storage and the folder is a working folder."""
     lease: FolderLease | None = field(default=None, repr=False, compare=False)
     """Keeps the copy of a run that lies in object storage."""
+    origin: Origin | None = field(default=None, repr=False, compare=False)
+    """The run whose weights it took over; None if it began at random ones."""
 
     @classmethod
     def create(
-        cls, folder: Path, config: Config, base: Path, publish: Callable[[], object] | None = None
+        cls,
+        folder: Path,
+        config: Config,
+        base: Path,
+        publish: Callable[[], object] | None = None,
+        origin: Origin | None = None,
     ) -> Self:
         """Begin a run in a folder; the files of an earlier run there are removed. The caller holds its lock.
 
@@ -79,7 +88,10 @@ class Run:
         """
         # a run that lies elsewhere names the config's folder from the root
         base_text = os.path.relpath(base, folder) if publish is None else str(base.absolute())
-        text = json.dumps({"config": plain(config), "base": base_text}, indent=1)
+        document = {"config": plain(config), "base": base_text}
+        if origin is not None:
+            document["from"] = origin.model_dump(mode="json")
+        text = json.dumps(document, indent=1)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for name in CHECKPOINTS:
@@ -90,7 +102,7 @@ class Run:
                 partial.write_text(text, encoding="utf-8")
         except OSError as error:
             raise _unwritable(folder, error) from None
-        return cls(folder, config, base, publish)
+        return cls(folder, config, base, publish, origin=origin)
 
     @classmethod
     def lock(cls, folder: Path) -> WriteLock:
@@ -112,13 +124,14 @@ class Run:
         try:
             held = json.loads(path.read_text(encoding="utf-8"))
             settings, base = held["config"], (folder / held["base"]).resolve()
+            origin = Origin.model_validate(held["from"]) if "from" in held else None
         except FileNotFoundError:
             raise CheckpointError(
                 f"{folder}: not a run (it has no run.json); `corank train` makes one"
             ) from None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{path}: damaged or no run ({error!r}); train again") from None
-        return cls(folder, from_plain(settings, str(path), base), base, lease=copy.lease)
+        return cls(folder, from_plain(settings, str(path), base), base, lease=copy.lease, origin=origin)
 
     @classmethod
     def has_begun(cls, folder: Path) -> bool:
@@ -171,7 +184,7 @@ class Run:
         Raises CheckpointError if training has not finished.
         """
         held = self.trained(packed)
-        model = build_networks(self.config, packed)
+        model = build_networks(self.config, packed.encoders)
         restore_model(held, model, self._model.path)
         return model, _calibrators(held, self.config, self._model.path), held
 
@@ -222,9 +235,9 @@ def build_model(config: Config, packed: PackedDataset, ranks: Ranks | None = Non
     return _build(config, layout, tables)
 
 
-def build_networks(config: Config, packed: PackedDataset) -> JointModel:
+def build_networks(config: Config, encoders: Encoders) -> JointModel:
     """Build the model of a config with tables that have no rows."""
-    return _build(config, Layout(packed.schema, packed.encoders.sizes), TableBuilder(empty=True))
+    return _build(config, Layout(encoders.schema, encoders.sizes), TableBuilder(empty=True))
 
 
 def _build(config: Config, layout: Layout, tables: TableBuilder) -> JointModel:

@@ -28,6 +28,8 @@ from corank.training.callbacks import (
     TrainingStart,
     learnt,
 )
+from corank.training.carry.plan import CarryPlan
+from corank.training.carry.restore import carry_training
 from corank.training.checkpoints.training_state import held_buckets, model_state, restore_model
 from corank.training.device import keep_freed_memory
 from corank.training.run import Run
@@ -63,6 +65,7 @@ def train_run(
     resume: bool = False,
     ranks: Ranks = ALONE,
     checks: MidEpochChecks | None = None,
+    plan: CarryPlan | None = None,
 ) -> dict[str, Any]:
     """Train a run to its end and write its model; a collective of all ranks.
 
@@ -74,6 +77,7 @@ def train_run(
             as it is.
         ranks: the processes that train it together.
         checks: validation within epochs; of a training by one process.
+        plan: what a training that is not resumed takes over from an earlier run.
 
     Returns the facts of the trained model: `epoch` that was kept, from 1, and `figures` of every epoch. Raises
     CheckpointError, DataError, and what a callback raises.
@@ -85,9 +89,13 @@ def train_run(
     trainer = Trainer(run, packed, ranks)
     if resume and begun:
         trainer.load()
+    elif plan is not None:
+        carry_training(plan, trainer)
     told = CallbackList([TensorBoard(), *callbacks] if ranks.first else [])
     try:
         told.on_start(TrainingStart(run, _plan(trainer)))
+        if not trainer.epochs and not trainer.progress.figures:
+            _keep_carried(trainer, told)
         while not _has_ended(trainer):
             _run_epoch(trainer, told, checks)
         facts = _finish(trainer)
@@ -136,6 +144,13 @@ def _run_epoch(trainer: Trainer, told: Callback, checks: MidEpochChecks | None) 
     _save(trainer, told)
 
 
+def _keep_carried(trainer: Trainer, told: Callback) -> None:
+    """Keep weights that are taken over, of which no epoch is trained."""
+    trainer.progress.figures.append(_figures(trainer, trainer.shipped()))
+    _keep_best(trainer, trainer.progress.figures[0])
+    _save(trainer, told)
+
+
 def _save(trainer: Trainer, told: Callback) -> None:
     """Write a checkpoint, and publish it if the run lies in object storage."""
     trainer.save()
@@ -165,7 +180,8 @@ def _named(learners: list[str | None]) -> list[str] | None:
 def _run_steps(trainer: Trainer, reader: Reader) -> Iterator[tuple[dict[str, torch.Tensor], float]]:
     """Take the remaining steps of the epoch. Yields the losses of each, and the candidates per second so far."""
     began, candidates = time.perf_counter(), 0
-    for batch in reader.read_shuffled(trainer.progress.epoch, trainer.progress.batch):
+    progress = trainer.progress
+    for batch in reader.read_shuffled(progress.epochs_before + progress.epoch, progress.batch):
         trainer.ranks.log.step = trainer.progress.step
         means = trainer.step(batch.to(trainer.device))
         # ranks have about as many candidates each

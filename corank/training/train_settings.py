@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
-from pydantic import ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from corank.core.errors import ConfigError
 from corank.core.settings import Settings
@@ -47,8 +47,8 @@ class TrainSettings(Settings):
 
     mode: Literal["joint", "separate", "alternate"] = "joint"
     """All stages in one step; each for all its epochs, the last stage first; or a step each in turn, a batch."""
-    epochs: PositiveInt = 1
-    """Of every stage, where they train separately."""
+    epochs: NonNegativeInt = 1
+    """Of every stage, where they train separately. 0 only takes weights over, by `corank train --from`."""
     requests: Annotated[int, Ge(1), Le(2**16)] = 256
     """Requests a batch."""
     seed: Annotated[int, Ge(0), Lt(2**32)] = 0

@@ -32,7 +32,9 @@ class TrainingProgress:
     batch: int = 0
     """Batches of the current epoch that are done."""
     step: int = 0
-    """Optimiser steps that are done."""
+    """Optimiser steps that are done, those of the runs that it goes on from with them."""
+    epochs_before: int = 0
+    """Epochs of the runs that it goes on from; none of their draws is drawn again."""
     best: float | None = None
     """The best value of the early-stop metric."""
     best_epoch: int = 0

@@ -10,6 +10,7 @@ import polars as pl
 
 from corank.api.results.document_result import frame, show_tables
 from corank.core.extras import name_missing_extra
+from corank.training.carry.origin import Origin
 from corank.training.run import Run
 
 if TYPE_CHECKING:
@@ -39,13 +40,18 @@ class TrainResult:
         return cls(run, facts["epoch"], facts["figures"])
 
     @property
+    def origin(self) -> Origin | None:
+        """The run whose weights it took over, and what was carried over, began fresh or is gone; None without one."""
+        return self.run.origin
+
+    @property
     def metrics(self) -> dict[str, float | None]:
         """The validation metrics of the epoch that was kept, by `STAGE.LABEL.METRIC`."""
         return dict(self.history[self.epoch - 1])
 
     @property
     def tables(self) -> dict[str, pl.DataFrame]:
-        """`metrics`: a row an epoch and metric."""
+        """`metrics`: a row an epoch and metric; `carried`: a row a part of the run whose weights it took over."""
         rows = [
             {"epoch": n, "stage": stage, "label": label, "metric": metric, "value": value}
             for n, figures in enumerate(self.history, start=1)
@@ -53,7 +59,11 @@ class TrainResult:
             for stage, label, metric in [_split(name)]
         ]
         texts = dict.fromkeys(("stage", "label", "metric"), pl.String)
-        return {"metrics": frame(rows, {"epoch": pl.Int64, **texts, "value": pl.Float64})}
+        found = {"metrics": frame(rows, {"epoch": pl.Int64, **texts, "value": pl.Float64})}
+        if self.origin is not None:
+            parts = [held.model_dump() for held in self.origin.parts]
+            found["carried"] = frame(parts, dict.fromkeys(("part", "name", "state", "note"), pl.String))
+        return found
 
     def plot(self) -> "Figure":
         """Draw the validation metrics by epoch: a plot a metric, a line a stage and label. Returns a figure.
@@ -78,8 +88,10 @@ class TrainResult:
         )
 
     def to_json(self) -> str:
-        """The run's folder, the epoch that was kept and its metrics, as JSON text."""
+        """The run's folder, the epoch that was kept and its metrics, and what it took over, as JSON text."""
         held = {"run": str(self.run.folder), "epoch": self.epoch, "metrics": self.metrics}
+        if self.origin is not None:
+            held["from"] = self.origin.model_dump()
         return json.dumps(held, indent=1, allow_nan=False)
 
     def _repr_html_(self) -> str:

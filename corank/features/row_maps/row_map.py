@@ -93,6 +93,14 @@ class PackingMap:
         }
 
     def table(self, dim: int) -> RowMap:
+        """Find the rows of the table of one dimension; see `RowMap`."""
+        return self._tables[dim]
+
+    @cached_property
+    def _tables(self) -> dict[int, RowMap]:
+        return {dim: self._join(dim) for dim in self.layouts[1].table_rows}
+
+    def _join(self, dim: int) -> RowMap:
         """Map the rows of the table of one dimension: (N,) of its features, one after another."""
         earlier, new = self.layouts
         whole = RowMap.fresh(new.table_rows[dim])

@@ -67,6 +67,11 @@ class Checkpoint:
             table = SplitTable(rows.rows, (TablePart(TableRows(rows.rows).buckets, self.tensors[name]),))
         return table.take(rows.buckets)[: rows.size]
 
+    def gather(self, name: str, rows: Tensor) -> Tensor:
+        """Copy rows of a table by their numbers: (N,) → (N, ...). All of the table must have been loaded."""
+        table = self.tables.get(name)
+        return self.tensors[name].index_select(0, rows) if table is None else table.gather(rows)
+
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
     """Write the file whole or not at all. Raises CheckpointError, the old file untouched, if the disk refuses."""

@@ -79,6 +79,16 @@ class SplitTable:
         depth = RowShards(self.rows).depth
         return self._fill(range(depth), buckets).view(depth * len(buckets), *self.shape[1:])
 
+    def gather(self, rows: Tensor) -> Tensor:
+        """Copy rows by their numbers in the table: (N,) → (N, ...); zero for those of no part."""
+        found = torch.zeros(len(rows), *self.shape[1:], dtype=self.dtype)
+        bucket, depth = rows % BUCKETS, rows // BUCKETS
+        for part in self.parts:
+            here = torch.nonzero((bucket >= part.buckets.start) & (bucket < part.buckets.stop))[:, 0]
+            held = depth[here] * len(part.buckets) + bucket[here] - part.buckets.start
+            found[here] = part.values[held]
+        return found
+
     def whole(self) -> Tensor:
         """The whole table in the order of its rows: (N, ...); not copied if one part holds it."""
         if self._undivided:

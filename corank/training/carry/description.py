@@ -1,0 +1,115 @@
+"""What a plan takes over, by name: the table that `corank train --from` prints."""
+
+from collections.abc import Iterator
+
+from corank.features.encoding import FIRST_KNOWN
+from corank.features.row_maps.row_map import FeatureRows
+from corank.training.carry.layers import LayerMap
+from corank.training.carry.origin import CarriedPart, State
+from corank.training.carry.plan import CarryPlan
+
+
+def describe_plan(plan: CarryPlan) -> list[CarriedPart]:
+    """List what is carried over, begins fresh and is gone: rows by feature, then layers, optimisers, the average."""
+    return [
+        *(_describe_rows(rows) for rows in plan.rows.features.values()),
+        *_describe_sets(plan),
+        *_describe_scales(plan),
+        *_describe_layers(plan),
+        *_describe_rest(plan),
+    ]
+
+
+def _part(part: str, name: str, state: State, note: str = "") -> CarriedPart:
+    return CarriedPart(part=part, name=name, state=state, note=note)
+
+
+def _describe_rows(found: FeatureRows) -> CarriedPart:
+    rows = len(found.rows.source)
+    if found.carried:
+        note = f"{found.kept:,} kept, {found.new:,} new, {found.gone:,} gone"
+        return _part("rows", found.feature, "carried", note)
+    if not rows:
+        return _part("rows", found.feature, "gone", f"{found.earlier - FIRST_KNOWN:,} rows")
+    return _part("rows", found.feature, "fresh", found.reason or f"new: {rows - FIRST_KNOWN:,} rows")
+
+
+def _describe_sets(plan: CarryPlan) -> Iterator[CarriedPart]:
+    for name, earlier in plan.sets.items():
+        if earlier is None:
+            yield _part("tables", name, "fresh", "no such tables before")
+        elif earlier != name:
+            yield _part("tables", name, "carried", f"begin as the {earlier} ones")
+    for name in plan.source.networks.table_sets:
+        if name not in plan.sets.values():
+            yield _part("tables", name, "gone")
+
+
+def _describe_scales(plan: CarryPlan) -> Iterator[CarriedPart]:
+    before, now = plan.rows.earlier.fitted, plan.rows.new.fitted
+    for name, encoder in now.items():
+        if name in before and not encoder.size and not encoder.equals(before[name]):
+            yield _part(
+                "scale", name, "fresh", "fitted anew: the layers read other numbers for the same value"
+            )
+
+
+def _describe_layers(plan: CarryPlan) -> Iterator[CarriedPart]:
+    layers = plan.layers
+    for group in dict.fromkeys(map(_group, [*layers.carried, *layers.fresh, *layers.gone])):
+        carried = {name: held for name, held in layers.carried.items() if _group(name) == group}
+        fresh = {name: reason for name, reason in layers.fresh.items() if _group(name) == group}
+        gone = [name for name in layers.gone if _group(name) == group]
+        title = group.partition(".")[2] if group.startswith(("stages.", "teachers.")) else group
+        if not carried:
+            state: State = "fresh" if fresh else "gone"
+            yield _part("layers", title, state, next(filter(None, fresh.values()), ""))
+            continue
+        in_part = {name: held for name, held in carried.items() if not held.whole}
+        whole = len(carried) - len(in_part)
+        state = "in part" if in_part or fresh else "carried"
+        yield _part("layers", title, state, f"{whole} of {len(carried) + len(fresh)} weights as they are")
+        for name, held in in_part.items():
+            yield _part("layers", _short(name), "in part", _changes(held))
+        for name, reason in fresh.items():
+            yield _part("layers", _short(name), "fresh", reason or "new")
+        for name in gone:
+            yield _part("layers", _short(name), "gone")
+
+
+def _group(name: str) -> str:
+    """The network of a weight, or the projections of a set of tables."""
+    return ".".join(name.split(".")[:2])
+
+
+def _short(name: str) -> str:
+    return name.partition(".")[2] if name.startswith(("stages.", "teachers.")) else name
+
+
+def _changes(held: LayerMap) -> str:
+    new, gone = held.changes
+    parts = [f"{word}: {', '.join(names)}" for word, names in (("new", new), ("gone", gone)) if names]
+    return "; ".join(parts) or "in another order"
+
+
+def _describe_rest(plan: CarryPlan) -> Iterator[CarriedPart]:
+    before, now = plan.source.run.config.train, plan.config.train
+    if plan.same_table_optimiser:
+        yield _part(
+            "optimiser", "tables", "carried", f"{now.table.optimiser}; new rows begin without a state"
+        )
+    else:
+        yield _part(
+            "optimiser", "tables", "fresh", f"{before.table.optimiser} before, {now.table.optimiser} now"
+        )
+    yield _part("optimiser", "layers", "carried", "of weights that are carried")
+    if plan.carries_average:
+        yield _part("average", "", "carried")
+    elif now.average is not None:
+        yield _part("average", "", "fresh", "begins at the weights")
+    elif before.average is not None:
+        yield _part("average", "", "gone", "train.average is not set now")
+    if plan.source.kept is not None:
+        note = f"of epoch {plan.source.progress.best_epoch}, which early stopping kept"
+        yield _part("weights", "", "carried", note)
+    yield _part("calibrators", "", "fresh", "fitted after training")

@@ -1,0 +1,56 @@
+"""What of an earlier run goes over into a new model: rows of tables, layers, optimiser states, the average."""
+
+from dataclasses import dataclass
+from typing import Self
+
+from corank.features.encoders import Encoders
+from corank.features.row_maps.row_map import PackingMap
+from corank.training.carry.layers import ModelMap
+from corank.training.carry.source import CarrySource
+from corank.training.config import Config
+from corank.training.run import build_networks
+
+SHARED = "shared"
+"""The set of tables of stages that share."""
+
+
+@dataclass(frozen=True)
+class CarryPlan:
+    """What a new model takes over from an earlier run."""
+
+    source: CarrySource
+    config: Config
+    """Of the new model."""
+    rows: PackingMap
+    layers: ModelMap
+    sets: dict[str, str | None]
+    """Each set of tables → the earlier set that it begins as; None if it starts fresh."""
+
+    @classmethod
+    def of(cls, source: CarrySource, config: Config, encoders: Encoders) -> Self:
+        """Find what goes over into the model of a config over packed data of some encoders."""
+        new, before = build_networks(config, encoders), source.networks.table_sets
+        sets = {
+            # a stage that gets tables of its own begins with those that it shared
+            name: name if name in before else SHARED if SHARED in before else None
+            for name in new.table_sets
+        }
+        rows = PackingMap(source.encoders, encoders)
+        return cls(source, config, rows, ModelMap.of(source.networks, new), sets)
+
+    def earlier_table(self, table: str) -> str | None:
+        """The earlier table that a table such as `shared.weights.16` begins as; None if there is none."""
+        of, _, dim = table.rpartition(".weights.")
+        earlier, before = self.sets[of], self.rows.layouts[0].table_rows
+        return None if earlier is None or int(dim) not in before else f"{earlier}.weights.{dim}"
+
+    @property
+    def same_table_optimiser(self) -> bool:
+        """Whether the states of the tables' optimiser mean the same."""
+        before, now = self.source.run.config.train.table, self.config.train.table
+        return before.optimiser == now.optimiser
+
+    @property
+    def carries_average(self) -> bool:
+        """Whether the running average goes on; otherwise it begins at the weights that are taken over."""
+        return self.source.averages and self.config.train.average is not None

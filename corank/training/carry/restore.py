@@ -1,0 +1,59 @@
+"""Takes a plan's weights, optimiser states and average over into a model under training.
+
+Of tables, each rank takes the rows that it holds. What is not taken over stays as it was drawn, and its optimiser
+state is that of weights that have never learnt.
+"""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from corank.models.joint import JointModel
+from corank.training.carry.optimiser_states import OptimiserStates
+from corank.training.carry.plan import CarryPlan
+from corank.training.carry.rows import dimension_of, fill_rows
+from corank.training.carry.source import OF_MODEL
+from corank.training.checkpoints.checkpoint import Checkpoint
+from corank.training.checkpoints.training_state import table_rows
+from corank.training.optimisers import Average
+from corank.training.trainer import Trainer
+
+
+def carry_training(plan: CarryPlan, trainer: Trainer) -> None:
+    """Take everything over into a trainer that has not begun. Steps and epochs go on from those of the source."""
+    held, prefix = plan.source.weights
+    carry_weights(plan, trainer.model, held, prefix)
+    OptimiserStates(plan).carry_into(trainer.model, trainer.optimisers)
+    trainer.progress.step = plan.source.progress.step
+    trainer.progress.epochs_before = plan.source.epochs
+    if trainer.average is not None:
+        trainer.average.restart(trainer.progress.step)
+        if plan.carries_average:
+            _carry_average(plan, trainer.model, trainer.average)
+
+
+def carry_weights(plan: CarryPlan, model: JointModel, held: Checkpoint, prefix: str) -> None:
+    """Take the weights of a checkpoint over into a model; `prefix` is before their names there."""
+    _fill(plan, model, model.state_dict(), held, prefix)
+
+
+def _carry_average(plan: CarryPlan, model: JointModel, average: Average) -> None:
+    state, held = average.state(), plan.source.latest
+    weights = {name.removeprefix(OF_MODEL): t for name, t in state.items() if name.startswith(OF_MODEL)}
+    _fill(plan, model, weights, held, f"average.{OF_MODEL}")
+    for table, rows in table_rows(model).items():
+        if (earlier := plan.earlier_table(table)) is not None:
+            found = plan.rows.table(dimension_of(table))
+            fill_rows(state[f"seen.{table}"], rows, found, held, f"average.seen.{earlier}")
+
+
+def _fill(
+    plan: CarryPlan, model: JointModel, targets: Mapping[str, Tensor], held: Checkpoint, prefix: str
+) -> None:
+    """Copy weights, by their names in a model's state."""
+    for layer in plan.layers.carried.values():
+        layer.fill(targets[layer.new.key], held.whole(f"{prefix}{layer.earlier.key}"))
+    for table, rows in table_rows(model).items():
+        if (earlier := plan.earlier_table(table)) is not None:
+            found = plan.rows.table(dimension_of(table))
+            fill_rows(targets[f"tables.{table}"], rows, found, held, f"{prefix}tables.{earlier}")

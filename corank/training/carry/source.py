@@ -1,0 +1,82 @@
+"""An earlier run whose weights are taken over: its config, encoders, and the state in which its training ended."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
+
+from pydantic import TypeAdapter, ValidationError
+
+from corank.core.errors import CheckpointError
+from corank.core.storage.object_url import Location
+from corank.data.reuse.earlier_encoders import open_encoders
+from corank.features.encoders import Encoders
+from corank.models.joint import JointModel
+from corank.training.checkpoints.checkpoint import Checkpoint
+from corank.training.preparation.packed_data import packed_location
+from corank.training.run import Run, build_networks
+from corank.training.trainer import TrainingProgress
+
+_PROGRESS: TypeAdapter[TrainingProgress] = TypeAdapter(TrainingProgress)
+OF_MODEL = "model."
+"""Before the names of weights in the state of a training."""
+
+
+@dataclass(frozen=True)
+class CarrySource:
+    """A finished run, with the state of its training.
+
+    If early stopping kept an epoch before the last, the weights are those of that epoch, averaged where the run
+    averages; the optimisers' states are those of the end.
+    """
+
+    run: Run
+    location: Location
+    encoders: Encoders
+    latest: Checkpoint
+    """The state at the end of the training: weights, optimiser states, average."""
+    kept: Checkpoint | None
+    """The weights of an earlier epoch, if that was kept; without `OF_MODEL` before their names."""
+    progress: TrainingProgress
+    """At the end of the training."""
+
+    @classmethod
+    def open(cls, location: Location) -> Self:
+        """Open a run in its folder or at its URL.
+
+        Raises CheckpointError if it has not finished or is damaged, DataError if its encoders are gone, StorageError.
+        """
+        run = Run.open(location)
+        if not run.finished:
+            raise CheckpointError(
+                f"{location}: training has not finished; go on with `corank train --resume`, then train from it"
+            )
+        latest = run.latest.load()
+        try:
+            progress = _PROGRESS.validate_python(latest.facts["progress"])
+            codes = str(latest.facts["codes"])
+        except (KeyError, ValidationError):
+            raise CheckpointError(f"{run.latest.path}: holds no state of a training; train again") from None
+        kept = run.best.load() if progress.best_epoch < progress.epoch else None
+        packed = packed_location(run.config, run.base)
+        encoders = open_encoders(packed, run.config.declared, codes)
+        return cls(run, location, encoders, latest, kept, progress)
+
+    @cached_property
+    def networks(self) -> JointModel:
+        """Its model, without rows of tables and with weights of no meaning: to know names, shapes and order."""
+        return build_networks(self.run.config, self.encoders)
+
+    @property
+    def weights(self) -> tuple[Checkpoint, str]:
+        """The weights that go over, and what is before their names."""
+        return (self.latest, OF_MODEL) if self.kept is None else (self.kept, "")
+
+    @property
+    def epochs(self) -> int:
+        """The epochs that led to its state, of the runs that it goes on from with them."""
+        return self.progress.epochs_before + self.progress.epoch
+
+    @property
+    def averages(self) -> bool:
+        """Whether its state has an average that goes with its weights."""
+        return self.kept is None and self.run.config.train.average is not None

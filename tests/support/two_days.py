@@ -1,0 +1,64 @@
+"""Two days of one world: packed with the same encoders, or each with its own."""
+
+import json
+import shutil
+from pathlib import Path
+
+import corank
+from corank.data.dataset import PackedDataset
+from corank.data.pack_manifest import MANIFEST
+from corank.training.carry.preparation import plan_carry
+from corank.training.carry.restore import carry_training
+from corank.training.run import Run
+from corank.training.trainer import Trainer
+from tests.support.shared import shared, simulated_world
+
+FIRST = "data.split={train: 2026-03-01..2026-03-06, valid: 2026-03-06..2026-03-07}"
+SECOND = (
+    "data.split={train: 2026-03-06..2026-03-08, valid: 2026-03-08..2026-03-09, test: 2026-03-09..2026-03-11}"
+)
+
+
+def second_day() -> Path:
+    """Packed data of `simulated_world` with its encoders, whose training rows are those that validate there."""
+    return shared("second_day", _swap_splits) / "packed"
+
+
+def _swap_splits(folder: Path) -> None:
+    out = folder / "packed"
+    shutil.copytree(simulated_world() / "packed" / "simulated-medium", out)
+    other = {"train": "valid", "valid": "train"}
+    for parent in (out, out / "counts"):
+        (parent / "train").rename(parent / "held")
+        (parent / "valid").rename(parent / "train")
+        (parent / "held").rename(parent / "valid")
+    plain = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
+    plain["splits"] = {other.get(name, name): shards for name, shards in plain["splits"].items()}
+    plain["files"] = {_swapped(name, other): size for name, size in plain["files"].items()}
+    (out / MANIFEST).write_text(json.dumps(plain), encoding="utf-8")
+
+
+def _swapped(name: str, other: dict[str, str]) -> str:
+    return "/".join(other.get(part, part) for part in name.split("/"))
+
+
+def of_days() -> tuple[Path, list[str], list[str]]:
+    """A config, and the overrides of its first and its second day, each packed with encoders of its own."""
+    config = simulated_world() / "config.yaml"
+    return config, [FIRST, f"packed={_packed(1)}"], [SECOND, f"packed={_packed(2)}"]
+
+
+def _packed(day: int) -> Path:
+    def pack(folder: Path) -> None:
+        corank.pack(
+            simulated_world() / "config.yaml", [(FIRST, SECOND)[day - 1], f"packed={folder / 'packed'}"]
+        )
+
+    return shared(f"day{day}", pack) / "packed"
+
+
+def begin_from(source: Run, run: Run, packed: PackedDataset) -> Trainer:
+    """A trainer of a run that has taken over what fits of a finished one, and has not made a step."""
+    trainer = Trainer(run, packed)
+    carry_training(plan_carry(source.folder, run.config, packed), trainer)
+    return trainer

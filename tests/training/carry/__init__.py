@@ -1,0 +1,1 @@
+"""Tests of weights that are taken over from an earlier run."""

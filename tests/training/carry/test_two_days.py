@@ -1,0 +1,187 @@
+"""A training that goes on from a run ends as one training over both days; with nothing to learn nothing changes."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import corank
+from corank.core.errors import CheckpointError, ConfigError
+from corank.data.dataset import PackedDataset
+from corank.training.checkpoints.checkpoint import Checkpoint
+from corank.training.checkpoints.training_state import training_state
+from corank.training.config_file import read
+from corank.training.run import Run
+from corank.training.trainer import Trainer
+from tests.support.interruptions import Interrupting, StoppedError, same
+from tests.support.shared import shared, simulated_world
+from tests.support.simulated_runs import trained_run
+from tests.support.split_runs import split_run
+from tests.support.two_days import begin_from, second_day
+
+pytestmark = pytest.mark.slow
+
+HARD = ["train.requests=24", "stages.0.dropout=0.2", "stages.1.dropout=0.3", "stages.1.normalisation=layer"]
+CASES = {
+    "joint": ["train.average=0.9", "train.epochs=2"],
+    "alternate": ["train.mode=alternate", "train.table={optimiser: lazy_adam, lr: 0.01}"],
+    "separate": [
+        "train.mode=separate",
+        "train.average=0.95",
+        "stages.0.embeddings=own",
+        "losses=[{kind: click, stage: rank}, {kind: click, stage: prerank}]",
+    ],
+}
+"""Overrides by case."""
+
+
+def first_day(case: str) -> Run:
+    """A finished run over the first day, which tests read."""
+    config, overrides = simulated_world() / "config.yaml", [*HARD, *CASES[case]]
+    return Run.open(
+        shared(f"first-{case}", lambda folder: trained_run(config, folder / "run", *overrides)) / "run"
+    )
+
+
+def state(trainer: Trainer) -> Checkpoint:
+    return training_state(trainer.model, trainer.optimisers, trainer.average, {})
+
+
+def require_equal(one: Checkpoint, other: Checkpoint) -> None:
+    assert one.names == other.names
+    for name in one.names:
+        assert torch.equal(one.whole(name), other.whole(name)), name
+
+
+def train_epochs(trainer: Trainer) -> None:
+    """All epochs of a config, as a training takes them."""
+    trainer.progress.epoch = 0
+    for _ in range(trainer.epochs):
+        progress = trainer.progress
+        for batch in trainer.reader.read_shuffled(progress.epochs_before + progress.epoch):
+            trainer.step(batch)
+        progress.epoch += 1
+        trainer.settle()
+        trainer.shipped()  # as for validation
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_days_in_turn_are_one_training_over_both(case: str, tmp_path: Path) -> None:
+    config, overrides = simulated_world() / "config.yaml", [*HARD, *CASES[case]]
+    first = first_day(case)
+    second = trained_run(
+        config, tmp_path / "second", *overrides, f"packed={second_day()}", continue_from=first.folder
+    )
+    unbroken = Trainer(Run(tmp_path / "unbroken", first.config, first.base), first.packed())
+    train_epochs(unbroken)
+    require_equal(first.latest.load(), state(unbroken))
+    unbroken.packed = PackedDataset.open(second_day())
+    unbroken.progress.epochs_before = unbroken.epochs
+    train_epochs(unbroken)
+    require_equal(second.latest.load(), state(unbroken))
+    assert second.latest.load().facts["progress"]["step"] == unbroken.progress.step
+    assert second.origin is not None and second.origin.epochs == unbroken.epochs
+    assert not same(first, second)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_nothing_to_learn_leaves_all_weights_and_states(case: str, tmp_path: Path) -> None:
+    config, overrides = simulated_world() / "config.yaml", [*HARD, *CASES[case]]
+    first = first_day(case)
+    kept = trained_run(config, tmp_path / "kept", *overrides, "train.epochs=0", continue_from=first.folder)
+    require_equal(kept.latest.load(), first.latest.load())
+    ours, theirs = (run.trained(first.packed() if run is first else run.packed()) for run in (kept, first))
+    require_equal(ours, theirs)
+    assert ours.facts["calibrators"] == theirs.facts["calibrators"]
+    assert (
+        corank.train(config, [*overrides, "train.epochs=0"], folder=tmp_path / "kept", resume=True).epoch == 0
+    )
+    found = corank.evaluate(tmp_path / "kept", bootstrap=False).document
+    assert found == corank.evaluate(first.folder, bootstrap=False).document
+
+
+def test_no_epochs_without_weights_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"train\.epochs: 0 trains nothing; write 1 or more, or .* --from RUN"
+    ):
+        trained_run(simulated_world() / "config.yaml", tmp_path / "run", "train.epochs=0")
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_an_interrupted_training_ends_as_an_unbroken_one(tmp_path: Path) -> None:
+    config, overrides = (
+        simulated_world() / "config.yaml",
+        [*HARD, *CASES["joint"], "train.checkpoint_every=7"],
+    )
+    source = first_day("joint").folder
+    overrides += [f"packed={second_day()}", "train.epochs=12"]
+    unbroken = trained_run(config, tmp_path / "unbroken", *overrides, continue_from=source)
+    broken = tmp_path / "broken"
+    for calls in (1, 3):  # before the first checkpoint, and after it
+        with pytest.raises(StoppedError):
+            corank.train(
+                config, overrides, folder=broken, callbacks=[Interrupting(calls)], resume=calls > 1,
+                continue_from=source if calls == 1 else None,
+            )  # fmt: skip
+    other = first_day("alternate").folder
+    with pytest.raises(CheckpointError, match=r"its training began from .*run; received --from .*run: leave"):
+        corank.train(config, overrides, folder=broken, resume=True, continue_from=other)
+    resumed = trained_run(config, broken, *overrides, resume=True)
+    assert same(resumed, unbroken) and same(resumed, unbroken, "latest")
+    assert resumed.origin == unbroken.origin
+
+
+def test_a_run_that_has_not_ended_or_is_the_same_is_refused(tmp_path: Path) -> None:
+    config, folder = simulated_world() / "config.yaml", tmp_path / "run"
+    with pytest.raises(StoppedError):
+        corank.train(config, [*HARD, "train.epochs=30"], folder=folder, callbacks=[Interrupting(1)])
+    with pytest.raises(
+        CheckpointError, match=r"run: training has not finished; go on with `corank train --resume`"
+    ):
+        corank.train(config, HARD, folder=tmp_path / "new", continue_from=folder)
+    with pytest.raises(
+        ConfigError, match=r"--from: .*run is the run itself; write the new one elsewhere by --run"
+    ):
+        corank.train(config, HARD, folder=folder, continue_from=folder, overwrite=True)
+    with pytest.raises(CheckpointError, match="not a run"):
+        corank.train(config, HARD, folder=tmp_path / "new", continue_from=tmp_path)
+    assert not (tmp_path / "new" / "run.json").exists()
+
+
+def test_the_epoch_that_early_stopping_kept_is_carried(tmp_path: Path) -> None:
+    config = simulated_world() / "config.yaml"
+    stop = ["train.early_stop={metric: rank.click.auc, patience: 2}", "train.epochs=12", "train.average=0.9"]
+    overrides = ["train.requests=32", "train.table.lr=0.5", "train.rank.lr=0.01", *stop]
+    first = trained_run(config, tmp_path / "first", *overrides)
+    best = first.best.load()
+    trainer = begin_from(first, replace(first, folder=tmp_path / "new"), first.packed())
+    for name in best.names:
+        assert torch.equal(trainer.model.state_dict()[name], best.whole(name)), name
+    assert trainer.average is not None
+    require_equal(
+        Checkpoint(dict(trainer.average.model().state_dict()), {}),
+        Checkpoint(dict(trainer.model.state_dict()), {}),
+    )
+    assert trainer.progress.step == first.latest.load().facts["progress"]["step"]
+
+
+def test_checkpoints_of_several_ranks_are_read(tmp_path: Path) -> None:
+    first = first_day("joint")
+    split_run(first, tmp_path / "split", 3)
+    found = [
+        state(begin_from(Run.open(folder), Run(tmp_path / "new", first.config, first.base), first.packed()))
+        for folder in (first.folder, tmp_path / "split")
+    ]
+    require_equal(*found)
+    require_equal(found[0], first.latest.load())
+
+
+def test_the_seed_goes_on(tmp_path: Path) -> None:
+    """A second epoch of the same data draws what an epoch of the first run would have drawn next."""
+    config, overrides = simulated_world() / "config.yaml", [*HARD, "train.epochs=1"]
+    trained_run(config, tmp_path / "first", *overrides)
+    second = trained_run(config, tmp_path / "second", *overrides, continue_from=tmp_path / "first")
+    both = trained_run(config, tmp_path / "both", *HARD, "train.epochs=2")
+    require_equal(second.latest.load(), both.latest.load())
+    assert read(config, overrides) == second.config
