@@ -8,6 +8,7 @@ import torch
 import corank
 from corank.core.errors import DataError
 from corank.features.encoding import FIRST_KNOWN, UNKNOWN
+from corank.features.schema import PLACEMENTS
 from corank.training.carry.origin import CarriedPart, Origin
 from corank.training.run import Run
 from corank.training.trainer import Trainer
@@ -90,24 +91,24 @@ def test_a_feature_more_and_one_less(tmp_path: Path) -> None:
     """Columns of the same features keep their weights and moments wherever they lie; others are drawn."""
     source = first_day("less", "features.city=null", AVERAGED)
     run = second_day(tmp_path / "run", "features.device=null", "features.tags=null", AVERAGED)
-    packed = corank.pack(run.base / "config.yaml", _overrides("features.device=null", "features.tags=null"))
+    corank.pack(run.base / "config.yaml", _overrides("features.device=null", "features.tags=null"))
+    packed = run.packed()
     trainer, drawn = begin_from(source, run, packed), Trainer(run, packed)
     earlier, held = Trainer(source, source.packed()).model.layout, source.latest.load()
     now = trainer.model.layout
     first = "stages.rank.first.weight"
     at, was = 0, 0
-    places = ("query", "item", "snapshot", "cross")
     found, old = trainer.model.state_dict()[first], held.whole(f"model.{first}")
     optimiser = trainer.optimisers["rank"].state_dict()
     numbers = [name for name, _ in trainer.model.stages["rank"].named_parameters()]
     moment = optimiser["state"][numbers.index("first.weight")]["exp_avg"]
     compared = set()
-    for place in places:
+    for place in PLACEMENTS:
         for name in packed.schema.inputs():
             columns = now.columns(place, [name])
             if not len(columns):
                 continue
-            there = earlier.columns(place, [name]) if name != "city" else []
+            there = earlier.columns(place, [name] if name != "city" else [])
             here = torch.from_numpy(columns) + at
             if len(there):
                 assert torch.equal(found[:, here], old[:, torch.from_numpy(there) + was]), name
