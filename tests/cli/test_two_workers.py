@@ -1,0 +1,41 @@
+"""A training of two workers that is tracked and shown on a page."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+
+import corank
+from corank.training.run import Run
+from tests.support.command_line import run_corank
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # MLflow's own, of SQLAlchemy and pydantic
+]
+SHORT = ("train.epochs=1", "train.requests=128")
+
+
+def test_of_two_workers_the_first_tracks_and_writes_the_page(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where MLflow keeps files beside a local database
+    uri, page, run = f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "page.html", tmp_path / "run"
+    options = [f"--run={run}", "--workers=2", "--timeout=120", f"--page={page}"]
+    options += [f"--track=mlflow,uri={uri},experiment=two", *(f"--set={change}" for change in SHORT)]
+    code, _, err = run_corank(capsys, "train", world / "config.yaml", *options)
+    assert code == 0, err
+    alone = corank.train(world / "config.yaml", SHORT, folder=tmp_path / "alone")
+    assert Run.open(run).finished
+    client: Any = mlflow.MlflowClient(uri)
+    (tracked,) = client.search_runs([client.get_experiment_by_name("two").experiment_id])
+    assert tracked.info.run_id == json.loads((run / "tracking" / "mlflow.json").read_text())["run"]
+    assert tracked.info.status == "FINISHED"
+    for name in ("rank.click.auc", "prerank.click.auc"):
+        (told,) = client.get_metric_history(tracked.info.run_id, f"valid/{name}")
+        assert told.value == pytest.approx(alone.metrics[name], abs=1e-3)
+    ended = page.read_text(encoding="utf-8")
+    assert "Ended; the model has the weights of epoch 1." in ended
+    assert f"{told.value:.4f}" in ended
