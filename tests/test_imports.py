@@ -31,9 +31,13 @@ MAY_IMPORT = {
         "core engine distributed features data bundle batches models losses metrics evaluation training serving "
         "analysis datasets"
     ),
-    "cli": (
+    "continual": (
         "core engine distributed features data bundle batches models losses metrics evaluation training serving "
         "analysis datasets api"
+    ),
+    "cli": (
+        "core engine distributed features data bundle batches models losses metrics evaluation training serving "
+        "analysis datasets api continual"
     ),
 }
 """In the order of the data's flow."""

@@ -1,0 +1,102 @@
+"""The history of a daily funnel: what was decided in each period, and on which figures."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from corank.core.errors import DataError
+from corank.core.files import atomic_file
+from corank.core.settings import Settings
+
+FILE = "history.json"
+LARGEST = 2**28
+"""Bytes of the file, at most."""
+Decision = Literal[
+    "live", "refused by validation", "refused by the gate", "refused by verification", "skipped"
+]
+
+
+class PeriodRecord(Settings):
+    """What became of a period."""
+
+    period: str
+    begin: int
+    """ms UTC."""
+    end: int
+    decision: Decision
+    reasons: list[str] = []
+    """Why it was refused: the conditions that do not hold, with what was found."""
+    since: int | None = None
+    """Where its training rows begin, ms UTC; None of the first, which has all."""
+    until: int | None = None
+    """Where they end: the next period's begin there. None if it has not come so far."""
+    rows: dict[str, int] = {}
+    """Candidates by split, and embedding rows admitted, evicted and in all."""
+    live: dict[str, float] = {}
+    """Figures of the live run on the period's training rows, before any of them was trained on."""
+    candidate: dict[str, float] = {}
+    """Figures of the candidate on the second half of the holdout."""
+    reference: dict[str, float] = {}
+    """Figures of the live run there."""
+    drift: dict[str, float] = {}
+    """PSI of each feature against the live run's training rows."""
+    seconds: dict[str, float] = {}
+    """Wall time of each step."""
+    model: str | None = None
+    """The candidate's model version, if it was exported."""
+    version: str | None = None
+    """The store's version, if it was published."""
+
+
+_RECORDS: TypeAdapter[list[PeriodRecord]] = TypeAdapter(list[PeriodRecord])
+
+
+class History:
+    """The records of all periods, in order, in one file that is replaced whole."""
+
+    def __init__(self, folder: Path) -> None:
+        """Read the history of a folder; none yet is empty. Raises DataError if the file is damaged."""
+        self.path = folder / FILE
+        self.records: list[PeriodRecord] = []
+        try:
+            if self.path.stat().st_size > LARGEST:
+                raise DataError(f"{self.path}: larger than {LARGEST:,} bytes; it is no history")
+            self.records = _RECORDS.validate_json(self.path.read_bytes())
+        except FileNotFoundError:
+            pass
+        except (OSError, ValidationError) as error:
+            raise DataError(
+                f"{self.path}: damaged ({str(error).splitlines()[0]}); restore it from a backup"
+            ) from None
+
+    @property
+    def live(self) -> PeriodRecord | None:
+        """The record of the live run: the last that went live."""
+        return next((record for record in reversed(self.records) if record.decision == "live"), None)
+
+    def find(self, period: str) -> PeriodRecord | None:
+        """The record of a period."""
+        return next((record for record in self.records if record.period == period), None)
+
+    def add(self, record: PeriodRecord) -> None:
+        """Keep a record, in the place of an earlier one of its period."""
+        others = [held for held in self.records if held.period != record.period]
+        self._write(sorted([*others, record], key=lambda held: held.begin))
+
+    def remove(self, period: str) -> None:
+        """Forget what became of a period, to try it again. Raises DataError if there is none, or it is live."""
+        record = self.find(period)
+        if record is None:
+            known = ", ".join(held.period for held in self.records[-5:]) or "none yet"
+            raise DataError(f"{self.path}: no period {period}; the last are {known}")
+        if record.decision == "live":
+            raise DataError(
+                f"{self.path}: {period} went live, and later periods build on it; it cannot be tried again"
+            )
+        self._write([held for held in self.records if held.period != period])
+
+    def _write(self, records: list[PeriodRecord]) -> None:
+        with atomic_file(self.path) as partial:
+            partial.write_bytes(_RECORDS.dump_json(records, indent=1))
+        self.records = records

@@ -1,0 +1,64 @@
+"""Conditions of the gate: how they are written, and what they hold to be met."""
+
+import pytest
+
+from corank.continual.gate import Condition, figures_of
+from corank.core.errors import ConfigError
+
+AUC = "rank.exposed.click.auc"
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "met"),
+    [
+        (f"{AUC} >= 0.7", 0.7, True),
+        (f"{AUC} >= 0.7", 0.699, False),
+        (f"{AUC} <= .7", 0.71, False),
+        (f"{AUC} >= live", 0.65, True),
+        (f"{AUC} >= live - 0.002", 0.6481, True),
+        (f"{AUC}  >=  live - 0.002", 0.6479, False),
+        (f"{AUC} <= live + 1e-2", 0.661, False),
+        (f"{AUC} in [0.6, 0.7]", 0.6, True),
+        (f"{AUC} in [0.6, 0.7]", 0.59, False),
+    ],
+)
+def test_a_condition_compares_with_a_number_or_the_live_run(text: str, value: float, met: bool) -> None:
+    assert Condition.parse(text).check({AUC: value}, {AUC: 0.65}).met is met
+
+
+def test_without_a_live_run_what_compares_with_it_holds() -> None:
+    assert Condition.parse(f"{AUC} >= live - 0.002").check({AUC: 0.1}, None).met
+    assert not Condition.parse(f"{AUC} >= 0.5").check({AUC: 0.1}, None).met
+
+
+def test_a_figure_that_is_not_defined_any_more_is_not_met() -> None:
+    checked = Condition.parse(f"{AUC} >= live - 0.002").check({}, {AUC: 0.65})
+    assert not checked.met and checked.describe() == f"{AUC} >= live - 0.002: not defined, live 0.6500"
+
+
+def test_a_figure_that_there_is_none_of_is_a_mistake() -> None:
+    with pytest.raises(
+        ConfigError, match=r"gate: unknown figure 'rank.click.auc'; did you mean 'rank.exposed"
+    ):
+        Condition.parse("rank.click.auc >= 0.5").check({AUC: 0.6}, None)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "auc", "auc > 0.5", "auc >= dead", "auc in [2, 1]", "auc >= live * 2", "a b >= 1"]
+)
+def test_what_is_no_condition_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"auc|expected a condition"):
+        Condition.parse(text)
+
+
+def test_figures_are_named_as_a_comparison_nests_them() -> None:
+    found = {"a": 0.7, "b": 0.6, "difference": 0.1, "low": None, "high": None, "verdict": "better"}
+    document = {
+        "split": "test",
+        "stages": {"rank": {"exposed": {"click": {"auc": found}}, "candidates": {}}},
+        "cuts": {"prerank": {"click_recall@50": found}},
+        "cascade": {"joint_click_recall": found},
+    }
+    ours, theirs = figures_of(document)
+    assert list(ours) == [AUC, "cuts.prerank.click_recall@50", "cascade.joint_click_recall"]
+    assert ours[AUC] == 0.7 and theirs[AUC] == 0.6
