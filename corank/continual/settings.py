@@ -44,7 +44,7 @@ class DailySettings(Settings):
     """The address of the store that is published to; without it the bundle alone is written."""
     users: str | None = None
     """A table of users that is published with a bundle: files, relative to this file."""
-    verify: PositiveInt = 100
+    verify: PositiveInt = 20
     """Logged requests whose online scores must equal those of the evaluation before a bundle is published."""
     keep: PositiveInt = 7
     """Periods whose packed data, runs and bundles stay beside the live one's."""

@@ -1,0 +1,67 @@
+"""A bundle verified: what it answers to logged requests, against what the run's model computes of the same rows."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from corank.analysis.evaluated_run import predict_run
+from corank.analysis.logged_request import logged_request
+from corank.evaluation.stage_order import order_scores
+from corank.serving.funnel.funnel import Funnel
+from corank.training.run import Run
+
+TOLERANCE = 1e-5
+"""Largest difference of a stage's score, relative to it if it is above 1: docs/reference/bundle.md#parity."""
+
+
+@dataclass(frozen=True)
+class Verification:
+    """How far a bundle's scores of logged requests are from the model's."""
+
+    requests: int
+    scores: int
+    """That were compared: one for each candidate and stage that it reached."""
+    largest: float
+    """The largest difference of a score, relative to it if it is above 1."""
+    request: int | None
+    """Index, in the split, of the request with the largest difference; None if all are equal."""
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why the bundle may not go live; empty if it may."""
+        if not self.scores:
+            return ["verification: no score could be compared; the split has no request"]
+        if self.largest <= TOLERANCE:
+            return []
+        return [
+            f"verification: request {self.request} has a score that is {self.largest:.2g} off the model's; "
+            f"at most {TOLERANCE:g} is allowed "
+        ]
+
+
+def verify_bundle(run: Run, bundle: Funnel, requests: int, split: str = "test") -> Verification:
+    """Send logged requests, evenly spread over a split, through a funnel, and compare all scores.
+
+    Args:
+        run: a finished run, the bundle's.
+        bundle: the funnel of its bundle.
+        requests: how many; all if the split has fewer.
+        split: whose requests.
+
+    Raises DataError, CheckpointError, RequestError.
+    """
+    packed, _, calibrators, predictions = predict_run(run, split)
+    expected = {
+        stage.name: order_scores(predictions, stage, calibrators[stage.name]) for stage in run.config.stages
+    }
+    start = predictions.requests.start
+    numbers = np.unique(np.linspace(0, len(start) - 2, min(requests, len(start) - 1)).astype(int)).tolist()
+    gaps: list[tuple[float, int]] = []
+    for number in numbers:
+        answer = bundle.rank(logged_request(run, split, number, packed))
+        for n, candidate in enumerate(answer["trace"], int(start[number])):
+            for stage, served in candidate["stages"].items():
+                score = float(expected[stage][n])
+                gaps.append((abs(served["score"] - score) / max(1.0, abs(score)), number))
+    largest, worst = max(gaps, default=(0.0, None))
+    return Verification(len(numbers), len(gaps), largest, worst)
