@@ -9,7 +9,7 @@ import os
 import pkgutil
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar, get_args
@@ -40,7 +40,12 @@ class Registry(Generic[T]):
     """
 
     def __init__(
-        self, sort: str, group: str, package: str, check: Callable[[str, Any], None] = lambda name, part: None
+        self,
+        sort: str,
+        group: str,
+        package: str,
+        check: Callable[[str, Any], None] = lambda name, part: None,
+        foreign: Mapping[str, str] | None = None,
     ) -> None:
         """
         Args:
@@ -48,7 +53,9 @@ class Registry(Generic[T]):
             group: entry points of this group are imported before the first look-up.
             package: all its modules are imported before the first look-up.
             check: raises PluginError if a part breaks the protocol of its sort.
+            foreign: names that other libraries have for a part → what to write here, for the message.
         """
+        self._foreign = foreign or {}
         self.sort, self.group, self.package, self._check = sort, group, package, check
         self._parts: dict[str, T] = {}
         self._loaded = False
@@ -102,6 +109,11 @@ class Registry(Generic[T]):
 
             raise PluginError(f"{describe_unknown(name, self, self.sort)}{MISSING_PLUGIN}")
         return self._parts[name]
+
+    def hint(self, name: Any) -> str:
+        """What to write in place of a name that another library has for a part; "" if none is known."""
+        meant = self._foreign.get(name) if isinstance(name, str) else None
+        return f"for {name} write {meant}; " if meant else ""
 
     def _load(self) -> None:
         if self._loaded:
@@ -244,7 +256,9 @@ def by_name(registry: Registry[Any], key: str) -> tuple[Any, ...]:
         name = value[key]
         if not isinstance(name, str) or name not in registry:
             raise PydanticCustomError(
-                "value_error", "{m}", {"m": f"{describe_unknown(name, registry, key)}{MISSING_PLUGIN}"}
+                "value_error",
+                "{m}",
+                {"m": f"{registry.hint(name)}{describe_unknown(name, registry, key)}{MISSING_PLUGIN}"},
             )
         return registry[name].model_validate(value)
 

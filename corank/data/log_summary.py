@@ -79,7 +79,14 @@ class LogSummary:
                 raise DataError(
                     f"data.split: no row of the log is in '{split}' ({data.split.describe()}; {data.timezone}); "
                     f"the log is from {format_time(self.first)} to {format_time(self.last)}"
+                    f"{self._hint(data.time)}"
                 )
+
+    def _hint(self, column: str) -> str:
+        """Say that times are likely in seconds, if they would be of the years 2001 to 2106."""
+        if not 10**9 < self.first <= self.last < 2**32:
+            return ""
+        return f"; whole numbers are milliseconds, and these look like seconds: multiply '{column}' by 1000"
 
 
 def _refuse_fault(found: "SurveyPart", rules: Iterable[int]) -> None:

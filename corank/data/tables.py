@@ -10,6 +10,7 @@ from typing import Self
 import polars as pl
 
 from corank.core.errors import DataError
+from corank.core.formatting import shorten
 from corank.core.storage.object_url import is_object_url, is_url
 from corank.core.time import NEVER
 from corank.data.source_files import find_source_files
@@ -124,7 +125,8 @@ class Table:
             return pl.col(column).cast(pl.Datetime("ms")).dt.epoch("ms")
         if isinstance(kind, pl.Datetime):
             return pl.col(column).dt.epoch("ms")
-        raise self.unfit(column, "a time (datetime, date, or integer milliseconds)")
+        expected = "a time (datetime, date, or integer milliseconds), such as 2026-04-30 08:15:00"
+        raise self.unfit(column, expected + self.example(column))
 
     def valid_from(self) -> pl.Expr:
         """Select the time from which a row of items or users holds, NEVER if it always held, ms UTC."""
@@ -133,6 +135,11 @@ class Table:
     def unfit(self, column: str, expected: str) -> DataError:
         """Make the error for a column of the wrong type."""
         return DataError(f"data.{self.name}: column '{column}' is {self.types[column]}; expected {expected}")
+
+    def example(self, column: str) -> str:
+        """Show a value of a column at the end of a message; "" if all are missing."""
+        found = self.collect(self.frame.select(pl.col(column).drop_nulls().head(1))).to_series()
+        return f"; it holds {shorten(repr(found[0]))}" if len(found) else ""
 
     def collect(self, frame: pl.LazyFrame) -> pl.DataFrame:
         """Run a query over this table, streamed. Raises DataError for values that cannot be read."""

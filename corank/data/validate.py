@@ -66,7 +66,7 @@ def label_checks(log: Table, data: DataSettings) -> Iterator[RowCheck]:
     for name, label in data.labels.items():
         column = label.column
         if not (log.types[column].is_numeric() or log.types[column] in (pl.Boolean, pl.Null)):
-            raise log.unfit(column, f"0, 1 or null, as data.labels.{name} reads it")
+            raise log.unfit(column, f"0, 1 or null, as data.labels.{name} reads it{log.example(column)}")
         yield RowCheck(
             ~pl.col(column).cast(pl.Float64).is_in([0.0, 1.0]),
             (column,),

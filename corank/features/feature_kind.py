@@ -22,6 +22,7 @@ from corank.core.registry import Registry, by_name, check_settings_class
 from corank.core.settings import Settings
 from corank.core.types import Doubles, Hashes
 from corank.features.encoding import MISSING, SAMPLED, UNKNOWN, Column, Encoded, Encoder, VectorShape
+from corank.features.kinds import FOREIGN_KINDS
 from corank.features.log_schema import DataSettings
 from corank.features.training_values import TrainingValues
 
@@ -288,13 +289,12 @@ class DerivedFeature(FeatureKind):
 
     def encode(self, encoder: Encoder | None, values: Hashes | Doubles) -> Column:
         """Encode what `derive` returned as codes (N,) int32 or numbers (N,) or (N, width) float32."""
-        encoded: Column = np.nan_to_num(values).astype(np.float32)
-        return encoded
+        return np.asarray(np.nan_to_num(values), np.float32)
 
 
 _check = partial(check_settings_class, bases=(ColumnFeature, DerivedFeature))
 FEATURE_KINDS = Registry[type[FeatureKind]](
-    "feature kind", "corank.features", "corank.features.kinds", _check
+    "feature kind", "corank.features", "corank.features.kinds", _check, FOREIGN_KINDS
 )
 Feature = Annotated[FeatureKind, *by_name(FEATURE_KINDS, "kind")]
 """A settings field of any registered kind, chosen by the key `kind`."""

@@ -69,6 +69,7 @@ WRONG = {
     "expected STAGE.LABEL.METRIC of prerank.click, rank.click, rank.order and auc, gauc, gauc_user_day, ",
     "features.tab.dim=wide": "features.tab.dim: Input should be a valid integer",
     "features.tab.side=left": "features.tab.side: Input should be 'user', 'context', 'item' or 'cross'",
+    "features.tab.kind=text": "features.tab: for text write kind: ids with separator: ' ' for its words",
     "features.tab.kind=colour": "features.tab: unknown kind 'colour'; known kinds: age, bucket, ",
     "stages.0.query=wide": "stages.0.query: Input should be a valid list",
     "stages.1.hidden=[16, 0]": "stages.1.hidden.1: Input should be greater than 0; received 0",

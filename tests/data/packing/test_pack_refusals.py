@@ -47,7 +47,8 @@ Change = Callable[[pl.DataFrame], pl.DataFrame]
         ),
         (
             lambda log: log.with_columns(click=pl.lit("yes")),
-            "data.log: column 'click' is String; expected 0, 1 or null, as data.labels.click reads it",
+            "data.log: column 'click' is String; expected 0, 1 or null, as data.labels.click reads it; "
+            "it holds 'yes'",
         ),
         (
             lambda log: log.with_columns(match=pl.col("match").fill_null(float("nan"))),
@@ -87,6 +88,17 @@ Change = Callable[[pl.DataFrame], pl.DataFrame]
             lambda log: log.filter(pl.col("time") < 2 * DAY),
             "data.split: no row of the log is in 'test' (valid from 1970-01-02, test from 1970-01-03; UTC); "
             "the log is from 1970-01-01 00:00:00 UTC to 1970-01-02 01:00:00 UTC",
+        ),
+        (
+            lambda log: log.with_columns(time=pl.lit("04/30/2026 8:15 AM")),
+            "data.log: column 'time' is String; expected a time (datetime, date, or integer milliseconds), "
+            "such as 2026-04-30 08:15:00; it holds '04/30/2026 8:15 AM'",
+        ),
+        (
+            lambda log: log.with_columns(time=1_777_500_000),
+            "data.split: no row of the log is in 'train' (valid from 1970-01-02, test from 1970-01-03; UTC); "
+            "the log is from 1970-01-21 13:45:00 UTC to 1970-01-21 13:45:00 UTC; whole numbers are milliseconds, and "
+            "these look like seconds: multiply 'time' by 1000",
         ),
         (lambda log: log.head(0), "data.log: the log is empty"),
     ],
