@@ -7,9 +7,11 @@ from corank.api.frames import TableSource
 from corank.api.notebook.counting import show_progress
 from corank.api.results.check_result import CheckResult
 from corank.api.results.pack_result import PackResult
+from corank.core.storage.object_url import PathOrUrl
 from corank.core.types import Progress, Report
 from corank.engine.base import open_engine
 from corank.training.check import check_config
+from corank.training.preparation.continuation import open_earlier
 from corank.training.preparation.packed_data import local_root, pack_config
 
 
@@ -54,6 +56,9 @@ def pack(
     prune: bool = False,
     tables: Mapping[str, TableSource] | None = None,
     progress: Progress = lambda done, total: None,
+    continue_from: PathOrUrl | None = None,
+    fixed: bool = False,
+    repack: str | None = None,
 ) -> PackResult:
     """Pack the tables of a config into memory-mapped arrays, at its `packed`, or in `packed/NAME` beside it.
 
@@ -71,6 +76,11 @@ def pack(
         prune: then remove the packed sets of features that neither this config nor a run beside it uses.
         tables: by key of `data` (`log`, `items`, `users`, `truth`, `events.NAME`), a frame or files in its place.
         progress: takes how many tasks are done, and how many are known by now: each step adds its own.
+        continue_from: packed data, or a run, to go on from: only rows after their training are packed, into a folder of
+            their own, with the vocabularies, scales, priors and histories that they had.
+        fixed: then keep vocabularies as they are; none admits or evicts values.
+        repack: a day, such as `2026-04-28`, from which on rows are packed again, with those that came late: from the
+            newest packing before it among `continue_from` and those that it goes on from.
 
     Returns the packed data, and how much they hold. Raises ConfigError, DataError, EngineError, and BusyError if
     another process packs there.
@@ -87,7 +97,8 @@ def pack(
     ):
         if prune:
             local_root(given.settings, given.base)  # refuses data at a URL before anything is packed
-        packed = pack_config(given.settings, given.base, report, opened)
+        earlier = open_earlier(continue_from, given.settings.data, fixed, repack)
+        packed = pack_config(given.settings, given.base, report, opened, earlier)
     if prune:
         from corank.training.preparation.unused_sets import prune_packed  # reads runs, so it loads torch
 

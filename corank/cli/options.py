@@ -87,3 +87,22 @@ def read_names(given: list[str]) -> dict[str, str]:
             raise ConfigError(f"expected NAME=FILES, such as clicks=clicks/*.parquet; received {text!r}")
         found[name] = files
     return found
+
+
+ContinueFrom = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="PACKED",
+        help="Packed data, or a run, to go on from: only later rows are packed, into a folder of their own.",
+    ),
+]
+Fixed = Annotated[bool, typer.Option("--fixed", help="With --from: keep vocabularies as they are.")]
+Repack = Annotated[
+    str | None,
+    typer.Option(
+        "--repack",
+        metavar="DAY",
+        help="With --from: pack rows from DAY on again, with those that came late, from the packing before it.",
+    ),
+]

@@ -8,10 +8,13 @@ import typer
 from corank.cli.options import (
     AsOf,
     BundlePath,
+    ContinueFrom,
     EngineAddress,
     EngineName,
     Events,
+    Fixed,
     Json,
+    Repack,
     Sign,
     TaskWorkers,
     Trust,
@@ -102,6 +105,9 @@ def pack_command(
             "--prune", help="Then remove packed features that neither CONFIG nor a run beside it uses."
         ),
     ] = False,
+    continue_from: ContinueFrom = None,
+    fixed: Fixed = False,
+    repack: Repack = None,
     as_json: Json = False,
 ) -> None:
     """Pack the logs, request by request, into memory-mapped arrays; an interrupted packing goes on."""
@@ -120,6 +126,9 @@ def pack_command(
             without or [],
             prune,
             progress=progress,
+            continue_from=continue_from,
+            fixed=fixed,
+            repack=repack,
         )
     console.say(f"packed: {found.packed.location}")
     if as_json:

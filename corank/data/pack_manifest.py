@@ -30,6 +30,18 @@ class ShardCount(Settings):
     candidates: int
 
 
+class ContinuedFrom(Settings):
+    """The packed data from which others go on."""
+
+    location: str
+    """Their folder or URL."""
+    fingerprint: str
+    through: int
+    """When their training ended, ms UTC."""
+    fixed: bool = False
+    """Whether vocabularies stayed as they were."""
+
+
 class PackManifest(Settings):
     """Describes a folder of packed data; written last."""
 
@@ -51,7 +63,11 @@ class PackManifest(Settings):
     files: dict[str, int]
     """Bytes of every file, by its path within the folder."""
     inputs: InputContent | None = None
-    """The input files; None in data that were packed before they were recorded."""
+    """The input files; None in data that were packed before they were recorded, and in those that go on from others."""
+    through: int | None = None
+    """Rows before it, ms UTC, were trained on or are history; None in data that were packed before state was kept."""
+    continued: ContinuedFrom | None = None
+    """The packed data that they go on from, if they do."""
 
     @model_validator(mode="before")
     @classmethod
@@ -60,14 +76,20 @@ class PackManifest(Settings):
         return {k: v for k, v in value.items() if k != "items_at"} if isinstance(value, dict) else value
 
 
-def fingerprint(data: DataSettings, schema: Schema, base: Path) -> str:
+def fingerprint(
+    data: DataSettings, schema: Schema, base: Path, continued: ContinuedFrom | None = None
+) -> str:
     """Hash the settings, and what tells a change of each input file: size and time, or size and etag of an object.
 
+    Of data that go on from others, `continued`, it is a hash of those, too.
     Of a URL that is not of an object store there is only its name. Raises DataError, StorageError if a file is missing.
     """
     features = {name: feature.model_dump(mode="json") for name, feature in schema.features.items()}
     inputs = find_versions(data, schema.features, base)
-    text = json.dumps([FORMAT, data.model_dump(mode="json"), features, inputs], sort_keys=True)
+    parts = [FORMAT, data.model_dump(mode="json"), features, inputs]
+    if continued is not None:
+        parts += [continued.fingerprint, continued.through, continued.fixed]
+    text = json.dumps(parts, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

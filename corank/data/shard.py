@@ -82,6 +82,12 @@ def map_rows(folder: Path, lists: list[Ragged], placed: RowFeatures) -> Rows:
     return Rows(ids, numbers, tuple(lists), read_row_vectors(folder, len(placed.vectors)))
 
 
+def scalar_features(schema: Schema, placement: Placement) -> RowFeatures:
+    """Select the features of a placement that are read from a column and are no lists: what lies in one piece."""
+    placed, derived = schema.row_features(placement), schema.derived(placement)
+    return placed.select(n for n in (*placed.ids, *placed.numbers, *placed.vectors) if n not in derived)
+
+
 def list_features(schema: Schema, placement: Placement) -> range:
     """Number the list features of a placement."""
     return range(len(schema.row_features(placement).lists))

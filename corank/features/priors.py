@@ -121,13 +121,23 @@ class PriorCounts:
         index = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
         return np.where(self.keys[index] == keys, index, -1)
 
-    def as_of(self, cut: int, memory: Memory = ALL_TIME) -> Self:
-        """Keep what counts at a cut, and what `extend` needs; keys of which nothing does are left out."""
-        counts = self.counts.as_of(cut, memory)
+    def as_of(self, cut: int, memory: Memory = ALL_TIME, dated: bool = False) -> Self:
+        """Keep what counts at a cut, and what `extend` needs; keys of which nothing does are left out.
+
+        `dated` as in `CumulativeCounts.as_of`.
+        """
+        counts = self.counts.as_of(cut, memory, dated)
         kept = np.flatnonzero(counts.shown if memory.single else np.diff(counts.offsets))
         return replace(
             self, keys=self.keys[kept], counts=counts.select(kept), all=self.all.as_of(cut, memory)
         )
+
+    def select_range(self, first: int, end: int) -> Self:
+        """Keep the keys of a range of hashes, which ends before `end`."""
+        keys = np.searchsorted(self.keys, np.array([first, min(end, 2**64 - 1)], dtype=np.uint64))
+        stop = len(self.keys) if end > 2**64 - 1 else int(keys[1])
+        kept = np.arange(int(keys[0]), stop)
+        return replace(self, keys=self.keys[kept], counts=self.counts.select(kept))
 
     def extend(self, rows: pl.DataFrame, since: int, cut: int, memory: Memory = ALL_TIME) -> Self:
         """Bring a snapshot of `since` forward to a later `cut`, by the rows of the periods between.

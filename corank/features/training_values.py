@@ -8,164 +8,30 @@ Letters: N values of a part.
 """
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 import numpy as np
 import polars as pl
 
-from corank.core.hash_index import splitmix64
+from corank.core.time import FOREVER
 from corank.core.types import Longs
+from corank.features.counts.column_measures import (
+    ColumnMeasure,
+    FirstValue,
+    KnownCount,
+    RowSample,
+    ValueCounts,
+    ValueRange,
+    ValueTally,
+    WholeSum,
+)
+from corank.features.counts.growth import EarlierTally, VocabularySettings, merge_tally
+from corank.features.vocabulary import to_identifiers, wrong_type
 
 SAMPLE = 2**20
 """Values, about, from which quantiles are taken; all if there are fewer."""
-DENSE = 4
-"""Whole numbers whose range is at most so many times their number are counted in an array."""
-
-
-class ColumnMeasure(ABC):
-    """A measurement of a column. A subclass is a frozen dataclass: two that are equal measure the same."""
-
-    by_value: ClassVar[bool] = False
-    """Whether a part has a row for each distinct `value`, so that parts are spread by value before they are merged."""
-
-    @abstractmethod
-    def part(self, values: pl.Series, rows: Longs) -> pl.DataFrame:
-        """ColumnMeasure a part of the column: values and the numbers of their rows in the table, (N,), (N,)."""
-
-    @abstractmethod
-    def merge(self, parts: pl.DataFrame) -> pl.DataFrame:
-        """Merge parts that stand one below the other, in the order of their rows: into a part again."""
-
-    def finish(self, merged: pl.DataFrame) -> pl.DataFrame:
-        """Make the result of all parts, merged."""
-        return merged
-
-
-def count_values(values: pl.Series) -> pl.DataFrame:
-    """Count the distinct values that are not null: columns `value` and `count`, in no particular order."""
-    known = values.drop_nulls()
-    if known.dtype.is_integer() and len(known):
-        low, high = int(known.min()), int(known.max())  # type: ignore[arg-type]
-        if high - low < DENSE * len(known) and low > -(2**62) and high < 2**62:
-            counts = np.bincount(known.cast(pl.Int64).to_numpy() - low)  # ten times as fast as a hash table
-            found = np.flatnonzero(counts)
-            value = pl.Series("value", found + low).cast(known.dtype)
-            return pl.DataFrame([value, pl.Series("count", counts[found])])
-    return known.to_frame("value").group_by("value").agg(count=pl.len().cast(pl.Int64))
-
-
-@dataclass(frozen=True)
-class FirstValue(ColumnMeasure):
-    """The first value that is not null, if there is one: column `value`."""
-
-    def part(self, values: pl.Series, rows: Longs) -> pl.DataFrame:
-        """Take the first of the part."""
-        return values.drop_nulls().head(1).to_frame("value")
-
-    def merge(self, parts: pl.DataFrame) -> pl.DataFrame:
-        """Take the first of all."""
-        return parts.head(1)
-
-
-@dataclass(frozen=True)
-class ValueCounts(ColumnMeasure):
-    """How often each value is there that is not null: columns `value`, distinct, and `count`."""
-
-    by_value: ClassVar[bool] = True
-    at_least: int = 1
-    """Values that are there less often are left out."""
-
-    def part(self, values: pl.Series, rows: Longs) -> pl.DataFrame:
-        """Count those of the part."""
-        return count_values(values)
-
-    def merge(self, parts: pl.DataFrame) -> pl.DataFrame:
-        """Add the counts up."""
-        return parts.group_by("value").agg(pl.col("count").sum())
-
-    def finish(self, merged: pl.DataFrame) -> pl.DataFrame:
-        """Leave out what is rare."""
-        return merged.filter(pl.col("count") >= self.at_least)
-
-
-@dataclass(frozen=True)
-class ValueRange(ColumnMeasure):
-    """How many values are known, the least and the greatest: one row of `count`, `low`, `high`."""
-
-    def part(self, values: pl.Series, rows: Longs) -> pl.DataFrame:
-        """Find those of the part."""
-        value = pl.col("value")
-        return (
-            values.cast(pl.Float64)
-            .to_frame("value")
-            .select(count=value.count().cast(pl.Int64), low=value.min(), high=value.max())
-        )
-
-    def merge(self, parts: pl.DataFrame) -> pl.DataFrame:
-        """Find those of all."""
-        return parts.select(pl.col("count").sum(), pl.col("low").min(), pl.col("high").max())
-
-
-@dataclass(frozen=True)
-class WholeSum(ColumnMeasure):
-    """A sum in whole multiples of 1 / `unit`: one row of `sum`.
-
-    Whole numbers add up to the same in any order, as floating-point numbers do not.
-    """
-
-    unit: float
-    log: bool = False
-    """Whether sign(x)·log(1 + |x|) is summed in place of x."""
-    around: float | None = None
-    """The number whose squared distance is summed; the values themselves if None."""
-
-    def part(self, values: pl.Series, rows: Longs) -> pl.DataFrame:
-        """Add up those of the part."""
-        value = pl.col("value")
-        if self.log:
-            value = value.sign() * value.abs().log1p()
-        if self.around is not None:
-            value = (value - self.around) ** 2
-        whole = (value * self.unit).round().cast(pl.Int64)
-        return values.cast(pl.Float64).to_frame("value").select(sum=whole.sum())
-
-    def merge(self, parts: pl.DataFrame) -> pl.DataFrame:
-        """Add the sums up."""
-        return parts.sum()
-
-
-@dataclass(frozen=True)
-class KnownCount(ColumnMeasure):
-    """How many values are known: one row of `count`."""
-
-    def part(self, values: pl.Series, rows: Longs) -> pl.DataFrame:
-        """Count those of the part."""
-        return pl.DataFrame({"count": [len(values) - values.null_count()]}, schema={"count": pl.Int64})
-
-    def merge(self, parts: pl.DataFrame) -> pl.DataFrame:
-        """Add the counts up."""
-        return parts.sum()
-
-
-@dataclass(frozen=True)
-class RowSample(ColumnMeasure):
-    """The known values of the rows whose number has a hash below `limit`, of 2⁶⁴: column `value`."""
-
-    limit: int
-
-    def part(self, values: pl.Series, rows: Longs) -> pl.DataFrame:
-        """Draw those of the part."""
-        drawn = values.is_not_null()
-        if self.limit < 2**64:
-            drawn &= pl.Series(splitmix64(rows.view(np.uint64)) < np.uint64(self.limit))
-        return values.filter(drawn).to_frame("value")
-
-    def merge(self, parts: pl.DataFrame) -> pl.DataFrame:
-        """Keep all."""
-        return parts
 
 
 @dataclass(frozen=True)
@@ -176,15 +42,17 @@ class Measurement:
     flat: bytes | None = None
     """An expression, serialised, whose lists hold the values; None for the values of the column as they are."""
 
-    def part(self, values: pl.Series, rows: Longs) -> pl.DataFrame:
-        """ColumnMeasure a part of the column, as `ColumnMeasure.part` does."""
+    def part(self, values: pl.Series, rows: Longs, times: Longs | None = None) -> pl.DataFrame:
+        """Measure a part of the column, as `ColumnMeasure.part` does."""
         if self.flat is None:
-            return self.measure.part(values, rows)
+            return self.measure.part(values, rows, times)
         lists = values.to_frame("value").select(pl.Expr.deserialize(self.flat)).to_series()
         if isinstance(lists.dtype, pl.Array):
             lists = lists.arr.to_list()
         length = lists.list.len().fill_null(0)
-        return self.measure.part(lists.filter(length > 0).explode(), np.repeat(rows, length.to_numpy()))
+        repeated = length.to_numpy()
+        of_times = None if times is None else np.repeat(times, repeated)
+        return self.measure.part(lists.filter(length > 0).explode(), np.repeat(rows, repeated), of_times)
 
 
 class NotMeasured(BaseException):
@@ -208,6 +76,14 @@ class TrainingValues:
     """What was measured so far."""
     flat: bytes | None = None
     """See `Measurement.flat`."""
+    until: int = FOREVER
+    """When training ends, ms UTC."""
+    adds: bool = True
+    """Whether counts add up from one packing to the next; those of a table of items or users do not."""
+    earlier: EarlierTally | None = None
+    """What an earlier packing knew of the values, if this one goes on from it."""
+    tallies: dict[str, pl.DataFrame] = field(default_factory=dict)
+    """Receives what `tally` returns, by the feature's name: state for later packings."""
 
     def flatten(self, lists: pl.Expr) -> Self:
         """Use the elements of lists, one a row: `lists` is an expression over the column `value`."""
@@ -224,6 +100,24 @@ class TrainingValues:
             at_least: values that are there less often are left out.
         """
         return self._measure(ValueCounts(at_least))
+
+    def tally(self, settings: VocabularySettings) -> pl.DataFrame:
+        """Count the distinct values as `counts` does, with the decayed counts of earlier packings.
+
+        Returns:
+            Columns `value`, `count` and `seen` (when last, ms UTC), ascending by value, without what is forgotten.
+
+        Raises DataError for values that are no identifiers, or of another type than those of the earlier packing.
+        """
+        new = self._measure(ValueTally(self.until))
+        new = new.with_columns(to_identifiers(new["value"], self.name).alias("value"))
+        if self.earlier is not None and len(new) and len(self.earlier.tally):
+            before = self.earlier.tally["value"]
+            if before.dtype != new["value"].dtype:
+                raise wrong_type(new["value"], before.dtype == pl.String, self.name)
+        found = merge_tally(new, self.until, self.adds, settings, self.earlier)
+        self.tallies[self.name] = found
+        return found
 
     def sample(self) -> pl.Series:
         """Draw about SAMPLE values that are not null, by a hash of the row number: requests are no pattern in it."""

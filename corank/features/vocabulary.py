@@ -19,6 +19,7 @@ from corank.core.arrays import read_identifiers, write_frame
 from corank.core.errors import DataError
 from corank.core.hash_index import FEW, Keys, fill_nulls, null_mask, splitmix64
 from corank.core.types import Hashes, Ints, Longs
+from corank.features.counts.growth import VocabularySettings, choose_values
 from corank.features.encoding import FIRST_KNOWN, MISSING, UNKNOWN, Encoder, choose
 
 if TYPE_CHECKING:
@@ -69,13 +70,6 @@ class Vocabulary(Encoder):
     """Known values in the order of their codes, from FIRST_KNOWN; others are UNKNOWN, nulls MISSING."""
 
     values: pl.Series
-
-    @classmethod
-    def fit(cls, counts: pl.DataFrame, name: str) -> Self:
-        """Make a vocabulary from columns `value` and `count`: the most frequent first, ties by value."""
-        counts = counts.drop_nulls("value")
-        counts = counts.with_columns(to_identifiers(counts["value"], name).alias("value"))
-        return cls(counts.sort("count", "value", descending=[True, False])["value"])
 
     def extend(self, values: pl.Series) -> Self:
         """Add codes for values not yet known, in the order of their first appearance; known codes stay."""
@@ -223,11 +217,15 @@ class Hash(Encoder):
         return (hashed % np.uint64(self.rows)).astype(np.int32) + np.int32(FIRST_KNOWN)
 
 
-def fit_codes(values: "TrainingValues", min_count: int, rows: int | None) -> Vocabulary | Hash:
-    """Learn a vocabulary of the values seen at least `min_count` times, or a hash into `rows` rows if given."""
+def fit_codes(values: "TrainingValues", settings: VocabularySettings, rows: int | None) -> Vocabulary | Hash:
+    """Learn a vocabulary of training values as the settings say, or a hash into `rows` rows if given.
+
+    A packing that goes on from an earlier one keeps that one's values, in their order, but for those that are evicted;
+    new ones follow, the most frequent first, ties by value.
+    """
     if rows is not None:
         return Hash(rows, text=to_identifiers(values.first(), values.name).dtype == pl.String)
-    return Vocabulary.fit(values.counts(min_count), values.name)
+    return Vocabulary(choose_values(values.tally(settings), settings, values.earlier))
 
 
 def wrong_type(values: pl.Series, text: bool, name: str) -> DataError:

@@ -30,6 +30,7 @@ from corank.core.storage.local_copy import read_folder
 from corank.core.storage.object_url import Location
 from corank.data.dataset import PackedDataset
 from corank.data.log_rows import LAST_POSITION
+from corank.data.state.continued_packs import is_past
 from corank.distributed.ranks import Ranks
 from corank.evaluation.stage_order import Calibrators
 from corank.features.encoders import Encoders
@@ -149,8 +150,11 @@ class Run:
         return CheckpointLocation(self.folder, "best")
 
     def packed(self) -> PackedDataset:
-        """Open the packed data. Raises DataError unless they are of this config and of the files as they are now."""
-        return open_packed(self.config, self.base)
+        """Open the packed data.
+
+        Raises DataError unless they are of this config and, if no others go on from them, of the files as they are.
+        """
+        return open_packed(self.config, self.base, is_past)
 
     @property
     def finished(self) -> bool:

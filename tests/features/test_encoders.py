@@ -20,7 +20,8 @@ from corank.features.kinds.ids import IdsFeature
 from corank.features.kinds.number import NumberFeature
 from corank.features.scale import Bucket, Scale, to_numbers
 from corank.features.schema import Schema
-from corank.features.vocabulary import Hash, Vocabulary
+from corank.features.vocabulary import Hash, Vocabulary, fit_codes
+from tests.support.training_values import fit_series
 
 SCHEMA = Schema(
     {
@@ -68,8 +69,9 @@ def lists(encoded: Encoded) -> list[list[int]]:
 
 
 def test_vocabulary_is_most_frequent_first_and_equals_ascend() -> None:
-    counts = pl.DataFrame({"value": [4, 9, 2, None, 6], "count": [1, 5, 5, 9, 2]})
-    assert Vocabulary.fit(counts, "x").values.to_list() == [2, 9, 6, 4]
+    values = pl.Series([4, *[9] * 5, *[2] * 5, *[None] * 9, 6, 6])
+    vocabulary = fit_series(lambda v: fit_codes(v, IdFeature(side="user"), None), values)
+    assert [vocabulary.decode(code) for code in range(2, vocabulary.size)] == [2, 9, 6, 4]
 
 
 def test_codes_of_missing_unknown_and_known() -> None:
@@ -81,7 +83,7 @@ def test_codes_of_missing_unknown_and_known() -> None:
 
 def test_bools_and_whole_floats_are_whole_numbers() -> None:
     assert array("item", [9.0, None]).tolist() == [4, 0]
-    flags = Vocabulary.fit(pl.DataFrame({"value": [True, False], "count": [2, 1]}), "flag")
+    flags = fit_series(lambda v: fit_codes(v, IdFeature(side="user"), None), pl.Series([True, False, True]))
     assert flags.codes(pl.Series([1, 0, True]), "flag").tolist() == [2, 3, 2]
     assert flags.codes(pl.Series([False]), "flag").tolist() == [3]
 

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from corank.core.arrays import read_frame, write_frame
+from corank.core.time import NEVER
 from corank.core.types import Longs
 from corank.data.as_of import VersionedRows
 from corank.data.histories.event_pieces import ENCODERS
@@ -21,6 +22,7 @@ from corank.data.packing.pieces import write_counts
 from corank.data.packing.sources import PackSources
 from corank.data.packing.workspace import PackWorkspace, write_beside
 from corank.data.row_ranges import RowRange, cut_table
+from corank.data.state.pack_start import PackStart
 from corank.data.tables import Table
 from corank.features.encoders import Encoders
 from corank.features.log_schema import DataSettings
@@ -85,6 +87,7 @@ class CountEvents:
     packed: Path
     """The packed data."""
     spill: Path
+    start: PackStart
 
     def __getstate__(self) -> dict[str, Any]:
         """What is sent to a worker: all but what is mapped here."""
@@ -119,9 +122,9 @@ class CountEvents:
         return VersionedRows(read_frame(self.users_file))
 
     @cached_property
-    def _priors(self) -> Mapping[int, CountedFeature]:
-        """By the number that they have among all priors."""
-        return {n: p for n, p in enumerate(self.schema.priors().values()) if p.events == self.name}
+    def _priors(self) -> Mapping[int, tuple[str, CountedFeature]]:
+        """Name and settings by the number that they have among all priors."""
+        return {n: p for n, p in enumerate(self.schema.priors().items()) if p[1].events == self.name}
 
     def write_users(self, users: Table | None) -> None:
         """Check all events, and write what the table of users says of their users. Raises DataError."""
@@ -145,10 +148,11 @@ class CountEvents:
             operands = OperandRows.pairs(
                 self.schema, self._of_users(batch), self._of_items(batch), np.arange(len(batch)), None
             )
-            for n, prior in self._priors.items():
+            for n, (_, prior) in self._priors.items():
                 counts[n].append(prior.count_events(batch, self.data, operands))
         for n, found in counts.items():
-            write_counts(self.spill, n, f"{number:05d}", pl.concat(found))
+            since = self.start.periods.get(self._priors[n][0], NEVER)
+            write_counts(self.spill, n, f"{number:05d}", pl.concat(found), since)
 
     def _of_users(self, events: pl.DataFrame) -> Operands:
         """The operands of the events' users, as of each event: (E)."""
@@ -175,7 +179,9 @@ class CountEvents:
 def count_events(workspace: PackWorkspace, inputs: PackSources, name: str) -> int:
     """Key the events of a table for the priors that count them. Returns of how many ranges. Raises DataError."""
     table = inputs.events[name]
-    count = CountEvents(inputs.schema, inputs.data, name, table, workspace.packed, workspace.spill)
+    count = CountEvents(
+        inputs.schema, inputs.data, name, table, workspace.packed, workspace.spill, inputs.start
+    )
     workspace.run_here(f"users of events {name}", lambda: count.write_users(inputs.users))
     ranges = cut_table(table)
     workspace.run(f"count events {name}", count, list(enumerate(ranges)))

@@ -10,11 +10,14 @@ import polars as pl
 
 from corank.core.arrays import read_frame
 from corank.core.hash_index import Keys
+from corank.core.time import NEVER
 from corank.data.histories.event_files import EventEncoder
 from corank.data.histories.event_tables import EventColumns
-from corank.data.packing.pieces import write_piece
+from corank.data.packing.pieces import find_pieces, write_piece
+from corank.data.packing.sources import PackSources
 from corank.data.packing.workspace import PackWorkspace
 from corank.data.row_ranges import RowRange, cut_table
+from corank.data.state.known_events import event_column, read_known_events
 from corank.data.tables import Table
 from corank.features.encoders import Encoders
 from corank.features.history import EventParts, History
@@ -37,6 +40,8 @@ class EncodeEvents:
     packed: Path
     """The packed data."""
     spill: Path
+    since: int
+    """Events before it, ms UTC, are left out: an earlier packing kept them."""
 
     def __getstate__(self) -> dict[str, Any]:
         """What is sent to a worker: all but what is mapped here."""
@@ -59,32 +64,55 @@ class EncodeEvents:
     def __call__(self, task: tuple[int, RowRange]) -> None:
         """Write the piece of the range: the events of the log's users. Raises DataError."""
         number, rows = task
-        parts = EventParts.of(self.schema, self.history.events)
-        beside = self.schema.column_names(parts.attributes)
-        wanted = [*self.columns.select(self.table), *(pl.col(c).alias(f"@event {c}") for c in beside)]
-        pieces = []
-        for batch in rows.read(self.table, wanted):
-            user = self._users.find(batch[USER])
-            known = np.flatnonzero(user >= 0)
-            events = batch[known]
-            attributes = {column: events[f"@event {column}"] for column in beside}
-            encoded = self._encoder.encode(self.history, parts, events[ITEM], attributes)
-            pieces.append(
-                encoded.with_columns(
-                    pl.Series("user", user[known].astype(np.int32)),
-                    events[TIME].alias("times"),
-                    events[ROW].alias("row"),
-                )
-            )
+        later = pl.col(TIME) >= self.since
+        pieces = [self._encode(batch.filter(later)) for batch in rows.read(self.table, self.wanted)]
         write_piece(self.spill, self.history.events, f"{number:05d}", pl.concat(pieces).sort("user"))
 
+    @cached_property
+    def _parts(self) -> EventParts:
+        return EventParts.of(self.schema, self.history.events)
 
-def encode_events(
-    workspace: PackWorkspace, schema: Schema, history: History, table: Table, columns: EventColumns
-) -> int:
-    """Encode the events of a table, range by range. Returns how many pieces there are. Raises DataError."""
-    encode = EncodeEvents(schema, history, table, columns, workspace.packed, workspace.spill)
+    @property
+    def wanted(self) -> list[pl.Expr]:
+        """What is read of the table."""
+        beside = self.schema.column_names(self._parts.attributes)
+        return [*self.columns.select(self.table), *(pl.col(c).alias(event_column(c)) for c in beside)]
+
+    def _encode(self, batch: pl.DataFrame) -> pl.DataFrame:
+        """Encode the events of the log's users."""
+        user = self._users.find(batch[USER])
+        known = np.flatnonzero(user >= 0)
+        events, beside = batch[known], self.schema.column_names(self._parts.attributes)
+        attributes = {column: events[event_column(column)] for column in beside}
+        encoded = self._encoder.encode(self.history, self._parts, events[ITEM], attributes)
+        return encoded.with_columns(
+            pl.Series("user", user[known].astype(np.int32)),
+            events[TIME].alias("times"),
+            events[ROW].alias("row"),
+        )
+
+    def write_earlier(self, inputs: PackSources) -> list[Path]:
+        """Write a piece of the events that an earlier packing kept. Returns its path, if there is one."""
+        if self.since == NEVER:
+            return []
+        types = self.table.collect(self.table.frame.select(self.wanted).head(0)).schema
+        held = read_known_events(inputs, self.history, {**types, ROW: pl.Int64()})
+        piece = self._encode(held.filter(pl.col(TIME) < self.since)).sort("user", maintain_order=True)
+        write_piece(self.spill, self.history.events, "earlier", piece)
+        return [self.spill / self.history.events / "earlier.arrow"]
+
+
+def encode_events(workspace: PackWorkspace, inputs: PackSources, history: History) -> list[Path]:
+    """Encode the events of a history's table, range by range, and those of an earlier packing.
+
+    Returns the pieces. Raises DataError.
+    """
+    name, since = str(history.table), inputs.start.events.get(history.events, NEVER)
+    table, columns = inputs.events[name], EventColumns.of(inputs.data.events[name], inputs.data)
+    folders = workspace.packed, workspace.spill
+    encode = EncodeEvents(inputs.schema, history, table, columns, *folders, since)
     ranges = cut_table(table)
     encode.check()
     workspace.run(f"encode {history.events}", encode, list(enumerate(ranges)))
-    return len(ranges)
+    earlier = encode.write_earlier(inputs)
+    return [*earlier, *find_pieces(workspace.spill, history.events, len(ranges))]

@@ -13,18 +13,22 @@ import polars as pl
 
 from corank.core.arrays import read_array, read_frame, write_array, write_frame
 from corank.core.ragged import Rows
-from corank.core.types import Doubles, Hashes, Mask
+from corank.core.types import Doubles, Hashes, Longs, Mask
 from corank.data.dataset import PackedDataset
 from corank.data.derived_columns import Derived, derive_features
 from corank.data.histories.event_pieces import ENCODERS
 from corank.data.pack_manifest import PackManifest
 from corank.data.packed_history import request_operands
+from corank.data.packing.fit_encoders import fit_terms
 from corank.data.packing.measure import MeasuredColumn, fit_features
-from corank.data.packing.shards import scalar_features
+from corank.data.packing.sources import PackSources
 from corank.data.packing.workspace import PackWorkspace, write_beside
+from corank.data.shard import scalar_features
+from corank.data.state.value_counts import write_counts_of_values
 from corank.data.tables import Table
 from corank.features.encoders import Encoders, assemble_rows, hashes_to_series, split_rows
 from corank.features.operand_rows import OperandRows
+from corank.features.row_columns import TIME
 from corank.features.schema import CANDIDATE_PLACEMENTS, PLACEMENTS, Placement, Schema
 
 _TRAINING = "@training"
@@ -47,12 +51,13 @@ class RowGroup:
         return spill / "values" / f"{self.split}.{self.shard}.{self.placement}.arrow"
 
 
-def derive_columns(workspace: PackWorkspace, manifest: PackManifest) -> Encoders:
+def derive_columns(workspace: PackWorkspace, manifest: PackManifest, inputs: PackSources) -> Encoders:
     """Add the derived features to all rows that lack them. Returns the complete encoders.
 
     Args:
         workspace: of the packing; histories are cut, and priors counted.
         manifest: of the packed data, but for the files.
+        inputs: the tables, and the packing to go on from.
     """
     schema, packed, spill = Schema(manifest.features), workspace.packed, workspace.spill
     shards = [(split, shard.name) for split, shards in manifest.splits.items() for shard in shards]
@@ -61,13 +66,13 @@ def derive_columns(workspace: PackWorkspace, manifest: PackManifest) -> Encoders
     groups = [RowGroup(p, *key) for key in shards for p in PLACEMENTS if p != "item" and schema.derived(p)]
     if schema.derived("item"):
         groups.append(RowGroup("item"))
-    workspace.run_here("derived encoders", lambda: _fit(workspace, schema, groups))
+    workspace.run_here("derived encoders", lambda: _fit(workspace, schema, groups, inputs))
     complete = CompleteRows(packed, spill, schema)
     workspace.run("derived rows", complete, groups)
     return complete.encoders
 
 
-def _fit(workspace: PackWorkspace, schema: Schema, groups: list[RowGroup]) -> None:
+def _fit(workspace: PackWorkspace, schema: Schema, groups: list[RowGroup], inputs: PackSources) -> None:
     """Fit the encoders of the derived features to the values of training rows, and save them with the others."""
     spill = workspace.spill
     tables = {
@@ -75,13 +80,16 @@ def _fit(workspace: PackWorkspace, schema: Schema, groups: list[RowGroup]) -> No
         for placement in dict.fromkeys(group.placement for group in groups)
     }
     training = pl.col(_TRAINING)
-    columns = {
-        name: (feature, MeasuredColumn(tables[schema.placement(name)], pl.col(name), training))
-        for name, feature in schema.derived().items()
-    }
+    columns = {}
+    for name, feature in schema.derived().items():
+        placement = schema.placement(name)
+        time = None if placement == "item" else pl.col(TIME)
+        columns[name] = feature, MeasuredColumn(tables[placement], pl.col(name), training, time)
     known = Encoders.load(spill / ENCODERS, schema, derived=False)
-    fitted = fit_features(columns, spill / "fit derived", workspace.engine)
-    Encoders(schema, known.fitted | fitted).save(workspace.packed / "encoders")
+    terms = fit_terms(inputs.start, schema, inputs.until)
+    fitted = fit_features(columns, spill / "fit derived", workspace.engine, terms)
+    write_counts_of_values(workspace.packed, schema, fitted.tallies)
+    Encoders(schema, known.fitted | fitted.encoders).save(workspace.packed / "encoders")
 
 
 @dataclass(frozen=True)
@@ -119,26 +127,27 @@ class DeriveValues:
         values = derive_features(
             schema, "query", alone, packed.priors, shard.time, sizes=np.diff(shard.request_start)
         )
-        self._write(RowGroup("query", split, name), values, np.full(len(shard), split == "train"))
+        self._write(RowGroup("query", split, name), values, np.full(len(shard), split == "train"), shard.time)
         request_of = np.repeat(requests, np.diff(shard.request_start))
         pairs = OperandRows.pairs(schema, operands, packed.item_operands, request_of, shard.item)
         times = shard.time[request_of]
         for placement in CANDIDATE_PLACEMENTS:
             values = derive_features(schema, placement, pairs, packed.priors, times)
-            self._write(RowGroup(placement, split, name), values, np.full(len(times), split == "train"))
+            training = np.full(len(times), split == "train")
+            self._write(RowGroup(placement, split, name), values, training, times)
 
     def _write_items(self) -> None:
         packed = self.packed
         begin = packed.item_keys["valid_from"].to_numpy()
         sides = OperandRows.alone(packed.schema, "item", packed.item_operands)
         values = derive_features(packed.schema, "item", sides, packed.priors, begin)
-        self._write(RowGroup("item"), values, begin < packed.data.training_end())
+        self._write(RowGroup("item"), values, begin < packed.data.training_end(), begin)
 
-    def _write(self, group: RowGroup, values: Derived, training: Mask) -> None:
+    def _write(self, group: RowGroup, values: Derived, training: Mask, times: Longs) -> None:
         if values:
             columns = {name: _to_series(column) for name, column in values.items()}
             with write_beside(group.values(self.spill)) as partial:
-                write_frame(partial, pl.DataFrame({_TRAINING: training} | columns))
+                write_frame(partial, pl.DataFrame({_TRAINING: training, TIME: times} | columns))
 
 
 @dataclass(frozen=True)

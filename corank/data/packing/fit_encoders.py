@@ -8,14 +8,23 @@ import polars as pl
 from corank.data.column_sources import Source
 from corank.data.histories.event_tables import EventColumns
 from corank.data.log_rows import log_splits
-from corank.data.packing.measure import MeasuredColumn, fit_features
+from corank.data.packing.measure import FittedFeatures, FitTerms, MeasuredColumn, fit_features
+from corank.data.state.pack_start import PackStart
 from corank.data.tables import Table
 from corank.engine.base import Engine
-from corank.features.encoders import Encoders
 from corank.features.log_schema import DataSettings
 from corank.features.schema import Schema
 
 Tables = Mapping[Source, Table | None]
+
+
+def fit_terms(start: PackStart, schema: Schema, until: int) -> FitTerms:
+    """Say with what the features are fitted: what an earlier packing knew of those that are the same."""
+    if start.earlier is None:
+        return FitTerms(until)
+    tallies = {name: start.earlier.tally(name) for name in schema.features if name in start.carried}
+    known = {name: tally for name, tally in tallies.items() if tally is not None}
+    return FitTerms(until, start.earlier.frozen(schema), known)
 
 
 def fit_encoders(
@@ -24,9 +33,11 @@ def fit_encoders(
     found: dict[str, Source],
     tables: Tables,
     events: Mapping[str, Table],
+    since: int,
     spill: Path,
     engine: Engine,
-) -> Encoders:
+    terms: FitTerms,
+) -> FittedFeatures:
     """Fit the encoder of every feature of a column. Rows are counted before duplicates are dropped.
 
     Args:
@@ -35,8 +46,10 @@ def fit_encoders(
         found: the table that each feature is read from.
         tables: the tables by name.
         events: those of `data.events`, by name.
+        since: events before it, ms UTC, are of an earlier packing.
         spill: a folder for files, which is made.
         engine: runs the tasks.
+        terms: what is known beside.
 
     Raises:
         DataError: for values that a feature's kind cannot encode; it names the feature.
@@ -52,13 +65,14 @@ def fit_encoders(
         if source == "events":
             name_of_table = str(schema.histories()[schema.parallels()[name]].table)
             time = EventColumns.of(data.events[name_of_table], data).time
-            before = events[name_of_table].moment(time) < data.training_end()
+            moment = events[name_of_table].moment(time)
+            before = (moment < data.training_end()) & (moment >= since)
             # a list of one value, since the feature reads lists
             one = pl.concat_list(pl.col(column))
-            columns[name] = feature, MeasuredColumn(events[name_of_table], one, before)
+            columns[name] = feature, MeasuredColumn(events[name_of_table], one, before, moment)
             continue
         own_id = (source, column) in {("items", data.item), ("users", data.user)}
         table = (None if own_id else tables[source]) or log
-        measured = MeasuredColumn(table, pl.col(column), training if table is log else None)
-        columns[name] = feature, measured
-    return Encoders(schema, fit_features(columns, spill, engine))
+        of_log = (training, log.moment(data.time)) if table is log else ()
+        columns[name] = feature, MeasuredColumn(table, pl.col(column), *of_log)
+    return fit_features(columns, spill, engine, terms)

@@ -11,12 +11,14 @@ from corank.core.arrays import append_array, read_array, read_frame, write_frame
 from corank.core.ragged import Ragged
 from corank.core.types import Ints, Longs
 from corank.data.histories.event_files import write_events
-from corank.data.histories.event_pieces import encode_events
-from corank.data.histories.event_tables import EventColumns
+from corank.data.histories.event_pieces import ENCODERS, encode_events
 from corank.data.histories.list_pieces import ListPieces
 from corank.data.packing.pieces import find_pieces
+from corank.data.packing.sources import PackSources
 from corank.data.packing.workspace import PackWorkspace, write_beside
-from corank.data.tables import Table
+from corank.data.state.earlier_events import write_earlier_events
+from corank.data.state.known_events import write_known_events
+from corank.features.encoders import Encoders
 from corank.features.history import EventParts, Events, History
 from corank.features.log_schema import DataSettings
 from corank.features.schema import Schema
@@ -108,23 +110,17 @@ class CutHistories:
 
 
 def write_histories(
-    workspace: PackWorkspace,
-    schema: Schema,
-    data: DataSettings,
-    tables: Mapping[str, Table],
-    partitions: int,
-    shards: Sequence[tuple[str, str]],
+    workspace: PackWorkspace, inputs: PackSources, partitions: int, shards: Sequence[tuple[str, str]]
 ) -> None:
     """Sort the events that the partitions left, and cut the histories of all requests.
 
     Args:
         workspace: of the packing.
-        schema: the features.
-        data: the settings of the log.
-        tables: those of `data.events`.
+        inputs: the tables, and the packing to go on from.
         partitions: of the log; users are cut into as many ranges.
         shards: split and name of each.
     """
+    schema, data = inputs.schema, inputs.data
     folder = workspace.packed / "events"
     folder.mkdir(exist_ok=True)
     users = len(read_frame(workspace.packed / "users.arrow"))
@@ -137,11 +133,12 @@ def write_histories(
             base, unknown = listed.join(folder, partitions)
             lists[name] = listed, base
         else:
-            count = partitions
             if history.table is not None:
-                columns = EventColumns.of(data.events[history.table], data)
-                count = encode_events(workspace, schema, history, tables[history.table], columns)
-            pieces = find_pieces(workspace.spill, name, count)
+                pieces = encode_events(workspace, inputs, history)
+            else:
+                encoders = Encoders.load(workspace.spill / ENCODERS, schema, derived=False)
+                pieces = write_earlier_events(workspace, inputs, history, encoders)
+                pieces += find_pieces(workspace.spill, name, partitions)
             sort = SortEvents(name, pieces, users, partitions, workspace.spill, parts)
             sizes = workspace.run(f"events {name}", sort, range(partitions))
             unknown = sort.join(folder, sizes)
@@ -149,5 +146,6 @@ def write_histories(
             workspace.report(
                 f"{of}: {unknown:,} events are of items that the tables do not know; they count as an unknown item"
             )
+    write_known_events(workspace, inputs)
     if schema.histories():
         workspace.run("histories", CutHistories(workspace.packed, schema, data, lists), shards)

@@ -2,41 +2,29 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Self
 
 import polars as pl
 
-from corank.core.types import Longs
 from corank.data.packing.measure import MeasuredColumn, measure_columns
+from corank.data.state.known_ids import join_ids, keep_from, read_ids
+from corank.data.state.pack_start import PackStart
 from corank.data.tables import Table
 from corank.engine.base import Engine
+from corank.features.counts.column_measures import SeenValues
 from corank.features.log_schema import DataSettings
-from corank.features.training_values import ColumnMeasure, Measurement, count_values
-
-
-@dataclass(frozen=True)
-class DistinctValues(ColumnMeasure):
-    """The distinct values that are not null: column `value`."""
-
-    by_value: ClassVar[bool] = True
-
-    def part(self, values: pl.Series, rows: Longs) -> pl.DataFrame:
-        """Find those of the part."""
-        return count_values(values).select("value")
-
-    def merge(self, parts: pl.DataFrame) -> pl.DataFrame:
-        """Find those of all."""
-        return parts.unique()
+from corank.features.schema import Schema
+from corank.features.training_values import Measurement
 
 
 @dataclass(frozen=True)
 class LogIds:
-    """The ids of a log. All are held in memory by the process that packs."""
+    """The ids of a log, and of the log of earlier packings. All are held in memory by the process that packs."""
 
-    items: pl.Series
-    """Distinct, ascending."""
-    users: pl.Series
-    """Distinct, ascending."""
+    items: pl.DataFrame
+    """Columns `value`, distinct, ascending, and `seen`: when last, ms UTC."""
+    users: pl.DataFrame
+    """The same of users."""
 
     @classmethod
     def read(cls, log: Table, data: DataSettings, spill: Path, engine: Engine) -> Self:
@@ -49,8 +37,27 @@ class LogIds:
             engine: runs the tasks.
         """
         wanted = [
-            (MeasuredColumn(log, log.key(column)), Measurement(DistinctValues()))
+            (MeasuredColumn(log, log.key(column), None, log.moment(data.time)), Measurement(SeenValues()))
             for column in (data.item, data.user)
         ]
         items, users = measure_columns(wanted, spill, engine)
-        return cls(items["value"].sort(), users["value"].sort())
+        return cls(items.sort("value"), users.sort("value"))
+
+    def join_earlier(self, start: PackStart, schema: Schema, data: DataSettings, until: int) -> Self:
+        """Add the ids that an earlier packing knew, but for those that were not seen for the `keep_days` of the id.
+
+        Args:
+            start: names the earlier packing.
+            schema: the features.
+            data: the settings of the log.
+            until: when training ends, ms UTC.
+
+        Raises DataError if ids are of another type than in the earlier packing.
+        """
+        if start.earlier is None:
+            return self
+        folder = start.earlier.folder
+        return type(self)(
+            join_ids(self.items, read_ids(folder, "items"), keep_from(schema, data.item, until), data.item),
+            join_ids(self.users, read_ids(folder, "users"), keep_from(schema, data.user, until), data.user),
+        )

@@ -5,7 +5,7 @@ time: no task holds all values.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
@@ -19,10 +19,12 @@ from corank.data.packing.workspace import write_beside
 from corank.data.row_ranges import RowRange, cut_table
 from corank.data.tables import Table
 from corank.engine.base import Engine
+from corank.features.counts.column_measures import ColumnMeasure
+from corank.features.counts.growth import EarlierTally
 from corank.features.encoding import Encoder
 from corank.features.feature_kind import FeatureKind
 from corank.features.row_columns import ROW
-from corank.features.training_values import ColumnMeasure, Measurement, NotMeasured, TrainingValues
+from corank.features.training_values import Measurement, NotMeasured, TrainingValues
 from corank.features.vocabulary import hash_values
 
 PARTITION = 2**22
@@ -37,6 +39,8 @@ class MeasuredColumn:
     value: pl.Expr
     where: pl.Expr | None = None
     """Which rows count; all if None."""
+    time: pl.Expr | None = None
+    """When the rows were, ms UTC; None of a table without times."""
 
 
 Wanted = tuple[MeasuredColumn, Measurement]
@@ -47,17 +51,19 @@ class MeasureRange:
     """Measures columns of one table in a range of its rows."""
 
     table: Table
-    wanted: Sequence[tuple[pl.Expr, pl.Expr | None, Measurement]]
-    """Of each measurement the values, which rows count, and what is measured."""
+    wanted: Sequence[Wanted]
+    """Columns of the table, and what is measured of each."""
     partitions: int
     stem: Path
     """How the paths of the files begin into which values are spread."""
 
     def __call__(self, rows: RowRange) -> list["pl.DataFrame | SpreadPart"]:
-        """ColumnMeasure. Returns a part of each measurement."""
-        columns = [value.alias(f"value {n}") for n, (value, _, _) in enumerate(self.wanted)]
-        filters = {str(where): where for _, where, _ in self.wanted if where is not None}
+        """Measure. Returns a part of each measurement."""
+        columns = [column.value.alias(f"value {n}") for n, (column, _) in enumerate(self.wanted)]
+        filters = {str(c.where): c.where for c, _ in self.wanted if c.where is not None}
         columns += [where.alias(f"where {name}") for name, where in filters.items()]
+        times = {str(c.time): c.time for c, m in self.wanted if m.measure.timed and c.time is not None}
+        columns += [time.alias(f"time {name}") for name, time in times.items()]
         parts: list[list[pl.DataFrame]] = [[] for _ in self.wanted]
         try:
             self._add(rows, columns, list(filters), parts)
@@ -71,13 +77,15 @@ class MeasureRange:
         """Add the parts of each batch of the range."""
         for batch in rows.read(self.table, columns):
             chosen = {None: batch} | {n: batch.filter(pl.col(f"where {n}")) for n in filters}
-            for n, (_, where, measurement) in enumerate(self.wanted):
-                some = chosen[None if where is None else str(where)]
-                parts[n].append(measurement.part(some[f"value {n}"], some[ROW].to_numpy()))
+            for n, (column, measurement) in enumerate(self.wanted):
+                some = chosen[None if column.where is None else str(column.where)]
+                timed = measurement.measure.timed and column.time is not None
+                times = some[f"time {column.time}"].to_numpy() if timed else None
+                parts[n].append(measurement.part(some[f"value {n}"], some[ROW].to_numpy(), times))
 
     def _merge(self, rows: RowRange, n: int, parts: list[pl.DataFrame]) -> "pl.DataFrame | SpreadPart":
         """Merge the parts of batches."""
-        measure = self.wanted[n][2].measure
+        measure = self.wanted[n][1].measure
         merged = parts[0] if len(parts) == 1 else measure.merge(pl.concat(parts))
         if not measure.by_value:
             return merged
@@ -141,7 +149,7 @@ class MergePartition:
 
 
 def measure_columns(wanted: Sequence[Wanted], spill: Path, engine: Engine) -> list[pl.DataFrame]:
-    """ColumnMeasure columns, those of one table in one pass over it.
+    """Measure columns, those of one table in one pass over it.
 
     Args:
         wanted: columns, and what is measured of each.
@@ -159,7 +167,7 @@ def measure_columns(wanted: Sequence[Wanted], spill: Path, engine: Engine) -> li
     for name in dict.fromkeys(column.table.name for column, _ in wanted):
         numbers = [n for n, (column, _) in enumerate(wanted) if column.table.name == name]
         table, ranges = wanted[numbers[0]][0].table, cut_table(wanted[numbers[0]][0].table)
-        measured = [(wanted[n][0].value, wanted[n][0].where, wanted[n][1]) for n in numbers]
+        measured = [wanted[n] for n in numbers]
         partitions = -(-max(ranges[-1].first + ranges[-1].rows, 1) // PARTITION)
         function = MeasureRange(table, measured, partitions, spill / name)
         parts = engine.run(function, ranges)
@@ -182,37 +190,61 @@ def _merge(
     return pl.concat(read_frame(path) for path in merged)
 
 
+@dataclass(frozen=True)
+class FitTerms:
+    """What features are fitted with, beside their training values."""
+
+    until: int
+    """When training ends, ms UTC."""
+    frozen: Mapping[str, Encoder] = field(default_factory=dict)
+    """Encoders that are taken over as they are, by feature."""
+    earlier: Mapping[str, EarlierTally] = field(default_factory=dict)
+    """What an earlier packing knew of the values of features whose vocabularies go on."""
+
+
+@dataclass(frozen=True)
+class FittedFeatures:
+    """Features, fitted."""
+
+    encoders: dict[str, Encoder]
+    """Those of features that learn one, in the order of the features."""
+    tallies: dict[str, pl.DataFrame]
+    """By feature with a vocabulary, the counts of its values, for later packings."""
+
+
 def fit_features(
-    features: Mapping[str, tuple[FeatureKind, MeasuredColumn]], spill: Path, engine: Engine
-) -> dict[str, Encoder]:
+    features: Mapping[str, tuple[FeatureKind, MeasuredColumn]], spill: Path, engine: Engine, terms: FitTerms
+) -> FittedFeatures:
     """Fit features to what is measured of their columns, in as few passes over the tables as they need.
 
     Args:
         features: by name, with the column of its training values.
         spill: a folder for files, which is made.
         engine: runs the tasks.
-
-    Returns:
-        The encoders, in the order of the features, of those that learn one.
+        terms: what is known beside.
 
     Raises:
         DataError: for values that a feature's kind cannot encode; it names the feature.
     """
     measured: dict[str, dict[Measurement, pl.DataFrame]] = {name: {} for name in features}
-    fitted: dict[str, Encoder | None] = {}
+    fitted: dict[str, Encoder | None] = {n: terms.frozen[n] for n in features if n in terms.frozen}
+    tallies: dict[str, pl.DataFrame] = {}
     spill.mkdir(exist_ok=True)
     for turn in count():
         if len(fitted) == len(features):
             break
         missing: dict[str, Measurement] = {}
-        for name, (feature, _) in features.items():
+        for name, (feature, column) in features.items():
             if name not in fitted:
+                known, adds = terms.earlier.get(name), column.time is not None
+                values = TrainingValues(name, measured[name], None, terms.until, adds, known, tallies)
                 try:
-                    fitted[name] = feature.fit(TrainingValues(name, measured[name]))
+                    fitted[name] = feature.fit(values)
                 except NotMeasured as needed:
                     missing[name] = needed.missing
         wanted = [(features[name][1], measurement) for name, measurement in missing.items()]
         found = measure_columns(wanted, spill / str(turn), engine)
         for (name, measurement), result in zip(missing.items(), found, strict=True):
             measured[name][measurement] = result
-    return {name: encoder for name in features if (encoder := fitted[name]) is not None}
+    encoders = {name: encoder for name in features if (encoder := fitted[name]) is not None}
+    return FittedFeatures(encoders, tallies)

@@ -31,7 +31,7 @@ from corank.data.histories.event_pieces import ENCODERS
 from corank.data.pack_manifest import FORMAT, MANIFEST, PackManifest, ShardCount, fingerprint
 from corank.data.packing.count_items import count_items
 from corank.data.packing.derive import derive_columns
-from corank.data.packing.fit_encoders import Tables, fit_encoders
+from corank.data.packing.fit_encoders import Tables, fit_encoders, fit_terms
 from corank.data.packing.histories import write_histories
 from corank.data.packing.partitions import pack_partitions
 from corank.data.packing.prior_counts import count_priors
@@ -40,6 +40,10 @@ from corank.data.packing.sources import PackSources
 from corank.data.packing.workspace import PackWorkspace, open_workspace
 from corank.data.reuse.column_digests import Run
 from corank.data.reuse.inputs import InputContent, find_versions, hash_versions, read_content
+from corank.data.state.earlier_pack import EarlierPack
+from corank.data.state.known_ids import write_ids
+from corank.data.state.pack_start import FROM_BEGIN, PackStart
+from corank.data.state.value_counts import write_counts_of_values
 from corank.engine.base import Engine, describe_memory
 from corank.engine.in_line import InLineEngine
 from corank.features.encoders import Encoders, assemble_rows
@@ -62,6 +66,7 @@ def pack_log(
     out: Path,
     report: Report = lambda line: None,
     engine: Engine | None = None,
+    earlier: EarlierPack | None = None,
 ) -> PackedDataset:
     """Pack the tables of a config into a folder, which is replaced at the end or not at all.
 
@@ -76,6 +81,7 @@ def pack_log(
         out: the folder to write.
         report: receives a line about each step.
         engine: runs the tasks; in line unless given. The files are the same for any engine and number of workers.
+        earlier: the packing to go on from: only rows that are later are packed.
 
     Raises:
         EngineError: the engine cannot run a task.
@@ -89,28 +95,36 @@ def pack_log(
     except OSError as error:
         raise DataError(f"{out}: cannot be written: {error}") from None
     with lock:
-        return _pack(data, schema, base, out, engine or InLineEngine(), report)
+        start = FROM_BEGIN if earlier is None else PackStart.after(earlier, data, schema)
+        return _pack(data, schema, base, out, engine or InLineEngine(), report, start)
 
 
 def _pack(
-    data: DataSettings, schema: Schema, base: Path, out: Path, engine: Engine, report: Report
+    data: DataSettings,
+    schema: Schema,
+    base: Path,
+    out: Path,
+    engine: Engine,
+    report: Report,
+    start: PackStart,
 ) -> PackedDataset:
-    mark, features = fingerprint(data, schema, base), schema.features
+    continued = None if start.earlier is None else start.earlier.origin
+    mark, features = fingerprint(data, schema, base, continued), schema.features
     versions = hash_versions(find_versions(data, features, base))
     constants = PARTITION, PARTITIONS
     with open_workspace(out, mark, constants, engine, report) as workspace:
-        inputs = PackSources.open(data, schema, base, engine, report)
+        inputs = PackSources.open(data, schema, base, engine, report, start)
         summary = inputs.summary
         report(
             f"log: {summary.rows:,} candidates, {format_time(summary.first)} to {format_time(summary.last)}"
         )
         with _disk_errors(out, inputs):
             run: Run = lambda digest, rows: workspace.run(f"digests {digest.table.name}", digest, rows)  # noqa: E731
-            tables = read_content(data, features, base, run)
-            manifest = _write_all(inputs, workspace, mark)
-            if (
-                hash_versions(find_versions(data, features, base)) == versions
-            ):  # else the digests may be of other files
+            # what goes on from others is never compared with files, most of which it does not read
+            tables = None if continued else read_content(data, features, base, run)
+            manifest = _write_all(inputs, workspace, mark, data)
+            unchanged = hash_versions(find_versions(data, features, base)) == versions
+            if tables is not None and unchanged:  # else the digests may be of other files
                 content = InputContent(versions=versions, tables=tables)
                 manifest = manifest.model_copy(update={"inputs": content})
             write_manifest(workspace.packed, manifest)
@@ -119,19 +133,21 @@ def _pack(
     return PackedDataset.open(out, expect=mark)
 
 
-def _write_all(inputs: PackSources, workspace: PackWorkspace, mark: str) -> PackManifest:
+def _write_all(inputs: PackSources, workspace: PackWorkspace, mark: str, data: DataSettings) -> PackManifest:
     """Write all files of the packed data but the manifest, which is returned, into the working folder."""
     schema, folder, spill = inputs.schema, workspace.packed, workspace.spill
     absent = workspace.run_here("first", lambda: _first_pass(inputs, workspace))
     count = min(max(-(-inputs.summary.rows // PARTITION), 1), PARTITIONS)
-    as_of = to_ms(inputs.data.instant(inputs.data.as_of)) if inputs.data.as_of else inputs.summary.last
-    writer = ShardWriter(inputs.data, schema, inputs.sources, inputs.value_sources, as_of, folder, spill)
+    as_of = to_ms(data.instant(data.as_of)) if data.as_of else inputs.summary.last
+    writer = ShardWriter(
+        inputs.data, schema, inputs.sources, inputs.value_sources, as_of, folder, spill, inputs.start
+    )
     splits, duplicates = pack_partitions(workspace, inputs, writer, count)
     shards = [(split, shard.name) for split, written in splits.items() for shard in written]
-    write_histories(workspace, schema, inputs.data, inputs.events, count, shards)
+    write_histories(workspace, inputs, count, shards)
     dropped = {"duplicates": duplicates, "users_without_row": absent}
-    manifest = _describe(folder, mark, inputs, splits, dropped)
-    count_items(workspace, splits, inputs.data)
+    manifest = _describe(folder, mark, inputs, data, splits, dropped)
+    count_items(workspace, splits, data)
     if schema.derived():
         _derive(workspace, manifest, inputs, count)
     else:
@@ -143,8 +159,8 @@ def _derive(workspace: PackWorkspace, manifest: PackManifest, inputs: PackSource
     """Count the priors of so many partitions, and add the derived features."""
     schema = Schema(manifest.features)
     ranges = {name: count_events(workspace, inputs, name) for name in counted_tables(schema)}
-    count_priors(workspace, schema, partitions, ranges, manifest.data.training_end())
-    sizes = derive_columns(workspace, manifest).sizes
+    count_priors(workspace, schema, partitions, ranges, inputs)
+    sizes = derive_columns(workspace, manifest, inputs).sizes
     for name in schema.derived():
         size = sizes.get(name)
         workspace.report(f"{name}: {f'{size:,} embedding rows' if size else 'a number'}")
@@ -155,13 +171,18 @@ def _first_pass(inputs: PackSources, workspace: PackWorkspace) -> int:
     data, schema, sources = inputs.data, inputs.schema, inputs.sources
     folder, spill, engine, report = workspace.packed, workspace.spill, workspace.engine, workspace.report
     ids = inputs.read_ids(spill / "ids", engine)
-    items, users, absent = inputs.read_items(ids.items), *inputs.read_users(ids.users)
+    items, users, absent = inputs.read_items(ids.items["value"]), *inputs.read_users(ids.users["value"])
+    write_ids(folder, "items", ids.items)
+    write_ids(folder, "users", ids.users)
     if absent:
         report(
             f"users: {absent:,} of {len(users.ids):,} users of the log have no row; their features are missing"
         )
     tables: Tables = {"log": inputs.log, "items": inputs.items, "users": inputs.users}
-    encoders = fit_encoders(schema, data, sources, tables, inputs.events, spill / "fit", engine)
+    since, terms = inputs.start.since, fit_terms(inputs.start, schema, inputs.until)
+    fitted = fit_encoders(schema, data, sources, tables, inputs.events, since, spill / "fit", engine, terms)
+    encoders = Encoders(schema, fitted.encoders)
+    write_counts_of_values(folder, schema, fitted.tallies)
     for name, size in encoders.sizes.items():
         report(f"{name}: {size:,} embedding rows")
     _write_items(inputs, folder / "items", encoders, items)
@@ -196,11 +217,11 @@ def _describe(
     folder: Path,
     mark: str,
     inputs: PackSources,
+    data: DataSettings,
     splits: dict[str, list[ShardCount]],
     dropped: dict[str, int],
 ) -> PackManifest:
     """Describe what was packed, but for the files."""
-    data = inputs.data
     levels = np.zeros(len(data.levels), dtype=np.int64)
     for path in folder.glob("*/*/level.npy"):
         levels += np.bincount(np.load(path), minlength=len(levels))
@@ -216,6 +237,8 @@ def _describe(
         sources=inputs.sources,
         item_columns=inputs.item_columns,
         files={},
+        through=inputs.until,
+        continued=None if inputs.start.earlier is None else inputs.start.earlier.origin,
     )
 
 

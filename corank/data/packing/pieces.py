@@ -14,9 +14,13 @@ def write_piece(spill: Path, name: str, shard: str, rows: pl.DataFrame) -> None:
         write_frame(partial, rows)
 
 
-def write_counts(spill: Path, n: int, shard: str, counts: pl.DataFrame) -> None:
-    """Write what the n-th prior counts of a partition, or of a range of events: rows of `CountedFeature.count`."""
-    write_piece(spill, f"prior{n}", shard, counts.filter(pl.col("key") != 0).sort("key"))
+def write_counts(spill: Path, n: int, shard: str, counts: pl.DataFrame, since: int) -> None:
+    """Write what the n-th prior counts of a partition, or of a range of events: rows of `CountedFeature.count`.
+
+    Periods before `since`, ms UTC, are left out.
+    """
+    kept = counts.filter(pl.col("key") != 0, pl.col("period") >= since)
+    write_piece(spill, f"prior{n}", shard, kept.sort("key"))
 
 
 def find_pieces(spill: Path, name: str, partitions: int) -> list[Path]:

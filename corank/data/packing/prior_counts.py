@@ -10,7 +10,9 @@ import polars as pl
 from corank.core.arrays import append_array, read_array, read_frame, write_array, write_arrays, write_frame
 from corank.data.dataset import prior_folder
 from corank.data.packing.pieces import find_pieces
+from corank.data.packing.sources import PackSources
 from corank.data.packing.workspace import PackWorkspace, write_beside
+from corank.data.state.earlier_counts import EarlierCounts
 from corank.features.counts.cumulative import (
     ALL_TIME,
     CumulativeCounts,
@@ -23,6 +25,8 @@ from corank.features.counts.cumulative import (
 from corank.features.priors import SMOOTHING, PriorCounts
 from corank.features.schema import Schema
 
+_PIECE = {"key": pl.UInt64, "period": pl.Int64, "shown": pl.Float64, "positive": pl.Float64}
+"""The columns that are counted."""
 OF_ALL = "all.arrow"
 """What all keys of a range weigh together, by period."""
 
@@ -38,6 +42,8 @@ class CountKeys:
     """Receives a folder for each range."""
     memory: Memory = ALL_TIME
     """How long a period counts."""
+    earlier: EarlierCounts | None = None
+    """What an earlier packing had counted."""
 
     def path(self, n: int) -> Path:
         """Return where the counts of a range are written."""
@@ -45,20 +51,26 @@ class CountKeys:
 
     def __call__(self, n: int) -> int:
         """Count the n-th range. Returns how many keys it has."""
-        weights = sum_periods(pl.concat(self._read(n)))
+        new = weights = sum_periods(pl.concat(self._read(n)))
+        if self.earlier is not None:
+            weights = pl.concat([self.earlier.weights(*self._bounds(n)), new]).sort("key", "period")
         keys, counts = add_up(weights, self.memory)
         with write_beside(self.path(n)) as folder:
             write_arrays(folder, {"keys": keys} | vars(counts))
-            write_frame(folder / OF_ALL, sum_of_all(weights))
+            write_frame(folder / OF_ALL, sum_of_all(new))
         return len(keys)
 
+    def _bounds(self, n: int) -> tuple[int, int]:
+        return n * 2**64 // self.ranges, (n + 1) * 2**64 // self.ranges
+
     def _read(self, n: int) -> Iterator[pl.DataFrame]:
-        bounds = [k * 2**64 // self.ranges for k in (n, n + 1) if k < self.ranges]
+        yield pl.DataFrame(schema=_PIECE)
+        bounds = [bound for bound in self._bounds(n) if bound < 2**64]
         for path in self.pieces:
             piece = read_frame(path)
             found = np.searchsorted(piece["key"].to_numpy(), np.array(bounds, dtype=np.uint64)).tolist()
             first, end = (*found, len(piece))[:2]
-            yield piece[first:end]
+            yield piece[first:end].select(*_PIECE)
 
     def join(self, folder: Path) -> None:
         """Write the counts of all ranges as one `PriorCounts`, in the memory of a range and of the periods."""
@@ -70,7 +82,8 @@ class CountKeys:
                 for array in arrays:
                     append(array)
         self._join_offsets(folder / "each.offsets.npy")
-        of_all = sum_of_all(pl.concat(read_frame(self.path(n) / OF_ALL) for n in range(self.ranges)))
+        new = sum_of_all(pl.concat(read_frame(self.path(n) / OF_ALL) for n in range(self.ranges)))
+        of_all = new if self.earlier is None else pl.concat([self.earlier.weights_of_all(), new])
         for name, array in vars(add_up_one(of_all, self.memory)).items():
             write_array(folder / f"all.{name}.npy", array)
 
@@ -91,7 +104,7 @@ class CountKeys:
 
 
 def count_priors(
-    workspace: PackWorkspace, schema: Schema, partitions: int, ranges: Mapping[str, int], end: int
+    workspace: PackWorkspace, schema: Schema, partitions: int, ranges: Mapping[str, int], inputs: PackSources
 ) -> None:
     """Count what the partitions, or the ranges of tables of events, left of each prior.
 
@@ -100,16 +113,20 @@ def count_priors(
         schema: the features.
         partitions: of the log; keys are cut into as many ranges.
         ranges: of the rows of each table of events that some prior counts.
-        end: when training ends, ms UTC.
+        inputs: the tables, and the packing to go on from.
     """
+    end, earlier = inputs.data.training_end(), EarlierCounts.find(inputs.start, schema, inputs.until)
     for n, (feature, prior) in enumerate(schema.priors().items()):
         name = f"prior{n}"
         pieces = find_pieces(workspace.spill, name, ranges[prior.events] if prior.events else partitions)
-        count = CountKeys(pieces, partitions, workspace.spill / f"{name}.counts", prior.memory)
+        before = earlier.get(feature)
+        count = CountKeys(pieces, partitions, workspace.spill / f"{name}.counts", prior.memory, before)
         workspace.run(f"prior {n}", count, range(partitions))
         folder = prior_folder(workspace.packed, n)
         count.join(folder)
-        if prior.smoothing == "auto":
+        if prior.smoothing == "auto" and before is not None:
+            write_array(folder / SMOOTHING, np.array([before.held.fitted]))
+        elif prior.smoothing == "auto":
             fitted = PriorCounts.load(folder).fit_smoothing(end, prior.memory)
             write_array(folder / SMOOTHING, np.array([fitted.fitted]))
             workspace.report(f"{feature}: smoothing {fitted.fitted:g}")

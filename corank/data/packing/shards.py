@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from corank.core.arrays import read_frame, write_arrays, write_frame, write_ragged, write_rows
 from corank.core.errors import DataError, name_rows
 from corank.core.ragged import Ragged, Rows, Vectors, concat_ranges
+from corank.core.time import NEVER
 from corank.core.types import Ints, Longs
 from corank.data.as_of import VersionedRows
 from corank.data.column_sources import Source
@@ -29,6 +30,8 @@ from corank.data.pack_manifest import ShardCount
 from corank.data.packing.grouping import GroupedRequests
 from corank.data.packing.pieces import write_counts, write_piece
 from corank.data.packing.workspace import write_beside
+from corank.data.shard import scalar_features
+from corank.data.state.pack_start import PackStart
 from corank.features.encoders import Encoders, assemble_rows
 from corank.features.encoding import Encoded, RowFeatures
 from corank.features.histories.sources import plain_columns
@@ -68,12 +71,6 @@ def feature_values(schema: Schema, name: str, versions: VersionedRows, key: str)
     return versions.frame[ID if column == key else column]
 
 
-def scalar_features(schema: Schema, placement: Placement) -> RowFeatures:
-    """Select the features of a placement that are read from a column and are no lists: what lies in one piece."""
-    placed, derived = schema.row_features(placement), schema.derived(placement)
-    return placed.select(n for n in (*placed.ids, *placed.numbers, *placed.vectors) if n not in derived)
-
-
 USERS = "users.arrow"
 """The rows of users: what the first pass leaves in the spill, beside encoders."""
 
@@ -94,6 +91,8 @@ class ShardWriter:
     """Of the packed data."""
     spill: Path
     """For pieces of events and of what priors count, which are merged when all shards are written."""
+    start: PackStart
+    """What an earlier packing holds is neither an event nor counted again."""
 
     def __getstate__(self) -> dict[str, Any]:
         """What is sent to a worker: all but what is mapped here."""
@@ -163,9 +162,7 @@ class ShardWriter:
         users = self.users.ids.find(first_rows[USER]).astype(np.int32)
         query, lists = self._query(first_rows, time)
         operands = self._operands(first_rows, time)
-        keys = first_rows.select(
-            pl.col(column).alias(name) for name, column in request_columns(self.data).items()
-        )
+        keys = first_rows.select(pl.col(c).alias(name) for name, c in request_columns(self.data).items())
         self._write_events(name, requests, labels, users)
         encoder = EventEncoder(self.encoders, self.items.ids)
         owners = ListWriter(self.schema, self.data, self.sources, self.spill).write(
@@ -273,6 +270,7 @@ class ShardWriter:
         logged = [h for h in self.schema.histories().values() if h.lists is None and h.table is None]
         for name, history in {h.events: h for h in logged}.items():
             listed = find_events(history.event, requests.rows, labels, self.data)
+            listed &= requests.rows[TIME].to_numpy() >= self.start.events.get(name, NEVER)
             rows = requests.rows.filter(listed)
             codes = self.encoders.encode(history.of, rows[ITEM])
             assert not isinstance(codes, Ragged)
@@ -286,9 +284,10 @@ class ShardWriter:
         """Write what each prior counts, to be summed when all shards are written."""
         request_of = np.repeat(np.arange(len(requests)), np.diff(requests.start))
         sides = OperandRows.pairs(self.schema, operands, self.item_operands, request_of, item)
-        for n, prior in enumerate(self.schema.priors().values()):
+        for n, (name, prior) in enumerate(self.schema.priors().items()):
             if prior.events is None:
-                write_counts(self.spill, n, shard, prior.count(requests.rows, self.data, labels, sides))
+                counted = prior.count(requests.rows, self.data, labels, sides)
+                write_counts(self.spill, n, shard, counted, self.start.periods.get(name, NEVER))
 
 
 def _assemble(

@@ -17,12 +17,13 @@ from corank.data.column_sources import (
     find_value_sources,
 )
 from corank.data.content.vector_files import with_vector_files
-from corank.data.histories.event_tables import open_events
+from corank.data.histories.event_tables import EventColumns, open_events
 from corank.data.lists.list_log import scan_log
 from corank.data.log_rows import log_columns
 from corank.data.log_summary import LogSummary
 from corank.data.packing.log_ids import LogIds
 from corank.data.served.unusable_rows import SERVED_ID, drop_unusable_rows
+from corank.data.state.pack_start import FROM_BEGIN, PackStart
 from corank.data.tables import Table
 from corank.engine.base import Engine
 from corank.features.log_schema import DataSettings
@@ -34,6 +35,7 @@ class PackSources:
     """The tables of a config, checked."""
 
     data: DataSettings
+    """With the splits of the rows that are new."""
     schema: Schema
     log: Table
     items: Table | None
@@ -46,6 +48,7 @@ class PackSources:
     value_sources: dict[str, Source]
     """The table of each of the data's `columns`."""
     summary: LogSummary
+    start: PackStart = FROM_BEGIN
 
     @classmethod
     def open(
@@ -55,6 +58,7 @@ class PackSources:
         base: Path,
         engine: Engine,
         report: Report = lambda line: None,
+        start: PackStart = FROM_BEGIN,
     ) -> Self:
         """Open and check the tables of a config.
 
@@ -64,15 +68,19 @@ class PackSources:
             base: the folder that the tables' paths are relative to.
             engine: runs the tasks that read the log.
             report: receives how many rows of a log of served requests are dropped.
+            start: from when on tables are read.
 
         Raises DataError, ConfigError.
         """
-        log = scan_log(data, base)
+        data, log = start.split(data), start.keep_log(scan_log(data, base), data)
         items, users, truth = (
             Table.scan(name, source, base) if source else None
             for name, source in (("items", data.items), ("users", data.users), ("truth", data.truth))
         )
-        events = open_events(data, base)
+        events = {
+            name: start.keep_events(name, table, EventColumns.of(data.events[name], data).time)
+            for name, table in open_events(data, base).items()
+        }
         items = items and with_vector_files(items, data.item, schema, base)
         users = users and with_vector_files(users, data.user, schema, base)
         if SERVED_ID in log.types:
@@ -83,7 +91,12 @@ class PackSources:
         summary = LogSummary.read(log, data, feature_columns(schema, sources, "log"), engine)
         check_times(schema, sources, {"log": log, "items": items, "users": users}, summary.first)
         value_sources = find_value_sources(data, log, items)
-        return cls(data, schema, log, items, users, truth, events, sources, value_sources, summary)
+        return cls(data, schema, log, items, users, truth, events, sources, value_sources, summary, start)
+
+    @property
+    def until(self) -> int:
+        """When training ends, ms UTC: after the log's last row, if that is before the end of the split."""
+        return min(self.data.training_end(), self.summary.last + 1)
 
     @property
     def item_columns(self) -> list[str]:
@@ -100,8 +113,9 @@ class PackSources:
         return int(some.estimated_size() / len(some) * self.summary.rows * 2)
 
     def read_ids(self, spill: Path, engine: Engine) -> LogIds:
-        """Find the items and users of the log; `spill` is a folder for files, which is made."""
-        return LogIds.read(self.log, self.data, spill, engine)
+        """Find the items and users of the log and of earlier ones; `spill` is a folder for files, which is made."""
+        found = LogIds.read(self.log, self.data, spill, engine)
+        return found.join_earlier(self.start, self.schema, self.data, self.until)
 
     def read_items(self, wanted: pl.Series) -> VersionedRows:
         """Read the rows of items. Raises DataError if an item of the log, `wanted`, has none."""

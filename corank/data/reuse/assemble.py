@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from corank.core.arrays import append_array, read_array
+from corank.core.arrays import append_array, read_array, read_frame
 from corank.data.dataset import prior_folder
 from corank.data.pack_manifest import PackManifest
 from corank.data.packing.pack import write_manifest
@@ -20,6 +20,8 @@ from corank.data.reuse.column_digests import TableContent
 from corank.data.reuse.donor import OPERAND_FILES, FeatureSelection, Taken
 from corank.data.reuse.inputs import FEATURES, InputContent, name_columns
 from corank.data.served.unusable_rows import SERVED_ID
+from corank.data.state.known_events import EVENTS, events_file
+from corank.data.state.value_counts import COUNTS, STATE, counts_file
 from corank.engine.base import Engine
 from corank.features.encoders import Encoders
 from corank.features.operands import OperandNames
@@ -35,6 +37,8 @@ def is_of_features(name: str, splits: Sequence[str]) -> bool:
     first, *parts = name.split("/")
     if first == "items":
         return parts[0] == "operands" or parts[0].startswith(("ids.", "numbers.", "list", "vector"))
+    if first == STATE:
+        return parts[0] in (COUNTS, EVENTS)
     return first in _OF_FEATURES or (first in splits and parts[1] in PLACEMENTS)
 
 
@@ -81,9 +85,29 @@ def assemble_pack(
         held = prior_folder(taken.donor.folder, list(taken.donor.schema.priors()).index(taken.name))
         for path in held.iterdir():
             link_file(path, prior_folder(folder, n) / path.name)
+    _link_state(selection, folder)
     shards = [f"{split}/{shard.name}" for split, held in base.manifest.splits.items() for shard in held]
     engine.run(AssembleRows(selection, folder), ["items", *shards])
     write_manifest(folder, _describe(selection, fingerprint, versions))
+
+
+def _link_state(selection: FeatureSelection, folder: Path) -> None:
+    """Link what later packings need to know of features: counts of values, and events of tables."""
+    schema = selection.schema
+    for name in schema.features:
+        taken = selection.take(name)
+        counts = counts_file(taken.donor.folder, taken.donor.schema, taken.name)
+        if counts.is_file():
+            link_file(counts, counts_file(folder, schema, name))
+    tables = list(selection.donors[0].manifest.data.events)
+    for table in dict.fromkeys(history.table for history in schema.histories().values() if history.table):
+        sharing = [name for name, history in schema.histories().items() if history.table == table]
+        number = tables.index(table)
+        held = [events_file(selection.take(name).donor.folder, number) for name in sharing]
+        # that of the longest history, with the most attributes
+        frames = [read_frame(path) for path in held]
+        most = max(range(len(held)), key=lambda n: (frames[n].width, len(frames[n])))
+        link_file(held[most], events_file(folder, number))
 
 
 def _load_encoders(selection: FeatureSelection) -> Encoders:

@@ -7,7 +7,7 @@ So each run keeps the data that it was trained on, whatever set is packed later.
 import filecmp
 import glob
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from corank.core.errors import DataError
@@ -35,6 +35,15 @@ SETS = "sets"
 """The folder within packed data that holds those of other features."""
 LAYER = "layer-"
 """How the name of a folder begins that holds what a set lacks, until the set is assembled."""
+
+
+Past = Callable[[Path], bool]
+"""Says of a folder of packed data that they need not be of the files as they are now."""
+
+
+def compare_files(folder: Path) -> bool:
+    """Say that packed data must be of the files as they are now."""
+    return False
 
 
 def set_folder(root: Path, schema: Schema) -> Path:
@@ -71,15 +80,28 @@ def find_staleness(
     return find_change(manifest.inputs, data, manifest.features, schema.features, base, folder)
 
 
-def open_features(root: Path, data: DataSettings, schema: Schema, base: Path) -> PackedDataset:
+def open_features(
+    root: Path, data: DataSettings, schema: Schema, base: Path, past: Past = compare_files
+) -> PackedDataset:
     """Open the packed data of a config's features, in a folder or its sets.
+
+    Args:
+        root: the folder.
+        data: the config's settings of the tables.
+        schema: the config's features.
+        base: the folder that the tables' paths are relative to.
+        past: says of a folder that it is enough that its data are of these settings and features, whatever became of
+            the files.
 
     Raises DataError if there are none, they are damaged, or they are of other settings, features or files.
     """
     first = read_pack_manifest(root)
     for folder, manifest in _manifests(root):
         if manifest.features == schema.features:
-            if reason := find_staleness(folder, manifest, data, schema, base):
+            reason = None
+            if manifest.data != data or not past(folder):
+                reason = find_staleness(folder, manifest, data, schema, base)
+            if reason:
                 raise _stale(root, reason)
             return PackedDataset.open(folder, expect=manifest.fingerprint)
     if reason := find_staleness(root, first, data, schema, base):

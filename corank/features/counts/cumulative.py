@@ -107,10 +107,15 @@ class CumulativeCounts:
         left = memory.decay(elapsed)
         return shown * left, positive * left
 
-    def as_of(self, cut: int, memory: Memory = ALL_TIME) -> Self:
+    def as_of(self, cut: int, memory: Memory = ALL_TIME, dated: bool = False) -> Self:
         """Keep of each key what counts at a cut, and what will still count at a later one.
 
         That is one entry a key, or those of the periods in the window, which may be none.
+
+        Args:
+            cut: ms UTC.
+            memory: how long a period counts.
+            dated: whether an entry keeps its own period, which tells when the key was seen last.
         """
         low, high = self.offsets[:-1], self.offsets[1:]
         cuts = np.full(len(low), cut)
@@ -126,7 +131,7 @@ class CumulativeCounts:
         none = np.zeros(1)
         parts = [np.where(known, part[entry] if len(part) else none, 0) for part in self._parts()]
         periods = np.full(len(low), cut - 1)
-        if memory.half_life is not None and len(self.periods):
+        if (dated or memory.half_life is not None) and len(self.periods):
             periods = np.where(known & (parts[0] > 0), self.periods[entry], periods)
         return type(self)(np.arange(len(low) + 1), periods, *parts)
 

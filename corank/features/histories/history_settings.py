@@ -9,6 +9,7 @@ from pydantic import PositiveInt, model_validator
 
 from corank.core.errors import ConfigError
 from corank.core.settings import Duration
+from corank.features.counts.growth import GROWTH, VocabularySettings
 from corank.features.feature_kind import ColumnFeature, FeatureKind
 from corank.features.histories.event_lists import EventLists, split_aligned, to_times
 from corank.features.history import History, check_grid
@@ -19,7 +20,7 @@ LAST = 50
 """Values of a list, at most, unless a feature says otherwise."""
 
 
-class HistorySettings(ColumnFeature):
+class HistorySettings(VocabularySettings, ColumnFeature):
     """A list column; with `of` a history, or an attribute of its items; with `parallel_to` an attribute of its events.
 
     A history is made of the log's exposures, of the list column `column`, or of the table `events`.
@@ -29,10 +30,6 @@ class HistorySettings(ColumnFeature):
     """Width of the embedding; that of its items for a history."""
     last: PositiveInt = LAST
     """At most so many values: the newest of a history, the first of a list column."""
-    min_count: PositiveInt = 1
-    """Values seen less often in training share the embedding of unknown."""
-    hash: PositiveInt | None = None
-    """Rows that values are hashed to, in place of a vocabulary."""
     separator: str | None = None
     """Splits a text column into values, as in `20,43`."""
     of: str | None = None
@@ -131,8 +128,8 @@ class HistorySettings(ColumnFeature):
             raise ValueError(
                 "a list is `of` the items of a history or `parallel_to` its events; drop one of both"
             )
-        elif self._given("hash", "min_count"):
-            raise ValueError("a history is encoded by the feature it is `of`; drop hash, min_count")
+        elif given := self._given("hash", *GROWTH):
+            raise ValueError(f"a history is encoded by the feature it is `of`; drop {', '.join(given)}")
         elif self.attribute:
             self._check_attribute(self.attribute[0])
         elif self.column is not None:

@@ -6,6 +6,7 @@ import polars as pl
 from pydantic import PositiveInt, model_validator
 
 from corank.core.types import Hashes
+from corank.features.counts.growth import VocabularySettings
 from corank.features.encoding import Encoded, Encoder
 from corank.features.feature_kind import FEATURE_KINDS, ColumnFeature, Side, Storage, Use
 from corank.features.training_values import TrainingValues
@@ -19,22 +20,18 @@ def check_filter(side: Side, filter_by: bool) -> None:
 
 
 @FEATURE_KINDS.register("id")
-class IdFeature(ColumnFeature):
+class IdFeature(VocabularySettings, ColumnFeature):
     """One categorical value, embedded. A vocabulary of the training rows, or a hash into `hash` rows."""
 
     kind: Literal["id"] = "id"
     dim: PositiveInt = 16
     """Width of the embedding."""
-    min_count: PositiveInt = 1
-    """Values seen less often in training are encoded as unknown, which so learns an embedding."""
-    hash: PositiveInt | None = None
-    """Rows that values are hashed to, in place of a vocabulary."""
     filter: bool = False
     """Requests may filter retrieval by it; for item features."""
 
     encoders: ClassVar[tuple[type[Encoder], ...]] = (Vocabulary, Hash)
     uses: ClassVar[frozenset[Use]] = frozenset({"id", "key"})
-    network_settings: ClassVar[frozenset[str]] = frozenset({"dim", "min_count", "hash"})
+    network_settings: ClassVar[frozenset[str]] = frozenset({"dim"} | VocabularySettings.vocabulary_settings)
     unpacked_settings: ClassVar[frozenset[str]] = frozenset({"dim"})
 
     @model_validator(mode="after")
@@ -64,7 +61,7 @@ class IdFeature(ColumnFeature):
 
     def fit(self, values: TrainingValues) -> Encoder:
         """Learn a vocabulary, or whether values are text if they are hashed, or no input."""
-        return fit_codes(values, self.min_count, self.hash if self.input else 1)
+        return fit_codes(values, self, self.hash if self.input else 1)
 
     def encode(self, encoder: Encoder | None, values: pl.Series, name: str) -> Encoded:
         """Codes (N,)."""

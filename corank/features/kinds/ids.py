@@ -11,6 +11,7 @@ from pydantic import model_validator
 from corank.core.errors import DataError
 from corank.core.ragged import Ragged
 from corank.core.types import Ints
+from corank.features.counts.growth import VocabularySettings
 from corank.features.encoding import SAMPLED, Encoded, Encoder
 from corank.features.feature_kind import FEATURE_KINDS, Storage, Use
 from corank.features.histories.history_settings import HistorySettings
@@ -34,7 +35,9 @@ class IdsFeature(HistorySettings):
 
     encoders: ClassVar[tuple[type[Encoder], ...]] = (Vocabulary, Hash)
     uses: ClassVar[frozenset[Use]] = frozenset({"list"})
-    network_settings: ClassVar[frozenset[str]] = frozenset({"dim", "pool", "min_count", "hash"})
+    network_settings: ClassVar[frozenset[str]] = frozenset(
+        {"dim", "pool"} | VocabularySettings.vocabulary_settings
+    )
     unpacked_settings: ClassVar[frozenset[str]] = frozenset({"dim", "pool"})
 
     @property
@@ -75,7 +78,7 @@ class IdsFeature(HistorySettings):
         if self.separator is not None:
             texts = value.cast(pl.String).str.split(self.separator)
             value = texts.list.eval(pl.element().str.strip_chars()).list.filter(pl.element() != "")
-        return fit_codes(values.flatten(value), self.min_count, self.hash if self.input else 1)
+        return fit_codes(values.flatten(value), self, self.hash if self.input else 1)
 
     def encode(self, encoder: Encoder | None, values: pl.Series, name: str) -> Encoded:
         """N lists of codes, the first `last` values of each."""

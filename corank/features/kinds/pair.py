@@ -7,6 +7,7 @@ import numpy as np
 from pydantic import PositiveInt
 
 from corank.core.types import Doubles, Hashes
+from corank.features.counts.growth import VocabularySettings
 from corank.features.encoding import Column, Encoder
 from corank.features.feature_kind import FEATURE_KINDS, Storage, Use
 from corank.features.kinds.scaled import CrossFeature
@@ -17,16 +18,12 @@ from corank.features.vocabulary import Hash, Vocabulary, fit_codes, mix_hashes
 
 
 @FEATURE_KINDS.register("pair")
-class PairFeature(CrossFeature):
+class PairFeature(VocabularySettings, CrossFeature):
     """Two values as one, embedded: a vocabulary of the training rows' pairs, or a hash. Missing if either is."""
 
     kind: Literal["pair"] = "pair"
     dim: PositiveInt = 16
     """Width of the embedding."""
-    min_count: PositiveInt = 1
-    """Pairs seen less often in training share the embedding of unknown."""
-    hash: PositiveInt | None = None
-    """Rows that pairs are hashed to, in place of a vocabulary."""
 
     encoders: ClassVar[tuple[type[Encoder], ...]] = (Vocabulary, Hash)
     unpacked_settings: ClassVar[frozenset[str]] = frozenset({"dim"})
@@ -55,7 +52,7 @@ class PairFeature(CrossFeature):
         """Learn a vocabulary of the pairs' hashes, unless they are hashed into `hash` rows."""
         if self.hash is not None:
             return Hash(self.hash, text=False)
-        return fit_codes(values, self.min_count, None)
+        return fit_codes(values, self, None)
 
     def encode(self, encoder: Encoder | None, values: Hashes | Doubles) -> Column:
         """Codes (N,)."""

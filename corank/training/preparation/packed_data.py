@@ -15,7 +15,14 @@ from corank.data.dataset import PackedDataset
 from corank.data.pack_manifest import PACK_AGAIN, fingerprint, identify_pack, read_pack_manifest
 from corank.data.packing.pack import pack_log
 from corank.data.remote_pack import PACKED_DATA
-from corank.data.reuse.feature_sets import find_staleness, open_features, pack_features
+from corank.data.reuse.feature_sets import Past, compare_files, find_staleness, open_features, pack_features
+from corank.data.state.continued_packs import (
+    continued_folder,
+    find_continued,
+    mark_continued,
+    written_at,
+)
+from corank.data.state.earlier_pack import EarlierPack
 from corank.engine.base import Engine
 from corank.training.config import Config
 
@@ -28,16 +35,34 @@ def packed_location(config: Config, base: Path) -> Location:
     return base / location if isinstance(location, Path) else location
 
 
-def open_packed(config: Config, base: Path) -> PackedDataset:
-    """Open a config's packed data.
+def open_packed(config: Config, base: Path, past: Past = compare_files) -> PackedDataset:
+    """Open a config's packed data; of those of all rows and those that go on from others the newest.
+
+    Args:
+        config: the config.
+        base: the folder that its relative paths begin in.
+        past: says of a folder that it is enough that its data are of this config, whatever became of the files. Data
+            that go on from others are never compared with files.
 
     Raises DataError, StorageError if there are none, or they are of another config or other files.
     """
     location = packed_location(config, base)
     if isinstance(location, Path):
-        return open_features(location, config.data, config.declared, base)
+        continued = find_continued(location, config.data, config.declared)
+        if continued is None:
+            return open_features(location, config.data, config.declared, base, past)
+        folder, manifest = continued
+        if written_at(location) > written_at(folder):
+            with suppress(DataError):
+                return open_features(location, config.data, config.declared, base, past)
+        return PackedDataset.open(folder, expect=manifest.fingerprint)
     packed = PackedDataset.open(location)
     manifest = packed.manifest
+    if (past(packed.folder) or manifest.continued) and (manifest.data, manifest.features) == (
+        config.data,
+        config.declared.features,
+    ):
+        return packed
     reason = find_staleness(packed.folder, manifest, config.data, config.declared, base)
     if reason or manifest.features != config.declared.features:
         reason = reason or "other features"
@@ -46,7 +71,11 @@ def open_packed(config: Config, base: Path) -> PackedDataset:
 
 
 def pack_config(
-    config: Config, base: Path, report: Report = lambda line: None, engine: Engine | None = None
+    config: Config,
+    base: Path,
+    report: Report = lambda line: None,
+    engine: Engine | None = None,
+    earlier: EarlierPack | None = None,
 ) -> PackedDataset:
     """Pack a config's tables; on this machine features that are packed already are kept. See `pack_features`.
 
@@ -57,12 +86,19 @@ def pack_config(
         base: the folder that its relative paths begin in.
         report: receives a line about each step.
         engine: runs the tasks; in line unless given.
+        earlier: packed data to go on from: only later rows are packed, to a folder of their own.
 
     Raises BusyError, DataError, ConfigError, EngineError, StorageError; what was there before is there then.
     """
     location = packed_location(config, base)
     if isinstance(location, Path):
+        if earlier is not None:
+            return _continue_pack(config, base, location, report, engine, earlier)
         return pack_features(config.data, config.declared, base, location, report, engine)
+    if earlier is not None and str(location) == earlier.location:
+        raise ConfigError(
+            f"packed: {location} holds the data to go on from, which would be replaced; name another URL"
+        )
     publisher = FolderPublisher.open(location, PACKED_DATA)
     working = _working_folder(location)
     try:
@@ -71,7 +107,7 @@ def pack_config(
         raise DataError(f"{working}: cannot be written: {error}; name another by CORANK_CACHE") from None
     with lock:
         folder = working / location.split()[1]
-        _pack_or_keep(config, base, folder, report, engine)
+        _pack_or_keep(config, base, folder, report, engine, earlier)
         report(f"publishing to {location}")
         publisher.publish(folder)
         shutil.rmtree(folder)
@@ -86,12 +122,34 @@ def _working_folder(url: ObjectUrl) -> Path:
     return FolderCache.of_environment().folder / f"packing-{name}"
 
 
-def _pack_or_keep(config: Config, base: Path, folder: Path, report: Report, engine: Engine | None) -> None:
-    """Pack into a folder, unless a packing that could not be published left it complete."""
+def _continue_pack(
+    config: Config, base: Path, root: Path, report: Report, engine: Engine | None, earlier: EarlierPack
+) -> PackedDataset:
+    """Pack what is later than other packed data into a folder of its own, unless it is there already."""
+    folder = continued_folder(root, config.data, config.declared, base, earlier)
     try:
-        PackedDataset.open(folder, expect=fingerprint(config.data, config.declared, base))
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be written: {error}") from None
+    _pack_or_keep(config, base, folder, report, engine, earlier)
+    mark_continued(earlier.folder)
+    return PackedDataset.open(folder)
+
+
+def _pack_or_keep(
+    config: Config,
+    base: Path,
+    folder: Path,
+    report: Report,
+    engine: Engine | None,
+    earlier: EarlierPack | None,
+) -> None:
+    """Pack into a folder, unless it is complete: of a packing that could not be published, or of the same state."""
+    origin = None if earlier is None else earlier.origin
+    try:
+        PackedDataset.open(folder, expect=fingerprint(config.data, config.declared, base, origin))
     except DataError:
-        pack_log(config.data, config.declared, base, folder, report, engine)
+        pack_log(config.data, config.declared, base, folder, report, engine, earlier)
 
 
 def open_or_pack(config: Config, base: Path, report: Report, engine: Engine | None = None) -> PackedDataset:
@@ -101,6 +159,8 @@ def open_or_pack(config: Config, base: Path, report: Report, engine: Engine | No
     """
     location = packed_location(config, base)
     if isinstance(location, Path):
+        if find_continued(location, config.data, config.declared) is not None:
+            return open_packed(config, base)
         if identify_pack(location) is not None:
             reason = find_staleness(
                 location, read_pack_manifest(location), config.data, config.declared, base

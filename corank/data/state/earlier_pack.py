@@ -1,0 +1,119 @@
+"""An earlier packing, from which another goes on."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+from corank.core.errors import DataError
+from corank.core.time import FOREVER
+from corank.data.dataset import PackedDataset
+from corank.data.pack_manifest import ContinuedFrom, PackManifest
+from corank.data.state.value_counts import read_counts_of_values
+from corank.features.counts.growth import GROWTH, EarlierTally
+from corank.features.encoders import Encoders
+from corank.features.encoding import Encoder
+from corank.features.schema import Schema
+from corank.features.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class EarlierPack:
+    """Packed data from which a packing goes on: their state is taken over, their rows are not read again."""
+
+    folder: Path
+    """Of the packed data, or of a copy of what is no shard."""
+    location: str
+    """Their folder or URL, for messages."""
+    manifest: PackManifest
+    through: int
+    """Rows before it, ms UTC, were trained on or are history; rows from it on are new."""
+    fixed: bool = False
+    """Whether vocabularies stay as they are."""
+
+    @classmethod
+    def of(cls, packed: PackedDataset, fixed: bool = False) -> Self:
+        """Describe packed data. Raises DataError if an earlier version of corank packed them, without state."""
+        manifest = packed.manifest
+        if manifest.through is None:
+            raise DataError(
+                f"{packed.location}: packed by an earlier version, which left no state to go on from: "
+                "run `corank pack` again without --from"
+            )
+        return cls(packed.folder, str(packed.location), manifest, manifest.through, fixed)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is sent to a worker: all but what is mapped here."""
+        return {part.name: getattr(self, part.name) for part in fields(self)}
+
+    @property
+    def origin(self) -> ContinuedFrom:
+        """What the manifest of the new packed data says of these."""
+        return ContinuedFrom(
+            location=self.location,
+            fingerprint=self.manifest.fingerprint,
+            through=self.through,
+            fixed=self.fixed,
+        )
+
+    @cached_property
+    def schema(self) -> Schema:
+        """The features."""
+        return Schema(self.manifest.features)
+
+    @cached_property
+    def encoders(self) -> Encoders:
+        """The encoders."""
+        return Encoders.load(self.folder / "encoders", self.schema)
+
+    def find_carried(self, schema: Schema) -> frozenset[str]:
+        """Name the features of a config that are those of the earlier packing: their encoders are taken over.
+
+        They have the same name, settings (but those of growth, and those that networks alone read) and column, and are
+        made of such features.
+        """
+        found: dict[str, bool] = {}
+
+        def is_carried(name: str) -> bool:
+            if name not in found:
+                before, now = self.schema.features.get(name), schema.features[name]
+                found[name] = (
+                    before is not None
+                    and _settings(self.schema, name) == _settings(schema, name)
+                    and all(is_carried(part) for part in sorted(schema.needs(name)))
+                    and type(before) is type(now)
+                )
+            return found[name]
+
+        return frozenset(name for name in schema.features if is_carried(name))
+
+    def frozen(self, schema: Schema) -> Mapping[str, Encoder]:
+        """The encoders that are taken over as they are: scales, buckets, hashes."""
+        carried, fitted = self.find_carried(schema), self.encoders.fitted
+        return {
+            name: fitted[name]
+            for name in schema.features
+            if name in carried and name in fitted and self.tally(name) is None
+        }
+
+    def tally(self, name: str) -> EarlierTally | None:
+        """What is known of the values of a feature; None if it has no vocabulary."""
+        counts, encoder = (
+            read_counts_of_values(self.folder, self.schema, name),
+            self.encoders.fitted.get(name),
+        )
+        if counts is None or not isinstance(encoder, Vocabulary):
+            return None
+        return EarlierTally(counts, encoder.values, self.through, self.fixed)
+
+
+def _settings(schema: Schema, name: str) -> dict[str, Any]:
+    feature = schema.features[name]
+    left_out = {*feature.unpacked_settings, *GROWTH}
+    return feature.model_dump(mode="json", exclude=left_out) | {"column": schema.column(name)}
+
+
+def end_of_training(training_end: int, last: int) -> int:
+    """Return when training ends, ms UTC: after the last row of the log, if that is before, or by no time."""
+    return min(training_end, last + 1) if training_end != FOREVER else last + 1

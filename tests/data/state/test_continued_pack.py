@@ -1,0 +1,84 @@
+"""A packing that goes on from another equals that part of one packing of all days."""
+
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from corank.data.dataset import PackedDataset
+from corank.data.packing.pack import pack_log
+from corank.data.state.earlier_pack import EarlierPack
+from corank.features.splits.by_time import RangeSplit
+from tests.support.four_days import FROZEN, LISTED, LIVE, schema_of, settings_of, written
+
+CLIPPED = {"age", "exact_age", "dear", "candidates", "born", "hour", "price"}
+"""Features that learn the range of training values, which a later packing takes over."""
+FEATURES = {name: f for name, f in (FROZEN | LIVE | LISTED).items() if name not in CLIPPED}
+SECOND = RangeSplit.model_validate({"train": "1970-01-03..1970-01-04", "valid": "1970-01-04.."})
+
+
+def pack(
+    folder: Path, out: str, split: RangeSplit, features: dict[str, Any], earlier: PackedDataset | None = None
+) -> PackedDataset:
+    taken = None if earlier is None else EarlierPack.of(earlier)
+    data, schema = settings_of(features, split), schema_of(features)
+    return pack_log(data, schema, folder, folder / out, earlier=taken)
+
+
+def shard_bytes(packed: PackedDataset) -> dict[str, bytes]:
+    """The files of shards, but for where in `events` their histories begin."""
+    return {
+        str(path.relative_to(packed.folder)): path.read_bytes()
+        for split in packed.splits
+        for path in (packed.folder / split).rglob("*")
+        if path.is_file() and not path.match("query/list*.start.npy")
+    }
+
+
+def history_items(packed: PackedDataset) -> list[list[int]]:
+    return [
+        lists.take(np.array([n])).flat().tolist()
+        for shards in packed.splits.values()
+        for shard in shards
+        for lists in shard.query.lists
+        for n in range(len(shard))
+    ]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_shards_are_those_of_one_packing(tmp_path: Path, seed: int) -> None:
+    written(tmp_path, seed).write_parquet(tmp_path / "log.parquet")
+    first = RangeSplit.model_validate({"train": "..1970-01-03", "valid": "1970-01-03.."})
+    earlier = pack(tmp_path, "first", first, FEATURES)
+    later = pack(tmp_path, "later", SECOND, FEATURES, earlier)
+    whole = pack(tmp_path, "whole", SECOND, FEATURES)
+    assert later.manifest.through == whole.manifest.through
+    assert len(shard_bytes(later)) > 40
+    assert shard_bytes(later) == shard_bytes(whole)
+    assert history_items(later) == history_items(whole)
+    # and one from a continued one
+    last = RangeSplit.model_validate({"train": "1970-01-04.."})
+    assert shard_bytes(pack(tmp_path, "last", last, FEATURES, later)) == shard_bytes(
+        pack(tmp_path, "last whole", last, FEATURES)
+    )
+    assert later.manifest.continued is not None
+    assert later.manifest.continued.fingerprint == earlier.manifest.fingerprint
+
+
+def test_rows_before_are_needed_no_more(tmp_path: Path) -> None:
+    """But for those of priors' last periods that were not over, and of labels that were not mature."""
+    log = written(tmp_path, 1)
+    log.write_parquet(tmp_path / "log.parquet")
+    first = RangeSplit.model_validate({"train": "..1970-01-03", "valid": "1970-01-03.."})
+    earlier = pack(tmp_path, "first", first, FEATURES)
+    whole = pack(tmp_path, "whole", SECOND, FEATURES)
+    log.filter(log["time"] >= settings_of(FEATURES).milliseconds(str(date(1970, 1, 2)))).write_parquet(
+        tmp_path / "log.parquet"
+    )
+    later = pack(tmp_path, "later", SECOND, FEATURES, earlier)
+    assert shard_bytes(later) == shard_bytes(whole)
+    assert history_items(later) == history_items(whole)
+    without = pack(tmp_path, "without", SECOND, FEATURES)
+    assert shard_bytes(without) != shard_bytes(whole)
