@@ -186,7 +186,7 @@ UNSOUND: list[tuple[dict[str, Any], str]] = [
     (HISTORY | {"side": "context"}, f"{OF_A_USER}`context`"),
     (ATTRIBUTE | {"side": "item"}, f"{OF_A_USER}`item`"),
     *((history | {key: value},
-       ": a history is encoded by the feature it is `of`; drop hash, min_count")
+       f": a history is encoded by the feature it is `of`; drop {key}")
       for history in (HISTORY, ATTRIBUTE, HISTORY | LISTED) for key, value in ENCODING.items()),
     *((ATTRIBUTE | {key: value}, f": {key}{ITS_HISTORY}")
       for key, value in (OWN | SOURCES | {"last": 9, "column": "x", "separator": ","}).items()),
@@ -205,9 +205,9 @@ UNSOUND: list[tuple[dict[str, Any], str]] = [
     *((feature | {"buckets": 4, "scale": "log"},
        ": buckets embed the number and scale leaves it one; write one of them")
       for feature in (DERIVED["brand_seen"], DERIVED["spare"], DERIVED["steep"], PRIOR)),
-    (PAIR | {"scale": "log"}, ": unknown key 'scale'; known keys: dim, hash, kind, min_count, of"),
+    (PAIR | {"scale": "log"}, ": unknown key 'scale'; known keys: count_half_life, dim, hash, keep_days, kind, max_rows, min_count, of"),
     (PAIR | {"hsh": 3}, ": unknown key 'hsh'; did you mean 'hash'?"),
-    (PAIR | {"side": "user"}, ": unknown key 'side'; known keys: dim, hash, kind, min_count, of"),
+    (PAIR | {"side": "user"}, ": unknown key 'side'; known keys: count_half_life, dim, hash, keep_days, kind, max_rows, min_count, of"),
     (PAIR | {"of": ["user"]}, ".of: List should have at least 2 items after validation, not 1; "
      "received ['user']"),
     (PAIR | {"of": ["user", "tab", "item"]}, ".of: List should have at most 2 items after validation, not 3; "

@@ -41,7 +41,9 @@ class EarlierPack:
                 f"{packed.location}: packed by an earlier version, which left no state to go on from: "
                 "run `corank pack` again without --from"
             )
-        return cls(packed.folder, str(packed.location), manifest, manifest.through, fixed)
+        location = packed.location
+        named = str(location.absolute() if isinstance(location, Path) else location)
+        return cls(packed.folder, named, manifest, manifest.through, fixed)
 
     def __getstate__(self) -> dict[str, Any]:
         """What is sent to a worker: all but what is mapped here."""
