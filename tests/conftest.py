@@ -47,6 +47,12 @@ def world() -> Path:
 
 
 @pytest.fixture(scope="session")
+def small_world() -> Path:
+    """As `world`, of a third of the requests: for what holds whatever a model learns."""
+    return shared.small_world()
+
+
+@pytest.fixture(scope="session")
 def trained() -> Run:
     """A finished run of `world`."""
     return shared.finished_run()

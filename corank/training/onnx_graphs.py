@@ -73,6 +73,7 @@ def write_graph(path: Path, graph: Graph, tensors: dict[str, Tensor]) -> None:
         warnings.catch_warnings(),
         _quiet("torch.onnx", "onnxscript"),
         _shared_operators(),
+        _listed_operators(),
     ):
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
@@ -108,6 +109,18 @@ def _build_once() -> Callable[..., Any]:
     from torch.onnx._internal.exporter._registration import ONNXRegistry
 
     return cache(ONNXRegistry.from_torchlib)
+
+
+@contextlib.contextmanager
+def _listed_operators() -> Iterator[None]:
+    """Let torch list its composite operators once for a graph.
+
+    It lists those of all namespaces for each namespace anew, in case one was registered between.
+    """
+    from torch._export import utils
+
+    with patch.object(utils, "_materialize_cpp_cia_ops", cache(utils._materialize_cpp_cia_ops)):
+        yield
 
 
 @contextlib.contextmanager

@@ -28,6 +28,7 @@ from corank.serving.funnel.request import Request
 from corank.training.config_file import read
 from corank.training.run import Run
 from tests.support.encoded_batches import LAYOUT, random_batch
+from tests.support.shared import shared
 from tests.support.simulated_runs import Silent, make_world
 
 
@@ -175,6 +176,11 @@ SNAPSHOT = "features.item_clicked={kind: prior, by: [item_id], label: click}"
 """A feature that the plug-in does not read; the stage beside it does."""
 
 
+def snapshot_world() -> Path:
+    """A world of its own, since what is packed here would lie beside the data of other tests."""
+    return shared("snapshot_world", lambda f: corank.pack(make_world(f / "world"), [SNAPSHOT])) / "world"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("more", [(), (SNAPSHOT,)])
 @pytest.mark.parametrize("role", ROLES)
@@ -183,7 +189,7 @@ def test_it_trains_exports_and_ranks_as_it_was_trained(
 ) -> None:
     callback = Silent()
     steps = ("train={epochs: 4, requests: 64, seed: 1}", *more)
-    config = make_world(tmp_path / "world") if more else world / "config.yaml"
+    config = (snapshot_world() if more else world) / "config.yaml"
     corank.train(config, (*ROLES[role], *steps), folder=tmp_path / "run", callbacks=[callback])
     run = Run.open(tmp_path / "run")  # read again from the run's own config
     stage = "prerank" if role == "pre-ranker" else "rank"

@@ -7,8 +7,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
+import httpcore2
 import httpx2
 import psutil
 
@@ -16,6 +18,9 @@ from corank.serving.http.access.control import AccessControl
 from corank.serving.http.access.origin import OriginPolicy
 from corank.serving.http.access.tokens import Token, Tokens
 from tests.support.ports import free_port
+
+# of each request without a client it would read the certificates of all authorities anew, which takes 20 ms
+httpcore2.default_ssl_context = cache(httpcore2.default_ssl_context)
 
 ANY_TIME = ("--max-clock-skew", "36500d")
 """For logged requests, whose times are long ago."""
@@ -68,7 +73,7 @@ def running_service(
     url = f"{'http' if trust is None else 'https'}://127.0.0.1:{port}"
     verify = trust is None or ssl.create_default_context(cafile=str(trust))
     try:
-        for _ in range(600):
+        for _ in range(2400):
             with contextlib.suppress(httpx2.HTTPError):
                 if httpx2.get(f"{url}/healthz", verify=verify).status_code == 200:
                     break

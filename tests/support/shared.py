@@ -44,6 +44,11 @@ def simulated_world() -> Path:
     return shared("world", lambda folder: make_world(folder / "world")) / "world"
 
 
+def small_world() -> Path:
+    """A world as `simulated_world` makes it, of a third of the requests: for what holds whatever a model learns."""
+    return shared("small_world", lambda folder: make_world(folder / "world", requests=400)) / "world"
+
+
 def finished_run() -> Run:
     """A finished run of `simulated_world`; it lies outside the world's folder."""
     config = simulated_world() / "config.yaml"

@@ -1,8 +1,9 @@
 """Checkpoints: a file that comes back bit by bit, or is refused by name."""
 
+import itertools
 import random
-import subprocess
-import sys
+import resource
+import signal
 import time
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from safetensors.torch import save_file
 
 from corank.core.errors import CheckpointError
 from corank.training.checkpoints.checkpoint import Checkpoint, load, save
+from tests.support import kills
 
 CHECKPOINT = Checkpoint(
     {
@@ -103,43 +105,43 @@ def test_one_of_another_program_is_refused(tmp_path: Path) -> None:
     assert "do not match its digest" in refused(file)
 
 
+def _save_where_files_are_short(path: Path, said: Path) -> None:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+    try:
+        save(path, Checkpoint({"big": torch.zeros(100_000)}, {}))
+    except CheckpointError as error:
+        said.write_text(str(error))
+
+
 @pytest.mark.slow
-def test_a_full_disk_leaves_the_old_file(path: Path) -> None:
+def test_a_full_disk_leaves_the_old_file(path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """A limit on the size of files stands for the disk's end; the process that has it is another one."""
-    code = f"""
-import resource, signal, torch
-from pathlib import Path
-from corank.training.checkpoints.checkpoint import Checkpoint, save
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
-save(Path({str(path)!r}), Checkpoint({{"big": torch.zeros(100_000)}}, {{}}))
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 1 and "CheckpointError" in done.stderr and "cannot be written" in done.stderr
+    said = tmp_path_factory.mktemp("full") / "said"
+    kills.run(_save_where_files_are_short, path, said)
+    assert "cannot be written" in said.read_text()
     assert load(path).facts == CHECKPOINT.facts
     assert [file.name for file in path.parent.iterdir()] == ["latest.safetensors"]
 
 
+def _save_for_ever(path: Path) -> None:
+    for n in itertools.count():
+        save(path, Checkpoint({"x": torch.full((200_000,), float(n))}, {"n": n}))
+
+
 @pytest.mark.slow
 def test_a_reader_never_sees_half_a_file(path: Path) -> None:
-    code = f"""
-import itertools, torch
-from pathlib import Path
-from corank.training.checkpoints.checkpoint import Checkpoint, save
-for n in itertools.count():
-    save(Path({str(path)!r}), Checkpoint({{"x": torch.full((200_000,), float(n))}}, {{"n": n}}))
-"""
-    with subprocess.Popen([sys.executable, "-c", code]) as writer:
-        try:
-            seen: set[int] = set()
-            ends = time.monotonic() + 30
-            while len(seen) < 20 and time.monotonic() < ends:
-                held = load(path)
-                if "n" in held.facts:
-                    seen.add(held.facts["n"])
-                    assert (held.tensors["x"] == held.facts["n"]).all()
-        finally:
-            writer.kill()
+    writer = kills.start(_save_for_ever, path)
+    try:
+        seen: set[int] = set()
+        ends = time.monotonic() + 30
+        while len(seen) < 20 and time.monotonic() < ends:
+            held = load(path)
+            if "n" in held.facts:
+                seen.add(held.facts["n"])
+                assert (held.tensors["x"] == held.facts["n"]).all()
+    finally:
+        writer.kill()
     assert len(seen) == 20
     last = load(path)
     assert last.facts["n"] >= max(seen) and (last.tensors["x"] == last.facts["n"]).all()

@@ -1,10 +1,8 @@
 """What export writes: versions, sequence numbers, whole or not at all, and vectors equal to the model's."""
 
 import json
-import os
+import resource
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ from corank.serving.funnel.request import Request
 from corank.training.checkpoints.training_state import model_state
 from corank.training.export import model_version
 from corank.training.run import Run
+from tests.support import kills
 from tests.support.cases import Case
 from tests.support.models import table_set, two_tower
 from tests.support.random_worlds import LONG, RICH
@@ -129,17 +128,12 @@ def test_export_over_a_bundle_counts_items_seq_and_keeps_the_content_before(
     )
 
 
-FULL = """
-import resource, sys
-from pathlib import Path
-import corank
-from corank.core.errors import BundleError
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), resource.RLIM_INFINITY))
-try:
-    corank.export(Path(sys.argv[1]), Path(sys.argv[2]))
-except BundleError as error:
-    print(error)
-"""
+def _export_where_files_are_short(run: Path, bundle: Path, said: Path) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, resource.RLIM_INFINITY))
+    try:
+        corank.export(run, bundle)
+    except BundleError as error:
+        said.write_text(str(error))
 
 
 @pytest.mark.slow
@@ -148,11 +142,10 @@ def test_full_disk_leaves_the_bundle_before_untouched(
 ) -> None:
     bundle = Path(shutil.copytree(trained_bundle, tmp_path / "bundle"))
     before = {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file()}
-    command = [sys.executable, "-c", FULL, str(trained.folder), str(bundle), "4000"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, env=os.environ)
-    assert done.stderr == ""
-    assert done.stdout.startswith(f"{bundle}: cannot be written: [Errno 27] File too large")
-    assert "what was there before is untouched" in done.stdout
+    kills.run(_export_where_files_are_short, trained.folder, bundle, tmp_path / "said")
+    said = (tmp_path / "said").read_text()
+    assert said.startswith(f"{bundle}: cannot be written: [Errno 27] File too large")
+    assert "what was there before is untouched" in said
     assert {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file()} == before
     assert Bundle.open(bundle).manifest.items_seq == 1
 

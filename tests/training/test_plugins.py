@@ -107,9 +107,8 @@ def test_what_a_bundle_records_is_named_and_never_imported(trained_bundle: Path,
     assert "plugin_one" not in sys.modules
 
 
-@pytest.mark.slow
-def test_a_bundle_names_the_plugin_of_an_unknown_scorer(trained: Run, tmp_path: Path) -> None:
-    bundle = corank.export(trained.folder, tmp_path / "bundle").bundle
+def test_a_bundle_names_the_plugin_of_an_unknown_scorer(trained_bundle: Path) -> None:
+    bundle = Bundle.open(trained_bundle)
     first, last = bundle.manifest.stages
     changes = {"stages": [first, last.model_copy(update={"scorer": "trees"})], "plugins": ["plugin_one"]}
     manifest = bundle.manifest.model_copy(update=changes)

@@ -24,14 +24,21 @@ from tests.support.simulated_runs import Silent, trained_run
 
 pytestmark = pytest.mark.slow
 
+LOG_EVERY = 4
 SMALL = ("train.requests=24", "train.epochs=2")
 HARD = (
     "stages.0.dropout=0.2",
     "stages.1.dropout=0.3",
     "stages.1.normalisation=layer",
-    "train.checkpoint_every=7",
+    "train.checkpoint_every=3",
 )
 """What a resumed run must get right beyond the weights: drawn masks, and a checkpoint out of step with the log."""
+
+
+@pytest.fixture(autouse=True)
+def logged_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The callbacks that interrupt a training are called at every log."""
+    monkeypatch.setattr(train, "LOG_EVERY", LOG_EVERY)
 
 
 def scalars(run: Run) -> dict[str, list[tuple[int, float | None]]]:
@@ -44,8 +51,8 @@ def scalars(run: Run) -> dict[str, list[tuple[int, float | None]]]:
     }
 
 
-def test_the_same_seed_gives_the_same_weights_and_another_does_not(world: Path, tmp_path: Path) -> None:
-    config = world / "config.yaml"
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(small_world: Path, tmp_path: Path) -> None:
+    config = small_world / "config.yaml"
     one, two = (trained_run(config, tmp_path / name, *SMALL, *HARD) for name in ("one", "two"))
     other = trained_run(config, tmp_path / "other", *SMALL, *HARD, "train.seed=1")
     assert same(one, two) and same(one, two, "latest")
@@ -57,16 +64,16 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(world: Path, 
 @pytest.mark.parametrize("table", ["rowwise_adagrad", "lazy_adam"])
 @pytest.mark.parametrize("average", [None, 0.95])
 def test_an_interrupted_run_ends_as_an_unbroken_one(
-    world: Path, tmp_path: Path, table: str, average: float | None
+    small_world: Path, tmp_path: Path, table: str, average: float | None
 ) -> None:
-    config = world / "config.yaml"
+    config = small_world / "config.yaml"
     overrides = [*SMALL, *HARD, f"train.table.optimiser={table}", "train.table.lr=0.02", "train.epochs=3"]
     overrides += [f"train.average={average}"] if average else []
     overrides += ["train.early_stop.metric=rank.click.logloss", "train.early_stop.patience=2"]
     unbroken = trained_run(config, tmp_path / "unbroken", *overrides)
     steps = unbroken.latest.load().facts["progress"]["step"]
     folder = tmp_path / "broken"
-    calls = steps // 20
+    calls = steps // LOG_EVERY
     for n, interruption in enumerate(sorted(random.Random(str(overrides)).sample(range(1, calls), 2))):
         callback = Interrupting(interruption if n == 0 else 1)
         with pytest.raises(StoppedError):
@@ -77,8 +84,8 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(
     assert same(resumed, unbroken) and same(resumed, unbroken, "latest") and same(resumed, unbroken, "best")
 
 
-def test_the_events_of_a_resumed_run_are_those_of_an_unbroken_one(world: Path, tmp_path: Path) -> None:
-    config, overrides = world / "config.yaml", [*SMALL, *HARD]
+def test_the_events_of_a_resumed_run_are_those_of_an_unbroken_one(small_world: Path, tmp_path: Path) -> None:
+    config, overrides = small_world / "config.yaml", [*SMALL, *HARD]
     unbroken = trained_run(config, tmp_path / "unbroken", *overrides)
     # numbers of the files of a process, which end their names: 10 is read before 9
     event_file_writer._global_uid = event_file_writer.AtomicCounter(9)
@@ -96,13 +103,13 @@ def _train_alone(config: Path, folder: Path, overrides: list[str]) -> None:
     trained_run(config, folder, *overrides)
 
 
-def test_a_killed_run_ends_as_an_unbroken_one(world: Path, tmp_path: Path) -> None:
-    config, folder = world / "config.yaml", tmp_path / "killed"
-    overrides = [*SMALL, *HARD, "train.average=0.9", "train.epochs=6", "train.checkpoint_every=3"]
+def test_a_killed_run_ends_as_an_unbroken_one(small_world: Path, tmp_path: Path) -> None:
+    config, folder = small_world / "config.yaml", tmp_path / "killed"
+    overrides = [*SMALL, *HARD, "train.average=0.9", "train.epochs=12"]
     process = kills.start(_train_alone, config, folder, overrides)
     while process.is_alive() and not (folder / "latest.safetensors").exists():
         time.sleep(0.01)
-    time.sleep(random.uniform(0, 0.3))
+    time.sleep(random.uniform(0, 0.2))
     process.kill()
     process.join()
     assert process.exitcode == -signal.SIGKILL and not (folder / "model.safetensors").exists()
@@ -113,8 +120,8 @@ def test_a_killed_run_ends_as_an_unbroken_one(world: Path, tmp_path: Path) -> No
     assert left == {"run.json", "events", *(f"{n}.safetensors" for n in ("latest", "best", "model"))}
 
 
-def test_resuming_a_finished_run_changes_nothing(world: Path, tmp_path: Path) -> None:
-    config = world / "config.yaml"
+def test_resuming_a_finished_run_changes_nothing(small_world: Path, tmp_path: Path) -> None:
+    config = small_world / "config.yaml"
     kept = corank.train(config, SMALL, folder=tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.glob("*.safetensors")}
     callback = Silent()
@@ -160,20 +167,22 @@ def test_the_average_is_what_is_shipped(world: Path, tmp_path: Path) -> None:
     assert (weights[2] - weights[0]).abs().mean() > 0.005
 
 
-def test_a_loss_that_becomes_nan_is_named(world: Path, tmp_path: Path) -> None:
+def test_a_loss_that_becomes_nan_is_named(small_world: Path, tmp_path: Path) -> None:
     with pytest.raises(CorankError, match=r"loss rank\.click became NaN by step \d+; lower train\.table\.lr"):
-        trained_run(world / "config.yaml", tmp_path, *SMALL, "train.table.lr=1e30", "train.precision=fp32")
+        trained_run(
+            small_world / "config.yaml", tmp_path, *SMALL, "train.table.lr=1e30", "train.precision=fp32"
+        )
 
 
-def test_a_model_that_diverges_at_the_last_step_is_told_of(world: Path, tmp_path: Path) -> None:
+def test_a_model_that_diverges_at_the_last_step_is_told_of(small_world: Path, tmp_path: Path) -> None:
     """One step an epoch: its loss is still finite, its weights are not."""
     overrides = ("train.requests=10000", "train.epochs=1", "train.table.lr=1e30", "train.precision=fp32")
     with pytest.raises(CorankError, match="diverge"):
-        trained_run(world / "config.yaml", tmp_path, *overrides)
+        trained_run(small_world / "config.yaml", tmp_path, *overrides)
 
 
-def test_every_loss_is_reported_on_screen_and_in_tensorboard(world: Path, tmp_path: Path) -> None:
-    config, callback = world / "config.yaml", Silent()
+def test_every_loss_is_reported_on_screen_and_in_tensorboard(small_world: Path, tmp_path: Path) -> None:
+    config, callback = small_world / "config.yaml", Silent()
     run = corank.train(config, SMALL, folder=tmp_path, callbacks=[callback]).run
     names = [name for name, _ in read(config).total.select(None)]
     assert names == ["rank.click", "prerank.click", "prerank.unexposed", "prerank.distill"]
@@ -211,8 +220,8 @@ def test_training_lowers_the_losses_and_beats_chance(
     assert found["cascade"]["truth_recall@6@18"] > found["cascade"]["random"]["truth_recall@6@18"] + 0.1
 
 
-def test_the_precisions_differ(world: Path, tmp_path: Path) -> None:
-    config = world / "config.yaml"
+def test_the_precisions_differ(small_world: Path, tmp_path: Path) -> None:
+    config = small_world / "config.yaml"
     one, two = (
         load(trained_run(config, tmp_path / p, f"train.precision={p}").folder / "model.safetensors")
         for p in ("fp32", "bf16")
@@ -234,12 +243,12 @@ def test_calibrators_are_fitted_on_exposed_validation_rows(trained: Run) -> None
     assert abs(other["pcoc_calibrated"] - 1) > 0.01
 
 
-def test_checks_within_an_epoch_change_nothing(world: Path, tmp_path: Path) -> None:
-    config, seen = read(world / "config.yaml", [*SMALL, *HARD, "train.average=0.9"]), list[float]()
+def test_checks_within_an_epoch_change_nothing(small_world: Path, tmp_path: Path) -> None:
+    config, seen = read(small_world / "config.yaml", [*SMALL, *HARD, "train.average=0.9"]), list[float]()
     packed = trained_run(
-        world / "config.yaml", tmp_path / "plain", *SMALL, *HARD, "train.average=0.9"
+        small_world / "config.yaml", tmp_path / "plain", *SMALL, *HARD, "train.average=0.9"
     ).packed()
-    run = Run.create(tmp_path / "checked", config, world)
+    run = Run.create(tmp_path / "checked", config, small_world)
     train.train_run(run, packed, checks=train.MidEpochChecks(3, lambda epochs, figures: seen.append(epochs)))
     assert same(run, Run.open(tmp_path / "plain"))
     assert seen == pytest.approx([1 / 3, 2 / 3, 4 / 3, 5 / 3], abs=0.05)
