@@ -11,6 +11,7 @@ from torch import Tensor
 
 import corank
 from corank.core.errors import ConfigError
+from corank.training import train
 from corank.training.callbacks import TrainingCheckpoint
 from corank.training.checkpoints.checkpoint import load
 from corank.training.run import Run
@@ -24,6 +25,12 @@ APART = ("train.mode=separate", OWN)
 EXPOSED = ("losses.2.weight=0", "losses.3.on=[exposed]", "losses.3.per_request=null")
 """So that every mode reads the same candidates."""
 SMALL = ("train.requests=24", "train.epochs=2")
+
+
+@pytest.fixture(autouse=True)
+def logged_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The callbacks that interrupt a training are called at every log."""
+    monkeypatch.setattr(train, "LOG_EVERY", 4)
 
 
 def of(run: Run, *stages: str) -> dict[str, Tensor]:
@@ -62,10 +69,10 @@ def parts(epochs: list[dict[str, Tensor]], *stages: str) -> Iterator[dict[str, T
 
 @pytest.mark.parametrize("average", [(), ("train.average=0.9",)])
 def test_a_ranker_trained_first_is_the_ranker_trained_alone(
-    world: Path, tmp_path: Path, average: tuple[str, ...]
+    small_world: Path, tmp_path: Path, average: tuple[str, ...]
 ) -> None:
     """Beside a pre-ranker of own tables the joint ranker learns from its own losses alone, too."""
-    config = world / "config.yaml"
+    config = small_world / "config.yaml"
     apart = trained_run(config, tmp_path / "apart", *SMALL, *EXPOSED, *APART, *average)
     beside = trained_run(config, tmp_path / "beside", *SMALL, *EXPOSED, OWN, *average)
     assert equal(of(apart, *RANKER), of(beside, *RANKER))
@@ -73,11 +80,11 @@ def test_a_ranker_trained_first_is_the_ranker_trained_alone(
 
 
 @pytest.mark.parametrize("tables", [OWN, "stages.0.table_gradient=false"])
-def test_each_stage_learns_in_its_own_epochs_alone(world: Path, tmp_path: Path, tables: str) -> None:
+def test_each_stage_learns_in_its_own_epochs_alone(small_world: Path, tmp_path: Path, tables: str) -> None:
     callback = Keeping(tmp_path)
     overrides = [*SMALL, "train.mode=separate", tables, "train.average=0.9", "stages.1.dropout=0.2"]
     overrides += ["train.rank.weight_decay=0.1", "train.prerank.weight_decay=0.1"]
-    done = corank.train(world / "config.yaml", overrides, folder=tmp_path, callbacks=[callback])
+    done = corank.train(small_world / "config.yaml", overrides, folder=tmp_path, callbacks=[callback])
     run = done.run
     assert len(callback.epochs) == 4 and done.epoch == 4
     rank = list(parts(callback.epochs, *RANKER))
@@ -97,13 +104,13 @@ def test_each_stage_learns_in_its_own_epochs_alone(world: Path, tmp_path: Path, 
 @pytest.mark.parametrize("average", [None, 0.95])
 @pytest.mark.parametrize("mode", ["separate", "alternate"])
 def test_an_interrupted_run_ends_as_an_unbroken_one(
-    world: Path, tmp_path: Path, mode: str, average: float | None
+    small_world: Path, tmp_path: Path, mode: str, average: float | None
 ) -> None:
     """Broken in its first half, and again in its second: the phases of two stages, where they train apart."""
-    config = world / "config.yaml"
+    config = small_world / "config.yaml"
     overrides = [f"train.mode={mode}", OWN, "train.requests=16", "train.epochs=2"]
     overrides += ["stages.0.dropout=0.2", "stages.1.dropout=0.3"]
-    overrides += ["train.checkpoint_every=7", "losses.2.from=[batch, retrieved]", "losses.2.per_request=3"]
+    overrides += ["train.checkpoint_every=3", "losses.2.from=[batch, retrieved]", "losses.2.per_request=3"]
     overrides += [f"train.average={average}"] if average else []
     whole = Silent()
     unbroken = corank.train(config, overrides, folder=tmp_path / "unbroken", callbacks=[whole]).run
@@ -120,9 +127,9 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(
     assert same(resumed, unbroken) and same(resumed, unbroken, "latest")
 
 
-def test_stages_in_turn_learn_from_their_own_losses(world: Path, tmp_path: Path) -> None:
+def test_stages_in_turn_learn_from_their_own_losses(small_world: Path, tmp_path: Path) -> None:
     """With tables of its own each stage's weights are those that it would have beside the others in one step."""
-    config = world / "config.yaml"
+    config = small_world / "config.yaml"
     joint = trained_run(config, tmp_path / "joint", *SMALL, *EXPOSED, OWN)
     turns = trained_run(config, tmp_path / "turns", *SMALL, *EXPOSED, OWN, "train.mode=alternate")
     assert equal(of(turns, *RANKER), of(joint, *RANKER))
@@ -130,8 +137,8 @@ def test_stages_in_turn_learn_from_their_own_losses(world: Path, tmp_path: Path)
     assert not equal(of(turns, "stages.prerank."), of(joint, "stages.prerank."))
 
 
-def test_in_turn_on_shared_tables_both_change_them(world: Path, tmp_path: Path) -> None:
-    config = world / "config.yaml"
+def test_in_turn_on_shared_tables_both_change_them(small_world: Path, tmp_path: Path) -> None:
+    config = small_world / "config.yaml"
     runs = [
         trained_run(
             config, tmp_path / str(weight), *SMALL, "train.mode=alternate", f"losses.1.weight={weight}"
@@ -144,9 +151,9 @@ def test_in_turn_on_shared_tables_both_change_them(world: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize("mode", ["joint", "alternate"])
 def test_without_a_table_gradient_a_stage_leaves_the_tables_as_they_are(
-    world: Path, tmp_path: Path, mode: str
+    small_world: Path, tmp_path: Path, mode: str
 ) -> None:
-    config = world / "config.yaml"
+    config = small_world / "config.yaml"
     frozen = [*SMALL, f"train.mode={mode}", "stages.0.table_gradient=false"]
     runs = [
         trained_run(
@@ -160,8 +167,8 @@ def test_without_a_table_gradient_a_stage_leaves_the_tables_as_they_are(
     assert not equal(of(runs[0], "tables.shared."), of(shared, "tables.shared."))
 
 
-def test_own_tables_are_a_second_set(world: Path, tmp_path: Path) -> None:
-    run = trained_run(world / "config.yaml", tmp_path, *SMALL, OWN)
+def test_own_tables_are_a_second_set(small_world: Path, tmp_path: Path) -> None:
+    run = trained_run(small_world / "config.yaml", tmp_path, *SMALL, OWN)
     ours, theirs = of(run, "tables.prerank."), of(run, "tables.shared.")
     assert [n.removeprefix("tables.prerank.") for n in ours] == [
         n.removeprefix("tables.shared.") for n in theirs
