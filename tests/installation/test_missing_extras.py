@@ -13,8 +13,6 @@ from supply_chain.lock import ROOT
 from tests.support.base_installation import run_without_extras, without_extras
 
 TRAINING = {
-    "check": ["CONFIG"],
-    "pack": ["CONFIG"],
     "train": ["CONFIG"],
     "study": ["CONFIG"],
     "sweep": ["CONFIG"],
@@ -45,6 +43,13 @@ def test_a_command_names_the_extra_that_it_lacks(world: Path, trained: Run, tmp_
         found = re.fullmatch(line, ended.err)
         assert ended.code == 1 and found and EXTRA_OF[found[1]] == "train", (name, ended)
     assert not out.exists()
+
+
+def test_a_log_is_checked_and_packed_without_extras(world: Path, tmp_path: Path) -> None:
+    config, packed = str(world / "config.yaml"), tmp_path / "packed"
+    commands = [["check", config], ["pack", config, "--set", f"packed={packed}"]]
+    assert [ended.code for ended in run_without_extras(commands)] == [0, 0]
+    assert (packed / "manifest.json").is_file()
 
 
 def test_a_store_an_object_and_a_signature_name_their_extra(trained_bundle: Path, tmp_path: Path) -> None:

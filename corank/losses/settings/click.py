@@ -1,5 +1,6 @@
 """Loss `click`: binary cross-entropy of a stage's label on exposed candidates, with a learnt effect of the position."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -52,13 +53,11 @@ class ClickLoss(Loss):
 
     def untrained_value(self, counts: SplitCounts, requests: int) -> float | None:
         """The entropy of the label: −p ln p − (1 − p) ln(1 − p), p its rate."""
-        from scipy.special import entr
-
         label = counts.labels[self.label]
         if not label.known:
             return None
         rate = label.positives / (label.positives + label.negatives)
-        return float(entr(rate) + entr(1 - rate))
+        return -sum(p * math.log(p) for p in (rate, 1 - rate) if p > 0)
 
     def values(
         self, outputs: "Mapping[str, StageOutput]", batch: "Batch", funnel: FunnelSpec
