@@ -54,7 +54,7 @@ Until = Annotated[
 
 
 def check_first(config: Path, overrides: list[str] | None, without: list[str] | None = None) -> None:
-    """Tell mistakes in a config before torch is loaded, which takes seconds. Raises ConfigError, PluginError."""
+    """Tell mistakes in a config before what the command itself needs is loaded. Raises ConfigError, PluginError."""
     from corank.training.config_file import read
 
     read(config, overrides or [], without or [])
@@ -78,6 +78,7 @@ def check_command(
     as_json: Json = False,
 ) -> None:
     """Show which feature enters which tower, and what there is to learn from; refuse what could not learn."""
+    check_first(config, overrides, without)
     from corank.api import runs
     from corank.cli import console
     from corank.cli.printing.profile_tables import show_profile
@@ -111,6 +112,7 @@ def pack_command(
     as_json: Json = False,
 ) -> None:
     """Pack the logs, request by request, into memory-mapped arrays; an interrupted packing goes on."""
+    check_first(config, overrides, without)
     from corank.api import runs
     from corank.cli import console
     from corank.cli.progress import counting
