@@ -71,13 +71,16 @@ NUMBER = "context_2"
 def test_one_hostile_request_does_not_move_the_next_scale(tmp_path: Path) -> None:
     case = derived()
     requests = [case.request("train", n) for n in range(sum(map(len, case.packed.splits["train"])))]
+    later = [case.request(split, 0) for split in ("valid", "test")]
+    run = case.funnel.run
+    ranked, ranked_later = ([run(Request.parse(request)) for request in some] for some in (requests, later))
 
     def next_scale(name: str, *hostile: dict[str, Any]) -> Scale:
         """What the next training fits to a log of the requests and of hostile ones."""
         log = RequestLog(tmp_path / name)
-        later = [case.request(split, 0) for split in ("valid", "test")]
-        for request in [*requests * (600 // len(requests)), *later, *hostile]:
-            log.add(case.funnel, case.funnel.run(Request.parse(request)))
+        ends = [run(Request.parse(request)) for request in hostile]
+        for one in [*ranked * (600 // len(requests)), *ranked_later, *ends]:
+            log.add(case.funnel, one)
         labelled = tmp_path / f"{name}.parquet"
         add_labels(case, log.flush(complete=True), labelled)
         data = case.config.data.model_copy(update={"log": str(labelled)})
