@@ -1,9 +1,10 @@
 """The plug-ins of examples/plugins, one of each sort, through every command together, as a user runs them."""
 
+import contextlib
+import io
 import json
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +13,13 @@ from typing import NamedTuple
 import httpx2
 import polars as pl
 import pytest
+import torch
 
+from corank.cli.main import main
 from corank.datasets.feed.simulate import simulate_world
-from tests.support.http_parity import TOLERANCE
+from corank.training.run import Run as CorankRun
+from tests.support import kills
+from tests.support.http_parity import TOLERANCE, parity
 from tests.support.service import running_service
 
 ROOT = Path(__file__).parents[2]
@@ -33,22 +38,28 @@ class Done(NamedTuple):
 
 Run = Callable[..., list[Done]]
 
-COMMANDS = """
-import contextlib, io, json, sys
-from corank.cli.main import main
 
-done = []
-for words in json.load(sys.stdin):
-    sys.argv, out, err, code = ["corank", *words], io.StringIO(), io.StringIO(), 0
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            main()
-        except SystemExit as left:
-            code = int(left.code or 0)
-    done.append([code, out.getvalue(), err.getvalue()])
-print(json.dumps(done))
-"""
-"""Runs commands one after another in one process, which loads torch once."""
+def _enter(folder: Path, environment: dict[str, str]) -> None:
+    """Be a process of a user who works in the folder, where the plug-ins are found."""
+    torch.set_num_threads(1)
+    os.chdir(folder)
+    os.environ.update({"PYTHONPATH": f"{ROOT}{os.pathsep}{folder}"} | environment)
+    sys.path.insert(0, str(folder))
+
+
+def _run_commands(folder: Path, environment: dict[str, str], commands: list[list[str]], found: Path) -> None:
+    """Run commands one after another in this process; write what each did to a file."""
+    _enter(folder, environment)
+    done = []
+    for words in commands:
+        sys.argv, out, err, code = ["corank", *words], io.StringIO(), io.StringIO(), 0
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                main()
+            except SystemExit as left:
+                code = int(left.code or 0)
+        done.append([code, out.getvalue(), err.getvalue()])
+    found.write_text(json.dumps(done), encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -63,22 +74,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(folder: Path) -> Run:
-    """Runs commands in a process of their own, in the folder. The plug-ins are found there."""
+    """Runs commands in a process of their own, in the folder."""
 
     def run(*commands: list[object], **environment: str) -> list[Done]:
-        process = subprocess.run(
-            [sys.executable, "-c", COMMANDS],
-            input=json.dumps([[str(word) for word in words] for words in commands]),
-            env=os.environ
-            | {"PYTHONPATH": f"{ROOT}{os.pathsep}{folder}", "OMP_NUM_THREADS": "1"}
-            | environment,
-            capture_output=True,
-            text=True,
-            cwd=folder,
-            check=False,
-        )
-        assert process.returncode == 0, process.stderr
-        done = [Done(*one) for one in json.loads(process.stdout)]
+        words = [[str(word) for word in one] for one in commands]
+        kills.run(_run_commands, folder, environment, words, folder / "done.json")
+        done = [Done(*one) for one in json.loads((folder / "done.json").read_text(encoding="utf-8"))]
         assert not any("Traceback" in one.err for one in done)
         return done
 
@@ -136,26 +137,24 @@ def test_a_bundle_is_read_with_the_plugins_that_the_user_names(
     assert "cyclical_time" in manifest["plugins"]
     # the bundle's word is not enough, even where the plug-in is at hand
     rank: list[object] = ["rank", "bundle", "request.json", "--json"]
-    absent, published = run(rank, ["publish", "bundle", "lmdb:absent"])
+    absent, published, *named = run(
+        rank, ["publish", "bundle", "lmdb:absent"], ["--plugin", "cyclical_time", *rank]
+    )
     for one in (absent, published):
         assert one.code == 1 and "unknown kind 'cyclical'" in one.err
         assert "needs the plug-in" in one.err and "--plugin cyclical_time" in one.err
     assert not (folder / "absent").exists()
-    (named,) = outputs(run(["--plugin", "cyclical_time", *rank]))
     (by_environment,) = outputs(run(rank, CORANK_PLUGINS="cyclical_time"))
-    answer = json.loads(named)
+    (answer,) = map(json.loads, outputs(named))
     assert len(answer["items"]) == 6 and answer["missing"] == answer["unknown"] == []
     assert json.loads(by_environment) == answer
 
 
-PARITY = """
-import sys
-from pathlib import Path
-from corank.training.run import Run
-from tests.support.http_parity import parity
-found = parity(Run.open(Path("run")), sys.argv[1], 20)
-print(found["scores"], found["largest"])
-"""
+def _compare(folder: Path, environment: dict[str, str], url: str, found: Path) -> None:
+    """Compare what a service answers with what is evaluated; write how many scores, and how far they are apart."""
+    _enter(folder, environment)
+    compared = parity(CorankRun.open(Path("run")), url, 20)
+    found.write_text(json.dumps([compared["scores"], float(compared["largest"])]))
 
 
 def test_a_store_serves_what_was_evaluated(
@@ -170,12 +169,12 @@ def test_a_store_serves_what_was_evaluated(
     with running_service(address, folder / "cache", workers=2) as (url, _):
         request = json.loads((folder / "request.json").read_bytes())
         assert len(httpx2.post(f"{url}/rank", json=request).json()["items"]) == 6
-        script = [sys.executable, "-c", PARITY, url]
-        done = subprocess.run(script, capture_output=True, text=True, cwd=folder, check=False)
-    assert done.returncode == 0, done.stderr
-    scores, largest = done.stdout.split()
-    assert int(scores) == 20 * (30 + 18)
-    assert float(largest) < TOLERANCE
+        kills.run(
+            _compare, folder, {"CORANK_PLUGINS": "cyclical_time,folder_store"}, url, folder / "found.json"
+        )
+    scores, largest = json.loads((folder / "found.json").read_text())
+    assert scores == 20 * (30 + 18)
+    assert largest < TOLERANCE
 
 
 def test_a_study_compares_by_the_metric(trained: dict[str, str], run: Run) -> None:
