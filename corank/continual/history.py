@@ -52,7 +52,7 @@ class PeriodRecord(Settings):
 _RECORDS: TypeAdapter[list[PeriodRecord]] = TypeAdapter(list[PeriodRecord])
 
 
-class History:
+class DailyHistory:
     """The records of all periods, in order, in one file that is replaced whole."""
 
     def __init__(self, folder: Path) -> None:

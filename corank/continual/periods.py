@@ -43,19 +43,22 @@ class Period:
         # the hour that clocks repeat in autumn has a name of its own
         return cls(begin, end, name + ("+" if local.fold and length != DAY else ""))
 
-    def split(self, since: int, holdout: timedelta) -> dict[str, str]:
+    def split(self, since: int | None, holdout: timedelta) -> dict[str, str]:
         """The `data.split` of a period: all from `since` on trains but the holdout at its end.
 
         The first half of the holdout validates, the second compares: that is `test`. On the next period they train.
 
         Args:
-            since: where the training before this one ended, ms UTC.
+            since: where the training before this one ended, ms UTC; None: the first has all of the log before it.
             holdout: at the end of the period, shorter than it.
         """
         step = holdout // MILLISECOND
         valid, test = self.end - step, self.end - step // 2
         bounds = {"train": (since, valid), "valid": (valid, test), "test": (test, self.end)}
-        return {name: f"{_text(begin)}..{_text(end)}" for name, (begin, end) in bounds.items()}
+        return {
+            name: f"{'' if begin is None else _text(begin)}..{_text(end)}"
+            for name, (begin, end) in bounds.items()
+        }
 
 
 def check_length(length: timedelta) -> timedelta:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from corank.continual.history import FILE, Decision, History, PeriodRecord
+from corank.continual.history import FILE, DailyHistory, Decision, PeriodRecord
 from corank.core.errors import DataError
 
 
@@ -13,21 +13,21 @@ def record(day: int, decision: Decision = "live") -> PeriodRecord:
 
 
 def test_records_are_kept_in_the_order_of_their_periods_and_read_back(tmp_path: Path) -> None:
-    history = History(tmp_path)
+    history = DailyHistory(tmp_path)
     for held in (record(26), record(25), record(27, "refused by the gate")):
         history.add(held)
-    again = History(tmp_path)
+    again = DailyHistory(tmp_path)
     assert [held.period[-2:] for held in again.records] == ["25", "26", "27"]
     assert again.records == history.records and again.live == record(26)
 
 
 def test_a_period_has_one_record_and_a_refused_one_may_be_tried_again(tmp_path: Path) -> None:
-    history = History(tmp_path)
+    history = DailyHistory(tmp_path)
     history.add(record(25, "refused by validation"))
     history.remove("2026-04-25")
     history.add(record(25))
     history.add(record(25))
-    assert History(tmp_path).records == [record(25)]
+    assert DailyHistory(tmp_path).records == [record(25)]
     with pytest.raises(DataError, match="2026-04-25 went live"):
         history.remove("2026-04-25")
     with pytest.raises(DataError, match="no period 2026-04-24; the last are 2026-04-25"):
@@ -38,5 +38,5 @@ def test_a_period_has_one_record_and_a_refused_one_may_be_tried_again(tmp_path: 
 def test_a_damaged_history_is_refused_and_left_as_it_is(tmp_path: Path, content: str) -> None:
     (tmp_path / FILE).write_text(content)
     with pytest.raises(DataError, match=r"history\.json: damaged"):
-        History(tmp_path)
+        DailyHistory(tmp_path)
     assert (tmp_path / FILE).read_text() == content

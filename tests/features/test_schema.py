@@ -205,9 +205,11 @@ UNSOUND: list[tuple[dict[str, Any], str]] = [
     *((feature | {"buckets": 4, "scale": "log"},
        ": buckets embed the number and scale leaves it one; write one of them")
       for feature in (DERIVED["brand_seen"], DERIVED["spare"], DERIVED["steep"], PRIOR)),
-    (PAIR | {"scale": "log"}, ": unknown key 'scale'; known keys: count_half_life, dim, hash, keep_days, kind, max_rows, min_count, of"),
+    (PAIR | {"scale": "log"}, ": unknown key 'scale'; known keys: "
+     "count_half_life, dim, hash, keep_days, kind, max_rows, min_count, of"),
     (PAIR | {"hsh": 3}, ": unknown key 'hsh'; did you mean 'hash'?"),
-    (PAIR | {"side": "user"}, ": unknown key 'side'; known keys: count_half_life, dim, hash, keep_days, kind, max_rows, min_count, of"),
+    (PAIR | {"side": "user"}, ": unknown key 'side'; known keys: "
+     "count_half_life, dim, hash, keep_days, kind, max_rows, min_count, of"),
     (PAIR | {"of": ["user"]}, ".of: List should have at least 2 items after validation, not 1; "
      "received ['user']"),
     (PAIR | {"of": ["user", "tab", "item"]}, ".of: List should have at most 2 items after validation, not 3; "
