@@ -30,6 +30,7 @@ from corank.training.export import export_bundle, newest
 from corank.training.run import Run
 from tests.support.cases import Case
 from tests.support.command_line import run_corank
+from tests.support.exported_graphs import graphs_of
 from tests.support.models import table_set, two_tower
 from tests.support.random_worlds import DAY, DERIVED, HOUR
 from tests.support.shared import shared_case
@@ -49,7 +50,8 @@ def case() -> Case:
 def exported(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("exported") / "bundle"
     early = replace(case.packed, manifest=case.packed.manifest.model_copy(update={"last": BEGIN}))
-    export_bundle(path, case.config, early, case.model, case.calibrators)
+    with graphs_of(case.base / "bundle"):
+        export_bundle(path, case.config, early, case.model, case.calibrators)
     return path
 
 
@@ -57,8 +59,9 @@ def test_export_until_a_later_time_knows_the_last_day(case: Case, tmp_path: Path
     last = case.packed.manifest.last
     until = (last // DAY + 1) * DAY
     plain, whole = tmp_path / "plain", tmp_path / "whole"
-    export_bundle(plain, case.config, case.packed, case.model, case.calibrators)
-    export_bundle(whole, case.config, case.packed, case.model, case.calibrators, until=until)
+    with graphs_of(case.base / "bundle"):
+        export_bundle(plain, case.config, case.packed, case.model, case.calibrators)
+        export_bundle(whole, case.config, case.packed, case.model, case.calibrators, until=until)
     cuts = [Bundle.open(path).manifest.priors for path in (plain, whole)]
     assert cuts[0] and all(cuts[0][name] <= last < cuts[1][name] <= until for name in cuts[0])
     known = case.packed.priors.as_of(case.config.declared, until)

@@ -12,6 +12,7 @@ from corank.bundle.bundle import Bundle
 from corank.bundle.manifest import digest
 from corank.bundle.signatures import SigningKeys, TrustedKeys
 from corank.core.errors import BundleError, CorankError, TrustError
+from tests.support.exported_graphs import graphs_of
 from tests.support.shared import finished_bundle, finished_run
 from tests.support.signing import KeyPair, make_keys
 
@@ -30,7 +31,8 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> KeyPair:
 def signed(tmp_path_factory: pytest.TempPathFactory, keys: KeyPair) -> Path:
     """A signed bundle, which tests do not change."""
     bundle = tmp_path_factory.mktemp("signed") / "bundle"
-    corank.export(finished_run().folder, bundle, sign=[keys.private])
+    with graphs_of(finished_bundle()):
+        corank.export(finished_run().folder, bundle, sign=[keys.private])
     return bundle
 
 
@@ -113,7 +115,9 @@ def test_signatures_that_are_none_are_refused_by_name(
 def test_keys_rotate_by_two_signatures_or_by_two_trusted_keys(
     signed: Path, keys: KeyPair, other: KeyPair, tmp_path: Path
 ) -> None:
-    both = corank.export(finished_run().folder, tmp_path / "both", sign=[keys.private, other.private]).bundle
+    with graphs_of(signed):
+        run, keys_of_both = finished_run(), [keys.private, other.private]
+        both = corank.export(run.folder, tmp_path / "both", sign=keys_of_both).bundle
     for public in (keys.public, other.public):
         assert Bundle.open(both.folder.parent, trust=trusted(public)).manifest == both.manifest
     several = tmp_path / "several.pem"

@@ -64,7 +64,7 @@ class FolderPublisher:
             BusyError: another process has published there meanwhile; what it published is there.
             StorageError: the store refuses; what was there before is there.
         """
-        names = (name for name in list_files(folder, MOST_FILES) if is_relative_name(name))
+        names = sorted(filter(is_relative_name, list_files(folder, MOST_FILES)))
         version = new_version()
         return self.commit(version, self.send(version, folder, names))
 

@@ -14,6 +14,7 @@ from corank.core.types import Floats
 from corank.evaluation.predict import predict_split
 from corank.serving.funnel.request import Request
 from tests.support.cases import Case
+from tests.support.examples import assert_example_ranked
 from tests.support.random_worlds import ALONE, DERIVED, LISTED, LONG, RICH, Drawn, drawn_worlds
 from tests.support.shared import shared_case
 
@@ -55,7 +56,7 @@ def json_columns(items: pl.DataFrame, row: int) -> dict[str, Any]:
 def test_funnel_scores_as_the_training_model_does(
     tmp_path_factory: pytest.TempPathFactory, drawn: Drawn
 ) -> None:
-    """All requests of the log: users and items never trained on, unknown values, missing ones, no history."""
+    """All requests of the log: users, items never trained on, unknown values, missing ones, no history; examples."""
     fixed = drawn in (LONG, DERIVED, LISTED, ALONE)
     case = shared_case(drawn) if fixed else Case.of(tmp_path_factory.mktemp("case"), drawn)
     compared = 0
@@ -72,6 +73,7 @@ def test_funnel_scores_as_the_training_model_does(
             if number % 4 == 0 and not _by_id(case):
                 _describe_and_compare(case, request, theirs, f"{split} {number}")
     assert compared >= 2
+    assert_example_ranked(case)
 
 
 def _by_id(case: Case) -> bool:

@@ -32,6 +32,7 @@ from corank.serving.store.live_version import USERS
 from corank.serving.store.publish import publish_bundle
 from corank.serving.store.record_codec import to_keys
 from tests.support.cases import Case
+from tests.support.exported_graphs import graphs_of
 from tests.support.random_worlds import RICH
 from tests.support.redis_server import redis_server
 from tests.support.service import JSON, TOKEN, access
@@ -280,7 +281,8 @@ def test_a_bundle_that_is_exported_anew_goes_live(case: Case, tmp_path: Path) ->
         RankingService(Follower(BundleSource(path), every=0.05), Limits(), access(None)).app()
     ) as client:
         assert client.get("/version").json()["items_seq"] == 1
-        export_bundle(path, case.config, case.packed, case.model, case.calibrators)
+        with graphs_of(path):
+            export_bundle(path, case.config, case.packed, case.model, case.calibrators)
         deadline = time.monotonic() + 10
         while client.get("/version").json()["items_seq"] != 2 and time.monotonic() < deadline:
             time.sleep(0.02)

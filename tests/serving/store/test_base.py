@@ -124,13 +124,12 @@ def test_what_is_no_store_class_is_refused() -> None:
 
 
 def test_commands_take_the_store_of_a_plug_in(
-    trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: Run, trained_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Publish with users, serve with a log, replay, list, roll back and prune."""
     url, cache = f"folder:{tmp_path / 'store'}", tmp_path / "cache"
-    corank.export(trained.folder, tmp_path / "bundle")
     users = trained.base / "users.parquet"
-    code, _, err = run_corank(capsys, "publish", tmp_path / "bundle", url, "--users", users)
+    code, _, err = run_corank(capsys, "publish", trained_bundle, url, "--users", users)
     assert code == 0 and "users: " in err, err
     with running_service(url, cache, "--log", str(tmp_path / "log")) as (address, _):
         body = {"user": {"id": int(pl.read_parquet(users)["user_id"][0])}, "candidates": [1, 2, 3]}

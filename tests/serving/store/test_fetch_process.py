@@ -10,6 +10,7 @@ from corank.serving.store.base import open_store
 from corank.serving.store.fetch_process import fetch_in_subprocess
 from corank.serving.store.publish import publish_bundle
 from corank.training.export import export_bundle
+from tests.support.exported_graphs import graphs_of
 from tests.support.redis_server import redis_server
 from tests.support.shared import derived
 
@@ -47,7 +48,8 @@ def test_a_service_has_the_next_version_fetched_beside_it(tmp_path: Path) -> Non
 
     versions = []
     for _ in range(2):
-        export_bundle(bundle, case.config, case.packed, case.model, case.calibrators)
+        with graphs_of(case.base / "bundle"):
+            export_bundle(bundle, case.config, case.packed, case.model, case.calibrators)
         versions.append(publish_bundle(bundle, store))
         if len(versions) == 1:
             follower = Follower(StoreSource(store, cache, aside))

@@ -1,0 +1,21 @@
+"""Whether the example of a bundle is a request that its funnel ranks."""
+
+import json
+
+import numpy as np
+
+from corank.serving.funnel.example import make_example
+from corank.serving.funnel.request import Request
+from corank.serving.http.schemas import decode_request
+from tests.support.cases import Case
+
+
+def assert_example_ranked(case: Case) -> None:
+    """Fail unless examples of a case's bundle are requests that lack nothing."""
+    for seed in range(3):
+        made = make_example(case.funnel, np.random.default_rng(seed))
+        assert decode_request(json.dumps(made).encode()).candidates == made["candidates"]
+        answer = case.funnel.rank(Request.parse(made | {"trace": True}))
+        assert (answer["missing"], answer["unknown"]) == ([], [])
+        assert len(answer["trace"]) == 16
+        assert len(answer["items"]) == case.funnel.manifest.stages[-1].keep
