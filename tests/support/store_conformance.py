@@ -322,7 +322,7 @@ class StoreConformance:
         assert store.tables() == sorted(["all", *(f"{who}/{n}" for who in range(4) for n in range(0, 30, 2))])
 
     def test_a_killed_writer_leaves_whole_puts(self, store: Store, url: str) -> None:
-        for writes in range(1, 6):
+        for writes in (1, 3, 5):
             writer = subprocess.Popen([sys.executable, "-c", WRITER, url], stdout=subprocess.PIPE)
             assert writer.stdout
             for _ in range(writes):
