@@ -17,7 +17,6 @@ from corank.training.checkpoints.location import CheckpointLocation
 from corank.training.checkpoints.matching import load_matching
 from corank.training.config_file import plain, read
 from corank.training.run import Run
-from tests.support.simulated_runs import make_world
 
 
 @pytest.fixture(autouse=True)
@@ -32,9 +31,9 @@ def _path() -> Iterator[None]:
 
 
 @pytest.fixture
-def config(tmp_path: Path) -> Path:
-    """A world whose config names the plug-in beside it."""
-    path = make_world(tmp_path, requests=200)
+def config(small_world: Path, tmp_path: Path) -> Path:
+    """The config of a world, which names the plug-in beside it."""
+    path = Path(shutil.copy(small_world / "config.yaml", tmp_path))
     (tmp_path / "plugin_one.py").write_text("", encoding="utf-8")
     path.write_text(path.read_text(encoding="utf-8") + "plugins: [plugin_one]\n", encoding="utf-8")
     return path
