@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,7 @@ from corank.data.packing.workspace import PackWorkspace, open_workspace
 from corank.data.reuse.column_digests import Run
 from corank.data.reuse.inputs import InputContent, find_versions, hash_versions, read_content
 from corank.data.state.earlier_pack import EarlierPack
+from corank.data.state.input_files import survey_files, write_files
 from corank.data.state.known_ids import write_ids
 from corank.data.state.pack_start import FROM_BEGIN, PackStart
 from corank.data.state.value_counts import write_counts_of_values
@@ -113,6 +115,8 @@ def _pack(
     versions = hash_versions(find_versions(data, features, base))
     constants = PARTITION, PARTITIONS
     with open_workspace(out, mark, constants, engine, report) as workspace:
+        files, read = survey_files(workspace, data, base, start)
+        start = replace(start, files=read if start.earlier else {})
         inputs = PackSources.open(data, schema, base, engine, report, start)
         summary = inputs.summary
         report(
@@ -123,6 +127,7 @@ def _pack(
             # what goes on from others is never compared with files, most of which it does not read
             tables = None if continued else read_content(data, features, base, run)
             manifest = _write_all(inputs, workspace, mark, data)
+            write_files(workspace.packed, files)
             unchanged = hash_versions(find_versions(data, features, base)) == versions
             if tables is not None and unchanged:  # else the digests may be of other files
                 content = InputContent(versions=versions, tables=tables)

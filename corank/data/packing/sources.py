@@ -72,14 +72,15 @@ class PackSources:
 
         Raises DataError, ConfigError.
         """
-        data, log = start.split(data), start.keep_log(scan_log(data, base), data)
+        log = start.keep_log(scan_log(data, base, start.files.get("log")), data)
+        data = start.split(data)
         items, users, truth = (
             Table.scan(name, source, base) if source else None
             for name, source in (("items", data.items), ("users", data.users), ("truth", data.truth))
         )
         events = {
             name: start.keep_events(name, table, EventColumns.of(data.events[name], data).time)
-            for name, table in open_events(data, base).items()
+            for name, table in open_events(start.list_events(data), base).items()
         }
         items = items and with_vector_files(items, data.item, schema, base)
         users = users and with_vector_files(users, data.user, schema, base)

@@ -46,6 +46,8 @@ class PackStart:
     """Rows of the log before are not read."""
     tables_from: Mapping[str, int] = field(default_factory=dict)
     """By table of `data.events`, rows before are not read."""
+    files: Mapping[str, list[str]] = field(default_factory=dict)
+    """By table, `log` or `events.NAME`, the files that are read; all unless given."""
 
     @classmethod
     def after(cls, earlier: EarlierPack, data: DataSettings, schema: Schema) -> Self:
@@ -89,6 +91,14 @@ class PackStart:
         if self.earlier is None:
             return data
         return data.model_copy(update={"split": LaterSplit(rule=data.split, since=self.since)})
+
+    def list_events(self, data: DataSettings) -> DataSettings:
+        """Return the settings with the files of events that are read."""
+        named = {
+            name: events.model_copy(update={"table": self.files.get(f"events.{name}", events.table)})
+            for name, events in data.events.items()
+        }
+        return data.model_copy(update={"events": named})
 
     def keep_log(self, log: Table, data: DataSettings) -> Table:
         """Leave out the rows of the log that are not read."""

@@ -1,0 +1,198 @@
+"""The files of the log and of events, and the rows of each day in them: which are read, and which came late."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from pydantic import TypeAdapter, ValidationError
+
+from corank.core.errors import DataError
+from corank.core.settings import Settings
+from corank.core.storage.object_url import is_url
+from corank.core.time import NEVER
+from corank.core.types import Report
+from corank.data.histories.event_tables import EventColumns
+from corank.data.packing.workspace import PackWorkspace
+from corank.data.source_files import SourceFile, find_source_files
+from corank.data.state.pack_start import PackStart
+from corank.data.state.value_counts import STATE
+from corank.data.tables import Table, scan_files
+from corank.features.log_schema import DataSettings
+
+FILES = "files.json"
+"""The file within STATE."""
+
+
+class InputFile(Settings):
+    """A file as a packing found it."""
+
+    version: tuple[int, int | str] | None
+    """Tells a change, as of `SourceFile`."""
+    rows: int
+    first: int | None
+    """Time of the earliest row, ms UTC; None if there is no row with a time."""
+    last: int | None
+    """Time of the latest row, ms UTC."""
+    days: dict[str, int] = {}
+    """Rows of each day, in the data's time zone, before training ends."""
+    late: dict[str, int] = {}
+    """Rows of days that an earlier packing holds, which it did not see."""
+
+
+Tables = dict[str, dict[str, InputFile]]
+"""By table, `log` or `events.NAME`, its files, by path as `find_versions` names them."""
+_TABLES: TypeAdapter[Tables] = TypeAdapter(Tables)
+
+
+UNKNOWN: dict[str, Any] = {"rows": 0, "first": None, "last": None, "days": {}, "known": {}}
+"""What is found of a file whose times cannot be read."""
+
+
+@dataclass(frozen=True)
+class SurveyFile:
+    """Counts the rows of a file, the task, by day. Reads its times alone."""
+
+    table: Table
+    time: pl.Expr
+    """ms UTC."""
+    timezone: str
+    end: int
+    """When training ends, ms UTC."""
+    since: int
+    """When the training of the earlier packing ended, ms UTC."""
+
+    def __call__(self, path: str) -> dict[str, Any]:
+        """Return `rows`, `first`, `last`, and by day the rows before `end` and before `since`.
+
+        A file whose times cannot be read by itself has none: it is read with the others, whose checks tell why.
+        """
+        moment = pl.from_epoch("time", "ms").dt.replace_time_zone("UTC").dt.convert_time_zone(self.timezone)
+        times = scan_files(self.table.format, [path]).select(time=self.time)
+        by_day = times.group_by(day=moment.dt.date()).agg(
+            rows=pl.len(),
+            first=pl.col("time").min(),
+            last=pl.col("time").max(),
+            days=(pl.col("time") < self.end).sum(),
+            known=(pl.col("time") < self.since).sum(),
+        )
+        try:
+            found = self.table.collect(by_day.sort("day"))
+        except DataError:
+            return UNKNOWN
+        dated = found.drop_nulls("day").with_columns(pl.col("day").cast(pl.String))
+        counts = {
+            name: {day: rows for day, rows in dated.select("day", name).iter_rows() if rows}
+            for name in ("days", "known")
+        }
+        return {
+            "rows": found["rows"].sum(),
+            "first": found["first"].min(),
+            "last": found["last"].max(),
+            **counts,
+        }
+
+
+def survey_files(
+    workspace: PackWorkspace, data: DataSettings, base: Path, start: PackStart
+) -> tuple[Tables, dict[str, list[str]]]:
+    """Find the files of the log and of events, and which of them are read.
+
+    Files that the earlier packing knew, and whose rows are all older than what is read, are not opened.
+
+    Args:
+        workspace: runs the tasks, and receives a line about rows that came late.
+        data: the settings of the tables.
+        base: the folder that the tables' paths are relative to.
+        start: from when on tables are read.
+
+    Returns:
+        All files by table, and the paths to read, by table. Raises DataError, StorageError if a file is missing.
+    """
+    known = {} if start.earlier is None else read_files(start.earlier.folder)
+    found: Tables = {}
+    read: dict[str, list[str]] = {}
+    tables = {"log": (data.log_files, data.time, start.log_from)}
+    for name, events in data.events.items():
+        column = EventColumns.of(events, data).time
+        tables[f"events.{name}"] = (events.table, column, start.tables_from.get(name, NEVER))
+    for name, (source, column, since) in tables.items():
+        files = {
+            file.path if is_url(file.path) else os.path.relpath(file.path, base): file
+            for file in find_source_files(source, base)
+        }
+        found[name] = _survey(workspace, data, start, name, column, files, known.get(name, {}))
+        kept = [files[path].path for path, held in found[name].items() if _is_read(held, since)]
+        # of a table without later rows one file tells the columns
+        read[name] = kept or [list(files.values())[-1].path]
+        _report_late(workspace.report, name, found[name])
+    return found, read
+
+
+def _is_read(file: InputFile, since: int) -> bool:
+    return since == NEVER or file.last is None or file.last >= since
+
+
+def _survey(
+    workspace: PackWorkspace,
+    data: DataSettings,
+    start: PackStart,
+    name: str,
+    column: str,
+    files: Mapping[str, SourceFile],
+    known: Mapping[str, InputFile],
+) -> dict[str, InputFile]:
+    """Count the rows of the files of a table by day; what the earlier packing knew of a file that is over stays."""
+    opened = [path for path, file in files.items() if _is_open(file, known.get(path), start.since)]
+    surveyed: Sequence[dict[str, Any]] = []
+    if opened:
+        paths = [files[path].path for path in opened]
+        try:
+            table = Table.scan(name, paths[:1], Path())
+            survey = SurveyFile(table, table.moment(column), data.timezone, data.training_end(), start.since)
+            surveyed = workspace.run(f"files {name}", survey, paths)
+        except DataError:  # what is wrong is told when all files are opened
+            surveyed = [UNKNOWN] * len(paths)
+    found = {path: known[path].model_copy(update={"late": {}}) for path in files if path not in opened}
+    for path, held in zip(opened, surveyed, strict=True):
+        before = known[path].days if path in known else {}
+        seen = {day: rows - before.get(day, 0) for day, rows in held["known"].items()}
+        late = {day: rows for day, rows in seen.items() if rows > 0} if start.earlier else {}
+        counts = {key: value for key, value in held.items() if key != "known"}
+        found[path] = InputFile(version=files[path].version, late=late, **counts)
+    return {path: found[path] for path in files}
+
+
+def _is_open(file: SourceFile, known: InputFile | None, since: int) -> bool:
+    """Whether a file must be opened: it is new, has changed, or has rows that the earlier packing does not hold."""
+    if known is None or file.version is None or known.version != file.version:
+        return True
+    return known.last is None or known.last >= since
+
+
+def _report_late(report: Report, name: str, files: Mapping[str, InputFile]) -> None:
+    for path, file in files.items():
+        for day, rows in file.late.items():
+            report(
+                f"{name}: {rows:,} rows of {day} in {path} came after that day was packed, and are left out; "
+                f"`--repack {day}` takes them in"
+            )
+
+
+def write_files(packed: Path, files: Tables) -> None:
+    """Write what was found of the files."""
+    plain = _TABLES.dump_python(files, mode="json")
+    (packed / STATE).mkdir(exist_ok=True)
+    (packed / STATE / FILES).write_text(json.dumps(plain, indent=1), encoding="utf-8")
+
+
+def read_files(packed: Path) -> Tables:
+    """Read what `write_files` wrote. Raises DataError if it is damaged."""
+    path = packed / STATE / FILES
+    try:
+        return _TABLES.validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise DataError(f"{path}: damaged: {error}") from None

@@ -1,0 +1,155 @@
+"""Old files are not read again, rows that come late are told, and `--repack` takes them in."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+import corank
+from corank.api.results.pack_result import PackResult
+from corank.core.errors import ConfigError, DataError
+from corank.data.row_ranges import RowRange
+from corank.data.tables import Table
+
+FIRST = datetime(2026, 4, 1, tzinfo=UTC)
+ROWS = 40
+
+
+def day_of(n: int) -> str:
+    return (FIRST + timedelta(days=n)).date().isoformat()
+
+
+def write_day(folder: Path, n: int, name: str = "", rows: int = ROWS, items: int = 10) -> None:
+    """Write a file of a day's log, of a row a request; a fifth of the items are new each day."""
+    rng = np.random.default_rng(n)
+    (folder / "log").mkdir(exist_ok=True)
+    number = np.arange(rows)
+    pl.DataFrame(
+        {
+            "request": [f"{n}-{name}-{k}" for k in number],
+            "user": rng.integers(0, 8, rows) + n,
+            "item": rng.integers(0, items, rows) + n * items // 5,
+            "time": [FIRST + timedelta(days=n, minutes=int(k)) for k in number],
+            "click": rng.integers(0, 2, rows),
+        }
+    ).write_parquet(folder / "log" / f"{day_of(n)}{name}.parquet")
+
+
+def config_of(n: int, folder: Path, **features: Any) -> dict[str, Any]:
+    """A config whose n-th day trains, but for its last minutes, which validate."""
+    begin = FIRST + timedelta(days=n, minutes=ROWS - 10)
+    before = "" if not n else (begin - timedelta(days=1)).isoformat()
+    return {
+        "name": "days",
+        "packed": str(folder / "packed"),
+        "data": {
+            "log": str(folder / "log/*.parquet"),
+            "request": ["request"],
+            "user": "user",
+            "item": "item",
+            "time": "time",
+            "labels": {"click": {"column": "click"}},
+            "split": {"train": f"{before}..{begin.isoformat()}", "valid": f"{begin.isoformat()}.."},
+        },
+        "features": {
+            "user": {"side": "user", "kind": "id"},
+            "item": {"side": "item", "kind": "id", "keep_days": 3, "max_rows": 25},
+            "history": {"side": "user", "kind": "ids", "of": "item", "last": 5},
+            "pair": {"kind": "pair", "of": ["user", "item"], "keep_days": 2},
+            "ctr": {"kind": "prior", "by": ["item"], "label": "click"},
+        }
+        | features,
+        "stages": [
+            {"name": "prerank", "model": "towers", "keep": 4, "query": [4], "item": [4]},
+            {"name": "rank", "model": "mlp", "keep": 2, "hidden": [4]},
+        ],
+        "losses": [{"kind": "click", "stage": "rank"}, {"kind": "click", "stage": "prerank"}],
+    }
+
+
+def pack_days(folder: Path, days: int) -> list[PackResult]:
+    found: list[PackResult] = []
+    for n in range(days):
+        write_day(folder, n)
+        earlier = found[-1].packed.folder if found else None
+        found.append(corank.pack(config_of(n, folder), continue_from=earlier))
+    return found
+
+
+def test_a_day_reads_as_many_rows_whichever_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    inner = RowRange.read
+
+    def counted(self: RowRange, table: Table, columns: list[pl.Expr]) -> Any:
+        read[-1] += self.rows if table.name == "log" else 0
+        return inner(self, table, columns)
+
+    monkeypatch.setattr(RowRange, "read", counted)
+    found: list[PackResult] = []
+    for n in range(10):
+        write_day(tmp_path, n)
+        read.append(0)
+        earlier = found[-1].packed.folder if found else None
+        found.append(corank.pack(config_of(n, tmp_path), continue_from=earlier))
+    # the day before holds rows that the new day trains on, and those of the priors' last period
+    assert len(set(read[2:])) == 1
+    # ids churn, and vocabularies, keys of priors and items stay as many
+    sizes = [one.packed.encoders.sizes for one in found]
+    assert max(size["item"] for size in sizes) <= 25 + 2
+    assert max(size["pair"] for size in sizes[6:]) <= max(size["pair"] for size in sizes[3:6]) * 1.2
+    keys = [len(one.packed.priors.rates["ctr"].keys) for one in found]
+    assert max(keys[6:]) <= max(keys[3:6]) * 1.2
+    assert max(len(one.packed.item_keys) for one in found[6:]) <= 25
+    state = [sum(p.stat().st_size for p in (one.packed.folder / "state/counts").rglob("*")) for one in found]
+    assert max(state[6:]) <= max(state[3:6]) * 1.2
+
+
+def test_old_files_are_not_opened_and_may_be_gone(tmp_path: Path) -> None:
+    first, second = pack_days(tmp_path, 2)
+    (tmp_path / "log" / f"{day_of(0)}.parquet").unlink()
+    write_day(tmp_path, 2)
+    third = corank.pack(config_of(2, tmp_path), continue_from=second.packed.folder)
+    assert third["splits"]["train"]["candidates"] == ROWS
+    assert len({one.packed.folder for one in (first, second, third)}) == 3
+    assert (
+        corank.pack(config_of(1, tmp_path), continue_from=first.packed.folder)["packed"] != second["packed"]
+    )
+
+
+def test_late_rows_are_told_and_taken_in(tmp_path: Path) -> None:
+    first, second = pack_days(tmp_path, 2)
+    write_day(tmp_path, 2)
+    write_day(tmp_path, 1, "-late", rows=7)
+    said: list[str] = []
+    third = corank.pack(config_of(2, tmp_path), continue_from=second.packed.folder, report=said.append)
+    told = [line for line in said if "came after" in line]
+    assert len(told) == 1
+    assert f"log: 7 rows of {day_of(1)} in " in told[0]
+    assert f"{day_of(1)}-late.parquet" in told[0]
+    assert f"`--repack {day_of(1)}` takes them in" in told[0]
+    config = config_of(2, tmp_path)
+    config["data"]["split"]["train"] = f"..{config['data']['split']['train'].partition('..')[2]}"
+    again = corank.pack(config, continue_from=second.packed.folder, repack=day_of(1))
+    assert third["splits"]["train"]["candidates"] == ROWS
+    assert again["splits"]["train"]["candidates"] == 2 * ROWS + 7
+    assert again.packed.manifest.continued is not None
+    assert again.packed.manifest.continued.location == str(first.packed.folder)
+    with pytest.raises(DataError, match=r"--repack: .* is the first packing"):
+        corank.pack(config, continue_from=second.packed.folder, repack=day_of(0))
+
+
+def test_what_cannot_go_on_is_refused(tmp_path: Path) -> None:
+    (first,) = pack_days(tmp_path, 1)
+    with pytest.raises(ConfigError, match="--fixed: is about earlier packed data; name them by --from"):
+        corank.pack(config_of(0, tmp_path), fixed=True)
+    with pytest.raises(DataError, match="holds neither packed data nor a run"):
+        corank.pack(config_of(0, tmp_path), continue_from=tmp_path)
+    with pytest.raises(DataError, match=r"no row of the log is in 'train' .* where the earlier packing ends"):
+        corank.pack(config_of(0, tmp_path), continue_from=first.packed.folder)
+    manifest = first.packed.folder / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"through": 1', '"through": null, "last": 1'))
+    with pytest.raises(DataError, match="packed by an earlier version, which left no state"):
+        corank.pack(config_of(1, tmp_path), continue_from=first.packed.folder)
