@@ -42,6 +42,17 @@ class ContinuedFrom(Settings):
     """Whether vocabularies stayed as they were."""
 
 
+class GrownRows(Settings):
+    """How a vocabulary differs from that of the packed data before."""
+
+    admitted: int
+    """Values that are new."""
+    evicted: int
+    """Values that are gone."""
+    free: int | None = None
+    """Values that may still come, up to `max_rows`; None without it."""
+
+
 class PackManifest(Settings):
     """Describes a folder of packed data; written last."""
 
@@ -68,6 +79,8 @@ class PackManifest(Settings):
     """Rows before it, ms UTC, were trained on or are history; None in data that were packed before state was kept."""
     continued: ContinuedFrom | None = None
     """The packed data that they go on from, if they do."""
+    grown: dict[str, GrownRows] = {}
+    """By feature whose vocabulary went on, how it grew and shrank."""
 
     @model_validator(mode="before")
     @classmethod

@@ -47,6 +47,7 @@ class PackResult(PlottedResult):
             "dropped": manifest.dropped,
             "features": list(manifest.features),
             "bytes": sum(manifest.files.values()),
+            "grown": {name: rows.model_dump() for name, rows in manifest.grown.items()},
         }
         return cls(document, packed=packed)
 
@@ -61,7 +62,7 @@ class PackResult(PlottedResult):
     @property
     def tables(self) -> dict[str, pl.DataFrame]:
         """`splits`: requests, candidates and shards; `levels`: candidates; `dropped`: rows that were left out, by
-        reason; `embeddings`: rows of each table that training learns."""
+        reason; `embeddings`: rows of each table that training learns; `grown`, with `--from`: what is new and gone."""
         held = self.document
         sizes = self.packed.encoders.sizes
         counts = {"levels": ("level", "candidates"), "dropped": ("reason", "rows")}
@@ -73,7 +74,13 @@ class PackResult(PlottedResult):
             "splits": pl.DataFrame([{"split": name, **found} for name, found in held["splits"].items()]),
             **named,
             "embeddings": pl.DataFrame({"table": list(sizes), "rows": list(sizes.values())}),
+            **self._grown(),
         }
+
+    def _grown(self) -> dict[str, pl.DataFrame]:
+        rows = [{"feature": name, **grown} for name, grown in self.document["grown"].items()]
+        types = {"feature": pl.String, "admitted": pl.Int64, "evicted": pl.Int64, "free": pl.Int64}
+        return {"grown": pl.DataFrame(rows, schema=types)} if rows else {}
 
     def plot(self) -> "Figure":
         """Draw the requests and candidates of each split, and the candidates of each level."""

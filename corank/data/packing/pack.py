@@ -42,6 +42,7 @@ from corank.data.packing.workspace import PackWorkspace, open_workspace
 from corank.data.reuse.column_digests import Run
 from corank.data.reuse.inputs import InputContent, find_versions, hash_versions, read_content
 from corank.data.state.earlier_pack import EarlierPack
+from corank.data.state.grown_rows import report_grown
 from corank.data.state.input_files import survey_files, write_files
 from corank.data.state.known_ids import write_ids
 from corank.data.state.pack_start import FROM_BEGIN, PackStart
@@ -157,6 +158,10 @@ def _write_all(inputs: PackSources, workspace: PackWorkspace, mark: str, data: D
         _derive(workspace, manifest, inputs, count)
     else:
         writer.encoders.save(folder / "encoders")
+    if (earlier := inputs.start.earlier) is not None:
+        encoders = Encoders.load(folder / "encoders", schema)
+        grown = report_grown(workspace.report, earlier, encoders)
+        manifest = manifest.model_copy(update={"grown": grown})
     return manifest
 
 

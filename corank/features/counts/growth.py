@@ -47,6 +47,11 @@ def list_keep_days(features: Iterable[object]) -> list[int | None]:
     return [feature.keep_days for feature in features if isinstance(feature, VocabularySettings)]
 
 
+def max_rows_of(feature: object) -> int | None:
+    """Return the `max_rows` of a feature; None if it has none."""
+    return feature.max_rows if isinstance(feature, VocabularySettings) else None
+
+
 @dataclass(frozen=True)
 class EarlierTally:
     """What an earlier packing knew of the values of a feature."""

@@ -113,6 +113,12 @@ def test_old_files_are_not_opened_and_may_be_gone(tmp_path: Path) -> None:
     write_day(tmp_path, 2)
     third = corank.pack(config_of(2, tmp_path), continue_from=second.packed.folder)
     assert third["splits"]["train"]["candidates"] == ROWS
+    grown = {row["feature"]: row for row in third.tables["grown"].iter_rows(named=True)}
+    items = [set(one.packed.encoders.fitted["item"].values) for one in (second, third)]  # type: ignore[attr-defined]
+    assert grown["item"]["admitted"] == len(items[1] - items[0]) > 0
+    assert grown["item"]["evicted"] == len(items[0] - items[1])
+    assert grown["item"]["free"] == 25 - len(items[1])
+    assert "grown" not in first.tables
     assert len({one.packed.folder for one in (first, second, third)}) == 3
     assert (
         corank.pack(config_of(1, tmp_path), continue_from=first.packed.folder)["packed"] != second["packed"]

@@ -1,0 +1,48 @@
+"""How vocabularies grew and shrank from one packing to the next."""
+
+from collections.abc import Mapping
+
+from corank.core.hash_index import Keys
+from corank.core.types import Report
+from corank.data.pack_manifest import GrownRows
+from corank.data.state.earlier_pack import EarlierPack
+from corank.features.counts.growth import max_rows_of
+from corank.features.encoders import Encoders
+from corank.features.vocabulary import Vocabulary
+
+
+def find_grown(earlier: EarlierPack, encoders: Encoders) -> Mapping[str, GrownRows]:
+    """Count the values that vocabularies admitted and evicted, by feature whose vocabulary went on.
+
+    Args:
+        earlier: the packing before.
+        encoders: of the new one.
+    """
+    found = {}
+    carried = earlier.find_carried(encoders.schema)
+    for name, encoder in encoders.fitted.items():
+        before = earlier.encoders.fitted.get(name)
+        if name not in carried or not isinstance(encoder, Vocabulary) or not isinstance(before, Vocabulary):
+            continue
+        kept = 0
+        if len(before.values) and len(encoder.values):
+            kept = int((Keys(before.values.sort()).find(encoder.values) >= 0).sum())
+        most = max_rows_of(encoders.schema.features[name])
+        found[name] = GrownRows(
+            admitted=len(encoder.values) - kept,
+            evicted=len(before.values) - kept,
+            free=None if most is None else most - len(encoder.values),
+        )
+    return found
+
+
+def report_grown(report: Report, earlier: EarlierPack, encoders: Encoders) -> Mapping[str, GrownRows]:
+    """Report how vocabularies grew and shrank, and which features are new. Returns the counts."""
+    found = find_grown(earlier, encoders)
+    for name, grown in found.items():
+        free = "" if grown.free is None else f", {grown.free:,} free"
+        report(f"{name}: {grown.admitted:,} rows admitted, {grown.evicted:,} evicted{free}")
+    fresh = [name for name in encoders.schema.features if name not in earlier.find_carried(encoders.schema)]
+    if fresh:
+        report(f"begin anew, as {earlier.location} has no such features: {', '.join(fresh)}")
+    return found
