@@ -9,17 +9,20 @@ from typing import Any, Self
 import numpy as np
 
 from corank.analysis.evaluated_run import EvaluatedRun, predict_run
+from corank.analysis.margins import Margins
 from corank.core.errors import DataError
+from corank.core.storage.object_url import Location
 from corank.core.types import Doubles, Progress
 from corank.evaluation.measures import Evaluation, Measures, evaluate_predictions
 from corank.evaluation.stage_order import read_truth
 from corank.metrics.bootstrap import replicates
 from corank.metrics.inputs import Population
 from corank.metrics.metric import METRICS, Direction
+from corank.training.preparation.packed_data import packed_location
 from corank.training.run import Run
 
-WORDS = {1: "better", -1: "worse", 0: "cannot tell"}
-"""What a difference of the first run to the second says, by its sign."""
+WORDS = {1: "better", -1: "worse", 0: "no difference shown"}
+"""What a difference of the first run to the second says, by its sign, if its interval lies beyond the margin."""
 
 
 @dataclass(frozen=True)
@@ -31,16 +34,21 @@ class MeasuredRun:
     measured: Evaluation
 
     @classmethod
-    def of(cls, run: Run, split: str, progress: Progress = lambda done, total: None) -> Self:
-        """Predict and measure. Raises CheckpointError, DataError."""
-        packed, model, calibrators, predictions = predict_run(run, split, progress)
+    def of(
+        cls,
+        run: Run,
+        split: str,
+        progress: Progress = lambda done, total: None,
+        on: Location | None = None,
+    ) -> Self:
+        """Predict and measure, on the run's packed data or those at `on`. Raises CheckpointError, DataError."""
+        packed, model, calibrators, predictions, lost = predict_run(run, split, progress, on)
         truth, config = read_truth(packed, split), run.config
         measured = evaluate_predictions(
             predictions, config.stages, config.data.levels, calibrators, truth, split
         )
-        return cls(
-            EvaluatedRun(run, packed, model, calibrators, predictions, truth, {"split": split}), measured
-        )
+        document = {"split": split, "lost": lost}
+        return cls(EvaluatedRun(run, packed, model, calibrators, predictions, truth, document), measured)
 
     def digest(self) -> bytes:
         """What tells the split's candidates from others: requests, users, items, levels and labels."""
@@ -57,53 +65,79 @@ class MeasuredRun:
 
 
 def compare_runs(
-    one: Run, other: Run, split: str = "test", progress: Progress = lambda done, total: None
+    one: Run,
+    other: Run,
+    split: str = "test",
+    progress: Progress = lambda done, total: None,
+    on: Location | None = None,
+    margins: Margins = Margins(),  # noqa: B008, it is frozen
 ) -> dict[str, Any]:
     """Compare two runs on the same candidates of a split.
 
     Args:
         one: a finished run.
-        other: another, of the same log and split; its features, stages and packed data may differ.
+        other: another; its features, stages and packed data may differ.
         split: `train`, `valid` or `test`.
         progress: receives how many requests are scored, and of how many, of each run.
+        on: packed data to judge both on. Unless given each is judged on its own if both are of the same log and split,
+            and otherwise both on those of `other`.
+        margins: differences that count.
 
-    Returns the document of `corank compare --json`. Raises CheckpointError, and DataError if the candidates differ.
+    Returns the document of `corank compare --json`. Raises CheckpointError, and DataError if the candidates differ, or
+    a run cannot be judged on the packed data.
     """
-    return compare_measured(*(MeasuredRun.of(run, split, progress) for run in (one, other)))
+    if on is None and one.config.data != other.config.data:
+        on = packed_location(other.config, other.base)
+    return compare_measured(
+        MeasuredRun.of(one, split, progress, on), MeasuredRun.of(other, split, progress, on), margins, on
+    )
 
 
-def compare_measured(one: MeasuredRun, other: MeasuredRun) -> dict[str, Any]:
+def compare_measured(
+    one: MeasuredRun,
+    other: MeasuredRun,
+    margins: Margins = Margins(),  # noqa: B008, it is frozen
+    on: Location | None = None,
+) -> dict[str, Any]:
     """Compare two runs as `compare_runs` does. Raises DataError if the candidates differ."""
     folders = [held.evaluated.run.folder for held in (one, other)]
     split = one.evaluated.document["split"]
     if one.digest() != other.digest():
         raise DataError(
             f"{folders[1]}: its candidates of '{split}' are others than those of {folders[0]}; compare runs of one "
-            "log and one data.split, or the scores that `corank predict` writes of one log"
+            "log and one data.split, or name the packed data to judge both on by --on"
         )
     head = {"split": split, "a": str(folders[0]), "b": str(folders[1])}
-    return compare_evaluations(head, one.measured, other.measured)
+    if on is not None:
+        lost = {"a": one.evaluated.document["lost"], "b": other.evaluated.document["lost"]}
+        head |= {"on": str(on), "lost": lost}
+    return compare_evaluations(head, one.measured, other.measured, margins)
 
 
-def compare_evaluations(head: Mapping[str, Any], one: Evaluation, other: Evaluation) -> dict[str, Any]:
+def compare_evaluations(
+    head: Mapping[str, Any], one: Evaluation, other: Evaluation, margins: Margins
+) -> dict[str, Any]:
     """Compare all metrics that both evaluations have, stage by stage and label by label; `head` begins the document."""
     stages: dict[str, Any] = {}
     for name in (name for name in one.stages if name in other.stages):
         ours, theirs = one.stages[name], other.stages[name]
         stages[name] = {
-            "exposed": _by_label("exposed", ours.exposed, theirs.exposed),
-            "candidates": _by_label("candidates", ours.candidates, theirs.candidates),
+            "exposed": _by_label("exposed", ours.exposed, theirs.exposed, margins),
+            "candidates": _by_label("candidates", ours.candidates, theirs.candidates, margins),
         }
     cuts = {
-        name: compare_measures("cut", cut, other.cuts[name])
+        name: compare_measures("cut", cut, other.cuts[name], margins)
         for name, cut in one.cuts.items()
         if name in other.cuts
     }
-    cascade = compare_measures("cascade", one.cascade, other.cascade)
+    cascade = compare_measures("cascade", one.cascade, other.cascade, margins)
+    every = [*(found for held in stages.values() for part in held.values() for found in part.values())]
+    margins.require_metrics(name for found in [*every, *cuts.values(), cascade] for name in found)
     return {
         **head,
         "requests": one.requests,
         "candidates": one.candidates,
+        "margins": margins.document(),
         "stages": stages,
         "cuts": cuts,
         "cascade": cascade,
@@ -111,14 +145,19 @@ def compare_evaluations(head: Mapping[str, Any], one: Evaluation, other: Evaluat
 
 
 def _by_label(
-    population: Population, one: Mapping[str, Measures], other: Mapping[str, Measures]
+    population: Population, one: Mapping[str, Measures], other: Mapping[str, Measures], margins: Margins
 ) -> dict[str, dict[str, Any]]:
     labels = (label for label in one if label in other)
-    return {label: compare_measures(population, one[label], other[label]) for label in labels}
+    return {label: compare_measures(population, one[label], other[label], margins) for label in labels}
 
 
-def compare_measures(population: Population, one: Measures, other: Measures) -> dict[str, Any]:
-    """Compare the metrics that both have: values `a` and `b`, the difference with its interval, and a verdict."""
+def compare_measures(
+    population: Population, one: Measures, other: Measures, margins: Margins
+) -> dict[str, Any]:
+    """Compare the metrics that both have: values `a` and `b`, the difference with its interval, and a verdict.
+
+    `not_worse` tells whether the interval excludes that a is worse by more than the margin.
+    """
     found: dict[str, Any] = {}
     for name in (name for name in one if name in other):
         ours, theirs = one[name], other[name]
@@ -137,7 +176,9 @@ def compare_measures(population: Population, one: Measures, other: Measures) -> 
             "difference": a - b,
             "low": low,
             "high": high,
-            "verdict": _verdict(*gain),
+            "margin": margins.of(name),
+            "verdict": _verdict(*gain, margins.of(name)),
+            "not_worse": gain[0] is not None and gain[0] >= -margins.of(name),
         }
     return found
 
@@ -150,10 +191,10 @@ def _bounds(differences: Doubles) -> tuple[float | None, float | None]:
     return float(low), float(high)
 
 
-def _verdict(low: float | None, high: float | None) -> str:
+def _verdict(low: float | None, high: float | None, margin: float) -> str:
     if low is None or high is None:
         return WORDS[0]
-    return WORDS[int(low > 0) - int(high < 0)]
+    return WORDS[int(low > margin) - int(high < -margin)]
 
 
 def _merit(values: Doubles, better: Direction) -> Doubles:

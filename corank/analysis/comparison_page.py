@@ -13,6 +13,8 @@ from corank.core.formatting import format_metric
 def comparison_page(document: Mapping[str, Any]) -> Html:
     """The page of a comparison's document."""
     lead = f"a: {document['a']}; b: {document['b']}. {describe_rows(document)}. corank {__version__}."
+    if "on" in document:
+        lead += f" Both judged on {document['on']}. {describe_lost(document)}"
     return page("a against b", lead, *comparison_sections(document))
 
 
@@ -20,8 +22,9 @@ def comparison_sections(document: Mapping[str, Any]) -> list[Html]:
     """How to read a comparison, and each of its parts: differences as a plot, and a table."""
     how = text(
         "A difference is a minus b on the same rows. Its 95 % interval is over users, resampled alike for both. "
-        "Better and worse are of a; cannot tell: the interval contains 0. Intervals are not corrected for multiple "
-        "comparisons: expect one in twenty to mislead."
+        "Better and worse are of a, and said if the interval lies beyond the margin that was asked, 0 unless given; "
+        "otherwise no difference is shown. Not worse: the interval excludes that a is worse by more than the margin. "
+        "Intervals are not corrected for multiple comparisons: expect one in twenty to mislead."
     )
     parts = [section(title, *_figures(found)) for title, found in compared_parts(document)]
     return [section("How to read it", how), *parts]
@@ -35,6 +38,16 @@ def describe_rows(document: Mapping[str, Any]) -> str:
     if unknown:
         found.append(f"{unknown:,} more without a score left out of both")
     return f"{document.get('split', 'scores')}: {', '.join(found)}"
+
+
+def describe_lost(document: Mapping[str, Any]) -> str:
+    """Which values of the runs count as unknown in the packed data that they are judged on, as text."""
+    found = [
+        f"{run}: {', '.join(f'{name} {count:,}' for name, count in lost.items())}"
+        for run, lost in document["lost"].items()
+        if lost
+    ]
+    return f"Values that a run knows and that count as unknown there: {'; '.join(found)}." if found else ""
 
 
 def compared_parts(document: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -55,13 +68,23 @@ def _figures(found: Mapping[str, Any]) -> Iterator[Html]:
     panel = {name: (one["difference"], one["low"], one["high"]) for name, one in found.items()}
     draw = partial(plots.intervals, panels={"a − b": panel})
     yield plot(
-        draw, "Differences with 95 % intervals over users; grey: cannot tell.", 0.7 + 0.22 * len(panel)
+        draw,
+        "Differences with 95 % intervals over users; grey: the interval contains 0.",
+        0.7 + 0.22 * len(panel),
     )
     rows: list[Sequence[Cell]] = [
-        [name, format_metric(one["a"]), format_metric(one["b"]), _difference(one), one["verdict"]]
+        [
+            name,
+            format_metric(one["a"]),
+            format_metric(one["b"]),
+            _difference(one),
+            f"{one['margin']:g}",
+            one["verdict"],
+            "yes" if one["not_worse"] else "",
+        ]
         for name, one in found.items()
     ]
-    yield table(["", "a", "b", "a − b", "a is"], rows)
+    yield table(["", "a", "b", "a − b", "margin", "a is", "not worse"], rows)
 
 
 def _difference(one: Mapping[str, Any]) -> Cell:

@@ -4,12 +4,13 @@ Letters: C candidates.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from corank.core.errors import DataError
+from corank.core.storage.object_url import Location
 from corank.core.types import Floats, Progress
 from corank.data.dataset import PackedDataset
 from corank.evaluation.document import render
@@ -18,6 +19,7 @@ from corank.evaluation.predict import Predictions, predict_split
 from corank.evaluation.stage_order import Calibrators, Truth, order_scores, read_truth, true_values
 from corank.models.joint import JointModel
 from corank.models.settings.stage import StageSettings
+from corank.training.carry.judged_run import JudgedRun
 from corank.training.run import Run
 
 
@@ -55,6 +57,7 @@ def evaluate_run(
     bootstrap: bool = True,
     reference: Run | None = None,
     progress: Progress = lambda done, total: None,
+    on: Location | None = None,
 ) -> EvaluatedRun:
     """Evaluate a run on a split.
 
@@ -64,30 +67,62 @@ def evaluate_run(
         bootstrap: whether to compute intervals.
         reference: a run on the same packed data without selection bias, for `bias_regret`.
         progress: receives how many requests are scored, and of how many, of each of the runs.
+        on: packed data to judge the run on, of other days or another packing; its own unless given.
 
     Raises:
         CheckpointError: if a run is not finished or damaged.
         DataError: if the split does not exist or is empty, or the reference has other rows.
     """
-    packed, model, calibrators, predictions = predict_run(run, split, progress)
-    unbiased = None if reference is None else predict_run(reference, split, progress)[-1]
+    packed, model, calibrators, predictions, lost = predict_run(run, split, progress, on)
+    unbiased = None if reference is None else predict_run(reference, split, progress, on).predictions
     truth = read_truth(packed, split)
     stages, levels = run.config.stages, run.config.data.levels
     found = evaluate_predictions(predictions, stages, levels, calibrators, truth, split, unbiased)
     document = render(found, bootstrap=bootstrap)
+    if on is not None:
+        document |= {"on": str(on), "lost": lost}
     return EvaluatedRun(run, packed, model, calibrators, predictions, truth, document)
 
 
+class PredictedRun(NamedTuple):
+    """A run with its predictions on a split."""
+
+    packed: PackedDataset
+    model: JointModel
+    calibrators: Calibrators
+    predictions: Predictions
+    lost: dict[str, int]
+    """Of a run on another packing: feature → values that the run knows and the packing does not."""
+
+
 def predict_run(
-    run: Run, split: str, progress: Progress = lambda done, total: None
-) -> tuple[PackedDataset, JointModel, Calibrators, Predictions]:
-    """Open a run, and predict a split. Raises CheckpointError, and DataError if there is no such split."""
-    packed = run.packed()
+    run: Run,
+    split: str,
+    progress: Progress = lambda done, total: None,
+    on: Location | None = None,
+) -> PredictedRun:
+    """Open a run, and predict a split of its packed data, or of those at `on`.
+
+    Raises CheckpointError, StorageError, and DataError if there is no such split, or the run cannot be judged there.
+    """
+    if on is None:
+        packed = run.packed()
+        _require_split(packed, split)
+        model, calibrators = run.model(packed)
+        return PredictedRun(
+            packed, model, calibrators, predict_split(model, packed, split, progress=progress), {}
+        )
+    judged = JudgedRun.on(run, on)
+    _require_split(judged.packed, split)
+    predictions = predict_split(judged.model, judged.packed, split, progress=progress)
+    return PredictedRun(judged.packed, judged.model, judged.calibrators, predictions, judged.lost)
+
+
+def _require_split(packed: PackedDataset, split: str) -> None:
+    """Raise DataError if there is no such split, or it is empty."""
     if split not in packed.splits:
         raise DataError(
             f"no split '{split}': data.split gives {', '.join(packed.splits)}; name one by --split"
         )
     if not packed.splits[split]:
         raise DataError(f"split '{split}' has no rows; see data.split and `corank check`")
-    model, calibrators = run.model(packed)
-    return packed, model, calibrators, predict_split(model, packed, split, progress=progress)

@@ -35,7 +35,7 @@ def evaluate_groups(
     Returns `{"split", "by", "whole_requests", "groups"}`: each group is an evaluation with its `name`. Without whole
     requests in a group there is no cascade. Raises CheckpointError, DataError.
     """
-    packed, _, calibrators, predictions = predict_run(run, split, progress)
+    packed, _, calibrators, predictions, _ = predict_run(run, split, progress)
     truth = read_truth(packed, split)
     groups = group_candidates(packed, run.base, split, predictions, by)
     stages, levels = run.config.stages, run.config.data.levels

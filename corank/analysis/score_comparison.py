@@ -12,7 +12,9 @@ import numpy as np
 import polars as pl
 
 from corank.analysis.comparison import compare_measures
+from corank.analysis.margins import Margins
 from corank.core.errors import DataError
+from corank.core.storage.object_url import Location
 from corank.core.types import Longs
 from corank.evaluation.measures import Measures, measure_all
 from corank.serving.prediction.score_columns import ScoreColumns
@@ -29,6 +31,13 @@ class ScoreChoice:
     labels: Sequence[str] = ()
     user: str | None = None
     request: Sequence[str] = ()
+
+    def require_none(self) -> None:
+        """Raise DataError if anything is said of columns: runs have none."""
+        if self != type(self)():
+            raise DataError(
+                "--score, --label, --user and --request are of tables of scores; leave them out for runs"
+            )
 
 
 @dataclass(frozen=True)
@@ -75,7 +84,15 @@ def is_scores(path: Path) -> bool:
     return path.is_file() or (not (path / "run.json").exists() and any(path.glob("*.parquet")))
 
 
-def compare_scores(a: Path, b: Path, choice: ScoreChoice) -> dict[str, Any]:
+def two_tables(a: Location, b: Location) -> bool:
+    """Whether both locations are tables of scores. Raises DataError if one alone is."""
+    tables = [place for place in (a, b) if isinstance(place, Path) and is_scores(place)]
+    if len(tables) == 1:
+        raise DataError(f"{tables[0]}: holds scores, the other does not; compare two runs or two of scores")
+    return bool(tables)
+
+
+def compare_scores(a: Path, b: Path, choice: ScoreChoice, margins: Margins) -> dict[str, Any]:
     """Compare the scores that two tables give the same rows.
 
     Rows are joined by the key columns; those without a score in one table are left out of both, and counted.
@@ -97,14 +114,18 @@ def compare_scores(a: Path, b: Path, choice: ScoreChoice) -> dict[str, Any]:
         found = {}
         for label in columns.labels:
             ours, theirs = (_measure(known, name, label, user, request) for name in (score, _OTHER + score))
-            found[label] = compare_measures("exposed", ours, theirs)
+            found[label] = compare_measures("exposed", ours, theirs, margins)
         stages[score] = {"exposed": found}
+    margins.require_metrics(
+        name for held in stages.values() for found in held["exposed"].values() for name in found
+    )
     return {
         "a": str(a),
         "b": str(b),
         "requests": None if request is None else int(request.max()) + 1,
         "candidates": len(known),
         "unknown": len(rows) - len(known),
+        "margins": margins.document(),
         "stages": stages,
         "cuts": {},
         "cascade": {},

@@ -1,18 +1,20 @@
 """Runs evaluated and compared, as functions on paths. Each raises a CorankError for a user's mistake."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from corank.analysis.comparison import compare_runs
 from corank.analysis.evaluated_run import evaluate_run
 from corank.analysis.grouped import evaluate_groups, groups_page
-from corank.analysis.score_comparison import ScoreChoice, compare_scores, is_scores
+from corank.analysis.margins import Margins
+from corank.analysis.score_comparison import ScoreChoice, compare_scores, two_tables
 from corank.api.notebook.counting import show_progress
 from corank.api.results.evaluation_results import ComparisonResult, EvaluationResult, GroupsResult
 from corank.core.errors import DataError
 from corank.core.storage.local_copy import write_file
 from corank.core.storage.object_url import PathOrUrl, parse_location
 from corank.core.types import Progress
+from corank.training.carry.judged_run import locate_packed
 from corank.training.run import Run
 
 
@@ -24,6 +26,7 @@ def evaluate(
     by: str | None = None,
     page: PathOrUrl | None = None,
     progress: Progress = lambda done, total: None,
+    on: PathOrUrl | None = None,
 ) -> EvaluationResult | GroupsResult:
     """Evaluate the stages of a run, alone and as a cascade.
 
@@ -35,6 +38,8 @@ def evaluate(
         by: evaluate group by group: `day`, a feature with one code a row, or a column of the log.
         page: with `by`, the file or URL of an HTML page to write.
         progress: takes how many requests are scored, and of how many.
+        on: packed data of other days or another packing to judge the run on, or a run that has them; its own unless
+            given. What they do not know of the run's values counts as unknown.
 
     Returns what `corank evaluate` prints, by groups a GroupsResult. Raises CheckpointError, DataError.
 
@@ -50,10 +55,13 @@ def evaluate(
         if page is not None:
             raise DataError("--page is of groups: give --by, too; `corank report` writes the page of a run")
         unbiased = None if reference is None else Run.open(parse_location(reference))
+        where = None if on is None else locate_packed(parse_location(on))
         with show_progress("requests", progress) as told:
-            return EvaluationResult(evaluate_run(opened, split, bootstrap, unbiased, told).document)
+            return EvaluationResult(evaluate_run(opened, split, bootstrap, unbiased, told, where).document)
     if reference is not None:
         raise DataError("--reference compares all candidates of a split; leave out --by")
+    if on is not None:
+        raise DataError("--on is of all candidates of a split; leave out --by")
     with show_progress("requests", progress) as told:
         document = evaluate_groups(opened, split, by, bootstrap, told)
     if page is not None:
@@ -71,12 +79,14 @@ def compare(
     user: str | None = None,
     request: Sequence[str] = (),
     progress: Progress = lambda done, total: None,
+    on: PathOrUrl | None = None,
+    margin: float | Mapping[str, float] | Margins = 0.0,
 ) -> ComparisonResult:
     """Compare two runs, or two tables of scores, on the same candidates: paired intervals over users, and verdicts.
 
     Args:
         a: a run's folder, or its URL; or Parquet with scores: a file, or a folder that `corank.predict` wrote.
-        b: another run of the same log and split; or scores of the same rows.
+        b: another run, or scores of the same rows. Runs of other days or packings are both judged on b's packed data.
         split: of runs: `train`, `valid` or `test`, which is the default.
         page: the file or URL of an HTML page to write.
         scores: columns of scores to compare; all columns of floats that both have unless given.
@@ -84,6 +94,8 @@ def compare(
         user: the column of users; needed unless `corank.predict` wrote the scores.
         request: columns that tell requests apart, for metrics within requests.
         progress: takes how many requests are scored, and of how many, of each run; tables of scores need no scoring.
+        on: of runs: the packed data to judge both on, or a run that has them.
+        margin: how large a difference must be to count: of all metrics, or by metric, such as `{"auc": 0.002}`.
 
     Returns what `corank compare` prints: values `a` and `b`, `difference`, `low`, `high` and a
     `verdict` on a, by stage, population, label and metric. Raises CheckpointError, DataError.
@@ -91,31 +103,35 @@ def compare(
     Example:
         >>> found = corank.compare("shop/runs/shop", "shop/runs/shop")
         >>> found["stages"]["rank"]["exposed"]["click"]["auc"]["verdict"]
-        'cannot tell'
+        'no difference shown'
     """
     one, other = parse_location(a), parse_location(b)
     choice = ScoreChoice(tuple(scores), tuple(labels), user, tuple(request))
-    tables = [place for place in (one, other) if isinstance(place, Path) and is_scores(place)]
-    if len(tables) == 2:
-        if split is not None:
-            raise DataError("--split is of runs; scores are compared on all their rows")
-        document = compare_scores(tables[0], tables[1], choice)
+    margins = _read_margin(margin)
+    if two_tables(one, other):
+        assert isinstance(one, Path) and isinstance(other, Path)
+        if split is not None or on is not None:
+            raise DataError("--split and --on are of runs; scores are compared on all their rows")
+        document = compare_scores(one, other, choice, margins)
     else:
-        if tables:
-            raise DataError(
-                f"{tables[0]}: holds scores, the other does not; compare two runs or two of scores"
-            )
-        if choice != ScoreChoice():
-            raise DataError(
-                "--score, --label, --user and --request are of tables of scores; leave them out for runs"
-            )
+        choice.require_none()
+        where = None if on is None else locate_packed(parse_location(on))
         with show_progress("requests", progress) as told:
-            document = compare_runs(Run.open(one), Run.open(other), split or "test", told)
+            document = compare_runs(Run.open(one), Run.open(other), split or "test", told, where, margins)
     if page is not None:
         from corank.analysis.comparison_page import comparison_page
 
         _write(page, comparison_page(document))
     return ComparisonResult(document)
+
+
+def _read_margin(margin: float | Mapping[str, float] | Margins) -> Margins:
+    """Turn a margin as it is given into one by metric. Raises DataError for one below 0."""
+    if isinstance(margin, Margins):
+        return margin
+    if isinstance(margin, Mapping):
+        return Margins.read(f"{metric}={value}" for metric, value in margin.items())
+    return Margins.read([str(margin)])
 
 
 def _write(page: PathOrUrl, content: str) -> None:

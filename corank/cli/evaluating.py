@@ -10,6 +10,13 @@ from corank.cli.training import RunPath
 evaluating = typer.Typer()
 
 Split = Annotated[str, typer.Option(help="train, valid or test.")]
+On = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PACKED|RUN",
+        help="Packed data of other days or another packing to judge on, or a run that has them.",
+    ),
+]
 Page = Annotated[str | None, typer.Option(help="Write an HTML page, too: its file or URL.")]
 
 
@@ -29,6 +36,7 @@ def evaluate_command(
         ),
     ] = None,
     page: Page = None,
+    on: On = None,
     as_json: Json = False,
 ) -> None:
     """Evaluate the stages alone and as a cascade, with 95 % intervals."""
@@ -38,7 +46,7 @@ def evaluate_command(
     from corank.cli.progress import counting
 
     with counting("requests", summary=False) as progress:
-        found = api.evaluate(run, split, reference=reference, by=by, page=page, progress=progress)
+        found = api.evaluate(run, split, reference=reference, by=by, page=page, progress=progress, on=on)
     if as_json:
         print_text(found.to_json())
     elif by is None:
@@ -53,7 +61,7 @@ def compare_command(
     b: Annotated[
         str,
         typer.Argument(
-            metavar="B", help="Another run of the same log and split, or scores of the same rows."
+            metavar="B", help="Another run, on whose packed data both are judged; or scores of the same rows."
         ),
     ],
     split: Annotated[str | None, typer.Option(help="Of runs: train, valid or test; default: test.")] = None,
@@ -70,14 +78,24 @@ def compare_command(
     request: Annotated[
         list[str] | None, typer.Option(help="A column of the request's key beside such scores; repeatable.")
     ] = None,
+    on: On = None,
+    margin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[METRIC=]NUMBER",
+            help="How large a difference must be to count, of all metrics or of one; repeatable. Default: 0.",
+        ),
+    ] = None,
     page: Page = None,
     as_json: Json = False,
 ) -> None:
     """Compare two runs, or two tables of scores, on the same candidates: paired intervals and verdicts."""
+    from corank.analysis.margins import Margins
     from corank.api import evaluating as api
     from corank.cli.printing.comparison_tables import show_comparison
     from corank.cli.progress import counting
 
+    margins, columns = Margins.read(margin or []), (score or [], label or [], user, request or [])
     with counting("requests", summary=False) as progress:
-        found = api.compare(a, b, split, page, score or [], label or [], user, request or [], progress)
+        found = api.compare(a, b, split, page, *columns, progress, on, margins)
     print_text(found.to_json()) if as_json else show_comparison(found.document)

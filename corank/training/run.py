@@ -175,6 +175,15 @@ class Run:
             )
         return load_matching(self._model, "calibrators", self.config, packed)
 
+    def shipped(self) -> tuple[Checkpoint, Calibrators]:
+        """Load trained weights and calibrators, whatever the packed data. Raises CheckpointError if there are none."""
+        if not self.finished:
+            raise CheckpointError(
+                f"{self.folder}: training has not finished; go on with `corank train --resume`"
+            )
+        held = self._model.load()
+        return held, _calibrators(held, self.config, self._model.path)
+
     def model(self, packed: PackedDataset) -> tuple[JointModel, Calibrators]:
         """Load the trained model and its calibrators. Raises CheckpointError if training has not finished."""
         held = self.trained(packed)

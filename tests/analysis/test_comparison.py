@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 import corank
 from corank.analysis.comparison import compare_measures
+from corank.analysis.margins import Margins
 from corank.core.errors import DataError
 from corank.core.types import Doubles
 from corank.evaluation.measures import Measures
@@ -34,7 +35,7 @@ def test_a_run_against_itself_differs_by_nothing(runs: tuple[Run, Run]) -> None:
     document = corank.compare(runs[0].folder, runs[0].folder)
     found = document["stages"]["rank"]["exposed"]["click"]
     assert {(one["difference"], one["low"], one["high"], one["verdict"]) for one in found.values()} == {
-        (0, 0, 0, "cannot tell")
+        (0, 0, 0, "no difference shown")
     }
     assert document["cascade"] and document["cuts"]["prerank"]
 
@@ -55,7 +56,7 @@ def test_values_are_those_of_evaluate_and_signs_turn(runs: tuple[Run, Run]) -> N
                 pytest.approx(-found["high"]),
                 pytest.approx(-found["low"]),
             )
-            words = {"better": "worse", "worse": "better", "cannot tell": "cannot tell"}
+            words = {"better": "worse", "worse": "better", "no difference shown": "no difference shown"}
             assert turned["verdict"] == words[found["verdict"]]
 
 
@@ -69,10 +70,10 @@ def test_a_verdict_follows_the_direction_of_the_metric() -> None:
     label = (rng.random(4000) < p).astype(np.int8)
     good, bad = p, np.clip(p * 0.5 + 0.4 * rng.random(4000), 0.01, 0.99)
     ours, theirs = _measures(user, good, label), _measures(user, bad, label)
-    found = compare_measures("exposed", ours, theirs)
+    found = compare_measures("exposed", ours, theirs, Margins())
     assert {name: one["verdict"] for name, one in found.items()} == dict.fromkeys(found, "better")
     assert found["logloss"]["difference"] < 0 < found["auc"]["difference"]
-    found = compare_measures("exposed", theirs, ours)
+    found = compare_measures("exposed", theirs, ours, Margins())
     assert {one["verdict"] for one in found.values()} == {"worse"}
 
 
@@ -82,11 +83,30 @@ def test_the_interval_is_paired(runs: tuple[Run, Run]) -> None:
     assert found["high"] - found["low"] < alone[1] - alone[0]
 
 
-def test_other_candidates_are_refused(runs: tuple[Run, Run], tmp_path: Path) -> None:
+def test_a_verdict_needs_an_interval_beyond_the_margin() -> None:
+    rng = np.random.default_rng(0)
+    user, p = rng.integers(200, size=4000), rng.random(4000)
+    label = (rng.random(4000) < p).astype(np.int8)
+    sharp, dull = _measures(user, p, label), _measures(user, np.clip(p + 0.4 * rng.random(4000), 0, 1), label)
+    gain = compare_measures("exposed", sharp, dull, Margins())["auc"]["difference"]
+    found = {
+        margin: compare_measures("exposed", dull, sharp, Margins(0.9, {"auc": margin}))["auc"]
+        for margin in (0.0, gain, 3 * gain)
+    }
+    assert [one["verdict"] for one in found.values()] == [
+        "worse",
+        "no difference shown",
+        "no difference shown",
+    ]
+    assert [one["not_worse"] for one in found.values()] == [False, False, True]
+    assert compare_measures("exposed", sharp, dull, Margins())["auc"]["verdict"] == "better"
+
+
+def test_other_candidates_with_other_scales_are_refused(runs: tuple[Run, Run], tmp_path: Path) -> None:
     config = simulated_world() / "config.yaml"
     split = "data.split={valid: 2026-03-08, test: 2026-03-09}"
     other = trained_run(config, tmp_path / "run", split, f"packed={tmp_path / 'packed'}")
-    with pytest.raises(DataError, match="its candidates of 'test' are others than those of"):
+    with pytest.raises(DataError, match="its scales, buckets or hashes are others"):
         corank.compare(runs[0].folder, other.folder)
 
 

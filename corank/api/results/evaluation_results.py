@@ -24,8 +24,9 @@ RELIABILITY = {
 }
 DIFFERENCES = {
     **dict.fromkeys(("stage", "population", "label", "metric"), pl.String),
-    **dict.fromkeys(("a", "b", "difference", "low", "high"), pl.Float64),
+    **dict.fromkeys(("a", "b", "difference", "low", "high", "margin"), pl.Float64),
     "verdict": pl.String,
+    "not_worse": pl.Boolean,
 }
 _NOT_METRICS = ("n", "eligible", "random")
 _CALIBRATION = ("loss", "pcoc", "ece")
@@ -156,7 +157,7 @@ class ComparisonResult(PlottedResult):
     Example:
         >>> found = corank.compare("shop/runs/shop", "shop/runs/shop")
         >>> set(found.tables["differences"]["verdict"])
-        {'cannot tell'}
+        {'no difference shown'}
     """
 
     @property

@@ -47,11 +47,17 @@ def _half(bounds: Sequence[float] | None) -> str:
 
 def show_comparison(document: dict[str, Any]) -> None:
     """Print the metrics of both runs, their differences, and what they say."""
-    from corank.analysis.comparison_page import compared_parts, describe_rows, format_bounds
+    from corank.analysis.comparison_page import compared_parts, describe_lost, describe_rows, format_bounds
 
     say(f"a: {document['a']}", out)
     say(f"b: {document['b']}", out)
     say(f"{describe_rows(document)}; a minus b, 95 % intervals over users", out)
+    if "on" in document:
+        say(f"both judged on {document['on']}", out)
+        if lost := describe_lost(document):
+            say(lost, out)
+    if any(document["margins"].values()):
+        say("margins: " + ", ".join(f"{name} {value:g}" for name, value in document["margins"].items()), out)
     for title, found in compared_parts(document):
         table = Table(title=title, title_justify="left", box=box.SIMPLE)
         for column in ("metric", "a", "b", "a - b", "95 %", "a is"):
@@ -59,5 +65,6 @@ def show_comparison(document: dict[str, Any]) -> None:
             table.add_column(column, justify="left" if left else "right", no_wrap=column != "metric")
         for name, one in found.items():
             values = format_metric(one["a"]), format_metric(one["b"]), f"{one['difference']:+.4f}"
-            table.add_row(name, *values, format_bounds(one), one["verdict"])
+            verdict = one["verdict"] if one["verdict"] in ("better", "worse") else "none shown"
+            table.add_row(name, *values, format_bounds(one), verdict)
         out.print(table)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from corank.models.joint import JointModel
 from corank.training.carry.optimiser_states import OptimiserStates
-from corank.training.carry.plan import CarryPlan
+from corank.training.carry.plan import CarryPlan, WeightMap
 from corank.training.carry.rows import dimension_of, fill_rows
 from corank.training.carry.source import OF_MODEL
 from corank.training.checkpoints.checkpoint import Checkpoint
@@ -32,7 +32,7 @@ def carry_training(plan: CarryPlan, trainer: Trainer) -> None:
             _carry_average(plan, trainer.model, trainer.average)
 
 
-def carry_weights(plan: CarryPlan, model: JointModel, held: Checkpoint, prefix: str) -> None:
+def carry_weights(plan: WeightMap, model: JointModel, held: Checkpoint, prefix: str) -> None:
     """Take the weights of a checkpoint over into a model; `prefix` is before their names there."""
     _fill(plan, model, model.state_dict(), held, prefix)
 
@@ -48,7 +48,7 @@ def _carry_average(plan: CarryPlan, model: JointModel, average: Average) -> None
 
 
 def _fill(
-    plan: CarryPlan, model: JointModel, targets: Mapping[str, Tensor], held: Checkpoint, prefix: str
+    plan: WeightMap, model: JointModel, targets: Mapping[str, Tensor], held: Checkpoint, prefix: str
 ) -> None:
     """Copy weights, by their names in a model's state."""
     for layer in plan.layers.carried.values():

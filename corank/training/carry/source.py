@@ -57,9 +57,7 @@ class CarrySource:
         except (KeyError, ValidationError):
             raise CheckpointError(f"{run.latest.path}: holds no state of a training; train again") from None
         kept = run.best.load() if progress.best_epoch < progress.epoch else None
-        packed = packed_location(run.config, run.base)
-        encoders = open_encoders(packed, run.config.declared, codes)
-        return cls(run, location, encoders, latest, kept, progress)
+        return cls(run, location, find_encoders(run, codes), latest, kept, progress)
 
     @cached_property
     def networks(self) -> JointModel:
@@ -80,3 +78,8 @@ class CarrySource:
     def averages(self) -> bool:
         """Whether its state has an average that goes with its weights."""
         return self.kept is None and self.run.config.train.average is not None
+
+
+def find_encoders(run: Run, codes: str) -> Encoders:
+    """Open the encoders of a run's packed data, of a hash. Raises DataError if they are gone, StorageError."""
+    return open_encoders(packed_location(run.config, run.base), run.config.declared, codes)

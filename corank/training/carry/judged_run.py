@@ -1,0 +1,99 @@
+"""A trained model brought onto packed data of another packing, to be judged there: on new days, or beside another run.
+
+Each value that the run knows has its row, and every other the row of unknown values. So the model scores as it would
+with its own encoders, but for values that it knows and the other packing does not.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from corank.core.errors import CheckpointError, DataError
+from corank.core.storage.object_url import Location
+from corank.data.dataset import PackedDataset
+from corank.data.reuse.feature_view import open_with_features
+from corank.evaluation.stage_order import Calibrators
+from corank.features.row_maps.row_map import PackingMap
+from corank.models.joint import JointModel
+from corank.training.carry.plan import WeightMap
+from corank.training.carry.restore import carry_weights
+from corank.training.carry.source import find_encoders
+from corank.training.preparation.packed_data import packed_location
+from corank.training.run import Run, build_model, build_networks
+
+
+@dataclass(frozen=True)
+class JudgedRun:
+    """A run's model and calibrators, over the codes of other packed data."""
+
+    packed: PackedDataset
+    """With the run's features alone."""
+    model: JointModel
+    calibrators: Calibrators
+    lost: dict[str, int]
+    """Feature → values that the run knows and the packing does not, which count as unknown; without those of none."""
+
+    @classmethod
+    def on(cls, run: Run, location: Location) -> Self:
+        """Bring a run onto packed data.
+
+        Args:
+            run: a finished run.
+            location: of the packed data: a folder or a URL.
+
+        Raises CheckpointError, StorageError; DataError if features or labels are missing there, or are encoded
+        otherwise than by a vocabulary, so that the run's layers would read other numbers.
+        """
+        held, calibrators = run.shipped()
+        if not isinstance(held.facts.get("codes"), str):
+            raise CheckpointError(f"{run.folder}: its model does not say of which packing it is; train again")
+        packed = open_with_features(location, run.config.declared)
+        _require_log(run, packed, location)
+        found = PackingMap(find_encoders(run, held.facts["codes"]), packed.encoders)
+        _require_same_codes(run, found, location)
+        model = build_model(run.config, packed)
+        earlier = build_networks(run.config, found.earlier)
+        carry_weights(WeightMap.find(earlier, model, found), model, held, "")
+        lost = {name: rows.gone for name, rows in found.features.items() if rows.gone}
+        return cls(packed, model, calibrators, lost)
+
+
+def locate_packed(location: Location) -> Location:
+    """Where packed data lie that are named by their folder, by their URL, or by the folder of a run."""
+    if isinstance(location, Path) and (location / "run.json").is_file():
+        run = Run.open(location)
+        return packed_location(run.config, run.base)
+    return location
+
+
+def _require_log(run: Run, packed: PackedDataset, location: Location) -> None:
+    """Raise DataError unless the packed log has the levels, labels and columns that a run is judged by."""
+    ours, theirs = run.config.data, packed.data
+    needed = {label for stage in run.config.stages for label in stage.labels}
+    for what, wanted, found in (
+        ("levels", list(ours.levels), list(theirs.levels)),
+        ("labels", sorted(needed), sorted(needed & set(theirs.labels))),
+        ("columns", sorted(ours.columns), sorted(set(ours.columns) & set(theirs.columns))),
+    ):
+        if wanted != found:
+            raise DataError(
+                f"{location}: data.{what}: {run.folder} needs {', '.join(wanted)}; found {', '.join(found) or 'none'}"
+            )
+
+
+def _require_same_codes(run: Run, found: PackingMap, location: Location) -> None:
+    """Raise DataError if a feature is no vocabulary and is encoded otherwise than in the run."""
+    odd = [name for name, rows in found.features.items() if not rows.carried]
+    odd += [
+        name
+        for name, encoder in found.new.fitted.items()
+        if not encoder.size
+        and name in found.earlier.fitted
+        and not encoder.equals(found.earlier.fitted[name])
+    ]
+    if odd:
+        raise DataError(
+            f"{location}: its scales, buckets or hashes are others than those that {run.folder} was trained on: "
+            f"{', '.join(odd)}; judge it on data packed by `corank pack --from`, which keeps them, or compare the "
+            "scores that `corank predict` writes of one log"
+        )
