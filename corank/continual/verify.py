@@ -50,7 +50,7 @@ def verify_bundle(run: Run, bundle: Funnel, requests: int, split: str = "test") 
 
     Raises DataError, CheckpointError, RequestError.
     """
-    packed, _, calibrators, predictions = predict_run(run, split)
+    packed, _, calibrators, predictions, _ = predict_run(run, split)
     expected = {
         stage.name: order_scores(predictions, stage, calibrators[stage.name]) for stage in run.config.stages
     }

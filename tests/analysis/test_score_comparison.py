@@ -93,7 +93,7 @@ def test_rows_without_a_score_are_left_out_of_both(tmp_path: Path) -> None:
         (lambda rows: rows, {"scores": ["none"]}, "--score: .* has no column 'none'"),
         (lambda rows: rows, {"scores": ["person"]}, "--score: .*column 'person' is String, no number"),
         (lambda rows: rows, {"labels": ["thing"]}, "--label: .*column 'thing' holds 2; expected 0, 1 or null"),
-        (lambda rows: rows, {"split": "test"}, "--split is of runs"),
+        (lambda rows: rows, {"split": "test"}, "--split and --on are of runs"),
     ],
 )  # fmt: skip
 def test_tables_that_do_not_fit_are_refused(
