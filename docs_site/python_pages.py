@@ -42,8 +42,8 @@ def config_module_page(described: Sequence[Page]) -> Page:
         part = getattr(config, name)
         if isinstance(part, type):
             homes = (page.path for page in described if f"{{#{name.lower()}}}" in page.text)
-            home = next(homes, "reference/config/README.md")
-            link = f"[`{name}`]({relative(CONFIG_MODULE, home)}#{name.lower()})"
+            home = next(homes, None)  # none of what is a value, such as a range of time
+            link = f"[`{name}`]({relative(CONFIG_MODULE, home)}#{name.lower()})" if home else f"`{name}`"
             classes.append((link if name != "Config" else "[`Config`](Config.md)", first_line(part.__doc__)))
         else:
             functions.append(f"## {name}\n\n{signature(part, name)}\n\n{render(part.__doc__)}")
