@@ -7,6 +7,7 @@ from pathlib import Path
 import corank
 from corank.data.dataset import PackedDataset
 from corank.data.pack_manifest import MANIFEST
+from corank.distributed.ranks import Ranks
 from corank.training.carry.preparation import plan_carry
 from corank.training.carry.restore import carry_training
 from corank.training.run import Run
@@ -57,8 +58,8 @@ def _packed(day: int) -> Path:
     return shared(f"day{day}", pack) / "packed"
 
 
-def begin_from(source: Run, run: Run, packed: PackedDataset) -> Trainer:
+def begin_from(source: Run, run: Run, packed: PackedDataset, ranks: Ranks | None = None) -> Trainer:
     """A trainer of a run that has taken over what fits of a finished one, and has not made a step."""
-    trainer = Trainer(run, packed)
+    trainer = Trainer(run, packed, ranks)
     carry_training(plan_carry(source.folder, run.config, packed), trainer)
     return trainer

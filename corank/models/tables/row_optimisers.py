@@ -10,13 +10,15 @@ from corank.models.tables.embedding import gather
 
 
 class RowwiseAdagrad(torch.optim.Optimizer):
-    """Adagrad with one accumulator a table row: s += mean(g²), w -= lr · g / (√s + ε).
+    """Adagrad with one accumulator a table row: s ← d·s + mean(g²), w -= lr · g / (√s + ε); d = 1 unless given.
 
     Takes sparse, coalesced gradients. Source: row-wise Adagrad as of DLRM (arXiv 1906.00091, §4).
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, eps: float = 1e-8) -> None:
-        super().__init__(parameters, {"lr": lr, "eps": eps})
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], lr: float, eps: float = 1e-8, decay: float = 1.0
+    ) -> None:
+        super().__init__(parameters, {"lr": lr, "eps": eps, "decay": decay})
         for group in self.param_groups:
             for table in group["params"]:
                 self.state[table]["sum"] = table.new_zeros(len(table))
@@ -30,7 +32,7 @@ class RowwiseAdagrad(torch.optim.Optimizer):
                     continue
                 rows, gradient = table.grad._indices()[0], table.grad._values()
                 total = self.state[table]["sum"]
-                seen = total.index_select(0, rows) + gradient.square().mean(1)
+                seen = total.index_select(0, rows).mul_(group["decay"]) + gradient.square().mean(1)
                 total.index_copy_(0, rows, seen)
                 change = gradient / (seen.sqrt() + group["eps"]).unsqueeze(1)
                 # rows are distinct: gather and copy back is several times faster than index_add_
@@ -42,4 +44,4 @@ def table_optimiser(tables: Iterable[nn.Parameter], settings: TableOptimiser) ->
     parameters = list(tables)
     if settings.optimiser == "lazy_adam":
         return torch.optim.SparseAdam(parameters, lr=settings.lr)
-    return RowwiseAdagrad(parameters, lr=settings.lr)
+    return RowwiseAdagrad(parameters, lr=settings.lr, decay=settings.decay)
