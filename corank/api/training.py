@@ -217,7 +217,7 @@ def _prepare(
     origin = None
     if source is not None:
         origin = describe_origin(plan_carry(source, run.config, packed), run)
-    Run.create(run.folder, run.config, run.base, run.publish, origin)
+    Run.create(run.folder, run.config, run.base, run.publish, origin, packed.manifest.fingerprint)
     ranks.log.remember(CREATED)
     sufficiency.report(report)
     profile_log(run.config, run.base).report(report)

@@ -42,6 +42,26 @@ class ContinuedFrom(Settings):
     """Whether vocabularies stayed as they were."""
 
 
+class InputFile(Settings):
+    """A file as a packing found it."""
+
+    version: tuple[int, int | str] | None
+    """Tells a change, as of `SourceFile`."""
+    rows: int
+    first: int | None
+    """Time of the earliest row, ms UTC; None if there is no row with a time."""
+    last: int | None
+    """Time of the latest row, ms UTC."""
+    days: dict[str, int] = {}
+    """Rows of each day, in the data's time zone, before training ends."""
+    late: dict[str, int] = {}
+    """Rows of days that an earlier packing holds, which it did not see."""
+
+
+InputFiles = dict[str, dict[str, InputFile]]
+"""By table, `log` or `events.NAME`, its files, by path as `find_versions` names them."""
+
+
 class GrownRows(Settings):
     """How a vocabulary differs from that of the packed data before."""
 
@@ -79,6 +99,8 @@ class PackManifest(Settings):
     """Rows before it, ms UTC, were trained on or are history; None in data that were packed before state was kept."""
     continued: ContinuedFrom | None = None
     """The packed data that they go on from, if they do."""
+    input_files: InputFiles = {}
+    """The files of the log and of events, by which later packings know what is old and what came late."""
     grown: dict[str, GrownRows] = {}
     """By feature whose vocabulary went on, how it grew and shrank."""
 

@@ -17,6 +17,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -80,8 +81,11 @@ class Run:
         base: Path,
         publish: Callable[[], object] | None = None,
         origin: Origin | None = None,
+        packed_mark: str | None = None,
     ) -> Self:
         """Begin a run in a folder; the files of an earlier run there are removed. The caller holds its lock.
+
+        `packed_mark` is the fingerprint of the packed data, of which a config may have several that go on from others.
 
         Killed at any point, the folder holds a run that is finished, that can be resumed, or that begins anew.
 
@@ -92,6 +96,8 @@ class Run:
         document = {"config": plain(config), "base": base_text}
         if origin is not None:
             document["from"] = origin.model_dump(mode="json")
+        if packed_mark is not None:
+            document["packed"] = packed_mark
         text = json.dumps(document, indent=1)
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -154,7 +160,10 @@ class Run:
 
         Raises DataError unless they are of this config and, if no others go on from them, of the files as they are.
         """
-        return open_packed(self.config, self.base, is_past)
+        mark = None
+        with suppress(OSError, ValueError, AttributeError):
+            mark = json.loads((self.folder / "run.json").read_text(encoding="utf-8")).get("packed")
+        return open_packed(self.config, self.base, is_past, mark)
 
     @property
     def finished(self) -> bool:

@@ -98,11 +98,11 @@ def schema() -> Schema:
 
 
 def arrays(folder: Path) -> dict[str, bytes]:
-    """What was packed, but for what describes the files that it was packed from."""
+    """What was packed, but for the manifest, which names the files that it was packed from."""
     return {
         str(p.relative_to(folder)): p.read_bytes()
         for p in sorted(folder.rglob("*"))
-        if p.is_file() and p.name not in ("manifest.json", "files.json")
+        if p.is_file() and p.name != "manifest.json"
     }
 
 

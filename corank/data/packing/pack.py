@@ -43,7 +43,7 @@ from corank.data.reuse.column_digests import Run
 from corank.data.reuse.inputs import InputContent, find_versions, hash_versions, read_content
 from corank.data.state.earlier_pack import EarlierPack
 from corank.data.state.grown_rows import report_grown
-from corank.data.state.input_files import survey_files, write_files
+from corank.data.state.input_files import survey_files
 from corank.data.state.known_ids import write_ids
 from corank.data.state.pack_start import FROM_BEGIN, PackStart
 from corank.data.state.value_counts import write_counts_of_values
@@ -128,7 +128,7 @@ def _pack(
             # what goes on from others is never compared with files, most of which it does not read
             tables = None if continued else read_content(data, features, base, run)
             manifest = _write_all(inputs, workspace, mark, data)
-            write_files(workspace.packed, files)
+            manifest = manifest.model_copy(update={"input_files": files})
             unchanged = hash_versions(find_versions(data, features, base)) == versions
             if tables is not None and unchanged:  # else the digests may be of other files
                 content = InputContent(versions=versions, tables=tables)

@@ -62,6 +62,7 @@ def find_staleness(
 ) -> str | None:
     """Say why packed data are of other settings or files than a config's, as far as it depends on them; None if not.
 
+    Data that go on from others hold a past that is over, and are not compared with files.
     Args:
         folder: of the packed data.
         manifest: of them.
@@ -73,7 +74,7 @@ def find_staleness(
     """
     if manifest.data != data:
         return "settings under data differ"
-    if manifest.fingerprint == fingerprint(data, schema, base):
+    if manifest.continued is not None or manifest.fingerprint == fingerprint(data, schema, base):
         return None
     if manifest.inputs is None:
         return "other files or features"

@@ -51,14 +51,23 @@ def list_continued(root: Path) -> Iterator[tuple[Path, PackManifest]]:
             yield folder, read_pack_manifest(folder)
 
 
-def find_continued(root: Path, data: DataSettings, schema: Schema) -> tuple[Path, PackManifest] | None:
-    """Find the newest packed data of some settings and features that go on from others; None if there are none."""
+def find_continued(
+    root: Path, data: DataSettings, schema: Schema, mark: str | None = None
+) -> tuple[Path, PackManifest] | None:
+    """Find packed data of some settings and features that go on from others; None if there are none.
+
+    Args:
+        root: where a config's first packed data lie.
+        data: the settings of the tables.
+        schema: the features.
+        mark: the fingerprint of those to prefer; otherwise the newest are found.
+    """
     same = [
         found
         for found in list_continued(root)
         if found[1].data == data and found[1].features == schema.features
     ]
-    return max(same, key=lambda found: written_at(found[0]), default=None)
+    return max(same, key=lambda f: (f[1].fingerprint == mark, written_at(f[0])), default=None)
 
 
 def written_at(folder: Path) -> int:

@@ -1,6 +1,5 @@
 """The files of the log and of events, and the rows of each day in them: which are read, and which came late."""
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,45 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from pydantic import TypeAdapter, ValidationError
 
 from corank.core.errors import DataError
-from corank.core.settings import Settings
 from corank.core.storage.object_url import is_url
 from corank.core.time import NEVER
 from corank.core.types import Report
 from corank.data.histories.event_tables import EventColumns
+from corank.data.pack_manifest import InputFile, InputFiles
 from corank.data.packing.workspace import PackWorkspace
 from corank.data.source_files import SourceFile, find_source_files
 from corank.data.state.pack_start import PackStart
-from corank.data.state.value_counts import STATE
 from corank.data.tables import Table, scan_files
 from corank.features.log_schema import DataSettings
-
-FILES = "files.json"
-"""The file within STATE."""
-
-
-class InputFile(Settings):
-    """A file as a packing found it."""
-
-    version: tuple[int, int | str] | None
-    """Tells a change, as of `SourceFile`."""
-    rows: int
-    first: int | None
-    """Time of the earliest row, ms UTC; None if there is no row with a time."""
-    last: int | None
-    """Time of the latest row, ms UTC."""
-    days: dict[str, int] = {}
-    """Rows of each day, in the data's time zone, before training ends."""
-    late: dict[str, int] = {}
-    """Rows of days that an earlier packing holds, which it did not see."""
-
-
-Tables = dict[str, dict[str, InputFile]]
-"""By table, `log` or `events.NAME`, its files, by path as `find_versions` names them."""
-_TABLES: TypeAdapter[Tables] = TypeAdapter(Tables)
-
 
 UNKNOWN: dict[str, Any] = {"rows": 0, "first": None, "last": None, "days": {}, "known": {}}
 """What is found of a file whose times cannot be read."""
@@ -98,7 +70,7 @@ class SurveyFile:
 
 def survey_files(
     workspace: PackWorkspace, data: DataSettings, base: Path, start: PackStart
-) -> tuple[Tables, dict[str, list[str]]]:
+) -> tuple[InputFiles, dict[str, list[str]]]:
     """Find the files of the log and of events, and which of them are read.
 
     Files that the earlier packing knew, and whose rows are all older than what is read, are not opened.
@@ -112,8 +84,8 @@ def survey_files(
     Returns:
         All files by table, and the paths to read, by table. Raises DataError, StorageError if a file is missing.
     """
-    known = {} if start.earlier is None else read_files(start.earlier.folder)
-    found: Tables = {}
+    known = {} if start.earlier is None else start.earlier.manifest.input_files
+    found: InputFiles = {}
     read: dict[str, list[str]] = {}
     tables = {"log": (data.log_files, data.time, start.log_from)}
     for name, events in data.events.items():
@@ -180,19 +152,3 @@ def _report_late(report: Report, name: str, files: Mapping[str, InputFile]) -> N
                 f"{name}: {rows:,} rows of {day} in {path} came after that day was packed, and are left out; "
                 f"`--repack {day}` takes them in"
             )
-
-
-def write_files(packed: Path, files: Tables) -> None:
-    """Write what was found of the files."""
-    plain = _TABLES.dump_python(files, mode="json")
-    (packed / STATE).mkdir(exist_ok=True)
-    (packed / STATE / FILES).write_text(json.dumps(plain, indent=1), encoding="utf-8")
-
-
-def read_files(packed: Path) -> Tables:
-    """Read what `write_files` wrote. Raises DataError if it is damaged."""
-    path = packed / STATE / FILES
-    try:
-        return _TABLES.validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        raise DataError(f"{path}: damaged: {error}") from None

@@ -81,6 +81,7 @@ def _open_of_run(folder: Path) -> PackedDataset:
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
         settings, base = held["config"], (folder / held["base"]).resolve()
+        mark = held.get("packed")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: damaged or no run ({error!r}); name its packed data instead") from None
-    return open_packed(from_plain(settings, str(path), base), base, past=lambda folder: True)
+    return open_packed(from_plain(settings, str(path), base), base, lambda folder: True, mark)

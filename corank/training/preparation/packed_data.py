@@ -35,7 +35,9 @@ def packed_location(config: Config, base: Path) -> Location:
     return base / location if isinstance(location, Path) else location
 
 
-def open_packed(config: Config, base: Path, past: Past = compare_files) -> PackedDataset:
+def open_packed(
+    config: Config, base: Path, past: Past = compare_files, mark: str | None = None
+) -> PackedDataset:
     """Open a config's packed data; of those of all rows and those that go on from others the newest.
 
     Args:
@@ -43,16 +45,17 @@ def open_packed(config: Config, base: Path, past: Past = compare_files) -> Packe
         base: the folder that its relative paths begin in.
         past: says of a folder that it is enough that its data are of this config, whatever became of the files. Data
             that go on from others are never compared with files.
+        mark: the fingerprint of the data to prefer to the newest.
 
     Raises DataError, StorageError if there are none, or they are of another config or other files.
     """
     location = packed_location(config, base)
     if isinstance(location, Path):
-        continued = find_continued(location, config.data, config.declared)
+        continued = find_continued(location, config.data, config.declared, mark)
         if continued is None:
             return open_features(location, config.data, config.declared, base, past)
         folder, manifest = continued
-        if written_at(location) > written_at(folder):
+        if manifest.fingerprint != mark and (mark or written_at(location) > written_at(folder)):
             with suppress(DataError):
                 return open_features(location, config.data, config.declared, base, past)
         return PackedDataset.open(folder, expect=manifest.fingerprint)
