@@ -18,7 +18,6 @@ from corank.evaluation.stage_order import read_truth
 from corank.metrics.bootstrap import replicates
 from corank.metrics.inputs import Population
 from corank.metrics.metric import METRICS, Direction
-from corank.training.preparation.packed_data import packed_location
 from corank.training.run import Run
 
 WORDS = {1: "better", -1: "worse", 0: "no difference shown"}
@@ -87,7 +86,7 @@ def compare_runs(
     a run cannot be judged on the packed data.
     """
     if on is None and one.config.data != other.config.data:
-        on = packed_location(other.config, other.base)
+        on = other.packed().location
     return compare_measured(
         MeasuredRun.of(one, split, progress, on), MeasuredRun.of(other, split, progress, on), margins, on
     )

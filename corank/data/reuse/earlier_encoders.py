@@ -6,6 +6,7 @@ from corank.core.errors import DataError
 from corank.core.storage.object_url import Location
 from corank.data.dataset import ENCODERS, PackedDataset, hash_encoders
 from corank.data.reuse.feature_sets import list_packs
+from corank.data.state.continued_packs import list_continued
 from corank.features.encoders import Encoders
 from corank.features.schema import Schema
 
@@ -29,7 +30,7 @@ def open_encoders(location: Location, schema: Schema, codes: str) -> Encoders:
         if packed.codes != codes:
             raise gone
         return packed.encoders
-    for folder in list_packs(location):
+    for folder in [*list_packs(location), *(found for found, _ in list_continued(location))]:
         try:
             if hash_encoders(folder) == codes:
                 return Encoders.load(folder / ENCODERS, schema)

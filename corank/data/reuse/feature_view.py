@@ -8,7 +8,7 @@ from pathlib import Path
 from corank.core.errors import DataError
 from corank.core.storage.object_url import Location
 from corank.data.dataset import PackedDataset
-from corank.data.pack_manifest import PACK_AGAIN, read_pack_manifest
+from corank.data.pack_manifest import read_pack_manifest
 from corank.data.reuse.assemble import assemble_pack
 from corank.data.reuse.donor import Donor, FeatureSelection
 from corank.data.reuse.feature_sets import list_packs
@@ -52,15 +52,14 @@ def open_with_features(location: Location, schema: Schema) -> PackedDataset:
 
 
 def _assemble(root: Path, selection: FeatureSelection) -> PackedDataset:
-    base = selection.donors[0].manifest
-    if base.inputs is None:
-        raise DataError(f"{root}: packed by an older version: {PACK_AGAIN}")
+    mark = selection.donors[0].manifest.fingerprint
     try:
         folder = Path(tempfile.mkdtemp(prefix=f".{root.name}.view-", dir=root.parent))
     except OSError as error:
         raise DataError(f"{root.parent}: links to packed features cannot be written: {error}") from None
     try:
-        assemble_pack(selection, base.fingerprint, base.inputs.versions, folder, InLineEngine())
+        # it is not compared with the files that it was packed from
+        assemble_pack(selection, mark, {}, folder, InLineEngine())
         packed = PackedDataset.open(folder)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)

@@ -18,7 +18,6 @@ from corank.models.joint import JointModel
 from corank.training.carry.plan import WeightMap
 from corank.training.carry.restore import carry_weights
 from corank.training.carry.source import find_encoders
-from corank.training.preparation.packed_data import packed_location
 from corank.training.run import Run, build_model, build_networks
 
 
@@ -59,10 +58,12 @@ class JudgedRun:
 
 
 def locate_packed(location: Location) -> Location:
-    """Where packed data lie that are named by their folder, by their URL, or by the folder of a run."""
+    """Where packed data lie that are named by their folder, by their URL, or by the folder of a run.
+
+    Raises DataError, StorageError if the run's data are not there.
+    """
     if isinstance(location, Path) and (location / "run.json").is_file():
-        run = Run.open(location)
-        return packed_location(run.config, run.base)
+        return Run.open(location).packed().location
     return location
 
 
