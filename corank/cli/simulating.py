@@ -50,6 +50,30 @@ def simulate_command(
     auction: Annotated[
         bool, typer.Option("--auction", help="Items bid for clicks, and stages order by click * bid.")
     ] = False,
+    days: Annotated[
+        int | None, typer.Option(min=3, help="Days of a feed. Default: 10.", show_default=False)
+    ] = None,
+    drift: Annotated[
+        bool,
+        typer.Option(
+            "--drift", help="From day to day tastes walk, items come and go, and a file a day is written."
+        ),
+    ] = False,
+    walk: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Of --drift: how far tastes move a day, from 0 to 1. Default: 0.2.",
+            show_default=False,
+        ),
+    ] = None,
+    lifetime: Annotated[
+        int | None,
+        typer.Option(
+            min=2, help="Of --drift: days for which an item is there. Default: 5.", show_default=False
+        ),
+    ] = None,
     layout: Annotated[
         str,
         typer.Option(
@@ -65,11 +89,28 @@ def simulate_command(
     sizes = {"requests": requests, "candidates": candidates, "users": users, "items": items}
     options: dict[str, Any] = {"seed": seed} | {k: n for k, n in sizes.items() if n is not None}
     simulate = _choose(preset, layout, auction)
+    options |= _read_days(preset, layout, days, drift, {"walk": walk, "lifetime": lifetime})
     require("train", "scipy", "corank simulate")  # before anything is written
     with name_write_errors(out):
         found = simulate(out, overwrite=overwrite, **options)
     say(f"{found.candidates:,} candidates, {found.exposed:,} exposed, {found.clicks:,} clicks")
     say(f"next: corank {f'train {out}/config.yaml' if layout == 'plain' else f'import {layout} {out} OUT'}")
+
+
+def _read_days(
+    preset: str, layout: str, days: int | None, drift: bool, steps: dict[str, float | None]
+) -> dict[str, Any]:
+    """Read how long a world lasts and how it changes. Raises CorankError for an option that has no effect."""
+    given = {name: value for name, value in steps.items() if value is not None}
+    named = [f"--{name}" for name in given]
+    if named and not drift:
+        raise CorankError(f"{named[0]}: it says how a world drifts; add --drift or leave it out")
+    named = ["--days"] * (days is not None) + ["--drift"] * drift
+    if named and (layout != "plain" or preset == NEWS):
+        what = f"the preset {NEWS}" if preset == NEWS else f"the format {layout}"
+        raise CorankError(f"{named[0]}: {what} has days of its own; leave it out")
+    found: dict[str, Any] = {} if days is None else {"days": days}
+    return found | ({"drift": given} if drift else {})
 
 
 def _choose(preset: str, layout: str, auction: bool) -> "Callable[..., Simulated | SimulatedNews]":

@@ -161,6 +161,17 @@ def test_mistakes_about_simulations(tmp_path: Path, command: Corank) -> None:
         command("simulate", tmp_path / "w", "--preset", "news", "--auction"), "the preset news has no bids"
     )
     refused(command("simulate", tmp_path / "w", "--preset", "news", "--items", 10), "simulate: items: ")
+    refused(
+        command("simulate", tmp_path / "w", "--walk", 0.1), "--walk: it says how a world drifts; add --drift"
+    )
+    refused(
+        command("simulate", tmp_path / "w", "--preset", "news", "--drift"),
+        "--drift: the preset news has days of its",
+    )
+    refused(
+        command("simulate", tmp_path / "w", "--format", "recflow", "--days", 5),
+        "--days: the format recflow has",
+    )
     (tmp_path / "file").write_text("")
     refused(command("simulate", tmp_path), "the folder is not empty")
     refused(command("import", "kuairand", tmp_path / "none", tmp_path / "out"))

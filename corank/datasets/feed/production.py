@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from corank.core.types import Floats, Ints, Longs
-from corank.datasets.feed.world import CATEGORIES, DAY, TASTES, Codes, SimulatedItems, Users, World, affinity
+from corank.datasets.feed.world import CATEGORIES, DAY, TASTES, Codes, SimulatedItems, World, affinity
 
 CHANNELS = ("popular", "taste", "category", "fresh", "random")
 QUOTAS = (0.25, 0.35, 0.2, 0.1)
@@ -64,9 +64,9 @@ def draw_stages(rng: np.random.Generator, items: int) -> tuple[ProductionStage, 
 class SimulatedRetrieval:
     """The retrieval channels. They know the catalogue at the request's time, and clicks before the day."""
 
-    def __init__(self, world: World, users: Users, items: SimulatedItems) -> None:
+    def __init__(self, world: World, items: SimulatedItems) -> None:
         self.candidates = world.candidates
-        self.users, self.items = users, items
+        self.items = items
         self.quotas = [int(share * world.candidates) for share in QUOTAS]
         self.channel_of_slot = np.repeat(np.arange(len(CHANNELS)), [*self.quotas, world.candidates])
         self.popularity = np.cumsum(self.items.popularity)
@@ -77,67 +77,79 @@ class SimulatedRetrieval:
         return np.asarray(category * len(self.items.published) + item, dtype=np.int64)
 
     def __call__(
-        self, rng: np.random.Generator, user: Codes, time: Longs, clicks: Ints
+        self, rng: np.random.Generator, query: Floats, time: Longs, clicks: Ints
     ) -> tuple[Longs, Codes]:
         """Retrieve candidates.
 
         Args:
-            user: (R,).
-            time: (R,), ascending.
+            query: the users' tastes: (R, K).
+            time: (R,), ascending; less than the items' lifetime apart.
             clicks: (R, G), the user's clicks by category before the day.
 
         Returns distinct items (R, C) and their channels (R, C).
         """
-        live = np.searchsorted(self.items.published, time)
+        first, live = self.items.live(time)
         popular, taste, category, fresh = self.quotas
-        drawn = self._popular(rng, live, popular + category)
+        drawn = self._popular(rng, first, live, popular + category)
         proposals = np.concatenate(
             [
                 drawn[:, :popular],
-                self._taste(rng, user, live, taste),
-                self._category(rng, clicks, live, drawn[:, popular:]),
-                self._fresh(rng, time, live, fresh),
-                self._random(rng, live),
+                self._taste(rng, query, (int(first[-1]), int(live[0])), taste),
+                self._category(rng, clicks, (first, live), drawn[:, popular:]),
+                self._fresh(rng, time, (first, live), fresh),
+                self._random(rng, first, live),
             ],
             axis=1,
         )
         slot = first_distinct(proposals, self.candidates)
         return np.take_along_axis(proposals, slot, axis=1), self.channel_of_slot[slot]
 
-    def _popular(self, rng: np.random.Generator, live: Longs, n: int) -> Longs:
-        mass = rng.random((len(live), n)) * self.popularity[live - 1][:, None]
-        return np.searchsorted(self.popularity, mass)
+    def _popular(self, rng: np.random.Generator, first: Longs, live: Longs, n: int) -> Longs:
+        gone = np.where(first > 0, self.popularity[first - 1], 0.0)[:, None]
+        mass = gone + rng.random((len(live), n)) * (self.popularity[live - 1][:, None] - gone)
+        # a sum that is rounded down would be that of the last item that is gone
+        return np.asarray(np.maximum(np.searchsorted(self.popularity, mass), first[:, None]))
 
-    def _taste(self, rng: np.random.Generator, user: Codes, live: Longs, n: int) -> Longs:
-        """The items nearest to a noisy estimate of the user's taste, in a part of the catalogue: (R, n)."""
-        size = min(int(live[0]), max(_INDEX, self.candidates))
-        index = rng.choice(live[0], size, replace=False, shuffle=False)
-        query = self.users.taste[user]
+    def _taste(self, rng: np.random.Generator, query: Floats, live: tuple[int, int], n: int) -> Longs:
+        """The items nearest to a noisy estimate of the user's taste, in a part of the catalogue: (R, n).
+
+        Args:
+            live: the items that are there for all requests: the first, and the last and one.
+        """
+        first, end = live
+        size = min(end - first, max(_INDEX, self.candidates))
+        index = first + rng.choice(end - first, size, replace=False, shuffle=False)
         query = query + rng.standard_normal(query.shape, dtype=np.float32)
         near = np.argpartition(query @ -self.items.taste[index].T, n, axis=1)[:, :n]
         return np.asarray(index[near])
 
-    def _category(self, rng: np.random.Generator, clicks: Ints, live: Longs, otherwise: Longs) -> Longs:
+    def _category(
+        self, rng: np.random.Generator, clicks: Ints, live: tuple[Longs, Longs], otherwise: Longs
+    ) -> Longs:
         """Random items of categories that the user has clicked: (R, n); `otherwise` (R, n) if there are none yet."""
         total = np.cumsum(clicks, axis=1)
         drawn = rng.random(otherwise.shape) * total[:, -1:]
         category = (drawn[:, :, None] >= total[:, None, :]).sum(2).clip(max=CATEGORIES - 1)
-        begin = np.searchsorted(self.category_key, self._key(category, np.zeros(1, np.int64)))
-        end = np.searchsorted(self.category_key, self._key(category, live[:, None]))
+        begin = np.searchsorted(self.category_key, self._key(category, live[0][:, None]))
+        end = np.searchsorted(self.category_key, self._key(category, live[1][:, None]))
         index = begin + (rng.random(otherwise.shape) * (end - begin)).astype(np.int64)
         known = (total[:, -1:] > 0) & (end > begin)
         return np.where(known, self.by_category[np.where(known, index, 0)], otherwise)
 
-    def _fresh(self, rng: np.random.Generator, time: Longs, live: Longs, n: int) -> Longs:
+    def _fresh(self, rng: np.random.Generator, time: Longs, live: tuple[Longs, Longs], n: int) -> Longs:
         """Random items published within two days, at least the newest: (R, n)."""
-        since = np.minimum(np.searchsorted(self.items.published, time - 2 * DAY), live - 1)
-        return since[:, None] + (rng.random((len(live), n)) * (live - since)[:, None]).astype(np.int64)
+        first, end = live
+        since = np.minimum(np.searchsorted(self.items.published, time - 2 * DAY), end - 1)
+        since = np.maximum(since, first)
+        return since[:, None] + (rng.random((len(end), n)) * (end - since)[:, None]).astype(np.int64)
 
-    def _random(self, rng: np.random.Generator, live: Longs) -> Longs:
+    def _random(self, rng: np.random.Generator, first: Longs, end: Longs) -> Longs:
         """C distinct items: every step-th item of the catalogue from a random start: (R, C)."""
+        live = end - first
         step = 1 + rng.integers(live // self.candidates)
         start = rng.integers(live)
-        return (start[:, None] + step[:, None] * np.arange(self.candidates)) % live[:, None]
+        slot = (start[:, None] + step[:, None] * np.arange(self.candidates)) % live[:, None]
+        return np.asarray(first[:, None] + slot)
 
 
 def first_distinct(proposals: Longs, n: int) -> Longs:

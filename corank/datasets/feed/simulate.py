@@ -1,7 +1,9 @@
 """`corank simulate`: the log of a simulated funnel whose truth is known, and a config that trains on it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
+from itertools import groupby
 from pathlib import Path
 from string import Template
 
@@ -14,16 +16,16 @@ from corank.core.locks import LOCK, WriteLock
 from corank.core.settings import Settings, validate
 from corank.datasets.feed.production import CHANNELS, EXPOSED
 from corank.datasets.feed.traffic import Block, Traffic
-from corank.datasets.feed.world import DAYS, DEVICES, FIRST_DAY, TABS, World, instants
+from corank.datasets.feed.world import DEVICES, FIRST_DAY, TABS, World, instants
 from corank.features.log_schema import LEVELS
 
 CONFIG = Template("""\
-# A simulated world: $requests requests of $candidates candidates, preset `$preset`, seed $seed.
+# A simulated world: $requests requests of $candidates candidates, preset `$preset`, seed $seed.$described
 # Production kept $preranked of a request's candidates, then $ranked, and exposed $shown.
 name: simulated-$preset
 data:
   log: log/*.parquet
-  items: items.parquet
+  items: $items
   users: users.parquet
   truth: truth/*.parquet      # the click probability of every candidate; read by evaluation alone
   request: [request_id]
@@ -34,7 +36,7 @@ data:
   levels: [retrieved, preranked, ranked, exposed]
   labels:
     click: {column: is_click}
-  split: {valid: $valid, test: $test}$columns
+  split: $split$columns
 features:
   user_id:         {side: user, kind: id}
   age:             {side: user, kind: bucket, buckets: 8}
@@ -46,12 +48,12 @@ features:
   tab:             {side: context, kind: id}
   hour:            {side: context, kind: id}
   device:          {side: context, kind: id}
-  item_id:         {side: item, kind: id}
+  item_id:         {side: item, kind: id$kept}
   category:        {side: item, kind: id}
   brand:           {side: item, kind: id}
   price:           {side: item, kind: number, scale: log}
   quality:         {side: item, kind: bucket, buckets: 16}
-  freshness:       {side: item, kind: number, scale: quantile}
+$age
   tags:            {side: item, kind: ids}
   # The user's clicks before the day on the candidate's category: a pair's, so the ranker's alone.
   category_clicks: {side: cross, kind: number, scale: log}
@@ -72,8 +74,18 @@ AUCTION = """
   position: position          # where it stood on the page explains a part of the clicks, in training alone"""
 
 
+DRIFT = """
+# It changes from day to day: tastes and effects of the context walk by $walk, and an item is there for $lifetime days.
+# `log` and `truth` have a file a day, and `items` a file for each day on which items are published."""
+AGES = """\
+  published:       {side: item, kind: time}
+  item_age:        {kind: age, of: published, every: 1d}"""
+FRESHNESS = "  freshness:       {side: item, kind: number, scale: quantile}"
+
 # config.yaml goes first, so that what follows does not look complete
 _FILES = ("config.yaml", "items.parquet", "users.parquet", "log/part-*.parquet", "truth/part-*.parquet")
+_DAY = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9].parquet"
+_DAILY_FILES = (f"log/{_DAY}", f"truth/{_DAY}", f"items/{_DAY}")
 
 
 class Simulated(Settings):
@@ -95,10 +107,26 @@ def simulate_world(
     items: int = 5_000,
     auction: bool = False,
     overwrite: bool = False,
+    days: int | None = None,
+    drift: Mapping[str, object] | None = None,
 ) -> Simulated:
     """Write `log/`, `truth/`, `items.parquet`, `users.parquet` and, last, `config.yaml` into `out`.
 
-    A folder without config.yaml is an interrupted simulation. The same arguments give the same bytes.
+    A folder without config.yaml is an interrupted simulation. The same arguments give the same bytes. A world that
+    drifts has a file a day in `log/` and `truth/`, and its items in `items/`, by the day of publication.
+
+    Args:
+        out: a folder that is not there or empty.
+        preset: how well production knows the truth, one of PRESETS.
+        seed: of all that is drawn.
+        requests: of all days.
+        candidates: of each request.
+        users: how many.
+        items: how many; of a world that drifts, those that are there at a time.
+        auction: whether items bid for clicks.
+        overwrite: whether `out` may hold a world, which is removed.
+        days: of the log; 10 unless given.
+        drift: fields of `Drift`, empty for its defaults; None for a world that stays as it is.
 
     Raises:
         ConfigError: an argument is out of range.
@@ -111,27 +139,44 @@ def simulate_world(
         "requests": requests,
         "candidates": candidates,
     }
-    wanted |= {"users": users, "items": items, "auction": auction}
-    world = validate(World, wanted, "simulate")
-    with clear_folder(out, overwrite, _FILES):
+    wanted |= {"users": users, "items": items, "auction": auction, "drift": drift}
+    world = validate(World, wanted if days is None else wanted | {"days": days}, "simulate")
+    with clear_folder(out, overwrite, (*_FILES, *_DAILY_FILES)):
         return _write_world(world, out)
 
 
 def _write_world(world: World, out: Path) -> Simulated:
     traffic = Traffic(world)
     exposed = clicks = offset = 0
-    for part, block in enumerate(traffic):
-        log = _log(block, offset)
-        log.write_parquet(out / "log" / f"part-{part:05}.parquet")
-        truth = log.select("request_id", "item_id", click=pl.Series(block.truth.ravel()))
-        truth.write_parquet(out / "truth" / f"part-{part:05}.parquet")
-        exposed += int((block.level == EXPOSED).sum())
-        clicks += int(block.click.sum())
-        offset += len(block.requests)
-    traffic.reality.items.table.write_parquet(out / "items.parquet")
+    for name, blocks in _files(world, traffic):
+        logs, truths = [], []
+        for block in blocks:
+            logs.append(_log(block, offset))
+            truths.append(logs[-1].select("request_id", "item_id", click=pl.Series(block.truth.ravel())))
+            exposed += int((block.level == EXPOSED).sum())
+            clicks += int(block.click.sum())
+            offset += len(block.requests)
+        pl.concat(logs).write_parquet(out / "log" / name)
+        pl.concat(truths).write_parquet(out / "truth" / name)
+    items = traffic.reality.items.table
+    if world.drift is None:
+        items.write_parquet(out / "items.parquet")
+    else:
+        for (day,), published in items.group_by(pl.col("published").dt.date(), maintain_order=True):
+            published.write_parquet(out / "items" / f"{day}.parquet")
     traffic.reality.users.table.write_parquet(out / "users.parquet")
     _write_config(world, out / "config.yaml")
     return Simulated(world=world, candidates=offset * world.candidates, exposed=exposed, clicks=clicks)
+
+
+def _files(world: World, traffic: Traffic) -> Iterator[tuple[str, Iterable[Block]]]:
+    """Yield the files of the log by name, with their blocks: a block each, or, of a world that drifts, a day each."""
+    if world.drift is None:
+        for part, block in enumerate(traffic):
+            yield f"part-{part:05}.parquet", [block]
+        return
+    for day, blocks in groupby(traffic, key=lambda block: int(block.requests.day[0])):
+        yield f"{FIRST_DAY.date() + timedelta(days=day)}.parquet", blocks
 
 
 @contextmanager
@@ -197,14 +242,19 @@ def _log(block: Block, offset: int) -> pl.DataFrame:
 
 def _write_config(world: World, path: Path) -> None:
     """Write the config; the last two days are for validation and test."""
-    day = FIRST_DAY.date()
+    valid, test = (FIRST_DAY.date() + timedelta(days=world.days - n) for n in (2, 1))
+    drift = world.drift
+    ranges = f"{{train: ..{valid}, valid: {valid}..{test}, test: {test}..}}"
     text = CONFIG.substitute(
-        world.model_dump(),
+        world.model_dump(exclude={"items"}),
         preranked=world.preranked,
         ranked=world.ranked,
         shown=world.shown,
-        valid=day.replace(day=day.day + DAYS - 2),
-        test=day.replace(day=day.day + DAYS - 1),
+        described=Template(DRIFT).substitute(drift.model_dump()) if drift else "",
+        items="items/*.parquet" if drift else "items.parquet",
+        split=ranges if drift else f"{{valid: {valid}, test: {test}}}",
+        kept=f", keep_days: {drift.lifetime}" if drift else "",
+        age=AGES if drift else FRESHNESS,
         columns=AUCTION if world.auction else "",
         value="click * bid" if world.auction else "click",
         prerank_value=", value: click * bid" if world.auction else "",

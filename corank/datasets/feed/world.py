@@ -6,7 +6,7 @@ that ids and histories have something to learn. What is liked also depends on wh
 Letters: U users · I items · R requests · C candidates of a request · K tastes · G categories · S intents.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Literal, Self
 
@@ -21,6 +21,7 @@ from corank.core.types import Doubles, Floats, Longs, Mask, Numbers
 
 FIRST_DAY = datetime(2026, 3, 1, tzinfo=UTC)
 DAYS = 10
+"""Days of a log, unless the world says otherwise."""
 DAY = 86_400_000_000
 """One day in microseconds, the unit of time here, counted from FIRST_DAY."""
 
@@ -29,8 +30,20 @@ DEVICES = ("android", "ios", "web")
 GENDERS = ("f", "m")
 CITIES, CATEGORIES, BRANDS, TAGS = 20, 24, 200, 120
 TASTES, INTENTS = 8, 6
+EXPLAINED = 0.65
+"""Share of the variance of tastes that logged columns explain."""
 
 Codes = NDArray[np.integer]
+
+
+class Drift(Settings):
+    """How a world changes from day to day."""
+
+    walk: float = Field(default=0.2, ge=0, le=1)
+    """How far tastes and the effects of the context move a day: x ← √(1 − walk²)·x + walk·x′, x′ drawn as x was. So
+    their variance stays, and d days apart they correlate by (1 − walk²)^(d/2)."""
+    lifetime: int = Field(default=5, ge=2)
+    """Days for which an item is there. A day, 1 / lifetime of the items is new."""
 
 
 class World(Settings):
@@ -45,6 +58,10 @@ class World(Settings):
     items: PositiveInt = 5_000
     auction: bool = False
     """Whether items bid for clicks, and production orders by click rate times bid."""
+    days: int = Field(default=DAYS, ge=3)
+    """Days of the log."""
+    drift: Drift | None = None
+    """How the world changes; it does not unless given. With it, `items` are those that are there at a time."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -54,6 +71,13 @@ class World(Settings):
                 f"{2 * self.candidates} items; received {self.items}"
             )
         return self
+
+    @property
+    def catalogue(self) -> int:
+        """Number of items of all days."""
+        if self.drift is None:
+            return self.items
+        return -(-self.items * (self.days + self.drift.lifetime) // self.drift.lifetime)
 
     @property
     def shown(self) -> int:
@@ -80,17 +104,19 @@ class Users:
     share: Doubles  # (U,) of all requests
     joined: Codes  # (U,) day of the first possible request
     device: Codes  # (U,) the usual one
+    groups: tuple[Codes, ...]  # (U,) each: what the explained part of tastes is made of
     table: pl.DataFrame  # what is logged of them
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, n: int) -> Self:
-        """Draw n users; age, gender and city explain two thirds of the variance of tastes."""
+    def draw(cls, rng: np.random.Generator, n: int, days: int) -> Self:
+        """Draw n users of a log of some days; age, gender and city explain two thirds of the variance of tastes."""
         decade = rng.choice(6, n, p=(0.25, 0.3, 0.2, 0.12, 0.08, 0.05))
         gender = rng.integers(len(GENDERS), size=n)
         city = rng.choice(CITIES, n, p=zipf(CITIES, 0.8))
         activity = rng.lognormal(0.0, 0.8, n)
-        explained = _tastes(rng, 6)[decade] + _tastes(rng, len(GENDERS))[gender] + _tastes(rng, CITIES)[city]
-        joined = np.where(rng.random(n) < 0.15, rng.integers(1, DAYS, n), 0)
+        groups = decade, gender, city
+        explained = _explain_tastes(rng, groups)
+        joined = np.where(rng.random(n) < 0.15, rng.integers(1, days, n), 0)
         age = 18.0 + 9 * decade + rng.integers(9, size=n)
         table = pl.DataFrame(
             {
@@ -102,32 +128,38 @@ class Users:
             }
         )
         return cls(
-            taste=_blend(explained, _tastes(rng, n), 0.65),
+            taste=_blend(explained, _tastes(rng, n), EXPLAINED),
             bias=(0.2 * rng.standard_normal(n)).astype(np.float32),
             share=activity / activity.sum(),
             joined=joined,
             device=rng.choice(len(DEVICES), n, p=(0.55, 0.35, 0.1)),
+            groups=groups,
             table=table,
         )
+
+    def walk(self, rng: np.random.Generator, step: float) -> Self:
+        """Users a day later: the tastes of their groups and their own have moved by a step, `Drift.walk`."""
+        fresh = _blend(_explain_tastes(rng, self.groups), _tastes(rng, len(self.taste)), EXPLAINED)
+        return replace(self, taste=move(self.taste, fresh, step))
 
 
 @dataclass(frozen=True)
 class SimulatedItems:
-    """The items in the order of publication, so that those that exist at a time come first."""
+    """The items in the order of publication, so that those that exist at a time are neighbours."""
 
     taste: Floats  # (I, K), unit variance
     bias: Floats  # (I,)
     category: Codes  # (I,)
     popularity: Doubles  # (I,) Zipf-like, sums to 1
     published: Longs  # (I,) ascending; negative before the first day
+    lifetime: int | None  # days for which each is there; None for ever
     table: pl.DataFrame  # what is logged of them
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, n: int) -> Self:
-        """Draw n items; category, brand, tags and price explain two thirds of the variance of tastes."""
-        old = n - n // 5
-        before = -np.sort(rng.exponential(40.0, old))[::-1]
-        day = np.concatenate([before, np.sort(rng.uniform(0, DAYS, n - old))])
+    def draw(cls, rng: np.random.Generator, world: World) -> Self:
+        """Draw the items; category, brand, tags and price explain two thirds of the variance of tastes."""
+        n = world.catalogue
+        day = _publish(rng, world)
         category = rng.choice(CATEGORIES, n, p=zipf(CATEGORIES, 0.6))
         brand = rng.choice(BRANDS, n, p=zipf(BRANDS, 0.8))
         tags, has = _draw_tags(rng, category)
@@ -154,13 +186,33 @@ class SimulatedItems:
             }
         )
         return cls(
-            taste=_blend(explained, _tastes(rng, n), 0.65),
+            taste=_blend(explained, _tastes(rng, n), EXPLAINED),
             bias=bias.astype(np.float32),
             category=category,
             popularity=zipf(n, 0.8)[rank],
             published=(day * DAY).astype(np.int64),
+            lifetime=world.drift.lifetime if world.drift else None,
             table=table,
         )
+
+    def live(self, time: Longs) -> tuple[Longs, Longs]:
+        """The items that are there at times (R,): from the first (R,) until the last and one (R,)."""
+        end = np.searchsorted(self.published, time)
+        if self.lifetime is None:
+            return np.zeros_like(end), end
+        return np.searchsorted(self.published, time - self.lifetime * DAY), end
+
+
+def _publish(rng: np.random.Generator, world: World) -> Doubles:
+    """Days of publication, ascending: (I,). Of a drifting world evenly, so that as many are there at any time."""
+    if world.drift is not None:
+        n = np.arange(world.catalogue)
+        return np.asarray(
+            (n + rng.random(len(n))) * world.drift.lifetime / world.items - world.drift.lifetime
+        )
+    old = world.items - world.items // 5
+    before = -np.sort(rng.exponential(40.0, old))[::-1]
+    return np.concatenate([before, np.sort(rng.uniform(0, world.days, world.items - old))])
 
 
 def zipf(n: int, exponent: float) -> Doubles:
@@ -183,6 +235,18 @@ def instants(microseconds: Longs) -> pl.Series:
 
 def _tastes(rng: np.random.Generator, n: int) -> Floats:
     return rng.standard_normal((n, TASTES), dtype=np.float32)
+
+
+def move(value: Floats, fresh: Floats, step: float) -> Floats:
+    """One step of a random walk that keeps the variance: √(1 − step²)·value + step·fresh, of independent parts."""
+    return np.asarray(np.float32((1 - step**2) ** 0.5) * value + np.float32(step) * fresh)
+
+
+def _explain_tastes(rng: np.random.Generator, groups: tuple[Codes, ...]) -> Floats:
+    """Draw what decade, gender and city have in common, and add it up by user: (U, K)."""
+    decade, gender, city = groups
+    tables = _tastes(rng, 6), _tastes(rng, len(GENDERS)), _tastes(rng, CITIES)
+    return np.asarray(tables[0][decade] + tables[1][gender] + tables[2][city])
 
 
 def _blend(explained: Floats, own: Floats, share: float) -> Floats:
