@@ -20,6 +20,18 @@ if TYPE_CHECKING:
 NEWS = "news"
 """The preset of a news site, of which the other options have defaults of their own."""
 
+Days = Annotated[int | None, typer.Option(min=3, help="Days of a feed. Default: 10.", show_default=False)]
+Walk = Annotated[
+    float | None,
+    typer.Option(
+        min=0, max=1, help="Of --drift: how far tastes move a day, 0 to 1. Default: 0.2.", show_default=False
+    ),
+]
+Lifetime = Annotated[
+    int | None,
+    typer.Option(min=2, help="Of --drift: days an item is there. Default: 5.", show_default=False),
+]
+
 simulating = typer.Typer()
 
 
@@ -50,30 +62,12 @@ def simulate_command(
     auction: Annotated[
         bool, typer.Option("--auction", help="Items bid for clicks, and stages order by click * bid.")
     ] = False,
-    days: Annotated[
-        int | None, typer.Option(min=3, help="Days of a feed. Default: 10.", show_default=False)
-    ] = None,
+    days: Days = None,
     drift: Annotated[
-        bool,
-        typer.Option(
-            "--drift", help="From day to day tastes walk, items come and go, and a file a day is written."
-        ),
+        bool, typer.Option("--drift", help="Tastes walk, items come and go, and a file a day is written.")
     ] = False,
-    walk: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            max=1,
-            help="Of --drift: how far tastes move a day, from 0 to 1. Default: 0.2.",
-            show_default=False,
-        ),
-    ] = None,
-    lifetime: Annotated[
-        int | None,
-        typer.Option(
-            min=2, help="Of --drift: days for which an item is there. Default: 5.", show_default=False
-        ),
-    ] = None,
+    walk: Walk = None,
+    lifetime: Lifetime = None,
     layout: Annotated[
         str,
         typer.Option(
