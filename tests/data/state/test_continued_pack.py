@@ -7,9 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from corank.data import row_ranges
 from corank.data.dataset import PackedDataset
+from corank.data.packing import pack as packing
 from corank.data.packing.pack import pack_log
 from corank.data.state.earlier_pack import EarlierPack
+from corank.engine.pool import PoolEngine
 from corank.features.splits.by_time import RangeSplit
 from tests.support.four_days import FROZEN, LISTED, LIVE, schema_of, settings_of, written
 
@@ -47,7 +50,7 @@ def history_items(packed: PackedDataset) -> list[list[int]]:
     ]
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_the_shards_are_those_of_one_packing(tmp_path: Path, seed: int) -> None:
     written(tmp_path, seed).write_parquet(tmp_path / "log.parquet")
     first = RangeSplit.model_validate({"train": "..1970-01-03", "valid": "1970-01-03.."})
@@ -82,3 +85,21 @@ def test_rows_before_are_needed_no_more(tmp_path: Path) -> None:
     assert history_items(later) == history_items(whole)
     without = pack(tmp_path, "without", SECOND, FEATURES)
     assert shard_bytes(without) != shard_bytes(whole)
+
+
+def test_the_files_do_not_depend_on_the_number_of_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(row_ranges, "BATCH", 16)
+    monkeypatch.setattr(packing, "PARTITION", 24)
+    written(tmp_path, 1).write_parquet(tmp_path / "log.parquet")
+    first = RangeSplit.model_validate({"train": "..1970-01-03", "valid": "1970-01-03.."})
+    earlier = EarlierPack.of(pack(tmp_path, "first", first, FEATURES))
+    data, schema = settings_of(FEATURES, SECOND), schema_of(FEATURES)
+    files = []
+    for workers in (1, 2):
+        out = tmp_path / f"later{workers}"
+        with PoolEngine(workers=workers) as engine:
+            pack_log(data, schema, tmp_path, out, engine=engine, earlier=earlier)
+        files.append({p.relative_to(out): p.read_bytes() for p in out.rglob("*") if p.is_file()})
+    assert files[0] == files[1]
