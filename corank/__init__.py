@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from corank.api.results.report_page import ReportPage
     from corank.api.results.study_results import ExplanationResult, SearchResult, StudyResult
     from corank.api.results.training_result import TrainResult
+    from corank.api.results.validation_result import ValidationResult
     from corank.api.runs import check, pack
     from corank.api.searching import sweep, tune
     from corank.api.serving import serve
@@ -67,6 +68,7 @@ __all__ = [
     "SearchResult",
     "StudyResult",
     "TrainResult",
+    "ValidationResult",
     "WandbCallback",
     "__version__",
     "check",
@@ -107,6 +109,7 @@ _MODULE_OF = {
     "load_plugins": "corank.core.registry",
     **dict.fromkeys(("export", "train"), "corank.api.training"),
     "TrainResult": "corank.api.results.training_result",
+    "ValidationResult": "corank.api.results.validation_result",
     "ReportPage": "corank.api.results.report_page",
     "CheckResult": "corank.api.results.check_result",
     "PackResult": "corank.api.results.pack_result",

@@ -53,6 +53,7 @@ from corank.models.settings.two_tower import QueryTower, TowersSettings
 from corank.training.config import Config
 from corank.training.config_file import plain
 from corank.training.train_settings import DenseOptimiser, EarlyStop, TrainSettings
+from corank.training.validation.settings import ValidationSettings
 
 __all__ = [
     "AgeFeature",
@@ -99,6 +100,7 @@ __all__ = [
     "TrainSettings",
     "UnexposedLoss",
     "UserSplit",
+    "ValidationSettings",
     "VectorFeature",
     "plain",
     "read_config",

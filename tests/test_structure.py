@@ -81,6 +81,8 @@ SOURCES = sources()
 def definitions(file: str, tree: ast.AST, around: str = "", nested: bool = False) -> Iterator[Found]:
     """Functions, methods and classes of a file, at any depth."""
     for node in ast.iter_child_nodes(tree):
+        if isinstance(node, FUNCTIONS) and any(ast.unparse(d) == "overload" for d in node.decorator_list):
+            continue  # only types; the definition follows
         if isinstance(node, (*FUNCTIONS, ast.ClassDef)):
             name = f"{around}{node.name}"
             yield Found(file, name, node, nested)

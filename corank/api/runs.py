@@ -1,18 +1,45 @@
 """What is done before training: a config checked, its tables packed. It loads no torch."""
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, overload
 
 from corank.api.config_source import ConfigSource, OpenedConfig
 from corank.api.frames import TableSource
 from corank.api.notebook.counting import show_progress
 from corank.api.results.check_result import CheckResult
 from corank.api.results.pack_result import PackResult
-from corank.core.storage.object_url import PathOrUrl
+from corank.core.storage.object_url import PathOrUrl, parse_location
 from corank.core.types import Progress, Report
 from corank.engine.base import open_engine
 from corank.training.check import check_config
 from corank.training.preparation.continuation import open_earlier
 from corank.training.preparation.packed_data import local_root, pack_config
+
+if TYPE_CHECKING:
+    from corank.api.results.validation_result import ValidationResult
+
+
+@overload
+def check(
+    config: ConfigSource,
+    overrides: Sequence[str] = (),
+    without: Sequence[str] = (),
+    report: Report = lambda line: None,
+    tables: Mapping[str, TableSource] | None = None,
+    against: None = None,
+) -> CheckResult: ...
+
+
+@overload
+def check(
+    config: ConfigSource,
+    overrides: Sequence[str] = (),
+    without: Sequence[str] = (),
+    report: Report = lambda line: None,
+    tables: Mapping[str, TableSource] | None = None,
+    *,
+    against: PathOrUrl,
+) -> "ValidationResult": ...
 
 
 def check(
@@ -21,7 +48,8 @@ def check(
     without: Sequence[str] = (),
     report: Report = lambda line: None,
     tables: Mapping[str, TableSource] | None = None,
-) -> CheckResult:
+    against: PathOrUrl | None = None,
+) -> "CheckResult | ValidationResult":
     """Read a config and scan its tables, without packing or training.
 
     Args:
@@ -31,9 +59,12 @@ def check(
         without: features to remove, as of `--without`.
         report: receives a line if others are removed, too, which are made of them.
         tables: by key of `data` (`log`, `items`, `users`, `truth`, `events.NAME`), a frame or files in its place.
+        against: a finished run, or its URL, with whose training rows the later ones of the split `train` are compared.
 
     Returns what would be trained: which feature enters which tower, rows by table, candidates by split and by loss.
-    What training would refuse is the first of its `advice`. Raises ConfigError, DataError.
+    What training would refuse is the first of its `advice`. With `against` the figures of the new rows beside those of
+    the run, with their thresholds (`validation` of the config), and the `reasons` for which the rows are refused.
+    Raises ConfigError, DataError, CheckpointError.
 
     Example:
         >>> found = corank.check("shop/config.yaml", ["train.epochs=2"])
@@ -42,7 +73,18 @@ def check(
     """
     opened = OpenedConfig.open(config, overrides, without, report, tables)
     with opened.frames.named():
+        if against is not None:
+            return _validate(opened, against)
         return CheckResult.of(check_config(opened.settings, opened.base))
+
+
+def _validate(opened: OpenedConfig, against: PathOrUrl) -> "ValidationResult":
+    from corank.api.results.validation_result import ValidationResult  # which loads torch, as a run does
+    from corank.training.run import Run
+    from corank.training.validation.validation import validate_against
+
+    run = Run.open(parse_location(against))
+    return ValidationResult.of(validate_against(opened.settings, opened.base, run))
 
 
 def pack(

@@ -1,4 +1,4 @@
-"""The command line: parses, calls, prints. Exit status 0; 1 for a mistake of the user, named; 2 for wrong usage."""
+"""The command line: parses, calls, prints. Exit status 0; 1 for a mistake of the user; 2 for wrong usage; 3: refused."""
 
 import os
 import sys
@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from corank.cli.check import checking
 from corank.cli.evaluating import evaluating
 from corank.cli.importing import importing
 from corank.cli.machine_errors import INTERRUPTED, describe_machine_error, was_interrupted
@@ -50,6 +51,7 @@ app.add_typer(importing, name="import")
 
 
 app.add_typer(simulating)
+app.add_typer(checking)
 app.add_typer(training)
 app.add_typer(train)
 app.add_typer(evaluating)

@@ -70,28 +70,6 @@ def _numbers(option: str, text: str, kind: type[Number]) -> list[Number]:
         raise CorankError(f"{option}: expected numbers with commas between them; received {text!r}") from None
 
 
-@training.command("check")
-def check_command(
-    config: ConfigPath,
-    overrides: Overrides = None,
-    without: Without = None,
-    as_json: Json = False,
-) -> None:
-    """Show which feature enters which tower, and what there is to learn from; refuse what could not learn."""
-    check_first(config, overrides, without)
-    from corank.api import runs
-    from corank.cli import console
-    from corank.cli.printing.profile_tables import show_profile
-
-    found = runs.check(config, overrides or [], without or [], console.say)
-    if as_json:
-        print_text(found.to_json())
-    else:
-        console.show_check(found)
-        show_profile(found.profile)
-    found.sufficiency.require()
-
-
 @training.command("pack")
 def pack_command(
     config: ConfigPath,

@@ -199,5 +199,9 @@ class DataSettings(Settings):
         """Return when training ends, ms UTC: FOREVER if the split is by no time."""
         return self.split.training_end(self._instant_ms)
 
+    def training_begin(self) -> int:
+        """Return when training begins, ms UTC: NEVER if the split names no such moment."""
+        return self.split.training_begin(self._instant_ms)
+
     def _instant_ms(self, moment: datetime | date) -> int:
         return to_ms(self.instant(moment))

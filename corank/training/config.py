@@ -23,6 +23,7 @@ from corank.models.settings.stage_context import StageContext
 from corank.models.settings.teacher import TeacherSettings
 from corank.models.settings.torch_names import NAMES_OF_TORCH
 from corank.training.train_settings import TrainSettings
+from corank.training.validation.settings import ValidationSettings
 
 TAKEN = {"shared", "position", *TrainSettings.model_fields, *NAMES_OF_TORCH}
 """Names that no stage may have: of shared tables, of positions, of `train`'s keys, and those that torch keeps."""
@@ -65,6 +66,8 @@ class Config(Settings):
     """Lets the bundle find candidates itself."""
     train: TrainSettings = TrainSettings()
     """How the networks learn."""
+    validation: ValidationSettings = ValidationSettings()
+    """How far new rows may be from those of an earlier run, for `corank check --against`."""
 
     @property
     def declared(self) -> Schema:
@@ -139,6 +142,7 @@ class Config(Settings):
             )
         total.check_teachers({key: name for key, name in names.items() if key.startswith("teachers")})
         self._check_retrieval(schema)
+        self.validation.check(list(self.features))
         total.check()
         self.train.check({stage.name: list(stage.labels) for stage in self.stages})
         if self.train.early_stop is not None and "valid" not in self.data.split_names:

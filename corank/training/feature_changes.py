@@ -58,8 +58,10 @@ def without_features(value: Plain, names: Iterable[str]) -> Plain:
     attended = [found.history for network in (*stages, *teachers) if (found := network.attended(schema))]
     gone = find_removed(schema, names, attended)
     features = {name: feature for name, feature in value["features"].items() if name not in gone}
+    held = value["validation"]
     return value | {
         "features": features,
+        "validation": held | {"unjudged": [name for name in held["unjudged"] if name not in gone]},
         "stages": [plain_stage(stage.without_features(gone)) for stage in stages],
         "teachers": [plain_stage(teacher.without_features(gone)) for teacher in teachers],
     }

@@ -119,6 +119,10 @@ class RangeSplit(SplitRule):
         bounds = self._bounds(instant)
         return {name: rows.time.is_between(*ends, closed="left") for name, ends in bounds.items()}
 
+    def training_begin(self, instant: Instant) -> int:
+        """The begin of `train`."""
+        return self._bounds(instant)["train"][0]
+
     def training_end(self, instant: Instant) -> int:
         """The end of `train`."""
         return self._bounds(instant)["train"][1]

@@ -8,7 +8,7 @@ from datetime import date, datetime
 import polars as pl
 
 from corank.core.settings import Settings
-from corank.core.time import FOREVER
+from corank.core.time import FOREVER, NEVER
 
 SPLITS = ("train", "valid", "test")
 """The names of all splits, in order."""
@@ -46,6 +46,10 @@ class SplitRule(Settings):
     def training_end(self, instant: Instant) -> int:
         """Return when training ends, ms UTC: what is known later must not teach. FOREVER if by no time."""
         return FOREVER
+
+    def training_begin(self, instant: Instant) -> int:
+        """Return when training begins, ms UTC; NEVER if the split names no such moment."""
+        return NEVER
 
     @property
     def source(self) -> str | None:

@@ -14,6 +14,8 @@ from corank.training.config_file import flatten, plain
 
 MAY_CHANGE = {"packed", "train.tables"}
 """Keys of a config that may change when a training goes on: they say where data and weights lie, not what they are."""
+VALIDATION = "validation."
+"""How the keys begin of thresholds for later rows, which may change, too."""
 
 
 def config_facts(config: Config, packed: PackedDataset) -> dict[str, Any]:
@@ -47,7 +49,7 @@ def load_matching(
 
 def _refuse_other_config(held: Checkpoint, config: Config, path: Path) -> None:
     ours, theirs = flatten(plain(config)), flatten(_with_defaults(held.facts.get("config", {})))
-    keys = (ours.keys() | theirs.keys()) - MAY_CHANGE
+    keys = {k for k in (ours.keys() | theirs.keys()) - MAY_CHANGE if not k.startswith(VALIDATION)}
     differing = sorted(key for key in keys if ours.get(key) != theirs.get(key))
     if differing:
         named = "; ".join(f"{k}: {theirs.get(k)!r} there, {ours.get(k)!r} now" for k in differing[:5])

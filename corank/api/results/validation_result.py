@@ -1,0 +1,88 @@
+"""What `check` returns with `against`."""
+
+from dataclasses import dataclass, fields
+from html import escape
+from typing import Self
+
+import polars as pl
+
+from corank.api.results.document_result import show_tables
+from corank.core.formatting import format_figure
+from corank.core.time import format_time
+from corank.training.validation.figure import ValidationFigure
+from corank.training.validation.validation import Validation
+
+SHARES = ("levels", "labels", "missing", "new_ids")
+"""Figures that are shares."""
+FACTORS = ("rows", "levels", "labels")
+"""Figures whose threshold is a factor."""
+
+
+@dataclass(frozen=True, repr=False)
+class ValidationResult(Validation):
+    """New rows beside those of a run: figures with their verdicts, and the reasons why the rows are refused.
+
+    Example:
+        >>> changes = ["data.split={train: 2026-03-09..2026-03-10}"]
+        >>> found = corank.check("shop/config.yaml", changes, against="shop/runs/shop")
+        >>> found.accepted, sorted(found.tables)
+        (True, ['figures'])
+    """
+
+    @classmethod
+    def of(cls, found: Validation) -> Self:
+        """The same figures, with a table and a notebook's view."""
+        return cls(**{field.name: getattr(found, field.name) for field in fields(Validation)})
+
+    @property
+    def headline(self) -> str:
+        """What was compared, and whether it is accepted."""
+        until = "on" if self.end is None else f"to {format_time(self.end)}"
+        verdict = "accepted" if self.accepted else f"refused, {len(self.broken)} thresholds broken"
+        return f"{self.name}, rows from {format_time(self.begin)} {until}, against {self.run}: {verdict}"
+
+    @property
+    def rows(self) -> list[dict[str, str]]:
+        """A row a figure, as people read it."""
+        return [
+            {
+                "figure": f.kind,
+                "of": f.name,
+                "reference": _format(f, f.reference),
+                "now": _format(f, f.now),
+                "threshold": _threshold(f),
+                "verdict": f.verdict,
+            }
+            for f in self.figures
+        ]
+
+    @property
+    def tables(self) -> dict[str, pl.DataFrame]:
+        """`figures`: kind, name, what the run has, what the new rows have, threshold, verdict."""
+        names = ("figure", "of", "reference", "now", "threshold", "verdict")
+        return {"figures": pl.DataFrame(self.rows, schema=dict.fromkeys(names, pl.String))}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.headline})"
+
+    def _repr_html_(self) -> str:
+        lines = "".join(f"<li>{escape(line)}</li>" for line in self.reasons)
+        return f"{show_tables(self.headline, self.tables)}\n<ul>{lines}</ul>"
+
+
+def _format(figure: ValidationFigure, value: float | str | None) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, str):
+        return value
+    if figure.kind in SHARES:
+        return f"{value:.2%}"
+    return f"{value:,.0f}" if figure.kind == "rows" else format_figure(value)
+
+
+def _threshold(figure: ValidationFigure) -> str:
+    if figure.threshold is None:
+        return "-"
+    if figure.kind in FACTORS:
+        return f"x {figure.threshold:g}"
+    return f"+ {figure.threshold:.0%}" if figure.kind in SHARES else f"{figure.threshold:g}"

@@ -1,0 +1,33 @@
+"""New rows beside those of a run, as `corank check --against` prints them."""
+
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from corank.cli.console import out, say
+
+if TYPE_CHECKING:
+    from corank.api.results.validation_result import ValidationResult
+
+STYLES = {"broken": "bold red", "few": "dim", "off": "dim"}
+
+
+def show_validation(found: "ValidationResult") -> None:
+    """Print each figure of the run and of the new rows, its threshold and its verdict."""
+    table = Table(title=found.headline, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in ("figure", "of", "reference", "now", "threshold", "verdict"):
+        left = column in ("figure", "of", "verdict")
+        table.add_column(column, justify="left" if left else "right", overflow="fold")
+    for cells in found.rows:
+        style = STYLES.get(cells["verdict"])
+        table.add_row(*map(escape, cells.values()), style=style)
+    out.print(table)
+
+
+def show_refusal(found: "ValidationResult") -> None:
+    """Say on stderr why the rows are refused, and how that is changed."""
+    for reason in found.reasons:
+        say(f"refused: {reason}")
+    say("mend the tables; or, if the change is meant, set another threshold under `validation` in the config")

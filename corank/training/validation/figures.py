@@ -1,0 +1,129 @@
+"""The figures of new rows, each beside that of the run and judged by its threshold."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from corank.features.schema import Schema
+from corank.training.validation.encoded_rows import EncodedRows, FeatureComparison
+from corank.training.validation.figure import ValidationFigure, is_within, judge
+from corank.training.validation.new_rows import NewRows
+from corank.training.validation.reference import ReferenceRows
+from corank.training.validation.settings import ValidationSettings
+
+
+@dataclass(frozen=True)
+class RowJudgement:
+    """Judges how many rows there are, of which levels, and with which labels."""
+
+    settings: ValidationSettings
+    reference: ReferenceRows
+    new: NewRows
+
+    def figures(self) -> Iterator[ValidationFigure]:
+        """The number of rows, then levels, then labels."""
+        yield self._rows()
+        if self.new.config.data.level is not None and len(self.new):
+            yield from self._levels()
+        yield from self._labels()
+
+    def _rows(self) -> ValidationFigure:
+        now, most = len(self.new), self.settings.rows
+        before = self.reference.rows_per_period(self.new.begin, self.new.end)
+        usual = before or 0.0
+        enough = max(usual, now) >= self.settings.min_count
+        verdict = judge(most, lambda factor: is_within(factor, usual, now), enough and before is not None)
+        reason = (
+            f"{now:,} new candidates from {self.new.span}, {usual:,.0f} in earlier periods of that length; look for "
+            + ("files that are missing or not complete" if now < usual else "files that are there twice")
+        )
+        return ValidationFigure("rows", "log", before, float(now), most, verdict, reason)
+
+    def _levels(self) -> Iterator[ValidationFigure]:
+        counts, total, most = self.reference.level_counts(), len(self.new), self.settings.levels
+        for n, level in enumerate(self.new.config.data.levels):
+            before, now = float(counts[n] / counts.sum()), self.new.levels[n] / total
+            enough = max(before, now) * total >= self.settings.min_count
+            verdict = judge(most, lambda factor: is_within(factor, before, now), enough)  # noqa: B023
+            reason = (
+                f"level '{level}' is {now:.2%} of the candidates, and was {before:.2%}; look for a part of the log "
+                "that is missing, or a change of what a stage keeps"
+            )
+            yield ValidationFigure("levels", level, before, now, most, verdict, reason)
+
+    def _labels(self) -> Iterator[ValidationFigure]:
+        most = self.settings.labels
+        for name, label in self.new.labels.items():
+            before, now = self.reference.label_rate(name), label.rate
+            usual, rate = before or 0.0, now or 0.0
+            rows = label.positives + label.negatives + label.null
+            enough = max(usual, rate) * rows >= self.settings.min_count and before is not None
+            verdict = judge(most, lambda factor: is_within(factor, usual, rate), enough)  # noqa: B023
+            found = "is nowhere known" if now is None else f"is 1 in {now:.2%} of the exposed candidates"
+            reason = (
+                f"label '{name}' {found}, and was in {usual:.2%}; look at column "
+                f"'{self.new.config.data.labels[name].column}' and at how it is joined"
+            )
+            yield ValidationFigure("labels", name, before, now, most, verdict, reason)
+
+
+@dataclass(frozen=True)
+class FeatureJudgement:
+    """Judges features: what is missing, what is unknown, and how they are distributed."""
+
+    settings: ValidationSettings
+    comparisons: Sequence[FeatureComparison]
+    later: EncodedRows | None
+    """The run's validation rows, of which its encoders know as little as of new ones; None if it has none."""
+    schema: Schema
+
+    def figures(self) -> Iterator[ValidationFigure]:
+        """Missing rates, then new ids, then PSI."""
+        for found in self.comparisons:
+            yield self._missing(found)
+        for found in self.comparisons:
+            if found.has_vocabulary:
+                yield self._new_ids(found)
+        for found in self.comparisons:
+            value = found.stability()
+            if value is not None:
+                yield self._stability(found, value)
+
+    def _enough(self, share: float, found: FeatureComparison) -> bool:
+        return share * len(found.now) >= self.settings.min_count
+
+    def _missing(self, found: FeatureComparison) -> ValidationFigure:
+        before, now = found.missing(found.before), found.missing(found.now)
+        was, rate = before or 0.0, now or 0.0
+        # a feature that is mostly missing may go altogether without the share changing much
+        gone = rate == 1 and self._enough(1 - was, found)
+        verdict = judge(
+            self.settings.missing,
+            lambda most: abs(rate - was) <= most and not gone,
+            self._enough(max(was, rate, 1 - rate), found),
+        )
+        reason = (
+            f"feature '{found.name}' is missing in {rate:.1%} of the candidates, and was in {was:.1%}; look at column "
+            f"'{self.schema.column(found.name)}' and at how its table is joined"
+        )
+        return ValidationFigure("missing", found.name, before, now, self.settings.missing, verdict, reason)
+
+    def _new_ids(self, found: FeatureComparison) -> ValidationFigure:
+        before = None if self.later is None else found.unknown(self.later)
+        now = found.unknown(found.now)
+        was, rate = before or 0.0, now or 0.0
+        most = None if found.name in self.settings.unjudged else self.settings.new_ids
+        verdict = judge(most, lambda most: rate - was <= most, self._enough(1.0, found))
+        reason = (
+            f"feature '{found.name}': the run does not know {rate:.1%} of the values, and {was:.1%} of those just "
+            "after it; look for ids that are written in another way, or train on more days"
+        )
+        return ValidationFigure("new_ids", found.name, before, now, most, verdict, reason)
+
+    def _stability(self, found: FeatureComparison, value: float) -> ValidationFigure:
+        most = None if found.name in self.settings.unjudged else self.settings.psi
+        verdict = judge(most, lambda most: value <= most, self._enough(1.0, found))
+        reason = (
+            f"feature '{found.name}' is distributed otherwise than in training (PSI {value:.2f}); look for another "
+            f"unit or meaning of column '{self.schema.column(found.name)}'"
+        )
+        return ValidationFigure("psi", found.name, 0.0, value, most, verdict, reason)

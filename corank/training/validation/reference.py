@@ -1,0 +1,124 @@
+"""What a run was trained on, as far as new rows are compared with it: a sample of its packed data."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from corank.core.errors import CheckpointError
+from corank.core.time import DAY, FOREVER, MILLISECOND
+from corank.core.types import Index, Longs
+from corank.data.dataset import PackedDataset
+from corank.data.packed.logged_requests import LoggedRequests
+from corank.data.reuse.earlier_encoders import open_trained
+from corank.features.encoders import split_rows
+from corank.features.encoding import Encoded
+from corank.training.preparation.packed_data import packed_location
+from corank.training.run import Run
+from corank.training.validation.encoded_rows import EncodedRows, number_hours, take_encoded
+
+SAMPLE = 500_000
+"""Candidates that are read of a split, about, in whole requests."""
+WEEK = 7
+"""Earlier periods that the number of new rows is compared with, at most."""
+
+
+def open_packed_of(run: Run) -> PackedDataset:
+    """Open the packed data that a run was trained on, whatever became of its tables.
+
+    Raises CheckpointError if it has not finished, DataError if the data are gone.
+    """
+    if not run.finished:
+        raise CheckpointError(f"{run.folder}: training has not finished; go on with `corank train --resume`")
+    codes = run.latest.load().facts.get("codes")
+    return open_trained(packed_location(run.config, run.base), run.config.data, str(codes))
+
+
+@dataclass(frozen=True)
+class ReferenceRows:
+    """The training rows of a run, as they lie packed."""
+
+    packed: PackedDataset
+
+    def _sample(self, split: str) -> list[LoggedRequests]:
+        """Some requests of each shard of a split, evenly spread."""
+        shards = self.packed.manifest.splits[split]
+        step = -(-sum(shard.candidates for shard in shards) // SAMPLE) or 1
+        found = []
+        for n in range(len(shards)):
+            shard = self.packed.splits[split][n]
+            found.append(shard.take(np.arange(n % step, len(shard), step)) if step > 1 else shard)
+        return found
+
+    @cached_property
+    def training(self) -> Sequence[LoggedRequests]:
+        """A sample of the requests that trained."""
+        return self._sample("train")
+
+    def encoded(self, split: str, names: Sequence[str]) -> EncodedRows | None:
+        """A sample of a split with some features of columns; None if there is no such split."""
+        if split not in self.packed.splits:
+            return None
+        parts = self.training if split == "train" else self._sample(split)
+        whole = parts[0].concat(*parts[1:])
+        request = np.repeat(np.arange(len(whole)), np.diff(whole.request_start))
+        schema = self.packed.schema
+        columns: dict[str, tuple[dict[str, Encoded], Index]] = {
+            "query": (split_rows(schema.row_features("query"), whole.query), request),
+            "item": (split_rows(schema.row_features("item"), self.packed.items), whole.item),
+            "cross": (split_rows(schema.row_features("cross"), whole.cross), np.arange(len(whole.item))),
+        }
+        encoded = {}
+        for name in names:
+            held, index = columns[schema.placement(name)]
+            encoded[name] = take_encoded(held[name], index)
+        items = self.packed.item_ordinals[whole.item]
+        hours = number_hours(whole.time)[request]
+        return EncodedRows(encoded, hours, request.astype(np.int32), whole.user[request], items)
+
+    def level_counts(self) -> Longs:
+        """Count the candidates of the sample by level."""
+        levels = len(self.packed.data.levels)
+        counts = [np.bincount(part.level, minlength=levels) for part in self.training]
+        total: Longs = np.sum(counts, axis=0).astype(np.int64)
+        return total
+
+    def label_rate(self, label: str) -> float | None:
+        """The share of ones of a label among the candidates of the sample where it is known; None if it is nowhere."""
+        ones, zeros = (
+            sum(int(np.count_nonzero(part.labels[label] == value)) for part in self.training)
+            for value in (1, 0)
+        )
+        return ones / (ones + zeros) if ones + zeros else None
+
+    def rows_per_period(self, begin: int, end: int) -> float | None:
+        """The usual number of candidates of a period: the median of the same hours of up to a week before.
+
+        Where no such hours lie within the training rows, as many as these have in that time, on average; None if
+        they are of one moment.
+
+        Args:
+            begin: of the period, ms UTC.
+            end: of it.
+        """
+        day = DAY // MILLISECOND
+        step = -(-(end - begin) // day) * day
+        first, last = FOREVER, 0
+        total, found = 0, np.zeros(WEEK, dtype=np.int64)
+        for shard in self.packed.splits["train"]:
+            if not len(shard):
+                continue
+            size = np.diff(shard.request_start)
+            first, last = min(first, int(shard.time.min())), max(last, int(shard.time.max()))
+            total += int(size.sum())
+            for n in range(WEEK):
+                shift = (n + 1) * step
+                inside = (shard.time >= begin - shift) & (shard.time < end - shift)
+                found[n] += int(size[inside].sum())
+        # rows do not begin at the very moment at which the first period does
+        early = first - (end - begin) // 24
+        whole = [count for n, count in enumerate(found) if begin - (n + 1) * step >= early]
+        if whole:
+            return float(np.median(whole))
+        return total * (end - begin) / (last - first) if last > first else None

@@ -1,0 +1,86 @@
+"""The population stability index: how far a distribution is from an earlier one.
+
+PSI = Σ (q − p) ln(q / p) over bins, with shares p then and q now. Below 0.1 counts as stable, above 0.25 as shifted.
+For samples of n and m independent values of one distribution with B bins its mean is (B − 1)(1/n + 1/m), since it is
+nearly a multiple of chi² with B − 1 degrees of freedom (Yurdakul, 2018); that much is taken off here.
+
+Letters: N values · B bins.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from corank.core.types import Doubles, Ints, Longs, Numbers
+from corank.features.encoding import FIRST_KNOWN, MISSING
+
+FREQUENT = 20
+"""Codes with a bin of their own; the others share one, with unknown values among them: training knows its own."""
+PARTS = 10
+"""Quantiles of numbers."""
+
+
+@dataclass(frozen=True)
+class CodeBins:
+    """Bins of codes: the most frequent ones, missing, and all others, unknown values among them."""
+
+    frequent: Ints
+    """Ascending."""
+
+    @classmethod
+    def of(cls, codes: Ints) -> "CodeBins":
+        """Choose the bins by codes of the reference: (N,)."""
+        counts = np.bincount(codes, minlength=FIRST_KNOWN)
+        counts[:FIRST_KNOWN] = 0
+        order = np.argsort(-counts, kind="stable")[:FREQUENT]
+        return cls(np.sort(order[counts[order] > 0]).astype(np.int32))
+
+    def count(self, codes: Ints) -> Longs:
+        """Count codes (N,) by bin: (B,)."""
+        at = np.searchsorted(self.frequent, codes)
+        known = at < len(self.frequent)
+        known[known] = self.frequent[at[known]] == codes[known]
+        bins = np.where(known, at + 2, np.where(codes == MISSING, 0, 1))
+        return np.bincount(bins, minlength=len(self.frequent) + 2).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class NumberBins:
+    """Bins of numbers: between quantiles, and missing."""
+
+    edges: Doubles
+    """The distinct quantiles, ascending."""
+    null: float
+    """What missing ones are encoded as."""
+
+    @classmethod
+    def of(cls, numbers: Numbers, null: float) -> "NumberBins":
+        """Choose the bins by numbers of the reference: (N,)."""
+        known = numbers[numbers != null]
+        shares = np.arange(1, PARTS) / PARTS
+        edges = np.unique(np.quantile(known, shares)) if len(known) else np.empty(0)
+        return cls(edges.astype(np.float64), null)
+
+    def count(self, numbers: Numbers) -> Longs:
+        """Count numbers (N,) by bin: (B,)."""
+        bins = np.where(numbers == self.null, 0, np.searchsorted(self.edges, numbers, side="right") + 1)
+        return np.bincount(bins, minlength=len(self.edges) + 2).astype(np.int64)
+
+
+def stability_index(before: Longs, now: Longs, units_before: int, units_now: int) -> float:
+    """Compute the PSI of counts by bin, less what chance alone gives; 0 at least.
+
+    Args:
+        before: counts of the reference: (B,).
+        now: counts of the new rows: (B,).
+        units_before: independent values among the reference, such as requests; at least 1.
+        units_now: among the new rows; at least 1.
+    """
+    filled = (before > 0) | (now > 0)
+    if not before.sum() or not now.sum():
+        return 0.0
+    # an empty bin counts as half a unit, so that its logarithm is finite
+    p = np.maximum(before[filled] / before.sum(), 0.5 / units_before)
+    q = np.maximum(now[filled] / now.sum(), 0.5 / units_now)
+    chance = (np.count_nonzero(filled) - 1) * (1 / units_before + 1 / units_now)
+    return float(max(0.0, np.sum((q - p) * np.log(q / p)) - chance))

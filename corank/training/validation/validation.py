@@ -1,0 +1,145 @@
+"""New rows of a config's tables compared with what a run was trained on, before anything is packed or trained."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from corank.core.errors import ConfigError
+from corank.core.time import FOREVER, format_time
+from corank.data.column_sources import find_sources
+from corank.data.dataset import PackedDataset
+from corank.data.histories.event_tables import open_events
+from corank.training.config import Config
+from corank.training.profile.log_profile import open_tables
+from corank.training.run import Run
+from corank.training.validation.columns import ColumnComparison
+from corank.training.validation.encoded_rows import FeatureComparison, select_features
+from corank.training.validation.figure import ValidationFigure
+from corank.training.validation.figures import FeatureJudgement, RowJudgement
+from corank.training.validation.new_rows import NewRows
+from corank.training.validation.reference import ReferenceRows, open_packed_of
+
+
+@dataclass(frozen=True, repr=False)
+class Validation:
+    """The figures of new rows beside those of a run, each with a threshold and a verdict."""
+
+    name: str
+    """Of the config."""
+    run: str
+    """What they are compared with: the run's folder."""
+    begin: int
+    """When the new rows begin, ms UTC: no earlier than the run's training ended."""
+    end: int | None
+    """When the new rows end; None if they were not read, as columns differ."""
+    figures: Sequence[ValidationFigure]
+
+    @property
+    def broken(self) -> list[ValidationFigure]:
+        """The figures whose thresholds are broken."""
+        return [figure for figure in self.figures if figure.verdict == "broken"]
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why the rows are refused, a line each: what differs, what to do, the threshold; none if accepted."""
+        return [
+            f"{f.kind}: {f.reason}"
+            + ("" if f.threshold is None else f" (validation.{f.kind}: {f.threshold:g})")
+            for f in self.broken
+        ]
+
+    @property
+    def accepted(self) -> bool:
+        """Whether no threshold is broken."""
+        return not self.broken
+
+    @property
+    def drift(self) -> dict[str, float]:
+        """The PSI of each feature."""
+        return {f.name: float(f.now) for f in self.figures if f.kind == "psi" and f.now is not None}
+
+    def document(self) -> dict[str, Any]:
+        """All of it as plain values."""
+        return {
+            "name": self.name,
+            "run": self.run,
+            "begin": format_time(self.begin),
+            "end": None if self.end is None else format_time(self.end),
+            "accepted": self.accepted,
+            "reasons": self.reasons,
+            "figures": [figure.document() for figure in self.figures],
+        }
+
+    def to_json(self) -> str:
+        """All of it as JSON text, as `corank check --against --json` prints it."""
+        return json.dumps(self.document(), indent=1, allow_nan=False)
+
+
+def validate_against(config: Config, base: Path, run: Run) -> Validation:
+    """Compare the new rows of a config's tables with what a run was trained on.
+
+    New are the rows of the split `train` from the end of the run's training on; of others nothing is read but the
+    columns of their files. Values are encoded by the run's encoders. Left out are features that only one of the two
+    configs has, derived ones, histories, and operands that no network reads.
+
+    Args:
+        config: the config that would be packed.
+        base: the folder that its relative paths begin in.
+        run: a finished run, whose packed data are still there.
+
+    Raises ConfigError if the split has no new rows or is not by time, DataError as packing would, CheckpointError.
+    """
+    return compare_rows(config, base, open_packed_of(run), str(run.folder))
+
+
+def compare_rows(config: Config, base: Path, packed: PackedDataset, run: str) -> Validation:
+    """Compare the new rows of a config's tables with packed data, as `validate_against`; `run` names these."""
+    begin = _begin(config, packed, run)
+    names = select_features(packed.schema, config.declared)
+    columns = ColumnComparison(config, base, packed, names).figures()
+    if any(figure.verdict == "broken" for figure in columns):
+        return Validation(config.name, run, begin, None, columns)
+    tables, data = open_tables(config, base), config.data
+    items, users = tables.get("items"), tables.get("users")
+    sources = find_sources(config.declared, data, tables["log"], items, users, open_events(data, base))
+    new = NewRows.read(config, tables, {name: sources[name] for name in names}, begin)
+    reference = ReferenceRows(packed)
+    figures = [*columns, *RowJudgement(config.validation, reference, new).figures()]
+    if len(new):
+        figures += _compare_features(config, reference, new, names)
+    return Validation(config.name, run, begin, new.end, figures)
+
+
+def _compare_features(
+    config: Config, reference: ReferenceRows, new: NewRows, names: Sequence[str]
+) -> list[ValidationFigure]:
+    packed = reference.packed
+    before, now = reference.encoded("train", names), new.encode(packed.encoders, names)
+    assert before is not None
+    # of a day that was packed without its last hours, or of single hours, the same hours are compared
+    before, now = before.in_hours_of(now), now.in_hours_of(before)
+    own = {config.data.item, config.data.user}
+    comparisons = [
+        FeatureComparison(name, packed.encoders, before, now, packed.schema.column(name) in own)
+        for name in names
+    ]
+    later = reference.encoded("valid", names)
+    return list(FeatureJudgement(config.validation, comparisons, later, packed.schema).figures())
+
+
+def _begin(config: Config, packed: PackedDataset, run: str) -> int:
+    """When the new rows begin, ms UTC. Raises ConfigError unless the config trains on later rows than the run."""
+    begin, end = packed.data.training_end(), config.data.training_end()
+    if begin == FOREVER:
+        raise ConfigError(
+            f"{run}: its data.split is not by time, or its training has no end, so that no row is new; split by days "
+            "or ranges"
+        )
+    if end <= begin:
+        raise ConfigError(
+            f"data.split: training ends at {format_time(end)}, and that of {run} ended at {format_time(begin)}, so "
+            "that no row is new; let `train` end later"
+        )
+    return max(begin, config.data.training_begin())

@@ -1,0 +1,148 @@
+"""An ordinary day is accepted; each thing that goes wrong with a day's tables is refused with its reason."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from corank.core.errors import ConfigError
+from corank.training.validation import new_rows, reference
+from corank.training.validation.validation import Validation
+from tests.support.new_days import Change, NewDay, unchanged
+
+
+def set_to(column: str, value: pl.Expr) -> Change:
+    return lambda frame: frame.with_columns(value.alias(column))
+
+
+def drop(column: str) -> Change:
+    return lambda frame: frame.drop(column)
+
+
+def keep(rows: pl.Expr) -> Change:
+    return lambda frame: frame.filter(rows)
+
+
+def twice(frame: pl.DataFrame) -> pl.DataFrame:
+    shifted = frame.with_columns(pl.col("request_id") + frame["request_id"].max() + 1)
+    return pl.concat([frame, shifted])
+
+
+NOTHING = pl.lit(None)
+BAD_DAYS = {
+    "half its rows lost": (NewDay(log=keep(pl.col("time").dt.hour() < 12)), "rows", "log"),
+    "its rows twice": (NewDay(log=twice), "rows", "log"),
+    "no row": (NewDay(log=keep(pl.lit(False))), "rows", "log"),
+    "a column of the log gone": (NewDay(log=drop("device")), "columns", "log.device"),
+    "a column of items gone": (NewDay(items=drop("brand")), "columns", "items.brand"),
+    "a column gone in the last file": (NewDay(log=drop("tab"), before=unchanged), "columns", "log.tab"),
+    "a column more": (NewDay(items=set_to("valid_from", pl.lit(0))), "columns", "items.valid_from"),
+    "text as numbers": (NewDay(log=set_to("device", pl.lit(7))), "columns", "log.device"),
+    "a number as text": (NewDay(items=set_to("price", pl.lit("dear"))), "columns", "items.price"),
+    "files of two types": (
+        NewDay(log=set_to("is_click", pl.col("is_click").cast(pl.Float32)), before=unchanged),
+        "columns",
+        "log.is_click",
+    ),
+    "a feature of the log missing": (
+        NewDay(log=set_to("device", NOTHING.cast(pl.String))),
+        "missing",
+        "device",
+    ),
+    "a number missing": (NewDay(items=set_to("price", NOTHING.cast(pl.Float64))), "missing", "price"),
+    "lists empty": (NewDay(items=set_to("tags", NOTHING.cast(pl.List(pl.String)))), "missing", "tags"),
+    "users not joined": (NewDay(users=set_to("user_id", pl.col("user_id") + 10**9)), "missing", "gender"),
+    "labels flipped": (NewDay(log=set_to("is_click", 1 - pl.col("is_click"))), "labels", "click"),
+    "labels unknown": (NewDay(log=set_to("is_click", NOTHING.cast(pl.Int8))), "labels", "click"),
+    "a level vanished": (NewDay(log=keep(pl.col("level") != "ranked")), "levels", "ranked"),
+    "new items": (NewDay(log=set_to("item_id", pl.col("item_id") + 10**6)), "new_ids", "item_id"),
+    "new users": (NewDay(log=set_to("user_id", pl.col("user_id") + 10**6)), "new_ids", "user_id"),
+    "another unit": (NewDay(items=set_to("price", pl.col("price") * 100)), "psi", "price"),
+    "a code for another": (NewDay(log=set_to("tab", pl.col("tab").max())), "psi", "tab"),
+}
+
+
+@pytest.fixture(scope="module")
+def ordinary(tmp_path_factory: pytest.TempPathFactory) -> Validation:
+    return NewDay().compare(tmp_path_factory.mktemp("ordinary"))
+
+
+def test_an_ordinary_day_is_accepted(ordinary: Validation) -> None:
+    assert ordinary.reasons == []
+    judged = {figure.kind for figure in ordinary.figures if figure.verdict == "ok"}
+    assert judged == {"rows", "levels", "labels", "missing", "new_ids", "psi"}
+    assert set(ordinary.drift) >= {"price", "tags", "category_clicks", "hour"}
+    assert "history" not in ordinary.drift
+
+
+@pytest.mark.parametrize("day", BAD_DAYS)
+def test_a_bad_day_is_refused_with_its_reason(day: str, tmp_path: Path) -> None:
+    given, kind, name = BAD_DAYS[day]
+    found = given.compare(tmp_path)
+    assert (kind, name) in {(figure.kind, figure.name) for figure in found.broken}
+    of_it = [reason for reason in found.reasons if reason.startswith(f"{kind}: ")]
+    assert any(name.rpartition(".")[2] in reason or kind == "rows" for reason in of_it)
+
+
+def test_a_threshold_of_null_refuses_nothing(tmp_path: Path) -> None:
+    half = BAD_DAYS["half its rows lost"][0]
+    found = half.compare(tmp_path, "validation={rows: null, psi: null}")
+    assert "rows" not in {figure.kind for figure in found.broken}
+    assert {figure.verdict for figure in found.figures if figure.kind == "psi"} == {"off"}
+
+
+def test_a_feature_that_is_not_judged_is_shown(tmp_path: Path) -> None:
+    dearer = BAD_DAYS["another unit"][0]
+    found = dearer.compare(tmp_path, "validation.unjudged=[price]")
+    assert found.reasons == [] and found.drift["price"] > 1
+
+
+def test_a_feature_that_is_not_there_cannot_be_left_out(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"validation.unjudged: unknown feature 'prize'; did you mean 'price'"
+    ):
+        NewDay().compare(tmp_path, "validation.unjudged=[prize]")
+
+
+def test_few_rows_are_not_judged(tmp_path: Path) -> None:
+    found = BAD_DAYS["labels flipped"][0].compare(tmp_path, "validation.min_count=1000000")
+    assert found.reasons == []
+    assert {figure.verdict for figure in found.figures} == {"few"}
+
+
+def test_earlier_rows_are_not_read(ordinary: Validation, tmp_path: Path) -> None:
+    number = set_to("category_clicks", pl.col("category_clicks").cast(pl.Float64))
+    nonsense = set_to("category_clicks", pl.lit(float("inf")))
+    assert NewDay(log=number, before=nonsense).compare(tmp_path).figures == ordinary.figures
+
+
+@pytest.mark.parametrize("form", [pl.Datetime("us", "Asia/Shanghai"), pl.Datetime("ms"), pl.Int64])
+def test_the_day_is_found_however_times_are_written(
+    form: pl.DataType, ordinary: Validation, tmp_path: Path
+) -> None:
+    def change(frame: pl.DataFrame) -> pl.DataFrame:
+        time = frame["time"].cast(pl.Datetime("ms"))
+        if isinstance(form, pl.Datetime) and form.time_zone:
+            return frame.with_columns(time.dt.replace_time_zone("UTC").dt.convert_time_zone(form.time_zone))
+        return frame.with_columns(time.cast(form))
+
+    assert NewDay(log=change, before=change).compare(tmp_path).figures == ordinary.figures
+
+
+def test_a_sample_gives_about_the_same(
+    ordinary: Validation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reference, "SAMPLE", 12_000)
+    monkeypatch.setattr(new_rows, "SAMPLE", 2_000)
+    found = NewDay().compare(tmp_path)
+    assert found.reasons == []
+    exact, about = ({(f.kind, f.name): f.now for f in v.figures} for v in (ordinary, found))
+    assert (
+        about["rows", "log"] == exact["rows", "log"] and about["labels", "click"] == exact["labels", "click"]
+    )
+    assert about != exact
+
+
+def test_a_split_without_new_rows_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no row is new; let `train` end later"):
+        NewDay().compare(tmp_path, "data.split={train: 2026-03-01..2026-03-05}")

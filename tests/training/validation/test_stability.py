@@ -1,0 +1,59 @@
+"""The population stability index, against its formula and against chance."""
+
+import numpy as np
+import pytest
+
+from corank.features.encoding import MISSING, UNKNOWN
+from corank.training.validation.encoded_rows import effective_count
+from corank.training.validation.stability import CodeBins, NumberBins, stability_index
+
+MANY = 10**12
+"""So many independent values that chance gives nothing."""
+
+
+def test_it_is_that_of_the_formula() -> None:
+    before, now = np.array([50, 30, 20]), np.array([20, 30, 50])
+    p, q = before / 100, now / 100
+    expected = sum((b - a) * np.log(b / a) for a, b in zip(p, q, strict=True))
+    assert stability_index(before, now, MANY, MANY) == pytest.approx(expected)
+    assert stability_index(now, before, MANY, MANY) == pytest.approx(expected)
+    assert stability_index(before, before * 7, MANY, MANY) == 0
+
+
+def test_an_empty_bin_gives_a_finite_one() -> None:
+    found = stability_index(np.array([10, 0]), np.array([0, 10]), 10, 10)
+    assert 1 < found < 10
+
+
+@pytest.mark.parametrize("bins", [3, 12, 22])
+def test_chance_alone_gives_nothing_on_average(bins: int) -> None:
+    rng = np.random.default_rng(0)
+    shares = rng.dirichlet(np.full(bins, 5.0))
+    pairs = [(rng.multinomial(1000, shares), rng.multinomial(300, shares)) for _ in range(200)]
+    raw = np.mean([stability_index(one, other, MANY, MANY) for one, other in pairs])
+    assert raw == pytest.approx((bins - 1) * (1 / 1000 + 1 / 300), rel=0.25)
+    less = np.mean([stability_index(one, other, 1000, 300) for one, other in pairs])
+    assert less < raw / 2
+
+
+def test_codes_are_counted_by_the_most_frequent_ones() -> None:
+    codes = np.array([5, 5, 5, 3, 3, MISSING, UNKNOWN], dtype=np.int32)
+    assert CodeBins.of(codes).count(np.array([3, 5, 5, 9, UNKNOWN, MISSING], dtype=np.int32)).tolist() == [
+        1,  # missing
+        2,  # others: 9 and the unknown one
+        1,  # 3
+        2,  # 5
+    ]
+
+
+def test_numbers_are_counted_between_quantiles() -> None:
+    numbers = np.append(np.arange(1, 101), [0.0]).astype(np.float32)
+    bins = NumberBins.of(numbers, null=0.0)
+    assert bins.count(numbers).tolist() == [1, *[10] * 10]
+    assert bins.count(np.array([1e9, -1e9], dtype=np.float32)).tolist() == [0, 1, *[0] * 8, 1]
+
+
+def test_keys_of_unequal_weight_count_for_fewer() -> None:
+    assert effective_count(np.arange(50, dtype=np.int32)) == 50
+    assert effective_count(np.array([0] * 99 + [1], dtype=np.int32)) == 1
+    assert effective_count(np.empty(0, dtype=np.int32)) == 1
