@@ -1,4 +1,4 @@
-"""The command line: parses, calls, prints. Exit status 0; 1 for a mistake of the user; 2 for wrong usage; 3: refused."""
+"""The command line: parses, calls, prints. Exit status 0; 1: a mistake of the user; 2: wrong usage; 3: refused."""
 
 import os
 import sys

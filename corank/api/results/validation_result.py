@@ -7,7 +7,6 @@ from typing import Self
 import polars as pl
 
 from corank.api.results.document_result import show_tables
-from corank.core.formatting import format_figure
 from corank.core.time import format_time
 from corank.training.validation.figure import ValidationFigure
 from corank.training.validation.validation import Validation
@@ -38,7 +37,7 @@ class ValidationResult(Validation):
     def headline(self) -> str:
         """What was compared, and whether it is accepted."""
         until = "on" if self.end is None else f"to {format_time(self.end)}"
-        verdict = "accepted" if self.accepted else f"refused, {len(self.broken)} thresholds broken"
+        verdict = "accepted" if self.accepted else f"refused, {len(self.broken)} of {len(self.figures)} figures"
         return f"{self.name}, rows from {format_time(self.begin)} {until}, against {self.run}: {verdict}"
 
     @property
@@ -77,7 +76,7 @@ def _format(figure: ValidationFigure, value: float | str | None) -> str:
         return value
     if figure.kind in SHARES:
         return f"{value:.2%}"
-    return f"{value:,.0f}" if figure.kind == "rows" else format_figure(value)
+    return f"{value:,.0f}" if figure.kind == "rows" else f"{value:.3f}"
 
 
 def _threshold(figure: ValidationFigure) -> str:

@@ -124,6 +124,10 @@ class FeatureComparison:
     def _storage(self) -> str:
         return self.encoders.schema.features[self.name].storage
 
+    def units(self, rows: EncodedRows) -> int:
+        """Count the independent values among rows."""
+        return rows.units(self.encoders.schema.side(self.name), self.identifies)
+
     def missing(self, rows: EncodedRows) -> float | None:
         """The share of candidates without a value; of a number, encoded as a missing one is."""
         mask = self._missing_mask(rows.encoded[self.name])
@@ -155,8 +159,7 @@ class FeatureComparison:
         before, now = self.before.encoded[self.name], self.now.encoded[self.name]
         if isinstance(before, Vectors) or isinstance(now, Vectors):
             return None
-        side = self.encoders.schema.side(self.name)
-        units = [rows.units(side, self.identifies) for rows in (self.before, self.now)]
+        units = self.units(self.before), self.units(self.now)
         if self._storage == "number":
             bins = NumberBins.of(_first(before), float(np.float32(self._null)))
             return stability_index(bins.count(_first(before)), bins.count(_first(now)), *units)

@@ -9,6 +9,7 @@ from corank.training.validation.figure import ValidationFigure, is_within, judge
 from corank.training.validation.new_rows import NewRows
 from corank.training.validation.reference import ReferenceRows
 from corank.training.validation.settings import ValidationSettings
+from corank.training.validation.stability import chance_of_shares
 
 
 @dataclass(frozen=True)
@@ -94,11 +95,12 @@ class FeatureJudgement:
     def _missing(self, found: FeatureComparison) -> ValidationFigure:
         before, now = found.missing(found.before), found.missing(found.now)
         was, rate = before or 0.0, now or 0.0
+        chance = chance_of_shares(was, rate, found.units(found.before), found.units(found.now))
         # a feature that is mostly missing may go altogether without the share changing much
         gone = rate == 1 and self._enough(1 - was, found)
         verdict = judge(
             self.settings.missing,
-            lambda most: abs(rate - was) <= most and not gone,
+            lambda most: abs(rate - was) <= most + chance and not gone,
             self._enough(max(was, rate, 1 - rate), found),
         )
         reason = (
@@ -111,8 +113,13 @@ class FeatureJudgement:
         before = None if self.later is None else found.unknown(self.later)
         now = found.unknown(found.now)
         was, rate = before or 0.0, now or 0.0
+        chance = (
+            0.0
+            if self.later is None
+            else chance_of_shares(was, rate, found.units(self.later), found.units(found.now))
+        )
         most = None if found.name in self.settings.unjudged else self.settings.new_ids
-        verdict = judge(most, lambda most: rate - was <= most, self._enough(1.0, found))
+        verdict = judge(most, lambda most: rate - was <= most + chance, self._enough(1.0, found))
         reason = (
             f"feature '{found.name}': the run does not know {rate:.1%} of the values, and {was:.1%} of those just "
             "after it; look for ids that are written in another way, or train on more days"

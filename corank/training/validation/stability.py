@@ -1,8 +1,8 @@
 """The population stability index: how far a distribution is from an earlier one.
 
 PSI = Σ (q − p) ln(q / p) over bins, with shares p then and q now. Below 0.1 counts as stable, above 0.25 as shifted.
-For samples of n and m independent values of one distribution with B bins its mean is (B − 1)(1/n + 1/m), since it is
-nearly a multiple of chi² with B − 1 degrees of freedom (Yurdakul, 2018); that much is taken off here.
+Of samples of n and m independent values of one distribution with B bins it is nearly chi² with B − 1 degrees of
+freedom, times 1/n + 1/m (Yurdakul, 2018). The mean of that, and two standard deviations, are taken off here.
 
 Letters: N values · B bins.
 """
@@ -18,6 +18,8 @@ FREQUENT = 20
 """Codes with a bin of their own; the others share one, with unknown values among them: training knows its own."""
 PARTS = 10
 """Quantiles of numbers."""
+SIGMAS = 2
+"""Standard deviations that chance is granted."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class NumberBins:
 
 
 def stability_index(before: Longs, now: Longs, units_before: int, units_now: int) -> float:
-    """Compute the PSI of counts by bin, less what chance alone gives; 0 at least.
+    """Compute the PSI of counts by bin, less what chance may give; 0 at least.
 
     Args:
         before: counts of the reference: (B,).
@@ -82,5 +84,19 @@ def stability_index(before: Longs, now: Longs, units_before: int, units_now: int
     # an empty bin counts as half a unit, so that its logarithm is finite
     p = np.maximum(before[filled] / before.sum(), 0.5 / units_before)
     q = np.maximum(now[filled] / now.sum(), 0.5 / units_now)
-    chance = (np.count_nonzero(filled) - 1) * (1 / units_before + 1 / units_now)
+    free = np.count_nonzero(filled) - 1
+    chance = (free + SIGMAS * np.sqrt(2 * free)) * (1 / units_before + 1 / units_now)
     return float(max(0.0, np.sum((q - p) * np.log(q / p)) - chance))
+
+
+def chance_of_shares(before: float, now: float, units_before: int, units_now: int) -> float:
+    """How far two shares may be apart by chance: two standard errors of their difference.
+
+    Args:
+        before: of the reference.
+        now: of the new rows.
+        units_before: independent values among the reference; at least 1.
+        units_now: among the new rows; at least 1.
+    """
+    share = (before * units_before + now * units_now) / (units_before + units_now)
+    return float(SIGMAS * np.sqrt(share * (1 - share) * (1 / units_before + 1 / units_now)))

@@ -1,0 +1,40 @@
+"""Ordinary days of a real log are accepted by the default thresholds."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from corank.api.config_source import OpenedConfig
+from corank.config import read_config
+from corank.training.preparation.packed_data import pack_config
+from corank.training.validation.validation import compare_rows
+from tests.support.command_line import run_corank
+
+SLICE = os.environ.get("CORANK_KUAIRAND")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("real") / "kuairand"
+
+
+@pytest.mark.realdata
+@pytest.mark.skipif(SLICE is None, reason="CORANK_KUAIRAND does not name a folder of KuaiRand-Pure")
+@pytest.mark.parametrize("day", [27, 30])
+def test_an_ordinary_day_is_accepted(day: int, project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The 30th is the first day of a holiday: it has 1.4 times the rows of the days before."""
+    if not project.exists():
+        assert run_corank(capsys, "import", "kuairand", SLICE, project)[0] == 0
+    config = project / "config.yaml"
+    derived = [name for name, f in read_config(config).features.items() if f.as_derived or f.as_history]
+    before = f"data.split={{train: 2022-04-{day - 1}..2022-04-{day}, valid: 2022-04-{day}..}}"
+    packed = OpenedConfig.open(config, [before, f"packed={day}"], derived)
+    new = OpenedConfig.open(config, [f"data.split={{train: 2022-04-{day}..}}"], derived).settings
+    if day < 30:
+        new = OpenedConfig.open(
+            config, [f"data.split={{train: 2022-04-{day}..2022-04-{day + 1}}}"], derived
+        ).settings
+    found = compare_rows(new, packed.base, pack_config(packed.settings, packed.base), "run")
+    assert found.reasons == []
+    assert len(found.drift) > 30
