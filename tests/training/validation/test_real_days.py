@@ -29,12 +29,9 @@ def test_an_ordinary_day_is_accepted(day: int, project: Path, capsys: pytest.Cap
     config = project / "config.yaml"
     derived = [name for name, f in read_config(config).features.items() if f.as_derived or f.as_history]
     before = f"data.split={{train: 2022-04-{day - 1}..2022-04-{day}, valid: 2022-04-{day}..}}"
-    packed = OpenedConfig.open(config, [before, f"packed={day}"], derived)
-    new = OpenedConfig.open(config, [f"data.split={{train: 2022-04-{day}..}}"], derived).settings
-    if day < 30:
-        new = OpenedConfig.open(
-            config, [f"data.split={{train: 2022-04-{day}..2022-04-{day + 1}}}"], derived
-        ).settings
+    packed = OpenedConfig.open(config, [before, f"packed=before-{day}"], derived)
+    until = "" if day == 30 else f"2022-04-{day + 1}"
+    new = OpenedConfig.open(config, [f"data.split={{train: 2022-04-{day}..{until}}}"], derived).settings
     found = compare_rows(new, packed.base, pack_config(packed.settings, packed.base), "run")
     assert found.reasons == []
     assert len(found.drift) > 30
