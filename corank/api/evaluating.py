@@ -1,8 +1,11 @@
 """Runs evaluated and compared, as functions on paths. Each raises a CorankError for a user's mistake."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from corank.analysis.bundle_comparison import compare_bundles, is_bundle, require_log
 from corank.analysis.comparison import compare_runs
 from corank.analysis.evaluated_run import evaluate_run
 from corank.analysis.grouped import evaluate_groups, groups_page
@@ -12,8 +15,10 @@ from corank.api.notebook.counting import show_progress
 from corank.api.results.evaluation_results import ComparisonResult, EvaluationResult, GroupsResult
 from corank.core.errors import DataError
 from corank.core.storage.local_copy import write_file
-from corank.core.storage.object_url import PathOrUrl, parse_location
+from corank.core.storage.object_url import Location, PathOrUrl, parse_location
 from corank.core.types import Progress
+from corank.engine.base import open_engine
+from corank.serving.prediction.predict import predict_log
 from corank.training.carry.judged_run import locate_packed
 from corank.training.run import Run
 
@@ -81,12 +86,14 @@ def compare(
     progress: Progress = lambda done, total: None,
     on: PathOrUrl | None = None,
     margin: float | Mapping[str, float] | Margins = 0.0,
+    users: str | None = None,
+    events: Mapping[str, str] | None = None,
 ) -> ComparisonResult:
-    """Compare two runs, or two tables of scores, on the same candidates: paired intervals over users, and verdicts.
+    """Compare two runs, bundles, or tables of scores, on the same candidates: paired intervals over users, verdicts.
 
     Args:
-        a: a run's folder, or its URL; or Parquet with scores: a file, or a folder that `corank.predict` wrote.
-        b: another run, or scores of the same rows. Runs of other days or packings are both judged on b's packed data.
+        a: a run's folder, or its URL; a bundle's folder; or Parquet with scores, such as `corank.predict` wrote.
+        b: another of the sort. Runs of other days or packings are both judged on b's packed data.
         split: of runs: `train`, `valid` or `test`, which is the default.
         page: the file or URL of an HTML page to write.
         scores: columns of scores to compare; all columns of floats that both have unless given.
@@ -94,8 +101,10 @@ def compare(
         user: the column of users; needed unless `corank.predict` wrote the scores.
         request: columns that tell requests apart, for metrics within requests.
         progress: takes how many requests are scored, and of how many, of each run; tables of scores need no scoring.
-        on: of runs: the packed data to judge both on, or a run that has them.
+        on: of runs: the packed data to judge both on, or a run that has them; of bundles: the log, its files or a URL.
         margin: how large a difference must be to count: of all metrics, or by metric, such as `{"auc": 0.002}`.
+        users: of bundles: the table of users, if one reads it.
+        events: of bundles: by name of `data.events`, the tables of events.
 
     Returns what `corank compare` prints: values `a` and `b`, `difference`, `low`, `high` and a
     `verdict` on a, by stage, population, label and metric. Raises CheckpointError, DataError.
@@ -107,22 +116,52 @@ def compare(
     """
     one, other = parse_location(a), parse_location(b)
     choice = ScoreChoice(tuple(scores), tuple(labels), user, tuple(request))
-    margins = _read_margin(margin)
-    if two_tables(one, other):
-        assert isinstance(one, Path) and isinstance(other, Path)
-        if split is not None or on is not None:
-            raise DataError("--split and --on are of runs; scores are compared on all their rows")
-        document = compare_scores(one, other, choice, margins)
-    else:
-        choice.require_none()
-        where = None if on is None else locate_packed(parse_location(on))
-        with show_progress("requests", progress) as told:
-            document = compare_runs(Run.open(one), Run.open(other), split or "test", told, where, margins)
+    with show_progress("requests", progress) as told:
+        compared = _Compared(one, other, choice, _read_margin(margin), told)
+        document = compared.compare(split, None if on is None else str(on), users, events or {})
     if page is not None:
         from corank.analysis.comparison_page import comparison_page
 
         _write(page, comparison_page(document))
     return ComparisonResult(document)
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """What is compared: runs, bundles or tables of scores."""
+
+    one: Location
+    other: Location
+    choice: ScoreChoice
+    margins: Margins
+    progress: Progress
+
+    def compare(
+        self, split: str | None, on: str | None, users: str | None, events: Mapping[str, str]
+    ) -> dict[str, Any]:
+        """Compare by what lies there. Raises DataError for options of another sort."""
+        one, other = self.one, self.other
+        if two_tables(one, other):
+            assert isinstance(one, Path) and isinstance(other, Path)
+            if split is not None or on is not None:
+                raise DataError("--split and --on are of runs; scores are compared on all their rows")
+            return compare_scores(one, other, self.choice, self.margins)
+        self.choice.require_none()
+        if is_bundle(one) and is_bundle(other):
+            if split is not None:
+                raise DataError("--split is of runs; bundles are compared on the log that --on names")
+            log = require_log(on)
+            with open_engine() as engine:
+
+                def predict(bundle: Location, folder: Path) -> object:
+                    return predict_log(bundle, log, users, folder, engine, self.progress, events)
+
+                return compare_bundles(one, other, log, predict, self.margins)
+        if users is not None or events:
+            raise DataError("--users and --events are of bundles; leave them out for runs")
+        where = None if on is None else locate_packed(parse_location(on))
+        opened = Run.open(one), Run.open(other)
+        return compare_runs(*opened, split or "test", self.progress, where, self.margins)
 
 
 def _read_margin(margin: float | Mapping[str, float] | Margins) -> Margins:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from corank.cli.options import Json, print_text
+from corank.cli.options import Events, Json, print_text, read_names
 from corank.cli.training import RunPath
 
 evaluating = typer.Typer()
@@ -57,11 +57,14 @@ def evaluate_command(
 
 @evaluating.command("compare")
 def compare_command(
-    a: Annotated[str, typer.Argument(metavar="A", help="A run, or Parquet with scores: a file or a folder.")],
+    a: Annotated[
+        str, typer.Argument(metavar="A", help="A run, a bundle, or Parquet with scores: a file or a folder.")
+    ],
     b: Annotated[
         str,
         typer.Argument(
-            metavar="B", help="Another run, on whose packed data both are judged; or scores of the same rows."
+            metavar="B",
+            help="Another run, on whose packed data both are judged, or bundle; or scores of the same rows.",
         ),
     ],
     split: Annotated[str | None, typer.Option(help="Of runs: train, valid or test; default: test.")] = None,
@@ -78,7 +81,17 @@ def compare_command(
     request: Annotated[
         list[str] | None, typer.Option(help="A column of the request's key beside such scores; repeatable.")
     ] = None,
-    on: On = None,
+    on: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PACKED|RUN|LOG",
+            help="Of runs: packed data to judge both on, or a run that has them. Of bundles: the log.",
+        ),
+    ] = None,
+    users: Annotated[
+        str | None, typer.Option(help="Of bundles: the table of users, if one reads it.")
+    ] = None,
+    events: Events = None,
     margin: Annotated[
         list[str] | None,
         typer.Option(
@@ -89,7 +102,7 @@ def compare_command(
     page: Page = None,
     as_json: Json = False,
 ) -> None:
-    """Compare two runs, or two tables of scores, on the same candidates: paired intervals and verdicts."""
+    """Compare two runs, bundles or tables of scores on the same candidates: paired intervals and verdicts."""
     from corank.analysis.margins import Margins
     from corank.api import evaluating as api
     from corank.cli.printing.comparison_tables import show_comparison
@@ -97,5 +110,7 @@ def compare_command(
 
     margins, columns = Margins.read(margin or []), (score or [], label or [], user, request or [])
     with counting("requests", summary=False) as progress:
-        found = api.compare(a, b, split, page, *columns, progress, on, margins)
+        found = api.compare(
+            a, b, split, page, *columns, progress, on, margins, users, read_names(events or [])
+        )
     print_text(found.to_json()) if as_json else show_comparison(found.document)

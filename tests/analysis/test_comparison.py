@@ -17,7 +17,7 @@ from corank.metrics.measure import Keys
 from corank.metrics.point import auc, logloss, pcoc
 from corank.training.run import Run
 from tests.support.command_line import run_corank
-from tests.support.shared import finished_run, simulated_world
+from tests.support.shared import finished_bundle, finished_run, simulated_world
 from tests.support.simulated_runs import trained_run
 
 pytestmark = pytest.mark.slow
@@ -119,3 +119,30 @@ def test_the_command_prints_a_table_and_writes_a_page(
     assert page.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     _, text, _ = run_corank(capsys, "compare", runs[0].folder, runs[1].folder, "--json")
     assert json.loads(text)["a"] == str(runs[0].folder)
+
+
+def test_bundles_are_compared_on_logged_requests(
+    runs: tuple[Run, Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each scores the log as `corank predict` writes it."""
+    world, bundles = simulated_world(), [finished_bundle(), tmp_path / "other"]
+    corank.export(runs[1].folder, bundles[1])
+    tables = ["--on", str(world / "log" / "*.parquet"), "--users", str(world / "users.parquet")]
+    code, text, error = run_corank(capsys, "compare", *bundles, *tables, "--margin", "0.9", "--json")
+    assert code == 0, error
+    document = json.loads(text)
+    assert (document["a"], document["b"]) == (str(bundles[0]), str(bundles[1]))
+    assert document["log"] == tables[1] and document["candidates"] + document["unknown"] == 36000
+    for name, bundle in zip(("a", "b"), bundles, strict=True):
+        corank.predict(bundle, tables[1], tmp_path / name, users=tables[3])
+    plain = corank.compare(tmp_path / "a", tmp_path / "b", margin=0.9)
+    assert document["stages"] == plain.document["stages"]
+    assert run_corank(capsys, "compare", *bundles, *tables)[0] == 0
+    with pytest.raises(DataError, match="bundles are compared on logged requests: name their table by --on"):
+        corank.compare(bundles[0], bundles[1])
+    with pytest.raises(
+        DataError, match="--split is of runs; bundles are compared on the log that --on names"
+    ):
+        corank.compare(bundles[0], bundles[1], split="test", on=tables[1])
+    with pytest.raises(DataError, match="--users and --events are of bundles; leave them out for runs"):
+        corank.compare(runs[0].folder, runs[1].folder, users=tables[3])

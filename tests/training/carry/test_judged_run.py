@@ -94,7 +94,7 @@ def test_runs_of_two_days_are_compared_on_the_packing_of_the_second(
     alone = corank.evaluate(folder / "run", on=folder / "later", bootstrap=False)
     assert found["a"] == alone["stages"]["rank"]["exposed"]["click"]["auc"]
     assert alone["lost"] == document["lost"]["a"]
-    forth, back = (corank.compare(*pair, on=folder / "longer").document for pair in (runs, runs[::-1]))
+    forth, back = (corank.compare(a, b, on=folder / "longer").document for a, b in (runs, runs[::-1]))
     ours, theirs = (held["cascade"]["joint_click_recall@6"] for held in (forth, back))
     assert ours["difference"] == -theirs["difference"]
     assert forth["requests"] == document["requests"]
