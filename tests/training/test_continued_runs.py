@@ -30,6 +30,10 @@ def test_later_packings_invalidate_no_run(tmp_path: Path) -> None:
     corank.evaluate(second.folder, split="valid")
     assert second.packed().folder != other.folder
     assert Run.open(second.folder).packed().folder == second.packed().folder
+    with pytest.raises(
+        DataError, match=r"other packed data go on from these, .* `corank pack --from`, or name another"
+    ):
+        corank.pack(config_of(2, tmp_path) | {"data": config["data"]})
     for run in (first, second):
         bundle = corank.export(run.folder, tmp_path / f"bundle {run.folder.name}").bundle
         assert bundle.manifest.model_version

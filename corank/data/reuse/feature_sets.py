@@ -26,6 +26,7 @@ from corank.data.reuse.assemble import assemble_pack, is_of_features
 from corank.data.reuse.donor import Donor, FeatureSelection
 from corank.data.reuse.feature_keys import hash_features, reduce_schema
 from corank.data.reuse.inputs import find_change, find_versions, hash_versions
+from corank.data.state.continued_packs import is_past
 from corank.engine.base import Engine
 from corank.engine.in_line import InLineEngine
 from corank.features.log_schema import DataSettings
@@ -138,12 +139,18 @@ def pack_features(
     """Pack the tables of a config; features that the folder holds already are kept. See `pack_log`.
 
     Args:
-        root: the folder of the packed data. It is replaced if its data are of other settings or files.
+        root: the folder of the packed data. It is replaced if its data are of other settings or files, unless other
+            packed data go on from them.
     """
     try:
         return open_features(root, data, schema, base)
     except DataError:
         if not _is_current(root, data, schema, base):
+            if is_past(root):
+                raise DataError(
+                    f"{root}: other packed data go on from these, and runs may be of them; they would be replaced: go "
+                    "on from them with `corank pack --from`, or name another folder as `packed`"
+                ) from None
             return pack_log(data, schema, base, root, report, engine)
     with WriteLock.of_replacement(root, "pack"):
         return pack_reusing(data, schema, base, set_folder(root, schema), list_packs(root), report, engine)

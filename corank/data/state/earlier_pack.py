@@ -73,7 +73,7 @@ class EarlierPack:
         """Name the features of a config that are those of the earlier packing: their encoders are taken over.
 
         They have the same name, settings (but those of growth, and those that networks alone read) and column, and are
-        made of such features.
+        made of such features. Of an operand whose values themselves are taken, column and kind are enough.
         """
         found: dict[str, bool] = {}
 
@@ -83,10 +83,17 @@ class EarlierPack:
                 found[name] = (
                     before is not None
                     and _settings(self.schema, name) == _settings(schema, name)
-                    and all(is_carried(part) for part in sorted(schema.needs(name)))
+                    and all(
+                        is_carried(part) or has_same_values(part, name) for part in sorted(schema.needs(name))
+                    )
                     and type(before) is type(now)
                 )
             return found[name]
+
+        def has_same_values(part: str, name: str) -> bool:
+            before, now = self.schema.features.get(part), schema.features[part]
+            same = type(before) is type(now) and self.schema.column(part) == schema.column(part)
+            return same and "id" in now.uses and schema.features[name].as_derived is not None
 
         return frozenset(name for name in schema.features if is_carried(name))
 

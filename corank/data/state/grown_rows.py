@@ -42,7 +42,9 @@ def report_grown(report: Report, earlier: EarlierPack, encoders: Encoders) -> Ma
     for name, grown in found.items():
         free = "" if grown.free is None else f", {grown.free:,} free"
         report(f"{name}: {grown.admitted:,} rows admitted, {grown.evicted:,} evicted{free}")
-    fresh = [name for name in encoders.schema.features if name not in earlier.find_carried(encoders.schema)]
+    carried = earlier.find_carried(encoders.schema)
+    learnt = encoders.fitted.keys() | encoders.schema.priors().keys()
+    fresh = [name for name in encoders.schema.features if name in learnt - carried]
     if fresh:
         report(f"begin anew, as {earlier.location} has no such features: {', '.join(fresh)}")
     return found
