@@ -19,7 +19,7 @@ from corank.features.schema import Schema
 from corank.features.vocabulary import Vocabulary
 from corank.training.validation.stability import CodeBins, NumberBins, stability_index
 
-HOUR, DAY_HOURS = 3_600_000, 24
+HOUR, DAY_HOURS, HALF = 3_600_000, 24, 0.5
 
 
 def select_features(schema: Schema, among: Schema) -> list[str]:
@@ -71,10 +71,14 @@ class EncodedRows:
     def __len__(self) -> int:
         return len(self.users)
 
+    def shares_hours(self, other: "EncodedRows") -> bool:
+        """Whether half of the candidates are of hours of the day of which others are, too."""
+        return bool(np.isin(self.hours, np.unique(other.hours)).mean() >= HALF)
+
     def in_hours_of(self, other: "EncodedRows") -> "EncodedRows":
-        """Keep the candidates of those hours of the day of which others are, too; all if that would keep none."""
+        """Keep the candidates of those hours of the day of which others are, too."""
         kept = np.isin(self.hours, np.unique(other.hours))
-        if kept.all() or not kept.any():
+        if kept.all():
             return self
         at = np.flatnonzero(kept)
         encoded = {name: take_encoded(values, at) for name, values in self.encoded.items()}

@@ -7,7 +7,7 @@ from typing import Any, Literal
 FigureKind = Literal["columns", "rows", "levels", "labels", "missing", "new_ids", "psi"]
 """The key of `validation` whose threshold holds for a figure."""
 Verdict = Literal["ok", "broken", "few", "off"]
-"""`few`: too few rows to judge by; `off`: the threshold is null, or the feature is not judged."""
+"""`few`: too few rows to judge by, or none of the same hours; `off`: not judged."""
 
 
 @dataclass(frozen=True)

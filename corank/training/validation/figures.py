@@ -11,6 +11,9 @@ from corank.training.validation.reference import ReferenceRows
 from corank.training.validation.settings import ValidationSettings
 from corank.training.validation.stability import chance_of_shares
 
+OTHER_HOURS = 3
+"""The power of the factor of rows where only other hours are known: from evening to night they fall to a third."""
+
 
 @dataclass(frozen=True)
 class RowJudgement:
@@ -29,7 +32,9 @@ class RowJudgement:
 
     def _rows(self) -> ValidationFigure:
         now, most = len(self.new), self.settings.rows
-        before = self.reference.rows_per_period(self.new.begin, self.new.end)
+        before, same_hours = self.reference.rows_per_period(self.new.begin, self.new.end)
+        if most is not None and not same_hours:
+            most **= OTHER_HOURS
         usual = before or 0.0
         enough = max(usual, now) >= self.settings.min_count
         verdict = judge(most, lambda factor: is_within(factor, usual, now), enough and before is not None)
@@ -76,6 +81,8 @@ class FeatureJudgement:
     later: EncodedRows | None
     """The run's validation rows, of which its encoders know as little as of new ones; None if it has none."""
     schema: Schema
+    same_hours: bool
+    """Whether most are of the same hours of the day; otherwise what depends on these is not judged."""
 
     def figures(self) -> Iterator[ValidationFigure]:
         """Missing rates, then new ids, then PSI."""
@@ -91,6 +98,10 @@ class FeatureJudgement:
 
     def _enough(self, share: float, found: FeatureComparison) -> bool:
         return share * len(found.now) >= self.settings.min_count
+
+    def _comparable(self, found: FeatureComparison) -> bool:
+        """Whether there are rows enough, and of the same hours if the feature is of the context."""
+        return self._enough(1.0, found) and (self.same_hours or self.schema.side(found.name) != "context")
 
     def _missing(self, found: FeatureComparison) -> ValidationFigure:
         before, now = found.missing(found.before), found.missing(found.now)
@@ -119,7 +130,7 @@ class FeatureJudgement:
             else chance_of_shares(was, rate, found.units(self.later), found.units(found.now))
         )
         most = None if found.name in self.settings.unjudged else self.settings.new_ids
-        verdict = judge(most, lambda most: rate - was <= most + chance, self._enough(1.0, found))
+        verdict = judge(most, lambda most: rate - was <= most + chance, self._comparable(found))
         reason = (
             f"feature '{found.name}': the run does not know {rate:.1%} of the values, and {was:.1%} of those just "
             "after it; look for ids that are written in another way, or train on more days"
@@ -128,7 +139,7 @@ class FeatureJudgement:
 
     def _stability(self, found: FeatureComparison, value: float) -> ValidationFigure:
         most = None if found.name in self.settings.unjudged else self.settings.psi
-        verdict = judge(most, lambda most: value <= most, self._enough(1.0, found))
+        verdict = judge(most, lambda most: value <= most, self._comparable(found))
         reason = (
             f"feature '{found.name}' is distributed otherwise than in training (PSI {value:.2f}); look for another "
             f"unit or meaning of column '{self.schema.column(found.name)}'"

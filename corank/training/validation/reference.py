@@ -92,7 +92,7 @@ class ReferenceRows:
         )
         return ones / (ones + zeros) if ones + zeros else None
 
-    def rows_per_period(self, begin: int, end: int) -> float | None:
+    def rows_per_period(self, begin: int, end: int) -> tuple[float | None, bool]:
         """The usual number of candidates of a period: the median of the same hours of up to a week before.
 
         Where no such hours lie within the training rows, as many as these have in that time, on average; None if
@@ -101,6 +101,8 @@ class ReferenceRows:
         Args:
             begin: of the period, ms UTC.
             end: of it.
+
+        Returns the number, and whether it is of the same hours of the day, or of half a day and more.
         """
         day = DAY // MILLISECOND
         step = -(-(end - begin) // day) * day
@@ -120,5 +122,6 @@ class ReferenceRows:
         early = first - (end - begin) // 24
         whole = [count for n, count in enumerate(found) if begin - (n + 1) * step >= early]
         if whole:
-            return float(np.median(whole))
-        return total * (end - begin) / (last - first) if last > first else None
+            return float(np.median(whole)), True
+        long = min(last - first, end - begin) >= day // 2
+        return (total * (end - begin) / (last - first) if last > first else None), long

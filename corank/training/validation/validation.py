@@ -118,15 +118,17 @@ def _compare_features(
     packed = reference.packed
     before, now = reference.encoded("train", names), new.encode(packed.encoders, names)
     assert before is not None
-    # of a day that was packed without its last hours, or of single hours, the same hours are compared
-    before, now = before.in_hours_of(now), now.in_hours_of(before)
+    # of a day that was packed without its last hours, the same hours are compared
+    same_hours = now.shares_hours(before)
+    if same_hours:
+        before, now = before.in_hours_of(now), now.in_hours_of(before)
     own = {config.data.item, config.data.user}
     comparisons = [
         FeatureComparison(name, packed.encoders, before, now, packed.schema.column(name) in own)
         for name in names
     ]
     later = reference.encoded("valid", names)
-    return list(FeatureJudgement(config.validation, comparisons, later, packed.schema).figures())
+    return list(FeatureJudgement(config.validation, comparisons, later, packed.schema, same_hours).figures())
 
 
 def _begin(config: Config, packed: PackedDataset, run: str) -> int:
