@@ -12,6 +12,7 @@ from corank.data.dataset import PackedDataset
 from corank.data.reuse.inputs import list_inputs, name_columns
 from corank.data.source_files import find_source_files
 from corank.data.tables import Table
+from corank.features.log_schema import ListLog
 from corank.training.config import Config
 from corank.training.validation.figure import ValidationFigure, Verdict
 
@@ -47,6 +48,12 @@ class ColumnComparison:
         now = name_columns(self.config.data, self.config.declared.features)
         return now & name_columns(self.packed.data, self.packed.schema.features)
 
+    @property
+    def _lists(self) -> list[str]:
+        """The columns of the log's files that list a value for each candidate."""
+        log = self.config.data.log
+        return [log.list, *log.along] if isinstance(log, ListLog) else []
+
     def _differences(self, table: Table, first: Table, file: str) -> Iterator[ValidationFigure]:
         inputs = self.packed.manifest.inputs
         if inputs is not None and table.name in inputs.tables:
@@ -73,12 +80,11 @@ class ColumnComparison:
             column = schema.column(name)
             if self.packed.manifest.sources[name] != table.name or column not in table.own(table.types):
                 continue
-            value = pl.col(column).drop_nulls()
-            if table.types[column].is_float():
-                value = value.filter(
-                    pl.col(column).drop_nulls().is_finite()
-                )  # values are judged of new rows alone
-            head = table.collect(table.frame.select(value.head(HEAD)))[column]
+            head = table.collect(table.frame.select(pl.col(column).drop_nulls().head(HEAD)))[column]
+            if table.name == "log" and column in self._lists:
+                head = head.explode().drop_nulls()
+            if head.dtype.is_float():
+                head = head.filter(head.is_finite())  # values are judged of new rows alone
             try:
                 encoders.encode(name, head)
             except DataError as error:

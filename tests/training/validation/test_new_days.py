@@ -146,3 +146,20 @@ def test_a_sample_gives_about_the_same(
 def test_a_split_without_new_rows_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no row is new; let `train` end later"):
         NewDay().compare(tmp_path, "data.split={train: 2026-03-01..2026-03-05}")
+
+
+def test_columns_of_a_log_of_lists_are_compared_by_candidate(tmp_path: Path) -> None:
+    """The same day with a row a request: a number a candidate is a number, though it stands in a list."""
+    along = ["level", "is_click", "category_clicks"]
+
+    def listed(log: pl.DataFrame) -> pl.DataFrame:
+        columns = [name for name in log.columns if name not in ("request_id", "item_id", *along)]
+        return log.group_by("request_id", maintain_order=True).agg(
+            *(pl.col(name).first() for name in columns), pl.col("item_id").alias("items"), pl.col(along)
+        )
+
+    day = NewDay(log=listed)
+    files = tmp_path / "log-*.parquet"
+    found = day.compare(tmp_path, f"data.log={{files: '{files}', list: items, along: [{', '.join(along)}]}}")
+    columns = {figure.name for figure in found.figures if figure.kind == "columns"}
+    assert columns <= {"log.item_id", "log.items"}
