@@ -118,6 +118,12 @@ def test_resuming_with_another_config_names_the_keys(world: Path, copied: Run) -
         trained_run(config, copied.folder, "train.seed=4", resume=True)
 
 
+def test_thresholds_for_later_rows_may_change_when_a_training_resumes(world: Path, copied: Run) -> None:
+    before = (copied.folder / "model.safetensors").read_bytes()
+    trained_run(world / "config.yaml", copied.folder, "validation.rows=3", resume=True)
+    assert (copied.folder / "model.safetensors").read_bytes() == before
+
+
 def test_many_differing_keys_are_counted(world: Path, copied: Run) -> None:
     overrides = [
         f"train.{key}" for key in ("seed=4", "epochs=9", "requests=7", "table.lr=1", "checkpoint_every=3")
