@@ -9,10 +9,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import nbformat
-from nbclient import NotebookClient
-from traitlets.config import Config
-
 SECONDS = 900
 """After which a cell has failed."""
 FENCE = "~~~~"
@@ -35,6 +31,10 @@ def execute(path: Path) -> Any:
 
     Returns the notebook with its outputs. Raises CellExecutionError, which shows the cell and its error.
     """
+    import nbformat
+    from nbclient import NotebookClient
+    from traitlets.config import Config
+
     notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
     with TemporaryDirectory() as folder:
         own = {name: f"{folder}/{name}" for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_DATA_DIR")}

@@ -9,6 +9,7 @@ import inspect
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -67,15 +68,13 @@ class Found:
         return attrgetter(self.name)(importlib.import_module(f"corank.{module}"))
 
 
+@cache
 def sources() -> dict[str, ast.Module]:
     """Every file of the package, by its path."""
     return {
         str(file.relative_to(ROOT)): ast.parse(file.read_text(encoding="utf-8"))
         for file in sorted(ROOT.rglob("*.py"))
     }
-
-
-SOURCES = sources()
 
 
 def definitions(file: str, tree: ast.AST, around: str = "", nested: bool = False) -> Iterator[Found]:
@@ -91,13 +90,16 @@ def definitions(file: str, tree: ast.AST, around: str = "", nested: bool = False
             yield from definitions(file, node, around, nested)
 
 
-DEFINITIONS = [found for file, tree in SOURCES.items() for found in definitions(file, tree)]
+@cache
+def all_definitions() -> list[Found]:
+    """Those of every file."""
+    return [found for file, tree in sources().items() for found in definitions(file, tree)]
 
 
 def doubled(kinds: tuple[type[ast.AST], ...]) -> list[str]:
     """Public names of modules that are defined more than once, and where."""
     places = defaultdict(list)
-    for found in DEFINITIONS:
+    for found in all_definitions():
         if found.public and "." not in found.name and isinstance(found.node, kinds):
             places[found.name].append(found.where)
     return [", ".join(where) for where in places.values() if len(where) > 1]
@@ -123,14 +125,14 @@ def test_a_folder_has_few_files() -> None:
 
 
 def test_a_file_is_short_or_says_why_not() -> None:
-    lines = {file: (ROOT / file).read_text(encoding="utf-8").count("\n") for file in SOURCES}
+    lines = {file: (ROOT / file).read_text(encoding="utf-8").count("\n") for file in sources()}
     long = {file: count for file, count in lines.items() if count > LINES_OF_A_FILE}
     refuse(f"{file}: {count} lines" for file, count in long.items() if file not in LONG_FILES)
     refuse(f"{file} is short now" for file in LONG_FILES if file not in long)
 
 
 def test_a_function_can_be_seen_whole() -> None:
-    functions = [found for found in DEFINITIONS if isinstance(found.node, FUNCTIONS)]
+    functions = [found for found in all_definitions() if isinstance(found.node, FUNCTIONS)]
     lengths = {found.where: (found.node.end_lineno or 0) - found.node.lineno + 1 for found in functions}
     refuse(f"{where}: {n} lines" for where, n in lengths.items() if n > LINES_OF_A_FUNCTION)
 
@@ -145,12 +147,12 @@ def test_a_function_has_a_name_of_its_own() -> None:
 
 def test_what_is_public_has_a_docstring() -> None:
     """A method that overrides one of a base class may leave it to that one's."""
-    public = [found for found in DEFINITIONS if found.public and not ast.get_docstring(found.node)]
+    public = [found for found in all_definitions() if found.public and not ast.get_docstring(found.node)]
     refuse(found.where for found in public if "." not in found.name or not inspect.getdoc(found.member()))
 
 
 def test_a_module_says_what_it_is() -> None:
-    refuse(file for file, tree in SOURCES.items() if tree.body and not ast.get_docstring(tree))
+    refuse(file for file, tree in sources().items() if tree.body and not ast.get_docstring(tree))
 
 
 @pytest.mark.parametrize("registry", REGISTRIES, ids=lambda r: str(r.sort))
@@ -159,7 +161,7 @@ def test_no_part_is_told_apart_by_its_class(registry: Registry[Any]) -> None:
     homes = part_classes(registry)
     refuse(
         f"{file}:{node.lineno} {name}"
-        for file, tree in SOURCES.items()
+        for file, tree in sources().items()
         for node in ast.walk(tree)
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("isinstance", "issubclass")
         for name in {

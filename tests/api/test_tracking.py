@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import mlflow
 import pytest
 
 from corank.bundle.manifest import load_manifest
@@ -22,6 +21,8 @@ def test_a_finished_run_is_written_with_intervals_report_and_version(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    import mlflow
+
     monkeypatch.chdir(tmp_path)  # where MLflow keeps files beside a local database
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     run = copy_run(trained, tmp_path / "run").folder

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import pytest
 
 import corank
@@ -21,6 +20,8 @@ SHORT = ("train.epochs=1", "train.requests=128")
 def test_of_two_workers_the_first_tracks_and_writes_the_page(
     world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    import mlflow
+
     monkeypatch.chdir(tmp_path)  # where MLflow keeps files beside a local database
     uri, page, run = f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "page.html", tmp_path / "run"
     options = [f"--run={run}", "--workers=2", "--timeout=120", f"--page={page}"]

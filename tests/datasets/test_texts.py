@@ -2,8 +2,6 @@
 
 import numpy as np
 import pytest
-from sklearn.decomposition import TruncatedSVD
-from sklearn.feature_extraction.text import TfidfTransformer
 
 from corank.core.types import Floats, Mask
 from corank.datasets.news.texts import count_words, embed_texts
@@ -35,6 +33,9 @@ def test_texts_of_one_subject_are_near() -> None:
 
 
 def test_the_vectors_are_those_of_latent_semantic_analysis() -> None:
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.feature_extraction.text import TfidfTransformer
+
     texts, train = write_texts(60), train_mask(60)
     counts = count_words(texts)
     weights = TfidfTransformer(sublinear_tf=True).fit(counts[train]).transform(counts)

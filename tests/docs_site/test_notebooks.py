@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import nbformat
 import pytest
 
 from docs_site.notebooks import to_page
@@ -39,6 +38,8 @@ def outputs(name: str) -> list[Any]:
 
 
 def test_every_notebook_is_tested_and_kept_without_outputs() -> None:
+    import nbformat
+
     assert {path.stem for path in NOTEBOOKS.glob("*.ipynb")} == SHOWN.keys()
     for path in NOTEBOOKS.glob("*.ipynb"):
         notebook: Any = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]

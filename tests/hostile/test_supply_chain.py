@@ -5,8 +5,6 @@ import re
 import tomllib
 
 import pytest
-from cyclonedx.schema import SchemaVersion
-from cyclonedx.validation.json import JsonStrictValidator
 
 from supply_chain.licences import is_accepted, refused_licences
 from supply_chain.lock import LOCKS, ROOT, read_lock
@@ -35,6 +33,9 @@ def test_a_lock_names_no_index_and_no_file() -> None:
 
 
 def test_the_sbom_is_that_of_the_locks_and_valid() -> None:
+    from cyclonedx.schema import SchemaVersion
+    from cyclonedx.validation.json import JsonStrictValidator
+
     text = SBOM.read_text(encoding="utf-8")
     assert text == make_sbom(), "out of date: run scripts/sbom"
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import kendalltau
 
 from corank.core.errors import DataError
 from corank.metrics.bootstrap import interval
@@ -95,6 +94,8 @@ def test_kendall_tau_by_hand() -> None:
 
 @given(st.lists(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=40), max_size=6))
 def test_kendall_tau_agrees_with_scipy(lists: list[list[tuple[int, int]]]) -> None:
+    from scipy.stats import kendalltau
+
     flat = np.array([pair for pairs in lists for pair in pairs], dtype=np.float32).reshape(-1, 2)
     some = requests(*map(len, lists))
     eligible = [list(zip(*pairs, strict=True)) for pairs in lists if pairs]

@@ -1,12 +1,13 @@
 import numpy as np
 import pytest
-from scipy.stats import beta
 
 from corank.metrics.reliability import reliability
 
 
 def test_a_bin_for_every_ten_positives_on_average() -> None:
     """Twenty positives in 40 rows: two bins of 20 rows, the lower with 5 positives, the upper with 15."""
+    from scipy.stats import beta
+
     predicted = np.repeat([0.1, 0.3, 0.6, 0.8], 10).astype(np.float32)
     positive = np.zeros(40, bool)
     positive[:5] = positive[20:35] = True
@@ -20,6 +21,8 @@ def test_a_bin_for_every_ten_positives_on_average() -> None:
 
 def test_weights_fill_the_bins() -> None:
     """A row of weight 3 counts thrice in mass and rate; the interval sees 36 / 12 rows of weight 1 in three."""
+    from scipy.stats import beta
+
     weight = np.array([3, 3, 1, 1, 1], np.float32)
     found = reliability(np.array([0.1, 0.2, 0.3, 0.4, 0.5]), np.array([1, 0, 0, 0, 1], bool), weight)
     assert found.predicted == pytest.approx([(0.3 + 0.6 + 0.3 + 0.4 + 0.5) / 9])

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx2
-import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -102,6 +101,8 @@ def post_mutations(url: str, path: str, valid: dict[str, Any], cases: int, seed:
 
 def call_operations(url: str, cases: int) -> Result:
     """Call every operation of the OpenAPI document with at most `cases` requests made by schemathesis."""
+    import schemathesis
+
     result = Result()
     schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
     for operation in schema.get_all_operations():

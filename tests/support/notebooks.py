@@ -4,8 +4,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import nbformat
-
 from docs_site.notebooks import execute
 from tests.support.shared import shared
 
@@ -15,6 +13,7 @@ NOTEBOOKS = Path(__file__).parents[2] / "docs" / "notebooks"
 @cache
 def executed(path: Path) -> Any:
     """A notebook with its outputs, which the workers of a session share."""
+    import nbformat
 
     def make(folder: Path) -> None:
         nbformat.write(execute(path), folder / path.name)  # type: ignore[no-untyped-call]

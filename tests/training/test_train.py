@@ -9,8 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.summary.writer import event_file_writer
 
 import corank
 from corank.core.errors import CorankError
@@ -43,6 +41,8 @@ def logged_often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def scalars(run: Run) -> dict[str, list[tuple[int, float | None]]]:
     """(step, value) by tag, as TensorBoard shows them; None for NaN, which a figure without a value is."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
     events = EventAccumulator(str(run.folder / "events"))
     events.Reload()
     return {
@@ -85,6 +85,8 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(
 
 
 def test_the_events_of_a_resumed_run_are_those_of_an_unbroken_one(small_world: Path, tmp_path: Path) -> None:
+    from tensorboard.summary.writer import event_file_writer
+
     config, overrides = small_world / "config.yaml", [*SMALL, *HARD]
     unbroken = trained_run(config, tmp_path / "unbroken", *overrides)
     # numbers of the files of a process, which end their names: 10 is read before 9

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from scipy.stats import spearmanr
 
 from corank.analysis.trials.significance import (
     Interval,
@@ -58,6 +57,8 @@ def test_sign(low: float, high: float, sign: int) -> None:
 
 
 def test_spearman_with_ties_is_scipys() -> None:
+    from scipy.stats import spearmanr
+
     one, other = np.array([1.0, 2, 2, 5, 4, 0]), np.array([3.0, 1, 1, 7, 2, 2])
     assert spearman(one, other) == pytest.approx(spearmanr(one, other).statistic)
     assert spearman(one, np.ones(6)) is None

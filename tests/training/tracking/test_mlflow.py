@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import pytest
 
 import corank
@@ -30,6 +29,8 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def tracked_run(database: str, folder: Path) -> tuple[Any, Any]:
     """A client, and MLflow's run of a run's folder."""
+    import mlflow
+
     client = mlflow.MlflowClient(database)
     known = json.loads((folder / "tracking" / "mlflow.json").read_text())
     return client, client.get_run(known["run"])
