@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from corank.api.tracking import track
     from corank.api.training import export, train
     from corank.api.users import users
+    from corank.continual.daily import daily
+    from corank.continual.daily_result import DailyResult
     from corank.core.registry import load_plugins
     from corank.serving.funnel.funnel import Funnel
     from corank.serving.funnel.request import Request
@@ -56,6 +58,7 @@ __all__ = [
     "CheckResult",
     "ComparisonResult",
     "Config",
+    "DailyResult",
     "EvaluationResult",
     "ExplanationResult",
     "Funnel",
@@ -73,6 +76,7 @@ __all__ = [
     "__version__",
     "check",
     "compare",
+    "daily",
     "evaluate",
     "explain",
     "export",
@@ -135,6 +139,8 @@ _MODULE_OF = {
     "serve": "corank.api.serving",
     "track": "corank.api.tracking",
     "users": "corank.api.users",
+    "daily": "corank.continual.daily",
+    "DailyResult": "corank.continual.daily_result",
 }
 
 

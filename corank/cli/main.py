@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from corank.cli.check import checking
+from corank.cli.daily import daily
 from corank.cli.evaluating import evaluating
 from corank.cli.importing import importing
 from corank.cli.machine_errors import INTERRUPTED, describe_machine_error, was_interrupted
@@ -54,6 +55,7 @@ app.add_typer(simulating)
 app.add_typer(checking)
 app.add_typer(training)
 app.add_typer(train)
+app.add_typer(daily)
 app.add_typer(evaluating)
 app.add_typer(searching)
 app.add_typer(serving)

@@ -1,8 +1,8 @@
 """The gate: conditions on the figures of a candidate and of the live run, which a candidate must meet to go live.
 
 A condition is a text: `FIGURE >= NUMBER`, `FIGURE <= NUMBER`, `FIGURE >= live - NUMBER`, `FIGURE <= live + NUMBER` or
-`FIGURE in [LOW, HIGH]`. Figures are named as `corank compare --json` nests them: `rank.exposed.click.auc`,
-`cuts.prerank.click_recall@50`, `cascade.joint_click_recall`.
+`FIGURE in [LOW, HIGH]`. Figures are named as `corank evaluate --json` nests them below `stages`, and below `cascade`:
+`rank.exposed.click.auc`, `cascade.click_recall@50`.
 """
 
 import re
@@ -40,15 +40,15 @@ class Condition:
         """Read a condition. Raises ValueError, which shows how one is written."""
         plain = " ".join(text.split())
         if match := _RANGE.fullmatch(plain):
-            low, high = float(match["low"]), float(match["high"])
-            if low > high:
-                raise ValueError(f"the range of {plain!r} is empty: {low:g} is above {high:g}")
-            return cls(plain, match["figure"], low, high)
+            lowest, highest = float(match["low"]), float(match["high"])
+            if lowest > highest:
+                raise ValueError(f"the range of {plain!r} is empty: {lowest:g} is above {highest:g}")
+            return cls(plain, match["figure"], lowest, highest)
         if match := _BOUND.fullmatch(plain):
             of_live = match["number"] is None
             bound = float((match["change"] or "0").replace(" ", "") if of_live else match["number"])
-            low_and_high = (bound, None) if match["operator"] == ">=" else (None, bound)
-            return cls(plain, match["figure"], *low_and_high, of_live)
+            low, high = (bound, None) if match["operator"] == ">=" else (None, bound)
+            return cls(plain, match["figure"], low, high, of_live)
         raise ValueError(f"expected a condition such as {EXAMPLES}; received {text!r}")
 
     def check(self, candidate: Mapping[str, float], live: Mapping[str, float] | None) -> "CheckedCondition":
@@ -114,7 +114,7 @@ GateCondition = Annotated[
 
 
 def figures_of(document: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, float]]:
-    """The figures of both sides of a comparison, `a` and `b`, by name."""
+    """The figures of both sides of a comparison, `a` and `b`, named as an evaluation names its own."""
     sides: tuple[dict[str, float], dict[str, float]] = ({}, {})
 
     def collect(node: Mapping[str, Any], name: str) -> None:
@@ -127,5 +127,8 @@ def figures_of(document: Mapping[str, Any]) -> tuple[dict[str, float], dict[str,
                 collect(below, f"{name}.{key}" if name else key)
 
     collect(document["stages"], "")
-    collect({"cuts": document["cuts"], "cascade": document["cascade"]}, "")
+    cuts = document["cuts"]
+    collect({**next(iter(cuts.values()), {}), **document["cascade"]}, "cascade")
+    if len(cuts) > 1:
+        collect(cuts, "cascade.stages")
     return sides

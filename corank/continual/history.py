@@ -1,5 +1,6 @@
 """The history of a daily funnel: what was decided in each period, and on which figures."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -52,6 +53,11 @@ class PeriodRecord(Settings):
 _RECORDS: TypeAdapter[list[PeriodRecord]] = TypeAdapter(list[PeriodRecord])
 
 
+def find_live(records: Sequence[PeriodRecord]) -> PeriodRecord | None:
+    """The record of the live run: the last that went live; None if none did."""
+    return next((record for record in reversed(records) if record.decision == "live"), None)
+
+
 class DailyHistory:
     """The records of all periods, in order, in one file that is replaced whole."""
 
@@ -73,7 +79,7 @@ class DailyHistory:
     @property
     def live(self) -> PeriodRecord | None:
         """The record of the live run: the last that went live."""
-        return next((record for record in reversed(self.records) if record.decision == "live"), None)
+        return find_live(self.records)
 
     def find(self, period: str) -> PeriodRecord | None:
         """The record of a period."""

@@ -41,7 +41,8 @@ class DailySettings(Settings):
     gate: list[GateCondition] = Field(min_length=1)
     """What a candidate must meet to go live."""
     store: str | None = None
-    """The address of the store that is published to; without it the bundle alone is written."""
+    """The address of the store that is published to; a path of `lmdb:` is relative to this file. Without it the bundle
+    alone is written."""
     users: str | None = None
     """A table of users that is published with a bundle: files, relative to this file."""
     verify: PositiveInt = 20

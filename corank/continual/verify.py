@@ -6,7 +6,7 @@ import numpy as np
 
 from corank.analysis.evaluated_run import predict_run
 from corank.analysis.logged_request import logged_request
-from corank.evaluation.stage_order import order_scores
+from corank.evaluation.stage_order import stage_values
 from corank.serving.funnel.funnel import Funnel
 from corank.training.run import Run
 
@@ -52,7 +52,7 @@ def verify_bundle(run: Run, bundle: Funnel, requests: int, split: str = "test") 
     """
     packed, _, calibrators, predictions, _ = predict_run(run, split)
     expected = {
-        stage.name: order_scores(predictions, stage, calibrators[stage.name]) for stage in run.config.stages
+        stage.name: stage_values(predictions, stage, calibrators[stage.name]) for stage in run.config.stages
     }
     start = predictions.requests.start
     numbers = np.unique(np.linspace(0, len(start) - 2, min(requests, len(start) - 1)).astype(int)).tolist()

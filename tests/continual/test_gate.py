@@ -51,7 +51,7 @@ def test_what_is_no_condition_is_refused(text: str) -> None:
         Condition.parse(text)
 
 
-def test_figures_are_named_as_a_comparison_nests_them() -> None:
+def test_figures_of_a_comparison_are_named_as_those_of_an_evaluation() -> None:
     found = {"a": 0.7, "b": 0.6, "difference": 0.1, "low": None, "high": None, "verdict": "better"}
     document = {
         "split": "test",
@@ -60,5 +60,5 @@ def test_figures_are_named_as_a_comparison_nests_them() -> None:
         "cascade": {"joint_click_recall": found},
     }
     ours, theirs = figures_of(document)
-    assert list(ours) == [AUC, "cuts.prerank.click_recall@50", "cascade.joint_click_recall"]
+    assert list(ours) == [AUC, "cascade.click_recall@50", "cascade.joint_click_recall"]
     assert ours[AUC] == 0.7 and theirs[AUC] == 0.6

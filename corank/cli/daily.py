@@ -1,0 +1,45 @@
+"""`corank daily`: the job that a scheduler starts."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from corank.cli.options import Json, local_path, print_text
+
+REFUSED = 3
+"""Exit status if the newest period was refused."""
+
+daily = typer.Typer()
+
+
+def _periods(what: str) -> typer.models.OptionInfo:
+    option: typer.models.OptionInfo = typer.Option(metavar="PERIOD", help=f"{what}; may be repeated.")
+    return option
+
+
+@daily.command("daily")
+def daily_command(
+    settings: Annotated[Path, typer.Argument(parser=local_path, metavar="CONFIG", help="Settings in YAML.")],
+    accept: Annotated[
+        list[str] | None, _periods("Take the tables of a period, such as 2026-04-27, as they are")
+    ] = None,
+    skip: Annotated[list[str] | None, _periods("Do not train a period")] = None,
+    retry: Annotated[list[str] | None, _periods("Try a refused period again")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train every period that is due on what came since; publish what the gate lets through.
+
+    Exit status 0: the newest period is live, or none is due; 3: it was refused, and the version before it stays live.
+    """
+    from corank.cli import console
+    from corank.cli.printing.daily_tables import show_daily
+    from corank.continual.daily import daily as run_daily
+
+    found = run_daily(settings, accept or [], skip or [], retry or [], console.say)
+    if as_json:
+        print_text(found.to_json())
+    else:
+        show_daily(found)
+    if found.refused is not None:
+        raise typer.Exit(REFUSED)

@@ -1,0 +1,116 @@
+"""`corank daily`: every period that is due, in order, from the live run's state to a live or a refused version."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from corank.api.config_source import OpenedConfig, to_yaml
+from corank.continual.daily_page import write_page
+from corank.continual.daily_result import DailyResult
+from corank.continual.history import DailyHistory, PeriodRecord
+from corank.continual.period_training import DailySetup, PeriodTraining, remove_old
+from corank.continual.periods import Period, due_periods
+from corank.continual.settings import read_settings
+from corank.core.errors import ConfigError, DataError
+from corank.core.locks import WriteLock
+from corank.core.storage.object_url import PathOrUrl, require_local
+from corank.core.types import Report
+from corank.data.lists.list_log import scan_log
+from corank.data.tables import Table
+
+
+def daily(
+    config: PathOrUrl,
+    accept: Sequence[str] = (),
+    skip: Sequence[str] = (),
+    retry: Sequence[str] = (),
+    report: Report = lambda line: None,
+) -> DailyResult:
+    """Train every period that is due on what came since, and publish what the gate lets through.
+
+    For each period in order: its tables are validated against the live run, the live run is judged on its rows, a
+    candidate goes on from the live run's weights, is compared with it and gated, exported, verified on logged requests
+    and published. Killed at any moment, the next call goes on; called again with nothing due, it changes nothing. A
+    period whose tables are refused is tried again by the next call, and no later one before it.
+
+    Args:
+        config: the YAML file of `DailySettings`, beside the config that it names.
+        accept: periods, such as `2026-04-27`, whose tables are taken whatever validation says of them.
+        skip: periods that are not trained; the next one's rows begin after them.
+        retry: periods that were refused by the gate or by verification, and are tried again.
+        report: takes a line about each step.
+
+    Returns the records of all periods; `refused` says whether the newest one is not live. Raises ConfigError,
+    DataError, CheckpointError, StoreError, and BusyError if another process runs it in the same folder.
+
+    Example:
+        >>> gate = "['rank.exposed.click.auc >= live - 0.5']"
+        >>> text = f"{{config: config.yaml, first: 2026-03-10, verify: 2, gate: {gate}}}"
+        >>> _ = Path("shop/daily.yaml").write_text(text)
+        >>> [record.decision for record in corank.daily("shop/daily.yaml").records]
+        ['live']
+    """
+    path = require_local(config)
+    settings = read_settings(path)
+    opened = OpenedConfig.open(path.parent / settings.config)
+    setup = DailySetup(settings, path.parent, to_yaml(opened.settings), report)
+    with _lock(setup.folder):
+        history = DailyHistory(setup.folder)
+        for name in retry:
+            history.remove(name)
+        periods = _find_due(setup, opened, history)
+        _refuse_unknown([*accept, *skip], periods)
+        for period in periods:
+            record = _take(setup, period, history, accept, skip)
+            history.add(record)
+            remove_old(setup, history.records, settings.keep)
+            report(f"{period.name}: {record.decision}")
+            for reason in record.reasons:
+                report(f"  {reason}")
+            if record.decision == "refused by validation":
+                break
+        result = DailyResult(setup.folder, history.records, settings.gate)
+        write_page(result.folder, result.records, result.gate)
+        return result
+
+
+def _take(
+    setup: DailySetup, period: Period, history: DailyHistory, accept: Sequence[str], skip: Sequence[str]
+) -> PeriodRecord:
+    """Decide on a period."""
+    if period.name in skip:
+        return PeriodRecord(period=period.name, begin=period.begin, end=period.end, decision="skipped")
+    return PeriodTraining(setup, period, history.live, period.name in accept).run()
+
+
+def _find_due(setup: DailySetup, opened: OpenedConfig, history: DailyHistory) -> list[Period]:
+    """The periods that are due and of which nothing is decided, or whose tables were refused."""
+    settings, data = setup.settings, opened.settings.data
+    first = round(data.instant(settings.first).timestamp() * 1000)
+    found = due_periods(first, _last_time(opened), settings.period, data.timezone, settings.delay)
+    decided = {r.period for r in history.records if r.decision != "refused by validation"}
+    return [period for period in found if period.name not in decided]
+
+
+def _last_time(opened: OpenedConfig) -> int:
+    """The time of the log's last candidate, ms UTC. Raises DataError."""
+    data = opened.settings.data
+    log: Table = scan_log(data, opened.base)
+    last = log.collect(log.frame.select(log.moment(data.time).max())).item()
+    if last is None:
+        raise DataError("data.log: the log is empty")
+    return int(last)
+
+
+def _refuse_unknown(names: Sequence[str], periods: Sequence[Period]) -> None:
+    for name in names:
+        if name not in {period.name for period in periods}:
+            due = ", ".join(period.name for period in periods) or "none"
+            raise ConfigError(f"period {name}: not due, or decided already; due are {due}")
+
+
+def _lock(folder: Path) -> WriteLock:
+    """Take the lock of a daily funnel. Raises BusyError, DataError if the folder cannot be written."""
+    try:
+        return WriteLock.of_folder(folder, "daily")
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be written: {error}; name another with `folder`") from None

@@ -1,0 +1,220 @@
+"""One period from its tables to a live version: validated, judged, trained, compared, gated, verified, published."""
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from corank.api.config_source import OpenedConfig
+from corank.api.evaluating import compare, evaluate
+from corank.api.runs import pack
+from corank.api.stores import publish
+from corank.api.tracking import evaluation_figures
+from corank.api.training import export, train
+from corank.bundle.bundle import Bundle
+from corank.continual.gate import figures_of
+from corank.continual.history import Decision, PeriodRecord, find_live
+from corank.continual.periods import MILLISECOND, Period
+from corank.continual.settings import DailySettings
+from corank.continual.steps import PeriodSteps
+from corank.continual.verify import verify_bundle
+from corank.core.files import write_text
+from corank.core.types import Report
+from corank.serving.funnel.funnel import Funnel
+from corank.training.run import Run
+from corank.training.validation.validation import validate_against
+
+RUN, BUNDLE, PACKED = "run", "bundle", "packed"
+"""Folders of a period; packed data that go on from others lie beside the last."""
+
+
+@dataclass(frozen=True)
+class DailySetup:
+    """The settings of a daily funnel, and where its files lie."""
+
+    settings: DailySettings
+    base: Path
+    """Relative paths of the settings begin here."""
+    text: str
+    """Of the config that is trained, every default written out: a period is begun anew if it changes."""
+    report: Report
+
+    @property
+    def config(self) -> Path:
+        """The config that is trained."""
+        return self.base / self.settings.config
+
+    @property
+    def folder(self) -> Path:
+        """Of the history, its page, and all periods."""
+        return self.base / self.settings.folder
+
+    @property
+    def store(self) -> str | None:
+        """The store's address; an LMDB store's path begins in the settings' folder."""
+        kind, _, path = (self.settings.store or "").partition(":")
+        return f"lmdb:{(self.base / path).absolute()}" if kind == "lmdb" else self.settings.store
+
+    def of(self, period: str) -> Path:
+        """The folder of a period."""
+        return self.folder / "periods" / period
+
+
+@dataclass(frozen=True)
+class PeriodTraining:
+    """The training of one period, from the live run's state."""
+
+    setup: DailySetup
+    period: Period
+    live: PeriodRecord | None
+    """The record of the live run; None for the first period."""
+    accepted: bool = False
+    """Whether the tables are taken as they are, whatever validation says."""
+
+    def run(self) -> PeriodRecord:
+        """Do the steps that are left. Returns what is decided. Raises CorankError for a mistake of the user."""
+        steps = PeriodSteps(self.folder)
+        steps.begin(
+            {"config": self.setup.text, "live": self.live and self.live.period, "accepted": self.accepted}
+        )
+        found: dict[str, Any] = {}
+        decision, reasons = self._decide(steps, found)
+        return PeriodRecord(
+            period=self.period.name,
+            begin=self.period.begin,
+            end=self.period.end,
+            decision=decision,
+            reasons=reasons,
+            since=None if self.live is None else self.live.until,
+            until=self.period.end - self.setup.settings.holdout // MILLISECOND,
+            seconds=steps.seconds,
+            **found,
+        )
+
+    def _decide(self, steps: PeriodSteps, found: dict[str, Any]) -> tuple[Decision, list[str]]:
+        """Do the steps until one of them refuses, and gather what they find."""
+        report = self.setup.report
+        if self.live is not None and not self.accepted:
+            validated = steps.do("validate", self._validate)
+            found["drift"] = validated["drift"]
+            if validated["reasons"]:
+                return "refused by validation", validated["reasons"]
+        report(f"{self.period.name}: packing")
+        packed = steps.do("pack", self._pack)
+        found["rows"] = packed["rows"]
+        if self.live is not None:
+            report(f"{self.period.name}: judging the live run, of {self.live.period}")
+            found["live"] = steps.do("progress", lambda: self._judge_live(packed["location"]))
+        report(f"{self.period.name}: training")
+        steps.do("train", self._train)
+        compared = steps.do("compare", lambda: self._compare(packed["location"]))
+        found |= {"candidate": compared["candidate"], "reference": compared["live"] or {}}
+        if refused := self._refusals(compared):
+            return "refused by the gate", refused
+        found["model"] = steps.do("export", self._export)["model"]
+        verified = steps.do("verify", self._verify)
+        if verified["reasons"]:
+            return "refused by verification", verified["reasons"]
+        if self.setup.settings.store is not None:
+            found["version"] = steps.do("publish", self._publish)["version"]
+        return "live", []
+
+    @property
+    def folder(self) -> Path:
+        """Of the period."""
+        return self.setup.of(self.period.name)
+
+    @property
+    def live_run(self) -> Path:
+        """The folder of the live run."""
+        assert self.live is not None
+        return self.setup.of(self.live.period) / RUN
+
+    @property
+    def overrides(self) -> list[str]:
+        """Changes of the config: the split of the period, where it is packed, and those of the settings."""
+        settings = self.setup.settings
+        since = None if self.live is None else self.live.until
+        split = self.period.split(since, settings.holdout)
+        parts = ", ".join(f'{name}: "{bounds}"' for name, bounds in split.items())
+        changes = [] if self.live is None else settings.changes
+        return [*changes, f"data.split={{{parts}}}", f"packed={(self.folder / PACKED).absolute()}"]
+
+    def _validate(self) -> dict[str, Any]:
+        """Compare the period's tables with what the live run was trained on."""
+        opened = OpenedConfig.open(self.setup.config, self.overrides)
+        found = validate_against(opened.settings, opened.base, Run.open(self.live_run))
+        write_text(self.folder / "validation.report.json", found.to_json())
+        return {"reasons": found.reasons, "drift": found.drift}
+
+    def _pack(self) -> dict[str, Any]:
+        """Pack the period. Returns where, relative to the period's folder, and candidates by split."""
+        before = None if self.live is None else self.live_run
+        packed = pack(self.setup.config, self.overrides, self.setup.report, continue_from=before).packed
+        rows = {name: sum(s.candidates for s in shards) for name, shards in packed.manifest.splits.items()}
+        return {"location": os.path.relpath(packed.folder, self.folder), "rows": rows}
+
+    def _judge_live(self, packed: str) -> dict[str, float]:
+        """Figures of the live run on the new training rows."""
+        document = evaluate(self.live_run, "train", bootstrap=False, on=self.folder / packed)
+        return _figures(document)
+
+    def _train(self) -> dict[str, Any]:
+        before = None if self.live is None else self.live_run
+        result = train(
+            self.setup.config,
+            self.overrides,
+            resume=True,
+            folder=self.folder / RUN,
+            report=self.setup.report,
+            continue_from=before,
+        )
+        return {"epoch": result.epoch}
+
+    def _compare(self, packed: str) -> dict[str, Any]:
+        """Figures of the candidate, and of the live run if there is one, on the second half of the holdout."""
+        run = self.folder / RUN
+        if self.live is None:
+            return {"candidate": _figures(evaluate(run, split="test")), "live": None}
+        page, on = self.folder / "comparison.html", self.folder / packed
+        document = compare(run, self.live_run, split="test", page=page, on=on).document
+        candidate, live = figures_of(document)
+        return {"candidate": candidate, "live": live}
+
+    def _refusals(self, compared: Mapping[str, Any]) -> list[str]:
+        """The conditions of the gate that do not hold."""
+        checked = [c.check(compared["candidate"], compared["live"]) for c in self.setup.settings.gate]
+        for one in checked:
+            self.setup.report(f"gate: {one.describe()}: {'met' if one.met else 'NOT met'}")
+        return [one.describe() for one in checked if not one.met]
+
+    def _export(self) -> dict[str, Any]:
+        export(self.folder / RUN, self.folder / BUNDLE)
+        return {"model": Bundle.open(self.folder / BUNDLE).manifest.model_version}
+
+    def _verify(self) -> dict[str, Any]:
+        run = Run.open(self.folder / RUN)
+        found = verify_bundle(run, Funnel.open(self.folder / BUNDLE), self.setup.settings.verify)
+        return {"requests": found.requests, "largest": found.largest, "reasons": found.reasons}
+
+    def _publish(self) -> dict[str, Any]:
+        setup = self.setup
+        assert setup.store is not None
+        users = None if setup.settings.users is None else str(setup.base / setup.settings.users)
+        return {"version": publish(self.folder / BUNDLE, setup.store, users, setup.report).version}
+
+
+def _figures(document: Mapping[str, Any]) -> dict[str, float]:
+    """The figures of an evaluation, named as the gate names them."""
+    return {name.partition("/")[2]: value for name, value in evaluation_figures(dict(document)).items()}
+
+
+def remove_old(setup: DailySetup, records: Sequence[PeriodRecord], keep: int) -> None:
+    """Remove packed data, runs and bundles of periods beyond the newest, but those of the live run."""
+    live = find_live(records)
+    for record in records[:-keep]:
+        if live is None or record.period != live.period:
+            for name in (RUN, BUNDLE, PACKED, f"{PACKED}.continued"):
+                shutil.rmtree(setup.of(record.period) / name, ignore_errors=True)
