@@ -79,7 +79,12 @@ def _take(
     """Decide on a period."""
     if period.name in skip:
         return PeriodRecord(period=period.name, begin=period.begin, end=period.end, decision="skipped")
-    return PeriodTraining(setup, period, history.live, period.name in accept).run()
+    live = history.live
+    since = None if live is None else live.until
+    for record in history.records:
+        if since is not None and record.decision == "skipped" and record.begin < period.begin:
+            since = max(since, record.end)
+    return PeriodTraining(setup, period, live, since, period.name in accept).run()
 
 
 def _find_due(setup: DailySetup, opened: OpenedConfig, history: DailyHistory) -> list[Period]:

@@ -22,6 +22,7 @@ from corank.continual.steps import PeriodSteps
 from corank.continual.verify import verify_bundle
 from corank.core.files import write_text
 from corank.core.types import Report
+from corank.data.reuse.inputs import find_versions, hash_versions
 from corank.serving.funnel.funnel import Funnel
 from corank.training.run import Run
 from corank.training.validation.validation import validate_against
@@ -70,15 +71,15 @@ class PeriodTraining:
     period: Period
     live: PeriodRecord | None
     """The record of the live run; None for the first period."""
+    since: int | None
+    """Where its training rows begin, ms UTC: where those of the live run ended, or a skipped period; None: all."""
     accepted: bool = False
     """Whether the tables are taken as they are, whatever validation says."""
 
     def run(self) -> PeriodRecord:
         """Do the steps that are left. Returns what is decided. Raises CorankError for a mistake of the user."""
         steps = PeriodSteps(self.folder)
-        steps.begin(
-            {"config": self.setup.text, "live": self.live and self.live.period, "accepted": self.accepted}
-        )
+        steps.begin(self._facts())
         found: dict[str, Any] = {}
         decision, reasons = self._decide(steps, found)
         return PeriodRecord(
@@ -87,11 +88,23 @@ class PeriodTraining:
             end=self.period.end,
             decision=decision,
             reasons=reasons,
-            since=None if self.live is None else self.live.until,
+            since=self.since,
             until=self.period.end - self.setup.settings.holdout // MILLISECOND,
             seconds=steps.seconds,
             **found,
         )
+
+    def _facts(self) -> dict[str, Any]:
+        """What the steps are made of: if it changes, as when tables are mended, they are done again."""
+        opened = OpenedConfig.open(self.setup.config)
+        data, features = opened.settings.data, opened.settings.declared.features
+        return {
+            "config": self.setup.text,
+            "files": hash_versions(find_versions(data, features, opened.base)),
+            "live": None if self.live is None else self.live.period,
+            "since": self.since,
+            "accepted": self.accepted,
+        }
 
     def _decide(self, steps: PeriodSteps, found: dict[str, Any]) -> tuple[Decision, list[str]]:
         """Do the steps until one of them refuses, and gather what they find."""
@@ -136,8 +149,7 @@ class PeriodTraining:
     def overrides(self) -> list[str]:
         """Changes of the config: the split of the period, where it is packed, and those of the settings."""
         settings = self.setup.settings
-        since = None if self.live is None else self.live.until
-        split = self.period.split(since, settings.holdout)
+        split = self.period.split(self.since, settings.holdout)
         parts = ", ".join(f'{name}: "{bounds}"' for name, bounds in split.items())
         changes = [] if self.live is None else settings.changes
         return [*changes, f"data.split={{{parts}}}", f"packed={(self.folder / PACKED).absolute()}"]
