@@ -14,6 +14,7 @@ from corank.cli.main import app
 from corank.continual.history import DailyHistory
 from corank.core.errors import BusyError, ConfigError
 from corank.core.locks import WriteLock
+from corank.training.plain_config.yaml_reader import read_yaml_file
 from tests.support.shared import shared
 
 GATE = ["rank.exposed.click.auc >= live - 0.3", "rank.exposed.click.pcoc in [0.2, 5]"]
@@ -41,9 +42,11 @@ def _first_day(folder: Path) -> None:
 
     for name in ("items.parquet", "users.parquet"):
         shutil.copy(simulated_world() / name, folder / name)
-    config = yaml.safe_load((simulated_world() / "config.yaml").read_text(encoding="utf-8"))
+    config = read_yaml_file(simulated_world() / "config.yaml")
     del config["data"]["truth"]
     config["train"] |= {"epochs": 1}
+    for stage in config["stages"]:
+        stage |= {key: [16] for key in ("query", "item", "hidden") if key in stage}
     (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     (folder / "log").mkdir()
     log = pl.read_parquet(simulated_world() / "log" / "*.parquet")
@@ -97,7 +100,7 @@ def test_each_period_goes_on_from_the_one_before_and_a_second_call_changes_nothi
 
 
 def flip_clicks(rows: pl.DataFrame) -> pl.DataFrame:
-    return rows.with_columns(1 - pl.col("is_click"))
+    return rows.with_columns((1 - pl.col("is_click")).cast(rows["is_click"].dtype).alias("is_click"))
 
 
 def lose_half(rows: pl.DataFrame) -> pl.DataFrame:
@@ -105,7 +108,7 @@ def lose_half(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def lose_a_feature(rows: pl.DataFrame) -> pl.DataFrame:
-    return rows.with_columns(pl.lit(None, pl.String).alias("device"))
+    return rows.with_columns(pl.lit(None, rows["device"].dtype).alias("device"))
 
 
 @pytest.mark.slow
@@ -123,7 +126,14 @@ def test_a_bad_day_is_refused_before_training_and_serving_goes_on(
     assert refused is not None and refused.decision == "refused by validation"
     assert any(reason in line for line in refused.reasons)
     assert live_version(world) == before and not (world / "daily" / "periods" / DAYS[1] / "run").exists()
-    deliver(world, DAYS[1])  # mended
+
+
+@pytest.mark.slow
+def test_a_period_is_tried_again_when_its_tables_are_mended(world: Path) -> None:
+    before = live_version(world)
+    deliver(world, DAYS[1], lose_half)
+    assert corank.daily(world / "daily.yaml").refused is not None
+    deliver(world, DAYS[1])
     assert corank.daily(world / "daily.yaml").refused is None
     assert live_version(world) != before
 
