@@ -220,7 +220,8 @@ def _prepare(
     Run.create(run.folder, run.config, run.base, run.publish, origin, packed.manifest.fingerprint)
     ranks.log.remember(CREATED)
     sufficiency.report(report)
-    profile_log(run.config, run.base).report(report)
+    if packed.manifest.continued is None:  # else the whole log would be read for the days since
+        profile_log(run.config, run.base).report(report)
     if origin is not None:
         report(f"from {source}, after {origin.step:,} steps:")
         for line in origin.lines():

@@ -21,7 +21,7 @@ GATE = ["rank.exposed.click.auc >= live - 0.3", "rank.exposed.click.pcoc in [0.2
 SETTINGS: dict[str, Any] = {
     "config": "config.yaml",
     "first": "2026-03-07",
-    "holdout": "6h",
+    "holdout": "4h",
     "gate": GATE,
     "verify": 2,
     "store": "lmdb:store",
@@ -144,10 +144,10 @@ def test_a_model_of_flipped_labels_is_refused_by_the_gate(world: Path) -> None:
     deliver(world, DAYS[1])
     flipped = flip_clicks(pl.read_parquet(world / "log" / f"{DAYS[1]}.parquet"))
     # all but the holdout is flipped, as by a bug that was mended in the evening
-    evening = pl.col("time").dt.hour() >= 18
+    evening = pl.col("time").dt.hour() >= 20
     kept = pl.read_parquet(world / "log" / f"{DAYS[1]}.parquet").filter(evening)
     pl.concat([flipped.filter(~evening), kept]).write_parquet(world / "log" / f"{DAYS[1]}.parquet")
-    write_settings(world, gate=["rank.exposed.click.auc >= live"], changes=["train.epochs=6"])
+    write_settings(world, gate=["rank.exposed.click.auc >= live"], changes=["train.epochs=12"])
     refused = corank.daily(world / "daily.yaml", accept=[DAYS[1]]).refused
     assert refused is not None and refused.decision == "refused by the gate"
     assert refused.reasons[0].startswith("rank.exposed.click.auc >= live: 0.")
