@@ -155,8 +155,9 @@ class PeriodTraining:
         return [*changes, f"data.split={{{parts}}}", f"packed={(self.folder / PACKED).absolute()}"]
 
     def _validate(self) -> dict[str, Any]:
-        """Compare the period's tables with what the live run was trained on."""
-        opened = OpenedConfig.open(self.setup.config, self.overrides)
+        """Compare the period's tables, the holdout's rows among them, with what the live run was trained on."""
+        split = f'data.split={{train: "{self.period.as_range()}"}}'
+        opened = OpenedConfig.open(self.setup.config, [*self.setup.settings.changes, split])
         found = validate_against(opened.settings, opened.base, Run.open(self.live_run))
         write_text(self.folder / "validation.report.json", found.to_json())
         return {"reasons": found.reasons, "drift": found.drift}

@@ -43,6 +43,10 @@ class Period:
         # the hour that clocks repeat in autumn has a name of its own
         return cls(begin, end, name + ("+" if local.fold and length != DAY else ""))
 
+    def as_range(self) -> str:
+        """The period as a range of the config, `FROM..UNTIL`."""
+        return f"{_text(self.begin)}..{_text(self.end)}"
+
     def split(self, since: int | None, holdout: timedelta) -> dict[str, str]:
         """The `data.split` of a period: all from `since` on trains but the holdout at its end.
 
