@@ -201,10 +201,8 @@ def _prepare(
     """Pack if needed, and begin the run or find it begun; by the first rank."""
     if ranks.log.remembers(CREATED):  # by this launch, before a restart
         resume, overwrite = True, False
-    if Run.has_begun(run.folder) and not (resume or overwrite):
-        raise CheckpointError(
-            f"{location}: holds a training; go on with --resume, or begin anew with --overwrite"
-        )
+    if not (resume or overwrite):
+        _require_new(run.folder, location)
     source = find_source(run, given, resume)
     packed = open_or_pack(run.config, run.base, report)
     if resume and (run.finished or run.latest.exists):
@@ -229,6 +227,13 @@ def _prepare(
     return _Begin(False, source)
 
 
+def _require_new(folder: Path, location: Location) -> None:
+    if Run.has_begun(folder):
+        raise CheckpointError(
+            f"{location}: holds a training; go on with --resume, or begin anew with --overwrite"
+        )
+
+
 def _launch(
     given: OpenedConfig,
     folder: PathOrUrl | None,
@@ -240,6 +245,8 @@ def _launch(
 ) -> TrainResult:
     """Pack, and train by several processes, which read the config as it is with all changes."""
     location = parse_location(folder or given.base / "runs" / given.settings.name)
+    if isinstance(location, Path) and not {"--resume", "--overwrite"} & set(options):
+        _require_new(location, location)  # before packing; of a URL, the first worker looks
     with open_engine(workers=workers) as engine:  # packs before the workers wait for one another
         open_or_pack(given.settings, given.base, report, engine)
     options += [] if timeout is None else [f"--timeout={timeout}"]

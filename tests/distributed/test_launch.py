@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import corank
-from corank.core.errors import ConfigError, DistributedError
+from corank.core.errors import CheckpointError, ConfigError, DistributedError
 from corank.distributed.launch import launch
 from corank.training.run import Run
 from tests.support.shared import simulated_world
@@ -83,12 +83,12 @@ def test_a_killed_rank_under_torchrun_ends_as_an_unbroken_run_of_workers(tmp_pat
     assert same_model(whole, found)
     assert whole.trained(whole.packed()).facts["figures"] == found.trained(found.packed()).facts["figures"]
 
-    # a mistake of the user is told once
-    code, printed = end(start(WORKERS, tmp_path / "whole", "--workers=2"))
+    # a mistake of the user is told before a worker starts; one that the workers find is told once
+    with pytest.raises(CheckpointError, match="holds a training; go on with --resume, or begin anew"):
+        corank.train(simulated_world() / "config.yaml", folder=tmp_path / "whole", workers=2)
+    code, printed = end(start(WORKERS, tmp_path / "other", "--workers=2", f"--from={tmp_path}/none"))
     assert code == 1
-    assert printed == (
-        f"error: {tmp_path}/whole: holds a training; go on with --resume, or begin anew with --overwrite\n"
-    )
+    assert printed.startswith(f"error: {tmp_path}/none") and printed.count("\n") == 1, printed
 
 
 @pytest.mark.slow
