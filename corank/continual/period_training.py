@@ -12,8 +12,7 @@ from corank.api.evaluating import compare, evaluate
 from corank.api.runs import pack
 from corank.api.stores import publish
 from corank.api.tracking import evaluation_figures
-from corank.api.training import export, train
-from corank.bundle.bundle import Bundle
+from corank.api.training import train
 from corank.continual.gate import figures_of
 from corank.continual.history import Decision, PeriodRecord, find_live
 from corank.continual.periods import MILLISECOND, Period
@@ -24,6 +23,7 @@ from corank.core.files import write_text
 from corank.core.types import Report
 from corank.data.reuse.inputs import find_versions, hash_versions
 from corank.serving.funnel.funnel import Funnel
+from corank.training.export import export_bundle
 from corank.training.run import Run
 from corank.training.validation.validation import validate_against
 
@@ -204,8 +204,22 @@ class PeriodTraining:
         return [one.describe() for one in checked if not one.met]
 
     def _export(self) -> dict[str, Any]:
-        export(self.folder / RUN, self.folder / BUNDLE)
-        return {"model": Bundle.open(self.folder / BUNDLE).manifest.model_version}
+        """Export the candidate as if the log ended with the period, though later ones may be due and there, too."""
+        run = Run.open(self.folder / RUN)
+        packed = run.packed()
+        model, calibrators, weights = run.networks(packed)
+        until = self.period.end - 1
+        bundle = export_bundle(
+            self.folder / BUNDLE,
+            run.config,
+            packed,
+            model,
+            calibrators,
+            weights=weights,
+            until=until,
+            later=True,
+        )
+        return {"model": bundle.manifest.model_version}
 
     def _verify(self) -> dict[str, Any]:
         run = Run.open(self.folder / RUN)

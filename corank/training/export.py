@@ -50,6 +50,7 @@ def export_bundle(
     items_as_of: ItemsAsOf | None = None,
     weights: Checkpoint | None = None,
     until: int | None = None,
+    later: bool = False,
 ) -> Bundle:
     """Write the bundle of a trained model, priors as of the last snapshot at or before the log's end.
 
@@ -63,11 +64,12 @@ def export_bundle(
         items_as_of: what the table of items contains; None if it is not known.
         weights: those of the trained model, which are read piece by piece; the model's own unless given.
         until: the time until which the log is complete, ms UTC; that of its last row unless given.
+        later: whether the log may go on after `until`; priors and ages are then as if it did not.
 
-    Raises BusyError, BundleError, and DataError if the log goes on after `until`; what was at `path` before is
-    untouched then.
+    Raises BusyError, BundleError, and DataError if the log goes on after `until` and may not; what was at `path` before
+    is untouched then.
     """
-    until = _check_until(packed, until)
+    until = until if later and until is not None else _check_until(packed, until)
     with BundleWriter.lock(path, "export") as writer:
         weights = weights or model_state(model.cpu(), {})
         return _export(writer, config, packed, model, calibrators, weights, sign, items_as_of, until)

@@ -72,3 +72,19 @@ def _call_until(change: int, function: Callable[..., object], *arguments: object
 
     sys.addaudithook(hook)
     function(*arguments)
+
+
+def kill_before(name: str, function: Callable[..., object], *arguments: object) -> None:
+    """Call a function in a process that is killed before a file or folder gets its name, the end of a path."""
+    process = start(_call_until_named, name, function, *arguments)
+    process.join()
+    assert process.exitcode == -signal.SIGKILL, f"{function.__name__}: exit {process.exitcode}"
+
+
+def _call_until_named(name: str, function: Callable[..., object], *arguments: object) -> None:
+    def hook(event: str, given: tuple[Any, ...]) -> None:
+        if event == "os.rename" and os.fspath(given[1]).endswith(name):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+    function(*arguments)

@@ -1,0 +1,77 @@
+"""A drifting world of some days whose funnel is trained daily, and what a run of `corank daily` leaves."""
+
+import json
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import corank
+from corank.analysis.logged_request import logged_request
+from corank.continual.history import DailyHistory
+from corank.datasets.feed.simulate import simulate_world
+from corank.serving.funnel.funnel import Funnel
+from corank.serving.funnel.request import Request
+from corank.training.plain_config.config_values import read_values
+from corank.training.run import Run
+
+SMALL = {"prerank": {"query": [8, 4], "item": [8, 4]}, "rank": {"hidden": [8]}}
+SETTINGS: dict[str, Any] = {
+    "config": "config.yaml",
+    "first": "2026-03-02",
+    "holdout": "6h",
+    "changes": ["train.epochs=1"],
+    "gate": ["rank.exposed.click.auc >= live - 1"],
+    "store": "lmdb:store",
+    "users": "users.parquet",
+    "verify": 2,
+}
+"""Every candidate goes live: chance decides on figures of so few rows."""
+
+
+def write_daily_world(folder: Path, days: int, requests: int) -> Path:
+    """Write a world that drifts, a small config and the settings of `corank daily`. Returns the settings' path."""
+    simulate_world(
+        folder, requests=requests, candidates=12, users=40, items=50, days=days, drift={"lifetime": 3}
+    )
+    config = read_values(folder / "config.yaml", []).value
+    config["stages"] = [stage | SMALL[stage["name"]] for stage in config["stages"]]
+    config["train"] |= {"requests": 32, "average": 0.9, "checkpoint_every": 2}
+    config["validation"] = dict.fromkeys(("rows", "levels", "labels", "missing", "new_ids", "psi"))
+    (folder / "config.yaml").write_text(json.dumps(config), encoding="utf-8")
+    path = folder / "daily.yaml"
+    path.write_text(json.dumps(SETTINGS), encoding="utf-8")
+    return path
+
+
+def call_daily(settings: Path) -> None:
+    """Run `corank daily`, for processes of their own."""
+    corank.daily(settings)
+
+
+def store_of(settings: Path) -> str:
+    """The address of the store."""
+    return f"lmdb:{settings.parent / 'store'}"
+
+
+def live_model(settings: Path, cache: Path, request: dict[str, Any]) -> str | None:
+    """The model version that is live in the store, which is read whole and ranks a request. None if none is live."""
+    if not (settings.parent / "store").exists():
+        return None
+    if not any(held["live"] for held in corank.store_versions(store_of(settings))):
+        return None
+    answer = Funnel.open(store_of(settings), cache=cache).rank(Request.parse(request))
+    assert answer["results"], "the live version ranks nothing"
+    return str(answer["model_version"])
+
+
+def request_of(settings: Path) -> dict[str, Any]:
+    """A logged request of the first period, after it is over."""
+    first = DailyHistory(settings.parent / "daily").records[0].period
+    return logged_request(Run.open(settings.parent / "daily" / "periods" / first / "run"), "test", 0)
+
+
+def bundles_of(settings: Path) -> dict[str, str]:
+    """A hash of each file of all periods' bundles."""
+    periods = settings.parent / "daily" / "periods"
+    files = [path for path in sorted(periods.glob("*/bundle/**/*")) if path.is_file()]
+    return {str(path.relative_to(periods)): sha256(path.read_bytes()).hexdigest() for path in files}
