@@ -91,7 +91,10 @@ class DailyHistory:
         self._write(sorted([*others, record], key=lambda held: held.begin))
 
     def remove(self, period: str) -> None:
-        """Forget what became of a period, to try it again. Raises DataError if there is none, or it is live."""
+        """Forget what became of a period, to try it again.
+
+        Raises DataError if there is none, or if it or a later one went live.
+        """
         record = self.find(period)
         if record is None:
             known = ", ".join(held.period for held in self.records[-5:]) or "none yet"
@@ -99,6 +102,12 @@ class DailyHistory:
         if record.decision == "live":
             raise DataError(
                 f"{self.path}: {period} went live, and later periods build on it; it cannot be tried again"
+            )
+        live = self.live
+        if live is not None and live.begin > record.begin:
+            raise DataError(
+                f"{self.path}: {live.period} went live since, and was trained on the rows of {period}, too; "
+                "it cannot be tried again"
             )
         self._write([held for held in self.records if held.period != period])
 

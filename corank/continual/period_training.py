@@ -102,14 +102,15 @@ class PeriodTraining:
             "config": self.setup.text,
             "files": hash_versions(find_versions(data, features, opened.base)),
             "live": None if self.live is None else self.live.period,
-            "since": self.since,
-            "accepted": self.accepted,
+            "changes": self._changes(),
         }
 
     def _decide(self, steps: PeriodSteps, found: dict[str, Any]) -> tuple[Decision, list[str]]:
         """Do the steps until one of them refuses, and gather what they find."""
         report = self.setup.report
-        if self.live is not None and not self.accepted:
+        if self.accepted:  # a call that was killed has been told so, too
+            steps.do("accept", dict)
+        if self.live is not None and not steps.is_done("accept"):
             validated = steps.do("validate", self._validate)
             found["drift"] = validated["drift"]
             if validated["reasons"]:
@@ -147,12 +148,15 @@ class PeriodTraining:
 
     @property
     def overrides(self) -> list[str]:
-        """Changes of the config: the split of the period, where it is packed, and those of the settings."""
+        """Changes of the config: those of the settings, the split of the period, and where it is packed."""
+        return [*self._changes(), f"packed={(self.folder / PACKED).absolute()}"]
+
+    def _changes(self) -> list[str]:
+        """Changes of the settings, and the split of the period."""
         settings = self.setup.settings
         split = self.period.split(self.since, settings.holdout)
         parts = ", ".join(f'{name}: "{bounds}"' for name, bounds in split.items())
-        changes = [] if self.live is None else settings.changes
-        return [*changes, f"data.split={{{parts}}}", f"packed={(self.folder / PACKED).absolute()}"]
+        return [*([] if self.live is None else settings.changes), f"data.split={{{parts}}}"]
 
     def _validate(self) -> dict[str, Any]:
         """Compare the period's tables, the holdout's rows among them, with what the live run was trained on."""
@@ -205,6 +209,8 @@ class PeriodTraining:
 
     def _export(self) -> dict[str, Any]:
         """Export the candidate as if the log ended with the period, though later ones may be due and there, too."""
+        # what a killed call exported was not published; a bundle counts how often it was exported
+        shutil.rmtree(self.folder / BUNDLE, ignore_errors=True)
         run = Run.open(self.folder / RUN)
         packed = run.packed()
         model, calibrators, weights = run.networks(packed)

@@ -38,7 +38,7 @@ class PeriodSteps:
 
     def do(self, name: str, step: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Do a step, or read what it found when it was done. Its result is what JSON can hold."""
-        if not self._path(name).exists():
+        if not self.is_done(name):
             began = time.perf_counter()
             found = step()
             self._write(name, found, time.perf_counter() - began)
@@ -46,6 +46,10 @@ class PeriodSteps:
         self.seconds[name] = held["seconds"]
         result: dict[str, Any] = held["result"]
         return result
+
+    def is_done(self, name: str) -> bool:
+        """Whether a step has left its file."""
+        return self._path(name).exists()
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.json"

@@ -1,12 +1,15 @@
 """`corank daily` killed with SIGKILL where work is done and not yet noted, and two of them at once."""
 
+import os
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 import corank
+from corank.cli.main import app
 from corank.continual.history import DailyHistory
-from corank.core.errors import BusyError
+from corank.core.locks import LOCK, WriteLock
 from tests.support.daily_world import bundles_of, call_daily, live_model, request_of, write_daily_world
 from tests.support.kills import kill_before, run
 
@@ -32,3 +35,13 @@ def test_killed_runs_leave_a_whole_live_version_and_end_as_an_unbroken_one(tmp_p
     result = corank.daily(broken)
     assert [record.model for record in result.records] == models
     assert bundles_of(broken) == bundles_of(unbroken)
+
+
+def test_a_second_process_ends_with_one_line_that_names_the_first_and_writes_nothing(tmp_path: Path) -> None:
+    settings = write_daily_world(tmp_path / "world", 3, 60)
+    with WriteLock.of_folder(settings.parent / "daily", "daily"):
+        found = CliRunner().invoke(app, ["daily", str(settings)])
+        assert found.exit_code == 1
+        (line,) = found.stderr.splitlines()
+        assert f"daily: corank daily (process {os.getpid()} on " in line and "is writing it" in line
+        assert [path.name for path in (settings.parent / "daily").iterdir()] == [LOCK]

@@ -34,6 +34,15 @@ def test_a_period_has_one_record_and_a_refused_one_may_be_tried_again(tmp_path: 
         history.remove("2026-04-24")
 
 
+def test_a_period_is_not_tried_again_once_a_later_one_is_live(tmp_path: Path) -> None:
+    history = DailyHistory(tmp_path)
+    history.add(record(25, "refused by the gate"))
+    history.add(record(26))
+    with pytest.raises(DataError, match="2026-04-26 went live since"):
+        history.remove("2026-04-25")
+    assert len(DailyHistory(tmp_path).records) == 2
+
+
 @pytest.mark.parametrize("content", ["[", "{}", '[{"period": 1}]', '[{"period": "a", "begin": 0, "end": 1}]'])
 def test_a_damaged_history_is_refused_and_left_as_it_is(tmp_path: Path, content: str) -> None:
     (tmp_path / FILE).write_text(content)

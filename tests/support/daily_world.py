@@ -7,6 +7,7 @@ from typing import Any
 
 import corank
 from corank.analysis.logged_request import logged_request
+from corank.bundle.bundle import current_content
 from corank.continual.history import DailyHistory
 from corank.datasets.feed.simulate import simulate_world
 from corank.serving.funnel.funnel import Funnel
@@ -60,7 +61,7 @@ def live_model(settings: Path, cache: Path, request: dict[str, Any]) -> str | No
     if not any(held["live"] for held in corank.store_versions(store_of(settings))):
         return None
     answer = Funnel.open(store_of(settings), cache=cache).rank(Request.parse(request))
-    assert answer["results"], "the live version ranks nothing"
+    assert answer["items"], "the live version ranks nothing"
     return str(answer["model_version"])
 
 
@@ -71,7 +72,15 @@ def request_of(settings: Path) -> dict[str, Any]:
 
 
 def bundles_of(settings: Path) -> dict[str, str]:
-    """A hash of each file of all periods' bundles."""
-    periods = settings.parent / "daily" / "periods"
-    files = [path for path in sorted(periods.glob("*/bundle/**/*")) if path.is_file()]
-    return {str(path.relative_to(periods)): sha256(path.read_bytes()).hexdigest() for path in files}
+    """A hash of each file of all periods' bundles, but of the manifest, which has a random name in it."""
+    found = {}
+    for bundle in sorted(settings.parent.glob("daily/periods/*/bundle")):
+        content = current_content(bundle)
+        for path in sorted(bundle.rglob("*")):
+            if path.is_file() and path.name != "manifest.json":
+                assert content is not None and path.is_relative_to(bundle / content), (
+                    f"{path} was left behind"
+                )
+                name = f"{bundle.parent.name}/{path.relative_to(bundle / content)}"
+                found[name] = sha256(path.read_bytes()).hexdigest()
+    return found

@@ -55,12 +55,13 @@ def _count(pipe: Any, function: Callable[..., object], *arguments: object) -> No
 
 def kill_at(change: int, function: Callable[..., object], *arguments: object) -> None:
     """Call a function in a process that is killed before its n-th change of a folder, counted from 1."""
-    process = start(_call_until, change, function, *arguments)
+    process = start(call_until, change, function, *arguments)
     process.join()
     assert process.exitcode == -signal.SIGKILL, f"{function.__name__}: exit {process.exitcode}"
 
 
-def _call_until(change: int, function: Callable[..., object], *arguments: object) -> None:
+def call_until(change: int, function: Callable[..., object], *arguments: object) -> None:
+    """Call a function, and kill this process before its n-th change of a folder, counted from 1."""
     count = 0
 
     def hook(event: str, _: object) -> None:

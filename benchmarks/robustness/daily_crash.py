@@ -1,0 +1,133 @@
+"""`corank daily` killed with SIGKILL at random moments, and what is live in the store and left in the end.
+
+After each kill the store's live version is whole and ranks a request, or none is live before the first. The next call
+goes on. At the end of a round, when all periods are decided, models and bundles are those of an unbroken run. A round
+is begun anew until there were so many kills; half of them come at a random time, half before a random rename or removal of
+a file or folder, so that the moments between two steps are met, too.
+"""
+
+import argparse
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import corank
+from benchmarks import harness
+from corank.continual.history import DailyHistory
+from corank.core.errors import CorankError
+from tests.support import kills
+from tests.support.daily_world import bundles_of, call_daily, live_model, request_of, write_daily_world
+
+KILLS = 5
+"""In a round, at most; then it is brought to its end."""
+
+
+class Unbroken:
+    """What a run leaves that nothing disturbs."""
+
+    def __init__(self, settings: Path) -> None:
+        began = time.monotonic()
+        kills.run(call_daily, settings)
+        self.seconds = time.monotonic() - began
+        self.models = models_of(settings)
+        self.bundles = bundles_of(settings)
+        self.request = request_of(settings)
+
+
+def models_of(settings: Path) -> list[str | None]:
+    return [record.model for record in DailyHistory(settings.parent / "daily").records]
+
+
+def kill_daily(settings: Path, unbroken: Unbroken, changes: int, rng: random.Random) -> int | None:
+    """Start it, and kill it unless it has ended. Returns its exit status."""
+    if rng.random() < 0.5:
+        process = kills.start(call_daily, settings)
+        time.sleep(rng.uniform(0, unbroken.seconds / 2))
+        process.kill()
+        process.join()
+        return process.exitcode
+    process = kills.start(kills.call_until, rng.randint(1, changes), call_daily, settings)
+    process.join()
+    return process.exitcode
+
+
+def wrong_live(settings: Path, cache: Path, unbroken: Unbroken) -> Iterator[str]:
+    """What is wrong with what is live, right after a kill."""
+    try:
+        live = live_model(settings, cache, unbroken.request)
+        recorded = models_of(settings)
+    except (CorankError, AssertionError) as error:
+        yield f"after a kill: {error!r}"
+        return
+    known = len(recorded)
+    if recorded != unbroken.models[:known]:
+        yield f"after a kill: the history has models {recorded}, an unbroken one {unbroken.models}"
+    # published and not yet in the history, or the last of the history
+    if live not in [None if known == 0 else recorded[-1], *unbroken.models[known : known + 1]]:
+        yield f"after a kill: {live} is live, and the history ends with {recorded[-1:]}"
+    shutil.rmtree(cache, ignore_errors=True)
+
+
+def wrong_end(settings: Path, unbroken: Unbroken) -> Iterator[str]:
+    """What differs in the end, after a last call."""
+    try:
+        corank.daily(settings)
+        if models_of(settings) != unbroken.models:
+            yield f"models {models_of(settings)} instead of {unbroken.models}"
+        found = bundles_of(settings)
+    except (CorankError, AssertionError) as error:
+        yield repr(error)
+        return
+    differ = [name for name in found | unbroken.bundles if found.get(name) != unbroken.bundles.get(name)]
+    if differ:
+        yield f"differ: {', '.join(differ[:5])}"
+
+
+def run_tries(folder: Path, tries: int, days: int, seed: int) -> dict[str, Any]:
+    """Kill so many times. Returns the figures; complaints go to stderr."""
+    rng = random.Random(seed)
+    unbroken = Unbroken(write_daily_world(folder / "unbroken", days, 150 * days))
+    counted = write_daily_world(folder / "counted", days, 150 * days)
+    changes = kills.count_changes(call_daily, counted)
+    killed = done = rounds = 0
+    wrong: set[int] = set()
+    while done < tries:
+        rounds += 1
+        settings = write_daily_world(folder / f"round{rounds}", days, 150 * days)
+        for _ in range(min(KILLS, tries - done)):
+            done += 1
+            status = kill_daily(settings, unbroken, changes, rng)
+            killed += status == -signal.SIGKILL
+            if status not in (0, -signal.SIGKILL):
+                wrong.add(done)
+                sys.stderr.write(f"try {done}: exit {status}\n")
+            for complaint in wrong_live(settings, folder / "cache", unbroken):
+                wrong.add(done)
+                sys.stderr.write(f"try {done}: {complaint}\n")
+        for complaint in wrong_end(settings, unbroken):
+            wrong.add(done)
+            sys.stderr.write(f"round {rounds}, to try {done}: {complaint}\n")
+        shutil.rmtree(settings.parent)
+    return {"tries": done, "killed": killed, "rounds": rounds, "wrong": len(wrong)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--tries", type=int, default=50)
+    parser.add_argument("--days", type=int, default=4)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        figures = run_tries(Path(name), options.tries, options.days, options.seed)
+    harness.report("daily_crash", figures, {"wrong": ("==", 0)}, options.json)
+
+
+if __name__ == "__main__":
+    main()
