@@ -2,8 +2,8 @@
 
 After each kill the store's live version is whole and ranks a request, or none is live before the first. The next call
 goes on. At the end of a round, when all periods are decided, models and bundles are those of an unbroken run. A round
-is begun anew until there were so many kills; half of them come at a random time, half before a random rename or removal of
-a file or folder, so that the moments between two steps are met, too.
+has a few kills; half of them come at a random time, half before a random rename or removal of a file or folder, so that
+the moments between two steps are met, too.
 """
 
 import argparse

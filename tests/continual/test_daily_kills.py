@@ -4,12 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 import corank
-from corank.cli.main import app
 from corank.continual.history import DailyHistory
 from corank.core.locks import LOCK, WriteLock
+from tests.support.command_line import run_corank
 from tests.support.daily_world import bundles_of, call_daily, live_model, request_of, write_daily_world
 from tests.support.kills import kill_before, run
 
@@ -37,11 +36,13 @@ def test_killed_runs_leave_a_whole_live_version_and_end_as_an_unbroken_one(tmp_p
     assert bundles_of(broken) == bundles_of(unbroken)
 
 
-def test_a_second_process_ends_with_one_line_that_names_the_first_and_writes_nothing(tmp_path: Path) -> None:
+def test_a_second_process_ends_with_one_line_that_names_the_first_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     settings = write_daily_world(tmp_path / "world", 3, 60)
     with WriteLock.of_folder(settings.parent / "daily", "daily"):
-        found = CliRunner().invoke(app, ["daily", str(settings)])
-        assert found.exit_code == 1
-        (line,) = found.stderr.splitlines()
+        code, out, said = run_corank(capsys, "daily", settings)
+        assert (code, out) == (1, "")
+        (line,) = said.splitlines()
         assert f"daily: corank daily (process {os.getpid()} on " in line and "is writing it" in line
         assert [path.name for path in (settings.parent / "daily").iterdir()] == [LOCK]
