@@ -88,7 +88,7 @@ def test_a_config_that_is_missing_or_no_yaml(tmp_path: Path, command: Corank) ->
 
 
 def test_several_mistakes_are_told_at_once(world: Path, command: Corank) -> None:
-    said = command("check", world / "config.yaml", "--set", "train.epochs=0", "--set", "stages.0.keep=x")
+    said = command("check", world / "config.yaml", "--set", "train.epochs=-1", "--set", "stages.0.keep=x")
     refused(said, "train.epochs: ", "stages.0.keep: ")
 
 
