@@ -95,26 +95,25 @@ def run_tries(folder: Path, tries: int, days: int, seed: int) -> dict[str, Any]:
     unbroken = Unbroken(write_daily_world(folder / "unbroken", days, 150 * days))
     counted = write_daily_world(folder / "counted", days, 150 * days)
     changes = kills.count_changes(call_daily, counted)
-    killed = done = rounds = 0
+    killed = rounds = 0
     wrong: set[int] = set()
-    while done < tries:
+    while killed < tries:
         rounds += 1
         settings = write_daily_world(folder / f"round{rounds}", days, 150 * days)
-        for _ in range(min(KILLS, tries - done)):
-            done += 1
+        for _ in range(min(KILLS, tries - killed)):
             status = kill_daily(settings, unbroken, changes, rng)
-            killed += status == -signal.SIGKILL
-            if status not in (0, -signal.SIGKILL):
-                wrong.add(done)
-                sys.stderr.write(f"try {done}: exit {status}\n")
-            for complaint in wrong_live(settings, folder / "cache", unbroken):
-                wrong.add(done)
-                sys.stderr.write(f"try {done}: {complaint}\n")
+            if status == 0:  # it had come to its end
+                break
+            killed += 1
+            complaints = [*wrong_live(settings, folder / "cache", unbroken)]
+            for complaint in complaints if status == -signal.SIGKILL else [f"exit {status}", *complaints]:
+                wrong.add(killed)
+                sys.stderr.write(f"try {killed}: {complaint}\n")
         for complaint in wrong_end(settings, unbroken):
-            wrong.add(done)
-            sys.stderr.write(f"round {rounds}, to try {done}: {complaint}\n")
+            wrong.add(killed)
+            sys.stderr.write(f"round {rounds}, to try {killed}: {complaint}\n")
         shutil.rmtree(settings.parent)
-    return {"tries": done, "killed": killed, "rounds": rounds, "wrong": len(wrong)}
+    return {"tries": killed, "rounds": rounds, "wrong": len(wrong)}
 
 
 def main() -> None:
