@@ -12,7 +12,7 @@ from corank.training.carry.preparation import plan_carry
 from corank.training.carry.restore import carry_training
 from corank.training.run import Run
 from corank.training.trainer import Trainer
-from tests.support.shared import shared, simulated_world
+from tests.support.shared import shared, small_world
 
 FIRST = "data.split={train: 2026-03-01..2026-03-06, valid: 2026-03-06..2026-03-07}"
 SECOND = (
@@ -21,13 +21,13 @@ SECOND = (
 
 
 def second_day() -> Path:
-    """Packed data of `simulated_world` with its encoders, whose training rows are those that validate there."""
+    """Packed data of `small_world` with its encoders, whose training rows are those that validate there."""
     return shared("second_day", _swap_splits) / "packed"
 
 
 def _swap_splits(folder: Path) -> None:
     out = folder / "packed"
-    shutil.copytree(simulated_world() / "packed" / "simulated-medium", out)
+    shutil.copytree(small_world() / "packed" / "simulated-medium", out)
     other = {"train": "valid", "valid": "train"}
     for parent in (out, out / "counts"):
         (parent / "train").rename(parent / "held")
@@ -45,14 +45,14 @@ def _swapped(name: str, other: dict[str, str]) -> str:
 
 def of_days() -> tuple[Path, list[str], list[str]]:
     """A config, and the overrides of its first and its second day, each packed with encoders of its own."""
-    config = simulated_world() / "config.yaml"
+    config = small_world() / "config.yaml"
     return config, [FIRST, f"packed={_packed(1)}"], [SECOND, f"packed={_packed(2)}"]
 
 
 def _packed(day: int) -> Path:
     def pack(folder: Path) -> None:
         corank.pack(
-            simulated_world() / "config.yaml", [(FIRST, SECOND)[day - 1], f"packed={folder / 'packed'}"]
+            small_world() / "config.yaml", [(FIRST, SECOND)[day - 1], f"packed={folder / 'packed'}"]
         )
 
     return shared(f"day{day}", pack) / "packed"

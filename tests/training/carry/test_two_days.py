@@ -15,7 +15,7 @@ from corank.training.config_file import read
 from corank.training.run import Run
 from corank.training.trainer import Trainer
 from tests.support.interruptions import Interrupting, StoppedError, same
-from tests.support.shared import shared, simulated_world
+from tests.support.shared import shared, small_world
 from tests.support.simulated_runs import trained_run
 from tests.support.split_runs import split_run
 from tests.support.two_days import begin_from, second_day
@@ -38,7 +38,7 @@ CASES = {
 
 def first_day(case: str) -> Run:
     """A finished run over the first day, which tests read."""
-    config, overrides = simulated_world() / "config.yaml", [*HARD, *CASES[case]]
+    config, overrides = small_world() / "config.yaml", [*HARD, *CASES[case]]
     return Run.open(
         shared(f"first-{case}", lambda folder: trained_run(config, folder / "run", *overrides)) / "run"
     )
@@ -68,7 +68,7 @@ def train_epochs(trainer: Trainer) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_two_days_in_turn_are_one_training_over_both(case: str, tmp_path: Path) -> None:
-    config, overrides = simulated_world() / "config.yaml", [*HARD, *CASES[case]]
+    config, overrides = small_world() / "config.yaml", [*HARD, *CASES[case]]
     first = first_day(case)
     second = trained_run(
         config, tmp_path / "second", *overrides, f"packed={second_day()}", continue_from=first.folder
@@ -87,7 +87,7 @@ def test_two_days_in_turn_are_one_training_over_both(case: str, tmp_path: Path) 
 
 @pytest.mark.parametrize("case", CASES)
 def test_nothing_to_learn_leaves_all_weights_and_states(case: str, tmp_path: Path) -> None:
-    config, overrides = simulated_world() / "config.yaml", [*HARD, *CASES[case]]
+    config, overrides = small_world() / "config.yaml", [*HARD, *CASES[case]]
     first = first_day(case)
     kept = trained_run(config, tmp_path / "kept", *overrides, "train.epochs=0", continue_from=first.folder)
     require_equal(kept.latest.load(), first.latest.load())
@@ -105,13 +105,13 @@ def test_no_epochs_without_weights_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError, match=r"train\.epochs: 0 trains nothing; write 1 or more, or .* --from RUN"
     ):
-        trained_run(simulated_world() / "config.yaml", tmp_path / "run", "train.epochs=0")
+        trained_run(small_world() / "config.yaml", tmp_path / "run", "train.epochs=0")
     assert not (tmp_path / "run" / "run.json").exists()
 
 
 def test_an_interrupted_training_ends_as_an_unbroken_one(tmp_path: Path) -> None:
     config, overrides = (
-        simulated_world() / "config.yaml",
+        small_world() / "config.yaml",
         [*HARD, *CASES["joint"], "train.checkpoint_every=7"],
     )
     source = first_day("joint").folder
@@ -133,7 +133,7 @@ def test_an_interrupted_training_ends_as_an_unbroken_one(tmp_path: Path) -> None
 
 
 def test_a_run_that_has_not_ended_or_is_the_same_is_refused(tmp_path: Path) -> None:
-    config, folder = simulated_world() / "config.yaml", tmp_path / "run"
+    config, folder = small_world() / "config.yaml", tmp_path / "run"
     with pytest.raises(StoppedError):
         corank.train(config, [*HARD, "train.epochs=30"], folder=folder, callbacks=[Interrupting(1)])
     with pytest.raises(
@@ -150,7 +150,7 @@ def test_a_run_that_has_not_ended_or_is_the_same_is_refused(tmp_path: Path) -> N
 
 
 def test_the_epoch_that_early_stopping_kept_is_carried(tmp_path: Path) -> None:
-    config = simulated_world() / "config.yaml"
+    config = small_world() / "config.yaml"
     stop = ["train.early_stop={metric: rank.click.auc, patience: 2}", "train.epochs=12", "train.average=0.9"]
     overrides = ["train.requests=32", "train.table.lr=0.5", "train.rank.lr=0.01", *stop]
     first = trained_run(config, tmp_path / "first", *overrides)
@@ -179,7 +179,7 @@ def test_checkpoints_of_several_ranks_are_read(tmp_path: Path) -> None:
 
 def test_the_seed_goes_on(tmp_path: Path) -> None:
     """A second epoch of the same data draws what an epoch of the first run would have drawn next."""
-    config, overrides = simulated_world() / "config.yaml", [*HARD, "train.epochs=1"]
+    config, overrides = small_world() / "config.yaml", [*HARD, "train.epochs=1"]
     trained_run(config, tmp_path / "first", *overrides)
     second = trained_run(config, tmp_path / "second", *overrides, continue_from=tmp_path / "first")
     both = trained_run(config, tmp_path / "both", *HARD, "train.epochs=2")
