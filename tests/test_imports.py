@@ -90,7 +90,9 @@ def test_the_table_points_upward() -> None:
 @pytest.mark.parametrize("package", ["", *MAY_IMPORT])
 def test_a_package_imports_what_its_row_names(package: str) -> None:
     # the public names, the parts of a config, and `python -m corank`
-    public = {*["config", "core", "features", "losses", "models", "training", "serving", "api", "continual", "cli"]}
+    public = {
+        *["config", "core", "features", "losses", "models", "training", "serving", "api", "continual", "cli"]
+    }
     allowed = {*MAY_IMPORT[package].split(), package} if package else public
     strange = {
         str(file.relative_to(ROOT)): names

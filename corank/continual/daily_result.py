@@ -19,7 +19,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DailyResult:
-    """The history of a daily funnel."""
+    """The history of a daily funnel.
+
+    Example:
+        >>> gate = "['rank.exposed.click.auc >= live - 0.5']"
+        >>> text = f"{{config: config.yaml, first: 2026-03-10, verify: 2, gate: {gate}}}"
+        >>> _ = Path("shop/daily.yaml").write_text(text)
+        >>> corank.daily("shop/daily.yaml").tables["periods"].columns
+        ['period', 'decision', 'reasons', 'model', 'version', 'seconds']
+    """
 
     folder: Path
     """Of the history, its page, and the periods."""

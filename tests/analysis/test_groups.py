@@ -24,7 +24,7 @@ def run() -> Run:
 
 
 def test_a_group_has_the_metrics_of_its_rows(run: Run) -> None:
-    packed, _, _, predictions = predict_run(run, "test")
+    packed, _, _, predictions, _ = predict_run(run, "test")
     document = corank.evaluate(run.folder, by="tab", bootstrap=False)
     codes = np.concatenate([shard.query.ids for shard in packed.splits["test"]])
     column = packed.schema.row_features("query").ids.index("tab")
@@ -70,7 +70,7 @@ def test_a_column_of_the_log_that_is_no_feature(run: Run) -> None:
 
 
 def test_many_values_are_the_largest_and_others(run: Run) -> None:
-    packed, _, _, predictions = predict_run(run, "test")
+    packed, _, _, predictions, _ = predict_run(run, "test")
     groups = group_candidates(packed, run.base, "test", predictions, "item_id")
     assert len(groups.names) == MOST + 1 and groups.names[-1] == "(others)"
     counts = np.bincount(groups.of)
@@ -78,7 +78,7 @@ def test_many_values_are_the_largest_and_others(run: Run) -> None:
 
 
 def test_selecting_all_candidates_changes_nothing(run: Run) -> None:
-    _, _, _, predictions = predict_run(run, "test")
+    predictions = predict_run(run, "test").predictions
     selected, _ = select_candidates(predictions, {}, np.ones(len(predictions.level), dtype=bool))
     assert np.array_equal(selected.requests.start, predictions.requests.start)
     assert np.array_equal(selected.logits["rank"]["click"], predictions.logits["rank"]["click"])

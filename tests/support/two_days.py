@@ -51,9 +51,7 @@ def of_days() -> tuple[Path, list[str], list[str]]:
 
 def _packed(day: int) -> Path:
     def pack(folder: Path) -> None:
-        corank.pack(
-            small_world() / "config.yaml", [(FIRST, SECOND)[day - 1], f"packed={folder / 'packed'}"]
-        )
+        corank.pack(small_world() / "config.yaml", [(FIRST, SECOND)[day - 1], f"packed={folder / 'packed'}"])
 
     return shared(f"day{day}", pack) / "packed"
 

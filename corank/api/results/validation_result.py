@@ -37,7 +37,9 @@ class ValidationResult(Validation):
     def headline(self) -> str:
         """What was compared, and whether it is accepted."""
         until = "on" if self.end is None else f"to {format_time(self.end)}"
-        verdict = "accepted" if self.accepted else f"refused, {len(self.broken)} of {len(self.figures)} figures"
+        verdict = (
+            "accepted" if self.accepted else f"refused, {len(self.broken)} of {len(self.figures)} figures"
+        )
         return f"{self.name}, rows from {format_time(self.begin)} {until}, against {self.run}: {verdict}"
 
     @property
