@@ -85,7 +85,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         run = small_run(Path(temporary), arguments.requests)
         opened = Run.open(run)
-        packed, _, calibrators, predictions = predict_run(opened, "test")
+        packed, _, calibrators, predictions, _ = predict_run(opened, "test")
         figures["exposed_rows"] = int(predictions.exposed.sum())
         figures["rows"] = len(predictions.exposed)
         for command in AIMS:

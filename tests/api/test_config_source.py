@@ -70,7 +70,7 @@ def test_mistakes_in_a_mapping_name_the_key(raw: Path, monkeypatch: pytest.Monke
     with pytest.raises(
         ConfigError, match=r"config: expected a YAML file, a mapping or corank\.Config; received int"
     ):
-        corank.check(3)  # type: ignore[arg-type]
+        corank.check(3)  # type: ignore[call-overload]
 
 
 @pytest.mark.parametrize("kind", ["polars", "lazy", "pandas", "arrow"])
