@@ -22,9 +22,7 @@ def test_killed_runs_leave_a_whole_live_version_and_end_as_an_unbroken_one(tmp_p
     models = [record.model for record in DailyHistory(unbroken.parent / "daily").records]
     request = request_of(unbroken)
     moments = [
-        (f"{FIRST}/export.json", None),
         (f"{FIRST}/publish.json", models[0]),
-        (f"{SECOND}/pack.json", models[0]),
         (f"{SECOND}/train.json", models[0]),
         ("history.json", models[1]),  # of the second period: the first is in it
     ]
