@@ -2,7 +2,8 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -15,7 +16,7 @@ from corank.core.errors import StoreError
 from corank.serving.funnel.funnel import Funnel
 from corank.serving.http.source import StoreSource
 from corank.serving.store.backends.redis_cluster import RedisClusterStore
-from corank.serving.store.base import Store, open_store
+from corank.serving.store.base import Pairs, Store, open_store
 from corank.serving.store.fetch import fetch_bundle, load_latest
 from corank.serving.store.live_version import StoreState
 from corank.serving.store.publish import publish_bundle
@@ -324,32 +325,62 @@ def served(store: Store, cache: Path) -> Funnel:
     return load_latest(store, live, Funnel(fetch_bundle(store, live, cache)))
 
 
-CASES = [(1, True, False), (50, False, True), (103, True, True), (106, True, True)]
+def kind_of(entries: Mapping[str, Pairs]) -> str:
+    """What a write of a publication writes: parts, items, changed items with the head, or nothing but a claim."""
+    return next(iter(entries), "claim/").partition("/")[0]
 
 
-@pytest.mark.parametrize(("fails_at", "lags", "head_is_there"), CASES)
+@pytest.fixture
+def writes(bundles: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How many writes of each kind an undisturbed publication takes, in small batches, as after this fixture too."""
+    monkeypatch.setattr("corank.serving.store.publish.BLOCK", 3)
+    monkeypatch.setattr("corank.serving.store.version_parts.CHUNK", 1 << 13)
+    counted = Counter[str]()
+    with closing(open_store(f"lmdb:{tmp_path / 'undisturbed'}", create=True)) as store:
+        upsert(store, publish_bundle(bundles[0], store), derived().funnel, [item(3, 90)])
+        publish_bundle(bundles[1], Between(store, lambda _, entries: counted.update([kind_of(entries)])))
+    assert min(counted["parts"], counted["items"]) > 3 and counted["changed"] == 1, counted
+    return counted
+
+
+CASES = [
+    ("parts", 0.0, True, False),
+    ("parts", 0.5, False, True),
+    ("parts", 1.0, True, False),
+    ("items", 0.5, True, True),
+    ("changed", 1.0, True, True),
+]
+
+
+@pytest.mark.parametrize(("kind", "share", "lags", "head_is_there"), CASES)
 def test_a_primary_dies_in_the_middle_of_publishing(
     cluster: Cluster,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    writes: Counter[str],
     bundles: tuple[Path, Path],
-    fails_at: int,
+    kind: str,
+    share: float,
     lags: bool,
     head_is_there: bool,
 ) -> None:
     """Its replica takes its place, without what was written in the meantime if it lags.
 
-    The bundle takes 107 writes: parts, then records from the 101st, and the head.
+    It dies before the first write of a kind (a share of 0), before the last (1) or between.
     """
-    monkeypatch.setattr("corank.serving.store.publish.BLOCK", 3)
     url = address(cluster, cluster.prefix_on(cluster.pair()[0] if head_is_there else 1))
+    seen, fails_at = Counter[str](), 1 + round(share * (writes[kind] - 1))
+
+    def happens(_: int, entries: Mapping[str, Pairs]) -> None:
+        seen[kind_of(entries)] += 1
+        fail_over(cluster, kind_of(entries) == kind and seen[kind] == fails_at)
+
     with closing(open_store(url)) as store:
         before = publish_bundle(bundles[0], store)
         upsert(store, before, derived().funnel, [item(3, 90)])
         expected = records(served(store, tmp_path / "before"))
         cluster.cut_off() if lags else cluster.catch_up()
         with pytest.raises(StoreError):
-            publish_bundle(bundles[1], Between(store, lambda n, _: fail_over(cluster, n == fails_at)))
+            publish_bundle(bundles[1], Between(store, happens))
         with closing(open_store(url)) as other:
             assert StoreState.read(other)[1].live == before
             assert records(served(other, tmp_path / "before")) == expected
