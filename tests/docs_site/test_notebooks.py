@@ -20,7 +20,7 @@ SHOWN = {
         "<summary>reliability</summary>",  # the evaluation
         "<iframe srcdoc=",  # the report
     ],
-    "what_selection_bias_does": ["truth_recall@10@20", "12 trainings done", "- **strong**: ", "AUC, exposed"],
+    "what_selection_bias_does": ["truth_recall@10@20", "8 trainings done", "- **strong**: ", "AUC, exposed"],
     "serve_trace_and_roll_out": [
         "<th>scorer</th>",  # the bundle
         "<th>cut by</th>",  # the trace
