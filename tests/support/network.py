@@ -166,9 +166,8 @@ def _carry(
     """Carry packets from one tunnel to another until the event is set."""
     held: list[tuple[float, int, bytes]] = []
     number = 0
-    arrivals = (
-        select.poll()
-    )  # select() takes no file above 1,023, and a process that runs many tests has more
+    # select() takes no file above 1,023, and a process that runs many tests has more
+    arrivals = select.poll()
     arrivals.register(source, select.POLLIN)
     while not stop.is_set():
         wait = max(0.0, held[0][0] - time.monotonic()) if held else 0.05
