@@ -1,9 +1,10 @@
 """`corank daily`: every period that is due, in order, from the live run's state to a live or a refused version."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from corank.api.config_source import OpenedConfig, to_yaml
+from corank.api.config_source import OpenedConfig
 from corank.continual.daily_page import write_page
 from corank.continual.daily_result import DailyResult
 from corank.continual.history import DailyHistory, PeriodRecord
@@ -52,12 +53,13 @@ def daily(
     path = require_local(config)
     settings = read_settings(path)
     opened = OpenedConfig.open(path.parent / settings.config)
-    setup = DailySetup(settings, path.parent, to_yaml(opened.settings), report)
+    setup = DailySetup(settings, path.parent, opened, report)
     with _lock(setup.folder):
         history = DailyHistory(setup.folder)
         for name in retry:
             history.remove(name)
-        periods = _find_due(setup, opened, history)
+            shutil.rmtree(setup.of(name), ignore_errors=True)  # else what its steps found would be read again
+        periods = _find_due(setup, history)
         _refuse_unknown([*accept, *skip], periods)
         for period in periods:
             record = _take(setup, period, history, accept, skip)
@@ -87,11 +89,11 @@ def _take(
     return PeriodTraining(setup, period, live, since, period.name in accept).run()
 
 
-def _find_due(setup: DailySetup, opened: OpenedConfig, history: DailyHistory) -> list[Period]:
+def _find_due(setup: DailySetup, history: DailyHistory) -> list[Period]:
     """The periods that are due and of which nothing is decided, or whose tables were refused."""
-    settings, data = setup.settings, opened.settings.data
+    settings, data = setup.settings, setup.opened.settings.data
     first = round(data.instant(settings.first).timestamp() * 1000)
-    found = due_periods(first, _last_time(opened), settings.period, data.timezone, settings.delay)
+    found = due_periods(first, _last_time(setup.opened), settings.period, data.timezone, settings.delay)
     decided = {r.period for r in history.records if r.decision != "refused by validation"}
     return [period for period in found if period.name not in decided]
 

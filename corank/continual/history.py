@@ -31,9 +31,9 @@ class PeriodRecord(Settings):
     since: int | None = None
     """Where its training rows begin, ms UTC; None of the first, which has all."""
     until: int | None = None
-    """Where they end: the next period's begin there. None if it has not come so far."""
+    """Where they end: the next period's begin there. None of a skipped period."""
     rows: dict[str, int] = {}
-    """Candidates by split, and embedding rows admitted, evicted and in all."""
+    """Candidates by split."""
     live: dict[str, float] = {}
     """Figures of the live run on the period's training rows, before any of them was trained on."""
     candidate: dict[str, float] = {}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from corank.api.config_source import OpenedConfig
+from corank.api.config_source import OpenedConfig, to_yaml
 from corank.api.evaluating import compare, evaluate
 from corank.api.runs import pack
 from corank.api.stores import publish
@@ -38,13 +38,13 @@ class DailySetup:
     settings: DailySettings
     base: Path
     """Relative paths of the settings begin here."""
-    text: str
-    """Of the config that is trained, every default written out: a period is begun anew if it changes."""
+    opened: OpenedConfig
+    """The config that is trained."""
     report: Report
 
     @property
     def config(self) -> Path:
-        """The config that is trained."""
+        """The file of the config that is trained."""
         return self.base / self.settings.config
 
     @property
@@ -96,10 +96,10 @@ class PeriodTraining:
 
     def _facts(self) -> dict[str, Any]:
         """What the steps are made of: if it changes, as when tables are mended, they are done again."""
-        opened = OpenedConfig.open(self.setup.config)
+        opened = self.setup.opened
         data, features = opened.settings.data, opened.settings.declared.features
         return {
-            "config": self.setup.text,
+            "config": to_yaml(opened.settings),
             "files": hash_versions(find_versions(data, features, opened.base)),
             "live": None if self.live is None else self.live.period,
             "changes": self._changes(),
@@ -175,8 +175,7 @@ class PeriodTraining:
 
     def _judge_live(self, packed: str) -> dict[str, float]:
         """Figures of the live run on the new training rows."""
-        document = evaluate(self.live_run, "train", bootstrap=False, on=self.folder / packed)
-        return _figures(document)
+        return _figures(evaluate(self.live_run, "train", bootstrap=False, on=self.folder / packed))
 
     def _train(self) -> dict[str, Any]:
         before = None if self.live is None else self.live_run

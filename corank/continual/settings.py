@@ -27,7 +27,7 @@ class DailySettings(Settings):
     config: str
     """The config that is trained; its path is relative to this file. Its `data.split` is not used."""
     first: Moment
-    """In the first period; the first model is trained on all of the log until its end."""
+    """In the first period; the first model is trained on all of the log until its holdout."""
     folder: str = "daily"
     """Of packed data, runs, bundles, the history and its page, relative to this file."""
     period: Annotated[Duration, AfterValidator(check_length)] = timedelta(days=1)

@@ -1,6 +1,7 @@
 """A bundle verified: what it answers to logged requests, against what the run's model computes of the same rows."""
 
 from dataclasses import dataclass
+from math import inf, isfinite
 
 import numpy as np
 
@@ -35,7 +36,7 @@ class Verification:
             return []
         return [
             f"verification: request {self.request} has a score that is {self.largest:.2g} off the model's; "
-            f"at most {TOLERANCE:g} is allowed "
+            f"at most {TOLERANCE:g} is allowed"
         ]
 
 
@@ -62,6 +63,7 @@ def verify_bundle(run: Run, bundle: Funnel, requests: int, split: str = "test") 
         for n, candidate in enumerate(answer["trace"], int(start[number])):
             for stage, served in candidate["stages"].items():
                 score = float(expected[stage][n])
-                gaps.append((abs(served["score"] - score) / max(1.0, abs(score)), number))
+                gap = abs(served["score"] - score) / max(1.0, abs(score))
+                gaps.append((gap if isfinite(gap) else inf, number))
     largest, worst = max(gaps, default=(0.0, None))
     return Verification(len(numbers), len(gaps), largest, worst)

@@ -161,7 +161,10 @@ def test_a_collapsed_calibration_is_refused_by_the_gate(world: Path) -> None:
     refused = corank.daily(world / "daily.yaml", accept=[DAYS[1]]).refused
     assert refused is not None and "pcoc in [0.999, 1.001]" in refused.reasons[0]
     write_settings(world)
+    earlier = world / "daily" / "periods" / DAYS[1] / "run" / "earlier"
+    earlier.touch()
     assert corank.daily(world / "daily.yaml", retry=[DAYS[1]], accept=[DAYS[1]]).refused is None
+    assert not earlier.exists(), "it was tried again from its tables on"
 
 
 @pytest.mark.slow

@@ -1,0 +1,36 @@
+"""A bundle verified on logged requests: its own run's scores, and others."""
+
+from math import nan
+from typing import Any, cast
+
+import pytest
+
+from corank.continual.verify import verify_bundle
+from corank.serving.funnel.funnel import Funnel
+from tests.support.shared import finished_bundle, finished_run
+
+pytestmark = pytest.mark.slow
+
+
+class ChangedScore:
+    """A funnel whose score of the last candidate is another."""
+
+    def __init__(self, funnel: Funnel, score: float) -> None:
+        self.funnel, self.score = funnel, score
+
+    def rank(self, request: dict[str, Any]) -> dict[str, Any]:
+        answer = self.funnel.rank(request)
+        answer["trace"][-1]["stages"]["prerank"]["score"] = self.score
+        return answer
+
+
+def test_a_bundle_scores_as_its_run() -> None:
+    found = verify_bundle(finished_run(), Funnel.open(finished_bundle()), 2)
+    assert found.requests == 2 and found.scores > 60 and found.reasons == []
+
+
+@pytest.mark.parametrize("score", [0.9999, nan])
+def test_another_score_and_none_are_found(score: float) -> None:
+    changed = cast(Funnel, ChangedScore(Funnel.open(finished_bundle()), score))
+    found = verify_bundle(finished_run(), changed, 2)
+    assert found.request is not None and len(found.reasons) == 1
