@@ -13,35 +13,34 @@ from torch.nn.functional import logsigmoid
 
 from corank.batches.batch import Batch
 from corank.losses.base import FunnelSpec
-from corank.losses.padded import PaddedLists
+from corank.losses.padded import FAR, PaddedLists
 from corank.losses.settings.cascade import CascadeLoss
 from corank.losses.soft_sort import NeuralSort, threshold
 from corank.models.stage_io import StageOutput
 
-MAX_SURVIVAL = 1 - 1e-6
+MAX_CUT = 1 - 1e-6
 """Above this probability 1 − P is rounding error and gets no gradient."""
+STAGE_WEIGHT = {"lcron": 0.5, "dftopk": 1.0}
+"""Weight of a stage's own loss beside that of the cascade."""
 
 
 class Survival(NamedTuple):
-    """Log-probabilities that a stage keeps a candidate, and that it cuts it."""
+    """Log-probabilities that a candidate is kept, and that it is cut, by a stage or by the stages so far."""
 
     kept: Tensor
-    """log P: (R, n)."""
+    """(R, n)."""
     cut: Tensor
-    """log(1 − P): (R, n)."""
+    """(R, n)."""
 
-    @classmethod
-    def of(cls, kept: Tensor) -> Self:
-        """Compute log(1 − P) from log P."""
-        return cls(kept, torch.log1p(-kept.exp().clamp_max(MAX_SURVIVAL)))
+    def then(self, stage: Self, cuts: Tensor) -> Self:
+        """Add a stage, in the lists that it cuts, (R, 1) bool: Π up_s, and 1 − Π (1 − down_s)."""
+        reached = torch.log1p(-self.cut.exp().clamp_max(MAX_CUT))
+        kept = self.kept + stage.kept.masked_fill(~cuts, 0)
+        return type(self)(kept, torch.where(cuts, torch.logaddexp(self.cut, stage.cut + reached), self.cut))
 
     def cross_entropy(self, true: Tensor, lists: PaddedLists) -> Tensor:
         """Mean binary cross-entropy over each list, with `true` (R, n) bool as the target: (R,)."""
         return -lists.mean(torch.where(true, self.kept, self.cut))
-
-    def positive_cross_entropy(self, true: Tensor) -> Tensor:
-        """Mean of −log P over the positives `true` (R, n) bool: (R,)."""
-        return -torch.where(true, self.kept, 0).sum(1) / true.sum(1).clamp_min(1)
 
 
 def cascade_values(
@@ -50,8 +49,8 @@ def cascade_values(
     """The formula of `CascadeLoss`."""
     lists = PaddedLists.of(batch, batch.in_population(loss.population(funnel)))
     true = lists(batch.in_population({funnel.levels.index(level): None for level in loss.positive}))
-    value, kept = torch.zeros(len(true), device=true.device), torch.zeros(true.shape, device=true.device)
-    cutting = torch.zeros_like(lists.size, dtype=torch.bool)
+    value, none = torch.zeros(len(true), device=true.device), torch.zeros(true.shape, device=true.device)
+    funnelled, cutting = Survival(none, none - FAR), torch.zeros_like(lists.size, dtype=torch.bool)
     for stage in loss.reads(funnel):
         scores, keep = lists(outputs[stage].logits[loss.label]), loss.top or funnel.keep[stage]
         cuts = lists.size > keep
@@ -60,23 +59,17 @@ def cascade_values(
             of_stage = _arf(loss, scores, lists, keep, true, lists(batch.level.float()))
         else:
             survival = _survival(loss, scores, lists, keep)
-            of_stage = _survival_loss(loss, survival, true, lists)
-            kept = kept + survival.kept.masked_fill(~cuts.unsqueeze(1), 0)
+            of_stage = STAGE_WEIGHT[loss.form] * survival.cross_entropy(true, lists)
+            funnelled = funnelled.then(survival, cuts.unsqueeze(1))
         value = value + of_stage.masked_fill(~cuts, 0)
     if loss.form != "arf":
-        value = value + _survival_loss(loss, Survival.of(kept), true, lists)
+        value = value + funnelled.cross_entropy(true, lists).masked_fill(~cutting, 0)
     return value, lists.mean(lists(batch.weight)) * cutting * true.any(1)
-
-
-def _survival_loss(loss: CascadeLoss, survival: Survival, true: Tensor, lists: PaddedLists) -> Tensor:
-    return (
-        survival.positive_cross_entropy(true) if loss.form == "lcron" else survival.cross_entropy(true, lists)
-    )
 
 
 def _survival(loss: CascadeLoss, scores: Tensor, lists: PaddedLists, keep: int) -> Survival:
     if loss.form == "lcron":
-        return Survival.of(NeuralSort.of(scores, lists.mask, loss.temperature).survival(keep))
+        return Survival(*NeuralSort.of(scores, lists.mask, loss.temperature).survival(keep))
     above = threshold(scores, lists.mask, keep) / loss.temperature
     kept = logsigmoid(above)
     return Survival(kept, kept - above)

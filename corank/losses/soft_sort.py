@@ -10,7 +10,7 @@ Letters: R requests · n the longest list · b requests of a block.
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -48,11 +48,15 @@ class NeuralSort:
         top: Tensor = _top(self.scores, self.size, keep)
         return self._unsort(top)
 
-    def survival(self, keep: int) -> Tensor:
-        """Compute log(Σ_{t ≤ keep} P̂[t, i] / sg(Σ_t P̂[t, i])), sg without gradient: (R, n)."""
+    def survival(self, keep: int) -> tuple[Tensor, Tensor]:
+        """Compute log(Σ_{t ≤ keep} P̂[t, i] / raw_i) and log(Σ_{t > keep} P̂[t, i] / raw_i): (R, n) each.
+
+        raw_i = Σ_t P̂[t, i], without gradient. Where a list has no rows beyond `keep`, the second is −FAR.
+        """
         top: Tensor = _top(self.scores, self.size, keep)
-        rest = _below(self.scores.detach(), self.size, keep)
-        return self._unsort(top - (top.detach().exp() + rest).log())
+        below: Tensor = _below(self.scores, self.size, keep)
+        raw = torch.logaddexp(top.detach(), below.detach())
+        return self._unsort(top - raw), self._unsort(below - raw)
 
     def likelihood(self, relevance: Tensor) -> Tensor:
         """Compute log P̂[t, i_t], i_t the t-th by `relevance` (R, n), ties in the order of the scores: (R, n)."""
@@ -119,30 +123,6 @@ def _logits(scores: Tensor, spread: Tensor, slope: Tensor) -> Tensor:
     return torch.addcmul(-spread.unsqueeze(1), slope.unsqueeze(2), scores.unsqueeze(1))
 
 
-def _below(scores: Tensor, size: Tensor, keep: int) -> Tensor:
-    """Σ_{t > keep} P̂[t, i], without gradient: (R, n).
-
-    In the m rows from t₀ on, P̂[t₀ + j, i] is P̂[t₀, i] exp(−2 j s_i) up to a constant of the row. So n²/m + n·m powers
-    are computed instead of n², and the sums along rows and columns are matrix products. In double precision, whose
-    range limits m.
-    """
-    n, sums = scores.shape[1], torch.zeros_like(scores)
-    if n <= keep:
-        return sums
-    low, high = scores.gather(1, (size - 1).clamp_min(0)), scores[:, :1]
-    m = max(1, min(math.isqrt(n - keep), int(RANGE / max(1.0, float((high - low).max())))))
-    scores = (scores - (low + high) / 2).double().masked_fill(_padding(size, n), 0)
-    spread, within = _spread(scores, size), torch.arange(m, device=size.device)
-    first = torch.arange(keep, n, m, device=size.device).unsqueeze(1)
-    for some in _blocks(scores, len(first)):
-        s, many = scores[some, None], size[some, None]
-        begun = torch.addcmul(-spread[some, None], many - 1.0 - 2 * first, s).softmax(2)  # (b, n/m, n)
-        on = (-2 * within.unsqueeze(1) * s).exp()  # (b, m, n)
-        rows = torch.bmm(begun, on.transpose(1, 2)).reciprocal_() * (first + within < many)
-        sums[some] = torch.bmm(rows, on).mul_(begun).sum(1)
-    return sums
-
-
 class _Top(torch.autograd.Function):
     """log Σ_{t ≤ keep} P̂[t, i], in logarithms: P̂ vanishes where the true top has low scores, where gradients matter.
 
@@ -183,6 +163,82 @@ class _Top(torch.autograd.Function):
         return _score_gradient(down, through, slope), None, None
 
 
+class _LowerRows(NamedTuple):
+    """P̂[t, i] for t > keep of some lists, as products of few powers; in double precision, whose range limits m.
+
+    In the m rows from t₀ on, P̂[t₀ + j, i] = P̂[t₀, i] · exp(−2 j s_i) · norm[t₀, j]. So n²/m + n·m powers are computed
+    instead of n², and sums along rows and columns are matrix products.
+    """
+
+    begun: Tensor
+    """P̂[t₀, i]: (b, n/m, n)."""
+    scaled: Tensor
+    """P̂[t₀, i] over its largest of all t₀, so that an item with next to no mass keeps its digits: (b, n/m, n)."""
+    scale: Tensor
+    """log of that largest: (b, n)."""
+    on: Tensor
+    """exp(−2 j s_i): (b, m, n)."""
+    norm: Tensor
+    """What makes a row sum to 1, 0 beyond the list: (b, n/m, m)."""
+    slope: Tensor
+    """n + 1 − 2t with each list's own n: (b, n/m, m)."""
+
+    @classmethod
+    def of(cls, scores: Tensor, size: Tensor, keep: int) -> Iterator[tuple[slice, Self]]:
+        """Slices of the lists, and their rows. Scores are descending."""
+        n = scores.shape[1]
+        if n <= keep:
+            return
+        low, high = scores.gather(1, (size - 1).clamp_min(0)), scores[:, :1]
+        m = max(1, min(math.isqrt(n - keep), int(RANGE / max(1.0, float((high - low).max())))))
+        centred = (scores - (low + high) / 2).double().masked_fill(_padding(size, n), 0)
+        spread, within = _spread(centred, size), torch.arange(m, device=size.device)
+        first = torch.arange(keep, n, m, device=size.device).unsqueeze(1)
+        for some in _blocks(scores, len(first)):
+            s, many = centred[some, None], size[some, None]
+            log = torch.addcmul(-spread[some, None], many - 1.0 - 2 * first, s).log_softmax(2)
+            held = log.masked_fill(first >= many, -FAR)
+            scale = held.amax(1)
+            begun, on = log.exp(), (-2 * within.unsqueeze(1) * s).exp()
+            norm = torch.bmm(begun, on.transpose(1, 2)).reciprocal_() * (first + within < many)
+            slope = many - 1.0 - 2 * (first + within)
+            yield some, cls(begun, (held - scale.unsqueeze(1)).exp(), scale, on, norm, slope)
+
+    def sum(self, weights: Tensor, of: Tensor) -> Tensor:
+        """Σ_t weights[t] · P̂[t, i], `of` either `begun` or `scaled`; weights (b, n/m, m): (b, n)."""
+        return torch.bmm(weights * self.norm, self.on).mul_(of).sum(1)
+
+
+class _Below(torch.autograd.Function):
+    """log Σ_{t > keep} P̂[t, i], in logarithms, as `_Top`; −FAR where a list has no such rows."""
+
+    @staticmethod
+    def forward(ctx: Any, scores: Tensor, size: Tensor, keep: int) -> Tensor:
+        below = torch.full_like(scores, -FAR)
+        for some, rows in _LowerRows.of(scores, size, keep):
+            total = rows.sum(torch.ones_like(rows.norm), rows.scaled)
+            below[some] = torch.where(total > 0, total.log() + rows.scale, -FAR).to(scores.dtype)
+        ctx.save_for_backward(scores, size)
+        ctx.keep = keep
+        return below.masked_fill(_padding(size, scores.shape[1]), 0)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        scores, size = ctx.saved_tensors
+        n = scores.shape[1]
+        gradient = gradient.masked_fill(_padding(size, n) | (size <= ctx.keep), 0)
+        down, through = torch.zeros_like(scores), torch.zeros_like(scores)
+        for some, rows in _LowerRows.of(scores, size, ctx.keep):
+            total = rows.sum(torch.ones_like(rows.norm), rows.scaled)
+            g = gradient[some].double() / total.masked_fill(total == 0, 1)
+            mean = torch.bmm(g.unsqueeze(1) * rows.scaled, rows.on.transpose(1, 2)) * rows.norm
+            own, others = rows.sum(rows.slope, rows.scaled), rows.sum(mean, rows.begun)
+            down[some] = (g * own - rows.sum(rows.slope * mean, rows.begun)).to(scores.dtype)
+            through[some] = (others - g * total).to(scores.dtype)
+        return _score_gradient(down, through, _slope(size, n).to(scores.dtype)), None, None
+
+
 class _Likelihood(torch.autograd.Function):
     """log P̂[t, i_t]. With g_t its gradient, that of the logits is g_t (1[i = i_t] − P̂[t, i])."""
 
@@ -216,4 +272,5 @@ class _Likelihood(torch.autograd.Function):
 
 
 _top: Callable[..., Tensor] = _Top.apply
+_below: Callable[..., Tensor] = _Below.apply
 _likelihood: Callable[..., Tensor] = _Likelihood.apply

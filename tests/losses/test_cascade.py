@@ -54,13 +54,11 @@ def by_hand(
             continue
         found = survival(form, z[stage], KEEP[stage], temperature)
         product = [a * b for a, b in zip(product, found, strict=True)]
-        total += missed(form, found, true)
-    return total if form == "arf" else total + missed(form, product, true)
+        total += missed(found, true) * (0.5 if form == "lcron" else 1)
+    return total if form == "arf" else total + missed(product, true)
 
 
-def missed(form: str, p: list[float], true: list[int]) -> float:
-    if form == "lcron":
-        return -sum(math.log(q) for q, y in zip(p, true, strict=True) if y) / sum(true)
+def missed(p: list[float], true: list[int]) -> float:
     return sum(bce(q, y) for q, y in zip(p, true, strict=True)) / len(true)
 
 
@@ -97,6 +95,29 @@ def test_requests_of_all_lengths_each_by_itself_weighted_by_the_log(form: str) -
         grad_of(z["rerank"].logits["click"])[12:14].any()
         and not grad_of(z["rerank"].logits["click"])[14:].any()
     )
+
+
+def dense_lcron(z: dict[str, torch.Tensor], true: torch.Tensor, temperature: float) -> torch.Tensor:
+    """The formula of LCRON on one request, with all of P̂ in memory."""
+    total, kept, not_cut = torch.tensor(0.0), torch.ones(len(true)), torch.ones(len(true))
+    for stage, logits in z.items():
+        s, n = logits / temperature, len(logits)
+        slope = n - 1.0 - 2 * torch.arange(n)
+        p = (slope.unsqueeze(1) * s - (s.unsqueeze(0) - s.unsqueeze(1)).abs().sum(1)).softmax(1)
+        raw = p.sum(0).detach()
+        up, down = p[: KEEP[stage]].sum(0) / raw, p[KEEP[stage] :].sum(0) / raw
+        total = total - 0.5 * torch.where(true, up.log(), down.log()).mean()
+        kept, not_cut = kept * up, not_cut * (1 - down)
+    return total - torch.where(true, kept.log(), (1 - not_cut).log()).mean()
+
+
+def test_what_should_be_cut_learns_from_the_mass_of_lower_ranks() -> None:
+    z = outputs(**Z)
+    loss(cascade("lcron", temperature=1.3), z, requests([LEVEL]))
+    dense = {stage: torch.tensor(values, requires_grad=True) for stage, values in Z.items()}
+    dense_lcron(dense, torch.tensor(LEVEL) == 2, 1.3).backward()
+    for stage in STAGES:
+        assert torch.allclose(grad_of(z[stage].logits["click"]), grad_of(dense[stage]), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("form", ["lcron", "arf", "dftopk"])

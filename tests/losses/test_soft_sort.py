@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corank.losses import soft_sort as relaxation
+from corank.losses.padded import FAR
 from corank.losses.soft_sort import NeuralSort, threshold
 from tests.support.loss_cases import neural_sort
 
@@ -27,13 +28,15 @@ def block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
 def test_sums_of_the_relaxed_permutation_are_those_of_the_formula(keep: int) -> None:
     scores, mask = lists()
     relaxed = NeuralSort.of(scores, mask, 0.7)
-    top, survival = relaxed.top(keep), relaxed.survival(keep)
+    top, (kept, cut) = relaxed.top(keep), relaxed.survival(keep)
     for r, size in enumerate(SIZES):
         p = neural_sort(SCORES[r][:size], 0.7)
         for i in range(size):
             column = [p[t][i] for t in range(size)]
             assert top[r, i].item() == pytest.approx(np.log(sum(column[:keep])), abs=1e-9)
-            assert survival[r, i].item() == pytest.approx(np.log(sum(column[:keep]) / sum(column)), abs=1e-9)
+            assert kept[r, i].item() == pytest.approx(np.log(sum(column[:keep]) / sum(column)), abs=1e-9)
+            below = sum(column[keep:]) / sum(column)
+            assert cut[r, i].item() == (pytest.approx(np.log(below), abs=1e-9) if below else -FAR)
         assert not top[r, size:].any()
 
 
@@ -48,6 +51,11 @@ def test_likelihood_reads_the_places_that_relevance_asks_for_and_leaves_ties_as_
         assert found[r].tolist() == pytest.approx(expected, rel=1e-9)
 
 
+def sorted_lists(scores: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    relaxed = NeuralSort.of(scores, mask, 0.7)
+    return relaxed.scores, relaxed.size
+
+
 @pytest.mark.usefixtures("block")
 def test_gradients_are_those_of_the_formula() -> None:
     scores, mask = lists()
@@ -55,6 +63,7 @@ def test_gradients_are_those_of_the_formula() -> None:
     for run in (
         lambda s: NeuralSort.of(s, mask, 0.7).top(2),
         lambda s: NeuralSort.of(s, mask, 0.7).likelihood(relevance),
+        lambda s: relaxation._below(*sorted_lists(s, mask), 2),
         lambda s: threshold(s, mask, 2),
     ):
         assert torch.autograd.gradcheck(run, scores)
@@ -64,7 +73,7 @@ def test_the_normaliser_has_no_gradient() -> None:
     scores, mask = lists()
     relaxed = NeuralSort.of(scores, mask, 1.0)
     weight = torch.randn(4, 5, dtype=torch.float64)
-    (ours,) = torch.autograd.grad((relaxed.survival(2) * weight).sum(), scores, retain_graph=True)
+    (ours,) = torch.autograd.grad((relaxed.survival(2)[0] * weight).sum(), scores, retain_graph=True)
     (plain,) = torch.autograd.grad((relaxed.top(2) * weight).sum(), scores)
     assert torch.allclose(ours, plain, rtol=1e-9)
 
@@ -73,9 +82,24 @@ def test_the_normaliser_has_no_gradient() -> None:
 def test_any_scores_give_probabilities_and_finite_gradients(found: list[float], keep: int) -> None:
     scores = torch.tensor([found], requires_grad=True)
     survival = NeuralSort.of(scores, torch.ones_like(scores, dtype=torch.bool), 0.1).survival(keep)
-    survival.sum().backward()
+    sum(survival, torch.zeros(())).sum().backward()
     assert scores.grad is not None and scores.grad.isfinite().all()
-    assert survival.isfinite().all() and (survival <= 1e-5).all()
+    for one in survival:
+        assert one.isfinite().all() and (one <= 1e-5).all()
+
+
+@given(st.lists(st.floats(-40, 40, width=32), min_size=4, max_size=40), st.integers(1, 6))
+def test_lower_ranks_are_those_of_the_formula_however_little_mass_they_have(
+    found: list[float], keep: int
+) -> None:
+    scores = torch.tensor([found], dtype=torch.float64)
+    relaxed = NeuralSort.of(scores, torch.ones_like(scores, dtype=torch.bool), 1.0)
+    s, n = relaxed.scores[0], len(found)
+    slope = n - 1.0 - 2 * torch.arange(n, dtype=torch.float64)
+    log = (slope.unsqueeze(1) * s - (s.unsqueeze(0) - s.unsqueeze(1)).abs().sum(1)).log_softmax(1)
+    below = relaxation._below(relaxed.scores, relaxed.size, keep)[0]
+    expected = log[keep:].logsumexp(0) if keep < n else torch.full_like(s, -FAR)
+    assert torch.allclose(below, expected, rtol=1e-9, atol=1e-6)
 
 
 def test_threshold_lies_halfway_between_the_last_kept_and_the_first_cut() -> None:
