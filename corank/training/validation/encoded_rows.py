@@ -15,26 +15,10 @@ from corank.core.types import Index, Ints, Longs, Mask, Numbers
 from corank.features.encoders import Encoders
 from corank.features.encoding import MISSING, UNKNOWN, Encoded
 from corank.features.feature_kind import Side
-from corank.features.schema import Schema
 from corank.features.vocabulary import Vocabulary
 from corank.training.validation.stability import CodeBins, NumberBins, stability_index
 
 HOUR, DAY_HOURS, HALF = 3_600_000, 24, 0.5
-
-
-def select_features(schema: Schema, among: Schema) -> list[str]:
-    """Name the features of columns that two schemas have alike and that lie encoded in rows; no histories.
-
-    Derived features need histories and counts, and features that are but operands are not encoded.
-    """
-    found = []
-    for name, feature in schema.columns().items():
-        same = among.features.get(name) == feature
-        encoded = name in schema.row_features(schema.placement(name))
-        listed = feature.as_history is not None or name in schema.parallels()
-        if same and encoded and not listed:
-            found.append(name)
-    return found
 
 
 def take_encoded(encoded: Encoded, index: Index) -> Encoded:
@@ -120,9 +104,21 @@ class FeatureComparison:
     @cached_property
     def _null(self) -> float:
         """What a missing number is encoded as."""
-        encoded = self.encoders.encode(self.name, pl.Series([None], dtype=pl.Null))
+        if self.name in self.encoders.schema.derived():
+            encoded: Encoded = self.encoders.encode_derived(self.name, np.array([np.nan]))
+        else:
+            encoded = self.encoders.encode(self.name, pl.Series([None], dtype=pl.Null))
         assert isinstance(encoded, np.ndarray)
         return float(encoded.reshape(-1)[0])
+
+    @property
+    def origin(self) -> str:
+        """What its values come from, for people."""
+        schema = self.encoders.schema
+        made_of = schema.features[self.name].made_of
+        return (
+            f"column '{schema.column(self.name)}'" if made_of is None else f"what it is made of, {made_of},"
+        )
 
     @property
     def _storage(self) -> str:
@@ -170,6 +166,17 @@ class FeatureComparison:
         codes = [_codes(encoded) for encoded in (before, now)]
         frequent = CodeBins.of(codes[0])
         return stability_index(frequent.count(codes[0]), frequent.count(codes[1]), *units)
+
+    def length_stability(self) -> float:
+        """The PSI of the lengths of a history."""
+        bins = NumberBins.of(_lengths(self.before.encoded[self.name]), 0.0)
+        before, now = (bins.count(_lengths(rows.encoded[self.name])) for rows in (self.before, self.now))
+        return stability_index(before, now, self.units(self.before), self.units(self.now))
+
+
+def _lengths(encoded: Encoded) -> Numbers:
+    assert isinstance(encoded, Ragged)
+    return np.asarray(encoded.length, dtype=np.float32)
 
 
 def _first(encoded: Encoded) -> Numbers:

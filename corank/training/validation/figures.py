@@ -78,6 +78,8 @@ class FeatureJudgement:
 
     settings: ValidationSettings
     comparisons: Sequence[FeatureComparison]
+    histories: Sequence[FeatureComparison]
+    """Of the run's validation rows, as histories grow with the log; none if it has no such rows."""
     later: EncodedRows | None
     """The run's validation rows, of which its encoders know as little as of new ones; None if it has none."""
     schema: Schema
@@ -85,7 +87,7 @@ class FeatureJudgement:
     """Whether most are of the same hours of the day; otherwise what depends on these is not judged."""
 
     def figures(self) -> Iterator[ValidationFigure]:
-        """Missing rates, then new ids, then PSI."""
+        """Missing rates, then new ids, then PSI; of histories each in turn."""
         for found in self.comparisons:
             yield self._missing(found)
         for found in self.comparisons:
@@ -95,6 +97,11 @@ class FeatureJudgement:
             value = found.stability()
             if value is not None:
                 yield self._stability(found, value)
+        for found in self.histories:
+            yield self._empty(found)
+            if found.has_vocabulary:
+                yield self._new_ids(found)
+            yield ValidationFigure("psi", found.name, 0.0, found.length_stability(), None, "off")
 
     def _enough(self, share: float, found: FeatureComparison) -> bool:
         return share * len(found.now) >= self.settings.min_count
@@ -115,10 +122,25 @@ class FeatureJudgement:
             self._enough(max(was, rate, 1 - rate), found),
         )
         reason = (
-            f"feature '{found.name}' is missing in {rate:.1%} of the candidates, and was in {was:.1%}; look at column "
-            f"'{self.schema.column(found.name)}' and at how its table is joined"
+            f"feature '{found.name}' is missing in {rate:.1%} of the candidates, and was in {was:.1%}; look at "
+            f"{found.origin} and at how its table is joined"
         )
         return ValidationFigure("missing", found.name, before, now, self.settings.missing, verdict, reason)
+
+    def _empty(self, found: FeatureComparison) -> ValidationFigure:
+        """Judge a history: it may be there for more users than before, but not for fewer."""
+        before, now = found.missing(found.before), found.missing(found.now)
+        was, rate = before or 0.0, now or 0.0
+        chance = chance_of_shares(was, rate, found.units(found.before), found.units(found.now))
+        most = self.settings.missing
+        verdict = judge(
+            most, lambda most: rate - was <= most + chance, self._enough(max(rate, 1 - was), found)
+        )
+        reason = (
+            f"history '{found.name}' is empty for {rate:.1%} of the candidates, and was for {was:.1%} of those of the "
+            "run's validation; look for user ids that are written in another way, and for events that are missing"
+        )
+        return ValidationFigure("missing", found.name, before, now, most, verdict, reason)
 
     def _new_ids(self, found: FeatureComparison) -> ValidationFigure:
         before = None if self.later is None else found.unknown(self.later)
@@ -142,6 +164,6 @@ class FeatureJudgement:
         verdict = judge(most, lambda most: value <= most, self._comparable(found))
         reason = (
             f"feature '{found.name}' is distributed otherwise than in training (PSI {value:.2f}); look for another "
-            f"unit or meaning of column '{self.schema.column(found.name)}'"
+            f"unit or meaning of {found.origin.rstrip(',')}"
         )
         return ValidationFigure("psi", found.name, 0.0, value, most, verdict, reason)

@@ -13,6 +13,7 @@ import polars as pl
 from corank.core.time import FOREVER, format_time
 from corank.data.as_of import VersionedRows
 from corank.data.column_sources import Source
+from corank.data.dataset import PackedDataset
 from corank.data.log_rows import request_columns
 from corank.data.packing.spread import hash_requests
 from corank.data.tables import Table
@@ -21,7 +22,10 @@ from corank.features.encoding import Encoded
 from corank.features.row_columns import ID, ITEM, LEVEL, TIME, USER
 from corank.training.config import Config
 from corank.training.profile.split_rows import SPLIT, SplitRows
+from corank.training.validation.compared_features import ComparedFeatures
+from corank.training.validation.derived_rows import CandidateRows
 from corank.training.validation.encoded_rows import EncodedRows, number_hours, take_encoded
+from corank.training.validation.histories import NewHistories
 from corank.training.validation.reference import SAMPLE
 
 BATCH = 262_144
@@ -68,7 +72,7 @@ class NewRows:
         Args:
             config: the config.
             tables: its tables.
-            sources: of the features that are compared.
+            sources: of the features of columns that are compared, and of operands.
             begin: that moment, ms UTC.
         """
         data = config.data
@@ -102,19 +106,44 @@ class NewRows:
         """The period, for people."""
         return f"{format_time(self.begin)} to {format_time(self.end)}"
 
-    def encode(self, encoders: Encoders, names: Sequence[str]) -> EncodedRows:
-        """Encode some features of a sample of whole requests. Raises DataError for values that cannot be."""
-        request = list(request_columns(self.config.data).values())
+    def encode(
+        self, packed: PackedDataset, compared: ComparedFeatures, events: Mapping[str, Table]
+    ) -> EncodedRows:
+        """Encode the features of a sample of whole requests as packed data are. Raises DataError for unfit values.
+
+        Args:
+            packed: has the encoders, and the earlier events of users.
+            compared: names the features.
+            events: the tables of `data.events`.
+        """
+        encoders, request = packed.encoders, list(request_columns(self.config.data).values())
         sample = self._sample(request)
-        looked = {s: self._rows_of(sample, s, names, encoders) for s in ("items", "users")}
-        encoded: dict[str, Encoded] = {}
-        for name in names:
+        needed = compared.column_features(encoders.schema)
+        looked = {s: self._rows_of(sample, s, needed, encoders) for s in ("items", "users")}
+
+        def column(name: str) -> pl.Series:
             column, source = encoders.schema.column(name), self.sources[name]
             if source == "log":
-                encoded[name] = encoders.encode(name, sample[column])
+                return sample[column]
+            frame, index = looked[source]
+            return frame[column] if source == "items" else frame[column].gather(index)
+
+        encoded: dict[str, Encoded] = {}
+        for name in compared.columns:
+            source = self.sources[name]
+            if source == "log":
+                encoded[name] = encoders.encode(name, column(name))
             else:
                 frame, index = looked[source]
-                encoded[name] = take_encoded(encoders.encode(name, frame[column]), index)
+                encoded[name] = take_encoded(
+                    encoders.encode(name, frame[encoders.schema.column(name)]), index
+                )
+        times, (items, item) = sample[TIME].to_numpy(), looked["items"]
+        sizes = sample.select(pl.len().over(request)).to_series().to_numpy().astype(np.int64)
+        rows = CandidateRows(encoders, packed.priors, column, item, len(items), times, sizes)
+        encoded |= rows.encode(compared.derived)
+        histories = NewHistories(packed, self.rows, events, self.begin)
+        encoded |= histories.cut(compared.histories, sample[USER], times)
         keys = (pl.struct(request), pl.col(USER), pl.col(ITEM))
         numbers = [sample.select(key.rank("dense")).to_series().to_numpy().astype(np.int32) for key in keys]
         return EncodedRows(encoded, number_hours(sample[TIME].to_numpy()), *numbers)

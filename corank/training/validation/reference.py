@@ -57,7 +57,7 @@ class ReferenceRows:
         return self._sample("train")
 
     def encoded(self, split: str, names: Sequence[str]) -> EncodedRows | None:
-        """A sample of a split with some features of columns; None if there is no such split."""
+        """A sample of a split with some features; None if there is no such split."""
         if split not in self.packed.splits:
             return None
         parts = self.training if split == "train" else self._sample(split)
@@ -67,6 +67,10 @@ class ReferenceRows:
         columns: dict[str, tuple[dict[str, Encoded], Index]] = {
             "query": (split_rows(schema.row_features("query"), whole.query), request),
             "item": (split_rows(schema.row_features("item"), self.packed.items), whole.item),
+            "snapshot": (
+                split_rows(schema.row_features("snapshot"), whole.snapshot),
+                np.arange(len(whole.item)),
+            ),
             "cross": (split_rows(schema.row_features("cross"), whole.cross), np.arange(len(whole.item))),
         }
         encoded = {}

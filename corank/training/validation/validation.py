@@ -1,7 +1,7 @@
 """New rows of a config's tables compared with what a run was trained on, before anything is packed or trained."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,13 @@ from corank.core.time import FOREVER, format_time
 from corank.data.column_sources import find_sources
 from corank.data.dataset import PackedDataset
 from corank.data.histories.event_tables import open_events
+from corank.data.tables import Table
 from corank.training.config import Config
 from corank.training.profile.log_profile import open_tables
 from corank.training.run import Run
 from corank.training.validation.columns import ColumnComparison
-from corank.training.validation.encoded_rows import FeatureComparison, select_features
+from corank.training.validation.compared_features import ComparedFeatures
+from corank.training.validation.encoded_rows import FeatureComparison
 from corank.training.validation.figure import ValidationFigure
 from corank.training.validation.figures import FeatureJudgement, RowJudgement
 from corank.training.validation.new_rows import NewRows
@@ -57,8 +59,8 @@ class Validation:
 
     @property
     def drift(self) -> dict[str, float]:
-        """The PSI of each feature."""
-        return {f.name: float(f.now) for f in self.figures if f.kind == "psi" and f.now is not None}
+        """The PSI of each feature that is compared; of histories that of their lengths."""
+        return {f.name: f.now for f in self.figures if f.kind == "psi" and isinstance(f.now, float)}
 
     def document(self) -> dict[str, Any]:
         """All of it as plain values."""
@@ -81,8 +83,8 @@ def validate_against(config: Config, base: Path, run: Run) -> Validation:
     """Compare the new rows of a config's tables with what a run was trained on.
 
     New are the rows of the split `train` from the end of the run's training on; of others nothing is read but the
-    columns of their files. Values are encoded by the run's encoders. Left out are features that only one of the two
-    configs has, derived ones, histories, and operands that no network reads.
+    columns of their files. Values are encoded by the run's encoders. Features that cannot be compared are figures that
+    say why (`ComparedFeatures`).
 
     Args:
         config: the config that would be packed.
@@ -97,26 +99,34 @@ def validate_against(config: Config, base: Path, run: Run) -> Validation:
 def compare_rows(config: Config, base: Path, packed: PackedDataset, run: str) -> Validation:
     """Compare the new rows of a config's tables with packed data, as `validate_against`; `run` names these."""
     begin = _begin(config, packed, run)
-    names = select_features(packed.schema, config.declared)
-    columns = ColumnComparison(config, base, packed, names).figures()
+    compared = ComparedFeatures.of(packed.schema, config.declared)
+    columns = ColumnComparison(config, base, packed, list(compared.columns)).figures()
     if any(figure.verdict == "broken" for figure in columns):
         return Validation(config.name, run, begin, None, columns)
     tables, data = open_tables(config, base), config.data
     items, users = tables.get("items"), tables.get("users")
-    sources = find_sources(config.declared, data, tables["log"], items, users, open_events(data, base))
-    new = NewRows.read(config, tables, {name: sources[name] for name in names}, begin)
+    events = open_events(data, base)
+    sources = find_sources(config.declared, data, tables["log"], items, users, events)
+    needed = compared.column_features(packed.schema)
+    new = NewRows.read(config, tables, {name: sources[name] for name in needed}, begin)
     reference = ReferenceRows(packed)
     figures = [*columns, *RowJudgement(config.validation, reference, new).figures()]
     if len(new):
-        figures += _compare_features(config, reference, new, names)
+        figures += _compare_features(config, reference, new, compared, events)
+    for name, reason in compared.left_out.items():
+        figures.append(ValidationFigure("psi", name, None, f"not compared: {reason}", None, "off"))
     return Validation(config.name, run, begin, new.end, figures)
 
 
 def _compare_features(
-    config: Config, reference: ReferenceRows, new: NewRows, names: Sequence[str]
+    config: Config,
+    reference: ReferenceRows,
+    new: NewRows,
+    compared: ComparedFeatures,
+    events: Mapping[str, Table],
 ) -> list[ValidationFigure]:
-    packed = reference.packed
-    before, now = reference.encoded("train", names), new.encode(packed.encoders, names)
+    packed, names = reference.packed, [*compared.columns, *compared.derived]
+    before, now = reference.encoded("train", names), new.encode(packed, compared, events)
     assert before is not None
     # of a day that was packed without its last hours, the same hours are compared
     same_hours = now.shares_hours(before)
@@ -127,8 +137,14 @@ def _compare_features(
         FeatureComparison(name, packed.encoders, before, now, packed.schema.column(name) in own)
         for name in names
     ]
-    later = reference.encoded("valid", names)
-    return list(FeatureJudgement(config.validation, comparisons, later, packed.schema, same_hours).figures())
+    later = reference.encoded("valid", [*names, *compared.histories])
+    histories = [
+        FeatureComparison(name, packed.encoders, later, now, False)
+        for name in compared.histories
+        if later is not None
+    ]
+    judgement = FeatureJudgement(config.validation, comparisons, histories, later, packed.schema, same_hours)
+    return list(judgement.figures())
 
 
 def _begin(config: Config, packed: PackedDataset, run: str) -> int:

@@ -57,6 +57,7 @@ BAD_DAYS = {
     "a level vanished": (NewDay(log=keep(pl.col("level") != "ranked")), "levels", "ranked"),
     "new items": (NewDay(log=set_to("item_id", pl.col("item_id") + 10**6)), "new_ids", "item_id"),
     "new users": (NewDay(log=set_to("user_id", pl.col("user_id") + 10**6)), "new_ids", "user_id"),
+    "users without events": (NewDay(log=set_to("user_id", pl.col("user_id") + 10**6)), "missing", "history"),
     "another unit": (NewDay(items=set_to("price", pl.col("price") * 100)), "psi", "price"),
     "a code for another": (NewDay(log=set_to("tab", pl.col("tab").max())), "psi", "tab"),
 }
@@ -72,7 +73,8 @@ def test_an_ordinary_day_is_accepted(ordinary: Validation) -> None:
     judged = {figure.kind for figure in ordinary.figures if figure.verdict == "ok"}
     assert judged == {"rows", "levels", "labels", "missing", "new_ids", "psi"}
     assert set(ordinary.drift) >= {"price", "tags", "category_clicks", "hour"}
-    assert "history" not in ordinary.drift
+    (history,) = (f for f in ordinary.figures if (f.kind, f.name) == ("missing", "history"))
+    assert history.verdict == "ok" and history.reference is not None
 
 
 @pytest.mark.parametrize("day", BAD_DAYS)
@@ -97,6 +99,18 @@ def test_a_feature_that_is_not_judged_is_shown(tmp_path: Path) -> None:
     assert found.reasons == [] and found.drift["price"] > 1
 
 
+def test_a_feature_that_cannot_be_compared_is_shown_with_the_reason(tmp_path: Path) -> None:
+    prior = "features.popular={kind: prior, by: [item_id], label: click}"
+    found = NewDay().compare(tmp_path, prior, "features.price.scale=standard", "features.tags=null")
+    why = {figure.name: figure.now for figure in found.figures if str(figure.now).startswith("not compared")}
+    assert why == {
+        "popular": "not compared: the run has no such feature",
+        "price": "not compared: its settings have changed",
+        "tags": "not compared: the config has no such feature",
+    }
+    assert found.reasons == [] and why.keys().isdisjoint(found.drift)
+
+
 def test_a_feature_that_is_not_there_cannot_be_left_out(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError, match=r"validation.unjudged: unknown feature 'prize'; did you mean 'price'"
@@ -107,7 +121,7 @@ def test_a_feature_that_is_not_there_cannot_be_left_out(tmp_path: Path) -> None:
 def test_few_rows_are_not_judged(tmp_path: Path) -> None:
     found = BAD_DAYS["labels flipped"][0].compare(tmp_path, "validation.min_count=1000000")
     assert found.reasons == []
-    assert {figure.verdict for figure in found.figures} == {"few"}
+    assert {figure.verdict for figure in found.figures if figure.threshold is not None} == {"few"}
 
 
 def test_earlier_rows_are_not_read(ordinary: Validation, tmp_path: Path) -> None:
