@@ -24,14 +24,13 @@ class CascadeLoss(Loss):
     q_s is `top`, or else the quota (`keep`) of stage s; y = 1 marks candidates of the levels `positive`; P̂_s is
     the NeuralSort matrix of stage s at temperature τ, row t the t-th rank; sg stops the gradient.
 
-    `lcron`: P_s = Σ_{t ≤ q_s} P̂_s[t] / sg(Σ_t P̂_s[t]); L = CE(Π_s P_s, y) + Σ_s CE(P_s, y), where CE is the mean
-    of −log P over y = 1. The first rows of P̂ share a mass of q_s, so what a positive gains the others lose. With
-    the negatives' −log(1 − P) nothing is learnt: docs/decisions/lcron-cross-entropy.md. Source: LCRON, arXiv
-    2503.09492.
+    `lcron`: raw = sg(Σ_t P̂_s[t]), up_s = Σ_{t ≤ q_s} P̂_s[t] / raw, down_s = Σ_{t > q_s} P̂_s[t] / raw; L = mean of
+    −y log Π_s up_s − (1 − y) log(1 − Π_s (1 − down_s)) + ½ Σ_s mean of −y log up_s − (1 − y) log down_s, over the
+    request's candidates. up + down is 1, but the gradient of down is that of the lower rows: through 1 − up what
+    should be cut would not learn (docs/decisions/lcron-cross-entropy.md). Source: LCRON, arXiv 2503.09492.
 
-    `dftopk`: the same with binary cross-entropies, averaged over the request's candidates, of P_s = σ((z − (z[q_s]
-    + z[q_s + 1]) / 2) / τ), where z[k] is the k-th largest logit. It takes linear time. Source: DFTopK, arXiv
-    2510.11472.
+    `dftopk`: the same with up_s = σ((z − (z[q_s] + z[q_s + 1]) / 2) / τ), where z[k] is the k-th largest logit,
+    down_s = 1 − up_s, and a stage's own term in full. It takes linear time. Source: DFTopK, arXiv 2510.11472.
 
     `arf`: L = −Σ_s (mean over y = 1 of log(Σ_{t ≤ q_s} P̂_s[t] / q_s) + mean over t of log P̂_s[t, i_t]), where
     i_t is the t-th candidate by level, ties in the stage's own order, so that they have no gradient. Source: arXiv
