@@ -1,6 +1,6 @@
 """The distinct items and users of the log."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -25,6 +25,8 @@ class LogIds:
     """Columns `value`, distinct, ascending, and `seen`: when last, ms UTC."""
     users: pl.DataFrame
     """The same of users."""
+    logged: pl.Series
+    """The items of this log alone: a table of items must have a row of each."""
 
     @classmethod
     def read(cls, log: Table, data: DataSettings, spill: Path, engine: Engine) -> Self:
@@ -41,7 +43,8 @@ class LogIds:
             for column in (data.item, data.user)
         ]
         items, users = measure_columns(wanted, spill, engine)
-        return cls(items.sort("value"), users.sort("value"))
+        items = items.sort("value")
+        return cls(items, users.sort("value"), items["value"])
 
     def join_earlier(self, start: PackStart, schema: Schema, data: DataSettings, until: int) -> Self:
         """Add the ids that an earlier packing knew, but for those that were not seen for the `keep_days` of the id.
@@ -57,7 +60,12 @@ class LogIds:
         if start.earlier is None:
             return self
         folder = start.earlier.folder
-        return type(self)(
-            join_ids(self.items, read_ids(folder, "items"), keep_from(schema, data.item, until), data.item),
-            join_ids(self.users, read_ids(folder, "users"), keep_from(schema, data.user, until), data.user),
+        return replace(
+            self,
+            items=join_ids(
+                self.items, read_ids(folder, "items"), keep_from(schema, data.item, until), data.item
+            ),
+            users=join_ids(
+                self.users, read_ids(folder, "users"), keep_from(schema, data.user, until), data.user
+            ),
         )

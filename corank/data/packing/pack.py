@@ -181,7 +181,7 @@ def _first_pass(inputs: PackSources, workspace: PackWorkspace) -> int:
     data, schema, sources = inputs.data, inputs.schema, inputs.sources
     folder, spill, engine, report = workspace.packed, workspace.spill, workspace.engine, workspace.report
     ids = inputs.read_ids(spill / "ids", engine)
-    items, users, absent = inputs.read_items(ids.items["value"]), *inputs.read_users(ids.users["value"])
+    items, users, absent = inputs.read_items(ids), *inputs.read_users(ids.users["value"])
     write_ids(folder, "items", ids.items)
     write_ids(folder, "users", ids.users)
     if absent:

@@ -118,14 +118,17 @@ class PackSources:
         found = LogIds.read(self.log, self.data, spill, engine)
         return found.join_earlier(self.start, self.schema, self.data, self.until)
 
-    def read_items(self, wanted: pl.Series) -> VersionedRows:
-        """Read the rows of items. Raises DataError if an item of the log, `wanted`, has none."""
+    def read_items(self, ids: LogIds) -> VersionedRows:
+        """Read the rows of items: those of the table, or without one a row of each item of this log and earlier ones.
+
+        Raises DataError if an item of this log has none. One of earlier logs alone may have left the table.
+        """
         data, table = self.data, self.items
         if table is None:
-            return VersionedRows.from_ids(wanted)
+            return VersionedRows.from_ids(ids.items["value"])
         columns = [c for c in feature_columns(self.schema, self.sources, "items") if c != data.item]
         columns += [name for name in self.item_columns if name not in columns]
-        items, absent = VersionedRows.read(table, data.item, columns, wanted, only=False)
+        items, absent = VersionedRows.read(table, data.item, columns, ids.logged, only=False)
         if len(absent):
             some = ", ".join(map(repr, absent.head(5).to_list()))
             raise DataError(

@@ -15,6 +15,7 @@ from corank.core.types import Ints
 from corank.data.packing.pieces import write_piece
 from corank.data.packing.sources import PackSources
 from corank.data.packing.workspace import PackWorkspace
+from corank.data.state.earlier_pack import EarlierPack
 from corank.data.state.event_trim import EventTrim
 from corank.features.encoders import Encoders
 from corank.features.encoding import UNKNOWN
@@ -63,6 +64,7 @@ def _encode(
     known = Keys(read_frame(packed / "users.arrow")["user"])
     items = Keys(read_frame(packed / "items" / "keys.arrow")["item"].unique(maintain_order=True))
     codes, ordinals = encoders.codes(history.of, ids), items.find(ids).astype(np.int32)
+    moved = _move_codes(earlier, history, encoders)
     since = inputs.start.events[history.events]
     for first in range(0, len(users), USERS):
         end = min(first + USERS, len(users))
@@ -76,11 +78,23 @@ def _encode(
             {
                 "user": owner[kept].astype(np.int32),
                 "times": time[kept],
-                "items": _take(codes, ordinal[kept], UNKNOWN),
+                "items": np.where(
+                    ordinal[kept] < 0,
+                    moved[events.items[start:stop][kept]],
+                    _take(codes, ordinal[kept], UNKNOWN),
+                ),
                 "row": start + kept,
                 "ordinals": _take(ordinals, ordinal[kept], -1),
             }
         ).sort("user", maintain_order=True)
+
+
+def _move_codes(earlier: EarlierPack, history: History, encoders: Encoders) -> Ints:
+    """The new code of each code of an earlier packing: an event has no more than it when its item left the table."""
+    owner, before = encoders.schema.table_of(history.of), earlier.encoders
+    codes = before.fitted[before.schema.table_of(history.of)]
+    moved = codes.find_rows(encoders.fitted[owner])
+    return np.full(codes.size, UNKNOWN, dtype=np.int32) if moved is None else moved
 
 
 def _take(values: Ints, ordinal: Ints, otherwise: int) -> Ints:

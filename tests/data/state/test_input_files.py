@@ -11,10 +11,14 @@ from corank.api.results.pack_result import PackResult
 from corank.core.errors import ConfigError, DataError
 from corank.data.row_ranges import RowRange
 from corank.data.tables import Table
+from corank.features.encoding import UNKNOWN
+from corank.features.history import EventParts, Events
+from corank.features.vocabulary import Vocabulary
 from tests.support.daily_log import ROWS, config_of, day_of, write_day
 
 
 def pack_days(folder: Path, days: int) -> list[PackResult]:
+    folder.mkdir(exist_ok=True)
     found: list[PackResult] = []
     for n in range(days):
         write_day(folder, n)
@@ -67,6 +71,39 @@ def test_old_files_are_not_opened_and_may_be_gone(tmp_path: Path) -> None:
     assert (
         corank.pack(config_of(1, tmp_path), continue_from=first.packed.folder)["packed"] != second["packed"]
     )
+
+
+def test_the_table_of_items_may_lack_what_is_gone_from_the_log(tmp_path: Path) -> None:
+    found: list[PackResult] = []
+    for n in range(4):
+        write_day(tmp_path, n)
+        logged = pl.read_parquet(
+            [tmp_path / "log" / f"{day_of(k)}.parquet" for k in range(max(0, n - 1), n + 1)]
+        )
+        items = logged.select("item").unique().sort("item").with_columns(brand=pl.col("item") % 3)
+        items.write_parquet(tmp_path / "items.parquet")
+        config = config_of(n, tmp_path, brand={"side": "item", "kind": "id"})
+        config["features"] |= {"brands": {"side": "user", "kind": "ids", "of": "history.brand"}}
+        config["data"] |= {"items": str(tmp_path / "items.parquet")}
+        found.append(corank.pack(config, continue_from=found[-1].packed.folder if found else None))
+        assert found[-1].packed.item_keys["item"].to_list() == items["item"].to_list()
+    # an id stays as long as keep_days says, and so do events of it, whether the table has it or not
+    assert read_events(found[-1]) == read_events(pack_days(tmp_path / "none", 4)[-1])
+    items.head(5).with_columns(brand=0).write_parquet(tmp_path / "items.parquet")
+    with pytest.raises(DataError, match=r"data.items: \d+ items of the log have no row, such as "):
+        corank.pack(config, continue_from=found[-2].packed.folder)
+
+
+def read_events(found: PackResult) -> list[int]:
+    """The items of the events of users, one user after another; −1 where one is unknown."""
+    packed = found.packed
+    (history,) = packed.schema.histories().values()
+    events = Events.open(
+        packed.folder / "events", history.events, EventParts.of(packed.schema, history.events)
+    )
+    encoder = packed.encoders.fitted["item"]
+    assert isinstance(encoder, Vocabulary)
+    return [encoder.decode(code) if code > UNKNOWN else -1 for code in events.items.tolist()]
 
 
 def test_late_rows_are_told_and_taken_in(tmp_path: Path) -> None:
