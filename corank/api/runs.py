@@ -63,7 +63,8 @@ def check(
 
     Returns what would be trained: which feature enters which tower, rows by table, candidates by split and by loss.
     What training would refuse is the first of its `advice`. With `against` the figures of the new rows beside those of
-    the run, with their thresholds (`validation` of the config), and the `reasons` for which the rows are refused.
+    the run, with their thresholds (`validation` of the config), and the `reasons` for which the rows are refused; of
+    rows that are accepted also how many rows each vocabulary would admit and evict.
     Raises ConfigError, DataError, CheckpointError.
 
     Example:
@@ -81,10 +82,11 @@ def check(
 def _validate(opened: OpenedConfig, against: PathOrUrl) -> "ValidationResult":
     from corank.api.results.validation_result import ValidationResult  # which loads torch, as a run does
     from corank.training.run import Run
-    from corank.training.validation.validation import validate_against
+    from corank.training.validation.validation import add_vocabularies, validate_against
 
     run = Run.open(parse_location(against))
-    return ValidationResult.of(validate_against(opened.settings, opened.base, run))
+    found = validate_against(opened.settings, opened.base, run)
+    return ValidationResult.of(add_vocabularies(found, opened.settings, opened.base, run))
 
 
 def pack(

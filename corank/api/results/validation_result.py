@@ -25,7 +25,7 @@ class ValidationResult(Validation):
         >>> changes = ["data.split={train: 2026-03-09..2026-03-10}"]
         >>> found = corank.check("shop/config.yaml", changes, against="shop/runs/shop")
         >>> found.accepted, sorted(found.tables)
-        (True, ['figures'])
+        (True, ['figures', 'vocabularies'])
     """
 
     @classmethod
@@ -59,9 +59,16 @@ class ValidationResult(Validation):
 
     @property
     def tables(self) -> dict[str, pl.DataFrame]:
-        """`figures`: kind, name, what the run has, what the new rows have, threshold, verdict."""
+        """`figures`: kind, name, what the run has, what the new rows have, threshold, verdict; `vocabularies`, of
+        accepted rows: rows of each now, admitted and evicted by `pack --from`, after it, and free up to `max_rows`."""
         names = ("figure", "of", "reference", "now", "threshold", "verdict")
-        return {"figures": pl.DataFrame(self.rows, schema=dict.fromkeys(names, pl.String))}
+        figures = pl.DataFrame(self.rows, schema=dict.fromkeys(names, pl.String))
+        return {"figures": figures} | ({"vocabularies": self._vocabularies()} if self.vocabularies else {})
+
+    def _vocabularies(self) -> pl.DataFrame:
+        rows = [{"feature": name, **held.document()} for name, held in self.vocabularies.items()]
+        names = ("rows", "admitted", "evicted", "after", "free")
+        return pl.DataFrame(rows, schema={"feature": pl.String, **dict.fromkeys(names, pl.Int64)})
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.headline})"

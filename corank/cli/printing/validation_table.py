@@ -15,7 +15,7 @@ STYLES = {"broken": "bold red", "few": "dim", "off": "dim"}
 
 
 def show_validation(found: "ValidationResult") -> None:
-    """Print each figure of the run and of the new rows, its threshold and its verdict."""
+    """Print each figure of the run and of the new rows, its threshold and its verdict; then how vocabularies grow."""
     table = Table(title=found.headline, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in ("figure", "of", "reference", "now", "threshold", "verdict"):
         left = column in ("figure", "of", "verdict")
@@ -23,6 +23,20 @@ def show_validation(found: "ValidationResult") -> None:
     for cells in found.rows:
         style = STYLES.get(cells["verdict"])
         table.add_row(*map(escape, cells.values()), style=style)
+    out.print(table)
+    if found.vocabularies:
+        _show_vocabularies(found)
+
+
+def _show_vocabularies(found: "ValidationResult") -> None:
+    title = "vocabularies: rows now, and after `pack --from`"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("feature", overflow="fold")
+    for column in ("rows", "admitted", "evicted", "after", "free"):
+        table.add_column(column, justify="right")
+    for name, held in found.vocabularies.items():
+        counts = held.document().values()
+        table.add_row(escape(name), *("-" if count is None else f"{count:,}" for count in counts))
     out.print(table)
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,10 @@ from corank.core.time import FOREVER, format_time
 from corank.data.column_sources import find_sources
 from corank.data.dataset import PackedDataset
 from corank.data.histories.event_tables import open_events
+from corank.data.state.earlier_pack import EarlierPack
+from corank.data.state.forecast import ForecastRows, forecast_rows
 from corank.data.tables import Table
+from corank.engine.base import open_engine
 from corank.training.config import Config
 from corank.training.profile.log_profile import open_tables
 from corank.training.run import Run
@@ -37,6 +40,8 @@ class Validation:
     end: int | None
     """When the new rows end; None if they were not read, as columns differ."""
     figures: Sequence[ValidationFigure]
+    vocabularies: Mapping[str, ForecastRows] = field(default_factory=dict)
+    """Rows that `pack --from` would admit and evict, by feature with a vocabulary; none if it was not asked for."""
 
     @property
     def broken(self) -> list[ValidationFigure]:
@@ -72,6 +77,7 @@ class Validation:
             "accepted": self.accepted,
             "reasons": self.reasons,
             "figures": [figure.document() for figure in self.figures],
+            "vocabularies": {name: rows.document() for name, rows in self.vocabularies.items()},
         }
 
     def to_json(self) -> str:
@@ -94,6 +100,22 @@ def validate_against(config: Config, base: Path, run: Run) -> Validation:
     Raises ConfigError if the split has no new rows or is not by time, DataError as packing would, CheckpointError.
     """
     return compare_rows(config, base, open_packed_of(run), str(run.folder))
+
+
+def add_vocabularies(found: Validation, config: Config, base: Path, run: Run) -> Validation:
+    """Add how vocabularies would grow, to what `validate_against` found.
+
+    They are counted of rows that are accepted alone: others may not be packed. A run whose packed data an earlier
+    version of corank wrote has no counts to go on from.
+
+    Raises as `validate_against`.
+    """
+    packed = open_packed_of(run)
+    if not found.accepted or packed.manifest.through is None:
+        return found
+    with open_engine() as engine:
+        rows = forecast_rows(config.data, config.declared, base, EarlierPack.of(packed), engine)
+    return replace(found, vocabularies=rows)
 
 
 def compare_rows(config: Config, base: Path, packed: PackedDataset, run: str) -> Validation:
