@@ -15,6 +15,7 @@ from corank.data.validate import (
     RowCheck,
     find_faults,
     label_checks,
+    naming_rows,
     number_checks,
     position_checks,
     score_checks,
@@ -53,10 +54,7 @@ class LogSummary:
             DataError: a column is missing, of the wrong type, or holds a value that cannot be packed. Of several such
                 values the first in the order of the log is named.
         """
-        keys = _keys(data)
-        log.require([*keys, *(c for c in (data.level, data.weight, data.position, data.split.source) if c)])
-        log.require(label.column for label in data.labels.values())
-        log.require(score.column for score in data.scores.values())
+        require_columns(log, data)
         ids = len(list(whole_checks(log, [*data.request, data.user, data.item])))
         found = SurveyPart.merge(engine.run(SurveyRange(log, data, columns), cut_table(log)))
         _refuse_fault(found, range(ids))
@@ -95,8 +93,8 @@ def _refuse_fault(found: "SurveyPart", rules: Iterable[int]) -> None:
         raise DataError(found.faults[rule])
 
 
-def _keys(data: DataSettings) -> list[str]:
-    """The columns that every candidate needs."""
+def identifying_columns(data: DataSettings) -> list[str]:
+    """The columns in which every candidate has a value."""
     return list(dict.fromkeys([*data.request, data.user, data.item, data.time]))
 
 
@@ -109,7 +107,7 @@ class SurveyPart:
     last: int | None
     splits: dict[str, int]
     nulls: dict[str, int]
-    """By column of `_keys`."""
+    """By column of `identifying_columns`."""
     faults: dict[int, str]
     """What the user is told, by the number of the broken rule among `log_checks`."""
 
@@ -128,21 +126,30 @@ class SurveyPart:
         )
 
 
+def require_columns(log: Table, data: DataSettings) -> None:
+    """Raise DataError if the log lacks a column that is no feature's."""
+    single = (data.level, data.weight, data.position, data.split.source)
+    log.require([*identifying_columns(data), *(column for column in single if column)])
+    log.require(label.column for label in data.labels.values())
+    log.require(score.column for score in data.scores.values())
+
+
 def log_checks(log: Table, data: DataSettings, columns: list[str]) -> list[RowCheck]:
     """List the rules that the rows of a log keep, in the order in which a broken one is told.
 
     Raises:
         DataError: a column is of a type that cannot be read.
     """
+    keys = [*data.request, data.item]
     return [
         *whole_checks(log, [*data.request, data.user, data.item]),
-        *label_checks(log, data),
+        *naming_rows(label_checks(log, data), keys),
         *number_checks(log, columns, data.request),
-        *weight_checks(log, data),
-        *score_checks(log, data),
-        *position_checks(log, data),
-        *split_checks(log, data),
-        *value_checks(log, [c for c in data.columns if c in log.types], [*data.request, data.item]),
+        *naming_rows(weight_checks(log, data), keys),
+        *naming_rows(score_checks(log, data), keys),
+        *naming_rows(position_checks(log, data), keys),
+        *naming_rows(split_checks(log, data), keys),
+        *value_checks(log, [c for c in data.columns if c in log.types], keys),
     ]
 
 
@@ -168,11 +175,11 @@ class SurveyRange:
         scores = [score.column for score in data.scores.values()]
         numbers = [column for column in self.columns if types[column].is_float()]
         values = [column for column in data.columns if column in types]
-        return list(dict.fromkeys([*_keys(data), *single, *labels, *scores, *numbers, *values]))
+        return list(dict.fromkeys([*identifying_columns(data), *single, *labels, *scores, *numbers, *values]))
 
     def _survey(self, batch: pl.DataFrame) -> SurveyPart:
         data, log = self.data, replace(self.log, frame=batch.lazy())
-        time, keys = log.moment(data.time), _keys(data)
+        time, keys = log.moment(data.time), identifying_columns(data)
         facts = batch.select(
             time.min().alias("first"),
             time.max().alias("last"),

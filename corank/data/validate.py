@@ -1,7 +1,7 @@
 """Checks of the user's tables, row by row. Each raises DataError, which names column, row and remedy."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import polars as pl
@@ -44,6 +44,17 @@ def check_rows(table: Table, checks: Iterable[RowCheck]) -> None:
     """Raise DataError for the first rule that a row breaks."""
     for message in find_faults(table, checks).values():
         raise DataError(message)
+
+
+def naming_rows(checks: Iterable[RowCheck], keys: Iterable[str]) -> Iterator[RowCheck]:
+    """Let the message of each check end with the keys of the row that breaks it."""
+    names = tuple(dict.fromkeys(keys))
+    for check in checks:
+        yield replace(
+            check,
+            shown=tuple(dict.fromkeys((*names, *check.shown))),
+            describe=lambda row, say=check.describe: f"{say(row)} (at {_where(row, names)})",  # type: ignore[misc]
+        )
 
 
 def whole_checks(table: Table, columns: Iterable[str]) -> Iterator[RowCheck]:
@@ -179,6 +190,6 @@ def value_checks(table: Table, columns: list[str], keys: list[str]) -> Iterator[
         )
 
 
-def _where(row: dict[str, Any], key: list[str]) -> str:
+def _where(row: dict[str, Any], key: Iterable[str]) -> str:
     """Name a row by its key."""
     return ", ".join(f"{name}={row[name]!r}" for name in key)

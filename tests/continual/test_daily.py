@@ -111,11 +111,20 @@ def lose_a_feature(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.with_columns(pl.lit(None, rows["device"].dtype).alias("device"))
 
 
+def name_another_level(rows: pl.DataFrame) -> pl.DataFrame:
+    return rows.with_columns(pl.col("level").replace("ranked", "reranked"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "reason"),
-    [(flip_clicks, "label"), (lose_half, "rows"), (lose_a_feature, "device")],
-    ids=["flipped labels", "half its rows lost", "a feature all missing"],
+    [
+        (flip_clicks, "label"),
+        (lose_half, "rows"),
+        (lose_a_feature, "device"),
+        (name_another_level, "'reranked'"),
+    ],
+    ids=["flipped labels", "half its rows lost", "a feature all missing", "an unknown level"],
 )
 def test_a_bad_day_is_refused_before_training_and_serving_goes_on(
     world: Path, change: Callable[[pl.DataFrame], pl.DataFrame], reason: str

@@ -97,6 +97,7 @@ def test_what_is_no_score_is_refused_by_name(tmp_path: Path, scale: str, value: 
     with pytest.raises(DataError) as error:
         packed(tmp_path, scale, [0.5, value, None, 0.5])
     message = f"data.scores.served: column 'production' holds {expected}, or null where there is none"
+    message += " (at request=0, item=1)"
     assert str(error.value) == message
     assert not (tmp_path / "packed").exists()
 

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-FigureKind = Literal["columns", "rows", "levels", "labels", "missing", "new_ids", "psi"]
-"""The key of `validation` whose threshold holds for a figure."""
+FigureKind = Literal["columns", "values", "rows", "levels", "labels", "missing", "new_ids", "psi"]
+"""The key of `validation` whose threshold holds for a figure; `values`, which no packing takes, have none."""
 Verdict = Literal["ok", "broken", "few", "off"]
 """`few`: too few rows to judge by, or none of the same hours; `off`: not judged."""
 

@@ -10,11 +10,12 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import polars as pl
 
+from corank.core.errors import name_rows
 from corank.core.time import FOREVER, format_time
 from corank.data.as_of import VersionedRows
 from corank.data.column_sources import Source
 from corank.data.dataset import PackedDataset
-from corank.data.log_rows import request_columns
+from corank.data.log_rows import describe_request, request_columns
 from corank.data.packing.spread import hash_requests
 from corank.data.tables import Table
 from corank.features.encoders import Encoders
@@ -76,7 +77,7 @@ class NewRows:
             begin: that moment, ms UTC.
         """
         data = config.data
-        log = tables["log"].keep(lambda frame: frame.filter(_since(tables["log"], data.time, begin)))
+        log = tables["log"].keep(lambda frame: frame.filter(since(tables["log"], data.time, begin)))
         last = log.collect(log.frame.select(log.moment(data.time).max())).item()
         rows = SplitRows.of(log, data, config.declared, sources, begin if last is None else int(last))
         rows = replace(rows, frame=rows.frame.filter(pl.col(SPLIT) == "train", pl.col(TIME) >= begin))
@@ -132,12 +133,14 @@ class NewRows:
         for name in compared.columns:
             source = self.sources[name]
             if source == "log":
-                encoded[name] = encoders.encode(name, column(name))
+                with name_rows(lambda row: describe_request(sample, row, self.config.data)):
+                    encoded[name] = encoders.encode(name, column(name))
             else:
                 frame, index = looked[source]
-                encoded[name] = take_encoded(
-                    encoders.encode(name, frame[encoders.schema.column(name)]), index
-                )
+                key = self.config.data.item if source == "items" else self.config.data.user
+                with name_rows(lambda row, key=key, ids=frame[ID]: f"{key}={ids[row]!r}"):  # type: ignore[misc]
+                    values = encoders.encode(name, frame[encoders.schema.column(name)])
+                encoded[name] = take_encoded(values, index)
         times, (items, item) = sample[TIME].to_numpy(), looked["items"]
         sizes = sample.select(pl.len().over(request)).to_series().to_numpy().astype(np.int64)
         rows = CandidateRows(encoders, packed.priors, column, item, len(items), times, sizes)
@@ -173,7 +176,7 @@ class NewRows:
         return held.frame.with_columns(pl.col(ID).alias(id_column)), index
 
 
-def _since(log: Table, column: str, begin: int) -> pl.Expr:
+def since(log: Table, column: str, begin: int) -> pl.Expr:
     """Whether a row is of a moment, ms UTC, or later; by the raw column, so that parts of files are skipped."""
     kind = log.types[column]
     if isinstance(kind, pl.Datetime):

@@ -6,25 +6,25 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from corank.core.errors import ConfigError
+from corank.core.errors import ConfigError, DataError
 from corank.core.time import FOREVER, format_time
 from corank.data.column_sources import find_sources
 from corank.data.dataset import PackedDataset
 from corank.data.histories.event_tables import open_events
 from corank.data.state.earlier_pack import EarlierPack
 from corank.data.state.forecast import ForecastRows, forecast_rows
-from corank.data.tables import Table
 from corank.engine.base import open_engine
 from corank.training.config import Config
 from corank.training.profile.log_profile import open_tables
 from corank.training.run import Run
 from corank.training.validation.columns import ColumnComparison
 from corank.training.validation.compared_features import ComparedFeatures
-from corank.training.validation.encoded_rows import FeatureComparison
+from corank.training.validation.encoded_rows import EncodedRows, FeatureComparison
 from corank.training.validation.figure import ValidationFigure
 from corank.training.validation.figures import FeatureJudgement, RowJudgement
 from corank.training.validation.new_rows import NewRows
 from corank.training.validation.reference import ReferenceRows, open_packed_of
+from corank.training.validation.values import check_new_values, unfit_values
 
 
 @dataclass(frozen=True, repr=False)
@@ -38,7 +38,7 @@ class Validation:
     begin: int
     """When the new rows begin, ms UTC: no earlier than the run's training ended."""
     end: int | None
-    """When the new rows end; None if they were not read, as columns differ."""
+    """When the new rows end; None if columns differ, or values cannot be packed."""
     figures: Sequence[ValidationFigure]
     vocabularies: Mapping[str, ForecastRows] = field(default_factory=dict)
     """Rows that `pack --from` would admit and evict, by feature with a vocabulary; none if it was not asked for."""
@@ -97,7 +97,8 @@ def validate_against(config: Config, base: Path, run: Run) -> Validation:
         base: the folder that its relative paths begin in.
         run: a finished run, whose packed data are still there.
 
-    Raises ConfigError if the split has no new rows or is not by time, DataError as packing would, CheckpointError.
+    Raises ConfigError if the split has no new rows or is not by time, DataError if a file
+    cannot be read, CheckpointError.
     """
     return compare_rows(config, base, open_packed_of(run), str(run.folder))
 
@@ -129,12 +130,22 @@ def compare_rows(config: Config, base: Path, packed: PackedDataset, run: str) ->
     items, users = tables.get("items"), tables.get("users")
     events = open_events(data, base)
     sources = find_sources(config.declared, data, tables["log"], items, users, events)
+    unfit = list(check_new_values(config, tables["log"], sources, begin))
+    if unfit:
+        return Validation(config.name, run, begin, None, [*columns, *unfit])
     needed = compared.column_features(packed.schema)
     new = NewRows.read(config, tables, {name: sources[name] for name in needed}, begin)
     reference = ReferenceRows(packed)
     figures = [*columns, *RowJudgement(config.validation, reference, new).figures()]
     if len(new):
-        figures += _compare_features(config, reference, new, compared, events)
+        names = [*compared.columns, *compared.derived]
+        before = reference.encoded("train", names)
+        assert before is not None
+        try:
+            now = new.encode(packed, compared, events)
+        except DataError as error:  # of a table of items or users, or of a vector
+            return Validation(config.name, run, begin, None, [*columns, unfit_values(str(error))])
+        figures += _compare_features(config, reference, before, now, compared)
     for name, reason in compared.left_out.items():
         figures.append(ValidationFigure("psi", name, None, f"not compared: {reason}", None, "off"))
     return Validation(config.name, run, begin, new.end, figures)
@@ -143,13 +154,11 @@ def compare_rows(config: Config, base: Path, packed: PackedDataset, run: str) ->
 def _compare_features(
     config: Config,
     reference: ReferenceRows,
-    new: NewRows,
+    before: EncodedRows,
+    now: EncodedRows,
     compared: ComparedFeatures,
-    events: Mapping[str, Table],
 ) -> list[ValidationFigure]:
     packed, names = reference.packed, [*compared.columns, *compared.derived]
-    before, now = reference.encoded("train", names), new.encode(packed, compared, events)
-    assert before is not None
     # of a day that was packed without its last hours, the same hours are compared
     same_hours = now.shares_hours(before)
     if same_hours:

@@ -39,11 +39,11 @@ Change = Callable[[pl.DataFrame], pl.DataFrame]
     [
         (
             lambda log: log.with_columns(click=pl.col("click").cast(pl.Float64).fill_null(float("nan"))),
-            "data.labels.click: column 'click' holds nan; expected 0, 1, or null if unknown",
+            "data.labels.click: column 'click' holds nan; expected 0, 1, or null if unknown (at request='b', item=10)",
         ),
         (
             lambda log: log.with_columns(click=pl.col("click") * 2),
-            "data.labels.click: column 'click' holds 2; expected 0, 1, or null if unknown",
+            "data.labels.click: column 'click' holds 2; expected 0, 1, or null if unknown (at request='a', item=10)",
         ),
         (
             lambda log: log.with_columns(click=pl.lit("yes")),
@@ -64,11 +64,13 @@ Change = Callable[[pl.DataFrame], pl.DataFrame]
         ),
         (
             lambda log: log.with_columns(level=pl.col("level").replace("ranked", "reranked")),
-            "data.level: column 'level' holds 'reranked'; data.levels are retrieved, preranked, ranked, exposed",
+            "data.level: column 'level' holds 'reranked'; data.levels are retrieved, preranked, ranked, exposed "
+            "(at request='e', item=10)",
         ),
         (
             lambda log: log.with_columns(level=pl.col("level").replace("ranked", None)),
-            "data.level: column 'level' holds None; data.levels are retrieved, preranked, ranked, exposed",
+            "data.level: column 'level' holds None; data.levels are retrieved, preranked, ranked, exposed "
+            "(at request='e', item=10)",
         ),
         (
             lambda log: log.with_columns(user=pl.col("user").replace(3, None)),
@@ -136,7 +138,8 @@ def test_candidate_twice_with_different_values_is_refused(world: World) -> None:
 def test_weight_must_be_positive(world: World) -> None:
     world.log = LOG.with_columns(w=pl.lit(0.0))
     world.data["weight"] = "w"
-    assert world.refused() == "data.weight: column 'w' holds 0.0; expected positive numbers"
+    message = "data.weight: column 'w' holds 0.0; expected positive numbers (at request='a', item=10)"
+    assert world.refused() == message
 
 
 def test_missing_file_is_refused(world: World) -> None:

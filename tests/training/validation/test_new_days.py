@@ -1,5 +1,6 @@
 """An ordinary day is accepted; each thing that goes wrong with a day's tables is refused with its reason."""
 
+import re
 from pathlib import Path
 
 import polars as pl
@@ -84,6 +85,30 @@ def test_a_bad_day_is_refused_with_its_reason(day: str, tmp_path: Path) -> None:
     assert (kind, name) in {(figure.kind, figure.name) for figure in found.broken}
     of_it = [reason for reason in found.reasons if reason.startswith(f"{kind}: ")]
     assert any(name.rpartition(".")[2] in reason or kind == "rows" for reason in of_it)
+
+
+UNFIT = {
+    "a level that the config does not name": (
+        NewDay(log=set_to("level", pl.col("level").replace("ranked", "reranked"))),
+        r"data.level: column 'level' holds 'reranked'; data.levels are .* \(at request_id=\d+, item_id=\d+\)",
+    ),
+    "NaN in a table": (
+        NewDay(items=set_to("price", pl.lit(float("nan")))),
+        r"data.items: column 'price' is nan at item_id=\d+; write null",
+    ),
+    "a key that is null": (
+        NewDay(log=set_to("user_id", NOTHING.cast(pl.Int64))),
+        r"data.log: column 'user_id' is null in [\d,]+ rows; every candidate needs one",
+    ),
+}
+
+
+@pytest.mark.parametrize("day", UNFIT)
+def test_values_that_no_packing_takes_are_refused_whatever_the_thresholds(day: str, tmp_path: Path) -> None:
+    given, reason = UNFIT[day]
+    found = given.compare(tmp_path, "validation={levels: null, missing: null, psi: null}")
+    assert [figure.kind for figure in found.broken] == ["values"]
+    assert re.match(f"values: {reason}", found.reasons[0])
 
 
 def test_a_threshold_of_null_refuses_nothing(tmp_path: Path) -> None:
