@@ -18,8 +18,9 @@ from corank.data.packing.workspace import PackWorkspace
 from corank.data.state.earlier_pack import EarlierPack
 from corank.data.state.event_trim import EventTrim
 from corank.features.encoders import Encoders
-from corank.features.encoding import UNKNOWN
+from corank.features.encoding import FIRST_KNOWN, UNKNOWN
 from corank.features.history import EventParts, Events, History
+from corank.features.vocabulary import Vocabulary
 
 USERS = 2**17
 """Users whose events are encoded at a time."""
@@ -64,27 +65,24 @@ def _encode(
     known = Keys(read_frame(packed / "users.arrow")["user"])
     items = Keys(read_frame(packed / "items" / "keys.arrow")["item"].unique(maintain_order=True))
     codes, ordinals = encoders.codes(history.of, ids), items.find(ids).astype(np.int32)
-    moved = _move_codes(earlier, history, encoders)
+    moved, back = _move_codes(earlier, history, encoders), _find_codes(earlier, history, items)
     since = inputs.start.events[history.events]
     for first in range(0, len(users), USERS):
         end = min(first + USERS, len(users))
         user = known.find(users[first:end])
         start, stop = int(events.offsets[first]), int(events.offsets[end])
         owner = np.repeat(user, np.diff(events.offsets[first : end + 1]))
-        time, ordinal = events.times[start:stop], events.ordinals[start:stop]
+        time, ordinal, code = events.times[start:stop], events.ordinals[start:stop], events.items[start:stop]
         kept = np.flatnonzero((owner >= 0) & (time < since))
         kept = kept[trim.mark(owner[kept], time[kept])]
+        ordinal, code = ordinal[kept], code[kept]
         yield pl.DataFrame(
             {
                 "user": owner[kept].astype(np.int32),
                 "times": time[kept],
-                "items": np.where(
-                    ordinal[kept] < 0,
-                    moved[events.items[start:stop][kept]],
-                    _take(codes, ordinal[kept], UNKNOWN),
-                ),
+                "items": np.where(ordinal < 0, moved[code], _take(codes, ordinal, UNKNOWN)),
                 "row": start + kept,
-                "ordinals": _take(ordinals, ordinal[kept], -1),
+                "ordinals": np.where(ordinal < 0, back[code], _take(ordinals, ordinal, -1)),
             }
         ).sort("user", maintain_order=True)
 
@@ -95,6 +93,15 @@ def _move_codes(earlier: EarlierPack, history: History, encoders: Encoders) -> I
     codes = before.fitted[before.schema.table_of(history.of)]
     moved = codes.find_rows(encoders.fitted[owner])
     return np.full(codes.size, UNKNOWN, dtype=np.int32) if moved is None else moved
+
+
+def _find_codes(earlier: EarlierPack, history: History, items: Keys) -> Ints:
+    """The index among items of each code of an earlier packing: an item that left the table may be there again."""
+    codes = earlier.encoders.fitted[earlier.schema.table_of(history.of)]
+    found = np.full(codes.size, -1, dtype=np.int32)
+    if isinstance(codes, Vocabulary):
+        found[FIRST_KNOWN:] = items.find(codes.values)
+    return found
 
 
 def _take(values: Ints, ordinal: Ints, otherwise: int) -> Ints:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 
 from corank.data import row_ranges
@@ -14,7 +15,7 @@ from corank.data.packing.pack import pack_log
 from corank.data.state.earlier_pack import EarlierPack
 from corank.engine.pool import PoolEngine
 from corank.features.splits.by_time import RangeSplit
-from tests.support.four_days import FROZEN, LISTED, LIVE, schema_of, settings_of, written
+from tests.support.four_days import DAY, FROZEN, ITEMS, LISTED, LIVE, schema_of, settings_of, written
 
 CLIPPED = {"age", "exact_age", "dear", "candidates", "born", "hour", "price"}
 """Features that learn the range of training values, which a later packing takes over."""
@@ -50,21 +51,42 @@ def history_items(packed: PackedDataset) -> list[list[int]]:
     ]
 
 
+def change_items(folder: Path, items: pl.DataFrame, new: int, since: int) -> None:
+    """Write items anew: one is new, and all others have another version, which holds from a time on."""
+    latest = items.unique("item", keep="last", maintain_order=True)
+    brand = (pl.col("brand") + 1) % 3
+    later = latest.with_columns(brand, pl.col("price") + 0.5, valid_from=pl.lit(since, pl.Int64))
+    added = latest[:1].with_columns(pl.lit(new, pl.Int64).alias("item"))
+    pl.concat([items, later, added]).write_parquet(folder / "items.parquet")
+
+
 @pytest.mark.parametrize("seed", range(2))
 def test_the_shards_are_those_of_one_packing(tmp_path: Path, seed: int) -> None:
+    """Items change between the packings: by new versions, or by late ones that are gone in the end.
+
+    Priors by an attribute of items count it as it was known; so none is packed where that becomes another.
+    """
     written(tmp_path, seed).write_parquet(tmp_path / "log.parquet")
+    items, late = pl.read_parquet(tmp_path / "items.parquet"), bool(seed)
+    by_brand = {name for name, f in FEATURES.items() if "brand" in f.get("by", [])}
+    features = {name: f for name, f in FEATURES.items() if not (late and name in by_brand)}
     first = RangeSplit.model_validate({"train": "..1970-01-03", "valid": "1970-01-03.."})
-    earlier = pack(tmp_path, "first", first, FEATURES)
-    later = pack(tmp_path, "later", SECOND, FEATURES, earlier)
-    whole = pack(tmp_path, "whole", SECOND, FEATURES)
+    earlier = pack(tmp_path, "first", first, features)
+    # events are of ITEMS + 1, too, before the table knows it
+    new = ITEMS + (1 if late else 9)
+    change_items(tmp_path, items, new, DAY if late else 2 * DAY)
+    later = pack(tmp_path, "later", SECOND, features, earlier)
+    whole = pack(tmp_path, "whole", SECOND, features)
     assert later.manifest.through == whole.manifest.through
     assert len(shard_bytes(later)) > 40
     assert shard_bytes(later) == shard_bytes(whole)
     assert history_items(later) == history_items(whole)
     # and one from a continued one
+    known = items if late else pl.read_parquet(tmp_path / "items.parquet")
+    change_items(tmp_path, known, new + 1, 3 * DAY)
     last = RangeSplit.model_validate({"train": "1970-01-04.."})
-    assert shard_bytes(pack(tmp_path, "last", last, FEATURES, later)) == shard_bytes(
-        pack(tmp_path, "last whole", last, FEATURES)
+    assert shard_bytes(pack(tmp_path, "last", last, features, later)) == shard_bytes(
+        pack(tmp_path, "last whole", last, features)
     )
     assert later.manifest.continued is not None
     assert later.manifest.continued.fingerprint == earlier.manifest.fingerprint
