@@ -5,7 +5,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Self
@@ -85,6 +85,7 @@ figure svg text { font-family: inherit !important }
 table { border-collapse: collapse; font-size: .9rem; line-height: 1.35; font-variant-numeric: tabular-nums }
 th, td { padding: .3rem 1.4rem .3rem 0; text-align: right; vertical-align: top; white-space: nowrap }
 th:first-child, td:first-child { text-align: left }
+th.prose, td.prose { text-align: left; white-space: normal; min-width: 9rem }
 thead > tr > * { border-bottom: 1px solid var(--faint) }
 tbody td { border-bottom: 1px solid var(--rule) }
 td small { font-size: .8rem; margin-left: .6rem }
@@ -110,20 +111,24 @@ def heading(words: str) -> Html:
     return Html(f"<h3>{escape(words)}</h3>\n")
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> Html:
-    """A table. The first column is left-aligned, the others are right-aligned."""
-    head = "".join(f'<th scope="col">{escape(name)}</th>' if name else "<td></td>" for name in header)
-    body = "".join("<tr>" + "".join(map(_cell, row)) + "</tr>\n" for row in rows)
+def table(header: Sequence[str], rows: Sequence[Sequence[Cell]], prose: Collection[str] = ()) -> Html:
+    """A table. The first column is left-aligned, the others are right-aligned; `prose` are left-aligned and wrap."""
+    classes = [' class="prose"' if name in prose else "" for name in header]
+    head = "".join(
+        f'<th scope="col"{mark}>{escape(name)}</th>' if name else "<td></td>"
+        for name, mark in zip(header, classes, strict=True)
+    )
+    body = "".join("<tr>" + "".join(map(_cell, row, classes)) + "</tr>\n" for row in rows)
     # a part that is scrolled sideways must be reached by keys
     return Html(
         f'<div class="table" tabindex="0"><table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>\n'
     )
 
 
-def _cell(cell: Cell) -> str:
+def _cell(cell: Cell, mark: str) -> str:
     if isinstance(cell, str):
-        return f"<td>{escape(cell)}</td>"
-    return f"<td>{escape(cell[0])}<small>{escape(cell[1])}</small></td>"
+        return f"<td{mark}>{escape(cell)}</td>"
+    return f"<td{mark}>{escape(cell[0])}<small>{escape(cell[1])}</small></td>"
 
 
 def plot(draw: Callable[[Figure], object], caption: str, height: float = 3.0) -> Html:

@@ -8,7 +8,7 @@ from typing import Any
 from corank.core.errors import ConfigError, TrackingError
 from corank.core.files import write_text
 from corank.core.storage.object_url import require_local
-from corank.training.config_file import flatten
+from corank.training.config_file import flatten, plain
 from corank.training.run import Run
 from corank.training.tracking.named_callbacks import read_callbacks
 from corank.training.tracking.tracker import Tracker
@@ -40,7 +40,7 @@ def track(run: str | Path, trackers: Sequence[str], split: str = "test") -> Path
 
     folder = require_local(run)
     opened = Run.open(folder)
-    named = _read_trackers(trackers)
+    named = read_trackers(trackers)
     evaluated = evaluate_run(opened, split)
     page = folder / "report.html"
     write_text(page, report_page(evaluated))
@@ -50,7 +50,11 @@ def track(run: str | Path, trackers: Sequence[str], split: str = "test") -> Path
     return page
 
 
-def _read_trackers(names: Sequence[str]) -> list[Tracker]:
+def read_trackers(names: Sequence[str]) -> list[Tracker]:
+    """Make trackers from `NAME` or `NAME,KEY=VALUE,…`, one at least.
+
+    Raises ConfigError for what is no tracker, and as `read_callbacks`.
+    """
     found = read_callbacks(names)
     trackers = [callback for callback in found if isinstance(callback, Tracker)]
     if not found or len(trackers) < len(found):
@@ -64,7 +68,7 @@ def _read_trackers(names: Sequence[str]) -> list[Tracker]:
 def _write(trackers: Sequence[Tracker], run: Run, facts: Mapping[str, str | float], page: Path) -> None:
     """Write to all trackers, each in its own thread. Raises TrackingError if one of them took not all."""
     for tracker in trackers:
-        tracker.begin(run)
+        tracker.begin(run.folder, flatten(plain(run.config)))
         tracker.record(partial(tracker.write_facts, facts))
         tracker.record(partial(tracker.write_file, page))
     failed = [tracker.module for tracker in trackers if tracker.end("finished")]

@@ -11,6 +11,7 @@ from corank.continual.history import DailyHistory, PeriodRecord
 from corank.continual.period_training import DailySetup, PeriodTraining, remove_old
 from corank.continual.periods import Period, due_periods
 from corank.continual.settings import read_settings
+from corank.continual.tracking import DailyTracking
 from corank.core.errors import ConfigError, DataError
 from corank.core.locks import WriteLock
 from corank.core.storage.object_url import PathOrUrl, require_local
@@ -41,7 +42,8 @@ def daily(
         report: takes a line about each step.
 
     Returns the records of all periods; `refused` says whether the newest one is not live. Raises ConfigError,
-    DataError, CheckpointError, StoreError, and BusyError if another process runs it in the same folder.
+    MissingExtraError, DataError, CheckpointError, StoreError, and BusyError if another process runs it in the same
+    folder.
 
     Example:
         >>> gate = "['rank.exposed.click.auc >= live - 0.5']"
@@ -54,6 +56,7 @@ def daily(
     settings = read_settings(path)
     opened = OpenedConfig.open(path.parent / settings.config)
     setup = DailySetup(settings, path.parent, opened, report)
+    tracking = DailyTracking(setup.folder, settings, report)
     with _lock(setup.folder):
         history = DailyHistory(setup.folder)
         for name in retry:
@@ -68,8 +71,10 @@ def daily(
             report(f"{period.name}: {record.decision}")
             for reason in record.reasons:
                 report(f"  {reason}")
+            tracking.write(history.records)
             if record.decision == "refused by validation":
                 break
+        tracking.write(history.records)  # of a call that was killed, too
         result = DailyResult(setup.folder, history.records, settings.gate)
         write_page(result.folder, result.records, result.gate)
         return result

@@ -37,9 +37,8 @@ def write_page(folder: Path, records: Sequence[PeriodRecord], gate: Sequence[Con
 
     live = find_live(records)
     lead = "no period is live" if live is None else f"Live: {live.period}, model {live.model}."
-    parts = [
-        section("Periods", text(_HOW), table(("period", "decision", "rows", "s", "why"), _rows(records)))
-    ]
+    header = ("period", "decision", "rows", "seconds", "why")
+    parts = [section("Periods", text(_HOW), table(header, _rows(records), prose=("decision", "why")))]
     if drawn := _figures(records, gate):
         height = 2.6 * -(-len(drawn) // 3)
         caption = "Figures by period: the gate's, and usual ones."
@@ -94,14 +93,15 @@ def _rows(records: Sequence[PeriodRecord]) -> list[list["Cell"]]:
 
 
 def _figures(records: Sequence[PeriodRecord], gate: Sequence[Condition]) -> list[str]:
-    """The names of the figures that are drawn."""
-    found = dict.fromkeys(condition.figure for condition in gate)
-    for record in records:
-        for name in record.candidate | record.live:
-            metric = name.rpartition(".")[2].partition("@")[0]
-            if metric in _USUAL and ".candidates." not in name and not name.endswith((".low", ".high")):
-                found[name] = None
-    return list(found)[:_MOST]
+    """The names of the figures that are drawn: the gate's, then usual ones, those of the cascade first."""
+    found = dict.fromkeys(name for record in records for name in record.candidate | record.live)
+    usual = sorted(filter(is_usual, found), key=lambda name: not name.startswith("cascade."))
+    return list(dict.fromkeys([*(condition.figure for condition in gate), *usual]))[:_MOST]
+
+
+def is_usual(name: str) -> bool:
+    """Whether a figure is shown though the gate does not name it: AUC, GAUC, PCOC and click recall of what is shown."""
+    return name.rpartition(".")[2].partition("@")[0] in _USUAL and ".candidates." not in name
 
 
 def _most_drifted(records: Sequence[PeriodRecord]) -> list[str]:

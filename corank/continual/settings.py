@@ -49,6 +49,9 @@ class DailySettings(Settings):
     """Logged requests whose online scores must equal those of the evaluation before a bundle is published."""
     keep: PositiveInt = 7
     """Periods whose packed data, runs and bundles stay beside the live one's."""
+    track: list[str] = []
+    """Trackers that get the figures of each period, by name as of `corank train --track`: `mlflow`,
+    `wandb,project=shop`. TensorBoard's files are written in any case, to `events/` of the folder."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -8,11 +8,12 @@ from typing import Any
 import polars as pl
 import pytest
 import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import corank
 from corank.cli.main import app
 from corank.continual.history import DailyHistory
-from corank.core.errors import BusyError, ConfigError
+from corank.core.errors import BusyError, ConfigError, CorankError
 from corank.core.locks import WriteLock
 from corank.training.plain_config.yaml_reader import read_yaml_file
 from tests.support.shared import shared
@@ -94,6 +95,13 @@ def test_each_period_goes_on_from_the_one_before_and_a_second_call_changes_nothi
     again = corank.daily(world / "daily.yaml")
     assert again.records == result.records
     assert {path: path.stat().st_mtime_ns for path in files} == files
+    board = EventAccumulator(str(world / "daily" / "events")).Reload()
+    figure = "candidate/rank.exposed.click.auc"
+    points = [(event.step, event.wall_time, event.value) for event in board.Scalars(figure)]
+    for point, (n, record) in zip(points, enumerate(result.records), strict=True):
+        assert point == pytest.approx((n, record.begin / 1000, record.candidate["rank.exposed.click.auc"]))
+    assert len(board.Scalars("seconds/total")) == 3 and len(board.Scalars("rows/train")) == 3
+    assert len(list((world / "daily" / "events").iterdir())) == 3
     page = result.page.read_text(encoding="utf-8")
     assert all(day in page for day in DAYS[:3])
     assert result.tables["periods"]["decision"].to_list() == ["live"] * 3
@@ -188,6 +196,14 @@ def test_a_skipped_period_is_not_trained_and_the_next_begins_after_the_live_one(
 def test_a_period_that_is_not_due_cannot_be_accepted(world: Path) -> None:
     with pytest.raises(ConfigError, match=r"period 2026-03-08: not due, or decided already; due are none"):
         corank.daily(world / "daily.yaml", accept=[DAYS[1]])
+
+
+def test_a_tracker_that_cannot_be_made_ends_the_call_before_any_work(world: Path) -> None:
+    deliver(world, DAYS[1])
+    for track, message in {"mlflwo": "unknown callback .mlflwo.", "mlflow,url=x": "callback mlflow: .*unknown key .url."}.items():
+        with pytest.raises(CorankError, match=message):
+            corank.daily(write_settings(world, track=[track]))
+    assert not (world / "daily" / "periods" / DAYS[1]).exists()
 
 
 def test_a_second_process_is_told_who_works(world: Path) -> None:

@@ -18,8 +18,8 @@ from corank.training.tracking.tracker import State, Tracker
 LONGEST_VALUE = 5999
 """Characters of a parameter; MLflow takes 6000, and `shorten` adds one."""
 LONGEST_NAME = 250
-PARAMETERS = 100
-"""Parameters of one call; MLflow's limit."""
+PARAMETERS, METRICS = 100, 1000
+"""Parameters and metrics of one call; MLflow's limits."""
 ENDED = {"finished": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
 
 
@@ -76,9 +76,9 @@ class MlflowCallback(Tracker):
         new = {_name(key): value for key, value in figures.items()}
         new = {key: value for key, value in new.items() if step > self._last_step(key)}
         metric, now = import_module("mlflow.entities").Metric, int(time.time() * 1000)
-        self._client.log_batch(
-            self._id, metrics=[metric(key, value, now, step) for key, value in new.items()]
-        )
+        metrics = [metric(key, value, now, step) for key, value in new.items()]
+        for at in range(0, len(metrics), METRICS):
+            self._client.log_batch(self._id, metrics=metrics[at : at + METRICS])
         self._last.update(dict.fromkeys(new, step))
 
     def write_facts(self, facts: Mapping[str, str | float]) -> None:

@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from torch.utils.tensorboard import SummaryWriter
 
@@ -43,3 +45,22 @@ class TensorBoard(Callback):
         assert self._board is not None
         for name, figure in figures.items():
             self._board.add_scalar(name, float("nan") if figure is None else figure, step)
+
+
+def write_event_file(path: Path, figures: Mapping[str, float], step: int, seconds: float) -> None:
+    """Write figures of one step into a file of its own, whole or not at all.
+
+    Args:
+        path: of the file; TensorBoard reads those of a folder whose names hold `tfevents`, in the order of the names.
+        figures: by name.
+        step: of all of them.
+        seconds: when they were, since 1970.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".", dir=path.parent) as folder:
+        board = SummaryWriter(folder)
+        for name, figure in figures.items():
+            board.add_scalar(name, figure, step, seconds)
+        board.close()
+        (written,) = Path(folder).iterdir()
+        written.replace(path)

@@ -14,7 +14,7 @@ from corank.core.files import atomic_file
 from corank.core.settings import Settings
 from corank.training.callbacks import Callback, TrainingEnd, TrainingEvaluation, TrainingLog, TrainingStart
 from corank.training.config_file import flatten, plain
-from corank.training.run import TRACKING, Run
+from corank.training.run import TRACKING
 from corank.training.tracking.record_writer import RecordWriter
 
 State = Literal["finished", "failed", "stopped"]
@@ -38,7 +38,8 @@ class Tracker(Callback, Settings):
 
     _writer: RecordWriter | None = PrivateAttr(None)
     _is_open: bool = PrivateAttr(False)
-    _run: Any = PrivateAttr(None)
+    _folder: Path = PrivateAttr(Path())
+    _settings: Mapping[str, Any] = PrivateAttr({})
 
     def model_post_init(self, context: Any, /) -> None:
         """Raise MissingExtraError if the library is not installed. It is imported later, by the writing thread."""
@@ -50,7 +51,7 @@ class Tracker(Callback, Settings):
         """Open a run in the tracker.
 
         Args:
-            name: of the run's folder.
+            name: of the folder.
             settings: the hyper-parameters by their path, such as `train.seed`; plain values.
             known: what an earlier process returned for this run, to go on with it; empty if there was none.
 
@@ -73,9 +74,14 @@ class Tracker(Callback, Settings):
     def close_run(self, state: State) -> None:
         """End the run in the tracker."""
 
-    def begin(self, run: Run) -> None:
-        """Open the run in the tracker, in the background. Then `record` takes what is written to it, until `end`."""
-        self._run, self._is_open = run, False
+    def begin(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        """Open a run in the tracker, in the background. Then `record` takes what is written to it, until `end`.
+
+        Args:
+            folder: what is tracked; it keeps what finds the run again.
+            settings: its hyper-parameters by their path, plain values.
+        """
+        self._folder, self._settings, self._is_open = folder, settings, False
         self._writer = RecordWriter(self.module)
         self.record(lambda: None)
 
@@ -97,7 +103,7 @@ class Tracker(Callback, Settings):
 
     def on_start(self, event: TrainingStart) -> None:
         """Open the run in the tracker."""
-        self.begin(event.run)
+        self.begin(event.run.folder, flatten(plain(event.run.config)))
 
     def on_log(self, event: TrainingLog) -> None:
         """Write losses as `loss/NAME`, and `candidates_per_second`."""
@@ -123,15 +129,13 @@ class Tracker(Callback, Settings):
             self.end("failed" if isinstance(event.error, Exception) else "stopped")
 
     def _open(self) -> None:
-        """Open the tracker's run if it is not open, and keep in the run's folder what finds it again."""
+        """Open the tracker's run if it is not open, and keep in the folder what finds it again."""
         if self._is_open:
             return
-        run = self._run
-        file = (
-            run.folder / TRACKING / f"{self.module}.json"
-        )  # its own: every tracker writes in its own thread
+        # its own: every tracker writes in its own thread
+        file = self._folder / TRACKING / f"{self.module}.json"
         known = _read_known(file)
-        found = self.open_run(run.folder.name, flatten(plain(run.config)), known)
+        found = self.open_run(self._folder.name, self._settings, known)
         self._is_open = True
         if found == known:
             return

@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 
 import corank
+from corank.continual.history import PeriodRecord
+from corank.continual.settings import DailySettings
+from corank.continual.tracking import DailyTracking
 from corank.core.errors import MissingExtraError
 from corank.training.tracking.mlflow import MlflowCallback
 from corank.training.tracking.tracker import Tracker
@@ -18,6 +21,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # MLflow's own, of SQLAlchemy and pydantic
 ]
 
+DAY = 86_400_000
 SMALL = ("train.requests=24", "train.epochs=2", "train.checkpoint_every=15")
 
 
@@ -80,6 +84,41 @@ def test_a_server_that_is_down_ends_no_training(
     assert len(said) == 2 and "Max retries exceeded" in said[0]
     assert said[0].endswith("; going on, and trying again")
     assert said[1].endswith(" records were not written")
+
+
+def test_periods_of_a_daily_funnel_are_written_once(tmp_path: Path, database: str) -> None:
+    gate = ["rank.exposed.click.auc >= live"]
+    given = {"config": "c.yaml", "first": "2026-04-25", "gate": gate}
+    settings = DailySettings(**given, track=[f"mlflow,uri={database},experiment=daily"])
+    records = [
+        PeriodRecord(
+            period=f"2026-04-{25 + n}",
+            begin=n * DAY,
+            end=(n + 1) * DAY,
+            decision="live",
+            candidate={"rank.exposed.click.auc": 0.7 + n / 100, "rank.exposed.click.logloss": 1.0},
+            drift={f"feature {k}": 0.1 for k in range(3)},
+            seconds={"train": 2.0},
+            model=f"m{n}",
+        )
+        for n in range(3)
+    ]
+    said: list[str] = []
+    for known in (1, 3, 3):
+        DailyTracking(tmp_path, settings, said.append).write(records[:known])
+    (tmp_path / "tracking" / "periods.json").unlink()  # as if killed before it was written
+    DailyTracking(tmp_path, settings, said.append).write(records)
+    client, run = tracked_run(database, tmp_path)
+    for name, values in {
+        "candidate/rank.exposed.click.auc": [0.7, 0.71, 0.72],
+        "decision/live": [1] * 3,
+    }.items():
+        history = client.get_metric_history(run.info.run_id, name)
+        assert [metric.step for metric in history] == [0, 1, 2]
+        assert [metric.value for metric in history] == pytest.approx(values)
+    assert "candidate/rank.exposed.click.logloss" not in run.data.metrics and said == []
+    assert run.data.metrics["drift/feature 2"] == 0.1 and run.data.params["gate.0"] == gate[0]
+    assert (run.data.tags["live"], run.data.tags["model_version"]) == ("2026-04-27", "m2")
 
 
 def test_a_tracker_whose_library_is_not_installed_is_refused_before_training() -> None:
