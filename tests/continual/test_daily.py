@@ -200,7 +200,10 @@ def test_a_period_that_is_not_due_cannot_be_accepted(world: Path) -> None:
 
 def test_a_tracker_that_cannot_be_made_ends_the_call_before_any_work(world: Path) -> None:
     deliver(world, DAYS[1])
-    for track, message in {"mlflwo": "unknown callback .mlflwo.", "mlflow,url=x": "callback mlflow: .*unknown key .url."}.items():
+    for track, message in {
+        "mlflwo": "unknown callback .mlflwo.",
+        "mlflow,url=x": "callback mlflow: .*unknown key .url.",
+    }.items():
         with pytest.raises(CorankError, match=message):
             corank.daily(write_settings(world, track=[track]))
     assert not (world / "daily" / "periods" / DAYS[1]).exists()
