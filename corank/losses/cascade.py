@@ -13,6 +13,7 @@ from torch.nn.functional import logsigmoid
 
 from corank.batches.batch import Batch
 from corank.losses.base import FunnelSpec
+from corank.losses.cascades.icc import icc_values
 from corank.losses.padded import FAR, PaddedLists
 from corank.losses.settings.cascade import CascadeLoss
 from corank.losses.soft_sort import NeuralSort, threshold
@@ -47,6 +48,8 @@ def cascade_values(
     loss: CascadeLoss, outputs: Mapping[str, StageOutput], batch: Batch, funnel: FunnelSpec
 ) -> tuple[Tensor, Tensor]:
     """The formula of `CascadeLoss`."""
+    if loss.form == "icc":
+        return icc_values(loss, outputs, batch, funnel)
     lists = PaddedLists.of(batch, batch.in_population(loss.population(funnel)))
     true = lists(batch.in_population({funnel.levels.index(level): None for level in loss.positive}))
     value, none = torch.zeros(len(true), device=true.device), torch.zeros(true.shape, device=true.device)

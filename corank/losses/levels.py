@@ -38,9 +38,9 @@ def levels_values(
     if loss.form == "ranknet":
         value, number = pairs(z, by_level)
         return value / number.clamp_min(1), weight * (number > 0)
-    gains = [2.0**depth - 1 for depth in range(len(by_level))]
+    gains = loss.gains or [2.0**depth - 1 for depth in range(len(by_level))]
     value, number = pairs(z, by_level, gains, rank_discounts(z, lists))
-    return value / best_dcg(by_level, lists.mask.shape[1]).where(number > 0, 1), weight * (number > 0)
+    return value / best_dcg(by_level, gains, lists.mask.shape[1]).where(number > 0, 1), weight * (number > 0)
 
 
 def softmax(z: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
@@ -74,7 +74,7 @@ def pairs(
     Args:
         z: (C,).
         by_level: the candidates of each level, or grade, the lowest first.
-        gains: G by level, rising, by which pairs are weighted, as G_a − G_b; unweighted unless given.
+        gains: G by level, never falling, by which pairs are weighted, as G_a − G_b; unweighted unless given.
         discount: D by which pairs are weighted, too, as |D_a − D_b|: (C,).
     """
     n = [lists.mask.shape[1] for lists in by_level]
@@ -117,17 +117,18 @@ def rank_discounts(z: Tensor, lists: PaddedLists) -> Tensor:
     return z.new_zeros(len(z) + 1).index_copy_(0, at.view(-1), found.view(-1))[:-1]
 
 
-def best_dcg(by_level: Sequence[PaddedLists], n: int) -> Tensor:
+def best_dcg(by_level: Sequence[PaddedLists], gains: Sequence[float], n: int) -> Tensor:
     """Compute the DCG of each list in the order of its levels, the deepest first: (R,).
 
     Args:
         by_level: the candidates of each level, shallow to deep.
+        gains: G by level, never falling.
         n: the longest list over all levels.
     """
     upto = pad(discounts(n, by_level[0].size.device).cumsum(0), (1, 0))
     total, first = torch.zeros_like(by_level[0].size, dtype=upto.dtype), torch.zeros_like(by_level[0].size)
-    for depth, lists in reversed(list(enumerate(by_level))):
+    for gain, lists in reversed(list(zip(gains, by_level, strict=True))):
         last = first + lists.size
-        total += (2**depth - 1) * (upto[last] - upto[first])
+        total += gain * (upto[last] - upto[first])
         first = last
     return total

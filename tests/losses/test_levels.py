@@ -31,9 +31,9 @@ def ranknet(z: list[float], level: list[int]) -> float:
     return sum(found) / len(found)
 
 
-def ndcg(z: list[float], level: list[int]) -> float:
+def ndcg(z: list[float], level: list[int], gains: list[float] | None = None) -> float:
     place = {i: t for t, i in enumerate(sorted(range(len(z)), key=lambda i: -z[i]), start=1)}
-    gain = [2**g - 1 for g in level]
+    gain = [2.0**g - 1 if gains is None else gains[g] for g in level]
     best = sum(g / math.log2(1 + t) for t, g in enumerate(sorted(gain, reverse=True), start=1))
     total = 0.0
     for a, b in pairs(z, level):
@@ -59,6 +59,39 @@ def test_only_levels_on_count_and_their_depth_is_among_them(form: str, formula: 
     found = loss(levels(form, on=["exposed", "kept"]), z, requests([LEVEL]))
     assert found == pytest.approx(formula([0.5, 2.0, 0.7], [1, 0, 0]), rel=1e-5)
     assert (grad_of(z["prerank"].logits["click"])[[1, 3]] == 0).all()
+
+
+def test_levels_are_worth_what_gains_say() -> None:
+    made = requests([LEVEL, [0, 1]], weights=[1.0] * 5 + [3.0, 3.0])
+    z = outputs(prerank=[*Z, 0.2, -0.3])
+    found = loss(levels("lambda", gains=[0, 0, 1]), z, made)
+    assert found == pytest.approx(ndcg(Z, LEVEL, [0, 0, 1]), rel=1e-5), (
+        "nothing of the second request is worth more"
+    )
+    assert (grad_of(z["prerank"].logits["click"])[5:] == 0).all()
+    found = loss(levels("lambda", gains=[0.5, 1, 4]), outputs(prerank=Z), requests([LEVEL]))
+    assert found == pytest.approx(ndcg(Z, LEVEL, [0.5, 1, 4]), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"form": "ranknet", "gains": [0, 1, 2]}, "gains have no effect with form: ranknet"),
+        ({"gains": [0, 2, 1]}, "never fall"),
+        ({"gains": [1, 1, 1]}, "not all equal"),
+        ({"gains": [-1, 0, 1]}, "greater than or equal to 0"),
+    ],
+)
+def test_gains_that_order_nothing_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        levels(**{"form": "lambda"} | settings)
+
+
+def test_a_gain_for_every_level() -> None:
+    with pytest.raises(
+        ConfigError, match=r"losses\.0\.gains: expected 2 numbers, one a level of kept, exposed"
+    ):
+        levels("lambda", on=["kept", "exposed"], gains=[0, 0, 1]).check(SCOPE, "losses.0")
 
 
 def test_softmax_is_the_mean_over_the_positives() -> None:

@@ -144,7 +144,8 @@ EVERY = [
     *({"kind": "distill", "teacher": "rank", "student": "first", "form": f, "on": ["kept", "exposed"]}
       for f in ("pointwise", "listwise", "pairwise")),
     *({"kind": "levels", "stage": "rank", "form": f} for f in ("ranknet", "lambda", "softmax", "bce")),
-    *({"kind": "cascade", "form": f, "positive": ["exposed"]} for f in ("lcron", "arf", "dftopk")),
+    *({"kind": "cascade", "form": f, "positive": ["exposed"]} for f in ("lcron", "arf", "dftopk", "icc")),
+    {"kind": "rankflow", "positive": ["exposed"]},
 ]  # fmt: skip
 
 

@@ -67,7 +67,11 @@ EVERYTHING = {
         *({"kind": "levels", "stage": "light", "form": form} for form in ("ranknet", "lambda", "softmax")),
         {"kind": "listwise", "stage": "light"},
         {"kind": "pairwise", "stage": "prerank", "temperature": 2.0},
-        *({"kind": "cascade", "form": form, "positive": ["exposed"]} for form in ("lcron", "arf", "dftopk")),
+        *(
+            {"kind": "cascade", "form": form, "positive": ["exposed"]}
+            for form in ("lcron", "arf", "dftopk", "icc")
+        ),
+        {"kind": "rankflow", "positive": ["exposed"]},
     ],
     "train": {"average": 0.9},
 }

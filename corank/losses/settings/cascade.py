@@ -1,14 +1,12 @@
 """Loss `cascade`: the candidates that matter must survive every stage of the funnel, so all stages learn together."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import PositiveFloat
 
-from corank.batches.label_counts import SplitCounts, Targets
-from corank.batches.sampling import Population
-from corank.core.errors import ConfigError
-from corank.losses.base import LOSSES, FunnelSpec, Loss
+from corank.losses.base import LOSSES, FunnelSpec
+from corank.losses.settings.funnel import FunnelLoss
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @LOSSES.register("cascade")
-class CascadeLoss(Loss):
+class CascadeLoss(FunnelLoss):
     """Survival of the positives through the cut of every stage, with a sorting relaxed so that gradients pass.
 
     q_s is `top`, or else the quota (`keep`) of stage s; y = 1 marks candidates of the levels `positive`; P̂_s is
@@ -36,64 +34,24 @@ class CascadeLoss(Loss):
     i_t is the t-th candidate by level, ties in the stage's own order, so that they have no gradient. Source: arXiv
     2310.10462, without its learnt weights of the two parts.
 
-    A stage that keeps all candidates of a request cuts none there, and learns nothing from it.
+    `icc`: LambdaLoss of the cascade's result F = Σ_s (1 − I_s) Π_{r < s} I_r z_s, z the logits. I_s = σ((z_s −
+    sg(z_s[q_s])) / τ) is how far stage s keeps a candidate; the last stage passes none on, I = 0. L = Σ over y_a = 1,
+    y_b = 0 of |D_a − D_b| softplus(F_b − F_a) / Σ of D_t over the first Σ y ranks, D = 1 / log2(1 + rank by F).
+    Source: Gallagher et al., Joint Optimization of Cascade Ranking Models, WSDM 2019, with independent scores, the
+    logistic indicator and, in place of its boosted trees, gradients through all of F but the cut.
+
+    A stage that keeps all candidates of a request cuts none there, and learns nothing from it; in `icc` it passes on.
     """
 
     kind: Literal["cascade"] = "cascade"
-    form: Literal["lcron", "arf", "dftopk"]
+    form: Literal["lcron", "arf", "dftopk", "icc"]
     """Which relaxation of the cut: by a sort, or by the distance from the last candidate that is kept."""
-    stages: list[str] | None = Field(default=None, min_length=1)
-    """The stages that learn; all unless given."""
-    label: str = "click"
-    """The label whose logits order the candidates."""
-    positive: list[str] = Field(min_length=1)
-    """Levels of the candidates that should survive."""
-    on: list[str] | None = Field(default=None, min_length=1)
-    """Levels of the candidates that compete; all unless given."""
-    per_request: PositiveInt | None = None
-    """Candidates drawn of each level and request; all unless given."""
     temperature: PositiveFloat = 1.0
     """τ: the relaxation is sharper at lower ones."""
-    top: PositiveInt | None = None
-    """Candidates that each stage keeps in the loss; the stage's `keep` unless given. As many as there are positives is
-    easier to learn than a longer quota, into which most candidates would fit."""
-
-    @model_validator(mode="after")
-    def _check_positive(self) -> Self:
-        if self.on is not None and not set(self.positive) <= set(self.on):
-            raise ValueError(f"positive must be among on {self.on}; received {self.positive}")
-        return self
 
     @property
     def name(self) -> str:
         return f"cascade.{self.form}"
-
-    @property
-    def learner(self) -> None:
-        return None
-
-    def reads(self, funnel: FunnelSpec) -> list[str]:
-        return list(funnel.keep) if self.stages is None else self.stages
-
-    def check(self, funnel: FunnelSpec, key: str) -> None:
-        for stage in self.reads(funnel):
-            funnel.check_label(stage, self.label, f"{key}.stages")
-        for level in self.on or funnel.levels:
-            funnel.logged_code(level, f"{key}.on")
-        for level in self.positive:
-            funnel.logged_code(level, f"{key}.positive")
-        if set(self.positive) >= set(self.on or funnel.levels):
-            raise ConfigError(f"{key}.positive: every candidate would be one; received {self.positive}")
-
-    def population(self, funnel: FunnelSpec) -> Population:
-        return {funnel.levels.index(level): self.per_request for level in self.on or funnel.levels}
-
-    def targets(self, counts: SplitCounts, funnel: FunnelSpec) -> Targets:
-        population = self.population(funnel)
-        rows = counts.rows(population)
-        codes = [funnel.levels.index(level) for level in self.positive]
-        positives = counts.rows({code: population[code] for code in codes})
-        return Targets(rows, positives, rows - positives)
 
     def values(
         self, outputs: "Mapping[str, StageOutput]", batch: "Batch", funnel: FunnelSpec

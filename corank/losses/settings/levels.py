@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from corank.batches.label_counts import SplitCounts, Targets
 from corank.batches.sampling import Population
@@ -24,8 +24,8 @@ class LevelsLoss(Loss):
     `ranknet`: L = mean of softplus(z_b − z_a) over a request's pairs of a deeper than b. Source: Burges et al.,
     Learning to Rank Using Gradient Descent, ICML 2005.
 
-    `lambda`: L = Σ (G_a − G_b) |D_a − D_b| softplus(z_b − z_a) / DCG of the best order, with G = 2^g − 1, g the
-    depth among the levels `on`, D = 1 / log2(1 + rank by z), ranks from 1. Sources: FS-LTR, arXiv 2405.04844;
+    `lambda`: L = Σ (G_a − G_b) |D_a − D_b| softplus(z_b − z_a) / DCG of the best order, with G the `gains` or 2^g − 1,
+    g the depth among the levels `on`, D = 1 / log2(1 + rank by z), ranks from 1. Sources: FS-LTR, arXiv 2405.04844;
     LambdaLoss, CIKM 2018.
 
     `softmax`: L = mean of −log softmax(z) over the request's candidates of the levels `positive`. Source: ASMOL,
@@ -47,15 +47,29 @@ class LevelsLoss(Loss):
     """Levels of the candidates; all unless given."""
     positive: list[str] | None = Field(default=None, min_length=1)
     """Levels of the positives in `softmax` and `bce`; the deepest unless given."""
+    gains: list[NonNegativeFloat] | None = None
+    """What each of the levels `on` is worth in `lambda`, the shallowest first; 2^g − 1 unless given, g from 0. If only
+    the deepest should survive, let the others be worth nothing: [0, 0, 0, 1]."""
     per_request: PositiveInt | None = None
     """Candidates drawn of each level and request; all unless given."""
     temperature: PositiveFloat = 1.0
     """Divides the logits."""
 
     @model_validator(mode="after")
-    def _check_positive(self) -> Self:
+    def _check_form(self) -> Self:
         if self.positive is not None and self.form in ("ranknet", "lambda"):
             raise ValueError(f"form: {self.form} compares all levels and has no positive ones; drop positive")
+        if self.gains is None:
+            return self
+        if self.form != "lambda":
+            raise ValueError(
+                f"gains have no effect with form: {self.form}; drop gains, or write form: lambda"
+            )
+        if sorted(self.gains) != self.gains or self.gains[0] == self.gains[-1]:
+            raise ValueError(
+                f"gains: expected numbers that never fall, from the shallowest level to the deepest, and are not "
+                f"all equal; received {self.gains}"
+            )
         return self
 
     @property
@@ -72,6 +86,11 @@ class LevelsLoss(Loss):
         if len(on) < 2:
             raise ConfigError(
                 f"{key}.on: two levels are needed, or none stands over another; received {self.on}"
+            )
+        if self.gains is not None and len(self.gains) != len(on):
+            raise ConfigError(
+                f"{key}.gains: expected {len(on)} numbers, one a level of {', '.join(self.on or funnel.levels)}; "
+                f"received {len(self.gains)}"
             )
         positive = {funnel.logged_code(level, f"{key}.positive") for level in self.positive_levels(funnel)}
         if not positive < on:

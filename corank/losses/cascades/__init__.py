@@ -1,0 +1,1 @@
+"""Formulas of losses of the whole funnel."""
