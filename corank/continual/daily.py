@@ -83,15 +83,18 @@ def daily(
 def _take(
     setup: DailySetup, period: Period, history: DailyHistory, accept: Sequence[str], skip: Sequence[str]
 ) -> PeriodRecord:
-    """Decide on a period."""
-    if period.name in skip:
-        return PeriodRecord(period=period.name, begin=period.begin, end=period.end, decision="skipped")
+    """Decide on a period. Raises ConfigError if one that is live is to be skipped."""
     live = history.live
     since = None if live is None else live.until
     for record in history.records:
         if since is not None and record.decision == "skipped" and record.begin < period.begin:
             since = max(since, record.end)
-    return PeriodTraining(setup, period, live, since, period.name in accept).run()
+    training = PeriodTraining(setup, period, live, since, period.name in accept)
+    if period.name not in skip:
+        return training.run()
+    if training.is_published:
+        raise ConfigError(f"period {period.name}: live in the store already, and cannot be skipped")
+    return PeriodRecord(period=period.name, begin=period.begin, end=period.end, decision="skipped")
 
 
 def _find_due(setup: DailySetup, history: DailyHistory) -> list[Period]:

@@ -3,7 +3,9 @@
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from corank.api.runs import pack
 from corank.api.stores import publish
 from corank.api.tracking import evaluation_figures
 from corank.api.training import train
+from corank.bundle.manifest import load_manifest
 from corank.continual.gate import figures_of
 from corank.continual.history import Decision, PeriodRecord, find_live
 from corank.continual.periods import MILLISECOND, Period
@@ -23,6 +26,8 @@ from corank.core.files import write_text
 from corank.core.types import Report
 from corank.data.reuse.inputs import find_versions, hash_versions
 from corank.serving.funnel.funnel import Funnel
+from corank.serving.store.base import open_store
+from corank.serving.store.retention import list_versions
 from corank.training.export import export_bundle
 from corank.training.run import Run
 from corank.training.validation.validation import validate_against
@@ -79,7 +84,8 @@ class PeriodTraining:
     def run(self) -> PeriodRecord:
         """Do the steps that are left. Returns what is decided. Raises CorankError for a mistake of the user."""
         steps = PeriodSteps(self.folder)
-        steps.begin(self._facts())
+        if not self.is_published:
+            steps.begin(self._facts())
         found: dict[str, Any] = {}
         decision, reasons = self._decide(steps, found)
         return PeriodRecord(
@@ -93,6 +99,20 @@ class PeriodTraining:
             seconds=steps.seconds,
             **found,
         )
+
+    @cached_property
+    def is_published(self) -> bool:
+        """Whether its version is live in the store, and a call was killed before the history said so.
+
+        Then the period is decided, whatever changed since: its record says what was published.
+        """
+        steps, store = PeriodSteps(self.folder), self.setup.store
+        if store is None or not steps.is_done("verify"):
+            return False
+        with closing(open_store(store, create=True)) as opened:  # publishing creates it
+            versions = list_versions(opened)
+        content = load_manifest(self.folder / BUNDLE).content
+        return any(held.live and held.version == content for held in versions)
 
     def _facts(self) -> dict[str, Any]:
         """What the steps are made of: if it changes, as when tables are mended, they are done again."""
@@ -108,7 +128,7 @@ class PeriodTraining:
     def _decide(self, steps: PeriodSteps, found: dict[str, Any]) -> tuple[Decision, list[str]]:
         """Do the steps until one of them refuses, and gather what they find."""
         report = self.setup.report
-        if self.accepted:  # a call that was killed has been told so, too
+        if self.accepted and not self.is_published:  # a call that was killed has been told so, too
             steps.do("accept", dict)
         if self.live is not None and not steps.is_done("accept"):
             validated = steps.do("validate", self._validate)
@@ -125,7 +145,7 @@ class PeriodTraining:
         steps.do("train", self._train)
         compared = steps.do("compare", lambda: self._compare(packed["location"]))
         found |= {"candidate": compared["candidate"], "reference": compared["live"] or {}}
-        if refused := self._refusals(compared):
+        if not self.is_published and (refused := self._refusals(compared)):
             return "refused by the gate", refused
         found["model"] = steps.do("export", self._export)["model"]
         verified = steps.do("verify", self._verify)
