@@ -80,12 +80,26 @@ def live_version(folder: Path) -> str:
     return str(live)
 
 
+def in_hour(rows: pl.DataFrame, number: int) -> pl.DataFrame:
+    """Rows of a day as rows of the n-th hour of the second, in the same order."""
+    since = (pl.col("time") - pl.col("time").dt.truncate("1d")) / 24
+    start = pl.lit(f"{DAYS[1]}T{number:02}:00").str.to_datetime(time_zone="UTC")
+    return rows.with_columns((start + since).alias("time"))
+
+
 @pytest.mark.slow
 def test_each_period_goes_on_from_the_one_before_and_a_second_call_changes_nothing(world: Path) -> None:
-    for day in DAYS[1:3]:
-        deliver(world, day)
+    """By the hour, after a first day: what a day had comes in an hour."""
+    for n, day in enumerate(DAYS[1:3]):
+        deliver(world, day, lambda rows, n=n: in_hour(rows, n))  # type: ignore[misc]
+    config = read_yaml_file(world / "config.yaml")
+    config["validation"] = dict.fromkeys(("rows", "psi", "new_ids", "missing"))  # of a day as of an hour
+    (world / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    write_settings(world, period="1h", holdout="10m", first=DAYS[1])
+    names = [DAYS[0], f"{DAYS[1]}T00", f"{DAYS[1]}T01"]
     result = corank.daily(world / "daily.yaml")
-    assert [(r.period, r.decision) for r in result.records] == [(day, "live") for day in DAYS[:3]]
+    assert [(r.period, r.decision) for r in result.records] == [(name, "live") for name in names]
+    assert [r.end - (r.until or 0) for r in result.records[1:]] == [600_000] * 2
     first, second, third = result.records
     assert first.since is None and (second.since, third.since) == (first.until, second.until)
     assert first.live == {} and 0.3 < second.live["rank.exposed.click.auc"] < 1
@@ -103,7 +117,7 @@ def test_each_period_goes_on_from_the_one_before_and_a_second_call_changes_nothi
     assert len(board.Scalars("seconds/total")) == 3 and len(board.Scalars("rows/train")) == 3
     assert len(list((world / "daily" / "events").iterdir())) == 3
     page = result.page.read_text(encoding="utf-8")
-    assert all(day in page for day in DAYS[:3])
+    assert all(name in page for name in names)
     assert result.tables["periods"]["decision"].to_list() == ["live"] * 3
 
 
