@@ -125,10 +125,26 @@ class TotalLoss:
             The total, and the detached mean of each loss before its weight, by name. Means are over the requests of all
             ranks; the total is this rank's part of the sum over ranks. A collective.
         """
-        from corank.losses.means import average_losses, sum_means, weighted_sum
+        from corank.losses.means import average_losses, sum_means
 
         losses = self.select(learner)
-        sums = [weighted_sum(*loss.values(outputs, batch, self.funnel)) for _, loss in losses]
+        sums = [self._sum_members(loss, outputs, batch) for _, loss in losses]
         values, means = average_losses(sums, batch.ranks)
         total = sum_means([loss.weight_at(step) for _, loss in losses], values)
         return total, {name: value for (name, _), value in zip(losses, means, strict=True)}
+
+    def _sum_members(
+        self, loss: Loss, outputs: "Mapping[str, StageOutput]", batch: "Batch"
+    ) -> "tuple[Tensor, Tensor]":
+        """Σ w·l and Σ w of a loss; with members of what it trains the mean over members, each with its own logits."""
+        from corank.losses.means import sum_means, weighted_sum
+
+        learners = [loss.learner] if loss.learner else loss.reads(self.funnel)
+        counts = {outputs[name].member_count for name in learners} - {0}
+        if not counts:
+            return weighted_sum(*loss.values(outputs, batch, self.funnel))
+        parts = []
+        for n in range(max(counts)):
+            own = {name: outputs[name].member(n) for name in learners}
+            parts.append(weighted_sum(*loss.values({**outputs, **own}, batch, self.funnel)))
+        return sum_means([1 / len(parts)] * len(parts), [value for value, _ in parts]), parts[0][1]

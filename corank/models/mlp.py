@@ -2,9 +2,10 @@
 part costs C.
 
 Attention over a history, cross layers and what it sees of earlier stages gather full inputs, and cost accordingly.
+With members the first layer's sums are those of all members side by side.
 
-Letters: R requests · I', C' distinct items and candidates of a batch, rounded up · h first width
-· w width of an item's attended features · W width of all dense inputs.
+Letters: R requests · I', C' distinct items and candidates of a batch, rounded up · h first width, of all members
+· w width of an item's attended features · W width of all dense inputs · k members.
 """
 
 from collections.abc import Sequence
@@ -17,11 +18,20 @@ from torch.nn import functional
 
 from corank.features.histories.event_layout import event_columns
 from corank.features.input_layout import Layout
-from corank.features.schema import PLACEMENTS
+from corank.features.schema import PLACEMENTS, Placement
 from corank.models.dcn import Dcn
 from corank.models.din import Din
-from corank.models.inputs.named_axes import join, name_axes, name_event_columns, name_inputs, number
+from corank.models.inputs.named_axes import (
+    AxisNames,
+    join,
+    name_axes,
+    name_event_columns,
+    name_inputs,
+    number,
+)
 from corank.models.layers import ACTIVATIONS, Columns, activated, linear
+from corank.models.members import MemberHeads, MemberLinear, average_members
+from corank.models.inputs.numbers import NumberEmbedding, embed_numbers
 from corank.models.settings.network import LayerSettings
 from corank.models.stage_io import StageInputs, StageOutput
 from corank.models.stage_model import StageModel
@@ -37,18 +47,20 @@ class Mlp(StageModel):
         """`earlier`: the numbers that it sees of earlier stages."""
         super().__init__()
         self.labels, self.activation, self.dropout = settings.labels, settings.activation, settings.dropout
-        query, item, *of_pair = (layout.width(p) for p in PLACEMENTS)
-        self.widths = [query, item, sum(of_pair)]
-        widths, inputs = settings.hidden, join([name_inputs(layout, p) for p in PLACEMENTS])
-        self.first = name_axes(nn.Linear(len(inputs), widths[0]), weight=(None, inputs))
-        self.norm = nn.LayerNorm(widths[0]) if settings.normalisation == "layer" else None
-        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
-        self.dcn = Dcn(settings.dcn, inputs) if settings.dcn else None
-        read, labels = (
-            join([number(f"hidden of {widths[-1]}", widths[-1]), inputs if settings.dcn else ()]),
-            tuple(self.labels),
+        self.members = settings.members
+        self.numbers = nn.ModuleDict(
+            {
+                p: built
+                for p in PLACEMENTS
+                if (built := embed_numbers(settings.numbers, layout, p)) is not None
+            }
         )
-        self.heads = name_axes(nn.Linear(len(read), len(labels)), weight=(labels, read), bias=(labels,))
+        read = {p: join([name_inputs(layout, p), self._embedded(p)]) for p in PLACEMENTS}
+        query, item, *of_pair = (len(names) for names in read.values())
+        self.widths = [query, item, sum(of_pair)]
+        self._build_layers(
+            settings, join(list(read.values())), join([name_inputs(layout, p) for p in PLACEMENTS])
+        )
         self.din: Din | None = None
         attended = settings.attended(layout.schema)
         if settings.din and attended:
@@ -60,13 +72,43 @@ class Mlp(StageModel):
             item_names = name_inputs(layout, "item", target.tolist())
             event_names = name_event_columns(layout, attended.history, attended.features)
             self.din = Din(settings.din, item_names, settings.activation, event_names)
-            read = join([item_names, event_names])
-            self.interest = name_axes(nn.Linear(len(read), widths[0], bias=False), weight=(None, read))
+            attended_names = join([item_names, event_names])
+            self.interest = name_axes(
+                nn.Linear(len(attended_names), settings.hidden[0], bias=False), weight=(None, attended_names)
+            )
         self.earlier = (
-            name_axes(nn.Linear(len(earlier), widths[0], bias=False), weight=(None, tuple(earlier)))
+            name_axes(nn.Linear(len(earlier), settings.hidden[0], bias=False), weight=(None, tuple(earlier)))
             if earlier
             else None
         )
+
+    def _build_layers(self, settings: LayerSettings, inputs: AxisNames, dense: AxisNames) -> None:
+        """Build the first layer, which reads `inputs`, and all above it; cross layers read `dense`."""
+        widths, labels, count = settings.hidden, tuple(self.labels), self.members
+        self.first = (
+            name_axes(nn.Linear(len(inputs), widths[0]), weight=(None, inputs))
+            if count is None
+            else MemberLinear(count, inputs, widths[0], first=True)
+        )
+        self.norm = nn.LayerNorm(widths[0]) if settings.normalisation == "layer" else None
+        self.hidden = nn.ModuleList(
+            nn.Linear(a, b) if count is None else MemberLinear(count, a, b) for a, b in pairwise(widths)
+        )
+        self.dcn = Dcn(settings.dcn, dense) if settings.dcn else None
+        read = join([number(f"hidden of {widths[-1]}", widths[-1]), dense if settings.dcn else ()])
+        self.heads = (
+            name_axes(nn.Linear(len(read), len(labels)), weight=(labels, read), bias=(labels,))
+            if count is None
+            else MemberHeads(count, read, labels)
+        )
+
+    def _embedded(self, placement: Placement) -> AxisNames:
+        """The names of the embedded numbers of a placement."""
+        return cast(NumberEmbedding, self.numbers[placement]).outputs if placement in self.numbers else ()
+
+    def _with_numbers(self, placement: Placement, x: Tensor) -> Tensor:
+        """A placement's dense input, and its embedded numbers beside it."""
+        return torch.cat((x, self.numbers[placement](x)), 1) if placement in self.numbers else x
 
     def forward(self, inputs: StageInputs) -> StageOutput:
         # autograd adds up an input's gradients in this order, and training must not change in the last bit
@@ -77,44 +119,64 @@ class Mlp(StageModel):
         for x, weight in products:
             # in place: a pass over (C', h) to add what a product of few columns gave takes longer than the product
             first.addmm_(x, weight.t())
-        return StageOutput(self.above(first, crossed))
+        return self.above(first, crossed)
 
     def sides(self, query: Tensor, item: Tensor) -> tuple[Tensor, Tensor]:
         """The first layer's sums over the query, bias included, and over the item: (R, h), (I', h)."""
         of_query, of_item, _ = self._split(query)
-        bias = self.first.bias.to(query.dtype)
+        bias = self.first.bias.flatten().to(query.dtype)
+        query, item = self._with_numbers("query", query), self._with_numbers("item", item)
         return functional.linear(query, of_query, bias), functional.linear(item, of_item)
 
     def pair_products(self, inputs: StageInputs) -> list[Product]:
         """What belongs to the pair, of several sorts, and the first layer's weights of it."""
         products = []
         if self.widths[2]:
-            of_pair = _join(inputs.snapshot, inputs.cross)
+            of_pair = _join(
+                self._with_numbers("snapshot", inputs.snapshot), self._with_numbers("cross", inputs.cross)
+            )
             products.append((of_pair, self._split(of_pair)[2]))
         if self.din is not None and inputs.history is not None:
             found = self.din(self.target(inputs.item), inputs.history, self.event)
-            products.append(product(inputs.pairs.fill(found).to(inputs.cross.dtype), self.interest))
+            products.append(self.product(inputs.pairs.fill(found).to(inputs.cross.dtype), self.interest))
         if self.earlier is not None and inputs.earlier is not None:
-            products.append(product(inputs.earlier, self.earlier))
+            products.append(self.product(inputs.earlier, self.earlier))
         return products
 
-    def _split(self, like: Tensor) -> tuple[Tensor, ...]:
-        return torch.split(self.first.weight.to(like.dtype), self.widths, dim=1)
+    def product(self, x: Tensor, layer: nn.Linear) -> Product:
+        """The factors of a linear layer without bias, in the precision of its input; all members share it."""
+        weight = layer.weight.to(x.dtype)
+        return x, weight if self.members is None else weight.repeat(self.members, 1)
 
-    def above(self, first: Tensor, crossed: Tensor | None = None) -> dict[str, Tensor]:
-        """Logits from the first layer's sums (C', h), and from the crossed inputs (C', W): {label: (C',)}."""
-        if self.norm is not None:
-            first = self.norm(first.float()).to(first.dtype)
-        x = functional.dropout(ACTIVATIONS[self.activation](first), self.dropout, self.training)
+    def _split(self, like: Tensor) -> tuple[Tensor, ...]:
+        weight = self.first.stacked() if isinstance(self.first, MemberLinear) else self.first.weight
+        return torch.split(weight.to(like.dtype), self.widths, dim=1)
+
+    def above(self, first: Tensor, crossed: Tensor | None = None) -> StageOutput:
+        """Logits (C',) from the first layer's sums (C', h), and from the crossed inputs (C', W)."""
+        if self.members is not None:
+            return self._above_members(first.unflatten(1, (self.members, -1)), crossed)
+        x = self._activate(first)
         for layer in cast(Sequence[nn.Linear], self.hidden):
             x = functional.dropout(activated(x, layer, self.activation), self.dropout, self.training)
-        logits = linear(x if crossed is None else torch.cat((x, crossed), 1), self.heads).float()
-        return dict(zip(self.labels, logits.unbind(1), strict=True))
+        logits = linear(x if crossed is None else torch.cat((x, crossed), 1), cast(nn.Linear, self.heads))
+        return StageOutput(dict(zip(self.labels, logits.float().unbind(1), strict=True)))
 
+    def _above_members(self, first: Tensor, crossed: Tensor | None) -> StageOutput:
+        """The same of all members, from (C', k, ·), each on its own."""
+        x = self._activate(first)
+        for layer in self.hidden:
+            x = ACTIVATIONS[self.activation](layer(x))
+            x = functional.dropout(x, self.dropout, self.training)
+        logits: Tensor = self.heads(x, crossed).float()
+        members = dict(zip(self.labels, logits.unbind(2), strict=True))
+        return StageOutput({label: average_members(z) for label, z in members.items()}, members=members)
 
-def product(x: Tensor, layer: nn.Linear) -> Product:
-    """The factors of a linear layer without bias, in the precision of its input."""
-    return x, layer.weight.to(x.dtype)
+    def _activate(self, first: Tensor) -> Tensor:
+        """What comes of the first layer's sums: normalised, activated, with dropout."""
+        if self.norm is not None:
+            first = self.norm(first.float()).to(first.dtype)
+        return functional.dropout(ACTIVATIONS[self.activation](first), self.dropout, self.training)
 
 
 def _join(snapshot: Tensor, cross: Tensor) -> Tensor:

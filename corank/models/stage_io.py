@@ -56,8 +56,23 @@ class StageOutput:
     positions: Mapping[str, Tensor] = field(default_factory=dict)
     """By label, what a candidate's position on the page adds to its logit: (C,). Only in training, and only if the
     log has positions; serving leaves it out."""
+    members: Mapping[str, Tensor] = field(default_factory=dict)
+    """By label the logits of several predictions, each of which learns by itself, if the stage has them: (C, k); its
+    logit is that of their mean probability."""
+
+    @property
+    def member_count(self) -> int:
+        """How many members it has; 0 if its logits are of one prediction."""
+        return next((z.shape[1] for z in self.members.values()), 0)
+
+    def member(self, number: int) -> Self:
+        """The same with the logits of one of its members alone, counted on from the first; itself if it has none."""
+        if not self.members:
+            return self
+        chosen = number % self.member_count
+        return replace(self, logits={label: z[:, chosen] for label, z in self.members.items()}, members={})
 
     def cut(self, count: int) -> Self:
         """The same without the rows beyond the `count` candidates."""
         logits = {label: z if len(z) == count else z[:count] for label, z in self.logits.items()}
-        return replace(self, logits=logits)
+        return replace(self, logits=logits, members={label: z[:count] for label, z in self.members.items()})

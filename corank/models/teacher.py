@@ -12,7 +12,7 @@ from torch import nn
 
 from corank.features.input_layout import Layout
 from corank.models.inputs.named_axes import name_axes
-from corank.models.mlp import Mlp, Product, product
+from corank.models.mlp import Mlp, Product
 from corank.models.settings.teacher import TeacherSettings
 from corank.models.stage_io import StageInputs
 
@@ -30,4 +30,4 @@ class Teacher(Mlp):
         """The products of an MLP, and one of the logged scores."""
         scores = torch.stack([inputs.scores[name] for name in self.scores], dim=1)
         seen = inputs.pairs.fill(torch.cat((scores.nan_to_num(), scores.isnan().float()), dim=1))
-        return [product(seen.to(inputs.cross.dtype), self.scored), *super().pair_products(inputs)]
+        return [self.product(seen.to(inputs.cross.dtype), self.scored), *super().pair_products(inputs)]

@@ -17,6 +17,7 @@ from corank.training.checkpoints.matching import config_facts, load_matching
 from corank.training.checkpoints.training_state import held_buckets, restore_training, training_state
 from corank.training.device import device, precision
 from corank.training.optimisers import Average, optimisers
+from corank.training.preparation.number_bins import fit_number_bins
 from corank.training.run import Run, build_model
 
 RANK_SEED = 0x9E3779B1
@@ -61,7 +62,9 @@ class Trainer:
         self.run, self.config, self.packed, self.ranks = run, run.config, packed, ranks or Ranks()
         self.device = device()
         torch.manual_seed(self.config.train.seed)
-        self.model = build_model(self.config, packed, self.ranks).to(self.device)
+        self.model = build_model(self.config, packed, self.ranks)
+        fit_number_bins(self.model, packed, self.ranks)
+        self.model.to(self.device)
         self.model.dtype = precision(self.config.train.precision, self.device)
         train = self.config.train
         self.optimisers = optimisers(self.model, train.table, train.stages)

@@ -216,7 +216,7 @@ def test_the_interest_enters_the_first_layer_of_its_request_alone() -> None:
         (inputs["query"][batch.request_of], inputs["item"][batch.item_of], inputs["cross"][: len(batch)]), 1
     )
     first = rank.first(plain) + rank.interest(interest)
-    torch.testing.assert_close(before, rank.above(first)["click"], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(before, rank.above(first).logits["click"], rtol=1e-4, atol=1e-5)
 
 
 def test_an_event_is_embedded_as_a_candidate_is() -> None:

@@ -16,11 +16,13 @@ from corank.bundle.bundle_writer import write_bundle
 from corank.bundle.manifest import FORMAT, BundleManifest
 from corank.core.calibration import Platt
 from corank.data.dataset import PackedDataset, prior_folder
+from corank.distributed.ranks import Ranks
 from corank.evaluation.stage_order import Calibrators
 from corank.models.joint import JointModel
 from corank.serving.funnel.funnel import Funnel
 from corank.training.config import Config
 from corank.training.export import export_bundle, newest
+from corank.training.preparation.number_bins import fit_number_bins
 from corank.training.preparation.packed_data import open_packed, pack_config
 from corank.training.run import Run, build_model
 from tests.support.random_config import world_config
@@ -118,6 +120,7 @@ def random_model(config: Config, packed: PackedDataset, seed: int) -> JointModel
     """Weights of the size of a trained model's; embeddings and biases far from the zeros they begin at."""
     torch.manual_seed(seed % 2**31)
     model = build_model(config, packed).eval()
+    fit_number_bins(model, packed, Ranks())
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.startswith("tables."):

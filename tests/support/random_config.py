@@ -3,7 +3,9 @@
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
+from corank.features.feature_kind import Feature, FeatureKind
 from tests.support.random_worlds import LEVELS, SPLIT, Drawn
 
 
@@ -236,6 +238,11 @@ def columns_by_name(drawn: Drawn) -> dict[str, Drawn]:
     return {f"{s}_{n}": feature for s, key in sides.items() for n, feature in enumerate(drawn[key])}
 
 
+def _is_number(feature: Drawn) -> bool:
+    adapter: TypeAdapter[FeatureKind] = TypeAdapter(Feature)
+    return adapter.validate_python(feature).storage == "number"
+
+
 def _data(drawn: Drawn) -> Drawn:
     """The settings of the tables."""
     return (
@@ -295,6 +302,10 @@ def world_config(drawn: Drawn) -> Drawn:
         stages.append({"name": "middle", "keep": 3} | drawn["middle"] | drawn["middle_tables"])
     rank = {"name": "rank", "model": "mlp", "keep": 2, "hidden": [8, 6], "labels": ["click", "buy"]}
     rank |= {"value": drawn["value"], "dcn": drawn["dcn"], "from_stages": drawn["earlier"]}
+    rank |= {
+        "numbers": drawn["numbers"] if any(map(_is_number, inputs.values())) else None,
+        "members": drawn["members"],
+    }
     if drawn["din"] and drawn["histories"]:
         beside = [n for n in features if n == "beside_0"]
         rank["din"] = {

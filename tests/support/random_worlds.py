@@ -95,6 +95,15 @@ drawn_worlds = st.fixed_dictionaries(
         "several_towers": st.booleans(),
         "din": st.none() | st.fixed_dictionaries({"hidden": st.just(5), "attributes": st.booleans()}),
         "dcn": st.sampled_from([None, {"layers": 2}, {"layers": 1, "rank": 3}]),
+        "numbers": st.sampled_from(
+            [
+                None,
+                {"kind": "piecewise", "bins": 3},
+                {"kind": "piecewise", "bins": 5, "dim": 2},
+                {"kind": "periodic", "frequencies": 3, "dim": 2},
+            ]
+        ),
+        "members": st.sampled_from([None, 2, 3]),
         "earlier": st.sampled_from([[], ["prerank.score"], ["prerank.rank", "prerank.score"]]),
         "value": st.sampled_from(["click", "click * bid", "worth * buy - click ** 0.5"]),
         "shown": st.booleans(),
@@ -146,6 +155,8 @@ RICH: Drawn = {
     "several_towers": False,
     "din": None,
     "dcn": None,
+    "numbers": {"kind": "periodic", "frequencies": 3, "dim": 2},
+    "members": None,
     "earlier": [],
     "value": "click",
     "shown": False,
@@ -163,6 +174,8 @@ DERIVED: Drawn = RICH | {
     "several_towers": True,
     "din": {"hidden": 5, "attributes": True},
     "dcn": {"layers": 2, "rank": 3},
+    "numbers": {"kind": "piecewise", "bins": 5, "dim": 2},
+    "members": 2,
     "earlier": ["prerank.rank", "prerank.score"],
     "value": "click * bid",
     "shown": True,

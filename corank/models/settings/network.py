@@ -5,15 +5,16 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from annotated_types import Ge, Lt, MinLen
+from annotated_types import Ge, Le, Lt, MinLen
 from pydantic import Field, PositiveInt
 
 from corank.core.errors import ConfigError
 from corank.core.settings import Settings
 from corank.features.input_layout import Attended
-from corank.features.schema import Schema
+from corank.features.schema import PLACEMENTS, Schema
 from corank.models.settings.dcn import DcnSettings
 from corank.models.settings.din import DinSettings
+from corank.models.settings.numbers import Numbers
 from corank.models.settings.stage_context import StageContext
 
 Widths = Annotated[list[PositiveInt], MinLen(1)]
@@ -108,6 +109,16 @@ class LayerSettings(NetworkSettings):
     """Attention over a history."""
     dcn: DcnSettings | None = None
     """Cross layers beside the deep ones."""
+    numbers: Numbers | None = None
+    """What it reads of numbers beside their scaled values; nothing unless given."""
+    members: Annotated[int, Ge(2), Le(64)] | None = None
+    """Predictions of shared weights, averaged; one unless given."""
+
+    def check(self, context: StageContext) -> None:
+        """Raise ConfigError if it contradicts the rest of the config, such as `numbers` where there is none."""
+        super().check(context)
+        if self.numbers is not None and not any(context.schema.row_features(p).width for p in PLACEMENTS):
+            raise ConfigError(f"{context.key}.numbers: no feature is a number; drop it")
 
     def first_layers(self, schema: Schema) -> list[FirstLayer]:
         """One first layer, which every feature enters."""
