@@ -82,7 +82,7 @@ def test_it_enters_the_first_layer_alone() -> None:
         + seen @ stage.earlier.weight.T
     )
     torch.testing.assert_close(
-        outputs["rank"].logits["click"], stage.above(first)["click"], rtol=1e-4, atol=1e-5
+        outputs["rank"].logits["click"], stage.above(first).logits["click"], rtol=1e-4, atol=1e-5
     )
     by_score = model(rank("rank", "prerank.score"))
     torch.testing.assert_close(logits_of(by_score(batch)), logits_of(by_score(by_row)), rtol=1e-4, atol=1e-5)

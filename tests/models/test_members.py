@@ -24,7 +24,7 @@ DISTILL = DistillLoss(kind="distill", teacher="rank", student="prerank", on=["ex
 
 def model(seed: int = 0) -> JointModel:
     torch.manual_seed(seed)
-    towers = TowersSettings(name="prerank", model="towers", keep=3, query=[4], item=[4])
+    towers = TowersSettings(name="prerank", model="towers", value="click", keep=3, query=[4], item=[4])
     rank = MlpSettings(
         name="rank",
         model="mlp",

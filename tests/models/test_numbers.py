@@ -1,21 +1,19 @@
 """Embeddings of numbers, against their formulas, in a ranker, and what their bins are learnt from."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from corank.core.errors import ConfigError
-from corank.features.log_schema import DataSettings
-from corank.features.schema import Schema
 from corank.models.inputs.named_axes import number, read_axes
-from corank.models.joint import JointModel
 from corank.models.inputs.numbers import PeriodicEmbedding, PiecewiseEmbedding, fit_bins
+from corank.models.joint import JointModel
 from corank.models.settings.mlp import MlpSettings
 from corank.models.settings.numbers import PeriodicNumbers, PiecewiseNumbers
-from corank.models.settings.stage_context import StageContext
-from tests.support.encoded_batches import LAYOUT, SCHEMA, random_batch
+from tests.support.configs import TEXT, refused
+from tests.support.encoded_batches import LAYOUT, random_batch
 from tests.support.loss_cases import logits_of
 from tests.support.models import mlp
 
@@ -27,7 +25,7 @@ def test_shares_of_bins_by_hand() -> None:
     # quartiles of 0 … 8 are 0, 2, 4, 6, 8; the other number is always 5
     embedding.fit(np.stack([np.arange(9.0), np.full(9, 5.0)], axis=1).astype(np.float32))
     found = embedding(torch.tensor([[5.0, 7, 3], [4, 7, -1], [6, 7, 99], [5, 7, 6]]))
-    of_first = [[1, 0.5, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1], [1, 1, 1, 0]]
+    of_first: list[list[float]] = [[1, 0.5, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1], [1, 1, 1, 0]]
     assert found.tolist() == [[*shares, 0, 0, 0, 0] for shares in of_first]
 
 
@@ -79,10 +77,10 @@ def test_a_ranker_reads_them_beside_the_scaled_numbers(dim: int | None) -> None:
     assert read_axes(rank)["numbers.item.low"] == (("price[number 0]",), None)
 
 
-def test_settings_without_effect_are_refused() -> None:
-    ids = Schema({name: f for name, f in SCHEMA.features.items() if f.storage != "number"})
-    stage = MlpSettings(name="rank", model="mlp", keep=2, numbers=QUARTERS)
-
-    data = DataSettings.model_construct(labels={"click": None}, columns=[], levels=["exposed"])
-    with pytest.raises(ConfigError, match=r"stages\.1\.numbers: no feature is a number"):
-        stage.check(StageContext("stages.1", ids, data))
+def test_settings_without_effect_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(TEXT, encoding="utf-8")
+    told = refused(path, "features.brand_seen=null", "stages.1.numbers={kind: piecewise}")
+    assert told == "stages.1.numbers: no feature is a number; drop it"
+    told = refused(path, "stages.1.numbers={kind: periodic, bins: 4}")
+    assert "stages.1.numbers" in told and "bins" in told

@@ -7,8 +7,8 @@ from corank.data.dataset import PackedDataset
 from corank.data.shard import Shard
 from corank.distributed.ranks import Ranks
 from corank.features.schema import PLACEMENTS, Placement
-from corank.models.joint import JointModel
 from corank.models.inputs.numbers import PiecewiseEmbedding
+from corank.models.joint import JointModel
 
 SAMPLED = 1 << 16
 """Training rows, about, that bins are learnt from."""
