@@ -22,7 +22,7 @@ _BOUND = re.compile(
     rf"{_FIGURE} (?P<operator>>=|<=) (?:(?P<number>{_NUMBER})|live(?P<change> [+-] {_NUMBER})?)"
 )
 _RANGE = re.compile(rf"{_FIGURE} in \[(?P<low>{_NUMBER}), (?P<high>{_NUMBER})\]")
-EXAMPLES = "'rank.exposed.click.auc >= live - 0.002' or 'rank.exposed.click.pcoc in [0.9, 1.1]'"
+EXAMPLES = "'rank.exposed.click.auc >= live - 0.002' or 'rank.exposed.click.pcoc_calibrated in [0.9, 1.1]'"
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ class DailySettings(Settings):
         first: 2026-04-25
         gate:
           - rank.exposed.click.auc >= live - 0.002
-          - rank.exposed.click.pcoc in [0.9, 1.1]
+          - rank.exposed.click.pcoc_calibrated in [0.9, 1.1]
         store: lmdb:store
     """
 

@@ -59,10 +59,12 @@ def show_comparison(document: dict[str, Any]) -> None:
     if any(document["margins"].values()):
         say("margins: " + ", ".join(f"{name} {value:g}" for name, value in document["margins"].items()), out)
     for title, found in compared_parts(document):
-        table = Table(title=title, title_justify="left", box=box.SIMPLE)
+        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
         for column in ("metric", "a", "b", "a - b", "95 %", "a is"):
             left = column in ("metric", "a is")
-            table.add_column(column, justify="left" if left else "right", no_wrap=column != "metric")
+            table.add_column(
+                column, justify="left" if left else "right", no_wrap=column != "metric", overflow="fold"
+            )
         for name, one in found.items():
             values = format_metric(one["a"]), format_metric(one["b"]), f"{one['difference']:+.4f}"
             verdict = one["verdict"] if one["verdict"] in ("better", "worse") else "none shown"

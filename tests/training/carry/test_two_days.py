@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 HARD = ["train.requests=24", "stages.0.dropout=0.2", "stages.1.dropout=0.3", "stages.1.normalisation=layer"]
 CASES = {
-    "joint": ["train.average=0.9", "train.epochs=2"],
+    "joint": ["train.average=0.9", "train.epochs=2", "train.table.decay=0.99"],
     "alternate": ["train.mode=alternate", "train.table={optimiser: lazy_adam, lr: 0.01}"],
     "separate": [
         "train.mode=separate",
