@@ -12,7 +12,7 @@ from typing import Any
 from corank.api.config_source import OpenedConfig, to_yaml
 from corank.api.evaluating import compare, evaluate
 from corank.api.runs import pack
-from corank.api.stores import publish
+from corank.api.stores import prune, publish
 from corank.api.tracking import evaluation_figures
 from corank.api.training import train
 from corank.bundle.manifest import load_manifest
@@ -255,7 +255,9 @@ class PeriodTraining:
         setup = self.setup
         assert setup.store is not None
         users = None if setup.settings.users is None else str(setup.base / setup.settings.users)
-        return {"version": publish(self.folder / BUNDLE, setup.store, users, setup.report).version}
+        version = publish(self.folder / BUNDLE, setup.store, users, setup.report).version
+        prune(setup.store, setup.settings.keep, setup.report)
+        return {"version": version}
 
 
 def _figures(document: Mapping[str, Any]) -> dict[str, float]:

@@ -48,7 +48,7 @@ class DailySettings(Settings):
     verify: PositiveInt = 20
     """Logged requests whose online scores must equal those of the evaluation before a bundle is published."""
     keep: PositiveInt = 7
-    """Periods whose packed data, runs and bundles stay beside the live one's."""
+    """Periods whose packed data, runs and bundles stay beside the live one's; older versions that the store keeps."""
     track: list[str] = []
     """Trackers that get the figures of each period, by name as of `corank train --track`: `mlflow`,
     `wandb,project=shop`. TensorBoard's files are written in any case, to `events/` of the folder."""

@@ -114,7 +114,7 @@ def test_each_period_goes_on_from_the_one_before_and_a_second_call_changes_nothi
     config = read_yaml_file(world / "config.yaml")
     config["validation"] = dict.fromkeys(("rows", "psi", "new_ids", "missing"))  # of a day as of an hour
     (world / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    write_settings(world, period="1h", holdout="10m", first=DAYS[1])
+    write_settings(world, period="1h", holdout="10m", first=DAYS[1], keep=1)
     names = [DAYS[0], f"{DAYS[1]}T00", f"{DAYS[1]}T01"]
     result = corank.daily(world / "daily.yaml")
     assert [(r.period, r.decision) for r in result.records] == [(name, "live") for name in names]
@@ -124,6 +124,8 @@ def test_each_period_goes_on_from_the_one_before_and_a_second_call_changes_nothi
     assert first.live == {} and 0.3 < second.live["rank.exposed.click.auc"] < 1
     assert second.rows["train"] < first.rows["train"] / 2
     assert live_version(world) == third.version
+    stored = [held["version"] for held in corank.store_versions(f"lmdb:{world / 'store'}")]
+    assert stored == [second.version, third.version], "the first is older than the one beside the live one"
     files = {path: path.stat().st_mtime_ns for path in world.rglob("*.json")}
     again = corank.daily(world / "daily.yaml")
     assert again.records == result.records
