@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from corank.core.errors import DataError
+from corank.core.hash_index import Keys
 from corank.data.as_of import VersionedRows
 from corank.data.content.vector_files import with_vector_files
 from corank.data.dataset import PackedDataset
@@ -17,12 +18,14 @@ from corank.data.log_rows import log_columns, request_columns
 from corank.data.request_columns import RequestColumns
 from corank.data.shard import Shard
 from corank.data.tables import Table
+from corank.features.encoding import FIRST_KNOWN
 from corank.features.histories.event_lists import to_times
 from corank.features.history import Events, History
 from corank.features.labels import find_events, read_labels
 from corank.features.log_schema import DataSettings
 from corank.features.row_columns import ITEM, TIME
 from corank.features.schema import Schema
+from corank.features.vocabulary import Vocabulary
 from corank.training.run import Run
 
 
@@ -51,7 +54,9 @@ def logged_request(run: Run, split: str, number: int, packed: PackedDataset | No
     time = int(shard.time[row])
     columns = RequestColumns.of(schema, data, packed.item_columns)
     user = (
-        {"id": first[data.user]} | _user(run, columns.user, first, time) | _histories(run, log, first, time)
+        {"id": first[data.user]}
+        | _user(run, columns.user, first, time)
+        | _histories(run, packed, log, first, time)
     )
     context = {c: _to_json(first[c]) for c in columns.context}
     cross = [*columns.cross, *columns.values]
@@ -107,7 +112,9 @@ def _like(table: Table, column: str) -> pl.Expr:
     return pl.col(column).cast(pl.String if table.types[column] == pl.String else pl.Int64)
 
 
-def _histories(run: Run, log: Table, first: dict[str, Any], time: int) -> dict[str, list[Any]]:
+def _histories(
+    run: Run, packed: PackedDataset, log: Table, first: dict[str, Any], time: int
+) -> dict[str, list[Any]]:
     """By history, the items of the user's events before its cut, oldest first; with times if they are weighted."""
     data, schema = run.config.data, run.config.declared
     user = first[data.user]
@@ -117,11 +124,42 @@ def _histories(run: Run, log: Table, first: dict[str, Any], time: int) -> dict[s
         if history.table is not None:
             events = _listed(run, history.table, user, beside)
         elif history.lists is None:
-            events = _exposed(log, data, history, user)
+            remembered = None if packed.manifest.continued is None else _remembered(packed, history, user)
+            events = _exposed(log, data, history, user) if remembered is None else remembered
         else:
             continue
         found[name] = _cut(events, data, history, time, beside)
     return found
+
+
+def _remembered(packed: PackedDataset, history: History, user: Any) -> pl.DataFrame | None:
+    """A user's events as packed data hold them, whose log may be gone, and which forget ids after `keep_days`.
+
+    None if an id cannot be told: that of a hashed item that is gone from the table of items.
+    """
+    events = packed.events[history.events]
+    owner = int(Keys(packed.users).find(pl.Series([user], dtype=packed.users.dtype))[0])
+    of_user = slice(int(events.offsets[owner]), int(events.offsets[owner + 1]))
+    ids = packed.item_keys["item"].unique(maintain_order=True)
+    encoder = packed.encoders.fitted[packed.schema.table_of(history.of)]
+    known = encoder.values if isinstance(encoder, Vocabulary) else None
+    unseen = _unseen(ids if known is None or not len(known) else pl.concat([ids, known]))
+    items: list[Any] = []
+    for ordinal, code in zip(events.ordinals[of_user].tolist(), events.items[of_user].tolist(), strict=True):
+        if ordinal >= 0:
+            items.append(ids[ordinal])
+        elif known is None:
+            return None
+        else:
+            items.append(known[code - FIRST_KNOWN] if code >= FIRST_KNOWN else unseen)
+    return pl.DataFrame({ITEM: pl.Series(items, dtype=ids.dtype), TIME: events.times[of_user]})
+
+
+def _unseen(ids: pl.Series) -> int | str:
+    """An id that is none of these."""
+    if ids.dtype != pl.String:
+        return int(ids.cast(pl.Int64).to_numpy().min(initial=0)) - 1
+    return "?" * (1 + int(ids.str.len_chars().to_numpy().max(initial=0)))
 
 
 def _exposed(log: Table, data: DataSettings, history: History, user: Any) -> pl.DataFrame:

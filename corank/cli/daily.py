@@ -26,6 +26,13 @@ def daily_command(
     ] = None,
     skip: Annotated[list[str] | None, _periods("Do not train a period")] = None,
     retry: Annotated[list[str] | None, _periods("Try a refused period again")] = None,
+    items_as_of: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CHANGE|TIME",
+            help="What the table of items contains: all until a change of the store, or until a time.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Train every period that is due on what came since; publish what the gate lets through.
@@ -36,7 +43,7 @@ def daily_command(
     from corank.cli.printing.daily_tables import show_daily
     from corank.continual.daily import daily as run_daily
 
-    found = run_daily(settings, accept or [], skip or [], retry or [], console.say)
+    found = run_daily(settings, accept or [], skip or [], retry or [], console.say, items_as_of)
     if as_json:
         print_text(found.to_json())
     else:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from corank.api.config_source import OpenedConfig
+from corank.bundle.items_as_of import ItemsAsOf
 from corank.continual.daily_page import write_page
 from corank.continual.daily_result import DailyResult
 from corank.continual.history import DailyHistory, PeriodRecord
@@ -26,6 +27,7 @@ def daily(
     skip: Sequence[str] = (),
     retry: Sequence[str] = (),
     report: Report = lambda line: None,
+    items_as_of: str | None = None,
 ) -> DailyResult:
     """Train every period that is due on what came since, and publish what the gate lets through.
 
@@ -40,6 +42,8 @@ def daily(
         skip: periods that are not trained; the next one's rows begin after them.
         retry: periods that were refused by the gate or by verification, and are tried again.
         report: takes a line about each step.
+        items_as_of: what the table of items contains, as for `export`, such as the store's change `42` before it was
+            written. Items that were put into the store until then and are not in the table leave it.
 
     Returns the records of all periods; `refused` says whether the newest one is not live. Raises ConfigError,
     MissingExtraError, DataError, CheckpointError, StoreError, and BusyError if another process runs it in the same
@@ -55,7 +59,8 @@ def daily(
     path = require_local(config)
     settings = read_settings(path)
     opened = OpenedConfig.open(path.parent / settings.config)
-    setup = DailySetup(settings, path.parent, opened, report)
+    as_of = None if items_as_of is None else ItemsAsOf.parse(items_as_of, opened.settings.data)
+    setup = DailySetup(settings, path.parent, opened, report, as_of)
     tracking = DailyTracking(setup.folder, settings, report)
     with _lock(setup.folder):
         history = DailyHistory(setup.folder)

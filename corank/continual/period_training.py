@@ -15,6 +15,7 @@ from corank.api.runs import pack
 from corank.api.stores import prune, publish
 from corank.api.tracking import evaluation_figures
 from corank.api.training import train
+from corank.bundle.items_as_of import ItemsAsOf
 from corank.bundle.manifest import load_manifest
 from corank.continual.gate import figures_of
 from corank.continual.history import Decision, PeriodRecord, find_live
@@ -46,6 +47,8 @@ class DailySetup:
     opened: OpenedConfig
     """The config that is trained."""
     report: Report
+    items_as_of: ItemsAsOf | None = None
+    """What the table of items contains; None if it is not known."""
 
     @property
     def config(self) -> Path:
@@ -240,6 +243,7 @@ class PeriodTraining:
             packed,
             model,
             calibrators,
+            items_as_of=self.setup.items_as_of,
             weights=weights,
             until=until,
             later=True,

@@ -12,6 +12,8 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import corank
+from corank.bundle.bundle import Bundle
+from corank.bundle.items_as_of import ItemsAsOf
 from corank.cli.main import app
 from corank.continual.history import DailyHistory
 from corank.core.errors import BusyError, ConfigError, CorankError
@@ -116,7 +118,7 @@ def test_each_period_goes_on_from_the_one_before_and_a_second_call_changes_nothi
     (world / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     write_settings(world, period="1h", holdout="10m", first=DAYS[1], keep=1)
     names = [DAYS[0], f"{DAYS[1]}T00", f"{DAYS[1]}T01"]
-    result = corank.daily(world / "daily.yaml")
+    result = corank.daily(world / "daily.yaml", items_as_of="1")
     assert [(r.period, r.decision) for r in result.records] == [(name, "live") for name in names]
     assert [r.end - (r.until or 0) for r in result.records[1:]] == [600_000] * 2
     first, second, third = result.records
@@ -126,6 +128,8 @@ def test_each_period_goes_on_from_the_one_before_and_a_second_call_changes_nothi
     assert live_version(world) == third.version
     stored = [held["version"] for held in corank.store_versions(f"lmdb:{world / 'store'}")]
     assert stored == [second.version, third.version], "the first is older than the one beside the live one"
+    held = Bundle.open(world / "daily" / "periods" / third.period / "bundle")
+    assert held.manifest.items_as_of == ItemsAsOf(change=1)
     files = {path: path.stat().st_mtime_ns for path in world.rglob("*.json")}
     again = corank.daily(world / "daily.yaml")
     assert again.records == result.records

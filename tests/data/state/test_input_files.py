@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 import corank
+from corank.analysis.logged_request import logged_request
 from corank.api.config_source import OpenedConfig
 from corank.api.results.pack_result import PackResult
 from corank.core.errors import ConfigError, DataError
@@ -111,6 +112,20 @@ def read_ordinals(found: PackResult) -> list[int]:
     """Of the events of known ids, where the table has their items; −1 where it has not."""
     (events,) = found.packed.events.values()
     return [at for at, code in zip(events.ordinals.tolist(), events.items, strict=True) if code > UNKNOWN]
+
+
+def test_requests_know_events_whose_log_is_gone(tmp_path: Path) -> None:
+    pack_days(tmp_path, 3)
+    run = corank.train(config_of(2, tmp_path), folder=tmp_path / "run").run
+    past = pl.read_parquet(tmp_path / "log/*.parquet").sort("time")
+    for n in range(2):
+        (tmp_path / "log" / f"{day_of(n)}.parquet").unlink()
+    for number in range(3):
+        request = logged_request(run, "valid", number)
+        before = past.filter(
+            pl.col("user") == request["user"]["id"], pl.col("time").dt.timestamp("ms") < request["time"]
+        )
+        assert request["user"]["history"] == before["item"].tail(5).to_list()
 
 
 def read_events(found: PackResult) -> list[int]:
