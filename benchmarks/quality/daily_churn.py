@@ -75,6 +75,7 @@ def make_world(work: Path, options: argparse.Namespace) -> Churn:
     config: dict[str, Any] = read_values(source / "config.yaml", []).value
     del config["data"]["truth"]
     kept = {"keep_days": options.keep_days}
+    config["features"]["user_id"] |= kept
     config["features"]["item_id"] |= kept
     config["features"] |= {
         "gender_item": {"kind": "pair", "of": ["gender", "item_id"], **kept},

@@ -56,11 +56,8 @@ def daily(
         >>> [record.decision for record in corank.daily("shop/daily.yaml").records]
         ['live']
     """
-    path = require_local(config)
-    settings = read_settings(path)
-    opened = OpenedConfig.open(path.parent / settings.config)
-    as_of = None if items_as_of is None else ItemsAsOf.parse(items_as_of, opened.settings.data)
-    setup = DailySetup(settings, path.parent, opened, report, as_of)
+    setup = _read_setup(require_local(config), report, items_as_of)
+    settings = setup.settings
     tracking = DailyTracking(setup.folder, settings, report)
     with _lock(setup.folder):
         history = DailyHistory(setup.folder)
@@ -83,6 +80,14 @@ def daily(
         result = DailyResult(setup.folder, history.records, settings.gate)
         write_page(result.folder, result.records, result.gate)
         return result
+
+
+def _read_setup(path: Path, report: Report, items_as_of: str | None) -> DailySetup:
+    """Read the settings and the config that they name. Raises ConfigError, DataError."""
+    settings = read_settings(path)
+    opened = OpenedConfig.open(path.parent / settings.config)
+    as_of = None if items_as_of is None else ItemsAsOf.parse(items_as_of, opened.settings.data)
+    return DailySetup(settings, path.parent, opened, report, as_of)
 
 
 def _take(
