@@ -120,8 +120,8 @@ def pack(
         prune: then remove the packed sets of features that neither this config nor a run beside it uses.
         tables: by key of `data` (`log`, `items`, `users`, `truth`, `events.NAME`), a frame or files in its place.
         progress: takes how many tasks are done, and how many are known by now: each step adds its own.
-        continue_from: packed data, or a run, to go on from: only rows after their training are packed, into a folder of
-            their own, with the vocabularies, scales, priors and histories that they had.
+        continue_from: packed data or their URL, or a run's folder, to go on from: only rows after their training are
+            packed, into a folder of their own, with the vocabularies, scales, priors and histories that they had.
         fixed: then keep vocabularies as they are; none admits or evicts values.
         repack: a day, such as `2026-04-28`, from which on rows are packed again, with those that came late: from the
             newest packing before it among `continue_from` and those that it goes on from.
