@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from corank.api.config_source import ConfigSource, OpenedConfig
@@ -27,6 +28,7 @@ from corank.training.checkpoints.run_publisher import RunPublisher, open_remote_
 from corank.training.config import Config
 from corank.training.export import export_bundle
 from corank.training.preparation.agreement import require_agreement
+from corank.training.preparation.continuation import open_earlier
 from corank.training.preparation.packed_data import open_or_pack, open_packed
 from corank.training.profile.log_profile import profile_log
 from corank.training.run import Run
@@ -89,7 +91,7 @@ def train(
         given = OpenedConfig.open(config, overrides, without, tables=tables)
         options = _worker_options(resume, overwrite, track, page, continue_from)
         with given.frames.named():
-            return _launch(given, folder, options, report, workers, max_restarts, timeout)
+            return _launch(given, folder, options, report, workers, max_restarts, timeout, continue_from)
     if max_restarts:
         raise ConfigError("--max-restarts needs --workers; under torchrun it is an option of torchrun")
     with join_ranks(timeout) as ranks:
@@ -102,9 +104,7 @@ def train(
 
 def _refuse_callbacks(callbacks: Sequence[Callback]) -> None:
     if callbacks:
-        raise ConfigError(
-            "callbacks: they run in this process, and workers train in others; leave out one of both"
-        )
+        raise ConfigError("callbacks: they run in this process, workers in others; leave out one of both")
 
 
 def _worker_options(
@@ -116,8 +116,8 @@ def _worker_options(
 ) -> list[str]:
     """Options of the workers. Raises ConfigError, PluginError, MissingExtraError before they start."""
     read_callbacks(track)
-    given = {"page": page, "from": continue_from}
-    named = [f"--{option}={value}" for option, value in given.items() if value is not None]
+    given = (("page", page), ("from", continue_from))
+    named = [f"--{option}={value}" for option, value in given if value is not None]
     flags = ["--resume"] * resume + ["--overwrite"] * overwrite
     return [*flags, *(f"--track={name}" for name in track), *named]
 
@@ -204,7 +204,8 @@ def _prepare(
     if not (resume or overwrite):
         _require_new(run.folder, location)
     source = find_source(run, given, resume)
-    packed = open_or_pack(run.config, run.base, report)
+    find_earlier = partial(open_earlier, source, run.config.data)
+    packed = open_or_pack(run.config, run.base, report, None, find_earlier)
     if resume and (run.finished or run.latest.exists):
         if ranks.restarts:
             report(f"restart {ranks.restarts}: going on from the last checkpoint")
@@ -242,13 +243,15 @@ def _launch(
     workers: int,
     max_restarts: int,
     timeout: float | None,
+    continue_from: PathOrUrl | None,
 ) -> TrainResult:
     """Pack, and train by several processes, which read the config as it is with all changes."""
     location = parse_location(folder or given.base / "runs" / given.settings.name)
     if isinstance(location, Path) and not {"--resume", "--overwrite"} & set(options):
         _require_new(location, location)  # before packing; of a URL, the first worker looks
     with open_engine(workers=workers) as engine:  # packs before the workers wait for one another
-        open_or_pack(given.settings, given.base, report, engine)
+        find_earlier = partial(open_earlier, continue_from, given.settings.data)
+        open_or_pack(given.settings, given.base, report, engine, find_earlier)
     options += [] if timeout is None else [f"--timeout={timeout}"]
     with given.yaml_file() as config:
         launch(["train", str(config), f"--run={location}", *options], workers, max_restarts)

@@ -9,6 +9,7 @@ from corank.bundle.items_as_of import ItemsAsOf
 from corank.continual.daily_page import write_page
 from corank.continual.daily_result import DailyResult
 from corank.continual.history import DailyHistory, PeriodRecord
+from corank.continual.log_end import find_last_time
 from corank.continual.period_training import DailySetup, PeriodTraining, remove_old
 from corank.continual.periods import Period, due_periods
 from corank.continual.settings import read_settings
@@ -17,8 +18,6 @@ from corank.core.errors import ConfigError, DataError
 from corank.core.locks import WriteLock
 from corank.core.storage.object_url import PathOrUrl, require_local
 from corank.core.types import Report
-from corank.data.lists.list_log import scan_log
-from corank.data.tables import Table
 
 
 def daily(
@@ -111,19 +110,12 @@ def _find_due(setup: DailySetup, history: DailyHistory) -> list[Period]:
     """The periods that are due and of which nothing is decided, or whose tables were refused."""
     settings, data = setup.settings, setup.opened.settings.data
     first = round(data.instant(settings.first).timestamp() * 1000)
-    found = due_periods(first, _last_time(setup.opened), settings.period, data.timezone, settings.delay)
+    live = history.live
+    packed = None if live is None else setup.packed_of(live.period)
+    last = find_last_time(setup.opened, live, packed)
+    found = due_periods(first, last, settings.period, data.timezone, settings.delay)
     decided = {r.period for r in history.records if r.decision != "refused by validation"}
     return [period for period in found if period.name not in decided]
-
-
-def _last_time(opened: OpenedConfig) -> int:
-    """The time of the log's last candidate, ms UTC. Raises DataError."""
-    data = opened.settings.data
-    log: Table = scan_log(data, opened.base)
-    last = log.collect(log.frame.select(log.moment(data.time).max())).item()
-    if last is None:
-        raise DataError("data.log: the log is empty")
-    return int(last)
 
 
 def _refuse_unknown(names: Sequence[str], periods: Sequence[Period]) -> None:

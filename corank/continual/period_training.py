@@ -70,6 +70,11 @@ class DailySetup:
         """The folder of a period."""
         return self.folder / "periods" / period
 
+    def packed_of(self, period: str) -> Path | None:
+        """The packed data of a period; None if it was not packed."""
+        steps = PeriodSteps(self.of(period))
+        return self.of(period) / steps.find("pack")["location"] if steps.is_done("pack") else None
+
 
 @dataclass(frozen=True)
 class PeriodTraining:

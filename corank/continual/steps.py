@@ -47,6 +47,11 @@ class PeriodSteps:
         result: dict[str, Any] = held["result"]
         return result
 
+    def find(self, name: str) -> dict[str, Any]:
+        """Return what a step that is done found. Raises DataError if its file is damaged."""
+        result: dict[str, Any] = self._read(name)["result"]
+        return result
+
     def is_done(self, name: str) -> bool:
         """Whether a step has left its file."""
         return self._path(name).exists()

@@ -1,5 +1,6 @@
 """A funnel trained period by period: what goes live, what is refused and why, and what a call changes."""
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,11 +13,13 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import corank
+from corank.api.config_source import OpenedConfig
 from corank.bundle.bundle import Bundle
 from corank.bundle.items_as_of import ItemsAsOf
 from corank.cli.main import app
 from corank.continual.history import DailyHistory
-from corank.core.errors import BusyError, ConfigError, CorankError
+from corank.continual.log_end import find_last_time
+from corank.core.errors import BusyError, ConfigError, CorankError, DataError
 from corank.core.locks import WriteLock
 from corank.serving.http.follower import Follower, sample_requests
 from corank.serving.http.source import StoreSource
@@ -34,6 +37,7 @@ SETTINGS: dict[str, Any] = {
     "store": "lmdb:store",
     "users": "users.parquet",
 }
+DAY = 86_400_000
 DAYS = ["2026-03-07", "2026-03-08", "2026-03-09", "2026-03-10"]
 
 
@@ -246,6 +250,20 @@ def test_a_skipped_period_is_not_trained_and_the_next_begins_after_the_live_one(
 def test_a_period_that_is_not_due_cannot_be_accepted(world: Path) -> None:
     with pytest.raises(ConfigError, match=r"period 2026-03-08: not due, or decided already; due are none"):
         corank.daily(world / "daily.yaml", accept=[DAYS[1]])
+
+
+def test_the_end_of_the_log_is_found_without_files_that_are_over(world: Path) -> None:
+    for day in DAYS[1:3]:
+        deliver(world, day)
+    before = world / "log" / "before.parquet"
+    times = before.stat()
+    before.write_bytes(bytes(times.st_size))
+    os.utime(before, ns=(times.st_atime_ns, times.st_mtime_ns))
+    live, packed = DailyHistory(world / "daily").live, world / "daily" / "periods" / DAYS[0] / "packed"
+    opened = OpenedConfig.open(world / "config.yaml")
+    assert find_last_time(opened, live, packed) // DAY == 20521
+    with pytest.raises(DataError, match=r"data\.log: parquet"):
+        find_last_time(opened, live, None)
 
 
 def test_a_tracker_that_cannot_be_made_ends_the_call_before_any_work(world: Path) -> None:

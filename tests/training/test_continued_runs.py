@@ -19,8 +19,11 @@ def test_later_packings_invalidate_no_run(tmp_path: Path) -> None:
     # the files changed, and nothing goes on from the data yet
     with pytest.raises(DataError, match="packed from another config or other files"):
         corank.evaluate(first.folder, split="valid")
-    corank.pack(config_of(1, tmp_path), continue_from=first.folder)
-    second = corank.train(config_of(1, tmp_path), folder=tmp_path / "run1").run
+    # a training from a run packs from it, too
+    second = corank.train(config_of(1, tmp_path), folder=tmp_path / "run1", continue_from=first.folder).run
+    packed = corank.pack(config_of(1, tmp_path), continue_from=first.folder).packed
+    assert second.packed().folder == packed.folder and packed.manifest.continued is not None
+    assert second.origin is not None
     write_day(tmp_path, 2)
     corank.pack(config_of(2, tmp_path), continue_from=second.folder)
     # another packing of the second day's config, whose vocabularies are others

@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from corank.core.locks import WriteLock
 from corank.core.storage.folder_cache import FolderCache
 from corank.core.storage.folder_publisher import FolderPublisher
 from corank.core.storage.object_url import Location, ObjectUrl, parse_location
+from corank.core.time import FOREVER, format_time
 from corank.core.types import Report
 from corank.data.dataset import PackedDataset
 from corank.data.pack_manifest import PACK_AGAIN, fingerprint, identify_pack, read_pack_manifest
@@ -155,8 +157,21 @@ def _pack_or_keep(
         pack_log(config.data, config.declared, base, folder, report, engine, earlier)
 
 
-def open_or_pack(config: Config, base: Path, report: Report, engine: Engine | None = None) -> PackedDataset:
+def open_or_pack(
+    config: Config,
+    base: Path,
+    report: Report,
+    engine: Engine | None = None,
+    find_earlier: Callable[[], EarlierPack | None] = lambda: None,
+) -> PackedDataset:
     """Open a config's packed data; if there are none, or features are missing, they are packed now.
+
+    Args:
+        config: the config.
+        base: the folder that its relative paths begin in.
+        report: receives a line about each step.
+        engine: runs the tasks; in line unless given.
+        find_earlier: opens what a packing may go on from, if those that are there are of an earlier split.
 
     Raises DataError if they are out of date.
     """
@@ -170,6 +185,12 @@ def open_or_pack(config: Config, base: Path, report: Report, engine: Engine | No
             )
             if reason is None:
                 return pack_config(config, base, report, engine)
+            earlier, end = find_earlier(), config.data.training_end()
+            if earlier is not None and end != FOREVER and end > earlier.through:
+                report(
+                    f"packing what came since {format_time(earlier.through)}, as `corank pack --from` does"
+                )
+                return pack_config(config, base, report, engine, earlier)
             return open_packed(config, base)
     else:
         try:
