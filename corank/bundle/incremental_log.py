@@ -6,7 +6,7 @@ Letters: C candidates.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import polars as pl
@@ -136,7 +136,8 @@ def _narrow(manifest: BundleManifest) -> DataSettings:
             names.add(label)
             label = held[label].given
     labels = {name: label for name, label in held.items() if name in names}
-    return manifest.data.model_copy(update={"labels": labels, "scores": {}, "position": None, "columns": []})
+    unused: dict[str, Any] = {"position": None, "propensity": None}
+    return manifest.data.model_copy(update={"labels": labels, "scores": {}, "columns": []} | unused)
 
 
 def _time_span(log: Table, data: DataSettings) -> tuple[int, int]:

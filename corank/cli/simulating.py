@@ -31,6 +31,13 @@ Lifetime = Annotated[
     int | None,
     typer.Option(min=2, help="Of --drift: days an item is there. Default: 5.", show_default=False),
 ]
+Random = Annotated[
+    float | None,
+    typer.Option(
+        help="Share of a feed's requests whose candidates are exposed at random, with their propensities in the log.",
+        show_default=False,
+    ),
+]
 
 simulating = typer.Typer()
 
@@ -62,6 +69,7 @@ def simulate_command(
     auction: Annotated[
         bool, typer.Option("--auction", help="Items bid for clicks, and stages order by click * bid.")
     ] = False,
+    random: Random = None,
     days: Days = None,
     drift: Annotated[
         bool, typer.Option("--drift", help="Tastes walk, items come and go, and a file a day is written.")
@@ -83,6 +91,9 @@ def simulate_command(
     sizes = {"requests": requests, "candidates": candidates, "users": users, "items": items}
     options: dict[str, Any] = {"seed": seed} | {k: n for k, n in sizes.items() if n is not None}
     simulate = _choose(preset, layout, auction)
+    if random is not None:
+        _require_feed(preset, layout, "--random", "random bucket")
+        options["random"] = random
     options |= _read_days(preset, layout, days, drift, {"walk": walk, "lifetime": lifetime})
     require("train", "scipy", "corank simulate")  # before anything is written
     with name_write_errors(out):
@@ -133,7 +144,13 @@ def _choose(preset: str, layout: str, auction: bool) -> "Callable[..., Simulated
         raise CorankError(
             f"--format: the preset {preset} is written as {', '.join(layouts)}; received {layout}"
         )
-    if auction and (layout != "plain" or preset == NEWS):
-        what = f"the preset {NEWS}" if preset == NEWS else f"the format {layout}"
-        raise CorankError(f"--auction: {what} has no bids; leave it out")
+    if auction:
+        _require_feed(preset, layout, "--auction", "bids")
     return layouts[layout]
+
+
+def _require_feed(preset: str, layout: str, option: str, lacking: str) -> None:
+    """Raise CorankError if a world is no feed in corank's own tables, which alone has what an option is of."""
+    if layout != "plain" or preset == NEWS:
+        what = f"the preset {NEWS}" if preset == NEWS else f"the format {layout}"
+        raise CorankError(f"{option}: {what} has no {lacking}; leave it out")

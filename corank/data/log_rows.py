@@ -1,8 +1,11 @@
 """What packing reads of a row of the log: keys, time, labels, level, weight, position, scores, values and features."""
 
 from collections.abc import Mapping
+from typing import Any
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from corank.data.column_sources import Source
 from corank.data.tables import Table
@@ -11,6 +14,7 @@ from corank.features.row_columns import (
     ITEM,
     LEVEL,
     POSITION,
+    PROPENSITY,
     SPLIT,
     TIME,
     USER,
@@ -56,10 +60,24 @@ def log_columns(log: Table, data: DataSettings, schema: Schema, sources: dict[st
     if data.position is not None:
         position = pl.col(data.position).cast(pl.Float64).clip(0, LAST_POSITION)
         columns.append(position.cast(pl.Int16).alias(POSITION))
+    if data.propensity is not None:
+        columns.append(pl.col(data.propensity).cast(pl.Float32).alias(PROPENSITY))
     columns += [pl.col(c).cast(pl.Float32).alias(value_column(c)) for c in data.columns if c in log.types]
     columns += [_logit(score).alias(score_column(name)) for name, score in data.scores.items()]
     features = schema.column_names(name for name, source in sources.items() if source == "log")
     return [*columns, *(_feature(log, column) for column in features)]
+
+
+def read_single_columns(rows: pl.DataFrame, data: DataSettings) -> dict[str, NDArray[Any]]:
+    """Read weights, positions and propensities of rows of `log_columns`, those that the log has, by name: (C,)."""
+    found: dict[str, NDArray[Any]] = {}
+    if data.weight:
+        found["weight"] = rows[WEIGHT].to_numpy()
+    if data.position:
+        found["position"] = rows[POSITION].fill_null(-1).to_numpy()
+    if data.propensity:
+        found["propensity"] = rows[PROPENSITY].fill_null(np.nan).to_numpy()
+    return found
 
 
 def _logit(score: Score) -> pl.Expr:
@@ -116,6 +134,7 @@ def row_splits(data: DataSettings) -> Mapping[str, pl.Expr]:
 def log_name(column: str, data: DataSettings) -> str:
     """Return the log's name of a column of the rows."""
     names = {USER: data.user, LEVEL: data.level, WEIGHT: data.weight, POSITION: data.position}
+    names |= {PROPENSITY: data.propensity}
     names |= {value_column(name): name for name in data.columns}
     names |= {label_column(name): label.column for name, label in data.labels.items()}
     names |= {score_column(name): score.column for name, score in data.scores.items()}

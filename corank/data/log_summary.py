@@ -18,6 +18,7 @@ from corank.data.validate import (
     naming_rows,
     number_checks,
     position_checks,
+    propensity_checks,
     score_checks,
     split_checks,
     value_checks,
@@ -98,6 +99,12 @@ def identifying_columns(data: DataSettings) -> list[str]:
     return list(dict.fromkeys([*data.request, data.user, data.item, data.time]))
 
 
+def _single(data: DataSettings) -> list[str]:
+    """The columns that one setting each names, those that the log has."""
+    named = (data.level, data.weight, data.position, data.propensity, data.split.source)
+    return [column for column in named if column]
+
+
 @dataclass(frozen=True)
 class SurveyPart:
     """What one range of a log holds."""
@@ -128,8 +135,7 @@ class SurveyPart:
 
 def require_columns(log: Table, data: DataSettings) -> None:
     """Raise DataError if the log lacks a column that is no feature's."""
-    single = (data.level, data.weight, data.position, data.split.source)
-    log.require([*identifying_columns(data), *(column for column in single if column)])
+    log.require([*identifying_columns(data), *_single(data)])
     log.require(label.column for label in data.labels.values())
     log.require(score.column for score in data.scores.values())
 
@@ -148,6 +154,7 @@ def log_checks(log: Table, data: DataSettings, columns: list[str]) -> list[RowCh
         *naming_rows(weight_checks(log, data), keys),
         *naming_rows(score_checks(log, data), keys),
         *naming_rows(position_checks(log, data), keys),
+        *naming_rows(propensity_checks(log, data), keys),
         *naming_rows(split_checks(log, data), keys),
         *value_checks(log, [c for c in data.columns if c in log.types], keys),
     ]
@@ -170,12 +177,11 @@ class SurveyRange:
     def _read(self) -> list[str]:
         """The columns to read."""
         data, types = self.data, self.log.types
-        single = [column for column in (data.level, data.weight, data.position, data.split.source) if column]
         labels = [label.column for label in data.labels.values()]
         scores = [score.column for score in data.scores.values()]
         numbers = [column for column in self.columns if types[column].is_float()]
         values = [column for column in data.columns if column in types]
-        return list(dict.fromkeys([*identifying_columns(data), *single, *labels, *scores, *numbers, *values]))
+        return list(dict.fromkeys([*identifying_columns(data), *_single(data), *labels, *scores, *numbers, *values]))
 
     def _survey(self, batch: pl.DataFrame) -> SurveyPart:
         data, log = self.data, replace(self.log, frame=batch.lazy())

@@ -27,6 +27,8 @@ class Shard(LoggedRequests):
     folder: Path
     truth: dict[str, Floats]
     """True probabilities, for labels of the table of truth: (C,)."""
+    propensity: Floats | None
+    """The probability of exposure, NaN outside of the random bucket: (C,); None if the log does not have it."""
     key_table: pa.Table
     """The request key's columns: (R,)."""
 
@@ -72,6 +74,7 @@ class Shard(LoggedRequests):
             truth={
                 name: array(f"truth.{name}") for name in labels if (folder / f"truth.{name}.npy").exists()
             },
+            propensity=array("propensity") if data.propensity else None,
             key_table=map_table(folder / "request.arrow"),
         )
 

@@ -156,6 +156,22 @@ def position_checks(log: Table, data: DataSettings) -> Iterator[RowCheck]:
         )
 
 
+def propensity_checks(log: Table, data: DataSettings) -> Iterator[RowCheck]:
+    """A propensity is a probability above 0, or null."""
+    if column := data.propensity:
+        if not log.types[column].is_numeric():
+            raise log.unfit(column, "probabilities above 0, as data.propensity reads it")
+        chance = pl.col(column).cast(pl.Float32)
+        yield RowCheck(
+            ~(chance.is_finite() & (chance > 0) & (chance <= 1)),
+            (column,),
+            lambda row: (
+                f"data.propensity: column '{column}' holds {row[column]}; expected probabilities above 0 and up to 1, "
+                "or null outside of the random bucket"
+            ),
+        )
+
+
 def split_checks(log: Table, data: DataSettings) -> Iterator[RowCheck]:
     """The column that says the split holds a value that a split names, or null."""
     column, values = data.split.source, data.split.values

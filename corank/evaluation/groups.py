@@ -135,5 +135,6 @@ def select_candidates(
         labels={name: label[rows] for name, label in predictions.labels.items()},
         weight=predictions.weight[rows],
         columns={name: values[rows] for name, values in predictions.columns.items()},
+        propensity=None if predictions.propensity is None else predictions.propensity[rows],
     )
     return selected, {name: values[rows] for name, values in truth.items()}

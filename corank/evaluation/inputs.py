@@ -15,6 +15,7 @@ from corank.core.calibration import Platt
 from corank.core.types import Floats
 from corank.evaluation.predict import Predictions
 from corank.metrics.inputs import Inputs
+from corank.metrics.joint import cascade_ranks
 from corank.models.settings.stage import StageSettings
 
 Scores = NDArray[np.floating]
@@ -77,6 +78,8 @@ class CascadeRows:
     """The last stage's value: (C,)."""
     truth: Floats | None
     """The last stage's value by the true probabilities: (C,)."""
+    expected: Scores
+    """The last stage's calibrated probability of its main label: (C,)."""
 
     @cached_property
     def _last_rank(self) -> NDArray[np.int64]:
@@ -121,7 +124,12 @@ class CascadeRows:
             "truth_top": None if self._truth_rank is None else self._truth_rank < last.keep,
             "kept": kept if kept.any() and not kept.all() else None,
             "last_top": self._last_rank < last.keep,
+            "exposed": self.predictions.exposed,
         }
+        if self.predictions.propensity is not None:
+            quotas = [stage.keep for stage in earlier]
+            listed = cascade_ranks(self.predictions.requests, self.scores, quotas) < min([last.keep, *quotas])
+            inputs |= {"listed": listed, "propensity": self.predictions.propensity, "expected": self.expected}
         if len(earlier) > 1:  # with two stages the recall of the last one's top is `agree_recall`
             quotas = [stage.keep for stage in earlier[:-1]]
             inputs |= {"earlier_scores": self.scores[:-1], "earlier_quotas": quotas}

@@ -112,7 +112,9 @@ def cascade_rows(
     *earlier, last = stages
     value = stage_values(predictions, last, calibrators[last.name])
     scores = [order_scores(predictions, stage, calibrators[stage.name]) for stage in earlier]
-    return CascadeRows(predictions, stages, [*scores, value], value, true_values(predictions, last, truth))
+    expected = calibrators[last.name][last.main].apply(predictions.logits[last.name][last.main])
+    truths = true_values(predictions, last, truth)
+    return CascadeRows(predictions, stages, [*scores, value], value, truths, expected)
 
 
 def calibration_curve(

@@ -45,6 +45,9 @@ class Predictions:
     """(C,)"""
     columns: dict[str, Floats] = field(default_factory=dict)
     """Column of `data.columns` → (C,)."""
+    propensity: Floats | None = None
+    """The probability of exposure, NaN outside of the random bucket: (C,). None if the config names no
+    `data.propensity`, or not all candidates are predicted."""
 
 
 def predict_split(
@@ -118,7 +121,14 @@ def predict_by_ranks(
         labels={name: found[f"label.{name}"] for name in packed.data.labels},
         weight=found["weight"],
         columns={name: found[f"column.{name}"] for name in packed.data.columns},
+        propensity=read_propensities(packed, split) if population is None else None,
     )
+
+
+def read_propensities(packed: PackedDataset, split: str) -> Floats | None:
+    """Read the propensities of a split: (C,), NaN outside of the random bucket; None if the config names none."""
+    found = [shard.propensity for shard in packed.splits[split]]
+    return None if found[0] is None else np.concatenate([part for part in found if part is not None])
 
 
 @contextmanager

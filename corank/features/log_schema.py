@@ -3,11 +3,17 @@
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
 from functools import cache
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo, available_timezones
 
 import polars as pl
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from corank.core.errors import DataError
 from corank.core.settings import Duration, Moment, Settings, read_moment
@@ -119,6 +125,9 @@ class DataSettings(Settings):
     """A positive column: the inverse of the rate at which a row was sampled."""
     position: str | None = None
     """Where an exposed candidate stood on the page, from 0 or 1: a term of `click` in training alone."""
+    propensity: str | None = None
+    """The column of the probability at which production exposed the candidate, in requests where that was drawn, those
+    of a random bucket; null elsewhere. Read by evaluation alone."""
     columns: list[str] = []
     """Numbers of the log, or else of the items, that a stage's `value` may name, such as a bid."""
     labels: dict[str, Label] = Field(min_length=1)
@@ -129,6 +138,12 @@ class DataSettings(Settings):
     """Production's scores, by the name under which a loss may take one as its teacher; null where there is none."""
     split: Split
     """Which requests train, validate and test."""
+
+    @model_serializer(mode="wrap")
+    def _leave_out_unset(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out `propensity` unless it is given: packs and bundles of earlier versions keep their hashes."""
+        found: dict[str, Any] = serialize(self)
+        return found if self.propensity is not None else {k: v for k, v in found.items() if k != "propensity"}
 
     @property
     def log_files(self) -> str | list[str]:

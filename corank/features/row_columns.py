@@ -8,6 +8,8 @@ ROW = "@row"
 """The number of a row, in the order of its table."""
 USER, ITEM, TIME, LEVEL, WEIGHT, POSITION = "@user", "@item", "@time", "@level", "@weight", "@position"
 """Of a candidate of the log: ids, time in ms UTC, code of the level, weight, position on the page."""
+PROPENSITY = "@propensity"
+"""Of a candidate of the log: the probability at which it was exposed."""
 SPLIT = "@split"
 """Of a candidate of the log: the value by which it is split, if a column says it."""
 

@@ -51,6 +51,10 @@ INPUTS: dict[Population, dict[str, str]] = {
     "cascade": _STAGES
     | {
         "clicked": "whether the last stage's main label is 1: (C,) bool",
+        "exposed": "whether the log exposed the candidate: (C,) bool",
+        "listed": "whether the cascade would show the candidate: (C,) bool; only with `data.propensity`",
+        "propensity": "the probability of exposure, NaN where it was not drawn: (C,); only with `data.propensity`",
+        "expected": "the last stage's calibrated probability of its main label: (C,); only with `data.propensity`",
         "truth_top": "whether a candidate is among the k truly best: (C,) bool, or None",
         "kept": "whether the log's own last stage kept the candidate: (C,) bool, or None",
         "last_top": "whether a candidate is among the last stage's top k: (C,) bool",

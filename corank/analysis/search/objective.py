@@ -57,10 +57,11 @@ class Objective:
 
 
 def figure_metrics(config: Config) -> dict[str, Metric]:
-    """Every figure that a config may be compared by, without those of the truth."""
+    """Every figure that a config may be compared by, without those of the truth, or of a bucket that it has not."""
     found: dict[str, Metric] = {}
+    unknown = UNKNOWN if config.data.propensity else UNKNOWN | {"propensity"}
     for metric_name, metric in METRICS.parts().items():
-        if UNKNOWN & set(metric.inputs):
+        if unknown & set(metric.inputs):
             continue
         match metric.population:
             case "exposed":

@@ -8,9 +8,10 @@ import polars as pl
 
 from corank.core.errors import DataError
 from corank.core.types import Longs
-from corank.data.log_rows import log_name, request_columns
+from corank.data.log_rows import describe_request, log_name, request_columns
+from corank.features.labels import find_exposed
 from corank.features.log_schema import DataSettings
-from corank.features.row_columns import ITEM, ROW, TIME
+from corank.features.row_columns import ITEM, PROPENSITY, ROW, TIME
 
 _BEGIN, _FIRST = "@begin", "@first"
 """A request's earliest time and first row, by which requests are ordered."""
@@ -37,7 +38,8 @@ class GroupedRequests:
             constant: the columns that must not change within a request, as of `constant_columns`.
 
         Raises:
-            DataError: a constant column changes within a request, or a candidate has two rows that differ.
+            DataError: a constant column changes within a request, a candidate has two rows that differ, or an exposed
+                candidate of a random bucket has no propensity.
         """
         request = request_columns(data)
         first = rows.group_by(list(request.values())).agg(
@@ -54,6 +56,8 @@ class GroupedRequests:
             rule = "between two rows of one candidate; keep one"
             _refuse_changes(copies, ITEM, varying, keys | {ITEM: data.item}, rule)
         kept = rows.unique([_FIRST, ITEM], keep="first", maintain_order=True) if len(copies) else rows
+        if data.propensity:
+            _refuse_unknown_propensities(kept, data)
         begins = np.flatnonzero(np.diff(kept[_FIRST].to_numpy(), prepend=-1))
         return cls(kept, np.append(begins, len(kept)), len(rows) - len(kept))
 
@@ -64,6 +68,18 @@ class GroupedRequests:
     def first_rows(self) -> pl.DataFrame:
         """The first candidate of each request: (R,)."""
         return self.rows[self.start[:-1]]
+
+
+def _refuse_unknown_propensities(rows: pl.DataFrame, data: DataSettings) -> None:
+    """Raise DataError for an exposed candidate without a propensity, if another of its request has one."""
+    drawn = pl.col(PROPENSITY).is_not_null().any().over(_FIRST)
+    odd = rows.filter(drawn & pl.col(PROPENSITY).is_null() & pl.Series(find_exposed(rows, data)))
+    if len(odd):
+        raise DataError(
+            f"data.propensity: column '{data.propensity}' is null for the exposed candidate "
+            f"{data.item}={odd[ITEM][0]!r} of the request {describe_request(odd, 0, data)}, of which others have one; "
+            "write it for all exposed candidates of a request of the random bucket, or for none of the request"
+        )
 
 
 def _refuse_changes(

@@ -25,7 +25,7 @@ from corank.data.column_sources import Source
 from corank.data.histories.event_files import EventEncoder
 from corank.data.histories.event_pieces import ENCODERS
 from corank.data.histories.list_writer import ListWriter
-from corank.data.log_rows import describe_request, request_columns, row_splits
+from corank.data.log_rows import describe_request, read_single_columns, request_columns, row_splits
 from corank.data.pack_manifest import ShardCount
 from corank.data.packing.grouping import GroupedRequests
 from corank.data.packing.pieces import write_counts, write_piece
@@ -43,11 +43,9 @@ from corank.features.row_columns import (
     FROM,
     ID,
     ITEM,
-    POSITION,
     ROW,
     TIME,
     USER,
-    WEIGHT,
     score_column,
     value_column,
 )
@@ -208,11 +206,7 @@ class ShardWriter:
         for name, source in self.value_sources.items():
             if source == "log":
                 arrays[f"column.{name}"] = rows[value_column(name)].to_numpy()
-        if self.data.weight:
-            arrays["weight"] = rows[WEIGHT].to_numpy()
-        if self.data.position:
-            arrays["position"] = rows[POSITION].fill_null(-1).to_numpy()
-        return arrays
+        return arrays | read_single_columns(rows, self.data)
 
     def _truth(self, rows: pl.DataFrame, truth: pl.DataFrame | None) -> dict[str, NDArray[Any]]:
         """Find the true probabilities of the candidates: (C,)."""

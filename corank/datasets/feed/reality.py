@@ -65,8 +65,13 @@ class SimulatedRequests:
         )
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, n: int, users: Users, days: int) -> Self:
-        """Draw n requests of some days: active users and evenings have more; a user has none before joining."""
+    def draw(
+        cls, rng: np.random.Generator, n: int, users: Users, days: int, random: float | None = None
+    ) -> Self:
+        """Draw n requests of some days: active users and evenings have more; a user has none before joining.
+
+        `random` is the share that is cut at random, RANDOM_TRAFFIC unless given.
+        """
         user = rng.choice(len(users.share), n, p=users.share)
         day = users.joined[user] + rng.integers(days - users.joined[user])
         hours = np.arange(24)
@@ -82,7 +87,7 @@ class SimulatedRequests:
             tab=rng.choice(len(TABS), n, p=(0.6, 0.2, 0.1, 0.1)),
             device=device[order],
             intent=rng.integers(INTENTS, size=n),
-            random=rng.random(n) < RANDOM_TRAFFIC,
+            random=rng.random(n) < (RANDOM_TRAFFIC if random is None else random),
         )
 
 

@@ -74,6 +74,10 @@ AUCTION = """
   position: position          # where it stood on the page explains a part of the clicks, in training alone"""
 
 
+BUCKET = """
+  propensity: propensity      # of what was exposed at random, at what probability; null where production chose"""
+
+
 DRIFT = """
 # It changes from day to day: tastes and effects of the context walk by $walk, and an item is there for $lifetime days.
 # `log` and `truth` have a file a day, and `items` a file for each day on which items are published."""
@@ -109,6 +113,7 @@ def simulate_world(
     overwrite: bool = False,
     days: int | None = None,
     drift: Mapping[str, object] | None = None,
+    random: float | None = None,
 ) -> Simulated:
     """Write `log/`, `truth/`, `items.parquet`, `users.parquet` and, last, `config.yaml` into `out`.
 
@@ -127,6 +132,7 @@ def simulate_world(
         overwrite: whether `out` may hold a world, which is removed.
         days: of the log; 10 unless given.
         drift: fields of `Drift`, empty for its defaults; None for a world that stays as it is.
+        random: share of the requests whose candidates are exposed at random, with their propensities in the log.
 
     Raises:
         ConfigError: an argument is out of range.
@@ -139,7 +145,7 @@ def simulate_world(
         "requests": requests,
         "candidates": candidates,
     }
-    wanted |= {"users": users, "items": items, "auction": auction, "drift": drift}
+    wanted |= {"users": users, "items": items, "auction": auction, "drift": drift, "random": random}
     world = validate(World, wanted if days is None else wanted | {"days": days}, "simulate")
     with clear_folder(out, overwrite, (*_FILES, *_DAILY_FILES)):
         return _write_world(world, out)
@@ -151,7 +157,7 @@ def _write_world(world: World, out: Path) -> Simulated:
     for name, blocks in _files(world, traffic):
         logs, truths = [], []
         for block in blocks:
-            logs.append(_log(block, offset))
+            logs.append(_log(block, offset, world))
             truths.append(logs[-1].select("request_id", "item_id", click=pl.Series(block.truth.ravel())))
             exposed += int((block.level == EXPOSED).sum())
             clicks += int(block.click.sum())
@@ -204,7 +210,7 @@ def clear_folder(out: Path, overwrite: bool, files: Sequence[str]) -> Iterator[N
         yield
 
 
-def _log(block: Block, offset: int) -> pl.DataFrame:
+def _log(block: Block, offset: int, world: World) -> pl.DataFrame:
     """The log of a block, a row per candidate; its requests are numbered from `offset`."""
     requests = block.requests
     n, candidates = block.item.shape
@@ -220,6 +226,7 @@ def _log(block: Block, offset: int) -> pl.DataFrame:
         }
     )
     exposed = pl.Series(block.level.ravel() == EXPOSED)
+    chance = pl.when(policy="random").then(pl.lit(world.shown / world.candidates, pl.Float32))
     return by_request[np.repeat(np.arange(n), candidates)].select(
         "request_id",
         "user_id",
@@ -237,6 +244,7 @@ def _log(block: Block, offset: int) -> pl.DataFrame:
         pl.Series("score_prerank", block.prerank.ravel()),
         pl.Series("score_rank", block.rank.ravel()),
         *([] if block.bid is None else [pl.Series("bid", block.bid.ravel())]),
+        *([] if world.random is None else [chance.alias("propensity")]),
     )
 
 
@@ -255,7 +263,7 @@ def _write_config(world: World, path: Path) -> None:
         split=ranges if drift else f"{{valid: {valid}, test: {test}}}",
         kept=f", keep_days: {drift.lifetime}" if drift else "",
         age=AGES if drift else FRESHNESS,
-        columns=AUCTION if world.auction else "",
+        columns=(AUCTION if world.auction else "") + (BUCKET if world.random is not None else ""),
         value="click * bid" if world.auction else "click",
         prerank_value=", value: click * bid" if world.auction else "",
     )

@@ -65,7 +65,9 @@ class Traffic:
         rng = np.random.default_rng([world.seed, 0])
         self.reality = Reality.draw(world, rng)
         stages = draw_stages(rng, world.catalogue)
-        self.requests = SimulatedRequests.draw(rng, world.requests, self.reality.users, world.days)
+        self.requests = SimulatedRequests.draw(
+            rng, world.requests, self.reality.users, world.days, world.random
+        )
         self.retrieval = SimulatedRetrieval(world, self.reality.items)
         self.prerank, self.rank, self.constant = self._pilot(rng, stages)
         # a generator of its own, so that a world without an auction does not change

@@ -60,6 +60,8 @@ class World(Settings):
     """Whether items bid for clicks, and production orders by click rate times bid."""
     days: int = Field(default=DAYS, ge=3)
     """Days of the log."""
+    random: float | None = Field(default=None, gt=0, le=1)
+    """Share of the requests of a random bucket, whose propensities are logged; RANDOM_TRAFFIC without, unless given."""
     drift: Drift | None = None
     """How the world changes; it does not unless given. With it, `items` are those that are there at a time."""
 

@@ -130,7 +130,7 @@ def needed_settings(manifest: BundleManifest, log: Table) -> DataSettings:
     }
     columns = [c for c in manifest.request_columns.values if c in named or c in log.types]
     level = data.level if histories or data.level in log.types else None
-    unused: dict[str, Any] = {"weight": None, "position": None, "scores": {}}
+    unused: dict[str, Any] = {"weight": None, "position": None, "propensity": None, "scores": {}}
     return data.model_copy(update=unused | {"labels": labels, "level": level, "columns": columns})
 
 

@@ -1,0 +1,112 @@
+"""Off-policy estimates: what the lists of a new cascade would earn, from requests whose exposed candidates were drawn.
+
+In a random bucket production draws which candidates it exposes, and logs the propensity πᵢ, the probability at which
+each could be drawn. L is the list that the new cascade would show, E what was exposed, yᵢ whether i was clicked. Since
+E[1(i ∈ E) / πᵢ] = 1, Σ yᵢ/πᵢ over E ∩ L has the expectation of the clicks that L would get, if a click depends on the
+request and the candidate alone: not on the position, and not on what else is shown.
+
+All are rates, clicks per item that the cascade would show; times the length of the list they are clicks per request.
+A request counts if it is of the bucket: some candidate of it has a propensity.
+
+Sources: Horvitz and Thompson, A Generalization of Sampling Without Replacement from a Finite Universe, 1952 (IPS);
+Swaminathan and Joachims, The Self-Normalized Estimator for Counterfactual Learning, 2015 (SNIPS); Dudík, Langford and
+Li, Doubly Robust Policy Evaluation and Learning, 2011 (DR).
+
+Letters: R requests · C candidates.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from corank.core.types import Doubles, Mask, Numbers
+from corank.metrics.measure import RatioMeasure
+from corank.metrics.requests import Requests
+
+
+@dataclass(frozen=True)
+class RandomBucket:
+    """The requests of a random bucket, and what each exposed candidate stands for."""
+
+    requests: Requests
+    inside: Mask
+    """Whether a request is of the bucket: (R,)."""
+    inverse: Doubles
+    """1/πᵢ of exposed candidates; 0 of others, and outside of the bucket: (C,)."""
+
+    @classmethod
+    def of(cls, requests: Requests, exposed: Mask, propensity: Numbers) -> "RandomBucket":
+        """Find the bucket; arguments as of `ips_click_rate`."""
+        known = ~np.isnan(propensity)
+        chance = np.where(known & exposed, propensity, 1.0).astype(np.float64)
+        return cls(requests, requests.sums(known) > 0, np.where(known & exposed, 1 / chance, 0.0))
+
+    def per_item(self, listed: Mask, value: Doubles, per: Doubles | None = None) -> RatioMeasure:
+        """Σ value / Σ per over the items that the cascade would show in the bucket; `per` is 1 unless given: (C,) each.
+
+        A random order shows an item with the same probability wherever it stands: its list as long, its items drawn.
+        """
+        requests, inside = self.requests, np.where(self.inside, 1.0, 0.0)
+        weight = np.ones(len(listed)) if per is None else per
+        numerator, denominator = (inside * requests.sums(column * listed) for column in (value, weight))
+        share = inside * requests.sums(listed) / np.maximum(requests.size, 1)
+        drawn, among = (float(share @ requests.sums(column)) for column in (value, weight))
+        random = denominator * (drawn / among) if among else denominator
+        return RatioMeasure.of(requests.user, numerator, denominator, int(self.inside.sum()), random)
+
+
+def ips_click_rate(
+    requests: Requests, listed: Mask, clicked: Mask, exposed: Mask, propensity: Numbers
+) -> RatioMeasure:
+    """Estimate clicks per shown item by inverse propensity scores: Σ yᵢ/πᵢ over E ∩ L / Σ |L|. Unbiased.
+
+    Args:
+        requests: how the candidates lie in requests.
+        listed: whether the new cascade would show a candidate: (C,).
+        clicked: whether it was clicked: (C,).
+        exposed: whether it was exposed: (C,).
+        propensity: at what probability it was to be exposed, above 0; NaN outside of the bucket: (C,).
+    """
+    bucket = RandomBucket.of(requests, exposed, propensity)
+    return bucket.per_item(listed, bucket.inverse * clicked)
+
+
+def snips_click_rate(
+    requests: Requests, listed: Mask, clicked: Mask, exposed: Mask, propensity: Numbers
+) -> RatioMeasure:
+    """Estimate clicks per shown item by self-normalised scores: Σ yᵢ/πᵢ / Σ 1/πᵢ, both over E ∩ L.
+
+    How much of the lists the draw happened to expose cancels out, and the value lies within 0 to 1. The bias is of the
+    order of 1 / the exposed items of the lists. Arguments as of `ips_click_rate`.
+    """
+    bucket = RandomBucket.of(requests, exposed, propensity)
+    return bucket.per_item(listed, bucket.inverse * clicked, per=bucket.inverse)
+
+
+def dr_click_rate(
+    requests: Requests, listed: Mask, clicked: Mask, exposed: Mask, propensity: Numbers, expected: Numbers
+) -> RatioMeasure:
+    """Estimate clicks per shown item doubly robustly: (Σ qᵢ over L + Σ (yᵢ − qᵢ)/πᵢ over E ∩ L) / Σ |L|.
+
+    q is a model's click probability. Unbiased whatever q is, if q did not learn from these clicks; its variance is the
+    smaller the better q is.
+
+    Args:
+        requests: these and the next four as of `ips_click_rate`.
+        listed: see above.
+        clicked: see above.
+        exposed: see above.
+        propensity: see above.
+        expected: q, the last stage's calibrated probability of a click: (C,).
+    """
+    bucket, q = RandomBucket.of(requests, exposed, propensity), expected.astype(np.float64)
+    return bucket.per_item(listed, q + bucket.inverse * (clicked - q))
+
+
+def bucket_weight(requests: Requests, exposed: Mask, propensity: Numbers) -> RatioMeasure:
+    """Average Σ 1/πᵢ over E / candidates of the request: 1 if the propensities are right, whatever was clicked.
+
+    Arguments as of `ips_click_rate`.
+    """
+    bucket = RandomBucket.of(requests, exposed, propensity)
+    return requests.mean(requests.sums(bucket.inverse) / np.maximum(requests.size, 1), bucket.inside)

@@ -1,0 +1,120 @@
+"""`data.propensity`: from the log to the evaluation's document, and what is refused by name."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from corank.core.errors import CorankError, DataError
+from corank.data.dataset import PackedDataset
+from corank.data.packing.pack import pack_log
+from corank.datasets.feed.simulate import simulate_world
+from corank.evaluation.predict import read_propensities
+from corank.features.kinds.id import IdFeature
+from corank.features.log_schema import DataSettings
+from corank.features.schema import Schema
+from tests.support.predictions import IDENTITY, LEVELS, STAGES, document_of, predictions
+
+DAY = 86_400_000
+SCHEMA = Schema({"user": IdFeature(side="user", kind="id"), "item": IdFeature(side="item", kind="id")})
+ESTIMATES = ["ips_click_rate@1", "snips_click_rate@1", "dr_click_rate@1", "bucket_weight"]
+
+
+def settings(**changes: Any) -> DataSettings:
+    plain: dict[str, Any] = {
+        "log": "log.parquet",
+        "request": ["request"],
+        "user": "user",
+        "item": "item",
+        "time": "time",
+        "level": "level",
+        "levels": ["cut", "exposed"],
+        "labels": {"click": {"column": "click"}},
+        "split": {"valid": "1970-01-02", "test": "1970-01-03"},
+    }
+    return DataSettings.model_validate(plain | changes)
+
+
+def packed(base: Path, chances: list[Any]) -> PackedDataset:
+    """Pack three days of a request of three candidates, the first two of which are exposed."""
+    pl.DataFrame(
+        {
+            "request": np.repeat(np.arange(3), 3),
+            "user": [0] * 9,
+            "item": list(range(9)),
+            "time": np.repeat(np.arange(3) * DAY, 3),
+            "level": ["exposed", "exposed", "cut"] * 3,
+            "click": [1, 0, None] * 3,
+            "chance": chances,
+        },
+        strict=False,
+    ).write_parquet(base / "log.parquet")
+    return pack_log(settings(propensity="chance"), SCHEMA, base, base / "packed")
+
+
+def test_propensities_are_packed_with_nan_where_nothing_was_drawn(tmp_path: Path) -> None:
+    found = packed(tmp_path, [0.5, 1, None, None, None, None, 0.25, 0.25, 0.5])
+    read = {split: read_propensities(found, split) for split in ("train", "valid", "test")}
+    assert read["train"] is not None and read["valid"] is not None and read["test"] is not None
+    np.testing.assert_array_equal(read["train"], np.array([0.5, 1, np.nan], np.float32))
+    assert np.isnan(read["valid"]).all()
+    assert read["test"].tolist() == [0.25, 0.25, 0.5]
+
+
+@pytest.mark.parametrize("value", [0, -0.5, 1.5, float("nan"), float("inf")])
+def test_what_is_no_probability_is_refused_by_name(tmp_path: Path, value: float) -> None:
+    with pytest.raises(DataError) as error:
+        packed(tmp_path, [0.5, 0.5, None, None, value, None, 0.5, 0.5, 0.5])
+    assert str(error.value) == (
+        f"data.propensity: column 'chance' holds {float(value)}; expected probabilities above 0 and up to 1, or null "
+        "outside of the random bucket"
+    )
+    assert not (tmp_path / "packed").exists()
+
+
+def test_an_exposed_candidate_of_a_bucket_needs_one(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"null for the exposed candidate item=4 of the request request=1"):
+        packed(tmp_path, [0.5, 0.5, 0.5, 0.5, None, 0.5, None, None, None])
+
+
+def test_a_column_of_text_and_an_absent_one_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"column 'chance' is String; expected probabilities above 0, as data\.prop"
+    ):
+        packed(tmp_path, ["high"] * 9)
+    with pytest.raises(DataError, match="no column 'chanse'; near ones: chance"):
+        pack_log(settings(propensity="chanse"), SCHEMA, tmp_path, tmp_path / "other")
+
+
+def test_settings_without_it_are_hashed_as_before() -> None:
+    assert "propensity" not in settings().model_dump(mode="json")
+    assert settings(propensity="chance").model_dump(mode="json")["propensity"] == "chance"
+
+
+def test_the_document_has_estimates_only_of_a_log_with_propensities() -> None:
+    """The cascade shows the second candidate, exposed but not clicked, and the sixth; by hand."""
+    plain = document_of(predictions(), STAGES, LEVELS, IDENTITY, {}, "test")["cascade"]
+    assert not set(ESTIMATES) & set(plain)
+    chance = np.array([0.5, 0.5, 0.5, 0.5, np.nan, np.nan], np.float32)
+    found = document_of(predictions(propensity=chance), STAGES, LEVELS, IDENTITY, {}, "test")
+    cascade = found["cascade"]
+    assert [cascade["eligible"][name] for name in ESTIMATES] == [1] * 4
+    assert [cascade[name] for name in ESTIMATES] == pytest.approx([0, 0, 0.9 - 0.9 / 0.5, 1])
+    assert set(ESTIMATES) <= set(found["interval"]["cascade"])
+    unknown = predictions(propensity=np.full(6, np.nan, np.float32))
+    none = document_of(unknown, STAGES, LEVELS, IDENTITY, {}, "test")["cascade"]
+    assert [none[name] for name in ESTIMATES] == [None] * 4
+
+
+def test_a_simulated_world_logs_the_propensities_of_its_bucket(tmp_path: Path) -> None:
+    simulate_world(tmp_path / "a", requests=200, candidates=20, users=20, items=60, random=0.5)
+    log = pl.read_parquet(tmp_path / "a" / "log" / "*.parquet")
+    drawn = log.filter(policy="random")
+    assert 0.4 < len(drawn) / len(log) < 0.6
+    assert drawn["propensity"].unique().to_list() == pytest.approx([4 / 20])
+    assert log.filter(policy="production")["propensity"].is_null().all()
+    assert "propensity: propensity" in (tmp_path / "a" / "config.yaml").read_text(encoding="utf-8")
+    with pytest.raises(CorankError, match="random: Input should be greater than 0"):
+        simulate_world(tmp_path / "c", random=0)

@@ -1,0 +1,105 @@
+"""Off-policy estimates, over every draw that a random bucket could make, and by hand."""
+
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pytest
+
+from corank.metrics.bootstrap import interval
+from corank.metrics.estimates.off_policy import (
+    bucket_weight,
+    dr_click_rate,
+    ips_click_rate,
+    snips_click_rate,
+)
+from corank.metrics.measure import RatioMeasure
+from corank.metrics.requests import Requests
+
+CLICKS = np.array([1, 0, 1, 0, 0, 1], bool)
+"""Of each candidate of a request, if it is exposed."""
+LISTED = np.array([1, 1, 0, 0, 0, 0], bool)
+DRAWS = list(combinations(range(6), 3))
+WEIGHTS = np.linspace(1, 3, len(DRAWS)) / np.linspace(1, 3, len(DRAWS)).sum()
+"""The probability of each draw, of which that of a candidate follows."""
+NAN = np.nan
+
+
+def one_request(draw: tuple[int, ...]) -> dict[str, Any]:
+    exposed = np.isin(np.arange(6), draw)
+    chance = [sum(w for w, d in zip(WEIGHTS, DRAWS, strict=True) if n in d) for n in range(6)]
+    return {
+        "requests": Requests(np.array([0, 6]), np.array([4])),
+        "exposed": exposed,
+        "propensity": np.array(chance),
+        "clicked": CLICKS & exposed,
+        "listed": LISTED,
+    }
+
+
+def value(measure: RatioMeasure) -> float:
+    found = measure.value()
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("q", [0.0, 0.3, 7.0])
+def test_the_mean_over_all_draws_is_the_truth_whatever_the_model_believes(q: float) -> None:
+    """An item of the two listed is clicked, so the truth is 1/2; propensities differ from candidate to candidate."""
+    ips = [value(ips_click_rate(**one_request(draw))) for draw in DRAWS]
+    assert WEIGHTS @ ips == pytest.approx(0.5)
+    expected = np.array([q, 0.1, 0.2, q, 0.9, 0.5])
+    dr = [value(dr_click_rate(**one_request(draw), expected=expected)) for draw in DRAWS]
+    assert WEIGHTS @ dr == pytest.approx(0.5)
+    assert max(ips) > 1  # a single draw may be far off
+
+
+def test_the_mean_weight_over_all_draws_is_one_if_propensities_are_right() -> None:
+    def weight(draw: tuple[int, ...], factor: float) -> float:
+        found = one_request(draw)
+        return value(
+            bucket_weight(found["requests"], found["exposed"], found["propensity"].clip(0, 1) * factor)
+        )
+
+    assert WEIGHTS @ [weight(draw, 1) for draw in DRAWS] == pytest.approx(1)
+    assert WEIGHTS @ [weight(draw, 0.8) for draw in DRAWS] == pytest.approx(1 / 0.8)
+
+
+def two_users() -> dict[str, Any]:
+    """Three requests of three candidates, of which the second is of no bucket, though exposed."""
+    return {
+        "requests": Requests(np.array([0, 3, 6, 9]), np.array([1, 1, 2])),
+        "exposed": np.array([1, 1, 0, 1, 1, 1, 0, 1, 0], bool),
+        "propensity": np.array([0.5, 0.25, NAN, NAN, NAN, NAN, 0.5, 0.5, 0.5]),
+        "clicked": np.array([1, 0, 0, 1, 1, 1, 0, 1, 0], bool),
+        "listed": np.array([1, 1, 0, 1, 1, 0, 0, 1, 1], bool),
+    }
+
+
+def test_figures_by_hand() -> None:
+    """Exposed and listed: a click at 1/2 and none at 1/4 of the first request, a click at 1/2 of the third."""
+    given = two_users()
+    ips = ips_click_rate(**given)
+    assert (value(ips), ips.n) == ((2 + 2) / 4, 2)
+    assert ips.random_value() == pytest.approx((2 / 3 * 2 + 2 / 3 * 2) / 4)
+    snips = snips_click_rate(**given)
+    assert value(snips) == (2 + 2) / (2 + 4 + 2)
+    assert snips.random_value() == pytest.approx(4 / 8)
+    q = np.array([0.4, 0.2, 0.1, 0.9, 0.9, 0.9, 0.3, 0.6, 0.5])
+    listed = 0.4 + 2 * 0.6 + 0.2 - 4 * 0.2 + 0.6 + 2 * 0.4 + 0.5
+    assert value(dr_click_rate(**given, expected=q)) == pytest.approx(listed / 4)
+    weight = bucket_weight(given["requests"], given["exposed"], given["propensity"])
+    assert value(weight) == pytest.approx((6 / 3 + 2 / 3) / 2)
+    bounds = interval(ips)
+    assert bounds is not None and bounds[0] <= 1 <= bounds[1]
+
+
+def test_without_a_bucket_nothing_is_estimated() -> None:
+    given = two_users() | {"propensity": np.full(9, NAN)}
+    for measure in (ips_click_rate(**given), snips_click_rate(**given)):
+        assert (measure.value(), measure.random_value(), measure.n) == (None, None, 0)
+
+
+def test_a_bucket_that_exposed_nothing_of_the_lists_has_no_self_normalised_estimate() -> None:
+    given = two_users() | {"exposed": np.zeros(9, bool), "clicked": np.zeros(9, bool)}
+    assert (value(ips_click_rate(**given)), snips_click_rate(**given).value()) == (0, None)
