@@ -181,7 +181,9 @@ class SurveyRange:
         scores = [score.column for score in data.scores.values()]
         numbers = [column for column in self.columns if types[column].is_float()]
         values = [column for column in data.columns if column in types]
-        return list(dict.fromkeys([*identifying_columns(data), *_single(data), *labels, *scores, *numbers, *values]))
+        return list(
+            dict.fromkeys([*identifying_columns(data), *_single(data), *labels, *scores, *numbers, *values])
+        )
 
     def _survey(self, batch: pl.DataFrame) -> SurveyPart:
         data, log = self.data, replace(self.log, frame=batch.lazy())

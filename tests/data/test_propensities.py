@@ -69,7 +69,7 @@ def test_what_is_no_probability_is_refused_by_name(tmp_path: Path, value: float)
         packed(tmp_path, [0.5, 0.5, None, None, value, None, 0.5, 0.5, 0.5])
     assert str(error.value) == (
         f"data.propensity: column 'chance' holds {float(value)}; expected probabilities above 0 and up to 1, or null "
-        "outside of the random bucket"
+        "outside of the random bucket (at request=1, item=4)"
     )
     assert not (tmp_path / "packed").exists()
 
