@@ -2,8 +2,9 @@
 
 Protocol: docs/guides/recflow.md with two stages: 40 candidates a request, the towers keep 30, the ranker 20, and
 10 are to be found; a random order finds half of them. All losses have the same towers, ranker, epochs and batches. The
-learning rate and the temperature of each are swept over the same grid on the validation days of one world, then held
-for all seeds. Every seed is another world. Intervals are of the differences by seed.
+learning rate and the temperature of each (of RankFlow, α in its place) are swept over the same grid on the validation
+days of a world of its own, a smaller one, then held for all seeds. Every seed is another world. Intervals are of the
+differences by seed.
 """
 
 import argparse
@@ -12,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 
@@ -32,8 +33,14 @@ STAGES = ("prerank", "rank")
 LEVELS = ["prerank_neg", "coarse_neg", "rank_neg", "rank_pos"]
 POSITIVE = LEVELS[-1]
 RECALL = "joint_recall@10@20"
-RATES = (0.001, 0.003, 0.01)
-TEMPERATURES = (0.1, 0.3, 1.0, 3.0)
+RATES = (0.003, 0.01)
+TEMPERATURES = (0.03, 0.1, 0.3, 1.0)
+TUNED_ON = 4_000
+"""Requests of the world on which rates and temperatures are chosen."""
+
+
+AIMS = {f"lcron.{RECALL}": (">=", 0.896), "lcron-best.high": (">=", 0.0)}
+"""At least level with the best of the others: the interval of the difference reaches 0."""
 
 
 def levels(form: str, **more: object) -> list[Loss]:
@@ -44,20 +51,25 @@ def cascade(form: str, **more: object) -> list[Loss]:
     return [{"kind": "cascade", "form": form, "positive": [POSITIVE], "top": 10} | more]
 
 
-def ours(temperature: float) -> list[Loss]:
-    """ARF, and the ranker's order among all candidates taught to the towers."""
-    teach = {"kind": "distill", "teacher": "rank", "student": "prerank", "form": "listwise", "on": LEVELS}
-    return [*cascade("arf", temperature=temperature), teach]
+def icc(temperature: float) -> list[Loss]:
+    """Cut at the stages' own quotas: its score is that of the cascade as it is."""
+    return cascade("icc", top=None, temperature=temperature)
 
 
-PUBLISHED: dict[str, Callable[..., list[Loss]]] = {
+def rankflow(temperature: float) -> list[Loss]:
+    return [{"kind": "rankflow", "positive": [POSITIVE], "alpha": temperature}]
+
+
+LOSSES: dict[str, Callable[..., list[Loss]]] = {
     "bce": partial(levels, "bce"),
+    "icc": icc,
+    "rankflow": rankflow,
     "fs_lambda": partial(levels, "lambda"),
+    "lambda_deepest": partial(levels, "lambda", gains=[0, 0, 0, 1]),
     "arf": partial(cascade, "arf"),
-    "lcron": partial(cascade, "lcron"),
     "dftopk": partial(cascade, "dftopk"),
+    "lcron": partial(cascade, "lcron"),
 }
-LOSSES = PUBLISHED | {"ours": ours}
 
 
 def world(folder: Path, seed: int, requests: int) -> Arena:
@@ -84,15 +96,14 @@ def joint_recall(arena: Arena, model: JointModel, split: str) -> float:
     return joint.joint_recall(found.requests, true, scores, [first], last).value() or 0.0
 
 
-def tuned(arena: Arena) -> dict[str, Figures]:
-    """The rate and temperature of each loss, by validation."""
-    best: dict[str, Figures] = {}
-    for name, loss in LOSSES.items():
-        for rate, temperature in product(RATES, TEMPERATURES):
-            model = trained(arena, loss(temperature=temperature), rate, seed=0)
-            found = joint_recall(arena, model, "valid")
-            if found > best.get(name, {"valid": 0.0})["valid"]:
-                best[name] = {"valid": found, "rate": rate, "temperature": temperature}
+def tuned(arena: Arena, loss: Callable[..., list[Loss]]) -> Figures:
+    """The rate and temperature of a loss that are best on validation."""
+    best: Figures = {"valid": 0.0}
+    for rate, temperature in product(RATES, TEMPERATURES):
+        model = trained(arena, loss(temperature=temperature), rate, seed=0)
+        found = joint_recall(arena, model, "valid")
+        if found > best["valid"]:
+            best = {"valid": found, "rate": rate, "temperature": temperature}
     return best
 
 
@@ -113,11 +124,11 @@ def summary(seeds: list[dict[str, Figures]], settings: dict[str, Figures]) -> di
         for figure in (RECALL, "seconds_per_epoch"):
             figures |= spread(f"{name}.{figure}", [seed[name][figure] for seed in seeds])
         figures |= {f"{name}.{key}": settings[name][key] for key in ("rate", "temperature")}
-    best = max(PUBLISHED, key=lambda name: figures[f"{name}.{RECALL}"])
-    for name in LOSSES:
-        if name != best:
-            differences = [seed[name][RECALL] - seed[best][RECALL] for seed in seeds]
-            figures |= spread(f"{name}-best_published", differences)
+    rivals = [name for name in LOSSES if name != "lcron"]
+    for name in rivals:
+        figures |= spread(f"lcron-{name}", [seed["lcron"][RECALL] - seed[name][RECALL] for seed in seeds])
+    best = max(rivals, key=lambda name: figures[f"{name}.{RECALL}"])
+    figures["lcron-best.high"] = figures.get(f"lcron-{best}.high", figures[f"lcron-{best}"])
     return figures
 
 
@@ -140,15 +151,23 @@ def main() -> None:
         def made(seed: int) -> Arena:
             return world(Path(folder), seed, size)
 
+        @cache
+        def tuning() -> Arena:
+            return world(Path(folder) / "tuning", arguments.seeds, TUNED_ON)
+
         # tuned in a world of its own, so that no test request has been seen
-        settings = kept(results / f"tuned-{size}.json", lambda: tuned(made(arguments.seeds)))
+        settings: dict[str, Figures] = {}
+        for name, loss in LOSSES.items():
+            find = partial(lambda n, of: {n: tuned(tuning(), of)}, name, loss)
+            settings |= kept(results / f"tuned-{name}.json", find)
+            print(f"{name}: {settings[name]}", file=sys.stderr, flush=True)
         seeds = []
         for seed in range(arguments.seeds):
             find = partial(lambda n: measure(made(n), n, settings), seed)
             seeds.append(kept(results / f"{seed}-{size}.json", find))
             print(f"seed {seed}: done", file=sys.stderr, flush=True)
     figures = summary(seeds, settings)
-    harness.report("cascade_losses", figures, {"ours-best_published": (">=", 0.0)}, arguments.json)
+    harness.report("cascade_losses", figures, AIMS, arguments.json)
 
 
 if __name__ == "__main__":
