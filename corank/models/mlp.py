@@ -21,6 +21,7 @@ from corank.features.input_layout import Layout
 from corank.features.schema import PLACEMENTS, Placement
 from corank.models.dcn import Dcn
 from corank.models.din import Din
+from corank.models.inputs.gates import FeatureGates
 from corank.models.inputs.named_axes import (
     AxisNames,
     join,
@@ -56,6 +57,13 @@ class Mlp(StageModel):
             }
         )
         read = {p: join([name_inputs(layout, p), self._embedded(p)]) for p in PLACEMENTS}
+        self.gates = nn.ModuleDict(
+            {
+                p: FeatureGates(names, [name.partition("[")[0] for name in names], settings.gates.hidden)
+                for p, names in read.items()
+                if settings.gates is not None and names
+            }
+        )
         query, item, *of_pair = (len(names) for names in read.values())
         self.widths = [query, item, sum(of_pair)]
         self._build_layers(
@@ -106,9 +114,11 @@ class Mlp(StageModel):
         """The names of the embedded numbers of a placement."""
         return cast(NumberEmbedding, self.numbers[placement]).outputs if placement in self.numbers else ()
 
-    def _with_numbers(self, placement: Placement, x: Tensor) -> Tensor:
-        """A placement's dense input, and its embedded numbers beside it."""
-        return torch.cat((x, self.numbers[placement](x)), 1) if placement in self.numbers else x
+    def _read(self, placement: Placement, x: Tensor) -> Tensor:
+        """What the first layer reads of a placement: its dense input and embedded numbers, gated."""
+        if placement in self.numbers:
+            x = torch.cat((x, self.numbers[placement](x)), 1)
+        return self.gates[placement](x) if placement in self.gates else x
 
     def forward(self, inputs: StageInputs) -> StageOutput:
         # autograd adds up an input's gradients in this order, and training must not change in the last bit
@@ -125,16 +135,14 @@ class Mlp(StageModel):
         """The first layer's sums over the query, bias included, and over the item: (R, h), (I', h)."""
         of_query, of_item, _ = self._split(query)
         bias = self.first.bias.flatten().to(query.dtype)
-        query, item = self._with_numbers("query", query), self._with_numbers("item", item)
+        query, item = self._read("query", query), self._read("item", item)
         return functional.linear(query, of_query, bias), functional.linear(item, of_item)
 
     def pair_products(self, inputs: StageInputs) -> list[Product]:
         """What belongs to the pair, of several sorts, and the first layer's weights of it."""
         products = []
         if self.widths[2]:
-            of_pair = _join(
-                self._with_numbers("snapshot", inputs.snapshot), self._with_numbers("cross", inputs.cross)
-            )
+            of_pair = _join(self._read("snapshot", inputs.snapshot), self._read("cross", inputs.cross))
             products.append((of_pair, self._split(of_pair)[2]))
         if self.din is not None and inputs.history is not None:
             found = self.din(self.target(inputs.item), inputs.history, self.event)

@@ -104,6 +104,7 @@ drawn_worlds = st.fixed_dictionaries(
             ]
         ),
         "members": st.sampled_from([None, 2, 3]),
+        "gates": st.sampled_from([None, {"hidden": 3}]),
         "earlier": st.sampled_from([[], ["prerank.score"], ["prerank.rank", "prerank.score"]]),
         "value": st.sampled_from(["click", "click * bid", "worth * buy - click ** 0.5"]),
         "shown": st.booleans(),
@@ -157,6 +158,7 @@ RICH: Drawn = {
     "dcn": None,
     "numbers": {"kind": "periodic", "frequencies": 3, "dim": 2},
     "members": None,
+    "gates": None,
     "earlier": [],
     "value": "click",
     "shown": False,
@@ -176,6 +178,7 @@ DERIVED: Drawn = RICH | {
     "dcn": {"layers": 2, "rank": 3},
     "numbers": {"kind": "piecewise", "bins": 5, "dim": 2},
     "members": 2,
+    "gates": {"hidden": 3},
     "earlier": ["prerank.rank", "prerank.score"],
     "value": "click * bid",
     "shown": True,

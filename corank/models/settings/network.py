@@ -14,6 +14,7 @@ from corank.features.input_layout import Attended
 from corank.features.schema import PLACEMENTS, Schema
 from corank.models.settings.dcn import DcnSettings
 from corank.models.settings.din import DinSettings
+from corank.models.settings.gates import GateSettings
 from corank.models.settings.numbers import Numbers
 from corank.models.settings.stage_context import StageContext
 
@@ -111,6 +112,8 @@ class LayerSettings(NetworkSettings):
     """Cross layers beside the deep ones."""
     numbers: Numbers | None = None
     """What it reads of numbers beside their scaled values; nothing unless given."""
+    gates: GateSettings | None = None
+    """A factor for each feature, learnt of its side's inputs; none unless given."""
     members: Annotated[int, Ge(2), Le(64)] | None = None
     """Predictions of shared weights, averaged; one unless given."""
 
