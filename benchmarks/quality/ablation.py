@@ -3,8 +3,8 @@
 `ablation DIR` imports the log in DIR and trains every arm once a seed. An arm adds to `base` what its name says. `base`
 has the columns of users and videos, tab and hour, and learns clicks. `all` has everything, with histories and priors as
 of midnight; `live` has the same with histories and priors as of the request. The gain of an arm is its mean over seeds
-minus that of `base` (for `din`: minus that of `histories`), with a 95 % interval over users and seeds, all on the same
-rows. The test day is 30 April.
+minus that of `base`, of `histories` for `din`, and of `all` for how the ranker reads numbers, gates and members, with a
+95 % interval over users and seeds, all on the same rows. The test day is 30 April.
 """
 
 import argparse
@@ -96,6 +96,15 @@ def labels(config: Plain, every: str) -> None:
     config["losses"].append({"kind": "click", "stage": "rank", "label": "long_view", "weight": 0.3})
 
 
+def option(**settings: Any) -> Callable[[Plain, str], None]:
+    """A setting of the ranker."""
+
+    def add(config: Plain, every: str) -> None:
+        config["stages"][1] |= settings
+
+    return add
+
+
 EVERYTHING = (histories, priors, user_context, query_item, din, dcn, labels)
 ADDED: dict[str, tuple[Callable[[Plain, str], None], ...]] = {
     "base": (),
@@ -108,8 +117,14 @@ ADDED: dict[str, tuple[Callable[[Plain, str], None], ...]] = {
     "labels": (labels,),
     "all": EVERYTHING,
     "live": EVERYTHING,
+    "bins": (*EVERYTHING, option(numbers={"kind": "piecewise"})),
+    "embedded_bins": (*EVERYTHING, option(numbers={"kind": "piecewise", "dim": 8})),
+    "waves": (*EVERYTHING, option(numbers={"kind": "periodic"})),
+    "gates": (*EVERYTHING, option(gates={})),
+    "members": (*EVERYTHING, option(members=8)),
 }
-WITHOUT = {"din": "histories", "query_item": "histories"}
+OF_ALL = ("bins", "embedded_bins", "waves", "gates", "members")
+WITHOUT = {"din": "histories", "query_item": "histories"} | dict.fromkeys(OF_ALL, "all")
 """What an arm is compared with; `base` unless named."""
 
 
