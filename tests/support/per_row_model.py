@@ -65,6 +65,7 @@ def per_row(model: JointModel, batch: Batch) -> dict[str, StageOutput]:
 
 
 def _rank(stage: Mlp, row: Tensor) -> StageOutput:
+    assert isinstance(stage.first, torch.nn.Linear)
     x = activated(row, stage.first, stage.activation)
     for layer in stage.hidden:
         assert isinstance(layer, torch.nn.Linear)
