@@ -43,6 +43,7 @@ from corank.losses.settings.in_batch import InBatchLoss
 from corank.losses.settings.levels import LevelsLoss
 from corank.losses.settings.listwise import ListwiseLoss
 from corank.losses.settings.pairwise import PairwiseLoss
+from corank.losses.settings.rankflow import RankFlowLoss
 from corank.losses.settings.unexposed import UnexposedLoss
 from corank.models.settings.dcn import DcnSettings
 from corank.models.settings.din import DinSettings
@@ -88,6 +89,7 @@ __all__ = [
     "ProductFeature",
     "QueryTower",
     "RangeSplit",
+    "RankFlowLoss",
     "RatioFeature",
     "RetrievalSettings",
     "Score",
